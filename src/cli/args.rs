@@ -1,0 +1,235 @@
+//! The words of the command line. Help texts are part of the contract: they say the same as the
+//! README, in the field's terms.
+
+use crate::kernel::{Arch, Flavor};
+use crate::kconfig;
+use crate::report::Progress;
+use crate::request::{Compression, ModulesLayout, SourceSpec};
+use camino::Utf8PathBuf;
+use clap::{Args, Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  kcompile 6.1 --fc                        the newest 6.1 from kernel.org, for Firecracker
+  kcompile 5.15.12 --ch                    branch ch-5.15.12 of cloud-hypervisor/linux
+  kcompile 6.1 --fc --source apt           from the distribution's kernel source package
+  kcompile 6.1.7 --fc --source ./linux     from a directory, which is used in place
+  kcompile plan 6.1 --fc --set KSM=n       all that would decide the bytes; touches nothing
+  kcompile doctor --install                install what this host lacks to build a kernel
+  skopeo copy oci:out/firecracker-kernel-bin-amd64:6.1.7 docker://REGISTRY/kernel-bin:6.1.7
+
+Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or verification,
+4 the host lacks something, 130 interrupted.";
+
+/// Builds Linux guest kernels for Firecracker and Cloud Hypervisor, and packs them as OCI layouts
+#[derive(Debug, Parser)]
+#[command(name = "kcompile", after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
+#[command(override_usage = "kcompile [build] <VERSION>... [--fc | --ch] [OPTIONS]\n       kcompile <COMMAND>")]
+pub struct Cli {
+    /// What to do instead of building.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The options of `build`, which may be left out.
+    #[command(flatten)]
+    pub build: BuildArgs,
+}
+
+impl Cli {
+    /// The build options in force, if the command has them.
+    pub fn build_args(&self) -> Option<&BuildArgs> {
+        match &self.command {
+            None => Some(&self.build),
+            Some(Command::Build(args) | Command::Plan(args) | Command::Fetch(args)) => Some(args),
+            Some(_) => None,
+        }
+    }
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build kernels and pack them (the word `build` may be left out)
+    Build(BuildArgs),
+    /// Print all that would decide the bytes; touches nothing
+    Plan(BuildArgs),
+    /// Only fill the cache, for later --offline builds
+    Fetch(BuildArgs),
+    /// Show the catalog of known kernels
+    List(ListArgs),
+    /// Say what this host lacks to build, and the one command that installs it
+    Doctor(DoctorArgs),
+    /// Print the completions of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+/// The options of `build`, `plan` and `fetch`.
+#[derive(Clone, Debug, Args)]
+pub struct BuildArgs {
+    /// Kernel versions: 5.15.12, 6.1 (a series), all (every supported kernel of the flavor)
+    #[arg(value_name = "VERSION", required = true)]
+    pub versions: Vec<String>,
+
+    /// For Firecracker
+    #[arg(long, help_heading = "What to build", conflicts_with_all = ["ch", "flavor"])]
+    pub fc: bool,
+    /// For Cloud Hypervisor
+    #[arg(long, help_heading = "What to build", conflicts_with = "flavor")]
+    pub ch: bool,
+    /// firecracker or cloud-hypervisor
+    #[arg(long, value_name = "NAME", help_heading = "What to build")]
+    pub flavor: Option<Flavor>,
+    /// amd64 or arm64; repeatable; cross-compiles where it is not the host's [default: the host's]
+    #[arg(long, value_name = "ARCH", help_heading = "What to build")]
+    pub arch: Vec<Arch>,
+    /// kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory
+    /// [default: kernel.org with --fc, git with --ch]
+    #[arg(long, value_name = "SPEC", help_heading = "What to build")]
+    pub source: Option<SourceSpec>,
+
+    /// This .config in place of the catalog's
+    #[arg(long, value_name = "FILE", help_heading = "Config and patches")]
+    pub config: Option<Utf8PathBuf>,
+    /// Settings over the config: a fragment of the catalog or a file; repeatable, in order with --set
+    #[arg(long, value_name = "NAME|FILE", help_heading = "Config and patches")]
+    pub fragment: Vec<String>,
+    /// One setting over the config, as in CONFIG_KSM=n; repeatable, in order with --fragment
+    #[arg(long, value_name = "SYMBOL=VALUE", value_parser = kconfig::set_line, help_heading = "Config and patches")]
+    pub set: Vec<String>,
+    /// More patches, after the catalog's: the *.patch files of DIR in the order of their names
+    #[arg(long, value_name = "DIR", help_heading = "Config and patches")]
+    pub patches: Option<Utf8PathBuf>,
+    /// Your own catalog, configs and patches over the built-in ones
+    #[arg(long, value_name = "DIR", help_heading = "Config and patches")]
+    pub configs: Option<Utf8PathBuf>,
+
+    /// Where the layouts go
+    #[arg(short, long, value_name = "DIR", default_value = "out", help_heading = "Images")]
+    pub output: Utf8PathBuf,
+    /// Also the combined image (kernel and modules in one)
+    #[arg(long, help_heading = "Images")]
+    pub legacy: bool,
+    /// Only the kernel binary
+    #[arg(long, help_heading = "Images", conflicts_with_all = ["legacy", "modules_layout"])]
+    pub no_modules: bool,
+    /// A hard link of the kernel inside its image, such as boot/vmlinux
+    #[arg(long, value_name = "PATH", value_parser = image_path, help_heading = "Images")]
+    pub also_at: Option<String>,
+    /// lib/modules/<release>/…, or its contents at the root of the image
+    #[arg(long, value_name = "LAYOUT", default_value = "tree", help_heading = "Images")]
+    pub modules_layout: ModulesLayout,
+    /// Compression of the layers
+    #[arg(long, value_name = "KIND", default_value = "gzip", help_heading = "Images")]
+    pub compression: Compression,
+
+    /// Jobs in all [default: the CPUs that this process may use]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Compiling")]
+    pub jobs: Option<u16>,
+    /// The compiler [default: gcc]
+    #[arg(long, value_name = "COMMAND", help_heading = "Compiling")]
+    pub cc: Option<String>,
+    /// Build with clang and the LLVM tools
+    #[arg(long, help_heading = "Compiling")]
+    pub llvm: bool,
+    /// Prefix of the cross tools, such as aarch64-linux-gnu-
+    #[arg(long, value_name = "PREFIX", help_heading = "Compiling")]
+    pub cross_compile: Option<String>,
+    /// Put before the compiler: ccache, sccache, distcc, icecc
+    #[arg(long, value_name = "COMMAND", help_heading = "Compiling")]
+    pub launcher: Option<String>,
+
+    /// A mirror with kernel.org's layout [env: KCOMPILE_MIRROR] [default: https://cdn.kernel.org]
+    #[arg(long, value_name = "URL", help_heading = "Network and cache")]
+    pub mirror: Option<String>,
+    /// No network: from the cache, or an error
+    #[arg(long, help_heading = "Network and cache")]
+    pub offline: bool,
+    /// Where sources and builds are kept [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    #[arg(long, value_name = "DIR", help_heading = "Network and cache")]
+    pub cache_dir: Option<Utf8PathBuf>,
+
+    /// How progress is shown
+    #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Output")]
+    pub progress: Progress,
+    /// Print the plan and stop; touches nothing (same as `kcompile plan`)
+    #[arg(long, help_heading = "Output")]
+    pub dry_run: bool,
+    /// Print the plan as JSON
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// The options of `list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Your own catalog over the built-in one
+    #[arg(long, value_name = "DIR")]
+    pub configs: Option<Utf8PathBuf>,
+}
+
+/// The options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Kernel versions [default: any kernel of the catalog]
+    #[arg(value_name = "VERSION")]
+    pub versions: Vec<String>,
+    /// amd64 or arm64 [default: the host's]
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Vec<Arch>,
+    /// For --llvm
+    #[arg(long)]
+    pub llvm: bool,
+    /// Run the install command
+    #[arg(long)]
+    pub install: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A path inside an image: relative, without `.` and `..`.
+fn image_path(text: &str) -> Result<String, String> {
+    let path = text.trim_start_matches('/');
+    let plain = |part: camino::Utf8Component<'_>| matches!(part, camino::Utf8Component::Normal(_));
+    let fits = !path.is_empty() && !path.ends_with('/') && !path.contains("//") && !path.contains('\0');
+    match fits && camino::Utf8Path::new(path).components().all(plain) && !path.split('/').any(|part| part == ".") {
+        true => Ok(path.to_owned()),
+        false => Err("expected the path of a file inside the image, such as boot/vmlinux".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn clap_finds_no_fault() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn paths_in_images_are_plain() {
+        assert_eq!(image_path("/boot/vmlinux").unwrap(), "boot/vmlinux");
+        for wrong in ["", "/", "../x", "a/../b", "a/", "a//b", "./a"] {
+            assert!(image_path(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_word_build_may_be_left_out() {
+        let short = Cli::try_parse_from(["kcompile", "6.1", "--fc"]).unwrap();
+        let long = Cli::try_parse_from(["kcompile", "build", "6.1", "--fc"]).unwrap();
+        assert!(short.command.is_none() && short.build.fc);
+        assert!(matches!(long.command, Some(Command::Build(args)) if args.fc));
+        assert!(Cli::try_parse_from(["kcompile", "6.1", "--fc", "--ch"]).is_err());
+    }
+}

@@ -1,0 +1,340 @@
+//! What each subcommand does, and what it prints on standard output.
+
+use super::args::{BuildArgs, DoctorArgs, ListArgs};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::Host;
+use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
+use crate::library::Library;
+use crate::plan::{Contents, Locator, Plan};
+use crate::report::Report;
+use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
+use crate::{Run, doctor, plan as planning};
+use clap::ArgMatches;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+pub(super) fn build(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+    let (library, catalog) = library(args.configs.as_deref(), host)?;
+    let run = run(args, host, &library, &catalog, report);
+    say_what_was_ignored(host, report);
+    for_each_kernel(&requests(args, matches, host, &catalog)?, report, |request| {
+        for image in crate::build(request, &run)? {
+            print(&format!("{}:{} {}\n", crate::shown(&image.layout, host), image.tag, image.digest.oci()))?;
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn fetch(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+    let (library, catalog) = library(args.configs.as_deref(), host)?;
+    let run = run(args, host, &library, &catalog, report);
+    for_each_kernel(&requests(args, matches, host, &catalog)?, report, |request| {
+        let (plan, tree) = crate::fetch(request, &run)?;
+        print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))
+    })
+}
+
+pub(super) fn plan(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+    let (library, catalog) = library(args.configs.as_deref(), host)?;
+    let run = run(args, host, &library, &catalog, report);
+    let requests = requests(args, matches, host, &catalog)?;
+    let plans = requests.iter().map(|request| crate::plan(request, &run)).collect::<Result<Vec<_>>>()?;
+    if args.json {
+        let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
+        let json = if let [one] = &json[..] { one.clone() } else { json.into() };
+        print(&format!("{json:#}\n"))?;
+    } else {
+        let texts: Vec<String> = plans.iter().map(plan_text).collect();
+        print(&texts.join("\n"))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
+    let (_, catalog) = library(args.configs.as_deref(), host)?;
+    if args.json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&catalog).expect("plain values")))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = format!("{:10} {:17} {:12} {:11} {:10} NOTE\n", "VERSION", "FLAVOR", "ARCH", "PIN", "STATUS");
+    for entry in &catalog.kernels {
+        let arch: Vec<String> = entry.arch.iter().map(ToString::to_string).collect();
+        let pin = entry.sha256.map_or_else(|| "-".to_owned(), |pin| pin.short()[..8].to_owned());
+        let status = match entry.status {
+            Status::Supported => "supported",
+            Status::Untested => "untested",
+        };
+        let note = entry.note.as_deref().unwrap_or_default();
+        let line = format!(
+            "{:10} {:17} {:12} {pin:11} {status:10} {note}",
+            entry.version,
+            entry.flavor.to_string(),
+            arch.join(",")
+        );
+        writeln!(text, "{}", line.trim_end()).expect("writing to a string");
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn doctor(args: &DoctorArgs, matches: &ArgMatches, host: &Host) -> Result<ExitCode> {
+    use clap::Parser as _;
+    let (library, catalog) = library(None, host)?;
+    let silent = Report::new(crate::report::Progress::Quiet, false, false);
+    // Any kernel of the catalog needs what the first one needs; options come from a build's defaults.
+    let versions = match &args.versions[..] {
+        [] => vec![catalog.kernels.iter().find(|entry| entry.status == Status::Supported).expect("the catalog is not empty").version.clone()],
+        versions => versions.to_vec(),
+    };
+    let mut words = vec!["kcompile".to_owned()];
+    words.extend(versions);
+    words.extend(args.arch.iter().map(|arch| format!("--arch={arch}")));
+    words.extend(args.llvm.then(|| "--llvm".to_owned()));
+    let mut build = super::Cli::try_parse_from(words).map_err(|error| Error::usage(error.to_string()))?.build;
+    // What a host needs does not depend on the flavor: take one where the version leaves it open.
+    let flavor = |version: &String| Some(planning::flavor_of(version.parse().ok()?, &catalog).unwrap_or(Flavor::Firecracker));
+    build.flavor = build.versions.first().and_then(flavor);
+    let run = run(&build, host, &library, &catalog, &silent);
+    let mut code = ExitCode::SUCCESS;
+    for request in requests(&build, matches, host, &catalog)? {
+        let plan = crate::plan(&request, &run)?;
+        let diagnosis = doctor::examine(&plan, host);
+        let text = match args.json {
+            true => format!("{}\n", serde_json::to_string_pretty(&diagnosis).expect("plain values")),
+            false => diagnosis.to_string(),
+        };
+        print(&text)?;
+        if !diagnosis.missing().is_empty() {
+            match args.install {
+                true => {
+                    diagnosis.install(host)?;
+                    doctor::examine(&plan, host).require()?;
+                }
+                false => code = ExitCode::from(4),
+            }
+        }
+    }
+    Ok(code)
+}
+
+pub(super) fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut super::command(), "kcompile", &mut text);
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn man() -> Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_mangen::Man::new(super::command()).render(&mut text).context(Kind::Build, || "cannot write the man page".into())?;
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints results. A reader that has seen enough is no fault.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context(Kind::Build, || "cannot write to standard output".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn library(own: Option<&camino::Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
+    let library = match own {
+        Some(dir) => Library::with_user_dir(&host.absolute(dir))?,
+        None => Library::built_in(),
+    };
+    let catalog = Catalog::read(&library)?;
+    Ok((library, catalog))
+}
+
+fn run<'a>(args: &BuildArgs, host: &'a Host, library: &'a Library, catalog: &'a Catalog, report: &'a Report) -> Run<'a> {
+    Run {
+        host,
+        library,
+        catalog,
+        report,
+        cache_dir: args.cache_dir.as_deref().map_or(host.cache_dir.clone(), |dir| host.absolute(dir)),
+        output: host.absolute(&args.output),
+        jobs: args.jobs.map_or(host.cpus, usize::from),
+        offline: args.offline,
+        command: std::env::args().collect(),
+    }
+}
+
+/// One failure does not keep the other kernels from being built; the first one decides the code.
+fn for_each_kernel(requests: &[Request], report: &Report, mut job: impl FnMut(&Request) -> Result<()>) -> Result<ExitCode> {
+    let mut first_error = None;
+    for request in requests {
+        report.next_kernel();
+        let Err(error) = job(request) else { continue };
+        if requests.len() == 1 || matches!(error.kind, Kind::Interrupted(_)) {
+            return Err(error);
+        }
+        report.error(&error);
+        first_error.get_or_insert(error.exit_code());
+    }
+    Ok(first_error.map_or(ExitCode::SUCCESS, ExitCode::from))
+}
+
+/// What was typed, resolved: one request for each version and architecture.
+fn requests(args: &BuildArgs, matches: &ArgMatches, host: &Host, catalog: &Catalog) -> Result<Vec<Request>> {
+    let flavor = match (args.fc, args.ch) {
+        (true, _) => Some(Flavor::Firecracker),
+        (_, true) => Some(Flavor::CloudHypervisor),
+        _ => args.flavor,
+    };
+    let arches = match (&args.arch[..], host.arch) {
+        ([], Some(arch)) => vec![arch],
+        ([], None) => return Err(Error::usage("this machine is neither x86-64 nor arm64").hint("choose with --arch amd64 or --arch arm64")),
+        (given, _) => given.to_vec(),
+    };
+    let mut requests = Vec::new();
+    for arch in arches {
+        for version in versions(args, arch, flavor, catalog)? {
+            requests.push(request(args, matches, host, catalog, version, flavor, arch)?);
+        }
+    }
+    Ok(requests)
+}
+
+fn versions(args: &BuildArgs, arch: Arch, flavor: Option<Flavor>, catalog: &Catalog) -> Result<Vec<VersionRequest>> {
+    let mut versions = Vec::new();
+    for text in &args.versions {
+        if text == "all" {
+            let Some(flavor) = flavor else {
+                return Err(Error::usage("`all` is every supported kernel of one flavor").hint("choose it with --fc or --ch"));
+            };
+            let of_flavor = catalog.kernels.iter().filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
+            versions.extend(of_flavor.filter(|entry| entry.status == Status::Supported).map(crate::kernel::Entry::request));
+            continue;
+        }
+        let version = text.parse().map_err(|why: String| Error::usage(why).hint("`kcompile --help` shows the commands, `kcompile list` the known kernels"));
+        versions.push(version?);
+    }
+    Ok(versions)
+}
+
+fn request(
+    args: &BuildArgs,
+    matches: &ArgMatches,
+    host: &Host,
+    catalog: &Catalog,
+    version: VersionRequest,
+    flavor: Option<Flavor>,
+    arch: Arch,
+) -> Result<Request> {
+    let flavor = match flavor {
+        Some(flavor) => flavor,
+        None => planning::flavor_of(version, catalog)?,
+    };
+    let from_catalog = || catalog.find(version, flavor).and_then(|entry| entry.source.as_deref()?.parse().ok());
+    let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
+    let mirror = args.mirror.clone().or(host.mirror.clone());
+    if let Some(mirror) = mirror.as_deref().filter(|mirror| !mirror.starts_with("https://") && !mirror.starts_with("http://")) {
+        return Err(Error::usage(format!("the mirror `{mirror}` is not an http or https URL")));
+    }
+    Ok(Request {
+        version,
+        flavor,
+        arch,
+        source: match source {
+            SourceSpec::Path(path) => SourceSpec::Path(host.absolute(&path)),
+            source => source,
+        },
+        config: args.config.as_deref().map(|path| host.absolute(path)),
+        overrides: overrides(args, matches),
+        patches: args.patches.as_deref().map(|path| host.absolute(path)),
+        toolchain: ToolchainChoice {
+            cc: args.cc.clone(),
+            llvm: args.llvm,
+            cross_compile: args.cross_compile.clone(),
+            launcher: args.launcher.clone(),
+        },
+        images: ImageChoice {
+            legacy: args.legacy,
+            no_modules: args.no_modules,
+            also_at: args.also_at.clone(),
+            modules_layout: args.modules_layout,
+            compression: args.compression,
+        },
+        mirror,
+        source_date_epoch: host.source_date_epoch,
+    })
+}
+
+/// `--fragment` and `--set` in the order in which they were typed.
+fn overrides(args: &BuildArgs, matches: &ArgMatches) -> Vec<Override> {
+    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
+    let places = |id: &str| matches.try_contains_id(id).is_ok().then(|| matches.indices_of(id)).flatten().into_iter().flatten();
+    let fragments = places("fragment").zip(args.fragment.iter().cloned().map(Override::Fragment));
+    let sets = places("set").zip(args.set.iter().cloned().map(Override::Set));
+    let mut all: Vec<(usize, Override)> = fragments.chain(sets).collect();
+    all.sort_by_key(|(place, _)| *place);
+    all.into_iter().map(|(_, over)| over).collect()
+}
+
+fn say_what_was_ignored(host: &Host, report: &Report) {
+    if !host.ignored.is_empty() {
+        report.note(&format!("ignored from the environment, since it would change the build unseen: {}", host.ignored.join(", ")));
+    }
+}
+
+/// The plan as it is digested, with the digest and the notices beside it.
+fn plan_json(plan: &Plan) -> serde_json::Value {
+    serde_json::json!({
+        "digest": plan.digest().oci(),
+        "final": plan.source.digest.is_some() && plan.source_date_epoch.is_some() && plan.version.is_some(),
+        "plan": plan,
+        "notices": plan.notices,
+    })
+}
+
+fn plan_text(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| writeln!(text, "{name:12} {value}").expect("writing to a string");
+    let version = plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
+    line("kernel", &format!("Linux {version} for {} on {}", plan.flavor.title(), plan.arch));
+    line("source", &plan.source.name);
+    if let Locator::KernelOrg { mirror, .. } = &plan.source.locator {
+        line("", &format!("from {mirror}"));
+    }
+    line("", plan.source.digest.as_deref().unwrap_or("digest not known before it is fetched"));
+    for (index, layer) in plan.config.iter().enumerate() {
+        let settings = planning::counted(layer.config.symbols.len(), "setting", "settings");
+        line(if index == 0 { "config" } else { "" }, &format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short()));
+    }
+    for (index, patch) in plan.patches.iter().enumerate() {
+        line(if index == 0 { "patches" } else { "" }, &format!("{} (sha256:{})", patch.name, patch.sha256.short()));
+    }
+    if plan.patches.is_empty() {
+        line("patches", "none");
+    }
+    for (index, (tool, identity)) in plan.toolchain.identity.iter().enumerate() {
+        line(if index == 0 { "toolchain" } else { "" }, &format!("{tool}: {identity}"));
+    }
+    line("make", &plan.make.targets.join(" "));
+    for (key, value) in &plan.make.variables {
+        line("", &format!("{key}={value}"));
+    }
+    line("date", &plan.source_date_epoch.map_or_else(|| "the source's own".into(), |epoch| format!("{epoch} ({})", crate::date::rfc3339(epoch))));
+    for (index, image) in plan.images.iter().enumerate() {
+        let what = match &image.contents {
+            Contents::Kernel { path, also_at: None } => path.clone(),
+            Contents::Kernel { path, also_at: Some(second) } => format!("{path}, {second}"),
+            Contents::Modules { layout: crate::request::ModulesLayout::Tree } => "lib/modules/<release>".into(),
+            Contents::Modules { layout: crate::request::ModulesLayout::Flat } => "modules at its root".into(),
+            Contents::Combined { file_name } => format!("bin/{file_name}, boot/{file_name}, lib/modules"),
+        };
+        let tag = image.tag.as_deref().unwrap_or("<version>");
+        line(if index == 0 { "images" } else { "" }, &format!("{}:{tag}  {what}", image.layout));
+    }
+    for notice in &plan.notices {
+        line("note", notice);
+    }
+    line("digest", &plan.digest().oci());
+    text
+}

@@ -1,0 +1,59 @@
+//! The command line: raw arguments as clap takes them, one file for each subcommand's words. What
+//! was typed becomes a [`Request`](crate::request::Request); what goes out is printed here.
+
+mod args;
+mod commands;
+
+pub use args::{BuildArgs, Cli, Command};
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::library::Library;
+use crate::process;
+use crate::report::{Progress, Report};
+use clap::{CommandFactory, FromArgMatches};
+use std::process::ExitCode;
+
+/// Parses the process's arguments, runs, prints what went wrong.
+pub fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let host = match Host::read() {
+        Ok(host) => host,
+        Err(error) => return fail(&error, &Report::new(Progress::Plain, false, false)),
+    };
+    let args = cli.build_args();
+    let progress = args.map_or(Progress::Auto, |args| args.progress);
+    let report = Report::new(progress, host.terminal, host.color);
+    match run(&cli, &matches, &host, &report) {
+        Ok(code) => code,
+        Err(error) => fail(&error, &report),
+    }
+}
+
+fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+    process::watch_signals()?;
+    match (&cli.command, &cli.build) {
+        (None, args) | (Some(Command::Build(args)), _) => match args.dry_run {
+            true => commands::plan(args, matches, host, report),
+            false => commands::build(args, matches, host, report),
+        },
+        (Some(Command::Plan(args)), _) => commands::plan(args, matches, host, report),
+        (Some(Command::Fetch(args)), _) => commands::fetch(args, matches, host, report),
+        (Some(Command::List(args)), _) => commands::list(args, host),
+        (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host),
+        (Some(Command::Completions { shell }), _) => commands::completions(*shell),
+        (Some(Command::Man), _) => commands::man(),
+    }
+}
+
+/// The command line, with what only the program knows at run time.
+pub fn command() -> clap::Command {
+    let version = format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), Library::built_in().revision().short());
+    Cli::command().version(version)
+}
+
+fn fail(error: &Error, report: &Report) -> ExitCode {
+    report.error(error);
+    ExitCode::from(error.exit_code())
+}

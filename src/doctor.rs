@@ -1,0 +1,251 @@
+//! What a host must have to build a kernel, what it lacks, and the one command that installs it.
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::plan::{Locator, Plan};
+use crate::process::{self, CommandLine};
+use serde::Serialize;
+use std::fmt;
+
+/// A package manager and how it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Packages {
+    Debian,
+    Fedora,
+    Arch,
+    Alpine,
+    Suse,
+}
+
+impl Packages {
+    /// The one of this distribution, if we know it.
+    fn of(host: &Host) -> Option<Packages> {
+        let known = [
+            ("debian", Packages::Debian),
+            ("ubuntu", Packages::Debian),
+            ("fedora", Packages::Fedora),
+            ("rhel", Packages::Fedora),
+            ("arch", Packages::Arch),
+            ("alpine", Packages::Alpine),
+            ("suse", Packages::Suse),
+            ("opensuse", Packages::Suse),
+        ];
+        known.into_iter().find(|(id, _)| host.os.is_like(id)).map(|(_, packages)| packages)
+    }
+
+    fn install(self) -> &'static [&'static str] {
+        match self {
+            Packages::Debian => &["apt-get", "install", "-y", "--no-install-recommends"],
+            Packages::Fedora => &["dnf", "install", "-y"],
+            Packages::Arch => &["pacman", "-S", "--needed", "--noconfirm"],
+            Packages::Alpine => &["apk", "add"],
+            Packages::Suse => &["zypper", "--non-interactive", "install"],
+        }
+    }
+}
+
+/// How a need is looked for.
+#[derive(Clone, Debug)]
+enum Look {
+    Program(String),
+    /// Included from an empty C file by the host's compiler.
+    Header(&'static str),
+}
+
+/// Something that a build needs, and its package on Debian, Fedora, Arch, Alpine and openSUSE.
+#[derive(Clone, Debug)]
+struct Need {
+    look: Look,
+    why: &'static str,
+    packages: [&'static str; 5],
+}
+
+/// One line of the doctor's report.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// The program or header.
+    pub name: String,
+    /// Where it is, `None` if it is missing.
+    pub found: Option<String>,
+    /// What it is for.
+    pub why: &'static str,
+    /// The package that has it here.
+    pub package: Option<&'static str>,
+}
+
+/// Everything that was looked for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Diagnosis {
+    /// In the order of the list of needs.
+    pub findings: Vec<Finding>,
+    /// The command that installs what is missing; `None`: nothing is, or the distribution is unknown.
+    pub install: Option<String>,
+    #[serde(skip)]
+    words: Vec<String>,
+}
+
+impl Diagnosis {
+    /// Names of what is missing.
+    pub fn missing(&self) -> Vec<&str> {
+        self.findings.iter().filter(|finding| finding.found.is_none()).map(|finding| finding.name.as_str()).collect()
+    }
+
+    /// Fails (exit code 4) when something is missing.
+    pub fn require(&self) -> Result<()> {
+        let missing = self.missing();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let error = Error::host(format!("this host lacks {}", missing.join(", ")));
+        Err(match &self.install {
+            Some(command) => error.hint(format!("install it with: {command}")),
+            None => error.hint("install it with the package manager of this distribution"),
+        })
+    }
+
+    /// Runs the install command, by sudo where we are not root.
+    pub fn install(&self, host: &Host) -> Result<()> {
+        let Some((program, args)) = self.words.split_first() else { return self.require() };
+        let command = CommandLine {
+            program: program.clone(),
+            args: args.to_vec(),
+            env: host.child_env.clone(),
+            cwd: host.cwd.clone(),
+        };
+        eprintln!("running: {command}");
+        match process::interact(&command)?.success() {
+            true => Ok(()),
+            false => Err(Error::host(format!("`{command}` failed")).hint("on Debian and Ubuntu, run `apt-get update` once before")),
+        }
+    }
+}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Finding { name, found, why, .. } in &self.findings {
+            match found {
+                Some(place) => writeln!(f, "ok       {name:20} {place}")?,
+                None => writeln!(f, "MISSING  {name:20} {why}")?,
+            }
+        }
+        match (&self.install, self.missing().len()) {
+            (_, 0) => writeln!(f, "\nnothing is missing"),
+            (Some(command), _) => writeln!(f, "\ninstall what is missing:\n    {command}"),
+            (None, _) => writeln!(f, "\ninstall what is missing with the package manager of this distribution"),
+        }
+    }
+}
+
+/// Looks for all that `plan` needs on this host.
+pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
+    let packages = Packages::of(host);
+    let host_cc = plan.toolchain.variables.get("HOSTCC").map_or("gcc", String::as_str);
+    let findings: Vec<Finding> = needs(plan)
+        .into_iter()
+        .map(|need| Finding {
+            found: match &need.look {
+                Look::Program(name) => host.find_program(name).map(Into::into),
+                Look::Header(header) => find_header(header, host_cc, host),
+            },
+            name: match need.look {
+                Look::Program(name) => name,
+                Look::Header(header) => header.to_owned(),
+            },
+            why: need.why,
+            package: packages.map(|packages| need.packages[packages as usize]).filter(|package| !package.is_empty()),
+        })
+        .collect();
+    let mut wanted: Vec<&str> =
+        findings.iter().filter(|finding| finding.found.is_none()).filter_map(|finding| finding.package).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let words = match packages {
+        Some(packages) if !wanted.is_empty() => {
+            let sudo = (!host.root).then_some("sudo");
+            let words = sudo.into_iter().chain(packages.install().iter().copied()).chain(wanted);
+            words.map(str::to_owned).collect()
+        }
+        _ => Vec::new(),
+    };
+    let install = (!words.is_empty()).then(|| words.join(" "));
+    Diagnosis { findings, install, words }
+}
+
+fn needs(plan: &Plan) -> Vec<Need> {
+    let program = |name: &str, why, packages| Need { look: Look::Program(name.to_owned()), why, packages };
+    let header = |name, why, packages| Need { look: Look::Header(name), why, packages };
+    let same = |package| [package; 5];
+    let variables = &plan.toolchain.variables;
+    let cross = variables.get("CROSS_COMPILE").map_or("", String::as_str);
+    let first_word = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
+    let cc = first_word(variables.get("CC").map_or("gcc", String::as_str));
+    let host_cc = first_word(variables.get("HOSTCC").map_or("gcc", String::as_str));
+    let cross_packages =
+        ["gcc-aarch64-linux-gnu", "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", "", "cross-aarch64-gcc13"];
+    let cross_gcc = cross.starts_with("aarch64-linux-gnu-");
+    let mut needs = vec![program("make", "runs the kernel's build", same("make"))];
+    if variables.contains_key("LLVM") {
+        needs.push(program(&cc, "compiles the kernel", same("clang")));
+        needs.push(program("ld.lld", "links the kernel", same("lld")));
+        needs.push(program("llvm-objcopy", "strips the kernel", same("llvm")));
+    } else {
+        let packages = if cross_gcc { cross_packages } else { same("gcc") };
+        needs.push(program(&cc, "compiles the kernel", packages));
+        let binutils = if cross_gcc { cross_packages } else { same("binutils") };
+        needs.push(program(&format!("{cross}ld"), "links the kernel", binutils));
+        needs.push(program(&format!("{cross}objcopy"), "strips the kernel", binutils));
+    }
+    if host_cc != cc {
+        needs.push(program(&host_cc, "compiles the kernel's own tools", same("gcc")));
+    }
+    needs.extend([
+        program("flex", "generates the kernel's Kconfig parser", same("flex")),
+        program("bison", "generates the kernel's Kconfig parser", same("bison")),
+        program("bc", "computes a header of the kernel", same("bc")),
+        program("perl", "generates sources of the kernel", ["perl", "perl", "perl", "perl", "perl"]),
+        header("stdlib.h", "the kernel's own tools", ["libc6-dev", "glibc-devel", "glibc", "musl-dev", "glibc-devel"]),
+        header(
+            "linux/types.h",
+            "the kernel's own tools",
+            ["linux-libc-dev", "kernel-headers", "linux-api-headers", "linux-headers", "linux-glibc-devel"],
+        ),
+        header(
+            "libelf.h",
+            "objtool, which checks every object",
+            ["libelf-dev", "elfutils-libelf-devel", "libelf", "elfutils-dev", "libelf-devel"],
+        ),
+    ]);
+    if !plan.images.iter().all(|image| matches!(image.contents, crate::plan::Contents::Kernel { .. })) {
+        needs.push(program("depmod", "indexes the modules", same("kmod")));
+    }
+    let wanted = crate::plan::wanted_config(plan);
+    let on = |symbol: &str| wanted.get(symbol).is_some_and(|wanted| wanted.value == "y");
+    if on("MODULE_SIG") || on("SYSTEM_TRUSTED_KEYRING") {
+        let why = "signs modules and embeds certificates";
+        let packages = ["libssl-dev", "openssl-devel", "openssl", "openssl-dev", "libopenssl-devel"];
+        needs.push(header("openssl/opensslv.h", why, packages));
+        needs.push(program("openssl", why, same("openssl")));
+    }
+    if on("DEBUG_INFO_BTF") {
+        needs.push(program("pahole", "writes BTF", ["pahole", "dwarves", "pahole", "pahole", "dwarves"]));
+    }
+    if matches!(plan.source.locator, Locator::Apt { .. }) {
+        needs.push(program("apt-get", "downloads the kernel's source package", ["apt", "", "", "", ""]));
+    }
+    if let Some(launcher) = &plan.toolchain.launcher {
+        needs.push(program(&first_word(launcher), "was given with --launcher", same("")));
+    }
+    needs
+}
+
+/// Where the host's compiler finds `header`.
+fn find_header(header: &str, host_cc: &str, host: &Host) -> Option<String> {
+    let words = shlex::split(host_cc)?;
+    let (program, args) = words.split_first()?;
+    host.find_program(program)?;
+    // `-M` lists what is included, the header itself in second place.
+    let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
+    args.extend(["-M", "-x", "c", "-include", header, "/dev/null"]);
+    let listed = process::capture(program, &args, &host.child_env).ok()?;
+    listed.split_whitespace().find(|word| word.ends_with(&format!("/{header}"))).map(str::to_owned)
+}

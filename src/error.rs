@@ -1,0 +1,161 @@
+//! What can go wrong, in one shape: a kind (which decides the exit code), a message, a cause chain
+//! and at most one hint that says what to do next.
+
+use std::fmt;
+
+/// Decides the exit code; the numbers are part of the command-line contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The build or a check failed: 1.
+    Build,
+    /// The command line, a config, a catalog or the plan is wrong: 2.
+    Usage,
+    /// A source could not be fetched or verified: 3.
+    Fetch,
+    /// The host lacks a tool, a header or a permission: 4.
+    Host,
+    /// A signal ended the run: 128 + its number.
+    Interrupted(i32),
+}
+
+/// The one error type of kcompile.
+#[derive(Debug)]
+pub struct Error {
+    /// Decides the exit code.
+    pub kind: Kind,
+    message: String,
+    hint: Option<String>,
+    cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// `Result` with kcompile's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind`; `message` names the path, URL, option or symbol, in lower case, without a final dot.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), hint: None, cause: None }
+    }
+
+    /// Exit code 1.
+    pub fn build(message: impl Into<String>) -> Self {
+        Self::new(Kind::Build, message)
+    }
+
+    /// Exit code 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    /// Exit code 3.
+    pub fn fetch(message: impl Into<String>) -> Self {
+        Self::new(Kind::Fetch, message)
+    }
+
+    /// Exit code 4.
+    pub fn host(message: impl Into<String>) -> Self {
+        Self::new(Kind::Host, message)
+    }
+
+    /// The same error with `hint`, which replaces an earlier one: what to do next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same error with the error that caused it.
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(cause.into());
+        self
+    }
+
+    /// The hint, if there is one.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The process exit code of `style.md`'s table: 0 is never returned.
+    pub fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Build => 1,
+            Kind::Usage => 2,
+            Kind::Fetch => 3,
+            Kind::Host => 4,
+            Kind::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(130),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut said = self.message.clone();
+        let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            // Libraries like to repeat their cause in their own text: say each thing once.
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+                said.push_str(&text);
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Turns a library's error into ours, with the words that say what was being done to what.
+pub trait Context<T> {
+    /// `Err` becomes an [`Error`] of `kind` with `message`, caused by the original one.
+    fn context(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+    fn context(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|error| {
+            let cause = error.into();
+            // Our own errors come back through `io::Error` where a reader fails inside a library:
+            // their kind and hint must survive the trip.
+            match cause.downcast::<std::io::Error>() {
+                Ok(io) => match io.get_ref().is_some_and(|inner| inner.is::<Error>()) {
+                    true => *io.into_inner().expect("checked").downcast::<Error>().expect("checked"),
+                    false => Error::new(kind, message()).because(io),
+                },
+                Err(cause) => match cause.downcast::<Error>() {
+                    Ok(ours) => *ours,
+                    Err(cause) => Error::new(kind, message()).because(cause),
+                },
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_chain_is_one_line() {
+        let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
+        let error = Error::fetch("cannot read /x").because(cause).hint("make it");
+        assert_eq!(error.to_string(), "cannot read /x: no such file");
+        assert_eq!(error.exit_code(), 3);
+    }
+
+    #[test]
+    fn our_own_error_survives_a_trip_through_a_reader() {
+        let inner = Error::fetch("checksum mismatch").hint("try again");
+        let io: std::io::Result<()> = Err(std::io::Error::other(inner));
+        let error = io.context(Kind::Build, || "cannot unpack".into()).unwrap_err();
+        assert_eq!((error.to_string().as_str(), error.kind), ("checksum mismatch", Kind::Fetch));
+        assert_eq!(error.hint_text(), Some("try again"));
+    }
+
+    #[test]
+    fn signals_keep_their_number() {
+        assert_eq!(Error::new(Kind::Interrupted(2), "interrupted").exit_code(), 130);
+        assert_eq!(Error::new(Kind::Interrupted(15), "terminated").exit_code(), 143);
+    }
+}

@@ -1,0 +1,69 @@
+//! Files as this project writes them: beside their place, synced, renamed; and trees as it removes
+//! them, read-only directories included.
+
+use crate::error::{Context, Error, Kind, Result};
+use camino::Utf8Path;
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use tempfile::NamedTempFile;
+use walkdir::WalkDir;
+
+/// Writes `bytes` as `path`, mode 0644 whatever the umask: a reader sees the old file or the new one.
+pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
+    let wrong = || format!("cannot write {path}");
+    let dir = path.parent().unwrap_or(Utf8Path::new("."));
+    let mut file = NamedTempFile::with_prefix_in(".tmp-", dir).context(Kind::Build, wrong)?;
+    file.write_all(bytes).context(Kind::Build, wrong)?;
+    persist(file, path)
+}
+
+/// Gives a finished temporary file its name, synced, with mode 0644.
+pub fn persist(file: NamedTempFile, path: &Utf8Path) -> Result<()> {
+    let wrong = || format!("cannot write {path}");
+    file.as_file().set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, wrong)?;
+    file.as_file().sync_all().context(Kind::Build, wrong)?;
+    file.persist(path).context(Kind::Build, wrong)?;
+    Ok(())
+}
+
+/// Makes `dir` and those above it; the last one gets mode 0755 whatever the umask if it is new.
+pub fn create_dir(dir: &Utf8Path) -> Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir).context(Kind::Usage, || format!("cannot make the directory {dir}"))?;
+    fs::set_permissions(dir, Permissions::from_mode(0o755)).context(Kind::Usage, || format!("cannot make {dir}"))
+}
+
+/// Can a file be made in `dir`? Fails early, before the work whose result would go there.
+pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
+    match tempfile::tempfile_in(dir) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::usage(format!("{what} {dir} cannot be written")).because(error)),
+    }
+}
+
+/// Syncs a directory, so that the names in it survive a crash.
+pub fn sync_dir(dir: &Utf8Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).context(Kind::Build, || format!("cannot sync {dir}"))
+}
+
+/// Removes `path` and all below it, read-only directories included; nothing there is no error.
+/// Links are removed, never followed.
+pub fn remove_tree(path: &Utf8Path) -> Result<()> {
+    let wrong = || format!("cannot remove {path}");
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    // A directory can only be emptied when it can be written.
+    for entry in WalkDir::new(path).into_iter().filter_map(|entry| entry.ok()) {
+        if entry.file_type().is_dir() {
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o755)).context(Kind::Build, wrong)?;
+        }
+    }
+    match path.is_dir() && !path.is_symlink() {
+        true => fs::remove_dir_all(path).context(Kind::Build, wrong),
+        false => fs::remove_file(path).context(Kind::Build, wrong),
+    }
+}

@@ -1,0 +1,203 @@
+//! The only reader of process state: environment, working directory, terminal, CPUs, user.
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::kernel::Arch;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+
+/// What kcompile knows of the process and the machine it runs on.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The working directory; relative paths of the command line start here.
+    pub cwd: Utf8PathBuf,
+    /// Where the cache lies unless `--cache-dir` says otherwise.
+    pub cache_dir: Utf8PathBuf,
+    /// The machine's architecture, where it is one that we know.
+    pub arch: Option<Arch>,
+    /// CPUs that this process may use (affinity and cgroup quota honoured).
+    pub cpus: usize,
+    /// Is standard error a terminal?
+    pub terminal: bool,
+    /// May the output be coloured (`NO_COLOR` unset, a terminal that can)?
+    pub color: bool,
+    /// Does the process run as root?
+    pub root: bool,
+    /// `KCOMPILE_MIRROR`.
+    pub mirror: Option<String>,
+    /// `SOURCE_DATE_EPOCH`, seconds since 1970.
+    pub source_date_epoch: Option<u64>,
+    /// What a child process may see: `PATH` with the administrators' directories, `HOME`, `TMPDIR`,
+    /// and fixed `LC_ALL=C`, `TZ=UTC`.
+    pub child_env: BTreeMap<String, String>,
+    /// Variables of the environment that would change the build unseen, and are kept from it.
+    pub ignored: Vec<String>,
+    /// The distribution, from `/etc/os-release`.
+    pub os: OsRelease,
+}
+
+/// The fields of `/etc/os-release` that choose a package manager.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OsRelease {
+    /// `ID`: `debian`, `fedora`, …
+    pub id: String,
+    /// `ID_LIKE`: the distributions that it descends from.
+    pub like: Vec<String>,
+}
+
+impl Host {
+    /// Reads it all, once.
+    pub fn read() -> Result<Host> {
+        let env: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let cwd = std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
+        let cwd = Utf8PathBuf::from_path_buf(cwd)
+            .map_err(|path| Error::usage(format!("the working directory {} is not UTF-8", path.display())))?;
+        let terminal = std::io::stderr().is_terminal();
+        let set = |key: &str| env.get(key).filter(|value| !value.is_empty());
+        let source_date_epoch = match set("SOURCE_DATE_EPOCH") {
+            None => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                Error::usage(format!("SOURCE_DATE_EPOCH={text}: not a number of seconds since 1970"))
+            })?),
+        };
+        Ok(Host {
+            cache_dir: cwd.join(cache_dir(&env)?),
+            arch: Arch::from_machine(&rustix::system::uname().machine().to_string_lossy()),
+            cpus: num_cpus::get(),
+            terminal,
+            color: terminal && set("NO_COLOR").is_none() && env.get("TERM").is_some_and(|term| term != "dumb"),
+            root: rustix::process::geteuid().is_root(),
+            mirror: set("KCOMPILE_MIRROR").cloned(),
+            source_date_epoch,
+            child_env: child_env(&env),
+            ignored: env.keys().filter(|key| changes_the_build(key)).cloned().collect(),
+            os: OsRelease::parse(&std::fs::read_to_string("/etc/os-release").unwrap_or_default()),
+            cwd,
+        })
+    }
+
+    /// `path` seen from the working directory.
+    pub fn absolute(&self, path: &Utf8Path) -> Utf8PathBuf {
+        let mut absolute = Utf8PathBuf::new();
+        for part in self.cwd.join(path).components() {
+            match part {
+                camino::Utf8Component::CurDir => {}
+                camino::Utf8Component::ParentDir => {
+                    absolute.pop();
+                }
+                part => absolute.push(part),
+            }
+        }
+        absolute
+    }
+
+    /// The program that `name` would run: searched in the child's `PATH`, or as a path.
+    pub fn find_program(&self, name: &str) -> Option<Utf8PathBuf> {
+        let runs = |path: &Utf8Path| {
+            path.is_file() && rustix::fs::access(path.as_std_path(), rustix::fs::Access::EXEC_OK).is_ok()
+        };
+        if name.contains('/') {
+            return Some(self.absolute(name.into())).filter(|path| runs(path));
+        }
+        let dirs = self.child_env.get("PATH").map(String::as_str).unwrap_or_default().split(':');
+        dirs.filter(|dir| dir.starts_with('/')).map(|dir| Utf8Path::new(dir).join(name)).find(|path| runs(path))
+    }
+}
+
+impl OsRelease {
+    /// Parses the shell-like `KEY=value` lines.
+    pub fn parse(text: &str) -> OsRelease {
+        let value = |key: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+            line.unwrap_or_default().trim().trim_matches(['"', '\'']).to_owned()
+        };
+        OsRelease { id: value("ID"), like: value("ID_LIKE").split_whitespace().map(str::to_owned).collect() }
+    }
+
+    /// Is it `name`, or does it descend from it?
+    pub fn is_like(&self, name: &str) -> bool {
+        self.id == name || self.like.iter().any(|like| like == name)
+    }
+}
+
+/// `KCOMPILE_CACHE_DIR`, else the XDG cache directory's `kcompile`.
+fn cache_dir(env: &BTreeMap<String, String>) -> Result<Utf8PathBuf> {
+    let set = |key: &str| env.get(key).filter(|value| !value.is_empty()).map(Utf8PathBuf::from);
+    // The XDG base directory specification: a relative path there is invalid and must be ignored.
+    let xdg = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("kcompile"));
+    let home = set("HOME").map(|home| home.join(".cache/kcompile"));
+    set("KCOMPILE_CACHE_DIR").or(xdg).or(home).ok_or_else(|| {
+        Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR")
+    })
+}
+
+/// Little of the environment reaches a child: what it needs to find programs and its own settings,
+/// and what makes its messages and dates the same everywhere.
+fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let passed = ["HOME", "TMPDIR", "CCACHE_DIR", "SCCACHE_DIR", "DISTCC_HOSTS", "ICECC_SCHEDULER"];
+    let mut child: BTreeMap<String, String> =
+        passed.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone()))).collect();
+    let mut path = env.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
+    // depmod lives in /sbin, which an ordinary user's PATH lacks on Debian.
+    for dir in ["/usr/local/sbin", "/usr/sbin", "/sbin"] {
+        if !path.split(':').any(|have| have == dir) {
+            path = format!("{path}:{dir}");
+        }
+    }
+    child.insert("PATH".into(), path);
+    child.insert("LC_ALL".into(), "C".into());
+    child.insert("TZ".into(), "UTC".into());
+    child
+}
+
+/// Variables that the kernel's make, or make itself, reads from the environment.
+fn changes_the_build(key: &str) -> bool {
+    const NAMES: [&str; 23] = [
+        "ARCH", "SUBARCH", "SRCARCH", "CROSS_COMPILE", "CC", "HOSTCC", "LD", "AR", "NM", "OBJCOPY", "STRIP", "LLVM",
+        "LLVM_IAS", "KCFLAGS", "KAFLAGS", "KCPPFLAGS", "MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "MAKEFILES",
+        "LOCALVERSION", "O", "DEPMOD",
+    ];
+    NAMES.contains(&key) || ["KBUILD_", "KCONFIG_", "INSTALL_"].iter().any(|prefix| key.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_cache_follows_the_xdg_rules() {
+        let dir = |pairs: &[(&str, &str)]| cache_dir(&env(pairs)).map(Utf8PathBuf::into_string).unwrap();
+        assert_eq!(dir(&[("HOME", "/h")]), "/h/.cache/kcompile");
+        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/kcompile");
+        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]), "/h/.cache/kcompile");
+        assert_eq!(dir(&[("KCOMPILE_CACHE_DIR", "/k"), ("HOME", "/h")]), "/k");
+        assert!(cache_dir(&env(&[])).is_err());
+    }
+
+    #[test]
+    fn a_child_sees_little() {
+        let child = child_env(&env(&[("PATH", "/bin"), ("MAKEFLAGS", "-n"), ("AWS_SECRET", "x"), ("LANG", "tr_TR")]));
+        assert_eq!(child["PATH"], "/bin:/usr/local/sbin:/usr/sbin:/sbin");
+        assert_eq!(child.keys().map(String::as_str).collect::<Vec<_>>(), ["LC_ALL", "PATH", "TZ"]);
+    }
+
+    #[test]
+    fn variables_of_kbuild_are_recognised() {
+        for key in ["MAKEFLAGS", "KBUILD_OUTPUT", "KCONFIG_CONFIG", "ARCH", "INSTALL_MOD_PATH", "LLVM"] {
+            assert!(changes_the_build(key), "{key}");
+        }
+        assert!(!changes_the_build("PATH") && !changes_the_build("HOME"));
+    }
+
+    #[test]
+    fn os_release_is_understood() {
+        let os = OsRelease::parse("NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=\"debian\"\n");
+        assert!(os.is_like("debian") && os.is_like("ubuntu") && !os.is_like("fedora"));
+    }
+}

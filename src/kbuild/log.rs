@@ -1,0 +1,129 @@
+//! What make's output means: steps, warnings, the first real error. Pure: lines in, facts out.
+
+/// The facts of a log, gathered line by line.
+#[derive(Debug, Default)]
+pub struct Digest {
+    /// Commands that Kbuild announced (`  CC      init/main.o`).
+    pub steps: u64,
+    /// Compiler warnings.
+    pub warnings: u64,
+    /// The first line that is an error of its own, not the echo of one.
+    pub first_error: Option<String>,
+    /// `make[2]: *** […] Error 1`, should nothing better be found.
+    echo: bool,
+}
+
+impl Digest {
+    /// Takes in a line. Returns the step that it announces.
+    pub fn take_in<'a>(&mut self, line: &'a str) -> Option<&'a str> {
+        if let Some(step) = step(line) {
+            self.steps += 1;
+            return Some(step);
+        }
+        if line.contains(": warning: ") && !line.contains("warning: treating") {
+            self.warnings += 1;
+        }
+        match error(line) {
+            Some(Error::Cause) if self.first_error.is_none() || self.echo => {
+                self.first_error = Some(line.trim().to_owned());
+                self.echo = false;
+            }
+            Some(Error::Echo) if self.first_error.is_none() => {
+                self.first_error = Some(line.trim().to_owned());
+                self.echo = true;
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+/// Kbuild's quiet form: two spaces, a tag in capitals padded to eight columns, a file.
+fn step(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("  ")?;
+    let tag = rest.split_whitespace().next()?;
+    let is_tag = tag.len() >= 2 && tag.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || "-_/".contains(c));
+    (is_tag && !rest.starts_with(' ')).then_some(rest)
+}
+
+enum Error {
+    Cause,
+    Echo,
+}
+
+fn error(line: &str) -> Option<Error> {
+    // A warning that names an error (`[-Wno-error=…]`) is no error; one turned into an error is.
+    let cause = [": error: ", ": fatal error: ", ": undefined reference to ", ": multiple definition of ", ": not found", ": Error: "]
+        .iter()
+        .any(|mark| line.contains(mark))
+        || line.starts_with("ERROR: ")
+        || line.starts_with("error: ")
+        || line.contains("No space left on device")
+        || line.contains("Killed signal terminated program")
+        || (line.starts_with("ld: ") && !line.contains("warning"))
+        || (line.contains("*** ") && (line.contains("No rule to make target") || line.contains(".  Stop.") || line.contains("not clean")));
+    if cause {
+        return Some(Error::Cause);
+    }
+    (line.starts_with("make") && line.contains("*** ")).then_some(Error::Echo)
+}
+
+/// What to do about an error whose cause is known. The sources are the kernel's history; commits
+/// are upstream's.
+pub(super) fn hint(error: &str) -> Option<&'static str> {
+    const KNOWN: [(&str, &str); 9] = [
+        ("use-after-free", "gcc 12 and later refuse this kernel's tools/lib/subcmd (fixed by 52a9dab6d892): try another --cc, or a newer release of the series"),
+        ("objtool: missing symbol table", "binutils 2.36 and later confuse this kernel's objtool (fixed by 1d489151e9f9): a newer release of the series has the fix"),
+        ("redundant redeclaration of 'strlcpy'", "glibc 2.38 and later clash with this kernel's tools: a newer release of the series has the fix"),
+        ("cannot use keyword 'false'", "gcc 15 compiles C23 by default, which this kernel is not: try --cc 'gcc -std=gnu11'"),
+        ("libelf", "a header of libelf is missing: `kcompile doctor` names the package"),
+        ("openssl/", "a header of OpenSSL is missing: `kcompile doctor` names the package"),
+        ("No space left on device", "free some space, `kcompile` goes on where it stopped; --cache-dir puts the build on another disk"),
+        ("Killed signal terminated program", "the compiler was killed, most likely for want of memory: try fewer --jobs"),
+        ("not clean", "the source directory was built in: `make mrproper` there cleans it"),
+    ];
+    KNOWN.iter().find(|(mark, _)| error.contains(mark)).map(|(_, hint)| *hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(log: &str) -> Digest {
+        let mut digest = Digest::default();
+        log.lines().for_each(|line| _ = digest.take_in(line));
+        digest
+    }
+
+    #[test]
+    fn steps_and_warnings_are_counted() {
+        let digest = digest(
+            "make[1]: Entering directory '/o'\n  GEN     Makefile\n  CC      init/main.o\n  CC [M]  net/x.o\n  LD [M]  net/x.ko\n\
+             ../init/main.c:3:5: warning: unused variable 'x' [-Wunused-variable]\n    indented text\n  AR      built-in.a\n",
+        );
+        assert_eq!((digest.steps, digest.warnings), (5, 1));
+        assert_eq!(digest.first_error, None);
+    }
+
+    #[test]
+    fn the_first_real_error_wins_over_its_echoes() {
+        let digest = digest(
+            "  CC      kernel/fork.o\nmake[3]: *** [x] Error 1\n../kernel/fork.c:7:1: error: expected ';'\n\
+             ../kernel/fork.c:9:1: error: second\nmake[2]: *** [../Makefile:500: kernel/fork.o] Error 1\n",
+        );
+        assert_eq!(digest.first_error.unwrap(), "../kernel/fork.c:7:1: error: expected ';'");
+    }
+
+    #[test]
+    fn an_echo_is_better_than_nothing() {
+        assert!(digest("make[1]: *** [Makefile:1: x] Error 2\n").first_error.is_some());
+        assert!(digest("/bin/sh: 1: bc: not found\nmake: *** [x] Error 127\n").first_error.unwrap().contains("bc: not found"));
+    }
+
+    #[test]
+    fn known_causes_have_hints() {
+        let error = "subcmd-util.h:56:23: error: pointer may be used after 'realloc' [-Werror=use-after-free]";
+        assert!(hint(error).unwrap().contains("gcc 12"));
+        assert!(hint("x.c:1:1: error: expected ';'").is_none());
+    }
+}

@@ -1,0 +1,310 @@
+//! The kernel's own build: its make, called with what the plan says and nothing else; where it
+//! builds; what it leaves behind.
+
+mod log;
+
+pub use log::Digest as LogDigest;
+
+use crate::cache::Cache;
+use crate::digest::Sha256;
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::host::Host;
+use crate::kconfig::{self, Config, Difference};
+use crate::kernel::{Arch, Flavor};
+use crate::plan::{Contents, Plan};
+use crate::process::{self, CommandLine};
+use crate::report::{Count, Phase, Report, Running, Unit};
+use crate::source::Tree;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+
+/// Build directories are direct children of their tree, under names that start so.
+pub const BUILD_DIR_PREFIX: &str = "kcompile-";
+/// Where debug information says that the source lies, instead of where it lay on this machine.
+const MAPPED_SOURCE: &str = "/usr/src/linux";
+/// What the stamp of a configured build directory is called.
+const CONFIGURED: &str = ".kcompile-configured";
+
+/// A build directory, `O=`, and how make is called in it.
+pub struct BuildDir<'a> {
+    /// `O=`.
+    pub path: Utf8PathBuf,
+    /// All that the commands run here print.
+    pub log_path: Utf8PathBuf,
+    plan: &'a Plan,
+    tree: &'a Tree,
+    host: &'a Host,
+    jobs: usize,
+    log: File,
+}
+
+impl<'a> BuildDir<'a> {
+    /// Opens the build directory that this plan shares with every other one of the same tree, flavor,
+    /// architecture and toolchain, so that what an earlier or interrupted build compiled is used.
+    /// The caller holds the lock of that name: [`lock_name`].
+    pub fn open(plan: &'a Plan, tree: &'a Tree, host: &'a Host, jobs: usize) -> Result<BuildDir<'a>> {
+        let path = tree.builds.join(dir_name(plan));
+        files::create_dir(&path)?;
+        let log_path = path.join("kcompile.log");
+        let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
+        Ok(BuildDir { path, log_path, plan, tree, host, jobs, log })
+    }
+
+    /// Writes the plan's settings as `.config`, lets `olddefconfig` complete them, and tells what
+    /// came out otherwise. Without a change since the last time nothing is run and no file touched.
+    ///
+    /// Errors: make fails (exit code 1).
+    pub fn configure(&self, report: &Report) -> Result<Configured> {
+        let running = report.start(Phase::Configure, "make olddefconfig");
+        let wanted = crate::plan::wanted_config(self.plan);
+        let text = kconfig::render(&wanted);
+        let path = self.path.join(".config");
+        let stamp_path = self.path.join(CONFIGURED);
+        let stamp = |result: &[u8]| {
+            format!("{} {} {}\n", Sha256::of(&text), self.plan.source.digest.as_deref().unwrap_or_default(), Sha256::of(result))
+        };
+        let current = fs::read(&path).unwrap_or_default();
+        if fs::read_to_string(&stamp_path).ok() != Some(stamp(&current)) {
+            files::write_atomically(&path, text.as_bytes())?;
+            self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
+        }
+        let result = fs::read(&path).context(Kind::Build, || format!("olddefconfig left no {path}"))?;
+        files::write_atomically(&stamp_path, stamp(&result).as_bytes())?;
+        let config = Config::parse(&String::from_utf8_lossy(&result));
+        let differences = kconfig::differences(&wanted, &config);
+        running.finish(&format!(
+            "{} built in, {} as modules",
+            config.symbols.values().filter(|value| *value == "y").count(),
+            config.symbols.values().filter(|value| *value == "m").count()
+        ));
+        Ok(Configured { config, sha256: Sha256::of(&result), path, differences })
+    }
+
+    /// Compiles kernel and modules with one make. Returns the kernel file of the flavor.
+    ///
+    /// `expected_steps` is how many commands an earlier build of this plan took.
+    pub fn compile(&self, configured: &Configured, expected_steps: Option<u64>, report: &Report) -> Result<Compiled> {
+        let modules = configured.config.value("MODULES") == "y";
+        let targets: Vec<&str> =
+            self.plan.make.targets.iter().map(String::as_str).filter(|target| modules || *target != "modules").collect();
+        let running = report.start(Phase::Compile, &format!("make -j{} {}", self.jobs, targets.join(" ")));
+        let digest = self.make(&targets, &BTreeMap::new(), Some((&running, expected_steps)))?;
+        let release_path = self.path.join("include/config/kernel.release");
+        let release = fs::read_to_string(&release_path).context(Kind::Build, || format!("make left no {release_path}"))?;
+        let release = release.trim().to_owned();
+        check_release(&release)?;
+        let kernel = self.kernel_file()?;
+        let seconds = running.finish(&format!("{release}, {}", crate::plan::counted(digest.steps as usize, "step", "steps")));
+        Ok(Compiled { release, kernel, modules, steps: digest.steps, warnings: digest.warnings, seconds: seconds.as_secs_f64() })
+    }
+
+    /// Installs the modules, stripped, below `root`: `root/lib/modules/<release>/…`, with depmod's files.
+    pub fn install_modules(&self, root: &Utf8Path, compiled: &Compiled, report: &Report) -> Result<()> {
+        let running = report.start(Phase::Install, "make modules_install");
+        let variables = [("INSTALL_MOD_PATH", root.as_str()), ("INSTALL_MOD_STRIP", "1"), ("DEPMOD", "depmod")];
+        let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        self.make(&["modules_install"], &variables, None)?;
+        let dep = root.join("lib/modules").join(&compiled.release).join("modules.dep");
+        if !dep.is_file() {
+            // The kernel's depmod.sh only warns where depmod is missing, and make succeeds.
+            return Err(Error::host("depmod wrote no modules.dep")
+                .hint(format!("is depmod (package kmod) there and working? The log is {}", self.log_path)));
+        }
+        running.finish("stripped, with depmod's files");
+        Ok(())
+    }
+
+    /// The file that goes into the image: `vmlinux` as Kbuild leaves it for Firecracker; for Cloud
+    /// Hypervisor the stripped ELF that Kbuild calls `arch/x86/boot/compressed/vmlinux.bin`; on
+    /// arm64 the PE file `Image`.
+    fn kernel_file(&self) -> Result<Utf8PathBuf> {
+        let kernel = match self.plan.arch {
+            Arch::Amd64 => self.path.join("vmlinux"),
+            Arch::Arm64 => self.path.join("arch/arm64/boot/Image"),
+        };
+        check_kernel(&kernel, self.plan.arch)?;
+        match (self.plan.arch, self.plan.flavor) {
+            (Arch::Amd64, Flavor::CloudHypervisor) => self.strip(&kernel),
+            _ => Ok(kernel),
+        }
+    }
+
+    /// `objcopy -R .comment -S`: the rule for `arch/x86/boot/compressed/vmlinux.bin` in the
+    /// Makefiles from 4.19 to today, without the second make that would run it.
+    fn strip(&self, kernel: &Utf8Path) -> Result<Utf8PathBuf> {
+        let stripped = self.path.join("kcompile-vmlinux.bin");
+        let objcopy = match self.plan.make.variables.contains_key("LLVM") {
+            true => "llvm-objcopy".to_owned(),
+            false => format!("{}objcopy", self.plan.make.variables.get("CROSS_COMPILE").map_or("", String::as_str)),
+        };
+        let args = ["-R", ".comment", "-S", kernel.as_str(), stripped.as_str()].map(str::to_owned).into();
+        let command = CommandLine { program: objcopy, args, env: self.host.child_env.clone(), cwd: self.path.clone() };
+        let mut said = String::new();
+        let status = process::run(&command, &self.log, |_, line| said = line.to_owned())?;
+        match status.success() {
+            true => Ok(stripped),
+            false => Err(Error::build(format!("`{command}` failed: {said}"))),
+        }
+    }
+
+    /// Runs make with `targets` and says what its output meant. The command line is complete: with
+    /// an empty environment it does the same again.
+    fn make(
+        &self,
+        targets: &[&str],
+        extra: &BTreeMap<String, String>,
+        progress: Option<(&Running<'_>, Option<u64>)>,
+    ) -> Result<log::Digest> {
+        let mut args = vec!["-C".to_owned(), self.tree.path.to_string(), format!("O={}", self.path), format!("-j{}", self.jobs)];
+        let variables = variables(self.plan, self.tree, &self.path);
+        args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
+        args.extend(targets.iter().map(|target| (*target).to_owned()));
+        let command =
+            CommandLine { program: "make".into(), args, env: self.host.child_env.clone(), cwd: self.path.clone() };
+        let mut digest = log::Digest::default();
+        let status = process::run(&command, &self.log, |_, line| {
+            let step = digest.take_in(line);
+            if let (Some(item), Some((running, total))) = (step, progress) {
+                running.progress(Count { done: digest.steps, total, unit: Unit::Steps, item });
+            }
+        })?;
+        match status.success() {
+            true => Ok(digest),
+            false => Err(self.failed(targets, &command, &digest)),
+        }
+    }
+
+    fn failed(&self, targets: &[&str], command: &CommandLine, digest: &log::Digest) -> Error {
+        let first = digest.first_error.as_deref().unwrap_or("make said nothing that looks like an error");
+        let error = Error::build(format!("make {} failed: {first}", targets.join(" ")));
+        let known = log::hint(first).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
+        error.hint(format!("{known}the whole log: {}\n      the command: {command}", self.log_path))
+    }
+}
+
+/// The final `.config` and how it differs from what was asked for.
+pub struct Configured {
+    /// What it says.
+    pub config: Config,
+    /// Of its bytes.
+    pub sha256: Sha256,
+    /// Where it lies.
+    pub path: Utf8PathBuf,
+    /// What came out otherwise.
+    pub differences: Vec<Difference>,
+}
+
+/// A finished compilation.
+pub struct Compiled {
+    /// `uname -r`.
+    pub release: String,
+    /// The file for the image.
+    pub kernel: Utf8PathBuf,
+    /// Does the config have modules?
+    pub modules: bool,
+    /// Commands that make ran.
+    pub steps: u64,
+    /// Warnings of the compiler.
+    pub warnings: u64,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// The name of the plan's build directory: one for each flavor, architecture and toolchain, since
+/// changing the compiler of a build directory compiles everything anew.
+pub fn dir_name(plan: &Plan) -> String {
+    let toolchain = serde_json::to_string(&plan.toolchain).expect("plain strings");
+    let key = Sha256::of(format!("{toolchain}{}", plan.toolchain.launcher.as_deref().unwrap_or_default()));
+    format!("{BUILD_DIR_PREFIX}{}-{}-{}", plan.flavor, plan.arch, key.short())
+}
+
+/// The name of the lock on the plan's build directory.
+pub fn lock_name(plan: &Plan, tree: &Tree) -> String {
+    format!("{}-{}", tree.key, dir_name(plan))
+}
+
+/// All variables on make's command line: the plan's, with the launcher before the compilers, and
+/// prefix maps so that no path of this machine gets into debug information.
+fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<String, String> {
+    let mut variables = plan.make.variables.clone();
+    if let Some(launcher) = &plan.toolchain.launcher {
+        for key in ["CC", "HOSTCC"] {
+            variables.entry(key.into()).and_modify(|compiler| *compiler = format!("{launcher} {compiler}"));
+        }
+    }
+    let mut maps = vec![format!("-fdebug-prefix-map={}={MAPPED_SOURCE}", tree.path)];
+    if !build.starts_with(&tree.path) {
+        maps.push(format!("-fdebug-prefix-map={build}={MAPPED_SOURCE}/build"));
+    }
+    for key in ["KCFLAGS", "KAFLAGS"] {
+        variables.insert(key.into(), maps.join(" "));
+    }
+    variables
+}
+
+/// The release becomes a path in an image.
+fn check_release(release: &str) -> Result<()> {
+    let fits = !release.is_empty()
+        && !release.starts_with('.')
+        && release.len() <= 64
+        && release.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
+    match fits {
+        true => Ok(()),
+        false => Err(Error::build(format!("the kernel release `{}` cannot be a directory's name", release.escape_debug()))
+            .hint("look at CONFIG_LOCALVERSION")),
+    }
+}
+
+/// Make may succeed and leave no kernel, or something else under its name: checked from its bytes.
+fn check_kernel(path: &Utf8Path, arch: Arch) -> Result<()> {
+    let mut head = [0; 64];
+    let read = File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head));
+    read.context(Kind::Build, || format!("make succeeded, but {path} is missing or too short"))?;
+    let fits = match arch {
+        // ELF, 64 bits, little endian; e_machine 62 is EM_X86_64.
+        Arch::Amd64 => head.starts_with(&[0x7f, b'E', b'L', b'F', 2, 1]) && head[18..20] == [62, 0],
+        // Documentation/arm64/booting.rst: "ARM\x64" at offset 56; "MZ" makes it a PE file.
+        Arch::Arm64 => head.starts_with(b"MZ") && &head[56..60] == b"ARM\x64",
+    };
+    let expected = match arch {
+        Arch::Amd64 => "an ELF file for x86-64",
+        Arch::Arm64 => "an arm64 Image with an EFI header",
+    };
+    match fits {
+        true => Ok(()),
+        false => Err(Error::build(format!("make succeeded, but {path} is not {expected}"))),
+    }
+}
+
+/// How long a build of this plan took, for an estimate of the next one.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct History {
+    steps: u64,
+    seconds: f64,
+}
+
+/// How many steps the last whole build of this plan took.
+pub fn expected_steps(plan: &Plan, cache: &Cache) -> Option<u64> {
+    let history: History = serde_json::from_slice(&fs::read(history_path(plan, cache)).ok()?).ok()?;
+    Some(history.steps)
+}
+
+/// Keeps the steps of a build that compiled more than any before it of the same plan.
+pub fn remember_steps(plan: &Plan, cache: &Cache, compiled: &Compiled) -> Result<()> {
+    if expected_steps(plan, cache).is_some_and(|known| known >= compiled.steps) {
+        return Ok(());
+    }
+    let history = History { steps: compiled.steps, seconds: compiled.seconds };
+    files::write_atomically(&history_path(plan, cache), &serde_json::to_vec(&history).expect("plain numbers"))
+}
+
+fn history_path(plan: &Plan, cache: &Cache) -> Utf8PathBuf {
+    cache.root.join("history").join(format!("{}.json", plan.digest()))
+}
+
+/// Does the plan want a modules image, or modules in a combined one?
+pub fn wants_modules(plan: &Plan) -> bool {
+    plan.images.iter().any(|image| matches!(image.contents, Contents::Modules { .. }))
+}

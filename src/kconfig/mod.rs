@@ -1,0 +1,239 @@
+//! `.config` files and fragments: parse, merge, write, and compare what was asked for with what the
+//! kernel's `olddefconfig` made of it. Pure: the kernel's own Kconfig files are not read here.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// The settings of one `.config` file or fragment. A symbol is named without `CONFIG_`; its value is
+/// as the file has it (`y`, `m`, `17`, `"text"` with the quotes), and `n` for "is not set".
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Symbol → value.
+    pub symbols: BTreeMap<String, String>,
+    /// Lines that are no setting, no comment and not empty.
+    pub malformed: Vec<Malformed>,
+    /// The architecture of the header that Kconfig writes (`x86`, `arm64`), if there is one.
+    pub header_arch: Option<String>,
+}
+
+/// A line that could not be understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Counted from 1.
+    pub line: usize,
+    /// What it says, at most 60 characters of it.
+    pub text: String,
+}
+
+impl Config {
+    /// Reads a `.config`. Carriage returns at line ends are left aside; a later line wins over an
+    /// earlier one, as in Kconfig.
+    pub fn parse(text: &str) -> Config {
+        let mut config = Config::default();
+        for (index, line) in text.lines().enumerate() {
+            let line = line.trim_end();
+            if let Some((symbol, value)) = setting(line) {
+                config.symbols.insert(symbol.to_owned(), value.to_owned());
+            } else if let Some(comment) = line.strip_prefix('#') {
+                config.header_arch = config.header_arch.or_else(|| header_arch(comment));
+            } else if !line.is_empty() {
+                config.malformed.push(Malformed { line: index + 1, text: line.chars().take(60).collect() });
+            }
+        }
+        config
+    }
+
+    /// The value of `symbol`; a symbol that is not there is `n`.
+    pub fn value(&self, symbol: &str) -> &str {
+        self.symbols.get(symbol).map_or("n", String::as_str)
+    }
+
+    /// Is `symbol` built in or a module?
+    pub fn enabled(&self, symbol: &str) -> bool {
+        matches!(self.value(symbol), "y" | "m")
+    }
+}
+
+/// `CONFIG_X=value` or `# CONFIG_X is not set`.
+fn setting(line: &str) -> Option<(&str, &str)> {
+    if let Some(rest) = line.strip_prefix("# CONFIG_") {
+        let symbol = rest.strip_suffix(" is not set")?;
+        return is_symbol(symbol).then_some((symbol, "n"));
+    }
+    let (symbol, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+    (is_symbol(symbol) && is_value(value)).then_some((symbol, value))
+}
+
+fn is_symbol(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+fn is_value(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
+    let hex = hex.is_some_and(|hex| !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit()));
+    matches!(text, "y" | "m" | "n") || number || hex || is_quoted(text)
+}
+
+/// A Kconfig string: in double quotes, with `\"` and `\\` inside.
+fn is_quoted(text: &str) -> bool {
+    let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else { return false };
+    let mut escaped = false;
+    for character in inner.chars() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return false,
+            _ => {}
+        }
+    }
+    !escaped && text.len() >= 2
+}
+
+/// Kconfig's own header: ` Linux/x86 6.1.7 Kernel Configuration`.
+fn header_arch(comment: &str) -> Option<String> {
+    let rest = comment.trim().strip_prefix("Linux/")?.strip_suffix(" Kernel Configuration")?;
+    Some(rest.split_whitespace().next()?.to_owned())
+}
+
+/// One symbol as `--set` takes it: `CONFIG_X=y`, or `X=y`. Gives a fragment of one line.
+pub fn set_line(text: &str) -> Result<String, String> {
+    let line = format!("CONFIG_{}", text.strip_prefix("CONFIG_").unwrap_or(text));
+    match setting(&line) {
+        Some(_) => Ok(format!("{line}\n")),
+        None => Err(format!("`{text}`: expected SYMBOL=VALUE, with y, m, n, a number or a \"string\" in quotes")),
+    }
+}
+
+/// What is wanted of one symbol, and which layer (its index) said so last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The value, as in [`Config::symbols`].
+    pub value: String,
+    /// Index of the layer.
+    pub layer: usize,
+}
+
+/// Merges layers in their order: a later one wins.
+pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Config>) -> BTreeMap<String, Wanted> {
+    let mut merged = BTreeMap::new();
+    for (layer, config) in layers.into_iter().enumerate() {
+        for (symbol, value) in &config.symbols {
+            merged.insert(symbol.clone(), Wanted { value: value.clone(), layer });
+        }
+    }
+    merged
+}
+
+/// Writes merged settings as the `.config` that `olddefconfig` starts from.
+pub fn render(wanted: &BTreeMap<String, Wanted>) -> String {
+    let mut text = String::new();
+    for (symbol, Wanted { value, .. }) in wanted {
+        let done = match value.as_str() {
+            "n" => writeln!(text, "# CONFIG_{symbol} is not set"),
+            value => writeln!(text, "CONFIG_{symbol}={value}"),
+        };
+        done.expect("writing to a string");
+    }
+    text
+}
+
+/// A symbol that came out other than asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Without `CONFIG_`.
+    pub symbol: String,
+    /// What was asked for.
+    pub wanted: String,
+    /// What the final `.config` has; `None`: nothing at all.
+    pub found: Option<String>,
+    /// Index of the layer that asked.
+    #[serde(skip)]
+    pub layer: usize,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Difference { symbol, wanted, found, .. } = self;
+        match found.as_deref() {
+            None => write!(f, "CONFIG_{symbol}={wanted} is missing from the final .config"),
+            Some("n") => write!(f, "CONFIG_{symbol}={wanted} came out as not set"),
+            Some(found) => write!(f, "CONFIG_{symbol}={wanted} came out as {found}"),
+        }
+    }
+}
+
+/// Every wanted symbol that `result`, the final `.config`, lacks or has otherwise. A symbol wanted
+/// off and not there at all is as wanted.
+pub fn differences(wanted: &BTreeMap<String, Wanted>, result: &Config) -> Vec<Difference> {
+    let differs = |(symbol, wanted): (&String, &Wanted)| {
+        let found = result.symbols.get(symbol);
+        let same = found.map_or("n", String::as_str) == wanted.value;
+        (!same).then(|| Difference {
+            symbol: symbol.clone(),
+            wanted: wanted.value.clone(),
+            found: found.cloned(),
+            layer: wanted.layer,
+        })
+    };
+    wanted.iter().filter_map(differs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "#\n# Linux/x86 6.1.7 Kernel Configuration\n#\nCONFIG_A=y\r\nCONFIG_B=m\n# CONFIG_C is not set\n\
+                        CONFIG_S=\"a \\\"b\\\"\"\nCONFIG_N=0x1f\nCONFIG_BAD=mCore\nnonsense\n";
+
+    #[test]
+    fn a_config_is_read_line_by_line() {
+        let config = Config::parse(TEXT);
+        assert_eq!(config.header_arch.as_deref(), Some("x86"));
+        assert_eq!(config.symbols.len(), 5);
+        assert_eq!((config.value("A"), config.value("C"), config.value("MISSING")), ("y", "n", "n"));
+        assert_eq!(config.malformed.iter().map(|bad| bad.line).collect::<Vec<_>>(), [9, 10]);
+    }
+
+    #[test]
+    fn only_kconfig_values_are_values() {
+        for value in ["y", "m", "n", "17", "-1", "0xFF", "\"\"", "\"a\\\\\""] {
+            assert!(is_value(value), "{value}");
+        }
+        for value in ["", "q", "yes", "0x", "\"", "\"a\"b\"", "\"a\\\"", "1 2"] {
+            assert!(!is_value(value), "{value}");
+        }
+    }
+
+    #[test]
+    fn later_layers_win_and_are_remembered() {
+        let (base, over) = (Config::parse("CONFIG_A=y\nCONFIG_B=y\n"), Config::parse("CONFIG_B=m\n"));
+        let merged = merge([&base, &over]);
+        assert_eq!(merged["B"], Wanted { value: "m".into(), layer: 1 });
+        assert_eq!(Config::parse(&render(&merged)).symbols["B"], "m");
+    }
+
+    #[test]
+    fn what_olddefconfig_dropped_or_forced_is_found() {
+        let wanted = merge([&Config::parse("CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\n# CONFIG_D is not set\n")]);
+        let found = differences(&wanted, &Config::parse("CONFIG_B=y\nCONFIG_D=y\n"));
+        let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            texts,
+            [
+                "CONFIG_A=y is missing from the final .config",
+                "CONFIG_B=m came out as y",
+                "CONFIG_D=n came out as y"
+            ]
+        );
+    }
+
+    #[test]
+    fn set_takes_one_symbol() {
+        assert_eq!(set_line("CONFIG_X=y").unwrap(), "CONFIG_X=y\n");
+        assert_eq!(set_line("X=n").unwrap(), "CONFIG_X=n\n");
+        assert!(set_line("X").is_err() && set_line("X=q").is_err() && set_line("a b=y").is_err());
+    }
+}

@@ -1,0 +1,189 @@
+//! Kernel versions as kernel.org writes them, and what a user may ask for.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// An exact kernel version. `5.12` and `5.12.0` are the same one and print as `5.12`, as kernel.org
+/// publishes it; a release candidate sorts before its release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct KernelVersion {
+    /// `VERSION` of the top Makefile.
+    pub major: u32,
+    /// `PATCHLEVEL`.
+    pub minor: u32,
+    /// `SUBLEVEL`.
+    pub patch: u32,
+    // `u32::MAX` for a release, so that the derived order puts every candidate before it.
+    candidate: u32,
+}
+
+impl KernelVersion {
+    /// A release.
+    pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
+        KernelVersion { major, minor, patch, candidate: u32::MAX }
+    }
+
+    /// The number of a release candidate, `None` for a release.
+    pub fn candidate(self) -> Option<u32> {
+        (self.candidate != u32::MAX).then_some(self.candidate)
+    }
+
+    /// `(major, minor)`: the series that it belongs to.
+    pub fn series(self) -> (u32, u32) {
+        (self.major, self.minor)
+    }
+
+    /// Reads the version out of a kernel tree's top `Makefile`; `None` where it is not one.
+    ///
+    /// An `EXTRAVERSION` that is not a release candidate's (a distribution's own) is left aside: it
+    /// is part of the kernel release, not of the version.
+    pub fn from_makefile(text: &str) -> Option<Self> {
+        let value = |name: &str| {
+            text.lines().take(40).find_map(|line| {
+                let (key, value) = line.split_once('=')?;
+                (key.trim() == name).then(|| value.trim().to_owned())
+            })
+        };
+        let number = |name: &str| value(name)?.parse::<u32>().ok();
+        let version = KernelVersion::new(number("VERSION")?, number("PATCHLEVEL")?, number("SUBLEVEL")?);
+        let candidate = value("EXTRAVERSION").and_then(|extra| extra.strip_prefix("-rc")?.parse().ok());
+        Some(KernelVersion { candidate: candidate.unwrap_or(u32::MAX), ..version })
+    }
+}
+
+impl fmt::Display for KernelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)?;
+        if self.patch != 0 {
+            write!(f, ".{}", self.patch)?;
+        }
+        match self.candidate() {
+            Some(number) => write!(f, "-rc{number}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for KernelVersion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not a kernel version: 5.10, 6.1.7 or 6.12-rc3 would be one");
+        let number = |part: &str| match part.len() {
+            1..=5 if part.bytes().all(|b| b.is_ascii_digit()) => part.parse::<u32>().map_err(|_| wrong()),
+            _ => Err(wrong()),
+        };
+        let (release, candidate) = match text.split_once("-rc") {
+            Some((release, candidate)) => (release, number(candidate)?),
+            None => (text, u32::MAX),
+        };
+        let parts = release.split('.').map(number).collect::<Result<Vec<_>, _>>()?;
+        match parts[..] {
+            [major, minor] => Ok(KernelVersion { major, minor, patch: 0, candidate }),
+            [major, minor, patch] => Ok(KernelVersion { major, minor, patch, candidate }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+impl Serialize for KernelVersion {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for KernelVersion {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The VERSION of the command line: what it stands for depends on the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
+pub enum VersionRequest {
+    /// `5.10.77`, `6.12-rc3`, `5.12.0`: this one.
+    Exact(KernelVersion),
+    /// `5.10`: the newest of the series, or the first release of it where the source means that.
+    Series(u32, u32),
+}
+
+impl VersionRequest {
+    /// The version as far as it is known: a series counts as its first release.
+    pub fn floor(self) -> KernelVersion {
+        match self {
+            VersionRequest::Exact(version) => version,
+            VersionRequest::Series(major, minor) => KernelVersion::new(major, minor, 0),
+        }
+    }
+
+    /// Is `version` what was asked for?
+    pub fn admits(self, version: KernelVersion) -> bool {
+        match self {
+            VersionRequest::Exact(exact) => exact == version,
+            VersionRequest::Series(major, minor) => version.series() == (major, minor),
+        }
+    }
+}
+
+impl FromStr for VersionRequest {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let version: KernelVersion = text.parse()?;
+        let is_series = text.split('.').count() == 2 && version.candidate().is_none();
+        Ok(match is_series {
+            true => VersionRequest::Series(version.major, version.minor),
+            false => VersionRequest::Exact(version),
+        })
+    }
+}
+
+impl fmt::Display for VersionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.floor().fmt(f)
+    }
+}
+
+impl From<VersionRequest> for String {
+    fn from(version: VersionRequest) -> String {
+        version.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_print_as_kernel_org_publishes_them() {
+        for (text, printed) in [("5.12", "5.12"), ("5.12.0", "5.12"), ("5.10.77", "5.10.77"), ("6.12-rc3", "6.12-rc3")] {
+            assert_eq!(text.parse::<KernelVersion>().unwrap().to_string(), printed);
+        }
+        for wrong in ["", "5", "5.", "5.x", "5.1.2.3", "5.10-rc", "v5.10", "5.10 ", "5.999999", "+5.1", "6.1-rc-1"] {
+            assert!(wrong.parse::<KernelVersion>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn candidates_come_before_their_release() {
+        let sorted = ["5.10.77", "6.1-rc1", "6.1-rc2", "6.1", "6.1.7", "6.12"].map(|v| v.parse::<KernelVersion>().unwrap());
+        assert!(sorted.is_sorted());
+    }
+
+    #[test]
+    fn the_makefile_tells_the_version() {
+        let makefile = "# SPDX\nVERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 0\nEXTRAVERSION = -rc3\nNAME = x\n";
+        assert_eq!(KernelVersion::from_makefile(makefile).unwrap().to_string(), "6.12-rc3");
+        assert_eq!(KernelVersion::from_makefile("all:\n\ttrue\n"), None);
+    }
+
+    #[test]
+    fn a_series_admits_its_versions_only() {
+        let series: VersionRequest = "5.10".parse().unwrap();
+        assert!(series.admits(KernelVersion::new(5, 10, 77)) && !series.admits(KernelVersion::new(5, 1, 0)));
+        let exact: VersionRequest = "5.12.0".parse().unwrap();
+        assert_eq!(exact, VersionRequest::Exact(KernelVersion::new(5, 12, 0)));
+    }
+}

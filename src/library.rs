@@ -1,0 +1,123 @@
+//! The files that people edit, `configs/` and `patches/`: those carried inside the binary, and the
+//! user's own over them. Read once at the start; everything after that is pure.
+
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Context, Error, Kind, Result};
+use camino::Utf8Path;
+use include_dir::{Dir, include_dir};
+use std::collections::BTreeMap;
+use walkdir::WalkDir;
+
+static CONFIGS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/configs");
+static PATCHES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/patches");
+
+/// A file of a user's own directory is a config, a patch or a catalog: none is near this size.
+const LARGEST_FILE: u64 = 16 << 20;
+
+/// A text and where it comes from.
+#[derive(Clone, Debug)]
+struct Text {
+    origin: String,
+    text: String,
+}
+
+/// Named texts (`configs/…`, `patches/…`), each with the layers below it.
+#[derive(Clone, Debug, Default)]
+pub struct Library {
+    files: BTreeMap<String, Vec<Text>>,
+}
+
+impl Library {
+    /// What the binary carries.
+    pub fn built_in() -> Library {
+        let mut library = Library::default();
+        library.take_in("configs", &CONFIGS);
+        library.take_in("patches", &PATCHES);
+        library
+    }
+
+    /// What the binary carries, under the user's own `dir`, which is laid out like this project's
+    /// `configs/`, with a `patches/` of its own beside `kernels.toml`.
+    pub fn with_user_dir(dir: &Utf8Path) -> Result<Library> {
+        let mut library = Library::built_in();
+        if !dir.is_dir() {
+            return Err(Error::usage(format!("--configs {dir}: not a directory")));
+        }
+        for entry in WalkDir::new(dir).sort_by_file_name() {
+            let entry = entry.context(Kind::Usage, || format!("cannot read {dir}"))?;
+            let Some(path) = Utf8Path::from_path(entry.path()) else { continue };
+            let relative = path.strip_prefix(dir).expect("walked from there").as_str();
+            if !entry.file_type().is_file() || relative.starts_with('.') || relative.contains("/.") {
+                continue;
+            }
+            let name = match relative.starts_with("patches/") {
+                true => relative.to_owned(),
+                false => format!("configs/{relative}"),
+            };
+            library.add(name, path.to_string(), read_text(path)?);
+        }
+        Ok(library)
+    }
+
+    /// A library of these `(name, text)` only.
+    pub fn from_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Library {
+        let mut library = Library::default();
+        for (name, text) in texts {
+            library.add(name.to_owned(), name.to_owned(), text.to_owned());
+        }
+        library
+    }
+
+    fn take_in(&mut self, top: &str, dir: &Dir<'_>) {
+        for file in dir.files() {
+            let name = format!("{top}/{}", file.path().display());
+            let text = file.contents_utf8().expect("our own files are UTF-8").to_owned();
+            self.add(name.clone(), name, text);
+        }
+        dir.dirs().for_each(|dir| self.take_in(top, dir));
+    }
+
+    fn add(&mut self, name: String, origin: String, text: String) {
+        self.files.entry(name).or_default().push(Text { origin, text });
+    }
+
+    /// The topmost text of `name`.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        Some(&self.files.get(name)?.last()?.text)
+    }
+
+    /// Every layer of `name`, lowest first, as `(origin, text)`.
+    pub fn layers(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
+        self.files.get(name).into_iter().flatten().map(|text| (text.origin.as_str(), text.text.as_str()))
+    }
+
+    /// The names in folder `dir` (`configs/firecracker`), without it, in their order.
+    pub fn names_in(&self, dir: &str) -> impl Iterator<Item = &str> {
+        let prefix = format!("{dir}/");
+        self.files.keys().filter_map(move |name| name.strip_prefix(&prefix)).filter(|rest| !rest.contains('/'))
+    }
+
+    /// The digest of everything in it: the catalog's revision.
+    pub fn revision(&self) -> Sha256 {
+        let mut hasher = Hasher::default();
+        for (name, texts) in &self.files {
+            for text in texts {
+                hasher.update(format!("{name}\0{}\0{}", text.text.len(), text.text));
+            }
+        }
+        hasher.finish()
+    }
+}
+
+/// Reads a user's text file: not larger than 16 MiB, UTF-8, no NUL bytes.
+pub fn read_text(path: &Utf8Path) -> Result<String> {
+    let size = std::fs::metadata(path).context(Kind::Usage, || format!("cannot read {path}"))?.len();
+    if size > LARGEST_FILE {
+        return Err(Error::usage(format!("{path}: larger than {} MiB, this is no text file", LARGEST_FILE >> 20)));
+    }
+    let bytes = std::fs::read(path).context(Kind::Usage, || format!("cannot read {path}"))?;
+    match String::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err(Error::usage(format!("{path}: not a text file"))),
+    }
+}

@@ -1,0 +1,253 @@
+//! A reproducible layer: sorted entries as a tar, compressed, hashed on both sides of the compressor.
+
+use super::Blob;
+use super::layout::{BlobWriter, Layout};
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Context, Kind, Result};
+use crate::process;
+use crate::request::Compression;
+use crate::staging::{Entries, Entry};
+use flate2::write::GzEncoder;
+use std::fs::File;
+use std::io::{self, Write};
+use tar::{Builder, EntryType, Header};
+
+/// zstd's own default.
+const ZSTD_LEVEL: i32 = 3;
+/// gzip's own default.
+const GZIP_LEVEL: u32 = 6;
+
+/// A layer in its layout.
+pub(super) struct Layer {
+    /// The compressed blob.
+    pub blob: Blob,
+    /// The digest of the plain tar.
+    pub diff_id: Sha256,
+}
+
+/// Writes the layer. Every entry belongs to root, is dated `epoch` and has mode 0755 or 0644.
+pub(super) fn write(layout: &Layout, entries: &Entries, compression: Compression, epoch: u64) -> Result<Layer> {
+    let wrong = || format!("cannot write a layer of {}", layout.path());
+    let compressor = Compressor::new(compression, layout.add_blob()?).context(Kind::Build, wrong)?;
+    let mut tar = Builder::new(HashingWriter { inner: compressor, hasher: Hasher::default() });
+    // A vmlinux is full of holes: by default the builder would write it as a GNU sparse entry,
+    // which containerd and umoci refuse.
+    tar.sparse(false);
+    for (path, entry) in entries {
+        process::check()?;
+        append(&mut tar, path, entry, epoch)?;
+    }
+    let hashed = tar.into_inner().context(Kind::Build, wrong)?;
+    let diff_id = hashed.hasher.finish();
+    let blob = hashed.inner.finish().context(Kind::Build, wrong)?.finish()?;
+    Ok(Layer { blob, diff_id })
+}
+
+fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64) -> Result<()> {
+    let wrong = || format!("cannot pack {path}");
+    let mut header = Header::new_ustar();
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(epoch);
+    header.set_mode(0o644);
+    header.set_size(0);
+    match entry {
+        Entry::Dir => {
+            header.set_entry_type(EntryType::Directory);
+            header.set_mode(0o755);
+            append_named(tar, &mut header, &format!("{path}/"), None, io::empty())
+        }
+        Entry::File { from, executable } => {
+            let file = File::open(from).context(Kind::Build, || format!("cannot read {from}"))?;
+            let size = file.metadata().context(Kind::Build, || format!("cannot read {from}"))?.len();
+            header.set_entry_type(EntryType::Regular);
+            header.set_size(size);
+            if *executable {
+                header.set_mode(0o755);
+            }
+            let mut exact = ExactReader { inner: io::Read::take(&file, size), missing: size };
+            append_named(tar, &mut header, path, None, &mut exact).and_then(|()| match exact.missing {
+                0 => Ok(()),
+                _ => Err(io::Error::other(format!("{from} became shorter while it was read"))),
+            })
+        }
+        Entry::HardLink(to) => {
+            header.set_entry_type(EntryType::Link);
+            append_named(tar, &mut header, path, Some(to), io::empty())
+        }
+        Entry::SymLink(to) => {
+            header.set_entry_type(EntryType::Symlink);
+            header.set_mode(0o777);
+            append_named(tar, &mut header, path, Some(to), io::empty())
+        }
+    }
+    .context(Kind::Build, wrong)
+}
+
+/// Names that ustar cannot hold go into a PAX record before the entry.
+fn append_named<W: Write>(
+    tar: &mut Builder<W>,
+    header: &mut Header,
+    path: &str,
+    link: Option<&str>,
+    data: impl io::Read,
+) -> io::Result<()> {
+    let mut records: Vec<(&str, &[u8])> = Vec::new();
+    if header.set_path(path).is_err() {
+        records.push(("path", path.as_bytes()));
+        header.set_path(short_name(path))?;
+    }
+    if let Some(link) = link {
+        if header.set_link_name(link).is_err() {
+            records.push(("linkpath", link.as_bytes()));
+            header.set_link_name(short_name(link))?;
+        }
+    }
+    if !records.is_empty() {
+        tar.append_pax_extensions(records)?;
+    }
+    header.set_cksum();
+    tar.append(header, data)
+}
+
+/// What a reader without PAX would see: the end of the path, which tells more than its start.
+fn short_name(path: &str) -> &str {
+    let mut from = path.len().saturating_sub(90);
+    while !path.is_char_boundary(from) {
+        from += 1;
+    }
+    path[from..].trim_start_matches('/')
+}
+
+/// A reader that knows how much is missing, since a short entry would shift all that follows it.
+struct ExactReader<R> {
+    inner: R,
+    missing: u64,
+}
+
+impl<R: io::Read> io::Read for ExactReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.missing -= read as u64;
+        Ok(read)
+    }
+}
+
+struct HashingWriter<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+/// One thread each, and encoders inside the binary: the same bytes on every machine.
+enum Compressor {
+    Gzip(GzEncoder<BlobWriter>),
+    Zstd(zstd::stream::write::Encoder<'static, BlobWriter>),
+    None(BlobWriter),
+}
+
+impl Compressor {
+    fn new(compression: Compression, blob: BlobWriter) -> io::Result<Compressor> {
+        Ok(match compression {
+            // No name, no date in the header; flate2 writes "unknown" as the operating system.
+            Compression::Gzip => Compressor::Gzip(GzEncoder::new(blob, flate2::Compression::new(GZIP_LEVEL))),
+            Compression::Zstd => {
+                let mut encoder = zstd::stream::write::Encoder::new(blob, ZSTD_LEVEL)?;
+                encoder.include_checksum(true)?;
+                Compressor::Zstd(encoder)
+            }
+            Compression::None => Compressor::None(blob),
+        })
+    }
+
+    fn finish(self) -> io::Result<BlobWriter> {
+        match self {
+            Compressor::Gzip(encoder) => encoder.finish(),
+            Compressor::Zstd(encoder) => encoder.finish(),
+            Compressor::None(blob) => Ok(blob),
+        }
+    }
+}
+
+impl Write for Compressor {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Compressor::Gzip(encoder) => encoder.write(bytes),
+            Compressor::Zstd(encoder) => encoder.write(bytes),
+            Compressor::None(blob) => blob.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use camino::{Utf8Path, Utf8PathBuf};
+    use std::os::unix::fs::FileExt;
+
+    fn pack(entries: &Entries, compression: Compression) -> (tempfile::TempDir, Utf8PathBuf, Layer) {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Utf8Path::from_path(dir.path()).unwrap();
+        let layout = Layout::open(output, "x").unwrap();
+        let layer = write(&layout, entries, compression, 1_700_000_000).unwrap();
+        let blob = layout.blob_path(layer.blob.digest);
+        // The layout itself is thrown away with its temporary place: keep the blob.
+        let kept = output.join("blob");
+        std::fs::copy(blob, &kept).unwrap();
+        (dir, kept, layer)
+    }
+
+    #[test]
+    fn a_holey_file_is_an_ordinary_entry() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(1 << 20).unwrap();
+        file.as_file().write_all_at(b"end", (1 << 20) - 3).unwrap();
+        let from = Utf8PathBuf::from_path_buf(file.path().to_owned()).unwrap();
+        let entries = Entries::from([("bin".into(), Entry::Dir), ("bin/k".into(), Entry::File { from, executable: false })]);
+        let (_dir, blob, layer) = pack(&entries, Compression::None);
+        assert_eq!(layer.blob.digest, layer.diff_id);
+        let mut archive = tar::Archive::new(File::open(blob).unwrap());
+        let seen: Vec<(String, EntryType, u64)> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.path().unwrap().display().to_string(), entry.header().entry_type(), entry.size()))
+            .collect();
+        assert_eq!(
+            seen,
+            [("bin/".to_owned(), EntryType::Directory, 0), ("bin/k".to_owned(), EntryType::Regular, 1 << 20)]
+        );
+    }
+
+    #[test]
+    fn long_names_survive_and_bytes_repeat() {
+        let long = format!("{}/{}.ko", "d".repeat(120), "f".repeat(150));
+        let entries = Entries::from([(long.clone(), Entry::SymLink("x".repeat(140)))]);
+        for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
+            let (_one, blob, first) = pack(&entries, compression);
+            let (_two, _, second) = pack(&entries, compression);
+            assert_eq!((first.blob.digest, first.diff_id), (second.blob.digest, second.diff_id));
+            if compression == Compression::None {
+                let mut archive = tar::Archive::new(File::open(blob).unwrap());
+                let entry = archive.entries().unwrap().next().unwrap().unwrap();
+                assert_eq!(entry.path().unwrap().to_str(), Some(long.as_str()));
+                assert_eq!(entry.link_name().unwrap().unwrap().to_str().unwrap().len(), 140);
+            }
+        }
+    }
+}

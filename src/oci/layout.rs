@@ -1,0 +1,263 @@
+//! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
+//! old one only `index.json` is replaced, when all the blobs it will name are there.
+
+use super::Blob;
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::kernel::Arch;
+use camino::{Utf8Path, Utf8PathBuf};
+use canon_json::CanonJsonSerialize;
+use oci_spec::image::{
+    Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType, Os, PlatformBuilder,
+};
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use tempfile::{NamedTempFile, TempDir};
+
+/// Exactly this, byte for byte: some readers compare.
+const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+/// Where tools look for the tag.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// An index that names a few hundred versions is about this large at most.
+const LARGEST_JSON: u64 = 4 << 20;
+
+/// An image that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// The layout's directory.
+    pub layout: Utf8PathBuf,
+    /// The tag.
+    pub tag: String,
+    /// Of the manifest.
+    pub digest: Sha256,
+    /// Bytes of the layer as stored.
+    pub size: u64,
+}
+
+/// A layout that is being written. The caller holds the lock of the output directory.
+pub struct Layout {
+    path: Utf8PathBuf,
+    /// Where blobs are written: the layout itself, or the place of a new one until it is whole.
+    work: Utf8PathBuf,
+    new: Option<TempDir>,
+}
+
+impl Layout {
+    /// Opens the layout `name` in the directory `output`, or begins a new one there.
+    ///
+    /// Errors (exit code 2): something else is in its place.
+    pub fn open(output: &Utf8Path, name: &str) -> Result<Layout> {
+        let path = output.join(name);
+        if path.symlink_metadata().is_ok() {
+            check_layout(&path)?;
+            return Ok(Layout { work: path.clone(), path, new: None });
+        }
+        let wrong = || format!("cannot make {path}");
+        let temporary = TempDir::with_prefix_in(".tmp-", output).context(Kind::Build, wrong)?;
+        let work = Utf8Path::from_path(temporary.path()).expect("below a UTF-8 path").to_owned();
+        for dir in [work.clone(), work.join("blobs"), work.join("blobs/sha256")] {
+            fs::create_dir_all(&dir).context(Kind::Build, wrong)?;
+            fs::set_permissions(&dir, Permissions::from_mode(0o755)).context(Kind::Build, wrong)?;
+        }
+        files::write_atomically(&work.join("oci-layout"), OCI_LAYOUT)?;
+        Ok(Layout { path, work, new: Some(temporary) })
+    }
+
+    /// The layout's directory, once it is whole.
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
+    /// Where the blob of this digest lies.
+    pub(super) fn blob_path(&self, digest: Sha256) -> Utf8PathBuf {
+        self.work.join("blobs/sha256").join(digest.to_string())
+    }
+
+    /// Begins a blob.
+    pub(super) fn add_blob(&self) -> Result<BlobWriter> {
+        let dir = self.work.join("blobs/sha256");
+        let file = NamedTempFile::with_prefix_in(".tmp-", &dir).context(Kind::Build, || format!("cannot write in {dir}"))?;
+        Ok(BlobWriter { dir, file: BufWriter::with_capacity(1 << 18, file), hasher: Hasher::default(), size: 0 })
+    }
+
+    /// Adds a small blob.
+    pub(super) fn add_bytes(&self, bytes: &[u8]) -> Result<Blob> {
+        let mut blob = self.add_blob()?;
+        blob.write_all(bytes).context(Kind::Build, || format!("cannot write in {}", blob.dir))?;
+        blob.finish()
+    }
+
+    /// Gives the manifest its tag, in the place of an earlier image of that tag, and shows the
+    /// result: afterwards the layout is there, whole. Blobs that no tag needs any more are removed.
+    pub(super) fn tag(self, tag: &str, manifest: Blob, arch: Arch) -> Result<()> {
+        let mut manifests = self.index()?.map(|index| index.manifests().clone()).unwrap_or_default();
+        manifests.retain(|descriptor| tag_of(descriptor) != Some(tag));
+        manifests.push(tagged(tag, manifest, arch));
+        // In the order of the tags, whatever was built first.
+        manifests.sort_by(|a, b| tag_of(a).cmp(&tag_of(b)));
+        let index = ImageIndexBuilder::default()
+            .schema_version(2u32)
+            .media_type(MediaType::ImageIndex)
+            .manifests(manifests)
+            .build()
+            .expect("all fields are set");
+        files::sync_dir(&self.work.join("blobs/sha256"))?;
+        files::write_atomically(&self.work.join("index.json"), &index.to_canon_json_vec().expect("only string keys"))?;
+        files::sync_dir(&self.work)?;
+        match self.new {
+            Some(temporary) => {
+                fs::rename(temporary.path(), &self.path).context(Kind::Build, || format!("cannot make {}", self.path))?;
+                // Its place is empty now: there is nothing left to remove.
+                let _ = temporary.keep();
+                self.path.parent().map_or(Ok(()), files::sync_dir)
+            }
+            None => self.remove_unused(&index),
+        }
+    }
+
+    fn index(&self) -> Result<Option<ImageIndex>> {
+        let path = self.work.join("index.json");
+        match path.is_file() {
+            true => Ok(Some(read_json(&path)?)),
+            false => Ok(None),
+        }
+    }
+
+    /// Removes the blobs that no manifest of the index reaches. An index with anything but our own
+    /// plain images in it is somebody else's work too, and nothing is removed from it.
+    fn remove_unused(&self, index: &ImageIndex) -> Result<()> {
+        let mut used = HashSet::new();
+        for descriptor in index.manifests() {
+            if *descriptor.media_type() != MediaType::ImageManifest {
+                return Ok(());
+            }
+            let Ok(manifest) = self.manifest(descriptor) else { return Ok(()) };
+            let blobs = manifest.layers().iter().chain([manifest.config(), descriptor]);
+            used.extend(blobs.map(|blob| blob.digest().digest().to_owned()));
+        }
+        let dir = self.work.join("blobs/sha256");
+        for entry in dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))? {
+            let entry = entry.context(Kind::Build, || format!("cannot read {dir}"))?;
+            if !used.contains(entry.file_name()) {
+                fs::remove_file(entry.path()).context(Kind::Build, || format!("cannot remove {}", entry.path()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<ImageManifest> {
+        let digest: Sha256 = descriptor.digest().digest().parse().map_err(Error::build)?;
+        read_json(&self.blob_path(digest))
+    }
+}
+
+/// Reads a JSON file of bounded size.
+fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Result<T> {
+    let wrong = || format!("cannot read {path}");
+    let size = fs::symlink_metadata(path).context(Kind::Build, wrong)?.len();
+    if size > LARGEST_JSON {
+        return Err(Error::build(format!("{path}: {size} bytes are too many for it")));
+    }
+    let bytes = fs::read(path).context(Kind::Build, wrong)?;
+    serde_json::from_slice(&bytes).context(Kind::Build, || format!("{path} is not what an OCI layout has there"))
+}
+
+fn tag_of(descriptor: &Descriptor) -> Option<&str> {
+    descriptor.annotations().as_ref()?.get(REF_NAME).map(String::as_str)
+}
+
+fn tagged(tag: &str, manifest: Blob, arch: Arch) -> Descriptor {
+    let architecture = match arch {
+        Arch::Amd64 => oci_spec::image::Arch::Amd64,
+        Arch::Arm64 => oci_spec::image::Arch::ARM64,
+    };
+    let mut descriptor = manifest.descriptor(MediaType::ImageManifest);
+    let platform = PlatformBuilder::default().architecture(architecture).os(Os::Linux).build();
+    descriptor.set_platform(Some(platform.expect("all fields are set")));
+    descriptor.set_annotations(Some(HashMap::from([(REF_NAME.to_owned(), tag.to_owned())])));
+    descriptor
+}
+
+/// Something is at `path`: it must be an OCI layout.
+fn check_layout(path: &Utf8Path) -> Result<()> {
+    let marker = fs::read(path.join("oci-layout")).unwrap_or_default();
+    let version = serde_json::from_slice::<serde_json::Value>(&marker).ok();
+    let version = version.as_ref().and_then(|marker| marker.get("imageLayoutVersion")?.as_str());
+    match (path.is_dir(), version) {
+        (true, Some("1.0.0")) if path.join("blobs/sha256").is_dir() => Ok(()),
+        _ => Err(Error::usage(format!("{path} is in the way: it is not an OCI layout"))
+            .hint("move it away, or choose another place with -o DIR")),
+    }
+}
+
+/// Is `output` a place for these layouts? Says so before anything is built, and makes nothing.
+///
+/// Errors (exit code 2): it is a file, has a colon in its path (readers of `oci:PATH:TAG` split
+/// there), cannot be written, holds files and none of them is ours, or one of the layouts' places
+/// is taken by something else.
+pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    if output.as_str().contains(':') {
+        return Err(Error::usage(format!("the output directory {output} has a colon in its path"))
+            .hint("`skopeo copy oci:PATH:TAG` ends the path at the first colon: choose another with -o DIR"));
+    }
+    if output.exists() && !output.is_dir() {
+        return Err(Error::usage(format!("the output directory {output} is a file")).hint("choose another with -o DIR"));
+    }
+    if !output.exists() {
+        let mut above = output.parent();
+        while let Some(dir) = above.filter(|dir| !dir.exists()) {
+            above = dir.parent();
+        }
+        return above.map_or(Ok(()), |dir| files::check_writable("the directory for the output,", dir));
+    }
+    files::check_writable("the output directory", output)?;
+    let entries = output.read_dir_utf8().context(Kind::Usage, || format!("cannot read {output}"))?;
+    let entries: Vec<Utf8PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.into_path())).collect();
+    let is_ours = |path: &Utf8PathBuf| path.join("oci-layout").is_file() || path.file_name() == Some(LOCK);
+    if let Some(first) = entries.first().filter(|_| !entries.iter().any(is_ours)) {
+        return Err(Error::usage(format!(
+            "the output directory {output} holds other files ({}) and no layout",
+            first.file_name().unwrap_or_default()
+        ))
+        .hint("choose an empty or new directory with -o DIR"));
+    }
+    layouts.into_iter().map(|name| output.join(name)).filter(|path| path.symlink_metadata().is_ok()).try_for_each(|path| check_layout(&path))
+}
+
+/// The lock of an output directory.
+pub const LOCK: &str = ".kcompile.lock";
+
+/// A blob in the making: hashed and counted as it is written, named by its digest at the end.
+pub(super) struct BlobWriter {
+    dir: Utf8PathBuf,
+    file: BufWriter<NamedTempFile>,
+    hasher: Hasher,
+    size: u64,
+}
+
+impl BlobWriter {
+    /// Gives the blob its name.
+    pub(super) fn finish(self) -> Result<Blob> {
+        let blob = Blob { digest: self.hasher.finish(), size: self.size };
+        let path = self.dir.join(blob.digest.to_string());
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error);
+        files::persist(file.context(Kind::Build, || format!("cannot write {path}"))?, &path)?;
+        Ok(blob)
+    }
+}
+
+impl Write for BlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.size += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}

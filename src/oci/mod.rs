@@ -1,0 +1,92 @@
+//! OCI image layouts on disk: entries to a layer, a layer to an image, an image under a tag of a
+//! layout, whole or not at all.
+
+mod layer;
+mod layout;
+
+pub use layout::{LOCK, Layout, Written, check_output};
+
+use crate::digest::Sha256;
+use crate::error::Result;
+use crate::kernel::Arch;
+use crate::plan::ImagePlan;
+use crate::request::Compression;
+use crate::staging::Entries;
+use camino::Utf8Path;
+use canon_json::CanonJsonSerialize;
+use oci_spec::image::{
+    ConfigBuilder, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os,
+    RootFsBuilder, Sha256Digest,
+};
+use std::collections::HashMap;
+
+/// A blob in a layout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blob {
+    pub digest: Sha256,
+    pub size: u64,
+}
+
+impl Blob {
+    fn descriptor(self, media_type: MediaType) -> oci_spec::image::Descriptor {
+        let digest: Sha256Digest = self.digest.to_string().parse().expect("64 hexadecimal digits");
+        let builder = DescriptorBuilder::default().media_type(media_type).digest(digest).size(self.size);
+        builder.build().expect("all fields are set")
+    }
+}
+
+/// Writes the image of `plan` with these entries into `output`, as the tag of its layout. Everything
+/// is dated `epoch`, and file dates are clamped to it by being it.
+pub fn write_image(output: &Utf8Path, plan: &ImagePlan, arch: Arch, entries: &Entries, epoch: u64) -> Result<Written> {
+    let tag = plan.tag.as_deref().expect("the version is known by now");
+    let layout = Layout::open(output, &plan.layout)?;
+    let layer = layer::write(&layout, entries, plan.compression, epoch)?;
+    let config = layout.add_bytes(&image_config(plan, arch, &layer, epoch))?;
+    let manifest = layout.add_bytes(&image_manifest(plan, config, &layer))?;
+    let path = layout.path().to_owned();
+    layout.tag(tag, manifest, arch)?;
+    Ok(Written { layout: path, tag: tag.to_owned(), digest: manifest.digest, size: layer.blob.size })
+}
+
+fn image_config(plan: &ImagePlan, arch: Arch, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
+    let created = crate::date::rfc3339(epoch);
+    let architecture = match arch {
+        Arch::Amd64 => oci_spec::image::Arch::Amd64,
+        Arch::Arm64 => oci_spec::image::Arch::ARM64,
+    };
+    let root_fs = RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.oci()]).build();
+    let history = HistoryBuilder::default()
+        .created(created.clone())
+        .created_by(concat!("kcompile ", env!("CARGO_PKG_VERSION")))
+        .comment(plan.annotations.get("org.opencontainers.image.description").cloned().unwrap_or_default())
+        .build();
+    let config = ImageConfigurationBuilder::default()
+        .created(created)
+        .architecture(architecture)
+        .os(Os::Linux)
+        .config(ConfigBuilder::default().labels(labels(plan)).build().expect("all fields are set"))
+        .rootfs(root_fs.expect("all fields are set"))
+        .history(vec![history.expect("all fields are set")])
+        .build();
+    config.expect("all fields are set").to_canon_json_vec().expect("only string keys")
+}
+
+fn image_manifest(plan: &ImagePlan, config: Blob, layer: &layer::Layer) -> Vec<u8> {
+    let media_type = match plan.compression {
+        Compression::Gzip => MediaType::ImageLayerGzip,
+        Compression::Zstd => MediaType::ImageLayerZstd,
+        Compression::None => MediaType::ImageLayer,
+    };
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageManifest)
+        .config(config.descriptor(MediaType::ImageConfig))
+        .layers(vec![layer.blob.descriptor(media_type)])
+        .annotations(labels(plan))
+        .build();
+    manifest.expect("all fields are set").to_canon_json_vec().expect("only string keys")
+}
+
+fn labels(plan: &ImagePlan) -> HashMap<String, String> {
+    plan.annotations.clone().into_iter().collect()
+}

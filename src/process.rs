@@ -1,0 +1,244 @@
+//! The only spawner of processes. Children that work (make, apt-get, …) run in a process group of
+//! their own, so that a signal to kcompile can end them with all their descendants; their output is
+//! copied into a log and handed on line by line. Nothing of the environment reaches them but what
+//! [`Host`](crate::host::Host) allows.
+
+use crate::error::{Error, Kind, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+/// The first signal that asked us to end; 0: none.
+static SIGNALLED: AtomicI32 = AtomicI32::new(0);
+/// Process groups that are running now.
+static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// What children get to end in good order before they are killed: make removes the targets it was
+/// writing when it is told to terminate.
+const GRACE: Duration = Duration::from_millis(1_000);
+/// Lines of output are cut here; a log keeps them whole.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// A command line: what is run, where, with which environment.
+#[derive(Clone, Debug)]
+pub struct CommandLine {
+    /// Searched in the `PATH` of `env`, or a path.
+    pub program: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Its whole environment.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory.
+    pub cwd: Utf8PathBuf,
+}
+
+impl std::fmt::Display for CommandLine {
+    /// As a shell takes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words = std::iter::once(self.program.as_str()).chain(self.args.iter().map(String::as_str));
+        f.write_str(&shlex::try_join(words).unwrap_or_else(|_| self.program.clone()))
+    }
+}
+
+/// Which of a child's two outputs a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// From now on SIGINT, SIGTERM and SIGHUP end all children and make [`check`] fail; a second signal
+/// kills the children at once. To be called once.
+pub fn watch_signals() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|error| Error::host("cannot watch signals").because(error))?;
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            signal_groups(if first { Signal::TERM } else { Signal::KILL });
+            if first {
+                std::thread::spawn(|| {
+                    std::thread::sleep(GRACE);
+                    signal_groups(Signal::KILL);
+                });
+            }
+        }
+    });
+    Ok(())
+}
+
+fn groups() -> std::sync::MutexGuard<'static, Vec<Pid>> {
+    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn signal_groups(signal: Signal) {
+    for &group in groups().iter() {
+        // A group that has just ended is no error.
+        let _ = kill_process_group(group, signal);
+    }
+}
+
+/// Fails with the kind `Interrupted` once a signal has asked us to end. Long loops call it often.
+pub fn check() -> Result<()> {
+    match SIGNALLED.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        signal => Err(interrupted(signal)),
+    }
+}
+
+fn interrupted(signal: i32) -> Error {
+    let message = match signal {
+        signal_hook::consts::SIGTERM => "terminated",
+        signal_hook::consts::SIGHUP => "the terminal was closed",
+        _ => "interrupted",
+    };
+    Error::new(Kind::Interrupted(signal), message).hint("the same command goes on from here")
+}
+
+/// A reader that fails once a signal has asked us to end, so that a download or an archive being
+/// unpacked stops at its next read.
+pub struct Interruptible<R>(pub R);
+
+impl<R: Read> Read for Interruptible<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        check().map_err(std::io::Error::other)?;
+        self.0.read(buffer)
+    }
+}
+
+/// Runs `command` with no standard input; copies all it prints to `log`; gives each line to
+/// `on_line` on the calling thread. Returns how it ended, after every process of its group is gone.
+///
+/// Errors: it cannot be started (exit code 4), or a signal asked us to end.
+pub fn run(command: &CommandLine, log: &File, mut on_line: impl FnMut(Stream, &str)) -> Result<ExitStatus> {
+    check()?;
+    let mut child = spawn(command, Stdio::piped())?;
+    let group = Group::enter(&child);
+    let (sender, lines) = mpsc::sync_channel::<(Stream, String)>(1024);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let status = std::thread::scope(|scope| {
+        let forward = |stream, reader: Option<Box<dyn Read + Send>>| {
+            let sender = sender.clone();
+            scope.spawn(move || forward_lines(stream, reader, log, &sender));
+        };
+        forward(Stream::Out, out.map(|out| Box::new(out) as _));
+        forward(Stream::Err, err.map(|err| Box::new(err) as _));
+        drop(sender);
+        // The group ends with its leader, so that a descendant that still holds the pipes open
+        // cannot keep the reading below from coming to its end.
+        let waiter = scope.spawn(move || {
+            let status = child.wait();
+            group.leave();
+            status
+        });
+        for (stream, line) in lines {
+            on_line(stream, &line);
+        }
+        waiter.join().expect("waiting does not panic")
+    });
+    check()?;
+    status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).because(error))
+}
+
+fn forward_lines(
+    stream: Stream,
+    reader: Option<Box<dyn Read + Send>>,
+    mut log: &File,
+    sender: &mpsc::SyncSender<(Stream, String)>,
+) {
+    let Some(reader) = reader else { return };
+    let mut reader = BufReader::with_capacity(LONGEST_LINE, reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // `take` bounds the memory that a child without line ends can make us use.
+        match reader.by_ref().take(LONGEST_LINE as u64).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        // A full disk must not end the build by itself: make will notice it on its own files.
+        let _ = log.write_all(&line);
+        let text = String::from_utf8_lossy(&line);
+        if sender.send((stream, text.trim_end_matches(['\n', '\r']).to_owned())).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs a short probe and returns its standard output; a failure is an error of kind `Host`.
+pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<String> {
+    let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").because(error))?;
+    let command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).quiet().ignore_stderr();
+    command.read().map_err(|error| Error::host(format!("cannot run {program}")).because(error))
+}
+
+/// Runs a command that talks to the user: an installer that may ask for a password.
+pub fn interact(command: &CommandLine) -> Result<ExitStatus> {
+    let mut process = Command::new(&command.program);
+    process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
+    process.stdout(std::io::stderr());
+    process.status().map_err(|error| not_started(command, error))
+}
+
+fn spawn(command: &CommandLine, output: Stdio) -> Result<std::process::Child> {
+    use std::os::unix::process::CommandExt;
+    let mut process = Command::new(&command.program);
+    process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
+    process.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).process_group(0);
+    process.spawn().map_err(|error| not_started(command, error))
+}
+
+fn not_started(command: &CommandLine, error: std::io::Error) -> Error {
+    let error = Error::host(format!("cannot run {}", command.program)).because(error);
+    error.hint("`kcompile doctor` names what is missing and how to install it")
+}
+
+/// A child's process group, known to the signal thread while it lives.
+struct Group(Pid);
+
+impl Group {
+    fn enter(child: &std::process::Child) -> Group {
+        let pid = Pid::from_child(child);
+        groups().push(pid);
+        // A signal that came between the check and this line has not reached the new group.
+        if check().is_err() {
+            let _ = kill_process_group(pid, Signal::TERM);
+        }
+        Group(pid)
+    }
+
+    /// The leader is gone: ends what it left behind.
+    fn leave(self) {
+        let deadline = Instant::now() + GRACE;
+        while test_kill_process_group(self.0).is_ok() {
+            let late = Instant::now() >= deadline;
+            let _ = kill_process_group(self.0, if late { Signal::KILL } else { Signal::TERM });
+            if late {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        groups().retain(|&group| group != self.0);
+    }
+}
+
+/// Refuses a path that the kernel's Makefiles would split: they pass paths through make's word lists.
+///
+/// `what` names the path for the user. Source of the rule: the top Makefile of every kernel stops
+/// with "source directory cannot contain spaces or colons", and says nothing for `O=`.
+pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
+    let bad = path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c));
+    match bad {
+        None => Ok(()),
+        Some(bad) => Err(Error::usage(format!("{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"))
+            .hint("choose another with --cache-dir DIR or, for a source directory, another place")),
+    }
+}

@@ -1,0 +1,82 @@
+//! The receipt: what was built from what, by which tools, how long it took, and how to do it again.
+
+use crate::digest::Sha256;
+use crate::error::Result;
+use crate::files;
+use crate::kbuild::{Compiled, Configured};
+use crate::kconfig::Difference;
+use crate::oci::Written;
+use crate::plan::{Plan, SourceIdentity};
+use crate::report::Report;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The content of `<flavor>-<version>-<arch>.json`. Field names are part of the contract.
+#[derive(Serialize)]
+struct Receipt<'a> {
+    kcompile: &'static str,
+    plan_digest: Sha256,
+    plan: &'a Plan,
+    source: &'a SourceIdentity,
+    kernel_release: &'a str,
+    config_sha256: Sha256,
+    config_differences: &'a [Difference],
+    compiler_warnings: u64,
+    findings: Vec<String>,
+    images: Vec<Image<'a>>,
+    seconds: BTreeMap<&'static str, f64>,
+    command: String,
+}
+
+#[derive(Serialize)]
+struct Image<'a> {
+    layout: &'a str,
+    tag: &'a str,
+    digest: String,
+    layer_bytes: u64,
+}
+
+/// The name of a plan's receipt in the output directory.
+pub fn path(output: &Utf8Path, plan: &Plan) -> Utf8PathBuf {
+    output.join(format!("{}-{}-{}.json", plan.flavor.image_prefix(), plan.version_text(), plan.arch))
+}
+
+/// Writes it, and returns its path. `command` is the command line that was given.
+pub fn write(
+    output: &Utf8Path,
+    plan: &Plan,
+    source: &SourceIdentity,
+    (configured, compiled): (&Configured, &Compiled),
+    images: &[Written],
+    report: &Report,
+    command: &[String],
+) -> Result<Utf8PathBuf> {
+    let receipt = Receipt {
+        kcompile: env!("CARGO_PKG_VERSION"),
+        plan_digest: plan.digest(),
+        plan,
+        source,
+        kernel_release: &compiled.release,
+        config_sha256: configured.sha256,
+        config_differences: &configured.differences,
+        compiler_warnings: compiled.warnings,
+        findings: report.findings(),
+        images: images
+            .iter()
+            .map(|image| Image {
+                layout: image.layout.file_name().unwrap_or_default(),
+                tag: &image.tag,
+                digest: image.digest.oci(),
+                layer_bytes: image.size,
+            })
+            .collect(),
+        seconds: report.times().into_iter().map(|(phase, took)| (phase.title(), took.as_secs_f64())).collect(),
+        command: shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default(),
+    };
+    let path = path(output, plan);
+    let mut text = serde_json::to_vec_pretty(&receipt).expect("only string keys");
+    text.push(b'\n');
+    files::write_atomically(&path, &text)?;
+    Ok(path)
+}

@@ -1,0 +1,253 @@
+//! What a run tells while it goes on, on standard error: phases, progress, notes, findings. Every
+//! renderer gets the same events; results go to standard output and are not this room's business.
+
+mod bar;
+mod json;
+mod plain;
+mod summary;
+
+pub use summary::{Image, Summary, size};
+
+use crate::error::Error;
+use serde::Serialize;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// `--progress`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Progress {
+    /// A bar on a terminal, else plain lines.
+    #[default]
+    Auto,
+    /// A live bar.
+    Bar,
+    /// A line now and then.
+    Plain,
+    /// One JSON object a line.
+    Json,
+    /// Nothing but warnings and errors.
+    Quiet,
+}
+
+/// The steps of a build, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// The source is found, downloaded and unpacked.
+    Source,
+    /// Patches are applied to a copy of it.
+    Patch,
+    /// `.config` is merged and completed by `olddefconfig`.
+    Configure,
+    /// `make vmlinux modules`.
+    Compile,
+    /// `make modules_install`.
+    Install,
+    /// Layers and layouts are written.
+    Pack,
+}
+
+impl Phase {
+    /// One word for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Phase::Source => "Source",
+            Phase::Patch => "Patch",
+            Phase::Configure => "Configure",
+            Phase::Compile => "Compile",
+            Phase::Install => "Install",
+            Phase::Pack => "Pack",
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    /// Bytes.
+    Bytes,
+    /// Steps of make, entries of an archive.
+    Steps,
+}
+
+/// How far a phase is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Count<'a> {
+    /// So far.
+    pub done: u64,
+    /// In all, where that is known or can be guessed.
+    pub total: Option<u64>,
+    /// What is counted.
+    pub unit: Unit,
+    /// The file in hand.
+    pub item: &'a str,
+}
+
+/// What happens, as a renderer sees it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Event<'a> {
+    Start { phase: Phase, what: &'a str },
+    Progress { phase: Phase, #[serde(flatten)] count: Count<'a> },
+    Finish { phase: Phase, seconds: f64, what: &'a str },
+    Note { text: &'a str },
+    Finding { text: &'a str },
+    Error { text: &'a str, hint: Option<&'a str>, code: u8 },
+    Summary(&'a Summary),
+}
+
+enum Renderer {
+    Bar(bar::Bar),
+    Plain(plain::Plain),
+    Json(json::Json),
+    Quiet,
+}
+
+/// The teller. Findings and times are kept for the summary.
+pub struct Report {
+    renderer: RefCell<Renderer>,
+    findings: RefCell<Vec<String>>,
+    times: RefCell<VecDeque<(Phase, Duration)>>,
+    told: RefCell<Vec<String>>,
+    phase: Cell<Option<Phase>>,
+}
+
+impl Report {
+    /// A teller as `--progress` asks for it; `terminal` and `color` are the host's.
+    pub fn new(progress: Progress, terminal: bool, color: bool) -> Report {
+        let renderer = match (progress, terminal) {
+            (Progress::Bar, _) | (Progress::Auto, true) => Renderer::Bar(bar::Bar::new(color)),
+            (Progress::Plain, _) | (Progress::Auto, false) => Renderer::Plain(plain::Plain::new()),
+            (Progress::Json, _) => Renderer::Json(json::Json::new()),
+            (Progress::Quiet, _) => Renderer::Quiet,
+        };
+        Report {
+            renderer: RefCell::new(renderer),
+            findings: RefCell::default(),
+            times: RefCell::default(),
+            told: RefCell::default(),
+            phase: Cell::new(None),
+        }
+    }
+
+    /// A phase begins; `what` says on what. It is finished through the value returned.
+    pub fn start(&self, phase: Phase, what: &str) -> Running<'_> {
+        self.phase.set(Some(phase));
+        self.render(&Event::Start { phase, what });
+        Running { report: self, phase, since: Instant::now() }
+    }
+
+    /// Something that the user should know and need not act on. Said once.
+    pub fn note(&self, text: &str) {
+        if self.told.borrow().iter().any(|told| told == text) {
+            return;
+        }
+        self.told.borrow_mut().push(text.to_owned());
+        self.render(&Event::Note { text });
+    }
+
+    /// Something about the result that the user should look at; repeated in the summary and kept in
+    /// the receipt.
+    pub fn finding(&self, text: String) {
+        if self.findings.borrow().contains(&text) {
+            return;
+        }
+        self.render(&Event::Finding { text: &text });
+        self.findings.borrow_mut().push(text);
+    }
+
+    /// The findings so far.
+    pub fn findings(&self) -> Vec<String> {
+        self.findings.borrow().clone()
+    }
+
+    /// The phases so far and what they took.
+    pub fn times(&self) -> Vec<(Phase, Duration)> {
+        self.times.borrow().iter().copied().collect()
+    }
+
+    /// Forgets findings and times: the next kernel of the run begins.
+    pub fn next_kernel(&self) {
+        self.findings.borrow_mut().clear();
+        self.times.borrow_mut().clear();
+    }
+
+    /// The run, or one of its kernels, failed.
+    pub fn error(&self, error: &Error) {
+        self.clear();
+        self.render(&Event::Error { text: &error.to_string(), hint: error.hint_text(), code: error.exit_code() });
+    }
+
+    /// A kernel is done.
+    pub fn summary(&self, summary: &Summary) {
+        self.clear();
+        self.render(&Event::Summary(summary));
+    }
+
+    /// Clears what is drawn on the terminal, so that other text can be printed.
+    pub fn clear(&self) {
+        if let Renderer::Bar(bar) = &mut *self.renderer.borrow_mut() {
+            bar.clear();
+        }
+    }
+
+    fn render(&self, event: &Event<'_>) {
+        match &mut *self.renderer.borrow_mut() {
+            Renderer::Bar(bar) => bar.render(event),
+            Renderer::Plain(plain) => plain.render(event),
+            Renderer::Json(json) => json.render(event),
+            Renderer::Quiet => {
+                if matches!(event, Event::Finding { .. } | Event::Error { .. }) {
+                    plain::Plain::new().render(event);
+                }
+            }
+        }
+    }
+}
+
+/// A phase that goes on.
+pub struct Running<'a> {
+    report: &'a Report,
+    phase: Phase,
+    since: Instant,
+}
+
+impl Running<'_> {
+    /// How far it is.
+    pub fn progress(&self, count: Count<'_>) {
+        self.report.render(&Event::Progress { phase: self.phase, count });
+    }
+
+    /// It is done; `what` says what came out. Returns what it took.
+    pub fn finish(self, what: &str) -> Duration {
+        let took = self.since.elapsed();
+        self.report.times.borrow_mut().push_back((self.phase, took));
+        self.report.phase.set(None);
+        self.report.render(&Event::Finish { phase: self.phase, seconds: took.as_secs_f64(), what });
+        took
+    }
+}
+
+/// `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`.
+pub fn duration(took: Duration) -> String {
+    let seconds = took.as_secs();
+    match seconds {
+        0..10 => format!("{:.1} s", took.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        let text = |seconds: f64| duration(Duration::from_secs_f64(seconds));
+        assert_eq!([text(0.44), text(12.7), text(185.0), text(3720.0)], ["0.4 s", "12 s", "3 min 05 s", "1 h 02 min"]);
+    }
+}

@@ -1,0 +1,75 @@
+//! The end of a run: what was built, what to look at, where the time went, what to run next.
+
+use super::{Phase, duration};
+use serde::Serialize;
+use std::fmt;
+use std::time::Duration;
+
+/// What a build has to say at its end.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// `uname -r` of the new kernel.
+    pub release: String,
+    /// What was written.
+    pub images: Vec<Image>,
+    /// How many modules.
+    pub modules: usize,
+    /// What to look at.
+    pub findings: Vec<String>,
+    /// Where the time went.
+    pub times: Vec<(Phase, Duration)>,
+    /// The plan's digest.
+    pub plan: String,
+    /// The receipt's path.
+    pub receipt: String,
+}
+
+/// An image of the summary.
+#[derive(Clone, Debug, Serialize)]
+pub struct Image {
+    /// The layout's directory.
+    pub layout: String,
+    /// Its tag.
+    pub tag: String,
+    /// Bytes of the layer as stored.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        writeln!(f, "  kernel release  {}, {} modules", self.release, self.modules)?;
+        for Image { layout, tag, bytes } in &self.images {
+            writeln!(f, "  image           {layout}:{tag}  {}", size(*bytes))?;
+        }
+        writeln!(f, "  receipt         {}", self.receipt)?;
+        writeln!(f, "  plan            sha256:{}", self.plan)?;
+        let whole: Duration = self.times.iter().map(|(_, took)| *took).sum();
+        let parts: Vec<String> =
+            self.times.iter().map(|(phase, took)| format!("{} {}", phase.title().to_lowercase(), duration(*took))).collect();
+        writeln!(f, "  time            {}: {}", duration(whole), parts.join(", "))?;
+        match self.findings.len() {
+            0 => writeln!(f, "  findings        none")?,
+            count => {
+                writeln!(f, "  findings        {count}")?;
+                self.findings.iter().try_for_each(|finding| writeln!(f, "    - {finding}"))?;
+            }
+        }
+        writeln!(f, "\n  next:")?;
+        for Image { layout, tag, .. } in &self.images {
+            let name = layout.rsplit('/').next().unwrap_or(layout);
+            writeln!(f, "    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes in decimal units, as disks and registries count them: `139.3 MB`.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.2} GB", bytes as f64 / 1e9),
+    }
+}

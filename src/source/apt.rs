@@ -1,0 +1,125 @@
+//! The distribution's kernel source package: downloaded and verified by the host's own apt, and the
+//! tarball inside its .deb unpacked without unpacking the .deb.
+
+use super::archive::{Stream, decompress, unpack};
+use super::{Fetching, SourceIdentity, Tree, identify, keep_unlocked, verify};
+use crate::digest::Sha256;
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::Host;
+use crate::inputs::LocalSource;
+use crate::process::{self, CommandLine, Stream as Output};
+use crate::report::{Count, Running, Unit};
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs::File;
+use std::io::BufReader;
+
+/// What apt's lists on this machine know of `package`; `None` where there is no apt or no such package.
+pub fn candidate(package: &str, host: &Host) -> Option<LocalSource> {
+    host.find_program("apt-cache")?;
+    let shown = process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env).ok()?;
+    let field = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let version = field("Version")?.trim().to_owned();
+    Some(LocalSource::Package { version, sha256: field("SHA256").and_then(|digest| digest.trim().parse().ok()) })
+}
+
+/// Downloads the package with `apt-get download`, which checks it against the signed lists, and
+/// unpacks the kernel tarball in it.
+pub(super) fn fetch(
+    package: &str,
+    version: Option<&str>,
+    pin: Option<Sha256>,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Tree> {
+    if fetching.host.find_program("apt-get").is_none() {
+        return Err(Error::host("--source apt: this host has no apt-get").hint("use kernel.org, git or a tarball"));
+    }
+    let scratch = fetching.cache.scratch()?;
+    let dir = Utf8Path::from_path(scratch.path()).expect("below the cache directory, which is UTF-8");
+    let deb = download(package, version, dir, fetching, running)?;
+    let name = match version {
+        Some(version) => format!("{package} {version}"),
+        None => deb.file_name().expect("an entry of a directory").trim_end_matches(".deb").to_owned(),
+    };
+    let digest = File::open(&deb).and_then(Sha256::of_reader).context(Kind::Fetch, || format!("cannot read {deb}"))?;
+    if let Some(pin) = pin {
+        verify(&name, pin, digest)?;
+    }
+    keep_unlocked(fetching, |tree| {
+        let date = unpack_deb(&deb, &name, tree, running)?;
+        Ok(SourceIdentity {
+            version: identify(tree, &name)?,
+            digest: digest.oci(),
+            date,
+            verified: "signed lists of apt".into(),
+            name: name.clone(),
+        })
+    })
+}
+
+fn download(
+    package: &str,
+    version: Option<&str>,
+    dir: &Utf8Path,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Utf8PathBuf> {
+    let wanted = version.map_or_else(|| package.to_owned(), |version| format!("{package}={version}"));
+    let command = CommandLine {
+        program: "apt-get".into(),
+        // Status lines on standard output: `dlstatus:1:42.0000:Retrieving file 1 of 1 (3s remaining)`.
+        args: ["-q", "-o", "APT::Status-Fd=1", "download", &wanted].map(str::to_owned).into(),
+        env: fetching.host.child_env.clone(),
+        cwd: dir.to_owned(),
+    };
+    let log = tempfile::tempfile_in(dir).context(Kind::Build, || format!("cannot write in {dir}"))?;
+    let mut said = Vec::new();
+    let status = process::run(&command, &log, |stream, line| {
+        let percent = line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
+        match percent {
+            Some(percent) => running.progress(Count {
+                done: percent as u64,
+                total: Some(100),
+                unit: Unit::Steps,
+                item: &format!("{wanted}: apt-get download, in percent"),
+            }),
+            None if stream == Output::Err && line.starts_with("E:") => said.push(line.trim_start_matches("E: ").to_owned()),
+            None => {}
+        }
+    })?;
+    if !status.success() {
+        return Err(Error::fetch(format!("`{command}` failed: {}", said.join("; ")))
+            .hint("`apt-get update` renews the lists; `apt-cache search linux-source` shows the source packages"));
+    }
+    let entries = dir.read_dir_utf8().context(Kind::Fetch, || format!("cannot read {dir}"))?;
+    let mut debs = entries.filter_map(|entry| Some(entry.ok()?.into_path())).filter(|path| path.extension() == Some("deb"));
+    debs.next().ok_or_else(|| Error::fetch(format!("`{command}` left no .deb")))
+}
+
+/// A .deb is an `ar` archive whose member `data.tar.*` holds the files; the kernel's tarball is one
+/// of them. Returns the date of the tree.
+fn unpack_deb(deb: &Utf8Path, name: &str, tree: &Utf8Path, running: &Running<'_>) -> Result<u64> {
+    let corrupt = || format!("{name}: corrupt .deb");
+    let file = File::open(deb).context(Kind::Fetch, corrupt)?;
+    let total = file.metadata().context(Kind::Fetch, corrupt)?.len();
+    let mut archive = ar::Archive::new(BufReader::with_capacity(1 << 20, file));
+    while let Some(member) = archive.next_entry() {
+        let member = member.context(Kind::Fetch, corrupt)?;
+        if !member.header().identifier().starts_with(b"data.tar") {
+            continue;
+        }
+        let data = decompress(name, BufReader::new(member))?;
+        let mut data = tar::Archive::new(data);
+        for entry in data.entries().context(Kind::Fetch, corrupt)? {
+            let entry = entry.context(Kind::Fetch, corrupt)?;
+            let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+            let file_name = path.rsplit('/').next().unwrap_or_default();
+            if entry.header().entry_type().is_file() && file_name.starts_with("linux-source-") && file_name.contains(".tar.") {
+                let inner = Stream { name: file_name, reader: entry, total: Some(total), expected: None };
+                return Ok(unpack(inner, tree, running)?.date);
+            }
+        }
+    }
+    Err(Error::fetch(format!("{name}: no linux-source-….tar.* in it"))
+        .hint("`apt-cache search linux-source` shows the source packages"))
+}

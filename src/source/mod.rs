@@ -1,0 +1,267 @@
+//! From a plan's source to a kernel tree on disk: fetched or found, checked, unpacked once, patched
+//! once, read-only. Each kind of source has a file of its own; all of them end in [`Tree`].
+
+mod apt;
+mod archive;
+mod directory;
+mod git;
+mod kernel_org;
+mod write;
+
+pub use apt::candidate as apt_candidate;
+pub use directory::tree_version;
+
+use crate::cache::{Cache, Lock};
+use crate::digest::Sha256;
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::host::Host;
+use crate::kernel::{KernelVersion, VersionRequest};
+use crate::patches;
+use crate::plan::{Locator, Plan, SourceIdentity};
+use crate::report::{Phase, Report, size};
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use walkdir::WalkDir;
+
+/// The tree inside an entry of the cache.
+const TREE: &str = "linux";
+/// Written last into an entry: what it holds.
+const IDENTITY: &str = "source.json";
+
+/// A kernel tree that can be built from, and must not be written to.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The directory with the top Makefile.
+    pub path: Utf8PathBuf,
+    /// Where build directories go.
+    pub builds: Utf8PathBuf,
+    /// What the source has shown.
+    pub identity: SourceIdentity,
+    /// The name of its entry in the cache, and of its lock.
+    pub key: String,
+}
+
+/// What fetching needs to know beside the plan.
+pub struct Fetching<'a> {
+    /// Where trees are kept.
+    pub cache: &'a Cache,
+    /// Environment and working directory for apt.
+    pub host: &'a Host,
+    /// Whom to tell.
+    pub report: &'a Report,
+    /// No network: take it from the cache or fail.
+    pub offline: bool,
+}
+
+/// Gets the plan's source, unpatched: from the cache where it is there already.
+///
+/// Touches the network and the cache. Errors: exit code 3 for what cannot be fetched or does not
+/// verify, 2 for a source that is no kernel tree.
+pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
+    let Fetching { cache, report, .. } = *fetching;
+    let running = report.start(Phase::Source, &plan.source.name);
+    if let Some(tree) = cached(plan, fetching)? {
+        running.finish(&format!("Linux {} from the cache ({})", tree.identity.version, tree.identity.name));
+        return Ok(tree);
+    }
+    if fetching.offline && plan.source.locator.is_remote() {
+        return Err(Error::fetch(format!("--offline: {} is not in the cache {}", plan.source.name, cache.root))
+            .hint("run `kcompile fetch` with the same options while there is a network"));
+    }
+    let tree = match &plan.source.locator {
+        Locator::KernelOrg { mirror, pin } => kernel_org::fetch(plan.requested, mirror, *pin, fetching, &running)?,
+        Locator::Git { url, reference } => git::fetch(url, reference, fetching, &running)?,
+        Locator::Apt { package, version, pin } => {
+            apt::fetch(package, version.as_deref(), *pin, fetching, &running)?
+        }
+        Locator::Tarball { path, sha256 } => archive::unpack_file(path, *sha256, fetching, &running)?,
+        Locator::Directory { path } => directory::adopt(path, cache, &running)?,
+    };
+    running.finish(&format!("Linux {} ({}), {}", tree.identity.version, tree.identity.name, tree.identity.verified));
+    Ok(tree)
+}
+
+/// The tree in the cache that the plan means, if it can be told without a network.
+fn cached(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
+    let cache = fetching.cache;
+    match (&plan.source.locator, plan.requested) {
+        (Locator::Directory { .. }, _) => Ok(None),
+        _ if plan.source.digest.is_some() => find(cache, |identity| Some(&identity.digest) == plan.source.digest.as_ref()),
+        // A release of kernel.org never changes: the tree that was fetched under its name is it.
+        (Locator::KernelOrg { .. }, VersionRequest::Exact(_)) => find(cache, |identity| identity.name == plan.source.name),
+        (Locator::KernelOrg { .. }, VersionRequest::Series(..)) if fetching.offline => {
+            find(cache, |identity| plan.requested.admits(identity.version) && identity.name == crate::plan::tarball_name(identity.version))
+        }
+        _ if fetching.offline => find(cache, |identity| identity.name == plan.source.name),
+        _ => Ok(None),
+    }
+}
+
+/// The whole unpatched tree with the highest version whose identity `fits`.
+fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Result<Option<Tree>> {
+    let dir = cache.root.join("trees");
+    let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
+    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).filter(|name| !name.contains('+'));
+    let trees = names.filter_map(|key| open(cache, &key)).filter(|tree| fits(&tree.identity));
+    Ok(trees.max_by_key(|tree| (tree.identity.version, tree.identity.date)))
+}
+
+/// Opens the entry `key` if it is whole.
+fn open(cache: &Cache, key: &str) -> Option<Tree> {
+    let entry = cache.tree(key);
+    let identity = serde_json::from_slice(&fs::read(entry.join(IDENTITY)).ok()?).ok()?;
+    let path = entry.join(TREE);
+    path.join("Makefile").is_file().then(|| Tree { builds: path.clone(), path, identity, key: key.to_owned() })
+}
+
+/// The key of an entry: from the digest `sha256:…`, `commit:…`.
+fn key_of(digest: &str) -> String {
+    digest.replace(':', "-")
+}
+
+/// Fills the entry of the source `digest` unless another run has done it meanwhile: `fill` writes the
+/// tree into the directory it is given and says what the source is.
+fn keep(
+    digest: &str,
+    fetching: &Fetching<'_>,
+    fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
+) -> Result<Tree> {
+    let key = key_of(digest);
+    let _lock: Lock = fetching.cache.lock(&key, fetching.report)?;
+    match open(fetching.cache, &key) {
+        Some(tree) => Ok(tree),
+        None => keep_unlocked(fetching, fill),
+    }
+}
+
+/// The same where the digest is known only after all bytes have passed.
+fn keep_unlocked(
+    fetching: &Fetching<'_>,
+    fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
+) -> Result<Tree> {
+    let cache = fetching.cache;
+    let scratch = ScratchTree(cache.scratch()?);
+    let root = scratch.path();
+    let tree = root.join(TREE);
+    let identity = fill(&tree)?;
+    let key = key_of(&identity.digest);
+    if let Some(tree) = open(cache, &key) {
+        return Ok(tree);
+    }
+    files::write_atomically(&root.join(IDENTITY), &serde_json::to_vec_pretty(&identity).expect("plain strings"))?;
+    install(cache, &root, &key)?;
+    open(cache, &key).ok_or_else(|| Error::build(format!("the tree {} vanished", cache.tree(&key))))
+}
+
+/// Gives a filled directory its final name. Something unfinished of that name is cleared away.
+fn install(cache: &Cache, filled: &Utf8Path, key: &str) -> Result<()> {
+    let entry = cache.tree(key);
+    files::remove_tree(&entry)?;
+    let moved = || -> std::io::Result<()> {
+        fs::set_permissions(filled, Permissions::from_mode(0o755))?;
+        fs::create_dir(&entry)?;
+        // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
+        fs::rename(filled.join(TREE), entry.join(TREE))?;
+        fs::rename(filled.join(IDENTITY), entry.join(IDENTITY))
+    };
+    moved().context(Kind::Build, || format!("cannot install the tree {entry}"))?;
+    files::sync_dir(&entry)
+}
+
+/// A scratch directory whose trees are read-only: removing it must make them writable first.
+struct ScratchTree(tempfile::TempDir);
+
+impl ScratchTree {
+    fn path(&self) -> Utf8PathBuf {
+        Utf8PathBuf::from_path_buf(self.0.path().to_owned()).expect("below the cache directory, which is UTF-8")
+    }
+}
+
+impl Drop for ScratchTree {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next `kcompile clean`.
+        let _ = files::remove_tree(&self.path());
+    }
+}
+
+/// The tree with the plan's patches, made once: unpatched files are shared with the pristine tree.
+///
+/// Errors: a patch that does not apply (exit code 1); patches for a directory used in place (2).
+pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
+    let Some(digest) = plan.patches_digest() else { return Ok(tree) };
+    let Fetching { cache, report, .. } = *fetching;
+    if let Locator::Directory { path } = &plan.source.locator {
+        return Err(Error::usage(format!("{path} is used in place and never written to, so it cannot be patched"))
+            .hint("apply the patches there yourself, or give a tarball"));
+    }
+    let key = format!("{}+{}", tree.key, digest.short());
+    let running = report.start(Phase::Patch, &crate::plan::counted(plan.patches.len(), "patch", "patches"));
+    let _lock = cache.lock(&key, report)?;
+    if let Some(patched) = open(cache, &key) {
+        running.finish("patched tree from the cache");
+        return Ok(patched);
+    }
+    let scratch = ScratchTree(cache.scratch()?);
+    let root = scratch.path();
+    share(&tree.path, &root.join(TREE))?;
+    patches::apply(&plan.patches, &root.join(TREE))?;
+    fs::set_permissions(root.join(TREE), Permissions::from_mode(0o755))
+        .context(Kind::Build, || format!("cannot patch {}", tree.path))?;
+    files::write_atomically(&root.join(IDENTITY), &serde_json::to_vec_pretty(&tree.identity).expect("plain strings"))?;
+    install(cache, &root, &key)?;
+    for patch in &plan.patches {
+        if let Some(reason) = &patch.reason {
+            report.note(&format!("{}: {reason}", patch.name));
+        }
+    }
+    running.finish(&crate::plan::counted(plan.patches.len(), "patch applied", "patches applied"));
+    open(cache, &key).ok_or_else(|| Error::build(format!("the tree {} vanished", cache.tree(&key))))
+}
+
+/// Copies a tree by hard links; build directories, which are not part of it, stay behind.
+fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
+    let wrong = |path: &std::path::Path| format!("cannot copy {}", path.display());
+    let is_source = |entry: &walkdir::DirEntry| {
+        entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(crate::kbuild::BUILD_DIR_PREFIX)
+    };
+    let walk = WalkDir::new(from).contents_first(false).into_iter().filter_entry(is_source);
+    let mut dirs = Vec::new();
+    for entry in walk {
+        let entry = entry.context(Kind::Build, || format!("cannot read {from}"))?;
+        crate::process::check()?;
+        let target = to.as_std_path().join(entry.path().strip_prefix(from).expect("walked from there"));
+        let done = match entry.file_type() {
+            kind if kind.is_dir() => fs::create_dir(&target).map(|()| dirs.push(target)),
+            kind if kind.is_symlink() => fs::read_link(entry.path()).and_then(|link| std::os::unix::fs::symlink(link, target)),
+            _ => fs::hard_link(entry.path(), target),
+        };
+        done.context(Kind::Build, || wrong(entry.path()))?;
+    }
+    for dir in dirs.iter().rev() {
+        fs::set_permissions(dir, Permissions::from_mode(0o555)).context(Kind::Build, || wrong(dir))?;
+    }
+    Ok(())
+}
+
+/// Checks that what was unpacked is a kernel tree, and reads its version.
+fn identify(tree: &Utf8Path, name: &str) -> Result<KernelVersion> {
+    tree_version(tree).map_err(|_| {
+        Error::usage(format!("{name} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"))
+            .hint("a kernel tarball holds one directory with the top of the source in it")
+    })
+}
+
+/// Compares digests, in the words that every source uses.
+fn verify(name: &str, expected: Sha256, found: Sha256) -> Result<()> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(Error::fetch(format!("checksum mismatch for {name}: expected {expected}, found {found}"))),
+    }
+}
+
+/// `139.3 MB`, for the line that a finished source leaves.
+fn fetched(bytes: u64) -> String {
+    size(bytes)
+}

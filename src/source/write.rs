@@ -1,0 +1,218 @@
+//! Writes a kernel tree file by file, read-only, and nothing else: whatever an archive or a
+//! repository says, only files, directories and links that stay inside the tree come out of it.
+
+use crate::error::{Context, Error, Kind, Result};
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+
+/// Real kernel trees have about 84,000 entries and 1.3 GB.
+const MOST_ENTRIES: usize = 500_000;
+const MOST_BYTES: u64 = 8 << 30;
+const LONGEST_PATH: usize = 1_024;
+
+/// A tree in the making.
+pub(super) struct TreeWriter {
+    root: Utf8PathBuf,
+    dirs: HashSet<Utf8PathBuf>,
+    others: HashSet<Utf8PathBuf>,
+    bytes: u64,
+    /// What to call the source in errors.
+    name: String,
+}
+
+impl TreeWriter {
+    /// Starts a tree in `root`, which must not be there yet.
+    pub(super) fn create(root: &Utf8Path, name: &str) -> Result<TreeWriter> {
+        fs::create_dir(root).context(Kind::Build, || format!("cannot make {root}"))?;
+        Ok(TreeWriter {
+            root: root.to_owned(),
+            dirs: HashSet::from([Utf8PathBuf::new()]),
+            others: HashSet::new(),
+            bytes: 0,
+            name: name.to_owned(),
+        })
+    }
+
+    /// How many entries there are so far.
+    pub(super) fn entries(&self) -> u64 {
+        (self.dirs.len() + self.others.len()) as u64
+    }
+
+    /// An error about the entry `path`.
+    pub(super) fn refuse(&self, path: &str, why: &str) -> Error {
+        Error::fetch(format!("{}: refused entry `{}`: {why}", self.name, path.escape_debug()))
+            .hint("an honest kernel source holds only files, directories and links inside its tree")
+    }
+
+    /// A directory, and those above it. Naming it twice is no fault.
+    pub(super) fn dir(&mut self, path: &str) -> Result<()> {
+        let path = self.checked(path)?;
+        self.make_dirs(&path)
+    }
+
+    /// A file of `size` bytes, mode 0555 or 0444.
+    pub(super) fn file(&mut self, path: &str, executable: bool, size: u64, mut content: impl Read) -> Result<()> {
+        let path = self.new_entry(path)?;
+        self.bytes += size;
+        if self.bytes > MOST_BYTES {
+            return Err(Error::fetch(format!("{}: more than {} GiB when unpacked", self.name, MOST_BYTES >> 30)));
+        }
+        let full = self.root.join(&path);
+        let wrong = || format!("{}: cannot write {full}", self.name);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full).context(Kind::Build, wrong)?;
+        let written = copy(&mut content, &mut file).context(Kind::Fetch, wrong)?;
+        if written != size {
+            return Err(self.refuse(path.as_str(), &format!("{size} bytes announced, {written} found")));
+        }
+        let mode = if executable { 0o555 } else { 0o444 };
+        file.set_permissions(Permissions::from_mode(mode)).context(Kind::Build, wrong)?;
+        self.others.insert(path);
+        Ok(())
+    }
+
+    /// A symbolic link, which must be relative and stay inside the tree.
+    pub(super) fn link(&mut self, path: &str, target: &str) -> Result<()> {
+        let path = self.new_entry(path)?;
+        let mut depth = path.components().count() as i64 - 1;
+        for part in Utf8Path::new(target).components() {
+            match part {
+                Utf8Component::Normal(_) => depth += 1,
+                Utf8Component::ParentDir => depth -= 1,
+                Utf8Component::CurDir => {}
+                _ => return Err(self.refuse(path.as_str(), "an absolute link")),
+            }
+            if depth < 0 {
+                return Err(self.refuse(path.as_str(), &format!("a link that leaves the tree, to `{target}`")));
+            }
+        }
+        if target.is_empty() || target.contains('\0') {
+            return Err(self.refuse(path.as_str(), "a link to nowhere"));
+        }
+        let full = self.root.join(&path);
+        symlink(target, &full).context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+        self.others.insert(path);
+        Ok(())
+    }
+
+    /// Ends the tree: its directories become read-only, but for the top one, whose direct children
+    /// the build directories are. Returns the number of its entries.
+    pub(super) fn finish(self) -> Result<u64> {
+        let entries = self.entries();
+        let mut dirs: Vec<&Utf8PathBuf> = self.dirs.iter().collect();
+        // Deepest first: a read-only directory above would not matter, but tell the same story.
+        dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
+        for dir in dirs {
+            let full = self.root.join(dir);
+            let mode = if dir.as_str().is_empty() { 0o755 } else { 0o555 };
+            fs::set_permissions(&full, Permissions::from_mode(mode)).context(Kind::Build, || format!("cannot write {full}"))?;
+        }
+        Ok(entries)
+    }
+
+    /// `path` as a path that stays inside.
+    fn checked(&self, path: &str) -> Result<Utf8PathBuf> {
+        if path.len() > LONGEST_PATH || path.contains('\0') {
+            return Err(self.refuse(path, "a name too long, or with a NUL byte"));
+        }
+        let mut clean = Utf8PathBuf::new();
+        for part in Utf8Path::new(path).components() {
+            match part {
+                Utf8Component::Normal(part) => clean.push(part),
+                Utf8Component::CurDir => {}
+                _ => return Err(self.refuse(path, "not a path inside the tree")),
+            }
+        }
+        if self.dirs.len() + self.others.len() > MOST_ENTRIES {
+            return Err(Error::fetch(format!("{}: more than {MOST_ENTRIES} entries", self.name)));
+        }
+        Ok(clean)
+    }
+
+    fn new_entry(&mut self, path: &str) -> Result<Utf8PathBuf> {
+        let clean = self.checked(path)?;
+        if clean.as_str().is_empty() {
+            return Err(self.refuse(path, "not a path inside the tree"));
+        }
+        if self.others.contains(&clean) || self.dirs.contains(&clean) {
+            return Err(self.refuse(path, "a second entry of this name"));
+        }
+        self.make_dirs(clean.parent().unwrap_or(Utf8Path::new("")))?;
+        Ok(clean)
+    }
+
+    fn make_dirs(&mut self, path: &Utf8Path) -> Result<()> {
+        if self.dirs.contains(path) {
+            return Ok(());
+        }
+        if self.others.contains(path) {
+            return Err(self.refuse(path.as_str(), "a way through a file or a link"));
+        }
+        if let Some(parent) = path.parent() {
+            self.make_dirs(parent)?;
+        }
+        let full = self.root.join(path);
+        fs::create_dir(&full).context(Kind::Build, || format!("{}: cannot make {full}", self.name))?;
+        self.dirs.insert(path.to_owned());
+        Ok(())
+    }
+}
+
+/// `io::copy`, through one buffer on the heap: most files of a kernel tree are small.
+fn copy(from: &mut impl Read, to: &mut File) -> std::io::Result<u64> {
+    std::io::copy(from, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writer() -> (tempfile::TempDir, TreeWriter) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Utf8Path::from_path(dir.path()).unwrap().join("linux");
+        let writer = TreeWriter::create(&root, "x.tar").unwrap();
+        (dir, writer)
+    }
+
+    #[test]
+    fn entries_outside_the_tree_are_refused() {
+        let (dir, mut writer) = writer();
+        for path in ["../x", "/x", "a/../../x", "", "."] {
+            let error = writer.file(path, false, 0, &b""[..]).unwrap_err().to_string();
+            assert!(error.contains("refused entry"), "{path}: {error}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn links_stay_inside_and_are_never_followed() {
+        let (_dir, mut writer) = writer();
+        writer.link("a/b/link", "../../c").unwrap();
+        for (path, target) in [("x", "/etc"), ("a/x", "../../etc"), ("y", "..")] {
+            assert!(writer.link(path, target).is_err(), "{path} -> {target}");
+        }
+        assert!(writer.file("a/b/link/x", false, 0, &b""[..]).unwrap_err().to_string().contains("a way through"));
+    }
+
+    #[test]
+    fn nothing_is_written_twice() {
+        let (_dir, mut writer) = writer();
+        writer.file("a", true, 2, &b"hi"[..]).unwrap();
+        assert!(writer.file("./a", false, 0, &b""[..]).is_err());
+        assert!(writer.dir("a").is_err());
+        assert!(writer.file("short", false, 5, &b"hi"[..]).unwrap_err().to_string().contains("5 bytes announced, 2 found"));
+    }
+
+    #[test]
+    fn modes_are_the_same_for_everyone() {
+        let (dir, mut writer) = writer();
+        writer.file("d/run", true, 0, &b""[..]).unwrap();
+        writer.file("d/read", false, 0, &b""[..]).unwrap();
+        writer.finish().unwrap();
+        let mode = |path: &str| fs::metadata(dir.path().join("linux").join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!([mode(""), mode("d"), mode("d/run"), mode("d/read")], [0o755, 0o555, 0o555, 0o444]);
+        fs::set_permissions(dir.path().join("linux/d"), Permissions::from_mode(0o755)).unwrap();
+    }
+}
