@@ -19,6 +19,7 @@ use crate::source::Tree;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Read;
 
 /// Build directories are direct children of their tree, under names that start so.
 pub const BUILD_DIR_PREFIX: &str = "kcompile-";
@@ -259,9 +260,10 @@ fn check_release(release: &str) -> Result<()> {
 
 /// Make may succeed and leave no kernel, or something else under its name: checked from its bytes.
 fn check_kernel(path: &Utf8Path, arch: Arch) -> Result<()> {
-    let mut head = [0; 64];
-    let read = File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head));
-    read.context(Kind::Build, || format!("make succeeded, but {path} is missing or too short"))?;
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
+    read.context(Kind::Build, || format!("make succeeded, but {path} is missing"))?;
+    head.resize(64, 0);
     let fits = match arch {
         // ELF, 64 bits, little endian; e_machine 62 is EM_X86_64.
         Arch::Amd64 => head.starts_with(&[0x7f, b'E', b'L', b'F', 2, 1]) && head[18..20] == [62, 0],

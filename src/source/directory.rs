@@ -38,14 +38,13 @@ pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
 /// all files but those of version control.
 pub(super) fn adopt(path: &Utf8Path, cache: &Cache, running: &Running<'_>) -> Result<Tree> {
     let version = identify(path, path.as_str())?;
-    let wrong = || format!("cannot read {path}");
-    let date = fs::metadata(path.join("Makefile")).context(Kind::Usage, wrong)?.mtime();
+    let date = date(path)?;
     let digest = content_digest(path, running)?;
     let identity = SourceIdentity {
         name: "directory".into(),
         digest: format!("content:{digest}"),
         version,
-        date: u64::try_from(date).unwrap_or(0),
+        date,
         verified: format!("used in place: {path}"),
     };
     // One place for the builds of this directory, whatever its content: make sees what changed.
@@ -53,6 +52,16 @@ pub(super) fn adopt(path: &Utf8Path, cache: &Cache, running: &Running<'_>) -> Re
     let builds = cache.root.join("builds").join(&key);
     files::create_dir(&builds)?;
     Ok(Tree { path: path.to_owned(), builds, identity, key })
+}
+
+/// Of the commit that is checked out, where it is a git work tree; else of the top Makefile.
+fn date(path: &Utf8Path) -> Result<u64> {
+    let committed = git2::Repository::open(path).and_then(|repository| Ok(repository.head()?.peel_to_commit()?.time().seconds()));
+    let seconds = match committed {
+        Ok(seconds) => seconds,
+        Err(_) => fs::metadata(path.join("Makefile")).context(Kind::Usage, || format!("cannot read {path}"))?.mtime(),
+    };
+    Ok(u64::try_from(seconds).unwrap_or(0))
 }
 
 fn content_digest(dir: &Utf8Path, running: &Running<'_>) -> Result<Sha256> {

@@ -4,8 +4,8 @@
 use crate::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Read;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 
 /// Real kernel trees have about 84,000 entries and 1.3 GB.
@@ -19,6 +19,7 @@ pub(super) struct TreeWriter {
     dirs: HashSet<Utf8PathBuf>,
     others: HashSet<Utf8PathBuf>,
     bytes: u64,
+    buffer: Box<[u8]>,
     /// What to call the source in errors.
     name: String,
 }
@@ -32,6 +33,7 @@ impl TreeWriter {
             dirs: HashSet::from([Utf8PathBuf::new()]),
             others: HashSet::new(),
             bytes: 0,
+            buffer: vec![0; 1 << 17].into(),
             name: name.to_owned(),
         })
     }
@@ -61,14 +63,24 @@ impl TreeWriter {
             return Err(Error::fetch(format!("{}: more than {} GiB when unpacked", self.name, MOST_BYTES >> 30)));
         }
         let full = self.root.join(&path);
-        let wrong = || format!("{}: cannot write {full}", self.name);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full).context(Kind::Build, wrong)?;
-        let written = copy(&mut content, &mut file).context(Kind::Fetch, wrong)?;
+        let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full);
+        let mut file = created.context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+        let mut written = 0;
+        loop {
+            let read = content.read(&mut self.buffer);
+            let read = read.context(Kind::Fetch, || format!("{}: corrupt archive, in {path}", self.name))?;
+            if read == 0 {
+                break;
+            }
+            written += read as u64;
+            file.write_all(&self.buffer[..read]).context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+        }
         if written != size {
             return Err(self.refuse(path.as_str(), &format!("{size} bytes announced, {written} found")));
         }
         let mode = if executable { 0o555 } else { 0o444 };
-        file.set_permissions(Permissions::from_mode(mode)).context(Kind::Build, wrong)?;
+        let moded = file.set_permissions(Permissions::from_mode(mode));
+        moded.context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
         self.others.insert(path);
         Ok(())
     }
@@ -158,11 +170,6 @@ impl TreeWriter {
         self.dirs.insert(path.to_owned());
         Ok(())
     }
-}
-
-/// `io::copy`, through one buffer on the heap: most files of a kernel tree are small.
-fn copy(from: &mut impl Read, to: &mut File) -> std::io::Result<u64> {
-    std::io::copy(from, to)
 }
 
 #[cfg(test)]

@@ -1,0 +1,167 @@
+//! Config, patches, compiling: what takes, what is said, what fails, and that the environment does
+//! not matter.
+
+use crate::world::World;
+use std::fs;
+
+#[test]
+fn a_setting_that_did_not_take_fails_before_compiling() {
+    let world = World::new();
+    let ran = world.build("--set MINI_NEEDS_ABSENT=y").failed(
+        1,
+        &["the kernel's olddefconfig did not take CONFIG_MINI_NEEDS_ABSENT=y is missing", "asked for by CONFIG_MINI_NEEDS_ABSENT=y", "hint: "],
+    );
+    assert!(!ran.stderr.contains("Compile"), "{}", ran.stderr);
+    assert!(!world.path("work/out").exists());
+    fs::write(world.path("work/f.config"), "CONFIG_NO_SUCH_THING=m\n").unwrap();
+    world.build("--fragment f.config").failed(1, &["CONFIG_NO_SUCH_THING=m is missing from the final .config", "f.config"]);
+}
+
+#[test]
+fn what_the_config_asked_for_and_did_not_get_is_a_finding() {
+    let world = World::new();
+    let mut config = fs::read_to_string(world.path("work/mini.config")).unwrap();
+    config.push_str("CONFIG_NO_SUCH_THING=y\nCONFIG_MINI_SELECTED=n\n");
+    fs::write(world.path("work/mini.config"), &config).unwrap();
+    world.build("").ok().says("warning: CONFIG_NO_SUCH_THING=y is missing").says("warning: CONFIG_MINI_SELECTED=n came out as y");
+    let receipt: serde_json::Value =
+        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap()).unwrap();
+    assert_eq!(receipt["config_differences"][1]["symbol"], "NO_SUCH_THING");
+    assert_eq!(receipt["findings"].as_array().unwrap().len(), 2);
+    assert_eq!(fs::read_to_string(world.path("work/mini.config")).unwrap(), config);
+}
+
+#[test]
+fn patches_are_applied_to_a_copy() {
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    fs::create_dir(world.path("work/p")).unwrap();
+    let patch = "--- a/COPYING\n+++ b/COPYING\n@@ -1,1 +1,2 @@\n+patched\n LINE\n";
+    let first = fs::read_to_string(world.path("trees/6.1.7-xz/COPYING")).unwrap().lines().next().unwrap().to_owned();
+    fs::write(world.path("work/p/1.patch"), patch.replace("LINE", &first)).unwrap();
+    let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p";
+    world.run(args).ok().says("1 patch applied");
+    let trees = world.names("cache/trees");
+    assert_eq!(trees.len(), 2);
+    let copying = |key: &str| fs::read_to_string(world.path(&format!("cache/trees/{key}/linux/COPYING"))).unwrap();
+    assert!(!copying(&trees[0]).starts_with("patched") && copying(&trees[1]).starts_with("patched"));
+    world.run(args).ok().says("patched tree from the cache");
+    fs::write(world.path("work/p/1.patch"), patch.replace("LINE", "something else")).unwrap();
+    world.run(args).failed(1, &["error: 1.patch: hunk 1 does not apply to COPYING", "context must match exactly"]);
+    assert_eq!(world.names("cache/trees").len(), 2);
+    assert!(world.names("cache/tmp").is_empty());
+    world.build("--patches p").failed(2, &["is used in place and never written to"]);
+}
+
+#[test]
+fn a_failed_build_names_file_line_log_and_command() {
+    let world = World::new();
+    let ran = world.build("--set MINI_FAIL=y").failed(
+        1,
+        &["make vmlinux modules failed: ", "drivers/mini/fail.c:7:", "error: 'undeclared_on_purpose' undeclared", "the command: make -C "],
+    );
+    let log = ran.stderr.split("the whole log: ").nth(1).unwrap().lines().next().unwrap();
+    assert!(fs::read_to_string(log).unwrap().contains("undeclared_on_purpose"));
+    assert!(!world.path("work/out").exists());
+    // The same directory builds once the fault is gone.
+    world.build("").ok();
+}
+
+#[test]
+fn a_kernel_that_is_none_is_refused_though_make_succeeds() {
+    let world = World::new();
+    world.build("--set MINI_NO_VMLINUX=y").failed(1, &["make succeeded, but ", "vmlinux is missing"]);
+    world.build("--set MINI_BAD_VMLINUX=y").failed(1, &["make succeeded, but ", "vmlinux is not an ELF file for x86-64"]);
+    assert!(!world.path("work/out").exists());
+}
+
+#[test]
+fn modules_without_depmods_files_are_refused() {
+    World::new().build("--set MINI_NO_DEPMOD=y").failed(4, &["depmod wrote no modules.dep"]);
+}
+
+#[test]
+fn the_environment_does_not_matter() {
+    let mut world = World::new();
+    let clean = world.build("").ok().digests();
+    for (key, value) in [
+        ("MAKEFLAGS", "-n"),
+        ("ARCH", "arm64"),
+        ("CROSS_COMPILE", "nowhere-"),
+        ("KCFLAGS", "-DX"),
+        ("KBUILD_OUTPUT", "/nowhere"),
+        ("KCONFIG_CONFIG", "/nowhere"),
+        ("KBUILD_BUILD_USER", "me"),
+        ("LOCALVERSION", "-mine"),
+        ("INSTALL_MOD_PATH", "/nowhere"),
+        ("LLVM", "1"),
+        ("CDPATH", "/"),
+        ("GREP_OPTIONS", "-v"),
+        ("LANG", "tr_TR.UTF-8"),
+        ("LC_ALL", "tr_TR.UTF-8"),
+        ("TZ", "Asia/Tokyo"),
+        ("V", "1"),
+        ("O", "/nowhere"),
+    ] {
+        world.env.insert(key.into(), value.into());
+    }
+    let ran = world.build("--cache-dir other -o other-out -j 5").ok().says("note: ignored from the environment").says("KBUILD_OUTPUT");
+    assert_eq!(ran.digests(), clean);
+}
+
+#[test]
+fn source_date_epoch_dates_everything() {
+    let mut world = World::new();
+    world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
+    world.build("--compression none").ok();
+    let receipt = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
+    assert!(receipt.contains("2020-09-13T12:26:40Z") && receipt.contains("Sun Sep 13 12:26:40 UTC 2020"), "{receipt}");
+    world.env.insert("SOURCE_DATE_EPOCH".into(), "yesterday".into());
+    world.build("").failed(2, &["SOURCE_DATE_EPOCH=yesterday"]);
+}
+
+#[test]
+fn the_same_build_again_compiles_nothing() {
+    let world = World::new();
+    world.build("").ok();
+    world.build("").ok().says("6.1.7, 0 steps");
+    assert!(!world.build("--set DUMMY=n").ok().stderr.contains("6.1.7, 0 steps"));
+}
+
+#[test]
+fn progress_as_json_is_one_object_a_line() {
+    let world = World::new();
+    let ran = world.build("--progress json").ok();
+    let events: Vec<serde_json::Value> = ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let finished: Vec<&str> =
+        events.iter().filter(|event| event["event"] == "finish").map(|event| event["phase"].as_str().unwrap()).collect();
+    assert_eq!(finished, ["source", "configure", "compile", "install", "pack"]);
+    assert_eq!(events.last().unwrap()["event"], "summary");
+    let failed = world.build("--progress json --set MINI_FAIL=y");
+    let last: serde_json::Value = serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!((last["event"].as_str(), last["code"].as_u64()), (Some("error"), Some(1)));
+    assert_eq!(world.build("--progress quiet").ok().stderr, "");
+}
+
+#[test]
+fn a_path_that_kbuild_would_split_is_refused() {
+    let mut world = World::new();
+    for name in ["sp ace", "co:lon"] {
+        world.env.insert("KCOMPILE_CACHE_DIR".into(), world.path(name).into_string());
+        world.build("").failed(2, &["the cache directory", "cannot work in a path with"]);
+        assert!(!world.path(name).exists() && !world.path("sp").exists());
+    }
+}
+
+#[test]
+fn two_architectures_share_one_tree() {
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch arm64 --cross-compile";
+    // The miniature tree makes a true arm64 Image header with any compiler: an empty prefix is the host's.
+    let ran = world.command(args).arg("").output().unwrap();
+    let ran = crate::world::ran(ran).ok();
+    assert!(ran.stdout.contains("firecracker-kernel-bin-arm64:6.1.7"), "{}", ran.stdout);
+    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64").ok();
+    assert_eq!(world.names("cache/trees").len(), 1);
+}

@@ -1,0 +1,93 @@
+//! The command line itself: help, errors, completions, the doctor.
+
+use crate::world::World;
+use std::os::unix::fs::symlink;
+
+#[test]
+fn help_is_grouped_and_has_examples() {
+    let help = World::new().run("--help").ok().stdout;
+    for text in ["Examples:", "What to build:", "Config and patches:", "Images:", "Exit codes:", "doctor"] {
+        assert!(help.contains(text), "{text}:\n{help}");
+    }
+    assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+}
+
+#[test]
+fn the_version_names_the_catalog() {
+    let version = World::new().run("--version").ok().stdout;
+    assert!(version.starts_with("kcompile 0.") && version.contains("(catalog "), "{version}");
+}
+
+#[test]
+fn completions_and_the_man_page_come_from_the_same_words() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(world.run(&format!("completions {shell}")).ok().stdout.contains("modules-layout"), "{shell}");
+    }
+    let man = world.run("man").ok().stdout;
+    assert!(man.starts_with(".ie") && man.contains("KCOMPILE_MIRROR"), "{man}");
+}
+
+#[test]
+fn wrong_words_are_usage_errors() {
+    let world = World::new();
+    world.run("").failed(2, &["Usage"]);
+    world.run("sixpointone --fc").failed(2, &["error: `sixpointone` is not a kernel version", "hint:"]);
+    world.run("6.1 --fc --ch").failed(2, &["cannot be used with"]);
+    world.run("6.1 --fc -j 0").failed(2, &["-j"]);
+    world.run("6.1 --fc --also-at ../x").failed(2, &["path of a file inside the image"]);
+    world.run("6.1 --fc --source apt:-o=evil").failed(2, &["not the name of a package"]);
+    world.run("6.1 --fc --source nowhere.tar.xz").failed(2, &["no such file or directory"]);
+    world.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);
+    world.run("all").failed(2, &["--fc or --ch"]);
+}
+
+#[test]
+fn the_catalog_is_listed() {
+    let world = World::new();
+    let table = world.run("list").ok().stdout;
+    assert!(table.lines().all(|line| line.len() <= 120) && table.contains("5.15.12"), "{table}");
+    let json: serde_json::Value = serde_json::from_str(&world.run("list --json").ok().stdout).unwrap();
+    assert_eq!(json["kernels"][0]["version"], "4.19.215");
+}
+
+/// A directory with links to the host's programs, but for some.
+fn path_without(world: &World, missing: &[&str]) -> String {
+    let bin = world.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for dir in std::env::var("PATH").unwrap().split(':').chain(["/usr/sbin", "/sbin"]) {
+        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !missing.iter().any(|missing| name == *missing) {
+                // Two directories may have the same program: the first one counts.
+                let _ = symlink(entry.path(), bin.join(name.to_str().unwrap()));
+            }
+        }
+    }
+    bin.into_string()
+}
+
+#[test]
+fn a_missing_tool_is_named_before_anything_is_fetched() {
+    let mut world = World::new();
+    let server = crate::servers::files([]);
+    let path = path_without(&world, &["flex", "bc", "gcc"]);
+    world.env.insert("PATH".into(), path);
+    // The administrators' directories are searched too: nothing of the three may be there.
+    world.env.insert("KCOMPILE_MIRROR".into(), server.url.clone());
+    let ran = world.run("6.1.7 --fc").failed(4, &["this host lacks", "gcc", "flex", "bc"]);
+    assert!(!ran.stderr.contains("bison"), "{}", ran.stderr);
+    assert!(server.log.lock().unwrap().is_empty() && !world.path("cache").exists());
+    let told = world.run("doctor");
+    assert_eq!(told.code, 4);
+    assert!(told.stdout.contains("MISSING  flex") && told.stdout.contains("install what is missing"), "{}", told.stdout);
+    let json: serde_json::Value = serde_json::from_str(&world.run("doctor --json").stdout).unwrap();
+    assert!(json["findings"].as_array().unwrap().iter().any(|one| one["name"] == "flex" && one["found"].is_null()));
+}
+
+#[test]
+fn doctor_finds_what_a_build_needs_here() {
+    let told = World::new().run("doctor 6.1").ok().stdout;
+    assert!(told.contains("nothing is missing") && told.contains("libelf.h"), "{told}");
+}

@@ -1,0 +1,279 @@
+//! The four kinds of sources, each from something that behaves like the real one.
+
+use crate::servers;
+use crate::world::{World, compress, have, sha256, tar_of};
+use camino::Utf8Path;
+use std::fs;
+use std::process::Command;
+
+const DIR: &str = "/pub/linux/kernel/v6.x";
+
+/// A mirror with these versions and a list of their checksums.
+fn mirror(world: &World, versions: &[&str]) -> servers::Server {
+    let mut files = Vec::new();
+    let mut list = "-----BEGIN PGP SIGNED MESSAGE-----\n\n".to_owned();
+    for version in versions {
+        let bytes = fs::read(world.tarball(version, "xz")).unwrap();
+        list.push_str(&format!("{}  linux-{version}.tar.xz\n", sha256(&bytes)));
+        files.push((format!("{DIR}/linux-{version}.tar.xz"), bytes));
+    }
+    files.push((format!("{DIR}/sha256sums.asc"), list.into_bytes()));
+    servers::files(files)
+}
+
+#[test]
+fn a_release_comes_from_a_mirror_once() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7"]);
+    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
+    let ran = world.run(&args).ok();
+    assert!(ran.stdout.starts_with("out/firecracker-kernel-bin-amd64:6.1.7 sha256:"), "{}", ran.stdout);
+    assert_eq!(server.log.lock().unwrap().len(), 2);
+    let again = world.run(&format!("{args} -o other")).ok();
+    assert_eq!(server.log.lock().unwrap().len(), 2, "fetched twice");
+    assert_eq!(again.digests(), ran.digests());
+    world.run("6.1.7 --fc --config mini.config --offline -o third").ok();
+}
+
+#[test]
+fn a_series_means_its_newest_release() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.9", "6.1.10", "6.2.1"]);
+    let ran = world.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
+    assert!(ran.stdout.contains(" 6.1.10 sha256:"), "{}", ran.stdout);
+    world.run(&format!("fetch 6.3 --fc --mirror {}", server.url)).failed(3, &["lists no release of Linux 6.3"]);
+    // Without a network the newest one of the cache is meant.
+    assert!(world.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
+    world.run("fetch 6.2 --fc --offline").failed(3, &["--offline: linux-6.2.*.tar.xz is not in the cache"]);
+}
+
+#[test]
+fn a_wrong_pinned_digest_refuses_the_source() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7"]);
+    let pin = "0".repeat(64);
+    fs::create_dir(world.path("work/own")).unwrap();
+    let entry = format!("[[kernel]]\nversion = \"6.1.7\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nsha256 = \"{pin}\"\nstatus = \"untested\"\n");
+    fs::write(world.path("work/own/kernels.toml"), entry).unwrap();
+    let args = format!("6.1.7 --fc --config mini.config --configs own --mirror {}", server.url);
+    world.run(&args).failed(3, &["error: checksum mismatch for linux-6.1.7.tar.xz: expected 0000", "found ", "hint: "]);
+    assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
+    assert!(!world.path("work/out").exists());
+}
+
+#[test]
+fn a_source_that_cannot_be_had_is_named() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7"]);
+    let url = &server.url;
+    world.run(&format!("fetch 6.1.8 --fc --mirror {url}")).failed(3, &[&format!("cannot fetch {url}{DIR}/linux-6.1.8.tar.xz: HTTP status 404")]);
+    world.run("fetch 6.1.8 --fc --mirror http://127.0.0.1:1").failed(3, &["cannot fetch http://127.0.0.1:1/", "hint: "]);
+    world.run("fetch 6.1.8 --fc --offline").failed(3, &["--offline: linux-6.1.8.tar.xz is not in the cache"]);
+}
+
+#[test]
+fn a_local_tarball_of_every_kind_gives_the_same_kernel() {
+    let world = World::new();
+    let mut seen = Vec::new();
+    for suffix in ["xz", "gz", "zst", "bz2"] {
+        world.tarball("6.1.7", suffix);
+        let args = format!("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.{suffix} -o out-{suffix}");
+        let ran = world.run(&args).ok();
+        let layer = fs::read_to_string(world.path(&format!("work/out-{suffix}/firecracker-6.1.7-amd64.json"))).unwrap();
+        assert!(layer.contains("from a local file"), "{layer}");
+        seen.push(ran.stdout.lines().count());
+    }
+    assert_eq!(seen, [2, 2, 2, 2]);
+    assert_eq!(world.names("cache/trees").len(), 4);
+}
+
+#[test]
+fn trees_are_pristine_and_read_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz").ok();
+    let tree = world.path(&format!("cache/trees/{}/linux", world.names("cache/trees")[0]));
+    for entry in walkdir::WalkDir::new(&tree).into_iter().filter_entry(|entry| !entry.file_name().to_string_lossy().starts_with("kcompile-")) {
+        let entry = entry.unwrap();
+        if entry.depth() > 0 && !entry.path_is_symlink() {
+            let mode = entry.metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o222, 0, "{} {mode:o}", entry.path().display());
+        }
+    }
+    assert!(!tree.join(".config").exists());
+}
+
+#[test]
+fn a_directory_is_used_in_place_and_never_written_to() {
+    let world = World::new();
+    let tree = world.tree("6.1.7", "work/linux");
+    let before = sha256(&tar_of(&tree, "x"));
+    let ran = world.build("").ok();
+    assert_eq!(sha256(&tar_of(&tree, "x")), before);
+    assert!(world.names("cache/trees").is_empty());
+    // What is in it decides, not where it lies.
+    crate::world::copy(&tree, &world.path("work/moved"));
+    let moved = world.run("6.1.7 --fc --source moved --config mini.config -o out2").ok();
+    assert_eq!(moved.digests(), ran.digests());
+    fs::write(tree.join(".config"), "").unwrap();
+    world.build("").failed(2, &["has been built in", "mrproper"]);
+}
+
+#[test]
+fn what_is_no_kernel_tree_is_refused() {
+    let world = World::new();
+    fs::create_dir(world.path("work/empty")).unwrap();
+    fs::write(world.path("work/empty/x"), "x").unwrap();
+    fs::write(world.path("work/text.tar.xz"), "hello").unwrap();
+    let tar = compress(&tar_of(&world.path("work/empty"), "linux-6.1.7"), "gz");
+    fs::write(world.path("work/other.tar.gz"), tar).unwrap();
+    world.run("6.1.7 --fc --source empty").failed(2, &["empty is not a kernel tree"]);
+    world.run("6.1.7 --fc --source text.tar.xz").failed(3, &["text.tar.xz is not a compressed tarball"]);
+    world.run("6.1.7 --fc --source other.tar.gz").failed(2, &["other.tar.gz is not a kernel tree"]);
+    world.tree("6.1.8", "work/newer");
+    world.run("6.1.7 --fc --source newer").failed(2, &["is Linux 6.1.8, not the 6.1.7 that was asked for", "hint: ask for it"]);
+    assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
+}
+
+#[test]
+fn a_damaged_or_hostile_tarball_leaves_nothing() {
+    let world = World::new();
+    let whole = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    fs::write(world.path("work/short.tar.xz"), &whole[..whole.len() / 2]).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    fs::write(world.path("work/flipped.tar.xz"), flipped).unwrap();
+    for name in ["short", "flipped"] {
+        world.run(&format!("fetch 6.1.7 --fc --source {name}.tar.xz")).failed(3, &["corrupt archive"]);
+    }
+    for (path, kind) in [("linux/../../evil", tar::EntryType::Regular), ("linux/fifo", tar::EntryType::Fifo), ("other/x", tar::EntryType::Regular)] {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.as_mut_bytes()[..5].copy_from_slice(b"linux");
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_cksum();
+        tar.append(&header, &[][..]).unwrap();
+        header.as_mut_bytes()[..100].fill(0);
+        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_entry_type(kind);
+        header.set_cksum();
+        tar.append(&header, &[][..]).unwrap();
+        fs::write(world.path("work/evil.tar.gz"), compress(&tar.into_inner().unwrap(), "gz")).unwrap();
+        world.run("fetch 6.1.7 --fc --source evil.tar.gz").failed(3, &["refused entry", path.trim_start_matches("linux/")]);
+    }
+    assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
+}
+
+fn sh(dir: &Utf8Path, script: &str) {
+    let status = Command::new("sh").args(["-ec", script]).current_dir(dir).env("HOME", dir).status().unwrap();
+    assert!(status.success(), "{script}");
+}
+
+const COMMIT: &str = "git -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q --date=@1700000000 -m x";
+
+/// A repository with the branch `ch-6.1.7` and an older commit below it.
+fn repository(world: &World) -> camino::Utf8PathBuf {
+    let tree = world.tree("6.1.7", "repos/linux");
+    sh(&tree, &format!("git init -q -b ch-6.1.7 . && git add README && {COMMIT} && git add . && GIT_COMMITTER_DATE=@1700000000 {COMMIT} && git branch other"));
+    tree
+}
+
+#[test]
+fn a_branch_is_fetched_to_depth_one() {
+    if !have("git") {
+        return;
+    }
+    let world = World::new();
+    repository(&world);
+    let server = servers::git(world.path("repos").as_str());
+    let source = format!("--source git+{}/linux/.git", server.url);
+    let ran = world.run(&format!("6.1.7 --ch --config mini.config {source}")).ok().says("unencrypted");
+    assert!(ran.stdout.starts_with("out/cloudhypervisor-kernel-bin-amd64:6.1.7 "), "{}", ran.stdout);
+    let repo = world.path(&format!("cache/git/{}", world.names("cache/git")[0]));
+    assert_eq!(fs::read_to_string(repo.join("shallow")).unwrap().lines().count(), 1);
+    let receipt = fs::read_to_string(world.path("work/out/cloudhypervisor-6.1.7-amd64.json")).unwrap();
+    assert!(receipt.contains("\"digest\": \"commit:") && receipt.contains("1700000000"), "{receipt}");
+    world.run(&format!("fetch 6.1.8 --ch {source}")).failed(3, &["has no branch or tag `ch-6.1.8`", "among others: ch-6.1.7, other"]);
+    world.run(&format!("fetch 6.1.7 --ch {source}#other")).ok();
+    assert!(world.run(&format!("fetch 6.1.7 --ch {source} --offline")).ok().stdout.contains("commit:"));
+    world.run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x").failed(3, &["cannot fetch http://127.0.0.1:1/x#ch-6.1.7"]);
+}
+
+#[test]
+fn a_local_repository_is_read_where_it_is() {
+    if !have("git") {
+        return;
+    }
+    let world = World::new();
+    let repo = repository(&world);
+    // The work tree is not what counts.
+    fs::write(repo.join("Makefile"), "broken").unwrap();
+    world.run(&format!("6.1.7 --ch --config mini.config --source git+{repo}")).ok();
+    assert!(world.names("cache/git").is_empty());
+    world.run(&format!("fetch 6.1.7 --ch --source git+{repo}#nowhere")).failed(3, &["has no branch or tag `nowhere`"]);
+}
+
+/// An apt that knows one package, and the package.
+fn fake_apt(world: &mut World) {
+    let tree = world.tree("6.1.7", "trees/apt");
+    let inner = compress(&tar_of(&tree, "linux-source-6.1"), "xz");
+    let mut data = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(inner.len() as u64);
+    header.set_mode(0o644);
+    header.set_cksum();
+    data.append_data(&mut header, "./usr/src/linux-source-6.1.tar.xz", &inner[..]).unwrap();
+    let data = compress(&data.into_inner().unwrap(), "xz");
+    let mut deb = ar::Builder::new(Vec::new());
+    for (name, bytes) in [("debian-binary", &b"2.0\n"[..]), ("control.tar.xz", &[]), ("data.tar.xz", &data)] {
+        deb.append(&ar::Header::new(name.into(), bytes.len() as u64), bytes).unwrap();
+    }
+    let deb = deb.into_inner().unwrap();
+    fs::write(world.path("package.deb"), &deb).unwrap();
+    let bin = world.path("aptbin");
+    fs::create_dir(&bin).unwrap();
+    let show = format!("#!/bin/sh\n[ \"$3\" = linux-source-6.1 ] || exit 100\nprintf 'Package: x\\nVersion: 6.1.7-2\\nSHA256: {}\\n'\n", sha256(&deb));
+    let get = format!(
+        "#!/bin/sh\nfor last; do :; done\ncase $last in linux-source-6.1=6.1.7-2) ;; *) echo 'E: Unable to locate package' >&2; exit 100;; esac\n\
+         echo 'dlstatus:1:50.0000:Retrieving file 1 of 1'\ncp {} linux-source-6.1_6.1.7-2_all.deb\n",
+        world.path("package.deb")
+    );
+    for (name, script) in [("apt-cache", show), ("apt-get", get)] {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(bin.join(name), script).unwrap();
+        fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    world.env.insert("PATH".into(), format!("{bin}:{}", std::env::var("PATH").unwrap()));
+}
+
+#[test]
+fn the_distributions_source_package_is_unpacked() {
+    let mut world = World::new();
+    fake_apt(&mut world);
+    assert!(world.run("plan 6.1 --fc --source apt").ok().stdout.contains("linux-source-6.1 6.1.7-2"));
+    for source in ["apt", "apt:linux-source-6.1"] {
+        let ran = world.run(&format!("6.1 --fc --config mini.config --source {source}")).ok();
+        assert!(ran.stdout.starts_with("out/firecracker-kernel-bin-amd64:6.1.7 "), "{}", ran.stdout);
+    }
+    world.run("6.2 --fc --source apt").failed(3, &["apt-get -q -o 'APT::Status-Fd=1' download linux-source-6.2", "Unable to locate package"]);
+    fs::write(world.path("package.deb"), "other bytes").unwrap();
+    world.run("6.1 --fc --source apt --cache-dir other").failed(3, &["checksum mismatch for linux-source-6.1 6.1.7-2"]);
+}
+
+#[test]
+fn one_download_serves_two_runs_at_once() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7"]);
+    let args = |out: &str| format!("6.1.7 --fc --config mini.config --mirror {} -o {out}", server.url);
+    let spawn = |out: &str| {
+        let mut command = world.command(&args(out));
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let both = [spawn("one"), spawn("two")];
+    let outputs = both.map(|child| crate::world::ran(child.wait_with_output().unwrap()).ok());
+    assert_eq!(outputs[0].digests(), outputs[1].digests());
+    assert_eq!(world.names("cache/trees").len(), 1);
+}

@@ -1,0 +1,188 @@
+//! A place of its own for each test: working directory, home, cache; and what tests build from.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Output};
+
+/// The settings that most tests build with: a kernel with a PVH note and a few modules.
+pub const CONFIG: &str = "CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIRT=y\nCONFIG_KVM_GUEST=y\nCONFIG_PVH=y\n\
+                          CONFIG_NET=y\nCONFIG_INET=y\nCONFIG_DUMMY=m\nCONFIG_BRIDGE=m\n";
+
+pub struct World {
+    dir: tempfile::TempDir,
+    pub env: BTreeMap<String, String>,
+}
+
+/// What a run of kcompile left.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    #[track_caller]
+    pub fn ok(self) -> Ran {
+        assert_eq!(self.code, 0, "stderr:\n{}", self.stderr);
+        self
+    }
+
+    /// It failed with this exit code, and said all of this.
+    #[track_caller]
+    pub fn failed(self, code: i32, says: &[&str]) -> Ran {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        for said in says {
+            assert!(self.stderr.contains(said), "`{said}` is not in:\n{}", self.stderr);
+        }
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, text: &str) -> Ran {
+        assert!(self.stderr.contains(text), "`{text}` is not in:\n{}", self.stderr);
+        self
+    }
+
+    /// The digests on standard output.
+    pub fn digests(&self) -> Vec<String> {
+        self.stdout.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+    }
+}
+
+impl World {
+    pub fn new() -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let world = World { dir, env: BTreeMap::new() };
+        for name in ["work", "home"] {
+            fs::create_dir(world.path(name)).unwrap();
+        }
+        fs::write(world.path("work/mini.config"), CONFIG).unwrap();
+        world
+    }
+
+    pub fn path(&self, name: &str) -> Utf8PathBuf {
+        Utf8Path::from_path(self.dir.path()).unwrap().join(name)
+    }
+
+    /// kcompile in the working directory, in a clean environment.
+    pub fn command(&self, args: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kcompile"));
+        command.args(args.split_whitespace()).current_dir(self.path("work")).env_clear();
+        command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path("home")).envs(&self.env);
+        // Coverage and the like would write into the working directory.
+        command.env("KCOMPILE_CACHE_DIR", self.env.get("KCOMPILE_CACHE_DIR").map_or(self.path("cache").into_string(), Clone::clone));
+        command
+    }
+
+    pub fn run(&self, args: &str) -> Ran {
+        ran(self.command(args).output().unwrap())
+    }
+
+    /// A build of the directory `linux`, which is made if it is not there, with [`CONFIG`].
+    pub fn build(&self, args: &str) -> Ran {
+        if !self.path("work/linux").exists() {
+            self.tree("6.1.7", "work/linux");
+        }
+        self.run(&format!("6.1.7 --fc --source linux --config mini.config {args}"))
+    }
+
+    /// The miniature kernel tree, as the given version.
+    pub fn tree(&self, version: &str, at: &str) -> Utf8PathBuf {
+        let to = self.path(at);
+        copy(Utf8Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mini-linux")), &to);
+        let makefile = fs::read_to_string(to.join("Makefile")).unwrap();
+        let (major, rest) = version.split_once('.').unwrap();
+        let (minor, patch) = rest.split_once('.').unwrap_or((rest, "0"));
+        let numbers = [("VERSION", major), ("PATCHLEVEL", minor), ("SUBLEVEL", patch)];
+        let line = |line: &str| match numbers.iter().find(|(name, _)| line.starts_with(&format!("{name} ="))) {
+            Some((name, number)) => format!("{name} = {number}\n"),
+            None => format!("{line}\n"),
+        };
+        fs::write(to.join("Makefile"), makefile.lines().map(line).collect::<String>()).unwrap();
+        to
+    }
+
+    /// `linux-<version>.tar.<suffix>` in the working directory.
+    pub fn tarball(&self, version: &str, suffix: &str) -> Utf8PathBuf {
+        let tree = self.tree(version, &format!("trees/{version}-{suffix}"));
+        let path = self.path(&format!("work/linux-{version}.tar.{suffix}"));
+        fs::write(&path, compress(&tar_of(&tree, &format!("linux-{version}")), suffix)).unwrap();
+        path
+    }
+
+    /// The file names in a directory, sorted; empty where there is none.
+    pub fn names(&self, dir: &str) -> Vec<String> {
+        let mut names: Vec<String> = match fs::read_dir(self.path(dir)) {
+            Ok(entries) => entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect(),
+            Err(_) => Vec::new(),
+        };
+        names.sort();
+        names
+    }
+}
+
+impl Drop for World {
+    /// The cache holds read-only directories, which an ordinary user cannot empty.
+    fn drop(&mut self) {
+        let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.dir.path()).status();
+    }
+}
+
+pub fn ran(output: Output) -> Ran {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Is a tool of the host there? Says so where it is not: a test must not pass in silence.
+pub fn have(tool: &str) -> bool {
+    let path = std::env::var("PATH").unwrap();
+    let found = path.split(':').any(|dir| Utf8Path::new(dir).join(tool).is_file());
+    if !found {
+        // The harness keeps what a passing test prints from the terminal: write past it.
+        writeln!(std::io::stderr(), "skipped: {tool} is not installed").unwrap();
+    }
+    found
+}
+
+pub fn copy(from: &Utf8Path, to: &Utf8Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    let status = Command::new("cp").args(["-R", "-P", "-p", "--"]).args([from, to]).status().unwrap();
+    assert!(status.success());
+}
+
+/// An uncompressed tar of a directory, all below `top`.
+pub fn tar_of(dir: &Utf8Path, top: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.follow_symlinks(false);
+    tar.mode(tar::HeaderMode::Deterministic);
+    tar.append_dir_all(top, dir).unwrap();
+    tar.into_inner().unwrap()
+}
+
+pub fn compress(bytes: &[u8], suffix: &str) -> Vec<u8> {
+    match suffix {
+        "xz" => {
+            let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        "gz" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        "bz2" => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
+        "zst" => zstd::encode_all(bytes, 1).unwrap(),
+        _ => panic!("{suffix}"),
+    }
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    kcompile::digest::Sha256::of(bytes).to_string()
+}
