@@ -47,7 +47,8 @@ impl Cache {
     /// when dropped.
     pub fn scratch(&self) -> Result<TempDir> {
         let tmp = self.root.join("tmp");
-        TempDir::with_prefix_in("work-", &tmp).context(Kind::Build, || format!("cannot make a directory in {tmp}"))
+        TempDir::with_prefix_in("work-", &tmp)
+            .context(Kind::Build, || format!("cannot make a directory in {tmp}"))
     }
 
     /// Takes the lock `name`, waiting for another run that holds it.
@@ -66,24 +67,33 @@ pub struct Lock {
 /// Says for whom it waits.
 pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
     let wrong = || format!("cannot lock {path}");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).context(Kind::Build, wrong)?;
-    loop {
-        match file.try_lock() {
-            Ok(()) => break,
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                file.rewind().and_then(|()| file.read_to_string(&mut holder).map(drop)).context(Kind::Build, wrong)?;
-                let holder = Some(holder.trim()).filter(|holder| !holder.is_empty()).unwrap_or("of another run").to_owned();
-                report.note(&format!("waiting for the lock {path}, held by pid {holder}"));
-                wait(&file).context(Kind::Build, wrong)?;
-                break;
-            }
-            Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, wrong),
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .context(Kind::Build, wrong)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            report.note(&format!("waiting for the lock {path}, held by {}", holder(&mut file)));
+            wait(&file).context(Kind::Build, wrong)?;
         }
+        Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, wrong),
     }
     file.set_len(0).and_then(|()| file.rewind()).context(Kind::Build, wrong)?;
     write!(file, "{}", std::process::id()).context(Kind::Build, wrong)?;
     Ok(Lock { _file: file })
+}
+
+/// Who wrote its process number into the lock file.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    match file.rewind().and_then(|()| file.take(20).read_to_string(&mut text)) {
+        Ok(1..) => format!("pid {}", text.trim()),
+        _ => "another run".to_owned(),
+    }
 }
 
 /// Waits for the lock in a way that Ctrl-C still ends.

@@ -33,13 +33,17 @@ impl Packages {
         known.into_iter().find(|(id, _)| host.os.is_like(id)).map(|(_, packages)| packages)
     }
 
-    fn install(self) -> &'static [&'static str] {
+    /// The commands that install, without the packages; the last one takes them.
+    fn install(self) -> &'static [&'static [&'static str]] {
         match self {
-            Packages::Debian => &["apt-get", "install", "-y", "--no-install-recommends"],
-            Packages::Fedora => &["dnf", "install", "-y"],
-            Packages::Arch => &["pacman", "-S", "--needed", "--noconfirm"],
-            Packages::Alpine => &["apk", "add"],
-            Packages::Suse => &["zypper", "--non-interactive", "install"],
+            // The lists of a fresh machine or container are old or not there at all.
+            Packages::Debian => {
+                &[&["apt-get", "update"], &["apt-get", "install", "-y", "--no-install-recommends"]]
+            }
+            Packages::Fedora => &[&["dnf", "install", "-y"]],
+            Packages::Arch => &[&["pacman", "-S", "--needed", "--noconfirm"]],
+            Packages::Alpine => &[&["apk", "add"]],
+            Packages::Suse => &[&["zypper", "--non-interactive", "install"]],
         }
     }
 }
@@ -81,13 +85,17 @@ pub struct Diagnosis {
     /// The command that installs what is missing; `None`: nothing is, or the distribution is unknown.
     pub install: Option<String>,
     #[serde(skip)]
-    words: Vec<String>,
+    commands: Vec<Vec<String>>,
 }
 
 impl Diagnosis {
     /// Names of what is missing.
     pub fn missing(&self) -> Vec<&str> {
-        self.findings.iter().filter(|finding| finding.found.is_none()).map(|finding| finding.name.as_str()).collect()
+        self.findings
+            .iter()
+            .filter(|finding| finding.found.is_none())
+            .map(|finding| finding.name.as_str())
+            .collect()
     }
 
     /// Fails (exit code 4) when something is missing.
@@ -105,18 +113,19 @@ impl Diagnosis {
 
     /// Runs the install command, by sudo where we are not root.
     pub fn install(&self, host: &Host) -> Result<()> {
-        let Some((program, args)) = self.words.split_first() else { return self.require() };
-        let command = CommandLine {
-            program: program.clone(),
-            args: args.to_vec(),
-            env: host.child_env.clone(),
-            cwd: host.cwd.clone(),
-        };
-        eprintln!("running: {command}");
-        match process::interact(&command)?.success() {
-            true => Ok(()),
-            false => Err(Error::host(format!("`{command}` failed")).hint("on Debian and Ubuntu, run `apt-get update` once before")),
+        if self.commands.is_empty() {
+            return self.require();
         }
+        for words in &self.commands {
+            let (program, args) = words.split_first().expect("a command has words");
+            let (program, args, env) = (program.clone(), args.to_vec(), host.child_env.clone());
+            let command = CommandLine { program, args, env, cwd: host.cwd.clone() };
+            eprintln!("running: {command}");
+            if !process::interact(&command)?.success() {
+                return Err(Error::host(format!("`{command}` failed")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -131,7 +140,9 @@ impl fmt::Display for Diagnosis {
         match (&self.install, self.missing().len()) {
             (_, 0) => writeln!(f, "\nnothing is missing"),
             (Some(command), _) => writeln!(f, "\ninstall what is missing:\n    {command}"),
-            (None, _) => writeln!(f, "\ninstall what is missing with the package manager of this distribution"),
+            (None, _) => {
+                writeln!(f, "\ninstall what is missing with the package manager of this distribution")
+            }
         }
     }
 }
@@ -152,23 +163,29 @@ pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
                 Look::Header(header) => header.to_owned(),
             },
             why: need.why,
-            package: packages.map(|packages| need.packages[packages as usize]).filter(|package| !package.is_empty()),
+            package: packages
+                .map(|packages| need.packages[packages as usize])
+                .filter(|package| !package.is_empty()),
         })
         .collect();
-    let mut wanted: Vec<&str> =
-        findings.iter().filter(|finding| finding.found.is_none()).filter_map(|finding| finding.package).collect();
+    let mut wanted: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.found.is_none())
+        .filter_map(|finding| finding.package)
+        .collect();
     wanted.sort_unstable();
     wanted.dedup();
-    let words = match packages {
-        Some(packages) if !wanted.is_empty() => {
+    let mut commands: Vec<Vec<String>> = Vec::new();
+    if let Some(packages) = packages.filter(|_| !wanted.is_empty()) {
+        for command in packages.install() {
             let sudo = (!host.root).then_some("sudo");
-            let words = sudo.into_iter().chain(packages.install().iter().copied()).chain(wanted);
-            words.map(str::to_owned).collect()
+            commands.push(sudo.into_iter().chain(command.iter().copied()).map(str::to_owned).collect());
         }
-        _ => Vec::new(),
-    };
-    let install = (!words.is_empty()).then(|| words.join(" "));
-    Diagnosis { findings, install, words }
+        commands.last_mut().expect("there is one").extend(wanted.iter().map(|package| (*package).to_owned()));
+    }
+    let lines: Vec<String> = commands.iter().map(|words| words.join(" ")).collect();
+    let install = (!lines.is_empty()).then(|| lines.join(" && "));
+    Diagnosis { findings, install, commands }
 }
 
 fn needs(plan: &Plan) -> Vec<Need> {
@@ -180,8 +197,13 @@ fn needs(plan: &Plan) -> Vec<Need> {
     let first_word = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
     let cc = first_word(variables.get("CC").map_or("gcc", String::as_str));
     let host_cc = first_word(variables.get("HOSTCC").map_or("gcc", String::as_str));
-    let cross_packages =
-        ["gcc-aarch64-linux-gnu", "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", "", "cross-aarch64-gcc13"];
+    let cross_packages = [
+        "gcc-aarch64-linux-gnu",
+        "gcc-aarch64-linux-gnu",
+        "aarch64-linux-gnu-gcc",
+        "",
+        "cross-aarch64-gcc13",
+    ];
     let cross_gcc = cross.starts_with("aarch64-linux-gnu-");
     let mut needs = vec![program("make", "runs the kernel's build", same("make"))];
     if variables.contains_key("LLVM") {
@@ -203,7 +225,11 @@ fn needs(plan: &Plan) -> Vec<Need> {
         program("bison", "generates the kernel's Kconfig parser", same("bison")),
         program("bc", "computes a header of the kernel", same("bc")),
         program("perl", "generates sources of the kernel", ["perl", "perl", "perl", "perl", "perl"]),
-        header("stdlib.h", "the kernel's own tools", ["libc6-dev", "glibc-devel", "glibc", "musl-dev", "glibc-devel"]),
+        header(
+            "stdlib.h",
+            "the kernel's own tools",
+            ["libc6-dev", "glibc-devel", "glibc", "musl-dev", "glibc-devel"],
+        ),
         header(
             "linux/types.h",
             "the kernel's own tools",

@@ -118,18 +118,21 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T> for std::r
             let cause = error.into();
             // Our own errors come back through `io::Error` where a reader fails inside a library:
             // their kind and hint must survive the trip.
-            match cause.downcast::<std::io::Error>() {
-                Ok(io) => match io.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-                    true => *io.into_inner().expect("checked").downcast::<Error>().expect("checked"),
-                    false => Error::new(kind, message()).because(io),
-                },
-                Err(cause) => match cause.downcast::<Error>() {
-                    Ok(ours) => *ours,
-                    Err(cause) => Error::new(kind, message()).because(cause),
-                },
+            let cause = match cause.downcast::<std::io::Error>() {
+                Ok(io) if io.get_ref().is_some_and(is_ours) => io.into_inner().expect("checked"),
+                Ok(io) => io,
+                Err(cause) => cause,
+            };
+            match cause.downcast::<Error>() {
+                Ok(ours) => *ours,
+                Err(cause) => Error::new(kind, message()).because(cause),
             }
         })
     }
+}
+
+fn is_ours(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
+    error.is::<Error>()
 }
 
 #[cfg(test)]

@@ -33,7 +33,8 @@ pub fn create_dir(dir: &Utf8Path) -> Result<()> {
         return Ok(());
     }
     fs::create_dir_all(dir).context(Kind::Usage, || format!("cannot make the directory {dir}"))?;
-    fs::set_permissions(dir, Permissions::from_mode(0o755)).context(Kind::Usage, || format!("cannot make {dir}"))
+    fs::set_permissions(dir, Permissions::from_mode(0o755))
+        .context(Kind::Usage, || format!("cannot make {dir}"))
 }
 
 /// Can a file be made in `dir`? Fails early, before the work whose result would go there.
@@ -57,7 +58,7 @@ pub fn remove_tree(path: &Utf8Path) -> Result<()> {
         return Ok(());
     }
     // A directory can only be emptied when it can be written.
-    for entry in WalkDir::new(path).into_iter().filter_map(|entry| entry.ok()) {
+    for entry in WalkDir::new(path).into_iter().filter_map(std::result::Result::ok) {
         if entry.file_type().is_dir() {
             fs::set_permissions(entry.path(), Permissions::from_mode(0o755)).context(Kind::Build, wrong)?;
         }

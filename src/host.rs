@@ -51,7 +51,8 @@ impl Host {
         let env: BTreeMap<String, String> = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        let cwd = std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
+        let cwd =
+            std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
         let cwd = Utf8PathBuf::from_path_buf(cwd)
             .map_err(|path| Error::usage(format!("the working directory {} is not UTF-8", path.display())))?;
         let terminal = std::io::stderr().is_terminal();
@@ -67,7 +68,9 @@ impl Host {
             arch: Arch::from_machine(&rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
             terminal,
-            color: terminal && set("NO_COLOR").is_none() && env.get("TERM").is_some_and(|term| term != "dumb"),
+            color: terminal
+                && set("NO_COLOR").is_none()
+                && env.get("TERM").is_some_and(|term| term != "dumb"),
             root: rustix::process::geteuid().is_root(),
             mirror: set("KCOMPILE_MIRROR").cloned(),
             source_date_epoch,
@@ -102,7 +105,9 @@ impl Host {
             return Some(self.absolute(name.into())).filter(|path| runs(path));
         }
         let dirs = self.child_env.get("PATH").map(String::as_str).unwrap_or_default().split(':');
-        dirs.filter(|dir| dir.starts_with('/')).map(|dir| Utf8Path::new(dir).join(name)).find(|path| runs(path))
+        dirs.filter(|dir| dir.starts_with('/'))
+            .map(|dir| Utf8Path::new(dir).join(name))
+            .find(|path| runs(path))
     }
 }
 
@@ -120,6 +125,13 @@ impl OsRelease {
     pub fn is_like(&self, name: &str) -> bool {
         self.id == name || self.like.iter().any(|like| like == name)
     }
+}
+
+/// The most memory that this process has had so far, in bytes: `VmHWM` of proc(5).
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// `KCOMPILE_CACHE_DIR`, else the XDG cache directory's `kcompile`.
@@ -155,9 +167,29 @@ fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 /// Variables that the kernel's make, or make itself, reads from the environment.
 fn changes_the_build(key: &str) -> bool {
     const NAMES: [&str; 23] = [
-        "ARCH", "SUBARCH", "SRCARCH", "CROSS_COMPILE", "CC", "HOSTCC", "LD", "AR", "NM", "OBJCOPY", "STRIP", "LLVM",
-        "LLVM_IAS", "KCFLAGS", "KAFLAGS", "KCPPFLAGS", "MAKEFLAGS", "MFLAGS", "GNUMAKEFLAGS", "MAKEFILES",
-        "LOCALVERSION", "O", "DEPMOD",
+        "ARCH",
+        "SUBARCH",
+        "SRCARCH",
+        "CROSS_COMPILE",
+        "CC",
+        "HOSTCC",
+        "LD",
+        "AR",
+        "NM",
+        "OBJCOPY",
+        "STRIP",
+        "LLVM",
+        "LLVM_IAS",
+        "KCFLAGS",
+        "KAFLAGS",
+        "KCPPFLAGS",
+        "MAKEFLAGS",
+        "MFLAGS",
+        "GNUMAKEFLAGS",
+        "MAKEFILES",
+        "LOCALVERSION",
+        "O",
+        "DEPMOD",
     ];
     NAMES.contains(&key) || ["KBUILD_", "KCONFIG_", "INSTALL_"].iter().any(|prefix| key.starts_with(prefix))
 }
@@ -182,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_child_sees_little() {
-        let child = child_env(&env(&[("PATH", "/bin"), ("MAKEFLAGS", "-n"), ("AWS_SECRET", "x"), ("LANG", "tr_TR")]));
+        let child =
+            child_env(&env(&[("PATH", "/bin"), ("MAKEFLAGS", "-n"), ("AWS_SECRET", "x"), ("LANG", "tr_TR")]));
         assert_eq!(child["PATH"], "/bin:/usr/local/sbin:/usr/sbin:/sbin");
         assert_eq!(child.keys().map(String::as_str).collect::<Vec<_>>(), ["LC_ALL", "PATH", "TZ"]);
     }

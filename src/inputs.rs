@@ -81,7 +81,8 @@ impl Inputs {
     /// package, `apt-cache show`.
     pub fn read(request: &Request, host: &Host, library: &Library, catalog: &Catalog) -> Result<Inputs> {
         let config = request.config.as_deref().map(read).transpose()?;
-        let overrides = request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
+        let overrides =
+            request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
         Ok(Inputs {
             library: library.clone(),
             catalog: catalog.clone(),
@@ -114,7 +115,9 @@ fn read(path: &Utf8Path) -> Result<Text> {
 
 fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text> {
     let fragment = match over {
-        Override::Set(line) => return Ok(Text { name: format!("--set {}", line.trim_end()), text: line.clone() }),
+        Override::Set(line) => {
+            return Ok(Text { name: format!("--set {}", line.trim_end()), text: line.clone() });
+        }
         Override::Fragment(fragment) => fragment,
     };
     let name = format!("configs/fragments/{fragment}.config");
@@ -125,9 +128,15 @@ fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text
     if !path.exists() {
         let known: Vec<&str> =
             library.names_in("configs/fragments").filter_map(|name| name.strip_suffix(".config")).collect();
-        let known = if known.is_empty() { "the catalog has none".into() } else { format!("the catalog has {}", known.join(", ")) };
-        return Err(Error::usage(format!("--fragment {fragment}: neither a fragment of the catalog nor a file"))
-            .hint(format!("{known}; a file is given by its path")));
+        let known = if known.is_empty() {
+            "the catalog has none".into()
+        } else {
+            format!("the catalog has {}", known.join(", "))
+        };
+        return Err(Error::usage(format!(
+            "--fragment {fragment}: neither a fragment of the catalog nor a file"
+        ))
+        .hint(format!("{known}; a file is given by its path")));
     }
     read(&path)
 }

@@ -109,7 +109,9 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let with_modules = compiled.modules && kbuild::wants_modules(&plan);
     match (with_modules, kbuild::wants_modules(&plan)) {
         (true, _) => build_dir.install_modules(root, &compiled, report)?,
-        (false, true) => report.note("the config has no modules (CONFIG_MODULES is not set): no modules image"),
+        (false, true) => {
+            report.note("the config has no modules (CONFIG_MODULES is not set): no modules image");
+        }
         (false, false) => {}
     }
     let staged = Staged {
@@ -119,12 +121,24 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         version: plan.version_text(),
     };
     let images = pack(&staged, &plan, output, report)?;
-    let receipt = receipt::write(output, &plan, &tree.identity, (&configured, &compiled), &images, report, &run.command)?;
+    let receipt = receipt::write(
+        output,
+        &plan,
+        &tree.identity,
+        (&configured, &compiled),
+        &images,
+        report,
+        &run.command,
+    )?;
     report.summary(&Summary {
         release: compiled.release.clone(),
         images: images
             .iter()
-            .map(|image| report::Image { layout: shown(&image.layout, host), tag: image.tag.clone(), bytes: image.size })
+            .map(|image| report::Image {
+                layout: shown(&image.layout, host),
+                tag: image.tag.clone(),
+                bytes: image.size,
+            })
             .collect(),
         modules: staged.module_count()?,
         findings: report.findings(),
@@ -139,15 +153,18 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
 /// not take fails the build before anything is compiled; any other is a finding.
 fn judge(configured: &Configured, plan: &Plan, report: &Report) -> Result<()> {
     let by = |difference: &kconfig::Difference| &plan.config[difference.layer];
-    let (refused, found): (Vec<_>, Vec<_>) = configured.differences.iter().partition(|difference| by(difference).must_take);
+    let (refused, found): (Vec<_>, Vec<_>) =
+        configured.differences.iter().partition(|difference| by(difference).must_take);
     for difference in found {
         report.finding(format!("{difference} (asked for by {})", by(difference).name));
     }
     if refused.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> =
-        refused.iter().map(|difference| format!("{difference} (asked for by {})", by(difference).name)).collect();
+    let list: Vec<String> = refused
+        .iter()
+        .map(|difference| format!("{difference} (asked for by {})", by(difference).name))
+        .collect();
     Err(Error::build(format!("the kernel's olddefconfig did not take {}", list.join("; "))).hint(
         "an option takes only if this kernel has it and all it depends on is on: set those too, or leave it out",
     ))

@@ -94,7 +94,10 @@ impl Library {
     /// The names in folder `dir` (`configs/firecracker`), without it, in their order.
     pub fn names_in(&self, dir: &str) -> impl Iterator<Item = &str> {
         let prefix = format!("{dir}/");
-        self.files.keys().filter_map(move |name| name.strip_prefix(&prefix)).filter(|rest| !rest.contains('/'))
+        self.files
+            .keys()
+            .filter_map(move |name| name.strip_prefix(&prefix))
+            .filter(|rest| !rest.contains('/'))
     }
 
     /// The digest of everything in it: the catalog's revision.
@@ -113,7 +116,10 @@ impl Library {
 pub fn read_text(path: &Utf8Path) -> Result<String> {
     let size = std::fs::metadata(path).context(Kind::Usage, || format!("cannot read {path}"))?.len();
     if size > LARGEST_FILE {
-        return Err(Error::usage(format!("{path}: larger than {} MiB, this is no text file", LARGEST_FILE >> 20)));
+        return Err(Error::usage(format!(
+            "{path}: larger than {} MiB, this is no text file",
+            LARGEST_FILE >> 20
+        )));
     }
     let bytes = std::fs::read(path).context(Kind::Usage, || format!("cannot read {path}"))?;
     match String::from_utf8(bytes) {

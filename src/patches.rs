@@ -50,11 +50,12 @@ struct Series {
 pub fn select(library: &Library, version: KernelVersion, own: &[PatchFile]) -> Result<Vec<PatchFile>> {
     let mut selected = Vec::new();
     for (origin, text) in library.layers("patches/series.toml") {
-        let series: Series =
-            toml::from_str(text).map_err(|error| Error::usage(format!("{origin}: {}", error.to_string().trim_end())))?;
+        let series: Series = toml::from_str(text)
+            .map_err(|error| Error::usage(format!("{origin}: {}", error.to_string().trim_end())))?;
         for entry in series.patch.into_iter().filter(|entry| (entry.from..entry.before).contains(&version)) {
             let name = format!("patches/{}", entry.file);
-            let text = library.text(&name).ok_or_else(|| Error::usage(format!("{origin}: no such file: {name}")))?;
+            let text =
+                library.text(&name).ok_or_else(|| Error::usage(format!("{origin}: no such file: {name}")))?;
             let (sha256, text) = (Sha256::of(text), text.to_owned());
             selected.push(PatchFile { name, sha256, reason: Some(entry.reason), text });
         }
@@ -102,7 +103,9 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
         files += 1;
         let diff = match file.patch() {
             PatchKind::Text(diff) => diff,
-            PatchKind::Binary(_) => return Err(Error::build(format!("{name}: binary patches are not supported"))),
+            PatchKind::Binary(_) => {
+                return Err(Error::build(format!("{name}: binary patches are not supported")));
+            }
         };
         let operation = strip_first_part(file.operation());
         let (from, to) = match &operation {
@@ -115,13 +118,21 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
                 return Err(Error::build(format!("{name}: a patch names a file in two ways")));
             }
             FileOperation::Rename { from, to } => (Some(from.as_ref()), Some(to.as_ref())),
-            FileOperation::Copy { .. } => return Err(Error::build(format!("{name}: copies are not supported"))),
+            FileOperation::Copy { .. } => {
+                return Err(Error::build(format!("{name}: copies are not supported")));
+            }
         };
-        let (from, to) = (from.map(|path| within(name, tree, path)).transpose()?, to.map(|path| within(name, tree, path)).transpose()?);
-        let shown = from.as_ref().or(to.as_ref()).map(|path| path.strip_prefix(tree).unwrap_or(path).to_owned());
+        let (from, to) = (
+            from.map(|path| within(name, tree, path)).transpose()?,
+            to.map(|path| within(name, tree, path)).transpose()?,
+        );
+        let shown =
+            from.as_ref().or(to.as_ref()).map(|path| path.strip_prefix(tree).unwrap_or(path).to_owned());
         let shown = shown.unwrap_or_default();
         let before = match &from {
-            Some(path) => fs::read_to_string(path).context(Kind::Build, || format!("{name}: cannot read {shown}"))?,
+            Some(path) => {
+                fs::read_to_string(path).context(Kind::Build, || format!("{name}: cannot read {shown}"))?
+            }
             None => String::new(),
         };
         if from.is_none() && to.as_ref().is_some_and(|path| path.symlink_metadata().is_ok()) {
@@ -134,11 +145,15 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
             let error = Error::build(format!("{name}: hunk {hunk} does not apply to {shown}"));
             match done {
                 true => error.hint("this patch is already in the source: leave it out"),
-                false => error.hint("the source is not the one that the patch was made for; context must match exactly"),
+                false => error.hint(
+                    "the source is not the one that the patch was made for; context must match exactly",
+                ),
             }
         })?;
         if matches!(operation, FileOperation::Delete(_)) && !after.is_empty() {
-            return Err(Error::build(format!("{name}: deletes {shown}, which holds more than the patch knows")));
+            return Err(Error::build(format!(
+                "{name}: deletes {shown}, which holds more than the patch knows"
+            )));
         }
         let mode = match (file.new_mode(), &from) {
             (Some(FileMode::Executable), _) => 0o555,
@@ -148,7 +163,8 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
             (None, None) => 0o444,
         };
         if let Some(path) = &from {
-            edit_in(path, || fs::remove_file(path)).context(Kind::Build, || format!("{name}: cannot replace {shown}"))?;
+            edit_in(path, || fs::remove_file(path))
+                .context(Kind::Build, || format!("{name}: cannot replace {shown}"))?;
         }
         if let Some(path) = &to {
             let write = || {
@@ -228,7 +244,10 @@ mod tests {
     fn files_are_changed_and_made() {
         let (dir, done) = apply_to_tree(GOOD);
         done.unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("a.c")).unwrap(), "one\ntwo\ndrei\nfour\nfive\nsix\nseven\n");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("a.c")).unwrap(),
+            "one\ntwo\ndrei\nfour\nfive\nsix\nseven\n"
+        );
         assert_eq!(fs::read_to_string(dir.path().join("new/b.c")).unwrap(), "hello\n");
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(dir.path().join("new"), Permissions::from_mode(0o755)).unwrap();
@@ -274,7 +293,8 @@ mod tests {
 
     #[test]
     fn the_range_chooses() {
-        let series = "[[patch]]\nfile = \"5.10/a.patch\"\nfrom = \"5.10\"\nbefore = \"5.10.102\"\nreason = \"r\"\n";
+        let series =
+            "[[patch]]\nfile = \"5.10/a.patch\"\nfrom = \"5.10\"\nbefore = \"5.10.102\"\nreason = \"r\"\n";
         let library = Library::from_texts([("patches/series.toml", series), ("patches/5.10/a.patch", GOOD)]);
         let count = |version: &str| select(&library, version.parse().unwrap(), &[]).unwrap().len();
         assert_eq!((count("5.10.77"), count("5.10.102"), count("5.9")), (1, 0, 0));

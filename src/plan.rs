@@ -220,7 +220,11 @@ impl Plan {
                 "{} is Linux {}, not the {} that was asked for",
                 found.name, found.version, request.version
             ))
-            .hint(format!("ask for it by its own version: kcompile {} {}", found.version, request.flavor.flag())));
+            .hint(format!(
+                "ask for it by its own version: kcompile {} {}",
+                found.version,
+                request.flavor.flag()
+            )));
         }
         let mut notices = Vec::new();
         let version = source.map(|source| source.version).or(inputs.version_of(request));
@@ -281,8 +285,10 @@ fn source_plan(request: &Request, inputs: &Inputs, found: Option<&SourceIdentity
             let (major, minor) = version.floor().series();
             let package = package.clone().unwrap_or_else(|| format!("linux-source-{major}.{minor}"));
             let candidate = inputs.local.as_ref().and_then(LocalSource::package);
-            let (version, pin) = candidate.map_or((None, None), |(version, pin)| (Some(version.to_owned()), pin));
-            let name = version.as_ref().map_or_else(|| package.clone(), |version| format!("{package} {version}"));
+            let (version, pin) =
+                candidate.map_or((None, None), |(version, pin)| (Some(version.to_owned()), pin));
+            let name =
+                version.as_ref().map_or_else(|| package.clone(), |version| format!("{package} {version}"));
             (name, pin.map(Sha256::oci), Locator::Apt { package, version, pin })
         }
         SourceSpec::Path(path) => {
@@ -349,17 +355,24 @@ fn config_layers(
 fn user_config(text: &Text, arch: Arch) -> Result<Config> {
     let config = Config::parse(&text.text);
     if config.symbols.len() <= config.malformed.len() {
-        return Err(Error::usage(format!("{}: not a kernel config: {} in it", text.name, match config.symbols.len() {
-            0 => "no setting".to_owned(),
-            some => format!("{some} settings and {} other lines", config.malformed.len()),
-        }))
+        return Err(Error::usage(format!(
+            "{}: not a kernel config: {} in it",
+            text.name,
+            match config.symbols.len() {
+                0 => "no setting".to_owned(),
+                some => format!("{some} settings and {} other lines", config.malformed.len()),
+            }
+        ))
         .hint("a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set"));
     }
     let foreign_symbol = match arch {
         Arch::Amd64 => "ARM64",
         Arch::Arm64 => "X86_64",
     };
-    let foreign_header = config.header_arch.as_deref().filter(|&name| !matches!(name, "x86" | "x86_64") || arch != Arch::Amd64);
+    let foreign_header = config
+        .header_arch
+        .as_deref()
+        .filter(|&name| !matches!(name, "x86" | "x86_64") || arch != Arch::Amd64);
     let foreign_header = foreign_header.filter(|&name| name != arch.in_config_header());
     if foreign_header.is_some() || config.enabled(foreign_symbol) {
         let theirs = foreign_header.unwrap_or(foreign_symbol).to_lowercase();
@@ -378,16 +391,23 @@ fn catalog_config(
 ) -> Result<ConfigLayer> {
     let dir = format!("configs/{}", request.flavor.config_dir());
     let prefix = format!("linux-{}-", request.arch.kbuild());
-    let named = |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
+    let named =
+        |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
     let mut known: Vec<(VersionRequest, &str)> =
         library.names_in(&dir).filter_map(|name| Some((named(name)?, name))).collect();
     known.sort_by_key(|(known, _)| known.floor());
     let exact = known.iter().find(|(known, _)| known.floor() == version);
-    let series = || known.iter().find(|(known, _)| matches!(known, VersionRequest::Series(..)) && known.admits(version));
+    let series = || {
+        known.iter().find(|(known, _)| matches!(known, VersionRequest::Series(..)) && known.admits(version))
+    };
     let lower = || known.iter().rev().find(|(known, _)| known.floor() < version);
     let Some((found, file)) = exact.or_else(series).or_else(lower) else {
         let have: Vec<String> = known.iter().map(|(known, _)| known.to_string()).collect();
-        let have = if have.is_empty() { "there are none".to_owned() } else { format!("there are {}", have.join(", ")) };
+        let have = if have.is_empty() {
+            "there are none".to_owned()
+        } else {
+            format!("there are {}", have.join(", "))
+        };
         return Err(Error::usage(format!(
             "no {} config for Linux {version} on {} or for a lower version: {have}",
             request.flavor, request.arch
@@ -458,7 +478,11 @@ fn image_plans(
     }
     if images.legacy {
         let file_name = path.rsplit('/').next().expect("split gives at least one").to_owned();
-        plans.push(image(flavor.legacy_image().into(), "kernel and modules", Contents::Combined { file_name }));
+        plans.push(image(
+            flavor.legacy_image().into(),
+            "kernel and modules",
+            Contents::Combined { file_name },
+        ));
     }
     plans
 }
@@ -476,7 +500,10 @@ fn annotations(
     let described = version.as_deref().unwrap_or("of the series asked for");
     let mut pairs = vec![
         ("title", layout.to_owned()),
-        ("description", format!("Linux {described} {what} for {} on {}", request.flavor.title(), request.arch)),
+        (
+            "description",
+            format!("Linux {described} {what} for {} on {}", request.flavor.title(), request.arch),
+        ),
         ("licenses", KERNEL_LICENCE.to_owned()),
         ("vendor", "kcompile".to_owned()),
     ];

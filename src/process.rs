@@ -238,7 +238,9 @@ pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
     let bad = path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c));
     match bad {
         None => Ok(()),
-        Some(bad) => Err(Error::usage(format!("{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"))
-            .hint("choose another with --cache-dir DIR or, for a source directory, another place")),
+        Some(bad) => Err(Error::usage(format!(
+            "{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"
+        ))
+        .hint("choose another with --cache-dir DIR or, for a source directory, another place")),
     }
 }

@@ -26,6 +26,8 @@ struct Receipt<'a> {
     findings: Vec<String>,
     images: Vec<Image<'a>>,
     seconds: BTreeMap<&'static str, f64>,
+    /// Of kcompile itself, without make and its children.
+    peak_memory_bytes: Option<u64>,
     command: String,
 }
 
@@ -71,7 +73,12 @@ pub fn write(
                 layer_bytes: image.size,
             })
             .collect(),
-        seconds: report.times().into_iter().map(|(phase, took)| (phase.title(), took.as_secs_f64())).collect(),
+        seconds: report
+            .times()
+            .into_iter()
+            .map(|(phase, took)| (phase.title(), took.as_secs_f64()))
+            .collect(),
+        peak_memory_bytes: crate::host::peak_memory(),
         command: shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default(),
     };
     let path = path(output, plan);

@@ -99,7 +99,9 @@ impl FromStr for SourceSpec {
             };
             let url = url.strip_prefix('+').filter(|url| !url.is_empty()).map(str::to_owned);
             if reference.as_deref() == Some("") {
-                return Err(format!("`{spec}`: nothing after the `#`; a branch, a tag or a commit goes there"));
+                return Err(format!(
+                    "`{spec}`: nothing after the `#`; a branch, a tag or a commit goes there"
+                ));
             }
             return Ok(SourceSpec::Git { url, reference });
         }

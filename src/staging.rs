@@ -93,7 +93,8 @@ impl Staged<'_> {
         };
         for found in WalkDir::new(&dir).min_depth(1) {
             let found = found.context(Kind::Build, wrong)?;
-            let from = Utf8Path::from_path(found.path()).ok_or_else(|| Error::build("a module's name is not UTF-8"))?;
+            let from = Utf8Path::from_path(found.path())
+                .ok_or_else(|| Error::build("a module's name is not UTF-8"))?;
             let relative = from.strip_prefix(&dir).expect("walked from there").as_str();
             let entry = match found.file_type() {
                 kind if kind.is_dir() => Entry::Dir,
@@ -108,7 +109,11 @@ impl Staged<'_> {
             };
             add(entries, &format!("{prefix}{relative}"), entry);
         }
-        add(entries, &format!("{prefix}config"), Entry::File { from: self.config.to_owned(), executable: false });
+        add(
+            entries,
+            &format!("{prefix}config"),
+            Entry::File { from: self.config.to_owned(), executable: false },
+        );
         Ok(())
     }
 }
@@ -147,7 +152,10 @@ mod tests {
         add_name(&mut entries, "a/vmlinux", "bin/vmlinux").unwrap();
         let paths: Vec<&str> = entries.keys().map(String::as_str).collect();
         assert_eq!(paths, ["a", "a/vmlinux", "bin", "bin/vmlinux", "boot", "boot/vmlinux"]);
-        assert_eq!((&entries["a/vmlinux"], &entries["bin/vmlinux"]), (&file, &Entry::HardLink("a/vmlinux".into())));
+        assert_eq!(
+            (&entries["a/vmlinux"], &entries["bin/vmlinux"]),
+            (&file, &Entry::HardLink("a/vmlinux".into()))
+        );
         assert!(add_name(&mut entries, "boot", "bin/vmlinux").is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! The words of the command line. Help texts are part of the contract: they say the same as the
 //! README, in the field's terms.
 
-use crate::kernel::{Arch, Flavor};
 use crate::kconfig;
+use crate::kernel::{Arch, Flavor};
 use crate::report::Progress;
 use crate::request::{Compression, ModulesLayout, SourceSpec};
 use camino::Utf8PathBuf;
@@ -25,7 +25,9 @@ Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or ver
 #[derive(Debug, Parser)]
 #[command(name = "kcompile", after_help = EXAMPLES, arg_required_else_help = true)]
 #[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
-#[command(override_usage = "kcompile [build] <VERSION>... [--fc | --ch] [OPTIONS]\n       kcompile <COMMAND>")]
+#[command(
+    override_usage = "kcompile [build] <VERSION>... [--fc | --ch] [OPTIONS]\n       kcompile <COMMAND>"
+)]
 pub struct Cli {
     /// What to do instead of building.
     #[command(subcommand)]
@@ -200,7 +202,10 @@ fn image_path(text: &str) -> Result<String, String> {
     let path = text.trim_start_matches('/');
     let plain = |part: camino::Utf8Component<'_>| matches!(part, camino::Utf8Component::Normal(_));
     let fits = !path.is_empty() && !path.ends_with('/') && !path.contains("//") && !path.contains('\0');
-    match fits && camino::Utf8Path::new(path).components().all(plain) && !path.split('/').any(|part| part == ".") {
+    match fits
+        && camino::Utf8Path::new(path).components().all(plain)
+        && !path.split('/').any(|part| part == ".")
+    {
         true => Ok(path.to_owned()),
         false => Err("expected the path of a file inside the image, such as boot/vmlinux".into()),
     }

@@ -14,7 +14,12 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-pub(super) fn build(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+pub(super) fn build(
+    args: &BuildArgs,
+    matches: &ArgMatches,
+    host: &Host,
+    report: &Report,
+) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let run = run(args, host, &library, &catalog, report);
     say_what_was_ignored(host, report);
@@ -26,7 +31,12 @@ pub(super) fn build(args: &BuildArgs, matches: &ArgMatches, host: &Host, report:
     })
 }
 
-pub(super) fn fetch(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+pub(super) fn fetch(
+    args: &BuildArgs,
+    matches: &ArgMatches,
+    host: &Host,
+    report: &Report,
+) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let run = run(args, host, &library, &catalog, report);
     for_each_kernel(&requests(args, matches, host, &catalog)?, report, |request| {
@@ -57,7 +67,8 @@ pub(super) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
         print(&format!("{}\n", serde_json::to_string_pretty(&catalog).expect("plain values")))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut text = format!("{:10} {:17} {:12} {:11} {:10} NOTE\n", "VERSION", "FLAVOR", "ARCH", "PIN", "STATUS");
+    let mut text =
+        format!("{:10} {:17} {:12} {:11} {:10} NOTE\n", "VERSION", "FLAVOR", "ARCH", "PIN", "STATUS");
     for entry in &catalog.kernels {
         let arch: Vec<String> = entry.arch.iter().map(ToString::to_string).collect();
         let pin = entry.sha256.map_or_else(|| "-".to_owned(), |pin| pin.short()[..8].to_owned());
@@ -84,7 +95,15 @@ pub(super) fn doctor(args: &DoctorArgs, matches: &ArgMatches, host: &Host) -> Re
     let silent = Report::new(crate::report::Progress::Quiet, false, false);
     // Any kernel of the catalog needs what the first one needs; options come from a build's defaults.
     let versions = match &args.versions[..] {
-        [] => vec![catalog.kernels.iter().find(|entry| entry.status == Status::Supported).expect("the catalog is not empty").version.clone()],
+        [] => vec![
+            catalog
+                .kernels
+                .iter()
+                .find(|entry| entry.status == Status::Supported)
+                .expect("the catalog is not empty")
+                .version
+                .clone(),
+        ],
         versions => versions.to_vec(),
     };
     let mut words = vec!["kcompile".to_owned()];
@@ -93,7 +112,9 @@ pub(super) fn doctor(args: &DoctorArgs, matches: &ArgMatches, host: &Host) -> Re
     words.extend(args.llvm.then(|| "--llvm".to_owned()));
     let mut build = super::Cli::try_parse_from(words).map_err(|error| Error::usage(error.to_string()))?.build;
     // What a host needs does not depend on the flavor: take one where the version leaves it open.
-    let flavor = |version: &String| Some(planning::flavor_of(version.parse().ok()?, &catalog).unwrap_or(Flavor::Firecracker));
+    let flavor = |version: &String| {
+        Some(planning::flavor_of(version.parse().ok()?, &catalog).unwrap_or(Flavor::Firecracker))
+    };
     build.flavor = build.versions.first().and_then(flavor);
     let run = run(&build, host, &library, &catalog, &silent);
     let mut code = ExitCode::SUCCESS;
@@ -127,7 +148,9 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
 
 pub(super) fn man() -> Result<ExitCode> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(super::command()).render(&mut text).context(Kind::Build, || "cannot write the man page".into())?;
+    clap_mangen::Man::new(super::command())
+        .render(&mut text)
+        .context(Kind::Build, || "cannot write the man page".into())?;
     print(&String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -151,7 +174,13 @@ fn library(own: Option<&camino::Utf8Path>, host: &Host) -> Result<(Library, Cata
     Ok((library, catalog))
 }
 
-fn run<'a>(args: &BuildArgs, host: &'a Host, library: &'a Library, catalog: &'a Catalog, report: &'a Report) -> Run<'a> {
+fn run<'a>(
+    args: &BuildArgs,
+    host: &'a Host,
+    library: &'a Library,
+    catalog: &'a Catalog,
+    report: &'a Report,
+) -> Run<'a> {
     Run {
         host,
         library,
@@ -166,7 +195,11 @@ fn run<'a>(args: &BuildArgs, host: &'a Host, library: &'a Library, catalog: &'a 
 }
 
 /// One failure does not keep the other kernels from being built; the first one decides the code.
-fn for_each_kernel(requests: &[Request], report: &Report, mut job: impl FnMut(&Request) -> Result<()>) -> Result<ExitCode> {
+fn for_each_kernel(
+    requests: &[Request],
+    report: &Report,
+    mut job: impl FnMut(&Request) -> Result<()>,
+) -> Result<ExitCode> {
     let mut first_error = None;
     for request in requests {
         report.next_kernel();
@@ -189,7 +222,10 @@ fn requests(args: &BuildArgs, matches: &ArgMatches, host: &Host, catalog: &Catal
     };
     let arches = match (&args.arch[..], host.arch) {
         ([], Some(arch)) => vec![arch],
-        ([], None) => return Err(Error::usage("this machine is neither x86-64 nor arm64").hint("choose with --arch amd64 or --arch arm64")),
+        ([], None) => {
+            return Err(Error::usage("this machine is neither x86-64 nor arm64")
+                .hint("choose with --arch amd64 or --arch arm64"));
+        }
         (given, _) => given.to_vec(),
     };
     let mut requests = Vec::new();
@@ -201,18 +237,31 @@ fn requests(args: &BuildArgs, matches: &ArgMatches, host: &Host, catalog: &Catal
     Ok(requests)
 }
 
-fn versions(args: &BuildArgs, arch: Arch, flavor: Option<Flavor>, catalog: &Catalog) -> Result<Vec<VersionRequest>> {
+fn versions(
+    args: &BuildArgs,
+    arch: Arch,
+    flavor: Option<Flavor>,
+    catalog: &Catalog,
+) -> Result<Vec<VersionRequest>> {
     let mut versions = Vec::new();
     for text in &args.versions {
         if text == "all" {
             let Some(flavor) = flavor else {
-                return Err(Error::usage("`all` is every supported kernel of one flavor").hint("choose it with --fc or --ch"));
+                return Err(Error::usage("`all` is every supported kernel of one flavor")
+                    .hint("choose it with --fc or --ch"));
             };
-            let of_flavor = catalog.kernels.iter().filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
-            versions.extend(of_flavor.filter(|entry| entry.status == Status::Supported).map(crate::kernel::Entry::request));
+            let of_flavor =
+                catalog.kernels.iter().filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
+            versions.extend(
+                of_flavor
+                    .filter(|entry| entry.status == Status::Supported)
+                    .map(crate::kernel::Entry::request),
+            );
             continue;
         }
-        let version = text.parse().map_err(|why: String| Error::usage(why).hint("`kcompile --help` shows the commands, `kcompile list` the known kernels"));
+        let version = text.parse().map_err(|why: String| {
+            Error::usage(why).hint("`kcompile --help` shows the commands, `kcompile list` the known kernels")
+        });
         versions.push(version?);
     }
     Ok(versions)
@@ -231,10 +280,13 @@ fn request(
         Some(flavor) => flavor,
         None => planning::flavor_of(version, catalog)?,
     };
-    let from_catalog = || catalog.find(version, flavor).and_then(|entry| entry.source.as_deref()?.parse().ok());
+    let from_catalog =
+        || catalog.find(version, flavor).and_then(|entry| entry.source.as_deref()?.parse().ok());
     let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
     let mirror = args.mirror.clone().or(host.mirror.clone());
-    if let Some(mirror) = mirror.as_deref().filter(|mirror| !mirror.starts_with("https://") && !mirror.starts_with("http://")) {
+    if let Some(mirror) =
+        mirror.as_deref().filter(|mirror| !mirror.starts_with("https://") && !mirror.starts_with("http://"))
+    {
         return Err(Error::usage(format!("the mirror `{mirror}` is not an http or https URL")));
     }
     Ok(Request {
@@ -269,7 +321,9 @@ fn request(
 /// `--fragment` and `--set` in the order in which they were typed.
 fn overrides(args: &BuildArgs, matches: &ArgMatches) -> Vec<Override> {
     let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
-    let places = |id: &str| matches.try_contains_id(id).is_ok().then(|| matches.indices_of(id)).flatten().into_iter().flatten();
+    let places = |id: &str| {
+        matches.try_contains_id(id).is_ok().then(|| matches.indices_of(id)).flatten().into_iter().flatten()
+    };
     let fragments = places("fragment").zip(args.fragment.iter().cloned().map(Override::Fragment));
     let sets = places("set").zip(args.set.iter().cloned().map(Override::Set));
     let mut all: Vec<(usize, Override)> = fragments.chain(sets).collect();
@@ -279,7 +333,10 @@ fn overrides(args: &BuildArgs, matches: &ArgMatches) -> Vec<Override> {
 
 fn say_what_was_ignored(host: &Host, report: &Report) {
     if !host.ignored.is_empty() {
-        report.note(&format!("ignored from the environment, since it would change the build unseen: {}", host.ignored.join(", ")));
+        report.note(&format!(
+            "ignored from the environment, since it would change the build unseen: {}",
+            host.ignored.join(", ")
+        ));
     }
 }
 
@@ -295,8 +352,10 @@ fn plan_json(plan: &Plan) -> serde_json::Value {
 
 fn plan_text(plan: &Plan) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: &str| writeln!(text, "{name:12} {value}").expect("writing to a string");
-    let version = plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
+    let mut line =
+        |name: &str, value: &str| writeln!(text, "{name:12} {value}").expect("writing to a string");
+    let version =
+        plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
     line("kernel", &format!("Linux {version} for {} on {}", plan.flavor.title(), plan.arch));
     line("source", &plan.source.name);
     if let Locator::KernelOrg { mirror, .. } = &plan.source.locator {
@@ -305,10 +364,16 @@ fn plan_text(plan: &Plan) -> String {
     line("", plan.source.digest.as_deref().unwrap_or("digest not known before it is fetched"));
     for (index, layer) in plan.config.iter().enumerate() {
         let settings = planning::counted(layer.config.symbols.len(), "setting", "settings");
-        line(if index == 0 { "config" } else { "" }, &format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short()));
+        line(
+            if index == 0 { "config" } else { "" },
+            &format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short()),
+        );
     }
     for (index, patch) in plan.patches.iter().enumerate() {
-        line(if index == 0 { "patches" } else { "" }, &format!("{} (sha256:{})", patch.name, patch.sha256.short()));
+        line(
+            if index == 0 { "patches" } else { "" },
+            &format!("{} (sha256:{})", patch.name, patch.sha256.short()),
+        );
     }
     if plan.patches.is_empty() {
         line("patches", "none");
@@ -320,12 +385,20 @@ fn plan_text(plan: &Plan) -> String {
     for (key, value) in &plan.make.variables {
         line("", &format!("{key}={value}"));
     }
-    line("date", &plan.source_date_epoch.map_or_else(|| "the source's own".into(), |epoch| format!("{epoch} ({})", crate::date::rfc3339(epoch))));
+    line(
+        "date",
+        &plan.source_date_epoch.map_or_else(
+            || "the source's own".into(),
+            |epoch| format!("{epoch} ({})", crate::date::rfc3339(epoch)),
+        ),
+    );
     for (index, image) in plan.images.iter().enumerate() {
         let what = match &image.contents {
             Contents::Kernel { path, also_at: None } => path.clone(),
             Contents::Kernel { path, also_at: Some(second) } => format!("{path}, {second}"),
-            Contents::Modules { layout: crate::request::ModulesLayout::Tree } => "lib/modules/<release>".into(),
+            Contents::Modules { layout: crate::request::ModulesLayout::Tree } => {
+                "lib/modules/<release>".into()
+            }
             Contents::Modules { layout: crate::request::ModulesLayout::Flat } => "modules at its root".into(),
             Contents::Combined { file_name } => format!("bin/{file_name}, boot/{file_name}, lib/modules"),
         };

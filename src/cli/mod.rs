@@ -49,7 +49,8 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
 
 /// The command line, with what only the program knows at run time.
 pub fn command() -> clap::Command {
-    let version = format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), Library::built_in().revision().short());
+    let version =
+        format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), Library::built_in().revision().short());
     Cli::command().version(version)
 }
 

@@ -42,7 +42,8 @@ impl Digest {
 fn step(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("  ")?;
     let tag = rest.split_whitespace().next()?;
-    let is_tag = tag.len() >= 2 && tag.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || "-_/".contains(c));
+    let is_tag = tag.len() >= 2
+        && tag.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || "-_/".contains(c));
     (is_tag && !rest.starts_with(' ')).then_some(rest)
 }
 
@@ -53,15 +54,25 @@ enum Error {
 
 fn error(line: &str) -> Option<Error> {
     // A warning that names an error (`[-Wno-error=…]`) is no error; one turned into an error is.
-    let cause = [": error: ", ": fatal error: ", ": undefined reference to ", ": multiple definition of ", ": not found", ": Error: "]
-        .iter()
-        .any(|mark| line.contains(mark))
+    let cause = [
+        ": error: ",
+        ": fatal error: ",
+        ": undefined reference to ",
+        ": multiple definition of ",
+        ": not found",
+        ": Error: ",
+    ]
+    .iter()
+    .any(|mark| line.contains(mark))
         || line.starts_with("ERROR: ")
         || line.starts_with("error: ")
         || line.contains("No space left on device")
         || line.contains("Killed signal terminated program")
         || (line.starts_with("ld: ") && !line.contains("warning"))
-        || (line.contains("*** ") && (line.contains("No rule to make target") || line.contains(".  Stop.") || line.contains("not clean")));
+        || (line.contains("*** ")
+            && (line.contains("No rule to make target")
+                || line.contains(".  Stop.")
+                || line.contains("not clean")));
     if cause {
         return Some(Error::Cause);
     }
@@ -72,14 +83,32 @@ fn error(line: &str) -> Option<Error> {
 /// are upstream's.
 pub(super) fn hint(error: &str) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 9] = [
-        ("use-after-free", "gcc 12 and later refuse this kernel's tools/lib/subcmd (fixed by 52a9dab6d892): try another --cc, or a newer release of the series"),
-        ("objtool: missing symbol table", "binutils 2.36 and later confuse this kernel's objtool (fixed by 1d489151e9f9): a newer release of the series has the fix"),
-        ("redundant redeclaration of 'strlcpy'", "glibc 2.38 and later clash with this kernel's tools: a newer release of the series has the fix"),
-        ("cannot use keyword 'false'", "gcc 15 compiles C23 by default, which this kernel is not: try --cc 'gcc -std=gnu11'"),
+        (
+            "use-after-free",
+            "gcc 12 and later refuse this kernel's tools/lib/subcmd (fixed by 52a9dab6d892): try another --cc, or a newer release of the series",
+        ),
+        (
+            "objtool: missing symbol table",
+            "binutils 2.36 and later confuse this kernel's objtool (fixed by 1d489151e9f9): a newer release of the series has the fix",
+        ),
+        (
+            "redundant redeclaration of 'strlcpy'",
+            "glibc 2.38 and later clash with this kernel's tools: a newer release of the series has the fix",
+        ),
+        (
+            "cannot use keyword 'false'",
+            "gcc 15 compiles C23 by default, which this kernel is not: try --cc 'gcc -std=gnu11'",
+        ),
         ("libelf", "a header of libelf is missing: `kcompile doctor` names the package"),
         ("openssl/", "a header of OpenSSL is missing: `kcompile doctor` names the package"),
-        ("No space left on device", "free some space, `kcompile` goes on where it stopped; --cache-dir puts the build on another disk"),
-        ("Killed signal terminated program", "the compiler was killed, most likely for want of memory: try fewer --jobs"),
+        (
+            "No space left on device",
+            "free some space, `kcompile` goes on where it stopped; --cache-dir puts the build on another disk",
+        ),
+        (
+            "Killed signal terminated program",
+            "the compiler was killed, most likely for want of memory: try fewer --jobs",
+        ),
         ("not clean", "the source directory was built in: `make mrproper` there cleans it"),
     ];
     KNOWN.iter().find(|(mark, _)| error.contains(mark)).map(|(_, hint)| *hint)
@@ -117,12 +146,18 @@ mod tests {
     #[test]
     fn an_echo_is_better_than_nothing() {
         assert!(digest("make[1]: *** [Makefile:1: x] Error 2\n").first_error.is_some());
-        assert!(digest("/bin/sh: 1: bc: not found\nmake: *** [x] Error 127\n").first_error.unwrap().contains("bc: not found"));
+        assert!(
+            digest("/bin/sh: 1: bc: not found\nmake: *** [x] Error 127\n")
+                .first_error
+                .unwrap()
+                .contains("bc: not found")
+        );
     }
 
     #[test]
     fn known_causes_have_hints() {
-        let error = "subcmd-util.h:56:23: error: pointer may be used after 'realloc' [-Werror=use-after-free]";
+        let error =
+            "subcmd-util.h:56:23: error: pointer may be used after 'realloc' [-Werror=use-after-free]";
         assert!(hint(error).unwrap().contains("gcc 12"));
         assert!(hint("x.c:1:1: error: expected ';'").is_none());
     }

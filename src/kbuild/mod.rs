@@ -64,7 +64,12 @@ impl<'a> BuildDir<'a> {
         let path = self.path.join(".config");
         let stamp_path = self.path.join(CONFIGURED);
         let stamp = |result: &[u8]| {
-            format!("{} {} {}\n", Sha256::of(&text), self.plan.source.digest.as_deref().unwrap_or_default(), Sha256::of(result))
+            format!(
+                "{} {} {}\n",
+                Sha256::of(&text),
+                self.plan.source.digest.as_deref().unwrap_or_default(),
+                Sha256::of(result)
+            )
         };
         let current = fs::read(&path).unwrap_or_default();
         if fs::read_to_string(&stamp_path).ok() != Some(stamp(&current)) {
@@ -86,25 +91,46 @@ impl<'a> BuildDir<'a> {
     /// Compiles kernel and modules with one make. Returns the kernel file of the flavor.
     ///
     /// `expected_steps` is how many commands an earlier build of this plan took.
-    pub fn compile(&self, configured: &Configured, expected_steps: Option<u64>, report: &Report) -> Result<Compiled> {
+    pub fn compile(
+        &self,
+        configured: &Configured,
+        expected_steps: Option<u64>,
+        report: &Report,
+    ) -> Result<Compiled> {
         let modules = configured.config.value("MODULES") == "y";
-        let targets: Vec<&str> =
-            self.plan.make.targets.iter().map(String::as_str).filter(|target| modules || *target != "modules").collect();
+        let targets: Vec<&str> = self
+            .plan
+            .make
+            .targets
+            .iter()
+            .map(String::as_str)
+            .filter(|target| modules || *target != "modules")
+            .collect();
         let running = report.start(Phase::Compile, &format!("make -j{} {}", self.jobs, targets.join(" ")));
         let digest = self.make(&targets, &BTreeMap::new(), Some((&running, expected_steps)))?;
         let release_path = self.path.join("include/config/kernel.release");
-        let release = fs::read_to_string(&release_path).context(Kind::Build, || format!("make left no {release_path}"))?;
+        let release = fs::read_to_string(&release_path)
+            .context(Kind::Build, || format!("make left no {release_path}"))?;
         let release = release.trim().to_owned();
         check_release(&release)?;
         let kernel = self.kernel_file()?;
-        let seconds = running.finish(&format!("{release}, {}", crate::plan::counted(digest.steps as usize, "step", "steps")));
-        Ok(Compiled { release, kernel, modules, steps: digest.steps, warnings: digest.warnings, seconds: seconds.as_secs_f64() })
+        let seconds = running
+            .finish(&format!("{release}, {}", crate::plan::counted(digest.steps as usize, "step", "steps")));
+        Ok(Compiled {
+            release,
+            kernel,
+            modules,
+            steps: digest.steps,
+            warnings: digest.warnings,
+            seconds: seconds.as_secs_f64(),
+        })
     }
 
     /// Installs the modules, stripped, below `root`: `root/lib/modules/<release>/…`, with depmod's files.
     pub fn install_modules(&self, root: &Utf8Path, compiled: &Compiled, report: &Report) -> Result<()> {
         let running = report.start(Phase::Install, "make modules_install");
-        let variables = [("INSTALL_MOD_PATH", root.as_str()), ("INSTALL_MOD_STRIP", "1"), ("DEPMOD", "depmod")];
+        let variables =
+            [("INSTALL_MOD_PATH", root.as_str()), ("INSTALL_MOD_STRIP", "1"), ("DEPMOD", "depmod")];
         let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         self.make(&["modules_install"], &variables, None)?;
         let dep = root.join("lib/modules").join(&compiled.release).join("modules.dep");
@@ -138,10 +164,13 @@ impl<'a> BuildDir<'a> {
         let stripped = self.path.join("kcompile-vmlinux.bin");
         let objcopy = match self.plan.make.variables.contains_key("LLVM") {
             true => "llvm-objcopy".to_owned(),
-            false => format!("{}objcopy", self.plan.make.variables.get("CROSS_COMPILE").map_or("", String::as_str)),
+            false => {
+                format!("{}objcopy", self.plan.make.variables.get("CROSS_COMPILE").map_or("", String::as_str))
+            }
         };
         let args = ["-R", ".comment", "-S", kernel.as_str(), stripped.as_str()].map(str::to_owned).into();
-        let command = CommandLine { program: objcopy, args, env: self.host.child_env.clone(), cwd: self.path.clone() };
+        let command =
+            CommandLine { program: objcopy, args, env: self.host.child_env.clone(), cwd: self.path.clone() };
         let mut said = String::new();
         let status = process::run(&command, &self.log, |_, line| said = line.to_owned())?;
         match status.success() {
@@ -158,12 +187,21 @@ impl<'a> BuildDir<'a> {
         extra: &BTreeMap<String, String>,
         progress: Option<(&Running<'_>, Option<u64>)>,
     ) -> Result<log::Digest> {
-        let mut args = vec!["-C".to_owned(), self.tree.path.to_string(), format!("O={}", self.path), format!("-j{}", self.jobs)];
+        let mut args = vec![
+            "-C".to_owned(),
+            self.tree.path.to_string(),
+            format!("O={}", self.path),
+            format!("-j{}", self.jobs),
+        ];
         let variables = variables(self.plan, self.tree, &self.path);
         args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
         args.extend(targets.iter().map(|target| (*target).to_owned()));
-        let command =
-            CommandLine { program: "make".into(), args, env: self.host.child_env.clone(), cwd: self.path.clone() };
+        let command = CommandLine {
+            program: "make".into(),
+            args,
+            env: self.host.child_env.clone(),
+            cwd: self.path.clone(),
+        };
         let mut digest = log::Digest::default();
         let status = process::run(&command, &self.log, |_, line| {
             let step = digest.take_in(line);
@@ -253,8 +291,11 @@ fn check_release(release: &str) -> Result<()> {
         && release.chars().all(|c| c.is_ascii_alphanumeric() || "._+~-".contains(c));
     match fits {
         true => Ok(()),
-        false => Err(Error::build(format!("the kernel release `{}` cannot be a directory's name", release.escape_debug()))
-            .hint("look at CONFIG_LOCALVERSION")),
+        false => Err(Error::build(format!(
+            "the kernel release `{}` cannot be a directory's name",
+            release.escape_debug()
+        ))
+        .hint("look at CONFIG_LOCALVERSION")),
     }
 }
 

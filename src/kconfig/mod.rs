@@ -103,7 +103,9 @@ pub fn set_line(text: &str) -> Result<String, String> {
     let line = format!("CONFIG_{}", text.strip_prefix("CONFIG_").unwrap_or(text));
     match setting(&line) {
         Some(_) => Ok(format!("{line}\n")),
-        None => Err(format!("`{text}`: expected SYMBOL=VALUE, with y, m, n, a number or a \"string\" in quotes")),
+        None => {
+            Err(format!("`{text}`: expected SYMBOL=VALUE, with y, m, n, a number or a \"string\" in quotes"))
+        }
     }
 }
 
@@ -217,7 +219,8 @@ mod tests {
 
     #[test]
     fn what_olddefconfig_dropped_or_forced_is_found() {
-        let wanted = merge([&Config::parse("CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\n# CONFIG_D is not set\n")]);
+        let wanted =
+            merge([&Config::parse("CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\n# CONFIG_D is not set\n")]);
         let found = differences(&wanted, &Config::parse("CONFIG_B=y\nCONFIG_D=y\n"));
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(

@@ -69,7 +69,10 @@ impl Catalog {
             let file: File = toml::from_str(text)
                 .map_err(|error| Error::usage(format!("{name}: {}", one_line(&error.to_string()))))?;
             for entry in file.kernel {
-                entry.version.parse::<VersionRequest>().map_err(|why| Error::usage(format!("{name}: version: {why}")))?;
+                entry
+                    .version
+                    .parse::<VersionRequest>()
+                    .map_err(|why| Error::usage(format!("{name}: version: {why}")))?;
                 catalog.kernels.retain(|old| (&old.version, old.flavor) != (&entry.version, entry.flavor));
                 catalog.kernels.push(entry);
             }
@@ -95,14 +98,16 @@ impl Catalog {
 
     /// The pinned SHA-256 of kernel.org's tarball of exactly `version`, whatever the flavor.
     pub fn pin(&self, version: KernelVersion) -> Option<Sha256> {
-        let entry = self.kernels.iter().find(|entry| entry.sha256.is_some() && entry.request().floor() == version);
+        let entry =
+            self.kernels.iter().find(|entry| entry.sha256.is_some() && entry.request().floor() == version);
         entry.and_then(|entry| entry.sha256)
     }
 }
 
 /// A TOML error spans lines with a drawing of the place: keep its position and its words.
 fn one_line(message: &str) -> String {
-    let words = message.lines().filter(|line| !line.trim_start().starts_with(['|', '^']) && !line.contains(" | "));
+    let words =
+        message.lines().filter(|line| !line.trim_start().starts_with(['|', '^']) && !line.contains(" | "));
     words.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
@@ -150,7 +155,8 @@ mod tests {
         assert!(catalog.kernels.len() >= 4);
         for entry in catalog.kernels.iter().filter(|entry| entry.status == Status::Supported) {
             for arch in &entry.arch {
-                let name = format!("configs/{}/linux-{}-{}.config", entry.flavor, arch.kbuild(), entry.version);
+                let name =
+                    format!("configs/{}/linux-{}-{}.config", entry.flavor, arch.kbuild(), entry.version);
                 assert!(library.text(&name).is_some(), "{name} is missing");
             }
         }

@@ -158,17 +158,22 @@ mod tests {
 
     #[test]
     fn versions_print_as_kernel_org_publishes_them() {
-        for (text, printed) in [("5.12", "5.12"), ("5.12.0", "5.12"), ("5.10.77", "5.10.77"), ("6.12-rc3", "6.12-rc3")] {
+        for (text, printed) in
+            [("5.12", "5.12"), ("5.12.0", "5.12"), ("5.10.77", "5.10.77"), ("6.12-rc3", "6.12-rc3")]
+        {
             assert_eq!(text.parse::<KernelVersion>().unwrap().to_string(), printed);
         }
-        for wrong in ["", "5", "5.", "5.x", "5.1.2.3", "5.10-rc", "v5.10", "5.10 ", "5.999999", "+5.1", "6.1-rc-1"] {
+        for wrong in
+            ["", "5", "5.", "5.x", "5.1.2.3", "5.10-rc", "v5.10", "5.10 ", "5.999999", "+5.1", "6.1-rc-1"]
+        {
             assert!(wrong.parse::<KernelVersion>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn candidates_come_before_their_release() {
-        let sorted = ["5.10.77", "6.1-rc1", "6.1-rc2", "6.1", "6.1.7", "6.12"].map(|v| v.parse::<KernelVersion>().unwrap());
+        let sorted = ["5.10.77", "6.1-rc1", "6.1-rc2", "6.1", "6.1.7", "6.12"]
+            .map(|v| v.parse::<KernelVersion>().unwrap());
         assert!(sorted.is_sorted());
     }
 

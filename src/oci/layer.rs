@@ -26,7 +26,12 @@ pub(super) struct Layer {
 }
 
 /// Writes the layer. Every entry belongs to root, is dated `epoch` and has mode 0755 or 0644.
-pub(super) fn write(layout: &Layout, entries: &Entries, compression: Compression, epoch: u64) -> Result<Layer> {
+pub(super) fn write(
+    layout: &Layout,
+    entries: &Entries,
+    compression: Compression,
+    epoch: u64,
+) -> Result<Layer> {
     let wrong = || format!("cannot write a layer of {}", layout.path());
     let compressor = Compressor::new(compression, layout.add_blob()?).context(Kind::Build, wrong)?;
     let mut tar = Builder::new(HashingWriter { inner: compressor, hasher: Hasher::default() });
@@ -97,11 +102,11 @@ fn append_named<W: Write>(
         records.push(("path", path.as_bytes()));
         header.set_path(short_name(path))?;
     }
-    if let Some(link) = link {
-        if header.set_link_name(link).is_err() {
-            records.push(("linkpath", link.as_bytes()));
-            header.set_link_name(short_name(link))?;
-        }
+    if let Some(link) = link
+        && header.set_link_name(link).is_err()
+    {
+        records.push(("linkpath", link.as_bytes()));
+        header.set_link_name(short_name(link))?;
     }
     if !records.is_empty() {
         tar.append_pax_extensions(records)?;
@@ -218,7 +223,10 @@ mod tests {
         file.as_file().set_len(1 << 20).unwrap();
         file.as_file().write_all_at(b"end", (1 << 20) - 3).unwrap();
         let from = Utf8PathBuf::from_path_buf(file.path().to_owned()).unwrap();
-        let entries = Entries::from([("bin".into(), Entry::Dir), ("bin/k".into(), Entry::File { from, executable: false })]);
+        let entries = Entries::from([
+            ("bin".into(), Entry::Dir),
+            ("bin/k".into(), Entry::File { from, executable: false }),
+        ]);
         let (_dir, blob, layer) = pack(&entries, Compression::None);
         assert_eq!(layer.blob.digest, layer.diff_id);
         let mut archive = tar::Archive::new(File::open(blob).unwrap());
@@ -226,7 +234,9 @@ mod tests {
             .entries()
             .unwrap()
             .map(|entry| entry.unwrap())
-            .map(|entry| (entry.path().unwrap().display().to_string(), entry.header().entry_type(), entry.size()))
+            .map(|entry| {
+                (entry.path().unwrap().display().to_string(), entry.header().entry_type(), entry.size())
+            })
             .collect();
         assert_eq!(
             seen,

@@ -79,8 +79,14 @@ impl Layout {
     /// Begins a blob.
     pub(super) fn add_blob(&self) -> Result<BlobWriter> {
         let dir = self.work.join("blobs/sha256");
-        let file = NamedTempFile::with_prefix_in(".tmp-", &dir).context(Kind::Build, || format!("cannot write in {dir}"))?;
-        Ok(BlobWriter { dir, file: BufWriter::with_capacity(1 << 18, file), hasher: Hasher::default(), size: 0 })
+        let file = NamedTempFile::with_prefix_in(".tmp-", &dir)
+            .context(Kind::Build, || format!("cannot write in {dir}"))?;
+        Ok(BlobWriter {
+            dir,
+            file: BufWriter::with_capacity(1 << 18, file),
+            hasher: Hasher::default(),
+            size: 0,
+        })
     }
 
     /// Adds a small blob.
@@ -105,11 +111,15 @@ impl Layout {
             .build()
             .expect("all fields are set");
         files::sync_dir(&self.work.join("blobs/sha256"))?;
-        files::write_atomically(&self.work.join("index.json"), &index.to_canon_json_vec().expect("only string keys"))?;
+        files::write_atomically(
+            &self.work.join("index.json"),
+            &index.to_canon_json_vec().expect("only string keys"),
+        )?;
         files::sync_dir(&self.work)?;
         match self.new {
             Some(temporary) => {
-                fs::rename(temporary.path(), &self.path).context(Kind::Build, || format!("cannot make {}", self.path))?;
+                fs::rename(temporary.path(), &self.path)
+                    .context(Kind::Build, || format!("cannot make {}", self.path))?;
                 // Its place is empty now: there is nothing left to remove.
                 let _ = temporary.keep();
                 self.path.parent().map_or(Ok(()), files::sync_dir)
@@ -142,7 +152,8 @@ impl Layout {
         for entry in dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))? {
             let entry = entry.context(Kind::Build, || format!("cannot read {dir}"))?;
             if !used.contains(entry.file_name()) {
-                fs::remove_file(entry.path()).context(Kind::Build, || format!("cannot remove {}", entry.path()))?;
+                fs::remove_file(entry.path())
+                    .context(Kind::Build, || format!("cannot remove {}", entry.path()))?;
             }
         }
         Ok(())
@@ -162,7 +173,8 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Result<T> {
         return Err(Error::build(format!("{path}: {size} bytes are too many for it")));
     }
     let bytes = fs::read(path).context(Kind::Build, wrong)?;
-    serde_json::from_slice(&bytes).context(Kind::Build, || format!("{path} is not what an OCI layout has there"))
+    serde_json::from_slice(&bytes)
+        .context(Kind::Build, || format!("{path} is not what an OCI layout has there"))
 }
 
 fn tag_of(descriptor: &Descriptor) -> Option<&str> {
@@ -200,11 +212,13 @@ fn check_layout(path: &Utf8Path) -> Result<()> {
 /// is taken by something else.
 pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a str>) -> Result<()> {
     if output.as_str().contains(':') {
-        return Err(Error::usage(format!("the output directory {output} has a colon in its path"))
-            .hint("`skopeo copy oci:PATH:TAG` ends the path at the first colon: choose another with -o DIR"));
+        return Err(Error::usage(format!("the output directory {output} has a colon in its path")).hint(
+            "`skopeo copy oci:PATH:TAG` ends the path at the first colon: choose another with -o DIR",
+        ));
     }
     if output.exists() && !output.is_dir() {
-        return Err(Error::usage(format!("the output directory {output} is a file")).hint("choose another with -o DIR"));
+        return Err(Error::usage(format!("the output directory {output} is a file"))
+            .hint("choose another with -o DIR"));
     }
     if !output.exists() {
         let mut above = output.parent();
@@ -224,7 +238,11 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
         ))
         .hint("choose an empty or new directory with -o DIR"));
     }
-    layouts.into_iter().map(|name| output.join(name)).filter(|path| path.symlink_metadata().is_ok()).try_for_each(|path| check_layout(&path))
+    layouts
+        .into_iter()
+        .map(|name| output.join(name))
+        .filter(|path| path.symlink_metadata().is_ok())
+        .try_for_each(|path| check_layout(&path))
 }
 
 /// The lock of an output directory.

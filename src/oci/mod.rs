@@ -15,8 +15,8 @@ use crate::staging::Entries;
 use camino::Utf8Path;
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{
-    ConfigBuilder, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os,
-    RootFsBuilder, Sha256Digest,
+    ConfigBuilder, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder, ImageManifestBuilder,
+    MediaType, Os, RootFsBuilder, Sha256Digest,
 };
 use std::collections::HashMap;
 
@@ -37,7 +37,13 @@ impl Blob {
 
 /// Writes the image of `plan` with these entries into `output`, as the tag of its layout. Everything
 /// is dated `epoch`, and file dates are clamped to it by being it.
-pub fn write_image(output: &Utf8Path, plan: &ImagePlan, arch: Arch, entries: &Entries, epoch: u64) -> Result<Written> {
+pub fn write_image(
+    output: &Utf8Path,
+    plan: &ImagePlan,
+    arch: Arch,
+    entries: &Entries,
+    epoch: u64,
+) -> Result<Written> {
     let tag = plan.tag.as_deref().expect("the version is known by now");
     let layout = Layout::open(output, &plan.layout)?;
     let layer = layer::write(&layout, entries, plan.compression, epoch)?;

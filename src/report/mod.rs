@@ -89,12 +89,31 @@ pub struct Count<'a> {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Event<'a> {
-    Start { phase: Phase, what: &'a str },
-    Progress { phase: Phase, #[serde(flatten)] count: Count<'a> },
-    Finish { phase: Phase, seconds: f64, what: &'a str },
-    Note { text: &'a str },
-    Finding { text: &'a str },
-    Error { text: &'a str, hint: Option<&'a str>, code: u8 },
+    Start {
+        phase: Phase,
+        what: &'a str,
+    },
+    Progress {
+        phase: Phase,
+        #[serde(flatten)]
+        count: Count<'a>,
+    },
+    Finish {
+        phase: Phase,
+        seconds: f64,
+        what: &'a str,
+    },
+    Note {
+        text: &'a str,
+    },
+    Finding {
+        text: &'a str,
+    },
+    Error {
+        text: &'a str,
+        hint: Option<&'a str>,
+        code: u8,
+    },
     Summary(&'a Summary),
 }
 
@@ -177,7 +196,11 @@ impl Report {
     /// The run, or one of its kernels, failed.
     pub fn error(&self, error: &Error) {
         self.clear();
-        self.render(&Event::Error { text: &error.to_string(), hint: error.hint_text(), code: error.exit_code() });
+        self.render(&Event::Error {
+            text: &error.to_string(),
+            hint: error.hint_text(),
+            code: error.exit_code(),
+        });
     }
 
     /// A kernel is done.
@@ -248,6 +271,9 @@ mod tests {
     #[test]
     fn durations_read_well() {
         let text = |seconds: f64| duration(Duration::from_secs_f64(seconds));
-        assert_eq!([text(0.44), text(12.7), text(185.0), text(3720.0)], ["0.4 s", "12 s", "3 min 05 s", "1 h 02 min"]);
+        assert_eq!(
+            [text(0.44), text(12.7), text(185.0), text(3720.0)],
+            ["0.4 s", "12 s", "3 min 05 s", "1 h 02 min"]
+        );
     }
 }

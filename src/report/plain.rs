@@ -35,7 +35,11 @@ impl Plain {
                 eprintln!("{}: {}{of}  {}", phase.title(), number(count.done), count.item);
             }
             Event::Finish { phase, seconds, what } => {
-                eprintln!("{}: done in {}: {what}", phase.title(), duration(Duration::from_secs_f64(*seconds)));
+                eprintln!(
+                    "{}: done in {}: {what}",
+                    phase.title(),
+                    duration(Duration::from_secs_f64(*seconds))
+                );
             }
             Event::Note { text } => eprintln!("note: {text}"),
             Event::Finding { text } => eprintln!("warning: {text}"),

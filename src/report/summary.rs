@@ -45,8 +45,11 @@ impl fmt::Display for Summary {
         writeln!(f, "  receipt         {}", self.receipt)?;
         writeln!(f, "  plan            sha256:{}", self.plan)?;
         let whole: Duration = self.times.iter().map(|(_, took)| *took).sum();
-        let parts: Vec<String> =
-            self.times.iter().map(|(phase, took)| format!("{} {}", phase.title().to_lowercase(), duration(*took))).collect();
+        let parts: Vec<String> = self
+            .times
+            .iter()
+            .map(|(phase, took)| format!("{} {}", phase.title().to_lowercase(), duration(*took)))
+            .collect();
         writeln!(f, "  time            {}: {}", duration(whole), parts.join(", "))?;
         match self.findings.len() {
             0 => writeln!(f, "  findings        none")?,

@@ -16,10 +16,14 @@ use std::io::BufReader;
 /// What apt's lists on this machine know of `package`; `None` where there is no apt or no such package.
 pub fn candidate(package: &str, host: &Host) -> Option<LocalSource> {
     host.find_program("apt-cache")?;
-    let shown = process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env).ok()?;
+    let shown =
+        process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env).ok()?;
     let field = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let version = field("Version")?.trim().to_owned();
-    Some(LocalSource::Package { version, sha256: field("SHA256").and_then(|digest| digest.trim().parse().ok()) })
+    Some(LocalSource::Package {
+        version,
+        sha256: field("SHA256").and_then(|digest| digest.trim().parse().ok()),
+    })
 }
 
 /// Downloads the package with `apt-get download`, which checks it against the signed lists, and
@@ -32,7 +36,9 @@ pub(super) fn fetch(
     running: &Running<'_>,
 ) -> Result<Tree> {
     if fetching.host.find_program("apt-get").is_none() {
-        return Err(Error::host("--source apt: this host has no apt-get").hint("use kernel.org, git or a tarball"));
+        return Err(
+            Error::host("--source apt: this host has no apt-get").hint("use kernel.org, git or a tarball")
+        );
     }
     let scratch = fetching.cache.scratch()?;
     let dir = Utf8Path::from_path(scratch.path()).expect("below the cache directory, which is UTF-8");
@@ -41,7 +47,8 @@ pub(super) fn fetch(
         Some(version) => format!("{package} {version}"),
         None => deb.file_name().expect("an entry of a directory").trim_end_matches(".deb").to_owned(),
     };
-    let digest = File::open(&deb).and_then(Sha256::of_reader).context(Kind::Fetch, || format!("cannot read {deb}"))?;
+    let digest =
+        File::open(&deb).and_then(Sha256::of_reader).context(Kind::Fetch, || format!("cannot read {deb}"))?;
     if let Some(pin) = pin {
         verify(&name, pin, digest)?;
     }
@@ -75,7 +82,8 @@ fn download(
     let log = tempfile::tempfile_in(dir).context(Kind::Build, || format!("cannot write in {dir}"))?;
     let mut said = Vec::new();
     let status = process::run(&command, &log, |stream, line| {
-        let percent = line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
+        let percent =
+            line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
         match percent {
             Some(percent) => running.progress(Count {
                 done: percent as u64,
@@ -83,16 +91,21 @@ fn download(
                 unit: Unit::Steps,
                 item: &format!("{wanted}: apt-get download, in percent"),
             }),
-            None if stream == Output::Err && line.starts_with("E:") => said.push(line.trim_start_matches("E: ").to_owned()),
+            None if stream == Output::Err && line.starts_with("E:") => {
+                said.push(line.trim_start_matches("E: ").to_owned());
+            }
             None => {}
         }
     })?;
     if !status.success() {
-        return Err(Error::fetch(format!("`{command}` failed: {}", said.join("; ")))
-            .hint("`apt-get update` renews the lists; `apt-cache search linux-source` shows the source packages"));
+        return Err(Error::fetch(format!("`{command}` failed: {}", said.join("; "))).hint(
+            "`apt-get update` renews the lists; `apt-cache search linux-source` shows the source packages",
+        ));
     }
     let entries = dir.read_dir_utf8().context(Kind::Fetch, || format!("cannot read {dir}"))?;
-    let mut debs = entries.filter_map(|entry| Some(entry.ok()?.into_path())).filter(|path| path.extension() == Some("deb"));
+    let mut debs = entries
+        .filter_map(|entry| Some(entry.ok()?.into_path()))
+        .filter(|path| path.extension() == Some("deb"));
     debs.next().ok_or_else(|| Error::fetch(format!("`{command}` left no .deb")))
 }
 
@@ -114,7 +127,10 @@ fn unpack_deb(deb: &Utf8Path, name: &str, tree: &Utf8Path, running: &Running<'_>
             let entry = entry.context(Kind::Fetch, corrupt)?;
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let file_name = path.rsplit('/').next().unwrap_or_default();
-            if entry.header().entry_type().is_file() && file_name.starts_with("linux-source-") && file_name.contains(".tar.") {
+            if entry.header().entry_type().is_file()
+                && file_name.starts_with("linux-source-")
+                && file_name.contains(".tar.")
+            {
                 let inner = Stream { name: file_name, reader: entry, total: Some(total), expected: None };
                 return Ok(unpack(inner, tree, running)?.date);
             }

@@ -19,7 +19,12 @@ const ZSTD_WINDOW_LOG: u32 = 27;
 
 /// Unpacks a tarball of this machine, unless its tree is in the cache. `sha256` is what the file
 /// was when the plan was made.
-pub(super) fn unpack_file(path: &Utf8Path, sha256: Sha256, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
+pub(super) fn unpack_file(
+    path: &Utf8Path,
+    sha256: Sha256,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Tree> {
     let name = path.file_name().unwrap_or(path.as_str());
     let wrong = || format!("cannot read {path}");
     let file = File::open(path).context(Kind::Fetch, wrong)?;
@@ -27,14 +32,14 @@ pub(super) fn unpack_file(path: &Utf8Path, sha256: Sha256, fetching: &Fetching<'
     keep(&sha256.oci(), fetching, |tree| {
         let stream = Stream { name, reader: file, total: Some(total), expected: Some(sha256) };
         let unpacked = unpack(stream, tree, running)?;
-        unpacked.identity(name, tree, "from a local file".into())
+        unpacked.identity(name, tree, "from a local file")
     })
 }
 
 /// A download whose digest may only be known at its end. `verified` says what it was checked against.
 pub(super) fn unpack_download<R: Read>(
     stream: Stream<'_, R>,
-    verified: String,
+    verified: &str,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
@@ -67,7 +72,7 @@ pub(super) struct Unpacked {
 }
 
 impl Unpacked {
-    fn identity(&self, name: &str, tree: &Utf8Path, verified: String) -> Result<SourceIdentity> {
+    fn identity(&self, name: &str, tree: &Utf8Path, verified: &str) -> Result<SourceIdentity> {
         Ok(SourceIdentity {
             name: name.to_owned(),
             digest: self.sha256.oci(),
@@ -80,7 +85,11 @@ impl Unpacked {
 
 /// Unpacks a compressed tarball into `tree`, and checks that its digest is the expected one: on any
 /// error the tree must be thrown away.
-pub(super) fn unpack<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, running: &Running<'_>) -> Result<Unpacked> {
+pub(super) fn unpack<R: Read>(
+    stream: Stream<'_, R>,
+    tree: &Utf8Path,
+    running: &Running<'_>,
+) -> Result<Unpacked> {
     let Stream { name, reader, total, expected } = stream;
     let seen = Cell::new(0);
     let mut hashing = HashingReader::new(Counting { inner: Interruptible(reader), seen: &seen });
@@ -90,7 +99,8 @@ pub(super) fn unpack<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, running: &
         decompress(name, compressed).and_then(|mut tar| {
             let date = unpack_tar(name, &mut tar, tree, progress)?;
             // The check values of the archive stand at its end, behind the end of the tar.
-            io::copy(&mut tar, &mut io::sink()).context(Kind::Fetch, || format!("{name}: corrupt archive"))?;
+            io::copy(&mut tar, &mut io::sink())
+                .context(Kind::Fetch, || format!("{name}: corrupt archive"))?;
             Ok(date)
         })
     };
@@ -99,10 +109,14 @@ pub(super) fn unpack<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, running: &
     let (sha256, bytes) = hashing.finish();
     match (&unpacked, drained) {
         (Err(error), _) if matches!(error.kind, Kind::Interrupted(_)) => {}
-        (_, Err(error)) => return Err(error).context(Kind::Fetch, || format!("{name}: broke off after {bytes} bytes")),
+        (_, Err(error)) => {
+            return Err(error).context(Kind::Fetch, || format!("{name}: broke off after {bytes} bytes"));
+        }
         _ => {
             if let Some(expected) = expected {
-                verify(name, expected, sha256).map_err(|error| error.hint("the mirror may be stale or the file damaged; try another --mirror"))?;
+                verify(name, expected, sha256).map_err(|error| {
+                    error.hint("the mirror may be stale or the file damaged; try another --mirror")
+                })?;
             }
         }
     }
@@ -114,14 +128,18 @@ pub(super) fn decompress<'a, R: BufRead + 'a>(name: &str, mut reader: R) -> Resu
     let start = reader.fill_buf().context(Kind::Fetch, || format!("cannot read {name}"))?;
     Ok(match start {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
-                .context(Kind::Fetch, || format!("cannot decompress {name}"))?;
+            let stream =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
+                    .context(Kind::Fetch, || format!("cannot decompress {name}"))?;
             Box::new(liblzma::bufread::XzDecoder::new_stream(reader, stream))
         }
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            let mut decoder = zstd::stream::read::Decoder::with_buffer(reader).context(Kind::Fetch, || format!("cannot decompress {name}"))?;
-            decoder.window_log_max(ZSTD_WINDOW_LOG).context(Kind::Fetch, || format!("cannot decompress {name}"))?;
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)
+                .context(Kind::Fetch, || format!("cannot decompress {name}"))?;
+            decoder
+                .window_log_max(ZSTD_WINDOW_LOG)
+                .context(Kind::Fetch, || format!("cannot decompress {name}"))?;
             Box::new(decoder)
         }
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
@@ -147,7 +165,8 @@ fn unpack_tar(name: &str, tar: &mut dyn Read, tree: &Utf8Path, progress: impl Fn
             continue;
         }
         let path = entry.path_bytes().into_owned();
-        let path = std::str::from_utf8(&path).map_err(|_| writer.refuse(&String::from_utf8_lossy(&path), "not UTF-8"))?;
+        let path = std::str::from_utf8(&path)
+            .map_err(|_| writer.refuse(&String::from_utf8_lossy(&path), "not UTF-8"))?;
         let inside = match path.strip_prefix("./").unwrap_or(path).split_once('/') {
             Some((first, rest)) if *top.get_or_insert_with(|| first.to_owned()) == first => rest,
             None if kind.is_dir() && path == "." => continue,
@@ -165,7 +184,8 @@ fn unpack_tar(name: &str, tar: &mut dyn Read, tree: &Utf8Path, progress: impl Fn
             writer.file(inside, mode & 0o100 != 0, size, &mut entry)?;
         } else if kind.is_symlink() {
             let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-            let target = std::str::from_utf8(&target).map_err(|_| writer.refuse(path, "a link that is not UTF-8"))?;
+            let target =
+                std::str::from_utf8(&target).map_err(|_| writer.refuse(path, "a link that is not UTF-8"))?;
             writer.link(inside, target)?;
         } else {
             return Err(writer.refuse(path, &format!("of type {kind:?}")));

@@ -19,7 +19,9 @@ use walkdir::{DirEntry, WalkDir};
 pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
     crate::process::check_kbuild_path("the source directory", dir)?;
     let not_a_tree = || {
-        Error::usage(format!("{dir} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"))
+        Error::usage(format!(
+            "{dir} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"
+        ))
     };
     let makefile = fs::read(dir.join("Makefile")).map_err(|_| not_a_tree())?;
     let version = KernelVersion::from_makefile(&String::from_utf8_lossy(&makefile)).ok_or_else(not_a_tree)?;
@@ -28,8 +30,10 @@ pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
     }
     // The rule of the top Makefile's `outputmakefile`: it stops with "The source tree is not clean".
     if dir.join(".config").exists() || dir.join("include/config").is_dir() {
-        return Err(Error::usage(format!("{dir} has been built in: the kernel's make refuses such a tree for another build"))
-            .hint(format!("clean it with `make -C {dir} mrproper`, which removes its .config")));
+        return Err(Error::usage(format!(
+            "{dir} has been built in: the kernel's make refuses such a tree for another build"
+        ))
+        .hint(format!("clean it with `make -C {dir} mrproper`, which removes its .config")));
     }
     Ok(version)
 }
@@ -56,17 +60,21 @@ pub(super) fn adopt(path: &Utf8Path, cache: &Cache, running: &Running<'_>) -> Re
 
 /// Of the commit that is checked out, where it is a git work tree; else of the top Makefile.
 fn date(path: &Utf8Path) -> Result<u64> {
-    let committed = git2::Repository::open(path).and_then(|repository| Ok(repository.head()?.peel_to_commit()?.time().seconds()));
+    let committed = git2::Repository::open(path)
+        .and_then(|repository| Ok(repository.head()?.peel_to_commit()?.time().seconds()));
     let seconds = match committed {
         Ok(seconds) => seconds,
-        Err(_) => fs::metadata(path.join("Makefile")).context(Kind::Usage, || format!("cannot read {path}"))?.mtime(),
+        Err(_) => fs::metadata(path.join("Makefile"))
+            .context(Kind::Usage, || format!("cannot read {path}"))?
+            .mtime(),
     };
     Ok(u64::try_from(seconds).unwrap_or(0))
 }
 
 fn content_digest(dir: &Utf8Path, running: &Running<'_>) -> Result<Sha256> {
     let wrong = || format!("cannot read {dir}");
-    let is_source = |entry: &DirEntry| entry.depth() != 1 || !matches!(entry.file_name().to_str(), Some(".git" | ".hg"));
+    let is_source =
+        |entry: &DirEntry| entry.depth() != 1 || !matches!(entry.file_name().to_str(), Some(".git" | ".hg"));
     let mut hasher = Hasher::default();
     let walk = WalkDir::new(dir).sort_by_file_name().into_iter().filter_entry(is_source);
     for (count, entry) in walk.enumerate() {
@@ -76,10 +84,11 @@ fn content_digest(dir: &Utf8Path, running: &Running<'_>) -> Result<Sha256> {
         let metadata = entry.metadata().context(Kind::Usage, wrong)?;
         let content = match metadata.file_type() {
             kind if kind.is_dir() => continue,
-            kind if kind.is_symlink() => {
-                Sha256::of(fs::read_link(entry.path()).context(Kind::Usage, wrong)?.to_string_lossy().as_bytes())
-            }
-            _ => Sha256::of_reader(File::open(entry.path()).context(Kind::Usage, wrong)?).context(Kind::Usage, wrong)?,
+            kind if kind.is_symlink() => Sha256::of(
+                fs::read_link(entry.path()).context(Kind::Usage, wrong)?.to_string_lossy().as_bytes(),
+            ),
+            _ => Sha256::of_reader(File::open(entry.path()).context(Kind::Usage, wrong)?)
+                .context(Kind::Usage, wrong)?,
         };
         let executable = metadata.permissions().mode() & 0o100 != 0;
         hasher.update(format!("{relative}\0{executable}\0{}\0{content}\0", metadata.is_symlink()));

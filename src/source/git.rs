@@ -9,19 +9,26 @@ use crate::process;
 use crate::report::{Count, Running, Unit};
 use camino::Utf8Path;
 use git2::{
-    AutotagOption, Commit, Cred, CredentialType, Direction, FetchOptions, ObjectType, Oid, RemoteCallbacks, Repository,
-    TreeWalkMode, TreeWalkResult,
+    AutotagOption, Commit, Cred, CredentialType, Direction, FetchOptions, ObjectType, Oid, RemoteCallbacks,
+    Repository, TreeWalkMode, TreeWalkResult,
 };
 
 /// Fetches `reference` (a branch, a tag, or a commit in full) of `url` and writes its tree.
 ///
 /// Of a repository on this machine nothing is fetched: its objects are read where they are.
-pub(super) fn fetch(url: &str, reference: &str, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
+pub(super) fn fetch(
+    url: &str,
+    reference: &str,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Tree> {
     let name = format!("{url}#{reference}");
     let local = Utf8Path::new(url.strip_prefix("file://").unwrap_or(url));
     if local.is_absolute() {
-        let repository = Repository::open(local).context(Kind::Fetch, || format!("cannot open the git repository {local}"))?;
-        let object = repository.revparse_single(reference).map_err(|_| no_such_reference(url, reference, &[]))?;
+        let repository = Repository::open(local)
+            .context(Kind::Fetch, || format!("cannot open the git repository {local}"))?;
+        let object =
+            repository.revparse_single(reference).map_err(|_| no_such_reference(url, reference, &[]))?;
         let commit = object.peel_to_commit().context(Kind::Fetch, || format!("{name} is no commit"))?;
         return write(&repository, &commit, &name, "read from a local repository", fetching, running);
     }
@@ -31,14 +38,24 @@ pub(super) fn fetch(url: &str, reference: &str, fetching: &Fetching<'_>, running
     }
     let dir = fetching.cache.root.join("git").join(Sha256::of(url).short());
     let _lock = fetching.cache.lock(&format!("git-{}", Sha256::of(url).short()), fetching.report)?;
-    let repository = Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))?;
+    let repository =
+        Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))?;
     let commit = fetch_one(&repository, url, reference, running)?;
     let commit = repository.find_commit(commit).context(Kind::Fetch, || format!("{name} is no commit"))?;
     let encrypted = url.starts_with("https://") || url.starts_with("ssh://");
     if !encrypted {
-        fetching.report.finding(format!("{name} came over an unencrypted connection: its commit is not verified"));
+        fetching
+            .report
+            .finding(format!("{name} came over an unencrypted connection: its commit is not verified"));
     }
-    write(&repository, &commit, &name, if encrypted { "fetched from its server" } else { "unverified" }, fetching, running)
+    write(
+        &repository,
+        &commit,
+        &name,
+        if encrypted { "fetched from its server" } else { "unverified" },
+        fetching,
+        running,
+    )
 }
 
 /// Makes sure that the commit of `reference` is in `repository`, and returns it.
@@ -46,15 +63,20 @@ fn fetch_one(repository: &Repository, url: &str, reference: &str, running: &Runn
     let wrong = || format!("cannot fetch {url}#{reference}");
     let mut remote = repository.remote_anonymous(url).context(Kind::Fetch, wrong)?;
     let (wanted, refspec) = {
-        let connection = remote.connect_auth(Direction::Fetch, Some(callbacks(None)), None).context(Kind::Fetch, wrong);
-        let connection = connection.map_err(|error| error.hint("is there a network, and such a repository?"))?;
+        let connection =
+            remote.connect_auth(Direction::Fetch, Some(callbacks(None)), None).context(Kind::Fetch, wrong);
+        let connection =
+            connection.map_err(|error| error.hint("is there a network, and such a repository?"))?;
         let heads = connection.list().context(Kind::Fetch, wrong)?;
         let named = |prefix: &str| heads.iter().find(|head| head.name() == format!("{prefix}{reference}"));
         match (named("refs/heads/").or(named("refs/tags/")).or(named("")), Oid::from_str(reference)) {
             (Some(head), _) => (head.oid(), format!("+{}:refs/kcompile/fetched", head.name())),
-            (None, Ok(commit)) if reference.len() == 40 => (commit, format!("{commit}:refs/kcompile/fetched")),
+            (None, Ok(commit)) if reference.len() == 40 => {
+                (commit, format!("{commit}:refs/kcompile/fetched"))
+            }
             _ => {
-                let branches: Vec<&str> = heads.iter().filter_map(|head| head.name().strip_prefix("refs/heads/")).collect();
+                let branches: Vec<&str> =
+                    heads.iter().filter_map(|head| head.name().strip_prefix("refs/heads/")).collect();
                 return Err(no_such_reference(url, reference, &branches));
             }
         }
@@ -101,7 +123,10 @@ fn no_such_reference(url: &str, reference: &str, branches: &[&str]) -> Error {
     match branches {
         [] => error,
         // The newest names are the last ones of a sorted list, more or less.
-        _ => error.hint(format!("it has, among others: {}", branches[branches.len().saturating_sub(8)..].join(", "))),
+        _ => error.hint(format!(
+            "it has, among others: {}",
+            branches[branches.len().saturating_sub(8)..].join(", ")
+        )),
     }
 }
 
@@ -120,7 +145,9 @@ fn write(
         let mut writer = TreeWriter::create(path, name)?;
         let mut failed = None;
         let walked = tree.walk(TreeWalkMode::PreOrder, |dir, entry| {
-            let Err(error) = write_entry(repository, dir, entry, &mut writer, running) else { return TreeWalkResult::Ok };
+            let Err(error) = write_entry(repository, dir, entry, &mut writer, running) else {
+                return TreeWalkResult::Ok;
+            };
             failed = Some(error);
             TreeWalkResult::Abort
         });
@@ -149,16 +176,18 @@ fn write_entry(
     process::check()?;
     let name = entry.name().map_err(|_| writer.refuse(dir, "a name that is not UTF-8"))?;
     let path = format!("{dir}{name}");
-    if writer.entries() % 256 == 0 {
+    if writer.entries().is_multiple_of(256) {
         running.progress(Count { done: writer.entries(), total: None, unit: Unit::Steps, item: &path });
     }
     match entry.kind() {
         Some(ObjectType::Tree) => writer.dir(&path),
         Some(ObjectType::Blob) => {
-            let blob = repository.find_blob(entry.id()).context(Kind::Fetch, || format!("cannot read {path}"))?;
+            let blob =
+                repository.find_blob(entry.id()).context(Kind::Fetch, || format!("cannot read {path}"))?;
             match entry.filemode() {
                 0o120000 => {
-                    let target = std::str::from_utf8(blob.content()).map_err(|_| writer.refuse(&path, "a link that is not UTF-8"))?;
+                    let target = std::str::from_utf8(blob.content())
+                        .map_err(|_| writer.refuse(&path, "a link that is not UTF-8"))?;
                     writer.link(&path, target)
                 }
                 mode => writer.file(&path, mode & 0o100 != 0, blob.content().len() as u64, blob.content()),

@@ -46,15 +46,22 @@ pub(super) fn fetch(
         (Some(_), _) => "sha256 pinned by the catalog".to_owned(),
         (None, Some(_)) => "sha256 as the server's sha256sums.asc has it".to_owned(),
         (None, None) => {
-            fetching.report.finding(format!("{name} is unverified: no pinned checksum, and the server lists none"));
+            fetching
+                .report
+                .finding(format!("{name} is unverified: no pinned checksum, and the server lists none"));
             "unverified".to_owned()
         }
     };
     let response = get(&client, &url)?;
     let total = response.content_length();
     let stream = Stream { name: &name, reader: response, total, expected: pin.or(listed) };
-    unpack_download(stream, verified, fetching, running)
-        .map_err(|error| if error.kind == Kind::Fetch && error.hint_text().is_none() { error.hint(format!("it came from {url}")) } else { error })
+    unpack_download(stream, &verified, fetching, running).map_err(|error| {
+        if error.kind == Kind::Fetch && error.hint_text().is_none() {
+            error.hint(format!("it came from {url}"))
+        } else {
+            error
+        }
+    })
 }
 
 fn directory(version: KernelVersion) -> String {
@@ -68,7 +75,8 @@ fn client() -> Result<Client> {
         // The blocking client counts this for each read, not for the whole transfer.
         .timeout(STALL)
         .redirect(reqwest::redirect::Policy::custom(|attempt| {
-            let downgraded = attempt.url().scheme() != "https" && attempt.previous().iter().any(|url| url.scheme() == "https");
+            let downgraded = attempt.url().scheme() != "https"
+                && attempt.previous().iter().any(|url| url.scheme() == "https");
             match (downgraded, attempt.previous().len() > 5) {
                 (true, _) => attempt.error("a redirect from https to http"),
                 (_, true) => attempt.error("too many redirects"),
@@ -81,7 +89,8 @@ fn client() -> Result<Client> {
 fn get(client: &Client, url: &str) -> Result<Response> {
     let response = client.get(url).send().context(Kind::Fetch, || format!("cannot fetch {url}"));
     let response = response.map_err(|error| {
-        error.hint("give a server that can be reached with --mirror URL, or another --source (apt, a tarball)")
+        error
+            .hint("give a server that can be reached with --mirror URL, or another --source (apt, a tarball)")
     })?;
     match response.status() {
         status if status.is_success() => Ok(response),
@@ -95,7 +104,10 @@ fn checksums(client: &Client, mirror: &str, version: KernelVersion) -> Result<St
     let url = format!("{mirror}/{}/sha256sums.asc", directory(version));
     let mut text = String::new();
     let response = get(client, &url)?;
-    response.take(LARGEST_LIST).read_to_string(&mut text).context(Kind::Fetch, || format!("cannot fetch {url}"))?;
+    response
+        .take(LARGEST_LIST)
+        .read_to_string(&mut text)
+        .context(Kind::Fetch, || format!("cannot fetch {url}"))?;
     Ok(text)
 }
 
@@ -110,10 +122,13 @@ fn listed_digest(client: &Client, mirror: &str, version: KernelVersion) -> Resul
 
 fn newest(client: &Client, mirror: &str, series: (u32, u32)) -> Result<(KernelVersion, Sha256)> {
     let list = checksums(client, mirror, KernelVersion::new(series.0, series.1, 0))?;
-    tarballs(&list).filter(|(version, _)| version.series() == series).max_by_key(|(version, _)| *version).ok_or_else(|| {
-        Error::fetch(format!("{mirror} lists no release of Linux {}.{}", series.0, series.1))
-            .hint("`kcompile list` shows the known kernels")
-    })
+    tarballs(&list)
+        .filter(|(version, _)| version.series() == series)
+        .max_by_key(|(version, _)| *version)
+        .ok_or_else(|| {
+            Error::fetch(format!("{mirror} lists no release of Linux {}.{}", series.0, series.1))
+                .hint("`kcompile list` shows the known kernels")
+        })
 }
 
 /// The release tarballs in a `sha256sums.asc`: lines of a digest, two spaces and a file name.

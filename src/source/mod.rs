@@ -67,11 +67,16 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
         return Ok(tree);
     }
     if fetching.offline && plan.source.locator.is_remote() {
-        return Err(Error::fetch(format!("--offline: {} is not in the cache {}", plan.source.name, cache.root))
-            .hint("run `kcompile fetch` with the same options while there is a network"));
+        return Err(Error::fetch(format!(
+            "--offline: {} is not in the cache {}",
+            plan.source.name, cache.root
+        ))
+        .hint("run `kcompile fetch` with the same options while there is a network"));
     }
     let tree = match &plan.source.locator {
-        Locator::KernelOrg { mirror, pin } => kernel_org::fetch(plan.requested, mirror, *pin, fetching, &running)?,
+        Locator::KernelOrg { mirror, pin } => {
+            kernel_org::fetch(plan.requested, mirror, *pin, fetching, &running)?
+        }
         Locator::Git { url, reference } => git::fetch(url, reference, fetching, &running)?,
         Locator::Apt { package, version, pin } => {
             apt::fetch(package, version.as_deref(), *pin, fetching, &running)?
@@ -79,7 +84,10 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
         Locator::Tarball { path, sha256 } => archive::unpack_file(path, *sha256, fetching, &running)?,
         Locator::Directory { path } => directory::adopt(path, cache, &running)?,
     };
-    running.finish(&format!("Linux {} ({}), {}", tree.identity.version, tree.identity.name, tree.identity.verified));
+    running.finish(&format!(
+        "Linux {} ({}), {}",
+        tree.identity.version, tree.identity.name, tree.identity.verified
+    ));
     Ok(tree)
 }
 
@@ -88,11 +96,18 @@ fn cached(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
     let cache = fetching.cache;
     match (&plan.source.locator, plan.requested) {
         (Locator::Directory { .. }, _) => Ok(None),
-        _ if plan.source.digest.is_some() => find(cache, |identity| Some(&identity.digest) == plan.source.digest.as_ref()),
+        _ if plan.source.digest.is_some() => {
+            find(cache, |identity| Some(&identity.digest) == plan.source.digest.as_ref())
+        }
         // A release of kernel.org never changes: the tree that was fetched under its name is it.
-        (Locator::KernelOrg { .. }, VersionRequest::Exact(_)) => find(cache, |identity| identity.name == plan.source.name),
+        (Locator::KernelOrg { .. }, VersionRequest::Exact(_)) => {
+            find(cache, |identity| identity.name == plan.source.name)
+        }
         (Locator::KernelOrg { .. }, VersionRequest::Series(..)) if fetching.offline => {
-            find(cache, |identity| plan.requested.admits(identity.version) && identity.name == crate::plan::tarball_name(identity.version))
+            find(cache, |identity| {
+                plan.requested.admits(identity.version)
+                    && identity.name == crate::plan::tarball_name(identity.version)
+            })
         }
         _ if fetching.offline => find(cache, |identity| identity.name == plan.source.name),
         _ => Ok(None),
@@ -103,7 +118,9 @@ fn cached(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
 fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Result<Option<Tree>> {
     let dir = cache.root.join("trees");
     let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
-    let names = entries.filter_map(|entry| Some(entry.ok()?.file_name().to_owned())).filter(|name| !name.contains('+'));
+    let names = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
+        .filter(|name| !name.contains('+'));
     let trees = names.filter_map(|key| open(cache, &key)).filter(|tree| fits(&tree.identity));
     Ok(trees.max_by_key(|tree| (tree.identity.version, tree.identity.date)))
 }
@@ -113,7 +130,12 @@ fn open(cache: &Cache, key: &str) -> Option<Tree> {
     let entry = cache.tree(key);
     let identity = serde_json::from_slice(&fs::read(entry.join(IDENTITY)).ok()?).ok()?;
     let path = entry.join(TREE);
-    path.join("Makefile").is_file().then(|| Tree { builds: path.clone(), path, identity, key: key.to_owned() })
+    path.join("Makefile").is_file().then(|| Tree {
+        builds: path.clone(),
+        path,
+        identity,
+        key: key.to_owned(),
+    })
 }
 
 /// The key of an entry: from the digest `sha256:…`, `commit:…`.
@@ -150,7 +172,10 @@ fn keep_unlocked(
     if let Some(tree) = open(cache, &key) {
         return Ok(tree);
     }
-    files::write_atomically(&root.join(IDENTITY), &serde_json::to_vec_pretty(&identity).expect("plain strings"))?;
+    files::write_atomically(
+        &root.join(IDENTITY),
+        &serde_json::to_vec_pretty(&identity).expect("plain strings"),
+    )?;
     install(cache, &root, &key)?;
     open(cache, &key).ok_or_else(|| Error::build(format!("the tree {} vanished", cache.tree(&key))))
 }
@@ -175,7 +200,8 @@ struct ScratchTree(tempfile::TempDir);
 
 impl ScratchTree {
     fn path(&self) -> Utf8PathBuf {
-        Utf8PathBuf::from_path_buf(self.0.path().to_owned()).expect("below the cache directory, which is UTF-8")
+        Utf8PathBuf::from_path_buf(self.0.path().to_owned())
+            .expect("below the cache directory, which is UTF-8")
     }
 }
 
@@ -193,8 +219,10 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     let Some(digest) = plan.patches_digest() else { return Ok(tree) };
     let Fetching { cache, report, .. } = *fetching;
     if let Locator::Directory { path } = &plan.source.locator {
-        return Err(Error::usage(format!("{path} is used in place and never written to, so it cannot be patched"))
-            .hint("apply the patches there yourself, or give a tarball"));
+        return Err(Error::usage(format!(
+            "{path} is used in place and never written to, so it cannot be patched"
+        ))
+        .hint("apply the patches there yourself, or give a tarball"));
     }
     let key = format!("{}+{}", tree.key, digest.short());
     let running = report.start(Phase::Patch, &crate::plan::counted(plan.patches.len(), "patch", "patches"));
@@ -209,7 +237,10 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     patches::apply(&plan.patches, &root.join(TREE))?;
     fs::set_permissions(root.join(TREE), Permissions::from_mode(0o755))
         .context(Kind::Build, || format!("cannot patch {}", tree.path))?;
-    files::write_atomically(&root.join(IDENTITY), &serde_json::to_vec_pretty(&tree.identity).expect("plain strings"))?;
+    files::write_atomically(
+        &root.join(IDENTITY),
+        &serde_json::to_vec_pretty(&tree.identity).expect("plain strings"),
+    )?;
     install(cache, &root, &key)?;
     for patch in &plan.patches {
         if let Some(reason) = &patch.reason {
@@ -224,7 +255,8 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
 fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     let wrong = |path: &std::path::Path| format!("cannot copy {}", path.display());
     let is_source = |entry: &walkdir::DirEntry| {
-        entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(crate::kbuild::BUILD_DIR_PREFIX)
+        entry.depth() != 1
+            || !entry.file_name().to_string_lossy().starts_with(crate::kbuild::BUILD_DIR_PREFIX)
     };
     let walk = WalkDir::new(from).contents_first(false).into_iter().filter_entry(is_source);
     let mut dirs = Vec::new();
@@ -234,7 +266,9 @@ fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
         let target = to.as_std_path().join(entry.path().strip_prefix(from).expect("walked from there"));
         let done = match entry.file_type() {
             kind if kind.is_dir() => fs::create_dir(&target).map(|()| dirs.push(target)),
-            kind if kind.is_symlink() => fs::read_link(entry.path()).and_then(|link| std::os::unix::fs::symlink(link, target)),
+            kind if kind.is_symlink() => {
+                fs::read_link(entry.path()).and_then(|link| std::os::unix::fs::symlink(link, target))
+            }
             _ => fs::hard_link(entry.path(), target),
         };
         done.context(Kind::Build, || wrong(entry.path()))?;
@@ -248,8 +282,10 @@ fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
 /// Checks that what was unpacked is a kernel tree, and reads its version.
 fn identify(tree: &Utf8Path, name: &str) -> Result<KernelVersion> {
     tree_version(tree).map_err(|_| {
-        Error::usage(format!("{name} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"))
-            .hint("a kernel tarball holds one directory with the top of the source in it")
+        Error::usage(format!(
+            "{name} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"
+        ))
+        .hint("a kernel tarball holds one directory with the top of the source in it")
     })
 }
 
@@ -257,7 +293,9 @@ fn identify(tree: &Utf8Path, name: &str) -> Result<KernelVersion> {
 fn verify(name: &str, expected: Sha256, found: Sha256) -> Result<()> {
     match expected == found {
         true => Ok(()),
-        false => Err(Error::fetch(format!("checksum mismatch for {name}: expected {expected}, found {found}"))),
+        false => {
+            Err(Error::fetch(format!("checksum mismatch for {name}: expected {expected}, found {found}")))
+        }
     }
 }
 

@@ -56,11 +56,21 @@ impl TreeWriter {
     }
 
     /// A file of `size` bytes, mode 0555 or 0444.
-    pub(super) fn file(&mut self, path: &str, executable: bool, size: u64, mut content: impl Read) -> Result<()> {
+    pub(super) fn file(
+        &mut self,
+        path: &str,
+        executable: bool,
+        size: u64,
+        mut content: impl Read,
+    ) -> Result<()> {
         let path = self.new_entry(path)?;
         self.bytes += size;
         if self.bytes > MOST_BYTES {
-            return Err(Error::fetch(format!("{}: more than {} GiB when unpacked", self.name, MOST_BYTES >> 30)));
+            return Err(Error::fetch(format!(
+                "{}: more than {} GiB when unpacked",
+                self.name,
+                MOST_BYTES >> 30
+            )));
         }
         let full = self.root.join(&path);
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full);
@@ -73,7 +83,8 @@ impl TreeWriter {
                 break;
             }
             written += read as u64;
-            file.write_all(&self.buffer[..read]).context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+            file.write_all(&self.buffer[..read])
+                .context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
         }
         if written != size {
             return Err(self.refuse(path.as_str(), &format!("{size} bytes announced, {written} found")));
@@ -97,7 +108,9 @@ impl TreeWriter {
                 _ => return Err(self.refuse(path.as_str(), "an absolute link")),
             }
             if depth < 0 {
-                return Err(self.refuse(path.as_str(), &format!("a link that leaves the tree, to `{target}`")));
+                return Err(
+                    self.refuse(path.as_str(), &format!("a link that leaves the tree, to `{target}`"))
+                );
             }
         }
         if target.is_empty() || target.contains('\0') {
@@ -119,7 +132,8 @@ impl TreeWriter {
         for dir in dirs {
             let full = self.root.join(dir);
             let mode = if dir.as_str().is_empty() { 0o755 } else { 0o555 };
-            fs::set_permissions(&full, Permissions::from_mode(mode)).context(Kind::Build, || format!("cannot write {full}"))?;
+            fs::set_permissions(&full, Permissions::from_mode(mode))
+                .context(Kind::Build, || format!("cannot write {full}"))?;
         }
         Ok(entries)
     }
@@ -200,7 +214,9 @@ mod tests {
         for (path, target) in [("x", "/etc"), ("a/x", "../../etc"), ("y", "..")] {
             assert!(writer.link(path, target).is_err(), "{path} -> {target}");
         }
-        assert!(writer.file("a/b/link/x", false, 0, &b""[..]).unwrap_err().to_string().contains("a way through"));
+        assert!(
+            writer.file("a/b/link/x", false, 0, &b""[..]).unwrap_err().to_string().contains("a way through")
+        );
     }
 
     #[test]
@@ -209,7 +225,13 @@ mod tests {
         writer.file("a", true, 2, &b"hi"[..]).unwrap();
         assert!(writer.file("./a", false, 0, &b""[..]).is_err());
         assert!(writer.dir("a").is_err());
-        assert!(writer.file("short", false, 5, &b"hi"[..]).unwrap_err().to_string().contains("5 bytes announced, 2 found"));
+        assert!(
+            writer
+                .file("short", false, 5, &b"hi"[..])
+                .unwrap_err()
+                .to_string()
+                .contains("5 bytes announced, 2 found")
+        );
     }
 
     #[test]
@@ -218,7 +240,9 @@ mod tests {
         writer.file("d/run", true, 0, &b""[..]).unwrap();
         writer.file("d/read", false, 0, &b""[..]).unwrap();
         writer.finish().unwrap();
-        let mode = |path: &str| fs::metadata(dir.path().join("linux").join(path)).unwrap().permissions().mode() & 0o7777;
+        let mode = |path: &str| {
+            fs::metadata(dir.path().join("linux").join(path)).unwrap().permissions().mode() & 0o7777
+        };
         assert_eq!([mode(""), mode("d"), mode("d/run"), mode("d/read")], [0o755, 0o555, 0o555, 0o444]);
         fs::set_permissions(dir.path().join("linux/d"), Permissions::from_mode(0o755)).unwrap();
     }

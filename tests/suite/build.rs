@@ -9,12 +9,18 @@ fn a_setting_that_did_not_take_fails_before_compiling() {
     let world = World::new();
     let ran = world.build("--set MINI_NEEDS_ABSENT=y").failed(
         1,
-        &["the kernel's olddefconfig did not take CONFIG_MINI_NEEDS_ABSENT=y is missing", "asked for by CONFIG_MINI_NEEDS_ABSENT=y", "hint: "],
+        &[
+            "the kernel's olddefconfig did not take CONFIG_MINI_NEEDS_ABSENT=y is missing",
+            "asked for by CONFIG_MINI_NEEDS_ABSENT=y",
+            "hint: ",
+        ],
     );
     assert!(!ran.stderr.contains("Compile"), "{}", ran.stderr);
     assert!(!world.path("work/out").exists());
     fs::write(world.path("work/f.config"), "CONFIG_NO_SUCH_THING=m\n").unwrap();
-    world.build("--fragment f.config").failed(1, &["CONFIG_NO_SUCH_THING=m is missing from the final .config", "f.config"]);
+    world
+        .build("--fragment f.config")
+        .failed(1, &["CONFIG_NO_SUCH_THING=m is missing from the final .config", "f.config"]);
 }
 
 #[test]
@@ -23,9 +29,14 @@ fn what_the_config_asked_for_and_did_not_get_is_a_finding() {
     let mut config = fs::read_to_string(world.path("work/mini.config")).unwrap();
     config.push_str("CONFIG_NO_SUCH_THING=y\nCONFIG_MINI_SELECTED=n\n");
     fs::write(world.path("work/mini.config"), &config).unwrap();
-    world.build("").ok().says("warning: CONFIG_NO_SUCH_THING=y is missing").says("warning: CONFIG_MINI_SELECTED=n came out as y");
+    world
+        .build("")
+        .ok()
+        .says("warning: CONFIG_NO_SUCH_THING=y is missing")
+        .says("warning: CONFIG_MINI_SELECTED=n came out as y");
     let receipt: serde_json::Value =
-        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
+            .unwrap();
     assert_eq!(receipt["config_differences"][1]["symbol"], "NO_SUCH_THING");
     assert_eq!(receipt["findings"].as_array().unwrap().len(), 2);
     assert_eq!(fs::read_to_string(world.path("work/mini.config")).unwrap(), config);
@@ -37,17 +48,21 @@ fn patches_are_applied_to_a_copy() {
     world.tarball("6.1.7", "xz");
     fs::create_dir(world.path("work/p")).unwrap();
     let patch = "--- a/COPYING\n+++ b/COPYING\n@@ -1,1 +1,2 @@\n+patched\n LINE\n";
-    let first = fs::read_to_string(world.path("trees/6.1.7-xz/COPYING")).unwrap().lines().next().unwrap().to_owned();
+    let first =
+        fs::read_to_string(world.path("trees/6.1.7-xz/COPYING")).unwrap().lines().next().unwrap().to_owned();
     fs::write(world.path("work/p/1.patch"), patch.replace("LINE", &first)).unwrap();
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p";
     world.run(args).ok().says("1 patch applied");
     let trees = world.names("cache/trees");
     assert_eq!(trees.len(), 2);
-    let copying = |key: &str| fs::read_to_string(world.path(&format!("cache/trees/{key}/linux/COPYING"))).unwrap();
+    let copying =
+        |key: &str| fs::read_to_string(world.path(&format!("cache/trees/{key}/linux/COPYING"))).unwrap();
     assert!(!copying(&trees[0]).starts_with("patched") && copying(&trees[1]).starts_with("patched"));
     world.run(args).ok().says("patched tree from the cache");
     fs::write(world.path("work/p/1.patch"), patch.replace("LINE", "something else")).unwrap();
-    world.run(args).failed(1, &["error: 1.patch: hunk 1 does not apply to COPYING", "context must match exactly"]);
+    world
+        .run(args)
+        .failed(1, &["error: 1.patch: hunk 1 does not apply to COPYING", "context must match exactly"]);
     assert_eq!(world.names("cache/trees").len(), 2);
     assert!(world.names("cache/tmp").is_empty());
     world.build("--patches p").failed(2, &["is used in place and never written to"]);
@@ -58,7 +73,12 @@ fn a_failed_build_names_file_line_log_and_command() {
     let world = World::new();
     let ran = world.build("--set MINI_FAIL=y").failed(
         1,
-        &["make vmlinux modules failed: ", "drivers/mini/fail.c:7:", "error: 'undeclared_on_purpose' undeclared", "the command: make -C "],
+        &[
+            "make vmlinux modules failed: ",
+            "drivers/mini/fail.c:7:",
+            "error: 'undeclared_on_purpose' undeclared",
+            "the command: make -C ",
+        ],
     );
     let log = ran.stderr.split("the whole log: ").nth(1).unwrap().lines().next().unwrap();
     assert!(fs::read_to_string(log).unwrap().contains("undeclared_on_purpose"));
@@ -71,7 +91,9 @@ fn a_failed_build_names_file_line_log_and_command() {
 fn a_kernel_that_is_none_is_refused_though_make_succeeds() {
     let world = World::new();
     world.build("--set MINI_NO_VMLINUX=y").failed(1, &["make succeeded, but ", "vmlinux is missing"]);
-    world.build("--set MINI_BAD_VMLINUX=y").failed(1, &["make succeeded, but ", "vmlinux is not an ELF file for x86-64"]);
+    world
+        .build("--set MINI_BAD_VMLINUX=y")
+        .failed(1, &["make succeeded, but ", "vmlinux is not an ELF file for x86-64"]);
     assert!(!world.path("work/out").exists());
 }
 
@@ -105,7 +127,11 @@ fn the_environment_does_not_matter() {
     ] {
         world.env.insert(key.into(), value.into());
     }
-    let ran = world.build("--cache-dir other -o other-out -j 5").ok().says("note: ignored from the environment").says("KBUILD_OUTPUT");
+    let ran = world
+        .build("--cache-dir other -o other-out -j 5")
+        .ok()
+        .says("note: ignored from the environment")
+        .says("KBUILD_OUTPUT");
     assert_eq!(ran.digests(), clean);
 }
 
@@ -115,7 +141,10 @@ fn source_date_epoch_dates_everything() {
     world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
     world.build("--compression none").ok();
     let receipt = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
-    assert!(receipt.contains("2020-09-13T12:26:40Z") && receipt.contains("Sun Sep 13 12:26:40 UTC 2020"), "{receipt}");
+    assert!(
+        receipt.contains("2020-09-13T12:26:40Z") && receipt.contains("Sun Sep 13 12:26:40 UTC 2020"),
+        "{receipt}"
+    );
     world.env.insert("SOURCE_DATE_EPOCH".into(), "yesterday".into());
     world.build("").failed(2, &["SOURCE_DATE_EPOCH=yesterday"]);
 }
@@ -132,9 +161,13 @@ fn the_same_build_again_compiles_nothing() {
 fn progress_as_json_is_one_object_a_line() {
     let world = World::new();
     let ran = world.build("--progress json").ok();
-    let events: Vec<serde_json::Value> = ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let finished: Vec<&str> =
-        events.iter().filter(|event| event["event"] == "finish").map(|event| event["phase"].as_str().unwrap()).collect();
+    let events: Vec<serde_json::Value> =
+        ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let finished: Vec<&str> = events
+        .iter()
+        .filter(|event| event["event"] == "finish")
+        .map(|event| event["phase"].as_str().unwrap())
+        .collect();
     assert_eq!(finished, ["source", "configure", "compile", "install", "pack"]);
     assert_eq!(events.last().unwrap()["event"], "summary");
     let failed = world.build("--progress json --set MINI_FAIL=y");

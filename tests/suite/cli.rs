@@ -81,9 +81,19 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
     assert!(server.log.lock().unwrap().is_empty() && !world.path("cache").exists());
     let told = world.run("doctor");
     assert_eq!(told.code, 4);
-    assert!(told.stdout.contains("MISSING  flex") && told.stdout.contains("install what is missing"), "{}", told.stdout);
+    assert!(
+        told.stdout.contains("MISSING  flex") && told.stdout.contains("install what is missing"),
+        "{}",
+        told.stdout
+    );
     let json: serde_json::Value = serde_json::from_str(&world.run("doctor --json").stdout).unwrap();
-    assert!(json["findings"].as_array().unwrap().iter().any(|one| one["name"] == "flex" && one["found"].is_null()));
+    assert!(
+        json["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "flex" && one["found"].is_null())
+    );
 }
 
 #[test]

@@ -112,7 +112,8 @@ fn two_places_give_the_same_digests() {
     here.tarball("6.1.7", "xz");
     crate::world::copy(&here.path("work/linux-6.1.7.tar.xz"), &there.path("work/linux-6.1.7.tar.xz"));
     let first = here.run(args).ok();
-    let second = there.command(&format!("{args} -o deep/er/out -j 3")).env("TZ", "Asia/Tokyo").output().unwrap();
+    let second =
+        there.command(&format!("{args} -o deep/er/out -j 3")).env("TZ", "Asia/Tokyo").output().unwrap();
     assert_eq!(first.digests(), crate::world::ran(second).ok().digests());
     assert_eq!(first.digests().len(), 3);
 }
@@ -152,7 +153,10 @@ fn other_shapes_of_images() {
     let out = world.path("work/out");
     let bin = entries(&out.join(BIN), "6.1.7");
     let last = bin.last().unwrap();
-    assert_eq!((last.0.as_str(), last.1, last.3.as_str()), ("boot/vmlinux", tar::EntryType::Link, "bin/vmlinux"));
+    assert_eq!(
+        (last.0.as_str(), last.1, last.3.as_str()),
+        ("boot/vmlinux", tar::EntryType::Link, "bin/vmlinux")
+    );
     assert!(paths(&world, MODULES, "6.1.7").contains(&"modules.dep".to_owned()));
     let combined = paths(&world, "flintlock-kernel", "6.1.7");
     for path in ["bin/vmlinux", "boot/vmlinux", "boot/config-6.1.7", "lib/modules/6.1.7/modules.dep"] {
@@ -212,7 +216,8 @@ fn skopeo_and_umoci_take_the_layouts() {
             "skopeo --insecure-policy copy -q oci:out/{layout}:6.1.7 oci:copy-{layout}:x && \
              umoci unpack --rootless --image copy-{layout}:x bundle-{layout}"
         );
-        let output = Command::new("sh").args(["-ec", &script]).current_dir(world.path("work")).output().unwrap();
+        let output =
+            Command::new("sh").args(["-ec", &script]).current_dir(world.path("work")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
     let kernel = fs::read(world.path(&format!("work/bundle-{BIN}/rootfs/bin/vmlinux"))).unwrap();

@@ -26,14 +26,29 @@ fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
     here.tarball("6.1.7", "gz");
     crate::world::copy(&here.path("work/linux-6.1.7.tar.gz"), &there.path("work/linux-6.1.7.tar.gz"));
     let args = "6.1.7 --fc --source linux-6.1.7.tar.gz";
-    let digest = |world: &World, more: &str| plan(world, &format!("{args} {more}"))["digest"].as_str().unwrap().to_owned();
+    let digest = |world: &World, more: &str| {
+        plan(world, &format!("{args} {more}"))["digest"].as_str().unwrap().to_owned()
+    };
     let base = digest(&here, "");
-    for same in ["-j 7", "-o elsewhere", "--cache-dir elsewhere", "--launcher ccache", "--mirror https://example.org", "--offline"] {
+    for same in [
+        "-j 7",
+        "-o elsewhere",
+        "--cache-dir elsewhere",
+        "--launcher ccache",
+        "--mirror https://example.org",
+        "--offline",
+    ] {
         assert_eq!(digest(&there, same), base, "{same}");
     }
-    for other in
-        ["--set KSM=n", "--compression zstd", "--also-at boot/vmlinux", "--legacy", "--no-modules", "--cc cc", "--arch arm64 --config mini.config"]
-    {
+    for other in [
+        "--set KSM=n",
+        "--compression zstd",
+        "--also-at boot/vmlinux",
+        "--legacy",
+        "--no-modules",
+        "--cc cc",
+        "--arch arm64 --config mini.config",
+    ] {
         assert_ne!(digest(&here, other), base, "{other}");
     }
 }
@@ -57,8 +72,13 @@ fn the_nearest_lower_config_is_taken_and_said_to_be() {
     let world = World::new();
     let text = world.run("plan 5.15.12 --ch").ok().stdout;
     assert!(text.contains("configs/cloud-hypervisor/linux-x86_64-5.10.config"), "{text}");
-    assert!(text.contains("no cloud-hypervisor config for Linux 5.15.12: using the nearest lower one, for 5.10"), "{text}");
-    world.run("plan 4.19.215 --fc").failed(2, &["no firecracker config for Linux 4.19.215", "hint: give one with --config"]);
+    assert!(
+        text.contains("no cloud-hypervisor config for Linux 5.15.12: using the nearest lower one, for 5.10"),
+        "{text}"
+    );
+    world
+        .run("plan 4.19.215 --fc")
+        .failed(2, &["no firecracker config for Linux 4.19.215", "hint: give one with --config"]);
 }
 
 #[test]
@@ -74,7 +94,12 @@ fn layers_are_applied_in_the_order_they_were_typed() {
     let world = World::new();
     std::fs::write(world.path("work/f.config"), "CONFIG_KSM=m\n").unwrap();
     let plan = plan(&world, "6.1 --fc --set KSM=n --fragment f.config --set CONFIG_PSI=y");
-    let names: Vec<&str> = plan["plan"]["config"].as_array().unwrap().iter().map(|layer| layer["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = plan["plan"]["config"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|layer| layer["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names[1], "CONFIG_KSM=n");
     assert!(names[2].ends_with("/f.config"));
     assert_eq!(names[3], "CONFIG_PSI=y");
@@ -97,7 +122,9 @@ fn a_config_that_is_none_is_refused() {
     world.run("plan 6.1 --fc --fragment x.config").failed(2, &["x.config:3: not a setting: `CONFIG_C=q`"]);
     let plan = world.run("plan 6.1 --fc --config x.config").ok().stdout;
     assert!(plan.contains("1 line that is no setting left aside, the first at line 3"), "{plan}");
-    world.run("plan 6.1 --fc --fragment nowhere").failed(2, &["neither a fragment of the catalog nor a file"]);
+    world
+        .run("plan 6.1 --fc --fragment nowhere")
+        .failed(2, &["neither a fragment of the catalog nor a file"]);
     world.run("plan 6.1 --fc --set KSM=maybe").failed(2, &["expected SYMBOL=VALUE"]);
 }
 
@@ -116,5 +143,7 @@ fn a_users_catalog_lies_over_the_built_in_one() {
     assert!(listed.contains("mine") && listed.contains("5.10.77"), "{listed}");
     assert!(world.run("plan 9.9.3 --configs own").ok().stdout.contains("linux-x86_64-9.9.config"));
     std::fs::write(dir.join("kernels.toml"), "[[kernel]]\nversion = \"9.9\"\n").unwrap();
-    world.run("list --configs own").failed(2, &["kernels.toml: TOML parse error at line 1", "missing field `flavor`"]);
+    world
+        .run("list --configs own")
+        .failed(2, &["kernels.toml: TOML parse error at line 1", "missing field `flavor`"]);
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 /// A server that lives as long as the test process; its threads end with it.
-pub struct Server {
+pub(crate) struct Server {
     pub url: String,
     /// Request lines, in their order.
     pub log: Arc<Mutex<Vec<String>>>,
@@ -21,7 +21,7 @@ struct Request {
 }
 
 /// Serves these files: path (with its leading slash) → bytes. All else is 404.
-pub fn files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Server {
+pub(crate) fn files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Server {
     let files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
     serve(move |request, stream| match files.get(&request.path) {
         Some(bytes) => respond(stream, "200 OK", &[], bytes),
@@ -30,7 +30,7 @@ pub fn files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Server {
 }
 
 /// Serves the git repositories below `root` by `git http-backend`.
-pub fn git(root: &str) -> Server {
+pub(crate) fn git(root: &str) -> Server {
     let root = root.to_owned();
     serve(move |request, stream| {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
@@ -55,7 +55,8 @@ pub fn git(root: &str) -> Server {
         let answer = backend.wait_with_output().unwrap().stdout;
         let split = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
         let head = String::from_utf8(answer[..split].to_vec()).unwrap();
-        let status = head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
+        let status =
+            head.lines().find_map(|line| line.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
         let headers: Vec<&str> = head.lines().filter(|line| !line.starts_with("Status")).collect();
         respond(stream, &status, &headers, &answer[split + 4..]);
     })

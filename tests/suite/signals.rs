@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// end took, and the processes that had been running.
 fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Pid>) {
     world.tree("6.1.7", "work/linux");
-    let mut command = world.command("6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2");
+    let mut command = world
+        .command("6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2");
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     // JSON progress may skip a step: the pids are there before the stall is announced, the log after.
@@ -29,14 +30,22 @@ fn stalled(world: &World, lines: &mut impl Iterator<Item = std::io::Result<Strin
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         assert!(Instant::now() < deadline, "make never stalled");
-        let found = walkdir::WalkDir::new(world.path("cache/builds")).into_iter().flatten().find(|entry| entry.file_name() == "kcompile.log");
-        let log = found.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default()).unwrap_or_default();
+        let found = walkdir::WalkDir::new(world.path("cache/builds"))
+            .into_iter()
+            .flatten()
+            .find(|entry| entry.file_name() == "kcompile.log");
+        let log =
+            found.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default()).unwrap_or_default();
         if log.contains("  STALL   waiting") {
             break;
         }
         std::thread::yield_now();
     }
-    let pids = walkdir::WalkDir::new(world.path("cache/builds")).into_iter().flatten().find(|entry| entry.file_name() == "stall.pids").unwrap();
+    let pids = walkdir::WalkDir::new(world.path("cache/builds"))
+        .into_iter()
+        .flatten()
+        .find(|entry| entry.file_name() == "stall.pids")
+        .unwrap();
     let pids = std::fs::read_to_string(pids.path()).unwrap();
     pids.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
 }

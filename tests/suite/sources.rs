@@ -41,7 +41,9 @@ fn a_series_means_its_newest_release() {
     let server = mirror(&world, &["6.1.9", "6.1.10", "6.2.1"]);
     let ran = world.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
     assert!(ran.stdout.contains(" 6.1.10 sha256:"), "{}", ran.stdout);
-    world.run(&format!("fetch 6.3 --fc --mirror {}", server.url)).failed(3, &["lists no release of Linux 6.3"]);
+    world
+        .run(&format!("fetch 6.3 --fc --mirror {}", server.url))
+        .failed(3, &["lists no release of Linux 6.3"]);
     // Without a network the newest one of the cache is meant.
     assert!(world.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
     world.run("fetch 6.2 --fc --offline").failed(3, &["--offline: linux-6.2.*.tar.xz is not in the cache"]);
@@ -53,10 +55,14 @@ fn a_wrong_pinned_digest_refuses_the_source() {
     let server = mirror(&world, &["6.1.7"]);
     let pin = "0".repeat(64);
     fs::create_dir(world.path("work/own")).unwrap();
-    let entry = format!("[[kernel]]\nversion = \"6.1.7\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nsha256 = \"{pin}\"\nstatus = \"untested\"\n");
+    let entry = format!(
+        "[[kernel]]\nversion = \"6.1.7\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nsha256 = \"{pin}\"\nstatus = \"untested\"\n"
+    );
     fs::write(world.path("work/own/kernels.toml"), entry).unwrap();
     let args = format!("6.1.7 --fc --config mini.config --configs own --mirror {}", server.url);
-    world.run(&args).failed(3, &["error: checksum mismatch for linux-6.1.7.tar.xz: expected 0000", "found ", "hint: "]);
+    world
+        .run(&args)
+        .failed(3, &["error: checksum mismatch for linux-6.1.7.tar.xz: expected 0000", "found ", "hint: "]);
     assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
     assert!(!world.path("work/out").exists());
 }
@@ -66,8 +72,12 @@ fn a_source_that_cannot_be_had_is_named() {
     let world = World::new();
     let server = mirror(&world, &["6.1.7"]);
     let url = &server.url;
-    world.run(&format!("fetch 6.1.8 --fc --mirror {url}")).failed(3, &[&format!("cannot fetch {url}{DIR}/linux-6.1.8.tar.xz: HTTP status 404")]);
-    world.run("fetch 6.1.8 --fc --mirror http://127.0.0.1:1").failed(3, &["cannot fetch http://127.0.0.1:1/", "hint: "]);
+    world
+        .run(&format!("fetch 6.1.8 --fc --mirror {url}"))
+        .failed(3, &[&format!("cannot fetch {url}{DIR}/linux-6.1.8.tar.xz: HTTP status 404")]);
+    world
+        .run("fetch 6.1.8 --fc --mirror http://127.0.0.1:1")
+        .failed(3, &["cannot fetch http://127.0.0.1:1/", "hint: "]);
     world.run("fetch 6.1.8 --fc --offline").failed(3, &["--offline: linux-6.1.8.tar.xz is not in the cache"]);
 }
 
@@ -77,9 +87,12 @@ fn a_local_tarball_of_every_kind_gives_the_same_kernel() {
     let mut seen = Vec::new();
     for suffix in ["xz", "gz", "zst", "bz2"] {
         world.tarball("6.1.7", suffix);
-        let args = format!("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.{suffix} -o out-{suffix}");
+        let args =
+            format!("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.{suffix} -o out-{suffix}");
         let ran = world.run(&args).ok();
-        let layer = fs::read_to_string(world.path(&format!("work/out-{suffix}/firecracker-6.1.7-amd64.json"))).unwrap();
+        let layer =
+            fs::read_to_string(world.path(&format!("work/out-{suffix}/firecracker-6.1.7-amd64.json")))
+                .unwrap();
         assert!(layer.contains("from a local file"), "{layer}");
         seen.push(ran.stdout.lines().count());
     }
@@ -94,7 +107,10 @@ fn trees_are_pristine_and_read_only() {
     world.tarball("6.1.7", "xz");
     world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz").ok();
     let tree = world.path(&format!("cache/trees/{}/linux", world.names("cache/trees")[0]));
-    for entry in walkdir::WalkDir::new(&tree).into_iter().filter_entry(|entry| !entry.file_name().to_string_lossy().starts_with("kcompile-")) {
+    for entry in walkdir::WalkDir::new(&tree)
+        .into_iter()
+        .filter_entry(|entry| !entry.file_name().to_string_lossy().starts_with("kcompile-"))
+    {
         let entry = entry.unwrap();
         if entry.depth() > 0 && !entry.path_is_symlink() {
             let mode = entry.metadata().unwrap().permissions().mode();
@@ -132,7 +148,9 @@ fn what_is_no_kernel_tree_is_refused() {
     world.run("6.1.7 --fc --source text.tar.xz").failed(3, &["text.tar.xz is not a compressed tarball"]);
     world.run("6.1.7 --fc --source other.tar.gz").failed(2, &["other.tar.gz is not a kernel tree"]);
     world.tree("6.1.8", "work/newer");
-    world.run("6.1.7 --fc --source newer").failed(2, &["is Linux 6.1.8, not the 6.1.7 that was asked for", "hint: ask for it"]);
+    world
+        .run("6.1.7 --fc --source newer")
+        .failed(2, &["is Linux 6.1.8, not the 6.1.7 that was asked for", "hint: ask for it"]);
     assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
 }
 
@@ -147,7 +165,11 @@ fn a_damaged_or_hostile_tarball_leaves_nothing() {
     for name in ["short", "flipped"] {
         world.run(&format!("fetch 6.1.7 --fc --source {name}.tar.xz")).failed(3, &["corrupt archive"]);
     }
-    for (path, kind) in [("linux/../../evil", tar::EntryType::Regular), ("linux/fifo", tar::EntryType::Fifo), ("other/x", tar::EntryType::Regular)] {
+    for (path, kind) in [
+        ("linux/../../evil", tar::EntryType::Regular),
+        ("linux/fifo", tar::EntryType::Fifo),
+        ("other/x", tar::EntryType::Regular),
+    ] {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
         header.set_size(0);
@@ -162,7 +184,9 @@ fn a_damaged_or_hostile_tarball_leaves_nothing() {
         header.set_cksum();
         tar.append(&header, &[][..]).unwrap();
         fs::write(world.path("work/evil.tar.gz"), compress(&tar.into_inner().unwrap(), "gz")).unwrap();
-        world.run("fetch 6.1.7 --fc --source evil.tar.gz").failed(3, &["refused entry", path.trim_start_matches("linux/")]);
+        world
+            .run("fetch 6.1.7 --fc --source evil.tar.gz")
+            .failed(3, &["refused entry", path.trim_start_matches("linux/")]);
     }
     assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
 }
@@ -177,7 +201,12 @@ const COMMIT: &str = "git -c user.name=t -c user.email=t@example.org -c commit.g
 /// A repository with the branch `ch-6.1.7` and an older commit below it.
 fn repository(world: &World) -> camino::Utf8PathBuf {
     let tree = world.tree("6.1.7", "repos/linux");
-    sh(&tree, &format!("git init -q -b ch-6.1.7 . && git add README && {COMMIT} && git add . && GIT_COMMITTER_DATE=@1700000000 {COMMIT} && git branch other"));
+    sh(
+        &tree,
+        &format!(
+            "git init -q -b ch-6.1.7 . && git add README && {COMMIT} && git add . && GIT_COMMITTER_DATE=@1700000000 {COMMIT} && git branch other"
+        ),
+    );
     tree
 }
 
@@ -196,10 +225,14 @@ fn a_branch_is_fetched_to_depth_one() {
     assert_eq!(fs::read_to_string(repo.join("shallow")).unwrap().lines().count(), 1);
     let receipt = fs::read_to_string(world.path("work/out/cloudhypervisor-6.1.7-amd64.json")).unwrap();
     assert!(receipt.contains("\"digest\": \"commit:") && receipt.contains("1700000000"), "{receipt}");
-    world.run(&format!("fetch 6.1.8 --ch {source}")).failed(3, &["has no branch or tag `ch-6.1.8`", "among others: ch-6.1.7, other"]);
+    world
+        .run(&format!("fetch 6.1.8 --ch {source}"))
+        .failed(3, &["has no branch or tag `ch-6.1.8`", "among others: ch-6.1.7, other"]);
     world.run(&format!("fetch 6.1.7 --ch {source}#other")).ok();
     assert!(world.run(&format!("fetch 6.1.7 --ch {source} --offline")).ok().stdout.contains("commit:"));
-    world.run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x").failed(3, &["cannot fetch http://127.0.0.1:1/x#ch-6.1.7"]);
+    world
+        .run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x")
+        .failed(3, &["cannot fetch http://127.0.0.1:1/x#ch-6.1.7"]);
 }
 
 #[test]
@@ -213,7 +246,9 @@ fn a_local_repository_is_read_where_it_is() {
     fs::write(repo.join("Makefile"), "broken").unwrap();
     world.run(&format!("6.1.7 --ch --config mini.config --source git+{repo}")).ok();
     assert!(world.names("cache/git").is_empty());
-    world.run(&format!("fetch 6.1.7 --ch --source git+{repo}#nowhere")).failed(3, &["has no branch or tag `nowhere`"]);
+    world
+        .run(&format!("fetch 6.1.7 --ch --source git+{repo}#nowhere"))
+        .failed(3, &["has no branch or tag `nowhere`"]);
 }
 
 /// An apt that knows one package, and the package.
@@ -235,7 +270,10 @@ fn fake_apt(world: &mut World) {
     fs::write(world.path("package.deb"), &deb).unwrap();
     let bin = world.path("aptbin");
     fs::create_dir(&bin).unwrap();
-    let show = format!("#!/bin/sh\n[ \"$3\" = linux-source-6.1 ] || exit 100\nprintf 'Package: x\\nVersion: 6.1.7-2\\nSHA256: {}\\n'\n", sha256(&deb));
+    let show = format!(
+        "#!/bin/sh\n[ \"$3\" = linux-source-6.1 ] || exit 100\nprintf 'Package: x\\nVersion: 6.1.7-2\\nSHA256: {}\\n'\n",
+        sha256(&deb)
+    );
     let get = format!(
         "#!/bin/sh\nfor last; do :; done\ncase $last in linux-source-6.1=6.1.7-2) ;; *) echo 'E: Unable to locate package' >&2; exit 100;; esac\n\
          echo 'dlstatus:1:50.0000:Retrieving file 1 of 1'\ncp {} linux-source-6.1_6.1.7-2_all.deb\n",
@@ -258,9 +296,14 @@ fn the_distributions_source_package_is_unpacked() {
         let ran = world.run(&format!("6.1 --fc --config mini.config --source {source}")).ok();
         assert!(ran.stdout.starts_with("out/firecracker-kernel-bin-amd64:6.1.7 "), "{}", ran.stdout);
     }
-    world.run("6.2 --fc --source apt").failed(3, &["apt-get -q -o 'APT::Status-Fd=1' download linux-source-6.2", "Unable to locate package"]);
+    world.run("6.2 --fc --source apt").failed(
+        3,
+        &["apt-get -q -o 'APT::Status-Fd=1' download linux-source-6.2", "Unable to locate package"],
+    );
     fs::write(world.path("package.deb"), "other bytes").unwrap();
-    world.run("6.1 --fc --source apt --cache-dir other").failed(3, &["checksum mismatch for linux-source-6.1 6.1.7-2"]);
+    world
+        .run("6.1 --fc --source apt --cache-dir other")
+        .failed(3, &["checksum mismatch for linux-source-6.1 6.1.7-2"]);
 }
 
 #[test]

@@ -7,16 +7,16 @@ use std::io::Write;
 use std::process::{Command, Output};
 
 /// The settings that most tests build with: a kernel with a PVH note and a few modules.
-pub const CONFIG: &str = "CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIRT=y\nCONFIG_KVM_GUEST=y\nCONFIG_PVH=y\n\
+pub(crate) const CONFIG: &str = "CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIRT=y\nCONFIG_KVM_GUEST=y\nCONFIG_PVH=y\n\
                           CONFIG_NET=y\nCONFIG_INET=y\nCONFIG_DUMMY=m\nCONFIG_BRIDGE=m\n";
 
-pub struct World {
+pub(crate) struct World {
     dir: tempfile::TempDir,
     pub env: BTreeMap<String, String>,
 }
 
 /// What a run of kcompile left.
-pub struct Ran {
+pub(crate) struct Ran {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
@@ -24,14 +24,14 @@ pub struct Ran {
 
 impl Ran {
     #[track_caller]
-    pub fn ok(self) -> Ran {
+    pub(crate) fn ok(self) -> Ran {
         assert_eq!(self.code, 0, "stderr:\n{}", self.stderr);
         self
     }
 
     /// It failed with this exit code, and said all of this.
     #[track_caller]
-    pub fn failed(self, code: i32, says: &[&str]) -> Ran {
+    pub(crate) fn failed(self, code: i32, says: &[&str]) -> Ran {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         for said in says {
             assert!(self.stderr.contains(said), "`{said}` is not in:\n{}", self.stderr);
@@ -40,19 +40,19 @@ impl Ran {
     }
 
     #[track_caller]
-    pub fn says(self, text: &str) -> Ran {
+    pub(crate) fn says(self, text: &str) -> Ran {
         assert!(self.stderr.contains(text), "`{text}` is not in:\n{}", self.stderr);
         self
     }
 
     /// The digests on standard output.
-    pub fn digests(&self) -> Vec<String> {
+    pub(crate) fn digests(&self) -> Vec<String> {
         self.stdout.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
     }
 }
 
 impl World {
-    pub fn new() -> World {
+    pub(crate) fn new() -> World {
         let dir = tempfile::tempdir().unwrap();
         let world = World { dir, env: BTreeMap::new() };
         for name in ["work", "home"] {
@@ -62,26 +62,29 @@ impl World {
         world
     }
 
-    pub fn path(&self, name: &str) -> Utf8PathBuf {
+    pub(crate) fn path(&self, name: &str) -> Utf8PathBuf {
         Utf8Path::from_path(self.dir.path()).unwrap().join(name)
     }
 
     /// kcompile in the working directory, in a clean environment.
-    pub fn command(&self, args: &str) -> Command {
+    pub(crate) fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kcompile"));
         command.args(args.split_whitespace()).current_dir(self.path("work")).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path("home")).envs(&self.env);
         // Coverage and the like would write into the working directory.
-        command.env("KCOMPILE_CACHE_DIR", self.env.get("KCOMPILE_CACHE_DIR").map_or(self.path("cache").into_string(), Clone::clone));
+        command.env(
+            "KCOMPILE_CACHE_DIR",
+            self.env.get("KCOMPILE_CACHE_DIR").map_or(self.path("cache").into_string(), Clone::clone),
+        );
         command
     }
 
-    pub fn run(&self, args: &str) -> Ran {
+    pub(crate) fn run(&self, args: &str) -> Ran {
         ran(self.command(args).output().unwrap())
     }
 
     /// A build of the directory `linux`, which is made if it is not there, with [`CONFIG`].
-    pub fn build(&self, args: &str) -> Ran {
+    pub(crate) fn build(&self, args: &str) -> Ran {
         if !self.path("work/linux").exists() {
             self.tree("6.1.7", "work/linux");
         }
@@ -89,14 +92,15 @@ impl World {
     }
 
     /// The miniature kernel tree, as the given version.
-    pub fn tree(&self, version: &str, at: &str) -> Utf8PathBuf {
+    pub(crate) fn tree(&self, version: &str, at: &str) -> Utf8PathBuf {
         let to = self.path(at);
         copy(Utf8Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mini-linux")), &to);
         let makefile = fs::read_to_string(to.join("Makefile")).unwrap();
         let (major, rest) = version.split_once('.').unwrap();
         let (minor, patch) = rest.split_once('.').unwrap_or((rest, "0"));
         let numbers = [("VERSION", major), ("PATCHLEVEL", minor), ("SUBLEVEL", patch)];
-        let line = |line: &str| match numbers.iter().find(|(name, _)| line.starts_with(&format!("{name} ="))) {
+        let line = |line: &str| match numbers.iter().find(|(name, _)| line.starts_with(&format!("{name} =")))
+        {
             Some((name, number)) => format!("{name} = {number}\n"),
             None => format!("{line}\n"),
         };
@@ -105,7 +109,7 @@ impl World {
     }
 
     /// `linux-<version>.tar.<suffix>` in the working directory.
-    pub fn tarball(&self, version: &str, suffix: &str) -> Utf8PathBuf {
+    pub(crate) fn tarball(&self, version: &str, suffix: &str) -> Utf8PathBuf {
         let tree = self.tree(version, &format!("trees/{version}-{suffix}"));
         let path = self.path(&format!("work/linux-{version}.tar.{suffix}"));
         fs::write(&path, compress(&tar_of(&tree, &format!("linux-{version}")), suffix)).unwrap();
@@ -113,7 +117,7 @@ impl World {
     }
 
     /// The file names in a directory, sorted; empty where there is none.
-    pub fn names(&self, dir: &str) -> Vec<String> {
+    pub(crate) fn names(&self, dir: &str) -> Vec<String> {
         let mut names: Vec<String> = match fs::read_dir(self.path(dir)) {
             Ok(entries) => entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect(),
             Err(_) => Vec::new(),
@@ -130,30 +134,30 @@ impl Drop for World {
     }
 }
 
-pub fn ran(output: Output) -> Ran {
+pub(crate) fn ran(output: Output) -> Ran {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// Is a tool of the host there? Says so where it is not: a test must not pass in silence.
-pub fn have(tool: &str) -> bool {
+pub(crate) fn have(tool: &str) -> bool {
     let path = std::env::var("PATH").unwrap();
     let found = path.split(':').any(|dir| Utf8Path::new(dir).join(tool).is_file());
     if !found {
         // The harness keeps what a passing test prints from the terminal: write past it.
-        writeln!(std::io::stderr(), "skipped: {tool} is not installed").unwrap();
+        eprintln!("skipped: {tool} is not installed");
     }
     found
 }
 
-pub fn copy(from: &Utf8Path, to: &Utf8Path) {
+pub(crate) fn copy(from: &Utf8Path, to: &Utf8Path) {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
     let status = Command::new("cp").args(["-R", "-P", "-p", "--"]).args([from, to]).status().unwrap();
     assert!(status.success());
 }
 
 /// An uncompressed tar of a directory, all below `top`.
-pub fn tar_of(dir: &Utf8Path, top: &str) -> Vec<u8> {
+pub(crate) fn tar_of(dir: &Utf8Path, top: &str) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.follow_symlinks(false);
     tar.mode(tar::HeaderMode::Deterministic);
@@ -161,7 +165,7 @@ pub fn tar_of(dir: &Utf8Path, top: &str) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-pub fn compress(bytes: &[u8], suffix: &str) -> Vec<u8> {
+pub(crate) fn compress(bytes: &[u8], suffix: &str) -> Vec<u8> {
     match suffix {
         "xz" => {
             let mut encoder = liblzma::write::XzEncoder::new(Vec::new(), 0);
@@ -183,6 +187,6 @@ pub fn compress(bytes: &[u8], suffix: &str) -> Vec<u8> {
     }
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     kcompile::digest::Sha256::of(bytes).to_string()
 }
