@@ -101,8 +101,8 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let build_dir = BuildDir::open(&plan, &tree, host, run.jobs)?;
     let configured = build_dir.configure(report)?;
     judge(&configured, &plan, report)?;
-    let compiled = build_dir.compile(&configured, kbuild::expected_steps(&plan, &cache), report)?;
-    kbuild::remember_steps(&plan, &cache, &compiled)?;
+    let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report)?;
+    kbuild::remember(&plan, &cache, &compiled)?;
 
     let scratch = cache.scratch()?;
     let root = Utf8Path::from_path(scratch.path()).expect("below the cache directory, which is UTF-8");

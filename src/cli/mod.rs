@@ -34,6 +34,10 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
     process::watch_signals()?;
     match (&cli.command, &cli.build) {
+        (None, args) | (Some(Command::Build(args)), _) if args.json && !args.dry_run => {
+            Err(Error::usage("--json prints a plan: it goes with `kcompile plan` or --dry-run")
+                .hint("a build tells its progress as JSON lines with --progress json"))
+        }
         (None, args) | (Some(Command::Build(args)), _) => match args.dry_run {
             true => commands::plan(args, matches, host, report),
             false => commands::build(args, matches, host, report),

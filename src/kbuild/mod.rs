@@ -14,12 +14,13 @@ use crate::kconfig::{self, Config, Difference};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::{Contents, Plan};
 use crate::process::{self, CommandLine};
-use crate::report::{Count, Phase, Report, Running, Unit};
+use crate::report::{Count, Phase, Report, Running, Unit, duration};
 use crate::source::Tree;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
+use std::time::Duration;
 
 /// Build directories are direct children of their tree, under names that start so.
 pub const BUILD_DIR_PREFIX: &str = "kcompile-";
@@ -90,24 +91,22 @@ impl<'a> BuildDir<'a> {
 
     /// Compiles kernel and modules with one make. Returns the kernel file of the flavor.
     ///
-    /// `expected_steps` is how many commands an earlier build of this plan took.
+    /// `history` is what an earlier build of this plan took.
     pub fn compile(
         &self,
         configured: &Configured,
-        expected_steps: Option<u64>,
+        history: Option<&History>,
         report: &Report,
     ) -> Result<Compiled> {
         let modules = configured.config.value("MODULES") == "y";
-        let targets: Vec<&str> = self
-            .plan
-            .make
-            .targets
-            .iter()
-            .map(String::as_str)
-            .filter(|target| modules || *target != "modules")
-            .collect();
-        let running = report.start(Phase::Compile, &format!("make -j{} {}", self.jobs, targets.join(" ")));
-        let digest = self.make(&targets, &BTreeMap::new(), Some((&running, expected_steps)))?;
+        let targets = self.plan.make.targets.iter().map(String::as_str);
+        let targets: Vec<&str> = targets.filter(|target| modules || *target != "modules").collect();
+        let took = history.map(|history| Duration::from_secs_f64(history.seconds.max(0.0)));
+        let took = took.map_or_else(String::new, |took| format!(" (took {} before)", duration(took)));
+        let running =
+            report.start(Phase::Compile, &format!("make -j{} {}{took}", self.jobs, targets.join(" ")));
+        let steps = history.map(|history| history.steps);
+        let digest = self.make(&targets, &BTreeMap::new(), Some((&running, steps)))?;
         let release_path = self.path.join("include/config/kernel.release");
         let release = fs::read_to_string(&release_path)
             .context(Kind::Build, || format!("make left no {release_path}"))?;
@@ -321,22 +320,24 @@ fn check_kernel(path: &Utf8Path, arch: Arch) -> Result<()> {
     }
 }
 
-/// How long a build of this plan took, for an estimate of the next one.
+/// How long a whole build of a plan took, for an estimate of the next one.
 #[derive(serde::Serialize, serde::Deserialize)]
-struct History {
-    steps: u64,
-    seconds: f64,
+pub struct History {
+    /// Commands that make ran.
+    pub steps: u64,
+    /// Wall time.
+    pub seconds: f64,
 }
 
-/// How many steps the last whole build of this plan took.
-pub fn expected_steps(plan: &Plan, cache: &Cache) -> Option<u64> {
-    let history: History = serde_json::from_slice(&fs::read(history_path(plan, cache)).ok()?).ok()?;
-    Some(history.steps)
+/// The longest build of this plan so far.
+pub fn history(plan: &Plan, cache: &Cache) -> Option<History> {
+    serde_json::from_slice(&fs::read(history_path(plan, cache)).ok()?).ok()
 }
 
-/// Keeps the steps of a build that compiled more than any before it of the same plan.
-pub fn remember_steps(plan: &Plan, cache: &Cache, compiled: &Compiled) -> Result<()> {
-    if expected_steps(plan, cache).is_some_and(|known| known >= compiled.steps) {
+/// Keeps the time of a build that compiled more than any before it of the same plan: one that
+/// compiled less did only what was missing.
+pub fn remember(plan: &Plan, cache: &Cache, compiled: &Compiled) -> Result<()> {
+    if history(plan, cache).is_some_and(|known| known.steps >= compiled.steps) {
         return Ok(());
     }
     let history = History { steps: compiled.steps, seconds: compiled.seconds };

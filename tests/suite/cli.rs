@@ -39,6 +39,7 @@ fn wrong_words_are_usage_errors() {
     world.run("6.1 --fc --source apt:-o=evil").failed(2, &["not the name of a package"]);
     world.run("6.1 --fc --source nowhere.tar.xz").failed(2, &["no such file or directory"]);
     world.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);
+    world.run("6.1 --fc --json").failed(2, &["it goes with `kcompile plan` or --dry-run"]);
     world.run("all").failed(2, &["--fc or --ch"]);
 }
 
