@@ -5,10 +5,9 @@
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
-use crate::kernel::{Catalog, KernelVersion, VersionRequest};
+use crate::kernel::Catalog;
 use crate::library::{Library, read_text};
-use crate::patches::PatchFile;
-use crate::plan::Toolchain;
+use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::process;
 use crate::request::{Override, Request, SourceSpec};
 use crate::{patches, source};
@@ -16,100 +15,24 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::File;
 
-/// What was read.
-#[derive(Clone, Debug, Default)]
-pub struct Inputs {
-    /// `configs/` and `patches/`, the user's own over ours.
-    pub library: Library,
-    /// The kernels of `library`.
-    pub catalog: Catalog,
-    /// `--config`.
-    pub config: Option<Text>,
-    /// A text for each of the request's overrides, in their order.
-    pub overrides: Vec<Text>,
-    /// Patches of `--patches`.
-    pub patches: Vec<PatchFile>,
-    /// What is known of the source without fetching it.
-    pub local: Option<LocalSource>,
-    /// The compiler and its companions.
-    pub toolchain: Toolchain,
+/// Reads what `request` names. Touches nothing; runs `--version` of the toolchain and, for a
+/// package, `apt-cache show`.
+pub fn read(request: &Request, host: &Host, library: &Library, catalog: &Catalog) -> Result<Inputs> {
+    let config = request.config.as_deref().map(read_file).transpose()?;
+    let overrides =
+        request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
+    Ok(Inputs {
+        library: library.clone(),
+        catalog: catalog.clone(),
+        config,
+        overrides,
+        patches: request.patches.as_deref().map(patches::read_dir).transpose()?.unwrap_or_default(),
+        local: look_at_source(request, host)?,
+        toolchain: identify_toolchain(request, host)?,
+    })
 }
 
-/// A text and what to call it.
-#[derive(Clone, Debug)]
-pub struct Text {
-    /// Its path, or the name of a fragment of the catalog.
-    pub name: String,
-    /// What it says.
-    pub text: String,
-}
-
-/// What is known of a source without a network.
-#[derive(Clone, Debug)]
-pub enum LocalSource {
-    /// A file.
-    Tarball {
-        /// Of the whole file.
-        sha256: Sha256,
-    },
-    /// A directory that holds a kernel tree.
-    Directory {
-        /// From its Makefile.
-        version: KernelVersion,
-    },
-    /// A package that apt's lists know.
-    Package {
-        /// The distribution's version: `6.1.192-2`.
-        version: String,
-        /// Of the .deb.
-        sha256: Option<Sha256>,
-    },
-}
-
-impl LocalSource {
-    /// The package's version and digest.
-    pub fn package(&self) -> Option<(&str, Option<Sha256>)> {
-        match self {
-            LocalSource::Package { version, sha256 } => Some((version, *sha256)),
-            _ => None,
-        }
-    }
-}
-
-impl Inputs {
-    /// Reads what `request` names. Touches nothing; runs `--version` of the toolchain and, for a
-    /// package, `apt-cache show`.
-    pub fn read(request: &Request, host: &Host, library: &Library, catalog: &Catalog) -> Result<Inputs> {
-        let config = request.config.as_deref().map(read).transpose()?;
-        let overrides =
-            request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
-        Ok(Inputs {
-            library: library.clone(),
-            catalog: catalog.clone(),
-            config,
-            overrides,
-            patches: request.patches.as_deref().map(patches::read_dir).transpose()?.unwrap_or_default(),
-            local: look_at_source(request, host)?,
-            toolchain: identify_toolchain(request, host)?,
-        })
-    }
-
-    /// The exact version, as far as it is known without fetching the source.
-    pub fn version_of(&self, request: &Request) -> Option<KernelVersion> {
-        match (&self.local, request.version) {
-            (Some(LocalSource::Directory { version }), _) => Some(*version),
-            (Some(LocalSource::Package { version, .. }), wanted) => {
-                // Debian's `6.1.192-2`, Ubuntu's `6.8.0-45.45`: the upstream version comes first.
-                let upstream = version.split(['-', '~', '+']).next()?.parse().ok()?;
-                wanted.admits(upstream).then_some(upstream)
-            }
-            (_, VersionRequest::Exact(version)) => Some(version),
-            (_, VersionRequest::Series(..)) => None,
-        }
-    }
-}
-
-fn read(path: &Utf8Path) -> Result<Text> {
+fn read_file(path: &Utf8Path) -> Result<Text> {
     Ok(Text { name: path.to_string(), text: read_text(path)? })
 }
 
@@ -138,7 +61,7 @@ fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text
         ))
         .hint(format!("{known}; a file is given by its path")));
     }
-    read(&path)
+    read_file(&path)
 }
 
 fn look_at_source(request: &Request, host: &Host) -> Result<Option<LocalSource>> {
@@ -157,7 +80,8 @@ fn look_at_source(request: &Request, host: &Host) -> Result<Option<LocalSource>>
         SourceSpec::Apt { package } => {
             let (major, minor) = request.version.floor().series();
             let package = package.clone().unwrap_or_else(|| format!("linux-source-{major}.{minor}"));
-            Ok(source::apt_candidate(&package, host))
+            Ok(source::apt_candidate(&package, host)
+                .map(|(version, sha256)| LocalSource::Package { version, sha256 }))
         }
         SourceSpec::KernelOrg | SourceSpec::Git { .. } => Ok(None),
     }

@@ -26,21 +26,22 @@ pub mod report;
 pub mod request;
 pub mod source;
 pub mod staging;
+pub mod words;
 
 use cache::{Cache, lock_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use error::{Error, Result};
 use host::Host;
-use inputs::Inputs;
 use kbuild::{BuildDir, Configured};
 use kernel::Catalog;
 use library::Library;
 use oci::Written;
-use plan::Plan;
+use plan::{Inputs, Plan};
 use report::{Phase, Report, Summary};
 use request::Request;
 use source::{Fetching, Tree};
 use staging::Staged;
+use words::{counted, size};
 
 /// What every kernel of a run shares.
 pub struct Run<'a> {
@@ -66,13 +67,13 @@ pub struct Run<'a> {
 
 /// The plan of `request`, as far as it is known before the source is fetched. Touches nothing.
 pub fn plan(request: &Request, run: &Run<'_>) -> Result<Plan> {
-    let inputs = Inputs::read(request, run.host, run.library, run.catalog)?;
+    let inputs = inputs::read(request, run.host, run.library, run.catalog)?;
     Plan::new(request, &inputs, None)
 }
 
 /// Fetches the source of `request` into the cache, patched, and returns it with the whole plan.
 pub fn fetch(request: &Request, run: &Run<'_>) -> Result<(Plan, Tree)> {
-    let inputs = Inputs::read(request, run.host, run.library, run.catalog)?;
+    let inputs = inputs::read(request, run.host, run.library, run.catalog)?;
     let first = Plan::new(request, &inputs, None)?;
     fetch_planned(request, &inputs, &first, run)
 }
@@ -90,7 +91,7 @@ fn fetch_planned(request: &Request, inputs: &Inputs, first: &Plan, run: &Run<'_>
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
 pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let Run { host, report, output, .. } = run;
-    let inputs = Inputs::read(request, host, run.library, run.catalog)?;
+    let inputs = inputs::read(request, host, run.library, run.catalog)?;
     let first = Plan::new(request, &inputs, None)?;
     doctor::examine(&first, host).require()?;
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
@@ -183,7 +184,7 @@ fn pack(staged: &Staged<'_>, plan: &Plan, output: &Utf8Path, report: &Report) ->
         images.push(oci::write_image(output, image, plan.arch, &staged.entries(&image.contents)?, epoch)?);
     }
     let bytes = images.iter().map(|image| image.size).sum();
-    running.finish(&format!("{}, {}", plan::counted(images.len(), "image", "images"), report::size(bytes)));
+    running.finish(&format!("{}, {}", counted(images.len(), "image", "images"), size(bytes)));
     Ok(images)
 }
 

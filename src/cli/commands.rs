@@ -8,6 +8,7 @@ use crate::library::Library;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
+use crate::words::counted;
 use crate::{Run, doctor, plan as planning};
 use clap::ArgMatches;
 use std::fmt::Write as _;
@@ -363,7 +364,7 @@ fn plan_text(plan: &Plan) -> String {
     }
     line("", plan.source.digest.as_deref().unwrap_or("digest not known before it is fetched"));
     for (index, layer) in plan.config.iter().enumerate() {
-        let settings = planning::counted(layer.config.symbols.len(), "setting", "settings");
+        let settings = counted(layer.config.symbols.len(), "setting", "settings");
         line(
             if index == 0 { "config" } else { "" },
             &format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short()),

@@ -14,16 +14,15 @@ use crate::kconfig::{self, Config, Difference};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::{Contents, Plan};
 use crate::process::{self, CommandLine};
-use crate::report::{Count, Phase, Report, Running, Unit, duration};
-use crate::source::Tree;
+use crate::report::{Count, Phase, Report, Running, Unit};
+use crate::source::{BUILD_DIR_PREFIX, Tree};
+use crate::words::{counted, duration};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::time::Duration;
 
-/// Build directories are direct children of their tree, under names that start so.
-pub const BUILD_DIR_PREFIX: &str = "kcompile-";
 /// Where debug information says that the source lies, instead of where it lay on this machine.
 const MAPPED_SOURCE: &str = "/usr/src/linux";
 /// What the stamp of a configured build directory is called.
@@ -113,8 +112,8 @@ impl<'a> BuildDir<'a> {
         let release = release.trim().to_owned();
         check_release(&release)?;
         let kernel = self.kernel_file()?;
-        let seconds = running
-            .finish(&format!("{release}, {}", crate::plan::counted(digest.steps as usize, "step", "steps")));
+        let seconds =
+            running.finish(&format!("{release}, {}", counted(digest.steps as usize, "step", "steps")));
         Ok(Compiled {
             release,
             kernel,

@@ -1,6 +1,7 @@
 //! A live line on the terminal for the phase in hand; a finished phase leaves a line behind.
 
-use super::{Event, Unit, duration};
+use super::{Event, Unit};
+use crate::words::duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::time::Duration;
 

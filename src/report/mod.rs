@@ -6,7 +6,7 @@ mod json;
 mod plain;
 mod summary;
 
-pub use summary::{Image, Summary, size};
+pub use summary::{Image, Summary};
 
 use crate::error::Error;
 use serde::Serialize;
@@ -250,30 +250,5 @@ impl Running<'_> {
         self.report.phase.set(None);
         self.report.render(&Event::Finish { phase: self.phase, seconds: took.as_secs_f64(), what });
         took
-    }
-}
-
-/// `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`.
-pub fn duration(took: Duration) -> String {
-    let seconds = took.as_secs();
-    match seconds {
-        0..10 => format!("{:.1} s", took.as_secs_f64()),
-        10..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_read_well() {
-        let text = |seconds: f64| duration(Duration::from_secs_f64(seconds));
-        assert_eq!(
-            [text(0.44), text(12.7), text(185.0), text(3720.0)],
-            ["0.4 s", "12 s", "3 min 05 s", "1 h 02 min"]
-        );
     }
 }

@@ -1,6 +1,7 @@
 //! Lines for a log: when a phase starts and ends, and now and then how far it is.
 
-use super::{Event, Unit, duration, size};
+use super::{Event, Unit};
+use crate::words::{duration, size};
 use std::time::{Duration, Instant};
 
 /// A log wants a sign of life, not every step.

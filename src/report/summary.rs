@@ -1,6 +1,7 @@
 //! The end of a run: what was built, what to look at, where the time went, what to run next.
 
-use super::{Phase, duration};
+use super::Phase;
+use crate::words::{duration, size};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -64,15 +65,5 @@ impl fmt::Display for Summary {
             writeln!(f, "    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")?;
         }
         Ok(())
-    }
-}
-
-/// Bytes in decimal units, as disks and registries count them: `139.3 MB`.
-pub fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_000 => format!("{bytes} B"),
-        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
-        _ => format!("{:.2} GB", bytes as f64 / 1e9),
     }
 }

@@ -6,24 +6,20 @@ use super::{Fetching, SourceIdentity, Tree, identify, keep_unlocked, verify};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
-use crate::inputs::LocalSource;
 use crate::process::{self, CommandLine, Stream as Output};
 use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io::BufReader;
 
-/// What apt's lists on this machine know of `package`; `None` where there is no apt or no such package.
-pub fn candidate(package: &str, host: &Host) -> Option<LocalSource> {
+/// The version that apt's lists on this machine know of `package`, and the digest of its .deb; `None` where there is no apt or no such package.
+pub fn candidate(package: &str, host: &Host) -> Option<(String, Option<Sha256>)> {
     host.find_program("apt-cache")?;
     let shown =
         process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env).ok()?;
     let field = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     let version = field("Version")?.trim().to_owned();
-    Some(LocalSource::Package {
-        version,
-        sha256: field("SHA256").and_then(|digest| digest.trim().parse().ok()),
-    })
+    Some((version, field("SHA256").and_then(|digest| digest.trim().parse().ok())))
 }
 
 /// Downloads the package with `apt-get download`, which checks it against the signed lists, and

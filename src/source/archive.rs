@@ -7,6 +7,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::plan::SourceIdentity;
 use crate::process::Interruptible;
 use crate::report::{Count, Running, Unit};
+use crate::words::size;
 use camino::Utf8Path;
 use std::cell::Cell;
 use std::fs::File;
@@ -78,7 +79,7 @@ impl Unpacked {
             digest: self.sha256.oci(),
             version: identify(tree, name)?,
             date: self.date,
-            verified: format!("{}, {verified}", super::fetched(self.bytes)),
+            verified: format!("{}, {verified}", size(self.bytes)),
         })
     }
 }

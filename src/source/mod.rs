@@ -19,12 +19,15 @@ use crate::host::Host;
 use crate::kernel::{KernelVersion, VersionRequest};
 use crate::patches;
 use crate::plan::{Locator, Plan, SourceIdentity};
-use crate::report::{Phase, Report, size};
+use crate::report::{Phase, Report};
+use crate::words::counted;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use walkdir::WalkDir;
 
+/// Build directories are direct children of their tree, under names that start so.
+pub const BUILD_DIR_PREFIX: &str = "kcompile-";
 /// The tree inside an entry of the cache.
 const TREE: &str = "linux";
 /// Written last into an entry: what it holds.
@@ -225,7 +228,7 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
         .hint("apply the patches there yourself, or give a tarball"));
     }
     let key = format!("{}+{}", tree.key, digest.short());
-    let running = report.start(Phase::Patch, &crate::plan::counted(plan.patches.len(), "patch", "patches"));
+    let running = report.start(Phase::Patch, &counted(plan.patches.len(), "patch", "patches"));
     let _lock = cache.lock(&key, report)?;
     if let Some(patched) = open(cache, &key) {
         running.finish("patched tree from the cache");
@@ -247,7 +250,7 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
             report.note(&format!("{}: {reason}", patch.name));
         }
     }
-    running.finish(&crate::plan::counted(plan.patches.len(), "patch applied", "patches applied"));
+    running.finish(&counted(plan.patches.len(), "patch applied", "patches applied"));
     open(cache, &key).ok_or_else(|| Error::build(format!("the tree {} vanished", cache.tree(&key))))
 }
 
@@ -255,8 +258,7 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
 fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     let wrong = |path: &std::path::Path| format!("cannot copy {}", path.display());
     let is_source = |entry: &walkdir::DirEntry| {
-        entry.depth() != 1
-            || !entry.file_name().to_string_lossy().starts_with(crate::kbuild::BUILD_DIR_PREFIX)
+        entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(BUILD_DIR_PREFIX)
     };
     let walk = WalkDir::new(from).contents_first(false).into_iter().filter_entry(is_source);
     let mut dirs = Vec::new();
@@ -297,9 +299,4 @@ fn verify(name: &str, expected: Sha256, found: Sha256) -> Result<()> {
             Err(Error::fetch(format!("checksum mismatch for {name}: expected {expected}, found {found}")))
         }
     }
-}
-
-/// `139.3 MB`, for the line that a finished source leaves.
-fn fetched(bytes: u64) -> String {
-    size(bytes)
 }

@@ -4,14 +4,18 @@
 //! request, the catalog and the host tell; and again when the source has shown its exact version,
 //! digest and date. The digest of that second plan names the build everywhere.
 
+mod config;
+mod images;
+mod inputs;
+
+pub use inputs::{Inputs, LocalSource, Text, Toolchain};
+
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
-use crate::inputs::{Inputs, LocalSource, Text};
 use crate::kconfig::{self, Config};
 use crate::kernel::{Arch, Catalog, Flavor, KernelVersion, VersionRequest};
-use crate::library::Library;
 use crate::patches::{self, PatchFile};
-use crate::request::{Compression, ModulesLayout, Override, Request, SourceSpec};
+use crate::request::{Compression, ModulesLayout, Request, SourceSpec};
 use camino::Utf8PathBuf;
 use canon_json::CanonJsonSerialize;
 use serde::Serialize;
@@ -21,8 +25,6 @@ use std::collections::BTreeMap;
 const CLOUD_HYPERVISOR_LINUX: &str = "https://github.com/cloud-hypervisor/linux.git";
 /// kernel.org's file server, unless a mirror is named.
 const KERNEL_ORG: &str = "https://cdn.kernel.org";
-/// The kernel's own licence, as an SPDX expression (`COPYING` in its tree).
-const KERNEL_LICENCE: &str = "GPL-2.0-only WITH Linux-syscall-note";
 
 /// All that decides the bytes. Serialised in full, it is what the digest is taken of; what only
 /// helps to carry it out (paths, mirrors, texts that a digest stands for) is left out of that.
@@ -135,18 +137,6 @@ pub struct ConfigLayer {
     pub config: Config,
 }
 
-/// What compiles the kernel.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Toolchain {
-    /// The make variables that choose it: `CC`, `LLVM`, `CROSS_COMPILE`, …
-    pub variables: BTreeMap<String, String>,
-    /// Tool → the first line of its `--version`; a tool that is not there is missing here too.
-    pub identity: BTreeMap<String, String>,
-    /// Put before the compiler; it changes when things are compiled, never what comes out.
-    #[serde(skip)]
-    pub launcher: Option<String>,
-}
-
 /// What make is asked for.
 #[derive(Clone, Debug, Serialize)]
 pub struct MakePlan {
@@ -238,10 +228,10 @@ impl Plan {
             flavor: request.flavor,
             arch: request.arch,
             source: source_plan(request, inputs, source)?,
-            config: config_layers(request, inputs, selected, &mut notices)?,
+            config: config::layers(request, inputs, selected, &mut notices)?,
             patches: patches::select(&inputs.library, selected, &inputs.patches)?,
             toolchain: inputs.toolchain.clone(),
-            images: image_plans(request, version, epoch, source),
+            images: images::plans(request, version, epoch, source),
             make,
             source_date_epoch: epoch,
             notices,
@@ -313,122 +303,6 @@ pub fn tarball_name(version: KernelVersion) -> String {
     format!("linux-{version}.tar.xz")
 }
 
-fn config_layers(
-    request: &Request,
-    inputs: &Inputs,
-    version: KernelVersion,
-    notices: &mut Vec<String>,
-) -> Result<Vec<ConfigLayer>> {
-    let base = match &inputs.config {
-        Some(text) => {
-            let config = user_config(text, request.arch)?;
-            if let Some(first) = config.malformed.first() {
-                notices.push(format!(
-                    "{}: {} left aside, the first at line {}: `{}`",
-                    text.name,
-                    counted(config.malformed.len(), "line that is no setting", "lines that are no settings"),
-                    first.line,
-                    first.text
-                ));
-            }
-            ConfigLayer { name: text.name.clone(), sha256: Sha256::of(&text.text), must_take: false, config }
-        }
-        None => catalog_config(request, &inputs.library, version, notices)?,
-    };
-    let mut layers = vec![base];
-    for (over, text) in request.overrides.iter().zip(&inputs.overrides) {
-        let config = user_config(text, request.arch)?;
-        if let Some(bad) = config.malformed.first() {
-            return Err(Error::usage(format!("{}:{}: not a setting: `{}`", text.name, bad.line, bad.text))
-                .hint("a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set"));
-        }
-        let name = match over {
-            Override::Fragment(_) => text.name.clone(),
-            Override::Set(line) => line.trim_end().to_owned(),
-        };
-        layers.push(ConfigLayer { name, sha256: Sha256::of(&text.text), must_take: true, config });
-    }
-    Ok(layers)
-}
-
-/// A user's file must be a config at all, and of this architecture.
-fn user_config(text: &Text, arch: Arch) -> Result<Config> {
-    let config = Config::parse(&text.text);
-    if config.symbols.len() <= config.malformed.len() {
-        return Err(Error::usage(format!(
-            "{}: not a kernel config: {} in it",
-            text.name,
-            match config.symbols.len() {
-                0 => "no setting".to_owned(),
-                some => format!("{some} settings and {} other lines", config.malformed.len()),
-            }
-        ))
-        .hint("a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set"));
-    }
-    let foreign_symbol = match arch {
-        Arch::Amd64 => "ARM64",
-        Arch::Arm64 => "X86_64",
-    };
-    let foreign_header = config
-        .header_arch
-        .as_deref()
-        .filter(|&name| !matches!(name, "x86" | "x86_64") || arch != Arch::Amd64);
-    let foreign_header = foreign_header.filter(|&name| name != arch.in_config_header());
-    if foreign_header.is_some() || config.enabled(foreign_symbol) {
-        let theirs = foreign_header.unwrap_or(foreign_symbol).to_lowercase();
-        return Err(Error::usage(format!("{}: a config for {theirs}, not for {arch}", text.name))
-            .hint("choose the architecture with --arch"));
-    }
-    Ok(config)
-}
-
-/// The catalog's config of exactly this version, else of its series, else the nearest lower one.
-fn catalog_config(
-    request: &Request,
-    library: &Library,
-    version: KernelVersion,
-    notices: &mut Vec<String>,
-) -> Result<ConfigLayer> {
-    let dir = format!("configs/{}", request.flavor.config_dir());
-    let prefix = format!("linux-{}-", request.arch.kbuild());
-    let named =
-        |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
-    let mut known: Vec<(VersionRequest, &str)> =
-        library.names_in(&dir).filter_map(|name| Some((named(name)?, name))).collect();
-    known.sort_by_key(|(known, _)| known.floor());
-    let exact = known.iter().find(|(known, _)| known.floor() == version);
-    let series = || {
-        known.iter().find(|(known, _)| matches!(known, VersionRequest::Series(..)) && known.admits(version))
-    };
-    let lower = || known.iter().rev().find(|(known, _)| known.floor() < version);
-    let Some((found, file)) = exact.or_else(series).or_else(lower) else {
-        let have: Vec<String> = known.iter().map(|(known, _)| known.to_string()).collect();
-        let have = if have.is_empty() {
-            "there are none".to_owned()
-        } else {
-            format!("there are {}", have.join(", "))
-        };
-        return Err(Error::usage(format!(
-            "no {} config for Linux {version} on {} or for a lower version: {have}",
-            request.flavor, request.arch
-        ))
-        .hint("give one with --config FILE, or your own catalog with --configs DIR"));
-    };
-    if found.floor() != version && !found.admits(version) {
-        notices.push(format!(
-            "no {} config for Linux {version}: using the nearest lower one, for {found}",
-            request.flavor
-        ));
-    }
-    let name = format!("{dir}/{file}");
-    let text = library.text(&name).expect("its name was just listed");
-    let config = Config::parse(text);
-    if let Some(bad) = config.malformed.first() {
-        return Err(Error::usage(format!("{name}:{}: not a setting: `{}`", bad.line, bad.text)));
-    }
-    Ok(ConfigLayer { name, sha256: Sha256::of(text), must_take: false, config })
-}
-
 fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain) -> MakePlan {
     let kernel = match request.arch {
         Arch::Amd64 => "vmlinux",
@@ -449,76 +323,6 @@ fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain) -> Ma
         set("KBUILD_BUILD_TIMESTAMP", crate::date::date_command(epoch));
     }
     MakePlan { targets, variables }
-}
-
-fn image_plans(
-    request: &Request,
-    version: Option<KernelVersion>,
-    epoch: Option<u64>,
-    source: Option<&SourceIdentity>,
-) -> Vec<ImagePlan> {
-    let Request { flavor, arch, images, .. } = request;
-    let prefix = flavor.image_prefix();
-    let path = flavor.kernel_path(*arch);
-    let image = |layout: String, what: &str, contents: Contents| ImagePlan {
-        annotations: annotations(request, &layout, what, version, epoch, source),
-        layout,
-        tag: version.map(|version| version.to_string()),
-        contents,
-        compression: images.compression,
-    };
-    let mut plans = vec![image(
-        format!("{prefix}-kernel-bin-{arch}"),
-        "kernel",
-        Contents::Kernel { path: path.to_owned(), also_at: images.also_at.clone() },
-    )];
-    if !images.no_modules {
-        let contents = Contents::Modules { layout: images.modules_layout };
-        plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));
-    }
-    if images.legacy {
-        let file_name = path.rsplit('/').next().expect("split gives at least one").to_owned();
-        plans.push(image(
-            flavor.legacy_image().into(),
-            "kernel and modules",
-            Contents::Combined { file_name },
-        ));
-    }
-    plans
-}
-
-/// OCI's predefined annotation keys, as far as they are known.
-fn annotations(
-    request: &Request,
-    layout: &str,
-    what: &str,
-    version: Option<KernelVersion>,
-    epoch: Option<u64>,
-    source: Option<&SourceIdentity>,
-) -> BTreeMap<String, String> {
-    let version = version.map(|version| version.to_string());
-    let described = version.as_deref().unwrap_or("of the series asked for");
-    let mut pairs = vec![
-        ("title", layout.to_owned()),
-        (
-            "description",
-            format!("Linux {described} {what} for {} on {}", request.flavor.title(), request.arch),
-        ),
-        ("licenses", KERNEL_LICENCE.to_owned()),
-        ("vendor", "kcompile".to_owned()),
-    ];
-    pairs.extend(version.map(|version| ("version", version)));
-    pairs.extend(epoch.map(|epoch| ("created", crate::date::rfc3339(epoch))));
-    if let Some(source) = source {
-        pairs.push(("revision", source.digest.clone()));
-        pairs.push(("source", source.name.clone()));
-    }
-    pairs.into_iter().map(|(key, value)| (format!("org.opencontainers.image.{key}"), value)).collect()
-}
-
-/// `1 patch`, `3 patches`.
-pub(crate) fn counted(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// The flavor of a version that was given without one: the catalog's, where only one flavor knows it.

@@ -1,0 +1,130 @@
+//! The config layers of a plan: the catalog's config or the user's, and what goes over it.
+
+use super::{ConfigLayer, Inputs, Text};
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+use crate::kconfig::Config;
+use crate::kernel::{Arch, KernelVersion, VersionRequest};
+use crate::library::Library;
+use crate::request::{Override, Request};
+use crate::words::counted;
+
+/// What a line of a `.config` may be, for hints.
+const SETTINGS: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set";
+
+/// The layers, lowest first. What the user should know of the choice goes to `notices`.
+pub(super) fn layers(
+    request: &Request,
+    inputs: &Inputs,
+    version: KernelVersion,
+    notices: &mut Vec<String>,
+) -> Result<Vec<ConfigLayer>> {
+    let base = match &inputs.config {
+        Some(text) => {
+            let config = user_config(text, request.arch)?;
+            if let Some(first) = config.malformed.first() {
+                notices.push(format!(
+                    "{}: {} left aside, the first at line {}: `{}`",
+                    text.name,
+                    counted(config.malformed.len(), "line that is no setting", "lines that are no settings"),
+                    first.line,
+                    first.text
+                ));
+            }
+            ConfigLayer { name: text.name.clone(), sha256: Sha256::of(&text.text), must_take: false, config }
+        }
+        None => catalog_config(request, &inputs.library, version, notices)?,
+    };
+    let mut layers = vec![base];
+    for (over, text) in request.overrides.iter().zip(&inputs.overrides) {
+        let config = user_config(text, request.arch)?;
+        if let Some(bad) = config.malformed.first() {
+            return Err(Error::usage(format!("{}:{}: not a setting: `{}`", text.name, bad.line, bad.text))
+                .hint(SETTINGS));
+        }
+        let name = match over {
+            Override::Fragment(_) => text.name.clone(),
+            Override::Set(line) => line.trim_end().to_owned(),
+        };
+        layers.push(ConfigLayer { name, sha256: Sha256::of(&text.text), must_take: true, config });
+    }
+    Ok(layers)
+}
+
+/// A user's file must be a config at all, and of this architecture.
+fn user_config(text: &Text, arch: Arch) -> Result<Config> {
+    let config = Config::parse(&text.text);
+    if config.symbols.len() <= config.malformed.len() {
+        return Err(Error::usage(format!(
+            "{}: not a kernel config: {} in it",
+            text.name,
+            match config.symbols.len() {
+                0 => "no setting".to_owned(),
+                some => format!("{some} settings and {} other lines", config.malformed.len()),
+            }
+        ))
+        .hint(SETTINGS));
+    }
+    let foreign_symbol = match arch {
+        Arch::Amd64 => "ARM64",
+        Arch::Arm64 => "X86_64",
+    };
+    let foreign_header = config
+        .header_arch
+        .as_deref()
+        .filter(|&name| !matches!(name, "x86" | "x86_64") || arch != Arch::Amd64);
+    let foreign_header = foreign_header.filter(|&name| name != arch.in_config_header());
+    if foreign_header.is_some() || config.enabled(foreign_symbol) {
+        let theirs = foreign_header.unwrap_or(foreign_symbol).to_lowercase();
+        return Err(Error::usage(format!("{}: a config for {theirs}, not for {arch}", text.name))
+            .hint("choose the architecture with --arch"));
+    }
+    Ok(config)
+}
+
+/// The catalog's config of exactly this version, else of its series, else the nearest lower one.
+fn catalog_config(
+    request: &Request,
+    library: &Library,
+    version: KernelVersion,
+    notices: &mut Vec<String>,
+) -> Result<ConfigLayer> {
+    let dir = format!("configs/{}", request.flavor.config_dir());
+    let prefix = format!("linux-{}-", request.arch.kbuild());
+    let named =
+        |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
+    let mut known: Vec<(VersionRequest, &str)> =
+        library.names_in(&dir).filter_map(|name| Some((named(name)?, name))).collect();
+    known.sort_by_key(|(known, _)| known.floor());
+    let exact = known.iter().find(|(known, _)| known.floor() == version);
+    let series = || {
+        known.iter().find(|(known, _)| matches!(known, VersionRequest::Series(..)) && known.admits(version))
+    };
+    let lower = || known.iter().rev().find(|(known, _)| known.floor() < version);
+    let Some((found, file)) = exact.or_else(series).or_else(lower) else {
+        let have: Vec<String> = known.iter().map(|(known, _)| known.to_string()).collect();
+        let have = if have.is_empty() {
+            "there are none".to_owned()
+        } else {
+            format!("there are {}", have.join(", "))
+        };
+        return Err(Error::usage(format!(
+            "no {} config for Linux {version} on {} or for a lower version: {have}",
+            request.flavor, request.arch
+        ))
+        .hint("give one with --config FILE, or your own catalog with --configs DIR"));
+    };
+    if found.floor() != version && !found.admits(version) {
+        notices.push(format!(
+            "no {} config for Linux {version}: using the nearest lower one, for {found}",
+            request.flavor
+        ));
+    }
+    let name = format!("{dir}/{file}");
+    let text = library.text(&name).expect("its name was just listed");
+    let config = Config::parse(text);
+    if let Some(bad) = config.malformed.first() {
+        return Err(Error::usage(format!("{name}:{}: not a setting: `{}`", bad.line, bad.text)));
+    }
+    Ok(ConfigLayer { name, sha256: Sha256::of(text), must_take: false, config })
+}

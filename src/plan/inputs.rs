@@ -1,0 +1,97 @@
+//! What a plan is made from beside the request: plain values, read by the room of the same name.
+
+use crate::digest::Sha256;
+use crate::kernel::{Catalog, KernelVersion, VersionRequest};
+use crate::library::Library;
+use crate::patches::PatchFile;
+use crate::request::Request;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Everything outside the command line that a plan depends on.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    /// `configs/` and `patches/`, the user's own over ours.
+    pub library: Library,
+    /// The kernels of `library`.
+    pub catalog: Catalog,
+    /// `--config`.
+    pub config: Option<Text>,
+    /// A text for each of the request's overrides, in their order.
+    pub overrides: Vec<Text>,
+    /// Patches of `--patches`.
+    pub patches: Vec<PatchFile>,
+    /// What is known of the source without fetching it.
+    pub local: Option<LocalSource>,
+    /// The compiler and its companions.
+    pub toolchain: Toolchain,
+}
+
+/// A text and what to call it.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// Its path, or the name of a fragment of the catalog.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
+/// What is known of a source without a network.
+#[derive(Clone, Debug)]
+pub enum LocalSource {
+    /// A file.
+    Tarball {
+        /// Of the whole file.
+        sha256: Sha256,
+    },
+    /// A directory that holds a kernel tree.
+    Directory {
+        /// From its Makefile.
+        version: KernelVersion,
+    },
+    /// A package that apt's lists know.
+    Package {
+        /// The distribution's version: `6.1.192-2`.
+        version: String,
+        /// Of the .deb.
+        sha256: Option<Sha256>,
+    },
+}
+
+impl LocalSource {
+    /// The package's version and digest.
+    pub fn package(&self) -> Option<(&str, Option<Sha256>)> {
+        match self {
+            LocalSource::Package { version, sha256 } => Some((version, *sha256)),
+            _ => None,
+        }
+    }
+}
+
+/// What compiles the kernel.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Toolchain {
+    /// The make variables that choose it: `CC`, `LLVM`, `CROSS_COMPILE`, …
+    pub variables: BTreeMap<String, String>,
+    /// Tool → the first line of its `--version`; a tool that is not there is missing here too.
+    pub identity: BTreeMap<String, String>,
+    /// Put before the compiler; it changes when things are compiled, never what comes out.
+    #[serde(skip)]
+    pub launcher: Option<String>,
+}
+
+impl Inputs {
+    /// The exact version, as far as it is known without fetching the source.
+    pub fn version_of(&self, request: &Request) -> Option<KernelVersion> {
+        match (&self.local, request.version) {
+            (Some(LocalSource::Directory { version }), _) => Some(*version),
+            (Some(LocalSource::Package { version, .. }), wanted) => {
+                // Debian's `6.1.192-2`, Ubuntu's `6.8.0-45.45`: the upstream version comes first.
+                let upstream = version.split(['-', '~', '+']).next()?.parse().ok()?;
+                wanted.admits(upstream).then_some(upstream)
+            }
+            (_, VersionRequest::Exact(version)) => Some(version),
+            (_, VersionRequest::Series(..)) => None,
+        }
+    }
+}
