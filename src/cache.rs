@@ -7,7 +7,7 @@
 //! builds/<source>/                     build directories of sources that are used in place
 //! history/<plan>.json                  how many steps and seconds a plan took: for estimates
 //! locks/<name>.lock                    held while the entry of that name is written or built in
-//! tmp/                                 work in progress; never trusted, removed when found
+//! tmp/                                 work in progress, locked by its owner; what has none is removed
 //! ```
 
 use crate::error::{Context, Kind, Result};
@@ -16,7 +16,11 @@ use crate::report::Report;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use tempfile::TempDir;
+
+/// Names in `tmp/` start so.
+const SCRATCH: &str = "work-";
 
 /// An existing, writable cache directory.
 #[derive(Clone, Debug)]
@@ -26,16 +30,37 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Makes the directory where it is not there yet.
+    /// Makes the directory where it is not there yet, and removes what killed runs left in `tmp/`.
     ///
     /// Errors (exit code 2): a path that the kernel's make cannot work in, or one that cannot be written.
     pub fn open(root: &Utf8Path) -> Result<Cache> {
-        crate::process::check_kbuild_path("the cache directory", root)?;
+        let what = "the cache directory";
+        files::check_kbuild_path(what, root)?;
+        files::create_dir(root)?;
+        // Kbuild sees the real path: it must be fit, too, and the same whatever link led here.
+        let root =
+            root.canonicalize_utf8().context(Kind::Usage, || format!("{what} {root} cannot be used"))?;
+        files::check_kbuild_path(what, &root)?;
         for dir in ["trees", "git", "builds", "history", "locks", "tmp"] {
             files::create_dir(&root.join(dir))?;
         }
-        files::check_writable("the cache directory", &root.join("tmp"))?;
-        Ok(Cache { root: root.to_owned() })
+        files::check_writable(what, &root.join("tmp"))?;
+        let cache = Cache { root };
+        cache.sweep()?;
+        Ok(cache)
+    }
+
+    /// Removes the scratch directories whose owners are gone: an owner holds a lock on its directory.
+    fn sweep(&self) -> Result<()> {
+        let tmp = self.root.join("tmp");
+        for entry in tmp.read_dir_utf8().context(Kind::Build, || format!("cannot read {tmp}"))? {
+            let Ok(entry) = entry else { continue };
+            let Ok(dir) = File::open(entry.path()) else { continue };
+            if entry.file_name().starts_with(SCRATCH) && dir.try_lock().is_ok() {
+                files::remove_tree(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// Where a tree of this key lies or will lie.
@@ -43,17 +68,35 @@ impl Cache {
         self.root.join("trees").join(key)
     }
 
-    /// A directory for work in progress, on the same file system as everything else here; removed
-    /// when dropped.
-    pub fn scratch(&self) -> Result<TempDir> {
+    /// A directory for work in progress, on the same file system as everything else here.
+    pub fn scratch(&self) -> Result<Scratch> {
         let tmp = self.root.join("tmp");
-        TempDir::with_prefix_in("work-", &tmp)
-            .context(Kind::Build, || format!("cannot make a directory in {tmp}"))
+        let wrong = || format!("cannot make a directory in {tmp}");
+        let dir = TempDir::with_prefix_in(SCRATCH, &tmp).context(Kind::Build, wrong)?;
+        let lock = File::open(dir.path()).context(Kind::Build, wrong)?;
+        lock.try_lock().context(Kind::Build, wrong)?;
+        let path = Utf8PathBuf::from_path_buf(dir.keep()).expect("below the cache directory, which is UTF-8");
+        Ok(Scratch { path, _lock: lock })
     }
 
     /// Takes the lock `name`, waiting for another run that holds it.
     pub fn lock(&self, name: &str, report: &Report) -> Result<Lock> {
         lock_file(&self.root.join("locks").join(format!("{name}.lock")), report)
+    }
+}
+
+/// A directory for work in progress; removed when dropped, read-only trees in it included.
+#[derive(Debug)]
+pub struct Scratch {
+    /// Absolute.
+    pub path: Utf8PathBuf,
+    _lock: File,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What cannot be removed now is removed by the next run.
+        let _ = files::remove_tree(&self.path);
     }
 }
 
@@ -67,13 +110,11 @@ pub struct Lock {
 /// Says for whom it waits.
 pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
     let wrong = || format!("cannot lock {path}");
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .context(Kind::Build, wrong)?;
+    // A link in the place of a lock would have its target overwritten.
+    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(nofollow);
+    let mut file = options.open(path).context(Kind::Build, wrong)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

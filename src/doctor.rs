@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Locator, Plan};
 use crate::process::{self, CommandLine};
+use crate::report::Report;
 use serde::Serialize;
 use std::fmt;
 
@@ -112,7 +113,7 @@ impl Diagnosis {
     }
 
     /// Runs the install command, by sudo where we are not root.
-    pub fn install(&self, host: &Host) -> Result<()> {
+    pub fn install(&self, host: &Host, report: &Report) -> Result<()> {
         if self.commands.is_empty() {
             return self.require();
         }
@@ -120,7 +121,7 @@ impl Diagnosis {
             let (program, args) = words.split_first().expect("a command has words");
             let (program, args, env) = (program.clone(), args.to_vec(), host.child_env.clone());
             let command = CommandLine { program, args, env, cwd: host.cwd.clone() };
-            eprintln!("running: {command}");
+            report.note(&format!("running: {command}"));
             if !process::interact(&command)?.success() {
                 return Err(Error::host(format!("`{command}` failed")));
             }

@@ -37,6 +37,21 @@ pub fn create_dir(dir: &Utf8Path) -> Result<()> {
         .context(Kind::Usage, || format!("cannot make {dir}"))
 }
 
+/// Refuses a path that the kernel's Makefiles would split: they pass paths through make's word lists.
+///
+/// `what` names the path for the user. Source of the rule: the top Makefile of every kernel stops
+/// with "source directory cannot contain spaces or colons", and says nothing for `O=`.
+pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
+    let bad = path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c));
+    match bad {
+        None => Ok(()),
+        Some(bad) => Err(Error::usage(format!(
+            "{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"
+        ))
+        .hint("choose another with --cache-dir DIR or, for a source directory, another place")),
+    }
+}
+
 /// Can a file be made in `dir`? Fails early, before the work whose result would go there.
 pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
     match tempfile::tempfile_in(dir) {

@@ -11,8 +11,10 @@ use std::io::IsTerminal;
 pub struct Host {
     /// The working directory; relative paths of the command line start here.
     pub cwd: Utf8PathBuf,
-    /// Where the cache lies unless `--cache-dir` says otherwise.
-    pub cache_dir: Utf8PathBuf,
+    /// The words of the command line.
+    pub args: Vec<String>,
+    /// Where the cache lies unless `--cache-dir` says otherwise; `None` without a home directory.
+    pub cache_dir: Option<Utf8PathBuf>,
     /// The machine's architecture, where it is one that we know.
     pub arch: Option<Arch>,
     /// CPUs that this process may use (affinity and cgroup quota honoured).
@@ -30,6 +32,8 @@ pub struct Host {
     /// What a child process may see: `PATH` with the administrators' directories, `HOME`, `TMPDIR`,
     /// and fixed `LC_ALL=C`, `TZ=UTC`.
     pub child_env: BTreeMap<String, String>,
+    /// The proxy variables of the environment, for a child that uses the network.
+    pub proxies: BTreeMap<String, String>,
     /// Variables of the environment that would change the build unseen, and are kept from it.
     pub ignored: Vec<String>,
     /// The distribution, from `/etc/os-release`.
@@ -64,7 +68,8 @@ impl Host {
             })?),
         };
         Ok(Host {
-            cache_dir: cwd.join(cache_dir(&env)?),
+            args: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            cache_dir: cache_dir(&env).map(|dir| cwd.join(dir)),
             arch: Arch::from_machine(&rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
             terminal,
@@ -75,6 +80,11 @@ impl Host {
             mirror: set("KCOMPILE_MIRROR").cloned(),
             source_date_epoch,
             child_env: child_env(&env),
+            proxies: env
+                .iter()
+                .filter(|(key, _)| is_proxy(key))
+                .map(|(key, value)| (key.clone(), value.clone()))
+                .collect(),
             ignored: env.keys().filter(|key| changes_the_build(key)).cloned().collect(),
             os: OsRelease::parse(&std::fs::read_to_string("/etc/os-release").unwrap_or_default()),
             cwd,
@@ -135,14 +145,17 @@ pub fn peak_memory() -> Option<u64> {
 }
 
 /// `KCOMPILE_CACHE_DIR`, else the XDG cache directory's `kcompile`.
-fn cache_dir(env: &BTreeMap<String, String>) -> Result<Utf8PathBuf> {
+fn cache_dir(env: &BTreeMap<String, String>) -> Option<Utf8PathBuf> {
     let set = |key: &str| env.get(key).filter(|value| !value.is_empty()).map(Utf8PathBuf::from);
     // The XDG base directory specification: a relative path there is invalid and must be ignored.
     let xdg = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("kcompile"));
     let home = set("HOME").map(|home| home.join(".cache/kcompile"));
-    set("KCOMPILE_CACHE_DIR").or(xdg).or(home).ok_or_else(|| {
-        Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR")
-    })
+    set("KCOMPILE_CACHE_DIR").or(xdg).or(home)
+}
+
+/// The names that curl, apt and git know, in both cases.
+fn is_proxy(key: &str) -> bool {
+    matches!(key.to_lowercase().as_str(), "http_proxy" | "https_proxy" | "all_proxy" | "no_proxy")
 }
 
 /// Little of the environment reaches a child: what it needs to find programs and its own settings,
@@ -204,12 +217,12 @@ mod tests {
 
     #[test]
     fn the_cache_follows_the_xdg_rules() {
-        let dir = |pairs: &[(&str, &str)]| cache_dir(&env(pairs)).map(Utf8PathBuf::into_string).unwrap();
+        let dir = |pairs: &[(&str, &str)]| cache_dir(&env(pairs)).unwrap().into_string();
         assert_eq!(dir(&[("HOME", "/h")]), "/h/.cache/kcompile");
         assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/kcompile");
         assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]), "/h/.cache/kcompile");
         assert_eq!(dir(&[("KCOMPILE_CACHE_DIR", "/k"), ("HOME", "/h")]), "/k");
-        assert!(cache_dir(&env(&[])).is_err());
+        assert_eq!(cache_dir(&env(&[])), None);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub mod source;
 pub mod staging;
 pub mod words;
 
-use cache::{Cache, lock_file};
+use cache::{Cache, Lock, lock_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use error::{Error, Result};
 use host::Host;
@@ -106,7 +106,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     kbuild::remember(&plan, &cache, &compiled)?;
 
     let scratch = cache.scratch()?;
-    let root = Utf8Path::from_path(scratch.path()).expect("below the cache directory, which is UTF-8");
+    let root = scratch.path.as_path();
     let with_modules = compiled.modules && kbuild::wants_modules(&plan);
     match (with_modules, kbuild::wants_modules(&plan)) {
         (true, _) => build_dir.install_modules(root, &compiled, report)?,
@@ -121,16 +121,10 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         config: &configured.path,
         version: plan.version_text(),
     };
+    let _packing = lock_output(output, report)?;
     let images = pack(&staged, &plan, output, report)?;
-    let receipt = receipt::write(
-        output,
-        &plan,
-        &tree.identity,
-        (&configured, &compiled),
-        &images,
-        report,
-        &run.command,
-    )?;
+    let built = (&configured, &compiled);
+    let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &run.command)?;
     report.summary(&Summary {
         release: compiled.release.clone(),
         images: images
@@ -171,18 +165,26 @@ fn judge(configured: &Configured, plan: &Plan, report: &Report) -> Result<()> {
     ))
 }
 
+fn lock_output(output: &Utf8Path, report: &Report) -> Result<Lock> {
+    files::create_dir(output)?;
+    let lock = lock_file(&output.join(oci::LOCK), report)?;
+    oci::sweep(output)?;
+    Ok(lock)
+}
+
+/// Writes all images, then tags them all: a failure half-way leaves the old ones in force.
 fn pack(staged: &Staged<'_>, plan: &Plan, output: &Utf8Path, report: &Report) -> Result<Vec<Written>> {
     let running = report.start(Phase::Pack, output.as_str());
-    files::create_dir(output)?;
-    let _lock = lock_file(&output.join(oci::LOCK), report)?;
     let epoch = plan.source_date_epoch.expect("known with the source");
     let without_modules = |image: &&plan::ImagePlan| {
         staged.root.is_some() || !matches!(image.contents, plan::Contents::Modules { .. })
     };
-    let mut images = Vec::new();
-    for image in plan.images.iter().filter(without_modules) {
-        images.push(oci::write_image(output, image, plan.arch, &staged.entries(&image.contents)?, epoch)?);
-    }
+    let prepare = |image: &plan::ImagePlan| {
+        oci::prepare(output, image, plan.arch, &staged.entries(&image.contents)?, epoch)
+    };
+    let ready: Result<Vec<_>> = plan.images.iter().filter(without_modules).map(prepare).collect();
+    process::check()?;
+    let images = ready?.into_iter().map(oci::Ready::publish).collect::<Result<Vec<_>>>()?;
     let bytes = images.iter().map(|image| image.size).sum();
     running.finish(&format!("{}, {}", counted(images.len(), "image", "images"), size(bytes)));
     Ok(images)

@@ -107,7 +107,7 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
                 return Err(Error::build(format!("{name}: binary patches are not supported")));
             }
         };
-        let operation = strip_first_part(file.operation());
+        let operation = file.operation().strip_prefix(1);
         let (from, to) = match &operation {
             FileOperation::Delete(path) => (Some(path.as_ref()), None),
             FileOperation::Create(path) => (None, Some(path.as_ref())),
@@ -168,7 +168,7 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
         }
         if let Some(path) = &to {
             let write = || {
-                fs::create_dir_all(path.parent().expect("inside the tree"))?;
+                create_dirs(path.parent().expect("inside the tree"))?;
                 edit_in(path, || {
                     fs::write(path, &after)?;
                     fs::set_permissions(path, Permissions::from_mode(mode))
@@ -181,10 +181,6 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
         0 => Err(Error::build(format!("{name}: no change in it, this is no patch"))),
         _ => Ok(()),
     }
-}
-
-fn strip_first_part<'a>(operation: &'a FileOperation<'a, str>) -> FileOperation<'a, str> {
-    operation.strip_prefix(1)
 }
 
 /// `path` inside `tree`. Refused: absolute paths, `..`, and a way through a link.
@@ -209,6 +205,16 @@ fn within(name: &str, tree: &Utf8Path, path: &str) -> Result<Utf8PathBuf> {
 fn mode_of(path: &Utf8Path) -> Result<u32> {
     let metadata = fs::metadata(path).context(Kind::Build, || format!("cannot read {path}"))?;
     Ok(if metadata.permissions().mode() & 0o100 != 0 { 0o555 } else { 0o444 })
+}
+
+/// Makes `dir` and those above it, each in a directory that is read-only before and after.
+fn create_dirs(dir: &Utf8Path) -> std::io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    create_dirs(dir.parent().expect("the tree itself is there"))?;
+    edit_in(dir, || fs::create_dir(dir))?;
+    fs::set_permissions(dir, Permissions::from_mode(0o555))
 }
 
 /// Runs `edit` while the directory of `path` may be written: the tree is read-only around it.

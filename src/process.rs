@@ -21,6 +21,8 @@ static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 /// What children get to end in good order before they are killed: make removes the targets it was
 /// writing when it is told to terminate.
 const GRACE: Duration = Duration::from_millis(1_000);
+/// How long output is awaited when its process is gone.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// Lines of output are cut here; a log keeps them whole.
 const LONGEST_LINE: usize = 64 * 1024;
 
@@ -55,24 +57,38 @@ pub enum Stream {
 }
 
 /// From now on SIGINT, SIGTERM and SIGHUP end all children and make [`check`] fail; a second signal
-/// kills the children at once. To be called once.
+/// kills the children at once. What does not end by itself soon after (a library that waits for the
+/// network) is ended with the process. Signals that were ignored when we started (`nohup`) stay so.
+/// To be called once.
 pub fn watch_signals() -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+    let ignored = ignored_signals();
+    let watched = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let mut signals = signal_hook::iterator::Signals::new(watched)
         .map_err(|error| Error::host("cannot watch signals").because(error))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
             signal_groups(if first { Signal::TERM } else { Signal::KILL });
             if first {
-                std::thread::spawn(|| {
+                std::thread::spawn(move || {
                     std::thread::sleep(GRACE);
                     signal_groups(Signal::KILL);
+                    std::thread::sleep(GRACE / 2);
+                    // Scratch directories that stay are removed by the next run.
+                    std::process::exit(128 + signal);
                 });
             }
         }
     });
     Ok(())
+}
+
+/// The mask of signals that are ignored, bit 0 for signal 1: `SigIgn` of proc(5).
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 fn groups() -> std::sync::MutexGuard<'static, Vec<Pid>> {
@@ -118,33 +134,83 @@ impl<R: Read> Read for Interruptible<R> {
 /// `on_line` on the calling thread. Returns how it ended, after every process of its group is gone.
 ///
 /// Errors: it cannot be started (exit code 4), or a signal asked us to end.
-pub fn run(command: &CommandLine, log: &File, mut on_line: impl FnMut(Stream, &str)) -> Result<ExitStatus> {
+pub fn run(command: &CommandLine, log: &File, on_line: impl FnMut(Stream, &str)) -> Result<ExitStatus> {
     check()?;
-    let mut child = spawn(command, Stdio::piped())?;
-    let group = Group::enter(&child);
-    let (sender, lines) = mpsc::sync_channel::<(Stream, String)>(1024);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let status = std::thread::scope(|scope| {
-        let forward = |stream, reader: Option<Box<dyn Read + Send>>| {
-            let sender = sender.clone();
-            scope.spawn(move || forward_lines(stream, reader, log, &sender));
-        };
-        forward(Stream::Out, out.map(|out| Box::new(out) as _));
-        forward(Stream::Err, err.map(|err| Box::new(err) as _));
-        drop(sender);
-        // The group ends with its leader, so that a descendant that still holds the pipes open
-        // cannot keep the reading below from coming to its end.
-        let waiter = scope.spawn(move || {
-            let status = child.wait();
-            group.leave();
-            status
-        });
-        for (stream, line) in lines {
-            on_line(stream, &line);
+    finish(spawn(command)?, command, log, on_line)
+}
+
+/// The same, with the process number in the file `pid_file` while it runs: for [`end_left_behind`].
+pub fn run_noted(
+    command: &CommandLine,
+    log: &File,
+    pid_file: &Utf8Path,
+    on_line: impl FnMut(Stream, &str),
+) -> Result<ExitStatus> {
+    check()?;
+    let child = spawn(command)?;
+    // Without the note only a kill of ourselves would go unnoticed.
+    let _ = std::fs::write(pid_file, child.id().to_string());
+    let status = finish(child, command, log, on_line);
+    let _ = std::fs::remove_file(pid_file);
+    status
+}
+
+/// Ends what a run that was killed has left running, by the note that [`run_noted`] made. A process
+/// of that number that works in none of `dirs` is somebody else's.
+pub fn end_left_behind(pid_file: &Utf8Path, dirs: &[&Utf8Path]) {
+    let noted = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse().ok());
+    if let Some(pid) = noted.and_then(Pid::from_raw) {
+        let works_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+        if works_in.is_ok_and(|works_in| dirs.iter().any(|dir| works_in == dir.as_std_path())) {
+            Group(pid).leave();
         }
-        waiter.join().expect("waiting does not panic")
+    }
+}
+
+/// What the threads around a child report.
+enum Said {
+    Line(Stream, String),
+    Ended(std::io::Result<ExitStatus>),
+}
+
+fn finish(
+    mut child: std::process::Child,
+    command: &CommandLine,
+    log: &File,
+    mut on_line: impl FnMut(Stream, &str),
+) -> Result<ExitStatus> {
+    let group = Group::enter(&child);
+    let (sender, said) = mpsc::sync_channel(1024);
+    let readers: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
+        (Stream::Out, child.stdout.take().map(|out| Box::new(out) as _)),
+        (Stream::Err, child.stderr.take().map(|err| Box::new(err) as _)),
+    ];
+    for (stream, reader) in readers {
+        let (sender, log) = (sender.clone(), log.try_clone());
+        let log = log.map_err(|error| Error::build("cannot write the log").because(error))?;
+        std::thread::spawn(move || forward_lines(stream, reader, &log, &sender));
+    }
+    std::thread::spawn(move || {
+        let status = child.wait();
+        group.leave();
+        let _ = sender.send(Said::Ended(status));
     });
+    let mut ended = None;
+    loop {
+        // A descendant outside the group may hold the pipes open for as long as it likes: once the
+        // leader is gone, only what is there already is read.
+        let next = match ended {
+            None => said.recv().ok(),
+            Some(_) => said.recv_timeout(LAST_WORDS).ok(),
+        };
+        match next {
+            Some(Said::Line(stream, line)) => on_line(stream, &line),
+            Some(Said::Ended(status)) => ended = Some(status),
+            None => break,
+        }
+    }
     check()?;
+    let status = ended.expect("the waiting thread reports before it ends");
     status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).because(error))
 }
 
@@ -152,7 +218,7 @@ fn forward_lines(
     stream: Stream,
     reader: Option<Box<dyn Read + Send>>,
     mut log: &File,
-    sender: &mpsc::SyncSender<(Stream, String)>,
+    sender: &mpsc::SyncSender<Said>,
 ) {
     let Some(reader) = reader else { return };
     let mut reader = BufReader::with_capacity(LONGEST_LINE, reader);
@@ -167,7 +233,8 @@ fn forward_lines(
         // A full disk must not end the build by itself: make will notice it on its own files.
         let _ = log.write_all(&line);
         let text = String::from_utf8_lossy(&line);
-        if sender.send((stream, text.trim_end_matches(['\n', '\r']).to_owned())).is_err() {
+        let text = text.trim_end_matches(['\n', '\r']).to_owned();
+        if sender.send(Said::Line(stream, text)).is_err() {
             return;
         }
     }
@@ -177,7 +244,9 @@ fn forward_lines(
 pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<String> {
     let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").because(error))?;
     let command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).quiet().ignore_stderr();
-    command.read().map_err(|error| Error::host(format!("cannot run {program}")).because(error))
+    let output = command.read();
+    check()?;
+    output.map_err(|error| Error::host(format!("cannot run {program}")).because(error))
 }
 
 /// Runs a command that talks to the user: an installer that may ask for a password.
@@ -185,14 +254,16 @@ pub fn interact(command: &CommandLine) -> Result<ExitStatus> {
     let mut process = Command::new(&command.program);
     process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
     process.stdout(std::io::stderr());
-    process.status().map_err(|error| not_started(command, error))
+    let status = process.status();
+    check()?;
+    status.map_err(|error| not_started(command, error))
 }
 
-fn spawn(command: &CommandLine, output: Stdio) -> Result<std::process::Child> {
+fn spawn(command: &CommandLine) -> Result<std::process::Child> {
     use std::os::unix::process::CommandExt;
     let mut process = Command::new(&command.program);
     process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
-    process.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped()).process_group(0);
+    process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     process.spawn().map_err(|error| not_started(command, error))
 }
 
@@ -227,20 +298,5 @@ impl Group {
             std::thread::sleep(Duration::from_millis(10));
         }
         groups().retain(|&group| group != self.0);
-    }
-}
-
-/// Refuses a path that the kernel's Makefiles would split: they pass paths through make's word lists.
-///
-/// `what` names the path for the user. Source of the rule: the top Makefile of every kernel stops
-/// with "source directory cannot contain spaces or colons", and says nothing for `O=`.
-pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
-    let bad = path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c));
-    match bad {
-        None => Ok(()),
-        Some(bad) => Err(Error::usage(format!(
-            "{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"
-        ))
-        .hint("choose another with --cache-dir DIR or, for a source directory, another place")),
     }
 }

@@ -28,6 +28,8 @@ pub struct Request {
     pub images: ImageChoice,
     /// `--mirror`, or `KCOMPILE_MIRROR`.
     pub mirror: Option<String>,
+    /// Does it come to configuring? `fetch` and `doctor` do without a config.
+    pub configures: bool,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
 }

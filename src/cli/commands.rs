@@ -22,7 +22,7 @@ pub(super) fn build(
     report: &Report,
 ) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = run(args, host, &library, &catalog, report);
+    let run = run(args, host, &library, &catalog, report)?;
     say_what_was_ignored(host, report);
     for_each_kernel(&requests(args, matches, host, &catalog)?, report, |request| {
         for image in crate::build(request, &run)? {
@@ -39,16 +39,17 @@ pub(super) fn fetch(
     report: &Report,
 ) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = run(args, host, &library, &catalog, report);
+    let run = run(args, host, &library, &catalog, report)?;
     for_each_kernel(&requests(args, matches, host, &catalog)?, report, |request| {
-        let (plan, tree) = crate::fetch(request, &run)?;
+        let request = Request { configures: false, ..request.clone() };
+        let (plan, tree) = crate::fetch(&request, &run)?;
         print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))
     })
 }
 
 pub(super) fn plan(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = run(args, host, &library, &catalog, report);
+    let run = run(args, host, &library, &catalog, report)?;
     let requests = requests(args, matches, host, &catalog)?;
     let plans = requests.iter().map(|request| crate::plan(request, &run)).collect::<Result<Vec<_>>>()?;
     if args.json {
@@ -90,10 +91,14 @@ pub(super) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn doctor(args: &DoctorArgs, matches: &ArgMatches, host: &Host) -> Result<ExitCode> {
+pub(super) fn doctor(
+    args: &DoctorArgs,
+    matches: &ArgMatches,
+    host: &Host,
+    report: &Report,
+) -> Result<ExitCode> {
     use clap::Parser as _;
     let (library, catalog) = library(None, host)?;
-    let silent = Report::new(crate::report::Progress::Quiet, false, false);
     // Any kernel of the catalog needs what the first one needs; options come from a build's defaults.
     let versions = match &args.versions[..] {
         [] => vec![
@@ -117,10 +122,10 @@ pub(super) fn doctor(args: &DoctorArgs, matches: &ArgMatches, host: &Host) -> Re
         Some(planning::flavor_of(version.parse().ok()?, &catalog).unwrap_or(Flavor::Firecracker))
     };
     build.flavor = build.versions.first().and_then(flavor);
-    let run = run(&build, host, &library, &catalog, &silent);
+    let run = run(&build, host, &library, &catalog, report)?;
     let mut code = ExitCode::SUCCESS;
     for request in requests(&build, matches, host, &catalog)? {
-        let plan = crate::plan(&request, &run)?;
+        let plan = crate::plan(&Request { configures: false, ..request }, &run)?;
         let diagnosis = doctor::examine(&plan, host);
         let text = match args.json {
             true => format!("{}\n", serde_json::to_string_pretty(&diagnosis).expect("plain values")),
@@ -130,7 +135,7 @@ pub(super) fn doctor(args: &DoctorArgs, matches: &ArgMatches, host: &Host) -> Re
         if !diagnosis.missing().is_empty() {
             match args.install {
                 true => {
-                    diagnosis.install(host)?;
+                    diagnosis.install(host, report)?;
                     doctor::examine(&plan, host).require()?;
                 }
                 false => code = ExitCode::from(4),
@@ -175,24 +180,34 @@ fn library(own: Option<&camino::Utf8Path>, host: &Host) -> Result<(Library, Cata
     Ok((library, catalog))
 }
 
+/// What every kernel of the run shares.
 fn run<'a>(
     args: &BuildArgs,
     host: &'a Host,
     library: &'a Library,
     catalog: &'a Catalog,
     report: &'a Report,
-) -> Run<'a> {
-    Run {
+) -> Result<Run<'a>> {
+    let cache_dir = match (&args.cache_dir, &host.cache_dir) {
+        (Some(dir), _) => host.absolute(dir),
+        (None, Some(dir)) => dir.clone(),
+        (None, None) => {
+            return Err(
+                Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR")
+            );
+        }
+    };
+    Ok(Run {
         host,
         library,
         catalog,
         report,
-        cache_dir: args.cache_dir.as_deref().map_or(host.cache_dir.clone(), |dir| host.absolute(dir)),
+        cache_dir,
         output: host.absolute(&args.output),
         jobs: args.jobs.map_or(host.cpus, usize::from),
         offline: args.offline,
-        command: std::env::args().collect(),
-    }
+        command: host.args.clone(),
+    })
 }
 
 /// One failure does not keep the other kernels from being built; the first one decides the code.
@@ -315,6 +330,7 @@ fn request(
             compression: args.compression,
         },
         mirror,
+        configures: true,
         source_date_epoch: host.source_date_epoch,
     })
 }
@@ -347,6 +363,8 @@ fn plan_json(plan: &Plan) -> serde_json::Value {
         "digest": plan.digest().oci(),
         "final": plan.source.digest.is_some() && plan.source_date_epoch.is_some() && plan.version.is_some(),
         "plan": plan,
+        "source": plan.source.name,
+        "config": plan.config.iter().map(|layer| &layer.name).collect::<Vec<_>>(),
         "notices": plan.notices,
     })
 }

@@ -45,7 +45,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Plan(args)), _) => commands::plan(args, matches, host, report),
         (Some(Command::Fetch(args)), _) => commands::fetch(args, matches, host, report),
         (Some(Command::List(args)), _) => commands::list(args, host),
-        (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host),
+        (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),
         (Some(Command::Man), _) => commands::man(),
     }

@@ -68,7 +68,7 @@ fn error(line: &str) -> Option<Error> {
         || line.starts_with("error: ")
         || line.contains("No space left on device")
         || line.contains("Killed signal terminated program")
-        || (line.starts_with("ld: ") && !line.contains("warning"))
+        || is_linker_error(line)
         || (line.contains("*** ")
             && (line.contains("No rule to make target")
                 || line.contains(".  Stop.")
@@ -77,6 +77,15 @@ fn error(line: &str) -> Option<Error> {
         return Some(Error::Cause);
     }
     (line.starts_with("make") && line.contains("*** ")).then_some(Error::Echo)
+}
+
+/// `ld: …` and `/usr/bin/ld: …`, but for what the linker only remarks.
+fn is_linker_error(line: &str) -> bool {
+    let said = line.split_once("ld: ").filter(|(path, _)| path.is_empty() || path.ends_with(['/', '-', '.']));
+    let remarks = ["warning: ", "NOTE: ", ": warning: ", "in function `"];
+    said.is_some_and(|(path, said)| {
+        !path.contains(' ') && !remarks.iter().any(|remark| said.contains(remark))
+    })
 }
 
 /// What to do about an error whose cause is known. The sources are the kernel's history; commits
@@ -152,6 +161,16 @@ mod tests {
                 .unwrap()
                 .contains("bc: not found")
         );
+    }
+
+    #[test]
+    fn a_linkers_remarks_are_no_errors() {
+        let digest = digest(
+            "ld: warning: x.o: missing .note.GNU-stack section implies executable stack\n\
+             ld: NOTE: This behaviour is deprecated and will be removed in a future version of the linker\n\
+             /usr/bin/ld: cannot find -lelf: No such file or directory\n",
+        );
+        assert_eq!(digest.first_error.unwrap(), "/usr/bin/ld: cannot find -lelf: No such file or directory");
     }
 
     #[test]

@@ -25,8 +25,14 @@ use std::time::Duration;
 
 /// Where debug information says that the source lies, instead of where it lay on this machine.
 const MAPPED_SOURCE: &str = "/usr/src/linux";
+/// The same for the build directory, whatever its name.
+const MAPPED_BUILD: &str = "/usr/src/linux/build";
 /// What the stamp of a configured build directory is called.
 const CONFIGURED: &str = ".kcompile-configured";
+/// The same of one whose kernel is compiled.
+const COMPILED: &str = ".kcompile-compiled";
+/// Where make's process number stands while it runs.
+const MAKE_PID: &str = ".kcompile-make.pid";
 
 /// A build directory, `O=`, and how make is called in it.
 pub struct BuildDir<'a> {
@@ -48,6 +54,7 @@ impl<'a> BuildDir<'a> {
     pub fn open(plan: &'a Plan, tree: &'a Tree, host: &'a Host, jobs: usize) -> Result<BuildDir<'a>> {
         let path = tree.builds.join(dir_name(plan));
         files::create_dir(&path)?;
+        process::end_left_behind(&path.join(MAKE_PID), &[&path, &tree.path]);
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
         Ok(BuildDir { path, log_path, plan, tree, host, jobs, log })
@@ -77,9 +84,12 @@ impl<'a> BuildDir<'a> {
             self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
         }
         let result = fs::read(&path).context(Kind::Build, || format!("olddefconfig left no {path}"))?;
-        files::write_atomically(&stamp_path, stamp(&result).as_bytes())?;
         let config = Config::parse(&String::from_utf8_lossy(&result));
         let differences = kconfig::differences(&wanted, &config);
+        // What was refused may be taken the next time: Kconfig asks the host about tools and headers.
+        if differences.is_empty() {
+            files::write_atomically(&stamp_path, stamp(&result).as_bytes())?;
+        }
         running.finish(&format!(
             "{} built in, {} as modules",
             config.symbols.values().filter(|value| *value == "y").count(),
@@ -105,6 +115,14 @@ impl<'a> BuildDir<'a> {
         let running =
             report.start(Phase::Compile, &format!("make -j{} {}{took}", self.jobs, targets.join(" ")));
         let steps = history.map(|history| history.steps);
+        let stamp = format!("{} {:?}\n", configured.sha256, self.plan.source.digest);
+        let stamp_path = self.path.join(COMPILED);
+        if fs::read_to_string(&stamp_path).ok() != Some(stamp.clone()) {
+            // Make may succeed and leave the kernel of another config or source in its place.
+            for old in [self.made_kernel(), stamp_path.clone()] {
+                files::remove_tree(&old)?;
+            }
+        }
         let digest = self.make(&targets, &BTreeMap::new(), Some((&running, steps)))?;
         let release_path = self.path.join("include/config/kernel.release");
         let release = fs::read_to_string(&release_path)
@@ -112,6 +130,7 @@ impl<'a> BuildDir<'a> {
         let release = release.trim().to_owned();
         check_release(&release)?;
         let kernel = self.kernel_file()?;
+        files::write_atomically(&stamp_path, stamp.as_bytes())?;
         let seconds =
             running.finish(&format!("{release}, {}", counted(digest.steps as usize, "step", "steps")));
         Ok(Compiled {
@@ -145,14 +164,19 @@ impl<'a> BuildDir<'a> {
     /// Hypervisor the stripped ELF that Kbuild calls `arch/x86/boot/compressed/vmlinux.bin`; on
     /// arm64 the PE file `Image`.
     fn kernel_file(&self) -> Result<Utf8PathBuf> {
-        let kernel = match self.plan.arch {
-            Arch::Amd64 => self.path.join("vmlinux"),
-            Arch::Arm64 => self.path.join("arch/arm64/boot/Image"),
-        };
+        let kernel = self.made_kernel();
         check_kernel(&kernel, self.plan.arch)?;
         match (self.plan.arch, self.plan.flavor) {
             (Arch::Amd64, Flavor::CloudHypervisor) => self.strip(&kernel),
             _ => Ok(kernel),
+        }
+    }
+
+    /// The file that make makes.
+    fn made_kernel(&self) -> Utf8PathBuf {
+        match self.plan.arch {
+            Arch::Amd64 => self.path.join("vmlinux"),
+            Arch::Arm64 => self.path.join("arch/arm64/boot/Image"),
         }
     }
 
@@ -201,7 +225,8 @@ impl<'a> BuildDir<'a> {
             cwd: self.path.clone(),
         };
         let mut digest = log::Digest::default();
-        let status = process::run(&command, &self.log, |_, line| {
+        let pid_file = self.path.join(MAKE_PID);
+        let status = process::run_noted(&command, &self.log, &pid_file, |_, line| {
             let step = digest.take_in(line);
             if let (Some(item), Some((running, total))) = (step, progress) {
                 running.progress(Count { done: digest.steps, total, unit: Unit::Steps, item });
@@ -271,10 +296,9 @@ fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<String, Str
             variables.entry(key.into()).and_modify(|compiler| *compiler = format!("{launcher} {compiler}"));
         }
     }
-    let mut maps = vec![format!("-fdebug-prefix-map={}={MAPPED_SOURCE}", tree.path)];
-    if !build.starts_with(&tree.path) {
-        maps.push(format!("-fdebug-prefix-map={build}={MAPPED_SOURCE}/build"));
-    }
+    // Of two maps that fit, compilers take the one that was given last.
+    let maps = [(&*tree.path, MAPPED_SOURCE), (build, MAPPED_BUILD)];
+    let maps = maps.map(|(path, mapped)| format!("-fdebug-prefix-map={path}={mapped}"));
     for key in ["KCFLAGS", "KAFLAGS"] {
         variables.insert(key.into(), maps.join(" "));
     }

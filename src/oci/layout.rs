@@ -38,7 +38,7 @@ pub struct Written {
 }
 
 /// A layout that is being written. The caller holds the lock of the output directory.
-pub struct Layout {
+pub(super) struct Layout {
     path: Utf8PathBuf,
     /// Where blobs are written: the layout itself, or the place of a new one until it is whole.
     work: Utf8PathBuf,
@@ -49,14 +49,14 @@ impl Layout {
     /// Opens the layout `name` in the directory `output`, or begins a new one there.
     ///
     /// Errors (exit code 2): something else is in its place.
-    pub fn open(output: &Utf8Path, name: &str) -> Result<Layout> {
+    pub(super) fn open(output: &Utf8Path, name: &str) -> Result<Layout> {
         let path = output.join(name);
         if path.symlink_metadata().is_ok() {
             check_layout(&path)?;
             return Ok(Layout { work: path.clone(), path, new: None });
         }
         let wrong = || format!("cannot make {path}");
-        let temporary = TempDir::with_prefix_in(".tmp-", output).context(Kind::Build, wrong)?;
+        let temporary = TempDir::with_prefix_in(TEMPORARY, output).context(Kind::Build, wrong)?;
         let work = Utf8Path::from_path(temporary.path()).expect("below a UTF-8 path").to_owned();
         for dir in [work.clone(), work.join("blobs"), work.join("blobs/sha256")] {
             fs::create_dir_all(&dir).context(Kind::Build, wrong)?;
@@ -67,7 +67,7 @@ impl Layout {
     }
 
     /// The layout's directory, once it is whole.
-    pub fn path(&self) -> &Utf8Path {
+    pub(super) fn path(&self) -> &Utf8Path {
         &self.path
     }
 
@@ -199,7 +199,9 @@ fn check_layout(path: &Utf8Path) -> Result<()> {
     let version = serde_json::from_slice::<serde_json::Value>(&marker).ok();
     let version = version.as_ref().and_then(|marker| marker.get("imageLayoutVersion")?.as_str());
     match (path.is_dir(), version) {
-        (true, Some("1.0.0")) if path.join("blobs/sha256").is_dir() => Ok(()),
+        (true, Some("1.0.0")) if path.join("blobs/sha256").is_dir() => {
+            read_json::<ImageIndex>(&path.join("index.json")).map(drop)
+        }
         _ => Err(Error::usage(format!("{path} is in the way: it is not an OCI layout"))
             .hint("move it away, or choose another place with -o DIR")),
     }
@@ -216,6 +218,10 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
             "`skopeo copy oci:PATH:TAG` ends the path at the first colon: choose another with -o DIR",
         ));
     }
+    if output.is_symlink() && !output.exists() {
+        return Err(Error::usage(format!("the output directory {output} is a link to nothing"))
+            .hint("choose another with -o DIR"));
+    }
     if output.exists() && !output.is_dir() {
         return Err(Error::usage(format!("the output directory {output} is a file"))
             .hint("choose another with -o DIR"));
@@ -230,7 +236,8 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
     files::check_writable("the output directory", output)?;
     let entries = output.read_dir_utf8().context(Kind::Usage, || format!("cannot read {output}"))?;
     let entries: Vec<Utf8PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.into_path())).collect();
-    let is_ours = |path: &Utf8PathBuf| path.join("oci-layout").is_file() || path.file_name() == Some(LOCK);
+    let is_ours =
+        |path: &Utf8PathBuf| path.join("oci-layout").is_file() || matches!(path.file_name(), Some(LOCK));
     if let Some(first) = entries.first().filter(|_| !entries.iter().any(is_ours)) {
         return Err(Error::usage(format!(
             "the output directory {output} holds other files ({}) and no layout",
@@ -243,6 +250,16 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
         .map(|name| output.join(name))
         .filter(|path| path.symlink_metadata().is_ok())
         .try_for_each(|path| check_layout(&path))
+}
+
+/// Names of layouts in the making start so.
+const TEMPORARY: &str = ".tmp-";
+
+/// Removes what killed runs left half-made in `output`. The caller holds its lock.
+pub fn sweep(output: &Utf8Path) -> Result<()> {
+    let entries = output.read_dir_utf8().context(Kind::Build, || format!("cannot read {output}"))?;
+    let is_left = |entry: &camino::Utf8DirEntry| entry.file_name().starts_with(TEMPORARY);
+    entries.flatten().filter(is_left).try_for_each(|entry| files::remove_tree(entry.path()))
 }
 
 /// The lock of an output directory.

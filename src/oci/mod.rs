@@ -4,7 +4,9 @@
 mod layer;
 mod layout;
 
-pub use layout::{LOCK, Layout, Written, check_output};
+pub use layout::{LOCK, Written, check_output, sweep};
+
+use layout::Layout;
 
 use crate::digest::Sha256;
 use crate::error::Result;
@@ -35,23 +37,39 @@ impl Blob {
     }
 }
 
-/// Writes the image of `plan` with these entries into `output`, as the tag of its layout. Everything
-/// is dated `epoch`, and file dates are clamped to it by being it.
-pub fn write_image(
+/// An image whose blobs are all written, and that no tag names yet.
+pub struct Ready {
+    layout: Layout,
+    tag: String,
+    manifest: Blob,
+    arch: Arch,
+    layer_size: u64,
+}
+
+/// Writes the blobs of the image of `plan` with these entries into its layout in `output`. Everything
+/// is dated `epoch`. The caller holds the lock of the output directory.
+pub fn prepare(
     output: &Utf8Path,
     plan: &ImagePlan,
     arch: Arch,
     entries: &Entries,
     epoch: u64,
-) -> Result<Written> {
-    let tag = plan.tag.as_deref().expect("the version is known by now");
+) -> Result<Ready> {
     let layout = Layout::open(output, &plan.layout)?;
     let layer = layer::write(&layout, entries, plan.compression, epoch)?;
     let config = layout.add_bytes(&image_config(plan, arch, &layer, epoch))?;
     let manifest = layout.add_bytes(&image_manifest(plan, config, &layer))?;
-    let path = layout.path().to_owned();
-    layout.tag(tag, manifest, arch)?;
-    Ok(Written { layout: path, tag: tag.to_owned(), digest: manifest.digest, size: layer.blob.size })
+    let tag = plan.tag.clone().expect("the version is known by now");
+    Ok(Ready { layout, tag, manifest, arch, layer_size: layer.blob.size })
+}
+
+impl Ready {
+    /// Gives the image its tag, in the place of an earlier one.
+    pub fn publish(self) -> Result<Written> {
+        let path = self.layout.path().to_owned();
+        self.layout.tag(&self.tag, self.manifest, self.arch)?;
+        Ok(Written { layout: path, tag: self.tag, digest: self.manifest.digest, size: self.layer_size })
+    }
 }
 
 fn image_config(plan: &ImagePlan, arch: Arch, layer: &layer::Layer, epoch: u64) -> Vec<u8> {

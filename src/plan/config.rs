@@ -33,7 +33,10 @@ pub(super) fn layers(
             }
             ConfigLayer { name: text.name.clone(), sha256: Sha256::of(&text.text), must_take: false, config }
         }
-        None => catalog_config(request, &inputs.library, version, notices)?,
+        None => match catalog_config(request, &inputs.library, version, notices) {
+            Err(_) if !request.configures => return Ok(Vec::new()),
+            layer => layer?,
+        },
     };
     let mut layers = vec![base];
     for (over, text) in request.overrides.iter().zip(&inputs.overrides) {

@@ -1,7 +1,8 @@
 //! The images of a plan: layouts, tags, contents, annotations.
 
-use super::{Contents, ImagePlan, SourceIdentity};
-use crate::kernel::KernelVersion;
+use super::{Contents, ImagePlan, SourcePlan};
+use crate::error::{Error, Result};
+use crate::kernel::{Arch, KernelVersion};
 use crate::request::Request;
 use std::collections::BTreeMap;
 
@@ -12,8 +13,8 @@ pub(super) fn plans(
     request: &Request,
     version: Option<KernelVersion>,
     epoch: Option<u64>,
-    source: Option<&SourceIdentity>,
-) -> Vec<ImagePlan> {
+    source: &SourcePlan,
+) -> Result<Vec<ImagePlan>> {
     let Request { flavor, arch, images, .. } = request;
     let prefix = flavor.image_prefix();
     let path = flavor.kernel_path(*arch);
@@ -24,6 +25,11 @@ pub(super) fn plans(
         contents,
         compression: images.compression,
     };
+    if let Some(second) = images.also_at.as_deref().filter(|second| collide(second, path)) {
+        return Err(Error::usage(format!(
+            "--also-at {second}: the kernel lies at {path} already, one of the two cannot be"
+        )));
+    }
     let mut plans = vec![image(
         format!("{prefix}-kernel-bin-{arch}"),
         "kernel",
@@ -34,14 +40,21 @@ pub(super) fn plans(
         plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));
     }
     if images.legacy {
+        // The consumers of this image know only its name for amd64.
+        let legacy_layout = match arch {
+            Arch::Amd64 => flavor.legacy_image().to_owned(),
+            Arch::Arm64 => format!("{}-{arch}", flavor.legacy_image()),
+        };
         let file_name = path.rsplit('/').next().expect("split gives at least one").to_owned();
-        plans.push(image(
-            flavor.legacy_image().into(),
-            "kernel and modules",
-            Contents::Combined { file_name },
-        ));
+        plans.push(image(legacy_layout, "kernel and modules", Contents::Combined { file_name }));
     }
-    plans
+    Ok(plans)
+}
+
+/// Are they the same path, or is one of them a directory above the other?
+fn collide(one: &str, other: &str) -> bool {
+    let (one, other) = (format!("{one}/"), format!("{other}/"));
+    one.starts_with(&other) || other.starts_with(&one)
 }
 
 /// OCI's predefined annotation keys, as far as they are known.
@@ -51,7 +64,7 @@ fn annotations(
     what: &str,
     version: Option<KernelVersion>,
     epoch: Option<u64>,
-    source: Option<&SourceIdentity>,
+    source: &SourcePlan,
 ) -> BTreeMap<String, String> {
     let version = version.map(|version| version.to_string());
     let described = version.as_deref().unwrap_or("of the series asked for");
@@ -66,9 +79,7 @@ fn annotations(
     ];
     pairs.extend(version.map(|version| ("version", version)));
     pairs.extend(epoch.map(|epoch| ("created", crate::date::rfc3339(epoch))));
-    if let Some(source) = source {
-        pairs.push(("revision", source.digest.clone()));
-        pairs.push(("source", source.name.clone()));
-    }
+    pairs.extend(source.digest.clone().map(|digest| ("revision", digest)));
+    pairs.extend(source.origin.clone().map(|origin| ("source", origin)));
     pairs.into_iter().map(|(key, value)| (format!("org.opencontainers.image.{key}"), value)).collect()
 }

@@ -85,10 +85,9 @@ impl Inputs {
     pub fn version_of(&self, request: &Request) -> Option<KernelVersion> {
         match (&self.local, request.version) {
             (Some(LocalSource::Directory { version }), _) => Some(*version),
-            (Some(LocalSource::Package { version, .. }), wanted) => {
+            (Some(LocalSource::Package { version, .. }), _) => {
                 // Debian's `6.1.192-2`, Ubuntu's `6.8.0-45.45`: the upstream version comes first.
-                let upstream = version.split(['-', '~', '+']).next()?.parse().ok()?;
-                wanted.admits(upstream).then_some(upstream)
+                version.split(['-', '~', '+']).next()?.parse().ok()
             }
             (_, VersionRequest::Exact(version)) => Some(version),
             (_, VersionRequest::Series(..)) => None,

@@ -57,23 +57,23 @@ impl Bar {
             Event::Finish { phase, seconds, what } => {
                 self.clear();
                 let took = duration(Duration::from_secs_f64(*seconds));
-                eprintln!("{} {:10} {took:>11}  {what}", self.paint("32", "✓"), phase.title());
+                say!("{} {:10} {took:>11}  {what}", self.paint("32", "✓"), phase.title());
             }
             Event::Note { text } => self.say(&format!("{} {text}", self.paint("36", "note:"))),
             Event::Finding { text } => self.say(&format!("{} {text}", self.paint("33", "warning:"))),
             Event::Error { text, hint, .. } => {
-                eprintln!("{} {text}", self.paint("1;31", "error:"));
-                hint.iter().for_each(|hint| eprintln!("{} {hint}", self.paint("36", "hint:")));
+                say!("{} {text}", self.paint("1;31", "error:"));
+                hint.iter().for_each(|hint| say!("{} {hint}", self.paint("36", "hint:")));
             }
-            Event::Summary(summary) => eprint!("{summary}"),
+            Event::Summary(summary) => say!("{summary}"),
         }
     }
 
     /// Prints a line above the live one.
     fn say(&self, line: &str) {
         match &self.live {
-            Some(live) => live.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(live) => live.suspend(|| say!("{line}")),
+            None => say!("{line}"),
         }
     }
 

@@ -23,6 +23,6 @@ impl Json {
             }
             self.last = Some(Instant::now());
         }
-        eprintln!("{}", serde_json::to_string(event).expect("events have only string keys"));
+        say!("{}", serde_json::to_string(event).expect("events have only string keys"));
     }
 }

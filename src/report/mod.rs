@@ -1,6 +1,14 @@
 //! What a run tells while it goes on, on standard error: phases, progress, notes, findings. Every
 //! renderer gets the same events; results go to standard output and are not this room's business.
 
+/// Writes a line to standard error. A reader that has gone away is no reason to fail.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($words)*);
+    }};
+}
+
 mod bar;
 mod json;
 mod plain;
@@ -10,7 +18,7 @@ pub use summary::{Image, Summary};
 
 use crate::error::Error;
 use serde::Serialize;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -130,7 +138,6 @@ pub struct Report {
     findings: RefCell<Vec<String>>,
     times: RefCell<VecDeque<(Phase, Duration)>>,
     told: RefCell<Vec<String>>,
-    phase: Cell<Option<Phase>>,
 }
 
 impl Report {
@@ -147,13 +154,11 @@ impl Report {
             findings: RefCell::default(),
             times: RefCell::default(),
             told: RefCell::default(),
-            phase: Cell::new(None),
         }
     }
 
     /// A phase begins; `what` says on what. It is finished through the value returned.
     pub fn start(&self, phase: Phase, what: &str) -> Running<'_> {
-        self.phase.set(Some(phase));
         self.render(&Event::Start { phase, what });
         Running { report: self, phase, since: Instant::now() }
     }
@@ -247,7 +252,6 @@ impl Running<'_> {
     pub fn finish(self, what: &str) -> Duration {
         let took = self.since.elapsed();
         self.report.times.borrow_mut().push_back((self.phase, took));
-        self.report.phase.set(None);
         self.report.render(&Event::Finish { phase: self.phase, seconds: took.as_secs_f64(), what });
         took
     }

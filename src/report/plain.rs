@@ -20,7 +20,7 @@ impl Plain {
         match event {
             Event::Start { phase, what } => {
                 self.last = Instant::now();
-                eprintln!("{}: {what}", phase.title());
+                say!("{}: {what}", phase.title());
             }
             Event::Progress { phase, count } => {
                 if self.last.elapsed() < EVERY {
@@ -33,22 +33,18 @@ impl Plain {
                 };
                 let total = count.total.filter(|&total| total >= count.done);
                 let of = total.map_or_else(String::new, |total| format!(" of {}", number(total)));
-                eprintln!("{}: {}{of}  {}", phase.title(), number(count.done), count.item);
+                say!("{}: {}{of}  {}", phase.title(), number(count.done), count.item);
             }
             Event::Finish { phase, seconds, what } => {
-                eprintln!(
-                    "{}: done in {}: {what}",
-                    phase.title(),
-                    duration(Duration::from_secs_f64(*seconds))
-                );
+                say!("{}: done in {}: {what}", phase.title(), duration(Duration::from_secs_f64(*seconds)));
             }
-            Event::Note { text } => eprintln!("note: {text}"),
-            Event::Finding { text } => eprintln!("warning: {text}"),
+            Event::Note { text } => say!("note: {text}"),
+            Event::Finding { text } => say!("warning: {text}"),
             Event::Error { text, hint, .. } => {
-                eprintln!("error: {text}");
-                hint.iter().for_each(|hint| eprintln!("hint: {hint}"));
+                say!("error: {text}");
+                hint.iter().for_each(|hint| say!("hint: {hint}"));
             }
-            Event::Summary(summary) => eprint!("{summary}"),
+            Event::Summary(summary) => say!("{summary}"),
         }
     }
 }

@@ -59,10 +59,10 @@ impl fmt::Display for Summary {
                 self.findings.iter().try_for_each(|finding| writeln!(f, "    - {finding}"))?;
             }
         }
-        writeln!(f, "\n  next:")?;
+        write!(f, "\n  next:")?;
         for Image { layout, tag, .. } in &self.images {
             let name = layout.rsplit('/').next().unwrap_or(layout);
-            writeln!(f, "    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")?;
+            write!(f, "\n    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")?;
         }
         Ok(())
     }

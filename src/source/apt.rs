@@ -2,10 +2,12 @@
 //! tarball inside its .deb unpacked without unpacking the .deb.
 
 use super::archive::{Stream, decompress, unpack};
-use super::{Fetching, SourceIdentity, Tree, identify, keep_unlocked, verify};
+use super::directory::check_tree;
+use super::{Fetching, SourceIdentity, Tree, keep, keep_unlisted, verify};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
+use crate::plan::SourcePlan;
 use crate::process::{self, CommandLine, Stream as Output};
 use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -28,6 +30,7 @@ pub(super) fn fetch(
     package: &str,
     version: Option<&str>,
     pin: Option<Sha256>,
+    plan: &SourcePlan,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
@@ -36,28 +39,29 @@ pub(super) fn fetch(
             Error::host("--source apt: this host has no apt-get").hint("use kernel.org, git or a tarball")
         );
     }
-    let scratch = fetching.cache.scratch()?;
-    let dir = Utf8Path::from_path(scratch.path()).expect("below the cache directory, which is UTF-8");
-    let deb = download(package, version, dir, fetching, running)?;
-    let name = match version {
-        Some(version) => format!("{package} {version}"),
-        None => deb.file_name().expect("an entry of a directory").trim_end_matches(".deb").to_owned(),
-    };
-    let digest =
-        File::open(&deb).and_then(Sha256::of_reader).context(Kind::Fetch, || format!("cannot read {deb}"))?;
-    if let Some(pin) = pin {
-        verify(&name, pin, digest)?;
-    }
-    keep_unlocked(fetching, |tree| {
-        let date = unpack_deb(&deb, &name, tree, running)?;
+    let fill = |tree: &Utf8Path| {
+        let scratch = fetching.cache.scratch()?;
+        let deb = download(package, version, &scratch.path, fetching, running)?;
+        let digest = File::open(&deb)
+            .and_then(Sha256::of_reader)
+            .context(Kind::Fetch, || format!("cannot read {deb}"))?;
+        if let Some(pin) = pin {
+            verify(&plan.name, pin, digest)?;
+        }
+        let date = unpack_deb(&deb, &plan.name, tree, running)?;
         Ok(SourceIdentity {
-            version: identify(tree, &name)?,
+            origin: plan.origin.clone(),
             digest: digest.oci(),
+            version: check_tree(tree, &plan.name)?,
             date,
-            verified: "signed lists of apt".into(),
-            name: name.clone(),
+            verified: "by the signed lists of apt".into(),
+            trusted: true,
         })
-    })
+    };
+    match pin {
+        Some(pin) => keep(&pin.oci(), fetching, fill),
+        None => keep_unlisted(&plan.name, fetching, fill),
+    }
 }
 
 fn download(
@@ -72,7 +76,13 @@ fn download(
         program: "apt-get".into(),
         // Status lines on standard output: `dlstatus:1:42.0000:Retrieving file 1 of 1 (3s remaining)`.
         args: ["-q", "-o", "APT::Status-Fd=1", "download", &wanted].map(str::to_owned).into(),
-        env: fetching.host.child_env.clone(),
+        env: fetching
+            .host
+            .child_env
+            .iter()
+            .chain(&fetching.host.proxies)
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect(),
         cwd: dir.to_owned(),
     };
     let log = tempfile::tempfile_in(dir).context(Kind::Build, || format!("cannot write in {dir}"))?;

@@ -1,27 +1,35 @@
 //! A kernel tree in a directory of the user's: used in place, never written to.
 
-use super::{SourceIdentity, Tree, identify};
-use crate::cache::Cache;
-use crate::digest::{Hasher, Sha256};
+use super::{BUILD_DIR_PREFIX, Fetching, Tree};
+use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::kernel::KernelVersion;
+use crate::plan::SourceIdentity;
 use crate::report::{Count, Running, Unit};
 use camino::Utf8Path;
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use walkdir::{DirEntry, WalkDir};
 
-/// The version of the kernel tree in `dir`.
+/// The version of the kernel tree in a directory of the user's.
 ///
 /// Errors (exit code 2): it holds no kernel tree, or one that the kernel's make cannot use from
 /// outside (a path with spaces or colons; a tree that was built in).
 pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
-    crate::process::check_kbuild_path("the source directory", dir)?;
+    files::check_kbuild_path("the source directory", dir)?;
+    check_tree(dir, dir.as_str())
+}
+
+/// Checks that `dir` holds a kernel tree that can be built from, and reads its version. `name` is
+/// what the user knows it by.
+pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
     let not_a_tree = || {
         Error::usage(format!(
-            "{dir} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"
+            "{name} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"
         ))
+        .hint("a kernel tarball holds one directory, with the top of the source in it")
     };
     let makefile = fs::read(dir.join("Makefile")).map_err(|_| not_a_tree())?;
     let version = KernelVersion::from_makefile(&String::from_utf8_lossy(&makefile)).ok_or_else(not_a_tree)?;
@@ -31,31 +39,63 @@ pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
     // The rule of the top Makefile's `outputmakefile`: it stops with "The source tree is not clean".
     if dir.join(".config").exists() || dir.join("include/config").is_dir() {
         return Err(Error::usage(format!(
-            "{dir} has been built in: the kernel's make refuses such a tree for another build"
+            "{name} has been built in: the kernel's make refuses such a tree for another build"
         ))
-        .hint(format!("clean it with `make -C {dir} mrproper`, which removes its .config")));
+        .hint("clean it with `make mrproper`, which removes its .config"));
     }
     Ok(version)
 }
 
 /// Takes the directory as it is. Its digest is one of its content: of the names, modes and bytes of
 /// all files but those of version control.
-pub(super) fn adopt(path: &Utf8Path, cache: &Cache, running: &Running<'_>) -> Result<Tree> {
-    let version = identify(path, path.as_str())?;
+pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
+    let version = tree_version(path)?;
     let date = date(path)?;
-    let digest = content_digest(path, running)?;
+    // One place for the builds of this directory, whatever its content: make sees what changed.
+    let key = format!("directory-{}", Sha256::of(path.as_str()).short());
+    let builds = fetching.cache.root.join("builds").join(&key);
+    files::create_dir(&builds)?;
+    let content = content(path, running)?;
+    let _lock = fetching.cache.lock(&key, fetching.report)?;
+    forget_what_make_cannot_see(path, &content, &builds)?;
     let identity = SourceIdentity {
-        name: "directory".into(),
-        digest: format!("content:{digest}"),
+        origin: None,
+        digest: format!("content:{}", Sha256::of(&content)),
         version,
         date,
         verified: format!("used in place: {path}"),
+        trusted: true,
     };
-    // One place for the builds of this directory, whatever its content: make sees what changed.
-    let key = format!("directory-{}", Sha256::of(path.as_str()).short());
-    let builds = cache.root.join("builds").join(&key);
-    files::create_dir(&builds)?;
     Ok(Tree { path: path.to_owned(), builds, identity, key })
+}
+
+/// Make compiles anew what is newer than its object. A file that changed and is not newer (another
+/// version unpacked over the directory, a restored backup) would be missed: then the builds of this
+/// directory start afresh. What it held is kept beside them from one time to the next.
+fn forget_what_make_cannot_see(dir: &Utf8Path, content: &str, builds: &Utf8Path) -> Result<()> {
+    let record = builds.join("content");
+    let wrong = || format!("cannot read {record}");
+    if record.is_file() {
+        let before = fs::read_to_string(&record).context(Kind::Build, wrong)?;
+        let since = fs::metadata(&record).and_then(|record| record.modified()).context(Kind::Build, wrong)?;
+        let before: HashSet<&str> = before.lines().collect();
+        let is_old = |line: &str| {
+            let name = line.split_once("  ").map_or(line, |(_, name)| name);
+            let modified = fs::symlink_metadata(dir.join(name)).and_then(|file| file.modified());
+            modified.map_or(true, |modified| modified <= since)
+        };
+        if content.lines().any(|line| !before.contains(line) && is_old(line)) {
+            for entry in builds.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
+                if entry.file_name().starts_with(BUILD_DIR_PREFIX) {
+                    files::remove_tree(entry.path())?;
+                }
+            }
+        }
+        if before.len() == content.lines().count() && content.lines().all(|line| before.contains(line)) {
+            return Ok(());
+        }
+    }
+    files::write_atomically(&record, content.as_bytes())
 }
 
 /// Of the commit that is checked out, where it is a git work tree; else of the top Makefile.
@@ -71,30 +111,36 @@ fn date(path: &Utf8Path) -> Result<u64> {
     Ok(u64::try_from(seconds).unwrap_or(0))
 }
 
-fn content_digest(dir: &Utf8Path, running: &Running<'_>) -> Result<Sha256> {
+/// A line for each file: its digest, whether it is executable or a link, two spaces, its name.
+fn content(dir: &Utf8Path, running: &Running<'_>) -> Result<String> {
     let wrong = || format!("cannot read {dir}");
     let is_source =
         |entry: &DirEntry| entry.depth() != 1 || !matches!(entry.file_name().to_str(), Some(".git" | ".hg"));
-    let mut hasher = Hasher::default();
+    let mut lines = String::new();
     let walk = WalkDir::new(dir).sort_by_file_name().into_iter().filter_entry(is_source);
     for (count, entry) in walk.enumerate() {
         crate::process::check()?;
         let entry = entry.context(Kind::Usage, wrong)?;
-        let relative = entry.path().strip_prefix(dir).expect("walked from there").to_string_lossy();
+        let name = entry.path().strip_prefix(dir).expect("walked from there").to_string_lossy();
         let metadata = entry.metadata().context(Kind::Usage, wrong)?;
-        let content = match metadata.file_type() {
-            kind if kind.is_dir() => continue,
-            kind if kind.is_symlink() => Sha256::of(
-                fs::read_link(entry.path()).context(Kind::Usage, wrong)?.to_string_lossy().as_bytes(),
-            ),
-            _ => Sha256::of_reader(File::open(entry.path()).context(Kind::Usage, wrong)?)
-                .context(Kind::Usage, wrong)?,
+        let kind = metadata.file_type();
+        let (digest, mode) = if kind.is_dir() {
+            continue;
+        } else if kind.is_symlink() {
+            let target = fs::read_link(entry.path()).context(Kind::Usage, wrong)?;
+            (Sha256::of(target.to_string_lossy().as_bytes()), 'l')
+        } else if kind.is_file() {
+            let file = File::open(entry.path()).context(Kind::Usage, wrong)?;
+            let executable = metadata.permissions().mode() & 0o100 != 0;
+            (Sha256::of_reader(file).context(Kind::Usage, wrong)?, if executable { 'x' } else { '-' })
+        } else {
+            return Err(Error::usage(format!("{dir}/{name} is neither a file nor a directory nor a link")));
         };
-        let executable = metadata.permissions().mode() & 0o100 != 0;
-        hasher.update(format!("{relative}\0{executable}\0{}\0{content}\0", metadata.is_symlink()));
+        // A name with a line end in it cannot be told from two files.
+        lines.push_str(&format!("{digest}{mode}  {}\n", name.replace('\n', "\\n")));
         if count % 256 == 0 {
-            running.progress(Count { done: count as u64, total: None, unit: Unit::Steps, item: &relative });
+            running.progress(Count { done: count as u64, total: None, unit: Unit::Steps, item: &name });
         }
     }
-    Ok(hasher.finish())
+    Ok(lines)
 }

@@ -1,16 +1,18 @@
 //! One reference of a git repository: fetched to depth 1 and written as a tree, without checkout,
 //! filters, hooks or submodules.
 
+use super::directory::check_tree;
 use super::write::TreeWriter;
-use super::{Fetching, SourceIdentity, Tree, identify, keep};
+use super::{Fetching, SourceIdentity, Tree, keep};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
+use crate::plan::SourcePlan;
 use crate::process;
 use crate::report::{Count, Running, Unit};
 use camino::Utf8Path;
 use git2::{
-    AutotagOption, Commit, Cred, CredentialType, Direction, FetchOptions, ObjectType, Oid, RemoteCallbacks,
-    Repository, TreeWalkMode, TreeWalkResult,
+    AutotagOption, Commit, Cred, CredentialType, Direction, FetchOptions, ObjectType, Oid, ProxyOptions,
+    RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult,
 };
 
 /// Fetches `reference` (a branch, a tag, or a commit in full) of `url` and writes its tree.
@@ -19,6 +21,7 @@ use git2::{
 pub(super) fn fetch(
     url: &str,
     reference: &str,
+    plan: &SourcePlan,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
@@ -30,7 +33,8 @@ pub(super) fn fetch(
         let object =
             repository.revparse_single(reference).map_err(|_| no_such_reference(url, reference, &[]))?;
         let commit = object.peel_to_commit().context(Kind::Fetch, || format!("{name} is no commit"))?;
-        return write(&repository, &commit, &name, "read from a local repository", fetching, running);
+        let how = ("read from a local repository", true);
+        return write(&repository, &commit, plan, how, fetching, running);
     }
     if !["https://", "http://", "ssh://", "git://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(Error::usage(format!("--source git+{url}: not a URL that git can fetch from"))
@@ -42,20 +46,11 @@ pub(super) fn fetch(
         Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))?;
     let commit = fetch_one(&repository, url, reference, running)?;
     let commit = repository.find_commit(commit).context(Kind::Fetch, || format!("{name} is no commit"))?;
-    let encrypted = url.starts_with("https://") || url.starts_with("ssh://");
-    if !encrypted {
-        fetching
-            .report
-            .finding(format!("{name} came over an unencrypted connection: its commit is not verified"));
-    }
-    write(
-        &repository,
-        &commit,
-        &name,
-        if encrypted { "fetched from its server" } else { "unverified" },
-        fetching,
-        running,
-    )
+    let how = match url.starts_with("https://") || url.starts_with("ssh://") {
+        true => ("fetched from its server", true),
+        false => ("fetched over an unencrypted connection", false),
+    };
+    write(&repository, &commit, plan, how, fetching, running)
 }
 
 /// Makes sure that the commit of `reference` is in `repository`, and returns it.
@@ -63,8 +58,9 @@ fn fetch_one(repository: &Repository, url: &str, reference: &str, running: &Runn
     let wrong = || format!("cannot fetch {url}#{reference}");
     let mut remote = repository.remote_anonymous(url).context(Kind::Fetch, wrong)?;
     let (wanted, refspec) = {
-        let connection =
-            remote.connect_auth(Direction::Fetch, Some(callbacks(None)), None).context(Kind::Fetch, wrong);
+        let connection = remote
+            .connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()))
+            .context(Kind::Fetch, wrong);
         let connection =
             connection.map_err(|error| error.hint("is there a network, and such a repository?"))?;
         let heads = connection.list().context(Kind::Fetch, wrong)?;
@@ -86,12 +82,19 @@ fn fetch_one(repository: &Repository, url: &str, reference: &str, running: &Runn
     }
     let mut options = FetchOptions::new();
     options.depth(1).download_tags(AutotagOption::None).update_fetchhead(false);
-    options.remote_callbacks(callbacks(Some(running)));
+    options.remote_callbacks(callbacks(Some(running))).proxy_options(proxy());
     let fetched = remote.fetch(&[&refspec], Some(&mut options), None);
     process::check()?;
     fetched.context(Kind::Fetch, wrong)?;
     let object = repository.find_object(wanted, None).context(Kind::Fetch, wrong)?;
     Ok(object.peel_to_commit().context(Kind::Fetch, wrong)?.id())
+}
+
+/// The proxy that git's configuration or the environment names.
+fn proxy() -> ProxyOptions<'static> {
+    let mut options = ProxyOptions::new();
+    options.auto();
+    options
 }
 
 /// Never a prompt: the ssh agent once, and nothing else.
@@ -134,12 +137,12 @@ fn no_such_reference(url: &str, reference: &str, branches: &[&str]) -> Error {
 fn write(
     repository: &Repository,
     commit: &Commit<'_>,
-    name: &str,
-    verified: &str,
+    plan: &SourcePlan,
+    (how, trusted): (&str, bool),
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
-    let digest = format!("commit:{}", commit.id());
+    let (name, digest) = (&plan.name, format!("commit:{}", commit.id()));
     keep(&digest, fetching, |path| {
         let tree = commit.tree().context(Kind::Fetch, || format!("{name}: no tree"))?;
         let mut writer = TreeWriter::create(path, name)?;
@@ -157,10 +160,11 @@ fn write(
         walked.context(Kind::Fetch, || format!("{name}: cannot read its tree"))?;
         writer.finish()?;
         Ok(SourceIdentity {
-            name: name.to_owned(),
-            version: identify(path, name)?,
+            origin: plan.origin.clone(),
+            version: check_tree(path, name)?,
             date: u64::try_from(commit.time().seconds()).unwrap_or(0),
-            verified: format!("commit {}, {verified}", &digest["commit:".len()..][..12]),
+            verified: format!("commit {}, {how}", &commit.id().to_string()[..12]),
+            trusted,
             digest: digest.clone(),
         })
     })

@@ -1,12 +1,16 @@
 //! Release tarballs of kernel.org, or of any server with the same layout.
 
-use super::archive::{Stream, unpack_download};
-use super::{Fetching, Tree};
+use super::archive::{Stream, Unpacked, unpack};
+use super::directory::check_tree;
+use super::{Fetching, Tree, keep, keep_unlisted};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::{KernelVersion, VersionRequest};
-use crate::plan::tarball_name;
+use crate::plan::{KERNEL_ORG, SourceIdentity, release_url};
 use crate::report::Running;
+use crate::words::size;
+use camino::Utf8Path;
+use reqwest::StatusCode;
 use reqwest::blocking::{Client, Response};
 use std::io::Read;
 use std::time::Duration;
@@ -34,38 +38,32 @@ pub(super) fn fetch(
             (version, Some(digest))
         }
     };
-    let (url, name) = match version.candidate() {
-        // Release candidates are not in the archive: git.kernel.org packs them on request.
-        Some(_) if mirror == "https://cdn.kernel.org" => {
-            let name = format!("linux-{version}.tar.gz");
-            (format!("https://git.kernel.org/torvalds/t/{name}"), name)
-        }
-        _ => (format!("{mirror}/{}/{}", directory(version), tarball_name(version)), tarball_name(version)),
+    let checked = match (pin, listed) {
+        (Some(_), _) => "sha256 pinned",
+        (None, Some(_)) => "sha256 as in the server's sha256sums.asc",
+        (None, None) => "no pinned checksum, and the server lists none",
     };
-    let verified = match (pin, listed) {
-        (Some(_), _) => "sha256 pinned by the catalog".to_owned(),
-        (None, Some(_)) => "sha256 as the server's sha256sums.asc has it".to_owned(),
-        (None, None) => {
-            fetching
-                .report
-                .finding(format!("{name} is unverified: no pinned checksum, and the server lists none"));
-            "unverified".to_owned()
-        }
+    let expected = pin.or(listed);
+    let url = release_url(mirror, version);
+    let fill = |tree: &Utf8Path| {
+        let name = url.rsplit('/').next().unwrap_or(&url);
+        let response = get(&client, &url)?;
+        let total = response.content_length();
+        let stream = Stream { name, reader: response, total, expected };
+        let Unpacked { sha256, bytes, date } = unpack(stream, tree, running)?;
+        Ok(SourceIdentity {
+            origin: Some(release_url(KERNEL_ORG, version)),
+            digest: sha256.oci(),
+            version: check_tree(tree, name)?,
+            date,
+            verified: format!("{}, {checked}", size(bytes)),
+            trusted: expected.is_some(),
+        })
     };
-    let response = get(&client, &url)?;
-    let total = response.content_length();
-    let stream = Stream { name: &name, reader: response, total, expected: pin.or(listed) };
-    unpack_download(stream, &verified, fetching, running).map_err(|error| {
-        if error.kind == Kind::Fetch && error.hint_text().is_none() {
-            error.hint(format!("it came from {url}"))
-        } else {
-            error
-        }
-    })
-}
-
-fn directory(version: KernelVersion) -> String {
-    format!("pub/linux/kernel/v{}.x", version.major)
+    match expected {
+        Some(digest) => keep(&digest.oci(), fetching, fill),
+        None => keep_unlisted(&url, fetching, fill),
+    }
 }
 
 fn client() -> Result<Client> {
@@ -87,11 +85,18 @@ fn client() -> Result<Client> {
 }
 
 fn get(client: &Client, url: &str) -> Result<Response> {
+    expect_success(send(client, url)?, url)
+}
+
+fn send(client: &Client, url: &str) -> Result<Response> {
     let response = client.get(url).send().context(Kind::Fetch, || format!("cannot fetch {url}"));
-    let response = response.map_err(|error| {
+    response.map_err(|error| {
         error
-            .hint("give a server that can be reached with --mirror URL, or another --source (apt, a tarball)")
-    })?;
+            .hint("name a server that can be reached with --mirror URL, or another --source (apt, a tarball)")
+    })
+}
+
+fn expect_success(response: Response, url: &str) -> Result<Response> {
     match response.status() {
         status if status.is_success() => Ok(response),
         status => Err(Error::fetch(format!("cannot fetch {url}: HTTP status {status}"))
@@ -99,29 +104,27 @@ fn get(client: &Client, url: &str) -> Result<Response> {
     }
 }
 
-/// The server's list of checksums for all of a major version: file name → digest.
-fn checksums(client: &Client, mirror: &str, version: KernelVersion) -> Result<String> {
-    let url = format!("{mirror}/{}/sha256sums.asc", directory(version));
+/// The server's list of checksums for all of a major version; `None` where it has none.
+fn checksums(client: &Client, mirror: &str, version: KernelVersion) -> Result<Option<String>> {
+    let url = format!("{mirror}/pub/linux/kernel/v{}.x/sha256sums.asc", version.major);
+    let response = send(client, &url)?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
     let mut text = String::new();
-    let response = get(client, &url)?;
-    response
-        .take(LARGEST_LIST)
-        .read_to_string(&mut text)
-        .context(Kind::Fetch, || format!("cannot fetch {url}"))?;
-    Ok(text)
+    let list = expect_success(response, &url)?.take(LARGEST_LIST).read_to_string(&mut text);
+    list.context(Kind::Fetch, || format!("cannot fetch {url}"))?;
+    Ok(Some(text))
 }
 
 /// What the server lists for `version`. A server without a list, or a list without it, is no error.
 fn listed_digest(client: &Client, mirror: &str, version: KernelVersion) -> Result<Option<Sha256>> {
-    match checksums(client, mirror, version) {
-        Ok(list) => Ok(tarballs(&list).find(|(listed, _)| *listed == version).map(|(_, digest)| digest)),
-        Err(error) if error.to_string().contains("HTTP status") => Ok(None),
-        Err(error) => Err(error),
-    }
+    let list = checksums(client, mirror, version)?.unwrap_or_default();
+    Ok(tarballs(&list).find(|(listed, _)| *listed == version).map(|(_, digest)| digest))
 }
 
 fn newest(client: &Client, mirror: &str, series: (u32, u32)) -> Result<(KernelVersion, Sha256)> {
-    let list = checksums(client, mirror, KernelVersion::new(series.0, series.1, 0))?;
+    let list = checksums(client, mirror, KernelVersion::new(series.0, series.1, 0))?.unwrap_or_default();
     tarballs(&list)
         .filter(|(version, _)| version.series() == series)
         .max_by_key(|(version, _)| *version)

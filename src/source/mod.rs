@@ -11,15 +11,15 @@ mod write;
 pub use apt::candidate as apt_candidate;
 pub use directory::tree_version;
 
-use crate::cache::{Cache, Lock};
+use crate::cache::{Cache, Scratch};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::host::Host;
-use crate::kernel::{KernelVersion, VersionRequest};
+use crate::kernel::VersionRequest;
 use crate::patches;
-use crate::plan::{Locator, Plan, SourceIdentity};
-use crate::report::{Phase, Report};
+use crate::plan::{KERNEL_ORG, Locator, Plan, SourceIdentity, release_url};
+use crate::report::{Phase, Report, Running};
 use crate::words::counted;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Permissions};
@@ -64,55 +64,62 @@ pub struct Fetching<'a> {
 /// verify, 2 for a source that is no kernel tree.
 pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
     let Fetching { cache, report, .. } = *fetching;
-    let running = report.start(Phase::Source, &plan.source.name);
-    if let Some(tree) = cached(plan, fetching)? {
-        running.finish(&format!("Linux {} from the cache ({})", tree.identity.version, tree.identity.name));
-        return Ok(tree);
-    }
-    if fetching.offline && plan.source.locator.is_remote() {
-        return Err(Error::fetch(format!(
-            "--offline: {} is not in the cache {}",
-            plan.source.name, cache.root
-        ))
-        .hint("run `kcompile fetch` with the same options while there is a network"));
-    }
-    let tree = match &plan.source.locator {
-        Locator::KernelOrg { mirror, pin } => {
-            kernel_org::fetch(plan.requested, mirror, *pin, fetching, &running)?
+    let source = &plan.source;
+    let running = report.start(Phase::Source, &source.name);
+    let tree = match cached(plan, cache, fetching.offline)? {
+        Some(tree) => {
+            running.finish(&format!("Linux {} from the cache", tree.identity.version));
+            tree
         }
-        Locator::Git { url, reference } => git::fetch(url, reference, fetching, &running)?,
-        Locator::Apt { package, version, pin } => {
-            apt::fetch(package, version.as_deref(), *pin, fetching, &running)?
+        None if fetching.offline && source.locator.is_remote() => {
+            return Err(Error::fetch(format!(
+                "--offline: {} is not in the cache {}",
+                source.name, cache.root
+            ))
+            .hint("run `kcompile fetch` with the same options while there is a network"));
         }
-        Locator::Tarball { path, sha256 } => archive::unpack_file(path, *sha256, fetching, &running)?,
-        Locator::Directory { path } => directory::adopt(path, cache, &running)?,
+        None => {
+            let tree = fetch(plan, fetching, &running)?;
+            running.finish(&format!("Linux {}, {}", tree.identity.version, tree.identity.verified));
+            tree
+        }
     };
-    running.finish(&format!(
-        "Linux {} ({}), {}",
-        tree.identity.version, tree.identity.name, tree.identity.verified
-    ));
+    if !tree.identity.trusted {
+        report.finding(format!("the source is not verified: {} ({})", source.name, tree.identity.verified));
+    }
     Ok(tree)
 }
 
+fn fetch(plan: &Plan, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
+    match &plan.source.locator {
+        Locator::KernelOrg { mirror, pin } => {
+            kernel_org::fetch(plan.requested, mirror, *pin, fetching, running)
+        }
+        Locator::Git { url, reference } => git::fetch(url, reference, &plan.source, fetching, running),
+        Locator::Apt { package, version, pin } => {
+            apt::fetch(package, version.as_deref(), *pin, &plan.source, fetching, running)
+        }
+        Locator::Tarball { path, sha256 } => archive::unpack_file(path, *sha256, fetching, running),
+        Locator::Directory { path } => directory::adopt(path, fetching, running),
+    }
+}
+
 /// The tree in the cache that the plan means, if it can be told without a network.
-fn cached(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
-    let cache = fetching.cache;
-    match (&plan.source.locator, plan.requested) {
+fn cached(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
+    let source = &plan.source;
+    let has_origin = |identity: &SourceIdentity| source.origin.is_some() && identity.origin == source.origin;
+    match (&source.locator, plan.requested) {
         (Locator::Directory { .. }, _) => Ok(None),
-        _ if plan.source.digest.is_some() => {
-            find(cache, |identity| Some(&identity.digest) == plan.source.digest.as_ref())
+        _ if source.digest.is_some() => {
+            find(cache, |identity| Some(&identity.digest) == source.digest.as_ref())
         }
-        // A release of kernel.org never changes: the tree that was fetched under its name is it.
-        (Locator::KernelOrg { .. }, VersionRequest::Exact(_)) => {
-            find(cache, |identity| identity.name == plan.source.name)
-        }
-        (Locator::KernelOrg { .. }, VersionRequest::Series(..)) if fetching.offline => {
-            find(cache, |identity| {
-                plan.requested.admits(identity.version)
-                    && identity.name == crate::plan::tarball_name(identity.version)
-            })
-        }
-        _ if fetching.offline => find(cache, |identity| identity.name == plan.source.name),
+        // A release of kernel.org never changes: the tree that was fetched from there is it.
+        (Locator::KernelOrg { .. }, VersionRequest::Exact(_)) => find(cache, has_origin),
+        (Locator::KernelOrg { .. }, VersionRequest::Series(..)) if offline => find(cache, |identity| {
+            let origin = release_url(KERNEL_ORG, identity.version);
+            plan.requested.admits(identity.version) && identity.origin == Some(origin)
+        }),
+        _ if offline => find(cache, has_origin),
         _ => Ok(None),
     }
 }
@@ -154,65 +161,69 @@ fn keep(
     fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
 ) -> Result<Tree> {
     let key = key_of(digest);
-    let _lock: Lock = fetching.cache.lock(&key, fetching.report)?;
+    let _lock = fetching.cache.lock(&key, fetching.report)?;
     match open(fetching.cache, &key) {
         Some(tree) => Ok(tree),
-        None => keep_unlocked(fetching, fill),
+        None => {
+            let filled = Filled::new(fetching, fill)?;
+            install(fetching.cache, &filled.scratch.path, &key)
+        }
     }
 }
 
-/// The same where the digest is known only after all bytes have passed.
-fn keep_unlocked(
+/// The same where the digest is known only after all bytes have passed: `name` keeps a second run
+/// from fetching the same at once.
+fn keep_unlisted(
+    name: &str,
     fetching: &Fetching<'_>,
     fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
 ) -> Result<Tree> {
-    let cache = fetching.cache;
-    let scratch = ScratchTree(cache.scratch()?);
-    let root = scratch.path();
-    let tree = root.join(TREE);
-    let identity = fill(&tree)?;
-    let key = key_of(&identity.digest);
-    if let Some(tree) = open(cache, &key) {
-        return Ok(tree);
+    let _fetching = fetching.cache.lock(&format!("fetch-{}", Sha256::of(name).short()), fetching.report)?;
+    let filled = Filled::new(fetching, fill)?;
+    let key = key_of(&filled.digest);
+    let _lock = fetching.cache.lock(&key, fetching.report)?;
+    match open(fetching.cache, &key) {
+        Some(tree) => Ok(tree),
+        None => install(fetching.cache, &filled.scratch.path, &key),
     }
-    files::write_atomically(
-        &root.join(IDENTITY),
-        &serde_json::to_vec_pretty(&identity).expect("plain strings"),
-    )?;
-    install(cache, &root, &key)?;
-    open(cache, &key).ok_or_else(|| Error::build(format!("the tree {} vanished", cache.tree(&key))))
 }
 
-/// Gives a filled directory its final name. Something unfinished of that name is cleared away.
-fn install(cache: &Cache, filled: &Utf8Path, key: &str) -> Result<()> {
+/// A tree that is whole, but has no name yet.
+struct Filled {
+    scratch: Scratch,
+    digest: String,
+}
+
+impl Filled {
+    fn new(
+        fetching: &Fetching<'_>,
+        fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
+    ) -> Result<Filled> {
+        let scratch = fetching.cache.scratch()?;
+        let identity = fill(&scratch.path.join(TREE))?;
+        write_identity(&scratch.path, &identity)?;
+        Ok(Filled { scratch, digest: identity.digest })
+    }
+}
+
+fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Result<()> {
+    files::write_atomically(&dir.join(IDENTITY), &serde_json::to_vec_pretty(identity).expect("plain strings"))
+}
+
+/// Gives a filled directory its final name. Something unfinished of that name is cleared away. The
+/// caller holds the lock of `key`.
+fn install(cache: &Cache, filled: &Utf8Path, key: &str) -> Result<Tree> {
     let entry = cache.tree(key);
     files::remove_tree(&entry)?;
     let moved = || -> std::io::Result<()> {
-        fs::set_permissions(filled, Permissions::from_mode(0o755))?;
         fs::create_dir(&entry)?;
         // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
         fs::rename(filled.join(TREE), entry.join(TREE))?;
         fs::rename(filled.join(IDENTITY), entry.join(IDENTITY))
     };
     moved().context(Kind::Build, || format!("cannot install the tree {entry}"))?;
-    files::sync_dir(&entry)
-}
-
-/// A scratch directory whose trees are read-only: removing it must make them writable first.
-struct ScratchTree(tempfile::TempDir);
-
-impl ScratchTree {
-    fn path(&self) -> Utf8PathBuf {
-        Utf8PathBuf::from_path_buf(self.0.path().to_owned())
-            .expect("below the cache directory, which is UTF-8")
-    }
-}
-
-impl Drop for ScratchTree {
-    fn drop(&mut self) {
-        // What cannot be removed now is removed by the next `kcompile clean`.
-        let _ = files::remove_tree(&self.path());
-    }
+    files::sync_dir(&entry)?;
+    open(cache, key).ok_or_else(|| Error::build(format!("the tree {entry} vanished")))
 }
 
 /// The tree with the plan's patches, made once: unpatched files are shared with the pristine tree.
@@ -234,24 +245,21 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
         running.finish("patched tree from the cache");
         return Ok(patched);
     }
-    let scratch = ScratchTree(cache.scratch()?);
-    let root = scratch.path();
-    share(&tree.path, &root.join(TREE))?;
-    patches::apply(&plan.patches, &root.join(TREE))?;
-    fs::set_permissions(root.join(TREE), Permissions::from_mode(0o755))
-        .context(Kind::Build, || format!("cannot patch {}", tree.path))?;
-    files::write_atomically(
-        &root.join(IDENTITY),
-        &serde_json::to_vec_pretty(&tree.identity).expect("plain strings"),
-    )?;
-    install(cache, &root, &key)?;
+    let scratch = cache.scratch()?;
+    let copy = scratch.path.join(TREE);
+    share(&tree.path, &copy)?;
+    patches::apply(&plan.patches, &copy)?;
+    fs::set_permissions(&copy, Permissions::from_mode(0o755))
+        .context(Kind::Build, || format!("cannot patch {copy}"))?;
+    write_identity(&scratch.path, &tree.identity)?;
+    let patched = install(cache, &scratch.path, &key)?;
     for patch in &plan.patches {
         if let Some(reason) = &patch.reason {
             report.note(&format!("{}: {reason}", patch.name));
         }
     }
     running.finish(&counted(plan.patches.len(), "patch applied", "patches applied"));
-    open(cache, &key).ok_or_else(|| Error::build(format!("the tree {} vanished", cache.tree(&key))))
+    Ok(patched)
 }
 
 /// Copies a tree by hard links; build directories, which are not part of it, stay behind.
@@ -279,16 +287,6 @@ fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
         fs::set_permissions(dir, Permissions::from_mode(0o555)).context(Kind::Build, || wrong(dir))?;
     }
     Ok(())
-}
-
-/// Checks that what was unpacked is a kernel tree, and reads its version.
-fn identify(tree: &Utf8Path, name: &str) -> Result<KernelVersion> {
-    tree_version(tree).map_err(|_| {
-        Error::usage(format!(
-            "{name} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"
-        ))
-        .hint("a kernel tarball holds one directory with the top of the source in it")
-    })
 }
 
 /// Compares digests, in the words that every source uses.

@@ -95,6 +95,11 @@ fn a_kernel_that_is_none_is_refused_though_make_succeeds() {
         .build("--set MINI_BAD_VMLINUX=y")
         .failed(1, &["make succeeded, but ", "vmlinux is not an ELF file for x86-64"]);
     assert!(!world.path("work/out").exists());
+    // The kernel of an earlier config, left in its place.
+    world.build("").ok();
+    world
+        .build("--set MINI_STALE_VMLINUX=y --set PSI=y")
+        .failed(1, &["make succeeded, but ", "vmlinux is missing"]);
 }
 
 #[test]
@@ -197,4 +202,45 @@ fn two_architectures_share_one_tree() {
     assert!(ran.stdout.contains("firecracker-kernel-bin-arm64:6.1.7"), "{}", ran.stdout);
     world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64").ok();
     assert_eq!(world.names("cache/trees").len(), 1);
+}
+
+#[test]
+fn a_changed_directory_is_compiled_anew_even_where_make_would_not_see_it() {
+    let world = World::new();
+    let first = world.build("").ok().digests();
+    let main = world.path("work/linux/init/main.c");
+    let text = fs::read_to_string(&main).unwrap();
+    fs::write(&main, format!("{text}\nconst char kcompile_test[] = \"changed\";\n")).unwrap();
+    let status =
+        std::process::Command::new("touch").args(["-d", "2001-01-01", main.as_str()]).status().unwrap();
+    assert!(status.success());
+    let second = world.build("").ok().digests();
+    assert_ne!(second[0], first[0]);
+    assert_eq!(world.build("--cache-dir fresh -o fresh-out").ok().digests(), second);
+}
+
+#[test]
+fn no_path_and_no_launcher_shows_in_debug_information() {
+    let world = World::new();
+    world.tarball("6.1.7", "gz");
+    let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --set DEBUG_INFO=y";
+    let plain = world.run(args).ok().digests();
+    assert_eq!(world.run(&format!("{args} --launcher env -o o2")).ok().digests(), plain);
+    fs::create_dir(world.path("real-cache")).unwrap();
+    std::os::unix::fs::symlink(world.path("real-cache"), world.path("linked")).unwrap();
+    assert_eq!(world.run(&format!("{args} --cache-dir ../linked -o o3")).ok().digests(), plain);
+    // A directory in place is another source, but the same bytes of code.
+    let bytes = fs::read(world.path("work/o3/firecracker-kernel-bin-amd64/index.json")).unwrap();
+    assert!(!String::from_utf8_lossy(&bytes).contains("real-cache"));
+}
+
+#[test]
+fn a_patch_may_add_directories() {
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    fs::create_dir(world.path("work/p")).unwrap();
+    fs::write(world.path("work/p/1.diff"), "--- /dev/null\n+++ b/new/er/file\n@@ -0,0 +1 @@\n+x\n").unwrap();
+    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p").ok();
+    let patched = world.names("cache/trees").into_iter().find(|name| name.contains('+')).unwrap();
+    assert!(world.path(&format!("cache/trees/{patched}/linux/new/er/file")).is_file());
 }

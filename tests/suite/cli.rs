@@ -99,6 +99,32 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
 
 #[test]
 fn doctor_finds_what_a_build_needs_here() {
-    let told = World::new().run("doctor 6.1").ok().stdout;
+    let world = World::new();
+    for version in ["4.19.215", "5.15.12", "6.1"] {
+        world.run(&format!("doctor {version}")).ok();
+    }
+    let told = world.run("doctor 6.1").ok().stdout;
     assert!(told.contains("nothing is missing") && told.contains("libelf.h"), "{told}");
+}
+
+#[test]
+fn without_a_home_only_the_cache_is_missing() {
+    let world = World::new();
+    let run = |args: &str| {
+        let output = world.command(args).env_remove("HOME").env_remove("KCOMPILE_CACHE_DIR").output();
+        crate::world::ran(output.unwrap())
+    };
+    run("list").ok();
+    run("plan 6.1 --fc").failed(2, &["HOME is not set", "--cache-dir"]);
+    run("plan 6.1 --fc --cache-dir here").ok();
+}
+
+#[test]
+fn a_closed_standard_error_stops_nothing() {
+    let world = World::new();
+    world.tree("6.1.7", "work/linux");
+    let mut command = world.command("6.1.7 --fc --source linux --config mini.config");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(command.stderr(writer).output().unwrap().status.success());
 }

@@ -186,14 +186,14 @@ fn modes_do_not_depend_on_the_umask() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();
     world.tree("6.1.7", "work/linux");
-    let status = Command::new("sh")
+    let output = Command::new("sh")
         .args(["-c", "umask 077; exec \"$0\" 6.1.7 --fc --source linux --config mini.config"])
         .arg(env!("CARGO_BIN_EXE_kcompile"))
         .current_dir(world.path("work"))
         .env("KCOMPILE_CACHE_DIR", world.path("cache"))
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success());
+    assert!(output.status.success());
     for entry in walkdir::WalkDir::new(world.path("work/out")).min_depth(1) {
         let entry = entry.unwrap();
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
@@ -223,4 +223,27 @@ fn skopeo_and_umoci_take_the_layouts() {
     let kernel = fs::read(world.path(&format!("work/bundle-{BIN}/rootfs/bin/vmlinux"))).unwrap();
     assert_eq!(&kernel[..4], b"\x7fELF");
     assert!(world.path(&format!("work/bundle-{MODULES}/rootfs/lib/modules/6.1.7/modules.dep")).is_file());
+}
+
+#[test]
+fn a_damaged_layout_stops_the_build_before_it_changes_anything() {
+    let world = World::new();
+    world.build("").ok();
+    let before = images(&world.path("work/out").join(BIN));
+    fs::write(world.path("work/out").join(MODULES).join("index.json"), "{").unwrap();
+    world.build("--set PSI=y").failed(1, &["index.json is not what an OCI layout has there"]);
+    assert_eq!(images(&world.path("work/out").join(BIN)), before);
+}
+
+#[test]
+fn a_lock_that_is_a_link_is_not_followed() {
+    let world = World::new();
+    world.build("").ok();
+    fs::remove_file(world.path("work/out/.kcompile.lock")).unwrap();
+    fs::write(world.path("work/precious"), "precious").unwrap();
+    std::os::unix::fs::symlink("../precious", world.path("work/out/.kcompile.lock")).unwrap();
+    world.build("").failed(1, &["cannot lock"]);
+    assert_eq!(fs::read_to_string(world.path("work/precious")).unwrap(), "precious");
+    std::os::unix::fs::symlink("nowhere", world.path("work/dangling")).unwrap();
+    world.build("-o dangling").failed(2, &["is a link to nothing"]);
 }

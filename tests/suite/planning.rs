@@ -30,6 +30,11 @@ fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
         plan(world, &format!("{args} {more}"))["digest"].as_str().unwrap().to_owned()
     };
     let base = digest(&here, "");
+    std::fs::create_dir(there.path("work/sub")).unwrap();
+    for place in ["mini.config", "sub/other-name.config"] {
+        std::fs::write(there.path("work").join(place), crate::world::CONFIG).unwrap();
+    }
+    assert_eq!(digest(&there, "--config sub/other-name.config"), digest(&here, "--config mini.config"));
     for same in [
         "-j 7",
         "-o elsewhere",
@@ -58,7 +63,7 @@ fn a_plan_says_what_it_will_do() {
     let world = World::new();
     let plan = plan(&world, "5.10.77 --fc");
     let source = &plan["plan"]["source"];
-    assert_eq!(source["name"], "linux-5.10.77.tar.xz");
+    assert_eq!(source["origin"], "https://cdn.kernel.org/pub/linux/kernel/v5.x/linux-5.10.77.tar.xz");
     assert_eq!(source["digest"], "sha256:d3b64edfc1dd7212e62ed733aeeb73d64ffd6d9658d322d44cddf1b41d5b8fc3");
     assert_eq!(plan["plan"]["make"]["targets"], serde_json::json!(["vmlinux", "modules"]));
     assert_eq!(plan["plan"]["images"][0]["layout"], "firecracker-kernel-bin-amd64");
@@ -94,12 +99,8 @@ fn layers_are_applied_in_the_order_they_were_typed() {
     let world = World::new();
     std::fs::write(world.path("work/f.config"), "CONFIG_KSM=m\n").unwrap();
     let plan = plan(&world, "6.1 --fc --set KSM=n --fragment f.config --set CONFIG_PSI=y");
-    let names: Vec<&str> = plan["plan"]["config"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|layer| layer["name"].as_str().unwrap())
-        .collect();
+    let names: Vec<&str> =
+        plan["config"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert_eq!(names[1], "CONFIG_KSM=n");
     assert!(names[2].ends_with("/f.config"));
     assert_eq!(names[3], "CONFIG_PSI=y");
@@ -146,4 +147,22 @@ fn a_users_catalog_lies_over_the_built_in_one() {
     world
         .run("list --configs own")
         .failed(2, &["kernels.toml: TOML parse error at line 1", "missing field `flavor`"]);
+}
+
+#[test]
+fn a_source_of_another_version_is_refused_by_the_plan_already() {
+    let world = World::new();
+    world.tree("6.1.8", "work/newer");
+    world.run("plan 6.1.7 --fc --source newer").failed(2, &["the source is Linux 6.1.8, not the 6.1.7"]);
+}
+
+#[test]
+fn two_names_of_the_kernel_must_both_fit() {
+    let world = World::new();
+    for second in ["bin", "bin/vmlinux", "bin/vmlinux/x"] {
+        world
+            .run(&format!("plan 6.1 --fc --also-at {second}"))
+            .failed(2, &["the kernel lies at bin/vmlinux already"]);
+    }
+    world.run("plan 6.1 --fc --also-at bin/vmlinux.bin").ok();
 }

@@ -19,7 +19,7 @@ fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Pid>) {
     let since = Instant::now();
     kill_process(Pid::from_child(&child), signal).unwrap();
     lines.for_each(drop);
-    let code = child.wait().unwrap().code().unwrap();
+    let code = child.wait().unwrap().code().unwrap_or(-1);
     (code, since.elapsed(), pids)
 }
 
@@ -69,7 +69,7 @@ fn ctrl_c_ends_everything_within_two_seconds_and_the_next_run_resumes() {
     let again = world.run("6.1.7 --fc --source linux --config mini.config --progress plain").ok();
     let clean = World::new().build("").ok();
     let steps = |ran: &crate::world::Ran| -> u64 {
-        let text = ran.stderr.split("6.1.7, ").nth(1).unwrap();
+        let text = ran.stderr.split("Compile: done").nth(1).unwrap().split("6.1.7, ").nth(1).unwrap();
         text.split(' ').next().unwrap().parse().unwrap()
     };
     assert!(steps(&again) < steps(&clean), "{} of {}", steps(&again), steps(&clean));
@@ -83,4 +83,51 @@ fn terminate_and_hang_up_have_their_own_codes() {
         assert_eq!(found, code);
         assert!(took < Duration::from_secs(2) && pids.iter().all(gone));
     }
+}
+
+#[test]
+fn what_was_left_running_by_a_killed_run_is_ended_by_the_next() {
+    let world = World::new();
+    let (_, _, pids) = interrupt(&world, Signal::KILL);
+    assert!(pids.iter().any(|pid| !gone(pid)), "make should have survived a kill -9 of its driver");
+    world.run("6.1.7 --fc --source linux --config mini.config").ok();
+    assert!(pids.iter().all(gone), "{pids:?} are still there");
+}
+
+#[test]
+fn a_silent_server_does_not_keep_ctrl_c_waiting() {
+    let world = World::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    for source in [format!("--mirror http://{address}"), format!("--source git+http://{address}/x")] {
+        let mut command = world.command(&format!("fetch 6.1.7 --fc {source}"));
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        // It has connected: it waits for an answer.
+        let (_connection, _) = silent.accept().unwrap();
+        let since = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+    }
+}
+
+#[test]
+fn nohup_is_respected() {
+    let world = World::new();
+    world.tree("6.1.7", "work/linux");
+    let mut command = std::process::Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_kcompile")).args(["fetch", "6.1.7", "--fc", "--mirror"]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    command.arg(format!("http://{}", silent.local_addr().unwrap())).current_dir(world.path("work"));
+    command.env("KCOMPILE_CACHE_DIR", world.path("cache")).stderr(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let (_connection, _) = silent.accept().unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let mask = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    assert_eq!((mask("SigIgn:") & 1, mask("SigCgt:") & 1, mask("SigCgt:") & 2), (1, 0, 2));
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
 }

@@ -44,6 +44,9 @@ fn a_series_means_its_newest_release() {
     world
         .run(&format!("fetch 6.3 --fc --mirror {}", server.url))
         .failed(3, &["lists no release of Linux 6.3"]);
+    world.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
+    let tarballs = server.log.lock().unwrap().iter().filter(|line| line.contains("linux-6.1.10")).count();
+    assert_eq!(tarballs, 1, "fetched though it is in the cache");
     // Without a network the newest one of the cache is meant.
     assert!(world.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
     world.run("fetch 6.2 --fc --offline").failed(3, &["--offline: linux-6.2.*.tar.xz is not in the cache"]);
@@ -150,7 +153,7 @@ fn what_is_no_kernel_tree_is_refused() {
     world.tree("6.1.8", "work/newer");
     world
         .run("6.1.7 --fc --source newer")
-        .failed(2, &["is Linux 6.1.8, not the 6.1.7 that was asked for", "hint: ask for it"]);
+        .failed(2, &["the source is Linux 6.1.8, not the 6.1.7 that was asked for", "hint: ask for it"]);
     assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
 }
 
@@ -318,5 +321,70 @@ fn one_download_serves_two_runs_at_once() {
     let both = [spawn("one"), spawn("two")];
     let outputs = both.map(|child| crate::world::ran(child.wait_with_output().unwrap()).ok());
     assert_eq!(outputs[0].digests(), outputs[1].digests());
+    let log = server.log.lock().unwrap();
+    assert_eq!(log.iter().filter(|line| line.ends_with(".tar.xz")).count(), 1, "{log:?}");
     assert_eq!(world.names("cache/trees").len(), 1);
+}
+
+#[test]
+fn a_local_tarball_is_not_taken_for_kernel_orgs() {
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    world.run("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz").ok();
+    world.run("fetch 6.1.7 --fc --mirror http://127.0.0.1:1").failed(3, &["cannot fetch"]);
+    world.run("fetch 6.1.7 --fc --offline").failed(3, &["is not in the cache"]);
+}
+
+#[test]
+fn what_a_file_is_called_does_not_show_in_the_images() {
+    let world = World::new();
+    let path = world.tarball("6.1.7", "xz");
+    fs::copy(&path, world.path("work/renamed.tar.xz")).unwrap();
+    let build = |source: &str, cache: &str| {
+        world
+            .run(&format!(
+                "6.1.7 --fc --config mini.config --source {source} --cache-dir {cache} -o out-{cache}"
+            ))
+            .ok()
+    };
+    let first = build("linux-6.1.7.tar.xz", "one").digests();
+    assert_eq!(build("renamed.tar.xz", "one").digests(), first);
+    assert_eq!(build("renamed.tar.xz", "two").digests(), first);
+}
+
+#[test]
+fn an_unverified_source_is_said_to_be_every_time() {
+    let world = World::new();
+    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let server = servers::files([(format!("{DIR}/linux-6.1.7.tar.xz"), bytes)]);
+    let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
+    world.run(&args).ok().says("warning: the source is not verified: linux-6.1.7.tar.xz");
+    world.run(&args).ok().says("warning: the source is not verified: linux-6.1.7.tar.xz");
+}
+
+#[test]
+fn a_record_before_an_entry_may_not_be_large() {
+    let world = World::new();
+    let mut tar = Vec::new();
+    let mut header = tar::Header::new_gnu();
+    header.as_mut_bytes()[..13].copy_from_slice(b"././@LongLink");
+    header.set_entry_type(tar::EntryType::GNULongName);
+    header.set_size(64 << 20);
+    header.set_mode(0o644);
+    header.set_cksum();
+    tar.extend_from_slice(header.as_bytes());
+    tar.resize(tar.len() + (64 << 20), b'x');
+    fs::write(world.path("work/bomb.tar.gz"), compress(&tar, "gz")).unwrap();
+    world.run("fetch 6.1.7 --fc --source bomb.tar.gz").failed(3, &["refused entry", "67108864 bytes long"]);
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed() {
+    let world = World::new();
+    fs::create_dir_all(world.path("cache/tmp/work-left/linux")).unwrap();
+    fs::create_dir_all(world.path("work/out/.tmp-left")).unwrap();
+    fs::write(world.path("work/out/.kcompile.lock"), "1").unwrap();
+    world.build("").ok();
+    assert!(world.names("cache/tmp").is_empty());
+    assert!(!world.names("work/out").contains(&".tmp-left".to_owned()));
 }
