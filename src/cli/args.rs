@@ -90,7 +90,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "ARCH", help_heading = "What to build")]
     pub arch: Vec<Arch>,
     /// kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory
-    /// [default: kernel.org with --fc, git with --ch]
+    /// [default: the catalog's; else kernel.org with --fc, git with --ch]
     #[arg(long, value_name = "SPEC", help_heading = "What to build")]
     pub source: Option<SourceSpec>,
 

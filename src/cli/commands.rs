@@ -296,8 +296,9 @@ fn request(
         Some(flavor) => flavor,
         None => planning::flavor_of(version, catalog)?,
     };
-    let from_catalog =
-        || catalog.find(version, flavor).and_then(|entry| entry.source.as_deref()?.parse().ok());
+    // An entry for a series says nothing of one version of it: that may have a branch of its own.
+    let own_entry = catalog.find(version, flavor).filter(|entry| entry.request() == version);
+    let from_catalog = || own_entry?.source.as_deref()?.parse().ok();
     let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
     let mirror = args.mirror.clone().or(host.mirror.clone());
     if let Some(mirror) =
