@@ -3,6 +3,7 @@
 //! ```text
 //! trees/<source>[+<patches>]/linux/    a pristine, read-only kernel tree; builds are direct children of it
 //! trees/<source>[+<patches>]/source.json   written last: without it the tree is not whole
+//! partial/<digest>.partial             what has come of an archive that is being downloaded
 //! git/<url>/                           bare repositories, fetched to depth 1
 //! builds/<source>/                     build directories of sources that are used in place
 //! history/<plan>.json                  how many steps and seconds a plan took: for estimates
@@ -10,6 +11,7 @@
 //! tmp/                                 work in progress, locked by its owner; what has none is removed
 //! ```
 
+use crate::digest::Sha256;
 use crate::error::{Context, Kind, Result};
 use crate::files;
 use crate::report::Report;
@@ -41,7 +43,7 @@ impl Cache {
         let root =
             root.canonicalize_utf8().context(Kind::Usage, || format!("{what} {root} cannot be used"))?;
         files::check_kbuild_path(what, &root)?;
-        for dir in ["trees", "git", "builds", "history", "locks", "tmp"] {
+        for dir in ["trees", "partial", "git", "builds", "history", "locks", "tmp"] {
             files::create_dir(&root.join(dir))?;
         }
         files::check_writable(what, &root.join("tmp"))?;
@@ -77,6 +79,24 @@ impl Cache {
         lock.try_lock().context(Kind::Build, wrong)?;
         let path = Utf8PathBuf::from_path_buf(dir.keep()).expect("below the cache directory, which is UTF-8");
         Ok(Scratch { path, _lock: lock })
+    }
+
+    /// What has been downloaded so far of the archive of this digest, for going on with it.
+    pub fn partial(&self, digest: Sha256) -> Result<File> {
+        let path = self.partial_path(digest);
+        let mut options = File::options();
+        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
+        file.context(Kind::Build, || format!("cannot write {path}"))
+    }
+
+    /// Removes it: it is unpacked, or it was not what it should be.
+    pub fn forget_partial(&self, digest: Sha256) {
+        // A partial download that stays costs disk, and is checked before it is used.
+        let _ = std::fs::remove_file(self.partial_path(digest));
+    }
+
+    fn partial_path(&self, digest: Sha256) -> Utf8PathBuf {
+        self.root.join("partial").join(format!("{digest}.partial"))
     }
 
     /// Takes the lock `name`, waiting for another run that holds it.

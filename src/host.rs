@@ -25,8 +25,8 @@ pub struct Host {
     pub color: bool,
     /// Does the process run as root?
     pub root: bool,
-    /// `KCOMPILE_MIRROR`.
-    pub mirror: Option<String>,
+    /// `KCOMPILE_MIRROR`: one or more URLs, with commas or spaces between.
+    pub mirrors: Vec<String>,
     /// `SOURCE_DATE_EPOCH`, seconds since 1970.
     pub source_date_epoch: Option<u64>,
     /// What a child process may see: `PATH` with the administrators' directories, `HOME`, `TMPDIR`,
@@ -77,7 +77,9 @@ impl Host {
                 && set("NO_COLOR").is_none()
                 && env.get("TERM").is_some_and(|term| term != "dumb"),
             root: rustix::process::geteuid().is_root(),
-            mirror: set("KCOMPILE_MIRROR").cloned(),
+            mirrors: set("KCOMPILE_MIRROR").map_or_else(Vec::new, |urls| {
+                urls.split([',', ' ']).filter(|url| !url.is_empty()).map(str::to_owned).collect()
+            }),
             source_date_epoch,
             child_env: child_env(&env),
             proxies: env

@@ -41,6 +41,7 @@ use report::{Phase, Report, Summary};
 use request::Request;
 use source::{Fetching, Tree};
 use staging::Staged;
+use std::time::Duration;
 use words::{counted, size};
 
 /// What every kernel of a run shares.
@@ -61,6 +62,8 @@ pub struct Run<'a> {
     pub jobs: usize,
     /// `--offline`.
     pub offline: bool,
+    /// `--stall-timeout`.
+    pub stall: Duration,
     /// The command line, for the receipt.
     pub command: Vec<String>,
 }
@@ -80,7 +83,13 @@ pub fn fetch(request: &Request, run: &Run<'_>) -> Result<(Plan, Tree)> {
 
 fn fetch_planned(request: &Request, inputs: &Inputs, first: &Plan, run: &Run<'_>) -> Result<(Plan, Tree)> {
     let cache = Cache::open(&run.cache_dir)?;
-    let fetching = Fetching { cache: &cache, host: run.host, report: run.report, offline: run.offline };
+    let fetching = Fetching {
+        cache: &cache,
+        host: run.host,
+        report: run.report,
+        offline: run.offline,
+        stall: run.stall,
+    };
     let pristine = source::obtain(first, &fetching)?;
     let plan = Plan::new(request, inputs, Some(&pristine.identity))?;
     plan.notices.iter().for_each(|notice| run.report.note(notice));

@@ -156,14 +156,25 @@ pub fn run_noted(
 }
 
 /// Ends what a run that was killed has left running, by the note that [`run_noted`] made. A process
-/// of that number that works in none of `dirs` is somebody else's.
+/// group of that number of which no member works in one of `dirs` is somebody else's.
 pub fn end_left_behind(pid_file: &Utf8Path, dirs: &[&Utf8Path]) {
     let noted = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse().ok());
-    if let Some(pid) = noted.and_then(Pid::from_raw) {
-        let works_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
-        if works_in.is_ok_and(|works_in| dirs.iter().any(|dir| works_in == dir.as_std_path())) {
-            Group(pid).leave();
-        }
+    let Some(group) = noted.and_then(Pid::from_raw).filter(|group| test_kill_process_group(*group).is_ok())
+    else {
+        return;
+    };
+    // The leader may be gone already, of a closed pipe, and its children not.
+    let is_ours = |process: &std::path::Path| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // The name, in parentheses, may hold anything; state, parent and group follow it.
+        let of_group = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(2)?.parse().ok());
+        let works_in = std::fs::read_link(process.join("cwd"));
+        of_group == Some(group.as_raw_nonzero().get())
+            && works_in.is_ok_and(|works_in| dirs.iter().any(|dir| works_in == dir.as_std_path()))
+    };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    if processes.map(|process| process.path()).any(|process| is_ours(&process)) {
+        Group(group).leave();
     }
 }
 

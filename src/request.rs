@@ -26,8 +26,8 @@ pub struct Request {
     pub toolchain: ToolchainChoice,
     /// What goes into which image.
     pub images: ImageChoice,
-    /// `--mirror`, or `KCOMPILE_MIRROR`.
-    pub mirror: Option<String>,
+    /// `--mirror`, or `KCOMPILE_MIRROR`, in the order in which they are tried; none: kernel.org.
+    pub mirrors: Vec<String>,
     /// Does it come to configuring? `fetch` and `doctor` do without a config.
     pub configures: bool,
     /// `SOURCE_DATE_EPOCH`.

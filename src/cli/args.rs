@@ -145,9 +145,13 @@ pub struct BuildArgs {
     #[arg(long, value_name = "COMMAND", help_heading = "Compiling")]
     pub launcher: Option<String>,
 
-    /// A mirror with kernel.org's layout [env: KCOMPILE_MIRROR] [default: https://cdn.kernel.org]
+    /// A mirror with kernel.org's layout; repeatable, tried in order [env: KCOMPILE_MIRROR] [default:
+    /// https://cdn.kernel.org]
     #[arg(long, value_name = "URL", help_heading = "Network and cache")]
-    pub mirror: Option<String>,
+    pub mirror: Vec<String>,
+    /// Give a connection up that makes no progress for this long, and resume
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Network and cache")]
+    pub stall_timeout: u16,
     /// No network: from the cache, or an error
     #[arg(long, help_heading = "Network and cache")]
     pub offline: bool,

@@ -14,6 +14,7 @@ use clap::ArgMatches;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub(super) fn build(
     args: &BuildArgs,
@@ -206,6 +207,7 @@ fn run<'a>(
         output: host.absolute(&args.output),
         jobs: args.jobs.map_or(host.cpus, usize::from),
         offline: args.offline,
+        stall: Duration::from_secs(args.stall_timeout.into()),
         command: host.args.clone(),
     })
 }
@@ -300,10 +302,9 @@ fn request(
     let own_entry = catalog.find(version, flavor).filter(|entry| entry.request() == version);
     let from_catalog = || own_entry?.source.as_deref()?.parse().ok();
     let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
-    let mirror = args.mirror.clone().or(host.mirror.clone());
-    if let Some(mirror) =
-        mirror.as_deref().filter(|mirror| !mirror.starts_with("https://") && !mirror.starts_with("http://"))
-    {
+    let mirrors = if args.mirror.is_empty() { &host.mirrors } else { &args.mirror };
+    let is_http = |mirror: &&String| mirror.starts_with("https://") || mirror.starts_with("http://");
+    if let Some(mirror) = mirrors.iter().find(|mirror| !is_http(mirror)) {
         return Err(Error::usage(format!("the mirror `{mirror}` is not an http or https URL")));
     }
     Ok(Request {
@@ -330,7 +331,7 @@ fn request(
             modules_layout: args.modules_layout,
             compression: args.compression,
         },
-        mirror,
+        mirrors: mirrors.clone(),
         configures: true,
         source_date_epoch: host.source_date_epoch,
     })
@@ -378,8 +379,8 @@ fn plan_text(plan: &Plan) -> String {
         plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
     line("kernel", &format!("Linux {version} for {} on {}", plan.flavor.title(), plan.arch));
     line("source", &plan.source.name);
-    if let Locator::KernelOrg { mirror, .. } = &plan.source.locator {
-        line("", &format!("from {mirror}"));
+    if let Locator::KernelOrg { mirrors, .. } = &plan.source.locator {
+        line("", &format!("from {}", mirrors.join(", ")));
     }
     line("", plan.source.digest.as_deref().unwrap_or("digest not known before it is fetched"));
     for (index, layer) in plan.config.iter().enumerate() {

@@ -33,8 +33,9 @@ pub struct SourcePlan {
 pub enum Locator {
     /// From kernel.org or a mirror.
     KernelOrg {
-        /// The server, without a trailing slash; `/pub/linux/kernel/v6.x/…` follows it.
-        mirror: String,
+        /// The servers, in the order in which they are tried, without a trailing slash;
+        /// `/pub/linux/kernel/v6.x/…` follows each.
+        mirrors: Vec<String>,
         /// The pinned digest of the archive.
         pin: Option<Sha256>,
     },
@@ -125,12 +126,15 @@ pub(super) fn plan(
                 VersionRequest::Exact(exact) => inputs.catalog.pin(exact),
                 VersionRequest::Series(..) => None,
             };
-            let mirror = request.mirror.as_deref().unwrap_or(KERNEL_ORG).trim_end_matches('/').to_owned();
+            let mirrors = match &request.mirrors[..] {
+                [] => vec![KERNEL_ORG.to_owned()],
+                mirrors => mirrors.iter().map(|mirror| mirror.trim_end_matches('/').to_owned()).collect(),
+            };
             SourcePlan {
                 origin: version.map(|version| release_url(KERNEL_ORG, version)),
                 digest: known.or(pin.map(Sha256::oci)),
                 name,
-                locator: Locator::KernelOrg { mirror, pin },
+                locator: Locator::KernelOrg { mirrors, pin },
             }
         }
         SourceSpec::Git { url, reference } => {

@@ -107,8 +107,11 @@ pub(super) fn unpack<R: Read>(
 
 /// Told apart by their first bytes, not by the name.
 pub(super) fn decompress<'a, R: BufRead + 'a>(name: &str, mut reader: R) -> Result<Box<dyn Read + 'a>> {
-    let start = reader.fill_buf().context(Kind::Fetch, || format!("cannot read {name}"))?;
-    Ok(match start {
+    let mut start = Vec::new();
+    let read = reader.by_ref().take(6).read_to_end(&mut start);
+    read.context(Kind::Fetch, || format!("cannot read {name}"))?;
+    let reader = io::Cursor::new(start.clone()).chain(reader);
+    Ok(match &start[..] {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
             let stream =
                 liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)

@@ -2,39 +2,55 @@
 
 use super::archive::{Stream, Unpacked, unpack};
 use super::directory::check_tree;
+use super::http::Http;
 use super::{Fetching, Tree, keep, keep_unlisted};
 use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::kernel::{KernelVersion, VersionRequest};
 use crate::plan::{KERNEL_ORG, SourceIdentity, release_url};
 use crate::report::Running;
 use crate::words::size;
 use camino::Utf8Path;
-use reqwest::StatusCode;
-use reqwest::blocking::{Client, Response};
-use std::io::Read;
-use std::time::Duration;
 
 /// A list of checksums is about 100 kB.
 const LARGEST_LIST: u64 = 4 << 20;
-/// No byte for this long is a dead connection.
-const STALL: Duration = Duration::from_secs(60);
 
 /// Downloads and unpacks the tarball of `version`; the newest of a series is found in the server's
-/// list of checksums. `pin` is what the archive must be.
+/// list of checksums. `pin` is what the archive must be. Mirrors are tried in their order.
 pub(super) fn fetch(
     version: VersionRequest,
-    mirror: &str,
+    mirrors: &[String],
     pin: Option<Sha256>,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
-    let client = client()?;
+    let http = Http::new(fetching)?;
+    let mut last = None;
+    for mirror in mirrors {
+        if let Some(error) = last.take() {
+            fetching.report.note(&format!("{error}; trying the next mirror"));
+        }
+        match fetch_from(version, mirror, pin, &http, fetching, running) {
+            Err(error) if error.kind == Kind::Fetch => last = Some(error),
+            done => return done,
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::usage("no mirror to fetch from")))
+}
+
+fn fetch_from(
+    version: VersionRequest,
+    mirror: &str,
+    pin: Option<Sha256>,
+    http: &Http<'_>,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Tree> {
     let (version, listed) = match (version, pin) {
         (VersionRequest::Exact(version), Some(_)) => (version, None),
-        (VersionRequest::Exact(version), None) => (version, listed_digest(&client, mirror, version)?),
+        (VersionRequest::Exact(version), None) => (version, listed_digest(http, mirror, version)?),
         (VersionRequest::Series(major, minor), _) => {
-            let (version, digest) = newest(&client, mirror, (major, minor))?;
+            let (version, digest) = newest(http, mirror, (major, minor))?;
             (version, Some(digest))
         }
     };
@@ -47,10 +63,16 @@ pub(super) fn fetch(
     let url = release_url(mirror, version);
     let fill = |tree: &Utf8Path| {
         let name = url.rsplit('/').next().unwrap_or(&url);
-        let response = get(&client, &url)?;
-        let total = response.content_length();
-        let stream = Stream { name, reader: response, total, expected };
-        let Unpacked { sha256, bytes, date } = unpack(stream, tree, running)?;
+        // Only what has a digest can be put together from two connections, let alone two runs.
+        let partial = expected.map(|digest| fetching.cache.partial(digest)).transpose()?;
+        let mut download = http.download(&url, partial)?;
+        let total = download.total;
+        let unpacked = unpack(Stream { name, reader: &mut download, total, expected }, tree, running);
+        if let Some(digest) = expected.filter(|_| unpacked.is_ok() || download.is_complete()) {
+            // Unpacked, or not what it should be: either way it is of no more use.
+            fetching.cache.forget_partial(digest);
+        }
+        let Unpacked { sha256, bytes, date } = unpacked?;
         Ok(SourceIdentity {
             origin: Some(release_url(KERNEL_ORG, version)),
             digest: sha256.oci(),
@@ -66,65 +88,19 @@ pub(super) fn fetch(
     }
 }
 
-fn client() -> Result<Client> {
-    let builder = Client::builder()
-        .user_agent(concat!("kcompile/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(Duration::from_secs(30))
-        // The blocking client counts this for each read, not for the whole transfer.
-        .timeout(STALL)
-        .redirect(reqwest::redirect::Policy::custom(|attempt| {
-            let downgraded = attempt.url().scheme() != "https"
-                && attempt.previous().iter().any(|url| url.scheme() == "https");
-            match (downgraded, attempt.previous().len() > 5) {
-                (true, _) => attempt.error("a redirect from https to http"),
-                (_, true) => attempt.error("too many redirects"),
-                _ => attempt.follow(),
-            }
-        }));
-    builder.build().context(Kind::Host, || "cannot set up HTTPS".into())
-}
-
-fn get(client: &Client, url: &str) -> Result<Response> {
-    expect_success(send(client, url)?, url)
-}
-
-fn send(client: &Client, url: &str) -> Result<Response> {
-    let response = client.get(url).send().context(Kind::Fetch, || format!("cannot fetch {url}"));
-    response.map_err(|error| {
-        error
-            .hint("name a server that can be reached with --mirror URL, or another --source (apt, a tarball)")
-    })
-}
-
-fn expect_success(response: Response, url: &str) -> Result<Response> {
-    match response.status() {
-        status if status.is_success() => Ok(response),
-        status => Err(Error::fetch(format!("cannot fetch {url}: HTTP status {status}"))
-            .hint("is there such a version, and does the mirror have kernel.org's layout?")),
-    }
-}
-
 /// The server's list of checksums for all of a major version; `None` where it has none.
-fn checksums(client: &Client, mirror: &str, version: KernelVersion) -> Result<Option<String>> {
-    let url = format!("{mirror}/pub/linux/kernel/v{}.x/sha256sums.asc", version.major);
-    let response = send(client, &url)?;
-    if response.status() == StatusCode::NOT_FOUND {
-        return Ok(None);
-    }
-    let mut text = String::new();
-    let list = expect_success(response, &url)?.take(LARGEST_LIST).read_to_string(&mut text);
-    list.context(Kind::Fetch, || format!("cannot fetch {url}"))?;
-    Ok(Some(text))
+fn checksums(http: &Http<'_>, mirror: &str, version: KernelVersion) -> Result<Option<String>> {
+    http.text(&format!("{mirror}/pub/linux/kernel/v{}.x/sha256sums.asc", version.major), LARGEST_LIST)
 }
 
 /// What the server lists for `version`. A server without a list, or a list without it, is no error.
-fn listed_digest(client: &Client, mirror: &str, version: KernelVersion) -> Result<Option<Sha256>> {
-    let list = checksums(client, mirror, version)?.unwrap_or_default();
+fn listed_digest(http: &Http<'_>, mirror: &str, version: KernelVersion) -> Result<Option<Sha256>> {
+    let list = checksums(http, mirror, version)?.unwrap_or_default();
     Ok(tarballs(&list).find(|(listed, _)| *listed == version).map(|(_, digest)| digest))
 }
 
-fn newest(client: &Client, mirror: &str, series: (u32, u32)) -> Result<(KernelVersion, Sha256)> {
-    let list = checksums(client, mirror, KernelVersion::new(series.0, series.1, 0))?.unwrap_or_default();
+fn newest(http: &Http<'_>, mirror: &str, series: (u32, u32)) -> Result<(KernelVersion, Sha256)> {
+    let list = checksums(http, mirror, KernelVersion::new(series.0, series.1, 0))?.unwrap_or_default();
     tarballs(&list)
         .filter(|(version, _)| version.series() == series)
         .max_by_key(|(version, _)| *version)

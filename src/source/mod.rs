@@ -5,6 +5,7 @@ mod apt;
 mod archive;
 mod directory;
 mod git;
+mod http;
 mod kernel_org;
 mod write;
 
@@ -24,6 +25,7 @@ use crate::words::counted;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 use walkdir::WalkDir;
 
 /// Build directories are direct children of their tree, under names that start so.
@@ -56,6 +58,8 @@ pub struct Fetching<'a> {
     pub report: &'a Report,
     /// No network: take it from the cache or fail.
     pub offline: bool,
+    /// A connection without progress for this long is given up.
+    pub stall: Duration,
 }
 
 /// Gets the plan's source, unpatched: from the cache where it is there already.
@@ -92,8 +96,8 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
 
 fn fetch(plan: &Plan, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
     match &plan.source.locator {
-        Locator::KernelOrg { mirror, pin } => {
-            kernel_org::fetch(plan.requested, mirror, *pin, fetching, running)
+        Locator::KernelOrg { mirrors, pin } => {
+            kernel_org::fetch(plan.requested, mirrors, *pin, fetching, running)
         }
         Locator::Git { url, reference } => git::fetch(url, reference, &plan.source, fetching, running),
         Locator::Apt { package, version, pin } => {

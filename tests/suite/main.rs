@@ -1,10 +1,11 @@
 //! The hermetic suite: the real binary, a miniature kernel tree, servers on loopback. No network.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod build;
 mod cli;
 mod layouts;
+mod network;
 mod planning;
 mod servers;
 mod signals;

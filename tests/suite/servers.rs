@@ -13,11 +13,18 @@ pub(crate) struct Server {
     pub log: Arc<Mutex<Vec<String>>>,
 }
 
-struct Request {
-    method: String,
-    path: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub headers: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Request {
+    /// Where a Range request starts.
+    pub fn range_start(&self) -> Option<usize> {
+        self.headers.get("range")?.strip_prefix("bytes=")?.split('-').next()?.parse().ok()
+    }
 }
 
 /// Serves these files: path (with its leading slash) → bytes. All else is 404.
@@ -62,7 +69,8 @@ pub(crate) fn git(root: &str) -> Server {
     })
 }
 
-fn serve(handle: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
+/// Serves by `handle`, each connection on a thread of its own.
+pub fn serve(handle: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let log = Arc::new(Mutex::new(Vec::new()));
@@ -72,7 +80,8 @@ fn serve(handle: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> S
             let (seen, handle, mut stream) = (seen.clone(), handle.clone(), stream.unwrap());
             std::thread::spawn(move || {
                 let Some(request) = read_request(&stream) else { return };
-                seen.lock().unwrap().push(format!("{} {}", request.method, request.path));
+                let range = request.headers.get("range").map_or(String::new(), |range| format!(" {range}"));
+                seen.lock().unwrap().push(format!("{} {}{range}", request.method, request.path));
                 handle(&request, &mut stream);
             });
         }
@@ -113,7 +122,8 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     Some(Request { method, path, headers, body })
 }
 
-fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u8]) {
+/// A whole, honest answer.
+pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u8]) {
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     headers.iter().for_each(|header| head.push_str(&format!("{header}\r\n")));
     // A client that has seen enough is no fault of the server's.
