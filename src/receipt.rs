@@ -20,6 +20,8 @@ struct Receipt<'a> {
     plan: &'a Plan,
     source: &'a SourceIdentity,
     kernel_release: &'a str,
+    /// What the layers of the plan's config are called here, lowest first.
+    config_layers: Vec<&'a str>,
     config_sha256: Sha256,
     config_differences: &'a [Difference],
     compiler_warnings: u64,
@@ -60,6 +62,7 @@ pub fn write(
         plan,
         source,
         kernel_release: &compiled.release,
+        config_layers: plan.config.iter().map(|layer| layer.name.as_str()).collect(),
         config_sha256: configured.sha256,
         config_differences: &configured.differences,
         compiler_warnings: compiled.warnings,
