@@ -66,8 +66,11 @@ pub enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Print the man page
-    Man,
+    /// Print the man page of kcompile or of one of its commands
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 /// The options of `build`, `plan` and `fetch`.

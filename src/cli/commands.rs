@@ -153,11 +153,22 @@ pub(super) fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn man() -> Result<ExitCode> {
+pub(super) fn man(command: Option<&str>) -> Result<ExitCode> {
+    let mut whole = super::command();
+    // Building gives the subcommands their full names: `kcompile plan`.
+    whole.build();
+    let page = match command {
+        None => whole,
+        Some(name) => {
+            let found = whole.find_subcommand(name).cloned();
+            let found = found.ok_or_else(|| Error::usage(format!("there is no command `{name}`")))?;
+            let name = format!("kcompile-{}", found.get_name());
+            found.name(name)
+        }
+    };
     let mut text = Vec::new();
-    clap_mangen::Man::new(super::command())
-        .render(&mut text)
-        .context(Kind::Build, || "cannot write the man page".into())?;
+    let written = clap_mangen::Man::new(page).render(&mut text);
+    written.context(Kind::Build, || "cannot write the man page".into())?;
     print(&String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }

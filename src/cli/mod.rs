@@ -47,7 +47,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::List(args)), _) => commands::list(args, host),
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),
-        (Some(Command::Man), _) => commands::man(),
+        (Some(Command::Man { command }), _) => commands::man(command.as_deref()),
     }
 }
 

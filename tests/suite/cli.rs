@@ -24,6 +24,8 @@ fn completions_and_the_man_page_come_from_the_same_words() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(world.run(&format!("completions {shell}")).ok().stdout.contains("modules-layout"), "{shell}");
     }
+    assert!(world.run("man plan").ok().stdout.contains("touches nothing"));
+    world.run("man nothing").failed(2, &["there is no command `nothing`"]);
     let man = world.run("man").ok().stdout;
     assert!(man.starts_with(".ie") && man.contains("KCOMPILE_MIRROR"), "{man}");
 }
