@@ -237,9 +237,10 @@ mod tests {
     /// A tree with one file, and what the patch `text` does to it.
     fn apply_to_tree(text: &str) -> (tempfile::TempDir, Result<()>) {
         let dir = tempfile::tempdir().unwrap();
-        let tree = Utf8Path::from_path(dir.path()).unwrap();
+        let tree = Utf8Path::from_path(dir.path()).unwrap().join("tree");
+        fs::create_dir(&tree).unwrap();
         fs::write(tree.join("a.c"), "one\ntwo\nthree\nfour\nfive\nsix\nseven\n").unwrap();
-        let done = apply(&[patch(text)], tree);
+        let done = apply(&[patch(text)], &tree);
         (dir, done)
     }
 
@@ -251,12 +252,12 @@ mod tests {
         let (dir, done) = apply_to_tree(GOOD);
         done.unwrap();
         assert_eq!(
-            fs::read_to_string(dir.path().join("a.c")).unwrap(),
+            fs::read_to_string(dir.path().join("tree/a.c")).unwrap(),
             "one\ntwo\ndrei\nfour\nfive\nsix\nseven\n"
         );
-        assert_eq!(fs::read_to_string(dir.path().join("new/b.c")).unwrap(), "hello\n");
-        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(dir.path().join("new"), Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("tree/new/b.c")).unwrap(), "hello\n");
+        fs::set_permissions(dir.path().join("tree"), Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(dir.path().join("tree/new"), Permissions::from_mode(0o755)).unwrap();
     }
 
     #[test]
@@ -288,7 +289,7 @@ mod tests {
         for path in ["../x", "/etc/x", "d/../../x", "."] {
             let (dir, done) = apply_to_tree(&format!("--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"));
             assert!(done.unwrap_err().to_string().contains("is not a path inside the tree"), "{path}");
-            assert!(!dir.path().parent().unwrap().join("x").exists());
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{path}: something beside the tree");
         }
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
