@@ -9,7 +9,7 @@ use crate::kernel::Catalog;
 use crate::library::{Library, read_text};
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::process;
-use crate::request::{Override, Request, SourceSpec};
+use crate::request::{Override, Request, SourceSpec, source_package};
 use crate::{patches, source};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -78,8 +78,7 @@ fn look_at_source(request: &Request, host: &Host) -> Result<Option<LocalSource>>
         SourceSpec::Path(path) => Err(Error::usage(format!("--source {path}: no such file or directory"))
             .hint("kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory")),
         SourceSpec::Apt { package } => {
-            let (major, minor) = request.version.floor().series();
-            let package = package.clone().unwrap_or_else(|| format!("linux-source-{major}.{minor}"));
+            let package = package.clone().unwrap_or_else(|| source_package(request.version));
             Ok(source::apt_candidate(&package, host)
                 .map(|(version, sha256)| LocalSource::Package { version, sha256 }))
         }

@@ -78,18 +78,18 @@ pub fn plan(request: &Request, run: &Run<'_>) -> Result<Plan> {
 pub fn fetch(request: &Request, run: &Run<'_>) -> Result<(Plan, Tree)> {
     let inputs = inputs::read(request, run.host, run.library, run.catalog)?;
     let first = Plan::new(request, &inputs, None)?;
-    fetch_planned(request, &inputs, &first, run)
+    fetch_planned(request, &inputs, &first, &Cache::open(&run.cache_dir)?, run)
 }
 
-fn fetch_planned(request: &Request, inputs: &Inputs, first: &Plan, run: &Run<'_>) -> Result<(Plan, Tree)> {
-    let cache = Cache::open(&run.cache_dir)?;
-    let fetching = Fetching {
-        cache: &cache,
-        host: run.host,
-        report: run.report,
-        offline: run.offline,
-        stall: run.stall,
-    };
+fn fetch_planned(
+    request: &Request,
+    inputs: &Inputs,
+    first: &Plan,
+    cache: &Cache,
+    run: &Run<'_>,
+) -> Result<(Plan, Tree)> {
+    let fetching =
+        Fetching { cache, host: run.host, report: run.report, offline: run.offline, stall: run.stall };
     let pristine = source::obtain(first, &fetching)?;
     let plan = Plan::new(request, inputs, Some(&pristine.identity))?;
     plan.notices.iter().for_each(|notice| run.report.note(notice));
@@ -105,8 +105,8 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     doctor::examine(&first, host).require()?;
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
 
-    let (plan, tree) = fetch_planned(request, &inputs, &first, run)?;
     let cache = Cache::open(&run.cache_dir)?;
+    let (plan, tree) = fetch_planned(request, &inputs, &first, &cache, run)?;
     let _building = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
     let build_dir = BuildDir::open(&plan, &tree, host, run.jobs)?;
     let configured = build_dir.configure(report)?;

@@ -114,6 +114,12 @@ impl FromStr for SourceSpec {
     }
 }
 
+/// Debian's name for the source package of a version's series.
+pub fn source_package(version: VersionRequest) -> String {
+    let (major, minor) = version.floor().series();
+    format!("linux-source-{major}.{minor}")
+}
+
 /// Which compiler builds the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolchainChoice {

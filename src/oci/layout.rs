@@ -1,7 +1,7 @@
 //! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
 //! old one only `index.json` is replaced, when all the blobs it will name are there.
 
-use super::Blob;
+use super::{Blob, architecture};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
@@ -182,12 +182,8 @@ fn tag_of(descriptor: &Descriptor) -> Option<&str> {
 }
 
 fn tagged(tag: &str, manifest: Blob, arch: Arch) -> Descriptor {
-    let architecture = match arch {
-        Arch::Amd64 => oci_spec::image::Arch::Amd64,
-        Arch::Arm64 => oci_spec::image::Arch::ARM64,
-    };
     let mut descriptor = manifest.descriptor(MediaType::ImageManifest);
-    let platform = PlatformBuilder::default().architecture(architecture).os(Os::Linux).build();
+    let platform = PlatformBuilder::default().architecture(architecture(arch)).os(Os::Linux).build();
     descriptor.set_platform(Some(platform.expect("all fields are set")));
     descriptor.set_annotations(Some(HashMap::from([(REF_NAME.to_owned(), tag.to_owned())])));
     descriptor

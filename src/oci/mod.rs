@@ -74,10 +74,6 @@ impl Ready {
 
 fn image_config(plan: &ImagePlan, arch: Arch, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
     let created = crate::date::rfc3339(epoch);
-    let architecture = match arch {
-        Arch::Amd64 => oci_spec::image::Arch::Amd64,
-        Arch::Arm64 => oci_spec::image::Arch::ARM64,
-    };
     let root_fs = RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.oci()]).build();
     let history = HistoryBuilder::default()
         .created(created.clone())
@@ -86,7 +82,7 @@ fn image_config(plan: &ImagePlan, arch: Arch, layer: &layer::Layer, epoch: u64) 
         .build();
     let config = ImageConfigurationBuilder::default()
         .created(created)
-        .architecture(architecture)
+        .architecture(architecture(arch))
         .os(Os::Linux)
         .config(ConfigBuilder::default().labels(labels(plan)).build().expect("all fields are set"))
         .rootfs(root_fs.expect("all fields are set"))
@@ -109,6 +105,14 @@ fn image_manifest(plan: &ImagePlan, config: Blob, layer: &layer::Layer) -> Vec<u
         .annotations(labels(plan))
         .build();
     manifest.expect("all fields are set").to_canon_json_vec().expect("only string keys")
+}
+
+/// The name that OCI has for the machine.
+fn architecture(arch: Arch) -> oci_spec::image::Arch {
+    match arch {
+        Arch::Amd64 => oci_spec::image::Arch::Amd64,
+        Arch::Arm64 => oci_spec::image::Arch::ARM64,
+    }
 }
 
 fn labels(plan: &ImagePlan) -> HashMap<String, String> {

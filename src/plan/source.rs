@@ -3,7 +3,7 @@
 use super::{Inputs, LocalSource};
 use crate::digest::Sha256;
 use crate::kernel::{KernelVersion, VersionRequest};
-use crate::request::{Request, SourceSpec};
+use crate::request::{Request, SourceSpec, source_package};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
@@ -145,8 +145,7 @@ pub(super) fn plan(
             SourcePlan { origin: locator.is_remote().then(|| name.clone()), digest: known, name, locator }
         }
         SourceSpec::Apt { package } => {
-            let (major, minor) = request.version.floor().series();
-            let package = package.clone().unwrap_or_else(|| format!("linux-source-{major}.{minor}"));
+            let package = package.clone().unwrap_or_else(|| source_package(request.version));
             let candidate = inputs.local.as_ref().and_then(LocalSource::package);
             let (version, pin) =
                 candidate.map_or((None, None), |(version, pin)| (Some(version.to_owned()), pin));
