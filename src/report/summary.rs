@@ -1,7 +1,7 @@
 //! The end of a run: what was built, what to look at, where the time went, what to run next.
 
 use super::Phase;
-use crate::words::{duration, size};
+use crate::words::{counted, duration, size};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Image {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
-        writeln!(f, "  kernel release  {}, {} modules", self.release, self.modules)?;
+        writeln!(f, "  kernel release  {}, {}", self.release, counted(self.modules, "module", "modules"))?;
         for Image { layout, tag, bytes } in &self.images {
             writeln!(f, "  image           {layout}:{tag}  {}", size(*bytes))?;
         }
