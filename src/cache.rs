@@ -55,6 +55,7 @@ impl Cache {
     /// Removes the scratch directories whose owners are gone: an owner holds a lock on its directory.
     fn sweep(&self) -> Result<()> {
         let tmp = self.root.join("tmp");
+        let _still = self.lock_tmp()?;
         for entry in tmp.read_dir_utf8().context(Kind::Build, || format!("cannot read {tmp}"))? {
             let Ok(entry) = entry else { continue };
             let Ok(dir) = File::open(entry.path()) else { continue };
@@ -74,11 +75,21 @@ impl Cache {
     pub fn scratch(&self) -> Result<Scratch> {
         let tmp = self.root.join("tmp");
         let wrong = || format!("cannot make a directory in {tmp}");
+        let _still = self.lock_tmp()?;
         let dir = TempDir::with_prefix_in(SCRATCH, &tmp).context(Kind::Build, wrong)?;
         let lock = File::open(dir.path()).context(Kind::Build, wrong)?;
         lock.try_lock().context(Kind::Build, wrong)?;
         let path = Utf8PathBuf::from_path_buf(dir.keep()).expect("below the cache directory, which is UTF-8");
         Ok(Scratch { path, _lock: lock })
+    }
+
+    /// Keeps other runs from sweeping between the making of a scratch directory and its lock.
+    fn lock_tmp(&self) -> Result<File> {
+        let tmp = self.root.join("tmp");
+        let wrong = || format!("cannot lock {tmp}");
+        let dir = File::open(&tmp).context(Kind::Build, wrong)?;
+        dir.lock().context(Kind::Build, wrong)?;
+        Ok(dir)
     }
 
     /// What has been downloaded so far of the archive of this digest, for going on with it.
