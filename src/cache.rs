@@ -3,9 +3,13 @@
 //! ```text
 //! trees/<source>[+<patches>]/linux/    a pristine, read-only kernel tree; builds are direct children of it
 //! trees/<source>[+<patches>]/source.json   written last: without it the tree is not whole
+//! trees/<source>[+<patches>]/{files,stat}   what it holds, to tell later whether it still does
 //! partial/<digest>.partial             what has come of an archive that is being downloaded
+//! archives/<sha256>[.json]             archives as they were sent, and what proves them
+//! releases/<server>.json               kernel.org's list of releases, as old as the file
+//! kcompile.lock                        what sources were at their first use, unless that is beside the user's configs
 //! git/<url>/                           bare repositories, fetched to depth 1
-//! builds/<source>/                     build directories of sources that are used in place
+//! builds/<source>/                     build directories of sources that are used in place, or are another user's
 //! history/<plan>.json                  how many steps and seconds a plan took: for estimates
 //! locks/<name>.lock                    held while the entry of that name is written or built in
 //! tmp/                                 work in progress, locked by its owner; what has none is removed
@@ -16,9 +20,9 @@ use crate::error::{Context, Kind, Result};
 use crate::files;
 use crate::report::Report;
 use camino::{Utf8Path, Utf8PathBuf};
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use tempfile::TempDir;
 
 /// Names in `tmp/` start so.
@@ -29,13 +33,15 @@ const SCRATCH: &str = "work-";
 pub struct Cache {
     /// Absolute.
     pub root: Utf8PathBuf,
+    /// Whose process this is.
+    pub uid: u32,
 }
 
 impl Cache {
     /// Makes the directory where it is not there yet, and removes what killed runs left in `tmp/`.
     ///
     /// Errors (exit code 2): a path that the kernel's make cannot work in, or one that cannot be written.
-    pub fn open(root: &Utf8Path) -> Result<Cache> {
+    pub fn open(root: &Utf8Path, uid: u32) -> Result<Cache> {
         let what = "the cache directory";
         files::check_kbuild_path(what, root)?;
         files::create_dir(root)?;
@@ -43,11 +49,18 @@ impl Cache {
         let root =
             root.canonicalize_utf8().context(Kind::Usage, || format!("{what} {root} cannot be used"))?;
         files::check_kbuild_path(what, &root)?;
-        for dir in ["trees", "partial", "git", "builds", "history", "locks", "tmp"] {
-            files::create_dir(&root.join(dir))?;
+        // Who may write in the directory may share what is in it.
+        let shared = mode_of(&root)? & 0o1022;
+        for dir in ["trees", "partial", "archives", "releases", "git", "builds", "history", "locks", "tmp"] {
+            let dir = root.join(dir);
+            if !dir.is_dir() {
+                files::create_dir(&dir)?;
+                fs::set_permissions(&dir, Permissions::from_mode(0o755 | shared))
+                    .context(Kind::Usage, || format!("cannot make {dir}"))?;
+            }
         }
         files::check_writable(what, &root.join("tmp"))?;
-        let cache = Cache { root };
+        let cache = Cache { root, uid };
         cache.sweep()?;
         Ok(cache)
     }
@@ -60,7 +73,8 @@ impl Cache {
             let Ok(entry) = entry else { continue };
             let Ok(dir) = File::open(entry.path()) else { continue };
             if entry.file_name().starts_with(SCRATCH) && dir.try_lock().is_ok() {
-                files::remove_tree(entry.path())?;
+                // What another user has left is for that user's next run.
+                let _ = files::remove_tree(entry.path());
             }
         }
         Ok(())
@@ -69,6 +83,11 @@ impl Cache {
     /// Where a tree of this key lies or will lie.
     pub fn tree(&self, key: &str) -> Utf8PathBuf {
         self.root.join("trees").join(key)
+    }
+
+    /// Where the caller's build directories for the tree `key` lie when they cannot lie in the tree.
+    pub fn own_builds(&self, key: &str) -> Utf8PathBuf {
+        self.root.join("builds").join(format!("{key}-{}", self.uid))
     }
 
     /// A directory for work in progress, on the same file system as everything else here.
@@ -92,21 +111,8 @@ impl Cache {
         Ok(dir)
     }
 
-    /// What has been downloaded so far of the archive of this digest, for going on with it.
-    pub fn partial(&self, digest: Sha256) -> Result<File> {
-        let path = self.partial_path(digest);
-        let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path);
-        file.context(Kind::Build, || format!("cannot write {path}"))
-    }
-
-    /// Removes it: it is unpacked, or it was not what it should be.
-    pub fn forget_partial(&self, digest: Sha256) {
-        // A partial download that stays costs disk, and is checked before it is used.
-        let _ = std::fs::remove_file(self.partial_path(digest));
-    }
-
-    fn partial_path(&self, digest: Sha256) -> Utf8PathBuf {
+    /// Where what has come so far of the archive of this digest is kept, for going on with it.
+    pub fn partial(&self, digest: Sha256) -> Utf8PathBuf {
         self.root.join("partial").join(format!("{digest}.partial"))
     }
 
@@ -144,8 +150,20 @@ pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
     // A link in the place of a lock would have its target overwritten.
     let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
     let mut options = File::options();
-    options.read(true).write(true).create(true).truncate(false).custom_flags(nofollow);
-    let mut file = options.open(path).context(Kind::Build, wrong)?;
+    options.read(true).write(true).custom_flags(nofollow);
+    // In a directory that everybody may write the kernel opens another's file only without O_CREAT
+    // (fs.protected_regular in proc(5)).
+    let opened = match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            options.create(true).open(path).inspect(|file| {
+                // Whoever may make a lock here may take this one.
+                let shared = path.parent().and_then(|dir| mode_of(dir).ok()).unwrap_or(0) & 0o022;
+                let _ = file.set_permissions(Permissions::from_mode(0o644 | shared));
+            })
+        }
+        opened => opened,
+    };
+    let mut file = opened.context(Kind::Build, wrong)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -157,6 +175,11 @@ pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
     file.set_len(0).and_then(|()| file.rewind()).context(Kind::Build, wrong)?;
     write!(file, "{}", std::process::id()).context(Kind::Build, wrong)?;
     Ok(Lock { _file: file })
+}
+
+fn mode_of(path: &Utf8Path) -> Result<u32> {
+    let metadata = fs::metadata(path).context(Kind::Usage, || format!("cannot read {path}"))?;
+    Ok(metadata.permissions().mode())
 }
 
 /// Who wrote its process number into the lock file.

@@ -5,6 +5,7 @@ use crate::kernel::Arch;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What kcompile knows of the process and the machine it runs on.
 #[derive(Clone, Debug)]
@@ -25,6 +26,10 @@ pub struct Host {
     pub color: bool,
     /// Does the process run as root?
     pub root: bool,
+    /// Whose process it is: the effective user's number.
+    pub uid: u32,
+    /// The clock when the process started, seconds since 1970.
+    pub now: u64,
     /// `KCOMPILE_MIRROR`: one or more URLs, with commas or spaces between.
     pub mirrors: Vec<String>,
     /// `SOURCE_DATE_EPOCH`, seconds since 1970.
@@ -77,6 +82,8 @@ impl Host {
                 && set("NO_COLOR").is_none()
                 && env.get("TERM").is_some_and(|term| term != "dumb"),
             root: rustix::process::geteuid().is_root(),
+            uid: rustix::process::geteuid().as_raw(),
+            now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
             mirrors: set("KCOMPILE_MIRROR").map_or_else(Vec::new, |urls| {
                 urls.split([',', ' ']).filter(|url| !url.is_empty()).map(str::to_owned).collect()
             }),
@@ -176,6 +183,8 @@ fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     child.insert("PATH".into(), path);
     child.insert("LC_ALL".into(), "C".into());
     child.insert("TZ".into(), "UTC".into());
+    // The kernel's own scripts would leave their bytecode in the source tree, which must stay as it is.
+    child.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
     child
 }
 
@@ -232,7 +241,7 @@ mod tests {
         let child =
             child_env(&env(&[("PATH", "/bin"), ("MAKEFLAGS", "-n"), ("AWS_SECRET", "x"), ("LANG", "tr_TR")]));
         assert_eq!(child["PATH"], "/bin:/usr/local/sbin:/usr/sbin:/sbin");
-        assert_eq!(child.keys().map(String::as_str).collect::<Vec<_>>(), ["LC_ALL", "PATH", "TZ"]);
+        assert_eq!(child.keys().map(String::as_str).collect::<Vec<_>>(), ["LC_ALL", "PATH", "PYTHONDONTWRITEBYTECODE", "TZ"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::Catalog;
 use crate::library::{Library, read_text};
+use crate::lockfile::LockFile;
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::process;
 use crate::request::{Override, Request, SourceSpec, source_package};
@@ -15,9 +16,14 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::File;
 
-/// Reads what `request` names. Touches nothing; runs `--version` of the toolchain and, for a
-/// package, `apt-cache show`.
-pub fn read(request: &Request, host: &Host, library: &Library, catalog: &Catalog) -> Result<Inputs> {
+/// Reads what `request` names; `lock` is the lock file in force. Touches nothing; runs `--version` of the
+/// toolchain and, for a package, `apt-cache show`.
+pub fn read(
+    request: &Request,
+    host: &Host,
+    (library, catalog): (&Library, &Catalog),
+    lock: LockFile,
+) -> Result<Inputs> {
     let config = request.config.as_deref().map(read_file).transpose()?;
     let overrides =
         request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
@@ -27,6 +33,7 @@ pub fn read(request: &Request, host: &Host, library: &Library, catalog: &Catalog
         config,
         overrides,
         patches: request.patches.as_deref().map(patches::read_dir).transpose()?.unwrap_or_default(),
+        lock,
         local: look_at_source(request, host)?,
         toolchain: identify_toolchain(request, host)?,
     })

@@ -17,7 +17,9 @@ pub mod kbuild;
 pub mod kconfig;
 pub mod kernel;
 pub mod library;
+pub mod lockfile;
 pub mod oci;
+pub mod openpgp;
 pub mod patches;
 pub mod plan;
 pub mod process;
@@ -33,10 +35,12 @@ use camino::{Utf8Path, Utf8PathBuf};
 use error::{Error, Result};
 use host::Host;
 use kbuild::{BuildDir, Configured};
-use kernel::Catalog;
+use kernel::{Catalog, Channel, KernelVersion};
 use library::Library;
+use lockfile::{LockFile, Locked};
 use oci::Written;
-use plan::{Inputs, Plan};
+use openpgp::Keyring;
+use plan::{Inputs, Locator, Plan, SourceIdentity};
 use report::{Phase, Report, Summary};
 use request::Request;
 use source::{Fetching, Tree};
@@ -64,21 +68,59 @@ pub struct Run<'a> {
     pub offline: bool,
     /// `--stall-timeout`.
     pub stall: Duration,
+    /// Whose signatures are believed: our own keys and those of `--keyring`.
+    pub keyring: Keyring,
+    /// `--require-signature`.
+    pub signature_required: bool,
+    /// Where the lock file lies or will lie.
+    pub lock_path: Utf8PathBuf,
+    /// `--update-lock`.
+    pub update_lock: bool,
+    /// `fetch --bundle`: archives are wanted beside their trees.
+    pub archive_wanted: bool,
     /// The command line, for the receipt.
     pub command: Vec<String>,
 }
 
+impl Run<'_> {
+    fn inputs(&self, request: &Request) -> Result<Inputs> {
+        // An entry that is to be replaced is none.
+        let lock = if self.update_lock { LockFile::default() } else { LockFile::read(&self.lock_path)? };
+        inputs::read(request, self.host, (self.library, self.catalog), lock)
+    }
+
+    fn fetching<'a>(&'a self, cache: &'a Cache, lock: &'a LockFile) -> Fetching<'a> {
+        Fetching {
+            cache,
+            host: self.host,
+            report: self.report,
+            offline: self.offline,
+            stall: self.stall,
+            catalog: self.catalog,
+            lock,
+            keyring: &self.keyring,
+            signature_required: self.signature_required,
+            archive_wanted: self.archive_wanted,
+        }
+    }
+}
+
+/// The version that a channel of kernel.org stands for today. Makes no cache where there is none.
+pub fn resolve(channel: Channel, mirrors: &[String], run: &Run<'_>) -> Result<KernelVersion> {
+    let cache = Cache { root: run.cache_dir.clone(), uid: run.host.uid };
+    source::resolve(channel, mirrors, &run.fetching(&cache, &LockFile::default()))
+}
+
 /// The plan of `request`, as far as it is known before the source is fetched. Touches nothing.
 pub fn plan(request: &Request, run: &Run<'_>) -> Result<Plan> {
-    let inputs = inputs::read(request, run.host, run.library, run.catalog)?;
-    Plan::new(request, &inputs, None)
+    Plan::new(request, &run.inputs(request)?, None)
 }
 
 /// Fetches the source of `request` into the cache, patched, and returns it with the whole plan.
 pub fn fetch(request: &Request, run: &Run<'_>) -> Result<(Plan, Tree)> {
-    let inputs = inputs::read(request, run.host, run.library, run.catalog)?;
+    let inputs = run.inputs(request)?;
     let first = Plan::new(request, &inputs, None)?;
-    fetch_planned(request, &inputs, &first, &Cache::open(&run.cache_dir)?, run)
+    fetch_planned(request, &inputs, &first, &Cache::open(&run.cache_dir, run.host.uid)?, run)
 }
 
 fn fetch_planned(
@@ -88,31 +130,67 @@ fn fetch_planned(
     cache: &Cache,
     run: &Run<'_>,
 ) -> Result<(Plan, Tree)> {
-    let fetching =
-        Fetching { cache, host: run.host, report: run.report, offline: run.offline, stall: run.stall };
+    let fetching = run.fetching(cache, &inputs.lock);
     let pristine = source::obtain(first, &fetching)?;
+    lock(&pristine.identity, run);
     let plan = Plan::new(request, inputs, Some(&pristine.identity))?;
     plan.notices.iter().for_each(|notice| run.report.note(notice));
     let tree = source::patched(pristine, &plan, &fetching)?;
     Ok((plan, tree))
 }
 
+/// Writes what a build of these sources needs into the file `path`; see [`source::write_bundle`].
+pub fn write_bundle(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], run: &Run<'_>) -> Result<()> {
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    source::write_bundle(path, sources, &run.fetching(&cache, &LockFile::default()))
+}
+
+/// Brings what is in the bundle `path` into the cache and the lock file; see [`source::take_bundle`].
+///
+/// Errors (exit code 3): the lock file has another digest for one of its sources.
+pub fn take_bundle(path: &Utf8Path, run: &Run<'_>) -> Result<()> {
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    let entries = source::take_bundle(path, &run.fetching(&cache, &LockFile::default()))?;
+    let lock = LockFile::read(&run.lock_path)?;
+    let differs = |(origin, locked): &&(String, Locked)| {
+        lock.of(origin).is_some_and(|ours| ours.digest != locked.digest)
+    };
+    match entries.iter().find(differs).filter(|_| !run.update_lock) {
+        None => lockfile::add(&run.lock_path, &entries, run.update_lock),
+        Some((origin, _)) => Err(Error::fetch(format!(
+            "{path}: its {origin} is not what {} says it was",
+            run.lock_path
+        ))
+        .hint("if that is to be, --update-lock accepts it")),
+    }
+}
+
+/// Writes into the lock file what the source is, if it is not there yet. A lock file that cannot be
+/// written is no reason to fail: what it held has been checked.
+fn lock(source: &SourceIdentity, run: &Run<'_>) {
+    let Some(origin) = source.origin.clone() else { return };
+    let locked = Locked { digest: source.digest.clone(), unverified: !source.is_vouched_for() };
+    if let Err(error) = lockfile::add(&run.lock_path, &[(origin, locked)], run.update_lock) {
+        run.report.finding(format!("{error}: a later change of the source would not be noticed"));
+    }
+}
+
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
 pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let Run { host, report, output, .. } = run;
-    let inputs = inputs::read(request, host, run.library, run.catalog)?;
+    let inputs = run.inputs(request)?;
     let first = Plan::new(request, &inputs, None)?;
     doctor::examine(&first, host).require()?;
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
 
-    let cache = Cache::open(&run.cache_dir)?;
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
     let (plan, tree) = fetch_planned(request, &inputs, &first, &cache, run)?;
     let _building = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
     let build_dir = BuildDir::open(&plan, &tree, host, run.jobs)?;
     let configured = build_dir.configure(report)?;
     judge(&configured, &plan, report)?;
     let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report)?;
-    kbuild::remember(&plan, &cache, &compiled)?;
+    kbuild::remember(&plan, &cache, &compiled);
 
     let scratch = cache.scratch()?;
     let root = scratch.path.as_path();

@@ -19,6 +19,8 @@ struct Receipt<'a> {
     plan_digest: Sha256,
     plan: &'a Plan,
     source: &'a SourceIdentity,
+    /// The checks of the source in one line.
+    source_verified: String,
     kernel_release: &'a str,
     /// What the layers of the plan's config are called here, lowest first.
     config_layers: Vec<&'a str>,
@@ -61,6 +63,7 @@ pub fn write(
         plan_digest: plan.digest(),
         plan,
         source,
+        source_verified: source.verified(),
         kernel_release: &compiled.release,
         config_layers: plan.config.iter().map(|layer| layer.name.as_str()).collect(),
         config_sha256: configured.sha256,

@@ -28,6 +28,15 @@ pub fn duration(took: Duration) -> String {
     }
 }
 
+/// A TOML error in one line: it spans several, with a drawing of the place; its position and its words
+/// are kept.
+pub fn toml_error(error: &impl std::fmt::Display) -> String {
+    let message = error.to_string();
+    let words =
+        message.lines().filter(|line| !line.trim_start().starts_with(['|', '^']) && !line.contains(" | "));
+    words.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,7 +42,8 @@ impl Cli {
     pub fn build_args(&self) -> Option<&BuildArgs> {
         match &self.command {
             None => Some(&self.build),
-            Some(Command::Build(args) | Command::Plan(args) | Command::Fetch(args)) => Some(args),
+            Some(Command::Build(args) | Command::Plan(args)) => Some(args),
+            Some(Command::Fetch(args)) => Some(&args.build),
             Some(_) => None,
         }
     }
@@ -56,7 +57,7 @@ pub enum Command {
     /// Print all that would decide the bytes; touches nothing
     Plan(BuildArgs),
     /// Only fill the cache, for later --offline builds
-    Fetch(BuildArgs),
+    Fetch(FetchArgs),
     /// Show the catalog of known kernels
     List(ListArgs),
     /// Say what this host lacks to build, and the one command that installs it
@@ -76,7 +77,8 @@ pub enum Command {
 /// The options of `build`, `plan` and `fetch`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
-    /// Kernel versions: 5.15.12, 6.1 (a series), all (every supported kernel of the flavor)
+    /// Kernel versions: 5.15.12, 6.1 (the newest of a series), 6.18-rc3, latest, longterm, mainline (by
+    /// kernel.org's releases.json), all (every supported kernel of the flavor)
     #[arg(value_name = "VERSION", required = true)]
     pub versions: Vec<String>,
 
@@ -155,12 +157,25 @@ pub struct BuildArgs {
     /// Give a connection up that makes no progress for this long, and resume
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Network and cache")]
     pub stall_timeout: u16,
+    /// Take everything from a file that `kcompile fetch --bundle` wrote, then as without it
+    #[arg(long, value_name = "FILE", help_heading = "Network and cache")]
+    pub from_bundle: Option<Utf8PathBuf>,
     /// No network: from the cache, or an error
     #[arg(long, help_heading = "Network and cache")]
     pub offline: bool,
     /// Where sources and builds are kept [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
     #[arg(long, value_name = "DIR", help_heading = "Network and cache")]
     pub cache_dir: Option<Utf8PathBuf>,
+
+    /// Fail unless the source is signed by its developers, or, where nobody signs, pinned
+    #[arg(long, help_heading = "Verification")]
+    pub require_signature: bool,
+    /// OpenPGP public keys to believe beside kernel.org's; repeatable
+    #[arg(long, value_name = "FILE", help_heading = "Verification")]
+    pub keyring: Vec<Utf8PathBuf>,
+    /// Accept a source that is not what kcompile.lock (in the --configs DIR, else in the cache) says it was
+    #[arg(long, help_heading = "Verification")]
+    pub update_lock: bool,
 
     /// How progress is shown
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Output")]
@@ -171,6 +186,17 @@ pub struct BuildArgs {
     /// Print the plan as JSON
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+}
+
+/// The options of `fetch`.
+#[derive(Clone, Debug, Args)]
+pub struct FetchArgs {
+    /// Those of `build`.
+    #[command(flatten)]
+    pub build: BuildArgs,
+    /// Also write everything that a later --offline build needs into this file, for --from-bundle
+    #[arg(long, value_name = "FILE", help_heading = "Network and cache")]
+    pub bundle: Option<Utf8PathBuf>,
 }
 
 /// The options of `list`.

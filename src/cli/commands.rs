@@ -1,10 +1,12 @@
 //! What each subcommand does, and what it prints on standard output.
 
-use super::args::{BuildArgs, DoctorArgs, ListArgs};
+use super::args::{BuildArgs, DoctorArgs, FetchArgs, ListArgs};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
 use crate::library::Library;
+use crate::lockfile;
+use crate::openpgp::Keyring;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
@@ -25,7 +27,8 @@ pub(super) fn build(
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let run = run(args, host, &library, &catalog, report)?;
     say_what_was_ignored(host, report);
-    for_each_kernel(&requests(args, matches, host, &catalog)?, report, |request| {
+    take_bundle(args, &run)?;
+    for_each_kernel(&requests(args, matches, &run)?, report, |request| {
         for image in crate::build(request, &run)? {
             print(&format!("{}:{} {}\n", crate::shown(&image.layout, host), image.tag, image.digest.oci()))?;
         }
@@ -34,24 +37,41 @@ pub(super) fn build(
 }
 
 pub(super) fn fetch(
-    args: &BuildArgs,
+    args: &FetchArgs,
     matches: &ArgMatches,
     host: &Host,
     report: &Report,
 ) -> Result<ExitCode> {
+    let FetchArgs { build: args, bundle } = args;
     let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = run(args, host, &library, &catalog, report)?;
-    for_each_kernel(&requests(args, matches, host, &catalog)?, report, |request| {
+    let run = Run { archive_wanted: bundle.is_some(), ..run(args, host, &library, &catalog, report)? };
+    take_bundle(args, &run)?;
+    let mut sources = Vec::new();
+    let code = for_each_kernel(&requests(args, matches, &run)?, report, |request| {
         let request = Request { configures: false, ..request.clone() };
         let (plan, tree) = crate::fetch(&request, &run)?;
-        print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))
-    })
+        print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))?;
+        sources.push((plan.source.locator.clone(), tree.identity));
+        Ok(())
+    })?;
+    if let Some(path) = bundle.as_deref().filter(|_| code == ExitCode::SUCCESS) {
+        crate::write_bundle(&host.absolute(path), &sources, &run)?;
+    }
+    Ok(code)
+}
+
+/// Brings what `--from-bundle` names into the cache.
+fn take_bundle(args: &BuildArgs, run: &Run<'_>) -> Result<()> {
+    match &args.from_bundle {
+        Some(path) => crate::take_bundle(&run.host.absolute(path), run),
+        None => Ok(()),
+    }
 }
 
 pub(super) fn plan(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let run = run(args, host, &library, &catalog, report)?;
-    let requests = requests(args, matches, host, &catalog)?;
+    let requests = requests(args, matches, &run)?;
     let plans = requests.iter().map(|request| crate::plan(request, &run)).collect::<Result<Vec<_>>>()?;
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
@@ -125,7 +145,7 @@ pub(super) fn doctor(
     build.flavor = build.versions.first().and_then(flavor);
     let run = run(&build, host, &library, &catalog, report)?;
     let mut code = ExitCode::SUCCESS;
-    for request in requests(&build, matches, host, &catalog)? {
+    for request in requests(&build, matches, &run)? {
         let plan = crate::plan(&Request { configures: false, ..request }, &run)?;
         let diagnosis = doctor::examine(&plan, host);
         let text = match args.json {
@@ -209,11 +229,23 @@ fn run<'a>(
             );
         }
     };
+    let mut keyring = Keyring::built_in();
+    for path in &args.keyring {
+        let path = host.absolute(path);
+        let bytes = std::fs::read(&path).context(Kind::Usage, || format!("--keyring: cannot read {path}"))?;
+        keyring.add(path.as_str(), &bytes)?;
+    }
+    let configs = args.configs.as_deref().map(|dir| host.absolute(dir));
     Ok(Run {
         host,
         library,
         catalog,
         report,
+        keyring,
+        signature_required: args.require_signature,
+        lock_path: lockfile::place(configs.as_deref(), &cache_dir, host.uid),
+        update_lock: args.update_lock,
+        archive_wanted: false,
         cache_dir,
         output: host.absolute(&args.output),
         jobs: args.jobs.map_or(host.cpus, usize::from),
@@ -243,7 +275,8 @@ fn for_each_kernel(
 }
 
 /// What was typed, resolved: one request for each version and architecture.
-fn requests(args: &BuildArgs, matches: &ArgMatches, host: &Host, catalog: &Catalog) -> Result<Vec<Request>> {
+fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec<Request>> {
+    let Run { host, catalog, .. } = run;
     let flavor = match (args.fc, args.ch) {
         (true, _) => Some(Flavor::Firecracker),
         (_, true) => Some(Flavor::CloudHypervisor),
@@ -259,21 +292,31 @@ fn requests(args: &BuildArgs, matches: &ArgMatches, host: &Host, catalog: &Catal
     };
     let mut requests = Vec::new();
     for arch in arches {
-        for version in versions(args, arch, flavor, catalog)? {
-            requests.push(request(args, matches, host, catalog, version, flavor, arch)?);
+        for (version, of_kernel_org) in versions(args, arch, flavor, run)? {
+            let request = request(args, matches, (host, catalog), (version, flavor, arch))?;
+            // What a channel of kernel.org means is found there, whatever the flavor.
+            let source = if of_kernel_org && args.source.is_none() { SourceSpec::KernelOrg } else { request.source };
+            requests.push(Request { source, ..request });
         }
     }
     Ok(requests)
 }
 
+/// The versions that were typed, and whether each is what a channel of kernel.org stands for.
 fn versions(
     args: &BuildArgs,
     arch: Arch,
     flavor: Option<Flavor>,
-    catalog: &Catalog,
-) -> Result<Vec<VersionRequest>> {
+    run: &Run<'_>,
+) -> Result<Vec<(VersionRequest, bool)>> {
+    let catalog = run.catalog;
     let mut versions = Vec::new();
     for text in &args.versions {
+        if let Ok(channel) = text.parse() {
+            let mirrors = mirrors(args, run.host)?;
+            versions.push((VersionRequest::Exact(crate::resolve(channel, mirrors, run)?), true));
+            continue;
+        }
         if text == "all" {
             let Some(flavor) = flavor else {
                 return Err(Error::usage("`all` is every supported kernel of one flavor")
@@ -284,14 +327,14 @@ fn versions(
             versions.extend(
                 of_flavor
                     .filter(|entry| entry.status == Status::Supported)
-                    .map(crate::kernel::Entry::request),
+                    .map(|entry| (entry.request(), false)),
             );
             continue;
         }
         let version = text.parse().map_err(|why: String| {
             Error::usage(why).hint("`kcompile --help` shows the commands, `kcompile list` the known kernels")
         });
-        versions.push(version?);
+        versions.push((version?, false));
     }
     Ok(versions)
 }
@@ -299,11 +342,8 @@ fn versions(
 fn request(
     args: &BuildArgs,
     matches: &ArgMatches,
-    host: &Host,
-    catalog: &Catalog,
-    version: VersionRequest,
-    flavor: Option<Flavor>,
-    arch: Arch,
+    (host, catalog): (&Host, &Catalog),
+    (version, flavor, arch): (VersionRequest, Option<Flavor>, Arch),
 ) -> Result<Request> {
     let flavor = match flavor {
         Some(flavor) => flavor,
@@ -313,11 +353,7 @@ fn request(
     let own_entry = catalog.find(version, flavor).filter(|entry| entry.request() == version);
     let from_catalog = || own_entry?.source.as_deref()?.parse().ok();
     let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
-    let mirrors = if args.mirror.is_empty() { &host.mirrors } else { &args.mirror };
-    let is_http = |mirror: &&String| mirror.starts_with("https://") || mirror.starts_with("http://");
-    if let Some(mirror) = mirrors.iter().find(|mirror| !is_http(mirror)) {
-        return Err(Error::usage(format!("the mirror `{mirror}` is not an http or https URL")));
-    }
+    let mirrors = mirrors(args, host)?.to_vec();
     Ok(Request {
         version,
         flavor,
@@ -342,10 +378,20 @@ fn request(
             modules_layout: args.modules_layout,
             compression: args.compression,
         },
-        mirrors: mirrors.clone(),
+        mirrors,
         configures: true,
         source_date_epoch: host.source_date_epoch,
     })
+}
+
+/// `--mirror`, else the environment's.
+fn mirrors<'a>(args: &'a BuildArgs, host: &'a Host) -> Result<&'a [String]> {
+    let mirrors = if args.mirror.is_empty() { &host.mirrors } else { &args.mirror };
+    let is_http = |mirror: &&String| mirror.starts_with("https://") || mirror.starts_with("http://");
+    match mirrors.iter().find(|mirror| !is_http(mirror)) {
+        None => Ok(mirrors),
+        Some(wrong) => Err(Error::usage(format!("the mirror `{wrong}` is not an http or https URL"))),
+    }
 }
 
 /// `--fragment` and `--set` in the order in which they were typed.

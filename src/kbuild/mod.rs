@@ -358,13 +358,14 @@ pub fn history(plan: &Plan, cache: &Cache) -> Option<History> {
 }
 
 /// Keeps the time of a build that compiled more than any before it of the same plan: one that
-/// compiled less did only what was missing.
-pub fn remember(plan: &Plan, cache: &Cache, compiled: &Compiled) -> Result<()> {
+/// compiled less did only what was missing. It serves for estimates: where it cannot be kept, it is not.
+pub fn remember(plan: &Plan, cache: &Cache, compiled: &Compiled) {
     if history(plan, cache).is_some_and(|known| known.steps >= compiled.steps) {
-        return Ok(());
+        return;
     }
     let history = History { steps: compiled.steps, seconds: compiled.seconds };
-    files::write_atomically(&history_path(plan, cache), &serde_json::to_vec(&history).expect("plain numbers"))
+    let bytes = serde_json::to_vec(&history).expect("plain numbers");
+    let _ = files::write_atomically(&history_path(plan, cache), &bytes);
 }
 
 fn history_path(plan: &Plan, cache: &Cache) -> Utf8PathBuf {

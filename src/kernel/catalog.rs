@@ -4,6 +4,7 @@ use super::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::library::Library;
+use crate::words::toml_error;
 use serde::{Deserialize, Serialize};
 
 /// How sure we are that an entry works.
@@ -46,11 +47,24 @@ impl Entry {
     }
 }
 
+/// A series of releases, and how long it is looked after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Series {
+    /// `5.10`.
+    pub series: String,
+    /// The day, `2024-12-05`, or the month, `2026-12`, after which kernel.org publishes no more
+    /// releases of it.
+    pub end_of_life: String,
+}
+
 /// All known kernels, in the order of their flavor and version.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Catalog {
     /// Sorted by flavor, then version.
     pub kernels: Vec<Entry>,
+    /// What is known of series, whatever the flavor.
+    pub series: Vec<Series>,
 }
 
 #[derive(Deserialize)]
@@ -58,6 +72,8 @@ pub struct Catalog {
 struct File {
     #[serde(default)]
     kernel: Vec<Entry>,
+    #[serde(default)]
+    series: Vec<Series>,
 }
 
 impl Catalog {
@@ -67,7 +83,7 @@ impl Catalog {
         let mut catalog = Catalog::default();
         for (name, text) in library.layers("configs/kernels.toml") {
             let file: File = toml::from_str(text)
-                .map_err(|error| Error::usage(format!("{name}: {}", one_line(&error.to_string()))))?;
+                .map_err(|error| Error::usage(format!("{name}: {}", toml_error(&error))))?;
             for entry in file.kernel {
                 entry
                     .version
@@ -75,6 +91,16 @@ impl Catalog {
                     .map_err(|why| Error::usage(format!("{name}: version: {why}")))?;
                 catalog.kernels.retain(|old| (&old.version, old.flavor) != (&entry.version, entry.flavor));
                 catalog.kernels.push(entry);
+            }
+            for series in file.series {
+                if !is_day_or_month(&series.end_of_life) {
+                    return Err(Error::usage(format!(
+                        "{name}: end_of_life of series {}: `{}` is neither a day (2024-12-05) nor a month",
+                        series.series, series.end_of_life
+                    )));
+                }
+                catalog.series.retain(|old| old.series != series.series);
+                catalog.series.push(series);
             }
         }
         catalog.kernels.sort_by_key(|entry| (entry.flavor, entry.request().floor()));
@@ -96,6 +122,15 @@ impl Catalog {
         })
     }
 
+    /// The end of the series of `version`, if it is over at `now`, seconds since 1970: a day or a month.
+    pub fn ended(&self, version: KernelVersion, now: u64) -> Option<&str> {
+        let (major, minor) = version.series();
+        let series = self.series.iter().find(|series| series.series == format!("{major}.{minor}"))?;
+        let today = crate::date::rfc3339(now);
+        // A month is over when its name is smaller than the beginning of today's.
+        (series.end_of_life.as_str() < &today[..series.end_of_life.len()]).then_some(&series.end_of_life)
+    }
+
     /// The pinned SHA-256 of kernel.org's tarball of exactly `version`, whatever the flavor.
     pub fn pin(&self, version: KernelVersion) -> Option<Sha256> {
         let entry =
@@ -104,11 +139,10 @@ impl Catalog {
     }
 }
 
-/// A TOML error spans lines with a drawing of the place: keep its position and its words.
-fn one_line(message: &str) -> String {
-    let words =
-        message.lines().filter(|line| !line.trim_start().starts_with(['|', '^']) && !line.contains(" | "));
-    words.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ")
+/// `2024-12-05` or `2024-12`.
+fn is_day_or_month(text: &str) -> bool {
+    let pattern = |c: char| if c.is_ascii_digit() { '0' } else { c };
+    matches!(text.chars().map(pattern).collect::<String>().as_str(), "0000-00-00" | "0000-00")
 }
 
 #[cfg(test)]
@@ -146,6 +180,17 @@ mod tests {
         let error = catalog(&TWO.replace("untested", "unknown")).unwrap_err().to_string();
         assert!(error.starts_with("configs/kernels.toml: TOML parse error at line 11"), "{error}");
         assert!(error.contains("unknown variant `unknown`"), "{error}");
+    }
+
+    #[test]
+    fn a_series_ends_with_its_last_day_or_month() {
+        let catalog = |end: &str| catalog(&format!("[[series]]\nseries = \"5.12\"\nend_of_life = \"{end}\"\n"));
+        // 2021-07-20 12:00 UTC.
+        let (version, now) = (KernelVersion::new(5, 12, 19), 1_626_782_400);
+        for (end, ended) in [("2021-07-19", true), ("2021-07-20", false), ("2021-06", true), ("2021-07", false)] {
+            assert_eq!(catalog(end).unwrap().ended(version, now).is_some(), ended, "{end}");
+        }
+        assert!(catalog("July 2021").unwrap_err().to_string().contains("end_of_life of series 5.12"));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 mod catalog;
 mod version;
 
-pub use catalog::{Catalog, Entry, Status};
-pub use version::{KernelVersion, VersionRequest};
+pub use catalog::{Catalog, Entry, Series, Status};
+pub use version::{Channel, KernelVersion, VersionRequest};
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

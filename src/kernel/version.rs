@@ -152,6 +152,40 @@ impl From<VersionRequest> for String {
     }
 }
 
+/// A name for whatever release kernel.org puts forward today.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Channel {
+    /// The newest stable release.
+    Latest,
+    /// The newest release of the newest longterm series.
+    Longterm,
+    /// What Linus works on: a release candidate, most weeks.
+    Mainline,
+}
+
+impl FromStr for Channel {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "latest" => Ok(Channel::Latest),
+            "longterm" => Ok(Channel::Longterm),
+            "mainline" => Ok(Channel::Mainline),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Channel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Channel::Latest => "latest",
+            Channel::Longterm => "longterm",
+            Channel::Mainline => "mainline",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use crate::digest::Sha256;
 use crate::kernel::{Catalog, KernelVersion, VersionRequest};
 use crate::library::Library;
+use crate::lockfile::LockFile;
 use crate::patches::PatchFile;
 use crate::request::Request;
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub struct Inputs {
     pub overrides: Vec<Text>,
     /// Patches of `--patches`.
     pub patches: Vec<PatchFile>,
+    /// What sources were at their first use.
+    pub lock: LockFile,
     /// What is known of the source without fetching it.
     pub local: Option<LocalSource>,
     /// The compiler and its companions.

@@ -10,7 +10,9 @@ mod inputs;
 mod source;
 
 pub use inputs::{Inputs, LocalSource, Text, Toolchain};
-pub use source::{KERNEL_ORG, Locator, SourceIdentity, SourcePlan, release_url};
+pub use source::{
+    Check, KERNEL_ORG, Link, Locator, Outcome, Pin, Signable, SourceIdentity, SourcePlan, pin, release_url,
+};
 
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
@@ -135,7 +137,7 @@ impl Plan {
         }
         let epoch = request.source_date_epoch.or(source.map(|source| source.date));
         let make = make_plan(request, epoch, &inputs.toolchain);
-        let source_plan = source::plan(request, inputs, version, source);
+        let source_plan = source::plan(request, inputs, version, source)?;
         let selected = version.unwrap_or(request.version.floor());
         Ok(Plan {
             kcompile: env!("CARGO_PKG_VERSION"),

@@ -2,7 +2,9 @@
 
 use super::{Inputs, LocalSource};
 use crate::digest::Sha256;
-use crate::kernel::{KernelVersion, VersionRequest};
+use crate::error::{Error, Result};
+use crate::kernel::{Catalog, KernelVersion, VersionRequest};
+use crate::lockfile::{self, LockFile};
 use crate::request::{Request, SourceSpec, source_package};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
@@ -36,8 +38,6 @@ pub enum Locator {
         /// The servers, in the order in which they are tried, without a trailing slash;
         /// `/pub/linux/kernel/v6.x/…` follows each.
         mirrors: Vec<String>,
-        /// The pinned digest of the archive.
-        pin: Option<Sha256>,
     },
     /// One reference of a git repository.
     Git {
@@ -91,10 +91,134 @@ pub struct SourceIdentity {
     pub version: KernelVersion,
     /// Its date, seconds since 1970: of the commit, or of the top Makefile in the archive.
     pub date: u64,
-    /// What was checked, and what could not be, in one line.
-    pub verified: String,
+    /// What was checked, and what could not be, in the order in which they count.
+    pub checks: Vec<Check>,
+}
+
+impl SourceIdentity {
     /// Was it checked against something that its sender could not have changed?
-    pub trusted: bool,
+    pub fn is_vouched_for(&self) -> bool {
+        self.checks.iter().any(|check| check.outcome == Outcome::Proves)
+    }
+
+    /// What verified and what could not be, in one line.
+    pub fn verified(&self) -> String {
+        let told = |absent: bool| {
+            let told = self.checks.iter().filter(|check| (check.outcome == Outcome::Absent) == absent);
+            told.map(|check| check.detail.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        match (told(false), told(true)) {
+            (held, absent) if absent.is_empty() => held,
+            (held, absent) if held.is_empty() => absent,
+            (held, absent) => format!("{held}; {absent}"),
+        }
+    }
+}
+
+/// One link of the chain between those who made a source and the bytes at hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// Which one.
+    pub link: Link,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// In words, for people.
+    pub detail: String,
+}
+
+impl Check {
+    /// A link that proves where the bytes come from.
+    pub fn proves(link: Link, detail: impl Into<String>) -> Check {
+        Check { link, outcome: Outcome::Proves, detail: detail.into() }
+    }
+
+    /// A link that holds, and could have been forged with the bytes.
+    pub fn holds(link: Link, detail: impl Into<String>) -> Check {
+        Check { link, outcome: Outcome::Holds, detail: detail.into() }
+    }
+
+    /// A link that is not there. One that is there and does not hold is an error, never a check.
+    pub fn absent(link: Link, detail: impl Into<String>) -> Check {
+        Check { link, outcome: Outcome::Absent, detail: detail.into() }
+    }
+}
+
+/// What can vouch for a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Link {
+    /// A digest in the catalog.
+    Catalog,
+    /// A digest in the user's lock file.
+    LockFile,
+    /// The developers' signature.
+    Signature,
+    /// The server's list of checksums.
+    Sums,
+    /// The signed lists of apt.
+    Apt,
+    /// The connection that it came by.
+    Transport,
+    /// The user, whose own file it is.
+    User,
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It holds, and its sender could not have forged it.
+    Proves,
+    /// It holds.
+    Holds,
+    /// There was nothing to check.
+    Absent,
+}
+
+/// Does anybody sign such a source?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signable {
+    /// Releases of kernel.org, packages.
+    Yes,
+    /// Release candidates, branches.
+    No,
+}
+
+/// A digest that the archive of a release must have, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The digest.
+    pub sha256: Sha256,
+    /// The check that it comes to where it holds.
+    pub check: Check,
+}
+
+/// The pin of a release: the catalog's, else the lock file's.
+///
+/// Errors (exit code 3): the two do not agree.
+pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result<Option<Pin>> {
+    let origin = release_url(KERNEL_ORG, version);
+    let locked = lock.of(&origin).and_then(|locked| Some((locked.digest.parse().ok()?, locked.unverified)));
+    match (catalog.pin(version), locked) {
+        (Some(pinned), Some((locked, _))) if pinned != locked => Err(Error::fetch(format!(
+            "the catalog pins {} to {pinned}, and {} to {locked}",
+            file_name(&origin),
+            lockfile::NAME
+        ))
+        .hint("if the catalog is right, --update-lock takes its digest")),
+        (Some(sha256), _) => {
+            Ok(Some(Pin { sha256, check: Check::proves(Link::Catalog, "sha256 pinned by the catalog") }))
+        }
+        (None, Some((sha256, false))) => {
+            let check = Check::proves(Link::LockFile, format!("sha256 as in {}", lockfile::NAME));
+            Ok(Some(Pin { sha256, check }))
+        }
+        (None, Some((sha256, true))) => {
+            let detail = format!("sha256 as at its first use ({}), which nothing verified", lockfile::NAME);
+            Ok(Some(Pin { sha256, check: Check::holds(Link::LockFile, detail) }))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// The URL of a release on `server`, kernel.org's or one with its layout. Release candidates are not
@@ -114,16 +238,16 @@ pub(super) fn plan(
     inputs: &Inputs,
     version: Option<KernelVersion>,
     found: Option<&SourceIdentity>,
-) -> SourcePlan {
+) -> Result<SourcePlan> {
     let known = found.map(|found| found.digest.clone());
-    match &request.source {
+    Ok(match &request.source {
         SourceSpec::KernelOrg => {
             let name = match (version, request.version) {
                 (Some(version), _) => file_name(&release_url(KERNEL_ORG, version)).to_owned(),
                 (None, series) => format!("linux-{series}.*.tar.xz"),
             };
             let pin = match request.version {
-                VersionRequest::Exact(exact) => inputs.catalog.pin(exact),
+                VersionRequest::Exact(exact) => pin(&inputs.catalog, &inputs.lock, exact)?,
                 VersionRequest::Series(..) => None,
             };
             let mirrors = match &request.mirrors[..] {
@@ -132,9 +256,9 @@ pub(super) fn plan(
             };
             SourcePlan {
                 origin: version.map(|version| release_url(KERNEL_ORG, version)),
-                digest: known.or(pin.map(Sha256::oci)),
+                digest: known.or(pin.map(|pin| pin.sha256.oci())),
                 name,
-                locator: Locator::KernelOrg { mirrors, pin },
+                locator: Locator::KernelOrg { mirrors },
             }
         }
         SourceSpec::Git { url, reference } => {
@@ -142,7 +266,9 @@ pub(super) fn plan(
             let reference = reference.clone().unwrap_or_else(|| format!("ch-{}", request.version));
             let name = format!("{url}#{reference}");
             let locator = Locator::Git { url, reference };
-            SourcePlan { origin: locator.is_remote().then(|| name.clone()), digest: known, name, locator }
+            let origin = locator.is_remote().then(|| name.clone());
+            let locked = inputs.lock.of(&name).filter(|_| origin.is_some()).map(|locked| locked.digest.clone());
+            SourcePlan { origin, digest: known.or(locked), name, locator }
         }
         SourceSpec::Apt { package } => {
             let package = package.clone().unwrap_or_else(|| source_package(request.version));
@@ -168,7 +294,7 @@ pub(super) fn plan(
             let name = path.file_name().unwrap_or(path.as_str()).to_owned();
             SourcePlan { origin: None, digest: known.or(digest), name, locator }
         }
-    }
+    })
 }
 
 fn file_name(url: &str) -> &str {

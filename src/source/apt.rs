@@ -1,13 +1,17 @@
 //! The distribution's kernel source package: downloaded and verified by the host's own apt, and the
 //! tarball inside its .deb unpacked without unpacking the .deb.
 
-use super::archive::{Stream, decompress, unpack};
+use super::archive::decompress;
+use super::contents::Contents;
 use super::directory::check_tree;
-use super::{Fetching, SourceIdentity, Tree, keep, keep_unlisted, verify};
+use super::kept::{self, Kept, Proofs};
+use super::stream::{Stream, unpack};
+use super::{Fetching, Tree, keep, keep_unlisted, verify};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
-use crate::plan::SourcePlan;
+use crate::lockfile;
+use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
 use crate::process::{self, CommandLine, Stream as Output};
 use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -24,8 +28,8 @@ pub fn candidate(package: &str, host: &Host) -> Option<(String, Option<Sha256>)>
     Some((version, field("SHA256").and_then(|digest| digest.trim().parse().ok())))
 }
 
-/// Downloads the package with `apt-get download`, which checks it against the signed lists, and
-/// unpacks the kernel tarball in it.
+/// Takes the package from the archives that are kept, else downloads it with `apt-get download`, which
+/// checks it against the signed lists; and unpacks the kernel tarball in it.
 pub(super) fn fetch(
     package: &str,
     version: Option<&str>,
@@ -34,6 +38,31 @@ pub(super) fn fetch(
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
+    if let Some(kept) = kept_deb(package, version, pin, fetching)? {
+        let name = kept.origin.strip_prefix("apt:").unwrap_or(&kept.origin);
+        let path = kept::path(fetching.cache, kept.sha256);
+        let locked = fetching.lock.of(&kept.origin).filter(|locked| locked.digest == kept.sha256.oci());
+        let check = match locked {
+            _ if pin.is_some() => Check::proves(Link::Apt, "as in the signed lists of apt"),
+            Some(locked) if !locked.unverified => {
+                Check::proves(Link::LockFile, format!("sha256 as in {}", lockfile::NAME))
+            }
+            _ => Check::holds(Link::Transport, "from a bundle, apt's lists here do not tell of it"),
+        };
+        let unpacked = keep(&kept.sha256.oci(), fetching, |tree| {
+            unpack_checked(&path, name, (kept.sha256, &kept.origin, check), tree, fetching, running)
+        });
+        match unpacked {
+            Err(error) if error.kind == Kind::Fetch => {
+                fetching.report.note(&format!("{error}; the archive in the cache is thrown away"));
+                kept::forget(fetching.cache, kept.sha256)?;
+            }
+            unpacked => return unpacked,
+        }
+    }
+    if fetching.offline {
+        return Err(fetching.not_here(&plan.name));
+    }
     if fetching.host.find_program("apt-get").is_none() {
         return Err(
             Error::host("--source apt: this host has no apt-get").hint("use kernel.org, git or a tarball")
@@ -45,23 +74,67 @@ pub(super) fn fetch(
         let digest = File::open(&deb)
             .and_then(Sha256::of_reader)
             .context(Kind::Fetch, || format!("cannot read {deb}"))?;
-        if let Some(pin) = pin {
-            verify(&plan.name, pin, digest)?;
-        }
-        let date = unpack_deb(&deb, &plan.name, tree, running)?;
-        Ok(SourceIdentity {
-            origin: plan.origin.clone(),
-            digest: digest.oci(),
-            version: check_tree(tree, &plan.name)?,
-            date,
-            verified: "by the signed lists of apt".into(),
-            trusted: true,
-        })
+        let origin = match (&plan.origin, deb.file_name().and_then(|name| name.split('_').nth(1))) {
+            (Some(origin), _) => origin.clone(),
+            // An epoch's colon is `%3a` in the name of the file.
+            (None, Some(version)) => format!("apt:{package}={}", version.replace("%3a", ":")),
+            (None, None) => format!("apt:{package}"),
+        };
+        let check = Check::proves(Link::Apt, "by the signed lists of apt");
+        let expected = (pin.unwrap_or(digest), origin.as_str(), check);
+        let identity = unpack_checked(&deb, &plan.name, expected, tree, fetching, running)?;
+        let kept = Kept { origin, sha256: digest, proofs: Proofs::default() };
+        kept::keep(fetching.cache, &deb, &kept)?;
+        Ok(identity)
     };
     match pin {
         Some(pin) => keep(&pin.oci(), fetching, fill),
         None => keep_unlisted(&plan.name, fetching, fill),
     }
+}
+
+/// The package among the archives that are kept: the one that apt's lists mean; without lists, the one
+/// of the version asked for, or any.
+fn kept_deb(
+    package: &str,
+    version: Option<&str>,
+    pin: Option<Sha256>,
+    fetching: &Fetching<'_>,
+) -> Result<Option<Kept>> {
+    if let Some(pin) = pin {
+        return Ok(kept::find(fetching.cache, pin));
+    }
+    if !fetching.offline {
+        return Ok(None);
+    }
+    let prefix = format!("apt:{package}=");
+    let fits = |kept: &Kept| match version {
+        Some(version) => kept.origin == format!("{prefix}{version}"),
+        None => kept.origin.starts_with(&prefix),
+    };
+    Ok(kept::all(fetching.cache)?.into_iter().filter(fits).max_by(|a, b| a.origin.cmp(&b.origin)))
+}
+
+fn unpack_checked(
+    deb: &Utf8Path,
+    name: &str,
+    (expected, origin, check): (Sha256, &str, Check),
+    tree: &Utf8Path,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<SourceIdentity> {
+    let wrong = || format!("cannot read {deb}");
+    let digest = File::open(deb).and_then(Sha256::of_reader).context(Kind::Fetch, wrong)?;
+    verify(name, expected, digest)?;
+    let (contents, date) = unpack_deb(deb, name, tree, fetching.host.cpus, running)?;
+    contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
+    Ok(SourceIdentity {
+        origin: Some(origin.to_owned()),
+        digest: digest.oci(),
+        version: check_tree(tree, name)?,
+        date,
+        checks: vec![check],
+    })
 }
 
 fn download(
@@ -116,8 +189,14 @@ fn download(
 }
 
 /// A .deb is an `ar` archive whose member `data.tar.*` holds the files; the kernel's tarball is one
-/// of them. Returns the date of the tree.
-fn unpack_deb(deb: &Utf8Path, name: &str, tree: &Utf8Path, running: &Running<'_>) -> Result<u64> {
+/// of them. Returns what the tree holds, and its date.
+fn unpack_deb(
+    deb: &Utf8Path,
+    name: &str,
+    tree: &Utf8Path,
+    threads: usize,
+    running: &Running<'_>,
+) -> Result<(Contents, u64)> {
     let corrupt = || format!("{name}: corrupt .deb");
     let file = File::open(deb).context(Kind::Fetch, corrupt)?;
     let total = file.metadata().context(Kind::Fetch, corrupt)?.len();
@@ -127,7 +206,7 @@ fn unpack_deb(deb: &Utf8Path, name: &str, tree: &Utf8Path, running: &Running<'_>
         if !member.header().identifier().starts_with(b"data.tar") {
             continue;
         }
-        let data = decompress(name, BufReader::new(member))?;
+        let data = decompress(name, BufReader::new(member), 1)?;
         let mut data = tar::Archive::new(data);
         for entry in data.entries().context(Kind::Fetch, corrupt)? {
             let entry = entry.context(Kind::Fetch, corrupt)?;
@@ -137,8 +216,16 @@ fn unpack_deb(deb: &Utf8Path, name: &str, tree: &Utf8Path, running: &Running<'_>
                 && file_name.starts_with("linux-source-")
                 && file_name.contains(".tar.")
             {
-                let inner = Stream { name: file_name, reader: entry, total: Some(total), expected: None };
-                return Ok(unpack(inner, tree, running)?.date);
+                let inner = Stream {
+                    name: file_name,
+                    reader: entry,
+                    total: Some(total),
+                    expected: None,
+                    signature: None,
+                    threads,
+                };
+                let unpacked = unpack(inner, tree, running)?;
+                return Ok((unpacked.contents, unpacked.date));
             }
         }
     }

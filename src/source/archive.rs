@@ -1,122 +1,36 @@
-//! Kernel tarballs, from a stream: decompressed, checked and unpacked as the bytes come.
+//! The formats of kernel tarballs: compressions told by their first bytes, and tar, of which only
+//! what an honest kernel source holds is taken.
 
-use super::directory::check_tree;
+use super::contents::Contents;
 use super::write::TreeWriter;
-use super::{Fetching, Tree, keep, verify};
-use crate::digest::{HashingReader, Sha256};
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::SourceIdentity;
-use crate::process::Interruptible;
-use crate::report::{Count, Running, Unit};
-use crate::words::size;
 use camino::Utf8Path;
-use std::cell::Cell;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use liblzma::bufread::XzDecoder;
+use std::io::{self, BufRead, Read};
 
 /// xz may ask for its dictionary in memory: at its highest level, 65 MiB.
 const XZ_MEMORY: u64 = 66 << 20;
+/// What several threads may have together; where they would need more, there are fewer of them.
+const XZ_THREADS_MEMORY: u64 = 96 << 20;
 /// The same limit for zstd's window, as a power of two.
 const ZSTD_WINDOW_LOG: u32 = 26;
 /// A record before an entry holds a path or two.
 const LARGEST_RECORD: u64 = 64 << 10;
 
-/// Unpacks a tarball of this machine, unless its tree is in the cache. `sha256` is what the file
-/// was when the plan was made.
-pub(super) fn unpack_file(
-    path: &Utf8Path,
-    sha256: Sha256,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
-) -> Result<Tree> {
-    let name = path.file_name().unwrap_or(path.as_str());
-    let wrong = || format!("cannot read {path}");
-    keep(&sha256.oci(), fetching, |tree| {
-        let file = File::open(path).context(Kind::Fetch, wrong)?;
-        let total = file.metadata().context(Kind::Fetch, wrong)?.len();
-        let stream = Stream { name, reader: file, total: Some(total), expected: Some(sha256) };
-        let Unpacked { bytes, date, .. } = unpack(stream, tree, running)?;
-        Ok(SourceIdentity {
-            origin: None,
-            digest: sha256.oci(),
-            version: check_tree(tree, name)?,
-            date,
-            verified: format!("{}, from a local file", size(bytes)),
-            trusted: true,
-        })
-    })
-}
-
-/// Bytes of an archive on their way.
-pub(super) struct Stream<'a, R> {
-    /// What to call it.
-    pub name: &'a str,
-    /// The bytes as they were sent.
-    pub reader: R,
-    /// How many there will be.
-    pub total: Option<u64>,
-    /// The digest that they must have.
-    pub expected: Option<Sha256>,
-}
-
-/// What was unpacked.
-pub(super) struct Unpacked {
-    pub sha256: Sha256,
-    pub bytes: u64,
-    /// Modification time of the top Makefile.
-    pub date: u64,
-}
-
-/// Unpacks a compressed tarball into `tree`, and checks that its digest is the expected one: on any
-/// error the tree must be thrown away.
-pub(super) fn unpack<R: Read>(
-    stream: Stream<'_, R>,
-    tree: &Utf8Path,
-    running: &Running<'_>,
-) -> Result<Unpacked> {
-    let Stream { name, reader, total, expected } = stream;
-    let seen = Cell::new(0);
-    let mut hashing = HashingReader::new(Counting { inner: Interruptible(reader), seen: &seen });
-    let progress = |item: &str| running.progress(Count { done: seen.get(), total, unit: Unit::Bytes, item });
-    let unpacked = {
-        let compressed = BufReader::with_capacity(1 << 20, &mut hashing);
-        decompress(name, compressed).and_then(|mut tar| {
-            let date = unpack_tar(name, &mut tar, tree, progress)?;
-            // The check values of the archive stand at its end, behind the end of the tar.
-            io::copy(&mut tar, &mut io::sink())
-                .context(Kind::Fetch, || format!("{name}: corrupt archive"))?;
-            Ok(date)
-        })
-    };
-    // Other bytes than the pinned ones are the better explanation of whatever was wrong in them.
-    let is_archives_fault = !matches!(&unpacked, Err(error) if error.kind != Kind::Fetch);
-    if let Some(expected) = expected.filter(|_| is_archives_fault) {
-        let drained = io::copy(&mut hashing, &mut io::sink());
-        let (sha256, bytes) = hashing.finish();
-        drained.context(Kind::Fetch, || format!("{name}: broke off after {bytes} bytes"))?;
-        verify(name, expected, sha256).map_err(|error| {
-            error.hint("the mirror may be stale or the file damaged; try another --mirror")
-        })?;
-        return Ok(Unpacked { sha256, bytes, date: unpacked? });
-    }
-    let date = unpacked?;
-    io::copy(&mut hashing, &mut io::sink()).context(Kind::Fetch, || format!("cannot read {name}"))?;
-    let (sha256, bytes) = hashing.finish();
-    Ok(Unpacked { sha256, bytes, date })
-}
-
 /// Told apart by their first bytes, not by the name.
-pub(super) fn decompress<'a, R: BufRead + 'a>(name: &str, mut reader: R) -> Result<Box<dyn Read + 'a>> {
+/// `threads` may decompress at once, where the archive consists of blocks.
+pub(super) fn decompress<'a, R: BufRead + 'a>(
+    name: &str,
+    mut reader: R,
+    threads: usize,
+) -> Result<Box<dyn Read + 'a>> {
     let mut start = Vec::new();
     let read = reader.by_ref().take(6).read_to_end(&mut start);
     read.context(Kind::Fetch, || format!("cannot read {name}"))?;
     let reader = io::Cursor::new(start.clone()).chain(reader);
     Ok(match &start[..] {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            let stream =
-                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED)
-                    .context(Kind::Fetch, || format!("cannot decompress {name}"))?;
-            Box::new(liblzma::bufread::XzDecoder::new_stream(reader, stream))
+            Box::new(XzStreams { decoder: Some(xz_decoder(reader, threads).context(Kind::Fetch, || format!("cannot decompress {name}"))?), threads })
         }
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
@@ -135,12 +49,62 @@ pub(super) fn decompress<'a, R: BufRead + 'a>(name: &str, mut reader: R) -> Resu
     })
 }
 
-/// Unpacks a tar whose entries all lie in one top directory, without that directory. Returns the
-/// modification time of the top Makefile, 0 where there is none.
+/// The streams of an .xz, one after another: tools that compress in parallel write several.
+struct XzStreams<R> {
+    decoder: Option<XzDecoder<R>>,
+    threads: usize,
+}
+
+fn xz_decoder<R: BufRead>(reader: R, threads: usize) -> io::Result<XzDecoder<R>> {
+    let mut builder = liblzma::stream::MtStreamBuilder::new();
+    builder.threads(u32::try_from(threads).unwrap_or(1).max(1));
+    builder.memlimit_threading(XZ_THREADS_MEMORY).memlimit_stop(XZ_MEMORY);
+    Ok(XzDecoder::new_stream(reader, builder.decoder()?))
+}
+
+impl<R: BufRead> Read for XzStreams<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while let Some(decoder) = &mut self.decoder {
+            let read = decoder.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let mut reader = self.decoder.take().map(XzDecoder::into_inner).expect("it is there");
+            if skip_padding(&mut reader)? {
+                self.decoder = Some(xz_decoder(reader, self.threads)?);
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Goes over the zeros that may stand between two streams. Is there another one?
+fn skip_padding(reader: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let next = reader.fill_buf()?;
+        let zeros = next.iter().take_while(|byte| **byte == 0).count();
+        if zeros < next.len() {
+            reader.consume(zeros);
+            return Ok(true);
+        }
+        if next.is_empty() {
+            return Ok(false);
+        }
+        reader.consume(zeros);
+    }
+}
+
+/// Unpacks a tar whose entries all lie in one top directory, without that directory. Returns what
+/// the tree holds, and the modification time of the top Makefile (0 where there is none).
 ///
 /// Entries are read raw: the records before an entry (PAX, GNU long names) are taken in here, with a
 /// limit on their size, since the tar crate would read them whole.
-fn unpack_tar(name: &str, tar: &mut dyn Read, tree: &Utf8Path, progress: impl Fn(&str)) -> Result<u64> {
+pub(super) fn unpack_tar(
+    name: &str,
+    tar: &mut dyn Read,
+    tree: &Utf8Path,
+    progress: impl Fn(&str),
+) -> Result<(Contents, u64)> {
     let corrupt = || format!("{name}: corrupt archive");
     let mut writer = TreeWriter::create(tree, name)?;
     let mut top = None;
@@ -182,8 +146,7 @@ fn unpack_tar(name: &str, tar: &mut dyn Read, tree: &Utf8Path, progress: impl Fn
             progress(inside);
         }
     }
-    writer.finish()?;
-    Ok(date)
+    Ok((writer.finish()?, date))
 }
 
 fn text(bytes: Vec<u8>, writer: &TreeWriter) -> Result<String> {
@@ -240,18 +203,5 @@ impl Before {
             *(if kind.is_gnu_longname() { &mut self.path } else { &mut self.link }) = Some(bytes);
         }
         Ok(true)
-    }
-}
-
-struct Counting<'a, R> {
-    inner: R,
-    seen: &'a Cell<u64>,
-}
-
-impl<R: Read> Read for Counting<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.seen.set(self.seen.get() + read as u64);
-        Ok(read)
     }
 }

@@ -5,7 +5,7 @@ use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::kernel::KernelVersion;
-use crate::plan::SourceIdentity;
+use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::{Count, Running, Unit};
 use camino::Utf8Path;
 use std::collections::HashSet;
@@ -50,10 +50,11 @@ pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
 /// all files but those of version control.
 pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
     let version = tree_version(path)?;
+    fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
     let date = date(path)?;
     // One place for the builds of this directory, whatever its content: make sees what changed.
     let key = format!("directory-{}", Sha256::of(path.as_str()).short());
-    let builds = fetching.cache.root.join("builds").join(&key);
+    let builds = fetching.cache.own_builds(&key);
     files::create_dir(&builds)?;
     let content = content(path, running)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
@@ -63,8 +64,7 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
         digest: format!("content:{}", Sha256::of(&content)),
         version,
         date,
-        verified: format!("used in place: {path}"),
-        trusted: true,
+        checks: vec![Check::proves(Link::User, format!("used in place: {path}"))],
     };
     Ok(Tree { path: path.to_owned(), builds, identity, key })
 }

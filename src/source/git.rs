@@ -3,13 +3,16 @@
 
 use super::directory::check_tree;
 use super::write::TreeWriter;
-use super::{Fetching, SourceIdentity, Tree, keep};
+use super::{Fetching, Tree, keep};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
-use crate::plan::SourcePlan;
+use crate::lockfile;
+use crate::plan::{Check, Link, Signable, SourceIdentity, SourcePlan};
 use crate::process;
 use crate::report::{Count, Running, Unit};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use git2::{
     AutotagOption, Commit, Cred, CredentialType, Direction, FetchOptions, ObjectType, Oid, ProxyOptions,
     RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult,
@@ -33,37 +36,143 @@ pub(super) fn fetch(
         let object =
             repository.revparse_single(reference).map_err(|_| no_such_reference(url, reference, &[]))?;
         let commit = object.peel_to_commit().context(Kind::Fetch, || format!("{name} is no commit"))?;
-        let how = ("read from a local repository", true);
-        return write(&repository, &commit, plan, how, fetching, running);
+        let checks = vec![Check::proves(Link::User, "read from a local repository")];
+        fetching.require_signature(&name, &[], Signable::No)?;
+        return write(&repository, &commit, plan, checks, fetching, running);
     }
     if !["https://", "http://", "ssh://", "git://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(Error::usage(format!("--source git+{url}: not a URL that git can fetch from"))
             .hint("https://…, ssh://…, or the absolute path of a repository on this machine"));
     }
-    let dir = fetching.cache.root.join("git").join(Sha256::of(url).short());
-    let _lock = fetching.cache.lock(&format!("git-{}", Sha256::of(url).short()), fetching.report)?;
-    let repository =
-        Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))?;
-    let commit = fetch_one(&repository, url, reference, running)?;
-    let commit = repository.find_commit(commit).context(Kind::Fetch, || format!("{name} is no commit"))?;
-    let how = match url.starts_with("https://") || url.starts_with("ssh://") {
-        true => ("fetched from its server", true),
-        false => ("fetched over an unencrypted connection", false),
+    let locked = fetching.lock.of(&name).map(|locked| (locked.clone(), &locked.digest));
+    let pinned = locked.as_ref().and_then(|(_, digest)| Oid::from_str(digest.strip_prefix("commit:")?).ok());
+    let check = match &locked {
+        _ if is_commit(reference) => Some(Check::proves(Link::LockFile, "the commit that was asked for")),
+        Some((locked, _)) if locked.unverified => {
+            let detail = format!("as at its first use ({}), which nothing verified", lockfile::NAME);
+            Some(Check::holds(Link::LockFile, detail))
+        }
+        Some(_) => Some(Check::proves(Link::LockFile, format!("pinned by {}", lockfile::NAME))),
+        None => None,
     };
-    write(&repository, &commit, plan, how, fetching, running)
+    fetching.require_signature(&name, check.as_slice(), Signable::No)?;
+    let mut checks = Vec::from_iter(check);
+
+    let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
+    let repository = cached_repository(url, fetching)?;
+    let wanted = pinned.or_else(|| Oid::from_str(reference).ok().filter(|_| is_commit(reference)));
+    let cached = wanted.and_then(|wanted| repository.find_object(wanted, None).ok()?.peel_to_commit().ok());
+    let commit = match (cached, fetching.offline) {
+        (Some(commit), true) => commit,
+        (Some(commit), false) if is_commit(reference) => commit,
+        (None, true) => return Err(fetching.not_here(&name)),
+        (cached, false) => match fetch_one(&repository, url, reference, pinned, running) {
+            Ok(commit) => {
+                checks.push(match url.starts_with("https://") || url.starts_with("ssh://") {
+                    true => Check::proves(Link::Transport, "fetched from its server"),
+                    false => Check::holds(Link::Transport, "fetched over an unencrypted connection"),
+                });
+                repository.find_commit(commit).context(Kind::Fetch, || format!("{name} is no commit"))?
+            }
+            Err(Unfetched::Refused(error)) => return Err(error),
+            Err(Unfetched::Unreachable(error)) => match cached {
+                None => return Err(error),
+                Some(commit) => {
+                    fetching.report.finding(format!(
+                        "{error}; going on with the commit that {} pins, from the cache",
+                        lockfile::NAME
+                    ));
+                    commit
+                }
+            },
+        },
+    };
+    write(&repository, &commit, plan, checks, fetching, running)
 }
 
-/// Makes sure that the commit of `reference` is in `repository`, and returns it.
-fn fetch_one(repository: &Repository, url: &str, reference: &str, running: &Running<'_>) -> Result<Oid> {
+/// Is it a commit in full? Such a reference never moves.
+pub(super) fn is_commit(reference: &str) -> bool {
+    reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn repository_lock(url: &str) -> String {
+    format!("git-{}", Sha256::of(url).short())
+}
+
+/// The bare repository in the cache for what comes from `url`. The caller holds its lock.
+pub(super) fn cached_repository(url: &str, fetching: &Fetching<'_>) -> Result<Repository> {
+    let dir = repository_dir(url, fetching);
+    Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))
+}
+
+/// Writes a pack with `commit` of `url` and all of its tree, and nothing else.
+pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, fetching: &Fetching<'_>) -> Result<()> {
+    let wrong = || format!("cannot bundle the commit {commit} of {url}");
+    let repository = cached_repository(url, fetching)?;
+    let mut builder = repository.packbuilder().context(Kind::Build, wrong)?;
+    let id = Oid::from_str(commit).context(Kind::Build, wrong)?;
+    // Inserting the commit inserts its tree, too; its parents are not here.
+    builder.insert_commit(id).context(Kind::Build, wrong)?;
+    let mut failed = None;
+    let written = builder.foreach(|bytes| {
+        failed = process::check().err().or_else(|| {
+            pack.write_all(bytes).context(Kind::Build, || "cannot write the bundle".into()).err()
+        });
+        failed.is_none()
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    written.context(Kind::Build, wrong)
+}
+
+/// Takes a pack into the repository for `url`; it must hold together and have `commit` in it.
+pub(super) fn take_pack(url: &str, commit: &str, pack: &mut impl Read, fetching: &Fetching<'_>) -> Result<()> {
+    let wrong = || format!("the bundle's pack of {url} is damaged");
+    let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
+    let repository = cached_repository(url, fetching)?;
+    let objects = repository.odb().context(Kind::Fetch, wrong)?;
+    let mut writer = objects.packwriter().context(Kind::Fetch, wrong)?;
+    io::copy(pack, &mut writer).context(Kind::Fetch, wrong)?;
+    writer.commit().context(Kind::Fetch, wrong)?;
+    drop(writer);
+    let id = Oid::from_str(commit).context(Kind::Fetch, wrong)?;
+    repository.find_commit(id).context(Kind::Fetch, wrong)?;
+    Ok(())
+}
+
+/// Each user has repositories of their own: git refuses those of others.
+fn repository_dir(url: &str, fetching: &Fetching<'_>) -> Utf8PathBuf {
+    fetching.cache.root.join("git").join(format!("{}-{}", Sha256::of(url).short(), fetching.cache.uid))
+}
+
+/// Why a reference was not fetched.
+enum Unfetched {
+    /// The server cannot be asked.
+    Unreachable(Error),
+    /// It was asked, and what it says will not do; or we were told to stop.
+    Refused(Error),
+}
+
+/// Makes sure that the commit of `reference`, which must be the `pinned` one, is in `repository`, and
+/// returns it.
+fn fetch_one(
+    repository: &Repository,
+    url: &str,
+    reference: &str,
+    pinned: Option<Oid>,
+    running: &Running<'_>,
+) -> Result<Oid, Unfetched> {
+    use Unfetched::{Refused, Unreachable};
     let wrong = || format!("cannot fetch {url}#{reference}");
-    let mut remote = repository.remote_anonymous(url).context(Kind::Fetch, wrong)?;
+    let mut remote = repository.remote_anonymous(url).context(Kind::Fetch, wrong).map_err(Refused)?;
     let (wanted, refspec) = {
         let connection = remote
             .connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()))
             .context(Kind::Fetch, wrong);
         let connection =
-            connection.map_err(|error| error.hint("is there a network, and such a repository?"))?;
-        let heads = connection.list().context(Kind::Fetch, wrong)?;
+            connection.map_err(|error| Unreachable(error.hint("is there a network, and such a repository?")))?;
+        let heads = connection.list().context(Kind::Fetch, wrong).map_err(Unreachable)?;
         let named = |prefix: &str| heads.iter().find(|head| head.name() == format!("{prefix}{reference}"));
         match (named("refs/heads/").or(named("refs/tags/")).or(named("")), Oid::from_str(reference)) {
             (Some(head), _) => (head.oid(), format!("+{}:refs/kcompile/fetched", head.name())),
@@ -73,21 +182,33 @@ fn fetch_one(repository: &Repository, url: &str, reference: &str, running: &Runn
             _ => {
                 let branches: Vec<&str> =
                     heads.iter().filter_map(|head| head.name().strip_prefix("refs/heads/")).collect();
-                return Err(no_such_reference(url, reference, &branches));
+                return Err(Refused(no_such_reference(url, reference, &branches)));
             }
         }
     };
+    // An annotated tag is an object of its own: what it points at shows when it is here.
+    let commit = |object: git2::Object<'_>| {
+        let commit = object.peel_to_commit().context(Kind::Fetch, wrong)?.id();
+        match pinned.filter(|pinned| *pinned != commit) {
+            None => Ok(commit),
+            Some(pinned) => Err(Error::fetch(format!(
+                "{url}#{reference} has moved: {} pins the commit {pinned}, and it is at {commit} now",
+                lockfile::NAME
+            ))
+            .hint("--update-lock accepts the new commit; --offline builds the pinned one while the cache has it")),
+        }
+    };
     if let Ok(object) = repository.find_object(wanted, None) {
-        return Ok(object.peel_to_commit().context(Kind::Fetch, wrong)?.id());
+        return commit(object).map_err(Refused);
     }
     let mut options = FetchOptions::new();
     options.depth(1).download_tags(AutotagOption::None).update_fetchhead(false);
     options.remote_callbacks(callbacks(Some(running))).proxy_options(proxy());
     let fetched = remote.fetch(&[&refspec], Some(&mut options), None);
-    process::check()?;
-    fetched.context(Kind::Fetch, wrong)?;
-    let object = repository.find_object(wanted, None).context(Kind::Fetch, wrong)?;
-    Ok(object.peel_to_commit().context(Kind::Fetch, wrong)?.id())
+    process::check().map_err(Refused)?;
+    fetched.context(Kind::Fetch, wrong).map_err(Unreachable)?;
+    let object = repository.find_object(wanted, None).context(Kind::Fetch, wrong).map_err(Refused)?;
+    commit(object).map_err(Refused)
 }
 
 /// The proxy that git's configuration or the environment names.
@@ -138,11 +259,12 @@ fn write(
     repository: &Repository,
     commit: &Commit<'_>,
     plan: &SourcePlan,
-    (how, trusted): (&str, bool),
+    mut checks: Vec<Check>,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
     let (name, digest) = (&plan.name, format!("commit:{}", commit.id()));
+    checks.push(Check::holds(Link::Transport, format!("commit {}", &commit.id().to_string()[..12])));
     keep(&digest, fetching, |path| {
         let tree = commit.tree().context(Kind::Fetch, || format!("{name}: no tree"))?;
         let mut writer = TreeWriter::create(path, name)?;
@@ -158,13 +280,12 @@ fn write(
             return Err(error);
         }
         walked.context(Kind::Fetch, || format!("{name}: cannot read its tree"))?;
-        writer.finish()?;
+        writer.finish()?.record(path.parent().expect("a tree lies in its entry"), path)?;
         Ok(SourceIdentity {
             origin: plan.origin.clone(),
             version: check_tree(path, name)?,
             date: u64::try_from(commit.time().seconds()).unwrap_or(0),
-            verified: format!("commit {}, {how}", &commit.id().to_string()[..12]),
-            trusted,
+            checks,
             digest: digest.clone(),
         })
     })

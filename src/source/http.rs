@@ -72,13 +72,19 @@ impl<'a> Http<'a> {
         }
     }
 
-    /// Begins to download `url`. What `partial` holds already, from an earlier run, is not asked for
-    /// again; what comes is added to it.
-    pub(super) fn download(&self, url: &str, partial: Option<File>) -> Result<Download<'_>> {
+    /// Something that the user should know.
+    pub(super) fn note(&self, text: &str) {
+        self.report.note(text);
+    }
+
+    /// Begins to download `url` into `partial`. Where it `resumes`, since there is a digest for the whole,
+    /// what `partial` holds already, from an earlier run, is not asked for again.
+    pub(super) fn download(&self, url: &str, partial: File, resumes: bool) -> Result<Download<'_>> {
         let mut download = Download {
             http: self,
             url: url.to_owned(),
             partial,
+            resumes,
             replay: 0,
             response: None,
             done: 0,
@@ -166,7 +172,9 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 pub(super) struct Download<'a> {
     http: &'a Http<'a>,
     url: String,
-    partial: Option<File>,
+    partial: File,
+    /// May it be put together from two connections?
+    resumes: bool,
     /// Bytes of `partial` that are still to be read again.
     replay: u64,
     response: Option<Response>,
@@ -188,19 +196,11 @@ impl Download<'_> {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let have = match &mut self.partial {
-            Some(partial) => partial
-                .seek(io::SeekFrom::End(0))
-                .context(Kind::Build, || "cannot read a partial download".into())?,
-            None => 0,
-        };
-        self.done = have;
+        let wrong = || "cannot read a partial download".to_owned();
+        self.done = self.partial.seek(io::SeekFrom::End(0)).context(Kind::Build, wrong)?;
         self.connect(Resume::FromPartial)?;
-        if let Some(partial) = &mut self.partial {
-            self.replay = self.done;
-            partial.rewind().context(Kind::Build, || "cannot read a partial download".into())?;
-        }
-        Ok(())
+        self.replay = self.done;
+        self.partial.rewind().context(Kind::Build, wrong)
     }
 
     /// Asks for the rest. Only a 206 that starts where we stopped continues; a server that sends all
@@ -251,7 +251,7 @@ impl Download<'_> {
             (_, Resume::FromPartial) => self.start_over()?,
             // All of it comes again: what has been handed on already is skipped. That both are the
             // same file is for the digest to say, so there must be one.
-            (_, Resume::MidStream) if self.partial.is_some() => {
+            (_, Resume::MidStream) => {
                 let skipped =
                     io::copy(&mut response_take(response, done, &mut self.response), &mut io::sink());
                 return match skipped {
@@ -259,7 +259,6 @@ impl Download<'_> {
                     _ => Err(self.broken_off("the server cannot resume")),
                 };
             }
-            (_, Resume::MidStream) => return Err(self.broken_off("the server cannot resume")),
         }
         self.response = Some(response);
         Ok(())
@@ -267,13 +266,8 @@ impl Download<'_> {
 
     fn start_over(&mut self) -> Result<()> {
         self.done = 0;
-        match &mut self.partial {
-            Some(partial) => partial
-                .set_len(0)
-                .and_then(|()| partial.rewind())
-                .context(Kind::Build, || "cannot write a partial download".into()),
-            None => Ok(()),
-        }
+        let emptied = self.partial.set_len(0).and_then(|()| self.partial.rewind());
+        emptied.context(Kind::Build, || "cannot write a partial download".into())
     }
 
     fn broken_off(&self, why: &str) -> Error {
@@ -306,9 +300,9 @@ impl Download<'_> {
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.replay > 0 {
-            let partial = self.partial.as_mut().expect("only a partial file is replayed");
             let wanted = buffer.len().min(usize::try_from(self.replay).unwrap_or(usize::MAX));
-            let read = partial
+            let read = self
+                .partial
                 .read(&mut buffer[..wanted])
                 .context(Kind::Build, || "cannot read a partial download".into())?;
             self.replay -= read as u64;
@@ -325,13 +319,13 @@ impl Download<'_> {
                     if self.done > self.total.unwrap_or(LARGEST_DOWNLOAD) {
                         return Err(self.broken_off("more than was announced"));
                     }
-                    if let Some(partial) = &mut self.partial {
-                        partial
-                            .write_all(&buffer[..read])
-                            .context(Kind::Build, || "cannot keep a partial download".into())?;
-                    }
+                    self.partial
+                        .write_all(&buffer[..read])
+                        .context(Kind::Build, || "cannot keep a partial download".into())?;
                     return Ok(read);
                 }
+                // Two connections may bring two files: only a digest can tell.
+                Err(why) if !self.resumes && self.done > 0 => return Err(self.broken_off(&why)),
                 Err(why) => {
                     self.failures += 1;
                     self.failed_at = self.done;

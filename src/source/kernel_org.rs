@@ -1,36 +1,93 @@
-//! Release tarballs of kernel.org, or of any server with the same layout.
+//! Release tarballs of kernel.org, or of any server with the same layout, and the chain that proves
+//! them: a pinned digest, the developers' signature, the server's signed list of checksums.
 
-use super::archive::{Stream, Unpacked, unpack};
 use super::directory::check_tree;
 use super::http::Http;
+use super::kept::{self, Kept, Proofs, Sums};
+use super::releases::{Releases, newest_listed};
+use super::stream::{Stream, Unpacked, unpack};
+use super::entry::usable;
 use super::{Fetching, Tree, keep, keep_unlisted};
 use crate::digest::Sha256;
-use crate::error::{Error, Kind, Result};
-use crate::kernel::{KernelVersion, VersionRequest};
-use crate::plan::{KERNEL_ORG, SourceIdentity, release_url};
+use crate::error::{Context, Error, Kind, Result};
+use crate::kernel::{Channel, KernelVersion, VersionRequest};
+use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, release_url};
 use crate::report::Running;
 use crate::words::size;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs::File;
+use std::io::{self, Read};
 
-/// A list of checksums is about 100 kB.
-const LARGEST_LIST: u64 = 4 << 20;
+/// A list of checksums is about 2 MB.
+const LARGEST_LIST: u64 = 16 << 20;
+/// A signature is about 1 kB.
+const LARGEST_SIGNATURE: u64 = 64 << 10;
 
-/// Downloads and unpacks the tarball of `version`; the newest of a series is found in the server's
-/// list of checksums. `pin` is what the archive must be. Mirrors are tried in their order.
+/// Gets the tarball of `version` (for a series, the newest) and unpacks it: from the archives that are
+/// kept, else from the first of `mirrors` that has it.
 pub(super) fn fetch(
     version: VersionRequest,
     mirrors: &[String],
-    pin: Option<Sha256>,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
+    if fetching.offline || matches!(version, VersionRequest::Exact(_)) {
+        if let Some(tree) = from_archive(version, fetching, running)? {
+            return Ok(tree);
+        }
+    }
+    if fetching.offline {
+        return Err(fetching.not_here(&match version {
+            VersionRequest::Exact(version) => file_name(&release_url(KERNEL_ORG, version)).to_owned(),
+            VersionRequest::Series(..) => format!("linux-{version}.*.tar.xz"),
+        }));
+    }
     let http = Http::new(fetching)?;
+    try_each(mirrors, fetching, |mirror| {
+        let version = match version {
+            VersionRequest::Exact(version) => version,
+            VersionRequest::Series(major, minor) => newest(&http, mirror, (major, minor), fetching)?,
+        };
+        fetch_from(version, mirror, &http, fetching, running)
+    })
+}
+
+/// The version that `channel` stands for today.
+pub(super) fn resolve(
+    channel: Channel,
+    mirrors: &[String],
+    fetching: &Fetching<'_>,
+) -> Result<KernelVersion> {
+    let http = if fetching.offline { None } else { Some(Http::new(fetching)?) };
+    let kernel_org = [KERNEL_ORG.to_owned()];
+    let mirrors = if mirrors.is_empty() { &kernel_org } else { mirrors };
+    try_each(mirrors, fetching, |mirror| {
+        let mirror = mirror.trim_end_matches('/');
+        let releases = Releases::load(mirror, fetching.cache, http.as_ref())?;
+        let version = releases.as_ref().and_then(|releases| releases.of(channel));
+        let Some((version, releases)) = version.zip(releases) else {
+            let why = if fetching.offline { "is not in the cache" } else { "does not tell" };
+            return Err(Error::fetch(format!("releases.json of {mirror} {why}, so `{channel}` means nothing"))
+                .hint("name a version"));
+        };
+        let age = super::releases::ago(releases.age);
+        fetching.report.note(&format!("{channel} is Linux {version}, by releases.json of {age} ago"));
+        Ok(version)
+    })
+}
+
+/// Tries one mirror after the other, as long as the fault is theirs.
+fn try_each<T>(
+    mirrors: &[String],
+    fetching: &Fetching<'_>,
+    mut attempt: impl FnMut(&str) -> Result<T>,
+) -> Result<T> {
     let mut last = None;
     for mirror in mirrors {
         if let Some(error) = last.take() {
             fetching.report.note(&format!("{error}; trying the next mirror"));
         }
-        match fetch_from(version, mirror, pin, &http, fetching, running) {
+        match attempt(mirror) {
             Err(error) if error.kind == Kind::Fetch => last = Some(error),
             done => return done,
         }
@@ -38,49 +95,69 @@ pub(super) fn fetch(
     Err(last.unwrap_or_else(|| Error::usage("no mirror to fetch from")))
 }
 
-fn fetch_from(
-    version: VersionRequest,
+/// The newest release of a series: by `releases.json`, by the list of checksums, by the directory.
+fn newest(
+    http: &Http<'_>,
     mirror: &str,
-    pin: Option<Sha256>,
+    series: (u32, u32),
+    fetching: &Fetching<'_>,
+) -> Result<KernelVersion> {
+    if let Some(releases) = Releases::load(mirror, fetching.cache, Some(http))? {
+        if releases.has_ended(series) {
+            let (major, minor) = series;
+            fetching.report.finding(format!("Linux {major}.{minor} has reached its end of life"));
+        }
+        if let Some(version) = releases.newest(series) {
+            return Ok(version);
+        }
+    }
+    let list = checksums(http, mirror, series.0, fetching)?.unwrap_or_default().text;
+    let listed = tarballs(&list).map(|(version, _)| version).filter(|version| version.series() == series);
+    match listed.max() {
+        Some(version) => Ok(version),
+        None => newest_listed(http, mirror, series)?.ok_or_else(|| {
+            Error::fetch(format!("{mirror} lists no release of Linux {}.{}", series.0, series.1))
+                .hint("`kcompile list` shows the known kernels")
+        }),
+    }
+}
+
+/// Downloads `version` from `mirror`. Everything that can be wrong beside the tarball shows before it
+/// is asked for.
+fn fetch_from(
+    version: KernelVersion,
+    mirror: &str,
     http: &Http<'_>,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
-    let (version, listed) = match (version, pin) {
-        (VersionRequest::Exact(version), Some(_)) => (version, None),
-        (VersionRequest::Exact(version), None) => (version, listed_digest(http, mirror, version)?),
-        (VersionRequest::Series(major, minor), _) => {
-            let (version, digest) = newest(http, mirror, (major, minor))?;
-            (version, Some(digest))
+    let pin = pin(fetching.catalog, fetching.lock, version)?;
+    if let Some(pin) = &pin {
+        // Of a series only the number had to be asked for.
+        if let Some(tree) = usable(&pin.sha256.oci(), fetching)? {
+            return Ok(tree);
         }
-    };
-    let checked = match (pin, listed) {
-        (Some(_), _) => "sha256 pinned",
-        (None, Some(_)) => "sha256 as in the server's sha256sums.asc",
-        (None, None) => "no pinned checksum, and the server lists none",
-    };
-    let expected = pin.or(listed);
+    }
+    let release = Release { version, pin, proofs: proofs(http, mirror, version, fetching)? };
+    release.check_before(fetching)?;
+    let expected = release.expected();
     let url = release_url(mirror, version);
     let fill = |tree: &Utf8Path| {
-        let name = url.rsplit('/').next().unwrap_or(&url);
+        let scratch = fetching.cache.scratch()?;
         // Only what has a digest can be put together from two connections, let alone two runs.
-        let partial = expected.map(|digest| fetching.cache.partial(digest)).transpose()?;
-        let mut download = http.download(&url, partial)?;
+        let (path, file) = open_partial(expected, &scratch.path, fetching)?;
+        let mut download = http.download(&url, file, expected.is_some())?;
         let total = download.total;
-        let unpacked = unpack(Stream { name, reader: &mut download, total, expected }, tree, running);
-        if let Some(digest) = expected.filter(|_| unpacked.is_ok() || download.is_complete()) {
-            // Unpacked, or not what it should be: either way it is of no more use.
-            fetching.cache.forget_partial(digest);
+        let identity = release.unpack(&mut download, total, tree, fetching, running);
+        match &identity {
+            Ok(identity) => release.keep(&path, identity, fetching)?,
+            // What is whole and not what it should be is of no more use.
+            Err(_) if download.is_complete() => {
+                let _ = std::fs::remove_file(&path);
+            }
+            Err(_) => {}
         }
-        let Unpacked { sha256, bytes, date } = unpacked?;
-        Ok(SourceIdentity {
-            origin: Some(release_url(KERNEL_ORG, version)),
-            digest: sha256.oci(),
-            version: check_tree(tree, name)?,
-            date,
-            verified: format!("{}, {checked}", size(bytes)),
-            trusted: expected.is_some(),
-        })
+        identity
     };
     match expected {
         Some(digest) => keep(&digest.oci(), fetching, fill),
@@ -88,26 +165,214 @@ fn fetch_from(
     }
 }
 
-/// The server's list of checksums for all of a major version; `None` where it has none.
-fn checksums(http: &Http<'_>, mirror: &str, version: KernelVersion) -> Result<Option<String>> {
-    http.text(&format!("{mirror}/pub/linux/kernel/v{}.x/sha256sums.asc", version.major), LARGEST_LIST)
+/// The file that is downloaded into: under a name that the next run finds, unless the archive has no
+/// digest, or another user of this cache has begun it.
+fn open_partial(
+    expected: Option<Sha256>,
+    scratch: &Utf8Path,
+    fetching: &Fetching<'_>,
+) -> Result<(Utf8PathBuf, File)> {
+    let open = |path: Utf8PathBuf| -> io::Result<(Utf8PathBuf, File)> {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        Ok((path, file?))
+    };
+    let named = expected.map(|digest| open(fetching.cache.partial(digest)));
+    match named {
+        Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => open(scratch.join("archive")),
+        Some(opened) => opened,
+        None => open(scratch.join("archive")),
+    }
+    .context(Kind::Build, || "cannot write a partial download".into())
 }
 
-/// What the server lists for `version`. A server without a list, or a list without it, is no error.
-fn listed_digest(http: &Http<'_>, mirror: &str, version: KernelVersion) -> Result<Option<Sha256>> {
-    let list = checksums(http, mirror, version)?.unwrap_or_default();
-    Ok(tarballs(&list).find(|(listed, _)| *listed == version).map(|(_, digest)| digest))
+/// Unpacks `version` from an archive that is kept, if there is one that is what it should be.
+fn from_archive(
+    version: VersionRequest,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Option<Tree>> {
+    let candidates = kept::all(fetching.cache)?.into_iter().filter_map(|kept| {
+        let version_of = || file_name(&kept.origin).strip_prefix("linux-")?.split_once(".tar.")?.0.parse().ok();
+        let found: KernelVersion = version_of().filter(|_| kept.origin.starts_with("https://"))?;
+        (kept.origin == release_url(KERNEL_ORG, found) && version.admits(found)).then_some((found, kept))
+    });
+    let Some((version, kept)) = candidates.max_by_key(|(version, _)| *version) else { return Ok(None) };
+    let release = Release {
+        version,
+        pin: pin(fetching.catalog, fetching.lock, version)?,
+        proofs: kept.proofs.clone(),
+    };
+    if release.expected().is_some_and(|expected| expected != kept.sha256) {
+        return Ok(None);
+    }
+    if let Err(error) = release.check_before(fetching) {
+        // A network may have what is missing here.
+        return if fetching.offline { Err(error) } else { Ok(None) };
+    }
+    let path = kept::path(fetching.cache, kept.sha256);
+    let unpacked = keep(&kept.sha256.oci(), fetching, |tree| {
+        let wrong = || format!("cannot read {path}");
+        let file = File::open(&path).context(Kind::Fetch, wrong)?;
+        let total = file.metadata().context(Kind::Fetch, wrong)?.len();
+        let release = Release { pin: release.pin.clone().or(Some(own_pin(&kept))), ..release.clone() };
+        release.unpack(file, Some(total), tree, fetching, running)
+    });
+    match unpacked {
+        Err(error) if error.kind == Kind::Fetch => {
+            fetching.report.note(&format!("{error}; the archive in the cache is thrown away"));
+            kept::forget(fetching.cache, kept.sha256)?;
+            Ok(None)
+        }
+        unpacked => unpacked.map(Some),
+    }
 }
 
-fn newest(http: &Http<'_>, mirror: &str, series: (u32, u32)) -> Result<(KernelVersion, Sha256)> {
-    let list = checksums(http, mirror, KernelVersion::new(series.0, series.1, 0))?.unwrap_or_default();
-    tarballs(&list)
-        .filter(|(version, _)| version.series() == series)
-        .max_by_key(|(version, _)| *version)
-        .ok_or_else(|| {
-            Error::fetch(format!("{mirror} lists no release of Linux {}.{}", series.0, series.1))
-                .hint("`kcompile list` shows the known kernels")
+/// What an archive of the cache must be: its name is its digest. That proves nothing of its makers.
+fn own_pin(kept: &Kept) -> Pin {
+    Pin { sha256: kept.sha256, check: Check::holds(Link::Transport, "kept in the cache") }
+}
+
+/// A release, and what is known of it before its bytes are.
+#[derive(Clone)]
+struct Release {
+    version: KernelVersion,
+    pin: Option<Pin>,
+    proofs: Proofs,
+}
+
+impl Release {
+    fn name(&self) -> String {
+        file_name(&release_url(KERNEL_ORG, self.version)).to_owned()
+    }
+
+    fn signature_name(&self) -> String {
+        format!("linux-{}.tar.sign", self.version)
+    }
+
+    /// What the archive must be.
+    fn expected(&self) -> Option<Sha256> {
+        let listed = match &self.proofs.sums {
+            Sums::Listed { sha256, .. } => Some(*sha256),
+            Sums::Missing | Sums::NoList => None,
+        };
+        self.pin.as_ref().map(|pin| pin.sha256).or(listed)
+    }
+
+    /// Does anybody sign such a thing? Release candidates are packed by git, on request.
+    fn signable(&self) -> Signable {
+        if self.version.candidate().is_none() { Signable::Yes } else { Signable::No }
+    }
+
+    /// Fails where it can be told without the archive that it will not do.
+    fn check_before(&self, fetching: &Fetching<'_>) -> Result<()> {
+        let name = self.name();
+        if let (Some(pin), Sums::Listed { sha256, .. }) = (&self.pin, &self.proofs.sums) {
+            if pin.sha256 != *sha256 {
+                return Err(Error::fetch(format!(
+                    "checksum mismatch for {name}: expected {} ({}), found {sha256} in sha256sums.asc",
+                    pin.sha256, pin.check.detail
+                ))
+                .hint("the mirror may be stale or forged; try another --mirror"));
+            }
+        }
+        if let Some(signature) = &self.proofs.signature {
+            fetching.keyring.detached(&self.signature_name(), signature.as_bytes(), fetching.host.now)?;
+        }
+        let pinned = self.pin.iter().map(|pin| pin.check.clone());
+        let promised = self.proofs.signature.iter().map(|_| Check::proves(Link::Signature, ""));
+        fetching.require_signature(&name, &pinned.chain(promised).collect::<Vec<_>>(), self.signable())
+    }
+
+    /// Unpacks the archive into `tree`, and says what held.
+    fn unpack(
+        &self,
+        reader: impl Read,
+        total: Option<u64>,
+        tree: &Utf8Path,
+        fetching: &Fetching<'_>,
+        running: &Running<'_>,
+    ) -> Result<SourceIdentity> {
+        let name = self.name();
+        let signature = self.proofs.signature.as_ref().map(|signature| {
+            fetching.keyring.detached(&self.signature_name(), signature.as_bytes(), fetching.host.now)
+        });
+        let signature = signature.transpose()?;
+        let stream = Stream {
+            name: &name,
+            reader,
+            total,
+            expected: self.expected(),
+            signature: signature.as_ref(),
+            threads: fetching.host.cpus,
+        };
+        let Unpacked { sha256, date, signer, contents, bytes } = unpack(stream, tree, running)?;
+        contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
+        let mut checks: Vec<Check> = self.pin.iter().map(|pin| pin.check.clone()).collect();
+        checks.push(match (signer, self.signable()) {
+            (Some(signer), _) => Check::proves(Link::Signature, format!("signed by {signer}")),
+            (None, Signable::Yes) => {
+                Check::absent(Link::Signature, format!("no {} beside it", self.signature_name()))
+            }
+            (None, Signable::No) => Check::absent(Link::Signature, "nobody signs release candidates"),
+        });
+        checks.extend(self.sums_check());
+        checks.push(Check::holds(Link::Transport, size(bytes)));
+        Ok(SourceIdentity {
+            origin: Some(release_url(KERNEL_ORG, self.version)),
+            digest: sha256.oci(),
+            version: check_tree(tree, &name)?,
+            date,
+            checks,
         })
+    }
+
+    fn sums_check(&self) -> Option<Check> {
+        Some(match &self.proofs.sums {
+            _ if self.signable() == Signable::No => return None,
+            Sums::Listed { signer: Some(signer), .. } => {
+                Check::proves(Link::Sums, format!("in sha256sums.asc, signed by {signer}"))
+            }
+            Sums::Listed { signer: None, .. } => Check::holds(Link::Sums, "in sha256sums.asc, which is not signed"),
+            Sums::Missing => Check::absent(Link::Sums, "missing from sha256sums.asc"),
+            Sums::NoList => Check::absent(Link::Sums, "no sha256sums.asc"),
+        })
+    }
+
+    /// Keeps the archive that has just been unpacked.
+    fn keep(&self, path: &Utf8Path, identity: &SourceIdentity, fetching: &Fetching<'_>) -> Result<()> {
+        let sha256 = identity.digest.parse().expect("written by us");
+        let origin = release_url(KERNEL_ORG, self.version);
+        kept::keep(fetching.cache, path, &Kept { origin, sha256, proofs: self.proofs.clone() })
+    }
+}
+
+/// Asks the server for what it has beside the tarball.
+fn proofs(http: &Http<'_>, mirror: &str, version: KernelVersion, fetching: &Fetching<'_>) -> Result<Proofs> {
+    if version.candidate().is_some() {
+        return Ok(Proofs::default());
+    }
+    let url = release_url(mirror, version);
+    let signature = format!("{}.sign", url.strip_suffix(".xz").unwrap_or(&url));
+    let sums = match checksums(http, mirror, version.major, fetching)? {
+        None => Sums::NoList,
+        Some(list) => match tarballs(&list.text).find(|(listed, _)| *listed == version) {
+            None => Sums::Missing,
+            Some((_, sha256)) => Sums::Listed { sha256, signer: list.signer },
+        },
+    };
+    Ok(Proofs { signature: http.text(&signature, LARGEST_SIGNATURE)?, sums })
+}
+
+/// The server's list of checksums for all of a major version, its signature checked; `None` where it
+/// has none.
+fn checksums(
+    http: &Http<'_>,
+    mirror: &str,
+    major: u32,
+    fetching: &Fetching<'_>,
+) -> Result<Option<crate::openpgp::ClearSigned>> {
+    let text = http.text(&format!("{mirror}/pub/linux/kernel/v{major}.x/sha256sums.asc"), LARGEST_LIST)?;
+    text.map(|text| fetching.keyring.clear_signed("sha256sums.asc", &text, fetching.host.now)).transpose()
 }
 
 /// The release tarballs in a `sha256sums.asc`: lines of a digest, two spaces and a file name.
@@ -117,6 +382,10 @@ fn tarballs(list: &str) -> impl Iterator<Item = (KernelVersion, Sha256)> {
         let version = name.strip_prefix("linux-")?.strip_suffix(".tar.xz")?;
         Some((version.parse().ok()?, digest.parse().ok()?))
     })
+}
+
+fn file_name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
 }
 
 #[cfg(test)]

@@ -3,26 +3,36 @@
 
 mod apt;
 mod archive;
+mod bundle;
+mod contents;
 mod directory;
+mod entry;
 mod git;
 mod http;
+mod kept;
 mod kernel_org;
+mod releases;
+mod stream;
+mod tarball;
 mod write;
 
 pub use apt::candidate as apt_candidate;
+pub use bundle::{take as take_bundle, write as write_bundle};
 pub use directory::tree_version;
 
-use crate::cache::{Cache, Scratch};
+use crate::cache::Cache;
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::host::Host;
-use crate::kernel::VersionRequest;
+use crate::kernel::{Catalog, Channel, KernelVersion, VersionRequest};
+use crate::lockfile::{self, LockFile};
+use crate::openpgp::Keyring;
 use crate::patches;
-use crate::plan::{KERNEL_ORG, Locator, Plan, SourceIdentity, release_url};
+use crate::plan::{Check, KERNEL_ORG, Link, Locator, Outcome, Plan, Signable, SourceIdentity, release_url};
 use crate::report::{Phase, Report, Running};
 use crate::words::counted;
 use camino::{Utf8Path, Utf8PathBuf};
+use entry::{TREE, find, keep, keep_unlisted};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
@@ -30,11 +40,6 @@ use walkdir::WalkDir;
 
 /// Build directories are direct children of their tree, under names that start so.
 pub const BUILD_DIR_PREFIX: &str = "kcompile-";
-/// The tree inside an entry of the cache.
-const TREE: &str = "linux";
-/// Written last into an entry: what it holds.
-const IDENTITY: &str = "source.json";
-
 /// A kernel tree that can be built from, and must not be written to.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -60,6 +65,63 @@ pub struct Fetching<'a> {
     pub offline: bool,
     /// A connection without progress for this long is given up.
     pub stall: Duration,
+    /// Pins.
+    pub catalog: &'a Catalog,
+    /// What sources were at their first use.
+    pub lock: &'a LockFile,
+    /// Whose signatures are believed.
+    pub keyring: &'a Keyring,
+    /// `--require-signature`.
+    pub signature_required: bool,
+    /// The archive is wanted, too, not only its tree: for a bundle.
+    pub archive_wanted: bool,
+}
+
+impl Fetching<'_> {
+    /// The error where there is no network to get `name` by.
+    fn not_here(&self, name: &str) -> Error {
+        Error::fetch(format!("--offline: {name} is not in the cache {}", self.cache.root)).hint(
+            "run `kcompile fetch` with the same options while there is a network, or bring it with --from-bundle",
+        )
+    }
+
+    /// Fails under `--require-signature` where `checks` do not satisfy it.
+    fn require_signature(&self, name: &str, checks: &[Check], signable: Signable) -> Result<()> {
+        if !self.signature_required || is_signed(checks, signable) {
+            return Ok(());
+        }
+        Err(match signable {
+            Signable::Yes => Error::fetch(format!("--require-signature: {name} has no signature"))
+                .hint("its signature lies beside it on kernel.org; is this mirror complete?"),
+            Signable::No => Error::fetch(format!(
+                "--require-signature: nobody signs {name}, and neither the catalog nor {} pins it",
+                lockfile::NAME
+            ))
+            .hint("a first use without --require-signature pins it, if you have looked at what it is"),
+        })
+    }
+
+    /// Will this tree of the cache do?
+    fn accepts(&self, identity: &SourceIdentity) -> bool {
+        let archive = identity.digest.parse().ok().map(|digest| kept::find(self.cache, digest).is_some());
+        (!self.signature_required || is_signed(&identity.checks, signable(identity)))
+            && (!self.archive_wanted || archive != Some(false))
+    }
+}
+
+/// Is there a signature or, for what nobody signs, a pin?
+fn is_signed(checks: &[Check], signable: Signable) -> bool {
+    checks.iter().filter(|check| check.outcome == Outcome::Proves).any(|check| match signable {
+        Signable::Yes => matches!(check.link, Link::Signature | Link::Apt),
+        Signable::No => matches!(check.link, Link::Catalog | Link::LockFile),
+    })
+}
+
+fn signable(identity: &SourceIdentity) -> Signable {
+    match identity.version.candidate().is_some() || identity.digest.starts_with("commit:") {
+        true => Signable::No,
+        false => Signable::Yes,
+    }
 }
 
 /// Gets the plan's source, unpatched: from the cache where it is there already.
@@ -70,40 +132,57 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
     let Fetching { cache, report, .. } = *fetching;
     let source = &plan.source;
     let running = report.start(Phase::Source, &source.name);
-    let tree = match cached(plan, cache, fetching.offline)? {
-        Some(tree) => {
+    let cached = cached(plan, cache, fetching.offline)?.filter(|tree| fetching.accepts(&tree.identity));
+    let tree = match cached {
+        Some(tree) if entry::is_intact(&tree, fetching)? => {
             running.finish(&format!("Linux {} from the cache", tree.identity.version));
             tree
         }
-        None if fetching.offline && source.locator.is_remote() => {
-            return Err(Error::fetch(format!(
-                "--offline: {} is not in the cache {}",
-                source.name, cache.root
-            ))
-            .hint("run `kcompile fetch` with the same options while there is a network"));
-        }
-        None => {
+        _ => {
             let tree = fetch(plan, fetching, &running)?;
-            running.finish(&format!("Linux {}, {}", tree.identity.version, tree.identity.verified));
+            running.finish(&format!("Linux {}, {}", tree.identity.version, tree.identity.verified()));
             tree
         }
     };
-    if !tree.identity.trusted {
-        report.finding(format!("the source is not verified: {} ({})", source.name, tree.identity.verified));
+    refuse_changed(&tree.identity, fetching)?;
+    if !tree.identity.is_vouched_for() {
+        report.finding(format!("the source is not verified: {} ({})", source.name, tree.identity.verified()));
+    }
+    if let Some(end) = fetching.catalog.ended(tree.identity.version, fetching.host.now) {
+        let (major, minor) = tree.identity.version.series();
+        report.finding(format!("Linux {major}.{minor} has reached its end of life ({end})"));
     }
     Ok(tree)
 }
 
+/// The version that a channel of kernel.org stands for today; none of `mirrors`: kernel.org's own.
+pub fn resolve(channel: Channel, mirrors: &[String], fetching: &Fetching<'_>) -> Result<KernelVersion> {
+    kernel_org::resolve(channel, mirrors, fetching)
+}
+
+/// A source is what it was at its first use, or `--update-lock` says otherwise.
+fn refuse_changed(identity: &SourceIdentity, fetching: &Fetching<'_>) -> Result<()> {
+    let locked = identity.origin.as_ref().and_then(|origin| Some((origin, fetching.lock.of(origin)?)));
+    match locked.filter(|(_, locked)| locked.digest != identity.digest) {
+        None => Ok(()),
+        Some((origin, locked)) => Err(Error::fetch(format!(
+            "{origin} has changed since its first use: {} has {}, found {}",
+            lockfile::NAME,
+            locked.digest,
+            identity.digest
+        ))
+        .hint("if that is to be, --update-lock accepts it")),
+    }
+}
+
 fn fetch(plan: &Plan, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
     match &plan.source.locator {
-        Locator::KernelOrg { mirrors, pin } => {
-            kernel_org::fetch(plan.requested, mirrors, *pin, fetching, running)
-        }
+        Locator::KernelOrg { mirrors } => kernel_org::fetch(plan.requested, mirrors, fetching, running),
         Locator::Git { url, reference } => git::fetch(url, reference, &plan.source, fetching, running),
         Locator::Apt { package, version, pin } => {
             apt::fetch(package, version.as_deref(), *pin, &plan.source, fetching, running)
         }
-        Locator::Tarball { path, sha256 } => archive::unpack_file(path, *sha256, fetching, running),
+        Locator::Tarball { path, sha256 } => tarball::fetch(path, *sha256, fetching, running),
         Locator::Directory { path } => directory::adopt(path, fetching, running),
     }
 }
@@ -114,6 +193,8 @@ fn cached(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
     let has_origin = |identity: &SourceIdentity| source.origin.is_some() && identity.origin == source.origin;
     match (&source.locator, plan.requested) {
         (Locator::Directory { .. }, _) => Ok(None),
+        // A branch moves: its server is asked where it is now.
+        (Locator::Git { reference, .. }, _) if !offline && !git::is_commit(reference) => Ok(None),
         _ if source.digest.is_some() => {
             find(cache, |identity| Some(&identity.digest) == source.digest.as_ref())
         }
@@ -123,111 +204,12 @@ fn cached(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
             let origin = release_url(KERNEL_ORG, identity.version);
             plan.requested.admits(identity.version) && identity.origin == Some(origin)
         }),
+        (Locator::Apt { package, version: None, .. }, _) if offline => find(cache, |identity| {
+            identity.origin.as_ref().is_some_and(|origin| origin.starts_with(&format!("apt:{package}=")))
+        }),
         _ if offline => find(cache, has_origin),
         _ => Ok(None),
     }
-}
-
-/// The whole unpatched tree with the highest version whose identity `fits`.
-fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Result<Option<Tree>> {
-    let dir = cache.root.join("trees");
-    let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
-    let names = entries
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
-        .filter(|name| !name.contains('+'));
-    let trees = names.filter_map(|key| open(cache, &key)).filter(|tree| fits(&tree.identity));
-    Ok(trees.max_by_key(|tree| (tree.identity.version, tree.identity.date)))
-}
-
-/// Opens the entry `key` if it is whole.
-fn open(cache: &Cache, key: &str) -> Option<Tree> {
-    let entry = cache.tree(key);
-    let identity = serde_json::from_slice(&fs::read(entry.join(IDENTITY)).ok()?).ok()?;
-    let path = entry.join(TREE);
-    path.join("Makefile").is_file().then(|| Tree {
-        builds: path.clone(),
-        path,
-        identity,
-        key: key.to_owned(),
-    })
-}
-
-/// The key of an entry: from the digest `sha256:…`, `commit:…`.
-fn key_of(digest: &str) -> String {
-    digest.replace(':', "-")
-}
-
-/// Fills the entry of the source `digest` unless another run has done it meanwhile: `fill` writes the
-/// tree into the directory it is given and says what the source is.
-fn keep(
-    digest: &str,
-    fetching: &Fetching<'_>,
-    fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
-) -> Result<Tree> {
-    let key = key_of(digest);
-    let _lock = fetching.cache.lock(&key, fetching.report)?;
-    match open(fetching.cache, &key) {
-        Some(tree) => Ok(tree),
-        None => {
-            let filled = Filled::new(fetching, fill)?;
-            install(fetching.cache, &filled.scratch.path, &key)
-        }
-    }
-}
-
-/// The same where the digest is known only after all bytes have passed: `name` keeps a second run
-/// from fetching the same at once.
-fn keep_unlisted(
-    name: &str,
-    fetching: &Fetching<'_>,
-    fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
-) -> Result<Tree> {
-    let _fetching = fetching.cache.lock(&format!("fetch-{}", Sha256::of(name).short()), fetching.report)?;
-    let filled = Filled::new(fetching, fill)?;
-    let key = key_of(&filled.digest);
-    let _lock = fetching.cache.lock(&key, fetching.report)?;
-    match open(fetching.cache, &key) {
-        Some(tree) => Ok(tree),
-        None => install(fetching.cache, &filled.scratch.path, &key),
-    }
-}
-
-/// A tree that is whole, but has no name yet.
-struct Filled {
-    scratch: Scratch,
-    digest: String,
-}
-
-impl Filled {
-    fn new(
-        fetching: &Fetching<'_>,
-        fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
-    ) -> Result<Filled> {
-        let scratch = fetching.cache.scratch()?;
-        let identity = fill(&scratch.path.join(TREE))?;
-        write_identity(&scratch.path, &identity)?;
-        Ok(Filled { scratch, digest: identity.digest })
-    }
-}
-
-fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Result<()> {
-    files::write_atomically(&dir.join(IDENTITY), &serde_json::to_vec_pretty(identity).expect("plain strings"))
-}
-
-/// Gives a filled directory its final name. Something unfinished of that name is cleared away. The
-/// caller holds the lock of `key`.
-fn install(cache: &Cache, filled: &Utf8Path, key: &str) -> Result<Tree> {
-    let entry = cache.tree(key);
-    files::remove_tree(&entry)?;
-    let moved = || -> std::io::Result<()> {
-        fs::create_dir(&entry)?;
-        // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
-        fs::rename(filled.join(TREE), entry.join(TREE))?;
-        fs::rename(filled.join(IDENTITY), entry.join(IDENTITY))
-    };
-    moved().context(Kind::Build, || format!("cannot install the tree {entry}"))?;
-    files::sync_dir(&entry)?;
-    open(cache, key).ok_or_else(|| Error::build(format!("the tree {entry} vanished")))
 }
 
 /// The tree with the plan's patches, made once: unpatched files are shared with the pristine tree.
@@ -245,9 +227,11 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     let key = format!("{}+{}", tree.key, digest.short());
     let running = report.start(Phase::Patch, &counted(plan.patches.len(), "patch", "patches"));
     let _lock = cache.lock(&key, report)?;
-    if let Some(patched) = open(cache, &key) {
-        running.finish("patched tree from the cache");
-        return Ok(patched);
+    if let Some(patched) = entry::open(cache, &key) {
+        if entry::is_intact(&patched, fetching)? {
+            running.finish("patched tree from the cache");
+            return Ok(patched);
+        }
     }
     let scratch = cache.scratch()?;
     let copy = scratch.path.join(TREE);
@@ -255,8 +239,11 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     patches::apply(&plan.patches, &copy)?;
     fs::set_permissions(&copy, Permissions::from_mode(0o755))
         .context(Kind::Build, || format!("cannot patch {copy}"))?;
-    write_identity(&scratch.path, &tree.identity)?;
-    let patched = install(cache, &scratch.path, &key)?;
+    contents::Contents::of(&copy)?.record(&scratch.path, &copy)?;
+    // The pristine files have got another link each, which their inodes tell.
+    contents::record_stat(&cache.tree(&tree.key), &tree.path)?;
+    entry::write_identity(&scratch.path, &tree.identity)?;
+    let patched = entry::install(cache, &scratch.path, &key)?;
     for patch in &plan.patches {
         if let Some(reason) = &patch.reason {
             report.note(&format!("{}: {reason}", patch.name));

@@ -1,6 +1,7 @@
 //! Writes a kernel tree file by file, read-only, and nothing else: whatever an archive or a
 //! repository says, only files, directories and links that stay inside the tree come out of it.
 
+use super::contents::{Content, ContentHasher, Contents};
 use crate::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
@@ -18,6 +19,7 @@ pub(super) struct TreeWriter {
     root: Utf8PathBuf,
     dirs: HashSet<Utf8PathBuf>,
     others: HashSet<Utf8PathBuf>,
+    contents: Vec<(Utf8PathBuf, Content)>,
     bytes: u64,
     buffer: Box<[u8]>,
     /// What to call the source in errors.
@@ -32,6 +34,7 @@ impl TreeWriter {
             root: root.to_owned(),
             dirs: HashSet::from([Utf8PathBuf::new()]),
             others: HashSet::new(),
+            contents: Vec::new(),
             bytes: 0,
             buffer: vec![0; 1 << 17].into(),
             name: name.to_owned(),
@@ -76,6 +79,7 @@ impl TreeWriter {
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full);
         let mut file = created.context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
         let mut written = 0;
+        let mut hasher = ContentHasher::default();
         loop {
             let read = content.read(&mut self.buffer);
             let read = read.context(Kind::Fetch, || format!("{}: corrupt archive, in {path}", self.name))?;
@@ -83,6 +87,7 @@ impl TreeWriter {
                 break;
             }
             written += read as u64;
+            hasher.update(&self.buffer[..read]);
             file.write_all(&self.buffer[..read])
                 .context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
         }
@@ -92,6 +97,7 @@ impl TreeWriter {
         let mode = if executable { 0o555 } else { 0o444 };
         let moded = file.set_permissions(Permissions::from_mode(mode));
         moded.context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+        self.contents.push((path.clone(), hasher.file(executable)));
         self.others.insert(path);
         Ok(())
     }
@@ -118,14 +124,14 @@ impl TreeWriter {
         }
         let full = self.root.join(&path);
         symlink(target, &full).context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+        self.contents.push((path.clone(), Content::link(target)));
         self.others.insert(path);
         Ok(())
     }
 
     /// Ends the tree: its directories become read-only, but for the top one, whose direct children
-    /// the build directories are. Returns the number of its entries.
-    pub(super) fn finish(self) -> Result<u64> {
-        let entries = self.entries();
+    /// the build directories are.
+    pub(super) fn finish(self) -> Result<Contents> {
         let mut dirs: Vec<&Utf8PathBuf> = self.dirs.iter().collect();
         // Deepest first: a read-only directory above would not matter, but tell the same story.
         dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
@@ -135,7 +141,7 @@ impl TreeWriter {
             fs::set_permissions(&full, Permissions::from_mode(mode))
                 .context(Kind::Build, || format!("cannot write {full}"))?;
         }
-        Ok(entries)
+        Ok(Contents::new(self.contents))
     }
 
     /// `path` as a path that stays inside.

@@ -3,11 +3,16 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod build;
+mod bundles;
+mod cache;
 mod cli;
 mod layouts;
 mod network;
 mod planning;
 mod servers;
 mod signals;
+mod signing;
 mod sources;
+mod trust;
+mod versions;
 mod world;

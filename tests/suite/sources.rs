@@ -11,7 +11,7 @@ const DIR: &str = "/pub/linux/kernel/v6.x";
 /// A mirror with these versions and a list of their checksums.
 fn mirror(world: &World, versions: &[&str]) -> servers::Server {
     let mut files = Vec::new();
-    let mut list = "-----BEGIN PGP SIGNED MESSAGE-----\n\n".to_owned();
+    let mut list = String::new();
     for version in versions {
         let bytes = fs::read(world.tarball(version, "xz")).unwrap();
         list.push_str(&format!("{}  linux-{version}.tar.xz\n", sha256(&bytes)));
@@ -28,9 +28,9 @@ fn a_release_comes_from_a_mirror_once() {
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
     let ran = world.run(&args).ok();
     assert!(ran.stdout.starts_with("out/firecracker-kernel-bin-amd64:6.1.7 sha256:"), "{}", ran.stdout);
-    assert_eq!(server.log.lock().unwrap().len(), 2);
+    assert_eq!(server.log.lock().unwrap().len(), 3, "the list, the signature, the tarball");
     let again = world.run(&format!("{args} -o other")).ok();
-    assert_eq!(server.log.lock().unwrap().len(), 2, "fetched twice");
+    assert_eq!(server.log.lock().unwrap().len(), 3, "fetched twice");
     assert_eq!(again.digests(), ran.digests());
     world.run("6.1.7 --fc --config mini.config --offline -o third").ok();
 }
@@ -45,7 +45,7 @@ fn a_series_means_its_newest_release() {
         .run(&format!("fetch 6.3 --fc --mirror {}", server.url))
         .failed(3, &["lists no release of Linux 6.3"]);
     world.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
-    let tarballs = server.log.lock().unwrap().iter().filter(|line| line.contains("linux-6.1.10")).count();
+    let tarballs = server.log.lock().unwrap().iter().filter(|line| line.ends_with("linux-6.1.10.tar.xz")).count();
     assert_eq!(tarballs, 1, "fetched though it is in the cache");
     // Without a network the newest one of the cache is meant.
     assert!(world.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
@@ -202,7 +202,7 @@ fn sh(dir: &Utf8Path, script: &str) {
 const COMMIT: &str = "git -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q --date=@1700000000 -m x";
 
 /// A repository with the branch `ch-6.1.7` and an older commit below it.
-fn repository(world: &World) -> camino::Utf8PathBuf {
+pub(crate) fn repository(world: &World) -> camino::Utf8PathBuf {
     let tree = world.tree("6.1.7", "repos/linux");
     sh(
         &tree,
@@ -236,6 +236,56 @@ fn a_branch_is_fetched_to_depth_one() {
     world
         .run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x")
         .failed(3, &["cannot fetch http://127.0.0.1:1/x#ch-6.1.7"]);
+}
+
+#[test]
+fn a_branch_that_moves_is_refused_until_it_is_accepted() {
+    if !have("git") {
+        return;
+    }
+    let mut world = World::new();
+    let repo = repository(&world);
+    let server = servers::git(world.path("repos").as_str());
+    let source = format!("--source git+{}/linux/.git", server.url);
+    let fetch = format!("fetch 6.1.7 --ch {source}");
+    let first = world.run(&fetch).ok();
+    let commit = first.digests()[0].trim_start_matches("commit:").to_owned();
+    let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+    assert!(lock.contains(&format!("/linux/.git#ch-6.1.7\"\ndigest = \"commit:{commit}\"")), "{lock}");
+    // Another history under the same name.
+    sh(
+        &repo,
+        &format!("git checkout -q --orphan forced && echo forced >README && git add . && {COMMIT} && git branch -f ch-6.1.7"),
+    );
+    world.run(&fetch).failed(3, &["#ch-6.1.7 has moved: kcompile.lock pins the commit", &commit, "hint: --update-lock"]);
+    assert_eq!(world.run(&format!("{fetch} --offline")).ok().digests(), first.digests());
+    let second = world.run(&format!("{fetch} --update-lock")).ok();
+    assert_ne!(second.digests(), first.digests());
+    assert_eq!(world.run(&fetch).ok().digests(), second.digests());
+    // A commit in full never moves; it needs no server once it is here.
+    let pinned = world.run(&format!("{fetch}#{commit} --require-signature")).ok();
+    assert_eq!(pinned.digests(), first.digests());
+    world.run(&format!("{fetch} --require-signature --cache-dir new")).failed(3, &["nobody signs", "pins it"]);
+    // The repository goes away: the commit that the lock file pins is in the cache.
+    fs::rename(world.path("repos/linux"), world.path("repos/gone")).unwrap();
+    let gone = world.run(&fetch).ok().says("cannot fetch").says("going on with the commit that kcompile.lock pins");
+    assert_eq!(gone.digests(), second.digests());
+    world.run(&format!("{fetch} --cache-dir new")).failed(3, &["cannot fetch", "/linux/.git#ch-6.1.7"]);
+    world.env.insert("https_proxy".into(), "http://127.0.0.1:1".into());
+    world
+        .run("fetch 6.1.7 --ch --source git+https://127.0.0.1:2/x")
+        .failed(3, &["cannot fetch https://127.0.0.1:2/x#ch-6.1.7"]);
+}
+
+#[test]
+fn a_server_that_asks_for_a_login_gets_none() {
+    let world = World::new();
+    let asking = servers::serve(|_, stream| {
+        servers::respond(stream, "401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], b"");
+    });
+    world
+        .run(&format!("fetch 6.1.7 --ch --source git+{}/x.git", asking.url))
+        .failed(3, &["/x.git#ch-6.1.7", "asks for a login, and kcompile never prompts"]);
 }
 
 #[test]

@@ -98,7 +98,16 @@ impl World {
         let makefile = fs::read_to_string(to.join("Makefile")).unwrap();
         let (major, rest) = version.split_once('.').unwrap();
         let (minor, patch) = rest.split_once('.').unwrap_or((rest, "0"));
-        let numbers = [("VERSION", major), ("PATCHLEVEL", minor), ("SUBLEVEL", patch)];
+        let (minor, candidate) = match minor.split_once('-') {
+            Some((minor, candidate)) => (minor, format!("-{candidate}")),
+            None => (minor, String::new()),
+        };
+        let numbers = [
+            ("VERSION", major),
+            ("PATCHLEVEL", minor),
+            ("SUBLEVEL", patch.split('-').next().filter(|_| candidate.is_empty()).unwrap_or("0")),
+            ("EXTRAVERSION", &candidate),
+        ];
         let line = |line: &str| match numbers.iter().find(|(name, _)| line.starts_with(&format!("{name} =")))
         {
             Some((name, number)) => format!("{name} = {number}\n"),

@@ -1,0 +1,192 @@
+//! Bundles: one file with everything that a build on a machine without a network needs of its sources.
+//!
+//! A bundle is a plain tar:
+//!
+//! ```text
+//! kcompile-bundle.json      what is in it: archives with their signatures, commits, lock entries
+//! archives/<sha256>         archives as they were sent
+//! commits/<commit>.pack     a git pack with one commit and its tree
+//! ```
+//!
+//! It comes from outside, so nothing in it is believed for its own sake: an archive must have the
+//! digest that it is named by, a pack must hold together, and both are verified again (signature,
+//! pins) when they are unpacked. Lock entries out of a bundle are marked as unverified until then.
+
+use super::kept::{self, Kept, Sums};
+use super::{Fetching, git};
+use crate::digest::HashingReader;
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::lockfile::Locked;
+use crate::plan::{Locator, SourceIdentity};
+use crate::process::Interruptible;
+use crate::words::{counted, size};
+use camino::Utf8Path;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use tempfile::NamedTempFile;
+
+const INDEX: &str = "kcompile-bundle.json";
+const FORMAT: u32 = 1;
+const LARGEST_INDEX: u64 = 1 << 20;
+/// A kernel archive is about 140 MB, a pack of one commit about 250 MB.
+const LARGEST_MEMBER: u64 = 2 << 30;
+
+#[derive(Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct Index {
+    format: u32,
+    archives: Vec<Kept>,
+    commits: Vec<Commit>,
+    /// Origin → digest.
+    locked: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+struct Commit {
+    url: String,
+    commit: String,
+}
+
+/// Writes a bundle of these sources, which have just been obtained, into `path`.
+///
+/// Errors: a source that lies on this machine anyway (exit code 2); the file cannot be written.
+pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &Fetching<'_>) -> Result<()> {
+    let mut index = Index { format: FORMAT, archives: vec![], commits: vec![], locked: BTreeMap::new() };
+    for (locator, identity) in sources {
+        match (locator, &identity.origin) {
+            (Locator::Git { url, .. }, Some(_)) => {
+                let commit = identity.digest.strip_prefix("commit:").unwrap_or_default().to_owned();
+                let commit = Commit { url: url.clone(), commit };
+                if !index.commits.contains(&commit) {
+                    index.commits.push(commit);
+                }
+            }
+            (_, Some(origin)) => {
+                let kept = identity.digest.parse().ok().and_then(|sha256| kept::find(fetching.cache, sha256));
+                let kept = kept.ok_or_else(|| Error::build(format!("the archive of {origin} vanished")))?;
+                if !index.archives.contains(&kept) {
+                    index.archives.push(kept);
+                }
+            }
+            (_, None) => {
+                return Err(Error::usage("--bundle: a source on this machine needs no bundle")
+                    .hint("copy it, and give its path as --source there"));
+            }
+        }
+        index.locked.extend(identity.origin.clone().map(|origin| (origin, identity.digest.clone())));
+    }
+    let wrong = || format!("cannot write {path}");
+    let dir = path.parent().unwrap_or(Utf8Path::new("."));
+    let file = NamedTempFile::with_prefix_in(".tmp-", dir).context(Kind::Build, wrong)?;
+    let mut tar = tar::Builder::new(file);
+    let text = serde_json::to_vec_pretty(&index).expect("plain values");
+    append(&mut tar, INDEX, text.len() as u64, &text[..]).context(Kind::Build, wrong)?;
+    for kept in &index.archives {
+        let archive = kept::path(fetching.cache, kept.sha256);
+        let file = File::open(&archive).context(Kind::Build, || format!("cannot read {archive}"))?;
+        let bytes = file.metadata().context(Kind::Build, wrong)?.len();
+        append(&mut tar, &format!("archives/{}", kept.sha256), bytes, file).context(Kind::Build, wrong)?;
+    }
+    for Commit { url, commit } in &index.commits {
+        let mut pack = tempfile::tempfile_in(dir).context(Kind::Build, wrong)?;
+        git::write_pack(url, commit, &mut pack, fetching)?;
+        let bytes = pack.stream_position().context(Kind::Build, wrong)?;
+        pack.rewind().context(Kind::Build, wrong)?;
+        append(&mut tar, &format!("commits/{commit}.pack"), bytes, pack).context(Kind::Build, wrong)?;
+    }
+    let file = tar.into_inner().context(Kind::Build, wrong)?;
+    let bytes = file.as_file().metadata().context(Kind::Build, wrong)?.len();
+    files::persist(file, path)?;
+    let sources = counted(index.archives.len() + index.commits.len(), "source", "sources");
+    fetching.report.note(&format!("{path}: {sources}, {}", size(bytes)));
+    Ok(())
+}
+
+/// The same bytes for everybody.
+fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl Read) -> io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, name, Interruptible(content))
+}
+
+/// Brings what is in the bundle into the cache. Returns the lock entries that it has.
+///
+/// Errors (exit code 3): not a bundle, or a damaged one. What was taken before that is whole, and stays.
+pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Locked)>> {
+    let damaged = || format!("{path}: not a bundle, or damaged");
+    let file = File::open(path).context(Kind::Fetch, || format!("cannot read {path}"))?;
+    let mut archive = tar::Archive::new(Interruptible(file));
+    // Raw, so that no record before an entry is read, whatever its size: a bundle of ours has none.
+    let members = archive.entries().context(Kind::Fetch, damaged)?.raw(true);
+    let mut index: Option<Index> = None;
+    let mut missing = Vec::new();
+    for member in members {
+        let mut member = member.context(Kind::Fetch, damaged)?;
+        let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
+        let size = member.size();
+        let refuse = |why: &str| Error::fetch(format!("{path}: refused member `{}`: {why}", name.escape_debug()));
+        if !member.header().entry_type().is_file() {
+            return Err(refuse("not a file"));
+        }
+        let Some(index) = &mut index else {
+            if name != INDEX || size > LARGEST_INDEX {
+                return Err(refuse("a bundle begins with its index"));
+            }
+            let read: Index = serde_json::from_reader(&mut member).context(Kind::Fetch, damaged)?;
+            if read.format != FORMAT {
+                return Err(refuse(&format!("of format {}, this kcompile knows {FORMAT}", read.format)));
+            }
+            missing = read.archives.iter().map(|kept| format!("archives/{}", kept.sha256)).collect();
+            missing.extend(read.commits.iter().map(|commit| format!("commits/{}.pack", commit.commit)));
+            index = Some(read);
+            continue;
+        };
+        let Some(place) = missing.iter().position(|wanted| *wanted == name) else {
+            return Err(refuse("not in its index, or there twice"));
+        };
+        missing.swap_remove(place);
+        if size > LARGEST_MEMBER {
+            return Err(refuse("larger than 2 GiB"));
+        }
+        if let Some(kept) = index.archives.iter().find(|kept| name == format!("archives/{}", kept.sha256)) {
+            take_archive(kept, &mut member, path, fetching)?;
+        }
+        let commit = index.commits.iter().find(|commit| name == format!("commits/{}.pack", commit.commit));
+        if let Some(Commit { url, commit }) = commit {
+            git::take_pack(url, commit, &mut member, fetching)?;
+        }
+    }
+    let Some(index) = index else { return Err(Error::fetch(format!("{path}: empty, not a bundle"))) };
+    match missing.first() {
+        Some(missing) => Err(Error::fetch(format!("{path}: broken off, without {missing}"))
+            .hint("copy it again; `kcompile fetch --bundle` writes it")),
+        None => Ok(index
+            .locked
+            .into_iter()
+            .map(|(origin, digest)| (origin, Locked { digest, unverified: true }))
+            .collect()),
+    }
+}
+
+fn take_archive(kept: &Kept, content: impl Read, bundle: &Utf8Path, fetching: &Fetching<'_>) -> Result<()> {
+    let scratch = fetching.cache.scratch()?;
+    let to = scratch.path.join("archive");
+    let wrong = || format!("cannot write {to}");
+    let mut hashing = HashingReader::new(content);
+    let mut file = File::create(&to).context(Kind::Build, wrong)?;
+    io::copy(&mut hashing, &mut file).context(Kind::Build, wrong)?;
+    let (found, _) = hashing.finish();
+    super::verify(&format!("{} in {bundle}", kept.origin), kept.sha256, found)?;
+    // What a server once said is this file's word only; the signature speaks for itself.
+    let mut kept = kept.clone();
+    kept.proofs.sums = Sums::NoList;
+    if kept::find(fetching.cache, kept.sha256).is_none() {
+        kept::keep(fetching.cache, &to, &kept)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! What a tree in the cache holds, so that it can be told later whether it is still what was unpacked.
+//!
+//! Two records lie beside a tree. `files` has a line for each file: a hash of its content, what it is,
+//! its name. `stat` is one hash over what the file system says of all of them (size, times, inode): as
+//! long as that is the same nobody has written there, and 84,000 files need not be read again. The
+//! hash is XXH3, which is fast and finds damage; that the content was right at first is not its
+//! business, but that of the SHA-256 and the signature of the archive.
+
+use super::BUILD_DIR_PREFIX;
+use crate::error::{Context, Kind, Result};
+use crate::files;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fmt::Write as _;
+use std::fs::{self, File, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use walkdir::{DirEntry, WalkDir};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Beside the tree: a line for each file.
+pub(super) const FILES: &str = "files";
+/// Beside the tree: what the file system said of them.
+pub(super) const STAT: &str = "stat";
+
+/// What one file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Content {
+    hash: u128,
+    /// `-` a file, `x` an executable one, `l` a link.
+    kind: char,
+}
+
+impl Content {
+    /// A link to `target`.
+    pub(super) fn link(target: &str) -> Content {
+        Content { hash: xxhash_rust::xxh3::xxh3_128(target.as_bytes()), kind: 'l' }
+    }
+}
+
+/// The content of a file as it is written.
+#[derive(Default)]
+pub(super) struct ContentHasher(Xxh3);
+
+impl ContentHasher {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(super) fn file(&self, executable: bool) -> Content {
+        Content { hash: self.0.digest128(), kind: if executable { 'x' } else { '-' } }
+    }
+}
+
+/// What a whole tree holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// In the order of their names.
+    lines: String,
+}
+
+impl Contents {
+    pub(super) fn new(mut files: Vec<(Utf8PathBuf, Content)>) -> Contents {
+        files.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        let mut lines = String::new();
+        for (path, Content { hash, kind }) in files {
+            writeln!(lines, "{hash:032x} {kind} {}", path.as_str().escape_debug()).expect("writing to a string");
+        }
+        Contents { lines }
+    }
+
+    /// Reads the tree, all of it.
+    pub(super) fn of(tree: &Utf8Path) -> Result<Contents> {
+        let mut contents = Vec::new();
+        let mut buffer = vec![0; 1 << 17];
+        for entry in walk(tree) {
+            crate::process::check()?;
+            let (path, metadata) = entry?;
+            let full = tree.join(&path);
+            let wrong = || format!("cannot read {full}");
+            let content = if metadata.is_symlink() {
+                Content::link(full.read_link_utf8().context(Kind::Build, wrong)?.as_str())
+            } else if metadata.is_file() {
+                let mut hasher = ContentHasher::default();
+                let mut file = File::open(&full).context(Kind::Build, wrong)?;
+                loop {
+                    match file.read(&mut buffer).context(Kind::Build, wrong)? {
+                        0 => break,
+                        read => hasher.update(&buffer[..read]),
+                    }
+                }
+                hasher.file(metadata.permissions().mode() & 0o100 != 0)
+            } else {
+                continue;
+            };
+            contents.push((path, content));
+        }
+        Ok(Contents::new(contents))
+    }
+
+    /// Writes both records into `entry`, whose tree is `tree`, now and whole.
+    pub(super) fn record(&self, entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
+        files::write_atomically(&entry.join(FILES), self.lines.as_bytes())?;
+        record_stat(entry, tree)
+    }
+}
+
+/// Writes anew what the file system says of the tree: its files have got more links, or a new place.
+pub(super) fn record_stat(entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
+    files::write_atomically(&entry.join(STAT), stat(tree)?.as_bytes())
+}
+
+/// Does `tree` still hold what was recorded in `entry`? Reads the files only where the file system
+/// says that something has happened to them.
+pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
+    if fs::read_to_string(entry.join(STAT)).is_ok_and(|recorded| stat(tree).is_ok_and(|now| now == recorded)) {
+        return Ok(true);
+    }
+    let Ok(recorded) = fs::read_to_string(entry.join(FILES)) else { return Ok(false) };
+    let is_intact = Contents::of(tree)?.lines == recorded;
+    if is_intact {
+        // In another user's cache this cannot be written: then the files are read each time.
+        let _ = record_stat(entry, tree);
+    }
+    Ok(is_intact)
+}
+
+/// One hash over what the file system says of each file.
+fn stat(tree: &Utf8Path) -> Result<String> {
+    let mut hasher = Xxh3::new();
+    for entry in walk(tree) {
+        let (path, metadata) = entry?;
+        hasher.update(path.as_str().as_bytes());
+        hasher.update(&[0]);
+        let numbers = [
+            u64::from(metadata.mode()),
+            metadata.ino(),
+            metadata.size(),
+            metadata.mtime() as u64,
+            metadata.mtime_nsec() as u64,
+            metadata.ctime() as u64,
+            metadata.ctime_nsec() as u64,
+        ];
+        // The times of a directory change with the build directories in it.
+        let told = if metadata.is_dir() { 1 } else { numbers.len() };
+        numbers[..told].iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+    }
+    Ok(format!("{:032x}\n", hasher.digest128()))
+}
+
+/// Everything in the tree in the order of its name, with its path in the tree; build directories,
+/// which are not part of it, left aside.
+fn walk(tree: &Utf8Path) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>> {
+    let is_source = |entry: &DirEntry| {
+        entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(BUILD_DIR_PREFIX)
+    };
+    let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(is_source);
+    let tree = tree.to_owned();
+    walk.map(move |entry| {
+        let wrong = || format!("cannot read {tree}");
+        let entry = entry.context(Kind::Build, wrong)?;
+        let metadata = entry.metadata().context(Kind::Build, wrong)?;
+        let path = entry.path().strip_prefix(&tree).expect("walked from there").to_path_buf();
+        let path = Utf8PathBuf::from_path_buf(path).unwrap_or_else(|path| path.to_string_lossy().into_owned().into());
+        Ok((path, metadata))
+    })
+}

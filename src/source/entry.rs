@@ -1,0 +1,138 @@
+//! The entries of the cache's `trees/`: found, checked before they are used again, filled, and given
+//! their name when they are whole.
+
+use super::contents;
+use super::{Fetching, Tree};
+use crate::cache::{Cache, Scratch};
+use crate::digest::Sha256;
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::plan::SourceIdentity;
+use camino::Utf8Path;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+/// The tree inside an entry.
+pub(super) const TREE: &str = "linux";
+/// What the tree is. Written last: without it the entry is not whole.
+const IDENTITY: &str = "source.json";
+
+/// The whole unpatched tree with the highest version whose identity `fits`.
+pub(super) fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Result<Option<Tree>> {
+    let dir = cache.root.join("trees");
+    let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
+    let names = entries
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
+        .filter(|name| !name.contains('+'));
+    let trees = names.filter_map(|key| open(cache, &key)).filter(|tree| fits(&tree.identity));
+    Ok(trees.max_by_key(|tree| (tree.identity.version, tree.identity.date)))
+}
+
+/// Opens the entry `key` if it is whole. Whether it is still what it was is [`is_intact`]'s business.
+pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
+    let entry = cache.tree(key);
+    let identity = serde_json::from_slice(&fs::read(entry.join(IDENTITY)).ok()?).ok()?;
+    let path = entry.join(TREE);
+    // In a tree of another user's the build directories cannot lie.
+    let is_ours = rustix::fs::access(path.as_std_path(), rustix::fs::Access::WRITE_OK).is_ok();
+    let builds = if is_ours { path.clone() } else { cache.own_builds(key) };
+    path.join("Makefile").is_file().then(|| Tree { builds, path, identity, key: key.to_owned() })
+}
+
+/// Does the tree still hold what was unpacked? Says so where it does not.
+pub(super) fn is_intact(tree: &Tree, fetching: &Fetching<'_>) -> Result<bool> {
+    let is_intact = contents::is_intact(&fetching.cache.tree(&tree.key), &tree.path)?;
+    if !is_intact {
+        fetching.report.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
+    }
+    Ok(is_intact)
+}
+
+/// The key of an entry: from the digest `sha256:…`, `commit:…`.
+fn key_of(digest: &str) -> String {
+    digest.replace(':', "-")
+}
+
+/// Fills the entry of the source `digest` unless another run has done it meanwhile: `fill` writes the
+/// tree and the record of its contents into the directory it is given and says what the source is.
+pub(super) fn keep(
+    digest: &str,
+    fetching: &Fetching<'_>,
+    fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
+) -> Result<Tree> {
+    let key = key_of(digest);
+    let _lock = fetching.cache.lock(&key, fetching.report)?;
+    match usable(digest, fetching)? {
+        Some(tree) => Ok(tree),
+        None => {
+            let filled = Filled::new(fetching, fill)?;
+            install(fetching.cache, &filled.scratch.path, &key)
+        }
+    }
+}
+
+/// The same where the digest is known only after all bytes have passed: `name` keeps a second run
+/// from fetching the same at once.
+pub(super) fn keep_unlisted(
+    name: &str,
+    fetching: &Fetching<'_>,
+    fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
+) -> Result<Tree> {
+    let _fetching = fetching.cache.lock(&format!("fetch-{}", Sha256::of(name).short()), fetching.report)?;
+    let filled = Filled::new(fetching, fill)?;
+    let key = key_of(&filled.digest);
+    let _lock = fetching.cache.lock(&key, fetching.report)?;
+    match usable(&filled.digest, fetching)? {
+        Some(tree) => Ok(tree),
+        None => install(fetching.cache, &filled.scratch.path, &key),
+    }
+}
+
+/// The entry of the source `digest`, if it is whole, intact and what this run asks for.
+pub(super) fn usable(digest: &str, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
+    match open(fetching.cache, &key_of(digest)).filter(|tree| fetching.accepts(&tree.identity)) {
+        Some(tree) if is_intact(&tree, fetching)? => Ok(Some(tree)),
+        _ => Ok(None),
+    }
+}
+
+/// A tree that is whole, but has no name yet.
+struct Filled {
+    scratch: Scratch,
+    digest: String,
+}
+
+impl Filled {
+    fn new(
+        fetching: &Fetching<'_>,
+        fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
+    ) -> Result<Filled> {
+        let scratch = fetching.cache.scratch()?;
+        let identity = fill(&scratch.path.join(TREE))?;
+        write_identity(&scratch.path, &identity)?;
+        Ok(Filled { scratch, digest: identity.digest })
+    }
+}
+
+pub(super) fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Result<()> {
+    files::write_atomically(&dir.join(IDENTITY), &serde_json::to_vec_pretty(identity).expect("plain strings"))
+}
+
+/// Gives a filled directory its final name. Something unfinished of that name is cleared away. The
+/// caller holds the lock of `key`.
+pub(super) fn install(cache: &Cache, filled: &Utf8Path, key: &str) -> Result<Tree> {
+    let entry = cache.tree(key);
+    files::remove_tree(&entry)?;
+    let moved = || -> std::io::Result<()> {
+        fs::create_dir(&entry)?;
+        fs::set_permissions(&entry, Permissions::from_mode(0o755))?;
+        // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
+        for name in [TREE, contents::FILES, contents::STAT, IDENTITY] {
+            fs::rename(filled.join(name), entry.join(name))?;
+        }
+        Ok(())
+    };
+    moved().context(Kind::Build, || format!("cannot install the tree {entry}"))?;
+    files::sync_dir(&entry)?;
+    open(cache, key).ok_or_else(|| Error::build(format!("the tree {entry} vanished")))
+}

@@ -1,0 +1,107 @@
+//! Archives that are kept in the cache as they were sent, with what proves them: a tree that was damaged
+//! or removed comes back without a network, and a bundle is made of them.
+//!
+//! ```text
+//! archives/<sha256>        the bytes
+//! archives/<sha256>.json   what they are, written last
+//! ```
+
+use crate::cache::Cache;
+use crate::digest::Sha256;
+use crate::error::{Context, Kind, Result};
+use crate::files;
+use crate::openpgp::Signer;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+/// What an archive is, and what came with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Kept {
+    /// As in a plan: kernel.org's URL, `apt:PACKAGE=VERSION`.
+    pub origin: String,
+    /// Of the archive. It is hashed again whenever it is read.
+    pub sha256: Sha256,
+    /// Of kernel.org's releases.
+    pub proofs: Proofs,
+}
+
+/// What a server has beside a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Proofs {
+    /// The text of `linux-<version>.tar.sign`.
+    pub signature: Option<String>,
+    /// What `sha256sums.asc` said when it was asked.
+    pub sums: Sums,
+}
+
+/// What a server's list of checksums says of a release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Sums {
+    /// The server has no list.
+    #[default]
+    NoList,
+    /// It has one, without this release.
+    Missing,
+    /// This digest.
+    Listed {
+        /// Of the compressed archive.
+        sha256: Sha256,
+        /// Who signed the list; `None`: nobody.
+        signer: Option<Signer>,
+    },
+}
+
+fn dir(cache: &Cache) -> Utf8PathBuf {
+    cache.root.join("archives")
+}
+
+/// Where the bytes of `sha256` lie or will lie.
+pub(super) fn path(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
+    dir(cache).join(sha256.to_string())
+}
+
+fn record(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
+    dir(cache).join(format!("{sha256}.json"))
+}
+
+/// Every archive that is there.
+pub(super) fn all(cache: &Cache) -> Result<Vec<Kept>> {
+    let dir = dir(cache);
+    let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
+    let records = entries.flatten().filter(|entry| entry.file_name().ends_with(".json"));
+    Ok(records.filter_map(|entry| read(cache, entry.path())).collect())
+}
+
+/// The archive of this digest, if it is there.
+pub(super) fn find(cache: &Cache, sha256: Sha256) -> Option<Kept> {
+    read(cache, &record(cache, sha256))
+}
+
+/// A record that cannot be read, or whose bytes are gone, is none.
+fn read(cache: &Cache, record: &Utf8Path) -> Option<Kept> {
+    let kept: Kept = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
+    path(cache, kept.sha256).is_file().then_some(kept)
+}
+
+/// Keeps the file at `from`, which is moved: its bytes have been checked.
+pub(super) fn keep(cache: &Cache, from: &Utf8Path, kept: &Kept) -> Result<()> {
+    let to = path(cache, kept.sha256);
+    let wrong = || format!("cannot keep {to}");
+    let file = File::open(from).context(Kind::Build, wrong)?;
+    file.set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, wrong)?;
+    file.sync_all().context(Kind::Build, wrong)?;
+    fs::rename(from, &to).context(Kind::Build, wrong)?;
+    let text = serde_json::to_vec_pretty(kept).expect("plain values");
+    files::write_atomically(&record(cache, kept.sha256), &text)
+}
+
+/// Removes an archive that is not what its name says.
+pub(super) fn forget(cache: &Cache, sha256: Sha256) -> Result<()> {
+    files::remove_tree(&record(cache, sha256))?;
+    files::remove_tree(&path(cache, sha256))
+}

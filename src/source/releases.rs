@@ -1,0 +1,181 @@
+//! What kernel.org has to offer: its `releases.json`, and the listing of a directory for the series
+//! that are no longer in it.
+
+use super::http::Http;
+use crate::cache::Cache;
+use crate::digest::Sha256;
+use crate::error::{Context, Kind, Result};
+use crate::files;
+use crate::kernel::{Channel, KernelVersion};
+use crate::plan::KERNEL_ORG;
+use camino::Utf8Path;
+use serde::Deserialize;
+use std::fs;
+use std::time::{Duration, SystemTime};
+
+/// The file is about 10 kB.
+const LARGEST: u64 = 1 << 20;
+/// A listing of `v6.x/` is about 1 MB.
+const LARGEST_LISTING: u64 = 16 << 20;
+/// What is younger than this is not asked for again: kernels come out once or twice a week.
+const FRESH: Duration = Duration::from_secs(3600);
+
+/// `releases.json`, and how old what we have of it is.
+#[derive(Debug)]
+pub(super) struct Releases {
+    list: List,
+    /// Since it was fetched.
+    pub age: Duration,
+}
+
+#[derive(Debug, Deserialize)]
+struct List {
+    latest_stable: Latest,
+    releases: Vec<Release>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Latest {
+    version: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Release {
+    moniker: String,
+    version: String,
+    #[serde(default)]
+    iseol: bool,
+}
+
+impl Releases {
+    /// Of `server`, from the cache where that is fresh, or where the server cannot be asked; `None` where
+    /// the server has none and never had.
+    pub(super) fn load(server: &str, cache: &Cache, http: Option<&Http<'_>>) -> Result<Option<Releases>> {
+        let url = match server {
+            // The file server has only files.
+            KERNEL_ORG => "https://www.kernel.org/releases.json".to_owned(),
+            mirror => format!("{mirror}/releases.json"),
+        };
+        let path = cache.root.join("releases").join(format!("{}.json", Sha256::of(&url).short()));
+        let kept = Self::kept(&path);
+        if let Some(fresh) = kept.as_ref().filter(|kept| kept.age < FRESH || http.is_none()) {
+            return Ok(Some(Releases { list: parse(&url, &fresh.text)?, age: fresh.age }));
+        }
+        let Some(http) = http else { return Ok(None) };
+        match (http.text(&url, LARGEST), kept) {
+            (Ok(Some(text)), _) => {
+                let list = parse(&url, &text)?;
+                // A mere look at the plan makes no cache; and another user's list stays theirs.
+                let _ = files::write_atomically(&path, text.as_bytes());
+                Ok(Some(Releases { list, age: Duration::ZERO }))
+            }
+            (Ok(None), _) => Ok(None),
+            (Err(error), Some(kept)) if error.kind == Kind::Fetch => {
+                http.note(&format!("{error}; going by what it said {} ago", ago(kept.age)));
+                Ok(Some(Releases { list: parse(&url, &kept.text)?, age: kept.age }))
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    fn kept(path: &Utf8Path) -> Option<Kept> {
+        let text = fs::read_to_string(path).ok()?;
+        let fetched = fs::metadata(path).and_then(|file| file.modified()).ok()?;
+        // A file from the future has an age that nobody knows.
+        let age = SystemTime::now().duration_since(fetched).unwrap_or(Duration::MAX);
+        Some(Kept { text, age })
+    }
+
+    /// The version that `channel` stands for.
+    pub(super) fn of(&self, channel: Channel) -> Option<KernelVersion> {
+        let newest = |moniker: &str| {
+            let releases = self.list.releases.iter().filter(|release| release.moniker == moniker);
+            releases.filter_map(|release| release.version.parse().ok()).max()
+        };
+        match channel {
+            Channel::Latest => self.list.latest_stable.version.parse().ok(),
+            Channel::Longterm => newest("longterm"),
+            Channel::Mainline => newest("mainline"),
+        }
+    }
+
+    /// The newest release of a series.
+    pub(super) fn newest(&self, series: (u32, u32)) -> Option<KernelVersion> {
+        let versions = self.list.releases.iter().filter_map(|release| release.version.parse().ok());
+        versions.filter(|version: &KernelVersion| version.series() == series && version.candidate().is_none()).max()
+    }
+
+    /// Does it say that the series is not maintained any more?
+    pub(super) fn has_ended(&self, series: (u32, u32)) -> bool {
+        self.list.releases.iter().any(|release| {
+            release.iseol && release.version.parse().is_ok_and(|version: KernelVersion| version.series() == series)
+        })
+    }
+}
+
+struct Kept {
+    text: String,
+    age: Duration,
+}
+
+fn parse(url: &str, text: &str) -> Result<List> {
+    serde_json::from_str(text).context(Kind::Fetch, || format!("{url} is not a list of kernel releases"))
+}
+
+/// For people: `12 min`, `3 h`, `5 days`.
+pub(super) fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..172_800 => format!("{} h", seconds / 3600),
+        seconds @ 172_800..31_536_000_000 => format!("{} days", seconds / 86_400),
+        _ => "an unknown time".to_owned(),
+    }
+}
+
+/// The newest release of `series` in the listing that a file server makes of its directory; `None`
+/// where there is no listing, or no such release in it.
+pub(super) fn newest_listed(http: &Http<'_>, server: &str, series: (u32, u32)) -> Result<Option<KernelVersion>> {
+    let url = format!("{server}/pub/linux/kernel/v{}.x/", series.0);
+    Ok(http.text(&url, LARGEST_LISTING)?.and_then(|html| in_listing(&html).filter(|v| v.series() == series).max()))
+}
+
+/// Every `linux-<version>.tar.xz` that the page names, wherever it does.
+fn in_listing(html: &str) -> impl Iterator<Item = KernelVersion> {
+    html.split("linux-").skip(1).filter_map(|rest| rest.split_once(".tar.xz")?.0.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JSON: &str = r#"{"latest_stable": {"version": "6.17.8"}, "releases": [
+        {"iseol": false, "version": "6.18-rc6", "moniker": "mainline", "source": "x"},
+        {"iseol": false, "version": "6.17.8", "moniker": "stable"},
+        {"iseol": true, "version": "6.16.12", "moniker": "stable"},
+        {"iseol": false, "version": "6.12.58", "moniker": "longterm"},
+        {"iseol": false, "version": "6.1.158", "moniker": "longterm"},
+        {"iseol": false, "version": "next-20251117", "moniker": "linux-next"}]}"#;
+
+    #[test]
+    fn channels_and_series_are_found() {
+        let releases = Releases { list: parse("x", JSON).unwrap(), age: Duration::ZERO };
+        let of = |channel| releases.of(channel).unwrap().to_string();
+        assert_eq!(of(Channel::Latest), "6.17.8");
+        assert_eq!(of(Channel::Longterm), "6.12.58");
+        assert_eq!(of(Channel::Mainline), "6.18-rc6");
+        assert_eq!(releases.newest((6, 1)).unwrap().to_string(), "6.1.158");
+        assert_eq!((releases.newest((6, 18)), releases.newest((5, 2))), (None, None));
+        assert!(releases.has_ended((6, 16)) && !releases.has_ended((6, 17)));
+        assert!(parse("x", "<html>").is_err());
+    }
+
+    #[test]
+    fn a_directory_listing_tells_versions() {
+        let html = "<a href=\"linux-5.2.21.tar.xz\">linux-5.2.21.tar.xz</a> <a href=\"linux-5.2.9.tar.gz\">\
+                    <a href=\"linux-5.2.3.tar.sign\"> <a href=\"linux-5.20.tar.xz\"> linux-x.tar.xz linux-";
+        let mut versions: Vec<String> = in_listing(html).map(|version| version.to_string()).collect();
+        versions.dedup();
+        assert_eq!(versions, ["5.2.21", "5.20"]);
+    }
+}

@@ -1,0 +1,66 @@
+//! A tarball on this machine, with the signature that may lie beside it.
+
+use super::directory::check_tree;
+use super::stream::{Stream, Unpacked, unpack};
+use super::{Fetching, Tree, keep};
+use crate::digest::Sha256;
+use crate::error::{Context, Kind, Result};
+use crate::library::read_text;
+use crate::plan::{Check, Link, Signable, SourceIdentity};
+use crate::report::Running;
+use crate::words::size;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs::File;
+
+/// Unpacks it, unless its tree is in the cache. `sha256` is what the file was when the plan was made.
+pub(super) fn fetch(
+    path: &Utf8Path,
+    sha256: Sha256,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Tree> {
+    let name = path.file_name().unwrap_or(path.as_str());
+    let wrong = || format!("cannot read {path}");
+    let beside = signature_of(path);
+    let signature = match beside.is_file() {
+        true => Some(read_text(&beside)?),
+        false => None,
+    };
+    let signature_name = beside.file_name().unwrap_or_default();
+    let signature = signature
+        .map(|text| fetching.keyring.detached(signature_name, text.as_bytes(), fetching.host.now))
+        .transpose()?;
+    let promised = signature.iter().map(|_| Check::proves(Link::Signature, "")).collect::<Vec<_>>();
+    fetching.require_signature(name, &promised, Signable::Yes)?;
+    keep(&sha256.oci(), fetching, |tree| {
+        let file = File::open(path).context(Kind::Fetch, wrong)?;
+        let total = file.metadata().context(Kind::Fetch, wrong)?.len();
+        let stream = Stream {
+            name,
+            reader: file,
+            total: Some(total),
+            expected: Some(sha256),
+            signature: signature.as_ref(),
+            threads: fetching.host.cpus,
+        };
+        let Unpacked { bytes, date, signer, contents, .. } = unpack(stream, tree, running)?;
+        contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
+        let mut checks = vec![Check::proves(Link::User, format!("from a local file, {}", size(bytes)))];
+        checks.extend(signer.map(|signer| Check::proves(Link::Signature, format!("signed by {signer}"))));
+        Ok(SourceIdentity {
+            origin: None,
+            digest: sha256.oci(),
+            version: check_tree(tree, name)?,
+            date,
+            checks,
+        })
+    })
+}
+
+/// As kernel.org names it: `linux-6.1.7.tar.sign` beside `linux-6.1.7.tar.xz`.
+fn signature_of(path: &Utf8Path) -> Utf8PathBuf {
+    match path.file_stem() {
+        Some(stem) if stem.ends_with(".tar") => path.with_file_name(format!("{stem}.sign")),
+        _ => Utf8PathBuf::from(format!("{path}.sign")),
+    }
+}

@@ -1,0 +1,137 @@
+//! Bundles: everything for a build without a network, in one file.
+
+use crate::servers;
+use crate::world::{World, have, sha256};
+use std::fs;
+use std::process::Command;
+
+const DIR: &str = "/pub/linux/kernel/v6.x";
+
+fn mirror(world: &World) -> servers::Server {
+    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes));
+    servers::files([
+        (format!("{DIR}/linux-6.1.7.tar.xz"), bytes),
+        (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
+    ])
+}
+
+/// Runs the command where there is no network at all, if this machine can do that.
+fn without_network(command: &Command) -> Option<crate::world::Ran> {
+    let flags = ["-n", "-rn"].into_iter().find(|flags| {
+        Command::new("unshare").args([flags, "true"]).output().is_ok_and(|output| output.status.success())
+    });
+    let Some(flags) = flags else {
+        eprintln!("skipped: unshare cannot make a network namespace here");
+        return None;
+    };
+    let mut unshared = Command::new("unshare");
+    unshared.args([flags, "--"]).arg(command.get_program()).args(command.get_args());
+    unshared.current_dir(command.get_current_dir().unwrap()).env_clear();
+    unshared.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    Some(crate::world::ran(unshared.output().unwrap()))
+}
+
+#[test]
+fn a_bundle_builds_on_a_machine_without_a_network() {
+    let world = World::new();
+    let server = mirror(&world);
+    let config = "--config mini.config";
+    let direct = world.run(&format!("6.1.7 --fc {config} --mirror {} -o direct", server.url)).ok();
+    let fetched = world.run(&format!("fetch 6.1 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    assert!(fetched.stderr.contains("b.tar: 1 source, "), "{}", fetched.stderr);
+    world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle c.tar", server.url)).ok();
+    let bytes = |name: &str| fs::read(world.path("work").join(name)).unwrap();
+    assert_eq!(sha256(&bytes("b.tar")), sha256(&bytes("c.tar")), "the same for everybody");
+    assert_eq!(server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count(), 1);
+
+    let args = format!("6.1 --fc {config} --offline --from-bundle b.tar --cache-dir empty -o out2");
+    let Some(ran) = without_network(&world.command(&args)) else { return };
+    assert_eq!(ran.ok().digests(), direct.digests());
+    // It is in the cache from then on.
+    let again = format!("6.1.7 --fc {config} --offline --cache-dir empty -o out3");
+    without_network(&world.command(&again)).unwrap().ok();
+    let missing = format!("6.1.8 --fc {config} --offline --cache-dir empty -o out3");
+    without_network(&world.command(&missing))
+        .unwrap()
+        .failed(3, &["--offline: linux-6.1.8.tar.xz is not in the cache", "--from-bundle"]);
+}
+
+#[test]
+fn a_branch_goes_into_a_bundle_as_its_commit() {
+    if !have("git") {
+        return;
+    }
+    let world = World::new();
+    crate::sources::repository(&world);
+    let server = servers::git(world.path("repos").as_str());
+    let source = format!("--source git+{}/linux/.git", server.url);
+    let fetched = world.run(&format!("fetch 6.1.7 --ch {source} --bundle b.tar")).ok();
+    let offline = "--offline --from-bundle b.tar --cache-dir empty";
+    let taken = world.run(&format!("fetch 6.1.7 --ch {source} {offline}")).ok();
+    assert_eq!(taken.digests(), fetched.digests());
+    world.run(&format!("6.1.7 --ch {source} --config mini.config --offline --cache-dir empty")).ok();
+}
+
+#[test]
+fn a_damaged_or_hostile_bundle_is_refused() {
+    let world = World::new();
+    let server = mirror(&world);
+    world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    let whole = fs::read(world.path("work/b.tar")).unwrap();
+    let take = |bytes: &[u8]| {
+        fs::write(world.path("work/x.tar"), bytes).unwrap();
+        world.run("fetch 6.1.7 --fc --offline --from-bundle x.tar --cache-dir other")
+    };
+    take(b"").failed(3, &["x.tar: empty, not a bundle"]);
+    take(&[7; 2000]).failed(3, &["x.tar: not a bundle, or damaged"]);
+    take(&whole[..whole.len() / 2]).failed(3, &["x.tar"]);
+    let end = whole.windows(10).position(|window| window == b"archives/\0" || window.starts_with(b"archives/")).unwrap();
+    take(&[&whole[..1024 + (end - 1024) / 512 * 512], &[0; 1024]].concat()).failed(3, &["x.tar: broken off, without archives/"]);
+    let mut flipped = whole.clone();
+    let middle = whole.len() * 2 / 3;
+    flipped[middle] ^= 1;
+    take(&flipped).failed(3, &["checksum mismatch for https://cdn.kernel.org", "in "]);
+    let member = |name: &str, kind: tar::EntryType| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(2);
+        header.set_mode(0o644);
+        header.set_entry_type(kind);
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        tar.append(&header, &b"{}"[..]).unwrap();
+        tar.into_inner().unwrap()
+    };
+    take(&member("../x", tar::EntryType::Regular)).failed(3, &["refused member `../x`"]);
+    take(&member("kcompile-bundle.json", tar::EntryType::Symlink)).failed(3, &["not a file"]);
+    take(&member("kcompile-bundle.json", tar::EntryType::Regular)).failed(3, &["missing field"]);
+    assert!(world.names("work/other/trees").is_empty() && world.names("work/other/archives").is_empty());
+    assert!(world.names("work/other/tmp").is_empty());
+    // Without the network and without the bundle there is nothing.
+    world.run("fetch 6.1.7 --fc --offline --cache-dir other").failed(3, &["is not in the cache"]);
+}
+
+#[test]
+fn what_lies_here_needs_no_bundle() {
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    world
+        .run("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --bundle b.tar")
+        .failed(2, &["--bundle: a source on this machine needs no bundle"]);
+    assert!(!world.path("work/b.tar").exists());
+}
+
+#[test]
+fn a_bundle_does_not_override_the_lock_file() {
+    let world = World::new();
+    let server = mirror(&world);
+    world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    fs::create_dir(world.path("work/own")).unwrap();
+    let digest = format!("sha256:{}", "0".repeat(64));
+    let entry = format!("[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.7.tar.xz\"\ndigest = \"{digest}\"\n");
+    fs::write(world.path("work/own/kcompile.lock"), entry).unwrap();
+    let args = "fetch 6.1.7 --fc --offline --configs own --cache-dir other --from-bundle b.tar";
+    world.run(args).failed(3, &["b.tar: its https://cdn.kernel.org", "is not what", "kcompile.lock says it was"]);
+    world.run(&format!("{args} --update-lock")).ok();
+}

@@ -1,0 +1,147 @@
+//! The cache: checked before it is used again, never trusted when damaged, shared, cleaned.
+
+use crate::servers::{self, Server};
+use crate::world::{World, sha256};
+use camino::Utf8PathBuf;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+const DIR: &str = "/pub/linux/kernel/v6.x";
+
+fn mirror(world: &World) -> Server {
+    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes));
+    servers::files([
+        (format!("{DIR}/linux-6.1.7.tar.xz"), bytes),
+        (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
+    ])
+}
+
+fn downloads(server: &Server) -> usize {
+    server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count()
+}
+
+fn tree(world: &World) -> Utf8PathBuf {
+    world.path(&format!("cache/trees/{}/linux", world.names("cache/trees")[0]))
+}
+
+/// Writes into a file of a tree as an ordinary user's broken tool would.
+fn spoil(path: &Utf8PathBuf, text: &str) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
+}
+
+#[test]
+fn a_damaged_tree_is_unpacked_again_from_its_archive() {
+    let world = World::new();
+    let server = mirror(&world);
+    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
+    let before = world.run(&args).ok();
+    let readme = tree(&world).join("README");
+    let whole = fs::read_to_string(&readme).unwrap();
+    // Of the same length, and with the time that it had.
+    let modified = fs::metadata(&readme).unwrap().modified().unwrap();
+    spoil(&readme, &whole.replace('e', "x"));
+    fs::File::open(&readme).unwrap().set_modified(modified).unwrap();
+    let after = world.run(&args).ok().says("is not what was unpacked there: it is made anew");
+    assert_eq!(after.digests(), before.digests());
+    assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole.clone(), 1));
+    // A file too many, one too few.
+    let dir = tree(&world);
+    fs::write(dir.join("stray"), "x").unwrap();
+    world.run(&args).ok().says("it is made anew");
+    assert!(!dir.join("stray").exists());
+    fs::remove_file(dir.join("README")).unwrap();
+    world.run(&format!("{args} --offline")).ok().says("it is made anew");
+    assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole, 1));
+}
+
+#[test]
+fn a_damaged_archive_is_fetched_again() {
+    let world = World::new();
+    let server = mirror(&world);
+    let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
+    world.run(&args).ok();
+    spoil(&tree(&world).join("README"), "x");
+    let archive = world.names("cache/archives").into_iter().find(|name| !name.ends_with(".json")).unwrap();
+    let archive = world.path(&format!("cache/archives/{archive}"));
+    let mut bytes = fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&archive, bytes).unwrap();
+    world.run(&args).ok().says("checksum mismatch").says("the archive in the cache is thrown away");
+    assert_eq!(downloads(&server), 2);
+    assert_eq!(sha256(&fs::read(&archive).unwrap()), archive.file_name().unwrap());
+}
+
+#[test]
+fn a_cache_that_was_copied_is_read_once_and_believed() {
+    let world = World::new();
+    let server = mirror(&world);
+    world.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
+    crate::world::copy(&world.path("cache"), &world.path("work/copy"));
+    let ran = world.run("fetch 6.1.7 --fc --offline --cache-dir copy").ok();
+    assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_patched_tree_does_not_spoil_the_pristine_one() {
+    let world = World::new();
+    let server = mirror(&world);
+    fs::create_dir(world.path("work/patches")).unwrap();
+    let patch = "--- a/README\n+++ b/README\n@@ -1,1 +1,1 @@\n-OLD\n+patched\n";
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mini-linux/README")).unwrap();
+    let first = readme.lines().next().unwrap();
+    let count = readme.lines().count();
+    let mut patch = patch.replace("OLD", first).replace("-1,1 +1,1", &format!("-1,{count} +1,{count}"));
+    readme.lines().skip(1).for_each(|line| patch.push_str(&format!(" {line}\n")));
+    fs::write(world.path("work/patches/readme.patch"), patch).unwrap();
+    let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
+    for _ in 0..2 {
+        for more in ["", "--patches patches"] {
+            let ran = world.run(&format!("{args} {more}")).ok();
+            assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
+        }
+    }
+    assert_eq!(downloads(&server), 1);
+}
+
+#[test]
+fn several_users_share_a_cache_that_they_may_write() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: only root can run as two users");
+        return;
+    }
+    let world = World::new();
+    let server = mirror(&world);
+    fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    for (dir, mode) in [("shared", 0o1777), ("one", 0o777), ("two", 0o777), ("work", 0o755)] {
+        fs::create_dir_all(world.path(dir)).unwrap();
+        fs::set_permissions(world.path(dir), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let run = |user: u32, out: &str| {
+        use std::os::unix::process::CommandExt;
+        let args = format!(
+            "6.1.7 --fc --config mini.config --mirror {} --cache-dir {} -o {}",
+            server.url,
+            world.path("shared"),
+            world.path(out)
+        );
+        let mut command = world.command(&args);
+        command.env("HOME", world.path(out)).uid(user).gid(user);
+        crate::world::ran(command.output().unwrap())
+    };
+    let binary = world.command("").get_program().to_owned();
+    let readable = Command::new("setpriv").args(["--reuid=12345", "--clear-groups", "test", "-x"]).arg(binary).status();
+    if !readable.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: another user cannot run the program from where it was built");
+        return;
+    }
+    let one = run(12345, "one").ok();
+    let two = run(12346, "two").ok();
+    assert_eq!(one.digests(), two.digests());
+    assert_eq!(downloads(&server), 1);
+    run(12345, "one").ok();
+}

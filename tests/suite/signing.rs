@@ -1,0 +1,66 @@
+//! Keys and signatures by GnuPG itself, in a home of their own.
+
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+pub(crate) struct Gpg {
+    home: Utf8PathBuf,
+}
+
+impl Gpg {
+    pub(crate) fn new(home: &Utf8Path) -> Gpg {
+        fs::create_dir(home).unwrap();
+        fs::set_permissions(home, fs::Permissions::from_mode(0o700)).unwrap();
+        Gpg { home: home.to_owned() }
+    }
+
+    /// Runs gpg with these words, and `input`; returns what it printed.
+    pub(crate) fn run(&self, words: &str, input: &[u8]) -> Vec<u8> {
+        let mut command = Command::new("gpg");
+        command.args(["--homedir", self.home.as_str(), "--batch", "--quiet", "--no-tty", "--yes"]);
+        command.args(["--pinentry-mode", "loopback", "--passphrase", ""]).args(words.split_whitespace());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "gpg {words}");
+        output.stdout
+    }
+
+    /// A new key of `name`; `more` are options before, such as a false clock. Returns its fingerprint.
+    pub(crate) fn key(&self, name: &str, expires: &str, more: &str) -> String {
+        self.run(&format!("{more} --quick-generate-key {name} ed25519 sign {expires}"), b"");
+        let listed = String::from_utf8(self.run(&format!("--with-colons --list-keys ={name}"), b"")).unwrap();
+        let line = listed.lines().find(|line| line.starts_with("fpr:")).unwrap();
+        line.split(':').nth(9).unwrap().to_owned()
+    }
+
+    pub(crate) fn export(&self, key: &str, to: &Utf8Path) {
+        fs::write(to, self.run(&format!("--armor --export {key}"), b"")).unwrap();
+    }
+
+    /// A detached signature, as kernel.org has it.
+    pub(crate) fn sign(&self, key: &str, bytes: &[u8], more: &str) -> Vec<u8> {
+        self.run(&format!("{more} --local-user {key} --armor --detach-sign"), bytes)
+    }
+
+    pub(crate) fn clear_sign(&self, key: &str, text: &str) -> Vec<u8> {
+        self.run(&format!("--local-user {key} --clear-sign"), text.as_bytes())
+    }
+
+    /// Revokes the key by the certificate that GnuPG makes beforehand for each.
+    pub(crate) fn revoke(&self, key: &str) {
+        let path = self.home.join(format!("openpgp-revocs.d/{key}.rev"));
+        // A colon before the armor keeps it from being used by accident.
+        let certificate = fs::read_to_string(path).unwrap().replace(":-----BEGIN", "-----BEGIN");
+        self.run("--import", certificate.as_bytes());
+    }
+}
+
+impl Drop for Gpg {
+    fn drop(&mut self) {
+        let _ = Command::new("gpgconf").args(["--homedir", self.home.as_str(), "--kill", "all"]).status();
+    }
+}

@@ -1,0 +1,284 @@
+//! The chain of verification: signatures, checksums, pins, the lock file.
+
+use crate::servers::{self, Server};
+use crate::signing::Gpg;
+use crate::world::{World, compress, have, sha256, tar_of};
+use camino::Utf8PathBuf;
+use std::collections::BTreeMap;
+use std::fs;
+
+const DIR: &str = "/pub/linux/kernel/v6.x";
+
+/// What a mirror has of 6.1.7.
+struct Release {
+    files: BTreeMap<String, Vec<u8>>,
+    tar: Vec<u8>,
+    xz: Vec<u8>,
+}
+
+impl Release {
+    fn new(world: &World) -> Release {
+        let tree = world.tree("6.1.7", "trees/release");
+        let tar = tar_of(&tree, "linux-6.1.7");
+        let xz = compress(&tar, "xz");
+        let mut release = Release { files: BTreeMap::new(), tar, xz };
+        let xz = release.xz.clone();
+        release.put("linux-6.1.7.tar.xz", xz);
+        release
+    }
+
+    fn put(&mut self, name: &str, bytes: Vec<u8>) {
+        self.files.insert(format!("{DIR}/{name}"), bytes);
+    }
+
+    fn list(&self) -> String {
+        format!("{}  linux-6.1.7.tar.xz\n", sha256(&self.xz))
+    }
+
+    fn serve(&self) -> Server {
+        servers::files(self.files.clone())
+    }
+}
+
+fn fetched_tarballs(server: &Server) -> usize {
+    server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count()
+}
+
+/// GnuPG with one key, its fingerprint, and its public part in the working directory.
+fn signer(world: &World) -> (Gpg, String) {
+    let gpg = Gpg::new(&world.path("gpg"));
+    let key = gpg.key("Signer", "never", "");
+    gpg.export(&key, &world.path("work/signer.asc"));
+    (gpg, key)
+}
+
+#[test]
+fn a_signed_release_is_verified_while_it_is_unpacked() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let mut release = Release::new(&world);
+    release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
+    release.put("sha256sums.asc", gpg.clear_sign(&key, &release.list()));
+    let server = release.serve();
+    let args = format!("--mirror {} --keyring signer.asc --require-signature", server.url);
+    let ran = world.run(&format!("6.1.7 --fc --config mini.config {args}")).ok();
+    assert!(ran.stderr.contains(&format!("signed by Signer ({key}), in sha256sums.asc, signed by Signer")), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("not verified"), "{}", ran.stderr);
+    let receipt = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
+    for told in ["\"link\": \"signature\"", "\"outcome\": \"proves\"", &key, "\"link\": \"sums\""] {
+        assert!(receipt.contains(told), "{told} is not in {receipt}");
+    }
+    let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+    assert!(lock.contains(&format!("sha256:{}", sha256(&release.xz))) && !lock.contains("unverified"), "{lock}");
+    // From the cache, and, where the tree is lost, from the archive: verified again, without a network.
+    world.run(&format!("fetch 6.1.7 --fc {args}")).ok();
+    assert_eq!(fetched_tarballs(&server), 1);
+    let removed = format!("chmod -R u+w {0} && rm -rf {0}", world.path("cache/trees"));
+    std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
+    world
+        .run("fetch 6.1.7 --fc --offline --keyring signer.asc --require-signature")
+        .ok()
+        .says(&format!("sha256 as in kcompile.lock, signed by Signer ({key})"));
+}
+
+#[test]
+fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let past = "--faked-system-time 20200101T000000";
+    let old = gpg.key("Old", "1y", past);
+    let gone = gpg.key("Gone", "never", "");
+    let release = Release::new(&world);
+    let bad = gpg.sign(&key, b"other bytes", "");
+    let by_old = gpg.sign(&old, &release.tar, past);
+    let short = gpg.sign(&key, &release.tar, "--default-sig-expire seconds=1 --faked-system-time 20990101T000000");
+    let weak = gpg.sign(&key, &release.tar, "--digest-algo SHA1");
+    let by_gone = gpg.sign(&gone, &release.tar, "");
+    gpg.revoke(&gone);
+    for key in [&old, &gone] {
+        gpg.export(key, &world.path(&format!("work/{key}.asc")));
+    }
+    let keyrings = format!("--keyring signer.asc --keyring {old}.asc --keyring {gone}.asc");
+    let garbage = b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n".to_vec();
+    let _ = short;
+    for (signature, keyrings, says) in [
+        (bad.clone(), keyrings.as_str(), "linux-6.1.7.tar.sign: bad signature: Signer"),
+        (by_old, &keyrings, "linux-6.1.7.tar.sign: expired signature: the key of Old"),
+        (by_gone, &keyrings, "linux-6.1.7.tar.sign: revoked signature: the key of Gone"),
+        (weak, &keyrings, "with a broken hash function"),
+        (bad, "", "linux-6.1.7.tar.sign: unknown signature: made by the key"),
+        (garbage, "", "linux-6.1.7.tar.sign: not an OpenPGP signature"),
+        (b"<html>".to_vec(), "", "linux-6.1.7.tar.sign: not an OpenPGP signature"),
+    ] {
+        let mut signed = Release { files: release.files.clone(), tar: vec![], xz: release.xz.clone() };
+        signed.put("linux-6.1.7.tar.sign", signature);
+        let server = signed.serve();
+        world.run(&format!("fetch 6.1.7 --fc --mirror {} {keyrings}", server.url)).failed(3, &[says]);
+        // Only whether it fits the bytes takes the bytes.
+        assert_eq!(fetched_tarballs(&server), usize::from(says.contains("bad signature: Signer")), "{says}");
+        assert!(world.names("cache/trees").is_empty() && world.names("cache/archives").is_empty(), "{says}");
+        assert!(!world.path("cache/kcompile.lock").exists(), "{says}");
+    }
+    let clock = "--faked-system-time 20200101T000000 --default-sig-expire 1d";
+    let early = gpg.key("Early", "never", "--faked-system-time 20190101T000000");
+    gpg.export(&early, &world.path("work/early.asc"));
+    let mut signed = Release { files: release.files.clone(), tar: vec![], xz: release.xz.clone() };
+    signed.put("linux-6.1.7.tar.sign", gpg.sign(&early, &release.tar, clock));
+    world
+        .run(&format!("fetch 6.1.7 --fc --mirror {} --keyring early.asc", signed.serve().url))
+        .failed(3, &["expired signature: that of Early", "expired on 2020-01-02"]);
+}
+
+#[test]
+fn a_signing_subkey_counts_for_its_key() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let gpg = Gpg::new(&world.path("gpg"));
+    gpg.run("--quick-generate-key Owner ed25519 cert never", b"");
+    let listed = |what: &str| {
+        let text = String::from_utf8(gpg.run("--with-colons --list-keys =Owner", b"")).unwrap();
+        let after = text.split_once(what).unwrap().1.to_owned();
+        after.lines().find(|line| line.starts_with("fpr:")).unwrap().split(':').nth(9).unwrap().to_owned()
+    };
+    let primary = listed("pub:");
+    gpg.run(&format!("--quick-add-key {primary} ed25519 sign never"), b"");
+    let subkey = listed("sub:");
+    gpg.export(&primary, &world.path("work/owner.asc"));
+    let mut release = Release::new(&world);
+    release.put("linux-6.1.7.tar.sign", gpg.sign(&format!("{subkey}!"), &release.tar, ""));
+    let server = release.serve();
+    world
+        .run(&format!("fetch 6.1.7 --fc --mirror {} --keyring owner.asc --require-signature", server.url))
+        .ok()
+        .says(&format!("signed by Owner ({primary})"));
+}
+
+#[test]
+fn the_list_of_checksums_is_held_against_its_signature_and_the_tarball() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let release = Release::new(&world);
+    let fetch = |list: Vec<u8>| {
+        let mut listed = Release { files: release.files.clone(), tar: vec![], xz: release.xz.clone() };
+        listed.put("sha256sums.asc", list);
+        world.run(&format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", listed.serve().url))
+    };
+    let signed = String::from_utf8(gpg.clear_sign(&key, &release.list())).unwrap();
+    let digest = sha256(&release.xz);
+    let other = digest.replace(|digit: char| digit.is_ascii_digit(), "0");
+    fetch(signed.replace(&digest, &other).into_bytes()).failed(3, &["sha256sums.asc: bad signature: Signer"]);
+    // Text beside the signed one is not part of it.
+    let beside = format!("{}\n{other}  linux-6.1.7.tar.xz\n", signed);
+    fetch(beside.into_bytes()).failed(3, &["sha256sums.asc"]);
+    let wrong = gpg.clear_sign(&key, &format!("{other}  linux-6.1.7.tar.xz\n"));
+    fetch(wrong).failed(3, &[&format!("checksum mismatch for linux-6.1.7.tar.xz: expected {other}, found {digest}")]);
+    let without = gpg.clear_sign(&key, &format!("{digest}  linux-6.1.8.tar.xz\n"));
+    fetch(without)
+        .ok()
+        .says("warning: the source is not verified: linux-6.1.7.tar.xz")
+        .says("no linux-6.1.7.tar.sign beside it, missing from sha256sums.asc");
+    let ran = fetch(signed.into_bytes()).ok();
+    // The lock file has it by now, as what nothing had verified; and still the tree of the first use is taken.
+    assert!(ran.stderr.contains("not verified"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_unsigned_source_fails_where_a_signature_is_required() {
+    let world = World::new();
+    let mut release = Release::new(&world);
+    let list = release.list();
+    release.put("sha256sums.asc", list.into_bytes());
+    let server = release.serve();
+    let args = format!("fetch 6.1.7 --fc --mirror {} --require-signature", server.url);
+    world.run(&args).failed(3, &["--require-signature: linux-6.1.7.tar.xz has no signature", "hint: "]);
+    assert_eq!(fetched_tarballs(&server), 0);
+    world.run(&args.replace(" --require-signature", "")).ok();
+    // What is in the cache is no better for being there.
+    world.run(&args).failed(3, &["has no signature"]);
+    world.run("fetch 6.1.7 --fc --offline --require-signature").failed(3, &["has no signature"]);
+    world.tree("6.1.7", "work/linux");
+    world.run("fetch 6.1.7 --fc --source linux --require-signature").failed(3, &["has no signature"]);
+}
+
+#[test]
+fn a_local_tarball_is_verified_by_the_signature_beside_it() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let release = Release::new(&world);
+    fs::write(world.path("work/linux-6.1.7.tar.xz"), &release.xz).unwrap();
+    fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, &release.tar, "")).unwrap();
+    let args = "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --keyring signer.asc --require-signature";
+    world.run(args).ok().says(&format!("signed by Signer ({key})"));
+    fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
+    world.run(&format!("{args} --cache-dir other")).failed(3, &["bad signature: Signer"]);
+}
+
+#[test]
+fn what_is_no_keyring_is_refused() {
+    let world = World::new();
+    fs::write(world.path("work/no.asc"), "hello").unwrap();
+    world.run("fetch 6.1.7 --fc --keyring no.asc").failed(2, &["no.asc: not a file of OpenPGP public keys"]);
+    world.run("fetch 6.1.7 --fc --keyring gone.asc").failed(2, &["--keyring: cannot read"]);
+}
+
+fn own_configs(world: &World) -> Utf8PathBuf {
+    let dir = world.path("work/own");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("kernels.toml"), "").unwrap();
+    dir
+}
+
+#[test]
+fn a_source_that_changes_after_its_first_use_is_refused() {
+    let world = World::new();
+    let configs = own_configs(&world);
+    let mut release = Release::new(&world);
+    let args = |server: &Server| format!("fetch 6.1.7 --fc --configs own --mirror {}", server.url);
+    world.run(&args(&release.serve())).ok().says("the source is not verified");
+    let lock = fs::read_to_string(configs.join("kcompile.lock")).unwrap();
+    assert!(lock.contains("https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.1.7.tar.xz"), "{lock}");
+    assert!(lock.contains(&sha256(&release.xz)) && lock.contains("unverified = true"), "{lock}");
+    // Other bytes, on another machine with the same configs.
+    fs::write(world.path("trees/release/README"), "changed").unwrap();
+    release.xz = compress(&tar_of(&world.path("trees/release"), "linux-6.1.7"), "xz");
+    let xz = release.xz.clone();
+    release.put("linux-6.1.7.tar.xz", xz);
+    let server = release.serve();
+    let elsewhere = format!("{} --cache-dir elsewhere", args(&server));
+    world.run(&elsewhere).failed(3, &["checksum mismatch for linux-6.1.7.tar.xz", "found "]);
+    assert!(world.names("work/elsewhere/trees").is_empty());
+    world.run(&format!("{elsewhere} --update-lock")).ok();
+    let lock = fs::read_to_string(configs.join("kcompile.lock")).unwrap();
+    assert!(lock.contains(&sha256(&release.xz)), "{lock}");
+    world.run(&elsewhere).ok();
+    fs::write(configs.join("kcompile.lock"), "[[source]]\norigin = 1\n").unwrap();
+    world.run(&elsewhere).failed(2, &["kcompile.lock: TOML parse error at line 2"]);
+}
+
+#[test]
+fn a_pin_of_the_users_own_is_believed() {
+    let world = World::new();
+    let configs = own_configs(&world);
+    let release = Release::new(&world);
+    let entry = format!(
+        "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.7.tar.xz\"\ndigest = \"sha256:{}\"\n",
+        sha256(&release.xz)
+    );
+    fs::write(configs.join("kcompile.lock"), entry).unwrap();
+    let ran = world.run(&format!("fetch 6.1.7 --fc --configs own --mirror {}", release.serve().url)).ok();
+    assert!(ran.stderr.contains("sha256 as in kcompile.lock") && !ran.stderr.contains("not verified"), "{}", ran.stderr);
+}
