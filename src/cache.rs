@@ -118,7 +118,23 @@ impl Cache {
 
     /// Takes the lock `name`, waiting for another run that holds it.
     pub fn lock(&self, name: &str, report: &Report) -> Result<Lock> {
-        lock_file(&self.root.join("locks").join(format!("{name}.lock")), report)
+        lock_file(&self.lock_path(name), report)
+    }
+
+    /// Takes the lock `name` if nobody holds it.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        let path = self.lock_path(name);
+        let wrong = || format!("cannot lock {path}");
+        let file = File::open(&path).context(Kind::Build, wrong)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error).context(Kind::Build, wrong),
+        }
+    }
+
+    fn lock_path(&self, name: &str) -> Utf8PathBuf {
+        self.root.join("locks").join(format!("{name}.lock"))
     }
 }
 

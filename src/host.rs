@@ -241,7 +241,10 @@ mod tests {
         let child =
             child_env(&env(&[("PATH", "/bin"), ("MAKEFLAGS", "-n"), ("AWS_SECRET", "x"), ("LANG", "tr_TR")]));
         assert_eq!(child["PATH"], "/bin:/usr/local/sbin:/usr/sbin:/sbin");
-        assert_eq!(child.keys().map(String::as_str).collect::<Vec<_>>(), ["LC_ALL", "PATH", "PYTHONDONTWRITEBYTECODE", "TZ"]);
+        assert_eq!(
+            child.keys().map(String::as_str).collect::<Vec<_>>(),
+            ["LC_ALL", "PATH", "PYTHONDONTWRITEBYTECODE", "TZ"]
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! that the step before it worked. ARCHITECTURE.md is the map.
 
 pub mod cache;
+pub mod clean;
 pub mod cli;
 pub mod date;
 pub mod digest;
@@ -157,11 +158,10 @@ pub fn take_bundle(path: &Utf8Path, run: &Run<'_>) -> Result<()> {
     };
     match entries.iter().find(differs).filter(|_| !run.update_lock) {
         None => lockfile::add(&run.lock_path, &entries, run.update_lock),
-        Some((origin, _)) => Err(Error::fetch(format!(
-            "{path}: its {origin} is not what {} says it was",
-            run.lock_path
-        ))
-        .hint("if that is to be, --update-lock accepts it")),
+        Some((origin, _)) => {
+            Err(Error::fetch(format!("{path}: its {origin} is not what {} says it was", run.lock_path))
+                .hint("if that is to be, --update-lock accepts it"))
+        }
     }
 }
 

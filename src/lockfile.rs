@@ -103,7 +103,8 @@ impl LockFile {
 
 fn is_digest(digest: &str) -> bool {
     let hex = |digits: &str, lengths: &[usize]| {
-        lengths.contains(&digits.len()) && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        lengths.contains(&digits.len())
+            && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     match digest.split_once(':') {
         Some(("sha256", digits)) => hex(digits, &[64]),
@@ -176,7 +177,8 @@ mod tests {
     fn another_runs_entry_stays_unless_it_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(dir.path()).unwrap().join(NAME);
-        let locked = |digit: &str| Locked { digest: format!("sha256:{}", digit.repeat(64)), unverified: false };
+        let locked =
+            |digit: &str| Locked { digest: format!("sha256:{}", digit.repeat(64)), unverified: false };
         let add = |digit: &str, replace: bool| {
             super::add(&path, &[("x".to_owned(), locked(digit))], replace).unwrap();
             LockFile::read(&path).unwrap().of("x").unwrap().clone()

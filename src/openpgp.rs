@@ -154,9 +154,11 @@ impl Keyring {
                     return Ok(unproven);
                 }
             }
-            makers.extend(signature.issuer_fingerprint().first().map(|maker| format!("{maker:X}")).or_else(
-                || signature.issuer_key_id().first().map(|maker| maker.to_string().to_uppercase()),
-            ));
+            makers.extend(
+                signature.issuer_fingerprint().first().map(|maker| format!("{maker:X}")).or_else(|| {
+                    signature.issuer_key_id().first().map(|maker| maker.to_string().to_uppercase())
+                }),
+            );
         }
         let makers = match &makers[..] {
             [] => "that it does not name".to_owned(),
@@ -199,17 +201,17 @@ impl Unproven<'_> {
         let signer = self.signer();
         match verified {
             Ok(()) => Ok(signer),
-            Err(_) => Err(Error::fetch(format!(
-                "{}: bad signature: {signer} did not sign these bytes",
-                self.name
-            ))
-            .hint("the file is damaged or forged; try another --mirror")),
+            Err(_) => {
+                Err(Error::fetch(format!("{}: bad signature: {signer} did not sign these bytes", self.name))
+                    .hint("the file is damaged or forged; try another --mirror"))
+            }
         }
     }
 
     /// Who it says made it.
     pub fn signer(&self) -> Signer {
-        let id = self.key.details.users.first().map(|user| String::from_utf8_lossy(user.id.id()).into_owned());
+        let id =
+            self.key.details.users.first().map(|user| String::from_utf8_lossy(user.id.id()).into_owned());
         let id = id.unwrap_or_default();
         let end = id.find([' ', '<', '(']).map_or(id.len(), |_| id.find(['<', '(']).unwrap_or(id.len()));
         // A user id is a stranger's text, and goes to the terminal.
@@ -248,14 +250,16 @@ impl Unproven<'_> {
                 binding.typ() == Some(SignatureType::SubkeyBinding)
                     && binding.verify_subkey_binding(primary, &subkey.key).is_ok()
             };
-            let newest = subkey.signatures.iter().filter(is_bound).max_by_key(|binding| {
-                binding.created().map(pgp::types::Timestamp::as_secs)
-            });
+            let newest = subkey
+                .signatures
+                .iter()
+                .filter(is_bound)
+                .max_by_key(|binding| binding.created().map(pgp::types::Timestamp::as_secs));
             let may_sign = newest.is_some_and(|binding| {
                 binding.key_flags().sign()
-                    && binding.embedded_signature().is_some_and(|back| {
-                        back.verify_primary_key_binding(&subkey.key, primary).is_ok()
-                    })
+                    && binding
+                        .embedded_signature()
+                        .is_some_and(|back| back.verify_primary_key_binding(&subkey.key, primary).is_ok())
             });
             if !may_sign {
                 return refuse(format!("bad signature: made by a subkey of {signer} that may not sign"));
@@ -288,8 +292,11 @@ fn check_age(name: &str, signer: &Signer, now: u64, created: u32, newest: Option
     let lasts = newest.and_then(Signature::key_expiration_time).map_or(0, pgp::types::Duration::as_secs);
     let end = u64::from(created) + u64::from(lasts);
     match lasts != 0 && end <= now {
-        true => Err(Error::fetch(format!("{name}: expired signature: the key of {signer} expired on {}", day(end)))
-            .hint("a key that was prolonged can be given anew with --keyring FILE")),
+        true => Err(Error::fetch(format!(
+            "{name}: expired signature: the key of {signer} expired on {}",
+            day(end)
+        ))
+        .hint("a key that was prolonged can be given anew with --keyring FILE")),
         false => Ok(()),
     }
 }

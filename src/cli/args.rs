@@ -62,6 +62,8 @@ pub enum Command {
     List(ListArgs),
     /// Say what this host lacks to build, and the one command that installs it
     Doctor(DoctorArgs),
+    /// Free space in the cache: all of it, or what the options say
+    Clean(CleanArgs),
     /// Print the completions of a shell
     Completions {
         /// The shell
@@ -228,6 +230,29 @@ pub struct DoctorArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The options of `clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Sources (trees with the builds in them, archives, repositories, partial downloads)
+    #[arg(long)]
+    pub cache: bool,
+    /// Build directories
+    #[arg(long)]
+    pub builds: bool,
+    /// Only what was not used for so long: 12h, 30d, 4w
+    #[arg(long, value_name = "AGE", value_parser = crate::clean::parse_age)]
+    pub older_than: Option<std::time::Duration>,
+    /// Say what would be removed, and leave it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<Utf8PathBuf>,
 }
 
 /// A path inside an image: relative, without `.` and `..`.

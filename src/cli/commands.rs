@@ -1,6 +1,8 @@
 //! What each subcommand does, and what it prints on standard output.
 
-use super::args::{BuildArgs, DoctorArgs, FetchArgs, ListArgs};
+use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs, ListArgs};
+use crate::cache::Cache;
+use crate::clean::{self, Choice};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
@@ -10,7 +12,7 @@ use crate::openpgp::Keyring;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
-use crate::words::counted;
+use crate::words::{counted, size};
 use crate::{Run, doctor, plan as planning};
 use clap::ArgMatches;
 use std::fmt::Write as _;
@@ -166,6 +168,46 @@ pub(super) fn doctor(
     Ok(code)
 }
 
+pub(super) fn clean(args: &CleanArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let dir = cache_dir(args.cache_dir.as_deref(), host)?;
+    let everything = !args.cache && !args.builds;
+    let choice = Choice {
+        sources: args.cache || everything,
+        builds: args.builds || everything,
+        older_than: args.older_than,
+    };
+    // To free space in a cache that is not there is no reason to make one.
+    let found = match dir.is_dir() {
+        true => Some(Cache::open(&dir, host.uid)?),
+        false => None,
+    };
+    let mut removed = Vec::new();
+    if let Some(cache) = &found {
+        for item in clean::find(cache, choice)? {
+            crate::process::check()?;
+            if args.dry_run || clean::remove(cache, &item)? {
+                removed.push(item);
+            } else {
+                report.note(&format!("{} is in use and stays", item.path));
+            }
+        }
+    }
+    let bytes: u64 = removed.iter().map(|item| item.bytes).sum();
+    if args.json {
+        print(&format!("{:#}\n", serde_json::json!({ "bytes": bytes, "removed": removed })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for item in &removed {
+        let path = item.path.strip_prefix(&dir).unwrap_or(&item.path);
+        writeln!(text, "{:>9}  {:16} {path}", size(item.bytes), item.what).expect("writing to a string");
+    }
+    let verb = if args.dry_run { "would be freed" } else { "freed" };
+    writeln!(text, "{:>9}  {verb} in {dir}", size(bytes)).expect("writing to a string");
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(super) fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut super::command(), "kcompile", &mut text);
@@ -212,6 +254,16 @@ fn library(own: Option<&camino::Utf8Path>, host: &Host) -> Result<(Library, Cata
     Ok((library, catalog))
 }
 
+fn cache_dir(given: Option<&camino::Utf8Path>, host: &Host) -> Result<camino::Utf8PathBuf> {
+    match (given, &host.cache_dir) {
+        (Some(dir), _) => Ok(host.absolute(dir)),
+        (None, Some(dir)) => Ok(dir.clone()),
+        (None, None) => {
+            Err(Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR"))
+        }
+    }
+}
+
 /// What every kernel of the run shares.
 fn run<'a>(
     args: &BuildArgs,
@@ -220,15 +272,7 @@ fn run<'a>(
     catalog: &'a Catalog,
     report: &'a Report,
 ) -> Result<Run<'a>> {
-    let cache_dir = match (&args.cache_dir, &host.cache_dir) {
-        (Some(dir), _) => host.absolute(dir),
-        (None, Some(dir)) => dir.clone(),
-        (None, None) => {
-            return Err(
-                Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR")
-            );
-        }
-    };
+    let cache_dir = cache_dir(args.cache_dir.as_deref(), host)?;
     let mut keyring = Keyring::built_in();
     for path in &args.keyring {
         let path = host.absolute(path);
@@ -295,7 +339,8 @@ fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec
         for (version, of_kernel_org) in versions(args, arch, flavor, run)? {
             let request = request(args, matches, (host, catalog), (version, flavor, arch))?;
             // What a channel of kernel.org means is found there, whatever the flavor.
-            let source = if of_kernel_org && args.source.is_none() { SourceSpec::KernelOrg } else { request.source };
+            let source =
+                if of_kernel_org && args.source.is_none() { SourceSpec::KernelOrg } else { request.source };
             requests.push(Request { source, ..request });
         }
     }

@@ -184,10 +184,13 @@ mod tests {
 
     #[test]
     fn a_series_ends_with_its_last_day_or_month() {
-        let catalog = |end: &str| catalog(&format!("[[series]]\nseries = \"5.12\"\nend_of_life = \"{end}\"\n"));
+        let catalog =
+            |end: &str| catalog(&format!("[[series]]\nseries = \"5.12\"\nend_of_life = \"{end}\"\n"));
         // 2021-07-20 12:00 UTC.
         let (version, now) = (KernelVersion::new(5, 12, 19), 1_626_782_400);
-        for (end, ended) in [("2021-07-19", true), ("2021-07-20", false), ("2021-06", true), ("2021-07", false)] {
+        for (end, ended) in
+            [("2021-07-19", true), ("2021-07-20", false), ("2021-06", true), ("2021-07", false)]
+        {
             assert_eq!(catalog(end).unwrap().ended(version, now).is_some(), ended, "{end}");
         }
         assert!(catalog("July 2021").unwrap_err().to_string().contains("end_of_life of series 5.12"));

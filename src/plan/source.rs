@@ -267,7 +267,8 @@ pub(super) fn plan(
             let name = format!("{url}#{reference}");
             let locator = Locator::Git { url, reference };
             let origin = locator.is_remote().then(|| name.clone());
-            let locked = inputs.lock.of(&name).filter(|_| origin.is_some()).map(|locked| locked.digest.clone());
+            let locked =
+                inputs.lock.of(&name).filter(|_| origin.is_some()).map(|locked| locked.digest.clone());
             SourcePlan { origin, digest: known.or(locked), name, locator }
         }
         SourceSpec::Apt { package } => {

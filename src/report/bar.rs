@@ -54,7 +54,7 @@ impl Bar {
                 live.set_position(count.done);
                 live.set_message(count.item.to_owned());
             }
-            Event::Finish { phase, seconds, what } => {
+            Event::Finish { phase, seconds, what, .. } => {
                 self.clear();
                 let took = duration(Duration::from_secs_f64(*seconds));
                 say!("{} {:10} {took:>11}  {what}", self.paint("32", "✓"), phase.title());

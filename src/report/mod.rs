@@ -110,6 +110,8 @@ enum Event<'a> {
         phase: Phase,
         seconds: f64,
         what: &'a str,
+        /// Of kcompile itself, so far.
+        peak_memory_bytes: Option<u64>,
     },
     Note {
         text: &'a str,
@@ -252,7 +254,12 @@ impl Running<'_> {
     pub fn finish(self, what: &str) -> Duration {
         let took = self.since.elapsed();
         self.report.times.borrow_mut().push_back((self.phase, took));
-        self.report.render(&Event::Finish { phase: self.phase, seconds: took.as_secs_f64(), what });
+        self.report.render(&Event::Finish {
+            phase: self.phase,
+            seconds: took.as_secs_f64(),
+            what,
+            peak_memory_bytes: crate::host::peak_memory(),
+        });
         took
     }
 }

@@ -35,7 +35,7 @@ impl Plain {
                 let of = total.map_or_else(String::new, |total| format!(" of {}", number(total)));
                 say!("{}: {}{of}  {}", phase.title(), number(count.done), count.item);
             }
-            Event::Finish { phase, seconds, what } => {
+            Event::Finish { phase, seconds, what, .. } => {
                 say!("{}: done in {}: {what}", phase.title(), duration(Duration::from_secs_f64(*seconds)));
             }
             Event::Note { text } => say!("note: {text}"),

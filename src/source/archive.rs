@@ -29,9 +29,12 @@ pub(super) fn decompress<'a, R: BufRead + 'a>(
     read.context(Kind::Fetch, || format!("cannot read {name}"))?;
     let reader = io::Cursor::new(start.clone()).chain(reader);
     Ok(match &start[..] {
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            Box::new(XzStreams { decoder: Some(xz_decoder(reader, threads).context(Kind::Fetch, || format!("cannot decompress {name}"))?), threads })
-        }
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(XzStreams {
+            decoder: Some(
+                xz_decoder(reader, threads).context(Kind::Fetch, || format!("cannot decompress {name}"))?,
+            ),
+            threads,
+        }),
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)

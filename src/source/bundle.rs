@@ -129,7 +129,8 @@ pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Loc
         let mut member = member.context(Kind::Fetch, damaged)?;
         let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
         let size = member.size();
-        let refuse = |why: &str| Error::fetch(format!("{path}: refused member `{}`: {why}", name.escape_debug()));
+        let refuse =
+            |why: &str| Error::fetch(format!("{path}: refused member `{}`: {why}", name.escape_debug()));
         if !member.header().entry_type().is_file() {
             return Err(refuse("not a file"));
         }

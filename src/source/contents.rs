@@ -14,6 +14,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::SystemTime;
 use walkdir::{DirEntry, WalkDir};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -63,7 +64,8 @@ impl Contents {
         files.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         let mut lines = String::new();
         for (path, Content { hash, kind }) in files {
-            writeln!(lines, "{hash:032x} {kind} {}", path.as_str().escape_debug()).expect("writing to a string");
+            writeln!(lines, "{hash:032x} {kind} {}", path.as_str().escape_debug())
+                .expect("writing to a string");
         }
         Contents { lines }
     }
@@ -109,10 +111,16 @@ pub(super) fn record_stat(entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
     files::write_atomically(&entry.join(STAT), stat(tree)?.as_bytes())
 }
 
+/// Notes that the entry was used now; whether that can be written does not matter.
+pub(super) fn touch(entry: &Utf8Path) {
+    let _ = File::open(entry.join(STAT)).and_then(|record| record.set_modified(SystemTime::now()));
+}
+
 /// Does `tree` still hold what was recorded in `entry`? Reads the files only where the file system
 /// says that something has happened to them.
 pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
-    if fs::read_to_string(entry.join(STAT)).is_ok_and(|recorded| stat(tree).is_ok_and(|now| now == recorded)) {
+    if fs::read_to_string(entry.join(STAT)).is_ok_and(|recorded| stat(tree).is_ok_and(|now| now == recorded))
+    {
         return Ok(true);
     }
     let Ok(recorded) = fs::read_to_string(entry.join(FILES)) else { return Ok(false) };
@@ -160,7 +168,8 @@ fn walk(tree: &Utf8Path) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>
         let entry = entry.context(Kind::Build, wrong)?;
         let metadata = entry.metadata().context(Kind::Build, wrong)?;
         let path = entry.path().strip_prefix(&tree).expect("walked from there").to_path_buf();
-        let path = Utf8PathBuf::from_path_buf(path).unwrap_or_else(|path| path.to_string_lossy().into_owned().into());
+        let path = Utf8PathBuf::from_path_buf(path)
+            .unwrap_or_else(|path| path.to_string_lossy().into_owned().into());
         Ok((path, metadata))
     })
 }

@@ -42,8 +42,11 @@ pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
 /// Does the tree still hold what was unpacked? Says so where it does not.
 pub(super) fn is_intact(tree: &Tree, fetching: &Fetching<'_>) -> Result<bool> {
     let is_intact = contents::is_intact(&fetching.cache.tree(&tree.key), &tree.path)?;
-    if !is_intact {
-        fetching.report.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
+    match is_intact {
+        true => contents::touch(&fetching.cache.tree(&tree.key)),
+        false => {
+            fetching.report.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
+        }
     }
     Ok(is_intact)
 }

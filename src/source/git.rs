@@ -11,12 +11,12 @@ use crate::plan::{Check, Link, Signable, SourceIdentity, SourcePlan};
 use crate::process;
 use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
-use std::fs::File;
-use std::io::{self, Read, Write};
 use git2::{
     AutotagOption, Commit, Cred, CredentialType, Direction, FetchOptions, ObjectType, Oid, ProxyOptions,
     RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult,
 };
+use std::fs::File;
+use std::io::{self, Read, Write};
 
 /// Fetches `reference` (a branch, a tag, or a commit in full) of `url` and writes its tree.
 ///
@@ -127,7 +127,12 @@ pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, fetching: &Fe
 }
 
 /// Takes a pack into the repository for `url`; it must hold together and have `commit` in it.
-pub(super) fn take_pack(url: &str, commit: &str, pack: &mut impl Read, fetching: &Fetching<'_>) -> Result<()> {
+pub(super) fn take_pack(
+    url: &str,
+    commit: &str,
+    pack: &mut impl Read,
+    fetching: &Fetching<'_>,
+) -> Result<()> {
     let wrong = || format!("the bundle's pack of {url} is damaged");
     let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
     let repository = cached_repository(url, fetching)?;
@@ -170,8 +175,8 @@ fn fetch_one(
         let connection = remote
             .connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()))
             .context(Kind::Fetch, wrong);
-        let connection =
-            connection.map_err(|error| Unreachable(error.hint("is there a network, and such a repository?")))?;
+        let connection = connection
+            .map_err(|error| Unreachable(error.hint("is there a network, and such a repository?")))?;
         let heads = connection.list().context(Kind::Fetch, wrong).map_err(Unreachable)?;
         let named = |prefix: &str| heads.iter().find(|head| head.name() == format!("{prefix}{reference}"));
         match (named("refs/heads/").or(named("refs/tags/")).or(named("")), Oid::from_str(reference)) {

@@ -2,11 +2,11 @@
 //! them: a pinned digest, the developers' signature, the server's signed list of checksums.
 
 use super::directory::check_tree;
+use super::entry::usable;
 use super::http::Http;
 use super::kept::{self, Kept, Proofs, Sums};
 use super::releases::{Releases, newest_listed};
 use super::stream::{Stream, Unpacked, unpack};
-use super::entry::usable;
 use super::{Fetching, Tree, keep, keep_unlisted};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
@@ -31,10 +31,10 @@ pub(super) fn fetch(
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
-    if fetching.offline || matches!(version, VersionRequest::Exact(_)) {
-        if let Some(tree) = from_archive(version, fetching, running)? {
-            return Ok(tree);
-        }
+    if (fetching.offline || matches!(version, VersionRequest::Exact(_)))
+        && let Some(tree) = from_archive(version, fetching, running)?
+    {
+        return Ok(tree);
     }
     if fetching.offline {
         return Err(fetching.not_here(&match version {
@@ -67,8 +67,10 @@ pub(super) fn resolve(
         let version = releases.as_ref().and_then(|releases| releases.of(channel));
         let Some((version, releases)) = version.zip(releases) else {
             let why = if fetching.offline { "is not in the cache" } else { "does not tell" };
-            return Err(Error::fetch(format!("releases.json of {mirror} {why}, so `{channel}` means nothing"))
-                .hint("name a version"));
+            return Err(Error::fetch(format!(
+                "releases.json of {mirror} {why}, so `{channel}` means nothing"
+            ))
+            .hint("name a version"));
         };
         let age = super::releases::ago(releases.age);
         fetching.report.note(&format!("{channel} is Linux {version}, by releases.json of {age} ago"));
@@ -192,16 +194,14 @@ fn from_archive(
     running: &Running<'_>,
 ) -> Result<Option<Tree>> {
     let candidates = kept::all(fetching.cache)?.into_iter().filter_map(|kept| {
-        let version_of = || file_name(&kept.origin).strip_prefix("linux-")?.split_once(".tar.")?.0.parse().ok();
+        let version_of =
+            || file_name(&kept.origin).strip_prefix("linux-")?.split_once(".tar.")?.0.parse().ok();
         let found: KernelVersion = version_of().filter(|_| kept.origin.starts_with("https://"))?;
         (kept.origin == release_url(KERNEL_ORG, found) && version.admits(found)).then_some((found, kept))
     });
     let Some((version, kept)) = candidates.max_by_key(|(version, _)| *version) else { return Ok(None) };
-    let release = Release {
-        version,
-        pin: pin(fetching.catalog, fetching.lock, version)?,
-        proofs: kept.proofs.clone(),
-    };
+    let release =
+        Release { version, pin: pin(fetching.catalog, fetching.lock, version)?, proofs: kept.proofs.clone() };
     if release.expected().is_some_and(|expected| expected != kept.sha256) {
         return Ok(None);
     }
@@ -266,14 +266,14 @@ impl Release {
     /// Fails where it can be told without the archive that it will not do.
     fn check_before(&self, fetching: &Fetching<'_>) -> Result<()> {
         let name = self.name();
-        if let (Some(pin), Sums::Listed { sha256, .. }) = (&self.pin, &self.proofs.sums) {
-            if pin.sha256 != *sha256 {
-                return Err(Error::fetch(format!(
-                    "checksum mismatch for {name}: expected {} ({}), found {sha256} in sha256sums.asc",
-                    pin.sha256, pin.check.detail
-                ))
-                .hint("the mirror may be stale or forged; try another --mirror"));
-            }
+        if let (Some(pin), Sums::Listed { sha256, .. }) = (&self.pin, &self.proofs.sums)
+            && pin.sha256 != *sha256
+        {
+            return Err(Error::fetch(format!(
+                "checksum mismatch for {name}: expected {} ({}), found {sha256} in sha256sums.asc",
+                pin.sha256, pin.check.detail
+            ))
+            .hint("the mirror may be stale or forged; try another --mirror"));
         }
         if let Some(signature) = &self.proofs.signature {
             fetching.keyring.detached(&self.signature_name(), signature.as_bytes(), fetching.host.now)?;
@@ -332,7 +332,9 @@ impl Release {
             Sums::Listed { signer: Some(signer), .. } => {
                 Check::proves(Link::Sums, format!("in sha256sums.asc, signed by {signer}"))
             }
-            Sums::Listed { signer: None, .. } => Check::holds(Link::Sums, "in sha256sums.asc, which is not signed"),
+            Sums::Listed { signer: None, .. } => {
+                Check::holds(Link::Sums, "in sha256sums.asc, which is not signed")
+            }
             Sums::Missing => Check::absent(Link::Sums, "missing from sha256sums.asc"),
             Sums::NoList => Check::absent(Link::Sums, "no sha256sums.asc"),
         })

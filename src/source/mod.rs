@@ -11,6 +11,8 @@ mod git;
 mod http;
 mod kept;
 mod kernel_org;
+#[cfg(test)]
+mod properties;
 mod releases;
 mod stream;
 mod tarball;
@@ -227,11 +229,11 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     let key = format!("{}+{}", tree.key, digest.short());
     let running = report.start(Phase::Patch, &counted(plan.patches.len(), "patch", "patches"));
     let _lock = cache.lock(&key, report)?;
-    if let Some(patched) = entry::open(cache, &key) {
-        if entry::is_intact(&patched, fetching)? {
-            running.finish("patched tree from the cache");
-            return Ok(patched);
-        }
+    if let Some(patched) = entry::open(cache, &key)
+        && entry::is_intact(&patched, fetching)?
+    {
+        running.finish("patched tree from the cache");
+        return Ok(patched);
     }
     let scratch = cache.scratch()?;
     let copy = scratch.path.join(TREE);
@@ -287,5 +289,25 @@ fn verify(name: &str, expected: Sha256, found: Sha256) -> Result<()> {
         false => {
             Err(Error::fetch(format!("checksum mismatch for {name}: expected {expected}, found {found}")))
         }
+    }
+}
+
+/// For the fuzzer: unpacks `bytes` as a compressed archive, and as a bare tar, into a directory that is
+/// thrown away.
+#[cfg(fuzzing)]
+pub fn fuzz_archive(bytes: &[u8]) {
+    use std::io::Read;
+    let dir = tempfile::tempdir().expect("a place to write");
+    let dir = Utf8Path::from_path(dir.path()).expect("UTF-8");
+    let _ = archive::unpack_tar("x", &mut &bytes[..], &dir.join("bare"), |_| {});
+    if let Ok(reader) = archive::decompress("x", bytes, 2) {
+        let _ = archive::unpack_tar("x", &mut reader.take(1 << 20), &dir.join("compressed"), |_| {});
+    }
+    let inside = ["bare", "compressed"];
+    assert!(
+        dir.read_dir_utf8().expect("it is there").flatten().all(|entry| inside.contains(&entry.file_name()))
+    );
+    for name in inside {
+        crate::files::remove_tree(&dir.join(name)).expect("it can be removed");
     }
 }

@@ -102,13 +102,16 @@ impl Releases {
     /// The newest release of a series.
     pub(super) fn newest(&self, series: (u32, u32)) -> Option<KernelVersion> {
         let versions = self.list.releases.iter().filter_map(|release| release.version.parse().ok());
-        versions.filter(|version: &KernelVersion| version.series() == series && version.candidate().is_none()).max()
+        versions
+            .filter(|version: &KernelVersion| version.series() == series && version.candidate().is_none())
+            .max()
     }
 
     /// Does it say that the series is not maintained any more?
     pub(super) fn has_ended(&self, series: (u32, u32)) -> bool {
         self.list.releases.iter().any(|release| {
-            release.iseol && release.version.parse().is_ok_and(|version: KernelVersion| version.series() == series)
+            release.iseol
+                && release.version.parse().is_ok_and(|version: KernelVersion| version.series() == series)
         })
     }
 }
@@ -135,9 +138,15 @@ pub(super) fn ago(age: Duration) -> String {
 
 /// The newest release of `series` in the listing that a file server makes of its directory; `None`
 /// where there is no listing, or no such release in it.
-pub(super) fn newest_listed(http: &Http<'_>, server: &str, series: (u32, u32)) -> Result<Option<KernelVersion>> {
+pub(super) fn newest_listed(
+    http: &Http<'_>,
+    server: &str,
+    series: (u32, u32),
+) -> Result<Option<KernelVersion>> {
     let url = format!("{server}/pub/linux/kernel/v{}.x/", series.0);
-    Ok(http.text(&url, LARGEST_LISTING)?.and_then(|html| in_listing(&html).filter(|v| v.series() == series).max()))
+    Ok(http
+        .text(&url, LARGEST_LISTING)?
+        .and_then(|html| in_listing(&html).filter(|v| v.series() == series).max()))
 }
 
 /// Every `linux-<version>.tar.xz` that the page names, wherever it does.

@@ -3,8 +3,8 @@
 //! so that all of it takes hardly longer than the slowest part.
 
 use super::archive::{decompress, unpack_tar};
-use super::verify;
 use super::contents::Contents;
+use super::verify;
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::openpgp::{Signer, Unproven};
@@ -75,7 +75,8 @@ pub(super) fn unpack<R: Read>(
         });
         let unpacking = scope.spawn(|| {
             let mut tar = tar_out;
-            let progress = |path: &str| path.clone_into(&mut item.lock().unwrap_or_else(PoisonError::into_inner));
+            let progress =
+                |path: &str| path.clone_into(&mut item.lock().unwrap_or_else(PoisonError::into_inner));
             let unpacked = unpack_tar(name, &mut tar, tree, progress)?;
             // The check values of the archive stand at its end, behind the end of the tar.
             io::copy(&mut tar, &mut io::sink()).context(Kind::Fetch, || format!("cannot read {name}"))?;
@@ -150,7 +151,10 @@ fn decompress_into(
         })?;
         done += chunk.len() as u64;
         if done > MOST_BYTES {
-            return Err(Error::fetch(format!("{name}: more than {} GiB when decompressed", MOST_BYTES >> 30)));
+            return Err(Error::fetch(format!(
+                "{name}: more than {} GiB when decompressed",
+                MOST_BYTES >> 30
+            )));
         }
         if chunk.is_empty() || !takers.give(chunk) {
             return Ok(());

@@ -86,8 +86,12 @@ fn a_damaged_or_hostile_bundle_is_refused() {
     take(b"").failed(3, &["x.tar: empty, not a bundle"]);
     take(&[7; 2000]).failed(3, &["x.tar: not a bundle, or damaged"]);
     take(&whole[..whole.len() / 2]).failed(3, &["x.tar"]);
-    let end = whole.windows(10).position(|window| window == b"archives/\0" || window.starts_with(b"archives/")).unwrap();
-    take(&[&whole[..1024 + (end - 1024) / 512 * 512], &[0; 1024]].concat()).failed(3, &["x.tar: broken off, without archives/"]);
+    let end = whole
+        .windows(10)
+        .position(|window| window == b"archives/\0" || window.starts_with(b"archives/"))
+        .unwrap();
+    take(&[&whole[..1024 + (end - 1024) / 512 * 512], &[0; 1024]].concat())
+        .failed(3, &["x.tar: broken off, without archives/"]);
     let mut flipped = whole.clone();
     let middle = whole.len() * 2 / 3;
     flipped[middle] ^= 1;
@@ -129,9 +133,13 @@ fn a_bundle_does_not_override_the_lock_file() {
     world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
     fs::create_dir(world.path("work/own")).unwrap();
     let digest = format!("sha256:{}", "0".repeat(64));
-    let entry = format!("[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.7.tar.xz\"\ndigest = \"{digest}\"\n");
+    let entry = format!(
+        "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.7.tar.xz\"\ndigest = \"{digest}\"\n"
+    );
     fs::write(world.path("work/own/kcompile.lock"), entry).unwrap();
     let args = "fetch 6.1.7 --fc --offline --configs own --cache-dir other --from-bundle b.tar";
-    world.run(args).failed(3, &["b.tar: its https://cdn.kernel.org", "is not what", "kcompile.lock says it was"]);
+    world
+        .run(args)
+        .failed(3, &["b.tar: its https://cdn.kernel.org", "is not what", "kcompile.lock says it was"]);
     world.run(&format!("{args} --update-lock")).ok();
 }

@@ -134,7 +134,8 @@ fn several_users_share_a_cache_that_they_may_write() {
         crate::world::ran(command.output().unwrap())
     };
     let binary = world.command("").get_program().to_owned();
-    let readable = Command::new("setpriv").args(["--reuid=12345", "--clear-groups", "test", "-x"]).arg(binary).status();
+    let readable =
+        Command::new("setpriv").args(["--reuid=12345", "--clear-groups", "test", "-x"]).arg(binary).status();
     if !readable.is_ok_and(|status| status.success()) {
         eprintln!("skipped: another user cannot run the program from where it was built");
         return;
@@ -144,4 +145,54 @@ fn several_users_share_a_cache_that_they_may_write() {
     assert_eq!(one.digests(), two.digests());
     assert_eq!(downloads(&server), 1);
     run(12345, "one").ok();
+}
+
+#[test]
+fn clean_frees_what_is_named_and_says_how_much() {
+    let world = World::new();
+    let server = mirror(&world);
+    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
+    let before = world.run(&args).ok();
+    assert!(world.run("clean --builds --older-than 1h").ok().stdout.starts_with("      0 B  freed in "));
+    let would = world.run("clean --dry-run").ok().stdout;
+    assert!(
+        would.contains("source tree") && would.contains("archive ") && would.contains("would be freed"),
+        "{would}"
+    );
+    let builds = world.run("clean --builds").ok().stdout;
+    assert_eq!(builds.lines().count(), 2, "{builds}");
+    assert!(builds.contains("build directory  trees/sha256-"), "{builds}");
+    assert!(
+        !tree(&world)
+            .read_dir_utf8()
+            .unwrap()
+            .flatten()
+            .any(|entry| entry.file_name().starts_with("kcompile-"))
+    );
+    assert_eq!(world.run(&format!("{args} --offline")).ok().digests(), before.digests());
+    let all: serde_json::Value = serde_json::from_str(&world.run("clean --json").ok().stdout).unwrap();
+    assert!(
+        all["bytes"].as_u64().unwrap() > 100_000 && all["removed"].as_array().unwrap().len() >= 2,
+        "{all}"
+    );
+    assert!(world.names("cache/trees").is_empty() && world.names("cache/archives").is_empty());
+    assert!(world.path("cache/kcompile.lock").exists(), "the pins stay");
+    assert_eq!(world.run(&args).ok().digests(), before.digests());
+    assert_eq!(downloads(&server), 2);
+    world.run("clean --cache-dir nowhere").ok();
+    assert!(!world.path("work/nowhere").exists());
+    world.run("clean --older-than soon").failed(2, &["expected a number and m, h, d or w"]);
+}
+
+#[test]
+fn what_is_in_use_is_not_cleaned() {
+    let world = World::new();
+    let server = mirror(&world);
+    world.run(&format!("6.1.7 --fc --config mini.config --mirror {}", server.url)).ok();
+    let lock = world.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
+    let held = fs::File::open(world.path(&format!("cache/locks/{lock}"))).unwrap();
+    held.lock().unwrap();
+    let ran = world.run("clean").ok().says("is in use and stays");
+    assert!(!ran.stdout.contains("source tree"), "{}", ran.stdout);
+    assert_eq!(world.names("cache/trees").len(), 1);
 }

@@ -45,7 +45,8 @@ fn a_series_means_its_newest_release() {
         .run(&format!("fetch 6.3 --fc --mirror {}", server.url))
         .failed(3, &["lists no release of Linux 6.3"]);
     world.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
-    let tarballs = server.log.lock().unwrap().iter().filter(|line| line.ends_with("linux-6.1.10.tar.xz")).count();
+    let tarballs =
+        server.log.lock().unwrap().iter().filter(|line| line.ends_with("linux-6.1.10.tar.xz")).count();
     assert_eq!(tarballs, 1, "fetched though it is in the cache");
     // Without a network the newest one of the cache is meant.
     assert!(world.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
@@ -255,9 +256,13 @@ fn a_branch_that_moves_is_refused_until_it_is_accepted() {
     // Another history under the same name.
     sh(
         &repo,
-        &format!("git checkout -q --orphan forced && echo forced >README && git add . && {COMMIT} && git branch -f ch-6.1.7"),
+        &format!(
+            "git checkout -q --orphan forced && echo forced >README && git add . && {COMMIT} && git branch -f ch-6.1.7"
+        ),
     );
-    world.run(&fetch).failed(3, &["#ch-6.1.7 has moved: kcompile.lock pins the commit", &commit, "hint: --update-lock"]);
+    world
+        .run(&fetch)
+        .failed(3, &["#ch-6.1.7 has moved: kcompile.lock pins the commit", &commit, "hint: --update-lock"]);
     assert_eq!(world.run(&format!("{fetch} --offline")).ok().digests(), first.digests());
     let second = world.run(&format!("{fetch} --update-lock")).ok();
     assert_ne!(second.digests(), first.digests());
@@ -265,10 +270,13 @@ fn a_branch_that_moves_is_refused_until_it_is_accepted() {
     // A commit in full never moves; it needs no server once it is here.
     let pinned = world.run(&format!("{fetch}#{commit} --require-signature")).ok();
     assert_eq!(pinned.digests(), first.digests());
-    world.run(&format!("{fetch} --require-signature --cache-dir new")).failed(3, &["nobody signs", "pins it"]);
+    world
+        .run(&format!("{fetch} --require-signature --cache-dir new"))
+        .failed(3, &["nobody signs", "pins it"]);
     // The repository goes away: the commit that the lock file pins is in the cache.
     fs::rename(world.path("repos/linux"), world.path("repos/gone")).unwrap();
-    let gone = world.run(&fetch).ok().says("cannot fetch").says("going on with the commit that kcompile.lock pins");
+    let gone =
+        world.run(&fetch).ok().says("cannot fetch").says("going on with the commit that kcompile.lock pins");
     assert_eq!(gone.digests(), second.digests());
     world.run(&format!("{fetch} --cache-dir new")).failed(3, &["cannot fetch", "/linux/.git#ch-6.1.7"]);
     world.env.insert("https_proxy".into(), "http://127.0.0.1:1".into());

@@ -65,14 +65,21 @@ fn a_signed_release_is_verified_while_it_is_unpacked() {
     let server = release.serve();
     let args = format!("--mirror {} --keyring signer.asc --require-signature", server.url);
     let ran = world.run(&format!("6.1.7 --fc --config mini.config {args}")).ok();
-    assert!(ran.stderr.contains(&format!("signed by Signer ({key}), in sha256sums.asc, signed by Signer")), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&format!("signed by Signer ({key}), in sha256sums.asc, signed by Signer")),
+        "{}",
+        ran.stderr
+    );
     assert!(!ran.stderr.contains("not verified"), "{}", ran.stderr);
     let receipt = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
     for told in ["\"link\": \"signature\"", "\"outcome\": \"proves\"", &key, "\"link\": \"sums\""] {
         assert!(receipt.contains(told), "{told} is not in {receipt}");
     }
     let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
-    assert!(lock.contains(&format!("sha256:{}", sha256(&release.xz))) && !lock.contains("unverified"), "{lock}");
+    assert!(
+        lock.contains(&format!("sha256:{}", sha256(&release.xz))) && !lock.contains("unverified"),
+        "{lock}"
+    );
     // From the cache, and, where the tree is lost, from the archive: verified again, without a network.
     world.run(&format!("fetch 6.1.7 --fc {args}")).ok();
     assert_eq!(fetched_tarballs(&server), 1);
@@ -97,7 +104,8 @@ fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
     let release = Release::new(&world);
     let bad = gpg.sign(&key, b"other bytes", "");
     let by_old = gpg.sign(&old, &release.tar, past);
-    let short = gpg.sign(&key, &release.tar, "--default-sig-expire seconds=1 --faked-system-time 20990101T000000");
+    let short =
+        gpg.sign(&key, &release.tar, "--default-sig-expire seconds=1 --faked-system-time 20990101T000000");
     let weak = gpg.sign(&key, &release.tar, "--digest-algo SHA1");
     let by_gone = gpg.sign(&gone, &release.tar, "");
     gpg.revoke(&gone);
@@ -179,10 +187,11 @@ fn the_list_of_checksums_is_held_against_its_signature_and_the_tarball() {
     let other = digest.replace(|digit: char| digit.is_ascii_digit(), "0");
     fetch(signed.replace(&digest, &other).into_bytes()).failed(3, &["sha256sums.asc: bad signature: Signer"]);
     // Text beside the signed one is not part of it.
-    let beside = format!("{}\n{other}  linux-6.1.7.tar.xz\n", signed);
+    let beside = format!("{signed}\n{other}  linux-6.1.7.tar.xz\n");
     fetch(beside.into_bytes()).failed(3, &["sha256sums.asc"]);
     let wrong = gpg.clear_sign(&key, &format!("{other}  linux-6.1.7.tar.xz\n"));
-    fetch(wrong).failed(3, &[&format!("checksum mismatch for linux-6.1.7.tar.xz: expected {other}, found {digest}")]);
+    fetch(wrong)
+        .failed(3, &[&format!("checksum mismatch for linux-6.1.7.tar.xz: expected {other}, found {digest}")]);
     let without = gpg.clear_sign(&key, &format!("{digest}  linux-6.1.8.tar.xz\n"));
     fetch(without)
         .ok()
@@ -280,5 +289,9 @@ fn a_pin_of_the_users_own_is_believed() {
     );
     fs::write(configs.join("kcompile.lock"), entry).unwrap();
     let ran = world.run(&format!("fetch 6.1.7 --fc --configs own --mirror {}", release.serve().url)).ok();
-    assert!(ran.stderr.contains("sha256 as in kcompile.lock") && !ran.stderr.contains("not verified"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("sha256 as in kcompile.lock") && !ran.stderr.contains("not verified"),
+        "{}",
+        ran.stderr
+    );
 }

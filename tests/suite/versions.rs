@@ -38,7 +38,11 @@ fn channels_mean_what_kernel_org_says() {
     for (channel, version) in [("latest", "6.17.8"), ("longterm", "6.12.58")] {
         let ran = world.run(&format!("fetch {channel} --fc --mirror {}", server.url)).ok();
         assert!(ran.stdout.contains(&format!(" {version} sha256:")), "{}", ran.stdout);
-        assert!(ran.stderr.contains(&format!("{channel} is Linux {version}, by releases.json of ")), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(&format!("{channel} is Linux {version}, by releases.json of ")),
+            "{}",
+            ran.stderr
+        );
     }
     let plan = world.run(&format!("plan mainline --ch --mirror {}", server.url)).ok();
     assert!(plan.stdout.contains("Linux 6.18-rc6 for Cloud Hypervisor"), "{}", plan.stdout);
@@ -46,8 +50,16 @@ fn channels_mean_what_kernel_org_says() {
     let asked = server.log.lock().unwrap().iter().filter(|line| line.contains("releases.json")).count();
     assert_eq!(asked, 2, "once without a cache, once for the cache");
     assert!(world.run("fetch latest --fc --offline").failed(3, &["not in the cache"]).stdout.is_empty());
-    assert!(world.run(&format!("fetch latest --fc --offline --mirror {}", server.url)).ok().stdout.contains("6.17.8"));
-    world.run("fetch latest --fc --mirror http://127.0.0.1:1").failed(3, &["cannot fetch http://127.0.0.1:1/releases.json"]);
+    assert!(
+        world
+            .run(&format!("fetch latest --fc --offline --mirror {}", server.url))
+            .ok()
+            .stdout
+            .contains("6.17.8")
+    );
+    world
+        .run("fetch latest --fc --mirror http://127.0.0.1:1")
+        .failed(3, &["cannot fetch http://127.0.0.1:1/releases.json"]);
 }
 
 #[test]
@@ -58,7 +70,9 @@ fn a_series_is_looked_up_where_it_is_listed() {
     assert!(fetch("6.1").stdout.contains(" 6.1.7 "));
     // No longer in releases.json, but in the directory.
     assert!(fetch("6.2").stdout.contains(" 6.2.16 "));
-    assert!(fetch("6.16").says("warning: Linux 6.16 has reached its end of life").stdout.contains(" 6.16.12 "));
+    assert!(
+        fetch("6.16").says("warning: Linux 6.16 has reached its end of life").stdout.contains(" 6.16.12 ")
+    );
 }
 
 #[test]
@@ -93,8 +107,9 @@ fn a_release_candidate_is_signed_by_nobody() {
     let world = World::new();
     let server = mirror(&world, &["6.18-rc6"]);
     let args = format!("fetch 6.18-rc6 --fc --mirror {}", server.url);
-    world
-        .run(&format!("{args} --require-signature"))
-        .failed(3, &["nobody signs linux-6.18-rc6.tar.gz, and neither the catalog nor kcompile.lock pins it"]);
+    world.run(&format!("{args} --require-signature")).failed(
+        3,
+        &["nobody signs linux-6.18-rc6.tar.gz, and neither the catalog nor kcompile.lock pins it"],
+    );
     world.run(&args).ok().says("not verified: linux-6.18-rc6.tar.gz").says("nobody signs release candidates");
 }

@@ -1,0 +1,181 @@
+//! Frees space in the cache: what is there, how large it is, how long it has not been used. What another
+//! run works with stays, and so does the lock file with its pins.
+
+use crate::cache::{Cache, Lock};
+use crate::error::{Context, Kind, Result};
+use crate::files;
+use crate::source::BUILD_DIR_PREFIX;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+use walkdir::WalkDir;
+
+/// What to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Sources: trees, archives, repositories, partial downloads.
+    pub sources: bool,
+    /// Build directories.
+    pub builds: bool,
+    /// Only what was not used for so long.
+    pub older_than: Option<Duration>,
+}
+
+/// Something in the cache that can be removed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Item {
+    /// What it is, for people: `source tree`.
+    pub what: &'static str,
+    /// Absolute.
+    pub path: Utf8PathBuf,
+    /// Bytes on disk. Files that have another name outside count, too, though they free nothing.
+    pub bytes: u64,
+    /// Since it was last used.
+    #[serde(skip)]
+    pub unused: Duration,
+    /// The name of the lock that a user of it holds.
+    #[serde(skip)]
+    lock: String,
+}
+
+/// Everything in the cache that `choice` means, the largest first. A tree is removed with the build
+/// directories in it, which are worth nothing without it.
+pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
+    let mut items = Vec::new();
+    for tree in children(&cache.root.join("trees"))? {
+        let key = tree.file_name().unwrap_or_default();
+        match (choice.sources, choice.builds) {
+            (true, _) => items.push(item("source tree", &tree, key, 3)),
+            (false, true) => items.extend(builds(&tree.join("linux"), key)?),
+            (false, false) => {}
+        }
+    }
+    if choice.builds {
+        for place in children(&cache.root.join("builds"))? {
+            // Its name ends in the number of the user whose builds they are.
+            let name = place.file_name().unwrap_or_default();
+            items.extend(builds(&place, name.rsplit_once('-').map_or(name, |(key, _)| key))?);
+        }
+    }
+    if choice.sources {
+        for (what, dir) in [("archive", "archives"), ("partial download", "partial")] {
+            for path in children(&cache.root.join(dir))? {
+                items.push(item(what, &path, &format!("sha256-{}", path.file_stem().unwrap_or_default()), 0));
+            }
+        }
+        for path in children(&cache.root.join("git"))? {
+            let name = path.file_name().unwrap_or_default();
+            items.push(item(
+                "git repository",
+                &path,
+                &format!("git-{}", name.split('-').next().unwrap_or(name)),
+                1,
+            ));
+        }
+    }
+    items.retain(|item| choice.older_than.is_none_or(|limit| item.unused >= limit));
+    items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
+    Ok(items)
+}
+
+/// Removes it, unless another run works with it: then `false`.
+pub fn remove(cache: &Cache, item: &Item) -> Result<bool> {
+    let Some(_held) = try_locks(cache, &item.lock)? else { return Ok(false) };
+    // Out of the way by one rename first: a run that comes now finds it whole or not at all.
+    let scratch = cache.scratch()?;
+    let away = scratch.path.join("removed");
+    match std::fs::rename(&item.path, &away) {
+        Ok(()) => files::remove_tree(&away)?,
+        // A read-only directory cannot be moved by an ordinary user.
+        Err(_) => files::remove_tree(&item.path)?,
+    }
+    Ok(true)
+}
+
+/// The locks of all that begin with `name`: of a tree, and of the builds in it.
+fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> {
+    let mut held = Vec::new();
+    for path in children(&cache.root.join("locks"))? {
+        if path.file_stem().is_some_and(|stem| stem.starts_with(name)) {
+            match cache.try_lock(path.file_stem().unwrap_or_default())? {
+                Some(lock) => held.push(lock),
+                None => return Ok(None),
+            }
+        }
+    }
+    Ok(Some(held))
+}
+
+/// The build directories right in `dir`.
+fn builds(dir: &Utf8Path, key: &str) -> Result<Vec<Item>> {
+    let builds = children(dir)?
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.starts_with(BUILD_DIR_PREFIX)));
+    let lock = |build: &Utf8Path| format!("{key}-{}", build.file_name().unwrap_or_default());
+    Ok(builds.map(|build| item("build directory", &build, &lock(&build), 1)).collect())
+}
+
+/// `depth`: how far down it shows when it was used.
+fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> Item {
+    Item {
+        what,
+        path: path.to_owned(),
+        bytes: size(path),
+        unused: unused(path, depth),
+        lock: lock.to_owned(),
+    }
+}
+
+/// Bytes on disk of all below `path`.
+fn size(path: &Utf8Path) -> u64 {
+    let files = WalkDir::new(path).into_iter().flatten();
+    files.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
+}
+
+/// Since the newest change there: a build writes its log into its directory, a use of a tree touches the
+/// record beside it.
+fn unused(path: &Utf8Path, depth: usize) -> Duration {
+    let newest = WalkDir::new(path).max_depth(depth).into_iter().flatten();
+    let newest = newest.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max();
+    newest.and_then(|newest| SystemTime::now().duration_since(newest).ok()).unwrap_or_default()
+}
+
+/// The entries of a directory by name; of one that is not there, none.
+fn children(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+    if !dir.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
+    let mut children: Vec<Utf8PathBuf> = entries.flatten().map(camino::Utf8DirEntry::into_path).collect();
+    children.sort();
+    Ok(children)
+}
+
+/// `30d`, `12h`, `45m`, `2w`: how long ago.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}`: expected a number and m, h, d or w, such as 30d");
+    let unit = match text.chars().last().ok_or_else(wrong)? {
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return Err(wrong()),
+    };
+    let count: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(count) * unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_read() {
+        assert_eq!(parse_age("30d").unwrap(), Duration::from_secs(30 * 86_400));
+        assert_eq!(parse_age("0m").unwrap(), Duration::ZERO);
+        for wrong in ["", "d", "3", "-1d", "1é", "1.5h", "99999999999d"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
+        }
+    }
+}
