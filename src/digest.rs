@@ -1,8 +1,8 @@
-//! SHA-256 digests as values, and a reader that hashes what passes through it.
+//! SHA-256 digests as values, and a reader and a writer that hash what passes through them.
 
 use sha2::Digest as _;
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::str::FromStr;
 
 /// A SHA-256 digest. Prints as 64 lower-case hexadecimal digits; [`Sha256::oci`] has OCI's prefix.
@@ -115,6 +115,36 @@ impl<R: Read> Read for HashingReader<R> {
         self.hasher.update(&buffer[..read]);
         self.count += read as u64;
         Ok(read)
+    }
+}
+
+/// Hashes what is written through it.
+pub struct HashingWriter<W> {
+    inner: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> HashingWriter<W> {
+    /// Wraps `inner`.
+    pub fn new(inner: W) -> Self {
+        HashingWriter { inner, hasher: Hasher::default() }
+    }
+
+    /// The digest of the bytes written so far.
+    pub fn finish(self) -> Sha256 {
+        self.hasher.finish()
+    }
+}
+
+impl<W: Write> Write for HashingWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
     }
 }
 

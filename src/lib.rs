@@ -97,6 +97,7 @@ impl Run<'_> {
             report: self.report,
             offline: self.offline,
             stall: self.stall,
+            jobs: self.jobs,
             catalog: self.catalog,
             lock,
             keyring: &self.keyring,

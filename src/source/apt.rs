@@ -83,8 +83,8 @@ pub(super) fn fetch(
         let check = Check::proves(Link::Apt, "by the signed lists of apt");
         let expected = (pin.unwrap_or(digest), origin.as_str(), check);
         let identity = unpack_checked(&deb, &plan.name, expected, tree, fetching, running)?;
-        let kept = Kept { origin, sha256: digest, proofs: Proofs::default() };
-        kept::keep(fetching.cache, &deb, &kept)?;
+        let kept = Kept { origin, sha256: digest, proofs: Proofs::default(), zstd: None };
+        kept::keep(fetching.cache, &deb, None, &kept)?;
         Ok(identity)
     };
     match pin {
@@ -126,7 +126,7 @@ fn unpack_checked(
     let wrong = || format!("cannot read {deb}");
     let digest = File::open(deb).and_then(Sha256::of_reader).context(Kind::Fetch, wrong)?;
     verify(name, expected, digest)?;
-    let (contents, date) = unpack_deb(deb, name, tree, fetching.host.cpus, running)?;
+    let (contents, date) = unpack_deb(deb, name, tree, fetching.jobs, running)?;
     contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
     Ok(SourceIdentity {
         origin: Some(origin.to_owned()),
@@ -223,6 +223,7 @@ fn unpack_deb(
                     expected: None,
                     signature: None,
                     threads,
+                    copy: None,
                 };
                 let unpacked = unpack(inner, tree, running)?;
                 return Ok((unpacked.contents, unpacked.date));

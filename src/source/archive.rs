@@ -9,7 +9,7 @@ use liblzma::bufread::XzDecoder;
 use std::io::{self, BufRead, Read};
 
 /// xz may ask for its dictionary in memory: at its highest level, 65 MiB.
-const XZ_MEMORY: u64 = 66 << 20;
+pub(super) const XZ_MEMORY: u64 = 66 << 20;
 /// What several threads may have together; where they would need more, there are fewer of them.
 const XZ_THREADS_MEMORY: u64 = 96 << 20;
 /// The same limit for zstd's window, as a power of two.

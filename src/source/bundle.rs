@@ -68,6 +68,7 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
             (_, Some(origin)) => {
                 let kept = identity.digest.parse().ok().and_then(|sha256| kept::find(fetching.cache, sha256));
                 let kept = kept.ok_or_else(|| Error::build(format!("the archive of {origin} vanished")))?;
+                let kept = Kept { zstd: None, ..kept };
                 if !index.archives.contains(&kept) {
                     index.archives.push(kept);
                 }
@@ -186,8 +187,9 @@ fn take_archive(kept: &Kept, content: impl Read, bundle: &Utf8Path, fetching: &F
     // What a server once said is this file's word only; the signature speaks for itself.
     let mut kept = kept.clone();
     kept.proofs.sums = Sums::NoList;
+    kept.zstd = None;
     if kept::find(fetching.cache, kept.sha256).is_none() {
-        kept::keep(fetching.cache, &to, &kept)?;
+        kept::keep(fetching.cache, &to, None, &kept)?;
     }
     Ok(())
 }

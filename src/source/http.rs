@@ -122,7 +122,7 @@ impl<'a> Http<'a> {
                     (error, retry_after(response.headers()))
                 }
                 Err(cause) => {
-                    let is_final = cause.is_redirect() || cause.is_builder();
+                    let is_final = cause.is_redirect() || cause.is_builder() || is_distrust(&cause);
                     let error = Error::fetch(format!("cannot fetch {url}")).because(cause).hint(format!(
                         "name a server that can be reached with --mirror URL, or another --source (apt, a tarball){}",
                         self.proxies
@@ -152,6 +152,19 @@ impl<'a> Http<'a> {
         }
         Ok(())
     }
+}
+
+/// Is it the server's certificate? That does not get better by asking again.
+fn is_distrust(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        // The TLS library's own type is not reqwest's to give: its words are.
+        if error.to_string().contains("invalid peer certificate") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// `; the environment names a proxy: …`, or nothing.

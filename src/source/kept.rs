@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! archives/<sha256>        the bytes
+//! archives/<sha256>.zst    what is in them, compressed so that it unpacks in a tenth of the time
 //! archives/<sha256>.json   what they are, written last
 //! ```
 
@@ -26,6 +27,9 @@ pub(super) struct Kept {
     pub sha256: Sha256,
     /// Of kernel.org's releases.
     pub proofs: Proofs,
+    /// Of the copy that unpacks quickly, where there is one; this kcompile made it of what had been verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zstd: Option<Sha256>,
 }
 
 /// What a server has beside a release.
@@ -65,6 +69,11 @@ pub(super) fn path(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
     dir(cache).join(sha256.to_string())
 }
 
+/// Where the copy that unpacks quickly lies or will lie.
+pub(super) fn copy_path(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
+    dir(cache).join(format!("{sha256}.zst"))
+}
+
 fn record(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
     dir(cache).join(format!("{sha256}.json"))
 }
@@ -88,20 +97,37 @@ fn read(cache: &Cache, record: &Utf8Path) -> Option<Kept> {
     path(cache, kept.sha256).is_file().then_some(kept)
 }
 
-/// Keeps the file at `from`, which is moved: its bytes have been checked.
-pub(super) fn keep(cache: &Cache, from: &Utf8Path, kept: &Kept) -> Result<()> {
-    let to = path(cache, kept.sha256);
+/// Keeps the file at `from`, and the one at `copy`, which are moved: their bytes have been checked.
+pub(super) fn keep(cache: &Cache, from: &Utf8Path, copy: Option<&Utf8Path>, kept: &Kept) -> Result<()> {
+    move_in(from, &path(cache, kept.sha256))?;
+    if let Some(copy) = copy {
+        move_in(copy, &copy_path(cache, kept.sha256))?;
+    }
+    write_record(cache, kept)
+}
+
+/// Forgets the copy, which is not what it should be.
+pub(super) fn forget_copy(cache: &Cache, kept: &Kept) -> Result<()> {
+    write_record(cache, &Kept { zstd: None, ..kept.clone() })?;
+    files::remove_tree(&copy_path(cache, kept.sha256))
+}
+
+fn write_record(cache: &Cache, kept: &Kept) -> Result<()> {
+    let text = serde_json::to_vec_pretty(kept).expect("plain values");
+    files::write_atomically(&record(cache, kept.sha256), &text)
+}
+
+fn move_in(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     let wrong = || format!("cannot keep {to}");
     let file = File::open(from).context(Kind::Build, wrong)?;
     file.set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, wrong)?;
     file.sync_all().context(Kind::Build, wrong)?;
-    fs::rename(from, &to).context(Kind::Build, wrong)?;
-    let text = serde_json::to_vec_pretty(kept).expect("plain values");
-    files::write_atomically(&record(cache, kept.sha256), &text)
+    fs::rename(from, to).context(Kind::Build, wrong)
 }
 
 /// Removes an archive that is not what its name says.
 pub(super) fn forget(cache: &Cache, sha256: Sha256) -> Result<()> {
     files::remove_tree(&record(cache, sha256))?;
+    files::remove_tree(&copy_path(cache, sha256))?;
     files::remove_tree(&path(cache, sha256))
 }

@@ -10,7 +10,9 @@ use super::stream::{Stream, Unpacked, unpack};
 use super::{Fetching, Tree, keep, keep_unlisted};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
+use crate::files;
 use crate::kernel::{Channel, KernelVersion, VersionRequest};
+use crate::openpgp::{ClearSigned, Unproven};
 use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, release_url};
 use crate::report::Running;
 use crate::words::size;
@@ -20,6 +22,8 @@ use std::io::{self, Read};
 
 /// A list of checksums is about 2 MB.
 const LARGEST_LIST: u64 = 16 << 20;
+/// With so many jobs a core is free to compress while the others decompress and write.
+const JOBS_FOR_A_COPY: usize = 4;
 /// A signature is about 1 kB.
 const LARGEST_SIGNATURE: u64 = 64 << 10;
 
@@ -150,16 +154,19 @@ fn fetch_from(
         let (path, file) = open_partial(expected, &scratch.path, fetching)?;
         let mut download = http.download(&url, file, expected.is_some())?;
         let total = download.total;
-        let identity = release.unpack(&mut download, total, tree, fetching, running);
-        match &identity {
-            Ok(identity) => release.keep(&path, identity, fetching)?,
+        // With a core to spare it costs no time; on a small machine it would.
+        let copy = (fetching.jobs >= JOBS_FOR_A_COPY).then(|| scratch.path.join("copy"));
+        let from = (&mut download, total, copy.as_deref());
+        let unpacked = release.unpack(from, tree, fetching, running);
+        match &unpacked {
+            Ok((_, kept)) => kept::keep(fetching.cache, &path, copy.as_deref(), kept)?,
             // What is whole and not what it should be is of no more use.
             Err(_) if download.is_complete() => {
                 let _ = std::fs::remove_file(&path);
             }
             Err(_) => {}
         }
-        identity
+        unpacked.map(|(identity, _)| identity)
     };
     match expected {
         Some(digest) => keep(&digest.oci(), fetching, fill),
@@ -209,13 +216,20 @@ fn from_archive(
         // A network may have what is missing here.
         return if fetching.offline { Err(error) } else { Ok(None) };
     }
-    let path = kept::path(fetching.cache, kept.sha256);
+    let release = Release { pin: release.pin.or(Some(own_pin(&kept))), ..release };
     let unpacked = keep(&kept.sha256.oci(), fetching, |tree| {
-        let wrong = || format!("cannot read {path}");
-        let file = File::open(&path).context(Kind::Fetch, wrong)?;
-        let total = file.metadata().context(Kind::Fetch, wrong)?.len();
-        let release = Release { pin: release.pin.clone().or(Some(own_pin(&kept))), ..release.clone() };
-        release.unpack(file, Some(total), tree, fetching, running)
+        if let Some(zstd) = kept.zstd {
+            match release.unpack_copy(&kept, zstd, tree, fetching, running) {
+                Err(error) if error.kind == Kind::Fetch => {
+                    fetching.report.note(&format!("{error}; the copy in the cache is thrown away"));
+                    kept::forget_copy(fetching.cache, &kept)?;
+                    files::remove_tree(tree)?;
+                }
+                unpacked => return unpacked,
+            }
+        }
+        let (file, bytes) = open_archive(&kept::path(fetching.cache, kept.sha256))?;
+        Ok(release.unpack((file, Some(bytes), None), tree, fetching, running)?.0)
     });
     match unpacked {
         Err(error) if error.kind == Kind::Fetch => {
@@ -225,6 +239,13 @@ fn from_archive(
         }
         unpacked => unpacked.map(Some),
     }
+}
+
+fn open_archive(path: &Utf8Path) -> Result<(File, u64)> {
+    let wrong = || format!("cannot read {path}");
+    let file = File::open(path).context(Kind::Fetch, wrong)?;
+    let bytes = file.metadata().context(Kind::Fetch, wrong)?.len();
+    Ok((file, bytes))
 }
 
 /// What an archive of the cache must be: its name is its digest. That proves nothing of its makers.
@@ -275,40 +296,78 @@ impl Release {
             ))
             .hint("the mirror may be stale or forged; try another --mirror"));
         }
-        if let Some(signature) = &self.proofs.signature {
-            fetching.keyring.detached(&self.signature_name(), signature.as_bytes(), fetching.host.now)?;
-        }
+        self.signature(fetching)?;
         let pinned = self.pin.iter().map(|pin| pin.check.clone());
         let promised = self.proofs.signature.iter().map(|_| Check::proves(Link::Signature, ""));
         fetching.require_signature(&name, &pinned.chain(promised).collect::<Vec<_>>(), self.signable())
     }
 
-    /// Unpacks the archive into `tree`, and says what held.
+    /// Unpacks the archive (its bytes, how many there are, where a quick copy goes) into `tree`, and says
+    /// what held, and what is to be kept.
     fn unpack(
         &self,
-        reader: impl Read,
-        total: Option<u64>,
+        (reader, total, copy): (impl Read, Option<u64>, Option<&Utf8Path>),
         tree: &Utf8Path,
         fetching: &Fetching<'_>,
         running: &Running<'_>,
-    ) -> Result<SourceIdentity> {
+    ) -> Result<(SourceIdentity, Kept)> {
         let name = self.name();
-        let signature = self.proofs.signature.as_ref().map(|signature| {
-            fetching.keyring.detached(&self.signature_name(), signature.as_bytes(), fetching.host.now)
-        });
-        let signature = signature.transpose()?;
+        let signature = self.signature(fetching)?;
         let stream = Stream {
             name: &name,
             reader,
             total,
             expected: self.expected(),
             signature: signature.as_ref(),
-            threads: fetching.host.cpus,
+            threads: fetching.jobs,
+            copy,
         };
-        let Unpacked { sha256, date, signer, contents, bytes } = unpack(stream, tree, running)?;
-        contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
+        let unpacked = unpack(stream, tree, running)?;
+        let kept = Kept {
+            origin: release_url(KERNEL_ORG, self.version),
+            sha256: unpacked.sha256,
+            proofs: self.proofs.clone(),
+            zstd: unpacked.copy,
+        };
+        Ok((self.identity(unpacked.sha256, &unpacked, tree)?, kept))
+    }
+
+    /// Unpacks the quick copy of what is kept: it was made of what the archive's digest stands for, and
+    /// the signature is checked again.
+    fn unpack_copy(
+        &self,
+        kept: &Kept,
+        zstd: Sha256,
+        tree: &Utf8Path,
+        fetching: &Fetching<'_>,
+        running: &Running<'_>,
+    ) -> Result<SourceIdentity> {
+        let (file, bytes) = open_archive(&kept::copy_path(fetching.cache, kept.sha256))?;
+        let name = format!("the copy of {}", self.name());
+        let signature = self.signature(fetching)?;
+        let stream = Stream {
+            name: &name,
+            reader: file,
+            total: Some(bytes),
+            expected: Some(zstd),
+            signature: signature.as_ref(),
+            threads: fetching.jobs,
+            copy: None,
+        };
+        self.identity(kept.sha256, &unpack(stream, tree, running)?, tree)
+    }
+
+    fn signature<'a>(&self, fetching: &Fetching<'a>) -> Result<Option<Unproven<'a>>> {
+        let text = self.proofs.signature.as_ref();
+        let now = fetching.host.now;
+        text.map(|text| fetching.keyring.detached(&self.signature_name(), text.as_bytes(), now)).transpose()
+    }
+
+    /// What the archive of this digest is, now that its tree is there.
+    fn identity(&self, sha256: Sha256, unpacked: &Unpacked, tree: &Utf8Path) -> Result<SourceIdentity> {
+        unpacked.contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
         let mut checks: Vec<Check> = self.pin.iter().map(|pin| pin.check.clone()).collect();
-        checks.push(match (signer, self.signable()) {
+        checks.push(match (&unpacked.signer, self.signable()) {
             (Some(signer), _) => Check::proves(Link::Signature, format!("signed by {signer}")),
             (None, Signable::Yes) => {
                 Check::absent(Link::Signature, format!("no {} beside it", self.signature_name()))
@@ -316,12 +375,12 @@ impl Release {
             (None, Signable::No) => Check::absent(Link::Signature, "nobody signs release candidates"),
         });
         checks.extend(self.sums_check());
-        checks.push(Check::holds(Link::Transport, size(bytes)));
+        checks.push(Check::holds(Link::Transport, size(unpacked.bytes)));
         Ok(SourceIdentity {
             origin: Some(release_url(KERNEL_ORG, self.version)),
             digest: sha256.oci(),
-            version: check_tree(tree, &name)?,
-            date,
+            version: check_tree(tree, &self.name())?,
+            date: unpacked.date,
             checks,
         })
     }
@@ -338,13 +397,6 @@ impl Release {
             Sums::Missing => Check::absent(Link::Sums, "missing from sha256sums.asc"),
             Sums::NoList => Check::absent(Link::Sums, "no sha256sums.asc"),
         })
-    }
-
-    /// Keeps the archive that has just been unpacked.
-    fn keep(&self, path: &Utf8Path, identity: &SourceIdentity, fetching: &Fetching<'_>) -> Result<()> {
-        let sha256 = identity.digest.parse().expect("written by us");
-        let origin = release_url(KERNEL_ORG, self.version);
-        kept::keep(fetching.cache, path, &Kept { origin, sha256, proofs: self.proofs.clone() })
     }
 }
 
@@ -372,7 +424,7 @@ fn checksums(
     mirror: &str,
     major: u32,
     fetching: &Fetching<'_>,
-) -> Result<Option<crate::openpgp::ClearSigned>> {
+) -> Result<Option<ClearSigned>> {
     let text = http.text(&format!("{mirror}/pub/linux/kernel/v{major}.x/sha256sums.asc"), LARGEST_LIST)?;
     text.map(|text| fetching.keyring.clear_signed("sha256sums.asc", &text, fetching.host.now)).transpose()
 }

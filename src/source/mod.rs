@@ -67,6 +67,8 @@ pub struct Fetching<'a> {
     pub offline: bool,
     /// A connection without progress for this long is given up.
     pub stall: Duration,
+    /// How many threads may work at once.
+    pub jobs: usize,
     /// Pins.
     pub catalog: &'a Catalog,
     /// What sources were at their first use.

@@ -41,7 +41,8 @@ pub(super) fn fetch(
             total: Some(total),
             expected: Some(sha256),
             signature: signature.as_ref(),
-            threads: fetching.host.cpus,
+            threads: fetching.jobs,
+            copy: None,
         };
         let Unpacked { bytes, date, signer, contents, .. } = unpack(stream, tree, running)?;
         contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;

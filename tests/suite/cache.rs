@@ -196,3 +196,28 @@ fn what_is_in_use_is_not_cleaned() {
     assert!(!ran.stdout.contains("source tree"), "{}", ran.stdout);
     assert_eq!(world.names("cache/trees").len(), 1);
 }
+
+#[test]
+fn with_cores_to_spare_a_quick_copy_is_kept() {
+    let world = World::new();
+    let server = mirror(&world);
+    let args = format!("fetch 6.1.7 --fc -j 4 --mirror {}", server.url);
+    world.run(&args).ok();
+    let copy = world.names("cache/archives").into_iter().find(|name| name.ends_with(".zst")).unwrap();
+    let copy = world.path(&format!("cache/archives/{copy}"));
+    let readme = tree(&world).join("README");
+    let whole = fs::read_to_string(&readme).unwrap();
+    // The archive itself is not needed then.
+    let archive = copy.with_extension("");
+    let bytes = fs::read(&archive).unwrap();
+    fs::write(&archive, "x").unwrap();
+    spoil(&readme, "x");
+    world.run(&args).ok().says("made anew");
+    assert_eq!(fs::read_to_string(&readme).unwrap(), whole);
+    // A damaged copy is no loss.
+    fs::write(&archive, bytes).unwrap();
+    fs::write(&copy, "x").unwrap();
+    spoil(&readme, "x");
+    world.run(&args).ok().says("checksum mismatch for the copy of linux-6.1.7.tar.xz").says("thrown away");
+    assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server), copy.exists()), (whole, 1, false));
+}

@@ -6,6 +6,7 @@ mod build;
 mod bundles;
 mod cache;
 mod cli;
+mod hostile;
 mod layouts;
 mod network;
 mod planning;
