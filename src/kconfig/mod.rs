@@ -1,5 +1,7 @@
 //! `.config` files and fragments: parse, merge, write, and compare what was asked for with what the
-//! kernel's `olddefconfig` made of it. Pure: the kernel's own Kconfig files are not read here.
+//! kernel's `olddefconfig` made of it. Pure, but for `why/`, which reads the kernel's own Kconfig files.
+
+pub mod why;
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -151,6 +153,8 @@ pub struct Difference {
     pub wanted: String,
     /// What the final `.config` has; `None`: nothing at all.
     pub found: Option<String>,
+    /// Why, where that is known.
+    pub reason: Option<String>,
     /// Index of the layer that asked.
     #[serde(skip)]
     pub layer: usize,
@@ -158,12 +162,14 @@ pub struct Difference {
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Difference { symbol, wanted, found, .. } = self;
-        match found.as_deref() {
-            None => write!(f, "CONFIG_{symbol}={wanted} is missing from the final .config"),
-            Some("n") => write!(f, "CONFIG_{symbol}={wanted} came out as not set"),
-            Some(found) => write!(f, "CONFIG_{symbol}={wanted} came out as {found}"),
-        }
+        let Difference { symbol, wanted, found, reason, .. } = self;
+        write!(f, "CONFIG_{symbol}={wanted} ")?;
+        match (found.as_deref(), reason) {
+            (None, Some(_)) => f.write_str("is missing"),
+            (None, None) => f.write_str("is missing from the final .config"),
+            (Some(found), _) => write!(f, "became {found}"),
+        }?;
+        reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
     }
 }
 
@@ -177,6 +183,7 @@ pub fn differences(wanted: &BTreeMap<String, Wanted>, result: &Config) -> Vec<Di
             symbol: symbol.clone(),
             wanted: wanted.value.clone(),
             found: found.cloned(),
+            reason: None,
             layer: wanted.layer,
         })
     };
@@ -225,11 +232,7 @@ mod tests {
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
-            [
-                "CONFIG_A=y is missing from the final .config",
-                "CONFIG_B=m came out as y",
-                "CONFIG_D=n came out as y"
-            ]
+            ["CONFIG_A=y is missing from the final .config", "CONFIG_B=m became y", "CONFIG_D=n became y"]
         );
     }
 

@@ -33,7 +33,7 @@ fn what_the_config_asked_for_and_did_not_get_is_a_finding() {
         .build("")
         .ok()
         .says("warning: CONFIG_NO_SUCH_THING=y is missing")
-        .says("warning: CONFIG_MINI_SELECTED=n came out as y");
+        .says("warning: CONFIG_MINI_SELECTED=n became y");
     let receipt: serde_json::Value =
         serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
             .unwrap();

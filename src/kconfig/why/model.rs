@@ -1,0 +1,261 @@
+//! What the statements say of each symbol: its type, where it is defined, under which conditions, and
+//! who selects it. Pure.
+
+use super::expression::{Expr, Term};
+use super::statement::{Statement, Type};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Blocks inside blocks deeper than this are no kernel's; a deeper one adds no condition.
+const DEEPEST: usize = 64;
+
+/// The conditions of all blocks around a symbol are fewer than this in a real tree.
+const MOST_CONDITIONS: usize = 256;
+
+/// A condition, shared by all symbols of a block.
+pub(super) type Condition = Rc<Expr>;
+
+/// All symbols of a tree.
+#[derive(Default)]
+pub(super) struct Model {
+    /// By name, without `CONFIG_`.
+    pub(super) symbols: HashMap<String, Symbol>,
+    pub(super) choices: Vec<Choice>,
+}
+
+/// A symbol. One that is only selected somewhere has no definition.
+#[derive(Default)]
+pub(super) struct Symbol {
+    pub(super) kind: Option<Type>,
+    pub(super) definitions: Vec<Definition>,
+    pub(super) selected_by: Vec<Link>,
+    pub(super) implied_by: Vec<Link>,
+}
+
+/// One `config` of a symbol.
+#[derive(Default)]
+pub(super) struct Definition {
+    /// Its own `depends on`, and those of the blocks around it.
+    pub(super) depends: Vec<Condition>,
+    /// Under which further conditions the user is asked; `None`: never.
+    pub(super) prompt: Option<Vec<Condition>>,
+    pub(super) defaults: Vec<(Expr, Option<Condition>)>,
+    pub(super) ranges: Vec<(Term, Term, Option<Condition>)>,
+    /// Index of the choice that it is a member of.
+    pub(super) choice: Option<usize>,
+    /// `visible if` of the menus around it.
+    visible: Vec<Condition>,
+}
+
+/// A `select` or `imply`.
+pub(super) struct Link {
+    pub(super) by: String,
+    pub(super) condition: Option<Condition>,
+}
+
+/// A `choice`: at most one of its members is on.
+#[derive(Default)]
+pub(super) struct Choice {
+    pub(super) depends: Vec<Condition>,
+    pub(super) prompt: Option<Vec<Condition>>,
+    pub(super) members: Vec<String>,
+    visible: Vec<Condition>,
+}
+
+/// A block that is open.
+#[derive(Default)]
+struct Block {
+    depends: Vec<Condition>,
+    visible: Vec<Condition>,
+    choice: Option<usize>,
+}
+
+/// What an attribute belongs to.
+enum Current {
+    Nothing,
+    Symbol(String),
+    Choice(usize),
+    Menu,
+}
+
+impl Model {
+    /// Takes the statements of a whole tree in their order.
+    pub(super) fn new(statements: Vec<Statement>) -> Model {
+        let mut model = Model::default();
+        let mut blocks: Vec<Block> = Vec::new();
+        let mut current = Current::Nothing;
+        for statement in statements {
+            current = model.take_in(statement, current, &mut blocks);
+        }
+        model
+    }
+
+    /// The symbol, if the tree defines it.
+    pub(super) fn defined(&self, name: &str) -> Option<&Symbol> {
+        self.symbols.get(name).filter(|symbol| !symbol.definitions.is_empty())
+    }
+
+    fn take_in(&mut self, statement: Statement, current: Current, blocks: &mut Vec<Block>) -> Current {
+        match statement {
+            Statement::Config(name) => {
+                let (depends, visible) = around(blocks);
+                let choice = blocks.iter().rev().find_map(|block| block.choice);
+                if let Some(choice) = choice {
+                    let members = &mut self.choices[choice].members;
+                    if members.last() != Some(&name) {
+                        members.push(name.clone());
+                    }
+                }
+                let definition = Definition { depends, visible, choice, ..Definition::default() };
+                self.symbols.entry(name.clone()).or_default().definitions.push(definition);
+                return Current::Symbol(name);
+            }
+            Statement::Choice => {
+                let (depends, visible) = around(blocks);
+                self.choices.push(Choice { depends, visible, ..Choice::default() });
+                let choice = self.choices.len() - 1;
+                blocks.push(Block { choice: Some(choice), ..Block::default() });
+                return Current::Choice(choice);
+            }
+            Statement::Menu => {
+                blocks.push(Block::default());
+                return Current::Menu;
+            }
+            Statement::If(condition) => {
+                blocks.push(Block { depends: vec![Rc::new(condition)], ..Block::default() });
+                return Current::Nothing;
+            }
+            Statement::EndMenu | Statement::EndIf | Statement::EndChoice => {
+                blocks.pop();
+                return Current::Nothing;
+            }
+            Statement::Comment | Statement::Source(_) => return Current::Nothing,
+            attribute => self.attribute(attribute, &current, blocks),
+        }
+        current
+    }
+
+    fn attribute(&mut self, attribute: Statement, current: &Current, blocks: &mut [Block]) {
+        match current {
+            Current::Nothing => {}
+            Current::Menu => {
+                let Some(menu) = blocks.last_mut() else { return };
+                match attribute {
+                    Statement::DependsOn(condition) => menu.depends.push(Rc::new(condition)),
+                    Statement::VisibleIf(condition) => menu.visible.push(Rc::new(condition)),
+                    _ => {}
+                }
+            }
+            Current::Choice(index) => {
+                let choice = &mut self.choices[*index];
+                match attribute {
+                    Statement::DependsOn(condition) => {
+                        let condition = Rc::new(condition);
+                        choice.depends.push(Rc::clone(&condition));
+                        if let Some(block) = blocks.last_mut() {
+                            block.depends.push(condition);
+                        }
+                    }
+                    Statement::Prompt(condition) => choice.prompt = Some(asked(&choice.visible, condition)),
+                    _ => {}
+                }
+            }
+            Current::Symbol(name) => self.of_symbol(name, attribute),
+        }
+    }
+
+    fn of_symbol(&mut self, name: &str, attribute: Statement) {
+        let link = |condition: Option<Expr>| Link { by: name.to_owned(), condition: condition.map(Rc::new) };
+        match attribute {
+            Statement::Select(target, condition) => {
+                self.symbols.entry(target).or_default().selected_by.push(link(condition));
+                return;
+            }
+            Statement::Imply(target, condition) => {
+                self.symbols.entry(target).or_default().implied_by.push(link(condition));
+                return;
+            }
+            _ => {}
+        }
+        let Some(symbol) = self.symbols.get_mut(name) else { return };
+        let Some(definition) = symbol.definitions.last_mut() else { return };
+        match attribute {
+            Statement::Type(kind) => symbol.kind = Some(kind),
+            Statement::Prompt(condition) => definition.prompt = Some(asked(&definition.visible, condition)),
+            Statement::Default(value, condition) => {
+                definition.defaults.push((value, condition.map(Rc::new)));
+            }
+            Statement::DependsOn(condition) => definition.depends.push(Rc::new(condition)),
+            Statement::Range(low, high, condition) => {
+                definition.ranges.push((low, high, condition.map(Rc::new)));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Symbol {
+    /// May a user set it anywhere?
+    pub(super) fn has_prompt(&self) -> bool {
+        self.definitions.iter().any(|definition| definition.prompt.is_some())
+    }
+}
+
+fn asked(visible: &[Condition], condition: Option<Expr>) -> Vec<Condition> {
+    visible.iter().cloned().chain(condition.map(Rc::new)).collect()
+}
+
+/// The dependencies and the `visible if` of all open blocks.
+fn around(blocks: &[Block]) -> (Vec<Condition>, Vec<Condition>) {
+    let near = || blocks.iter().take(DEEPEST);
+    (
+        near().flat_map(|block| block.depends.iter().cloned()).take(MOST_CONDITIONS).collect(),
+        near().flat_map(|block| block.visible.iter().cloned()).take(MOST_CONDITIONS).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::expression::tokens;
+    use super::super::statement::statements;
+    use super::*;
+
+    fn conditions(list: &[Condition]) -> Vec<Expr> {
+        list.iter().map(|condition| (**condition).clone()).collect()
+    }
+
+    fn exprs<const N: usize>(texts: [&str; N]) -> Vec<Expr> {
+        texts.map(|text| Expr::read(&tokens(text))).into()
+    }
+
+    #[test]
+    fn blocks_add_their_conditions() {
+        let text = "menu \"m\"\ndepends on A\nvisible if V\nif B\nconfig X\n\tbool \"x\" if P\n\tdepends on C\nendif\n\
+                    comment \"c\"\n\tdepends on NOT_MINE\nconfig Y\n\tbool\nendmenu\nconfig Z\n\tselect Y if X\n";
+        let model = Model::new(statements(text));
+        let x = &model.symbols["X"].definitions[0];
+        assert_eq!(conditions(&x.depends), exprs(["A", "B", "C"]));
+        assert_eq!(conditions(x.prompt.as_ref().unwrap()), exprs(["V", "P"]));
+        let y = &model.symbols["Y"];
+        assert_eq!(conditions(&y.definitions[0].depends), exprs(["A"]));
+        assert!(!y.has_prompt() && y.selected_by[0].by == "Z");
+        assert!(model.symbols["Z"].definitions[0].depends.is_empty());
+    }
+
+    #[test]
+    fn a_choice_knows_its_members() {
+        let text = "choice\n\tprompt \"p\" if E\n\tdepends on A\nconfig X\n\tbool \"x\"\nif B\nconfig Y\n\tbool \"y\"\n\
+                    endif\nendchoice\nconfig Z\n\tbool \"z\"\n";
+        let model = Model::new(statements(text));
+        assert_eq!(model.choices[0].members, ["X", "Y"]);
+        assert_eq!(conditions(&model.symbols["Y"].definitions[0].depends), exprs(["A", "B"]));
+        assert_eq!(model.symbols["Z"].definitions[0].choice, None);
+    }
+
+    #[test]
+    fn blocks_that_do_not_match_are_no_trouble() {
+        Model::new(statements(
+            "endif\nendmenu\nendchoice\ndepends on X\nif A\nmenu \"m\"\nselect Y\nconfig Z\n",
+        ));
+    }
+}

@@ -1,0 +1,157 @@
+//! The tree's Kconfig files, from the top one through every `source`, as one run of statements.
+//!
+//! The tree is hostile input: a `source` stays inside it, also through symbolic links, and files,
+//! bytes and depth are bounded.
+
+use super::statement::{Statement, statements};
+use crate::kernel::Arch;
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
+use std::fs::File;
+use std::io::Read;
+
+/// Real trees go four deep.
+const DEEPEST: usize = 32;
+/// Real trees have about 1600 for one architecture.
+const MOST_FILES: usize = 20_000;
+/// The largest real one has 110 KiB.
+const LARGEST_FILE: u64 = 2 << 20;
+/// Of all files together; 6.12 has 5 MiB.
+const LARGEST_TREE: u64 = 64 << 20;
+
+/// The statements of the whole tree at `root`, for `arch`.
+///
+/// A file that is not there is left aside, as is a path that holds an unknown macro. Errors, in words
+/// for people: the top file is missing, a `source` leaves the tree or includes itself, a bound is hit.
+pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String> {
+    let real_root = root.canonicalize_utf8().map_err(|error| format!("{root}: {error}"))?;
+    let mut reading =
+        Reading { root: real_root, arch, open: Vec::new(), files: 0, bytes: 0, statements: Vec::new() };
+    match reading.file("Kconfig")? {
+        true => Ok(reading.statements),
+        false => Err("there is no Kconfig at the top of the tree".into()),
+    }
+}
+
+struct Reading {
+    root: Utf8PathBuf,
+    arch: Arch,
+    /// The files that are being read, each sourced by the one before it.
+    open: Vec<Utf8PathBuf>,
+    files: usize,
+    bytes: u64,
+    statements: Vec<Statement>,
+}
+
+impl Reading {
+    /// Is it there? Takes in its statements, and those of the files that it sources.
+    fn file(&mut self, name: &str) -> Result<bool, String> {
+        let shown: String = name.escape_debug().take(80).collect();
+        let relative = Utf8Path::new(name);
+        if relative.components().any(|part| !matches!(part, Utf8Component::Normal(_) | Utf8Component::CurDir))
+        {
+            return Err(format!("source {shown} leaves the tree"));
+        }
+        let Ok(path) = self.root.join(relative).canonicalize_utf8() else { return Ok(false) };
+        if !path.starts_with(&self.root) {
+            return Err(format!("source {shown} leaves the tree"));
+        }
+        if self.open.contains(&path) {
+            return Err(format!("{shown} sources itself"));
+        }
+        // Opening a FIFO would wait for ever.
+        if !path.is_file() {
+            return Ok(false);
+        }
+        self.files += 1;
+        if self.open.len() >= DEEPEST || self.files > MOST_FILES {
+            return Err(format!("{shown}: too many files source each other"));
+        }
+        let mut bytes = Vec::new();
+        let file = File::open(&path).map_err(|error| format!("{shown}: {error}"))?;
+        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| format!("{shown}: {error}"))?;
+        self.bytes += bytes.len() as u64;
+        if bytes.len() as u64 > LARGEST_FILE || self.bytes > LARGEST_TREE {
+            return Err(format!("{shown}: too large for a Kconfig file"));
+        }
+        self.open.push(path);
+        for statement in statements(&String::from_utf8_lossy(&bytes)) {
+            match statement {
+                Statement::Source(path) => {
+                    let path = self.expanded(&path);
+                    if !path.contains('$') {
+                        self.file(&path)?;
+                    }
+                }
+                other => self.statements.push(other),
+            }
+        }
+        self.open.pop();
+        Ok(true)
+    }
+
+    /// The variables that the top Makefile hands to Kconfig and that real trees use in paths.
+    fn expanded(&self, path: &str) -> String {
+        let srcarch = self.arch.in_config_header();
+        path.replace("$(srctree)/", "")
+            .replace("$(SRCARCH)", srcarch)
+            .replace("$SRCARCH", srcarch)
+            .replace("$(HEADER_ARCH)", srcarch)
+            .replace("$(ARCH)", self.arch.kbuild())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn tree(files: &[(&str, &str)]) -> (tempfile::TempDir, Utf8PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
+        for (name, text) in files {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), text).unwrap();
+        }
+        (dir, root)
+    }
+
+    #[test]
+    fn sources_are_followed_with_their_variables() {
+        let (_dir, root) = tree(&[
+            (
+                "Kconfig",
+                "source \"arch/$(SRCARCH)/Kconfig\"\nsource $(unknown)Kconfig\nsource \"not/there\"\nconfig LAST\n",
+            ),
+            ("arch/x86/Kconfig", "config FIRST\n"),
+        ]);
+        let expected = [Statement::Config("FIRST".into()), Statement::Config("LAST".into())];
+        assert_eq!(read(&root, Arch::Amd64).unwrap(), expected);
+        assert_eq!(read(&root, Arch::Arm64).unwrap(), expected[1..]);
+    }
+
+    #[test]
+    fn a_source_stays_in_the_tree_and_ends() {
+        for (text, says) in [
+            ("source \"../other/Kconfig\"", "leaves the tree"),
+            ("source \"/etc/hostname\"", "leaves the tree"),
+            ("source \"link/hostname\"", "leaves the tree"),
+            ("source \"Kconfig\"", "sources itself"),
+            ("source \"a\"", "sources itself"),
+            ("source \"large\"", "too large"),
+            ("source \"wide0\"", "too many files"),
+        ] {
+            let (_dir, root) = tree(&[("Kconfig", text), ("a", "source \"b\""), ("b", "source \"a\"")]);
+            std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
+            fs::write(root.join("large"), vec![b'\n'; LARGEST_FILE as usize + 1]).unwrap();
+            for step in 0..20 {
+                let next = format!("source \"wide{}\"\n", step + 1).repeat(2);
+                fs::write(root.join(format!("wide{step}")), next).unwrap();
+            }
+            fs::write(root.join("wide20"), "").unwrap();
+            let error = read(&root, Arch::Amd64).unwrap_err();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        let (_dir, root) = tree(&[]);
+        assert!(read(&root, Arch::Amd64).unwrap_err().contains("no Kconfig"));
+    }
+}

@@ -1,0 +1,278 @@
+//! Why one symbol that this kernel has came out other than asked for.
+
+use super::expression::{Expr, MODULE, NO, Term, YES, number};
+use super::model::{Condition, Definition, Link, Model, Symbol};
+use super::statement::Type;
+use super::unmet::{Sure, Unmet};
+use crate::kconfig::{Config, Difference};
+
+/// How many symbols that select another are named.
+const SHOWN: usize = 3;
+/// How many of them are weighed; in real trees the most selected symbol has some seven hundred.
+const MOST_LINKS: usize = 1000;
+
+/// A reason, and the symbols whose values it rests on.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    pub(super) text: String,
+    pub(super) symbols: Vec<String>,
+}
+
+impl Reason {
+    fn new(text: impl Into<String>) -> Reason {
+        Reason { text: text.into(), symbols: Vec::new() }
+    }
+
+    fn unmet(before: &str, unmet: &Unmet, after: &str) -> Reason {
+        let symbols = unmet.symbols().into_iter().map(str::to_owned).collect();
+        Reason { text: format!("{before}{unmet}{after}"), symbols }
+    }
+}
+
+/// The reason for `difference`, whose symbol the model defines as `symbol`; `None` where the Kconfig
+/// files do not show one.
+pub(super) fn reason(
+    difference: &Difference,
+    symbol: &Symbol,
+    model: &Model,
+    config: &Config,
+) -> Option<Reason> {
+    let asking = Asking { difference, symbol, model, config, sure: Sure::Certainly };
+    let perhaps = Asking { sure: Sure::Perhaps, ..asking };
+    asking.reason().or_else(|| perhaps.reason()).or_else(|| asking.wrong_kind())
+}
+
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    difference: &'a Difference,
+    symbol: &'a Symbol,
+    model: &'a Model,
+    config: &'a Config,
+    sure: Sure,
+}
+
+impl<'a> Asking<'a> {
+    fn reason(self) -> Option<Reason> {
+        let found = self.difference.found.as_deref().unwrap_or("n");
+        match (self.is_logical(), level(&self.difference.wanted), level(found)) {
+            (true, Some(wanted), Some(found)) if found < wanted => self.lowered(wanted),
+            (true, Some(wanted), Some(found)) => self.raised(wanted, found),
+            (true, _, _) => None,
+            (false, _, _) => self.hidden(MODULE).or_else(|| self.fixed()).or_else(|| self.out_of_range()),
+        }
+    }
+
+    fn is_logical(self) -> bool {
+        matches!(self.symbol.kind, None | Some(Type::Bool | Type::Tristate))
+    }
+
+    /// It came out as n or m, and more was asked for.
+    fn lowered(self, wanted: u8) -> Option<Reason> {
+        // A bool is y as soon as what it depends on is m.
+        let needed = if self.symbol.kind == Some(Type::Tristate) { wanted } else { MODULE };
+        if !self.symbol.has_prompt() {
+            return self.never_asked(needed);
+        }
+        self.hidden(needed).or_else(|| self.other_of_choice())
+    }
+
+    /// What keeps Kconfig from asking for it at `needed`.
+    fn hidden(self, needed: u8) -> Option<Reason> {
+        let unmet = self.unmet_prompts(needed)?;
+        Some(match self.unmet_prompts(MODULE) {
+            None => Reason::unmet("limited to m by ", &unmet, ""),
+            Some(_) => Reason::unmet("depends on ", &unmet, ""),
+        })
+    }
+
+    /// `None` where at least one prompt reaches `level`, or there is no prompt.
+    fn unmet_prompts(self, level: u8) -> Option<Unmet> {
+        self.unmet_prompts_of(self.symbol, level)
+    }
+
+    fn unmet_prompts_of(self, symbol: &Symbol, level: u8) -> Option<Unmet> {
+        let prompts = symbol.definitions.iter().filter(|definition| definition.prompt.is_some());
+        let unmet = prompts.map(|definition| {
+            let prompt = definition.prompt.iter().flatten();
+            self.unmet(definition.depends.iter().chain(prompt), level)
+        });
+        Unmet::any(unmet.collect::<Option<Vec<_>>>()?)
+    }
+
+    fn unmet<'b>(self, conditions: impl IntoIterator<Item = &'b Condition>, level: u8) -> Option<Unmet> {
+        Unmet::of(conditions.into_iter().map(AsRef::as_ref), level, self.config, self.sure)
+    }
+
+    /// Without a prompt, only what selects it or its defaults can turn it on.
+    fn never_asked(self, needed: u8) -> Option<Reason> {
+        if !self.symbol.selected_by.is_empty() {
+            return Some(self.selectors());
+        }
+        let defaults = self.symbol.definitions.iter().flat_map(|definition| {
+            definition.defaults.iter().map(move |(value, condition)| (definition, value, condition))
+        });
+        let unmet: Vec<Option<Unmet>> = defaults
+            .map(|(definition, value, condition)| {
+                let conditions = definition.depends.iter().chain(condition).map(AsRef::as_ref);
+                Unmet::of(conditions.chain([value]), needed, self.config, self.sure)
+            })
+            .collect();
+        match unmet.is_empty() {
+            true => Some(Reason::new("has no prompt, and nothing selects it")),
+            false => {
+                let unmet = Unmet::any(unmet.into_iter().collect::<Option<Vec<_>>>()?)?;
+                Some(Reason::unmet("has no prompt; its default needs ", &unmet, ""))
+            }
+        }
+    }
+
+    fn selectors(self) -> Reason {
+        let mut links: Vec<&Link> = self.symbol.selected_by.iter().take(MOST_LINKS).collect();
+        // First those that are on and do not select it for another reason, then those that a user
+        // could turn on right away.
+        let rank = |link: &&Link| {
+            let askable = self
+                .model
+                .defined(&link.by)
+                .is_some_and(|symbol| symbol.has_prompt() && self.unmet_prompts_of(symbol, MODULE).is_none());
+            (!self.config.enabled(&link.by), !askable)
+        };
+        links.sort_by_cached_key(rank);
+        let shown = links.iter().take(SHOWN).map(|link| {
+            let value = self.config.value(&link.by);
+            let unmet = link.condition.as_ref().and_then(|condition| self.unmet([condition], MODULE));
+            match unmet {
+                Some(unmet) if value != "n" => format!("{} ({value}) if {unmet}", link.by),
+                _ => format!("{} ({value})", link.by),
+            }
+        });
+        let mut text =
+            format!("has no prompt; could be selected by {}", shown.collect::<Vec<_>>().join(", "));
+        if let Some(more @ 1..) = links.len().checked_sub(SHOWN) {
+            text.push_str(&format!(" and {more} more"));
+        }
+        Reason { text, symbols: links.iter().take(SHOWN).map(|link| link.by.clone()).collect() }
+    }
+
+    /// It could be asked for, but a choice has one member that is on.
+    fn other_of_choice(self) -> Option<Reason> {
+        let choice = self.symbol.definitions.iter().find_map(|definition| definition.choice)?;
+        let choice = &self.model.choices[choice];
+        if let Some(unmet) = self.unmet(choice.prompt.iter().flatten(), MODULE) {
+            return Some(Reason::unmet("its choice has no prompt: depends on ", &unmet, ""));
+        }
+        let on = choice.members.iter().find(|member| self.config.value(member) == "y")?;
+        Some(Reason::new(format!("its choice took {on}")))
+    }
+
+    /// It came out as y or m, and less was asked for.
+    fn raised(self, wanted: u8, found: u8) -> Option<Reason> {
+        if let Some(reason) = self.forced(&self.symbol.selected_by, "selected by ", wanted, found) {
+            return Some(reason);
+        }
+        if self.symbol.kind == Some(Type::Tristate) && wanted == MODULE && !self.config.enabled("MODULES") {
+            return Some(Reason { text: "MODULES (n)".into(), symbols: vec!["MODULES".into()] });
+        }
+        if self.symbol.definitions.iter().any(|definition| definition.choice.is_some())
+            && self.unmet_prompts(MODULE).is_none()
+        {
+            return Some(Reason::new("one of its choice has to be on, and no other was taken"));
+        }
+        self.forced(&self.symbol.implied_by, "cannot be changed here; implied by ", wanted, found)
+            .filter(|_| self.unmet_prompts(MODULE).is_some() || !self.symbol.has_prompt())
+            .or_else(|| self.fixed())
+    }
+
+    /// Which of `links` are on, more than what was wanted.
+    fn forced(self, links: &[Link], before: &str, wanted: u8, found: u8) -> Option<Reason> {
+        let strength = |link: &Link| {
+            let condition =
+                link.condition.as_ref().map_or(YES, |condition| condition.value(self.config).most);
+            level(self.config.value(&link.by)).unwrap_or(NO).min(condition)
+        };
+        // A bool becomes y by what is m.
+        let enough = if self.symbol.kind == Some(Type::Tristate) { found } else { MODULE };
+        let on = links.iter().filter(|link| strength(link) >= enough && strength(link) > NO);
+        let mut on: Vec<&str> = on.map(|link| link.by.as_str()).collect();
+        if on.is_empty() || found <= wanted {
+            return None;
+        }
+        on.dedup();
+        let shown = on.iter().take(SHOWN).map(|by| format!("{by} ({})", self.config.value(by)));
+        let mut text = format!("{before}{}", shown.collect::<Vec<_>>().join(", "));
+        if let Some(more @ 1..) = on.len().checked_sub(SHOWN) {
+            text.push_str(&format!(" and {more} more"));
+        }
+        Some(Reason { text, symbols: on.into_iter().take(SHOWN).map(str::to_owned).collect() })
+    }
+
+    /// A default that the user cannot change here.
+    fn fixed(self) -> Option<Reason> {
+        let default = self.default_in_force();
+        let shown = |(value, condition): (&Expr, Option<&Condition>)| match condition {
+            Some(condition) => format!("{value} if {condition}"),
+            None => value.to_string(),
+        };
+        if !self.symbol.has_prompt() {
+            return Some(match default {
+                Some(default) => Reason::new(format!("has no prompt; default {}", shown(default))),
+                None => Reason::new("has no prompt"),
+            });
+        }
+        let unmet = self.unmet_prompts(MODULE)?;
+        let after = default.map(|default| format!("; default {}", shown(default))).unwrap_or_default();
+        Some(Reason::unmet("to change it needs ", &unmet, &after))
+    }
+
+    /// The first default whose condition is met.
+    fn default_in_force(self) -> Option<(&'a Expr, Option<&'a Condition>)> {
+        let met = |condition: &Condition| condition.value(self.config).most > NO;
+        self.symbol.definitions.iter().filter(|definition| definition.depends.iter().all(met)).find_map(
+            |definition| {
+                let mut defaults = definition.defaults.iter();
+                let (value, condition) =
+                    defaults.find(|(_, condition)| condition.as_ref().is_none_or(met))?;
+                Some((value, condition.as_ref()))
+            },
+        )
+    }
+
+    fn out_of_range(self) -> Option<Reason> {
+        let wanted = number(&self.difference.wanted)?;
+        let bound = |text: &Term| number(text.text(self.config)?);
+        let in_force = |definition: &Definition| {
+            definition.ranges.iter().find_map(|(low, high, condition)| {
+                if condition.as_ref().is_some_and(|condition| condition.value(self.config).most == NO) {
+                    return None;
+                }
+                Some((low.clone(), high.clone(), bound(low)?, bound(high)?))
+            })
+        };
+        let (low_term, high_term, low, high) = self.symbol.definitions.iter().find_map(in_force)?;
+        (wanted < low || wanted > high)
+            .then(|| Reason::new(format!("outside its range, {low_term} to {high_term}")))
+    }
+
+    /// A value that this kind of symbol cannot have.
+    fn wrong_kind(self) -> Option<Reason> {
+        let wanted = self.difference.wanted.as_str();
+        let (name, fits) = match self.symbol.kind? {
+            Type::Bool => ("a bool: y or n", matches!(wanted, "y" | "n")),
+            Type::Tristate => ("a tristate: y, m or n", matches!(wanted, "y" | "m" | "n")),
+            Type::String => ("a string", wanted.starts_with('"')),
+            Type::Int => ("an int", wanted.parse::<i64>().is_ok()),
+            Type::Hex => ("a hex number", number(wanted).is_some()),
+        };
+        (!fits).then(|| Reason::new(format!("is {name}")))
+    }
+}
+
+/// The value of a tristate; `None` for what is none.
+fn level(value: &str) -> Option<u8> {
+    match value {
+        "y" => Some(YES),
+        "m" => Some(MODULE),
+        "n" => Some(NO),
+        _ => None,
+    }
+}

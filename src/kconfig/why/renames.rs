@@ -1,0 +1,92 @@
+//! Symbols that got another name or went away: `configs/renames.toml`.
+
+use crate::error::{Error, Result};
+use crate::kernel::KernelVersion;
+use crate::library::Library;
+use serde::Deserialize;
+
+/// The file's name in the library.
+const FILE: &str = "configs/renames.toml";
+
+/// A symbol that no longer has its name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rename {
+    /// Without `CONFIG_`.
+    pub old: String,
+    /// What it is called now, or what took its place; empty: gone.
+    #[serde(default)]
+    pub new: Vec<String>,
+    /// The first version without the old name.
+    pub since: KernelVersion,
+    /// What became of it, in a few words.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// All known ones.
+#[derive(Clone, Debug, Default)]
+pub struct Renames {
+    /// In the order of the file; the user's own come last.
+    pub list: Vec<Rename>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    rename: Vec<Rename>,
+}
+
+impl Renames {
+    /// Reads every layer of `configs/renames.toml`; a later entry of the same old name replaces an
+    /// earlier one. Errors: one of them is not such a file (exit code 2).
+    pub fn read(library: &Library) -> Result<Renames> {
+        let mut renames = Renames::default();
+        for (name, text) in library.layers(FILE) {
+            let file: File =
+                toml::from_str(text).map_err(|error| Error::usage(format!("{name}: {}", error.message())))?;
+            for rename in file.rename {
+                renames.list.retain(|old| old.old != rename.old);
+                renames.list.push(rename);
+            }
+        }
+        Ok(renames)
+    }
+
+    /// The entry whose old name is `symbol`.
+    pub(super) fn of(&self, symbol: &str) -> Option<&Rename> {
+        self.list.iter().find(|rename| rename.old == symbol)
+    }
+
+    /// The entries that `symbol` is the new name of.
+    pub(super) fn to<'a>(&'a self, symbol: &'a str) -> impl Iterator<Item = &'a Rename> {
+        self.list.iter().filter(move |rename| rename.new.iter().any(|new| new == symbol))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_table_is_sound() {
+        let renames = Renames::read(&Library::built_in()).unwrap();
+        assert!(renames.list.len() > 30);
+        for rename in &renames.list {
+            assert!(!rename.new.is_empty() || rename.note.is_some(), "{}: neither name nor note", rename.old);
+            assert!(!rename.new.contains(&rename.old), "{}", rename.old);
+        }
+    }
+
+    #[test]
+    fn a_users_entry_replaces_ours() {
+        let text = "[[rename]]\nold = \"A\"\nsince = \"5.1\"\nnote = \"gone\"\n\
+                    [[rename]]\nold = \"A\"\nnew = [\"B\"]\nsince = \"5.1\"\n";
+        let renames = Renames::read(&Library::from_texts([(FILE, text)])).unwrap();
+        assert_eq!(renames.of("A").unwrap().new, ["B"]);
+        assert_eq!(renames.to("B").count(), 1);
+        let wrong = Library::from_texts([(FILE, "[[rename]]\nold = 1\n")]);
+        assert!(Renames::read(&wrong).unwrap_err().to_string().starts_with(FILE));
+    }
+}

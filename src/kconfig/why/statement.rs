@@ -1,0 +1,253 @@
+//! One Kconfig file, line by line: text → statements. Pure.
+//!
+//! Every line is a keyword and its words, and a help text goes by its indentation, so a reader of lines
+//! is enough. What it does not know (definitions of macros, a keyword of a later kernel) it leaves
+//! aside: for a reason it is better to miss one line than the whole file.
+
+use super::expression::{Expr, Term, Token, tokens};
+
+/// A line of a Kconfig file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Statement {
+    /// `config` or `menuconfig`, and the symbol.
+    Config(String),
+    Choice,
+    EndChoice,
+    Menu,
+    EndMenu,
+    If(Expr),
+    EndIf,
+    /// `comment`: what it depends on is nobody else's.
+    Comment,
+    /// `bool`, `def_tristate`, …
+    Type(Type),
+    /// `prompt`, or the text behind a type; the condition of its `if`.
+    Prompt(Option<Expr>),
+    /// `default` or `def_…`: value and condition.
+    Default(Expr, Option<Expr>),
+    DependsOn(Expr),
+    /// `visible if`, of a menu.
+    VisibleIf(Expr),
+    Select(String, Option<Expr>),
+    Imply(String, Option<Expr>),
+    Range(Term, Term, Option<Expr>),
+    /// The path as written.
+    Source(String),
+}
+
+/// What kind of value a symbol has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Type {
+    Bool,
+    Tristate,
+    String,
+    Int,
+    Hex,
+}
+
+/// The statements of a file. Help texts and comments are left out.
+pub(super) fn statements(text: &str) -> Vec<Statement> {
+    let mut statements = Vec::new();
+    let mut help: Option<Help> = None;
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(open) = &mut help {
+            if open.goes_on(line) {
+                continue;
+            }
+            help = None;
+        }
+        let mut line = line.trim().to_owned();
+        while line.ends_with('\\') {
+            line.pop();
+            let Some(more) = lines.next() else { break };
+            line.push_str(more.trim_end());
+        }
+        let end = line.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(line.len());
+        let (keyword, rest) = line.split_at(end);
+        match keyword {
+            "help" | "---help---" => help = Some(Help::default()),
+            _ => statement(keyword, &tokens(rest), &mut statements),
+        }
+    }
+    statements
+}
+
+/// A help text that goes on for as long as lines are indented as deep as its first.
+#[derive(Default)]
+struct Help {
+    indent: Option<usize>,
+}
+
+impl Help {
+    fn goes_on(&mut self, line: &str) -> bool {
+        if line.trim().is_empty() {
+            return true;
+        }
+        let indent = indent(line);
+        indent > 0 && indent >= *self.indent.get_or_insert(indent)
+    }
+}
+
+/// Columns before the first word; a tab goes to the next multiple of eight.
+fn indent(line: &str) -> usize {
+    let blank = line.chars().take_while(|c| matches!(c, ' ' | '\t'));
+    blank.fold(0, |column, c| if c == '\t' { column / 8 * 8 + 8 } else { column + 1 })
+}
+
+fn statement(keyword: &str, words: &[Token], out: &mut Vec<Statement>) {
+    let (head, condition) = split_if(words);
+    let name = || match head {
+        [Token::Term(Term::Name(name)), ..] => Some(name.clone()),
+        _ => None,
+    };
+    let found = match keyword {
+        "config" | "menuconfig" => name().map(Statement::Config),
+        "choice" => Some(Statement::Choice),
+        "endchoice" => Some(Statement::EndChoice),
+        "menu" => Some(Statement::Menu),
+        "endmenu" => Some(Statement::EndMenu),
+        "if" => Some(Statement::If(Expr::read(words))),
+        "endif" => Some(Statement::EndIf),
+        "comment" => Some(Statement::Comment),
+        "prompt" => Some(Statement::Prompt(condition)),
+        "default" => Some(Statement::Default(Expr::read(head), condition)),
+        "depends" => match words {
+            [Token::Term(Term::Name(on)), ..] if on == "on" => {
+                let on = Expr::read(&head[1..]);
+                Some(Statement::DependsOn(match condition {
+                    // Later kernels than 6.12 have `depends on A if B`.
+                    Some(condition) => Expr::Any(vec![on, Expr::Not(Box::new(condition))]),
+                    None => on,
+                }))
+            }
+            _ => None,
+        },
+        "visible" => condition.map(Statement::VisibleIf),
+        "select" => name().map(|name| Statement::Select(name, condition)),
+        "imply" => name().map(|name| Statement::Imply(name, condition)),
+        "range" => match head {
+            [Token::Term(low), Token::Term(high)] => {
+                Some(Statement::Range(low.clone(), high.clone(), condition))
+            }
+            _ => None,
+        },
+        "source" => match head {
+            [Token::Term(Term::Name(path) | Term::Text(path) | Term::Macro(path))] => {
+                Some(Statement::Source(path.clone()))
+            }
+            _ => None,
+        },
+        _ => return typed(keyword, head, condition, out),
+    };
+    out.extend(found);
+}
+
+/// `bool "prompt" if …` and `def_bool value if …` say two things in one line.
+fn typed(keyword: &str, head: &[Token], condition: Option<Expr>, out: &mut Vec<Statement>) {
+    let (defaulted, name) = match keyword.strip_prefix("def_") {
+        Some(name) => (true, name),
+        None => (false, keyword),
+    };
+    let found = match name {
+        "bool" | "boolean" => Type::Bool,
+        "tristate" => Type::Tristate,
+        "string" => Type::String,
+        "int" => Type::Int,
+        "hex" => Type::Hex,
+        _ => return,
+    };
+    // An assignment to a macro of that name, `string = …`, is no type.
+    if matches!(head, [Token::Sign(_), ..]) && !defaulted {
+        return;
+    }
+    out.push(Statement::Type(found));
+    if defaulted {
+        out.push(Statement::Default(Expr::read(head), condition));
+    } else if !head.is_empty() {
+        out.push(Statement::Prompt(condition));
+    }
+}
+
+/// What stands before the word `if`, and the condition after it.
+fn split_if(words: &[Token]) -> (&[Token], Option<Expr>) {
+    let is_if = |word: &Token| matches!(word, Token::Term(Term::Name(name)) if name == "if");
+    match words.iter().position(is_if) {
+        Some(at) => (&words[..at], Some(Expr::read(&words[at + 1..]))),
+        None => (words, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expr(text: &str) -> Expr {
+        Expr::read(&tokens(text))
+    }
+
+    #[test]
+    fn a_file_is_read_line_by_line() {
+        let text = "# comment\ncc-option = $(success,$(CC) $(1))\nmenuconfig NET # why\n\tbool \"Net\" if EXPERT\n\
+                    \tdepends on A && \\\n\t\tB\n\tselect C if D\n\timply E\n\tdefault y\n\thelp\n\t  config X\n\n\
+                    \t    bool \"Y\"\n\t  select Z\nif NET\nsource \"net/Kconfig\"\nsource drivers/$(SRCARCH)/Kconfig\n\
+                    endif # NET\nconfig N\n\tint\n\trange 1 0x20 if A\n\tdef_bool $(cc-option,-m) if B\n";
+        let expected = [
+            Statement::Config("NET".into()),
+            Statement::Type(Type::Bool),
+            Statement::Prompt(Some(expr("EXPERT"))),
+            Statement::DependsOn(expr("A && B")),
+            Statement::Select("C".into(), Some(expr("D"))),
+            Statement::Imply("E".into(), None),
+            Statement::Default(expr("y"), None),
+            Statement::If(expr("NET")),
+            Statement::Source("net/Kconfig".into()),
+            Statement::Source("drivers/$(SRCARCH)/Kconfig".into()),
+            Statement::EndIf,
+            Statement::Config("N".into()),
+            Statement::Type(Type::Int),
+            Statement::Range(Term::Name("1".into()), Term::Name("0x20".into()), Some(expr("A"))),
+            Statement::Type(Type::Bool),
+            Statement::Default(expr("$(cc-option,-m)"), Some(expr("B"))),
+        ];
+        assert_eq!(statements(text), expected);
+    }
+
+    #[test]
+    fn blocks_and_what_belongs_to_them() {
+        let text =
+            "menu \"if only\"\nvisible if A\nchoice\n\tprompt \"p\"\nendchoice\ncomment \"c\"\nendmenu\n";
+        let expected = [
+            Statement::Menu,
+            Statement::VisibleIf(expr("A")),
+            Statement::Choice,
+            Statement::Prompt(None),
+            Statement::EndChoice,
+            Statement::Comment,
+            Statement::EndMenu,
+        ];
+        assert_eq!(statements(text), expected);
+    }
+
+    #[test]
+    fn a_help_text_ends_where_it_is_indented_less() {
+        let text = "config A\n\thelp\n\t  text\n\tbool\nconfig B\n\thelp\nconfig C\n";
+        let names: Vec<_> = statements(text).into_iter().collect();
+        assert_eq!(
+            names,
+            [
+                Statement::Config("A".into()),
+                Statement::Type(Type::Bool),
+                Statement::Config("B".into()),
+                Statement::Config("C".into())
+            ]
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in "([a-z_]{0,9}[ \\t]{0,2}|[A-Z(!)=\"'$\\\\#&|<>\\n]{0,4}|\\PC{0,3}){0,60}") {
+            statements(&text);
+        }
+    }
+}

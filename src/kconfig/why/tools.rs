@@ -1,0 +1,77 @@
+//! Which symbols Kconfig computes from the compiler and its companions: found by how they are made, not
+//! by their names.
+
+use super::expression::{Expr, Term};
+use super::model::{Definition, Model, Symbol};
+use std::collections::HashSet;
+
+/// How long a chain of symbols that are made of each other is followed.
+const LONGEST: usize = 16;
+
+/// The symbols that nobody can set and that are made from a macro (`$(shell,…)`, `$(cc-option,…)`), or
+/// from nothing but such symbols: `CC_VERSION_TEXT`, `GCC_VERSION`, `CC_HAS_…`.
+pub(super) fn from_tools(model: &Model) -> HashSet<&str> {
+    let candidates: Vec<(&str, &Symbol)> = model
+        .symbols
+        .iter()
+        .filter(|(_, symbol)| !symbol.has_prompt() && symbol.selected_by.is_empty())
+        .map(|(name, symbol)| (name.as_str(), symbol))
+        .collect();
+    let mut found = HashSet::new();
+    for _ in 0..LONGEST {
+        let before = found.len();
+        for (name, symbol) in &candidates {
+            if !found.contains(name) && is_made_from(symbol, &found) {
+                found.insert(*name);
+            }
+        }
+        if found.len() == before {
+            break;
+        }
+    }
+    found
+}
+
+fn is_made_from(symbol: &Symbol, found: &HashSet<&str>) -> bool {
+    let (mut macros, mut known, mut others) = (false, false, false);
+    let mut look = |term: &Term| match (term, term.symbol()) {
+        (Term::Macro(_), _) => macros = true,
+        (_, Some(symbol)) if found.contains(symbol) => known = true,
+        (_, Some(_)) => others = true,
+        (_, None) => {}
+    };
+    symbol.definitions.iter().flat_map(parts).for_each(|part| part.each_term(&mut look));
+    macros || known && !others
+}
+
+/// All that decides the value of a symbol without a prompt.
+fn parts(definition: &Definition) -> impl Iterator<Item = &Expr> {
+    let depends = definition.depends.iter().map(AsRef::as_ref);
+    let defaults = definition.defaults.iter();
+    depends.chain(
+        defaults
+            .flat_map(|(value, condition)| [value].into_iter().chain(condition.as_ref().map(AsRef::as_ref))),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::statement::statements;
+    use super::*;
+
+    #[test]
+    fn tool_symbols_are_known_by_how_they_are_made() {
+        let text = "config CC_VERSION_TEXT\n\tstring\n\tdefault \"$(CC_VERSION_TEXT)\"\n\
+                    config CC_IS_GCC\n\tdef_bool $(success,test 1)\n\
+                    config GCC_VERSION\n\tint\n\tdefault $(cc-version) if CC_IS_GCC\n\tdefault 0\n\
+                    config CC_HAS_X\n\tdef_bool !CC_IS_GCC || GCC_VERSION >= 80300\n\
+                    config SALT\n\tstring \"Salt\"\n\tdefault \"$(shell,date)\"\n\
+                    config ASKED\n\tbool \"a\"\n\tdepends on $(cc-option,-m)\n\
+                    config MIXED\n\tdef_bool CC_HAS_X && ASKED\n\
+                    config PLAIN\n\tdef_bool y\n";
+        let model = Model::new(statements(text));
+        let mut found: Vec<&str> = from_tools(&model).into_iter().collect();
+        found.sort_unstable();
+        assert_eq!(found, ["CC_HAS_X", "CC_IS_GCC", "CC_VERSION_TEXT", "GCC_VERSION"]);
+    }
+}
