@@ -36,6 +36,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use error::{Error, Result};
 use host::Host;
 use kbuild::{BuildDir, Configured};
+use kconfig::why::{self, Kernel, Renames};
 use kernel::{Catalog, Channel, KernelVersion};
 use library::Library;
 use lockfile::{LockFile, Locked};
@@ -188,7 +189,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let (plan, tree) = fetch_planned(request, &inputs, &first, &cache, run)?;
     let _building = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
     let build_dir = BuildDir::open(&plan, &tree, host, run.jobs)?;
-    let configured = build_dir.configure(report)?;
+    let configured = explained(build_dir.configure(report)?, &plan, &tree, run)?;
     judge(&configured, &plan, report)?;
     let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report)?;
     kbuild::remember(&plan, &cache, &compiled);
@@ -230,6 +231,24 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         receipt: shown(&receipt, host),
     });
     Ok(images)
+}
+
+/// Says why each setting came out otherwise, where there is one that did. What cannot be explained is
+/// no reason to fail.
+fn explained(configured: Configured, plan: &Plan, tree: &Tree, run: &Run<'_>) -> Result<Configured> {
+    if configured.differences.is_empty() {
+        return Ok(configured);
+    }
+    let renames = Renames::read(run.library)?;
+    let kernel = Kernel { tree: &tree.path, arch: plan.arch, version: plan.version, renames: &renames };
+    let is_snapshot = |difference: &kconfig::Difference| !plan.config[difference.layer].must_take;
+    match why::explain(&configured.differences, &configured.config, &kernel, is_snapshot) {
+        Ok(differences) => Ok(Configured { differences, ..configured }),
+        Err(error) => {
+            run.report.note(&format!("no reasons for what olddefconfig changed: {error}"));
+            Ok(configured)
+        }
+    }
 }
 
 /// What `olddefconfig` changed: a setting that the user gave by `--set` or `--fragment` and that did

@@ -10,7 +10,7 @@ fn a_setting_that_did_not_take_fails_before_compiling() {
     let ran = world.build("--set MINI_NEEDS_ABSENT=y").failed(
         1,
         &[
-            "the kernel's olddefconfig did not take CONFIG_MINI_NEEDS_ABSENT=y is missing",
+            "the kernel's olddefconfig did not take CONFIG_MINI_NEEDS_ABSENT=y is missing: depends on MINI_ABSENT (n)",
             "asked for by CONFIG_MINI_NEEDS_ABSENT=y",
             "hint: ",
         ],
@@ -20,7 +20,7 @@ fn a_setting_that_did_not_take_fails_before_compiling() {
     fs::write(world.path("work/f.config"), "CONFIG_NO_SUCH_THING=m\n").unwrap();
     world
         .build("--fragment f.config")
-        .failed(1, &["CONFIG_NO_SUCH_THING=m is missing from the final .config", "f.config"]);
+        .failed(1, &["CONFIG_NO_SUCH_THING=m is missing: no such symbol in this kernel (", "f.config"]);
 }
 
 #[test]
@@ -33,13 +33,63 @@ fn what_the_config_asked_for_and_did_not_get_is_a_finding() {
         .build("")
         .ok()
         .says("warning: CONFIG_NO_SUCH_THING=y is missing")
-        .says("warning: CONFIG_MINI_SELECTED=n became y");
+        .says("warning: CONFIG_MINI_SELECTED=n became y: selected by MINI_SELECTOR (y) (asked for by ");
     let receipt: serde_json::Value =
         serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
             .unwrap();
+    assert_eq!(receipt["config_differences"][0]["reason"], "selected by MINI_SELECTOR (y)");
     assert_eq!(receipt["config_differences"][1]["symbol"], "NO_SUCH_THING");
     assert_eq!(receipt["findings"].as_array().unwrap().len(), 2);
     assert_eq!(fs::read_to_string(world.path("work/mini.config")).unwrap(), config);
+}
+
+#[test]
+fn every_difference_has_its_reason() {
+    let world = World::new();
+    let mut config = fs::read_to_string(world.path("work/mini.config")).unwrap();
+    config.push_str(
+        "CONFIG_CC_VERSION_TEXT=\"gcc 1.0\"\nCONFIG_VIRTIO=y\nCONFIG_VIRTIO_NET=y\nCONFIG_PCI_MSI=y\n\
+         # CONFIG_PRINTK is not set\nCONFIG_PSI=m\nCONFIG_SERIAL_8250=m\nCONFIG_SERIAL_8250_CONSOLE=y\n\
+         CONFIG_MEMCG_SWAP=y\n",
+    );
+    fs::write(world.path("work/mini.config"), config).unwrap();
+    let ran = world.build("").ok();
+    for said in [
+        "CONFIG_VIRTIO=y is missing: has no prompt; could be selected by VIRTIO_MMIO (n), VIRTIO_PCI (n) (asked",
+        "CONFIG_VIRTIO_NET=y is missing: depends on VIRTIO (n), see there (asked",
+        "CONFIG_PCI_MSI=y is missing: depends on PCI (n) (asked",
+        "CONFIG_PRINTK=n became y: to change it needs EXPERT (n); default y (asked",
+        "CONFIG_PSI=m became n: is a bool: y or n (asked",
+        "CONFIG_SERIAL_8250_CONSOLE=y is missing: depends on SERIAL_8250=y (m) (asked",
+        "CONFIG_MEMCG_SWAP=y is missing: gone since 6.1: always on with MEMCG and SWAP (asked",
+    ] {
+        assert!(ran.stderr.contains(&format!("warning: {said}")), "`{said}` is not in:\n{}", ran.stderr);
+    }
+    // Which compiler another build had is nothing that anybody asked for, unless they do.
+    assert!(!ran.stderr.contains("CC_VERSION_TEXT"), "{}", ran.stderr);
+    fs::write(world.path("work/f.config"), "CONFIG_CC_VERSION_TEXT=\"gcc 1.0\"\n").unwrap();
+    world
+        .build("--fragment f.config")
+        .failed(1, &["CONFIG_CC_VERSION_TEXT=\"gcc 1.0\" became \"", "has no prompt"]);
+}
+
+#[test]
+fn kconfig_files_that_cannot_be_read_cost_only_the_reasons() {
+    let world = World::new();
+    let kconfig = world.tree("6.1.7", "work/linux").join("lib/Kconfig.debug");
+    let mut text = fs::read_to_string(&kconfig).unwrap();
+    text.push_str(&format!("# {}\n", "x".repeat(1000)).repeat(3000));
+    fs::write(&kconfig, text).unwrap();
+    let mut config = fs::read_to_string(world.path("work/mini.config")).unwrap();
+    config.push_str("CONFIG_PCI_MSI=y\n");
+    fs::write(world.path("work/mini.config"), config).unwrap();
+    world
+        .build("")
+        .ok()
+        .says(
+            "note: no reasons for what olddefconfig changed: lib/Kconfig.debug: too large for a Kconfig file",
+        )
+        .says("warning: CONFIG_PCI_MSI=y is missing from the final .config (asked for by ");
 }
 
 #[test]
