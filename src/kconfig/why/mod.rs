@@ -29,6 +29,10 @@ use nearest::nearest;
 use reason::Reason;
 use std::collections::{HashMap, HashSet};
 
+/// For how many symbols that are not there the nearest names are looked for: it takes some
+/// milliseconds for each, and nobody reads more.
+const MOST_NEAREST: usize = 200;
+
 /// The kernel that was configured.
 pub struct Kernel<'a> {
     /// The top of its source.
@@ -73,13 +77,18 @@ fn explained(
     let noise =
         |difference: &&Difference| tools.contains(difference.symbol.as_str()) && is_snapshot(difference);
     let kept: Vec<&Difference> = differences.iter().filter(|difference| !noise(difference)).collect();
+    let mut absent = 0;
     let reasons: HashMap<&str, Reason> = kept
         .iter()
         .filter_map(|difference| {
             let reason = match model.defined(&difference.symbol) {
                 Some(symbol) => reason::reason(difference, symbol, model, config)?,
                 None => {
-                    Reason { text: missing(&difference.symbol, config, kernel, model), symbols: Vec::new() }
+                    absent += 1;
+                    let text = renamed(&difference.symbol, config, kernel, model);
+                    let text =
+                        text.unwrap_or_else(|| missing(&difference.symbol, model, absent <= MOST_NEAREST));
+                    Reason { text, symbols: Vec::new() }
                 }
             };
             Some((difference.symbol.as_str(), reason))
@@ -125,12 +134,9 @@ fn root<'a>(symbol: &'a str, reasons: &'a HashMap<&str, Reason>) -> Option<&'a s
     (at != symbol).then_some(at)
 }
 
-/// What is known of a symbol that the tree does not define.
-fn missing(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> String {
-    if let Some(renamed) = renamed(symbol, config, kernel, model) {
-        return renamed;
-    }
-    let names = model.symbols.iter().filter(|(_, symbol)| symbol.has_prompt());
+/// That the tree does not define `symbol`; with the names nearest to it where `look`.
+fn missing(symbol: &str, model: &Model, look: bool) -> String {
+    let names = model.symbols.iter().filter(|(_, symbol)| look && symbol.has_prompt());
     let near = nearest(symbol, names.map(|(name, _)| name.as_str()));
     match near.is_empty() {
         true => "no such symbol in this kernel".into(),
@@ -207,6 +213,9 @@ config BUS
 config ON_BUS
 	tristate "On the bus"
 	depends on BUS
+config TEST
+	tristate "Only a module"
+	depends on m
 config CORE
 	tristate "Core"
 config USER
@@ -301,6 +310,11 @@ config NF_NAT
             "CONFIG_DRIVER_CONSOLE=y\n",
             modules,
             "CONFIG_DRIVER_CONSOLE=y is missing: depends on DRIVER=y (m)",
+        );
+        says(
+            "CONFIG_TEST=y\n",
+            &format!("{modules}CONFIG_TEST=m\n"),
+            "CONFIG_TEST=y became m: can only be a module",
         );
         says("CONFIG_BUS=m\n", "CONFIG_BUS=y\n", "CONFIG_BUS=m became y: MODULES (n)");
         says("CONFIG_PCI=m\n", "CONFIG_PCI=y\n", "CONFIG_PCI=m became y: is a bool: y or n");

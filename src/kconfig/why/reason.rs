@@ -80,6 +80,7 @@ impl<'a> Asking<'a> {
     fn hidden(self, needed: u8) -> Option<Reason> {
         let unmet = self.unmet_prompts(needed)?;
         Some(match self.unmet_prompts(MODULE) {
+            None if unmet.symbols().is_empty() => Reason::new("can only be a module"),
             None => Reason::unmet("limited to m by ", &unmet, ""),
             Some(_) => Reason::unmet("depends on ", &unmet, ""),
         })
