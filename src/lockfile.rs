@@ -12,7 +12,7 @@
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
-use crate::library::read_text;
+use crate::library::{read_text, read_toml};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -60,8 +60,7 @@ struct Entry {
 impl LockFile {
     /// Reads the text of a lock file; `name` is for errors (exit code 2), which tell line and field.
     pub fn parse(name: &str, text: &str) -> Result<LockFile> {
-        let document: Document = toml::from_str(text)
-            .map_err(|error| Error::usage(format!("{name}: {}", crate::words::toml_error(&error))))?;
+        let document: Document = read_toml(name, text)?;
         let mut entries = BTreeMap::new();
         for Entry { origin, digest, unverified } in document.source {
             if !is_digest(&digest) {

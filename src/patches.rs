@@ -3,7 +3,7 @@
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::KernelVersion;
-use crate::library::{Library, read_text};
+use crate::library::{Library, read_text, read_toml};
 use camino::{Utf8Path, Utf8PathBuf};
 use diffy::patch_set::{FileMode, FileOperation, ParseOptions, PatchKind, PatchSet};
 use serde::{Deserialize, Serialize};
@@ -50,8 +50,7 @@ struct Series {
 pub fn select(library: &Library, version: KernelVersion, own: &[PatchFile]) -> Result<Vec<PatchFile>> {
     let mut selected = Vec::new();
     for (origin, text) in library.layers("patches/series.toml") {
-        let series: Series = toml::from_str(text)
-            .map_err(|error| Error::usage(format!("{origin}: {}", error.to_string().trim_end())))?;
+        let series: Series = read_toml(origin, text)?;
         for entry in series.patch.into_iter().filter(|entry| (entry.from..entry.before).contains(&version)) {
             let name = format!("patches/{}", entry.file);
             let text =

@@ -28,13 +28,20 @@ pub fn duration(took: Duration) -> String {
     }
 }
 
-/// A TOML error in one line: it spans several, with a drawing of the place; its position and its words
-/// are kept.
-pub fn toml_error(error: &impl std::fmt::Display) -> String {
-    let message = error.to_string();
-    let words =
-        message.lines().filter(|line| !line.trim_start().starts_with(['|', '^']) && !line.contains(" | "));
-    words.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(": ")
+/// `text` in lines of at most `width` characters, broken between words; a longer word has a line
+/// of its own.
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -53,5 +60,12 @@ mod tests {
             [counted(1, "patch", "patches"), counted(2, "patch", "patches")],
             ["1 patch", "2 patches"]
         );
+    }
+
+    #[test]
+    fn lines_break_between_words() {
+        assert_eq!(wrapped("one two  three fourteen", 9), ["one two", "three", "fourteen"]);
+        assert_eq!(wrapped("incomprehensible", 4), ["incomprehensible"]);
+        assert!(wrapped(" ", 4).is_empty());
     }
 }

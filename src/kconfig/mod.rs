@@ -17,6 +17,8 @@ pub struct Config {
     pub malformed: Vec<Malformed>,
     /// The architecture of the header that Kconfig writes (`x86`, `arm64`), if there is one.
     pub header_arch: Option<String>,
+    /// The version of that header: `5.10.77`, `6.12.0-rc3`.
+    pub header_version: Option<String>,
 }
 
 /// A line that could not be understood.
@@ -38,7 +40,10 @@ impl Config {
             if let Some((symbol, value)) = setting(line) {
                 config.symbols.insert(symbol.to_owned(), value.to_owned());
             } else if let Some(comment) = line.strip_prefix('#') {
-                config.header_arch = config.header_arch.or_else(|| header_arch(comment));
+                if let (None, Some((arch, version))) = (&config.header_arch, header(comment)) {
+                    config.header_arch = Some(arch.to_owned());
+                    config.header_version = Some(version.to_owned());
+                }
             } else if !line.is_empty() {
                 config.malformed.push(Malformed { line: index + 1, text: line.chars().take(60).collect() });
             }
@@ -49,6 +54,11 @@ impl Config {
     /// The value of `symbol`; a symbol that is not there is `n`.
     pub fn value(&self, symbol: &str) -> &str {
         self.symbols.get(symbol).map_or("n", String::as_str)
+    }
+
+    /// Is it a config at all? A text of another kind may hold a line that looks like a setting.
+    pub fn is_plausible(&self) -> bool {
+        self.symbols.len() > self.malformed.len()
     }
 
     /// Is `symbol` built in or a module?
@@ -94,10 +104,10 @@ fn is_quoted(text: &str) -> bool {
     !escaped && text.len() >= 2
 }
 
-/// Kconfig's own header: ` Linux/x86 6.1.7 Kernel Configuration`.
-fn header_arch(comment: &str) -> Option<String> {
+/// Kconfig's own header, ` Linux/x86 6.1.7 Kernel Configuration`: architecture and version.
+fn header(comment: &str) -> Option<(&str, &str)> {
     let rest = comment.trim().strip_prefix("Linux/")?.strip_suffix(" Kernel Configuration")?;
-    Some(rest.split_whitespace().next()?.to_owned())
+    rest.split_once(' ').map(|(arch, version)| (arch, version.trim()))
 }
 
 /// One symbol as `--set` takes it: `CONFIG_X=y`, or `X=y`. Gives a fragment of one line.
@@ -201,6 +211,7 @@ mod tests {
     fn a_config_is_read_line_by_line() {
         let config = Config::parse(TEXT);
         assert_eq!(config.header_arch.as_deref(), Some("x86"));
+        assert_eq!(config.header_version.as_deref(), Some("6.1.7"));
         assert_eq!(config.symbols.len(), 5);
         assert_eq!((config.value("A"), config.value("C"), config.value("MISSING")), ("y", "n", "n"));
         assert_eq!(config.malformed.iter().map(|bad| bad.line).collect::<Vec<_>>(), [9, 10]);

@@ -3,8 +3,7 @@
 use super::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
-use crate::library::Library;
-use crate::words::toml_error;
+use crate::library::{Library, read_toml};
 use serde::{Deserialize, Serialize};
 
 /// How sure we are that an entry works.
@@ -82,8 +81,7 @@ impl Catalog {
     pub fn read(library: &Library) -> Result<Catalog> {
         let mut catalog = Catalog::default();
         for (name, text) in library.layers("configs/kernels.toml") {
-            let file: File = toml::from_str(text)
-                .map_err(|error| Error::usage(format!("{name}: {}", toml_error(&error))))?;
+            let file: File = read_toml(name, text)?;
             for entry in file.kernel {
                 entry
                     .version
@@ -179,7 +177,7 @@ mod tests {
     fn a_mistake_names_file_line_and_field() {
         let error = catalog(&TWO.replace("untested", "unknown")).unwrap_err().to_string();
         assert!(error.starts_with("configs/kernels.toml: TOML parse error at line 11"), "{error}");
-        assert!(error.contains("unknown variant `unknown`"), "{error}");
+        assert!(error.contains(": status: unknown variant `unknown`"), "{error}");
     }
 
     #[test]

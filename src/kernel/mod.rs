@@ -2,9 +2,11 @@
 //! catalog of kernels with their pins. Pure: text in, values out.
 
 mod catalog;
+mod range;
 mod version;
 
 pub use catalog::{Catalog, Entry, Series, Status};
+pub use range::VersionRange;
 pub use version::{Channel, KernelVersion, VersionRequest};
 
 use serde::{Deserialize, Serialize};

@@ -50,6 +50,16 @@ impl KernelVersion {
         let candidate = value("EXTRAVERSION").and_then(|extra| extra.strip_prefix("-rc")?.parse().ok());
         Some(KernelVersion { candidate: candidate.unwrap_or(u32::MAX), ..version })
     }
+
+    /// The version at the start of a kernel release or of the version in a `.config` header:
+    /// `6.1.7-custom+` is 6.1.7, `6.12.0-rc3-dirty` is 6.12-rc3.
+    pub fn from_release(release: &str) -> Option<Self> {
+        let mut parts = release.split(['-', '+', '~']);
+        let version = parts.next()?;
+        let candidate =
+            parts.next().filter(|part| part.starts_with("rc")).map(|rc| format!("{version}-{rc}"));
+        candidate.and_then(|text| text.parse().ok()).or_else(|| version.parse().ok())
+    }
 }
 
 impl fmt::Display for KernelVersion {
@@ -216,6 +226,20 @@ mod tests {
         let makefile = "# SPDX\nVERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 0\nEXTRAVERSION = -rc3\nNAME = x\n";
         assert_eq!(KernelVersion::from_makefile(makefile).unwrap().to_string(), "6.12-rc3");
         assert_eq!(KernelVersion::from_makefile("all:\n\ttrue\n"), None);
+    }
+
+    #[test]
+    fn a_release_starts_with_its_version() {
+        let version = |release: &str| KernelVersion::from_release(release).map(|found| found.to_string());
+        for (release, found) in [
+            ("5.10.77", "5.10.77"),
+            ("6.1.7-custom+", "6.1.7"),
+            ("6.12.0-rc3-dirty", "6.12-rc3"),
+            ("6.1-rcx", "6.1"),
+        ] {
+            assert_eq!(version(release).as_deref(), Some(found));
+        }
+        assert_eq!(version("mine-6.1"), None);
     }
 
     #[test]

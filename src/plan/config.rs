@@ -57,7 +57,7 @@ pub(super) fn layers(
 /// A user's file must be a config at all, and of this architecture.
 fn user_config(text: &Text, arch: Arch) -> Result<Config> {
     let config = Config::parse(&text.text);
-    if config.symbols.len() <= config.malformed.len() {
+    if !config.is_plausible() {
         return Err(Error::usage(format!(
             "{}: not a kernel config: {} in it",
             text.name,
