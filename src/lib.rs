@@ -27,6 +27,7 @@ pub mod process;
 pub mod receipt;
 pub mod report;
 pub mod request;
+pub mod requirements;
 pub mod source;
 pub mod staging;
 pub mod words;

@@ -1,0 +1,360 @@
+//! Profiles as data: `configs/requirements/<name>.toml`, with what they include.
+
+use crate::error::{Error, Result};
+use crate::kernel::{Arch, VersionRange};
+use crate::library::{Library, read_toml};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+const DIR: &str = "configs/requirements";
+
+/// What one consumer needs, with everything that its file includes.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The name of its file, without the directory and `.toml`.
+    pub name: String,
+    /// Who needs it.
+    pub title: String,
+    /// What it wants of the kernel's version.
+    pub kernel: Vec<KernelRule>,
+    /// What it wants of the options: the included ones first.
+    pub options: Vec<Requirement>,
+}
+
+/// A range that the kernel's version should be in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelRule {
+    /// The range.
+    pub version: VersionRange,
+    /// How bad another version is.
+    pub level: Level,
+    /// Why.
+    pub reason: String,
+    /// Who says so; absent: the source of the file.
+    #[serde(default)]
+    pub source: String,
+}
+
+/// One line: an option, or several of which one will do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// One of these is enough; where they are forbidden, none of them may be on.
+    pub alternatives: Vec<Alternative>,
+    /// How bad it is where this is not met.
+    pub level: Level,
+    /// Built in, or is a module enough?
+    pub value: Value,
+    /// The kernels that it is for; `None`: all.
+    pub kernel: Option<VersionRange>,
+    /// The machines that it is for; empty: all.
+    pub arch: Vec<Arch>,
+    /// Why.
+    pub reason: String,
+    /// Who says so.
+    pub source: String,
+}
+
+/// A symbol that should be on, or, written `!SYMBOL`, off.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alternative {
+    /// Without `CONFIG_`.
+    pub symbol: String,
+    /// `!SYMBOL`.
+    pub negated: bool,
+}
+
+/// How bad it is where a line is not met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The consumer does not work without.
+    Required,
+    /// The consumer works, but for something that people expect of it.
+    Recommended,
+    /// The consumer does not work, or is not safe, with it.
+    Forbidden,
+}
+
+/// What a symbol must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Value {
+    /// Built in.
+    Y,
+    /// A module is enough.
+    #[default]
+    YOrM,
+}
+
+impl Profile {
+    /// Where the profile's file lies in the library.
+    fn path(name: &str) -> String {
+        format!("{DIR}/{name}.toml")
+    }
+}
+
+impl fmt::Display for Alternative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.negated { "!" } else { "" }, self.symbol)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    title: String,
+    /// Stands for the source of every line that names none.
+    source: String,
+    #[serde(default)]
+    include: Vec<String>,
+    #[serde(default)]
+    kernel: Vec<KernelRule>,
+    #[serde(default)]
+    option: Vec<Group>,
+}
+
+/// One `[[option]]`: several lines that share everything but their symbols.
+#[derive(Deserialize)]
+#[serde(try_from = "UncheckedGroup")]
+struct Group(UncheckedGroup);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UncheckedGroup {
+    symbols: Vec<Symbols>,
+    level: Level,
+    value: Option<Value>,
+    kernel: Option<VersionRange>,
+    #[serde(default)]
+    arch: Vec<Arch>,
+    reason: String,
+    source: Option<String>,
+}
+
+impl TryFrom<UncheckedGroup> for Group {
+    type Error = String;
+
+    fn try_from(group: UncheckedGroup) -> Result<Self, String> {
+        if group.symbols.is_empty() {
+            return Err("symbols: there are none".into());
+        }
+        let negates = |symbols: &Symbols| symbols.0.iter().any(|alternative| alternative.negated);
+        match group.level {
+            Level::Forbidden if group.value.is_some() => {
+                Err("value: what is forbidden may be neither built in nor a module".into())
+            }
+            Level::Forbidden if group.symbols.iter().any(negates) => Err(
+                "symbols: `!` turns what is required around, it has no meaning where something is forbidden"
+                    .into(),
+            ),
+            _ => Ok(Group(group)),
+        }
+    }
+}
+
+/// `A`, `A|B`, `A|!B`.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Symbols(Vec<Alternative>);
+
+impl TryFrom<String> for Symbols {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let alternative = |part: &str| {
+            let part = part.trim();
+            let symbol = part.strip_prefix('!').unwrap_or(part);
+            if symbol.starts_with("CONFIG_") {
+                return Err(format!("`{text}`: symbols are written without CONFIG_"));
+            }
+            match !symbol.is_empty() && symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                true => Ok(Alternative { symbol: symbol.to_owned(), negated: part.starts_with('!') }),
+                false => Err(format!("`{text}`: not a symbol, nor several with `|` between them")),
+            }
+        };
+        text.split('|').map(alternative).collect::<Result<_, _>>().map(Symbols)
+    }
+}
+
+/// The names of all profiles of the library, in their order.
+pub fn names(library: &Library) -> Vec<String> {
+    let files = library.names_in(DIR);
+    let mut names: Vec<String> =
+        files.filter_map(|name| name.strip_suffix(".toml")).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// Reads these profiles, each once, in this order.
+pub fn read_all(library: &Library, wanted: &[String]) -> Result<Vec<Profile>> {
+    let first = |(index, name): &(usize, &String)| !wanted[..*index].contains(name);
+    wanted.iter().enumerate().filter(first).map(|(_, name)| read(library, name)).collect()
+}
+
+/// Reads the profile `name` with all that it includes. A user's file of a name takes the place of
+/// ours. A line of a profile takes the place of included lines with the same symbols (or the same
+/// range of kernels): so one can raise a level, or lower it.
+///
+/// Errors (exit code 2): there is no such profile (the hint lists them), a mistake in a file (named
+/// with line and field), a profile that includes itself.
+pub fn read(library: &Library, name: &str) -> Result<Profile> {
+    let mut profile = read_below(library, name, &mut Vec::new())?;
+    profile.name = name.to_owned();
+    Ok(profile)
+}
+
+/// `above` are the profiles that are being read: those that include this one.
+fn read_below(library: &Library, name: &str, above: &mut Vec<String>) -> Result<Profile> {
+    let Some((origin, text)) = library.layers(&Profile::path(name)).last() else {
+        let unknown = match above.last() {
+            Some(by) => format!("{}: include: there is no profile `{name}`", Profile::path(by)),
+            None => format!("there is no requirement profile `{name}`"),
+        };
+        return Err(Error::usage(unknown).hint(format!("known are {}", names(library).join(", "))));
+    };
+    if above.iter().any(|known| known == name) {
+        return Err(Error::usage(format!("{origin}: include: `{name}` includes itself")));
+    }
+    let file: File = read_toml(origin, text)?;
+    let (mut kernel, mut options) = (Vec::new(), Vec::new());
+    above.push(name.to_owned());
+    for included in &file.include {
+        let included = read_below(library, included, above)?;
+        add_new(&mut kernel, included.kernel);
+        add_new(&mut options, included.options);
+    }
+    above.pop();
+    let or_files = |source: Option<String>| {
+        source.filter(|source| !source.is_empty()).unwrap_or_else(|| file.source.clone())
+    };
+    kernel.retain(|old: &KernelRule| !file.kernel.iter().any(|new| new.version == old.version));
+    let rules = file.kernel.into_iter();
+    kernel.extend(rules.map(|rule| KernelRule { source: or_files(Some(rule.source)), ..rule }));
+    let mut own = Vec::new();
+    for Group(group) in file.option {
+        let source = or_files(group.source);
+        own.extend(group.symbols.into_iter().map(|Symbols(alternatives)| Requirement {
+            alternatives,
+            level: group.level,
+            value: group.value.unwrap_or_default(),
+            kernel: group.kernel.clone(),
+            arch: group.arch.clone(),
+            reason: group.reason.clone(),
+            source: source.clone(),
+        }));
+    }
+    options.retain(|old: &Requirement| !own.iter().any(|new| same_symbols(old, new)));
+    options.extend(own);
+    Ok(Profile { name: name.to_owned(), title: file.title, kernel, options })
+}
+
+/// Two included profiles may include a third one: its lines count once.
+fn add_new<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
+    for one in more {
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+}
+
+fn same_symbols(one: &Requirement, other: &Requirement) -> bool {
+    let sorted = |requirement: &Requirement| {
+        let mut alternatives = requirement.alternatives.clone();
+        alternatives.sort();
+        alternatives
+    };
+    sorted(one) == sorted(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = "title = \"base\"\nsource = \"a book\"\n[[option]]\nsymbols = [\"A\", \"B|C\"]\n\
+                        level = \"required\"\nreason = \"why\"\n";
+
+    fn library(texts: &[(&str, &str)]) -> Library {
+        let named: Vec<(String, &str)> =
+            texts.iter().map(|(name, text)| (Profile::path(name), *text)).collect();
+        Library::from_texts(named.iter().map(|(name, text)| (name.as_str(), *text)))
+    }
+
+    fn mistake(text: &str) -> String {
+        read(&library(&[("base", text)]), "base").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_own_line_replaces_an_included_one() {
+        let over = "title = \"over\"\nsource = \"s\"\ninclude = [\"base\", \"twin\"]\n[[option]]\n\
+                    symbols = [\"C|B\"]\nlevel = \"recommended\"\nvalue = \"y\"\nreason = \"r\"\n";
+        let profile = read(&library(&[("base", BASE), ("twin", BASE), ("over", over)]), "over").unwrap();
+        let lines: Vec<(String, Level, &str)> = profile
+            .options
+            .iter()
+            .map(|line| (line.alternatives[0].to_string(), line.level, line.source.as_str()))
+            .collect();
+        assert_eq!(
+            lines,
+            [("A".to_owned(), Level::Required, "a book"), ("C".to_owned(), Level::Recommended, "s")]
+        );
+    }
+
+    #[test]
+    fn a_mistake_names_file_line_and_field() {
+        for (text, says) in [
+            (BASE.replace("required", "needed"), "line 5, column 9: level: unknown variant `needed`"),
+            (BASE.replace("\"A\"", "\"CONFIG_A\""), "line 4, column 11: symbols: `CONFIG_A`: symbols are"),
+            (BASE.replace("B|C", "B|"), "line 4, column 11: symbols: `B|`: not a symbol"),
+            (format!("{BASE}kernel = \"<=5.1\"\n"), "line 7, column 10: kernel: `<=5.1` is no range"),
+            (format!("{BASE}arch = [\"mips\"]\n"), "line 7, column 9: arch: unknown variant `mips`"),
+            (format!("{BASE}valeu = \"y\"\n"), "line 7, column 1: valeu: unknown field `valeu`"),
+            (BASE.replace("reason = \"why\"", ""), "missing field `reason`"),
+            (format!("{BASE}value = \"y\"\n").replace("required", "forbidden"), "value: what is forbidden"),
+            (BASE.replace("B|C", "!B").replace("required", "forbidden"), "symbols: `!` turns"),
+            (BASE.replace("[\"A\", \"B|C\"]", "[]"), "symbols: there are none"),
+        ] {
+            let said = mistake(&text);
+            assert!(said.starts_with("configs/requirements/base.toml: TOML parse error at line "), "{said}");
+            assert!(said.contains(says), "`{says}` is not in: {said}");
+        }
+    }
+
+    #[test]
+    fn circles_and_unknown_names_are_refused() {
+        let to = |name: &str| format!("title = \"t\"\nsource = \"s\"\ninclude = [\"{name}\"]\n");
+        let library = library(&[("a", &to("b")), ("b", &to("a")), ("c", &to("d"))]);
+        let said = |name: &str| read(&library, name).unwrap_err();
+        assert_eq!(said("a").to_string(), "configs/requirements/a.toml: include: `a` includes itself");
+        assert_eq!(said("c").to_string(), "configs/requirements/c.toml: include: there is no profile `d`");
+        assert_eq!(said("x").to_string(), "there is no requirement profile `x`");
+        assert_eq!(said("x").hint_text(), Some("known are a, b, c"));
+    }
+
+    #[test]
+    fn the_built_in_profiles_are_sound() {
+        let library = Library::built_in();
+        let known = names(&library);
+        for name in [
+            "firecracker",
+            "firecracker-pci",
+            "cloud-hypervisor",
+            "flintlock",
+            "kubernetes",
+            "kubernetes-1.34",
+            "kubernetes-1.35",
+            "docker",
+            "cilium",
+            "calico",
+            "hardening",
+        ] {
+            assert!(known.iter().any(|known| known == name), "{name} is missing");
+        }
+        for profile in read_all(&library, &known).unwrap() {
+            assert!(!profile.options.is_empty(), "{}", profile.name);
+            for line in &profile.options {
+                assert!(!line.reason.is_empty() && !line.source.is_empty(), "{}: {line:?}", profile.name);
+            }
+        }
+    }
+}
