@@ -20,7 +20,7 @@ use tempfile::{NamedTempFile, TempDir};
 /// Exactly this, byte for byte: some readers compare.
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Where tools look for the tag.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// An index that names a few hundred versions is about this large at most.
 const LARGEST_JSON: u64 = 4 << 20;
 

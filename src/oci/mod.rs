@@ -1,8 +1,9 @@
 //! OCI image layouts on disk: entries to a layer, a layer to an image, an image under a tag of a
-//! layout, whole or not at all.
+//! layout, whole or not at all; and, in a file of its own, reading layouts that others wrote.
 
 mod layer;
 mod layout;
+pub mod read;
 
 pub use layout::{LOCK, Written, check_output, sweep};
 

@@ -1,0 +1,430 @@
+//! Reading images out of layouts that anybody may have written. Nothing is believed: sizes are
+//! bounded before anything is read, every digest is checked before a result is handed on, links and
+//! special files are refused, and nothing is written.
+//!
+//! All errors of a layout that breaks a rule are verification errors (exit code 3) and name the rule.
+
+use super::layout::REF_NAME;
+use crate::digest::{HashingReader, Sha256};
+use crate::error::{Context, Error, Kind, Result};
+use crate::process;
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+use rustix::fs::{Mode, OFlags};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use tar::{Archive, EntryType};
+
+/// An index that names a few hundred versions is about this large at most.
+const LARGEST_JSON: u64 = 4 << 20;
+/// A kernel with debug information has less than 1 GB, its modules no more.
+const LARGEST_LAYER: u64 = 4 << 30;
+/// A distribution's kernel has about 7000 modules.
+const MOST_ENTRIES: usize = 200_000;
+/// A path and a link, with their PAX keys.
+const LARGEST_PAX: u64 = 16 << 10;
+/// A kernel's `.config` has about 150 kB.
+const LARGEST_CONFIG: u64 = 16 << 20;
+
+/// An image of a layout, its manifest and config checked.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The layout's directory.
+    pub layout: Utf8PathBuf,
+    /// Its tag; `None` where the layout has one image, and that has no tag.
+    pub tag: Option<String>,
+    /// Digest of the manifest.
+    pub digest: Sha256,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The image's config.
+    pub config: ImageConfiguration,
+}
+
+/// An entry of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its path, relative, without a trailing slash.
+    pub path: String,
+    /// What it is.
+    pub kind: FoundKind,
+    /// Bytes of a file.
+    pub size: u64,
+}
+
+/// The kinds of entries that kernel images have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundKind {
+    /// A directory.
+    Dir,
+    /// A file.
+    File,
+    /// A second name of this earlier entry.
+    HardLink(String),
+    /// A symbolic link with this text.
+    SymLink(String),
+}
+
+/// Splits `LAYOUT[:TAG]`: the path of a layout ends at its last colon, as OCI tools have it.
+pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((path, tag)) if !tag.is_empty() && !tag.contains('/') => (Utf8Path::new(path), Some(tag)),
+        _ => (Utf8Path::new(text), None),
+    }
+}
+
+/// Opens the image of this tag, or the only image of a layout.
+///
+/// Errors: no such layout or tag, or several images and no tag (exit code 2); a rule is broken (3).
+pub fn open(layout: &Utf8Path, tag: Option<&str>) -> Result<Image> {
+    if !layout.is_dir() {
+        return Err(Error::usage(format!("{layout}: no such directory")));
+    }
+    let marker = layout.join("oci-layout");
+    if !marker.exists() {
+        return Err(Error::usage(format!("{layout} is not an OCI layout: it has no file oci-layout")));
+    }
+    let version: serde_json::Value = parse(&marker, &read_bounded(&marker)?)?;
+    if version.get("imageLayoutVersion").and_then(serde_json::Value::as_str) != Some("1.0.0") {
+        return Err(Error::fetch(format!("{marker}: not an OCI layout of version 1.0.0")));
+    }
+    for dir in ["blobs", "blobs/sha256"].map(|dir| layout.join(dir)) {
+        if !dir.symlink_metadata().is_ok_and(|dir| dir.is_dir()) {
+            return Err(Error::fetch(format!("{dir} is not a directory")));
+        }
+    }
+    let index_path = layout.join("index.json");
+    let index: ImageIndex = parse(&index_path, &read_bounded(&index_path)?)?;
+    let descriptor = choose(layout, index.manifests(), tag)?;
+    let digest = check_descriptor(&index_path, descriptor)?;
+    if *descriptor.media_type() != MediaType::ImageManifest {
+        return Err(Error::fetch(format!(
+            "{index_path}: sha256:{} is of type {}, not an image manifest",
+            digest.short(),
+            descriptor.media_type()
+        )));
+    }
+    let (path, bytes) = read_blob(layout, descriptor)?;
+    let manifest: ImageManifest = parse(&path, &bytes)?;
+    let (path, bytes) = read_blob(layout, manifest.config())?;
+    let config: ImageConfiguration = parse(&path, &bytes)?;
+    let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
+    if layers != diff_ids {
+        return Err(Error::fetch(format!("{path}: {layers} layers, but {diff_ids} diff_ids")));
+    }
+    Ok(Image { layout: layout.to_owned(), tag: tag_of(descriptor), digest, manifest, config })
+}
+
+impl Image {
+    /// An annotation of the manifest, by the end of OCI's predefined key: `version`, `title`.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        let annotations = self.manifest.annotations().as_ref()?;
+        annotations.get(&format!("org.opencontainers.image.{key}")).map(String::as_str)
+    }
+
+    /// Shows every entry of every layer to `visit`, with a reader of its bytes. The digests of a
+    /// layer, compressed and plain, are known to be right only when this has returned.
+    ///
+    /// Errors: whatever `visit` returns; a layer that breaks a rule (exit code 3).
+    pub fn visit(&self, mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>) -> Result<()> {
+        for (layer, diff_id) in self.manifest.layers().iter().zip(self.config.rootfs().diff_ids()) {
+            visit_layer(&self.layout, layer, diff_id, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    /// The final `.config` of the kernel: `config` beside the modules, or `boot/config-<VERSION>` of
+    /// a combined image. `None`: the image has none.
+    pub fn kernel_config(&self) -> Result<Option<String>> {
+        let mut text = None;
+        self.visit(|found, reader| {
+            if found.kind != FoundKind::File || !is_kernel_config(&found.path) {
+                return Ok(());
+            }
+            let wrong = || format!("{}: {}", self.layout, found.path);
+            if found.size > LARGEST_CONFIG {
+                return Err(Error::fetch(format!(
+                    "{}: {} bytes are too many for a config",
+                    wrong(),
+                    found.size
+                )));
+            }
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).context(Kind::Fetch, wrong)?;
+            let read = String::from_utf8(bytes).context(Kind::Fetch, wrong)?;
+            match &text {
+                Some(earlier) if *earlier != read => {
+                    Err(Error::fetch(format!("{}: a second config, other than the first", wrong())))
+                }
+                _ => {
+                    text = Some(read);
+                    Ok(())
+                }
+            }
+        })?;
+        Ok(text)
+    }
+}
+
+fn is_kernel_config(path: &str) -> bool {
+    match path.split('/').collect::<Vec<_>>()[..] {
+        ["config"] | ["lib", "modules", _, "config"] => true,
+        ["boot", name] => name.starts_with("config-"),
+        _ => false,
+    }
+}
+
+fn choose<'a>(layout: &Utf8Path, all: &'a [Descriptor], tag: Option<&str>) -> Result<&'a Descriptor> {
+    let fitting: Vec<&Descriptor> = match tag {
+        Some(tag) => all.iter().filter(|one| tag_of(one).as_deref() == Some(tag)).collect(),
+        None => all.iter().collect(),
+    };
+    let tags = || all.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ");
+    match (&fitting[..], tag) {
+        ([one], _) => Ok(one),
+        ([], Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
+            .hint(format!("it has {}", tags()))),
+        ([], None) => Err(Error::usage(format!("{layout} has no image"))),
+        (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images of the tag {tag}"))),
+        (_, None) => Err(Error::usage(format!("{layout} has several images"))
+            .hint(format!("choose one with {layout}:TAG, of {}", tags()))),
+    }
+}
+
+fn tag_of(descriptor: &Descriptor) -> Option<String> {
+    descriptor.annotations().as_ref()?.get(REF_NAME).cloned()
+}
+
+/// The digest of a descriptor; `of` is the file that it stands in.
+fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result<Sha256> {
+    let text = descriptor.digest().to_string();
+    match text.strip_prefix("sha256:").map(str::parse::<Sha256>) {
+        Some(Ok(digest)) => Ok(digest),
+        _ => Err(Error::fetch(format!("{of}: `{}` is not a sha256 digest", text.escape_debug()))),
+    }
+}
+
+/// A blob of JSON: its size and digest are as the descriptor says.
+fn read_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Vec<u8>)> {
+    let digest = check_descriptor(layout, descriptor)?;
+    let path = blob_path(layout, digest);
+    let bytes = read_bounded(&path)?;
+    if bytes.len() as u64 != descriptor.size() {
+        return Err(wrong_size(&path, descriptor.size(), bytes.len() as u64));
+    }
+    check_digest(&path, digest, Sha256::of(&bytes))?;
+    Ok((path, bytes))
+}
+
+fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
+    layout.join("blobs/sha256").join(digest.to_string())
+}
+
+fn wrong_size(path: &Utf8Path, expected: u64, found: u64) -> Error {
+    Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}"))
+}
+
+fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(Error::fetch(format!("{path}: checksum mismatch: expected {expected}, found {found}"))),
+    }
+}
+
+/// Opens an ordinary file: a link is not followed, and a pipe does not make us wait.
+fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
+    let wrong = || format!("cannot read {path}");
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path.as_std_path(), flags, Mode::empty());
+    let file = File::from(file.context(Kind::Fetch, wrong)?);
+    let metadata = file.metadata().context(Kind::Fetch, wrong)?;
+    match metadata.is_file() {
+        true => Ok((file, metadata.len())),
+        false => Err(Error::fetch(format!("{path} is not a file"))),
+    }
+}
+
+fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
+    let (file, size) = open_file(path)?;
+    if size > LARGEST_JSON {
+        return Err(Error::fetch(format!("{path}: {size} bytes are too many for it")));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST_JSON).read_to_end(&mut bytes).context(Kind::Fetch, || format!("cannot read {path}"))?;
+    Ok(bytes)
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
+}
+
+/// One pass over a layer: hashed before and after the decompressor, entry by entry in between.
+fn visit_layer(
+    layout: &Utf8Path,
+    layer: &Descriptor,
+    diff_id: &str,
+    visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let digest = check_descriptor(layout, layer)?;
+    let path = blob_path(layout, digest);
+    let wrong = || format!("{path} is not a layer of a kernel image");
+    let diff_id: Sha256 = diff_id.parse().map_err(|why| Error::fetch(format!("{layout}: diff_id: {why}")))?;
+    let (file, size) = open_file(&path)?;
+    if size != layer.size() {
+        return Err(wrong_size(&path, layer.size(), size));
+    }
+    let mut packed = HashingReader::new(BufReader::with_capacity(1 << 18, file.take(size)));
+    let plain: Box<dyn Read + '_> = match layer.media_type() {
+        MediaType::ImageLayer => Box::new(&mut packed),
+        MediaType::ImageLayerGzip => Box::new(flate2::read::MultiGzDecoder::new(&mut packed)),
+        MediaType::ImageLayerZstd => {
+            Box::new(zstd::stream::read::Decoder::new(&mut packed).context(Kind::Fetch, wrong)?)
+        }
+        other => return Err(Error::fetch(format!("{path}: a layer of type {other}"))),
+    };
+    let mut plain = HashingReader::new(Bounded { inner: plain, left: LARGEST_LAYER });
+    visit_entries(&path, &mut plain, visit)?;
+    // Zeros fill a tar up; anything else is an entry that some readers see and others do not.
+    drain(&mut plain, true).context(Kind::Fetch, wrong)?;
+    let (plain_digest, _) = plain.finish();
+    drain(&mut packed, false).context(Kind::Fetch, wrong)?;
+    check_digest(&path, digest, packed.finish().0)?;
+    match plain_digest == diff_id {
+        true => Ok(()),
+        false => Err(Error::fetch(format!(
+            "{path}: its plain tar has the digest {plain_digest}, its diff_id is {diff_id}"
+        ))),
+    }
+}
+
+fn visit_entries(
+    path: &Utf8Path,
+    tar: &mut impl Read,
+    visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
+) -> Result<()> {
+    let wrong = || format!("{path} is not a layer of a kernel image");
+    let mut archive = Archive::new(tar);
+    let mut seen = BTreeSet::new();
+    let mut long = LongNames::default();
+    // Raw: the tar crate would read a long name of any length into memory.
+    for entry in archive.entries().context(Kind::Fetch, wrong)?.raw(true) {
+        process::check()?;
+        let mut entry = entry.context(Kind::Fetch, wrong)?;
+        if entry.header().entry_type() == EntryType::XHeader {
+            long = read_pax(&mut entry).context(Kind::Fetch, wrong)?;
+            continue;
+        }
+        let found = read_header(&entry, std::mem::take(&mut long)).context(Kind::Fetch, wrong)?;
+        if !seen.insert(found.path.clone()) {
+            return Err(Error::fetch(format!("{path}: two entries are called {}", found.path)));
+        }
+        if seen.len() > MOST_ENTRIES {
+            return Err(Error::fetch(format!("{path}: more than {MOST_ENTRIES} entries")));
+        }
+        visit(&found, &mut entry)?;
+    }
+    Ok(())
+}
+
+/// What PAX records say of the entry after them.
+#[derive(Default)]
+struct LongNames {
+    path: Option<String>,
+    link: Option<String>,
+}
+
+fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<LongNames> {
+    let mut bytes = Vec::new();
+    entry.take(LARGEST_PAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_PAX {
+        return Err(io::Error::other("a PAX header of more than 16 KiB"));
+    }
+    let mut long = LongNames::default();
+    for record in tar::PaxExtensions::new(&bytes) {
+        let record = record?;
+        let key = record.key().map_err(io::Error::other)?;
+        let value = || record.value().map(str::to_owned).map_err(io::Error::other);
+        match key {
+            "path" => long.path = Some(value()?),
+            "linkpath" => long.link = Some(value()?),
+            // A reader without PAX would see another tar from here on.
+            "size" => return Err(io::Error::other("a PAX record that changes the size of an entry")),
+            key if key.starts_with("GNU.sparse") => return Err(io::Error::other("a sparse entry")),
+            _ => {}
+        }
+    }
+    Ok(long)
+}
+
+fn read_header<R: Read>(entry: &tar::Entry<'_, R>, long: LongNames) -> io::Result<Found> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(io::Error::other);
+    let header = entry.header();
+    let path = long.path.map_or_else(|| text(&header.path_bytes()), Ok)?;
+    let link = match long.link {
+        Some(link) => link,
+        None => header.link_name_bytes().map(|link| text(&link)).transpose()?.unwrap_or_default(),
+    };
+    let shown = path.escape_debug().to_string();
+    let kind = match header.entry_type() {
+        EntryType::Regular => FoundKind::File,
+        EntryType::Directory => FoundKind::Dir,
+        EntryType::Link => FoundKind::HardLink(plain_path(&link)?),
+        EntryType::Symlink => FoundKind::SymLink(link),
+        other => return Err(io::Error::other(format!("{shown} is an entry of type {other:?}"))),
+    };
+    let size = header.size()?;
+    if kind != FoundKind::File && size != 0 {
+        return Err(io::Error::other(format!("{shown} is no file and has {size} bytes")));
+    }
+    Ok(Found { path: plain_path(&path)?, kind, size })
+}
+
+/// A path that stays inside: relative, without `..`; a leading `./` and a trailing `/` are left aside.
+fn plain_path(path: &str) -> io::Result<String> {
+    let mut parts = Vec::new();
+    for part in Utf8Path::new(path).components() {
+        match part {
+            Utf8Component::CurDir => {}
+            Utf8Component::Normal(part) if !part.contains('\0') => parts.push(part),
+            _ => {
+                return Err(io::Error::other(format!(
+                    "`{}` is no path inside an image",
+                    path.escape_debug()
+                )));
+            }
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+/// Refuses to go on after so many bytes: a few kilobytes can unpack to more than any disk holds.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        match self.left.checked_sub(read as u64) {
+            Some(left) => self.left = left,
+            None => return Err(io::Error::other(format!("it unpacks to more than {LARGEST_LAYER} bytes"))),
+        }
+        Ok(read)
+    }
+}
+
+fn drain(reader: &mut impl Read, only_zeros: bool) -> io::Result<()> {
+    let mut buffer = [0; 1 << 14];
+    loop {
+        match reader.read(&mut buffer)? {
+            0 => return Ok(()),
+            read if only_zeros && buffer[..read].iter().any(|&byte| byte != 0) => {
+                return Err(io::Error::other("something stands behind the end of its tar"));
+            }
+            _ => {}
+        }
+    }
+}
