@@ -1,6 +1,7 @@
 //! The kernel's own build: its make, called with what the plan says and nothing else; where it
 //! builds; what it leaves behind.
 
+mod image;
 mod log;
 
 pub use log::Digest as LogDigest;
@@ -18,9 +19,9 @@ use crate::report::{Count, Phase, Report, Running, Unit};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::words::{counted, duration};
 use camino::{Utf8Path, Utf8PathBuf};
+use image::Pvh;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
 use std::time::Duration;
 
 /// Where debug information says that the source lies, instead of where it lay on this machine.
@@ -129,7 +130,7 @@ impl<'a> BuildDir<'a> {
             .context(Kind::Build, || format!("make left no {release_path}"))?;
         let release = release.trim().to_owned();
         check_release(&release)?;
-        let kernel = self.kernel_file()?;
+        let kernel = self.kernel_file(report)?;
         files::write_atomically(&stamp_path, stamp.as_bytes())?;
         let seconds =
             running.finish(&format!("{release}, {}", counted(digest.steps as usize, "step", "steps")));
@@ -156,6 +157,7 @@ impl<'a> BuildDir<'a> {
             return Err(Error::host("depmod wrote no modules.dep")
                 .hint(format!("is depmod (package kmod) there and working? The log is {}", self.log_path)));
         }
+        image::check_modules(root, &compiled.release)?;
         running.finish("stripped, with depmod's files");
         Ok(())
     }
@@ -163,12 +165,24 @@ impl<'a> BuildDir<'a> {
     /// The file that goes into the image: `vmlinux` as Kbuild leaves it for Firecracker; for Cloud
     /// Hypervisor the stripped ELF that Kbuild calls `arch/x86/boot/compressed/vmlinux.bin`; on
     /// arm64 the PE file `Image`.
-    fn kernel_file(&self) -> Result<Utf8PathBuf> {
-        let kernel = self.made_kernel();
-        check_kernel(&kernel, self.plan.arch)?;
-        match (self.plan.arch, self.plan.flavor) {
-            (Arch::Amd64, Flavor::CloudHypervisor) => self.strip(&kernel),
-            _ => Ok(kernel),
+    fn kernel_file(&self, report: &Report) -> Result<Utf8PathBuf> {
+        let Plan { arch, flavor, .. } = *self.plan;
+        let made = self.made_kernel();
+        let pvh = image::check(&made, arch, flavor)?;
+        match (arch, flavor) {
+            (Arch::Amd64, Flavor::CloudHypervisor) => {
+                let stripped = self.strip(&made)?;
+                image::check(&stripped, arch, flavor)?;
+                Ok(stripped)
+            }
+            (Arch::Amd64, Flavor::Firecracker) if pvh == Pvh::NoEntry => {
+                report.note(
+                    "the kernel has no PVH note (CONFIG_PVH): Firecracker boots it without, \
+                     Cloud Hypervisor and QEMU would not",
+                );
+                Ok(made)
+            }
+            _ => Ok(made),
         }
     }
 
@@ -318,28 +332,6 @@ fn check_release(release: &str) -> Result<()> {
             release.escape_debug()
         ))
         .hint("look at CONFIG_LOCALVERSION")),
-    }
-}
-
-/// Make may succeed and leave no kernel, or something else under its name: checked from its bytes.
-fn check_kernel(path: &Utf8Path, arch: Arch) -> Result<()> {
-    let mut head = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut head));
-    read.context(Kind::Build, || format!("make succeeded, but {path} is missing"))?;
-    head.resize(64, 0);
-    let fits = match arch {
-        // ELF, 64 bits, little endian; e_machine 62 is EM_X86_64.
-        Arch::Amd64 => head.starts_with(&[0x7f, b'E', b'L', b'F', 2, 1]) && head[18..20] == [62, 0],
-        // Documentation/arm64/booting.rst: "ARM\x64" at offset 56; "MZ" makes it a PE file.
-        Arch::Arm64 => head.starts_with(b"MZ") && &head[56..60] == b"ARM\x64",
-    };
-    let expected = match arch {
-        Arch::Amd64 => "an ELF file for x86-64",
-        Arch::Arm64 => "an arm64 Image with an EFI header",
-    };
-    match fits {
-        true => Ok(()),
-        false => Err(Error::build(format!("make succeeded, but {path} is not {expected}"))),
     }
 }
 
