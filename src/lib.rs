@@ -46,10 +46,14 @@ use openpgp::Keyring;
 use plan::{Inputs, Locator, Plan, SourceIdentity};
 use report::{Phase, Report, Summary};
 use request::Request;
+use requirements::{Outcome, Profile, Stage, Subject};
 use source::{Fetching, Tree};
 use staging::Staged;
 use std::time::Duration;
 use words::{counted, size};
+
+/// An error names so many unmet requirements, and counts the others.
+const MOST_NAMED: usize = 6;
 
 /// What every kernel of a run shares.
 pub struct Run<'a> {
@@ -117,6 +121,7 @@ pub fn resolve(channel: Channel, mirrors: &[String], run: &Run<'_>) -> Result<Ke
 
 /// The plan of `request`, as far as it is known before the source is fetched. Touches nothing.
 pub fn plan(request: &Request, run: &Run<'_>) -> Result<Plan> {
+    requirements::read_all(run.library, &request.profiles)?;
     Plan::new(request, &run.inputs(request)?, None)
 }
 
@@ -181,6 +186,7 @@ fn lock(source: &SourceIdentity, run: &Run<'_>) {
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
 pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let Run { host, report, output, .. } = run;
+    let profiles = requirements::read_all(run.library, &request.profiles)?;
     let inputs = run.inputs(request)?;
     let first = Plan::new(request, &inputs, None)?;
     doctor::examine(&first, host).require()?;
@@ -192,6 +198,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let build_dir = BuildDir::open(&plan, &tree, host, run.jobs)?;
     let configured = explained(build_dir.configure(report)?, &plan, &tree, run)?;
     judge(&configured, &plan, report)?;
+    let outcomes = require(&configured, &plan, &profiles, report)?;
     let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report)?;
     kbuild::remember(&plan, &cache, &compiled);
 
@@ -213,7 +220,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     };
     let _packing = lock_output(output, report)?;
     let images = pack(&staged, &plan, output, report)?;
-    let built = (&configured, &compiled);
+    let built = (&configured, &outcomes[..], &compiled);
     let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &run.command)?;
     report.summary(&Summary {
         release: compiled.release.clone(),
@@ -271,6 +278,47 @@ fn judge(configured: &Configured, plan: &Plan, report: &Report) -> Result<()> {
     Err(Error::build(format!("the kernel's olddefconfig did not take {}", list.join("; "))).hint(
         "an option takes only if this kernel has it and all it depends on is on: set those too, or leave it out",
     ))
+}
+
+/// Holds the final config against the profiles: what one of them requires and the config lacks fails
+/// the build before anything is compiled; what is only recommended is one finding for each profile.
+fn require(
+    configured: &Configured,
+    plan: &Plan,
+    profiles: &[Profile],
+    report: &Report,
+) -> Result<Vec<Outcome>> {
+    let version = plan.version.expect("known with the source");
+    let subject = Subject { config: &configured.config, version, arch: plan.arch, stage: Stage::Final };
+    let outcomes = requirements::check(profiles, &subject);
+    let fatal: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.is_fatal()).collect();
+    if fatal.is_empty() {
+        for profile in profiles {
+            let advice = outcomes.iter().filter(|one| one.profile == profile.name && one.is_advice());
+            let advice: Vec<String> = advice.map(Outcome::to_string).collect();
+            if !advice.is_empty() {
+                report.finding(format!(
+                    "the profile {} recommends otherwise: {}",
+                    profile.name,
+                    advice.join("; ")
+                ));
+            }
+        }
+        return Ok(outcomes);
+    }
+    let mut list: Vec<String> =
+        fatal.iter().take(MOST_NAMED).map(|outcome| format!("{outcome} ({})", outcome.reason)).collect();
+    list.extend((fatal.len() > MOST_NAMED).then(|| format!("and {} more", fatal.len() - MOST_NAMED)));
+    let mut names: Vec<&str> = fatal.iter().map(|outcome| outcome.profile.as_str()).collect();
+    names.dedup();
+    let error =
+        Error::build(format!("the final .config does not meet {}: {}", names.join(", "), list.join("; ")));
+    Err(error.hint(format!(
+        "change it with --set or --fragment; all of it: kcompile check {} --for {}\n      \
+         (--require none leaves the flavor's own profile out)",
+        configured.path,
+        names.join(" ")
+    )))
 }
 
 fn lock_output(output: &Utf8Path, report: &Report) -> Result<Lock> {

@@ -8,6 +8,7 @@ use crate::kconfig::Difference;
 use crate::oci::Written;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::Report;
+use crate::requirements::{self, Outcome, Tally};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ struct Receipt<'a> {
     config_layers: Vec<&'a str>,
     config_sha256: Sha256,
     config_differences: &'a [Difference],
+    /// The profiles that the final config was held against.
+    requirements: Vec<Requirements<'a>>,
     compiler_warnings: u64,
     findings: Vec<String>,
     images: Vec<Image<'a>>,
@@ -33,6 +36,14 @@ struct Receipt<'a> {
     /// Of kcompile itself, without make and its children.
     peak_memory_bytes: Option<u64>,
     command: String,
+}
+
+#[derive(Serialize)]
+struct Requirements<'a> {
+    #[serde(flatten)]
+    counts: Tally,
+    /// What is not met.
+    failures: Vec<&'a Outcome>,
 }
 
 #[derive(Serialize)]
@@ -53,7 +64,7 @@ pub fn write(
     output: &Utf8Path,
     plan: &Plan,
     source: &SourceIdentity,
-    (configured, compiled): (&Configured, &Compiled),
+    (configured, outcomes, compiled): (&Configured, &[Outcome], &Compiled),
     images: &[Written],
     report: &Report,
     command: &[String],
@@ -68,6 +79,16 @@ pub fn write(
         config_layers: plan.config.iter().map(|layer| layer.name.as_str()).collect(),
         config_sha256: configured.sha256,
         config_differences: &configured.differences,
+        requirements: requirements::tallies(outcomes)
+            .into_iter()
+            .map(|counts| Requirements {
+                failures: outcomes
+                    .iter()
+                    .filter(|one| one.profile == counts.profile && one.is_failure())
+                    .collect(),
+                counts,
+            })
+            .collect(),
         compiler_warnings: compiled.warnings,
         findings: report.findings(),
         images: images

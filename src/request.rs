@@ -30,6 +30,9 @@ pub struct Request {
     pub mirrors: Vec<String>,
     /// Does it come to configuring? `fetch` and `doctor` do without a config.
     pub configures: bool,
+    /// The requirement profiles that the final config is held against: the flavor's own, and those
+    /// of `--require`.
+    pub profiles: Vec<String>,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
 }

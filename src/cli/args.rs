@@ -2,7 +2,7 @@
 //! README, in the field's terms.
 
 use crate::kconfig;
-use crate::kernel::{Arch, Flavor};
+use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::report::Progress;
 use crate::request::{Compression, ModulesLayout, SourceSpec};
 use camino::Utf8PathBuf;
@@ -15,11 +15,20 @@ Examples:
   kcompile 6.1 --fc --source apt           from the distribution's kernel source package
   kcompile 6.1.7 --fc --source ./linux     from a directory, which is used in place
   kcompile plan 6.1 --fc --set KSM=n       all that would decide the bytes; touches nothing
+  kcompile check my.config --for kubernetes-1.35 cilium
   kcompile doctor --install                install what this host lacks to build a kernel
   skopeo copy oci:out/firecracker-kernel-bin-amd64:6.1.7 docker://REGISTRY/kernel-bin:6.1.7
 
 Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or verification,
 4 the host lacks something, 130 interrupted.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  kcompile check my.config --for kubernetes-1.35 cilium
+  kcompile check out/firecracker-kernel-modules-amd64:6.1.7 --for flintlock
+  kcompile check 6.1 --fc
+
+Exit codes: 0 all that is required is met, 1 something is not, 2 usage, 3 the layout is damaged.";
 
 /// Builds Linux guest kernels for Firecracker and Cloud Hypervisor, and packs them as OCI layouts
 #[derive(Debug, Parser)]
@@ -62,6 +71,8 @@ pub enum Command {
     List(ListArgs),
     /// Say what this host lacks to build, and the one command that installs it
     Doctor(DoctorArgs),
+    /// Hold a .config, a built image or a kernel of the catalog against requirement profiles
+    Check(CheckArgs),
     /// Free space in the cache: all of it, or what the options say
     Clean(CleanArgs),
     /// Print the completions of a shell
@@ -110,6 +121,10 @@ pub struct BuildArgs {
     /// One setting over the config, as in CONFIG_KSM=n; repeatable, in order with --fragment
     #[arg(long, value_name = "SYMBOL=VALUE", value_parser = kconfig::set_line, help_heading = "Config and patches")]
     pub set: Vec<String>,
+    /// Fail before compiling where the final .config lacks what this profile requires (kubernetes-1.35,
+    /// cilium, …); repeatable; `none` leaves the flavor's own profile out [default: the flavor's own]
+    #[arg(long, value_name = "PROFILE", help_heading = "Config and patches")]
+    pub require: Vec<String>,
     /// More patches, after the catalog's: the *.patch files of DIR in the order of their names
     #[arg(long, value_name = "DIR", help_heading = "Config and patches")]
     pub patches: Option<Utf8PathBuf>,
@@ -253,6 +268,53 @@ pub struct CleanArgs {
     /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
+}
+
+/// The options of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// A .config file, an OCI layout as LAYOUT[:TAG], or a kernel version of the catalog
+    #[arg(value_name = "CONFIG|LAYOUT|VERSION")]
+    pub subject: String,
+    /// The profiles, after what is checked; repeatable [default: the flavor's own]
+    #[arg(long = "for", value_name = "PROFILE", num_args = 1.., value_delimiter = ',')]
+    pub profiles: Vec<String>,
+    /// For Firecracker
+    #[arg(long, conflicts_with_all = ["ch", "flavor"])]
+    pub fc: bool,
+    /// For Cloud Hypervisor
+    #[arg(long, conflicts_with = "flavor")]
+    pub ch: bool,
+    /// firecracker or cloud-hypervisor
+    #[arg(long, value_name = "NAME")]
+    pub flavor: Option<Flavor>,
+    /// amd64 or arm64 [default: what the config or image says; the host's for a version]
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<Arch>,
+    /// The kernel's version [default: what the config's header says]
+    #[arg(long, value_name = "VERSION")]
+    pub kernel: Option<KernelVersion>,
+    /// Also show what is met, left open, or for other kernels
+    #[arg(long)]
+    pub all: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Your own catalog, configs and profiles over the built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub configs: Option<Utf8PathBuf>,
+}
+
+impl CheckArgs {
+    /// `--fc`, `--ch`, `--flavor`.
+    pub fn flavor(&self) -> Option<Flavor> {
+        match (self.fc, self.ch) {
+            (true, _) => Some(Flavor::Firecracker),
+            (_, true) => Some(Flavor::CloudHypervisor),
+            _ => self.flavor,
+        }
+    }
 }
 
 /// A path inside an image: relative, without `.` and `..`.

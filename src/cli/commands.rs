@@ -120,7 +120,6 @@ pub(super) fn doctor(
     host: &Host,
     report: &Report,
 ) -> Result<ExitCode> {
-    use clap::Parser as _;
     let (library, catalog) = library(None, host)?;
     // Any kernel of the catalog needs what the first one needs; options come from a build's defaults.
     let versions = match &args.versions[..] {
@@ -135,11 +134,10 @@ pub(super) fn doctor(
         ],
         versions => versions.to_vec(),
     };
-    let mut words = vec!["kcompile".to_owned()];
-    words.extend(versions);
+    let mut words = versions;
     words.extend(args.arch.iter().map(|arch| format!("--arch={arch}")));
     words.extend(args.llvm.then(|| "--llvm".to_owned()));
-    let mut build = super::Cli::try_parse_from(words).map_err(|error| Error::usage(error.to_string()))?.build;
+    let mut build = build_args(words)?;
     // What a host needs does not depend on the flavor: take one where the version leaves it open.
     let flavor = |version: &String| {
         Some(planning::flavor_of(version.parse().ok()?, &catalog).unwrap_or(Flavor::Firecracker))
@@ -236,7 +234,7 @@ pub(super) fn man(command: Option<&str>) -> Result<ExitCode> {
 }
 
 /// Prints results. A reader that has seen enough is no fault.
-fn print(text: &str) -> Result<()> {
+pub(super) fn print(text: &str) -> Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context(Kind::Build, || "cannot write to standard output".into())
@@ -245,7 +243,7 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-fn library(own: Option<&camino::Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
+pub(super) fn library(own: Option<&camino::Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
     let library = match own {
         Some(dir) => Library::with_user_dir(&host.absolute(dir))?,
         None => Library::built_in(),
@@ -262,6 +260,36 @@ fn cache_dir(given: Option<&camino::Utf8Path>, host: &Host) -> Result<camino::Ut
             Err(Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR"))
         }
     }
+}
+
+/// The plan of one kernel as it would be built without further options.
+pub(super) fn plan_of(
+    version: &str,
+    flavor: Option<Flavor>,
+    arch: Option<Arch>,
+    configs: Option<&camino::Utf8Path>,
+    matches: &ArgMatches,
+    host: &Host,
+    report: &Report,
+) -> Result<Plan> {
+    let mut build =
+        build_args([version.to_owned()].into_iter().chain(arch.map(|arch| format!("--arch={arch}"))))?;
+    build.flavor = flavor;
+    build.configs = configs.map(camino::Utf8Path::to_owned);
+    let (library, catalog) = library(configs, host)?;
+    let run = run(&build, host, &library, &catalog, report)?;
+    let requests = requests(&build, matches, &run)?;
+    let [request] = &requests[..] else {
+        return Err(Error::usage(format!("{version}: more than one kernel")));
+    };
+    crate::plan(request, &run)
+}
+
+/// The options of a build with these words.
+fn build_args(words: impl IntoIterator<Item = String>) -> Result<BuildArgs> {
+    use clap::Parser as _;
+    let words = ["kcompile".to_owned()].into_iter().chain(words);
+    Ok(super::Cli::try_parse_from(words).map_err(|error| Error::usage(error.to_string()))?.build)
 }
 
 /// What every kernel of the run shares.
@@ -425,6 +453,7 @@ fn request(
         },
         mirrors,
         configures: true,
+        profiles: profiles(&args.require, flavor),
         source_date_epoch: host.source_date_epoch,
     })
 }
@@ -437,6 +466,12 @@ fn mirrors<'a>(args: &'a BuildArgs, host: &'a Host) -> Result<&'a [String]> {
         None => Ok(mirrors),
         Some(wrong) => Err(Error::usage(format!("the mirror `{wrong}` is not an http or https URL"))),
     }
+}
+
+/// The flavor's own profile, unless `none` leaves it out, and those of `--require`.
+fn profiles(required: &[String], flavor: Flavor) -> Vec<String> {
+    let own = (!required.iter().any(|name| name == "none")).then(|| flavor.to_string());
+    own.into_iter().chain(required.iter().filter(|name| *name != "none").cloned()).collect()
 }
 
 /// `--fragment` and `--set` in the order in which they were typed.

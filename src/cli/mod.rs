@@ -2,6 +2,7 @@
 //! was typed becomes a [`Request`](crate::request::Request); what goes out is printed here.
 
 mod args;
+mod check;
 mod commands;
 
 pub use args::{BuildArgs, Cli, Command};
@@ -46,6 +47,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Fetch(args)), _) => commands::fetch(args, matches, host, report),
         (Some(Command::List(args)), _) => commands::list(args, host),
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
+        (Some(Command::Check(args)), _) => check::check(args, matches, host, report),
         (Some(Command::Clean(args)), _) => commands::clean(args, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),
         (Some(Command::Man { command }), _) => commands::man(command.as_deref()),

@@ -5,6 +5,7 @@
 mod build;
 mod bundles;
 mod cache;
+mod check;
 mod cli;
 mod hostile;
 mod layouts;

@@ -1,0 +1,320 @@
+//! `kcompile check`: holds a `.config`, a built image or a kernel of the catalog against requirement
+//! profiles, and prints what came out.
+
+use super::args::CheckArgs;
+use super::commands::{library, plan_of, print};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::kconfig::Config;
+use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::library::{Library, read_text};
+use crate::oci::read::{self, Image};
+use crate::plan::wanted_config;
+use crate::report::Report;
+use crate::requirements::{self, Level, Outcome, Stage, Subject, Tally, Verdict};
+use crate::words::wrapped;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::ArgMatches;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// Widths of the table's columns; with the spaces around them they fit 80.
+const WIDTHS: [usize; 4] = [11, 34, 11, 17];
+
+/// What is checked, whatever it was given as.
+struct Checked {
+    name: String,
+    config: Config,
+    version: KernelVersion,
+    arch: Arch,
+    stage: Stage,
+    flavor: Option<Flavor>,
+    notes: Vec<String>,
+}
+
+pub(super) fn check(
+    args: &CheckArgs,
+    matches: &ArgMatches,
+    host: &Host,
+    report: &Report,
+) -> Result<ExitCode> {
+    let (library, _) = library(args.configs.as_deref(), host)?;
+    // A name that nobody knows is found out before anything is read.
+    let mut profiles = requirements::read_all(&library, &args.profiles)?;
+    let checked = resolve(args, matches, host, report)?;
+    if profiles.is_empty() {
+        profiles = vec![requirements::read(&library, &own_profile(&checked, &library)?)?];
+    }
+    checked.notes.iter().for_each(|note| report.note(note));
+    let Checked { config, version, arch, stage, .. } = &checked;
+    let subject = Subject { config, version: *version, arch: *arch, stage: *stage };
+    let outcomes = requirements::check(&profiles, &subject);
+    print(&match args.json {
+        true => format!("{:#}\n", json(&checked, &outcomes)),
+        false => text(&checked, &outcomes, args.all),
+    })?;
+    Ok(match outcomes.iter().any(Outcome::is_fatal) {
+        true => ExitCode::from(1),
+        false => ExitCode::SUCCESS,
+    })
+}
+
+/// The profile of the hypervisor that the kernel is for, where that can be told.
+fn own_profile(checked: &Checked, library: &Library) -> Result<String> {
+    checked.flavor.map(|flavor| flavor.to_string()).ok_or_else(|| {
+        Error::usage(format!("{}: nothing in it tells what it is for", checked.name))
+            .hint(format!("say it with --for PROFILE: {}", requirements::names(library).join(", ")))
+    })
+}
+
+/// A file is a `.config`, a directory a layout, anything else a version.
+fn resolve(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<Checked> {
+    let (layout, tag) = read::split_reference(&args.subject);
+    let path = host.absolute(args.subject.as_str().into());
+    if path.is_dir() {
+        return from_layout(args, &path, None);
+    }
+    if path.exists() {
+        return from_file(args, &path);
+    }
+    if tag.is_some() && host.absolute(layout).is_dir() {
+        return from_layout(args, &host.absolute(layout), tag);
+    }
+    match args.subject.parse::<VersionRequest>() {
+        Ok(_) => from_catalog(args, matches, host, report),
+        Err(_) => {
+            Err(Error::usage(format!("{}: no such file or directory, and no kernel version", args.subject))
+                .hint("a .config file, an OCI layout (LAYOUT[:TAG]), or a version of the catalog"))
+        }
+    }
+}
+
+fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<Checked> {
+    let config = Config::parse(&read_text(path)?);
+    if !config.is_plausible() {
+        return Err(Error::usage(format!("{path}: not a kernel config"))
+            .hint("a line of one is CONFIG_X=y, CONFIG_X=m or # CONFIG_X is not set"));
+    }
+    let mut notes = Vec::new();
+    let header = config.header_version.as_deref().and_then(KernelVersion::from_release);
+    let named = path.file_stem().and_then(|stem| stem.rsplit('-').next()?.parse::<KernelVersion>().ok());
+    if let (Some(header), Some(named), None) = (header, named, args.kernel)
+        && header != named
+    {
+        notes.push(format!("the file's name says Linux {named}, its header {header}: going by the header"));
+    }
+    let version = args.kernel.or(header).ok_or_else(|| {
+        Error::usage(format!("{path}: no header that tells the kernel's version"))
+            .hint("say it with --kernel VERSION")
+    })?;
+    let by_symbol = [("X86_64", Arch::Amd64), ("ARM64", Arch::Arm64)]
+        .into_iter()
+        .find_map(|(symbol, arch)| config.enabled(symbol).then_some(arch));
+    let told = config.header_arch.as_deref().and_then(|name| name.parse().ok()).or(by_symbol);
+    let arch = args.arch.or(told).ok_or_else(|| {
+        Error::usage(format!("{path}: nothing in it tells the architecture"))
+            .hint("say it with --arch amd64 or --arch arm64")
+    })?;
+    let (name, flavor) = (args.subject.clone(), args.flavor());
+    Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes })
+}
+
+fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>) -> Result<Checked> {
+    let image = read::open(layout, tag)?;
+    let name = args.subject.clone();
+    let Some(text) = image.kernel_config()? else {
+        let error = Error::usage(format!("{name}: the image holds no kernel config"));
+        let beside = Utf8PathBuf::from(layout.as_str().replace("-kernel-bin-", "-kernel-modules-"));
+        return Err(match beside != layout && beside.is_dir() {
+            true => error.hint(format!(
+                "the modules image beside it does: {}",
+                beside.file_name().unwrap_or_default()
+            )),
+            false => error.hint("the config lies in the modules image, as lib/modules/<release>/config"),
+        });
+    };
+    let config = Config::parse(&text);
+    let told = config.header_version.as_deref().or(image.annotation("version"));
+    let version = args.kernel.or(told.and_then(KernelVersion::from_release)).ok_or_else(|| {
+        Error::usage(format!("{name}: nothing tells the kernel's version"))
+            .hint("say it with --kernel VERSION")
+    })?;
+    let architecture = image.config.architecture().to_string();
+    let arch = match args.arch {
+        Some(arch) => arch,
+        None => architecture.parse().map_err(|why: String| Error::usage(format!("{name}: {why}")))?,
+    };
+    let flavor = args.flavor().or_else(|| flavor_of(&image));
+    Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes: Vec::new() })
+}
+
+/// The flavor of an image of ours: its title, or the layout's name, begins with it.
+fn flavor_of(image: &Image) -> Option<Flavor> {
+    let names = [image.annotation("title"), image.layout.file_name()];
+    let is_of = |name: &str, flavor: Flavor| {
+        name.starts_with(&format!("{}-kernel", flavor.image_prefix()))
+            || name.starts_with(flavor.legacy_image())
+    };
+    names.into_iter().flatten().find_map(|name| Flavor::ALL.into_iter().find(|&flavor| is_of(name, flavor)))
+}
+
+fn from_catalog(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<Checked> {
+    if args.kernel.is_some() {
+        return Err(Error::usage("--kernel is for a .config or a layout: the version is given already"));
+    }
+    let plan =
+        plan_of(&args.subject, args.flavor(), args.arch, args.configs.as_deref(), matches, host, report)?;
+    let symbols = wanted_config(&plan).into_iter().map(|(symbol, wanted)| (symbol, wanted.value)).collect();
+    let mut notes = plan.notices.clone();
+    let layers: Vec<&str> = plan.config.iter().map(|layer| layer.name.as_str()).collect();
+    notes.push(format!(
+        "this is {} as it is asked for; what it leaves open, the kernel's own defaults decide: \
+         build it, then check the modules image",
+        layers.join(" and ")
+    ));
+    Ok(Checked {
+        name: format!("Linux {} for {}", plan.version_text(), plan.flavor.title()),
+        config: Config { symbols, ..Config::default() },
+        version: plan.version.unwrap_or(plan.requested.floor()),
+        arch: plan.arch,
+        stage: Stage::AsAskedFor,
+        flavor: Some(plan.flavor),
+        notes,
+    })
+}
+
+fn json(checked: &Checked, outcomes: &[Outcome]) -> serde_json::Value {
+    serde_json::json!({
+        "subject": checked.name,
+        "kernel": checked.version,
+        "arch": checked.arch,
+        "stage": checked.stage,
+        "ok": !outcomes.iter().any(Outcome::is_fatal),
+        "notes": checked.notes,
+        "profiles": requirements::tallies(outcomes),
+        "outcomes": outcomes,
+    })
+}
+
+fn text(checked: &Checked, outcomes: &[Outcome], all: bool) -> String {
+    let mut text = format!("{}: Linux {} on {}\n", checked.name, checked.version, checked.arch);
+    for tally in requirements::tallies(outcomes) {
+        let of_profile = outcomes.iter().filter(|outcome| outcome.profile == tally.profile);
+        let of_profile: Vec<&Outcome> = of_profile.collect();
+        let heading = wrapped(&format!("{}: {}", tally.profile, counts(&tally)), 78).join("\n  ");
+        writeln!(text, "\n{heading}").expect("writing to a string");
+        text.push_str(&table(&of_profile, all));
+    }
+    text
+}
+
+fn counts(tally: &Tally) -> String {
+    let mut parts = vec![
+        format!("{} required and {} recommended not met", tally.failed, tally.advised),
+        format!("{} met", tally.passed),
+    ];
+    parts.extend((tally.open > 0).then(|| format!("{} left open", tally.open)));
+    parts.extend((tally.not_applicable > 0).then(|| format!("{} for other kernels", tally.not_applicable)));
+    parts.join(", ")
+}
+
+/// What is not met, the worst first; with `all` the rest after it. The lines of one reason follow each
+/// other, and the reason stands once below them.
+fn table(outcomes: &[&Outcome], all: bool) -> String {
+    let rank = |outcome: &Outcome| match (outcome.verdict, outcome.level) {
+        (Verdict::Failed, Level::Required | Level::Forbidden) => 0,
+        (Verdict::Failed, Level::Recommended) => 1,
+        (Verdict::Open, _) => 2,
+        (Verdict::Passed, _) => 3,
+        (Verdict::NotApplicable, _) => 4,
+    };
+    let mut shown: Vec<&Outcome> = outcomes.iter().filter(|one| all || rank(one) < 2).copied().collect();
+    shown.sort_by_key(|outcome| rank(outcome));
+    let mut text = String::new();
+    let mut source = "";
+    for (index, outcome) in shown.iter().enumerate() {
+        text.push_str(&row([label(outcome), &outcome.symbols_text(), &outcome.found, &outcome.wanted]));
+        let same = |next: &&Outcome| {
+            (rank(next), &next.reason, &next.source) == (rank(outcome), &outcome.reason, &outcome.source)
+        };
+        if !shown.get(index + 1).is_some_and(same) {
+            let indent = " ".repeat(WIDTHS[0] + 5);
+            // Many lines come from one place: said once, until another one comes.
+            let from =
+                if source == outcome.source { String::new() } else { format!(" ({})", outcome.source) };
+            source = &outcome.source;
+            for line in wrapped(&format!("{}{from}", outcome.reason), 80 - indent.len()) {
+                writeln!(text, "{indent}{line}").expect("writing to a string");
+            }
+        }
+    }
+    match text.is_empty() {
+        true => text,
+        false => format!("{}{text}", row(["", "OPTION", "FOUND", "WANTED"])),
+    }
+}
+
+fn label(outcome: &Outcome) -> &'static str {
+    match (outcome.verdict, outcome.level) {
+        (Verdict::Failed, Level::Required) => "REQUIRED",
+        (Verdict::Failed, Level::Forbidden) => "FORBIDDEN",
+        (Verdict::Failed, Level::Recommended) => "recommended",
+        (Verdict::Open, _) => "open",
+        (Verdict::Passed, _) => "met",
+        (Verdict::NotApplicable, _) => "-",
+    }
+}
+
+/// One row; a cell that is too wide goes on below itself.
+fn row(cells: [&str; 4]) -> String {
+    let cells: Vec<Vec<String>> =
+        cells.iter().zip(WIDTHS).map(|(cell, width)| wrapped(cell, width)).collect();
+    let height = cells.iter().map(Vec::len).max().unwrap_or_default();
+    let mut text = String::new();
+    for line in 0..height {
+        let mut whole = String::new();
+        for (cell, width) in cells.iter().zip(WIDTHS) {
+            let part = cell.get(line).map_or("", String::as_str);
+            write!(whole, "  {part:width$}").expect("writing to a string");
+        }
+        writeln!(text, "{}", whole.trim_end()).expect("writing to a string");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(symbols: &[&str], level: Level, verdict: Verdict, reason: &str) -> Outcome {
+        Outcome {
+            profile: "p".into(),
+            symbols: symbols.iter().map(|symbol| (*symbol).to_owned()).collect(),
+            wanted: "y or m".into(),
+            found: "none is on".into(),
+            level,
+            reason: reason.into(),
+            source: "somebody".into(),
+            verdict,
+        }
+    }
+
+    #[test]
+    fn a_table_fits_a_terminal_and_has_the_worst_first() {
+        let wide =
+            ["IP_NF_TARGET_REJECT", "MITIGATION_PAGE_TABLE_ISOLATION", "NETFILTER_XT_TARGET_REJECT", "X"];
+        let all = [
+            outcome(&["A"], Level::Recommended, Verdict::Failed, "one reason"),
+            outcome(&["B"], Level::Recommended, Verdict::Failed, "one reason"),
+            outcome(&wide, Level::Required, Verdict::Failed, &"words ".repeat(40)),
+            outcome(&["MET"], Level::Required, Verdict::Passed, "r"),
+        ];
+        let outcomes: Vec<&Outcome> = all.iter().collect();
+        let shown = table(&outcomes, false);
+        assert!(shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+        assert_eq!(shown.matches("one reason").count(), 1, "{shown}");
+        assert!(shown.find("REQUIRED") < shown.find("recommended") && !shown.contains("MET"), "{shown}");
+        assert!(table(&outcomes, true).contains("met          MET"));
+        assert_eq!(table(&outcomes[3..], false), "");
+    }
+}
