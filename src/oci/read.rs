@@ -428,3 +428,57 @@ fn drain(reader: &mut impl Read, only_zeros: bool) -> io::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_ends_in_its_tag() {
+        let split = |text| {
+            let (path, tag) = split_reference(text);
+            (path.as_str().to_owned(), tag.map(str::to_owned))
+        };
+        let with = |path: &str, tag: &str| (path.to_owned(), Some(tag.to_owned()));
+        assert_eq!(split("out/x:6.1.7"), with("out/x", "6.1.7"));
+        assert_eq!(split("a:b/x:6.1.7"), with("a:b/x", "6.1.7"));
+        assert_eq!(split("a:b/x"), ("a:b/x".to_owned(), None));
+        assert_eq!(split("x:"), ("x:".to_owned(), None));
+    }
+
+    #[test]
+    fn paths_stay_inside() {
+        assert_eq!(plain_path("./lib/modules/").unwrap(), "lib/modules");
+        for wrong in ["/etc", "../x", "a/../b", "a\0b"] {
+            assert!(plain_path(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_ends_at_the_limit() {
+        let mut bounded = Bounded { inner: io::repeat(0), left: 1 << 20 };
+        let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err();
+        assert!(error.to_string().contains("unpacks to more than"), "{error}");
+        assert!(drain(&mut &b"\0\0\x01"[..], true).is_err() && drain(&mut &b"\0\0\x01"[..], false).is_ok());
+    }
+
+    #[test]
+    fn a_pipe_or_a_link_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| Utf8Path::from_path(dir.path()).unwrap().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe").as_std_path(),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert_eq!(open_file(&at("file")).unwrap().1, 1);
+        assert!(open_file(&at("link")).is_err());
+        // Opening a pipe for reading would wait for somebody who writes.
+        assert!(open_file(&at("pipe")).unwrap_err().to_string().ends_with("pipe is not a file"));
+    }
+}
