@@ -130,7 +130,7 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>) -> Result
                 "the modules image beside it does: {}",
                 beside.file_name().unwrap_or_default()
             )),
-            false => error.hint("the config lies in the modules image, as lib/modules/<release>/config"),
+            false => error.hint("the config lies in the modules image, as lib/modules/<release>/config, or in a kernel with CONFIG_IKCONFIG"),
         });
     };
     let config = Config::parse(&text);

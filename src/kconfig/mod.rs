@@ -3,6 +3,10 @@
 
 pub mod why;
 
+mod embedded;
+
+pub use embedded::embedded;
+
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -7,6 +7,7 @@
 use super::layout::REF_NAME;
 use crate::digest::{HashingReader, Sha256};
 use crate::error::{Context, Error, Kind, Result};
+use crate::kconfig;
 use crate::process;
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
@@ -135,36 +136,41 @@ impl Image {
     }
 
     /// The final `.config` of the kernel: `config` beside the modules, or `boot/config-<VERSION>` of
-    /// a combined image. `None`: the image has none.
+    /// a combined image; else the one inside the kernel file (CONFIG_IKCONFIG). `None`: there is none.
     pub fn kernel_config(&self) -> Result<Option<String>> {
-        let mut text = None;
+        let (mut beside, mut inside) = (None, None);
         self.visit(|found, reader| {
-            if found.kind != FoundKind::File || !is_kernel_config(&found.path) {
-                return Ok(());
-            }
             let wrong = || format!("{}: {}", self.layout, found.path);
-            if found.size > LARGEST_CONFIG {
-                return Err(Error::fetch(format!(
-                    "{}: {} bytes are too many for a config",
-                    wrong(),
-                    found.size
-                )));
-            }
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).context(Kind::Fetch, wrong)?;
-            let read = String::from_utf8(bytes).context(Kind::Fetch, wrong)?;
-            match &text {
-                Some(earlier) if *earlier != read => {
-                    Err(Error::fetch(format!("{}: a second config, other than the first", wrong())))
+            match &found.kind {
+                FoundKind::File if is_kernel_config(&found.path) => {
+                    let text = read_config(found, reader, wrong)?;
+                    if beside.as_ref().is_some_and(|earlier| *earlier != text) {
+                        return Err(Error::fetch(format!(
+                            "{}: a second config, other than the first",
+                            wrong()
+                        )));
+                    }
+                    beside = Some(text);
                 }
-                _ => {
-                    text = Some(read);
-                    Ok(())
+                FoundKind::File if found.path.starts_with("bin/") || found.path.starts_with("boot/") => {
+                    let text = kconfig::embedded(reader).context(Kind::Fetch, wrong)?;
+                    inside = inside.take().or(text);
                 }
+                _ => {}
             }
+            Ok(())
         })?;
-        Ok(text)
+        Ok(beside.or(inside))
     }
+}
+
+fn read_config(found: &Found, reader: &mut dyn Read, wrong: impl Fn() -> String) -> Result<String> {
+    if found.size > LARGEST_CONFIG {
+        return Err(Error::fetch(format!("{}: {} bytes are too many for a config", wrong(), found.size)));
+    }
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).context(Kind::Fetch, &wrong)?;
+    String::from_utf8(bytes).context(Kind::Fetch, wrong)
 }
 
 fn is_kernel_config(path: &str) -> bool {
