@@ -2,7 +2,8 @@
 //! profiles, and prints what came out.
 
 use super::args::CheckArgs;
-use super::commands::{library, plan_of, print};
+use super::commands::print;
+use super::typed::{library, plan_of};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kconfig::Config;

@@ -1,24 +1,21 @@
 //! What each subcommand does, and what it prints on standard output.
 
 use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs, ListArgs};
+use super::typed::{build_args, cache_dir, library, requests, run};
 use crate::cache::Cache;
 use crate::clean::{self, Choice};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
-use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
-use crate::library::Library;
-use crate::lockfile;
-use crate::openpgp::Keyring;
+use crate::kernel::{Flavor, Status};
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
-use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
+use crate::request::Request;
 use crate::words::{counted, size};
 use crate::{Run, doctor, plan as planning};
 use clap::ArgMatches;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 pub(super) fn build(
     args: &BuildArgs,
@@ -243,90 +240,6 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
-pub(super) fn library(own: Option<&camino::Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
-    let library = match own {
-        Some(dir) => Library::with_user_dir(&host.absolute(dir))?,
-        None => Library::built_in(),
-    };
-    let catalog = Catalog::read(&library)?;
-    Ok((library, catalog))
-}
-
-fn cache_dir(given: Option<&camino::Utf8Path>, host: &Host) -> Result<camino::Utf8PathBuf> {
-    match (given, &host.cache_dir) {
-        (Some(dir), _) => Ok(host.absolute(dir)),
-        (None, Some(dir)) => Ok(dir.clone()),
-        (None, None) => {
-            Err(Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR"))
-        }
-    }
-}
-
-/// The plan of one kernel as it would be built without further options.
-pub(super) fn plan_of(
-    version: &str,
-    flavor: Option<Flavor>,
-    arch: Option<Arch>,
-    configs: Option<&camino::Utf8Path>,
-    matches: &ArgMatches,
-    host: &Host,
-    report: &Report,
-) -> Result<Plan> {
-    let mut build =
-        build_args([version.to_owned()].into_iter().chain(arch.map(|arch| format!("--arch={arch}"))))?;
-    build.flavor = flavor;
-    build.configs = configs.map(camino::Utf8Path::to_owned);
-    let (library, catalog) = library(configs, host)?;
-    let run = run(&build, host, &library, &catalog, report)?;
-    let requests = requests(&build, matches, &run)?;
-    let [request] = &requests[..] else {
-        return Err(Error::usage(format!("{version}: more than one kernel")));
-    };
-    crate::plan(request, &run)
-}
-
-/// The options of a build with these words.
-fn build_args(words: impl IntoIterator<Item = String>) -> Result<BuildArgs> {
-    use clap::Parser as _;
-    let words = ["kcompile".to_owned()].into_iter().chain(words);
-    Ok(super::Cli::try_parse_from(words).map_err(|error| Error::usage(error.to_string()))?.build)
-}
-
-/// What every kernel of the run shares.
-fn run<'a>(
-    args: &BuildArgs,
-    host: &'a Host,
-    library: &'a Library,
-    catalog: &'a Catalog,
-    report: &'a Report,
-) -> Result<Run<'a>> {
-    let cache_dir = cache_dir(args.cache_dir.as_deref(), host)?;
-    let mut keyring = Keyring::built_in();
-    for path in &args.keyring {
-        let path = host.absolute(path);
-        let bytes = std::fs::read(&path).context(Kind::Usage, || format!("--keyring: cannot read {path}"))?;
-        keyring.add(path.as_str(), &bytes)?;
-    }
-    let configs = args.configs.as_deref().map(|dir| host.absolute(dir));
-    Ok(Run {
-        host,
-        library,
-        catalog,
-        report,
-        keyring,
-        signature_required: args.require_signature,
-        lock_path: lockfile::place(configs.as_deref(), &cache_dir, host.uid),
-        update_lock: args.update_lock,
-        archive_wanted: false,
-        cache_dir,
-        output: host.absolute(&args.output),
-        jobs: args.jobs.map_or(host.cpus, usize::from),
-        offline: args.offline,
-        stall: Duration::from_secs(args.stall_timeout.into()),
-        command: host.args.clone(),
-    })
-}
-
 /// One failure does not keep the other kernels from being built; the first one decides the code.
 fn for_each_kernel(
     requests: &[Request],
@@ -344,147 +257,6 @@ fn for_each_kernel(
         first_error.get_or_insert(error.exit_code());
     }
     Ok(first_error.map_or(ExitCode::SUCCESS, ExitCode::from))
-}
-
-/// What was typed, resolved: one request for each version and architecture.
-fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec<Request>> {
-    let Run { host, catalog, .. } = run;
-    let flavor = match (args.fc, args.ch) {
-        (true, _) => Some(Flavor::Firecracker),
-        (_, true) => Some(Flavor::CloudHypervisor),
-        _ => args.flavor,
-    };
-    let arches = match (&args.arch[..], host.arch) {
-        ([], Some(arch)) => vec![arch],
-        ([], None) => {
-            return Err(Error::usage("this machine is neither x86-64 nor arm64")
-                .hint("choose with --arch amd64 or --arch arm64"));
-        }
-        (given, _) => given.to_vec(),
-    };
-    let mut requests = Vec::new();
-    for arch in arches {
-        for (version, of_kernel_org) in versions(args, arch, flavor, run)? {
-            let request = request(args, matches, (host, catalog), (version, flavor, arch))?;
-            // What a channel of kernel.org means is found there, whatever the flavor.
-            let source =
-                if of_kernel_org && args.source.is_none() { SourceSpec::KernelOrg } else { request.source };
-            requests.push(Request { source, ..request });
-        }
-    }
-    Ok(requests)
-}
-
-/// The versions that were typed, and whether each is what a channel of kernel.org stands for.
-fn versions(
-    args: &BuildArgs,
-    arch: Arch,
-    flavor: Option<Flavor>,
-    run: &Run<'_>,
-) -> Result<Vec<(VersionRequest, bool)>> {
-    let catalog = run.catalog;
-    let mut versions = Vec::new();
-    for text in &args.versions {
-        if let Ok(channel) = text.parse() {
-            let mirrors = mirrors(args, run.host)?;
-            versions.push((VersionRequest::Exact(crate::resolve(channel, mirrors, run)?), true));
-            continue;
-        }
-        if text == "all" {
-            let Some(flavor) = flavor else {
-                return Err(Error::usage("`all` is every supported kernel of one flavor")
-                    .hint("choose it with --fc or --ch"));
-            };
-            let of_flavor =
-                catalog.kernels.iter().filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
-            versions.extend(
-                of_flavor
-                    .filter(|entry| entry.status == Status::Supported)
-                    .map(|entry| (entry.request(), false)),
-            );
-            continue;
-        }
-        let version = text.parse().map_err(|why: String| {
-            Error::usage(why).hint("`kcompile --help` shows the commands, `kcompile list` the known kernels")
-        });
-        versions.push((version?, false));
-    }
-    Ok(versions)
-}
-
-fn request(
-    args: &BuildArgs,
-    matches: &ArgMatches,
-    (host, catalog): (&Host, &Catalog),
-    (version, flavor, arch): (VersionRequest, Option<Flavor>, Arch),
-) -> Result<Request> {
-    let flavor = match flavor {
-        Some(flavor) => flavor,
-        None => planning::flavor_of(version, catalog)?,
-    };
-    // An entry for a series says nothing of one version of it: that may have a branch of its own.
-    let own_entry = catalog.find(version, flavor).filter(|entry| entry.request() == version);
-    let from_catalog = || own_entry?.source.as_deref()?.parse().ok();
-    let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
-    let mirrors = mirrors(args, host)?.to_vec();
-    Ok(Request {
-        version,
-        flavor,
-        arch,
-        source: match source {
-            SourceSpec::Path(path) => SourceSpec::Path(host.absolute(&path)),
-            source => source,
-        },
-        config: args.config.as_deref().map(|path| host.absolute(path)),
-        overrides: overrides(args, matches),
-        patches: args.patches.as_deref().map(|path| host.absolute(path)),
-        toolchain: ToolchainChoice {
-            cc: args.cc.clone(),
-            llvm: args.llvm,
-            cross_compile: args.cross_compile.clone(),
-            launcher: args.launcher.clone(),
-        },
-        images: ImageChoice {
-            legacy: args.legacy,
-            no_modules: args.no_modules,
-            also_at: args.also_at.clone(),
-            modules_layout: args.modules_layout,
-            compression: args.compression,
-        },
-        mirrors,
-        configures: true,
-        profiles: profiles(&args.require, flavor),
-        source_date_epoch: host.source_date_epoch,
-    })
-}
-
-/// `--mirror`, else the environment's.
-fn mirrors<'a>(args: &'a BuildArgs, host: &'a Host) -> Result<&'a [String]> {
-    let mirrors = if args.mirror.is_empty() { &host.mirrors } else { &args.mirror };
-    let is_http = |mirror: &&String| mirror.starts_with("https://") || mirror.starts_with("http://");
-    match mirrors.iter().find(|mirror| !is_http(mirror)) {
-        None => Ok(mirrors),
-        Some(wrong) => Err(Error::usage(format!("the mirror `{wrong}` is not an http or https URL"))),
-    }
-}
-
-/// The flavor's own profile, unless `none` leaves it out, and those of `--require`.
-fn profiles(required: &[String], flavor: Flavor) -> Vec<String> {
-    let own = (!required.iter().any(|name| name == "none")).then(|| flavor.to_string());
-    own.into_iter().chain(required.iter().filter(|name| *name != "none").cloned()).collect()
-}
-
-/// `--fragment` and `--set` in the order in which they were typed.
-fn overrides(args: &BuildArgs, matches: &ArgMatches) -> Vec<Override> {
-    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
-    let places = |id: &str| {
-        matches.try_contains_id(id).is_ok().then(|| matches.indices_of(id)).flatten().into_iter().flatten()
-    };
-    let fragments = places("fragment").zip(args.fragment.iter().cloned().map(Override::Fragment));
-    let sets = places("set").zip(args.set.iter().cloned().map(Override::Set));
-    let mut all: Vec<(usize, Override)> = fragments.chain(sets).collect();
-    all.sort_by_key(|(place, _)| *place);
-    all.into_iter().map(|(_, over)| over).collect()
 }
 
 fn say_what_was_ignored(host: &Host, report: &Report) {

@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod commands;
+mod typed;
 
 pub use args::{BuildArgs, Cli, Command};
 

@@ -44,11 +44,11 @@ pub(super) fn fetch(
         return Err(Error::usage(format!("--source git+{url}: not a URL that git can fetch from"))
             .hint("https://…, ssh://…, or the absolute path of a repository on this machine"));
     }
-    let locked = fetching.lock.of(&name).map(|locked| (locked.clone(), &locked.digest));
-    let pinned = locked.as_ref().and_then(|(_, digest)| Oid::from_str(digest.strip_prefix("commit:")?).ok());
-    let check = match &locked {
+    let locked = fetching.lock.of(&name);
+    let pinned = locked.and_then(|locked| Oid::from_str(locked.digest.strip_prefix("commit:")?).ok());
+    let check = match locked {
         _ if is_commit(reference) => Some(Check::proves(Link::LockFile, "the commit that was asked for")),
-        Some((locked, _)) if locked.unverified => {
+        Some(locked) if locked.unverified => {
             let detail = format!("as at its first use ({}), which nothing verified", lockfile::NAME);
             Some(Check::holds(Link::LockFile, detail))
         }
@@ -62,11 +62,10 @@ pub(super) fn fetch(
     let repository = cached_repository(url, fetching)?;
     let wanted = pinned.or_else(|| Oid::from_str(reference).ok().filter(|_| is_commit(reference)));
     let cached = wanted.and_then(|wanted| repository.find_object(wanted, None).ok()?.peel_to_commit().ok());
-    let commit = match (cached, fetching.offline) {
-        (Some(commit), true) => commit,
-        (Some(commit), false) if is_commit(reference) => commit,
-        (None, true) => return Err(fetching.not_here(&name)),
-        (cached, false) => match fetch_one(&repository, url, reference, pinned, running) {
+    let commit = match cached {
+        Some(commit) if fetching.offline || is_commit(reference) => commit,
+        None if fetching.offline => return Err(fetching.not_here(&name)),
+        cached => match fetch_one(&repository, url, reference, pinned, running) {
             Ok(commit) => {
                 checks.push(match url.starts_with("https://") || url.starts_with("ssh://") {
                     true => Check::proves(Link::Transport, "fetched from its server"),
