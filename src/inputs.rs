@@ -11,6 +11,7 @@ use crate::lockfile::LockFile;
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::process;
 use crate::request::{Override, Request, SourceSpec, source_package};
+use crate::toolchain::{self, Tools};
 use crate::{patches, source};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub fn read(
     let config = request.config.as_deref().map(read_file).transpose()?;
     let overrides =
         request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
+    let toolchain = identify_toolchain(request, host)?;
     Ok(Inputs {
         library: library.clone(),
         catalog: catalog.clone(),
@@ -35,7 +37,9 @@ pub fn read(
         patches: request.patches.as_deref().map(patches::read_dir).transpose()?.unwrap_or_default(),
         lock,
         local: look_at_source(request, host)?,
-        toolchain: identify_toolchain(request, host)?,
+        tools: Tools::new(&toolchain.identity, first_version_line(&["ldd".to_owned()], host).as_deref()),
+        toolchain,
+        rules: toolchain::read(library)?,
     })
 }
 

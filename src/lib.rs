@@ -30,6 +30,7 @@ pub mod request;
 pub mod requirements;
 pub mod source;
 pub mod staging;
+pub mod toolchain;
 pub mod words;
 
 use cache::{Cache, Lock, lock_file};
@@ -142,7 +143,8 @@ fn fetch_planned(
     let fetching = run.fetching(cache, &inputs.lock);
     let pristine = source::obtain(first, &fetching)?;
     lock(&pristine.identity, run);
-    let plan = Plan::new(request, inputs, Some(&pristine.identity))?;
+    let defects = toolchain::defects(&inputs.rules, &pristine.path);
+    let plan = Plan::new(request, inputs, Some((&pristine.identity, &defects)))?;
     plan.notices.iter().for_each(|notice| run.report.note(notice));
     let tree = source::patched(pristine, &plan, &fetching)?;
     Ok((plan, tree))

@@ -272,7 +272,10 @@ fn say_what_was_ignored(host: &Host, report: &Report) {
 fn plan_json(plan: &Plan) -> serde_json::Value {
     serde_json::json!({
         "digest": plan.digest().oci(),
-        "final": plan.source.digest.is_some() && plan.source_date_epoch.is_some() && plan.version.is_some(),
+        "final": plan.source.digest.is_some()
+            && plan.source_date_epoch.is_some()
+            && plan.version.is_some()
+            && plan.open_rules.is_empty(),
         "plan": plan,
         "source": plan.source.name,
         "config": plan.config.iter().map(|layer| &layer.name).collect::<Vec<_>>(),
@@ -310,6 +313,9 @@ fn plan_text(plan: &Plan) -> String {
     }
     for (index, (tool, identity)) in plan.toolchain.identity.iter().enumerate() {
         line(if index == 0 { "toolchain" } else { "" }, &format!("{tool}: {identity}"));
+    }
+    for (index, rule) in plan.open_rules.iter().enumerate() {
+        line(if index == 0 { "rules" } else { "" }, &format!("if the source needs it: {rule}"));
     }
     line("make", &plan.make.targets.join(" "));
     for (key, value) in &plan.make.variables {

@@ -6,6 +6,7 @@ use crate::library::Library;
 use crate::lockfile::LockFile;
 use crate::patches::PatchFile;
 use crate::request::Request;
+use crate::toolchain::{Rule, Tools};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -28,6 +29,10 @@ pub struct Inputs {
     pub local: Option<LocalSource>,
     /// The compiler and its companions.
     pub toolchain: Toolchain,
+    /// Versions of the tools that the rules are about.
+    pub tools: Tools,
+    /// What is known of old kernels on new tools.
+    pub rules: Vec<Rule>,
 }
 
 /// A text and what to call it.

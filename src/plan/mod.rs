@@ -20,9 +20,10 @@ use crate::kconfig::{self, Config};
 use crate::kernel::{Arch, Catalog, Flavor, KernelVersion, VersionRequest};
 use crate::patches::{self, PatchFile};
 use crate::request::{Compression, ModulesLayout, Request};
+use crate::toolchain::{self, Applied};
 use canon_json::CanonJsonSerialize;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All that decides the bytes. Serialised in full, it is what the digest is taken of; what only
 /// helps to carry it out (paths, mirrors, texts that a digest stands for) is left out of that.
@@ -46,6 +47,11 @@ pub struct Plan {
     pub patches: Vec<PatchFile>,
     /// The compiler and its companions.
     pub toolchain: Toolchain,
+    /// Rules for old kernels on new tools that apply.
+    pub rules: Vec<Applied>,
+    /// Those that will apply if the source, which is not at hand yet, shows their signs.
+    #[serde(skip)]
+    pub open_rules: Vec<Applied>,
     /// What make is asked for.
     pub make: MakePlan,
     /// The date of everything, seconds since 1970; `None`: the source's own, not known yet.
@@ -121,12 +127,18 @@ pub enum Contents {
 }
 
 impl Plan {
-    /// Makes the plan. `source` is what the source has shown, if it is at hand already.
+    /// Makes the plan. `source` is what the source has shown, if it is at hand already, and which
+    /// rules of the inputs its tree shows the signs of.
     ///
     /// Errors (exit code 2): no config fits, a file is not a config or is another architecture's, a
     /// fragment is unknown, the source is of another version than was asked for.
-    pub fn new(request: &Request, inputs: &Inputs, source: Option<&SourceIdentity>) -> Result<Plan> {
+    pub fn new(
+        request: &Request,
+        inputs: &Inputs,
+        source: Option<(&SourceIdentity, &BTreeSet<String>)>,
+    ) -> Result<Plan> {
         let mut notices = Vec::new();
+        let (source, defects) = source.unzip();
         let version = source.map(|source| source.version).or(inputs.version_of(request));
         if let Some(version) = version.filter(|version| !request.version.admits(*version)) {
             return Err(Error::usage(format!(
@@ -136,9 +148,17 @@ impl Plan {
             .hint(format!("ask for it by its own version: kcompile {version} {}", request.flavor.flag())));
         }
         let epoch = request.source_date_epoch.or(source.map(|source| source.date));
-        let make = make_plan(request, epoch, &inputs.toolchain);
         let source_plan = source::plan(request, inputs, version, source)?;
         let selected = version.unwrap_or(request.version.floor());
+        let possible = toolchain::possible(&inputs.rules, selected, request.arch, &inputs.tools);
+        let (rules, open_rules) = match defects {
+            Some(defects) => {
+                (possible.into_iter().filter(|rule| defects.contains(&rule.id)).collect(), vec![])
+            }
+            None => (vec![], possible),
+        };
+        notices.extend(rules.iter().map(ToString::to_string));
+        let make = make_plan(request, epoch, &inputs.toolchain, &rules);
         Ok(Plan {
             kcompile: env!("CARGO_PKG_VERSION"),
             requested: request.version,
@@ -148,6 +168,8 @@ impl Plan {
             config: config::layers(request, inputs, selected, &mut notices)?,
             patches: patches::select(&inputs.library, selected, &inputs.patches)?,
             toolchain: inputs.toolchain.clone(),
+            rules,
+            open_rules,
             images: images::plans(request, version, epoch, &source_plan)?,
             source: source_plan,
             make,
@@ -173,7 +195,7 @@ impl Plan {
     }
 }
 
-fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain) -> MakePlan {
+fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain, rules: &[Applied]) -> MakePlan {
     let kernel = match request.arch {
         Arch::Amd64 => "vmlinux",
         Arch::Arm64 => "Image",
@@ -192,6 +214,7 @@ fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain) -> Ma
     if let Some(epoch) = epoch {
         set("KBUILD_BUILD_TIMESTAMP", crate::date::date_command(epoch));
     }
+    toolchain::append(rules, &mut variables);
     MakePlan { targets, variables }
 }
 

@@ -123,6 +123,51 @@ fn patches_are_applied_to_a_copy() {
 }
 
 #[test]
+fn an_old_tree_gets_what_the_tools_of_this_host_need() {
+    let world = World::new();
+    let rule = |id: &str, sign: &str| {
+        format!(
+            "[[rule]]\nid = \"{id}\"\ntool = \"host-gcc\"\nfrom = \"1\"\ntree = [{{ file = \"Makefile\", {sign} }}]\n\
+             variables = {{ HOSTCC = \"-D{id}\" }}\nreason = \"it would break\"\nsource = \"a test\"\n"
+        )
+    };
+    fs::create_dir(world.path("work/own")).unwrap();
+    let rules = world.path("work/own/toolchains.toml");
+    fs::write(&rules, rule("OLD", "has = \"miniature\"") + &rule("NEW", "lacks = \"miniature\"")).unwrap();
+    let ran = world.build("--configs own").ok().says("OLD (HOSTCC: -DOLD): it would break");
+    assert!(!ran.stderr.contains("NEW"), "{}", ran.stderr);
+    let receipt: serde_json::Value =
+        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
+            .unwrap();
+    assert_eq!(
+        receipt["plan"]["rules"],
+        serde_json::json!([{ "id": "OLD", "variables": { "HOSTCC": "-DOLD" } }])
+    );
+    assert!(receipt["plan"]["make"]["variables"]["HOSTCC"].as_str().unwrap().ends_with(" -DOLD"));
+    let commands = walkdir::WalkDir::new(world.path("cache/builds"))
+        .into_iter()
+        .find_map(|entry| entry.ok().filter(|entry| entry.file_name() == ".fixdep.cmd"))
+        .unwrap();
+    let commands = fs::read_to_string(commands.path()).unwrap();
+    assert!(commands.contains("-DOLD") && !commands.contains("-DNEW"), "{commands}");
+    // Before the source is at hand nothing is known of it, and the plan is not said to be final.
+    world.tarball("6.1.7", "gz");
+    let args = "plan 6.1.7 --fc --source linux-6.1.7.tar.gz --configs own";
+    let text = world.run(args).ok().stdout;
+    assert!(text.contains("if the source needs it: OLD (HOSTCC: -DOLD)"), "{text}");
+    let mut dated = world;
+    dated.env.insert("SOURCE_DATE_EPOCH".into(), "1700000000".into());
+    let is_final = |args: &str| {
+        let plan: serde_json::Value =
+            serde_json::from_str(&dated.run(&format!("{args} --json")).ok().stdout).unwrap();
+        plan["final"].as_bool().unwrap()
+    };
+    assert!(!is_final(args) && is_final("plan 6.1.7 --fc --source linux-6.1.7.tar.gz"));
+    fs::write(&rules, "[[rule]]\nid = \"x\"\n").unwrap();
+    dated.run(args).failed(2, &["toolchains.toml: TOML parse error at line 1", "missing field `tool`"]);
+}
+
+#[test]
 fn a_failed_build_names_file_line_log_and_command() {
     let world = World::new();
     let ran = world.build("--set MINI_FAIL=y").failed(
