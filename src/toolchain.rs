@@ -380,7 +380,7 @@ mod tests {
     fn a_mistake_names_file_line_and_field() {
         for (from, to, says) in [
             ("reason = \"it breaks\"", "", "missing field `reason`"),
-            ("tool = \"host-gcc\"", "tool = \"icc\"", "line 5, column 16: unknown variant `icc`"),
+            ("tool = \"host-gcc\"", "tool = \"icc\"", "line 5, column 16: tool: unknown variant `icc`"),
             ("from = \"12\"", "from = \"twelve\"", "`twelve` is not a version of a tool"),
             ("before = \"15\"", "before = \"12\"", "rule old: before: 12 is not after from: 12"),
             ("before = \"5.18\"", "before = \"5.1\"", "rule old: kernel: before: 5.1 is not after"),
