@@ -37,6 +37,9 @@ pub struct Item {
     /// The name of the lock that a user of it holds.
     #[serde(skip)]
     lock: String,
+    /// A file that says what it is, and goes with it.
+    #[serde(skip)]
+    record: Option<Utf8PathBuf>,
 }
 
 /// Everything in the cache that `choice` means, the largest first. A tree is removed with the build
@@ -61,7 +64,13 @@ pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
     if choice.sources {
         for (what, dir) in [("archive", "archives"), ("partial download", "partial")] {
             for path in children(&cache.root.join(dir))? {
-                items.push(item(what, &path, &format!("sha256-{}", path.file_stem().unwrap_or_default()), 0));
+                // The record of an archive goes with it.
+                if path.extension() == Some("json") && path.with_extension("").exists() {
+                    continue;
+                }
+                let lock = format!("sha256-{}", path.file_stem().unwrap_or_default());
+                let record = path.extension().is_none().then(|| path.with_extension("json"));
+                items.push(Item { record, ..item(what, &path, &lock, 0) });
             }
         }
         for path in children(&cache.root.join("git"))? {
@@ -82,6 +91,9 @@ pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
 /// Removes it, unless another run works with it: then `false`.
 pub fn remove(cache: &Cache, item: &Item) -> Result<bool> {
     let Some(_held) = try_locks(cache, &item.lock)? else { return Ok(false) };
+    if let Some(record) = &item.record {
+        files::remove_tree(record)?;
+    }
     // Out of the way by one rename first: a run that comes now finds it whole or not at all.
     let scratch = cache.scratch()?;
     let away = scratch.path.join("removed");
@@ -124,6 +136,7 @@ fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> Item {
         bytes: size(path),
         unused: unused(path, depth),
         lock: lock.to_owned(),
+        record: None,
     }
 }
 
