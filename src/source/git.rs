@@ -12,8 +12,8 @@ use crate::process;
 use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
 use git2::{
-    AutotagOption, Commit, Cred, CredentialType, Direction, FetchOptions, ObjectType, Oid, ProxyOptions,
-    RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult,
+    AutotagOption, Commit, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType,
+    Oid, ProxyOptions, RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult,
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -171,11 +171,11 @@ fn fetch_one(
     let wrong = || format!("cannot fetch {url}#{reference}");
     let mut remote = repository.remote_anonymous(url).context(Kind::Fetch, wrong).map_err(Refused)?;
     let (wanted, refspec) = {
-        let connection = remote
-            .connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()))
-            .context(Kind::Fetch, wrong);
-        let connection = connection
-            .map_err(|error| Unreachable(error.hint("is there a network, and such a repository?")))?;
+        let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()));
+        let connection = connected.map_err(|error| {
+            let hint = unconnected(url, &error);
+            Unreachable(Error::fetch(wrong()).because(error).hint(hint))
+        })?;
         let heads = connection.list().context(Kind::Fetch, wrong).map_err(Unreachable)?;
         let named = |prefix: &str| heads.iter().find(|head| head.name() == format!("{prefix}{reference}"));
         match (named("refs/heads/").or(named("refs/tags/")).or(named("")), Oid::from_str(reference)) {
@@ -213,6 +213,19 @@ fn fetch_one(
     fetched.context(Kind::Fetch, wrong).map_err(Unreachable)?;
     let object = repository.find_object(wanted, None).context(Kind::Fetch, wrong).map_err(Refused)?;
     commit(object).map_err(Refused)
+}
+
+/// What to do about a connection that did not come about.
+fn unconnected(url: &str, error: &git2::Error) -> &'static str {
+    match (url.starts_with("ssh://"), error.code()) {
+        (true, ErrorCode::Certificate) => {
+            "the server's key is not in ~/.ssh/known_hosts: connect once with ssh, and look at the key"
+        }
+        (true, _) if error.class() != ErrorClass::Net => {
+            "has the ssh agent the key for it? `ssh-add -l` lists what it has"
+        }
+        _ => "is there a network, and such a repository?",
+    }
 }
 
 /// The proxy that git's configuration or the environment names.

@@ -15,6 +15,7 @@ mod servers;
 mod signals;
 mod signing;
 mod sources;
+mod ssh;
 mod trust;
 mod versions;
 mod world;

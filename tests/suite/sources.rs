@@ -195,7 +195,7 @@ fn a_damaged_or_hostile_tarball_leaves_nothing() {
     assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
 }
 
-fn sh(dir: &Utf8Path, script: &str) {
+pub(crate) fn sh(dir: &Utf8Path, script: &str) {
     let status = Command::new("sh").args(["-ec", script]).current_dir(dir).env("HOME", dir).status().unwrap();
     assert!(status.success(), "{script}");
 }
