@@ -1,0 +1,85 @@
+//! From a request to its whole plan and its tree: the source is fetched or found, what it is goes into
+//! the lock file, and its patches are applied. Bundles carry the same to a machine without a network.
+
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::kernel::{Channel, KernelVersion};
+use crate::lockfile::{self, LockFile, Locked};
+use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
+use crate::request::Request;
+use crate::run::Run;
+use crate::source::{self, Tree};
+use crate::{requirements, toolchain};
+use camino::Utf8Path;
+
+/// The version that a channel of kernel.org stands for today. Makes no cache where there is none.
+pub fn resolve(channel: Channel, mirrors: &[String], run: &Run<'_>) -> Result<KernelVersion> {
+    let cache = Cache { root: run.cache_dir.clone(), uid: run.host.uid };
+    source::resolve(channel, mirrors, &run.fetching(&cache, &LockFile::default()))
+}
+
+/// The plan of `request`, as far as it is known before the source is fetched. Touches nothing.
+pub fn plan(request: &Request, run: &Run<'_>) -> Result<Plan> {
+    requirements::read_all(run.library, &request.profiles)?;
+    Plan::new(request, &run.inputs(request)?, None)
+}
+
+/// Fetches the source of `request` into the cache, patched, and returns it with the whole plan.
+pub fn fetch(request: &Request, run: &Run<'_>) -> Result<(Plan, Tree)> {
+    let inputs = run.inputs(request)?;
+    let first = Plan::new(request, &inputs, None)?;
+    fetch_planned(request, &inputs, &first, &Cache::open(&run.cache_dir, run.host.uid)?, run)
+}
+
+/// The same, where the plan as far as it is known is made already.
+pub fn fetch_planned(
+    request: &Request,
+    inputs: &Inputs,
+    first: &Plan,
+    cache: &Cache,
+    run: &Run<'_>,
+) -> Result<(Plan, Tree)> {
+    let fetching = run.fetching(cache, &inputs.lock);
+    let pristine = source::obtain(first, &fetching)?;
+    lock(&pristine.identity, run);
+    let defects = toolchain::defects(&inputs.rules, &pristine.path);
+    let plan = Plan::new(request, inputs, Some((&pristine.identity, &defects)))?;
+    plan.notices.iter().for_each(|notice| run.report.note(notice));
+    let tree = source::patched(pristine, &plan, &fetching)?;
+    Ok((plan, tree))
+}
+
+/// Writes what a build of these sources needs into the file `path`; see [`source::write_bundle`].
+pub fn write_bundle(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], run: &Run<'_>) -> Result<()> {
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    source::write_bundle(path, sources, &run.fetching(&cache, &LockFile::default()))
+}
+
+/// Brings what is in the bundle `path` into the cache and the lock file; see [`source::take_bundle`].
+///
+/// Errors (exit code 3): the lock file has another digest for one of its sources.
+pub fn take_bundle(path: &Utf8Path, run: &Run<'_>) -> Result<()> {
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    let entries = source::take_bundle(path, &run.fetching(&cache, &LockFile::default()))?;
+    let lock = LockFile::read(&run.lock_path)?;
+    let differs = |(origin, locked): &&(String, Locked)| {
+        lock.of(origin).is_some_and(|ours| ours.digest != locked.digest)
+    };
+    match entries.iter().find(differs).filter(|_| !run.update_lock) {
+        None => lockfile::add(&run.lock_path, &entries, run.update_lock),
+        Some((origin, _)) => {
+            Err(Error::fetch(format!("{path}: its {origin} is not what {} says it was", run.lock_path))
+                .hint("if that is to be, --update-lock accepts it"))
+        }
+    }
+}
+
+/// Writes into the lock file what the source is, if it is not there yet. A lock file that cannot be
+/// written is no reason to fail: what it held has been checked.
+fn lock(source: &SourceIdentity, run: &Run<'_>) {
+    let Some(origin) = source.origin.clone() else { return };
+    let locked = Locked { digest: source.digest.clone(), unverified: !source.is_vouched_for() };
+    if let Err(error) = lockfile::add(&run.lock_path, &[(origin, locked)], run.update_lock) {
+        run.report.finding(format!("{error}: a later change of the source would not be noticed"));
+    }
+}

@@ -1,0 +1,78 @@
+//! What every kernel of a run shares: the machine, the catalog, the options that are not one kernel's.
+
+use crate::cache::Cache;
+use crate::error::Result;
+use crate::host::Host;
+use crate::inputs;
+use crate::kernel::Catalog;
+use crate::library::Library;
+use crate::lockfile::LockFile;
+use crate::openpgp::Keyring;
+use crate::plan::Inputs;
+use crate::report::Report;
+use crate::request::Request;
+use crate::source::Fetching;
+use camino::Utf8PathBuf;
+use std::time::Duration;
+
+/// What every kernel of a run shares.
+pub struct Run<'a> {
+    /// The process and its machine.
+    pub host: &'a Host,
+    /// `configs/` and `patches/`.
+    pub library: &'a Library,
+    /// The kernels in it.
+    pub catalog: &'a Catalog,
+    /// Whom to tell.
+    pub report: &'a Report,
+    /// `--cache-dir`.
+    pub cache_dir: Utf8PathBuf,
+    /// `-o`.
+    pub output: Utf8PathBuf,
+    /// `-j`.
+    pub jobs: usize,
+    /// `--offline`.
+    pub offline: bool,
+    /// `--stall-timeout`.
+    pub stall: Duration,
+    /// Whose signatures are believed: our own keys and those of `--keyring`.
+    pub keyring: Keyring,
+    /// `--require-signature`.
+    pub signature_required: bool,
+    /// Where the lock file lies or will lie.
+    pub lock_path: Utf8PathBuf,
+    /// `--update-lock`.
+    pub update_lock: bool,
+    /// `fetch --bundle`: archives are wanted beside their trees.
+    pub archive_wanted: bool,
+    /// The command line, for the receipt.
+    pub command: Vec<String>,
+}
+
+impl Run<'_> {
+    /// What a plan of `request` depends on beside it.
+    ///
+    /// Reads files and runs `--version` of the tools; touches nothing.
+    pub fn inputs(&self, request: &Request) -> Result<Inputs> {
+        // An entry that is to be replaced is none.
+        let lock = if self.update_lock { LockFile::default() } else { LockFile::read(&self.lock_path)? };
+        inputs::read(request, self.host, (self.library, self.catalog), lock)
+    }
+
+    /// What fetching needs to know.
+    pub fn fetching<'a>(&'a self, cache: &'a Cache, lock: &'a LockFile) -> Fetching<'a> {
+        Fetching {
+            cache,
+            host: self.host,
+            report: self.report,
+            offline: self.offline,
+            stall: self.stall,
+            jobs: self.jobs,
+            catalog: self.catalog,
+            lock,
+            keyring: &self.keyring,
+            signature_required: self.signature_required,
+            archive_wanted: self.archive_wanted,
+        }
+    }
+}

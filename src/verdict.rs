@@ -1,0 +1,95 @@
+//! What is said of a final config before anything is compiled: what `olddefconfig` changed and why, what
+//! the requirement profiles miss; and which of that ends the build.
+
+use crate::error::{Error, Result};
+use crate::kbuild::Configured;
+use crate::kconfig;
+use crate::kconfig::why::{self, Kernel, Renames};
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::requirements::{self, Outcome, Profile, Stage, Subject};
+use crate::run::Run;
+use crate::source::Tree;
+
+/// An error names so many unmet requirements, and counts the others.
+const MOST_NAMED: usize = 6;
+
+/// Says why each setting came out otherwise, where there is one that did. What cannot be explained is
+/// no reason to fail.
+pub fn explained(configured: Configured, plan: &Plan, tree: &Tree, run: &Run<'_>) -> Result<Configured> {
+    if configured.differences.is_empty() {
+        return Ok(configured);
+    }
+    let renames = Renames::read(run.library)?;
+    let kernel = Kernel { tree: &tree.path, arch: plan.arch, version: plan.version, renames: &renames };
+    let is_snapshot = |difference: &kconfig::Difference| !plan.config[difference.layer].must_take;
+    match why::explain(&configured.differences, &configured.config, &kernel, is_snapshot) {
+        Ok(differences) => Ok(Configured { differences, ..configured }),
+        Err(error) => {
+            run.report.note(&format!("no reasons for what olddefconfig changed: {error}"));
+            Ok(configured)
+        }
+    }
+}
+
+/// What `olddefconfig` changed: a setting that the user gave by `--set` or `--fragment` and that did
+/// not take fails the build before anything is compiled; any other is a finding.
+pub fn judge(configured: &Configured, plan: &Plan, report: &Report) -> Result<()> {
+    let by = |difference: &kconfig::Difference| &plan.config[difference.layer];
+    let (refused, found): (Vec<_>, Vec<_>) =
+        configured.differences.iter().partition(|difference| by(difference).must_take);
+    for difference in found {
+        report.finding(format!("{difference} (asked for by {})", by(difference).name));
+    }
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = refused
+        .iter()
+        .map(|difference| format!("{difference} (asked for by {})", by(difference).name))
+        .collect();
+    Err(Error::build(format!("the kernel's olddefconfig did not take {}", list.join("; "))).hint(
+        "an option takes only if this kernel has it and all it depends on is on: set those too, or leave it out",
+    ))
+}
+
+/// Holds the final config against the profiles: what one of them requires and the config lacks fails
+/// the build before anything is compiled; what is only recommended is one finding for each profile.
+pub fn require(
+    configured: &Configured,
+    plan: &Plan,
+    profiles: &[Profile],
+    report: &Report,
+) -> Result<Vec<Outcome>> {
+    let version = plan.version.expect("known with the source");
+    let subject = Subject { config: &configured.config, version, arch: plan.arch, stage: Stage::Final };
+    let outcomes = requirements::check(profiles, &subject);
+    let fatal: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.is_fatal()).collect();
+    if fatal.is_empty() {
+        for profile in profiles {
+            let advice = outcomes.iter().filter(|one| one.profile == profile.name && one.is_advice());
+            let advice: Vec<String> = advice.map(Outcome::to_string).collect();
+            if !advice.is_empty() {
+                report.finding(format!(
+                    "the profile {} recommends otherwise: {}",
+                    profile.name,
+                    advice.join("; ")
+                ));
+            }
+        }
+        return Ok(outcomes);
+    }
+    let mut list: Vec<String> =
+        fatal.iter().take(MOST_NAMED).map(|outcome| format!("{outcome} ({})", outcome.reason)).collect();
+    list.extend((fatal.len() > MOST_NAMED).then(|| format!("and {} more", fatal.len() - MOST_NAMED)));
+    let mut names: Vec<&str> = fatal.iter().map(|outcome| outcome.profile.as_str()).collect();
+    names.dedup();
+    let error =
+        Error::build(format!("the final .config does not meet {}: {}", names.join(", "), list.join("; ")));
+    Err(error.hint(format!(
+        "change it with --set or --fragment; all of it: kcompile check {} --for {}\n      \
+         (--require none leaves the flavor's own profile out)",
+        configured.path,
+        names.join(" ")
+    )))
+}
