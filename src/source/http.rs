@@ -114,8 +114,7 @@ impl<'a> Http<'a> {
                 }
                 Ok(response) => {
                     let status = response.status();
-                    let error = Error::fetch(format!("cannot fetch {url}: HTTP status {status}"))
-                        .hint("is there such a version, and does the mirror have kernel.org's layout?");
+                    let error = refused(url, status);
                     if !(status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()) {
                         return Err(error);
                     }
@@ -154,6 +153,11 @@ impl<'a> Http<'a> {
     }
 }
 
+fn refused(url: &str, status: StatusCode) -> Error {
+    Error::fetch(format!("cannot fetch {url}: HTTP status {status}"))
+        .hint("is there such a version, and does the mirror have kernel.org's layout?")
+}
+
 /// Is it the server's certificate? That does not get better by asking again.
 fn is_distrust(error: &reqwest::Error) -> bool {
     let mut cause = std::error::Error::source(error);
@@ -167,8 +171,14 @@ fn is_distrust(error: &reqwest::Error) -> bool {
     false
 }
 
+/// Was it our own patience that ended? The client wraps its timeout into an error of no kind.
+fn is_timeout(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>());
+    error.kind() == io::ErrorKind::TimedOut || inner.is_some_and(reqwest::Error::is_timeout)
+}
+
 /// `; the environment names a proxy: …`, or nothing.
-fn proxies_named(proxies: &BTreeMap<String, String>) -> String {
+pub(super) fn proxies_named(proxies: &BTreeMap<String, String>) -> String {
     let named: Vec<String> = proxies.iter().map(|(key, value)| format!("{key}={value}")).collect();
     match named.is_empty() {
         true => String::new(),
@@ -236,9 +246,7 @@ impl Download<'_> {
             }
             return match resume {
                 Resume::FromPartial if done > 0 => self.start_over().and_then(|()| self.connect(resume)),
-                _ if done == 0 => {
-                    Err(Error::fetch(format!("cannot fetch {}: HTTP status {}", self.url, response.status())))
-                }
+                _ if done == 0 => Err(refused(&self.url, response.status())),
                 _ => Err(self.broken_off("the server has no more of it")),
             };
         }
@@ -292,9 +300,9 @@ impl Download<'_> {
     /// Reads from the connection; `Err` is a line that dropped or stalled.
     fn receive(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, String> {
         let Some(response) = &mut self.response else { return Ok(0) };
-        let read = response.read(buffer).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => format!("nothing came for {} s", self.http.stall.as_secs()),
-            _ => "the connection broke off".to_owned(),
+        let read = response.read(buffer).map_err(|error| match is_timeout(&error) {
+            true => format!("nothing came for {} s", self.http.stall.as_secs()),
+            false => "the connection broke off".to_owned(),
         })?;
         if read == 0 && self.total.is_some_and(|total| self.done < total) {
             return Err("the connection broke off".into());
