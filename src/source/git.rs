@@ -2,10 +2,12 @@
 //! filters, hooks or submodules.
 
 use super::directory::check_tree;
+use super::http::proxies_named;
 use super::write::TreeWriter;
 use super::{Fetching, Tree, keep};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
+use crate::files;
 use crate::lockfile;
 use crate::plan::{Check, Link, Signable, SourceIdentity, SourcePlan};
 use crate::process;
@@ -56,37 +58,106 @@ pub(super) fn fetch(
         None => None,
     };
     fetching.require_signature(&name, check.as_slice(), Signable::No)?;
-    let mut checks = Vec::from_iter(check);
+    let checks = Vec::from_iter(check);
 
     let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
-    let repository = cached_repository(url, fetching)?;
     let wanted = pinned.or_else(|| Oid::from_str(reference).ok().filter(|_| is_commit(reference)));
-    let cached = wanted.and_then(|wanted| repository.find_object(wanted, None).ok()?.peel_to_commit().ok());
-    let commit = match cached {
-        Some(commit) if fetching.offline || is_commit(reference) => commit,
-        None if fetching.offline => return Err(fetching.not_here(&name)),
-        cached => match fetch_one(&repository, url, reference, pinned, running) {
-            Ok(commit) => {
-                checks.push(match url.starts_with("https://") || url.starts_with("ssh://") {
-                    true => Check::proves(Link::Transport, "fetched from its server"),
-                    false => Check::holds(Link::Transport, "fetched over an unencrypted connection"),
-                });
-                repository.find_commit(commit).context(Kind::Fetch, || format!("{name} is no commit"))?
+    let repository = cached_repository(url, fetching)?;
+    let wanted = Wanted { url, reference, plan, pinned, wanted, checks };
+    match wanted.take(&repository, fetching, running) {
+        // What cannot be read does not get better by itself.
+        Err(failed) if failed.kind() == Kind::Fetch && is_damaged(&repository, &failed) => {
+            let error = failed.into_error();
+            if fetching.offline {
+                return Err(error
+                    .hint("the repository in the cache is damaged; without --offline it is fetched again"));
             }
-            Err(Unfetched::Refused(error)) => return Err(error),
-            Err(Unfetched::Unreachable(error)) => match cached {
-                None => return Err(error),
-                Some(commit) => {
-                    fetching.report.finding(format!(
-                        "{error}; going on with the commit that {} pins, from the cache",
-                        lockfile::NAME
-                    ));
-                    commit
+            fetching.report.note(&format!("{error}; the repository in the cache is thrown away"));
+            drop(repository);
+            files::remove_tree(&repository_dir(url, fetching))?;
+            let again = wanted.take(&cached_repository(url, fetching)?, fetching, running);
+            again.map_err(Unfetched::into_error)
+        }
+        taken => taken.map_err(Unfetched::into_error),
+    }
+}
+
+/// One reference of a repository on a server.
+struct Wanted<'a> {
+    url: &'a str,
+    reference: &'a str,
+    plan: &'a SourcePlan,
+    /// The commit that it must be.
+    pinned: Option<Oid>,
+    /// The commit that need not be asked for.
+    wanted: Option<Oid>,
+    /// What vouches for it so far.
+    checks: Vec<Check>,
+}
+
+impl Wanted<'_> {
+    /// Makes sure that its commit is in `repository`, the cache's, and writes its tree.
+    fn take(
+        &self,
+        repository: &Repository,
+        fetching: &Fetching<'_>,
+        running: &Running<'_>,
+    ) -> Result<Tree, Unfetched> {
+        use Unfetched::{Refused, Unreachable};
+        let Wanted { url, reference, pinned, .. } = *self;
+        let name = format!("{url}#{reference}");
+        let mut checks = self.checks.clone();
+        let cached =
+            self.wanted.and_then(|wanted| repository.find_object(wanted, None).ok()?.peel_to_commit().ok());
+        let commit = match cached {
+            Some(commit) if fetching.offline || is_commit(reference) => commit,
+            None if fetching.offline => return Err(Unreachable(fetching.not_here(&name))),
+            cached => match fetch_one(repository, self, pinned, fetching, running) {
+                Ok(commit) => {
+                    checks.push(match url.starts_with("https://") || url.starts_with("ssh://") {
+                        true => Check::proves(Link::Transport, "fetched from its server"),
+                        false => Check::holds(Link::Transport, "fetched over an unencrypted connection"),
+                    });
+                    let found = repository.find_commit(commit);
+                    found.context(Kind::Fetch, || format!("{name} is no commit")).map_err(Refused)?
                 }
+                Err(Refused(error)) => return Err(Refused(error)),
+                Err(Unreachable(error)) => match cached {
+                    None => return Err(Unreachable(error)),
+                    Some(commit) => {
+                        fetching.report.finding(format!(
+                            "{error}; going on with the commit that {} pins, from the cache",
+                            lockfile::NAME
+                        ));
+                        commit
+                    }
+                },
             },
-        },
+        };
+        write(repository, &commit, self.plan, checks, fetching, running).map_err(Refused)
+    }
+}
+
+/// Is something missing in it, or an object that cannot be read? Each one is its own checksum. Where
+/// the server is to blame, not all of them are read.
+fn is_damaged(repository: &Repository, failed: &Unfetched) -> bool {
+    let is_lost = |reference: Result<git2::Reference<'_>, git2::Error>| {
+        reference.and_then(|reference| reference.peel_to_commit()).is_err()
     };
-    write(&repository, &commit, plan, checks, fetching, running)
+    if repository.references().map_or(true, |mut references| references.any(is_lost)) {
+        return true;
+    }
+    if matches!(failed, Unfetched::Unreachable(_)) {
+        return false;
+    }
+    let Ok(objects) = repository.odb() else { return true };
+    let mut whole = true;
+    // An error here is the end that the closure asks for, or a damaged index.
+    let listed = objects.foreach(|id| {
+        whole &= objects.read(*id).is_ok();
+        whole
+    });
+    listed.is_err() || !whole
 }
 
 /// Is it a commit in full? Such a reference never moves.
@@ -154,17 +225,31 @@ fn repository_dir(url: &str, fetching: &Fetching<'_>) -> Utf8PathBuf {
 enum Unfetched {
     /// The server cannot be asked.
     Unreachable(Error),
-    /// It was asked, and what it says will not do; or we were told to stop.
+    /// It was asked, and what it says, or what has come of it, will not do; or we were told to stop.
     Refused(Error),
 }
 
-/// Makes sure that the commit of `reference`, which must be the `pinned` one, is in `repository`, and
+impl Unfetched {
+    fn kind(&self) -> Kind {
+        match self {
+            Unfetched::Unreachable(error) | Unfetched::Refused(error) => error.kind,
+        }
+    }
+
+    fn into_error(self) -> Error {
+        match self {
+            Unfetched::Unreachable(error) | Unfetched::Refused(error) => error,
+        }
+    }
+}
+
+/// Makes sure that the commit of the reference, which must be the `pinned` one, is in `repository`, and
 /// returns it.
 fn fetch_one(
     repository: &Repository,
-    url: &str,
-    reference: &str,
+    &Wanted { url, reference, .. }: &Wanted<'_>,
     pinned: Option<Oid>,
+    fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Oid, Unfetched> {
     use Unfetched::{Refused, Unreachable};
@@ -173,7 +258,7 @@ fn fetch_one(
     let (wanted, refspec) = {
         let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()));
         let connection = connected.map_err(|error| {
-            let hint = unconnected(url, &error);
+            let hint = format!("{}{}", unconnected(url, &error), proxies_named(&fetching.host.proxies));
             Unreachable(Error::fetch(wrong()).because(error).hint(hint))
         })?;
         let heads = connection.list().context(Kind::Fetch, wrong).map_err(Unreachable)?;
