@@ -6,6 +6,7 @@ use super::write::TreeWriter;
 use crate::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use liblzma::bufread::XzDecoder;
+use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
 /// xz may ask for its dictionary in memory: at its highest level, 65 MiB.
@@ -108,12 +109,13 @@ pub(super) fn unpack_tar(
     tree: &Utf8Path,
     progress: impl Fn(&str),
 ) -> Result<(Contents, u64)> {
-    let corrupt = || format!("{name}: corrupt archive");
+    let read = Cell::new(0);
+    let corrupt = || format!("{name}: corrupt archive, at byte {} of its tar", read.get());
     let mut writer = TreeWriter::create(tree, name)?;
     let mut top = None;
     let mut date = 0;
     let mut before = Before::default();
-    let mut archive = tar::Archive::new(tar);
+    let mut archive = tar::Archive::new(Counted { reader: tar, read: &read });
     for entry in archive.entries().context(Kind::Fetch, corrupt)?.raw(true) {
         let mut entry = entry.context(Kind::Fetch, corrupt)?;
         let kind = entry.header().entry_type();
@@ -150,6 +152,20 @@ pub(super) fn unpack_tar(
         }
     }
     Ok((writer.finish()?, date))
+}
+
+/// A reader that tells how far it is.
+struct Counted<'a, R> {
+    reader: R,
+    read: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.read.set(self.read.get() + read as u64);
+        Ok(read)
+    }
 }
 
 fn text(bytes: Vec<u8>, writer: &TreeWriter) -> Result<String> {
