@@ -84,6 +84,14 @@ pub fn watch_signals() -> Result<()> {
     Ok(())
 }
 
+/// From now on nobody else may write what we, or our children, make, whatever the umask was: what make
+/// compiles goes into images. A stricter umask stays as it is. To be called before threads are.
+pub fn keep_others_from_writing() {
+    use rustix::fs::Mode;
+    let given = rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::umask(given | Mode::from_raw_mode(0o022));
+}
+
 /// The mask of signals that are ignored, bit 0 for signal 1: `SigIgn` of proc(5).
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

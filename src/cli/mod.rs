@@ -34,6 +34,7 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+    process::keep_others_from_writing();
     process::watch_signals()?;
     match (&cli.command, &cli.build) {
         (None, args) | (Some(Command::Build(args)), _) if args.json && !args.dry_run => {
