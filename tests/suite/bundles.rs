@@ -16,8 +16,8 @@ fn mirror(world: &World) -> servers::Server {
     ])
 }
 
-/// Runs the command where there is no network at all, if this machine can do that.
-fn without_network(command: &Command) -> Option<crate::world::Ran> {
+/// Runs kcompile where there is no network at all, if this machine can do that.
+fn without_network(world: &World, args: &str) -> Option<crate::world::Ran> {
     let flags = ["-n", "-rn"].into_iter().find(|flags| {
         Command::new("unshare").args([flags, "true"]).output().is_ok_and(|output| output.status.success())
     });
@@ -25,11 +25,7 @@ fn without_network(command: &Command) -> Option<crate::world::Ran> {
         eprintln!("skipped: unshare cannot make a network namespace here");
         return None;
     };
-    let mut unshared = Command::new("unshare");
-    unshared.args([flags, "--"]).arg(command.get_program()).args(command.get_args());
-    unshared.current_dir(command.get_current_dir().unwrap()).env_clear();
-    unshared.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-    Some(crate::world::ran(unshared.output().unwrap()))
+    Some(world.run_by(&["unshare", flags, "--"], args))
 }
 
 #[test]
@@ -46,13 +42,13 @@ fn a_bundle_builds_on_a_machine_without_a_network() {
     assert_eq!(server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count(), 1);
 
     let args = format!("6.1 --fc {config} --offline --from-bundle b.tar --cache-dir empty -o out2");
-    let Some(ran) = without_network(&world.command(&args)) else { return };
+    let Some(ran) = without_network(&world, &args) else { return };
     assert_eq!(ran.ok().digests(), direct.digests());
     // It is in the cache from then on.
     let again = format!("6.1.7 --fc {config} --offline --cache-dir empty -o out3");
-    without_network(&world.command(&again)).unwrap().ok();
+    without_network(&world, &again).unwrap().ok();
     let missing = format!("6.1.8 --fc {config} --offline --cache-dir empty -o out3");
-    without_network(&world.command(&missing))
+    without_network(&world, &missing)
         .unwrap()
         .failed(3, &["--offline: linux-6.1.8.tar.xz is not in the cache", "--from-bundle"]);
 }

@@ -7,6 +7,8 @@ mod bundles;
 mod cache;
 mod check;
 mod cli;
+mod faults;
+mod fetch_faults;
 mod hostile;
 mod layouts;
 mod network;

@@ -8,11 +8,11 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-const PATH: &str = "/pub/linux/kernel/v6.x/linux-6.1.7.tar.xz";
+pub(crate) const PATH: &str = "/pub/linux/kernel/v6.x/linux-6.1.7.tar.xz";
 
 /// A server that lists the right checksum and answers for the tarball by `tarball`, which is told how
 /// many requests for it came before.
-fn server(
+pub(crate) fn server(
     bytes: &[u8],
     tarball: impl Fn(usize, &Request, &mut TcpStream, &[u8]) + Send + Sync + 'static,
 ) -> Server {
@@ -26,13 +26,13 @@ fn server(
 }
 
 /// Sends the head of an answer with all of `bytes`, but only the first `sent` of them.
-fn broken(stream: &mut TcpStream, bytes: &[u8], sent: usize) {
+pub(crate) fn broken(stream: &mut TcpStream, bytes: &[u8], sent: usize) {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[..sent]));
 }
 
 /// Answers a Range request as it should be answered.
-fn ranged(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
+pub(crate) fn ranged(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     match request.range_start() {
         Some(start) => {
             let range = format!("Content-Range: bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
@@ -42,11 +42,11 @@ fn ranged(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
-fn fetch(world: &World, server: &Server, more: &str) -> crate::world::Ran {
+pub(crate) fn fetch(world: &World, server: &Server, more: &str) -> crate::world::Ran {
     world.run(&format!("fetch 6.1.7 --fc --mirror {} {more}", server.url))
 }
 
-fn requests(server: &Server) -> Vec<String> {
+pub(crate) fn requests(server: &Server) -> Vec<String> {
     server.log.lock().unwrap().iter().filter(|line| line.contains(".tar.xz")).cloned().collect()
 }
 

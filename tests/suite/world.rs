@@ -91,6 +91,16 @@ impl World {
         ran(self.command(args).output().unwrap())
     }
 
+    /// The same, started by another program: by a shell that sets limits, in a namespace.
+    pub(crate) fn run_by(&self, program: &[&str], args: &str) -> Ran {
+        let command = self.command(args);
+        let mut by = Command::new(program[0]);
+        by.args(&program[1..]).arg(command.get_program()).args(command.get_args());
+        by.current_dir(command.get_current_dir().unwrap()).env_clear();
+        by.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        ran(by.output().unwrap())
+    }
+
     /// A build of the directory `linux`, which is made if it is not there, with [`CONFIG`].
     pub(crate) fn build(&self, args: &str) -> Ran {
         if !self.path("work/linux").exists() {
@@ -131,6 +141,23 @@ impl World {
         let path = self.path(&format!("work/linux-{version}.tar.{suffix}"));
         fs::write(&path, compress(&tar_of(&tree, &format!("linux-{version}")), suffix)).unwrap();
         path
+    }
+
+    /// All below a directory as it is now: path → what it is, its mode, and the digest of its bytes.
+    /// Two are equal as long as nothing there has come, gone or changed.
+    pub(crate) fn snapshot(&self, dir: &str) -> BTreeMap<String, String> {
+        use std::os::unix::fs::PermissionsExt;
+        let found = walkdir::WalkDir::new(self.path(dir)).into_iter().map(|entry| {
+            let entry = entry.unwrap();
+            let content = match entry.file_type() {
+                kind if kind.is_dir() => String::new(),
+                kind if kind.is_symlink() => fs::read_link(entry.path()).unwrap().display().to_string(),
+                _ => sha256(&fs::read(entry.path()).unwrap()),
+            };
+            let mode = entry.metadata().unwrap().permissions().mode();
+            (entry.path().display().to_string(), format!("{mode:o} {content}"))
+        });
+        found.collect()
     }
 
     /// The file names in a directory, sorted; empty where there is none.

@@ -1,0 +1,21 @@
+//! docs/faults.md is held against the suite: every test that it names is there.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+#[test]
+fn every_fault_has_tests_and_they_exist() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/");
+    let table = fs::read_to_string(format!("{root}docs/faults.md")).unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).collect();
+    let numbers: BTreeSet<u32> =
+        rows.iter().filter_map(|row| row.split('|').nth(1)?.trim().parse().ok()).collect();
+    assert_eq!(numbers, (1..=32).collect(), "a row is missing");
+    for name in rows.iter().flat_map(|row| row.split('`')).filter(|word| word.contains("::")) {
+        let (file, test) = name.rsplit_once("::").unwrap();
+        let place = ["tests/suite", "src"].map(|dir| format!("{root}{dir}/{}.rs", file.replace("::", "/")));
+        let code = place.iter().find_map(|path| fs::read_to_string(path).ok());
+        let code = code.unwrap_or_else(|| panic!("{name}: there is no such file"));
+        assert!(code.contains(&format!("fn {test}(")), "{name}: there is no such test");
+    }
+}
