@@ -1,9 +1,10 @@
 //! OCI image layouts on disk: entries to a layer, a layer to an image, an image under a tag of a
-//! layout, whole or not at all; and, in a file of its own, reading layouts that others wrote.
+//! layout, whole or not at all; and, in files of their own, reading layouts that others wrote.
 
 mod layer;
 mod layout;
 pub mod read;
+pub mod tagged;
 
 pub use layout::{LOCK, Written, check_output, sweep};
 

@@ -79,6 +79,12 @@ pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
 ///
 /// Errors: no such layout or tag, or several images and no tag (exit code 2); a rule is broken (3).
 pub fn open(layout: &Utf8Path, tag: Option<&str>) -> Result<Image> {
+    let index = read_index(layout)?;
+    open_image(layout, choose(layout, index.manifests(), tag)?)
+}
+
+/// The index of a layout, when the directory is one.
+pub(super) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
     if !layout.is_dir() {
         return Err(Error::usage(format!("{layout}: no such directory")));
     }
@@ -95,13 +101,16 @@ pub fn open(layout: &Utf8Path, tag: Option<&str>) -> Result<Image> {
             return Err(Error::fetch(format!("{dir} is not a directory")));
         }
     }
-    let index_path = layout.join("index.json");
-    let index: ImageIndex = parse(&index_path, &read_bounded(&index_path)?)?;
-    let descriptor = choose(layout, index.manifests(), tag)?;
-    let digest = check_descriptor(&index_path, descriptor)?;
+    let path = layout.join("index.json");
+    parse(&path, &read_bounded(&path)?)
+}
+
+/// The image that a descriptor of the layout stands for.
+pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Image> {
+    let digest = check_descriptor(layout, descriptor)?;
     if *descriptor.media_type() != MediaType::ImageManifest {
         return Err(Error::fetch(format!(
-            "{index_path}: sha256:{} is of type {}, not an image manifest",
+            "{layout}: sha256:{} is of type {}, not an image manifest",
             digest.short(),
             descriptor.media_type()
         )));
@@ -198,12 +207,12 @@ fn choose<'a>(layout: &Utf8Path, all: &'a [Descriptor], tag: Option<&str>) -> Re
     }
 }
 
-fn tag_of(descriptor: &Descriptor) -> Option<String> {
+pub(super) fn tag_of(descriptor: &Descriptor) -> Option<String> {
     descriptor.annotations().as_ref()?.get(REF_NAME).cloned()
 }
 
 /// The digest of a descriptor; `of` is the file that it stands in.
-fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result<Sha256> {
+pub(super) fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result<Sha256> {
     let text = descriptor.digest().to_string();
     match text.strip_prefix("sha256:").map(str::parse::<Sha256>) {
         Some(Ok(digest)) => Ok(digest),
@@ -212,7 +221,7 @@ fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result<Sha256> {
 }
 
 /// A blob of JSON: its size and digest are as the descriptor says.
-fn read_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Vec<u8>)> {
+pub(super) fn read_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Vec<u8>)> {
     let digest = check_descriptor(layout, descriptor)?;
     let path = blob_path(layout, digest);
     let bytes = read_bounded(&path)?;
@@ -223,15 +232,15 @@ fn read_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf,
     Ok((path, bytes))
 }
 
-fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
+pub(super) fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
     layout.join("blobs/sha256").join(digest.to_string())
 }
 
-fn wrong_size(path: &Utf8Path, expected: u64, found: u64) -> Error {
+pub(super) fn wrong_size(path: &Utf8Path, expected: u64, found: u64) -> Error {
     Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}"))
 }
 
-fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> {
+pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> {
     match expected == found {
         true => Ok(()),
         false => Err(Error::fetch(format!("{path}: checksum mismatch: expected {expected}, found {found}"))),
@@ -239,7 +248,7 @@ fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> 
 }
 
 /// Opens an ordinary file: a link is not followed, and a pipe does not make us wait.
-fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
+pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
     let wrong = || format!("cannot read {path}");
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = rustix::fs::open(path.as_std_path(), flags, Mode::empty());
@@ -261,7 +270,7 @@ fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
+pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
         .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
 }

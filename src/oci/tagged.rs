@@ -1,0 +1,112 @@
+//! What the tags of a layout stand for: an image, an index over images of several architectures, or
+//! an attachment to an image; and whether all of it is there and whole. Nothing is believed, as in
+//! [`read`](super::read), whose errors these are.
+
+use super::read::{
+    blob_path, check_descriptor, check_digest, open_file, open_image, parse, read_blob, read_index, tag_of,
+    wrong_size,
+};
+use crate::digest::Sha256;
+use crate::error::{Context, Error, Kind, Result};
+use crate::process::Interruptible;
+use camino::Utf8Path;
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use std::collections::BTreeSet;
+use std::io::Read;
+
+/// A tag of a layout and what it stands for.
+#[derive(Clone, Debug)]
+pub struct Tagged {
+    /// The tag.
+    pub tag: String,
+    /// Of the manifest or index.
+    pub digest: Sha256,
+    /// Which of them it is.
+    pub kind: TaggedKind,
+    descriptor: Descriptor,
+}
+
+/// The kinds, in the order in which a registry should get them: what refers to another after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaggedKind {
+    /// An image.
+    Image,
+    /// An index over images of several architectures.
+    Index,
+    /// An artifact attached to the manifest of this digest: its OCI 1.1 `subject`.
+    Attachment(Sha256),
+}
+
+/// The tags of a layout, in the order of its index. What has no tag is left out.
+///
+/// Errors: no such layout (exit code 2); a rule is broken, or two tags are the same (3).
+pub fn tags(layout: &Utf8Path) -> Result<Vec<Tagged>> {
+    let index = read_index(layout)?;
+    let mut seen = BTreeSet::new();
+    let mut all = Vec::new();
+    for descriptor in index.manifests() {
+        let Some(tag) = tag_of(descriptor) else { continue };
+        if !seen.insert(tag.clone()) {
+            return Err(Error::fetch(format!("{layout} has several images of the tag {tag}")));
+        }
+        let digest = check_descriptor(layout, descriptor)?;
+        let kind = kind(layout, descriptor)?;
+        all.push(Tagged { tag, digest, kind, descriptor: descriptor.clone() });
+    }
+    Ok(all)
+}
+
+fn kind(layout: &Utf8Path, descriptor: &Descriptor) -> Result<TaggedKind> {
+    match descriptor.media_type() {
+        MediaType::ImageIndex => Ok(TaggedKind::Index),
+        MediaType::ImageManifest => {
+            let (path, bytes) = read_blob(layout, descriptor)?;
+            let manifest: ImageManifest = parse(&path, &bytes)?;
+            match manifest.subject() {
+                Some(subject) => Ok(TaggedKind::Attachment(check_descriptor(&path, subject)?)),
+                None => Ok(TaggedKind::Image),
+            }
+        }
+        other => Err(Error::fetch(format!("{layout}: a tag stands for something of type {other}"))),
+    }
+}
+
+/// Reads all that `tagged` stands for: every blob has the size and digest that its descriptor says,
+/// every layer of an image its diff_id. Returns how many bytes that are, as stored.
+pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
+    match tagged.kind {
+        TaggedKind::Image => check_image(layout, &tagged.descriptor),
+        TaggedKind::Index => {
+            let (path, bytes) = read_blob(layout, &tagged.descriptor)?;
+            let index: ImageIndex = parse(&path, &bytes)?;
+            let images = index.manifests().iter().map(|image| check_image(layout, image));
+            Ok(tagged.descriptor.size() + images.sum::<Result<u64>>()?)
+        }
+        TaggedKind::Attachment(_) => {
+            let (path, bytes) = read_blob(layout, &tagged.descriptor)?;
+            let manifest: ImageManifest = parse(&path, &bytes)?;
+            let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
+            let sizes = blobs.map(|blob| check_blob(layout, blob).map(|()| blob.size()));
+            Ok(tagged.descriptor.size() + sizes.sum::<Result<u64>>()?)
+        }
+    }
+}
+
+fn check_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
+    let image = open_image(layout, descriptor)?;
+    image.visit(|_, _| Ok(()))?;
+    let blobs = std::iter::once(image.manifest.config()).chain(image.manifest.layers());
+    Ok(descriptor.size() + blobs.map(Descriptor::size).sum::<u64>())
+}
+
+/// A blob of any kind: no more of it is read than its descriptor says.
+fn check_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
+    let digest = check_descriptor(layout, descriptor)?;
+    let path = blob_path(layout, digest);
+    let (file, size) = open_file(&path)?;
+    if size != descriptor.size() {
+        return Err(wrong_size(&path, descriptor.size(), size));
+    }
+    let found = Sha256::of_reader(Interruptible(file.take(size)));
+    check_digest(&path, digest, found.context(Kind::Fetch, || format!("cannot read {path}"))?)
+}
