@@ -150,9 +150,19 @@ impl fmt::Display for Diagnosis {
 
 /// Looks for all that `plan` needs on this host.
 pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
-    let packages = Packages::of(host);
     let host_cc = plan.toolchain.variables.get("HOSTCC").map_or("gcc", String::as_str);
-    let findings: Vec<Finding> = needs(plan)
+    diagnose(needs(plan), host_cc, host)
+}
+
+/// Looks for the program that pushes images.
+pub fn examine_push(host: &Host) -> Diagnosis {
+    let (look, why) = (Look::Program("skopeo".to_owned()), "copies images to a registry");
+    diagnose(vec![Need { look, why, packages: ["skopeo"; 5] }], "gcc", host)
+}
+
+fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
+    let packages = Packages::of(host);
+    let findings: Vec<Finding> = needs
         .into_iter()
         .map(|need| Finding {
             found: match &need.look {

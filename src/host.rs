@@ -57,9 +57,7 @@ pub struct OsRelease {
 impl Host {
     /// Reads it all, once.
     pub fn read() -> Result<Host> {
-        let env: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let env = whole_env();
         let cwd =
             std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
         let cwd = Utf8PathBuf::from_path_buf(cwd)
@@ -151,6 +149,14 @@ pub fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+/// The whole environment, for a program that is the user's own client and finds its credentials there:
+/// never for a build. It is handed on and not kept, since it may hold secrets.
+pub fn whole_env() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// `KCOMPILE_CACHE_DIR`, else the XDG cache directory's `kcompile`.

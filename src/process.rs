@@ -259,6 +259,20 @@ fn forward_lines(
     }
 }
 
+/// Runs `command` with no standard input and returns what it printed, byte for byte, after every
+/// process of its group is gone. It is held in memory: for what says little.
+///
+/// Errors: it cannot be started (exit code 4), or a signal asked us to end.
+pub fn output(command: &CommandLine) -> Result<std::process::Output> {
+    check()?;
+    let child = spawn(command)?;
+    let group = Group::enter(&child);
+    let output = child.wait_with_output();
+    group.leave();
+    check()?;
+    output.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).because(error))
+}
+
 /// Runs a short probe and returns its standard output; a failure is an error of kind `Host`.
 pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<String> {
     let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").because(error))?;

@@ -1,6 +1,7 @@
 //! The words of the command line. Help texts are part of the contract: they say the same as the
 //! README, in the field's terms.
 
+use super::push::PushArgs;
 use crate::kconfig;
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::report::Progress;
@@ -17,7 +18,7 @@ Examples:
   kcompile plan 6.1 --fc --set KSM=n       all that would decide the bytes; touches nothing
   kcompile check my.config --for kubernetes-1.35 cilium
   kcompile doctor --install                install what this host lacks to build a kernel
-  skopeo copy oci:out/firecracker-kernel-bin-amd64:6.1.7 docker://REGISTRY/kernel-bin:6.1.7
+  kcompile push docker.io/foobar           copy all images in out/ to a registry
 
 Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or verification,
 4 the host lacks something, 130 interrupted.";
@@ -56,6 +57,14 @@ impl Cli {
             Some(_) => None,
         }
     }
+
+    /// How progress is to be shown.
+    pub fn progress(&self) -> Progress {
+        match &self.command {
+            Some(Command::Push(args)) => args.progress,
+            _ => self.build_args().map_or(Progress::Auto, |args| args.progress),
+        }
+    }
 }
 
 /// The subcommands.
@@ -73,6 +82,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Hold a .config, a built image or a kernel of the catalog against requirement profiles
     Check(CheckArgs),
+    /// Copy layouts to a registry by skopeo, and check what it then serves
+    Push(PushArgs),
     /// Free space in the cache: all of it, or what the options say
     Clean(CleanArgs),
     /// Print the completions of a shell

@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod commands;
+mod push;
 mod typed;
 
 pub use args::{BuildArgs, Cli, Command};
@@ -24,9 +25,7 @@ pub fn main() -> ExitCode {
         Ok(host) => host,
         Err(error) => return fail(&error, &Report::new(Progress::Plain, false, false)),
     };
-    let args = cli.build_args();
-    let progress = args.map_or(Progress::Auto, |args| args.progress);
-    let report = Report::new(progress, host.terminal, host.color);
+    let report = Report::new(cli.progress(), host.terminal, host.color);
     match run(&cli, &matches, &host, &report) {
         Ok(code) => code,
         Err(error) => fail(&error, &report),
@@ -50,6 +49,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::List(args)), _) => commands::list(args, host),
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
         (Some(Command::Check(args)), _) => check::check(args, matches, host, report),
+        (Some(Command::Push(args)), _) => push::push(args, host, report),
         (Some(Command::Clean(args)), _) => commands::clean(args, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),
         (Some(Command::Man { command }), _) => commands::man(command.as_deref()),

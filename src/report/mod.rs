@@ -38,7 +38,7 @@ pub enum Progress {
     Quiet,
 }
 
-/// The steps of a build, in their order.
+/// The steps of a build, in their order; and what may come after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
@@ -54,6 +54,8 @@ pub enum Phase {
     Install,
     /// Layers and layouts are written.
     Pack,
+    /// Images are copied to a registry.
+    Push,
 }
 
 impl Phase {
@@ -66,6 +68,7 @@ impl Phase {
             Phase::Compile => "Compile",
             Phase::Install => "Install",
             Phase::Pack => "Pack",
+            Phase::Push => "Push",
         }
     }
 }
@@ -76,7 +79,7 @@ impl Phase {
 pub enum Unit {
     /// Bytes.
     Bytes,
-    /// Steps of make, entries of an archive.
+    /// Steps of make, entries of an archive, images.
     Steps,
 }
 

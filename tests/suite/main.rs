@@ -13,6 +13,8 @@ mod hostile;
 mod layouts;
 mod network;
 mod planning;
+mod push;
+mod registry;
 mod servers;
 mod signals;
 mod signing;
