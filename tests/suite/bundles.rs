@@ -22,7 +22,7 @@ fn without_network(world: &World, args: &str) -> Option<crate::world::Ran> {
         Command::new("unshare").args([flags, "true"]).output().is_ok_and(|output| output.status.success())
     });
     let Some(flags) = flags else {
-        eprintln!("skipped: unshare cannot make a network namespace here");
+        crate::world::skipped("unshare cannot make a network namespace here");
         return None;
     };
     Some(world.run_by(&["unshare", flags, "--"], args))

@@ -111,7 +111,7 @@ fn a_patched_tree_does_not_spoil_the_pristine_one() {
 #[test]
 fn several_users_share_a_cache_that_they_may_write() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can run as two users");
+        crate::world::skipped("only root can run as two users");
         return;
     }
     let world = World::new();
@@ -137,7 +137,7 @@ fn several_users_share_a_cache_that_they_may_write() {
     let readable =
         Command::new("setpriv").args(["--reuid=12345", "--clear-groups", "test", "-x"]).arg(binary).status();
     if !readable.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: another user cannot run the program from where it was built");
+        crate::world::skipped("another user cannot run the program from where it was built");
         return;
     }
     let one = run(12345, "one").ok();

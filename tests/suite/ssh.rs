@@ -53,11 +53,11 @@ fn git_over_ssh_takes_the_agents_key_and_never_prompts() {
         return;
     }
     if !fs::exists(SSHD).unwrap() {
-        eprintln!("skipped: sshd is not installed");
+        crate::world::skipped("sshd is not installed");
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root's sshd can take in a user here");
+        crate::world::skipped("only root's sshd can take in a user here");
         return;
     }
     let mut world = World::new();

@@ -188,10 +188,15 @@ pub(crate) fn have(tool: &str) -> bool {
     let path = std::env::var("PATH").unwrap();
     let found = path.split(':').any(|dir| Utf8Path::new(dir).join(tool).is_file());
     if !found {
-        // The harness keeps what a passing test prints from the terminal: write past it.
-        eprintln!("skipped: {tool} is not installed");
+        skipped(&format!("{tool} is not installed"));
     }
     found
+}
+
+/// Says why a test, or a part of it, does nothing here.
+pub(crate) fn skipped(why: &str) {
+    // The harness keeps what a passing test prints by `eprintln!` to itself: write past it.
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
 pub(crate) fn copy(from: &Utf8Path, to: &Utf8Path) {
