@@ -140,6 +140,9 @@ pub fn copies(references: &[Utf8PathBuf], registry: &Registry, report: &Report) 
             }
         }
     }
+    if copies.is_empty() {
+        return Err(Error::usage("nothing to push: none of the layouts has a tag that can be pushed"));
+    }
     Ok(copies.into_values().collect())
 }
 
