@@ -7,6 +7,7 @@ mod bundles;
 mod cache;
 mod check;
 mod cli;
+mod clients;
 mod faults;
 mod fetch_faults;
 mod hostile;
