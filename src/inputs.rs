@@ -105,7 +105,7 @@ fn identify_toolchain(request: &Request, host: &Host) -> Result<Toolchain> {
         let foreign = host.arch.is_some_and(|arch| arch != request.arch);
         (foreign && !choice.llvm).then(|| format!("{}-", request.arch.triple()))
     });
-    let prefix = cross.clone().unwrap_or_default();
+    let prefix = cross.unwrap_or_default();
     let (cc, ld) = match choice.llvm {
         true => (choice.cc.clone().unwrap_or("clang".into()), "ld.lld".to_owned()),
         false => (choice.cc.clone().unwrap_or(format!("{prefix}gcc")), format!("{prefix}ld")),
@@ -113,7 +113,8 @@ fn identify_toolchain(request: &Request, host: &Host) -> Result<Toolchain> {
     if choice.llvm {
         variables.insert("LLVM".to_owned(), "1".to_owned());
     }
-    variables.extend(cross.map(|cross| ("CROSS_COMPILE".to_owned(), cross)));
+    // Always said: vendors' trees have a prefix of their own written into the top Makefile.
+    variables.insert("CROSS_COMPILE".to_owned(), prefix.clone());
     variables.insert("CC".into(), cc.clone());
     let host_cc = match (choice.llvm, host.arch == Some(request.arch) && prefix.is_empty()) {
         (true, _) => "clang",

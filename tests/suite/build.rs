@@ -240,6 +240,15 @@ fn the_environment_does_not_matter() {
 }
 
 #[test]
+fn a_prefix_in_the_trees_makefile_does_not_matter() {
+    let world = World::new();
+    let makefile = world.tree("6.1.7", "work/linux").join("Makefile");
+    let text = fs::read_to_string(&makefile).unwrap();
+    fs::write(&makefile, text.replacen("CC      =", "CROSS_COMPILE = /nowhere/arm-\nCC      =", 1)).unwrap();
+    world.build("").ok();
+}
+
+#[test]
 fn source_date_epoch_dates_everything() {
     let mut world = World::new();
     world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
