@@ -60,8 +60,7 @@ fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text
     }
     let path = host.absolute(fragment.as_str().into());
     if !path.exists() {
-        let known: Vec<&str> =
-            library.names_in("configs/fragments").filter_map(|name| name.strip_suffix(".config")).collect();
+        let known: Vec<&str> = library.fragments().map(|(name, _)| name).collect();
         let known = if known.is_empty() {
             "the catalog has none".into()
         } else {

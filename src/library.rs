@@ -14,6 +14,9 @@ static PATCHES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/patches");
 /// A file of a user's own directory is a config, a patch or a catalog: none is near this size.
 const LARGEST_FILE: u64 = 16 << 20;
 
+/// The folder of the fragments.
+const FRAGMENTS: &str = "configs/fragments";
+
 /// A text and where it comes from.
 #[derive(Clone, Debug)]
 struct Text {
@@ -98,6 +101,15 @@ impl Library {
             .keys()
             .filter_map(move |name| name.strip_prefix(&prefix))
             .filter(|rest| !rest.contains('/'))
+    }
+
+    /// The fragments by their names, each with its first line, which says what for.
+    pub fn fragments(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.names_in(FRAGMENTS).filter_map(|file| {
+            let text = self.text(&format!("{FRAGMENTS}/{file}"))?;
+            let first = text.lines().next().unwrap_or_default();
+            Some((file.strip_suffix(".config")?, first.strip_prefix('#').unwrap_or_default().trim()))
+        })
     }
 
     /// The digest of everything in it: the catalog's revision.

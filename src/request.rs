@@ -3,7 +3,8 @@
 use crate::kernel::{Arch, Flavor, VersionRequest};
 use camino::Utf8PathBuf;
 use serde::Serialize;
-use std::str::FromStr;
+
+pub use crate::kernel::{SourceSpec, source_package};
 
 /// One kernel to build. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -44,83 +45,6 @@ pub enum Override {
     Fragment(String),
     /// One setting, already a line of a `.config`.
     Set(String),
-}
-
-/// Where the kernel's source comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceSpec {
-    /// A release tarball of kernel.org or of a mirror with its layout.
-    KernelOrg,
-    /// One branch, tag or commit of a git repository.
-    Git {
-        /// `None`: cloud-hypervisor/linux.
-        url: Option<String>,
-        /// `None`: the branch `ch-<VERSION>`.
-        reference: Option<String>,
-    },
-    /// The distribution's kernel source package.
-    Apt {
-        /// `None`: `linux-source-<MAJOR>.<MINOR>`.
-        package: Option<String>,
-    },
-    /// A tarball or a directory on this machine.
-    Path(Utf8PathBuf),
-}
-
-impl SourceSpec {
-    /// The source of a flavor, unless `--source` says otherwise.
-    pub fn default_for(flavor: Flavor) -> SourceSpec {
-        match flavor {
-            Flavor::Firecracker => SourceSpec::KernelOrg,
-            Flavor::CloudHypervisor => SourceSpec::Git { url: None, reference: None },
-        }
-    }
-}
-
-impl FromStr for SourceSpec {
-    type Err = String;
-
-    fn from_str(spec: &str) -> Result<Self, String> {
-        if spec == "kernel.org" {
-            return Ok(SourceSpec::KernelOrg);
-        }
-        if spec == "apt" || spec.starts_with("apt:") {
-            let package = spec.strip_prefix("apt:").map(str::to_owned);
-            // Debian policy 5.6.1: what a package name is made of. It is handed to apt as an argument.
-            let is_name = |name: &String| {
-                name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-                    && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
-            };
-            return match package.as_ref().is_none_or(is_name) {
-                true => Ok(SourceSpec::Apt { package }),
-                false => Err(format!("`{spec}`: not the name of a package")),
-            };
-        }
-        if spec == "git" || spec.starts_with("git+") || spec.starts_with("git#") {
-            let rest = spec.trim_start_matches("git");
-            let (url, reference) = match rest.split_once('#') {
-                Some((url, reference)) => (url, Some(reference.to_owned())),
-                None => (rest, None),
-            };
-            let url = url.strip_prefix('+').filter(|url| !url.is_empty()).map(str::to_owned);
-            if reference.as_deref() == Some("") {
-                return Err(format!(
-                    "`{spec}`: nothing after the `#`; a branch, a tag or a commit goes there"
-                ));
-            }
-            return Ok(SourceSpec::Git { url, reference });
-        }
-        match spec {
-            "" => Err("empty: kernel.org, git[+URL][#REF], apt[:PACKAGE] or a path".into()),
-            path => Ok(SourceSpec::Path(path.into())),
-        }
-    }
-}
-
-/// Debian's name for the source package of a version's series.
-pub fn source_package(version: VersionRequest) -> String {
-    let (major, minor) = version.floor().series();
-    format!("linux-source-{major}.{minor}")
 }
 
 /// Which compiler builds the kernel.
@@ -173,33 +97,4 @@ pub enum Compression {
     Zstd,
     /// A plain tar.
     None,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_are_told_apart() {
-        let git = |url: Option<&str>, reference: Option<&str>| SourceSpec::Git {
-            url: url.map(str::to_owned),
-            reference: reference.map(str::to_owned),
-        };
-        for (spec, source) in [
-            ("kernel.org", SourceSpec::KernelOrg),
-            ("git", git(None, None)),
-            ("git#ch-6.2", git(None, Some("ch-6.2"))),
-            ("git+https://x/y.git", git(Some("https://x/y.git"), None)),
-            ("git+/srv/linux#v6.1", git(Some("/srv/linux"), Some("v6.1"))),
-            ("apt", SourceSpec::Apt { package: None }),
-            ("apt:linux-source-6.1", SourceSpec::Apt { package: Some("linux-source-6.1".into()) }),
-            ("./apt", SourceSpec::Path("./apt".into())),
-            ("linux-6.1.tar.xz", SourceSpec::Path("linux-6.1.tar.xz".into())),
-        ] {
-            assert_eq!(spec.parse::<SourceSpec>().unwrap(), source, "{spec}");
-        }
-        for wrong in ["", "apt:", "apt:-o=x", "apt:Linux", "git#"] {
-            assert!(wrong.parse::<SourceSpec>().is_err(), "{wrong}");
-        }
-    }
 }

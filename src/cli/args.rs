@@ -76,8 +76,8 @@ pub enum Command {
     Plan(BuildArgs),
     /// Only fill the cache, for later --offline builds
     Fetch(FetchArgs),
-    /// Show the catalog of known kernels
-    List(ListArgs),
+    /// Show the catalog: known kernels, their Kubernetes verdict, and fragments for --fragment
+    List(super::list::ListArgs),
     /// Say what this host lacks to build, and the one command that installs it
     Doctor(DoctorArgs),
     /// Hold a .config, a built image or a kernel of the catalog against requirement profiles
@@ -126,7 +126,8 @@ pub struct BuildArgs {
     /// This .config in place of the catalog's
     #[arg(long, value_name = "FILE", help_heading = "Config and patches")]
     pub config: Option<Utf8PathBuf>,
-    /// Settings over the config: a fragment of the catalog or a file; repeatable, in order with --set
+    /// Settings over the config: a fragment of the catalog (`kcompile list` describes them) or a file;
+    /// repeatable, in order with --set
     #[arg(long, value_name = "NAME|FILE", help_heading = "Config and patches")]
     pub fragment: Vec<String>,
     /// One setting over the config, as in CONFIG_KSM=n; repeatable, in order with --fragment
@@ -225,17 +226,6 @@ pub struct FetchArgs {
     /// Also write everything that a later --offline build needs into this file, for --from-bundle
     #[arg(long, value_name = "FILE", help_heading = "Network and cache")]
     pub bundle: Option<Utf8PathBuf>,
-}
-
-/// The options of `list`.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Your own catalog over the built-in one
-    #[arg(long, value_name = "DIR")]
-    pub configs: Option<Utf8PathBuf>,
 }
 
 /// The options of `doctor`.

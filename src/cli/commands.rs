@@ -1,6 +1,6 @@
 //! What each subcommand does, and what it prints on standard output.
 
-use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs, ListArgs};
+use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs};
 use super::typed::{build_args, cache_dir, library, requests, run};
 use crate::cache::Cache;
 use crate::clean::{self, Choice};
@@ -80,34 +80,6 @@ pub(super) fn plan(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: 
         let texts: Vec<String> = plans.iter().map(plan_text).collect();
         print(&texts.join("\n"))?;
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
-    let (_, catalog) = library(args.configs.as_deref(), host)?;
-    if args.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&catalog).expect("plain values")))?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut text =
-        format!("{:10} {:17} {:12} {:11} {:10} NOTE\n", "VERSION", "FLAVOR", "ARCH", "PIN", "STATUS");
-    for entry in &catalog.kernels {
-        let arch: Vec<String> = entry.arch.iter().map(ToString::to_string).collect();
-        let pin = entry.sha256.map_or_else(|| "-".to_owned(), |pin| pin.short()[..8].to_owned());
-        let status = match entry.status {
-            Status::Supported => "supported",
-            Status::Untested => "untested",
-        };
-        let note = entry.note.as_deref().unwrap_or_default();
-        let line = format!(
-            "{:10} {:17} {:12} {pin:11} {status:10} {note}",
-            entry.version,
-            entry.flavor.to_string(),
-            arch.join(",")
-        );
-        writeln!(text, "{}", line.trim_end()).expect("writing to a string");
-    }
-    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,6 +4,7 @@
 mod args;
 mod check;
 mod commands;
+mod list;
 mod push;
 mod typed;
 
@@ -46,7 +47,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         },
         (Some(Command::Plan(args)), _) => commands::plan(args, matches, host, report),
         (Some(Command::Fetch(args)), _) => commands::fetch(args, matches, host, report),
-        (Some(Command::List(args)), _) => commands::list(args, host),
+        (Some(Command::List(args)), _) => list::list(args, host),
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
         (Some(Command::Check(args)), _) => check::check(args, matches, host, report),
         (Some(Command::Push(args)), _) => push::push(args, host, report),

@@ -177,8 +177,7 @@ fn request(
         None => planning::flavor_of(version, catalog)?,
     };
     // An entry for a series says nothing of one version of it: that may have a branch of its own.
-    let own_entry = catalog.find(version, flavor).filter(|entry| entry.request() == version);
-    let from_catalog = || own_entry?.source.as_deref()?.parse().ok();
+    let from_catalog = || catalog.find(version, flavor, arch)?.source.as_deref()?.parse().ok();
     let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
     let mirrors = mirrors(args, host)?.to_vec();
     Ok(Request {

@@ -1,10 +1,11 @@
 //! The catalog of known kernels: `configs/kernels.toml`, with the user's own entries over it.
 
-use super::{Arch, Flavor, KernelVersion, VersionRequest};
+use super::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::library::{Library, read_toml};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// How sure we are that an entry works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,13 +22,15 @@ pub enum Status {
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// As the user types it: `5.10.77` is one kernel, `6.1` stands for its whole series.
+    #[serde(deserialize_with = "a_version")]
     pub version: String,
     /// The hypervisor that it is for.
     pub flavor: Flavor,
-    /// The architectures that there is a config for.
+    /// The architectures that it can be built for: there is a config of it or of a lower version.
+    #[serde(deserialize_with = "some_arches")]
     pub arch: Vec<Arch>,
     /// `kernel.org`, `git#BRANCH`, …: as `--source` takes it; absent: the flavor's default.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "a_source", skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// SHA-256 of kernel.org's `linux-<version>.tar.xz`. Not used for other sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,6 +47,12 @@ impl Entry {
     pub fn request(&self) -> VersionRequest {
         self.version.parse().expect("checked when the catalog was read")
     }
+
+    /// An architecture for which both say something of the same kernel.
+    fn meets(&self, other: &Entry) -> Option<Arch> {
+        let same = self.flavor == other.flavor && self.request() == other.request();
+        self.arch.iter().copied().find(|arch| same && other.arch.contains(arch))
+    }
 }
 
 /// A series of releases, and how long it is looked after.
@@ -51,9 +60,11 @@ impl Entry {
 #[serde(deny_unknown_fields)]
 pub struct Series {
     /// `5.10`.
+    #[serde(deserialize_with = "a_version")]
     pub series: String,
     /// The day, `2024-12-05`, or the month, `2026-12`, after which kernel.org publishes no more
     /// releases of it.
+    #[serde(deserialize_with = "a_day_or_month")]
     pub end_of_life: String,
 }
 
@@ -76,57 +87,66 @@ struct File {
 }
 
 impl Catalog {
-    /// Reads every layer of `configs/kernels.toml`; an entry of a later layer replaces an earlier
-    /// one of the same version and flavor.
+    /// Reads every layer of `configs/kernels.toml`; an entry of a later layer takes the place of what
+    /// earlier ones say of the same version, flavor and architecture.
+    ///
+    /// Errors (exit code 2), with file, line and field: a mistake in one of them, two entries for one kernel.
     pub fn read(library: &Library) -> Result<Catalog> {
         let mut catalog = Catalog::default();
         for (name, text) in library.layers("configs/kernels.toml") {
             let file: File = read_toml(name, text)?;
-            for entry in file.kernel {
-                entry
-                    .version
-                    .parse::<VersionRequest>()
-                    .map_err(|why| Error::usage(format!("{name}: version: {why}")))?;
-                catalog.kernels.retain(|old| (&old.version, old.flavor) != (&entry.version, entry.flavor));
-                catalog.kernels.push(entry);
-            }
-            for series in file.series {
-                if !is_day_or_month(&series.end_of_life) {
+            for (index, entry) in file.kernel.iter().enumerate() {
+                if let Some(twice) = file.kernel[..index].iter().find_map(|other| entry.meets(other)) {
+                    let Entry { version, flavor, .. } = entry;
                     return Err(Error::usage(format!(
-                        "{name}: end_of_life of series {}: `{}` is neither a day (2024-12-05) nor a month",
-                        series.series, series.end_of_life
+                        "{name}: version: there are two entries for {version}, {flavor}, {twice}"
                     )));
                 }
+                for old in &mut catalog.kernels {
+                    while let Some(arch) = entry.meets(old) {
+                        old.arch.retain(|of_old| *of_old != arch);
+                    }
+                }
+            }
+            catalog.kernels.retain(|entry| !entry.arch.is_empty());
+            catalog.kernels.extend(file.kernel);
+            for series in file.series {
                 catalog.series.retain(|old| old.series != series.series);
                 catalog.series.push(series);
             }
         }
-        catalog.kernels.sort_by_key(|entry| (entry.flavor, entry.request().floor()));
+        catalog.kernels.sort_by_key(|entry| (entry.flavor, entry.request().floor(), entry.arch[0]));
         Ok(catalog)
     }
 
     /// The flavors under which `version` is known: by its own entry, else by its series'.
     pub fn flavors_of(&self, version: VersionRequest) -> Vec<Flavor> {
-        Flavor::ALL.into_iter().filter(|&flavor| self.find(version, flavor).is_some()).collect()
+        let (major, minor) = version.floor().series();
+        let wanted = [version, VersionRequest::Series(major, minor)];
+        let knows = |flavor: &Flavor| {
+            self.kernels.iter().any(|entry| entry.flavor == *flavor && wanted.contains(&entry.request()))
+        };
+        Flavor::ALL.into_iter().filter(knows).collect()
     }
 
-    /// The entry for `version`: its own, else the one of its series.
-    pub fn find(&self, version: VersionRequest, flavor: Flavor) -> Option<&Entry> {
-        let of_flavor = || self.kernels.iter().filter(move |entry| entry.flavor == flavor);
-        let own = of_flavor().find(|entry| entry.request() == version);
-        own.or_else(|| {
-            let (major, minor) = version.floor().series();
-            of_flavor().find(|entry| entry.request() == VersionRequest::Series(major, minor))
-        })
+    /// The entry of exactly `version`: the one for `arch`, else one for another architecture.
+    pub fn find(&self, version: VersionRequest, flavor: Flavor, arch: Arch) -> Option<&Entry> {
+        let own = self.kernels.iter().filter(|entry| entry.flavor == flavor && entry.request() == version);
+        own.min_by_key(|entry| !entry.arch.contains(&arch))
     }
 
-    /// The end of the series of `version`, if it is over at `now`, seconds since 1970: a day or a month.
-    pub fn ended(&self, version: KernelVersion, now: u64) -> Option<&str> {
+    /// The end of the series of `version`, where it is known: a day or a month.
+    pub fn end_of_life(&self, version: KernelVersion) -> Option<&str> {
         let (major, minor) = version.series();
         let series = self.series.iter().find(|series| series.series == format!("{major}.{minor}"))?;
+        Some(&series.end_of_life)
+    }
+
+    /// The same, if it is over at `now`, seconds since 1970.
+    pub fn ended(&self, version: KernelVersion, now: u64) -> Option<&str> {
         let today = crate::date::rfc3339(now);
         // A month is over when its name is smaller than the beginning of today's.
-        (series.end_of_life.as_str() < &today[..series.end_of_life.len()]).then_some(&series.end_of_life)
+        self.end_of_life(version).filter(|end| *end < &today[..end.len()])
     }
 
     /// The pinned SHA-256 of kernel.org's tarball of exactly `version`, whatever the flavor.
@@ -137,10 +157,36 @@ impl Catalog {
     }
 }
 
+// What a field may hold is checked while it is read, so that an error has its line.
+
+fn a_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse::<VersionRequest>().map(|_| text).map_err(D::Error::custom)
+}
+
+fn a_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse::<SourceSpec>().map(|_| Some(text)).map_err(D::Error::custom)
+}
+
+fn some_arches<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arch>, D::Error> {
+    let mut arches = Vec::<Arch>::deserialize(deserializer)?;
+    arches.sort();
+    arches.dedup();
+    match arches.is_empty() {
+        true => Err(D::Error::custom("there is none: amd64, arm64 or both")),
+        false => Ok(arches),
+    }
+}
+
 /// `2024-12-05` or `2024-12`.
-fn is_day_or_month(text: &str) -> bool {
-    let pattern = |c: char| if c.is_ascii_digit() { '0' } else { c };
-    matches!(text.chars().map(pattern).collect::<String>().as_str(), "0000-00-00" | "0000-00")
+fn a_day_or_month<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let pattern: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    match matches!(pattern.as_str(), "0000-00-00" | "0000-00") {
+        true => Ok(text),
+        false => Err(D::Error::custom(format!("`{text}` is neither a day (2024-12-05) nor a month"))),
+    }
 }
 
 #[cfg(test)]
@@ -175,9 +221,35 @@ mod tests {
 
     #[test]
     fn a_mistake_names_file_line_and_field() {
-        let error = catalog(&TWO.replace("untested", "unknown")).unwrap_err().to_string();
-        assert!(error.starts_with("configs/kernels.toml: TOML parse error at line 11"), "{error}");
-        assert!(error.contains(": status: unknown variant `unknown`"), "{error}");
+        for (from, to, says) in [
+            ("untested", "unknown", "line 11, column 18: status: unknown variant `unknown`"),
+            ("5.12", "five", "line 8, column 19: version: `five` is not a kernel version"),
+            ("[\"amd64\"]", "[]", "line 5, column 16: arch: there is none"),
+            (
+                "status = \"untested\"",
+                "source = \"apt:\"",
+                "line 11, column 18: source: `apt:`: not the name",
+            ),
+            ("arch", "arhc", "line 5, column 9: arhc: unknown field `arhc`"),
+        ] {
+            let error = catalog(&TWO.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.starts_with("configs/kernels.toml: TOML parse error at "), "{error}");
+            assert!(error.contains(says), "`{says}` is not in: {error}");
+        }
+        let error = catalog(&TWO.repeat(2)).unwrap_err().to_string();
+        assert_eq!(error, "configs/kernels.toml: version: there are two entries for 6.1, firecracker, amd64");
+    }
+
+    #[test]
+    fn a_later_layer_takes_the_place_of_its_architectures_only() {
+        let both = TWO.replace("[\"amd64\"]", "[\"arm64\", \"amd64\"]");
+        let own = TWO.replace("supported", "untested");
+        let name = "configs/kernels.toml";
+        let catalog = Catalog::read(&Library::from_texts([(name, both.as_str()), (name, &own)])).unwrap();
+        let of =
+            |arch| catalog.find("6.1".parse().unwrap(), Flavor::Firecracker, arch).map(|entry| entry.status);
+        assert_eq!((of(Arch::Amd64), of(Arch::Arm64)), (Some(Status::Untested), Some(Status::Supported)));
+        assert_eq!(catalog.kernels.len(), 4);
     }
 
     #[test]
@@ -191,7 +263,8 @@ mod tests {
         {
             assert_eq!(catalog(end).unwrap().ended(version, now).is_some(), ended, "{end}");
         }
-        assert!(catalog("July 2021").unwrap_err().to_string().contains("end_of_life of series 5.12"));
+        let error = catalog("July 2021").unwrap_err().to_string();
+        assert!(error.contains("line 3, column 15: end_of_life: `July 2021` is neither"), "{error}");
     }
 
     #[test]

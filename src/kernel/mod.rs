@@ -3,10 +3,12 @@
 
 mod catalog;
 mod range;
+mod source;
 mod version;
 
 pub use catalog::{Catalog, Entry, Series, Status};
 pub use range::VersionRange;
+pub use source::{SourceSpec, source_package};
 pub use version::{Channel, KernelVersion, VersionRequest};
 
 use serde::{Deserialize, Serialize};

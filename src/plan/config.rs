@@ -1,10 +1,11 @@
 //! The config layers of a plan: the catalog's config or the user's, and what goes over it.
 
+use super::base::Base;
 use super::{ConfigLayer, Inputs, Text};
 use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::kconfig::Config;
-use crate::kernel::{Arch, KernelVersion, VersionRequest};
+use crate::kernel::{Arch, KernelVersion};
 use crate::library::Library;
 use crate::request::{Override, Request};
 use crate::words::counted;
@@ -92,42 +93,31 @@ fn catalog_config(
     version: KernelVersion,
     notices: &mut Vec<String>,
 ) -> Result<ConfigLayer> {
-    let dir = format!("configs/{}", request.flavor.config_dir());
-    let prefix = format!("linux-{}-", request.arch.kbuild());
-    let named =
-        |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
-    let mut known: Vec<(VersionRequest, &str)> =
-        library.names_in(&dir).filter_map(|name| Some((named(name)?, name))).collect();
-    known.sort_by_key(|(known, _)| known.floor());
-    let exact = known.iter().find(|(known, _)| known.floor() == version);
-    let series = || {
-        known.iter().find(|(known, _)| matches!(known, VersionRequest::Series(..)) && known.admits(version))
-    };
-    let lower = || known.iter().rev().find(|(known, _)| known.floor() < version);
-    let Some((found, file)) = exact.or_else(series).or_else(lower) else {
-        let have: Vec<String> = known.iter().map(|(known, _)| known.to_string()).collect();
+    let Request { flavor, arch, .. } = *request;
+    let Some(base) = Base::of(library, flavor, arch, version) else {
+        let have: Vec<String> =
+            Base::all(library, flavor, arch).iter().map(|base| base.version.to_string()).collect();
         let have = if have.is_empty() {
             "there are none".to_owned()
         } else {
             format!("there are {}", have.join(", "))
         };
         return Err(Error::usage(format!(
-            "no {} config for Linux {version} on {} or for a lower version: {have}",
-            request.flavor, request.arch
+            "no {flavor} config for Linux {version} on {arch} or for a lower version: {have}"
         ))
         .hint("give one with --config FILE, or your own catalog with --configs DIR"));
     };
-    if found.floor() != version && !found.admits(version) {
+    if !base.is_for(version) {
         notices.push(format!(
-            "no {} config for Linux {version}: using the nearest lower one, for {found}",
-            request.flavor
+            "no {flavor} config for Linux {version}: using the nearest lower one, for {}",
+            base.version
         ));
     }
-    let name = format!("{dir}/{file}");
-    let text = library.text(&name).expect("its name was just listed");
-    let config = Config::parse(text);
+    let name = base.name();
+    let config = Config::parse(base.text);
     if let Some(bad) = config.malformed.first() {
-        return Err(Error::usage(format!("{name}:{}: not a setting: `{}`", bad.line, bad.text)));
+        return Err(Error::usage(format!("{}:{}: not a setting: `{}`", base.origin, bad.line, bad.text))
+            .hint(SETTINGS));
     }
-    Ok(ConfigLayer { name, sha256: Sha256::of(text), must_take: false, config })
+    Ok(ConfigLayer { name, sha256: Sha256::of(base.text), must_take: false, config })
 }

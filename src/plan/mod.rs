@@ -4,11 +4,13 @@
 //! request, the catalog and the host tell; and again when the source has shown its exact version,
 //! digest and date. The digest of that second plan names the build everywhere.
 
+mod base;
 mod config;
 mod images;
 mod inputs;
 mod source;
 
+pub use base::{Base, config_name};
 pub use inputs::{Inputs, LocalSource, Text, Toolchain};
 pub use source::{
     Check, KERNEL_ORG, Link, Locator, Outcome, Pin, Signable, SourceIdentity, SourcePlan, pin, release_url,

@@ -163,8 +163,7 @@ fn check_version(profile: &Profile, rule: &KernelRule, version: KernelVersion) -
         level: rule.level,
         reason: rule.reason.clone(),
         source: rule.source.clone(),
-        // A forbidden range is one that the version must not be in.
-        verdict: match rule.version.contains(version) != (rule.level == Level::Forbidden) {
+        verdict: match rule.admits(version) {
             true => Verdict::Passed,
             false => Verdict::Failed,
         },

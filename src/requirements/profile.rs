@@ -1,7 +1,7 @@
 //! Profiles as data: `configs/requirements/<name>.toml`, with what they include.
 
 use crate::error::{Error, Result};
-use crate::kernel::{Arch, VersionRange};
+use crate::kernel::{Arch, KernelVersion, VersionRange};
 use crate::library::{Library, read_toml};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -34,6 +34,13 @@ pub struct KernelRule {
     /// Who says so; absent: the source of the file.
     #[serde(default)]
     pub source: String,
+}
+
+impl KernelRule {
+    /// Is `version` as it should be? A forbidden range is one that it must not be in.
+    pub fn admits(&self, version: KernelVersion) -> bool {
+        self.version.contains(version) != (self.level == Level::Forbidden)
+    }
 }
 
 /// One line: an option, or several of which one will do.

@@ -5,6 +5,7 @@
 mod build;
 mod bundles;
 mod cache;
+mod catalog;
 mod check;
 mod cli;
 mod clients;

@@ -1,0 +1,241 @@
+//! `kcompile list`: the catalog as a table for people, and as JSON for scripts and CI.
+
+use super::commands::print;
+use super::typed::library;
+use crate::error::Result;
+use crate::host::Host;
+use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec, Status};
+use crate::library::Library;
+use crate::plan::Base;
+use crate::requirements::{self, Fitness, KernelRule, Profile};
+use crate::words::wrapped;
+use camino::Utf8PathBuf;
+use clap::Args;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+/// The table fits a terminal of this width.
+const WIDTH: usize = 80;
+/// Widths of the table's columns; the last one takes what is left.
+const COLUMNS: [(&str, usize); 8] = [
+    ("VERSION", 8),
+    ("ARCH", 5),
+    ("STATUS", 9),
+    ("SOURCE", 10),
+    ("PIN", 3),
+    ("CONFIG", 6),
+    ("END OF LIFE", 11),
+    ("KUBERNETES", 14),
+];
+/// The profiles of Kubernetes begin so; the newest one gives the verdict.
+const KUBERNETES: &str = "kubernetes-";
+
+const EXAMPLES: &str = "\
+Columns:
+  STATUS       supported: built and booted by us; untested: listed for its pin or branch
+  SOURCE       a branch is one of cloud-hypervisor/linux; PIN: the catalog has its SHA-256
+  CONFIG       the version or series whose config it takes
+  KUBERNETES   what the version allows, and the numbers of the reasons below the table
+
+--json has all of it: kernels[] with version, flavor, arch, status, source, sha256, configs, end_of_life,
+kubernetes and note; series[]; fragments[].";
+
+/// The options of `list`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ListArgs {
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Your own catalog over the built-in one
+    #[arg(long, value_name = "DIR")]
+    configs: Option<Utf8PathBuf>,
+}
+
+pub(super) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
+    let (library, catalog) = library(args.configs.as_deref(), host)?;
+    let kubernetes = newest_kubernetes(&library)?;
+    print(&match args.json {
+        true => format!("{:#}\n", json(&library, &catalog, kubernetes.as_ref())),
+        false => text(&library, &catalog, kubernetes.as_ref()),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The requirement profile of the newest Kubernetes; a user's library may have none.
+fn newest_kubernetes(library: &Library) -> Result<Option<Profile>> {
+    let minor = |name: &String| name.rsplit('.').next().and_then(|minor| minor.parse::<u32>().ok());
+    let of_version = requirements::names(library).into_iter().filter(|name| name.starts_with(KUBERNETES));
+    of_version.max_by_key(minor).map(|name| requirements::read(library, &name)).transpose()
+}
+
+/// The source as `--source` takes it.
+fn source(entry: &Entry) -> String {
+    match (&entry.source, SourceSpec::default_for(entry.flavor)) {
+        (Some(source), _) => source.clone(),
+        (None, SourceSpec::Git { .. }) => format!("git#ch-{}", entry.version),
+        (None, _) => "kernel.org".to_owned(),
+    }
+}
+
+fn json(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> Value {
+    let kernel = |entry: &Entry| {
+        let version = entry.request().floor();
+        let config = |arch: &Arch| {
+            let base = Base::of(library, entry.flavor, *arch, version);
+            (arch.to_string(), base.map_or(Value::Null, |base| base.name().into()))
+        };
+        let kubernetes = kubernetes.map(|profile| {
+            let (fitness, unmet) = requirements::fitness(profile, version);
+            let reasons = unmet.iter().map(|rule| {
+                json!({ "wanted": rule.version, "level": rule.level, "reason": rule.reason, "source": rule.source })
+            });
+            json!({ "profile": profile.name, "verdict": fitness, "reasons": reasons.collect::<Vec<_>>() })
+        });
+        json!({
+            "version": entry.version,
+            "flavor": entry.flavor,
+            "arch": entry.arch,
+            "status": entry.status,
+            "source": source(entry),
+            "sha256": entry.sha256,
+            "configs": entry.arch.iter().map(config).collect::<serde_json::Map<_, _>>(),
+            "end_of_life": catalog.end_of_life(version),
+            "kubernetes": kubernetes,
+            "note": entry.note,
+        })
+    };
+    let fragment = |(name, what): (&str, &str)| json!({ "name": name, "description": what });
+    json!({
+        "revision": library.revision().to_string(),
+        "kernels": catalog.kernels.iter().map(kernel).collect::<Vec<_>>(),
+        "series": catalog.series,
+        "fragments": library.fragments().map(fragment).collect::<Vec<_>>(),
+    })
+}
+
+fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> String {
+    let mut text = String::new();
+    for flavor in Flavor::ALL {
+        let of_flavor: Vec<&Entry> = catalog.kernels.iter().filter(|entry| entry.flavor == flavor).collect();
+        if of_flavor.is_empty() {
+            continue;
+        }
+        writeln!(text, "{} ({})", flavor.title(), flavor.flag()).expect("writing to a string");
+        text.push_str(&row(COLUMNS.map(|(heading, _)| heading.to_owned())));
+        for entry in of_flavor {
+            for arch in &entry.arch {
+                text.push_str(&row(cells(entry, *arch, library, catalog, kubernetes)));
+            }
+            text.push_str(&below(entry.note.as_deref().unwrap_or_default(), COLUMNS[0].1 + 2));
+        }
+        text.push('\n');
+    }
+    if let Some(profile) = kubernetes {
+        let what = format!(
+            "Kubernetes, by the profile {}: \"full\" lacks nothing, \"limited\" something that is recommended, \
+             \"below\" is below its minimum (*)",
+            profile.name
+        );
+        text.push_str(&below(&what, 0));
+        for (index, rule) in profile.kernel.iter().enumerate() {
+            let required = if rule.level == requirements::Level::Recommended { "" } else { "*" };
+            let reason = format!("{} ({})", rule.reason, rule.version);
+            let lines = below(&reason, 5);
+            let number = format!("{:>3}{required:1}", index + 1);
+            text.push_str(&lines.replacen("    ", &number, 1));
+        }
+        text.push('\n');
+    }
+    text.push_str("Fragments (--fragment NAME)\n");
+    for (name, what) in library.fragments() {
+        let lines = below(what, 14);
+        text.push_str(&lines.replacen(&" ".repeat(12), &format!("  {name:10}"), 1));
+    }
+    text
+}
+
+fn cells(
+    entry: &Entry,
+    arch: Arch,
+    library: &Library,
+    catalog: &Catalog,
+    kubernetes: Option<&Profile>,
+) -> [String; 8] {
+    let version = entry.request().floor();
+    let config = Base::of(library, entry.flavor, arch, version).map(|base| base.version.to_string());
+    let status = match entry.status {
+        Status::Supported => "supported",
+        Status::Untested => "untested",
+    };
+    let source = source(entry);
+    // The pin is that of kernel.org's tarball.
+    let pinned = entry.sha256.is_some() && source == "kernel.org";
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
+    [
+        entry.version.clone(),
+        arch.to_string(),
+        status.to_owned(),
+        source.strip_prefix("git#").unwrap_or(&source).to_owned(),
+        if pinned { "yes" } else { "-" }.to_owned(),
+        or_dash(config),
+        or_dash(catalog.end_of_life(version).map(str::to_owned)),
+        or_dash(kubernetes.map(|profile| verdict(profile, requirements::fitness(profile, version)))),
+    ]
+}
+
+/// `limited 1,8-9`: the numbers are those of the profile's rules, from 1 on.
+fn verdict(profile: &Profile, (fitness, unmet): (Fitness, Vec<&KernelRule>)) -> String {
+    let word = match fitness {
+        Fitness::Full => "full",
+        Fitness::Limited => "limited",
+        Fitness::BelowMinimum => "below",
+    };
+    let numbers = (1..).zip(&profile.kernel).filter(|(_, rule)| unmet.contains(rule));
+    let numbers: Vec<usize> = numbers.map(|(number, _)| number).collect();
+    format!("{word} {}", ranges(&numbers)).trim_end().to_owned()
+}
+
+/// `1,3-5` of 1, 3, 4, 5.
+fn ranges(numbers: &[usize]) -> String {
+    let runs = numbers.chunk_by(|one, next| one + 1 == *next);
+    let run = |run: &[usize]| match run {
+        [only] => only.to_string(),
+        run => format!("{}-{}", run[0], run[run.len() - 1]),
+    };
+    runs.map(run).collect::<Vec<_>>().join(",")
+}
+
+/// One row of the table; a cell that is too wide loses its end.
+fn row(cells: [String; 8]) -> String {
+    let fitted = cells.iter().zip(COLUMNS).map(|(cell, (_, width))| match cell.chars().count() > width {
+        true => format!("{}…", cell.chars().take(width - 1).collect::<String>()),
+        false => format!("{cell:width$}"),
+    });
+    format!("{}\n", fitted.collect::<Vec<_>>().join("  ").trim_end())
+}
+
+/// `words` in lines that begin with this many spaces.
+fn below(words: &str, indent: usize) -> String {
+    let lines = wrapped(words, WIDTH - indent).into_iter();
+    lines.map(|line| format!("{}{line}\n", " ".repeat(indent))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fit_whatever_is_in_them() {
+        let wide = row(std::array::from_fn(|_| "a text that is too wide for any column".to_owned()));
+        assert_eq!(wide.trim_end().chars().count(), WIDTH, "{wide}");
+        assert_eq!(below(&"words ".repeat(30), 10).lines().map(str::len).max(), Some(79));
+    }
+
+    #[test]
+    fn runs_of_numbers_are_short() {
+        assert_eq!(ranges(&[1, 3, 4, 5, 9]), "1,3-5,9");
+        assert_eq!(ranges(&[]), "");
+    }
+}

@@ -1,0 +1,87 @@
+//! Which of the library's configs a kernel takes: `configs/<flavor>/linux-<arch>-<version>.config`.
+
+use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::library::Library;
+
+/// A config of the library.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base<'a> {
+    /// The version, or the whole series, that it is for.
+    pub version: VersionRequest,
+    /// Its text, with headings and comments.
+    pub text: &'a str,
+    /// The file that it comes from.
+    pub origin: &'a str,
+    flavor: Flavor,
+    arch: Arch,
+}
+
+impl<'a> Base<'a> {
+    /// Its name in the library.
+    pub fn name(&self) -> String {
+        config_name(self.flavor, self.arch, self.version)
+    }
+
+    /// Is it for `version`, or only the nearest to it?
+    pub fn is_for(&self, version: KernelVersion) -> bool {
+        self.version.floor() == version || self.version.admits(version)
+    }
+
+    /// All of a flavor and architecture, from the lowest version on.
+    pub fn all(library: &'a Library, flavor: Flavor, arch: Arch) -> Vec<Base<'a>> {
+        let prefix = format!("linux-{}-", arch.kbuild());
+        let version =
+            |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
+        let dir = format!("configs/{}", flavor.config_dir());
+        let bases = library.names_in(&dir).filter_map(|name| {
+            let (origin, text) = library.layers(&format!("{dir}/{name}")).last()?;
+            Some(Base { version: version(name)?, text, origin, flavor, arch })
+        });
+        let mut bases: Vec<Base<'_>> = bases.collect();
+        bases.sort_by_key(|base| base.version.floor());
+        bases
+    }
+
+    /// The one of exactly `version`, else of its series, else the nearest lower one.
+    pub fn of(library: &'a Library, flavor: Flavor, arch: Arch, version: KernelVersion) -> Option<Base<'a>> {
+        let all = Base::all(library, flavor, arch);
+        let exact = all.iter().find(|base| base.version.floor() == version);
+        let series = || all.iter().find(|base| base.is_for(version));
+        let lower = || all.iter().rev().find(|base| base.version.floor() < version);
+        exact.or_else(series).or_else(lower).copied()
+    }
+}
+
+/// The name in the library of the config of `version`.
+pub fn config_name(flavor: Flavor, arch: Arch, version: VersionRequest) -> String {
+    format!("configs/{}/linux-{}-{version}.config", flavor.config_dir(), arch.kbuild())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_config_is_taken() {
+        let name = |version: &str| format!("configs/firecracker/linux-x86_64-{version}.config");
+        let names = ["5.10", "5.10.77", "6.1", "6.1.7-rc1x"].map(name);
+        let library = Library::from_texts(names.iter().map(|name| (name.as_str(), "CONFIG_A=y\n")));
+        let of = |version: &str, arch| {
+            let base = Base::of(&library, Flavor::Firecracker, arch, version.parse().unwrap());
+            base.map(|base| base.version.to_string())
+        };
+        for (version, takes) in [
+            ("5.10.77", Some("5.10.77")),
+            ("5.10.78", Some("5.10")),
+            ("5.15.12", Some("5.10.77")),
+            ("6.1-rc3", Some("6.1")),
+            ("6.18", Some("6.1")),
+            ("4.19", None),
+        ] {
+            assert_eq!(of(version, Arch::Amd64).as_deref(), takes, "{version}");
+        }
+        assert_eq!(of("6.1", Arch::Arm64), None);
+        let first = Base::all(&library, Flavor::Firecracker, Arch::Amd64)[0];
+        assert_eq!(first.name(), name("5.10"));
+    }
+}

@@ -1,0 +1,55 @@
+//! What a kernel's version alone tells of its fitness for a consumer, before there is any config.
+
+use super::profile::{KernelRule, Level, Profile};
+use crate::kernel::KernelVersion;
+use serde::Serialize;
+
+/// How fit a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fitness {
+    /// All that the profile says of versions is met.
+    Full,
+    /// Something that is recommended is not.
+    Limited,
+    /// Something that is required is not: it is below the minimum.
+    BelowMinimum,
+}
+
+/// How fit `version` is for the consumer of `profile`, and the rules that it does not meet, in the order
+/// of the profile.
+pub fn fitness(profile: &Profile, version: KernelVersion) -> (Fitness, Vec<&KernelRule>) {
+    let unmet: Vec<&KernelRule> = profile.kernel.iter().filter(|rule| !rule.admits(version)).collect();
+    let fitness = match unmet.iter().any(|rule| rule.level != Level::Recommended) {
+        true => Fitness::BelowMinimum,
+        false if unmet.is_empty() => Fitness::Full,
+        false => Fitness::Limited,
+    };
+    (fitness, unmet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::profile::read;
+    use super::*;
+    use crate::library::Library;
+
+    #[test]
+    fn kubernetes_minimum_is_cgroup_v2() {
+        let profile = read(&Library::built_in(), "kubernetes-1.35").unwrap();
+        let of = |version: &str| {
+            let (fitness, unmet) = fitness(&profile, version.parse().unwrap());
+            (fitness, unmet.iter().map(|rule| rule.version.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(of("6.12.8"), (Fitness::Full, vec![]));
+        assert_eq!(of("6.1"), (Fitness::Limited, vec![">=6.3".to_owned(), ">=6.5".to_owned()]));
+        let (fitness, unmet) = of("5.12");
+        assert_eq!(fitness, Fitness::Limited);
+        assert!(unmet.iter().any(|range| range.starts_with("5.4 | 5.10")), "{unmet:?}");
+        for old in ["5.2.21", "4.19.215"] {
+            let (fitness, unmet) = of(old);
+            assert!(fitness == Fitness::BelowMinimum && unmet.contains(&">=5.8".to_owned()), "{unmet:?}");
+        }
+        assert!(of("4.19.215").1.contains(&">=4.20".to_owned()));
+    }
+}
