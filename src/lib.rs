@@ -26,6 +26,7 @@ pub mod pack;
 pub mod patches;
 pub mod plan;
 pub mod process;
+pub mod project;
 pub mod push;
 pub mod receipt;
 pub mod report;

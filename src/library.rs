@@ -3,7 +3,8 @@
 
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
-use camino::Utf8Path;
+use crate::project::{Place, Project};
+use camino::{Utf8Path, Utf8PathBuf};
 use include_dir::{Dir, include_dir};
 use std::collections::BTreeMap;
 use walkdir::WalkDir;
@@ -28,6 +29,8 @@ struct Text {
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     files: BTreeMap<String, Vec<Text>>,
+    /// Where the user's own of them lie, and the defaults that come with them.
+    pub project: Project,
 }
 
 impl Library {
@@ -39,27 +42,38 @@ impl Library {
         library
     }
 
-    /// What the binary carries, under the user's own `dir`, which is laid out like this project's
-    /// `configs/`, with a `patches/` of its own beside `kernels.toml`.
-    pub fn with_user_dir(dir: &Utf8Path) -> Result<Library> {
+    /// What the binary carries, under the user's own files.
+    pub fn with_project(project: Project) -> Result<Library> {
         let mut library = Library::built_in();
+        if let Some(Place { configs, patches, .. }) = &project.place {
+            library.take_in_dir("configs", configs, Some(patches))?;
+            library.take_in_dir("patches", patches, None)?;
+        }
+        library.project = project;
+        Ok(library)
+    }
+
+    /// Takes in the files of `dir`, if it is there, but for those in `without`.
+    fn take_in_dir(&mut self, top: &str, dir: &Utf8Path, without: Option<&Utf8PathBuf>) -> Result<()> {
         if !dir.is_dir() {
-            return Err(Error::usage(format!("--configs {dir}: not a directory")));
+            return Ok(());
         }
         for entry in WalkDir::new(dir).sort_by_file_name() {
             let entry = entry.context(Kind::Usage, || format!("cannot read {dir}"))?;
             let Some(path) = Utf8Path::from_path(entry.path()) else { continue };
             let relative = path.strip_prefix(dir).expect("walked from there").as_str();
-            if !entry.file_type().is_file() || relative.starts_with('.') || relative.contains("/.") {
-                continue;
+            let hidden = relative.starts_with('.') || relative.contains("/.");
+            if entry.file_type().is_file() && !hidden && !without.is_some_and(|dir| path.starts_with(dir)) {
+                self.add(format!("{top}/{relative}"), path.to_string(), read_text(path)?);
             }
-            let name = match relative.starts_with("patches/") {
-                true => relative.to_owned(),
-                false => format!("configs/{relative}"),
-            };
-            library.add(name, path.to_string(), read_text(path)?);
         }
-        Ok(library)
+        Ok(())
+    }
+
+    /// The same with `text` as `name`, over what it has of that name.
+    pub fn with_text(mut self, name: &str, text: &str) -> Library {
+        self.add(name.to_owned(), name.to_owned(), text.to_owned());
+        self
     }
 
     /// A library of these `(name, text)` only.

@@ -140,13 +140,14 @@ pub struct BuildArgs {
     /// More patches, after the catalog's: the *.patch files of DIR in the order of their names
     #[arg(long, value_name = "DIR", help_heading = "Config and patches")]
     pub patches: Option<Utf8PathBuf>,
-    /// Your own catalog, configs and patches over the built-in ones
+    /// Your own catalog, configs and patches over the built-in ones [default: those of the project, a
+    /// directory with kcompile.toml, in which kcompile runs]
     #[arg(long, value_name = "DIR", help_heading = "Config and patches")]
     pub configs: Option<Utf8PathBuf>,
 
-    /// Where the layouts go
-    #[arg(short, long, value_name = "DIR", default_value = "out", help_heading = "Images")]
-    pub output: Utf8PathBuf,
+    /// Where the layouts go [default: out]
+    #[arg(short, long, value_name = "DIR", help_heading = "Images")]
+    pub output: Option<Utf8PathBuf>,
     /// Also the combined image (kernel and modules in one)
     #[arg(long, help_heading = "Images")]
     pub legacy: bool,

@@ -230,7 +230,8 @@ mod tests {
     fn rows_fit_whatever_is_in_them() {
         let wide = row(std::array::from_fn(|_| "a text that is too wide for any column".to_owned()));
         assert_eq!(wide.trim_end().chars().count(), WIDTH, "{wide}");
-        assert_eq!(below(&"words ".repeat(30), 10).lines().map(str::len).max(), Some(79));
+        let note = below(&"words ".repeat(30), 10);
+        assert!(note.lines().count() > 1 && note.lines().all(|line| line.len() <= WIDTH), "{note}");
     }
 
     #[test]

@@ -4,26 +4,34 @@
 use super::args::BuildArgs;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
+use crate::kconfig::why::Renames;
 use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
 use crate::library::Library;
 use crate::lockfile;
 use crate::openpgp::Keyring;
 use crate::plan::Plan;
+use crate::project::{Project, is_mirror};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
-use crate::{Run, plan as planning};
+use crate::{Run, plan as planning, toolchain};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::ArgMatches;
 use std::time::Duration;
 
+/// The files that people edit, and the catalog in them: ours, with those of `own` (`--configs`), or else of
+/// the project that the working directory is in, over them.
 pub(super) fn library(own: Option<&Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
-    let library = match own {
-        Some(dir) => Library::with_user_dir(&host.absolute(dir))?,
-        None => Library::built_in(),
-    };
+    let own = own.map(|dir| host.absolute(dir));
+    let library = Library::with_project(Project::find(&host.cwd, own.as_deref())?)?;
     let catalog = Catalog::read(&library)?;
+    // A mistake in what is only needed later is found out before anything is done.
+    Renames::read(&library)?;
+    toolchain::read(&library)?;
     Ok((library, catalog))
 }
+
+/// Where the layouts go unless `--output` or the project says otherwise.
+const OUTPUT: &str = "out";
 
 pub(super) fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
     match (given, &host.cache_dir) {
@@ -80,7 +88,11 @@ pub(super) fn run<'a>(
         let bytes = std::fs::read(&path).context(Kind::Usage, || format!("--keyring: cannot read {path}"))?;
         keyring.add(path.as_str(), &bytes)?;
     }
-    let configs = args.configs.as_deref().map(|dir| host.absolute(dir));
+    let Project { file, place, defaults } = &library.project;
+    if let Some(file) = file {
+        report.note(&format!("using {}", crate::shown(file, host)));
+    }
+    let output = args.output.as_deref().or(defaults.output.as_deref()).unwrap_or(OUTPUT.into());
     Ok(Run {
         host,
         library,
@@ -88,11 +100,11 @@ pub(super) fn run<'a>(
         report,
         keyring,
         signature_required: args.require_signature,
-        lock_path: lockfile::place(configs.as_deref(), &cache_dir, host.uid),
+        lock_path: lockfile::place(place.as_ref().map(|place| &*place.root), &cache_dir, host.uid),
         update_lock: args.update_lock,
         archive_wanted: false,
         cache_dir,
-        output: host.absolute(&args.output),
+        output: host.absolute(output),
         jobs: args.jobs.map_or(host.cpus, usize::from),
         offline: args.offline,
         stall: Duration::from_secs(args.stall_timeout.into()),
@@ -102,24 +114,26 @@ pub(super) fn run<'a>(
 
 /// What was typed, resolved: one request for each version and architecture.
 pub(super) fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec<Request>> {
-    let Run { host, catalog, .. } = run;
+    let Run { host, library, .. } = run;
+    let defaults = &library.project.defaults;
     let flavor = match (args.fc, args.ch) {
         (true, _) => Some(Flavor::Firecracker),
         (_, true) => Some(Flavor::CloudHypervisor),
-        _ => args.flavor,
+        _ => args.flavor.or(defaults.flavor),
     };
-    let arches = match (&args.arch[..], host.arch) {
-        ([], Some(arch)) => vec![arch],
-        ([], None) => {
+    let arches = match (&args.arch[..], &defaults.arch[..], host.arch) {
+        ([], [], Some(arch)) => vec![arch],
+        ([], [], None) => {
             return Err(Error::usage("this machine is neither x86-64 nor arm64")
                 .hint("choose with --arch amd64 or --arch arm64"));
         }
-        (given, _) => given.to_vec(),
+        ([], defaults, _) => defaults.to_vec(),
+        (given, _, _) => given.to_vec(),
     };
     let mut requests = Vec::new();
     for arch in arches {
         for (version, of_kernel_org) in versions(args, arch, flavor, run)? {
-            let request = request(args, matches, (host, catalog), (version, flavor, arch))?;
+            let request = request(args, matches, run, (version, flavor, arch))?;
             // What a channel of kernel.org means is found there, whatever the flavor.
             let source =
                 if of_kernel_org && args.source.is_none() { SourceSpec::KernelOrg } else { request.source };
@@ -140,7 +154,7 @@ fn versions(
     let mut versions = Vec::new();
     for text in &args.versions {
         if let Ok(channel) = text.parse() {
-            let mirrors = mirrors(args, run.host)?;
+            let mirrors = mirrors(args, run)?;
             versions.push((VersionRequest::Exact(crate::resolve(channel, mirrors, run)?), true));
             continue;
         }
@@ -169,9 +183,10 @@ fn versions(
 fn request(
     args: &BuildArgs,
     matches: &ArgMatches,
-    (host, catalog): (&Host, &Catalog),
+    run: &Run<'_>,
     (version, flavor, arch): (VersionRequest, Option<Flavor>, Arch),
 ) -> Result<Request> {
+    let Run { host, catalog, .. } = run;
     let flavor = match flavor {
         Some(flavor) => flavor,
         None => planning::flavor_of(version, catalog)?,
@@ -179,7 +194,7 @@ fn request(
     // An entry for a series says nothing of one version of it: that may have a branch of its own.
     let from_catalog = || catalog.find(version, flavor, arch)?.source.as_deref()?.parse().ok();
     let source = args.source.clone().or_else(from_catalog).unwrap_or(SourceSpec::default_for(flavor));
-    let mirrors = mirrors(args, host)?.to_vec();
+    let mirrors = mirrors(args, run)?.to_vec();
     Ok(Request {
         version,
         flavor,
@@ -206,30 +221,35 @@ fn request(
         },
         mirrors,
         configures: true,
-        profiles: profiles(&args.require, flavor),
+        profiles: profiles(args, flavor, run),
         source_date_epoch: host.source_date_epoch,
     })
 }
 
-/// `--mirror`, else the environment's.
-fn mirrors<'a>(args: &'a BuildArgs, host: &'a Host) -> Result<&'a [String]> {
-    let mirrors = if args.mirror.is_empty() { &host.mirrors } else { &args.mirror };
-    let is_http = |mirror: &&String| mirror.starts_with("https://") || mirror.starts_with("http://");
-    match mirrors.iter().find(|mirror| !is_http(mirror)) {
+/// `--mirror`, else the environment's, else the project's.
+fn mirrors<'a>(args: &'a BuildArgs, run: &'a Run<'_>) -> Result<&'a [String]> {
+    let all = [&args.mirror, &run.host.mirrors, &run.library.project.defaults.mirror];
+    let mirrors = all.into_iter().find(|mirrors| !mirrors.is_empty()).map_or(&[][..], |mirrors| &mirrors[..]);
+    match mirrors.iter().find(|mirror| !is_mirror(mirror)) {
         None => Ok(mirrors),
         Some(wrong) => Err(Error::usage(format!("the mirror `{wrong}` is not an http or https URL"))),
     }
 }
 
-/// The flavor's own profile, unless `none` leaves it out, and those of `--require`.
-fn profiles(required: &[String], flavor: Flavor) -> Vec<String> {
-    let own = (!required.iter().any(|name| name == "none")).then(|| flavor.to_string());
-    own.into_iter().chain(required.iter().filter(|name| *name != "none").cloned()).collect()
+/// The flavor's own profile, unless `--require none` leaves it out, those of the project, and those of
+/// `--require`.
+fn profiles(args: &BuildArgs, flavor: Flavor, run: &Run<'_>) -> Vec<String> {
+    let own = (!args.require.iter().any(|name| name == "none")).then(|| flavor.to_string());
+    let named = run.library.project.defaults.require.iter().chain(&args.require);
+    own.into_iter().chain(named.filter(|name| *name != "none").cloned()).collect()
 }
 
 /// `--fragment` and `--set` in the order in which they were typed.
 fn overrides(args: &BuildArgs, matches: &ArgMatches) -> Vec<Override> {
-    let matches = matches.subcommand().map_or(matches, |(_, matches)| matches);
+    let mut matches = matches;
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
     let places = |id: &str| {
         matches.try_contains_id(id).is_ok().then(|| matches.indices_of(id)).flatten().into_iter().flatten()
     };

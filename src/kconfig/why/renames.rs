@@ -1,8 +1,8 @@
 //! Symbols that got another name or went away: `configs/renames.toml`.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::KernelVersion;
-use crate::library::Library;
+use crate::library::{Library, read_toml};
 use serde::Deserialize;
 
 /// The file's name in the library.
@@ -40,12 +40,11 @@ struct File {
 
 impl Renames {
     /// Reads every layer of `configs/renames.toml`; a later entry of the same old name replaces an
-    /// earlier one. Errors: one of them is not such a file (exit code 2).
+    /// earlier one. Errors (exit code 2), with file, line and field: a mistake in one of them.
     pub fn read(library: &Library) -> Result<Renames> {
         let mut renames = Renames::default();
         for (name, text) in library.layers(FILE) {
-            let file: File =
-                toml::from_str(text).map_err(|error| Error::usage(format!("{name}: {}", error.message())))?;
+            let file: File = read_toml(name, text)?;
             for rename in file.rename {
                 renames.list.retain(|old| old.old != rename.old);
                 renames.list.push(rename);
@@ -55,12 +54,12 @@ impl Renames {
     }
 
     /// The entry whose old name is `symbol`.
-    pub(super) fn of(&self, symbol: &str) -> Option<&Rename> {
+    pub fn of(&self, symbol: &str) -> Option<&Rename> {
         self.list.iter().find(|rename| rename.old == symbol)
     }
 
     /// The entries that `symbol` is the new name of.
-    pub(super) fn to<'a>(&'a self, symbol: &'a str) -> impl Iterator<Item = &'a Rename> {
+    pub fn to<'a>(&'a self, symbol: &'a str) -> impl Iterator<Item = &'a Rename> {
         self.list.iter().filter(move |rename| rename.new.iter().any(|new| new == symbol))
     }
 }
@@ -87,6 +86,10 @@ mod tests {
         assert_eq!(renames.of("A").unwrap().new, ["B"]);
         assert_eq!(renames.to("B").count(), 1);
         let wrong = Library::from_texts([(FILE, "[[rename]]\nold = 1\n")]);
-        assert!(Renames::read(&wrong).unwrap_err().to_string().starts_with(FILE));
+        let error = Renames::read(&wrong).unwrap_err().to_string();
+        assert!(
+            error.starts_with("configs/renames.toml: TOML parse error at line 2, column 7: old: "),
+            "{error}"
+        );
     }
 }

@@ -1,0 +1,171 @@
+//! Where the user's own files lie, and the defaults that come with them: a directory with a
+//! `kcompile.toml`, in which or below which kcompile runs, or what `--configs DIR` names.
+//!
+//! ```text
+//! kcompile.toml     defaults of the command line; may be empty        --configs DIR
+//! kcompile.lock     what the sources were at their first use          DIR/kcompile.lock
+//! configs/          laid out like the project's own `configs/`        DIR/
+//! patches/          series.toml and patches                           DIR/patches/
+//! ```
+
+use crate::error::{Error, Result};
+use crate::kernel::{Arch, Flavor};
+use crate::library::{read_text, read_toml};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// The file that marks a project.
+pub const FILE: &str = "kcompile.toml";
+
+/// The user's own files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Where the lock file lies.
+    pub root: Utf8PathBuf,
+    /// Of `kernels.toml`, `firecracker/`, `fragments/`, …; may not be there yet.
+    pub configs: Utf8PathBuf,
+    /// Of `series.toml` and patches; may not be there.
+    pub patches: Utf8PathBuf,
+}
+
+impl Place {
+    /// What `--configs DIR` names. Errors (exit code 2): `dir` is no directory.
+    pub fn of_configs(dir: &Utf8Path) -> Result<Place> {
+        match dir.is_dir() {
+            true => Ok(Place { root: dir.to_owned(), configs: dir.to_owned(), patches: dir.join("patches") }),
+            false => Err(Error::usage(format!("--configs {dir}: not a directory"))),
+        }
+    }
+
+    /// Where the file lies, or will lie, that the library calls `name` (`configs/…`).
+    pub fn path_of(&self, name: &str) -> Utf8PathBuf {
+        self.configs.join(name.strip_prefix("configs/").unwrap_or(name))
+    }
+}
+
+/// Defaults of the command line, which wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// `--fc`, `--ch`.
+    pub flavor: Option<Flavor>,
+    /// `--arch`.
+    #[serde(default)]
+    pub arch: Vec<Arch>,
+    /// `--output`: absolute once read; in the file it is relative to the project.
+    pub output: Option<Utf8PathBuf>,
+    /// `--mirror`; `KCOMPILE_MIRROR` wins, too.
+    #[serde(default, deserialize_with = "mirrors")]
+    pub mirror: Vec<String>,
+    /// `--require`: profiles in addition to those of the command line.
+    #[serde(default)]
+    pub require: Vec<String>,
+}
+
+/// A project, or only what `--configs` names, or nothing of the user's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Project {
+    /// Its `kcompile.toml`.
+    pub file: Option<Utf8PathBuf>,
+    /// The user's own files.
+    pub place: Option<Place>,
+    /// What `kcompile.toml` says.
+    pub defaults: Defaults,
+}
+
+impl Project {
+    /// Looks for `kcompile.toml` in `cwd` and the directories above it. `configs` is `--configs`: its files
+    /// take the place of the project's, whose defaults stay.
+    ///
+    /// Errors (exit code 2): a mistake in the file, with its line and field; `configs` is no directory.
+    pub fn find(cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Result<Project> {
+        let file = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file());
+        let mut project = match file {
+            Some(file) => Project::read(&file, &read_text(&file)?)?,
+            None => Project::default(),
+        };
+        if let Some(dir) = configs {
+            project.place = Some(Place::of_configs(dir)?);
+        }
+        Ok(project)
+    }
+
+    fn read(file: &Utf8Path, text: &str) -> Result<Project> {
+        let mut defaults: Defaults = read_toml(file.as_str(), text)?;
+        let root = file.parent().expect("a file is in a directory").to_owned();
+        defaults.output = defaults.output.map(|output| root.join(output));
+        let place = Place { configs: root.join("configs"), patches: root.join("patches"), root };
+        Ok(Project { file: Some(file.to_owned()), place: Some(place), defaults })
+    }
+
+    /// Where to write the user's files. Errors (exit code 2): there is no such place.
+    pub fn own_place(&self) -> Result<&Place> {
+        self.place.as_ref().ok_or_else(|| {
+            Error::usage("there is no directory of your own to write to").hint(format!(
+                "give one with --configs DIR, or put a {FILE} (it may be empty) at the top of your repository"
+            ))
+        })
+    }
+}
+
+/// Is it the URL of a server that we can talk to?
+pub fn is_mirror(text: &str) -> bool {
+    text.starts_with("https://") || text.starts_with("http://")
+}
+
+fn mirrors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let mirrors = Vec::<String>::deserialize(deserializer)?;
+    match mirrors.iter().find(|mirror| !is_mirror(mirror)) {
+        Some(wrong) => Err(D::Error::custom(format!("`{wrong}` is not an http or https URL"))),
+        None => Ok(mirrors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Project> {
+        Project::read("/own/kcompile.toml".into(), text)
+    }
+
+    #[test]
+    fn a_project_is_found_from_below() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Utf8Path::from_path(dir.path()).unwrap();
+        std::fs::create_dir_all(dir.join("own/deep/down")).unwrap();
+        std::fs::create_dir_all(dir.join("other")).unwrap();
+        std::fs::write(dir.join("own/kcompile.toml"), "flavor = \"firecracker\"\noutput = \"images\"\n")
+            .unwrap();
+        let found = Project::find(&dir.join("own/deep/down"), None).unwrap();
+        assert_eq!(found.defaults.output, Some(dir.join("own/images")));
+        let place = found.own_place().unwrap();
+        assert_eq!(place.path_of("configs/kernels.toml"), dir.join("own/configs/kernels.toml"));
+        // The files of --configs, with the defaults of the project.
+        let both = Project::find(&dir.join("own"), Some(&dir.join("other"))).unwrap();
+        assert_eq!(both.own_place().unwrap().path_of("configs/kernels.toml"), dir.join("other/kernels.toml"));
+        assert_eq!(both.defaults.flavor, Some(Flavor::Firecracker));
+        assert!(Project::find(&dir.join("own"), Some(&dir.join("nowhere"))).is_err());
+        let none = Project::find(&dir.join("other"), None).unwrap();
+        assert!(none.own_place().unwrap_err().hint_text().unwrap().contains("--configs DIR"));
+    }
+
+    #[test]
+    fn a_mistake_names_file_line_and_field() {
+        assert_eq!(read("").unwrap().defaults, Defaults::default());
+        for (text, says) in [
+            ("flavour = \"x\"\n", "line 1, column 1: flavour: unknown field `flavour`"),
+            ("\nflavor = \"qemu\"\n", "line 2, column 10: flavor: unknown variant `qemu`"),
+            ("arch = \"amd64\"\n", "line 1, column 8: arch: invalid type"),
+            ("mirror = [\"ftp://x\"]\n", "line 1, column 10: mirror: `ftp://x` is not an http or https URL"),
+            ("require = [1]\n", "line 1, column 12: require: invalid type"),
+        ] {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            let said = error.to_string();
+            assert!(said.starts_with("/own/kcompile.toml: TOML parse error at "), "{said}");
+            assert!(said.contains(says), "`{says}` is not in: {said}");
+        }
+    }
+}
