@@ -123,10 +123,10 @@ fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> S
             continue;
         }
         writeln!(text, "{} ({})", flavor.title(), flavor.flag()).expect("writing to a string");
-        text.push_str(&row(COLUMNS.map(|(heading, _)| heading.to_owned())));
+        text.push_str(&row(&COLUMNS.map(|(heading, _)| heading.to_owned())));
         for entry in of_flavor {
             for arch in &entry.arch {
-                text.push_str(&row(cells(entry, *arch, library, catalog, kubernetes)));
+                text.push_str(&row(&cells(entry, *arch, library, catalog, kubernetes)));
             }
             text.push_str(&below(entry.note.as_deref().unwrap_or_default(), COLUMNS[0].1 + 2));
         }
@@ -208,7 +208,7 @@ fn ranges(numbers: &[usize]) -> String {
 }
 
 /// One row of the table; a cell that is too wide loses its end.
-fn row(cells: [String; 8]) -> String {
+fn row(cells: &[String; 8]) -> String {
     let fitted = cells.iter().zip(COLUMNS).map(|(cell, (_, width))| match cell.chars().count() > width {
         true => format!("{}…", cell.chars().take(width - 1).collect::<String>()),
         false => format!("{cell:width$}"),
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn rows_fit_whatever_is_in_them() {
-        let wide = row(std::array::from_fn(|_| "a text that is too wide for any column".to_owned()));
+        let wide = row(&std::array::from_fn(|_| "a text that is too wide for any column".to_owned()));
         assert_eq!(wide.trim_end().chars().count(), WIDTH, "{wide}");
         let note = below(&"words ".repeat(30), 10);
         assert!(note.lines().count() > 1 && note.lines().all(|line| line.len() <= WIDTH), "{note}");
