@@ -1,6 +1,7 @@
 //! Files as this project writes them: beside their place, synced, renamed; and trees as it removes
 //! them, read-only directories included.
 
+use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use std::fs::{self, File, Permissions};
@@ -58,6 +59,11 @@ pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
         Ok(_) => Ok(()),
         Err(error) => Err(Error::usage(format!("{what} {dir} cannot be written")).because(error)),
     }
+}
+
+/// The digest of a file.
+pub fn digest(path: &Utf8Path) -> Result<Sha256> {
+    File::open(path).and_then(Sha256::of_reader).context(Kind::Build, || format!("cannot read {path}"))
 }
 
 /// Syncs a directory, so that the names in it survive a crash.

@@ -75,7 +75,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let scratch = cache.scratch()?;
     let modules = pack::install_modules(&build_dir, &compiled, &plan, &scratch.path, report)?;
     let staged =
-        Staged { compiled: &compiled, root: modules, config: &configured.path, version: plan.version_text() };
+        Staged { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
     let _packing = pack::lock_output(output, report)?;
     let images = pack::pack(&staged, &plan, output, report)?;
     let built = (&configured, &outcomes[..], &compiled);

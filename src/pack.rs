@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::files;
 use crate::kbuild::{self, BuildDir, Compiled};
 use crate::oci::{self, Written};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, annotations};
 use crate::process;
 use crate::report::{Phase, Report};
 use crate::staging::Staged;
@@ -46,11 +46,19 @@ pub fn lock_output(output: &Utf8Path, report: &Report) -> Result<Lock> {
 pub fn pack(staged: &Staged<'_>, plan: &Plan, output: &Utf8Path, report: &Report) -> Result<Vec<Written>> {
     let running = report.start(Phase::Pack, output.as_str());
     let epoch = plan.source_date_epoch.expect("known with the source");
+    let facts = annotations::Built {
+        release: &staged.compiled.release,
+        kernel: files::digest(&staged.compiled.kernel)?,
+        config: staged.config.sha256,
+        plan: plan.digest(),
+    };
     let without_modules = |image: &&plan::ImagePlan| {
         staged.root.is_some() || !matches!(image.contents, plan::Contents::Modules { .. })
     };
     let prepare = |image: &plan::ImagePlan| {
-        oci::prepare(output, image, plan.arch, &staged.entries(&image.contents)?, epoch)
+        let mut image = image.clone();
+        image.annotations.extend(annotations::built(facts));
+        oci::prepare(output, &image, plan.arch, &staged.entries(&image.contents)?, epoch)
     };
     let ready: Result<Vec<_>> = plan.images.iter().filter(without_modules).map(prepare).collect();
     process::check()?;

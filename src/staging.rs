@@ -1,7 +1,7 @@
 //! From the files of a build to the sorted entries of a layer.
 
 use crate::error::{Context, Error, Kind, Result};
-use crate::kbuild::Compiled;
+use crate::kbuild::{Compiled, Configured};
 use crate::plan::Contents;
 use crate::request::ModulesLayout;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -38,7 +38,7 @@ pub struct Staged<'a> {
     /// Holds `lib/modules/<release>`; `None`: no modules.
     pub root: Option<Utf8PathBuf>,
     /// The final `.config`.
-    pub config: &'a Utf8Path,
+    pub config: &'a Configured,
     /// The version for file names.
     pub version: String,
 }
@@ -59,7 +59,7 @@ impl Staged<'_> {
                 let path = format!("bin/{file_name}");
                 add(&mut entries, &path, self.kernel());
                 add_name(&mut entries, &format!("boot/{file_name}"), &path)?;
-                let config = Entry::File { from: self.config.to_owned(), executable: false };
+                let config = Entry::File { from: self.config.path.clone(), executable: false };
                 add(&mut entries, &format!("boot/config-{}", self.version), config);
                 self.add_modules(&mut entries, ModulesLayout::Tree)?;
             }
@@ -112,7 +112,7 @@ impl Staged<'_> {
         add(
             entries,
             &format!("{prefix}config"),
-            Entry::File { from: self.config.to_owned(), executable: false },
+            Entry::File { from: self.config.path.clone(), executable: false },
         );
         Ok(())
     }

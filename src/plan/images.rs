@@ -1,27 +1,19 @@
-//! The images of a plan: layouts, tags, contents, annotations.
+//! The images of a plan: layouts, tags, contents.
 
-use super::{Contents, ImagePlan, SourcePlan};
+use super::annotations::{Planned, planned};
+use super::{Contents, ImagePlan};
 use crate::error::{Error, Result};
-use crate::kernel::{Arch, KernelVersion};
+use crate::kernel::Arch;
 use crate::request::Request;
-use std::collections::BTreeMap;
 
-/// The kernel's own licence, as an SPDX expression (`COPYING` in its tree).
-const KERNEL_LICENCE: &str = "GPL-2.0-only WITH Linux-syscall-note";
-
-pub(super) fn plans(
-    request: &Request,
-    version: Option<KernelVersion>,
-    epoch: Option<u64>,
-    source: &SourcePlan,
-) -> Result<Vec<ImagePlan>> {
+pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImagePlan>> {
     let Request { flavor, arch, images, .. } = request;
     let prefix = flavor.image_prefix();
     let path = flavor.kernel_path(*arch);
     let image = |layout: String, what: &str, contents: Contents| ImagePlan {
-        annotations: annotations(request, &layout, what, version, epoch, source),
+        annotations: planned(known, &layout, what),
         layout,
-        tag: version.map(|version| version.to_string()),
+        tag: known.version.map(|version| version.to_string()),
         contents,
         compression: images.compression,
     };
@@ -55,31 +47,4 @@ pub(super) fn plans(
 fn collide(one: &str, other: &str) -> bool {
     let (one, other) = (format!("{one}/"), format!("{other}/"));
     one.starts_with(&other) || other.starts_with(&one)
-}
-
-/// OCI's predefined annotation keys, as far as they are known.
-fn annotations(
-    request: &Request,
-    layout: &str,
-    what: &str,
-    version: Option<KernelVersion>,
-    epoch: Option<u64>,
-    source: &SourcePlan,
-) -> BTreeMap<String, String> {
-    let version = version.map(|version| version.to_string());
-    let described = version.as_deref().unwrap_or("of the series asked for");
-    let mut pairs = vec![
-        ("title", layout.to_owned()),
-        (
-            "description",
-            format!("Linux {described} {what} for {} on {}", request.flavor.title(), request.arch),
-        ),
-        ("licenses", KERNEL_LICENCE.to_owned()),
-        ("vendor", "kcompile".to_owned()),
-    ];
-    pairs.extend(version.map(|version| ("version", version)));
-    pairs.extend(epoch.map(|epoch| ("created", crate::date::rfc3339(epoch))));
-    pairs.extend(source.digest.clone().map(|digest| ("revision", digest)));
-    pairs.extend(source.origin.clone().map(|origin| ("source", origin)));
-    pairs.into_iter().map(|(key, value)| (format!("org.opencontainers.image.{key}"), value)).collect()
 }

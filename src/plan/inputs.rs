@@ -88,6 +88,14 @@ pub struct Toolchain {
     pub launcher: Option<String>,
 }
 
+impl Toolchain {
+    /// The tools and their versions in one line: `cc: (Debian 12.2.0-14) 12.2.0; ld: GNU ld … 2.40`.
+    pub fn in_words(&self) -> String {
+        let tools = self.identity.iter().map(|(tool, identity)| format!("{tool}: {identity}"));
+        tools.collect::<Vec<_>>().join("; ")
+    }
+}
+
 impl Inputs {
     /// The exact version, as far as it is known without fetching the source.
     pub fn version_of(&self, request: &Request) -> Option<KernelVersion> {

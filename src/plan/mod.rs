@@ -4,6 +4,7 @@
 //! request, the catalog and the host tell; and again when the source has shown its exact version,
 //! digest and date. The digest of that second plan names the build everywhere.
 
+pub mod annotations;
 mod base;
 mod config;
 mod images;
@@ -33,7 +34,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Plan {
     /// kcompile's own version: how bytes are laid out is part of it.
     pub kcompile: &'static str,
-    /// What was asked for.
+    /// What was asked for: the exact version, too, once that is known, since how it was found decides
+    /// nothing.
     pub requested: VersionRequest,
     /// The exact version, once it is known.
     pub version: Option<KernelVersion>,
@@ -101,7 +103,7 @@ pub struct ImagePlan {
     pub contents: Contents,
     /// Compression of its layer.
     pub compression: Compression,
-    /// Manifest annotations, mirrored as config labels.
+    /// Its annotations, as far as the plan knows them.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -161,9 +163,17 @@ impl Plan {
         };
         notices.extend(rules.iter().map(ToString::to_string));
         let make = make_plan(request, epoch, &inputs.toolchain, &rules);
+        let known = annotations::Planned {
+            version,
+            flavor: request.flavor,
+            arch: request.arch,
+            epoch,
+            source: &source_plan,
+            toolchain: &inputs.toolchain,
+        };
         Ok(Plan {
             kcompile: env!("CARGO_PKG_VERSION"),
-            requested: request.version,
+            requested: version.map_or(request.version, VersionRequest::Exact),
             version,
             flavor: request.flavor,
             arch: request.arch,
@@ -172,7 +182,7 @@ impl Plan {
             toolchain: inputs.toolchain.clone(),
             rules,
             open_rules,
-            images: images::plans(request, version, epoch, &source_plan)?,
+            images: images::plans(request, &known)?,
             source: source_plan,
             make,
             source_date_epoch: epoch,

@@ -89,6 +89,54 @@ fn the_images_hold_what_they_say() {
     assert_eq!(ran.stdout.lines().next().unwrap(), format!("out/{BIN}:6.1.7 {digest}"));
 }
 
+/// The bytes of a file of an image.
+fn file(layout: &Utf8Path, tag: &str, path: &str) -> Vec<u8> {
+    let (manifest, _) = images(layout).remove(tag).unwrap();
+    let packed = blob(layout, &manifest["layers"][0]);
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&packed[..]));
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(|entry| entry.path().unwrap().to_str() == Some(path)).unwrap();
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn an_image_says_what_it_is_and_what_belongs_to_it() {
+    let world = World::new();
+    world.build("--legacy").ok();
+    let out = world.path("work/out");
+    let receipt = json(&out.join("firecracker-6.1.7-amd64.json"));
+    let layouts = [BIN, MODULES, "flintlock-kernel"].map(|name| out.join(name));
+    // Whoever has both images can compute what they have in common.
+    let digest = |bytes: &[u8]| format!("sha256:{}", crate::world::sha256(bytes));
+    let kernel = digest(&file(&layouts[0], "6.1.7", "bin/vmlinux"));
+    let config = digest(&file(&layouts[1], "6.1.7", "lib/modules/6.1.7/config"));
+    let pairing = digest(format!("6.1.7\n{kernel}\n{config}\n").as_bytes());
+    for layout in &layouts {
+        let (manifest, _) = images(layout).remove("6.1.7").unwrap();
+        let says = |key: &str| manifest["annotations"][key].as_str().unwrap().to_owned();
+        assert_eq!(says("org.opencontainers.image.title"), layout.file_name().unwrap());
+        assert_eq!(says("org.opencontainers.image.licenses"), "GPL-2.0-only WITH Linux-syscall-note");
+        let ours = |key: &str| says(&format!("io.github.kcompile.{key}"));
+        assert_eq!((ours("flavor").as_str(), ours("architecture").as_str()), ("firecracker", "amd64"));
+        assert_eq!((ours("kernel.release"), ours("config.digest")), ("6.1.7".into(), config.clone()));
+        assert_eq!(ours("source.digest"), receipt["plan"]["source"]["digest"].as_str().unwrap());
+        assert_eq!(ours("plan"), format!("sha256:{}", receipt["plan_digest"].as_str().unwrap()));
+        let compiler = receipt["plan"]["toolchain"]["identity"]["cc"].as_str().unwrap();
+        assert!(ours("toolchain").contains(&format!("cc: {compiler}; ")), "{}", ours("toolchain"));
+        assert_eq!(ours("pairing"), pairing);
+    }
+    // Another shape of the same kernel belongs to it, another kernel does not.
+    let pairing_of = |args: &str, output: &str| {
+        world.build(&format!("-o {output} --no-modules {args}")).ok();
+        let (manifest, _) = images(&world.path("work").join(output).join(BIN)).remove("6.1.7").unwrap();
+        manifest["annotations"]["io.github.kcompile.pairing"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(pairing_of("--also-at boot/vmlinux --compression zstd", "same"), pairing);
+    assert_ne!(pairing_of("--set DUMMY=n", "other"), pairing);
+}
+
 #[test]
 fn the_vmlinux_bin_is_the_stripped_elf_with_its_pvh_note() {
     let world = World::new();

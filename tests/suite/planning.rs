@@ -45,6 +45,11 @@ fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
     ] {
         assert_eq!(digest(&there, same), base, "{same}");
     }
+    // How the version was found decides nothing.
+    here.tree("6.1.7", "work/linux");
+    let of_directory =
+        |version: &str| plan(&here, &format!("{version} --fc --source linux"))["digest"].clone();
+    assert_eq!(of_directory("6.1"), of_directory("6.1.7"));
     for other in [
         "--set KSM=n",
         "--compression zstd",
