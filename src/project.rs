@@ -11,6 +11,7 @@
 use crate::error::{Error, Result};
 use crate::kernel::{Arch, Flavor};
 use crate::library::{read_text, read_toml};
+use crate::words::{has_password, without_login};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -109,15 +110,21 @@ impl Project {
     }
 }
 
-/// Is it the URL of a server that we can talk to?
-pub fn is_mirror(text: &str) -> bool {
-    text.starts_with("https://") || text.starts_with("http://")
+/// What is wrong with the URL of a mirror, if anything is.
+pub fn mistake_in_mirror(url: &str) -> Option<String> {
+    let printed = without_login(url);
+    if !url.starts_with("https://") && !url.starts_with("http://") {
+        return Some(format!("the mirror `{printed}` is not an http or https URL"));
+    }
+    // It would stand in receipts and logs, and in the list of processes already.
+    has_password(url)
+        .then(|| format!("the mirror `{printed}` names a login, which does not belong into a URL"))
 }
 
 fn mirrors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let mirrors = Vec::<String>::deserialize(deserializer)?;
-    match mirrors.iter().find(|mirror| !is_mirror(mirror)) {
-        Some(wrong) => Err(D::Error::custom(format!("`{wrong}` is not an http or https URL"))),
+    match mirrors.iter().find_map(|mirror| mistake_in_mirror(mirror)) {
+        Some(wrong) => Err(D::Error::custom(wrong)),
         None => Ok(mirrors),
     }
 }
@@ -158,7 +165,10 @@ mod tests {
             ("flavour = \"x\"\n", "line 1, column 1: flavour: unknown field `flavour`"),
             ("\nflavor = \"qemu\"\n", "line 2, column 10: flavor: unknown variant `qemu`"),
             ("arch = \"amd64\"\n", "line 1, column 8: arch: invalid type"),
-            ("mirror = [\"ftp://x\"]\n", "line 1, column 10: mirror: `ftp://x` is not an http or https URL"),
+            (
+                "mirror = [\"ftp://x\"]\n",
+                "line 1, column 10: mirror: the mirror `ftp://x` is not an http or https URL",
+            ),
             ("require = [1]\n", "line 1, column 12: require: invalid type"),
         ] {
             let error = read(text).unwrap_err();

@@ -44,6 +44,31 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// Does `url` hold a password (`https://name:password@host/`), or a token in its place? A mere name, as in
+/// `ssh://git@host/`, is none, but over http(s) it can only be one.
+pub fn has_password(url: &str) -> bool {
+    match login(url) {
+        Some((scheme, login)) => login.contains(':') || scheme.starts_with("http"),
+        None => false,
+    }
+}
+
+/// `url` as it may be printed: what stands before the host's `@` is not repeated.
+pub fn without_login(url: &str) -> String {
+    match login(url) {
+        Some((_, login)) => url.replacen(&format!("{login}@"), "…@", 1),
+        None => url.to_owned(),
+    }
+}
+
+/// The scheme of a URL, and what stands before its host.
+fn login(url: &str) -> Option<(&str, &str)> {
+    // Proxies may be named without a scheme.
+    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    let host = rest.split(['/', '?', '#']).next()?;
+    Some((scheme, host.rsplit_once('@')?.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +92,20 @@ mod tests {
         assert_eq!(wrapped("one two  three fourteen", 9), ["one two", "three", "fourteen"]);
         assert_eq!(wrapped("incomprehensible", 4), ["incomprehensible"]);
         assert!(wrapped(" ", 4).is_empty());
+    }
+
+    #[test]
+    fn passwords_are_seen_and_not_repeated() {
+        for (url, has, printed) in [
+            ("https://user:secret@host/x@y", true, "https://…@host/x@y"),
+            ("https://token@host/x", true, "https://…@host/x"),
+            ("ssh://git@host/x", false, "ssh://…@host/x"),
+            ("ssh://git:secret@host/x", true, "ssh://…@host/x"),
+            ("user:se@cret@proxy:3128", true, "…@proxy:3128"),
+            ("https://host/x@y", false, "https://host/x@y"),
+            ("host,.example.org", false, "host,.example.org"),
+        ] {
+            assert_eq!((has_password(url), without_login(url).as_str()), (has, printed), "{url}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::library::Library;
 use crate::lockfile;
 use crate::openpgp::Keyring;
 use crate::plan::Plan;
-use crate::project::{Project, is_mirror};
+use crate::project::{Project, mistake_in_mirror};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
 use crate::{Run, plan as planning, toolchain};
@@ -230,9 +230,9 @@ fn request(
 fn mirrors<'a>(args: &'a BuildArgs, run: &'a Run<'_>) -> Result<&'a [String]> {
     let all = [&args.mirror, &run.host.mirrors, &run.library.project.defaults.mirror];
     let mirrors = all.into_iter().find(|mirrors| !mirrors.is_empty()).map_or(&[][..], |mirrors| &mirrors[..]);
-    match mirrors.iter().find(|mirror| !is_mirror(mirror)) {
+    match mirrors.iter().find_map(|mirror| mistake_in_mirror(mirror)) {
         None => Ok(mirrors),
-        Some(wrong) => Err(Error::usage(format!("the mirror `{wrong}` is not an http or https URL"))),
+        Some(wrong) => Err(Error::usage(wrong)),
     }
 }
 

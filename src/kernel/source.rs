@@ -1,6 +1,7 @@
 //! Where a kernel's source comes from, as `--source` and the catalog write it.
 
 use super::{Flavor, VersionRequest};
+use crate::words::has_password;
 use camino::Utf8PathBuf;
 use std::str::FromStr;
 
@@ -66,6 +67,12 @@ impl FromStr for SourceSpec {
                     "`{spec}`: nothing after the `#`; a branch, a tag or a commit goes there"
                 ));
             }
+            // It would stand in the lock file, in receipts and in images.
+            if url.as_deref().is_some_and(has_password) {
+                return Err("the URL holds a password or a token, which does not belong there: \
+                            ssh takes keys from its agent, and a local clone needs none"
+                    .into());
+            }
             return Ok(SourceSpec::Git { url, reference });
         }
         match spec {
@@ -104,7 +111,8 @@ mod tests {
         ] {
             assert_eq!(spec.parse::<SourceSpec>().unwrap(), source, "{spec}");
         }
-        for wrong in ["", "apt:", "apt:-o=x", "apt:Linux", "git#"] {
+        assert!("git+ssh://git@host/linux".parse::<SourceSpec>().is_ok());
+        for wrong in ["", "apt:", "apt:-o=x", "apt:Linux", "git#", "git+https://me:secret@host/linux"] {
             assert!(wrong.parse::<SourceSpec>().is_err(), "{wrong}");
         }
     }

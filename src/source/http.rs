@@ -4,7 +4,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::process;
 use crate::report::Report;
 use crate::source::Fetching;
-use crate::words::size;
+use crate::words::{size, without_login};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE, RETRY_AFTER};
@@ -179,7 +179,8 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// `; the environment names a proxy: …`, or nothing.
 pub(super) fn proxies_named(proxies: &BTreeMap<String, String>) -> String {
-    let named: Vec<String> = proxies.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let named = proxies.iter().map(|(key, value)| format!("{key}={}", without_login(value)));
+    let named: Vec<String> = named.collect();
     match named.is_empty() {
         true => String::new(),
         false => format!("; the environment names a proxy: {}", named.join(" ")),

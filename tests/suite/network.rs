@@ -217,6 +217,9 @@ fn a_proxy_is_used_and_named_and_no_proxy_is_honoured() {
     world.env.insert("http_proxy".into(), "http://127.0.0.1:1".into());
     fetch(&world, &good, "").failed(3, &["the environment names a proxy: http_proxy=http://127.0.0.1:1"]);
     assert!(good.log.lock().unwrap().is_empty());
+    world.env.insert("http_proxy".into(), "http://me:secret@127.0.0.1:1".into());
+    let failed = fetch(&world, &good, "").failed(3, &["http_proxy=http://…@127.0.0.1:1"]);
+    assert!(!failed.stderr.contains("secret"), "{}", failed.stderr);
     world.env.insert("NO_PROXY".into(), "127.0.0.1".into());
     fetch(&world, &good, "").ok();
 }
