@@ -71,7 +71,7 @@ impl Host {
             })?),
         };
         Ok(Host {
-            args: std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            args: words().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             cache_dir: cache_dir(&env).map(|dir| cwd.join(dir)),
             arch: Arch::from_machine(&rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
@@ -142,6 +142,11 @@ impl OsRelease {
     pub fn is_like(&self, name: &str) -> bool {
         self.id == name || self.like.iter().any(|like| like == name)
     }
+}
+
+/// The words of the command line, the program's name first.
+pub fn words() -> impl Iterator<Item = std::ffi::OsString> {
+    std::env::args_os()
 }
 
 /// The most memory that this process has had so far, in bytes: `VmHWM` of proc(5).

@@ -65,7 +65,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let cache = Cache::open(&run.cache_dir, run.host.uid)?;
     let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, run)?;
     let _building = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
-    let build_dir = BuildDir::open(&plan, &tree, host, run.jobs)?;
+    let build_dir = BuildDir::open(&plan, &tree, host, run.jobs, report)?;
     let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
     verdict::judge(&configured, &plan, report)?;
     let outcomes = verdict::require(&configured, &plan, &profiles, report)?;

@@ -1,7 +1,9 @@
 //! The only spawner of processes. Children that work (make, apt-get, …) run in a process group of
-//! their own, so that a signal to kcompile can end them with all their descendants; their output is
-//! copied into a log and handed on line by line. Nothing of the environment reaches them but what
-//! [`Host`](crate::host::Host) allows.
+//! their own, under a [`supervisor`], so that a signal to kcompile can end them with all their descendants,
+//! and its death does; their output is copied into a log and handed on line by line. Nothing of the
+//! environment reaches them but what [`Host`](crate::host::Host) allows.
+
+mod supervisor;
 
 use crate::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -13,11 +15,12 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
+use supervisor::Leash;
 
 /// The first signal that asked us to end; 0: none.
 static SIGNALLED: AtomicI32 = AtomicI32::new(0);
-/// Process groups that are running now.
-static GROUPS: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+/// Process groups that are running now, and their supervisors.
+static GROUPS: Mutex<Vec<(Pid, Option<Leash>)>> = Mutex::new(Vec::new());
 /// What children get to end in good order before they are killed: make removes the targets it was
 /// writing when it is told to terminate.
 const GRACE: Duration = Duration::from_millis(1_000);
@@ -69,11 +72,13 @@ pub fn watch_signals() -> Result<()> {
     std::thread::spawn(move || {
         for signal in signals.forever() {
             let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-            signal_groups(if first { Signal::TERM } else { Signal::KILL });
-            if first {
+            if !first {
+                kill_groups();
+            } else {
+                terminate_groups();
                 std::thread::spawn(move || {
                     std::thread::sleep(GRACE);
-                    signal_groups(Signal::KILL);
+                    kill_groups();
                     std::thread::sleep(GRACE / 2);
                     // Scratch directories that stay are removed by the next run.
                     std::process::exit(128 + signal);
@@ -99,15 +104,26 @@ fn ignored_signals() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn groups() -> std::sync::MutexGuard<'static, Vec<Pid>> {
+/// Words of the command line of a process that we have started as a supervisor: its whole life, and its
+/// exit code. `None`: this is kcompile itself.
+pub fn supervise(words: impl IntoIterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
+    let mut words = words.into_iter();
+    (words.next()? == supervisor::NAME).then(|| supervisor::main(words))
+}
+
+fn groups() -> std::sync::MutexGuard<'static, Vec<(Pid, Option<Leash>)>> {
     GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn signal_groups(signal: Signal) {
-    for &group in groups().iter() {
+fn terminate_groups() {
+    for (group, _) in groups().iter() {
         // A group that has just ended is no error.
-        let _ = kill_process_group(group, signal);
+        let _ = kill_process_group(*group, Signal::TERM);
     }
+}
+
+fn kill_groups() {
+    groups().iter_mut().filter_map(|(_, leash)| leash.as_mut()).for_each(Leash::kill);
 }
 
 /// Fails with the kind `Interrupted` once a signal has asked us to end. Long loops call it often.
@@ -138,52 +154,70 @@ impl<R: Read> Read for Interruptible<R> {
     }
 }
 
-/// Runs `command` with no standard input; copies all it prints to `log`; gives each line to
-/// `on_line` on the calling thread. Returns how it ended, after every process of its group is gone.
-///
-/// Errors: it cannot be started (exit code 4), or a signal asked us to end.
-pub fn run(command: &CommandLine, log: &File, on_line: impl FnMut(Stream, &str)) -> Result<ExitStatus> {
-    check()?;
-    finish(spawn(command)?, command, log, on_line)
+/// Where a process number stands as long as its process runs; after it has ended only if it was killed, so
+/// that it may have left files half-written.
+pub struct Note<'a>(pub &'a Utf8Path);
+
+impl Note<'_> {
+    /// Was the process killed?
+    pub fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Ends what a run that was killed together with its supervisor has left running. A process group of
+    /// that number of which no member works in one of `dirs` is somebody else's.
+    pub fn end_left_behind(&self, dirs: &[&Utf8Path]) {
+        let noted = std::fs::read_to_string(self.0).ok().and_then(|text| text.trim().parse().ok());
+        let Some(group) =
+            noted.and_then(Pid::from_raw).filter(|group| test_kill_process_group(*group).is_ok())
+        else {
+            return;
+        };
+        let works_there = |process: &Process| {
+            let works_in = std::fs::read_link(format!("/proc/{}/cwd", process.pid));
+            works_in.is_ok_and(|works_in| dirs.iter().any(|dir| works_in == dir.as_std_path()))
+        };
+        // The leader may be gone already, of a closed pipe, and its children not.
+        let members = processes().filter(|process| process.group == group.as_raw_nonzero().get());
+        if members.into_iter().any(|member| works_there(&member)) {
+            end_group(group);
+        }
+    }
 }
 
-/// The same, with the process number in the file `pid_file` while it runs: for [`end_left_behind`].
-pub fn run_noted(
+/// A running process, as proc(5) tells of it.
+struct Process {
+    pid: i32,
+    parent: i32,
+    group: i32,
+}
+
+/// All of this machine that we may see.
+fn processes() -> impl Iterator<Item = Process> {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        // The name, in parentheses, may hold anything; state, parent and group follow it.
+        let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(1).map(str::parse);
+        Some(Process { pid, parent: fields.next()?.ok()?, group: fields.next()?.ok()? })
+    })
+}
+
+/// Runs `command` with no standard input; copies all it prints to `log`; gives each line to
+/// `on_line` on the calling thread. Returns how it ended, after every process that came of it is gone.
+/// `note`, where there is one, holds the number of its process group while it runs.
+///
+/// Errors: it cannot be started (exit code 4), or a signal asked us to end.
+pub fn run(
     command: &CommandLine,
     log: &File,
-    pid_file: &Utf8Path,
+    note: Option<&Note<'_>>,
     on_line: impl FnMut(Stream, &str),
 ) -> Result<ExitStatus> {
     check()?;
-    let child = spawn(command)?;
-    // Without the note only a kill of ourselves would go unnoticed.
-    let _ = std::fs::write(pid_file, child.id().to_string());
-    let status = finish(child, command, log, on_line);
-    let _ = std::fs::remove_file(pid_file);
-    status
-}
-
-/// Ends what a run that was killed has left running, by the note that [`run_noted`] made. A process
-/// group of that number of which no member works in one of `dirs` is somebody else's.
-pub fn end_left_behind(pid_file: &Utf8Path, dirs: &[&Utf8Path]) {
-    let noted = std::fs::read_to_string(pid_file).ok().and_then(|text| text.trim().parse().ok());
-    let Some(group) = noted.and_then(Pid::from_raw).filter(|group| test_kill_process_group(*group).is_ok())
-    else {
-        return;
-    };
-    // The leader may be gone already, of a closed pipe, and its children not.
-    let is_ours = |process: &std::path::Path| {
-        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-        // The name, in parentheses, may hold anything; state, parent and group follow it.
-        let of_group = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(2)?.parse().ok());
-        let works_in = std::fs::read_link(process.join("cwd"));
-        of_group == Some(group.as_raw_nonzero().get())
-            && works_in.is_ok_and(|works_in| dirs.iter().any(|dir| works_in == dir.as_std_path()))
-    };
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    if processes.map(|process| process.path()).any(|process| is_ours(&process)) {
-        Group(group).leave();
-    }
+    let mut child = spawn(command, note)?;
+    let group = Group::enter(&mut child);
+    finish(child, group, command, log, on_line)
 }
 
 /// What the threads around a child report.
@@ -194,11 +228,11 @@ enum Said {
 
 fn finish(
     mut child: std::process::Child,
+    group: Group,
     command: &CommandLine,
     log: &File,
     mut on_line: impl FnMut(Stream, &str),
 ) -> Result<ExitStatus> {
-    let group = Group::enter(&child);
     let (sender, said) = mpsc::sync_channel(1024);
     let readers: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
         (Stream::Out, child.stdout.take().map(|out| Box::new(out) as _)),
@@ -265,15 +299,16 @@ fn forward_lines(
 /// Errors: it cannot be started (exit code 4), or a signal asked us to end.
 pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     check()?;
-    let child = spawn(command)?;
-    let group = Group::enter(&child);
+    let mut child = spawn(command, None)?;
+    let group = Group::enter(&mut child);
     let output = child.wait_with_output();
     group.leave();
     check()?;
     output.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).because(error))
 }
 
-/// Runs a short probe and returns its standard output; a failure is an error of kind `Host`.
+/// Runs a short probe and returns its standard output; a failure is an error of kind `Host`. It ends by
+/// itself, with us or without us.
 pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<String> {
     let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").because(error))?;
     let command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).quiet().ignore_stderr();
@@ -282,7 +317,8 @@ pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> 
     output.map_err(|error| Error::host(format!("cannot run {program}")).because(error))
 }
 
-/// Runs a command that talks to the user: an installer that may ask for a password.
+/// Runs a command that talks to the user: an installer that may ask for a password. It has the terminal, and
+/// goes on if we are killed, since half an installation would be worse.
 pub fn interact(command: &CommandLine) -> Result<ExitStatus> {
     let mut process = Command::new(&command.program);
     process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
@@ -292,12 +328,23 @@ pub fn interact(command: &CommandLine) -> Result<ExitStatus> {
     status.map_err(|error| not_started(command, error))
 }
 
-fn spawn(command: &CommandLine) -> Result<std::process::Child> {
-    use std::os::unix::process::CommandExt;
-    let mut process = Command::new(&command.program);
+fn spawn(command: &CommandLine, note: Option<&Note<'_>>) -> Result<std::process::Child> {
+    if !is_program(command) {
+        return Err(not_started(command, std::io::ErrorKind::NotFound.into()));
+    }
+    let mut process = supervisor::command(note, &command.program);
     process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
-    process.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    process.stdout(Stdio::piped()).stderr(Stdio::piped());
     process.spawn().map_err(|error| not_started(command, error))
+}
+
+/// Is there such a program? The supervisor, which starts it, could only fail.
+fn is_program(command: &CommandLine) -> bool {
+    let mut dirs = command.env.get("PATH").map_or("", String::as_str).split(':');
+    match command.program.contains('/') {
+        true => command.cwd.join(&command.program).is_file(),
+        false => dirs.any(|dir| command.cwd.join(dir).join(&command.program).is_file()),
+    }
 }
 
 fn not_started(command: &CommandLine, error: std::io::Error) -> Error {
@@ -309,9 +356,9 @@ fn not_started(command: &CommandLine, error: std::io::Error) -> Error {
 struct Group(Pid);
 
 impl Group {
-    fn enter(child: &std::process::Child) -> Group {
-        let pid = Pid::from_child(child);
-        groups().push(pid);
+    fn enter(supervisor: &mut std::process::Child) -> Group {
+        let pid = Pid::from_child(supervisor);
+        groups().push((pid, Leash::of(supervisor)));
         // A signal that came between the check and this line has not reached the new group.
         if check().is_err() {
             let _ = kill_process_group(pid, Signal::TERM);
@@ -319,17 +366,23 @@ impl Group {
         Group(pid)
     }
 
-    /// The leader is gone: ends what it left behind.
+    /// The supervisor is gone, with all that was below it, unless it was killed.
     fn leave(self) {
-        let deadline = Instant::now() + GRACE;
-        while test_kill_process_group(self.0).is_ok() {
-            let late = Instant::now() >= deadline;
-            let _ = kill_process_group(self.0, if late { Signal::KILL } else { Signal::TERM });
-            if late {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        end_group(self.0);
+        groups().retain(|(group, _)| *group != self.0);
+    }
+}
+
+/// Ends every process of the group, and waits until they are gone.
+fn end_group(group: Pid) {
+    let since = Instant::now();
+    let mut told = false;
+    while test_kill_process_group(group).is_ok() && since.elapsed() < GRACE * 3 {
+        let late = since.elapsed() >= GRACE;
+        if late || !told {
+            let _ = kill_process_group(group, if late { Signal::KILL } else { Signal::TERM });
         }
-        groups().retain(|&group| group != self.0);
+        told = true;
+        std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -222,7 +222,7 @@ fn progress(running: &Running<'_>, done: usize, total: usize, item: &str) {
 fn run_copy(copy: &ImageCopy, registry: &Registry, host: &Host, mut on_step: impl FnMut(&str)) -> Result<()> {
     let log = tempfile::tempfile().context(Kind::Build, || "cannot make a temporary file".into())?;
     let mut errors = Vec::new();
-    let status = process::run(&copy.command(registry, &host.cwd), &log, |stream, line| match stream {
+    let status = process::run(&copy.command(registry, &host.cwd), &log, None, |stream, line| match stream {
         Stream::Out => on_step(line),
         Stream::Err => {
             errors.push(line.to_owned());

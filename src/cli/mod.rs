@@ -11,7 +11,7 @@ mod typed;
 pub use args::{BuildArgs, Cli, Command};
 
 use crate::error::{Error, Result};
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::library::Library;
 use crate::process;
 use crate::report::{Progress, Report};
@@ -20,6 +20,9 @@ use std::process::ExitCode;
 
 /// Parses the process's arguments, runs, prints what went wrong.
 pub fn main() -> ExitCode {
+    if let Some(code) = process::supervise(host::words()) {
+        return code;
+    }
     let matches = command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let host = match Host::read() {

@@ -2,6 +2,7 @@
 //! builds; what it leaves behind.
 
 mod image;
+mod interrupted;
 mod log;
 
 pub use log::Digest as LogDigest;
@@ -14,7 +15,7 @@ use crate::host::Host;
 use crate::kconfig::{self, Config, Difference};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::{Contents, Plan};
-use crate::process::{self, CommandLine};
+use crate::process::{self, CommandLine, Note};
 use crate::report::{Count, Phase, Report, Running, Unit};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::words::{counted, duration};
@@ -32,7 +33,7 @@ const MAPPED_BUILD: &str = "/usr/src/linux/build";
 const CONFIGURED: &str = ".kcompile-configured";
 /// The same of one whose kernel is compiled.
 const COMPILED: &str = ".kcompile-compiled";
-/// Where make's process number stands while it runs.
+/// Where the number of make's process group stands while it runs.
 const MAKE_PID: &str = ".kcompile-make.pid";
 
 /// A build directory, `O=`, and how make is called in it.
@@ -52,10 +53,16 @@ impl<'a> BuildDir<'a> {
     /// Opens the build directory that this plan shares with every other one of the same tree, flavor,
     /// architecture and toolchain, so that what an earlier or interrupted build compiled is used.
     /// The caller holds the lock of that name: [`lock_name`].
-    pub fn open(plan: &'a Plan, tree: &'a Tree, host: &'a Host, jobs: usize) -> Result<BuildDir<'a>> {
+    pub fn open(
+        plan: &'a Plan,
+        tree: &'a Tree,
+        host: &'a Host,
+        jobs: usize,
+        report: &Report,
+    ) -> Result<BuildDir<'a>> {
         let path = tree.builds.join(dir_name(plan));
         files::create_dir(&path)?;
-        process::end_left_behind(&path.join(MAKE_PID), &[&path, &tree.path]);
+        settle(&path, &tree.path, report)?;
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
         Ok(BuildDir { path, log_path, plan, tree, host, jobs, log })
@@ -208,7 +215,7 @@ impl<'a> BuildDir<'a> {
         let command =
             CommandLine { program: objcopy, args, env: self.host.child_env.clone(), cwd: self.path.clone() };
         let mut said = String::new();
-        let status = process::run(&command, &self.log, |_, line| said = line.to_owned())?;
+        let status = process::run(&command, &self.log, None, |_, line| said = line.to_owned())?;
         match status.success() {
             true => Ok(stripped),
             false => Err(Error::build(format!("`{command}` failed: {said}"))),
@@ -239,8 +246,8 @@ impl<'a> BuildDir<'a> {
             cwd: self.path.clone(),
         };
         let mut digest = log::Digest::default();
-        let pid_file = self.path.join(MAKE_PID);
-        let status = process::run_noted(&command, &self.log, &pid_file, |_, line| {
+        let note = self.path.join(MAKE_PID);
+        let status = process::run(&command, &self.log, Some(&Note(&note)), |_, line| {
             let step = digest.take_in(line);
             if let (Some(item), Some((running, total))) = (step, progress) {
                 running.progress(Count { done: digest.steps, total, unit: Unit::Steps, item });
@@ -258,6 +265,28 @@ impl<'a> BuildDir<'a> {
         let known = log::hint(first).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
         error.hint(format!("{known}the whole log: {}\n      the command: {command}", self.log_path))
     }
+}
+
+/// A make that a killed run has left in the build directory is ended, and what it was writing removed.
+fn settle(build: &Utf8Path, tree: &Utf8Path, report: &Report) -> Result<()> {
+    let path = build.join(MAKE_PID);
+    let note = Note(&path);
+    if !note.is_there() {
+        return Ok(());
+    }
+    note.end_left_behind(&[build, tree]);
+    // Gone by now, if it ended in good order.
+    if note.is_there() {
+        let forgotten = interrupted::forget_unfinished(build)?;
+        if forgotten > 0 {
+            report.note(&format!(
+                "make was killed in {build}: what it wrote in the last minute ({}) is made again",
+                counted(forgotten, "file", "files")
+            ));
+        }
+        files::remove_tree(&path)?;
+    }
+    Ok(())
 }
 
 /// The final `.config` and how it differs from what was asked for.

@@ -160,7 +160,7 @@ fn download(
     };
     let log = tempfile::tempfile_in(dir).context(Kind::Build, || format!("cannot write in {dir}"))?;
     let mut said = Vec::new();
-    let status = process::run(&command, &log, |stream, line| {
+    let status = process::run(&command, &log, None, |stream, line| {
         let percent =
             line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
         match percent {
