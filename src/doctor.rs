@@ -154,6 +154,13 @@ pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
     diagnose(needs(plan), host_cc, host)
 }
 
+/// Looks for what the kernel's menus need beside all that a build needs.
+pub fn examine_menus(host: &Host) -> Diagnosis {
+    let why = "draws the kernel's menus";
+    let packages = ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev", "ncurses-devel"];
+    diagnose(vec![Need { look: Look::Header("curses.h"), why, packages }], "gcc", host)
+}
+
 /// Looks for the program that pushes images.
 pub fn examine_push(host: &Host) -> Diagnosis {
     let (look, why) = (Look::Program("skopeo".to_owned()), "copies images to a registry");

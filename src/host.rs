@@ -22,6 +22,8 @@ pub struct Host {
     pub cpus: usize,
     /// Is standard error a terminal?
     pub terminal: bool,
+    /// Are standard input and standard error terminals, so that a child can talk to the user?
+    pub interactive: bool,
     /// May the output be coloured (`NO_COLOR` unset, a terminal that can)?
     pub color: bool,
     /// Does the process run as root?
@@ -37,6 +39,8 @@ pub struct Host {
     /// What a child process may see: `PATH` with the administrators' directories, `HOME`, `TMPDIR`,
     /// and fixed `LC_ALL=C`, `TZ=UTC`.
     pub child_env: BTreeMap<String, String>,
+    /// What a child that draws on the terminal needs beside: `TERM` and its like.
+    pub terminal_env: BTreeMap<String, String>,
     /// The proxy variables of the environment, for a child that uses the network.
     pub proxies: BTreeMap<String, String>,
     /// Variables of the environment that would change the build unseen, and are kept from it.
@@ -76,6 +80,7 @@ impl Host {
             arch: Arch::from_machine(&rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
             terminal,
+            interactive: terminal && std::io::stdin().is_terminal(),
             color: terminal
                 && set("NO_COLOR").is_none()
                 && env.get("TERM").is_some_and(|term| term != "dumb"),
@@ -87,6 +92,7 @@ impl Host {
             }),
             source_date_epoch,
             child_env: child_env(&env),
+            terminal_env: terminal_env(&env),
             proxies: env
                 .iter()
                 .filter(|(key, _)| is_proxy(key))
@@ -197,6 +203,13 @@ fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     // The kernel's own scripts would leave their bytecode in the source tree, which must stay as it is.
     child.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
     child
+}
+
+/// `TERM` and where its description lies, the colours of the kernel's menus, and a locale that has line drawing.
+fn terminal_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let passed = ["TERM", "TERMINFO", "TERMINFO_DIRS", "COLORTERM", "MENUCONFIG_COLOR", "MENUCONFIG_MODE"];
+    let passed = passed.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone())));
+    passed.chain([("LC_ALL".to_owned(), "C.UTF-8".to_owned())]).collect()
 }
 
 /// Variables that the kernel's make, or make itself, reads from the environment.

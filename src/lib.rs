@@ -7,6 +7,7 @@
 pub mod cache;
 pub mod clean;
 pub mod cli;
+pub mod configs;
 pub mod date;
 pub mod digest;
 pub mod doctor;

@@ -3,7 +3,10 @@
 //! and its death does; their output is copied into a log and handed on line by line. Nothing of the
 //! environment reaches them but what [`Host`](crate::host::Host) allows.
 
+mod attended;
 mod supervisor;
+
+pub use attended::interact;
 
 use crate::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -11,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -70,7 +73,7 @@ pub fn watch_signals() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(watched)
         .map_err(|error| Error::host("cannot watch signals").because(error))?;
     std::thread::spawn(move || {
-        for signal in signals.forever() {
+        for signal in signals.forever().filter(|signal| !attended::takes(*signal)) {
             let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
             if !first {
                 kill_groups();
@@ -120,6 +123,7 @@ fn terminate_groups() {
         // A group that has just ended is no error.
         let _ = kill_process_group(*group, Signal::TERM);
     }
+    attended::terminate();
 }
 
 fn kill_groups() {
@@ -315,17 +319,6 @@ pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> 
     let output = command.read();
     check()?;
     output.map_err(|error| Error::host(format!("cannot run {program}")).because(error))
-}
-
-/// Runs a command that talks to the user: an installer that may ask for a password. It has the terminal, and
-/// goes on if we are killed, since half an installation would be worse.
-pub fn interact(command: &CommandLine) -> Result<ExitStatus> {
-    let mut process = Command::new(&command.program);
-    process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
-    process.stdout(std::io::stderr());
-    let status = process.status();
-    check()?;
-    status.map_err(|error| not_started(command, error))
 }
 
 fn spawn(command: &CommandLine, note: Option<&Note<'_>>) -> Result<std::process::Child> {

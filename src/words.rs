@@ -28,6 +28,17 @@ pub fn duration(took: Duration) -> String {
     }
 }
 
+/// A text of somebody else's as it may go to a terminal: no control characters, and no longer than a person reads.
+pub fn tame(text: &str) -> String {
+    const LONGEST: usize = 240;
+    let plain = |c: char| if c.is_control() { '?' } else { c };
+    let mut tamed: String = text.chars().take(LONGEST).map(plain).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        tamed.push('…');
+    }
+    tamed
+}
+
 /// `text` in lines of at most `width` characters, broken between words; a longer word has a line
 /// of its own.
 pub fn wrapped(text: &str, width: usize) -> Vec<String> {
@@ -85,6 +96,12 @@ mod tests {
             [counted(1, "patch", "patches"), counted(2, "patch", "patches")],
             ["1 patch", "2 patches"]
         );
+    }
+
+    #[test]
+    fn nobody_elses_text_moves_the_cursor() {
+        assert_eq!(tame("a\x1b[2Jb\nc"), "a?[2Jb?c");
+        assert_eq!(tame(&"ä".repeat(1000)).chars().count(), 241);
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl Cli {
             None => Some(&self.build),
             Some(Command::Build(args) | Command::Plan(args)) => Some(args),
             Some(Command::Fetch(args)) => Some(&args.build),
+            Some(Command::Config(args)) => Some(args.build_args()),
             Some(_) => None,
         }
     }
@@ -82,6 +83,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Hold a .config, a built image or a kernel of the catalog against requirement profiles
     Check(CheckArgs),
+    /// Show, compare and edit configs
+    Config(super::config::ConfigArgs),
     /// Copy layouts to a registry by skopeo, and check what it then serves
     Push(PushArgs),
     /// Free space in the cache: all of it, or what the options say

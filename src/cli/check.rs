@@ -3,12 +3,13 @@
 
 use super::args::CheckArgs;
 use super::commands::print;
+use super::given::{Given, config_of};
 use super::typed::{library, plan_of};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kconfig::Config;
-use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
-use crate::library::{Library, read_text};
+use crate::kernel::{Arch, Flavor, KernelVersion};
+use crate::library::Library;
 use crate::oci::read::{self, Image};
 use crate::plan::wanted_config;
 use crate::report::Report;
@@ -68,34 +69,16 @@ fn own_profile(checked: &Checked, library: &Library) -> Result<String> {
     })
 }
 
-/// A file is a `.config`, a directory a layout, anything else a version.
 fn resolve(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<Checked> {
-    let (layout, tag) = read::split_reference(&args.subject);
-    let path = host.absolute(args.subject.as_str().into());
-    if path.is_dir() {
-        return from_layout(args, &path, None);
-    }
-    if path.exists() {
-        return from_file(args, &path);
-    }
-    if tag.is_some() && host.absolute(layout).is_dir() {
-        return from_layout(args, &host.absolute(layout), tag);
-    }
-    match args.subject.parse::<VersionRequest>() {
-        Ok(_) => from_catalog(args, matches, host, report),
-        Err(_) => {
-            Err(Error::usage(format!("{}: no such file or directory, and no kernel version", args.subject))
-                .hint("a .config file, an OCI layout (LAYOUT[:TAG]), or a version of the catalog"))
-        }
+    match Given::of(&args.subject, host)? {
+        Given::File(path) => from_file(args, &path),
+        Given::Layout(path, tag) => from_layout(args, &path, tag.as_deref()),
+        Given::Version => from_catalog(args, matches, host, report),
     }
 }
 
 fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<Checked> {
-    let config = Config::parse(&read_text(path)?);
-    if !config.is_plausible() {
-        return Err(Error::usage(format!("{path}: not a kernel config"))
-            .hint("a line of one is CONFIG_X=y, CONFIG_X=m or # CONFIG_X is not set"));
-    }
+    let config = config_of(path)?;
     let mut notes = Vec::new();
     let header = config.header_version.as_deref().and_then(KernelVersion::from_release);
     let named = path.file_stem().and_then(|stem| stem.rsplit('-').next()?.parse::<KernelVersion>().ok());

@@ -59,11 +59,17 @@ pub(super) fn plan_of(
     build.configs = configs.map(Utf8Path::to_owned);
     let (library, catalog) = library(configs, host)?;
     let run = run(&build, host, &library, &catalog, report)?;
-    let requests = requests(&build, matches, &run)?;
-    let [request] = &requests[..] else {
-        return Err(Error::usage(format!("{version}: more than one kernel")));
-    };
-    crate::plan(request, &run)
+    crate::plan(&one_request(&build, matches, &run)?, &run)
+}
+
+/// The only kernel that was typed.
+pub(super) fn one_request(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Request> {
+    let mut requests = requests(args, matches, run)?;
+    match requests.pop().filter(|_| requests.is_empty()) {
+        Some(request) => Ok(request),
+        None => Err(Error::usage(format!("{}: more than one kernel", args.versions.join(" ")))
+            .hint("name one version and, with --arch, one architecture")),
+    }
 }
 
 /// The options of a build with these words.

@@ -4,8 +4,10 @@
 mod image;
 mod interrupted;
 mod log;
+mod settings;
 
 pub use log::Digest as LogDigest;
+pub use settings::config_lock_name;
 
 use crate::cache::Cache;
 use crate::digest::Sha256;
@@ -60,7 +62,16 @@ impl<'a> BuildDir<'a> {
         jobs: usize,
         report: &Report,
     ) -> Result<BuildDir<'a>> {
-        let path = tree.builds.join(dir_name(plan));
+        BuildDir::open_at(tree.builds.join(dir_name(plan)), plan, tree, (host, jobs), report)
+    }
+
+    fn open_at(
+        path: Utf8PathBuf,
+        plan: &'a Plan,
+        tree: &'a Tree,
+        (host, jobs): (&'a Host, usize),
+        report: &Report,
+    ) -> Result<BuildDir<'a>> {
         files::create_dir(&path)?;
         settle(&path, &tree.path, report)?;
         let log_path = path.join("kcompile.log");
@@ -230,21 +241,7 @@ impl<'a> BuildDir<'a> {
         extra: &BTreeMap<String, String>,
         progress: Option<(&Running<'_>, Option<u64>)>,
     ) -> Result<log::Digest> {
-        let mut args = vec![
-            "-C".to_owned(),
-            self.tree.path.to_string(),
-            format!("O={}", self.path),
-            format!("-j{}", self.jobs),
-        ];
-        let variables = variables(self.plan, self.tree, &self.path);
-        args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
-        args.extend(targets.iter().map(|target| (*target).to_owned()));
-        let command = CommandLine {
-            program: "make".into(),
-            args,
-            env: self.host.child_env.clone(),
-            cwd: self.path.clone(),
-        };
+        let command = self.make_command(targets, extra);
         let mut digest = log::Digest::default();
         let note = self.path.join(MAKE_PID);
         let status = process::run(&command, &self.log, Some(&Note(&note)), |_, line| {
@@ -257,6 +254,20 @@ impl<'a> BuildDir<'a> {
             true => Ok(digest),
             false => Err(self.failed(targets, &command, &digest)),
         }
+    }
+
+    fn make_command(&self, targets: &[&str], extra: &BTreeMap<String, String>) -> CommandLine {
+        let mut args = vec![
+            "-C".to_owned(),
+            self.tree.path.to_string(),
+            format!("O={}", self.path),
+            format!("-j{}", self.jobs),
+        ];
+        let variables = variables(self.plan, self.tree, &self.path);
+        args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
+        args.extend(targets.iter().map(|target| (*target).to_owned()));
+        let (program, env, cwd) = ("make".into(), self.host.child_env.clone(), self.path.clone());
+        CommandLine { program, args, env, cwd }
     }
 
     fn failed(&self, targets: &[&str], command: &CommandLine, digest: &log::Digest) -> Error {

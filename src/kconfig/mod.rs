@@ -3,9 +3,13 @@
 
 pub mod why;
 
+mod compare;
 mod embedded;
+mod rewrite;
 
+pub use compare::{Changed, Comparison, Renamed, Setting, compare};
 pub use embedded::embedded;
+pub use rewrite::{Edited, rewrite};
 
 use serde::Serialize;
 use std::collections::BTreeMap;

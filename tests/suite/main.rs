@@ -9,6 +9,7 @@ mod catalog;
 mod check;
 mod cli;
 mod clients;
+mod configs;
 mod faults;
 mod fetch_faults;
 mod hostile;

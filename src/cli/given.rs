@@ -1,0 +1,51 @@
+//! What a word of the command line means where a config is wanted: a file, an image, a version.
+
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::kconfig::Config;
+use crate::kernel::{Channel, VersionRequest};
+use crate::library::read_text;
+use crate::oci::read::split_reference;
+use camino::{Utf8Path, Utf8PathBuf};
+
+/// Where a config comes from.
+pub(super) enum Given {
+    /// A `.config`.
+    File(Utf8PathBuf),
+    /// An image of an OCI layout, by its tag if it was given.
+    Layout(Utf8PathBuf, Option<String>),
+    /// A kernel.
+    Version,
+}
+
+impl Given {
+    /// A file is a `.config`, a directory a layout, anything else a version.
+    pub(super) fn of(text: &str, host: &Host) -> Result<Given> {
+        let path = host.absolute(text.into());
+        if path.is_dir() {
+            return Ok(Given::Layout(path, None));
+        }
+        if path.exists() {
+            return Ok(Given::File(path));
+        }
+        let (layout, tag) = split_reference(text);
+        if tag.is_some() && host.absolute(layout).is_dir() {
+            return Ok(Given::Layout(host.absolute(layout), tag.map(str::to_owned)));
+        }
+        match text.parse::<VersionRequest>().is_ok() || text.parse::<Channel>().is_ok() {
+            true => Ok(Given::Version),
+            false => Err(Error::usage(format!("{text}: no such file or directory, and no kernel version"))
+                .hint("a .config file, an OCI layout (LAYOUT[:TAG]), or a kernel version")),
+        }
+    }
+}
+
+/// The settings of a `.config` file. Errors (exit code 2): it is none.
+pub(super) fn config_of(path: &Utf8Path) -> Result<Config> {
+    let config = Config::parse(&read_text(path)?);
+    match config.is_plausible() {
+        true => Ok(config),
+        false => Err(Error::usage(format!("{path}: not a kernel config"))
+            .hint("a line of one is CONFIG_X=y, CONFIG_X=m or # CONFIG_X is not set")),
+    }
+}

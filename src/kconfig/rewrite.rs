@@ -1,0 +1,178 @@
+//! A config that people keep, with its headings and comments, after its settings have changed: lines that
+//! still hold stay where they are, others change in their place, and what is new comes under a heading.
+
+use super::{Config, setting};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// How headings of the configs begin.
+const HEADING: &str = "# --- ";
+
+/// What the settings were, and what they are to be.
+pub struct Edited<'a> {
+    /// The final `.config` that came of the text before.
+    pub old: &'a Config,
+    /// The text of the final `.config` that is wanted, as Kconfig writes it: in the order of its menus, with
+    /// their titles.
+    pub new: &'a str,
+    /// What of it is no default, as `make savedefconfig` writes it.
+    pub minimal: &'a str,
+    /// Symbols that have to be said although `minimal` leaves them out.
+    pub also: &'a BTreeSet<String>,
+}
+
+/// The text `before`, changed so that it asks for the new settings.
+///
+/// A line whose symbol has the value that it had stays as it is, whether it took or not: it may be there for
+/// another release of the series. One whose symbol was changed gets the new value, or goes if that is a default
+/// or can no longer be set. What `before` does not mention and is no default goes under the heading of its menu.
+pub fn rewrite(before: &str, edited: &Edited<'_>) -> String {
+    let new = Config::parse(edited.new);
+    let said = said(edited, &new);
+    let named = Config::parse(before);
+    let is_kept = |symbol: &str| edited.old.symbols.get(symbol) == new.symbols.get(symbol);
+    let mut lines: Vec<String> = Vec::new();
+    let mut written = BTreeSet::new();
+    // From the end, since the last line of a symbol is the one that counts.
+    for line in before.lines().rev() {
+        match setting(line.trim_end()) {
+            Some((symbol, _)) if !is_kept(symbol) || edited.also.contains(symbol) => {
+                if let Some(value) = said.get(symbol).filter(|_| written.insert(symbol)) {
+                    lines.push(config_line(symbol, value));
+                }
+            }
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines.reverse();
+    for (symbol, menu) in menus(edited.new) {
+        if let Some(value) = said.get(symbol).filter(|_| !named.symbols.contains_key(symbol)) {
+            insert(&mut lines, &menu, config_line(symbol, value));
+        }
+    }
+    let end = if before.contains("\r\n") { "\r\n" } else { "\n" };
+    lines.iter().map(|line| format!("{line}{end}")).collect()
+}
+
+/// The settings that have to be said, with their values.
+fn said(edited: &Edited<'_>, new: &Config) -> BTreeMap<String, String> {
+    let mut said = Config::parse(edited.minimal).symbols;
+    for symbol in edited.also {
+        said.insert(symbol.clone(), new.value(symbol).to_owned());
+    }
+    said
+}
+
+/// One line of a `.config`, without its end.
+fn config_line(symbol: &str, value: &str) -> String {
+    match value {
+        "n" => format!("# CONFIG_{symbol} is not set"),
+        value => format!("CONFIG_{symbol}={value}"),
+    }
+}
+
+/// Every symbol of a `.config`, in its order, with the title of the innermost menu that it stands in.
+fn menus(config: &str) -> Vec<(&str, String)> {
+    let mut open: Vec<&str> = Vec::new();
+    let mut found = Vec::new();
+    let lines: Vec<&str> = config.lines().collect();
+    for (index, line) in lines.iter().enumerate() {
+        let around = (index.checked_sub(1).map(|before| lines[before]), lines.get(index + 1).copied());
+        if let Some((symbol, _)) = setting(line) {
+            found.push((symbol, open.last().map_or_else(String::new, |title| (*title).to_owned())));
+        } else if let Some(title) = line.strip_prefix("# end of ") {
+            // Old kernels write no ends: there the title that came last is the innermost one.
+            open.truncate(open.iter().rposition(|have| *have == title).unwrap_or(open.len()));
+        } else if let (Some(title), (Some("#"), Some("#"))) = (line.strip_prefix("# "), around) {
+            open.push(title);
+        }
+    }
+    found
+}
+
+/// Puts `line` at the end of what stands under the heading `menu`, which is made where there is none.
+fn insert(lines: &mut Vec<String>, menu: &str, line: String) {
+    let mut heading = HEADING.to_owned();
+    write!(heading, "{}", if menu.is_empty() { "Others" } else { menu }).expect("writing to a string");
+    let Some(at) = lines.iter().position(|line| *line == heading) else {
+        if lines.last().is_some_and(|last| !last.trim().is_empty()) {
+            lines.push(String::new());
+        }
+        lines.extend([heading, line]);
+        return;
+    };
+    let below = lines[at + 1..].iter().position(|line| line.trim().is_empty() || line.starts_with(HEADING));
+    lines.insert(below.map_or(lines.len(), |below| at + 1 + below), line);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "# --- Network: all of it\nCONFIG_NET=y\nCONFIG_INET=y\n\n# --- Files\nCONFIG_EXT4_FS=y\n\
+                          # CONFIG_XFS_FS is not set\n# for an older release\nCONFIG_GONE=y\n";
+    const OLD: &str = "CONFIG_NET=y\nCONFIG_INET=y\nCONFIG_EXT4_FS=y\n# CONFIG_XFS_FS is not set\n\
+                       # CONFIG_BTRFS_FS is not set\nCONFIG_DEFAULT=y\n";
+
+    fn rewritten(new: &str, minimal: &str, also: &[&str]) -> String {
+        let old = Config::parse(OLD);
+        let also = also.iter().map(|symbol| (*symbol).to_owned()).collect();
+        rewrite(BEFORE, &Edited { old: &old, new, minimal, also: &also })
+    }
+
+    #[test]
+    fn without_a_change_every_line_stays() {
+        // A setting that is a default, and one that did not take, included.
+        assert_eq!(rewritten(OLD, "CONFIG_NET=y\n", &[]), BEFORE);
+    }
+
+    #[test]
+    fn a_changed_setting_changes_in_its_place_or_goes() {
+        let new = OLD.replace("# CONFIG_XFS_FS is not set", "CONFIG_XFS_FS=m");
+        let text = rewritten(&new, "CONFIG_NET=y\nCONFIG_XFS_FS=m\n", &[]);
+        assert_eq!(text, BEFORE.replace("# CONFIG_XFS_FS is not set", "CONFIG_XFS_FS=m"));
+        // To its default, and to where it can no longer be set.
+        let new = OLD.replace("CONFIG_NET=y\nCONFIG_INET=y\n", "# CONFIG_NET is not set\n");
+        assert_eq!(rewritten(&new, "", &[]), BEFORE.replace("CONFIG_NET=y\nCONFIG_INET=y\n", ""));
+    }
+
+    #[test]
+    fn what_is_new_comes_under_the_heading_of_its_menu() {
+        let new = "#\n# Automatically generated\n# Linux/x86 6.1.7 Kernel Configuration\n#\nCONFIG_NET=y\nCONFIG_INET=y\n#\n# File systems\n#\n\
+                   CONFIG_EXT4_FS=y\n# CONFIG_XFS_FS is not set\n\n#\n# Inner\n#\n# end of Inner\n\
+                   CONFIG_BTRFS_FS=m\nCONFIG_QUOTA=y\n# end of File systems\n# CONFIG_DEFAULT is not set\n";
+        let minimal = "CONFIG_BTRFS_FS=m\nCONFIG_QUOTA=y\n# CONFIG_DEFAULT is not set\n";
+        let text = rewritten(new, minimal, &[]);
+        let added = "\n# --- File systems\nCONFIG_BTRFS_FS=m\nCONFIG_QUOTA=y\n\
+                     \n# --- Others\n# CONFIG_DEFAULT is not set\n";
+        assert_eq!(text, format!("{BEFORE}{added}"));
+    }
+
+    #[test]
+    fn a_heading_that_is_there_takes_more() {
+        let new =
+            format!("#\n# Files\n#\n{OLD}").replace("# CONFIG_BTRFS_FS is not set", "CONFIG_BTRFS_FS=y");
+        let text = rewritten(&new, "CONFIG_BTRFS_FS=y\n", &[]);
+        assert_eq!(text, format!("{BEFORE}CONFIG_BTRFS_FS=y\n"));
+    }
+
+    #[test]
+    fn line_ends_stay_as_they_are() {
+        let before = BEFORE.replace('\n', "\r\n");
+        let edited = Edited {
+            old: &Config::parse(OLD),
+            new: &OLD.replace("CONFIG_NET=y", "CONFIG_NET=m"),
+            minimal: "CONFIG_NET=m\n",
+            also: &BTreeSet::new(),
+        };
+        assert_eq!(rewrite(&before, &edited), before.replace("CONFIG_NET=y", "CONFIG_NET=m"));
+    }
+
+    #[test]
+    fn what_has_to_be_said_is_said() {
+        let text = rewritten(OLD, "", &["DEFAULT", "GONE"]);
+        assert!(
+            text.contains("# CONFIG_GONE is not set\n") && text.ends_with("# --- Others\nCONFIG_DEFAULT=y\n")
+        );
+    }
+}
