@@ -86,7 +86,7 @@ impl Host {
                 && env.get("TERM").is_some_and(|term| term != "dumb"),
             root: rustix::process::geteuid().is_root(),
             uid: rustix::process::geteuid().as_raw(),
-            now: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            now: now(),
             mirrors: set("KCOMPILE_MIRROR").map_or_else(Vec::new, |urls| {
                 urls.split([',', ' ']).filter(|url| !url.is_empty()).map(str::to_owned).collect()
             }),
@@ -153,6 +153,11 @@ impl OsRelease {
 /// The words of the command line, the program's name first.
 pub fn words() -> impl Iterator<Item = std::ffi::OsString> {
     std::env::args_os()
+}
+
+/// The clock, seconds since 1970. It decides nothing: it is told.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// The most memory that this process has had so far, in bytes: `VmHWM` of proc(5).

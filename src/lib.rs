@@ -4,6 +4,7 @@
 //! build is [`build`]: each step turns one plain value into the next, and a value's existence proves
 //! that the step before it worked. ARCHITECTURE.md is the map.
 
+pub mod attest;
 pub mod cache;
 pub mod clean;
 pub mod cli;
@@ -57,6 +58,7 @@ use staging::Staged;
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
 pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let Run { host, report, output, .. } = run;
+    let began = host::now();
     let profiles = requirements::read_all(run.library, &request.profiles)?;
     let inputs = run.inputs(request)?;
     let first = Plan::new(request, &inputs, None)?;
@@ -81,6 +83,16 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let images = pack::pack(&staged, &plan, output, report)?;
     let built = (&configured, &outcomes[..], &compiled);
     let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &run.command)?;
+    attest::write(&attest::Build {
+        plan: &plan,
+        source: &tree.identity,
+        configured: &configured,
+        compiled: &compiled,
+        images: &images,
+        receipt: &receipt,
+        began,
+        ended: host::now(),
+    })?;
     report.summary(&Summary {
         release: compiled.release.clone(),
         images: images

@@ -48,7 +48,7 @@ pub fn pack(staged: &Staged<'_>, plan: &Plan, output: &Utf8Path, report: &Report
     let epoch = plan.source_date_epoch.expect("known with the source");
     let facts = annotations::Built {
         release: &staged.compiled.release,
-        kernel: files::digest(&staged.compiled.kernel)?,
+        kernel: staged.compiled.kernel_sha256,
         config: staged.config.sha256,
         plan: plan.digest(),
     };

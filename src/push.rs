@@ -5,6 +5,7 @@
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::{self, Host};
+use crate::oci::ATTACHMENTS;
 use crate::oci::read::split_reference;
 use crate::oci::tagged::{self, Tagged, TaggedKind};
 use crate::process::{self, CommandLine, Stream};
@@ -13,8 +14,6 @@ use crate::words::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
-/// The sibling of a layout that holds what is attached to its images has this at the end of its name.
-const ATTACHMENTS: &str = "-attest";
 /// The distribution specification's limit for a tag.
 const LONGEST_TAG: usize = 128;
 /// What a failed skopeo has to say stands at its end.
@@ -57,7 +56,8 @@ impl ImageCopy {
         let source = self.layout.strip_prefix(cwd).unwrap_or(&self.layout);
         let mut args = vec!["copy".to_owned(), "--preserve-digests".into()];
         // Without it skopeo would choose the image of this machine.
-        args.extend((self.tagged.kind == TaggedKind::Index).then(|| "--all".into()));
+        let is_index = matches!(self.tagged.kind, TaggedKind::Index | TaggedKind::Attachments(_));
+        args.extend(is_index.then(|| "--all".into()));
         args.extend(common_options(registry, "--dest-tls-verify"));
         args.extend([format!("oci:{source}:{}", self.tagged.tag), self.destination()]);
         skopeo(args, cwd)
@@ -170,7 +170,7 @@ fn choice(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
 
 /// The name of the repository in the registry; `None`: an attachment, and nothing here has its subject.
 fn repository_name(layout: &Utf8Path, tagged: &Tagged) -> Result<Option<String>> {
-    let TaggedKind::Attachment(subject) = tagged.kind else {
+    let (TaggedKind::Attachment(subject) | TaggedKind::Attachments(subject)) = tagged.kind else {
         return Ok(layout.file_name().map(str::to_owned));
     };
     let beside = layout.parent().map(layouts_in).transpose()?.unwrap_or_default();

@@ -154,6 +154,7 @@ impl<'a> BuildDir<'a> {
             running.finish(&format!("{release}, {}", counted(digest.steps as usize, "step", "steps")));
         Ok(Compiled {
             release,
+            kernel_sha256: files::digest(&kernel)?,
             kernel,
             modules,
             steps: digest.steps,
@@ -318,6 +319,8 @@ pub struct Compiled {
     pub release: String,
     /// The file for the image.
     pub kernel: Utf8PathBuf,
+    /// Of its bytes.
+    pub kernel_sha256: Sha256,
     /// Does the config have modules?
     pub modules: bool,
     /// Commands that make ran.

@@ -1,17 +1,14 @@
 //! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
 //! old one only `index.json` is replaced, when all the blobs it will name are there.
 
-use super::{Blob, architecture};
+use super::{ATTACHMENTS, Blob};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
-use crate::kernel::Arch;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
-use oci_spec::image::{
-    Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType, Os, PlatformBuilder,
-};
-use std::collections::{HashMap, HashSet};
+use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
+use std::collections::HashSet;
 use std::fs::{self, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -33,8 +30,19 @@ pub struct Written {
     pub tag: String,
     /// Of the manifest.
     pub digest: Sha256,
+    /// Bytes of the manifest.
+    pub manifest_size: u64,
     /// Bytes of the layer as stored.
     pub size: u64,
+    /// Is the kernel in it?
+    pub holds_kernel: bool,
+}
+
+impl Written {
+    /// Its manifest, as a blob of its layout.
+    pub(super) fn manifest(&self) -> Blob {
+        Blob { digest: self.digest, size: self.manifest_size }
+    }
 }
 
 /// A layout that is being written. The caller holds the lock of the output directory.
@@ -96,12 +104,13 @@ impl Layout {
         blob.finish()
     }
 
-    /// Gives the manifest its tag, in the place of an earlier image of that tag, and shows the
+    /// Gives a manifest or index its tag, in the place of an earlier one of that tag, and shows the
     /// result: afterwards the layout is there, whole. Blobs that no tag needs any more are removed.
-    pub(super) fn tag(self, tag: &str, manifest: Blob, arch: Arch) -> Result<()> {
+    pub(super) fn tag(self, tag: &str, mut tagged: Descriptor) -> Result<()> {
         let mut manifests = self.index()?.map(|index| index.manifests().clone()).unwrap_or_default();
         manifests.retain(|descriptor| tag_of(descriptor) != Some(tag));
-        manifests.push(tagged(tag, manifest, arch));
+        tagged.set_annotations(Some([(REF_NAME.to_owned(), tag.to_owned())].into()));
+        manifests.push(tagged);
         // In the order of the tags, whatever was built first.
         manifests.sort_by(|a, b| tag_of(a).cmp(&tag_of(b)));
         let index = ImageIndexBuilder::default()
@@ -136,17 +145,13 @@ impl Layout {
         }
     }
 
-    /// Removes the blobs that no manifest of the index reaches. An index with anything but our own
-    /// plain images in it is somebody else's work too, and nothing is removed from it.
+    /// Removes the blobs that no manifest of the index reaches. An index with anything in it that is not
+    /// written here is somebody else's work too, and nothing is removed from it.
     fn remove_unused(&self, index: &ImageIndex) -> Result<()> {
         let mut used = HashSet::new();
-        for descriptor in index.manifests() {
-            if *descriptor.media_type() != MediaType::ImageManifest {
-                return Ok(());
-            }
-            let Ok(manifest) = self.manifest(descriptor) else { return Ok(()) };
-            let blobs = manifest.layers().iter().chain([manifest.config(), descriptor]);
-            used.extend(blobs.map(|blob| blob.digest().digest().to_owned()));
+        let reached = index.manifests().iter().map(|descriptor| self.reach(descriptor, &mut used));
+        if !reached.into_iter().all(|all| all) {
+            return Ok(());
         }
         let dir = self.work.join("blobs/sha256");
         for entry in dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))? {
@@ -159,7 +164,30 @@ impl Layout {
         Ok(())
     }
 
-    fn manifest(&self, descriptor: &Descriptor) -> Result<ImageManifest> {
+    /// Adds the blobs that a tag needs to `used`. Says whether they are all known: an index is one over
+    /// manifests.
+    fn reach(&self, tagged: &Descriptor, used: &mut HashSet<String>) -> bool {
+        let mut add = |descriptor: &Descriptor| used.insert(descriptor.digest().digest().to_owned());
+        add(tagged);
+        let manifests = match tagged.media_type() {
+            MediaType::ImageManifest => vec![tagged.clone()],
+            MediaType::ImageIndex => match self.read::<ImageIndex>(tagged) {
+                Ok(index) => index.manifests().clone(),
+                Err(_) => return false,
+            },
+            _ => return false,
+        };
+        manifests.iter().all(|descriptor| {
+            add(descriptor);
+            let Ok(manifest) = self.read::<ImageManifest>(descriptor) else { return false };
+            for blob in manifest.layers().iter().chain([manifest.config()]) {
+                add(blob);
+            }
+            *descriptor.media_type() == MediaType::ImageManifest
+        })
+    }
+
+    fn read<T: serde::de::DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T> {
         let digest: Sha256 = descriptor.digest().digest().parse().map_err(Error::build)?;
         read_json(&self.blob_path(digest))
     }
@@ -179,14 +207,6 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Result<T> {
 
 fn tag_of(descriptor: &Descriptor) -> Option<&str> {
     descriptor.annotations().as_ref()?.get(REF_NAME).map(String::as_str)
-}
-
-fn tagged(tag: &str, manifest: Blob, arch: Arch) -> Descriptor {
-    let mut descriptor = manifest.descriptor(MediaType::ImageManifest);
-    let platform = PlatformBuilder::default().architecture(architecture(arch)).os(Os::Linux).build();
-    descriptor.set_platform(Some(platform.expect("all fields are set")));
-    descriptor.set_annotations(Some(HashMap::from([(REF_NAME.to_owned(), tag.to_owned())])));
-    descriptor
 }
 
 /// Something is at `path`: it must be an OCI layout.
@@ -243,7 +263,7 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
     }
     layouts
         .into_iter()
-        .map(|name| output.join(name))
+        .flat_map(|name| [output.join(name), output.join(format!("{name}{ATTACHMENTS}"))])
         .filter(|path| path.symlink_metadata().is_ok())
         .try_for_each(|path| check_layout(&path))
 }

@@ -1,11 +1,13 @@
 //! OCI image layouts on disk: entries to a layer, a layer to an image, an image under a tag of a
 //! layout, whole or not at all; and, in files of their own, reading layouts that others wrote.
 
+mod attach;
 mod layer;
 mod layout;
 pub mod read;
 pub mod tagged;
 
+pub use attach::{Artifact, attach};
 pub use layout::{LOCK, Written, check_output, sweep};
 
 use layout::Layout;
@@ -13,16 +15,20 @@ use layout::Layout;
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::kernel::Arch;
-use crate::plan::ImagePlan;
+use crate::plan::{Contents, ImagePlan};
 use crate::request::Compression;
 use crate::staging::Entries;
 use camino::Utf8Path;
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{
     ConfigBuilder, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder, ImageManifestBuilder,
-    MediaType, Os, RootFsBuilder, Sha256Digest,
+    MediaType, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
 };
 use std::collections::HashMap;
+
+/// The layout of what is attached to the images of another one has its name, and this at the end; so do its
+/// tags.
+pub const ATTACHMENTS: &str = "-attest";
 
 /// A blob in a layout.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +52,7 @@ pub struct Ready {
     manifest: Blob,
     arch: Arch,
     layer_size: u64,
+    holds_kernel: bool,
 }
 
 /// Writes the blobs of the image of `plan` with these entries into its layout in `output`. Everything
@@ -62,15 +69,26 @@ pub fn prepare(
     let config = layout.add_bytes(&image_config(plan, arch, &layer, epoch))?;
     let manifest = layout.add_bytes(&image_manifest(plan, config, &layer))?;
     let tag = plan.tag.clone().expect("the version is known by now");
-    Ok(Ready { layout, tag, manifest, arch, layer_size: layer.blob.size })
+    let holds_kernel = !matches!(plan.contents, Contents::Modules { .. });
+    Ok(Ready { layout, tag, manifest, arch, layer_size: layer.blob.size, holds_kernel })
 }
 
 impl Ready {
     /// Gives the image its tag, in the place of an earlier one.
     pub fn publish(self) -> Result<Written> {
         let path = self.layout.path().to_owned();
-        self.layout.tag(&self.tag, self.manifest, self.arch)?;
-        Ok(Written { layout: path, tag: self.tag, digest: self.manifest.digest, size: self.layer_size })
+        let platform = PlatformBuilder::default().architecture(architecture(self.arch)).os(Os::Linux).build();
+        let mut descriptor = self.manifest.descriptor(MediaType::ImageManifest);
+        descriptor.set_platform(Some(platform.expect("all fields are set")));
+        self.layout.tag(&self.tag, descriptor)?;
+        Ok(Written {
+            layout: path,
+            tag: self.tag,
+            digest: self.manifest.digest,
+            manifest_size: self.manifest.size,
+            size: self.layer_size,
+            holds_kernel: self.holds_kernel,
+        })
     }
 }
 

@@ -35,6 +35,8 @@ pub enum TaggedKind {
     Index,
     /// An artifact attached to the manifest of this digest: its OCI 1.1 `subject`.
     Attachment(Sha256),
+    /// An index over such artifacts of one subject.
+    Attachments(Sha256),
 }
 
 /// The tags of a layout, in the order of its index. What has no tag is left out.
@@ -58,17 +60,34 @@ pub fn tags(layout: &Utf8Path) -> Result<Vec<Tagged>> {
 
 fn kind(layout: &Utf8Path, descriptor: &Descriptor) -> Result<TaggedKind> {
     match descriptor.media_type() {
-        MediaType::ImageIndex => Ok(TaggedKind::Index),
-        MediaType::ImageManifest => {
+        MediaType::ImageIndex => {
             let (path, bytes) = read_blob(layout, descriptor)?;
-            let manifest: ImageManifest = parse(&path, &bytes)?;
-            match manifest.subject() {
-                Some(subject) => Ok(TaggedKind::Attachment(check_descriptor(&path, subject)?)),
-                None => Ok(TaggedKind::Image),
+            let index: ImageIndex = parse(&path, &bytes)?;
+            let subjects = index.manifests().iter().map(|manifest| subject(layout, manifest));
+            let subjects = subjects.collect::<Result<BTreeSet<_>>>()?;
+            match subjects.into_iter().collect::<Vec<_>>()[..] {
+                [] | [None] => Ok(TaggedKind::Index),
+                [Some(subject)] => Ok(TaggedKind::Attachments(subject)),
+                _ => Err(Error::fetch(format!("{path}: an index over attachments to several images"))),
             }
         }
+        MediaType::ImageManifest => Ok(match subject(layout, descriptor)? {
+            Some(subject) => TaggedKind::Attachment(subject),
+            None => TaggedKind::Image,
+        }),
         other => Err(Error::fetch(format!("{layout}: a tag stands for something of type {other}"))),
     }
+}
+
+/// The digest of what a manifest is attached to.
+fn subject(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Option<Sha256>> {
+    if *descriptor.media_type() != MediaType::ImageManifest {
+        let other = descriptor.media_type();
+        return Err(Error::fetch(format!("{layout}: an index over something of type {other}")));
+    }
+    let (path, bytes) = read_blob(layout, descriptor)?;
+    let manifest: ImageManifest = parse(&path, &bytes)?;
+    manifest.subject().as_ref().map(|subject| check_descriptor(&path, subject)).transpose()
 }
 
 /// Reads all that `tagged` stands for: every blob has the size and digest that its descriptor says,
@@ -76,20 +95,25 @@ fn kind(layout: &Utf8Path, descriptor: &Descriptor) -> Result<TaggedKind> {
 pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
     match tagged.kind {
         TaggedKind::Image => check_image(layout, &tagged.descriptor),
-        TaggedKind::Index => {
+        TaggedKind::Attachment(_) => check_attachment(layout, &tagged.descriptor),
+        TaggedKind::Index | TaggedKind::Attachments(_) => {
             let (path, bytes) = read_blob(layout, &tagged.descriptor)?;
             let index: ImageIndex = parse(&path, &bytes)?;
-            let images = index.manifests().iter().map(|image| check_image(layout, image));
-            Ok(tagged.descriptor.size() + images.sum::<Result<u64>>()?)
-        }
-        TaggedKind::Attachment(_) => {
-            let (path, bytes) = read_blob(layout, &tagged.descriptor)?;
-            let manifest: ImageManifest = parse(&path, &bytes)?;
-            let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
-            let sizes = blobs.map(|blob| check_blob(layout, blob).map(|()| blob.size()));
-            Ok(tagged.descriptor.size() + sizes.sum::<Result<u64>>()?)
+            let parts = index.manifests().iter().map(|manifest| match tagged.kind {
+                TaggedKind::Index => check_image(layout, manifest),
+                _ => check_attachment(layout, manifest),
+            });
+            Ok(tagged.descriptor.size() + parts.sum::<Result<u64>>()?)
         }
     }
+}
+
+fn check_attachment(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
+    let (path, bytes) = read_blob(layout, descriptor)?;
+    let manifest: ImageManifest = parse(&path, &bytes)?;
+    let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
+    let sizes = blobs.map(|blob| check_blob(layout, blob).map(|()| blob.size()));
+    Ok(descriptor.size() + sizes.sum::<Result<u64>>()?)
 }
 
 fn check_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {

@@ -26,11 +26,10 @@ impl Registry {
     }
 
     /// The requests that carried something to it.
-    pub(crate) fn uploads(&self) -> usize {
+    pub(crate) fn uploads(&self) -> Vec<String> {
         let log = self.server.log.lock().unwrap();
-        log.iter()
-            .filter(|line| ["POST ", "PATCH ", "PUT "].iter().any(|word| line.starts_with(word)))
-            .count()
+        let carries = |line: &&String| ["POST ", "PATCH ", "PUT "].iter().any(|word| line.starts_with(word));
+        log.iter().filter(carries).cloned().collect()
     }
 
     /// The digest of the manifest that a tag stands for.

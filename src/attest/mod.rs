@@ -1,0 +1,66 @@
+//! Where an image comes from, in the formats that others read: a software bill of materials and a statement
+//! of provenance. Both lie beside the receipt, and all three are attached to each image: as OCI 1.1 artifacts
+//! with the image as their subject, in a layout of their own, since readers of images do not expect them.
+//!
+//! The bill of materials has no time but the source's date: the same build gives the same bytes. Provenance and
+//! receipt tell when it was built, so nothing of an image refers to any of them.
+
+mod provenance;
+mod spdx;
+
+use crate::error::{Context, Kind, Result};
+use crate::files;
+use crate::kbuild::{Compiled, Configured};
+use crate::oci::{self, Artifact, Written};
+use crate::plan::{Plan, SourceIdentity};
+use camino::Utf8Path;
+use serde_json::Value;
+use std::fs;
+
+/// The media type of a receipt.
+const RECEIPT: &str = "application/vnd.kcompile.receipt.v1+json";
+
+/// A finished build, its images and its receipt.
+pub struct Build<'a> {
+    /// What was to be built.
+    pub plan: &'a Plan,
+    /// What the source is.
+    pub source: &'a SourceIdentity,
+    /// The final `.config`.
+    pub configured: &'a Configured,
+    /// The kernel.
+    pub compiled: &'a Compiled,
+    /// What was written.
+    pub images: &'a [Written],
+    /// Where the receipt lies.
+    pub receipt: &'a Utf8Path,
+    /// When the build began, seconds since 1970.
+    pub began: u64,
+    /// When it ended.
+    pub ended: u64,
+}
+
+/// Writes `….spdx.json` and `….provenance.json` beside the receipt `….json`, and attaches all three to
+/// each image, in the layout `<image>-attest` beside its own. The caller holds the lock of the output directory.
+pub fn write(build: &Build<'_>) -> Result<()> {
+    let Build { receipt, .. } = build;
+    let output = receipt.parent().expect("a receipt lies in the output directory");
+    let said = fs::read(receipt).context(Kind::Build, || format!("cannot read {receipt}"))?;
+    let stem = receipt.file_stem().expect("a receipt has a name");
+    let artifact =
+        |end: &str, media_type, bytes| Artifact { name: format!("{stem}.{end}"), media_type, bytes };
+    let artifacts = [
+        artifact("spdx.json", spdx::MEDIA_TYPE, text(&spdx::document(build))),
+        artifact("provenance.json", provenance::MEDIA_TYPE, text(&provenance::statement(build, &said))),
+        artifact("json", RECEIPT, said),
+    ];
+    for new in &artifacts[..2] {
+        files::write_atomically(&output.join(&new.name), &new.bytes)?;
+    }
+    build.images.iter().try_for_each(|image| oci::attach(output, image, &artifacts))
+}
+
+/// For people, too. Keys of a `Value` are sorted.
+fn text(value: &Value) -> Vec<u8> {
+    format!("{value:#}\n").into_bytes()
+}

@@ -1,0 +1,199 @@
+//! The software bill of materials: SPDX 2.3 as JSON. What the images hold, what that was made from, and by
+//! which tools. Nothing in it but follows from the plan and the images.
+
+use super::Build;
+use crate::digest::Sha256;
+use crate::kernel::KernelVersion;
+use crate::oci::Written;
+use crate::plan::annotations::KERNEL_LICENCE;
+use serde_json::{Value, json};
+
+/// Registered with IANA.
+pub(super) const MEDIA_TYPE: &str = "application/spdx+json";
+/// What SPDX has for what nobody has looked into.
+const UNKNOWN: &str = "NOASSERTION";
+const DOCUMENT: &str = "SPDXRef-DOCUMENT";
+const KERNEL: &str = "SPDXRef-Kernel";
+const SOURCE: &str = "SPDXRef-Source";
+
+/// The document about all images of a build.
+pub(super) fn document(build: &Build<'_>) -> Value {
+    let Build { plan, .. } = build;
+    let mut packages = vec![kernel(build), source(build)];
+    let mut relationships = vec![related(KERNEL, "GENERATED_FROM", SOURCE)];
+    for image in build.images {
+        let id = format!("SPDXRef-Image-{}", layout_name(image));
+        packages.push(self::image(&id, image, build));
+        relationships.push(related(DOCUMENT, "DESCRIBES", &id));
+        relationships.push(match image.holds_kernel {
+            true => related(&id, "CONTAINS", KERNEL),
+            false => related(&id, "GENERATED_FROM", SOURCE),
+        });
+    }
+    for (index, patch) in plan.patches.iter().enumerate() {
+        let id = format!("SPDXRef-Patch-{}", index + 1);
+        let mut package = self::package(&id, &patch.name, UNKNOWN);
+        package["checksums"] = sha256(patch.sha256);
+        package["primaryPackagePurpose"] = json!("SOURCE");
+        packages.push(package);
+        relationships.push(related(&id, "PATCH_FOR", SOURCE));
+    }
+    for (tool, version) in &plan.toolchain.identity {
+        let id = format!("SPDXRef-Tool-{tool}");
+        let mut package = self::package(&id, tool, UNKNOWN);
+        package["versionInfo"] = json!(version);
+        package["primaryPackagePurpose"] = json!("APPLICATION");
+        packages.push(package);
+        relationships.push(related(&id, "BUILD_TOOL_OF", KERNEL));
+    }
+    let name = build.receipt.file_stem().unwrap_or_default();
+    // Another document must have another one.
+    let about = json!([packages, relationships]).to_string();
+    json!({
+        "spdxVersion": "SPDX-2.3",
+        "SPDXID": DOCUMENT,
+        "dataLicense": "CC0-1.0",
+        "name": name,
+        "documentNamespace": format!("https://kcompile.github.io/spdx/{name}-{}", Sha256::of(about)),
+        "creationInfo": {
+            "created": crate::date::rfc3339(plan.source_date_epoch.unwrap_or_default()),
+            "creators": [concat!("Tool: kcompile-", env!("CARGO_PKG_VERSION"))],
+            "comment": "the date is that of the source, so that the same build gives the same document",
+        },
+        "packages": packages,
+        "relationships": relationships,
+    })
+}
+
+/// The file that boots. Scanners find what is known of its version by its CPE.
+fn kernel(build: &Build<'_>) -> Value {
+    let Build { plan, compiled, configured, .. } = build;
+    let mut package = package(KERNEL, compiled.kernel.file_name().unwrap_or("vmlinux"), UNKNOWN);
+    package["versionInfo"] = json!(compiled.release);
+    package["primaryPackagePurpose"] = json!("OPERATING-SYSTEM");
+    package["checksums"] = sha256(compiled.kernel_sha256);
+    package["licenseDeclared"] = json!(KERNEL_LICENCE);
+    package["comment"] =
+        json!(format!("plan {}, final .config {}", plan.digest().oci(), configured.sha256.oci()));
+    package["externalRefs"] = json!([cpe(build)]);
+    package
+}
+
+fn source(build: &Build<'_>) -> Value {
+    let Build { source, plan, .. } = build;
+    let location = source.origin.as_deref().and_then(|origin| location(origin, &source.digest));
+    let mut package = package(SOURCE, "linux", location.as_deref().unwrap_or(UNKNOWN));
+    package["versionInfo"] = json!(plan.version_text());
+    package["primaryPackagePurpose"] = json!("SOURCE");
+    package["licenseDeclared"] = json!(KERNEL_LICENCE);
+    package["sourceInfo"] = json!(match &source.origin {
+        Some(origin) => format!("{origin} ({}): {}", source.digest, source.verified()),
+        None => format!("{}: {}", source.digest, source.verified()),
+    });
+    if let Some(Ok(digest)) = source.digest.strip_prefix("sha256:").map(str::parse) {
+        package["checksums"] = sha256(digest);
+    }
+    let purl = format!("pkg:generic/linux@{}", plan.version_text());
+    package["externalRefs"] = json!([cpe(build), reference("PACKAGE-MANAGER", "purl", &purl)]);
+    package
+}
+
+fn image(id: &str, image: &Written, build: &Build<'_>) -> Value {
+    let name = layout_name(image);
+    let mut package = package(id, name, UNKNOWN);
+    package["versionInfo"] = json!(image.tag);
+    package["primaryPackagePurpose"] = json!("CONTAINER");
+    package["checksums"] = sha256(image.digest);
+    package["comment"] = json!("the checksum is the digest of the image's manifest");
+    package["licenseDeclared"] = json!(KERNEL_LICENCE);
+    let purl = format!("pkg:oci/{name}@{}?arch={}&tag={}", image.digest.oci(), build.plan.arch, image.tag);
+    package["externalRefs"] = json!([reference("PACKAGE-MANAGER", "purl", &purl)]);
+    package
+}
+
+/// What every package has to say.
+fn package(id: &str, name: &str, location: &str) -> Value {
+    json!({
+        "SPDXID": id,
+        "name": name,
+        "downloadLocation": location,
+        "filesAnalyzed": false,
+        "licenseConcluded": UNKNOWN,
+        "licenseDeclared": UNKNOWN,
+        "copyrightText": UNKNOWN,
+    })
+}
+
+/// Where the source can be had, as SPDX writes it: a URL, or `git+URL@COMMIT`; not every origin is one.
+fn location(origin: &str, digest: &str) -> Option<String> {
+    let is_url = ["https://", "http://", "git://", "ssh://"].iter().any(|scheme| origin.starts_with(scheme));
+    match (is_url, digest.strip_prefix("commit:")) {
+        (false, _) => None,
+        (true, None) => Some(origin.to_owned()),
+        (true, Some(commit)) => {
+            let url = origin.split('#').next().unwrap_or(origin);
+            Some(match url.starts_with("git://") {
+                true => format!("{url}@{commit}"),
+                false => format!("git+{url}@{commit}"),
+            })
+        }
+    }
+}
+
+fn cpe(build: &Build<'_>) -> Value {
+    let (version, update) = match build.plan.version.and_then(KernelVersion::candidate) {
+        Some(candidate) => {
+            (build.plan.version_text().replace(&format!("-rc{candidate}"), ""), format!("rc{candidate}"))
+        }
+        None => (build.plan.version_text(), "*".to_owned()),
+    };
+    let locator = format!("cpe:2.3:o:linux:linux_kernel:{version}:{update}:*:*:*:*:*:*");
+    reference("SECURITY", "cpe23Type", &locator)
+}
+
+fn reference(category: &str, kind: &str, locator: &str) -> Value {
+    json!({ "referenceCategory": category, "referenceType": kind, "referenceLocator": locator })
+}
+
+fn sha256(digest: Sha256) -> Value {
+    json!([{ "algorithm": "SHA256", "checksumValue": digest.to_string() }])
+}
+
+fn related(from: &str, how: &str, to: &str) -> Value {
+    json!({ "spdxElementId": from, "relationshipType": how, "relatedSpdxElement": to })
+}
+
+fn layout_name(image: &Written) -> &str {
+    image.layout.file_name().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_a_location_where_there_is_one() {
+        let commit = format!("commit:{}", "a".repeat(40));
+        for (origin, digest, expected) in [
+            (
+                "https://cdn.kernel.org/x.tar.xz",
+                "sha256:00",
+                Some("https://cdn.kernel.org/x.tar.xz".to_owned()),
+            ),
+            (
+                "https://example.org/linux.git#ch-6.2",
+                &commit,
+                Some(format!("git+https://example.org/linux.git@{}", "a".repeat(40))),
+            ),
+            (
+                "git://example.org/linux.git#x",
+                &commit,
+                Some(format!("git://example.org/linux.git@{}", "a".repeat(40))),
+            ),
+            ("git@example.org:linux.git#x", &commit, None),
+            ("apt:linux-source-6.1=6.1.192-2", "sha256:00", None),
+        ] {
+            assert_eq!(location(origin, digest), expected, "{origin}");
+        }
+    }
+}
