@@ -37,6 +37,7 @@ pub mod requirements;
 pub mod run;
 pub mod source;
 pub mod staging;
+pub mod timings;
 pub mod toolchain;
 pub mod verdict;
 pub mod words;
@@ -93,6 +94,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         began,
         ended: host::now(),
     })?;
+    let pages = timings::write(&run.timings, output, &plan, &build_dir, &compiled, report)?;
     report.summary(&Summary {
         release: compiled.release.clone(),
         images: images
@@ -108,6 +110,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         times: report.times(),
         plan: plan.digest().to_string(),
         receipt: shown(&receipt, host),
+        timings: pages.iter().map(|page| shown(page, host)).collect(),
     });
     Ok(images)
 }

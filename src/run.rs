@@ -12,6 +12,7 @@ use crate::plan::Inputs;
 use crate::report::Report;
 use crate::request::Request;
 use crate::source::Fetching;
+use crate::timings::Form;
 use camino::Utf8PathBuf;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct Run<'a> {
     pub output: Utf8PathBuf,
     /// `-j`.
     pub jobs: usize,
+    /// `--timings`.
+    pub timings: Vec<Form>,
     /// `--offline`.
     pub offline: bool,
     /// `--stall-timeout`.

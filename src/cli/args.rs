@@ -6,6 +6,7 @@ use crate::kconfig;
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::report::Progress;
 use crate::request::{Compression, ModulesLayout, SourceSpec};
+use crate::timings::Form;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
@@ -213,6 +214,9 @@ pub struct BuildArgs {
     /// How progress is shown
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Output")]
     pub progress: Progress,
+    /// Write where time and bytes went beside the receipt: a page (html) or numbers (json), or both
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "html", value_delimiter = ',', help_heading = "Output")]
+    pub timings: Vec<Form>,
     /// Print the plan and stop; touches nothing (same as `kcompile plan`)
     #[arg(long, help_heading = "Output")]
     pub dry_run: bool,
@@ -344,6 +348,14 @@ mod tests {
     #[test]
     fn clap_finds_no_fault() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn timings_take_a_form_or_none() {
+        let forms = |words: &str| Cli::try_parse_from(words.split(' ')).unwrap().build.timings;
+        assert_eq!(forms("kcompile 6.1"), []);
+        assert_eq!(forms("kcompile --timings 6.1"), [Form::Html]);
+        assert_eq!(forms("kcompile --timings=html,json 6.1"), [Form::Html, Form::Json]);
     }
 
     #[test]

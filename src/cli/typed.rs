@@ -111,6 +111,7 @@ pub(super) fn run<'a>(
         archive_wanted: false,
         cache_dir,
         output: host.absolute(output),
+        timings: args.timings.clone(),
         jobs: args.jobs.map_or(host.cpus, usize::from),
         offline: args.offline,
         stall: Duration::from_secs(args.stall_timeout.into()),

@@ -1,10 +1,18 @@
 //! What make's output means: steps, warnings, the first real error. Pure: lines in, facts out.
 
+use std::time::SystemTime;
+
+/// More announcements than any kernel makes, and longer ones; what is beyond is only counted.
+const MOST_ANNOUNCED: usize = 200_000;
+const LONGEST_ANNOUNCED: usize = 512;
+
 /// The facts of a log, gathered line by line.
 #[derive(Debug, Default)]
 pub struct Digest {
     /// Commands that Kbuild announced (`  CC      init/main.o`).
     pub steps: u64,
+    /// These announcements, and when they came.
+    pub announced: Vec<(SystemTime, String)>,
     /// Compiler warnings.
     pub warnings: u64,
     /// The first line that is an error of its own, not the echo of one.
@@ -14,10 +22,13 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Takes in a line. Returns the step that it announces.
-    pub fn take_in<'a>(&mut self, line: &'a str) -> Option<&'a str> {
+    /// Takes in a line that came at this time. Returns the step that it announces.
+    pub fn take_in<'a>(&mut self, line: &'a str, at: SystemTime) -> Option<&'a str> {
         if let Some(step) = step(line) {
             self.steps += 1;
+            if self.announced.len() < MOST_ANNOUNCED && step.len() <= LONGEST_ANNOUNCED {
+                self.announced.push((at, step.to_owned()));
+            }
             return Some(step);
         }
         if line.contains(": warning: ") && !line.contains("warning: treating") {
@@ -129,7 +140,7 @@ mod tests {
 
     fn digest(log: &str) -> Digest {
         let mut digest = Digest::default();
-        log.lines().for_each(|line| _ = digest.take_in(line));
+        log.lines().for_each(|line| _ = digest.take_in(line, SystemTime::UNIX_EPOCH));
         digest
     }
 
@@ -140,6 +151,7 @@ mod tests {
              ../init/main.c:3:5: warning: unused variable 'x' [-Wunused-variable]\n    indented text\n  AR      built-in.a\n",
         );
         assert_eq!((digest.steps, digest.warnings), (5, 1));
+        assert_eq!(digest.announced[2].1, "CC [M]  net/x.o");
         assert_eq!(digest.first_error, None);
     }
 

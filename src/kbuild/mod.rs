@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::{Contents, Plan};
@@ -25,7 +25,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use image::Pvh;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Where debug information says that the source lies, instead of where it lay on this machine.
 const MAPPED_SOURCE: &str = "/usr/src/linux";
@@ -44,10 +44,11 @@ pub struct BuildDir<'a> {
     pub path: Utf8PathBuf,
     /// All that the commands run here print.
     pub log_path: Utf8PathBuf,
+    /// `-j`.
+    pub jobs: usize,
     plan: &'a Plan,
     tree: &'a Tree,
     host: &'a Host,
-    jobs: usize,
     log: File,
 }
 
@@ -142,6 +143,7 @@ impl<'a> BuildDir<'a> {
                 files::remove_tree(&old)?;
             }
         }
+        let began = host::clock();
         let digest = self.make(&targets, &BTreeMap::new(), Some((&running, steps)))?;
         let release_path = self.path.join("include/config/kernel.release");
         let release = fs::read_to_string(&release_path)
@@ -159,7 +161,9 @@ impl<'a> BuildDir<'a> {
             modules,
             steps: digest.steps,
             warnings: digest.warnings,
+            began,
             seconds: seconds.as_secs_f64(),
+            announced: digest.announced,
         })
     }
 
@@ -246,7 +250,7 @@ impl<'a> BuildDir<'a> {
         let mut digest = log::Digest::default();
         let note = self.path.join(MAKE_PID);
         let status = process::run(&command, &self.log, Some(&Note(&note)), |_, line| {
-            let step = digest.take_in(line);
+            let step = digest.take_in(line, host::clock());
             if let (Some(item), Some((running, total))) = (step, progress) {
                 running.progress(Count { done: digest.steps, total, unit: Unit::Steps, item });
             }
@@ -327,8 +331,12 @@ pub struct Compiled {
     pub steps: u64,
     /// Warnings of the compiler.
     pub warnings: u64,
+    /// When make began, by the clock that files are stamped with.
+    pub began: SystemTime,
     /// Wall time.
     pub seconds: f64,
+    /// What Kbuild announced, and when.
+    pub announced: Vec<(SystemTime, String)>,
 }
 
 /// The name of the plan's build directory: one for each flavor, architecture and toolchain, since

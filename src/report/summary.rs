@@ -23,6 +23,8 @@ pub struct Summary {
     pub plan: String,
     /// The receipt's path.
     pub receipt: String,
+    /// What `--timings` wrote.
+    pub timings: Vec<String>,
 }
 
 /// An image of the summary.
@@ -44,6 +46,7 @@ impl fmt::Display for Summary {
             writeln!(f, "  image           {layout}:{tag}  {}", size(*bytes))?;
         }
         writeln!(f, "  receipt         {}", self.receipt)?;
+        self.timings.iter().try_for_each(|path| writeln!(f, "  timings         {path}"))?;
         writeln!(f, "  plan            sha256:{}", self.plan)?;
         let whole: Duration = self.times.iter().map(|(_, took)| *took).sum();
         let parts: Vec<String> = self

@@ -26,6 +26,7 @@ mod signals;
 mod signing;
 mod sources;
 mod ssh;
+mod timings;
 mod trust;
 mod versions;
 mod world;
