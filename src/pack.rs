@@ -4,13 +4,16 @@ use crate::cache::{Lock, lock_file};
 use crate::error::Result;
 use crate::files;
 use crate::kbuild::{self, BuildDir, Compiled};
-use crate::oci::{self, Written};
+use crate::kernel::{Arch, Flavor};
+use crate::oci::{self, Joined, Written};
 use crate::plan::{self, Plan, annotations};
 use crate::process;
 use crate::report::{Phase, Report};
+use crate::request::Request;
 use crate::staging::Staged;
 use crate::words::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeSet;
 
 /// Installs the modules below `root`, where there are any and the plan wants them. Returns `root` then.
 pub fn install_modules(
@@ -66,4 +69,32 @@ pub fn pack(staged: &Staged<'_>, plan: &Plan, output: &Utf8Path, report: &Report
     let bytes = images.iter().map(|image| image.size).sum();
     running.finish(&format!("{}, {}", counted(images.len(), "image", "images"), size(bytes)));
     Ok(images)
+}
+
+/// Joins the images of one run that differ in nothing but their architecture; see [`oci::join`].
+pub fn join(images: &[Written], output: &Utf8Path, report: &Report) -> Result<Vec<Joined>> {
+    let arches: BTreeSet<Arch> = images.iter().map(|image| image.arch).collect();
+    if arches.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let arches = arches.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let running = report.start(Phase::Pack, &format!("one tag for {arches}"));
+    let _packing = lock_output(output, report)?;
+    let joined = oci::join(output, images)?;
+    running.finish(&counted(joined.len(), "index", "indexes"));
+    Ok(joined)
+}
+
+/// Is there a place for what [`join`] will make of these? Says so before anything is built.
+pub fn check_joined(requests: &[Request], output: &Utf8Path) -> Result<()> {
+    let arches: BTreeSet<Arch> = requests.iter().map(|request| request.arch).collect();
+    if arches.len() < 2 {
+        return Ok(());
+    }
+    let flavors: BTreeSet<Flavor> = requests.iter().map(|request| request.flavor).collect();
+    let prefixes = flavors.into_iter().map(Flavor::image_prefix);
+    let names: Vec<String> = prefixes
+        .flat_map(|prefix| ["bin", "modules"].map(|what| format!("{prefix}-kernel-{what}")))
+        .collect();
+    oci::check_output(output, names.iter().map(String::as_str))
 }

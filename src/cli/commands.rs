@@ -4,6 +4,7 @@ use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs};
 use super::typed::{build_args, cache_dir, library, requests, run};
 use crate::cache::Cache;
 use crate::clean::{self, Choice};
+use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::{Flavor, Status};
@@ -11,7 +12,8 @@ use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::Request;
 use crate::words::{counted, size};
-use crate::{Run, doctor, plan as planning};
+use crate::{Run, doctor, pack, plan as planning};
+use camino::Utf8Path;
 use clap::ArgMatches;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -27,12 +29,25 @@ pub(super) fn build(
     let run = run(args, host, &library, &catalog, report)?;
     say_what_was_ignored(host, report);
     take_bundle(args, &run)?;
-    for_each_kernel(&requests(args, matches, &run)?, report, |request| {
-        for image in crate::build(request, &run)? {
-            print(&format!("{}:{} {}\n", crate::shown(&image.layout, host), image.tag, image.digest.oci()))?;
-        }
+    let requests = requests(args, matches, &run)?;
+    pack::check_joined(&requests, &run.output)?;
+    let mut images = Vec::new();
+    let code = for_each_kernel(&requests, report, |request| {
+        let built = crate::build(request, &run)?;
+        let mut lines = built.iter().map(|image| line(&image.layout, &image.tag, image.digest, host));
+        lines.try_for_each(|line| print(&line))?;
+        images.extend(built);
         Ok(())
-    })
+    })?;
+    for joined in pack::join(&images, &run.output, report)? {
+        print(&line(&joined.layout, &joined.tag, joined.digest, host))?;
+    }
+    Ok(code)
+}
+
+/// What a script takes from standard output: `PATH:TAG DIGEST`.
+fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {
+    format!("{}:{tag} {}\n", crate::shown(layout, host), digest.oci())
 }
 
 pub(super) fn fetch(

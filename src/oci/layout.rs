@@ -5,11 +5,12 @@ use super::{ATTACHMENTS, Blob};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
+use crate::kernel::Arch;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
 use std::collections::HashSet;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
 use tempfile::{NamedTempFile, TempDir};
@@ -34,6 +35,8 @@ pub struct Written {
     pub manifest_size: u64,
     /// Bytes of the layer as stored.
     pub size: u64,
+    /// What it is for.
+    pub arch: Arch,
     /// Is the kernel in it?
     pub holds_kernel: bool,
 }
@@ -102,6 +105,37 @@ impl Layout {
         let mut blob = self.add_blob()?;
         blob.write_all(bytes).context(Kind::Build, || format!("cannot write in {}", blob.dir))?;
         blob.finish()
+    }
+
+    /// Takes an image over from another layout beside it, and returns its manifest.
+    pub(super) fn take_image(&self, from: &Utf8Path, image: &Descriptor) -> Result<ImageManifest> {
+        self.take_blob(from, image)?;
+        let manifest: ImageManifest = self.read(image)?;
+        let blobs = manifest.layers().iter().chain([manifest.config()]);
+        blobs.into_iter().try_for_each(|blob| self.take_blob(from, blob))?;
+        Ok(manifest)
+    }
+
+    /// Two layouts share a blob, which nobody writes to, where the file system can do that.
+    fn take_blob(&self, from: &Utf8Path, blob: &Descriptor) -> Result<()> {
+        let digest = blob.digest().digest();
+        let dir = self.work.join("blobs/sha256");
+        let (from, to) = (from.join("blobs/sha256").join(digest), dir.join(digest));
+        let wrong = || format!("cannot copy {from} to {to}");
+        let beside = dir.join(format!(".tmp-{digest}"));
+        files::remove_tree(&beside)?;
+        if fs::hard_link(&from, &beside).is_ok() {
+            fs::rename(&beside, &to).context(Kind::Build, wrong)?;
+            // Between two names of one file, renaming does nothing.
+            return files::remove_tree(&beside);
+        }
+        let mut copy = self.add_blob()?;
+        let copied = File::open(&from).and_then(|mut file| io::copy(&mut file, &mut copy));
+        copied.context(Kind::Build, wrong)?;
+        match copy.finish()?.digest.to_string() == digest {
+            true => Ok(()),
+            false => Err(Error::build(format!("{from} is damaged"))),
+        }
     }
 
     /// Gives a manifest or index its tag, in the place of an earlier one of that tag, and shows the

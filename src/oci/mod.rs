@@ -2,12 +2,14 @@
 //! layout, whole or not at all; and, in files of their own, reading layouts that others wrote.
 
 mod attach;
+mod join;
 mod layer;
 mod layout;
 pub mod read;
 pub mod tagged;
 
 pub use attach::{Artifact, attach};
+pub use join::{Joined, join};
 pub use layout::{LOCK, Written, check_output, sweep};
 
 use layout::Layout;
@@ -21,8 +23,8 @@ use crate::staging::Entries;
 use camino::Utf8Path;
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{
-    ConfigBuilder, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder, ImageManifestBuilder,
-    MediaType, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
+    ConfigBuilder, Descriptor, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder,
+    ImageManifestBuilder, MediaType, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
 };
 use std::collections::HashMap;
 
@@ -38,10 +40,18 @@ pub(crate) struct Blob {
 }
 
 impl Blob {
-    fn descriptor(self, media_type: MediaType) -> oci_spec::image::Descriptor {
+    fn descriptor(self, media_type: MediaType) -> Descriptor {
         let digest: Sha256Digest = self.digest.to_string().parse().expect("64 hexadecimal digits");
         let builder = DescriptorBuilder::default().media_type(media_type).digest(digest).size(self.size);
         builder.build().expect("all fields are set")
+    }
+
+    /// As the manifest of an image for this machine.
+    fn image(self, arch: Arch) -> Descriptor {
+        let platform = PlatformBuilder::default().architecture(architecture(arch)).os(Os::Linux).build();
+        let mut descriptor = self.descriptor(MediaType::ImageManifest);
+        descriptor.set_platform(Some(platform.expect("all fields are set")));
+        descriptor
     }
 }
 
@@ -77,16 +87,14 @@ impl Ready {
     /// Gives the image its tag, in the place of an earlier one.
     pub fn publish(self) -> Result<Written> {
         let path = self.layout.path().to_owned();
-        let platform = PlatformBuilder::default().architecture(architecture(self.arch)).os(Os::Linux).build();
-        let mut descriptor = self.manifest.descriptor(MediaType::ImageManifest);
-        descriptor.set_platform(Some(platform.expect("all fields are set")));
-        self.layout.tag(&self.tag, descriptor)?;
+        self.layout.tag(&self.tag, self.manifest.image(self.arch))?;
         Ok(Written {
             layout: path,
             tag: self.tag,
             digest: self.manifest.digest,
             manifest_size: self.manifest.size,
             size: self.layer_size,
+            arch: self.arch,
             holds_kernel: self.holds_kernel,
         })
     }

@@ -1,0 +1,74 @@
+//! One tag for several machines: an index over the images of one name for all architectures, in a layout of its
+//! own that shares their blobs.
+
+use super::layout::{Layout, Written};
+use crate::digest::Sha256;
+use crate::error::Result;
+use camino::{Utf8Path, Utf8PathBuf};
+use canon_json::CanonJsonSerialize;
+use oci_spec::image::{ImageIndexBuilder, ImageManifest, MediaType};
+use std::collections::{BTreeMap, HashMap};
+
+/// OCI's key for what an image is called.
+const TITLE: &str = "org.opencontainers.image.title";
+
+/// An index that was written.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// The layout's directory.
+    pub layout: Utf8PathBuf,
+    /// The tag.
+    pub tag: String,
+    /// Of the index.
+    pub digest: Sha256,
+}
+
+/// Joins the images that differ in nothing but their architecture: `<name>-amd64` and `<name>-arm64` of one tag
+/// become an index of that tag in the layout `<name>`. Returns the indexes; a kernel that was built for one
+/// architecture only has none. The caller holds the lock of the output directory.
+pub fn join(output: &Utf8Path, images: &[Written]) -> Result<Vec<Joined>> {
+    let mut groups: BTreeMap<(&str, &str), BTreeMap<_, &Written>> = BTreeMap::new();
+    for image in images {
+        let name = image.layout.file_name().unwrap_or_default();
+        if let Some(name) = name.strip_suffix(&format!("-{}", image.arch)) {
+            groups.entry((name, &image.tag)).or_default().insert(image.arch, image);
+        }
+    }
+    let groups = groups.into_iter().filter(|(_, images)| images.len() > 1);
+    groups.map(|((name, tag), images)| join_one(output, name, tag, images.into_values())).collect()
+}
+
+fn join_one<'a>(
+    output: &Utf8Path,
+    name: &str,
+    tag: &str,
+    images: impl Iterator<Item = &'a Written>,
+) -> Result<Joined> {
+    let layout = Layout::open(output, name)?;
+    let path = layout.path().to_owned();
+    let (mut descriptors, mut annotations) = (Vec::new(), Vec::new());
+    for image in images {
+        let descriptor = image.manifest().image(image.arch);
+        let manifest: ImageManifest = layout.take_image(&image.layout, &descriptor)?;
+        annotations.push(manifest.annotations().clone().unwrap_or_default());
+        descriptors.push(descriptor);
+    }
+    let index = ImageIndexBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageIndex)
+        .manifests(descriptors)
+        .annotations(common(name, annotations))
+        .build()
+        .expect("all fields are set");
+    let index = layout.add_bytes(&index.to_canon_json_vec().expect("only string keys"))?;
+    layout.tag(tag, index.descriptor(MediaType::ImageIndex))?;
+    Ok(Joined { layout: path, tag: tag.to_owned(), digest: index.digest })
+}
+
+/// What all of them say, under their common name.
+fn common(name: &str, mut all: Vec<HashMap<String, String>>) -> HashMap<String, String> {
+    let mut common = all.pop().unwrap_or_default();
+    common.retain(|key, value| all.iter().all(|other| other.get(key) == Some(value)));
+    common.insert(TITLE.to_owned(), name.to_owned());
+    common
+}
