@@ -5,6 +5,7 @@
 //! that the step before it worked. ARCHITECTURE.md is the map.
 
 pub mod attest;
+pub mod binary;
 pub mod cache;
 pub mod clean;
 pub mod cli;
@@ -17,6 +18,7 @@ pub mod fetch;
 pub mod files;
 pub mod host;
 pub mod inputs;
+pub mod inspect;
 pub mod kbuild;
 pub mod kconfig;
 pub mod kernel;

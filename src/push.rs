@@ -6,7 +6,7 @@ use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::{self, Host};
 use crate::oci::ATTACHMENTS;
-use crate::oci::read::split_reference;
+use crate::oci::read::locate;
 use crate::oci::tagged::{self, Tagged, TaggedKind};
 use crate::process::{self, CommandLine, Stream};
 use crate::report::{Count, Phase, Report, Running, Unit};
@@ -148,18 +148,15 @@ pub fn copies(references: &[Utf8PathBuf], registry: &Registry, report: &Report) 
 
 /// The layout of a reference, and those of its tags that are meant.
 fn choice(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
-    let (layout, tag) = match reference.is_dir() {
-        true => (reference, None),
-        false => split_reference(reference.as_str()),
-    };
+    let (layout, tag) = locate(reference);
     // Readers of `oci:PATH:TAG` end the path there.
     if layout.as_str().contains(':') {
         return Err(Error::usage(format!("{layout} has a colon in its path, which skopeo cannot read")));
     }
-    let all = tagged::tags(layout)?;
-    let Some(tag) = tag else { return Ok((layout.to_owned(), all)) };
+    let all = tagged::tags(&layout)?;
+    let Some(tag) = tag else { return Ok((layout, all)) };
     match all.iter().find(|tagged| tagged.tag == tag) {
-        Some(one) => Ok((layout.to_owned(), vec![one.clone()])),
+        Some(one) => Ok((layout, vec![one.clone()])),
         None => {
             let tags: Vec<&str> = all.iter().map(|tagged| tagged.tag.as_str()).collect();
             Err(Error::usage(format!("{layout} has no image of the tag {tag}"))

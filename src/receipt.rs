@@ -1,10 +1,15 @@
 //! The receipt: what was built from what, by which tools, how long it took, and how to do it again.
 
+mod known;
+
+pub use known::{Known, KnownImage};
+
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::files;
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
+use crate::kernel::{Arch, Flavor};
 use crate::oci::Written;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::Report;
@@ -56,7 +61,12 @@ struct Image<'a> {
 
 /// The name of a plan's receipt in the output directory.
 pub fn path(output: &Utf8Path, plan: &Plan) -> Utf8PathBuf {
-    output.join(format!("{}-{}-{}.json", plan.flavor.image_prefix(), plan.version_text(), plan.arch))
+    output.join(file_name(plan.flavor, &plan.version_text(), plan.arch))
+}
+
+/// The name of the receipt of this kernel.
+pub fn file_name(flavor: Flavor, version: &str, arch: Arch) -> String {
+    format!("{}-{version}-{arch}.json", flavor.image_prefix())
 }
 
 /// Writes it, and returns its path. `command` is the command line that was given.

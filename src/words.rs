@@ -7,6 +7,25 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// A text from outside as it may go to a terminal: control characters, and those that turn the direction
+/// of writing around, stand as escapes; line feeds stay.
+pub fn printable(text: &str) -> String {
+    let is_plain = |c: char| {
+        c == '\n'
+            || !(c.is_control()
+                || matches!(c, '\u{200e}' | '\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
+    };
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_plain(c) {
+            true => shown.push(c),
+            false => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
+}
+
 /// Bytes in decimal units, as disks and registries count them: `139.3 MB`.
 pub fn size(bytes: u64) -> String {
     match bytes {
@@ -102,6 +121,12 @@ mod tests {
     fn nobody_elses_text_moves_the_cursor() {
         assert_eq!(tame("a\x1b[2Jb\nc"), "a?[2Jb?c");
         assert_eq!(tame(&"ä".repeat(1000)).chars().count(), 241);
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_stays() {
+        assert_eq!(printable("a\x1b[2J\u{9b}1m\rb\nc é"), "a\\u{1b}[2J\\u{9b}1m\\u{d}b\nc é");
+        assert_eq!(printable("\u{202e}txt.exe"), "\\u{202e}txt.exe");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The words of the command line. Help texts are part of the contract: they say the same as the
 //! README, in the field's terms.
 
+use super::inspect::InspectArgs;
 use super::push::PushArgs;
 use crate::kconfig;
 use crate::kernel::{Arch, Flavor, KernelVersion};
@@ -86,6 +87,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Show, compare and edit configs
     Config(super::config::ConfigArgs),
+    /// Say what is in an image, and from what it was built, without unpacking it
+    Inspect(InspectArgs),
     /// Copy layouts to a registry by skopeo, and check what it then serves
     Push(PushArgs),
     /// Free space in the cache: all of it, or what the options say

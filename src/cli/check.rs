@@ -7,15 +7,16 @@ use super::given::{Given, config_of};
 use super::typed::{library, plan_of};
 use crate::error::{Error, Result};
 use crate::host::Host;
+use crate::inspect::counterpart_layout;
 use crate::kconfig::Config;
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::library::Library;
-use crate::oci::read::{self, Image};
+use crate::oci::read;
 use crate::plan::wanted_config;
 use crate::report::Report;
 use crate::requirements::{self, Level, Outcome, Stage, Subject, Tally, Verdict};
 use crate::words::wrapped;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use clap::ArgMatches;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -108,13 +109,12 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>) -> Result
     let name = args.subject.clone();
     let Some(text) = image.kernel_config()? else {
         let error = Error::usage(format!("{name}: the image holds no kernel config"));
-        let beside = Utf8PathBuf::from(layout.as_str().replace("-kernel-bin-", "-kernel-modules-"));
-        return Err(match beside != layout && beside.is_dir() {
-            true => error.hint(format!(
+        return Err(match counterpart_layout(layout).filter(|layout| layout.as_str().contains("-kernel-modules-")) {
+            Some(beside) => error.hint(format!(
                 "the modules image beside it does: {}",
                 beside.file_name().unwrap_or_default()
             )),
-            false => error.hint("the config lies in the modules image, as lib/modules/<release>/config, or in a kernel with CONFIG_IKCONFIG"),
+            None => error.hint("the config lies in the modules image, as lib/modules/<release>/config, or in a kernel with CONFIG_IKCONFIG"),
         });
     };
     let config = Config::parse(&text);
@@ -128,18 +128,8 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>) -> Result
         Some(arch) => arch,
         None => architecture.parse().map_err(|why: String| Error::usage(format!("{name}: {why}")))?,
     };
-    let flavor = args.flavor().or_else(|| flavor_of(&image));
+    let flavor = args.flavor().or_else(|| image.flavor());
     Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes: Vec::new() })
-}
-
-/// The flavor of an image of ours: its title, or the layout's name, begins with it.
-fn flavor_of(image: &Image) -> Option<Flavor> {
-    let names = [image.annotation("title"), image.layout.file_name()];
-    let is_of = |name: &str, flavor: Flavor| {
-        name.starts_with(&format!("{}-kernel", flavor.image_prefix()))
-            || name.starts_with(flavor.legacy_image())
-    };
-    names.into_iter().flatten().find_map(|name| Flavor::ALL.into_iter().find(|&flavor| is_of(name, flavor)))
 }
 
 fn from_catalog(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<Checked> {

@@ -227,6 +227,20 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
+/// A value as JSON that may go to a terminal. Of the characters that one obeys, serde_json escapes only
+/// those of ASCII; such characters stand in strings alone, where an escape means the same.
+pub(super) fn printed_json(value: &impl serde::Serialize) -> String {
+    let json = serde_json::to_string_pretty(value).expect("only string keys");
+    let mut shown = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c.is_control() && c != '\n' {
+            true => write!(shown, "\\u{:04x}", u32::from(c)).expect("writing to a string"),
+            false => shown.push(c),
+        }
+    }
+    shown
+}
+
 /// One failure does not keep the other kernels from being built; the first one decides the code.
 fn for_each_kernel(
     requests: &[Request],

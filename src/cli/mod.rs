@@ -6,6 +6,7 @@ mod check;
 mod commands;
 mod config;
 mod given;
+mod inspect;
 mod list;
 mod push;
 mod typed;
@@ -56,6 +57,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
         (Some(Command::Check(args)), _) => check::check(args, matches, host, report),
         (Some(Command::Config(args)), _) => config::config(args, matches, host, report),
+        (Some(Command::Inspect(args)), _) => inspect::inspect(args, host, report),
         (Some(Command::Push(args)), _) => push::push(args, host, report),
         (Some(Command::Clean(args)), _) => commands::clean(args, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),

@@ -1,44 +1,13 @@
 //! What a kernel file is, from its bytes: make may succeed and leave something else under its name,
 //! and two files of a build are called `vmlinux.bin`. Nothing of this is read from `.config`.
 
+use crate::binary::kernel::{self, Identity};
+use crate::binary::{Module, Pvh, expected_format};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::{Arch, Flavor};
 use camino::Utf8Path;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::File;
 use walkdir::WalkDir;
-
-/// More than any kernel's program headers and notes together.
-const LARGEST_NOTES: u64 = 1 << 20;
-/// The type of Xen's note that holds the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY of
-/// `include/xen/interface/elfnote.h`.
-const PHYS32_ENTRY: u32 = 18;
-
-/// Is the kernel entered by PVH?
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pvh {
-    /// Its ELF notes have Xen's PHYS32_ENTRY.
-    Entry,
-    /// They have not, or the format has no notes.
-    NoEntry,
-}
-
-/// What the first bytes of a file say that it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    /// ELF of 64 bits, little endian, for the machine of this number (`e_machine`).
-    Elf { machine: u16 },
-    /// Any other ELF.
-    OtherElf,
-    /// The arm64 `Image`; with a PE header, as EFI loads it, or without.
-    Arm64Image { pe: bool },
-    /// x86's compressed kernel.
-    BzImage,
-    /// gzip, as in `Image.gz`.
-    Gzip,
-    /// None of these: `objcopy -O binary` leaves no header.
-    Raw,
-}
 
 /// The kernel file must be one that the hypervisor loads on this machine: on x86-64 an ELF file, for
 /// Cloud Hypervisor with a PVH note; on arm64 an `Image` with a PE header.
@@ -46,114 +15,23 @@ enum Format {
 /// Errors (exit code 1): it is missing, empty, or something else, and then what.
 pub(super) fn check(path: &Utf8Path, arch: Arch, flavor: Flavor) -> Result<Pvh> {
     let missing = || format!("make succeeded, but {path} is missing");
-    let mut file = File::open(path).context(Kind::Build, missing)?;
-    let mut head = Vec::new();
-    Read::take(&mut file, 1024).read_to_end(&mut head).context(Kind::Build, missing)?;
-    let found = format(&head);
-    let (fits, expected) = match arch {
-        Arch::Amd64 => (found == Format::Elf { machine: 62 }, "an ELF file for x86-64"),
-        Arch::Arm64 => (found == Format::Arm64Image { pe: true }, "an arm64 Image with an EFI header"),
-    };
-    if !fits {
+    let file = File::open(path).context(Kind::Build, missing)?;
+    let identity = kernel::identify(file);
+    let Identity { format, pvh, .. } =
+        identity.context(Kind::Build, || format!("{path} is a damaged ELF file"))?;
+    if format != expected_format(arch) {
         return Err(Error::build(format!(
-            "make succeeded, but {path} is not {expected}: it is {}",
-            described(found)
+            "make succeeded, but {path} is not {}: it is {format}",
+            expected_format(arch)
         )));
     }
-    if arch == Arch::Arm64 {
-        return Ok(Pvh::NoEntry);
-    }
-    let pvh = pvh(&mut file, &head).context(Kind::Build, || format!("{path} is a damaged ELF file"))?;
-    if (pvh, flavor) == (Pvh::NoEntry, Flavor::CloudHypervisor) {
+    if (pvh, flavor, arch) == (Pvh::NoEntry, Flavor::CloudHypervisor, Arch::Amd64) {
         return Err(Error::build(format!("{path} has no PVH note: Cloud Hypervisor would not load it"))
             .hint(
                 "CONFIG_PVH gives it from Linux 5.0 on, CONFIG_XEN_PVH before; newer assemblers may hide it",
             ));
     }
     Ok(pvh)
-}
-
-fn described(format: Format) -> String {
-    match format {
-        Format::Elf { machine } => format!("an ELF file for another machine (e_machine {machine})"),
-        Format::OtherElf => "an ELF file, but not of 64 bits, little endian".into(),
-        Format::Arm64Image { pe: true } => "an arm64 Image".into(),
-        Format::Arm64Image { pe: false } => "an arm64 Image without an EFI header (CONFIG_EFI)".into(),
-        Format::BzImage => "a bzImage, compressed, which Firecracker does not load".into(),
-        Format::Gzip => "compressed by gzip".into(),
-        Format::Raw => {
-            "a raw binary, as objcopy -O binary makes it (of the two files vmlinux.bin, the one in \
-             arch/x86/boot/compressed/ is right)"
-                .into()
-        }
-    }
-}
-
-fn format(head: &[u8]) -> Format {
-    let at = |offset: usize, bytes: &[u8]| head.get(offset..offset + bytes.len()) == Some(bytes);
-    if at(0, b"\x7fELF") {
-        // EI_CLASS 2 is 64 bits, EI_DATA 1 little endian.
-        return match (at(4, &[2, 1]), head.get(18..20)) {
-            (true, Some(machine)) => Format::Elf { machine: u16::from_le_bytes([machine[0], machine[1]]) },
-            _ => Format::OtherElf,
-        };
-    }
-    // Documentation/arm64/booting.rst: "ARM\x64" at offset 56; "MZ" makes it a PE file.
-    if at(56, b"ARM\x64") {
-        return Format::Arm64Image { pe: at(0, b"MZ") };
-    }
-    // Documentation/x86/boot.rst: the setup header's signature at offset 0x202.
-    if at(0x202, b"HdrS") {
-        return Format::BzImage;
-    }
-    if at(0, &[0x1f, 0x8b]) { Format::Gzip } else { Format::Raw }
-}
-
-/// Looks through the PT_NOTE segments of a 64-bit little-endian ELF file that begins with `head`.
-fn pvh(file: &mut (impl Read + Seek), head: &[u8]) -> io::Result<Pvh> {
-    let damaged = || io::Error::other("its program headers are not where its header says");
-    let half = |bytes: &[u8], at: usize| bytes.get(at..at + 2).map(|b| u16::from_le_bytes([b[0], b[1]]));
-    let word =
-        |bytes: &[u8], at: usize| bytes.get(at..at + 4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-    let long = |bytes: &[u8], at: usize| -> Option<u64> {
-        Some(u64::from(word(bytes, at)?) | u64::from(word(bytes, at + 4)?) << 32)
-    };
-    // Elf64_Ehdr: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
-    let (offset, size, count) = (long(head, 32), half(head, 54), half(head, 56));
-    let (offset, size, count) = (
-        offset.ok_or_else(damaged)?,
-        usize::from(size.ok_or_else(damaged)?),
-        usize::from(count.ok_or_else(damaged)?),
-    );
-    if count == 0 {
-        return Ok(Pvh::NoEntry);
-    }
-    let table = read_at(file, offset, (size * count) as u64)?;
-    // Elf64_Phdr: p_type at 0 (PT_NOTE is 4), p_offset at 8, p_filesz at 32.
-    for entry in table.chunks(size.max(1)).filter(|entry| word(entry, 0) == Some(4)) {
-        let (from, length) = (long(entry, 8).ok_or_else(damaged)?, long(entry, 32).ok_or_else(damaged)?);
-        let notes = read_at(file, from, length)?;
-        let mut rest = &notes[..];
-        // Elf64_Nhdr: sizes of name and content, type; name and content padded to four bytes.
-        while let (Some(name), Some(content), Some(kind)) = (word(rest, 0), word(rest, 4), word(rest, 8)) {
-            let padded = |size: u32| (size as usize).next_multiple_of(4);
-            if kind == PHYS32_ENTRY && name == 4 && rest.get(12..16) == Some(b"Xen\0") {
-                return Ok(Pvh::Entry);
-            }
-            rest = rest.get(12 + padded(name) + padded(content)..).unwrap_or_default();
-        }
-    }
-    Ok(Pvh::NoEntry)
-}
-
-fn read_at(file: &mut (impl Read + Seek), offset: u64, length: u64) -> io::Result<Vec<u8>> {
-    if length > LARGEST_NOTES {
-        return Err(io::Error::other(format!("{length} bytes of program headers or notes")));
-    }
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// The modules installed below `root` must be those of the kernel of this release, which would
@@ -180,8 +58,9 @@ pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
     else {
         return Ok(());
     };
-    let bytes = fs::read(&first).context(Kind::Build, || format!("cannot read {}", first.display()))?;
-    match vermagic_release(&bytes) {
+    let wrong = || format!("cannot read {}", first.display());
+    let module = File::open(&first).and_then(|file| Module::read(&first.to_string_lossy(), file));
+    match module.context(Kind::Build, wrong)?.release() {
         Some(found) if found != release => Err(Error::build(format!(
             "the kernel is {release}, but {} was built for {found}",
             first.display()
@@ -190,19 +69,11 @@ pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
     }
 }
 
-/// The first word of a module's `vermagic`: the release of the kernel that it was built for.
-fn vermagic_release(module: &[u8]) -> Option<&str> {
-    const KEY: &[u8] = b"\0vermagic=";
-    let start = module.windows(KEY.len()).position(|bytes| bytes == KEY)? + KEY.len();
-    let rest = &module[start..];
-    let end = rest.iter().position(|&byte| byte == b' ' || byte == 0)?;
-    std::str::from_utf8(&rest[..end]).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use camino::Utf8PathBuf;
+    use std::fs;
 
     /// An ELF file for x86-64 with one PT_NOTE segment that holds a note of GNU's, then one of Xen's.
     fn elf(xen_type: u32) -> Vec<u8> {
@@ -268,13 +139,13 @@ mod tests {
         let mut no_efi = arm64_image();
         no_efi[..2].fill(0);
         for (bytes, arch, says) in [
-            (foreign, Arch::Amd64, "for another machine (e_machine 183)"),
+            (foreign, Arch::Amd64, "it is an ELF file for arm64"),
             (small, Arch::Amd64, "not of 64 bits"),
             (bz_image, Arch::Amd64, "a bzImage, compressed"),
             (vec![0xfc; 4096], Arch::Amd64, "a raw binary"),
             (Vec::new(), Arch::Amd64, "a raw binary"),
             (arm64_image(), Arch::Amd64, "it is an arm64 Image"),
-            (elf(18), Arch::Arm64, "for another machine (e_machine 62)"),
+            (elf(18), Arch::Arm64, "it is an ELF file for x86-64"),
             (vec![0x1f, 0x8b, 8, 0], Arch::Arm64, "compressed by gzip"),
             (no_efi, Arch::Arm64, "without an EFI header"),
         ] {

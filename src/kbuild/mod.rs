@@ -9,6 +9,7 @@ mod settings;
 pub use log::Digest as LogDigest;
 pub use settings::config_lock_name;
 
+use crate::binary::Pvh;
 use crate::cache::Cache;
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
@@ -22,7 +23,6 @@ use crate::report::{Count, Phase, Report, Running, Unit};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::words::{counted, duration};
 use camino::{Utf8Path, Utf8PathBuf};
-use image::Pvh;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};

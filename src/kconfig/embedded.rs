@@ -1,6 +1,7 @@
 //! The `.config` that a kernel file carries with CONFIG_IKCONFIG.
 
 use flate2::read::GzDecoder;
+use memchr::memmem;
 use std::io::{self, Read};
 
 /// What `kernel/configs.c` puts before the config, and the first two bytes of gzip: a driver's own
@@ -16,6 +17,7 @@ const LARGEST: u64 = 16 << 20;
 ///
 /// Errors: reading fails; what stands there is not gzip, not UTF-8, or larger than 16 MiB.
 pub fn embedded(mut kernel: impl Read) -> io::Result<Option<String>> {
+    let start = memmem::Finder::new(START);
     let mut piece = Vec::new();
     loop {
         // The end of the last piece may be the first part of the mark.
@@ -24,7 +26,7 @@ pub fn embedded(mut kernel: impl Read) -> io::Result<Option<String>> {
         if Read::take(&mut kernel, 1 << 16).read_to_end(&mut piece)? == 0 {
             return Ok(None);
         }
-        if let Some(at) = piece.windows(START.len()).position(|bytes| bytes == START) {
+        if let Some(at) = start.find(&piece) {
             return unpack(piece[at + MARK..].chain(kernel), LARGEST).map(Some);
         }
     }

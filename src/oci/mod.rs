@@ -2,6 +2,7 @@
 //! layout, whole or not at all; and, in files of their own, reading layouts that others wrote.
 
 mod attach;
+pub mod entries;
 mod join;
 mod layer;
 mod layout;

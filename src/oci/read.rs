@@ -4,27 +4,23 @@
 //!
 //! All errors of a layout that breaks a rule are verification errors (exit code 3) and name the rule.
 
+use super::entries::{self, Found, FoundKind, LayerRead};
 use super::layout::REF_NAME;
-use crate::digest::{HashingReader, Sha256};
+use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::kconfig;
-use crate::process;
-use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
+use crate::kernel::Flavor;
+use crate::plan::annotations;
+use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use rustix::fs::{Mode, OFlags};
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
-use tar::{Archive, EntryType};
+use std::io::Read;
 
 /// An index that names a few hundred versions is about this large at most.
 const LARGEST_JSON: u64 = 4 << 20;
-/// A kernel with debug information has less than 1 GB, its modules no more.
-const LARGEST_LAYER: u64 = 4 << 30;
-/// A distribution's kernel has about 7000 modules.
-const MOST_ENTRIES: usize = 200_000;
-/// A path and a link, with their PAX keys.
-const LARGEST_PAX: u64 = 16 << 10;
+/// What Docker's storage can stack.
+const MOST_LAYERS: usize = 127;
 /// A kernel's `.config` has about 150 kB.
 const LARGEST_CONFIG: u64 = 16 << 20;
 
@@ -43,35 +39,22 @@ pub struct Image {
     pub config: ImageConfiguration,
 }
 
-/// An entry of a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// Its path, relative, without a trailing slash.
-    pub path: String,
-    /// What it is.
-    pub kind: FoundKind,
-    /// Bytes of a file.
-    pub size: u64,
-}
-
-/// The kinds of entries that kernel images have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FoundKind {
-    /// A directory.
-    Dir,
-    /// A file.
-    File,
-    /// A second name of this earlier entry.
-    HardLink(String),
-    /// A symbolic link with this text.
-    SymLink(String),
-}
-
 /// Splits `LAYOUT[:TAG]`: the path of a layout ends at its last colon, as OCI tools have it.
 pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
     match text.rsplit_once(':') {
         Some((path, tag)) if !tag.is_empty() && !tag.contains('/') => (Utf8Path::new(path), Some(tag)),
         _ => (Utf8Path::new(text), None),
+    }
+}
+
+/// The layout and the tag of a reference. A directory of this very name is a layout, whatever colon is in it.
+pub fn locate(reference: &Utf8Path) -> (Utf8PathBuf, Option<String>) {
+    match reference.is_dir() {
+        true => (reference.to_owned(), None),
+        false => {
+            let (layout, tag) = split_reference(reference.as_str());
+            (layout.to_owned(), tag.map(str::to_owned))
+        }
     }
 }
 
@@ -106,7 +89,7 @@ pub(super) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
 }
 
 /// The image that a descriptor of the layout stands for.
-pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Image> {
+pub(crate) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Image> {
     let digest = check_descriptor(layout, descriptor)?;
     if *descriptor.media_type() != MediaType::ImageManifest {
         return Err(Error::fetch(format!(
@@ -120,6 +103,9 @@ pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<I
     let (path, bytes) = read_blob(layout, manifest.config())?;
     let config: ImageConfiguration = parse(&path, &bytes)?;
     let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
+    if layers > MOST_LAYERS {
+        return Err(Error::fetch(format!("{path}: {layers} layers are more than any reader takes")));
+    }
     if layers != diff_ids {
         return Err(Error::fetch(format!("{path}: {layers} layers, but {diff_ids} diff_ids")));
     }
@@ -133,15 +119,41 @@ impl Image {
         annotations.get(&format!("org.opencontainers.image.{key}")).map(String::as_str)
     }
 
+    /// An annotation of our own, by its whole key: one of [`annotations`].
+    pub fn own_annotation(&self, key: &str) -> Option<&str> {
+        self.manifest.annotations().as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// The flavor: as the image says, else by its title or the layout's name, which begin with it.
+    pub fn flavor(&self) -> Option<Flavor> {
+        if let Some(flavor) = self.own_annotation(annotations::FLAVOR).and_then(|name| name.parse().ok()) {
+            return Some(flavor);
+        }
+        let names = [self.annotation("title"), self.layout.file_name()];
+        let is_of = |name: &str, flavor: Flavor| {
+            name.starts_with(&format!("{}-kernel", flavor.image_prefix()))
+                || name.starts_with(flavor.legacy_image())
+        };
+        let mut names = names.into_iter().flatten();
+        names.find_map(|name| Flavor::ALL.into_iter().find(|&flavor| is_of(name, flavor)))
+    }
+
     /// Shows every entry of every layer to `visit`, with a reader of its bytes. The digests of a
     /// layer, compressed and plain, are known to be right only when this has returned.
     ///
     /// Errors: whatever `visit` returns; a layer that breaks a rule (exit code 3).
-    pub fn visit(&self, mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>) -> Result<()> {
+    pub fn visit(
+        &self,
+        mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>,
+    ) -> Result<Vec<LayerRead>> {
+        let mut left = entries::LARGEST_IMAGE;
+        let mut layers = Vec::new();
         for (layer, diff_id) in self.manifest.layers().iter().zip(self.config.rootfs().diff_ids()) {
-            visit_layer(&self.layout, layer, diff_id, &mut visit)?;
+            let read = entries::visit_layer(&self.layout, (layer, diff_id), left, &mut visit)?;
+            left = left.saturating_sub(read.plain_size);
+            layers.push(read);
         }
-        Ok(())
+        Ok(layers)
     }
 
     /// The final `.config` of the kernel: `config` beside the modules, or `boot/config-<VERSION>` of
@@ -173,7 +185,12 @@ impl Image {
     }
 }
 
-fn read_config(found: &Found, reader: &mut dyn Read, wrong: impl Fn() -> String) -> Result<String> {
+/// The text of a config in an image.
+pub(crate) fn read_config(
+    found: &Found,
+    reader: &mut dyn Read,
+    wrong: impl Fn() -> String,
+) -> Result<String> {
     if found.size > LARGEST_CONFIG {
         return Err(Error::fetch(format!("{}: {} bytes are too many for a config", wrong(), found.size)));
     }
@@ -182,7 +199,8 @@ fn read_config(found: &Found, reader: &mut dyn Read, wrong: impl Fn() -> String)
     String::from_utf8(bytes).context(Kind::Fetch, wrong)
 }
 
-fn is_kernel_config(path: &str) -> bool {
+/// Is it a path at which images have the config of their kernel?
+pub(crate) fn is_kernel_config(path: &str) -> bool {
     match path.split('/').collect::<Vec<_>>()[..] {
         ["config"] | ["lib", "modules", _, "config"] => true,
         ["boot", name] => name.starts_with("config-"),
@@ -260,7 +278,10 @@ pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
     }
 }
 
-fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
+/// The bytes of a small file; a link is not followed.
+///
+/// Errors (exit code 3): it cannot be read, is no ordinary file, or has more than 4 MiB.
+pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
     let (file, size) = open_file(path)?;
     if size > LARGEST_JSON {
         return Err(Error::fetch(format!("{path}: {size} bytes are too many for it")));
@@ -273,175 +294,6 @@ fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
 pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
         .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
-}
-
-/// One pass over a layer: hashed before and after the decompressor, entry by entry in between.
-fn visit_layer(
-    layout: &Utf8Path,
-    layer: &Descriptor,
-    diff_id: &str,
-    visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
-) -> Result<()> {
-    let digest = check_descriptor(layout, layer)?;
-    let path = blob_path(layout, digest);
-    let wrong = || format!("{path} is not a layer of a kernel image");
-    let diff_id: Sha256 = diff_id.parse().map_err(|why| Error::fetch(format!("{layout}: diff_id: {why}")))?;
-    let (file, size) = open_file(&path)?;
-    if size != layer.size() {
-        return Err(wrong_size(&path, layer.size(), size));
-    }
-    let mut packed = HashingReader::new(BufReader::with_capacity(1 << 18, file.take(size)));
-    let plain: Box<dyn Read + '_> = match layer.media_type() {
-        MediaType::ImageLayer => Box::new(&mut packed),
-        MediaType::ImageLayerGzip => Box::new(flate2::read::MultiGzDecoder::new(&mut packed)),
-        MediaType::ImageLayerZstd => {
-            Box::new(zstd::stream::read::Decoder::new(&mut packed).context(Kind::Fetch, wrong)?)
-        }
-        other => return Err(Error::fetch(format!("{path}: a layer of type {other}"))),
-    };
-    let mut plain = HashingReader::new(Bounded { inner: plain, left: LARGEST_LAYER });
-    visit_entries(&path, &mut plain, visit)?;
-    // Zeros fill a tar up; anything else is an entry that some readers see and others do not.
-    drain(&mut plain, true).context(Kind::Fetch, wrong)?;
-    let (plain_digest, _) = plain.finish();
-    drain(&mut packed, false).context(Kind::Fetch, wrong)?;
-    check_digest(&path, digest, packed.finish().0)?;
-    match plain_digest == diff_id {
-        true => Ok(()),
-        false => Err(Error::fetch(format!(
-            "{path}: its plain tar has the digest {plain_digest}, its diff_id is {diff_id}"
-        ))),
-    }
-}
-
-fn visit_entries(
-    path: &Utf8Path,
-    tar: &mut impl Read,
-    visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
-) -> Result<()> {
-    let wrong = || format!("{path} is not a layer of a kernel image");
-    let mut archive = Archive::new(tar);
-    let mut seen = BTreeSet::new();
-    let mut long = LongNames::default();
-    // Raw: the tar crate would read a long name of any length into memory.
-    for entry in archive.entries().context(Kind::Fetch, wrong)?.raw(true) {
-        process::check()?;
-        let mut entry = entry.context(Kind::Fetch, wrong)?;
-        if entry.header().entry_type() == EntryType::XHeader {
-            long = read_pax(&mut entry).context(Kind::Fetch, wrong)?;
-            continue;
-        }
-        let found = read_header(&entry, std::mem::take(&mut long)).context(Kind::Fetch, wrong)?;
-        if !seen.insert(found.path.clone()) {
-            return Err(Error::fetch(format!("{path}: two entries are called {}", found.path)));
-        }
-        if seen.len() > MOST_ENTRIES {
-            return Err(Error::fetch(format!("{path}: more than {MOST_ENTRIES} entries")));
-        }
-        visit(&found, &mut entry)?;
-    }
-    Ok(())
-}
-
-/// What PAX records say of the entry after them.
-#[derive(Default)]
-struct LongNames {
-    path: Option<String>,
-    link: Option<String>,
-}
-
-fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<LongNames> {
-    let mut bytes = Vec::new();
-    entry.take(LARGEST_PAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST_PAX {
-        return Err(io::Error::other("a PAX header of more than 16 KiB"));
-    }
-    let mut long = LongNames::default();
-    for record in tar::PaxExtensions::new(&bytes) {
-        let record = record?;
-        let key = record.key().map_err(io::Error::other)?;
-        let value = || record.value().map(str::to_owned).map_err(io::Error::other);
-        match key {
-            "path" => long.path = Some(value()?),
-            "linkpath" => long.link = Some(value()?),
-            // A reader without PAX would see another tar from here on.
-            "size" => return Err(io::Error::other("a PAX record that changes the size of an entry")),
-            key if key.starts_with("GNU.sparse") => return Err(io::Error::other("a sparse entry")),
-            _ => {}
-        }
-    }
-    Ok(long)
-}
-
-fn read_header<R: Read>(entry: &tar::Entry<'_, R>, long: LongNames) -> io::Result<Found> {
-    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(io::Error::other);
-    let header = entry.header();
-    let path = long.path.map_or_else(|| text(&header.path_bytes()), Ok)?;
-    let link = match long.link {
-        Some(link) => link,
-        None => header.link_name_bytes().map(|link| text(&link)).transpose()?.unwrap_or_default(),
-    };
-    let shown = path.escape_debug().to_string();
-    let kind = match header.entry_type() {
-        EntryType::Regular => FoundKind::File,
-        EntryType::Directory => FoundKind::Dir,
-        EntryType::Link => FoundKind::HardLink(plain_path(&link)?),
-        EntryType::Symlink => FoundKind::SymLink(link),
-        other => return Err(io::Error::other(format!("{shown} is an entry of type {other:?}"))),
-    };
-    let size = header.size()?;
-    if kind != FoundKind::File && size != 0 {
-        return Err(io::Error::other(format!("{shown} is no file and has {size} bytes")));
-    }
-    Ok(Found { path: plain_path(&path)?, kind, size })
-}
-
-/// A path that stays inside: relative, without `..`; a leading `./` and a trailing `/` are left aside.
-fn plain_path(path: &str) -> io::Result<String> {
-    let mut parts = Vec::new();
-    for part in Utf8Path::new(path).components() {
-        match part {
-            Utf8Component::CurDir => {}
-            Utf8Component::Normal(part) if !part.contains('\0') => parts.push(part),
-            _ => {
-                return Err(io::Error::other(format!(
-                    "`{}` is no path inside an image",
-                    path.escape_debug()
-                )));
-            }
-        }
-    }
-    Ok(parts.join("/"))
-}
-
-/// Refuses to go on after so many bytes: a few kilobytes can unpack to more than any disk holds.
-struct Bounded<R> {
-    inner: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Bounded<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        match self.left.checked_sub(read as u64) {
-            Some(left) => self.left = left,
-            None => return Err(io::Error::other(format!("it unpacks to more than {LARGEST_LAYER} bytes"))),
-        }
-        Ok(read)
-    }
-}
-
-fn drain(reader: &mut impl Read, only_zeros: bool) -> io::Result<()> {
-    let mut buffer = [0; 1 << 14];
-    loop {
-        match reader.read(&mut buffer)? {
-            0 => return Ok(()),
-            read if only_zeros && buffer[..read].iter().any(|&byte| byte != 0) => {
-                return Err(io::Error::other("something stands behind the end of its tar"));
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]
@@ -459,22 +311,6 @@ mod tests {
         assert_eq!(split("a:b/x:6.1.7"), with("a:b/x", "6.1.7"));
         assert_eq!(split("a:b/x"), ("a:b/x".to_owned(), None));
         assert_eq!(split("x:"), ("x:".to_owned(), None));
-    }
-
-    #[test]
-    fn paths_stay_inside() {
-        assert_eq!(plain_path("./lib/modules/").unwrap(), "lib/modules");
-        for wrong in ["/etc", "../x", "a/../b", "a\0b"] {
-            assert!(plain_path(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn a_bomb_ends_at_the_limit() {
-        let mut bounded = Bounded { inner: io::repeat(0), left: 1 << 20 };
-        let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err();
-        assert!(error.to_string().contains("unpacks to more than"), "{error}");
-        assert!(drain(&mut &b"\0\0\x01"[..], true).is_err() && drain(&mut &b"\0\0\x01"[..], false).is_ok());
     }
 
     #[test]

@@ -58,6 +58,36 @@ pub fn tags(layout: &Utf8Path) -> Result<Vec<Tagged>> {
     Ok(all)
 }
 
+/// The images of this tag, or all of a layout, as tag and descriptor: where a tag stands for an index, the
+/// images in that one. What is attached to an image is none.
+///
+/// Errors: no such layout or tag (exit code 2); a rule is broken (3).
+pub fn images(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<(Option<String>, Descriptor)>> {
+    let index = read_index(layout)?;
+    let all = index.manifests();
+    let wanted = |one: &&Descriptor| tag.is_none() || tag_of(one).as_deref() == tag;
+    let mut images = Vec::new();
+    for descriptor in all.iter().filter(wanted) {
+        let tag = tag_of(descriptor);
+        match kind(layout, descriptor)? {
+            TaggedKind::Image => images.push((tag, descriptor.clone())),
+            TaggedKind::Attachment(_) | TaggedKind::Attachments(_) => {}
+            TaggedKind::Index => {
+                let (path, bytes) = read_blob(layout, descriptor)?;
+                let inner: ImageIndex = parse(&path, &bytes)?;
+                images.extend(inner.manifests().iter().map(|image| (tag.clone(), image.clone())));
+            }
+        }
+    }
+    let tags = || all.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ");
+    match (images.is_empty(), tag) {
+        (false, _) => Ok(images),
+        (true, Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
+            .hint(format!("it has {}", tags()))),
+        (true, None) => Err(Error::usage(format!("{layout} has no image"))),
+    }
+}
+
 fn kind(layout: &Utf8Path, descriptor: &Descriptor) -> Result<TaggedKind> {
     match descriptor.media_type() {
         MediaType::ImageIndex => {

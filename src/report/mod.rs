@@ -17,6 +17,7 @@ mod summary;
 pub use summary::{Image, Summary};
 
 use crate::error::Error;
+use crate::words::printable;
 use serde::Serialize;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -174,7 +175,7 @@ impl Report {
             return;
         }
         self.told.borrow_mut().push(text.to_owned());
-        self.render(&Event::Note { text });
+        self.render(&Event::Note { text: &printable(text) });
     }
 
     /// Something about the result that the user should look at; repeated in the summary and kept in
@@ -183,7 +184,7 @@ impl Report {
         if self.findings.borrow().contains(&text) {
             return;
         }
-        self.render(&Event::Finding { text: &text });
+        self.render(&Event::Finding { text: &printable(&text) });
         self.findings.borrow_mut().push(text);
     }
 
@@ -207,8 +208,8 @@ impl Report {
     pub fn error(&self, error: &Error) {
         self.clear();
         self.render(&Event::Error {
-            text: &error.to_string(),
-            hint: error.hint_text(),
+            text: &printable(&error.to_string()),
+            hint: error.hint_text().map(printable).as_deref(),
             code: error.exit_code(),
         });
     }

@@ -15,6 +15,7 @@ mod configs;
 mod faults;
 mod fetch_faults;
 mod hostile;
+mod inspect;
 mod layouts;
 mod mistakes;
 mod network;

@@ -1,0 +1,277 @@
+//! A kernel file: its format, its PVH note, its build id, and the banner and the config inside it.
+
+use super::scan::{Finder, Ranges};
+use super::{Format, half, long, word};
+use crate::digest::{Hasher, Sha256};
+use crate::kconfig;
+use std::io::{self, Read};
+
+/// Linkers put the program headers right behind the ELF header.
+const HEAD: usize = 64 << 10;
+/// More than all notes of any kernel together.
+const LARGEST_NOTES: usize = 1 << 20;
+/// The type of Xen's note that holds the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY of
+/// `include/xen/interface/elfnote.h`.
+const PHYS32_ENTRY: u32 = 18;
+/// The type of GNU's note that holds the build id: NT_GNU_BUILD_ID of `elf.h`.
+const GNU_BUILD_ID: u32 = 3;
+/// The banner has the release, who compiled it with what, and when.
+const LONGEST_BANNER: usize = 1024;
+
+/// Is the kernel entered by PVH?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pvh {
+    /// Its ELF notes have Xen's PHYS32_ENTRY.
+    Entry,
+    /// They have not, or the format has no notes.
+    NoEntry,
+}
+
+/// What the headers and notes of a kernel file say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its format.
+    pub format: Format,
+    /// Its PVH note.
+    pub pvh: Pvh,
+    /// GNU's build id, in hexadecimal digits.
+    pub build_id: Option<String>,
+}
+
+/// What a kernel file says of itself.
+#[derive(Clone, Debug)]
+pub struct Kernel {
+    /// Its headers and notes.
+    pub identity: Identity,
+    /// What it prints first: `Linux version 6.1.7 (user@host) (compiler) #1 SMP date`.
+    pub banner: Option<String>,
+    /// The `.config` inside it (CONFIG_IKCONFIG).
+    pub config: Option<String>,
+    /// The digest of all its bytes.
+    pub sha256: Sha256,
+}
+
+/// Reads as much of a file as its headers and notes take; whatever the bytes, they are some format.
+///
+/// Errors: reading fails; an ELF file's headers or notes are not where they should be.
+pub fn identify(mut reader: impl Read) -> io::Result<Identity> {
+    let mut headers = Headers::default();
+    let mut piece = vec![0; HEAD];
+    while !headers.are_complete() {
+        match reader.read(&mut piece)? {
+            0 => break,
+            read => headers.see(&piece[..read])?,
+        }
+    }
+    headers.finish()
+}
+
+impl Kernel {
+    /// Reads a whole file.
+    ///
+    /// Errors: reading fails; headers, notes or the config inside are damaged.
+    pub fn read(reader: impl Read) -> io::Result<Kernel> {
+        let is_banner: fn(&[u8]) -> bool = |text| text.first().is_some_and(u8::is_ascii_digit);
+        let mut watched = Watched {
+            inner: reader,
+            headers: Headers::default(),
+            banner: Finder::new(b"Linux version ", is_banner, LONGEST_BANNER),
+            hasher: Hasher::default(),
+        };
+        let config = kconfig::embedded(&mut watched)?;
+        io::copy(&mut watched, &mut io::sink())?;
+        let banner = watched.banner.finish();
+        Ok(Kernel {
+            identity: watched.headers.finish()?,
+            banner: banner.map(|text| format!("Linux version {}", String::from_utf8_lossy(&text))),
+            config,
+            sha256: watched.hasher.finish(),
+        })
+    }
+
+    /// `uname -r`, as the banner has it.
+    pub fn release(&self) -> Option<&str> {
+        self.banner.as_deref()?.strip_prefix("Linux version ")?.split(' ').next()
+    }
+}
+
+/// Looks at all that is read through it.
+struct Watched<R> {
+    inner: R,
+    headers: Headers,
+    banner: Finder,
+    hasher: Hasher,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        let piece = &buffer[..read];
+        self.headers.see(piece)?;
+        self.banner.see(piece);
+        self.hasher.update(piece);
+        Ok(read)
+    }
+}
+
+/// The beginning of a file and the notes that it points to, as they pass by.
+#[derive(Default)]
+struct Headers {
+    head: Vec<u8>,
+    notes: Option<Ranges>,
+}
+
+impl Headers {
+    fn see(&mut self, piece: &[u8]) -> io::Result<()> {
+        if let Some(notes) = &mut self.notes {
+            notes.see(piece);
+            return Ok(());
+        }
+        let (head, rest) = piece.split_at(piece.len().min(HEAD - self.head.len()));
+        self.head.extend_from_slice(head);
+        if self.head.len() == HEAD {
+            self.find_notes()?.see(rest);
+        }
+        Ok(())
+    }
+
+    fn are_complete(&self) -> bool {
+        self.notes.as_ref().is_some_and(Ranges::is_complete)
+    }
+
+    fn find_notes(&mut self) -> io::Result<&mut Ranges> {
+        let mut notes = Ranges::new(note_segments(&self.head)?);
+        notes.see(&self.head);
+        Ok(self.notes.insert(notes))
+    }
+
+    fn finish(mut self) -> io::Result<Identity> {
+        if self.notes.is_none() {
+            self.find_notes()?;
+        }
+        let format = Format::of(&self.head);
+        let mut identity = Identity { format, pvh: Pvh::NoEntry, build_id: None };
+        let Some(notes) = self.notes.filter(Ranges::is_complete) else { return Err(damaged("notes")) };
+        for segment in notes.finish() {
+            for note in notes_of(&segment) {
+                match (note.name, note.kind) {
+                    (b"Xen\0", PHYS32_ENTRY) => identity.pvh = Pvh::Entry,
+                    (b"GNU\0", GNU_BUILD_ID) if note.content.len() <= 32 => {
+                        let digits = note.content.iter().map(|byte| format!("{byte:02x}"));
+                        identity.build_id = Some(digits.collect());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(identity)
+    }
+}
+
+fn damaged(what: &str) -> io::Error {
+    io::Error::other(format!("its {what} are not where its header says"))
+}
+
+/// Offset and length of each PT_NOTE segment, where `head` begins a 64-bit little-endian ELF file.
+fn note_segments(head: &[u8]) -> io::Result<Vec<(u64, usize)>> {
+    let Format::Elf { .. } = Format::of(head) else { return Ok(Vec::new()) };
+    let headers = || damaged("program headers");
+    // Elf64_Ehdr: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
+    let (Some(offset), Some(size), Some(count)) = (long(head, 32), half(head, 54), half(head, 56)) else {
+        return Err(headers());
+    };
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let offset = usize::try_from(offset).map_err(|_| headers())?;
+    let length = usize::from(size) * usize::from(count);
+    let table = offset.checked_add(length).and_then(|end| head.get(offset..end)).ok_or_else(headers)?;
+    let mut segments = Vec::new();
+    let mut left = LARGEST_NOTES;
+    // Elf64_Phdr: p_type at 0 (PT_NOTE is 4), p_offset at 8, p_filesz at 32.
+    for entry in table.chunks(usize::from(size).max(1)).filter(|entry| word(entry, 0) == Some(4)) {
+        let (Some(from), Some(length)) = (long(entry, 8), long(entry, 32)) else { return Err(headers()) };
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        left = left
+            .checked_sub(length)
+            .ok_or_else(|| io::Error::other(format!("more than {LARGEST_NOTES} bytes of notes")))?;
+        segments.push((from, length));
+    }
+    Ok(segments)
+}
+
+struct Note<'a> {
+    name: &'a [u8],
+    kind: u32,
+    content: &'a [u8],
+}
+
+/// The notes of a segment, as far as their sizes make sense.
+fn notes_of(mut rest: &[u8]) -> impl Iterator<Item = Note<'_>> {
+    std::iter::from_fn(move || {
+        // Elf64_Nhdr: sizes of name and content, type; name and content padded to four bytes.
+        let (name, content, kind) = (word(rest, 0)? as usize, word(rest, 4)? as usize, word(rest, 8)?);
+        let body = rest.get(12..)?;
+        let content_at = name.checked_next_multiple_of(4)?;
+        let note = Note {
+            name: body.get(..name)?,
+            kind,
+            content: body.get(content_at..content_at.checked_add(content)?)?,
+        };
+        let end = content_at.checked_add(content.checked_next_multiple_of(4)?)?;
+        rest = body.get(end..).unwrap_or_default();
+        Some(note)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An ELF file for x86-64 of this size, whose one PT_NOTE segment lies at its end.
+    fn elf(size: usize) -> Vec<u8> {
+        let note = |name: &[u8; 4], kind: u32, content: &[u8]| {
+            [&4u32.to_le_bytes(), &(content.len() as u32).to_le_bytes(), &kind.to_le_bytes(), name, content]
+                .concat()
+        };
+        let notes = [note(b"GNU\0", 3, &[0xab; 20]), note(b"Xen\0", 18, &[0; 8])].concat();
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(size - notes.len(), 0);
+        file[18] = 62;
+        file[32] = 64; // e_phoff
+        file[54] = 56; // e_phentsize
+        file[56] = 1; // e_phnum
+        file[64] = 4; // PT_NOTE
+        file[72..80].copy_from_slice(&((size - notes.len()) as u64).to_le_bytes()); // p_offset
+        file[96] = notes.len() as u8; // p_filesz
+        file.extend(notes);
+        file
+    }
+
+    #[test]
+    fn everything_is_found_in_one_pass() {
+        for size in [1 << 10, HEAD, HEAD + 40, 1 << 20] {
+            let mut file = elf(size);
+            let banner = b"Linux version %s\0Linux version 6.1.7-x (me@here) (gcc) #1 SMP\n";
+            file[300..300 + banner.len()].copy_from_slice(banner);
+            let kernel = Kernel::read(&file[..]).unwrap();
+            assert_eq!(kernel.identity.format, Format::Elf { machine: 62 });
+            assert_eq!((kernel.identity.pvh, kernel.release()), (Pvh::Entry, Some("6.1.7-x")), "{size}");
+            assert_eq!(kernel.identity.build_id, Some("ab".repeat(20)));
+            assert_eq!(kernel.sha256, Sha256::of(&file));
+            assert_eq!(identify(&file[..]).unwrap(), kernel.identity);
+            assert!(Kernel::read(&file[..size - 1]).is_err(), "cut off");
+        }
+        let raw = Kernel::read(&b"nothing"[..]).unwrap();
+        assert_eq!((raw.identity.format, raw.banner, raw.config), (Format::Raw, None, None));
+    }
+
+    #[test]
+    fn only_as_much_is_read_as_the_notes_take() {
+        let mut file = elf(HEAD);
+        file.resize(4 << 20, 0);
+        let mut reader = &file[..];
+        assert_eq!(identify(&mut reader).unwrap().pvh, Pvh::Entry);
+        assert_eq!(reader.len(), file.len() - HEAD);
+    }
+}

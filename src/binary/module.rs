@@ -1,0 +1,128 @@
+//! A kernel module: for which kernel it was built, and whether it is signed.
+
+use super::Format;
+use super::scan::Finder;
+use crate::digest::{HashingReader, Sha256};
+use std::io::{self, BufReader, Read};
+
+/// A module with debug information has a few hundred kilobytes, a large driver's some megabytes.
+const LARGEST: u64 = 512 << 20;
+/// The release of the kernel and a few words.
+const LONGEST_VERMAGIC: usize = 256;
+/// What `scripts/sign-file` puts at the end of a signed module.
+const SIGNED: &[u8] = b"~Module signature appended~\n";
+/// Memory that an .xz file may ask for.
+const XZ_MEMORY: u64 = 64 << 20;
+
+/// What a module says of itself.
+#[derive(Clone, Debug)]
+pub struct Module {
+    /// Its format.
+    pub format: Format,
+    /// The kernel that it was built for: `6.1.7 SMP mod_unload`.
+    pub vermagic: Option<String>,
+    /// Does it end in a signature?
+    pub is_signed: bool,
+    /// The digest of its bytes, as they are stored.
+    pub sha256: Sha256,
+}
+
+/// How a module is compressed, by the end of its name; `None`: it is no module.
+pub fn compression(path: &str) -> Option<&str> {
+    let (_, end) = path.rsplit_once(".ko")?;
+    matches!(end, "" | ".gz" | ".xz" | ".zst").then_some(end)
+}
+
+impl Module {
+    /// Reads the module of this name, unpacked where its name says that it is compressed
+    /// (CONFIG_MODULE_COMPRESS).
+    ///
+    /// Errors: reading fails; it is not compressed as its name says, or unpacks to more than 512 MiB.
+    pub fn read(path: &str, reader: impl Read) -> io::Result<Module> {
+        let mut stored = HashingReader::new(reader);
+        let (format, vermagic, is_signed) = match compression(path) {
+            Some(".gz") => examine(flate2::read::MultiGzDecoder::new(&mut stored)),
+            Some(".zst") => examine(zstd::stream::read::Decoder::new(&mut stored)?),
+            Some(".xz") => {
+                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+                examine(liblzma::bufread::XzDecoder::new_stream(BufReader::new(&mut stored), stream))
+            }
+            _ => examine(&mut stored),
+        }?;
+        io::copy(&mut stored, &mut io::sink())?;
+        Ok(Module { format, vermagic, is_signed, sha256: stored.finish().0 })
+    }
+
+    /// The first word of `vermagic`: the release of the kernel.
+    pub fn release(&self) -> Option<&str> {
+        self.vermagic.as_deref()?.split(' ').next()
+    }
+}
+
+fn examine(module: impl Read) -> io::Result<(Format, Option<String>, bool)> {
+    let mut module = module.take(LARGEST + 1);
+    let mut vermagic = Finder::new(b"\0vermagic=", |_| true, LONGEST_VERMAGIC);
+    let mut head = Vec::new();
+    let mut tail = Vec::new();
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let read = module.read(&mut piece)?;
+        let seen = &piece[..read];
+        if read == 0 {
+            break;
+        }
+        head.extend(seen.iter().take(1024 - head.len().min(1024)));
+        vermagic.see(seen);
+        tail.extend_from_slice(&seen[seen.len().saturating_sub(SIGNED.len())..]);
+        tail.drain(..tail.len().saturating_sub(SIGNED.len()));
+    }
+    if module.limit() == 0 {
+        return Err(io::Error::other(format!("a module of more than {LARGEST} bytes")));
+    }
+    let vermagic = vermagic.finish().map(|text| String::from_utf8_lossy(&text).trim_end().to_owned());
+    Ok((Format::of(&head), vermagic, tail == SIGNED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    const MODULE: &[u8] =
+        b"\x7fELF\x02\x01\0\0\0\0\0\0\0\0\0\0\x01\0\x3e\0license=GPL\0vermagic=6.1.7 SMP mod_unload \0end";
+
+    #[test]
+    fn a_module_is_read_however_it_is_compressed() {
+        let gzip = || {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(MODULE).unwrap();
+            gzip.finish().unwrap()
+        };
+        let xz = || {
+            let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
+            xz.write_all(MODULE).unwrap();
+            xz.finish().unwrap()
+        };
+        for (name, bytes) in [
+            ("a.ko", MODULE.to_vec()),
+            ("a.ko.gz", gzip()),
+            ("a.ko.xz", xz()),
+            ("a.ko.zst", zstd::encode_all(MODULE, 1).unwrap()),
+        ] {
+            let module = Module::read(name, &bytes[..]).unwrap();
+            assert_eq!(module.format, Format::Elf { machine: 62 }, "{name}");
+            assert_eq!(module.vermagic.as_deref(), Some("6.1.7 SMP mod_unload"));
+            assert_eq!((module.release(), module.is_signed), (Some("6.1.7"), false));
+            assert_eq!(module.sha256, Sha256::of(&bytes));
+        }
+        assert!(Module::read("a.ko.zst", MODULE).is_err());
+        assert!(Module::read("a.ko", &[MODULE, SIGNED].concat()[..]).unwrap().is_signed);
+    }
+
+    #[test]
+    fn the_name_tells_a_module() {
+        assert_eq!(compression("kernel/net/a.ko"), Some(""));
+        assert_eq!(compression("a.ko.xz"), Some(".xz"));
+        assert_eq!((compression("a.kobject"), compression("modules.dep")), (None, None));
+    }
+}

@@ -1,0 +1,138 @@
+//! Looking for things in a stream that passes by in pieces.
+
+use memchr::memmem;
+
+/// Looks for the first text that begins with `needle`, and that `fits`; a text ends before a NUL or a
+/// line feed, and is at most so long.
+pub(super) struct Finder {
+    needle: memmem::Finder<'static>,
+    fits: fn(&[u8]) -> bool,
+    longest: usize,
+    /// What of the stream may be the beginning of a match.
+    tail: Vec<u8>,
+    found: Option<Vec<u8>>,
+}
+
+impl Finder {
+    pub(super) fn new(needle: &'static [u8], fits: fn(&[u8]) -> bool, longest: usize) -> Finder {
+        Finder { needle: memmem::Finder::new(needle), fits, longest, tail: Vec::new(), found: None }
+    }
+
+    pub(super) fn see(&mut self, piece: &[u8]) {
+        if self.found.is_none() {
+            self.tail.extend_from_slice(piece);
+            self.search(false);
+        }
+    }
+
+    /// What was found, without the needle, when the stream has ended.
+    pub(super) fn finish(mut self) -> Option<Vec<u8>> {
+        if self.found.is_none() {
+            self.search(true);
+        }
+        self.found
+    }
+
+    fn search(&mut self, ended: bool) {
+        let mut from = 0;
+        while let Some(at) = self.needle.find(&self.tail[from..]).map(|at| from + at) {
+            let text = at + self.needle.needle().len();
+            let rest = &self.tail[text..];
+            let end = rest.iter().take(self.longest).position(|&byte| byte == 0 || byte == b'\n');
+            match end {
+                None if rest.len() < self.longest && !ended => {
+                    self.tail.drain(..at);
+                    return;
+                }
+                _ => {}
+            }
+            let found = &rest[..end.unwrap_or(self.longest.min(rest.len()))];
+            if (self.fits)(found) {
+                self.found = Some(found.to_owned());
+                self.tail = Vec::new();
+                return;
+            }
+            from = text;
+        }
+        // The end of this piece may be the first part of the needle.
+        let kept = (self.needle.needle().len() - 1).min(self.tail.len() - from);
+        self.tail.drain(..self.tail.len() - kept);
+    }
+}
+
+/// Keeps some ranges of a stream: a few, and none of them large.
+#[derive(Default)]
+pub(super) struct Ranges {
+    at: u64,
+    wanted: Vec<(u64, usize, Vec<u8>)>,
+}
+
+impl Ranges {
+    /// Ranges as offset and length, wherever they lie from the beginning on.
+    pub(super) fn new(wanted: impl IntoIterator<Item = (u64, usize)>) -> Ranges {
+        let wanted = wanted.into_iter().map(|(offset, length)| (offset, length, Vec::new()));
+        Ranges { at: 0, wanted: wanted.collect() }
+    }
+
+    pub(super) fn see(&mut self, piece: &[u8]) {
+        let end = self.at + piece.len() as u64;
+        for (offset, length, bytes) in &mut self.wanted {
+            let next = *offset + bytes.len() as u64;
+            let missing = *length - bytes.len();
+            if missing > 0 && (self.at..end).contains(&next) {
+                let from = usize::try_from(next - self.at).expect("inside the piece");
+                bytes.extend_from_slice(&piece[from..piece.len().min(from.saturating_add(missing))]);
+            }
+        }
+        self.at = end;
+    }
+
+    /// Is there nothing more to come?
+    pub(super) fn is_complete(&self) -> bool {
+        self.wanted.iter().all(|(_, length, bytes)| bytes.len() == *length)
+    }
+
+    /// The ranges, as far as the stream had them, in the order in which they were given.
+    pub(super) fn finish(self) -> Vec<Vec<u8>> {
+        self.wanted.into_iter().map(|(.., bytes)| bytes).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_wherever_the_pieces_end() {
+        let stream = b"key=..key=no\nsome more key=yes and so on\0key=later";
+        let fits: fn(&[u8]) -> bool = |text| text.starts_with(b"yes");
+        for size in 1..stream.len() {
+            let mut finder = Finder::new(b"key=", fits, 20);
+            stream.chunks(size).for_each(|piece| finder.see(piece));
+            assert_eq!(finder.finish().as_deref(), Some(&b"yes and so on"[..]), "pieces of {size}");
+        }
+        let found = |stream: &[u8], longest| {
+            let mut finder = Finder::new(b"key=", |_| true, longest);
+            finder.see(stream);
+            finder.finish()
+        };
+        assert_eq!(found(b"a key=long text", 4).as_deref(), Some(&b"long"[..]));
+        assert_eq!(found(b"a key=end", 40).as_deref(), Some(&b"end"[..]));
+        assert_eq!(found(b"a key", 40), None);
+    }
+
+    #[test]
+    fn ranges_are_kept_wherever_the_pieces_end() {
+        let stream: Vec<u8> = (0..100).collect();
+        for size in 1..stream.len() {
+            let mut ranges = Ranges::new([(90, 20), (0, 3), (10, 5), (12, 1), (50, 0)]);
+            for piece in stream.chunks(size) {
+                assert!(!ranges.is_complete());
+                ranges.see(piece);
+            }
+            let bytes = ranges.finish();
+            assert_eq!(bytes[0], &stream[90..], "pieces of {size}: what is not there is missing");
+            assert_eq!(bytes[1..], [vec![0, 1, 2], vec![10, 11, 12, 13, 14], vec![12], vec![]]);
+        }
+    }
+}

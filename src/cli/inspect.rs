@@ -1,0 +1,187 @@
+//! `kcompile inspect`: its words, and what it prints.
+
+use super::commands::{print, printed_json};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
+use crate::oci::{read, tagged};
+use crate::plan::annotations;
+use crate::report::Report;
+use crate::words::{counted, printable, size, wrapped};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::Args;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  kcompile inspect out/firecracker-kernel-bin-amd64:6.1.7
+  kcompile inspect out/firecracker-kernel-bin-amd64:6.1.7 --as capmvm --registry docker.io/foobar
+  kcompile inspect out/* --json
+
+Exit codes: 0 ok, 2 no such layout or tag, 3 a layout breaks a rule.";
+
+/// The options of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct InspectArgs {
+    /// Layouts, or one image of a layout as LAYOUT:TAG
+    #[arg(value_name = "LAYOUT[:TAG]", required = true)]
+    pub layouts: Vec<Utf8PathBuf>,
+    /// As JSON: an object for one image, an array for several
+    #[arg(long)]
+    pub json: bool,
+    /// Print the part of a machine's specification that is about its kernel: flintlock (JSON of a
+    /// MicroVMSpec) or capmvm (YAML of a MicrovmMachineTemplate)
+    #[arg(long = "as", value_name = "CONSUMER", conflicts_with = "json")]
+    pub consumer: Option<Consumer>,
+    /// With --as: the place that the images are pushed to, as in `kcompile push`
+    #[arg(long, value_name = "REGISTRY/PREFIX", requires = "consumer", default_value = "REGISTRY/PREFIX")]
+    pub registry: String,
+}
+
+pub(super) fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let mut images = Vec::new();
+    for reference in &args.layouts {
+        let (layout, tag) = read::locate(&host.absolute(reference));
+        for (tag, descriptor) in tagged::images(&layout, tag.as_deref())? {
+            images.push((layout.clone(), tag, descriptor));
+        }
+    }
+    let several = images.len() > 1;
+    if several && args.consumer.is_some() {
+        return Err(Error::usage("--as is about one image").hint("choose it with LAYOUT:TAG"));
+    }
+    for (index, (layout, tag, descriptor)) in images.iter().enumerate() {
+        let image = read::Image { tag: tag.clone(), ..read::open_image(layout, descriptor)? };
+        let inspected = inspect::inspect(&image)?;
+        if let Some(consumer) = args.consumer {
+            return spec(consumer, &inspected, &args.registry, report);
+        }
+        let text = match (args.json, index) {
+            (true, _) if !several => format!("{}\n", printed_json(&inspected)),
+            (true, 0) => format!("[\n{}", printed_json(&inspected)),
+            (true, _) => format!(",\n{}", printed_json(&inspected)),
+            (false, 0) => text(&inspected, host),
+            (false, _) => format!("\n{}", text(&inspected, host)),
+        };
+        print(&text)?;
+    }
+    if args.json && several {
+        print("\n]\n")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The kernel and the modules of one image, or of it and its counterpart beside it.
+fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) -> Result<ExitCode> {
+    let beside = match one.kind {
+        ImageKind::Combined => None,
+        _ => inspect::counterpart(one)?,
+    };
+    let (kernel, modules) = match (one.kind, &beside) {
+        (ImageKind::Combined, _) => (one, Some(one)),
+        (ImageKind::Modules, Some(kernel)) => (kernel, Some(one)),
+        (_, modules) => (one, modules.as_ref()),
+    };
+    if let Some(modules) = modules {
+        inspect::check_pair(kernel, modules)?;
+    }
+    let fragment = inspect::fragment(consumer, kernel, modules, registry.trim_end_matches('/'))?;
+    fragment.notes.iter().for_each(|note| report.note(note));
+    print(&printable(&fragment.text))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The name of an image as the user would type it.
+pub(super) fn reference(layout: &Utf8Path, tag: Option<&str>, host: &Host) -> String {
+    let layout = crate::shown(layout, host);
+    printable(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
+}
+
+fn text(image: &Inspected, host: &Host) -> String {
+    let mut text = format!("{}\n", reference(&image.layout, image.tag.as_deref(), host));
+    let mut lines = Lines(&mut text);
+    let version = image.version.as_deref().or(image.release.as_deref()).unwrap_or("?");
+    let flavor = image.flavor.map_or_else(String::new, |flavor| format!(" for {}", flavor.title()));
+    lines.add("image", &format!("{}: Linux {version}{flavor} on {}", image.kind.title(), image.arch));
+    lines.add("", &image.digest.oci());
+    lines.add_all("created", image.created.iter());
+    for kernel in &image.kernels {
+        let names = std::iter::once(&kernel.path).chain(&kernel.also_at);
+        let names = names.map(String::as_str).collect::<Vec<_>>().join(", ");
+        lines.add("kernel", &format!("{names}, {}: {}", size(kernel.bytes), kernel.format));
+        lines.add_all("", kernel.banner.iter());
+        lines.add_all("", kernel.build_id.as_ref().map(|id| format!("build id {id}")).iter());
+    }
+    if let Some(modules) = &image.modules {
+        let place = if modules.directory.is_empty() { "its root" } else { &modules.directory };
+        let signed = if modules.signed > 0 { format!(", {} signed", modules.signed) } else { String::new() };
+        let count = counted(modules.count, "module", "modules");
+        lines.add("modules", &format!("{count} in {place}, {}{signed}", size(modules.bytes)));
+        lines.add("", &format!("for Linux {}", modules.releases.join(", ")));
+    }
+    if let Some(config) = &image.config {
+        let counts = format!("{} built in, {} as modules", config.built_in, config.modules);
+        lines.add("config", &format!("{}: {counts}", config.place));
+        lines.add("", &config.sha256.oci());
+    }
+    for layer in &image.layers {
+        lines.add("layer", &layer_text(layer));
+        lines.add("", &layer.digest.oci());
+        lines.add("diff_id", &layer.diff_id.oci());
+    }
+    let annotation = |key: &str| image.annotations.get(key).map(String::as_str);
+    let source = annotation("org.opencontainers.image.source").unwrap_or("on the machine that built it");
+    lines.add("source", source);
+    lines.add_all("", annotation("org.opencontainers.image.revision").iter());
+    for (name, key) in
+        [("tools", annotations::TOOLCHAIN), ("plan", annotations::PLAN), ("pairing", annotations::PAIRING)]
+    {
+        lines.add_all(name, annotation(key).iter());
+    }
+    match &image.receipt {
+        ReceiptFound::Absent => {}
+        ReceiptFound::Unreadable { why } => lines.add("receipt", why),
+        ReceiptFound::OfAnother { path } => {
+            lines.add("receipt", &format!("{} is of another build", crate::shown(path, host)));
+        }
+        ReceiptFound::Of { path, source_verified, tools, command, findings, .. } => {
+            lines.add("receipt", &crate::shown(path, host));
+            lines.add("", source_verified);
+            if annotation(annotations::TOOLCHAIN).is_none() {
+                let tools: Vec<String> =
+                    tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect();
+                lines.add("", &tools.join("; "));
+            }
+            lines.add("", &format!("$ {command}"));
+            findings.iter().for_each(|finding| lines.add("", &format!("warning: {finding}")));
+        }
+    }
+    text
+}
+
+fn layer_text(layer: &inspect::LayerFound) -> String {
+    let plain = format!("{} in {}", size(layer.plain_bytes), counted(layer.entries, "entry", "entries"));
+    let stored = size(layer.bytes);
+    match layer.media_type.rsplit_once('+') {
+        Some((_, compression)) => format!("{plain}; {stored} as {compression}"),
+        None => format!("{plain}, not compressed"),
+    }
+}
+
+/// Lines with a name before them, of 80 columns where the words allow it.
+struct Lines<'a>(&'a mut String);
+
+impl Lines<'_> {
+    fn add(&mut self, name: &str, value: &str) {
+        for (index, part) in wrapped(&printable(value), 72).iter().enumerate() {
+            let name = if index == 0 { name } else { "" };
+            writeln!(self.0, "{name:7} {part}").expect("writing to a string");
+        }
+    }
+
+    fn add_all(&mut self, name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
+        values.into_iter().for_each(|value| self.add(name, value.as_ref()));
+    }
+}

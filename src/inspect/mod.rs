@@ -1,0 +1,371 @@
+//! What is in an image, from one pass over it and without unpacking anything; and, from its annotations
+//! and the receipt beside it, what it was built from. Everything that an image says of itself is text
+//! from outside: it goes through [`printable`](crate::words::printable) before a person sees it.
+
+mod spec;
+mod survey;
+
+pub use spec::{Consumer, Fragment, fragment};
+pub use survey::{ConfigFile, KernelFile, ModuleFile, Survey};
+
+use crate::binary::{Kernel, Pvh};
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+use crate::kconfig::Config;
+use crate::kernel::{Arch, Flavor};
+use crate::oci::entries::LayerRead;
+use crate::oci::read::{self, Image};
+use crate::oci::tagged;
+use crate::plan::annotations;
+use crate::receipt::Known;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// An image and what is in it. Serialised, it is what `inspect --json` prints: field names are part of
+/// the contract.
+#[derive(Debug, Serialize)]
+pub struct Inspected {
+    /// The layout's directory.
+    pub layout: Utf8PathBuf,
+    /// Its tag; `None`: it has none.
+    pub tag: Option<String>,
+    /// Of the manifest.
+    #[serde(serialize_with = "as_oci")]
+    pub digest: Sha256,
+    /// What kind of image it is.
+    pub kind: ImageKind,
+    /// The kernel's version, as annotated.
+    pub version: Option<String>,
+    /// `uname -r`: by the kernel's banner, the modules' directory, or the modules themselves.
+    pub release: Option<String>,
+    /// The hypervisor that it is for.
+    pub flavor: Option<Flavor>,
+    /// The architecture, as its config says it.
+    pub arch: String,
+    /// When it was made, as its config says it.
+    pub created: Option<String>,
+    /// The kernel files.
+    pub kernels: Vec<KernelFound>,
+    /// The modules.
+    pub modules: Option<ModulesFound>,
+    /// The final `.config`.
+    pub config: Option<ConfigFound>,
+    /// The layers.
+    pub layers: Vec<LayerFound>,
+    /// Of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Of the image's config.
+    pub labels: BTreeMap<String, String>,
+    /// The receipt beside the layout.
+    pub receipt: ReceiptFound,
+    /// All that was found, for those who compare.
+    #[serde(skip)]
+    pub survey: Survey,
+}
+
+/// What kind of image it is, by what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ImageKind {
+    /// Only a kernel.
+    Kernel,
+    /// Only modules.
+    Modules,
+    /// Both.
+    Combined,
+    /// Neither.
+    Other,
+}
+
+impl ImageKind {
+    /// For people.
+    pub fn title(self) -> &'static str {
+        match self {
+            ImageKind::Kernel => "a kernel",
+            ImageKind::Modules => "kernel modules",
+            ImageKind::Combined => "a kernel and its modules",
+            ImageKind::Other => "neither a kernel nor modules",
+        }
+    }
+}
+
+/// A kernel file.
+#[derive(Debug, Serialize)]
+pub struct KernelFound {
+    /// Its path in the image.
+    pub path: String,
+    /// Its other names there.
+    pub also_at: Vec<String>,
+    /// Its size.
+    pub bytes: u64,
+    /// Its digest.
+    pub sha256: Sha256,
+    /// What it is, in words.
+    pub format: String,
+    /// Has it the note by which Cloud Hypervisor and QEMU enter it?
+    pub pvh: bool,
+    /// GNU's build id.
+    pub build_id: Option<String>,
+    /// What it prints first.
+    pub banner: Option<String>,
+}
+
+/// The modules.
+#[derive(Debug, Serialize)]
+pub struct ModulesFound {
+    /// The directory that `modules.dep` lies in; empty: the root of the image.
+    pub directory: String,
+    /// How many there are.
+    pub count: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The releases that they were built for, by their `vermagic`.
+    pub releases: Vec<String>,
+    /// How many of them are signed.
+    pub signed: usize,
+}
+
+/// The final `.config`.
+#[derive(Debug, Serialize)]
+pub struct ConfigFound {
+    /// Its path in the image, or `inside` and that of the kernel.
+    pub place: String,
+    /// Of its bytes.
+    pub sha256: Sha256,
+    /// How many options are `y`.
+    pub built_in: usize,
+    /// How many are `m`.
+    pub modules: usize,
+}
+
+/// A layer.
+#[derive(Debug, Serialize)]
+pub struct LayerFound {
+    /// Of the blob.
+    #[serde(serialize_with = "as_oci")]
+    pub digest: Sha256,
+    /// Of the plain tar.
+    #[serde(serialize_with = "as_oci")]
+    pub diff_id: Sha256,
+    /// Its media type.
+    pub media_type: String,
+    /// Of the blob.
+    pub bytes: u64,
+    /// Of the plain tar.
+    pub plain_bytes: u64,
+    /// How many entries it has.
+    pub entries: usize,
+}
+
+/// The receipt beside the layout.
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum ReceiptFound {
+    /// There is none.
+    Absent,
+    /// It cannot be read.
+    Unreadable {
+        /// Why.
+        why: String,
+    },
+    /// It is of another build of this version.
+    OfAnother {
+        /// Where it lies.
+        path: Utf8PathBuf,
+    },
+    /// It is of this image.
+    Of {
+        /// Where it lies.
+        path: Utf8PathBuf,
+        /// How the source was verified.
+        source_verified: String,
+        /// Tool and version.
+        tools: BTreeMap<String, String>,
+        /// Of the plan.
+        plan: String,
+        /// The command line that built it.
+        command: String,
+        /// What the user was told to look at.
+        findings: Vec<String>,
+    },
+}
+
+/// Reads all of an image.
+///
+/// Errors (exit code 3): it breaks a rule, and which.
+pub fn inspect(image: &Image) -> Result<Inspected> {
+    let name = image.layout.as_str();
+    let mut survey = Survey::default();
+    let layers = image.visit(|found, reader| survey.see(name, found, reader))?;
+    Ok(summed_up(image, &layers, survey))
+}
+
+/// What a survey of a whole image amounts to.
+pub fn summed_up(image: &Image, layers: &[LayerRead], survey: Survey) -> Inspected {
+    let kernels: Vec<KernelFound> =
+        survey.kernels.iter().map(|(path, file)| kernel_found(path, file, &survey)).collect();
+    let modules = modules_found(&survey);
+    let config = survey.kernel_config().map(|(place, text)| {
+        let config = Config::parse(text);
+        let count = |value: &str| config.symbols.values().filter(|found| *found == value).count();
+        ConfigFound { place, sha256: Sha256::of(text), built_in: count("y"), modules: count("m") }
+    });
+    let kind = match (kernels.is_empty(), modules.is_some()) {
+        (false, true) => ImageKind::Combined,
+        (false, false) => ImageKind::Kernel,
+        (true, true) => ImageKind::Modules,
+        (true, false) => ImageKind::Other,
+    };
+    let by_banner = survey.kernels.values().find_map(|file| file.kernel.release().map(str::to_owned));
+    let release = by_banner
+        .or_else(|| survey.module_dirs.first().cloned())
+        .or_else(|| modules.as_ref()?.releases.first().cloned())
+        .or_else(|| image.own_annotation(annotations::KERNEL_RELEASE).map(str::to_owned));
+    let labels = image.config.config().as_ref().and_then(|config| config.labels().clone());
+    Inspected {
+        layout: image.layout.clone(),
+        tag: image.tag.clone(),
+        digest: image.digest,
+        kind,
+        version: image.annotation("version").map(str::to_owned),
+        release,
+        flavor: image.flavor(),
+        arch: image.config.architecture().to_string(),
+        created: image.config.created().clone(),
+        kernels,
+        modules,
+        config,
+        layers: layers.iter().map(layer_found).collect(),
+        annotations: image.manifest.annotations().clone().unwrap_or_default().into_iter().collect(),
+        labels: labels.unwrap_or_default().into_iter().collect(),
+        receipt: receipt_found(image),
+        survey,
+    }
+}
+
+fn kernel_found(path: &str, KernelFile { size, kernel }: &KernelFile, survey: &Survey) -> KernelFound {
+    let Kernel { identity, banner, sha256, .. } = kernel;
+    let pvh = identity.pvh == Pvh::Entry;
+    KernelFound {
+        path: path.to_owned(),
+        also_at: survey.names_of(path).split_off(1),
+        bytes: *size,
+        sha256: *sha256,
+        format: format!("{}{}", identity.format, if pvh { " with a PVH note" } else { "" }),
+        pvh,
+        build_id: identity.build_id.clone(),
+        banner: banner.clone(),
+    }
+}
+
+fn modules_found(survey: &Survey) -> Option<ModulesFound> {
+    let dep = survey.files.keys().find(|path| path.rsplit('/').next() == Some("modules.dep"));
+    if dep.is_none() && survey.modules.is_empty() {
+        return None;
+    }
+    let above = |path: &String| path.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();
+    let in_tree = survey.module_dirs.first().map(|release| format!("lib/modules/{release}"));
+    let mut releases: Vec<String> =
+        survey.modules.values().filter_map(|file| file.module.release().map(str::to_owned)).collect();
+    releases.sort();
+    releases.dedup();
+    Some(ModulesFound {
+        directory: dep.map(above).or(in_tree).unwrap_or_default(),
+        count: survey.modules.len(),
+        bytes: survey.module_bytes(),
+        releases,
+        signed: survey.modules.values().filter(|file| file.module.is_signed).count(),
+    })
+}
+
+fn layer_found(layer: &LayerRead) -> LayerFound {
+    LayerFound {
+        digest: layer.digest,
+        diff_id: layer.diff_id,
+        media_type: layer.media_type.clone(),
+        bytes: layer.size,
+        plain_bytes: layer.plain_size,
+        entries: layer.entries,
+    }
+}
+
+/// The image that belongs to this one, where it lies beside it: the modules of a kernel, the kernel of
+/// modules; `None`: there is no such layout, or it has no image of this tag.
+///
+/// Errors (exit code 3): it breaks a rule.
+pub fn counterpart(image: &Inspected) -> Result<Option<Inspected>> {
+    let Some(layout) = counterpart_layout(&image.layout) else { return Ok(None) };
+    let Ok(images) = tagged::images(&layout, image.tag.as_deref()) else { return Ok(None) };
+    let [(tag, descriptor)] = &images[..] else { return Ok(None) };
+    let image = Image { tag: tag.clone(), ..read::open_image(&layout, descriptor)? };
+    inspect(&image).map(Some)
+}
+
+/// The layout of the modules of a kernel's layout, and the other way round, where there is one.
+pub fn counterpart_layout(layout: &Utf8Path) -> Option<Utf8PathBuf> {
+    let (kernel, modules) = ("-kernel-bin-", "-kernel-modules-");
+    let name = layout.file_name()?;
+    let other = match name.contains(kernel) {
+        true => name.replace(kernel, modules),
+        false if name.contains(modules) => name.replace(modules, kernel),
+        false => return None,
+    };
+    Some(layout.with_file_name(other)).filter(|layout| layout.is_dir())
+}
+
+/// Do a kernel and modules belong together? By what both say of their build, else by their release.
+///
+/// Errors (exit code 1): they do not.
+pub fn check_pair(kernel: &Inspected, modules: &Inspected) -> Result<()> {
+    let pairing = |image: &Inspected| image.annotations.get(annotations::PAIRING).cloned();
+    let wrong = |why: String| {
+        let (kernel, modules) = (&kernel.layout, &modules.layout);
+        Err(Error::build(format!("{kernel} and {modules} do not belong together: {why}")))
+    };
+    match (pairing(kernel), pairing(modules)) {
+        (Some(one), Some(other)) if one != other => {
+            return wrong("they say that they are of two builds".into());
+        }
+        _ => {}
+    }
+    match (&kernel.release, &modules.release) {
+        (Some(one), Some(other)) if one != other => {
+            wrong(format!("the kernel is {one}, the modules are for {other}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where the receipt of an image lies, if it is one of ours.
+pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
+    let (flavor, version) = (image.flavor()?, image.annotation("version")?);
+    let arch: Arch = image.config.architecture().to_string().parse().ok()?;
+    // It becomes a file's name: what stands in an annotation may be anything.
+    let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
+    let output = image.layout.parent().unwrap_or(Utf8Path::new("."));
+    fits.then(|| output.join(crate::receipt::file_name(flavor, version, arch)))
+}
+
+fn receipt_found(image: &Image) -> ReceiptFound {
+    let Some(path) = receipt_path(image) else { return ReceiptFound::Absent };
+    match Known::read(&path) {
+        Err(error) => ReceiptFound::Unreadable { why: error.to_string() },
+        Ok(None) => ReceiptFound::Absent,
+        Ok(Some(known)) if !known.images.iter().any(|one| one.digest == image.digest.oci()) => {
+            ReceiptFound::OfAnother { path }
+        }
+        Ok(Some(known)) => ReceiptFound::Of {
+            path,
+            tools: known.tools().into_iter().collect(),
+            source_verified: known.source_verified,
+            plan: known.plan_digest,
+            command: known.command,
+            findings: known.findings,
+        },
+    }
+}
+
+fn as_oci<S: serde::Serializer>(digest: &Sha256, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(&digest.oci())
+}

@@ -1,0 +1,158 @@
+//! What a consumer's machine specification says of a kernel: the image, the file in it, the volume of its
+//! modules and where that is mounted, the kernel's command line.
+
+use super::Inspected;
+use crate::error::{Error, Result};
+use crate::kernel::{Arch, Flavor};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Where a volume goes that has the modules in `lib/modules/<release>`: it cannot be mounted there.
+const BESIDE: &str = "/opt/kernel-modules";
+
+/// Who reads the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Consumer {
+    /// JSON: fields of Flintlock's `MicroVMSpec` (`api/types/microvm.proto`).
+    Flintlock,
+    /// YAML: fields of a CAPMVM `MicrovmMachineTemplate`'s `spec.template.spec`.
+    Capmvm,
+}
+
+/// A part of a specification.
+#[derive(Debug)]
+pub struct Fragment {
+    /// As its consumer takes it.
+    pub text: String,
+    /// What its user should know.
+    pub notes: Vec<String>,
+}
+
+/// Volumes of Flintlock are block devices, which cloud-init mounts.
+struct Volume {
+    image: String,
+    mount_point: String,
+}
+
+/// What `consumer` has to know of the kernel in one image and the modules in another, or in the same one;
+/// `prefix` is the place in a registry that they are pushed to.
+///
+/// Errors (exit code 2): the kernel's image has no tag, or nothing tells the hypervisor.
+pub fn fragment(
+    consumer: Consumer,
+    kernel: &Inspected,
+    modules: Option<&Inspected>,
+    prefix: &str,
+) -> Result<Fragment> {
+    let file = &kernel.kernels.first().ok_or_else(|| {
+        Error::usage(format!("{} has no kernel in it", kernel.layout)).hint("give the layout of the kernel")
+    })?;
+    let flavor = kernel.flavor.ok_or_else(|| {
+        Error::usage(format!("{}: nothing in it tells the hypervisor that it is for", kernel.layout))
+    })?;
+    let image = in_registry(kernel, prefix)?;
+    let mut notes = Vec::new();
+    let volume = match modules {
+        Some(modules) => Some(volume(modules, prefix, &mut notes)?),
+        None => {
+            notes.push("there are no modules beside the kernel: no volume for them".to_owned());
+            None
+        }
+    };
+    let cmdline = command_line(flavor, kernel.arch.parse().ok());
+    let text = match consumer {
+        Consumer::Flintlock => flintlock(&image, &file.path, &cmdline, volume.as_ref(), flavor),
+        Consumer::Capmvm => capmvm(&image, &file.path, &cmdline, volume.as_ref(), flavor),
+    };
+    Ok(Fragment { text, notes })
+}
+
+/// The name that `kcompile push` gives an image.
+fn in_registry(image: &Inspected, prefix: &str) -> Result<String> {
+    let name = image.layout.file_name().unwrap_or_default();
+    match &image.tag {
+        Some(tag) => Ok(format!("{prefix}/{name}:{tag}")),
+        None => Err(Error::usage(format!("{} has no tag: a registry needs one", image.layout))),
+    }
+}
+
+fn volume(modules: &Inspected, prefix: &str, notes: &mut Vec<String>) -> Result<Volume> {
+    let image = in_registry(modules, prefix)?;
+    let release = modules.release.as_deref().unwrap_or_default();
+    let directory = modules.modules.as_ref().map_or("", |found| found.directory.as_str());
+    let wanted = format!("/lib/modules/{release}");
+    if directory.is_empty() {
+        return Ok(Volume { image, mount_point: wanted });
+    }
+    notes.push(format!(
+        "the volume has the modules in {directory}, so in the guest: mkdir -p {wanted} && \
+         mount --bind {BESIDE}/{directory} {wanted} (an image built with --modules-layout flat is mounted \
+         on {wanted} itself)"
+    ));
+    Ok(Volume { image, mount_point: BESIDE.to_owned() })
+}
+
+/// Flintlock's own defaults, said so that they can be changed: `DefaultKernelCmdLine` of its
+/// `infrastructure/microvm/{firecracker,cloudhypervisor}`. A value there without a name is empty here.
+fn command_line(flavor: Flavor, arch: Option<Arch>) -> BTreeMap<&'static str, &'static str> {
+    let mut pairs = vec![("reboot", "k"), ("panic", "1")];
+    match flavor {
+        Flavor::Firecracker => pairs.push(("console", "ttyS0")),
+        Flavor::CloudHypervisor => pairs.extend([("console", "hvc0"), ("root", "/dev/vda"), ("rw", "")]),
+    }
+    // Only a PC has these, and Firecracker's has no PCI unless it is asked for.
+    if (flavor, arch) == (Flavor::Firecracker, Some(Arch::Amd64)) {
+        let legacy = ["i8042.noaux", "i8042.nomux", "i8042.nopnp", "i8042.dumbkbd"];
+        pairs.extend(legacy.map(|name| (name, "")));
+        pairs.push(("pci", "off"));
+    }
+    pairs.into_iter().collect()
+}
+
+fn flintlock(
+    image: &str,
+    filename: &str,
+    cmdline: &BTreeMap<&str, &str>,
+    volume: Option<&Volume>,
+    flavor: Flavor,
+) -> String {
+    let volumes = volume.map(|Volume { image, mount_point }| {
+        json!({"id": "modules", "mountPoint": mount_point, "source": {"containerSource": image}})
+    });
+    let spec = json!({
+        "kernel": {"image": image, "filename": filename, "cmdline": cmdline, "addNetworkConfig": true},
+        "additionalVolumes": volumes.into_iter().collect::<Vec<_>>(),
+        "provider": flavor.image_prefix(),
+    });
+    format!("{spec:#}\n")
+}
+
+fn capmvm(
+    image: &str,
+    filename: &str,
+    cmdline: &BTreeMap<&str, &str>,
+    volume: Option<&Volume>,
+    flavor: Flavor,
+) -> String {
+    // A JSON string is a YAML string too.
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let mut text = String::from("# in spec.template.spec of a MicrovmMachineTemplate\n");
+    let mut line = |indent: usize, key: &str, value: &str| {
+        writeln!(text, "{:indent$}{key}:{value}", "").expect("writing to a string");
+    };
+    let value = |text: &str| format!(" {}", quoted(text));
+    line(0, "kernel", "");
+    line(2, "image", &value(image));
+    line(2, "filename", &value(filename));
+    line(0, "kernelCmdline", "");
+    cmdline.iter().for_each(|(key, word)| line(2, key, &value(word)));
+    line(0, "provider", &value(flavor.image_prefix()));
+    if let Some(Volume { image, mount_point }) = volume {
+        line(0, "volumes", "");
+        line(0, "- id", &value("modules"));
+        line(2, "image", &value(image));
+        line(2, "mountPoint", &value(mount_point));
+    }
+    text
+}

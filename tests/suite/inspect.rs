@@ -1,0 +1,179 @@
+//! `kcompile inspect`: what is in an image, and the parts of machine specifications.
+
+use crate::world::{World, sha256};
+use serde_json::{Value, json};
+use std::fs;
+
+const BIN: &str = "out/firecracker-kernel-bin-amd64";
+const MODULES: &str = "out/firecracker-kernel-modules-amd64";
+
+fn inspected(world: &World, image: &str) -> Value {
+    serde_json::from_str(&world.run(&format!("inspect {image} --json")).ok().stdout).unwrap()
+}
+
+#[test]
+fn an_image_tells_what_is_in_it_and_what_it_was_built_from() {
+    let world = World::new();
+    let built = world.build("--also-at boot/vmlinux --set IKCONFIG=y").ok();
+    let before = world.snapshot("work/out");
+    let kernel = inspected(&world, BIN);
+    assert_eq!(kernel["digest"].as_str(), Some(built.digests()[0].as_str()));
+    assert_eq!((&kernel["kind"], &kernel["tag"]), (&json!("kernel"), &json!("6.1.7")));
+    assert_eq!((&kernel["release"], &kernel["flavor"]), (&json!("6.1.7"), &json!("firecracker")));
+    let file = &kernel["kernels"][0];
+    assert_eq!((&file["path"], &file["also_at"]), (&json!("bin/vmlinux"), &json!(["boot/vmlinux"])));
+    assert_eq!(
+        (&file["pvh"], &file["format"]),
+        (&json!(true), &json!("an ELF file for x86-64 with a PVH note"))
+    );
+    assert!(file["banner"].as_str().unwrap().starts_with("Linux version 6.1.7 (kcompile@kcompile) ("));
+    assert_eq!(file["build_id"].as_str().unwrap().len(), 40);
+    assert_eq!(kernel["config"]["place"], "inside bin/vmlinux");
+    assert_eq!(
+        (&kernel["receipt"]["state"], kernel["layers"][0]["entries"].as_u64()),
+        (&json!("of"), Some(4))
+    );
+    assert!(kernel["receipt"]["command"].as_str().unwrap().contains("--also-at boot/vmlinux"));
+    assert_eq!(kernel["annotations"], kernel["labels"]);
+
+    let modules = inspected(&world, &format!("{MODULES}:6.1.7"));
+    assert_eq!((&modules["kind"], &modules["release"]), (&json!("modules"), &json!("6.1.7")));
+    assert_eq!(modules["modules"]["directory"], "lib/modules/6.1.7");
+    assert_eq!(modules["modules"]["releases"], json!(["6.1.7"]));
+    assert_eq!(modules["modules"]["count"], 4, "bridge, dummy, llc, stp");
+    assert_eq!(modules["config"]["place"], "lib/modules/6.1.7/config");
+    assert_eq!(modules["config"]["sha256"], kernel["config"]["sha256"]);
+    assert_eq!(world.snapshot("work/out"), before, "nothing was written");
+}
+
+#[test]
+fn people_read_it_in_eighty_columns() {
+    let world = World::new();
+    world.build("--legacy").ok();
+    let told = world.run(&format!("inspect {BIN} {MODULES} out/flintlock-kernel")).ok().stdout;
+    for text in [
+        "out/firecracker-kernel-bin-amd64:6.1.7\nimage   a kernel: Linux 6.1.7 for Firecracker on amd64\n        sha256:",
+        "\nkernel  bin/vmlinux, ",
+        ": an ELF file for x86-64 with a PVH note\n        Linux version 6.1.7 (kcompile@kcompile) (",
+        "\nmodules 4 modules in lib/modules/6.1.7, ",
+        "\n\nout/flintlock-kernel:6.1.7\nimage   a kernel and its modules: ",
+        "bin/vmlinux, boot/vmlinux, ",
+        "\nreceipt out/firecracker-6.1.7-amd64.json\n",
+        "$ ",
+    ] {
+        assert!(told.contains(text), "`{text}` is not in:\n{told}");
+    }
+    assert!(told.lines().all(|line| line.chars().count() <= 80), "{told}");
+    let all: Value =
+        serde_json::from_str(&world.run(&format!("inspect {BIN} {MODULES} --json")).ok().stdout).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_receipt_counts_only_for_the_image_that_it_names() {
+    let world = World::new();
+    world.build("").ok();
+    let receipt = world.path("work/out/firecracker-6.1.7-amd64.json");
+    fs::write(&receipt, fs::read_to_string(&receipt).unwrap().replace("sha256:", "sha256:0")).unwrap();
+    assert_eq!(inspected(&world, BIN)["receipt"]["state"], "of-another");
+    fs::write(&receipt, "{").unwrap();
+    assert_eq!(inspected(&world, BIN)["receipt"]["state"], "unreadable");
+    assert!(world.run(&format!("inspect {BIN}")).ok().stdout.contains("is not a receipt"));
+    fs::remove_file(&receipt).unwrap();
+    assert_eq!(inspected(&world, BIN)["receipt"]["state"], "absent");
+}
+
+#[test]
+fn flintlock_and_capmvm_get_a_ready_part_of_their_specification() {
+    let world = World::new();
+    world.build("--modules-layout flat").ok();
+    let told = world.run(&format!("inspect {BIN} --as flintlock --registry docker.io/foobar/")).ok();
+    let spec: Value = serde_json::from_str(&told.stdout).unwrap();
+    let image = |name: &str| format!("docker.io/foobar/firecracker-kernel-{name}-amd64:6.1.7");
+    assert_eq!(
+        (&spec["kernel"]["image"], &spec["kernel"]["filename"]),
+        (&json!(image("bin")), &json!("bin/vmlinux"))
+    );
+    assert_eq!(spec["kernel"]["cmdline"]["console"], "ttyS0");
+    assert_eq!(
+        spec["additionalVolumes"],
+        json!([{"id": "modules", "mountPoint": "/lib/modules/6.1.7", "source": {"containerSource": image("modules")}}])
+    );
+    // The modules' own layout leads to the same.
+    let other =
+        world.run(&format!("inspect {MODULES}:6.1.7 --as flintlock --registry docker.io/foobar")).ok();
+    assert_eq!(other.stdout, told.stdout);
+    let told = world.run(&format!("inspect {BIN} --as capmvm --registry docker.io/foobar")).ok().stdout;
+    let expected = format!(
+        "  image: \"{}\"\n  filename: \"bin/vmlinux\"\nkernelCmdline:\n  console: \"ttyS0\"\n",
+        image("bin")
+    );
+    assert!(told.contains(&expected), "{told}");
+    let volume = format!(
+        "volumes:\n- id: \"modules\"\n  image: \"{}\"\n  mountPoint: \"/lib/modules/6.1.7\"\n",
+        image("modules")
+    );
+    assert!(told.ends_with(&volume), "{told}");
+}
+
+#[test]
+fn a_tree_of_modules_cannot_be_mounted_where_modprobe_looks() {
+    let world = World::new();
+    world.build("").ok();
+    let told = world.run(&format!("inspect {BIN} --as capmvm")).ok();
+    assert!(told.stdout.contains("mountPoint: \"/opt/kernel-modules\""), "{}", told.stdout);
+    told.says("mount --bind /opt/kernel-modules/lib/modules/6.1.7 /lib/modules/6.1.7")
+        .says("--modules-layout flat");
+    fs::remove_dir_all(world.path("work").join(MODULES)).unwrap();
+    let told = world.run(&format!("inspect {BIN} --as capmvm")).ok().says("no modules beside the kernel");
+    assert!(!told.stdout.contains("volumes"));
+}
+
+#[test]
+fn modules_of_another_kernel_are_no_part_of_a_specification() {
+    let world = World::new();
+    world.build("").ok();
+    let modules = world.path("work").join(MODULES);
+    crate::world::copy(&modules, &world.path("work/kept"));
+    world.build("--set LOCALVERSION=\"-other\"").ok();
+    fs::remove_dir_all(&modules).unwrap();
+    fs::rename(world.path("work/kept"), &modules).unwrap();
+    world.run(&format!("inspect {BIN} --as flintlock")).failed(1, &["do not belong together"]);
+}
+
+#[test]
+fn what_cannot_be_inspected_is_a_usage_error() {
+    let world = World::new();
+    world.build("").ok();
+    world.run("inspect nowhere").failed(2, &["no such directory"]);
+    world.run("inspect linux").failed(2, &["is not an OCI layout"]);
+    world.run(&format!("inspect {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
+    world.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as is about one image"]);
+    world.run(&format!("inspect {BIN} --as capmvm --json")).failed(2, &["cannot be used with"]);
+}
+
+#[test]
+fn what_an_image_says_cannot_steer_a_terminal() {
+    let world = World::new();
+    world.build("").ok();
+    let layout = world.path("work").join(BIN);
+    // The same image, whose annotations and tag want to clear the screen.
+    let mut index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let blob = |digest: &str| layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+    let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+    let mut manifest: Value = serde_json::from_slice(&fs::read(blob(&digest)).unwrap()).unwrap();
+    manifest["annotations"]["org.opencontainers.image.version"] = json!("6.1.7\u{1b}[2J\u{9b}31m");
+    let bytes = manifest.to_string();
+    fs::write(blob(&sha256(bytes.as_bytes())), &bytes).unwrap();
+    index["manifests"][0]["digest"] = json!(format!("sha256:{}", sha256(bytes.as_bytes())));
+    index["manifests"][0]["size"] = json!(bytes.len());
+    index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = json!("x\u{1b}[2J");
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    let is_plain = |text: &str| !text.chars().any(|c| c.is_control() && c != '\n');
+    for args in ["", "--json", "--as capmvm"] {
+        let told = world.run(&format!("inspect {BIN} {args}")).ok();
+        assert!(is_plain(&told.stdout) && is_plain(&told.stderr), "{}{}", told.stdout, told.stderr);
+    }
+    let refused = world.run(&format!("inspect {BIN}:6")).failed(2, &["it has x\\u{1b}[2J"]);
+    assert!(is_plain(&refused.stderr), "{}", refused.stderr);
+}
