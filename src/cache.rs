@@ -104,11 +104,7 @@ impl Cache {
 
     /// Keeps other runs from sweeping between the making of a scratch directory and its lock.
     fn lock_tmp(&self) -> Result<File> {
-        let tmp = self.root.join("tmp");
-        let wrong = || format!("cannot lock {tmp}");
-        let dir = File::open(&tmp).context(Kind::Build, wrong)?;
-        dir.lock().context(Kind::Build, wrong)?;
-        Ok(dir)
+        files::lock_dir(&self.root.join("tmp"))
     }
 
     /// Where what has come so far of the archive of this digest is kept, for going on with it.

@@ -8,9 +8,10 @@ use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Edited, rewrite};
 use crate::library::read_text;
-use crate::plan::{Base, Plan, config_name};
+use crate::plan::{Base, Inputs, Plan, config_name};
 use crate::request::Request;
 use crate::run::Run;
+use crate::source::Tree;
 use crate::{doctor, fetch, files, requirements, verdict};
 use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
@@ -60,6 +61,11 @@ pub fn final_config(request: &Request, form: Form, run: &Run<'_>) -> Result<(Pla
         };
         Ok((plan.clone(), text?))
     })
+}
+
+/// The same as a value, with what did not take left unsaid.
+pub fn settled(request: &Request, run: &Run<'_>) -> Result<(Plan, Config)> {
+    configured(request, run, |_, plan, configured| Ok((plan.clone(), configured.config)))
 }
 
 /// Shows the kernel's menus for the config of `request`, and returns it as the user left it; `None`: as it was.
@@ -118,15 +124,24 @@ fn configured<T>(
     run: &Run<'_>,
     job: impl FnOnce(&BuildDir<'_>, &Plan, Configured) -> Result<T>,
 ) -> Result<T> {
-    let inputs = run.inputs(request)?;
-    let first = Plan::new(request, &inputs, None)?;
+    configured_by(request, &run.inputs(request)?, run, |dir, plan, _, configured| job(dir, plan, configured))
+}
+
+/// The same, by other inputs than the request's own.
+pub(crate) fn configured_by<T>(
+    request: &Request,
+    inputs: &Inputs,
+    run: &Run<'_>,
+    job: impl FnOnce(&BuildDir<'_>, &Plan, &Tree, Configured) -> Result<T>,
+) -> Result<T> {
+    let first = Plan::new(request, inputs, None)?;
     doctor::examine(&first, run.host).require()?;
     let cache = Cache::open(&run.cache_dir, run.host.uid)?;
-    let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, run)?;
+    let (plan, tree) = fetch::fetch_planned(request, inputs, &first, &cache, run)?;
     let _configuring = cache.lock(&kbuild::config_lock_name(&plan, &tree), run.report)?;
     let dir = BuildDir::open_for_config(&plan, &tree, run.host, run.jobs, run.report)?;
     let configured = verdict::explained(dir.configure(run.report)?, &plan, &tree, run)?;
-    job(&dir, &plan, configured)
+    job(&dir, &plan, &tree, configured)
 }
 
 /// Finds out before anything is fetched that the result could not be written.

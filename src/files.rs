@@ -71,6 +71,15 @@ pub fn sync_dir(dir: &Utf8Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).context(Kind::Build, || format!("cannot sync {dir}"))
 }
 
+/// Locks a directory, so that only one run changes the files in it: nothing is left behind by that. Freed when
+/// the value is dropped.
+pub fn lock_dir(dir: &Utf8Path) -> Result<File> {
+    let wrong = || format!("cannot lock {dir}");
+    let dir = File::open(dir).context(Kind::Build, wrong)?;
+    dir.lock().context(Kind::Build, wrong)?;
+    Ok(dir)
+}
+
 /// Removes `path` and all below it, read-only directories included; nothing there is no error.
 /// Links are removed, never followed.
 pub fn remove_tree(path: &Utf8Path) -> Result<()> {

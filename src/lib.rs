@@ -4,6 +4,7 @@
 //! build is [`build`]: each step turns one plain value into the next, and a value's existence proves
 //! that the step before it worked. ARCHITECTURE.md is the map.
 
+pub mod add;
 pub mod attest;
 pub mod binary;
 pub mod cache;

@@ -10,13 +10,12 @@
 //! An entry written by hand is as good as one of kcompile's. `unverified = true` marks one whose first
 //! use nothing vouched for: it shows a change, and proves no more.
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::files;
 use crate::library::{read_text, read_toml};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::os::unix::fs::PermissionsExt;
 
 /// Its name.
@@ -126,14 +125,7 @@ pub fn place(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) -> Utf8Path
 /// Writes `entries` into the file at `path`, beside what other runs have written there meanwhile.
 /// Entries that are there already are replaced with `replace`, else left alone.
 pub fn add(path: &Utf8Path, entries: &[(String, Locked)], replace: bool) -> Result<()> {
-    let wrong = || format!("cannot write {path}");
-    let dir = path.parent().unwrap_or(Utf8Path::new("."));
-    // One writer at a time; the directory serves as the lock, so that nothing is left behind.
-    let _writing = {
-        let dir = File::open(dir).context(Kind::Build, wrong)?;
-        dir.lock().context(Kind::Build, wrong)?;
-        dir
-    };
+    let _writing = files::lock_dir(path.parent().unwrap_or(Utf8Path::new(".")))?;
     let before = LockFile::read(path)?;
     let mut after = before.clone();
     for (origin, locked) in entries {

@@ -57,6 +57,7 @@ impl Cli {
             Some(Command::Build(args) | Command::Plan(args)) => Some(args),
             Some(Command::Fetch(args)) => Some(&args.build),
             Some(Command::Config(args)) => Some(args.build_args()),
+            Some(Command::Add(args)) => Some(&args.build),
             Some(_) => None,
         }
     }
@@ -85,6 +86,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Hold a .config, a built image or a kernel of the catalog against requirement profiles
     Check(CheckArgs),
+    /// Add a kernel to your catalog: pin its source, carry a config over, say what changed
+    Add(super::add::AddArgs),
     /// Show, compare and edit configs
     Config(super::config::ConfigArgs),
     /// Say what is in an image, and from what it was built, without unpacking it

@@ -75,7 +75,7 @@ pub(super) fn fetch(
 }
 
 /// Brings what `--from-bundle` names into the cache.
-fn take_bundle(args: &BuildArgs, run: &Run<'_>) -> Result<()> {
+pub(super) fn take_bundle(args: &BuildArgs, run: &Run<'_>) -> Result<()> {
     match &args.from_bundle {
         Some(path) => crate::take_bundle(&run.host.absolute(path), run),
         None => Ok(()),

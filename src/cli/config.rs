@@ -1,14 +1,14 @@
 //! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
 
 use super::args::BuildArgs;
-use super::commands::print;
+use super::commands::{print, take_bundle};
 use super::given::{Given, config_of};
 use super::typed::{library, one_request, run};
 use crate::configs::{self, Form, Rewritten};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kconfig::why::Renames;
-use crate::kconfig::{self, Comparison, Config, Setting};
+use crate::kconfig::{self, Comparison, Config, Renamed, Setting};
 use crate::oci::read;
 use crate::plan::Plan;
 use crate::report::Report;
@@ -17,7 +17,6 @@ use crate::words::{counted, tame, wrapped};
 use camino::Utf8PathBuf;
 use clap::{ArgMatches, Args, Subcommand};
 use serde_json::json;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// Lines fit a terminal of this width.
@@ -114,6 +113,7 @@ pub(super) fn config(
     let build = args.build_args();
     let (library, catalog) = library(build.configs.as_deref(), host)?;
     let run = run(build, host, &library, &catalog, report)?;
+    take_bundle(build, &run)?;
     match &args.action {
         Action::Show(ShowArgs { minimal, .. }) => {
             let form = if *minimal { Form::Minimal } else { Form::Whole };
@@ -164,7 +164,7 @@ fn diff(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<ExitCod
             let value = json!({ "first": first.name, "second": second.name, "differences": comparison });
             format!("{value:#}\n")
         }
-        false => format!("{} -> {}\n{}", first.name, second.name, text(&comparison)),
+        false => format!("{} -> {}\n{}", first.name, second.name, groups(&comparison)),
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -193,39 +193,45 @@ fn title(plan: &Plan) -> String {
 }
 
 /// The groups of a comparison, those first that a person has to look at.
-fn text(comparison: &Comparison) -> String {
+pub(super) fn groups(comparison: &Comparison) -> String {
     if comparison.is_equal() {
         return "the settings are the same\n".to_owned();
     }
-    let Comparison { new, gone, renamed, changed } = comparison;
-    let mut text = String::new();
-    let mut group = |heading: String, lines: Vec<String>| {
-        writeln!(text, "\n{heading}").expect("writing to a string");
-        for line in lines {
-            for (index, part) in wrapped(&tame(&line), WIDTH - 4).iter().enumerate() {
-                let indent = if index == 0 { "  " } else { "    " };
-                writeln!(text, "{indent}{part}").expect("writing to a string");
-            }
-        }
-    };
-    if !changed.is_empty() {
-        let lines = changed.iter().map(|one| format!("{}: {} -> {}", one.symbol, one.from, one.to));
-        group(format!("changed ({})", changed.len()), lines.collect());
-    }
-    if !renamed.is_empty() {
-        let names = |new: &[Setting]| new.iter().map(assigned).collect::<Vec<_>>().join(", ");
-        let lines = renamed.iter().map(|one| format!("{} -> {}", assigned(&one.old), names(&one.new)));
-        group(format!("renamed ({})", renamed.len()), lines.collect());
-    }
+    let Comparison { new, gone, renamed: other_names, changed } = comparison;
+    let lines = changed.iter().map(|one| format!("{}: {} -> {}", one.symbol, one.from, one.to));
+    let mut text = group(&format!("changed ({})", changed.len()), lines.collect());
+    let lines = other_names.iter().map(renamed).collect();
+    text.push_str(&group(&format!("renamed ({})", other_names.len()), lines));
     for (heading, list, off) in [("new", new, "are off"), ("gone", gone, "were off")] {
-        let on: Vec<&Setting> = list.iter().filter(|one| one.is_on()).collect();
-        if !list.is_empty() {
-            let rest = list.len() - on.len();
-            let rest = if rest == 0 { String::new() } else { format!(", and {rest} that {off}") };
-            group(format!("{heading} ({}{rest})", on.len()), on.iter().map(|one| assigned(one)).collect());
-        }
+        let on: Vec<String> = list.iter().filter(|one| one.is_on()).map(assigned).collect();
+        let rest = match list.len() - on.len() {
+            0 => String::new(),
+            rest => format!(", and {rest} that {off}"),
+        };
+        text.push_str(&group(&format!("{heading} ({}{rest})", on.len()), on));
     }
     text
+}
+
+/// Lines under a heading; nothing where there are none.
+pub(super) fn group(heading: &str, list: Vec<String>) -> String {
+    if list.is_empty() {
+        return String::new();
+    }
+    let below = |line: String| lines(&line, "    ").replacen("    ", "  ", 1);
+    format!("\n{heading}\n{}", list.into_iter().map(below).collect::<String>())
+}
+
+/// A text of somebody else's in lines that fit a terminal, each of them indented.
+pub(super) fn lines(text: &str, indent: &str) -> String {
+    let lines = wrapped(&tame(text), WIDTH - indent.len()).into_iter();
+    lines.map(|line| format!("{indent}{line}\n")).collect()
+}
+
+/// An old name and its new ones.
+pub(super) fn renamed(renamed: &Renamed) -> String {
+    let new: Vec<String> = renamed.new.iter().map(assigned).collect();
+    format!("{} -> {}", assigned(&renamed.old), new.join(", "))
 }
 
 fn assigned(setting: &Setting) -> String {
@@ -243,10 +249,10 @@ fn written(rewritten: Option<Rewritten>, args: &BuildArgs, run: &Run<'_>) -> Res
         return Ok(ExitCode::SUCCESS);
     }
     configs::write(&rewritten)?;
-    let Comparison { new, gone, renamed, changed } = &rewritten.comparison;
+    let Comparison { new, gone, renamed: other_names, changed } = &rewritten.comparison;
     let on = |list: &[Setting]| list.iter().filter(|one| one.is_on()).map(assigned).collect::<Vec<_>>();
     let changed = changed.iter().map(|one| format!("{} {} -> {}", one.symbol, one.from, one.to)).collect();
-    let renamed = renamed.iter().map(|one| assigned(&one.old)).collect();
+    let renamed = other_names.iter().map(renamed).collect();
     for (heading, list) in [("changed", changed), ("new", on(new)), ("gone", on(gone)), ("renamed", renamed)]
     {
         note(heading, &list, run.report);

@@ -1,6 +1,7 @@
 //! The command line: raw arguments as clap takes them, one file for each subcommand's words. What
 //! was typed becomes a [`Request`](crate::request::Request); what goes out is printed here.
 
+mod add;
 mod args;
 mod check;
 mod commands;
@@ -56,6 +57,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::List(args)), _) => list::list(args, host),
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
         (Some(Command::Check(args)), _) => check::check(args, matches, host, report),
+        (Some(Command::Add(args)), _) => add::add(args, matches, host, report),
         (Some(Command::Config(args)), _) => config::config(args, matches, host, report),
         (Some(Command::Inspect(args)), _) => inspect::inspect(args, host, report),
         (Some(Command::Push(args)), _) => push::push(args, host, report),

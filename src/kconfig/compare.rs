@@ -61,6 +61,13 @@ impl Comparison {
         let on = |list: &[Setting]| list.iter().any(Setting::is_on);
         self.renamed.is_empty() && self.changed.is_empty() && !on(&self.new) && !on(&self.gone)
     }
+
+    /// Leaves out what was told already: symbols of the first config.
+    pub fn leave_out(&mut self, is_told: impl Fn(&str) -> bool) {
+        self.gone.retain(|one| !is_told(&one.symbol));
+        self.renamed.retain(|one| !is_told(&one.old.symbol));
+        self.changed.retain(|one| !is_told(&one.symbol));
+    }
 }
 
 /// Compares `first` with `second`. The table of `renames` goes both ways: the second may be the older one.
@@ -130,6 +137,10 @@ mod tests {
         assert_eq!(found.renamed, [renamed]);
         assert_eq!(found.changed, [Changed { symbol: "A".into(), from: "y".into(), to: "m".into() }]);
         assert!(!found.is_equal());
+        let mut rest = found;
+        rest.leave_out(|symbol| matches!(symbol, "A" | "OLD" | "B" | "C"));
+        assert!(rest.changed.is_empty() && rest.renamed.is_empty());
+        assert_eq!((rest.new.len(), rest.gone), (2, vec![setting("OFF", "n")]));
     }
 
     #[test]

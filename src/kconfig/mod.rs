@@ -9,7 +9,7 @@ mod rewrite;
 
 pub use compare::{Changed, Comparison, Renamed, Setting, compare};
 pub use embedded::embedded;
-pub use rewrite::{Edited, rewrite};
+pub use rewrite::{Edited, replace, rewrite};
 
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! A config that people keep, with its headings and comments, after its settings have changed: lines that
 //! still hold stay where they are, others change in their place, and what is new comes under a heading.
 
-use super::{Config, setting};
+use super::{Config, Setting, setting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -50,8 +50,25 @@ pub fn rewrite(before: &str, edited: &Edited<'_>) -> String {
             insert(&mut lines, &menu, config_line(symbol, value));
         }
     }
+    with_line_ends(&lines, before)
+}
+
+/// The lines as a text with the line ends of `before`.
+fn with_line_ends(lines: &[String], before: &str) -> String {
     let end = if before.contains("\r\n") { "\r\n" } else { "\n" };
     lines.iter().map(|line| format!("{line}{end}")).collect()
+}
+
+/// The text `before` with the lines of some symbols replaced by other settings, or by none.
+pub fn replace(before: &str, replacements: &BTreeMap<String, Vec<Setting>>) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in before.lines() {
+        match setting(line.trim_end()).and_then(|(symbol, _)| replacements.get(symbol)) {
+            Some(new) => lines.extend(new.iter().map(|new| config_line(&new.symbol, &new.value))),
+            None => lines.push(line.to_owned()),
+        }
+    }
+    with_line_ends(&lines, before)
 }
 
 /// The settings that have to be said, with their values.
@@ -154,6 +171,19 @@ mod tests {
             format!("#\n# Files\n#\n{OLD}").replace("# CONFIG_BTRFS_FS is not set", "CONFIG_BTRFS_FS=y");
         let text = rewritten(&new, "CONFIG_BTRFS_FS=y\n", &[]);
         assert_eq!(text, format!("{BEFORE}CONFIG_BTRFS_FS=y\n"));
+    }
+
+    #[test]
+    fn lines_are_replaced_where_they_stand() {
+        let setting = |symbol: &str, value: &str| Setting { symbol: symbol.into(), value: value.into() };
+        let new = [
+            ("INET".to_owned(), vec![setting("INET4", "y"), setting("INET6", "n")]),
+            ("XFS_FS".to_owned(), vec![]),
+        ];
+        let expected = BEFORE
+            .replace("CONFIG_INET=y", "CONFIG_INET4=y\n# CONFIG_INET6 is not set")
+            .replace("# CONFIG_XFS_FS is not set\n", "");
+        assert_eq!(replace(BEFORE, &new.into()), expected);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{Flavor, VersionRequest};
 use crate::words::has_password;
 use camino::Utf8PathBuf;
+use std::fmt;
 use std::str::FromStr;
 
 /// Where the kernel's source comes from.
@@ -32,6 +33,23 @@ impl SourceSpec {
         match flavor {
             Flavor::Firecracker => SourceSpec::KernelOrg,
             Flavor::CloudHypervisor => SourceSpec::Git { url: None, reference: None },
+        }
+    }
+}
+
+impl fmt::Display for SourceSpec {
+    /// As it is read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SourceSpec::KernelOrg => f.write_str("kernel.org"),
+            SourceSpec::Git { url, reference } => {
+                f.write_str("git")?;
+                url.iter().try_for_each(|url| write!(f, "+{url}"))?;
+                reference.iter().try_for_each(|reference| write!(f, "#{reference}"))
+            }
+            SourceSpec::Apt { package: None } => f.write_str("apt"),
+            SourceSpec::Apt { package: Some(package) } => write!(f, "apt:{package}"),
+            SourceSpec::Path(path) => f.write_str(path.as_str()),
         }
     }
 }
@@ -110,6 +128,7 @@ mod tests {
             ("linux-6.1.tar.xz", SourceSpec::Path("linux-6.1.tar.xz".into())),
         ] {
             assert_eq!(spec.parse::<SourceSpec>().unwrap(), source, "{spec}");
+            assert_eq!(source.to_string(), spec);
         }
         assert!("git+ssh://git@host/linux".parse::<SourceSpec>().is_ok());
         for wrong in ["", "apt:", "apt:-o=x", "apt:Linux", "git#", "git+https://me:secret@host/linux"] {

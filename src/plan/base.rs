@@ -50,6 +50,16 @@ impl<'a> Base<'a> {
         let lower = || all.iter().rev().find(|base| base.version.floor() < version);
         exact.or_else(series).or_else(lower).copied()
     }
+    /// The same; where there is no lower one, the nearest higher one.
+    pub fn nearest(
+        library: &'a Library,
+        flavor: Flavor,
+        arch: Arch,
+        version: KernelVersion,
+    ) -> Option<Base<'a>> {
+        let lowest = || Base::all(library, flavor, arch).into_iter().next();
+        Base::of(library, flavor, arch, version).or_else(lowest)
+    }
 }
 
 /// The name in the library of the config of `version`.
@@ -81,6 +91,9 @@ mod tests {
             assert_eq!(of(version, Arch::Amd64).as_deref(), takes, "{version}");
         }
         assert_eq!(of("6.1", Arch::Arm64), None);
+        let version = "4.19".parse().unwrap();
+        let nearest = Base::nearest(&library, Flavor::Firecracker, Arch::Amd64, version);
+        assert_eq!(nearest.unwrap().version.to_string(), "5.10");
         let first = Base::all(&library, Flavor::Firecracker, Arch::Amd64)[0];
         assert_eq!(first.name(), name("5.10"));
     }

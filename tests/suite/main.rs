@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod add;
 mod arches;
 mod attest;
 mod build;

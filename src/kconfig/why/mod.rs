@@ -67,6 +67,13 @@ pub fn explain(
     Ok(explained(differences, config, kernel, &model, is_snapshot))
 }
 
+/// The names of all symbols that the Kconfig files of `tree` define for `arch`. Errors as for [`explain`].
+pub fn defined(tree: &Utf8Path, arch: Arch) -> Result<HashSet<String>, String> {
+    let model = Model::new(read::read(tree, arch)?);
+    let defined = model.symbols.into_iter().filter(|(_, symbol)| !symbol.definitions.is_empty());
+    Ok(defined.map(|(name, _)| name).collect())
+}
+
 fn explained(
     differences: &[Difference],
     config: &Config,
@@ -137,10 +144,8 @@ fn missing(symbol: &str, model: &Model, look: bool) -> String {
 /// What the table knows of it, as far as that fits this kernel: a new name has to be there.
 fn renamed(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> Option<String> {
     let valued = |name: &str| format!("{name} ({})", config.value(name));
-    let mut at = kernel.renames.of(symbol);
-    // A new name may have got a newer one; a table with a circle in it must not keep us here.
-    for _ in 0..8 {
-        let Some(rename) = at else { break };
+    // A new name may have got a newer one.
+    for rename in kernel.renames.chain(symbol) {
         let there: Vec<String> =
             rename.new.iter().filter(|new| model.defined(new).is_some()).map(|new| valued(new)).collect();
         let is_past = kernel.version.is_none_or(|version| version >= rename.since);
@@ -152,7 +157,6 @@ fn renamed(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) ->
         if let (true, true, Some(note)) = (rename.new.is_empty(), is_past, &rename.note) {
             return Some(format!("gone since {}: {note}", rename.since));
         }
-        at = rename.new.iter().find_map(|new| kernel.renames.of(new));
     }
     let earlier = kernel.renames.to(symbol).find(|rename| model.defined(&rename.old).is_some())?;
     Some(format!("before {} it is {}", earlier.since, valued(&earlier.old)))

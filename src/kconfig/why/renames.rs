@@ -58,6 +58,23 @@ impl Renames {
         self.list.iter().find(|rename| rename.old == symbol)
     }
 
+    /// The entry whose old name is `symbol`, then those of its new names that have got newer ones.
+    pub fn chain<'a>(&'a self, symbol: &str) -> impl Iterator<Item = &'a Rename> {
+        let next = |rename: &&'a Rename| rename.new.iter().find_map(|new| self.of(new));
+        // A table with a circle in it must not keep us here.
+        std::iter::successors(self.of(symbol), move |rename| next(rename)).take(8)
+    }
+
+    /// What `symbol` is called in a kernel that has other symbols, newer or older; empty: nothing known.
+    pub fn successors<'a>(&'a self, symbol: &'a str, is_defined: impl Fn(&str) -> bool) -> Vec<&'a str> {
+        let there = |rename: &'a Rename| -> Vec<&'a str> {
+            rename.new.iter().map(String::as_str).filter(|new| is_defined(new)).collect()
+        };
+        let newer = self.chain(symbol).map(there).find(|there| !there.is_empty());
+        let older = || self.to(symbol).map(|rename| rename.old.as_str()).find(|old| is_defined(old));
+        newer.unwrap_or_else(|| older().into_iter().collect())
+    }
+
     /// The entries that `symbol` is the new name of.
     pub fn to<'a>(&'a self, symbol: &'a str) -> impl Iterator<Item = &'a Rename> {
         self.list.iter().filter(move |rename| rename.new.iter().any(|new| new == symbol))
@@ -76,6 +93,21 @@ mod tests {
             assert!(!rename.new.is_empty() || rename.note.is_some(), "{}: neither name nor note", rename.old);
             assert!(!rename.new.contains(&rename.old), "{}", rename.old);
         }
+    }
+
+    #[test]
+    fn names_are_followed_both_ways() {
+        let text = "[[rename]]\nold = \"A\"\nnew = [\"B\", \"C\"]\nsince = \"5.1\"\n\
+                    [[rename]]\nold = \"B\"\nnew = [\"D\"]\nsince = \"6.1\"\n\
+                    [[rename]]\nold = \"X\"\nnew = [\"Y\"]\nsince = \"6.1\"\n\
+                    [[rename]]\nold = \"Y\"\nnew = [\"X\"]\nsince = \"6.2\"\n";
+        let renames = Renames::read(&Library::from_texts([(FILE, text)])).unwrap();
+        let now =
+            |symbol, kernel: &[&str]| renames.successors(symbol, |name| kernel.contains(&name)).join(" ");
+        assert_eq!(now("A", &["B", "C"]), "B C");
+        assert_eq!(now("A", &["D"]), "D");
+        assert_eq!(now("D", &["B"]), "B");
+        assert_eq!((now("X", &["Z"]), now("Z", &["A"])), (String::new(), String::new()));
     }
 
     #[test]

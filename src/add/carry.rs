@@ -1,0 +1,248 @@
+//! The config of one version, carried over to another: what has another name, what is gone, what comes out otherwise.
+
+use super::Wanted;
+use crate::configs;
+use crate::digest::Sha256;
+use crate::error::{Error, Result};
+use crate::kbuild::{BuildDir, Configured};
+use crate::kconfig::why::{self, Renames};
+use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
+use crate::kernel::{Arch, VersionRequest};
+use crate::library::Library;
+use crate::plan::{Base, Plan, SourceIdentity, Text, config_name};
+use crate::project::Place;
+use crate::request::Request;
+use crate::requirements::{self, Tally};
+use crate::run::Run;
+use crate::source::Tree;
+use crate::verdict;
+use camino::Utf8PathBuf;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashSet};
+
+/// Symbol → the settings that take the place of its line.
+type Replacements = BTreeMap<String, Vec<Setting>>;
+
+/// How often a config is asked again for what did not take. Each round costs an `olddefconfig`.
+const ROUNDS: usize = 5;
+
+/// A config that was carried over from another version.
+#[derive(Debug, Serialize)]
+pub struct Carried {
+    /// For which machine.
+    pub arch: Arch,
+    /// The version, or series, whose config it was.
+    pub from: VersionRequest,
+    /// The name of that config in the library.
+    pub from_config: String,
+    /// Where it goes.
+    pub path: Utf8PathBuf,
+    /// Settings that have another name here.
+    pub renamed: Vec<Renamed>,
+    /// Settings that this kernel does not have.
+    pub gone: Vec<Difference>,
+    /// Settings that came out otherwise, and are asked for as they came out.
+    pub changed: Vec<Difference>,
+    /// What else the final `.config` has otherwise than that of the other version, where its source could be had.
+    pub since: Option<Since>,
+    /// How it stands with the requirement profiles.
+    pub profiles: Vec<Tally>,
+    /// The whole config.
+    #[serde(skip)]
+    pub(super) text: String,
+}
+
+/// The final `.config` against that of another version.
+#[derive(Debug, Serialize)]
+pub struct Since {
+    /// Which release that is.
+    pub version: String,
+    /// In groups.
+    pub differences: Comparison,
+}
+
+/// The config that is carried over to the version of `request`: that of `from`, else of the nearest version.
+///
+/// Errors (exit code 2): there is none.
+pub fn base<'a>(request: &Request, from: Option<VersionRequest>, library: &'a Library) -> Result<Base<'a>> {
+    let Request { flavor, arch, version, .. } = *request;
+    let wanted = from.unwrap_or(version).floor();
+    let base = Base::nearest(library, flavor, arch, wanted);
+    base.filter(|base| from.is_none() || base.is_for(wanted)).ok_or_else(|| {
+        let all = Base::all(library, flavor, arch);
+        let have: Vec<String> = all.iter().map(|base| base.version.to_string()).collect();
+        let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
+        Error::usage(format!("there is no {flavor} config for Linux {wanted} on {arch} to carry over"))
+            .hint(format!("there are: {have}"))
+    })
+}
+
+/// Carries the config over. Returns what the source has shown, too.
+pub(super) fn carry(wanted: &Wanted<'_>, place: &Place, run: &Run<'_>) -> Result<(SourceIdentity, Carried)> {
+    let Wanted { request, base, older } = wanted;
+    let name = config_name(request.flavor, request.arch, request.version);
+    let path = place.path_of(&name);
+    if path.exists() && base.name() != name {
+        return Err(Error::usage(format!("{path} is there already"))
+            .hint("without --from it is the one that is carried over; else remove it first"));
+    }
+    let profiles = requirements::read_all(run.library, &request.profiles)?;
+    let mut inputs = run.inputs(request)?;
+    inputs.config = Some(Text { name: base.name(), text: base.text.to_owned() });
+    let (source, mut carried, config) =
+        configs::configured_by(request, &inputs, run, |dir, plan, tree, configured| {
+            let mut carrying = Carrying::new(plan, tree, run, base.text)?;
+            let configured = carrying.settle(dir, configured)?;
+            let outcomes = verdict::require(&configured, plan, &profiles, run.report)?;
+            let Carrying { text, renamed, gone, changed, .. } = carrying;
+            let carried = Carried {
+                arch: request.arch,
+                from: base.version,
+                from_config: base.name(),
+                path: path.clone(),
+                renamed,
+                gone,
+                changed,
+                since: None,
+                profiles: requirements::tallies(&outcomes),
+                text,
+            };
+            Ok((tree.identity.clone(), carried, configured.config))
+        })?;
+    carried.since = since(older, &config, &source, run)?;
+    if let Some(since) = &mut carried.since {
+        let differences = carried.gone.iter().chain(&carried.changed).map(|difference| &difference.symbol);
+        let told: HashSet<&str> = differences
+            .chain(carried.renamed.iter().map(|one| &one.old.symbol))
+            .map(String::as_str)
+            .collect();
+        since.differences.leave_out(|symbol| told.contains(symbol));
+    }
+    Ok((source, carried))
+}
+
+/// What is new in the final `config` against that of the version that it comes from. Its source may be gone, or
+/// there may be no network: that is no reason to fail.
+fn since(older: &Request, config: &Config, source: &SourceIdentity, run: &Run<'_>) -> Result<Option<Since>> {
+    match configs::settled(older, run) {
+        Ok((plan, _)) if plan.version == Some(source.version) => Ok(None),
+        Ok((plan, old)) => {
+            let differences = kconfig::compare(&old, config, &Renames::read(run.library)?);
+            Ok(Some(Since { version: plan.version_text(), differences }))
+        }
+        Err(error) if matches!(error.kind, crate::error::Kind::Interrupted(_)) => Err(error),
+        Err(error) => {
+            let version = older.version;
+            run.report
+                .note(&format!("what is new since {version} cannot be said without its source: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+/// A config on its way to another kernel.
+struct Carrying<'a> {
+    plan: &'a Plan,
+    tree: &'a Tree,
+    run: &'a Run<'a>,
+    renames: Renames,
+    /// All symbols of the kernel; none: its Kconfig files cannot be read.
+    defined: HashSet<String>,
+    text: String,
+    renamed: Vec<Renamed>,
+    gone: Vec<Difference>,
+    changed: Vec<Difference>,
+}
+
+impl<'a> Carrying<'a> {
+    fn new(plan: &'a Plan, tree: &'a Tree, run: &'a Run<'a>, text: &str) -> Result<Carrying<'a>> {
+        let defined = why::defined(&tree.path, plan.arch);
+        if let Err(why) = &defined {
+            run.report.note(&format!("what is gone cannot be told from what did not take: {why}"));
+        }
+        Ok(Carrying {
+            plan,
+            tree,
+            run,
+            renames: Renames::read(run.library)?,
+            defined: defined.unwrap_or_default(),
+            text: text.to_owned(),
+            renamed: Vec::new(),
+            gone: Vec::new(),
+            changed: Vec::new(),
+        })
+    }
+
+    /// Changes the text until the kernel takes all of it.
+    fn settle(&mut self, dir: &BuildDir<'_>, first: Configured) -> Result<Configured> {
+        let mut configured = first;
+        for _ in 0..ROUNDS {
+            let replacements = self.replacements(&configured);
+            if replacements.is_empty() {
+                return Ok(configured);
+            }
+            self.text = kconfig::replace(&self.text, &replacements);
+            let result = dir.complete(&self.text)?;
+            let config = Config::parse(&result);
+            let differences = kconfig::differences(&kconfig::merge([&Config::parse(&self.text)]), &config);
+            let sha256 = Sha256::of(&result);
+            let next = Configured { config, sha256, path: configured.path, differences };
+            configured = verdict::explained(next, self.plan, self.tree, self.run)?;
+        }
+        Err(Error::build(format!("the config does not settle: {}", configured.differences[0]))
+            .hint("carry over another one with --from VERSION"))
+    }
+
+    /// What has to be said in place of what did not take. First what is gone or renamed: other settings may have
+    /// missed just that; then new names that are no tristates; and only then the rest.
+    fn replacements(&mut self, configured: &Configured) -> Replacements {
+        let gone = self.gone_or_renamed(&configured.differences);
+        if !gone.is_empty() {
+            return gone;
+        }
+        let of_bools = configured.differences.iter().filter(|difference| {
+            let is_module = difference.wanted == "m" && difference.found.as_deref() != Some("y");
+            is_module && self.has_come_as(&difference.symbol)
+        });
+        let bools: Replacements =
+            of_bools.map(|Difference { symbol, .. }| (symbol.clone(), vec![setting(symbol, "y")])).collect();
+        if !bools.is_empty() {
+            return bools;
+        }
+        self.changed.extend(configured.differences.iter().cloned());
+        let as_it_came = |Difference { symbol, found, .. }: &Difference| {
+            let value = found.iter().filter(|found| *found != "n");
+            (symbol.clone(), value.map(|value| setting(symbol, value)).collect())
+        };
+        configured.differences.iter().map(as_it_came).collect()
+    }
+
+    fn gone_or_renamed(&mut self, differences: &[Difference]) -> Replacements {
+        let asked = Config::parse(&self.text).symbols;
+        let is_defined = |symbol: &str| self.defined.is_empty() || self.defined.contains(symbol);
+        // What is asked to be off is no difference where it does not exist.
+        let off = asked.iter().filter(|(symbol, value)| *value == "n" && !is_defined(symbol));
+        let mut replacements: Replacements = off.map(|(symbol, _)| (symbol.clone(), Vec::new())).collect();
+        for difference in differences.iter().filter(|difference| !is_defined(&difference.symbol)) {
+            let Difference { symbol, wanted, .. } = difference;
+            let successors = self.renames.successors(symbol, |name| self.defined.contains(name));
+            let new: Vec<Setting> = successors.into_iter().map(|new| setting(new, wanted)).collect();
+            match new.is_empty() {
+                true => self.gone.push(difference.clone()),
+                false => self.renamed.push(Renamed { old: setting(symbol, wanted), new: new.clone() }),
+            }
+            let said = |new: &Setting| asked.contains_key(&new.symbol);
+            replacements.insert(symbol.clone(), new.into_iter().filter(|new| !said(new)).collect());
+        }
+        replacements
+    }
+
+    /// Did the symbol take the place of an old name?
+    fn has_come_as(&self, symbol: &str) -> bool {
+        self.renamed.iter().flat_map(|renamed| &renamed.new).any(|new| new.symbol == symbol)
+    }
+}
+
+fn setting(symbol: &str, value: &str) -> Setting {
+    Setting { symbol: symbol.to_owned(), value: value.to_owned() }
+}

@@ -1,0 +1,215 @@
+//! A new kernel in the user's catalog: its source is fetched and pinned, the config of the nearest version is
+//! carried over to it, and entry and configs are written, all of them or none.
+
+mod carry;
+
+pub use carry::{Carried, Since, base};
+
+use crate::date;
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec, Status, VersionRequest};
+use crate::library::{Library, read_text};
+use crate::plan::{Base, Link, SourceIdentity};
+use crate::request::Request;
+use crate::run::Run;
+use crate::words::tame;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+use std::fs;
+
+/// The catalog's name in the library.
+const CATALOG: &str = "configs/kernels.toml";
+
+/// A kernel that can be added.
+#[derive(Debug, Serialize)]
+pub struct Addition {
+    /// What the catalog will say of it.
+    pub entry: Entry,
+    /// What its source is, and who vouches for it.
+    pub source: SourceIdentity,
+    /// One for each architecture.
+    pub configs: Vec<Carried>,
+    /// The user's catalog.
+    pub catalog: Utf8PathBuf,
+}
+
+/// One architecture of the kernel that is added.
+pub struct Wanted<'a> {
+    /// The kernel.
+    pub request: Request,
+    /// The config that is carried over to it.
+    pub base: Base<'a>,
+    /// The kernel whose config that is.
+    pub older: Request,
+}
+
+/// Fetches the source and carries the configs over. Writes nothing of the user's but the lock file.
+///
+/// Errors: the catalog has the kernel already, or it is no source for a catalog (exit code 2); it cannot be fetched
+/// or does not hold (3); the config cannot be carried over, or the flavor's requirement profile is not met (1).
+pub fn prepare(wanted: &[Wanted<'_>], run: &Run<'_>) -> Result<Addition> {
+    let place = run.library.project.own_place()?;
+    let catalog = place.path_of(CATALOG);
+    let own = own_catalog(&catalog)?.1;
+    for Wanted { request, .. } in wanted {
+        if let SourceSpec::Path(path) = &request.source {
+            return Err(Error::usage(format!("--source {path}: a catalog names what others can fetch, too"))
+                .hint("kernel.org, git+URL[#REF] or apt[:PACKAGE]"));
+        }
+        check_new((request.version, request.flavor, request.arch), &own, &catalog)?;
+    }
+    let carried = wanted.iter().map(|wanted| carry::carry(wanted, place, run)).collect::<Result<Vec<_>>>()?;
+    let (mut sources, configs): (Vec<SourceIdentity>, Vec<Carried>) = carried.into_iter().unzip();
+    let (source, request) = (sources.remove(0), &wanted[0].request);
+    let froms: Vec<String> = configs.iter().map(|config| config.from.to_string()).collect();
+    let default = SourceSpec::default_for(request.flavor);
+    let entry = Entry {
+        version: request.version.to_string(),
+        flavor: request.flavor,
+        arch: wanted.iter().map(|wanted| wanted.request.arch).collect(),
+        source: (request.source != default).then(|| request.source.to_string()),
+        sha256: pin(request, &source),
+        status: Status::Untested,
+        note: Some(format!("its config was carried over from {}", froms.join(" and "))),
+    };
+    Ok(Addition { entry, source, configs, catalog })
+}
+
+/// The digest for the catalog: of one release of kernel.org that somebody vouches for. What nobody vouches for is
+/// pinned by the lock file, which says so; a catalog's digest would count as a proof.
+fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::digest::Sha256> {
+    let is_release =
+        request.source == SourceSpec::KernelOrg && matches!(request.version, VersionRequest::Exact(_));
+    source.digest.parse().ok().filter(|_| is_release && source.is_vouched_for())
+}
+
+/// Writes configs and entry. Where one of them cannot be written, what was before is there again.
+///
+/// Errors: they cannot be written (exit code 1), the catalog got such an entry in the meantime (2).
+pub fn write(addition: &Addition, run: &Run<'_>) -> Result<()> {
+    let Addition { entry, source, configs, catalog: path } = addition;
+    let _writing = files::lock_dir(&run.library.project.own_place()?.root)?;
+    let (text, own) = own_catalog(path)?;
+    for arch in &entry.arch {
+        check_new((entry.request(), entry.flavor, *arch), &own, path)?;
+    }
+    let text = with_entry(text.as_deref().unwrap_or(HEADER), entry, &told(source, run.host.now));
+    // An entry that could not be read would spoil the whole catalog.
+    Catalog::read(&Library::from_texts([(CATALOG, text.as_str())]))?;
+    // The entry comes last: what is killed before leaves a config that nobody knows.
+    let files = configs.iter().map(|config| (&config.path, &config.text)).chain([(path, &text)]);
+    let mut before: Vec<(&Utf8Path, Option<String>)> = Vec::new();
+    for (path, text) in files {
+        let old = if path.exists() { Some(read_text(path)?) } else { None };
+        let parent = path.parent().expect("a file is in a directory");
+        let done = files::create_dir(parent).and_then(|()| files::write_atomically(path, text.as_bytes()));
+        if let Err(error) = done {
+            before.iter().rev().for_each(|(path, old)| restore(path, old.as_deref()));
+            return Err(error);
+        }
+        before.push((path, old));
+    }
+    Ok(())
+}
+
+/// What was at `path`. The error that led here is the one to tell.
+fn restore(path: &Utf8Path, text: Option<&str>) {
+    let _ = match text {
+        Some(text) => files::write_atomically(path, text.as_bytes()),
+        None => fs::remove_file(path).context(Kind::Build, || format!("cannot remove {path}")),
+    };
+}
+
+/// The text of the user's catalog, and what it says.
+fn own_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
+    let text = if path.exists() { Some(read_text(path)?) } else { None };
+    let catalog = Catalog::read(&Library::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
+    Ok((text, catalog))
+}
+
+fn check_new(
+    (version, flavor, arch): (VersionRequest, Flavor, Arch),
+    own: &Catalog,
+    path: &Utf8Path,
+) -> Result<()> {
+    let found = own.find(version, flavor, arch).is_some_and(|entry| entry.arch.contains(&arch));
+    match found {
+        false => Ok(()),
+        true => Err(Error::usage(format!("{path} has an entry for {version}, {flavor}, {arch} already"))
+            .hint("remove it first, or change its config by `kcompile config edit`")),
+    }
+}
+
+/// The first lines of a catalog that begins with its first entry.
+const HEADER: &str = "\
+# Our kernels, over those of the built-in catalog. A version of two numbers stands for its series; `sha256` is
+# that of kernel.org's linux-<version>.tar.xz.
+";
+
+/// The catalog `text` with one more entry at its end; `told` says who vouches for the digest.
+fn with_entry(text: &str, entry: &Entry, told: &str) -> String {
+    let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+    let arches: Vec<String> = entry.arch.iter().map(|arch| quoted(&arch.to_string())).collect();
+    let mut lines = vec![
+        "[[kernel]]".to_owned(),
+        format!("version = {}", quoted(&entry.version)),
+        format!("flavor = {}", quoted(&entry.flavor.to_string())),
+        format!("arch = [{}]", arches.join(", ")),
+    ];
+    lines.extend(entry.source.as_deref().map(|source| format!("source = {}", quoted(source))));
+    lines.extend(entry.sha256.map(|sha256| format!("sha256 = \"{sha256}\" # {told}")));
+    let status = match entry.status {
+        Status::Supported => "supported",
+        Status::Untested => "untested",
+    };
+    lines.push(format!("status = \"{status}\""));
+    lines.extend(entry.note.as_deref().map(|note| format!("note = {}", quoted(note))));
+    format!("{}\n\n{}\n", text.trim_end(), lines.join("\n")).trim_start().to_owned()
+}
+
+/// What verified the source, for the comment beside its digest.
+fn told(source: &SourceIdentity, now: u64) -> String {
+    let held = source
+        .checks
+        .iter()
+        .filter(|check| check.link != Link::LockFile && check.outcome == crate::plan::Outcome::Proves);
+    let held: Vec<&str> = held.map(|check| check.detail.as_str()).collect();
+    tame(&format!("{}, {}", held.join(", "), &date::rfc3339(now)[..10]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            version: "6.6.60".into(),
+            flavor: Flavor::Firecracker,
+            arch: vec![Arch::Amd64, Arch::Arm64],
+            source: Some("git+https://example.org/\"x\"#y".into()),
+            sha256: Some(crate::digest::Sha256::of("x")),
+            status: Status::Untested,
+            note: Some("its config was carried over from 6.1".into()),
+        }
+    }
+
+    #[test]
+    fn an_entry_goes_to_the_end_and_is_read_again() {
+        let ours = "# mine\n[[kernel]]\nversion = \"6.1\" # keep\nflavor = \"firecracker\"\narch = [\"amd64\"]\n\
+                    status = \"supported\"";
+        let text = with_entry(ours, &entry(), "signed by somebody");
+        assert!(text.starts_with(&format!("{ours}\n\n[[kernel]]\n")) && text.ends_with("\n"), "{text}");
+        assert!(text.contains("\" # signed by somebody\n"), "{text}");
+        let read = Catalog::read(&Library::from_texts([(CATALOG, text.as_str())])).unwrap();
+        assert_eq!(read.kernels.len(), 2);
+        assert_eq!(read.kernels[1], entry());
+        assert!(with_entry("", &entry(), "").starts_with("[[kernel]]\n"));
+        let path = Utf8Path::new("x");
+        let new = |version: &str, arch| {
+            check_new((version.parse().unwrap(), Flavor::Firecracker, arch), &read, path).is_ok()
+        };
+        assert!(!new("6.6.60", Arch::Arm64) && !new("6.1", Arch::Amd64));
+        assert!(new("6.1", Arch::Arm64) && new("6.6.61", Arch::Amd64));
+    }
+}

@@ -1,0 +1,136 @@
+//! `kcompile add`: a new kernel of the user's catalog, and what its config came to.
+
+use super::args::BuildArgs;
+use super::commands::{print, take_bundle};
+use super::config::{group, groups, lines};
+use super::typed::{library, requests, run};
+use crate::add::{self, Addition, Carried, Wanted};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::kconfig::Difference;
+use crate::kernel::VersionRequest;
+use crate::report::Report;
+use crate::run::Run;
+use crate::words::counted;
+use clap::{ArgMatches, Args};
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  kcompile add 6.6.60 --fc                       from kernel.org, with the config of the nearest version
+  kcompile add 6.6.60 --fc --from 6.12           with that of another one
+  kcompile add 6.16.9 --ch --arch amd64 --arch arm64
+  kcompile add 6.6 --ch --source git+https://example.org/linux.git#guest-6.6
+  kcompile add 6.6.60 --fc --dry-run             says what would come of it, and writes nothing
+
+The entry goes into configs/kernels.toml of your project (a directory with a kcompile.toml) or of --configs DIR,
+the config into the directory of its flavor beside it; all of them are written, or none. Afterwards
+`kcompile 6.6.60 --fc` builds it.";
+
+/// The options of `add`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+#[command(mut_arg("versions", |arg| arg.num_args(1).help("A kernel version: 6.6.60, or 6.6 for a whole series")))]
+pub struct AddArgs {
+    /// The version whose config is carried over [default: the nearest one that has a config]
+    #[arg(long, value_name = "VERSION")]
+    from: Option<VersionRequest>,
+    #[command(flatten)]
+    pub(super) build: BuildArgs,
+}
+
+pub(super) fn add(args: &AddArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+    let build = &args.build;
+    if build.config.is_some() || !build.fragment.is_empty() || !build.set.is_empty() {
+        return Err(Error::usage("the config of a new kernel is that of another version, carried over")
+            .hint("choose that with --from VERSION; change the result with `kcompile config edit`"));
+    }
+    let (library, catalog) = library(build.configs.as_deref(), host)?;
+    // Before the network is asked what `latest` means.
+    library.project.own_place()?;
+    let run = run(build, host, &library, &catalog, report)?;
+    take_bundle(build, &run)?;
+    let wanted = wanted(args, matches, &run)?;
+    let addition = add::prepare(&wanted, &run)?;
+    if !build.dry_run {
+        add::write(&addition, &run)?;
+    }
+    print(&match build.json {
+        true => format!("{:#}\n", serde_json::to_value(&addition).expect("plain values")),
+        false => text(&addition, &run, build.dry_run),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wanted<'a>(args: &AddArgs, matches: &ArgMatches, run: &Run<'a>) -> Result<Vec<Wanted<'a>>> {
+    let with_base = |request| {
+        let base = add::base(&request, args.from, run.library)?;
+        let versions = vec![base.version.to_string()];
+        // Only the kernel differs: its own source, by the catalog or the flavor's default.
+        let build = BuildArgs {
+            versions,
+            flavor: Some(request.flavor),
+            arch: vec![request.arch],
+            fc: false,
+            ch: false,
+            source: None,
+            ..args.build.clone()
+        };
+        let older = requests(&build, matches, run)?.remove(0);
+        Ok(Wanted { request, base, older })
+    };
+    requests(&args.build, matches, run)?.into_iter().map(with_base).collect()
+}
+
+fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {
+    let Addition { entry, source, configs, catalog } = addition;
+    let mut text = format!("Linux {} for {}\n", entry.version, entry.flavor.title());
+    let origin = source.origin.as_deref().unwrap_or_default();
+    for (name, value) in [("source", origin), ("digest", &source.digest), ("verified", &source.verified())] {
+        let indent = " ".repeat(12);
+        text.push_str(&lines(value, &indent).replacen(&indent, &format!("  {name:10}"), 1));
+    }
+    if entry.sha256.is_none() {
+        text.push_str(&lines("pinned by kcompile.lock, not by the catalog", &" ".repeat(12)));
+    }
+    for config in configs {
+        text.push_str(&of_config(config));
+    }
+    let verb = if is_dry { "would write" } else { "wrote" };
+    text.push('\n');
+    for path in configs.iter().map(|config| &config.path).chain([catalog]) {
+        writeln!(text, "{verb} {}", crate::shown(path, run.host)).expect("writing to a string");
+    }
+    text
+}
+
+fn of_config(config: &Carried) -> String {
+    let Carried { arch, from, from_config, renamed, gone, changed, since, profiles, .. } = config;
+    let mut text = format!("\n{arch}: the config of {from} ({from_config})\n");
+    if renamed.is_empty() && gone.is_empty() && changed.is_empty() {
+        text.push_str("\nevery setting takes as it is\n");
+    }
+    let with_reason = |one: &Difference, what: &str| {
+        let reason = one.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+        format!("{}={}{what}{reason}", one.symbol, one.wanted)
+    };
+    let renamed = renamed.iter().map(super::config::renamed).collect();
+    text.push_str(&group(&format!("renamed ({})", config.renamed.len()), renamed));
+    let gone: Vec<String> = gone.iter().map(|one| with_reason(one, "")).collect();
+    text.push_str(&group(&format!("gone ({})", gone.len()), gone));
+    let became = |one: &Difference| format!(" -> {}", one.found.as_deref().unwrap_or("n"));
+    let changed: Vec<String> = changed.iter().map(|one| with_reason(one, &became(one))).collect();
+    text.push_str(&group(&format!("changed ({})", changed.len()), changed));
+    if let Some(since) = since {
+        writeln!(text, "\notherwise in the final .config, against that of {}:", since.version)
+            .expect("writing to a string");
+        text.push_str(&groups(&since.differences));
+    }
+    let tallies: Vec<String> = profiles
+        .iter()
+        .map(|tally| format!("{}: {} met, {} advised otherwise", tally.profile, tally.passed, tally.advised))
+        .collect();
+    text.push_str(&group(&counted(tallies.len(), "requirement profile", "requirement profiles"), tallies));
+    text
+}
