@@ -10,6 +10,8 @@
 //! kcompile.lock                        what sources were at their first use, unless that is beside the user's configs
 //! git/<url>/                           bare repositories, fetched to depth 1
 //! builds/<source>/                     build directories of sources that are used in place, or are another user's
+//! images/<plan>/                       the images that a plan made, to put them back without compiling
+//! known/<question>.json                what was found out at some cost, and what it was found out from
 //! history/<plan>.json                  how many steps and seconds a plan took: for estimates
 //! locks/<name>.lock                    held while the entry of that name is written or built in
 //! tmp/                                 work in progress, locked by its owner; what has none is removed
@@ -51,7 +53,10 @@ impl Cache {
         files::check_kbuild_path(what, &root)?;
         // Who may write in the directory may share what is in it.
         let shared = mode_of(&root)? & 0o1022;
-        for dir in ["trees", "partial", "archives", "releases", "git", "builds", "history", "locks", "tmp"] {
+        for dir in [
+            "trees", "partial", "archives", "releases", "git", "builds", "history", "images", "known",
+            "locks", "tmp",
+        ] {
             let dir = root.join(dir);
             if !dir.is_dir() {
                 files::create_dir(&dir)?;

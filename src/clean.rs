@@ -16,7 +16,7 @@ use walkdir::WalkDir;
 pub struct Choice {
     /// Sources: trees, archives, repositories, partial downloads.
     pub sources: bool,
-    /// Build directories.
+    /// Build directories, and the images that came of them.
     pub builds: bool,
     /// Only what was not used for so long.
     pub older_than: Option<Duration>,
@@ -59,6 +59,12 @@ pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
             // Its name ends in the number of the user whose builds they are.
             let name = place.file_name().unwrap_or_default();
             items.extend(builds(&place, name.rsplit_once('-').map_or(name, |(key, _)| key))?);
+        }
+    }
+    if choice.builds {
+        for path in children(&cache.root.join("images"))? {
+            let name = path.file_name().unwrap_or_default();
+            items.push(item("packed images", &path, &format!("images-{name}"), 1));
         }
     }
     if choice.sources {

@@ -75,7 +75,7 @@ impl<'de> serde::Deserialize<'de> for Sha256 {
 }
 
 /// A digest in the making.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {

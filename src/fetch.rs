@@ -9,7 +9,7 @@ use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
 use crate::request::Request;
 use crate::run::Run;
 use crate::source::{self, Tree};
-use crate::{requirements, toolchain};
+use crate::{memory, requirements, toolchain};
 use camino::Utf8Path;
 
 /// The version that a channel of kernel.org stands for today. Makes no cache where there is none.
@@ -39,14 +39,34 @@ pub fn fetch_planned(
     cache: &Cache,
     run: &Run<'_>,
 ) -> Result<(Plan, Tree)> {
+    memory::keep(cache, &inputs.facts);
     let fetching = run.fetching(cache, &inputs.lock);
     let pristine = source::obtain(first, &fetching)?;
-    lock(&pristine.identity, run);
-    let defects = toolchain::defects(&inputs.rules, &pristine.path);
-    let plan = Plan::new(request, inputs, Some((&pristine.identity, &defects)))?;
-    plan.notices.iter().for_each(|notice| run.report.note(notice));
+    let plan = whole_plan(request, inputs, &pristine, run)?;
     let tree = source::patched(pristine, &plan, &fetching)?;
     Ok((plan, tree))
+}
+
+/// The whole plan, if what its source is can be told from the cache at once.
+pub fn plan_at_hand(
+    request: &Request,
+    inputs: &Inputs,
+    first: &Plan,
+    cache: &Cache,
+    run: &Run<'_>,
+) -> Result<Option<Plan>> {
+    memory::keep(cache, &inputs.facts);
+    let tree = source::at_hand(first, &run.fetching(cache, &inputs.lock))?;
+    tree.map(|tree| whole_plan(request, inputs, &tree, run)).transpose()
+}
+
+/// What the source has shown goes into the lock file and into the plan, whose notices are said.
+fn whole_plan(request: &Request, inputs: &Inputs, tree: &Tree, run: &Run<'_>) -> Result<Plan> {
+    lock(&tree.identity, run);
+    let defects = toolchain::defects(&inputs.rules, &tree.path);
+    let plan = Plan::new(request, inputs, Some((&tree.identity, &defects)))?;
+    plan.notices.iter().for_each(|notice| run.report.note(notice));
+    Ok(plan)
 }
 
 /// Writes what a build of these sources needs into the file `path`; see [`source::write_bundle`].

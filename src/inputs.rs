@@ -4,10 +4,12 @@
 
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
+use crate::fingerprint::{self, Fingerprint};
 use crate::host::Host;
 use crate::kernel::Catalog;
 use crate::library::{Library, read_text};
 use crate::lockfile::LockFile;
+use crate::memory::{self, Fact};
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::process;
 use crate::request::{Override, Request, SourceSpec, source_package};
@@ -18,17 +20,20 @@ use std::collections::BTreeMap;
 use std::fs::File;
 
 /// Reads what `request` names; `lock` is the lock file in force. Touches nothing; runs `--version` of the
-/// toolchain and, for a package, `apt-cache show`.
+/// toolchain and, for a package, `apt-cache show`. What `cache_dir` remembers is not found out again.
 pub fn read(
     request: &Request,
     host: &Host,
     (library, catalog): (&Library, &Catalog),
     lock: LockFile,
+    cache_dir: &Utf8Path,
 ) -> Result<Inputs> {
     let config = request.config.as_deref().map(read_file).transpose()?;
     let overrides =
         request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
-    let toolchain = identify_toolchain(request, host)?;
+    let (toolchain, ldd) = identify_toolchain(request, host)?;
+    let mut facts = Vec::new();
+    let local = look_at_source(request, host, &mut Asking { cache_dir, facts: &mut facts })?;
     Ok(Inputs {
         library: library.clone(),
         catalog: catalog.clone(),
@@ -36,10 +41,11 @@ pub fn read(
         overrides,
         patches: request.patches.as_deref().map(patches::read_dir).transpose()?.unwrap_or_default(),
         lock,
-        local: look_at_source(request, host)?,
-        tools: Tools::new(&toolchain.identity, first_version_line(&["ldd".to_owned()], host).as_deref()),
+        local,
+        tools: Tools::new(&toolchain.identity, ldd.as_deref()),
         toolchain,
         rules: toolchain::read(library)?,
+        facts,
     })
 }
 
@@ -74,30 +80,81 @@ fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text
     read_file(&path)
 }
 
-fn look_at_source(request: &Request, host: &Host) -> Result<Option<LocalSource>> {
+/// Questions whose answers cost something.
+struct Asking<'a> {
+    /// Where answers are remembered.
+    cache_dir: &'a Utf8Path,
+    /// The new ones.
+    facts: &'a mut Vec<Fact>,
+}
+
+impl Asking<'_> {
+    /// The answer to `question` as it is remembered from the same state `from`, or else the one that `find`
+    /// finds out now. An answer that could be of an older state than `from` is not remembered.
+    fn ask(
+        &mut self,
+        question: String,
+        from: String,
+        may_keep: bool,
+        find: impl FnOnce() -> Result<Option<String>>,
+    ) -> Result<Option<String>> {
+        if let Some(answer) = memory::recall(self.cache_dir, &question, &from) {
+            return Ok(Some(answer));
+        }
+        let answer = find()?;
+        if let Some(answer) = answer.clone().filter(|_| may_keep) {
+            self.facts.push(Fact { question, from, answer });
+        }
+        Ok(answer)
+    }
+}
+
+fn look_at_source(request: &Request, host: &Host, asking: &mut Asking<'_>) -> Result<Option<LocalSource>> {
     match &request.source {
         SourceSpec::Path(path) if path.is_dir() => {
             let version = source::tree_version(path)?;
             Ok(Some(LocalSource::Directory { version }))
         }
         SourceSpec::Path(path) if path.is_file() => {
-            let file = File::open(path).context(Kind::Usage, || format!("cannot read {path}"))?;
-            let sha256 = Sha256::of_reader(file).context(Kind::Usage, || format!("cannot read {path}"))?;
-            Ok(Some(LocalSource::Tarball { sha256 }))
+            Ok(Some(LocalSource::Tarball { sha256: hash(path, asking)? }))
         }
         SourceSpec::Path(path) => Err(Error::usage(format!("--source {path}: no such file or directory"))
             .hint("kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory")),
         SourceSpec::Apt { package } => {
             let package = package.clone().unwrap_or_else(|| source_package(request.version));
-            Ok(source::apt_candidate(&package, host)
-                .map(|(version, sha256)| LocalSource::Package { version, sha256 }))
+            let Some((from, may_keep)) = source::apt_state() else { return Ok(None) };
+            let shown = asking.ask(format!("apt's candidate of {package}"), from, may_keep, || {
+                Ok(source::apt_candidate(&package, host))
+            })?;
+            Ok(shown.and_then(|shown| {
+                let (version, sha256) = shown.split_once(' ')?;
+                Some(LocalSource::Package { version: version.to_owned(), sha256: sha256.parse().ok() })
+            }))
         }
         SourceSpec::KernelOrg | SourceSpec::Git { .. } => Ok(None),
     }
 }
 
-/// The make variables that choose the compiler, and what the tools say of themselves.
-fn identify_toolchain(request: &Request, host: &Host) -> Result<Toolchain> {
+/// The digest of a file of the user's: 130 MB are not read again while nobody has written there.
+fn hash(path: &Utf8Path, asking: &mut Asking<'_>) -> Result<Sha256> {
+    let wrong = || format!("cannot read {path}");
+    let file = File::open(path).context(Kind::Usage, wrong)?;
+    let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Usage, wrong)?);
+    let may_keep = fingerprint.is_settled(fingerprint::now());
+    let from = serde_json::to_string(&fingerprint).expect("plain numbers");
+    let mut found = None;
+    let told = asking.ask(format!("sha256 of {path}"), from, may_keep, || {
+        let sha256 = Sha256::of_reader(file).context(Kind::Usage, wrong)?;
+        found = Some(sha256);
+        Ok(Some(sha256.to_string()))
+    })?;
+    let remembered = told.and_then(|told| told.parse().ok());
+    found.or(remembered).ok_or_else(|| Error::usage(wrong()))
+}
+
+/// The make variables that choose the compiler, and what the tools say of themselves; and what `ldd` says of
+/// the C library.
+fn identify_toolchain(request: &Request, host: &Host) -> Result<(Toolchain, Option<String>)> {
     let choice = &request.toolchain;
     let mut variables = BTreeMap::new();
     let cross = choice.cross_compile.clone().or_else(|| {
@@ -122,15 +179,27 @@ fn identify_toolchain(request: &Request, host: &Host) -> Result<Toolchain> {
     };
     variables.insert("HOSTCC".into(), host_cc.to_owned());
 
-    let mut identity = BTreeMap::new();
-    for (tool, command) in [("cc", cc.as_str()), ("hostcc", host_cc), ("ld", &ld), ("make", "make")] {
+    let tools = [("cc", cc.as_str()), ("hostcc", host_cc), ("ld", &ld), ("make", "make"), ("ldd", "ldd")];
+    let mut commands: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (_, command) in tools {
         let words = shlex::split(command).filter(|words| !words.is_empty());
         let words = words.ok_or_else(|| Error::usage(format!("--cc `{command}`: not a command")))?;
-        if let Some(line) = first_version_line(&words, host) {
-            identity.insert(tool.to_owned(), line);
-        }
+        commands.insert(command, words);
     }
-    Ok(Toolchain { variables, identity, launcher: choice.launcher.clone() })
+    // All at once: each takes a few milliseconds, of which most is waiting.
+    let said: BTreeMap<&str, Option<String>> = std::thread::scope(|scope| {
+        let asked: Vec<_> = commands
+            .iter()
+            .map(|(command, words)| (*command, scope.spawn(|| first_version_line(words, host))))
+            .collect();
+        asked.into_iter().map(|(command, asked)| (command, asked.join().ok().flatten())).collect()
+    });
+    let mut identity: BTreeMap<String, String> = tools
+        .iter()
+        .filter_map(|(tool, command)| Some(((*tool).to_owned(), said.get(command)?.clone()?)))
+        .collect();
+    let ldd = identity.remove("ldd");
+    Ok((Toolchain { variables, identity, launcher: choice.launcher.clone() }, ldd))
 }
 
 fn first_version_line(words: &[String], host: &Host) -> Option<String> {

@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod error;
 pub mod fetch;
 pub mod files;
+pub mod fingerprint;
 pub mod host;
 pub mod inputs;
 pub mod inspect;
@@ -25,6 +26,7 @@ pub mod kconfig;
 pub mod kernel;
 pub mod library;
 pub mod lockfile;
+pub mod memory;
 pub mod oci;
 pub mod openpgp;
 pub mod pack;
@@ -37,6 +39,7 @@ pub mod receipt;
 pub mod report;
 pub mod request;
 pub mod requirements;
+pub mod reuse;
 pub mod run;
 pub mod source;
 pub mod staging;
@@ -49,14 +52,15 @@ pub use fetch::{fetch, plan, resolve, take_bundle, write_bundle};
 pub use run::Run;
 
 use cache::Cache;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use error::Result;
 use host::Host;
 use kbuild::BuildDir;
 use oci::Written;
-use plan::Plan;
+use plan::{Inputs, Plan};
 use report::Summary;
 use request::Request;
+use requirements::Profile;
 use staging::Staged;
 
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
@@ -66,11 +70,17 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let profiles = requirements::read_all(run.library, &request.profiles)?;
     let inputs = run.inputs(request)?;
     let first = Plan::new(request, &inputs, None)?;
+    if let Some(images) = unchanged(request, &inputs, &first, &profiles, run)? {
+        return Ok(images);
+    }
     doctor::examine(&first, host).require()?;
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
 
     let cache = Cache::open(&run.cache_dir, run.host.uid)?;
     let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, run)?;
+    if let Some(images) = made_before(&plan, &profiles, &cache, run)? {
+        return Ok(images);
+    }
     let _building = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
     let build_dir = BuildDir::open(&plan, &tree, host, run.jobs, report)?;
     let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
@@ -98,8 +108,54 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         ended: host::now(),
     })?;
     let pages = timings::write(&run.timings, output, &plan, &build_dir, &compiled, report)?;
+    let came_out = (&*compiled.release, staged.module_count()?);
+    let kept = (&plan, &profiles[..], &configured);
+    reuse::keep(kept, came_out, (&images, &receipt), &cache, (host, report));
+    summarize(&plan, came_out, &images, (&receipt, &pages), run);
+    Ok(images)
+}
+
+/// The answer to `request` where nothing changed, without a look at its tree or a call of make.
+fn unchanged(
+    request: &Request,
+    inputs: &Inputs,
+    first: &Plan,
+    profiles: &[Profile],
+    run: &Run<'_>,
+) -> Result<Option<Vec<Written>>> {
+    if !run.reuses() || !run.cache_dir.is_dir() {
+        return Ok(None);
+    }
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    match fetch::plan_at_hand(request, inputs, first, &cache, run)? {
+        Some(plan) => made_before(&plan, profiles, &cache, run),
+        None => Ok(None),
+    }
+}
+
+/// The images of `plan`, if it was built before.
+fn made_before(
+    plan: &Plan,
+    profiles: &[Profile],
+    cache: &Cache,
+    run: &Run<'_>,
+) -> Result<Option<Vec<Written>>> {
+    let Some((made, images)) = reuse::find(plan, profiles, cache, run)? else { return Ok(None) };
+    let receipt = receipt::path(&run.output, plan);
+    summarize(plan, (&made.release, made.modules), &images, (&receipt, &[]), run);
+    Ok(Some(images))
+}
+
+fn summarize(
+    plan: &Plan,
+    (release, modules): (&str, usize),
+    images: &[Written],
+    (receipt, pages): (&Utf8Path, &[Utf8PathBuf]),
+    run: &Run<'_>,
+) {
+    let Run { host, report, .. } = run;
     report.summary(&Summary {
-        release: compiled.release.clone(),
+        release: release.to_owned(),
         images: images
             .iter()
             .map(|image| report::Image {
@@ -108,14 +164,13 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
                 bytes: image.size,
             })
             .collect(),
-        modules: staged.module_count()?,
+        modules,
         findings: report.findings(),
         times: report.times(),
         plan: plan.digest().to_string(),
-        receipt: shown(&receipt, host),
+        receipt: shown(receipt, host),
         timings: pages.iter().map(|page| shown(page, host)).collect(),
     });
-    Ok(images)
 }
 
 /// A path as the user would type it: relative where it is below the working directory.

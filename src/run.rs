@@ -46,6 +46,8 @@ pub struct Run<'a> {
     pub lock_path: Utf8PathBuf,
     /// `--update-lock`.
     pub update_lock: bool,
+    /// `--rebuild`: images that the same plan made before do not count.
+    pub rebuild: bool,
     /// `fetch --bundle`: archives are wanted beside their trees.
     pub archive_wanted: bool,
     /// The command line, for the receipt.
@@ -59,7 +61,12 @@ impl Run<'_> {
     pub fn inputs(&self, request: &Request) -> Result<Inputs> {
         // An entry that is to be replaced is none.
         let lock = if self.update_lock { LockFile::default() } else { LockFile::read(&self.lock_path)? };
-        inputs::read(request, self.host, (self.library, self.catalog), lock)
+        inputs::read(request, self.host, (self.library, self.catalog), lock, &self.cache_dir)
+    }
+
+    /// Is what the same plan made before as good as making it? Where the time goes only making tells.
+    pub fn reuses(&self) -> bool {
+        !self.rebuild && self.timings.is_empty()
     }
 
     /// What fetching needs to know.

@@ -186,6 +186,9 @@ pub struct BuildArgs {
     /// Prefix of the cross tools, such as aarch64-linux-gnu-
     #[arg(long, value_name = "PREFIX", help_heading = "Compiling")]
     pub cross_compile: Option<String>,
+    /// Compile though images of the same plan are in the cache
+    #[arg(long, help_heading = "Compiling")]
+    pub rebuild: bool,
     /// Put before the compiler: ccache, sccache, distcc, icecc
     #[arg(long, value_name = "COMMAND", help_heading = "Compiling")]
     pub launcher: Option<String>,
@@ -268,7 +271,7 @@ pub struct CleanArgs {
     /// Sources (trees with the builds in them, archives, repositories, partial downloads)
     #[arg(long)]
     pub cache: bool,
-    /// Build directories
+    /// Build directories, and the packed images that the cache keeps of each plan
     #[arg(long)]
     pub builds: bool,
     /// Only what was not used for so long: 12h, 30d, 4w

@@ -108,6 +108,7 @@ pub(super) fn run<'a>(
         signature_required: args.require_signature,
         lock_path: lockfile::place(place.as_ref().map(|place| &*place.root), &cache_dir, host.uid),
         update_lock: args.update_lock,
+        rebuild: args.rebuild,
         archive_wanted: false,
         cache_dir,
         output: host.absolute(output),

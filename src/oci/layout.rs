@@ -9,6 +9,7 @@ use crate::kernel::Arch;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
@@ -23,7 +24,7 @@ pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const LARGEST_JSON: u64 = 4 << 20;
 
 /// An image that was written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Written {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
@@ -324,6 +325,14 @@ pub(super) struct BlobWriter {
 }
 
 impl BlobWriter {
+    /// Gives the blob its name if it has this digest; else it is gone, and `false`.
+    pub(super) fn finish_as(self, digest: Sha256) -> Result<bool> {
+        match self.hasher.clone().finish() == digest {
+            true => self.finish().map(|_| true),
+            false => Ok(false),
+        }
+    }
+
     /// Gives the blob its name.
     pub(super) fn finish(self) -> Result<Blob> {
         let blob = Blob { digest: self.hasher.finish(), size: self.size };

@@ -4,6 +4,7 @@
 mod attach;
 pub mod entries;
 mod join;
+pub mod kept;
 mod layer;
 mod layout;
 pub mod read;

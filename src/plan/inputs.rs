@@ -4,6 +4,7 @@ use crate::digest::Sha256;
 use crate::kernel::{Catalog, KernelVersion, VersionRequest};
 use crate::library::Library;
 use crate::lockfile::LockFile;
+use crate::memory::Fact;
 use crate::patches::PatchFile;
 use crate::request::Request;
 use crate::toolchain::{Rule, Tools};
@@ -33,6 +34,8 @@ pub struct Inputs {
     pub tools: Tools,
     /// What is known of old kernels on new tools.
     pub rules: Vec<Rule>,
+    /// What was found out for this, for the next time; decides nothing.
+    pub facts: Vec<Fact>,
 }
 
 /// A text and what to call it.

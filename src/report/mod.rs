@@ -55,6 +55,8 @@ pub enum Phase {
     Install,
     /// Layers and layouts are written.
     Pack,
+    /// In place of most of them: images that the same plan made before are checked, or put back.
+    Reuse,
     /// Images are copied to a registry.
     Push,
 }
@@ -69,6 +71,7 @@ impl Phase {
             Phase::Compile => "Compile",
             Phase::Install => "Install",
             Phase::Pack => "Pack",
+            Phase::Reuse => "Reuse",
             Phase::Push => "Push",
         }
     }

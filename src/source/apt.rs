@@ -7,8 +7,9 @@ use super::directory::check_tree;
 use super::kept::{self, Kept, Proofs};
 use super::stream::{Stream, unpack};
 use super::{Fetching, Tree, keep, keep_unlisted, verify};
-use crate::digest::Sha256;
+use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
+use crate::fingerprint::{self, Fingerprint};
 use crate::host::Host;
 use crate::lockfile;
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
@@ -17,15 +18,36 @@ use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io::BufReader;
+use std::path::Path;
+use walkdir::WalkDir;
 
-/// The version that apt's lists on this machine know of `package`, and the digest of its .deb; `None` where there is no apt or no such package.
-pub fn candidate(package: &str, host: &Host) -> Option<(String, Option<Sha256>)> {
+/// What apt's lists on this machine know of `package`: its version, a space, the digest of its .deb (empty
+/// where they do not tell); `None` where there is no apt or no such package. Takes half a second.
+pub fn candidate(package: &str, host: &Host) -> Option<String> {
     host.find_program("apt-cache")?;
     let shown =
         process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env).ok()?;
     let field = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    let version = field("Version")?.trim().to_owned();
-    Some((version, field("SHA256").and_then(|digest| digest.trim().parse().ok())))
+    Some(format!("{} {}", field("Version")?.trim(), field("SHA256").unwrap_or_default().trim()))
+}
+
+/// What the file system says of all that apt answers from (its lists, its configuration, what is
+/// installed), and whether that has come to rest; `None` where there is no apt.
+pub fn state() -> Option<(String, bool)> {
+    let now = fingerprint::now();
+    let (mut hasher, mut is_settled) = (Hasher::default(), true);
+    for place in ["/var/lib/apt/lists", "/etc/apt", "/var/lib/dpkg/status"] {
+        for entry in WalkDir::new(place).sort_by_file_name().into_iter().flatten() {
+            // The times of a directory change with apt's own locks and temporary files.
+            let Some(metadata) = entry.metadata().ok().filter(|metadata| !metadata.is_dir()) else {
+                continue;
+            };
+            let fingerprint = Fingerprint::of(&metadata);
+            is_settled &= fingerprint.is_settled(now);
+            hasher.update(format!("{} {fingerprint:?}\n", entry.path().display()));
+        }
+    }
+    Path::new("/var/lib/dpkg/status").is_file().then(|| (hasher.finish().to_string(), is_settled))
 }
 
 /// Takes the package from the archives that are kept, else downloads it with `apt-get download`, which

@@ -9,6 +9,7 @@
 use super::BUILD_DIR_PREFIX;
 use crate::error::{Context, Kind, Result};
 use crate::files;
+use crate::fingerprint::nanoseconds;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fmt::Write as _;
 use std::fs::{self, File, Metadata};
@@ -74,7 +75,7 @@ impl Contents {
     pub(super) fn of(tree: &Utf8Path) -> Result<Contents> {
         let mut contents = Vec::new();
         let mut buffer = vec![0; 1 << 17];
-        for entry in walk(tree) {
+        for entry in walk(tree, is_source) {
             crate::process::check()?;
             let (path, metadata) = entry?;
             let full = tree.join(&path);
@@ -132,11 +133,19 @@ pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
     Ok(is_intact)
 }
 
-/// One hash over what the file system says of each file.
+/// One hash over what the file system says of each file of a tree in the cache.
 fn stat(tree: &Utf8Path) -> Result<String> {
+    Ok(stat_of(tree, is_source)?.0)
+}
+
+/// One hash over what the file system says of each file in `tree`, of those right in it only the ones that
+/// `counts`; and when the last of them changed, in nanoseconds since 1970.
+pub(super) fn stat_of(tree: &Utf8Path, counts: fn(&DirEntry) -> bool) -> Result<(String, i64)> {
     let mut hasher = Xxh3::new();
-    for entry in walk(tree) {
+    let mut last = 0;
+    for entry in walk(tree, counts) {
         let (path, metadata) = entry?;
+        last = last.max(nanoseconds(metadata.ctime(), metadata.ctime_nsec()));
         hasher.update(path.as_str().as_bytes());
         hasher.update(&[0]);
         let numbers = [
@@ -152,16 +161,20 @@ fn stat(tree: &Utf8Path) -> Result<String> {
         let told = if metadata.is_dir() { 1 } else { numbers.len() };
         numbers[..told].iter().for_each(|number| hasher.update(&number.to_le_bytes()));
     }
-    Ok(format!("{:032x}\n", hasher.digest128()))
+    Ok((format!("{:032x}\n", hasher.digest128()), last))
 }
 
-/// Everything in the tree in the order of its name, with its path in the tree; build directories,
-/// which are not part of it, left aside.
-fn walk(tree: &Utf8Path) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>> {
-    let is_source = |entry: &DirEntry| {
-        entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(BUILD_DIR_PREFIX)
-    };
-    let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(is_source);
+/// Is it part of the source? Build directories are not.
+fn is_source(entry: &DirEntry) -> bool {
+    entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(BUILD_DIR_PREFIX)
+}
+
+/// Everything in the tree in the order of its name, with its path in the tree.
+fn walk(
+    tree: &Utf8Path,
+    counts: fn(&DirEntry) -> bool,
+) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>> {
+    let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(counts);
     let tree = tree.to_owned();
     walk.map(move |entry| {
         let wrong = || format!("cannot read {tree}");

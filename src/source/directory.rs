@@ -1,17 +1,24 @@
 //! A kernel tree in a directory of the user's: used in place, never written to.
 
+use super::contents::{self, STAT};
 use super::{BUILD_DIR_PREFIX, Fetching, Tree};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
+use crate::fingerprint;
 use crate::kernel::KernelVersion;
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::{Count, Running, Unit};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use walkdir::{DirEntry, WalkDir};
+
+/// Beside the builds: what the directory held, a line for each file.
+const CONTENT: &str = "content";
+/// A change so long ago, in nanoseconds, is over.
+const SETTLED: i64 = 1_000_000_000;
 
 /// The version of the kernel tree in a directory of the user's.
 ///
@@ -49,31 +56,72 @@ pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
 /// Takes the directory as it is. Its digest is one of its content: of the names, modes and bytes of
 /// all files but those of version control.
 pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
-    let version = tree_version(path)?;
+    if let Some(tree) = recall(path, fetching)? {
+        return Ok(tree);
+    }
+    tree_version(path)?;
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
-    let date = date(path)?;
-    // One place for the builds of this directory, whatever its content: make sees what changed.
-    let key = format!("directory-{}", Sha256::of(path.as_str()).short());
-    let builds = fetching.cache.own_builds(&key);
+    let (key, builds) = place(path, fetching);
     files::create_dir(&builds)?;
+    let begin = fingerprint::now();
+    let (before, last) = contents::stat_of(path, is_source)?;
     let content = content(path, running)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     forget_what_make_cannot_see(path, &content, &builds)?;
+    // A file that was being written while it was read, or right before, is read again the next time.
+    if last.saturating_add(SETTLED) < begin && contents::stat_of(path, is_source)?.0 == before {
+        files::write_atomically(&builds.join(STAT), before.as_bytes())?;
+    } else {
+        files::remove_tree(&builds.join(STAT))?;
+    }
+    tree(path, fetching, &content)
+}
+
+/// The same without reading the directory, where the file system says that it is as it was when it was
+/// read last: 84,000 files are looked at, not read.
+pub(super) fn recall(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
+    let (key, builds) = place(path, fetching);
+    let Ok(recorded) = fs::read_to_string(builds.join(STAT)) else { return Ok(None) };
+    tree_version(path)?;
+    fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
+    let _lock = fetching.cache.lock(&key, fetching.report)?;
+    match fs::read_to_string(builds.join(CONTENT)) {
+        Ok(content) if contents::stat_of(path, is_source)?.0 == recorded => {
+            tree(path, fetching, &content).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// One place for the builds of this directory, whatever its content: make sees what changed.
+fn place(path: &Utf8Path, fetching: &Fetching<'_>) -> (String, Utf8PathBuf) {
+    let key = format!("directory-{}", Sha256::of(path.as_str()).short());
+    let builds = fetching.cache.own_builds(&key);
+    (key, builds)
+}
+
+fn tree(path: &Utf8Path, fetching: &Fetching<'_>, content: &str) -> Result<Tree> {
+    let (key, builds) = place(path, fetching);
     let identity = SourceIdentity {
         origin: None,
-        digest: format!("content:{}", Sha256::of(&content)),
-        version,
-        date,
+        digest: format!("content:{}", Sha256::of(content)),
+        version: tree_version(path)?,
+        date: date(path)?,
         checks: vec![Check::proves(Link::User, format!("used in place: {path}"))],
     };
     Ok(Tree { path: path.to_owned(), builds, identity, key })
+}
+
+/// What version control keeps there is no source.
+fn is_source(entry: &DirEntry) -> bool {
+    entry.depth() != 1 || !matches!(entry.file_name().to_str(), Some(".git" | ".hg"))
 }
 
 /// Make compiles anew what is newer than its object. A file that changed and is not newer (another
 /// version unpacked over the directory, a restored backup) would be missed: then the builds of this
 /// directory start afresh. What it held is kept beside them from one time to the next.
 fn forget_what_make_cannot_see(dir: &Utf8Path, content: &str, builds: &Utf8Path) -> Result<()> {
-    let record = builds.join("content");
+    let record = builds.join(CONTENT);
     let wrong = || format!("cannot read {record}");
     if record.is_file() {
         let before = fs::read_to_string(&record).context(Kind::Build, wrong)?;
@@ -114,8 +162,6 @@ fn date(path: &Utf8Path) -> Result<u64> {
 /// A line for each file: its digest, whether it is executable or a link, two spaces, its name.
 fn content(dir: &Utf8Path, running: &Running<'_>) -> Result<String> {
     let wrong = || format!("cannot read {dir}");
-    let is_source =
-        |entry: &DirEntry| entry.depth() != 1 || !matches!(entry.file_name().to_str(), Some(".git" | ".hg"));
     let mut lines = String::new();
     let walk = WalkDir::new(dir).sort_by_file_name().into_iter().filter_entry(is_source);
     for (count, entry) in walk.enumerate() {

@@ -18,7 +18,7 @@ mod stream;
 mod tarball;
 mod write;
 
-pub use apt::candidate as apt_candidate;
+pub use apt::{candidate as apt_candidate, state as apt_state};
 pub use bundle::{take as take_bundle, write as write_bundle};
 pub use directory::tree_version;
 
@@ -157,6 +157,21 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
         report.finding(format!("Linux {major}.{minor} has reached its end of life ({end})"));
     }
     Ok(tree)
+}
+
+/// The plan's source as it is in the cache, if it can be told without a network and without reading it.
+/// Whether it still holds what it held is open: what it is called, and what was made from it, can be told.
+///
+/// Errors: it has changed since its first use, or is not signed where that is required (exit code 3).
+pub fn at_hand(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
+    let found = match &plan.source.locator {
+        Locator::Directory { path } => directory::recall(path, fetching)?,
+        _ => cached(plan, fetching.cache, fetching.offline)?.filter(|tree| fetching.accepts(&tree.identity)),
+    };
+    if let Some(tree) = &found {
+        refuse_changed(&tree.identity, fetching)?;
+    }
+    Ok(found)
 }
 
 /// The version that a channel of kernel.org stands for today; none of `mirrors`: kernel.org's own.

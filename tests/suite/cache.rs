@@ -37,7 +37,7 @@ fn spoil(path: &Utf8PathBuf, text: &str) {
 fn a_damaged_tree_is_unpacked_again_from_its_archive() {
     let world = World::new();
     let server = mirror(&world);
-    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
+    let args = format!("6.1.7 --fc --config mini.config --rebuild --mirror {}", server.url);
     let before = world.run(&args).ok();
     let readme = tree(&world).join("README");
     let whole = fs::read_to_string(&readme).unwrap();
@@ -160,8 +160,9 @@ fn clean_frees_what_is_named_and_says_how_much() {
         "{would}"
     );
     let builds = world.run("clean --builds").ok().stdout;
-    assert_eq!(builds.lines().count(), 2, "{builds}");
+    assert_eq!(builds.lines().count(), 3, "{builds}");
     assert!(builds.contains("build directory  trees/sha256-"), "{builds}");
+    assert!(builds.contains("packed images    images/"), "{builds}");
     assert!(
         !tree(&world)
             .read_dir_utf8()

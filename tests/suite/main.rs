@@ -28,6 +28,7 @@ mod servers;
 mod signals;
 mod signing;
 mod sources;
+mod speed;
 mod ssh;
 mod timings;
 mod trust;

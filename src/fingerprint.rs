@@ -1,0 +1,85 @@
+//! What the file system says of a file, as a stand-in for reading it again: as long as that is the same,
+//! nobody has written there. A program may set the time of the last change of the content, but not that
+//! of the last change of the inode, which goes with every write and rename.
+
+use crate::error::{Context, Kind, Result};
+use camino::Utf8Path;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The clock that the kernel dates inodes by moves in ticks of up to 10 ms: two writes within one are
+/// not told apart. Two ticks, in nanoseconds.
+const TICK: i64 = 20_000_000;
+
+/// What the file system says of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Nanoseconds since 1970.
+    modified: i64,
+    changed: i64,
+}
+
+impl Fingerprint {
+    /// Of the file at `path`; a link is not followed.
+    pub fn of_path(path: &Utf8Path) -> Result<Fingerprint> {
+        let metadata = fs::symlink_metadata(path).context(Kind::Build, || format!("cannot read {path}"))?;
+        Ok(Fingerprint::of(&metadata))
+    }
+
+    /// Of the file with this metadata.
+    pub fn of(metadata: &Metadata) -> Fingerprint {
+        Fingerprint {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Had the last change come to rest at `moment` ([`now`])? Only then would a later one show.
+    pub fn is_settled(&self, moment: i64) -> bool {
+        self.changed.saturating_add(TICK) < moment
+    }
+}
+
+/// Nanoseconds since 1970.
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// The times of an inode as one number.
+pub fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_shows_whatever_is_done_to_the_time_of_the_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = Utf8Path::from_path(dir.path()).unwrap().join("x");
+        fs::write(&path, "one").unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        let modified = file.metadata().unwrap().modified().unwrap();
+        let before = Fingerprint::of_path(&path).unwrap();
+        // Just written: a second write in the same tick would not show, and so it is not settled.
+        assert!(!before.is_settled(before.changed) && before.is_settled(before.changed + TICK + 1));
+        while !before.is_settled(now()) {
+            std::thread::yield_now();
+        }
+        fs::write(&path, "two").unwrap();
+        file.set_modified(modified).unwrap();
+        let after = Fingerprint::of_path(&path).unwrap();
+        assert_eq!((before.size, before.modified), (after.size, after.modified));
+        assert_ne!(before, after);
+    }
+}

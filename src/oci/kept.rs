@@ -1,0 +1,171 @@
+//! What was written under the tags of layouts, kept outside them: whether an output directory still has it
+//! whole, and putting it back where it has not.
+
+use super::ATTACHMENTS;
+use super::layout::{BlobWriter, Layout, Written};
+use super::read::{
+    blob_path, check_descriptor, check_digest, open_file, parse, read_blob, read_index, tag_of, wrong_size,
+};
+use crate::digest::Sha256;
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::fingerprint::{self, Fingerprint};
+use crate::process::Interruptible;
+use camino::{Utf8Path, Utf8PathBuf};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+
+/// A tag of a layout, and what it stands for: an image, or an index over what is attached to one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The name of the layout.
+    layout: String,
+    tag: String,
+    descriptor: Descriptor,
+}
+
+/// Blobs that were read and had their digest, with the fingerprints that they had before that. A blob is
+/// not read again as long as its fingerprint is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen(BTreeMap<Utf8PathBuf, Look>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Look {
+    fingerprint: Fingerprint,
+    /// When the reading began.
+    at: i64,
+}
+
+/// The blobs of one plan are remembered in about ten output directories.
+const MOST_SEEN: usize = 128;
+
+/// Copies `images`, and what is attached to them, into the directory `store`.
+pub fn keep(images: &[Written], store: &Utf8Path) -> Result<Vec<Kept>> {
+    files::create_dir(&store.join("blobs/sha256"))?;
+    let mut all = Vec::new();
+    for image in images {
+        let beside = Utf8PathBuf::from(format!("{}{ATTACHMENTS}", image.layout));
+        all.push(keep_tag(&image.layout, &image.tag, store)?);
+        if beside.is_dir() {
+            all.push(keep_tag(&beside, &format!("{}{ATTACHMENTS}", image.tag), store)?);
+        }
+    }
+    Ok(all)
+}
+
+fn keep_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<Kept> {
+    let descriptor = find(layout, tag)?.ok_or_else(|| Error::build(format!("{layout} has no tag {tag}")))?;
+    for blob in reach(layout, &descriptor)? {
+        let digest = check_descriptor(layout, &blob)?;
+        let (from, to) = (blob_path(layout, digest), blob_path(store, digest));
+        std::fs::copy(&from, &to).context(Kind::Build, || format!("cannot copy {from} to {to}"))?;
+    }
+    let name = layout.file_name().unwrap_or_default().to_owned();
+    Ok(Kept { layout: name, tag: tag.to_owned(), descriptor })
+}
+
+/// What a tag stands for; `None` also where several are the same.
+fn find(layout: &Utf8Path, tag: &str) -> Result<Option<Descriptor>> {
+    let index = read_index(layout)?;
+    let mut fitting = index.manifests().iter().filter(|one| tag_of(one).as_deref() == Some(tag));
+    Ok(fitting.next().filter(|_| fitting.next().is_none()).cloned())
+}
+
+/// All blobs that a tag needs, itself among them; those that name others are read, and are what they should
+/// be. `layout` is a layout, or a directory with blobs like one.
+fn reach(layout: &Utf8Path, tagged: &Descriptor) -> Result<Vec<Descriptor>> {
+    let mut all = vec![tagged.clone()];
+    let manifests = match tagged.media_type() {
+        MediaType::ImageIndex => {
+            let (path, bytes) = read_blob(layout, tagged)?;
+            let index: ImageIndex = parse(&path, &bytes)?;
+            all.extend(index.manifests().iter().cloned());
+            index.manifests().clone()
+        }
+        _ => vec![tagged.clone()],
+    };
+    for descriptor in manifests {
+        let (path, bytes) = read_blob(layout, &descriptor)?;
+        let manifest: ImageManifest = parse(&path, &bytes)?;
+        all.extend(manifest.layers().iter().chain([manifest.config()]).cloned());
+    }
+    Ok(all)
+}
+
+impl Kept {
+    /// The name of its layout.
+    pub fn layout(&self) -> &str {
+        &self.layout
+    }
+
+    /// Does it stand in `output` under its tag, every blob of it as it was? What names others is read, the
+    /// others only where their fingerprint is not in `seen`.
+    pub fn is_whole(&self, output: &Utf8Path, seen: &mut Seen) -> bool {
+        let layout = output.join(&self.layout);
+        let mut check = || -> Result<bool> {
+            if find(&layout, &self.tag)?.is_none_or(|found| found.digest() != self.descriptor.digest()) {
+                return Ok(false);
+            }
+            reach(&layout, &self.descriptor)?.iter().try_for_each(|blob| seen.check(&layout, blob))?;
+            Ok(true)
+        };
+        check().unwrap_or(false)
+    }
+
+    /// Puts it into its layout in `output`: what is missing or damaged there is copied from `store`. The
+    /// caller holds the lock of the output directory.
+    ///
+    /// Errors: the store does not have it, or not whole.
+    pub fn restore(&self, output: &Utf8Path, store: &Utf8Path) -> Result<()> {
+        let layout = Layout::open(output, &self.layout)?;
+        for blob in reach(store, &self.descriptor)? {
+            put(&layout, store, check_descriptor(store, &blob)?)?;
+        }
+        layout.tag(&self.tag, self.descriptor.clone())
+    }
+}
+
+impl Seen {
+    /// Reads a blob, unless it was read already and is the same since.
+    fn check(&mut self, layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
+        let digest = check_descriptor(layout, descriptor)?;
+        let path = blob_path(layout, digest);
+        let wrong = || format!("cannot read {path}");
+        let at = fingerprint::now();
+        let (file, size) = open_file(&path)?;
+        if size != descriptor.size() {
+            return Err(wrong_size(&path, descriptor.size(), size));
+        }
+        let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Fetch, wrong)?);
+        let known = self.0.get(&path).copied();
+        if known.is_some_and(|known| known.fingerprint == fingerprint && fingerprint.is_settled(known.at)) {
+            return Ok(());
+        }
+        let found = Sha256::of_reader(Interruptible(file.take(size))).context(Kind::Fetch, wrong)?;
+        check_digest(&path, digest, found)?;
+        if self.0.len() >= MOST_SEEN {
+            self.0.clear();
+        }
+        self.0.insert(path, Look { fingerprint, at });
+        Ok(())
+    }
+}
+
+fn put(layout: &Layout, store: &Utf8Path, digest: Sha256) -> Result<()> {
+    let there = open_file(&layout.blob_path(digest)).ok();
+    let there = there.and_then(|(file, _)| Sha256::of_reader(Interruptible(file)).ok());
+    if there == Some(digest) {
+        return Ok(());
+    }
+    let from = blob_path(store, digest);
+    let (mut file, _) = open_file(&from)?;
+    let mut blob: BlobWriter = layout.add_blob()?;
+    let copied = io::copy(&mut Interruptible(&mut file), &mut blob);
+    copied.context(Kind::Build, || format!("cannot copy {from}"))?;
+    match blob.finish_as(digest)? {
+        true => Ok(()),
+        false => Err(Error::build(format!("{from} is damaged"))),
+    }
+}

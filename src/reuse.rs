@@ -1,0 +1,254 @@
+//! Nothing changed, nothing done: the images that a plan made are kept in the cache, by the digest of the
+//! plan. The same plan again is answered from what stands in the output directory, when that is proven
+//! whole, and else put back from there. Nothing is compiled and make is not called for it.
+
+use crate::cache::Cache;
+use crate::digest::{Hasher, Sha256};
+use crate::error::{Context, Kind, Result};
+use crate::files;
+use crate::host::Host;
+use crate::kbuild::Configured;
+use crate::oci::kept::{self, Kept, Seen};
+use crate::oci::{self, Written};
+use crate::plan::Plan;
+use crate::report::{Phase, Report};
+use crate::requirements::Profile;
+use crate::run::Run;
+use crate::words::counted;
+use crate::{pack, receipt};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::time::SystemTime;
+use walkdir::WalkDir;
+
+/// Written last: without it the images are not whole.
+const RECORD: &str = "record.json";
+/// What lies beside the layouts.
+const FILES: &str = "files";
+/// Which blobs were read, and where.
+const SEEN: &str = "seen.json";
+/// Images that take more than this together go, those that were not used for longest first.
+const MOST_BYTES: u64 = 2 << 30;
+
+/// What came of a plan.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Made {
+    /// Its digest.
+    plan: Sha256,
+    /// Of the requirement profiles that the final config was held against: they decide no byte, but
+    /// whether there is a kernel at all.
+    profiles: Sha256,
+    /// Where a setting did not take: what the host had then. Kconfig asks it about tools and headers, and
+    /// what was refused may be taken when there are others.
+    host: Option<Sha256>,
+    /// `uname -r`.
+    pub release: String,
+    /// How many modules.
+    pub modules: usize,
+    /// What was to be looked at.
+    pub findings: Vec<String>,
+    images: Vec<Written>,
+    /// These, and what is attached to them.
+    tags: Vec<Kept>,
+    /// What lies beside the layouts, by name: the receipt, and the same in others' formats.
+    files: BTreeMap<String, Sha256>,
+}
+
+/// The images that `plan` made, in the output directory: they are there, or they are put there. `None`:
+/// they have to be made.
+pub fn find(
+    plan: &Plan,
+    profiles: &[Profile],
+    cache: &Cache,
+    run: &Run<'_>,
+) -> Result<Option<(Made, Vec<Written>)>> {
+    let dir = place(plan, cache);
+    let Some(made) = read(&dir, plan).filter(|_| run.reuses()) else { return Ok(None) };
+    let other_host = made.host.is_some_and(|host| host != state_of(run.host));
+    if made.profiles != digest_of(profiles) || other_host {
+        return Ok(None);
+    }
+    let count = counted(made.images.len(), "image", "images");
+    let running = run.report.start(Phase::Reuse, &format!("{count} of the same plan"));
+    if is_whole(&made, &dir, plan, &run.output) {
+        running.finish(&format!("{count}, whole as they were: nothing to do"));
+    } else {
+        match restore(&made, &dir, plan, run)? {
+            Ok(()) => _ = running.finish(&format!("{count} from the cache, nothing compiled")),
+            Err(error) if matches!(error.kind, Kind::Interrupted(_)) => return Err(error),
+            Err(error) => {
+                run.report.note(&format!("the images in the cache are of no use: {error}"));
+                return Ok(None);
+            }
+        }
+    }
+    // A use is a use; whether that can be written does not matter.
+    let _ = File::open(dir.join(RECORD)).and_then(|record| record.set_modified(SystemTime::now()));
+    made.findings.iter().for_each(|finding| run.report.finding(finding.clone()));
+    let images = made.in_output(&run.output);
+    Ok(Some((made, images)))
+}
+
+fn read(dir: &Utf8Path, plan: &Plan) -> Option<Made> {
+    let made: Made = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
+    (made.plan == plan.digest()).then_some(made)
+}
+
+impl Made {
+    /// The images as they lie in `output`.
+    fn in_output(&self, output: &Utf8Path) -> Vec<Written> {
+        let place = |image: &Written| output.join(image.layout.file_name().unwrap_or_default());
+        self.images.iter().map(|image| Written { layout: place(image), ..image.clone() }).collect()
+    }
+}
+
+/// Does everything stand whole in the output directory?
+fn is_whole(made: &Made, dir: &Utf8Path, plan: &Plan, output: &Utf8Path) -> bool {
+    let before = fs::read(dir.join(SEEN)).ok().and_then(|seen| serde_json::from_slice::<Seen>(&seen).ok());
+    let before = before.unwrap_or_default();
+    let mut seen = before.clone();
+    let is_whole = made.tags.iter().all(|tag| tag.is_whole(output, &mut seen));
+    if seen != before {
+        let _ = files::write_atomically(&dir.join(SEEN), &serde_json::to_vec(&seen).expect("plain strings"));
+    }
+    is_whole && made.files.iter().all(|(name, digest)| has_file(output, name, *digest, plan))
+}
+
+/// Is the file there as it was? To a receipt other commands may have added: it has to be of this plan.
+fn has_file(output: &Utf8Path, name: &str, digest: Sha256, plan: &Plan) -> bool {
+    let path = output.join(name);
+    let text = fs::read(&path).unwrap_or_default();
+    if path != receipt::path(output, plan) {
+        return Sha256::of(&text) == digest;
+    }
+    let receipt: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    receipt["plan_digest"].as_str() == Some(&plan.digest().to_string())
+}
+
+/// Puts back what is missing. The inner error is one of the cache, the outer one of the output directory.
+fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Result<()>> {
+    let Run { output, report, .. } = run;
+    oci::check_output(output, made.tags.iter().map(Kept::layout))?;
+    let _packing = pack::lock_output(output, report)?;
+    let restore = || {
+        made.tags.iter().try_for_each(|tag| tag.restore(output, dir))?;
+        for (name, digest) in &made.files {
+            if !has_file(output, name, *digest, plan) {
+                let kept = dir.join(FILES).join(name);
+                let text = fs::read(&kept).context(Kind::Build, || format!("cannot read {kept}"))?;
+                files::write_atomically(&output.join(name), &text)?;
+            }
+        }
+        Ok(())
+    };
+    Ok(restore())
+}
+
+/// Keeps what `plan` made, for [`find`]. It saves time the next time: where it cannot be kept, it is not.
+pub fn keep(
+    (plan, profiles, configured): (&Plan, &[Profile], &Configured),
+    (release, modules): (&str, usize),
+    (images, receipt): (&[Written], &Utf8Path),
+    cache: &Cache,
+    (host, report): (&Host, &Report),
+) {
+    let kept = || -> Result<()> {
+        let scratch = cache.scratch()?;
+        let made = Made {
+            plan: plan.digest(),
+            profiles: digest_of(profiles),
+            host: (!configured.differences.is_empty()).then(|| state_of(host)),
+            release: release.to_owned(),
+            modules,
+            findings: report.findings(),
+            images: images.to_vec(),
+            tags: kept::keep(images, &scratch.path)?,
+            files: keep_files(receipt, &scratch.path.join(FILES))?,
+        };
+        let record = serde_json::to_vec(&made).expect("plain strings");
+        files::write_atomically(&scratch.path.join(RECORD), &record)?;
+        let dir = place(plan, cache);
+        files::remove_tree(&dir)?;
+        fs::rename(&scratch.path, &dir).context(Kind::Build, || format!("cannot make {dir}"))?;
+        remove_unused(cache, &dir)
+    };
+    if let Err(error) = kept() {
+        report.note(&format!("the images are not kept in the cache: {error}"));
+    }
+}
+
+/// Copies the receipt into `dir`, and with it what has its name and another ending.
+fn keep_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha256>> {
+    let output = receipt.parent().expect("a receipt lies in the output directory");
+    let stem = receipt.file_stem().unwrap_or_default();
+    let wrong = || format!("cannot copy {receipt}");
+    files::create_dir(dir)?;
+    let mut kept = BTreeMap::new();
+    for entry in output.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
+        let name = entry.file_name();
+        if name.strip_prefix(stem).is_some_and(|ending| ending.starts_with('.')) && entry.path().is_file() {
+            let bytes = fs::read(entry.path()).context(Kind::Build, wrong)?;
+            fs::write(dir.join(name), &bytes).context(Kind::Build, wrong)?;
+            kept.insert(name.to_owned(), Sha256::of(&bytes));
+        }
+    }
+    Ok(kept)
+}
+
+/// Makes room: `newest` stays in any case.
+fn remove_unused(cache: &Cache, newest: &Utf8Path) -> Result<()> {
+    let all = all(cache)?;
+    let mut bytes: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
+    for (_, size, dir) in all {
+        if bytes > MOST_BYTES && dir != newest {
+            files::remove_tree(&dir)?;
+            bytes -= size;
+        }
+    }
+    Ok(())
+}
+
+/// What is kept: when it was used last, its bytes, its place; in the order of the time.
+fn all(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
+    let root = cache.root.join("images");
+    let wrong = || format!("cannot read {root}");
+    let mut all = Vec::new();
+    for entry in root.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
+        let files = WalkDir::new(entry.path()).into_iter().flatten();
+        let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
+        let used = fs::metadata(entry.path().join(RECORD)).and_then(|record| record.modified());
+        all.push((used.unwrap_or(SystemTime::UNIX_EPOCH), bytes, entry.into_path()));
+    }
+    all.sort();
+    Ok(all)
+}
+
+fn place(plan: &Plan, cache: &Cache) -> Utf8PathBuf {
+    cache.root.join("images").join(plan.digest().to_string())
+}
+
+fn digest_of(profiles: &[Profile]) -> Sha256 {
+    Sha256::of(format!("{profiles:?}"))
+}
+
+/// What the file system says of the directories that programs are found in, and of what package managers
+/// write down: another tool or header than before shows there.
+fn state_of(host: &Host) -> Sha256 {
+    const PACKAGES: [&str; 5] = [
+        "/var/lib/dpkg/status",
+        "/var/lib/rpm",
+        "/usr/lib/sysimage/rpm",
+        "/lib/apk/db/installed",
+        "/var/lib/pacman/local",
+    ];
+    let path = host.child_env.get("PATH").map(String::as_str).unwrap_or_default();
+    let mut hasher = Hasher::default();
+    for place in path.split(':').chain(PACKAGES) {
+        let told = fs::metadata(place).map(|place| (place.ino(), place.mtime(), place.mtime_nsec()));
+        hasher.update(format!("{place} {:?}\n", told.ok()));
+    }
+    hasher.finish()
+}
