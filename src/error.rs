@@ -18,6 +18,11 @@ pub enum Kind {
     Interrupted(i32),
 }
 
+/// What to do where a disk is full. The source of a kernel was measured: 1.2 GB, and its archive.
+pub(crate) const NO_SPACE: &str = "free some space (`kcompile clean` removes sources and builds that are not in use), or \
+    choose another disk with --cache-dir and -o; the same command goes on from here. The source of a kernel takes \
+    1.4 GB, its build comes on top";
+
 /// The one error type of kcompile.
 #[derive(Debug)]
 pub struct Error {
@@ -71,7 +76,20 @@ impl Error {
 
     /// The hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.hint.as_deref().or(self.is_for_want_of_space().then_some(NO_SPACE))
+    }
+
+    /// Was a disk or a quota full?
+    fn is_for_want_of_space(&self) -> bool {
+        let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
+        while let Some(error) = cause {
+            let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(io, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
     }
 
     /// The process exit code of `style.md`'s table: 0 is never returned.

@@ -66,6 +66,18 @@ pub fn digest(path: &Utf8Path) -> Result<Sha256> {
     File::open(path).and_then(Sha256::of_reader).context(Kind::Build, || format!("cannot read {path}"))
 }
 
+/// Less than this much space is none: a compiler needs more for one file.
+const NO_SPACE: u64 = 16 << 20;
+
+/// Is the disk of `dir` full?
+pub fn is_full(dir: &Utf8Path) -> bool {
+    let told = rustix::fs::statvfs(dir.as_std_path());
+    told.is_ok_and(|disk| {
+        let no_names = disk.f_files > 0 && disk.f_favail == 0;
+        no_names || disk.f_bavail.saturating_mul(disk.f_frsize) < NO_SPACE
+    })
+}
+
 /// Syncs a directory, so that the names in it survive a crash.
 pub fn sync_dir(dir: &Utf8Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).context(Kind::Build, || format!("cannot sync {dir}"))

@@ -3,7 +3,9 @@
 
 use crate::error::{Context, Kind, Result};
 use crate::files;
-use crate::process;
+use crate::process::{self, Note};
+use crate::report::Report;
+use crate::words::counted;
 use camino::Utf8Path;
 use std::fs::{self, Metadata};
 use std::time::{Duration, SystemTime};
@@ -15,16 +17,39 @@ const LONGEST_WRITE: Duration = Duration::from_secs(60);
 /// What such linkers write, at the top of the build directory: names begin so.
 const LINKED: [&str; 3] = ["vmlinux", ".tmp_", "modules."];
 
+/// A make that a killed run has left running in `dirs`, of which the first is its build directory, is ended,
+/// and what it was writing removed. `note` is make's.
+pub(super) fn settle(note: &Note<'_>, dirs: &[&Utf8Path; 2], report: &Report) -> Result<()> {
+    if !note.is_there() {
+        return Ok(());
+    }
+    note.end_left_behind(dirs);
+    // Gone by now, if make ended in good order.
+    if note.is_there() {
+        let [build, _] = dirs;
+        let forgotten = forget_unfinished(build)?;
+        if forgotten > 0 {
+            report.note(&format!(
+                "make was killed in {build}: what it wrote in the last minute ({}) is made again",
+                counted(forgotten, "file", "files")
+            ));
+        }
+        files::remove_tree(note.0)?;
+    }
+    Ok(())
+}
+
 /// Removes what was written in the last minute before make was killed, so that make does it again: a minute
 /// of work against a kernel that nobody can explain. Returns the number of files.
 ///
-/// What is `include/config` stays: a file there says by its mere age that a setting was changed, and
-/// Kconfig writes the others beside their place.
+/// Below an `include` only what Kbuild keeps a `.cmd` file of goes: all else there is written beside its place
+/// and renamed, is a by-product of Kconfig that make would not miss (`autoconf.h`), or says by its mere age
+/// that a setting was changed (`include/config`).
 pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
     let wrong = || format!("cannot look through {build}");
     let mut written = Vec::new();
     let mut killed = SystemTime::UNIX_EPOCH;
-    for entry in WalkDir::new(build).into_iter().filter_entry(|entry| !is_kept(entry, build)) {
+    for entry in WalkDir::new(build) {
         process::check()?;
         let entry = entry.context(Kind::Build, wrong)?;
         let metadata = entry.metadata().context(Kind::Build, wrong)?;
@@ -36,7 +61,7 @@ pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
     let is_doubtful = |(entry, metadata): &(DirEntry, Metadata)| {
         let name = entry.file_name().to_string_lossy();
         let is_linked = entry.depth() == 1 && LINKED.iter().any(|linked| name.starts_with(linked));
-        is_linked || modified(metadata) + LONGEST_WRITE >= killed
+        !is_kept(entry, build) && (is_linked || modified(metadata) + LONGEST_WRITE >= killed)
     };
     let doubtful: Vec<_> = written.into_iter().filter(is_doubtful).map(|(entry, _)| entry).collect();
     for entry in &doubtful {
@@ -47,11 +72,13 @@ pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
     Ok(doubtful.len())
 }
 
-/// The configuration, which is written whole, and what is ours.
+/// The configuration, which is written whole, what is ours, and what make would not make again.
 fn is_kept(entry: &DirEntry, build: &Utf8Path) -> bool {
     let name = entry.file_name().to_string_lossy();
     let is_ours = entry.depth() == 1 && (name.starts_with(".config") || name.starts_with(".kcompile-"));
-    is_ours || entry.path() == build.join("include/config").as_std_path()
+    let below = entry.path().strip_prefix(build).unwrap_or(entry.path());
+    let is_header = below.parent().is_some_and(|dir| dir.iter().any(|part| part == "include"));
+    is_ours || is_header && !entry.path().with_file_name(format!(".{name}.cmd")).is_file()
 }
 
 fn modified(metadata: &Metadata) -> SystemTime {
@@ -68,6 +95,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let build = Utf8Path::from_path(dir.path()).unwrap();
         fs::create_dir_all(build.join("include/config")).unwrap();
+        fs::create_dir_all(build.join("include/generated")).unwrap();
         fs::create_dir_all(build.join("init")).unwrap();
         let now = SystemTime::now();
         let minutes_ago = |minutes: u64| now - Duration::from_secs(60 * minutes);
@@ -78,12 +106,22 @@ mod tests {
             (".config", 0),
             (".kcompile-make.pid", 0),
             ("include/config/NET", 0),
+            ("include/generated/autoconf.h", 0),
+            ("include/generated/table.h", 0),
+            ("include/generated/.table.h.cmd", 10),
         ] {
             File::create(build.join(name)).unwrap().set_modified(minutes_ago(age)).unwrap();
         }
-        assert_eq!(forget_unfinished(build).unwrap(), 2);
-        let stays = ["init/old.o", ".config", ".kcompile-make.pid", "include/config/NET"];
+        assert_eq!(forget_unfinished(build).unwrap(), 3);
+        let stays = [
+            "init/old.o",
+            ".config",
+            ".kcompile-make.pid",
+            "include/config/NET",
+            "include/generated/autoconf.h",
+        ];
         assert!(stays.iter().all(|name| build.join(name).exists()));
-        assert!(!build.join("init/new.o").exists() && !build.join("vmlinux.o").exists());
+        let gone = ["init/new.o", "vmlinux.o", "include/generated/table.h"];
+        assert!(!gone.iter().any(|name| build.join(name).exists()));
     }
 }

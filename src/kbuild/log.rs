@@ -1,5 +1,6 @@
 //! What make's output means: steps, warnings, the first real error. Pure: lines in, facts out.
 
+use crate::error::NO_SPACE;
 use std::time::SystemTime;
 
 /// More announcements than any kernel makes, and longer ones; what is beyond is only counted.
@@ -17,6 +18,8 @@ pub struct Digest {
     pub warnings: u64,
     /// The first line that is an error of its own, not the echo of one.
     pub first_error: Option<String>,
+    /// Did something say that the disk, or the quota, is full?
+    pub out_of_space: bool,
     /// `make[2]: *** […] Error 1`, should nothing better be found.
     echo: bool,
 }
@@ -24,6 +27,7 @@ pub struct Digest {
 impl Digest {
     /// Takes in a line that came at this time. Returns the step that it announces.
     pub fn take_in<'a>(&mut self, line: &'a str, at: SystemTime) -> Option<&'a str> {
+        self.out_of_space |= is_for_want_of_space(line);
         if let Some(step) = step(line) {
             self.steps += 1;
             if self.announced.len() < MOST_ANNOUNCED && step.len() <= LONGEST_ANNOUNCED {
@@ -77,7 +81,7 @@ fn error(line: &str) -> Option<Error> {
     .any(|mark| line.contains(mark))
         || line.starts_with("ERROR: ")
         || line.starts_with("error: ")
-        || line.contains("No space left on device")
+        || is_for_want_of_space(line)
         || line.contains("Killed signal terminated program")
         || is_linker_error(line)
         || (line.contains("*** ")
@@ -99,10 +103,14 @@ fn is_linker_error(line: &str) -> bool {
     })
 }
 
+fn is_for_want_of_space(line: &str) -> bool {
+    line.contains("No space left on device") || line.contains("Disk quota exceeded")
+}
+
 /// What to do about an error whose cause is known. The sources are the kernel's history; commits
 /// are upstream's.
 pub(super) fn hint(error: &str) -> Option<&'static str> {
-    const KNOWN: [(&str, &str); 9] = [
+    const KNOWN: [(&str, &str); 10] = [
         (
             "use-after-free",
             "gcc 12 and later refuse this kernel's tools/lib/subcmd (fixed by 52a9dab6d892): try another --cc, or a newer release of the series",
@@ -121,10 +129,8 @@ pub(super) fn hint(error: &str) -> Option<&'static str> {
         ),
         ("libelf", "a header of libelf is missing: `kcompile doctor` names the package"),
         ("openssl/", "a header of OpenSSL is missing: `kcompile doctor` names the package"),
-        (
-            "No space left on device",
-            "free some space, `kcompile` goes on where it stopped; --cache-dir puts the build on another disk",
-        ),
+        ("No space left on device", NO_SPACE),
+        ("Disk quota exceeded", NO_SPACE),
         (
             "Killed signal terminated program",
             "the compiler was killed, most likely for want of memory: try fewer --jobs",

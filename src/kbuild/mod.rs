@@ -74,7 +74,7 @@ impl<'a> BuildDir<'a> {
         report: &Report,
     ) -> Result<BuildDir<'a>> {
         files::create_dir(&path)?;
-        settle(&path, &tree.path, report)?;
+        interrupted::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
         Ok(BuildDir { path, log_path, plan, tree, host, jobs, log })
@@ -277,32 +277,21 @@ impl<'a> BuildDir<'a> {
 
     fn failed(&self, targets: &[&str], command: &CommandLine, digest: &log::Digest) -> Error {
         let first = digest.first_error.as_deref().unwrap_or("make said nothing that looks like an error");
+        let is_full = files::is_full(&self.path);
+        if is_full || digest.out_of_space {
+            // Not every program notices that it could not write all of a file. If nothing can be removed
+            // either, the next run fails, too.
+            let _ = interrupted::forget_unfinished(&self.path);
+        }
+        let first = match is_full && !digest.out_of_space {
+            true => format!("No space left on device: the disk of {} is full ({first})", self.path),
+            false => first.to_owned(),
+        };
+        let first = first.as_str();
         let error = Error::build(format!("make {} failed: {first}", targets.join(" ")));
         let known = log::hint(first).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
         error.hint(format!("{known}the whole log: {}\n      the command: {command}", self.log_path))
     }
-}
-
-/// A make that a killed run has left in the build directory is ended, and what it was writing removed.
-fn settle(build: &Utf8Path, tree: &Utf8Path, report: &Report) -> Result<()> {
-    let path = build.join(MAKE_PID);
-    let note = Note(&path);
-    if !note.is_there() {
-        return Ok(());
-    }
-    note.end_left_behind(&[build, tree]);
-    // Gone by now, if it ended in good order.
-    if note.is_there() {
-        let forgotten = interrupted::forget_unfinished(build)?;
-        if forgotten > 0 {
-            report.note(&format!(
-                "make was killed in {build}: what it wrote in the last minute ({}) is made again",
-                counted(forgotten, "file", "files")
-            ));
-        }
-        files::remove_tree(&path)?;
-    }
-    Ok(())
 }
 
 /// The final `.config` and how it differs from what was asked for.

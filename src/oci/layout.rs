@@ -306,11 +306,31 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
 /// Names of layouts in the making start so.
 const TEMPORARY: &str = ".tmp-";
 
-/// Removes what killed runs left half-made in `output`. The caller holds its lock.
+/// Removes what killed runs left half-made in `output`: layouts, and files in layouts. The caller holds its
+/// lock.
 pub fn sweep(output: &Utf8Path) -> Result<()> {
-    let entries = output.read_dir_utf8().context(Kind::Build, || format!("cannot read {output}"))?;
-    let is_left = |entry: &camino::Utf8DirEntry| entry.file_name().starts_with(TEMPORARY);
-    entries.flatten().filter(is_left).try_for_each(|entry| files::remove_tree(entry.path()))
+    let children = |dir: &Utf8Path| -> Result<Vec<camino::Utf8DirEntry>> {
+        let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
+        Ok(entries.flatten().collect())
+    };
+    let mut dirs = vec![output.to_owned()];
+    for layout in children(output)?.into_iter().filter(|entry| !is_temporary(entry)) {
+        let blobs = layout.path().join("blobs/sha256");
+        // A link may lead to what is not under this lock.
+        let is_here = layout.file_type().is_ok_and(|kind| kind.is_dir());
+        if is_here && layout.path().join("oci-layout").is_file() && blobs.is_dir() {
+            dirs.extend([layout.into_path(), blobs]);
+        }
+    }
+    for dir in dirs {
+        let mut left = children(&dir)?.into_iter().filter(is_temporary);
+        left.try_for_each(|entry| files::remove_tree(entry.path()))?;
+    }
+    Ok(())
+}
+
+fn is_temporary(entry: &camino::Utf8DirEntry) -> bool {
+    entry.file_name().starts_with(TEMPORARY)
 }
 
 /// The lock of an output directory.

@@ -19,7 +19,7 @@ fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Pid>) {
 }
 
 /// A build that stalls, and the processes that make has started when it does.
-fn stall(world: &World) -> (Child, Vec<Pid>) {
+pub(crate) fn stall(world: &World) -> (Child, Vec<Pid>) {
     world.tree("6.1.7", "work/linux");
     let mut command = world
         .command("6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2");
@@ -58,7 +58,7 @@ fn find(world: &World, name: &str) -> Option<PathBuf> {
 }
 
 /// Gone, or dead and only not yet waited for by whoever adopted it.
-fn gone(pid: &Pid) -> bool {
+pub(crate) fn gone(pid: &Pid) -> bool {
     let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
     test_kill_process(*pid).is_err() || state.map_or(true, |stat| stat.contains(") Z "))
 }

@@ -1,0 +1,94 @@
+//! A full disk, which is a small tmpfs: what is said, what stays, and that the same command goes on from
+//! there when there is space again.
+
+use crate::campaign::{event, layouts_are_whole, noisy_archive};
+use crate::network::{ranged, server};
+use crate::world::{Ran, World, skipped};
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// How a process gets a file system of its own here: without being root, or as root.
+fn own_mounts() -> Option<Vec<&'static str>> {
+    let ways = [vec!["unshare", "--user", "--map-root-user", "--mount"], vec!["unshare", "--mount"]];
+    let works = |way: &Vec<&str>| {
+        let mount = "mount -t tmpfs tmpfs /mnt";
+        Command::new(way[0])
+            .args(&way[1..])
+            .args(["sh", "-c", mount])
+            .output()
+            .is_ok_and(|it| it.status.success())
+    };
+    let way = ways.into_iter().find(works);
+    if way.is_none() {
+        skipped("no mount namespace: a full disk cannot be had");
+    }
+    way
+}
+
+/// Runs kcompile with a file system of `size` at the place `full`, and once more when that has grown. What
+/// the first run left is in `<full>.left`.
+fn run_twice(world: &World, way: &[&str], full: &str, size: &str, args: &str) -> (Ran, Ran) {
+    let place = world.path(full);
+    std::fs::create_dir_all(&place).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size={size},mode=755 tmpfs {place} || exit 99
+         \"$0\" \"$@\"; echo \"$?\" > {place}.code
+         cp -a {place} {place}.left
+         mount -o remount,size=64m {place} || exit 99
+         echo the second run >&2
+         exec \"$0\" \"$@\""
+    );
+    let mut words = way.to_vec();
+    words.extend(["sh", "-c", &script]);
+    let both = world.run_by(&words, args);
+    let (first, second) = both.stderr.split_once("the second run\n").unwrap();
+    let code = std::fs::read_to_string(format!("{place}.code")).unwrap().trim().parse().unwrap();
+    let first = Ran { code, stdout: String::new(), stderr: first.to_owned() };
+    (first, Ran { stderr: second.to_owned(), ..both })
+}
+
+/// The phase that was begun last.
+fn last_phase(ran: &Ran) -> String {
+    let mut starts = ran.stderr.lines().filter_map(event).filter(|event| event["event"] == "start");
+    starts.next_back().map_or_else(String::new, |event| event["phase"].as_str().unwrap().to_owned())
+}
+
+/// Downloading, unpacking, compiling: what the cache takes is more with each.
+#[test]
+fn a_full_cache_is_said_and_the_next_run_goes_on() {
+    let Some(way) = own_mounts() else { return };
+    let archive = noisy_archive(&World::new(), 1);
+    let server = server(&archive, |_, request, stream, bytes| ranged(request, stream, bytes));
+    let mut phases = BTreeSet::new();
+    let mut digests = BTreeSet::new();
+    for size in ["128k", "420k", "1050k", "1200k"] {
+        let world = World::new();
+        let args = format!("6.1.7 --fc --config mini.config --progress json -j 2 --mirror {}", server.url);
+        let (first, second) = run_twice(&world, &way, "cache", size, &args);
+        phases.insert(last_phase(&first));
+        first.failed(1, &["No space left on device", "free some space"]);
+        digests.insert(second.ok().digests());
+        // Half a tree has no name.
+        let trees = world.names("cache.left/trees");
+        let whole = |tree: &String| world.path("cache.left/trees").join(tree).join("source.json").exists();
+        assert!(trees.iter().all(whole), "{trees:?}");
+    }
+    assert_eq!(digests.len(), 1, "{digests:?}");
+    assert_eq!(phases.into_iter().collect::<Vec<_>>(), ["compile", "source"]);
+}
+
+#[test]
+fn a_full_output_directory_is_said_and_holds_whole_images_or_none() {
+    let Some(way) = own_mounts() else { return };
+    let world = World::new();
+    let digests = world.build("-o elsewhere").ok().digests();
+    for size in ["12k", "32k"] {
+        let args = "6.1.7 --fc --source linux --config mini.config --progress json";
+        let (first, second) = run_twice(&world, &way, "work/out", size, args);
+        assert_eq!(last_phase(&first), "pack");
+        first.failed(1, &["No space left on device", "free some space"]);
+        layouts_are_whole(&world.path("work/out.left"), size);
+        assert_eq!(second.ok().digests(), digests);
+        kcompile::files::remove_tree(&world.path("work/out.left")).unwrap();
+    }
+}
