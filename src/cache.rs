@@ -13,6 +13,7 @@
 //! images/<plan>/                       the images that a plan made, to put them back without compiling
 //! known/<question>.json                what was found out at some cost, and what it was found out from
 //! history/<plan>.json                  how many steps and seconds a plan took: for estimates
+//! boots/<image>.log                    the console of an image's last boot
 //! locks/<name>.lock                    held while the entry of that name is written or built in
 //! tmp/                                 work in progress, locked by its owner; what has none is removed
 //! ```
@@ -55,7 +56,7 @@ impl Cache {
         let shared = mode_of(&root)? & 0o1022;
         for dir in [
             "trees", "partial", "archives", "releases", "git", "builds", "history", "images", "known",
-            "locks", "tmp",
+            "boots", "locks", "tmp",
         ] {
             let dir = root.join(dir);
             if !dir.is_dir() {

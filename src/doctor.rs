@@ -167,6 +167,45 @@ pub fn examine_push(host: &Host) -> Diagnosis {
     diagnose(vec![Need { look, why, packages: ["skopeo"; 5] }], "gcc", host)
 }
 
+/// Looks for what boots a kernel: the `machine`'s program, the compiler `cc` of the init, and mke2fs
+/// where the init `needs_disk`.
+pub fn examine_boot(machine: &str, cc: &str, needs_disk: bool, host: &Host) -> Diagnosis {
+    let program = |name: &str, why, packages| Need { look: Look::Program(name.to_owned()), why, packages };
+    let of_machine = match machine {
+        "qemu-system-x86_64" => {
+            ["qemu-system-x86", "qemu-system-x86", "qemu-system-x86", "qemu-system-x86_64", "qemu-x86"]
+        }
+        "qemu-system-aarch64" => [
+            "qemu-system-arm",
+            "qemu-system-aarch64",
+            "qemu-system-aarch64",
+            "qemu-system-aarch64",
+            "qemu-arm",
+        ],
+        // Not packaged by distributions.
+        _ => [""; 5],
+    };
+    let of_compiler = match cc {
+        "aarch64-linux-gnu-gcc" => ARM64_GCC,
+        "x86_64-linux-gnu-gcc" => {
+            ["gcc-x86-64-linux-gnu", "gcc-x86_64-linux-gnu", "", "", "cross-x86_64-gcc13"]
+        }
+        _ => ["gcc"; 5],
+    };
+    let mut needs = vec![
+        program(machine, "makes the machine", of_machine),
+        program(cc, "compiles the init", of_compiler),
+    ];
+    if needs_disk {
+        needs.push(program("mke2fs", "makes the root disk", ["e2fsprogs"; 5]));
+    }
+    diagnose(needs, "gcc", host)
+}
+
+/// Packages of the compiler for arm64 on another machine.
+const ARM64_GCC: [&str; 5] =
+    ["gcc-aarch64-linux-gnu", "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", "", "cross-aarch64-gcc13"];
+
 fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
     let packages = Packages::of(host);
     let findings: Vec<Finding> = needs
@@ -215,13 +254,6 @@ fn needs(plan: &Plan) -> Vec<Need> {
     let first_word = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
     let cc = first_word(variables.get("CC").map_or("gcc", String::as_str));
     let host_cc = first_word(variables.get("HOSTCC").map_or("gcc", String::as_str));
-    let cross_packages = [
-        "gcc-aarch64-linux-gnu",
-        "gcc-aarch64-linux-gnu",
-        "aarch64-linux-gnu-gcc",
-        "",
-        "cross-aarch64-gcc13",
-    ];
     let cross_gcc = cross.starts_with("aarch64-linux-gnu-");
     let mut needs = vec![program("make", "runs the kernel's build", same("make"))];
     if variables.contains_key("LLVM") {
@@ -229,9 +261,9 @@ fn needs(plan: &Plan) -> Vec<Need> {
         needs.push(program("ld.lld", "links the kernel", same("lld")));
         needs.push(program("llvm-objcopy", "strips the kernel", same("llvm")));
     } else {
-        let packages = if cross_gcc { cross_packages } else { same("gcc") };
+        let packages = if cross_gcc { ARM64_GCC } else { same("gcc") };
         needs.push(program(&cc, "compiles the kernel", packages));
-        let binutils = if cross_gcc { cross_packages } else { same("binutils") };
+        let binutils = if cross_gcc { ARM64_GCC } else { same("binutils") };
         needs.push(program(&format!("{cross}ld"), "links the kernel", binutils));
         needs.push(program(&format!("{cross}objcopy"), "strips the kernel", binutils));
     }

@@ -7,6 +7,7 @@
 pub mod add;
 pub mod attest;
 pub mod binary;
+pub mod boot;
 pub mod cache;
 pub mod clean;
 pub mod cli;

@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::ControlFlow;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -29,6 +30,8 @@ static GROUPS: Mutex<Vec<(Pid, Option<Leash>)>> = Mutex::new(Vec::new());
 const GRACE: Duration = Duration::from_millis(1_000);
 /// How long output is awaited when its process is gone.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+/// How long a child that is watched may be silent before its watcher is told so.
+const TICK: Duration = Duration::from_millis(100);
 /// Lines of output are cut here; a log keeps them whole.
 const LONGEST_LINE: usize = 64 * 1024;
 
@@ -221,7 +224,39 @@ pub fn run(
     check()?;
     let mut child = spawn(command, note)?;
     let group = Group::enter(&mut child);
-    finish(child, group, command, log, on_line)
+    finish(child, group, command, log, listening(on_line))
+}
+
+/// What the watcher of a child is told.
+#[derive(Clone, Copy, Debug)]
+pub enum Seen<'a> {
+    /// A line of its output.
+    Line(Stream, &'a str),
+    /// A moment without one.
+    Silence,
+}
+
+/// Runs `command` like [`run`], as long as `watch` lets it: it sees each line of the output, and the silence
+/// in between; when it breaks off, all that was started is killed, and that is no error.
+pub fn watch(
+    command: &CommandLine,
+    log: &File,
+    watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
+) -> Result<ExitStatus> {
+    check()?;
+    let mut child = spawn(command, None)?;
+    let group = Group::enter(&mut child);
+    finish(child, group, command, log, watch)
+}
+
+/// A watcher that only wants the lines.
+fn listening(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(Seen<'_>) -> ControlFlow<()> {
+    move |seen| {
+        if let Seen::Line(stream, line) = seen {
+            on_line(stream, line);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// What the threads around a child report.
@@ -235,8 +270,9 @@ fn finish(
     group: Group,
     command: &CommandLine,
     log: &File,
-    mut on_line: impl FnMut(Stream, &str),
+    mut watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
+    let leader = group.0;
     let (sender, said) = mpsc::sync_channel(1024);
     let readers: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
         (Stream::Out, child.stdout.take().map(|out| Box::new(out) as _)),
@@ -256,14 +292,19 @@ fn finish(
     loop {
         // A descendant outside the group may hold the pipes open for as long as it likes: once the
         // leader is gone, only what is there already is read.
-        let next = match ended {
-            None => said.recv().ok(),
-            Some(_) => said.recv_timeout(LAST_WORDS).ok(),
+        let goes_on = match said.recv_timeout(if ended.is_some() { LAST_WORDS } else { TICK }) {
+            Ok(Said::Line(stream, line)) => watch(Seen::Line(stream, &line)),
+            Ok(Said::Ended(status)) => {
+                ended = Some(status);
+                ControlFlow::Continue(())
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) if ended.is_none() => watch(Seen::Silence),
+            Err(_) => break,
         };
-        match next {
-            Some(Said::Line(stream, line)) => on_line(stream, &line),
-            Some(Said::Ended(status)) => ended = Some(status),
-            None => break,
+        if goes_on.is_break() && ended.is_none() {
+            let mut groups = groups();
+            let of_child = groups.iter_mut().find(|(group, _)| *group == leader);
+            of_child.and_then(|(_, leash)| leash.as_mut()).into_iter().for_each(Leash::kill);
         }
     }
     check()?;

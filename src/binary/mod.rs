@@ -7,7 +7,7 @@ pub mod module;
 
 mod scan;
 
-pub use kernel::{Kernel, Pvh};
+pub use kernel::{Kernel, Pvh, identify};
 pub use module::Module;
 
 use crate::kernel::Arch;

@@ -6,7 +6,7 @@ use crate::digest::{HashingReader, Sha256};
 use std::io::{self, BufReader, Read};
 
 /// A module with debug information has a few hundred kilobytes, a large driver's some megabytes.
-const LARGEST: u64 = 512 << 20;
+pub const LARGEST: u64 = 512 << 20;
 /// The release of the kernel and a few words.
 const LONGEST_VERMAGIC: usize = 256;
 /// What `scripts/sign-file` puts at the end of a signed module.
@@ -33,22 +33,27 @@ pub fn compression(path: &str) -> Option<&str> {
     matches!(end, "" | ".gz" | ".xz" | ".zst").then_some(end)
 }
 
+/// The plain bytes of the module of this name, unpacked where its name says that it is compressed
+/// (CONFIG_MODULE_COMPRESS). How many there are is not bounded: the reader has to stop at [`LARGEST`].
+pub fn unpacked<'a>(path: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match compression(path) {
+        Some(".gz") => Box::new(flate2::read::MultiGzDecoder::new(stored)),
+        Some(".zst") => Box::new(zstd::stream::read::Decoder::new(stored)?),
+        Some(".xz") => {
+            let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(BufReader::new(stored), stream))
+        }
+        _ => Box::new(stored),
+    })
+}
+
 impl Module {
-    /// Reads the module of this name, unpacked where its name says that it is compressed
-    /// (CONFIG_MODULE_COMPRESS).
+    /// Reads the module of this name, unpacked as [`unpacked`] has it.
     ///
     /// Errors: reading fails; it is not compressed as its name says, or unpacks to more than 512 MiB.
     pub fn read(path: &str, reader: impl Read) -> io::Result<Module> {
         let mut stored = HashingReader::new(reader);
-        let (format, vermagic, is_signed) = match compression(path) {
-            Some(".gz") => examine(flate2::read::MultiGzDecoder::new(&mut stored)),
-            Some(".zst") => examine(zstd::stream::read::Decoder::new(&mut stored)?),
-            Some(".xz") => {
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, 0)?;
-                examine(liblzma::bufread::XzDecoder::new_stream(BufReader::new(&mut stored), stream))
-            }
-            _ => examine(&mut stored),
-        }?;
+        let (format, vermagic, is_signed) = examine(unpacked(path, &mut stored)?)?;
         io::copy(&mut stored, &mut io::sink())?;
         Ok(Module { format, vermagic, is_signed, sha256: stored.finish().0 })
     }

@@ -1,6 +1,7 @@
 //! The words of the command line. Help texts are part of the contract: they say the same as the
 //! README, in the field's terms.
 
+use super::boot::BootArgs;
 use super::inspect::InspectArgs;
 use super::push::PushArgs;
 use crate::kconfig;
@@ -20,6 +21,7 @@ Examples:
   kcompile plan 6.1 --fc --set KSM=n       all that would decide the bytes; touches nothing
   kcompile check my.config --for kubernetes-1.35 cilium
   kcompile doctor --install                install what this host lacks to build a kernel
+  kcompile boot 6.1 --fc                   boot what was built, and try it
   kcompile push docker.io/foobar           copy all images in out/ to a registry
 
 Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or verification,
@@ -66,6 +68,7 @@ impl Cli {
     pub fn progress(&self) -> Progress {
         match &self.command {
             Some(Command::Push(args)) => args.progress,
+            Some(Command::Boot(args)) => args.progress,
             _ => self.build_args().map_or(Progress::Auto, |args| args.progress),
         }
     }
@@ -92,6 +95,8 @@ pub enum Command {
     Config(super::config::ConfigArgs),
     /// Say what is in an image, and from what it was built, without unpacking it
     Inspect(InspectArgs),
+    /// Boot an image in a virtual machine, load every module, and try what a Kubernetes node needs
+    Boot(BootArgs),
     /// Copy layouts to a registry by skopeo, and check what it then serves
     Push(PushArgs),
     /// Free space in the cache: all of it, or what the options say

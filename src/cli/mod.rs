@@ -3,6 +3,7 @@
 
 mod add;
 mod args;
+mod boot;
 mod check;
 mod commands;
 mod config;
@@ -60,6 +61,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Add(args)), _) => add::add(args, matches, host, report),
         (Some(Command::Config(args)), _) => config::config(args, matches, host, report),
         (Some(Command::Inspect(args)), _) => inspect::inspect(args, host, report),
+        (Some(Command::Boot(args)), _) => boot::run(args, host, report),
         (Some(Command::Push(args)), _) => push::push(args, host, report),
         (Some(Command::Clean(args)), _) => commands::clean(args, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),

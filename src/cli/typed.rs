@@ -31,7 +31,7 @@ pub(super) fn library(own: Option<&Utf8Path>, host: &Host) -> Result<(Library, C
 }
 
 /// Where the layouts go unless `--output` or the project says otherwise.
-const OUTPUT: &str = "out";
+pub(super) const OUTPUT: &str = "out";
 
 pub(super) fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
     match (given, &host.cache_dir) {

@@ -57,6 +57,8 @@ pub enum Phase {
     Pack,
     /// In place of most of them: images that the same plan made before are checked, or put back.
     Reuse,
+    /// An image is booted.
+    Boot,
     /// Images are copied to a registry.
     Push,
 }
@@ -72,6 +74,7 @@ impl Phase {
             Phase::Install => "Install",
             Phase::Pack => "Pack",
             Phase::Reuse => "Reuse",
+            Phase::Boot => "Boot",
             Phase::Push => "Push",
         }
     }

@@ -1,0 +1,266 @@
+//! What goes into the machine: the kernel as it lies in its image, and a disk with our init and the
+//! modules of the modules image on it.
+
+use super::machine::Root;
+use super::modules::Module;
+use super::subject::Subject;
+use super::{initramfs, modules};
+use crate::binary::{self, Pvh, module};
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::Host;
+use crate::kconfig::Config;
+use crate::kernel::Arch;
+use crate::oci::entries::FoundKind;
+use crate::oci::read::Image;
+use crate::process::{self, CommandLine};
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+
+/// The init, in C: no library and no header is needed to compile it.
+const INIT: &str = include_str!("init.c");
+/// Where kernels lie in images, in the order in which they are looked for.
+const KERNELS: [&str; 6] =
+    ["bin/vmlinux", "bin/vmlinux.bin", "bin/Image", "boot/vmlinux", "boot/vmlinux.bin", "boot/Image"];
+/// `modules.dep` of a distribution has 1 MB.
+const LARGEST_MODULES_DEP: u64 = 64 << 20;
+
+/// `--root`: where the first process comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum RootChoice {
+    /// A disk, where mke2fs is there to make one.
+    #[default]
+    Auto,
+    /// An ext4 file system on a virtio disk, as in a microVM.
+    Disk,
+    /// An initial RAM disk, for a kernel that needs modules for its disk.
+    Initramfs,
+}
+
+/// The files of a machine, and what is in them.
+pub(super) struct Guest {
+    /// The kernel.
+    pub kernel: Utf8PathBuf,
+    /// Is it entered by PVH?
+    pub pvh: Pvh,
+    /// A disk image.
+    pub disk: Utf8PathBuf,
+    /// Where the init is.
+    pub root: Root,
+    /// The modules, in the order in which they are loaded.
+    pub modules: Vec<Module>,
+    /// The kernel's config, if it is to be had.
+    pub config: Option<Config>,
+}
+
+/// Makes the files of a machine for `subject` below the directory `scratch`.
+///
+/// Errors: an image breaks a rule or its kernel is none (exit code 3), or it has none (2); the compiler or mke2fs fails (1).
+pub(super) fn prepare(
+    subject: &Subject,
+    choice: RootChoice,
+    scratch: &Utf8Path,
+    host: &Host,
+) -> Result<Guest> {
+    let kernel = scratch.join("kernel");
+    let tree = scratch.join("root");
+    // Mount points of the init.
+    for dir in ["dev", "proc", "sys", "tmp"] {
+        let dir = tree.join(dir);
+        fs::create_dir_all(&dir).context(Kind::Build, || format!("cannot make {dir}"))?;
+    }
+    unpack_kernel(&subject.kernel, &kernel)?;
+    let wrong = || format!("{}: its kernel is damaged", subject.name);
+    let opened = File::open(&kernel).context(Kind::Fetch, wrong)?;
+    let identity = binary::identify(opened).context(Kind::Fetch, wrong)?;
+    if identity.format != binary::expected_format(subject.arch) {
+        return Err(Error::fetch(format!("{}: its kernel is {}", subject.name, identity.format))
+            .hint(format!("the hypervisors load {}", binary::expected_format(subject.arch))));
+    }
+    let of_modules = subject.modules.as_ref().unwrap_or(&subject.kernel);
+    let modules = unpack_modules(of_modules, &tree)?;
+    compile_init(subject.arch, &tree.join("init"), host)?;
+
+    let disk = scratch.join("disk");
+    let root = match choice {
+        RootChoice::Disk => Root::Disk,
+        RootChoice::Auto if host.find_program("mke2fs").is_some() => Root::Disk,
+        _ => Root::Initramfs(scratch.join("initramfs")),
+    };
+    match &root {
+        Root::Disk => make_file_system(&tree, &disk, host)?,
+        Root::Initramfs(path) => {
+            let wrong = || format!("cannot write {path}");
+            let mut out = BufWriter::new(File::create(path).context(Kind::Build, wrong)?);
+            initramfs::write(tree.as_std_path(), &mut out).context(Kind::Build, wrong)?;
+            out.flush().context(Kind::Build, wrong)?;
+            make_empty_disk(&disk, 1 << 20)?;
+        }
+    }
+    let config = match of_modules.kernel_config()? {
+        Some(text) => Some(text),
+        None => subject.kernel.kernel_config()?,
+    };
+    Ok(Guest { kernel, pvh: identity.pvh, disk, root, modules, config: config.as_deref().map(Config::parse) })
+}
+
+/// Two passes: the bytes of a hard link lie under the name that sorts first.
+fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
+    let mut best: Option<(usize, String)> = None;
+    image.visit(|found, _| {
+        let rank = KERNELS.iter().position(|path| *path == found.path);
+        let bytes_at = match &found.kind {
+            FoundKind::File => Some(&found.path),
+            FoundKind::HardLink(of) => Some(of),
+            _ => None,
+        };
+        if let (Some(rank), Some(path)) = (rank, bytes_at)
+            && best.as_ref().is_none_or(|(better, _)| rank < *better)
+        {
+            best = Some((rank, path.clone()));
+        }
+        Ok(())
+    })?;
+    let Some((_, path)) = best else {
+        return Err(Error::usage(format!("{} holds no kernel", image.layout))
+            .hint(format!("a kernel lies at one of {}", KERNELS.join(", "))));
+    };
+    image.visit(|found, reader| match found.path == path {
+        true => write_file(to, reader),
+        false => Ok(()),
+    })?;
+    Ok(())
+}
+
+/// Writes the modules of an image below `tree/modules`, plain, and their order to `tree/order`. Returns the
+/// order. Links are left out: what is written goes through none.
+fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
+    let mut index: Option<(Utf8PathBuf, String)> = None;
+    image.visit(|found, reader| {
+        let wrong = || format!("{}: {}", image.layout, found.path);
+        let path = Utf8Path::new(&found.path);
+        if found.kind != FoundKind::File {
+            return Ok(());
+        }
+        if path.file_name() == Some("modules.dep") {
+            if found.size > LARGEST_MODULES_DEP {
+                return Err(Error::fetch(format!("{}: {} bytes are too many for it", wrong(), found.size)));
+            }
+            let mut text = String::new();
+            reader.read_to_string(&mut text).context(Kind::Fetch, wrong)?;
+            let dir = path.parent().unwrap_or(Utf8Path::new("")).to_owned();
+            if index.replace((dir, text)).is_some() {
+                return Err(Error::fetch(format!("{}: a second modules.dep", wrong())));
+            }
+        } else if module::compression(&found.path).is_some() {
+            let plain = module::unpacked(&found.path, reader).context(Kind::Fetch, wrong)?;
+            let mut plain = plain.take(module::LARGEST + 1);
+            write_file(&tree.join("modules").join(modules::plain_name(&found.path)), &mut plain)?;
+            if plain.limit() == 0 {
+                return Err(Error::fetch(format!("{}: more than {} bytes", wrong(), module::LARGEST)));
+            }
+        }
+        Ok(())
+    })?;
+    let Some((dir, text)) = index else { return Ok(Vec::new()) };
+    let order = modules::load_order(&text)?;
+    let base = Utf8Path::new("/modules").join(dir);
+    let lines: String = order.iter().map(|module| format!("{}\n", base.join(&module.path))).collect();
+    write_file(&tree.join("order"), &mut lines.as_bytes())?;
+    Ok(order)
+}
+
+/// Writes a new file, and the directories above it.
+fn write_file(path: &Utf8Path, bytes: &mut dyn Read) -> Result<()> {
+    let wrong = || format!("cannot write {path}");
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).context(Kind::Build, wrong)?;
+    }
+    let mut file = File::create_new(path).context(Kind::Build, wrong)?;
+    io::copy(bytes, &mut file).context(Kind::Build, wrong)?;
+    Ok(())
+}
+
+/// The compiler that makes programs for `arch` here.
+pub(super) fn compiler(arch: Arch, host: &Host) -> String {
+    match host.arch == Some(arch) {
+        true => "gcc".to_owned(),
+        false => format!("{}-gcc", arch.triple()),
+    }
+}
+
+fn compile_init(arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
+    let source = to.with_extension("c");
+    write_file(&source, &mut INIT.as_bytes())?;
+    let flags = [
+        "-std=gnu11",
+        "-O2",
+        "-static",
+        "-nostdlib",
+        "-ffreestanding",
+        "-fno-stack-protector",
+        "-fno-asynchronous-unwind-tables",
+        // Else its memcpy is made into a call of memcpy.
+        "-fno-tree-loop-distribute-patterns",
+        "-fno-pie",
+        "-no-pie",
+        "-Wl,--build-id=none",
+        "-o",
+    ];
+    let mut args = flags.map(str::to_owned).to_vec();
+    args.extend([to.to_string(), source.to_string()]);
+    run(&compiler(arch, host), args, host)?;
+    fs::remove_file(&source).context(Kind::Build, || format!("cannot remove {source}"))
+}
+
+/// An ext4 file system with all of `tree` in it, made without root; its features are those of the first
+/// ext4, which every kernel mounts.
+fn make_file_system(tree: &Utf8Path, disk: &Utf8Path, host: &Host) -> Result<()> {
+    const BLOCK: u64 = 4096;
+    let (mut files, mut bytes) = (0, 0);
+    for found in walkdir::WalkDir::new(tree) {
+        let wrong = || format!("cannot read {tree}");
+        let size = found.context(Kind::Build, wrong)?.metadata().context(Kind::Build, wrong)?.len();
+        files += 1;
+        bytes += size.next_multiple_of(BLOCK) + BLOCK;
+    }
+    // Beside the contents: inodes of 256 bytes, bitmaps, and a margin.
+    make_empty_disk(disk, (bytes + files * 256 + bytes / 16).next_multiple_of(1 << 20) + (16 << 20))?;
+    let args = [
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-b",
+        "4096",
+        "-m",
+        "0",
+        "-O",
+        "none,filetype,sparse_super,large_file,dir_index,extent",
+        "-N",
+        &(files + 64).to_string(),
+        "-d",
+        tree.as_str(),
+        disk.as_str(),
+    ];
+    run("mke2fs", args.map(str::to_owned).to_vec(), host)
+}
+
+fn make_empty_disk(path: &Utf8Path, bytes: u64) -> Result<()> {
+    let made = File::create_new(path).and_then(|file| file.set_len(bytes));
+    made.context(Kind::Build, || format!("cannot write {path}"))
+}
+
+/// Runs a program that says nothing when all is well.
+fn run(program: &str, args: Vec<String>, host: &Host) -> Result<()> {
+    let env = host.child_env.clone();
+    let command = CommandLine { program: program.to_owned(), args, env, cwd: host.cwd.clone() };
+    let output = process::output(&command)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+    Err(Error::build(format!("{program} failed with {}: {said}", output.status))
+        .hint(format!("the command was: {command}")))
+}

@@ -1,0 +1,110 @@
+//! An initial RAM disk: a cpio archive of the kind that the kernel unpacks at boot, `newc` of
+//! Documentation/driver-api/early-userspace/buffer-format.rst. Pure, but for the reading of files.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use walkdir::WalkDir;
+
+/// S_IFDIR, S_IFREG and S_IFCHR with the modes of their kind.
+const DIRECTORY: u32 = 0o040_755;
+const FILE: u32 = 0o100_755;
+const CONSOLE: u32 = 0o020_600;
+
+/// Writes all below `root` to `out`, and the console, which the kernel opens for its first process.
+pub(super) fn write(root: &Path, out: &mut impl Write) -> io::Result<()> {
+    let mut archive = Archive { out, inode: 0, padding: 0 };
+    for found in WalkDir::new(root).min_depth(1).sort_by_file_name() {
+        let found = found?;
+        let name = found.path().strip_prefix(root).map_err(io::Error::other)?;
+        let name = name.to_str().ok_or_else(|| io::Error::other("a name that is not UTF-8"))?;
+        match found.file_type().is_dir() {
+            true => archive.entry(name, DIRECTORY, (0, 0), 0)?,
+            false => {
+                let mut file = File::open(found.path())?;
+                archive.entry(name, FILE, (0, 0), file.metadata()?.len())?;
+                io::copy(&mut file, archive.out)?;
+            }
+        }
+    }
+    archive.entry("dev/console", CONSOLE, (5, 1), 0)?;
+    archive.entry("TRAILER!!!", 0, (0, 0), 0)?;
+    archive.pad()
+}
+
+struct Archive<'a, W> {
+    out: &'a mut W,
+    inode: u32,
+    /// Zeros that the content before still lacks.
+    padding: usize,
+}
+
+impl<W: Write> Archive<'_, W> {
+    /// A header and a name; the caller writes as many bytes as it announces behind it.
+    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), size: u64) -> io::Result<()> {
+        self.pad()?;
+        let size = u32::try_from(size).map_err(|_| io::Error::other(format!("{name} has over 4 GiB")))?;
+        self.inode += 1;
+        let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name.len() as u32 + 1, 0];
+        let mut header = "070701".to_owned();
+        header.extend(fields.iter().map(|field| format!("{field:08X}")));
+        write!(self.out, "{header}{name}\0")?;
+        self.padding = missing(header.len() + name.len() + 1);
+        self.pad()?;
+        self.padding = missing(size as usize);
+        Ok(())
+    }
+
+    fn pad(&mut self) -> io::Result<()> {
+        self.out.write_all(&[0; 4][..self.padding])?;
+        self.padding = 0;
+        Ok(())
+    }
+}
+
+/// Headers and contents begin at multiples of four bytes.
+fn missing(length: usize) -> usize {
+    length.next_multiple_of(4) - length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_kernels_format_is_what_cpio_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("lib/deep")).unwrap();
+        fs::write(dir.path().join("init"), "12345").unwrap();
+        fs::write(dir.path().join("lib/deep/x.ko"), "").unwrap();
+        let mut bytes = Vec::new();
+        write(dir.path(), &mut bytes).unwrap();
+        assert!(bytes.starts_with(b"070701") && bytes.len() % 4 == 0);
+        // Without cpio only the test below says something.
+        let cpio = Command::new("cpio").arg("-itv").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        if let Ok(mut cpio) = cpio {
+            cpio.stdin.take().unwrap().write_all(&bytes).unwrap();
+            let listed = String::from_utf8(cpio.wait_with_output().unwrap().stdout).unwrap();
+            for says in ["5 ", " init\n", " lib/deep/x.ko\n", "5,   1", " dev/console\n"] {
+                assert!(listed.contains(says), "`{says}` is not in {listed}");
+            }
+        }
+    }
+
+    #[test]
+    fn everything_begins_at_a_multiple_of_four() {
+        let mut bytes = Vec::new();
+        let mut archive = Archive { out: &mut bytes, inode: 0, padding: 0 };
+        archive.entry("ab", FILE, (0, 0), 5).unwrap();
+        archive.out.extend(b"12345");
+        archive.entry("TRAILER!!!", 0, (0, 0), 0).unwrap();
+        archive.pad().unwrap();
+        let name = 6 + 13 * 8;
+        assert_eq!((&bytes[..14], &bytes[name..name + 3]), (&b"07070100000001"[..], &b"ab\0"[..]));
+        let content = (name + 3_usize).next_multiple_of(4);
+        assert_eq!(&bytes[content..content + 8], b"12345\0\0\0");
+        assert_eq!(&bytes[content + 8..content + 14], b"070701");
+    }
+}

@@ -1,0 +1,253 @@
+//! Boots what was built: the image as it is shipped, in a virtual machine like that of its hypervisor, with
+//! an init of our own that loads every module and tries what a Kubernetes node needs. What comes of it
+//! is a value, [`Outcome`].
+
+mod console;
+mod guest;
+mod initramfs;
+mod machine;
+mod modules;
+mod outcome;
+pub mod subject;
+
+pub use console::{Trouble, TroubleKind};
+pub use guest::RootChoice;
+pub use machine::{Accelerator, Vmm};
+pub use outcome::{Check, Ending, Modules, Outcome, Requirement, Verdict};
+pub use subject::Subject;
+
+use crate::binary::Pvh;
+use crate::cache::Cache;
+use crate::doctor;
+use crate::error::{Context, Error, Kind, Result};
+use crate::host::Host;
+use crate::kernel::Arch;
+use crate::process::{self, CommandLine, Seen, Stream};
+use crate::report::{Phase, Report};
+use crate::words::duration;
+use camino::Utf8Path;
+use console::Console;
+use guest::Guest;
+use machine::{Machine, Root};
+use outcome::{Ended, Stopped, judge};
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// A KVM that works shows a first line in a fraction of a second.
+const FIRST_LINE: Duration = Duration::from_secs(10);
+/// A kernel that is emulated on a busy machine has its pauses; this is none.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+/// What a machine gets to end by itself, and to print the rest, when its kernel has come to an end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// A boot with a thousand modules prints 200 kB.
+const LARGEST_CONSOLE: usize = 16 << 20;
+/// So many lines of the machine's own program are kept.
+const LINES_OF_PROGRAM: usize = 20;
+
+/// How to boot, and what must be in order.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who makes the machine.
+    pub vmm: Vmm,
+    /// By KVM only, by emulation only, or by what works here.
+    pub accelerator: Option<Accelerator>,
+    /// Where the init comes from.
+    pub root: RootChoice,
+    /// What must be in order.
+    pub required: Vec<Requirement>,
+    /// When a boot that is not done hangs.
+    pub limit: Duration,
+    /// More of the kernel's command line.
+    pub append: Option<String>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            vmm: Vmm::default(),
+            accelerator: None,
+            root: RootChoice::default(),
+            required: vec![Requirement::All],
+            limit: Duration::from_secs(600),
+            append: None,
+        }
+    }
+}
+
+/// Boots `subject`. All of its console is kept in the cache, under the subject's name.
+///
+/// Errors: this host lacks a program (exit code 4); an image breaks a rule (3); the machine's files cannot
+/// be made (1). A kernel that does not boot is no error but an outcome.
+pub fn boot(
+    subject: &Subject,
+    options: &Options,
+    cache: &Cache,
+    host: &Host,
+    report: &Report,
+) -> Result<Outcome> {
+    let accelerators = accelerators(subject.arch, options, host)?;
+    let needs_disk = options.root == RootChoice::Disk;
+    let (program, cc) = (options.vmm.program(subject.arch), guest::compiler(subject.arch, host));
+    doctor::examine_boot(program, &cc, needs_disk, host).require()?;
+    let name = subject.name.rsplit('/').next().unwrap_or_default().replace(':', "-");
+    let _booting = cache.lock(&format!("boot-{name}"), report)?;
+    let scratch = cache.scratch()?;
+    let running = report.start(Phase::Boot, &subject.name);
+    let guest = guest::prepare(subject, options.root, &scratch.path, host)?;
+    if (options.vmm, subject.arch, guest.pvh) == (Vmm::Qemu, Arch::Amd64, Pvh::NoEntry) {
+        return Err(Error::build(format!(
+            "{}: its kernel has no PVH note, and QEMU enters no other",
+            subject.name
+        ))
+        .hint("Linux before 5.0 has none for Firecracker: boot it with --vmm firecracker"));
+    }
+    let machine = machine(subject, options, &guest);
+    let config = scratch.path.join("vm.json");
+    let written = serde_json::to_vec(&machine.firecracker_config(&config)).expect("only string keys");
+    std::fs::write(&config, written).context(Kind::Build, || format!("cannot write {config}"))?;
+
+    let mut notes = subject.notes.clone();
+    let log_path = cache.root.join("boots").join(format!("{name}.log"));
+    for (index, &accelerator) in accelerators.iter().enumerate() {
+        let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
+        let is_last = index + 1 == accelerators.len();
+        let started = Instant::now();
+        let args = machine.args(accelerator, &config);
+        let env = host.child_env.clone();
+        let command = CommandLine { program: program.into(), args, env, cwd: scratch.path.clone() };
+        let patience = if is_last { LONGEST_SILENCE } else { FIRST_LINE };
+        let (console, stopped) = watch(&command, &log, guest.modules.len(), options.limit, patience)?;
+        if !console.heard && !is_last {
+            let note = silence(accelerator, &stopped);
+            report.note(&note);
+            notes.push(note);
+            continue;
+        }
+        let ended = Ended {
+            subject: subject.name.clone(),
+            machine: machine.title(),
+            accelerator,
+            has_network: machine.has_network(),
+            has_vsock: machine.vsock.is_some() || options.vmm != Vmm::Qemu,
+            has_disk_root: guest.root == Root::Disk,
+            expected_release: subject.release.as_deref(),
+            modules: &guest.modules,
+            stopped,
+            seconds: started.elapsed().as_secs_f64(),
+            notes,
+            console: log_path,
+        };
+        let outcome = judge(&console, ended, &options.required);
+        running.finish(&outcome.in_short());
+        return Ok(outcome);
+    }
+    unreachable!("there is at least one accelerator, and the last one's outcome is returned")
+}
+
+/// What to try, in this order.
+fn accelerators(arch: Arch, options: &Options, host: &Host) -> Result<Vec<Accelerator>> {
+    let kvm = Utf8Path::new("/dev/kvm");
+    let may_use =
+        rustix::fs::access(kvm.as_std_path(), rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK)
+            .is_ok();
+    let has_kvm = may_use && host.arch == Some(arch);
+    let needs_kvm = options.vmm != Vmm::Qemu;
+    match (options.accelerator, needs_kvm) {
+        (Some(Accelerator::Emulation), true) => {
+            Err(Error::usage("Firecracker and Cloud Hypervisor have no software emulation")
+                .hint("leave --accel out, or use --vmm qemu"))
+        }
+        (Some(Accelerator::Kvm), _) | (None, true) if !has_kvm => Err(Error::host(format!(
+            "{kvm} cannot be used here for {arch}"
+        ))
+        .hint("it is there on a machine with virtualisation, for members of the group kvm; else --vmm qemu")),
+        (Some(Accelerator::Kvm), _) | (None, true) => Ok(vec![Accelerator::Kvm]),
+        (None, false) if has_kvm => Ok(vec![Accelerator::Kvm, Accelerator::Emulation]),
+        _ => Ok(vec![Accelerator::Emulation]),
+    }
+}
+
+fn machine(subject: &Subject, options: &Options, guest: &Guest) -> Machine {
+    let vhost =
+        rustix::fs::access("/dev/vhost-vsock", rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
+    // Numbers of machines that run at the same time must differ; 0 to 2 are taken.
+    let vsock = vhost.is_ok().then(|| 0x1_0000 + std::process::id());
+    let by_acpi = |config: &crate::kconfig::Config| {
+        config.enabled("ACPI") && !config.enabled("VIRTIO_MMIO_CMDLINE_DEVICES")
+    };
+    Machine {
+        vmm: options.vmm,
+        arch: subject.arch,
+        flavor: subject.flavor,
+        kernel: guest.kernel.clone(),
+        disk: guest.disk.clone(),
+        root: guest.root.clone(),
+        devices_on_command_line: !guest.config.as_ref().is_some_and(by_acpi),
+        vsock,
+        append: options.append.clone(),
+    }
+}
+
+/// Runs the machine and reads its console until the kernel has come to an end, or to none.
+fn watch(
+    command: &CommandLine,
+    log: &File,
+    modules: usize,
+    limit: Duration,
+    patience: Duration,
+) -> Result<(Console, Stopped)> {
+    let mut console = Console::new(modules);
+    let (started, mut heard, mut over, mut bytes) = (Instant::now(), Instant::now(), None, 0);
+    let (mut said, mut stopped) = (Vec::new(), None);
+    let status = process::watch(command, log, |seen| {
+        match seen {
+            Seen::Line(Stream::Out, line) => {
+                heard = Instant::now();
+                bytes += line.len() + 1;
+                console.see(line);
+            }
+            Seen::Line(Stream::Err, line) if said.len() < LINES_OF_PROGRAM => said.push(console::shown(line)),
+            _ => {}
+        }
+        if console.is_over() {
+            // What comes now is the end of a trace, or the kernel's own ending.
+            let over = *over.get_or_insert_with(Instant::now);
+            return break_if(over.elapsed() > LAST_WORDS);
+        }
+        let silence = if console.heard { LONGEST_SILENCE } else { patience };
+        let why = if bytes > LARGEST_CONSOLE {
+            Stopped::Flood
+        } else if started.elapsed() > limit {
+            Stopped::OutOfTime(limit)
+        } else if heard.elapsed() > silence {
+            Stopped::Silent(silence)
+        } else {
+            return ControlFlow::Continue(());
+        };
+        stopped.get_or_insert(why);
+        ControlFlow::Break(())
+    })?;
+    let stopped = stopped.unwrap_or(Stopped::No { status: status.to_string(), said });
+    Ok((console, stopped))
+}
+
+fn break_if(yes: bool) -> ControlFlow<()> {
+    if yes { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+/// Why the next accelerator is tried.
+fn silence(accelerator: Accelerator, stopped: &Stopped) -> String {
+    let why = match stopped {
+        Stopped::No { status, said } => {
+            format!(
+                "ended with {status}{}",
+                said.last().map_or_else(String::new, |line| format!(" ({line})"))
+            )
+        }
+        Stopped::Silent(silence) => format!("gave no sign of life in {}", duration(*silence)),
+        Stopped::OutOfTime(limit) => format!("gave no sign of life in {}", duration(*limit)),
+        Stopped::Flood => "printed without end".to_owned(),
+    };
+    format!("{accelerator} {why}: trying {}", Accelerator::Emulation)
+}

@@ -1,0 +1,90 @@
+//! Modules in an order in which each finds what it needs. Pure.
+
+use crate::binary::module;
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+
+/// A distribution's kernel has about 7000.
+const MOST: usize = 50_000;
+/// What the init has room for.
+const LONGEST_PATH: usize = 400;
+
+/// A module and what it needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Module {
+    /// Its path below the directory of `modules.dep`, as [`plain_name`] has it.
+    pub path: String,
+    /// The places of the modules that it needs, all before its own.
+    pub needs: Vec<usize>,
+}
+
+/// The modules of depmod's `modules.dep` in an order in which they can be loaded. A line there is
+/// `MODULE: NEEDED…`, with all that it needs, what is needed first standing last (depmod(8)).
+///
+/// Errors (exit code 3): it is no such file.
+pub(super) fn load_order(modules_dep: &str) -> Result<Vec<Module>> {
+    let mut order: Vec<Module> = Vec::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for (number, line) in modules_dep.lines().enumerate() {
+        let wrong =
+            |what: &str| Error::fetch(format!("modules.dep, line {}: {what}", number.saturating_add(1)));
+        let (module, needed) = line.split_once(':').ok_or_else(|| wrong("no module and colon"))?;
+        let mut needs = Vec::new();
+        for path in needed.split_whitespace().rev().chain([module.trim()]) {
+            if path.is_empty() || path.len() > LONGEST_PATH || !path.chars().all(|c| c.is_ascii_graphic()) {
+                return Err(wrong("not the path of a module"));
+            }
+            let place = *places.entry(path).or_insert_with(|| {
+                order.push(Module { path: plain_name(path).to_owned(), needs: Vec::new() });
+                order.len() - 1
+            });
+            needs.push(place);
+        }
+        // The last one is the module itself, which may have come earlier, as something needed.
+        if let Some(own) = needs.pop() {
+            needs.retain(|&place| place < own);
+            order[own].needs = needs;
+        }
+        if order.len() > MOST {
+            return Err(wrong("more modules than any kernel has"));
+        }
+    }
+    Ok(order)
+}
+
+/// The name of a module without the ending of its compression: `x.ko` for `x.ko.xz`.
+pub(super) fn plain_name(path: &str) -> &str {
+    module::compression(path).and_then(|end| path.strip_suffix(end)).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_needed_comes_first_and_once() {
+        let dep = "kernel/a.ko: kernel/b.ko kernel/c.ko\nkernel/b.ko: kernel/c.ko\nkernel/c.ko:\nd.ko.xz:\n";
+        let order = load_order(dep).unwrap();
+        let order: Vec<(&str, &[usize])> =
+            order.iter().map(|module| (&*module.path, &*module.needs)).collect();
+        assert_eq!(
+            order,
+            [("kernel/c.ko", &[][..]), ("kernel/b.ko", &[0]), ("kernel/a.ko", &[0, 1]), ("d.ko", &[])]
+        );
+        assert!(load_order("").unwrap().is_empty());
+        // Nothing needs itself, and no circle leads anywhere.
+        assert!(load_order("a.ko: b.ko\nb.ko: a.ko b.ko\n").unwrap()[0].needs.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_refused() {
+        for wrong in ["garbage", ": x.ko", "a\u{1b}[2J.ko:", &format!("{}:", "x".repeat(500))] {
+            assert!(load_order(wrong).unwrap_err().to_string().starts_with("modules.dep, line 1"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_module_has_a_plain_name() {
+        assert_eq!(["x.ko", "x.ko.zst", "x.gz"].map(plain_name), ["x.ko", "x.ko", "x.gz"]);
+    }
+}

@@ -1,0 +1,448 @@
+//! What came of a boot, as a value: what it reached, what failed, and whether that is good enough.
+
+use super::console::{Console, Loaded, Trouble, TroubleKind};
+use super::machine::Accelerator;
+use super::modules::Module;
+use crate::error::{Error, Result};
+use crate::words::{counted, duration};
+use camino::Utf8PathBuf;
+use serde::Serialize;
+use std::time::Duration;
+
+/// What the init tries, what it is for, and in words.
+const CHECKS: [(&str, Group, &str); 11] = [
+    ("block", Group::Devices, "a virtio block device that can be read"),
+    ("network", Group::Devices, "a virtio network device that comes up"),
+    ("vsock", Group::Devices, "virtio sockets to the host"),
+    ("config", Group::Kubernetes, "/proc/config.gz, which kubeadm reads"),
+    ("cgroup2", Group::Kubernetes, "cgroup v2"),
+    ("overlay", Group::Kubernetes, "overlayfs"),
+    ("veth", Group::Kubernetes, "a veth pair"),
+    ("bridge", Group::Kubernetes, "a bridge with a veth port"),
+    ("nftables", Group::Kubernetes, "a table, a chain and a rule of nftables"),
+    ("iptables", Group::Kubernetes, "a rule of iptables"),
+    ("namespaces", Group::Kubernetes, "new namespaces of all kinds"),
+];
+
+/// `ENXIO`, `ENODEV`, `EOPNOTSUPP`: how a driver says that there is nothing for it to drive.
+const NO_HARDWARE: [i32; 3] = [6, 19, 95];
+/// A symbol that no loaded module has, or a driver's own.
+const ENOENT: i32 = 2;
+/// An error names so many failures, and counts the others.
+const MOST_NAMED: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Group {
+    Devices,
+    Kubernetes,
+}
+
+/// `--require`: what must be in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// Modules, devices and Kubernetes.
+    All,
+    /// Nothing but that the init comes to its end.
+    None,
+    /// No module is refused.
+    Modules,
+    /// Every check of the group.
+    Devices,
+    /// Every check of the group.
+    Kubernetes,
+    /// The kernel warns of nothing.
+    Clean,
+    /// The check of this name.
+    Check(&'static str),
+}
+
+impl std::str::FromStr for Requirement {
+    type Err = String;
+
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
+        let check = || CHECKS.iter().find(|(check, ..)| *check == name).map(|(check, ..)| *check);
+        match name {
+            "all" => Ok(Requirement::All),
+            "none" => Ok(Requirement::None),
+            "modules" => Ok(Requirement::Modules),
+            "devices" => Ok(Requirement::Devices),
+            "kubernetes" => Ok(Requirement::Kubernetes),
+            "clean" => Ok(Requirement::Clean),
+            _ => check().map(Requirement::Check).ok_or_else(|| {
+                let checks: Vec<&str> = CHECKS.iter().map(|(name, ..)| *name).collect();
+                format!("known are all, none, modules, devices, kubernetes, clean, {}", checks.join(", "))
+            }),
+        }
+    }
+}
+
+/// How the machine ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Ending {
+    /// The init did all that it had to do.
+    Completed,
+    /// The kernel panicked.
+    Panic {
+        /// What it said.
+        reason: String,
+        /// What that means, where it is known.
+        meaning: Option<&'static str>,
+    },
+    /// It went on for too long, or fell silent.
+    Hang {
+        /// What it did not do.
+        why: String,
+    },
+    /// It printed more than any boot does.
+    Flood,
+    /// The machine ended, and nothing on its console says why.
+    Died {
+        /// The end of its program.
+        status: String,
+        /// What that program printed.
+        said: Vec<String>,
+    },
+}
+
+/// How the machine was made to end, where it did not end by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stopped {
+    No { status: String, said: Vec<String> },
+    OutOfTime(Duration),
+    Silent(Duration),
+    Flood,
+}
+
+/// A module that was not loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refused {
+    /// Its path below `lib/modules/<release>`.
+    pub module: String,
+    /// The kernel's error.
+    pub errno: i32,
+    /// In words, with what the kernel printed.
+    pub reason: String,
+}
+
+/// What came of the modules.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Modules {
+    /// How many there are.
+    pub total: usize,
+    /// How many were loaded.
+    pub loaded: usize,
+    /// Those whose hardware is not there.
+    pub without_hardware: Vec<Refused>,
+    /// Those that the kernel does not take.
+    pub refused: Vec<Refused>,
+    /// How many it did not come to.
+    pub not_tried: usize,
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Its name, as in `--require`.
+    pub name: &'static str,
+    /// What it tries.
+    pub what: &'static str,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What was found, or what failed and why.
+    pub text: String,
+}
+
+/// What came of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It works.
+    Passed,
+    /// It does not.
+    Failed,
+    /// This machine has nothing to try it with.
+    Skipped,
+}
+
+/// All that came of a boot. Field names are part of the contract.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The image, or the kernel, as it was named.
+    pub subject: String,
+    /// Did the init come to its end, and is all in order that must be?
+    pub passed: bool,
+    /// What is not.
+    pub failures: Vec<String>,
+    /// The machine.
+    pub machine: String,
+    /// What executed it.
+    pub accelerator: Accelerator,
+    /// How it ended.
+    pub ending: Ending,
+    /// What uname(2) says.
+    pub release: Option<String>,
+    /// The kernel's clock when its first process began.
+    pub seconds_to_init: Option<f64>,
+    /// From the start of the machine's program to its end.
+    pub seconds: f64,
+    /// What came of the modules.
+    pub modules: Modules,
+    /// What came of the checks.
+    pub checks: Vec<Check>,
+    /// What the kernel complained of.
+    pub troubles: Vec<Trouble>,
+    /// How many complaints more there were.
+    pub more_troubles: usize,
+    /// The last lines of the console, where the init did not come to its end.
+    pub last_lines: Vec<String>,
+    /// What happened before the boot that the user should know.
+    pub notes: Vec<String>,
+    /// Where all of the console is kept.
+    pub console: Utf8PathBuf,
+}
+
+/// What is known of a boot when its machine has ended.
+pub(super) struct Ended<'a> {
+    pub subject: String,
+    pub machine: String,
+    pub accelerator: Accelerator,
+    pub has_network: bool,
+    pub has_vsock: bool,
+    pub has_disk_root: bool,
+    /// The release that the image says it holds.
+    pub expected_release: Option<&'a str>,
+    /// In the order in which they are loaded.
+    pub modules: &'a [Module],
+    pub stopped: Stopped,
+    pub seconds: f64,
+    pub notes: Vec<String>,
+    pub console: Utf8PathBuf,
+}
+
+/// Judges what a console has shown.
+pub(super) fn judge(console: &Console, ended: Ended<'_>, required: &[Requirement]) -> Outcome {
+    let modules = modules(console, ended.modules);
+    let checks = checks(console, &ended);
+    let ending = ending(console, &ended);
+    let mut outcome = Outcome {
+        subject: ended.subject,
+        passed: false,
+        failures: Vec::new(),
+        machine: ended.machine,
+        accelerator: ended.accelerator,
+        last_lines: if ending == Ending::Completed { Vec::new() } else { console.last.clone() },
+        ending,
+        release: console.release.clone(),
+        seconds_to_init: console.seconds_to_init,
+        seconds: ended.seconds,
+        modules,
+        checks,
+        troubles: console.troubles.clone(),
+        more_troubles: console.more_troubles,
+        notes: ended.notes,
+        console: ended.console,
+    };
+    outcome.failures = failures(&outcome, ended.expected_release, required);
+    outcome.passed = outcome.failures.is_empty();
+    outcome
+}
+
+/// Everything that is not as it must be, in one line each.
+fn failures(outcome: &Outcome, expected: Option<&str>, required: &[Requirement]) -> Vec<String> {
+    let mut failures = Vec::new();
+    if let Some(ending) = outcome.ending.failure() {
+        failures.push(ending);
+    }
+    if let (Some(release), Some(expected)) = (&outcome.release, expected)
+        && release != expected
+    {
+        failures.push(format!("the kernel says that it is {release}, the image that it is {expected}"));
+    }
+    failures.extend(
+        outcome.troubles.iter().filter(|trouble| trouble.kind == TroubleKind::Oops).map(|trouble| {
+            format!("the kernel oopsed: {}", trouble.lines.first().map_or("", String::as_str))
+        }),
+    );
+    if outcome.ending != Ending::Completed {
+        // What it did not come to is no failure of its own.
+        return failures;
+    }
+    let wants = |wanted: &Requirement| required.contains(&Requirement::All) || required.contains(wanted);
+    if wants(&Requirement::Modules) {
+        failures.extend(outcome.modules.refused.iter().map(|one| format!("{}: {}", one.module, one.reason)));
+        let not_tried = outcome.modules.not_tried;
+        failures.extend(
+            (not_tried > 0).then(|| format!("{} not tried", counted(not_tried, "module", "modules"))),
+        );
+    }
+    for (check, (_, group, _)) in outcome.checks.iter().zip(CHECKS) {
+        let group = match group {
+            Group::Devices => Requirement::Devices,
+            Group::Kubernetes => Requirement::Kubernetes,
+        };
+        let wanted = wants(&group) || required.contains(&Requirement::Check(check.name));
+        if wanted && check.verdict == Verdict::Failed {
+            failures.push(format!("{}: {}: {}", check.name, check.what, check.text));
+        }
+    }
+    let warnings = outcome.troubles.len() + outcome.more_troubles;
+    if required.contains(&Requirement::Clean) && warnings > 0 {
+        failures.push(format!("the kernel warned {}", counted(warnings, "time", "times")));
+    }
+    failures
+}
+
+fn modules(console: &Console, order: &[Module]) -> Modules {
+    let mut modules = Modules { total: order.len(), ..Modules::default() };
+    let mut has_no_hardware = vec![false; order.len()];
+    for (place, (module, loaded)) in order.iter().zip(&console.modules).enumerate() {
+        let Some(Loaded { errno, lines }) = loaded else {
+            modules.not_tried += 1;
+            continue;
+        };
+        // Its symbols are unknown where the module that has them would not stay.
+        let missing = module.needs.iter().find(|&&needed| *errno == ENOENT && has_no_hardware[needed]);
+        let words = errno_in_words(*errno);
+        let reason = match (missing, lines.first()) {
+            (Some(&needed), _) => format!("needs {}, which has no hardware", order[needed].path),
+            (None, Some(line)) => format!("{words} ({line})"),
+            (None, None) => words,
+        };
+        let refused = Refused { module: module.path.clone(), errno: *errno, reason };
+        if *errno == 0 {
+            modules.loaded += 1;
+        } else if missing.is_some() || NO_HARDWARE.contains(errno) {
+            has_no_hardware[place] = true;
+            modules.without_hardware.push(refused);
+        } else {
+            modules.refused.push(refused);
+        }
+    }
+    modules
+}
+
+fn checks(console: &Console, ended: &Ended<'_>) -> Vec<Check> {
+    let check = |&(name, _, what): &(&'static str, Group, &'static str)| {
+        let tried = console.checks.iter().find(|tried| tried.name == name);
+        let (verdict, text) = match tried {
+            None => (Verdict::Failed, "it did not come to this".to_owned()),
+            Some(_) if name == "network" && !ended.has_network => {
+                (Verdict::Skipped, "the machine has no network device".to_owned())
+            }
+            Some(tried) if tried.errno != 0 => {
+                let why = errno_in_words(tried.errno);
+                (Verdict::Failed, if tried.text.is_empty() { why } else { format!("{}: {why}", tried.text) })
+            }
+            Some(tried) if name == "vsock" && tried.text == "no device" => match ended.has_vsock {
+                true => (Verdict::Failed, "the driver did not find the machine's device".to_owned()),
+                false => (Verdict::Passed, "its driver; this host offers no device for it".to_owned()),
+            },
+            Some(_) if name == "block" && ended.has_disk_root => {
+                (Verdict::Passed, "the root file system is on it".to_owned())
+            }
+            Some(tried) => (Verdict::Passed, tried.text.clone()),
+        };
+        Check { name, what, verdict, text }
+    };
+    CHECKS.iter().map(check).collect()
+}
+
+fn ending(console: &Console, ended: &Ended<'_>) -> Ending {
+    if let Some(panic) = console.panic() {
+        let line = panic.lines.first().map_or("", String::as_str);
+        let reason = line.split_once("not syncing: ").map_or(line, |(_, reason)| reason).to_owned();
+        return Ending::Panic { meaning: meaning(&reason), reason };
+    }
+    if console.ended {
+        return Ending::Completed;
+    }
+    let during = || match console.loading.and_then(|number| ended.modules.get(number)) {
+        Some(module) => format!("while it loaded {}", module.path),
+        None if console.init => "in the init".to_owned(),
+        None if console.heard => "before the init".to_owned(),
+        None => "before it printed anything".to_owned(),
+    };
+    match &ended.stopped {
+        Stopped::OutOfTime(limit) => {
+            Ending::Hang { why: format!("not done after {}, {}", duration(*limit), during()) }
+        }
+        Stopped::Silent(silence) => {
+            Ending::Hang { why: format!("fell silent for {}, {}", duration(*silence), during()) }
+        }
+        Stopped::Flood => Ending::Flood,
+        Stopped::No { status, said } => {
+            Ending::Died { status: format!("{status}, {}", during()), said: said.clone() }
+        }
+    }
+}
+
+impl Ending {
+    /// Why it is a failure, if it is one.
+    fn failure(&self) -> Option<String> {
+        match self {
+            Ending::Completed => None,
+            Ending::Panic { reason, meaning: None } => Some(format!("the kernel panicked: {reason}")),
+            Ending::Panic { reason, meaning: Some(meaning) } => {
+                Some(format!("the kernel panicked: {reason}: {meaning}"))
+            }
+            Ending::Hang { why } => Some(format!("the kernel hangs: {why}")),
+            Ending::Flood => Some("the kernel prints without end".to_owned()),
+            Ending::Died { status, said } => {
+                let said = said.last().map_or_else(String::new, |line| format!(": {line}"));
+                Some(format!("the machine ended with {status}{said}"))
+            }
+        }
+    }
+}
+
+/// What the reason of a panic tells about the kernel: the texts are those of `init/do_mounts.c` and
+/// `init/main.c`.
+fn meaning(reason: &str) -> Option<&'static str> {
+    let known = [
+        (
+            "VFS: Unable to mount root fs on unknown-block(0,0)",
+            "it has no block device: virtio-blk, or the bus that it is on, is not built in",
+        ),
+        ("VFS: Unable to mount root fs on", "it has the disk and cannot mount it: ext4 is not built in"),
+        ("No working init found", "it could not run the init"),
+        ("Requested init", "it could not run the init"),
+        ("Attempted to kill init", "the kernel failed while it served the init"),
+    ];
+    known.into_iter().find(|(start, _)| reason.starts_with(start)).map(|(_, meaning)| meaning)
+}
+
+/// The error numbers are the same on x86-64 and arm64, and on this host.
+fn errno_in_words(errno: i32) -> String {
+    let text = std::io::Error::from_raw_os_error(errno).to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_lowercase(),
+        None => text,
+    }
+}
+
+impl Outcome {
+    /// Fails (exit code 1) when what must be in order is not.
+    pub fn require(&self) -> Result<()> {
+        if self.passed {
+            return Ok(());
+        }
+        let mut named: Vec<String> = self.failures.iter().take(MOST_NAMED).cloned().collect();
+        let more = self.failures.len() - named.len();
+        named.extend((more > 0).then(|| format!("and {more} more")));
+        let error = Error::build(format!("{} did not pass: {}", self.subject, named.join("; ")));
+        Err(error.hint(format!("all of its console is in {}", self.console)))
+    }
+
+    /// One line for a summary or a receipt.
+    pub fn in_short(&self) -> String {
+        let verdict = if self.passed { "booted" } else { "failed" };
+        let Modules { loaded, total, .. } = self.modules;
+        format!(
+            "{verdict} on {}, by {}: {loaded} of {}",
+            self.machine,
+            self.accelerator,
+            counted(total, "module", "modules")
+        )
+    }
+}

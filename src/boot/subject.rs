@@ -1,0 +1,123 @@
+//! What is booted: a kernel image, and the modules image of the same kernel.
+
+use crate::error::{Error, Result};
+use crate::inspect;
+use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::oci::read::{self, Image};
+use crate::oci::tagged;
+use crate::plan::annotations;
+use camino::Utf8Path;
+
+/// What is booted.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The image as the user knows it.
+    pub name: String,
+    /// Holds the kernel.
+    pub kernel: Image,
+    /// Holds the modules; `None`: they are in the image of the kernel, or there are none.
+    pub modules: Option<Image>,
+    /// Which hypervisor it is for.
+    pub flavor: Flavor,
+    /// Which machine.
+    pub arch: Arch,
+    /// What uname(2) should say.
+    pub release: Option<String>,
+    /// What the user should know before it is booted.
+    pub notes: Vec<String>,
+}
+
+/// What cannot be told by an image that somebody else made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// `--fc`, `--ch`, `--flavor`.
+    pub flavor: Option<Flavor>,
+    /// `--arch`.
+    pub arch: Option<Arch>,
+}
+
+/// The image of this tag, or the only one, of a layout; `modules` is the image of its modules, by default the
+/// one of the same tag in the layout beside it. `name` is what the user calls it.
+///
+/// Errors: no such image, or nothing tells what it is for (exit code 2); a layout breaks a rule (3).
+pub fn of_layout(
+    name: &str,
+    (layout, tag): (&Utf8Path, Option<&str>),
+    modules: Option<(&Utf8Path, Option<&str>)>,
+    told: Told,
+) -> Result<Subject> {
+    let kernel = read::open(layout, tag)?;
+    let modules = match modules {
+        Some((layout, tag)) => Some(read::open(layout, tag)?),
+        None => beside(&kernel)?,
+    };
+    let flavor = told.flavor.or_else(|| kernel.flavor()).ok_or_else(|| {
+        Error::usage(format!("{name}: nothing in it tells which hypervisor it is for"))
+            .hint("say it with --fc or --ch")
+    })?;
+    let arch = match told.arch {
+        Some(arch) => arch,
+        None => kernel
+            .config
+            .architecture()
+            .to_string()
+            .parse()
+            .map_err(|why: String| Error::usage(format!("{name}: {why}")).hint("say it with --arch"))?,
+    };
+    let mut notes = Vec::new();
+    if let Some(modules) = &modules {
+        let pairings = [&kernel, modules].map(|image| image.own_annotation(annotations::PAIRING));
+        if let [Some(kernel), Some(modules)] = pairings
+            && kernel != modules
+        {
+            notes.push("the modules image was not made with this kernel: their pairings differ".to_owned());
+        }
+    }
+    let release = kernel.own_annotation(annotations::KERNEL_RELEASE).map(str::to_owned);
+    let name = match &kernel.tag {
+        Some(tag) if !name.ends_with(&format!(":{tag}")) => format!("{name}:{tag}"),
+        _ => name.to_owned(),
+    };
+    Ok(Subject { name, kernel, modules, flavor, arch, release, notes })
+}
+
+/// The newest image of this version, or of its series, among the layouts of `output`.
+///
+/// Errors (exit code 2): there is none, or there is one for each hypervisor and nothing says which.
+pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: Arch) -> Result<Subject> {
+    let arch = told.arch.unwrap_or(arch);
+    let flavors = told.flavor.map_or(Flavor::ALL.to_vec(), |flavor| vec![flavor]);
+    let mut found = Vec::new();
+    for flavor in flavors {
+        let layout = output.join(format!("{}-kernel-bin-{arch}", flavor.image_prefix()));
+        if !layout.is_dir() {
+            continue;
+        }
+        let tags = tagged::tags(&layout)?.into_iter().map(|tagged| tagged.tag);
+        let versions = tags.filter_map(|tag| Some((tag.parse::<KernelVersion>().ok()?, tag)));
+        found.extend(
+            versions
+                .filter(|(built, _)| version.admits(*built))
+                .max_by_key(|(built, _)| *built)
+                .map(|(_, tag)| (layout, tag)),
+        );
+    }
+    match &found[..] {
+        [(layout, tag)] => {
+            let name = format!("{}:{tag}", layout.file_name().unwrap_or_default());
+            of_layout(&name, (layout, Some(tag)), None, told)
+        }
+        [] => Err(Error::usage(format!("there is no image of {version} for {arch} in {output}"))
+            .hint(format!("build it first (kcompile {version}), or name a layout"))),
+        _ => Err(Error::usage(format!("{output} has an image of {version} for each hypervisor"))
+            .hint("choose with --fc or --ch")),
+    }
+}
+
+/// The modules image beside a kernel image, of the same tag.
+fn beside(kernel: &Image) -> Result<Option<Image>> {
+    let Some(layout) = inspect::counterpart_layout(&kernel.layout) else { return Ok(None) };
+    let tags = tagged::tags(&layout)?;
+    let same = tags.iter().find(|tagged| Some(&tagged.tag) == kernel.tag.as_ref());
+    same.map(|tagged| read::open(&layout, Some(&tagged.tag))).transpose()
+}

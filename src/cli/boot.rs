@@ -1,0 +1,264 @@
+//! `kcompile boot`: its words, and the report that it prints.
+
+use super::commands::print;
+use super::given::Given;
+use super::typed::cache_dir;
+use crate::boot::subject::{self, Told};
+use crate::boot::{
+    Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
+};
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::kernel::{Arch, Flavor, VersionRequest};
+use crate::project::Project;
+use crate::report::{Progress, Report};
+use crate::words::wrapped;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::Args;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// So many of a kind are shown; --json has all.
+const MOST_LISTED: usize = 20;
+
+const EXAMPLES: &str = "\
+Examples:
+  kcompile boot 6.1 --fc                                       what was built last into out/
+  kcompile boot out/firecracker-kernel-bin-amd64:6.1.7         with the modules image beside it
+  kcompile boot out/cloudhypervisor-kernel-bin-amd64 --require modules,nftables
+  kcompile boot out/firecracker-kernel-bin-amd64 --vmm firecracker
+
+Required are by default all of: modules (none is refused), devices (block, network, vsock),
+kubernetes (config, cgroup2, overlay, veth, bridge, nftables, iptables, namespaces). `clean`
+wants no warning of the kernel either, `none` only that the kernel comes up and reaches its init.
+
+Exit codes: 0 booted, and all that is required works, 1 not, 2 usage, 3 a layout is damaged,
+4 this host lacks QEMU or a compiler.";
+
+/// The options of `boot`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct BootArgs {
+    /// A kernel image as LAYOUT[:TAG], or a version or series that was built
+    #[arg(value_name = "LAYOUT|VERSION")]
+    pub subject: String,
+    /// Its modules [default: the same tag in the layout …-kernel-modules-… beside it]
+    #[arg(long, value_name = "LAYOUT")]
+    pub modules: Option<String>,
+    /// For Firecracker
+    #[arg(long, conflicts_with_all = ["ch", "flavor"])]
+    pub fc: bool,
+    /// For Cloud Hypervisor
+    #[arg(long, conflicts_with = "flavor")]
+    pub ch: bool,
+    /// firecracker or cloud-hypervisor [default: what the image says]
+    #[arg(long, value_name = "NAME")]
+    pub flavor: Option<Flavor>,
+    /// amd64 or arm64 [default: what the image says; the host's for a version]
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<Arch>,
+    /// How it is booted.
+    #[command(flatten)]
+    pub how: HowArgs,
+    /// Where a version is looked for [default: out]
+    #[arg(short, long, value_name = "DIR")]
+    pub output: Option<Utf8PathBuf>,
+    /// Where the console is kept [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<Utf8PathBuf>,
+    /// How progress is shown
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub progress: Progress,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How a kernel is booted, and what must be in order.
+#[derive(Clone, Debug, Args)]
+pub struct HowArgs {
+    /// The program that makes the machine; Firecracker and Cloud Hypervisor need KVM
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu")]
+    pub vmm: Vmm,
+    /// What executes it: KVM where that works, else software emulation
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub accel: Accel,
+    /// Where the first process comes from: an ext4 file system on a virtio disk, or an initial RAM disk
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub root: RootChoice,
+    /// What must be in order: a group or a single check, see below; repeatable [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub require: Vec<Requirement>,
+    /// A boot that is not done by then hangs
+    #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u32).range(1..))]
+    pub time_limit: u32,
+    /// More of the kernel's command line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub append: Option<String>,
+}
+
+/// `--accel`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Accel {
+    /// KVM where it works, else software emulation.
+    #[default]
+    Auto,
+    /// The processor's own virtualisation.
+    Kvm,
+    /// QEMU's software emulation.
+    Tcg,
+}
+
+impl HowArgs {
+    /// As the booting room takes it.
+    pub fn options(&self) -> Options {
+        Options {
+            vmm: self.vmm,
+            accelerator: match self.accel {
+                Accel::Auto => None,
+                Accel::Kvm => Some(Accelerator::Kvm),
+                Accel::Tcg => Some(Accelerator::Emulation),
+            },
+            root: self.root,
+            required: match &self.require[..] {
+                [] => vec![Requirement::All],
+                given => given.to_vec(),
+            },
+            limit: Duration::from_secs(self.time_limit.into()),
+            append: self.append.clone(),
+        }
+    }
+}
+
+pub(super) fn run(args: &BootArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let subject = resolve(args, host)?;
+    subject.notes.iter().for_each(|note| report.note(note));
+    let cache = Cache::open(&cache_dir(args.cache_dir.as_deref(), host)?, host.uid)?;
+    let outcome = boot(&subject, &args.how.options(), &cache, host, report)?;
+    report.clear();
+    print(&match args.json {
+        true => format!("{}\n", serde_json::to_string_pretty(&outcome).expect("only string keys")),
+        false => text(&outcome),
+    })?;
+    outcome.require()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A directory is a layout; anything else a version that was built.
+fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
+    let flavor = match (args.fc, args.ch) {
+        (true, _) => Some(Flavor::Firecracker),
+        (_, true) => Some(Flavor::CloudHypervisor),
+        _ => args.flavor,
+    };
+    let told = Told { flavor, arch: args.arch };
+    let modules = match args.modules.as_deref().map(|text| (text, Given::of(text, host))) {
+        None => None,
+        Some((_, Ok(Given::Layout(path, tag)))) => Some((path, tag)),
+        Some((text, _)) => return Err(Error::usage(format!("--modules {text}: not an OCI layout"))),
+    };
+    let modules = modules.as_ref().map(|(path, tag)| (&**path, tag.as_deref()));
+    match Given::of(&args.subject, host)? {
+        Given::Layout(path, tag) => {
+            return subject::of_layout(&args.subject, (&path, tag.as_deref()), modules, told);
+        }
+        Given::File(path) => {
+            return Err(Error::usage(format!("{path} is not an OCI layout"))
+                .hint("a kernel is booted as it lies in its image: LAYOUT[:TAG]"));
+        }
+        Given::Version => {}
+    }
+    let version: VersionRequest = args.subject.parse().map_err(|why: String| Error::usage(why))?;
+    if modules.is_some() {
+        return Err(Error::usage("--modules goes with a layout: a version has its modules beside it"));
+    }
+    let project = Project::find(&host.cwd, None)?;
+    let output = args.output.as_deref().or(project.defaults.output.as_deref());
+    let output = host.absolute(output.unwrap_or(Utf8Path::new(super::typed::OUTPUT)));
+    subject::of_version(version, &output, told, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
+}
+
+/// The report, in 80 columns.
+pub(super) fn text(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, column: usize, value: &str| {
+        for (index, part) in wrapped(value, 80 - column).iter().enumerate() {
+            let name = if index == 0 { name } else { "" };
+            writeln!(text, "{name:indent$} {part}", indent = column - 1).expect("writing to a string");
+        }
+    };
+    row("image", 16, &outcome.subject);
+    row("machine", 16, &format!("{}, by {}", outcome.machine, outcome.accelerator));
+    outcome.notes.iter().for_each(|note| row("", 16, note));
+    row("kernel", 16, outcome.release.as_deref().unwrap_or("it did not say its release"));
+    row("boot", 16, &boot_line(outcome));
+    let modules = &outcome.modules;
+    row("modules", 16, &modules_line(modules));
+    for one in modules.refused.iter().take(MOST_LISTED) {
+        row("  REFUSED", 16, &format!("{}: {}", one.module, one.reason));
+    }
+    if modules.refused.len() > MOST_LISTED {
+        row("", 16, &format!("and {} more: --json has them", modules.refused.len() - MOST_LISTED));
+    }
+    let names = modules.without_hardware.iter().map(|one| one.module.rsplit('/').next().unwrap_or_default());
+    let names: Vec<&str> = names.take(MOST_LISTED).map(|name| name.trim_end_matches(".ko")).collect();
+    row("  no hardware", 16, &names.join(", "));
+    for (index, check) in outcome.checks.iter().enumerate() {
+        let mark = match check.verdict {
+            Verdict::Passed => "passed",
+            Verdict::Failed => "FAILED",
+            Verdict::Skipped => "skipped",
+        };
+        let heading = if index == 0 { "checks" } else { "" };
+        let what = match &check.text[..] {
+            "" => check.what.to_owned(),
+            found => format!("{}: {found}", check.what),
+        };
+        row(&format!("{heading:15} {mark:8} {}", check.name), 36, &what);
+    }
+    row("complaints", 16, &complaints_line(outcome));
+    for trouble in outcome.troubles.iter().take(MOST_LISTED) {
+        trouble.lines.iter().take(6).for_each(|said| row("", 16, said));
+    }
+    for (index, said) in outcome.last_lines.iter().enumerate() {
+        row(if index == 0 { "last lines" } else { "" }, 16, said);
+    }
+    row("console", 16, outcome.console.as_str());
+    row("result", 16, if outcome.passed { "passed" } else { "FAILED" });
+    text
+}
+
+fn modules_line(modules: &Modules) -> String {
+    if modules.total == 0 {
+        return "none".to_owned();
+    }
+    let mut counts = vec![
+        format!("{} loaded", modules.loaded),
+        format!("{} without hardware", modules.without_hardware.len()),
+        format!("{} refused", modules.refused.len()),
+    ];
+    counts.extend((modules.not_tried > 0).then(|| format!("{} not tried", modules.not_tried)));
+    counts.join(", ")
+}
+
+fn complaints_line(outcome: &Outcome) -> String {
+    match outcome.troubles.len() + outcome.more_troubles {
+        0 => "none".to_owned(),
+        count => format!("{count} of the kernel's own"),
+    }
+}
+
+fn boot_line(outcome: &Outcome) -> String {
+    let whole = crate::words::duration(Duration::from_secs_f64(outcome.seconds));
+    match (outcome.seconds_to_init, &outcome.ending) {
+        (Some(seconds), Ending::Completed) => {
+            format!("{seconds:.2} s to the init by the kernel's clock; {whole} in all")
+        }
+        (Some(seconds), _) => {
+            format!("{seconds:.2} s to the init by the kernel's clock; ended after {whole}")
+        }
+        (None, _) => format!("it did not reach its init; ended after {whole}"),
+    }
+}

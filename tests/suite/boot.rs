@@ -1,0 +1,255 @@
+//! Booting: what a console that comes out of a machine is taken for, and how the machine is made. The
+//! machine's program is a script here that prints a console; scripts/real-kernel has real ones.
+
+use crate::world::{Ran, World, copy, have, skipped};
+use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+const LAYOUT: &str = "out/firecracker-kernel-bin-amd64";
+const CHECKS: [&str; 11] = [
+    "block eth0",
+    "network eth0",
+    "vsock device",
+    "config",
+    "cgroup2 cpu memory",
+    "overlay",
+    "veth",
+    "bridge",
+    "nftables",
+    "iptables",
+    "namespaces",
+];
+
+/// A world with images of the miniature kernel, and with a script in the place of QEMU that writes its
+/// arguments down, prints the file `console` and runs the file `then`. `None`: no tools to make a root.
+fn world() -> Option<World> {
+    static BUILT: LazyLock<World> = LazyLock::new(|| {
+        let world = World::new();
+        world.build("").ok();
+        world
+    });
+    if !have("gcc") || !have("mke2fs") {
+        return None;
+    }
+    let mut world = World::new();
+    copy(&BUILT.path("work/out"), &world.path("work/out"));
+    let script =
+        "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$HOME/args\"\ncat \"$HOME/console\"\n. \"$HOME/then\"\n";
+    fs::create_dir(world.path("fake")).unwrap();
+    fs::write(world.path("fake/qemu-system-x86_64"), script).unwrap();
+    fs::set_permissions(world.path("fake/qemu-system-x86_64"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", world.path("fake"), std::env::var("PATH").unwrap());
+    world.env.insert("PATH".into(), path);
+    prints(&world, &good(), "");
+    Some(world)
+}
+
+/// What the machine prints, and what the script does then.
+fn prints(world: &World, console: &str, then: &str) {
+    fs::write(world.path("home/console"), console).unwrap();
+    fs::write(world.path("home/then"), then).unwrap();
+}
+
+/// A boot where all is well.
+fn good() -> String {
+    let loads = (0..4).map(|n| format!("[    2.0] kcompile: load {n} x\n[    2.0] kcompile: loaded {n} 0\n"));
+    let checks = CHECKS.map(|check| {
+        let (name, found) = check.split_once(' ').unwrap_or((check, ""));
+        format!("[    3.0] kcompile: check {name} 0 {found}\n")
+    });
+    format!(
+        "[    0.0] Linux version 6.1.7\n[    1.25] kcompile: init\n[    1.25] kcompile: release 6.1.7\n{}{}\
+         [    4.0] kcompile: end\n",
+        loads.collect::<String>(),
+        checks.concat()
+    )
+}
+
+fn boot(world: &World, args: &str) -> Ran {
+    world.run(&format!("boot --accel tcg {args}"))
+}
+
+#[test]
+fn a_good_boot_passes_and_is_reported() {
+    let Some(world) = world() else { return };
+    let ran = boot(&world, "6.1 --fc").ok();
+    for says in [
+        "image           firecracker-kernel-bin-amd64:6.1.7\n",
+        "machine         QEMU microvm, by software emulation\n",
+        "kernel          6.1.7\n",
+        "1.25 s to the init by the kernel's clock",
+        "modules         4 loaded, 0 without hardware, 0 refused\n",
+        "passed   cgroup2    cgroup v2: cpu memory\n",
+        "complaints      none\n",
+        "result          passed\n",
+    ] {
+        assert!(ran.stdout.contains(says), "`{says}` is not in:\n{}", ran.stdout);
+    }
+    let tables = ran.stdout.lines().filter(|line| !line.starts_with("console "));
+    assert!(tables.into_iter().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
+    // The machine is one like Firecracker's, and its kernel is the one of the image.
+    let args = fs::read_to_string(world.path("home/args")).unwrap();
+    assert!(args.contains("-M\nmicrovm,acpi=off\n-accel\ntcg\n"), "{args}");
+    assert!(args.contains("root=/dev/vda rootfstype=ext4 ro init=/init\n"), "{args}");
+    let log = world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log");
+    assert!(fs::read_to_string(log).unwrap().contains("Linux version 6.1.7"));
+    assert!(world.names("cache/tmp").is_empty(), "the files of the machine are gone");
+
+    let json = boot(&world, &format!("{LAYOUT}:6.1.7 --root initramfs --json --append quiet")).ok();
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&json["passed"], &json["release"]), (&true.into(), &"6.1.7".into()));
+    assert_eq!((&json["seconds_to_init"], &json["accelerator"]), (&1.25.into(), &"emulation".into()));
+    assert_eq!((&json["modules"]["loaded"], &json["ending"]["kind"]), (&4.into(), &"completed".into()));
+    let args = fs::read_to_string(world.path("home/args")).unwrap();
+    assert!(args.contains(" rdinit=/init quiet\n") && args.contains("-initrd\n"), "{args}");
+}
+
+#[test]
+fn what_fails_is_named() {
+    let Some(world) = world() else { return };
+    // A module of another kernel, one without its hardware, a check that fails, a complaint.
+    let console = good()
+        .replace("loaded 0 0", "loaded 0 19")
+        .replace(
+            "[    2.0] kcompile: loaded 1 0",
+            "[    2.0] bridge: version magic '6.1.8 SMP' should be '6.1.7 SMP'\n[    2.0] kcompile: loaded 1 8",
+        )
+        .replace("check nftables 0 ", "check nftables 95 a table, a chain and a rule")
+        .replace(
+            "[    4.0]",
+            "[    3.5] WARNING: CPU: 0 PID: 1 at kernel/x.c:1\n[    3.5] ---[ end trace 0 ]---\n[    4.0]",
+        );
+    prints(&world, &console, "");
+    let ran = boot(&world, LAYOUT).failed(
+        1,
+        &[
+            "did not pass: ",
+            "exec format error (bridge: version magic '6.1.8 SMP' should be '6.1.7 SMP')",
+            "nftables: ",
+            "a table, a chain and a rule: operation not supported",
+            "hint: all of its console is in ",
+        ],
+    );
+    for says in [
+        "1 without hardware, 1 refused",
+        "FAILED   nftables",
+        "WARNING: CPU: 0 PID: 1",
+        "result          FAILED",
+    ] {
+        assert!(ran.stdout.contains(says), "`{says}` is not in:\n{}", ran.stdout);
+    }
+    // What is not required is shown and does no harm.
+    boot(&world, &format!("{LAYOUT} --require devices,cgroup2")).ok();
+    boot(&world, &format!("{LAYOUT} --require none")).ok();
+    boot(&world, &format!("{LAYOUT} --require devices --require clean")).failed(1, &["warned 1 time"]);
+    boot(&world, &format!("{LAYOUT} --require nftables")).failed(1, &["nftables"]);
+    boot(&world, &format!("{LAYOUT} --require ipvs")).failed(2, &["known are all, none, modules"]);
+
+    prints(&world, &good().replace("release 6.1.7", "release 6.1.8"), "");
+    boot(&world, &format!("{LAYOUT} --require none"))
+        .failed(1, &["the kernel says that it is 6.1.8, the image that it is 6.1.7"]);
+}
+
+#[test]
+fn panics_and_early_ends_are_named_with_their_lines() {
+    let Some(world) = world() else { return };
+    let start = "[    0.0] Linux version 6.1.7\n";
+    for (console, says) in [
+        (
+            "[ 1.0] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(0,0)\n",
+            "the kernel panicked: VFS: Unable to mount root fs on unknown-block(0,0): it has no block device: virtio-blk",
+        ),
+        (
+            "[ 1.0] Kernel panic - not syncing: VFS: Unable to mount root fs on unknown-block(254,0)\n",
+            "it has the disk and cannot mount it: ext4 is not built in",
+        ),
+        (
+            "[ 1.0] kcompile: init\n[ 1.0] kcompile: load 1 x\n[ 1.0] BUG: kernel NULL pointer dereference\n\
+             [ 1.0] Oops: 0000\n[ 1.0] Kernel panic - not syncing: Attempted to kill init! exitcode=0x9\n",
+            "Attempted to kill init! exitcode=0x9",
+        ),
+        ("", "the machine ended with exit status: 3, before the init"),
+        (
+            "[ 1.0] kcompile: init\n[ 1.0] kcompile: load 0 x\n",
+            "exit status: 3, while it loaded kernel/drivers/net/",
+        ),
+        ("[ 1.0] kcompile: init\n", "exit status: 3, in the init: qemu: no such thing"),
+    ] {
+        prints(&world, &format!("{start}{console}"), "echo 'qemu: no such thing' >&2; exit 3");
+        let ran = boot(&world, &format!("{LAYOUT} --require none")).failed(1, &[says]);
+        assert!(ran.stdout.contains("last lines      "), "{}", ran.stdout);
+    }
+    prints(&world, "", "echo 'qemu: no such machine' >&2; exit 1");
+    boot(&world, LAYOUT).failed(1, &["before it printed anything: qemu: no such machine"]);
+}
+
+#[test]
+fn a_kernel_that_hangs_is_ended_with_all_that_runs_it() {
+    let Some(world) = world() else { return };
+    let hangs = "sleep 1000 & echo $! >\"$HOME/child\"; wait";
+    prints(&world, "[ 0.0] Linux version 6.1.7\n[ 1.0] kcompile: init\n[ 1.0] kcompile: load 1 x\n", hangs);
+    let started = Instant::now();
+    boot(&world, &format!("{LAYOUT} --time-limit 1"))
+        .failed(1, &["the kernel hangs: not done after 1.0 s, while it loaded kernel/"]);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    let child = fs::read_to_string(world.path("home/child")).unwrap();
+    let state = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
+    assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
+
+    // A machine that does not end when its kernel has ended is no hang.
+    prints(&world, &good(), hangs);
+    boot(&world, LAYOUT).ok();
+}
+
+#[test]
+fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
+    let Some(world) = world() else { return };
+    prints(
+        &world,
+        "[ 0.0] \u{1b}[2J\u{1b}]0;gone\u{7}\n[ 1.0] Kernel panic - not syncing: \u{1b}[31mred\n",
+        "",
+    );
+    let ran = boot(&world, LAYOUT).failed(1, &["the kernel panicked: \\u{1b}[31mred"]);
+    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stdout);
+    prints(&world, "", "yes '[ 1.0] kcompile: check block 0 and so on'");
+    boot(&world, LAYOUT).failed(1, &["the kernel prints without end"]);
+    let log = fs::metadata(world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();
+    assert!(log.len() < 200 << 20, "{}", log.len());
+}
+
+#[test]
+fn a_kvm_that_gives_no_sign_is_left_for_emulation() {
+    let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
+    let Some(world) = world() else { return };
+    if kvm.is_err() {
+        skipped("/dev/kvm cannot be used here");
+        boot(&world, &format!("{LAYOUT} --accel kvm")).failed(4, &["/dev/kvm cannot be used here"]);
+        return;
+    }
+    // The first attempt prints nothing and hangs; the second one is well.
+    prints(&world, "", "grep -q '^tcg$' \"$HOME/args\" || sleep 1000\ncat \"$HOME/good\"");
+    fs::write(world.path("home/good"), good()).unwrap();
+    let ran = world.run(&format!("boot {LAYOUT} --time-limit 2")).ok();
+    let says = "KVM gave no sign of life in 2.0 s: trying software emulation";
+    assert!(ran.stderr.contains(says) && ran.stdout.contains("by software emulation"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_cannot_be_booted_says_so_first() {
+    let world = World::new();
+    world.run("boot 6.1 --fc").failed(2, &["there is no image of 6.1 for ", "build it first (kcompile 6.1)"]);
+    world.run("boot nowhere").failed(2, &["no such file or directory, and no kernel version"]);
+    world.run("boot 6.1 --modules x").failed(2, &["--modules x: not an OCI layout"]);
+    world.build("").ok();
+    world.run("boot out/firecracker-kernel-modules-amd64 --accel tcg").failed(2, &["holds no kernel"]);
+    world.run(&format!("boot {LAYOUT} --vmm firecracker --accel tcg")).failed(2, &["no software emulation"]);
+    let mut empty = world;
+    fs::create_dir(empty.path("bin")).unwrap();
+    empty.env.insert("PATH".into(), empty.path("bin").into_string());
+    // The administrators' directories are searched, too, and may have them.
+    let ran = empty.run(&format!("boot {LAYOUT} --accel tcg"));
+    assert!(ran.code == 4 && ran.stderr.contains("this host lacks "), "{}", ran.stderr);
+}
