@@ -7,6 +7,11 @@ pub fn rfc3339(epoch: u64) -> String {
     timestamp(epoch).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// The seconds of a date in RFC 3339; `None`: it is none, or before 1970.
+pub fn epoch(text: &str) -> Option<u64> {
+    text.parse::<Timestamp>().ok()?.as_second().try_into().ok()
+}
+
 /// `Fri Sep 11 09:00:34 UTC 2026`: what `date` prints in the C locale, which is what the kernel puts
 /// into `uname -v` by itself, and what `date -d` reads (the kernel's own scripts hand
 /// `KBUILD_BUILD_TIMESTAMP` to it).
@@ -33,6 +38,8 @@ mod tests {
             (4_102_444_799, "Thu Dec 31 23:59:59 UTC 2099", "2099-12-31T23:59:59Z"),
         ] {
             assert_eq!((date_command(epoch).as_str(), rfc3339(epoch).as_str()), (date, iso));
+            assert_eq!(super::epoch(iso), Some(epoch));
         }
+        assert_eq!((super::epoch("yesterday"), super::epoch("1969-12-31T23:59:59Z")), (None, None));
     }
 }

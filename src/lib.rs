@@ -47,6 +47,7 @@ pub mod staging;
 pub mod timings;
 pub mod toolchain;
 pub mod verdict;
+pub mod verify;
 pub mod words;
 
 pub use fetch::{fetch, plan, resolve, take_bundle, write_bundle};

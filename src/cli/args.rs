@@ -4,6 +4,7 @@
 use super::boot::BootArgs;
 use super::inspect::InspectArgs;
 use super::push::PushArgs;
+use super::verify::VerifyArgs;
 use crate::kconfig;
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::report::Progress;
@@ -97,6 +98,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Boot an image in a virtual machine, load every module, and try what a Kubernetes node needs
     Boot(BootArgs),
+    /// Read every byte of images, and say whether they are what they should be
+    Verify(VerifyArgs),
     /// Copy layouts to a registry by skopeo, and check what it then serves
     Push(PushArgs),
     /// Free space in the cache: all of it, or what the options say

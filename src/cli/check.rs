@@ -109,7 +109,7 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>) -> Result
     let name = args.subject.clone();
     let Some(text) = image.kernel_config()? else {
         let error = Error::usage(format!("{name}: the image holds no kernel config"));
-        return Err(match counterpart_layout(layout).filter(|layout| layout.as_str().contains("-kernel-modules-")) {
+        return Err(match counterpart_layout(layout).filter(|layout| layout.as_str().contains("-kernel-modules")) {
             Some(beside) => error.hint(format!(
                 "the modules image beside it does: {}",
                 beside.file_name().unwrap_or_default()

@@ -44,17 +44,15 @@ pub(super) fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Resul
     let mut images = Vec::new();
     for reference in &args.layouts {
         let (layout, tag) = read::locate(&host.absolute(reference));
-        for (tag, descriptor) in tagged::images(&layout, tag.as_deref())? {
-            images.push((layout.clone(), tag, descriptor));
-        }
+        let parts = tagged::images(&layout, tag.as_deref())?;
+        images.extend(parts.into_iter().map(|part| (layout.clone(), part)));
     }
     let several = images.len() > 1;
     if several && args.consumer.is_some() {
         return Err(Error::usage("--as is about one image").hint("choose it with LAYOUT:TAG"));
     }
-    for (index, (layout, tag, descriptor)) in images.iter().enumerate() {
-        let image = read::Image { tag: tag.clone(), ..read::open_image(layout, descriptor)? };
-        let inspected = inspect::inspect(&image)?;
+    for (index, (layout, part)) in images.iter().enumerate() {
+        let inspected = inspect::inspect(&part.open(layout)?)?;
         if let Some(consumer) = args.consumer {
             return spec(consumer, &inspected, &args.registry, report);
         }

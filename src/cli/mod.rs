@@ -12,6 +12,7 @@ mod inspect;
 mod list;
 mod push;
 mod typed;
+mod verify;
 
 pub use args::{BuildArgs, Cli, Command};
 
@@ -62,6 +63,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Config(args)), _) => config::config(args, matches, host, report),
         (Some(Command::Inspect(args)), _) => inspect::inspect(args, host, report),
         (Some(Command::Boot(args)), _) => boot::run(args, host, report),
+        (Some(Command::Verify(args)), _) => verify::verify(args, host),
         (Some(Command::Push(args)), _) => push::push(args, host, report),
         (Some(Command::Clean(args)), _) => commands::clean(args, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),

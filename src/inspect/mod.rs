@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::kconfig::Config;
 use crate::kernel::{Arch, Flavor};
 use crate::oci::entries::LayerRead;
-use crate::oci::read::{self, Image};
+use crate::oci::read::Image;
 use crate::oci::tagged;
 use crate::plan::annotations;
 use crate::receipt::Known;
@@ -296,15 +296,19 @@ fn layer_found(layer: &LayerRead) -> LayerFound {
 /// Errors (exit code 3): it breaks a rule.
 pub fn counterpart(image: &Inspected) -> Result<Option<Inspected>> {
     let Some(layout) = counterpart_layout(&image.layout) else { return Ok(None) };
-    let Ok(images) = tagged::images(&layout, image.tag.as_deref()) else { return Ok(None) };
-    let [(tag, descriptor)] = &images[..] else { return Ok(None) };
-    let image = Image { tag: tag.clone(), ..read::open_image(&layout, descriptor)? };
-    inspect(&image).map(Some)
+    let Ok(parts) = tagged::images(&layout, image.tag.as_deref()) else { return Ok(None) };
+    for part in parts {
+        let other = part.open(&layout)?;
+        if other.config.architecture().to_string() == image.arch {
+            return inspect(&other).map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// The layout of the modules of a kernel's layout, and the other way round, where there is one.
 pub fn counterpart_layout(layout: &Utf8Path) -> Option<Utf8PathBuf> {
-    let (kernel, modules) = ("-kernel-bin-", "-kernel-modules-");
+    let (kernel, modules) = ("-kernel-bin", "-kernel-modules");
     let name = layout.file_name()?;
     let other = match name.contains(kernel) {
         true => name.replace(kernel, modules),

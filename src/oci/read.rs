@@ -67,7 +67,7 @@ pub fn open(layout: &Utf8Path, tag: Option<&str>) -> Result<Image> {
 }
 
 /// The index of a layout, when the directory is one.
-pub(super) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
+pub(crate) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
     if !layout.is_dir() {
         return Err(Error::usage(format!("{layout}: no such directory")));
     }
@@ -89,7 +89,7 @@ pub(super) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
 }
 
 /// The image that a descriptor of the layout stands for.
-pub(crate) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Image> {
+pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Image> {
     let digest = check_descriptor(layout, descriptor)?;
     if *descriptor.media_type() != MediaType::ImageManifest {
         return Err(Error::fetch(format!(
@@ -225,7 +225,7 @@ fn choose<'a>(layout: &Utf8Path, all: &'a [Descriptor], tag: Option<&str>) -> Re
     }
 }
 
-pub(super) fn tag_of(descriptor: &Descriptor) -> Option<String> {
+pub(crate) fn tag_of(descriptor: &Descriptor) -> Option<String> {
     descriptor.annotations().as_ref()?.get(REF_NAME).cloned()
 }
 
@@ -291,7 +291,7 @@ pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
         .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
 }

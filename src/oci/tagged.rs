@@ -3,8 +3,8 @@
 //! [`read`](super::read), whose errors these are.
 
 use super::read::{
-    blob_path, check_descriptor, check_digest, open_file, open_image, parse, read_blob, read_index, tag_of,
-    wrong_size,
+    Image, blob_path, check_descriptor, check_digest, open_file, open_image, parse, read_blob, read_index,
+    tag_of, wrong_size,
 };
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
@@ -58,33 +58,66 @@ pub fn tags(layout: &Utf8Path) -> Result<Vec<Tagged>> {
     Ok(all)
 }
 
-/// The images of this tag, or all of a layout, as tag and descriptor: where a tag stands for an index, the
-/// images in that one. What is attached to an image is none.
+/// One manifest that a layout holds.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The tag that leads to it; `None`: it has none.
+    pub tag: Option<String>,
+    /// What leads to it.
+    pub descriptor: Descriptor,
+    /// Is it an image, or an artifact that is attached to one?
+    pub is_image: bool,
+}
+
+/// What this tag stands for, or all that the index of a layout names.
 ///
 /// Errors: no such layout or tag (exit code 2); a rule is broken (3).
-pub fn images(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<(Option<String>, Descriptor)>> {
+pub fn chosen(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Descriptor>> {
     let index = read_index(layout)?;
     let all = index.manifests();
     let wanted = |one: &&Descriptor| tag.is_none() || tag_of(one).as_deref() == tag;
-    let mut images = Vec::new();
-    for descriptor in all.iter().filter(wanted) {
-        let tag = tag_of(descriptor);
-        match kind(layout, descriptor)? {
-            TaggedKind::Image => images.push((tag, descriptor.clone())),
-            TaggedKind::Attachment(_) | TaggedKind::Attachments(_) => {}
-            TaggedKind::Index => {
-                let (path, bytes) = read_blob(layout, descriptor)?;
-                let inner: ImageIndex = parse(&path, &bytes)?;
-                images.extend(inner.manifests().iter().map(|image| (tag.clone(), image.clone())));
-            }
+    let chosen: Vec<Descriptor> = all.iter().filter(wanted).cloned().collect();
+    match (chosen.is_empty(), tag) {
+        (false, _) => Ok(chosen),
+        (true, Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
+            .hint(format!("it has {}", all.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ")))),
+        (true, None) => Err(Error::usage(format!("{layout} has no image"))),
+    }
+}
+
+/// The manifests that a descriptor of the layout's index leads to: itself, or those of an index.
+pub fn parts(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Vec<Part>> {
+    let kind = kind(layout, descriptor)?;
+    let is_image = matches!(kind, TaggedKind::Image | TaggedKind::Index);
+    let part = |one: &Descriptor| Part { tag: tag_of(descriptor), descriptor: one.clone(), is_image };
+    match kind {
+        TaggedKind::Image | TaggedKind::Attachment(_) => Ok(vec![part(descriptor)]),
+        TaggedKind::Index | TaggedKind::Attachments(_) => {
+            let (path, bytes) = read_blob(layout, descriptor)?;
+            let index: ImageIndex = parse(&path, &bytes)?;
+            Ok(index.manifests().iter().map(part).collect())
         }
     }
-    let tags = || all.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ");
-    match (images.is_empty(), tag) {
-        (false, _) => Ok(images),
-        (true, Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
-            .hint(format!("it has {}", tags()))),
-        (true, None) => Err(Error::usage(format!("{layout} has no image"))),
+}
+
+/// The images of this tag, or all of a layout, without what is attached to them.
+///
+/// Errors: no such layout, tag or image (exit code 2); a rule is broken (3).
+pub fn images(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Part>> {
+    let mut images = Vec::new();
+    for descriptor in chosen(layout, tag)? {
+        images.extend(parts(layout, &descriptor)?.into_iter().filter(|part| part.is_image));
+    }
+    match images.is_empty() {
+        true => Err(Error::usage(format!("{layout} has no image, only what is attached to one"))),
+        false => Ok(images),
+    }
+}
+
+impl Part {
+    /// Opens it as an image.
+    pub fn open(&self, layout: &Utf8Path) -> Result<Image> {
+        Ok(Image { tag: self.tag.clone(), ..open_image(layout, &self.descriptor)? })
     }
 }
 
@@ -138,7 +171,8 @@ pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
     }
 }
 
-fn check_attachment(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
+/// Reads all of an attached artifact, and returns how many bytes that are, as stored.
+pub fn check_attachment(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
     let (path, bytes) = read_blob(layout, descriptor)?;
     let manifest: ImageManifest = parse(&path, &bytes)?;
     let blobs = std::iter::once(manifest.config()).chain(manifest.layers());

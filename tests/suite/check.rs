@@ -1,6 +1,7 @@
 //! Requirement profiles: what `check` reads and says, and what a build refuses.
 
-use crate::world::{World, compress, sha256};
+use crate::crafted::{craft, tar_with};
+use crate::world::{World, compress};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -173,42 +174,6 @@ fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
     fs::rename(&layer_path, world.path("work/elsewhere")).unwrap();
     std::os::unix::fs::symlink(world.path("work/elsewhere"), &layer_path).unwrap();
     world.run(&format!("check {MODULES}")).failed(3, &["cannot read "]);
-}
-
-/// A layout with one layer, of these bytes and this type.
-fn craft(world: &World, plain: &[u8], stored: &[u8], media_type: &str) {
-    let dir = world.path("work/crafted");
-    let _ = fs::remove_dir_all(&dir);
-    fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
-    let put = |bytes: &[u8], media_type: &str| {
-        fs::write(dir.join("blobs/sha256").join(sha256(bytes)), bytes).unwrap();
-        json!({"mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()})
-    };
-    let oci = |kind: &str| format!("application/vnd.oci.image.{kind}");
-    let layer = put(stored, &oci(media_type));
-    let rootfs = json!({"type": "layers", "diff_ids": [format!("sha256:{}", sha256(plain))]});
-    let config = json!({"architecture": "amd64", "os": "linux", "rootfs": rootfs});
-    let config = put(config.to_string().as_bytes(), &oci("config.v1+json"));
-    let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
-    let manifest = put(manifest.to_string().as_bytes(), &oci("manifest.v1+json"));
-    fs::write(dir.join("index.json"), json!({"schemaVersion": 2, "manifests": [manifest]}).to_string())
-        .unwrap();
-    fs::write(dir.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
-}
-
-fn tar_with(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    for (path, kind, data) in entries {
-        let mut header = tar::Header::new_ustar();
-        // As it is: the builder would refuse what these tests are about.
-        header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-        header.set_entry_type(*kind);
-        header.set_size(data.len() as u64);
-        header.set_mode(0o644);
-        header.set_cksum();
-        tar.append(&header, *data).unwrap();
-    }
-    tar.into_inner().unwrap()
 }
 
 #[test]
