@@ -117,7 +117,7 @@ fn slowest(steps: &[Step]) -> String {
 fn about_bytes(timings: &Timings) -> String {
     format!(
         "Code and data of the object files that vmlinux is linked from, {} in all; vmlinux has {}, with the linker's own \
-         tables, and without what it drops or merges. Modules are not in it.",
+         tables and the room between sections, and without what it drops or merges. Modules are not in it.",
         size(timings.vmlinux.sum()),
         size(timings.vmlinux.bytes)
     )

@@ -7,6 +7,9 @@ use serde::Serialize;
 use std::fs;
 use std::time::SystemTime;
 
+/// A busy machine reads an announcement so many seconds late: a short step may have ended by then.
+const READ_LATE: f64 = 0.05;
+
 /// A command that make ran. Times are seconds; `begin` counts from the beginning of the compile phase.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
@@ -43,7 +46,8 @@ pub(super) fn read(build: &Utf8Path, compiled: &Compiled) -> Vec<Step> {
     let steps = announced.into_iter().enumerate().map(|(index, (begin, (tool, module, target)))| {
         let ended = end_marks(&target).into_iter().find_map(|mark| {
             let modified = fs::symlink_metadata(build.join(mark)).ok()?.modified().ok()?;
-            Some(since(modified)).filter(|end| *end >= begin && *end <= compiled.seconds)
+            let end = since(modified);
+            (end >= begin - READ_LATE && end <= compiled.seconds).then_some(end.max(begin))
         });
         let next = begins.get(index + 1).copied().unwrap_or(compiled.seconds);
         let seconds = (ended.unwrap_or(next) - begin).max(0.0);
