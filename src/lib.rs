@@ -9,6 +9,7 @@ pub mod attest;
 pub mod binary;
 pub mod boot;
 pub mod cache;
+pub mod ccache;
 pub mod clean;
 pub mod cli;
 pub mod configs;

@@ -36,6 +36,21 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
+/// `500MB`, `2 GB`, `800kB`, `12B`: bytes, in the units of [`size`].
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}`: expected a number and B, kB, MB or GB, such as 500MB");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = match text[digits.len()..].trim() {
+        "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(unit).ok_or_else(wrong)
+}
+
 /// `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`.
 pub fn duration(took: Duration) -> String {
     let seconds = took.as_secs();
@@ -127,6 +142,14 @@ mod tests {
     fn nothing_that_a_terminal_obeys_stays() {
         assert_eq!(printable("a\x1b[2J\u{9b}1m\rb\nc é"), "a\\u{1b}[2J\\u{9b}1m\\u{d}b\nc é");
         assert_eq!(printable("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!([parse_size("500MB"), parse_size("2 GB")], [Ok(500_000_000), Ok(2_000_000_000)]);
+        for wrong in ["", "5", "MB", "-1MB", "1.5MB", "5mb", "99999999999GB", "5 M B"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

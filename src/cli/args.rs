@@ -2,6 +2,7 @@
 //! README, in the field's terms.
 
 use super::boot::BootArgs;
+use super::cache::CacheArgs;
 use super::inspect::InspectArgs;
 use super::push::PushArgs;
 use super::verify::VerifyArgs;
@@ -70,6 +71,7 @@ impl Cli {
         match &self.command {
             Some(Command::Push(args)) => args.progress,
             Some(Command::Boot(args)) => args.progress,
+            Some(Command::Cache(args)) => args.progress,
             _ => self.build_args().map_or(Progress::Auto, |args| args.progress),
         }
     }
@@ -102,6 +104,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Copy layouts to a registry by skopeo, and check what it then serves
     Push(PushArgs),
+    /// Move what ccache has compiled between machines, as an image
+    Cache(CacheArgs),
     /// Free space in the cache: all of it, or what the options say
     Clean(CleanArgs),
     /// Print the completions of a shell

@@ -4,6 +4,7 @@
 mod add;
 mod args;
 mod boot;
+mod cache;
 mod check;
 mod commands;
 mod config;
@@ -65,6 +66,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Boot(args)), _) => boot::run(args, host, report),
         (Some(Command::Verify(args)), _) => verify::verify(args, host),
         (Some(Command::Push(args)), _) => push::push(args, host, report),
+        (Some(Command::Cache(args)), _) => cache::cache(args, host, report),
         (Some(Command::Clean(args)), _) => commands::clean(args, host, report),
         (Some(Command::Completions { shell }), _) => commands::completions(*shell),
         (Some(Command::Man { command }), _) => commands::man(command.as_deref()),

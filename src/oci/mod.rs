@@ -28,7 +28,7 @@ use oci_spec::image::{
     ConfigBuilder, Descriptor, DescriptorBuilder, HistoryBuilder, ImageConfigurationBuilder,
     ImageManifestBuilder, MediaType, Os, PlatformBuilder, RootFsBuilder, Sha256Digest,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The layout of what is attached to the images of another one has its name, and this at the end; so do its
 /// tags.
@@ -57,6 +57,19 @@ impl Blob {
     }
 }
 
+/// What an image is called, and how it is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// The layout's directory in the output directory.
+    pub layout: &'a str,
+    /// Its tag.
+    pub tag: &'a str,
+    /// Compression of its layer.
+    pub compression: Compression,
+    /// Its annotations, mirrored as labels.
+    pub annotations: &'a BTreeMap<String, String>,
+}
+
 /// An image whose blobs are all written, and that no tag names yet.
 pub struct Ready {
     layout: Layout,
@@ -76,13 +89,30 @@ pub fn prepare(
     entries: &Entries,
     epoch: u64,
 ) -> Result<Ready> {
-    let layout = Layout::open(output, &plan.layout)?;
-    let layer = layer::write(&layout, entries, plan.compression, epoch)?;
-    let config = layout.add_bytes(&image_config(plan, arch, &layer, epoch))?;
-    let manifest = layout.add_bytes(&image_manifest(plan, config, &layer))?;
-    let tag = plan.tag.clone().expect("the version is known by now");
-    let holds_kernel = !matches!(plan.contents, Contents::Modules { .. });
-    Ok(Ready { layout, tag, manifest, arch, layer_size: layer.blob.size, holds_kernel })
+    let named = Named {
+        layout: &plan.layout,
+        tag: plan.tag.as_deref().expect("the version is known by now"),
+        compression: plan.compression,
+        annotations: &plan.annotations,
+    };
+    let ready = prepare_named(output, named, arch, entries, epoch)?;
+    Ok(Ready { holds_kernel: !matches!(plan.contents, Contents::Modules { .. }), ..ready })
+}
+
+/// The same for an image that is in no plan, and holds no kernel.
+pub fn prepare_named(
+    output: &Utf8Path,
+    named: Named<'_>,
+    arch: Arch,
+    entries: &Entries,
+    epoch: u64,
+) -> Result<Ready> {
+    let layout = Layout::open(output, named.layout)?;
+    let layer = layer::write(&layout, entries, named.compression, epoch)?;
+    let config = layout.add_bytes(&image_config(named, arch, &layer, epoch))?;
+    let manifest = layout.add_bytes(&image_manifest(named, config, &layer))?;
+    let tag = named.tag.to_owned();
+    Ok(Ready { layout, tag, manifest, arch, layer_size: layer.blob.size, holds_kernel: false })
 }
 
 impl Ready {
@@ -102,27 +132,27 @@ impl Ready {
     }
 }
 
-fn image_config(plan: &ImagePlan, arch: Arch, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
+fn image_config(named: Named<'_>, arch: Arch, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
     let created = crate::date::rfc3339(epoch);
     let root_fs = RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.oci()]).build();
     let history = HistoryBuilder::default()
         .created(created.clone())
         .created_by(concat!("kcompile ", env!("CARGO_PKG_VERSION")))
-        .comment(plan.annotations.get("org.opencontainers.image.description").cloned().unwrap_or_default())
+        .comment(named.annotations.get("org.opencontainers.image.description").cloned().unwrap_or_default())
         .build();
     let config = ImageConfigurationBuilder::default()
         .created(created)
         .architecture(architecture(arch))
         .os(Os::Linux)
-        .config(ConfigBuilder::default().labels(labels(plan)).build().expect("all fields are set"))
+        .config(ConfigBuilder::default().labels(labels(named)).build().expect("all fields are set"))
         .rootfs(root_fs.expect("all fields are set"))
         .history(vec![history.expect("all fields are set")])
         .build();
     config.expect("all fields are set").to_canon_json_vec().expect("only string keys")
 }
 
-fn image_manifest(plan: &ImagePlan, config: Blob, layer: &layer::Layer) -> Vec<u8> {
-    let media_type = match plan.compression {
+fn image_manifest(named: Named<'_>, config: Blob, layer: &layer::Layer) -> Vec<u8> {
+    let media_type = match named.compression {
         Compression::Gzip => MediaType::ImageLayerGzip,
         Compression::Zstd => MediaType::ImageLayerZstd,
         Compression::None => MediaType::ImageLayer,
@@ -132,7 +162,7 @@ fn image_manifest(plan: &ImagePlan, config: Blob, layer: &layer::Layer) -> Vec<u
         .media_type(MediaType::ImageManifest)
         .config(config.descriptor(MediaType::ImageConfig))
         .layers(vec![layer.blob.descriptor(media_type)])
-        .annotations(labels(plan))
+        .annotations(labels(named))
         .build();
     manifest.expect("all fields are set").to_canon_json_vec().expect("only string keys")
 }
@@ -145,6 +175,6 @@ fn architecture(arch: Arch) -> oci_spec::image::Arch {
     }
 }
 
-fn labels(plan: &ImagePlan) -> HashMap<String, String> {
-    plan.annotations.clone().into_iter().collect()
+fn labels(named: Named<'_>) -> HashMap<String, String> {
+    named.annotations.clone().into_iter().collect()
 }

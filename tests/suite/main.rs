@@ -11,6 +11,7 @@ mod bundles;
 mod cache;
 mod campaign;
 mod catalog;
+mod ccache;
 mod check;
 mod cli;
 mod clients;

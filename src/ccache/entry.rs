@@ -1,0 +1,109 @@
+//! An entry of ccache: its place and its bytes. Pure.
+//!
+//! The format is the one that ccache has had since 4.7 (`src/core/CacheEntry` and `src/storage/local/LocalStorage` in
+//! its source): a header with the magic number 0xccac, a version and a type, a payload, and XXH3 of 128 bits over all
+//! before it, big endian. The name is a digest of 20 bytes: two in base 16, the others in base 32; its first two to four
+//! digits are directories. A letter at the end tells the type.
+
+/// The format of ccache 4.7 and later.
+const MAGIC: [u8; 3] = [0xcc, 0xac, 1];
+/// The bytes of the checksum.
+const CHECKSUM: usize = 16;
+/// More than a header has at least.
+const SHORTEST: usize = 24 + CHECKSUM;
+
+/// Is this the path of an entry in a cache, relative to it: `b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naR`?
+pub fn is_entry(path: &str) -> bool {
+    let parts: Vec<&str> = path.split('/').collect();
+    let Some((name, dirs)) = parts.split_last() else { return false };
+    let whole: Vec<u8> = dirs.concat().bytes().chain(name.bytes()).collect();
+    let base16 = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let base32 = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'v');
+    (2..=4).contains(&dirs.len())
+        && dirs.iter().all(|dir| dir.len() == 1)
+        && whole.len() == 34
+        && whole[..4].iter().all(base16)
+        && whole[4..33].iter().all(base32)
+        && matches!(whole[33], b'R' | b'M')
+}
+
+/// Is this the path of a directory that entries lie in?
+pub(super) fn is_directory(path: &str) -> bool {
+    let digit = |part: &str| matches!(part.as_bytes(), [b'0'..=b'9' | b'a'..=b'f']);
+    path.split('/').count() <= 4 && path.split('/').all(digit)
+}
+
+/// Are these the bytes of the entry at `path`, and undamaged? Else says what they are.
+pub fn check(path: &str, bytes: &[u8]) -> Result<(), &'static str> {
+    if bytes.len() < SHORTEST || !bytes.starts_with(&MAGIC) {
+        return Err("not in the format of ccache 4.7 and later");
+    }
+    // The type of the header and of the name: a result, or a manifest of results.
+    if (bytes[3], path.as_bytes().last()) != (0, Some(&b'R'))
+        && (bytes[3], path.as_bytes().last()) != (1, Some(&b'M'))
+    {
+        return Err("of another type than its name says");
+    }
+    let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
+    match xxhash_rust::xxh3::xxh3_128(content).to_be_bytes() == *checksum {
+        true => Ok(()),
+        false => Err("damaged: its checksum is another"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_those_of_ccache() {
+        for path in ["b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naR", "7/5/2/aratgrc4ihlc5r502elkplskfjrrgcM"] {
+            assert!(is_entry(path), "{path}");
+        }
+        for path in [
+            "",
+            "be/b2kit19mmgpatc1bd2a2i35ir6lf5naR",
+            "b/b2kit19mmgpatc1bd2a2i35ir6lf5naeR",
+            "b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naW",
+            "b/e/b2kit19mmgpatc1bd2a2i35ir6lf5nR",
+            "b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naaR",
+            "b/e/B2kit19mmgpatc1bd2a2i35ir6lf5naR",
+            "b/e/b2kit19mmgpatc1bd2a2i35ir6lf5nwR",
+            "b/z/b2kit19mmgpatc1bd2a2i35ir6lf5naR",
+            "../e/b2kit19mmgpatc1bd2a2i35ir6lf5naR",
+            "/b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naR",
+            "b/./b2kit19mmgpatc1bd2a2i35ir6lf5naR",
+            "b/e/stats",
+            "ccache.conf",
+        ] {
+            assert!(!is_entry(path), "{path}");
+        }
+        assert!(is_directory("b") && is_directory("b/e/1/2"));
+        assert!(
+            !is_directory("b/e/1/2/3") && !is_directory("tmp") && !is_directory("..") && !is_directory("")
+        );
+    }
+
+    /// What ccache 4.7.5 wrote for an empty payload would look like.
+    fn entry(kind: u8) -> Vec<u8> {
+        let mut bytes = vec![0xcc, 0xac, 1, kind, 1, 0, 0];
+        bytes.resize(30, 7);
+        bytes.extend(xxhash_rust::xxh3::xxh3_128(&bytes).to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn damage_and_other_things_are_found() {
+        assert_eq!(check("b/e/xR", &entry(0)), Ok(()));
+        assert_eq!(check("b/e/xM", &entry(1)), Ok(()));
+        assert!(check("b/e/xM", &entry(0)).unwrap_err().contains("another type"));
+        assert!(check("b/e/xR", b"\x7fELF").unwrap_err().contains("format"));
+        assert!(check("b/e/xR", &[]).is_err());
+        for place in [3, 10, 29, 30, 45] {
+            let mut flipped = entry(0);
+            flipped[place] ^= 1;
+            assert!(check("b/e/xR", &flipped).is_err(), "{place}");
+        }
+        assert!(check("b/e/xR", &entry(0)[..40]).is_err());
+    }
+}

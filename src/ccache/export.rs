@@ -1,0 +1,132 @@
+//! Entries of ccache to an image: the newest, as many as are wanted, in the order of their names.
+
+use super::entry;
+use crate::error::{Context, Error, Kind, Result};
+use crate::kernel::Arch;
+use crate::oci::{self, Named, Written};
+use crate::pack;
+use crate::process;
+use crate::report::{Phase, Report};
+use crate::staging::{Entries, Entry};
+use crate::words::{counted, size};
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs;
+use std::time::SystemTime;
+use walkdir::WalkDir;
+
+/// Entries that are larger are left out: no object of a kernel is.
+pub(super) const LARGEST_ENTRY: u64 = 64 << 20;
+/// No more is exported, so that it can be imported: readers of layouts have their own bounds, somewhat above.
+const MOST_BYTES: u64 = 3 << 30;
+const MOST_ENTRIES: usize = 150_000;
+
+/// Which entries are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// So many bytes of them at most.
+    pub bytes: u64,
+    /// Used since then; ccache dates an entry anew when it is used.
+    pub since: Option<SystemTime>,
+}
+
+/// What was exported.
+pub struct Export {
+    /// The image.
+    pub image: Written,
+    /// How many entries are in it.
+    pub entries: usize,
+}
+
+/// An entry that could be exported.
+struct Candidate {
+    path: String,
+    from: Utf8PathBuf,
+    bytes: u64,
+    used: SystemTime,
+}
+
+/// Writes the newest entries of the cache `dir` into the image `named` of a layout in `output`. The same entries give
+/// the same digest, whenever and wherever.
+///
+/// Errors: there is no entry (exit code 2); `output` is no place for a layout (2).
+pub fn export(
+    dir: &Utf8Path,
+    limit: Limit,
+    (output, named): (&Utf8Path, Named<'_>),
+    arch: Arch,
+    report: &Report,
+) -> Result<Export> {
+    oci::check_output(output, [named.layout])?;
+    let running = report.start(Phase::Pack, &format!("the cache of ccache, {dir}"));
+    let chosen = chosen(candidates(dir)?, limit)?;
+    if chosen.is_empty() {
+        return Err(Error::usage(format!("{dir} has no entry of ccache 4.7 or later to export"))
+            .hint("build with --launcher ccache first"));
+    }
+    let (count, bytes) = (chosen.len(), chosen.iter().map(|entry| entry.bytes).sum());
+    let _packing = pack::lock_output(output, report)?;
+    // Dated 1970, since no date may change the digest.
+    let image = oci::prepare_named(output, named, arch, &entries(&chosen), 0)?.publish()?;
+    running.finish(&format!("{}, {}", counted(count, "entry", "entries"), size(bytes)));
+    Ok(Export { image, entries: count })
+}
+
+fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
+    let wrong = || format!("cannot read {dir}");
+    let mut candidates = Vec::new();
+    if !dir.is_dir() {
+        return Ok(candidates);
+    }
+    for found in WalkDir::new(dir).max_depth(5) {
+        process::check()?;
+        // ccache may clean up meanwhile.
+        let Ok(found) = found else { continue };
+        let Some(from) = Utf8Path::from_path(found.path()).filter(|_| found.file_type().is_file()) else {
+            continue;
+        };
+        let path = from.strip_prefix(dir).map(Utf8Path::as_str).unwrap_or_default();
+        let Ok(metadata) = found.metadata() else { continue };
+        if entry::is_entry(path) && metadata.len() <= LARGEST_ENTRY {
+            candidates.push(Candidate {
+                path: path.to_owned(),
+                from: from.to_owned(),
+                bytes: metadata.len(),
+                used: metadata.modified().context(Kind::Build, wrong)?,
+            });
+        }
+    }
+    Ok(candidates)
+}
+
+/// The newest that fit and are undamaged.
+fn chosen(mut candidates: Vec<Candidate>, limit: Limit) -> Result<Vec<Candidate>> {
+    candidates.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
+    let mut left = limit.bytes.min(MOST_BYTES);
+    let mut chosen = Vec::new();
+    for candidate in candidates {
+        process::check()?;
+        let too_old = limit.since.is_some_and(|since| candidate.used < since);
+        if too_old || candidate.bytes > left || chosen.len() == MOST_ENTRIES {
+            break;
+        }
+        let whole =
+            fs::read(&candidate.from).is_ok_and(|bytes| entry::check(&candidate.path, &bytes).is_ok());
+        if whole {
+            left -= candidate.bytes;
+            chosen.push(candidate);
+        }
+    }
+    Ok(chosen)
+}
+
+/// As entries of a layer, with the directories above them.
+fn entries(chosen: &[Candidate]) -> Entries {
+    let mut entries = Entries::new();
+    for Candidate { path, from, .. } in chosen {
+        for (slash, _) in path.match_indices('/') {
+            entries.insert(path[..slash].to_owned(), Entry::Dir);
+        }
+        entries.insert(path.clone(), Entry::File { from: from.clone(), executable: false });
+    }
+    entries
+}

@@ -1,0 +1,98 @@
+//! Entries of ccache from an image that anybody may have written.
+
+use super::export::LARGEST_ENTRY;
+use super::{ask, entry};
+use crate::cache::lock_file;
+use crate::error::{Context, Error, Kind, Result};
+use crate::files;
+use crate::host::Host;
+use crate::oci::entries::FoundKind;
+use crate::oci::read::Image;
+use crate::report::Report;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs;
+
+/// What was imported.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Import {
+    /// Entries that the cache did not have.
+    pub new: usize,
+    /// Entries that it had, and keeps as they are.
+    pub known: usize,
+    /// Bytes of the new ones.
+    pub bytes: u64,
+}
+
+/// Puts the entries of `image` into the cache `dir`, all or none; then lets ccache count what it has, and keep to its
+/// own limit. An entry that is there already is never written over.
+///
+/// Errors (exit code 3): anything in the image is no undamaged entry of ccache, or a rule of layouts is broken.
+pub fn import(image: &Image, dir: &Utf8Path, host: &Host, report: &Report) -> Result<Import> {
+    files::create_dir(dir)?;
+    let _importing = lock_file(&dir.join("kcompile.lock"), report)?;
+    // On the same file system as the entries' places. A run that was killed has left it.
+    let work = dir.join("kcompile-import");
+    files::remove_tree(&work)?;
+    files::create_dir(&work)?;
+    let imported = unpack(image, &work).and_then(|entries| put(&entries, dir));
+    files::remove_tree(&work)?;
+    let imported = imported?;
+    ask(host, &["--cleanup"])?;
+    Ok(imported)
+}
+
+/// An entry that was unpacked.
+struct Unpacked {
+    path: String,
+    at: Utf8PathBuf,
+    bytes: u64,
+}
+
+/// Unpacks all entries into `work`. The layers' digests are known to be right when it has returned.
+fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
+    let mut entries = Vec::new();
+    image.visit(|found, reader| {
+        let refuse = |why: &str| {
+            let path = found.path.escape_debug();
+            Err(Error::fetch(format!("{}: refused entry `{path}`: {why}", image.layout)))
+        };
+        match found.kind {
+            FoundKind::Dir if found.path.is_empty() || entry::is_directory(&found.path) => return Ok(()),
+            FoundKind::File if entry::is_entry(&found.path) => {}
+            _ => return refuse("ccache has no such entry"),
+        }
+        if found.size > LARGEST_ENTRY {
+            return refuse("too large");
+        }
+        let mut bytes = Vec::new();
+        reader
+            .read_to_end(&mut bytes)
+            .context(Kind::Fetch, || format!("{}: {}", image.layout, found.path))?;
+        if let Err(why) = entry::check(&found.path, &bytes) {
+            return refuse(why);
+        }
+        let at = work.join(entries.len().to_string());
+        // Not synced: ccache finds by the checksum what a crash has cut off.
+        fs::write(&at, &bytes).context(Kind::Build, || format!("cannot write {at}"))?;
+        entries.push(Unpacked { path: found.path.clone(), at, bytes: found.size });
+        Ok(())
+    })?;
+    Ok(entries)
+}
+
+fn put(entries: &[Unpacked], dir: &Utf8Path) -> Result<Import> {
+    let mut imported = Import::default();
+    for Unpacked { path, at, bytes } in entries {
+        let place = dir.join(path);
+        if place.symlink_metadata().is_ok() {
+            imported.known += 1;
+            continue;
+        }
+        let wrong = || format!("cannot write {place}");
+        fs::create_dir_all(place.parent().unwrap_or(dir)).context(Kind::Build, wrong)?;
+        fs::rename(at, &place).context(Kind::Build, wrong)?;
+        imported.new += 1;
+        imported.bytes += bytes;
+    }
+    Ok(imported)
+}

@@ -1,0 +1,129 @@
+//! `kcompile cache`: the compiler cache as an image, for machines that are thrown away after their work.
+
+use super::commands::print;
+use crate::ccache::{self, Limit};
+use crate::clean::parse_age;
+use crate::error::{Error, Result};
+use crate::host::{self, Host};
+use crate::oci::Named;
+use crate::oci::read;
+use crate::report::{Progress, Report};
+use crate::request::Compression;
+use crate::words::{counted, parse_size, size};
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, Subcommand};
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  kcompile 6.1 --fc --launcher ccache
+  kcompile cache export oci:warm/ccache:6.1 --max-size 500MB
+  skopeo copy oci:warm/ccache:6.1 docker://ghcr.io/foobar/kernel-ccache:6.1
+
+  skopeo copy docker://ghcr.io/foobar/kernel-ccache:6.1 oci:warm/ccache:6.1
+  kcompile cache import oci:warm/ccache:6.1
+  kcompile 6.1 --fc --launcher ccache              compiles next to nothing
+
+What is exported is the whole cache of ccache (CCACHE_DIR), whatever was compiled into it: use a cache of its own for what
+is published. What is imported decides what the compiler is said to have made: take it only from where you would take
+a compiler.
+
+Exit codes: 0 ok, 1 a file could not be written, 2 usage, nothing to export, 3 the image holds anything but
+undamaged entries, 4 ccache is not installed.";
+
+/// The options of `cache`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct CacheArgs {
+    #[command(subcommand)]
+    action: Action,
+    /// How progress is shown
+    #[arg(long, value_name = "KIND", default_value = "auto", global = true)]
+    pub progress: Progress,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Write what ccache has compiled, the newest first, as an image into a layout
+    Export(ExportArgs),
+    /// Give ccache what an image holds that it has not compiled itself
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+struct ExportArgs {
+    /// The layout and the tag of the image: oci:warm/ccache:6.1
+    #[arg(value_name = "oci:DIR:TAG")]
+    image: String,
+    /// No more than so many bytes of entries: 500MB, 2GB
+    #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = parse_size)]
+    max_size: u64,
+    /// Only entries that were used so recently: 12h, 7d
+    #[arg(long, value_name = "AGE", value_parser = parse_age)]
+    used_within: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct ImportArgs {
+    /// The layout and the tag of the image: oci:warm/ccache:6.1
+    #[arg(value_name = "oci:DIR[:TAG]")]
+    image: String,
+}
+
+pub(super) fn cache(args: &CacheArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    match &args.action {
+        Action::Export(args) => export(args, host, report),
+        Action::Import(args) => import(args, host, report),
+    }
+}
+
+fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let (path, tag) = reference(&args.image, host);
+    let tag = tag.filter(|tag| is_tag(tag)).ok_or_else(|| {
+        Error::usage(format!("{}: no tag", args.image)).hint("give one at the end: oci:warm/ccache:6.1")
+    })?;
+    let (Some(output), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(Error::usage(format!("{path} is no place for a layout")));
+    };
+    let arch = host.arch.ok_or_else(|| Error::usage("this machine is neither x86-64 nor arm64"))?;
+    let annotations = BTreeMap::from([
+        ("org.opencontainers.image.title".to_owned(), "ccache".to_owned()),
+        (
+            "org.opencontainers.image.description".to_owned(),
+            "what ccache has compiled, for kcompile cache import".to_owned(),
+        ),
+    ]);
+    let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &annotations };
+    let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
+    let limit = Limit { bytes: args.max_size, since };
+    let export = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, report)?;
+    print(&format!("{}:{tag} {}\n", crate::shown(&export.image.layout, host), export.image.digest.oci()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn import(args: &ImportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let (path, tag) = reference(&args.image, host);
+    let dir = ccache::directory(host)?;
+    let imported = ccache::import(&read::open(&path, tag)?, &dir, host, report)?;
+    print(&format!(
+        "{dir}: {}, {}; {} before\n",
+        counted(imported.new, "new entry", "new entries"),
+        size(imported.bytes),
+        counted(imported.known, "was there", "were there")
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `oci:DIR[:TAG]`, as skopeo has it; the word at the front may be left out.
+fn reference<'a>(text: &'a str, host: &Host) -> (Utf8PathBuf, Option<&'a str>) {
+    let (path, tag) = read::split_reference(text.strip_prefix("oci:").unwrap_or(text));
+    (host.absolute(Utf8Path::new(path)), tag)
+}
+
+/// A tag as registries take it: the OCI distribution specification.
+fn is_tag(tag: &str) -> bool {
+    let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+    tag.len() <= 128 && !tag.starts_with(['.', '-']) && tag.chars().all(fits)
+}
