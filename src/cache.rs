@@ -185,7 +185,11 @@ pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            report.note(&format!("waiting for the lock {path}, held by {}", holder(&mut file)));
+            let holder = holder(&mut file);
+            // Another kernel of this run: its own lines tell what it does.
+            if holder != pid() {
+                report.note(&format!("waiting for the lock {path}, held by {holder}"));
+            }
             wait(&file).context(Kind::Build, wrong)?;
         }
         Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, wrong),
@@ -198,6 +202,10 @@ pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
 fn mode_of(path: &Utf8Path) -> Result<u32> {
     let metadata = fs::metadata(path).context(Kind::Usage, || format!("cannot read {path}"))?;
     Ok(metadata.permissions().mode())
+}
+
+fn pid() -> String {
+    format!("pid {}", std::process::id())
 }
 
 /// Who wrote its process number into the lock file.

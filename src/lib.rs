@@ -13,6 +13,7 @@ pub mod ccache;
 pub mod clean;
 pub mod cli;
 pub mod configs;
+pub mod crew;
 pub mod date;
 pub mod digest;
 pub mod doctor;
@@ -56,6 +57,7 @@ pub use run::Run;
 
 use cache::Cache;
 use camino::{Utf8Path, Utf8PathBuf};
+use crew::Stage;
 use error::Result;
 use host::Host;
 use kbuild::BuildDir;
@@ -80,12 +82,16 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
 
     let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    let fetching = run.enter(Stage::Fetch)?;
     let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, run)?;
+    drop(fetching);
     if let Some(images) = made_before(&plan, &profiles, &cache, run)? {
         return Ok(images);
     }
-    let _building = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
+    let building = run.enter(Stage::Build)?;
+    let _locked = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
     let build_dir = BuildDir::open(&plan, &tree, host, run.jobs, report)?;
+    let build_dir = build_dir.sharing(run.place.map(|place| place.jobs()));
     let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
     verdict::judge(&configured, &plan, report)?;
     let outcomes = verdict::require(&configured, &plan, &profiles, report)?;
@@ -96,7 +102,9 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let modules = pack::install_modules(&build_dir, &compiled, &plan, &scratch.path, report)?;
     let staged =
         Staged { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
-    let _packing = pack::lock_output(output, report)?;
+    drop(building);
+    let _packing = run.enter(Stage::Pack)?;
+    let _output = pack::lock_output(output, report)?;
     let images = pack::pack(&staged, &plan, output, report)?;
     let built = (&configured, &outcomes[..], &compiled);
     let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &run.command)?;

@@ -4,9 +4,11 @@
 //! environment reaches them but what [`Host`](crate::host::Host) allows.
 
 mod attended;
+mod jobs;
 mod supervisor;
 
 pub use attended::interact;
+pub use jobs::JobServer;
 
 use crate::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -221,8 +223,18 @@ pub fn run(
     note: Option<&Note<'_>>,
     on_line: impl FnMut(Stream, &str),
 ) -> Result<ExitStatus> {
+    run_with(command, log, note, None, on_line)
+}
+
+fn run_with(
+    command: &CommandLine,
+    log: &File,
+    note: Option<&Note<'_>>,
+    jobs: Option<&JobServer>,
+    on_line: impl FnMut(Stream, &str),
+) -> Result<ExitStatus> {
     check()?;
-    let mut child = spawn(command, note)?;
+    let mut child = spawn(command, note, jobs)?;
     let group = Group::enter(&mut child);
     finish(child, group, command, log, listening(on_line))
 }
@@ -244,7 +256,7 @@ pub fn watch(
     watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     check()?;
-    let mut child = spawn(command, None)?;
+    let mut child = spawn(command, None, None)?;
     let group = Group::enter(&mut child);
     finish(child, group, command, log, watch)
 }
@@ -344,7 +356,7 @@ fn forward_lines(
 /// Errors: it cannot be started (exit code 4), or a signal asked us to end.
 pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     check()?;
-    let mut child = spawn(command, None)?;
+    let mut child = spawn(command, None, None)?;
     let group = Group::enter(&mut child);
     let output = child.wait_with_output();
     group.leave();
@@ -362,12 +374,19 @@ pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> 
     output.map_err(|error| Error::host(format!("cannot run {program}")).because(error))
 }
 
-fn spawn(command: &CommandLine, note: Option<&Note<'_>>) -> Result<std::process::Child> {
+fn spawn(
+    command: &CommandLine,
+    note: Option<&Note<'_>>,
+    jobs: Option<&JobServer>,
+) -> Result<std::process::Child> {
     if !is_program(command) {
         return Err(not_started(command, std::io::ErrorKind::NotFound.into()));
     }
     let mut process = supervisor::command(note, &command.program);
     process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
+    if let Some(jobs) = jobs {
+        jobs.admit(&mut process);
+    }
     process.stdout(Stdio::piped()).stderr(Stdio::piped());
     process.spawn().map_err(|error| not_started(command, error))
 }

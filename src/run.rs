@@ -1,6 +1,7 @@
 //! What every kernel of a run shares: the machine, the catalog, the options that are not one kernel's.
 
 use crate::cache::Cache;
+use crate::crew::{Pass, Place, Stage};
 use crate::error::Result;
 use crate::host::Host;
 use crate::inputs;
@@ -17,6 +18,7 @@ use camino::Utf8PathBuf;
 use std::time::Duration;
 
 /// What every kernel of a run shares.
+#[derive(Clone)]
 pub struct Run<'a> {
     /// The process and its machine.
     pub host: &'a Host,
@@ -32,6 +34,8 @@ pub struct Run<'a> {
     pub output: Utf8PathBuf,
     /// `-j`.
     pub jobs: usize,
+    /// The other kernels of the run, where there are any.
+    pub place: Option<Place<'a>>,
     /// `--timings`.
     pub timings: Vec<Form>,
     /// `--offline`.
@@ -62,6 +66,16 @@ impl Run<'_> {
         // An entry that is to be replaced is none.
         let lock = if self.update_lock { LockFile::default() } else { LockFile::read(&self.lock_path)? };
         inputs::read(request, self.host, (self.library, self.catalog), lock, &self.cache_dir)
+    }
+
+    /// The same for one of several kernels, with a report of its own.
+    pub fn one_of<'a>(&'a self, place: Place<'a>, report: &'a Report) -> Run<'a> {
+        Run { place: Some(place), report, ..self.clone() }
+    }
+
+    /// Waits for the other kernels of the run that are in this stage, as far as they leave no room.
+    pub fn enter(&self, stage: Stage) -> Result<Option<Pass<'_>>> {
+        self.place.map(|place| place.enter(stage)).transpose()
     }
 
     /// Is what the same plan made before as good as making it? Where the time goes only making tells.

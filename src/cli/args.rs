@@ -17,6 +17,7 @@ use clap::{Args, Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   kcompile 6.1 --fc                        the newest 6.1 from kernel.org, for Firecracker
+  kcompile 5.10 6.1 --fc                   both at once
   kcompile 5.15.12 --ch                    branch ch-5.15.12 of cloud-hypervisor/linux
   kcompile 6.1 --fc --source apt           from the distribution's kernel source package
   kcompile 6.1.7 --fc --source ./linux     from a directory, which is used in place
@@ -186,7 +187,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "KIND", default_value = "gzip", help_heading = "Images")]
     pub compression: Compression,
 
-    /// Jobs in all [default: the CPUs that this process may use]
+    /// Jobs in all, shared by every kernel of the run [default: the CPUs that this process may use]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Compiling")]
     pub jobs: Option<u16>,
     /// The compiler [default: gcc]

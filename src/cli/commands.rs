@@ -8,11 +8,12 @@ use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::{Flavor, Status};
+use crate::oci::Written;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::Request;
 use crate::words::{counted, size};
-use crate::{Run, doctor, pack, plan as planning};
+use crate::{Run, crew, doctor, pack, plan as planning};
 use camino::Utf8Path;
 use clap::ArgMatches;
 use std::fmt::Write as _;
@@ -31,14 +32,23 @@ pub(super) fn build(
     take_bundle(args, &run)?;
     let requests = requests(args, matches, &run)?;
     pack::check_joined(&requests, &run.output)?;
-    let mut images = Vec::new();
-    let code = for_each_kernel(&requests, report, |request| {
-        let built = crate::build(request, &run)?;
+    let print_all = |built: &[Written]| {
         let mut lines = built.iter().map(|image| line(&image.layout, &image.tag, image.digest, host));
-        lines.try_for_each(|line| print(&line))?;
-        images.extend(built);
-        Ok(())
-    })?;
+        lines.try_for_each(|line| print(&line))
+    };
+    let (images, code) = match &requests[..] {
+        [one] => {
+            let built = crate::build(one, &run)?;
+            print_all(&built)?;
+            (built, ExitCode::SUCCESS)
+        }
+        several => {
+            let results = crew::build_all(several, &run, print_all)?;
+            let code = crew::first_error(&results).map(Error::exit_code);
+            let images = results.into_iter().flatten().flatten().collect();
+            (images, code.map_or(ExitCode::SUCCESS, ExitCode::from))
+        }
+    };
     for joined in pack::join(&images, &run.output, report)? {
         print(&line(&joined.layout, &joined.tag, joined.digest, host))?;
     }

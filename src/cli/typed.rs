@@ -109,6 +109,7 @@ pub(super) fn run<'a>(
         lock_path: lockfile::place(place.as_ref().map(|place| &*place.root), &cache_dir, host.uid),
         update_lock: args.update_lock,
         rebuild: args.rebuild,
+        place: None,
         archive_wanted: false,
         cache_dir,
         output: host.absolute(output),

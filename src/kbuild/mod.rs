@@ -18,7 +18,7 @@ use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::{Contents, Plan};
-use crate::process::{self, CommandLine, Note};
+use crate::process::{self, CommandLine, JobServer, Note};
 use crate::report::{Count, Phase, Report, Running, Unit};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::words::{counted, duration};
@@ -49,6 +49,8 @@ pub struct BuildDir<'a> {
     plan: &'a Plan,
     tree: &'a Tree,
     host: &'a Host,
+    /// The pool that the jobs are taken from, where there are other makes.
+    shared: Option<JobServer>,
     log: File,
 }
 
@@ -66,6 +68,11 @@ impl<'a> BuildDir<'a> {
         BuildDir::open_at(tree.builds.join(dir_name(plan)), plan, tree, (host, jobs), report)
     }
 
+    /// The same with the jobs of its makes from a pool that other makes use, too.
+    pub fn sharing(self, shared: Option<&JobServer>) -> BuildDir<'a> {
+        BuildDir { shared: shared.cloned(), ..self }
+    }
+
     fn open_at(
         path: Utf8PathBuf,
         plan: &'a Plan,
@@ -77,7 +84,7 @@ impl<'a> BuildDir<'a> {
         interrupted::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
-        Ok(BuildDir { path, log_path, plan, tree, host, jobs, log })
+        Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, log })
     }
 
     /// Writes the plan's settings as `.config`, lets `olddefconfig` complete them, and tells what
@@ -246,15 +253,24 @@ impl<'a> BuildDir<'a> {
         extra: &BTreeMap<String, String>,
         progress: Option<(&Running<'_>, Option<u64>)>,
     ) -> Result<log::Digest> {
-        let command = self.make_command(targets, extra);
+        let mut command = self.make_command(targets, extra);
         let mut digest = log::Digest::default();
-        let note = self.path.join(MAKE_PID);
-        let status = process::run(&command, &self.log, Some(&Note(&note)), |_, line| {
+        let path = self.path.join(MAKE_PID);
+        let note = Some(&Note(&path));
+        let on_line = |_, line: &str| {
             let step = digest.take_in(line, host::clock());
             if let (Some(item), Some((running, total))) = (step, progress) {
                 running.progress(Count { done: digest.steps, total, unit: Unit::Steps, item });
             }
-        })?;
+        };
+        let status = match &self.shared {
+            None => process::run(&command, &self.log, note, on_line)?,
+            Some(shared) => {
+                // make leaves the pool where it is given a number of its own.
+                command.args.retain(|arg| *arg != self.jobs_arg());
+                shared.run(&command, &self.log, note, on_line)?
+            }
+        };
         match status.success() {
             true => Ok(digest),
             false => Err(self.failed(targets, &command, &digest)),
@@ -262,17 +278,17 @@ impl<'a> BuildDir<'a> {
     }
 
     fn make_command(&self, targets: &[&str], extra: &BTreeMap<String, String>) -> CommandLine {
-        let mut args = vec![
-            "-C".to_owned(),
-            self.tree.path.to_string(),
-            format!("O={}", self.path),
-            format!("-j{}", self.jobs),
-        ];
+        let mut args =
+            vec!["-C".to_owned(), self.tree.path.to_string(), format!("O={}", self.path), self.jobs_arg()];
         let variables = variables(self.plan, self.tree, &self.path);
         args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
         args.extend(targets.iter().map(|target| (*target).to_owned()));
         let (program, env, cwd) = ("make".into(), self.host.child_env.clone(), self.path.clone());
         CommandLine { program, args, env, cwd }
+    }
+
+    fn jobs_arg(&self) -> String {
+        format!("-j{}", self.jobs)
     }
 
     fn failed(&self, targets: &[&str], command: &CommandLine, digest: &log::Digest) -> Error {

@@ -1,80 +1,97 @@
-//! A live line on the terminal for the phase in hand; a finished phase leaves a line behind.
+//! A live line on the terminal for each kernel in hand; a finished phase leaves a line behind.
 
-use super::{Event, Unit};
+use super::{Event, Told, Unit};
 use crate::words::duration;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) struct Bar {
     color: bool,
-    live: Option<ProgressBar>,
+    all: MultiProgress,
+    live: BTreeMap<Option<String>, Live>,
+}
+
+/// The line of a kernel.
+struct Live {
+    bar: ProgressBar,
     counting: Option<(Unit, bool)>,
 }
 
 impl Bar {
     pub(super) fn new(color: bool) -> Bar {
-        Bar { color, live: None, counting: None }
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
+        Bar { color, all, live: BTreeMap::new() }
     }
 
-    pub(super) fn clear(&mut self) {
-        if let Some(live) = self.live.take() {
-            live.finish_and_clear();
-        }
-        self.counting = None;
+    /// Takes the line of a kernel away; without one, all of them.
+    pub(super) fn clear(&mut self, kernel: Option<&str>) {
+        self.live.retain(|of, live| {
+            let gone = kernel.is_none() || of.as_deref() == kernel;
+            if gone {
+                live.bar.finish_and_clear();
+                self.all.remove(&live.bar);
+            }
+            !gone
+        });
     }
 
-    pub(super) fn render(&mut self, event: &Event<'_>) {
+    pub(super) fn render(&mut self, Told { kernel, event }: Told<'_>) {
+        let whose = kernel.map_or_else(String::new, |kernel| format!("{kernel}  "));
         match event {
             Event::Start { phase, what } => {
-                self.clear();
-                let live = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-                live.set_style(style("{spinner} {prefix:10} {elapsed:>4}  {wide_msg}"));
-                live.set_prefix(phase.title());
-                live.set_message((*what).to_owned());
-                live.enable_steady_tick(Duration::from_millis(125));
-                self.live = Some(live);
+                self.clear(kernel);
+                let bar = self.all.add(ProgressBar::no_length());
+                bar.set_style(style("{spinner} {prefix} {elapsed:>4}  {wide_msg}"));
+                bar.set_prefix(format!("{whose}{:10}", phase.title()));
+                bar.set_message((*what).to_owned());
+                bar.enable_steady_tick(Duration::from_millis(125));
+                self.live.insert(kernel.map(str::to_owned), Live { bar, counting: None });
             }
             Event::Progress { count, .. } => {
-                let Some(live) = &self.live else { return };
+                let Some(live) = self.live.get_mut(&kernel.map(str::to_owned)) else { return };
                 let kind = (count.unit, count.total.is_some());
-                if self.counting != Some(kind) {
-                    self.counting = Some(kind);
-                    live.set_style(style(match kind {
+                if live.counting != Some(kind) {
+                    live.counting = Some(kind);
+                    live.bar.set_style(style(match kind {
                         (Unit::Bytes, true) => {
-                            "{spinner} {prefix:10} {elapsed:>4}  {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left  {wide_msg}"
+                            "{spinner} {prefix} {elapsed:>4}  {bar:24} {bytes}/{total_bytes} {bytes_per_sec} {eta} left  {wide_msg}"
                         }
-                        (Unit::Bytes, false) => "{spinner} {prefix:10} {elapsed:>4}  {bytes} {bytes_per_sec}  {wide_msg}",
-                        (Unit::Steps, true) => "{spinner} {prefix:10} {elapsed:>4}  {bar:24} {pos}/{len}, {eta} left  {wide_msg}",
-                        (Unit::Steps, false) => "{spinner} {prefix:10} {elapsed:>4}  {pos} steps  {wide_msg}",
+                        (Unit::Bytes, false) => "{spinner} {prefix} {elapsed:>4}  {bytes} {bytes_per_sec}  {wide_msg}",
+                        (Unit::Steps, true) => "{spinner} {prefix} {elapsed:>4}  {bar:24} {pos}/{len}, {eta} left  {wide_msg}",
+                        (Unit::Steps, false) => "{spinner} {prefix} {elapsed:>4}  {pos} steps  {wide_msg}",
                     }));
                 }
                 if let Some(total) = count.total {
-                    live.set_length(total.max(count.done));
+                    live.bar.set_length(total.max(count.done));
                 }
-                live.set_position(count.done);
-                live.set_message(count.item.to_owned());
+                live.bar.set_position(count.done);
+                live.bar.set_message(count.item.to_owned());
             }
             Event::Finish { phase, seconds, what, .. } => {
-                self.clear();
+                self.clear(kernel);
                 let took = duration(Duration::from_secs_f64(*seconds));
-                say!("{} {:10} {took:>11}  {what}", self.paint("32", "✓"), phase.title());
+                self.say(&format!(
+                    "{} {whose}{:10} {took:>11}  {what}",
+                    self.paint("32", "✓"),
+                    phase.title()
+                ));
             }
-            Event::Note { text } => self.say(&format!("{} {text}", self.paint("36", "note:"))),
-            Event::Finding { text } => self.say(&format!("{} {text}", self.paint("33", "warning:"))),
+            Event::Note { text } => self.say(&format!("{whose}{} {text}", self.paint("36", "note:"))),
+            Event::Finding { text } => self.say(&format!("{whose}{} {text}", self.paint("33", "warning:"))),
             Event::Error { text, hint, .. } => {
-                say!("{} {text}", self.paint("1;31", "error:"));
-                hint.iter().for_each(|hint| say!("{} {hint}", self.paint("36", "hint:")));
+                self.say(&format!("{whose}{} {text}", self.paint("1;31", "error:")));
+                hint.iter()
+                    .for_each(|hint| self.say(&format!("{whose}{} {hint}", self.paint("36", "hint:"))));
             }
-            Event::Summary(summary) => say!("{summary}"),
+            Event::Summary(summary) => self.say(&summary.to_string()),
+            Event::Overview(overview) => self.say(&overview.to_string()),
         }
     }
 
-    /// Prints a line above the live one.
+    /// Prints a line above the live ones.
     fn say(&self, line: &str) {
-        match &self.live {
-            Some(live) => live.suspend(|| say!("{line}")),
-            None => say!("{line}"),
-        }
+        self.all.suspend(|| say!("{line}"));
     }
 
     fn paint(&self, code: &str, text: &str) -> String {

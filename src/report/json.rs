@@ -1,28 +1,27 @@
 //! One JSON object a line, for programs. `event` is `start`, `progress`, `finish`, `note` or
-//! `finding`; times are seconds.
+//! `finding`; `kernel` says whose, where the run has several; times are seconds.
 
-use super::Event;
+use super::{Event, Told};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// More often would cost more than it tells.
 const EVERY: Duration = Duration::from_millis(200);
 
+#[derive(Default)]
 pub(super) struct Json {
-    last: Option<Instant>,
+    last: BTreeMap<Option<String>, Instant>,
 }
 
 impl Json {
-    pub(super) fn new() -> Json {
-        Json { last: None }
-    }
-
-    pub(super) fn render(&mut self, event: &Event<'_>) {
-        if matches!(event, Event::Progress { .. }) {
-            if self.last.is_some_and(|last| last.elapsed() < EVERY) {
+    pub(super) fn render(&mut self, told: Told<'_>) {
+        if matches!(told.event, Event::Progress { .. }) {
+            let kernel = told.kernel.map(str::to_owned);
+            if self.last.get(&kernel).is_some_and(|last| last.elapsed() < EVERY) {
                 return;
             }
-            self.last = Some(Instant::now());
+            self.last.insert(kernel, Instant::now());
         }
-        say!("{}", serde_json::to_string(event).expect("events have only string keys"));
+        say!("{}", serde_json::to_string(&told).expect("events have only string keys"));
     }
 }

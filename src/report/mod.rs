@@ -11,16 +11,17 @@ macro_rules! say {
 
 mod bar;
 mod json;
+mod overview;
 mod plain;
 mod summary;
 
+pub use overview::{Ending, Overview};
 pub use summary::{Image, Summary};
 
 use crate::error::Error;
 use crate::words::printable;
 use serde::Serialize;
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// `--progress`.
@@ -135,6 +136,7 @@ enum Event<'a> {
         code: u8,
     },
     Summary(&'a Summary),
+    Overview(&'a Overview),
 }
 
 enum Renderer {
@@ -144,12 +146,23 @@ enum Renderer {
     Quiet,
 }
 
+/// An event, and the kernel that it is about where the run has several.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Told<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<&'a str>,
+    #[serde(flatten)]
+    event: &'a Event<'a>,
+}
+
 /// The teller. Findings and times are kept for the summary.
 pub struct Report {
-    renderer: RefCell<Renderer>,
-    findings: RefCell<Vec<String>>,
-    times: RefCell<VecDeque<(Phase, Duration)>>,
-    told: RefCell<Vec<String>>,
+    renderer: Arc<Mutex<Renderer>>,
+    /// Whose report it is, where the run has several kernels.
+    kernel: Option<String>,
+    findings: Mutex<Vec<String>>,
+    times: Mutex<Vec<(Phase, Duration)>>,
+    told: Mutex<Vec<String>>,
 }
 
 impl Report {
@@ -157,15 +170,25 @@ impl Report {
     pub fn new(progress: Progress, terminal: bool, color: bool) -> Report {
         let renderer = match (progress, terminal) {
             (Progress::Bar, _) | (Progress::Auto, true) => Renderer::Bar(bar::Bar::new(color)),
-            (Progress::Plain, _) | (Progress::Auto, false) => Renderer::Plain(plain::Plain::new()),
-            (Progress::Json, _) => Renderer::Json(json::Json::new()),
+            (Progress::Plain, _) | (Progress::Auto, false) => Renderer::Plain(plain::Plain::default()),
+            (Progress::Json, _) => Renderer::Json(json::Json::default()),
             (Progress::Quiet, _) => Renderer::Quiet,
         };
+        Report::of(Arc::new(Mutex::new(renderer)), None)
+    }
+
+    /// The same teller for one of several kernels, which it names; with findings and times of its own.
+    pub fn for_kernel(&self, kernel: &str) -> Report {
+        Report::of(Arc::clone(&self.renderer), Some(kernel.to_owned()))
+    }
+
+    fn of(renderer: Arc<Mutex<Renderer>>, kernel: Option<String>) -> Report {
         Report {
-            renderer: RefCell::new(renderer),
-            findings: RefCell::default(),
-            times: RefCell::default(),
-            told: RefCell::default(),
+            renderer,
+            kernel,
+            findings: Mutex::default(),
+            times: Mutex::default(),
+            told: Mutex::default(),
         }
     }
 
@@ -177,37 +200,40 @@ impl Report {
 
     /// Something that the user should know and need not act on. Said once.
     pub fn note(&self, text: &str) {
-        if self.told.borrow().iter().any(|told| told == text) {
-            return;
+        {
+            let mut told = held(&self.told);
+            if told.iter().any(|told| told == text) {
+                return;
+            }
+            told.push(text.to_owned());
         }
-        self.told.borrow_mut().push(text.to_owned());
         self.render(&Event::Note { text: &printable(text) });
     }
 
     /// Something about the result that the user should look at; repeated in the summary and kept in
     /// the receipt.
     pub fn finding(&self, text: String) {
-        if self.findings.borrow().contains(&text) {
+        if held(&self.findings).contains(&text) {
             return;
         }
         self.render(&Event::Finding { text: &printable(&text) });
-        self.findings.borrow_mut().push(text);
+        held(&self.findings).push(text);
     }
 
     /// The findings so far.
     pub fn findings(&self) -> Vec<String> {
-        self.findings.borrow().clone()
+        held(&self.findings).clone()
     }
 
     /// The phases so far and what they took.
     pub fn times(&self) -> Vec<(Phase, Duration)> {
-        self.times.borrow().iter().copied().collect()
+        held(&self.times).clone()
     }
 
     /// Forgets findings and times: the next kernel of the run begins.
     pub fn next_kernel(&self) {
-        self.findings.borrow_mut().clear();
-        self.times.borrow_mut().clear();
+        held(&self.findings).clear();
+        held(&self.times).clear();
     }
 
     /// The run, or one of its kernels, failed.
@@ -226,25 +252,36 @@ impl Report {
         self.render(&Event::Summary(summary));
     }
 
-    /// Clears what is drawn on the terminal, so that other text can be printed.
+    /// All kernels of the run are done.
+    pub fn overview(&self, overview: &Overview) {
+        self.render(&Event::Overview(overview));
+    }
+
+    /// Clears what is drawn on the terminal of this kernel, so that other text can be printed.
     pub fn clear(&self) {
-        if let Renderer::Bar(bar) = &mut *self.renderer.borrow_mut() {
-            bar.clear();
+        if let Renderer::Bar(bar) = &mut *held(&self.renderer) {
+            bar.clear(self.kernel.as_deref());
         }
     }
 
     fn render(&self, event: &Event<'_>) {
-        match &mut *self.renderer.borrow_mut() {
-            Renderer::Bar(bar) => bar.render(event),
-            Renderer::Plain(plain) => plain.render(event),
-            Renderer::Json(json) => json.render(event),
+        let told = Told { kernel: self.kernel.as_deref(), event };
+        match &mut *held(&self.renderer) {
+            Renderer::Bar(bar) => bar.render(told),
+            Renderer::Plain(plain) => plain.render(told),
+            Renderer::Json(json) => json.render(told),
             Renderer::Quiet => {
                 if matches!(event, Event::Finding { .. } | Event::Error { .. }) {
-                    plain::Plain::new().render(event);
+                    plain::Plain::default().render(told);
                 }
             }
         }
     }
+}
+
+/// What another thread left half-said is no reason to say nothing more.
+fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+    what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A phase that goes on.
@@ -263,7 +300,7 @@ impl Running<'_> {
     /// It is done; `what` says what came out. Returns what it took.
     pub fn finish(self, what: &str) -> Duration {
         let took = self.since.elapsed();
-        self.report.times.borrow_mut().push_back((self.phase, took));
+        held(&self.report.times).push((self.phase, took));
         self.report.render(&Event::Finish {
             phase: self.phase,
             seconds: took.as_secs_f64(),

@@ -23,6 +23,7 @@ mod fetch_faults;
 mod hostile;
 mod inspect;
 mod layouts;
+mod many;
 mod mistakes;
 mod network;
 mod no_space;
