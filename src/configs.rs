@@ -63,11 +63,6 @@ pub fn final_config(request: &Request, form: Form, run: &Run<'_>) -> Result<(Pla
     })
 }
 
-/// The same as a value, with what did not take left unsaid.
-pub fn settled(request: &Request, run: &Run<'_>) -> Result<(Plan, Config)> {
-    configured(request, run, |_, plan, configured| Ok((plan.clone(), configured.config)))
-}
-
 /// Shows the kernel's menus for the config of `request`, and returns it as the user left it; `None`: as it was.
 ///
 /// Errors (exit code 2): there is nowhere to write it to, or it is not one file.

@@ -3,7 +3,7 @@
 use super::Wanted;
 use crate::configs;
 use crate::digest::Sha256;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::kbuild::{BuildDir, Configured};
 use crate::kconfig::why::{self, Renames};
 use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
@@ -18,7 +18,7 @@ use crate::source::Tree;
 use crate::verdict;
 use camino::Utf8PathBuf;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Symbol → the settings that take the place of its line.
 type Replacements = BTreeMap<String, Vec<Setting>>;
@@ -43,7 +43,8 @@ pub struct Carried {
     pub gone: Vec<Difference>,
     /// Settings that came out otherwise, and are asked for as they came out.
     pub changed: Vec<Difference>,
-    /// What else the final `.config` has otherwise than that of the other version, where its source could be had.
+    /// What else the final `.config` has otherwise than that of the other version, where its source could be had;
+    /// only what can be set: the rest follows from it.
     pub since: Option<Since>,
     /// How it stands with the requirement profiles.
     pub profiles: Vec<Tally>,
@@ -89,17 +90,17 @@ pub(super) fn carry(wanted: &Wanted<'_>, place: &Place, run: &Run<'_>) -> Result
     let profiles = requirements::read_all(run.library, &request.profiles)?;
     let mut inputs = run.inputs(request)?;
     inputs.config = Some(Text { name: base.name(), text: base.text.to_owned() });
-    let (source, mut carried, config) =
+    let (source, mut carried, config, symbols) =
         configs::configured_by(request, &inputs, run, |dir, plan, tree, configured| {
             let mut carrying = Carrying::new(plan, tree, run, base.text)?;
             let configured = carrying.settle(dir, configured)?;
             let outcomes = verdict::require(&configured, plan, &profiles, run.report)?;
-            let Carrying { text, renamed, gone, changed, .. } = carrying;
+            let Carrying { text, renamed, gone, changed, symbols, .. } = carrying;
             let carried = Carried {
                 arch: request.arch,
                 from: base.version,
                 from_config: base.name(),
-                path: path.clone(),
+                path,
                 renamed,
                 gone,
                 changed,
@@ -107,30 +108,43 @@ pub(super) fn carry(wanted: &Wanted<'_>, place: &Place, run: &Run<'_>) -> Result
                 profiles: requirements::tallies(&outcomes),
                 text,
             };
-            Ok((tree.identity.clone(), carried, configured.config))
+            Ok((tree.identity.clone(), carried, configured.config, symbols))
         })?;
-    carried.since = since(older, &config, &source, run)?;
+    // The directory of the one is free again: it may be that of the other, too.
+    let since = since(older, &config, &symbols, run)?;
+    carried.since = since.filter(|since| since.version != source.version.to_string());
     if let Some(since) = &mut carried.since {
-        let differences = carried.gone.iter().chain(&carried.changed).map(|difference| &difference.symbol);
-        let told: HashSet<&str> = differences
-            .chain(carried.renamed.iter().map(|one| &one.old.symbol))
-            .map(String::as_str)
-            .collect();
-        since.differences.leave_out(|symbol| told.contains(symbol));
+        let told = carried.gone.iter().chain(&carried.changed).map(|difference| &difference.symbol);
+        let told = told.chain(carried.renamed.iter().map(|one| &one.old.symbol));
+        let told: HashSet<&str> = told.map(String::as_str).collect();
+        since.differences.retain(|symbol| !told.contains(symbol));
     }
     Ok((source, carried))
 }
 
-/// What is new in the final `config` against that of the version that it comes from. Its source may be gone, or
-/// there may be no network: that is no reason to fail.
-fn since(older: &Request, config: &Config, source: &SourceIdentity, run: &Run<'_>) -> Result<Option<Since>> {
-    match configs::settled(older, run) {
-        Ok((plan, _)) if plan.version == Some(source.version) => Ok(None),
-        Ok((plan, old)) => {
-            let differences = kconfig::compare(&old, config, &Renames::read(run.library)?);
-            Ok(Some(Since { version: plan.version_text(), differences }))
+/// What is otherwise in the final `config` than in that of the kernel that it comes from: of what can be set, by the
+/// `symbols` of the one or the other, since the rest follows from it. The source of that one may be gone, or there
+/// may be no network: that is no reason to fail.
+fn since(
+    older: &Request,
+    config: &Config,
+    symbols: &HashMap<String, bool>,
+    run: &Run<'_>,
+) -> Result<Option<Since>> {
+    let old = run.inputs(older).and_then(|inputs| {
+        configs::configured_by(older, &inputs, run, |_, plan, tree, configured| {
+            let old_symbols = why::symbols(&tree.path, plan.arch).unwrap_or_default();
+            Ok((plan.version_text(), configured.config, old_symbols))
+        })
+    });
+    match old {
+        Ok((version, old, old_symbols)) => {
+            let mut differences = kconfig::compare(&old, config, &Renames::read(run.library)?);
+            let can_be_set = |symbol: &str| symbols.get(symbol).or(old_symbols.get(symbol)) != Some(&false);
+            differences.retain(can_be_set);
+            Ok(Some(Since { version, differences }))
         }
-        Err(error) if matches!(error.kind, crate::error::Kind::Interrupted(_)) => Err(error),
+        Err(error) if matches!(error.kind, Kind::Interrupted(_)) => Err(error),
         Err(error) => {
             let version = older.version;
             run.report
@@ -146,8 +160,8 @@ struct Carrying<'a> {
     tree: &'a Tree,
     run: &'a Run<'a>,
     renames: Renames,
-    /// All symbols of the kernel; none: its Kconfig files cannot be read.
-    defined: HashSet<String>,
+    /// All symbols of the kernel, and whether they can be set; none: its Kconfig files cannot be read.
+    symbols: HashMap<String, bool>,
     text: String,
     renamed: Vec<Renamed>,
     gone: Vec<Difference>,
@@ -156,8 +170,8 @@ struct Carrying<'a> {
 
 impl<'a> Carrying<'a> {
     fn new(plan: &'a Plan, tree: &'a Tree, run: &'a Run<'a>, text: &str) -> Result<Carrying<'a>> {
-        let defined = why::defined(&tree.path, plan.arch);
-        if let Err(why) = &defined {
+        let symbols = why::symbols(&tree.path, plan.arch);
+        if let Err(why) = &symbols {
             run.report.note(&format!("what is gone cannot be told from what did not take: {why}"));
         }
         Ok(Carrying {
@@ -165,7 +179,7 @@ impl<'a> Carrying<'a> {
             tree,
             run,
             renames: Renames::read(run.library)?,
-            defined: defined.unwrap_or_default(),
+            symbols: symbols.unwrap_or_default(),
             text: text.to_owned(),
             renamed: Vec::new(),
             gone: Vec::new(),
@@ -210,8 +224,10 @@ impl<'a> Carrying<'a> {
             return bools;
         }
         self.changed.extend(configured.differences.iter().cloned());
+        // What is off, or computed, need not be said.
         let as_it_came = |Difference { symbol, found, .. }: &Difference| {
-            let value = found.iter().filter(|found| *found != "n");
+            let value =
+                found.iter().filter(|found| *found != "n" && self.symbols.get(symbol) != Some(&false));
             (symbol.clone(), value.map(|value| setting(symbol, value)).collect())
         };
         configured.differences.iter().map(as_it_came).collect()
@@ -219,13 +235,13 @@ impl<'a> Carrying<'a> {
 
     fn gone_or_renamed(&mut self, differences: &[Difference]) -> Replacements {
         let asked = Config::parse(&self.text).symbols;
-        let is_defined = |symbol: &str| self.defined.is_empty() || self.defined.contains(symbol);
+        let is_defined = |symbol: &str| self.symbols.is_empty() || self.symbols.contains_key(symbol);
         // What is asked to be off is no difference where it does not exist.
         let off = asked.iter().filter(|(symbol, value)| *value == "n" && !is_defined(symbol));
         let mut replacements: Replacements = off.map(|(symbol, _)| (symbol.clone(), Vec::new())).collect();
         for difference in differences.iter().filter(|difference| !is_defined(&difference.symbol)) {
             let Difference { symbol, wanted, .. } = difference;
-            let successors = self.renames.successors(symbol, |name| self.defined.contains(name));
+            let successors = self.renames.successors(symbol, |name| self.symbols.contains_key(name));
             let new: Vec<Setting> = successors.into_iter().map(|new| setting(new, wanted)).collect();
             match new.is_empty() {
                 true => self.gone.push(difference.clone()),

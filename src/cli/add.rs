@@ -123,7 +123,7 @@ fn of_config(config: &Carried) -> String {
     let changed: Vec<String> = changed.iter().map(|one| with_reason(one, &became(one))).collect();
     text.push_str(&group(&format!("changed ({})", changed.len()), changed));
     if let Some(since) = since {
-        writeln!(text, "\notherwise in the final .config, against that of {}:", since.version)
+        writeln!(text, "\nwhat else can be set and is otherwise than in {}:", since.version)
             .expect("writing to a string");
         text.push_str(&groups(&since.differences));
     }

@@ -62,11 +62,12 @@ impl Comparison {
         self.renamed.is_empty() && self.changed.is_empty() && !on(&self.new) && !on(&self.gone)
     }
 
-    /// Leaves out what was told already: symbols of the first config.
-    pub fn leave_out(&mut self, is_told: impl Fn(&str) -> bool) {
-        self.gone.retain(|one| !is_told(&one.symbol));
-        self.renamed.retain(|one| !is_told(&one.old.symbol));
-        self.changed.retain(|one| !is_told(&one.symbol));
+    /// Leaves out every symbol that `keep` does not want; of a renamed one both names are asked.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.new.retain(|one| keep(&one.symbol));
+        self.gone.retain(|one| keep(&one.symbol));
+        self.renamed.retain(|one| keep(&one.old.symbol) && one.new.iter().any(|new| keep(&new.symbol)));
+        self.changed.retain(|one| keep(&one.symbol));
     }
 }
 
@@ -138,9 +139,9 @@ mod tests {
         assert_eq!(found.changed, [Changed { symbol: "A".into(), from: "y".into(), to: "m".into() }]);
         assert!(!found.is_equal());
         let mut rest = found;
-        rest.leave_out(|symbol| matches!(symbol, "A" | "OLD" | "B" | "C"));
+        rest.retain(|symbol| !matches!(symbol, "A" | "OLD" | "B" | "C"));
         assert!(rest.changed.is_empty() && rest.renamed.is_empty());
-        assert_eq!((rest.new.len(), rest.gone), (2, vec![setting("OFF", "n")]));
+        assert_eq!((rest.new, rest.gone), (vec![setting("NEW", "n")], vec![setting("OFF", "n")]));
     }
 
     #[test]

@@ -93,7 +93,7 @@ fn a_kernel_is_added_by_one_command_and_builds_at_once() {
         "renamed (1)\n  WIREGUARD=m -> WG=m\n",
         "gone (1)\n  VETH=m: gone since 6.6: always there\n",
         "changed (1)\n  PSI=y -> n: depends on EXPERT (n)\n",
-        "otherwise in the final .config, against that of 6.1.7:\n",
+        "what else can be set and is otherwise than in 6.1.7:\n",
         "  verified  signed by Signer (",
         "\nnew (1)\n  FRESH=y\n",
         "firecracker: ",

@@ -67,11 +67,12 @@ pub fn explain(
     Ok(explained(differences, config, kernel, &model, is_snapshot))
 }
 
-/// The names of all symbols that the Kconfig files of `tree` define for `arch`. Errors as for [`explain`].
-pub fn defined(tree: &Utf8Path, arch: Arch) -> Result<HashSet<String>, String> {
+/// All symbols that the Kconfig files of `tree` define for `arch`, each with whether it can be set: the others are
+/// computed. Errors as for [`explain`].
+pub fn symbols(tree: &Utf8Path, arch: Arch) -> Result<HashMap<String, bool>, String> {
     let model = Model::new(read::read(tree, arch)?);
     let defined = model.symbols.into_iter().filter(|(_, symbol)| !symbol.definitions.is_empty());
-    Ok(defined.map(|(name, _)| name).collect())
+    Ok(defined.map(|(name, symbol)| (name, symbol.has_prompt())).collect())
 }
 
 fn explained(
