@@ -14,7 +14,7 @@ use crate::timings::Form;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 
-const EXAMPLES: &str = "\
+pub(super) const EXAMPLES: &str = "\
 Examples:
   kcompile 6.1 --fc                        the newest 6.1 from kernel.org, for Firecracker
   kcompile 5.10 6.1 --fc                   both at once
@@ -40,7 +40,7 @@ Exit codes: 0 all that is required is met, 1 something is not, 2 usage, 3 the la
 
 /// Builds Linux guest kernels for Firecracker and Cloud Hypervisor, and packs them as OCI layouts
 #[derive(Debug, Parser)]
-#[command(name = "kcompile", after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "kcompile", arg_required_else_help = true)]
 #[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
 #[command(
     override_usage = "kcompile [build] <VERSION>... [--fc | --ch] [OPTIONS]\n       kcompile <COMMAND>"

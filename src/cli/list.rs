@@ -149,11 +149,15 @@ fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> S
         text.push('\n');
     }
     text.push_str("Fragments (--fragment NAME)\n");
-    for (name, what) in library.fragments() {
-        let lines = below(what, 14);
-        text.push_str(&lines.replacen(&" ".repeat(12), &format!("  {name:10}"), 1));
-    }
+    text.push_str(&fragments(library));
     text
+}
+
+/// A line or two for each fragment, with what it is for.
+pub(super) fn fragments(library: &Library) -> String {
+    let fragment =
+        |(name, what): (&str, &str)| below(what, 14).replacen(&" ".repeat(12), &format!("  {name:10}"), 1);
+    library.fragments().map(fragment).collect()
 }
 
 fn cells(

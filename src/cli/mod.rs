@@ -73,11 +73,12 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
     }
 }
 
-/// The command line, with what only the program knows at run time.
+/// The command line, with what only the program knows at run time: the catalog's revision and its fragments.
 pub fn command() -> clap::Command {
-    let version =
-        format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), Library::built_in().revision().short());
-    Cli::command().version(version)
+    let library = Library::built_in();
+    let version = format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), library.revision().short());
+    let help = format!("{}\n\nFragments (--fragment NAME):\n{}", args::EXAMPLES, list::fragments(&library));
+    Cli::command().version(version).after_help(help)
 }
 
 fn fail(error: &Error, report: &Report) -> ExitCode {

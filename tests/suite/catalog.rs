@@ -57,7 +57,7 @@ fn the_catalog_as_json_is_complete() {
     assert!(reasons.contains("cgroup v2") && reasons.contains("pressure stall") && reasons.contains(">=5.8"));
     let branch = kernel(&listed, "6.16.9", "cloud-hypervisor");
     assert_eq!((&branch["source"], &branch["arch"]), (&json!("git#ch-6.16.9"), &json!(["amd64", "arm64"])));
-    assert_eq!(branch["configs"]["arm64"], "configs/cloud-hypervisor/linux-arm64-6.1.config");
+    assert_eq!(branch["configs"]["arm64"], "configs/cloud-hypervisor/linux-arm64-6.12.config");
     assert_eq!(kernel(&listed, "6.12", "firecracker")["kubernetes"]["verdict"], "full");
     let fragment = &listed["fragments"][0];
     assert!(fragment["name"].is_string() && !fragment["description"].as_str().unwrap().is_empty());

@@ -6,7 +6,15 @@ use std::os::unix::fs::symlink;
 #[test]
 fn help_is_grouped_and_has_examples() {
     let help = World::new().run("--help").ok().stdout;
-    for text in ["Examples:", "What to build:", "Config and patches:", "Images:", "Exit codes:", "doctor"] {
+    for text in [
+        "  wireguard   WireGuard built in",
+        "Examples:",
+        "What to build:",
+        "Config and patches:",
+        "Images:",
+        "Exit codes:",
+        "doctor",
+    ] {
         assert!(help.contains(text), "{text}:\n{help}");
     }
     assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
