@@ -2,11 +2,13 @@
 //! bytes are read once, forward and in pieces, with bounds on all that is kept: they may come out of an
 //! archive that somebody else made. Pure, but for the reading.
 
+pub mod anatomy;
 pub mod kernel;
 pub mod module;
 
 mod scan;
 
+pub use anatomy::Anatomy;
 pub use kernel::{Kernel, Pvh, identify};
 pub use module::Module;
 

@@ -10,7 +10,7 @@ pub const LARGEST: u64 = 512 << 20;
 /// The release of the kernel and a few words.
 const LONGEST_VERMAGIC: usize = 256;
 /// What `scripts/sign-file` puts at the end of a signed module.
-const SIGNED: &[u8] = b"~Module signature appended~\n";
+pub(super) const SIGNED: &[u8] = b"~Module signature appended~\n";
 /// Memory that an .xz file may ask for.
 const XZ_MEMORY: u64 = 64 << 20;
 

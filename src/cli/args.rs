@@ -3,6 +3,7 @@
 
 use super::boot::BootArgs;
 use super::cache::CacheArgs;
+use super::diff::DiffArgs;
 use super::inspect::InspectArgs;
 use super::push::PushArgs;
 use super::verify::VerifyArgs;
@@ -103,6 +104,8 @@ pub enum Command {
     Boot(BootArgs),
     /// Read every byte of images, and say whether they are what they should be
     Verify(VerifyArgs),
+    /// Say how two images differ: config, modules, sizes, tools, and why their bytes do
+    Diff(DiffArgs),
     /// Copy layouts to a registry by skopeo, and check what it then serves
     Push(PushArgs),
     /// Move what ccache has compiled between machines, as an image

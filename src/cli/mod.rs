@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod commands;
 mod config;
+mod diff;
 mod given;
 mod inspect;
 mod list;
@@ -65,6 +66,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Inspect(args)), _) => inspect::inspect(args, host, report),
         (Some(Command::Boot(args)), _) => boot::run(args, host, report),
         (Some(Command::Verify(args)), _) => verify::verify(args, host),
+        (Some(Command::Diff(args)), _) => diff::diff(args, host, report),
         (Some(Command::Push(args)), _) => push::push(args, host, report),
         (Some(Command::Cache(args)), _) => cache::cache(args, host, report),
         (Some(Command::Clean(args)), _) => commands::clean(args, host, report),

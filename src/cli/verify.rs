@@ -2,6 +2,7 @@
 
 use super::commands::{print, printed_json};
 use super::inspect::reference;
+use crate::budget::Budget;
 use crate::error::Result;
 use crate::host::Host;
 use crate::oci::read;
@@ -16,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   kcompile verify out/firecracker-kernel-bin-amd64:6.1.7
   kcompile verify out/*-kernel-*
+  kcompile verify out/*-kernel-* --max-bin-size 48MB --max-modules-size 12MB
 
 Exit codes: 0 all is as it should be, 1 something is whole but not what it should be, 2 no such layout or
 tag, 3 a layout is damaged or breaks a rule.";
@@ -27,6 +29,9 @@ pub struct VerifyArgs {
     /// Layouts, or one image of a layout as LAYOUT:TAG
     #[arg(value_name = "LAYOUT[:TAG]", required = true)]
     pub layouts: Vec<Utf8PathBuf>,
+    /// How large it may be.
+    #[command(flatten)]
+    pub budget: Budget,
     /// As JSON: an array with what was checked of each image
     #[arg(long)]
     pub json: bool,
@@ -36,7 +41,8 @@ pub(super) fn verify(args: &VerifyArgs, host: &Host) -> Result<ExitCode> {
     let (mut damaged, mut wrong, mut count) = (false, false, 0);
     for given in &args.layouts {
         let (layout, tag) = read::locate(&host.absolute(given));
-        verify::verify(&layout, tag.as_deref(), |verified| {
+        verify::verify(&layout, tag.as_deref(), |mut verified| {
+            verified.hold_to(&args.budget);
             damaged |= verified.is_damaged();
             wrong |= !verified.is_right();
             count += 1;

@@ -6,6 +6,7 @@ mod contents;
 mod form;
 mod index;
 
+use crate::budget::Budget;
 use crate::error::{Kind, Result};
 use crate::inspect::{self, Inspected, Survey};
 use crate::oci::read::{self, Image, tag_of};
@@ -69,6 +70,8 @@ pub enum Subject {
     Pairing,
     /// The receipt beside the layout.
     Receipt,
+    /// How large kernel and modules may be.
+    Size,
 }
 
 impl Subject {
@@ -84,6 +87,7 @@ impl Subject {
             Subject::Annotations => "annotations",
             Subject::Pairing => "pairing",
             Subject::Receipt => "receipt",
+            Subject::Size => "size",
         }
     }
 }
@@ -152,6 +156,14 @@ impl Verified {
     /// Is a rule broken?
     pub fn is_damaged(&self) -> bool {
         self.checks.iter().any(|check| matches!(check.outcome, Outcome::Damaged { .. }))
+    }
+
+    /// Adds what came of a limit of its size, where there is one.
+    pub fn hold_to(&mut self, budget: &Budget) {
+        let Some(inspected) = self.inspected.as_ref().filter(|_| budget.is_set()) else { return };
+        let mut faults = Faults::default();
+        budget.exceeded(inspected).into_iter().for_each(|text| faults.add(text));
+        self.add(Subject::Size, faults.outcome("within the budget"));
     }
 
     fn new(layout: &Utf8Path, tag: Option<String>, digest: String) -> Verified {

@@ -18,6 +18,7 @@ mod clients;
 mod configs;
 mod crafted;
 mod crowds;
+mod diff;
 mod faults;
 mod fetch_faults;
 mod hostile;

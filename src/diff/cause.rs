@@ -1,0 +1,220 @@
+//! Why the bytes of two files of one name differ: the likely causes, from what is written in them.
+
+use crate::binary::Anatomy;
+use crate::kconfig::Config;
+use serde::Serialize;
+
+/// Options that bring something random, or the time, into the kernel or its modules.
+const RANDOM: [(&str, &str); 5] = [
+    (
+        "MODULE_SIG",
+        "a key that is made for this build signs the modules, and its certificate is in the kernel",
+    ),
+    ("RANDSTRUCT", "a random seed shuffles structures"),
+    ("GCC_PLUGIN_RANDSTRUCT", "a random seed shuffles structures"),
+    ("GCC_PLUGIN_LATENT_ENTROPY", "random numbers are compiled in"),
+    ("IKHEADERS", "an archive of headers has time stamps"),
+];
+
+/// A likely cause.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(tag = "cause", rename_all = "kebab-case")]
+pub enum Cause {
+    /// Only GNU's build id differs, a digest of what the linker saw.
+    BuildIdOnly,
+    /// Other compilers.
+    Compiler {
+        /// In the first.
+        first: String,
+        /// In the second.
+        second: String,
+    },
+    /// Another date in the banner.
+    TimeStamp {
+        /// In the first.
+        first: String,
+        /// In the second.
+        second: String,
+    },
+    /// Another user or machine in the banner.
+    Builder {
+        /// In the first.
+        first: String,
+        /// In the second.
+        second: String,
+    },
+    /// An absolute path that only one of them has.
+    EmbeddedPath {
+        /// In the first.
+        first: Option<String>,
+        /// In the second.
+        second: Option<String>,
+    },
+    /// The signature of a module.
+    Signature,
+    /// An option that makes every build another one.
+    Random {
+        /// Without `CONFIG_`.
+        symbol: String,
+        /// What it does.
+        why: String,
+    },
+    /// The two are built from other things, which the whole of the comparison tells.
+    Inputs {
+        /// `version`, `source`, `config`, `tools`.
+        which: Vec<String>,
+    },
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Cause::BuildIdOnly => f.write_str("the build id only"),
+            Cause::Compiler { first, second } => write!(f, "another compiler: {first} -> {second}"),
+            Cause::TimeStamp { first, second } => write!(f, "a time stamp: {first} -> {second}"),
+            Cause::Builder { first, second } => write!(f, "another builder: {first} -> {second}"),
+            Cause::EmbeddedPath { first, second } => {
+                let shown = |path: &Option<String>| path.clone().unwrap_or_else(|| "none".into());
+                write!(f, "an embedded path: {} -> {}", shown(first), shown(second))
+            }
+            Cause::Signature => f.write_str("the signature of a module"),
+            Cause::Random { symbol, why } => write!(f, "CONFIG_{symbol}: {why}"),
+            Cause::Inputs { which } => write!(f, "other inputs: {}", which.join(", ")),
+        }
+    }
+}
+
+/// What is known beside the bytes of two files.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Known<'a> {
+    /// What the kernels print first, where these are kernels.
+    pub banners: (Option<&'a str>, Option<&'a str>),
+    /// The final config of the first.
+    pub config: Option<&'a Config>,
+    /// What of the inputs differs.
+    pub inputs: &'a [String],
+}
+
+/// The likely causes, the surest first; `sections` are those that differ.
+pub(super) fn causes(
+    first: &Anatomy,
+    second: &Anatomy,
+    sections: &[String],
+    known: &Known<'_>,
+) -> Vec<Cause> {
+    // vmlinux has the build id in .notes, among other notes; a module in a section of its own.
+    if !sections.is_empty() && sections.iter().all(|name| name == ".note.gnu.build-id" || name == ".notes") {
+        return vec![Cause::BuildIdOnly];
+    }
+    let mut causes = Vec::new();
+    let banners = (known.banners.0.map(Banner::of), known.banners.1.map(Banner::of));
+    let mut compilers = (first.compilers.clone(), second.compilers.clone());
+    if let (Some(one), Some(other)) = &banners {
+        // A banner of another version may say the same compiler in other words.
+        if compilers.0.is_none() || compilers.1.is_none() {
+            compilers = (Some(one.compiler.clone()), Some(other.compiler.clone()));
+        }
+        if one.builder != other.builder {
+            causes.push(Cause::Builder { first: one.builder.clone(), second: other.builder.clone() });
+        }
+        if one.date != other.date {
+            causes.push(Cause::TimeStamp { first: one.date.clone(), second: other.date.clone() });
+        }
+    }
+    if let (Some(one), Some(other)) = compilers
+        && one != other
+    {
+        causes.insert(0, Cause::Compiler { first: one, second: other });
+    }
+    let only = |of: &Anatomy, other: &Anatomy| of.paths.difference(&other.paths).next().cloned();
+    let paths = (only(first, second), only(second, first));
+    if paths.0.is_some() || paths.1.is_some() {
+        causes.push(Cause::EmbeddedPath { first: paths.0, second: paths.1 });
+    }
+    if first.is_signed || second.is_signed {
+        causes.push(Cause::Signature);
+    }
+    if !known.inputs.is_empty() {
+        causes.push(Cause::Inputs { which: known.inputs.to_vec() });
+    }
+    let is_on = |symbol: &str| known.config.is_some_and(|config| config.enabled(symbol));
+    // Where the inputs differ, what is random would differ too, and says nothing.
+    if known.inputs.is_empty() {
+        causes.extend(
+            RANDOM
+                .into_iter()
+                .filter(|(symbol, _)| is_on(symbol))
+                .map(|(symbol, why)| Cause::Random { symbol: symbol.to_owned(), why: why.to_owned() }),
+        );
+    }
+    causes
+}
+
+/// The parts of `Linux version 6.1.7 (user@host) (compiler, linker) #1 SMP date`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Banner {
+    builder: String,
+    compiler: String,
+    date: String,
+}
+
+impl Banner {
+    fn of(text: &str) -> Banner {
+        let (made, date) = text.rsplit_once(" #").unwrap_or((text, ""));
+        let rest = made.split_once(" (").map_or("", |(_, rest)| rest);
+        let (builder, compiler) = rest.split_once(") (").unwrap_or((rest, ""));
+        Banner {
+            builder: builder.to_owned(),
+            compiler: compiler.strip_suffix(')').unwrap_or(compiler).to_owned(),
+            date: date.split_once(' ').map_or(date, |(_, date)| date).to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BANNER: &str = "Linux version 6.1.7 (me@here) (gcc (Debian 12.2.0-14) 12.2.0, GNU ld 2.40) #1 SMP Fri Jul 31 09:44:47 UTC 2026";
+
+    #[test]
+    fn a_banner_has_three_parts() {
+        let banner = Banner::of(BANNER);
+        assert_eq!(banner.builder, "me@here");
+        assert_eq!(banner.compiler, "gcc (Debian 12.2.0-14) 12.2.0, GNU ld 2.40");
+        assert_eq!(banner.date, "SMP Fri Jul 31 09:44:47 UTC 2026");
+        assert_eq!(Banner::of("nonsense"), Banner::default());
+    }
+
+    #[test]
+    fn each_cause_is_told_by_what_is_written_in_the_files() {
+        let anatomy = |path: &str, signed: bool| Anatomy {
+            paths: [path.to_owned()].into(),
+            is_signed: signed,
+            compilers: Some("GCC 12".into()),
+            ..Anatomy::default()
+        };
+        let (one, other) = (anatomy("/a/b", false), anatomy("/c/d", false));
+        let text = [".text".to_owned()];
+        let told = |first: &Anatomy, second: &Anatomy, known: &Known<'_>| {
+            causes(first, second, &text, known).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let nothing = Known::default();
+        assert_eq!(told(&one, &other, &nothing), ["an embedded path: /a/b -> /c/d"]);
+        assert_eq!(told(&one, &anatomy("/a/b", true), &nothing), ["the signature of a module"]);
+        let clang = Anatomy { compilers: Some("clang".into()), ..one.clone() };
+        assert_eq!(told(&one, &clang, &nothing), ["another compiler: GCC 12 -> clang"]);
+        let later = BANNER.replace("31 09", "31 10").replace("me@here", "you@there");
+        let banners = Known { banners: (Some(BANNER), Some(&later)), ..nothing };
+        let said = told(&one, &one, &banners);
+        assert!(said[0].starts_with("another builder: me@here -> you@there"), "{said:?}");
+        assert!(said[1].starts_with("a time stamp: SMP Fri Jul 31 09"), "{said:?}");
+        let config = Config::parse("CONFIG_MODULE_SIG=y\n");
+        let random = Known { config: Some(&config), ..nothing };
+        assert!(told(&one, &one, &random)[0].starts_with("CONFIG_MODULE_SIG: a key that is made"));
+        let inputs = ["config".to_owned()];
+        let other_config = Known { config: Some(&config), inputs: &inputs, ..nothing };
+        assert_eq!(told(&one, &one, &other_config), ["other inputs: config"]);
+        assert_eq!(causes(&one, &one, &[".notes".to_owned()], &nothing), [Cause::BuildIdOnly]);
+    }
+}

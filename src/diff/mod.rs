@@ -1,0 +1,314 @@
+//! How two images differ, in groups that a person can read: what they are built from, sizes, config, modules,
+//! annotations; and where their bytes differ, which file, which section of it, and the likely cause.
+
+mod cause;
+
+pub use cause::Cause;
+
+use crate::binary::Anatomy;
+use crate::digest::Sha256;
+use crate::error::{Context, Kind, Result};
+use crate::inspect::{self, Inspected, ReceiptFound};
+use crate::kconfig::why::Renames;
+use crate::kconfig::{self, Comparison, Config};
+use crate::oci::read::Image;
+use crate::plan::annotations;
+use cause::{Known, causes};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+/// So many files are looked into; what differs in all of 7000 modules differs in the first ones.
+const MOST_FILES: usize = 100;
+/// A file is held in memory while it is looked into.
+const LARGEST_FILE: u64 = 256 << 20;
+
+/// What differs. Serialised, it is what `diff --json` prints: field names are part of the contract.
+#[derive(Debug, Serialize)]
+pub struct Difference {
+    /// The one image.
+    pub first: Side,
+    /// The other.
+    pub second: Side,
+    /// Are they the same image?
+    pub equal: bool,
+    /// Which of the inputs differ: `version`, `architecture`, `source`, `config`, `tools`.
+    pub inputs: Vec<String>,
+    /// What → bytes.
+    pub sizes: Vec<SizeChange>,
+    /// Annotation → its values.
+    pub annotations: Vec<Change>,
+    /// Tool → its versions.
+    pub tools: Vec<Change>,
+    /// The final configs; `None`: one of them has none, or it is not known.
+    pub config: Option<Comparison>,
+    /// The modules.
+    pub modules: ModulesChange,
+    /// Files that both have, with other bytes, and files that only one has.
+    pub files: Vec<FileChange>,
+    /// Files that differ and were not looked into.
+    pub more_files: usize,
+}
+
+/// One of the two.
+#[derive(Debug, Serialize)]
+pub struct Side {
+    /// The layout's directory.
+    pub layout: camino::Utf8PathBuf,
+    /// Its tag.
+    pub tag: Option<String>,
+    /// Of the manifest: `sha256:…`.
+    pub digest: String,
+}
+
+/// A text of both.
+#[derive(Debug, Serialize)]
+pub struct Change {
+    /// Of what.
+    pub name: String,
+    /// In the first.
+    pub first: Option<String>,
+    /// In the second.
+    pub second: Option<String>,
+}
+
+/// A size of both, where they differ.
+#[derive(Debug, Serialize)]
+pub struct SizeChange {
+    /// Of what.
+    pub name: String,
+    /// In the first.
+    pub first: u64,
+    /// In the second.
+    pub second: u64,
+}
+
+/// The modules, by their path below their directory.
+#[derive(Debug, Default, Serialize)]
+pub struct ModulesChange {
+    /// How many there are, in both.
+    pub count: (usize, usize),
+    /// Only in the second.
+    pub new: Vec<String>,
+    /// Only in the first.
+    pub gone: Vec<String>,
+    /// With another size, the largest change first.
+    pub sizes: Vec<SizeChange>,
+}
+
+/// A file with other bytes.
+#[derive(Debug, Serialize)]
+pub struct FileChange {
+    /// Its path; of what belongs to modules, below their directory.
+    pub path: String,
+    /// Its size in the first; `None`: it is not there.
+    pub first: Option<u64>,
+    /// In the second.
+    pub second: Option<u64>,
+    /// The ELF sections that differ; none where the difference lies outside of all, or it is no ELF file.
+    pub sections: Vec<String>,
+    /// The likely causes, the surest first.
+    pub causes: Vec<Cause>,
+}
+
+/// Compares two images, of which each has been read once already.
+///
+/// Errors (exit code 3): one of them breaks a rule.
+pub fn diff(
+    images: (&Image, &Image),
+    found: (&Inspected, &Inspected),
+    renames: &Renames,
+) -> Result<Difference> {
+    let (first, second) = found;
+    let configs = (config_of(first), config_of(second));
+    let config = match &configs {
+        (Some(one), Some(other)) => Some(kconfig::compare(one, other, renames)),
+        _ => None,
+    };
+    let tools = tools(first, second);
+    let inputs = inputs(first, second, config.as_ref(), &tools);
+    let (files, more_files) = files(images, found, configs.0.as_ref(), &inputs)?;
+    Ok(Difference {
+        first: side(first),
+        second: side(second),
+        equal: first.digest == second.digest,
+        sizes: sizes(first, second),
+        annotations: changes(&first.annotations, &second.annotations),
+        modules: modules(first, second),
+        inputs,
+        tools,
+        config,
+        files,
+        more_files,
+    })
+}
+
+fn side(image: &Inspected) -> Side {
+    Side { layout: image.layout.clone(), tag: image.tag.clone(), digest: image.digest.oci() }
+}
+
+/// The final config of an image: in it, or in the image beside it that belongs to it.
+fn config_of(image: &Inspected) -> Option<Config> {
+    if let Some((_, text)) = image.survey.kernel_config() {
+        return Some(Config::parse(text));
+    }
+    let beside = inspect::counterpart(image).ok().flatten()?;
+    inspect::check_pair(image, &beside).ok()?;
+    beside.survey.kernel_config().map(|(_, text)| Config::parse(text))
+}
+
+/// Of the receipts, where both have one; else of what both images say of themselves.
+fn tools(first: &Inspected, second: &Inspected) -> Vec<Change> {
+    if let (ReceiptFound::Of { tools: one, .. }, ReceiptFound::Of { tools: other, .. }) =
+        (&first.receipt, &second.receipt)
+    {
+        return changes(one, other);
+    }
+    let said = |image: &Inspected| -> BTreeMap<String, String> {
+        let said = image.annotations.get(annotations::TOOLCHAIN);
+        said.map(|said| ("toolchain".to_owned(), said.clone())).into_iter().collect()
+    };
+    changes(&said(first), &said(second))
+}
+
+fn changes(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> Vec<Change> {
+    let names: BTreeSet<&String> = first.keys().chain(second.keys()).collect();
+    names
+        .into_iter()
+        .filter(|name| first.get(*name) != second.get(*name))
+        .map(|name| Change {
+            name: name.clone(),
+            first: first.get(name).cloned(),
+            second: second.get(name).cloned(),
+        })
+        .collect()
+}
+
+fn inputs(
+    first: &Inspected,
+    second: &Inspected,
+    config: Option<&Comparison>,
+    tools: &[Change],
+) -> Vec<String> {
+    let revision = |image: &Inspected| image.annotations.get("org.opencontainers.image.revision").cloned();
+    let digest = |image: &Inspected| image.annotations.get(annotations::CONFIG_DIGEST).cloned();
+    let config = config.map_or_else(|| digest(first) != digest(second), |config| !config.is_equal());
+    let differ = [
+        ("version", first.release != second.release),
+        ("architecture", first.arch != second.arch),
+        ("flavor", first.flavor != second.flavor),
+        ("source", revision(first) != revision(second)),
+        ("config", config),
+        ("tools", !tools.is_empty()),
+    ];
+    differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+}
+
+fn sizes(first: &Inspected, second: &Inspected) -> Vec<SizeChange> {
+    let kernel = |image: &Inspected| image.kernels.first().map_or(0, |kernel| kernel.bytes);
+    let modules = |image: &Inspected| image.modules.as_ref().map_or(0, |modules| modules.bytes);
+    let stored = |image: &Inspected| image.layers.iter().map(|layer| layer.bytes).sum();
+    let all = [
+        ("kernel", kernel(first), kernel(second)),
+        ("modules", modules(first), modules(second)),
+        ("image", stored(first), stored(second)),
+    ];
+    let differ = all.into_iter().filter(|(_, first, second)| first != second);
+    differ.map(|(name, first, second)| SizeChange { name: name.to_owned(), first, second }).collect()
+}
+
+/// A path as it is compared: without the directory that has the release in its name.
+fn key(image: &Inspected, path: &str) -> String {
+    let directory = image.modules.as_ref().map_or("", |modules| modules.directory.as_str());
+    path.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path).to_owned()
+}
+
+fn modules(first: &Inspected, second: &Inspected) -> ModulesChange {
+    let all = |image: &Inspected| -> BTreeMap<String, u64> {
+        image.survey.modules.iter().map(|(path, file)| (key(image, path), file.size)).collect()
+    };
+    let (one, other) = (all(first), all(second));
+    let only = |of: &BTreeMap<String, u64>, other: &BTreeMap<String, u64>| {
+        of.keys().filter(|path| !other.contains_key(*path)).cloned().collect::<Vec<_>>()
+    };
+    let in_both = one.iter().filter_map(|(path, &size)| Some((path, size, *other.get(path)?)));
+    let mut sizes: Vec<SizeChange> = in_both
+        .filter(|(_, first, second)| first != second)
+        .map(|(path, first, second)| SizeChange { name: path.clone(), first, second })
+        .collect();
+    sizes.sort_by_key(|change| std::cmp::Reverse(change.first.abs_diff(change.second)));
+    ModulesChange {
+        count: (one.len(), other.len()),
+        new: only(&other, &one),
+        gone: only(&one, &other),
+        sizes,
+    }
+}
+
+fn files(
+    (first_image, second_image): (&Image, &Image),
+    (first, second): (&Inspected, &Inspected),
+    config: Option<&Config>,
+    inputs: &[String],
+) -> Result<(Vec<FileChange>, usize)> {
+    type Files = BTreeMap<String, (u64, Sha256)>;
+    let all = |image: &Inspected| -> Files {
+        image.survey.files.iter().map(|(path, &file)| (key(image, path), file)).collect()
+    };
+    let (one, other) = (all(first), all(second));
+    let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let differ: Vec<&String> = names.into_iter().filter(|name| one.get(*name) != other.get(*name)).collect();
+    let more = differ.len().saturating_sub(MOST_FILES);
+    // Kernels sort before modules where both are in one image.
+    let looked_into: Vec<&String> = differ.into_iter().take(MOST_FILES).collect();
+    let in_both: BTreeSet<&String> = looked_into
+        .iter()
+        .copied()
+        .filter(|name| one.contains_key(*name) && other.contains_key(*name))
+        .collect();
+    let anatomies = (anatomies(first_image, first, &in_both)?, anatomies(second_image, second, &in_both)?);
+    let banner = |image: &Inspected, name: &String| {
+        image.kernels.iter().find(|kernel| kernel.path == *name).and_then(|kernel| kernel.banner.clone())
+    };
+    let change = |name: &String| {
+        let banners = (banner(first, name), banner(second, name));
+        let known = Known { banners: (banners.0.as_deref(), banners.1.as_deref()), config, inputs };
+        let (sections, causes) = match (anatomies.0.get(name), anatomies.1.get(name)) {
+            (Some(one), Some(other)) => {
+                let sections = one.differing_sections(other);
+                let causes = causes(one, other, &sections, &known);
+                (sections, causes)
+            }
+            _ => (Vec::new(), Vec::new()),
+        };
+        let size = |files: &Files| files.get(name).map(|(size, _)| *size);
+        FileChange { path: name.clone(), first: size(&one), second: size(&other), sections, causes }
+    };
+    Ok((looked_into.into_iter().map(change).collect(), more))
+}
+
+/// Looks into these files of an image, one after the other. One that is too large to be held is left out.
+fn anatomies(
+    image: &Image,
+    found: &Inspected,
+    names: &BTreeSet<&String>,
+) -> Result<BTreeMap<String, Anatomy>> {
+    let mut anatomies = BTreeMap::new();
+    if names.is_empty() {
+        return Ok(anatomies);
+    }
+    image.visit(|entry, reader| {
+        let name = key(found, &entry.path);
+        if entry.size > LARGEST_FILE || !names.contains(&name) {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        let read = reader.take(LARGEST_FILE).read_to_end(&mut bytes);
+        read.context(Kind::Fetch, || format!("{}: {}", image.layout, entry.path.escape_debug()))?;
+        if !bytes.is_empty() {
+            anatomies.insert(name, Anatomy::of(&bytes));
+        }
+        Ok(())
+    })?;
+    Ok(anatomies)
+}
