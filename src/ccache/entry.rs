@@ -1,9 +1,9 @@
 //! An entry of ccache: its place and its bytes. Pure.
 //!
 //! The format is the one that ccache has had since 4.7 (`src/core/CacheEntry` and `src/storage/local/LocalStorage` in
-//! its source): a header with the magic number 0xccac, a version and a type, a payload, and XXH3 of 128 bits over all
-//! before it, big endian. The name is a digest of 20 bytes: two in base 16, the others in base 32; its first two to four
-//! digits are directories. A letter at the end tells the type.
+//! its source): a header with the magic number 0xccac, a version, a type, and whether it is self-contained; a payload;
+//! XXH3 of 128 bits over all before it, big endian. The name is a digest of 20 bytes: two in base 16, the others in
+//! base 32; its first two to four digits are directories. A letter at the end tells the type.
 
 /// The format of ccache 4.7 and later.
 const MAGIC: [u8; 3] = [0xcc, 0xac, 1];
@@ -39,10 +39,12 @@ pub fn check(path: &str, bytes: &[u8]) -> Result<(), &'static str> {
         return Err("not in the format of ccache 4.7 and later");
     }
     // The type of the header and of the name: a result, or a manifest of results.
-    if (bytes[3], path.as_bytes().last()) != (0, Some(&b'R'))
-        && (bytes[3], path.as_bytes().last()) != (1, Some(&b'M'))
-    {
+    if !matches!((bytes[3], path.as_bytes().last()), (0, Some(b'R')) | (1, Some(b'M'))) {
         return Err("of another type than its name says");
+    }
+    // ccache does so with `file_clone` and `hard_link`, and those files have no checksum.
+    if bytes[6] != 1 {
+        return Err("not self-contained: what was compiled lies in another file");
     }
     let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
     match xxhash_rust::xxh3::xxh3_128(content).to_be_bytes() == *checksum {
@@ -86,7 +88,7 @@ mod tests {
 
     /// What ccache 4.7.5 wrote for an empty payload would look like.
     fn entry(kind: u8) -> Vec<u8> {
-        let mut bytes = vec![0xcc, 0xac, 1, kind, 1, 0, 0];
+        let mut bytes = vec![0xcc, 0xac, 1, kind, 1, 0, 1];
         bytes.resize(30, 7);
         bytes.extend(xxhash_rust::xxh3::xxh3_128(&bytes).to_be_bytes());
         bytes
@@ -99,6 +101,9 @@ mod tests {
         assert!(check("b/e/xM", &entry(0)).unwrap_err().contains("another type"));
         assert!(check("b/e/xR", b"\x7fELF").unwrap_err().contains("format"));
         assert!(check("b/e/xR", &[]).is_err());
+        let mut beside = entry(0);
+        beside[6] = 0;
+        assert!(check("b/e/xR", &beside).unwrap_err().contains("self-contained"));
         for place in [3, 10, 29, 30, 45] {
             let mut flipped = entry(0);
             flipped[place] ^= 1;
