@@ -53,6 +53,7 @@ impl<'a> BuildDir<'a> {
     /// Errors: they cannot be built or shown (exit code 1).
     pub fn menuconfig(&self) -> Result<()> {
         let mut command = self.make_command(&["menuconfig"], &BTreeMap::new());
+        command.args.extend(["-s", "--no-print-directory"].map(str::to_owned));
         command.env.extend(self.host.terminal_env.clone());
         match process::interact(&command)?.success() {
             true => Ok(()),

@@ -5,7 +5,7 @@ use crate::world::{CONFIG, Ran, World, have, ran};
 use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::Stdio;
 
 const KEPT: &str = "configs/firecracker/linux-x86_64-6.1.config";
@@ -176,33 +176,44 @@ fn a_config_of_the_catalog_becomes_the_users_own() {
     assert!(new.contains("# --- Test switches\nCONFIG_MINI_WARN=m\n") && !new.contains("OVERLAYFS"), "{new}");
 }
 
+/// `kcompile config edit` on a terminal of its own; `typed` is typed when the menu asks.
+fn edit(world: &World, args: &str, typed: &str) -> Ran {
+    let kcompile = world.command(&format!("config edit {args} --progress plain"));
+    let words: Vec<&str> = kcompile.get_args().map(|word| word.to_str().unwrap()).collect();
+    let line = format!("{} {}", kcompile.get_program().to_str().unwrap(), words.join(" "));
+    let mut script = std::process::Command::new("script");
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_clear().env("TERM", "vt100");
+    script.envs(kcompile.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    script.current_dir(world.path("work/own")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().unwrap();
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    let out = child.stdout.as_mut().unwrap();
+    while !said.ends_with(b"setting: ") && out.read(&mut byte).unwrap() == 1 {
+        said.push(byte[0]);
+    }
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    out.read_to_end(&mut said).unwrap();
+    let ran = ran(child.wait_with_output().unwrap());
+    Ran { stdout: String::from_utf8(said).unwrap(), ..ran }
+}
+
 #[test]
 fn the_menus_are_the_kernels_own() {
     if !have("script") {
         return;
     }
     let world = project();
-    let edit = |args: &str, typed: &str| {
-        let kcompile = world.command(&format!("config edit {args} --progress plain"));
-        let words = kcompile.get_args().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
-        let line = format!("{} {words}", kcompile.get_program().to_str().unwrap());
-        let mut script = std::process::Command::new("script");
-        script
-            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
-            .env_clear()
-            .env("TERM", "vt100");
-        script.envs(kcompile.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        script.current_dir(world.path("work/own")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = script.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
-        ran(child.wait_with_output().unwrap())
-    };
+    let edit = |args: &str, typed: &str| edit(&world, args, typed);
     let untouched = edit(&format!("6.1.7 {LINUX}"), "\n").ok().stdout;
     assert!(untouched.contains("setting: ") && untouched.contains("nothing has changed"), "{untouched}");
     let told = edit(&format!("6.1.7 {LINUX}"), "CONFIG_PSI=y\nCONFIG_DUMMY=y\n\n").ok().stdout;
     assert!(told.contains("changed, 2 settings: DUMMY m -> y, PSI n -> y") && told.contains(KEPT), "{told}");
     let expected =
         kept().replace("CONFIG_DUMMY=m", "CONFIG_DUMMY=y") + "\n# --- General setup\nCONFIG_PSI=y\n";
+    assert_eq!(text(&world), expected);
+    // Ctrl-C is the menu's own business, and ends both of them; nothing is written.
+    let ended = edit(&format!("6.1.7 {LINUX}"), "CONFIG_PSI=n\n\x03");
+    assert!(ended.code == 130 && ended.stdout.contains("error: interrupted"), "{}", ended.stdout);
     assert_eq!(text(&world), expected);
     // A file by its own name, through a link to it.
     fs::write(world.path("work/own/mine"), CONFIG).unwrap();
