@@ -134,7 +134,9 @@ pub(crate) fn configured_by<T>(
     let cache = Cache::open(&run.cache_dir, run.host.uid)?;
     let (plan, tree) = fetch::fetch_planned(request, inputs, &first, &cache, run)?;
     let _configuring = cache.lock(&kbuild::config_lock_name(&plan, &tree), run.report)?;
+    let private = cache.scratch()?;
     let dir = BuildDir::open_for_config(&plan, &tree, run.host, run.jobs, run.report)?;
+    let dir = dir.confined(run.sandbox, &private.path, run.report)?;
     let configured = verdict::explained(dir.configure(run.report)?, &plan, &tree, run)?;
     job(&dir, &plan, &tree, configured)
 }

@@ -46,6 +46,7 @@ pub mod request;
 pub mod requirements;
 pub mod reuse;
 pub mod run;
+pub mod sandbox;
 pub mod source;
 pub mod staging;
 pub mod timings;
@@ -92,8 +93,10 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     }
     let building = run.enter(Stage::Build)?;
     let _locked = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
-    let build_dir = BuildDir::open(&plan, &tree, host, run.jobs, report)?;
-    let build_dir = build_dir.sharing(run.place.map(|place| place.jobs()));
+    let private = cache.scratch()?;
+    let build_dir = BuildDir::open(&plan, &tree, host, run.jobs, report)?
+        .sharing(run.place.map(|place| place.jobs()))
+        .confined(run.sandbox, &private.path, report)?;
     let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
     verdict::judge(&configured, &plan, report)?;
     let outcomes = verdict::require(&configured, &plan, &profiles, report)?;

@@ -14,6 +14,7 @@ use crate::oci::Written;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::Report;
 use crate::requirements::{self, Outcome, Tally};
+use crate::sandbox::Confinement;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ struct Receipt<'a> {
     config_differences: &'a [Difference],
     /// The profiles that the final config was held against.
     requirements: Vec<Requirements<'a>>,
+    /// What make might do beside building: decides no byte.
+    sandbox: &'a Confinement,
     compiler_warnings: u64,
     findings: Vec<String>,
     images: Vec<Image<'a>>,
@@ -99,6 +102,7 @@ pub fn write(
                 counts,
             })
             .collect(),
+        sandbox: &compiled.confinement,
         compiler_warnings: compiled.warnings,
         findings: report.findings(),
         images: images

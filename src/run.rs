@@ -12,6 +12,7 @@ use crate::openpgp::Keyring;
 use crate::plan::Inputs;
 use crate::report::Report;
 use crate::request::Request;
+use crate::sandbox;
 use crate::source::Fetching;
 use crate::timings::Form;
 use camino::Utf8PathBuf;
@@ -36,6 +37,8 @@ pub struct Run<'a> {
     pub jobs: usize,
     /// The other kernels of the run, where there are any.
     pub place: Option<Place<'a>>,
+    /// `--sandbox`.
+    pub sandbox: sandbox::Choice,
     /// `--timings`.
     pub timings: Vec<Form>,
     /// `--offline`.

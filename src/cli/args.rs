@@ -11,6 +11,7 @@ use crate::kconfig;
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::report::Progress;
 use crate::request::{Compression, ModulesLayout, SourceSpec};
+use crate::sandbox;
 use crate::timings::Form;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
@@ -208,6 +209,10 @@ pub struct BuildArgs {
     /// Put before the compiler: ccache, sccache, distcc, icecc
     #[arg(long, value_name = "COMMAND", help_heading = "Compiling")]
     pub launcher: Option<String>,
+    /// Keep the kernel's own build scripts from the network, from writing into the source, and from your
+    /// environment and home directory: as far as this host lets us, wholly or not at all; no byte changes
+    #[arg(long, value_name = "WHEN", default_value = "auto", help_heading = "Compiling")]
+    pub sandbox: sandbox::Choice,
 
     /// A mirror with kernel.org's layout; repeatable, tried in order [env: KCOMPILE_MIRROR] [default:
     /// https://cdn.kernel.org]

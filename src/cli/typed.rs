@@ -116,6 +116,7 @@ pub(super) fn run<'a>(
         timings: args.timings.clone(),
         jobs: args.jobs.map_or(host.cpus, usize::from),
         offline: args.offline,
+        sandbox: args.sandbox,
         stall: Duration::from_secs(args.stall_timeout.into()),
         command: host.args.clone(),
     })

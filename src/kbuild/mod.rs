@@ -1,16 +1,17 @@
 //! The kernel's own build: its make, called with what the plan says and nothing else; where it
 //! builds; what it leaves behind.
 
+mod history;
 mod image;
 mod interrupted;
 mod log;
 mod settings;
 
+pub use history::{History, history, remember};
 pub use log::Digest as LogDigest;
 pub use settings::config_lock_name;
 
 use crate::binary::Pvh;
-use crate::cache::Cache;
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
@@ -20,6 +21,7 @@ use crate::kernel::{Arch, Flavor};
 use crate::plan::{Contents, Plan};
 use crate::process::{self, CommandLine, JobServer, Note};
 use crate::report::{Count, Phase, Report, Running, Unit};
+use crate::sandbox::{self, Confinement, Sandbox};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::words::{counted, duration};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -51,6 +53,7 @@ pub struct BuildDir<'a> {
     host: &'a Host,
     /// The pool that the jobs are taken from, where there are other makes.
     shared: Option<JobServer>,
+    sandbox: Sandbox,
     log: File,
 }
 
@@ -84,7 +87,19 @@ impl<'a> BuildDir<'a> {
         interrupted::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
-        Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, log })
+        let sandbox = Sandbox::none(host);
+        Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, sandbox, log })
+    }
+
+    /// The same, where make runs in a sandbox; what of it this host does not allow is said. `private` is an empty
+    /// directory.
+    pub fn confined(self, choice: sandbox::Choice, private: &Utf8Path, report: &Report) -> Result<Self> {
+        let launcher = self.plan.toolchain.launcher.as_deref();
+        let sandbox = Sandbox::find(choice, (&self.tree.path, &self.path), launcher, private, self.host)?;
+        if let Some(why) = &sandbox.confinement.why {
+            report.note(&format!("no whole sandbox for the kernel's make: {why}"));
+        }
+        Ok(BuildDir { sandbox, ..self })
     }
 
     /// Writes the plan's settings as `.config`, lets `olddefconfig` complete them, and tells what
@@ -171,6 +186,7 @@ impl<'a> BuildDir<'a> {
             began,
             seconds: seconds.as_secs_f64(),
             announced: digest.announced,
+            confinement: self.sandbox.confinement.clone(),
         })
     }
 
@@ -236,7 +252,7 @@ impl<'a> BuildDir<'a> {
         };
         let args = ["-R", ".comment", "-S", kernel.as_str(), stripped.as_str()].map(str::to_owned).into();
         let command =
-            CommandLine { program: objcopy, args, env: self.host.child_env.clone(), cwd: self.path.clone() };
+            CommandLine { program: objcopy, args, env: self.sandbox.env().clone(), cwd: self.path.clone() };
         let mut said = String::new();
         let status = process::run(&command, &self.log, None, |_, line| said = line.to_owned())?;
         match status.success() {
@@ -264,11 +280,11 @@ impl<'a> BuildDir<'a> {
             }
         };
         let status = match &self.shared {
-            None => process::run(&command, &self.log, note, on_line)?,
+            None => process::run(&self.sandbox.wrap(&command), &self.log, note, on_line)?,
             Some(shared) => {
                 // make leaves the pool where it is given a number of its own.
                 command.args.retain(|arg| *arg != self.jobs_arg());
-                shared.run(&command, &self.log, note, on_line)?
+                shared.run(&self.sandbox.wrap(&command), &self.log, note, on_line)?
             }
         };
         match status.success() {
@@ -283,7 +299,7 @@ impl<'a> BuildDir<'a> {
         let variables = variables(self.plan, self.tree, &self.path);
         args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
         args.extend(targets.iter().map(|target| (*target).to_owned()));
-        let (program, env, cwd) = ("make".into(), self.host.child_env.clone(), self.path.clone());
+        let (program, env, cwd) = ("make".into(), self.sandbox.env().clone(), self.path.clone());
         CommandLine { program, args, env, cwd }
     }
 
@@ -332,6 +348,8 @@ pub struct Compiled {
     pub kernel_sha256: Sha256,
     /// Does the config have modules?
     pub modules: bool,
+    /// What make might do beside.
+    pub confinement: Confinement,
     /// Commands that make ran.
     pub steps: u64,
     /// Warnings of the compiler.
@@ -389,35 +407,6 @@ fn check_release(release: &str) -> Result<()> {
         ))
         .hint("look at CONFIG_LOCALVERSION")),
     }
-}
-
-/// How long a whole build of a plan took, for an estimate of the next one.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub struct History {
-    /// Commands that make ran.
-    pub steps: u64,
-    /// Wall time.
-    pub seconds: f64,
-}
-
-/// The longest build of this plan so far.
-pub fn history(plan: &Plan, cache: &Cache) -> Option<History> {
-    serde_json::from_slice(&fs::read(history_path(plan, cache)).ok()?).ok()
-}
-
-/// Keeps the time of a build that compiled more than any before it of the same plan: one that
-/// compiled less did only what was missing. It serves for estimates: where it cannot be kept, it is not.
-pub fn remember(plan: &Plan, cache: &Cache, compiled: &Compiled) {
-    if history(plan, cache).is_some_and(|known| known.steps >= compiled.steps) {
-        return;
-    }
-    let history = History { steps: compiled.steps, seconds: compiled.seconds };
-    let bytes = serde_json::to_vec(&history).expect("plain numbers");
-    let _ = files::write_atomically(&history_path(plan, cache), &bytes);
-}
-
-fn history_path(plan: &Plan, cache: &Cache) -> Utf8PathBuf {
-    cache.root.join("history").join(format!("{}.json", plan.digest()))
 }
 
 /// Does the plan want a modules image, or modules in a combined one?

@@ -55,7 +55,7 @@ impl<'a> BuildDir<'a> {
         let mut command = self.make_command(&["menuconfig"], &BTreeMap::new());
         command.args.extend(["-s", "--no-print-directory"].map(str::to_owned));
         command.env.extend(self.host.terminal_env.clone());
-        match process::interact(&command)?.success() {
+        match process::interact(&self.sandbox.wrap(&command))?.success() {
             true => Ok(()),
             false => Err(Error::build("make menuconfig failed").hint(format!("the command: {command}"))),
         }

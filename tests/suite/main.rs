@@ -32,6 +32,7 @@ mod planning;
 mod project;
 mod push;
 mod registry;
+mod sandbox;
 mod servers;
 mod signals;
 mod signing;

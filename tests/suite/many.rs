@@ -30,8 +30,9 @@ fn several_kernels_share_their_jobs_and_one_failure_stops_no_other() {
     let path = std::env::var("PATH").unwrap();
     fs::create_dir(world.path("bin")).unwrap();
     let make = world.path("bin/make");
-    let script = "#!/bin/sh\ncase $* in *=*) echo \"$MAKEFLAGS / $*\" >>\"$HOME/calls\";; esac\nPATH='{path}' exec make \"$@\"\n";
-    fs::write(&make, script.replace("{path}", &path)).unwrap();
+    let script = "#!/bin/sh\ncase $* in *=*) echo \"$MAKEFLAGS / $*\" >>'{calls}';; esac\nPATH='{path}' exec make \"$@\"\n";
+    fs::write(&make, script.replace("{path}", &path).replace("{calls}", world.path("home/calls").as_str()))
+        .unwrap();
     fs::set_permissions(&make, fs::Permissions::from_mode(0o755)).unwrap();
     world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
 

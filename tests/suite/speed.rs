@@ -13,7 +13,9 @@ fn watch_make(world: &mut World) {
     let path = std::env::var("PATH").unwrap();
     let dir = world.path("bin");
     fs::create_dir(&dir).unwrap();
-    let script = format!("#!/bin/sh\necho \"$@\" >>\"$HOME/calls\"\nPATH='{path}' exec make \"$@\"\n");
+    // By its path: HOME is not the user's for make.
+    let calls = world.path("home/calls");
+    let script = format!("#!/bin/sh\necho \"$@\" >>'{calls}'\nPATH='{path}' exec make \"$@\"\n");
     fs::write(dir.join("make"), script).unwrap();
     fs::set_permissions(dir.join("make"), fs::Permissions::from_mode(0o755)).unwrap();
     world.env.insert("PATH".into(), format!("{dir}:{path}"));

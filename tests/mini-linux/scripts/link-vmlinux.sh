@@ -15,6 +15,9 @@ for switch; do
 	STALL)
 		exec sh "$srctree/scripts/stall.sh"
 		;;
+	PRY)
+		sh "$srctree/scripts/pry.sh"
+		;;
 	NO_VMLINUX)
 		rm -f vmlinux
 		exit 0
