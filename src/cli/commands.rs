@@ -134,9 +134,10 @@ pub(super) fn doctor(
     let mut build = build_args(words)?;
     // What a host needs does not depend on the flavor: take one where the version leaves it open.
     let flavor = |version: &String| {
-        Some(planning::flavor_of(version.parse().ok()?, &catalog).unwrap_or(Flavor::Firecracker))
+        let known = version.parse().ok().and_then(|version| planning::flavor_of(version, &catalog).ok());
+        known.unwrap_or(Flavor::Firecracker)
     };
-    build.flavor = build.versions.first().and_then(flavor);
+    build.flavor = build.versions.first().map(flavor);
     let run = run(&build, host, &library, &catalog, report)?;
     let mut code = ExitCode::SUCCESS;
     for request in requests(&build, matches, &run)? {

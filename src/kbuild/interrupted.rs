@@ -48,13 +48,17 @@ pub(super) fn settle(note: &Note<'_>, dirs: &[&Utf8Path; 2], report: &Report) ->
 pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
     let wrong = || format!("cannot look through {build}");
     let mut written = Vec::new();
+    let now = SystemTime::now();
     let mut killed = SystemTime::UNIX_EPOCH;
     for entry in WalkDir::new(build) {
         process::check()?;
         let entry = entry.context(Kind::Build, wrong)?;
         let metadata = entry.metadata().context(Kind::Build, wrong)?;
         if metadata.is_file() {
-            killed = killed.max(modified(&metadata));
+            // What a clock that was ahead has written tells nothing about the rest.
+            if modified(&metadata) <= now {
+                killed = killed.max(modified(&metadata));
+            }
             written.push((entry, metadata));
         }
     }
@@ -99,6 +103,8 @@ mod tests {
         fs::create_dir_all(build.join("init")).unwrap();
         let now = SystemTime::now();
         let minutes_ago = |minutes: u64| now - Duration::from_secs(60 * minutes);
+        let ahead = File::create(build.join("init/ahead.o")).unwrap();
+        ahead.set_modified(now + Duration::from_secs(600)).unwrap();
         for (name, age) in [
             ("init/old.o", 10),
             ("init/new.o", 0),
@@ -112,7 +118,7 @@ mod tests {
         ] {
             File::create(build.join(name)).unwrap().set_modified(minutes_ago(age)).unwrap();
         }
-        assert_eq!(forget_unfinished(build).unwrap(), 3);
+        assert_eq!(forget_unfinished(build).unwrap(), 4);
         let stays = [
             "init/old.o",
             ".config",
@@ -121,7 +127,7 @@ mod tests {
             "include/generated/autoconf.h",
         ];
         assert!(stays.iter().all(|name| build.join(name).exists()));
-        let gone = ["init/new.o", "vmlinux.o", "include/generated/table.h"];
+        let gone = ["init/new.o", "init/ahead.o", "vmlinux.o", "include/generated/table.h"];
         assert!(!gone.iter().any(|name| build.join(name).exists()));
     }
 }

@@ -101,7 +101,7 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
 #[test]
 fn doctor_finds_what_a_build_needs_here() {
     let world = World::new();
-    for version in ["4.19.215", "5.15.12", "6.1"] {
+    for version in ["4.19.215", "5.15.12", "6.1", "all"] {
         world.run(&format!("doctor {version}")).ok();
     }
     let told = world.run("doctor 6.1").ok().stdout;
