@@ -29,14 +29,6 @@ pub struct Limit {
     pub since: Option<SystemTime>,
 }
 
-/// What was exported.
-pub struct Export {
-    /// The image.
-    pub image: Written,
-    /// How many entries are in it.
-    pub entries: usize,
-}
-
 /// An entry that could be exported.
 struct Candidate {
     path: String,
@@ -55,7 +47,7 @@ pub fn export(
     (output, named): (&Utf8Path, Named<'_>),
     arch: Arch,
     report: &Report,
-) -> Result<Export> {
+) -> Result<Written> {
     oci::check_output(output, [named.layout])?;
     let running = report.start(Phase::Pack, &format!("the cache of ccache, {dir}"));
     let chosen = chosen(candidates(dir)?, limit)?;
@@ -63,12 +55,12 @@ pub fn export(
         return Err(Error::usage(format!("{dir} has no entry of ccache 4.7 or later to export"))
             .hint("build with --launcher ccache first"));
     }
-    let (count, bytes) = (chosen.len(), chosen.iter().map(|entry| entry.bytes).sum());
     let _packing = pack::lock_output(output, report)?;
     // Dated 1970, since no date may change the digest.
     let image = oci::prepare_named(output, named, arch, &entries(&chosen), 0)?.publish()?;
-    running.finish(&format!("{}, {}", counted(count, "entry", "entries"), size(bytes)));
-    Ok(Export { image, entries: count })
+    let bytes = chosen.iter().map(|entry| entry.bytes).sum();
+    running.finish(&format!("{}, {}", counted(chosen.len(), "entry", "entries"), size(bytes)));
+    Ok(image)
 }
 
 fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {

@@ -10,7 +10,7 @@ mod export;
 mod import;
 
 pub use entry::{check, is_entry};
-pub use export::{Export, Limit, export};
+pub use export::{Limit, export};
 pub use import::{Import, import};
 
 use crate::error::{Error, Result};

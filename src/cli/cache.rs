@@ -98,8 +98,8 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &annotations };
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
-    let export = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, report)?;
-    print(&format!("{}:{tag} {}\n", crate::shown(&export.image.layout, host), export.image.digest.oci()))?;
+    let image = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, report)?;
+    print(&format!("{}:{tag} {}\n", crate::shown(&image.layout, host), image.digest.oci()))?;
     Ok(ExitCode::SUCCESS)
 }
 
