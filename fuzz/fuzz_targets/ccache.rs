@@ -1,0 +1,13 @@
+//! The judge of what gets into a compiler cache: a path that it takes stays inside, whatever the bytes.
+#![no_main]
+
+use kcompile::ccache::{check, is_entry};
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let (path, content) = bytes.split_at(bytes.len().min(38));
+    let Ok(path) = std::str::from_utf8(path) else { return };
+    if is_entry(path) {
+        assert!(!path.starts_with('/') && path.split('/').all(|part| !matches!(part, "" | "." | "..")));
+    }
+    let _ = check(path, content);
+});
