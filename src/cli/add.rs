@@ -18,20 +18,22 @@ use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile add 6.6.60 --fc                       from kernel.org, with the config of the nearest version
-  kcompile add 6.6.60 --fc --from 6.12           with that of another one
+  kcompile add 6.6.60 --fc                with the config of the nearest version
+  kcompile add 6.6.60 --fc --from 6.12    with that of another one
   kcompile add 6.16.9 --ch --arch amd64 --arch arm64
   kcompile add 6.6 --ch --source git+https://example.org/linux.git#guest-6.6
-  kcompile add 6.6.60 --fc --dry-run             says what would come of it, and writes nothing
+  kcompile add 6.6.60 --fc --dry-run      says what would come of it
 
-The entry goes into configs/kernels.toml of your project (a directory with a kcompile.toml) or of --configs DIR,
-the config into the directory of its flavor beside it; all of them are written, or none. Afterwards
+The entry goes into configs/kernels.toml of your project (a directory with a kcompile.toml) or of --configs \
+DIR, the config into the directory of its flavor beside it; all of them are written, or none. Afterwards \
 `kcompile 6.6.60 --fc` builds it.";
 
 /// The options of `add`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 #[command(mut_arg("versions", |arg| arg.num_args(1).help("A kernel version: 6.6.60, or 6.6 for a whole series")))]
+#[command(mut_arg("json", |arg| arg.help("As JSON")))]
+#[command(mut_arg("dry_run", |arg| arg.help("Say what would come of it, and write nothing")))]
 pub struct AddArgs {
     /// The version whose config is carried over [default: the nearest one that has a config]
     #[arg(long, value_name = "VERSION")]

@@ -26,18 +26,18 @@ const MOST_NAMED: usize = 12;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile config show 6.1 --fc                      the .config that a build would have
-  kcompile config show 6.1 --fc --minimal            what of it is no default of that kernel
-  kcompile config diff 6.1 6.12 --fc                 what two versions have otherwise
+  kcompile config show 6.1 --fc                the .config that a build would have
+  kcompile config show 6.1 --fc --minimal      what of it is no default
+  kcompile config diff 6.1 6.12 --fc           what two versions have otherwise
   kcompile config diff my.config out/firecracker-kernel-modules-amd64:6.1.7
-  kcompile config edit 6.1 --fc                      menuconfig; changes the config in your project
-  kcompile config edit 6.1.7 --fc --config my.config the same for a file
-  kcompile config save edited.config 6.1 --fc        writes the settings of a .config back
+  kcompile config edit 6.1 --fc                menuconfig, for your project's config
+  kcompile config edit 6.1.7 --fc --config my.config
+  kcompile config save new.config 6.1 --fc     takes the settings of a .config in
 
-`edit` and `save` write one line for each setting that is no default, under the headings of the file as it was:
-a line that still holds stays where it is, and what is new comes under the name of its menu. The kernel then
-has to make the same .config of it. A config of the built-in catalog becomes your own, in the configs/ of your
-project or in the --configs DIR.";
+`edit` and `save` write one line for each setting that is no default, under the headings of the file as \
+it was: a line that still holds stays where it is, and what is new comes under the name of its menu. The \
+kernel then has to make the same .config of it. A config of the built-in catalog becomes your own, in the \
+configs/ of your project or in the --configs DIR.";
 
 /// The options of `config`.
 #[derive(Debug, Args)]
@@ -60,6 +60,7 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("json", |arg| arg.help("As JSON")), mut_arg("dry_run", |arg| arg.hide(true)))]
 struct ShowArgs {
     /// Only what differs from the kernel's own defaults
     #[arg(long)]
@@ -72,18 +73,23 @@ struct ShowArgs {
 #[command(mut_arg("versions", |arg| arg.value_names(["FIRST", "SECOND"]).num_args(2).help(
     "A .config file, an image as LAYOUT[:TAG], or a kernel version"
 )))]
+#[command(mut_arg("json", |arg| arg.help("As JSON")), mut_arg("dry_run", |arg| arg.hide(true)))]
 struct DiffArgs {
     #[command(flatten)]
     build: BuildArgs,
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("json", |arg| arg.hide(true)))]
+#[command(mut_arg("dry_run", |arg| arg.help("Print the config instead of writing it")))]
 struct EditArgs {
     #[command(flatten)]
     build: BuildArgs,
 }
 
 #[derive(Debug, Args)]
+#[command(mut_arg("json", |arg| arg.hide(true)))]
+#[command(mut_arg("dry_run", |arg| arg.help("Print the config instead of writing it")))]
 struct SaveArgs {
     /// A whole .config, or any part of one
     #[arg(value_name = "FILE")]
