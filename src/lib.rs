@@ -110,7 +110,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     drop(building);
     let _packing = run.enter(Stage::Pack)?;
     let _output = pack::lock_output(output, report)?;
-    let images = pack::pack(&staged, &plan, output, report)?;
+    let images = pack::pack(&staged, &plan, output, run.jobs, report)?;
     let built = (&configured, &outcomes[..], &compiled);
     let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &run.command)?;
     attest::write(&attest::Build {

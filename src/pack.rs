@@ -45,8 +45,14 @@ pub fn lock_output(output: &Utf8Path, report: &Report) -> Result<Lock> {
     Ok(lock)
 }
 
-/// Writes all images, then tags them all: a failure half-way leaves the old ones in force.
-pub fn pack(staged: &Staged<'_>, plan: &Plan, output: &Utf8Path, report: &Report) -> Result<Vec<Written>> {
+/// Writes all images by up to `jobs` threads, then tags them all: a failure half-way leaves the old ones in force.
+pub fn pack(
+    staged: &Staged<'_>,
+    plan: &Plan,
+    output: &Utf8Path,
+    jobs: usize,
+    report: &Report,
+) -> Result<Vec<Written>> {
     let running = report.start(Phase::Pack, output.as_str());
     let epoch = plan.source_date_epoch.expect("known with the source");
     let facts = annotations::Built {
@@ -61,7 +67,7 @@ pub fn pack(staged: &Staged<'_>, plan: &Plan, output: &Utf8Path, report: &Report
     let prepare = |image: &plan::ImagePlan| {
         let mut image = image.clone();
         image.annotations.extend(annotations::built(facts));
-        oci::prepare(output, &image, plan.arch, &staged.entries(&image.contents)?, epoch)
+        oci::prepare(output, &image, plan.arch, &staged.entries(&image.contents)?, epoch, jobs)
     };
     let ready: Result<Vec<_>> = plan.images.iter().filter(without_modules).map(prepare).collect();
     process::check()?;

@@ -38,7 +38,7 @@ struct Candidate {
 }
 
 /// Writes the newest entries of the cache `dir` into the image `named` of a layout in `output`. The same entries give
-/// the same digest, whenever and wherever.
+/// the same digest, whenever and wherever, by however many `threads`.
 ///
 /// Errors: there is no entry (exit code 2); `output` is no place for a layout (2).
 pub fn export(
@@ -46,6 +46,7 @@ pub fn export(
     limit: Limit,
     (output, named): (&Utf8Path, Named<'_>),
     arch: Arch,
+    threads: usize,
     report: &Report,
 ) -> Result<Written> {
     oci::check_output(output, [named.layout])?;
@@ -57,7 +58,7 @@ pub fn export(
     }
     let _packing = pack::lock_output(output, report)?;
     // Dated 1970, since no date may change the digest.
-    let image = oci::prepare_named(output, named, arch, &entries(&chosen), 0)?.publish()?;
+    let image = oci::prepare_named(output, named, arch, &entries(&chosen), 0, threads)?.publish()?;
     let bytes = chosen.iter().map(|entry| entry.bytes).sum();
     running.finish(&format!("{}, {}", counted(chosen.len(), "entry", "entries"), size(bytes)));
     Ok(image)

@@ -98,7 +98,7 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &annotations };
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
-    let image = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, report)?;
+    let image = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, host.cpus, report)?;
     print(&format!("{}:{tag} {}\n", crate::shown(&image.layout, host), image.digest.oci()))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,21 +1,16 @@
-//! A reproducible layer: sorted entries as a tar, compressed, hashed on both sides of the compressor.
+//! A reproducible layer: sorted entries as a tar.
 
 use super::Blob;
-use super::layout::{BlobWriter, Layout};
-use crate::digest::{Hasher, Sha256};
+use super::compress::{Pieces, compress};
+use super::layout::Layout;
+use crate::digest::Sha256;
 use crate::error::{Context, Kind, Result};
 use crate::process;
 use crate::request::Compression;
 use crate::staging::{Entries, Entry};
-use flate2::write::GzEncoder;
 use std::fs::File;
 use std::io::{self, Write};
 use tar::{Builder, EntryType, Header};
-
-/// zstd's own default.
-const ZSTD_LEVEL: i32 = 3;
-/// gzip's own default.
-const GZIP_LEVEL: u32 = 6;
 
 /// A layer in its layout.
 pub(super) struct Layer {
@@ -25,27 +20,28 @@ pub(super) struct Layer {
     pub diff_id: Sha256,
 }
 
-/// Writes the layer. Every entry belongs to root, is dated `epoch` and has mode 0755 or 0644.
+/// Writes the layer. Every entry belongs to root, is dated `epoch` and has mode 0755 or 0644. Up to `threads`
+/// threads compress.
 pub(super) fn write(
     layout: &Layout,
     entries: &Entries,
     compression: Compression,
     epoch: u64,
+    threads: usize,
 ) -> Result<Layer> {
-    let wrong = || format!("cannot write a layer of {}", layout.path());
-    let compressor = Compressor::new(compression, layout.add_blob()?).context(Kind::Build, wrong)?;
-    let mut tar = Builder::new(HashingWriter { inner: compressor, hasher: Hasher::default() });
-    // A vmlinux is full of holes: by default the builder would write it as a GNU sparse entry,
-    // which containerd and umoci refuse.
-    tar.sparse(false);
-    for (path, entry) in entries {
-        process::check()?;
-        append(&mut tar, path, entry, epoch)?;
-    }
-    let hashed = tar.into_inner().context(Kind::Build, wrong)?;
-    let diff_id = hashed.hasher.finish();
-    let blob = hashed.inner.finish().context(Kind::Build, wrong)?.finish()?;
-    Ok(Layer { blob, diff_id })
+    let fill = |pieces: &mut Pieces| {
+        let mut tar = Builder::new(pieces);
+        // A vmlinux is full of holes: by default the builder would write it as a GNU sparse entry,
+        // which containerd and umoci refuse.
+        tar.sparse(false);
+        for (path, entry) in entries {
+            process::check()?;
+            append(&mut tar, path, entry, epoch)?;
+        }
+        tar.finish().context(Kind::Build, || format!("cannot write a layer of {}", layout.path()))
+    };
+    let (blob, diff_id) = compress(compression, threads, layout.add_blob()?, fill)?;
+    Ok(Layer { blob: blob.finish()?, diff_id })
 }
 
 fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64) -> Result<()> {
@@ -138,67 +134,6 @@ impl<R: io::Read> io::Read for ExactReader<R> {
     }
 }
 
-struct HashingWriter<W> {
-    inner: W,
-    hasher: Hasher,
-}
-
-impl<W: Write> Write for HashingWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// One thread each, and encoders inside the binary: the same bytes on every machine.
-enum Compressor {
-    Gzip(GzEncoder<BlobWriter>),
-    Zstd(zstd::stream::write::Encoder<'static, BlobWriter>),
-    None(BlobWriter),
-}
-
-impl Compressor {
-    fn new(compression: Compression, blob: BlobWriter) -> io::Result<Compressor> {
-        Ok(match compression {
-            // No name, no date in the header; flate2 writes "unknown" as the operating system.
-            Compression::Gzip => Compressor::Gzip(GzEncoder::new(blob, flate2::Compression::new(GZIP_LEVEL))),
-            Compression::Zstd => {
-                let mut encoder = zstd::stream::write::Encoder::new(blob, ZSTD_LEVEL)?;
-                encoder.include_checksum(true)?;
-                Compressor::Zstd(encoder)
-            }
-            Compression::None => Compressor::None(blob),
-        })
-    }
-
-    fn finish(self) -> io::Result<BlobWriter> {
-        match self {
-            Compressor::Gzip(encoder) => encoder.finish(),
-            Compressor::Zstd(encoder) => encoder.finish(),
-            Compressor::None(blob) => Ok(blob),
-        }
-    }
-}
-
-impl Write for Compressor {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Compressor::Gzip(encoder) => encoder.write(bytes),
-            Compressor::Zstd(encoder) => encoder.write(bytes),
-            Compressor::None(blob) => blob.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let output = Utf8Path::from_path(dir.path()).unwrap();
         let layout = Layout::open(output, "x").unwrap();
-        let layer = write(&layout, entries, compression, 1_700_000_000).unwrap();
+        let layer = write(&layout, entries, compression, 1_700_000_000, 2).unwrap();
         let blob = layout.blob_path(layer.blob.digest);
         // The layout itself is thrown away with its temporary place: keep the blob.
         let kept = output.join("blob");

@@ -2,6 +2,7 @@
 //! layout, whole or not at all; and, in files of their own, reading layouts that others wrote.
 
 mod attach;
+mod compress;
 pub mod entries;
 mod join;
 pub mod kept;
@@ -81,13 +82,14 @@ pub struct Ready {
 }
 
 /// Writes the blobs of the image of `plan` with these entries into its layout in `output`. Everything
-/// is dated `epoch`. The caller holds the lock of the output directory.
+/// is dated `epoch`, and packed by up to `threads` threads. The caller holds the lock of the output directory.
 pub fn prepare(
     output: &Utf8Path,
     plan: &ImagePlan,
     arch: Arch,
     entries: &Entries,
     epoch: u64,
+    threads: usize,
 ) -> Result<Ready> {
     let named = Named {
         layout: &plan.layout,
@@ -95,7 +97,7 @@ pub fn prepare(
         compression: plan.compression,
         annotations: &plan.annotations,
     };
-    let ready = prepare_named(output, named, arch, entries, epoch)?;
+    let ready = prepare_named(output, named, arch, entries, epoch, threads)?;
     Ok(Ready { holds_kernel: !matches!(plan.contents, Contents::Modules { .. }), ..ready })
 }
 
@@ -106,9 +108,10 @@ pub fn prepare_named(
     arch: Arch,
     entries: &Entries,
     epoch: u64,
+    threads: usize,
 ) -> Result<Ready> {
     let layout = Layout::open(output, named.layout)?;
-    let layer = layer::write(&layout, entries, named.compression, epoch)?;
+    let layer = layer::write(&layout, entries, named.compression, epoch, threads)?;
     let config = layout.add_bytes(&image_config(named, arch, &layer, epoch))?;
     let manifest = layout.add_bytes(&image_manifest(named, config, &layer))?;
     let tag = named.tag.to_owned();

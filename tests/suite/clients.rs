@@ -101,7 +101,7 @@ impl Pushed {
         let packed = read(layer);
         let mut plain = Vec::new();
         match media_type.rsplit('+').next().unwrap() {
-            "gzip" => drop(flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap()),
+            "gzip" => drop(flate2::read::MultiGzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap()),
             "zstd" => plain = zstd::decode_all(&packed[..]).unwrap(),
             _ => plain = packed,
         }

@@ -42,7 +42,7 @@ fn entries(layout: &Utf8Path, tag: &str) -> Vec<(String, tar::EntryType, u32, St
     let bytes = blob(layout, &manifest["layers"][0]);
     let mut plain = Vec::new();
     match manifest["layers"][0]["mediaType"].as_str().unwrap().rsplit('+').next().unwrap() {
-        "gzip" => drop(flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap()),
+        "gzip" => drop(flate2::read::MultiGzDecoder::new(&bytes[..]).read_to_end(&mut plain).unwrap()),
         "zstd" => plain = zstd::decode_all(&bytes[..]).unwrap(),
         _ => plain = bytes,
     }
@@ -93,7 +93,7 @@ fn the_images_hold_what_they_say() {
 fn file(layout: &Utf8Path, tag: &str, path: &str) -> Vec<u8> {
     let (manifest, _) = images(layout).remove(tag).unwrap();
     let packed = blob(layout, &manifest["layers"][0]);
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(&packed[..]));
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(&packed[..]));
     let mut entries = archive.entries().unwrap().map(Result::unwrap);
     let mut entry = entries.find(|entry| entry.path().unwrap().to_str() == Some(path)).unwrap();
     let mut bytes = Vec::new();
