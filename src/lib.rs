@@ -40,6 +40,7 @@ pub mod plan;
 pub mod process;
 pub mod project;
 pub mod push;
+pub mod rebuild;
 pub mod receipt;
 pub mod report;
 pub mod request;
@@ -63,7 +64,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crew::Stage;
 use error::Result;
 use host::Host;
-use kbuild::BuildDir;
+use kbuild::{BuildDir, Objects};
 use oci::Written;
 use plan::{Inputs, Plan};
 use report::Summary;
@@ -92,9 +93,9 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         return Ok(images);
     }
     let building = run.enter(Stage::Build)?;
-    let _locked = cache.lock(&kbuild::lock_name(&plan, &tree), report)?;
+    let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, run.objects), report)?;
     let private = cache.scratch()?;
-    let build_dir = BuildDir::open(&plan, &tree, host, run.jobs, report)?
+    let build_dir = BuildDir::open(&plan, &tree, run.objects, (host, run.jobs), report)?
         .sharing(run.place.map(|place| place.jobs()))
         .confined(run.sandbox, &private.path, report)?;
     let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
@@ -126,7 +127,10 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let pages = timings::write(&run.timings, output, &plan, &build_dir, &compiled, report)?;
     let came_out = (&*compiled.release, staged.module_count()?);
     let kept = (&plan, &profiles[..], &configured);
-    reuse::keep(kept, came_out, (&images, &receipt), &cache, (host, report));
+    match run.objects {
+        Objects::Kept => reuse::keep(kept, came_out, (&images, &receipt), &cache, (host, report)),
+        Objects::Fresh => build_dir.remove()?,
+    }
     summarize(&plan, came_out, &images, (&receipt, &pages), run);
     Ok(images)
 }

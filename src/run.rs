@@ -5,6 +5,7 @@ use crate::crew::{Pass, Place, Stage};
 use crate::error::Result;
 use crate::host::Host;
 use crate::inputs;
+use crate::kbuild::Objects;
 use crate::kernel::Catalog;
 use crate::library::Library;
 use crate::lockfile::LockFile;
@@ -55,6 +56,8 @@ pub struct Run<'a> {
     pub update_lock: bool,
     /// `--rebuild`: images that the same plan made before do not count.
     pub rebuild: bool,
+    /// `verify --rebuild`: which object files a build begins with. Of a fresh one only its images are kept.
+    pub objects: Objects,
     /// `fetch --bundle`: archives are wanted beside their trees.
     pub archive_wanted: bool,
     /// The command line, for the receipt.

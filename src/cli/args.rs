@@ -72,6 +72,7 @@ impl Cli {
     /// How progress is to be shown.
     pub fn progress(&self) -> Progress {
         match &self.command {
+            Some(Command::Verify(args)) => args.progress,
             Some(Command::Push(args)) => args.progress,
             Some(Command::Boot(args)) => args.progress,
             Some(Command::Cache(args)) => args.progress,

@@ -65,7 +65,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Config(args)), _) => config::config(args, matches, host, report),
         (Some(Command::Inspect(args)), _) => inspect::inspect(args, host, report),
         (Some(Command::Boot(args)), _) => boot::run(args, host, report),
-        (Some(Command::Verify(args)), _) => verify::verify(args, host),
+        (Some(Command::Verify(args)), _) => verify::verify(args, host, report),
         (Some(Command::Diff(args)), _) => diff::diff(args, host, report),
         (Some(Command::Push(args)), _) => push::push(args, host, report),
         (Some(Command::Cache(args)), _) => cache::cache(args, host, report),

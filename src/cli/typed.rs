@@ -4,6 +4,7 @@
 use super::args::BuildArgs;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
+use crate::kbuild::Objects;
 use crate::kconfig::why::Renames;
 use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
 use crate::library::Library;
@@ -109,6 +110,7 @@ pub(super) fn run<'a>(
         lock_path: lockfile::place(place.as_ref().map(|place| &*place.root), &cache_dir, host.uid),
         update_lock: args.update_lock,
         rebuild: args.rebuild,
+        objects: Objects::Kept,
         place: None,
         archive_wanted: false,
         cache_dir,

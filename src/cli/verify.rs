@@ -1,15 +1,25 @@
 //! `kcompile verify`: its words, and what it prints.
 
+use super::args::{BuildArgs, Cli, Command};
 use super::commands::{print, printed_json};
+use super::diff::only_image;
 use super::inspect::reference;
+use super::typed::{library, requests, run};
 use crate::budget::Budget;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::oci::read;
+use crate::inspect::{self, ReceiptFound};
+use crate::kconfig::why::Renames;
+use crate::library::Library;
+use crate::oci::{Written, read};
+use crate::rebuild;
+use crate::receipt::Known;
+use crate::report::{Progress, Report};
 use crate::verify::{self, Check, Outcome, Verified};
 use crate::words::{printable, wrapped};
-use camino::Utf8PathBuf;
-use clap::Args;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, FromArgMatches as _};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -17,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   kcompile verify out/firecracker-kernel-bin-amd64:6.1.7
   kcompile verify out/*-kernel-*
+  kcompile verify out/firecracker-kernel-bin-amd64:6.1.7 --rebuild
   kcompile verify out/*-kernel-* --max-bin-size 48MB --max-modules-size 12MB
 
 Exit codes: 0 all is as it should be, 1 something is whole but not what it should be, 2 no such layout or
@@ -32,12 +43,20 @@ pub struct VerifyArgs {
     /// How large it may be.
     #[command(flatten)]
     pub budget: Budget,
+    /// Build it again by the receipt beside it, from nothing, and compare the digests. It runs what the
+    /// receipt says, in this directory: only for receipts that you trust
+    #[arg(long, conflicts_with = "json")]
+    pub rebuild: bool,
+    /// How progress of --rebuild is shown
+    #[arg(long, value_name = "KIND", default_value = "auto")]
+    pub progress: Progress,
     /// As JSON: an array with what was checked of each image
     #[arg(long)]
     pub json: bool,
 }
 
-pub(super) fn verify(args: &VerifyArgs, host: &Host) -> Result<ExitCode> {
+pub(super) fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let mut receipts = BTreeSet::new();
     let (mut damaged, mut wrong, mut count) = (false, false, 0);
     for given in &args.layouts {
         let (layout, tag) = read::locate(&host.absolute(given));
@@ -46,6 +65,11 @@ pub(super) fn verify(args: &VerifyArgs, host: &Host) -> Result<ExitCode> {
             damaged |= verified.is_damaged();
             wrong |= !verified.is_right();
             count += 1;
+            if let Some(ReceiptFound::Of { path, .. }) =
+                verified.inspected.as_ref().map(|inspected| &inspected.receipt)
+            {
+                receipts.insert(path.clone());
+            }
             print(&match (args.json, count) {
                 (true, 1) => format!("[\n{}", json(&verified)),
                 (true, _) => format!(",\n{}", json(&verified)),
@@ -57,11 +81,70 @@ pub(super) fn verify(args: &VerifyArgs, host: &Host) -> Result<ExitCode> {
     if args.json {
         print("\n]\n")?;
     }
+    if args.rebuild && !wrong {
+        if receipts.is_empty() {
+            return Err(Error::usage("there is no receipt of any of these images beside them")
+                .hint("--rebuild goes by the receipt: keep it with the layouts"));
+        }
+        for receipt in &receipts {
+            wrong |= !rebuild(receipt, host, report)?;
+        }
+    }
     Ok(match (damaged, wrong) {
         (true, _) => ExitCode::from(3),
         (false, true) => ExitCode::from(1),
         (false, false) => ExitCode::SUCCESS,
     })
+}
+
+/// Builds by this receipt, and compares each image. Are they all the same?
+fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
+    let known = Known::read(receipt)?.ok_or_else(|| Error::usage(format!("{receipt} is gone")))?;
+    let words = shlex::split(&known.command).unwrap_or_default();
+    let words = std::iter::once("kcompile".to_owned()).chain(words.into_iter().skip(1));
+    let not_a_build = |why: String| {
+        Error::usage(format!("{receipt}: its command cannot be run again: {why}"))
+            .hint(format!("it is: {}", known.command))
+    };
+    let matches = super::command().try_get_matches_from(words).map_err(|why| not_a_build(why.to_string()))?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|why| not_a_build(why.to_string()))?;
+    // What puts itself before the compiler changes when things are compiled, never what comes out.
+    let args = match (&cli.command, cli.build_args()) {
+        (None | Some(Command::Build(_)), Some(args)) => BuildArgs { launcher: None, ..args.clone() },
+        _ => return Err(not_a_build("it builds nothing".into())),
+    };
+    let (library, catalog) = library(args.configs.as_deref(), host)?;
+    let run = run(&args, host, &library, &catalog, report)?;
+    let requests = requests(&args, &matches, &run)?;
+    let rebuilt = rebuild::rebuild(&known, rebuild::request_of(&known, &requests)?, &run)?;
+    print(&format!("\nrebuilt in a fresh directory\n  $ {}\n", printable(&known.command)))?;
+    let mut all_equal = true;
+    for image in &rebuilt.images {
+        let name = image.layout.file_name().unwrap_or_default();
+        let Some(recorded) = known.images.iter().find(|one| one.layout == name) else { continue };
+        let is_equal = recorded.digest == image.digest.oci();
+        all_equal &= is_equal;
+        let verdict = if is_equal { "ok" } else { "FAILED" };
+        print(&format!("  {verdict:7}  {name}:{}\n           {}\n", image.tag, image.digest.oci()))?;
+        if !is_equal {
+            let other = receipt.with_file_name(name);
+            print(&why_not(&other, image, &library, host)?)?;
+        }
+    }
+    for difference in &rebuilt.plan_differences {
+        print(&printable(&format!("\nthe plan differs: {difference}\n")))?;
+    }
+    Ok(all_equal)
+}
+
+/// How the image that was recorded differs from the one that came out now.
+fn why_not(recorded: &Utf8Path, again: &Written, library: &Library, host: &Host) -> Result<String> {
+    let tagged = |layout: &Utf8Path| only_image(&Utf8PathBuf::from(format!("{layout}:{}", again.tag)));
+    let images = (tagged(recorded)?, tagged(&again.layout)?);
+    let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
+    let difference =
+        crate::diff::diff((&images.0, &images.1), (&found.0, &found.1), &Renames::read(library)?)?;
+    Ok(printable(&format!("\n{}", super::diff::text(&difference, host))))
 }
 
 fn json(verified: &Verified) -> String {

@@ -40,6 +40,25 @@ const COMPILED: &str = ".kcompile-compiled";
 /// Where the number of make's process group stands while it runs.
 const MAKE_PID: &str = ".kcompile-make.pid";
 
+/// Which object files a build begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Objects {
+    /// Those that earlier builds left.
+    #[default]
+    Kept,
+    /// None: what comes out is to be held against an earlier build.
+    Fresh,
+}
+
+impl Objects {
+    fn suffix(self) -> &'static str {
+        match self {
+            Objects::Kept => "",
+            Objects::Fresh => "-fresh",
+        }
+    }
+}
+
 /// A build directory, `O=`, and how make is called in it.
 pub struct BuildDir<'a> {
     /// `O=`.
@@ -60,15 +79,24 @@ pub struct BuildDir<'a> {
 impl<'a> BuildDir<'a> {
     /// Opens the build directory that this plan shares with every other one of the same tree, flavor,
     /// architecture and toolchain, so that what an earlier or interrupted build compiled is used.
-    /// The caller holds the lock of that name: [`lock_name`].
+    /// With [`Objects::Fresh`] it is another one, and empty. The caller holds the lock of that name: [`lock_name`].
     pub fn open(
         plan: &'a Plan,
         tree: &'a Tree,
-        host: &'a Host,
-        jobs: usize,
+        objects: Objects,
+        of_host: (&'a Host, usize),
         report: &Report,
     ) -> Result<BuildDir<'a>> {
-        BuildDir::open_at(tree.builds.join(dir_name(plan)), plan, tree, (host, jobs), report)
+        let path = tree.builds.join(format!("{}{}", dir_name(plan), objects.suffix()));
+        if objects == Objects::Fresh {
+            files::remove_tree(&path)?;
+        }
+        BuildDir::open_at(path, plan, tree, of_host, report)
+    }
+
+    /// Removes it.
+    pub fn remove(self) -> Result<()> {
+        files::remove_tree(&self.path)
     }
 
     /// The same with the jobs of its makes from a pool that other makes use, too.
@@ -371,8 +399,8 @@ pub fn dir_name(plan: &Plan) -> String {
 }
 
 /// The name of the lock on the plan's build directory.
-pub fn lock_name(plan: &Plan, tree: &Tree) -> String {
-    format!("{}-{}", tree.key, dir_name(plan))
+pub fn lock_name(plan: &Plan, tree: &Tree, objects: Objects) -> String {
+    format!("{}-{}{}", tree.key, dir_name(plan), objects.suffix())
 }
 
 /// All variables on make's command line: the plan's, with the launcher before the compilers, and

@@ -1,7 +1,7 @@
 //! Configuring without compiling: build directories in which the kernel's own Kconfig completes a config,
 //! brings it to its minimal form, or shows its menus. The `.config` of a real build is never touched.
 
-use super::{BuildDir, dir_name};
+use super::{BuildDir, Objects, dir_name};
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::host::Host;
@@ -70,5 +70,5 @@ impl<'a> BuildDir<'a> {
 
 /// The name of the lock on the directory in which the plan's config is completed.
 pub fn config_lock_name(plan: &Plan, tree: &Tree) -> String {
-    format!("{}{SUFFIX}", super::lock_name(plan, tree))
+    format!("{}{SUFFIX}", super::lock_name(plan, tree, Objects::Kept))
 }

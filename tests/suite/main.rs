@@ -31,6 +31,7 @@ mod no_space;
 mod planning;
 mod project;
 mod push;
+mod rebuild;
 mod registry;
 mod sandbox;
 mod servers;

@@ -1,0 +1,146 @@
+//! Building a kernel a second time by its receipt, from nothing, to see whether the same bytes come out.
+
+use crate::cache::{Cache, Scratch};
+use crate::error::{Error, Result};
+use crate::kbuild::Objects;
+use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::oci::Written;
+use crate::plan::Plan;
+use crate::receipt::{self, Known};
+use crate::request::Request;
+use crate::run::Run;
+use serde_json::Value;
+use std::fmt::Write as _;
+
+/// What of a plan is known before its source is at hand, and decides the bytes.
+const KNOWN_BEFORE: [&str; 8] =
+    ["kcompile", "requested", "version", "flavor", "arch", "config", "patches", "toolchain"];
+/// So many differences of two plans are told.
+const MOST: usize = 8;
+
+/// The images of a second build, and where they lie until this is dropped.
+pub struct Rebuilt {
+    /// In the order of the plan.
+    pub images: Vec<Written>,
+    /// What of the plan is not as the receipt has it, each with both values; a reason for other bytes.
+    pub plan_differences: Vec<String>,
+    _scratch: Scratch,
+}
+
+/// The one of `requests` that the receipt is of: a command line may build several kernels.
+///
+/// Errors (exit code 1): none is.
+pub fn request_of<'a>(known: &Known, requests: &'a [Request]) -> Result<&'a Request> {
+    let text = |key: &str| known.plan[key].as_str().unwrap_or_default();
+    let flavor: Option<Flavor> = text("flavor").parse().ok();
+    let arch: Option<Arch> = text("arch").parse().ok();
+    let version: Option<KernelVersion> = text("version").parse().ok();
+    let admits = |request: VersionRequest| version.is_some_and(|version| request.admits(version));
+    let mut fitting = requests
+        .iter()
+        .filter(|one| (Some(one.flavor), Some(one.arch)) == (flavor, arch) && admits(one.version));
+    fitting.next().ok_or_else(|| {
+        Error::build(format!("the command of the receipt does not build Linux {} any more", text("version")))
+            .hint(format!("it is: {}", known.command))
+    })
+}
+
+/// Builds `request` as the receipt has it, in an empty build directory of its own; the cache gets nothing but what
+/// fetching brings, and the output directory of `run` is left alone.
+///
+/// Errors (exit code 1): a part of the plan that is known before is not as it was, such as the compiler;
+/// whatever a build fails with.
+pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuilt> {
+    // The date may have come from the environment, which the command line does not show.
+    let epoch = known.plan["source_date_epoch"].as_u64();
+    let request = Request { source_date_epoch: epoch.or(request.source_date_epoch), ..request.clone() };
+    let first = crate::plan(&request, run)?;
+    let now = plan_json(&first);
+    let mut differences = Vec::new();
+    for key in KNOWN_BEFORE {
+        compare(key, &known.plan[key], &now[key], &mut differences);
+    }
+    if !differences.is_empty() {
+        return Err(Error::build(format!("it cannot be rebuilt here: {}", listed(&differences)))
+            .hint("the same bytes need the same config, patches and tools"));
+    }
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    let scratch = cache.scratch()?;
+    let output = scratch.path.join("out");
+    let fresh = Run {
+        output: output.clone(),
+        rebuild: true,
+        objects: Objects::Fresh,
+        timings: Vec::new(),
+        update_lock: false,
+        ..run.clone()
+    };
+    let images = crate::build(&request, &fresh)?;
+    let mut plan_differences = Vec::new();
+    let version = known.plan["version"].as_str().unwrap_or_default();
+    let path = output.join(receipt::file_name(request.flavor, version, request.arch));
+    if let Some(again) = Known::read(&path)? {
+        compare("plan", &known.plan, &again.plan, &mut plan_differences);
+        plan_differences =
+            vec![listed(&plan_differences)].into_iter().filter(|text| !text.is_empty()).collect();
+    }
+    Ok(Rebuilt { images, plan_differences, _scratch: scratch })
+}
+
+fn plan_json(plan: &Plan) -> Value {
+    serde_json::to_value(plan).expect("only string keys")
+}
+
+fn listed(differences: &[String]) -> String {
+    let mut text = differences.iter().take(MOST).cloned().collect::<Vec<_>>().join("; ");
+    if differences.len() > MOST {
+        write!(text, "; and {} more", differences.len() - MOST).expect("writing to a string");
+    }
+    text
+}
+
+/// The leaves of two JSON values that differ; what is not known now is none.
+fn compare(path: &str, then: &Value, now: &Value, differences: &mut Vec<String>) {
+    match (then, now) {
+        (_, Value::Null) => {}
+        (Value::Object(one), Value::Object(other)) => {
+            for (key, value) in other {
+                compare(&format!("{path}.{key}"), one.get(key).unwrap_or(&Value::Null), value, differences);
+            }
+            for key in one.keys().filter(|key| !other.contains_key(*key)) {
+                differences.push(format!("{path}.{key} is gone"));
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
+            for (index, (then, now)) in one.iter().zip(other).enumerate() {
+                compare(&format!("{path}[{index}]"), then, now, differences);
+            }
+        }
+        (then, now) if then == now => {}
+        (then, now) => differences.push(format!("{path} was {then}, and is {now}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn two_plans_are_compared_leaf_by_leaf() {
+        let then = json!({"a": {"cc": "gcc 11", "ld": "2.40"}, "b": [1, 2], "c": "x", "d": 1});
+        let now = json!({"a": {"cc": "gcc 12", "ld": "2.40"}, "b": [1, 3], "c": null, "e": 2});
+        let mut differences = Vec::new();
+        compare("plan", &then, &now, &mut differences);
+        assert_eq!(
+            differences,
+            [
+                "plan.a.cc was \"gcc 11\", and is \"gcc 12\"",
+                "plan.b[1] was 2, and is 3",
+                "plan.e was null, and is 2",
+                "plan.d is gone"
+            ]
+        );
+        assert_eq!(listed(&vec!["x".to_owned(); 10]).matches('x').count(), 8);
+    }
+}
