@@ -5,6 +5,7 @@
 mod add;
 mod arches;
 mod attest;
+mod bench;
 mod boot;
 mod build;
 mod bundles;
