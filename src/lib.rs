@@ -59,6 +59,7 @@ pub mod words;
 pub use fetch::{fetch, plan, resolve, take_bundle, write_bundle};
 pub use run::Run;
 
+use boot::subject::{self, ModulesAt, Told};
 use cache::Cache;
 use camino::{Utf8Path, Utf8PathBuf};
 use crew::Stage;
@@ -191,6 +192,25 @@ fn summarize(
         receipt: shown(receipt, host),
         timings: pages.iter().map(|page| shown(page, host)).collect(),
     });
+}
+
+/// Boots the kernel image of a build and notes in its receipt what came of it.
+pub fn boot_built(images: &[Written], options: &boot::Options, run: &Run<'_>) -> Result<boot::Outcome> {
+    let Run { host, report, .. } = run;
+    let kernel = images.first().expect("every build has an image of its kernel");
+    let has_modules = images
+        .iter()
+        .any(|image| image.layout.file_name().is_some_and(|name| name.contains("-kernel-modules-")));
+    let modules = if has_modules { ModulesAt::Beside } else { ModulesAt::Within };
+    let name = shown(&kernel.layout, host);
+    let subject = subject::of_layout(&name, (&kernel.layout, Some(&kernel.tag)), modules, Told::default())?;
+    let cache = Cache::open(&run.cache_dir, host.uid)?;
+    let outcome = boot::boot(&subject, options, &cache, host, report)?;
+    if let Some(receipt) = inspect::receipt_path(&subject.kernel) {
+        let _packing = pack::lock_output(&run.output, report)?;
+        receipt::add_boot(&receipt, &outcome)?;
+    }
+    Ok(outcome)
 }
 
 /// A path as the user would type it: relative where it is below the working directory.

@@ -5,7 +5,7 @@ mod known;
 pub use known::{Known, KnownImage};
 
 use crate::digest::Sha256;
-use crate::error::Result;
+use crate::error::{Context, Kind, Result};
 use crate::files;
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
@@ -127,4 +127,16 @@ pub fn write(
     text.push(b'\n');
     files::write_atomically(&path, &text)?;
     Ok(path)
+}
+
+/// Adds what came of booting its images to a receipt, in the place of what an earlier boot added.
+pub fn add_boot(path: &Utf8Path, outcome: &impl Serialize) -> Result<()> {
+    let wrong = || format!("cannot add to the receipt {path}");
+    let text = std::fs::read(path).context(Kind::Build, wrong)?;
+    let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&text).context(Kind::Build, wrong)?;
+    let outcome = serde_json::to_value(outcome).expect("only string keys");
+    receipt.insert("boot".to_owned(), outcome);
+    let mut text = serde_json::to_vec_pretty(&receipt).expect("only string keys");
+    text.push(b'\n');
+    files::write_atomically(path, &text)
 }

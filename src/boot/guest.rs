@@ -4,7 +4,7 @@
 use super::machine::Root;
 use super::modules::Module;
 use super::subject::Subject;
-use super::{initramfs, modules};
+use super::{entry, initramfs, modules};
 use crate::binary::{self, Pvh, module};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
@@ -170,13 +170,13 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     Ok(order)
 }
 
-/// Writes a new file, and the directories above it.
+/// Writes a file, in the place of that of an earlier layer, and the directories above it.
 fn write_file(path: &Utf8Path, bytes: &mut dyn Read) -> Result<()> {
     let wrong = || format!("cannot write {path}");
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).context(Kind::Build, wrong)?;
     }
-    let mut file = File::create_new(path).context(Kind::Build, wrong)?;
+    let mut file = File::create(path).context(Kind::Build, wrong)?;
     io::copy(bytes, &mut file).context(Kind::Build, wrong)?;
     Ok(())
 }
@@ -190,27 +190,57 @@ pub(super) fn compiler(arch: Arch, host: &Host) -> String {
 }
 
 fn compile_init(arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
-    let source = to.with_extension("c");
-    write_file(&source, &mut INIT.as_bytes())?;
+    let own = ["-static", "-fno-pie", "-no-pie", "-Wl,--build-id=none"].map(str::to_owned);
+    compile(INIT, &own, arch, to, host)
+}
+
+/// Gives the ELF file `kernel`, which has no entry by PVH, one that leads to its 64-bit entry.
+///
+/// Errors (exit code 1): it leaves no room for it, or the compiler fails.
+pub(super) fn add_entry(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -> Result<()> {
+    let wrong = || format!("{kernel}: no entry by PVH can be added");
+    let program = scratch.join("entry");
+    let mut file = File::options().read(true).write(true).open(kernel).context(Kind::Build, wrong)?;
+    let entered = entry::read(&mut file).context(Kind::Build, wrong)?;
+    let own = [
+        "-m32",
+        "-mgeneral-regs-only",
+        "-fcf-protection=none",
+        "-fno-pic",
+        // Its first instruction stands first.
+        "-fno-toplevel-reorder",
+        "-Wl,-m,elf_i386,--build-id=none,-N,--oformat=binary,-e,enter",
+    ];
+    let mut own = own.map(str::to_owned).to_vec();
+    own.extend([
+        format!("-Wl,-Ttext={:#x}", entry::BASE),
+        format!("-DBASE={:#x}", entry::BASE),
+        format!("-DKERNEL_ENTRY={:#x}", entered.entry),
+    ]);
+    compile(entry::SOURCE, &own, Arch::Amd64, &program, host)?;
+    let program = fs::read(&program).context(Kind::Build, wrong)?;
+    entry::add(&mut file, &entered, &program).context(Kind::Build, wrong)
+}
+
+/// Compiles a program that stands alone.
+fn compile(source: &str, own: &[String], arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
+    let file = to.with_extension("c");
+    write_file(&file, &mut source.as_bytes())?;
     let flags = [
         "-std=gnu11",
         "-O2",
-        "-static",
         "-nostdlib",
         "-ffreestanding",
         "-fno-stack-protector",
         "-fno-asynchronous-unwind-tables",
         // Else its memcpy is made into a call of memcpy.
         "-fno-tree-loop-distribute-patterns",
-        "-fno-pie",
-        "-no-pie",
-        "-Wl,--build-id=none",
-        "-o",
     ];
     let mut args = flags.map(str::to_owned).to_vec();
-    args.extend([to.to_string(), source.to_string()]);
+    args.extend_from_slice(own);
+    args.extend(["-o".to_owned(), to.to_string(), file.to_string()]);
     run(&compiler(arch, host), args, host)?;
-    fs::remove_file(&source).context(Kind::Build, || format!("cannot remove {source}"))
+    fs::remove_file(&file).context(Kind::Build, || format!("cannot remove {file}"))
 }
 
 /// An ext4 file system with all of `tree` in it, made without root; its features are those of the first

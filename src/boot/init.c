@@ -341,8 +341,11 @@ enum { NLM_F_REQUEST = 1, NLM_F_ACK = 4, NLM_F_EXCL = 0x200, NLM_F_CREATE = 0x40
 
 struct block {
     u8 bytes[1024] __attribute__((aligned(8)));
-    unsigned length;
+    unsigned length, messages;
 };
+
+/* The place of the message that was refused last. */
+static u32 refused;
 
 static void put(struct block *block, const void *bytes, unsigned count)
 {
@@ -352,11 +355,11 @@ static void put(struct block *block, const void *bytes, unsigned count)
         block->bytes[block->length++] = 0;
 }
 
-/* struct nlmsghdr; the length is set at its end. */
+/* struct nlmsghdr; the length is set at its end. Its sequence number is its place in the block. */
 static unsigned begin_message(struct block *block, u16 type, u16 flags)
 {
     unsigned start = block->length;
-    u32 header[4] = { 0, (u32)type | (u32)(flags | NLM_F_REQUEST) << 16, 1, 0 };
+    u32 header[4] = { 0, (u32)type | (u32)(flags | NLM_F_REQUEST) << 16, block->messages++, 0 };
 
     put(block, header, sizeof header);
     return start;
@@ -418,6 +421,7 @@ static long exchange(int protocol, const struct block *block, unsigned acknowled
             /* NLMSG_ERROR, with 0 for success. */
             if (*(u16 *)(answer + at + 4) == 2) {
                 result = *(int *)(answer + at + 16);
+                refused = *(u32 *)(answer + at + 8);
                 acknowledgements -= acknowledgements > 0;
             }
         }
@@ -533,9 +537,11 @@ static void batch_end(struct block *block, u16 type)
 /* table ip kcompile { chain input { type filter hook input priority 0; counter; } } */
 static long try_nftables(struct text *text)
 {
+    static const char *const steps[] = { "nf_tables", "a table", "a chain", "a rule with a counter" };
     static const u8 local_in[4] = { 0, 0, 0, 1 }, priority[4] = { 0, 0, 0, 0 };
     struct block block = { .length = 0 };
     unsigned message, hook, list, element;
+    long result;
 
     batch_end(&block, 0x10 /* NFNL_MSG_BATCH_BEGIN */);
     message = begin_nft(&block, NFT_MSG_NEWTABLE, 0);
@@ -562,7 +568,9 @@ static long try_nftables(struct text *text)
     end_nest(&block, list);
     end_message(&block, message);
     batch_end(&block, 0x11 /* NFNL_MSG_BATCH_END */);
-    return step(text, "a table, a chain and a rule", exchange(NETLINK_NETFILTER, &block, 3));
+    refused = 0;
+    result = exchange(NETLINK_NETFILTER, &block, 3);
+    return step(text, steps[refused < 4 ? refused : 0], result);
 }
 
 /* --- iptables: the filter table is read and replaced as a whole, by socket options of IPv4. */

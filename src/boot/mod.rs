@@ -3,6 +3,7 @@
 //! is a value, [`Outcome`].
 
 mod console;
+mod entry;
 mod guest;
 mod initramfs;
 mod machine;
@@ -87,27 +88,23 @@ pub fn boot(
     report: &Report,
 ) -> Result<Outcome> {
     let accelerators = accelerators(subject.arch, options, host)?;
-    let needs_disk = options.root == RootChoice::Disk;
-    let (program, cc) = (options.vmm.program(subject.arch), guest::compiler(subject.arch, host));
-    doctor::examine_boot(program, &cc, needs_disk, host).require()?;
+    require_host(subject.arch, options, host)?;
     let name = subject.name.rsplit('/').next().unwrap_or_default().replace(':', "-");
     let _booting = cache.lock(&format!("boot-{name}"), report)?;
     let scratch = cache.scratch()?;
+    let mut notes = subject.notes.clone();
     let running = report.start(Phase::Boot, &subject.name);
     let guest = guest::prepare(subject, options.root, &scratch.path, host)?;
     if (options.vmm, subject.arch, guest.pvh) == (Vmm::Qemu, Arch::Amd64, Pvh::NoEntry) {
-        return Err(Error::build(format!(
-            "{}: its kernel has no PVH note, and QEMU enters no other",
-            subject.name
-        ))
-        .hint("Linux before 5.0 has none for Firecracker: boot it with --vmm firecracker"));
+        guest::add_entry(&guest.kernel, &scratch.path, host)
+            .map_err(|error| error.hint("boot it with --vmm firecracker, which needs no such entry"))?;
+        notes.push("the kernel has no entry by PVH: QEMU got one in front of its 64-bit entry".to_owned());
     }
     let machine = machine(subject, options, &guest);
     let config = scratch.path.join("vm.json");
     let written = serde_json::to_vec(&machine.firecracker_config(&config)).expect("only string keys");
     std::fs::write(&config, written).context(Kind::Build, || format!("cannot write {config}"))?;
 
-    let mut notes = subject.notes.clone();
     let log_path = cache.root.join("boots").join(format!("{name}.log"));
     for (index, &accelerator) in accelerators.iter().enumerate() {
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
@@ -115,7 +112,12 @@ pub fn boot(
         let started = Instant::now();
         let args = machine.args(accelerator, &config);
         let env = host.child_env.clone();
-        let command = CommandLine { program: program.into(), args, env, cwd: scratch.path.clone() };
+        let command = CommandLine {
+            program: options.vmm.program(subject.arch).into(),
+            args,
+            env,
+            cwd: scratch.path.clone(),
+        };
         let patience = if is_last { LONGEST_SILENCE } else { FIRST_LINE };
         let (console, stopped) = watch(&command, &log, guest.modules.len(), options.limit, patience)?;
         if !console.heard && !is_last {
@@ -143,6 +145,13 @@ pub fn boot(
         return Ok(outcome);
     }
     unreachable!("there is at least one accelerator, and the last one's outcome is returned")
+}
+
+/// Fails (exit code 4) where this host lacks what boots a kernel of this architecture.
+pub fn require_host(arch: Arch, options: &Options, host: &Host) -> Result<()> {
+    accelerators(arch, options, host)?;
+    let (program, cc) = (options.vmm.program(arch), guest::compiler(arch, host));
+    doctor::examine_boot(program, &cc, options.root == RootChoice::Disk, host).require()
 }
 
 /// What to try, in this order.

@@ -155,7 +155,7 @@ pub struct Check {
 
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It works.
     Passed,
@@ -163,6 +163,8 @@ pub enum Verdict {
     Failed,
     /// This machine has nothing to try it with.
     Skipped,
+    /// The init did not come to it.
+    NotTried,
 }
 
 /// All that came of a boot. Field names are part of the contract.
@@ -282,8 +284,12 @@ fn failures(outcome: &Outcome, expected: Option<&str>, required: &[Requirement])
             Group::Kubernetes => Requirement::Kubernetes,
         };
         let wanted = wants(&group) || required.contains(&Requirement::Check(check.name));
-        if wanted && check.verdict == Verdict::Failed {
-            failures.push(format!("{}: {}: {}", check.name, check.what, check.text));
+        match check.verdict {
+            Verdict::Failed if wanted => {
+                failures.push(format!("{}: {}: {}", check.name, check.what, check.text));
+            }
+            Verdict::NotTried if wanted => failures.push(format!("{}: the init did not try it", check.name)),
+            _ => {}
         }
     }
     let warnings = outcome.troubles.len() + outcome.more_troubles;
@@ -326,7 +332,7 @@ fn checks(console: &Console, ended: &Ended<'_>) -> Vec<Check> {
     let check = |&(name, _, what): &(&'static str, Group, &'static str)| {
         let tried = console.checks.iter().find(|tried| tried.name == name);
         let (verdict, text) = match tried {
-            None => (Verdict::Failed, "it did not come to this".to_owned()),
+            None => (Verdict::NotTried, String::new()),
             Some(_) if name == "network" && !ended.has_network => {
                 (Verdict::Skipped, "the machine has no network device".to_owned())
             }
@@ -351,7 +357,8 @@ fn checks(console: &Console, ended: &Ended<'_>) -> Vec<Check> {
 fn ending(console: &Console, ended: &Ended<'_>) -> Ending {
     if let Some(panic) = console.panic() {
         let line = panic.lines.first().map_or("", String::as_str);
-        let reason = line.split_once("not syncing: ").map_or(line, |(_, reason)| reason).to_owned();
+        let reason = line.split_once("not syncing: ").map_or(line, |(_, reason)| reason);
+        let reason = reason.trim_end_matches('.').to_owned();
         return Ending::Panic { meaning: meaning(&reason), reason };
     }
     if console.ended {

@@ -36,20 +36,31 @@ pub struct Told {
     pub arch: Option<Arch>,
 }
 
-/// The image of this tag, or the only one, of a layout; `modules` is the image of its modules, by default the
-/// one of the same tag in the layout beside it. `name` is what the user calls it.
+/// Where the modules of a kernel are.
+#[derive(Clone, Copy, Debug)]
+pub enum ModulesAt<'a> {
+    /// In the layout beside the kernel's, under the same tag, if they are there; else in its own image.
+    Beside,
+    /// In this layout.
+    Layout(&'a Utf8Path, Option<&'a str>),
+    /// In the kernel's own image, or nowhere.
+    Within,
+}
+
+/// The image of this tag, or the only one, of a layout. `name` is what the user calls it.
 ///
 /// Errors: no such image, or nothing tells what it is for (exit code 2); a layout breaks a rule (3).
 pub fn of_layout(
     name: &str,
     (layout, tag): (&Utf8Path, Option<&str>),
-    modules: Option<(&Utf8Path, Option<&str>)>,
+    modules: ModulesAt<'_>,
     told: Told,
 ) -> Result<Subject> {
     let kernel = read::open(layout, tag)?;
     let modules = match modules {
-        Some((layout, tag)) => Some(read::open(layout, tag)?),
-        None => beside(&kernel)?,
+        ModulesAt::Layout(layout, tag) => Some(read::open(layout, tag)?),
+        ModulesAt::Beside => beside(&kernel)?,
+        ModulesAt::Within => None,
     };
     let flavor = told.flavor.or_else(|| kernel.flavor()).ok_or_else(|| {
         Error::usage(format!("{name}: nothing in it tells which hypervisor it is for"))
@@ -105,7 +116,7 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
     match &found[..] {
         [(layout, tag)] => {
             let name = format!("{}:{tag}", layout.file_name().unwrap_or_default());
-            of_layout(&name, (layout, Some(tag)), None, told)
+            of_layout(&name, (layout, Some(tag)), ModulesAt::Beside, told)
         }
         [] => Err(Error::usage(format!("there is no image of {version} for {arch} in {output}"))
             .hint(format!("build it first (kcompile {version}), or name a layout"))),

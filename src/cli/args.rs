@@ -242,6 +242,10 @@ pub struct BuildArgs {
     #[arg(long, help_heading = "Verification")]
     pub update_lock: bool,
 
+    /// Then boot it in QEMU, as `kcompile boot` does, and fail where something is not in order
+    #[arg(long, help_heading = "Images")]
+    pub boot: bool,
+
     /// How progress is shown
     #[arg(long, value_name = "KIND", default_value = "auto", help_heading = "Output")]
     pub progress: Progress,

@@ -3,7 +3,7 @@
 use super::commands::print;
 use super::given::Given;
 use super::typed::cache_dir;
-use crate::boot::subject::{self, Told};
+use crate::boot::subject::{self, ModulesAt, Told};
 use crate::boot::{
     Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
 };
@@ -44,7 +44,7 @@ pub struct BootArgs {
     /// A kernel image as LAYOUT[:TAG], or a version or series that was built
     #[arg(value_name = "LAYOUT|VERSION")]
     pub subject: String,
-    /// Its modules [default: the same tag in the layout …-kernel-modules-… beside it]
+    /// Its modules, or `none` [default: the same tag in the layout …-kernel-modules-… beside it]
     #[arg(long, value_name = "LAYOUT")]
     pub modules: Option<String>,
     /// For Firecracker
@@ -154,12 +154,18 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
         _ => args.flavor,
     };
     let told = Told { flavor, arch: args.arch };
-    let modules = match args.modules.as_deref().map(|text| (text, Given::of(text, host))) {
-        None => None,
-        Some((_, Ok(Given::Layout(path, tag)))) => Some((path, tag)),
-        Some((text, _)) => return Err(Error::usage(format!("--modules {text}: not an OCI layout"))),
+    let given = match args.modules.as_deref() {
+        None | Some("none") => None,
+        Some(text) => match Given::of(text, host) {
+            Ok(Given::Layout(path, tag)) => Some((path, tag)),
+            _ => return Err(Error::usage(format!("--modules {text}: not an OCI layout"))),
+        },
     };
-    let modules = modules.as_ref().map(|(path, tag)| (&**path, tag.as_deref()));
+    let modules = match (&given, &args.modules) {
+        (Some((path, tag)), _) => ModulesAt::Layout(path, tag.as_deref()),
+        (None, Some(_)) => ModulesAt::Within,
+        (None, None) => ModulesAt::Beside,
+    };
     match Given::of(&args.subject, host)? {
         Given::Layout(path, tag) => {
             return subject::of_layout(&args.subject, (&path, tag.as_deref()), modules, told);
@@ -171,7 +177,7 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
         Given::Version => {}
     }
     let version: VersionRequest = args.subject.parse().map_err(|why: String| Error::usage(why))?;
-    if modules.is_some() {
+    if args.modules.is_some() {
         return Err(Error::usage("--modules goes with a layout: a version has its modules beside it"));
     }
     let project = Project::find(&host.cwd, None)?;
@@ -205,11 +211,12 @@ pub(super) fn text(outcome: &Outcome) -> String {
     let names = modules.without_hardware.iter().map(|one| one.module.rsplit('/').next().unwrap_or_default());
     let names: Vec<&str> = names.take(MOST_LISTED).map(|name| name.trim_end_matches(".ko")).collect();
     row("  no hardware", 16, &names.join(", "));
-    for (index, check) in outcome.checks.iter().enumerate() {
+    let tried = outcome.checks.iter().filter(|check| check.verdict != Verdict::NotTried);
+    for (index, check) in tried.enumerate() {
         let mark = match check.verdict {
             Verdict::Passed => "passed",
             Verdict::Failed => "FAILED",
-            Verdict::Skipped => "skipped",
+            Verdict::Skipped | Verdict::NotTried => "skipped",
         };
         let heading = if index == 0 { "checks" } else { "" };
         let what = match &check.text[..] {

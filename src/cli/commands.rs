@@ -2,6 +2,7 @@
 
 use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs};
 use super::typed::{build_args, cache_dir, library, requests, run};
+use crate::boot;
 use crate::cache::Cache;
 use crate::clean::{self, Choice};
 use crate::digest::Sha256;
@@ -36,23 +37,47 @@ pub(super) fn build(
         let mut lines = built.iter().map(|image| line(&image.layout, &image.tag, image.digest, host));
         lines.try_for_each(|line| print(&line))
     };
-    let (images, code) = match &requests[..] {
+    if args.boot {
+        let options = boot::Options::default();
+        requests.iter().try_for_each(|request| boot::require_host(request.arch, &options, host))?;
+    }
+    let (built, code) = match &requests[..] {
         [one] => {
             let built = crate::build(one, &run)?;
             print_all(&built)?;
-            (built, ExitCode::SUCCESS)
+            (vec![built], ExitCode::SUCCESS)
         }
         several => {
             let results = crew::build_all(several, &run, print_all)?;
             let code = crew::first_error(&results).map(Error::exit_code);
-            let images = results.into_iter().flatten().flatten().collect();
-            (images, code.map_or(ExitCode::SUCCESS, ExitCode::from))
+            let built = results.into_iter().flatten().collect();
+            (built, code.map_or(ExitCode::SUCCESS, ExitCode::from))
         }
     };
+    let images: Vec<Written> = built.iter().flatten().cloned().collect();
     for joined in pack::join(&images, &run.output, report)? {
         print(&line(&joined.layout, &joined.tag, joined.digest, host))?;
     }
-    Ok(code)
+    match args.boot {
+        true => boot_all(&built, code, &run),
+        false => Ok(code),
+    }
+}
+
+/// Boots the kernels of some builds, one after the other. One that does not pass does not keep the others
+/// from being booted; `code` is what the builds have ended with.
+fn boot_all(builds: &[Vec<Written>], code: ExitCode, run: &Run<'_>) -> Result<ExitCode> {
+    let mut first_error = None;
+    for built in builds {
+        let outcome = crate::boot_built(built, &boot::Options::default(), run)?;
+        let Err(error) = outcome.require() else { continue };
+        if builds.len() == 1 {
+            return Err(error);
+        }
+        run.report.error(&error);
+        first_error.get_or_insert(error.exit_code());
+    }
+    Ok(first_error.map_or(code, ExitCode::from))
 }
 
 /// What a script takes from standard output: `PATH:TAG DIGEST`.
