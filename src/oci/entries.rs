@@ -19,7 +19,8 @@ use tar::{Archive, EntryType};
 pub(super) const LARGEST_IMAGE: u64 = 4 << 30;
 /// A distribution's kernel has about 7000 modules.
 const MOST_ENTRIES: usize = 200_000;
-/// All names together, which are kept to find two that are equal.
+/// All names together, which are kept to find two that are equal; and what links lead to, which is kept by
+/// those who read images.
 const LARGEST_NAMES: usize = 32 << 20;
 /// A path and a link, with their PAX keys.
 const LARGEST_PAX: u64 = 16 << 10;
@@ -160,8 +161,7 @@ fn visit_entries(
 ) -> Result<usize> {
     let wrong = || format!("{path} is not a layer of a kernel image");
     let mut archive = Archive::new(tar);
-    let mut seen = BTreeSet::new();
-    let mut bytes_of_names = 0;
+    let mut names = Names::default();
     let mut long = LongNames::default();
     // Raw: the tar crate would read a long name of any length into memory.
     for entry in archive.entries().context(Kind::Fetch, wrong)?.raw(true) {
@@ -172,20 +172,37 @@ fn visit_entries(
             continue;
         }
         let found = read_header(&entry, std::mem::take(&mut long)).context(Kind::Fetch, wrong)?;
-        bytes_of_names += found.path.len();
-        if !seen.insert(found.path.clone()) {
-            let name = found.path.escape_debug();
-            return Err(Error::fetch(format!("{path}: two entries are called {name}")));
-        }
-        if seen.len() > MOST_ENTRIES {
-            return Err(Error::fetch(format!("{path}: more than {MOST_ENTRIES} entries")));
-        }
-        if bytes_of_names > LARGEST_NAMES {
-            return Err(Error::fetch(format!("{path}: names of more than {LARGEST_NAMES} bytes")));
-        }
+        names.add(&found).map_err(|why| Error::fetch(format!("{path}: {why}")))?;
         visit(&found, &mut entry)?;
     }
-    Ok(seen.len())
+    Ok(names.seen.len())
+}
+
+/// The names of a layer so far.
+#[derive(Default)]
+struct Names {
+    seen: BTreeSet<String>,
+    bytes: usize,
+}
+
+impl Names {
+    /// Errors: the name was there, or there are too many.
+    fn add(&mut self, found: &Found) -> std::result::Result<(), String> {
+        self.bytes += found.path.len();
+        if let FoundKind::HardLink(to) | FoundKind::SymLink(to) = &found.kind {
+            self.bytes += to.len();
+        }
+        if !self.seen.insert(found.path.clone()) {
+            return Err(format!("two entries are called {}", found.path.escape_debug()));
+        }
+        if self.seen.len() > MOST_ENTRIES {
+            return Err(format!("more than {MOST_ENTRIES} entries"));
+        }
+        if self.bytes > LARGEST_NAMES {
+            return Err(format!("names of more than {LARGEST_NAMES} bytes"));
+        }
+        Ok(())
+    }
 }
 
 /// What PAX records say of the entry after them.
@@ -307,6 +324,21 @@ mod tests {
         assert_eq!(plain_path("./lib/modules/").unwrap(), "lib/modules");
         for wrong in ["/etc", "../x", "a/../b", "a\0b"] {
             assert!(plain_path(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn names_and_what_links_lead_to_are_bounded() {
+        let to = "x".repeat(LARGEST_NAMES / 4);
+        for kind in [FoundKind::HardLink(to.clone()), FoundKind::SymLink(to)] {
+            let mut names = Names::default();
+            let mut add = |path: &str| {
+                let attributes = Attributes::default();
+                names.add(&Found { path: path.into(), kind: kind.clone(), size: 0, attributes })
+            };
+            assert_eq!(["a", "b", "c"].map(&mut add), [Ok(()), Ok(()), Ok(())]);
+            assert_eq!(add("d").unwrap_err(), "names of more than 33554432 bytes");
+            assert_eq!(add("a").unwrap_err(), "two entries are called a");
         }
     }
 
