@@ -39,14 +39,15 @@ pub(super) fn load_order(modules_dep: &str) -> Result<Vec<Module>> {
                 order.len() - 1
             });
             needs.push(place);
+            // One line can have as many names as a whole file.
+            if order.len().max(needs.len()) > MOST {
+                return Err(wrong("more modules than any kernel has"));
+            }
         }
         // The last one is the module itself, which may have come earlier, as something needed.
         if let Some(own) = needs.pop() {
             needs.retain(|&place| place < own);
             order[own].needs = needs;
-        }
-        if order.len() > MOST {
-            return Err(wrong("more modules than any kernel has"));
         }
     }
     Ok(order)
@@ -80,6 +81,19 @@ mod tests {
     fn a_file_that_is_none_is_refused() {
         for wrong in ["garbage", ": x.ko", "a\u{1b}[2J.ko:", &format!("{}:", "x".repeat(500))] {
             assert!(load_order(wrong).unwrap_err().to_string().starts_with("modules.dep, line 1"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn more_modules_than_any_kernel_has_are_refused_in_lines_and_in_one() {
+        let names: Vec<String> = (0..=MOST).map(|number| format!("{number}.ko")).collect();
+        for text in [
+            format!("{}:\n", names.join(":\n")),
+            format!("a.ko: {}\n", names.join(" ")),
+            format!("a.ko: {}\n", "b.ko ".repeat(MOST + 1)),
+        ] {
+            let error = load_order(&text).unwrap_err().to_string();
+            assert!(error.ends_with("more modules than any kernel has"), "{error}");
         }
     }
 
