@@ -7,18 +7,21 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// A text from outside as it may go to a terminal: control characters, and those that turn the direction
-/// of writing around, stand as escapes; line feeds stay.
+/// May `c` go to a terminal as it is? Not if that obeys it (control characters), shows what follows in
+/// another order (bidirectional controls), or shows nothing at all for it.
+pub fn is_plain(c: char) -> bool {
+    !(c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'))
+}
+
+/// A text from outside as it may go to a terminal: what [`is_plain`] refuses stands as escapes; line feeds
+/// stay.
 pub fn printable(text: &str) -> String {
-    let is_plain = |c: char| {
-        c == '\n'
-            || !(c.is_control()
-                || matches!(c, '\u{200e}' | '\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'))
-    };
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match is_plain(c) {
+        match c == '\n' || is_plain(c) {
             true => shown.push(c),
             false => shown.extend(c.escape_unicode()),
         }
@@ -62,10 +65,11 @@ pub fn duration(took: Duration) -> String {
     }
 }
 
-/// A text of somebody else's as it may go to a terminal: no control characters, and no longer than a person reads.
+/// A text of somebody else's as it may go into a line of a terminal: with `?` for what [`is_plain`] refuses,
+/// line feeds too, and no longer than a person reads.
 pub fn tame(text: &str) -> String {
     const LONGEST: usize = 240;
-    let plain = |c: char| if c.is_control() { '?' } else { c };
+    let plain = |c: char| if is_plain(c) { c } else { '?' };
     let mut tamed: String = text.chars().take(LONGEST).map(plain).collect();
     if text.chars().nth(LONGEST).is_some() {
         tamed.push('…');
@@ -134,7 +138,7 @@ mod tests {
 
     #[test]
     fn nobody_elses_text_moves_the_cursor() {
-        assert_eq!(tame("a\x1b[2Jb\nc"), "a?[2Jb?c");
+        assert_eq!(tame("a\x1b[2Jb\nc\u{202e}d"), "a?[2Jb?c?d");
         assert_eq!(tame(&"ä".repeat(1000)).chars().count(), 241);
     }
 
@@ -142,6 +146,10 @@ mod tests {
     fn nothing_that_a_terminal_obeys_stays() {
         assert_eq!(printable("a\x1b[2J\u{9b}1m\rb\nc é"), "a\\u{1b}[2J\\u{9b}1m\\u{d}b\nc é");
         assert_eq!(printable("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+        for c in "\u{ad}\u{61c}\u{200b}\u{200f}\u{2028}\u{2060}\u{2069}\u{feff}\u{e0041}\t".chars() {
+            assert!(!is_plain(c), "{c:?}");
+        }
+        assert!("a ä\u{a0}ß→𝄞".chars().all(is_plain));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The console of a machine: what the kernel and our init print there, a line at a time. Whoever made the
 //! kernel wrote it, so all that is kept is bounded, and shown with its control characters spelled out.
 
+use crate::words::is_plain;
 use std::fmt::Write as _;
 
 /// Longer lines are cut.
@@ -253,18 +254,13 @@ pub(super) fn shown(raw: &str) -> String {
         }
         match c {
             '\t' => line.push(' '),
-            c if c.is_control() || is_invisible(c) => {
+            c if !is_plain(c) => {
                 write!(line, "{}", c.escape_unicode()).expect("writing to a string");
             }
             c => line.push(c),
         }
     }
     line
-}
-
-/// Characters that make a terminal show the others in another order, or not at all.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

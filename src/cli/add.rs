@@ -1,7 +1,7 @@
 //! `kcompile add`: a new kernel of the user's catalog, and what its config came to.
 
 use super::args::BuildArgs;
-use super::commands::{print, take_bundle};
+use super::commands::{print, printed_json, take_bundle};
 use super::config::{group, groups, lines};
 use super::typed::{library, requests, run};
 use crate::add::{self, Addition, Carried, Wanted};
@@ -59,7 +59,7 @@ pub(super) fn add(args: &AddArgs, matches: &ArgMatches, host: &Host, report: &Re
         add::write(&addition, &run)?;
     }
     print(&match build.json {
-        true => format!("{:#}\n", serde_json::to_value(&addition).expect("plain values")),
+        true => printed_json(&addition),
         false => text(&addition, &run, build.dry_run),
     })?;
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,6 @@
 //! `kcompile boot`: its words, and the report that it prints.
 
-use super::commands::print;
+use super::commands::{print, printed_json};
 use super::given::Given;
 use super::typed::cache_dir;
 use crate::boot::subject::{self, ModulesAt, Told};
@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::kernel::{Arch, Flavor, VersionRequest};
 use crate::project::Project;
 use crate::report::{Progress, Report};
-use crate::words::wrapped;
+use crate::words::{printable, wrapped};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::fmt::Write as _;
@@ -139,7 +139,7 @@ pub(super) fn run(args: &BootArgs, host: &Host, report: &Report) -> Result<ExitC
     let outcome = boot(&subject, &args.how.options(), &cache, host, report)?;
     report.clear();
     print(&match args.json {
-        true => format!("{}\n", serde_json::to_string_pretty(&outcome).expect("only string keys")),
+        true => printed_json(&outcome),
         false => text(&outcome),
     })?;
     outcome.require()?;
@@ -190,7 +190,7 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
 pub(super) fn text(outcome: &Outcome) -> String {
     let mut text = String::new();
     let mut row = |name: &str, column: usize, value: &str| {
-        for (index, part) in wrapped(value, 80 - column).iter().enumerate() {
+        for (index, part) in wrapped(&printable(value), 80 - column).iter().enumerate() {
             let name = if index == 0 { name } else { "" };
             writeln!(text, "{name:indent$} {part}", indent = column - 1).expect("writing to a string");
         }

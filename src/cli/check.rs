@@ -2,7 +2,7 @@
 //! profiles, and prints what came out.
 
 use super::args::CheckArgs;
-use super::commands::print;
+use super::commands::{print, printed_json};
 use super::given::{Given, config_of};
 use super::typed::{library, plan_of};
 use crate::error::{Error, Result};
@@ -15,7 +15,7 @@ use crate::oci::read;
 use crate::plan::wanted_config;
 use crate::report::Report;
 use crate::requirements::{self, Level, Outcome, Stage, Subject, Tally, Verdict};
-use crate::words::wrapped;
+use crate::words::{printable, tame, wrapped};
 use camino::Utf8Path;
 use clap::ArgMatches;
 use std::fmt::Write as _;
@@ -53,7 +53,7 @@ pub(super) fn check(
     let subject = Subject { config, version: *version, arch: *arch, stage: *stage };
     let outcomes = requirements::check(&profiles, &subject);
     print(&match args.json {
-        true => format!("{:#}\n", json(&checked, &outcomes)),
+        true => printed_json(&json(&checked, &outcomes)),
         false => text(&checked, &outcomes, args.all),
     })?;
     Ok(match outcomes.iter().any(Outcome::is_fatal) {
@@ -171,7 +171,7 @@ fn json(checked: &Checked, outcomes: &[Outcome]) -> serde_json::Value {
 }
 
 fn text(checked: &Checked, outcomes: &[Outcome], all: bool) -> String {
-    let mut text = format!("{}: Linux {} on {}\n", checked.name, checked.version, checked.arch);
+    let mut text = format!("{}: Linux {} on {}\n", printable(&checked.name), checked.version, checked.arch);
     for tally in requirements::tallies(outcomes) {
         let of_profile = outcomes.iter().filter(|outcome| outcome.profile == tally.profile);
         let of_profile: Vec<&Outcome> = of_profile.collect();
@@ -207,7 +207,12 @@ fn table(outcomes: &[&Outcome], all: bool) -> String {
     let mut text = String::new();
     let mut source = "";
     for (index, outcome) in shown.iter().enumerate() {
-        text.push_str(&row([label(outcome), &outcome.symbols_text(), &outcome.found, &outcome.wanted]));
+        text.push_str(&row([
+            label(outcome),
+            &outcome.symbols_text(),
+            &tame(&outcome.found),
+            &outcome.wanted,
+        ]));
         let same = |next: &&Outcome| {
             (rank(next), &next.reason, &next.source) == (rank(outcome), &outcome.reason, &outcome.source)
         };
@@ -289,6 +294,8 @@ mod tests {
         assert_eq!(shown.matches("one reason").count(), 1, "{shown}");
         assert!(shown.find("REQUIRED") < shown.find("recommended") && !shown.contains("MET"), "{shown}");
         assert!(table(&outcomes, true).contains("met          MET"));
+        let hostile = Outcome { found: "\"\u{1b}[2J\u{202e}\"".into(), ..all[3].clone() };
+        assert!(table(&[&hostile], true).contains("\"?[2J?\""));
         assert_eq!(table(&outcomes[3..], false), "");
     }
 }

@@ -13,7 +13,7 @@ use crate::oci::Written;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::Request;
-use crate::words::{counted, size};
+use crate::words::{counted, is_plain, size};
 use crate::{Run, crew, doctor, pack, plan as planning};
 use camino::Utf8Path;
 use clap::ArgMatches;
@@ -125,7 +125,7 @@ pub(super) fn plan(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: 
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
         let json = if let [one] = &json[..] { one.clone() } else { json.into() };
-        print(&format!("{json:#}\n"))?;
+        print(&printed_json(&json))?;
     } else {
         let texts: Vec<String> = plans.iter().map(plan_text).collect();
         print(&texts.join("\n"))?;
@@ -169,7 +169,7 @@ pub(super) fn doctor(
         let plan = crate::plan(&Request { configures: false, ..request }, &run)?;
         let diagnosis = doctor::examine(&plan, host);
         let text = match args.json {
-            true => format!("{}\n", serde_json::to_string_pretty(&diagnosis).expect("plain values")),
+            true => printed_json(&diagnosis),
             false => diagnosis.to_string(),
         };
         print(&text)?;
@@ -212,7 +212,7 @@ pub(super) fn clean(args: &CleanArgs, host: &Host, report: &Report) -> Result<Ex
     }
     let bytes: u64 = removed.iter().map(|item| item.bytes).sum();
     if args.json {
-        print(&format!("{:#}\n", serde_json::json!({ "bytes": bytes, "removed": removed })))?;
+        print(&printed_json(&serde_json::json!({ "bytes": bytes, "removed": removed })))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
@@ -263,18 +263,43 @@ pub(super) fn print(text: &str) -> Result<()> {
     }
 }
 
-/// A value as JSON that may go to a terminal. Of the characters that one obeys, serde_json escapes only
-/// those of ASCII; such characters stand in strings alone, where an escape means the same.
+/// A value as lines of JSON that may go to a terminal. Of the characters that one obeys, serde_json escapes
+/// only those of ASCII; such characters stand in strings alone, where an escape means the same.
 pub(super) fn printed_json(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_string_pretty(value).expect("only string keys");
-    let mut shown = String::with_capacity(json.len());
+    let mut shown = String::with_capacity(json.len() + 1);
     for c in json.chars() {
-        match c.is_control() && c != '\n' {
-            true => write!(shown, "\\u{:04x}", u32::from(c)).expect("writing to a string"),
-            false => shown.push(c),
+        match c == '\n' || is_plain(c) {
+            true => shown.push(c),
+            false => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(shown, "\\u{unit:04x}").expect("writing to a string");
+                }
+            }
         }
     }
+    shown.push('\n');
     shown
+}
+
+/// An array of JSON, printed a value at a time. It is whole when it is closed: also after a failure.
+#[derive(Default)]
+pub(super) struct PrintedArray {
+    count: usize,
+}
+
+impl PrintedArray {
+    /// Prints the next value.
+    pub(super) fn add(&mut self, value: &impl serde::Serialize) -> Result<()> {
+        self.count += 1;
+        let before = if self.count == 1 { "[" } else { "," };
+        print(&format!("{before}\n{}", printed_json(value)))
+    }
+
+    /// Prints its end, if it has begun.
+    pub(super) fn close(self) -> Result<()> {
+        print(if self.count == 0 { "" } else { "]\n" })
+    }
 }
 
 /// One failure does not keep the other kernels from being built; the first one decides the code.

@@ -1,7 +1,7 @@
 //! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
 
 use super::args::BuildArgs;
-use super::commands::{print, take_bundle};
+use super::commands::{print, printed_json, take_bundle};
 use super::given::{Given, config_of};
 use super::typed::{library, one_request, run};
 use crate::configs::{self, Form, Rewritten};
@@ -147,7 +147,7 @@ fn show(form: Form, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Re
         true => {
             let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
             let symbols = Config::parse(&text).symbols;
-            format!("{:#}\n", json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "symbols": symbols }))
+            printed_json(&json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "symbols": symbols }))
         }
         false => text,
     })?;
@@ -167,8 +167,7 @@ fn diff(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<ExitCod
     let comparison = kconfig::compare(&first.config, &second.config, &Renames::read(run.library)?);
     print(&match args.json {
         true => {
-            let value = json!({ "first": first.name, "second": second.name, "differences": comparison });
-            format!("{value:#}\n")
+            printed_json(&json!({ "first": first.name, "second": second.name, "differences": comparison }))
         }
         false => format!("{} -> {}\n{}", first.name, second.name, groups(&comparison)),
     })?;

@@ -58,7 +58,7 @@ pub(super) fn diff(args: &DiffArgs, host: &Host, report: &Report) -> Result<Exit
         true => {
             let mut value = serde_json::to_value(&difference).expect("only string keys");
             value["over_budget"] = exceeded.clone().into();
-            format!("{}\n", printed_json(&value))
+            printed_json(&value)
         }
         false => printable(&text(&difference, host)),
     })?;

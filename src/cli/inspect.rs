@@ -1,6 +1,6 @@
 //! `kcompile inspect`: its words, and what it prints.
 
-use super::commands::{print, printed_json};
+use super::commands::{PrintedArray, print, printed_json};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
@@ -51,28 +51,26 @@ pub(super) fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Resul
     if several && args.consumer.is_some() {
         return Err(Error::usage("--as is about one image").hint("choose it with LAYOUT:TAG"));
     }
-    for (index, (layout, part)) in images.iter().enumerate() {
+    let mut array = PrintedArray::default();
+    let inspected = images.iter().enumerate().try_for_each(|(index, (layout, part))| {
         let inspected = inspect::inspect(&part.open(layout)?)?;
         if let Some(consumer) = args.consumer {
             return spec(consumer, &inspected, &args.registry, report);
         }
-        let text = match (args.json, index) {
-            (true, _) if !several => format!("{}\n", printed_json(&inspected)),
-            (true, 0) => format!("[\n{}", printed_json(&inspected)),
-            (true, _) => format!(",\n{}", printed_json(&inspected)),
-            (false, 0) => text(&inspected, host),
-            (false, _) => format!("\n{}", text(&inspected, host)),
-        };
-        print(&text)?;
-    }
-    if args.json && several {
-        print("\n]\n")?;
-    }
+        match (args.json, index) {
+            (true, _) if several => array.add(&inspected),
+            (true, _) => print(&printed_json(&inspected)),
+            (false, 0) => print(&text(&inspected, host)),
+            (false, _) => print(&format!("\n{}", text(&inspected, host))),
+        }
+    });
+    array.close()?;
+    inspected?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The kernel and the modules of one image, or of it and its counterpart beside it.
-fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) -> Result<ExitCode> {
+fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) -> Result<()> {
     let beside = match one.kind {
         ImageKind::Combined => None,
         _ => inspect::counterpart(one)?,
@@ -87,8 +85,7 @@ fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) ->
     }
     let fragment = inspect::fragment(consumer, kernel, modules, registry.trim_end_matches('/'))?;
     fragment.notes.iter().for_each(|note| report.note(note));
-    print(&printable(&fragment.text))?;
-    Ok(ExitCode::SUCCESS)
+    print(&printable(&fragment.text))
 }
 
 /// The name of an image as the user would type it.

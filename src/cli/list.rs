@@ -1,6 +1,6 @@
 //! `kcompile list`: the catalog as a table for people, and as JSON for scripts and CI.
 
-use super::commands::print;
+use super::commands::{print, printed_json};
 use super::typed::library;
 use crate::error::Result;
 use crate::host::Host;
@@ -57,7 +57,7 @@ pub(super) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let kubernetes = newest_kubernetes(&library)?;
     print(&match args.json {
-        true => format!("{:#}\n", json(&library, &catalog, kubernetes.as_ref())),
+        true => printed_json(&json(&library, &catalog, kubernetes.as_ref())),
         false => text(&library, &catalog, kubernetes.as_ref()),
     })?;
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,7 @@
 //! `kcompile verify`: its words, and what it prints.
 
 use super::args::{BuildArgs, Cli, Command};
-use super::commands::{print, printed_json};
+use super::commands::{PrintedArray, print};
 use super::diff::only_image;
 use super::inspect::reference;
 use super::typed::{library, requests, run};
@@ -58,7 +58,8 @@ pub struct VerifyArgs {
 pub(super) fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let mut receipts = BTreeSet::new();
     let (mut damaged, mut wrong, mut count) = (false, false, 0);
-    for given in &args.layouts {
+    let mut array = PrintedArray::default();
+    let verified = args.layouts.iter().try_for_each(|given| {
         let (layout, tag) = read::locate(&host.absolute(given));
         verify::verify(&layout, tag.as_deref(), |mut verified| {
             verified.hold_to(&args.budget);
@@ -70,17 +71,15 @@ pub(super) fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<
             {
                 receipts.insert(path.clone());
             }
-            print(&match (args.json, count) {
-                (true, 1) => format!("[\n{}", json(&verified)),
-                (true, _) => format!(",\n{}", json(&verified)),
-                (false, 1) => text(&verified, host),
-                (false, _) => format!("\n{}", text(&verified, host)),
-            })
-        })?;
-    }
-    if args.json {
-        print("\n]\n")?;
-    }
+            match (args.json, count) {
+                (true, _) => array.add(&json(&verified)),
+                (false, 1) => print(&text(&verified, host)),
+                (false, _) => print(&format!("\n{}", text(&verified, host))),
+            }
+        })
+    });
+    array.close()?;
+    verified?;
     if args.rebuild && !wrong {
         if receipts.is_empty() {
             return Err(Error::usage("there is no receipt of any of these images beside them")
@@ -147,10 +146,10 @@ fn why_not(recorded: &Utf8Path, again: &Written, library: &Library, host: &Host)
     Ok(printable(&format!("\n{}", super::diff::text(&difference, host))))
 }
 
-fn json(verified: &Verified) -> String {
+fn json(verified: &Verified) -> serde_json::Value {
     let mut value = serde_json::to_value(verified).expect("only string keys");
     value["ok"] = verified.is_right().into();
-    printed_json(&value)
+    value
 }
 
 fn text(verified: &Verified, host: &Host) -> String {

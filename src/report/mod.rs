@@ -92,7 +92,7 @@ pub enum Unit {
 }
 
 /// How far a phase is.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Count<'a> {
     /// So far.
     pub done: u64,
@@ -194,7 +194,7 @@ impl Report {
 
     /// A phase begins; `what` says on what. It is finished through the value returned.
     pub fn start(&self, phase: Phase, what: &str) -> Running<'_> {
-        self.render(&Event::Start { phase, what });
+        self.render(&Event::Start { phase, what: &printable(what) });
         Running { report: self, phase, since: Instant::now() }
     }
 
@@ -294,6 +294,7 @@ pub struct Running<'a> {
 impl Running<'_> {
     /// How far it is.
     pub fn progress(&self, count: Count<'_>) {
+        let count = Count { item: &printable(count.item), ..count };
         self.report.render(&Event::Progress { phase: self.phase, count });
     }
 
@@ -304,7 +305,7 @@ impl Running<'_> {
         self.report.render(&Event::Finish {
             phase: self.phase,
             seconds: took.as_secs_f64(),
-            what,
+            what: &printable(what),
             peak_memory_bytes: crate::host::peak_memory(),
         });
         took

@@ -1,7 +1,7 @@
 //! The end of a run: what was built, what to look at, where the time went, what to run next.
 
 use super::Phase;
-use crate::words::{counted, duration, size};
+use crate::words::{counted, duration, printable, size};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl fmt::Display for Summary {
             0 => writeln!(f, "  findings        none")?,
             count => {
                 writeln!(f, "  findings        {count}")?;
-                self.findings.iter().try_for_each(|finding| writeln!(f, "    - {finding}"))?;
+                self.findings.iter().try_for_each(|finding| writeln!(f, "    - {}", printable(finding)))?;
             }
         }
         write!(f, "\n  next:")?;

@@ -214,6 +214,13 @@ fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
     );
     let ran = boot(&world, LAYOUT).failed(1, &["the kernel panicked: \\u{1b}[31mred"]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stdout);
+    let index = world.path("work").join(LAYOUT).join("index.json");
+    let text = fs::read_to_string(&index).unwrap();
+    let hostile = text.replace("ref.name\":\"6.1.7\"", "ref.name\":\"6.1.7\\u001b]0;gone\\u0007\"");
+    fs::write(&index, hostile).unwrap();
+    let ran = boot(&world, LAYOUT).failed(1, &["Boot: out/firecracker-kernel-bin-amd64:6.1.7\\u{1b}]0;gone"]);
+    assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stdout);
+    fs::write(&index, text).unwrap();
     prints(&world, "", "yes '[ 1.0] kcompile: check block 0 and so on'");
     boot(&world, LAYOUT).failed(1, &["the kernel prints without end"]);
     let log = fs::metadata(world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();

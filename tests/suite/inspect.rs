@@ -150,6 +150,15 @@ fn what_cannot_be_inspected_is_a_usage_error() {
     world.run(&format!("inspect {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
     world.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as is about one image"]);
     world.run(&format!("inspect {BIN} --as capmvm --json")).failed(2, &["cannot be used with"]);
+
+    // What was printed before a damaged image is whole.
+    let blobs = world.path("work").join(MODULES).join("blobs/sha256");
+    let layer = blobs.read_dir_utf8().unwrap().map(|blob| blob.unwrap().into_path());
+    let layer = layer.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
+    fs::write(&layer, vec![0; layer.metadata().unwrap().len() as usize]).unwrap();
+    let ran = world.run(&format!("inspect {BIN} {MODULES} --json")).failed(3, &["checksum mismatch"]);
+    let printed: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(printed.as_array().unwrap().len(), 1);
 }
 
 #[test]
