@@ -112,7 +112,7 @@ pub fn remove(cache: &Cache, item: &Item) -> Result<bool> {
 }
 
 /// The locks of all that begin with `name`: of a tree, and of the builds in it.
-fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> {
+pub(crate) fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> {
     let mut held = Vec::new();
     for path in children(&cache.root.join("locks"))? {
         if path.file_stem().is_some_and(|stem| stem.starts_with(name)) {
@@ -147,7 +147,7 @@ fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> Item {
 }
 
 /// Bytes on disk of all below `path`.
-fn size(path: &Utf8Path) -> u64 {
+pub(crate) fn size(path: &Utf8Path) -> u64 {
     let files = WalkDir::new(path).into_iter().flatten();
     files.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }
@@ -161,7 +161,7 @@ fn unused(path: &Utf8Path, depth: usize) -> Duration {
 }
 
 /// The entries of a directory by name; of one that is not there, none.
-fn children(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+pub(crate) fn children(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     if !dir.is_dir() {
         return Ok(Vec::new());
     }

@@ -10,11 +10,14 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
+/// Names of files that are being written start so.
+pub(crate) const TEMPORARY: &str = ".tmp-";
+
 /// Writes `bytes` as `path`, mode 0644 whatever the umask: a reader sees the old file or the new one.
 pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
     let wrong = || format!("cannot write {path}");
     let dir = path.parent().unwrap_or(Utf8Path::new("."));
-    let mut file = NamedTempFile::with_prefix_in(".tmp-", dir).context(Kind::Build, wrong)?;
+    let mut file = NamedTempFile::with_prefix_in(TEMPORARY, dir).context(Kind::Build, wrong)?;
     file.write_all(bytes).context(Kind::Build, wrong)?;
     persist(file, path)
 }

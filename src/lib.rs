@@ -11,6 +11,7 @@ pub mod boot;
 pub mod budget;
 pub mod cache;
 pub mod ccache;
+pub mod checkup;
 pub mod clean;
 pub mod cli;
 pub mod configs;

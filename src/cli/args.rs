@@ -286,6 +286,12 @@ pub struct DoctorArgs {
     /// Run the install command
     #[arg(long)]
     pub install: bool,
+    /// Look through the cache instead, and remove what a broken disk, a full one or a power cut has left there
+    #[arg(long, conflicts_with_all = ["versions", "arch", "llvm", "install"])]
+    pub cache: bool,
+    /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    #[arg(long, value_name = "DIR", requires = "cache")]
+    pub cache_dir: Option<Utf8PathBuf>,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@ mod args;
 mod boot;
 mod cache;
 mod check;
+mod checkup;
 mod commands;
 mod config;
 mod diff;
@@ -59,6 +60,7 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Plan(args)), _) => commands::plan(args, matches, host, report),
         (Some(Command::Fetch(args)), _) => commands::fetch(args, matches, host, report),
         (Some(Command::List(args)), _) => list::list(args, host),
+        (Some(Command::Doctor(args)), _) if args.cache => checkup::checkup(args, host, report),
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),
         (Some(Command::Check(args)), _) => check::check(args, matches, host, report),
         (Some(Command::Add(args)), _) => add::add(args, matches, host, report),

@@ -4,7 +4,7 @@
 use super::{ATTACHMENTS, Blob};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
-use crate::files;
+use crate::files::{self, TEMPORARY};
 use crate::kernel::Arch;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
@@ -91,7 +91,7 @@ impl Layout {
     /// Begins a blob.
     pub(super) fn add_blob(&self) -> Result<BlobWriter> {
         let dir = self.work.join("blobs/sha256");
-        let file = NamedTempFile::with_prefix_in(".tmp-", &dir)
+        let file = NamedTempFile::with_prefix_in(TEMPORARY, &dir)
             .context(Kind::Build, || format!("cannot write in {dir}"))?;
         Ok(BlobWriter {
             dir,
@@ -302,9 +302,6 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
         .filter(|path| path.symlink_metadata().is_ok())
         .try_for_each(|path| check_layout(&path))
 }
-
-/// Names of layouts in the making start so.
-const TEMPORARY: &str = ".tmp-";
 
 /// Removes what killed runs left half-made in `output`: layouts, and files in layouts. The caller holds its
 /// lock.

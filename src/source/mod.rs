@@ -1,6 +1,7 @@
 //! From a plan's source to a kernel tree on disk: fetched or found, checked, unpacked once, patched
 //! once, read-only. Each kind of source has a file of its own; all of them end in [`Tree`].
 
+mod ailment;
 mod apt;
 mod archive;
 mod bundle;
@@ -18,6 +19,7 @@ mod stream;
 mod tarball;
 mod write;
 
+pub use ailment::{archive_ailment, tree_ailment};
 pub use apt::{candidate as apt_candidate, state as apt_state};
 pub use bundle::{take as take_bundle, write as write_bundle};
 pub use directory::tree_version;

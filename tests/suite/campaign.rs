@@ -341,7 +341,7 @@ fn drip(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 

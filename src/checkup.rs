@@ -1,0 +1,179 @@
+//! What a broken disk, a full one or a power cut may have left in the cache: looked for, and removed, since all
+//! of it can be made or fetched again. What another run works with is not looked at.
+
+use crate::cache::Cache;
+use crate::clean::{children, size, try_locks};
+use crate::error::Result;
+use crate::lockfile::{self, LockFile};
+use crate::{files, process, source};
+use camino::{Utf8Path, Utf8PathBuf};
+use serde::Serialize;
+use std::time::{Duration, SystemTime};
+
+/// No file is written for longer than this before it gets its name.
+const LONGEST_WRITE: Duration = Duration::from_secs(60);
+
+/// Something that was not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// For people: `half a source tree`.
+    pub what: &'static str,
+    /// Absolute.
+    pub path: Utf8PathBuf,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Was it removed? Else the user has to look at it.
+    pub repaired: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Checkup {
+    /// In the order of the folders.
+    pub found: Vec<Found>,
+    /// How many entries were looked at.
+    pub examined: usize,
+    /// These are in use, and were not.
+    pub in_use: Vec<Utf8PathBuf>,
+}
+
+/// Looks through the whole cache, and removes what is of no use. Every archive is read, and each tree that
+/// somebody may have written to.
+pub fn examine(cache: &Cache) -> Result<Checkup> {
+    let mut checkup = Checkup::default();
+    let folder = |name: &str| children(&cache.root.join(name));
+    for path in folder("trees")? {
+        checkup.look(cache, &path, name_of(&path), source::tree_ailment)?;
+        for build in children(&path.join("linux"))?.iter().filter(|path| is_build(path)) {
+            checkup.look(cache, build, name_of(&path), build_ailment)?;
+        }
+    }
+    for place in folder("builds")? {
+        for build in children(&place)? {
+            checkup.look(cache, &build, &format!("{}-", key_of(&place)), build_ailment)?;
+        }
+    }
+    for path in folder("archives")? {
+        // One that is damaged goes with its record, and a record that means nothing by itself.
+        let lock = format!("sha256-{}", path.file_stem().unwrap_or_default());
+        checkup.look(cache, &path, &lock, source::archive_ailment)?;
+    }
+    for path in folder("git")? {
+        let lock = format!("git-{}", name_of(&path).split('-').next().unwrap_or_default());
+        checkup.look(cache, &path, &lock, git_ailment)?;
+    }
+    for path in folder("images")? {
+        let lock = format!("images-{}", name_of(&path));
+        checkup.look(cache, &path, &lock, |_, path| {
+            Ok((!is_json(&path.join("record.json"))).then_some("packed images without their record"))
+        })?;
+    }
+    for name in ["known", "history", "releases"] {
+        for path in folder(name)? {
+            checkup
+                .look(cache, &path, NO_LOCK, |_, path| Ok((!is_json(path)).then_some("a damaged record")))?;
+        }
+    }
+    for path in folder("tmp")? {
+        // What is ours and in use is locked; opening the cache has removed all that was not.
+        checkup.look(cache, &path, NO_LOCK, |_, path| {
+            Ok((!name_of(path).starts_with("work-")).then_some("an orphan"))
+        })?;
+    }
+    for path in half_written(&cache.root)? {
+        checkup.look(cache, &path, NO_LOCK, |_, _| Ok(Some("a file that was never finished")))?;
+    }
+    let lock = lockfile::place(None, &cache.root, cache.uid);
+    if let Err(error) = LockFile::read(&lock) {
+        let what = "a lock file that cannot be read: mend or remove it";
+        checkup.found.push(Found { what, bytes: size(&lock), path: lock, repaired: false });
+        drop(error);
+    }
+    Ok(checkup)
+}
+
+/// No lock is called so.
+const NO_LOCK: &str = "/";
+
+impl Checkup {
+    /// Looks at one entry while nobody else works with it, and removes it where `ailment` tells of one.
+    fn look(
+        &mut self,
+        cache: &Cache,
+        path: &Utf8Path,
+        lock: &str,
+        ailment: impl FnOnce(&Cache, &Utf8Path) -> Result<Option<&'static str>>,
+    ) -> Result<()> {
+        process::check()?;
+        // Gone with another that was looked at before.
+        if path.symlink_metadata().is_err() || name_of(path).starts_with(files::TEMPORARY) && lock != NO_LOCK
+        {
+            return Ok(());
+        }
+        let Some(_held) = try_locks(cache, lock)? else {
+            self.in_use.push(path.to_owned());
+            return Ok(());
+        };
+        self.examined += 1;
+        if let Some(what) = ailment(cache, path)? {
+            let bytes = size(path);
+            // Another user's is for that user.
+            let repaired = files::remove_tree(path).is_ok();
+            self.found.push(Found { what, path: path.to_owned(), bytes, repaired });
+        }
+        Ok(())
+    }
+}
+
+/// Kbuild keeps a link to the source in each build directory. Without that it is worth nothing.
+fn build_ailment(_: &Cache, build: &Utf8Path) -> Result<Option<&'static str>> {
+    let link = build.join("source");
+    let is_gone = link.is_symlink() && !link.exists();
+    Ok(is_gone.then_some("a build of a source that is gone"))
+}
+
+fn git_ailment(_: &Cache, repository: &Utf8Path) -> Result<Option<&'static str>> {
+    let is_whole = repository.join("HEAD").is_file() && repository.join("objects").is_dir();
+    Ok((!is_whole).then_some("half a git repository"))
+}
+
+/// Files that a killed run was writing, in the folders of the cache and their entries.
+fn half_written(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+    let is_old = |path: &Utf8Path| {
+        let written = path.symlink_metadata().and_then(|file| file.modified());
+        written.is_ok_and(|at| SystemTime::now().duration_since(at).is_ok_and(|age| age > LONGEST_WRITE))
+    };
+    let mut found = Vec::new();
+    let mut dirs = vec![root.to_owned()];
+    for depth in 0..3 {
+        let mut next = Vec::new();
+        for path in dirs.iter().map(|dir| children(dir)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+            if name_of(&path).starts_with(files::TEMPORARY) && is_old(&path) {
+                found.push(path);
+            } else if depth < 2 && path.is_dir() && !path.is_symlink() && name_of(&path) != "linux" {
+                next.push(path);
+            }
+        }
+        dirs = next;
+    }
+    Ok(found)
+}
+
+fn is_build(path: &Utf8Path) -> bool {
+    name_of(path).starts_with(source::BUILD_DIR_PREFIX)
+}
+
+/// Of `builds/<source>-<user>`: the source.
+fn key_of(place: &Utf8Path) -> &str {
+    name_of(place).rsplit_once('-').map_or(name_of(place), |(key, _)| key)
+}
+
+fn name_of(path: &Utf8Path) -> &str {
+    path.file_name().unwrap_or_default()
+}
+
+fn is_json(path: &Utf8Path) -> bool {
+    name_of(path).starts_with(files::TEMPORARY)
+        || std::fs::read(path)
+            .is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok())
+}
