@@ -3,6 +3,7 @@
 //! stop the others.
 
 use crate::error::{Error, Kind, Result};
+use crate::launcher::Farm;
 use crate::oci::Written;
 use crate::process::{self, JobServer};
 use crate::report::{Ending, Overview};
@@ -25,6 +26,8 @@ const EVERY: Duration = Duration::from_millis(100);
 pub struct Crew {
     /// The jobs of all makes.
     jobs: JobServer,
+    /// The machines that compile, too.
+    farm: Option<Farm>,
     /// One downloads and unpacks at a time: what it needs more than cores is the network and the disk.
     fetching: Gate,
     building: Gate,
@@ -56,6 +59,11 @@ impl<'a> Place<'a> {
         &self.crew.jobs
     }
 
+    /// The machines behind the launcher, which all kernels use.
+    pub fn farm(&self) -> Option<Farm> {
+        self.crew.farm.clone()
+    }
+
     /// Waits until the stage has room; kernels that stand first in the run go first.
     pub fn enter(&self, stage: Stage) -> Result<Pass<'a>> {
         let gate = match stage {
@@ -76,8 +84,12 @@ pub fn build_all(
     run: &Run<'_>,
     mut built: impl FnMut(&[Written]) -> Result<()>,
 ) -> Result<Vec<Result<Vec<Written>>>> {
+    let launcher = requests.first().and_then(|request| request.toolchain.launcher.as_deref());
+    let (farm, jobs) = run.farm(launcher);
+    let run = &Run { jobs, ..run.clone() };
     let crew = Crew {
-        jobs: JobServer::new(run.jobs)?,
+        farm,
+        jobs: JobServer::new(jobs)?,
         fetching: Gate::new(1),
         building: Gate::new(BUILDS.max(run.jobs / JOBS_FOR_A_BUILD)),
         packing: Gate::new(1),

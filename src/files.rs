@@ -31,6 +31,12 @@ pub fn persist(file: NamedTempFile, path: &Utf8Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes a file of ours a program, mode 0755.
+pub fn make_executable(path: &Utf8Path) -> Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+        .context(Kind::Build, || format!("cannot make {path} a program"))
+}
+
 /// Makes `dir` and those above it; the last one gets mode 0755 whatever the umask if it is new.
 pub fn create_dir(dir: &Utf8Path) -> Result<()> {
     if dir.is_dir() {

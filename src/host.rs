@@ -41,6 +41,9 @@ pub struct Host {
     pub child_env: BTreeMap<String, String>,
     /// What a child that draws on the terminal needs beside: `TERM` and its like.
     pub terminal_env: BTreeMap<String, String>,
+    /// What of the environment is for a launcher before the compiler: where it keeps things, where its farm is.
+    /// Nothing that could change what is compiled.
+    pub launcher_env: BTreeMap<String, String>,
     /// The proxy variables of the environment, for a child that uses the network.
     pub proxies: BTreeMap<String, String>,
     /// Variables of the environment that would change the build unseen, and are kept from it.
@@ -92,6 +95,7 @@ impl Host {
             }),
             source_date_epoch,
             child_env: child_env(&env),
+            launcher_env: launcher_env(&env),
             terminal_env: terminal_env(&env),
             proxies: env
                 .iter()
@@ -197,9 +201,7 @@ fn is_proxy(key: &str) -> bool {
 /// Little of the environment reaches a child: what it needs to find programs and its own settings,
 /// and what makes its messages and dates the same everywhere.
 fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let passed = ["HOME", "TMPDIR", "CCACHE_DIR", "SCCACHE_DIR", "DISTCC_HOSTS", "ICECC_SCHEDULER"];
-    let mut child: BTreeMap<String, String> =
-        passed.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone()))).collect();
+    let mut child = picked(env, &["HOME", "TMPDIR"]);
     let mut path = env.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     // depmod lives in /sbin, which an ordinary user's PATH lacks on Debian.
     for dir in ["/usr/local/sbin", "/usr/sbin", "/sbin"] {
@@ -215,11 +217,48 @@ fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     child
 }
 
+/// Those of `keys` that are there.
+fn picked(env: &BTreeMap<String, String>, keys: &[&str]) -> BTreeMap<String, String> {
+    keys.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone()))).collect()
+}
+
+/// What ccache, sccache, distcc and icecc are told by the environment, without what loosens their checks, adds to
+/// command lines or chooses another compiler.
+fn launcher_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    const PASSED: [&str; 25] = [
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_RUNTIME_DIR",
+        "CCACHE_DIR",
+        "CCACHE_CONFIGPATH",
+        "CCACHE_MAXSIZE",
+        "CCACHE_MAXFILES",
+        "CCACHE_TEMPDIR",
+        "CCACHE_REMOTE_STORAGE",
+        "CCACHE_REMOTE_ONLY",
+        "CCACHE_RESHARE",
+        "CCACHE_READONLY",
+        "CCACHE_RECACHE",
+        "CCACHE_COMPRESSLEVEL",
+        "SCCACHE_DIR",
+        "SCCACHE_CACHE_SIZE",
+        "SCCACHE_CONF",
+        "SCCACHE_SERVER_PORT",
+        "SCCACHE_IDLE_TIMEOUT",
+        "DISTCC_HOSTS",
+        "DISTCC_POTENTIAL_HOSTS",
+        "DISTCC_DIR",
+        "ICECC_SCHEDULER",
+        "ICECC_TEST_SOCKET",
+        "ICECC_VERSION",
+    ];
+    picked(env, &PASSED)
+}
+
 /// `TERM` and where its description lies, the colours of the kernel's menus, and a locale that has line drawing.
 fn terminal_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let passed = ["TERM", "TERMINFO", "TERMINFO_DIRS", "COLORTERM", "MENUCONFIG_COLOR", "MENUCONFIG_MODE"];
-    let passed = passed.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone())));
-    passed.chain([("LC_ALL".to_owned(), "C.UTF-8".to_owned())]).collect()
+    picked(env, &passed).into_iter().chain([("LC_ALL".to_owned(), "C.UTF-8".to_owned())]).collect()
 }
 
 /// Variables that the kernel's make, or make itself, reads from the environment.

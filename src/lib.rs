@@ -30,6 +30,7 @@ pub mod inspect;
 pub mod kbuild;
 pub mod kconfig;
 pub mod kernel;
+pub mod launcher;
 pub mod library;
 pub mod lockfile;
 pub mod memory;
@@ -97,14 +98,23 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let building = run.enter(Stage::Build)?;
     let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, run.objects), report)?;
     let private = cache.scratch()?;
-    let build_dir = BuildDir::open(&plan, &tree, run.objects, (host, run.jobs), report)?
+    let (farm, jobs) = match run.place {
+        Some(place) => (place.farm(), run.jobs),
+        None => run.farm(request.toolchain.launcher.as_deref()),
+    };
+    let build_dir = BuildDir::open(&plan, &tree, run.objects, (host, jobs), report)?
         .sharing(run.place.map(|place| place.jobs()))
+        .with_farm(farm)
         .confined(run.sandbox, &private.path, report)?;
     let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
     verdict::judge(&configured, &plan, report)?;
     let outcomes = verdict::require(&configured, &plan, &profiles, report)?;
     let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report)?;
     kbuild::remember(&plan, &cache, &compiled);
+    if compiled.fell_back > 0 {
+        let files = words::counted(compiled.fell_back as usize, "file", "files");
+        report.finding(format!("the farm did not compile {files}, which were compiled on this machine"));
+    }
 
     let scratch = cache.scratch()?;
     let modules = pack::install_modules(&build_dir, &compiled, &plan, &scratch.path, report)?;
@@ -133,7 +143,8 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         Objects::Kept => reuse::keep(kept, came_out, (&images, &receipt), &cache, (host, report)),
         Objects::Fresh => build_dir.remove()?,
     }
-    summarize(&plan, came_out, &images, (&receipt, &pages), run);
+    let (release, modules) = came_out;
+    summarize(&plan, (release, modules, compiled.cached), &images, (&receipt, &pages), run);
     Ok(images)
 }
 
@@ -164,13 +175,13 @@ fn made_before(
 ) -> Result<Option<Vec<Written>>> {
     let Some((made, images)) = reuse::find(plan, profiles, cache, run)? else { return Ok(None) };
     let receipt = receipt::path(&run.output, plan);
-    summarize(plan, (&made.release, made.modules), &images, (&receipt, &[]), run);
+    summarize(plan, (&made.release, made.modules, None), &images, (&receipt, &[]), run);
     Ok(Some(images))
 }
 
 fn summarize(
     plan: &Plan,
-    (release, modules): (&str, usize),
+    (release, modules, cached): (&str, usize, Option<launcher::Usage>),
     images: &[Written],
     (receipt, pages): (&Utf8Path, &[Utf8PathBuf]),
     run: &Run<'_>,
@@ -178,6 +189,7 @@ fn summarize(
     let Run { host, report, .. } = run;
     report.summary(&Summary {
         release: release.to_owned(),
+        cached,
         images: images
             .iter()
             .map(|image| report::Image {

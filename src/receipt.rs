@@ -10,6 +10,7 @@ use crate::files;
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
 use crate::kernel::{Arch, Flavor};
+use crate::launcher::Usage;
 use crate::oci::Written;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::Report;
@@ -38,6 +39,10 @@ struct Receipt<'a> {
     /// What make might do beside building: decides no byte.
     sandbox: &'a Confinement,
     compiler_warnings: u64,
+    /// `--launcher`.
+    launcher: Option<&'a str>,
+    /// What it has done, where it is a cache that tells.
+    compiler_cache: Option<Usage>,
     findings: Vec<String>,
     images: Vec<Image<'a>>,
     seconds: BTreeMap<&'static str, f64>,
@@ -104,6 +109,8 @@ pub fn write(
             .collect(),
         sandbox: &compiled.confinement,
         compiler_warnings: compiled.warnings,
+        launcher: plan.toolchain.launcher.as_deref(),
+        compiler_cache: compiled.cached,
         findings: report.findings(),
         images: images
             .iter()

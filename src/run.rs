@@ -7,6 +7,7 @@ use crate::host::Host;
 use crate::inputs;
 use crate::kbuild::Objects;
 use crate::kernel::Catalog;
+use crate::launcher::{self, Farm};
 use crate::library::Library;
 use crate::lockfile::LockFile;
 use crate::openpgp::Keyring;
@@ -34,8 +35,10 @@ pub struct Run<'a> {
     pub cache_dir: Utf8PathBuf,
     /// `-o`.
     pub output: Utf8PathBuf,
-    /// `-j`.
+    /// `-j`, or as many as there are CPUs.
     pub jobs: usize,
+    /// Was it `-j`? Else a farm decides.
+    pub jobs_given: bool,
     /// The other kernels of the run, where there are any.
     pub place: Option<Place<'a>>,
     /// `--sandbox`.
@@ -82,6 +85,16 @@ impl Run<'_> {
     /// Waits for the other kernels of the run that are in this stage, as far as they leave no room.
     pub fn enter(&self, stage: Stage) -> Result<Option<Pass<'_>>> {
         self.place.map(|place| place.enter(stage)).transpose()
+    }
+
+    /// The farm behind `launcher`, if it is one, and how many jobs make gets; what is wrong with it is said.
+    pub fn farm(&self, launcher: Option<&str>) -> (Option<Farm>, usize) {
+        let Some(farm) = launcher.and_then(|launcher| launcher::survey(launcher, self.host)) else {
+            return (None, self.jobs);
+        };
+        farm.tell(self.report);
+        let jobs = if self.jobs_given { self.jobs } else { farm.jobs(self.host.cpus) };
+        (Some(farm), jobs)
     }
 
     /// Is what the same plan made before as good as making it? Where the time goes only making tells.

@@ -60,9 +60,6 @@ mount -n --bind \"$1\" \"$1\" && mount -n --bind \"$2\" \"$2\" && mount -n -o \"
 shift 3
 exec setpriv --bounding-set=-sys_admin --inh-caps=-all --ambient-caps=-all --no-new-privs -- \"$@\"";
 
-/// What of the environment is a launcher's business alone.
-const OF_LAUNCHERS: [&str; 4] = ["CCACHE_DIR", "SCCACHE_DIR", "DISTCC_HOSTS", "ICECC_SCHEDULER"];
-
 impl Sandbox {
     /// None at all.
     pub fn none(host: &Host) -> Sandbox {
@@ -84,9 +81,6 @@ impl Sandbox {
         host: &Host,
     ) -> Result<Sandbox> {
         let Sandbox { mut confinement, mut words, mut env } = Sandbox::none(host);
-        if launcher.is_none() {
-            env.retain(|key, _| !OF_LAUNCHERS.contains(&key.as_str()));
-        }
         if choice == Choice::Off {
             return Ok(Sandbox { confinement, words, env });
         }
@@ -101,7 +95,9 @@ impl Sandbox {
             env.insert("HOME".into(), home.into_string());
             confinement.home = "private";
         }
-        let found = match launcher.filter(|launcher| !works_alone(launcher)) {
+        // ccache may be told to ask a server, too.
+        let asks_others = host.launcher_env.contains_key("CCACHE_REMOTE_STORAGE");
+        let found = match launcher.filter(|launcher| asks_others || !works_alone(launcher)) {
             Some(launcher) if choice == Choice::On => {
                 return Err(Error::usage(format!("--sandbox on: {launcher} works through the network"))
                     .hint("with it, --sandbox auto keeps the rest of the sandbox"));

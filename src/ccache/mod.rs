@@ -35,6 +35,8 @@ pub fn directory(host: &Host) -> Result<Utf8PathBuf> {
 }
 
 fn ask(host: &Host, args: &[&str]) -> Result<String> {
-    let said = process::capture("ccache", args, &host.child_env);
+    let env = host.child_env.iter().chain(&host.launcher_env);
+    let env = env.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let said = process::capture("ccache", args, &env);
     said.map_err(|error| error.hint("install ccache, 4.7 or later: the package has that name everywhere"))
 }

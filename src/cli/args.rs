@@ -207,7 +207,8 @@ pub struct BuildArgs {
     /// Compile though images of the same plan are in the cache
     #[arg(long, help_heading = "Compiling")]
     pub rebuild: bool,
-    /// Put before the compiler: ccache, sccache, distcc, icecc
+    /// Put before the compiler: ccache, sccache (their hits are counted), distcc, icecc (as many jobs as the
+    /// farm takes, unless -j says otherwise), or any other command
     #[arg(long, value_name = "COMMAND", help_heading = "Compiling")]
     pub launcher: Option<String>,
     /// Keep the kernel's own build scripts from the network, from writing into the source, and from your

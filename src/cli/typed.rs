@@ -117,6 +117,7 @@ pub(super) fn run<'a>(
         output: host.absolute(output),
         timings: args.timings.clone(),
         jobs: args.jobs.map_or(host.cpus, usize::from),
+        jobs_given: args.jobs.is_some(),
         offline: args.offline,
         sandbox: args.sandbox,
         stall: Duration::from_secs(args.stall_timeout.into()),

@@ -16,6 +16,8 @@ pub struct Digest {
     pub announced: Vec<(SystemTime, String)>,
     /// Compiler warnings.
     pub warnings: u64,
+    /// Files that distcc compiled here because its machines did not (`distcc[1] … running locally instead`).
+    pub fell_back: u64,
     /// The first line that is an error of its own, not the echo of one.
     pub first_error: Option<String>,
     /// Did something say that the disk, or the quota, is full?
@@ -37,6 +39,9 @@ impl Digest {
         }
         if line.contains(": warning: ") && !line.contains("warning: treating") {
             self.warnings += 1;
+        }
+        if line.starts_with("distcc[") && line.contains("locally") {
+            self.fell_back += 1;
         }
         match error(line) {
             Some(Error::Cause) if self.first_error.is_none() || self.echo => {

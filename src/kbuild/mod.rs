@@ -18,6 +18,7 @@ use crate::files;
 use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
 use crate::kernel::{Arch, Flavor};
+use crate::launcher::{Farm, Launcher, Usage};
 use crate::plan::{Contents, Plan};
 use crate::process::{self, CommandLine, JobServer, Note};
 use crate::report::{Count, Phase, Report, Running, Unit};
@@ -73,6 +74,8 @@ pub struct BuildDir<'a> {
     /// The pool that the jobs are taken from, where there are other makes.
     shared: Option<JobServer>,
     sandbox: Sandbox,
+    /// The machines that compile, too.
+    farm: Option<Farm>,
     log: File,
 }
 
@@ -104,6 +107,11 @@ impl<'a> BuildDir<'a> {
         BuildDir { shared: shared.cloned(), ..self }
     }
 
+    /// The same with a farm behind the launcher.
+    pub fn with_farm(self, farm: Option<Farm>) -> BuildDir<'a> {
+        BuildDir { farm, ..self }
+    }
+
     fn open_at(
         path: Utf8PathBuf,
         plan: &'a Plan,
@@ -116,7 +124,7 @@ impl<'a> BuildDir<'a> {
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
         let sandbox = Sandbox::none(host);
-        Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, sandbox, log })
+        Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, sandbox, farm: None, log })
     }
 
     /// The same, where make runs in a sandbox; what of it this host does not allow is said. `private` is an empty
@@ -151,6 +159,7 @@ impl<'a> BuildDir<'a> {
         let current = fs::read(&path).unwrap_or_default();
         if fs::read_to_string(&stamp_path).ok() != Some(stamp(&current)) {
             files::write_atomically(&path, text.as_bytes())?;
+            self.launcher().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
             self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
         }
         let result = fs::read(&path).context(Kind::Build, || format!("olddefconfig left no {path}"))?;
@@ -194,6 +203,8 @@ impl<'a> BuildDir<'a> {
             }
         }
         let began = host::clock();
+        let launcher = self.launcher();
+        let counted_before = launcher.as_ref().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
         let digest = self.make(&targets, &BTreeMap::new(), Some((&running, steps)))?;
         let release_path = self.path.join("include/config/kernel.release");
         let release = fs::read_to_string(&release_path)
@@ -215,6 +226,8 @@ impl<'a> BuildDir<'a> {
             seconds: seconds.as_secs_f64(),
             announced: digest.announced,
             confinement: self.sandbox.confinement.clone(),
+            cached: launcher.and_then(|launcher| launcher.usage(counted_before, self.host)),
+            fell_back: digest.fell_back,
         })
     }
 
@@ -327,8 +340,17 @@ impl<'a> BuildDir<'a> {
         let variables = variables(self.plan, self.tree, &self.path);
         args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
         args.extend(targets.iter().map(|target| (*target).to_owned()));
-        let (program, env, cwd) = ("make".into(), self.sandbox.env().clone(), self.path.clone());
+        let env = match self.launcher() {
+            Some(launcher) => launcher.environment(self.sandbox.env(), self.host, self.farm.as_ref()),
+            None => self.sandbox.env().clone(),
+        };
+        let (program, cwd) = ("make".into(), self.path.clone());
         CommandLine { program, args, env, cwd }
+    }
+
+    fn launcher(&self) -> Option<Launcher<'_>> {
+        let command = self.plan.toolchain.launcher.as_deref()?;
+        Some(Launcher::new(command, &self.path))
     }
 
     fn jobs_arg(&self) -> String {
@@ -388,6 +410,10 @@ pub struct Compiled {
     pub seconds: f64,
     /// What Kbuild announced, and when.
     pub announced: Vec<(SystemTime, String)>,
+    /// What the compiler cache has done, where there is one.
+    pub cached: Option<Usage>,
+    /// Files that a farm was to compile and did not.
+    pub fell_back: u64,
 }
 
 /// The name of the plan's build directory: one for each flavor, architecture and toolchain, since
@@ -403,22 +429,33 @@ pub fn lock_name(plan: &Plan, tree: &Tree, objects: Objects) -> String {
     format!("{}-{}{}", tree.key, dir_name(plan), objects.suffix())
 }
 
-/// All variables on make's command line: the plan's, with the launcher before the compilers, and
-/// prefix maps so that no path of this machine gets into debug information.
+/// All variables on make's command line: the plan's, with the launcher before the compilers; and, where the config
+/// has debug information, prefix maps, so that no path of this machine gets into that. Without it no path is
+/// in an object, and a compiler cache, which takes such an option as it is, finds what was compiled in another place.
 fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<String, String> {
     let mut variables = plan.make.variables.clone();
     if let Some(launcher) = &plan.toolchain.launcher {
+        let launcher = Launcher::new(launcher, build).words();
         for key in ["CC", "HOSTCC"] {
             variables.entry(key.into()).and_modify(|compiler| *compiler = format!("{launcher} {compiler}"));
         }
     }
-    // Of two maps that fit, compilers take the one that was given last.
-    let maps = [(&*tree.path, MAPPED_SOURCE), (build, MAPPED_BUILD)];
-    let maps = maps.map(|(path, mapped)| format!("-fdebug-prefix-map={path}={mapped}"));
-    for key in ["KCFLAGS", "KAFLAGS"] {
-        variables.insert(key.into(), maps.join(" "));
+    if has_debug_info(build) {
+        // Of two maps that fit, compilers take the one that was given last.
+        let maps = [(&*tree.path, MAPPED_SOURCE), (build, MAPPED_BUILD)];
+        let maps = maps.map(|(path, mapped)| format!("-fdebug-prefix-map={path}={mapped}"));
+        for key in ["KCFLAGS", "KAFLAGS"] {
+            variables.insert(key.into(), maps.join(" "));
+        }
     }
     variables
+}
+
+/// Does the final `.config` ask for debug information? A few objects have some in any case, in which no path
+/// is absolute.
+fn has_debug_info(build: &Utf8Path) -> bool {
+    let config = fs::read(build.join(".config")).unwrap_or_default();
+    config.split(|byte| *byte == b'\n').any(|line| line == b"CONFIG_DEBUG_INFO=y")
 }
 
 /// The release becomes a path in an image.

@@ -10,6 +10,8 @@ pub(super) struct Bar {
     color: bool,
     all: MultiProgress,
     live: BTreeMap<Option<String>, Live>,
+    /// Of the longest name of a kernel so far.
+    width: usize,
 }
 
 /// The line of a kernel.
@@ -21,7 +23,7 @@ struct Live {
 impl Bar {
     pub(super) fn new(color: bool) -> Bar {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
-        Bar { color, all, live: BTreeMap::new() }
+        Bar { color, all, live: BTreeMap::new(), width: 0 }
     }
 
     /// Takes the line of a kernel away; without one, all of them.
@@ -37,7 +39,9 @@ impl Bar {
     }
 
     pub(super) fn render(&mut self, Told { kernel, event }: Told<'_>) {
-        let whose = kernel.map_or_else(String::new, |kernel| format!("{kernel}  "));
+        let width = self.width.max(kernel.map_or(0, str::len));
+        self.width = width;
+        let whose = kernel.map_or_else(String::new, |kernel| format!("{kernel:width$}  "));
         match event {
             Event::Start { phase, what } => {
                 self.clear(kernel);

@@ -1,6 +1,7 @@
 //! The end of a run: what was built, what to look at, where the time went, what to run next.
 
 use super::Phase;
+use crate::launcher::Usage;
 use crate::words::{counted, duration, printable, size};
 use serde::Serialize;
 use std::fmt;
@@ -13,6 +14,8 @@ pub struct Summary {
     pub release: String,
     /// What was written.
     pub images: Vec<Image>,
+    /// What the compiler cache has done, where there is one.
+    pub cached: Option<Usage>,
     /// How many modules.
     pub modules: usize,
     /// What to look at.
@@ -48,6 +51,7 @@ impl fmt::Display for Summary {
         writeln!(f, "  receipt         {}", self.receipt)?;
         self.timings.iter().try_for_each(|path| writeln!(f, "  timings         {path}"))?;
         writeln!(f, "  plan            sha256:{}", self.plan)?;
+        self.cached.iter().try_for_each(|cached| writeln!(f, "  cache           {cached}"))?;
         let whole: Duration = self.times.iter().map(|(_, took)| *took).sum();
         let parts: Vec<String> = self
             .times

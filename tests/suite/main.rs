@@ -25,6 +25,7 @@ mod faults;
 mod fetch_faults;
 mod hostile;
 mod inspect;
+mod launchers;
 mod layouts;
 mod many;
 mod mistakes;

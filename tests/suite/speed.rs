@@ -175,3 +175,24 @@ fn sources_that_are_at_hand_are_not_read_again_unless_somebody_wrote_there() {
     fs::File::options().write(true).open(&tarball).unwrap().set_modified(long_ago).unwrap();
     world.run(args).failed(3, &["corrupt archive"]);
 }
+
+/// How many commands make has run, by what the compile phase says at its end.
+fn steps(ran: &crate::world::Ran) -> u64 {
+    let text = ran.stderr.split("Compile: done").nth(1).unwrap().split("6.1.7, ").nth(1).unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_changed_setting_costs_what_it_touches_and_gives_the_bytes_of_a_clean_build() {
+    let world = World::new();
+    let whole = steps(&world.build("").ok());
+    for set in ["DUMMY=n", "DUMMY=y", "PSI=y"] {
+        let changed = world.build(&format!("--set {set}")).ok();
+        assert!(steps(&changed) * 2 < whole, "{set}: {} of {whole} steps", steps(&changed));
+        let clean = world.build(&format!("--set {set} --cache-dir {set} -o {set}-out")).ok();
+        assert_eq!(changed.digests(), clean.digests(), "{set}");
+    }
+    let builds = walkdir::WalkDir::new(world.path("cache/builds")).max_depth(2).into_iter().flatten();
+    let builds = builds.filter(|entry| entry.file_name().to_string_lossy().starts_with("kcompile-"));
+    assert_eq!(builds.count(), 1);
+}

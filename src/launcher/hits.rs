@@ -1,0 +1,96 @@
+//! What a compiler cache has done: hits and misses of one run.
+
+use serde::Serialize;
+use std::fmt;
+
+/// Of one run of make.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// Compilations that were answered from the cache.
+    pub hits: u64,
+    /// Compilations that were not.
+    pub misses: u64,
+    /// Calls that no cache can answer: Kbuild's probes, linking, sources with `.incbin`.
+    pub uncacheable: u64,
+}
+
+/// Reads the log that ccache writes for `CCACHE_STATSLOG`: for each call a line `# SOURCE`, and then what came of it,
+/// a word a line. `None`: nothing was called.
+pub(super) fn read_log(log: &str) -> Option<Usage> {
+    let mut usage = Usage::default();
+    let mut calls = 0;
+    for line in log.lines() {
+        match line {
+            "direct_cache_hit" | "preprocessed_cache_hit" => usage.hits += 1,
+            "cache_miss" => usage.misses += 1,
+            line if line.starts_with('#') => calls += 1,
+            _ => {}
+        }
+    }
+    usage.uncacheable = u64::saturating_sub(calls, usage.hits + usage.misses);
+    (calls > 0).then_some(usage)
+}
+
+/// Reads what `sccache --show-stats --stats-format json` prints: since the start of its server.
+pub(super) fn read_stats(text: &str) -> Option<Usage> {
+    let all: serde_json::Value = serde_json::from_str(text).ok()?;
+    let count = |name: &str| -> Option<u64> {
+        let counts = all["stats"][name]["counts"].as_object()?;
+        Some(counts.values().filter_map(serde_json::Value::as_u64).sum())
+    };
+    let (hits, misses) = (count("cache_hits")?, count("cache_misses")?);
+    let requests = all["stats"]["compile_requests"].as_u64()?;
+    Some(Usage { hits, misses, uncacheable: requests.saturating_sub(hits + misses) })
+}
+
+impl Usage {
+    /// What was counted after `before`.
+    pub fn since(self, before: Usage) -> Usage {
+        Usage {
+            hits: self.hits.saturating_sub(before.hits),
+            misses: self.misses.saturating_sub(before.misses),
+            uncacheable: self.uncacheable.saturating_sub(before.uncacheable),
+        }
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Usage { hits, misses, uncacheable } = self;
+        let of = (hits + misses).max(1);
+        write!(f, "{hits} hits, {misses} misses ({:.1} % hits)", *hits as f64 * 100.0 / of as f64)?;
+        match uncacheable {
+            0 => Ok(()),
+            calls => write!(f, ", {calls} calls that no cache answers"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_of_ccache_is_counted() {
+        let log = "# a.c\ncache_miss\ndirect_cache_miss\nlocal_storage_write\npreprocessed_cache_miss\n# a.c\n\
+                   direct_cache_hit\nlocal_storage_hit\n# a.c\ncalled_for_preprocessing\n# \nno_input_file\n\
+                   # b.c\npreprocessed_cache_hit\n";
+        let usage = read_log(log).unwrap();
+        assert_eq!(usage, Usage { hits: 2, misses: 1, uncacheable: 2 });
+        assert_eq!(usage.to_string(), "2 hits, 1 misses (66.7 % hits), 2 calls that no cache answers");
+        assert_eq!(read_log(""), None);
+    }
+
+    #[test]
+    fn the_statistics_of_sccache_are_counted_from_before() {
+        let stats = |hits: u64, requests: u64| {
+            let text = format!(
+                "{{\"stats\":{{\"compile_requests\":{requests},\"cache_hits\":{{\"counts\":{{\"C/C++\":{hits}}}}},\
+                 \"cache_misses\":{{\"counts\":{{\"C/C++\":1,\"Rust\":1}}}}}}}}"
+            );
+            read_stats(&text).unwrap()
+        };
+        assert_eq!(stats(7, 12).since(stats(2, 5)), Usage { hits: 5, misses: 0, uncacheable: 2 });
+        assert_eq!(read_stats("sccache: error"), None);
+    }
+}

@@ -1,0 +1,185 @@
+//! What stands before the compiler: a cache of what was compiled (ccache, sccache) or a farm of machines (distcc,
+//! icecc). Here is what each of them has to be told so that the bytes stay the same, what it says it has done,
+//! and how many jobs a farm is good for. None of it decides a byte of a kernel.
+
+mod farm;
+mod hits;
+
+pub use farm::{Farm, survey};
+pub use hits::Usage;
+
+use crate::error::Result;
+use crate::files;
+use crate::host::Host;
+use crate::process;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+
+/// ccache notes what it has done in this run in this file of the build directory.
+const CCACHE_LOG: &str = "kcompile-ccache.log";
+/// The script before sccache.
+const GUARD: &str = "kcompile-sccache";
+
+/// A launcher that is known; any other command is put before the compiler as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// A cache.
+    Ccache,
+    /// A cache.
+    Sccache,
+    /// A farm.
+    Distcc,
+    /// A farm.
+    Icecc,
+}
+
+/// A server of sccache that we have started ends after so long without work.
+const SERVER_SECONDS: &str = "60";
+
+/// `--launcher`, for one build directory.
+pub struct Launcher<'a> {
+    command: &'a str,
+    tool: Option<Tool>,
+    build: &'a Utf8Path,
+}
+
+impl Tool {
+    /// The one that `command` runs, by the name of its program.
+    pub fn of(command: &str) -> Option<Tool> {
+        let program = shlex::split(command)?.into_iter().next()?;
+        match Utf8Path::new(&program).file_name()? {
+            "ccache" => Some(Tool::Ccache),
+            "sccache" => Some(Tool::Sccache),
+            "distcc" => Some(Tool::Distcc),
+            "icecc" => Some(Tool::Icecc),
+            _ => None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tool::Ccache => "ccache",
+            Tool::Sccache => "sccache",
+            Tool::Distcc => "distcc",
+            Tool::Icecc => "icecc",
+        }
+    }
+}
+
+impl<'a> Launcher<'a> {
+    /// Before the compilers of `build`.
+    pub fn new(command: &'a str, build: &'a Utf8Path) -> Launcher<'a> {
+        Launcher { command, tool: Tool::of(command), build }
+    }
+
+    /// What to put before the compiler's command. It is the same each time: another command compiles all anew.
+    pub fn words(&self) -> String {
+        match self.tool {
+            Some(Tool::Sccache) => self.guard().into_string(),
+            _ => self.command.to_owned(),
+        }
+    }
+
+    /// Gets ready for a run of make. Returns what the cache counted until now, where it counts all its uses.
+    pub fn prepare(&self, host: &Host) -> Result<Option<Usage>> {
+        match self.tool {
+            Some(Tool::Ccache) => files::remove_tree(&self.log()).map(|()| None),
+            Some(Tool::Sccache) => {
+                files::write_atomically(&self.guard(), guard(self.command).as_bytes())?;
+                files::make_executable(&self.guard())?;
+                // One that a compilation started would be ended with its make. It ends by itself when it has had
+                // nothing to do for a while. One that runs already is no error.
+                let _ = process::capture(
+                    "sccache",
+                    &["--start-server"],
+                    &self.environment(&host.child_env, host, None),
+                );
+                Ok(self.sccache_usage(host))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The environment of make: `base` with what this launcher is told.
+    pub fn environment(
+        &self,
+        base: &BTreeMap<String, String>,
+        host: &Host,
+        farm: Option<&Farm>,
+    ) -> BTreeMap<String, String> {
+        let mut env = base.clone();
+        env.extend(host.launcher_env.clone());
+        env.extend(farm.and_then(Farm::environment));
+        if self.tool == Some(Tool::Ccache) {
+            let told = [
+                // What the user's own configuration may have loosened would change bytes: paths in `__FILE__`
+                // and debug information, dates.
+                ("CCACHE_BASEDIR", ""),
+                ("CCACHE_SLOPPINESS", ""),
+                ("CCACHE_HASHDIR", "true"),
+                ("CCACHE_STATSLOG", self.log().as_str()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()));
+            env.extend(told);
+        }
+        if self.tool == Some(Tool::Distcc) {
+            // It would call gcc by its long name, which the kernel writes into its config.
+            env.insert("DISTCC_NO_REWRITE_CROSS".to_owned(), "1".to_owned());
+        }
+        if self.tool == Some(Tool::Sccache) {
+            env.entry("SCCACHE_IDLE_TIMEOUT".to_owned()).or_insert_with(|| SERVER_SECONDS.to_owned());
+        }
+        env
+    }
+
+    /// What it has done since [`prepare`](Self::prepare) returned `before`, where it tells.
+    pub fn usage(&self, before: Option<Usage>, host: &Host) -> Option<Usage> {
+        match self.tool {
+            Some(Tool::Ccache) => hits::read_log(&std::fs::read_to_string(self.log()).ok()?),
+            Some(Tool::Sccache) => Some(self.sccache_usage(host)?.since(before?)),
+            _ => None,
+        }
+    }
+
+    fn sccache_usage(&self, host: &Host) -> Option<Usage> {
+        let args = ["--show-stats", "--stats-format", "json"];
+        hits::read_stats(
+            &process::capture("sccache", &args, &self.environment(&host.child_env, host, None)).ok()?,
+        )
+    }
+
+    fn log(&self) -> Utf8PathBuf {
+        self.build.join(CCACHE_LOG)
+    }
+
+    fn guard(&self) -> Utf8PathBuf {
+        self.build.join(GUARD)
+    }
+}
+
+/// sccache does not see that a source takes in another file by the assembler's `.incbin` and hands out the object of
+/// an older one (mozilla/sccache#2795): the config inside the kernel, or a key, would be another build's. Such
+/// sources go past it.
+fn guard(command: &str) -> String {
+    format!(
+        "#!/bin/sh\n\
+         # Written by kcompile: what takes in other files unseen is compiled, not taken from a cache.\n\
+         for word; do\n\
+         \tcase $word in *.c | *.S) ! grep -qs '\\.incbin' \"$word\" || exec \"$@\" ;; esac\n\
+         done\n\
+         exec {command} \"$@\"\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_launcher_is_known_by_its_program() {
+        assert_eq!(Tool::of("/usr/bin/ccache"), Some(Tool::Ccache));
+        assert_eq!(Tool::of("distcc -x"), Some(Tool::Distcc));
+        assert_eq!((Tool::of("env"), Tool::of("")), (None, None));
+    }
+}
