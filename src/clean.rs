@@ -66,6 +66,10 @@ pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
             let name = path.file_name().unwrap_or_default();
             items.push(item("packed images", &path, &format!("images-{name}"), 1));
         }
+        for path in children(&cache.root.join("boots"))? {
+            let image = path.file_stem().unwrap_or_default();
+            items.push(item("console", &path, &format!("boot-{image}"), 0));
+        }
     }
     if choice.sources {
         for (what, dir) in [("archive", "archives"), ("partial download", "partial")] {

@@ -1,6 +1,7 @@
 //! Booting: what a console that comes out of a machine is taken for, and how the machine is made. The
 //! machine's program is a script here that prints a console; scripts/real-kernel has real ones.
 
+use crate::crafted::craft;
 use crate::world::{Ran, World, copy, have, skipped};
 use serde_json::Value;
 use std::fs;
@@ -97,6 +98,8 @@ fn a_good_boot_passes_and_is_reported() {
     let log = world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log");
     assert!(fs::read_to_string(log).unwrap().contains("Linux version 6.1.7"));
     assert!(world.names("cache/tmp").is_empty(), "the files of the machine are gone");
+    world.run("clean --builds").ok();
+    assert!(world.names("cache/boots").is_empty(), "the console goes with the builds");
 
     let json = boot(&world, &format!("{LAYOUT}:6.1.7 --root initramfs --json --append quiet")).ok();
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
@@ -272,6 +275,69 @@ fn a_build_boots_what_it_packed_and_its_receipt_says_so() {
     // Modules that an earlier build left there are none of this kernel's.
     prints(&world, &good().replace("kcompile: load", "load"), "");
     world.build("--no-modules --boot").ok().says("0 of 0 modules");
+}
+
+/// An ELF file for x86-64 with one segment, at 16 MiB, and no note.
+fn elf() -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(120, 0);
+    file[18] = 62;
+    file[32] = 64; // e_phoff
+    file[54] = 56; // e_phentsize
+    file[56] = 1; // e_phnum
+    file[64] = 1; // PT_LOAD
+    for at in [24, 64 + 24] {
+        file[at..at + 4].copy_from_slice(&0x100_0000_u32.to_le_bytes()); // e_entry, p_paddr
+    }
+    file
+}
+
+#[test]
+fn a_hostile_layout_writes_nowhere_else() {
+    let Some(world) = world() else { return };
+    if cfg!(not(target_arch = "x86_64")) {
+        return skipped("the entry of a kernel without PVH is compiled on x86-64");
+    }
+    fs::create_dir(world.path("victim")).unwrap();
+    fs::write(world.path("victim/a.ko"), "as it was").unwrap();
+    let layer = |kernel: &[u8], dep: &str| {
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(0);
+        header.set_entry_type(tar::EntryType::Symlink);
+        tar.append_link(&mut header, "lib/modules/6.1.7/kernel", world.path("victim")).unwrap();
+        for (path, bytes) in [
+            ("bin/vmlinux", kernel),
+            ("lib/modules/6.1.7/kernel/a.ko", b"\x7fELF"),
+            ("lib/modules/6.1.7/modules.dep", dep.as_bytes()),
+        ] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, path, bytes).unwrap();
+        }
+        tar.into_inner().unwrap()
+    };
+    let try_it = |tar: &[u8]| {
+        craft(&world, tar, tar, "layer.v1.tar");
+        boot(&world, "crafted --fc --arch amd64")
+    };
+    let ran = try_it(&layer(&elf(), "kernel/a.ko:\n")).ok();
+    assert!(ran.stdout.contains("the kernel has no entry by PVH") && ran.stdout.contains("1 loaded"));
+    assert_eq!(fs::read_to_string(world.path("victim/a.ko")).unwrap(), "as it was");
+
+    try_it(&layer(b"no kernel", "")).failed(3, &["its kernel is a raw binary"]);
+    try_it(&layer(&elf()[..100], "")).failed(3, &["its kernel is damaged"]);
+    try_it(&layer(&elf(), "../../x\n")).failed(3, &["modules.dep, line 1: no module and colon"]);
+    let mut flipped = layer(&elf(), "kernel/a.ko:\n");
+    craft(&world, &flipped.clone(), &flipped, "layer.v1.tar");
+    flipped[0] ^= 1;
+    let blobs = world.path("work/crafted/blobs/sha256");
+    let largest = fs::read_dir(&blobs).unwrap().map(|blob| blob.unwrap().path());
+    let largest = largest.max_by_key(|blob| fs::metadata(blob).unwrap().len()).unwrap();
+    fs::write(largest, flipped).unwrap();
+    boot(&world, "crafted --fc --arch amd64").failed(3, &[]);
+    assert!(world.names("cache/tmp").is_empty());
 }
 
 #[test]
