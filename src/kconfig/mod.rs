@@ -261,4 +261,23 @@ mod tests {
         assert_eq!(set_line("X=n").unwrap(), "CONFIG_X=n\n");
         assert!(set_line("X").is_err() && set_line("X=q").is_err() && set_line("a b=y").is_err());
     }
+
+    proptest::proptest! {
+        /// Settings come back from the text that is written of them.
+        #[test]
+        fn a_config_reads_back_as_it_was_written(
+            symbols in proptest::collection::btree_map(
+                "[A-Z0-9_]{1,12}",
+                "y|m|n|-?[0-9]{1,6}|0x[0-9a-fA-F]{1,8}|\"([a-z =#/]|\\\\[\"\\\\]){0,12}\"",
+                0..20,
+            )
+        ) {
+            let wanted = symbols.iter().map(|(symbol, value)| (symbol.clone(), Wanted { value: value.clone(), layer: 0 }));
+            let wanted = wanted.collect();
+            let read = Config::parse(&render(&wanted));
+            proptest::prop_assert!(read.malformed.is_empty());
+            proptest::prop_assert_eq!(&read.symbols, &symbols);
+            proptest::prop_assert!(differences(&wanted, &read).is_empty());
+        }
+    }
 }

@@ -98,11 +98,12 @@ fn append_named<W: Write>(
         records.push(("path", path.as_bytes()));
         header.set_path(short_name(path))?;
     }
+    // As it is: `set_link_name` would make `a` of `./a`.
     if let Some(link) = link
-        && header.set_link_name(link).is_err()
+        && header.set_link_name_literal(link).is_err()
     {
         records.push(("linkpath", link.as_bytes()));
-        header.set_link_name(short_name(link))?;
+        header.set_link_name_literal(short_name(link))?;
     }
     if !records.is_empty() {
         tar.append_pax_extensions(records)?;
@@ -193,6 +194,51 @@ mod tests {
                 assert_eq!(entry.path().unwrap().to_str(), Some(long.as_str()));
                 assert_eq!(entry.link_name().unwrap().unwrap().to_str().unwrap().len(), 140);
             }
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+        /// Whatever may be staged comes out of the tar as it went in.
+        #[test]
+        fn entries_come_back_from_the_tar(
+            named in proptest::collection::btree_map(
+                "[a-z]{1,130}(/[a-zA-Z0-9.+_é-]{1,120}){0,2}",
+                (proptest::bool::ANY, proptest::option::of("[a-z/.]{1,160}"), proptest::collection::vec(0u8.., 0..1500)),
+                0..8,
+            )
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let mut entries = Entries::new();
+            let mut wanted = Vec::new();
+            for (index, (name, (executable, link, bytes))) in named.into_iter().enumerate() {
+                let mode = if executable { 0o755 } else { 0o644 };
+                if let Some(target) = link {
+                    wanted.push((name.clone(), target.clone().into_bytes(), None));
+                    entries.insert(name, Entry::SymLink(target));
+                } else {
+                    let from = Utf8Path::from_path(dir.path()).unwrap().join(index.to_string());
+                    std::fs::write(&from, &bytes).unwrap();
+                    wanted.push((name.clone(), bytes, Some(mode)));
+                    entries.insert(name, Entry::File { from, executable });
+                }
+            }
+            let (_dir, blob, _) = pack(&entries, Compression::None);
+            let mut archive = tar::Archive::new(File::open(blob).unwrap());
+            let found: Vec<_> = archive.entries().unwrap().map(|entry| {
+                let mut entry = entry.unwrap();
+                let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+                match entry.link_name_bytes().map(std::borrow::Cow::into_owned) {
+                    Some(target) => (name, target, None),
+                    None => {
+                        let mut bytes = Vec::new();
+                        io::Read::read_to_end(&mut entry, &mut bytes).unwrap();
+                        (name, bytes, Some(entry.header().mode().unwrap()))
+                    }
+                }
+            }).collect();
+            proptest::prop_assert_eq!(found, wanted);
         }
     }
 }
