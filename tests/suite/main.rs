@@ -36,6 +36,7 @@ mod project;
 mod push;
 mod rebuild;
 mod registry;
+mod reproducible;
 mod sandbox;
 mod servers;
 mod signals;
