@@ -13,6 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::time::{Duration, SystemTime};
 use walkdir::{DirEntry, WalkDir};
 
 /// Beside the builds: what the directory held, a line for each file.
@@ -61,6 +62,7 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     }
     tree_version(path)?;
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
+    refuse_the_future(path)?;
     let (key, builds) = place(path, fetching);
     files::create_dir(&builds)?;
     let begin = fingerprint::now();
@@ -75,6 +77,25 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
         files::remove_tree(&builds.join(STAT))?;
     }
     tree(path, fetching, &content)
+}
+
+/// Where a Kconfig file is newer than what make has just made of it, make starts over, for ever. A clock that is
+/// a little behind (a file server's) has caught up before it comes to that.
+fn refuse_the_future(dir: &Utf8Path) -> Result<()> {
+    let limit = SystemTime::now() + Duration::from_secs(60);
+    let is_ahead = |entry: &DirEntry| {
+        let modified = entry.metadata().map(|file| file.modified());
+        entry.file_type().is_file() && matches!(modified, Ok(Ok(modified)) if modified > limit)
+    };
+    let mut entries = WalkDir::new(dir).into_iter().filter_entry(is_source).flatten();
+    match entries.find(is_ahead) {
+        None => Ok(()),
+        Some(entry) => Err(Error::usage(format!(
+            "{} is from the future: the kernel's make would never be done",
+            entry.path().display()
+        ))
+        .hint(format!("if the clock is right: find {dir} -newermt now -exec touch {{}} +"))),
+    }
 }
 
 /// The same without reading the directory, where the file system says that it is as it was when it was

@@ -89,6 +89,17 @@ fn the_clock_does_not_matter() {
     }
 }
 
+#[test]
+fn files_from_the_future_are_named_since_make_would_never_be_done() {
+    let world = World::new();
+    let kconfig = world.tree("6.1.7", "work/linux").join("init/Kconfig");
+    let touch = |date: &str| Command::new("touch").args(["-d", date, kconfig.as_str()]).status().unwrap();
+    assert!(touch("2099-01-01").success());
+    world.build("").failed(2, &["init/Kconfig is from the future", "hint: if the clock is right: find "]);
+    assert!(touch("now").success());
+    world.build("").ok();
+}
+
 /// The order in which a file system lists a directory: another one here than there.
 #[test]
 fn the_order_of_the_file_system_does_not_matter() {
