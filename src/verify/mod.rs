@@ -4,6 +4,8 @@
 
 mod contents;
 mod form;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 mod index;
 
 use crate::budget::Budget;

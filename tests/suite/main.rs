@@ -24,6 +24,7 @@ mod diff;
 mod faults;
 mod fetch_faults;
 mod hostile;
+mod hostile_layouts;
 mod inspect;
 mod launchers;
 mod layouts;
