@@ -216,7 +216,8 @@ pub fn boot_built(images: &[Written], options: &boot::Options, run: &Run<'_>) ->
         .any(|image| image.layout.file_name().is_some_and(|name| name.contains("-kernel-modules-")));
     let modules = if has_modules { ModulesAt::Beside } else { ModulesAt::Within };
     let name = shown(&kernel.layout, host);
-    let subject = subject::of_layout(&name, (&kernel.layout, Some(&kernel.tag)), modules, Told::default())?;
+    let subject =
+        subject::of_layout(&name, (&kernel.layout, Some(&kernel.tag)), modules, Told::default(), None)?;
     let cache = Cache::open(&run.cache_dir, host.uid)?;
     let outcome = boot::boot(&subject, options, &cache, host, report)?;
     if let Some(receipt) = inspect::receipt_path(&subject.kernel) {

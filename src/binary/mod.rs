@@ -15,12 +15,17 @@ pub use module::Module;
 use crate::kernel::Arch;
 use std::fmt;
 
+/// The `e_machine` of x86-64, as the ELF specification numbers it.
+pub const EM_X86_64: u16 = 62;
+/// That of arm64.
+pub const EM_AARCH64: u16 = 183;
+
 /// What the first bytes of a file say that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// ELF of 64 bits, little endian, for the machine of this number (`e_machine`).
     Elf {
-        /// 62 is x86-64, 183 AArch64.
+        /// [`EM_X86_64`], [`EM_AARCH64`], or another one.
         machine: u16,
     },
     /// Any other ELF.
@@ -64,8 +69,8 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Format::Elf { machine: 62 } => f.write_str("an ELF file for x86-64"),
-            Format::Elf { machine: 183 } => f.write_str("an ELF file for arm64"),
+            Format::Elf { machine: EM_X86_64 } => f.write_str("an ELF file for x86-64"),
+            Format::Elf { machine: EM_AARCH64 } => f.write_str("an ELF file for arm64"),
             Format::Elf { machine } => write!(f, "an ELF file for another machine (e_machine {machine})"),
             Format::OtherElf => f.write_str("an ELF file, but not of 64 bits, little endian"),
             Format::Arm64Image { pe: true } => f.write_str("an arm64 Image with an EFI header"),
@@ -85,7 +90,7 @@ impl fmt::Display for Format {
 /// What the hypervisors load on this machine: on x86-64 an ELF file, on arm64 an `Image` with a PE header.
 pub fn expected_format(arch: Arch) -> Format {
     match arch {
-        Arch::Amd64 => Format::Elf { machine: 62 },
+        Arch::Amd64 => Format::Elf { machine: EM_X86_64 },
         Arch::Arm64 => Format::Arm64Image { pe: true },
     }
 }

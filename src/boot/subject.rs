@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::inspect;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
-use crate::oci::read::{self, Image};
+use crate::oci::read::Image;
 use crate::oci::tagged;
 use crate::plan::annotations;
 use camino::Utf8Path;
@@ -47,7 +47,8 @@ pub enum ModulesAt<'a> {
     Within,
 }
 
-/// The image of this tag, or the only one, of a layout. `name` is what the user calls it.
+/// The image of this tag, or the only one, of a layout, and of an index the one for `host_arch` where no other
+/// is told. `name` is what the user calls it.
 ///
 /// Errors: no such image, or nothing tells what it is for (exit code 2); a layout breaks a rule (3).
 pub fn of_layout(
@@ -55,11 +56,13 @@ pub fn of_layout(
     (layout, tag): (&Utf8Path, Option<&str>),
     modules: ModulesAt<'_>,
     told: Told,
+    host_arch: Option<Arch>,
 ) -> Result<Subject> {
-    let kernel = read::open(layout, tag)?;
+    let kernel = tagged::open(layout, tag, told.arch.or(host_arch))?;
+    let arch = kernel.config.architecture().to_string().parse().ok();
     let modules = match modules {
-        ModulesAt::Layout(layout, tag) => Some(read::open(layout, tag)?),
-        ModulesAt::Beside => beside(&kernel)?,
+        ModulesAt::Layout(layout, tag) => Some(tagged::open(layout, tag, arch)?),
+        ModulesAt::Beside => beside(&kernel, arch)?,
         ModulesAt::Within => None,
     };
     let flavor = told.flavor.or_else(|| kernel.flavor()).ok_or_else(|| {
@@ -116,7 +119,7 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
     match &found[..] {
         [(layout, tag)] => {
             let name = format!("{}:{tag}", layout.file_name().unwrap_or_default());
-            of_layout(&name, (layout, Some(tag)), ModulesAt::Beside, told)
+            of_layout(&name, (layout, Some(tag)), ModulesAt::Beside, told, Some(arch))
         }
         [] => Err(Error::usage(format!("there is no image of {version} for {arch} in {output}"))
             .hint(format!("build it first (kcompile {version}), or name a layout"))),
@@ -126,9 +129,9 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
 }
 
 /// The modules image beside a kernel image, of the same tag.
-fn beside(kernel: &Image) -> Result<Option<Image>> {
+fn beside(kernel: &Image, arch: Option<Arch>) -> Result<Option<Image>> {
     let Some(layout) = inspect::counterpart_layout(&kernel.layout) else { return Ok(None) };
     let tags = tagged::tags(&layout)?;
     let same = tags.iter().find(|tagged| Some(&tagged.tag) == kernel.tag.as_ref());
-    same.map(|tagged| read::open(&layout, Some(&tagged.tag))).transpose()
+    same.map(|tagged| tagged::open(&layout, Some(&tagged.tag), arch)).transpose()
 }

@@ -360,11 +360,7 @@ pub struct CheckArgs {
 impl CheckArgs {
     /// `--fc`, `--ch`, `--flavor`.
     pub fn flavor(&self) -> Option<Flavor> {
-        match (self.fc, self.ch) {
-            (true, _) => Some(Flavor::Firecracker),
-            (_, true) => Some(Flavor::CloudHypervisor),
-            _ => self.flavor,
-        }
+        super::typed::flavor(self.fc, self.ch, self.flavor)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::commands::{print, printed_json};
 use super::given::Given;
-use super::typed::cache_dir;
+use super::typed::{cache_dir, flavor};
 use crate::boot::subject::{self, ModulesAt, Told};
 use crate::boot::{
     Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
@@ -56,7 +56,7 @@ pub struct BootArgs {
     /// firecracker or cloud-hypervisor [default: what the image says]
     #[arg(long, value_name = "NAME")]
     pub flavor: Option<Flavor>,
-    /// amd64 or arm64 [default: what the image says; the host's for a version]
+    /// amd64 or arm64 [default: what the image says; the host's for a version, or of an index]
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
     /// How it is booted.
@@ -148,12 +148,7 @@ pub(super) fn run(args: &BootArgs, host: &Host, report: &Report) -> Result<ExitC
 
 /// A directory is a layout; anything else a version that was built.
 fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
-    let flavor = match (args.fc, args.ch) {
-        (true, _) => Some(Flavor::Firecracker),
-        (_, true) => Some(Flavor::CloudHypervisor),
-        _ => args.flavor,
-    };
-    let told = Told { flavor, arch: args.arch };
+    let told = Told { flavor: flavor(args.fc, args.ch, args.flavor), arch: args.arch };
     let given = match args.modules.as_deref() {
         None | Some("none") => None,
         Some(text) => match Given::of(text, host) {
@@ -168,7 +163,7 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
     };
     match Given::of(&args.subject, host)? {
         Given::Layout(path, tag) => {
-            return subject::of_layout(&args.subject, (&path, tag.as_deref()), modules, told);
+            return subject::of_layout(&args.subject, (&path, tag.as_deref()), modules, told, host.arch);
         }
         Given::File(path) => {
             return Err(Error::usage(format!("{path} is not an OCI layout"))

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::host::{self, Host};
 use crate::oci::Named;
 use crate::oci::read;
+use crate::plan::annotations;
 use crate::report::{Progress, Report};
 use crate::request::Compression;
 use crate::words::{counted, parse_size, size};
@@ -88,14 +89,14 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
         return Err(Error::usage(format!("{path} is no place for a layout")));
     };
     let arch = host.arch.ok_or_else(|| Error::usage("this machine is neither x86-64 nor arm64"))?;
-    let annotations = BTreeMap::from([
-        ("org.opencontainers.image.title".to_owned(), "ccache".to_owned()),
+    let said = BTreeMap::from([
+        (annotations::TITLE.to_owned(), "ccache".to_owned()),
         (
-            "org.opencontainers.image.description".to_owned(),
+            annotations::DESCRIPTION.to_owned(),
             "what ccache has compiled, for kcompile cache import".to_owned(),
         ),
     ]);
-    let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &annotations };
+    let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &said };
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
     let image = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, host.cpus, report)?;

@@ -11,7 +11,7 @@ use crate::inspect::counterpart_layout;
 use crate::kconfig::Config;
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::library::Library;
-use crate::oci::read;
+use crate::oci::tagged;
 use crate::plan::wanted_config;
 use crate::report::Report;
 use crate::requirements::{self, Level, Outcome, Stage, Subject, Tally, Verdict};
@@ -73,7 +73,7 @@ fn own_profile(checked: &Checked, library: &Library) -> Result<String> {
 fn resolve(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<Checked> {
     match Given::of(&args.subject, host)? {
         Given::File(path) => from_file(args, &path),
-        Given::Layout(path, tag) => from_layout(args, &path, tag.as_deref()),
+        Given::Layout(path, tag) => from_layout(args, &path, tag.as_deref(), host),
         Given::Version => from_catalog(args, matches, host, report),
     }
 }
@@ -104,8 +104,8 @@ fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<Checked> {
     Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes })
 }
 
-fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>) -> Result<Checked> {
-    let image = read::open(layout, tag)?;
+fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Host) -> Result<Checked> {
+    let image = tagged::open(layout, tag, args.arch.or(host.arch))?;
     let name = args.subject.clone();
     let Some(text) = image.kernel_config()? else {
         let error = Error::usage(format!("{name}: the image holds no kernel config"));

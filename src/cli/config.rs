@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Renamed, Setting};
-use crate::oci::read;
+use crate::oci::tagged;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::run::Run;
@@ -178,7 +178,8 @@ fn side(text: &str, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Re
     match Given::of(text, run.host)? {
         Given::File(path) => Ok(Side { name: text.to_owned(), config: config_of(&path)? }),
         Given::Layout(path, tag) => {
-            let image = read::open(&path, tag.as_deref())?;
+            let arch = args.arch.first().copied().or(run.host.arch);
+            let image = tagged::open(&path, tag.as_deref(), arch)?;
             let told = image.kernel_config()?;
             let told =
                 told.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;

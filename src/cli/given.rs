@@ -5,7 +5,7 @@ use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kernel::{Channel, VersionRequest};
 use crate::library::read_text;
-use crate::oci::read::split_reference;
+use crate::oci::read::locate;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Where a config comes from.
@@ -22,15 +22,12 @@ impl Given {
     /// A file is a `.config`, a directory a layout, anything else a version.
     pub(super) fn of(text: &str, host: &Host) -> Result<Given> {
         let path = host.absolute(text.into());
-        if path.is_dir() {
-            return Ok(Given::Layout(path, None));
-        }
-        if path.exists() {
+        if path.exists() && !path.is_dir() {
             return Ok(Given::File(path));
         }
-        let (layout, tag) = split_reference(text);
-        if tag.is_some() && host.absolute(layout).is_dir() {
-            return Ok(Given::Layout(host.absolute(layout), tag.map(str::to_owned)));
+        let (layout, tag) = locate(&path);
+        if layout.is_dir() {
+            return Ok(Given::Layout(layout, tag));
         }
         match text.parse::<VersionRequest>().is_ok() || text.parse::<Channel>().is_ok() {
             true => Ok(Given::Version),

@@ -127,9 +127,9 @@ fn text(image: &Inspected, host: &Host) -> String {
         lines.add("diff_id", &layer.diff_id.oci());
     }
     let annotation = |key: &str| image.annotations.get(key).map(String::as_str);
-    let source = annotation("org.opencontainers.image.source").unwrap_or("on the machine that built it");
+    let source = annotation(annotations::SOURCE).unwrap_or("on the machine that built it");
     lines.add("source", source);
-    lines.add_all("", annotation("org.opencontainers.image.revision").iter());
+    lines.add_all("", annotation(annotations::REVISION).iter());
     for (name, key) in
         [("tools", annotations::TOOLCHAIN), ("plan", annotations::PLAN), ("pairing", annotations::PAIRING)]
     {

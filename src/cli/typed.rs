@@ -125,15 +125,20 @@ pub(super) fn run<'a>(
     })
 }
 
+/// `--fc`, `--ch`, `--flavor`.
+pub(super) fn flavor(fc: bool, ch: bool, named: Option<Flavor>) -> Option<Flavor> {
+    match (fc, ch) {
+        (true, _) => Some(Flavor::Firecracker),
+        (_, true) => Some(Flavor::CloudHypervisor),
+        _ => named,
+    }
+}
+
 /// What was typed, resolved: one request for each version and architecture.
 pub(super) fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec<Request>> {
     let Run { host, library, .. } = run;
     let defaults = &library.project.defaults;
-    let flavor = match (args.fc, args.ch) {
-        (true, _) => Some(Flavor::Firecracker),
-        (_, true) => Some(Flavor::CloudHypervisor),
-        _ => args.flavor.or(defaults.flavor),
-    };
+    let flavor = flavor(args.fc, args.ch, args.flavor).or(defaults.flavor);
     let arches = match (&args.arch[..], &defaults.arch[..], host.arch) {
         ([], [], Some(arch)) => vec![arch],
         ([], [], None) => {

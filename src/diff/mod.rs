@@ -190,7 +190,7 @@ fn inputs(
     config: Option<&Comparison>,
     tools: &[Change],
 ) -> Vec<String> {
-    let revision = |image: &Inspected| image.annotations.get("org.opencontainers.image.revision").cloned();
+    let revision = |image: &Inspected| image.annotations.get(annotations::REVISION).cloned();
     let digest = |image: &Inspected| image.annotations.get(annotations::CONFIG_DIGEST).cloned();
     let config = config.map_or_else(|| digest(first) != digest(second), |config| !config.is_equal());
     let differ = [

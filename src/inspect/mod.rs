@@ -10,7 +10,7 @@ pub use survey::{ConfigFile, KernelFile, ModuleFile, Survey};
 
 use crate::binary::{Kernel, Pvh};
 use crate::digest::Sha256;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::kconfig::Config;
 use crate::kernel::{Arch, Flavor};
 use crate::oci::entries::LayerRead;
@@ -295,12 +295,24 @@ fn layer_found(layer: &LayerRead) -> LayerFound {
 ///
 /// Errors (exit code 3): it breaks a rule.
 pub fn counterpart(image: &Inspected) -> Result<Option<Inspected>> {
-    let Some(layout) = counterpart_layout(&image.layout) else { return Ok(None) };
-    let Ok(parts) = tagged::images(&layout, image.tag.as_deref()) else { return Ok(None) };
+    let other = counterpart_image(&image.layout, image.tag.as_deref(), &image.arch)?;
+    other.map(|other| inspect(&other)).transpose()
+}
+
+/// The image of this tag and architecture in the layout that belongs to `layout`; its layers are not read.
+///
+/// Errors (exit code 3): it breaks a rule.
+pub(crate) fn counterpart_image(layout: &Utf8Path, tag: Option<&str>, arch: &str) -> Result<Option<Image>> {
+    let Some(layout) = counterpart_layout(layout) else { return Ok(None) };
+    let parts = match tagged::images(&layout, tag) {
+        Ok(parts) => parts,
+        Err(error) if error.kind == Kind::Usage => return Ok(None),
+        Err(error) => return Err(error),
+    };
     for part in parts {
         let other = part.open(&layout)?;
-        if other.config.architecture().to_string() == image.arch {
-            return inspect(&other).map(Some);
+        if other.config.architecture().to_string() == arch {
+            return Ok(Some(other));
         }
     }
     Ok(None)

@@ -3,6 +3,7 @@
 use super::layout::{Layout, Written};
 use super::{ATTACHMENTS, Blob};
 use crate::error::Result;
+use crate::plan::annotations::TITLE;
 use camino::Utf8Path;
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifestBuilder, MediaType};
@@ -42,7 +43,7 @@ pub fn attach(output: &Utf8Path, image: &Written, artifacts: &[Artifact]) -> Res
 }
 
 fn attach_one(layout: &Layout, empty: Blob, subject: &Descriptor, artifact: &Artifact) -> Result<Descriptor> {
-    let title = HashMap::from([("org.opencontainers.image.title".to_owned(), artifact.name.clone())]);
+    let title = HashMap::from([(TITLE.to_owned(), artifact.name.clone())]);
     let kind = MediaType::from(artifact.media_type);
     let mut file = layout.add_bytes(&artifact.bytes)?.descriptor(kind.clone());
     file.set_annotations(Some(title.clone()));

@@ -16,7 +16,7 @@ use tar::{Archive, EntryType};
 
 /// All layers of an image together, unpacked. A kernel with debug information has less than 1 GB, its
 /// modules no more.
-pub(super) const LARGEST_IMAGE: u64 = 4 << 30;
+pub(crate) const LARGEST_IMAGE: u64 = 4 << 30;
 /// A distribution's kernel has about 7000 modules.
 const MOST_ENTRIES: usize = 200_000;
 /// All names together, which are kept to find two that are equal; and what links lead to, which is kept by

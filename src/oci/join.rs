@@ -4,13 +4,11 @@
 use super::layout::{Layout, Written};
 use crate::digest::Sha256;
 use crate::error::Result;
+use crate::plan::annotations::TITLE;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{ImageIndexBuilder, ImageManifest, MediaType};
 use std::collections::{BTreeMap, HashMap};
-
-/// OCI's key for what an image is called.
-const TITLE: &str = "org.opencontainers.image.title";
 
 /// An index that was written.
 #[derive(Clone, Debug)]

@@ -1,11 +1,13 @@
 //! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
 //! old one only `index.json` is replaced, when all the blobs it will name are there.
 
+use super::read::{read_json, tag_of};
 use super::{ATTACHMENTS, Blob};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::files::{self, TEMPORARY};
 use crate::kernel::Arch;
+use crate::plan::annotations::REF_NAME;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
@@ -18,10 +20,6 @@ use tempfile::{NamedTempFile, TempDir};
 
 /// Exactly this, byte for byte: some readers compare.
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-/// Where tools look for the tag.
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
-/// An index that names a few hundred versions is about this large at most.
-const LARGEST_JSON: u64 = 4 << 20;
 
 /// An image that was written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -143,11 +141,11 @@ impl Layout {
     /// result: afterwards the layout is there, whole. Blobs that no tag needs any more are removed.
     pub(super) fn tag(self, tag: &str, mut tagged: Descriptor) -> Result<()> {
         let mut manifests = self.index()?.map(|index| index.manifests().clone()).unwrap_or_default();
-        manifests.retain(|descriptor| tag_of(descriptor) != Some(tag));
+        manifests.retain(|descriptor| tag_of(descriptor).as_deref() != Some(tag));
         tagged.set_annotations(Some([(REF_NAME.to_owned(), tag.to_owned())].into()));
         manifests.push(tagged);
         // In the order of the tags, whatever was built first.
-        manifests.sort_by(|a, b| tag_of(a).cmp(&tag_of(b)));
+        manifests.sort_by_cached_key(tag_of);
         let index = ImageIndexBuilder::default()
             .schema_version(2u32)
             .media_type(MediaType::ImageIndex)
@@ -228,26 +226,9 @@ impl Layout {
     }
 }
 
-/// Reads a JSON file of bounded size.
-fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Result<T> {
-    let wrong = || format!("cannot read {path}");
-    let size = fs::symlink_metadata(path).context(Kind::Build, wrong)?.len();
-    if size > LARGEST_JSON {
-        return Err(Error::build(format!("{path}: {size} bytes are too many for it")));
-    }
-    let bytes = fs::read(path).context(Kind::Build, wrong)?;
-    serde_json::from_slice(&bytes)
-        .context(Kind::Build, || format!("{path} is not what an OCI layout has there"))
-}
-
-fn tag_of(descriptor: &Descriptor) -> Option<&str> {
-    descriptor.annotations().as_ref()?.get(REF_NAME).map(String::as_str)
-}
-
 /// Something is at `path`: it must be an OCI layout.
 fn check_layout(path: &Utf8Path) -> Result<()> {
-    let marker = fs::read(path.join("oci-layout")).unwrap_or_default();
-    let version = serde_json::from_slice::<serde_json::Value>(&marker).ok();
+    let version = read_json::<serde_json::Value>(&path.join("oci-layout")).ok();
     let version = version.as_ref().and_then(|marker| marker.get("imageLayoutVersion")?.as_str());
     match (path.is_dir(), version) {
         (true, Some("1.0.0")) if path.join("blobs/sha256").is_dir() => {

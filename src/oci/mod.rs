@@ -20,6 +20,7 @@ use layout::Layout;
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::kernel::Arch;
+use crate::plan::annotations::DESCRIPTION;
 use crate::plan::{Contents, ImagePlan};
 use crate::request::Compression;
 use crate::staging::Entries;
@@ -141,7 +142,7 @@ fn image_config(named: Named<'_>, arch: Arch, layer: &layer::Layer, epoch: u64) 
     let history = HistoryBuilder::default()
         .created(created.clone())
         .created_by(concat!("kcompile ", env!("CARGO_PKG_VERSION")))
-        .comment(named.annotations.get("org.opencontainers.image.description").cloned().unwrap_or_default())
+        .comment(named.annotations.get(DESCRIPTION).cloned().unwrap_or_default())
         .build();
     let config = ImageConfigurationBuilder::default()
         .created(created)

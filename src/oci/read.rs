@@ -5,12 +5,11 @@
 //! All errors of a layout that breaks a rule are verification errors (exit code 3) and name the rule.
 
 use super::entries::{self, Found, FoundKind, LayerRead};
-use super::layout::REF_NAME;
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::kconfig;
 use crate::kernel::Flavor;
-use crate::plan::annotations;
+use crate::plan::annotations::{self, OCI, REF_NAME};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use rustix::fs::{Mode, OFlags};
@@ -62,8 +61,7 @@ pub fn locate(reference: &Utf8Path) -> (Utf8PathBuf, Option<String>) {
 ///
 /// Errors: no such layout or tag, or several images and no tag (exit code 2); a rule is broken (3).
 pub fn open(layout: &Utf8Path, tag: Option<&str>) -> Result<Image> {
-    let index = read_index(layout)?;
-    open_image(layout, choose(layout, index.manifests(), tag)?)
+    open_image(layout, &choose(layout, tag)?)
 }
 
 /// The index of a layout, when the directory is one.
@@ -75,7 +73,7 @@ pub(crate) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
     if !marker.exists() {
         return Err(Error::usage(format!("{layout} is not an OCI layout: it has no file oci-layout")));
     }
-    let version: serde_json::Value = parse(&marker, &read_bounded(&marker)?)?;
+    let version: serde_json::Value = read_json(&marker)?;
     if version.get("imageLayoutVersion").and_then(serde_json::Value::as_str) != Some("1.0.0") {
         return Err(Error::fetch(format!("{marker}: not an OCI layout of version 1.0.0")));
     }
@@ -84,8 +82,7 @@ pub(crate) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
             return Err(Error::fetch(format!("{dir} is not a directory")));
         }
     }
-    let path = layout.join("index.json");
-    parse(&path, &read_bounded(&path)?)
+    read_json(&layout.join("index.json"))
 }
 
 /// The image that a descriptor of the layout stands for.
@@ -116,7 +113,7 @@ impl Image {
     /// An annotation of the manifest, by the end of OCI's predefined key: `version`, `title`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         let annotations = self.manifest.annotations().as_ref()?;
-        annotations.get(&format!("org.opencontainers.image.{key}")).map(String::as_str)
+        annotations.get(&format!("{OCI}{key}")).map(String::as_str)
     }
 
     /// An annotation of our own, by its whole key: one of [`annotations`].
@@ -208,14 +205,17 @@ pub(crate) fn is_kernel_config(path: &str) -> bool {
     }
 }
 
-fn choose<'a>(layout: &Utf8Path, all: &'a [Descriptor], tag: Option<&str>) -> Result<&'a Descriptor> {
+/// What this tag stands for, or the only thing in a layout.
+pub(super) fn choose(layout: &Utf8Path, tag: Option<&str>) -> Result<Descriptor> {
+    let index = read_index(layout)?;
+    let all = index.manifests();
     let fitting: Vec<&Descriptor> = match tag {
         Some(tag) => all.iter().filter(|one| tag_of(one).as_deref() == Some(tag)).collect(),
         None => all.iter().collect(),
     };
     let tags = || all.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ");
     match (&fitting[..], tag) {
-        ([one], _) => Ok(one),
+        ([one], _) => Ok((*one).clone()),
         ([], Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
             .hint(format!("it has {}", tags()))),
         ([], None) => Err(Error::usage(format!("{layout} has no image"))),
@@ -289,6 +289,13 @@ pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(LARGEST_JSON).read_to_end(&mut bytes).context(Kind::Fetch, || format!("cannot read {path}"))?;
     Ok(bytes)
+}
+
+/// What a file of JSON says.
+///
+/// Errors (exit code 3): those of [`read_bounded`]; it says something else.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Result<T> {
+    parse(path, &read_bounded(path)?)
 }
 
 pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {

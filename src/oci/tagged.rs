@@ -3,11 +3,12 @@
 //! [`read`](super::read), whose errors these are.
 
 use super::read::{
-    Image, blob_path, check_descriptor, check_digest, open_file, open_image, parse, read_blob, read_index,
-    tag_of, wrong_size,
+    Image, blob_path, check_descriptor, check_digest, choose, open_file, open_image, parse, read_blob,
+    read_index, tag_of, wrong_size,
 };
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
+use crate::kernel::Arch;
 use crate::process::Interruptible;
 use camino::Utf8Path;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
@@ -111,6 +112,37 @@ pub fn images(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Part>> {
     match images.is_empty() {
         true => Err(Error::usage(format!("{layout} has no image, only what is attached to one"))),
         false => Ok(images),
+    }
+}
+
+/// Opens the image of this tag, or the only one of a layout; where that is an index, the image in it for `arch`.
+///
+/// Errors: no such layout or tag, several images and no tag, none for `arch` (exit code 2); a rule is broken (3).
+pub fn open(layout: &Utf8Path, tag: Option<&str>, arch: Option<Arch>) -> Result<Image> {
+    let descriptor = choose(layout, tag)?;
+    if *descriptor.media_type() != MediaType::ImageIndex {
+        return open_image(layout, &descriptor);
+    }
+    let wanted = arch.map(|arch| arch.to_string());
+    let mut others = Vec::new();
+    for part in parts(layout, &descriptor)?.into_iter().filter(|part| part.is_image) {
+        let image = part.open(layout)?;
+        let found = image.config.architecture().to_string();
+        if wanted.as_ref() == Some(&found) {
+            return Ok(image);
+        }
+        others.push(found);
+    }
+    match (&wanted, others.join(", ")) {
+        (_, others) if others.is_empty() => {
+            Err(Error::usage(format!("{layout} has no image under this tag")))
+        }
+        (Some(wanted), others) => {
+            Err(Error::usage(format!("{layout} has no image for {wanted}, only for {others}")))
+        }
+        (None, others) => {
+            Err(Error::usage(format!("{layout} has images for {others}")).hint("choose one with --arch"))
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! What is in an image, held against itself and against what the image says: kernel, modules, config,
 //! annotations, pairing, receipt.
 
-use super::{Faults, Outcome, Subject, Verified, counterpart};
-use crate::binary::{Format, Pvh, expected_format};
+use super::{Faults, Outcome, Subject, Verified};
+use crate::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
 use crate::digest::Sha256;
-use crate::inspect::{Inspected, KernelFile, ReceiptFound, receipt_path};
+use crate::inspect::{self, Inspected, KernelFile, ReceiptFound, receipt_path};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::read::Image;
 use crate::plan::annotations::{self, pairing};
@@ -71,8 +71,8 @@ fn modules(found: &Inspected, arch: Option<Arch>) -> Outcome {
         faults.add(format!("the modules are for Linux {release}, the image says {said}"));
     }
     let machine = arch.map(|arch| match arch {
-        Arch::Amd64 => Format::Elf { machine: 62 },
-        Arch::Arm64 => Format::Elf { machine: 183 },
+        Arch::Amd64 => Format::Elf { machine: EM_X86_64 },
+        Arch::Arm64 => Format::Elf { machine: EM_AARCH64 },
     });
     for (path, file) in &survey.modules {
         let module = &file.module;
@@ -128,7 +128,7 @@ fn said(found: &Inspected) -> Outcome {
     for key in found.labels.keys().filter(|key| !found.annotations.contains_key(*key)) {
         faults.add(format!("the label {key} is no annotation"));
     }
-    if found.annotations.get("org.opencontainers.image.created") != found.created.as_ref() {
+    if found.annotations.get(annotations::CREATED) != found.created.as_ref() {
         faults.add("the date of the annotations is not that of the image's config".into());
     }
     let arch = found.annotations.get(annotations::ARCHITECTURE);
@@ -155,7 +155,10 @@ fn paired(image: &Image, found: &Inspected) -> Outcome {
             false => faults.add(format!("the image says {said}, which is not of its kernel and config")),
         }
     }
-    let beside = match counterpart(image) {
+    let (tag, arch) = (image.tag.as_deref(), image.config.architecture().to_string());
+    // What is wrong with it is told where it is verified itself.
+    let beside = inspect::counterpart_image(&image.layout, tag, &arch).ok().flatten();
+    let beside = match beside {
         None => String::new(),
         Some(other) => match other.own_annotation(annotations::PAIRING) == Some(said) {
             true => format!(", the same in {}", other.layout.file_name().unwrap_or_default()),

@@ -11,7 +11,7 @@ mod index;
 use crate::budget::Budget;
 use crate::error::{Kind, Result};
 use crate::inspect::{self, Inspected, Survey};
-use crate::oci::read::{self, Image, tag_of};
+use crate::oci::read::{self, tag_of};
 use crate::oci::tagged::{self, Part};
 use crate::words::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -261,16 +261,7 @@ fn verify_image(layout: &Utf8Path, part: &Part, outer: &Descriptor, verified: &m
     Ok(())
 }
 
-/// The image of the same tag and architecture in the layout that belongs to this one; its blobs are not read.
-fn counterpart(image: &Image) -> Option<Image> {
-    let layout = inspect::counterpart_layout(&image.layout)?;
-    let parts = tagged::images(&layout, image.tag.as_deref()).ok()?;
-    let arch = image.config.architecture();
-    parts.iter().filter_map(|part| part.open(&layout).ok()).find(|other| other.config.architecture() == arch)
-}
-
 /// The whole of an index, read again for what its types leave out.
 fn raw_index(layout: &Utf8Path) -> Result<serde_json::Value> {
-    let path = layout.join("index.json");
-    read::parse(&path, &read::read_bounded(&path)?)
+    read::read_json(&layout.join("index.json"))
 }

@@ -55,6 +55,15 @@ fn one_tag_stands_for_all_architectures() {
         // What is true of one of them only is left to it.
         assert_eq!(index["annotations"]["io.github.kcompile.pairing"], Value::Null);
     }
+    // One of them is chosen where one is wanted.
+    for arch in ["amd64", "arm64"] {
+        let told = world.run(&format!("check out/{MODULES}:6.1.7 --arch {arch} --for kubernetes"));
+        let heading = format!("out/{MODULES}:6.1.7: Linux 6.1.7 on {arch}\n");
+        assert!(told.stdout.starts_with(&heading), "{}{}", told.stdout, told.stderr);
+        let told =
+            world.run(&format!("config diff out/{MODULES}:6.1.7 out/{MODULES}-{arch}:6.1.7 --arch {arch}"));
+        assert!(told.ok().stdout.ends_with("the settings are the same\n"));
+    }
     // Again, and with other bytes: what no tag needs any more is gone.
     let blobs = || world.names(&format!("work/out/{BIN}/blobs/sha256")).into_iter().collect::<BTreeSet<_>>();
     let (before, again) = (blobs(), build(&world, "").ok());

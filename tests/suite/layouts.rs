@@ -279,7 +279,7 @@ fn a_damaged_layout_stops_the_build_before_it_changes_anything() {
     world.build("").ok();
     let before = images(&world.path("work/out").join(BIN));
     fs::write(world.path("work/out").join(MODULES).join("index.json"), "{").unwrap();
-    world.build("--set PSI=y").failed(1, &["index.json is not what an OCI layout has there"]);
+    world.build("--set PSI=y").failed(3, &["index.json is not what an OCI layout has there"]);
     assert_eq!(images(&world.path("work/out").join(BIN)), before);
 }
 
