@@ -10,7 +10,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kernel::Arch;
-use crate::oci::entries::FoundKind;
+use crate::oci::entries::{FoundKind, LARGEST_IMAGE};
 use crate::oci::read::Image;
 use crate::process::{self, CommandLine};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -136,6 +136,7 @@ fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
 /// order. Links are left out: what is written goes through none.
 fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     let mut index: Option<(Utf8PathBuf, String)> = None;
+    let mut left = LARGEST_IMAGE;
     image.visit(|found, reader| {
         let wrong = || format!("{}: {}", image.layout, found.path);
         let path = Utf8Path::new(&found.path);
@@ -154,11 +155,8 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
             }
         } else if module::compression(&found.path).is_some() {
             let plain = module::unpacked(&found.path, reader).context(Kind::Fetch, wrong)?;
-            let mut plain = plain.take(module::LARGEST + 1);
-            write_file(&tree.join("modules").join(modules::plain_name(&found.path)), &mut plain)?;
-            if plain.limit() == 0 {
-                return Err(Error::fetch(format!("{}: more than {} bytes", wrong(), module::LARGEST)));
-            }
+            let to = tree.join("modules").join(modules::plain_name(&found.path));
+            unpack_module(&wrong(), plain, &to, &mut left)?;
         }
         Ok(())
     })?;
@@ -168,6 +166,20 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     let lines: String = order.iter().map(|module| format!("{}\n", base.join(&module.path))).collect();
     write_file(&tree.join("order"), &mut lines.as_bytes())?;
     Ok(order)
+}
+
+/// Writes a module to `to`, plain, and takes its bytes from those that are `left` for all modules.
+fn unpack_module(name: &str, plain: impl Read, to: &Utf8Path, left: &mut u64) -> Result<()> {
+    let limit = module::LARGEST.min(*left);
+    let mut plain = plain.take(limit + 1);
+    write_file(to, &mut plain)?;
+    if plain.limit() == 0 {
+        let of = if limit < *left { "more" } else { "with the modules before it more" };
+        let limit = if limit < *left { limit } else { LARGEST_IMAGE };
+        return Err(Error::fetch(format!("{name}: {of} than {limit} bytes")));
+    }
+    *left -= limit + 1 - plain.limit();
+    Ok(())
 }
 
 /// Writes a file, in the place of that of an earlier layer, and the directories above it.
@@ -293,4 +305,22 @@ fn run(program: &str, args: Vec<String>, host: &Host) -> Result<()> {
     let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
     Err(Error::build(format!("{program} failed with {}: {said}", output.status))
         .hint(format!("the command was: {command}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_modules_together_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = |name: &str| Utf8Path::from_path(dir.path()).unwrap().join(name);
+        let mut left = 150;
+        unpack_module("a", &[0; 100][..], &to("a"), &mut left).unwrap();
+        assert_eq!((left, fs::metadata(to("a")).unwrap().len()), (50, 100));
+        unpack_module("b", &[0; 50][..], &to("b"), &mut left).unwrap();
+        let error = unpack_module("c", io::repeat(0), &to("c"), &mut left).unwrap_err();
+        assert_eq!(error.to_string(), "c: with the modules before it more than 4294967296 bytes");
+        assert_eq!(fs::metadata(to("c")).unwrap().len(), 1);
+    }
 }

@@ -82,14 +82,16 @@ mod tests {
         let mut bytes = Vec::new();
         write(dir.path(), &mut bytes).unwrap();
         assert!(bytes.starts_with(b"070701") && bytes.len() % 4 == 0);
-        // Without cpio only the test below says something.
         let cpio = Command::new("cpio").arg("-itv").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        if let Ok(mut cpio) = cpio {
-            cpio.stdin.take().unwrap().write_all(&bytes).unwrap();
-            let listed = String::from_utf8(cpio.wait_with_output().unwrap().stdout).unwrap();
-            for says in ["5 ", " init\n", " lib/deep/x.ko\n", "5,   1", " dev/console\n"] {
-                assert!(listed.contains(says), "`{says}` is not in {listed}");
-            }
+        let Ok(mut cpio) = cpio else {
+            // The harness keeps what a passing test prints by `eprintln!` to itself: write past it.
+            writeln!(io::stderr(), "skipped: cpio is not installed").unwrap();
+            return;
+        };
+        cpio.stdin.take().unwrap().write_all(&bytes).unwrap();
+        let listed = String::from_utf8(cpio.wait_with_output().unwrap().stdout).unwrap();
+        for says in ["5 ", " init\n", " lib/deep/x.ko\n", "5,   1", " dev/console\n"] {
+            assert!(listed.contains(says), "`{says}` is not in {listed}");
         }
     }
 

@@ -23,6 +23,7 @@ use crate::doctor;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::Arch;
+use crate::oci::read::Image;
 use crate::process::{self, CommandLine, Seen, Stream};
 use crate::report::{Phase, Report};
 use crate::words::duration;
@@ -43,6 +44,8 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// A boot with a thousand modules prints 200 kB.
 const LARGEST_CONSOLE: usize = 16 << 20;
+/// File systems take names of 255 bytes; an ending comes to this.
+const LONGEST_NAME: usize = 200;
 /// So many lines of the machine's own program are kept.
 const LINES_OF_PROGRAM: usize = 20;
 
@@ -89,7 +92,7 @@ pub fn boot(
 ) -> Result<Outcome> {
     let accelerators = accelerators(subject.arch, options, host)?;
     require_host(subject.arch, options, host)?;
-    let name = subject.name.rsplit('/').next().unwrap_or_default().replace(':', "-");
+    let name = file_name(&subject.kernel);
     let _booting = cache.lock(&format!("boot-{name}"), report)?;
     let scratch = cache.scratch()?;
     let mut notes = subject.notes.clone();
@@ -152,6 +155,14 @@ pub fn require_host(arch: Arch, options: &Options, host: &Host) -> Result<()> {
     accelerators(arch, options, host)?;
     let (program, cc) = (options.vmm.program(arch), guest::compiler(arch, host));
     doctor::examine_boot(program, &cc, options.root == RootChoice::Disk, host).require()
+}
+
+/// The layout and the tag of an image, as the name of a file.
+fn file_name(image: &Image) -> String {
+    let layout = image.layout.file_name().unwrap_or("image");
+    let name = image.tag.as_ref().map_or(layout.to_owned(), |tag| format!("{layout}-{tag}"));
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
+    name.chars().take(LONGEST_NAME).map(|c| if fits(c) { c } else { '-' }).collect()
 }
 
 /// What to try, in this order.
@@ -219,15 +230,17 @@ fn watch(
             Seen::Line(Stream::Err, line) if said.len() < LINES_OF_PROGRAM => said.push(console::shown(line)),
             _ => {}
         }
+        if bytes > LARGEST_CONSOLE {
+            stopped.get_or_insert(Stopped::Flood);
+            return ControlFlow::Break(());
+        }
         if console.is_over() {
             // What comes now is the end of a trace, or the kernel's own ending.
             let over = *over.get_or_insert_with(Instant::now);
             return break_if(over.elapsed() > LAST_WORDS);
         }
         let silence = if console.heard { LONGEST_SILENCE } else { patience };
-        let why = if bytes > LARGEST_CONSOLE {
-            Stopped::Flood
-        } else if started.elapsed() > limit {
+        let why = if started.elapsed() > limit {
             Stopped::OutOfTime(limit)
         } else if heard.elapsed() > silence {
             Stopped::Silent(silence)

@@ -195,9 +195,9 @@ fn a_kernel_that_hangs_is_ended_with_all_that_runs_it() {
     let hangs = "sleep 1000 & echo $! >\"$HOME/child\"; wait";
     prints(&world, "[ 0.0] Linux version 6.1.7\n[ 1.0] kcompile: init\n[ 1.0] kcompile: load 1 x\n", hangs);
     let started = Instant::now();
-    boot(&world, &format!("{LAYOUT} --time-limit 1"))
-        .failed(1, &["the kernel hangs: not done after 1.0 s, while it loaded kernel/"]);
-    assert!(started.elapsed() < Duration::from_secs(20));
+    boot(&world, &format!("{LAYOUT} --time-limit 5"))
+        .failed(1, &["the kernel hangs: not done after 5.0 s, while it loaded kernel/"]);
+    assert!(started.elapsed() < Duration::from_secs(60));
     let child = fs::read_to_string(world.path("home/child")).unwrap();
     let state = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
@@ -224,10 +224,15 @@ fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
     let ran = boot(&world, LAYOUT).failed(1, &["Boot: out/firecracker-kernel-bin-amd64:6.1.7\\u{1b}]0;gone"]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stdout);
     fs::write(&index, text).unwrap();
-    prints(&world, "", "yes '[ 1.0] kcompile: check block 0 and so on'");
-    boot(&world, LAYOUT).failed(1, &["the kernel prints without end"]);
-    let log = fs::metadata(world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();
-    assert!(log.len() < 200 << 20, "{}", log.len());
+    for (console, says) in
+        [("", "the kernel prints without end"), ("Kernel panic - not syncing: x\n", "the kernel panicked: x")]
+    {
+        prints(&world, console, "yes '[ 1.0] kcompile: check block 0 and so on'");
+        // Whatever way the layout is typed, its log has its name.
+        boot(&world, &format!("{LAYOUT}/")).failed(1, &[says]);
+        let log = fs::metadata(world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();
+        assert!(log.len() < 32 << 20, "{}", log.len());
+    }
 }
 
 #[test]
@@ -242,8 +247,8 @@ fn a_kvm_that_gives_no_sign_is_left_for_emulation() {
     // The first attempt prints nothing and hangs; the second one is well.
     prints(&world, "", "grep -q '^tcg$' \"$HOME/args\" || sleep 1000\ncat \"$HOME/good\"");
     fs::write(world.path("home/good"), good()).unwrap();
-    let ran = world.run(&format!("boot {LAYOUT} --time-limit 2")).ok();
-    let says = "KVM gave no sign of life in 2.0 s: trying software emulation";
+    let ran = world.run(&format!("boot {LAYOUT} --time-limit 10")).ok();
+    let says = "KVM gave no sign of life in 10 s: trying software emulation";
     assert!(ran.stderr.contains(says) && ran.stdout.contains("by software emulation"), "{}", ran.stderr);
 }
 
