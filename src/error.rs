@@ -92,7 +92,7 @@ impl Error {
         false
     }
 
-    /// The process exit code of `style.md`'s table: 0 is never returned.
+    /// The process exit code, as README.md lists them; never 0.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Build => 1,

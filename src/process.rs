@@ -234,9 +234,10 @@ fn run_with(
     on_line: impl FnMut(Stream, &str),
 ) -> Result<ExitStatus> {
     check()?;
+    let logs = copies(log)?;
     let mut child = spawn(command, note, jobs)?;
     let group = Group::enter(&mut child);
-    finish(child, group, command, log, listening(on_line))
+    finish(child, group, command, logs, listening(on_line))
 }
 
 /// What the watcher of a child is told.
@@ -256,9 +257,10 @@ pub fn watch(
     watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     check()?;
+    let logs = copies(log)?;
     let mut child = spawn(command, None, None)?;
     let group = Group::enter(&mut child);
-    finish(child, group, command, log, watch)
+    finish(child, group, command, logs, watch)
 }
 
 /// A watcher that only wants the lines.
@@ -271,6 +273,12 @@ fn listening(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(Seen<'_>) -> C
     }
 }
 
+/// The log for each of the threads that write to it. Made before the child is: nobody would look after it where this fails.
+fn copies(log: &File) -> Result<[File; 2]> {
+    let copy = || log.try_clone().map_err(|error| Error::build("cannot write the log").because(error));
+    Ok([copy()?, copy()?])
+}
+
 /// What the threads around a child report.
 enum Said {
     Line(Stream, String),
@@ -281,7 +289,7 @@ fn finish(
     mut child: std::process::Child,
     group: Group,
     command: &CommandLine,
-    log: &File,
+    logs: [File; 2],
     mut watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     let leader = group.0;
@@ -290,9 +298,8 @@ fn finish(
         (Stream::Out, child.stdout.take().map(|out| Box::new(out) as _)),
         (Stream::Err, child.stderr.take().map(|err| Box::new(err) as _)),
     ];
-    for (stream, reader) in readers {
-        let (sender, log) = (sender.clone(), log.try_clone());
-        let log = log.map_err(|error| Error::build("cannot write the log").because(error))?;
+    for ((stream, reader), log) in readers.into_iter().zip(logs) {
+        let sender = sender.clone();
         std::thread::spawn(move || forward_lines(stream, reader, &log, &sender));
     }
     std::thread::spawn(move || {
@@ -437,5 +444,16 @@ fn end_group(group: Pid) {
         }
         told = true;
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_ends_us_within_two_seconds() {
+        // What the signal's thread waits before it kills, and after that.
+        assert!(GRACE + GRACE / 2 < Duration::from_secs(2));
     }
 }

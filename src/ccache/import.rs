@@ -23,8 +23,9 @@ pub struct Import {
     pub bytes: u64,
 }
 
-/// Puts the entries of `image` into the cache `dir`, all or none; then lets ccache count what it has, and keep to its
-/// own limit. An entry that is there already is never written over.
+/// Puts the entries of `image` into the cache `dir`; then lets ccache count what it has, and keep to its own limit. An
+/// entry that is there already is never written over. Where one is refused or cannot be put there, none is; a run that is
+/// killed may leave some, each of them whole.
 ///
 /// Errors (exit code 3): anything in the image is no undamaged entry of ccache, or a rule of layouts is broken.
 pub fn import(image: &Image, dir: &Utf8Path, host: &Host, report: &Report) -> Result<Import> {
@@ -81,6 +82,15 @@ fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
 }
 
 fn put(entries: &[Unpacked], dir: &Utf8Path) -> Result<Import> {
+    let mut new = Vec::new();
+    put_each(entries, dir, &mut new).inspect_err(|_| {
+        // Whatever hinders this leaves an entry of ccache like any other.
+        new.iter().for_each(|place| drop(fs::remove_file(place)));
+    })
+}
+
+/// `new` gets the places of those that were not there.
+fn put_each(entries: &[Unpacked], dir: &Utf8Path, new: &mut Vec<Utf8PathBuf>) -> Result<Import> {
     let mut imported = Import::default();
     for Unpacked { path, at, bytes } in entries {
         let place = dir.join(path);
@@ -91,8 +101,35 @@ fn put(entries: &[Unpacked], dir: &Utf8Path) -> Result<Import> {
         let wrong = || format!("cannot write {place}");
         fs::create_dir_all(place.parent().unwrap_or(dir)).context(Kind::Build, wrong)?;
         fs::rename(at, &place).context(Kind::Build, wrong)?;
+        new.push(place);
         imported.new += 1;
         imported.bytes += bytes;
     }
     Ok(imported)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_that_cannot_be_put_takes_the_others_back() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Utf8Path::from_path(temporary.path()).unwrap();
+        let entry = |path: &str| {
+            let at = dir.join(path.replace('/', "-"));
+            fs::write(&at, path).unwrap();
+            Unpacked { path: path.into(), at, bytes: 3 }
+        };
+        fs::create_dir(dir.join("0")).unwrap();
+        fs::write(dir.join("0/old"), "old").unwrap();
+        fs::write(dir.join("2"), "no directory").unwrap();
+        let entries = || vec![entry("0/old"), entry("0/new"), entry("2/new")];
+        let error = put(&entries(), dir).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot write {dir}/2/new")), "{error}");
+        assert!(dir.join("0/old").is_file() && !dir.join("0/new").exists());
+        fs::remove_file(dir.join("2")).unwrap();
+        assert_eq!(put(&entries(), dir).unwrap(), Import { new: 2, known: 1, bytes: 6 });
+        assert_eq!(fs::read_to_string(dir.join("0/old")).unwrap(), "old");
+    }
 }

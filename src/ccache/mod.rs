@@ -13,9 +13,10 @@ pub use entry::{check, is_entry};
 pub use export::{Limit, export};
 pub use import::{Import, import};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::host::Host;
-use crate::process;
+use crate::process::{self, CommandLine};
+use crate::words::tame;
 use camino::Utf8PathBuf;
 
 /// Where ccache keeps what it has compiled, for a build with `--launcher ccache`: by `CCACHE_DIR`, its configuration or
@@ -37,6 +38,20 @@ pub fn directory(host: &Host) -> Result<Utf8PathBuf> {
 fn ask(host: &Host, args: &[&str]) -> Result<String> {
     let env = host.child_env.iter().chain(&host.launcher_env);
     let env = env.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let said = process::capture("ccache", args, &env);
-    said.map_err(|error| error.hint("install ccache, 4.7 or later: the package has that name everywhere"))
+    let command = CommandLine {
+        program: "ccache".into(),
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        env,
+        cwd: host.cwd.clone(),
+    };
+    let install = "install ccache, 4.7 or later: the package has that name everywhere";
+    let output = process::output(&command)
+        .map_err(|error| if error.kind == Kind::Host { error.hint(install) } else { error })?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(Error::host(format!("{command} failed: {}", tame(said.trim()))).hint(install))
+        }
+    }
 }

@@ -8,7 +8,8 @@ use object::read::{ReadCache, ReadRef};
 use object::{Endianness, elf};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::Read;
 
 /// More than any archive of Kbuild's: they are thin, and hold only names.
 const LARGEST_ARCHIVE: u64 = 64 << 20;
@@ -77,8 +78,9 @@ fn below(dir: &Utf8Path, depth: usize) -> Vec<Utf8PathBuf> {
 /// The object files that an archive names; they lie where it says, seen from its directory.
 fn members(archive: &Utf8Path) -> Vec<Utf8PathBuf> {
     let read = || {
-        let size = fs::metadata(archive).ok()?.len();
-        fs::read(archive).ok().filter(|_| size <= LARGEST_ARCHIVE)
+        let mut bytes = Vec::new();
+        File::open(archive).ok()?.take(LARGEST_ARCHIVE + 1).read_to_end(&mut bytes).ok()?;
+        Some(bytes).filter(|bytes| bytes.len() as u64 <= LARGEST_ARCHIVE)
     };
     let Some(bytes) = read() else { return Vec::new() };
     let Ok(parsed) = ArchiveFile::parse(&*bytes) else { return Vec::new() };

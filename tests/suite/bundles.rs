@@ -1,20 +1,9 @@
 //! Bundles: everything for a build without a network, in one file.
 
-use crate::servers;
+use crate::servers::{self, DIR, mirror};
 use crate::world::{World, have, sha256};
 use std::fs;
 use std::process::Command;
-
-const DIR: &str = "/pub/linux/kernel/v6.x";
-
-fn mirror(world: &World) -> servers::Server {
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
-    let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes));
-    servers::files([
-        (format!("{DIR}/linux-6.1.7.tar.xz"), bytes),
-        (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
-    ])
-}
 
 /// Runs kcompile where there is no network at all, if this machine can do that.
 fn without_network(world: &World, args: &str) -> Option<crate::world::Ran> {
@@ -31,7 +20,7 @@ fn without_network(world: &World, args: &str) -> Option<crate::world::Ran> {
 #[test]
 fn a_bundle_builds_on_a_machine_without_a_network() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     let config = "--config mini.config";
     let direct = world.run(&format!("6.1.7 --fc {config} --mirror {} -o direct", server.url)).ok();
     let fetched = world.run(&format!("fetch 6.1 --fc --mirror {} --bundle b.tar", server.url)).ok();
@@ -72,7 +61,7 @@ fn a_branch_goes_into_a_bundle_as_its_commit() {
 #[test]
 fn a_damaged_or_hostile_bundle_is_refused() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
     let whole = fs::read(world.path("work/b.tar")).unwrap();
     let take = |bytes: &[u8]| {
@@ -125,7 +114,7 @@ fn what_lies_here_needs_no_bundle() {
 #[test]
 fn a_bundle_does_not_override_the_lock_file() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
     fs::create_dir(world.path("work/own")).unwrap();
     let digest = format!("sha256:{}", "0".repeat(64));

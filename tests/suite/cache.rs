@@ -1,22 +1,11 @@
 //! The cache: checked before it is used again, never trusted when damaged, shared, cleaned.
 
-use crate::servers::{self, Server};
+use crate::servers::{Server, mirror};
 use crate::world::{World, sha256};
 use camino::Utf8PathBuf;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-
-const DIR: &str = "/pub/linux/kernel/v6.x";
-
-fn mirror(world: &World) -> Server {
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
-    let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes));
-    servers::files([
-        (format!("{DIR}/linux-6.1.7.tar.xz"), bytes),
-        (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
-    ])
-}
 
 fn downloads(server: &Server) -> usize {
     server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count()
@@ -36,7 +25,7 @@ fn spoil(path: &Utf8PathBuf, text: &str) {
 #[test]
 fn a_damaged_tree_is_unpacked_again_from_its_archive() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --rebuild --mirror {}", server.url);
     let before = world.run(&args).ok();
     let readme = tree(&world).join("README");
@@ -61,7 +50,7 @@ fn a_damaged_tree_is_unpacked_again_from_its_archive() {
 #[test]
 fn a_damaged_archive_is_fetched_again() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
     world.run(&args).ok();
     spoil(&tree(&world).join("README"), "x");
@@ -79,7 +68,7 @@ fn a_damaged_archive_is_fetched_again() {
 #[test]
 fn a_cache_that_was_copied_is_read_once_and_believed() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     world.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
     crate::world::copy(&world.path("cache"), &world.path("work/copy"));
     let ran = world.run("fetch 6.1.7 --fc --offline --cache-dir copy").ok();
@@ -89,7 +78,7 @@ fn a_cache_that_was_copied_is_read_once_and_believed() {
 #[test]
 fn a_patched_tree_does_not_spoil_the_pristine_one() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     fs::create_dir(world.path("work/patches")).unwrap();
     let patch = "--- a/README\n+++ b/README\n@@ -1,1 +1,1 @@\n-OLD\n+patched\n";
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mini-linux/README")).unwrap();
@@ -115,7 +104,7 @@ fn several_users_share_a_cache_that_they_may_write() {
         return;
     }
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     for (dir, mode) in [("shared", 0o1777), ("one", 0o777), ("two", 0o777), ("work", 0o755)] {
         fs::create_dir_all(world.path(dir)).unwrap();
@@ -150,7 +139,7 @@ fn several_users_share_a_cache_that_they_may_write() {
 #[test]
 fn clean_frees_what_is_named_and_says_how_much() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
     let before = world.run(&args).ok();
     assert!(world.run("clean --builds --older-than 1h").ok().stdout.starts_with("      0 B  freed in "));
@@ -188,7 +177,7 @@ fn clean_frees_what_is_named_and_says_how_much() {
 #[test]
 fn what_is_in_use_is_not_cleaned() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     world.run(&format!("6.1.7 --fc --config mini.config --mirror {}", server.url)).ok();
     let lock = world.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
     let held = fs::File::open(world.path(&format!("cache/locks/{lock}"))).unwrap();
@@ -201,7 +190,7 @@ fn what_is_in_use_is_not_cleaned() {
 #[test]
 fn with_cores_to_spare_a_quick_copy_is_kept() {
     let world = World::new();
-    let server = mirror(&world);
+    let server = mirror(&world, &["6.1.7"]);
     let args = format!("fetch 6.1.7 --fc -j 4 --mirror {}", server.url);
     world.run(&args).ok();
     let copy = world.names("cache/archives").into_iter().find(|name| name.ends_with(".zst")).unwrap();

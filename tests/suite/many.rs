@@ -1,26 +1,13 @@
 //! Several kernels in one run.
 
-use crate::servers::{self, Server};
-use crate::world::{World, sha256};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use crate::servers::mirror;
+use crate::signals::gone;
+use crate::world::World;
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// kernel.org with these releases.
-fn mirror(world: &World, versions: &[&str]) -> Server {
-    let dir = "/pub/linux/kernel/v6.x";
-    let mut list = String::new();
-    let mut files = Vec::new();
-    for version in versions {
-        let bytes = fs::read(world.tarball(version, "xz")).unwrap();
-        list.push_str(&format!("{}  linux-{version}.tar.xz\n", sha256(&bytes)));
-        files.push((format!("{dir}/linux-{version}.tar.xz"), bytes));
-    }
-    files.push((format!("{dir}/sha256sums.asc"), list.into_bytes()));
-    servers::files(files)
-}
 
 #[test]
 fn several_kernels_share_their_jobs_and_one_failure_stops_no_other() {
@@ -137,11 +124,7 @@ fn ctrl_c_ends_all_of_them() {
     let since = Instant::now();
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
-    let gone = |pid: &Pid| {
-        let state = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-        test_kill_process(*pid).is_err() || state.map_or(true, |stat| stat.contains(") Z "))
-    };
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert!(pids.iter().all(gone), "{pids:?} are still there");
     assert!(!world.path("work/out").exists());
 }

@@ -1,6 +1,8 @@
 //! Servers on loopback: files over HTTP, and git over HTTP through git's own CGI program.
 
+use crate::world::{World, sha256};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -34,6 +36,22 @@ pub(crate) fn files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Serve
         Some(bytes) => respond(stream, "200 OK", &[], bytes),
         None => respond(stream, "404 Not Found", &[], b"no such file"),
     })
+}
+
+/// Where kernel.org has the sources of 6.x.
+pub(crate) const DIR: &str = "/pub/linux/kernel/v6.x";
+
+/// kernel.org with the miniature tree as these releases of 6.x.
+pub(crate) fn mirror(world: &World, versions: &[&str]) -> Server {
+    let mut all = Vec::new();
+    let mut list = String::new();
+    for version in versions {
+        let bytes = fs::read(world.tarball(version, "xz")).unwrap();
+        list.push_str(&format!("{}  linux-{version}.tar.xz\n", sha256(&bytes)));
+        all.push((format!("{DIR}/linux-{version}.tar.xz"), bytes));
+    }
+    all.push((format!("{DIR}/sha256sums.asc"), list.into_bytes()));
+    files(all)
 }
 
 /// Serves the git repositories below `root` by `git http-backend`.

@@ -1,25 +1,10 @@
 //! The four kinds of sources, each from something that behaves like the real one.
 
-use crate::servers;
+use crate::servers::{self, DIR, mirror};
 use crate::world::{World, compress, have, sha256, tar_of};
 use camino::Utf8Path;
 use std::fs;
 use std::process::Command;
-
-const DIR: &str = "/pub/linux/kernel/v6.x";
-
-/// A mirror with these versions and a list of their checksums.
-fn mirror(world: &World, versions: &[&str]) -> servers::Server {
-    let mut files = Vec::new();
-    let mut list = String::new();
-    for version in versions {
-        let bytes = fs::read(world.tarball(version, "xz")).unwrap();
-        list.push_str(&format!("{}  linux-{version}.tar.xz\n", sha256(&bytes)));
-        files.push((format!("{DIR}/linux-{version}.tar.xz"), bytes));
-    }
-    files.push((format!("{DIR}/sha256sums.asc"), list.into_bytes()));
-    servers::files(files)
-}
 
 #[test]
 fn a_release_comes_from_a_mirror_once() {
