@@ -44,6 +44,7 @@ pub(super) fn statement(build: &Build<'_>, receipt: &[u8]) -> Value {
                     "plan": plan.digest().oci(),
                     "rules": plan.rules,
                     "config": configured.sha256.oci(),
+                    "tools": plan.toolchain.identity,
                 },
                 "resolvedDependencies": dependencies(build),
             },
@@ -64,7 +65,8 @@ pub(super) fn statement(build: &Build<'_>, receipt: &[u8]) -> Value {
     })
 }
 
-/// The source, the layers of the config, the patches, the tools.
+/// The source, the layers of the config, the patches. Each has a digest, which in-toto wants of a descriptor where it
+/// has no URI; tools have neither, and are among the parameters.
 fn dependencies(build: &Build<'_>) -> Vec<Value> {
     let Build { plan, source, .. } = build;
     let file =
@@ -74,8 +76,6 @@ fn dependencies(build: &Build<'_>) -> Vec<Value> {
     let name = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     all.extend(plan.config.iter().map(|layer| file(&name(&layer.name), layer.sha256)));
     all.extend(plan.patches.iter().map(|patch| file(&patch.name, patch.sha256)));
-    let tools = plan.toolchain.identity.iter();
-    all.extend(tools.map(|(tool, version)| json!({ "name": tool, "annotations": { "version": version } })));
     all
 }
 

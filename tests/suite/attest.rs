@@ -140,6 +140,14 @@ fn the_bill_of_materials_is_reproducible_and_provenance_is_but_for_its_times() {
     assert_eq!(format!("sha256:{}", statement["subject"][0]["digest"]["sha256"].as_str().unwrap()), digest);
     let taken = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
     assert_eq!(taken[0]["name"], "linux");
+    // in-toto wants one of these of each descriptor.
+    let details = &read(&here, &format!("{NAME}.provenance.json"))["predicate"]["runDetails"];
+    let lists = [taken, &statement["subject"], &details["byproducts"]];
+    for descriptor in lists.iter().flat_map(|list| list.as_array().unwrap()) {
+        assert!(["uri", "digest", "content"].iter().any(|key| descriptor.get(key).is_some()), "{descriptor}");
+    }
+    let tools = &statement["predicate"]["buildDefinition"]["internalParameters"]["tools"];
+    assert_eq!(*tools, read(&here, &format!("{NAME}.json"))["plan"]["toolchain"]["identity"]);
     assert_eq!(taken[1]["digest"]["sha256"], sha256(crate::world::CONFIG.as_bytes()));
 }
 
