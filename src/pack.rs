@@ -81,6 +81,11 @@ pub fn pack(
 pub fn join(images: &[Written], output: &Utf8Path, report: &Report) -> Result<Vec<Joined>> {
     let arches: BTreeSet<Arch> = images.iter().map(|image| image.arch).collect();
     if arches.len() < 2 {
+        for index in oci::outdated(output, images)? {
+            report.finding(format!(
+                "{index}, the index over architectures, has another image than this one: build them together to renew it"
+            ));
+        }
         return Ok(Vec::new());
     }
     let arches = arches.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");

@@ -35,7 +35,7 @@ pub(super) fn build(
     pack::check_joined(&requests, &run.output)?;
     let print_all = |built: &[Written]| {
         let mut lines = built.iter().map(|image| line(&image.layout, &image.tag, image.digest, host));
-        lines.try_for_each(|line| print(&line))
+        report.aside(|| lines.try_for_each(|line| print(&line)))
     };
     if args.boot {
         let options = boot::Options::default();

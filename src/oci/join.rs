@@ -2,6 +2,7 @@
 //! own that shares their blobs.
 
 use super::layout::{Layout, Written};
+use super::tagged::{self, TaggedKind};
 use crate::digest::Sha256;
 use crate::error::Result;
 use crate::plan::annotations::TITLE;
@@ -61,6 +62,26 @@ fn join_one<'a>(
     let index = layout.add_bytes(&index.to_canon_json_vec().expect("only string keys"))?;
     layout.tag(tag, index.descriptor(MediaType::ImageIndex))?;
     Ok(Joined { layout: path, tag: tag.to_owned(), digest: index.digest })
+}
+
+/// The indexes of earlier runs in which one of these images still has its predecessor: `LAYOUT:TAG`.
+pub fn outdated(output: &Utf8Path, images: &[Written]) -> Result<Vec<String>> {
+    let mut outdated = Vec::new();
+    for image in images {
+        let layout = image.layout.file_name().unwrap_or_default();
+        let name = layout.strip_suffix(&format!("-{}", image.arch)).map(|name| output.join(name));
+        let Some(joined) = name.filter(|joined| joined.join("oci-layout").is_file()) else { continue };
+        let tags = tagged::tags(&joined)?;
+        if !tags.iter().any(|known| known.tag == image.tag && known.kind == TaggedKind::Index) {
+            continue;
+        }
+        let parts = tagged::images(&joined, Some(&image.tag))?;
+        let digest = image.digest.oci();
+        if !parts.iter().any(|part| part.descriptor.digest().to_string() == digest) {
+            outdated.push(format!("{joined}:{}", image.tag));
+        }
+    }
+    Ok(outdated)
 }
 
 /// What all of them say, under their common name.

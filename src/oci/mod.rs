@@ -12,7 +12,7 @@ pub mod read;
 pub mod tagged;
 
 pub use attach::{Artifact, attach};
-pub use join::{Joined, join};
+pub use join::{Joined, join, outdated};
 pub use layout::{LOCK, Written, check_output, sweep};
 
 use layout::Layout;

@@ -93,9 +93,14 @@ impl Bar {
         }
     }
 
+    /// Does what writes to the terminal, with the live lines taken away.
+    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.all.suspend(write)
+    }
+
     /// Prints a line above the live ones.
     fn say(&self, line: &str) {
-        self.all.suspend(|| say!("{line}"));
+        self.aside(|| say!("{line}"));
     }
 
     fn paint(&self, code: &str, text: &str) -> String {

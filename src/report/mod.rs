@@ -264,6 +264,14 @@ impl Report {
         }
     }
 
+    /// Does what writes to the terminal by another way than this report, with nothing drawn there.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &*held(&self.renderer) {
+            Renderer::Bar(bar) => bar.aside(write),
+            _ => write(),
+        }
+    }
+
     fn render(&self, event: &Event<'_>) {
         let told = Told { kernel: self.kernel.as_deref(), event };
         match &mut *held(&self.renderer) {
