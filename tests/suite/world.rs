@@ -231,7 +231,13 @@ pub(crate) fn compress(bytes: &[u8], suffix: &str) -> Vec<u8> {
             encoder.write_all(bytes).unwrap();
             encoder.finish().unwrap()
         }
-        "zst" => zstd::encode_all(bytes, 1).unwrap(),
+        "zst" => {
+            // As the `zstd` program does: without a checksum not every damage shows.
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.include_checksum(true).unwrap();
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        }
         _ => panic!("{suffix}"),
     }
 }
