@@ -15,7 +15,7 @@ use crate::report::{Phase, Report};
 use crate::requirements::Profile;
 use crate::run::Run;
 use crate::words::counted;
-use crate::{pack, receipt};
+use crate::{attest, pack, receipt};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -180,20 +180,17 @@ pub fn keep(
     }
 }
 
-/// Copies the receipt into `dir`, and with it what has its name and another ending.
+/// Copies the receipt into `dir`, and the same in others' formats.
 fn keep_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha256>> {
-    let output = receipt.parent().expect("a receipt lies in the output directory");
-    let stem = receipt.file_stem().unwrap_or_default();
-    let wrong = || format!("cannot copy {receipt}");
     files::create_dir(dir)?;
+    let ours = ["json"].into_iter().chain(attest::BESIDE).map(|ending| receipt.with_extension(ending));
     let mut kept = BTreeMap::new();
-    for entry in output.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
-        let name = entry.file_name();
-        if name.strip_prefix(stem).is_some_and(|ending| ending.starts_with('.')) && entry.path().is_file() {
-            let bytes = fs::read(entry.path()).context(Kind::Build, wrong)?;
-            fs::write(dir.join(name), &bytes).context(Kind::Build, wrong)?;
-            kept.insert(name.to_owned(), Sha256::of(&bytes));
-        }
+    for path in ours {
+        let wrong = || format!("cannot copy {path}");
+        let name = path.file_name().unwrap_or_default();
+        let bytes = fs::read(&path).context(Kind::Build, wrong)?;
+        fs::write(dir.join(name), &bytes).context(Kind::Build, wrong)?;
+        kept.insert(name.to_owned(), Sha256::of(&bytes));
     }
     Ok(kept)
 }

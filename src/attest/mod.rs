@@ -20,6 +20,9 @@ use std::fs;
 /// The media type of a receipt.
 const RECEIPT: &str = "application/vnd.kcompile.receipt.v1+json";
 
+/// The endings of what [`write`] leaves beside a receipt.
+pub const BESIDE: [&str; 2] = ["spdx.json", "provenance.json"];
+
 /// A finished build, its images and its receipt.
 pub struct Build<'a> {
     /// What was to be built.
@@ -50,8 +53,8 @@ pub fn write(build: &Build<'_>) -> Result<()> {
     let artifact =
         |end: &str, media_type, bytes| Artifact { name: format!("{stem}.{end}"), media_type, bytes };
     let artifacts = [
-        artifact("spdx.json", spdx::MEDIA_TYPE, text(&spdx::document(build))),
-        artifact("provenance.json", provenance::MEDIA_TYPE, text(&provenance::statement(build, &said))),
+        artifact(BESIDE[0], spdx::MEDIA_TYPE, text(&spdx::document(build))),
+        artifact(BESIDE[1], provenance::MEDIA_TYPE, text(&provenance::statement(build, &said))),
         artifact("json", RECEIPT, said),
     ];
     for new in &artifacts[..2] {
