@@ -29,6 +29,15 @@ pub struct Fragment {
     pub notes: Vec<String>,
 }
 
+/// What a specification says of a machine, whatever its consumer calls it.
+struct Machine<'a> {
+    image: &'a str,
+    filename: &'a str,
+    cmdline: BTreeMap<&'a str, &'a str>,
+    volume: Option<Volume>,
+    provider: &'a str,
+}
+
 /// Volumes of Flintlock are block devices, which cloud-init mounts.
 struct Volume {
     image: String,
@@ -60,10 +69,16 @@ pub fn fragment(
             None
         }
     };
-    let cmdline = command_line(flavor, kernel.arch.parse().ok());
+    let machine = Machine {
+        image: &image,
+        filename: &file.path,
+        cmdline: command_line(flavor, kernel.arch.parse().ok()),
+        volume,
+        provider: flavor.image_prefix(),
+    };
     let text = match consumer {
-        Consumer::Flintlock => flintlock(&image, &file.path, &cmdline, volume.as_ref(), flavor),
-        Consumer::Capmvm => capmvm(&image, &file.path, &cmdline, volume.as_ref(), flavor),
+        Consumer::Flintlock => flintlock(&machine),
+        Consumer::Capmvm => capmvm(&machine),
     };
     Ok(Fragment { text, notes })
 }
@@ -110,31 +125,21 @@ fn command_line(flavor: Flavor, arch: Option<Arch>) -> BTreeMap<&'static str, &'
     pairs.into_iter().collect()
 }
 
-fn flintlock(
-    image: &str,
-    filename: &str,
-    cmdline: &BTreeMap<&str, &str>,
-    volume: Option<&Volume>,
-    flavor: Flavor,
-) -> String {
-    let volumes = volume.map(|Volume { image, mount_point }| {
+fn flintlock(machine: &Machine<'_>) -> String {
+    let Machine { image, filename, cmdline, volume, provider } = machine;
+    let volumes = volume.as_ref().map(|Volume { image, mount_point }| {
         json!({"id": "modules", "mountPoint": mount_point, "source": {"containerSource": image}})
     });
     let spec = json!({
         "kernel": {"image": image, "filename": filename, "cmdline": cmdline, "addNetworkConfig": true},
         "additionalVolumes": volumes.into_iter().collect::<Vec<_>>(),
-        "provider": flavor.image_prefix(),
+        "provider": provider,
     });
     format!("{spec:#}\n")
 }
 
-fn capmvm(
-    image: &str,
-    filename: &str,
-    cmdline: &BTreeMap<&str, &str>,
-    volume: Option<&Volume>,
-    flavor: Flavor,
-) -> String {
+fn capmvm(machine: &Machine<'_>) -> String {
+    let Machine { image, filename, cmdline, volume, provider } = machine;
     // A JSON string is a YAML string too.
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let mut text = String::from("# in spec.template.spec of a MicrovmMachineTemplate\n");
@@ -147,7 +152,7 @@ fn capmvm(
     line(2, "filename", &value(filename));
     line(0, "kernelCmdline", "");
     cmdline.iter().for_each(|(key, word)| line(2, key, &value(word)));
-    line(0, "provider", &value(flavor.image_prefix()));
+    line(0, "provider", &value(provider));
     if let Some(Volume { image, mount_point }) = volume {
         line(0, "volumes", "");
         line(0, "- id", &value("modules"));
