@@ -72,10 +72,8 @@ fn wanted<'a>(args: &AddArgs, matches: &ArgMatches, run: &Run<'a>) -> Result<Vec
         // Only the kernel differs: its own source, by the catalog or the flavor's default.
         let build = BuildArgs {
             versions,
-            flavor: Some(request.flavor),
+            hypervisor: Some(request.flavor).into(),
             arch: vec![request.arch],
-            fc: false,
-            ch: false,
             source: None,
             ..args.build.clone()
         };

@@ -126,6 +126,37 @@ pub enum Command {
     },
 }
 
+/// The words for a hypervisor: at most one of them.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct FlavorArgs {
+    /// For Firecracker
+    #[arg(long, conflicts_with_all = ["ch", "flavor"])]
+    pub fc: bool,
+    /// For Cloud Hypervisor
+    #[arg(long, conflicts_with = "flavor")]
+    pub ch: bool,
+    /// firecracker or cloud-hypervisor
+    #[arg(long, value_name = "NAME")]
+    pub flavor: Option<Flavor>,
+}
+
+impl FlavorArgs {
+    /// Which one; `None`: it is left open.
+    pub fn chosen(self) -> Option<Flavor> {
+        match (self.fc, self.ch) {
+            (true, _) => Some(Flavor::Firecracker),
+            (_, true) => Some(Flavor::CloudHypervisor),
+            _ => self.flavor,
+        }
+    }
+}
+
+impl From<Option<Flavor>> for FlavorArgs {
+    fn from(flavor: Option<Flavor>) -> FlavorArgs {
+        FlavorArgs { flavor, ..FlavorArgs::default() }
+    }
+}
+
 /// The options of `build`, `plan` and `fetch`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
@@ -134,15 +165,9 @@ pub struct BuildArgs {
     #[arg(value_name = "VERSION", required = true)]
     pub versions: Vec<String>,
 
-    /// For Firecracker
-    #[arg(long, help_heading = "What to build", conflicts_with_all = ["ch", "flavor"])]
-    pub fc: bool,
-    /// For Cloud Hypervisor
-    #[arg(long, help_heading = "What to build", conflicts_with = "flavor")]
-    pub ch: bool,
-    /// firecracker or cloud-hypervisor
-    #[arg(long, value_name = "NAME", help_heading = "What to build")]
-    pub flavor: Option<Flavor>,
+    /// The hypervisor.
+    #[command(flatten, next_help_heading = "What to build")]
+    pub hypervisor: FlavorArgs,
     /// amd64 or arm64; repeatable; cross-compiles where it is not the host's [default: the host's]
     #[arg(long, value_name = "ARCH", help_heading = "What to build")]
     pub arch: Vec<Arch>,
@@ -331,15 +356,9 @@ pub struct CheckArgs {
     /// The profiles, after what is checked; repeatable [default: the flavor's own]
     #[arg(long = "for", value_name = "PROFILE", num_args = 1.., value_delimiter = ',')]
     pub profiles: Vec<String>,
-    /// For Firecracker
-    #[arg(long, conflicts_with_all = ["ch", "flavor"])]
-    pub fc: bool,
-    /// For Cloud Hypervisor
-    #[arg(long, conflicts_with = "flavor")]
-    pub ch: bool,
-    /// firecracker or cloud-hypervisor
-    #[arg(long, value_name = "NAME")]
-    pub flavor: Option<Flavor>,
+    /// The hypervisor.
+    #[command(flatten)]
+    pub hypervisor: FlavorArgs,
     /// amd64 or arm64 [default: what the config or image says; the host's for a version]
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
@@ -355,13 +374,6 @@ pub struct CheckArgs {
     /// Your own catalog, configs and profiles over the built-in ones
     #[arg(long, value_name = "DIR")]
     pub configs: Option<Utf8PathBuf>,
-}
-
-impl CheckArgs {
-    /// `--fc`, `--ch`, `--flavor`.
-    pub fn flavor(&self) -> Option<Flavor> {
-        super::typed::flavor(self.fc, self.ch, self.flavor)
-    }
 }
 
 /// A path inside an image: relative, without `.` and `..`.
@@ -408,8 +420,8 @@ mod tests {
     fn the_word_build_may_be_left_out() {
         let short = Cli::try_parse_from(["kcompile", "6.1", "--fc"]).unwrap();
         let long = Cli::try_parse_from(["kcompile", "build", "6.1", "--fc"]).unwrap();
-        assert!(short.command.is_none() && short.build.fc);
-        assert!(matches!(long.command, Some(Command::Build(args)) if args.fc));
+        assert!(short.command.is_none() && short.build.hypervisor.fc);
+        assert!(matches!(long.command, Some(Command::Build(args)) if args.hypervisor.fc));
         assert!(Cli::try_parse_from(["kcompile", "6.1", "--fc", "--ch"]).is_err());
     }
 }

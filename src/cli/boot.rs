@@ -1,8 +1,9 @@
 //! `kcompile boot`: its words, and the report that it prints.
 
+use super::args::FlavorArgs;
 use super::commands::{print, printed_json};
 use super::given::Given;
-use super::typed::{cache_dir, flavor};
+use super::typed::cache_dir;
 use crate::boot::subject::{self, ModulesAt, Told};
 use crate::boot::{
     Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
@@ -10,7 +11,7 @@ use crate::boot::{
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::kernel::{Arch, Flavor, VersionRequest};
+use crate::kernel::{Arch, VersionRequest};
 use crate::project::Project;
 use crate::report::{Progress, Report};
 use crate::words::{printable, wrapped};
@@ -39,7 +40,9 @@ Exit codes: 0 booted, and all that is required works, 1 not, 2 usage, 3 a layout
 
 /// The options of `boot`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = EXAMPLES, mut_arg("flavor", |flavor| {
+    flavor.help("firecracker or cloud-hypervisor [default: what the image says]")
+}))]
 pub struct BootArgs {
     /// A kernel image as LAYOUT[:TAG], or a version or series that was built
     #[arg(value_name = "LAYOUT|VERSION")]
@@ -47,15 +50,9 @@ pub struct BootArgs {
     /// Its modules, or `none` [default: the same tag in the layout …-kernel-modules-… beside it]
     #[arg(long, value_name = "LAYOUT")]
     pub modules: Option<String>,
-    /// For Firecracker
-    #[arg(long, conflicts_with_all = ["ch", "flavor"])]
-    pub fc: bool,
-    /// For Cloud Hypervisor
-    #[arg(long, conflicts_with = "flavor")]
-    pub ch: bool,
-    /// firecracker or cloud-hypervisor [default: what the image says]
-    #[arg(long, value_name = "NAME")]
-    pub flavor: Option<Flavor>,
+    /// The hypervisor; else the one that the image names.
+    #[command(flatten)]
+    pub hypervisor: FlavorArgs,
     /// amd64 or arm64 [default: what the image says; the host's for a version, or of an index]
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
@@ -148,7 +145,7 @@ pub(super) fn run(args: &BootArgs, host: &Host, report: &Report) -> Result<ExitC
 
 /// A directory is a layout; anything else a version that was built.
 fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
-    let told = Told { flavor: flavor(args.fc, args.ch, args.flavor), arch: args.arch };
+    let told = Told { flavor: args.hypervisor.chosen(), arch: args.arch };
     let given = match args.modules.as_deref() {
         None | Some("none") => None,
         Some(text) => match Given::of(text, host) {

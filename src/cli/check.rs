@@ -100,7 +100,7 @@ fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<Checked> {
         Error::usage(format!("{path}: nothing in it tells the architecture"))
             .hint("say it with --arch amd64 or --arch arm64")
     })?;
-    let (name, flavor) = (args.subject.clone(), args.flavor());
+    let (name, flavor) = (args.subject.clone(), args.hypervisor.chosen());
     Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes })
 }
 
@@ -128,7 +128,7 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
         Some(arch) => arch,
         None => architecture.parse().map_err(|why: String| Error::usage(format!("{name}: {why}")))?,
     };
-    let flavor = args.flavor().or_else(|| image.flavor());
+    let flavor = args.hypervisor.chosen().or_else(|| image.flavor());
     Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes: Vec::new() })
 }
 
@@ -136,8 +136,15 @@ fn from_catalog(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Re
     if args.kernel.is_some() {
         return Err(Error::usage("--kernel is for a .config or a layout: the version is given already"));
     }
-    let plan =
-        plan_of(&args.subject, args.flavor(), args.arch, args.configs.as_deref(), matches, host, report)?;
+    let plan = plan_of(
+        &args.subject,
+        args.hypervisor.chosen(),
+        args.arch,
+        args.configs.as_deref(),
+        matches,
+        host,
+        report,
+    )?;
     let symbols = wanted_config(&plan).into_iter().map(|(symbol, wanted)| (symbol, wanted.value)).collect();
     let mut notes = plan.notices.clone();
     let layers: Vec<&str> = plan.config.iter().map(|layer| layer.name.as_str()).collect();

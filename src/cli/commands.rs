@@ -162,7 +162,7 @@ pub(super) fn doctor(
         let known = version.parse().ok().and_then(|version| planning::flavor_of(version, &catalog).ok());
         known.unwrap_or(Flavor::Firecracker)
     };
-    build.flavor = build.versions.first().map(flavor);
+    build.hypervisor = build.versions.first().map(flavor).into();
     let run = run(&build, host, &library, &catalog, report)?;
     let mut code = ExitCode::SUCCESS;
     for request in requests(&build, matches, &run)? {

@@ -56,7 +56,7 @@ pub(super) fn plan_of(
 ) -> Result<Plan> {
     let mut build =
         build_args([version.to_owned()].into_iter().chain(arch.map(|arch| format!("--arch={arch}"))))?;
-    build.flavor = flavor;
+    build.hypervisor = flavor.into();
     build.configs = configs.map(Utf8Path::to_owned);
     let (library, catalog) = library(configs, host)?;
     let run = run(&build, host, &library, &catalog, report)?;
@@ -125,20 +125,11 @@ pub(super) fn run<'a>(
     })
 }
 
-/// `--fc`, `--ch`, `--flavor`.
-pub(super) fn flavor(fc: bool, ch: bool, named: Option<Flavor>) -> Option<Flavor> {
-    match (fc, ch) {
-        (true, _) => Some(Flavor::Firecracker),
-        (_, true) => Some(Flavor::CloudHypervisor),
-        _ => named,
-    }
-}
-
 /// What was typed, resolved: one request for each version and architecture.
 pub(super) fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec<Request>> {
     let Run { host, library, .. } = run;
     let defaults = &library.project.defaults;
-    let flavor = flavor(args.fc, args.ch, args.flavor).or(defaults.flavor);
+    let flavor = args.hypervisor.chosen().or(defaults.flavor);
     let arches = match (&args.arch[..], &defaults.arch[..], host.arch) {
         ([], [], Some(arch)) => vec![arch],
         ([], [], None) => {
