@@ -122,8 +122,14 @@ mod tests {
         let one = Anatomy::of(&bytes);
         assert!(one.sections.contains_key(".text") && one.compilers.is_some(), "{:?}", one.sections.keys());
         let mut changed = bytes.clone();
-        let comment = changed.windows(5).rposition(|found| found == b"rustc").unwrap();
-        changed[comment] = b'R';
+        // The name of the compiler stands in other sections, too, in which ones hangs on linker and profile.
+        let header = FileHeader64::<Endianness>::parse(&*bytes).unwrap();
+        let endian = header.endian().unwrap();
+        let table = header.sections(endian, &*bytes).unwrap();
+        let (_, comment) = table.section_by_name(endian, b".comment").unwrap();
+        let at =
+            comment.data(endian, &*bytes).unwrap().windows(5).position(|found| found == b"rustc").unwrap();
+        changed[comment.sh_offset(endian) as usize + at] = b'R';
         let other = Anatomy::of(&changed);
         assert_eq!(one.differing_sections(&other), [".comment"]);
         assert_ne!(one.compilers, other.compilers);
