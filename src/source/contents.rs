@@ -165,7 +165,7 @@ pub(super) fn stat_of(tree: &Utf8Path, counts: fn(&DirEntry) -> bool) -> Result<
 }
 
 /// Is it part of the source? Build directories are not.
-fn is_source(entry: &DirEntry) -> bool {
+pub(super) fn is_source(entry: &DirEntry) -> bool {
     entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(BUILD_DIR_PREFIX)
 }
 

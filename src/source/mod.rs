@@ -109,9 +109,10 @@ impl Fetching<'_> {
 
     /// Will this tree of the cache do?
     fn accepts(&self, identity: &SourceIdentity) -> bool {
-        let archive = identity.digest.parse().ok().map(|digest| kept::find(self.cache, digest).is_some());
+        let has_archive =
+            || identity.digest.parse().ok().is_none_or(|digest| kept::find(self.cache, digest).is_some());
         (!self.signature_required || is_signed(&identity.checks, signable(identity)))
-            && (!self.archive_wanted || archive != Some(false))
+            && (!self.archive_wanted || has_archive())
     }
 }
 
@@ -277,10 +278,7 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
 /// Copies a tree by hard links; build directories, which are not part of it, stay behind.
 fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     let wrong = |path: &std::path::Path| format!("cannot copy {}", path.display());
-    let is_source = |entry: &walkdir::DirEntry| {
-        entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(BUILD_DIR_PREFIX)
-    };
-    let walk = WalkDir::new(from).contents_first(false).into_iter().filter_entry(is_source);
+    let walk = WalkDir::new(from).contents_first(false).into_iter().filter_entry(contents::is_source);
     let mut dirs = Vec::new();
     for entry in walk {
         let entry = entry.context(Kind::Build, || format!("cannot read {from}"))?;
