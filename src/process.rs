@@ -223,7 +223,7 @@ pub fn run(
     note: Option<&Note<'_>>,
     on_line: impl FnMut(Stream, &str),
 ) -> Result<ExitStatus> {
-    run_with(command, log, note, None, on_line)
+    run_with(command, log, note, None, listening(on_line))
 }
 
 fn run_with(
@@ -231,13 +231,13 @@ fn run_with(
     log: &File,
     note: Option<&Note<'_>>,
     jobs: Option<&JobServer>,
-    on_line: impl FnMut(Stream, &str),
+    watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     check()?;
     let logs = copies(log)?;
     let mut child = spawn(command, note, jobs)?;
     let group = Group::enter(&mut child);
-    finish(child, group, command, logs, listening(on_line))
+    finish(child, group, command, logs, watch)
 }
 
 /// What the watcher of a child is told.
@@ -256,11 +256,7 @@ pub fn watch(
     log: &File,
     watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
-    check()?;
-    let logs = copies(log)?;
-    let mut child = spawn(command, None, None)?;
-    let group = Group::enter(&mut child);
-    finish(child, group, command, logs, watch)
+    run_with(command, log, None, None, watch)
 }
 
 /// A watcher that only wants the lines.

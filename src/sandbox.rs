@@ -8,6 +8,7 @@
 use crate::error::{Error, Result};
 use crate::files;
 use crate::host::Host;
+use crate::launcher::Tool;
 use crate::process::{self, CommandLine};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
@@ -135,8 +136,7 @@ impl Sandbox {
 /// Does the launcher do without a network? ccache looks into its own directory; all others ask other machines, or a
 /// server on this one.
 fn works_alone(launcher: &str) -> bool {
-    let program = launcher.split_whitespace().next().unwrap_or_default();
-    Utf8Path::new(program).file_name() == Some("ccache")
+    Tool::of(launcher) == Some(Tool::Ccache)
 }
 
 /// The words that make the namespaces, tried out; or why not.

@@ -31,7 +31,7 @@ impl JobServer {
         on_line: impl FnMut(Stream, &str),
     ) -> Result<ExitStatus> {
         let _first = self.first_job()?;
-        super::run_with(command, log, note, Some(self), on_line)
+        super::run_with(command, log, note, Some(self), super::listening(on_line))
     }
 
     /// Lets `process`, and all that it starts, take jobs.
