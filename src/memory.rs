@@ -36,7 +36,9 @@ pub fn recall(cache_dir: &Utf8Path, question: &str, from: &str) -> Option<String
 
 /// Keeps `facts` for the next time; where they cannot be written they are found out again.
 pub fn keep(cache: &Cache, facts: &[Fact]) {
-    for fact in facts {
+    let is_known =
+        |fact: &&Fact| recall(&cache.root, &fact.question, &fact.from).as_ref() == Some(&fact.answer);
+    for fact in facts.iter().filter(|fact| !is_known(fact)) {
         let bytes = serde_json::to_vec(fact).expect("plain strings");
         let _ = files::write_atomically(&path(&cache.root, &fact.question), &bytes);
     }

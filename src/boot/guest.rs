@@ -97,9 +97,9 @@ pub(super) fn prepare(
             make_empty_disk(&disk, 1 << 20)?;
         }
     }
-    let config = match of_modules.kernel_config()? {
-        Some(text) => Some(text),
-        None => subject.kernel.kernel_config()?,
+    let config = match (of_modules.kernel_config()?, &subject.modules) {
+        (None, Some(_)) => subject.kernel.kernel_config()?,
+        (text, _) => text,
     };
     Ok(Guest { kernel, pvh: identity.pvh, disk, root, modules, config: config.as_deref().map(Config::parse) })
 }
