@@ -2,10 +2,8 @@
 //! nobody has written there. A program may set the time of the last change of the content, but not that
 //! of the last change of the inode, which goes with every write and rename.
 
-use crate::error::{Context, Kind, Result};
-use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,12 +23,6 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of the file at `path`; a link is not followed.
-    pub fn of_path(path: &Utf8Path) -> Result<Fingerprint> {
-        let metadata = fs::symlink_metadata(path).context(Kind::Build, || format!("cannot read {path}"))?;
-        Ok(Fingerprint::of(&metadata))
-    }
-
     /// Of the file with this metadata.
     pub fn of(metadata: &Metadata) -> Fingerprint {
         Fingerprint {
@@ -62,15 +54,16 @@ pub fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_write_shows_whatever_is_done_to_the_time_of_the_content() {
         let dir = tempfile::tempdir().unwrap();
-        let path = Utf8Path::from_path(dir.path()).unwrap().join("x");
+        let path = dir.path().join("x");
         fs::write(&path, "one").unwrap();
         let file = fs::File::options().write(true).open(&path).unwrap();
         let modified = file.metadata().unwrap().modified().unwrap();
-        let before = Fingerprint::of_path(&path).unwrap();
+        let before = Fingerprint::of(&fs::symlink_metadata(&path).unwrap());
         // Just written: a second write in the same tick would not show, and so it is not settled.
         assert!(!before.is_settled(before.changed) && before.is_settled(before.changed + TICK + 1));
         while !before.is_settled(now()) {
@@ -78,7 +71,7 @@ mod tests {
         }
         fs::write(&path, "two").unwrap();
         file.set_modified(modified).unwrap();
-        let after = Fingerprint::of_path(&path).unwrap();
+        let after = Fingerprint::of(&fs::symlink_metadata(&path).unwrap());
         assert_eq!((before.size, before.modified), (after.size, after.modified));
         assert_ne!(before, after);
     }

@@ -211,9 +211,7 @@ fn summarize(
 pub fn boot_built(images: &[Written], options: &boot::Options, run: &Run<'_>) -> Result<boot::Outcome> {
     let Run { host, report, .. } = run;
     let kernel = images.first().expect("every build has an image of its kernel");
-    let has_modules = images
-        .iter()
-        .any(|image| image.layout.file_name().is_some_and(|name| name.contains("-kernel-modules-")));
+    let has_modules = images.iter().any(|image| !image.holds_kernel);
     let modules = if has_modules { ModulesAt::Beside } else { ModulesAt::Within };
     let name = shown(&kernel.layout, host);
     let subject =

@@ -70,12 +70,6 @@ impl Library {
         Ok(())
     }
 
-    /// The same with `text` as `name`, over what it has of that name.
-    pub fn with_text(mut self, name: &str, text: &str) -> Library {
-        self.add(name.to_owned(), name.to_owned(), text.to_owned());
-        self
-    }
-
     /// A library of these `(name, text)` only.
     pub fn from_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Library {
         let mut library = Library::default();

@@ -130,9 +130,7 @@ pub fn write(
         command: shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default(),
     };
     let path = path(output, plan);
-    let mut text = serde_json::to_vec_pretty(&receipt).expect("only string keys");
-    text.push(b'\n');
-    files::write_atomically(&path, &text)?;
+    put(&path, &receipt)?;
     Ok(path)
 }
 
@@ -143,7 +141,11 @@ pub fn add_boot(path: &Utf8Path, outcome: &impl Serialize) -> Result<()> {
     let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&text).context(Kind::Build, wrong)?;
     let outcome = serde_json::to_value(outcome).expect("only string keys");
     receipt.insert("boot".to_owned(), outcome);
-    let mut text = serde_json::to_vec_pretty(&receipt).expect("only string keys");
+    put(path, &receipt)
+}
+
+fn put(path: &Utf8Path, receipt: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_vec_pretty(receipt).expect("only string keys");
     text.push(b'\n');
     files::write_atomically(path, &text)
 }
