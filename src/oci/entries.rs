@@ -4,7 +4,7 @@
 //!
 //! All errors of a layer that breaks a rule are verification errors (exit code 3) and name the rule.
 
-use super::read::{blob_path, check_descriptor, check_digest, open_file, wrong_size};
+use super::read::{check_digest, open_blob};
 use crate::digest::{HashingReader, Sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, Interruptible};
@@ -94,14 +94,10 @@ pub(super) fn visit_layer(
     left: u64,
     visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
 ) -> Result<LayerRead> {
-    let digest = check_descriptor(layout, layer)?;
-    let path = blob_path(layout, digest);
+    let (path, digest, file) = open_blob(layout, layer)?;
+    let size = layer.size();
     let wrong = || format!("{path} is not a layer of a kernel image");
     let diff_id: Sha256 = diff_id.parse().map_err(|why| Error::fetch(format!("{layout}: diff_id: {why}")))?;
-    let (file, size) = open_file(&path)?;
-    if size != layer.size() {
-        return Err(wrong_size(&path, layer.size(), size));
-    }
     if size > LARGEST_IMAGE {
         return Err(Error::fetch(format!("{path}: a layer of more than {LARGEST_IMAGE} bytes")));
     }

@@ -4,7 +4,7 @@
 use super::ATTACHMENTS;
 use super::layout::{BlobWriter, Layout, Written};
 use super::read::{
-    blob_path, check_descriptor, check_digest, open_file, parse, read_blob, read_index, tag_of, wrong_size,
+    blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob, read_index, tag_of,
 };
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
@@ -79,16 +79,14 @@ fn reach(layout: &Utf8Path, tagged: &Descriptor) -> Result<Vec<Descriptor>> {
     let mut all = vec![tagged.clone()];
     let manifests = match tagged.media_type() {
         MediaType::ImageIndex => {
-            let (path, bytes) = read_blob(layout, tagged)?;
-            let index: ImageIndex = parse(&path, &bytes)?;
+            let (_, index): (_, ImageIndex) = read_blob(layout, tagged)?;
             all.extend(index.manifests().iter().cloned());
             index.manifests().clone()
         }
         _ => vec![tagged.clone()],
     };
     for descriptor in manifests {
-        let (path, bytes) = read_blob(layout, &descriptor)?;
-        let manifest: ImageManifest = parse(&path, &bytes)?;
+        let (_, manifest): (_, ImageManifest) = read_blob(layout, &descriptor)?;
         all.extend(manifest.layers().iter().chain([manifest.config()]).cloned());
     }
     Ok(all)
@@ -130,20 +128,16 @@ impl Kept {
 impl Seen {
     /// Reads a blob, unless it was read already and is the same since.
     fn check(&mut self, layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
-        let digest = check_descriptor(layout, descriptor)?;
-        let path = blob_path(layout, digest);
-        let wrong = || format!("cannot read {path}");
         let at = fingerprint::now();
-        let (file, size) = open_file(&path)?;
-        if size != descriptor.size() {
-            return Err(wrong_size(&path, descriptor.size(), size));
-        }
+        let (path, digest, file) = open_blob(layout, descriptor)?;
+        let wrong = || format!("cannot read {path}");
         let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Fetch, wrong)?);
         let known = self.0.get(&path).copied();
         if known.is_some_and(|known| known.fingerprint == fingerprint && fingerprint.is_settled(known.at)) {
             return Ok(());
         }
-        let found = Sha256::of_reader(Interruptible(file.take(size))).context(Kind::Fetch, wrong)?;
+        let found =
+            Sha256::of_reader(Interruptible(file.take(descriptor.size()))).context(Kind::Fetch, wrong)?;
         check_digest(&path, digest, found)?;
         if self.0.len() >= MOST_SEEN {
             self.0.clear();

@@ -13,6 +13,7 @@ use crate::plan::annotations::{self, OCI, REF_NAME};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use rustix::fs::{Mode, OFlags};
+use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::Read;
 
@@ -95,10 +96,8 @@ pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<I
             descriptor.media_type()
         )));
     }
-    let (path, bytes) = read_blob(layout, descriptor)?;
-    let manifest: ImageManifest = parse(&path, &bytes)?;
-    let (path, bytes) = read_blob(layout, manifest.config())?;
-    let config: ImageConfiguration = parse(&path, &bytes)?;
+    let (_, manifest): (_, ImageManifest) = read_blob(layout, descriptor)?;
+    let (path, config): (_, ImageConfiguration) = read_blob(layout, manifest.config())?;
     let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
     if layers > MOST_LAYERS {
         return Err(Error::fetch(format!("{path}: {layers} layers are more than any reader takes")));
@@ -205,24 +204,34 @@ pub(crate) fn is_kernel_config(path: &str) -> bool {
     }
 }
 
-/// What this tag stands for, or the only thing in a layout.
-pub(super) fn choose(layout: &Utf8Path, tag: Option<&str>) -> Result<Descriptor> {
+/// What this tag stands for, or all that the index of a layout names.
+///
+/// Errors: no such layout or tag (exit code 2); a rule is broken (3).
+pub fn chosen(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Descriptor>> {
     let index = read_index(layout)?;
     let all = index.manifests();
-    let fitting: Vec<&Descriptor> = match tag {
-        Some(tag) => all.iter().filter(|one| tag_of(one).as_deref() == Some(tag)).collect(),
-        None => all.iter().collect(),
-    };
-    let tags = || all.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ");
-    match (&fitting[..], tag) {
-        ([one], _) => Ok((*one).clone()),
-        ([], Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
-            .hint(format!("it has {}", tags()))),
-        ([], None) => Err(Error::usage(format!("{layout} has no image"))),
-        (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images of the tag {tag}"))),
-        (_, None) => Err(Error::usage(format!("{layout} has several images"))
-            .hint(format!("choose one with {layout}:TAG, of {}", tags()))),
+    let wanted = |one: &&Descriptor| tag.is_none() || tag_of(one).as_deref() == tag;
+    let chosen: Vec<Descriptor> = all.iter().filter(wanted).cloned().collect();
+    match (chosen.is_empty(), tag) {
+        (false, _) => Ok(chosen),
+        (true, Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
+            .hint(format!("it has {}", tags_of(all)))),
+        (true, None) => Err(Error::usage(format!("{layout} has no image"))),
     }
+}
+
+/// What this tag stands for, or the only thing in a layout.
+pub(super) fn choose(layout: &Utf8Path, tag: Option<&str>) -> Result<Descriptor> {
+    match (&chosen(layout, tag)?[..], tag) {
+        ([one], _) => Ok(one.clone()),
+        (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images of the tag {tag}"))),
+        (several, None) => Err(Error::usage(format!("{layout} has several images"))
+            .hint(format!("choose one with {layout}:TAG, of {}", tags_of(several)))),
+    }
+}
+
+fn tags_of(descriptors: &[Descriptor]) -> String {
+    descriptors.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ")
 }
 
 pub(crate) fn tag_of(descriptor: &Descriptor) -> Option<String> {
@@ -238,8 +247,11 @@ pub(super) fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result
     }
 }
 
-/// A blob of JSON: its size and digest are as the descriptor says.
-pub(super) fn read_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Vec<u8>)> {
+/// A blob of JSON, and where it lies: its size and digest are as the descriptor says.
+pub(super) fn read_blob<T: DeserializeOwned>(
+    layout: &Utf8Path,
+    descriptor: &Descriptor,
+) -> Result<(Utf8PathBuf, T)> {
     let digest = check_descriptor(layout, descriptor)?;
     let path = blob_path(layout, digest);
     let bytes = read_bounded(&path)?;
@@ -247,7 +259,20 @@ pub(super) fn read_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(U
         return Err(wrong_size(&path, descriptor.size(), bytes.len() as u64));
     }
     check_digest(&path, digest, Sha256::of(&bytes))?;
-    Ok((path, bytes))
+    let said = parse(&path, &bytes)?;
+    Ok((path, said))
+}
+
+/// Opens a blob of any kind, which has the size that the descriptor says, for its digest to be checked; with where
+/// it lies.
+pub(super) fn open_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Sha256, File)> {
+    let digest = check_descriptor(layout, descriptor)?;
+    let path = blob_path(layout, digest);
+    let (file, size) = open_file(&path)?;
+    match size == descriptor.size() {
+        true => Ok((path, digest, file)),
+        false => Err(wrong_size(&path, descriptor.size(), size)),
+    }
 }
 
 pub(super) fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
@@ -294,11 +319,11 @@ pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
 /// What a file of JSON says.
 ///
 /// Errors (exit code 3): those of [`read_bounded`]; it says something else.
-pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Result<T> {
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<T> {
     parse(path, &read_bounded(path)?)
 }
 
-pub(crate) fn parse<T: serde::de::DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
+fn parse<T: DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
         .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
 }

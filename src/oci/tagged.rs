@@ -3,8 +3,8 @@
 //! [`read`](super::read), whose errors these are.
 
 use super::read::{
-    Image, blob_path, check_descriptor, check_digest, choose, open_file, open_image, parse, read_blob,
-    read_index, tag_of, wrong_size,
+    Image, check_descriptor, check_digest, choose, chosen, open_blob, open_image, read_blob, read_index,
+    tag_of,
 };
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
@@ -70,22 +70,6 @@ pub struct Part {
     pub is_image: bool,
 }
 
-/// What this tag stands for, or all that the index of a layout names.
-///
-/// Errors: no such layout or tag (exit code 2); a rule is broken (3).
-pub fn chosen(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Descriptor>> {
-    let index = read_index(layout)?;
-    let all = index.manifests();
-    let wanted = |one: &&Descriptor| tag.is_none() || tag_of(one).as_deref() == tag;
-    let chosen: Vec<Descriptor> = all.iter().filter(wanted).cloned().collect();
-    match (chosen.is_empty(), tag) {
-        (false, _) => Ok(chosen),
-        (true, Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
-            .hint(format!("it has {}", all.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ")))),
-        (true, None) => Err(Error::usage(format!("{layout} has no image"))),
-    }
-}
-
 /// The manifests that a descriptor of the layout's index leads to: itself, or those of an index.
 pub fn parts(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Vec<Part>> {
     let kind = kind(layout, descriptor)?;
@@ -94,8 +78,7 @@ pub fn parts(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Vec<Part>> {
     match kind {
         TaggedKind::Image | TaggedKind::Attachment(_) => Ok(vec![part(descriptor)]),
         TaggedKind::Index | TaggedKind::Attachments(_) => {
-            let (path, bytes) = read_blob(layout, descriptor)?;
-            let index: ImageIndex = parse(&path, &bytes)?;
+            let (_, index): (_, ImageIndex) = read_blob(layout, descriptor)?;
             Ok(index.manifests().iter().map(part).collect())
         }
     }
@@ -156,8 +139,7 @@ impl Part {
 fn kind(layout: &Utf8Path, descriptor: &Descriptor) -> Result<TaggedKind> {
     match descriptor.media_type() {
         MediaType::ImageIndex => {
-            let (path, bytes) = read_blob(layout, descriptor)?;
-            let index: ImageIndex = parse(&path, &bytes)?;
+            let (path, index): (_, ImageIndex) = read_blob(layout, descriptor)?;
             let subjects = index.manifests().iter().map(|manifest| subject(layout, manifest));
             let subjects = subjects.collect::<Result<BTreeSet<_>>>()?;
             match subjects.into_iter().collect::<Vec<_>>()[..] {
@@ -180,8 +162,7 @@ fn subject(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Option<Sha256>>
         let other = descriptor.media_type();
         return Err(Error::fetch(format!("{layout}: an index over something of type {other}")));
     }
-    let (path, bytes) = read_blob(layout, descriptor)?;
-    let manifest: ImageManifest = parse(&path, &bytes)?;
+    let (path, manifest): (_, ImageManifest) = read_blob(layout, descriptor)?;
     manifest.subject().as_ref().map(|subject| check_descriptor(&path, subject)).transpose()
 }
 
@@ -192,8 +173,7 @@ pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
         TaggedKind::Image => check_image(layout, &tagged.descriptor),
         TaggedKind::Attachment(_) => check_attachment(layout, &tagged.descriptor),
         TaggedKind::Index | TaggedKind::Attachments(_) => {
-            let (path, bytes) = read_blob(layout, &tagged.descriptor)?;
-            let index: ImageIndex = parse(&path, &bytes)?;
+            let (_, index): (_, ImageIndex) = read_blob(layout, &tagged.descriptor)?;
             let parts = index.manifests().iter().map(|manifest| match tagged.kind {
                 TaggedKind::Index => check_image(layout, manifest),
                 _ => check_attachment(layout, manifest),
@@ -205,8 +185,7 @@ pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
 
 /// Reads all of an attached artifact, and returns how many bytes that are, as stored.
 pub fn check_attachment(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
-    let (path, bytes) = read_blob(layout, descriptor)?;
-    let manifest: ImageManifest = parse(&path, &bytes)?;
+    let (_, manifest): (_, ImageManifest) = read_blob(layout, descriptor)?;
     let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
     let sizes = blobs.map(|blob| check_blob(layout, blob).map(|()| blob.size()));
     Ok(descriptor.size() + sizes.sum::<Result<u64>>()?)
@@ -221,12 +200,7 @@ fn check_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
 
 /// A blob of any kind: no more of it is read than its descriptor says.
 fn check_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
-    let digest = check_descriptor(layout, descriptor)?;
-    let path = blob_path(layout, digest);
-    let (file, size) = open_file(&path)?;
-    if size != descriptor.size() {
-        return Err(wrong_size(&path, descriptor.size(), size));
-    }
-    let found = Sha256::of_reader(Interruptible(file.take(size)));
+    let (path, digest, file) = open_blob(layout, descriptor)?;
+    let found = Sha256::of_reader(Interruptible(file.take(descriptor.size())));
     check_digest(&path, digest, found.context(Kind::Fetch, || format!("cannot read {path}"))?)
 }

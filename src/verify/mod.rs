@@ -187,7 +187,7 @@ pub fn verify(
     tag: Option<&str>,
     mut each: impl FnMut(Verified) -> Result<()>,
 ) -> Result<()> {
-    let chosen = match tagged::chosen(layout, tag) {
+    let chosen = match read::chosen(layout, tag) {
         Ok(chosen) => chosen,
         Err(error) if error.kind == Kind::Fetch => {
             let mut verified = Verified::new(layout, tag.map(str::to_owned), String::new());
