@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Edited, rewrite};
-use crate::library::read_text;
+use crate::library::{read_text, read_text_if_there};
 use crate::plan::{Base, Inputs, Plan, config_name};
 use crate::request::Request;
 use crate::run::Run;
@@ -104,7 +104,7 @@ pub fn save(file: Utf8PathBuf, request: &Request, run: &Run<'_>) -> Result<Optio
 pub fn write(rewritten: &Rewritten) -> Result<()> {
     let Rewritten { path, text, on_disk, .. } = rewritten;
     files::create_dir(path.parent().expect("a file is in a directory"))?;
-    if read(path)? != *on_disk {
+    if read_text_if_there(path)? != *on_disk {
         let beside = Utf8PathBuf::from(format!("{path}.edited"));
         files::write_atomically(&beside, text.as_bytes())?;
         return Err(Error::usage(format!("{path} was changed by somebody else in the meantime"))
@@ -173,11 +173,7 @@ fn kept(request: &Request, plan: &Plan, run: &Run<'_>) -> Result<Kept> {
     };
     let path = run.library.project.own_place()?.path_of(&name);
     let before = base.map_or_else(String::new, |base| base.text.to_owned());
-    Ok(Kept { on_disk: read(&path)?, path, before })
-}
-
-fn read(path: &Utf8PathBuf) -> Result<Option<String>> {
-    path.exists().then(|| read_text(path)).transpose()
+    Ok(Kept { on_disk: read_text_if_there(&path)?, path, before })
 }
 
 /// Brings the `.config` in `dir` to the minimal form that goes over `kept`, and proves that the kernel makes the

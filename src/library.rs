@@ -157,6 +157,11 @@ fn is_of_a_key(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
+/// [`read_text`] of a file that may not be there.
+pub fn read_text_if_there(path: &Utf8Path) -> Result<Option<String>> {
+    path.exists().then(|| read_text(path)).transpose()
+}
+
 /// Reads a user's text file: not larger than 16 MiB, UTF-8, no NUL bytes.
 pub fn read_text(path: &Utf8Path) -> Result<String> {
     let size = std::fs::metadata(path).context(Kind::Usage, || format!("cannot read {path}"))?.len();

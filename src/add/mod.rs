@@ -9,7 +9,7 @@ use crate::date;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec, Status, VersionRequest};
-use crate::library::{Library, read_text};
+use crate::library::{Library, read_text_if_there};
 use crate::plan::{Base, Link, SourceIdentity};
 use crate::request::Request;
 use crate::run::Run;
@@ -101,7 +101,7 @@ pub fn write(addition: &Addition, run: &Run<'_>) -> Result<()> {
     let files = configs.iter().map(|config| (&config.path, &config.text)).chain([(path, &text)]);
     let mut before: Vec<(&Utf8Path, Option<String>)> = Vec::new();
     for (path, text) in files {
-        let old = if path.exists() { Some(read_text(path)?) } else { None };
+        let old = read_text_if_there(path)?;
         let parent = path.parent().expect("a file is in a directory");
         let done = files::create_dir(parent).and_then(|()| files::write_atomically(path, text.as_bytes()));
         if let Err(error) = done {
@@ -123,7 +123,7 @@ fn restore(path: &Utf8Path, text: Option<&str>) {
 
 /// The text of the user's catalog, and what it says.
 fn own_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
-    let text = if path.exists() { Some(read_text(path)?) } else { None };
+    let text = read_text_if_there(path)?;
     let catalog = Catalog::read(&Library::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
     Ok((text, catalog))
 }
@@ -159,11 +159,7 @@ fn with_entry(text: &str, entry: &Entry, told: &str) -> String {
     ];
     lines.extend(entry.source.as_deref().map(|source| format!("source = {}", quoted(source))));
     lines.extend(entry.sha256.map(|sha256| format!("sha256 = \"{sha256}\" # {told}")));
-    let status = match entry.status {
-        Status::Supported => "supported",
-        Status::Untested => "untested",
-    };
-    lines.push(format!("status = \"{status}\""));
+    lines.push(format!("status = {}", quoted(entry.status.name())));
     lines.extend(entry.note.as_deref().map(|note| format!("note = {}", quoted(note))));
     format!("{}\n\n{}\n", text.trim_end(), lines.join("\n")).trim_start().to_owned()
 }

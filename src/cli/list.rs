@@ -4,7 +4,7 @@ use super::commands::{print, printed_json};
 use super::typed::library;
 use crate::error::Result;
 use crate::host::Host;
-use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec, Status};
+use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec};
 use crate::library::Library;
 use crate::plan::Base;
 use crate::requirements::{self, Fitness, KernelRule, Profile};
@@ -169,10 +169,6 @@ fn cells(
 ) -> [String; 8] {
     let version = entry.request().floor();
     let config = Base::of(library, entry.flavor, arch, version).map(|base| base.version.to_string());
-    let status = match entry.status {
-        Status::Supported => "supported",
-        Status::Untested => "untested",
-    };
     let source = source(entry);
     // The pin is that of kernel.org's tarball.
     let pinned = entry.sha256.is_some() && source == "kernel.org";
@@ -180,7 +176,7 @@ fn cells(
     [
         entry.version.clone(),
         arch.to_string(),
-        status.to_owned(),
+        entry.status.name().to_owned(),
         source.strip_prefix("git#").unwrap_or(&source).to_owned(),
         if pinned { "yes" } else { "-" }.to_owned(),
         or_dash(config),

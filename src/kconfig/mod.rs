@@ -13,7 +13,6 @@ pub use rewrite::{Edited, replace, rewrite};
 
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// The settings of one `.config` file or fragment. A symbol is named without `CONFIG_`; its value is
 /// as the file has it (`y`, `m`, `17`, `"text"` with the quotes), and `n` for "is not set".
@@ -151,15 +150,15 @@ pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Config>) -> BTreeMap<Strin
 
 /// Writes merged settings as the `.config` that `olddefconfig` starts from.
 pub fn render(wanted: &BTreeMap<String, Wanted>) -> String {
-    let mut text = String::new();
-    for (symbol, Wanted { value, .. }) in wanted {
-        let done = match value.as_str() {
-            "n" => writeln!(text, "# CONFIG_{symbol} is not set"),
-            value => writeln!(text, "CONFIG_{symbol}={value}"),
-        };
-        done.expect("writing to a string");
+    wanted.iter().map(|(symbol, wanted)| config_line(symbol, &wanted.value) + "\n").collect()
+}
+
+/// One line of a `.config`, without its end.
+fn config_line(symbol: &str, value: &str) -> String {
+    match value {
+        "n" => format!("# CONFIG_{symbol} is not set"),
+        value => format!("CONFIG_{symbol}={value}"),
     }
-    text
 }
 
 /// A symbol that came out other than asked for.

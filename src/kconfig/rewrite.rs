@@ -1,7 +1,7 @@
 //! A config that people keep, with its headings and comments, after its settings have changed: lines that
 //! still hold stay where they are, others change in their place, and what is new comes under a heading.
 
-use super::{Config, Setting, setting};
+use super::{Config, Setting, config_line, setting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -78,14 +78,6 @@ fn said(edited: &Edited<'_>, new: &Config) -> BTreeMap<String, String> {
         said.insert(symbol.clone(), new.value(symbol).to_owned());
     }
     said
-}
-
-/// One line of a `.config`, without its end.
-fn config_line(symbol: &str, value: &str) -> String {
-    match value {
-        "n" => format!("# CONFIG_{symbol} is not set"),
-        value => format!("CONFIG_{symbol}={value}"),
-    }
 }
 
 /// Every symbol of a `.config`, in its order, with the title of the innermost menu that it stands in.

@@ -17,6 +17,16 @@ pub enum Status {
     Untested,
 }
 
+impl Status {
+    /// As the catalog writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Status::Supported => "supported",
+            Status::Untested => "untested",
+        }
+    }
+}
+
 /// One kernel of the catalog.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
