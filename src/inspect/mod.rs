@@ -184,6 +184,12 @@ pub enum ReceiptFound {
         tools: BTreeMap<String, String>,
         /// Of the plan.
         plan: String,
+        /// `uname -r`, as it says.
+        #[serde(skip)]
+        release: String,
+        /// Of the final `.config`, in hexadecimal digits.
+        #[serde(skip)]
+        config_sha256: String,
         /// The command line that built it.
         command: String,
         /// What the user was told to look at.
@@ -376,6 +382,8 @@ fn receipt_found(image: &Image) -> ReceiptFound {
             tools: known.tools().into_iter().collect(),
             source_verified: known.source_verified,
             plan: known.plan_digest,
+            release: known.kernel_release,
+            config_sha256: known.config_sha256,
             command: known.command,
             findings: known.findings,
         },

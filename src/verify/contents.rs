@@ -4,11 +4,10 @@
 use super::{Faults, Outcome, Subject, Verified};
 use crate::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
 use crate::digest::Sha256;
-use crate::inspect::{self, Inspected, KernelFile, ReceiptFound, receipt_path};
+use crate::inspect::{self, Inspected, KernelFile, ReceiptFound};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::read::Image;
 use crate::plan::annotations::{self, pairing};
-use crate::receipt::Known;
 use crate::words::counted;
 
 pub(super) fn check(image: &Image, found: &Inspected, is_ours: bool, verified: &mut Verified) {
@@ -24,7 +23,7 @@ pub(super) fn check(image: &Image, found: &Inspected, is_ours: bool, verified: &
         verified.add(Subject::Annotations, said(found));
     }
     verified.add(Subject::Pairing, paired(image, found));
-    verified.add(Subject::Receipt, receipt(image, found));
+    verified.add(Subject::Receipt, receipt(found));
 }
 
 /// The kernel file is one that the hypervisor loads on this machine, and of the release that is said.
@@ -173,8 +172,8 @@ fn paired(image: &Image, found: &Inspected) -> Outcome {
 }
 
 /// The receipt names this image, and says of it what it is.
-fn receipt(image: &Image, found: &Inspected) -> Outcome {
-    let path = match &found.receipt {
+fn receipt(found: &Inspected) -> Outcome {
+    let (path, release, config_sha256, plan) = match &found.receipt {
         ReceiptFound::Absent => {
             return Outcome::NotSaid { detail: "there is none beside the layout".into() };
         }
@@ -183,24 +182,17 @@ fn receipt(image: &Image, found: &Inspected) -> Outcome {
             return Outcome::NotSaid { detail: format!("{name} is of another build of this version") };
         }
         ReceiptFound::Unreadable { why } => return Outcome::Fails { faults: vec![why.clone()] },
-        ReceiptFound::Of { path, .. } => path,
+        ReceiptFound::Of { path, release, config_sha256, plan, .. } => (path, release, config_sha256, plan),
     };
     let mut faults = Faults::default();
-    let known = receipt_path(image).and_then(|path| Known::read(&path).ok().flatten());
-    if let Some(known) = known {
-        let mut differs = |what: &str, here: Option<String>, there: &str| {
-            if let Some(here) = here.filter(|here| !there.is_empty() && here != there) {
-                faults.add(format!("it says {what} {there}, the image {here}"));
-            }
-        };
-        differs("release", found.release.clone(), &known.kernel_release);
-        differs(
-            "config",
-            found.config.as_ref().map(|config| config.sha256.to_string()),
-            &known.config_sha256,
-        );
-        let plan = found.annotations.get(annotations::PLAN);
-        differs("plan", plan.map(|plan| plan.trim_start_matches("sha256:").to_owned()), &known.plan_digest);
-    }
+    let mut differs = |what: &str, here: Option<String>, there: &str| {
+        if let Some(here) = here.filter(|here| !there.is_empty() && here != there) {
+            faults.add(format!("it says {what} {there}, the image {here}"));
+        }
+    };
+    differs("release", found.release.clone(), release);
+    differs("config", found.config.as_ref().map(|config| config.sha256.to_string()), config_sha256);
+    let said = found.annotations.get(annotations::PLAN);
+    differs("plan", said.map(|said| said.trim_start_matches("sha256:").to_owned()), plan);
     faults.outcome(format!("{} names this image", path.file_name().unwrap_or_default()))
 }
