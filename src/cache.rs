@@ -5,7 +5,7 @@
 //! trees/<source>[+<patches>]/source.json   written last: without it the tree is not whole
 //! trees/<source>[+<patches>]/{files,stat}   what it holds, to tell later whether it still does
 //! partial/<digest>.partial             what has come of an archive that is being downloaded
-//! archives/<sha256>[.json]             archives as they were sent, and what proves them
+//! archives/<sha256>[.json|.zst]        archives as they were sent, and what proves them
 //! releases/<server>.json               kernel.org's list of releases, as old as the file
 //! kcompile.lock                        what sources were at their first use, unless that is beside the user's configs
 //! git/<url>/                           bare repositories, fetched to depth 1

@@ -1,4 +1,5 @@
-//! Numbers as people read them.
+//! Texts for people: numbers as they read them, lines of a width, and what of a text from outside may reach a
+//! terminal or a log.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! One JSON object a line, for programs. `event` is `start`, `progress`, `finish`, `note` or
-//! `finding`; `kernel` says whose, where the run has several; times are seconds.
+//! One JSON object a line, for programs. `event` is `start`, `progress`, `finish`, `note`,
+//! `finding`, `error`, `summary` or `overview`; `kernel` says whose, where the run has several; times are seconds.
 
 use super::{Event, Told};
 use std::collections::BTreeMap;
