@@ -2,7 +2,7 @@
 //! of it can be made or fetched again. What another run works with is not looked at.
 
 use crate::cache::Cache;
-use crate::clean::{children, size, try_locks};
+use crate::clean::{NO_LOCK, archive_lock, children, git_lock, size, source_of_builds, try_locks};
 use crate::error::Result;
 use crate::lockfile::{self, LockFile};
 use crate::{files, process, source};
@@ -50,21 +50,18 @@ pub fn examine(cache: &Cache) -> Result<Checkup> {
     }
     for place in folder("builds")? {
         for build in children(&place)? {
-            checkup.look(cache, &build, &format!("{}-", key_of(&place)), build_ailment)?;
+            checkup.look(cache, &build, &format!("{}-", source_of_builds(&place)), build_ailment)?;
         }
     }
     for path in folder("archives")? {
         // One that is damaged goes with its record, and a record that means nothing by itself.
-        let lock = format!("sha256-{}", path.file_stem().unwrap_or_default());
-        checkup.look(cache, &path, &lock, source::archive_ailment)?;
+        checkup.look(cache, &path, &archive_lock(&path), source::archive_ailment)?;
     }
     for path in folder("git")? {
-        let lock = format!("git-{}", name_of(&path).split('-').next().unwrap_or_default());
-        checkup.look(cache, &path, &lock, git_ailment)?;
+        checkup.look(cache, &path, &git_lock(&path), git_ailment)?;
     }
     for path in folder("images")? {
-        let lock = format!("images-{}", name_of(&path));
-        checkup.look(cache, &path, &lock, |_, path| {
+        checkup.look(cache, &path, NO_LOCK, |_, path| {
             Ok((!is_json(&path.join("record.json"))).then_some("packed images without their record"))
         })?;
     }
@@ -84,16 +81,12 @@ pub fn examine(cache: &Cache) -> Result<Checkup> {
         checkup.look(cache, &path, NO_LOCK, |_, _| Ok(Some("a file that was never finished")))?;
     }
     let lock = lockfile::place(None, &cache.root, cache.uid);
-    if let Err(error) = LockFile::read(&lock) {
+    if LockFile::read(&lock).is_err() {
         let what = "a lock file that cannot be read: mend or remove it";
         checkup.found.push(Found { what, bytes: size(&lock), path: lock, repaired: false });
-        drop(error);
     }
     Ok(checkup)
 }
-
-/// No lock is called so.
-const NO_LOCK: &str = "/";
 
 impl Checkup {
     /// Looks at one entry while nobody else works with it, and removes it where `ailment` tells of one.
@@ -161,11 +154,6 @@ fn half_written(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 
 fn is_build(path: &Utf8Path) -> bool {
     name_of(path).starts_with(source::BUILD_DIR_PREFIX)
-}
-
-/// Of `builds/<source>-<user>`: the source.
-fn key_of(place: &Utf8Path) -> &str {
-    name_of(place).rsplit_once('-').map_or(name_of(place), |(key, _)| key)
 }
 
 fn name_of(path: &Utf8Path) -> &str {

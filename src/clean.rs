@@ -56,15 +56,12 @@ pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
     }
     if choice.builds {
         for place in children(&cache.root.join("builds"))? {
-            // Its name ends in the number of the user whose builds they are.
-            let name = place.file_name().unwrap_or_default();
-            items.extend(builds(&place, name.rsplit_once('-').map_or(name, |(key, _)| key))?);
+            items.extend(builds(&place, source_of_builds(&place))?);
         }
     }
     if choice.builds {
         for path in children(&cache.root.join("images"))? {
-            let name = path.file_name().unwrap_or_default();
-            items.push(item("packed images", &path, &format!("images-{name}"), 1));
+            items.push(item("packed images", &path, NO_LOCK, 1));
         }
         for path in children(&cache.root.join("boots"))? {
             let image = path.file_stem().unwrap_or_default();
@@ -78,19 +75,12 @@ pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
                 if path.extension() == Some("json") && path.with_extension("").exists() {
                     continue;
                 }
-                let lock = format!("sha256-{}", path.file_stem().unwrap_or_default());
                 let record = path.extension().is_none().then(|| path.with_extension("json"));
-                items.push(Item { record, ..item(what, &path, &lock, 0) });
+                items.push(Item { record, ..item(what, &path, &archive_lock(&path), 0) });
             }
         }
         for path in children(&cache.root.join("git"))? {
-            let name = path.file_name().unwrap_or_default();
-            items.push(item(
-                "git repository",
-                &path,
-                &format!("git-{}", name.split('-').next().unwrap_or(name)),
-                1,
-            ));
+            items.push(item("git repository", &path, &git_lock(&path), 1));
         }
     }
     items.retain(|item| choice.older_than.is_none_or(|limit| item.unused >= limit));
@@ -113,6 +103,26 @@ pub fn remove(cache: &Cache, item: &Item) -> Result<bool> {
         Err(_) => files::remove_tree(&item.path)?,
     }
     Ok(true)
+}
+
+/// No lock is called so: for what nobody holds while he works with it.
+pub(crate) const NO_LOCK: &str = "/";
+
+/// The lock of an archive, of its record and of its download.
+pub(crate) fn archive_lock(path: &Utf8Path) -> String {
+    format!("sha256-{}", path.file_stem().unwrap_or_default())
+}
+
+/// The lock of a git repository: the first part of its name.
+pub(crate) fn git_lock(path: &Utf8Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    format!("git-{}", name.split('-').next().unwrap_or(name))
+}
+
+/// The source of `builds/<source>-<user>`, by the number of the user whose builds they are.
+pub(crate) fn source_of_builds(place: &Utf8Path) -> &str {
+    let name = place.file_name().unwrap_or_default();
+    name.rsplit_once('-').map_or(name, |(source, _)| source)
 }
 
 /// The locks of all that begin with `name`: of a tree, and of the builds in it.
