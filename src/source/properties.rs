@@ -165,7 +165,7 @@ proptest! {
         for (parts, content) in &tree {
             let file = source.join(parts.join("/"));
             // A name may be taken, by a file where a directory is wanted or the other way about.
-            if fs::create_dir_all(file.parent().unwrap()).is_ok() && !file.exists() {
+            if fs::create_dir_all(file.parent().unwrap()).is_ok() && file.symlink_metadata().is_err() {
                 match content {
                     Some(content) => fs::write(&file, content).unwrap(),
                     None => std::os::unix::fs::symlink("target", &file).unwrap(),
