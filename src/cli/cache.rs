@@ -1,6 +1,6 @@
 //! `kcompile cache`: the compiler cache as an image, for machines that are thrown away after their work.
 
-use super::commands::print;
+use super::commands::{line, print};
 use crate::ccache::{self, Limit};
 use crate::clean::parse_age;
 use crate::error::{Error, Result};
@@ -100,7 +100,7 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
     let image = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, host.cpus, report)?;
-    print(&format!("{}:{tag} {}\n", crate::shown(&image.layout, host), image.digest.oci()))?;
+    print(&line(&image.layout, &tag, image.digest, host))?;
     Ok(ExitCode::SUCCESS)
 }
 

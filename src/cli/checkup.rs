@@ -1,7 +1,7 @@
 //! `doctor --cache`: what was found in the cache, and what was done about it.
 
 use super::args::DoctorArgs;
-use super::commands::print;
+use super::commands::{print, printed_json};
 use super::typed::cache_dir;
 use crate::cache::Cache;
 use crate::checkup;
@@ -25,7 +25,7 @@ pub(super) fn checkup(args: &DoctorArgs, host: &Host, report: &Report) -> Result
     }
     let code = ExitCode::from(u8::from(checkup.found.iter().any(|found| !found.repaired)));
     if args.json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&checkup).expect("plain values")))?;
+        print(&printed_json(&checkup))?;
         return Ok(code);
     }
     let mut text = String::new();

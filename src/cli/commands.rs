@@ -81,7 +81,7 @@ fn boot_all(builds: &[Vec<Written>], code: ExitCode, run: &Run<'_>) -> Result<Ex
 }
 
 /// What a script takes from standard output: `PATH:TAG DIGEST`.
-fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {
+pub(super) fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {
     format!("{}:{tag} {}\n", crate::shown(layout, host), digest.oci())
 }
 
