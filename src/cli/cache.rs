@@ -100,7 +100,7 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
     let image = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, host.cpus, report)?;
-    print(&line(&image.layout, &tag, image.digest, host))?;
+    print(&line(&image.layout, tag, image.digest, host))?;
     Ok(ExitCode::SUCCESS)
 }
 
