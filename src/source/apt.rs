@@ -72,7 +72,8 @@ pub(super) fn fetch(
             _ => Check::holds(Link::Transport, "from a bundle, apt's lists here do not tell of it"),
         };
         let unpacked = keep(&kept.sha256.oci(), fetching, |tree| {
-            unpack_checked(&path, name, (kept.sha256, &kept.origin, check), tree, fetching, running)
+            verify(name, kept.sha256, digest_of(&path)?)?;
+            unpack_deb_as(&path, name, (kept.sha256, &kept.origin, check), tree, fetching, running)
         });
         match unpacked {
             Err(error) if error.kind == Kind::Fetch => {
@@ -93,9 +94,8 @@ pub(super) fn fetch(
     let fill = |tree: &Utf8Path| {
         let scratch = fetching.cache.scratch()?;
         let deb = download(package, version, &scratch.path, fetching, running)?;
-        let digest = File::open(&deb)
-            .and_then(Sha256::of_reader)
-            .context(Kind::Fetch, || format!("cannot read {deb}"))?;
+        let digest = digest_of(&deb)?;
+        verify(&plan.name, pin.unwrap_or(digest), digest)?;
         let origin = match (&plan.origin, deb.file_name().and_then(|name| name.split('_').nth(1))) {
             (Some(origin), _) => origin.clone(),
             // An epoch's colon is `%3a` in the name of the file.
@@ -103,8 +103,8 @@ pub(super) fn fetch(
             (None, None) => format!("apt:{package}"),
         };
         let check = Check::proves(Link::Apt, "by the signed lists of apt");
-        let expected = (pin.unwrap_or(digest), origin.as_str(), check);
-        let identity = unpack_checked(&deb, &plan.name, expected, tree, fetching, running)?;
+        let source = (digest, origin.as_str(), check);
+        let identity = unpack_deb_as(&deb, &plan.name, source, tree, fetching, running)?;
         let kept = Kept { origin, sha256: digest, proofs: Proofs::default(), zstd: None };
         kept::keep(fetching.cache, &deb, None, &kept)?;
         Ok(identity)
@@ -137,17 +137,19 @@ fn kept_deb(
     Ok(kept::all(fetching.cache)?.into_iter().filter(fits).max_by(|a, b| a.origin.cmp(&b.origin)))
 }
 
-fn unpack_checked(
+fn digest_of(deb: &Utf8Path) -> Result<Sha256> {
+    File::open(deb).and_then(Sha256::of_reader).context(Kind::Fetch, || format!("cannot read {deb}"))
+}
+
+/// Unpacks a .deb of this digest, which came from `origin` and of which `check` is known.
+fn unpack_deb_as(
     deb: &Utf8Path,
     name: &str,
-    (expected, origin, check): (Sha256, &str, Check),
+    (digest, origin, check): (Sha256, &str, Check),
     tree: &Utf8Path,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<SourceIdentity> {
-    let wrong = || format!("cannot read {deb}");
-    let digest = File::open(deb).and_then(Sha256::of_reader).context(Kind::Fetch, wrong)?;
-    verify(name, expected, digest)?;
     let (contents, date) = unpack_deb(deb, name, tree, fetching.jobs, running)?;
     contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
     Ok(SourceIdentity {
