@@ -8,6 +8,8 @@ mod bundle;
 mod contents;
 mod directory;
 mod entry;
+#[cfg(fuzzing)]
+pub mod fuzzed;
 mod git;
 mod http;
 mod kept;
@@ -44,6 +46,7 @@ use walkdir::WalkDir;
 
 /// Build directories are direct children of their tree, under names that start so.
 pub const BUILD_DIR_PREFIX: &str = "kcompile-";
+
 /// A kernel tree that can be built from, and must not be written to.
 #[derive(Clone, Debug)]
 pub struct Tree {
@@ -306,25 +309,5 @@ fn verify(name: &str, expected: Sha256, found: Sha256) -> Result<()> {
         false => {
             Err(Error::fetch(format!("checksum mismatch for {name}: expected {expected}, found {found}")))
         }
-    }
-}
-
-/// For the fuzzer: unpacks `bytes` as a compressed archive, and as a bare tar, into a directory that is
-/// thrown away.
-#[cfg(fuzzing)]
-pub fn fuzz_archive(bytes: &[u8]) {
-    use std::io::Read;
-    let dir = tempfile::tempdir().expect("a place to write");
-    let dir = Utf8Path::from_path(dir.path()).expect("UTF-8");
-    let _ = archive::unpack_tar("x", &mut &bytes[..], &dir.join("bare"), |_| {});
-    if let Ok(reader) = archive::decompress("x", bytes, 2) {
-        let _ = archive::unpack_tar("x", &mut reader.take(1 << 20), &dir.join("compressed"), |_| {});
-    }
-    let inside = ["bare", "compressed"];
-    assert!(
-        dir.read_dir_utf8().expect("it is there").flatten().all(|entry| inside.contains(&entry.file_name()))
-    );
-    for name in inside {
-        crate::files::remove_tree(&dir.join(name)).expect("it can be removed");
     }
 }

@@ -1,0 +1,32 @@
+//! The readers of `.config` and of Kconfig files. The input is a `.config` and, after a NUL, a Kconfig file; the
+//! reasons for all that the second makes of the first are worked out. What is rendered reads back as the same.
+#![no_main]
+
+use camino::Utf8Path;
+use kcompile::kconfig::why::{Kernel, Renames, explain, symbols};
+use kcompile::kconfig::{Config, differences, embedded, merge, render};
+use kcompile::kernel::Arch;
+use kcompile::library::Library;
+use std::sync::OnceLock;
+
+static RENAMES: OnceLock<Renames> = OnceLock::new();
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = embedded(bytes);
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (text, kconfig) = text.split_once('\0').unwrap_or((text, text));
+    let config = Config::parse(text);
+    let wanted = merge([&config]);
+    let again = Config::parse(&render(&wanted));
+    assert_eq!(render(&merge([&again])), render(&wanted));
+    assert!(differences(&wanted, &again).is_empty());
+
+    let dir = tempfile::tempdir().expect("a place to write");
+    let tree = Utf8Path::from_path(dir.path()).expect("UTF-8");
+    std::fs::write(tree.join("Kconfig"), kconfig).expect("it can be written");
+    let renames = RENAMES.get_or_init(|| Renames::read(&Library::built_in()).expect("our own"));
+    let _ = symbols(tree, Arch::Amd64);
+    let kernel = Kernel { tree, arch: Arch::Amd64, version: None, renames };
+    let lost = differences(&wanted, &Config::parse(""));
+    let _ = explain(&lost, &Config::parse(""), &kernel, |_| false);
+});

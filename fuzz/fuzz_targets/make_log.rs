@@ -1,0 +1,15 @@
+//! What make's output means: any bytes, as the lines that they are taken for.
+#![no_main]
+
+use kcompile::kbuild::LogDigest;
+use std::time::SystemTime;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let mut digest = LogDigest::default();
+    let mut lines = 0;
+    for line in String::from_utf8_lossy(bytes).lines() {
+        digest.take_in(line, SystemTime::UNIX_EPOCH);
+        lines += 1;
+    }
+    assert!(digest.steps + digest.warnings <= lines);
+});

@@ -1,0 +1,13 @@
+//! The reader of receipts.
+#![no_main]
+
+use camino::Utf8Path;
+use kcompile::receipt::Known;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let file = tempfile::NamedTempFile::new().expect("a place to write");
+    std::fs::write(file.path(), bytes).expect("it can be written");
+    if let Ok(Some(known)) = Known::read(Utf8Path::from_path(file.path()).expect("UTF-8")) {
+        known.tools();
+    }
+});

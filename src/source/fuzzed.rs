@@ -1,0 +1,65 @@
+//! For the fuzzer: bytes of anybody's given to what unpacks, in a directory that is thrown away.
+
+use super::archive::{decompress, unpack_tar};
+use super::{Fetching, take_bundle};
+use crate::cache::Cache;
+use crate::files::remove_tree;
+use crate::host::Host;
+use crate::kernel::Catalog;
+use crate::library::Library;
+use crate::lockfile::LockFile;
+use crate::openpgp::Keyring;
+use crate::report::{Progress, Report};
+use camino::Utf8Path;
+use std::fs;
+use std::io::Read;
+use std::time::Duration;
+
+/// The most that `archive` decompresses of an input, in bytes.
+const DECOMPRESSED: u64 = 1 << 20;
+
+/// Unpacks `bytes` as a compressed archive, and as a bare tar.
+pub fn archive(bytes: &[u8]) {
+    inside(&["bare", "compressed"], |dir| {
+        let _ = unpack_tar("x", &mut &bytes[..], &dir.join("bare"), |_| {});
+        if let Ok(reader) = decompress("x", bytes, 2) {
+            let _ = unpack_tar("x", &mut reader.take(DECOMPRESSED), &dir.join("compressed"), |_| {});
+        }
+    });
+}
+
+/// Takes `bytes` as a bundle into a cache.
+pub fn bundle(bytes: &[u8]) {
+    inside(&["bundle", "cache"], |dir| {
+        let bundle = dir.join("bundle");
+        fs::write(&bundle, bytes).expect("it can be written");
+        let host = Host::read().expect("a host");
+        let fetching = Fetching {
+            cache: &Cache::open(&dir.join("cache"), host.uid).expect("a cache"),
+            host: &host,
+            report: &Report::new(Progress::Quiet, false, false),
+            offline: true,
+            stall: Duration::from_secs(1),
+            jobs: 1,
+            catalog: &Catalog::read(&Library::built_in()).expect("our own"),
+            lock: &LockFile::default(),
+            keyring: &Keyring::built_in(),
+            signature_required: false,
+            archive_wanted: false,
+        };
+        let _ = take_bundle(&bundle, &fetching);
+    });
+}
+
+/// Runs `work` in a directory, where it may make entries of these names and no others.
+fn inside(names: &[&str], work: impl FnOnce(&Utf8Path)) {
+    let dir = tempfile::tempdir().expect("a place to write");
+    let dir = Utf8Path::from_path(dir.path()).expect("UTF-8");
+    work(dir);
+    for entry in dir.read_dir_utf8().expect("it is there").flatten() {
+        assert!(names.contains(&entry.file_name()), "{} was written", entry.path());
+    }
+    for name in names {
+        remove_tree(&dir.join(name)).expect("it can be removed");
+    }
+}
