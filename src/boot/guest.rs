@@ -17,8 +17,18 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 
-/// The init, in C: no library and no header is needed to compile it.
-const INIT: &str = include_str!("init.c");
+/// The init, in C, one translation unit: no library and no header is needed to compile it.
+const INIT: &str = concat!(
+    include_str!("init/interface.c"),
+    include_str!("init/modules.c"),
+    include_str!("init/system.c"),
+    include_str!("init/netlink.c"),
+    include_str!("init/links.c"),
+    include_str!("init/nftables.c"),
+    include_str!("init/iptables.c"),
+    include_str!("init/devices.c"),
+    include_str!("init/main.c"),
+);
 /// Where kernels lie in images, in the order in which they are looked for.
 const KERNELS: [&str; 6] =
     ["bin/vmlinux", "bin/vmlinux.bin", "bin/Image", "boot/vmlinux", "boot/vmlinux.bin", "boot/Image"];
