@@ -7,7 +7,8 @@ use crate::library::{Library, read_text, read_toml};
 use camino::{Utf8Path, Utf8PathBuf};
 use diffy::patch_set::{FileMode, FileOperation, ParseOptions, PatchKind, PatchSet};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 /// One patch of a plan.
@@ -134,8 +135,10 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
             }
             None => String::new(),
         };
-        if from.is_none() && to.as_ref().is_some_and(|path| path.symlink_metadata().is_ok()) {
-            return Err(Error::build(format!("{name}: {shown} is there already")));
+        let target = to.as_ref().filter(|_| to != from);
+        if let Some(path) = target.filter(|path| path.symlink_metadata().is_ok()) {
+            let target = path.strip_prefix(tree).unwrap_or(path);
+            return Err(Error::build(format!("{name}: {target} is there already")));
         }
         let after = diffy::apply(&before, diff).map_err(|error| {
             let done = diffy::apply(&before, &diff.reverse()).is_ok();
@@ -169,7 +172,8 @@ fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
             let write = || {
                 create_dirs(path.parent().expect("inside the tree"))?;
                 edit_in(path, || {
-                    fs::write(path, &after)?;
+                    // A file that is there may be shared with other trees: never one of those.
+                    File::create_new(path)?.write_all(after.as_bytes())?;
                     fs::set_permissions(path, Permissions::from_mode(mode))
                 })
             };
@@ -268,6 +272,27 @@ mod tests {
         fs::hard_link(tree.join("a.c"), dir.path().join("pristine")).unwrap();
         apply(&[patch("--- a/a.c\n+++ b/a.c\n@@ -2,2 +2,2 @@\n two\n-three\n+drei\n")], &tree).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("pristine")).unwrap(), "one\ntwo\nthree\nfour\n");
+        fs::set_permissions(tree, Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn a_rename_moves_a_file_and_never_takes_the_place_of_another() {
+        let rename = |to: &str| {
+            format!("diff --git a/a.c b/{to}\nsimilarity index 100%\nrename from a.c\nrename to {to}\n")
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Utf8Path::from_path(dir.path()).unwrap().join("tree");
+        fs::create_dir(&tree).unwrap();
+        for (name, text) in [("a.c", "one\n"), ("b.c", "two\n")] {
+            fs::write(tree.join(name), text).unwrap();
+            fs::hard_link(tree.join(name), dir.path().join(name)).unwrap();
+        }
+        let error = apply(&[patch(&rename("b.c"))], &tree).unwrap_err();
+        assert_eq!(error.to_string(), "0001-x.patch: b.c is there already");
+        assert_eq!(fs::read_to_string(dir.path().join("b.c")).unwrap(), "two\n");
+        apply(&[patch(&rename("c.c"))], &tree).unwrap();
+        assert_eq!(fs::read_to_string(tree.join("c.c")).unwrap(), "one\n");
+        assert!(!tree.join("a.c").exists());
         fs::set_permissions(tree, Permissions::from_mode(0o755)).unwrap();
     }
 
