@@ -135,6 +135,23 @@ impl Cache {
         }
     }
 
+    /// Takes all locks whose names begin with `start`, waiting for the runs that hold them.
+    pub fn lock_all(&self, start: &str, report: &Report) -> Result<Vec<Lock>> {
+        self.lock_names(start)?.iter().map(|name| self.lock(name, report)).collect()
+    }
+
+    /// The locks that there are, held or not, whose names begin with `start`; sorted.
+    pub fn lock_names(&self, start: &str) -> Result<Vec<String>> {
+        let dir = self.root.join("locks");
+        let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| Some(entry.ok()?.file_name().strip_suffix(".lock")?.to_owned()))
+            .filter(|name| name.starts_with(start))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+
     fn lock_path(&self, name: &str) -> Utf8PathBuf {
         self.root.join("locks").join(format!("{name}.lock"))
     }

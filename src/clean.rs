@@ -128,12 +128,10 @@ pub(crate) fn source_of_builds(place: &Utf8Path) -> &str {
 /// The locks of all that begin with `name`: of a tree, and of the builds in it.
 pub(crate) fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> {
     let mut held = Vec::new();
-    for path in children(&cache.root.join("locks"))? {
-        if path.file_stem().is_some_and(|stem| stem.starts_with(name)) {
-            match cache.try_lock(path.file_stem().unwrap_or_default())? {
-                Some(lock) => held.push(lock),
-                None => return Ok(None),
-            }
+    for name in cache.lock_names(name)? {
+        match cache.try_lock(&name)? {
+            Some(lock) => held.push(lock),
+            None => return Ok(None),
         }
     }
     Ok(Some(held))

@@ -69,7 +69,7 @@ pub(super) fn keep(
         Some(tree) => Ok(tree),
         None => {
             let filled = Filled::new(fetching, fill)?;
-            install(fetching.cache, &filled.scratch.path, &key)
+            install(fetching, &filled.scratch.path, &key)
         }
     }
 }
@@ -87,7 +87,7 @@ pub(super) fn keep_unlisted(
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     match usable(&filled.digest, fetching)? {
         Some(tree) => Ok(tree),
-        None => install(fetching.cache, &filled.scratch.path, &key),
+        None => install(fetching, &filled.scratch.path, &key),
     }
 }
 
@@ -121,21 +121,41 @@ pub(super) fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Resul
     files::write_atomically(&dir.join(IDENTITY), &serde_json::to_vec_pretty(identity).expect("plain strings"))
 }
 
-/// Gives a filled directory its final name. Something unfinished of that name is cleared away. The
-/// caller holds the lock of `key`.
-pub(super) fn install(cache: &Cache, filled: &Utf8Path, key: &str) -> Result<Tree> {
+/// Gives a filled directory its final name. What is there under that name stays where it holds the same, for
+/// the sake of the builds in it, and is cleared away where it does not, once nobody builds there. The caller
+/// holds the lock of `key`.
+pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> Result<Tree> {
+    let Fetching { cache, report, .. } = *fetching;
     let entry = cache.tree(key);
-    files::remove_tree(&entry)?;
-    let moved = || -> std::io::Result<()> {
-        fs::create_dir(&entry)?;
-        fs::set_permissions(&entry, Permissions::from_mode(0o755))?;
-        // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
-        for name in [TREE, contents::FILES, contents::STAT, IDENTITY] {
-            fs::rename(filled.join(name), entry.join(name))?;
-        }
-        Ok(())
-    };
-    moved().context(Kind::Build, || format!("cannot install the tree {entry}"))?;
+    let wrong = || format!("cannot install the tree {entry}");
+    if holds_the_same(cache, key, filled)? {
+        fs::rename(filled.join(IDENTITY), entry.join(IDENTITY)).context(Kind::Build, wrong)?;
+    } else {
+        let _builds = cache.lock_all(&format!("{key}-"), report)?;
+        files::remove_tree(&entry)?;
+        let moved = || -> std::io::Result<()> {
+            fs::create_dir(&entry)?;
+            fs::set_permissions(&entry, Permissions::from_mode(0o755))?;
+            // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
+            for name in [TREE, contents::FILES, contents::STAT, IDENTITY] {
+                fs::rename(filled.join(name), entry.join(name))?;
+            }
+            Ok(())
+        };
+        moved().context(Kind::Build, wrong)?;
+    }
     files::sync_dir(&entry)?;
     open(cache, key).ok_or_else(|| Error::build(format!("the tree {entry} vanished")))
+}
+
+/// Is the entry `key` whole and intact, with the very files of the tree in `filled`?
+fn holds_the_same(cache: &Cache, key: &str, filled: &Utf8Path) -> Result<bool> {
+    let entry = cache.tree(key);
+    let recorded = |dir: &Utf8Path| fs::read(dir.join(contents::FILES)).ok();
+    match open(cache, key) {
+        Some(tree) if recorded(&entry).is_some_and(|files| recorded(filled) == Some(files)) => {
+            contents::is_intact(&entry, &tree.path)
+        }
+        _ => Ok(false),
+    }
 }

@@ -268,7 +268,7 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     // The pristine files have got another link each, which their inodes tell.
     contents::record_stat(&cache.tree(&tree.key), &tree.path)?;
     entry::write_identity(&scratch.path, &tree.identity)?;
-    let patched = entry::install(cache, &scratch.path, &key)?;
+    let patched = entry::install(fetching, &scratch.path, &key)?;
     for patch in &plan.patches {
         if let Some(reason) = &patch.reason {
             report.note(&format!("{}: {reason}", patch.name));

@@ -4,8 +4,9 @@ use crate::servers::{Server, mirror};
 use crate::world::{World, sha256};
 use camino::Utf8PathBuf;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Stdio};
 
 fn downloads(server: &Server) -> usize {
     server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count()
@@ -13,6 +14,12 @@ fn downloads(server: &Server) -> usize {
 
 fn tree(world: &World) -> Utf8PathBuf {
     world.path(&format!("cache/trees/{}/linux", world.names("cache/trees")[0]))
+}
+
+/// The builds in it.
+fn build_dirs(world: &World) -> Vec<String> {
+    let names = tree(world).read_dir_utf8().unwrap().map(|entry| entry.unwrap().file_name().to_owned());
+    names.filter(|name| name.starts_with("kcompile-")).collect()
 }
 
 /// Writes into a file of a tree as an ordinary user's broken tool would.
@@ -152,13 +159,7 @@ fn clean_frees_what_is_named_and_says_how_much() {
     assert_eq!(builds.lines().count(), 3, "{builds}");
     assert!(builds.contains("build directory  trees/sha256-"), "{builds}");
     assert!(builds.contains("packed images    images/"), "{builds}");
-    assert!(
-        !tree(&world)
-            .read_dir_utf8()
-            .unwrap()
-            .flatten()
-            .any(|entry| entry.file_name().starts_with("kcompile-"))
-    );
+    assert!(build_dirs(&world).is_empty());
     assert_eq!(world.run(&format!("{args} --offline")).ok().digests(), before.digests());
     let all: serde_json::Value = serde_json::from_str(&world.run("clean --json").ok().stdout).unwrap();
     assert!(
@@ -185,6 +186,41 @@ fn what_is_in_use_is_not_cleaned() {
     let ran = world.run("clean").ok().says("is in use and stays");
     assert!(!ran.stdout.contains("source tree"), "{}", ran.stdout);
     assert_eq!(world.names("cache/trees").len(), 1);
+}
+
+#[test]
+fn the_builds_in_a_tree_outlive_the_fetching_of_its_archive() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7"]);
+    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
+    world.run(&args).ok();
+    fs::remove_dir_all(world.path("cache/archives")).unwrap();
+    let before = (fs::metadata(tree(&world)).unwrap().ino(), build_dirs(&world));
+    world.run(&format!("fetch {args} --bundle linux.tar")).ok();
+    assert_eq!(downloads(&server), 2);
+    assert_eq!((fs::metadata(tree(&world)).unwrap().ino(), build_dirs(&world)), before);
+    assert_eq!(before.1.len(), 1);
+}
+
+#[test]
+fn a_damaged_tree_stays_while_another_run_builds_in_it() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7"]);
+    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
+    world.run(&args).ok();
+    spoil(&tree(&world).join("README"), "x");
+    let lock = world.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
+    let building = fs::File::open(world.path(&format!("cache/locks/{lock}"))).unwrap();
+    building.lock().unwrap();
+    let mut fetching = world.command(&format!("fetch {args}"));
+    let mut fetching = fetching.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(fetching.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waits = lines.any(|line| line.contains("waiting for the lock") && line.contains(&lock));
+    assert!(waits && build_dirs(&world).len() == 1, "{:?}", build_dirs(&world));
+    building.unlock().unwrap();
+    lines.for_each(drop);
+    assert!(fetching.wait().unwrap().success());
+    assert!(build_dirs(&world).is_empty() && tree(&world).join("README").exists());
 }
 
 #[test]
