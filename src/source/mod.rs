@@ -7,6 +7,7 @@ mod archive;
 mod bundle;
 mod contents;
 mod directory;
+mod download;
 mod entry;
 #[cfg(fuzzing)]
 pub mod fuzzed;

@@ -1,0 +1,231 @@
+//! A file that is downloaded: its bytes as they come, kept as far as they came, resumed where the line drops.
+
+use super::http::{BROKE_OFF, Body, Http, refused};
+use crate::error::{Context, Error, Kind, Result};
+use crate::process;
+use crate::words::size;
+use reqwest::StatusCode;
+use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+
+/// A connection that brought this much before it failed does not count as a failure.
+const WORTH_IT: u64 = 64 << 10;
+/// A kernel tarball is about 140 MB.
+const LARGEST_DOWNLOAD: u64 = 2 << 30;
+
+/// The bytes of a file on a server as they come: resumed where the line drops.
+pub(super) struct Download<'a> {
+    http: &'a Http<'a>,
+    url: String,
+    partial: File,
+    /// May it be put together from two connections?
+    resumes: bool,
+    /// Bytes of `partial` that are still to be read again.
+    replay: u64,
+    body: Option<Body>,
+    /// Bytes handed on or waiting in `partial`.
+    done: u64,
+    /// Bytes in all, where the server says.
+    pub(super) total: Option<u64>,
+    failures: u32,
+    /// `done` at the last failure.
+    failed_at: u64,
+}
+
+impl Http<'_> {
+    /// Begins to download `url` into `partial`. Where it `resumes`, since there is a digest for the whole,
+    /// what `partial` holds already, from an earlier run, is not asked for again.
+    pub(super) fn download(&self, url: &str, partial: File, resumes: bool) -> Result<Download<'_>> {
+        let mut download = Download {
+            http: self,
+            url: url.to_owned(),
+            partial,
+            resumes,
+            replay: 0,
+            body: None,
+            done: 0,
+            total: None,
+            failures: 0,
+            failed_at: 0,
+        };
+        download.begin()?;
+        Ok(download)
+    }
+}
+
+impl Download<'_> {
+    /// Has the server sent all of it?
+    pub(super) fn is_complete(&self) -> bool {
+        self.replay == 0 && self.total == Some(self.done)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        let wrong = || "cannot read a partial download".to_owned();
+        self.done = self.partial.seek(io::SeekFrom::End(0)).context(Kind::Build, wrong)?;
+        self.connect(Resume::FromPartial)?;
+        self.replay = self.done;
+        self.partial.rewind().context(Kind::Build, wrong)
+    }
+
+    /// Asks for the rest. Only a 206 that starts where we stopped continues; a server that sends all
+    /// from the start is taken from the start.
+    fn connect(&mut self, resume: Resume) -> Result<()> {
+        let done = self.done;
+        let range = |request: RequestBuilder| match done {
+            0 => request,
+            _ => request.header(RANGE, format!("bytes={done}-")),
+        };
+        let response =
+            self.http.send(&self.url, range, |status| status == StatusCode::RANGE_NOT_SATISFIABLE)?;
+        let (start, all) = content_range(response.headers());
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            if all == Some(done) {
+                self.total = all;
+                self.body = None;
+                return Ok(());
+            }
+            return match resume {
+                Resume::FromPartial if done > 0 => self.start_over().and_then(|()| self.connect(resume)),
+                _ if done == 0 => Err(refused(&self.url, response.status())),
+                _ => Err(self.broken_off("the server has no more of it")),
+            };
+        }
+        if response.status() == StatusCode::PARTIAL_CONTENT && start == Some(done) {
+            self.total = all;
+            self.body = Some(self.http.body(response));
+            return Ok(());
+        }
+        if response.status() == StatusCode::PARTIAL_CONTENT && done > 0 {
+            return Err(self.broken_off("the server resumed at another place"));
+        }
+        self.total = response.content_length();
+        if let Some(total) = self.total.filter(|total| *total > LARGEST_DOWNLOAD) {
+            return Err(Error::fetch(format!(
+                "{}: {} are more than the limit of {}",
+                self.url,
+                size(total),
+                size(LARGEST_DOWNLOAD)
+            )));
+        }
+        match (done, resume) {
+            (0, _) => {}
+            (_, Resume::FromPartial) => self.start_over()?,
+            // All of it comes again: what has been handed on already is skipped. That both are the
+            // same file is for the digest to say, so there must be one.
+            (_, Resume::MidStream) => return self.skip(response),
+        }
+        self.body = Some(self.http.body(response));
+        Ok(())
+    }
+
+    /// Goes on behind the bytes that are there already.
+    fn skip(&mut self, mut response: Response) -> Result<()> {
+        match io::copy(&mut response.by_ref().take(self.done), &mut io::sink()) {
+            Ok(count) if count == self.done => {
+                self.body = Some(self.http.body(response));
+                Ok(())
+            }
+            _ => Err(self.broken_off("the server cannot resume")),
+        }
+    }
+
+    fn start_over(&mut self) -> Result<()> {
+        self.done = 0;
+        let emptied = self.partial.set_len(0).and_then(|()| self.partial.rewind());
+        emptied.context(Kind::Build, || "cannot write a partial download".into())
+    }
+
+    fn broken_off(&self, why: &str) -> Error {
+        let total = self.total.map_or_else(String::new, |total| format!(" of {total}"));
+        Error::fetch(format!("{}: got {}{total} bytes: {why}", self.url, self.done))
+            .hint("the same command goes on from there")
+    }
+
+    /// Reads from the connection; `Err` is a line that dropped or stalled.
+    fn receive(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, String> {
+        let Some(body) = &mut self.body else { return Ok(0) };
+        match body.receive(buffer)? {
+            0 if self.total.is_some_and(|total| self.done < total) => Err(BROKE_OFF.into()),
+            read => Ok(read),
+        }
+    }
+
+    fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        if self.replay > 0 {
+            let wanted = buffer.len().min(usize::try_from(self.replay).unwrap_or(usize::MAX));
+            let read = self
+                .partial
+                .read(&mut buffer[..wanted])
+                .context(Kind::Build, || "cannot read a partial download".into())?;
+            self.replay -= read as u64;
+            return Ok(read);
+        }
+        loop {
+            process::check()?;
+            match self.receive(buffer) {
+                Ok(read) => {
+                    self.done += read as u64;
+                    if self.done - self.failed_at >= WORTH_IT {
+                        self.failures = 0;
+                    }
+                    if self.done > self.total.unwrap_or(LARGEST_DOWNLOAD) {
+                        return Err(self.broken_off("more than was announced"));
+                    }
+                    self.partial
+                        .write_all(&buffer[..read])
+                        .context(Kind::Build, || "cannot keep a partial download".into())?;
+                    return Ok(read);
+                }
+                // Two connections may bring two files: only a digest can tell.
+                Err(why) if !self.resumes && self.done > 0 => return Err(self.broken_off(&why)),
+                Err(why) => {
+                    self.failures += 1;
+                    self.failed_at = self.done;
+                    self.http.pause_after(self.broken_off(&why), self.failures, None)?;
+                    self.connect(Resume::MidStream)?;
+                }
+            }
+        }
+    }
+}
+
+impl Read for Download<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.next(buffer).map_err(io::Error::other)
+    }
+}
+
+/// Where a connection goes on from.
+#[derive(Clone, Copy)]
+enum Resume {
+    /// Nothing has been handed on yet: starting over is possible.
+    FromPartial,
+    /// The reader has had `done` bytes.
+    MidStream,
+}
+
+/// `bytes 5-9/10` and `bytes */10`: where it starts, and how much there is in all.
+fn content_range(headers: &HeaderMap) -> (Option<u64>, Option<u64>) {
+    let value = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()?.strip_prefix("bytes "));
+    let Some((range, all)) = value.and_then(|value| value.split_once('/')) else { return (None, None) };
+    (range.split_once('-').and_then(|(start, _)| start.parse().ok()), all.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_ranges_are_read() {
+        let range = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_RANGE, value.parse().unwrap());
+            content_range(&headers)
+        };
+        assert_eq!(range("bytes 5-9/10"), (Some(5), Some(10)));
+        assert_eq!(range("bytes */10"), (None, Some(10)));
+        assert_eq!(range("lines 1-2/3"), (None, None));
+    }
+}
