@@ -5,7 +5,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::process;
 use crate::words::size;
 use reqwest::StatusCode;
-use reqwest::blocking::{RequestBuilder, Response};
+use reqwest::blocking::RequestBuilder;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -80,9 +80,9 @@ impl Download<'_> {
         let response =
             self.http.send(&self.url, range, |status| status == StatusCode::RANGE_NOT_SATISFIABLE)?;
         let (start, all) = content_range(response.headers());
+        self.learn_total(all)?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             if all == Some(done) {
-                self.total = all;
                 self.body = None;
                 return Ok(());
             }
@@ -93,42 +93,56 @@ impl Download<'_> {
             };
         }
         if response.status() == StatusCode::PARTIAL_CONTENT && start == Some(done) {
-            self.total = all;
             self.body = Some(self.http.body(response));
             return Ok(());
         }
         if response.status() == StatusCode::PARTIAL_CONTENT && done > 0 {
             return Err(self.broken_off("the server resumed at another place"));
         }
-        self.total = response.content_length();
-        if let Some(total) = self.total.filter(|total| *total > LARGEST_DOWNLOAD) {
-            return Err(Error::fetch(format!(
-                "{}: {} are more than the limit of {}",
-                self.url,
-                size(total),
-                size(LARGEST_DOWNLOAD)
-            )));
-        }
+        self.learn_total(response.content_length())?;
         match (done, resume) {
             (0, _) => {}
             (_, Resume::FromPartial) => self.start_over()?,
             // All of it comes again: what has been handed on already is skipped. That both are the
             // same file is for the digest to say, so there must be one.
-            (_, Resume::MidStream) => return self.skip(response),
+            (_, Resume::MidStream) => return self.skip(self.http.body(response)),
         }
         self.body = Some(self.http.body(response));
         Ok(())
     }
 
-    /// Goes on behind the bytes that are there already.
-    fn skip(&mut self, mut response: Response) -> Result<()> {
-        match io::copy(&mut response.by_ref().take(self.done), &mut io::sink()) {
-            Ok(count) if count == self.done => {
-                self.body = Some(self.http.body(response));
-                Ok(())
-            }
-            _ => Err(self.broken_off("the server cannot resume")),
+    /// How much there is in all: where the server says it, no more than there may be, and what it said before.
+    fn learn_total(&mut self, total: Option<u64>) -> Result<()> {
+        let Some(total) = total else { return Ok(()) };
+        if total > LARGEST_DOWNLOAD {
+            let (total, limit) = (size(total), size(LARGEST_DOWNLOAD));
+            return Err(Error::fetch(format!("{}: {total} are more than the limit of {limit}", self.url)));
         }
+        match self.total.replace(total).filter(|before| *before != total) {
+            None => Ok(()),
+            Some(before) => Err(Error::fetch(format!(
+                "{}: the server speaks of another file: of {total} bytes, and before of {before}",
+                self.url
+            ))
+            .hint("is the mirror being updated? Try again, or another one with --mirror URL")),
+        }
+    }
+
+    /// Goes on behind the bytes that are there already.
+    fn skip(&mut self, mut body: Body) -> Result<()> {
+        let mut buffer = vec![0; 64 << 10];
+        let mut left = self.done;
+        while left > 0 {
+            process::check()?;
+            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match body.receive(&mut buffer[..wanted]) {
+                Ok(0) => return Err(self.broken_off("the server cannot resume")),
+                Ok(read) => left -= read as u64,
+                Err(why) => return Err(self.broken_off(&why)),
+            }
+        }
+        self.body = Some(body);
+        Ok(())
     }
 
     fn start_over(&mut self) -> Result<()> {

@@ -54,18 +54,37 @@ impl<'a> Http<'a> {
         Ok(Http { client, report, stall, proxies: proxies_named(&fetching.host.proxies) })
     }
 
-    /// The text at `url`, at most `largest` bytes of it; `None` where the server has none (404).
+    /// The text at `url`, at most `largest` bytes of it; `None` where the server has none (404). Where the line
+    /// drops or stalls it is asked for again.
     pub(super) fn text(&self, url: &str, largest: u64) -> Result<Option<String>> {
-        let response = self.send(url, |request| request, |status| status == StatusCode::NOT_FOUND)?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Ok(None);
-        }
-        let mut text = String::new();
-        let read = response.take(largest + 1).read_to_string(&mut text);
-        read.context(Kind::Fetch, || format!("cannot fetch {url}"))?;
-        match text.len() as u64 > largest {
-            true => Err(Error::fetch(format!("cannot fetch {url}: it is larger than {}", size(largest)))),
-            false => Ok(Some(text)),
+        let mut buffer = vec![0; 16 << 10];
+        let mut attempt = 1;
+        loop {
+            let response = self.send(url, |request| request, |status| status == StatusCode::NOT_FOUND)?;
+            if response.status() == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            let mut body = self.body(response);
+            let mut bytes = Vec::new();
+            let broken = loop {
+                process::check()?;
+                match body.receive(&mut buffer) {
+                    Ok(0) => break None,
+                    Ok(read) => bytes.extend_from_slice(&buffer[..read]),
+                    Err(why) => break Some(why),
+                }
+                if bytes.len() as u64 > largest {
+                    let limit = size(largest);
+                    return Err(Error::fetch(format!("cannot fetch {url}: it is larger than {limit}")));
+                }
+            };
+            let Some(why) = broken else {
+                let text = String::from_utf8(bytes).map(Some);
+                return text.context(Kind::Fetch, || format!("cannot fetch {url}"));
+            };
+            let error = Error::fetch(format!("{url}: got {} bytes: {why}", bytes.len()));
+            self.pause_after(error.hint("name another server with --mirror URL"), attempt, None)?;
+            attempt += 1;
         }
     }
 

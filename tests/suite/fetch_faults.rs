@@ -6,6 +6,7 @@ use crate::servers::{self, respond};
 use crate::world::{Ran, World, have, sha256};
 use std::fs;
 use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 const DIR: &str = "/pub/linux/kernel/v6.x";
@@ -139,6 +140,65 @@ fn a_line_that_drips_and_then_falls_silent_leaves_what_came() {
     let good = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
     fetch(&world, &good, "").ok();
     assert_eq!(requests(&good), [format!("GET {PATH} bytes={}-", partial.len())]);
+}
+
+#[test]
+fn a_resumed_download_stays_the_file_that_it_was() {
+    let world = World::new();
+    let bytes = release(&world);
+    let half = bytes.len() / 2;
+    let grown = |total: u64| {
+        server(&bytes, move |_, request, stream, bytes| match request.range_start() {
+            None => broken(stream, bytes, half),
+            Some(start) => {
+                let range = format!("Content-Range: bytes {start}-{}/{total}", total - 1);
+                respond(stream, "206 Partial Content", &[&range], &bytes[start..]);
+            }
+        })
+    };
+    let kept = || {
+        let partial = world.path(&format!("cache/partial/{}.partial", sha256(&bytes)));
+        fs::metadata(partial).unwrap().len()
+    };
+    let (total, before) = (bytes.len() as u64 + 1, bytes.len());
+    let says = format!("the server speaks of another file: of {total} bytes, and before of {before}");
+    fetch(&world, &grown(total), "").failed(3, &[&says, "hint: "]);
+    assert_eq!(kept(), half as u64);
+    fetch(&world, &grown(9_999_999_999_999), "").failed(3, &["are more than the limit of"]);
+    assert_eq!(kept(), half as u64);
+    assert_eq!(world.names("cache/trees"), [""; 0]);
+}
+
+#[test]
+fn a_list_that_breaks_off_or_drips_is_asked_for_again() {
+    let world = World::new();
+    let bytes = release(&world);
+    let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes)).into_bytes();
+    let count = AtomicUsize::new(0);
+    let server = servers::serve(move |request, stream| match request.path.as_str() {
+        PATH => respond(stream, "200 OK", &[], &bytes),
+        path if path.ends_with("sha256sums.asc") => match count.fetch_add(1, Ordering::SeqCst) {
+            0 => broken(stream, &list, 10),
+            // A byte every tenth of a second, for as long as somebody listens.
+            1 => {
+                broken(stream, &list, 0);
+                for byte in &list {
+                    if stream.write_all(&[*byte]).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+            _ => respond(stream, "200 OK", &[], &list),
+        },
+        _ => respond(stream, "404 Not Found", &[], b""),
+    });
+    fetch(&world, &server, "--stall-timeout 1")
+        .ok()
+        .says("sha256sums.asc: got 10 bytes: the connection broke off; trying again (attempt 2 of 4)")
+        .says(" bytes: stalled at ");
+    let lists = server.log.lock().unwrap().iter().filter(|line| line.contains("sha256sums")).count();
+    assert_eq!(lists, 3);
 }
 
 #[test]
