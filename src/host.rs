@@ -37,7 +37,7 @@ pub struct Host {
     /// `SOURCE_DATE_EPOCH`, seconds since 1970.
     pub source_date_epoch: Option<u64>,
     /// What a child process may see: `PATH` with the administrators' directories, `HOME`, `TMPDIR`,
-    /// and fixed `LC_ALL=C`, `TZ=UTC`.
+    /// and fixed `LC_ALL=C`, `TZ=UTC`, `RUSTUP_HOME=/dev/null`.
     pub child_env: BTreeMap<String, String>,
     /// What a child that draws on the terminal needs beside: `TERM` and its like.
     pub terminal_env: BTreeMap<String, String>,
@@ -214,6 +214,9 @@ fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     child.insert("TZ".into(), "UTC".into());
     // The kernel's own scripts would leave their bytecode in the source tree, which must stay as it is.
     child.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
+    // Kconfig asks rustc for its version. One of rustup's looks for itself in HOME, which is the user's own before a
+    // launcher and without a sandbox only: it is told to find nothing anywhere. A distribution's does not ask.
+    child.insert("RUSTUP_HOME".into(), "/dev/null".into());
     child
 }
 
@@ -316,8 +319,10 @@ mod tests {
         assert_eq!(child["PATH"], "/bin:/usr/local/sbin:/usr/sbin:/sbin");
         assert_eq!(
             child.keys().map(String::as_str).collect::<Vec<_>>(),
-            ["LC_ALL", "PATH", "PYTHONDONTWRITEBYTECODE", "TZ"]
+            ["LC_ALL", "PATH", "PYTHONDONTWRITEBYTECODE", "RUSTUP_HOME", "TZ"]
         );
+        let with_rust = child_env(&env(&[("HOME", "/home/user"), ("RUSTUP_HOME", "/home/user/.rustup")]));
+        assert_eq!(with_rust["RUSTUP_HOME"], "/dev/null", "the same whatever the user's HOME");
     }
 
     #[test]
