@@ -349,8 +349,7 @@ impl<'a> BuildDir<'a> {
     }
 
     fn launcher(&self) -> Option<Launcher<'_>> {
-        let command = self.plan.toolchain.launcher.as_deref()?;
-        Some(Launcher::new(command, &self.path))
+        Launcher::of(&self.plan.toolchain, &self.path)
     }
 
     fn jobs_arg(&self) -> String {
@@ -434,8 +433,8 @@ pub fn lock_name(plan: &Plan, tree: &Tree, objects: Objects) -> String {
 /// in an object, and a compiler cache, which takes such an option as it is, finds what was compiled in another place.
 fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<String, String> {
     let mut variables = plan.make.variables.clone();
-    if let Some(launcher) = &plan.toolchain.launcher {
-        let launcher = Launcher::new(launcher, build).words();
+    if let Some(launcher) = Launcher::of(&plan.toolchain, build) {
+        let launcher = launcher.words();
         for key in ["CC", "HOSTCC"] {
             variables.entry(key.into()).and_modify(|compiler| *compiler = format!("{launcher} {compiler}"));
         }

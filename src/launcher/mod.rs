@@ -8,9 +8,11 @@ mod hits;
 pub use farm::{Farm, survey};
 pub use hits::Usage;
 
+use crate::digest::Sha256;
 use crate::error::Result;
 use crate::files;
 use crate::host::Host;
+use crate::plan::Toolchain;
 use crate::process;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -40,6 +42,8 @@ const SERVER_SECONDS: &str = "60";
 pub struct Launcher<'a> {
     command: &'a str,
     tool: Option<Tool>,
+    /// The compiler and its assembler: what they say of themselves.
+    identity: &'a BTreeMap<String, String>,
     build: &'a Utf8Path,
 }
 
@@ -68,9 +72,10 @@ impl Tool {
 }
 
 impl<'a> Launcher<'a> {
-    /// Before the compilers of `build`.
-    pub fn new(command: &'a str, build: &'a Utf8Path) -> Launcher<'a> {
-        Launcher { command, tool: Tool::of(command), build }
+    /// Before the compilers of `build`, where the toolchain has one.
+    pub fn of(toolchain: &'a Toolchain, build: &'a Utf8Path) -> Option<Launcher<'a>> {
+        let command = toolchain.launcher.as_deref()?;
+        Some(Launcher { command, tool: Tool::of(command), identity: &toolchain.identity, build })
     }
 
     /// What to put before the compiler's command. It is the same each time: another command compiles all anew.
@@ -111,6 +116,8 @@ impl<'a> Launcher<'a> {
         let mut env = base.clone();
         env.extend(host.launcher_env.clone());
         env.extend(farm.and_then(Farm::environment));
+        // Neither cache looks at the assembler: without this, an object of an older one would be handed out.
+        let tools = Sha256::of(serde_json::to_string(self.identity).expect("plain strings")).short();
         if self.tool == Some(Tool::Ccache) {
             let told = [
                 // What the user's own configuration may have loosened would change bytes: paths in `__FILE__`
@@ -118,6 +125,7 @@ impl<'a> Launcher<'a> {
                 ("CCACHE_BASEDIR", ""),
                 ("CCACHE_SLOPPINESS", ""),
                 ("CCACHE_HASHDIR", "true"),
+                ("CCACHE_NAMESPACE", &tools),
                 ("CCACHE_STATSLOG", self.log().as_str()),
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -128,6 +136,7 @@ impl<'a> Launcher<'a> {
             env.insert("DISTCC_NO_REWRITE_CROSS".to_owned(), "1".to_owned());
         }
         if self.tool == Some(Tool::Sccache) {
+            env.insert("SCCACHE_C_CUSTOM_CACHE_BUSTER".to_owned(), tools);
             env.entry("SCCACHE_IDLE_TIMEOUT".to_owned()).or_insert_with(|| SERVER_SECONDS.to_owned());
         }
         env

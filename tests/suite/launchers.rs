@@ -74,6 +74,37 @@ fn sccache_never_hands_out_the_config_of_another_kernel() {
     assert!(counts["misses"] == 0, "{counts}");
 }
 
+/// A cache that looks at the compiler alone would hand out what an older assembler has made.
+#[test]
+fn another_assembler_gets_no_object_of_the_one_before() {
+    let mut world = world();
+    let path = std::env::var("PATH").unwrap();
+    world.env.insert("CCACHE_DIR".into(), world.path("ccache").into_string());
+    world.env.insert("SCCACHE_DIR".into(), world.path("sccache").into_string());
+    world.env.insert("SCCACHE_SERVER_PORT".into(), free_port().to_string());
+    world.env.insert("SCCACHE_IDLE_TIMEOUT".into(), "5".into());
+    let caches: Vec<&str> = ["ccache", "sccache"].into_iter().filter(|cache| have(cache)).collect();
+    for cache in &caches {
+        let args = format!("{ARGS} --launcher {cache} --cache-dir old-{cache} -o old-{cache}-out");
+        world.run(&args).ok();
+    }
+    // As after an upgrade of the package binutils, whose tools come together.
+    fs::create_dir(world.path("bin")).unwrap();
+    let linker = world.path("bin/ld");
+    let script = format!(
+        "#!/bin/sh\ncase $1 in --version) echo 'GNU ld (GNU Binutils) 2.99';; *) PATH='{path}' exec ld \"$@\";; esac\n"
+    );
+    fs::write(&linker, script).unwrap();
+    fs::set_permissions(&linker, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    for cache in caches {
+        let out = format!("new-{cache}-out");
+        world.run(&format!("{ARGS} --launcher {cache} --cache-dir new-{cache} -o {out}")).ok();
+        let counts = counted(&world, &out);
+        assert!(counts["hits"] == 0 && counts["misses"].as_u64().unwrap() > 10, "{cache}: {counts}");
+    }
+}
+
 /// A distccd that ends with the test.
 struct Farm(Child, u16);
 
