@@ -121,10 +121,19 @@ impl<'a> Launcher<'a> {
         if self.tool == Some(Tool::Ccache) {
             let told = [
                 // What the user's own configuration may have loosened would change bytes: paths in `__FILE__`
-                // and debug information, dates.
+                // and debug information, dates, options and headers that count. Nor may it choose another
+                // compiler, or put something before the compiler. Where a variable is there its setting is not
+                // read, also where the variable is empty.
                 ("CCACHE_BASEDIR", ""),
                 ("CCACHE_SLOPPINESS", ""),
                 ("CCACHE_HASHDIR", "true"),
+                ("CCACHE_COMPILERCHECK", "mtime"),
+                ("CCACHE_IGNOREOPTIONS", ""),
+                ("CCACHE_IGNOREHEADERS", ""),
+                ("CCACHE_COMPILER", ""),
+                ("CCACHE_PATH", ""),
+                ("CCACHE_PREFIX", ""),
+                ("CCACHE_PREFIX_CPP", ""),
                 ("CCACHE_NAMESPACE", &tools),
                 ("CCACHE_STATSLOG", self.log().as_str()),
             ]

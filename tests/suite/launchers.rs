@@ -1,9 +1,11 @@
 //! Compiler caches and farms, the real ones, on loopback: whatever stands before the compiler, the bytes are the same.
 
 use crate::world::{World, have};
+use camino::Utf8Path;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 const ARGS: &str = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz";
@@ -51,6 +53,45 @@ fn ccache_hits_from_another_place_and_changes_no_byte() {
     assert_eq!(digests("two-out"), digests("plain-out"));
 }
 
+/// Makes a program.
+fn script(path: &Utf8Path, lines: &str) {
+    fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_users_settings_of_ccache_loosen_nothing_and_choose_no_compiler() {
+    if !have("ccache") {
+        return;
+    }
+    let mut world = world();
+    let path = std::env::var("PATH").unwrap();
+    for dir in ["bin", "other", "ccache"] {
+        fs::create_dir(world.path(dir)).unwrap();
+    }
+    let compiler = world.path("bin/gcc");
+    script(&compiler, &format!("PATH='{path}' exec gcc \"$@\""));
+    for (name, run) in [("gcc", format!("PATH='{path}' exec gcc")), ("prefix", "exec".to_owned())] {
+        let program = world.path("other").join(name);
+        script(&program, &format!("touch '{}'\n{run} \"$@\"", world.path("called")));
+    }
+    let settings = "compiler_check = none\nignore_options = -O*\nprefix_command = OTHER/prefix\n\
+        prefix_command_cpp = OTHER/prefix\n";
+    world.env.insert("CCACHE_DIR".into(), world.path("ccache").into_string());
+    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    for (choice, dir) in [("compiler = OTHER/gcc\n", "one"), ("path = OTHER\n", "two")] {
+        let settings = format!("{settings}{choice}").replace("OTHER", world.path("other").as_str());
+        fs::write(world.path("ccache/ccache.conf"), settings).unwrap();
+        world.run(&format!("{ARGS} --launcher ccache --cache-dir {dir} -o {dir}-out")).ok();
+        assert!(!world.path("called").exists(), "{choice}");
+    }
+    // It says the same of itself and is another one.
+    script(&compiler, &format!("PATH='{path}' exec gcc \"$@\" -O1"));
+    world.run(&format!("{ARGS} --launcher ccache --cache-dir three -o three-out")).ok();
+    let counts = counted(&world, "three-out");
+    assert!(counts["hits"] == 0 && counts["misses"].as_u64().unwrap() > 10, "{counts}");
+}
+
 #[test]
 fn sccache_never_hands_out_the_config_of_another_kernel() {
     if !have("sccache") {
@@ -91,11 +132,8 @@ fn another_assembler_gets_no_object_of_the_one_before() {
     // As after an upgrade of the package binutils, whose tools come together.
     fs::create_dir(world.path("bin")).unwrap();
     let linker = world.path("bin/ld");
-    let script = format!(
-        "#!/bin/sh\ncase $1 in --version) echo 'GNU ld (GNU Binutils) 2.99';; *) PATH='{path}' exec ld \"$@\";; esac\n"
-    );
-    fs::write(&linker, script).unwrap();
-    fs::set_permissions(&linker, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let other = "case $1 in --version) echo 'GNU ld (GNU Binutils) 2.99'; exit;; esac";
+    script(&linker, &format!("{other}\nPATH='{path}' exec ld \"$@\""));
     world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
     for cache in caches {
         let out = format!("new-{cache}-out");
