@@ -1,10 +1,13 @@
 //! The only reader of process state: environment, working directory, terminal, CPUs, user.
 
+use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::Arch;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What kcompile knows of the process and the machine it runs on.
@@ -103,7 +106,7 @@ impl Host {
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
             ignored: env.keys().filter(|key| changes_the_build(key)).cloned().collect(),
-            os: OsRelease::parse(&std::fs::read_to_string("/etc/os-release").unwrap_or_default()),
+            os: OsRelease::parse(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
             cwd,
         })
     }
@@ -135,6 +138,25 @@ impl Host {
         dirs.filter(|dir| dir.starts_with('/'))
             .map(|dir| Utf8Path::new(dir).join(name))
             .find(|path| runs(path))
+    }
+
+    /// What the file system says of the directories that programs are found in, and of what package managers
+    /// write down: another tool or header than before shows there.
+    pub fn installed(&self) -> Sha256 {
+        const PACKAGES: [&str; 5] = [
+            "/var/lib/dpkg/status",
+            "/var/lib/rpm",
+            "/usr/lib/sysimage/rpm",
+            "/lib/apk/db/installed",
+            "/var/lib/pacman/local",
+        ];
+        let path = self.child_env.get("PATH").map(String::as_str).unwrap_or_default();
+        let mut hasher = Hasher::default();
+        for place in path.split(':').chain(PACKAGES) {
+            let told = fs::metadata(place).map(|place| (place.ino(), place.mtime(), place.mtime_nsec()));
+            hasher.update(format!("{place} {:?}\n", told.ok()));
+        }
+        hasher.finish()
     }
 }
 
@@ -171,7 +193,7 @@ pub fn clock() -> SystemTime {
 
 /// The most memory that this process has had so far, in bytes: `VmHWM` of proc(5).
 pub fn peak_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }

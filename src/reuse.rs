@@ -3,11 +3,10 @@
 //! whole, and else put back from there. Nothing is compiled and make is not called for it.
 
 use crate::cache::Cache;
-use crate::digest::{Hasher, Sha256};
+use crate::digest::Sha256;
 use crate::error::{Context, Kind, Result};
 use crate::files;
 use crate::host::Host;
-use crate::kbuild::Configured;
 use crate::oci::kept::{self, Kept, Seen};
 use crate::oci::{self, Written};
 use crate::plan::Plan;
@@ -20,7 +19,6 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::MetadataExt;
 use std::time::SystemTime;
 use walkdir::WalkDir;
 
@@ -41,9 +39,8 @@ pub struct Made {
     /// Of the requirement profiles that the final config was held against: they decide no byte, but
     /// whether there is a kernel at all.
     profiles: Sha256,
-    /// Where a setting did not take: what the host had then. Kconfig asks it about tools and headers, and
-    /// what was refused may be taken when there are others.
-    host: Option<Sha256>,
+    /// What the host had then: Kconfig asks it about tools and headers, and with others there is another config.
+    host: Sha256,
     /// `uname -r`.
     pub release: String,
     /// How many modules.
@@ -67,8 +64,7 @@ pub fn find(
 ) -> Result<Option<(Made, Vec<Written>)>> {
     let dir = place(plan, cache);
     let Some(made) = read(&dir, plan).filter(|_| run.reuses()) else { return Ok(None) };
-    let other_host = made.host.is_some_and(|host| host != state_of(run.host));
-    if made.profiles != digest_of(profiles) || other_host {
+    if made.profiles != digest_of(profiles) || made.host != run.host.installed() {
         return Ok(None);
     }
     let count = counted(made.images.len(), "image", "images");
@@ -149,7 +145,7 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
 
 /// Keeps what `plan` made, for [`find`]. It saves time the next time: where it cannot be kept, it is not.
 pub fn keep(
-    (plan, profiles, configured): (&Plan, &[Profile], &Configured),
+    (plan, profiles): (&Plan, &[Profile]),
     (release, modules): (&str, usize),
     (images, receipt): (&[Written], &Utf8Path),
     cache: &Cache,
@@ -160,7 +156,7 @@ pub fn keep(
         let made = Made {
             plan: plan.digest(),
             profiles: digest_of(profiles),
-            host: (!configured.differences.is_empty()).then(|| state_of(host)),
+            host: host.installed(),
             release: release.to_owned(),
             modules,
             findings: report.findings(),
@@ -229,23 +225,4 @@ fn place(plan: &Plan, cache: &Cache) -> Utf8PathBuf {
 
 fn digest_of(profiles: &[Profile]) -> Sha256 {
     Sha256::of(format!("{profiles:?}"))
-}
-
-/// What the file system says of the directories that programs are found in, and of what package managers
-/// write down: another tool or header than before shows there.
-fn state_of(host: &Host) -> Sha256 {
-    const PACKAGES: [&str; 5] = [
-        "/var/lib/dpkg/status",
-        "/var/lib/rpm",
-        "/usr/lib/sysimage/rpm",
-        "/lib/apk/db/installed",
-        "/var/lib/pacman/local",
-    ];
-    let path = host.child_env.get("PATH").map(String::as_str).unwrap_or_default();
-    let mut hasher = Hasher::default();
-    for place in path.split(':').chain(PACKAGES) {
-        let told = fs::metadata(place).map(|place| (place.ino(), place.mtime(), place.mtime_nsec()));
-        hasher.update(format!("{place} {:?}\n", told.ok()));
-    }
-    hasher.finish()
 }

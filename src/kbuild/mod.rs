@@ -148,9 +148,11 @@ impl<'a> BuildDir<'a> {
         let text = kconfig::render(&wanted);
         let path = self.path.join(".config");
         let stamp_path = self.path.join(CONFIGURED);
+        // Kconfig asks the host about tools and headers: with others there may be another config.
+        let installed = self.host.installed();
         let stamp = |result: &[u8]| {
             format!(
-                "{} {} {}\n",
+                "{} {} {} {installed}\n",
                 Sha256::of(&text),
                 self.plan.source.digest.as_deref().unwrap_or_default(),
                 Sha256::of(result)
@@ -165,7 +167,7 @@ impl<'a> BuildDir<'a> {
         let result = fs::read(&path).context(Kind::Build, || format!("olddefconfig left no {path}"))?;
         let config = Config::parse(&String::from_utf8_lossy(&result));
         let differences = kconfig::differences(&wanted, &config);
-        // What was refused may be taken the next time: Kconfig asks the host about tools and headers.
+        // What was refused may be taken the next time: not everything that Kconfig asks about shows in the stamp.
         if differences.is_empty() {
             files::write_atomically(&stamp_path, stamp(&result).as_bytes())?;
         }
