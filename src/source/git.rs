@@ -15,7 +15,7 @@ use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
 use git2::{
     AutotagOption, Commit, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType,
-    Oid, ProxyOptions, RemoteCallbacks, Repository, TreeWalkMode, TreeWalkResult,
+    Oid, ProxyOptions, RemoteCallbacks, RemoteHead, Repository, TreeWalkMode, TreeWalkResult,
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -47,9 +47,10 @@ pub(super) fn fetch(
             .hint("https://…, ssh://…, or the absolute path of a repository on this machine"));
     }
     let locked = fetching.lock.of(&name);
+    let asked = is_commit(reference).then(|| Oid::from_str(reference).ok()).flatten();
     let pinned = locked.and_then(|locked| Oid::from_str(locked.digest.strip_prefix("commit:")?).ok());
     let check = match locked {
-        _ if is_commit(reference) => Some(Check::proves(Link::LockFile, "the commit that was asked for")),
+        _ if asked.is_some() => Some(Check::proves(Link::LockFile, "the commit that was asked for")),
         Some(locked) if locked.unverified => {
             let detail = format!("as at its first use ({}), which nothing verified", lockfile::NAME);
             Some(Check::holds(Link::LockFile, detail))
@@ -61,9 +62,8 @@ pub(super) fn fetch(
     let checks = Vec::from_iter(check);
 
     let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
-    let wanted = pinned.or_else(|| Oid::from_str(reference).ok().filter(|_| is_commit(reference)));
     let repository = cached_repository(url, fetching)?;
-    let wanted = Wanted { url, reference, plan, pinned, wanted, checks };
+    let wanted = Wanted { url, reference, plan, asked, pinned, checks };
     match wanted.take(&repository, fetching, running) {
         // What cannot be read does not get better by itself.
         Err(failed) if failed.kind() == Kind::Fetch && is_damaged(&repository, &failed) => {
@@ -87,10 +87,10 @@ struct Wanted<'a> {
     url: &'a str,
     reference: &'a str,
     plan: &'a SourcePlan,
+    /// The commit that the reference itself is, where it is one in full.
+    asked: Option<Oid>,
     /// The commit that it must be.
     pinned: Option<Oid>,
-    /// The commit that need not be asked for.
-    wanted: Option<Oid>,
     /// What vouches for it so far.
     checks: Vec<Check>,
 }
@@ -104,15 +104,16 @@ impl Wanted<'_> {
         running: &Running<'_>,
     ) -> Result<Tree, Unfetched> {
         use Unfetched::{Refused, Unreachable};
-        let Wanted { url, reference, pinned, .. } = *self;
+        let Wanted { url, reference, asked, pinned, .. } = *self;
         let name = format!("{url}#{reference}");
         let mut checks = self.checks.clone();
-        let cached =
-            self.wanted.and_then(|wanted| repository.find_object(wanted, None).ok()?.peel_to_commit().ok());
+        let cached = asked
+            .or(pinned)
+            .and_then(|commit| repository.find_object(commit, None).ok()?.peel_to_commit().ok());
         let commit = match cached {
-            Some(commit) if fetching.offline || is_commit(reference) => commit,
+            Some(commit) if fetching.offline || asked.is_some() => commit,
             None if fetching.offline => return Err(Unreachable(fetching.not_here(&name))),
-            cached => match fetch_one(repository, self, pinned, fetching, running) {
+            cached => match fetch_one(repository, self, fetching, running) {
                 Ok(commit) => {
                     checks.push(match url.starts_with("https://") || url.starts_with("ssh://") {
                         true => Check::proves(Link::Transport, "fetched from its server"),
@@ -247,15 +248,14 @@ impl Unfetched {
 /// returns it.
 fn fetch_one(
     repository: &Repository,
-    &Wanted { url, reference, .. }: &Wanted<'_>,
-    pinned: Option<Oid>,
+    &Wanted { url, reference, asked, pinned, .. }: &Wanted<'_>,
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Oid, Unfetched> {
     use Unfetched::{Refused, Unreachable};
     let wrong = || format!("cannot fetch {url}#{reference}");
     let mut remote = repository.remote_anonymous(url).context(Kind::Fetch, wrong).map_err(Refused)?;
-    let (wanted, refspec) = {
+    let (wanted, from) = {
         let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()));
         let connection = connected.map_err(|error| {
             let hint = format!("{}{}", unconnected(url, &error), proxies_named(&fetching.host.proxies));
@@ -263,12 +263,16 @@ fn fetch_one(
         })?;
         let heads = connection.list().context(Kind::Fetch, wrong).map_err(Unreachable)?;
         let named = |prefix: &str| heads.iter().find(|head| head.name() == format!("{prefix}{reference}"));
-        match (named("refs/heads/").or(named("refs/tags/")).or(named("")), Oid::from_str(reference)) {
-            (Some(head), _) => (head.oid(), format!("+{}:refs/kcompile/fetched", head.name())),
-            (None, Ok(commit)) if reference.len() == 40 => {
-                (commit, format!("{commit}:refs/kcompile/fetched"))
+        match (asked, named("refs/heads/").or(named("refs/tags/")).or(named(""))) {
+            // What a server calls by the name of a commit may be anything. libgit2 looks for such a name, too,
+            // unless it is given the whole name of a branch or tag that is at the commit.
+            (Some(commit), _) => {
+                let is_at = |head: &&RemoteHead<'_>| head.oid() == commit && !head.name().ends_with("^{}");
+                let at = heads.iter().find(|head| head.name().starts_with("refs/") && is_at(head));
+                (commit, at.map_or_else(|| commit.to_string(), |head| head.name().to_owned()))
             }
-            _ => {
+            (None, Some(head)) => (head.oid(), head.name().to_owned()),
+            (None, None) => {
                 let branches: Vec<&str> =
                     heads.iter().filter_map(|head| head.name().strip_prefix("refs/heads/")).collect();
                 return Err(Refused(no_such_reference(url, reference, &branches)));
@@ -293,6 +297,7 @@ fn fetch_one(
     let mut options = FetchOptions::new();
     options.depth(1).download_tags(AutotagOption::None).update_fetchhead(false);
     options.remote_callbacks(callbacks(Some(running))).proxy_options(proxy());
+    let refspec = format!("+{from}:refs/kcompile/fetched");
     let fetched = remote.fetch(&[&refspec], Some(&mut options), None);
     process::check().map_err(Refused)?;
     fetched.context(Kind::Fetch, wrong).map_err(Unreachable)?;

@@ -221,6 +221,11 @@ fn cached(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
         (Locator::Directory { .. }, _) => Ok(None),
         // A branch moves: its server is asked where it is now.
         (Locator::Git { reference, .. }, _) if !offline && !git::is_commit(reference) => Ok(None),
+        // It is its own digest, whatever the lock file says.
+        (Locator::Git { reference, .. }, _) if source.locator.is_remote() && git::is_commit(reference) => {
+            let digest = format!("commit:{}", reference.to_ascii_lowercase());
+            find(cache, |identity| identity.digest == digest)
+        }
         _ if source.digest.is_some() => {
             find(cache, |identity| Some(&identity.digest) == source.digest.as_ref())
         }

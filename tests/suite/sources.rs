@@ -271,6 +271,39 @@ fn a_branch_that_moves_is_refused_until_it_is_accepted() {
 }
 
 #[test]
+fn a_commit_in_full_is_no_name_that_a_server_gives() {
+    if !have("git") {
+        return;
+    }
+    let world = World::new();
+    let repo = repository(&world);
+    let commit = Command::new("git").args(["rev-parse", "ch-6.1.7"]).current_dir(&repo).output().unwrap();
+    let commit = String::from_utf8(commit.stdout).unwrap().trim().to_owned();
+    sh(
+        &repo,
+        &format!(
+            "git config uploadpack.allowAnySHA1InWant true && echo other >README && git add . && {COMMIT} && \
+             git update-ref refs/heads/{commit} HEAD && git update-ref refs/tags/{commit} HEAD"
+        ),
+    );
+    let server = servers::git(world.path("repos").as_str());
+    let source = format!("git+{}/linux/.git#{commit}", server.url);
+    let fetched = world.run(&format!("fetch 6.1.7 --ch --source {source} --require-signature")).ok();
+    assert_eq!(fetched.digests(), [format!("commit:{commit}")]);
+    // Nor is it one that the lock file gives.
+    let other = world.run(&format!("fetch 6.1.7 --ch --source git+{}/linux/.git#ch-6.1.7", server.url)).ok();
+    let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+    let locked = format!("#{commit}\"\ndigest = ");
+    let wrong =
+        lock.replace(&format!("{locked}\"commit:{commit}\""), &format!("{locked}\"{}\"", other.digests()[0]));
+    assert_ne!(wrong, lock);
+    fs::write(world.path("cache/kcompile.lock"), wrong).unwrap();
+    world
+        .run(&format!("fetch 6.1.7 --ch --source {source}"))
+        .failed(3, &["has changed since its first use", "found commit:", "hint: "]);
+}
+
+#[test]
 fn a_server_that_asks_for_a_login_gets_none() {
     let world = World::new();
     let asking = servers::serve(|_, stream| {
