@@ -60,11 +60,12 @@ pub fn plan_at_hand(
     tree.map(|tree| whole_plan(request, inputs, &tree, run)).transpose()
 }
 
-/// What the source has shown goes into the lock file and into the plan, whose notices are said.
+/// What the source has shown goes into the plan, whose notices are said, and into the lock file if the
+/// plan can be made with it: what is refused must not be pinned.
 fn whole_plan(request: &Request, inputs: &Inputs, tree: &Tree, run: &Run<'_>) -> Result<Plan> {
-    lock(&tree.identity, run);
     let defects = toolchain::defects(&inputs.rules, &tree.path);
     let plan = Plan::new(request, inputs, Some((&tree.identity, &defects)))?;
+    lock(&tree.identity, run);
     plan.notices.iter().for_each(|notice| run.report.note(notice));
     Ok(plan)
 }

@@ -364,7 +364,15 @@ impl Release {
     }
 
     /// What the archive of this digest is, now that its tree is there.
+    ///
+    /// Errors (exit code 3): the tree is of another version. A release's signature says who made it, not what it
+    /// is called, so that an old one can be sent under a new name.
     fn identity(&self, sha256: Sha256, unpacked: &Unpacked, tree: &Utf8Path) -> Result<SourceIdentity> {
+        let version = check_tree(tree, &self.name())?;
+        if version != self.version {
+            return Err(Error::fetch(format!("{}: holds Linux {version}", self.name()))
+                .hint("the mirror may be stale or forged; try another --mirror"));
+        }
         unpacked.contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
         let mut checks: Vec<Check> = self.pin.iter().map(|pin| pin.check.clone()).collect();
         checks.push(match (&unpacked.signer, self.signable()) {
@@ -379,7 +387,7 @@ impl Release {
         Ok(SourceIdentity {
             origin: Some(release_url(KERNEL_ORG, self.version)),
             digest: sha256.oci(),
-            version: check_tree(tree, &self.name())?,
+            version,
             date: unpacked.date,
             checks,
         })

@@ -304,6 +304,20 @@ fn a_commit_in_full_is_no_name_that_a_server_gives() {
 }
 
 #[test]
+fn what_is_not_the_version_asked_for_is_not_pinned() {
+    if !have("git") {
+        return;
+    }
+    let world = World::new();
+    repository(&world);
+    let server = servers::git(world.path("repos").as_str());
+    world
+        .run(&format!("fetch 6.1.8 --ch --source git+{}/linux/.git#ch-6.1.7", server.url))
+        .failed(2, &["the source is Linux 6.1.7, not the 6.1.8 that was asked for"]);
+    assert!(!world.path("cache/kcompile.lock").exists());
+}
+
+#[test]
 fn a_server_that_asks_for_a_login_gets_none() {
     let world = World::new();
     let asking = servers::serve(|_, stream| {

@@ -144,6 +144,33 @@ fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
 }
 
 #[test]
+fn a_release_under_the_name_of_another_is_refused() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let mut release = Release::new(&world);
+    let (xz, signature) = (release.xz.clone(), gpg.sign(&key, &release.tar, ""));
+    // What a mirror that is behind, or forged, can send: bytes and signature are whole.
+    release.put("linux-6.1.192.tar.xz", xz);
+    release.put("linux-6.1.192.tar.sign", signature);
+    let list = release.list().replace("6.1.7", "6.1.192");
+    release.put("sha256sums.asc", list.into_bytes());
+    let server = release.serve();
+    for version in ["6.1", "6.1.192"] {
+        world
+            .run(&format!(
+                "fetch {version} --fc --mirror {} --keyring signer.asc --require-signature",
+                server.url
+            ))
+            .failed(3, &["linux-6.1.192.tar.xz: holds Linux 6.1.7", "try another --mirror"]);
+        assert!(world.names("cache/trees").is_empty() && world.names("cache/archives").is_empty());
+        assert!(!world.path("cache/kcompile.lock").exists());
+    }
+}
+
+#[test]
 fn a_signing_subkey_counts_for_its_key() {
     if !have("gpg") {
         return;
