@@ -7,7 +7,9 @@
 //! date it back.
 
 use crate::error::{Context, Error, Kind, Result};
-use pgp::composed::{CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey};
+use pgp::composed::{
+    CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey, SignedPublicSubKey,
+};
 use pgp::crypto::hash::HashAlgorithm;
 use pgp::packet::{Signature, SignatureType};
 use pgp::types::{KeyDetails, Tag};
@@ -77,33 +79,35 @@ impl Keyring {
         keyring
     }
 
-    /// Adds every key in `bytes`, armored (one block or several) or binary. `name` is for errors.
+    /// Adds every key in `bytes`, armored (one block or several) or binary. What another copy of a key says, a
+    /// revocation or a later end, counts beside what the first one says. `name` is for errors.
     ///
     /// Errors (exit code 2): there is no key in it, or one that cannot be read.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let wrong = || format!("{name}: not a file of OpenPGP public keys");
-        let before = self.keys.len();
+        let mut read = Vec::new();
         match std::str::from_utf8(bytes) {
             Ok(text) if text.contains(ARMORED_KEY) => {
                 // What stands before the first block is prose.
                 for block in text.split(ARMORED_KEY).skip(1) {
                     let block = format!("{ARMORED_KEY}{block}");
                     let (keys, _) = SignedPublicKey::from_string_many(&block).context(Kind::Usage, wrong)?;
-                    for key in keys {
-                        self.keys.push(key.context(Kind::Usage, wrong)?);
-                    }
+                    read.extend(keys);
                 }
             }
-            _ => {
-                for key in SignedPublicKey::from_bytes_many(bytes).context(Kind::Usage, wrong)? {
-                    self.keys.push(key.context(Kind::Usage, wrong)?);
-                }
+            _ => read.extend(SignedPublicKey::from_bytes_many(bytes).context(Kind::Usage, wrong)?),
+        }
+        if read.is_empty() {
+            return Err(Error::usage(wrong()).hint("`gpg --armor --export FINGERPRINT` writes one"));
+        }
+        for key in read {
+            let key = key.context(Kind::Usage, wrong)?;
+            match self.keys.iter_mut().find(|known| fingerprint(known) == fingerprint(&key)) {
+                Some(known) => merge(known, key),
+                None => self.keys.push(key),
             }
         }
-        match self.keys.len() > before {
-            true => Ok(()),
-            false => Err(Error::usage(wrong()).hint("`gpg --armor --export FINGERPRINT` writes one")),
-        }
+        Ok(())
     }
 
     /// Finds out who says to have made the detached signature in `bytes` (armored or binary), and
@@ -166,6 +170,25 @@ impl Keyring {
         };
         Err(Error::fetch(format!("{name}: unknown signature: made by the key {makers}, which is not known"))
             .hint("if you know whose key that is and believe it, give it with --keyring FILE"))
+    }
+}
+
+/// Takes into `known` what another copy of the same key says. Each of its signatures is checked when it is used.
+fn merge(known: &mut SignedPublicKey, copy: SignedPublicKey) {
+    known.details.revocation_signatures.extend(copy.details.revocation_signatures);
+    known.details.direct_signatures.extend(copy.details.direct_signatures);
+    for user in copy.details.users {
+        match known.details.users.iter_mut().find(|known| known.id.id() == user.id.id()) {
+            Some(known) => known.signatures.extend(user.signatures),
+            None => known.details.users.push(user),
+        }
+    }
+    for subkey in copy.public_subkeys {
+        let is_it = |known: &&mut SignedPublicSubKey| known.key.fingerprint() == subkey.key.fingerprint();
+        match known.public_subkeys.iter_mut().find(is_it) {
+            Some(known) => known.signatures.extend(subkey.signatures),
+            None => known.public_subkeys.push(subkey),
+        }
     }
 }
 
@@ -238,7 +261,11 @@ impl Unproven<'_> {
             return refuse(format!("revoked signature: the key of {signer} has been revoked"));
         }
         let own = key.details.users.iter().flat_map(|user| {
-            let is_own = |own: &&Signature| own.verify_certification(primary, Tag::UserId, &user.id).is_ok();
+            // One that takes a user id back says nothing of how long the key lasts.
+            let is_own = |own: &&Signature| {
+                own.typ() != Some(SignatureType::CertRevocation)
+                    && own.verify_certification(primary, Tag::UserId, &user.id).is_ok()
+            };
             user.signatures.iter().filter(is_own)
         });
         let direct = key.details.direct_signatures.iter().filter(|own| own.verify_key(primary).is_ok());

@@ -144,6 +144,47 @@ fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
 }
 
 #[test]
+fn every_copy_of_a_key_counts_in_any_order() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let gpg = Gpg::new(&world.path("gpg"));
+    let release = Release::new(&world);
+    fs::write(world.path("work/linux-6.1.7.tar.xz"), &release.xz).unwrap();
+    let fetch = |keyrings: [&str; 2]| {
+        let keyrings = keyrings.map(|name| format!("--keyring {name}.asc")).join(" ");
+        world.run(&format!("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz {keyrings} --require-signature"))
+    };
+    let signed_by = |key: &str, clock: &str| {
+        fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(key, &release.tar, clock)).unwrap();
+    };
+    let export = |key: &str, name: &str| gpg.export(key, &world.path(&format!("work/{name}.asc")));
+
+    let gone = gpg.key("Gone", "never", "");
+    export(&gone, "before");
+    signed_by(&gone, "");
+    gpg.revoke(&gone);
+    export(&gone, "revoked");
+    for keyrings in [["before", "revoked"], ["revoked", "before"]] {
+        fetch(keyrings).failed(3, &["linux-6.1.7.tar.sign: revoked signature: the key of Gone"]);
+    }
+
+    // A user id that was taken back later does not make the key last longer.
+    let (early, later) = ("--faked-system-time 20200101T000000", "--faked-system-time 20200301T000000");
+    let old = gpg.key("Old", "1y", early);
+    signed_by(&old, early);
+    gpg.run(&format!("{early} --quick-add-uid {old} Other"), b"");
+    gpg.run(&format!("{later} --quick-revoke-uid {old} Other"), b"");
+    export(&old, "old");
+    fetch(["old", "old"]).failed(3, &["expired signature: the key of O", "expired on 2020-12-31"]);
+    gpg.run(&format!("{later} --quick-set-expire {old} 0"), b"");
+    export(&old, "prolonged");
+    fetch(["old", "prolonged"]).ok();
+    fetch(["prolonged", "old"]).ok();
+}
+
+#[test]
 fn a_release_under_the_name_of_another_is_refused() {
     if !have("gpg") {
         return;
