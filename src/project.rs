@@ -8,13 +8,15 @@
 //! patches/          series.toml and patches                           DIR/patches/
 //! ```
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::{Arch, Flavor};
 use crate::library::{read_text, read_toml};
 use crate::words::{has_password, without_login};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// The file that marks a project.
 pub const FILE: &str = "kcompile.toml";
@@ -77,13 +79,23 @@ pub struct Project {
 
 impl Project {
     /// Looks for `kcompile.toml` in `cwd` and the directories above it. `configs` is `--configs`: its files
-    /// take the place of the project's, whose defaults stay.
+    /// take the place of the project's, whose defaults stay. `uid` is the user who runs kcompile.
     ///
-    /// Errors (exit code 2): a mistake in the file, with its line and field; `configs` is no directory.
-    pub fn find(cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Result<Project> {
+    /// Errors (exit code 2): a mistake in the file, with its line and field; it belongs to somebody else, and
+    /// there is no `configs` to say what is meant; `configs` is no directory.
+    pub fn find(cwd: &Utf8Path, configs: Option<&Utf8Path>, uid: u32) -> Result<Project> {
         let file = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file());
         let mut project = match file {
-            Some(file) => Project::read(&file, &read_text(&file)?)?,
+            Some(file) => match (stranger(&file, cwd, uid)?, configs) {
+                (None, _) => Project::read(&file, &read_text(&file)?)?,
+                (Some(_), Some(_)) => Project::default(),
+                (Some(owner), None) => {
+                    return Err(Error::usage(format!("{file} belongs to another user ({owner})")).hint(
+                        "if its configs are to be believed, name their directory with --configs; a \
+                         kcompile.toml of your own, which may be empty, is found first",
+                    ));
+                }
+            },
             None => Project::default(),
         };
         if let Some(dir) = configs {
@@ -108,6 +120,22 @@ impl Project {
             ))
         })
     }
+}
+
+/// The owner of `file` where that is nobody whom the user `uid` believes in the directory `cwd`. It says what is
+/// built, from where, and with which patches, and lies above, where others may write: in `/tmp`, say. A link
+/// chooses as well as what it leads to.
+fn stranger(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32>> {
+    let owners =
+        || Ok([fs::metadata(cwd)?.uid(), fs::metadata(file)?.uid(), fs::symlink_metadata(file)?.uid()]);
+    let owners: std::io::Result<[u32; 3]> = owners();
+    let [of_cwd, owner, of_link] = owners.context(Kind::Usage, || format!("cannot read {file}"))?;
+    Ok([owner, of_link].into_iter().find(|owner| !is_believed(*owner, uid, of_cwd)))
+}
+
+/// Oneself, root, and whoever owns the directory that one works in, as in a container that has it mounted.
+fn is_believed(owner: u32, uid: u32, of_cwd: u32) -> bool {
+    [uid, 0, of_cwd].contains(&owner)
 }
 
 /// What is wrong with the URL of a mirror, if anything is.
@@ -138,23 +166,31 @@ mod tests {
     }
 
     #[test]
+    fn strangers_are_not_believed() {
+        for (owner, believed) in [(1000, true), (0, true), (1002, true), (1001, false)] {
+            assert_eq!(is_believed(owner, 1000, 1002), believed, "{owner}");
+        }
+    }
+
+    #[test]
     fn a_project_is_found_from_below() {
+        let uid = rustix::process::geteuid().as_raw();
         let dir = tempfile::tempdir().unwrap();
         let dir = Utf8Path::from_path(dir.path()).unwrap();
         std::fs::create_dir_all(dir.join("own/deep/down")).unwrap();
         std::fs::create_dir_all(dir.join("other")).unwrap();
         std::fs::write(dir.join("own/kcompile.toml"), "flavor = \"firecracker\"\noutput = \"images\"\n")
             .unwrap();
-        let found = Project::find(&dir.join("own/deep/down"), None).unwrap();
+        let found = Project::find(&dir.join("own/deep/down"), None, uid).unwrap();
         assert_eq!(found.defaults.output, Some(dir.join("own/images")));
         let place = found.own_place().unwrap();
         assert_eq!(place.path_of("configs/kernels.toml"), dir.join("own/configs/kernels.toml"));
         // The files of --configs, with the defaults of the project.
-        let both = Project::find(&dir.join("own"), Some(&dir.join("other"))).unwrap();
+        let both = Project::find(&dir.join("own"), Some(&dir.join("other")), uid).unwrap();
         assert_eq!(both.own_place().unwrap().path_of("configs/kernels.toml"), dir.join("other/kernels.toml"));
         assert_eq!(both.defaults.flavor, Some(Flavor::Firecracker));
-        assert!(Project::find(&dir.join("own"), Some(&dir.join("nowhere"))).is_err());
-        let none = Project::find(&dir.join("other"), None).unwrap();
+        assert!(Project::find(&dir.join("own"), Some(&dir.join("nowhere")), uid).is_err());
+        let none = Project::find(&dir.join("other"), None, uid).unwrap();
         assert!(none.own_place().unwrap_err().hint_text().unwrap().contains("--configs DIR"));
     }
 

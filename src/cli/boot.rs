@@ -172,7 +172,7 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
     if args.modules.is_some() {
         return Err(Error::usage("--modules goes with a layout: a version has its modules beside it"));
     }
-    let project = Project::find(&host.cwd, None)?;
+    let project = Project::find(&host.cwd, None, host.uid)?;
     let output = args.output.as_deref().or(project.defaults.output.as_deref());
     let output = host.absolute(output.unwrap_or(Utf8Path::new(super::typed::OUTPUT)));
     subject::of_version(version, &output, told, args.arch.or(host.arch).unwrap_or(Arch::Amd64))

@@ -23,7 +23,7 @@ use std::time::Duration;
 /// the project that the working directory is in, over them.
 pub(super) fn library(own: Option<&Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
     let own = own.map(|dir| host.absolute(dir));
-    let library = Library::with_project(Project::find(&host.cwd, own.as_deref())?)?;
+    let library = Library::with_project(Project::find(&host.cwd, own.as_deref(), host.uid)?)?;
     let catalog = Catalog::read(&library)?;
     // A mistake in what is only needed later is found out before anything is done.
     Renames::read(&library)?;

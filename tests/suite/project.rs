@@ -5,6 +5,7 @@ use crate::sources::repository;
 use crate::world::{Ran, World, have, ran};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::{chown, lchown, symlink};
 
 /// A world with a project in `work/own`, with this `kcompile.toml`.
 fn project(text: &str) -> World {
@@ -63,6 +64,33 @@ fn its_defaults_give_way_to_the_command_line() {
     assert!(run(&world, "plan 6.1").ok().stdout.contains("from http://environment"));
     fs::write(world.path("work/own/kcompile.toml"), "require = [\"nobody\"]\n").unwrap();
     run(&world, "plan 6.1 --fc").failed(2, &["there is no requirement profile `nobody`"]);
+}
+
+#[test]
+fn a_project_of_another_user_is_not_obeyed() {
+    if !rustix::process::geteuid().is_root() {
+        crate::world::skipped("only root can give files to another user");
+        return;
+    }
+    let world = project("mirror = [\"https://theirs.example\"]\n");
+    let (file, sub) = (world.path("work/own/kcompile.toml"), world.path("work/own/sub/directory"));
+    chown(&file, Some(12345), None).unwrap();
+    let says = [&*format!("{file} belongs to another user (12345)"), "hint: ", "--configs"];
+    run(&world, "plan 6.1 --fc").failed(2, &says);
+    let named = run(&world, "plan 6.1 --fc --configs ../../configs").ok().stdout;
+    assert!(!named.contains("theirs.example"), "only what was named is believed: {named}");
+    // A link of theirs to a file of ours chooses as well.
+    fs::rename(&file, world.path("work/ours.toml")).unwrap();
+    chown(world.path("work/ours.toml"), Some(0), None).unwrap();
+    symlink(world.path("work/ours.toml"), &file).unwrap();
+    lchown(&file, Some(12345), None).unwrap();
+    run(&world, "plan 6.1 --fc").failed(2, &says);
+    // Theirs is the directory, too, that we work in.
+    chown(&sub, Some(12345), None).unwrap();
+    assert!(run(&world, "plan 6.1 --fc").ok().stdout.contains("theirs.example"));
+    chown(&sub, Some(0), None).unwrap();
+    fs::write(sub.join("kcompile.toml"), "").unwrap();
+    assert!(!run(&world, "plan 6.1 --fc").ok().stdout.contains("theirs.example"));
 }
 
 #[test]
