@@ -286,8 +286,35 @@ pub struct BuildArgs {
     pub json: bool,
 }
 
+/// Options of `build` that make no difference to a source: `fetch` takes them, and does not show them.
+const NOT_OF_FETCH: &[&str] = &[
+    "config",
+    "fragment",
+    "set",
+    "require",
+    "output",
+    "legacy",
+    "no_modules",
+    "also_at",
+    "modules_layout",
+    "compression",
+    "boot",
+    "cc",
+    "llvm",
+    "cross_compile",
+    "rebuild",
+    "launcher",
+    "sandbox",
+    "timings",
+];
+
 /// The options of `fetch`.
 #[derive(Clone, Debug, Args)]
+#[command(mut_args(|arg| match NOT_OF_FETCH.contains(&arg.get_id().as_str()) {
+    true => arg.hide(true),
+    false => arg,
+}))]
+#[command(after_help = "All other options of `build` are taken, too, and make no difference to the source.")]
 pub struct FetchArgs {
     /// Those of `build`.
     #[command(flatten)]

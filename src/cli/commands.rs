@@ -117,11 +117,19 @@ pub(super) fn take_bundle(args: &BuildArgs, run: &Run<'_>) -> Result<()> {
     }
 }
 
-pub(super) fn plan(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+/// Where nothing `configures`, a version without a config has a plan, too.
+pub(super) fn plan(
+    args: &BuildArgs,
+    configures: bool,
+    matches: &ArgMatches,
+    host: &Host,
+    report: &Report,
+) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let run = run(args, host, &library, &catalog, report)?;
     let requests = requests(args, matches, &run)?;
-    let plans = requests.iter().map(|request| crate::plan(request, &run)).collect::<Result<Vec<_>>>()?;
+    let plan_one = |request| crate::plan(&Request { configures, ..request }, &run);
+    let plans = requests.into_iter().map(plan_one).collect::<Result<Vec<_>>>()?;
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
         let json = if let [one] = &json[..] { one.clone() } else { json.into() };

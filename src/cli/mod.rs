@@ -17,6 +17,7 @@ mod push;
 mod typed;
 mod verify;
 
+use args::FetchArgs;
 pub use args::{BuildArgs, Cli, Command};
 
 use crate::error::{Error, Result};
@@ -49,16 +50,23 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
     process::keep_others_from_writing();
     process::watch_signals()?;
     match (&cli.command, &cli.build) {
-        (None, args) | (Some(Command::Build(args)), _) if args.json && !args.dry_run => {
+        (None, args)
+        | (Some(Command::Build(args)), _)
+        | (Some(Command::Fetch(FetchArgs { build: args, .. })), _)
+            if args.json && !args.dry_run =>
+        {
             Err(Error::usage("--json prints a plan: it goes with `kcompile plan` or --dry-run")
                 .hint("a build tells its progress as JSON lines with --progress json"))
         }
         (None, args) | (Some(Command::Build(args)), _) => match args.dry_run {
-            true => commands::plan(args, matches, host, report),
+            true => commands::plan(args, true, matches, host, report),
             false => commands::build(args, matches, host, report),
         },
-        (Some(Command::Plan(args)), _) => commands::plan(args, matches, host, report),
-        (Some(Command::Fetch(args)), _) => commands::fetch(args, matches, host, report),
+        (Some(Command::Plan(args)), _) => commands::plan(args, true, matches, host, report),
+        (Some(Command::Fetch(args)), _) => match args.build.dry_run {
+            true => commands::plan(&args.build, false, matches, host, report),
+            false => commands::fetch(args, matches, host, report),
+        },
         (Some(Command::List(args)), _) => list::list(args, host),
         (Some(Command::Doctor(args)), _) if args.cache => checkup::checkup(args, host, report),
         (Some(Command::Doctor(args)), _) => commands::doctor(args, matches, host, report),

@@ -21,6 +21,19 @@ fn help_is_grouped_and_has_examples() {
 }
 
 #[test]
+fn fetch_shows_what_it_goes_by_and_takes_what_build_takes() {
+    let world = World::new();
+    let help = world.run("fetch --help").ok().stdout;
+    for shown in ["--mirror", "--patches", "--bundle", "--require-signature", "--jobs"] {
+        assert!(help.contains(shown), "{shown}:\n{help}");
+    }
+    for hidden in ["--boot", "--output", "--timings", "--compression", "--launcher", "Images:"] {
+        assert!(!help.contains(hidden), "{hidden}:\n{help}");
+    }
+    world.run("fetch 6.1.7 --fc --boot --timings --output x --dry-run").ok();
+}
+
+#[test]
 fn the_version_names_the_catalog() {
     let version = World::new().run("--version").ok().stdout;
     assert!(version.starts_with("kcompile 0.") && version.contains("(catalog "), "{version}");
@@ -49,7 +62,10 @@ fn wrong_words_are_usage_errors() {
     world.run("6.1 --fc --source apt:-o=evil").failed(2, &["not the name of a package"]);
     world.run("6.1 --fc --source nowhere.tar.xz").failed(2, &["no such file or directory"]);
     world.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);
-    world.run("6.1 --fc --json").failed(2, &["it goes with `kcompile plan` or --dry-run"]);
+    for command in ["", "build", "fetch"] {
+        let args = format!("{command} 6.1 --fc --json");
+        world.run(&args).failed(2, &["it goes with `kcompile plan` or --dry-run"]);
+    }
     world.run("all").failed(2, &["--fc or --ch"]);
 }
 

@@ -15,6 +15,10 @@ fn a_plan_touches_nothing() {
     let before = world.names("work");
     world.run("plan 6.1 --fc").ok();
     world.run("6.1 --fc --dry-run").ok();
+    let told = world.run("fetch 6.1.7 --fc --bundle x.tar --dry-run").ok().stdout;
+    assert!(told.contains("linux-6.1.7.tar.xz"), "{told}");
+    // What can be fetched without a config can be looked at without one.
+    world.run("fetch 3.2.1 --fc --dry-run").ok();
     world.run("plan 5.15.12 --ch").ok();
     assert_eq!(world.names("work"), before);
     assert!(!world.path("cache").exists() && world.names("home").is_empty());
