@@ -71,7 +71,7 @@ pub fn base<'a>(request: &Request, from: Option<VersionRequest>, library: &'a Li
     let base = Base::nearest(library, flavor, arch, wanted);
     base.filter(|base| from.is_none() || base.is_for(wanted)).ok_or_else(|| {
         let all = Base::all(library, flavor, arch);
-        let have: Vec<String> = all.iter().map(|base| base.version.to_string()).collect();
+        let have: Vec<String> = all.iter().map(|base| base.version.in_catalog()).collect();
         let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
         Error::usage(format!("there is no {flavor} config for Linux {wanted} on {arch} to carry over"))
             .hint(format!("there are: {have}"))

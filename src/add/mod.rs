@@ -62,10 +62,10 @@ pub fn prepare(wanted: &[Wanted<'_>], run: &Run<'_>) -> Result<Addition> {
     let carried = wanted.iter().map(|wanted| carry::carry(wanted, place, run)).collect::<Result<Vec<_>>>()?;
     let (mut sources, configs): (Vec<SourceIdentity>, Vec<Carried>) = carried.into_iter().unzip();
     let (source, request) = (sources.remove(0), &wanted[0].request);
-    let froms: Vec<String> = configs.iter().map(|config| config.from.to_string()).collect();
+    let froms: Vec<String> = configs.iter().map(|config| config.from.in_catalog()).collect();
     let default = SourceSpec::default_for(request.flavor);
     let entry = Entry {
-        version: request.version.to_string(),
+        version: request.version.in_catalog(),
         flavor: request.flavor,
         arch: wanted.iter().map(|wanted| wanted.request.arch).collect(),
         source: (request.source != default).then(|| request.source.to_string()),
@@ -136,8 +136,11 @@ fn check_new(
     let found = own.find(version, flavor, arch).is_some_and(|entry| entry.arch.contains(&arch));
     match found {
         false => Ok(()),
-        true => Err(Error::usage(format!("{path} has an entry for {version}, {flavor}, {arch} already"))
-            .hint("remove it first, or change its config by `kcompile config edit`")),
+        true => {
+            let version = version.in_catalog();
+            Err(Error::usage(format!("{path} has an entry for {version}, {flavor}, {arch} already"))
+                .hint("remove it first, or change its config by `kcompile config edit`"))
+        }
     }
 }
 

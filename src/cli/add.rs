@@ -31,7 +31,7 @@ DIR, the config into the directory of its flavor beside it; all of them are writ
 /// The options of `add`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[command(mut_arg("versions", |arg| arg.num_args(1).help("A kernel version: 6.6.60, or 6.6 for a whole series")))]
+#[command(mut_arg("versions", |arg| arg.num_args(1).help("A kernel version: 6.6.60; 6.6 for a whole series, 6.6.0 for its first release")))]
 #[command(mut_arg("json", |arg| arg.help("As JSON")))]
 #[command(mut_arg("dry_run", |arg| arg.help("Say what would come of it, and write nothing")))]
 pub struct AddArgs {
@@ -68,7 +68,7 @@ pub(super) fn add(args: &AddArgs, matches: &ArgMatches, host: &Host, report: &Re
 fn wanted<'a>(args: &AddArgs, matches: &ArgMatches, run: &Run<'a>) -> Result<Vec<Wanted<'a>>> {
     let with_base = |request| {
         let base = add::base(&request, args.from, run.library)?;
-        let versions = vec![base.version.to_string()];
+        let versions = vec![base.version.in_catalog()];
         // Only the kernel differs: its own source, by the catalog or the flavor's default.
         let build = BuildArgs {
             versions,
@@ -107,7 +107,7 @@ fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {
 
 fn of_config(config: &Carried) -> String {
     let Carried { arch, from, from_config, renamed, gone, changed, since, profiles, .. } = config;
-    let mut text = format!("\n{arch}: the config of {from} ({from_config})\n");
+    let mut text = format!("\n{arch}: the config of {} ({from_config})\n", from.in_catalog());
     if renamed.is_empty() && gone.is_empty() && changed.is_empty() {
         text.push_str("\nevery setting takes as it is\n");
     }

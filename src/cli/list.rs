@@ -74,7 +74,7 @@ fn newest_kubernetes(library: &Library) -> Result<Option<Profile>> {
 fn source(entry: &Entry) -> String {
     match (&entry.source, SourceSpec::default_for(entry.flavor)) {
         (Some(source), _) => source.clone(),
-        (None, SourceSpec::Git { .. }) => format!("git#ch-{}", entry.version),
+        (None, SourceSpec::Git { .. }) => format!("git#ch-{}", entry.request()),
         (None, _) => "kernel.org".to_owned(),
     }
 }
@@ -168,7 +168,7 @@ fn cells(
     kubernetes: Option<&Profile>,
 ) -> [String; 8] {
     let version = entry.request().floor();
-    let config = Base::of(library, entry.flavor, arch, version).map(|base| base.version.to_string());
+    let config = Base::of(library, entry.flavor, arch, version).map(|base| base.version.in_catalog());
     let source = source(entry);
     // The pin is that of kernel.org's tarball.
     let pinned = entry.sha256.is_some() && source == "kernel.org";

@@ -128,6 +128,16 @@ impl VersionRequest {
         }
     }
 
+    /// As catalogs and the names of configs write it, where `6.6` is the series: its first release is `6.6.0`.
+    pub fn in_catalog(self) -> String {
+        match self {
+            VersionRequest::Exact(version) if version.patch == 0 && version.candidate().is_none() => {
+                format!("{version}.0")
+            }
+            version => version.to_string(),
+        }
+    }
+
     /// Is `version` what was asked for?
     pub fn admits(self, version: KernelVersion) -> bool {
         match self {
@@ -248,5 +258,8 @@ mod tests {
         assert!(series.admits(KernelVersion::new(5, 10, 77)) && !series.admits(KernelVersion::new(5, 1, 0)));
         let exact: VersionRequest = "5.12.0".parse().unwrap();
         assert_eq!(exact, VersionRequest::Exact(KernelVersion::new(5, 12, 0)));
+        for text in ["5.12", "5.12.0", "5.12.1", "5.12-rc3"] {
+            assert_eq!(text.parse::<VersionRequest>().unwrap().in_catalog(), text);
+        }
     }
 }

@@ -64,7 +64,7 @@ impl<'a> Base<'a> {
 
 /// The name in the library of the config of `version`.
 pub fn config_name(flavor: Flavor, arch: Arch, version: VersionRequest) -> String {
-    format!("configs/{}/linux-{}-{version}.config", flavor.config_dir(), arch.kbuild())
+    format!("configs/{}/linux-{}-{}.config", flavor.config_dir(), arch.kbuild(), version.in_catalog())
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn catalog_config(
     let Request { flavor, arch, .. } = *request;
     let Some(base) = Base::of(library, flavor, arch, version) else {
         let have: Vec<String> =
-            Base::all(library, flavor, arch).iter().map(|base| base.version.to_string()).collect();
+            Base::all(library, flavor, arch).iter().map(|base| base.version.in_catalog()).collect();
         let have = if have.is_empty() {
             "there are none".to_owned()
         } else {
@@ -110,7 +110,7 @@ fn catalog_config(
     if !base.is_for(version) {
         notices.push(format!(
             "no {flavor} config for Linux {version}: using the nearest lower one, for {}",
-            base.version
+            base.version.in_catalog()
         ));
     }
     let name = base.name();

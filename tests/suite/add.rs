@@ -218,6 +218,26 @@ fn several_architectures_are_one_entry_and_a_config_each() {
 }
 
 #[test]
+fn the_first_release_of_a_series_is_not_the_series() {
+    let mut world = project();
+    world.env.insert("KCOMPILE_MIRROR".into(), servers::mirror(&world, &["6.1.7", "6.6", "6.6.60"]).url);
+    run(&world, "add 6.6.0").ok();
+    assert!(read(&world, CATALOG).contains("\nversion = \"6.6.0\"\n"), "{}", read(&world, CATALOG));
+    assert_eq!(
+        world.names("work/own/configs/firecracker"),
+        ["linux-x86_64-6.1.config", "linux-x86_64-6.6.0.config"]
+    );
+    let plan = run(&world, "plan 6.6.0").ok().stdout;
+    assert!(plan.contains("linux-6.6.tar.xz") && plan.contains("linux-x86_64-6.6.0.config"), "{plan}");
+    assert!(run(&world, "plan 6.6").ok().stdout.contains("linux-6.6.*.tar.xz"));
+    run(&world, "add 6.6.0").failed(2, &["has an entry for 6.6.0, firecracker, amd64 already"]);
+    // The series can have an entry of its own, and takes its config from the nearest.
+    let told = run(&world, "add 6.6").ok().stdout;
+    assert!(told.contains("(configs/firecracker/linux-x86_64-6.6.0.config)"), "{told}");
+    assert!(read(&world, CATALOG).contains("\nversion = \"6.6\"\n"), "{}", read(&world, CATALOG));
+}
+
+#[test]
 fn a_branch_is_pinned_by_its_commit() {
     if !have("git") {
         return;
