@@ -19,8 +19,8 @@ use tar::{Archive, EntryType};
 pub(crate) const LARGEST_IMAGE: u64 = 4 << 30;
 /// A distribution's kernel has about 7000 modules.
 const MOST_ENTRIES: usize = 200_000;
-/// All names together, which are kept to find two that are equal; and what links lead to, which is kept by
-/// those who read images.
+/// All names together, which are kept to find two that are equal, and what links lead to: both are kept by those who
+/// read images.
 const LARGEST_NAMES: usize = 32 << 20;
 /// A path and a link, with their PAX keys.
 const LARGEST_PAX: u64 = 16 << 10;
@@ -54,6 +54,9 @@ pub struct Attributes {
     pub is_named: bool,
     /// Seconds since 1970.
     pub mtime: Option<u64>,
+    /// The keys of PAX records other than those of path and link: readers let them replace what is above, or give the
+    /// file extended attributes (`SCHILY.xattr.…`).
+    pub records: Vec<String>,
 }
 
 /// The kinds of entries that kernel images have.
@@ -86,12 +89,12 @@ pub struct LayerRead {
     pub entries: usize,
 }
 
-/// One pass over a layer: hashed before and after the decompressor, entry by entry in between. It may
-/// unpack to `left` bytes.
+/// One pass over a layer: hashed before and after the decompressor, entry by entry in between. What it takes of
+/// `limits` is missing to the next one.
 pub(super) fn visit_layer(
     layout: &Utf8Path,
     (layer, diff_id): (&Descriptor, &str),
-    left: u64,
+    limits: &mut Limits,
     visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
 ) -> Result<LayerRead> {
     let (path, digest, file) = open_blob(layout, layer)?;
@@ -102,11 +105,12 @@ pub(super) fn visit_layer(
         return Err(Error::fetch(format!("{path}: a layer of more than {LARGEST_IMAGE} bytes")));
     }
     let mut packed = HashingReader::new(BufReader::with_capacity(1 << 18, file.take(size)));
-    let read = read_plain(&path, layer.media_type(), &mut packed, left, visit);
+    let read = read_plain(&path, layer.media_type(), &mut packed, limits, visit);
     drain(&mut Interruptible(&mut packed), false).context(Kind::Fetch, wrong)?;
     // Where bytes are not those that were meant, what a decompressor makes of them is no news.
     check_digest(&path, digest, packed.finish().0)?;
     let (plain_digest, plain_size, entries) = read?;
+    limits.bytes = limits.bytes.saturating_sub(plain_size);
     match plain_digest == diff_id {
         true => Ok(LayerRead {
             digest,
@@ -127,7 +131,7 @@ fn read_plain(
     path: &Utf8Path,
     media_type: &MediaType,
     packed: &mut impl Read,
-    left: u64,
+    limits: &mut Limits,
     visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
 ) -> Result<(Sha256, u64, usize)> {
     let wrong = || format!("{path} is not a layer of a kernel image");
@@ -142,8 +146,8 @@ fn read_plain(
             return Err(Error::fetch(format!("{path}: a layer of type {}", other.escape_debug())));
         }
     };
-    let mut plain = HashingReader::new(Bounded { inner: plain, left });
-    let entries = visit_entries(path, &mut plain, visit)?;
+    let mut plain = HashingReader::new(Bounded { inner: plain, left: limits.bytes });
+    let entries = visit_entries(path, &mut plain, limits, visit)?;
     // Zeros fill a tar up; anything else is an entry that some readers see and others do not.
     drain(&mut plain, true).context(Kind::Fetch, wrong)?;
     let (digest, size) = plain.finish();
@@ -153,89 +157,102 @@ fn read_plain(
 fn visit_entries(
     path: &Utf8Path,
     tar: &mut impl Read,
+    limits: &mut Limits,
     visit: &mut impl FnMut(&Found, &mut dyn Read) -> Result<()>,
 ) -> Result<usize> {
     let wrong = || format!("{path} is not a layer of a kernel image");
     let mut archive = Archive::new(tar);
-    let mut names = Names::default();
-    let mut long = LongNames::default();
+    let mut seen = BTreeSet::new();
+    let mut records = Records::default();
     // Raw: the tar crate would read a long name of any length into memory.
     for entry in archive.entries().context(Kind::Fetch, wrong)?.raw(true) {
         process::check()?;
         let mut entry = entry.context(Kind::Fetch, wrong)?;
         if entry.header().entry_type() == EntryType::XHeader {
-            long = read_pax(&mut entry).context(Kind::Fetch, wrong)?;
+            records = read_pax(&mut entry).context(Kind::Fetch, wrong)?;
             continue;
         }
-        let found = read_header(&entry, std::mem::take(&mut long)).context(Kind::Fetch, wrong)?;
-        names.add(&found).map_err(|why| Error::fetch(format!("{path}: {why}")))?;
+        let found = read_header(&entry, std::mem::take(&mut records)).context(Kind::Fetch, wrong)?;
+        limits.take(&found).map_err(|why| Error::fetch(format!("{path}: {why}")))?;
+        if !seen.insert(found.path.clone()) {
+            let name = found.path.escape_debug();
+            return Err(Error::fetch(format!("{path}: two entries are called {name}")));
+        }
         visit(&found, &mut entry)?;
     }
-    Ok(names.seen.len())
+    Ok(seen.len())
 }
 
-/// The names of a layer so far.
-#[derive(Default)]
-struct Names {
-    seen: BTreeSet<String>,
-    bytes: usize,
+/// What an image may still have, all its layers together.
+pub(super) struct Limits {
+    /// Unpacked.
+    bytes: u64,
+    entries: usize,
+    /// Bytes of names, and of what links lead to.
+    names: usize,
 }
 
-impl Names {
-    /// Errors: the name was there, or there are too many.
-    fn add(&mut self, found: &Found) -> std::result::Result<(), String> {
-        self.bytes += found.path.len();
-        if let FoundKind::HardLink(to) | FoundKind::SymLink(to) = &found.kind {
-            self.bytes += to.len();
-        }
-        if !self.seen.insert(found.path.clone()) {
-            return Err(format!("two entries are called {}", found.path.escape_debug()));
-        }
-        if self.seen.len() > MOST_ENTRIES {
-            return Err(format!("more than {MOST_ENTRIES} entries"));
-        }
-        if self.bytes > LARGEST_NAMES {
-            return Err(format!("names of more than {LARGEST_NAMES} bytes"));
-        }
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { bytes: LARGEST_IMAGE, entries: MOST_ENTRIES, names: LARGEST_NAMES }
+    }
+}
+
+impl Limits {
+    /// Errors: there are too many entries or names.
+    fn take(&mut self, found: &Found) -> std::result::Result<(), String> {
+        let link = match &found.kind {
+            FoundKind::HardLink(to) | FoundKind::SymLink(to) => to.len(),
+            _ => 0,
+        };
+        let entries = self.entries.checked_sub(1);
+        self.entries = entries.ok_or_else(|| format!("more than {MOST_ENTRIES} entries"))?;
+        let names = self.names.checked_sub(found.path.len() + link);
+        self.names = names.ok_or_else(|| format!("names of more than {LARGEST_NAMES} bytes"))?;
         Ok(())
     }
 }
 
 /// What PAX records say of the entry after them.
 #[derive(Default)]
-struct LongNames {
+struct Records {
     path: Option<String>,
     link: Option<String>,
+    others: Vec<String>,
 }
 
-fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<LongNames> {
+fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<Records> {
     let mut bytes = Vec::new();
     entry.take(LARGEST_PAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST_PAX {
         return Err(io::Error::other("a PAX header of more than 16 KiB"));
     }
-    let mut long = LongNames::default();
+    let mut records = Records::default();
     for record in tar::PaxExtensions::new(&bytes) {
         let record = record?;
         let key = record.key().map_err(io::Error::other)?;
         let value = || record.value().map(str::to_owned).map_err(io::Error::other);
         match key {
-            "path" => long.path = Some(value()?),
-            "linkpath" => long.link = Some(value()?),
+            // Some readers take an empty name for none, and go by the header.
+            "path" | "linkpath" if record.value_bytes().is_empty() => {
+                return Err(io::Error::other("a PAX record with an empty name"));
+            }
+            "path" => records.path = Some(value()?),
+            "linkpath" => records.link = Some(value()?),
             // A reader without PAX would see another tar from here on.
             "size" => return Err(io::Error::other("a PAX record that changes the size of an entry")),
             key if key.starts_with("GNU.sparse") => return Err(io::Error::other("a sparse entry")),
-            _ => {}
+            other => records.others.push(other.to_owned()),
         }
     }
-    Ok(long)
+    Ok(records)
 }
 
-fn read_header<R: Read>(entry: &tar::Entry<'_, R>, long: LongNames) -> io::Result<Found> {
+fn read_header<R: Read>(entry: &tar::Entry<'_, R>, records: Records) -> io::Result<Found> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).map_err(io::Error::other);
     let header = entry.header();
-    let path = long.path.map_or_else(|| text(&header.path_bytes()), Ok)?;
-    let link = match long.link {
+    let path = records.path.map_or_else(|| text(&header.path_bytes()), Ok)?;
+    let link = match records.link {
         Some(link) => link,
         None => header.link_name_bytes().map(|link| text(&link)).transpose()?.unwrap_or_default(),
     };
@@ -259,6 +276,7 @@ fn read_header<R: Read>(entry: &tar::Entry<'_, R>, long: LongNames) -> io::Resul
         is_named: is_named(header.username_bytes()) || is_named(header.groupname_bytes()),
         mtime: header.mtime().ok(),
         stored_path: path.clone(),
+        records: records.others,
     };
     Ok(Found { path: plain_path(&path)?, kind, size, attributes })
 }
@@ -327,14 +345,35 @@ mod tests {
     fn names_and_what_links_lead_to_are_bounded() {
         let to = "x".repeat(LARGEST_NAMES / 4);
         for kind in [FoundKind::HardLink(to.clone()), FoundKind::SymLink(to)] {
-            let mut names = Names::default();
-            let mut add = |path: &str| {
+            let mut limits = Limits::default();
+            let mut take = |path: &str| {
                 let attributes = Attributes::default();
-                names.add(&Found { path: path.into(), kind: kind.clone(), size: 0, attributes })
+                limits.take(&Found { path: path.into(), kind: kind.clone(), size: 0, attributes })
             };
-            assert_eq!(["a", "b", "c"].map(&mut add), [Ok(()), Ok(()), Ok(())]);
-            assert_eq!(add("d").unwrap_err(), "names of more than 33554432 bytes");
-            assert_eq!(add("a").unwrap_err(), "two entries are called a");
+            assert_eq!(["a", "b", "c"].map(&mut take), [Ok(()), Ok(()), Ok(())]);
+            assert_eq!(take("d").unwrap_err(), "names of more than 33554432 bytes");
+        }
+        let mut limits = Limits { entries: 1, ..Limits::default() };
+        let found =
+            Found { path: "a".into(), kind: FoundKind::Dir, size: 0, attributes: Attributes::default() };
+        assert_eq!(limits.take(&found), Ok(()));
+        assert_eq!(limits.take(&found).unwrap_err(), "more than 200000 entries");
+    }
+
+    #[test]
+    fn records_that_readers_obey_are_told_or_refused() {
+        let record = |key: &str, value: &str| {
+            let length = key.len() + value.len() + 3;
+            let digits = (length + 2).to_string();
+            format!("{} {key}={value}\n", length + digits.len())
+        };
+        let read = |text: String| read_pax(&mut text.as_bytes());
+        let other =
+            read(record("path", "some/where") + &record("SCHILY.xattr.security.capability", "x")).unwrap();
+        assert_eq!(other.path.as_deref(), Some("some/where"));
+        assert_eq!(other.others, ["SCHILY.xattr.security.capability"]);
+        for wrong in [record("path", ""), record("linkpath", ""), record("size", "1")] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
         }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! All errors of a layout that breaks a rule are verification errors (exit code 3) and name the rule.
 
-use super::entries::{self, Found, FoundKind, LayerRead};
+use super::entries::{self, Found, FoundKind, LayerRead, Limits};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::kconfig;
@@ -142,12 +142,10 @@ impl Image {
         &self,
         mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>,
     ) -> Result<Vec<LayerRead>> {
-        let mut left = entries::LARGEST_IMAGE;
+        let mut limits = Limits::default();
         let mut layers = Vec::new();
         for (layer, diff_id) in self.manifest.layers().iter().zip(self.config.rootfs().diff_ids()) {
-            let read = entries::visit_layer(&self.layout, (layer, diff_id), left, &mut visit)?;
-            left = left.saturating_sub(read.plain_size);
-            layers.push(read);
+            layers.push(entries::visit_layer(&self.layout, (layer, diff_id), &mut limits, &mut visit)?);
         }
         Ok(layers)
     }

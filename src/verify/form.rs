@@ -6,6 +6,9 @@ use crate::oci::entries::{Attributes, Found, FoundKind};
 use camino::{Utf8Component, Utf8Path};
 use std::collections::BTreeSet;
 
+/// The PAX record of the extended attribute that works as setuid does.
+const CAPABILITY: &str = "SCHILY.xattr.security.capability";
+
 /// The rules, while the entries pass by in their order.
 pub(super) struct Form {
     /// Seconds since 1970 that every entry must be dated; `None`: any will do.
@@ -61,6 +64,9 @@ impl Form {
         if mode & 0o002 != 0 && !matches!(found.kind, FoundKind::SymLink(_)) {
             self.faults.add(format!("{path} has the mode {mode:04o}: everybody may write it"));
         }
+        if found.attributes.records.iter().any(|key| key == CAPABILITY) {
+            self.faults.add(format!("{path} gives whoever runs it a capability"));
+        }
         match &found.kind {
             FoundKind::HardLink(to) if !self.files.contains(to) => {
                 self.faults.add(format!("{path} is a hard link to {to}, which is no file before it"));
@@ -75,7 +81,7 @@ impl Form {
     /// What two builds of the same files could have otherwise.
     fn see_form(&mut self, found: &Found) {
         let Found { path, kind, attributes, .. } = found;
-        let Attributes { stored_path, mode, uid, gid, is_named, mtime } = attributes;
+        let Attributes { stored_path, mode, uid, gid, is_named, mtime, records } = attributes;
         if self.last.as_ref().is_some_and(|last| last > path) {
             self.faults.add(format!("{path} stands behind an entry that sorts after it"));
         }
@@ -89,6 +95,9 @@ impl Form {
         }
         if (*uid, *gid, *is_named) != (Some(0), Some(0), false) {
             self.faults.add(format!("{path} does not belong to user 0 and group 0, without names"));
+        }
+        if let Some(key) = records.first() {
+            self.faults.add(format!("{path} has a PAX record {key}, which replaces what its header says"));
         }
         let fits = match kind {
             FoundKind::Dir => *mode == Some(0o755),
@@ -139,6 +148,7 @@ mod tests {
             gid: Some(0),
             is_named: false,
             mtime: Some(17),
+            records: Vec::new(),
         };
         Found { path: path.into(), kind, size: 0, attributes }
     }
@@ -172,6 +182,7 @@ mod tests {
         changed(|attributes| attributes.mtime = Some(18));
         changed(|attributes| attributes.mode = Some(0o600));
         changed(|attributes| attributes.stored_path = "./bin/a".into());
+        changed(|attributes| attributes.records = vec!["uid".into()]);
         let order = [entry("bin", Dir), entry("bin/b", File), entry("bin/a", File)];
         assert_eq!(faults(true, &order), ["bin/a stands behind an entry that sorts after it"]);
         assert_eq!(faults(true, &[entry("bin/a", File)]), ["bin/a has no directory entry before it"]);
@@ -184,9 +195,12 @@ mod tests {
         setuid.attributes.mode = Some(0o4755);
         let mut open = entry("a", File);
         open.attributes.mode = Some(0o666);
+        let mut capable = entry("a", File);
+        capable.attributes.records = vec![CAPABILITY.into()];
         for bad in [
             setuid,
             open,
+            capable,
             entry("a", HardLink("b".into())),
             entry("a", SymLink("/etc/passwd".into())),
             entry("a/b", SymLink("../../etc".into())),
