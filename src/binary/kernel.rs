@@ -21,7 +21,7 @@ const LONGEST_BANNER: usize = 1024;
 /// Is the kernel entered by PVH?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pvh {
-    /// Its ELF notes have Xen's PHYS32_ENTRY.
+    /// Its ELF notes have Xen's PHYS32_ENTRY, where those who load kernels look for it.
     Entry,
     /// They have not, or the format has no notes.
     NoEntry,
@@ -119,6 +119,8 @@ impl<R: Read> Read for Watched<R> {
 struct Headers {
     head: Vec<u8>,
     notes: Option<Ranges>,
+    /// Of each segment of notes.
+    alignments: Vec<usize>,
 }
 
 impl Headers {
@@ -140,7 +142,9 @@ impl Headers {
     }
 
     fn find_notes(&mut self) -> io::Result<&mut Ranges> {
-        let mut notes = Ranges::new(note_segments(&self.head)?);
+        let segments = note_segments(&self.head)?;
+        self.alignments = segments.iter().map(|segment| segment.alignment).collect();
+        let mut notes = Ranges::new(segments.into_iter().map(|segment| (segment.from, segment.length)));
         notes.see(&self.head);
         Ok(self.notes.insert(notes))
     }
@@ -152,8 +156,10 @@ impl Headers {
         let format = Format::of(&self.head);
         let mut identity = Identity { format, pvh: Pvh::NoEntry, build_id: None };
         let Some(notes) = self.notes.filter(Ranges::is_complete) else { return Err(damaged("notes")) };
-        for segment in notes.finish() {
-            for note in notes_of(&segment) {
+        for (segment, alignment) in notes.finish().into_iter().zip(self.alignments) {
+            // Of several segments the last decides, as it does for Cloud Hypervisor's loader (linux-loader).
+            identity.pvh = Pvh::NoEntry;
+            for note in notes_of(&segment, alignment) {
                 match (note.name, note.kind) {
                     (b"Xen\0", PHYS32_ENTRY) => identity.pvh = Pvh::Entry,
                     (b"GNU\0", GNU_BUILD_ID) if note.content.len() <= 32 => {
@@ -172,8 +178,17 @@ fn damaged(what: &str) -> io::Error {
     io::Error::other(format!("its {what} are not where its header says"))
 }
 
-/// Offset and length of each PT_NOTE segment, where `head` begins a 64-bit little-endian ELF file.
-fn note_segments(head: &[u8]) -> io::Result<Vec<(u64, usize)>> {
+/// A PT_NOTE segment.
+struct NoteSegment {
+    /// Its place in the file.
+    from: u64,
+    length: usize,
+    /// `p_align`: what names and contents in it are padded to.
+    alignment: usize,
+}
+
+/// The PT_NOTE segments, where `head` begins a 64-bit little-endian ELF file.
+fn note_segments(head: &[u8]) -> io::Result<Vec<NoteSegment>> {
     let Format::Elf { .. } = Format::of(head) else { return Ok(Vec::new()) };
     let headers = || damaged("program headers");
     // Elf64_Ehdr: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
@@ -188,14 +203,18 @@ fn note_segments(head: &[u8]) -> io::Result<Vec<(u64, usize)>> {
     let table = offset.checked_add(length).and_then(|end| head.get(offset..end)).ok_or_else(headers)?;
     let mut segments = Vec::new();
     let mut left = LARGEST_NOTES;
-    // Elf64_Phdr: p_type at 0 (PT_NOTE is 4), p_offset at 8, p_filesz at 32.
+    // Elf64_Phdr: p_type at 0 (PT_NOTE is 4), p_offset at 8, p_filesz at 32, p_align at 48.
     for entry in table.chunks(usize::from(size).max(1)).filter(|entry| word(entry, 0) == Some(4)) {
-        let (Some(from), Some(length)) = (long(entry, 8), long(entry, 32)) else { return Err(headers()) };
+        let (Some(from), Some(length), Some(alignment)) = (long(entry, 8), long(entry, 32), long(entry, 48))
+        else {
+            return Err(headers());
+        };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         left = left
             .checked_sub(length)
             .ok_or_else(|| io::Error::other(format!("more than {LARGEST_NOTES} bytes of notes")))?;
-        segments.push((from, length));
+        let alignment = usize::try_from(alignment.max(1)).map_err(|_| headers())?;
+        segments.push(NoteSegment { from, length, alignment });
     }
     Ok(segments)
 }
@@ -206,19 +225,20 @@ struct Note<'a> {
     content: &'a [u8],
 }
 
-/// The notes of a segment, as far as their sizes make sense.
-fn notes_of(mut rest: &[u8]) -> impl Iterator<Item = Note<'_>> {
+/// The notes of a segment, as far as their sizes make sense: as QEMU and linux-loader go through them, who pad to the
+/// alignment of the segment. A property note, which wants eight, hides the others behind it from them.
+fn notes_of(mut rest: &[u8], alignment: usize) -> impl Iterator<Item = Note<'_>> {
     std::iter::from_fn(move || {
-        // Elf64_Nhdr: sizes of name and content, type; name and content padded to four bytes.
+        // Elf64_Nhdr: sizes of name and content, type.
         let (name, content, kind) = (word(rest, 0)? as usize, word(rest, 4)? as usize, word(rest, 8)?);
         let body = rest.get(12..)?;
-        let content_at = name.checked_next_multiple_of(4)?;
+        let content_at = name.checked_next_multiple_of(alignment)?;
         let note = Note {
             name: body.get(..name)?,
             kind,
             content: body.get(content_at..content_at.checked_add(content)?)?,
         };
-        let end = content_at.checked_add(content.checked_next_multiple_of(4)?)?;
+        let end = content_at.checked_add(content.checked_next_multiple_of(alignment)?)?;
         rest = body.get(end..).unwrap_or_default();
         Some(note)
     })
@@ -244,6 +264,7 @@ mod tests {
         file[64] = 4; // PT_NOTE
         file[72..80].copy_from_slice(&((size - notes.len()) as u64).to_le_bytes()); // p_offset
         file[96] = notes.len() as u8; // p_filesz
+        file[112] = 4; // p_align
         file.extend(notes);
         file
     }
@@ -264,6 +285,21 @@ mod tests {
         }
         let raw = Kernel::read(&b"nothing"[..]).unwrap();
         assert_eq!((raw.identity.format, raw.banner, raw.config), (Format::Raw, None, None));
+    }
+
+    #[test]
+    fn a_note_that_loaders_do_not_find_is_none() {
+        let mut file = elf(1 << 10);
+        assert_eq!(identify(&file[..]).unwrap().pvh, Pvh::Entry);
+        // The first note's 20 bytes would be padded to 24.
+        file[112] = 8;
+        assert_eq!(identify(&file[..]).unwrap().pvh, Pvh::NoEntry);
+        // A second segment, which has none.
+        file[112] = 4;
+        file[56] = 2;
+        file.copy_within(64..120, 120);
+        file[120 + 32] = 36;
+        assert_eq!(identify(&file[..]).unwrap().pvh, Pvh::NoEntry);
     }
 
     #[test]
