@@ -169,22 +169,29 @@ impl Console {
     /// A line of the kernel's.
     fn notice(&mut self, line: &str, text: &str) {
         let has_room = self.troubles.len() < MOST_TROUBLES;
+        let of_warning = self.troubles.iter().rposition(|trouble| trouble.kind == TroubleKind::Warning);
         let open = self.open.and_then(|open| self.troubles.get_mut(open));
-        match (kind_of(text), open) {
+        match (kind_of(text), open, of_warning) {
             // An oops has several lines that would each begin one, and often ends in a panic.
-            (Some(kind), Some(open)) if kind <= open.kind => open.take(line),
-            (Some(kind), _) if has_room || kind == TroubleKind::Panic => {
+            (Some(kind), Some(open), _) if kind <= open.kind => open.take(line),
+            (Some(kind), _, _) if has_room || kind == TroubleKind::Panic => {
                 self.open = Some(self.troubles.len());
                 self.troubles.push(Trouble { kind, lines: vec![line.to_owned()] });
             }
-            (Some(_), _) => self.more_troubles += 1,
-            (None, Some(open)) => {
+            // It counts for more than one of the many warnings before it.
+            (Some(TroubleKind::Oops), _, Some(place)) => {
+                self.more_troubles += 1;
+                self.troubles[place] = Trouble { kind: TroubleKind::Oops, lines: vec![line.to_owned()] };
+                self.open = Some(place);
+            }
+            (Some(_), _, _) => self.more_troubles += 1,
+            (None, Some(open), _) => {
                 open.take(line);
                 if text.starts_with("---[ end ") {
                     self.open = None;
                 }
             }
-            (None, None) => {}
+            (None, None, _) => {}
         }
     }
 }
@@ -322,6 +329,19 @@ mod tests {
         assert_eq!(kinds, [(Warning, 3), (Oops, 3), (Panic, 2)]);
         assert!(said.is_over() && said.panic().unwrap().lines[0].contains("Attempted to kill init"));
         assert!(console(0, "[ 1.0] PCI: use \"pci=nocrs\" and report a bug").troubles.is_empty());
+    }
+
+    #[test]
+    fn an_oops_is_not_lost_among_warnings() {
+        let mut said = Console::new(0);
+        for _ in 0..30 {
+            said.see("[    1.0] WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x1");
+            said.see("[    1.0] ---[ end trace 0000000000000000 ]---");
+        }
+        said.see("[    2.0] BUG: kernel NULL pointer dereference, address: 0");
+        said.see("[    2.0] Oops: 0000 [#1] SMP");
+        let oops = said.troubles.iter().find(|trouble| trouble.kind == TroubleKind::Oops).unwrap();
+        assert_eq!((oops.lines.len(), said.troubles.len(), said.more_troubles), (2, MOST_TROUBLES, 11));
     }
 
     #[test]

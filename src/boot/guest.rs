@@ -13,7 +13,9 @@ use crate::kernel::Arch;
 use crate::oci::entries::{FoundKind, LARGEST_IMAGE};
 use crate::oci::read::Image;
 use crate::process::{self, CommandLine};
+use crate::words::counted;
 use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 
@@ -146,6 +148,7 @@ fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
 /// order. Links are left out: what is written goes through none.
 fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     let mut index: Option<(Utf8PathBuf, String)> = None;
+    let mut unpacked = BTreeSet::new();
     let mut left = LARGEST_IMAGE;
     image.visit(|found, reader| {
         let wrong = || format!("{}: {}", image.layout, found.path);
@@ -167,11 +170,30 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
             let plain = module::unpacked(&found.path, reader).context(Kind::Fetch, wrong)?;
             let to = tree.join("modules").join(modules::plain_name(&found.path));
             unpack_module(&wrong(), plain, &to, &mut left)?;
+            unpacked.insert(Utf8PathBuf::from(modules::plain_name(&found.path)));
         }
         Ok(())
     })?;
-    let Some((dir, text)) = index else { return Ok(Vec::new()) };
+    let Some((dir, text)) = index else {
+        return match unpacked.first() {
+            None => Ok(Vec::new()),
+            Some(first) => Err(Error::fetch(format!(
+                "{}: it has modules ({first}), and no modules.dep that says how to load them",
+                image.layout
+            ))),
+        };
+    };
     let order = modules::load_order(&text)?;
+    for module in &order {
+        unpacked.remove(&dir.join(&module.path));
+    }
+    if let Some(first) = unpacked.first() {
+        let count = counted(unpacked.len(), "module", "modules");
+        let layout = &image.layout;
+        return Err(Error::fetch(format!(
+            "{layout}: its modules.dep leaves {count} out, {first} among them"
+        )));
+    }
     let base = Utf8Path::new("/modules").join(dir);
     let lines: String = order.iter().map(|module| format!("{}\n", base.join(&module.path))).collect();
     write_file(&tree.join("order"), &mut lines.as_bytes())?;
