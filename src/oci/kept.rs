@@ -2,7 +2,7 @@
 //! whole, and putting it back where it has not.
 
 use super::ATTACHMENTS;
-use super::layout::{BlobWriter, Layout, Written};
+use super::layout::{BlobWriter, Layout, Written, is_as_written};
 use super::read::{
     blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob, read_index, tag_of,
 };
@@ -103,7 +103,8 @@ impl Kept {
     pub fn is_whole(&self, output: &Utf8Path, seen: &mut Seen) -> bool {
         let layout = output.join(&self.layout);
         let mut check = || -> Result<bool> {
-            if find(&layout, &self.tag)?.is_none_or(|found| found.digest() != self.descriptor.digest()) {
+            let is_there = find(&layout, &self.tag)?.is_some_and(|found| found == self.descriptor);
+            if !is_there || !is_as_written(&layout)? {
                 return Ok(false);
             }
             reach(&layout, &self.descriptor)?.iter().try_for_each(|blob| seen.check(&layout, blob))?;

@@ -1,7 +1,7 @@
 //! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
 //! old one only `index.json` is replaced, when all the blobs it will name are there.
 
-use super::read::{read_json, tag_of};
+use super::read::{read_bounded, read_json, tag_of};
 use super::{ATTACHMENTS, Blob};
 use crate::digest::{Hasher, Sha256};
 use crate::error::{Context, Error, Kind, Result};
@@ -145,27 +145,19 @@ impl Layout {
     /// Gives a manifest or index its tag, in the place of an earlier one of that tag, and shows the
     /// result: afterwards the layout is there, whole. Blobs that no tag needs any more are removed.
     pub(super) fn tag(self, tag: &str, mut tagged: Descriptor) -> Result<()> {
-        let before = self.index()?.map(|index| index.manifests().clone()).unwrap_or_default();
-        let mut manifests = before.clone();
+        let mut manifests = self.index()?.map(|index| index.manifests().clone()).unwrap_or_default();
         manifests.retain(|descriptor| tag_of(descriptor).as_deref() != Some(tag));
         tagged.set_annotations(Some([(REF_NAME.to_owned(), tag.to_owned())].into()));
         manifests.push(tagged);
         // In the order of the tags, whatever was built first.
         manifests.sort_by_cached_key(tag_of);
-        let index = ImageIndexBuilder::default()
-            .schema_version(2u32)
-            .media_type(MediaType::ImageIndex)
-            .manifests(manifests)
-            .build()
-            .expect("all fields are set");
-        if self.new.is_none() && *index.manifests() == before {
+        let index = index_of(manifests);
+        let text = text_of(&index);
+        if self.new.is_none() && read_bounded(&self.index_path())? == text {
             return self.remove_unused(&index);
         }
         files::sync_dir(&self.work.join("blobs/sha256"))?;
-        files::write_atomically(
-            &self.work.join("index.json"),
-            &index.to_canon_json_vec().expect("only string keys"),
-        )?;
+        files::write_atomically(&self.index_path(), &text)?;
         files::sync_dir(&self.work)?;
         match self.new {
             Some(temporary) => {
@@ -179,8 +171,12 @@ impl Layout {
         }
     }
 
+    fn index_path(&self) -> Utf8PathBuf {
+        self.work.join("index.json")
+    }
+
     fn index(&self) -> Result<Option<ImageIndex>> {
-        let path = self.work.join("index.json");
+        let path = self.index_path();
         match path.is_file() {
             true => Ok(Some(read_json(&path)?)),
             false => Ok(None),
@@ -233,6 +229,27 @@ impl Layout {
         let digest: Sha256 = descriptor.digest().digest().parse().map_err(Error::build)?;
         read_json(&self.blob_path(digest))
     }
+}
+
+/// The index of a layout over these.
+fn index_of(manifests: Vec<Descriptor>) -> ImageIndex {
+    ImageIndexBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageIndex)
+        .manifests(manifests)
+        .build()
+        .expect("all fields are set")
+}
+
+fn text_of(index: &ImageIndex) -> Vec<u8> {
+    index.to_canon_json_vec().expect("only string keys")
+}
+
+/// Is the index of a layout, which no digest vouches for, as it is written here?
+pub(super) fn is_as_written(layout: &Utf8Path) -> Result<bool> {
+    let path = layout.join("index.json");
+    let index: ImageIndex = read_json(&path)?;
+    Ok(read_bounded(&path)? == text_of(&index_of(index.manifests().clone())))
 }
 
 /// Something is at `path`: it must be an OCI layout.

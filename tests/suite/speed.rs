@@ -93,7 +93,14 @@ fn damaged_output_is_noticed_and_repaired_without_compiling() {
     }
     assert_eq!(repairs, 3, "a manifest, a config, a layer");
     let receipt = fs::read_to_string(world.path(RECEIPT)).unwrap();
-    let damages: [&dyn Fn(); 4] = [
+    // What no digest vouches for.
+    let index = |from: &'static str, to: &'static str| {
+        let path = world.path(&format!("{BIN}/index.json"));
+        move || fs::write(&path, fs::read_to_string(&path).unwrap().replacen(from, to, 1)).unwrap()
+    };
+    let damages: [&dyn Fn(); 6] = [
+        &index("amd64", "arm64"),
+        &index("\"schemaVersion\":2", "\"schemaVersion\":3"),
         &|| fs::remove_file(world.path(RECEIPT)).unwrap(),
         &|| fs::write(world.path(RECEIPT), "{}").unwrap(),
         &|| fs::remove_dir_all(world.path(BIN)).unwrap(),
