@@ -74,7 +74,11 @@ pub struct Part {
 pub fn parts(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Vec<Part>> {
     let kind = kind(layout, descriptor)?;
     let is_image = matches!(kind, TaggedKind::Image | TaggedKind::Index);
-    let part = |one: &Descriptor| Part { tag: tag_of(descriptor), descriptor: one.clone(), is_image };
+    let part = |one: &Descriptor| Part {
+        tag: tag_of(descriptor),
+        descriptor: one.clone(),
+        is_image: is_image && !is_attestation(one),
+    };
     match kind {
         TaggedKind::Image | TaggedKind::Attachment(_) => Ok(vec![part(descriptor)]),
         TaggedKind::Index | TaggedKind::Attachments(_) => {
@@ -96,6 +100,14 @@ pub fn images(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Part>> {
         true => Err(Error::usage(format!("{layout} has no image, only what is attached to one"))),
         false => Ok(images),
     }
+}
+
+/// Is it what BuildKit puts beside an image into its index, with an annotation in the place of a `subject`?
+fn is_attestation(part: &Descriptor) -> bool {
+    let annotations = part.annotations().as_ref();
+    annotations
+        .and_then(|all| all.get("vnd.docker.reference.type"))
+        .is_some_and(|kind| kind == "attestation-manifest")
 }
 
 /// Opens the image of this tag, or the only one of a layout; where that is an index, the image in it for `arch`.
@@ -175,7 +187,7 @@ pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
         TaggedKind::Index | TaggedKind::Attachments(_) => {
             let (_, index): (_, ImageIndex) = read_blob(layout, &tagged.descriptor)?;
             let parts = index.manifests().iter().map(|manifest| match tagged.kind {
-                TaggedKind::Index => check_image(layout, manifest),
+                TaggedKind::Index if !is_attestation(manifest) => check_image(layout, manifest),
                 _ => check_attachment(layout, manifest),
             });
             Ok(tagged.descriptor.size() + parts.sum::<Result<u64>>()?)

@@ -1,7 +1,8 @@
 //! `kcompile verify`: every byte counts, and so does what an image says of itself.
 
 use crate::crafted::{Parts, replace, rewrite};
-use crate::world::{Ran, World};
+use crate::registry::{add_blob, descriptor, write_layout};
+use crate::world::{Ran, World, copy};
 use camino::{Utf8Path, Utf8PathBuf};
 use kcompile::verify::Verified;
 use serde_json::{Value, json};
@@ -272,4 +273,31 @@ fn an_image_of_others_is_only_held_against_the_rules_of_all() {
     let said = words(&told.stdout);
     assert!(said.contains("ok entries 2 entries, none that could do harm"), "{said}");
     assert!(said.contains("- pairing the image does not say which build it is of"), "{said}");
+}
+
+#[test]
+fn what_buildkit_puts_beside_an_image_is_no_image() {
+    let world = World::new();
+    world.build("").ok();
+    let layout = world.path("work/docker");
+    copy(&world.path("work").join(BIN), &layout);
+    let manifest = json!("application/vnd.oci.image.manifest.v1+json");
+    let config =
+        json!({ "architecture": "unknown", "os": "unknown", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let statement = json!({
+        "schemaVersion": 2, "mediaType": manifest,
+        "config": add_blob(&layout, config.to_string().as_bytes(), &json!("application/vnd.oci.image.config.v1+json")),
+        "layers": [add_blob(&layout, b"{}", &json!("application/vnd.in-toto+json"))],
+    });
+    let mut attestation = add_blob(&layout, statement.to_string().as_bytes(), &manifest);
+    attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [descriptor(&layout, "6.1.7"), attestation],
+    });
+    write_layout(&layout, &[("6.1.7", index)]);
+    let all = verified(&layout);
+    assert!(all.len() == 2 && all.iter().all(Verified::is_right), "{all:?}");
+    let told = world.run("inspect docker:6.1.7").ok();
+    assert_eq!(told.stdout.matches("image   a kernel").count(), 1, "{}", told.stdout);
 }
