@@ -25,6 +25,8 @@ pub struct Module {
     pub is_signed: bool,
     /// The digest of its bytes, as they are stored.
     pub sha256: Sha256,
+    /// How many bytes it has, unpacked.
+    pub plain_size: u64,
 }
 
 /// How a module is compressed, by the end of its name; `None`: it is no module.
@@ -53,9 +55,9 @@ impl Module {
     /// Errors: reading fails; it is not compressed as its name says, or unpacks to more than 512 MiB.
     pub fn read(path: &str, reader: impl Read) -> io::Result<Module> {
         let mut stored = HashingReader::new(reader);
-        let (format, vermagic, is_signed) = examine(unpacked(path, &mut stored)?)?;
+        let plain = examine(unpacked(path, &mut stored)?)?;
         io::copy(&mut stored, &mut io::sink())?;
-        Ok(Module { format, vermagic, is_signed, sha256: stored.finish().0 })
+        Ok(Module { sha256: stored.finish().0, ..plain })
     }
 
     /// The first word of `vermagic`: the release of the kernel.
@@ -64,7 +66,8 @@ impl Module {
     }
 }
 
-fn examine(module: impl Read) -> io::Result<(Format, Option<String>, bool)> {
+/// All but the digest of what is stored, of the plain bytes.
+fn examine(module: impl Read) -> io::Result<Module> {
     let mut module = module.take(LARGEST + 1);
     let mut vermagic = Finder::new(b"\0vermagic=", |_| true, LONGEST_VERMAGIC);
     let mut head = Vec::new();
@@ -85,7 +88,13 @@ fn examine(module: impl Read) -> io::Result<(Format, Option<String>, bool)> {
         return Err(io::Error::other(format!("a module of more than {LARGEST} bytes")));
     }
     let vermagic = vermagic.finish().map(|text| String::from_utf8_lossy(&text).trim_end().to_owned());
-    Ok((Format::of(&head), vermagic, tail == SIGNED))
+    Ok(Module {
+        format: Format::of(&head),
+        vermagic,
+        is_signed: tail == SIGNED,
+        sha256: Sha256::of(""),
+        plain_size: LARGEST + 1 - module.limit(),
+    })
 }
 
 #[cfg(test)]
@@ -118,7 +127,7 @@ mod tests {
             assert_eq!(module.format, Format::Elf { machine: 62 }, "{name}");
             assert_eq!(module.vermagic.as_deref(), Some("6.1.7 SMP mod_unload"));
             assert_eq!((module.release(), module.is_signed), (Some("6.1.7"), false));
-            assert_eq!(module.sha256, Sha256::of(&bytes));
+            assert_eq!((module.sha256, module.plain_size), (Sha256::of(&bytes), MODULE.len() as u64));
         }
         assert!(Module::read("a.ko.zst", MODULE).is_err());
         assert!(Module::read("a.ko", &[MODULE, SIGNED].concat()[..]).unwrap().is_signed);

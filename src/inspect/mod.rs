@@ -118,7 +118,7 @@ pub struct ModulesFound {
     pub directory: String,
     /// How many there are.
     pub count: usize,
-    /// Their bytes.
+    /// Their bytes, as they are loaded.
     pub bytes: u64,
     /// The releases that they were built for, by their `vermagic`.
     pub releases: Vec<String>,

@@ -74,7 +74,14 @@ impl Survey {
                 let sha256 = if is_kernel_config(&path) {
                     let text = read_config(found, reader, wrong)?;
                     let sha256 = Sha256::of(&text);
-                    self.config.get_or_insert(ConfigFile { path: path.clone(), text });
+                    match &self.config {
+                        Some(first) if first.text != text => {
+                            let other = wrong();
+                            return Err(Error::fetch(format!("{other}: another config than {}", first.path)));
+                        }
+                        Some(_) => {}
+                        None => self.config = Some(ConfigFile { path: path.clone(), text }),
+                    }
                     sha256
                 } else if module::compression(&path).is_some() {
                     let module = Module::read(&path, reader).context(Kind::Fetch, wrong)?;
@@ -133,9 +140,9 @@ impl Survey {
         std::iter::once(path.to_owned()).chain(second).collect()
     }
 
-    /// Bytes of all modules.
+    /// Bytes of all modules, as they are loaded.
     pub fn module_bytes(&self) -> u64 {
-        self.modules.values().map(|file| file.size).sum()
+        self.modules.values().map(|file| file.module.plain_size).sum()
     }
 }
 
@@ -171,6 +178,16 @@ mod tests {
         assert_eq!(survey.module_dirs.iter().next().map(String::as_str), Some("6.1.7"));
         assert_eq!(survey.kernel_config(), Some(("lib/modules/6.1.7/config".into(), "CONFIG_A=y\n")));
         assert_eq!(survey.files.len(), 4);
+    }
+
+    #[test]
+    fn two_configs_say_the_same() {
+        let mut survey = Survey::default();
+        let mut add = |path: &str, text: &[u8]| see(&mut survey, path, FoundKind::File, text);
+        add("boot/config-6.1.7", b"CONFIG_A=y\n").unwrap();
+        add("lib/modules/6.1.7/config", b"CONFIG_A=y\n").unwrap();
+        let error = add("config", b"CONFIG_A=m\n").unwrap_err();
+        assert_eq!(error.to_string(), "image: config: another config than boot/config-6.1.7");
     }
 
     #[test]

@@ -159,13 +159,19 @@ fn paired(image: &Image, found: &Inspected) -> Outcome {
     let beside = inspect::counterpart_image(&image.layout, tag, &arch).ok().flatten();
     let beside = match beside {
         None => String::new(),
-        Some(other) => match other.own_annotation(annotations::PAIRING) == Some(said) {
-            true => format!(", the same in {}", other.layout.file_name().unwrap_or_default()),
-            false => {
-                faults.add(format!("{} is of another build", other.layout));
-                String::new()
+        Some(other) => {
+            // The pairing follows from them, but can be copied without them.
+            let of_build = [annotations::PAIRING, annotations::CONFIG_DIGEST, annotations::KERNEL_RELEASE];
+            let says =
+                |key: &&str| other.own_annotation(key) == found.annotations.get(*key).map(String::as_str);
+            match of_build.iter().all(says) {
+                true => format!(", the same in {}", other.layout.file_name().unwrap_or_default()),
+                false => {
+                    faults.add(format!("{} is of another build", other.layout));
+                    String::new()
+                }
             }
-        },
+        }
     };
     let short: String = said.chars().take("sha256:".len() + 12).collect();
     faults.outcome(format!("{short}…{proven}{beside}"))
