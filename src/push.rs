@@ -128,10 +128,9 @@ pub fn copies(references: &[Utf8PathBuf], registry: &Registry, report: &Report) 
             check_name(&layout, &name, &tagged.tag)?;
             let repository = format!("{}/{name}", registry.prefix);
             let copy = ImageCopy { layout: layout.clone(), tagged, repository };
-            let place = (copy.tagged.kind, copy.destination());
-            if let Some(other) =
-                copies.insert(place, copy.clone()).filter(|other: &ImageCopy| other.layout != layout)
-            {
+            let is_another =
+                |other: &ImageCopy| other.layout != layout || other.tagged.digest != copy.tagged.digest;
+            if let Some(other) = copies.insert(copy.destination(), copy.clone()).filter(is_another) {
                 return Err(Error::usage(format!(
                     "{} and {layout} would both become {}",
                     other.layout,
@@ -143,7 +142,9 @@ pub fn copies(references: &[Utf8PathBuf], registry: &Registry, report: &Report) 
     if copies.is_empty() {
         return Err(Error::usage("nothing to push: none of the layouts has a tag that can be pushed"));
     }
-    Ok(copies.into_values().collect())
+    let mut copies: Vec<ImageCopy> = copies.into_values().collect();
+    copies.sort_by_cached_key(|copy| (copy.tagged.kind, copy.destination()));
+    Ok(copies)
 }
 
 /// The layout of a reference, and those of its tags that are meant.

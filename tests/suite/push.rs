@@ -250,6 +250,12 @@ fn bad_input_is_refused_before_skopeo_is_asked() {
     copy(&world.path("work/out").join(BIN), &world.path("work/other").join(BIN));
     run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
         .failed(2, &["would both become docker://localhost:1/x/"]);
+    // An index is another kind of thing, and would be pushed after the image.
+    let other = world.path("work/other").join(BIN);
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(&other, "6.1.7")] });
+    write_layout(&other, &[("6.1.7", index)]);
+    run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
+        .failed(2, &["would both become docker://localhost:1/x/"]);
     fs::write(world.path("work/other").join(BIN).join("index.json"), "{").unwrap();
     run("push localhost:1/x -o other").failed(3, &["index.json is not what an OCI layout has there"]);
     run("push localhost:1/x").failed(4, &["this host lacks skopeo"]);
