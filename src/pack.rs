@@ -81,7 +81,7 @@ pub fn pack(
 pub fn join(images: &[Written], output: &Utf8Path, report: &Report) -> Result<Vec<Joined>> {
     let arches: BTreeSet<Arch> = images.iter().map(|image| image.arch).collect();
     if arches.len() < 2 {
-        for index in oci::outdated(output, images)? {
+        for index in oci::outdated(output, images) {
             report.finding(format!(
                 "{index}, the index over architectures, has another image than this one: build them together to renew it"
             ));

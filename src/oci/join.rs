@@ -64,24 +64,25 @@ fn join_one<'a>(
     Ok(Joined { layout: path, tag: tag.to_owned(), digest: index.digest })
 }
 
-/// The indexes of earlier runs in which one of these images still has its predecessor: `LAYOUT:TAG`.
-pub fn outdated(output: &Utf8Path, images: &[Written]) -> Result<Vec<String>> {
+/// The indexes of earlier runs in which one of these images still has its predecessor: `LAYOUT:TAG`. A layout of
+/// such a name that is somebody else's has none.
+pub fn outdated(output: &Utf8Path, images: &[Written]) -> Vec<String> {
     let mut outdated = Vec::new();
     for image in images {
         let layout = image.layout.file_name().unwrap_or_default();
         let name = layout.strip_suffix(&format!("-{}", image.arch)).map(|name| output.join(name));
         let Some(joined) = name.filter(|joined| joined.join("oci-layout").is_file()) else { continue };
-        let tags = tagged::tags(&joined)?;
+        let tags = tagged::tags(&joined).unwrap_or_default();
         if !tags.iter().any(|known| known.tag == image.tag && known.kind == TaggedKind::Index) {
             continue;
         }
-        let parts = tagged::images(&joined, Some(&image.tag))?;
+        let Ok(parts) = tagged::images(&joined, Some(&image.tag)) else { continue };
         let digest = image.digest.oci();
         if !parts.iter().any(|part| part.descriptor.digest().to_string() == digest) {
             outdated.push(format!("{joined}:{}", image.tag));
         }
     }
-    Ok(outdated)
+    outdated
 }
 
 /// What all of them say, under their common name.
