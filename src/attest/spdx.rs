@@ -70,7 +70,7 @@ fn kernel(build: &Build<'_>) -> Value {
     let Build { plan, compiled, configured, .. } = build;
     let mut package = package(KERNEL, compiled.kernel.file_name().unwrap_or("vmlinux"), UNKNOWN);
     package["versionInfo"] = json!(compiled.release);
-    package["primaryPackagePurpose"] = json!("OPERATING-SYSTEM");
+    package["primaryPackagePurpose"] = json!("OPERATING_SYSTEM");
     package["checksums"] = sha256(compiled.kernel_sha256);
     package["licenseDeclared"] = json!(KERNEL_LICENCE);
     package["comment"] =

@@ -122,6 +122,9 @@ fn the_bill_of_materials_is_reproducible_and_provenance_is_but_for_its_times() {
     let (here, there) = (World::new(), World::new());
     build(&here);
     build(&there);
+    // The word of the JSON form; in the form of tags and values it has a hyphen.
+    let purposes = read(&here, &format!("{NAME}.spdx.json"))["packages"].to_string();
+    assert!(purposes.contains("\"OPERATING_SYSTEM\""), "{purposes}");
     let bytes = |world: &World| fs::read(world.path("work/out").join(format!("{NAME}.spdx.json"))).unwrap();
     assert!(bytes(&here) == bytes(&there));
     let provenance = |world: &World| {
