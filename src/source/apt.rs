@@ -69,7 +69,7 @@ pub(super) fn fetch(
             Some(locked) if !locked.unverified => {
                 Check::proves(Link::LockFile, format!("sha256 as in {}", lockfile::NAME))
             }
-            _ => Check::holds(Link::Transport, "from a bundle, apt's lists here do not tell of it"),
+            _ => Check::holds(Link::Transport, "kept in the cache; apt's lists here do not tell of it"),
         };
         let unpacked = keep(&kept.sha256.oci(), fetching, |tree| {
             verify(name, kept.sha256, digest_of(&path)?)?;
@@ -116,7 +116,7 @@ pub(super) fn fetch(
 }
 
 /// The package among the archives that are kept: the one that apt's lists mean; without lists, the one
-/// of the version asked for, or any.
+/// of the version asked for, or the newest.
 fn kept_deb(
     package: &str,
     version: Option<&str>,
@@ -130,11 +130,46 @@ fn kept_deb(
         return Ok(None);
     }
     let prefix = format!("apt:{package}=");
-    let fits = |kept: &Kept| match version {
-        Some(version) => kept.origin == format!("{prefix}{version}"),
-        None => kept.origin.starts_with(&prefix),
+    let rank = |kept: &Kept| {
+        let found = kept.origin.strip_prefix(&prefix)?;
+        version.is_none_or(|version| version == found).then(|| order(found))
     };
-    Ok(kept::all(fetching.cache)?.into_iter().filter(fits).max_by(|a, b| a.origin.cmp(&b.origin)))
+    let packages = kept::all(fetching.cache)?.into_iter().filter_map(|kept| Some((rank(&kept)?, kept)));
+    Ok(packages.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, kept)| kept))
+}
+
+/// Where a package's version stands among others, as deb-version(7) has it: by epoch, upstream version and
+/// revision.
+fn order(version: &str) -> (u64, Vec<Run>, Vec<Run>) {
+    let (epoch, version) = version.split_once(':').unwrap_or(("0", version));
+    let (upstream, revision) = version.rsplit_once('-').unwrap_or((version, "0"));
+    (number(epoch), runs(upstream), runs(revision))
+}
+
+/// The ranks of characters that are no digits, and the number behind them.
+type Run = (Vec<u32>, u64);
+
+/// A tilde comes before the end of a run, that before letters, those before all else.
+fn runs(text: &str) -> Vec<Run> {
+    const END: u32 = 1;
+    let rank = |character: char| match character {
+        '~' => 0,
+        letter if letter.is_ascii_alphabetic() => u32::from(letter),
+        other => 256 + u32::from(other),
+    };
+    let (mut runs, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() {
+        let (others, digits) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+        runs.push((others.chars().map(rank).chain([END]).collect(), number(&digits[..end])));
+        rest = &digits[end..];
+    }
+    runs.push((vec![END], 0));
+    runs
+}
+
+fn number(digits: &str) -> u64 {
+    if digits.is_empty() { 0 } else { digits.parse().unwrap_or(u64::MAX) }
 }
 
 fn digest_of(deb: &Utf8Path) -> Result<Sha256> {
@@ -256,4 +291,30 @@ fn unpack_deb(
     }
     Err(Error::fetch(format!("{name}: no linux-source-….tar.* in it"))
         .hint("`apt-cache search linux-source` shows the source packages"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::order;
+
+    #[test]
+    fn versions_are_ordered_as_dpkg_orders_them() {
+        // Each of them `dpkg --compare-versions` says is older than the next.
+        let sorted = [
+            "6.1~rc1-1",
+            "6.1-1~exp1",
+            "6.1-1",
+            "6.1-1a",
+            "6.1-1+b1",
+            "6.1-10",
+            "6.1a-1",
+            "6.1+x-1",
+            "6.1.7-1",
+            "6.1.192-1",
+            "6.12-1",
+            "1:5.10-1",
+        ];
+        assert!(sorted.is_sorted_by(|a, b| order(a) < order(b)));
+        assert_eq!(order("6.1"), order("0:6.01-0"));
+    }
 }

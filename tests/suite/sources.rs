@@ -344,9 +344,9 @@ fn a_local_repository_is_read_where_it_is() {
         .failed(3, &["has no branch or tag `nowhere`"]);
 }
 
-/// An apt that knows one package, and the package.
-fn fake_apt(world: &mut World) {
-    let tree = world.tree("6.1.7", "trees/apt");
+/// An apt that knows one package, of this kernel and this version, and the package.
+fn fake_apt(world: &mut World, kernel: &str, version: &str) {
+    let tree = world.tree(kernel, &format!("trees/apt-{version}"));
     let inner = compress(&tar_of(&tree, "linux-source-6.1"), "xz");
     let mut data = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -362,14 +362,14 @@ fn fake_apt(world: &mut World) {
     let deb = deb.into_inner().unwrap();
     fs::write(world.path("package.deb"), &deb).unwrap();
     let bin = world.path("aptbin");
-    fs::create_dir(&bin).unwrap();
+    fs::create_dir_all(&bin).unwrap();
     let show = format!(
-        "#!/bin/sh\n[ \"$3\" = linux-source-6.1 ] || exit 100\nprintf 'Package: x\\nVersion: 6.1.7-2\\nSHA256: {}\\n'\n",
+        "#!/bin/sh\n[ \"$3\" = linux-source-6.1 ] || exit 100\nprintf 'Package: x\\nVersion: {version}\\nSHA256: {}\\n'\n",
         sha256(&deb)
     );
     let get = format!(
-        "#!/bin/sh\nfor last; do :; done\ncase $last in linux-source-6.1=6.1.7-2) ;; *) echo 'E: Unable to locate package' >&2; exit 100;; esac\n\
-         echo 'dlstatus:1:50.0000:Retrieving file 1 of 1'\ncp {} linux-source-6.1_6.1.7-2_all.deb\n",
+        "#!/bin/sh\nfor last; do :; done\ncase $last in linux-source-6.1={version}) ;; *) echo 'E: Unable to locate package' >&2; exit 100;; esac\n\
+         echo 'dlstatus:1:50.0000:Retrieving file 1 of 1'\ncp {} linux-source-6.1_{version}_all.deb\n",
         world.path("package.deb")
     );
     for (name, script) in [("apt-cache", show), ("apt-get", get)] {
@@ -383,7 +383,7 @@ fn fake_apt(world: &mut World) {
 #[test]
 fn the_distributions_source_package_is_unpacked() {
     let mut world = World::new();
-    fake_apt(&mut world);
+    fake_apt(&mut world, "6.1.7", "6.1.7-2");
     assert!(world.run("plan 6.1 --fc --source apt").ok().stdout.contains("linux-source-6.1 6.1.7-2"));
     for source in ["apt", "apt:linux-source-6.1"] {
         let ran = world.run(&format!("6.1 --fc --config mini.config --source {source}")).ok();
@@ -397,6 +397,21 @@ fn the_distributions_source_package_is_unpacked() {
     world
         .run("6.1 --fc --source apt --cache-dir other")
         .failed(3, &["checksum mismatch for linux-source-6.1 6.1.7-2"]);
+}
+
+#[test]
+fn of_the_packages_that_are_kept_the_newest_is_taken() {
+    let mut world = World::new();
+    for (kernel, version) in [("6.1.192", "6.1.192-1"), ("6.1.7", "6.1.7-1")] {
+        fake_apt(&mut world, kernel, version);
+        world.run("fetch 6.1 --fc --source apt").ok();
+    }
+    // Another machine, whose apt does not know the package, with these archives and nothing else.
+    fs::write(world.path("aptbin/apt-cache"), "#!/bin/sh\nexit 100\n").unwrap();
+    crate::world::copy(&world.path("cache/archives"), &world.path("work/other/archives"));
+    let ran = world.run("fetch 6.1 --fc --source apt --offline --cache-dir other").ok();
+    assert!(ran.stdout.contains(" 6.1.192 "), "{}", ran.stdout);
+    ran.says("kept in the cache; apt's lists here do not tell of it");
 }
 
 #[test]
