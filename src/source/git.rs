@@ -1,21 +1,20 @@
 //! One reference of a git repository: fetched to depth 1 and written as a tree, without checkout,
 //! filters, hooks or submodules.
 
-use super::directory::check_tree;
+use super::commit::write;
 use super::http::proxies_named;
-use super::write::TreeWriter;
-use super::{Fetching, Tree, keep};
+use super::{Fetching, Tree};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::lockfile;
-use crate::plan::{Check, Link, Signable, SourceIdentity, SourcePlan};
+use crate::plan::{Check, Link, Signable, SourcePlan};
 use crate::process;
 use crate::report::{Count, Running, Unit};
 use camino::{Utf8Path, Utf8PathBuf};
 use git2::{
-    AutotagOption, Commit, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, ObjectType,
-    Oid, ProxyOptions, RemoteCallbacks, RemoteHead, Repository, TreeWalkMode, TreeWalkResult,
+    AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions,
+    RemoteCallbacks, RemoteHead, Repository,
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -358,74 +357,5 @@ fn no_such_reference(url: &str, reference: &str, branches: &[&str]) -> Error {
             "it has, among others: {}",
             branches[branches.len().saturating_sub(8)..].join(", ")
         )),
-    }
-}
-
-/// Writes the commit's tree into the cache, file by file, from the objects.
-fn write(
-    repository: &Repository,
-    commit: &Commit<'_>,
-    plan: &SourcePlan,
-    mut checks: Vec<Check>,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
-) -> Result<Tree> {
-    let (name, digest) = (&plan.name, format!("commit:{}", commit.id()));
-    checks.push(Check::holds(Link::Transport, format!("commit {}", &commit.id().to_string()[..12])));
-    keep(&digest, fetching, |path| {
-        let tree = commit.tree().context(Kind::Fetch, || format!("{name}: no tree"))?;
-        let mut writer = TreeWriter::create(path, name)?;
-        let mut failed = None;
-        let walked = tree.walk(TreeWalkMode::PreOrder, |dir, entry| {
-            let Err(error) = write_entry(repository, dir, entry, &mut writer, running) else {
-                return TreeWalkResult::Ok;
-            };
-            failed = Some(error);
-            TreeWalkResult::Abort
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        walked.context(Kind::Fetch, || format!("{name}: cannot read its tree"))?;
-        writer.finish()?.record(path.parent().expect("a tree lies in its entry"), path)?;
-        Ok(SourceIdentity {
-            origin: plan.origin.clone(),
-            version: check_tree(path, name)?,
-            date: u64::try_from(commit.time().seconds()).unwrap_or(0),
-            checks,
-            digest: digest.clone(),
-        })
-    })
-}
-
-fn write_entry(
-    repository: &Repository,
-    dir: &str,
-    entry: &git2::TreeEntry<'_>,
-    writer: &mut TreeWriter,
-    running: &Running<'_>,
-) -> Result<()> {
-    process::check()?;
-    let name = entry.name().map_err(|_| writer.refuse(dir, "a name that is not UTF-8"))?;
-    let path = format!("{dir}{name}");
-    if writer.entries().is_multiple_of(256) {
-        running.progress(Count { done: writer.entries(), total: None, unit: Unit::Steps, item: &path });
-    }
-    match entry.kind() {
-        Some(ObjectType::Tree) => writer.dir(&path),
-        Some(ObjectType::Blob) => {
-            let blob =
-                repository.find_blob(entry.id()).context(Kind::Fetch, || format!("cannot read {path}"))?;
-            match entry.filemode() {
-                0o120000 => {
-                    let target = std::str::from_utf8(blob.content())
-                        .map_err(|_| writer.refuse(&path, "a link that is not UTF-8"))?;
-                    writer.link(&path, target)
-                }
-                mode => writer.file(&path, mode & 0o100 != 0, blob.content().len() as u64, blob.content()),
-            }
-        }
-        // Submodules are not followed; the kernel has none.
-        _ => Ok(()),
     }
 }

@@ -5,6 +5,7 @@ mod ailment;
 mod apt;
 mod archive;
 mod bundle;
+mod commit;
 mod contents;
 mod directory;
 mod download;
