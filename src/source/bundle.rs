@@ -32,7 +32,7 @@ const INDEX: &str = "kcompile-bundle.json";
 const FORMAT: u32 = 1;
 const LARGEST_INDEX: u64 = 1 << 20;
 /// A kernel archive is about 140 MB, a pack of one commit about 250 MB.
-const LARGEST_MEMBER: u64 = 2 << 30;
+pub(super) const LARGEST_MEMBER: u64 = 2 << 30;
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -7,7 +7,11 @@ use crate::error::{Context, Kind, Result};
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
 use crate::process;
 use crate::report::{Count, Running, Unit};
+use crate::words::size;
 use git2::{Commit, ObjectType, Repository, TreeWalkMode, TreeWalkResult};
+
+/// libgit2 has a whole file in memory, however well it was compressed. The largest of Linux 6.12 is 24 MB.
+const LARGEST_FILE: usize = 64 << 20;
 
 /// Writes the tree of `commit` into the cache. `checks` are what vouches for it.
 pub(super) fn write(
@@ -62,6 +66,11 @@ fn write_entry(
     match entry.kind() {
         Some(ObjectType::Tree) => writer.dir(&path),
         Some(ObjectType::Blob) => {
+            let header = repository.odb().and_then(|objects| objects.read_header(entry.id()));
+            let (bytes, _) = header.context(Kind::Fetch, || format!("cannot read {path}"))?;
+            if bytes > LARGEST_FILE {
+                return Err(writer.refuse(&path, &format!("too large a file, {}", size(bytes as u64))));
+            }
             let blob =
                 repository.find_blob(entry.id()).context(Kind::Fetch, || format!("cannot read {path}"))?;
             match entry.filemode() {

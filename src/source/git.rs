@@ -1,6 +1,7 @@
 //! One reference of a git repository: fetched to depth 1 and written as a tree, without checkout,
 //! filters, hooks or submodules.
 
+use super::bundle::LARGEST_MEMBER as LARGEST_PACK;
 use super::commit::write;
 use super::http::proxies_named;
 use super::{Fetching, Tree};
@@ -11,6 +12,7 @@ use crate::lockfile;
 use crate::plan::{Check, Link, Signable, SourcePlan};
 use crate::process;
 use crate::report::{Count, Running, Unit};
+use crate::words::size;
 use camino::{Utf8Path, Utf8PathBuf};
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions,
@@ -255,7 +257,8 @@ fn fetch_one(
     let wrong = || format!("cannot fetch {url}#{reference}");
     let mut remote = repository.remote_anonymous(url).context(Kind::Fetch, wrong).map_err(Refused)?;
     let (wanted, from) = {
-        let connected = remote.connect_auth(Direction::Fetch, Some(callbacks(None)), Some(proxy()));
+        let connected =
+            remote.connect_auth(Direction::Fetch, Some(callbacks(None, LARGEST_PACK)), Some(proxy()));
         let connection = connected.map_err(|error| {
             let hint = format!("{}{}", unconnected(url, &error), proxies_named(&fetching.host.proxies));
             Unreachable(Error::fetch(wrong()).because(error).hint(hint))
@@ -295,10 +298,13 @@ fn fetch_one(
     }
     let mut options = FetchOptions::new();
     options.depth(1).download_tags(AutotagOption::None).update_fetchhead(false);
-    options.remote_callbacks(callbacks(Some(running))).proxy_options(proxy());
+    options.remote_callbacks(callbacks(Some(running), LARGEST_PACK)).proxy_options(proxy());
     let refspec = format!("+{from}:refs/kcompile/fetched");
     let fetched = remote.fetch(&[&refspec], Some(&mut options), None);
     process::check().map_err(Refused)?;
+    if remote.stats().received_bytes() as u64 > LARGEST_PACK {
+        return Err(Refused(Error::fetch(format!("{}: more than {}", wrong(), size(LARGEST_PACK)))));
+    }
     fetched.context(Kind::Fetch, wrong).map_err(Unreachable)?;
     let object = repository.find_object(wanted, None).context(Kind::Fetch, wrong).map_err(Refused)?;
     commit(object).map_err(Refused)
@@ -324,8 +330,8 @@ fn proxy() -> ProxyOptions<'static> {
     options
 }
 
-/// Never a prompt: the ssh agent once, and nothing else.
-fn callbacks<'a>(running: Option<&'a Running<'a>>) -> RemoteCallbacks<'a> {
+/// Never a prompt: the ssh agent once, and nothing else. A transfer of more than `most` bytes is broken off.
+fn callbacks<'a>(running: Option<&'a Running<'a>>, most: u64) -> RemoteCallbacks<'a> {
     let mut callbacks = RemoteCallbacks::new();
     let mut tried = false;
     callbacks.credentials(move |url, user, allowed| {
@@ -343,7 +349,7 @@ fn callbacks<'a>(running: Option<&'a Running<'a>>) -> RemoteCallbacks<'a> {
                 item: "objects from git",
             });
         }
-        process::check().is_ok()
+        process::check().is_ok() && progress.received_bytes() as u64 <= most
     });
     callbacks
 }
@@ -357,5 +363,29 @@ fn no_such_reference(url: &str, reference: &str, branches: &[&str]) -> Error {
             "it has, among others: {}",
             branches[branches.len().saturating_sub(8)..].join(", ")
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use git2::Signature;
+
+    #[test]
+    fn a_pack_ends_at_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let there = Repository::init(dir.path().join("there")).unwrap();
+        let tree = there.find_tree(there.treebuilder(None).unwrap().write().unwrap()).unwrap();
+        let author = Signature::now("x", "x@example.org").unwrap();
+        there.commit(Some("refs/heads/x"), &author, &author, "x", &tree, &[]).unwrap();
+        let here = Repository::init_bare(dir.path().join("here")).unwrap();
+        let fetch = |most: u64| {
+            let mut options = FetchOptions::new();
+            options.remote_callbacks(callbacks(None, most));
+            let mut remote = here.remote_anonymous(there.path().to_str().unwrap()).unwrap();
+            remote.fetch(&["refs/heads/x:refs/heads/x"], Some(&mut options), None)
+        };
+        assert!(fetch(16).is_err());
+        assert!(fetch(LARGEST_PACK).is_ok());
     }
 }

@@ -68,6 +68,21 @@ fn an_xz_that_asks_for_much_memory_is_refused() {
 }
 
 #[test]
+fn a_file_of_a_repository_may_not_fill_the_memory() {
+    if !have("git") {
+        return;
+    }
+    let world = World::new();
+    let repo = crate::sources::repository(&world);
+    crate::sources::sh(&repo, "truncate -s 65M bomb && git add bomb");
+    crate::sources::commit(&repo);
+    world
+        .run(&format!("fetch 6.1.7 --ch --source git+{repo}"))
+        .failed(3, &["#ch-6.1.7: refused entry `bomb`: too large a file, 68.2 MB"]);
+    nothing_left(&world);
+}
+
+#[test]
 fn a_bomb_ends_at_the_limit_with_the_disk_and_the_memory_as_they_were() {
     let world = World::new();
     let tar = tar_with("linux/x", EntryType::Regular, 0, "", |_| {});

@@ -187,6 +187,11 @@ pub(crate) fn sh(dir: &Utf8Path, script: &str) {
 
 const COMMIT: &str = "git -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q --date=@1700000000 -m x";
 
+/// Commits what has been added to the repository.
+pub(crate) fn commit(repo: &Utf8Path) {
+    sh(repo, COMMIT);
+}
+
 /// A repository with the branch `ch-6.1.7` and an older commit below it.
 pub(crate) fn repository(world: &World) -> camino::Utf8PathBuf {
     let tree = world.tree("6.1.7", "repos/linux");
