@@ -109,7 +109,10 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
     verdict::judge(&configured, &plan, report)?;
     let outcomes = verdict::require(&configured, &plan, &profiles, report)?;
-    let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report)?;
+    let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report);
+    let unchanged = source::still_the_same(&tree);
+    let compiled = compiled?;
+    unchanged?;
     kbuild::remember(&plan, &cache, &compiled);
     if compiled.fell_back > 0 {
         let files = words::counted(compiled.fell_back as usize, "file", "files");

@@ -76,7 +76,7 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     } else {
         files::remove_tree(&builds.join(STAT))?;
     }
-    tree(path, fetching, &content)
+    tree(path, fetching, (before, &content))
 }
 
 /// Where a Kconfig file is newer than what make has just made of it, make starts over, for ever. A clock that is
@@ -108,7 +108,7 @@ pub(super) fn recall(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Option<
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     match fs::read_to_string(builds.join(CONTENT)) {
         Ok(content) if contents::stat_of(path, is_source)?.0 == recorded => {
-            tree(path, fetching, &content).map(Some)
+            tree(path, fetching, (recorded, &content)).map(Some)
         }
         _ => Ok(None),
     }
@@ -121,7 +121,7 @@ fn place(path: &Utf8Path, fetching: &Fetching<'_>) -> (String, Utf8PathBuf) {
     (key, builds)
 }
 
-fn tree(path: &Utf8Path, fetching: &Fetching<'_>, content: &str) -> Result<Tree> {
+fn tree(path: &Utf8Path, fetching: &Fetching<'_>, (stat, content): (String, &str)) -> Result<Tree> {
     let (key, builds) = place(path, fetching);
     let identity = SourceIdentity {
         origin: None,
@@ -130,7 +130,23 @@ fn tree(path: &Utf8Path, fetching: &Fetching<'_>, content: &str) -> Result<Tree>
         date: date(path)?,
         checks: vec![Check::proves(Link::User, format!("used in place: {path}"))],
     };
-    Ok(Tree { path: path.to_owned(), builds, identity, key })
+    Ok(Tree { path: path.to_owned(), builds, identity, key, stat: Some(stat) })
+}
+
+/// Is a directory of the user's still what it was when it was looked at? To be asked when make has ended: what
+/// was compiled from another source than the plan names is no image of that plan. A tree in the cache is.
+///
+/// Errors (exit code 1): somebody has written there since. The next build begins with no objects.
+pub fn still_the_same(tree: &Tree) -> Result<()> {
+    let Some(before) = &tree.stat else { return Ok(()) };
+    if contents::stat_of(&tree.path, is_source)?.0 == *before {
+        return Ok(());
+    }
+    // Against this record every file is a new one.
+    files::write_atomically(&tree.builds.join(CONTENT), b"")?;
+    files::remove_tree(&tree.builds.join(STAT))?;
+    Err(Error::build(format!("{} was changed while it was compiled", tree.path))
+        .hint("the same command again builds what is there now"))
 }
 
 /// What version control keeps there is no source.

@@ -26,7 +26,7 @@ mod write;
 pub use ailment::{archive_ailment, tree_ailment};
 pub use apt::{candidate as apt_candidate, state as apt_state};
 pub use bundle::{take as take_bundle, write as write_bundle};
-pub use directory::tree_version;
+pub use directory::{still_the_same, tree_version};
 
 use crate::cache::Cache;
 use crate::digest::Sha256;
@@ -60,6 +60,8 @@ pub struct Tree {
     pub identity: SourceIdentity,
     /// The name of its entry in the cache, and of its lock.
     pub key: String,
+    /// Of a directory that is used in place: what the file system said of it when it was looked at.
+    stat: Option<String>,
 }
 
 /// What fetching needs to know beside the plan.

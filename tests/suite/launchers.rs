@@ -1,11 +1,9 @@
 //! Compiler caches and farms, the real ones, on loopback: whatever stands before the compiler, the bytes are the same.
 
-use crate::world::{World, have};
-use camino::Utf8Path;
+use crate::world::{World, have, script};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 
 const ARGS: &str = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz";
@@ -53,12 +51,6 @@ fn ccache_hits_from_another_place_and_changes_no_byte() {
     assert_eq!(digests("two-out"), digests("plain-out"));
 }
 
-/// Makes a program.
-fn script(path: &Utf8Path, lines: &str) {
-    fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 #[test]
 fn the_users_settings_of_ccache_loosen_nothing_and_choose_no_compiler() {
     if !have("ccache") {
@@ -66,9 +58,7 @@ fn the_users_settings_of_ccache_loosen_nothing_and_choose_no_compiler() {
     }
     let mut world = world();
     let path = std::env::var("PATH").unwrap();
-    for dir in ["bin", "other", "ccache"] {
-        fs::create_dir(world.path(dir)).unwrap();
-    }
+    fs::create_dir(world.path("ccache")).unwrap();
     let compiler = world.path("bin/gcc");
     script(&compiler, &format!("PATH='{path}' exec gcc \"$@\""));
     for (name, run) in [("gcc", format!("PATH='{path}' exec gcc")), ("prefix", "exec".to_owned())] {
@@ -130,7 +120,6 @@ fn another_assembler_gets_no_object_of_the_one_before() {
         world.run(&args).ok();
     }
     // As after an upgrade of the package binutils, whose tools come together.
-    fs::create_dir(world.path("bin")).unwrap();
     let linker = world.path("bin/ld");
     let other = "case $1 in --version) echo 'GNU ld (GNU Binutils) 2.99'; exit;; esac";
     script(&linker, &format!("{other}\nPATH='{path}' exec ld \"$@\""));

@@ -21,6 +21,7 @@ mod configs;
 mod crafted;
 mod crowds;
 mod diff;
+mod directories;
 mod faults;
 mod fetch_faults;
 mod hostile;

@@ -1,6 +1,6 @@
 //! Bit for bit: the same plan gives the same digests, whatever else differs from one machine to the next.
 
-use crate::world::{World, copy, ran, skipped};
+use crate::world::{World, copy, ran, script, skipped};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
@@ -165,8 +165,7 @@ fn another_tool_on_the_host_gives_the_config_of_a_clean_build() {
     world.build("").ok().says("nothing to do");
 
     let pahole = tools.join("mini-pahole");
-    fs::write(&pahole, "#!/bin/sh\necho 124\n").unwrap();
-    fs::set_permissions(&pahole, fs::Permissions::from_mode(0o755)).unwrap();
+    script(&pahole, "echo 124");
     let clean = world.build("--cache-dir clean -o clean-out").ok().digests();
     assert_ne!(clean, without);
     assert_eq!(world.build("").ok().says("Compile: done").digests(), clean);

@@ -199,6 +199,14 @@ pub(crate) fn skipped(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
+/// Makes a program of the shell's.
+pub(crate) fn script(path: &Utf8Path, lines: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
 pub(crate) fn copy(from: &Utf8Path, to: &Utf8Path) {
     fs::create_dir_all(to.parent().unwrap()).unwrap();
     let status = Command::new("cp").args(["-R", "-P", "-p", "--"]).args([from, to]).status().unwrap();

@@ -19,6 +19,7 @@ port=$(sed -n 's/^CONFIG_MINI_PRY_PORT=//p' include/config/auto.conf)
 	umount "$abs_srctree"
 	if echo pried > "$srctree/pried" || echo pried > "$abs_srctree/pried"; then
 		echo source: written
+		rm -f "$abs_srctree/pried"
 	else
 		echo source: refused
 	fi

@@ -1,0 +1,25 @@
+//! A kernel tree in a directory of the user's, in which somebody works meanwhile.
+
+use crate::world::{World, copy, script};
+use std::fs;
+
+#[test]
+fn what_is_edited_while_it_is_compiled_is_no_image_of_the_plan() {
+    let mut world = World::new();
+    let file = world.tree("6.1.7", "work/linux").join("init/main.c");
+    let whole = world.build("--cache-dir whole -o whole").ok().digests();
+    copy(&file, &world.path("home/main.c"));
+    // Somebody's editor, when the compilation begins.
+    let (edit, path) = (world.path("home/edit"), std::env::var("PATH").unwrap());
+    fs::write(&edit, "const char edited[] = \"edited\";\n").unwrap();
+    let editing = format!("[ ! -e '{edit}' ] || {{ cat '{edit}' >>'{file}'; rm '{edit}'; }}");
+    let lines = format!("case $* in *vmlinux*) {editing};; esac\nPATH='{path}' exec make \"$@\"");
+    script(&world.path("bin/make"), &lines);
+    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    let says = ["work/linux was changed while it was compiled", "hint: the same command again builds"];
+    world.build("--sandbox off").failed(1, &says);
+    assert!(!edit.exists() && world.names("work/out").is_empty());
+    // What it was, with the time that it had: make cannot see that it was something else.
+    copy(&world.path("home/main.c"), &file);
+    assert_eq!(world.build("").ok().digests(), whole);
+}
