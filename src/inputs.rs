@@ -113,6 +113,7 @@ fn look_at_source(request: &Request, host: &Host, asking: &mut Asking<'_>) -> Re
     match &request.source {
         SourceSpec::Path(path) if path.is_dir() => {
             let version = source::tree_version(path)?;
+            source::keep_out(path, ("the cache directory", asking.cache_dir), "--cache-dir")?;
             Ok(Some(LocalSource::Directory { version }))
         }
         SourceSpec::Path(path) if path.is_file() => {

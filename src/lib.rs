@@ -69,7 +69,7 @@ use error::Result;
 use host::Host;
 use kbuild::{BuildDir, Objects};
 use oci::Written;
-use plan::{Inputs, Plan};
+use plan::{Inputs, Locator, Plan};
 use report::Summary;
 use request::Request;
 use requirements::Profile;
@@ -82,6 +82,9 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     let profiles = requirements::read_all(run.library, &request.profiles)?;
     let inputs = run.inputs(request)?;
     let first = Plan::new(request, &inputs, None)?;
+    if let Locator::Directory { path } = &first.source.locator {
+        source::keep_out(path, ("the output directory", output), "-o")?;
+    }
     if let Some(images) = unchanged(request, &inputs, &first, &profiles, run)? {
         return Ok(images);
     }

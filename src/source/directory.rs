@@ -30,6 +30,24 @@ pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
     check_tree(dir, dir.as_str())
 }
 
+/// A directory that is used in place is never written to, and all of it is source: `place`, which is called
+/// `what` and chosen by `option`, may not lie in it. It need not be there yet.
+///
+/// Errors (exit code 2): it does.
+pub fn keep_out(dir: &Utf8Path, (what, place): (&str, &Utf8Path), option: &str) -> Result<()> {
+    match real(place).starts_with(real(dir)) {
+        false => Ok(()),
+        true => Err(Error::usage(format!("{what} {place} lies in the source directory {dir}"))
+            .hint(format!("nothing is written there: choose another with {option} DIR"))),
+    }
+}
+
+/// The path without links, as far as it is there.
+fn real(path: &Utf8Path) -> Utf8PathBuf {
+    let there = path.ancestors().find_map(|dir| Some((dir, dir.canonicalize_utf8().ok()?)));
+    there.map_or(path.to_owned(), |(dir, real)| real.join(path.strip_prefix(dir).expect("an ancestor")))
+}
+
 /// Checks that `dir` holds a kernel tree that can be built from, and reads its version. `name` is
 /// what the user knows it by.
 pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {

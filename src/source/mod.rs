@@ -26,7 +26,7 @@ mod write;
 pub use ailment::{archive_ailment, tree_ailment};
 pub use apt::{candidate as apt_candidate, state as apt_state};
 pub use bundle::{take as take_bundle, write as write_bundle};
-pub use directory::{still_the_same, tree_version};
+pub use directory::{keep_out, still_the_same, tree_version};
 
 use crate::cache::Cache;
 use crate::digest::Sha256;

@@ -1,6 +1,6 @@
 //! A kernel tree in a directory of the user's, in which somebody works meanwhile.
 
-use crate::world::{World, copy, script};
+use crate::world::{World, copy, ran, script};
 use std::fs;
 
 #[test]
@@ -22,4 +22,25 @@ fn what_is_edited_while_it_is_compiled_is_no_image_of_the_plan() {
     // What it was, with the time that it had: make cannot see that it was something else.
     copy(&world.path("home/main.c"), &file);
     assert_eq!(world.build("").ok().digests(), whole);
+}
+
+#[test]
+fn neither_output_nor_cache_may_lie_in_it() {
+    let world = World::new();
+    let tree = world.tree("6.1.7", "work/linux");
+    std::os::unix::fs::symlink("linux", world.path("work/link")).unwrap();
+    let before = world.snapshot("work/linux");
+    for args in ["-o linux/out", "-o link/out", "-o linux"] {
+        let says = ["the output directory ", " lies in the source directory ", "with -o DIR"];
+        world.build(args).failed(2, &says);
+    }
+    for command in ["", "fetch ", "config show "] {
+        let args = format!("{command}6.1.7 --fc --source linux --config mini.config --cache-dir link/cache");
+        world.run(&args).failed(2, &["the cache directory ", "work/linux", "with --cache-dir DIR"]);
+    }
+    let mut inside = world.command("6.1.7 --fc --source . --config ../mini.config");
+    ran(inside.current_dir(&tree).output().unwrap()).failed(2, &["linux/out lies in the source directory "]);
+    assert_eq!(world.snapshot("work/linux"), before);
+    // A name that only begins the same is another directory.
+    world.build("-o linux-out --cache-dir linux-cache").ok();
 }
