@@ -98,8 +98,10 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     if let Some(images) = made_before(&plan, &profiles, &cache, run)? {
         return Ok(images);
     }
-    let building = run.enter(Stage::Build)?;
+    // Before the turn comes: a tree in which nobody builds may be removed.
     let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, run.objects), report)?;
+    tree.require()?;
+    let building = run.enter(Stage::Build)?;
     let private = cache.scratch()?;
     let (farm, jobs) = match run.place {
         Some(place) => (place.farm(), run.jobs),

@@ -64,6 +64,18 @@ pub struct Tree {
     stat: Option<String>,
 }
 
+impl Tree {
+    /// Errors (exit code 1): it was removed since it was found. To be asked when nobody can remove it any more: with
+    /// the lock of a build in it.
+    pub fn require(&self) -> Result<()> {
+        match self.path.join("Makefile").is_file() {
+            true => Ok(()),
+            false => Err(Error::build(format!("the tree {} was removed meanwhile", self.path))
+                .hint("run the same command again")),
+        }
+    }
+}
+
 /// What fetching needs to know beside the plan.
 pub struct Fetching<'a> {
     /// Where trees are kept.

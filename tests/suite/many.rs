@@ -97,6 +97,31 @@ fn one_tree_serves_two_kernels_at_once() {
 }
 
 #[test]
+fn the_tree_of_a_kernel_that_waits_for_its_turn_is_in_use() {
+    let world = World::new();
+    let versions = ["6.1.7", "6.1.8", "6.1.9"];
+    let server = mirror(&world, &versions);
+    let args = format!(
+        "{} --fc --config mini.config --set MINI_STALL=y --progress quiet --mirror {} -j 2",
+        versions.join(" "),
+        server.url
+    );
+    let mut child = world.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    // Two compile, for ever, and the third has its tree and waits.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let builds = |name: &String| name.contains("-kcompile-");
+    while world.names("cache/locks").iter().filter(|name| builds(name)).count() < versions.len() {
+        assert!(Instant::now() < deadline, "the third has no lock: {:?}", world.names("cache/locks"));
+        std::thread::yield_now();
+    }
+    let trees = world.names("cache/trees");
+    world.run("clean").ok().says("is in use and stays");
+    assert_eq!((world.names("cache/trees"), trees.len()), (trees, 3));
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn ctrl_c_ends_all_of_them() {
     let world = World::new();
     let server = mirror(&world, &["6.1.7", "6.1.9"]);
