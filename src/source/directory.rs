@@ -87,7 +87,7 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     let (before, last) = contents::stat_of(path, is_source)?;
     let content = content(path, running)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
-    forget_what_make_cannot_see(path, &content, &builds)?;
+    forget_what_make_cannot_see(path, &content, (&key, &builds), fetching)?;
     // A file that was being written while it was read, or right before, is read again the next time.
     if last.saturating_add(SETTLED) < begin && contents::stat_of(path, is_source)?.0 == before {
         files::write_atomically(&builds.join(STAT), before.as_bytes())?;
@@ -174,8 +174,13 @@ fn is_source(entry: &DirEntry) -> bool {
 
 /// Make compiles anew what is newer than its object. A file that changed and is not newer (another
 /// version unpacked over the directory, a restored backup) would be missed: then the builds of this
-/// directory start afresh. What it held is kept beside them from one time to the next.
-fn forget_what_make_cannot_see(dir: &Utf8Path, content: &str, builds: &Utf8Path) -> Result<()> {
+/// directory start afresh, once nobody builds in them. What it held is kept beside them from one time to the next.
+fn forget_what_make_cannot_see(
+    dir: &Utf8Path,
+    content: &str,
+    (key, builds): (&str, &Utf8Path),
+    fetching: &Fetching<'_>,
+) -> Result<()> {
     let record = builds.join(CONTENT);
     let wrong = || format!("cannot read {record}");
     if record.is_file() {
@@ -190,6 +195,8 @@ fn forget_what_make_cannot_see(dir: &Utf8Path, content: &str, builds: &Utf8Path)
         if content.lines().any(|line| !before.contains(line) && is_old(line)) {
             for entry in builds.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
                 if entry.file_name().starts_with(BUILD_DIR_PREFIX) {
+                    let name = format!("{key}-{}", entry.file_name());
+                    let _built = fetching.cache.lock(&name, fetching.report)?;
                     files::remove_tree(entry.path())?;
                 }
             }

@@ -1,7 +1,11 @@
 //! A kernel tree in a directory of the user's, in which somebody works meanwhile.
 
+use crate::signals::stall;
 use crate::world::{World, copy, ran, script};
+use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
 #[test]
 fn what_is_edited_while_it_is_compiled_is_no_image_of_the_plan() {
@@ -43,4 +47,29 @@ fn neither_output_nor_cache_may_lie_in_it() {
     assert_eq!(world.snapshot("work/linux"), before);
     // A name that only begins the same is another directory.
     world.build("-o linux-out --cache-dir linux-cache").ok();
+}
+
+#[test]
+fn a_build_goes_afresh_only_when_nobody_builds_in_it() {
+    let world = World::new();
+    let (mut holder, _) = stall(&world);
+    let builds = world.path("cache/builds").join(&world.names("cache/builds")[0]);
+    let is_there = || fs::read_dir(&builds).unwrap().any(|entry| entry.unwrap().path().is_dir());
+    // A change that make cannot see: the file is as old as it was.
+    let file = world.path("work/linux/init/main.c");
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "\n").unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    let args = "fetch 6.1.7 --fc --source linux --config mini.config --progress plain";
+    let mut waiting = world.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("waiting for the lock"));
+    let was_there = is_there();
+    kill_process(Pid::from_child(&holder), Signal::KILL).unwrap();
+    holder.wait().unwrap();
+    lines.for_each(drop);
+    let told = told.expect("it did not wait");
+    assert!(told.ends_with(&format!("held by pid {}", holder.id())), "{told}");
+    assert!(was_there && waiting.wait().unwrap().success() && !is_there());
 }
