@@ -21,6 +21,9 @@ fn a_setting_that_did_not_take_fails_before_compiling() {
     world
         .build("--fragment f.config")
         .failed(1, &["CONFIG_NO_SUCH_THING=m is missing: no such symbol in this kernel (", "f.config"]);
+    world
+        .build("--set ARM_AMBA=y")
+        .failed(1, &["CONFIG_ARM_AMBA=y is missing: only another architecture has it: arm64"]);
 }
 
 #[test]

@@ -28,6 +28,7 @@ use camino::Utf8Path;
 use model::Model;
 use nearest::nearest;
 use reason::Reason;
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 
 /// For how many symbols that are not there the nearest names are looked for: it takes some
@@ -86,6 +87,7 @@ fn explained(
     let noise =
         |difference: &&Difference| tools.contains(difference.symbol.as_str()) && is_snapshot(difference);
     let kept: Vec<&Difference> = differences.iter().filter(|difference| !noise(difference)).collect();
+    let of_others = LazyCell::new(|| read::of_others(kernel.tree, kernel.arch));
     let mut absent = 0;
     let reasons: HashMap<&str, Reason> = kept
         .iter()
@@ -93,10 +95,13 @@ fn explained(
             let reason = match model.defined(&difference.symbol) {
                 Some(symbol) => reason::reason(difference, symbol, model, config)?,
                 None => {
-                    absent += 1;
-                    let text = renamed(&difference.symbol, config, kernel, model);
-                    let text =
-                        text.unwrap_or_else(|| missing(&difference.symbol, model, absent <= MOST_NEAREST));
+                    let symbol = &difference.symbol;
+                    let text = renamed(symbol, config, kernel, model);
+                    let text = text.or_else(|| Some(elsewhere(of_others.get(symbol)?)));
+                    let text = text.unwrap_or_else(|| {
+                        absent += 1;
+                        missing(symbol, model, absent <= MOST_NEAREST)
+                    });
                     Reason { text, symbols: Vec::new() }
                 }
             };
@@ -130,6 +135,17 @@ fn root<'a>(symbol: &'a str, reasons: &'a HashMap<&str, Reason>) -> Option<&'a s
         at = next;
     }
     (at != symbol).then_some(at)
+}
+
+/// That the tree defines it for these architectures only.
+fn elsewhere(having: &[String]) -> String {
+    match having {
+        [one] => format!("only another architecture has it: {one}"),
+        [first, second, third, rest @ ..] if !rest.is_empty() => {
+            format!("only other architectures have it: {first}, {second}, {third} and {} more", rest.len())
+        }
+        some => format!("only other architectures have it: {}", some.join(", ")),
+    }
 }
 
 /// That the tree does not define `symbol`; with the names nearest to it where `look`.

@@ -6,6 +6,7 @@
 use super::statement::{Statement, statements};
 use crate::kernel::Arch;
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 
@@ -23,18 +24,45 @@ const LARGEST_TREE: u64 = 64 << 20;
 /// A file that is not there is left aside, as is a path that holds an unknown macro. Errors, in words
 /// for people: the top file is missing, a `source` leaves the tree or includes itself, a bound is hit.
 pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String> {
-    let real_root = root.canonicalize_utf8().map_err(|error| format!("{root}: {error}"))?;
-    let mut reading =
-        Reading { root: real_root, arch, open: Vec::new(), files: 0, bytes: 0, statements: Vec::new() };
+    let mut reading = Reading::new(root, arch.in_config_header(), arch.kbuild(), "")?;
     match reading.file("Kconfig")? {
         true => Ok(reading.statements),
         false => Err("there is no Kconfig at the top of the tree".into()),
     }
 }
 
+/// The symbols that the files of architectures other than `arch`, those below `arch/`, define: each with these
+/// architectures, as the tree calls them. What cannot be read is left aside.
+pub(super) fn of_others(root: &Utf8Path, arch: Arch) -> HashMap<String, Vec<String>> {
+    let entries = root.join("arch").read_dir_utf8().into_iter().flatten().flatten();
+    let mut others: Vec<String> = entries.map(|entry| entry.file_name().to_owned()).collect();
+    others.retain(|name| name != arch.in_config_header());
+    others.sort();
+    let mut found: HashMap<String, Vec<String>> = HashMap::new();
+    for other in others {
+        let Ok(mut reading) = Reading::new(root, &other, &other, "arch/") else { continue };
+        // `lib/Kconfig.debug` sources the second one. After an error, what was read before it holds.
+        for name in ["Kconfig", "Kconfig.debug"] {
+            let _ = reading.file(&format!("arch/{other}/{name}"));
+        }
+        for statement in reading.statements {
+            let Statement::Config(symbol) = statement else { continue };
+            let having = found.entry(symbol).or_default();
+            if having.last() != Some(&other) {
+                having.push(other.clone());
+            }
+        }
+    }
+    found
+}
+
 struct Reading {
     root: Utf8PathBuf,
-    arch: Arch,
+    /// `$(SRCARCH)`, and `$(ARCH)`.
+    srcarch: String,
+    arch: String,
+    /// Only what lies below is followed.
+    below: &'static str,
     /// The files that are being read, each sourced by the one before it.
     open: Vec<Utf8PathBuf>,
     files: usize,
@@ -43,6 +71,13 @@ struct Reading {
 }
 
 impl Reading {
+    fn new(root: &Utf8Path, srcarch: &str, arch: &str, below: &'static str) -> Result<Reading, String> {
+        let root = root.canonicalize_utf8().map_err(|error| format!("{root}: {error}"))?;
+        let (srcarch, arch) = (srcarch.to_owned(), arch.to_owned());
+        let (open, statements) = (Vec::new(), Vec::new());
+        Ok(Reading { root, srcarch, arch, below, open, files: 0, bytes: 0, statements })
+    }
+
     /// Is it there? Takes in its statements, and those of the files that it sources.
     fn file(&mut self, name: &str) -> Result<bool, String> {
         let shown: String = name.escape_debug().take(80).collect();
@@ -78,7 +113,7 @@ impl Reading {
             match statement {
                 Statement::Source(path) => {
                     let path = self.expanded(&path);
-                    if !path.contains('$') {
+                    if !path.contains('$') && path.starts_with(self.below) {
                         self.file(&path)?;
                     }
                 }
@@ -91,12 +126,11 @@ impl Reading {
 
     /// The variables that the top Makefile hands to Kconfig and that real trees use in paths.
     fn expanded(&self, path: &str) -> String {
-        let srcarch = self.arch.in_config_header();
         path.replace("$(srctree)/", "")
-            .replace("$(SRCARCH)", srcarch)
-            .replace("$SRCARCH", srcarch)
-            .replace("$(HEADER_ARCH)", srcarch)
-            .replace("$(ARCH)", self.arch.kbuild())
+            .replace("$(SRCARCH)", &self.srcarch)
+            .replace("$SRCARCH", &self.srcarch)
+            .replace("$(HEADER_ARCH)", &self.srcarch)
+            .replace("$(ARCH)", &self.arch)
     }
 }
 
@@ -127,6 +161,27 @@ mod tests {
         let expected = [Statement::Config("FIRST".into()), Statement::Config("LAST".into())];
         assert_eq!(read(&root, Arch::Amd64).unwrap(), expected);
         assert_eq!(read(&root, Arch::Arm64).unwrap(), expected[1..]);
+    }
+
+    #[test]
+    fn what_other_architectures_have_is_told_from_their_own_files() {
+        let (_dir, root) = tree(&[
+            ("Kconfig", "source \"arch/$(SRCARCH)/Kconfig\"\n"),
+            ("arch/Kconfig", "config ALL\n"),
+            ("arch/x86/Kconfig", "config X86\n"),
+            ("arch/arm/Kconfig", "config OLD\nconfig BOTH\nsource \"arch/../../outside\"\nconfig LOST\n"),
+            ("arch/arm/Kconfig.debug", "config DEBUG\n"),
+            ("arch/arm64/Kconfig", "source \"arch/$(SRCARCH)/Kconfig.more\"\nsource \"init/Kconfig\"\n"),
+            ("arch/arm64/Kconfig.more", "config BOTH\nmenuconfig ERRATUM\nconfig ERRATUM\n"),
+            ("init/Kconfig", "config EVERYBODYS\n"),
+        ]);
+        let mut found: Vec<_> = of_others(&root, Arch::Amd64).into_iter().collect();
+        found.sort();
+        let expected = [("BOTH", "arm arm64"), ("DEBUG", "arm"), ("ERRATUM", "arm64"), ("OLD", "arm")];
+        let found: Vec<_> = found.iter().map(|(symbol, having)| (&**symbol, having.join(" "))).collect();
+        assert_eq!(found, expected.map(|(symbol, having)| (symbol, having.to_owned())));
+        assert!(of_others(&root, Arch::Arm64).contains_key("X86"));
+        assert!(of_others(Utf8Path::new("/nowhere/at/all"), Arch::Arm64).is_empty());
     }
 
     #[test]
