@@ -146,7 +146,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     })?;
     let pages = timings::write(&run.timings, output, &plan, &build_dir, &compiled, report)?;
     let came_out = (&*compiled.release, staged.module_count()?);
-    let kept = (&plan, &profiles[..]);
+    let kept = (&plan, &profiles[..], &compiled.confinement);
     match run.objects {
         Objects::Kept => reuse::keep(kept, came_out, (&images, &receipt), &cache, (host, report)),
         Objects::Fresh => build_dir.remove()?,

@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::report::{Phase, Report};
 use crate::requirements::Profile;
 use crate::run::Run;
+use crate::sandbox::{self, Confinement};
 use crate::words::counted;
 use crate::{attest, pack, receipt};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -41,6 +42,8 @@ pub struct Made {
     profiles: Sha256,
     /// What the host had then: Kconfig asks it about tools and headers, and with others there is another config.
     host: Sha256,
+    /// Was make in a whole sandbox?
+    confined: bool,
     /// `uname -r`.
     pub release: String,
     /// How many modules.
@@ -65,6 +68,9 @@ pub fn find(
     let dir = place(plan, cache);
     let Some(made) = read(&dir, plan).filter(|_| run.reuses()) else { return Ok(None) };
     if made.profiles != digest_of(profiles) || made.host != run.host.installed() {
+        return Ok(None);
+    }
+    if run.sandbox == sandbox::Choice::On && !made.confined {
         return Ok(None);
     }
     let count = counted(made.images.len(), "image", "images");
@@ -145,7 +151,7 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
 
 /// Keeps what `plan` made, for [`find`]. It saves time the next time: where it cannot be kept, it is not.
 pub fn keep(
-    (plan, profiles): (&Plan, &[Profile]),
+    (plan, profiles, confinement): (&Plan, &[Profile], &Confinement),
     (release, modules): (&str, usize),
     (images, receipt): (&[Written], &Utf8Path),
     cache: &Cache,
@@ -157,6 +163,7 @@ pub fn keep(
             plan: plan.digest(),
             profiles: digest_of(profiles),
             host: host.installed(),
+            confined: confinement.is_whole(),
             release: release.to_owned(),
             modules,
             findings: report.findings(),

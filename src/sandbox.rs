@@ -42,6 +42,13 @@ pub struct Confinement {
     pub why: Option<String>,
 }
 
+impl Confinement {
+    /// Is it what `--sandbox on` asks for?
+    pub fn is_whole(&self) -> bool {
+        self.network == "none" && self.source == "read-only"
+    }
+}
+
 /// A sandbox that is there to be used.
 #[derive(Debug)]
 pub struct Sandbox {

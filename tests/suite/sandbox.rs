@@ -96,6 +96,20 @@ fn where_the_host_has_no_namespaces_auto_says_so_and_on_fails() {
     assert_eq!((&*found(&world)["network"], &*found(&world)["home"]), ("reached", "nothing"));
 }
 
+#[test]
+fn images_that_were_made_outside_of_it_do_not_satisfy_it() {
+    let world = World::new();
+    let open = world.build("--sandbox off").ok().digests();
+    world.build("").ok().says("nothing to do");
+    let closed = world.build("--sandbox on");
+    if closed.code == 4 {
+        skipped("no namespaces: there is no whole sandbox here");
+        return;
+    }
+    assert_eq!(closed.ok().says("Compile: done").digests(), open);
+    world.build("--sandbox on").ok().says("nothing to do");
+}
+
 /// What `uname` and `hostname` say is in no image.
 #[test]
 fn another_host_makes_the_same_bytes() {
