@@ -30,9 +30,10 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-/// Where debug information says that the source lies, instead of where it lay on this machine.
-const MAPPED_SOURCE: &str = "/usr/src/linux";
-/// The same for the build directory, whatever its name.
+/// What debug information calls the source: so Kbuild itself calls it from a build directory in the tree. From one
+/// elsewhere (of a directory that is used in place, or of another user in a shared cache) it gives its whole path.
+const MAPPED_SOURCE: &str = "..";
+/// Where debug information says that the build directory lies, whatever its name and place.
 const MAPPED_BUILD: &str = "/usr/src/linux/build";
 /// What the stamp of a configured build directory is called.
 const CONFIGURED: &str = ".kcompile-configured";

@@ -340,9 +340,25 @@ fn no_path_and_no_launcher_shows_in_debug_information() {
     fs::create_dir(world.path("real-cache")).unwrap();
     std::os::unix::fs::symlink(world.path("real-cache"), world.path("linked")).unwrap();
     assert_eq!(world.run(&format!("{args} --rebuild --cache-dir ../linked -o o3")).ok().digests(), plain);
-    // A directory in place is another source, but the same bytes of code.
     let bytes = fs::read(world.path("work/o3/firecracker-kernel-bin-amd64/index.json")).unwrap();
     assert!(!String::from_utf8_lossy(&bytes).contains("real-cache"));
+}
+
+/// From there the compiler is given whole paths, in the tree `..`: another user's build in a shared cache lies so.
+#[test]
+fn debug_information_is_the_same_from_a_build_directory_outside_of_the_tree() {
+    let mut world = World::new();
+    world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
+    world.tarball("6.1.7", "gz");
+    world.build("--set DEBUG_INFO=y -o outside").ok();
+    world
+        .run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --set DEBUG_INFO=y -o within")
+        .ok();
+    let blobs = ["outside", "within"]
+        .map(|out| world.names(&format!("work/{out}/firecracker-kernel-bin-amd64/blobs/sha256")));
+    // Manifest and config name the source, which is another one; the layer is the kernel.
+    let same = blobs[0].iter().filter(|blob| blobs[1].contains(blob)).count();
+    assert_eq!((blobs[0].len(), same), (3, 1), "{blobs:?}");
 }
 
 #[test]
