@@ -61,12 +61,16 @@ pub fn plan_at_hand(
 }
 
 /// What the source has shown goes into the plan, whose notices are said, and into the lock file if the
-/// plan can be made with it: what is refused must not be pinned.
+/// plan can be made with it: what is refused must not be pinned. That its series has ended is said, too.
 fn whole_plan(request: &Request, inputs: &Inputs, tree: &Tree, run: &Run<'_>) -> Result<Plan> {
     let defects = toolchain::defects(&inputs.rules, &tree.path);
     let plan = Plan::new(request, inputs, Some((&tree.identity, &defects)))?;
     lock(&tree.identity, run);
     plan.notices.iter().for_each(|notice| run.report.note(notice));
+    if let Some(end) = run.catalog.ended(tree.identity.version, run.host.now) {
+        let (major, minor) = tree.identity.version.series();
+        run.report.finding(format!("Linux {major}.{minor} has reached its end of life ({end})"));
+    }
     Ok(plan)
 }
 

@@ -107,6 +107,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
         Some(place) => (place.farm(), run.jobs),
         None => run.farm(request.toolchain.launcher.as_deref()),
     };
+    farm.iter().for_each(|farm| farm.tell(report));
     let build_dir = BuildDir::open(&plan, &tree, run.objects, (host, jobs), report)?
         .sharing(run.place.map(|place| place.jobs()))
         .with_farm(farm)

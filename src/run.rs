@@ -87,12 +87,11 @@ impl Run<'_> {
         self.place.map(|place| place.enter(stage)).transpose()
     }
 
-    /// The farm behind `launcher`, if it is one, and how many jobs make gets; what is wrong with it is said.
+    /// The farm behind `launcher`, if it is one, and how many jobs make gets.
     pub fn farm(&self, launcher: Option<&str>) -> (Option<Farm>, usize) {
         let Some(farm) = launcher.and_then(|launcher| launcher::survey(launcher, self.host)) else {
             return (None, self.jobs);
         };
-        farm.tell(self.report);
         let jobs = if self.jobs_given { self.jobs } else { farm.jobs(self.host.cpus) };
         (Some(farm), jobs)
     }

@@ -174,10 +174,6 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
     if !tree.identity.is_vouched_for() {
         report.finding(format!("the source is not verified: {} ({})", source.name, tree.identity.verified()));
     }
-    if let Some(end) = fetching.catalog.ended(tree.identity.version, fetching.host.now) {
-        let (major, minor) = tree.identity.version.series();
-        report.finding(format!("Linux {major}.{minor} has reached its end of life ({end})"));
-    }
     Ok(tree)
 }
 

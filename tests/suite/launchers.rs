@@ -215,4 +215,12 @@ fn a_dead_farm_is_noticed_and_everything_compiled_here() {
         "warning: no machine of distcc answered ({dead}): everything was compiled on this one"
     ));
     assert_eq!(ran.digests(), plain);
+    // Of several kernels each was, and its receipt says so.
+    let ran = world.run(&format!("6.1.7 {ARGS} --launcher distcc --rebuild -o several")).ok();
+    for kernel in ["6.1.7", "6.1.7 #2"] {
+        let told = format!("[{kernel}] warning: no machine of distcc answered");
+        assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    }
+    let receipt = fs::read_to_string(world.path("work/several/firecracker-6.1.7-amd64.json")).unwrap();
+    assert!(receipt.contains("no machine of distcc answered"), "{receipt}");
 }

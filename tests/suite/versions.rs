@@ -103,6 +103,21 @@ fn an_ended_series_is_a_finding_with_its_date() {
 }
 
 #[test]
+fn a_series_that_has_ended_since_the_kernel_was_built_is_a_finding() {
+    let world = World::new();
+    fs::create_dir(world.path("work/own")).unwrap();
+    let ends = |day: &str| {
+        let series = format!("[[series]]\nseries = \"6.1\"\nend_of_life = \"{day}\"\n");
+        fs::write(world.path("work/own/kernels.toml"), series).unwrap();
+    };
+    ends("2999-12-31");
+    assert!(!world.build("--configs own").ok().stderr.contains("end of life"));
+    ends("2020-02-29");
+    let again = world.build("--configs own").ok().says("nothing to do");
+    again.says("warning: Linux 6.1 has reached its end of life (2020-02-29)");
+}
+
+#[test]
 fn a_release_candidate_is_signed_by_nobody() {
     let world = World::new();
     let server = mirror(&world, &["6.18-rc6"]);
