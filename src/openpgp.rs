@@ -110,6 +110,11 @@ impl Keyring {
         Ok(())
     }
 
+    /// Is the key of this fingerprint one whose signatures are believed at `now`, seconds since 1970?
+    pub fn believes(&self, of: &str, now: u64) -> bool {
+        self.keys.iter().any(|key| fingerprint(key) == of && check_key("", key, now).is_ok())
+    }
+
     /// Finds out who says to have made the detached signature in `bytes` (armored or binary), and
     /// whether that key is in force at `now`, seconds since 1970. `name` is for errors.
     ///
@@ -233,14 +238,7 @@ impl Unproven<'_> {
 
     /// Who it says made it.
     pub fn signer(&self) -> Signer {
-        let id =
-            self.key.details.users.first().map(|user| String::from_utf8_lossy(user.id.id()).into_owned());
-        let id = id.unwrap_or_default();
-        let end = id.find([' ', '<', '(']).map_or(id.len(), |_| id.find(['<', '(']).unwrap_or(id.len()));
-        // A user id is a stranger's text, and goes to the terminal.
-        let name: String = id[..end].trim().chars().filter(|character| !character.is_control()).collect();
-        let name = if name.is_empty() { "a key without a name".to_owned() } else { name };
-        Signer { name, fingerprint: fingerprint(self.key) }
+        signer(self.key)
     }
 
     fn check_in_force(&self, typ: SignatureType, now: u64) -> Result<()> {
@@ -257,20 +255,7 @@ impl Unproven<'_> {
         }
         let key = self.key;
         let primary = &key.primary_key;
-        if key.details.revocation_signatures.iter().any(|revocation| revocation.verify_key(primary).is_ok()) {
-            return refuse(format!("revoked signature: the key of {signer} has been revoked"));
-        }
-        let own = key.details.users.iter().flat_map(|user| {
-            // One that takes a user id back says nothing of how long the key lasts.
-            let is_own = |own: &&Signature| {
-                own.typ() != Some(SignatureType::CertRevocation)
-                    && own.verify_certification(primary, Tag::UserId, &user.id).is_ok()
-            };
-            user.signatures.iter().filter(is_own)
-        });
-        let direct = key.details.direct_signatures.iter().filter(|own| own.verify_key(primary).is_ok());
-        let newest = own.chain(direct).max_by_key(|own| own.created().map(pgp::types::Timestamp::as_secs));
-        check_age(name, &signer, now, primary.created_at().as_secs(), newest)?;
+        check_key(name, key, now)?;
         if let Some(index) = self.subkey {
             let subkey = &key.public_subkeys[index];
             let is_bound = |binding: &&Signature| {
@@ -312,6 +297,36 @@ impl Unproven<'_> {
             _ => Ok(()),
         }
     }
+}
+
+fn signer(key: &SignedPublicKey) -> Signer {
+    let id = key.details.users.first().map(|user| String::from_utf8_lossy(user.id.id()).into_owned());
+    let id = id.unwrap_or_default();
+    let end = id.find([' ', '<', '(']).map_or(id.len(), |_| id.find(['<', '(']).unwrap_or(id.len()));
+    // A user id is a stranger's text, and goes to the terminal.
+    let name: String = id[..end].trim().chars().filter(|character| !character.is_control()).collect();
+    let name = if name.is_empty() { "a key without a name".to_owned() } else { name };
+    Signer { name, fingerprint: fingerprint(key) }
+}
+
+/// Fails where the primary key has been revoked, or has expired by `now`.
+fn check_key(name: &str, key: &SignedPublicKey, now: u64) -> Result<()> {
+    let (primary, signer) = (&key.primary_key, signer(key));
+    if key.details.revocation_signatures.iter().any(|revocation| revocation.verify_key(primary).is_ok()) {
+        let why = format!("{name}: revoked signature: the key of {signer} has been revoked");
+        return Err(Error::fetch(why));
+    }
+    let own = key.details.users.iter().flat_map(|user| {
+        // One that takes a user id back says nothing of how long the key lasts.
+        let is_own = |own: &&Signature| {
+            own.typ() != Some(SignatureType::CertRevocation)
+                && own.verify_certification(primary, Tag::UserId, &user.id).is_ok()
+        };
+        user.signatures.iter().filter(is_own)
+    });
+    let direct = key.details.direct_signatures.iter().filter(|own| own.verify_key(primary).is_ok());
+    let newest = own.chain(direct).max_by_key(|own| own.created().map(pgp::types::Timestamp::as_secs));
+    check_age(name, &signer, now, primary.created_at().as_secs(), newest)
 }
 
 /// Fails where the key's newest own signature says that it ends before `now`.

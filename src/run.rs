@@ -115,6 +115,7 @@ impl Run<'_> {
             keyring: &self.keyring,
             signature_required: self.signature_required,
             archive_wanted: self.archive_wanted,
+            locator: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::digest::Sha256;
 use crate::error::{Error, Result};
 use crate::kernel::{Catalog, KernelVersion, VersionRequest};
 use crate::lockfile::{self, LockFile};
+use crate::openpgp::Signer;
 use crate::request::{Request, SourceSpec, source_package};
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
@@ -124,22 +125,41 @@ pub struct Check {
     pub outcome: Outcome,
     /// In words, for people.
     pub detail: String,
+    /// The developers' signature, where it is that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<Signature>,
+}
+
+/// A signature that holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    /// Of the key that made it, as in [`Signer`].
+    pub fingerprint: String,
+    /// Digest of the signature's file.
+    pub sha256: Sha256,
 }
 
 impl Check {
     /// A link that proves where the bytes come from.
     pub fn proves(link: Link, detail: impl Into<String>) -> Check {
-        Check { link, outcome: Outcome::Proves, detail: detail.into() }
+        Check { link, outcome: Outcome::Proves, detail: detail.into(), signature: None }
+    }
+
+    /// The developers' signature, the text `signature`, which is by `signer`.
+    pub fn signed(signer: &Signer, signature: &str) -> Check {
+        let (fingerprint, sha256) = (signer.fingerprint.clone(), Sha256::of(signature));
+        let check = Check::proves(Link::Signature, format!("signed by {signer}"));
+        Check { signature: Some(Signature { fingerprint, sha256 }), ..check }
     }
 
     /// A link that holds, and could have been forged with the bytes.
     pub fn holds(link: Link, detail: impl Into<String>) -> Check {
-        Check { link, outcome: Outcome::Holds, detail: detail.into() }
+        Check { link, outcome: Outcome::Holds, detail: detail.into(), signature: None }
     }
 
     /// A link that is not there. One that is there and does not hold is an error, never a check.
     pub fn absent(link: Link, detail: impl Into<String>) -> Check {
-        Check { link, outcome: Outcome::Absent, detail: detail.into() }
+        Check { link, outcome: Outcome::Absent, detail: detail.into(), signature: None }
     }
 }
 

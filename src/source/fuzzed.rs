@@ -46,6 +46,7 @@ pub fn bundle(bytes: &[u8]) {
             keyring: &Keyring::built_in(),
             signature_required: false,
             archive_wanted: false,
+            locator: None,
         };
         let _ = take_bundle(&bundle, &fetching);
     });

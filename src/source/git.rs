@@ -177,6 +177,12 @@ pub(super) fn cached_repository(url: &str, fetching: &Fetching<'_>) -> Result<Re
     Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))
 }
 
+/// Is `commit` in the cache's repository for `url`?
+pub(super) fn has_commit(url: &str, commit: &str, fetching: &Fetching<'_>) -> bool {
+    let repository = Repository::open_bare(repository_dir(url, fetching));
+    repository.and_then(|repository| Ok(repository.find_commit(Oid::from_str(commit)?)?.id())).is_ok()
+}
+
 /// Writes a pack with `commit` of `url` and all of its tree, and nothing else.
 pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, fetching: &Fetching<'_>) -> Result<()> {
     let wrong = || format!("cannot bundle the commit {commit} of {url}");

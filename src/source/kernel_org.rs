@@ -376,7 +376,7 @@ impl Release {
         unpacked.contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
         let mut checks: Vec<Check> = self.pin.iter().map(|pin| pin.check.clone()).collect();
         checks.push(match (&unpacked.signer, self.signable()) {
-            (Some(signer), _) => Check::proves(Link::Signature, format!("signed by {signer}")),
+            (Some(signer), _) => Check::signed(signer, self.proofs.signature.as_deref().unwrap_or_default()),
             (None, Signable::Yes) => {
                 Check::absent(Link::Signature, format!("no {} beside it", self.signature_name()))
             }

@@ -77,6 +77,7 @@ impl Tree {
 }
 
 /// What fetching needs to know beside the plan.
+#[derive(Clone, Copy)]
 pub struct Fetching<'a> {
     /// Where trees are kept.
     pub cache: &'a Cache,
@@ -100,6 +101,8 @@ pub struct Fetching<'a> {
     pub signature_required: bool,
     /// The archive is wanted, too, not only its tree: for a bundle.
     pub archive_wanted: bool,
+    /// What is being fetched. [`obtain`] and [`at_hand`] take it from their plan.
+    pub locator: Option<&'a Locator>,
 }
 
 impl Fetching<'_> {
@@ -126,18 +129,48 @@ impl Fetching<'_> {
         })
     }
 
-    /// Will this tree of the cache do?
+    /// Will this tree of the cache do? It is as good as one that is fetched now: by the keys of this run, by the
+    /// signature that lies beside a tarball now, and with what a bundle is made of.
     fn accepts(&self, identity: &SourceIdentity) -> bool {
-        let has_archive =
-            || identity.digest.parse().ok().is_none_or(|digest| kept::find(self.cache, digest).is_some());
-        (!self.signature_required || is_signed(&identity.checks, signable(identity)))
-            && (!self.archive_wanted || has_archive())
+        let believed = identity.checks.iter().filter(|check| self.believes(check));
+        (!self.signature_required || is_signed(believed, signable(identity)))
+            && self.is_by_the_signature_beside(identity)
+            && (!self.archive_wanted || self.has_archive(identity))
+    }
+
+    /// Does a check that was made earlier count now? A signature does for as long as its key does.
+    fn believes(&self, check: &Check) -> bool {
+        let made = check.signature.as_ref();
+        check.link != Link::Signature
+            || made.is_some_and(|made| self.keyring.believes(&made.fingerprint, self.host.now))
+    }
+
+    /// Of a tarball with a signature beside it: is that the one that was checked?
+    fn is_by_the_signature_beside(&self, identity: &SourceIdentity) -> bool {
+        let Some(Locator::Tarball { path, .. }) = self.locator else { return true };
+        let is_made_by = |text: &str| {
+            let sha256 = Sha256::of(text);
+            let is_it = |check: &&Check| check.signature.as_ref().is_some_and(|made| made.sha256 == sha256);
+            identity.checks.iter().filter(is_it).any(|check| self.believes(check))
+        };
+        // What cannot be read is said when it is fetched.
+        tarball::signature(path).is_ok_and(|text| text.is_none_or(|text| is_made_by(&text)))
+    }
+
+    /// Is there what a bundle of this source is made of?
+    fn has_archive(&self, identity: &SourceIdentity) -> bool {
+        match (self.locator, identity.digest.strip_prefix("commit:")) {
+            (Some(locator @ Locator::Git { url, .. }), Some(commit)) if locator.is_remote() => {
+                git::has_commit(url, commit, self)
+            }
+            _ => identity.digest.parse().ok().is_none_or(|digest| kept::find(self.cache, digest).is_some()),
+        }
     }
 }
 
 /// Is there a signature or, for what nobody signs, a pin?
-fn is_signed(checks: &[Check], signable: Signable) -> bool {
-    checks.iter().filter(|check| check.outcome == Outcome::Proves).any(|check| match signable {
+fn is_signed<'a>(checks: impl IntoIterator<Item = &'a Check>, signable: Signable) -> bool {
+    checks.into_iter().filter(|check| check.outcome == Outcome::Proves).any(|check| match signable {
         Signable::Yes => matches!(check.link, Link::Signature | Link::Apt),
         Signable::No => matches!(check.link, Link::Catalog | Link::LockFile),
     })
@@ -155,6 +188,7 @@ fn signable(identity: &SourceIdentity) -> Signable {
 /// Touches the network and the cache. Errors: exit code 3 for what cannot be fetched or does not
 /// verify, 2 for a source that is no kernel tree.
 pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
+    let fetching = &Fetching { locator: Some(&plan.source.locator), ..*fetching };
     let Fetching { cache, report, .. } = *fetching;
     let source = &plan.source;
     let running = report.start(Phase::Source, &source.name);
@@ -182,6 +216,7 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
 ///
 /// Errors: it has changed since its first use, or is not signed where that is required (exit code 3).
 pub fn at_hand(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
+    let fetching = &Fetching { locator: Some(&plan.source.locator), ..*fetching };
     let found = match &plan.source.locator {
         Locator::Directory { path } => directory::recall(path, fetching)?,
         _ => cached(plan, fetching.cache, fetching.offline)?.filter(|tree| fetching.accepts(&tree.identity)),

@@ -21,13 +21,11 @@ pub(super) fn fetch(
 ) -> Result<Tree> {
     let name = path.file_name().unwrap_or(path.as_str());
     let wrong = || format!("cannot read {path}");
-    let beside = signature_of(path);
-    let signature = match beside.is_file() {
-        true => Some(read_text(&beside)?),
-        false => None,
-    };
+    let text = signature(path)?;
+    let beside = signature_path(path);
     let signature_name = beside.file_name().unwrap_or_default();
-    let signature = signature
+    let signature = text
+        .as_ref()
         .map(|text| fetching.keyring.detached(signature_name, text.as_bytes(), fetching.host.now))
         .transpose()?;
     let promised = signature.iter().map(|_| Check::proves(Link::Signature, "")).collect::<Vec<_>>();
@@ -47,7 +45,7 @@ pub(super) fn fetch(
         let Unpacked { bytes, date, signer, contents, .. } = unpack(stream, tree, running)?;
         contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
         let mut checks = vec![Check::proves(Link::User, format!("from a local file, {}", size(bytes)))];
-        checks.extend(signer.map(|signer| Check::proves(Link::Signature, format!("signed by {signer}"))));
+        checks.extend(signer.zip(text).map(|(signer, text)| Check::signed(&signer, &text)));
         Ok(SourceIdentity {
             origin: None,
             digest: sha256.oci(),
@@ -58,8 +56,14 @@ pub(super) fn fetch(
     })
 }
 
+/// The text of the signature that lies beside the tarball at `path`.
+pub(super) fn signature(path: &Utf8Path) -> Result<Option<String>> {
+    let beside = signature_path(path);
+    beside.is_file().then(|| read_text(&beside)).transpose()
+}
+
 /// As kernel.org names it: `linux-6.1.7.tar.sign` beside `linux-6.1.7.tar.xz`.
-fn signature_of(path: &Utf8Path) -> Utf8PathBuf {
+fn signature_path(path: &Utf8Path) -> Utf8PathBuf {
     match path.file_stem() {
         Some(stem) if stem.ends_with(".tar") => path.with_file_name(format!("{stem}.sign")),
         _ => Utf8PathBuf::from(format!("{path}.sign")),

@@ -56,6 +56,16 @@ fn a_branch_goes_into_a_bundle_as_its_commit() {
     let taken = world.run(&format!("fetch 6.1.7 --ch {source} {offline}")).ok();
     assert_eq!(taken.digests(), fetched.digests());
     world.run(&format!("6.1.7 --ch {source} --config mini.config --offline --cache-dir empty")).ok();
+    // A tree alone is not what a bundle is made of.
+    let commit = fetched.digests()[0].replace("commit:", "#");
+    world.run(&format!("fetch 6.1.7 --ch {source}{commit}")).ok();
+    fs::remove_dir_all(world.path("cache/git")).unwrap();
+    let bundle = format!("fetch 6.1.7 --ch {source}{commit} --bundle c.tar");
+    world.run(&format!("{bundle} --offline")).failed(3, &["is not in the cache", "hint: "]);
+    assert!(!world.path("work/c.tar").exists());
+    world.run(&bundle).ok();
+    let third = format!("fetch 6.1.7 --ch {source}{commit} --offline --from-bundle c.tar --cache-dir third");
+    assert_eq!(world.run(&third).ok().digests(), fetched.digests());
 }
 
 #[test]

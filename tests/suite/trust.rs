@@ -300,8 +300,44 @@ fn a_local_tarball_is_verified_by_the_signature_beside_it() {
     fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, &release.tar, "")).unwrap();
     let args = "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --keyring signer.asc --require-signature";
     world.run(args).ok().says(&format!("signed by Signer ({key})"));
+    world.run(args).ok().says("from the cache");
+    // What lies beside it now counts, whatever the cache says of an earlier one, or of none.
+    let whole = fs::read(world.path("work/linux-6.1.7.tar.sign")).unwrap();
     fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
-    world.run(&format!("{args} --cache-dir other")).failed(3, &["bad signature: Signer"]);
+    world.run(args).failed(3, &["bad signature: Signer"]);
+    fs::remove_file(world.path("work/linux-6.1.7.tar.sign")).unwrap();
+    let plain = "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --cache-dir other";
+    world.run(plain).ok();
+    fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
+    world.run(&format!("{plain} --keyring signer.asc")).failed(3, &["bad signature: Signer"]);
+    fs::write(world.path("work/linux-6.1.7.tar.sign"), whole).unwrap();
+    world.run(plain).failed(3, &["linux-6.1.7.tar.sign: unknown signature"]);
+    world.run(&format!("{plain} --keyring signer.asc")).ok().says(&format!("signed by Signer ({key})"));
+    world.run(&format!("{plain} --keyring signer.asc")).ok().says("from the cache");
+}
+
+#[test]
+fn a_tree_in_the_cache_is_signed_for_as_long_as_its_key_is_believed() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let mut release = Release::new(&world);
+    release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
+    let server = release.serve();
+    let fetch = format!("fetch 6.1.7 --fc --mirror {}", server.url);
+    let strict = format!("{fetch} --require-signature");
+    world.run(&format!("{strict} --keyring signer.asc")).ok();
+    world.run(&format!("{strict} --keyring signer.asc")).ok().says("from the cache");
+    world.run(&strict).failed(3, &["linux-6.1.7.tar.sign: unknown signature: made by the key"]);
+    world.run(&format!("{strict} --offline")).failed(3, &["linux-6.1.7.tar.sign: unknown signature"]);
+    world.run(&fetch).ok().says("from the cache");
+    gpg.revoke(&key);
+    gpg.export(&key, &world.path("work/revoked.asc"));
+    world
+        .run(&format!("{strict} --keyring revoked.asc"))
+        .failed(3, &["revoked signature: the key of Signer"]);
 }
 
 #[test]
