@@ -36,7 +36,9 @@ use crate::kernel::{Catalog, Channel, KernelVersion, VersionRequest};
 use crate::lockfile::{self, LockFile};
 use crate::openpgp::Keyring;
 use crate::patches;
-use crate::plan::{Check, KERNEL_ORG, Link, Locator, Outcome, Plan, Signable, SourceIdentity, release_url};
+use crate::plan::{
+    Check, KERNEL_ORG, Link, Locator, Outcome, Plan, Signable, SourceIdentity, SourcePlan, release_url,
+};
 use crate::report::{Phase, Report, Running};
 use crate::words::counted;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -204,6 +206,7 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
             tree
         }
     };
+    let tree = called_as(tree, source);
     refuse_changed(&tree.identity, fetching)?;
     if !tree.identity.is_vouched_for() {
         report.finding(format!("the source is not verified: {} ({})", source.name, tree.identity.verified()));
@@ -221,10 +224,17 @@ pub fn at_hand(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
         Locator::Directory { path } => directory::recall(path, fetching)?,
         _ => cached(plan, fetching.cache, fetching.offline)?.filter(|tree| fetching.accepts(&tree.identity)),
     };
+    let found = found.map(|tree| called_as(tree, &plan.source));
     if let Some(tree) = &found {
         refuse_changed(&tree.identity, fetching)?;
     }
     Ok(found)
+}
+
+/// A tree in the cache may have come under another name: that of a branch where a commit is asked for now.
+fn called_as(tree: Tree, source: &SourcePlan) -> Tree {
+    let origin = source.origin.clone().or(tree.identity.origin);
+    Tree { identity: SourceIdentity { origin, ..tree.identity }, ..tree }
 }
 
 /// The version that a channel of kernel.org stands for today; none of `mirrors`: kernel.org's own.

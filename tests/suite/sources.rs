@@ -309,6 +309,25 @@ fn a_commit_in_full_is_no_name_that_a_server_gives() {
 }
 
 #[test]
+fn a_commit_is_not_the_branch_that_it_came_by() {
+    if !have("git") {
+        return;
+    }
+    let world = World::new();
+    let repo = repository(&world);
+    let server = servers::git(world.path("repos").as_str());
+    let fetch = format!("fetch 6.1.7 --ch --source git+{}/linux/.git", server.url);
+    let first = world.run(&format!("{fetch}#ch-6.1.7")).ok().digests();
+    sh(&repo, &format!("git checkout -q ch-6.1.7 && echo other >README && git add . && {COMMIT}"));
+    let second = world.run(&format!("{fetch}#ch-6.1.7 --update-lock")).ok().digests();
+    assert_ne!(first, second);
+    // The branch is elsewhere now, which is no matter to the commit.
+    let commit = first[0].strip_prefix("commit:").unwrap();
+    assert_eq!(world.run(&format!("{fetch}#{commit}")).ok().digests(), first);
+    assert_eq!(world.run(&format!("{fetch}#ch-6.1.7")).ok().digests(), second);
+}
+
+#[test]
 fn what_is_not_the_version_asked_for_is_not_pinned() {
     if !have("git") {
         return;
