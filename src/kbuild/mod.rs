@@ -39,6 +39,8 @@ const MAPPED_BUILD: &str = "/usr/src/linux/build";
 const CONFIGURED: &str = ".kcompile-configured";
 /// The same of one whose kernel is compiled.
 const COMPILED: &str = ".kcompile-compiled";
+/// There where make has run without a whole sandbox.
+const UNCONFINED: &str = ".kcompile-unconfined";
 /// Where the number of make's process group stands while it runs.
 const MAKE_PID: &str = ".kcompile-make.pid";
 
@@ -129,14 +131,32 @@ impl<'a> BuildDir<'a> {
     }
 
     /// The same, where make runs in a sandbox; what of it this host does not allow is said. `private` is an empty
-    /// directory.
+    /// directory. Where the whole of it is a condition, what an earlier make without it has left goes.
     pub fn confined(self, choice: sandbox::Choice, private: &Utf8Path, report: &Report) -> Result<Self> {
         let launcher = self.plan.toolchain.launcher.as_deref();
         let sandbox = Sandbox::find(choice, (&self.tree.path, &self.path), launcher, private, self.host)?;
         if let Some(why) = &sandbox.confinement.why {
             report.note(&format!("no whole sandbox for the kernel's make: {why}"));
         }
+        let mark = self.path.join(UNCONFINED);
+        match sandbox.confinement.is_whole() {
+            false => files::write_atomically(&mark, b"")?,
+            true if choice == sandbox::Choice::On && mark.exists() => self.empty(&mark)?,
+            true => {}
+        }
         Ok(BuildDir { sandbox, ..self })
+    }
+
+    /// Removes all but the log; `mark` last, so that who is killed meanwhile begins once more.
+    fn empty(&self, mark: &Utf8Path) -> Result<()> {
+        let wrong = || format!("cannot read {}", self.path);
+        for entry in self.path.read_dir_utf8().context(Kind::Build, wrong)? {
+            let entry = entry.context(Kind::Build, wrong)?;
+            if ![&*self.log_path, mark].contains(&entry.path()) {
+                files::remove_tree(entry.path())?;
+            }
+        }
+        files::remove_tree(mark)
     }
 
     /// Writes the plan's settings as `.config`, lets `olddefconfig` complete them, and tells what
