@@ -97,6 +97,7 @@ mod tests {
         file[64] = 4; // PT_NOTE
         file[72] = 120; // p_offset
         file[96] = notes.len() as u8; // p_filesz
+        file[112] = 4; // p_align
         file.extend(notes);
         file
     }
