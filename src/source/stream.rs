@@ -19,11 +19,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
 /// At most so many bytes are handed on at a time.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 128 << 10;
 /// A slow line's bytes are handed on sooner, so that it is seen how far they are.
 const ENOUGH: usize = 64 << 10;
-/// How many chunks may wait between two threads: 4 MiB in each pipe at most.
-const WAITING: usize = 16;
+/// How many chunks may wait between two threads: 1 MiB in each pipe at most.
+const WAITING: usize = 8;
 /// 201 MB for a kernel, in 3 seconds of one core.
 const ZSTD_LEVEL: i32 = 3;
 /// Real kernel archives hold 1.4 GB; the tree's own limit is on what is written, this one on what is read.
