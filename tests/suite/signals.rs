@@ -202,8 +202,11 @@ fn a_silent_server_does_not_keep_ctrl_c_waiting() {
 fn nohup_is_respected() {
     let world = World::new();
     world.tree("6.1.7", "work/linux");
-    let mut command = Command::new("nohup");
-    command.arg(env!("CARGO_BIN_EXE_kcompile")).args(["fetch", "6.1.7", "--fc", "--mirror"]);
+    let mut command = Command::new("/usr/bin/env");
+    // Whatever this process ignores.
+    command
+        .args(["--default-signal=INT", "nohup", env!("CARGO_BIN_EXE_kcompile")])
+        .args(["fetch", "6.1.7", "--fc", "--mirror"]);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     command.arg(format!("http://{}", silent.local_addr().unwrap())).current_dir(world.path("work"));
     command.env("KCOMPILE_CACHE_DIR", world.path("cache")).stderr(Stdio::null()).stdout(Stdio::null());

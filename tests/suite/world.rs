@@ -6,6 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Output};
 
+/// The program, as it was built for the tests.
+const KCOMPILE: &str = env!("CARGO_BIN_EXE_kcompile");
 /// The settings that most tests build with: what both hypervisors' profiles want, and a few modules.
 pub(crate) const CONFIG: &str = "\
 CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIRT=y\nCONFIG_KVM_GUEST=y\nCONFIG_PVH=y\n\
@@ -76,7 +78,12 @@ impl World {
 
     /// kcompile in the working directory, in a clean environment.
     pub(crate) fn command(&self, args: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kcompile"));
+        let mut command = Command::new(KCOMPILE);
+        if ignores_signals() {
+            // Of nohup, or a shell's `&`: kcompile would respect it, and the tests of Ctrl-C would wait for ever.
+            command = Command::new("/usr/bin/env");
+            command.arg("--default-signal=HUP,INT,QUIT").arg(KCOMPILE);
+        }
         command.args(args.split_whitespace()).current_dir(self.path("work")).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path("home")).envs(&self.env);
         // Coverage and the like would write into the working directory.
@@ -191,6 +198,14 @@ pub(crate) fn have(tool: &str) -> bool {
         skipped(&format!("{tool} is not installed"));
     }
     found
+}
+
+/// Does this process ignore what a terminal sends?
+fn ignores_signals() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    // HUP, INT and QUIT are 1, 2 and 3.
+    u64::from_str_radix(ignored.trim(), 16).unwrap() & 0b111 != 0
 }
 
 /// Says why a test, or a part of it, does nothing here.
