@@ -4,20 +4,20 @@
 mod history;
 mod image;
 mod interrupted;
+mod kernel;
 mod log;
 mod settings;
+mod variables;
 
 pub use history::{History, history, remember};
 pub use log::Digest as LogDigest;
 pub use settings::config_lock_name;
 
-use crate::binary::Pvh;
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};
 use crate::files;
 use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
-use crate::kernel::{Arch, Flavor};
 use crate::launcher::{Farm, Launcher, Usage};
 use crate::plan::{Contents, Plan};
 use crate::process::{self, CommandLine, JobServer, Note};
@@ -30,11 +30,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-/// What debug information calls the source: so Kbuild itself calls it from a build directory in the tree. From one
-/// elsewhere (of a directory that is used in place, or of another user in a shared cache) it gives its whole path.
-const MAPPED_SOURCE: &str = "..";
-/// Where debug information says that the build directory lies, whatever its name and place.
-const MAPPED_BUILD: &str = "/usr/src/linux/build";
 /// What the stamp of a configured build directory is called.
 const CONFIGURED: &str = ".kcompile-configured";
 /// The same of one whose kernel is compiled.
@@ -272,59 +267,6 @@ impl<'a> BuildDir<'a> {
         Ok(())
     }
 
-    /// The file that goes into the image: `vmlinux` as Kbuild leaves it for Firecracker; for Cloud
-    /// Hypervisor the stripped ELF that Kbuild calls `arch/x86/boot/compressed/vmlinux.bin`; on
-    /// arm64 the PE file `Image`.
-    fn kernel_file(&self, report: &Report) -> Result<Utf8PathBuf> {
-        let Plan { arch, flavor, .. } = *self.plan;
-        let made = self.made_kernel();
-        let pvh = image::check(&made, arch, flavor)?;
-        match (arch, flavor) {
-            (Arch::Amd64, Flavor::CloudHypervisor) => {
-                let stripped = self.strip(&made)?;
-                image::check(&stripped, arch, flavor)?;
-                Ok(stripped)
-            }
-            (Arch::Amd64, Flavor::Firecracker) if pvh == Pvh::NoEntry => {
-                report.note(
-                    "the kernel has no PVH note (CONFIG_PVH): Firecracker boots it without, \
-                     Cloud Hypervisor and QEMU would not",
-                );
-                Ok(made)
-            }
-            _ => Ok(made),
-        }
-    }
-
-    /// The file that make makes.
-    fn made_kernel(&self) -> Utf8PathBuf {
-        match self.plan.arch {
-            Arch::Amd64 => self.path.join("vmlinux"),
-            Arch::Arm64 => self.path.join("arch/arm64/boot/Image"),
-        }
-    }
-
-    /// `objcopy -R .comment -S`: the rule for `arch/x86/boot/compressed/vmlinux.bin` in the
-    /// Makefiles from 4.19 to today, without the second make that would run it.
-    fn strip(&self, kernel: &Utf8Path) -> Result<Utf8PathBuf> {
-        let stripped = self.path.join("kcompile-vmlinux.bin");
-        let objcopy = match self.plan.make.variables.contains_key("LLVM") {
-            true => "llvm-objcopy".to_owned(),
-            false => {
-                format!("{}objcopy", self.plan.make.variables.get("CROSS_COMPILE").map_or("", String::as_str))
-            }
-        };
-        let args = ["-R", ".comment", "-S", kernel.as_str(), stripped.as_str()].map(str::to_owned).into();
-        let command =
-            CommandLine { program: objcopy, args, env: self.sandbox.env().clone(), cwd: self.path.clone() };
-        let mut said = String::new();
-        let status = process::run(&command, &self.log, None, |_, line| said = line.to_owned())?;
-        match status.success() {
-            true => Ok(stripped),
-            false => Err(Error::build(format!("`{command}` failed: {said}"))),
-        }
-    }
-
     /// Runs make with `targets` and says what its output meant. The command line is complete: with
     /// an empty environment it does the same again.
     fn make(
@@ -360,7 +302,7 @@ impl<'a> BuildDir<'a> {
     fn make_command(&self, targets: &[&str], extra: &BTreeMap<String, String>) -> CommandLine {
         let mut args =
             vec!["-C".to_owned(), self.tree.path.to_string(), format!("O={}", self.path), self.jobs_arg()];
-        let variables = variables(self.plan, self.tree, &self.path);
+        let variables = variables::variables(self.plan, self.tree, &self.path);
         args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
         args.extend(targets.iter().map(|target| (*target).to_owned()));
         let env = match self.launcher() {
@@ -449,35 +391,6 @@ pub fn dir_name(plan: &Plan) -> String {
 /// The name of the lock on the plan's build directory.
 pub fn lock_name(plan: &Plan, tree: &Tree, objects: Objects) -> String {
     format!("{}-{}{}", tree.key, dir_name(plan), objects.suffix())
-}
-
-/// All variables on make's command line: the plan's, with the launcher before the compilers; and, where the config
-/// has debug information, prefix maps, so that no path of this machine gets into that. Without it no path is
-/// in an object, and a compiler cache, which takes such an option as it is, finds what was compiled in another place.
-fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<String, String> {
-    let mut variables = plan.make.variables.clone();
-    if let Some(launcher) = Launcher::of(&plan.toolchain, build) {
-        let launcher = launcher.words();
-        for key in ["CC", "HOSTCC"] {
-            variables.entry(key.into()).and_modify(|compiler| *compiler = format!("{launcher} {compiler}"));
-        }
-    }
-    if has_debug_info(build) {
-        // Of two maps that fit, compilers take the one that was given last.
-        let maps = [(&*tree.path, MAPPED_SOURCE), (build, MAPPED_BUILD)];
-        let maps = maps.map(|(path, mapped)| format!("-fdebug-prefix-map={path}={mapped}"));
-        for key in ["KCFLAGS", "KAFLAGS"] {
-            variables.insert(key.into(), maps.join(" "));
-        }
-    }
-    variables
-}
-
-/// Does the final `.config` ask for debug information? A few objects have some in any case, in which no path
-/// is absolute.
-fn has_debug_info(build: &Utf8Path) -> bool {
-    let config = fs::read(build.join(".config")).unwrap_or_default();
-    config.split(|byte| *byte == b'\n').any(|line| line == b"CONFIG_DEBUG_INFO=y")
 }
 
 /// The release becomes a path in an image.

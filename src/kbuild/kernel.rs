@@ -1,0 +1,65 @@
+//! The kernel file that make has made, and the one that goes into the image.
+
+use super::{BuildDir, image};
+use crate::binary::Pvh;
+use crate::error::{Error, Result};
+use crate::kernel::{Arch, Flavor};
+use crate::plan::Plan;
+use crate::process::{self, CommandLine};
+use crate::report::Report;
+use camino::{Utf8Path, Utf8PathBuf};
+
+impl BuildDir<'_> {
+    /// The file that goes into the image: `vmlinux` as Kbuild leaves it for Firecracker; for Cloud
+    /// Hypervisor the stripped ELF that Kbuild calls `arch/x86/boot/compressed/vmlinux.bin`; on
+    /// arm64 the PE file `Image`.
+    pub(super) fn kernel_file(&self, report: &Report) -> Result<Utf8PathBuf> {
+        let Plan { arch, flavor, .. } = *self.plan;
+        let made = self.made_kernel();
+        let pvh = image::check(&made, arch, flavor)?;
+        match (arch, flavor) {
+            (Arch::Amd64, Flavor::CloudHypervisor) => {
+                let stripped = self.strip(&made)?;
+                image::check(&stripped, arch, flavor)?;
+                Ok(stripped)
+            }
+            (Arch::Amd64, Flavor::Firecracker) if pvh == Pvh::NoEntry => {
+                report.note(
+                    "the kernel has no PVH note (CONFIG_PVH): Firecracker boots it without, \
+                     Cloud Hypervisor and QEMU would not",
+                );
+                Ok(made)
+            }
+            _ => Ok(made),
+        }
+    }
+
+    /// The file that make makes.
+    pub(super) fn made_kernel(&self) -> Utf8PathBuf {
+        match self.plan.arch {
+            Arch::Amd64 => self.path.join("vmlinux"),
+            Arch::Arm64 => self.path.join("arch/arm64/boot/Image"),
+        }
+    }
+
+    /// `objcopy -R .comment -S`: the rule for `arch/x86/boot/compressed/vmlinux.bin` in the
+    /// Makefiles from 4.19 to today, without the second make that would run it.
+    fn strip(&self, kernel: &Utf8Path) -> Result<Utf8PathBuf> {
+        let stripped = self.path.join("kcompile-vmlinux.bin");
+        let objcopy = match self.plan.make.variables.contains_key("LLVM") {
+            true => "llvm-objcopy".to_owned(),
+            false => {
+                format!("{}objcopy", self.plan.make.variables.get("CROSS_COMPILE").map_or("", String::as_str))
+            }
+        };
+        let args = ["-R", ".comment", "-S", kernel.as_str(), stripped.as_str()].map(str::to_owned).into();
+        let command =
+            CommandLine { program: objcopy, args, env: self.sandbox.env().clone(), cwd: self.path.clone() };
+        let mut said = String::new();
+        let status = process::run(&command, &self.log, None, |_, line| said = line.to_owned())?;
+        match status.success() {
+            true => Ok(stripped),
+            false => Err(Error::build(format!("`{command}` failed: {said}"))),
+        }
+    }
+}
