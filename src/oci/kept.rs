@@ -56,7 +56,8 @@ pub fn keep(images: &[Written], store: &Utf8Path) -> Result<Vec<Kept>> {
 }
 
 fn keep_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<Kept> {
-    let descriptor = find(layout, tag)?.ok_or_else(|| Error::build(format!("{layout} has no tag {tag}")))?;
+    let descriptor =
+        find(&read_index(layout)?, tag).ok_or_else(|| Error::build(format!("{layout} has no tag {tag}")))?;
     for blob in reach(layout, &descriptor)? {
         let digest = check_descriptor(layout, &blob)?;
         let (from, to) = (blob_path(layout, digest), blob_path(store, digest));
@@ -67,10 +68,9 @@ fn keep_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<Kept> {
 }
 
 /// What a tag stands for; `None` also where several are the same.
-fn find(layout: &Utf8Path, tag: &str) -> Result<Option<Descriptor>> {
-    let index = read_index(layout)?;
+fn find(index: &ImageIndex, tag: &str) -> Option<Descriptor> {
     let mut fitting = index.manifests().iter().filter(|one| tag_of(one).as_deref() == Some(tag));
-    Ok(fitting.next().filter(|_| fitting.next().is_none()).cloned())
+    fitting.next().filter(|_| fitting.next().is_none()).cloned()
 }
 
 /// All blobs that a tag needs, itself among them; those that name others are read, and are what they should
@@ -103,8 +103,9 @@ impl Kept {
     pub fn is_whole(&self, output: &Utf8Path, seen: &mut Seen) -> bool {
         let layout = output.join(&self.layout);
         let mut check = || -> Result<bool> {
-            let is_there = find(&layout, &self.tag)?.is_some_and(|found| found == self.descriptor);
-            if !is_there || !is_as_written(&layout)? {
+            let index = read_index(&layout)?;
+            if find(&index, &self.tag).as_ref() != Some(&self.descriptor) || !is_as_written(&layout, &index)?
+            {
                 return Ok(false);
             }
             reach(&layout, &self.descriptor)?.iter().try_for_each(|blob| seen.check(&layout, blob))?;

@@ -245,11 +245,9 @@ fn text_of(index: &ImageIndex) -> Vec<u8> {
     index.to_canon_json_vec().expect("only string keys")
 }
 
-/// Is the index of a layout, which no digest vouches for, as it is written here?
-pub(super) fn is_as_written(layout: &Utf8Path) -> Result<bool> {
-    let path = layout.join("index.json");
-    let index: ImageIndex = read_json(&path)?;
-    Ok(read_bounded(&path)? == text_of(&index_of(index.manifests().clone())))
+/// Is the file of a layout's index, for which no digest vouches, as `index` is written here?
+pub(super) fn is_as_written(layout: &Utf8Path, index: &ImageIndex) -> Result<bool> {
+    Ok(read_bounded(&layout.join("index.json"))? == text_of(&index_of(index.manifests().clone())))
 }
 
 /// Something is at `path`: it must be an OCI layout.
