@@ -168,30 +168,34 @@ impl Console {
 
     /// A line of the kernel's.
     fn notice(&mut self, line: &str, text: &str) {
-        let has_room = self.troubles.len() < MOST_TROUBLES;
-        let of_warning = self.troubles.iter().rposition(|trouble| trouble.kind == TroubleKind::Warning);
         let open = self.open.and_then(|open| self.troubles.get_mut(open));
-        match (kind_of(text), open, of_warning) {
+        match (kind_of(text), open) {
             // An oops has several lines that would each begin one, and often ends in a panic.
-            (Some(kind), Some(open), _) if kind <= open.kind => open.take(line),
-            (Some(kind), _, _) if has_room || kind == TroubleKind::Panic => {
-                self.open = Some(self.troubles.len());
-                self.troubles.push(Trouble { kind, lines: vec![line.to_owned()] });
-            }
-            // It counts for more than one of the many warnings before it.
-            (Some(TroubleKind::Oops), _, Some(place)) => {
-                self.more_troubles += 1;
-                self.troubles[place] = Trouble { kind: TroubleKind::Oops, lines: vec![line.to_owned()] };
-                self.open = Some(place);
-            }
-            (Some(_), _, _) => self.more_troubles += 1,
-            (None, Some(open), _) => {
+            (Some(kind), Some(open)) if kind <= open.kind => open.take(line),
+            (Some(kind), _) => self.begin(Trouble { kind, lines: vec![line.to_owned()] }),
+            (None, Some(open)) => {
                 open.take(line);
                 if text.starts_with("---[ end ") {
                     self.open = None;
                 }
             }
-            (None, None, _) => {}
+            (None, None) => {}
+        }
+    }
+
+    /// Another complaint. There is room for so many, always for a panic; an oops takes the place of one of the
+    /// many warnings before it.
+    fn begin(&mut self, trouble: Trouble) {
+        if self.troubles.len() < MOST_TROUBLES || trouble.kind == TroubleKind::Panic {
+            self.open = Some(self.troubles.len());
+            self.troubles.push(trouble);
+            return;
+        }
+        self.more_troubles += 1;
+        let place = self.troubles.iter().rposition(|one| one.kind < trouble.kind);
+        if let Some(place) = place {
+            self.troubles[place] = trouble;
+            self.open = Some(place);
         }
     }
 }

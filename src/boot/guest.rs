@@ -168,9 +168,9 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
             }
         } else if module::compression(&found.path).is_some() {
             let plain = module::unpacked(&found.path, reader).context(Kind::Fetch, wrong)?;
-            let to = tree.join("modules").join(modules::plain_name(&found.path));
-            unpack_module(&wrong(), plain, &to, &mut left)?;
-            unpacked.insert(Utf8PathBuf::from(modules::plain_name(&found.path)));
+            let name = Utf8PathBuf::from(modules::plain_name(&found.path));
+            unpack_module(&wrong(), plain, &tree.join("modules").join(&name), &mut left)?;
+            unpacked.insert(name);
         }
         Ok(())
     })?;
