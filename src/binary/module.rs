@@ -55,9 +55,9 @@ impl Module {
     /// Errors: reading fails; it is not compressed as its name says, or unpacks to more than 512 MiB.
     pub fn read(path: &str, reader: impl Read) -> io::Result<Module> {
         let mut stored = HashingReader::new(reader);
-        let plain = examine(unpacked(path, &mut stored)?)?;
+        let Plain { format, vermagic, is_signed, size } = examine(unpacked(path, &mut stored)?)?;
         io::copy(&mut stored, &mut io::sink())?;
-        Ok(Module { sha256: stored.finish().0, ..plain })
+        Ok(Module { format, vermagic, is_signed, sha256: stored.finish().0, plain_size: size })
     }
 
     /// The first word of `vermagic`: the release of the kernel.
@@ -66,8 +66,15 @@ impl Module {
     }
 }
 
-/// All but the digest of what is stored, of the plain bytes.
-fn examine(module: impl Read) -> io::Result<Module> {
+/// What the plain bytes of a module say.
+struct Plain {
+    format: Format,
+    vermagic: Option<String>,
+    is_signed: bool,
+    size: u64,
+}
+
+fn examine(module: impl Read) -> io::Result<Plain> {
     let mut module = module.take(LARGEST + 1);
     let mut vermagic = Finder::new(b"\0vermagic=", |_| true, LONGEST_VERMAGIC);
     let mut head = Vec::new();
@@ -88,13 +95,8 @@ fn examine(module: impl Read) -> io::Result<Module> {
         return Err(io::Error::other(format!("a module of more than {LARGEST} bytes")));
     }
     let vermagic = vermagic.finish().map(|text| String::from_utf8_lossy(&text).trim_end().to_owned());
-    Ok(Module {
-        format: Format::of(&head),
-        vermagic,
-        is_signed: tail == SIGNED,
-        sha256: Sha256::of(""),
-        plain_size: LARGEST + 1 - module.limit(),
-    })
+    let size = LARGEST + 1 - module.limit();
+    Ok(Plain { format: Format::of(&head), vermagic, is_signed: tail == SIGNED, size })
 }
 
 #[cfg(test)]
