@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::library::{read_text, read_toml};
+use crate::library::{read_text_if_there, read_toml};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -92,9 +92,9 @@ impl LockFile {
 
     /// Reads the file at `path`; one that is not there locks nothing.
     pub fn read(path: &Utf8Path) -> Result<LockFile> {
-        match path.exists() {
-            true => LockFile::parse(path.as_str(), &read_text(path)?),
-            false => Ok(LockFile::default()),
+        match read_text_if_there(path)? {
+            Some(text) => LockFile::parse(path.as_str(), &text),
+            None => Ok(LockFile::default()),
         }
     }
 }
