@@ -1,6 +1,6 @@
 //! Ctrl-C and its relatives, on the real binary with a make that stalls.
 
-use crate::world::{World, have};
+use crate::world::{World, have, signals};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -212,12 +212,8 @@ fn nohup_is_respected() {
     command.env("KCOMPILE_CACHE_DIR", world.path("cache")).stderr(Stdio::null()).stdout(Stdio::null());
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
     let (_connection, _) = silent.accept().unwrap();
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        u64::from_str_radix(line.trim(), 16).unwrap()
-    };
-    assert_eq!((mask("SigIgn:") & 1, mask("SigCgt:") & 1, mask("SigCgt:") & 2), (1, 0, 2));
+    let mask = |name: &str| signals(&child.id().to_string(), name);
+    assert_eq!((mask("SigIgn") & 1, mask("SigCgt") & 1, mask("SigCgt") & 2), (1, 0, 2));
     kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
     child.wait().unwrap();
 }

@@ -202,10 +202,15 @@ pub(crate) fn have(tool: &str) -> bool {
 
 /// Does this process ignore what a terminal sends?
 fn ignores_signals() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     // HUP, INT and QUIT are 1, 2 and 3.
-    u64::from_str_radix(ignored.trim(), 16).unwrap() & 0b111 != 0
+    signals("self", "SigIgn") & 0b111 != 0
+}
+
+/// A mask of signals of a process, as proc(5) has it: SigIgn, SigCgt.
+pub(crate) fn signals(process: &str, mask: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let found = status.lines().find_map(|line| line.strip_prefix(mask)?.strip_prefix(':')).unwrap();
+    u64::from_str_radix(found.trim(), 16).unwrap()
 }
 
 /// Says why a test, or a part of it, does nothing here.
