@@ -37,25 +37,30 @@ fn world() -> Option<World> {
     }
     let mut world = World::new();
     copy(&BUILT.path("work/out"), &world.path("work/out"));
+    machine(&mut world);
+    Some(world)
+}
+
+/// Puts the script in the place of QEMU, with a console where all is well.
+pub(crate) fn machine(world: &mut World) {
     let script =
         "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$HOME/args\"\ncat \"$HOME/console\"\n. \"$HOME/then\"\n";
     fs::create_dir(world.path("fake")).unwrap();
     fs::write(world.path("fake/qemu-system-x86_64"), script).unwrap();
     fs::set_permissions(world.path("fake/qemu-system-x86_64"), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = format!("{}:{}", world.path("fake"), std::env::var("PATH").unwrap());
-    world.env.insert("PATH".into(), path);
-    prints(&world, &good(), "");
-    Some(world)
+    let path = world.env.get("PATH").map_or_else(|| std::env::var("PATH").unwrap(), Clone::clone);
+    world.env.insert("PATH".into(), format!("{}:{path}", world.path("fake")));
+    prints(world, &good(), "");
 }
 
 /// What the machine prints, and what the script does then.
-fn prints(world: &World, console: &str, then: &str) {
+pub(crate) fn prints(world: &World, console: &str, then: &str) {
     fs::write(world.path("home/console"), console).unwrap();
     fs::write(world.path("home/then"), then).unwrap();
 }
 
 /// A boot where all is well.
-fn good() -> String {
+pub(crate) fn good() -> String {
     let loads = (0..4).map(|n| format!("[    2.0] kcompile: load {n} x\n[    2.0] kcompile: loaded {n} 0\n"));
     let checks = CHECKS.map(|check| {
         let (name, found) = check.split_once(' ').unwrap_or((check, ""));
