@@ -4,8 +4,10 @@
 use crate::cache::Cache;
 use crate::clean::{NO_LOCK, archive_lock, children, git_lock, size, source_of_builds, try_locks};
 use crate::error::Result;
+use crate::files;
 use crate::lockfile::{self, LockFile};
-use crate::{files, process, source};
+use crate::process;
+use crate::source;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};

@@ -3,16 +3,20 @@
 
 use crate::cache::Cache;
 use crate::digest::Sha256;
+use crate::doctor;
 use crate::error::{Context, Error, Kind, Result};
+use crate::fetch;
+use crate::files;
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Edited, rewrite};
 use crate::library::{read_text, read_text_if_there};
 use crate::plan::{Base, Inputs, Plan, config_name};
 use crate::request::Request;
+use crate::requirements;
 use crate::run::Run;
 use crate::source::Tree;
-use crate::{doctor, fetch, files, requirements, verdict};
+use crate::verdict;
 use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
 

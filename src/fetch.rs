@@ -5,11 +5,13 @@ use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::kernel::{Channel, KernelVersion};
 use crate::lockfile::{self, LockFile, Locked};
+use crate::memory;
 use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
 use crate::request::Request;
+use crate::requirements;
 use crate::run::Run;
 use crate::source::{self, Tree};
-use crate::{memory, requirements, toolchain};
+use crate::toolchain;
 use camino::Utf8Path;
 
 /// The version that a channel of kernel.org stands for today. Makes no cache where there is none.

@@ -2,6 +2,7 @@
 //! plan. The same plan again is answered from what stands in the output directory, when that is proven
 //! whole, and else put back from there. Nothing is compiled and make is not called for it.
 
+use crate::attest;
 use crate::cache::Cache;
 use crate::digest::Sha256;
 use crate::error::{Context, Kind, Result};
@@ -9,13 +10,14 @@ use crate::files;
 use crate::host::Host;
 use crate::oci::kept::{self, Kept, Seen};
 use crate::oci::{self, Written};
+use crate::pack;
 use crate::plan::Plan;
+use crate::receipt;
 use crate::report::{Phase, Report};
 use crate::requirements::Profile;
 use crate::run::Run;
 use crate::sandbox::{self, Confinement};
 use crate::words::counted;
-use crate::{attest, pack, receipt};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -2,9 +2,9 @@
 //! modules of the modules image on it.
 
 use super::machine::Root;
-use super::modules::Module;
+use super::modules::{self, Module};
 use super::subject::Subject;
-use super::{entry, initramfs, modules};
+use super::{entry, initramfs};
 use crate::binary::{self, Pvh, module};
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;

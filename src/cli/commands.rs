@@ -2,19 +2,23 @@
 
 use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs};
 use super::typed::{build_args, cache_dir, library, requests, run};
+use crate::Run;
 use crate::boot;
 use crate::cache::Cache;
 use crate::clean::{self, Choice};
+use crate::crew;
 use crate::digest::Sha256;
+use crate::doctor;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::{Flavor, Status};
 use crate::oci::Written;
+use crate::pack;
+use crate::plan as planning;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::Request;
 use crate::words::{counted, is_plain, size};
-use crate::{Run, crew, doctor, pack, plan as planning};
 use camino::Utf8Path;
 use clap::ArgMatches;
 use std::fmt::Write as _;

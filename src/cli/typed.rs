@@ -2,6 +2,7 @@
 //! library and the keys of the run, and a [`Request`] for each kernel.
 
 use super::args::BuildArgs;
+use crate::Run;
 use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kbuild::Objects;
@@ -10,11 +11,12 @@ use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
 use crate::library::Library;
 use crate::lockfile;
 use crate::openpgp::Keyring;
+use crate::plan as planning;
 use crate::plan::Plan;
 use crate::project::{Project, mistake_in_mirror};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
-use crate::{Run, plan as planning, toolchain};
+use crate::toolchain;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::ArgMatches;
 use std::time::Duration;

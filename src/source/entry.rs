@@ -1,8 +1,7 @@
 //! The entries of the cache's `trees/`: found, checked before they are used again, filled, and given
 //! their name when they are whole.
 
-use super::contents;
-use super::{Fetching, Tree};
+use super::{Fetching, Tree, contents};
 use crate::cache::{Cache, Scratch};
 use crate::digest::Sha256;
 use crate::error::{Context, Error, Kind, Result};

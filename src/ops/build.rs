@@ -1,0 +1,194 @@
+//! The story of one build: each step turns one plain value into the next, and a value's existence proves
+//! that the step before it worked.
+
+use crate::Run;
+use crate::attest;
+use crate::boot;
+use crate::boot::subject::{self, ModulesAt, Told};
+use crate::cache::Cache;
+use crate::crew::Stage;
+use crate::doctor;
+use crate::error::Result;
+use crate::fetch;
+use crate::host::{self, Host};
+use crate::inspect;
+use crate::kbuild::{self, BuildDir, Objects};
+use crate::launcher;
+use crate::oci::{self, Written};
+use crate::pack;
+use crate::plan::{Inputs, Locator, Plan};
+use crate::receipt;
+use crate::report::{self, Summary};
+use crate::request::Request;
+use crate::requirements::{self, Profile};
+use crate::reuse;
+use crate::source;
+use crate::staging::Staged;
+use crate::timings;
+use crate::verdict;
+use crate::words;
+use camino::{Utf8Path, Utf8PathBuf};
+
+/// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
+pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
+    let Run { host, report, output, .. } = run;
+    let began = host::now();
+    let profiles = requirements::read_all(run.library, &request.profiles)?;
+    let inputs = run.inputs(request)?;
+    let first = Plan::new(request, &inputs, None)?;
+    if let Locator::Directory { path } = &first.source.locator {
+        source::keep_out(path, ("the output directory", output), "-o")?;
+    }
+    if let Some(images) = unchanged(request, &inputs, &first, &profiles, run)? {
+        return Ok(images);
+    }
+    doctor::examine(&first, host).require()?;
+    oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
+
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    let fetching = run.enter(Stage::Fetch)?;
+    let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, run)?;
+    drop(fetching);
+    if let Some(images) = made_before(&plan, &profiles, &cache, run)? {
+        return Ok(images);
+    }
+    // Before the turn comes: a tree in which nobody builds may be removed.
+    let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, run.objects), report)?;
+    tree.require()?;
+    let building = run.enter(Stage::Build)?;
+    let private = cache.scratch()?;
+    let (farm, jobs) = match run.place {
+        Some(place) => (place.farm(), run.jobs),
+        None => run.farm(request.toolchain.launcher.as_deref()),
+    };
+    farm.iter().for_each(|farm| farm.tell(report));
+    let build_dir = BuildDir::open(&plan, &tree, run.objects, (host, jobs), report)?
+        .sharing(run.place.map(|place| place.jobs()))
+        .with_farm(farm)
+        .confined(run.sandbox, &private.path, report)?;
+    let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
+    verdict::judge(&configured, &plan, report)?;
+    let outcomes = verdict::require(&configured, &plan, &profiles, report)?;
+    let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report);
+    let unchanged = source::still_the_same(&tree);
+    let compiled = compiled?;
+    unchanged?;
+    kbuild::remember(&plan, &cache, &compiled);
+    if compiled.fell_back > 0 {
+        let files = words::counted(compiled.fell_back as usize, "file", "files");
+        report.finding(format!("the farm did not compile {files}, which were compiled on this machine"));
+    }
+
+    let scratch = cache.scratch()?;
+    let modules = pack::install_modules(&build_dir, &compiled, &plan, &scratch.path, report)?;
+    let staged =
+        Staged { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
+    drop(building);
+    let _packing = run.enter(Stage::Pack)?;
+    let _output = pack::lock_output(output, report)?;
+    let images = pack::pack(&staged, &plan, output, run.jobs, report)?;
+    let built = (&configured, &outcomes[..], &compiled);
+    let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &run.command)?;
+    attest::write(&attest::Build {
+        plan: &plan,
+        source: &tree.identity,
+        configured: &configured,
+        compiled: &compiled,
+        images: &images,
+        receipt: &receipt,
+        began,
+        ended: host::now(),
+    })?;
+    let pages = timings::write(&run.timings, output, &plan, &build_dir, &compiled, report)?;
+    let came_out = (&*compiled.release, staged.module_count()?);
+    let kept = (&plan, &profiles[..], &compiled.confinement);
+    match run.objects {
+        Objects::Kept => reuse::keep(kept, came_out, (&images, &receipt), &cache, (host, report)),
+        Objects::Fresh => build_dir.remove()?,
+    }
+    let (release, modules) = came_out;
+    summarize(&plan, (release, modules, compiled.cached), &images, (&receipt, &pages), run);
+    Ok(images)
+}
+
+/// The answer to `request` where nothing changed, without a look at its tree or a call of make.
+fn unchanged(
+    request: &Request,
+    inputs: &Inputs,
+    first: &Plan,
+    profiles: &[Profile],
+    run: &Run<'_>,
+) -> Result<Option<Vec<Written>>> {
+    if !run.reuses() || !run.cache_dir.is_dir() {
+        return Ok(None);
+    }
+    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    match fetch::plan_at_hand(request, inputs, first, &cache, run)? {
+        Some(plan) => made_before(&plan, profiles, &cache, run),
+        None => Ok(None),
+    }
+}
+
+/// The images of `plan`, if it was built before.
+fn made_before(
+    plan: &Plan,
+    profiles: &[Profile],
+    cache: &Cache,
+    run: &Run<'_>,
+) -> Result<Option<Vec<Written>>> {
+    let Some((made, images)) = reuse::find(plan, profiles, cache, run)? else { return Ok(None) };
+    let receipt = receipt::path(&run.output, plan);
+    summarize(plan, (&made.release, made.modules, None), &images, (&receipt, &[]), run);
+    Ok(Some(images))
+}
+
+fn summarize(
+    plan: &Plan,
+    (release, modules, cached): (&str, usize, Option<launcher::Usage>),
+    images: &[Written],
+    (receipt, pages): (&Utf8Path, &[Utf8PathBuf]),
+    run: &Run<'_>,
+) {
+    let Run { host, report, .. } = run;
+    report.summary(&Summary {
+        release: release.to_owned(),
+        cached,
+        images: images
+            .iter()
+            .map(|image| report::Image {
+                layout: shown(&image.layout, host),
+                tag: image.tag.clone(),
+                bytes: image.size,
+            })
+            .collect(),
+        modules,
+        findings: report.findings(),
+        times: report.times(),
+        plan: plan.digest().to_string(),
+        receipt: shown(receipt, host),
+        timings: pages.iter().map(|page| shown(page, host)).collect(),
+    });
+}
+
+/// Boots the kernel image of a build and notes in its receipt what came of it.
+pub fn boot_built(images: &[Written], options: &boot::Options, run: &Run<'_>) -> Result<boot::Outcome> {
+    let Run { host, report, .. } = run;
+    let kernel = images.first().expect("every build has an image of its kernel");
+    let has_modules = images.iter().any(|image| !image.holds_kernel);
+    let modules = if has_modules { ModulesAt::Beside } else { ModulesAt::Within };
+    let name = shown(&kernel.layout, host);
+    let subject =
+        subject::of_layout(&name, (&kernel.layout, Some(&kernel.tag)), modules, Told::default(), None)?;
+    let cache = Cache::open(&run.cache_dir, host.uid)?;
+    let outcome = boot::boot(&subject, options, &cache, host, report)?;
+    if let Some(receipt) = inspect::receipt_path(&subject.kernel) {
+        let _packing = pack::lock_output(&run.output, report)?;
+        receipt::add_boot(&receipt, &outcome)?;
+    }
+    Ok(outcome)
+}
+
+/// A path as the user would type it: relative where it is below the working directory.
+pub fn shown(path: &Utf8Path, host: &Host) -> String {
+    path.strip_prefix(&host.cwd).unwrap_or(path).to_string()
+}

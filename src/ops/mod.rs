@@ -1,0 +1,3 @@
+//! What kcompile does, one file an operation.
+
+pub mod build;
