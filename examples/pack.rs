@@ -30,7 +30,7 @@ fn main() -> Result<()> {
         output,
         threads,
     )?;
-    eprintln!("\"peak_memory_bytes\":{}", kcompile::host::peak_memory().unwrap_or_default());
+    eprintln!("\"peak_memory_bytes\":{}", kcompile::util::rusage::peak_memory().unwrap_or_default());
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! loaded, not as they are compressed.
 
 use crate::inspect::Inspected;
-use crate::words::{counted, size};
+use crate::util::text::{counted, size};
 
 /// The most that an image may have, in bytes; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]

@@ -18,10 +18,10 @@
 //! tmp/                                 work in progress, locked by its owner; what has none is removed
 //! ```
 
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
-use crate::files;
 use crate::report::Report;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::{check_kbuild_path, check_writable, create_dir, lock_dir, remove_tree};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -46,12 +46,12 @@ impl Cache {
     /// Errors (exit code 2): a path that the kernel's make cannot work in, or one that cannot be written.
     pub fn open(root: &Utf8Path, uid: u32) -> Result<Cache> {
         let what = "the cache directory";
-        files::check_kbuild_path(what, root)?;
-        files::create_dir(root)?;
+        check_kbuild_path(what, root)?;
+        create_dir(root)?;
         // Kbuild sees the real path: it must be fit, too, and the same whatever link led here.
         let root =
             root.canonicalize_utf8().context(Kind::Usage, || format!("{what} {root} cannot be used"))?;
-        files::check_kbuild_path(what, &root)?;
+        check_kbuild_path(what, &root)?;
         // Who may write in the directory may share what is in it.
         let shared = mode_of(&root)? & 0o1022;
         for dir in [
@@ -60,12 +60,12 @@ impl Cache {
         ] {
             let dir = root.join(dir);
             if !dir.is_dir() {
-                files::create_dir(&dir)?;
+                create_dir(&dir)?;
                 fs::set_permissions(&dir, Permissions::from_mode(0o755 | shared))
                     .context(Kind::Usage, || format!("cannot make {dir}"))?;
             }
         }
-        files::check_writable(what, &root.join("tmp"))?;
+        check_writable(what, &root.join("tmp"))?;
         let cache = Cache { root, uid };
         cache.sweep()?;
         Ok(cache)
@@ -80,7 +80,7 @@ impl Cache {
             let Ok(dir) = File::open(entry.path()) else { continue };
             if entry.file_name().starts_with(SCRATCH) && dir.try_lock().is_ok() {
                 // What another user has left is for that user's next run.
-                let _ = files::remove_tree(entry.path());
+                let _ = remove_tree(entry.path());
             }
         }
         Ok(())
@@ -110,7 +110,7 @@ impl Cache {
 
     /// Keeps other runs from sweeping between the making of a scratch directory and its lock.
     fn lock_tmp(&self) -> Result<File> {
-        files::lock_dir(&self.root.join("tmp"))
+        lock_dir(&self.root.join("tmp"))
     }
 
     /// Where what has come so far of the archive of this digest is kept, for going on with it.
@@ -168,7 +168,7 @@ pub struct Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next run.
-        let _ = files::remove_tree(&self.path);
+        let _ = remove_tree(&self.path);
     }
 }
 

@@ -3,11 +3,11 @@
 
 use crate::cache::Cache;
 use crate::clean::{NO_LOCK, archive_lock, children, git_lock, size, source_of_builds, try_locks};
-use crate::error::Result;
-use crate::files;
 use crate::lockfile::{self, LockFile};
 use crate::process;
 use crate::source;
+use crate::util::error::Result;
+use crate::util::fs::{TEMPORARY, remove_tree};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -101,8 +101,7 @@ impl Checkup {
     ) -> Result<()> {
         process::check()?;
         // Gone with another that was looked at before.
-        if path.symlink_metadata().is_err() || name_of(path).starts_with(files::TEMPORARY) && lock != NO_LOCK
-        {
+        if path.symlink_metadata().is_err() || name_of(path).starts_with(TEMPORARY) && lock != NO_LOCK {
             return Ok(());
         }
         let Some(_held) = try_locks(cache, lock)? else {
@@ -113,7 +112,7 @@ impl Checkup {
         if let Some(what) = ailment(cache, path)? {
             let bytes = size(path);
             // Another user's is for that user.
-            let repaired = files::remove_tree(path).is_ok();
+            let repaired = remove_tree(path).is_ok();
             self.found.push(Found { what, path: path.to_owned(), bytes, repaired });
         }
         Ok(())
@@ -143,7 +142,7 @@ fn half_written(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     for depth in 0..3 {
         let mut next = Vec::new();
         for path in dirs.iter().map(|dir| children(dir)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
-            if name_of(&path).starts_with(files::TEMPORARY) && is_old(&path) {
+            if name_of(&path).starts_with(TEMPORARY) && is_old(&path) {
                 found.push(path);
             } else if depth < 2 && path.is_dir() && !path.is_symlink() && name_of(&path) != "linux" {
                 next.push(path);
@@ -163,7 +162,7 @@ fn name_of(path: &Utf8Path) -> &str {
 }
 
 fn is_json(path: &Utf8Path) -> bool {
-    name_of(path).starts_with(files::TEMPORARY)
+    name_of(path).starts_with(TEMPORARY)
         || std::fs::read(path)
             .is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok())
 }

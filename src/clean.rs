@@ -2,9 +2,9 @@
 //! run works with stays, and so does the lock file with its pins.
 
 use crate::cache::{Cache, Lock};
-use crate::error::{Context, Kind, Result};
-use crate::files;
 use crate::source::BUILD_DIR_PREFIX;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::remove_tree;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
@@ -92,15 +92,15 @@ pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
 pub fn remove(cache: &Cache, item: &Item) -> Result<bool> {
     let Some(_held) = try_locks(cache, &item.lock)? else { return Ok(false) };
     if let Some(record) = &item.record {
-        files::remove_tree(record)?;
+        remove_tree(record)?;
     }
     // Out of the way by one rename first: a run that comes now finds it whole or not at all.
     let scratch = cache.scratch()?;
     let away = scratch.path.join("removed");
     match std::fs::rename(&item.path, &away) {
-        Ok(()) => files::remove_tree(&away)?,
+        Ok(()) => remove_tree(&away)?,
         // A read-only directory cannot be moved by an ordinary user.
-        Err(_) => files::remove_tree(&item.path)?,
+        Err(_) => remove_tree(&item.path)?,
     }
     Ok(true)
 }

@@ -2,11 +2,8 @@
 //! keep, edited by the kernel's menus or taken from a whole `.config`, written back in their minimal form.
 
 use crate::cache::Cache;
-use crate::digest::Sha256;
 use crate::doctor;
-use crate::error::{Context, Error, Kind, Result};
 use crate::fetch;
-use crate::files;
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Edited, rewrite};
@@ -16,6 +13,9 @@ use crate::request::Request;
 use crate::requirements;
 use crate::run::Run;
 use crate::source::Tree;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::{create_dir, write_atomically};
 use crate::verdict;
 use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
@@ -107,14 +107,14 @@ pub fn save(file: Utf8PathBuf, request: &Request, run: &Run<'_>) -> Result<Optio
 /// Errors: the file was changed since it was read (exit code 2): the new text is then beside it.
 pub fn write(rewritten: &Rewritten) -> Result<()> {
     let Rewritten { path, text, on_disk, .. } = rewritten;
-    files::create_dir(path.parent().expect("a file is in a directory"))?;
+    create_dir(path.parent().expect("a file is in a directory"))?;
     if read_text_if_there(path)? != *on_disk {
         let beside = Utf8PathBuf::from(format!("{path}.edited"));
-        files::write_atomically(&beside, text.as_bytes())?;
+        write_atomically(&beside, text.as_bytes())?;
         return Err(Error::usage(format!("{path} was changed by somebody else in the meantime"))
             .hint(format!("what you made of it is in {beside}")));
     }
-    files::write_atomically(path, text.as_bytes())
+    write_atomically(path, text.as_bytes())
 }
 
 /// Opens a directory for configuring, with the source of `request` fetched and its settings completed.
@@ -211,7 +211,7 @@ fn written_back(
         also.extend(missed.into_iter().cloned());
     }
     let whole = dir.path.join("kcompile-edited.config");
-    files::write_atomically(&whole, new_text.as_bytes())?;
+    write_atomically(&whole, new_text.as_bytes())?;
     Err(Error::build(format!("{path}: no minimal form of the new settings gives the same .config again"))
         .hint(format!("the whole of it is in {whole}")))
 }

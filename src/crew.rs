@@ -2,14 +2,14 @@
 //! from one pool, so that the serial ends of one kernel are filled with another's work. One failure does not
 //! stop the others.
 
-use crate::error::{Error, Kind, Result};
 use crate::launcher::Farm;
 use crate::oci::Written;
 use crate::process::{self, JobServer};
 use crate::report::{Ending, Overview};
 use crate::request::Request;
 use crate::run::Run;
-use crate::words::printable;
+use crate::util::error::{Error, Kind, Result};
+use crate::util::text::printable;
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! What a host must have to build a kernel, what it lacks, and the one command that installs it.
 
-use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::plan::{Locator, Plan};
 use crate::process::{self, CommandLine};
 use crate::report::Report;
+use crate::util::error::{Error, Result};
 use serde::Serialize;
 use std::fmt;
 

@@ -2,7 +2,6 @@
 //! the lock file, and its patches are applied. Bundles carry the same to a machine without a network.
 
 use crate::cache::Cache;
-use crate::error::{Error, Result};
 use crate::kernel::{Channel, KernelVersion};
 use crate::lockfile::{self, LockFile, Locked};
 use crate::memory;
@@ -12,6 +11,7 @@ use crate::requirements;
 use crate::run::Run;
 use crate::source::{self, Tree};
 use crate::toolchain;
+use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
 /// The version that a channel of kernel.org stands for today. Makes no cache where there is none.

@@ -1,8 +1,8 @@
 //! The only reader of process state: environment, working directory, terminal, CPUs, user.
 
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::Arch;
+use crate::util::digest::{Hasher, Sha256};
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs;
@@ -189,13 +189,6 @@ pub fn now() -> u64 {
 /// The same in full, as files are stamped with it.
 pub fn clock() -> SystemTime {
     SystemTime::now()
-}
-
-/// The most memory that this process has had so far, in bytes: `VmHWM` of proc(5).
-pub fn peak_memory() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
 /// The whole environment, for a program that is the user's own client and finds its credentials there:

@@ -2,9 +2,6 @@
 //! user's files, what apt's lists and the local source tell without a network, and which compiler
 //! this host has.
 
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
-use crate::fingerprint::{self, Fingerprint};
 use crate::host::Host;
 use crate::kernel::Catalog;
 use crate::library::{Library, read_text};
@@ -16,6 +13,9 @@ use crate::process;
 use crate::request::{Override, Request, SourceSpec, source_package};
 use crate::source;
 use crate::toolchain::{self, Tools};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::file_stamp::{self, Fingerprint};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -142,7 +142,7 @@ fn hash(path: &Utf8Path, asking: &mut Asking<'_>) -> Result<Sha256> {
     let wrong = || format!("cannot read {path}");
     let file = File::open(path).context(Kind::Usage, wrong)?;
     let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Usage, wrong)?);
-    let may_keep = fingerprint.is_settled(fingerprint::now());
+    let may_keep = fingerprint.is_settled(file_stamp::now());
     let from = serde_json::to_string(&fingerprint).expect("plain numbers");
     let mut found = None;
     let told = asking.ask(format!("sha256 of {path}"), from, may_keep, || {

@@ -1,9 +1,9 @@
 //! The files that people edit, `configs/` and `patches/`: those carried inside the binary, and the
 //! user's own over them. Read once at the start; everything after that is pure.
 
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Context, Error, Kind, Result};
 use crate::project::{Place, Project};
+use crate::util::digest::{Hasher, Sha256};
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use include_dir::{Dir, include_dir};
 use std::collections::BTreeMap;

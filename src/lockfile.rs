@@ -10,9 +10,9 @@
 //! An entry written by hand is as good as one of kcompile's. `unverified = true` marks one whose first
 //! use nothing vouched for: it shows a change, and proves no more.
 
-use crate::error::{Error, Result};
-use crate::files;
 use crate::library::{read_text_if_there, read_toml};
+use crate::util::error::{Error, Result};
+use crate::util::fs::{lock_dir, write_atomically};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ pub fn place(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) -> Utf8Path
 /// Writes `entries` into the file at `path`, beside what other runs have written there meanwhile.
 /// Entries that are there already are replaced with `replace`, else left alone.
 pub fn add(path: &Utf8Path, entries: &[(String, Locked)], replace: bool) -> Result<()> {
-    let _writing = files::lock_dir(path.parent().unwrap_or(Utf8Path::new(".")))?;
+    let _writing = lock_dir(path.parent().unwrap_or(Utf8Path::new(".")))?;
     let before = LockFile::read(path)?;
     let mut after = before.clone();
     for (origin, locked) in entries {
@@ -137,7 +137,7 @@ pub fn add(path: &Utf8Path, entries: &[(String, Locked)], replace: bool) -> Resu
     }
     match after == before {
         true => Ok(()),
-        false => files::write_atomically(path, after.render().as_bytes()),
+        false => write_atomically(path, after.render().as_bytes()),
     }
 }
 

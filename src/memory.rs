@@ -3,8 +3,8 @@
 //! cache to write it into.
 
 use crate::cache::Cache;
-use crate::digest::Sha256;
-use crate::files;
+use crate::util::digest::Sha256;
+use crate::util::fs::write_atomically;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +40,7 @@ pub fn keep(cache: &Cache, facts: &[Fact]) {
         |fact: &&Fact| recall(&cache.root, &fact.question, &fact.from).as_ref() == Some(&fact.answer);
     for fact in facts.iter().filter(|fact| !is_known(fact)) {
         let bytes = serde_json::to_vec(fact).expect("plain strings");
-        let _ = files::write_atomically(&path(&cache.root, &fact.question), &bytes);
+        let _ = write_atomically(&path(&cache.root, &fact.question), &bytes);
     }
 }
 

@@ -1,8 +1,6 @@
 //! From a compiled kernel to its images in the output directory, all of them or none.
 
 use crate::cache::{Lock, lock_file};
-use crate::error::Result;
-use crate::files;
 use crate::kbuild::{self, BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::{self, Joined, Written};
@@ -11,7 +9,9 @@ use crate::process;
 use crate::report::{Phase, Report};
 use crate::request::Request;
 use crate::staging::Staged;
-use crate::words::{counted, size};
+use crate::util::error::Result;
+use crate::util::fs::create_dir;
+use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ pub fn install_modules(
 /// Waits for the lock of the output directory, which is made where it is not there, and removes what
 /// killed runs left in it.
 pub fn lock_output(output: &Utf8Path, report: &Report) -> Result<Lock> {
-    files::create_dir(output)?;
+    create_dir(output)?;
     let lock = lock_file(&output.join(oci::LOCK), report)?;
     oci::sweep(output)?;
     Ok(lock)

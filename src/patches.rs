@@ -1,9 +1,9 @@
 //! Patches: which ones a version takes, and applying them by exact context, all or nothing.
 
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::KernelVersion;
 use crate::library::{Library, read_text, read_toml};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use diffy::patch_set::{FileMode, FileOperation, ParseOptions, PatchKind, PatchSet};
 use serde::{Deserialize, Serialize};

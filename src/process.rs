@@ -10,7 +10,7 @@ mod supervisor;
 pub use attended::interact;
 pub use jobs::JobServer;
 
-use crate::error::{Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use std::collections::BTreeMap;

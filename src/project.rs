@@ -8,10 +8,10 @@
 //! patches/          series.toml and patches                           DIR/patches/
 //! ```
 
-use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::{Arch, Flavor};
 use crate::library::{read_text, read_toml};
-use crate::words::{has_password, without_login};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::text::{has_password, without_login};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};

@@ -1,7 +1,6 @@
 //! Building a kernel a second time by its receipt, from nothing, to see whether the same bytes come out.
 
 use crate::cache::{Cache, Scratch};
-use crate::error::{Error, Result};
 use crate::kbuild::Objects;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::Written;
@@ -9,6 +8,7 @@ use crate::plan::Plan;
 use crate::receipt::{self, Known};
 use crate::request::Request;
 use crate::run::Run;
+use crate::util::error::{Error, Result};
 use serde_json::Value;
 use std::fmt::Write as _;
 

@@ -4,9 +4,6 @@ mod known;
 
 pub use known::{Known, KnownImage};
 
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
-use crate::files;
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
 use crate::kernel::{Arch, Flavor};
@@ -16,6 +13,9 @@ use crate::plan::{Plan, SourceIdentity};
 use crate::report::Report;
 use crate::requirements::{self, Outcome, Tally};
 use crate::sandbox::Confinement;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::write_atomically;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -126,7 +126,7 @@ pub fn write(
             .into_iter()
             .map(|(phase, took)| (phase.title(), took.as_secs_f64()))
             .collect(),
-        peak_memory_bytes: crate::host::peak_memory(),
+        peak_memory_bytes: crate::util::rusage::peak_memory(),
         command: shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default(),
     };
     let path = path(output, plan);
@@ -147,5 +147,5 @@ pub fn add_boot(path: &Utf8Path, outcome: &impl Serialize) -> Result<()> {
 fn put(path: &Utf8Path, receipt: &impl Serialize) -> Result<()> {
     let mut text = serde_json::to_vec_pretty(receipt).expect("only string keys");
     text.push(b'\n');
-    files::write_atomically(path, &text)
+    write_atomically(path, &text)
 }

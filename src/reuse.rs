@@ -4,9 +4,6 @@
 
 use crate::attest;
 use crate::cache::Cache;
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
-use crate::files;
 use crate::host::Host;
 use crate::oci::kept::{self, Kept, Seen};
 use crate::oci::{self, Written};
@@ -17,7 +14,10 @@ use crate::report::{Phase, Report};
 use crate::requirements::Profile;
 use crate::run::Run;
 use crate::sandbox::{self, Confinement};
-use crate::words::counted;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::{create_dir, remove_tree, write_atomically};
+use crate::util::text::counted;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -116,7 +116,7 @@ fn is_whole(made: &Made, dir: &Utf8Path, plan: &Plan, output: &Utf8Path) -> bool
     let mut seen = before.clone();
     let is_whole = made.tags.iter().all(|tag| tag.is_whole(output, &mut seen));
     if seen != before {
-        let _ = files::write_atomically(&dir.join(SEEN), &serde_json::to_vec(&seen).expect("plain strings"));
+        let _ = write_atomically(&dir.join(SEEN), &serde_json::to_vec(&seen).expect("plain strings"));
     }
     is_whole && made.files.iter().all(|(name, digest)| has_file(output, name, *digest, plan))
 }
@@ -143,7 +143,7 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
             if !has_file(output, name, *digest, plan) {
                 let kept = dir.join(FILES).join(name);
                 let text = fs::read(&kept).context(Kind::Build, || format!("cannot read {kept}"))?;
-                files::write_atomically(&output.join(name), &text)?;
+                write_atomically(&output.join(name), &text)?;
             }
         }
         Ok(())
@@ -174,9 +174,9 @@ pub fn keep(
             files: keep_files(receipt, &scratch.path.join(FILES))?,
         };
         let record = serde_json::to_vec(&made).expect("plain strings");
-        files::write_atomically(&scratch.path.join(RECORD), &record)?;
+        write_atomically(&scratch.path.join(RECORD), &record)?;
         let dir = place(plan, cache);
-        files::remove_tree(&dir)?;
+        remove_tree(&dir)?;
         fs::rename(&scratch.path, &dir).context(Kind::Build, || format!("cannot make {dir}"))?;
         remove_unused(cache, &dir)
     };
@@ -187,7 +187,7 @@ pub fn keep(
 
 /// Copies the receipt into `dir`, and the same in others' formats.
 fn keep_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha256>> {
-    files::create_dir(dir)?;
+    create_dir(dir)?;
     let ours = ["json"].into_iter().chain(attest::BESIDE).map(|ending| receipt.with_extension(ending));
     let mut kept = BTreeMap::new();
     for path in ours {
@@ -206,7 +206,7 @@ fn remove_unused(cache: &Cache, newest: &Utf8Path) -> Result<()> {
     let mut bytes: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
     for (_, size, dir) in all {
         if bytes > MOST_BYTES && dir != newest {
-            files::remove_tree(&dir)?;
+            remove_tree(&dir)?;
             bytes -= size;
         }
     }

@@ -2,7 +2,6 @@
 
 use crate::cache::Cache;
 use crate::crew::{Pass, Place, Stage};
-use crate::error::Result;
 use crate::host::Host;
 use crate::inputs;
 use crate::kbuild::Objects;
@@ -10,13 +9,14 @@ use crate::kernel::Catalog;
 use crate::launcher::{self, Farm};
 use crate::library::Library;
 use crate::lockfile::LockFile;
-use crate::openpgp::Keyring;
 use crate::plan::Inputs;
 use crate::report::Report;
 use crate::request::Request;
 use crate::sandbox;
 use crate::source::Fetching;
 use crate::timings::Form;
+use crate::util::error::Result;
+use crate::util::openpgp::Keyring;
 use camino::Utf8PathBuf;
 use std::time::Duration;
 

@@ -5,11 +5,11 @@
 //! without root where the kernel of the host lets them; the rest needs nothing. It is a fence against scripts
 //! that do what they should not, and no wall: what the user may read elsewhere on the disk, they may read.
 
-use crate::error::{Error, Result};
-use crate::files;
 use crate::host::Host;
 use crate::launcher::Tool;
 use crate::process::{self, CommandLine};
+use crate::util::error::{Error, Result};
+use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -94,12 +94,12 @@ impl Sandbox {
         }
         confinement.asked = choice;
         let tmp = private.join("tmp");
-        files::create_dir(&tmp)?;
+        create_dir(&tmp)?;
         env.insert("TMPDIR".into(), tmp.into_string());
         // A launcher keeps what it has compiled, and its settings, in the user's home directory.
         if launcher.is_none() {
             let home: Utf8PathBuf = private.join("home");
-            files::create_dir(&home)?;
+            create_dir(&home)?;
             env.insert("HOME".into(), home.into_string());
             confinement.home = "private";
         }

@@ -1,9 +1,9 @@
 //! From the files of a build to the sorted entries of a layer.
 
-use crate::error::{Context, Error, Kind, Result};
 use crate::kbuild::{Compiled, Configured};
 use crate::plan::Contents;
 use crate::request::ModulesLayout;
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;

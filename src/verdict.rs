@@ -1,7 +1,6 @@
 //! What is said of a final config before anything is compiled: what `olddefconfig` changed and why, what
 //! the requirement profiles miss; and which of that ends the build.
 
-use crate::error::{Error, Result};
 use crate::kbuild::Configured;
 use crate::kconfig;
 use crate::kconfig::why::{self, Kernel, Renames};
@@ -10,6 +9,7 @@ use crate::report::Report;
 use crate::requirements::{self, Outcome, Profile, Stage, Subject};
 use crate::run::Run;
 use crate::source::Tree;
+use crate::util::error::{Error, Result};
 
 /// An error names so many unmet requirements, and counts the others.
 const MOST_NAMED: usize = 6;

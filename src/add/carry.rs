@@ -2,8 +2,6 @@
 
 use super::Wanted;
 use crate::configs;
-use crate::digest::Sha256;
-use crate::error::{Error, Kind, Result};
 use crate::kbuild::{BuildDir, Configured};
 use crate::kconfig::why::{self, Renames};
 use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
@@ -15,6 +13,8 @@ use crate::request::Request;
 use crate::requirements::{self, Tally};
 use crate::run::Run;
 use crate::source::Tree;
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Kind, Result};
 use crate::verdict;
 use camino::Utf8PathBuf;
 use serde::Serialize;

@@ -5,15 +5,15 @@ mod carry;
 
 pub use carry::{Carried, Since, base};
 
-use crate::date;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec, Status, VersionRequest};
 use crate::library::{Library, read_text_if_there};
 use crate::plan::{Base, Link, SourceIdentity};
 use crate::request::Request;
 use crate::run::Run;
-use crate::words::tame;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::{create_dir, lock_dir, write_atomically};
+use crate::util::text::tame;
+use crate::util::time;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::fs;
@@ -78,7 +78,7 @@ pub fn prepare(wanted: &[Wanted<'_>], run: &Run<'_>) -> Result<Addition> {
 
 /// The digest for the catalog: of one release of kernel.org that somebody vouches for. What nobody vouches for is
 /// pinned by the lock file, which says so; a catalog's digest would count as a proof.
-fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::digest::Sha256> {
+fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::util::digest::Sha256> {
     let is_release =
         request.source == SourceSpec::KernelOrg && matches!(request.version, VersionRequest::Exact(_));
     source.digest.parse().ok().filter(|_| is_release && source.is_vouched_for())
@@ -89,7 +89,7 @@ fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::digest::Sha2
 /// Errors: they cannot be written (exit code 1), the catalog got such an entry in the meantime (2).
 pub fn write(addition: &Addition, run: &Run<'_>) -> Result<()> {
     let Addition { entry, source, configs, catalog: path } = addition;
-    let _writing = files::lock_dir(&run.library.project.own_place()?.root)?;
+    let _writing = lock_dir(&run.library.project.own_place()?.root)?;
     let (text, own) = own_catalog(path)?;
     for arch in &entry.arch {
         check_new((entry.request(), entry.flavor, *arch), &own, path)?;
@@ -103,7 +103,7 @@ pub fn write(addition: &Addition, run: &Run<'_>) -> Result<()> {
     for (path, text) in files {
         let old = read_text_if_there(path)?;
         let parent = path.parent().expect("a file is in a directory");
-        let done = files::create_dir(parent).and_then(|()| files::write_atomically(path, text.as_bytes()));
+        let done = create_dir(parent).and_then(|()| write_atomically(path, text.as_bytes()));
         if let Err(error) = done {
             before.iter().rev().for_each(|(path, old)| restore(path, old.as_deref()));
             return Err(error);
@@ -116,7 +116,7 @@ pub fn write(addition: &Addition, run: &Run<'_>) -> Result<()> {
 /// What was at `path`. The error that led here is the one to tell.
 fn restore(path: &Utf8Path, text: Option<&str>) {
     let _ = match text {
-        Some(text) => files::write_atomically(path, text.as_bytes()),
+        Some(text) => write_atomically(path, text.as_bytes()),
         None => fs::remove_file(path).context(Kind::Build, || format!("cannot remove {path}")),
     };
 }
@@ -174,7 +174,7 @@ fn told(source: &SourceIdentity, now: u64) -> String {
         .iter()
         .filter(|check| check.link != Link::LockFile && check.outcome == crate::plan::Outcome::Proves);
     let held: Vec<&str> = held.map(|check| check.detail.as_str()).collect();
-    tame(&format!("{}, {}", held.join(", "), &date::rfc3339(now)[..10]))
+    tame(&format!("{}, {}", held.join(", "), &time::rfc3339(now)[..10]))
 }
 
 #[cfg(test)]
@@ -187,7 +187,7 @@ mod tests {
             flavor: Flavor::Firecracker,
             arch: vec![Arch::Amd64, Arch::Arm64],
             source: Some("git+https://example.org/\"x\"#y".into()),
-            sha256: Some(crate::digest::Sha256::of("x")),
+            sha256: Some(crate::util::digest::Sha256::of("x")),
             status: Status::Untested,
             note: Some("its config was carried over from 6.1".into()),
         }

@@ -8,11 +8,11 @@
 mod provenance;
 mod spdx;
 
-use crate::error::{Context, Kind, Result};
-use crate::files;
 use crate::kbuild::{Compiled, Configured};
 use crate::oci::{self, Artifact, Written};
 use crate::plan::{Plan, SourceIdentity};
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::write_atomically;
 use camino::Utf8Path;
 use serde_json::Value;
 use std::fs;
@@ -58,7 +58,7 @@ pub fn write(build: &Build<'_>) -> Result<()> {
         artifact("json", RECEIPT, said),
     ];
     for new in &artifacts[..2] {
-        files::write_atomically(&output.join(&new.name), &new.bytes)?;
+        write_atomically(&output.join(&new.name), &new.bytes)?;
     }
     build.images.iter().try_for_each(|image| oci::attach(output, image, &artifacts))
 }

@@ -2,8 +2,8 @@
 //! taken, what built it and when. It is not signed: the host that built cannot vouch for itself.
 
 use super::{Build, RECEIPT};
-use crate::digest::Sha256;
 use crate::plan::SourceIdentity;
+use crate::util::digest::Sha256;
 use serde_json::{Value, json};
 
 /// What in-toto statements have as their media type.
@@ -52,8 +52,8 @@ pub(super) fn statement(build: &Build<'_>, receipt: &[u8]) -> Value {
                 "builder": { "id": BUILDER, "version": { "kcompile": plan.kcompile } },
                 "metadata": {
                     "invocationId": format!("{}-{}", Sha256::of(receipt).short(), build.began),
-                    "startedOn": crate::date::rfc3339(build.began),
-                    "finishedOn": crate::date::rfc3339(build.ended),
+                    "startedOn": crate::util::time::rfc3339(build.began),
+                    "finishedOn": crate::util::time::rfc3339(build.ended),
                 },
                 "byproducts": [{
                     "name": build.receipt.file_name(),

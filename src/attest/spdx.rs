@@ -2,10 +2,10 @@
 //! which tools. Nothing in it but follows from the plan and the images.
 
 use super::Build;
-use crate::digest::Sha256;
 use crate::kernel::KernelVersion;
 use crate::oci::Written;
 use crate::plan::annotations::KERNEL_LICENCE;
+use crate::util::digest::Sha256;
 use serde_json::{Value, json};
 
 /// Registered with IANA.
@@ -56,7 +56,7 @@ pub(super) fn document(build: &Build<'_>) -> Value {
         "name": name,
         "documentNamespace": format!("https://kcompile.github.io/spdx/{name}-{}", Sha256::of(about)),
         "creationInfo": {
-            "created": crate::date::rfc3339(plan.source_date_epoch.unwrap_or_default()),
+            "created": crate::util::time::rfc3339(plan.source_date_epoch.unwrap_or_default()),
             "creators": [concat!("Tool: kcompile-", env!("CARGO_PKG_VERSION"))],
             "comment": "the date is that of the source, so that the same build gives the same document",
         },

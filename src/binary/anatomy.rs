@@ -2,7 +2,7 @@
 //! sections by digest, the absolute paths and the compiler that are written in it.
 
 use super::module::SIGNED;
-use crate::digest::Sha256;
+use crate::util::digest::Sha256;
 use memchr::memchr_iter;
 use object::Endianness;
 use object::elf::FileHeader64;

@@ -2,8 +2,8 @@
 
 use super::scan::{Finder, Ranges};
 use super::{Format, half, long, word};
-use crate::digest::{Hasher, Sha256};
 use crate::kconfig;
+use crate::util::digest::{Hasher, Sha256};
 use std::io::{self, Read};
 
 /// Linkers put the program headers right behind the ELF header.

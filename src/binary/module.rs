@@ -2,7 +2,7 @@
 
 use super::Format;
 use super::scan::Finder;
-use crate::digest::{HashingReader, Sha256};
+use crate::util::digest::{HashingReader, Sha256};
 use std::io::{self, BufReader, Read};
 
 /// A module with debug information has a few hundred kilobytes, a large driver's some megabytes.

@@ -1,7 +1,7 @@
 //! The console of a machine: what the kernel and our init print there, a line at a time. Whoever made the
 //! kernel wrote it, so all that is kept is bounded, and shown with its control characters spelled out.
 
-use crate::words::is_plain;
+use crate::util::text::is_plain;
 use std::fmt::Write as _;
 
 /// Longer lines are cut.

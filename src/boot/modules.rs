@@ -1,7 +1,7 @@
 //! Modules in an order in which each finds what it needs. Pure.
 
 use crate::binary::module;
-use crate::error::{Error, Result};
+use crate::util::error::{Error, Result};
 use std::collections::BTreeMap;
 
 /// A distribution's kernel has about 7000.

@@ -3,8 +3,8 @@
 use super::console::{Console, Loaded, Trouble, TroubleKind};
 use super::machine::Accelerator;
 use super::modules::Module;
-use crate::error::{Error, Result};
-use crate::words::{counted, duration};
+use crate::util::error::{Error, Result};
+use crate::util::text::{counted, duration};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 use std::time::Duration;

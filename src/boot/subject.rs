@@ -1,11 +1,11 @@
 //! What is booted: a kernel image, and the modules image of the same kernel.
 
-use crate::error::{Error, Result};
 use crate::inspect;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::read::Image;
 use crate::oci::tagged;
 use crate::plan::annotations;
+use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
 /// What is booted.

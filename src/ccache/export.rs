@@ -1,14 +1,14 @@
 //! Entries of ccache to an image: the newest, as many as are wanted, in the order of their names.
 
 use super::entry;
-use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::Arch;
 use crate::oci::{self, Named, Written};
 use crate::pack;
 use crate::process;
 use crate::report::{Phase, Report};
 use crate::staging::{Entries, Entry};
-use crate::words::{counted, size};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 use std::time::SystemTime;

@@ -3,12 +3,12 @@
 use super::export::LARGEST_ENTRY;
 use super::{ask, entry};
 use crate::cache::lock_file;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::host::Host;
 use crate::oci::entries::FoundKind;
 use crate::oci::read::Image;
 use crate::report::Report;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::{create_dir, remove_tree};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 
@@ -29,14 +29,14 @@ pub struct Import {
 ///
 /// Errors (exit code 3): anything in the image is no undamaged entry of ccache, or a rule of layouts is broken.
 pub fn import(image: &Image, dir: &Utf8Path, host: &Host, report: &Report) -> Result<Import> {
-    files::create_dir(dir)?;
+    create_dir(dir)?;
     let _importing = lock_file(&dir.join("kcompile.lock"), report)?;
     // On the same file system as the entries' places. A run that was killed has left it.
     let work = dir.join("kcompile-import");
-    files::remove_tree(&work)?;
-    files::create_dir(&work)?;
+    remove_tree(&work)?;
+    create_dir(&work)?;
     let imported = unpack(image, &work).and_then(|entries| put(&entries, dir));
-    files::remove_tree(&work)?;
+    remove_tree(&work)?;
     let imported = imported?;
     ask(host, &["--cleanup"])?;
     Ok(imported)

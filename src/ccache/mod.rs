@@ -13,10 +13,10 @@ pub use entry::{check, is_entry};
 pub use export::{Limit, export};
 pub use import::{Import, import};
 
-use crate::error::{Error, Kind, Result};
 use crate::host::Host;
 use crate::process::{self, CommandLine};
-use crate::words::tame;
+use crate::util::error::{Error, Kind, Result};
+use crate::util::text::tame;
 use camino::Utf8PathBuf;
 
 /// Where ccache keeps what it has compiled, for a build with `--launcher ccache`: by `CCACHE_DIR`, its configuration or

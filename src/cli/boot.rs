@@ -9,12 +9,12 @@ use crate::boot::{
     Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
 };
 use crate::cache::Cache;
-use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::kernel::{Arch, VersionRequest};
 use crate::project::Project;
 use crate::report::{Progress, Report};
-use crate::words::{printable, wrapped};
+use crate::util::error::{Error, Result};
+use crate::util::text::{printable, wrapped};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::fmt::Write as _;
@@ -250,7 +250,7 @@ fn complaints_line(outcome: &Outcome) -> String {
 }
 
 fn boot_line(outcome: &Outcome) -> String {
-    let whole = crate::words::duration(Duration::from_secs_f64(outcome.seconds));
+    let whole = crate::util::text::duration(Duration::from_secs_f64(outcome.seconds));
     match (outcome.seconds_to_init, &outcome.ending) {
         (Some(seconds), Ending::Completed) => {
             format!("{seconds:.2} s to the init by the kernel's clock; {whole} in all")

@@ -3,13 +3,13 @@
 use super::commands::{line, print};
 use crate::ccache::{self, Limit};
 use crate::clean::parse_age;
-use crate::error::{Error, Result};
 use crate::host::{self, Host};
 use crate::oci::{Named, read};
 use crate::plan::annotations;
 use crate::report::{Progress, Report};
 use crate::request::Compression;
-use crate::words::{counted, parse_size, size};
+use crate::util::error::{Error, Result};
+use crate::util::text::{counted, parse_size, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 use std::collections::BTreeMap;

@@ -5,10 +5,10 @@ use super::commands::{print, printed_json};
 use super::typed::cache_dir;
 use crate::cache::Cache;
 use crate::checkup;
-use crate::error::Result;
 use crate::host::Host;
 use crate::report::Report;
-use crate::words::{counted, size};
+use crate::util::error::Result;
+use crate::util::text::{counted, size};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 

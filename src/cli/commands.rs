@@ -7,9 +7,7 @@ use crate::boot;
 use crate::cache::Cache;
 use crate::clean::{self, Choice};
 use crate::crew;
-use crate::digest::Sha256;
 use crate::doctor;
-use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::{Flavor, Status};
 use crate::oci::Written;
@@ -18,7 +16,9 @@ use crate::plan as planning;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
 use crate::request::Request;
-use crate::words::{counted, is_plain, size};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::text::{counted, is_plain, size};
 use camino::Utf8Path;
 use clap::ArgMatches;
 use std::fmt::Write as _;
@@ -399,7 +399,7 @@ fn plan_text(plan: &Plan) -> String {
         "date",
         &plan.source_date_epoch.map_or_else(
             || "the source's own".into(),
-            |epoch| format!("{epoch} ({})", crate::date::rfc3339(epoch)),
+            |epoch| format!("{epoch} ({})", crate::util::time::rfc3339(epoch)),
         ),
     );
     for (index, image) in plan.images.iter().enumerate() {

@@ -1,13 +1,13 @@
 //! `kcompile inspect`: its words, and what it prints.
 
 use super::commands::{PrintedArray, print, printed_json};
-use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
 use crate::oci::{read, tagged};
 use crate::plan::annotations;
 use crate::report::Report;
-use crate::words::{counted, printable, size, wrapped};
+use crate::util::error::{Error, Result};
+use crate::util::text::{counted, printable, size, wrapped};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::fmt::Write as _;

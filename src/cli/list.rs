@@ -2,13 +2,13 @@
 
 use super::commands::{print, printed_json};
 use super::typed::library;
-use crate::error::Result;
 use crate::host::Host;
 use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec};
 use crate::library::Library;
 use crate::plan::Base;
 use crate::requirements::{self, Fitness, KernelRule, Profile};
-use crate::words::wrapped;
+use crate::util::error::Result;
+use crate::util::text::wrapped;
 use camino::Utf8PathBuf;
 use clap::Args;
 use serde_json::{Value, json};

@@ -20,11 +20,11 @@ mod verify;
 use args::FetchArgs;
 pub use args::{BuildArgs, Cli, Command};
 
-use crate::error::{Error, Result};
 use crate::host::{self, Host};
 use crate::library::Library;
 use crate::process;
 use crate::report::{Progress, Report};
+use crate::util::error::{Error, Result};
 use clap::{CommandFactory, FromArgMatches};
 use std::process::ExitCode;
 

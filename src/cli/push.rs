@@ -2,10 +2,10 @@
 
 use super::commands::print;
 use crate::doctor;
-use crate::error::Result;
 use crate::host::Host;
 use crate::push::{self, Registry};
 use crate::report::{Progress, Report};
+use crate::util::error::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 use std::process::ExitCode;

@@ -3,20 +3,20 @@
 
 use super::args::BuildArgs;
 use crate::Run;
-use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kbuild::Objects;
 use crate::kconfig::why::Renames;
 use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
 use crate::library::Library;
 use crate::lockfile;
-use crate::openpgp::Keyring;
 use crate::plan as planning;
 use crate::plan::Plan;
 use crate::project::{Project, mistake_in_mirror};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
 use crate::toolchain;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::openpgp::Keyring;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::ArgMatches;
 use std::time::Duration;

@@ -6,13 +6,13 @@ mod cause;
 pub use cause::Cause;
 
 use crate::binary::Anatomy;
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
 use crate::inspect::{self, Inspected, ReceiptFound};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config};
 use crate::oci::read::Image;
 use crate::plan::annotations;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
 use cause::{Known, causes};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

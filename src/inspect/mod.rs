@@ -1,6 +1,6 @@
 //! What is in an image, from one pass over it and without unpacking anything; and, from its annotations
 //! and the receipt beside it, what it was built from. Everything that an image says of itself is text
-//! from outside: it goes through [`printable`](crate::words::printable) before a person sees it.
+//! from outside: it goes through [`printable`](crate::util::text::printable) before a person sees it.
 
 mod spec;
 mod survey;
@@ -9,8 +9,6 @@ pub use spec::{Consumer, Fragment, fragment};
 pub use survey::{ConfigFile, KernelFile, ModuleFile, Survey};
 
 use crate::binary::{Kernel, Pvh};
-use crate::digest::Sha256;
-use crate::error::{Error, Kind, Result};
 use crate::kconfig::Config;
 use crate::kernel::{Arch, Flavor};
 use crate::oci::entries::LayerRead;
@@ -18,6 +16,8 @@ use crate::oci::read::Image;
 use crate::oci::tagged;
 use crate::plan::annotations;
 use crate::receipt::Known;
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -2,8 +2,8 @@
 //! modules and where that is mounted, the kernel's command line.
 
 use super::Inspected;
-use crate::error::{Error, Result};
 use crate::kernel::{Arch, Flavor};
+use crate::util::error::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

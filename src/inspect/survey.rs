@@ -1,10 +1,10 @@
 //! What the entries of an image are, taken in one by one in a single pass.
 
 use crate::binary::{Kernel, Module, module};
-use crate::digest::{HashingReader, Sha256};
-use crate::error::{Context, Error, Kind, Result};
 use crate::oci::entries::{Found, FoundKind};
 use crate::oci::read::{is_kernel_config, read_config};
+use crate::util::digest::{HashingReader, Sha256};
+use crate::util::error::{Context, Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 

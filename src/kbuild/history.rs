@@ -2,8 +2,8 @@
 
 use super::Compiled;
 use crate::cache::Cache;
-use crate::files;
 use crate::plan::Plan;
+use crate::util::fs::write_atomically;
 use camino::Utf8PathBuf;
 use std::fs;
 
@@ -29,7 +29,7 @@ pub fn remember(plan: &Plan, cache: &Cache, compiled: &Compiled) {
     }
     let history = History { steps: compiled.steps, seconds: compiled.seconds };
     let bytes = serde_json::to_vec(&history).expect("plain numbers");
-    let _ = files::write_atomically(&history_path(plan, cache), &bytes);
+    let _ = write_atomically(&history_path(plan, cache), &bytes);
 }
 
 fn history_path(plan: &Plan, cache: &Cache) -> Utf8PathBuf {

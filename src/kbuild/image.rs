@@ -3,8 +3,8 @@
 
 use crate::binary::kernel::{self, Identity};
 use crate::binary::{Module, Pvh, expected_format};
-use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::{Arch, Flavor};
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use std::fs::File;
 use walkdir::WalkDir;

@@ -1,11 +1,11 @@
 //! What a make that was killed may have left: files of which only a part was written, and which make would
 //! take for done, since they are newer than what they are made of.
 
-use crate::error::{Context, Kind, Result};
-use crate::files;
 use crate::process::{self, Note};
 use crate::report::Report;
-use crate::words::counted;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::{remove_tree, sync_dir};
+use crate::util::text::counted;
 use camino::Utf8Path;
 use std::fs::{self, Metadata};
 use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ pub(super) fn settle(note: &Note<'_>, dirs: &[&Utf8Path; 2], report: &Report) ->
                 counted(forgotten, "file", "files")
             ));
         }
-        files::remove_tree(note.0)?;
+        remove_tree(note.0)?;
     }
     Ok(())
 }
@@ -72,7 +72,7 @@ pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
         fs::remove_file(entry.path())
             .context(Kind::Build, || format!("cannot remove {}", entry.path().display()))?;
     }
-    files::sync_dir(build)?;
+    sync_dir(build)?;
     Ok(doubtful.len())
 }
 

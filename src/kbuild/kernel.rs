@@ -2,11 +2,11 @@
 
 use super::{BuildDir, image};
 use crate::binary::Pvh;
-use crate::error::{Error, Result};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::Plan;
 use crate::process::{self, CommandLine};
 use crate::report::Report;
+use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 impl BuildDir<'_> {

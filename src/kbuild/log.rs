@@ -1,6 +1,6 @@
 //! What make's output means: steps, warnings, the first real error. Pure: lines in, facts out.
 
-use crate::error::NO_SPACE;
+use crate::util::error::NO_SPACE;
 use std::time::SystemTime;
 
 /// More announcements than any kernel makes, and longer ones; what is beyond is only counted.

@@ -13,9 +13,6 @@ pub use history::{History, history, remember};
 pub use log::Digest as LogDigest;
 pub use settings::config_lock_name;
 
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
 use crate::launcher::{Farm, Launcher, Usage};
@@ -24,7 +21,10 @@ use crate::process::{self, CommandLine, JobServer, Note};
 use crate::report::{Count, Phase, Report, Running, Unit};
 use crate::sandbox::{self, Confinement, Sandbox};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
-use crate::words::{counted, duration};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::{create_dir, digest_file, is_full, remove_tree, write_atomically};
+use crate::util::text::{counted, duration};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -90,14 +90,14 @@ impl<'a> BuildDir<'a> {
     ) -> Result<BuildDir<'a>> {
         let path = tree.builds.join(format!("{}{}", dir_name(plan), objects.suffix()));
         if objects == Objects::Fresh {
-            files::remove_tree(&path)?;
+            remove_tree(&path)?;
         }
         BuildDir::open_at(path, plan, tree, of_host, report)
     }
 
     /// Removes it.
     pub fn remove(self) -> Result<()> {
-        files::remove_tree(&self.path)
+        remove_tree(&self.path)
     }
 
     /// The same with the jobs of its makes from a pool that other makes use, too.
@@ -117,7 +117,7 @@ impl<'a> BuildDir<'a> {
         (host, jobs): (&'a Host, usize),
         report: &Report,
     ) -> Result<BuildDir<'a>> {
-        files::create_dir(&path)?;
+        create_dir(&path)?;
         interrupted::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
@@ -135,7 +135,7 @@ impl<'a> BuildDir<'a> {
         }
         let mark = self.path.join(UNCONFINED);
         match sandbox.confinement.is_whole() {
-            false => files::write_atomically(&mark, b"")?,
+            false => write_atomically(&mark, b"")?,
             true if choice == sandbox::Choice::On && mark.exists() => self.empty(&mark)?,
             true => {}
         }
@@ -148,10 +148,10 @@ impl<'a> BuildDir<'a> {
         for entry in self.path.read_dir_utf8().context(Kind::Build, wrong)? {
             let entry = entry.context(Kind::Build, wrong)?;
             if ![&*self.log_path, mark].contains(&entry.path()) {
-                files::remove_tree(entry.path())?;
+                remove_tree(entry.path())?;
             }
         }
-        files::remove_tree(mark)
+        remove_tree(mark)
     }
 
     /// Writes the plan's settings as `.config`, lets `olddefconfig` complete them, and tells what
@@ -176,7 +176,7 @@ impl<'a> BuildDir<'a> {
         };
         let current = fs::read(&path).unwrap_or_default();
         if fs::read_to_string(&stamp_path).ok() != Some(stamp(&current)) {
-            files::write_atomically(&path, text.as_bytes())?;
+            write_atomically(&path, text.as_bytes())?;
             self.launcher().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
             self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
         }
@@ -185,7 +185,7 @@ impl<'a> BuildDir<'a> {
         let differences = kconfig::differences(&wanted, &config);
         // What was refused may be taken the next time: not everything that Kconfig asks about shows in the stamp.
         if differences.is_empty() {
-            files::write_atomically(&stamp_path, stamp(&result).as_bytes())?;
+            write_atomically(&stamp_path, stamp(&result).as_bytes())?;
         }
         running.finish(&format!(
             "{} built in, {} as modules",
@@ -217,7 +217,7 @@ impl<'a> BuildDir<'a> {
         if fs::read_to_string(&stamp_path).ok() != Some(stamp.clone()) {
             // Make may succeed and leave the kernel of another config or source in its place.
             for old in [self.made_kernel(), stamp_path.clone()] {
-                files::remove_tree(&old)?;
+                remove_tree(&old)?;
             }
         }
         let began = host::clock();
@@ -230,12 +230,12 @@ impl<'a> BuildDir<'a> {
         let release = release.trim().to_owned();
         check_release(&release)?;
         let kernel = self.kernel_file(report)?;
-        files::write_atomically(&stamp_path, stamp.as_bytes())?;
+        write_atomically(&stamp_path, stamp.as_bytes())?;
         let seconds =
             running.finish(&format!("{release}, {}", counted(digest.steps as usize, "step", "steps")));
         Ok(Compiled {
             release,
-            kernel_sha256: files::digest(&kernel)?,
+            kernel_sha256: digest_file(&kernel)?,
             kernel,
             modules,
             steps: digest.steps,
@@ -323,7 +323,7 @@ impl<'a> BuildDir<'a> {
 
     fn failed(&self, targets: &[&str], command: &CommandLine, digest: &log::Digest) -> Error {
         let first = digest.first_error.as_deref().unwrap_or("make said nothing that looks like an error");
-        let is_full = files::is_full(&self.path);
+        let is_full = is_full(&self.path);
         if is_full || digest.out_of_space {
             // Not every program notices that it could not write all of a file. If nothing can be removed
             // either, the next run fails, too.

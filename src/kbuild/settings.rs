@@ -2,13 +2,13 @@
 //! brings it to its minimal form, or shows its menus. The `.config` of a real build is never touched.
 
 use super::{BuildDir, Objects, dir_name};
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::host::Host;
 use crate::plan::Plan;
 use crate::process;
 use crate::report::Report;
 use crate::source::Tree;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::write_atomically;
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -36,7 +36,7 @@ impl<'a> BuildDir<'a> {
 
     /// What `olddefconfig` makes of `text`, which becomes the `.config`.
     pub fn complete(&self, text: &str) -> Result<String> {
-        files::write_atomically(&self.path.join(".config"), text.as_bytes())?;
+        write_atomically(&self.path.join(".config"), text.as_bytes())?;
         self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
         self.config_text()
     }

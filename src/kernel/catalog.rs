@@ -1,9 +1,9 @@
 //! The catalog of known kernels: `configs/kernels.toml`, with the user's own entries over it.
 
 use super::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
-use crate::digest::Sha256;
-use crate::error::{Error, Result};
 use crate::library::{Library, read_toml};
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Result};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -154,7 +154,7 @@ impl Catalog {
 
     /// The same, if it is over at `now`, seconds since 1970.
     pub fn ended(&self, version: KernelVersion, now: u64) -> Option<&str> {
-        let today = crate::date::rfc3339(now);
+        let today = crate::util::time::rfc3339(now);
         // A month is over when its name is smaller than the beginning of today's.
         self.end_of_life(version).filter(|end| *end < &today[..end.len()])
     }

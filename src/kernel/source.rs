@@ -1,7 +1,7 @@
 //! Where a kernel's source comes from, as `--source` and the catalog write it.
 
 use super::{Flavor, VersionRequest};
-use crate::words::has_password;
+use crate::util::text::has_password;
 use camino::Utf8PathBuf;
 use std::fmt;
 use std::str::FromStr;

@@ -8,12 +8,12 @@ mod hits;
 pub use farm::{Farm, survey};
 pub use hits::Usage;
 
-use crate::digest::Sha256;
-use crate::error::Result;
-use crate::files;
 use crate::host::Host;
 use crate::plan::Toolchain;
 use crate::process;
+use crate::util::digest::Sha256;
+use crate::util::error::Result;
+use crate::util::fs::{make_executable, remove_tree, write_atomically};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
@@ -89,10 +89,10 @@ impl<'a> Launcher<'a> {
     /// Gets ready for a run of make. Returns what the cache counted until now, where it counts all its uses.
     pub fn prepare(&self, host: &Host) -> Result<Option<Usage>> {
         match self.tool {
-            Some(Tool::Ccache) => files::remove_tree(&self.log()).map(|()| None),
+            Some(Tool::Ccache) => remove_tree(&self.log()).map(|()| None),
             Some(Tool::Sccache) => {
-                files::write_atomically(&self.guard(), guard(self.command).as_bytes())?;
-                files::make_executable(&self.guard())?;
+                write_atomically(&self.guard(), guard(self.command).as_bytes())?;
+                make_executable(&self.guard())?;
                 // One that a compilation started would be ended with its make. It ends by itself when it has had
                 // nothing to do for a while. One that runs already is no error.
                 let _ = process::capture(

@@ -2,8 +2,8 @@
 
 use super::layout::{Layout, Written};
 use super::{ATTACHMENTS, Blob};
-use crate::error::Result;
 use crate::plan::annotations::TITLE;
+use crate::util::error::Result;
 use camino::Utf8Path;
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifestBuilder, MediaType};

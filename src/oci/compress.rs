@@ -5,9 +5,9 @@
 //! other and mean all of their contents together (RFC 1952, section 2.2; RFC 8878, section 3).
 
 use super::layout::BlobWriter;
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Context, Kind, Result};
 use crate::request::Compression;
+use crate::util::digest::{Hasher, Sha256};
+use crate::util::error::{Context, Kind, Result};
 use libdeflater::{CompressionLvl, Compressor};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -202,7 +202,7 @@ mod tests {
         let blob = || layout.add_blob().unwrap();
         let fails = |pieces: &mut Pieces| {
             pieces.write_all(&bytes()).context(Kind::Build, String::new)?;
-            Err(crate::error::Error::build("the reader failed"))
+            Err(crate::util::error::Error::build("the reader failed"))
         };
         let error = compress(Compression::Gzip, 3, blob(), fails).err().unwrap();
         assert!(error.to_string().contains("the reader failed"), "{error}");

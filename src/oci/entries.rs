@@ -5,9 +5,9 @@
 //! All errors of a layer that breaks a rule are verification errors (exit code 3) and name the rule.
 
 use super::read::{check_digest, open_blob};
-use crate::digest::{HashingReader, Sha256};
-use crate::error::{Context, Error, Kind, Result};
 use crate::process::{self, Interruptible};
+use crate::util::digest::{HashingReader, Sha256};
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path};
 use oci_spec::image::{Descriptor, MediaType};
 use std::collections::BTreeSet;

@@ -3,9 +3,9 @@
 
 use super::layout::{Layout, Written};
 use super::tagged::{self, TaggedKind};
-use crate::digest::Sha256;
-use crate::error::Result;
 use crate::plan::annotations::TITLE;
+use crate::util::digest::Sha256;
+use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{ImageIndexBuilder, ImageManifest, MediaType};

@@ -6,11 +6,11 @@ use super::layout::{BlobWriter, Layout, Written, is_as_written};
 use super::read::{
     blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob, read_index, tag_of,
 };
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
-use crate::fingerprint::{self, Fingerprint};
 use crate::process::Interruptible;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::file_stamp::{self, Fingerprint};
+use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ const MOST_SEEN: usize = 128;
 
 /// Copies `images`, and what is attached to them, into the directory `store`.
 pub fn keep(images: &[Written], store: &Utf8Path) -> Result<Vec<Kept>> {
-    files::create_dir(&store.join("blobs/sha256"))?;
+    create_dir(&store.join("blobs/sha256"))?;
     let mut all = Vec::new();
     for image in images {
         let beside = Utf8PathBuf::from(format!("{}{ATTACHMENTS}", image.layout));
@@ -130,7 +130,7 @@ impl Kept {
 impl Seen {
     /// Reads a blob, unless it was read already and is the same since.
     fn check(&mut self, layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
-        let at = fingerprint::now();
+        let at = file_stamp::now();
         let (path, digest, file) = open_blob(layout, descriptor)?;
         let wrong = || format!("cannot read {path}");
         let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Fetch, wrong)?);

@@ -3,11 +3,11 @@
 use super::Blob;
 use super::compress::{Pieces, compress};
 use super::layout::Layout;
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
 use crate::process;
 use crate::request::Compression;
 use crate::staging::{Entries, Entry};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
 use std::fs::File;
 use std::io::{self, Write};
 use tar::{Builder, EntryType, Header};

@@ -3,11 +3,11 @@
 
 use super::read::{read_bounded, read_json, tag_of};
 use super::{ATTACHMENTS, Blob};
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Context, Error, Kind, Result};
-use crate::files::{self, TEMPORARY};
 use crate::kernel::Arch;
 use crate::plan::annotations::REF_NAME;
+use crate::util::digest::{Hasher, Sha256};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::{TEMPORARY, check_writable, persist, remove_tree, sync_dir, write_atomically};
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
@@ -72,7 +72,7 @@ impl Layout {
             fs::create_dir_all(&dir).context(Kind::Build, wrong)?;
             fs::set_permissions(&dir, Permissions::from_mode(0o755)).context(Kind::Build, wrong)?;
         }
-        files::write_atomically(&work.join("oci-layout"), OCI_LAYOUT)?;
+        write_atomically(&work.join("oci-layout"), OCI_LAYOUT)?;
         Ok(Layout { path, work, new: Some(temporary) })
     }
 
@@ -127,11 +127,11 @@ impl Layout {
             return Ok(());
         }
         let beside = dir.join(format!(".tmp-{digest}"));
-        files::remove_tree(&beside)?;
+        remove_tree(&beside)?;
         if fs::hard_link(&from, &beside).is_ok() {
             fs::rename(&beside, &to).context(Kind::Build, wrong)?;
             // Between two names of one file, renaming does nothing.
-            return files::remove_tree(&beside);
+            return remove_tree(&beside);
         }
         let mut copy = self.add_blob()?;
         let copied = File::open(&from).and_then(|mut file| io::copy(&mut file, &mut copy));
@@ -156,16 +156,16 @@ impl Layout {
         if self.new.is_none() && read_bounded(&self.index_path())? == text {
             return self.remove_unused(&index);
         }
-        files::sync_dir(&self.work.join("blobs/sha256"))?;
-        files::write_atomically(&self.index_path(), &text)?;
-        files::sync_dir(&self.work)?;
+        sync_dir(&self.work.join("blobs/sha256"))?;
+        write_atomically(&self.index_path(), &text)?;
+        sync_dir(&self.work)?;
         match self.new {
             Some(temporary) => {
                 fs::rename(temporary.path(), &self.path)
                     .context(Kind::Build, || format!("cannot make {}", self.path))?;
                 // Its place is empty now: there is nothing left to remove.
                 let _ = temporary.keep();
-                self.path.parent().map_or(Ok(()), files::sync_dir)
+                self.path.parent().map_or(Ok(()), sync_dir)
             }
             None => self.remove_unused(&index),
         }
@@ -287,9 +287,9 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
         while let Some(dir) = above.filter(|dir| !dir.exists()) {
             above = dir.parent();
         }
-        return above.map_or(Ok(()), |dir| files::check_writable("the directory for the output,", dir));
+        return above.map_or(Ok(()), |dir| check_writable("the directory for the output,", dir));
     }
-    files::check_writable("the output directory", output)?;
+    check_writable("the output directory", output)?;
     let entries = output.read_dir_utf8().context(Kind::Usage, || format!("cannot read {output}"))?;
     let entries: Vec<Utf8PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.into_path())).collect();
     let is_ours =
@@ -326,7 +326,7 @@ pub fn sweep(output: &Utf8Path) -> Result<()> {
     }
     for dir in dirs {
         let mut left = children(&dir)?.into_iter().filter(is_temporary);
-        left.try_for_each(|entry| files::remove_tree(entry.path()))?;
+        left.try_for_each(|entry| remove_tree(entry.path()))?;
     }
     Ok(())
 }
@@ -360,7 +360,7 @@ impl BlobWriter {
         let blob = Blob { digest: self.hasher.finish(), size: self.size };
         let path = self.dir.join(blob.digest.to_string());
         let file = self.file.into_inner().map_err(io::IntoInnerError::into_error);
-        files::persist(file.context(Kind::Build, || format!("cannot write {path}"))?, &path)?;
+        persist(file.context(Kind::Build, || format!("cannot write {path}"))?, &path)?;
         Ok(blob)
     }
 }

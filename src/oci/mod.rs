@@ -17,13 +17,13 @@ pub use layout::{LOCK, Written, check_output, sweep};
 
 use layout::Layout;
 
-use crate::digest::Sha256;
-use crate::error::Result;
 use crate::kernel::Arch;
 use crate::plan::annotations::DESCRIPTION;
 use crate::plan::{Contents, ImagePlan};
 use crate::request::Compression;
 use crate::staging::Entries;
+use crate::util::digest::Sha256;
+use crate::util::error::Result;
 use camino::Utf8Path;
 use canon_json::CanonJsonSerialize;
 use oci_spec::image::{
@@ -137,7 +137,7 @@ impl Ready {
 }
 
 fn image_config(named: Named<'_>, arch: Arch, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
-    let created = crate::date::rfc3339(epoch);
+    let created = crate::util::time::rfc3339(epoch);
     let root_fs = RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.oci()]).build();
     let history = HistoryBuilder::default()
         .created(created.clone())

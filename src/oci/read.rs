@@ -5,11 +5,11 @@
 //! All errors of a layout that breaks a rule are verification errors (exit code 3) and name the rule.
 
 use super::entries::{self, Found, FoundKind, LayerRead, Limits};
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
 use crate::kconfig;
 use crate::kernel::Flavor;
 use crate::plan::annotations::{self, OCI, REF_NAME};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
 use rustix::fs::{Mode, OFlags};

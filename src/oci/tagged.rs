@@ -6,10 +6,10 @@ use super::read::{
     Image, check_descriptor, check_digest, choose, chosen, open_blob, open_image, read_blob, read_index,
     tag_of,
 };
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
 use crate::kernel::Arch;
 use crate::process::Interruptible;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use std::collections::BTreeSet;

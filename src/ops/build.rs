@@ -8,7 +8,6 @@ use crate::boot::subject::{self, ModulesAt, Told};
 use crate::cache::Cache;
 use crate::crew::Stage;
 use crate::doctor;
-use crate::error::Result;
 use crate::fetch;
 use crate::host::{self, Host};
 use crate::inspect;
@@ -25,8 +24,9 @@ use crate::reuse;
 use crate::source;
 use crate::staging::Staged;
 use crate::timings;
+use crate::util::error::Result;
+use crate::util::text;
 use crate::verdict;
-use crate::words;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
@@ -75,7 +75,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
     unchanged?;
     kbuild::remember(&plan, &cache, &compiled);
     if compiled.fell_back > 0 {
-        let files = words::counted(compiled.fell_back as usize, "file", "files");
+        let files = text::counted(compiled.fell_back as usize, "file", "files");
         report.finding(format!("the farm did not compile {files}, which were compiled on this machine"));
     }
 

@@ -5,8 +5,8 @@
 //! Keys are OCI's predefined ones where there is one for it, else our own; docs/images.md lists them.
 
 use super::{SourcePlan, Toolchain};
-use crate::digest::Sha256;
 use crate::kernel::{Arch, Flavor, KernelVersion};
+use crate::util::digest::Sha256;
 use std::collections::BTreeMap;
 
 /// What OCI's predefined keys begin with.
@@ -72,7 +72,7 @@ pub(super) fn planned(known: &Planned<'_>, layout: &str, what: &str) -> BTreeMap
         ours(TOOLCHAIN, known.toolchain.in_words()),
     ];
     pairs.extend(version.map(|version| oci("version", version)));
-    pairs.extend(known.epoch.map(|epoch| oci("created", crate::date::rfc3339(epoch))));
+    pairs.extend(known.epoch.map(|epoch| oci("created", crate::util::time::rfc3339(epoch))));
     pairs.extend(source.origin.clone().map(|origin| oci("source", origin)));
     if let Some(digest) = &source.digest {
         let (key, revision) = match digest.strip_prefix("commit:") {

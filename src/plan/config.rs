@@ -2,13 +2,13 @@
 
 use super::base::Base;
 use super::{ConfigLayer, Inputs, Text};
-use crate::digest::Sha256;
-use crate::error::{Error, Result};
 use crate::kconfig::Config;
 use crate::kernel::{Arch, KernelVersion};
 use crate::library::Library;
 use crate::request::{Override, Request};
-use crate::words::counted;
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Result};
+use crate::util::text::counted;
 
 /// What a line of a `.config` may be, for hints.
 const SETTINGS: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set";

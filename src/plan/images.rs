@@ -2,9 +2,9 @@
 
 use super::annotations::{Planned, planned};
 use super::{Contents, ImagePlan};
-use crate::error::{Error, Result};
 use crate::kernel::Arch;
 use crate::request::Request;
+use crate::util::error::{Error, Result};
 
 pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImagePlan>> {
     let Request { flavor, arch, images, .. } = request;

@@ -1,6 +1,5 @@
 //! What a plan is made from beside the request: plain values, read by the room of the same name.
 
-use crate::digest::Sha256;
 use crate::kernel::{Catalog, KernelVersion, VersionRequest};
 use crate::library::Library;
 use crate::lockfile::LockFile;
@@ -8,6 +7,7 @@ use crate::memory::Fact;
 use crate::patches::PatchFile;
 use crate::request::Request;
 use crate::toolchain::{Rule, Tools};
+use crate::util::digest::Sha256;
 use serde::Serialize;
 use std::collections::BTreeMap;
 

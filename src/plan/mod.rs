@@ -17,13 +17,13 @@ pub use source::{
     Check, KERNEL_ORG, Link, Locator, Outcome, Pin, Signable, SourceIdentity, SourcePlan, pin, release_url,
 };
 
-use crate::digest::Sha256;
-use crate::error::{Error, Result};
 use crate::kconfig::{self, Config};
 use crate::kernel::{Arch, Catalog, Flavor, KernelVersion, VersionRequest};
 use crate::patches::{self, PatchFile};
 use crate::request::{Compression, ModulesLayout, Request};
 use crate::toolchain::{self, Applied};
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Result};
 use canon_json::CanonJsonSerialize;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -224,7 +224,7 @@ fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain, rules
     set("KBUILD_BUILD_VERSION", "1".into());
     set("LOCALVERSION", String::new());
     if let Some(epoch) = epoch {
-        set("KBUILD_BUILD_TIMESTAMP", crate::date::date_command(epoch));
+        set("KBUILD_BUILD_TIMESTAMP", crate::util::time::date_command(epoch));
     }
     toolchain::append(rules, &mut variables);
     MakePlan { targets, variables }

@@ -1,12 +1,12 @@
 //! The source of a plan: what it is for everybody, and how to get it here.
 
 use super::{Inputs, LocalSource};
-use crate::digest::Sha256;
-use crate::error::{Error, Result};
 use crate::kernel::{Catalog, KernelVersion, VersionRequest};
 use crate::lockfile::{self, LockFile};
-use crate::openpgp::Signer;
 use crate::request::{Request, SourceSpec, source_package};
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Result};
+use crate::util::openpgp::Signer;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! The child that the user is talking to: it has the terminal, and is in our own process group.
 
 use super::{CommandLine, check, interrupted, not_started};
-use crate::error::Result;
+use crate::util::error::Result;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use signal_hook::consts::SIGINT;

@@ -2,7 +2,7 @@
 //! make holds a token of the pool. Where one make has only one thing to do, the others use its tokens.
 
 use super::{CommandLine, Note, Stream, check};
-use crate::error::{Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result};
 use std::fs::File;
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError};

@@ -1,7 +1,7 @@
 //! A receipt that was written earlier, perhaps by somebody else.
 
-use crate::error::{Context, Kind, Result};
 use crate::oci::read::read_bounded;
+use crate::util::error::{Context, Kind, Result};
 use camino::Utf8Path;
 use serde::Deserialize;
 

@@ -1,7 +1,7 @@
 //! A live line on the terminal for each kernel in hand; a finished phase leaves a line behind.
 
 use super::{Event, Told, Unit};
-use crate::words::duration;
+use crate::util::text::duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;

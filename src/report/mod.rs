@@ -18,8 +18,8 @@ mod summary;
 pub use overview::{Ending, Overview};
 pub use summary::{Image, Summary};
 
-use crate::error::Error;
-use crate::words::printable;
+use crate::util::error::Error;
+use crate::util::text::printable;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -314,7 +314,7 @@ impl Running<'_> {
             phase: self.phase,
             seconds: took.as_secs_f64(),
             what: &printable(what),
-            peak_memory_bytes: crate::host::peak_memory(),
+            peak_memory_bytes: crate::util::rusage::peak_memory(),
         });
         took
     }

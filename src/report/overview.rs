@@ -1,6 +1,6 @@
 //! The end of a run of several kernels: what became of each.
 
-use crate::words::duration;
+use crate::util::text::duration;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;

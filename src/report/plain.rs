@@ -1,7 +1,7 @@
 //! Lines for a log: when a phase starts and ends, and now and then how far it is.
 
 use super::{Event, Told, Unit};
-use crate::words::{duration, size};
+use crate::util::text::{duration, size};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

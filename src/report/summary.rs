@@ -2,7 +2,7 @@
 
 use super::Phase;
 use crate::launcher::Usage;
-use crate::words::{counted, duration, printable, size};
+use crate::util::text::{counted, duration, printable, size};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;

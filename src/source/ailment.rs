@@ -2,8 +2,8 @@
 
 use super::{contents, entry, kept};
 use crate::cache::Cache;
-use crate::error::Result;
-use crate::files;
+use crate::util::error::Result;
+use crate::util::fs::digest_file;
 use camino::Utf8Path;
 
 /// What is wrong with the tree whose entry is at `path`.
@@ -22,8 +22,8 @@ pub fn archive_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static
         return Ok(Some("an archive without its record, or a record without its archive"));
     };
     let is_damaged = match path.extension() {
-        None => files::digest(path)? != digest,
-        Some("zst") => record.zstd != Some(files::digest(path)?),
+        None => digest_file(path)? != digest,
+        Some("zst") => record.zstd != Some(digest_file(path)?),
         Some(_) => false,
     };
     if is_damaged && path.extension().is_some() {

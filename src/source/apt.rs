@@ -7,14 +7,14 @@ use super::directory::check_tree;
 use super::kept::{self, Kept, Proofs};
 use super::stream::{Stream, unpack};
 use super::{Fetching, Tree, keep, keep_unlisted, verify};
-use crate::digest::{Hasher, Sha256};
-use crate::error::{Context, Error, Kind, Result};
-use crate::fingerprint::{self, Fingerprint};
 use crate::host::Host;
 use crate::lockfile;
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
 use crate::process::{self, CommandLine, Stream as Output};
 use crate::report::{Count, Running, Unit};
+use crate::util::digest::{Hasher, Sha256};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::file_stamp::{self, Fingerprint};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io::BufReader;
@@ -34,7 +34,7 @@ pub fn candidate(package: &str, host: &Host) -> Option<String> {
 /// What the file system says of all that apt answers from (its lists, its configuration, what is
 /// installed), and whether that has come to rest; `None` where there is no apt.
 pub fn state() -> Option<(String, bool)> {
-    let now = fingerprint::now();
+    let now = file_stamp::now();
     let (mut hasher, mut is_settled) = (Hasher::default(), true);
     for place in ["/var/lib/apt/lists", "/etc/apt", "/var/lib/dpkg/status"] {
         for entry in WalkDir::new(place).sort_by_file_name().into_iter().flatten() {

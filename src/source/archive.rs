@@ -3,7 +3,7 @@
 
 use super::contents::Contents;
 use super::write::TreeWriter;
-use crate::error::{Context, Error, Kind, Result};
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use liblzma::bufread::XzDecoder;
 use std::cell::Cell;

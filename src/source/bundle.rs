@@ -14,13 +14,13 @@
 
 use super::kept::{self, Kept, Sums};
 use super::{Fetching, git};
-use crate::digest::HashingReader;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::lockfile::Locked;
 use crate::plan::{Locator, SourceIdentity};
 use crate::process::Interruptible;
-use crate::words::{counted, size};
+use crate::util::digest::HashingReader;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::persist;
+use crate::util::text::{counted, size};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -101,7 +101,7 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
     }
     let file = tar.into_inner().context(Kind::Build, wrong)?;
     let bytes = file.as_file().metadata().context(Kind::Build, wrong)?.len();
-    files::persist(file, path)?;
+    persist(file, path)?;
     let sources = counted(index.archives.len() + index.commits.len(), "source", "sources");
     fetching.report.note(&format!("{path}: {sources}, {}", size(bytes)));
     Ok(())

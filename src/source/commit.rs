@@ -3,11 +3,11 @@
 use super::directory::check_tree;
 use super::write::TreeWriter;
 use super::{Fetching, Tree, keep};
-use crate::error::{Context, Kind, Result};
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
 use crate::process;
 use crate::report::{Count, Running, Unit};
-use crate::words::size;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::text::size;
 use git2::{Commit, ObjectType, Repository, TreeWalkMode, TreeWalkResult};
 
 /// libgit2 has a whole file in memory, however well it was compressed. The largest of Linux 6.12 is 24 MB.

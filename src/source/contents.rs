@@ -7,9 +7,9 @@
 //! business, but that of the SHA-256 and the signature of the archive.
 
 use super::BUILD_DIR_PREFIX;
-use crate::error::{Context, Kind, Result};
-use crate::files;
-use crate::fingerprint::nanoseconds;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::file_stamp::nanoseconds;
+use crate::util::fs::write_atomically;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fmt::Write as _;
 use std::fs::{self, File, Metadata};
@@ -102,14 +102,14 @@ impl Contents {
 
     /// Writes both records into `entry`, whose tree is `tree`, now and whole.
     pub(super) fn record(&self, entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
-        files::write_atomically(&entry.join(FILES), self.lines.as_bytes())?;
+        write_atomically(&entry.join(FILES), self.lines.as_bytes())?;
         record_stat(entry, tree)
     }
 }
 
 /// Writes anew what the file system says of the tree: its files have got more links, or a new place.
 pub(super) fn record_stat(entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
-    files::write_atomically(&entry.join(STAT), stat(tree)?.as_bytes())
+    write_atomically(&entry.join(STAT), stat(tree)?.as_bytes())
 }
 
 /// Notes that the entry was used now; whether that can be written does not matter.

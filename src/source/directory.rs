@@ -2,13 +2,13 @@
 
 use super::contents::{self, STAT};
 use super::{BUILD_DIR_PREFIX, Fetching, Tree};
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
-use crate::fingerprint;
 use crate::kernel::KernelVersion;
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::{Count, Running, Unit};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::file_stamp;
+use crate::util::fs::{check_kbuild_path, create_dir, remove_tree, write_atomically};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -26,7 +26,7 @@ const SETTLED: i64 = 1_000_000_000;
 /// Errors (exit code 2): it holds no kernel tree, or one that the kernel's make cannot use from
 /// outside (a path with spaces or colons; a tree that was built in).
 pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
-    files::check_kbuild_path("the source directory", dir)?;
+    check_kbuild_path("the source directory", dir)?;
     check_tree(dir, dir.as_str())
 }
 
@@ -82,17 +82,17 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
     refuse_the_future(path)?;
     let (key, builds) = place(path, fetching);
-    files::create_dir(&builds)?;
-    let begin = fingerprint::now();
+    create_dir(&builds)?;
+    let begin = file_stamp::now();
     let (before, last) = contents::stat_of(path, is_source)?;
     let content = content(path, running)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     forget_what_make_cannot_see(path, &content, (&key, &builds), fetching)?;
     // A file that was being written while it was read, or right before, is read again the next time.
     if last.saturating_add(SETTLED) < begin && contents::stat_of(path, is_source)?.0 == before {
-        files::write_atomically(&builds.join(STAT), before.as_bytes())?;
+        write_atomically(&builds.join(STAT), before.as_bytes())?;
     } else {
-        files::remove_tree(&builds.join(STAT))?;
+        remove_tree(&builds.join(STAT))?;
     }
     tree(path, fetching, (before, &content))
 }
@@ -161,8 +161,8 @@ pub fn still_the_same(tree: &Tree) -> Result<()> {
         return Ok(());
     }
     // Against this record every file is a new one.
-    files::write_atomically(&tree.builds.join(CONTENT), b"")?;
-    files::remove_tree(&tree.builds.join(STAT))?;
+    write_atomically(&tree.builds.join(CONTENT), b"")?;
+    remove_tree(&tree.builds.join(STAT))?;
     Err(Error::build(format!("{} was changed while it was compiled", tree.path))
         .hint("the same command again builds what is there now"))
 }
@@ -197,7 +197,7 @@ fn forget_what_make_cannot_see(
                 if entry.file_name().starts_with(BUILD_DIR_PREFIX) {
                     let name = format!("{key}-{}", entry.file_name());
                     let _built = fetching.cache.lock(&name, fetching.report)?;
-                    files::remove_tree(entry.path())?;
+                    remove_tree(entry.path())?;
                 }
             }
         }
@@ -205,7 +205,7 @@ fn forget_what_make_cannot_see(
             return Ok(());
         }
     }
-    files::write_atomically(&record, content.as_bytes())
+    write_atomically(&record, content.as_bytes())
 }
 
 /// Of the commit that is checked out, where it is a git work tree; else of the top Makefile.

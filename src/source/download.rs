@@ -1,9 +1,9 @@
 //! A file that is downloaded: its bytes as they come, kept as far as they came, resumed where the line drops.
 
 use super::http::{BROKE_OFF, Body, Http, refused};
-use crate::error::{Context, Error, Kind, Result};
 use crate::process;
-use crate::words::size;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::text::size;
 use reqwest::StatusCode;
 use reqwest::blocking::RequestBuilder;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};

@@ -3,10 +3,10 @@
 
 use super::{Fetching, Tree, contents};
 use crate::cache::{Cache, Scratch};
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::plan::SourceIdentity;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::{remove_tree, sync_dir, write_atomically};
 use camino::Utf8Path;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -117,7 +117,7 @@ impl Filled {
 }
 
 pub(super) fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Result<()> {
-    files::write_atomically(&dir.join(IDENTITY), &serde_json::to_vec_pretty(identity).expect("plain strings"))
+    write_atomically(&dir.join(IDENTITY), &serde_json::to_vec_pretty(identity).expect("plain strings"))
 }
 
 /// Gives a filled directory its final name. What is there under that name stays where it holds the same, for
@@ -131,7 +131,7 @@ pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> 
         fs::rename(filled.join(IDENTITY), entry.join(IDENTITY)).context(Kind::Build, wrong)?;
     } else {
         let _builds = cache.lock_all(&format!("{key}-"), report)?;
-        files::remove_tree(&entry)?;
+        remove_tree(&entry)?;
         let moved = || -> std::io::Result<()> {
             fs::create_dir(&entry)?;
             fs::set_permissions(&entry, Permissions::from_mode(0o755))?;
@@ -143,7 +143,7 @@ pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> 
         };
         moved().context(Kind::Build, wrong)?;
     }
-    files::sync_dir(&entry)?;
+    sync_dir(&entry)?;
     open(cache, key).ok_or_else(|| Error::build(format!("the tree {entry} vanished")))
 }
 

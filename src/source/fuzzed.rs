@@ -3,13 +3,13 @@
 use super::archive::{decompress, unpack_tar};
 use super::{Fetching, take_bundle};
 use crate::cache::Cache;
-use crate::files::remove_tree;
 use crate::host::Host;
 use crate::kernel::Catalog;
 use crate::library::Library;
 use crate::lockfile::LockFile;
-use crate::openpgp::Keyring;
 use crate::report::{Progress, Report};
+use crate::util::fs::remove_tree;
+use crate::util::openpgp::Keyring;
 use camino::Utf8Path;
 use std::fs;
 use std::io::Read;

@@ -5,14 +5,14 @@ use super::bundle::LARGEST_MEMBER as LARGEST_PACK;
 use super::commit::write;
 use super::http::proxies_named;
 use super::{Fetching, Tree};
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::lockfile;
 use crate::plan::{Check, Link, Signable, SourcePlan};
 use crate::process;
 use crate::report::{Count, Running, Unit};
-use crate::words::size;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::remove_tree;
+use crate::util::text::size;
 use camino::{Utf8Path, Utf8PathBuf};
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions,
@@ -75,7 +75,7 @@ pub(super) fn fetch(
             }
             fetching.report.note(&format!("{error}; the repository in the cache is thrown away"));
             drop(repository);
-            files::remove_tree(&repository_dir(url, fetching))?;
+            remove_tree(&repository_dir(url, fetching))?;
             let again = wanted.take(&cached_repository(url, fetching)?, fetching, running);
             again.map_err(Unfetched::into_error)
         }

@@ -1,10 +1,10 @@
 //! HTTP as a downloader needs it: patient with a bad line, strict with a bad answer.
 
-use crate::error::{Context, Error, Kind, Result};
 use crate::process;
 use crate::report::Report;
 use crate::source::Fetching;
-use crate::words::{size, without_login};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::text::{size, without_login};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{HeaderMap, RETRY_AFTER};

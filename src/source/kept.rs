@@ -8,10 +8,10 @@
 //! ```
 
 use crate::cache::Cache;
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
-use crate::files;
-use crate::openpgp::Signer;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::{remove_tree, write_atomically};
+use crate::util::openpgp::Signer;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, Permissions};
@@ -109,12 +109,12 @@ pub(super) fn keep(cache: &Cache, from: &Utf8Path, copy: Option<&Utf8Path>, kept
 /// Forgets the copy, which is not what it should be.
 pub(super) fn forget_copy(cache: &Cache, kept: &Kept) -> Result<()> {
     write_record(cache, &Kept { zstd: None, ..kept.clone() })?;
-    files::remove_tree(&copy_path(cache, kept.sha256))
+    remove_tree(&copy_path(cache, kept.sha256))
 }
 
 fn write_record(cache: &Cache, kept: &Kept) -> Result<()> {
     let text = serde_json::to_vec_pretty(kept).expect("plain values");
-    files::write_atomically(&record(cache, kept.sha256), &text)
+    write_atomically(&record(cache, kept.sha256), &text)
 }
 
 fn move_in(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
@@ -127,7 +127,7 @@ fn move_in(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
 
 /// Removes an archive that is not what its name says.
 pub(super) fn forget(cache: &Cache, sha256: Sha256) -> Result<()> {
-    files::remove_tree(&record(cache, sha256))?;
-    files::remove_tree(&copy_path(cache, sha256))?;
-    files::remove_tree(&path(cache, sha256))
+    remove_tree(&record(cache, sha256))?;
+    remove_tree(&copy_path(cache, sha256))?;
+    remove_tree(&path(cache, sha256))
 }

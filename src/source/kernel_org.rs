@@ -8,14 +8,14 @@ use super::kept::{self, Kept, Proofs, Sums};
 use super::releases::{Releases, newest_listed};
 use super::stream::{Stream, Unpacked, unpack};
 use super::{Fetching, Tree, keep, keep_unlisted};
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
-use crate::files;
 use crate::kernel::{Channel, KernelVersion, VersionRequest};
-use crate::openpgp::{ClearSigned, Unproven};
 use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, release_url};
 use crate::report::Running;
-use crate::words::size;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::remove_tree;
+use crate::util::openpgp::{ClearSigned, Unproven};
+use crate::util::text::size;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io::{self, Read};
@@ -223,7 +223,7 @@ fn from_archive(
                 Err(error) if error.kind == Kind::Fetch => {
                     fetching.report.note(&format!("{error}; the copy in the cache is thrown away"));
                     kept::forget_copy(fetching.cache, &kept)?;
-                    files::remove_tree(tree)?;
+                    remove_tree(tree)?;
                 }
                 unpacked => return unpacked,
             }

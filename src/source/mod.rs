@@ -29,18 +29,18 @@ pub use bundle::{take as take_bundle, write as write_bundle};
 pub use directory::{keep_out, still_the_same, tree_version};
 
 use crate::cache::Cache;
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
 use crate::host::Host;
 use crate::kernel::{Catalog, Channel, KernelVersion, VersionRequest};
 use crate::lockfile::{self, LockFile};
-use crate::openpgp::Keyring;
 use crate::patches;
 use crate::plan::{
     Check, KERNEL_ORG, Link, Locator, Outcome, Plan, Signable, SourceIdentity, SourcePlan, release_url,
 };
 use crate::report::{Phase, Report, Running};
-use crate::words::counted;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::openpgp::Keyring;
+use crate::util::text::counted;
 use camino::{Utf8Path, Utf8PathBuf};
 use entry::{TREE, find, keep, keep_unlisted};
 use std::fs::{self, Permissions};

@@ -88,7 +88,7 @@ fn place() -> (tempfile::TempDir, Utf8PathBuf) {
     (dir, path)
 }
 
-fn unpack(archive: &[u8], dir: &Utf8Path) -> crate::error::Result<()> {
+fn unpack(archive: &[u8], dir: &Utf8Path) -> crate::util::error::Result<()> {
     unpack_tar("x.tar", &mut &archive[..], &dir.join("in/linux"), |_| {}).map(|_| ())
 }
 
@@ -116,7 +116,7 @@ fn check_outside(dir: &Utf8Path) {
 
 /// Read-only directories cannot be removed by an ordinary user.
 fn clear(dir: &Utf8Path) {
-    crate::files::remove_tree(&dir.join("in")).unwrap();
+    crate::util::fs::remove_tree(&dir.join("in")).unwrap();
 }
 
 proptest! {

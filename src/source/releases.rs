@@ -3,11 +3,11 @@
 
 use super::http::Http;
 use crate::cache::Cache;
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
-use crate::files;
 use crate::kernel::{Channel, KernelVersion};
 use crate::plan::KERNEL_ORG;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::fs::write_atomically;
 use camino::Utf8Path;
 use serde::Deserialize;
 use std::fs;
@@ -66,7 +66,7 @@ impl Releases {
             (Ok(Some(text)), _) => {
                 let list = parse(&url, &text)?;
                 // A mere look at the plan makes no cache; and another user's list stays theirs.
-                let _ = files::write_atomically(&path, text.as_bytes());
+                let _ = write_atomically(&path, text.as_bytes());
                 Ok(Some(Releases { list, age: Duration::ZERO }))
             }
             (Ok(None), _) => Ok(None),

@@ -5,11 +5,11 @@
 use super::archive::{XZ_MEMORY, decompress, unpack_tar};
 use super::contents::Contents;
 use super::verify;
-use crate::digest::{Hasher, HashingWriter, Sha256};
-use crate::error::{Context, Error, Kind, Result};
-use crate::openpgp::{Signer, Unproven};
 use crate::process;
 use crate::report::{Count, Running, Unit};
+use crate::util::digest::{Hasher, HashingWriter, Sha256};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::openpgp::{Signer, Unproven};
 use camino::Utf8Path;
 use std::fs::File;
 use std::io::{self, BufRead, Read};

@@ -3,12 +3,12 @@
 use super::directory::check_tree;
 use super::stream::{Stream, Unpacked, unpack};
 use super::{Fetching, Tree, keep};
-use crate::digest::Sha256;
-use crate::error::{Context, Kind, Result};
 use crate::library::read_text;
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::Running;
-use crate::words::size;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::text::size;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 

@@ -2,7 +2,7 @@
 //! repository says, only files, directories and links that stay inside the tree come out of it.
 
 use super::contents::{Content, ContentHasher, Contents};
-use crate::error::{Context, Error, Kind, Result};
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions, Permissions};

@@ -2,7 +2,7 @@
 
 use super::treemap::{Rect, squarified};
 use super::{Cost, Directory};
-use crate::words::duration;
+use crate::util::text::duration;
 use std::fmt::Write as _;
 use std::time::Duration;
 

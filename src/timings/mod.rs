@@ -16,13 +16,13 @@ pub use directories::{Cost, Directory};
 pub use objects::Objects;
 pub use steps::Step;
 
-use crate::error::Result;
-use crate::files;
 use crate::kbuild::{BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::Plan;
 use crate::receipt;
 use crate::report::{Phase, Report};
+use crate::util::error::Result;
+use crate::util::fs::write_atomically;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 
@@ -98,7 +98,7 @@ pub fn write(
             }
         };
         let path = Utf8PathBuf::from(format!("{base}-timings.{extension}"));
-        files::write_atomically(&path, text.as_bytes())?;
+        write_atomically(&path, text.as_bytes())?;
         Ok(path)
     };
     forms.iter().map(one).collect()

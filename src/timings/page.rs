@@ -2,7 +2,7 @@
 
 use super::chart::{self, escaped};
 use super::{Directory, Step, Timings};
-use crate::words::{counted, duration, size};
+use crate::util::text::{counted, duration, size};
 use std::fmt::Write as _;
 use std::time::Duration;
 

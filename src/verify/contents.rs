@@ -3,12 +3,12 @@
 
 use super::{Faults, Outcome, Subject, Verified};
 use crate::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
-use crate::digest::Sha256;
 use crate::inspect::{self, Inspected, KernelFile, ReceiptFound};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::read::Image;
 use crate::plan::annotations::{self, pairing};
-use crate::words::counted;
+use crate::util::digest::Sha256;
+use crate::util::text::counted;
 
 pub(super) fn check(image: &Image, found: &Inspected, is_ours: bool, verified: &mut Verified) {
     let arch: Option<Arch> = found.arch.parse().ok();

@@ -110,7 +110,7 @@ impl Form {
             self.faults.add(format!("{path} has the mode {mode}"));
         }
         if self.date.is_some() && *mtime != self.date {
-            let date = mtime.map_or_else(|| "none".to_owned(), crate::date::rfc3339);
+            let date = mtime.map_or_else(|| "none".to_owned(), crate::util::time::rfc3339);
             self.faults.add(format!("{path} has the date {date}, other than the image"));
         }
     }

@@ -3,11 +3,11 @@
 use super::verify;
 use crate::binary::{Anatomy, Kernel, Module};
 use crate::diff::diff;
-use crate::digest::Sha256;
 use crate::inspect::inspect;
 use crate::kconfig::why::Renames;
 use crate::library::Library;
 use crate::oci::tagged;
+use crate::util::digest::Sha256;
 use camino::Utf8Path;
 use serde_json::json;
 use std::fs;

@@ -1,9 +1,9 @@
 //! `index.json` is the one file of a layout that no digest vouches for: it is held against what it leads to.
 
 use super::{Faults, Outcome, raw_index};
-use crate::error::Result;
 use crate::oci::read::{Image, read_index, tag_of};
 use crate::oci::tagged::Part;
+use crate::util::error::Result;
 use oci_spec::image::{Descriptor, MediaType};
 use std::collections::BTreeSet;
 

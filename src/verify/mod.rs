@@ -9,11 +9,11 @@ pub mod hostile;
 mod index;
 
 use crate::budget::Budget;
-use crate::error::{Kind, Result};
 use crate::inspect::{self, Inspected, Survey};
 use crate::oci::read::{self, tag_of};
 use crate::oci::tagged::{self, Part};
-use crate::words::{counted, size};
+use crate::util::error::{Kind, Result};
+use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use form::Form;
 use oci_spec::image::Descriptor;
@@ -241,7 +241,7 @@ fn verify_part(layout: &Utf8Path, part: &Part, outer: &Descriptor) -> Result<Ver
 fn verify_image(layout: &Utf8Path, part: &Part, outer: &Descriptor, verified: &mut Verified) -> Result<()> {
     let image = part.open(layout)?;
     let is_ours = image.annotation("vendor") == Some("kcompile");
-    let date = image.config.created().as_deref().and_then(crate::date::epoch);
+    let date = image.config.created().as_deref().and_then(crate::util::time::epoch);
     let (mut survey, mut form) = (Survey::default(), Form::new(date, is_ours));
     let layers = image.visit(|found, reader| {
         form.see(found);

@@ -23,7 +23,7 @@ pub use renames::{Rename, Renames};
 
 use super::{Config, Difference};
 use crate::kernel::{Arch, KernelVersion};
-use crate::words::tame;
+use crate::util::text::tame;
 use camino::Utf8Path;
 use model::Model;
 use nearest::nearest;

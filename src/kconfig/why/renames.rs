@@ -1,8 +1,8 @@
 //! Symbols that got another name or went away: `configs/renames.toml`.
 
-use crate::error::Result;
 use crate::kernel::KernelVersion;
 use crate::library::{Library, read_toml};
+use crate::util::error::Result;
 use serde::Deserialize;
 
 /// The file's name in the library.

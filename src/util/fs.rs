@@ -1,8 +1,8 @@
 //! Files as this project writes them: beside their place, synced, renamed; and trees as it removes
 //! them, read-only directories included.
 
-use crate::digest::Sha256;
-use crate::error::{Context, Error, Kind, Result};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
@@ -71,7 +71,7 @@ pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
 }
 
 /// The digest of a file.
-pub fn digest(path: &Utf8Path) -> Result<Sha256> {
+pub fn digest_file(path: &Utf8Path) -> Result<Sha256> {
     File::open(path).and_then(Sha256::of_reader).context(Kind::Build, || format!("cannot read {path}"))
 }
 

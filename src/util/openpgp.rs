@@ -6,7 +6,7 @@
 //! has expired by now: a signature's date is its maker's word only, and whoever found an old key would
 //! date it back.
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::util::error::{Context, Error, Kind, Result};
 use pgp::composed::{
     CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey, SignedPublicSubKey,
 };
@@ -18,7 +18,7 @@ use std::fmt;
 use std::io::Read;
 
 /// The developers' keys; `keys/README.md` says where each was seen.
-const KERNEL_ORG_KEYS: &str = include_str!("../keys/kernel.org.asc");
+const KERNEL_ORG_KEYS: &str = include_str!("../../keys/kernel.org.asc");
 /// What must be in that file, and all that is used of it.
 const PINNED: [&str; 5] = [
     "ABAF11C65A2970B130ABE3C479BE3E4300411886",
@@ -344,7 +344,7 @@ fn check_age(name: &str, signer: &Signer, now: u64, created: u32, newest: Option
 }
 
 fn day(seconds: u64) -> String {
-    crate::date::rfc3339(seconds)[..10].to_owned()
+    crate::util::time::rfc3339(seconds)[..10].to_owned()
 }
 
 fn fingerprint(key: &SignedPublicKey) -> String {

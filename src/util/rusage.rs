@@ -1,0 +1,10 @@
+//! What this process has used so far.
+
+use std::fs;
+
+/// The most memory that this process has had so far, in bytes: `VmHWM` of proc(5).
+pub fn peak_memory() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
