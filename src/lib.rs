@@ -6,7 +6,6 @@
 
 pub mod add;
 pub mod attest;
-pub mod binary;
 pub mod boot;
 pub mod budget;
 pub mod cache;

@@ -4,8 +4,9 @@
 
 use camino::Utf8Path;
 use kcompile::kconfig::why::{Kernel, Renames, explain, symbols};
-use kcompile::kconfig::{Config, differences, embedded, merge, render};
+use kcompile::kconfig::{Config, differences, merge, render};
 use kcompile::kernel::Arch;
+use kcompile::kernel::binary::ikconfig::embedded;
 use kcompile::library::Library;
 use std::sync::OnceLock;
 

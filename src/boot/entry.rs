@@ -99,7 +99,7 @@ fn long(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::binary::{Pvh, identify};
+    use crate::kernel::binary::{Pvh, identify};
     use std::io::Cursor;
 
     /// A kernel with one segment at this physical address.

@@ -17,11 +17,11 @@ pub use machine::{Accelerator, Vmm};
 pub use outcome::{Check, Ending, Modules, Outcome, Requirement, Verdict};
 pub use subject::Subject;
 
-use crate::binary::Pvh;
 use crate::cache::Cache;
 use crate::doctor;
 use crate::host::Host;
 use crate::kernel::Arch;
+use crate::kernel::binary::Pvh;
 use crate::oci::read::Image;
 use crate::process::{self, CommandLine, Seen, Stream};
 use crate::report::{Phase, Report};

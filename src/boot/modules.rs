@@ -1,6 +1,6 @@
 //! Modules in an order in which each finds what it needs. Pure.
 
-use crate::binary::module;
+use crate::kernel::binary::module;
 use crate::util::error::{Error, Result};
 use std::collections::BTreeMap;
 

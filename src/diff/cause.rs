@@ -1,7 +1,7 @@
 //! Why the bytes of two files of one name differ: the likely causes, from what is written in them.
 
-use crate::binary::Anatomy;
 use crate::kconfig::Config;
+use crate::kernel::binary::Anatomy;
 use serde::Serialize;
 
 /// Options that bring something random, or the time, into the kernel or its modules.

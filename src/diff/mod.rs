@@ -5,10 +5,10 @@ mod cause;
 
 pub use cause::Cause;
 
-use crate::binary::Anatomy;
 use crate::inspect::{self, Inspected, ReceiptFound};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config};
+use crate::kernel::binary::Anatomy;
 use crate::oci::read::Image;
 use crate::plan::annotations;
 use crate::util::digest::Sha256;

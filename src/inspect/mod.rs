@@ -8,8 +8,8 @@ mod survey;
 pub use spec::{Consumer, Fragment, fragment};
 pub use survey::{ConfigFile, KernelFile, ModuleFile, Survey};
 
-use crate::binary::{Kernel, Pvh};
 use crate::kconfig::Config;
+use crate::kernel::binary::{Kernel, Pvh};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::entries::LayerRead;
 use crate::oci::read::Image;

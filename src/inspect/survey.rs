@@ -1,6 +1,6 @@
 //! What the entries of an image are, taken in one by one in a single pass.
 
-use crate::binary::{Kernel, Module, module};
+use crate::kernel::binary::{Kernel, Module, module};
 use crate::oci::entries::{Found, FoundKind};
 use crate::oci::read::{is_kernel_config, read_config};
 use crate::util::digest::{HashingReader, Sha256};

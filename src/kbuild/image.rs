@@ -1,8 +1,8 @@
 //! What a kernel file is, from its bytes: make may succeed and leave something else under its name,
 //! and two files of a build are called `vmlinux.bin`. Nothing of this is read from `.config`.
 
-use crate::binary::kernel::{self, Identity};
-use crate::binary::{Module, Pvh, expected_format};
+use crate::kernel::binary::kernel::{self, Identity};
+use crate::kernel::binary::{Module, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;

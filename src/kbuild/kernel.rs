@@ -1,7 +1,7 @@
 //! The kernel file that make has made, and the one that goes into the image.
 
 use super::{BuildDir, image};
-use crate::binary::Pvh;
+use crate::kernel::binary::Pvh;
 use crate::kernel::{Arch, Flavor};
 use crate::plan::Plan;
 use crate::process::{self, CommandLine};

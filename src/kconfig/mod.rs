@@ -4,11 +4,9 @@
 pub mod why;
 
 mod compare;
-mod embedded;
 mod rewrite;
 
 pub use compare::{Changed, Comparison, Renamed, Setting, compare};
-pub use embedded::embedded;
 pub use rewrite::{Edited, replace, rewrite};
 
 use serde::Serialize;

@@ -5,8 +5,8 @@
 //! All errors of a layout that breaks a rule are verification errors (exit code 3) and name the rule.
 
 use super::entries::{self, Found, FoundKind, LayerRead, Limits};
-use crate::kconfig;
 use crate::kernel::Flavor;
+use crate::kernel::binary::ikconfig;
 use crate::plan::annotations::{self, OCI, REF_NAME};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -168,7 +168,7 @@ impl Image {
                     beside = Some(text);
                 }
                 FoundKind::File if found.path.starts_with("bin/") || found.path.starts_with("boot/") => {
-                    let text = kconfig::embedded(reader).context(Kind::Fetch, wrong)?;
+                    let text = ikconfig::embedded(reader).context(Kind::Fetch, wrong)?;
                     inside = inside.take().or(text);
                 }
                 _ => {}

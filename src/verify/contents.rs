@@ -2,8 +2,8 @@
 //! annotations, pairing, receipt.
 
 use super::{Faults, Outcome, Subject, Verified};
-use crate::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
 use crate::inspect::{self, Inspected, KernelFile, ReceiptFound};
+use crate::kernel::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::read::Image;
 use crate::plan::annotations::{self, pairing};

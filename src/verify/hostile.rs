@@ -1,10 +1,10 @@
 //! For the fuzzer and for the properties in this file: layouts that mean harm, around bytes of anybody's.
 
 use super::verify;
-use crate::binary::{Anatomy, Kernel, Module};
 use crate::diff::diff;
 use crate::inspect::inspect;
 use crate::kconfig::why::Renames;
+use crate::kernel::binary::{Anatomy, Kernel, Module};
 use crate::library::Library;
 use crate::oci::tagged;
 use crate::util::digest::Sha256;

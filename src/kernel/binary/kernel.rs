@@ -1,8 +1,7 @@
 //! A kernel file: its format, its PVH note, its build id, and the banner and the config inside it.
 
 use super::scan::{Finder, Ranges};
-use super::{Format, half, long, word};
-use crate::kconfig;
+use super::{Format, half, ikconfig, long, word};
 use crate::util::digest::{Hasher, Sha256};
 use std::io::{self, Read};
 
@@ -78,7 +77,7 @@ impl Kernel {
             banner: Finder::new(b"Linux version ", is_banner, LONGEST_BANNER),
             hasher: Hasher::default(),
         };
-        let config = kconfig::embedded(&mut watched)?;
+        let config = ikconfig::embedded(&mut watched)?;
         io::copy(&mut watched, &mut io::sink())?;
         let banner = watched.banner.finish();
         Ok(Kernel {

@@ -2,15 +2,16 @@
 //! bytes are read once, forward and in pieces, with bounds on all that is kept: they may come out of an
 //! archive that somebody else made. Pure, but for the reading.
 
-pub mod anatomy;
+pub mod ikconfig;
 pub mod kernel;
 pub mod module;
+pub mod sections;
 
 mod scan;
 
-pub use anatomy::Anatomy;
 pub use kernel::{Kernel, Pvh, identify};
 pub use module::Module;
+pub use sections::Anatomy;
 
 use crate::kernel::Arch;
 use std::fmt;
