@@ -1,18 +1,6 @@
-//! What a compiler cache has done: hits and misses of one run.
+//! Reads what compiler caches say of themselves.
 
-use serde::Serialize;
-use std::fmt;
-
-/// Of one run of make.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Compilations that were answered from the cache.
-    pub hits: u64,
-    /// Compilations that were not.
-    pub misses: u64,
-    /// Calls that no cache can answer: Kbuild's probes, linking, sources with `.incbin`.
-    pub uncacheable: u64,
-}
+use crate::report::Usage;
 
 /// Reads the log that ccache writes for `CCACHE_STATSLOG`: for each call a line `# SOURCE`, and then what came of it,
 /// a word a line. `None`: nothing was called.
@@ -41,29 +29,6 @@ pub(super) fn read_stats(text: &str) -> Option<Usage> {
     let (hits, misses) = (count("cache_hits")?, count("cache_misses")?);
     let requests = all["stats"]["compile_requests"].as_u64()?;
     Some(Usage { hits, misses, uncacheable: requests.saturating_sub(hits + misses) })
-}
-
-impl Usage {
-    /// What was counted after `before`.
-    pub fn since(self, before: Usage) -> Usage {
-        Usage {
-            hits: self.hits.saturating_sub(before.hits),
-            misses: self.misses.saturating_sub(before.misses),
-            uncacheable: self.uncacheable.saturating_sub(before.uncacheable),
-        }
-    }
-}
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Usage { hits, misses, uncacheable } = self;
-        let of = (hits + misses).max(1);
-        write!(f, "{hits} hits, {misses} misses ({:.1} % hits)", *hits as f64 * 100.0 / of as f64)?;
-        match uncacheable {
-            0 => Ok(()),
-            calls => write!(f, ", {calls} calls that no cache answers"),
-        }
-    }
 }
 
 #[cfg(test)]

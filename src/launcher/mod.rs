@@ -6,11 +6,11 @@ mod farm;
 mod hits;
 
 pub use farm::{Farm, survey};
-pub use hits::Usage;
 
 use crate::host::Host;
 use crate::plan::Toolchain;
 use crate::process;
+use crate::report::Usage;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use crate::util::fs::{make_executable, remove_tree, write_atomically};

@@ -7,13 +7,12 @@ use crate::boot;
 use crate::boot::subject::{self, ModulesAt, Told};
 use crate::cache::Cache;
 use crate::crew::Stage;
-use crate::doctor;
 use crate::fetch;
 use crate::host::{self, Host};
 use crate::inspect;
 use crate::kbuild::{self, BuildDir, Objects};
-use crate::launcher;
 use crate::oci::{self, Written};
+use crate::ops::doctor;
 use crate::pack;
 use crate::plan::{Inputs, Locator, Plan};
 use crate::receipt;
@@ -144,7 +143,7 @@ fn made_before(
 
 fn summarize(
     plan: &Plan,
-    (release, modules, cached): (&str, usize, Option<launcher::Usage>),
+    (release, modules, cached): (&str, usize, Option<report::Usage>),
     images: &[Written],
     (receipt, pages): (&Utf8Path, &[Utf8PathBuf]),
     run: &Run<'_>,

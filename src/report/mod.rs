@@ -10,11 +10,13 @@ macro_rules! say {
 }
 
 mod bar;
+mod compiler_cache_stats;
 mod json;
 mod overview;
 mod plain;
 mod summary;
 
+pub use compiler_cache_stats::Usage;
 pub use overview::{Ending, Overview};
 pub use summary::{Image, Summary};
 

@@ -1,7 +1,6 @@
 //! The end of a run: what was built, what to look at, where the time went, what to run next.
 
-use super::Phase;
-use crate::launcher::Usage;
+use super::{Phase, Usage};
 use crate::util::text::{counted, duration, printable, size};
 use serde::Serialize;
 use std::fmt;
