@@ -237,7 +237,7 @@ fn holder(file: &mut File) -> String {
 /// Waits for the lock in a way that Ctrl-C still ends.
 fn wait(file: &File) -> std::io::Result<()> {
     loop {
-        crate::process::check().map_err(std::io::Error::other)?;
+        crate::host::process::check().map_err(std::io::Error::other)?;
         match file.try_lock() {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) => std::thread::sleep(std::time::Duration::from_millis(100)),

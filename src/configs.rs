@@ -2,12 +2,13 @@
 //! keep, edited by the kernel's menus or taken from a whole `.config`, written back in their minimal form.
 
 use crate::cache::Cache;
-use crate::doctor;
 use crate::fetch;
+use crate::host::packages;
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Edited, rewrite};
 use crate::library::{read_text, read_text_if_there};
+use crate::ops::doctor;
 use crate::plan::{Base, Inputs, Plan, config_name};
 use crate::request::Request;
 use crate::requirements;
@@ -72,7 +73,7 @@ pub fn final_config(request: &Request, form: Form, run: &Run<'_>) -> Result<(Pla
 /// Errors (exit code 2): there is nowhere to write it to, or it is not one file.
 pub fn edit(request: &Request, run: &Run<'_>) -> Result<Option<Rewritten>> {
     check_target(request, run)?;
-    doctor::examine_menus(run.host).require()?;
+    packages::examine_menus(run.host).require()?;
     configured(request, run, |dir, plan, configured| {
         verdict::judge(&configured, plan, run.report)?;
         let kept = kept(request, plan, run)?;

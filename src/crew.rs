@@ -2,9 +2,9 @@
 //! from one pool, so that the serial ends of one kernel are filled with another's work. One failure does not
 //! stop the others.
 
+use crate::host::process::{self, JobServer};
 use crate::launcher::Farm;
 use crate::oci::Written;
-use crate::process::{self, JobServer};
 use crate::report::{Ending, Overview};
 use crate::request::Request;
 use crate::run::Run;

@@ -2,14 +2,13 @@
 //! user's files, what apt's lists and the local source tell without a network, and which compiler
 //! this host has.
 
-use crate::host::Host;
+use crate::host::{Host, process};
 use crate::kernel::Catalog;
 use crate::library::{Library, read_text};
 use crate::lockfile::LockFile;
 use crate::memory::{self, Fact};
 use crate::patches;
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
-use crate::process;
 use crate::request::{Override, Request, SourceSpec, source_package};
 use crate::source;
 use crate::toolchain::{self, Tools};

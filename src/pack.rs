@@ -1,11 +1,11 @@
 //! From a compiled kernel to its images in the output directory, all of them or none.
 
 use crate::cache::{Lock, lock_file};
+use crate::host::process;
 use crate::kbuild::{self, BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::{self, Joined, Written};
 use crate::plan::{self, Plan, annotations};
-use crate::process;
 use crate::report::{Phase, Report};
 use crate::request::Request;
 use crate::staging::Staged;

@@ -2,11 +2,11 @@
 //! Ours is which image goes where; that every byte of it is whole before, since skopeo does not read
 //! a blob that the registry has already; and that the registry serves the same digest after.
 
+use crate::host::process::{self, CommandLine, Stream};
 use crate::host::{self, Host};
 use crate::oci::ATTACHMENTS;
 use crate::oci::read::locate;
 use crate::oci::tagged::{self, Tagged, TaggedKind};
-use crate::process::{self, CommandLine, Stream};
 use crate::report::{Count, Phase, Report, Running, Unit};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};

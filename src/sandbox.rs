@@ -6,8 +6,8 @@
 //! that do what they should not, and no wall: what the user may read elsewhere on the disk, they may read.
 
 use crate::host::Host;
+use crate::host::process::{self, CommandLine};
 use crate::launcher::Tool;
-use crate::process::{self, CommandLine};
 use crate::util::error::{Error, Result};
 use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};

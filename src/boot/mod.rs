@@ -18,12 +18,11 @@ pub use outcome::{Check, Ending, Modules, Outcome, Requirement, Verdict};
 pub use subject::Subject;
 
 use crate::cache::Cache;
-use crate::doctor;
-use crate::host::Host;
+use crate::host::process::{self, CommandLine, Seen, Stream};
+use crate::host::{Host, packages};
 use crate::kernel::Arch;
 use crate::kernel::binary::Pvh;
 use crate::oci::read::Image;
-use crate::process::{self, CommandLine, Seen, Stream};
 use crate::report::{Phase, Report};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::duration;
@@ -154,7 +153,7 @@ pub fn boot(
 pub fn require_host(arch: Arch, options: &Options, host: &Host) -> Result<()> {
     accelerators(arch, options, host)?;
     let (program, cc) = (options.vmm.program(arch), guest::compiler(arch, host));
-    doctor::examine_boot(program, &cc, options.root == RootChoice::Disk, host).require()
+    packages::examine_boot(program, &cc, options.root == RootChoice::Disk, host).require()
 }
 
 /// The layout and the tag of an image, as the name of a file.

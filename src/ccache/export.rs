@@ -1,10 +1,10 @@
 //! Entries of ccache to an image: the newest, as many as are wanted, in the order of their names.
 
 use super::entry;
+use crate::host::process;
 use crate::kernel::Arch;
 use crate::oci::{self, Named, Written};
 use crate::pack;
-use crate::process;
 use crate::report::{Phase, Report};
 use crate::staging::{Entries, Entry};
 use crate::util::error::{Context, Error, Kind, Result};

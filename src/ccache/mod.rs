@@ -14,7 +14,7 @@ pub use export::{Limit, export};
 pub use import::{Import, import};
 
 use crate::host::Host;
-use crate::process::{self, CommandLine};
+use crate::host::process::{self, CommandLine};
 use crate::util::error::{Error, Kind, Result};
 use crate::util::text::tame;
 use camino::Utf8PathBuf;

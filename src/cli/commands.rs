@@ -7,10 +7,10 @@ use crate::boot;
 use crate::cache::Cache;
 use crate::clean::{self, Choice};
 use crate::crew;
-use crate::doctor;
 use crate::host::Host;
 use crate::kernel::{Flavor, Status};
 use crate::oci::Written;
+use crate::ops::doctor;
 use crate::pack;
 use crate::plan as planning;
 use crate::plan::{Contents, Locator, Plan};
@@ -214,7 +214,7 @@ pub(super) fn clean(args: &CleanArgs, host: &Host, report: &Report) -> Result<Ex
     let mut removed = Vec::new();
     if let Some(cache) = &found {
         for item in clean::find(cache, choice)? {
-            crate::process::check()?;
+            crate::host::process::check()?;
             if args.dry_run || clean::remove(cache, &item)? {
                 removed.push(item);
             } else {

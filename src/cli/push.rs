@@ -1,8 +1,7 @@
 //! `kcompile push`: its words, and what it prints.
 
 use super::commands::print;
-use crate::doctor;
-use crate::host::Host;
+use crate::host::{Host, packages};
 use crate::push::{self, Registry};
 use crate::report::{Progress, Report};
 use crate::util::error::Result;
@@ -75,7 +74,7 @@ pub(super) fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<Exit
         }
         return Ok(ExitCode::SUCCESS);
     }
-    doctor::examine_push(host).require()?;
+    packages::examine_push(host).require()?;
     push::push(&copies, &registry, host, report, |copy| {
         print(&format!("{} {}\n", copy.destination(), copy.digest().oci()))
     })?;

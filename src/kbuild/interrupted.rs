@@ -1,7 +1,7 @@
 //! What a make that was killed may have left: files of which only a part was written, and which make would
 //! take for done, since they are newer than what they are made of.
 
-use crate::process::{self, Note};
+use crate::host::process::{self, Note};
 use crate::report::Report;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::{remove_tree, sync_dir};

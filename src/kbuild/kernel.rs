@@ -1,10 +1,10 @@
 //! The kernel file that make has made, and the one that goes into the image.
 
 use super::{BuildDir, image};
+use crate::host::process::{self, CommandLine};
 use crate::kernel::binary::Pvh;
 use crate::kernel::{Arch, Flavor};
 use crate::plan::Plan;
-use crate::process::{self, CommandLine};
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};

@@ -13,11 +13,11 @@ pub use history::{History, history, remember};
 pub use log::Digest as LogDigest;
 pub use settings::config_lock_name;
 
+use crate::host::process::{self, CommandLine, JobServer, Note};
 use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
 use crate::launcher::{Farm, Launcher};
 use crate::plan::{Contents, Plan};
-use crate::process::{self, CommandLine, JobServer, Note};
 use crate::report::{Count, Phase, Report, Running, Unit, Usage};
 use crate::sandbox::{self, Confinement, Sandbox};
 use crate::source::{BUILD_DIR_PREFIX, Tree};

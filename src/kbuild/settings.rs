@@ -2,9 +2,8 @@
 //! brings it to its minimal form, or shows its menus. The `.config` of a real build is never touched.
 
 use super::{BuildDir, Objects, dir_name};
-use crate::host::Host;
+use crate::host::{Host, process};
 use crate::plan::Plan;
-use crate::process;
 use crate::report::Report;
 use crate::source::Tree;
 use crate::util::error::{Context, Error, Kind, Result};

@@ -1,8 +1,7 @@
 //! A farm: which of its machines answer, and how many jobs it is good for.
 
 use super::Tool;
-use crate::host::Host;
-use crate::process;
+use crate::host::{Host, process};
 use crate::report::Report;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};

@@ -7,9 +7,8 @@ mod hits;
 
 pub use farm::{Farm, survey};
 
-use crate::host::Host;
+use crate::host::{Host, process};
 use crate::plan::Toolchain;
-use crate::process;
 use crate::report::Usage;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;

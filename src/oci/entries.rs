@@ -5,7 +5,7 @@
 //! All errors of a layer that breaks a rule are verification errors (exit code 3) and name the rule.
 
 use super::read::{check_digest, open_blob};
-use crate::process::{self, Interruptible};
+use crate::host::process::{self, Interruptible};
 use crate::util::digest::{HashingReader, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path};

@@ -6,7 +6,7 @@ use super::layout::{BlobWriter, Layout, Written, is_as_written};
 use super::read::{
     blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob, read_index, tag_of,
 };
-use crate::process::Interruptible;
+use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::file_stamp::{self, Fingerprint};

@@ -3,7 +3,7 @@
 use super::Blob;
 use super::compress::{Pieces, compress};
 use super::layout::Layout;
-use crate::process;
+use crate::host::process;
 use crate::request::Compression;
 use crate::staging::{Entries, Entry};
 use crate::util::digest::Sha256;

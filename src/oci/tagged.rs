@@ -6,8 +6,8 @@ use super::read::{
     Image, check_descriptor, check_digest, choose, chosen, open_blob, open_image, read_blob, read_index,
     tag_of,
 };
+use crate::host::process::Interruptible;
 use crate::kernel::Arch;
-use crate::process::Interruptible;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;

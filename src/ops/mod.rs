@@ -1,3 +1,4 @@
 //! What kcompile does, one file an operation.
 
 pub mod build;
+pub mod doctor;

@@ -14,9 +14,9 @@
 
 use super::kept::{self, Kept, Sums};
 use super::{Fetching, git};
+use crate::host::process::Interruptible;
 use crate::lockfile::Locked;
 use crate::plan::{Locator, SourceIdentity};
-use crate::process::Interruptible;
 use crate::util::digest::HashingReader;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::persist;

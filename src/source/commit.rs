@@ -3,8 +3,8 @@
 use super::directory::check_tree;
 use super::write::TreeWriter;
 use super::{Fetching, Tree, keep};
+use crate::host::process;
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
-use crate::process;
 use crate::report::{Count, Running, Unit};
 use crate::util::error::{Context, Kind, Result};
 use crate::util::text::size;

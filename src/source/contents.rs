@@ -76,7 +76,7 @@ impl Contents {
         let mut contents = Vec::new();
         let mut buffer = vec![0; 1 << 17];
         for entry in walk(tree, is_source) {
-            crate::process::check()?;
+            crate::host::process::check()?;
             let (path, metadata) = entry?;
             let full = tree.join(&path);
             let wrong = || format!("cannot read {full}");

@@ -227,7 +227,7 @@ fn content(dir: &Utf8Path, running: &Running<'_>) -> Result<String> {
     let mut lines = String::new();
     let walk = WalkDir::new(dir).sort_by_file_name().into_iter().filter_entry(is_source);
     for (count, entry) in walk.enumerate() {
-        crate::process::check()?;
+        crate::host::process::check()?;
         let entry = entry.context(Kind::Usage, wrong)?;
         let name = entry.path().strip_prefix(dir).expect("walked from there").to_string_lossy();
         let metadata = entry.metadata().context(Kind::Usage, wrong)?;

@@ -1,7 +1,7 @@
 //! A file that is downloaded: its bytes as they come, kept as far as they came, resumed where the line drops.
 
 use super::http::{BROKE_OFF, Body, Http, refused};
-use crate::process;
+use crate::host::process;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::size;
 use reqwest::StatusCode;

@@ -1,6 +1,6 @@
 //! HTTP as a downloader needs it: patient with a bad line, strict with a bad answer.
 
-use crate::process;
+use crate::host::process;
 use crate::report::Report;
 use crate::source::Fetching;
 use crate::util::error::{Context, Error, Kind, Result};

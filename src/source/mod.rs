@@ -347,7 +347,7 @@ fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     let mut dirs = Vec::new();
     for entry in walk {
         let entry = entry.context(Kind::Build, || format!("cannot read {from}"))?;
-        crate::process::check()?;
+        crate::host::process::check()?;
         let target = to.as_std_path().join(entry.path().strip_prefix(from).expect("walked from there"));
         let done = match entry.file_type() {
             kind if kind.is_dir() => fs::create_dir(&target).map(|()| dirs.push(target)),

@@ -5,7 +5,7 @@
 use super::archive::{XZ_MEMORY, decompress, unpack_tar};
 use super::contents::Contents;
 use super::verify;
-use crate::process;
+use crate::host::process;
 use crate::report::{Count, Running, Unit};
 use crate::util::digest::{Hasher, HashingWriter, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};

@@ -3,12 +3,12 @@
 //! and its death does; their output is copied into a log and handed on line by line. Nothing of the
 //! environment reaches them but what [`Host`](crate::host::Host) allows.
 
-mod attended;
-mod jobs;
+mod interactive;
+mod jobserver;
 mod supervisor;
 
-pub use attended::interact;
-pub use jobs::JobServer;
+pub use interactive::interact;
+pub use jobserver::JobServer;
 
 use crate::util::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -78,7 +78,7 @@ pub fn watch_signals() -> Result<()> {
     let mut signals = signal_hook::iterator::Signals::new(watched)
         .map_err(|error| Error::host("cannot watch signals").because(error))?;
     std::thread::spawn(move || {
-        for signal in signals.forever().filter(|signal| !attended::takes(*signal)) {
+        for signal in signals.forever().filter(|signal| !interactive::takes(*signal)) {
             let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
             if !first {
                 kill_groups();
@@ -128,7 +128,7 @@ fn terminate_groups() {
         // A group that has just ended is no error.
         let _ = kill_process_group(*group, Signal::TERM);
     }
-    attended::terminate();
+    interactive::terminate();
 }
 
 fn kill_groups() {

@@ -1,5 +1,8 @@
 //! The only reader of process state: environment, working directory, terminal, CPUs, user.
 
+pub mod packages;
+pub mod process;
+
 use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};

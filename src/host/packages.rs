@@ -1,8 +1,7 @@
 //! What a host must have to build a kernel, what it lacks, and the one command that installs it.
 
 use crate::host::Host;
-use crate::plan::{Locator, Plan};
-use crate::process::{self, CommandLine};
+use crate::host::process::{self, CommandLine};
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use serde::Serialize;
@@ -51,7 +50,7 @@ impl Packages {
 
 /// How a need is looked for.
 #[derive(Clone, Debug)]
-enum Look {
+pub enum Look {
     Program(String),
     /// Included from an empty C file by the host's compiler.
     Header(&'static str),
@@ -59,10 +58,10 @@ enum Look {
 
 /// Something that a build needs, and its package on Debian, Fedora, Arch, Alpine and openSUSE.
 #[derive(Clone, Debug)]
-struct Need {
-    look: Look,
-    why: &'static str,
-    packages: [&'static str; 5],
+pub struct Need {
+    pub look: Look,
+    pub why: &'static str,
+    pub packages: [&'static str; 5],
 }
 
 /// One line of the doctor's report.
@@ -148,12 +147,6 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Looks for all that `plan` needs on this host.
-pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
-    let host_cc = plan.toolchain.variables.get("HOSTCC").map_or("gcc", String::as_str);
-    diagnose(needs(plan), host_cc, host)
-}
-
 /// Looks for what the kernel's menus need beside all that a build needs.
 pub fn examine_menus(host: &Host) -> Diagnosis {
     let why = "draws the kernel's menus";
@@ -203,10 +196,10 @@ pub fn examine_boot(machine: &str, cc: &str, needs_disk: bool, host: &Host) -> D
 }
 
 /// Packages of the compiler for arm64 on another machine.
-const ARM64_GCC: [&str; 5] =
+pub const ARM64_GCC: [&str; 5] =
     ["gcc-aarch64-linux-gnu", "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", "", "cross-aarch64-gcc13"];
 
-fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
+pub fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
     let packages = Packages::of(host);
     let findings: Vec<Finding> = needs
         .into_iter()
@@ -243,75 +236,6 @@ fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
     let lines: Vec<String> = commands.iter().map(|words| words.join(" ")).collect();
     let install = (!lines.is_empty()).then(|| lines.join(" && "));
     Diagnosis { findings, install, commands }
-}
-
-fn needs(plan: &Plan) -> Vec<Need> {
-    let program = |name: &str, why, packages| Need { look: Look::Program(name.to_owned()), why, packages };
-    let header = |name, why, packages| Need { look: Look::Header(name), why, packages };
-    let same = |package| [package; 5];
-    let variables = &plan.toolchain.variables;
-    let cross = variables.get("CROSS_COMPILE").map_or("", String::as_str);
-    let first_word = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
-    let cc = first_word(variables.get("CC").map_or("gcc", String::as_str));
-    let host_cc = first_word(variables.get("HOSTCC").map_or("gcc", String::as_str));
-    let cross_gcc = cross.starts_with("aarch64-linux-gnu-");
-    let mut needs = vec![program("make", "runs the kernel's build", same("make"))];
-    if variables.contains_key("LLVM") {
-        needs.push(program(&cc, "compiles the kernel", same("clang")));
-        needs.push(program("ld.lld", "links the kernel", same("lld")));
-        needs.push(program("llvm-objcopy", "strips the kernel", same("llvm")));
-    } else {
-        let packages = if cross_gcc { ARM64_GCC } else { same("gcc") };
-        needs.push(program(&cc, "compiles the kernel", packages));
-        let binutils = if cross_gcc { ARM64_GCC } else { same("binutils") };
-        needs.push(program(&format!("{cross}ld"), "links the kernel", binutils));
-        needs.push(program(&format!("{cross}objcopy"), "strips the kernel", binutils));
-    }
-    if host_cc != cc {
-        needs.push(program(&host_cc, "compiles the kernel's own tools", same("gcc")));
-    }
-    needs.extend([
-        program("flex", "generates the kernel's Kconfig parser", same("flex")),
-        program("bison", "generates the kernel's Kconfig parser", same("bison")),
-        program("bc", "computes a header of the kernel", same("bc")),
-        program("perl", "generates sources of the kernel", ["perl", "perl", "perl", "perl", "perl"]),
-        header(
-            "stdlib.h",
-            "the kernel's own tools",
-            ["libc6-dev", "glibc-devel", "glibc", "musl-dev", "glibc-devel"],
-        ),
-        header(
-            "linux/types.h",
-            "the kernel's own tools",
-            ["linux-libc-dev", "kernel-headers", "linux-api-headers", "linux-headers", "linux-glibc-devel"],
-        ),
-        header(
-            "libelf.h",
-            "objtool, which checks every object",
-            ["libelf-dev", "elfutils-libelf-devel", "libelf", "elfutils-dev", "libelf-devel"],
-        ),
-    ]);
-    if !plan.images.iter().all(|image| matches!(image.contents, crate::plan::Contents::Kernel { .. })) {
-        needs.push(program("depmod", "indexes the modules", same("kmod")));
-    }
-    let wanted = crate::plan::wanted_config(plan);
-    let on = |symbol: &str| wanted.get(symbol).is_some_and(|wanted| wanted.value == "y");
-    if on("MODULE_SIG") || on("SYSTEM_TRUSTED_KEYRING") {
-        let why = "signs modules and embeds certificates";
-        let packages = ["libssl-dev", "openssl-devel", "openssl", "openssl-dev", "libopenssl-devel"];
-        needs.push(header("openssl/opensslv.h", why, packages));
-        needs.push(program("openssl", why, same("openssl")));
-    }
-    if on("DEBUG_INFO_BTF") {
-        needs.push(program("pahole", "writes BTF", ["pahole", "dwarves", "pahole", "pahole", "dwarves"]));
-    }
-    if matches!(plan.source.locator, Locator::Apt { .. }) {
-        needs.push(program("apt-get", "downloads the kernel's source package", ["apt", "", "", "", ""]));
-    }
-    if let Some(launcher) = &plan.toolchain.launcher {
-        needs.push(program(&first_word(launcher), "was given with --launcher", same("")));
-    }
-    needs
 }
 
 /// Where the host's compiler finds `header`.

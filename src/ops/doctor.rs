@@ -1,0 +1,80 @@
+//! What a plan needs of the host, and whether it is there.
+
+use crate::host::Host;
+use crate::host::packages::{ARM64_GCC, Diagnosis, Look, Need, diagnose};
+use crate::plan::{Locator, Plan};
+
+/// Looks for all that `plan` needs on this host.
+pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
+    let host_cc = plan.toolchain.variables.get("HOSTCC").map_or("gcc", String::as_str);
+    diagnose(needs(plan), host_cc, host)
+}
+
+fn needs(plan: &Plan) -> Vec<Need> {
+    let program = |name: &str, why, packages| Need { look: Look::Program(name.to_owned()), why, packages };
+    let header = |name, why, packages| Need { look: Look::Header(name), why, packages };
+    let same = |package| [package; 5];
+    let variables = &plan.toolchain.variables;
+    let cross = variables.get("CROSS_COMPILE").map_or("", String::as_str);
+    let first_word = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
+    let cc = first_word(variables.get("CC").map_or("gcc", String::as_str));
+    let host_cc = first_word(variables.get("HOSTCC").map_or("gcc", String::as_str));
+    let cross_gcc = cross.starts_with("aarch64-linux-gnu-");
+    let mut needs = vec![program("make", "runs the kernel's build", same("make"))];
+    if variables.contains_key("LLVM") {
+        needs.push(program(&cc, "compiles the kernel", same("clang")));
+        needs.push(program("ld.lld", "links the kernel", same("lld")));
+        needs.push(program("llvm-objcopy", "strips the kernel", same("llvm")));
+    } else {
+        let packages = if cross_gcc { ARM64_GCC } else { same("gcc") };
+        needs.push(program(&cc, "compiles the kernel", packages));
+        let binutils = if cross_gcc { ARM64_GCC } else { same("binutils") };
+        needs.push(program(&format!("{cross}ld"), "links the kernel", binutils));
+        needs.push(program(&format!("{cross}objcopy"), "strips the kernel", binutils));
+    }
+    if host_cc != cc {
+        needs.push(program(&host_cc, "compiles the kernel's own tools", same("gcc")));
+    }
+    needs.extend([
+        program("flex", "generates the kernel's Kconfig parser", same("flex")),
+        program("bison", "generates the kernel's Kconfig parser", same("bison")),
+        program("bc", "computes a header of the kernel", same("bc")),
+        program("perl", "generates sources of the kernel", ["perl", "perl", "perl", "perl", "perl"]),
+        header(
+            "stdlib.h",
+            "the kernel's own tools",
+            ["libc6-dev", "glibc-devel", "glibc", "musl-dev", "glibc-devel"],
+        ),
+        header(
+            "linux/types.h",
+            "the kernel's own tools",
+            ["linux-libc-dev", "kernel-headers", "linux-api-headers", "linux-headers", "linux-glibc-devel"],
+        ),
+        header(
+            "libelf.h",
+            "objtool, which checks every object",
+            ["libelf-dev", "elfutils-libelf-devel", "libelf", "elfutils-dev", "libelf-devel"],
+        ),
+    ]);
+    if !plan.images.iter().all(|image| matches!(image.contents, crate::plan::Contents::Kernel { .. })) {
+        needs.push(program("depmod", "indexes the modules", same("kmod")));
+    }
+    let wanted = crate::plan::wanted_config(plan);
+    let on = |symbol: &str| wanted.get(symbol).is_some_and(|wanted| wanted.value == "y");
+    if on("MODULE_SIG") || on("SYSTEM_TRUSTED_KEYRING") {
+        let why = "signs modules and embeds certificates";
+        let packages = ["libssl-dev", "openssl-devel", "openssl", "openssl-dev", "libopenssl-devel"];
+        needs.push(header("openssl/opensslv.h", why, packages));
+        needs.push(program("openssl", why, same("openssl")));
+    }
+    if on("DEBUG_INFO_BTF") {
+        needs.push(program("pahole", "writes BTF", ["pahole", "dwarves", "pahole", "pahole", "dwarves"]));
+    }
+    if matches!(plan.source.locator, Locator::Apt { .. }) {
+        needs.push(program("apt-get", "downloads the kernel's source package", ["apt", "", "", "", ""]));
+    }
+    if let Some(launcher) = &plan.toolchain.launcher {
+        needs.push(program(&first_word(launcher), "was given with --launcher", same("")));
+    }
+    needs
+}
