@@ -1,10 +1,9 @@
 //! From a request to its whole plan and its tree: the source is fetched or found, what it is goes into
 //! the lock file, and its patches are applied. Bundles carry the same to a machine without a network.
 
-use crate::cache::Cache;
+use crate::cache::{Cache, memo};
 use crate::kernel::{Channel, KernelVersion};
 use crate::lockfile::{self, LockFile, Locked};
-use crate::memory;
 use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
 use crate::request::Request;
 use crate::requirements;
@@ -41,7 +40,7 @@ pub fn fetch_planned(
     cache: &Cache,
     run: &Run<'_>,
 ) -> Result<(Plan, Tree)> {
-    memory::keep(cache, &inputs.facts);
+    memo::keep(cache, &inputs.facts);
     let fetching = run.fetching(cache, &inputs.lock);
     let pristine = source::obtain(first, &fetching)?;
     let plan = whole_plan(request, inputs, &pristine, run)?;
@@ -57,7 +56,7 @@ pub fn plan_at_hand(
     cache: &Cache,
     run: &Run<'_>,
 ) -> Result<Option<Plan>> {
-    memory::keep(cache, &inputs.facts);
+    memo::keep(cache, &inputs.facts);
     let tree = source::at_hand(first, &run.fetching(cache, &inputs.lock))?;
     tree.map(|tree| whole_plan(request, inputs, &tree, run)).transpose()
 }

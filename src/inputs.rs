@@ -2,11 +2,11 @@
 //! user's files, what apt's lists and the local source tell without a network, and which compiler
 //! this host has.
 
+use crate::cache::memo::{self, Fact};
 use crate::host::{Host, process};
 use crate::kernel::Catalog;
 use crate::library::{Library, read_text};
 use crate::lockfile::LockFile;
-use crate::memory::{self, Fact};
 use crate::patches;
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::request::{Override, Request, SourceSpec, source_package};
@@ -98,7 +98,7 @@ impl Asking<'_> {
         may_keep: bool,
         find: impl FnOnce() -> Result<Option<String>>,
     ) -> Result<Option<String>> {
-        if let Some(answer) = memory::recall(self.cache_dir, &question, &from) {
+        if let Some(answer) = memo::recall(self.cache_dir, &question, &from) {
             return Ok(Some(answer));
         }
         let answer = find()?;

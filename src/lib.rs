@@ -26,7 +26,6 @@ pub mod kernel;
 pub mod launcher;
 pub mod library;
 pub mod lockfile;
-pub mod memory;
 pub mod oci;
 pub mod ops;
 pub mod pack;

@@ -1,9 +1,9 @@
 //! What a plan is made from beside the request: plain values, read by the room of the same name.
 
+use crate::cache::memo::Fact;
 use crate::kernel::{Catalog, KernelVersion, VersionRequest};
 use crate::library::Library;
 use crate::lockfile::LockFile;
-use crate::memory::Fact;
 use crate::patches::PatchFile;
 use crate::request::Request;
 use crate::toolchain::{Rule, Tools};

@@ -18,6 +18,8 @@
 //! tmp/                                 work in progress, locked by its owner; what has none is removed
 //! ```
 
+pub mod memo;
+
 use crate::report::Report;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
