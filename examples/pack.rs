@@ -4,11 +4,7 @@
 //! MODULES `lib/modules/…` of another.
 
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::kernel::Arch;
-use kcompile::oci;
-use kcompile::plan::{Contents, ImagePlan};
-use kcompile::request::{Compression, ModulesLayout};
-use kcompile::staging::{Entries, Entry};
+use kcompile::oci::{self, Compression, Entries, Entry, Named};
 use std::collections::BTreeMap;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -21,34 +17,16 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(output)?;
     let kernel = Entry::File { from: kernel.clone(), executable: false };
     let kernel = Entries::from([("bin".into(), Entry::Dir), ("bin/vmlinux.bin".into(), kernel)]);
-    let contents = Contents::Kernel { path: "bin/vmlinux.bin".into(), also_at: None };
-    pack("kernel-bin", contents, &kernel, output, threads)?;
-    pack(
-        "kernel-modules",
-        Contents::Modules { layout: ModulesLayout::Tree },
-        &walk(modules)?,
-        output,
-        threads,
-    )?;
+    pack("kernel-bin", &kernel, output, threads)?;
+    pack("kernel-modules", &walk(modules)?, output, threads)?;
     eprintln!("\"peak_memory_bytes\":{}", kcompile::util::rusage::peak_memory().unwrap_or_default());
     Ok(())
 }
 
-fn pack(
-    name: &str,
-    contents: Contents,
-    entries: &Entries,
-    output: &Utf8Path,
-    threads: &Utf8Path,
-) -> Result<()> {
-    let image = ImagePlan {
-        layout: name.into(),
-        tag: Some("x".into()),
-        contents,
-        compression: Compression::Gzip,
-        annotations: BTreeMap::new(),
-    };
-    oci::prepare(output, &image, Arch::Amd64, entries, 0, threads.as_str().parse()?)?.publish()?;
+fn pack(layout: &str, entries: &Entries, output: &Utf8Path, threads: &Utf8Path) -> Result<()> {
+    let annotations = BTreeMap::new();
+    let named = Named { layout, tag: "x", compression: Compression::Gzip, annotations: &annotations };
+    oci::prepare(output, named, "amd64", entries, 0, threads.as_str().parse()?)?.publish()?;
     Ok(())
 }
 

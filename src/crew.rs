@@ -4,7 +4,7 @@
 
 use crate::host::process::{self, JobServer};
 use crate::launcher::Farm;
-use crate::oci::Written;
+use crate::pack::PackedImage;
 use crate::report::{Ending, Overview};
 use crate::request::Request;
 use crate::run::Run;
@@ -82,8 +82,8 @@ impl<'a> Place<'a> {
 pub fn build_all(
     requests: &[Request],
     run: &Run<'_>,
-    mut built: impl FnMut(&[Written]) -> Result<()>,
-) -> Result<Vec<Result<Vec<Written>>>> {
+    mut built: impl FnMut(&[PackedImage]) -> Result<()>,
+) -> Result<Vec<Result<Vec<PackedImage>>>> {
     let launcher = requests.first().and_then(|request| request.toolchain.launcher.as_deref());
     let (farm, jobs) = run.farm(launcher);
     let run = &Run { jobs, ..run.clone() };
@@ -96,7 +96,8 @@ pub fn build_all(
     };
     let names = names(requests);
     let began = Instant::now();
-    let mut endings: Vec<Option<(Ending, Result<Vec<Written>>)>> = requests.iter().map(|_| None).collect();
+    let mut endings: Vec<Option<(Ending, Result<Vec<PackedImage>>)>> =
+        requests.iter().map(|_| None).collect();
     std::thread::scope(|scope| -> Result<()> {
         let (sender, ended) = mpsc::channel();
         for (index, (request, name)) in requests.iter().zip(&names).enumerate() {
@@ -117,7 +118,7 @@ pub fn build_all(
         let mut told = 0;
         for (index, result) in ended {
             let outcome = match &result {
-                Ok(images) => Ok(images.first().map_or_else(String::new, |image| image.tag.clone())),
+                Ok(images) => Ok(images.first().map_or_else(String::new, |image| image.written.tag.clone())),
                 Err(error) => Err(printable(&error.to_string())),
             };
             let seconds = began.elapsed().as_secs_f64();

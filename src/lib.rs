@@ -18,6 +18,7 @@ pub mod crew;
 pub mod diff;
 pub mod fetch;
 pub mod host;
+pub mod image;
 pub mod inputs;
 pub mod inspect;
 pub mod kbuild;

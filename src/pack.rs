@@ -4,7 +4,7 @@ use crate::cache::{Lock, lock_file};
 use crate::host::process;
 use crate::kbuild::{self, BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
-use crate::oci::{self, Joined, Written};
+use crate::oci::{self, Joined, Named, Written};
 use crate::plan::{self, Plan, annotations};
 use crate::report::{Phase, Report};
 use crate::request::Request;
@@ -13,7 +13,18 @@ use crate::util::error::Result;
 use crate::util::fs::create_dir;
 use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+
+/// An image of a kernel that was written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PackedImage {
+    /// Where it is, and its digest.
+    #[serde(flatten)]
+    pub written: Written,
+    /// Is the kernel in it?
+    pub holds_kernel: bool,
+}
 
 /// Installs the modules below `root`, where there are any and the plan wants them. Returns `root` then.
 pub fn install_modules(
@@ -52,7 +63,7 @@ pub fn pack(
     output: &Utf8Path,
     jobs: usize,
     report: &Report,
-) -> Result<Vec<Written>> {
+) -> Result<Vec<PackedImage>> {
     let running = report.start(Phase::Pack, output.as_str());
     let epoch = plan.source_date_epoch.expect("known with the source");
     let facts = annotations::Built {
@@ -65,21 +76,32 @@ pub fn pack(
         staged.root.is_some() || !matches!(image.contents, plan::Contents::Modules { .. })
     };
     let prepare = |image: &plan::ImagePlan| {
-        let mut image = image.clone();
-        image.annotations.extend(annotations::built(facts));
-        oci::prepare(output, &image, plan.arch, &staged.entries(&image.contents)?, epoch, jobs)
+        let mut annotations = image.annotations.clone();
+        annotations.extend(annotations::built(facts));
+        let named = Named {
+            layout: &image.layout,
+            tag: image.tag.as_deref().expect("the version is known by now"),
+            compression: image.compression,
+            annotations: &annotations,
+        };
+        let entries = staged.entries(&image.contents)?;
+        let ready = oci::prepare(output, named, plan.arch.name(), &entries, epoch, jobs)?;
+        Ok((ready, !matches!(image.contents, plan::Contents::Modules { .. })))
     };
     let ready: Result<Vec<_>> = plan.images.iter().filter(without_modules).map(prepare).collect();
     process::check()?;
-    let images = ready?.into_iter().map(oci::Ready::publish).collect::<Result<Vec<_>>>()?;
-    let bytes = images.iter().map(|image| image.size).sum();
+    let publish = |(ready, holds_kernel): (oci::Ready, bool)| {
+        Ok(PackedImage { written: ready.publish()?, holds_kernel })
+    };
+    let images = ready?.into_iter().map(publish).collect::<Result<Vec<_>>>()?;
+    let bytes = images.iter().map(|image| image.written.size).sum();
     running.finish(&format!("{}, {}", counted(images.len(), "image", "images"), size(bytes)));
     Ok(images)
 }
 
 /// Joins the images of one run that differ in nothing but their architecture; see [`oci::join`].
 pub fn join(images: &[Written], output: &Utf8Path, report: &Report) -> Result<Vec<Joined>> {
-    let arches: BTreeSet<Arch> = images.iter().map(|image| image.arch).collect();
+    let arches: BTreeSet<&str> = images.iter().map(|image| image.architecture.as_str()).collect();
     if arches.len() < 2 {
         for index in oci::outdated(output, images) {
             report.finding(format!(
@@ -88,7 +110,7 @@ pub fn join(images: &[Written], output: &Utf8Path, report: &Report) -> Result<Ve
         }
         return Ok(Vec::new());
     }
-    let arches = arches.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let arches = Vec::from_iter(arches).join(" and ");
     let running = report.start(Phase::Pack, &format!("one tag for {arches}"));
     let _packing = lock_output(output, report)?;
     let joined = oci::join(output, images)?;

@@ -6,7 +6,7 @@ use crate::host::process::{self, CommandLine, Stream};
 use crate::host::{self, Host};
 use crate::oci::ATTACHMENTS;
 use crate::oci::read::locate;
-use crate::oci::tagged::{self, Tagged, TaggedKind};
+use crate::oci::tags::{self, Tagged, TaggedKind};
 use crate::report::{Count, Phase, Report, Running, Unit};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -154,7 +154,7 @@ fn choice(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
     if layout.as_str().contains(':') {
         return Err(Error::usage(format!("{layout} has a colon in its path, which skopeo cannot read")));
     }
-    let all = tagged::tags(&layout)?;
+    let all = tags::tags(&layout)?;
     let Some(tag) = tag else { return Ok((layout, all)) };
     match all.iter().find(|tagged| tagged.tag == tag) {
         Some(one) => Ok((layout, vec![one.clone()])),
@@ -173,7 +173,7 @@ fn repository_name(layout: &Utf8Path, tagged: &Tagged) -> Result<Option<String>>
     };
     let beside = layout.parent().map(layouts_in).transpose()?.unwrap_or_default();
     for sibling in beside.iter().filter(|sibling| !sibling.as_str().ends_with(ATTACHMENTS)) {
-        if tagged::tags(sibling)?.iter().any(|image| image.digest == subject) {
+        if tags::tags(sibling)?.iter().any(|image| image.digest == subject) {
             return Ok(sibling.file_name().map(str::to_owned));
         }
     }
@@ -196,7 +196,7 @@ pub fn push(
     let mut bytes = 0;
     for (index, copy) in copies.iter().enumerate() {
         progress(&running, index, copies.len(), &format!("checking {}:{}", copy.layout, copy.tagged.tag));
-        bytes += tagged::check(&copy.layout, &copy.tagged).map_err(|error| {
+        bytes += tags::check(&copy.layout, &copy.tagged).map_err(|error| {
             error.hint("nothing was pushed: build the image again, it is replaced by a whole one")
         })?;
     }

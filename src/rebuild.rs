@@ -3,7 +3,7 @@
 use crate::cache::{Cache, Scratch};
 use crate::kbuild::Objects;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
-use crate::oci::Written;
+use crate::pack::PackedImage;
 use crate::plan::Plan;
 use crate::receipt::{self, Known};
 use crate::request::Request;
@@ -21,7 +21,7 @@ const MOST: usize = 8;
 /// The images of a second build, and where they lie until this is dropped.
 pub struct Rebuilt {
     /// In the order of the plan.
-    pub images: Vec<Written>,
+    pub images: Vec<PackedImage>,
     /// What of the plan is not as the receipt has it, each with both values; a reason for other bytes.
     pub plan_differences: Vec<String>,
     _scratch: Scratch,

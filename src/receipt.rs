@@ -7,7 +7,7 @@ pub use known::{Known, KnownImage};
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
 use crate::kernel::{Arch, Flavor};
-use crate::oci::Written;
+use crate::pack::PackedImage;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::{Report, Usage};
 use crate::requirements::{self, Outcome, Tally};
@@ -82,7 +82,7 @@ pub fn write(
     plan: &Plan,
     source: &SourceIdentity,
     (configured, outcomes, compiled): (&Configured, &[Outcome], &Compiled),
-    images: &[Written],
+    images: &[PackedImage],
     report: &Report,
     command: &[String],
 ) -> Result<Utf8PathBuf> {
@@ -114,10 +114,10 @@ pub fn write(
         images: images
             .iter()
             .map(|image| Image {
-                layout: image.layout.file_name().unwrap_or_default(),
-                tag: &image.tag,
-                digest: image.digest.oci(),
-                layer_bytes: image.size,
+                layout: image.written.layout.file_name().unwrap_or_default(),
+                tag: &image.written.tag,
+                digest: image.written.digest.oci(),
+                layer_bytes: image.written.size,
             })
             .collect(),
         seconds: report

@@ -1,6 +1,7 @@
 //! What the user asks for, resolved from the command line: one plain value per kernel.
 
 use crate::kernel::{Arch, Flavor, VersionRequest};
+use crate::oci::Compression;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 
@@ -84,17 +85,4 @@ pub enum ModulesLayout {
     Tree,
     /// The contents of `lib/modules/<release>` at the root of the image.
     Flat,
-}
-
-/// Compression of the layers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// Read by everything.
-    #[default]
-    Gzip,
-    /// Smaller and faster; needs containerd 1.5 or Docker 23.
-    Zstd,
-    /// A plain tar.
-    None,
 }

@@ -5,9 +5,9 @@
 use crate::attest;
 use crate::cache::Cache;
 use crate::host::Host;
-use crate::oci::kept::{self, Kept, Seen};
-use crate::oci::{self, Written};
-use crate::pack;
+use crate::oci;
+use crate::oci::snapshot::{self, Kept, Seen};
+use crate::pack::{self, PackedImage};
 use crate::plan::Plan;
 use crate::receipt;
 use crate::report::{Phase, Report};
@@ -52,7 +52,7 @@ pub struct Made {
     pub modules: usize,
     /// What was to be looked at.
     pub findings: Vec<String>,
-    images: Vec<Written>,
+    images: Vec<PackedImage>,
     /// These, and what is attached to them.
     tags: Vec<Kept>,
     /// What lies beside the layouts, by name: the receipt, and the same in others' formats.
@@ -66,7 +66,7 @@ pub fn find(
     profiles: &[Profile],
     cache: &Cache,
     run: &Run<'_>,
-) -> Result<Option<(Made, Vec<Written>)>> {
+) -> Result<Option<(Made, Vec<PackedImage>)>> {
     let dir = place(plan, cache);
     let Some(made) = read(&dir, plan).filter(|_| run.reuses()) else { return Ok(None) };
     if made.profiles != digest_of(profiles) || made.host != run.host.installed() {
@@ -103,9 +103,12 @@ fn read(dir: &Utf8Path, plan: &Plan) -> Option<Made> {
 
 impl Made {
     /// The images as they lie in `output`.
-    fn in_output(&self, output: &Utf8Path) -> Vec<Written> {
-        let place = |image: &Written| output.join(image.layout.file_name().unwrap_or_default());
-        self.images.iter().map(|image| Written { layout: place(image), ..image.clone() }).collect()
+    fn in_output(&self, output: &Utf8Path) -> Vec<PackedImage> {
+        let mut images = self.images.clone();
+        for PackedImage { written, .. } in &mut images {
+            written.layout = output.join(written.layout.file_name().unwrap_or_default());
+        }
+        images
     }
 }
 
@@ -155,7 +158,7 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
 pub fn keep(
     (plan, profiles, confinement): (&Plan, &[Profile], &Confinement),
     (release, modules): (&str, usize),
-    (images, receipt): (&[Written], &Utf8Path),
+    (images, receipt): (&[PackedImage], &Utf8Path),
     cache: &Cache,
     (host, report): (&Host, &Report),
 ) {
@@ -170,7 +173,7 @@ pub fn keep(
             modules,
             findings: report.findings(),
             images: images.to_vec(),
-            tags: kept::keep(images, &scratch.path)?,
+            tags: snapshot::keep(images.iter().map(|image| &image.written), &scratch.path)?,
             files: keep_files(receipt, &scratch.path.join(FILES))?,
         };
         let record = serde_json::to_vec(&made).expect("plain strings");

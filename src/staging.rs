@@ -1,35 +1,13 @@
 //! From the files of a build to the sorted entries of a layer.
 
 use crate::kbuild::{Compiled, Configured};
+use crate::oci::{Entries, Entry};
 use crate::plan::Contents;
 use crate::request::ModulesLayout;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use walkdir::WalkDir;
-
-/// Entries of a layer by their path (relative, without a trailing slash); directories included.
-/// A directory sorts before what is in it.
-pub type Entries = BTreeMap<String, Entry>;
-
-/// One entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// A directory.
-    Dir,
-    /// A file with the bytes of this one.
-    File {
-        /// Where the bytes are.
-        from: Utf8PathBuf,
-        /// Mode 0755 in place of 0644.
-        executable: bool,
-    },
-    /// A second name of an earlier entry.
-    HardLink(String),
-    /// A symbolic link.
-    SymLink(String),
-}
 
 /// What was installed for one kernel.
 pub struct Staged<'a> {

@@ -9,7 +9,8 @@ mod provenance;
 mod spdx;
 
 use crate::kbuild::{Compiled, Configured};
-use crate::oci::{self, Artifact, Written};
+use crate::oci::{self, Artifact};
+use crate::pack::PackedImage;
 use crate::plan::{Plan, SourceIdentity};
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::write_atomically;
@@ -34,7 +35,7 @@ pub struct Build<'a> {
     /// The kernel.
     pub compiled: &'a Compiled,
     /// What was written.
-    pub images: &'a [Written],
+    pub images: &'a [PackedImage],
     /// Where the receipt lies.
     pub receipt: &'a Utf8Path,
     /// When the build began, seconds since 1970.
@@ -60,7 +61,7 @@ pub fn write(build: &Build<'_>) -> Result<()> {
     for new in &artifacts[..2] {
         write_atomically(&output.join(&new.name), &new.bytes)?;
     }
-    build.images.iter().try_for_each(|image| oci::attach(output, image, &artifacts))
+    build.images.iter().try_for_each(|image| oci::attach(output, &image.written, &artifacts))
 }
 
 /// For people, too. Keys of a `Value` are sorted.

@@ -17,10 +17,10 @@ const BUILDER: &str = "https://kcompile.github.io/builder/local/v1";
 pub(super) fn statement(build: &Build<'_>, receipt: &[u8]) -> Value {
     let Build { plan, configured, .. } = build;
     let subject = build.images.iter().map(|image| {
-        let name = image.layout.file_name().unwrap_or_default();
+        let name = image.written.layout.file_name().unwrap_or_default();
         json!({
-            "name": format!("{name}:{}", image.tag),
-            "digest": { "sha256": image.digest.to_string() },
+            "name": format!("{name}:{}", image.written.tag),
+            "digest": { "sha256": image.written.digest.to_string() },
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
         })
     });

@@ -3,7 +3,7 @@
 
 use super::Build;
 use crate::kernel::KernelVersion;
-use crate::oci::Written;
+use crate::pack::PackedImage;
 use crate::plan::annotations::KERNEL_LICENCE;
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};
@@ -98,15 +98,20 @@ fn source(build: &Build<'_>) -> Value {
     package
 }
 
-fn image(id: &str, image: &Written, build: &Build<'_>) -> Value {
+fn image(id: &str, image: &PackedImage, build: &Build<'_>) -> Value {
     let name = layout_name(image);
     let mut package = package(id, name, UNKNOWN);
-    package["versionInfo"] = json!(image.tag);
+    package["versionInfo"] = json!(image.written.tag);
     package["primaryPackagePurpose"] = json!("CONTAINER");
-    package["checksums"] = sha256(image.digest);
+    package["checksums"] = sha256(image.written.digest);
     package["comment"] = json!("the checksum is the digest of the image's manifest");
     package["licenseDeclared"] = json!(KERNEL_LICENCE);
-    let purl = format!("pkg:oci/{name}@{}?arch={}&tag={}", image.digest.oci(), build.plan.arch, image.tag);
+    let purl = format!(
+        "pkg:oci/{name}@{}?arch={}&tag={}",
+        image.written.digest.oci(),
+        build.plan.arch,
+        image.written.tag
+    );
     package["externalRefs"] = json!([reference("PACKAGE-MANAGER", "purl", &purl)]);
     package
 }
@@ -163,8 +168,8 @@ fn related(from: &str, how: &str, to: &str) -> Value {
     json!({ "spdxElementId": from, "relationshipType": how, "relatedSpdxElement": to })
 }
 
-fn layout_name(image: &Written) -> &str {
-    image.layout.file_name().unwrap_or_default()
+fn layout_name(image: &PackedImage) -> &str {
+    image.written.layout.file_name().unwrap_or_default()
 }
 
 #[cfg(test)]

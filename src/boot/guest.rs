@@ -7,10 +7,11 @@ use super::subject::Subject;
 use super::{entry, initramfs};
 use crate::host::Host;
 use crate::host::process::{self, CommandLine};
+use crate::image::kernel_image;
 use crate::kconfig::Config;
 use crate::kernel::Arch;
 use crate::kernel::binary::{self, Pvh, module};
-use crate::oci::entries::{FoundKind, LARGEST_IMAGE};
+use crate::oci::layer_entries::{FoundKind, LARGEST_IMAGE};
 use crate::oci::read::Image;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::counted;
@@ -109,8 +110,8 @@ pub(super) fn prepare(
             make_empty_disk(&disk, 1 << 20)?;
         }
     }
-    let config = match (of_modules.kernel_config()?, &subject.modules) {
-        (None, Some(_)) => subject.kernel.kernel_config()?,
+    let config = match (kernel_image::kernel_config(of_modules)?, &subject.modules) {
+        (None, Some(_)) => kernel_image::kernel_config(&subject.kernel)?,
         (text, _) => text,
     };
     Ok(Guest { kernel, pvh: identity.pvh, disk, root, modules, config: config.as_deref().map(Config::parse) })

@@ -1,9 +1,10 @@
 //! What is booted: a kernel image, and the modules image of the same kernel.
 
+use crate::image::kernel_image;
 use crate::inspect;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::read::Image;
-use crate::oci::tagged;
+use crate::oci::tags;
 use crate::plan::annotations;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
@@ -58,14 +59,14 @@ pub fn of_layout(
     told: Told,
     host_arch: Option<Arch>,
 ) -> Result<Subject> {
-    let kernel = tagged::open(layout, tag, told.arch.or(host_arch))?;
+    let kernel = tags::open(layout, tag, told.arch.or(host_arch).map(Arch::name))?;
     let arch = kernel.config.architecture().to_string().parse().ok();
     let modules = match modules {
-        ModulesAt::Layout(layout, tag) => Some(tagged::open(layout, tag, arch)?),
+        ModulesAt::Layout(layout, tag) => Some(tags::open(layout, tag, arch.map(Arch::name))?),
         ModulesAt::Beside => beside(&kernel, arch)?,
         ModulesAt::Within => None,
     };
-    let flavor = told.flavor.or_else(|| kernel.flavor()).ok_or_else(|| {
+    let flavor = told.flavor.or_else(|| kernel_image::flavor(&kernel)).ok_or_else(|| {
         Error::usage(format!("{name}: nothing in it tells which hypervisor it is for"))
             .hint("say it with --fc or --ch")
     })?;
@@ -107,7 +108,7 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
         if !layout.is_dir() {
             continue;
         }
-        let tags = tagged::tags(&layout)?.into_iter().map(|tagged| tagged.tag);
+        let tags = tags::tags(&layout)?.into_iter().map(|tagged| tagged.tag);
         let versions = tags.filter_map(|tag| Some((tag.parse::<KernelVersion>().ok()?, tag)));
         found.extend(
             versions
@@ -131,7 +132,7 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
 /// The modules image beside a kernel image, of the same tag.
 fn beside(kernel: &Image, arch: Option<Arch>) -> Result<Option<Image>> {
     let Some(layout) = inspect::counterpart_layout(&kernel.layout) else { return Ok(None) };
-    let tags = tagged::tags(&layout)?;
+    let tags = tags::tags(&layout)?;
     let same = tags.iter().find(|tagged| Some(&tagged.tag) == kernel.tag.as_ref());
-    same.map(|tagged| tagged::open(&layout, Some(&tagged.tag), arch)).transpose()
+    same.map(|tagged| tags::open(&layout, Some(&tagged.tag), arch.map(Arch::name))).transpose()
 }

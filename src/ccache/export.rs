@@ -3,10 +3,9 @@
 use super::entry;
 use crate::host::process;
 use crate::kernel::Arch;
-use crate::oci::{self, Named, Written};
+use crate::oci::{self, Entries, Entry, Named, Written};
 use crate::pack;
 use crate::report::{Phase, Report};
-use crate::staging::{Entries, Entry};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -58,7 +57,7 @@ pub fn export(
     }
     let _packing = pack::lock_output(output, report)?;
     // Dated 1970, since no date may change the digest.
-    let image = oci::prepare_named(output, named, arch, &entries(&chosen), 0, threads)?.publish()?;
+    let image = oci::prepare(output, named, arch.name(), &entries(&chosen), 0, threads)?.publish()?;
     let bytes = chosen.iter().map(|entry| entry.bytes).sum();
     running.finish(&format!("{}, {}", counted(chosen.len(), "entry", "entries"), size(bytes)));
     Ok(image)

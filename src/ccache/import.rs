@@ -4,7 +4,7 @@ use super::export::LARGEST_ENTRY;
 use super::{ask, entry};
 use crate::cache::lock_file;
 use crate::host::Host;
-use crate::oci::entries::FoundKind;
+use crate::oci::layer_entries::FoundKind;
 use crate::oci::read::Image;
 use crate::report::Report;
 use crate::util::error::{Context, Error, Kind, Result};

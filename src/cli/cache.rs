@@ -4,10 +4,9 @@ use super::commands::{line, print};
 use crate::ccache::{self, Limit};
 use crate::clean::parse_age;
 use crate::host::{self, Host};
-use crate::oci::{Named, read};
-use crate::plan::annotations;
+use crate::oci::annotations::{DESCRIPTION, TITLE};
+use crate::oci::{Compression, Named, read};
 use crate::report::{Progress, Report};
-use crate::request::Compression;
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, parse_size, size};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -89,11 +88,8 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     };
     let arch = host.arch.ok_or_else(|| Error::usage("this machine is neither x86-64 nor arm64"))?;
     let said = BTreeMap::from([
-        (annotations::TITLE.to_owned(), "ccache".to_owned()),
-        (
-            annotations::DESCRIPTION.to_owned(),
-            "what ccache has compiled, for kcompile cache import".to_owned(),
-        ),
+        (TITLE.to_owned(), "ccache".to_owned()),
+        (DESCRIPTION.to_owned(), "what ccache has compiled, for kcompile cache import".to_owned()),
     ]);
     let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &said };
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));

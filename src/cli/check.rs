@@ -6,11 +6,12 @@ use super::commands::{print, printed_json};
 use super::given::{Given, config_of};
 use super::typed::{library, plan_of};
 use crate::host::Host;
+use crate::image::kernel_image;
 use crate::inspect::counterpart_layout;
 use crate::kconfig::Config;
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::library::Library;
-use crate::oci::tagged;
+use crate::oci::tags;
 use crate::plan::wanted_config;
 use crate::report::Report;
 use crate::requirements::{self, Level, Outcome, Stage, Subject, Tally, Verdict};
@@ -105,9 +106,9 @@ fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<Checked> {
 }
 
 fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Host) -> Result<Checked> {
-    let image = tagged::open(layout, tag, args.arch.or(host.arch))?;
+    let image = tags::open(layout, tag, args.arch.or(host.arch).map(Arch::name))?;
     let name = args.subject.clone();
-    let Some(text) = image.kernel_config()? else {
+    let Some(text) = kernel_image::kernel_config(&image)? else {
         let error = Error::usage(format!("{name}: the image holds no kernel config"));
         return Err(match counterpart_layout(layout).filter(|layout| layout.as_str().contains("-kernel-modules")) {
             Some(beside) => error.hint(format!(
@@ -128,7 +129,7 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
         Some(arch) => arch,
         None => architecture.parse().map_err(|why: String| Error::usage(format!("{name}: {why}")))?,
     };
-    let flavor = args.hypervisor.chosen().or_else(|| image.flavor());
+    let flavor = args.hypervisor.chosen().or_else(|| kernel_image::flavor(&image));
     Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes: Vec::new() })
 }
 

@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::kernel::{Flavor, Status};
 use crate::oci::Written;
 use crate::ops::doctor;
-use crate::pack;
+use crate::pack::{self, PackedImage};
 use crate::plan as planning;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
@@ -37,8 +37,10 @@ pub(super) fn build(
     take_bundle(args, &run)?;
     let requests = requests(args, matches, &run)?;
     pack::check_joined(&requests, &run.output)?;
-    let print_all = |built: &[Written]| {
-        let mut lines = built.iter().map(|image| line(&image.layout, &image.tag, image.digest, host));
+    let print_all = |built: &[PackedImage]| {
+        let mut lines = built
+            .iter()
+            .map(|image| line(&image.written.layout, &image.written.tag, image.written.digest, host));
         report.aside(|| lines.try_for_each(|line| print(&line)))
     };
     if args.boot {
@@ -58,7 +60,7 @@ pub(super) fn build(
             (built, code.map_or(ExitCode::SUCCESS, ExitCode::from))
         }
     };
-    let images: Vec<Written> = built.iter().flatten().cloned().collect();
+    let images: Vec<Written> = built.iter().flatten().map(|image| image.written.clone()).collect();
     for joined in pack::join(&images, &run.output, report)? {
         print(&line(&joined.layout, &joined.tag, joined.digest, host))?;
     }
@@ -70,7 +72,7 @@ pub(super) fn build(
 
 /// Boots the kernels of some builds, one after the other. One that does not pass does not keep the others
 /// from being booted; `code` is what the builds have ended with.
-fn boot_all(builds: &[Vec<Written>], code: ExitCode, run: &Run<'_>) -> Result<ExitCode> {
+fn boot_all(builds: &[Vec<PackedImage>], code: ExitCode, run: &Run<'_>) -> Result<ExitCode> {
     let mut first_error = None;
     for built in builds {
         let outcome = crate::boot_built(built, &boot::Options::default(), run)?;

@@ -6,9 +6,11 @@ use super::given::{Given, config_of};
 use super::typed::{library, one_request, run};
 use crate::configs::{self, Form, Rewritten};
 use crate::host::Host;
+use crate::image::kernel_image;
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Renamed, Setting};
-use crate::oci::tagged;
+use crate::kernel::Arch;
+use crate::oci::tags;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::run::Run;
@@ -179,8 +181,8 @@ fn side(text: &str, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Re
         Given::File(path) => Ok(Side { name: text.to_owned(), config: config_of(&path)? }),
         Given::Layout(path, tag) => {
             let arch = args.arch.first().copied().or(run.host.arch);
-            let image = tagged::open(&path, tag.as_deref(), arch)?;
-            let told = image.kernel_config()?;
+            let image = tags::open(&path, tag.as_deref(), arch.map(Arch::name))?;
+            let told = kernel_image::kernel_config(&image)?;
             let told =
                 told.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;
             Ok(Side { name: text.to_owned(), config: Config::parse(&told) })

@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::inspect;
 use crate::kconfig::why::Renames;
 use crate::oci::read::{self, Image};
-use crate::oci::tagged;
+use crate::oci::tags;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, printable, size};
@@ -74,7 +74,7 @@ pub(super) fn diff(args: &DiffArgs, host: &Host, report: &Report) -> Result<Exit
 /// The only image that a reference means.
 pub(super) fn only_image(given: &Utf8Path) -> Result<Image> {
     let (layout, tag) = read::locate(given);
-    match &tagged::images(&layout, tag.as_deref())?[..] {
+    match &tags::images(&layout, tag.as_deref())?[..] {
         [one] => one.open(&layout),
         several => {
             let tags: Vec<String> = several.iter().filter_map(|part| part.tag.clone()).collect();

@@ -3,7 +3,8 @@
 use super::commands::{PrintedArray, print, printed_json};
 use crate::host::Host;
 use crate::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
-use crate::oci::{read, tagged};
+use crate::oci::annotations::{REVISION, SOURCE};
+use crate::oci::{read, tags};
 use crate::plan::annotations;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
@@ -44,7 +45,7 @@ pub(super) fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Resul
     let mut images = Vec::new();
     for reference in &args.layouts {
         let (layout, tag) = read::locate(&host.absolute(reference));
-        let parts = tagged::images(&layout, tag.as_deref())?;
+        let parts = tags::images(&layout, tag.as_deref())?;
         images.extend(parts.into_iter().map(|part| (layout.clone(), part)));
     }
     let several = images.len() > 1;
@@ -127,9 +128,9 @@ fn text(image: &Inspected, host: &Host) -> String {
         lines.add("diff_id", &layer.diff_id.oci());
     }
     let annotation = |key: &str| image.annotations.get(key).map(String::as_str);
-    let source = annotation(annotations::SOURCE).unwrap_or("on the machine that built it");
+    let source = annotation(SOURCE).unwrap_or("on the machine that built it");
     lines.add("source", source);
-    lines.add_all("", annotation(annotations::REVISION).iter());
+    lines.add_all("", annotation(REVISION).iter());
     for (name, key) in
         [("tools", annotations::TOOLCHAIN), ("plan", annotations::PLAN), ("pairing", annotations::PAIRING)]
     {

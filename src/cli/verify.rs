@@ -10,7 +10,8 @@ use crate::host::Host;
 use crate::inspect::{self, ReceiptFound};
 use crate::kconfig::why::Renames;
 use crate::library::Library;
-use crate::oci::{Written, read};
+use crate::oci::read;
+use crate::pack::PackedImage;
 use crate::rebuild;
 use crate::receipt::Known;
 use crate::report::{Progress, Report};
@@ -119,12 +120,16 @@ fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
     print(&format!("\nrebuilt in a fresh directory\n  $ {}\n", printable(&known.command)))?;
     let mut all_equal = true;
     for image in &rebuilt.images {
-        let name = image.layout.file_name().unwrap_or_default();
+        let name = image.written.layout.file_name().unwrap_or_default();
         let Some(recorded) = known.images.iter().find(|one| one.layout == name) else { continue };
-        let is_equal = recorded.digest == image.digest.oci();
+        let is_equal = recorded.digest == image.written.digest.oci();
         all_equal &= is_equal;
         let verdict = if is_equal { "ok" } else { "FAILED" };
-        print(&format!("  {verdict:7}  {name}:{}\n           {}\n", image.tag, image.digest.oci()))?;
+        print(&format!(
+            "  {verdict:7}  {name}:{}\n           {}\n",
+            image.written.tag,
+            image.written.digest.oci()
+        ))?;
         if !is_equal {
             let other = receipt.with_file_name(name);
             print(&why_not(&other, image, &library, host)?)?;
@@ -137,9 +142,10 @@ fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
 }
 
 /// How the image that was recorded differs from the one that came out now.
-fn why_not(recorded: &Utf8Path, again: &Written, library: &Library, host: &Host) -> Result<String> {
-    let tagged = |layout: &Utf8Path| only_image(&Utf8PathBuf::from(format!("{layout}:{}", again.tag)));
-    let images = (tagged(recorded)?, tagged(&again.layout)?);
+fn why_not(recorded: &Utf8Path, again: &PackedImage, library: &Library, host: &Host) -> Result<String> {
+    let tagged =
+        |layout: &Utf8Path| only_image(&Utf8PathBuf::from(format!("{layout}:{}", again.written.tag)));
+    let images = (tagged(recorded)?, tagged(&again.written.layout)?);
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference =
         crate::diff::diff((&images.0, &images.1), (&found.0, &found.1), &Renames::read(library)?)?;

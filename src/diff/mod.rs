@@ -9,6 +9,7 @@ use crate::inspect::{self, Inspected, ReceiptFound};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config};
 use crate::kernel::binary::Anatomy;
+use crate::oci::annotations::REVISION;
 use crate::oci::read::Image;
 use crate::plan::annotations;
 use crate::util::digest::Sha256;
@@ -190,7 +191,7 @@ fn inputs(
     config: Option<&Comparison>,
     tools: &[Change],
 ) -> Vec<String> {
-    let revision = |image: &Inspected| image.annotations.get(annotations::REVISION).cloned();
+    let revision = |image: &Inspected| image.annotations.get(REVISION).cloned();
     let digest = |image: &Inspected| image.annotations.get(annotations::CONFIG_DIGEST).cloned();
     let config = config.map_or_else(|| digest(first) != digest(second), |config| !config.is_equal());
     let differ = [

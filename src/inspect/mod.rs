@@ -8,12 +8,13 @@ mod survey;
 pub use spec::{Consumer, Fragment, fragment};
 pub use survey::{ConfigFile, KernelFile, ModuleFile, Survey};
 
+use crate::image::kernel_image;
 use crate::kconfig::Config;
 use crate::kernel::binary::{Kernel, Pvh};
 use crate::kernel::{Arch, Flavor};
-use crate::oci::entries::LayerRead;
+use crate::oci::layer_entries::LayerRead;
 use crate::oci::read::Image;
-use crate::oci::tagged;
+use crate::oci::tags;
 use crate::plan::annotations;
 use crate::receipt::Known;
 use crate::util::digest::Sha256;
@@ -236,7 +237,7 @@ pub fn summed_up(image: &Image, layers: &[LayerRead], survey: Survey) -> Inspect
         kind,
         version: image.annotation("version").map(str::to_owned),
         release,
-        flavor: image.flavor(),
+        flavor: kernel_image::flavor(image),
         arch: image.config.architecture().to_string(),
         created: image.config.created().clone(),
         kernels,
@@ -310,7 +311,7 @@ pub fn counterpart(image: &Inspected) -> Result<Option<Inspected>> {
 /// Errors (exit code 3): it breaks a rule.
 pub(crate) fn counterpart_image(layout: &Utf8Path, tag: Option<&str>, arch: &str) -> Result<Option<Image>> {
     let Some(layout) = counterpart_layout(layout) else { return Ok(None) };
-    let parts = match tagged::images(&layout, tag) {
+    let parts = match tags::images(&layout, tag) {
         Ok(parts) => parts,
         Err(error) if error.kind == Kind::Usage => return Ok(None),
         Err(error) => return Err(error),
@@ -361,7 +362,7 @@ pub fn check_pair(kernel: &Inspected, modules: &Inspected) -> Result<()> {
 
 /// Where the receipt of an image lies, if it is one of ours.
 pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
-    let (flavor, version) = (image.flavor()?, image.annotation("version")?);
+    let (flavor, version) = (kernel_image::flavor(image)?, image.annotation("version")?);
     let arch: Arch = image.config.architecture().to_string().parse().ok()?;
     // It becomes a file's name: what stands in an annotation may be anything.
     let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));

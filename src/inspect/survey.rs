@@ -1,8 +1,8 @@
 //! What the entries of an image are, taken in one by one in a single pass.
 
+use crate::image::kernel_image::{is_kernel_config, read_config};
 use crate::kernel::binary::{Kernel, Module, module};
-use crate::oci::entries::{Found, FoundKind};
-use crate::oci::read::{is_kernel_config, read_config};
+use crate::oci::layer_entries::{Found, FoundKind};
 use crate::util::digest::{HashingReader, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
 use std::collections::{BTreeMap, BTreeSet};
@@ -154,7 +154,7 @@ fn belongs_to_modules(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::entries::Attributes;
+    use crate::oci::layer_entries::Attributes;
 
     fn see(survey: &mut Survey, path: &str, kind: FoundKind, bytes: &[u8]) -> Result<()> {
         let attributes = Attributes { stored_path: path.into(), ..Attributes::default() };

@@ -14,6 +14,14 @@ pub enum Arch {
 }
 
 impl Arch {
+    /// The name that container platforms and OCI have for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "amd64",
+            Arch::Arm64 => "arm64",
+        }
+    }
+
     /// The value of the kernel's `ARCH` variable, and the name in file names of configs.
     pub fn kbuild(self) -> &'static str {
         match self {
@@ -50,10 +58,7 @@ impl Arch {
 
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Arch::Amd64 => "amd64",
-            Arch::Arm64 => "arm64",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -5,13 +5,26 @@
 //! other and mean all of their contents together (RFC 1952, section 2.2; RFC 8878, section 3).
 
 use super::layout::BlobWriter;
-use crate::request::Compression;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Kind, Result};
 use libdeflater::{CompressionLvl, Compressor};
+use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
+
+/// Compression of the layers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// Read by everything.
+    #[default]
+    Gzip,
+    /// Smaller and faster; needs containerd 1.5 or Docker 23.
+    Zstd,
+    /// A plain tar.
+    None,
+}
 
 /// Changing this changes every digest. Larger pieces compress better by a fraction of a per cent.
 const PIECE: usize = 1 << 20;

@@ -1,10 +1,10 @@
 //! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
 //! old one only `index.json` is replaced, when all the blobs it will name are there.
 
-use super::read::{read_bounded, read_json, tag_of};
+use super::blob::{read_bounded, read_json};
+use super::read::tag_of;
 use super::{ATTACHMENTS, Blob};
-use crate::kernel::Arch;
-use crate::plan::annotations::REF_NAME;
+use crate::oci::annotations::REF_NAME;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::{TEMPORARY, check_writable, persist, remove_tree, sync_dir, write_atomically};
@@ -34,10 +34,9 @@ pub struct Written {
     pub manifest_size: u64,
     /// Bytes of the layer as stored.
     pub size: u64,
-    /// What it is for.
-    pub arch: Arch,
-    /// Is the kernel in it?
-    pub holds_kernel: bool,
+    /// The machine that it is for, by its name in OCI: `amd64`.
+    #[serde(rename = "arch")]
+    pub architecture: String,
 }
 
 impl Written {

@@ -1,27 +1,28 @@
 //! OCI image layouts on disk: entries to a layer, a layer to an image, an image under a tag of a
 //! layout, whole or not at all; and, in files of their own, reading layouts that others wrote.
 
-mod attach;
+pub mod annotations;
+pub mod blob;
 mod compress;
-pub mod entries;
-mod join;
-pub mod kept;
+mod entry;
 mod layer;
+pub mod layer_entries;
 mod layout;
+mod multi_arch;
 pub mod read;
-pub mod tagged;
+mod referrers;
+pub mod snapshot;
+pub mod tags;
 
-pub use attach::{Artifact, attach};
-pub use join::{Joined, join, outdated};
+pub use compress::Compression;
+pub use entry::{Entries, Entry};
 pub use layout::{LOCK, Written, check_output, sweep};
+pub use multi_arch::{Joined, join, outdated};
+pub use referrers::{Artifact, attach};
 
+use annotations::DESCRIPTION;
 use layout::Layout;
 
-use crate::kernel::Arch;
-use crate::plan::annotations::DESCRIPTION;
-use crate::plan::{Contents, ImagePlan};
-use crate::request::Compression;
-use crate::staging::Entries;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use camino::Utf8Path;
@@ -50,9 +51,9 @@ impl Blob {
         builder.build().expect("all fields are set")
     }
 
-    /// As the manifest of an image for this machine.
-    fn image(self, arch: Arch) -> Descriptor {
-        let platform = PlatformBuilder::default().architecture(architecture(arch)).os(Os::Linux).build();
+    /// As the manifest of an image for this machine, by its name in OCI: `amd64`.
+    fn image(self, arch: &str) -> Descriptor {
+        let platform = PlatformBuilder::default().architecture(arch).os(Os::Linux).build();
         let mut descriptor = self.descriptor(MediaType::ImageManifest);
         descriptor.set_platform(Some(platform.expect("all fields are set")));
         descriptor
@@ -77,66 +78,45 @@ pub struct Ready {
     layout: Layout,
     tag: String,
     manifest: Blob,
-    arch: Arch,
+    architecture: String,
     layer_size: u64,
-    holds_kernel: bool,
 }
 
-/// Writes the blobs of the image of `plan` with these entries into its layout in `output`. Everything
-/// is dated `epoch`, and packed by up to `threads` threads. The caller holds the lock of the output directory.
+/// Writes the blobs of an image with these entries into its layout in `output`. Everything is dated `epoch`, and
+/// packed by up to `threads` threads. The caller holds the lock of the output directory.
 pub fn prepare(
     output: &Utf8Path,
-    plan: &ImagePlan,
-    arch: Arch,
-    entries: &Entries,
-    epoch: u64,
-    threads: usize,
-) -> Result<Ready> {
-    let named = Named {
-        layout: &plan.layout,
-        tag: plan.tag.as_deref().expect("the version is known by now"),
-        compression: plan.compression,
-        annotations: &plan.annotations,
-    };
-    let ready = prepare_named(output, named, arch, entries, epoch, threads)?;
-    Ok(Ready { holds_kernel: !matches!(plan.contents, Contents::Modules { .. }), ..ready })
-}
-
-/// The same for an image that is in no plan, and holds no kernel.
-pub fn prepare_named(
-    output: &Utf8Path,
     named: Named<'_>,
-    arch: Arch,
+    architecture: &str,
     entries: &Entries,
     epoch: u64,
     threads: usize,
 ) -> Result<Ready> {
     let layout = Layout::open(output, named.layout)?;
     let layer = layer::write(&layout, entries, named.compression, epoch, threads)?;
-    let config = layout.add_bytes(&image_config(named, arch, &layer, epoch))?;
+    let config = layout.add_bytes(&image_config(named, architecture, &layer, epoch))?;
     let manifest = layout.add_bytes(&image_manifest(named, config, &layer))?;
     let tag = named.tag.to_owned();
-    Ok(Ready { layout, tag, manifest, arch, layer_size: layer.blob.size, holds_kernel: false })
+    Ok(Ready { layout, tag, manifest, architecture: architecture.to_owned(), layer_size: layer.blob.size })
 }
 
 impl Ready {
     /// Gives the image its tag, in the place of an earlier one.
     pub fn publish(self) -> Result<Written> {
         let path = self.layout.path().to_owned();
-        self.layout.tag(&self.tag, self.manifest.image(self.arch))?;
+        self.layout.tag(&self.tag, self.manifest.image(&self.architecture))?;
         Ok(Written {
             layout: path,
             tag: self.tag,
             digest: self.manifest.digest,
             manifest_size: self.manifest.size,
             size: self.layer_size,
-            arch: self.arch,
-            holds_kernel: self.holds_kernel,
+            architecture: self.architecture,
         })
     }
 }
 
-fn image_config(named: Named<'_>, arch: Arch, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
+fn image_config(named: Named<'_>, architecture: &str, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
     let created = crate::util::time::rfc3339(epoch);
     let root_fs = RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.oci()]).build();
     let history = HistoryBuilder::default()
@@ -146,7 +126,7 @@ fn image_config(named: Named<'_>, arch: Arch, layer: &layer::Layer, epoch: u64) 
         .build();
     let config = ImageConfigurationBuilder::default()
         .created(created)
-        .architecture(architecture(arch))
+        .architecture(architecture)
         .os(Os::Linux)
         .config(ConfigBuilder::default().labels(labels(named)).build().expect("all fields are set"))
         .rootfs(root_fs.expect("all fields are set"))
@@ -169,14 +149,6 @@ fn image_manifest(named: Named<'_>, config: Blob, layer: &layer::Layer) -> Vec<u
         .annotations(labels(named))
         .build();
     manifest.expect("all fields are set").to_canon_json_vec().expect("only string keys")
-}
-
-/// The name that OCI has for the machine.
-fn architecture(arch: Arch) -> oci_spec::image::Arch {
-    match arch {
-        Arch::Amd64 => oci_spec::image::Arch::Amd64,
-        Arch::Arm64 => oci_spec::image::Arch::ARM64,
-    }
 }
 
 fn labels(named: Named<'_>) -> HashMap<String, String> {

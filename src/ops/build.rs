@@ -11,9 +11,9 @@ use crate::fetch;
 use crate::host::{self, Host};
 use crate::inspect;
 use crate::kbuild::{self, BuildDir, Objects};
-use crate::oci::{self, Written};
+use crate::oci;
 use crate::ops::doctor;
-use crate::pack;
+use crate::pack::{self, PackedImage};
 use crate::plan::{Inputs, Locator, Plan};
 use crate::receipt;
 use crate::report::{self, Summary};
@@ -29,7 +29,7 @@ use crate::verdict;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
-pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<Written>> {
+pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let Run { host, report, output, .. } = run;
     let began = host::now();
     let profiles = requirements::read_all(run.library, &request.profiles)?;
@@ -117,7 +117,7 @@ fn unchanged(
     first: &Plan,
     profiles: &[Profile],
     run: &Run<'_>,
-) -> Result<Option<Vec<Written>>> {
+) -> Result<Option<Vec<PackedImage>>> {
     if !run.reuses() || !run.cache_dir.is_dir() {
         return Ok(None);
     }
@@ -134,7 +134,7 @@ fn made_before(
     profiles: &[Profile],
     cache: &Cache,
     run: &Run<'_>,
-) -> Result<Option<Vec<Written>>> {
+) -> Result<Option<Vec<PackedImage>>> {
     let Some((made, images)) = reuse::find(plan, profiles, cache, run)? else { return Ok(None) };
     let receipt = receipt::path(&run.output, plan);
     summarize(plan, (&made.release, made.modules, None), &images, (&receipt, &[]), run);
@@ -144,7 +144,7 @@ fn made_before(
 fn summarize(
     plan: &Plan,
     (release, modules, cached): (&str, usize, Option<report::Usage>),
-    images: &[Written],
+    images: &[PackedImage],
     (receipt, pages): (&Utf8Path, &[Utf8PathBuf]),
     run: &Run<'_>,
 ) {
@@ -155,9 +155,9 @@ fn summarize(
         images: images
             .iter()
             .map(|image| report::Image {
-                layout: shown(&image.layout, host),
-                tag: image.tag.clone(),
-                bytes: image.size,
+                layout: shown(&image.written.layout, host),
+                tag: image.written.tag.clone(),
+                bytes: image.written.size,
             })
             .collect(),
         modules,
@@ -170,14 +170,19 @@ fn summarize(
 }
 
 /// Boots the kernel image of a build and notes in its receipt what came of it.
-pub fn boot_built(images: &[Written], options: &boot::Options, run: &Run<'_>) -> Result<boot::Outcome> {
+pub fn boot_built(images: &[PackedImage], options: &boot::Options, run: &Run<'_>) -> Result<boot::Outcome> {
     let Run { host, report, .. } = run;
     let kernel = images.first().expect("every build has an image of its kernel");
     let has_modules = images.iter().any(|image| !image.holds_kernel);
     let modules = if has_modules { ModulesAt::Beside } else { ModulesAt::Within };
-    let name = shown(&kernel.layout, host);
-    let subject =
-        subject::of_layout(&name, (&kernel.layout, Some(&kernel.tag)), modules, Told::default(), None)?;
+    let name = shown(&kernel.written.layout, host);
+    let subject = subject::of_layout(
+        &name,
+        (&kernel.written.layout, Some(&kernel.written.tag)),
+        modules,
+        Told::default(),
+        None,
+    )?;
     let cache = Cache::open(&run.cache_dir, host.uid)?;
     let outcome = boot::boot(&subject, options, &cache, host, report)?;
     if let Some(receipt) = inspect::receipt_path(&subject.kernel) {

@@ -6,23 +6,10 @@
 
 use super::{SourcePlan, Toolchain};
 use crate::kernel::{Arch, Flavor, KernelVersion};
+use crate::oci::annotations::OCI;
 use crate::util::digest::Sha256;
 use std::collections::BTreeMap;
 
-/// What OCI's predefined keys begin with.
-pub const OCI: &str = "org.opencontainers.image.";
-/// The name of an image or of a file.
-pub const TITLE: &str = "org.opencontainers.image.title";
-/// What it is, for people.
-pub const DESCRIPTION: &str = "org.opencontainers.image.description";
-/// Where its source is.
-pub const SOURCE: &str = "org.opencontainers.image.source";
-/// Which version of that, in a version control system.
-pub const REVISION: &str = "org.opencontainers.image.revision";
-/// When it was made.
-pub const CREATED: &str = "org.opencontainers.image.created";
-/// The tag, where tools look for it: on a descriptor in the index of a layout.
-pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// `firecracker` or `cloud-hypervisor`.
 pub const FLAVOR: &str = "io.github.kcompile.flavor";
 /// `amd64` or `arm64`.

@@ -19,8 +19,9 @@ pub use source::{
 
 use crate::kconfig::{self, Config};
 use crate::kernel::{Arch, Catalog, Flavor, KernelVersion, VersionRequest};
+use crate::oci::Compression;
 use crate::patches::{self, PatchFile};
-use crate::request::{Compression, ModulesLayout, Request};
+use crate::request::{ModulesLayout, Request};
 use crate::toolchain::{self, Applied};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};

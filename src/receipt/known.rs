@@ -1,6 +1,6 @@
 //! A receipt that was written earlier, perhaps by somebody else.
 
-use crate::oci::read::read_bounded;
+use crate::oci::blob::read_bounded;
 use crate::util::error::{Context, Kind, Result};
 use camino::Utf8Path;
 use serde::Deserialize;

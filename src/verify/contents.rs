@@ -5,6 +5,7 @@ use super::{Faults, Outcome, Subject, Verified};
 use crate::inspect::{self, Inspected, KernelFile, ReceiptFound};
 use crate::kernel::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
+use crate::oci::annotations::CREATED;
 use crate::oci::read::Image;
 use crate::plan::annotations::{self, pairing};
 use crate::util::digest::Sha256;
@@ -127,7 +128,7 @@ fn said(found: &Inspected) -> Outcome {
     for key in found.labels.keys().filter(|key| !found.annotations.contains_key(*key)) {
         faults.add(format!("the label {key} is no annotation"));
     }
-    if found.annotations.get(annotations::CREATED) != found.created.as_ref() {
+    if found.annotations.get(CREATED) != found.created.as_ref() {
         faults.add("the date of the annotations is not that of the image's config".into());
     }
     let arch = found.annotations.get(annotations::ARCHITECTURE);

@@ -2,7 +2,7 @@
 //! kernel image may have, whoever made it.
 
 use super::Faults;
-use crate::oci::entries::{Attributes, Found, FoundKind};
+use crate::oci::layer_entries::{Attributes, Found, FoundKind};
 use camino::{Utf8Component, Utf8Path};
 use std::collections::BTreeSet;
 

@@ -6,7 +6,7 @@ use crate::inspect::inspect;
 use crate::kconfig::why::Renames;
 use crate::kernel::binary::{Anatomy, Kernel, Module};
 use crate::library::Library;
-use crate::oci::tagged;
+use crate::oci::tags;
 use crate::util::digest::Sha256;
 use camino::Utf8Path;
 use serde_json::json;
@@ -56,7 +56,7 @@ pub fn examine(bytes: &[u8]) {
         assert!(!verified.checks.is_empty(), "nothing is said of it");
         Ok(())
     });
-    for part in tagged::images(&layout, None).unwrap_or_default() {
+    for part in tags::images(&layout, None).unwrap_or_default() {
         let Ok(image) = part.open(&layout) else { continue };
         let Ok(found) = inspect(&image) else { continue };
         let renames = Renames::read(&Library::built_in()).expect("our own table");

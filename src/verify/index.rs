@@ -2,7 +2,7 @@
 
 use super::{Faults, Outcome, raw_index};
 use crate::oci::read::{Image, read_index, tag_of};
-use crate::oci::tagged::Part;
+use crate::oci::tags::Part;
 use crate::util::error::Result;
 use oci_spec::image::{Descriptor, MediaType};
 use std::collections::BTreeSet;

@@ -10,8 +10,9 @@ mod index;
 
 use crate::budget::Budget;
 use crate::inspect::{self, Inspected, Survey};
+use crate::oci::blob;
 use crate::oci::read::{self, tag_of};
-use crate::oci::tagged::{self, Part};
+use crate::oci::tags::{self, Part};
 use crate::util::error::{Kind, Result};
 use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -198,7 +199,7 @@ pub fn verify(
     };
     for descriptor in &chosen {
         let (tag, digest) = (tag_of(descriptor), descriptor.digest().to_string());
-        match tagged::parts(layout, descriptor) {
+        match tags::parts(layout, descriptor) {
             Ok(parts) => {
                 let several = parts.len() > 1;
                 for part in &parts {
@@ -223,7 +224,7 @@ fn verify_part(layout: &Utf8Path, part: &Part, outer: &Descriptor) -> Result<Ver
     let mut verified = Verified::new(layout, part.tag.clone(), part.descriptor.digest().to_string());
     let done = match part.is_image {
         true => verify_image(layout, part, outer, &mut verified),
-        false => tagged::check_attachment(layout, &part.descriptor).map(|bytes| {
+        false => tags::check_attachment(layout, &part.descriptor).map(|bytes| {
             let detail = format!("{} attached to an image: sizes and digests", size(bytes));
             verified.add(Subject::Blobs, Outcome::Holds { detail });
         }),
@@ -263,5 +264,5 @@ fn verify_image(layout: &Utf8Path, part: &Part, outer: &Descriptor, verified: &m
 
 /// The whole of an index, read again for what its types leave out.
 fn raw_index(layout: &Utf8Path) -> Result<serde_json::Value> {
-    read::read_json(&layout.join("index.json"))
+    blob::read_json(&layout.join("index.json"))
 }

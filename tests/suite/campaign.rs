@@ -8,7 +8,7 @@ use crate::servers::{Request, Server};
 use crate::signals::gone;
 use crate::world::{World, compress, ran};
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::oci::tagged;
+use kcompile::oci::tags;
 use kcompile::util::fs::remove_tree;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
@@ -276,10 +276,10 @@ pub(crate) fn layouts_are_whole(output: &Utf8Path, context: &str) {
             receipt.unwrap_or_else(|error| panic!("{context}: {path}: {error}"));
             continue;
         }
-        let tags = tagged::tags(path).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let tags = tags::tags(path).unwrap_or_else(|error| panic!("{context}: {error}"));
         assert!(!tags.is_empty(), "{context}: {path} has no tag");
         for tagged in tags {
-            tagged::check(path, &tagged).unwrap_or_else(|error| panic!("{context}: {error}"));
+            tags::check(path, &tagged).unwrap_or_else(|error| panic!("{context}: {error}"));
         }
     }
 }

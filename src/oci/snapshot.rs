@@ -2,10 +2,9 @@
 //! whole, and putting it back where it has not.
 
 use super::ATTACHMENTS;
+use super::blob::{blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob};
 use super::layout::{BlobWriter, Layout, Written, is_as_written};
-use super::read::{
-    blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob, read_index, tag_of,
-};
+use super::read::{read_index, tag_of};
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -42,7 +41,7 @@ struct Look {
 const MOST_SEEN: usize = 128;
 
 /// Copies `images`, and what is attached to them, into the directory `store`.
-pub fn keep(images: &[Written], store: &Utf8Path) -> Result<Vec<Kept>> {
+pub fn keep<'a>(images: impl IntoIterator<Item = &'a Written>, store: &Utf8Path) -> Result<Vec<Kept>> {
     create_dir(&store.join("blobs/sha256"))?;
     let mut all = Vec::new();
     for image in images {

@@ -2,8 +2,8 @@
 //! own that shares their blobs.
 
 use super::layout::{Layout, Written};
-use super::tagged::{self, TaggedKind};
-use crate::plan::annotations::TITLE;
+use super::tags::{self, TaggedKind};
+use crate::oci::annotations::TITLE;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -29,8 +29,8 @@ pub fn join(output: &Utf8Path, images: &[Written]) -> Result<Vec<Joined>> {
     let mut groups: BTreeMap<(&str, &str), BTreeMap<_, &Written>> = BTreeMap::new();
     for image in images {
         let name = image.layout.file_name().unwrap_or_default();
-        if let Some(name) = name.strip_suffix(&format!("-{}", image.arch)) {
-            groups.entry((name, &image.tag)).or_default().insert(image.arch, image);
+        if let Some(name) = name.strip_suffix(&format!("-{}", image.architecture)) {
+            groups.entry((name, &image.tag)).or_default().insert(&*image.architecture, image);
         }
     }
     let groups = groups.into_iter().filter(|(_, images)| images.len() > 1);
@@ -47,7 +47,7 @@ fn join_one<'a>(
     let path = layout.path().to_owned();
     let (mut descriptors, mut annotations) = (Vec::new(), Vec::new());
     for image in images {
-        let descriptor = image.manifest().image(image.arch);
+        let descriptor = image.manifest().image(&image.architecture);
         let manifest: ImageManifest = layout.take_image(&image.layout, &descriptor)?;
         annotations.push(manifest.annotations().clone().unwrap_or_default());
         descriptors.push(descriptor);
@@ -70,13 +70,13 @@ pub fn outdated(output: &Utf8Path, images: &[Written]) -> Vec<String> {
     let mut outdated = Vec::new();
     for image in images {
         let layout = image.layout.file_name().unwrap_or_default();
-        let name = layout.strip_suffix(&format!("-{}", image.arch)).map(|name| output.join(name));
+        let name = layout.strip_suffix(&format!("-{}", image.architecture)).map(|name| output.join(name));
         let Some(joined) = name.filter(|joined| joined.join("oci-layout").is_file()) else { continue };
-        let tags = tagged::tags(&joined).unwrap_or_default();
+        let tags = tags::tags(&joined).unwrap_or_default();
         if !tags.iter().any(|known| known.tag == image.tag && known.kind == TaggedKind::Index) {
             continue;
         }
-        let Ok(parts) = tagged::images(&joined, Some(&image.tag)) else { continue };
+        let Ok(parts) = tags::images(&joined, Some(&image.tag)) else { continue };
         let digest = image.digest.oci();
         if !parts.iter().any(|part| part.descriptor.digest().to_string() == digest) {
             outdated.push(format!("{joined}:{}", image.tag));

@@ -2,7 +2,7 @@
 
 use super::layout::{Layout, Written};
 use super::{ATTACHMENTS, Blob};
-use crate::plan::annotations::TITLE;
+use crate::oci::annotations::TITLE;
 use crate::util::error::Result;
 use camino::Utf8Path;
 use canon_json::CanonJsonSerialize;

@@ -2,12 +2,9 @@
 //! an attachment to an image; and whether all of it is there and whole. Nothing is believed, as in
 //! [`read`](super::read), whose errors these are.
 
-use super::read::{
-    Image, check_descriptor, check_digest, choose, chosen, open_blob, open_image, read_blob, read_index,
-    tag_of,
-};
+use super::blob::{check_descriptor, check_digest, open_blob, read_blob};
+use super::read::{Image, choose, chosen, open_image, read_index, tag_of};
 use crate::host::process::Interruptible;
-use crate::kernel::Arch;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
@@ -110,25 +107,26 @@ fn is_attestation(part: &Descriptor) -> bool {
         .is_some_and(|kind| kind == "attestation-manifest")
 }
 
-/// Opens the image of this tag, or the only one of a layout; where that is an index, the image in it for `arch`.
+/// Opens the image of this tag, or the only one of a layout; where that is an index, the image in it for
+/// `architecture`, as OCI names it.
 ///
-/// Errors: no such layout or tag, several images and no tag, none for `arch` (exit code 2); a rule is broken (3).
-pub fn open(layout: &Utf8Path, tag: Option<&str>, arch: Option<Arch>) -> Result<Image> {
+/// Errors: no such layout or tag, several images and no tag, none for `architecture` (exit code 2); a rule is
+/// broken (3).
+pub fn open(layout: &Utf8Path, tag: Option<&str>, architecture: Option<&str>) -> Result<Image> {
     let descriptor = choose(layout, tag)?;
     if *descriptor.media_type() != MediaType::ImageIndex {
         return open_image(layout, &descriptor);
     }
-    let wanted = arch.map(|arch| arch.to_string());
     let mut others = Vec::new();
     for part in parts(layout, &descriptor)?.into_iter().filter(|part| part.is_image) {
         let image = part.open(layout)?;
         let found = image.config.architecture().to_string();
-        if wanted.as_ref() == Some(&found) {
+        if architecture == Some(&found) {
             return Ok(image);
         }
         others.push(found);
     }
-    match (&wanted, others.join(", ")) {
+    match (architecture, others.join(", ")) {
         (_, others) if others.is_empty() => {
             Err(Error::usage(format!("{layout} has no image under this tag")))
         }

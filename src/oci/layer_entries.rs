@@ -4,7 +4,7 @@
 //!
 //! All errors of a layer that breaks a rule are verification errors (exit code 3) and name the rule.
 
-use super::read::{check_digest, open_blob};
+use super::blob::{check_digest, open_blob};
 use crate::host::process::{self, Interruptible};
 use crate::util::digest::{HashingReader, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};

@@ -1,0 +1,129 @@
+//! Blobs and small files of a layout that anybody may have written: links and special files are refused, sizes are
+//! bounded, and digests are checked.
+
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use oci_spec::image::Descriptor;
+use rustix::fs::{Mode, OFlags};
+use serde::de::DeserializeOwned;
+use std::fs::File;
+use std::io::Read;
+
+/// An index that names a few hundred versions is about this large at most.
+const LARGEST_JSON: u64 = 4 << 20;
+
+/// The digest of a descriptor; `of` is the file that it stands in.
+pub(super) fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result<Sha256> {
+    let text = descriptor.digest().to_string();
+    match text.strip_prefix("sha256:").map(str::parse::<Sha256>) {
+        Some(Ok(digest)) => Ok(digest),
+        _ => Err(Error::fetch(format!("{of}: `{}` is not a sha256 digest", text.escape_debug()))),
+    }
+}
+
+/// A blob of JSON, and where it lies: its size and digest are as the descriptor says.
+pub(super) fn read_blob<T: DeserializeOwned>(
+    layout: &Utf8Path,
+    descriptor: &Descriptor,
+) -> Result<(Utf8PathBuf, T)> {
+    let digest = check_descriptor(layout, descriptor)?;
+    let path = blob_path(layout, digest);
+    let bytes = read_bounded(&path)?;
+    if bytes.len() as u64 != descriptor.size() {
+        return Err(wrong_size(&path, descriptor.size(), bytes.len() as u64));
+    }
+    check_digest(&path, digest, Sha256::of(&bytes))?;
+    let said = parse(&path, &bytes)?;
+    Ok((path, said))
+}
+
+/// Opens a blob of any kind, which has the size that the descriptor says, for its digest to be checked; with where
+/// it lies.
+pub(super) fn open_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Sha256, File)> {
+    let digest = check_descriptor(layout, descriptor)?;
+    let path = blob_path(layout, digest);
+    let (file, size) = open_file(&path)?;
+    match size == descriptor.size() {
+        true => Ok((path, digest, file)),
+        false => Err(wrong_size(&path, descriptor.size(), size)),
+    }
+}
+
+pub(super) fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
+    layout.join("blobs/sha256").join(digest.to_string())
+}
+
+pub(super) fn wrong_size(path: &Utf8Path, expected: u64, found: u64) -> Error {
+    Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}"))
+}
+
+pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(Error::fetch(format!("{path}: checksum mismatch: expected {expected}, found {found}"))),
+    }
+}
+
+/// Opens an ordinary file: a link is not followed, and a pipe does not make us wait.
+pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
+    let wrong = || format!("cannot read {path}");
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path.as_std_path(), flags, Mode::empty());
+    let file = File::from(file.context(Kind::Fetch, wrong)?);
+    let metadata = file.metadata().context(Kind::Fetch, wrong)?;
+    match metadata.is_file() {
+        true => Ok((file, metadata.len())),
+        false => Err(Error::fetch(format!("{path} is not a file"))),
+    }
+}
+
+/// The bytes of a small file; a link is not followed.
+///
+/// Errors (exit code 3): it cannot be read, is no ordinary file, or has more than 4 MiB.
+pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
+    let (file, size) = open_file(path)?;
+    if size > LARGEST_JSON {
+        return Err(Error::fetch(format!("{path}: {size} bytes are too many for it")));
+    }
+    let mut bytes = Vec::new();
+    file.take(LARGEST_JSON).read_to_end(&mut bytes).context(Kind::Fetch, || format!("cannot read {path}"))?;
+    Ok(bytes)
+}
+
+/// What a file of JSON says.
+///
+/// Errors (exit code 3): those of [`read_bounded`]; it says something else.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<T> {
+    parse(path, &read_bounded(path)?)
+}
+
+fn parse<T: DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_or_a_link_is_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| Utf8Path::from_path(dir.path()).unwrap().join(name);
+        std::fs::write(at("file"), "x").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe").as_std_path(),
+            rustix::fs::FileType::Fifo,
+            Mode::RUSR | Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        assert_eq!(open_file(&at("file")).unwrap().1, 1);
+        assert!(open_file(&at("link")).is_err());
+        // Opening a pipe for reading would wait for somebody who writes.
+        assert!(open_file(&at("pipe")).unwrap_err().to_string().ends_with("pipe is not a file"));
+    }
+}
