@@ -2,9 +2,9 @@
 //! of it can be made or fetched again. What another run works with is not looked at.
 
 use crate::cache::Cache;
+use crate::catalog::lockfile::{self, LockFile};
 use crate::clean::{NO_LOCK, archive_lock, children, git_lock, size, source_of_builds, try_locks};
 use crate::host::process;
-use crate::lockfile::{self, LockFile};
 use crate::source;
 use crate::util::error::Result;
 use crate::util::fs::{TEMPORARY, remove_tree};

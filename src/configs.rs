@@ -2,12 +2,12 @@
 //! keep, edited by the kernel's menus or taken from a whole `.config`, written back in their minimal form.
 
 use crate::cache::Cache;
+use crate::catalog::text::{read_text, read_text_if_there};
 use crate::fetch;
 use crate::host::packages;
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::why::Renames;
 use crate::kconfig::{self, Comparison, Config, Edited, rewrite};
-use crate::library::{read_text, read_text_if_there};
 use crate::ops::doctor;
 use crate::plan::{Base, Inputs, Plan, config_name};
 use crate::request::Request;

@@ -2,14 +2,14 @@
 //! the lock file, and its patches are applied. Bundles carry the same to a machine without a network.
 
 use crate::cache::{Cache, memo};
+use crate::catalog::lockfile::{self, LockFile, Locked};
+use crate::catalog::toolchain_quirks;
 use crate::kernel::{Channel, KernelVersion};
-use crate::lockfile::{self, LockFile, Locked};
 use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
 use crate::request::Request;
 use crate::requirements;
 use crate::run::Run;
 use crate::source::{self, Tree};
-use crate::toolchain;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
@@ -64,7 +64,7 @@ pub fn plan_at_hand(
 /// What the source has shown goes into the plan, whose notices are said, and into the lock file if the
 /// plan can be made with it: what is refused must not be pinned. That its series has ended is said, too.
 fn whole_plan(request: &Request, inputs: &Inputs, tree: &Tree, run: &Run<'_>) -> Result<Plan> {
-    let defects = toolchain::defects(&inputs.rules, &tree.path);
+    let defects = toolchain_quirks::defects(&inputs.rules, &tree.path);
     let plan = Plan::new(request, inputs, Some((&tree.identity, &defects)))?;
     lock(&tree.identity, run);
     plan.notices.iter().for_each(|notice| run.report.note(notice));

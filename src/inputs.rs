@@ -3,15 +3,15 @@
 //! this host has.
 
 use crate::cache::memo::{self, Fact};
+use crate::catalog::kernels::Catalog;
+use crate::catalog::lockfile::LockFile;
+use crate::catalog::text::read_text;
+use crate::catalog::toolchain_quirks::{self, Tools};
+use crate::catalog::{Library, patches};
 use crate::host::{Host, process};
-use crate::kernel::Catalog;
-use crate::library::{Library, read_text};
-use crate::lockfile::LockFile;
-use crate::patches;
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::request::{Override, Request, SourceSpec, source_package};
 use crate::source;
-use crate::toolchain::{self, Tools};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::file_stamp::{self, Fingerprint};
@@ -44,7 +44,7 @@ pub fn read(
         local,
         tools: Tools::new(&toolchain.identity, ldd.as_deref()),
         toolchain,
-        rules: toolchain::read(library)?,
+        rules: toolchain_quirks::read(library)?,
         facts,
     })
 }

@@ -1,14 +1,14 @@
 //! What every kernel of a run shares: the machine, the catalog, the options that are not one kernel's.
 
 use crate::cache::Cache;
+use crate::catalog::Library;
+use crate::catalog::kernels::Catalog;
+use crate::catalog::lockfile::LockFile;
 use crate::crew::{Pass, Place, Stage};
 use crate::host::Host;
 use crate::inputs;
 use crate::kbuild::Objects;
-use crate::kernel::Catalog;
 use crate::launcher::{self, Farm};
-use crate::library::Library;
-use crate::lockfile::LockFile;
 use crate::plan::Inputs;
 use crate::report::Report;
 use crate::request::Request;

@@ -3,11 +3,11 @@
 #![no_main]
 
 use camino::Utf8Path;
+use kcompile::catalog::Library;
 use kcompile::kconfig::why::{Kernel, Renames, explain, symbols};
 use kcompile::kconfig::{Config, differences, merge, render};
 use kcompile::kernel::Arch;
 use kcompile::kernel::binary::ikconfig::embedded;
-use kcompile::library::Library;
 use std::sync::OnceLock;
 
 static RENAMES: OnceLock<Renames> = OnceLock::new();

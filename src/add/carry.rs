@@ -1,14 +1,14 @@
 //! The config of one version, carried over to another: what has another name, what is gone, what comes out otherwise.
 
 use super::Wanted;
+use crate::catalog::Library;
+use crate::catalog::project::Place;
 use crate::configs;
 use crate::kbuild::{BuildDir, Configured};
 use crate::kconfig::why::{self, Renames};
 use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
 use crate::kernel::{Arch, VersionRequest};
-use crate::library::Library;
 use crate::plan::{Base, Plan, SourceIdentity, Text, config_name};
-use crate::project::Place;
 use crate::request::Request;
 use crate::requirements::{self, Tally};
 use crate::run::Run;

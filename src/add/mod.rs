@@ -5,8 +5,10 @@ mod carry;
 
 pub use carry::{Carried, Since, base};
 
-use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec, Status, VersionRequest};
-use crate::library::{Library, read_text_if_there};
+use crate::catalog::Library;
+use crate::catalog::kernels::{Catalog, Entry, Status};
+use crate::catalog::text::read_text_if_there;
+use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
 use crate::plan::{Base, Link, SourceIdentity};
 use crate::request::Request;
 use crate::run::Run;

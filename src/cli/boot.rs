@@ -9,9 +9,9 @@ use crate::boot::{
     Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
 };
 use crate::cache::Cache;
+use crate::catalog::project::Project;
 use crate::host::Host;
 use crate::kernel::{Arch, VersionRequest};
-use crate::project::Project;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{printable, wrapped};

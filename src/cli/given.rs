@@ -1,9 +1,9 @@
 //! What a word of the command line means where a config is wanted: a file, an image, a version.
 
+use crate::catalog::text::read_text;
 use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kernel::{Channel, VersionRequest};
-use crate::library::read_text;
 use crate::oci::read::locate;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};

@@ -2,9 +2,10 @@
 
 use super::commands::{print, printed_json};
 use super::typed::library;
+use crate::catalog::Library;
+use crate::catalog::kernels::{Catalog, Entry};
 use crate::host::Host;
-use crate::kernel::{Arch, Catalog, Entry, Flavor, SourceSpec};
-use crate::library::Library;
+use crate::kernel::{Arch, Flavor, SourceSpec};
 use crate::plan::Base;
 use crate::requirements::{self, Fitness, KernelRule, Profile};
 use crate::util::error::Result;

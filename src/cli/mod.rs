@@ -20,8 +20,8 @@ mod verify;
 use args::FetchArgs;
 pub use args::{BuildArgs, Cli, Command};
 
+use crate::catalog::Library;
 use crate::host::{self, Host, process};
-use crate::library::Library;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use clap::{CommandFactory, FromArgMatches};

@@ -3,18 +3,17 @@
 
 use super::args::BuildArgs;
 use crate::Run;
+use crate::catalog::kernels::{Catalog, Status};
+use crate::catalog::project::{Project, mistake_in_mirror};
+use crate::catalog::{Library, lockfile, toolchain_quirks};
 use crate::host::Host;
 use crate::kbuild::Objects;
 use crate::kconfig::why::Renames;
-use crate::kernel::{Arch, Catalog, Flavor, Status, VersionRequest};
-use crate::library::Library;
-use crate::lockfile;
+use crate::kernel::{Arch, Flavor, VersionRequest};
 use crate::plan as planning;
 use crate::plan::Plan;
-use crate::project::{Project, mistake_in_mirror};
 use crate::report::Report;
 use crate::request::{ImageChoice, Override, Request, SourceSpec, ToolchainChoice};
-use crate::toolchain;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::openpgp::Keyring;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -29,7 +28,7 @@ pub(super) fn library(own: Option<&Utf8Path>, host: &Host) -> Result<(Library, C
     let catalog = Catalog::read(&library)?;
     // A mistake in what is only needed later is found out before anything is done.
     Renames::read(&library)?;
-    toolchain::read(&library)?;
+    toolchain_quirks::read(&library)?;
     Ok((library, catalog))
 }
 

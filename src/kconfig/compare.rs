@@ -113,7 +113,7 @@ pub fn compare(first: &Config, second: &Config, renames: &Renames) -> Comparison
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::library::Library;
+    use crate::catalog::Library;
 
     fn compared(first: &str, second: &str) -> Comparison {
         let table = "[[rename]]\nold = \"OLD\"\nnew = [\"ONE\", \"TWO\"]\nsince = \"5.1\"\n";

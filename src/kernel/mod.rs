@@ -3,14 +3,12 @@
 
 mod arch;
 pub mod binary;
-mod catalog;
 mod flavor;
 mod range;
 mod source_spec;
 mod version;
 
 pub use arch::Arch;
-pub use catalog::{Catalog, Entry, Series, Status};
 pub use flavor::Flavor;
 pub use range::VersionRange;
 pub use source_spec::{SourceSpec, source_package};

@@ -1,7 +1,7 @@
 //! Which of the library's configs a kernel takes: `configs/<flavor>/linux-<arch>-<version>.config`.
 
+use crate::catalog::Library;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
-use crate::library::Library;
 
 /// A config of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,9 +2,9 @@
 
 use super::base::Base;
 use super::{ConfigLayer, Inputs, Text};
+use crate::catalog::Library;
 use crate::kconfig::Config;
 use crate::kernel::{Arch, KernelVersion};
-use crate::library::Library;
 use crate::request::{Override, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};

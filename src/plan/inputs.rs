@@ -1,12 +1,13 @@
 //! What a plan is made from beside the request: plain values, read by the room of the same name.
 
 use crate::cache::memo::Fact;
-use crate::kernel::{Catalog, KernelVersion, VersionRequest};
-use crate::library::Library;
-use crate::lockfile::LockFile;
-use crate::patches::PatchFile;
+use crate::catalog::Library;
+use crate::catalog::kernels::Catalog;
+use crate::catalog::lockfile::LockFile;
+use crate::catalog::patches::PatchFile;
+use crate::catalog::toolchain_quirks::{Rule, Tools};
+use crate::kernel::{KernelVersion, VersionRequest};
 use crate::request::Request;
-use crate::toolchain::{Rule, Tools};
 use crate::util::digest::Sha256;
 use serde::Serialize;
 use std::collections::BTreeMap;

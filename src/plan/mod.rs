@@ -17,12 +17,13 @@ pub use source::{
     Check, KERNEL_ORG, Link, Locator, Outcome, Pin, Signable, SourceIdentity, SourcePlan, pin, release_url,
 };
 
+use crate::catalog::kernels::Catalog;
+use crate::catalog::patches::{self, PatchFile};
+use crate::catalog::toolchain_quirks::{self, Applied};
 use crate::kconfig::{self, Config};
-use crate::kernel::{Arch, Catalog, Flavor, KernelVersion, VersionRequest};
+use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::Compression;
-use crate::patches::{self, PatchFile};
 use crate::request::{ModulesLayout, Request};
-use crate::toolchain::{self, Applied};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use canon_json::CanonJsonSerialize;
@@ -155,7 +156,7 @@ impl Plan {
         let epoch = request.source_date_epoch.or(source.map(|source| source.date));
         let source_plan = source::plan(request, inputs, version, source)?;
         let selected = version.unwrap_or(request.version.floor());
-        let possible = toolchain::possible(&inputs.rules, selected, request.arch, &inputs.tools);
+        let possible = toolchain_quirks::possible(&inputs.rules, selected, request.arch, &inputs.tools);
         let (rules, open_rules) = match defects {
             Some(defects) => {
                 (possible.into_iter().filter(|rule| defects.contains(&rule.id)).collect(), vec![])
@@ -227,7 +228,7 @@ fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain, rules
     if let Some(epoch) = epoch {
         set("KBUILD_BUILD_TIMESTAMP", crate::util::time::date_command(epoch));
     }
-    toolchain::append(rules, &mut variables);
+    toolchain_quirks::append(rules, &mut variables);
     MakePlan { targets, variables }
 }
 

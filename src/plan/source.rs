@@ -1,8 +1,9 @@
 //! The source of a plan: what it is for everybody, and how to get it here.
 
 use super::{Inputs, LocalSource};
-use crate::kernel::{Catalog, KernelVersion, VersionRequest};
-use crate::lockfile::{self, LockFile};
+use crate::catalog::kernels::Catalog;
+use crate::catalog::lockfile::{self, LockFile};
+use crate::kernel::{KernelVersion, VersionRequest};
 use crate::request::{Request, SourceSpec, source_package};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};

@@ -32,7 +32,7 @@ pub fn fitness(profile: &Profile, version: KernelVersion) -> (Fitness, Vec<&Kern
 mod tests {
     use super::super::profile::read;
     use super::*;
-    use crate::library::Library;
+    use crate::catalog::Library;
 
     #[test]
     fn kubernetes_minimum_is_cgroup_v2() {

@@ -243,7 +243,7 @@ fn found(line: &Requirement, subject: &Subject<'_>) -> String {
 mod tests {
     use super::super::profile::read;
     use super::*;
-    use crate::library::Library;
+    use crate::catalog::Library;
 
     const PROFILE: &str = r#"
         title = "t"

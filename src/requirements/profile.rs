@@ -1,7 +1,8 @@
 //! Profiles as data: `configs/requirements/<name>.toml`, with what they include.
 
+use crate::catalog::Library;
+use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, KernelVersion, VersionRange};
-use crate::library::{Library, read_toml};
 use crate::util::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -14,8 +14,8 @@
 
 use super::kept::{self, Kept, Sums};
 use super::{Fetching, git};
+use crate::catalog::lockfile::Locked;
 use crate::host::process::Interruptible;
-use crate::lockfile::Locked;
 use crate::plan::{Locator, SourceIdentity};
 use crate::util::digest::HashingReader;
 use crate::util::error::{Context, Error, Kind, Result};

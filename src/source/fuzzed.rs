@@ -3,10 +3,10 @@
 use super::archive::{decompress, unpack_tar};
 use super::{Fetching, take_bundle};
 use crate::cache::Cache;
+use crate::catalog::Library;
+use crate::catalog::kernels::Catalog;
+use crate::catalog::lockfile::LockFile;
 use crate::host::Host;
-use crate::kernel::Catalog;
-use crate::library::Library;
-use crate::lockfile::LockFile;
 use crate::report::{Progress, Report};
 use crate::util::fs::remove_tree;
 use crate::util::openpgp::Keyring;

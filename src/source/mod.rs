@@ -29,10 +29,11 @@ pub use bundle::{take as take_bundle, write as write_bundle};
 pub use directory::{keep_out, still_the_same, tree_version};
 
 use crate::cache::Cache;
+use crate::catalog::kernels::Catalog;
+use crate::catalog::lockfile::{self, LockFile};
+use crate::catalog::patches;
 use crate::host::Host;
-use crate::kernel::{Catalog, Channel, KernelVersion, VersionRequest};
-use crate::lockfile::{self, LockFile};
-use crate::patches;
+use crate::kernel::{Channel, KernelVersion, VersionRequest};
 use crate::plan::{
     Check, KERNEL_ORG, Link, Locator, Outcome, Plan, Signable, SourceIdentity, SourcePlan, release_url,
 };

@@ -3,7 +3,7 @@
 use super::directory::check_tree;
 use super::stream::{Stream, Unpacked, unpack};
 use super::{Fetching, Tree, keep};
-use crate::library::read_text;
+use crate::catalog::text::read_text;
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::Running;
 use crate::util::digest::Sha256;

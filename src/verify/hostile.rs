@@ -1,11 +1,11 @@
 //! For the fuzzer and for the properties in this file: layouts that mean harm, around bytes of anybody's.
 
 use super::verify;
+use crate::catalog::Library;
 use crate::diff::diff;
 use crate::inspect::inspect;
 use crate::kconfig::why::Renames;
 use crate::kernel::binary::{Anatomy, Kernel, Module};
-use crate::library::Library;
 use crate::oci::tags;
 use crate::util::digest::Sha256;
 use camino::Utf8Path;

@@ -182,8 +182,8 @@ fn renamed(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Library;
     use crate::kconfig::{differences, merge};
-    use crate::library::Library;
 
     /// A kernel in a few lines: one symbol for each thing that can happen.
     const KCONFIG: &str = r#"

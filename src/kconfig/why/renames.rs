@@ -1,7 +1,8 @@
 //! Symbols that got another name or went away: `configs/renames.toml`.
 
+use crate::catalog::Library;
+use crate::catalog::text::read_toml;
 use crate::kernel::KernelVersion;
-use crate::library::{Library, read_toml};
 use crate::util::error::Result;
 use serde::Deserialize;
 

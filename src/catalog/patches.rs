@@ -1,7 +1,8 @@
 //! Patches: which ones a version takes, and applying them by exact context, all or nothing.
 
+use crate::catalog::Library;
+use crate::catalog::text::{read_text, read_toml};
 use crate::kernel::KernelVersion;
-use crate::library::{Library, read_text, read_toml};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};

@@ -2,8 +2,9 @@
 //! variables that get round them. The rules are data (`configs/toolchains.toml`); what is here
 //! matches them, and is pure but for [`defects`], which looks into a tree.
 
+use crate::catalog::Library;
+use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, KernelVersion};
-use crate::library::{Library, read_toml};
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};

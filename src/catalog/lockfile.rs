@@ -10,7 +10,7 @@
 //! An entry written by hand is as good as one of kcompile's. `unverified = true` marks one whose first
 //! use nothing vouched for: it shows a change, and proves no more.
 
-use crate::library::{read_text_if_there, read_toml};
+use crate::catalog::text::{read_text_if_there, read_toml};
 use crate::util::error::{Error, Result};
 use crate::util::fs::{lock_dir, write_atomically};
 use camino::{Utf8Path, Utf8PathBuf};

@@ -8,8 +8,8 @@
 //! patches/          series.toml and patches                           DIR/patches/
 //! ```
 
+use crate::catalog::text::{read_text, read_toml};
 use crate::kernel::{Arch, Flavor};
-use crate::library::{read_text, read_toml};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::{has_password, without_login};
 use camino::{Utf8Path, Utf8PathBuf};

@@ -1,7 +1,8 @@
 //! The catalog of known kernels: `configs/kernels.toml`, with the user's own entries over it.
 
-use super::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
-use crate::library::{Library, read_toml};
+use crate::catalog::Library;
+use crate::catalog::text::read_toml;
+use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use serde::de::Error as _;
