@@ -4,10 +4,10 @@
 use crate::cache::{Cache, memo};
 use crate::catalog::lockfile::{self, LockFile, Locked};
 use crate::catalog::toolchain_quirks;
+use crate::kconfig::requirements;
 use crate::kernel::{Channel, KernelVersion};
 use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
 use crate::request::Request;
-use crate::requirements;
 use crate::run::Run;
 use crate::source::{self, Tree};
 use crate::util::error::{Error, Result};

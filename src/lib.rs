@@ -35,7 +35,6 @@ pub mod rebuild;
 pub mod receipt;
 pub mod report;
 pub mod request;
-pub mod requirements;
 pub mod reuse;
 pub mod run;
 pub mod sandbox;

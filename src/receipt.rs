@@ -6,11 +6,11 @@ pub use known::{Known, KnownImage};
 
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
+use crate::kconfig::requirements::{self, Outcome, Tally};
 use crate::kernel::{Arch, Flavor};
 use crate::pack::PackedImage;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::{Report, Usage};
-use crate::requirements::{self, Outcome, Tally};
 use crate::sandbox::Confinement;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};

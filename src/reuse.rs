@@ -5,13 +5,13 @@
 use crate::attest;
 use crate::cache::Cache;
 use crate::host::Host;
+use crate::kconfig::requirements::Profile;
 use crate::oci;
 use crate::oci::snapshot::{self, Kept, Seen};
 use crate::pack::{self, PackedImage};
 use crate::plan::Plan;
 use crate::receipt;
 use crate::report::{Phase, Report};
-use crate::requirements::Profile;
 use crate::run::Run;
 use crate::sandbox::{self, Confinement};
 use crate::util::digest::Sha256;

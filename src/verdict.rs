@@ -3,10 +3,10 @@
 
 use crate::kbuild::Configured;
 use crate::kconfig;
-use crate::kconfig::why::{self, Kernel, Renames};
+use crate::kconfig::explain::{self, Kernel, Renames};
+use crate::kconfig::requirements::{self, Outcome, Profile, Stage, Subject};
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::requirements::{self, Outcome, Profile, Stage, Subject};
 use crate::run::Run;
 use crate::source::Tree;
 use crate::util::error::{Error, Result};
@@ -23,7 +23,7 @@ pub fn explained(configured: Configured, plan: &Plan, tree: &Tree, run: &Run<'_>
     let renames = Renames::read(run.library)?;
     let kernel = Kernel { tree: &tree.path, arch: plan.arch, version: plan.version, renames: &renames };
     let is_snapshot = |difference: &kconfig::Difference| !plan.config[difference.layer].must_take;
-    match why::explain(&configured.differences, &configured.config, &kernel, is_snapshot) {
+    match explain::explain(&configured.differences, &configured.config, &kernel, is_snapshot) {
         Ok(differences) => Ok(Configured { differences, ..configured }),
         Err(error) => {
             run.report.note(&format!("no reasons for what olddefconfig changed: {error}"));

@@ -4,7 +4,7 @@
 
 use camino::Utf8Path;
 use kcompile::catalog::Library;
-use kcompile::kconfig::why::{Kernel, Renames, explain, symbols};
+use kcompile::kconfig::explain::{Kernel, Renames, explain, symbols};
 use kcompile::kconfig::{Config, differences, merge, render};
 use kcompile::kernel::Arch;
 use kcompile::kernel::binary::ikconfig::embedded;

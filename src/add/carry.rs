@@ -5,12 +5,12 @@ use crate::catalog::Library;
 use crate::catalog::project::Place;
 use crate::configs;
 use crate::kbuild::{BuildDir, Configured};
-use crate::kconfig::why::{self, Renames};
+use crate::kconfig::explain::{self, Renames};
+use crate::kconfig::requirements::{self, Tally};
 use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
 use crate::kernel::{Arch, VersionRequest};
 use crate::plan::{Base, Plan, SourceIdentity, Text, config_name};
 use crate::request::Request;
-use crate::requirements::{self, Tally};
 use crate::run::Run;
 use crate::source::Tree;
 use crate::util::digest::Sha256;
@@ -133,7 +133,7 @@ fn since(
 ) -> Result<Option<Since>> {
     let old = run.inputs(older).and_then(|inputs| {
         configs::configured_by(older, &inputs, run, |_, plan, tree, configured| {
-            let old_symbols = why::symbols(&tree.path, plan.arch).unwrap_or_default();
+            let old_symbols = explain::symbols(&tree.path, plan.arch).unwrap_or_default();
             Ok((plan.version_text(), configured.config, old_symbols))
         })
     });
@@ -170,7 +170,7 @@ struct Carrying<'a> {
 
 impl<'a> Carrying<'a> {
     fn new(plan: &'a Plan, tree: &'a Tree, run: &'a Run<'a>, text: &str) -> Result<Carrying<'a>> {
-        let symbols = why::symbols(&tree.path, plan.arch);
+        let symbols = explain::symbols(&tree.path, plan.arch);
         if let Err(why) = &symbols {
             run.report.note(&format!("what is gone cannot be told from what did not take: {why}"));
         }

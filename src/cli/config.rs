@@ -7,7 +7,7 @@ use super::typed::{library, one_request, run};
 use crate::configs::{self, Form, Rewritten};
 use crate::host::Host;
 use crate::image::kernel_image;
-use crate::kconfig::why::Renames;
+use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config, Renamed, Setting};
 use crate::kernel::Arch;
 use crate::oci::tags;

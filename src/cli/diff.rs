@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::diff::{self, Change, Difference, FileChange, ModulesChange, Side, SizeChange};
 use crate::host::Host;
 use crate::inspect;
-use crate::kconfig::why::Renames;
+use crate::kconfig::explain::Renames;
 use crate::oci::read::{self, Image};
 use crate::oci::tags;
 use crate::report::Report;

@@ -8,7 +8,7 @@ use crate::catalog::project::{Project, mistake_in_mirror};
 use crate::catalog::{Library, lockfile, toolchain_quirks};
 use crate::host::Host;
 use crate::kbuild::Objects;
-use crate::kconfig::why::Renames;
+use crate::kconfig::explain::Renames;
 use crate::kernel::{Arch, Flavor, VersionRequest};
 use crate::plan as planning;
 use crate::plan::Plan;

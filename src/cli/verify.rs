@@ -9,7 +9,7 @@ use crate::budget::Budget;
 use crate::catalog::Library;
 use crate::host::Host;
 use crate::inspect::{self, ReceiptFound};
-use crate::kconfig::why::Renames;
+use crate::kconfig::explain::Renames;
 use crate::oci::read;
 use crate::pack::PackedImage;
 use crate::rebuild;

@@ -6,7 +6,7 @@ mod cause;
 pub use cause::Cause;
 
 use crate::inspect::{self, Inspected, ReceiptFound};
-use crate::kconfig::why::Renames;
+use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config};
 use crate::kernel::binary::Anatomy;
 use crate::oci::annotations::REVISION;

@@ -1,7 +1,7 @@
 //! How two configs differ, in the groups that a person looks through: new, gone, renamed, changed.
 
 use super::Config;
-use super::why::Renames;
+use super::explain::Renames;
 use serde::Serialize;
 use std::collections::BTreeSet;
 

@@ -1,7 +1,8 @@
 //! `.config` files and fragments: parse, merge, write, and compare what was asked for with what the
 //! kernel's `olddefconfig` made of it. Pure, but for `why/`, which reads the kernel's own Kconfig files.
 
-pub mod why;
+pub mod explain;
+pub mod requirements;
 
 mod compare;
 mod rewrite;

@@ -4,7 +4,7 @@ use super::verify;
 use crate::catalog::Library;
 use crate::diff::diff;
 use crate::inspect::inspect;
-use crate::kconfig::why::Renames;
+use crate::kconfig::explain::Renames;
 use crate::kernel::binary::{Anatomy, Kernel, Module};
 use crate::oci::tags;
 use crate::util::digest::Sha256;
