@@ -5,8 +5,8 @@
 use crate::host::process::{self, JobServer};
 use crate::launcher::Farm;
 use crate::pack::PackedImage;
+use crate::plan::request::Request;
 use crate::report::{Ending, Overview};
-use crate::request::Request;
 use crate::run::Run;
 use crate::util::error::{Error, Kind, Result};
 use crate::util::text::printable;

@@ -34,7 +34,6 @@ pub mod push;
 pub mod rebuild;
 pub mod receipt;
 pub mod report;
-pub mod request;
 pub mod reuse;
 pub mod run;
 pub mod sandbox;

@@ -3,7 +3,7 @@
 use crate::kbuild::{Compiled, Configured};
 use crate::oci::{Entries, Entry};
 use crate::plan::Contents;
-use crate::request::ModulesLayout;
+use crate::plan::request::ModulesLayout;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::os::unix::fs::PermissionsExt;

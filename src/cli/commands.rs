@@ -14,9 +14,9 @@ use crate::oci::Written;
 use crate::ops::doctor;
 use crate::pack::{self, PackedImage};
 use crate::plan as planning;
+use crate::plan::request::Request;
 use crate::plan::{Contents, Locator, Plan};
 use crate::report::Report;
-use crate::request::Request;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::{counted, is_plain, size};
@@ -409,10 +409,12 @@ fn plan_text(plan: &Plan) -> String {
         let what = match &image.contents {
             Contents::Kernel { path, also_at: None } => path.clone(),
             Contents::Kernel { path, also_at: Some(second) } => format!("{path}, {second}"),
-            Contents::Modules { layout: crate::request::ModulesLayout::Tree } => {
+            Contents::Modules { layout: crate::plan::request::ModulesLayout::Tree } => {
                 "lib/modules/<release>".into()
             }
-            Contents::Modules { layout: crate::request::ModulesLayout::Flat } => "modules at its root".into(),
+            Contents::Modules { layout: crate::plan::request::ModulesLayout::Flat } => {
+                "modules at its root".into()
+            }
             Contents::Combined { file_name } => format!("bin/{file_name}, boot/{file_name}, lib/modules"),
         };
         let tag = image.tag.as_deref().unwrap_or("<version>");

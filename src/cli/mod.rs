@@ -1,5 +1,5 @@
 //! The command line: raw arguments as clap takes them, one file for each subcommand's words. What
-//! was typed becomes a [`Request`](crate::request::Request); what goes out is printed here.
+//! was typed becomes a [`Request`](crate::plan::request::Request); what goes out is printed here.
 
 mod add;
 mod args;

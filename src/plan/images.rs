@@ -3,7 +3,7 @@
 use super::annotations::{Planned, planned};
 use super::{Contents, ImagePlan};
 use crate::kernel::Arch;
-use crate::request::Request;
+use crate::plan::request::Request;
 use crate::util::error::{Error, Result};
 
 pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImagePlan>> {

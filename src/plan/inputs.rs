@@ -7,7 +7,7 @@ use crate::catalog::lockfile::LockFile;
 use crate::catalog::patches::PatchFile;
 use crate::catalog::toolchain_quirks::{Rule, Tools};
 use crate::kernel::{KernelVersion, VersionRequest};
-use crate::request::Request;
+use crate::plan::request::Request;
 use crate::util::digest::Sha256;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -5,13 +5,14 @@
 //! digest and date. The digest of that second plan names the build everywhere.
 
 pub mod annotations;
-mod base;
-mod config;
+mod base_config;
+mod config_layers;
 mod images;
 mod inputs;
+pub mod request;
 mod source;
 
-pub use base::{Base, config_name};
+pub use base_config::{Base, config_name};
 pub use inputs::{Inputs, LocalSource, Text, Toolchain};
 pub use source::{
     Check, KERNEL_ORG, Link, Locator, Outcome, Pin, Signable, SourceIdentity, SourcePlan, pin, release_url,
@@ -23,7 +24,7 @@ use crate::catalog::toolchain_quirks::{self, Applied};
 use crate::kconfig::{self, Config};
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::Compression;
-use crate::request::{ModulesLayout, Request};
+use crate::plan::request::{ModulesLayout, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use canon_json::CanonJsonSerialize;
@@ -179,7 +180,7 @@ impl Plan {
             version,
             flavor: request.flavor,
             arch: request.arch,
-            config: config::layers(request, inputs, selected, &mut notices)?,
+            config: config_layers::layers(request, inputs, selected, &mut notices)?,
             patches: patches::select(&inputs.library, selected, &inputs.patches)?,
             toolchain: inputs.toolchain.clone(),
             rules,

@@ -3,8 +3,8 @@
 use super::{Inputs, LocalSource};
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::{self, LockFile};
-use crate::kernel::{KernelVersion, VersionRequest};
-use crate::request::{Request, SourceSpec, source_package};
+use crate::kernel::{KernelVersion, SourceSpec, VersionRequest, source_package};
+use crate::plan::request::Request;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::openpgp::Signer;

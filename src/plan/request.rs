@@ -1,11 +1,9 @@
 //! What the user asks for, resolved from the command line: one plain value per kernel.
 
-use crate::kernel::{Arch, Flavor, VersionRequest};
+use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
 use crate::oci::Compression;
 use camino::Utf8PathBuf;
 use serde::Serialize;
-
-pub use crate::kernel::{SourceSpec, source_package};
 
 /// One kernel to build. Paths are absolute.
 #[derive(Clone, Debug)]

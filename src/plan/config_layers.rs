@@ -1,11 +1,11 @@
 //! The config layers of a plan: the catalog's config or the user's, and what goes over it.
 
-use super::base::Base;
+use super::base_config::Base;
 use super::{ConfigLayer, Inputs, Text};
 use crate::catalog::Library;
 use crate::kconfig::Config;
 use crate::kernel::{Arch, KernelVersion};
-use crate::request::{Override, Request};
+use crate::plan::request::{Override, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::text::counted;
