@@ -2,11 +2,13 @@
 //! tarball inside its .deb unpacked without unpacking the .deb.
 
 use super::archive::decompress;
-use super::contents::Contents;
+use super::archive_store::{self, Kept, Proofs};
+use super::context::{Fetching, verify};
 use super::directory::check_tree;
-use super::kept::{self, Kept, Proofs};
 use super::stream::{Stream, unpack};
-use super::{Fetching, Tree, keep, keep_unlisted, verify};
+use super::tree::Tree;
+use super::tree_manifest::Contents;
+use super::tree_store::{keep, keep_unlisted};
 use crate::catalog::lockfile;
 use crate::host::Host;
 use crate::host::process::{self, CommandLine, Stream as Output};
@@ -62,7 +64,7 @@ pub(super) fn fetch(
 ) -> Result<Tree> {
     if let Some(kept) = kept_deb(package, version, pin, fetching)? {
         let name = kept.origin.strip_prefix("apt:").unwrap_or(&kept.origin);
-        let path = kept::path(fetching.cache, kept.sha256);
+        let path = archive_store::path(fetching.cache, kept.sha256);
         let locked = fetching.lock.of(&kept.origin).filter(|locked| locked.digest == kept.sha256.oci());
         let check = match locked {
             _ if pin.is_some() => Check::proves(Link::Apt, "as in the signed lists of apt"),
@@ -78,7 +80,7 @@ pub(super) fn fetch(
         match unpacked {
             Err(error) if error.kind == Kind::Fetch => {
                 fetching.report.note(&format!("{error}; the archive in the cache is thrown away"));
-                kept::forget(fetching.cache, kept.sha256)?;
+                archive_store::forget(fetching.cache, kept.sha256)?;
             }
             unpacked => return unpacked,
         }
@@ -106,7 +108,7 @@ pub(super) fn fetch(
         let source = (digest, origin.as_str(), check);
         let identity = unpack_deb_as(&deb, &plan.name, source, tree, fetching, running)?;
         let kept = Kept { origin, sha256: digest, proofs: Proofs::default(), zstd: None };
-        kept::keep(fetching.cache, &deb, None, &kept)?;
+        archive_store::keep(fetching.cache, &deb, None, &kept)?;
         Ok(identity)
     };
     match pin {
@@ -124,7 +126,7 @@ fn kept_deb(
     fetching: &Fetching<'_>,
 ) -> Result<Option<Kept>> {
     if let Some(pin) = pin {
-        return Ok(kept::find(fetching.cache, pin));
+        return Ok(archive_store::find(fetching.cache, pin));
     }
     if !fetching.offline {
         return Ok(None);
@@ -134,7 +136,8 @@ fn kept_deb(
         let found = kept.origin.strip_prefix(&prefix)?;
         version.is_none_or(|version| version == found).then(|| order(found))
     };
-    let packages = kept::all(fetching.cache)?.into_iter().filter_map(|kept| Some((rank(&kept)?, kept)));
+    let packages =
+        archive_store::all(fetching.cache)?.into_iter().filter_map(|kept| Some((rank(&kept)?, kept)));
     Ok(packages.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, kept)| kept))
 }
 

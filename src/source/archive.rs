@@ -1,8 +1,8 @@
 //! The formats of kernel tarballs: compressions told by their first bytes, and tar, of which only
 //! what an honest kernel source holds is taken.
 
-use super::contents::Contents;
-use super::write::TreeWriter;
+use super::tree_manifest::Contents;
+use super::tree_writer::TreeWriter;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use liblzma::bufread::XzDecoder;

@@ -12,8 +12,9 @@
 //! digest that it is named by, a pack must hold together, and both are verified again (signature,
 //! pins) when they are unpacked. Lock entries out of a bundle are marked as unverified until then.
 
-use super::kept::{self, Kept, Sums};
-use super::{Fetching, git};
+use super::archive_store::{self, Kept, Sums};
+use super::context::Fetching;
+use super::git::{self, LARGEST_PACK};
 use crate::catalog::lockfile::Locked;
 use crate::host::process::Interruptible;
 use crate::plan::{Locator, SourceIdentity};
@@ -31,8 +32,6 @@ use tempfile::NamedTempFile;
 const INDEX: &str = "kcompile-bundle.json";
 const FORMAT: u32 = 1;
 const LARGEST_INDEX: u64 = 1 << 20;
-/// A kernel archive is about 140 MB, a pack of one commit about 250 MB.
-pub(super) const LARGEST_MEMBER: u64 = 2 << 30;
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +65,11 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
                 }
             }
             (_, Some(origin)) => {
-                let kept = identity.digest.parse().ok().and_then(|sha256| kept::find(fetching.cache, sha256));
+                let kept = identity
+                    .digest
+                    .parse()
+                    .ok()
+                    .and_then(|sha256| archive_store::find(fetching.cache, sha256));
                 let kept = kept.ok_or_else(|| Error::build(format!("the archive of {origin} vanished")))?;
                 let kept = Kept { zstd: None, ..kept };
                 if !index.archives.contains(&kept) {
@@ -87,7 +90,7 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
     let text = serde_json::to_vec_pretty(&index).expect("plain values");
     append(&mut tar, INDEX, text.len() as u64, &text[..]).context(Kind::Build, wrong)?;
     for kept in &index.archives {
-        let archive = kept::path(fetching.cache, kept.sha256);
+        let archive = archive_store::path(fetching.cache, kept.sha256);
         let file = File::open(&archive).context(Kind::Build, || format!("cannot read {archive}"))?;
         let bytes = file.metadata().context(Kind::Build, wrong)?.len();
         append(&mut tar, &format!("archives/{}", kept.sha256), bytes, file).context(Kind::Build, wrong)?;
@@ -152,7 +155,7 @@ pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Loc
             return Err(refuse("not in its index, or there twice"));
         };
         missing.swap_remove(place);
-        if size > LARGEST_MEMBER {
+        if size > LARGEST_PACK {
             return Err(refuse("larger than 2 GiB"));
         }
         if let Some(kept) = index.archives.iter().find(|kept| name == format!("archives/{}", kept.sha256)) {
@@ -183,13 +186,13 @@ fn take_archive(kept: &Kept, content: impl Read, bundle: &Utf8Path, fetching: &F
     let mut file = File::create(&to).context(Kind::Build, wrong)?;
     io::copy(&mut hashing, &mut file).context(Kind::Build, wrong)?;
     let (found, _) = hashing.finish();
-    super::verify(&format!("{} in {bundle}", kept.origin), kept.sha256, found)?;
+    super::context::verify(&format!("{} in {bundle}", kept.origin), kept.sha256, found)?;
     // What a server once said is this file's word only; the signature speaks for itself.
     let mut kept = kept.clone();
     kept.proofs.sums = Sums::NoList;
     kept.zstd = None;
-    if kept::find(fetching.cache, kept.sha256).is_none() {
-        kept::keep(fetching.cache, &to, None, &kept)?;
+    if archive_store::find(fetching.cache, kept.sha256).is_none() {
+        archive_store::keep(fetching.cache, &to, None, &kept)?;
     }
     Ok(())
 }

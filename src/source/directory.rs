@@ -1,7 +1,8 @@
 //! A kernel tree in a directory of the user's: used in place, never written to.
 
-use super::contents::{self, STAT};
-use super::{BUILD_DIR_PREFIX, Fetching, Tree};
+use super::context::Fetching;
+use super::tree::{BUILD_DIR_PREFIX, Tree};
+use super::tree_manifest::{self, STAT};
 use crate::kernel::KernelVersion;
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::{Count, Running, Unit};
@@ -84,12 +85,12 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     let (key, builds) = place(path, fetching);
     create_dir(&builds)?;
     let begin = file_stamp::now();
-    let (before, last) = contents::stat_of(path, is_source)?;
+    let (before, last) = tree_manifest::stat_of(path, is_source)?;
     let content = content(path, running)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     forget_what_make_cannot_see(path, &content, (&key, &builds), fetching)?;
     // A file that was being written while it was read, or right before, is read again the next time.
-    if last.saturating_add(SETTLED) < begin && contents::stat_of(path, is_source)?.0 == before {
+    if last.saturating_add(SETTLED) < begin && tree_manifest::stat_of(path, is_source)?.0 == before {
         write_atomically(&builds.join(STAT), before.as_bytes())?;
     } else {
         remove_tree(&builds.join(STAT))?;
@@ -125,7 +126,7 @@ pub(super) fn recall(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Option<
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     match fs::read_to_string(builds.join(CONTENT)) {
-        Ok(content) if contents::stat_of(path, is_source)?.0 == recorded => {
+        Ok(content) if tree_manifest::stat_of(path, is_source)?.0 == recorded => {
             tree(path, fetching, (recorded, &content)).map(Some)
         }
         _ => Ok(None),
@@ -157,7 +158,7 @@ fn tree(path: &Utf8Path, fetching: &Fetching<'_>, (stat, content): (String, &str
 /// Errors (exit code 1): somebody has written there since. The next build begins with no objects.
 pub fn still_the_same(tree: &Tree) -> Result<()> {
     let Some(before) = &tree.stat else { return Ok(()) };
-    if contents::stat_of(&tree.path, is_source)?.0 == *before {
+    if tree_manifest::stat_of(&tree.path, is_source)?.0 == *before {
         return Ok(());
     }
     // Against this record every file is a new one.

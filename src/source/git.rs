@@ -1,25 +1,28 @@
 //! One reference of a git repository: fetched to depth 1 and written as a tree, without checkout,
 //! filters, hooks or submodules.
 
-use super::bundle::LARGEST_MEMBER as LARGEST_PACK;
-use super::commit::write;
+use super::context::Fetching;
+use super::git_store::{cached_repository, repository_dir, repository_lock};
+use super::git_tree::write;
 use super::http::proxies_named;
-use super::{Fetching, Tree};
+use super::tree::Tree;
 use crate::catalog::lockfile;
 use crate::host::process;
 use crate::plan::{Check, Link, Signable, SourcePlan};
 use crate::report::{Count, Running, Unit};
-use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::remove_tree;
 use crate::util::text::size;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use git2::{
     AutotagOption, Cred, CredentialType, Direction, ErrorClass, ErrorCode, FetchOptions, Oid, ProxyOptions,
     RemoteCallbacks, RemoteHead, Repository,
 };
 use std::fs::File;
 use std::io::{self, Read, Write};
+
+/// A pack of one commit has about 250 MB, a kernel archive, which a bundle holds as well, about 140 MB.
+pub(super) const LARGEST_PACK: u64 = 2 << 30;
 
 /// Fetches `reference` (a branch, a tag, or a commit in full) of `url` and writes its tree.
 ///
@@ -63,7 +66,7 @@ pub(super) fn fetch(
     let checks = Vec::from_iter(check);
 
     let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
-    let repository = cached_repository(url, fetching)?;
+    let repository = cached_repository(url, fetching.cache)?;
     let wanted = Wanted { url, reference, plan, asked, pinned, checks };
     match wanted.take(&repository, fetching, running) {
         // What cannot be read does not get better by itself.
@@ -75,8 +78,8 @@ pub(super) fn fetch(
             }
             fetching.report.note(&format!("{error}; the repository in the cache is thrown away"));
             drop(repository);
-            remove_tree(&repository_dir(url, fetching))?;
-            let again = wanted.take(&cached_repository(url, fetching)?, fetching, running);
+            remove_tree(&repository_dir(url, fetching.cache))?;
+            let again = wanted.take(&cached_repository(url, fetching.cache)?, fetching, running);
             again.map_err(Unfetched::into_error)
         }
         taken => taken.map_err(Unfetched::into_error),
@@ -167,26 +170,10 @@ pub(super) fn is_commit(reference: &str) -> bool {
     reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn repository_lock(url: &str) -> String {
-    format!("git-{}", Sha256::of(url).short())
-}
-
-/// The bare repository in the cache for what comes from `url`. The caller holds its lock.
-pub(super) fn cached_repository(url: &str, fetching: &Fetching<'_>) -> Result<Repository> {
-    let dir = repository_dir(url, fetching);
-    Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))
-}
-
-/// Is `commit` in the cache's repository for `url`?
-pub(super) fn has_commit(url: &str, commit: &str, fetching: &Fetching<'_>) -> bool {
-    let repository = Repository::open_bare(repository_dir(url, fetching));
-    repository.and_then(|repository| Ok(repository.find_commit(Oid::from_str(commit)?)?.id())).is_ok()
-}
-
 /// Writes a pack with `commit` of `url` and all of its tree, and nothing else.
 pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, fetching: &Fetching<'_>) -> Result<()> {
     let wrong = || format!("cannot bundle the commit {commit} of {url}");
-    let repository = cached_repository(url, fetching)?;
+    let repository = cached_repository(url, fetching.cache)?;
     let mut builder = repository.packbuilder().context(Kind::Build, wrong)?;
     let id = Oid::from_str(commit).context(Kind::Build, wrong)?;
     // Inserting the commit inserts its tree, too; its parents are not here.
@@ -213,7 +200,7 @@ pub(super) fn take_pack(
 ) -> Result<()> {
     let wrong = || format!("the bundle's pack of {url} is damaged");
     let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
-    let repository = cached_repository(url, fetching)?;
+    let repository = cached_repository(url, fetching.cache)?;
     let objects = repository.odb().context(Kind::Fetch, wrong)?;
     let mut writer = objects.packwriter().context(Kind::Fetch, wrong)?;
     io::copy(pack, &mut writer).context(Kind::Fetch, wrong)?;
@@ -222,11 +209,6 @@ pub(super) fn take_pack(
     let id = Oid::from_str(commit).context(Kind::Fetch, wrong)?;
     repository.find_commit(id).context(Kind::Fetch, wrong)?;
     Ok(())
-}
-
-/// Each user has repositories of their own: git refuses those of others.
-fn repository_dir(url: &str, fetching: &Fetching<'_>) -> Utf8PathBuf {
-    fetching.cache.root.join("git").join(format!("{}-{}", Sha256::of(url).short(), fetching.cache.uid))
 }
 
 /// Why a reference was not fetched.

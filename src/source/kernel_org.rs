@@ -1,13 +1,14 @@
 //! Release tarballs of kernel.org, or of any server with the same layout, and the chain that proves
 //! them: a pinned digest, the developers' signature, the server's signed list of checksums.
 
+use super::archive_store::{self, Kept, Proofs, Sums};
+use super::context::Fetching;
 use super::directory::check_tree;
-use super::entry::usable;
 use super::http::Http;
-use super::kept::{self, Kept, Proofs, Sums};
 use super::releases::{Releases, newest_listed};
 use super::stream::{Stream, Unpacked, unpack};
-use super::{Fetching, Tree, keep, keep_unlisted};
+use super::tree::Tree;
+use super::tree_store::{keep, keep_unlisted, usable};
 use crate::kernel::{Channel, KernelVersion, VersionRequest};
 use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, release_url};
 use crate::report::Running;
@@ -159,7 +160,7 @@ fn fetch_from(
         let from = (&mut download, total, copy.as_deref());
         let unpacked = release.unpack(from, tree, fetching, running);
         match &unpacked {
-            Ok((_, kept)) => kept::keep(fetching.cache, &path, copy.as_deref(), kept)?,
+            Ok((_, kept)) => archive_store::keep(fetching.cache, &path, copy.as_deref(), kept)?,
             // What is whole and not what it should be is of no more use.
             Err(_) if download.is_complete() => {
                 let _ = std::fs::remove_file(&path);
@@ -200,7 +201,7 @@ fn from_archive(
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Option<Tree>> {
-    let candidates = kept::all(fetching.cache)?.into_iter().filter_map(|kept| {
+    let candidates = archive_store::all(fetching.cache)?.into_iter().filter_map(|kept| {
         let version_of =
             || file_name(&kept.origin).strip_prefix("linux-")?.split_once(".tar.")?.0.parse().ok();
         let found: KernelVersion = version_of().filter(|_| kept.origin.starts_with("https://"))?;
@@ -222,19 +223,19 @@ fn from_archive(
             match release.unpack_copy(&kept, zstd, tree, fetching, running) {
                 Err(error) if error.kind == Kind::Fetch => {
                     fetching.report.note(&format!("{error}; the copy in the cache is thrown away"));
-                    kept::forget_copy(fetching.cache, &kept)?;
+                    archive_store::forget_copy(fetching.cache, &kept)?;
                     remove_tree(tree)?;
                 }
                 unpacked => return unpacked,
             }
         }
-        let (file, bytes) = open_archive(&kept::path(fetching.cache, kept.sha256))?;
+        let (file, bytes) = open_archive(&archive_store::path(fetching.cache, kept.sha256))?;
         Ok(release.unpack((file, Some(bytes), None), tree, fetching, running)?.0)
     });
     match unpacked {
         Err(error) if error.kind == Kind::Fetch => {
             fetching.report.note(&format!("{error}; the archive in the cache is thrown away"));
-            kept::forget(fetching.cache, kept.sha256)?;
+            archive_store::forget(fetching.cache, kept.sha256)?;
             Ok(None)
         }
         unpacked => unpacked.map(Some),
@@ -342,7 +343,7 @@ impl Release {
         fetching: &Fetching<'_>,
         running: &Running<'_>,
     ) -> Result<SourceIdentity> {
-        let (file, bytes) = open_archive(&kept::copy_path(fetching.cache, kept.sha256))?;
+        let (file, bytes) = open_archive(&archive_store::copy_path(fetching.cache, kept.sha256))?;
         let name = format!("the copy of {}", self.name());
         let signature = self.signature(fetching)?;
         let stream = Stream {

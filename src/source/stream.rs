@@ -3,8 +3,8 @@
 //! so that all of it takes hardly longer than the slowest part.
 
 use super::archive::{XZ_MEMORY, decompress, unpack_tar};
-use super::contents::Contents;
-use super::verify;
+use super::context::verify;
+use super::tree_manifest::Contents;
 use crate::host::process;
 use crate::report::{Count, Running, Unit};
 use crate::util::digest::{Hasher, HashingWriter, Sha256};

@@ -1,15 +1,17 @@
 //! A tarball on this machine, with the signature that may lie beside it.
 
+use super::context::Fetching;
 use super::directory::check_tree;
+use super::signature_file;
 use super::stream::{Stream, Unpacked, unpack};
-use super::{Fetching, Tree, keep};
-use crate::catalog::text::read_text;
+use super::tree::Tree;
+use super::tree_store::keep;
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::Running;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::text::size;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use std::fs::File;
 
 /// Unpacks it, unless its tree is in the cache. `sha256` is what the file was when the plan was made.
@@ -21,8 +23,8 @@ pub(super) fn fetch(
 ) -> Result<Tree> {
     let name = path.file_name().unwrap_or(path.as_str());
     let wrong = || format!("cannot read {path}");
-    let text = signature(path)?;
-    let beside = signature_path(path);
+    let text = signature_file::read(path)?;
+    let beside = signature_file::path(path);
     let signature_name = beside.file_name().unwrap_or_default();
     let signature = text
         .as_ref()
@@ -54,18 +56,4 @@ pub(super) fn fetch(
             checks,
         })
     })
-}
-
-/// The text of the signature that lies beside the tarball at `path`.
-pub(super) fn signature(path: &Utf8Path) -> Result<Option<String>> {
-    let beside = signature_path(path);
-    beside.is_file().then(|| read_text(&beside)).transpose()
-}
-
-/// As kernel.org names it: `linux-6.1.7.tar.sign` beside `linux-6.1.7.tar.xz`.
-fn signature_path(path: &Utf8Path) -> Utf8PathBuf {
-    match path.file_stem() {
-        Some(stem) if stem.ends_with(".tar") => path.with_file_name(format!("{stem}.sign")),
-        _ => Utf8PathBuf::from(format!("{path}.sign")),
-    }
 }

@@ -1,6 +1,6 @@
 //! What can be wrong with the trees and archives in the cache.
 
-use super::{contents, entry, kept};
+use super::{archive_store, tree_manifest, tree_store};
 use crate::cache::Cache;
 use crate::util::error::Result;
 use crate::util::fs::digest_file;
@@ -8,16 +8,16 @@ use camino::Utf8Path;
 
 /// What is wrong with the tree whose entry is at `path`.
 pub fn tree_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
-    match entry::open(cache, path.file_name().unwrap_or_default()) {
+    match tree_store::open(cache, path.file_name().unwrap_or_default()) {
         None => Ok(Some("half a source tree")),
-        Some(tree) => Ok((!contents::is_intact(path, &tree.path)?).then_some("a damaged source tree")),
+        Some(tree) => Ok((!tree_manifest::is_intact(path, &tree.path)?).then_some("a damaged source tree")),
     }
 }
 
 /// What is wrong with a file in `archives/`. The record of an archive that has gone is looked at after it.
 pub fn archive_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
     let digest = path.file_stem().unwrap_or_default().parse().ok();
-    let record = digest.and_then(|digest| kept::find(cache, digest));
+    let record = digest.and_then(|digest| archive_store::find(cache, digest));
     let Some((record, digest)) = record.zip(digest) else {
         return Ok(Some("an archive without its record, or a record without its archive"));
     };
@@ -27,7 +27,7 @@ pub fn archive_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static
         Some(_) => false,
     };
     if is_damaged && path.extension().is_some() {
-        kept::forget_copy(cache, &record)?;
+        archive_store::forget_copy(cache, &record)?;
     }
     Ok(is_damaged.then_some("a damaged archive"))
 }

@@ -6,7 +6,7 @@
 //! hash is XXH3, which is fast and finds damage; that the content was right at first is not its
 //! business, but that of the SHA-256 and the signature of the archive.
 
-use super::BUILD_DIR_PREFIX;
+use super::tree::BUILD_DIR_PREFIX;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::file_stamp::nanoseconds;
 use crate::util::fs::write_atomically;

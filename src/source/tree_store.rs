@@ -1,7 +1,9 @@
 //! The entries of the cache's `trees/`: found, checked before they are used again, filled, and given
 //! their name when they are whole.
 
-use super::{Fetching, Tree, contents};
+use super::context::Fetching;
+use super::tree::Tree;
+use super::tree_manifest;
 use crate::cache::{Cache, Scratch};
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
@@ -40,9 +42,9 @@ pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
 
 /// Does the tree still hold what was unpacked? Says so where it does not.
 pub(super) fn is_intact(tree: &Tree, fetching: &Fetching<'_>) -> Result<bool> {
-    let is_intact = contents::is_intact(&fetching.cache.tree(&tree.key), &tree.path)?;
+    let is_intact = tree_manifest::is_intact(&fetching.cache.tree(&tree.key), &tree.path)?;
     match is_intact {
-        true => contents::touch(&fetching.cache.tree(&tree.key)),
+        true => tree_manifest::touch(&fetching.cache.tree(&tree.key)),
         false => {
             fetching.report.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
         }
@@ -136,7 +138,7 @@ pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> 
             fs::create_dir(&entry)?;
             fs::set_permissions(&entry, Permissions::from_mode(0o755))?;
             // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
-            for name in [TREE, contents::FILES, contents::STAT, IDENTITY] {
+            for name in [TREE, tree_manifest::FILES, tree_manifest::STAT, IDENTITY] {
                 fs::rename(filled.join(name), entry.join(name))?;
             }
             Ok(())
@@ -150,10 +152,10 @@ pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> 
 /// Is the entry `key` whole and intact, with the very files of the tree in `filled`?
 fn holds_the_same(cache: &Cache, key: &str, filled: &Utf8Path) -> Result<bool> {
     let entry = cache.tree(key);
-    let recorded = |dir: &Utf8Path| fs::read(dir.join(contents::FILES)).ok();
+    let recorded = |dir: &Utf8Path| fs::read(dir.join(tree_manifest::FILES)).ok();
     match open(cache, key) {
         Some(tree) if recorded(&entry).is_some_and(|files| recorded(filled) == Some(files)) => {
-            contents::is_intact(&entry, &tree.path)
+            tree_manifest::is_intact(&entry, &tree.path)
         }
         _ => Ok(false),
     }

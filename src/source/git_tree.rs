@@ -1,8 +1,10 @@
 //! A commit in a git repository, written as a tree, file by file, from the objects.
 
+use super::context::Fetching;
 use super::directory::check_tree;
-use super::write::TreeWriter;
-use super::{Fetching, Tree, keep};
+use super::tree::Tree;
+use super::tree_store::keep;
+use super::tree_writer::TreeWriter;
 use crate::host::process;
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
 use crate::report::{Count, Running, Unit};

@@ -1,7 +1,7 @@
 //! Writes a kernel tree file by file, read-only, and nothing else: whatever an archive or a
 //! repository says, only files, directories and links that stay inside the tree come out of it.
 
-use super::contents::{Content, ContentHasher, Contents};
+use super::tree_manifest::{Content, ContentHasher, Contents};
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;

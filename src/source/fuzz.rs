@@ -1,7 +1,8 @@
 //! For the fuzzer: bytes of anybody's given to what unpacks, in a directory that is thrown away.
 
 use super::archive::{decompress, unpack_tar};
-use super::{Fetching, take_bundle};
+use super::bundle::take as take_bundle;
+use super::context::Fetching;
 use crate::cache::Cache;
 use crate::catalog::Library;
 use crate::catalog::kernels::Catalog;

@@ -1,0 +1,19 @@
+//! The signature that lies beside a tarball on this machine.
+
+use crate::catalog::text::read_text;
+use crate::util::error::Result;
+use camino::{Utf8Path, Utf8PathBuf};
+
+/// The text of the signature that lies beside the tarball at `archive`.
+pub(super) fn read(archive: &Utf8Path) -> Result<Option<String>> {
+    let beside = path(archive);
+    beside.is_file().then(|| read_text(&beside)).transpose()
+}
+
+/// As kernel.org names it: `linux-6.1.7.tar.sign` beside `linux-6.1.7.tar.xz`.
+pub(super) fn path(archive: &Utf8Path) -> Utf8PathBuf {
+    match archive.file_stem() {
+        Some(stem) if stem.ends_with(".tar") => archive.with_file_name(format!("{stem}.sign")),
+        _ => Utf8PathBuf::from(format!("{archive}.sign")),
+    }
+}
