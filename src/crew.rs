@@ -3,7 +3,7 @@
 //! stop the others.
 
 use crate::host::process::{self, JobServer};
-use crate::launcher::Farm;
+use crate::kbuild::launcher::Farm;
 use crate::pack::PackedImage;
 use crate::plan::request::Request;
 use crate::report::{Ending, Overview};

@@ -4,6 +4,7 @@ mod known;
 
 pub use known::{Known, KnownImage};
 
+use crate::kbuild::sandbox::Confinement;
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
 use crate::kconfig::requirements::{self, Outcome, Tally};
@@ -11,7 +12,6 @@ use crate::kernel::{Arch, Flavor};
 use crate::pack::PackedImage;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::{Report, Usage};
-use crate::sandbox::Confinement;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::write_atomically;

@@ -5,6 +5,7 @@
 use crate::attest;
 use crate::cache::Cache;
 use crate::host::Host;
+use crate::kbuild::sandbox::{self, Confinement};
 use crate::kconfig::requirements::Profile;
 use crate::oci;
 use crate::oci::snapshot::{self, Kept, Seen};
@@ -13,7 +14,6 @@ use crate::plan::Plan;
 use crate::receipt;
 use crate::report::{Phase, Report};
 use crate::run::Run;
-use crate::sandbox::{self, Confinement};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::{create_dir, remove_tree, write_atomically};

@@ -7,13 +7,13 @@ use super::diff::DiffArgs;
 use super::inspect::InspectArgs;
 use super::push::PushArgs;
 use super::verify::VerifyArgs;
+use crate::kbuild::sandbox;
+use crate::kbuild::timings::Form;
 use crate::kconfig;
 use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec};
 use crate::oci::Compression;
 use crate::plan::request::ModulesLayout;
 use crate::report::Progress;
-use crate::sandbox;
-use crate::timings::Form;
 use camino::Utf8PathBuf;
 use clap::{Args, Parser, Subcommand};
 

@@ -1,25 +1,29 @@
 //! The kernel's own build: its make, called with what the plan says and nothing else; where it
 //! builds; what it leaves behind.
 
+mod config;
 mod history;
-mod image;
-mod interrupted;
-mod kernel;
-mod log;
-mod settings;
-mod variables;
+mod kernel_check;
+mod kernel_file;
+pub mod launcher;
+mod make_log;
+mod make_vars;
+mod recovery;
+pub mod sandbox;
+pub mod timings;
 
+pub use config::config_lock_name;
 pub use history::{History, history, remember};
-pub use log::Digest as LogDigest;
-pub use settings::config_lock_name;
+pub use make_log::Digest as LogDigest;
+
+use launcher::{Farm, Launcher};
+use sandbox::{Confinement, Sandbox};
 
 use crate::host::process::{self, CommandLine, JobServer, Note};
 use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
-use crate::launcher::{Farm, Launcher};
 use crate::plan::{Contents, Plan};
 use crate::report::{Count, Phase, Report, Running, Unit, Usage};
-use crate::sandbox::{self, Confinement, Sandbox};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -118,7 +122,7 @@ impl<'a> BuildDir<'a> {
         report: &Report,
     ) -> Result<BuildDir<'a>> {
         create_dir(&path)?;
-        interrupted::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
+        recovery::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
         let log_path = path.join("kcompile.log");
         let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
         let sandbox = Sandbox::none(host);
@@ -262,7 +266,7 @@ impl<'a> BuildDir<'a> {
             return Err(Error::host("depmod wrote no modules.dep")
                 .hint(format!("is depmod (package kmod) there and working? The log is {}", self.log_path)));
         }
-        image::check_modules(root, &compiled.release)?;
+        kernel_check::check_modules(root, &compiled.release)?;
         running.finish("stripped, with depmod's files");
         Ok(())
     }
@@ -274,9 +278,9 @@ impl<'a> BuildDir<'a> {
         targets: &[&str],
         extra: &BTreeMap<String, String>,
         progress: Option<(&Running<'_>, Option<u64>)>,
-    ) -> Result<log::Digest> {
+    ) -> Result<make_log::Digest> {
         let mut command = self.make_command(targets, extra);
-        let mut digest = log::Digest::default();
+        let mut digest = make_log::Digest::default();
         let path = self.path.join(MAKE_PID);
         let note = Some(&Note(&path));
         let on_line = |_, line: &str| {
@@ -302,7 +306,7 @@ impl<'a> BuildDir<'a> {
     fn make_command(&self, targets: &[&str], extra: &BTreeMap<String, String>) -> CommandLine {
         let mut args =
             vec!["-C".to_owned(), self.tree.path.to_string(), format!("O={}", self.path), self.jobs_arg()];
-        let variables = variables::variables(self.plan, self.tree, &self.path);
+        let variables = make_vars::variables(self.plan, self.tree, &self.path);
         args.extend(variables.iter().chain(extra).map(|(key, value)| format!("{key}={value}")));
         args.extend(targets.iter().map(|target| (*target).to_owned()));
         let env = match self.launcher() {
@@ -321,13 +325,13 @@ impl<'a> BuildDir<'a> {
         format!("-j{}", self.jobs)
     }
 
-    fn failed(&self, targets: &[&str], command: &CommandLine, digest: &log::Digest) -> Error {
+    fn failed(&self, targets: &[&str], command: &CommandLine, digest: &make_log::Digest) -> Error {
         let first = digest.first_error.as_deref().unwrap_or("make said nothing that looks like an error");
         let is_full = is_full(&self.path);
         if is_full || digest.out_of_space {
             // Not every program notices that it could not write all of a file. If nothing can be removed
             // either, the next run fails, too.
-            let _ = interrupted::forget_unfinished(&self.path);
+            let _ = recovery::forget_unfinished(&self.path);
         }
         let first = match is_full && !digest.out_of_space {
             true => format!("No space left on device: the disk of {} is full ({first})", self.path),
@@ -335,7 +339,7 @@ impl<'a> BuildDir<'a> {
         };
         let first = first.as_str();
         let error = Error::build(format!("make {} failed: {first}", targets.join(" ")));
-        let known = log::hint(first).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
+        let known = make_log::hint(first).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
         error.hint(format!("{known}the whole log: {}\n      the command: {command}", self.log_path))
     }
 }

@@ -10,7 +10,7 @@ use crate::crew::Stage;
 use crate::fetch;
 use crate::host::{self, Host};
 use crate::inspect;
-use crate::kbuild::{self, BuildDir, Objects};
+use crate::kbuild::{self, BuildDir, Objects, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
 use crate::ops::doctor;
@@ -22,7 +22,6 @@ use crate::report::{self, Summary};
 use crate::reuse;
 use crate::source;
 use crate::staging::Staged;
-use crate::timings;
 use crate::util::error::Result;
 use crate::util::text;
 use crate::verdict;
@@ -98,7 +97,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
         began,
         ended: host::now(),
     })?;
-    let pages = timings::write(&run.timings, output, &plan, &build_dir, &compiled, report)?;
+    let pages = timings::write(&run.timings, &receipt, &plan, &build_dir, &compiled, report)?;
     let came_out = (&*compiled.release, staged.module_count()?);
     let kept = (&plan, &profiles[..], &compiled.confinement);
     match run.objects {

@@ -3,7 +3,7 @@
 //! and how many jobs a farm is good for. None of it decides a byte of a kernel.
 
 mod farm;
-mod hits;
+mod stats;
 
 pub use farm::{Farm, survey};
 
@@ -153,7 +153,7 @@ impl<'a> Launcher<'a> {
     /// What it has done since [`prepare`](Self::prepare) returned `before`, where it tells.
     pub fn usage(&self, before: Option<Usage>, host: &Host) -> Option<Usage> {
         match self.tool {
-            Some(Tool::Ccache) => hits::read_log(&std::fs::read_to_string(self.log()).ok()?),
+            Some(Tool::Ccache) => stats::read_log(&std::fs::read_to_string(self.log()).ok()?),
             Some(Tool::Sccache) => Some(self.sccache_usage(host)?.since(before?)),
             _ => None,
         }
@@ -161,7 +161,7 @@ impl<'a> Launcher<'a> {
 
     fn sccache_usage(&self, host: &Host) -> Option<Usage> {
         let args = ["--show-stats", "--stats-format", "json"];
-        hits::read_stats(
+        stats::read_stats(
             &process::capture("sccache", &args, &self.environment(&host.child_env, host, None)).ok()?,
         )
     }

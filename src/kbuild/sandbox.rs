@@ -7,7 +7,7 @@
 
 use crate::host::Host;
 use crate::host::process::{self, CommandLine};
-use crate::launcher::Tool;
+use crate::kbuild::launcher::Tool;
 use crate::util::error::{Error, Result};
 use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};

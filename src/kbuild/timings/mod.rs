@@ -19,7 +19,6 @@ pub use steps::Step;
 use crate::kbuild::{BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::Plan;
-use crate::receipt;
 use crate::report::{Phase, Report};
 use crate::util::error::Result;
 use crate::util::fs::write_atomically;
@@ -79,7 +78,7 @@ const PARTS: usize = 240;
 /// Reads the object files of the build directory and the times of what make wrote there.
 pub fn write(
     forms: &[Form],
-    output: &Utf8Path,
+    receipt: &Utf8Path,
     plan: &Plan,
     build_dir: &BuildDir<'_>,
     compiled: &Compiled,
@@ -89,7 +88,7 @@ pub fn write(
         return Ok(Vec::new());
     }
     let timings = read(plan, build_dir, compiled, report);
-    let base = receipt::path(output, plan).with_extension("");
+    let base = receipt.with_extension("");
     let one = |form: &Form| {
         let (extension, text) = match form {
             Form::Html => ("html", page::render(&timings)),

@@ -1,6 +1,6 @@
 //! What stands on make's command line beside its targets.
 
-use crate::launcher::Launcher;
+use crate::kbuild::launcher::Launcher;
 use crate::plan::Plan;
 use crate::source::Tree;
 use camino::Utf8Path;

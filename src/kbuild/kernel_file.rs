@@ -1,6 +1,6 @@
 //! The kernel file that make has made, and the one that goes into the image.
 
-use super::{BuildDir, image};
+use super::{BuildDir, kernel_check};
 use crate::host::process::{self, CommandLine};
 use crate::kernel::binary::Pvh;
 use crate::kernel::{Arch, Flavor};
@@ -16,11 +16,11 @@ impl BuildDir<'_> {
     pub(super) fn kernel_file(&self, report: &Report) -> Result<Utf8PathBuf> {
         let Plan { arch, flavor, .. } = *self.plan;
         let made = self.made_kernel();
-        let pvh = image::check(&made, arch, flavor)?;
+        let pvh = kernel_check::check(&made, arch, flavor)?;
         match (arch, flavor) {
             (Arch::Amd64, Flavor::CloudHypervisor) => {
                 let stripped = self.strip(&made)?;
-                image::check(&stripped, arch, flavor)?;
+                kernel_check::check(&stripped, arch, flavor)?;
                 Ok(stripped)
             }
             (Arch::Amd64, Flavor::Firecracker) if pvh == Pvh::NoEntry => {
