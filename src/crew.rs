@@ -3,8 +3,8 @@
 //! stop the others.
 
 use crate::host::process::{self, JobServer};
+use crate::image::pack::PackedImage;
 use crate::kbuild::launcher::Farm;
-use crate::pack::PackedImage;
 use crate::plan::request::Request;
 use crate::report::{Ending, Overview};
 use crate::run::Run;

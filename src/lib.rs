@@ -5,9 +5,7 @@
 //! that the step before it worked. ARCHITECTURE.md is the map.
 
 pub mod add;
-pub mod attest;
 pub mod boot;
-pub mod budget;
 pub mod cache;
 pub mod catalog;
 pub mod ccache;
@@ -16,30 +14,23 @@ pub mod clean;
 pub mod cli;
 pub mod configs;
 pub mod crew;
-pub mod diff;
 pub mod fetch;
 pub mod host;
 pub mod image;
 pub mod inputs;
-pub mod inspect;
 pub mod kbuild;
 pub mod kconfig;
 pub mod kernel;
 pub mod oci;
 pub mod ops;
-pub mod pack;
 pub mod plan;
-pub mod push;
 pub mod rebuild;
-pub mod receipt;
 pub mod report;
 pub mod reuse;
 pub mod run;
 pub mod source;
-pub mod staging;
 pub mod util;
 pub mod verdict;
-pub mod verify;
 
 pub use fetch::{fetch, plan, resolve, take_bundle, write_bundle};
 pub use ops::build::{boot_built, build, shown};

@@ -1,12 +1,12 @@
 //! Building a kernel a second time by its receipt, from nothing, to see whether the same bytes come out.
 
 use crate::cache::{Cache, Scratch};
+use crate::image::pack::PackedImage;
+use crate::image::receipt::{self, Known};
 use crate::kbuild::Objects;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
-use crate::pack::PackedImage;
 use crate::plan::Plan;
 use crate::plan::request::Request;
-use crate::receipt::{self, Known};
 use crate::run::Run;
 use crate::util::error::{Error, Result};
 use serde_json::Value;

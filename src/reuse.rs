@@ -2,16 +2,15 @@
 //! plan. The same plan again is answered from what stands in the output directory, when that is proven
 //! whole, and else put back from there. Nothing is compiled and make is not called for it.
 
-use crate::attest;
 use crate::cache::Cache;
 use crate::host::Host;
+use crate::image::pack::{self, PackedImage};
+use crate::image::{attest, receipt};
 use crate::kbuild::sandbox::{self, Confinement};
 use crate::kconfig::requirements::Profile;
 use crate::oci;
 use crate::oci::snapshot::{self, Kept, Seen};
-use crate::pack::{self, PackedImage};
 use crate::plan::Plan;
-use crate::receipt;
 use crate::report::{Phase, Report};
 use crate::run::Run;
 use crate::util::digest::Sha256;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use camino::Utf8Path;
-use kcompile::receipt::Known;
+use kcompile::image::receipt::Known;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let file = tempfile::NamedTempFile::new().expect("a place to write");

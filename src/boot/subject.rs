@@ -1,7 +1,6 @@
 //! What is booted: a kernel image, and the modules image of the same kernel.
 
-use crate::image::kernel_image;
-use crate::inspect;
+use crate::image::{inspect, kernel_image};
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::read::Image;
 use crate::oci::tags;

@@ -2,9 +2,9 @@
 
 use super::entry;
 use crate::host::process;
+use crate::image::pack;
 use crate::kernel::Arch;
 use crate::oci::{self, Entries, Entry, Named, Written};
-use crate::pack;
 use crate::report::{Phase, Report};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::{counted, size};

@@ -2,7 +2,7 @@
 
 use super::commands::{PrintedArray, print, printed_json};
 use crate::host::Host;
-use crate::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
+use crate::image::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
 use crate::oci::annotations::{REVISION, SOURCE};
 use crate::oci::{read, tags};
 use crate::plan::annotations;

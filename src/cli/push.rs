@@ -2,7 +2,7 @@
 
 use super::commands::print;
 use crate::host::{Host, packages};
-use crate::push::{self, Registry};
+use crate::image::push::{self, Registry};
 use crate::report::{Progress, Report};
 use crate::util::error::Result;
 use camino::Utf8PathBuf;

@@ -5,19 +5,19 @@ use super::commands::{PrintedArray, print};
 use super::diff::only_image;
 use super::inspect::reference;
 use super::typed::{library, requests, run};
-use crate::budget::Budget;
 use crate::catalog::Library;
 use crate::host::Host;
-use crate::inspect::{self, ReceiptFound};
+use crate::image::inspect::{self, ReceiptFound};
+use crate::image::pack::PackedImage;
+use crate::image::receipt::Known;
+use crate::image::size_limits::Budget;
+use crate::image::verify::{self, Check, Outcome, Verified};
 use crate::kconfig::explain::Renames;
 use crate::oci::read;
-use crate::pack::PackedImage;
 use crate::rebuild;
-use crate::receipt::Known;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{printable, wrapped};
-use crate::verify::{self, Check, Outcome, Verified};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, FromArgMatches as _};
 use std::collections::BTreeSet;
@@ -148,7 +148,7 @@ fn why_not(recorded: &Utf8Path, again: &PackedImage, library: &Library, host: &H
     let images = (tagged(recorded)?, tagged(&again.written.layout)?);
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference =
-        crate::diff::diff((&images.0, &images.1), (&found.0, &found.1), &Renames::read(library)?)?;
+        crate::image::diff::diff((&images.0, &images.1), (&found.0, &found.1), &Renames::read(library)?)?;
     Ok(printable(&format!("\n{}", super::diff::text(&difference, host))))
 }
 

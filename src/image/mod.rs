@@ -1,3 +1,12 @@
-//! Images of kernels: what goes into them, and what others say in theirs.
+//! Images of kernels: what goes into them, what is attached to them, and what others say in theirs.
 
+pub mod attest;
+pub mod contents;
+pub mod diff;
+pub mod inspect;
 pub mod kernel_image;
+pub mod pack;
+pub mod push;
+pub mod receipt;
+pub mod size_limits;
+pub mod verify;

@@ -2,26 +2,24 @@
 //! that the step before it worked.
 
 use crate::Run;
-use crate::attest;
 use crate::boot;
 use crate::boot::subject::{self, ModulesAt, Told};
 use crate::cache::Cache;
 use crate::crew::Stage;
 use crate::fetch;
 use crate::host::{self, Host};
-use crate::inspect;
+use crate::image::contents::Staged;
+use crate::image::pack::{self, PackedImage};
+use crate::image::{attest, inspect, receipt};
 use crate::kbuild::{self, BuildDir, Objects, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
 use crate::ops::doctor;
-use crate::pack::{self, PackedImage};
 use crate::plan::request::Request;
 use crate::plan::{Inputs, Locator, Plan};
-use crate::receipt;
 use crate::report::{self, Summary};
 use crate::reuse;
 use crate::source;
-use crate::staging::Staged;
 use crate::util::error::Result;
 use crate::util::text;
 use crate::verdict;

@@ -9,6 +9,7 @@ pub use spec::{Consumer, Fragment, fragment};
 pub use survey::{ConfigFile, KernelFile, ModuleFile, Survey};
 
 use crate::image::kernel_image;
+use crate::image::receipt::Known;
 use crate::kconfig::Config;
 use crate::kernel::binary::{Kernel, Pvh};
 use crate::kernel::{Arch, Flavor};
@@ -16,7 +17,6 @@ use crate::oci::layer_entries::LayerRead;
 use crate::oci::read::Image;
 use crate::oci::tags;
 use crate::plan::annotations;
-use crate::receipt::Known;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -367,7 +367,7 @@ pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
     // It becomes a file's name: what stands in an annotation may be anything.
     let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
     let output = image.layout.parent().unwrap_or(Utf8Path::new("."));
-    fits.then(|| output.join(crate::receipt::file_name(flavor, version, arch)))
+    fits.then(|| output.join(crate::image::receipt::file_name(flavor, version, arch)))
 }
 
 fn receipt_found(image: &Image) -> ReceiptFound {

@@ -1,7 +1,7 @@
 //! How large an image may be before a CI job fails: of the kernel file and of all modules, as they are
 //! loaded, not as they are compressed.
 
-use crate::inspect::Inspected;
+use crate::image::inspect::Inspected;
 use crate::util::text::{counted, size};
 
 /// The most that an image may have, in bytes; `None`: no limit.

@@ -2,8 +2,8 @@
 
 use super::verify;
 use crate::catalog::Library;
-use crate::diff::diff;
-use crate::inspect::inspect;
+use crate::image::diff::diff;
+use crate::image::inspect::inspect;
 use crate::kconfig::explain::Renames;
 use crate::kernel::binary::{Anatomy, Kernel, Module};
 use crate::oci::tags;

@@ -2,8 +2,8 @@
 //! which tools. Nothing in it but follows from the plan and the images.
 
 use super::Build;
+use crate::image::pack::PackedImage;
 use crate::kernel::KernelVersion;
-use crate::pack::PackedImage;
 use crate::plan::annotations::KERNEL_LICENCE;
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};

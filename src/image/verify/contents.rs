@@ -2,7 +2,7 @@
 //! annotations, pairing, receipt.
 
 use super::{Faults, Outcome, Subject, Verified};
-use crate::inspect::{self, Inspected, KernelFile, ReceiptFound};
+use crate::image::inspect::{self, Inspected, KernelFile, ReceiptFound};
 use crate::kernel::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::annotations::CREATED;

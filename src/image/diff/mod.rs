@@ -5,7 +5,7 @@ mod cause;
 
 pub use cause::Cause;
 
-use crate::inspect::{self, Inspected, ReceiptFound};
+use crate::image::inspect::{self, Inspected, ReceiptFound};
 use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config};
 use crate::kernel::binary::Anatomy;

@@ -1,15 +1,15 @@
 //! The receipt: what was built from what, by which tools, how long it took, and how to do it again.
 
-mod known;
+mod read;
 
-pub use known::{Known, KnownImage};
+pub use read::{Known, KnownImage};
 
+use crate::image::pack::PackedImage;
 use crate::kbuild::sandbox::Confinement;
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
 use crate::kconfig::requirements::{self, Outcome, Tally};
 use crate::kernel::{Arch, Flavor};
-use crate::pack::PackedImage;
 use crate::plan::{Plan, SourceIdentity};
 use crate::report::{Report, Usage};
 use crate::util::digest::Sha256;

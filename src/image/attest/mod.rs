@@ -8,9 +8,9 @@
 mod provenance;
 mod spdx;
 
+use crate::image::pack::PackedImage;
 use crate::kbuild::{Compiled, Configured};
 use crate::oci::{self, Artifact};
-use crate::pack::PackedImage;
 use crate::plan::{Plan, SourceIdentity};
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::write_atomically;

@@ -3,20 +3,20 @@
 //! the receipt. What is wrong is a value, so that all of it can be told.
 
 mod contents;
-mod form;
 #[cfg(any(test, fuzzing))]
-pub mod hostile;
+pub mod fuzz;
 mod index;
+mod layer_form;
 
-use crate::budget::Budget;
-use crate::inspect::{self, Inspected, Survey};
+use crate::image::inspect::{self, Inspected, Survey};
+use crate::image::size_limits::Budget;
 use crate::oci::blob;
 use crate::oci::read::{self, tag_of};
 use crate::oci::tags::{self, Part};
 use crate::util::error::{Kind, Result};
 use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
-use form::Form;
+use layer_form::Form;
 use oci_spec::image::Descriptor;
 use serde::Serialize;
 

@@ -2,13 +2,13 @@
 
 use crate::cache::{Lock, lock_file};
 use crate::host::process;
+use crate::image::contents::Staged;
 use crate::kbuild::{self, BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::{self, Joined, Named, Written};
 use crate::plan::request::Request;
 use crate::plan::{self, Plan, annotations};
 use crate::report::{Phase, Report};
-use crate::staging::Staged;
 use crate::util::error::Result;
 use crate::util::fs::create_dir;
 use crate::util::text::{counted, size};
