@@ -2,9 +2,9 @@
 //! modules of the modules image on it.
 
 use super::machine::Root;
-use super::modules::{self, Module};
-use super::subject::Subject;
-use super::{entry, initramfs};
+use super::module_order::{self, Module};
+use super::target::Subject;
+use super::{initramfs, pvh_stub};
 use crate::host::Host;
 use crate::host::process::{self, CommandLine};
 use crate::image::kernel_image;
@@ -169,7 +169,7 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
             }
         } else if module::compression(&found.path).is_some() {
             let plain = module::unpacked(&found.path, reader).context(Kind::Fetch, wrong)?;
-            let name = Utf8PathBuf::from(modules::plain_name(&found.path));
+            let name = Utf8PathBuf::from(module_order::plain_name(&found.path));
             unpack_module(&wrong(), plain, &tree.join("modules").join(&name), &mut left)?;
             unpacked.insert(name);
         }
@@ -184,7 +184,7 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
             ))),
         };
     };
-    let order = modules::load_order(&text)?;
+    let order = module_order::load_order(&text)?;
     for module in &order {
         unpacked.remove(&dir.join(&module.path));
     }
@@ -246,7 +246,7 @@ pub(super) fn add_entry(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -> R
     let wrong = || format!("{kernel}: no entry by PVH can be added");
     let program = scratch.join("entry");
     let mut file = File::options().read(true).write(true).open(kernel).context(Kind::Build, wrong)?;
-    let entered = entry::read(&mut file).context(Kind::Build, wrong)?;
+    let entered = pvh_stub::read(&mut file).context(Kind::Build, wrong)?;
     let own = [
         "-m32",
         "-mgeneral-regs-only",
@@ -258,13 +258,13 @@ pub(super) fn add_entry(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -> R
     ];
     let mut own = own.map(str::to_owned).to_vec();
     own.extend([
-        format!("-Wl,-Ttext={:#x}", entry::BASE),
-        format!("-DBASE={:#x}", entry::BASE),
+        format!("-Wl,-Ttext={:#x}", pvh_stub::BASE),
+        format!("-DBASE={:#x}", pvh_stub::BASE),
         format!("-DKERNEL_ENTRY={:#x}", entered.entry),
     ]);
-    compile(entry::SOURCE, &own, Arch::Amd64, &program, host)?;
+    compile(pvh_stub::SOURCE, &own, Arch::Amd64, &program, host)?;
     let program = fs::read(&program).context(Kind::Build, wrong)?;
-    entry::add(&mut file, &entered, &program).context(Kind::Build, wrong)
+    pvh_stub::add(&mut file, &entered, &program).context(Kind::Build, wrong)
 }
 
 /// Compiles a program that stands alone.

@@ -3,19 +3,19 @@
 //! is a value, [`Outcome`].
 
 mod console;
-mod entry;
 mod guest;
 mod initramfs;
 mod machine;
-mod modules;
-mod outcome;
-pub mod subject;
+mod module_order;
+mod pvh_stub;
+mod result;
+pub mod target;
 
 pub use console::{Trouble, TroubleKind};
 pub use guest::RootChoice;
 pub use machine::{Accelerator, Vmm};
-pub use outcome::{Check, Ending, Modules, Outcome, Requirement, Verdict};
-pub use subject::Subject;
+pub use result::{Check, Ending, Modules, Outcome, Requirement, Verdict};
+pub use target::Subject;
 
 use crate::cache::Cache;
 use crate::host::process::{self, CommandLine, Seen, Stream};
@@ -30,7 +30,7 @@ use camino::Utf8Path;
 use console::Console;
 use guest::Guest;
 use machine::{Machine, Root};
-use outcome::{Ended, Stopped, judge};
+use result::{Ended, Stopped, judge};
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};

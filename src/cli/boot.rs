@@ -4,7 +4,7 @@ use super::args::FlavorArgs;
 use super::commands::{print, printed_json};
 use super::given::Given;
 use super::typed::cache_dir;
-use crate::boot::subject::{self, ModulesAt, Told};
+use crate::boot::target::{self, ModulesAt, Told};
 use crate::boot::{
     Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
 };
@@ -160,7 +160,7 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
     };
     match Given::of(&args.subject, host)? {
         Given::Layout(path, tag) => {
-            return subject::of_layout(&args.subject, (&path, tag.as_deref()), modules, told, host.arch);
+            return target::of_layout(&args.subject, (&path, tag.as_deref()), modules, told, host.arch);
         }
         Given::File(path) => {
             return Err(Error::usage(format!("{path} is not an OCI layout"))
@@ -175,7 +175,7 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
     let project = Project::find(&host.cwd, None, host.uid)?;
     let output = args.output.as_deref().or(project.defaults.output.as_deref());
     let output = host.absolute(output.unwrap_or(Utf8Path::new(super::typed::OUTPUT)));
-    subject::of_version(version, &output, told, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
+    target::of_version(version, &output, told, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
 }
 
 /// The report, in 80 columns.

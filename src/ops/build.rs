@@ -3,7 +3,7 @@
 
 use crate::Run;
 use crate::boot;
-use crate::boot::subject::{self, ModulesAt, Told};
+use crate::boot::target::{self, ModulesAt, Told};
 use crate::cache::Cache;
 use crate::crew::Stage;
 use crate::fetch;
@@ -173,7 +173,7 @@ pub fn boot_built(images: &[PackedImage], options: &boot::Options, run: &Run<'_>
     let has_modules = images.iter().any(|image| !image.holds_kernel);
     let modules = if has_modules { ModulesAt::Beside } else { ModulesAt::Within };
     let name = shown(&kernel.written.layout, host);
-    let subject = subject::of_layout(
+    let subject = target::of_layout(
         &name,
         (&kernel.written.layout, Some(&kernel.written.tag)),
         modules,

@@ -2,7 +2,7 @@
 
 use super::console::{Console, Loaded, Trouble, TroubleKind};
 use super::machine::Accelerator;
-use super::modules::Module;
+use super::module_order::Module;
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, duration};
 use camino::Utf8PathBuf;

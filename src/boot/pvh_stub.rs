@@ -4,7 +4,7 @@
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 /// The program, in C; see there.
-pub(super) const SOURCE: &str = include_str!("entry.c");
+pub(super) const SOURCE: &str = include_str!("pvh_stub.c");
 /// Where it is loaded: below every kernel, which starts at 16 MiB unless somebody chose otherwise.
 pub(super) const BASE: u64 = 0x20_0000;
 /// What it takes from there on.
