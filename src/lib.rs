@@ -4,34 +4,18 @@
 //! build is [`build`]: each step turns one plain value into the next, and a value's existence proves
 //! that the step before it worked. ARCHITECTURE.md is the map.
 
-pub mod add;
 pub mod boot;
 pub mod cache;
 pub mod catalog;
-pub mod ccache;
-pub mod checkup;
-pub mod clean;
 pub mod cli;
-pub mod configs;
-pub mod crew;
-pub mod fetch;
 pub mod host;
 pub mod image;
-pub mod inputs;
 pub mod kbuild;
 pub mod kconfig;
 pub mod kernel;
 pub mod oci;
 pub mod ops;
 pub mod plan;
-pub mod rebuild;
 pub mod report;
-pub mod reuse;
-pub mod run;
 pub mod source;
 pub mod util;
-pub mod verdict;
-
-pub use fetch::{fetch, plan, resolve, take_bundle, write_bundle};
-pub use ops::build::{boot_built, build, shown};
-pub use run::Run;

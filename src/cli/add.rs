@@ -4,12 +4,12 @@ use super::args::BuildArgs;
 use super::commands::{print, printed_json, take_bundle};
 use super::config::{group, groups, lines};
 use super::typed::{library, requests, run};
-use crate::add::{self, Addition, Carried, Wanted};
 use crate::host::Host;
 use crate::kconfig::Difference;
 use crate::kernel::VersionRequest;
+use crate::ops::add::{self, Addition, Carried, Wanted};
+use crate::ops::context::Run;
 use crate::report::Report;
-use crate::run::Run;
 use crate::util::error::{Error, Result};
 use crate::util::text::counted;
 use clap::{ArgMatches, Args};
@@ -100,7 +100,7 @@ fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {
     let verb = if is_dry { "would write" } else { "wrote" };
     text.push('\n');
     for path in configs.iter().map(|config| &config.path).chain([catalog]) {
-        writeln!(text, "{verb} {}", crate::shown(path, run.host)).expect("writing to a string");
+        writeln!(text, "{verb} {}", crate::ops::context::shown(path, run.host)).expect("writing to a string");
     }
     text
 }

@@ -1,11 +1,11 @@
 //! `kcompile cache`: the compiler cache as an image, for machines that are thrown away after their work.
 
 use super::commands::{line, print};
-use crate::ccache::{self, Limit};
-use crate::clean::parse_age;
 use crate::host::{self, Host};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
 use crate::oci::{Compression, Named, read};
+use crate::ops::ccache_image::{self, Limit};
+use crate::ops::clean::parse_age;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, parse_size, size};
@@ -94,15 +94,22 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &said };
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
-    let image = ccache::export(&ccache::directory(host)?, limit, (output, named), arch, host.cpus, report)?;
+    let image = ccache_image::export(
+        &ccache_image::directory(host)?,
+        limit,
+        (output, named),
+        arch,
+        host.cpus,
+        report,
+    )?;
     print(&line(&image.layout, tag, image.digest, host))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn import(args: &ImportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let (path, tag) = reference(&args.image, host);
-    let dir = ccache::directory(host)?;
-    let imported = ccache::import(&read::open(&path, tag)?, &dir, host, report)?;
+    let dir = ccache_image::directory(host)?;
+    let imported = ccache_image::import(&read::open(&path, tag)?, &dir, host, report)?;
     print(&format!(
         "{dir}: {}, {}; {} before\n",
         counted(imported.new, "new entry", "new entries"),

@@ -4,8 +4,8 @@ use super::args::DoctorArgs;
 use super::commands::{print, printed_json};
 use super::typed::cache_dir;
 use crate::cache::Cache;
-use crate::checkup;
 use crate::host::Host;
+use crate::ops::check_cache;
 use crate::report::Report;
 use crate::util::error::Result;
 use crate::util::text::{counted, size};
@@ -17,8 +17,8 @@ pub(super) fn checkup(args: &DoctorArgs, host: &Host, report: &Report) -> Result
     let dir = cache_dir(args.cache_dir.as_deref(), host)?;
     // To look through a cache that is not there is no reason to make one.
     let checkup = match dir.is_dir() {
-        true => checkup::examine(&Cache::open(&dir, host.uid)?)?,
-        false => checkup::Checkup::default(),
+        true => check_cache::examine(&Cache::open(&dir, host.uid)?)?,
+        false => check_cache::Checkup::default(),
     };
     for path in &checkup.in_use {
         report.note(&format!("{path} is in use and was not looked at"));

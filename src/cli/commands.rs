@@ -2,17 +2,16 @@
 
 use super::args::{BuildArgs, CleanArgs, DoctorArgs, FetchArgs};
 use super::typed::{build_args, cache_dir, library, requests, run};
-use crate::Run;
 use crate::boot;
 use crate::cache::Cache;
 use crate::catalog::kernels::Status;
-use crate::clean::{self, Choice};
-use crate::crew;
 use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
 use crate::kernel::Flavor;
 use crate::oci::Written;
-use crate::ops::doctor;
+use crate::ops::clean::{self, Choice};
+use crate::ops::context::Run;
+use crate::ops::{build_many, doctor};
 use crate::plan as planning;
 use crate::plan::request::Request;
 use crate::plan::{Contents, Locator, Plan};
@@ -50,13 +49,13 @@ pub(super) fn build(
     }
     let (built, code) = match &requests[..] {
         [one] => {
-            let built = crate::build(one, &run)?;
+            let built = crate::ops::build::build(one, &run)?;
             print_all(&built)?;
             (vec![built], ExitCode::SUCCESS)
         }
         several => {
-            let results = crew::build_all(several, &run, print_all)?;
-            let code = crew::first_error(&results).map(Error::exit_code);
+            let results = build_many::build_all(several, &run, print_all)?;
+            let code = build_many::first_error(&results).map(Error::exit_code);
             let built = results.into_iter().flatten().collect();
             (built, code.map_or(ExitCode::SUCCESS, ExitCode::from))
         }
@@ -76,7 +75,7 @@ pub(super) fn build(
 fn boot_all(builds: &[Vec<PackedImage>], code: ExitCode, run: &Run<'_>) -> Result<ExitCode> {
     let mut first_error = None;
     for built in builds {
-        let outcome = crate::boot_built(built, &boot::Options::default(), run)?;
+        let outcome = crate::ops::build::boot_built(built, &boot::Options::default(), run)?;
         let Err(error) = outcome.require() else { continue };
         if builds.len() == 1 {
             return Err(error);
@@ -89,7 +88,7 @@ fn boot_all(builds: &[Vec<PackedImage>], code: ExitCode, run: &Run<'_>) -> Resul
 
 /// What a script takes from standard output: `PATH:TAG DIGEST`.
 pub(super) fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {
-    format!("{}:{tag} {}\n", crate::shown(layout, host), digest.oci())
+    format!("{}:{tag} {}\n", crate::ops::context::shown(layout, host), digest.oci())
 }
 
 pub(super) fn fetch(
@@ -105,13 +104,13 @@ pub(super) fn fetch(
     let mut sources = Vec::new();
     let code = for_each_kernel(&requests(args, matches, &run)?, report, |request| {
         let request = Request { configures: false, ..request.clone() };
-        let (plan, tree) = crate::fetch(&request, &run)?;
+        let (plan, tree) = crate::ops::fetch::fetch(&request, &run)?;
         print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))?;
         sources.push((plan.source.locator.clone(), tree.identity));
         Ok(())
     })?;
     if let Some(path) = bundle.as_deref().filter(|_| code == ExitCode::SUCCESS) {
-        crate::write_bundle(&host.absolute(path), &sources, &run)?;
+        crate::ops::fetch::write_bundle(&host.absolute(path), &sources, &run)?;
     }
     Ok(code)
 }
@@ -119,7 +118,7 @@ pub(super) fn fetch(
 /// Brings what `--from-bundle` names into the cache.
 pub(super) fn take_bundle(args: &BuildArgs, run: &Run<'_>) -> Result<()> {
     match &args.from_bundle {
-        Some(path) => crate::take_bundle(&run.host.absolute(path), run),
+        Some(path) => crate::ops::fetch::take_bundle(&run.host.absolute(path), run),
         None => Ok(()),
     }
 }
@@ -135,7 +134,7 @@ pub(super) fn plan(
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let run = run(args, host, &library, &catalog, report)?;
     let requests = requests(args, matches, &run)?;
-    let plan_one = |request| crate::plan(&Request { configures, ..request }, &run);
+    let plan_one = |request| crate::ops::fetch::plan(&Request { configures, ..request }, &run);
     let plans = requests.into_iter().map(plan_one).collect::<Result<Vec<_>>>()?;
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
@@ -181,7 +180,7 @@ pub(super) fn doctor(
     let run = run(&build, host, &library, &catalog, report)?;
     let mut code = ExitCode::SUCCESS;
     for request in requests(&build, matches, &run)? {
-        let plan = crate::plan(&Request { configures: false, ..request }, &run)?;
+        let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &run)?;
         let diagnosis = doctor::examine(&plan, host);
         let text = match args.json {
             true => printed_json(&diagnosis),

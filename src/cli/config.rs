@@ -4,16 +4,16 @@ use super::args::BuildArgs;
 use super::commands::{print, printed_json, take_bundle};
 use super::given::{Given, config_of};
 use super::typed::{library, one_request, run};
-use crate::configs::{self, Form, Rewritten};
 use crate::host::Host;
 use crate::image::kernel_image;
 use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config, Renamed, Setting};
 use crate::kernel::Arch;
 use crate::oci::tags;
+use crate::ops::config::{self, Form, Rewritten};
+use crate::ops::context::Run;
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::run::Run;
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, tame, wrapped};
 use camino::Utf8PathBuf;
@@ -134,17 +134,17 @@ pub(super) fn config(
                 return Err(Error::usage("config edit shows menus on a terminal, and this is none")
                     .hint("config show prints a .config, config save writes an edited one back"));
             }
-            written(configs::edit(&request, &run)?, build, &run)
+            written(config::edit(&request, &run)?, build, &run)
         }
         Action::Save(SaveArgs { file, .. }) => {
             let request = one_request(build, matches, &run)?;
-            written(configs::save(host.absolute(file), &request, &run)?, build, &run)
+            written(config::save(host.absolute(file), &request, &run)?, build, &run)
         }
     }
 }
 
 fn show(form: Form, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<ExitCode> {
-    let (plan, text) = configs::final_config(&one_request(args, matches, run)?, form, run)?;
+    let (plan, text) = config::final_config(&one_request(args, matches, run)?, form, run)?;
     print(&match args.json {
         true => {
             let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
@@ -190,7 +190,7 @@ fn side(text: &str, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Re
         Given::Version => {
             let args = BuildArgs { versions: vec![text.to_owned()], ..args.clone() };
             let request = one_request(&args, matches, run)?;
-            let (plan, text) = configs::final_config(&request, Form::Whole, run)?;
+            let (plan, text) = config::final_config(&request, Form::Whole, run)?;
             Ok(Side { name: title(&plan), config: Config::parse(&text) })
         }
     }
@@ -256,7 +256,7 @@ fn written(rewritten: Option<Rewritten>, args: &BuildArgs, run: &Run<'_>) -> Res
         print(&rewritten.text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    configs::write(&rewritten)?;
+    config::write(&rewritten)?;
     let Comparison { new, gone, renamed: other_names, changed } = &rewritten.comparison;
     let on = |list: &[Setting]| list.iter().filter(|one| one.is_on()).map(assigned).collect::<Vec<_>>();
     let changed = changed.iter().map(|one| format!("{} {} -> {}", one.symbol, one.from, one.to)).collect();
@@ -265,7 +265,7 @@ fn written(rewritten: Option<Rewritten>, args: &BuildArgs, run: &Run<'_>) -> Res
     {
         note(heading, &list, run.report);
     }
-    print(&format!("{}\n", crate::shown(&rewritten.path, run.host)))?;
+    print(&format!("{}\n", crate::ops::context::shown(&rewritten.path, run.host)))?;
     Ok(ExitCode::SUCCESS)
 }
 

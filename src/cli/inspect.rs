@@ -91,7 +91,7 @@ fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) ->
 
 /// The name of an image as the user would type it.
 pub(super) fn reference(layout: &Utf8Path, tag: Option<&str>, host: &Host) -> String {
-    let layout = crate::shown(layout, host);
+    let layout = crate::ops::context::shown(layout, host);
     printable(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
 }
 
@@ -140,10 +140,10 @@ fn text(image: &Inspected, host: &Host) -> String {
         ReceiptFound::Absent => {}
         ReceiptFound::Unreadable { why } => lines.add("receipt", why),
         ReceiptFound::OfAnother { path } => {
-            lines.add("receipt", &format!("{} is of another build", crate::shown(path, host)));
+            lines.add("receipt", &format!("{} is of another build", crate::ops::context::shown(path, host)));
         }
         ReceiptFound::Of { path, source_verified, tools, command, findings, .. } => {
-            lines.add("receipt", &crate::shown(path, host));
+            lines.add("receipt", &crate::ops::context::shown(path, host));
             lines.add("", source_verified);
             if annotation(annotations::TOOLCHAIN).is_none() {
                 let tools: Vec<String> =

@@ -2,7 +2,6 @@
 //! library and the keys of the run, and a [`Request`] for each kernel.
 
 use super::args::BuildArgs;
-use crate::Run;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::catalog::project::{Project, mistake_in_mirror};
 use crate::catalog::{Library, lockfile, toolchain_quirks};
@@ -10,6 +9,7 @@ use crate::host::Host;
 use crate::kbuild::Objects;
 use crate::kconfig::explain::Renames;
 use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
+use crate::ops::context::Run;
 use crate::plan as planning;
 use crate::plan::Plan;
 use crate::plan::request::{ImageChoice, Override, Request, ToolchainChoice};
@@ -61,7 +61,7 @@ pub(super) fn plan_of(
     build.configs = configs.map(Utf8Path::to_owned);
     let (library, catalog) = library(configs, host)?;
     let run = run(&build, host, &library, &catalog, report)?;
-    crate::plan(&one_request(&build, matches, &run)?, &run)
+    crate::ops::fetch::plan(&one_request(&build, matches, &run)?, &run)
 }
 
 /// The only kernel that was typed.
@@ -98,7 +98,7 @@ pub(super) fn run<'a>(
     }
     let Project { file, place, defaults } = &library.project;
     if let Some(file) = file {
-        report.note(&format!("using {}", crate::shown(file, host)));
+        report.note(&format!("using {}", crate::ops::context::shown(file, host)));
     }
     let output = args.output.as_deref().or(defaults.output.as_deref()).unwrap_or(OUTPUT.into());
     Ok(Run {
@@ -165,7 +165,7 @@ fn versions(
     for text in &args.versions {
         if let Ok(channel) = text.parse() {
             let mirrors = mirrors(args, run)?;
-            versions.push((VersionRequest::Exact(crate::resolve(channel, mirrors, run)?), true));
+            versions.push((VersionRequest::Exact(crate::ops::fetch::resolve(channel, mirrors, run)?), true));
             continue;
         }
         if text == "all" {

@@ -14,7 +14,7 @@ use crate::image::size_limits::Budget;
 use crate::image::verify::{self, Check, Outcome, Verified};
 use crate::kconfig::explain::Renames;
 use crate::oci::read;
-use crate::rebuild;
+use crate::ops::rebuild;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{printable, wrapped};

@@ -1,28 +1,25 @@
 //! The story of one build: each step turns one plain value into the next, and a value's existence proves
 //! that the step before it worked.
 
-use crate::Run;
 use crate::boot;
 use crate::boot::target::{self, ModulesAt, Told};
 use crate::cache::Cache;
-use crate::crew::Stage;
-use crate::fetch;
-use crate::host::{self, Host};
+use crate::host;
 use crate::image::contents::Staged;
 use crate::image::pack::{self, PackedImage};
 use crate::image::{attest, inspect, receipt};
 use crate::kbuild::{self, BuildDir, Objects, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
-use crate::ops::doctor;
+use crate::ops::context::{Run, shown};
+use crate::ops::scheduler::Stage;
+use crate::ops::{check_config, doctor, fetch, reuse};
 use crate::plan::request::Request;
 use crate::plan::{Inputs, Locator, Plan};
 use crate::report::{self, Summary};
-use crate::reuse;
 use crate::source;
 use crate::util::error::Result;
 use crate::util::text;
-use crate::verdict;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
@@ -62,9 +59,9 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
         .sharing(run.place.map(|place| place.jobs()))
         .with_farm(farm)
         .confined(run.sandbox, &private.path, report)?;
-    let configured = verdict::explained(build_dir.configure(report)?, &plan, &tree, run)?;
-    verdict::judge(&configured, &plan, report)?;
-    let outcomes = verdict::require(&configured, &plan, &profiles, report)?;
+    let configured = check_config::explained(build_dir.configure(report)?, &plan, &tree, run)?;
+    check_config::judge(&configured, &plan, report)?;
+    let outcomes = check_config::require(&configured, &plan, &profiles, report)?;
     let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report);
     let unchanged = source::still_the_same(&tree);
     let compiled = compiled?;
@@ -187,9 +184,4 @@ pub fn boot_built(images: &[PackedImage], options: &boot::Options, run: &Run<'_>
         receipt::add_boot(&receipt, &outcome)?;
     }
     Ok(outcome)
-}
-
-/// A path as the user would type it: relative where it is below the working directory.
-pub fn shown(path: &Utf8Path, host: &Host) -> String {
-    path.strip_prefix(&host.cwd).unwrap_or(path).to_string()
 }

@@ -1,4 +1,17 @@
-//! What kcompile does, one file an operation.
+//! What kcompile does, one file an operation; [`build`](build::build) is the story of one kernel.
 
+pub mod add;
 pub mod build;
+pub mod build_many;
+pub mod ccache_image;
+pub mod check_cache;
+pub mod check_config;
+pub mod clean;
+pub mod config;
+pub mod context;
 pub mod doctor;
+pub mod fetch;
+pub mod inputs;
+pub mod rebuild;
+pub mod reuse;
+pub mod scheduler;

@@ -4,19 +4,19 @@ use crate::cache::Cache;
 use crate::catalog::Library;
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
-use crate::crew::{Pass, Place, Stage};
 use crate::host::Host;
-use crate::inputs;
 use crate::kbuild::launcher::{self, Farm};
 use crate::kbuild::timings::Form;
 use crate::kbuild::{Objects, sandbox};
+use crate::ops::inputs;
+use crate::ops::scheduler::{Pass, Place, Stage};
 use crate::plan::Inputs;
 use crate::plan::request::Request;
 use crate::report::Report;
 use crate::source::Fetching;
 use crate::util::error::Result;
 use crate::util::openpgp::Keyring;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use std::time::Duration;
 
 /// What every kernel of a run shares.
@@ -117,4 +117,9 @@ impl Run<'_> {
             locator: None,
         }
     }
+}
+
+/// A path as the user would type it: relative where it is below the working directory.
+pub fn shown(path: &Utf8Path, host: &Host) -> String {
+    path.strip_prefix(&host.cwd).unwrap_or(path).to_string()
 }

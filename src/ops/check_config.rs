@@ -5,9 +5,9 @@ use crate::kbuild::Configured;
 use crate::kconfig;
 use crate::kconfig::explain::{self, Kernel, Renames};
 use crate::kconfig::requirements::{self, Outcome, Profile, Stage, Subject};
+use crate::ops::context::Run;
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::run::Run;
 use crate::source::Tree;
 use crate::util::error::{Error, Result};
 

@@ -3,20 +3,18 @@
 
 use crate::cache::Cache;
 use crate::catalog::text::{read_text, read_text_if_there};
-use crate::fetch;
 use crate::host::packages;
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config, Edited, requirements, rewrite};
-use crate::ops::doctor;
+use crate::ops::context::Run;
+use crate::ops::{check_config, doctor, fetch};
 use crate::plan::request::Request;
 use crate::plan::{Base, Inputs, Plan, config_name};
-use crate::run::Run;
 use crate::source::Tree;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::{create_dir, write_atomically};
-use crate::verdict;
 use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
 
@@ -58,7 +56,7 @@ struct Kept {
 /// Errors: as for a build that comes so far; a setting of `--set` or `--fragment` that does not take.
 pub fn final_config(request: &Request, form: Form, run: &Run<'_>) -> Result<(Plan, String)> {
     configured(request, run, |dir, plan, configured| {
-        verdict::judge(&configured, plan, run.report)?;
+        check_config::judge(&configured, plan, run.report)?;
         let text = match form {
             Form::Whole => dir.config_text(),
             Form::Minimal => dir.minimal(),
@@ -74,7 +72,7 @@ pub fn edit(request: &Request, run: &Run<'_>) -> Result<Option<Rewritten>> {
     check_target(request, run)?;
     packages::examine_menus(run.host).require()?;
     configured(request, run, |dir, plan, configured| {
-        verdict::judge(&configured, plan, run.report)?;
+        check_config::judge(&configured, plan, run.report)?;
         let kept = kept(request, plan, run)?;
         run.report.clear();
         dir.menuconfig()?;
@@ -97,7 +95,7 @@ pub fn save(file: Utf8PathBuf, request: &Request, run: &Run<'_>) -> Result<Optio
     };
     configured(&with_file, run, |dir, plan, configured| {
         plan.notices.iter().for_each(|notice| run.report.note(notice));
-        verdict::judge(&configured, plan, run.report)?;
+        check_config::judge(&configured, plan, run.report)?;
         written_back(dir, plan, kept(request, plan, run)?, &old, request, run)
     })
 }
@@ -141,7 +139,7 @@ pub(crate) fn configured_by<T>(
     let private = cache.scratch()?;
     let dir = BuildDir::open_for_config(&plan, &tree, run.host, run.jobs, run.report)?;
     let dir = dir.confined(run.sandbox, &private.path, run.report)?;
-    let configured = verdict::explained(dir.configure(run.report)?, &plan, &tree, run)?;
+    let configured = check_config::explained(dir.configure(run.report)?, &plan, &tree, run)?;
     job(&dir, &plan, &tree, configured)
 }
 
@@ -237,7 +235,7 @@ fn warn_of_requirements(
         path: dir.path.join(".config"),
         differences: Vec::new(),
     };
-    match verdict::require(&configured, plan, &profiles, run.report) {
+    match check_config::require(&configured, plan, &profiles, run.report) {
         Err(error) if error.kind == Kind::Build => run.report.finding(error.to_string()),
         outcomes => drop(outcomes?),
     }

@@ -3,19 +3,18 @@
 use super::Wanted;
 use crate::catalog::Library;
 use crate::catalog::project::Place;
-use crate::configs;
 use crate::kbuild::{BuildDir, Configured};
 use crate::kconfig::explain::{self, Renames};
 use crate::kconfig::requirements::{self, Tally};
 use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
 use crate::kernel::{Arch, VersionRequest};
+use crate::ops::context::Run;
+use crate::ops::{check_config, config};
 use crate::plan::request::Request;
 use crate::plan::{Base, Plan, SourceIdentity, Text, config_name};
-use crate::run::Run;
 use crate::source::Tree;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result};
-use crate::verdict;
 use camino::Utf8PathBuf;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -91,10 +90,10 @@ pub(super) fn carry(wanted: &Wanted<'_>, place: &Place, run: &Run<'_>) -> Result
     let mut inputs = run.inputs(request)?;
     inputs.config = Some(Text { name: base.name(), text: base.text.to_owned() });
     let (source, mut carried, config, symbols) =
-        configs::configured_by(request, &inputs, run, |dir, plan, tree, configured| {
+        config::configured_by(request, &inputs, run, |dir, plan, tree, configured| {
             let mut carrying = Carrying::new(plan, tree, run, base.text)?;
             let configured = carrying.settle(dir, configured)?;
-            let outcomes = verdict::require(&configured, plan, &profiles, run.report)?;
+            let outcomes = check_config::require(&configured, plan, &profiles, run.report)?;
             let Carrying { text, renamed, gone, changed, symbols, .. } = carrying;
             let carried = Carried {
                 arch: request.arch,
@@ -132,7 +131,7 @@ fn since(
     run: &Run<'_>,
 ) -> Result<Option<Since>> {
     let old = run.inputs(older).and_then(|inputs| {
-        configs::configured_by(older, &inputs, run, |_, plan, tree, configured| {
+        config::configured_by(older, &inputs, run, |_, plan, tree, configured| {
             let old_symbols = explain::symbols(&tree.path, plan.arch).unwrap_or_default();
             Ok((plan.version_text(), configured.config, old_symbols))
         })
@@ -201,7 +200,7 @@ impl<'a> Carrying<'a> {
             let differences = kconfig::differences(&kconfig::merge([&Config::parse(&self.text)]), &config);
             let sha256 = Sha256::of(&result);
             let next = Configured { config, sha256, path: configured.path, differences };
-            configured = verdict::explained(next, self.plan, self.tree, self.run)?;
+            configured = check_config::explained(next, self.plan, self.tree, self.run)?;
         }
         Err(Error::build(format!("the config does not settle: {}", configured.differences[0]))
             .hint("carry over another one with --from VERSION"))

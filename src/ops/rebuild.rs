@@ -5,9 +5,9 @@ use crate::image::pack::PackedImage;
 use crate::image::receipt::{self, Known};
 use crate::kbuild::Objects;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::ops::context::Run;
 use crate::plan::Plan;
 use crate::plan::request::Request;
-use crate::run::Run;
 use crate::util::error::{Error, Result};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -54,7 +54,7 @@ pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuil
     // The date may have come from the environment, which the command line does not show.
     let epoch = known.plan["source_date_epoch"].as_u64();
     let request = Request { source_date_epoch: epoch.or(request.source_date_epoch), ..request.clone() };
-    let first = crate::plan(&request, run)?;
+    let first = crate::ops::fetch::plan(&request, run)?;
     let now = plan_json(&first);
     let mut differences = Vec::new();
     for key in KNOWN_BEFORE {
@@ -75,7 +75,7 @@ pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuil
         update_lock: false,
         ..run.clone()
     };
-    let images = crate::build(&request, &fresh)?;
+    let images = crate::ops::build::build(&request, &fresh)?;
     let mut plan_differences = Vec::new();
     let version = known.plan["version"].as_str().unwrap_or_default();
     let path = output.join(receipt::file_name(request.flavor, version, request.arch));

@@ -3,8 +3,8 @@
 
 use crate::cache::Cache;
 use crate::catalog::lockfile::{self, LockFile};
-use crate::clean::{NO_LOCK, archive_lock, children, git_lock, size, source_of_builds, try_locks};
 use crate::host::process;
+use crate::ops::clean::{NO_LOCK, archive_lock, children, git_lock, size, source_of_builds, try_locks};
 use crate::source;
 use crate::util::error::Result;
 use crate::util::fs::{TEMPORARY, remove_tree};

@@ -1,0 +1,97 @@
+//! Several kernels at once: the source of the next one comes while others compile, and all makes take their jobs
+//! from one pool, so that the serial ends of one kernel are filled with another's work. One failure does not
+//! stop the others.
+
+use crate::host::process;
+use crate::image::pack::PackedImage;
+use crate::ops::context::Run;
+use crate::ops::scheduler::Crew;
+use crate::plan::request::Request;
+use crate::report::{Ending, Overview};
+use crate::util::error::{Error, Kind, Result};
+use crate::util::text::printable;
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::time::Instant;
+
+/// Builds all `requests`, several at once. `built` is told of the images of each, on the calling thread, in the
+/// order of the requests; what became of all is said at the end.
+///
+/// Returns a result for each, in their order. Errors: the run was interrupted.
+pub fn build_all(
+    requests: &[Request],
+    run: &Run<'_>,
+    mut built: impl FnMut(&[PackedImage]) -> Result<()>,
+) -> Result<Vec<Result<Vec<PackedImage>>>> {
+    let launcher = requests.first().and_then(|request| request.toolchain.launcher.as_deref());
+    let (farm, jobs) = run.farm(launcher);
+    let run = &Run { jobs, ..run.clone() };
+    let crew = Crew::new(run.jobs, farm)?;
+    let names = names(requests);
+    let began = Instant::now();
+    let mut endings: Vec<Option<(Ending, Result<Vec<PackedImage>>)>> =
+        requests.iter().map(|_| None).collect();
+    std::thread::scope(|scope| -> Result<()> {
+        let (sender, ended) = mpsc::channel();
+        for (index, (request, name)) in requests.iter().zip(&names).enumerate() {
+            let (sender, crew) = (sender.clone(), &crew);
+            scope.spawn(move || {
+                let report = run.report.for_kernel(name);
+                let run = run.one_of(crew.place(index), &report);
+                let result = crate::ops::build::build(request, &run);
+                if let Err(error) = &result
+                    && !matches!(error.kind, Kind::Interrupted(_))
+                {
+                    report.error(error);
+                }
+                let _ = sender.send((index, result));
+            });
+        }
+        drop(sender);
+        let mut told = 0;
+        for (index, result) in ended {
+            let outcome = match &result {
+                Ok(images) => Ok(images.first().map_or_else(String::new, |image| image.written.tag.clone())),
+                Err(error) => Err(printable(&error.to_string())),
+            };
+            let seconds = began.elapsed().as_secs_f64();
+            endings[index] = Some((Ending { kernel: names[index].clone(), outcome, seconds }, result));
+            while let Some(Some((_, result))) = endings.get(told) {
+                result.as_deref().map_or(Ok(()), &mut built)?;
+                told += 1;
+            }
+        }
+        Ok(())
+    })?;
+    let (kernels, results): (Vec<Ending>, Vec<_>) =
+        endings.into_iter().map(|ending| ending.expect("each thread tells of its end")).unzip();
+    process::check()?;
+    run.report.overview(&Overview { kernels, seconds: began.elapsed().as_secs_f64() });
+    Ok(results)
+}
+
+/// What the kernels are called: by their version, and by what else tells them apart.
+fn names(requests: &[Request]) -> Vec<String> {
+    let flavors: BTreeSet<_> = requests.iter().map(|request| request.flavor).collect();
+    let arches: BTreeSet<_> = requests.iter().map(|request| request.arch).collect();
+    let mut names: Vec<String> = Vec::new();
+    for request in requests {
+        let mut name = request.version.to_string();
+        if flavors.len() > 1 {
+            name.push_str(&format!(" {}", request.flavor));
+        }
+        if arches.len() > 1 {
+            name.push_str(&format!(" {}", request.arch));
+        }
+        // The same asked for twice.
+        let same = names.iter().filter(|known| **known == name || known.starts_with(&format!("{name} #")));
+        let count = same.count();
+        names.push(if count == 0 { name } else { format!("{name} #{}", count + 1) });
+    }
+    names
+}
+
+/// The error that decides the exit code: of the first kernel that failed.
+pub fn first_error<T>(results: &[Result<T>]) -> Option<&Error> {
+    results.iter().find_map(|result| result.as_ref().err())
+}
