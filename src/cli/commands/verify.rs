@@ -1,11 +1,11 @@
 //! `kcompile verify`: its words, and what it prints.
 
-use super::args::{BuildArgs, Cli, Command};
-use super::commands::{PrintedArray, print};
-use super::diff::only_image;
-use super::inspect::reference;
-use super::typed::{library, requests, run};
 use crate::catalog::Library;
+use crate::cli::args::BuildArgs;
+use crate::cli::output::{PrintedArray, print, reference};
+use crate::cli::resolve::{library, requests, run};
+use crate::cli::target::only_image;
+use crate::cli::{Cli, Command};
 use crate::host::Host;
 use crate::image::inspect::{self, ReceiptFound};
 use crate::image::pack::PackedImage;
@@ -18,8 +18,10 @@ use crate::ops::rebuild;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{printable, wrapped};
-use camino::{Utf8Path, Utf8PathBuf};
-use clap::{Args, FromArgMatches as _};
+use camino::Utf8Path;
+use camino::Utf8PathBuf;
+use clap::Args;
+use clap::FromArgMatches as _;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -56,7 +58,7 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-pub(super) fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let mut receipts = BTreeSet::new();
     let (mut damaged, mut wrong, mut count) = (false, false, 0);
     let mut array = PrintedArray::default();
@@ -106,7 +108,8 @@ fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
         Error::usage(format!("{receipt}: its command cannot be run again: {why}"))
             .hint(format!("it is: {}", known.command))
     };
-    let matches = super::command().try_get_matches_from(words).map_err(|why| not_a_build(why.to_string()))?;
+    let matches =
+        crate::cli::command().try_get_matches_from(words).map_err(|why| not_a_build(why.to_string()))?;
     let cli = Cli::from_arg_matches(&matches).map_err(|why| not_a_build(why.to_string()))?;
     // What puts itself before the compiler changes when things are compiled, never what comes out.
     let args = match (&cli.command, cli.build_args()) {
@@ -149,7 +152,7 @@ fn why_not(recorded: &Utf8Path, again: &PackedImage, library: &Library, host: &H
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference =
         crate::image::diff::diff((&images.0, &images.1), (&found.0, &found.1), &Renames::read(library)?)?;
-    Ok(printable(&format!("\n{}", super::diff::text(&difference, host))))
+    Ok(printable(&format!("\n{}", crate::cli::output_diff::text(&difference, host))))
 }
 
 fn json(verified: &Verified) -> serde_json::Value {

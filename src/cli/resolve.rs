@@ -1,10 +1,10 @@
 //! From the words that were typed to the values that the rest of the program works with: the cache, the
 //! library and the keys of the run, and a [`Request`] for each kernel.
 
-use super::args::BuildArgs;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::catalog::project::{Project, mistake_in_mirror};
 use crate::catalog::{Library, lockfile, toolchain_quirks};
+use crate::cli::args::BuildArgs;
 use crate::host::Host;
 use crate::kbuild::Objects;
 use crate::kconfig::explain::Renames;
@@ -16,13 +16,14 @@ use crate::plan::request::{ImageChoice, Override, Request, ToolchainChoice};
 use crate::report::Report;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::openpgp::Keyring;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
+use camino::Utf8PathBuf;
 use clap::ArgMatches;
 use std::time::Duration;
 
 /// The files that people edit, and the catalog in them: ours, with those of `own` (`--configs`), or else of
 /// the project that the working directory is in, over them.
-pub(super) fn library(own: Option<&Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
+pub fn library(own: Option<&Utf8Path>, host: &Host) -> Result<(Library, Catalog)> {
     let own = own.map(|dir| host.absolute(dir));
     let library = Library::with_project(Project::find(&host.cwd, own.as_deref(), host.uid)?)?;
     let catalog = Catalog::read(&library)?;
@@ -33,9 +34,9 @@ pub(super) fn library(own: Option<&Utf8Path>, host: &Host) -> Result<(Library, C
 }
 
 /// Where the layouts go unless `--output` or the project says otherwise.
-pub(super) const OUTPUT: &str = "out";
+pub const OUTPUT: &str = "out";
 
-pub(super) fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
+pub fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
     match (given, &host.cache_dir) {
         (Some(dir), _) => Ok(host.absolute(dir)),
         (None, Some(dir)) => Ok(dir.clone()),
@@ -46,7 +47,7 @@ pub(super) fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8Pat
 }
 
 /// The plan of one kernel as it would be built without further options.
-pub(super) fn plan_of(
+pub fn plan_of(
     version: &str,
     flavor: Option<Flavor>,
     arch: Option<Arch>,
@@ -65,7 +66,7 @@ pub(super) fn plan_of(
 }
 
 /// The only kernel that was typed.
-pub(super) fn one_request(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Request> {
+pub fn one_request(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Request> {
     let mut requests = requests(args, matches, run)?;
     match requests.pop().filter(|_| requests.is_empty()) {
         Some(request) => Ok(request),
@@ -75,14 +76,14 @@ pub(super) fn one_request(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>)
 }
 
 /// The options of a build with these words.
-pub(super) fn build_args(words: impl IntoIterator<Item = String>) -> Result<BuildArgs> {
+pub fn build_args(words: impl IntoIterator<Item = String>) -> Result<BuildArgs> {
     use clap::Parser as _;
     let words = ["kcompile".to_owned()].into_iter().chain(words);
     Ok(super::Cli::try_parse_from(words).map_err(|error| Error::usage(error.to_string()))?.build)
 }
 
 /// What every kernel of the run shares.
-pub(super) fn run<'a>(
+pub fn run<'a>(
     args: &BuildArgs,
     host: &'a Host,
     library: &'a Library,
@@ -127,7 +128,7 @@ pub(super) fn run<'a>(
 }
 
 /// What was typed, resolved: one request for each version and architecture.
-pub(super) fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec<Request>> {
+pub fn requests(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Vec<Request>> {
     let Run { host, library, .. } = run;
     let defaults = &library.project.defaults;
     let flavor = args.hypervisor.chosen().or(defaults.flavor);
@@ -268,4 +269,12 @@ fn overrides(args: &BuildArgs, matches: &ArgMatches) -> Vec<Override> {
     let mut all: Vec<(usize, Override)> = fragments.chain(sets).collect();
     all.sort_by_key(|(place, _)| *place);
     all.into_iter().map(|(_, over)| over).collect()
+}
+
+/// Brings what `--from-bundle` names into the cache.
+pub fn take_bundle(args: &BuildArgs, run: &Run<'_>) -> Result<()> {
+    match &args.from_bundle {
+        Some(path) => crate::ops::fetch::take_bundle(&run.host.absolute(path), run),
+        None => Ok(()),
+    }
 }

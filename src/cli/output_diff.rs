@@ -1,91 +1,15 @@
-//! `kcompile diff`: its words, and what it prints.
+//! How the comparison of two images is printed.
 
-use super::commands::{print, printed_json};
-use super::config::{group, groups, lines};
-use super::inspect::reference;
-use super::typed::library;
+use crate::cli::output::{group, groups, lines, reference};
 use crate::host::Host;
-use crate::image::diff::{self, Change, Difference, FileChange, ModulesChange, Side, SizeChange};
-use crate::image::inspect;
-use crate::image::size_limits::Budget;
-use crate::kconfig::explain::Renames;
-use crate::oci::read::{self, Image};
-use crate::oci::tags;
-use crate::report::Report;
-use crate::util::error::{Error, Result};
-use crate::util::text::{counted, printable, size};
-use camino::{Utf8Path, Utf8PathBuf};
-use clap::Args;
-use std::process::ExitCode;
+use crate::image::diff::{Change, Difference, FileChange, ModulesChange, Side, SizeChange};
+use crate::util::text::{counted, size};
 
 /// So many names of a kind are printed; `--json` has them all.
 const MOST_LINES: usize = 20;
 
-const EXAMPLES: &str = "\
-Examples:
-  kcompile diff out/firecracker-kernel-bin-amd64:6.1.7 out/firecracker-kernel-bin-amd64:6.1.8
-  kcompile diff old/firecracker-kernel-modules-amd64 out/firecracker-kernel-modules-amd64 --json
-  kcompile diff main/firecracker-kernel-bin-amd64 out/firecracker-kernel-bin-amd64 --max-bin-size 48MB
-
-Exit codes: 0 they were compared, be they equal or not, 1 the second is over a budget, 2 no such layout
-or tag, 3 a layout is damaged or breaks a rule.";
-
-/// The options of `diff`.
-#[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
-pub struct DiffArgs {
-    /// An image: LAYOUT:TAG, or a layout that has only one
-    #[arg(value_name = "FIRST")]
-    pub first: Utf8PathBuf,
-    /// The image that it is compared with, and that budgets are for
-    #[arg(value_name = "SECOND")]
-    pub second: Utf8PathBuf,
-    /// How large the second may be.
-    #[command(flatten)]
-    pub budget: Budget,
-    /// As JSON, with all names
-    #[arg(long)]
-    pub json: bool,
-}
-
-pub(super) fn diff(args: &DiffArgs, host: &Host, report: &Report) -> Result<ExitCode> {
-    let renames = Renames::read(&library(None, host)?.0)?;
-    let images = (only_image(&host.absolute(&args.first))?, only_image(&host.absolute(&args.second))?);
-    let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
-    let difference = diff::diff((&images.0, &images.1), (&found.0, &found.1), &renames)?;
-    let exceeded = args.budget.exceeded(&found.1);
-    print(&match args.json {
-        true => {
-            let mut value = serde_json::to_value(&difference).expect("only string keys");
-            value["over_budget"] = exceeded.clone().into();
-            printed_json(&value)
-        }
-        false => printable(&text(&difference, host)),
-    })?;
-    match exceeded.is_empty() {
-        true => Ok(ExitCode::SUCCESS),
-        false => {
-            report.error(&Error::build(exceeded.join("; ")));
-            Ok(ExitCode::from(1))
-        }
-    }
-}
-
-/// The only image that a reference means.
-pub(super) fn only_image(given: &Utf8Path) -> Result<Image> {
-    let (layout, tag) = read::locate(given);
-    match &tags::images(&layout, tag.as_deref())?[..] {
-        [one] => one.open(&layout),
-        several => {
-            let tags: Vec<String> = several.iter().filter_map(|part| part.tag.clone()).collect();
-            Err(Error::usage(format!("{given} has several images"))
-                .hint(format!("choose one with {layout}:TAG, of {}", tags.join(", "))))
-        }
-    }
-}
-
 /// The whole comparison, the groups first that tell the reason of the others.
-pub(super) fn text(difference: &Difference, host: &Host) -> String {
+pub fn text(difference: &Difference, host: &Host) -> String {
     let Difference { first, second, sizes, annotations, tools, config, modules, files, .. } = difference;
     let named = |side: &Side| {
         format!("{}  {}", reference(&side.layout, side.tag.as_deref(), host), &side.digest[..19])

@@ -1,9 +1,8 @@
 //! `kcompile add`: a new kernel of the user's catalog, and what its config came to.
 
-use super::args::BuildArgs;
-use super::commands::{print, printed_json, take_bundle};
-use super::config::{group, groups, lines};
-use super::typed::{library, requests, run};
+use crate::cli::args::BuildArgs;
+use crate::cli::output::{group, groups, lines, print, printed_json};
+use crate::cli::resolve::{library, requests, run, take_bundle};
 use crate::host::Host;
 use crate::kconfig::Difference;
 use crate::kernel::VersionRequest;
@@ -12,7 +11,8 @@ use crate::ops::context::Run;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use crate::util::text::counted;
-use clap::{ArgMatches, Args};
+use clap::ArgMatches;
+use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -39,10 +39,10 @@ pub struct AddArgs {
     #[arg(long, value_name = "VERSION")]
     from: Option<VersionRequest>,
     #[command(flatten)]
-    pub(super) build: BuildArgs,
+    pub build: BuildArgs,
 }
 
-pub(super) fn add(args: &AddArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn add(args: &AddArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
     let build = &args.build;
     if build.config.is_some() || !build.fragment.is_empty() || !build.set.is_empty() {
         return Err(Error::usage("the config of a new kernel is that of another version, carried over")
@@ -115,7 +115,7 @@ fn of_config(config: &Carried) -> String {
         let reason = one.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
         format!("{}={}{what}{reason}", one.symbol, one.wanted)
     };
-    let renamed = renamed.iter().map(super::config::renamed).collect();
+    let renamed = renamed.iter().map(crate::cli::output::renamed).collect();
     text.push_str(&group(&format!("renamed ({})", config.renamed.len()), renamed));
     let gone: Vec<String> = gone.iter().map(|one| with_reason(one, "")).collect();
     text.push_str(&group(&format!("gone ({})", gone.len()), gone));

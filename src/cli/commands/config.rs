@@ -1,13 +1,13 @@
 //! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
 
-use super::args::BuildArgs;
-use super::commands::{print, printed_json, take_bundle};
-use super::given::{Given, config_of};
-use super::typed::{library, one_request, run};
+use crate::cli::args::BuildArgs;
+use crate::cli::output::{assigned, groups, print, printed_json, renamed};
+use crate::cli::resolve::{library, one_request, run, take_bundle};
+use crate::cli::target::{Given, config_of};
 use crate::host::Host;
 use crate::image::kernel_image;
 use crate::kconfig::explain::Renames;
-use crate::kconfig::{self, Comparison, Config, Renamed, Setting};
+use crate::kconfig::{self, Comparison, Config, Setting};
 use crate::kernel::Arch;
 use crate::oci::tags;
 use crate::ops::config::{self, Form, Rewritten};
@@ -15,14 +15,14 @@ use crate::ops::context::Run;
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
-use crate::util::text::{counted, tame, wrapped};
+use crate::util::text::{counted, tame};
 use camino::Utf8PathBuf;
-use clap::{ArgMatches, Args, Subcommand};
+use clap::ArgMatches;
+use clap::Args;
+use clap::Subcommand;
 use serde_json::json;
 use std::process::ExitCode;
 
-/// Lines fit a terminal of this width.
-const WIDTH: usize = 80;
 /// A note names so many settings, and counts the others.
 const MOST_NAMED: usize = 12;
 
@@ -102,7 +102,7 @@ struct SaveArgs {
 
 impl ConfigArgs {
     /// The build options in force.
-    pub(super) fn build_args(&self) -> &BuildArgs {
+    pub fn build_args(&self) -> &BuildArgs {
         match &self.action {
             Action::Show(ShowArgs { build, .. })
             | Action::Diff(DiffArgs { build })
@@ -112,12 +112,7 @@ impl ConfigArgs {
     }
 }
 
-pub(super) fn config(
-    args: &ConfigArgs,
-    matches: &ArgMatches,
-    host: &Host,
-    report: &Report,
-) -> Result<ExitCode> {
+pub fn config(args: &ConfigArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
     let build = args.build_args();
     let (library, catalog) = library(build.configs.as_deref(), host)?;
     let run = run(build, host, &library, &catalog, report)?;
@@ -198,52 +193,6 @@ fn side(text: &str, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Re
 
 fn title(plan: &Plan) -> String {
     format!("{} for {} on {}", plan.version_text(), plan.flavor.title(), plan.arch)
-}
-
-/// The groups of a comparison, those first that a person has to look at.
-pub(super) fn groups(comparison: &Comparison) -> String {
-    if comparison.is_equal() {
-        return "the settings are the same\n".to_owned();
-    }
-    let Comparison { new, gone, renamed: other_names, changed } = comparison;
-    let lines = changed.iter().map(|one| format!("{}: {} -> {}", one.symbol, one.from, one.to));
-    let mut text = group(&format!("changed ({})", changed.len()), lines.collect());
-    let lines = other_names.iter().map(renamed).collect();
-    text.push_str(&group(&format!("renamed ({})", other_names.len()), lines));
-    for (heading, list, off) in [("new", new, "are off"), ("gone", gone, "were off")] {
-        let on: Vec<String> = list.iter().filter(|one| one.is_on()).map(assigned).collect();
-        let rest = match list.len() - on.len() {
-            0 => String::new(),
-            rest => format!(", and {rest} that {off}"),
-        };
-        text.push_str(&group(&format!("{heading} ({}{rest})", on.len()), on));
-    }
-    text
-}
-
-/// Lines under a heading; nothing where there are none.
-pub(super) fn group(heading: &str, list: Vec<String>) -> String {
-    if list.is_empty() {
-        return String::new();
-    }
-    let below = |line: String| lines(&line, "    ").replacen("    ", "  ", 1);
-    format!("\n{heading}\n{}", list.into_iter().map(below).collect::<String>())
-}
-
-/// A text of somebody else's in lines that fit a terminal, each of them indented.
-pub(super) fn lines(text: &str, indent: &str) -> String {
-    let lines = wrapped(&tame(text), WIDTH - indent.len()).into_iter();
-    lines.map(|line| format!("{indent}{line}\n")).collect()
-}
-
-/// An old name and its new ones.
-pub(super) fn renamed(renamed: &Renamed) -> String {
-    let new: Vec<String> = renamed.new.iter().map(assigned).collect();
-    format!("{} -> {}", assigned(&renamed.old), new.join(", "))
-}
-
-fn assigned(setting: &Setting) -> String {
-    format!("{}={}", setting.symbol, setting.value)
 }
 
 /// Writes what came of `edit` or `save`, and says what that is.

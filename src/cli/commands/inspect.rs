@@ -1,6 +1,6 @@
 //! `kcompile inspect`: its words, and what it prints.
 
-use super::commands::{PrintedArray, print, printed_json};
+use crate::cli::output::{PrintedArray, print, printed_json, reference};
 use crate::host::Host;
 use crate::image::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
 use crate::oci::annotations::{REVISION, SOURCE};
@@ -9,7 +9,7 @@ use crate::plan::annotations;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, printable, size, wrapped};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -41,7 +41,7 @@ pub struct InspectArgs {
     pub registry: String,
 }
 
-pub(super) fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let mut images = Vec::new();
     for reference in &args.layouts {
         let (layout, tag) = read::locate(&host.absolute(reference));
@@ -87,12 +87,6 @@ fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) ->
     let fragment = inspect::fragment(consumer, kernel, modules, registry.trim_end_matches('/'))?;
     fragment.notes.iter().for_each(|note| report.note(note));
     print(&printable(&fragment.text))
-}
-
-/// The name of an image as the user would type it.
-pub(super) fn reference(layout: &Utf8Path, tag: Option<&str>, host: &Host) -> String {
-    let layout = crate::ops::context::shown(layout, host);
-    printable(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
 }
 
 fn text(image: &Inspected, host: &Host) -> String {

@@ -1,6 +1,6 @@
 //! `kcompile push`: its words, and what it prints.
 
-use super::commands::print;
+use crate::cli::output::print;
 use crate::host::{Host, packages};
 use crate::image::push::{self, Registry};
 use crate::report::{Progress, Report};
@@ -56,7 +56,7 @@ pub struct PushArgs {
     pub dry_run: bool,
 }
 
-pub(super) fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let registry = Registry {
         prefix: args.prefix.clone(),
         tls_verify: args.tls_verify,

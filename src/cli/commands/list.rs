@@ -1,9 +1,9 @@
 //! `kcompile list`: the catalog as a table for people, and as JSON for scripts and CI.
 
-use super::commands::{print, printed_json};
-use super::typed::library;
 use crate::catalog::Library;
 use crate::catalog::kernels::{Catalog, Entry};
+use crate::cli::output::{WIDTH, print, printed_json};
+use crate::cli::resolve::library;
 use crate::host::Host;
 use crate::kconfig::requirements::{self, Fitness, KernelRule, Profile};
 use crate::kernel::{Arch, Flavor, SourceSpec};
@@ -12,12 +12,11 @@ use crate::util::error::Result;
 use crate::util::text::wrapped;
 use camino::Utf8PathBuf;
 use clap::Args;
-use serde_json::{Value, json};
+use serde_json::Value;
+use serde_json::json;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// The table fits a terminal of this width.
-const WIDTH: usize = 80;
 /// Widths of the table's columns; the last one takes what is left.
 const COLUMNS: [(&str, usize); 8] = [
     ("VERSION", 8),
@@ -54,7 +53,7 @@ pub struct ListArgs {
     configs: Option<Utf8PathBuf>,
 }
 
-pub(super) fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
+pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     let (library, catalog) = library(args.configs.as_deref(), host)?;
     let kubernetes = newest_kubernetes(&library)?;
     print(&match args.json {
@@ -155,7 +154,7 @@ fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> S
 }
 
 /// A line or two for each fragment, with what it is for.
-pub(super) fn fragments(library: &Library) -> String {
+pub fn fragments(library: &Library) -> String {
     let fragment =
         |(name, what): (&str, &str)| below(what, 14).replacen(&" ".repeat(12), &format!("  {name:10}"), 1);
     library.fragments().map(fragment).collect()

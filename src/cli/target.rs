@@ -4,12 +4,14 @@ use crate::catalog::text::read_text;
 use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kernel::{Channel, VersionRequest};
-use crate::oci::read::locate;
+use crate::oci::read::{self, Image, locate};
+use crate::oci::tags;
 use crate::util::error::{Error, Result};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
+use camino::Utf8PathBuf;
 
 /// Where a config comes from.
-pub(super) enum Given {
+pub enum Given {
     /// A `.config`.
     File(Utf8PathBuf),
     /// An image of an OCI layout, by its tag if it was given.
@@ -20,7 +22,7 @@ pub(super) enum Given {
 
 impl Given {
     /// A file is a `.config`, a directory a layout, anything else a version.
-    pub(super) fn of(text: &str, host: &Host) -> Result<Given> {
+    pub fn of(text: &str, host: &Host) -> Result<Given> {
         let path = host.absolute(text.into());
         if path.exists() && !path.is_dir() {
             return Ok(Given::File(path));
@@ -38,11 +40,24 @@ impl Given {
 }
 
 /// The settings of a `.config` file. Errors (exit code 2): it is none.
-pub(super) fn config_of(path: &Utf8Path) -> Result<Config> {
+pub fn config_of(path: &Utf8Path) -> Result<Config> {
     let config = Config::parse(&read_text(path)?);
     match config.is_plausible() {
         true => Ok(config),
         false => Err(Error::usage(format!("{path}: not a kernel config"))
             .hint("a line of one is CONFIG_X=y, CONFIG_X=m or # CONFIG_X is not set")),
+    }
+}
+
+/// The only image that a reference means.
+pub fn only_image(given: &Utf8Path) -> Result<Image> {
+    let (layout, tag) = read::locate(given);
+    match &tags::images(&layout, tag.as_deref())?[..] {
+        [one] => one.open(&layout),
+        several => {
+            let tags: Vec<String> = several.iter().filter_map(|part| part.tag.clone()).collect();
+            Err(Error::usage(format!("{given} has several images"))
+                .hint(format!("choose one with {layout}:TAG, of {}", tags.join(", "))))
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! `kcompile check`: holds a `.config`, a built image or a kernel of the catalog against requirement
 //! profiles, and prints what came out.
 
-use super::args::CheckArgs;
-use super::commands::{print, printed_json};
-use super::given::{Given, config_of};
-use super::typed::{library, plan_of};
 use crate::catalog::Library;
+use crate::cli::args::FlavorArgs;
+use crate::cli::output::{print, printed_json};
+use crate::cli::resolve::{library, plan_of};
+use crate::cli::target::{Given, config_of};
 use crate::host::Host;
 use crate::image::inspect::counterpart_layout;
 use crate::image::kernel_image;
@@ -18,9 +18,49 @@ use crate::report::Report;
 use crate::util::error::{Error, Result};
 use crate::util::text::{printable, tame, wrapped};
 use camino::Utf8Path;
+use camino::Utf8PathBuf;
 use clap::ArgMatches;
+use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  kcompile check my.config --for kubernetes-1.35 cilium
+  kcompile check out/firecracker-kernel-modules-amd64:6.1.7 --for flintlock
+  kcompile check 6.1 --fc
+
+Exit codes: 0 all that is required is met, 1 something is not, 2 usage, 3 the layout is damaged.";
+
+/// The options of `check`.
+#[derive(Debug, Args)]
+#[command(after_help = CHECK_EXAMPLES)]
+pub struct CheckArgs {
+    /// A .config file, an OCI layout as LAYOUT[:TAG], or a kernel version of the catalog
+    #[arg(value_name = "CONFIG|LAYOUT|VERSION")]
+    pub subject: String,
+    /// The profiles, after what is checked; repeatable [default: the flavor's own]
+    #[arg(long = "for", value_name = "PROFILE", num_args = 1.., value_delimiter = ',')]
+    pub profiles: Vec<String>,
+    /// The hypervisor.
+    #[command(flatten)]
+    pub hypervisor: FlavorArgs,
+    /// amd64 or arm64 [default: what the config or image says; the host's for a version]
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<Arch>,
+    /// The kernel's version [default: what the config's header says]
+    #[arg(long, value_name = "VERSION")]
+    pub kernel: Option<KernelVersion>,
+    /// Also show what is met, left open, or for other kernels
+    #[arg(long)]
+    pub all: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Your own catalog, configs and profiles over the built-in ones
+    #[arg(long, value_name = "DIR")]
+    pub configs: Option<Utf8PathBuf>,
+}
 
 /// Widths of the table's columns; with the spaces around them they fit 80.
 const WIDTHS: [usize; 4] = [11, 34, 11, 17];
@@ -36,12 +76,7 @@ struct Checked {
     notes: Vec<String>,
 }
 
-pub(super) fn check(
-    args: &CheckArgs,
-    matches: &ArgMatches,
-    host: &Host,
-    report: &Report,
-) -> Result<ExitCode> {
+pub fn check(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
     let (library, _) = library(args.configs.as_deref(), host)?;
     // A name that nobody knows is found out before anything is read.
     let mut profiles = requirements::read_all(&library, &args.profiles)?;

@@ -1,6 +1,6 @@
 //! `kcompile cache`: the compiler cache as an image, for machines that are thrown away after their work.
 
-use super::commands::{line, print};
+use crate::cli::output::{line, print};
 use crate::host::{self, Host};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
 use crate::oci::{Compression, Named, read};
@@ -9,8 +9,10 @@ use crate::ops::clean::parse_age;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, parse_size, size};
-use camino::{Utf8Path, Utf8PathBuf};
-use clap::{Args, Subcommand};
+use camino::Utf8Path;
+use camino::Utf8PathBuf;
+use clap::Args;
+use clap::Subcommand;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -71,7 +73,7 @@ struct ImportArgs {
     image: String,
 }
 
-pub(super) fn cache(args: &CacheArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn cache(args: &CacheArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     match &args.action {
         Action::Export(args) => export(args, host, report),
         Action::Import(args) => import(args, host, report),

@@ -1,21 +1,22 @@
 //! `kcompile boot`: its words, and the report that it prints.
 
-use super::args::FlavorArgs;
-use super::commands::{print, printed_json};
-use super::given::Given;
-use super::typed::cache_dir;
 use crate::boot::target::{self, ModulesAt, Told};
 use crate::boot::{
     Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
 };
 use crate::cache::Cache;
 use crate::catalog::project::Project;
+use crate::cli::args::FlavorArgs;
+use crate::cli::output::{print, printed_json};
+use crate::cli::resolve::cache_dir;
+use crate::cli::target::Given;
 use crate::host::Host;
 use crate::kernel::{Arch, VersionRequest};
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{printable, wrapped};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
+use camino::Utf8PathBuf;
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -129,7 +130,7 @@ impl HowArgs {
     }
 }
 
-pub(super) fn run(args: &BootArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn run(args: &BootArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let subject = resolve(args, host)?;
     subject.notes.iter().for_each(|note| report.note(note));
     let cache = Cache::open(&cache_dir(args.cache_dir.as_deref(), host)?, host.uid)?;
@@ -174,12 +175,12 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
     }
     let project = Project::find(&host.cwd, None, host.uid)?;
     let output = args.output.as_deref().or(project.defaults.output.as_deref());
-    let output = host.absolute(output.unwrap_or(Utf8Path::new(super::typed::OUTPUT)));
+    let output = host.absolute(output.unwrap_or(Utf8Path::new(crate::cli::resolve::OUTPUT)));
     target::of_version(version, &output, told, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
 }
 
 /// The report, in 80 columns.
-pub(super) fn text(outcome: &Outcome) -> String {
+pub fn text(outcome: &Outcome) -> String {
     let mut text = String::new();
     let mut row = |name: &str, column: usize, value: &str| {
         for (index, part) in wrapped(&printable(value), 80 - column).iter().enumerate() {

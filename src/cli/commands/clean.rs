@@ -1,0 +1,78 @@
+//! `kcompile clean`.
+
+use crate::cache::Cache;
+use crate::cli::output::{print, printed_json};
+use crate::cli::resolve::cache_dir;
+use crate::host::Host;
+use crate::ops::clean::{self, Choice};
+use crate::report::Report;
+use crate::util::error::Result;
+use crate::util::text::size;
+use camino::Utf8PathBuf;
+use clap::Args;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// The options of `clean`.
+#[derive(Debug, Args)]
+pub struct CleanArgs {
+    /// Sources (trees with the builds in them, archives, repositories, partial downloads)
+    #[arg(long)]
+    pub cache: bool,
+    /// Build directories, and the packed images that the cache keeps of each plan
+    #[arg(long)]
+    pub builds: bool,
+    /// Only what was not used for so long: 12h, 30d, 4w
+    #[arg(long, value_name = "AGE", value_parser = crate::ops::clean::parse_age)]
+    pub older_than: Option<std::time::Duration>,
+    /// Say what would be removed, and leave it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<Utf8PathBuf>,
+}
+
+pub fn clean(args: &CleanArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let dir = cache_dir(args.cache_dir.as_deref(), host)?;
+    let everything = !args.cache && !args.builds;
+    let choice = Choice {
+        sources: args.cache || everything,
+        builds: args.builds || everything,
+        older_than: args.older_than,
+    };
+    // To free space in a cache that is not there is no reason to make one.
+    let found = match dir.is_dir() {
+        true => Some(Cache::open(&dir, host.uid)?),
+        false => None,
+    };
+    let mut removed = Vec::new();
+    if let Some(cache) = &found {
+        for item in clean::find(cache, choice)? {
+            crate::host::process::check()?;
+            if args.dry_run || clean::remove(cache, &item)? {
+                removed.push(item);
+            } else {
+                report.note(&format!("{} is in use and stays", item.path));
+            }
+        }
+    }
+    let bytes: u64 = removed.iter().map(|item| item.bytes).sum();
+    if args.json {
+        print(&printed_json(&serde_json::json!({ "bytes": bytes, "removed": removed })))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut text = String::new();
+    for item in &removed {
+        let path = item.path.strip_prefix(&dir).unwrap_or(&item.path);
+        writeln!(text, "{:>9}  {:16} {path}", size(item.bytes), item.what).expect("writing to a string");
+    }
+    let verb = if args.dry_run { "would be freed" } else { "freed" };
+    writeln!(text, "{:>9}  {verb} in {dir}", size(bytes)).expect("writing to a string");
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,66 @@
+//! `kcompile diff`: its words, and what it prints.
+
+use crate::cli::output::{print, printed_json};
+use crate::cli::output_diff::text;
+use crate::cli::resolve::library;
+use crate::cli::target::only_image;
+use crate::host::Host;
+use crate::image::size_limits::Budget;
+use crate::image::{diff, inspect};
+use crate::kconfig::explain::Renames;
+use crate::report::Report;
+use crate::util::error::{Error, Result};
+use crate::util::text::printable;
+use camino::Utf8PathBuf;
+use clap::Args;
+use std::process::ExitCode;
+
+const EXAMPLES: &str = "\
+Examples:
+  kcompile diff out/firecracker-kernel-bin-amd64:6.1.7 out/firecracker-kernel-bin-amd64:6.1.8
+  kcompile diff old/firecracker-kernel-modules-amd64 out/firecracker-kernel-modules-amd64 --json
+  kcompile diff main/firecracker-kernel-bin-amd64 out/firecracker-kernel-bin-amd64 --max-bin-size 48MB
+
+Exit codes: 0 they were compared, be they equal or not, 1 the second is over a budget, 2 no such layout
+or tag, 3 a layout is damaged or breaks a rule.";
+
+/// The options of `diff`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct DiffArgs {
+    /// An image: LAYOUT:TAG, or a layout that has only one
+    #[arg(value_name = "FIRST")]
+    pub first: Utf8PathBuf,
+    /// The image that it is compared with, and that budgets are for
+    #[arg(value_name = "SECOND")]
+    pub second: Utf8PathBuf,
+    /// How large the second may be.
+    #[command(flatten)]
+    pub budget: Budget,
+    /// As JSON, with all names
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub fn diff(args: &DiffArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let renames = Renames::read(&library(None, host)?.0)?;
+    let images = (only_image(&host.absolute(&args.first))?, only_image(&host.absolute(&args.second))?);
+    let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
+    let difference = diff::diff((&images.0, &images.1), (&found.0, &found.1), &renames)?;
+    let exceeded = args.budget.exceeded(&found.1);
+    print(&match args.json {
+        true => {
+            let mut value = serde_json::to_value(&difference).expect("only string keys");
+            value["over_budget"] = exceeded.clone().into();
+            printed_json(&value)
+        }
+        false => printable(&text(&difference, host)),
+    })?;
+    match exceeded.is_empty() {
+        true => Ok(ExitCode::SUCCESS),
+        false => {
+            report.error(&Error::build(exceeded.join("; ")));
+            Ok(ExitCode::from(1))
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! One file a command: its options, what it does, and what it prints.
+
+pub mod add;
+pub mod boot;
+pub mod build;
+pub mod cache;
+pub mod check;
+pub mod clean;
+pub mod completions;
+pub mod config;
+pub mod diff;
+pub mod doctor;
+pub mod fetch;
+pub mod inspect;
+pub mod list;
+pub mod plan;
+pub mod push;
+pub mod verify;

@@ -1,0 +1,119 @@
+//! What goes to standard output: results, JSON, and lines that fit a terminal.
+
+use crate::host::Host;
+use crate::kconfig::{Comparison, Renamed, Setting};
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Kind, Result};
+use crate::util::text::{is_plain, printable, tame, wrapped};
+use camino::Utf8Path;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+/// Lines fit a terminal of this width.
+pub const WIDTH: usize = 80;
+
+/// Prints results. A reader that has seen enough is no fault.
+pub fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context(Kind::Build, || "cannot write to standard output".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A value as lines of JSON that may go to a terminal. Of the characters that one obeys, serde_json escapes
+/// only those of ASCII; such characters stand in strings alone, where an escape means the same.
+pub fn printed_json(value: &impl serde::Serialize) -> String {
+    let json = serde_json::to_string_pretty(value).expect("only string keys");
+    let mut shown = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match c == '\n' || is_plain(c) {
+            true => shown.push(c),
+            false => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(shown, "\\u{unit:04x}").expect("writing to a string");
+                }
+            }
+        }
+    }
+    shown.push('\n');
+    shown
+}
+
+/// An array of JSON, printed a value at a time. It is whole when it is closed: also after a failure.
+#[derive(Default)]
+pub struct PrintedArray {
+    count: usize,
+}
+
+impl PrintedArray {
+    /// Prints the next value.
+    pub fn add(&mut self, value: &impl serde::Serialize) -> Result<()> {
+        self.count += 1;
+        let before = if self.count == 1 { "[" } else { "," };
+        print(&format!("{before}\n{}", printed_json(value)))
+    }
+
+    /// Prints its end, if it has begun.
+    pub fn close(self) -> Result<()> {
+        print(if self.count == 0 { "" } else { "]\n" })
+    }
+}
+
+/// What a script takes from standard output: `PATH:TAG DIGEST`.
+pub fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {
+    format!("{}:{tag} {}\n", crate::ops::context::shown(layout, host), digest.oci())
+}
+
+/// The groups of a comparison, those first that a person has to look at.
+pub fn groups(comparison: &Comparison) -> String {
+    if comparison.is_equal() {
+        return "the settings are the same\n".to_owned();
+    }
+    let Comparison { new, gone, renamed: other_names, changed } = comparison;
+    let lines = changed.iter().map(|one| format!("{}: {} -> {}", one.symbol, one.from, one.to));
+    let mut text = group(&format!("changed ({})", changed.len()), lines.collect());
+    let lines = other_names.iter().map(renamed).collect();
+    text.push_str(&group(&format!("renamed ({})", other_names.len()), lines));
+    for (heading, list, off) in [("new", new, "are off"), ("gone", gone, "were off")] {
+        let on: Vec<String> = list.iter().filter(|one| one.is_on()).map(assigned).collect();
+        let rest = match list.len() - on.len() {
+            0 => String::new(),
+            rest => format!(", and {rest} that {off}"),
+        };
+        text.push_str(&group(&format!("{heading} ({}{rest})", on.len()), on));
+    }
+    text
+}
+
+/// Lines under a heading; nothing where there are none.
+pub fn group(heading: &str, list: Vec<String>) -> String {
+    if list.is_empty() {
+        return String::new();
+    }
+    let below = |line: String| lines(&line, "    ").replacen("    ", "  ", 1);
+    format!("\n{heading}\n{}", list.into_iter().map(below).collect::<String>())
+}
+
+/// A text of somebody else's in lines that fit a terminal, each of them indented.
+pub fn lines(text: &str, indent: &str) -> String {
+    let lines = wrapped(&tame(text), WIDTH - indent.len()).into_iter();
+    lines.map(|line| format!("{indent}{line}\n")).collect()
+}
+
+/// An old name and its new ones.
+pub fn renamed(renamed: &Renamed) -> String {
+    let new: Vec<String> = renamed.new.iter().map(assigned).collect();
+    format!("{} -> {}", assigned(&renamed.old), new.join(", "))
+}
+
+pub fn assigned(setting: &Setting) -> String {
+    format!("{}={}", setting.symbol, setting.value)
+}
+
+/// The name of an image as the user would type it.
+pub fn reference(layout: &Utf8Path, tag: Option<&str>, host: &Host) -> String {
+    let layout = crate::ops::context::shown(layout, host);
+    printable(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
+}
