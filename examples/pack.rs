@@ -4,7 +4,7 @@
 //! MODULES `lib/modules/…` of another.
 
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::oci::{self, Compression, Entries, Entry, Named};
+use kcompile::internals::{Compression, Entries, Entry, Named, prepare};
 use std::collections::BTreeMap;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -19,14 +19,14 @@ fn main() -> Result<()> {
     let kernel = Entries::from([("bin".into(), Entry::Dir), ("bin/vmlinux.bin".into(), kernel)]);
     pack("kernel-bin", &kernel, output, threads)?;
     pack("kernel-modules", &walk(modules)?, output, threads)?;
-    eprintln!("\"peak_memory_bytes\":{}", kcompile::util::rusage::peak_memory().unwrap_or_default());
+    eprintln!("\"peak_memory_bytes\":{}", kcompile::internals::peak_memory().unwrap_or_default());
     Ok(())
 }
 
 fn pack(layout: &str, entries: &Entries, output: &Utf8Path, threads: &Utf8Path) -> Result<()> {
     let annotations = BTreeMap::new();
     let named = Named { layout, tag: "x", compression: Compression::Gzip, annotations: &annotations };
-    oci::prepare(output, named, "amd64", entries, 0, threads.as_str().parse()?)?.publish()?;
+    prepare(output, named, "amd64", entries, 0, threads.as_str().parse()?)?.publish()?;
     Ok(())
 }
 

@@ -1,21 +1,49 @@
 //! kcompile builds Linux guest kernels natively and packs them as OCI layouts.
 //!
-//! This crate is the program's own library; its interface is the command line. The story of one
-//! build is [`build`]: each step turns one plain value into the next, and a value's existence proves
-//! that the step before it worked. ARCHITECTURE.md is the map.
+//! The interface of this program is its command line: the crate promises no stable Rust API. The story of one
+//! build is `ops/build.rs`, and ARCHITECTURE.md is the map.
 
-pub mod boot;
-pub mod cache;
-pub mod catalog;
-pub mod cli;
-pub mod host;
-pub mod image;
-pub mod kbuild;
-pub mod kconfig;
-pub mod kernel;
-pub mod oci;
-pub mod ops;
-pub mod plan;
-pub mod report;
-pub mod source;
-pub mod util;
+// cli, ops, boot, image, kbuild, source, plan, kconfig, catalog, oci, cache, host, report, kernel, util: a module
+// imports only from those after it in this list. `tests/suite/imports.rs` checks that.
+mod boot;
+mod cache;
+mod catalog;
+mod cli;
+mod host;
+mod image;
+mod kbuild;
+mod kconfig;
+mod kernel;
+mod oci;
+mod ops;
+mod plan;
+mod report;
+mod source;
+mod util;
+
+pub use cli::main;
+
+/// What the project's own tests, fuzz targets and examples use. Nobody else should.
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::catalog::Library;
+    pub use crate::catalog::lockfile::LockFile;
+    pub use crate::image::receipt::Known;
+    pub use crate::image::verify::{Verified, verify};
+    pub use crate::kbuild::LogDigest;
+    pub use crate::kconfig::explain::{Kernel, Renames, explain, symbols};
+    pub use crate::kconfig::{Config, differences, merge, render};
+    pub use crate::kernel::Arch;
+    pub use crate::kernel::binary::ikconfig::embedded;
+    pub use crate::oci::{Compression, Entries, Entry, Named, prepare, tags};
+    pub use crate::ops::ccache_image;
+    pub use crate::util::digest::Sha256;
+    pub use crate::util::fs::remove_tree;
+    pub use crate::util::openpgp::Keyring;
+    pub use crate::util::rusage::peak_memory;
+
+    #[cfg(fuzzing)]
+    pub use crate::image::verify::fuzz as fuzz_layout;
+    #[cfg(fuzzing)]
+    pub use crate::source::fuzz as fuzz_source;
+}

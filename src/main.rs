@@ -1,5 +1,5 @@
 //! Runs the command line and hands its exit code on.
 
 fn main() -> std::process::ExitCode {
-    kcompile::cli::main()
+    kcompile::main()
 }

@@ -1,7 +1,7 @@
 //! The judge of what gets into a compiler cache: a path that it takes stays inside, whatever the bytes.
 #![no_main]
 
-use kcompile::ops::ccache_image::{check, is_entry};
+use kcompile::internals::ccache_image::{check, is_entry};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let (path, content) = bytes.split_at(bytes.len().min(38));

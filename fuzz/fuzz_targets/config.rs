@@ -3,11 +3,11 @@
 #![no_main]
 
 use camino::Utf8Path;
-use kcompile::catalog::Library;
-use kcompile::kconfig::explain::{Kernel, Renames, explain, symbols};
-use kcompile::kconfig::{Config, differences, merge, render};
-use kcompile::kernel::Arch;
-use kcompile::kernel::binary::ikconfig::embedded;
+use kcompile::internals::Library;
+use kcompile::internals::{Kernel, Renames, explain, symbols};
+use kcompile::internals::{Config, differences, merge, render};
+use kcompile::internals::Arch;
+use kcompile::internals::embedded;
 use std::sync::OnceLock;
 
 static RENAMES: OnceLock<Renames> = OnceLock::new();

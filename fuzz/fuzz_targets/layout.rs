@@ -2,4 +2,4 @@
 //! refused, and nothing is written.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kcompile::image::verify::fuzz::examine(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| kcompile::internals::fuzz_layout::examine(bytes));

@@ -1,7 +1,7 @@
 //! The reader of lock files: what it takes, it writes as it reads it.
 #![no_main]
 
-use kcompile::catalog::lockfile::LockFile;
+use kcompile::internals::LockFile;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };

@@ -1,7 +1,7 @@
 //! What make's output means: any bytes, as the lines that they are taken for.
 #![no_main]
 
-use kcompile::kbuild::LogDigest;
+use kcompile::internals::LogDigest;
 use std::time::SystemTime;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

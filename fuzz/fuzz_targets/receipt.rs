@@ -2,7 +2,7 @@
 #![no_main]
 
 use camino::Utf8Path;
-use kcompile::image::receipt::Known;
+use kcompile::internals::Known;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let file = tempfile::NamedTempFile::new().expect("a place to write");

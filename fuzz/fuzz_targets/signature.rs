@@ -1,7 +1,7 @@
 //! The readers of OpenPGP keys, signatures and clear-signed texts.
 #![no_main]
 
-use kcompile::util::openpgp::Keyring;
+use kcompile::internals::Keyring;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut keyring = Keyring::built_in();

@@ -11,10 +11,9 @@ mod pvh_stub;
 mod result;
 pub mod target;
 
-pub use console::{Trouble, TroubleKind};
 pub use guest::RootChoice;
 pub use machine::{Accelerator, Vmm};
-pub use result::{Check, Ending, Modules, Outcome, Requirement, Verdict};
+pub use result::{Ending, Modules, Outcome, Requirement, Verdict};
 pub use target::Subject;
 
 use crate::cache::Cache;

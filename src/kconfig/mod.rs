@@ -7,7 +7,7 @@ pub mod requirements;
 mod compare;
 mod rewrite;
 
-pub use compare::{Changed, Comparison, Renamed, Setting, compare};
+pub use compare::{Comparison, Renamed, Setting, compare};
 pub use rewrite::{Edited, replace, rewrite};
 
 use serde::Serialize;

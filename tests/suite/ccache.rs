@@ -31,7 +31,7 @@ fn entries(world: &World) -> Vec<(Utf8PathBuf, Vec<u8>)> {
     let files = walk.map(|entry| Utf8PathBuf::from_path_buf(entry.unwrap().into_path()).unwrap());
     let entries = files.filter(|path| {
         let name = path.strip_prefix(world.path("ccache")).unwrap();
-        kcompile::ops::ccache_image::is_entry(name.as_str())
+        kcompile::internals::ccache_image::is_entry(name.as_str())
     });
     entries.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
 }

@@ -53,7 +53,7 @@ fn what_a_broken_disk_left_is_found_and_removed() {
     File::create(&unfinished).unwrap().set_modified(old).unwrap();
     File::create(cache("releases/.tmp-new")).unwrap();
     // The source of a build in place.
-    kcompile::util::fs::remove_tree(&world.path("work/linux")).unwrap();
+    kcompile::internals::remove_tree(&world.path("work/linux")).unwrap();
 
     let all = found(&world, 0);
     let what: Vec<&str> = all.iter().map(|(what, _)| what.as_str()).collect();

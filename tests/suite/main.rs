@@ -29,6 +29,7 @@ mod golden;
 mod golden_images;
 mod hostile;
 mod hostile_layouts;
+mod imports;
 mod inspect;
 mod launchers;
 mod layouts;

@@ -89,6 +89,6 @@ fn a_full_output_directory_is_said_and_holds_whole_images_or_none() {
         first.failed(1, &["No space left on device", "free some space"]);
         layouts_are_whole(&world.path("work/out.left"), size);
         assert_eq!(second.ok().digests(), digests);
-        kcompile::util::fs::remove_tree(&world.path("work/out.left")).unwrap();
+        kcompile::internals::remove_tree(&world.path("work/out.left")).unwrap();
     }
 }

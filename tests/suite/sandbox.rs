@@ -138,6 +138,6 @@ fn another_host_makes_the_same_bytes() {
         }
         let args = "6.1.7 --fc --source linux --config mini.config --cache-dir other -o other --rebuild";
         assert_eq!(world.run_by(way, args).ok().digests(), digests);
-        kcompile::util::fs::remove_tree(&world.path("work/other")).unwrap();
+        kcompile::internals::remove_tree(&world.path("work/other")).unwrap();
     }
 }

@@ -4,7 +4,7 @@ use crate::crafted::{Parts, replace, rewrite};
 use crate::registry::{add_blob, descriptor, write_layout};
 use crate::world::{Ran, World, copy};
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::image::verify::Verified;
+use kcompile::internals::Verified;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -14,7 +14,7 @@ const MODULES: &str = "out/firecracker-kernel-modules-amd64";
 /// What came of each image of a layout, without a process of its own.
 fn verified(layout: &Utf8Path) -> Vec<Verified> {
     let mut all = Vec::new();
-    kcompile::image::verify::verify(layout, None, |verified| {
+    kcompile::internals::verify(layout, None, |verified| {
         all.push(verified);
         Ok(())
     })
@@ -97,7 +97,7 @@ fn one_flipped_byte_anywhere_is_found() {
                 flipped[at] ^= 1;
                 fs::write(path, flipped).unwrap();
                 let found = match path.ends_with("oci-layout") {
-                    true => kcompile::image::verify::verify(&layout, None, |one| {
+                    true => kcompile::internals::verify(&layout, None, |one| {
                         assert!(!one.is_right(), "byte {at} of {}", path.display());
                         Ok(())
                     })

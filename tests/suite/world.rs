@@ -271,5 +271,5 @@ pub(crate) fn compress(bytes: &[u8], suffix: &str) -> Vec<u8> {
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    kcompile::util::digest::Sha256::of(bytes).to_string()
+    kcompile::internals::Sha256::of(bytes).to_string()
 }

@@ -11,7 +11,6 @@ use crate::util::text::size;
 use camino::Utf8PathBuf;
 use clap::Args;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// The options of `clean`.

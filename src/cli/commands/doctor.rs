@@ -16,7 +16,6 @@ use camino::Utf8PathBuf;
 use clap::ArgMatches;
 use clap::Args;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// The options of `doctor`.

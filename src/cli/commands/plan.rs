@@ -11,7 +11,6 @@ use crate::util::error::Result;
 use crate::util::text::counted;
 use clap::ArgMatches;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::process::ExitCode;
 
 /// Where nothing `configures`, a version without a config has a plan, too.

@@ -5,8 +5,8 @@
 mod spec;
 mod survey;
 
-pub use spec::{Consumer, Fragment, fragment};
-pub use survey::{ConfigFile, KernelFile, ModuleFile, Survey};
+pub use spec::{Consumer, fragment};
+pub use survey::{KernelFile, Survey};
 
 use crate::image::kernel_image;
 use crate::image::receipt::Known;

@@ -2,7 +2,7 @@
 
 mod read;
 
-pub use read::{Known, KnownImage};
+pub use read::Known;
 
 use crate::image::pack::PackedImage;
 use crate::kbuild::sandbox::Confinement;

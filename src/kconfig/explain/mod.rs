@@ -19,7 +19,7 @@ mod statement;
 mod tools;
 mod unmet;
 
-pub use renames::{Rename, Renames};
+pub use renames::Renames;
 
 use super::{Config, Difference};
 use crate::kernel::{Arch, KernelVersion};

@@ -8,4 +8,4 @@ mod profile;
 
 pub use fitness::{Fitness, fitness};
 pub use outcome::{Outcome, Stage, Subject, Tally, Verdict, check, tallies};
-pub use profile::{Alternative, KernelRule, Level, Profile, Requirement, Value, names, read, read_all};
+pub use profile::{KernelRule, Level, Profile, names, read, read_all};

@@ -3,7 +3,7 @@
 
 mod carry;
 
-pub use carry::{Carried, Since, base};
+pub use carry::{Carried, base};
 
 use crate::catalog::Library;
 use crate::catalog::kernels::{Catalog, Entry, Status};
