@@ -73,6 +73,7 @@ pub(super) struct Tried {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Trouble {
     /// How bad it is.
+    #[serde(rename = "kind")]
     pub kind: TroubleKind,
     /// Its lines.
     pub lines: Vec<String>,
@@ -83,10 +84,13 @@ pub struct Trouble {
 #[serde(rename_all = "lowercase")]
 pub enum TroubleKind {
     /// It goes on.
+    #[serde(rename = "warning")]
     Warning,
     /// A process of it was killed; what it held may be locked for ever.
+    #[serde(rename = "oops")]
     Oops,
     /// It has stopped.
+    #[serde(rename = "panic")]
     Panic,
 }
 

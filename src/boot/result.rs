@@ -81,26 +81,36 @@ impl std::str::FromStr for Requirement {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Ending {
     /// The init did all that it had to do.
+    #[serde(rename = "completed")]
     Completed,
     /// The kernel panicked.
+    #[serde(rename = "panic")]
     Panic {
         /// What it said.
+        #[serde(rename = "reason")]
         reason: String,
         /// What that means, where it is known.
+        #[serde(rename = "meaning")]
         meaning: Option<&'static str>,
     },
     /// It went on for too long, or fell silent.
+    #[serde(rename = "hang")]
     Hang {
         /// What it did not do.
+        #[serde(rename = "why")]
         why: String,
     },
     /// It printed more than any boot does.
+    #[serde(rename = "flood")]
     Flood,
     /// The machine ended, and nothing on its console says why.
+    #[serde(rename = "died")]
     Died {
         /// The end of its program.
+        #[serde(rename = "status")]
         status: String,
         /// What that program printed.
+        #[serde(rename = "said")]
         said: Vec<String>,
     },
 }
@@ -118,10 +128,12 @@ pub(super) enum Stopped {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Refused {
     /// Its path below `lib/modules/<release>`.
+    #[serde(rename = "module")]
     pub module: String,
     /// The kernel's error.
     pub errno: i32,
     /// In words, with what the kernel printed.
+    #[serde(rename = "reason")]
     pub reason: String,
 }
 
@@ -133,10 +145,13 @@ pub struct Modules {
     /// How many were loaded.
     pub loaded: usize,
     /// Those whose hardware is not there.
+    #[serde(rename = "without_hardware")]
     pub without_hardware: Vec<Refused>,
     /// Those that the kernel does not take.
+    #[serde(rename = "refused")]
     pub refused: Vec<Refused>,
     /// How many it did not come to.
+    #[serde(rename = "not_tried")]
     pub not_tried: usize,
 }
 
@@ -146,10 +161,13 @@ pub struct Check {
     /// Its name, as in `--require`.
     pub name: &'static str,
     /// What it tries.
+    #[serde(rename = "what")]
     pub what: &'static str,
     /// What came of it.
+    #[serde(rename = "verdict")]
     pub verdict: Verdict,
     /// What was found, or what failed and why.
+    #[serde(rename = "text")]
     pub text: String,
 }
 
@@ -158,12 +176,16 @@ pub struct Check {
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It works.
+    #[serde(rename = "passed")]
     Passed,
     /// It does not.
+    #[serde(rename = "failed")]
     Failed,
     /// This machine has nothing to try it with.
+    #[serde(rename = "skipped")]
     Skipped,
     /// The init did not come to it.
+    #[serde(rename = "not-tried")]
     NotTried,
 }
 
@@ -171,6 +193,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
     /// The image, or the kernel, as it was named.
+    #[serde(rename = "subject")]
     pub subject: String,
     /// Did the init come to its end, and is all in order that must be?
     pub passed: bool,
@@ -181,6 +204,7 @@ pub struct Outcome {
     /// What executed it.
     pub accelerator: Accelerator,
     /// How it ended.
+    #[serde(rename = "ending")]
     pub ending: Ending,
     /// What uname(2) says.
     pub release: Option<String>,
@@ -191,14 +215,19 @@ pub struct Outcome {
     /// What came of the modules.
     pub modules: Modules,
     /// What came of the checks.
+    #[serde(rename = "checks")]
     pub checks: Vec<Check>,
     /// What the kernel complained of.
+    #[serde(rename = "troubles")]
     pub troubles: Vec<Trouble>,
     /// How many complaints more there were.
+    #[serde(rename = "more_troubles")]
     pub more_troubles: usize,
     /// The last lines of the console, where the init did not come to its end.
+    #[serde(rename = "last_lines")]
     pub last_lines: Vec<String>,
     /// What happened before the boot that the user should know.
+    #[serde(rename = "notes")]
     pub notes: Vec<String>,
     /// Where all of the console is kept.
     pub console: Utf8PathBuf,

@@ -17,10 +17,13 @@ const LARGEST: u64 = 64 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
     /// Such as `sha256 of /home/me/linux-6.1.7.tar.xz`.
+    #[serde(rename = "question")]
     pub question: String,
     /// Fingerprints of all that was looked at, as text.
+    #[serde(rename = "from")]
     pub from: String,
     /// As text.
+    #[serde(rename = "answer")]
     pub answer: String,
 }
 

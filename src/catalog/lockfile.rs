@@ -43,7 +43,7 @@ pub struct Locked {
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
-    #[serde(default)]
+    #[serde(rename = "source", default)]
     source: Vec<Entry>,
 }
 
@@ -52,7 +52,7 @@ struct Document {
 struct Entry {
     origin: String,
     digest: String,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(rename = "unverified", default, skip_serializing_if = "std::ops::Not::not")]
     unverified: bool,
 }
 

@@ -70,8 +70,10 @@ pub struct Finding {
     /// The program or header.
     pub name: String,
     /// Where it is, `None` if it is missing.
+    #[serde(rename = "found")]
     pub found: Option<String>,
     /// What it is for.
+    #[serde(rename = "why")]
     pub why: &'static str,
     /// The package that has it here.
     pub package: Option<&'static str>,
@@ -81,6 +83,7 @@ pub struct Finding {
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
     /// In the order of the list of needs.
+    #[serde(rename = "findings")]
     pub findings: Vec<Finding>,
     /// The command that installs what is missing; `None`: nothing is, or the distribution is unknown.
     pub install: Option<String>,

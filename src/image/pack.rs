@@ -23,6 +23,7 @@ pub struct PackedImage {
     #[serde(flatten)]
     pub written: Written,
     /// Is the kernel in it?
+    #[serde(rename = "holds_kernel")]
     pub holds_kernel: bool,
 }
 

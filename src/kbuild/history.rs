@@ -11,6 +11,7 @@ use std::fs;
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct History {
     /// Commands that make ran.
+    #[serde(rename = "steps")]
     pub steps: u64,
     /// Wall time.
     pub seconds: f64,

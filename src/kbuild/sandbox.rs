@@ -20,10 +20,13 @@ use std::collections::BTreeMap;
 pub enum Choice {
     /// As far as the host lets us; what it does not is said.
     #[default]
+    #[serde(rename = "auto")]
     Auto,
     /// All of it, or an error.
+    #[serde(rename = "on")]
     On,
     /// None of it.
+    #[serde(rename = "off")]
     Off,
 }
 
@@ -31,6 +34,7 @@ pub enum Choice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Confinement {
     /// What was asked for.
+    #[serde(rename = "asked")]
     pub asked: Choice,
     /// `none`, or the `host`'s.
     pub network: &'static str,
@@ -39,6 +43,7 @@ pub struct Confinement {
     /// `private`, or the `user`'s own.
     pub home: &'static str,
     /// Why it is not all of it.
+    #[serde(rename = "why")]
     pub why: Option<String>,
 }
 

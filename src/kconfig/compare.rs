@@ -11,10 +11,13 @@ pub struct Comparison {
     /// The second says something of it, the first nothing: `n` where it is off.
     pub new: Vec<Setting>,
     /// The first says something of it, the second nothing.
+    #[serde(rename = "gone")]
     pub gone: Vec<Setting>,
     /// On in both, under another name.
+    #[serde(rename = "renamed")]
     pub renamed: Vec<Renamed>,
     /// Both say something of it, and not the same.
+    #[serde(rename = "changed")]
     pub changed: Vec<Changed>,
 }
 

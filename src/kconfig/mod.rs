@@ -166,10 +166,13 @@ pub struct Difference {
     /// Without `CONFIG_`.
     pub symbol: String,
     /// What was asked for.
+    #[serde(rename = "wanted")]
     pub wanted: String,
     /// What the final `.config` has; `None`: nothing at all.
+    #[serde(rename = "found")]
     pub found: Option<String>,
     /// Why, where that is known.
+    #[serde(rename = "reason")]
     pub reason: Option<String>,
     /// Index of the layer that asked.
     #[serde(skip)]

@@ -31,8 +31,10 @@ pub struct Written {
     /// Of the manifest.
     pub digest: Sha256,
     /// Bytes of the manifest.
+    #[serde(rename = "manifest_size")]
     pub manifest_size: u64,
     /// Bytes of the layer as stored.
+    #[serde(rename = "size")]
     pub size: u64,
     /// The machine that it is for, by its name in OCI: `amd64`.
     #[serde(rename = "arch")]

@@ -32,8 +32,10 @@ pub struct Seen(BTreeMap<Utf8PathBuf, Look>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Look {
+    #[serde(rename = "fingerprint")]
     fingerprint: Fingerprint,
     /// When the reading began.
+    #[serde(rename = "at")]
     at: i64,
 }
 

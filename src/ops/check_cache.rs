@@ -19,12 +19,14 @@ const LONGEST_WRITE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Found {
     /// For people: `half a source tree`.
+    #[serde(rename = "what")]
     pub what: &'static str,
     /// Absolute.
     pub path: Utf8PathBuf,
     /// Bytes on disk.
     pub bytes: u64,
     /// Was it removed? Else the user has to look at it.
+    #[serde(rename = "repaired")]
     pub repaired: bool,
 }
 
@@ -32,10 +34,13 @@ pub struct Found {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Checkup {
     /// In the order of the folders.
+    #[serde(rename = "found")]
     pub found: Vec<Found>,
     /// How many entries were looked at.
+    #[serde(rename = "examined")]
     pub examined: usize,
     /// These are in use, and were not.
+    #[serde(rename = "in_use")]
     pub in_use: Vec<Utf8PathBuf>,
 }
 

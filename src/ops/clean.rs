@@ -26,6 +26,7 @@ pub struct Choice {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
     /// What it is, for people: `source tree`.
+    #[serde(rename = "what")]
     pub what: &'static str,
     /// Absolute.
     pub path: Utf8PathBuf,

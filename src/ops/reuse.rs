@@ -37,24 +37,32 @@ const MOST_BYTES: u64 = 2 << 30;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Made {
     /// Its digest.
+    #[serde(rename = "plan")]
     plan: Sha256,
     /// Of the requirement profiles that the final config was held against: they decide no byte, but
     /// whether there is a kernel at all.
+    #[serde(rename = "profiles")]
     profiles: Sha256,
     /// What the host had then: Kconfig asks it about tools and headers, and with others there is another config.
+    #[serde(rename = "host")]
     host: Sha256,
     /// Was make in a whole sandbox?
+    #[serde(rename = "confined")]
     confined: bool,
     /// `uname -r`.
     pub release: String,
     /// How many modules.
     pub modules: usize,
     /// What was to be looked at.
+    #[serde(rename = "findings")]
     pub findings: Vec<String>,
+    #[serde(rename = "images")]
     images: Vec<PackedImage>,
     /// These, and what is attached to them.
+    #[serde(rename = "tags")]
     tags: Vec<Kept>,
     /// What lies beside the layouts, by name: the receipt, and the same in others' formats.
+    #[serde(rename = "files")]
     files: BTreeMap<String, Sha256>,
 }
 

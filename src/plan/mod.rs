@@ -55,6 +55,7 @@ pub struct Plan {
     /// The compiler and its companions.
     pub toolchain: Toolchain,
     /// Rules for old kernels on new tools that apply.
+    #[serde(rename = "rules")]
     pub rules: Vec<Applied>,
     /// Those that will apply if the source, which is not at hand yet, shows their signs.
     #[serde(skip)]
@@ -115,20 +116,25 @@ pub struct ImagePlan {
 #[serde(rename_all = "kebab-case")]
 pub enum Contents {
     /// The kernel binary.
+    #[serde(rename = "kernel")]
     Kernel {
         /// Its path in the image.
         path: String,
         /// A second name, as a hard link.
+        #[serde(rename = "also_at")]
         also_at: Option<String>,
     },
     /// The modules and depmod's files.
+    #[serde(rename = "modules")]
     Modules {
         /// Where they lie.
         layout: ModulesLayout,
     },
     /// Kernel (in `boot` and `bin`), its config and modules in one.
+    #[serde(rename = "combined")]
     Combined {
         /// File name of the kernel, `vmlinux` or `vmlinux.bin`.
+        #[serde(rename = "file_name")]
         file_name: String,
     },
 }

@@ -121,8 +121,10 @@ impl SourceIdentity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
     /// Which one.
+    #[serde(rename = "link")]
     pub link: Link,
     /// What came of it.
+    #[serde(rename = "outcome")]
     pub outcome: Outcome,
     /// In words, for people.
     pub detail: String,
@@ -169,18 +171,25 @@ impl Check {
 #[serde(rename_all = "kebab-case")]
 pub enum Link {
     /// A digest in the catalog.
+    #[serde(rename = "catalog")]
     Catalog,
     /// A digest in the user's lock file.
+    #[serde(rename = "lock-file")]
     LockFile,
     /// The developers' signature.
+    #[serde(rename = "signature")]
     Signature,
     /// The server's list of checksums.
+    #[serde(rename = "sums")]
     Sums,
     /// The signed lists of apt.
+    #[serde(rename = "apt")]
     Apt,
     /// The connection that it came by.
+    #[serde(rename = "transport")]
     Transport,
     /// The user, whose own file it is.
+    #[serde(rename = "user")]
     User,
 }
 
@@ -189,10 +198,13 @@ pub enum Link {
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It holds, and its sender could not have forged it.
+    #[serde(rename = "proves")]
     Proves,
     /// It holds.
+    #[serde(rename = "holds")]
     Holds,
     /// There was nothing to check.
+    #[serde(rename = "absent")]
     Absent,
 }
 

@@ -7,10 +7,13 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Usage {
     /// Compilations that were answered from the cache.
+    #[serde(rename = "hits")]
     pub hits: u64,
     /// Compilations that were not.
+    #[serde(rename = "misses")]
     pub misses: u64,
     /// Calls that no cache can answer: Kbuild's probes, linking, sources with `.incbin`.
+    #[serde(rename = "uncacheable")]
     pub uncacheable: u64,
 }
 

@@ -110,34 +110,36 @@ pub struct Count<'a> {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Event<'a> {
+    #[serde(rename = "start")]
     Start {
         phase: Phase,
+        #[serde(rename = "what")]
         what: &'a str,
     },
+    #[serde(rename = "progress")]
     Progress {
         phase: Phase,
         #[serde(flatten)]
         count: Count<'a>,
     },
+    #[serde(rename = "finish")]
     Finish {
         phase: Phase,
         seconds: f64,
+        #[serde(rename = "what")]
         what: &'a str,
         /// Of kcompile itself, so far.
         peak_memory_bytes: Option<u64>,
     },
-    Note {
-        text: &'a str,
-    },
-    Finding {
-        text: &'a str,
-    },
-    Error {
-        text: &'a str,
-        hint: Option<&'a str>,
-        code: u8,
-    },
+    #[serde(rename = "note")]
+    Note { text: &'a str },
+    #[serde(rename = "finding")]
+    Finding { text: &'a str },
+    #[serde(rename = "error")]
+    Error { text: &'a str, hint: Option<&'a str>, code: u8 },
+    #[serde(rename = "summary")]
     Summary(&'a Summary),
+    #[serde(rename = "overview")]
     Overview(&'a Overview),
 }
 
@@ -151,7 +153,7 @@ enum Renderer {
 /// An event, and the kernel that it is about where the run has several.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Told<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "kernel", skip_serializing_if = "Option::is_none")]
     kernel: Option<&'a str>,
     #[serde(flatten)]
     event: &'a Event<'a>,

@@ -9,6 +9,7 @@ use std::time::Duration;
 #[derive(Clone, Debug, Serialize)]
 pub struct Overview {
     /// One for each.
+    #[serde(rename = "kernels")]
     pub kernels: Vec<Ending>,
     /// Wall time of all together, in seconds.
     pub seconds: f64,
@@ -18,8 +19,10 @@ pub struct Overview {
 #[derive(Clone, Debug, Serialize)]
 pub struct Ending {
     /// As it is called in the lines before.
+    #[serde(rename = "kernel")]
     pub kernel: String,
     /// Its exact version, or why there is none.
+    #[serde(rename = "outcome")]
     pub outcome: Result<String, String>,
     /// From the beginning of the run to its end.
     pub seconds: f64,

@@ -14,10 +14,12 @@ pub struct Summary {
     /// What was written.
     pub images: Vec<Image>,
     /// What the compiler cache has done, where there is one.
+    #[serde(rename = "cached")]
     pub cached: Option<Usage>,
     /// How many modules.
     pub modules: usize,
     /// What to look at.
+    #[serde(rename = "findings")]
     pub findings: Vec<String>,
     /// Where the time went.
     pub times: Vec<(Phase, Duration)>,

@@ -26,9 +26,10 @@ pub(super) struct Kept {
     /// Of the archive. It is hashed again whenever it is read.
     pub sha256: Sha256,
     /// Of kernel.org's releases.
+    #[serde(rename = "proofs")]
     pub proofs: Proofs,
     /// Of the copy that unpacks quickly, where there is one; this kcompile made it of what had been verified.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "zstd", default, skip_serializing_if = "Option::is_none")]
     pub zstd: Option<Sha256>,
 }
 
@@ -37,8 +38,10 @@ pub(super) struct Kept {
 #[serde(deny_unknown_fields)]
 pub(super) struct Proofs {
     /// The text of `linux-<version>.tar.sign`.
+    #[serde(rename = "signature")]
     pub signature: Option<String>,
     /// What `sha256sums.asc` said when it was asked.
+    #[serde(rename = "sums")]
     pub sums: Sums,
 }
 
@@ -48,10 +51,13 @@ pub(super) struct Proofs {
 pub(super) enum Sums {
     /// The server has no list.
     #[default]
+    #[serde(rename = "no-list")]
     NoList,
     /// It has one, without this release.
+    #[serde(rename = "missing")]
     Missing,
     /// This digest.
+    #[serde(rename = "listed")]
     Listed {
         /// Of the compressed archive.
         sha256: Sha256,

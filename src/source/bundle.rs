@@ -37,9 +37,12 @@ const LARGEST_INDEX: u64 = 1 << 20;
 #[serde(deny_unknown_fields)]
 struct Index {
     format: u32,
+    #[serde(rename = "archives")]
     archives: Vec<Kept>,
+    #[serde(rename = "commits")]
     commits: Vec<Commit>,
     /// Origin → digest.
+    #[serde(rename = "locked")]
     locked: BTreeMap<String, String>,
 }
 
@@ -47,6 +50,7 @@ struct Index {
 #[serde(deny_unknown_fields)]
 struct Commit {
     url: String,
+    #[serde(rename = "commit")]
     commit: String,
 }
 

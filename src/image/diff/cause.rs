@@ -21,8 +21,10 @@ const RANDOM: [(&str, &str); 5] = [
 #[serde(tag = "cause", rename_all = "kebab-case")]
 pub enum Cause {
     /// Only GNU's build id differs, a digest of what the linker saw.
+    #[serde(rename = "build-id-only")]
     BuildIdOnly,
     /// Other compilers.
+    #[serde(rename = "compiler")]
     Compiler {
         /// In the first.
         first: String,
@@ -30,6 +32,7 @@ pub enum Cause {
         second: String,
     },
     /// Another date in the banner.
+    #[serde(rename = "time-stamp")]
     TimeStamp {
         /// In the first.
         first: String,
@@ -37,6 +40,7 @@ pub enum Cause {
         second: String,
     },
     /// Another user or machine in the banner.
+    #[serde(rename = "builder")]
     Builder {
         /// In the first.
         first: String,
@@ -44,6 +48,7 @@ pub enum Cause {
         second: String,
     },
     /// An absolute path that only one of them has.
+    #[serde(rename = "embedded-path")]
     EmbeddedPath {
         /// In the first.
         first: Option<String>,
@@ -51,17 +56,22 @@ pub enum Cause {
         second: Option<String>,
     },
     /// The signature of a module.
+    #[serde(rename = "signature")]
     Signature,
     /// An option that makes every build another one.
+    #[serde(rename = "random")]
     Random {
         /// Without `CONFIG_`.
         symbol: String,
         /// What it does.
+        #[serde(rename = "why")]
         why: String,
     },
     /// The two are built from other things, which the whole of the comparison tells.
+    #[serde(rename = "inputs")]
     Inputs {
         /// `version`, `source`, `config`, `tools`.
+        #[serde(rename = "which")]
         which: Vec<String>,
     },
 }

@@ -34,6 +34,7 @@ pub struct Difference {
     /// Are they the same image?
     pub equal: bool,
     /// Which of the inputs differ: `version`, `architecture`, `source`, `config`, `tools`.
+    #[serde(rename = "inputs")]
     pub inputs: Vec<String>,
     /// What → bytes.
     pub sizes: Vec<SizeChange>,
@@ -48,6 +49,7 @@ pub struct Difference {
     /// Files that both have, with other bytes, and files that only one has.
     pub files: Vec<FileChange>,
     /// Files that differ and were not looked into.
+    #[serde(rename = "more_files")]
     pub more_files: usize,
 }
 
@@ -92,6 +94,7 @@ pub struct ModulesChange {
     /// Only in the second.
     pub new: Vec<String>,
     /// Only in the first.
+    #[serde(rename = "gone")]
     pub gone: Vec<String>,
     /// With another size, the largest change first.
     pub sizes: Vec<SizeChange>,
@@ -109,6 +112,7 @@ pub struct FileChange {
     /// The ELF sections that differ; none where the difference lies outside of all, or it is no ELF file.
     pub sections: Vec<String>,
     /// The likely causes, the surest first.
+    #[serde(rename = "causes")]
     pub causes: Vec<Cause>,
 }
 

@@ -97,6 +97,7 @@ pub struct KernelFound {
     /// Its path in the image.
     pub path: String,
     /// Its other names there.
+    #[serde(rename = "also_at")]
     pub also_at: Vec<String>,
     /// Its size.
     pub bytes: u64,
@@ -131,6 +132,7 @@ pub struct ModulesFound {
 #[derive(Debug, Serialize)]
 pub struct ConfigFound {
     /// Its path in the image, or `inside` and that of the kernel.
+    #[serde(rename = "place")]
     pub place: String,
     /// Of its bytes.
     pub sha256: Sha256,
@@ -154,6 +156,7 @@ pub struct LayerFound {
     /// Of the blob.
     pub bytes: u64,
     /// Of the plain tar.
+    #[serde(rename = "plain_bytes")]
     pub plain_bytes: u64,
     /// How many entries it has.
     pub entries: usize,
@@ -164,22 +167,28 @@ pub struct LayerFound {
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum ReceiptFound {
     /// There is none.
+    #[serde(rename = "absent")]
     Absent,
     /// It cannot be read.
+    #[serde(rename = "unreadable")]
     Unreadable {
         /// Why.
+        #[serde(rename = "why")]
         why: String,
     },
     /// It is of another build of this version.
+    #[serde(rename = "of-another")]
     OfAnother {
         /// Where it lies.
         path: Utf8PathBuf,
     },
     /// It is of this image.
+    #[serde(rename = "of")]
     Of {
         /// Where it lies.
         path: Utf8PathBuf,
         /// How the source was verified.
+        #[serde(rename = "source_verified")]
         source_verified: String,
         /// Tool and version.
         tools: BTreeMap<String, String>,
@@ -194,6 +203,7 @@ pub enum ReceiptFound {
         /// The command line that built it.
         command: String,
         /// What the user was told to look at.
+        #[serde(rename = "findings")]
         findings: Vec<String>,
     },
 }

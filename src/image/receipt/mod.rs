@@ -27,21 +27,29 @@ struct Receipt<'a> {
     plan: &'a Plan,
     source: &'a SourceIdentity,
     /// The checks of the source in one line.
+    #[serde(rename = "source_verified")]
     source_verified: String,
     kernel_release: &'a str,
     /// What the layers of the plan's config are called here, lowest first.
+    #[serde(rename = "config_layers")]
     config_layers: Vec<&'a str>,
     config_sha256: Sha256,
+    #[serde(rename = "config_differences")]
     config_differences: &'a [Difference],
     /// The profiles that the final config was held against.
+    #[serde(rename = "requirements")]
     requirements: Vec<Requirements<'a>>,
     /// What make might do beside building: decides no byte.
+    #[serde(rename = "sandbox")]
     sandbox: &'a Confinement,
+    #[serde(rename = "compiler_warnings")]
     compiler_warnings: u64,
     /// `--launcher`.
     launcher: Option<&'a str>,
     /// What it has done, where it is a cache that tells.
+    #[serde(rename = "compiler_cache")]
     compiler_cache: Option<Usage>,
+    #[serde(rename = "findings")]
     findings: Vec<String>,
     images: Vec<Image<'a>>,
     seconds: BTreeMap<&'static str, f64>,
@@ -55,6 +63,7 @@ struct Requirements<'a> {
     #[serde(flatten)]
     counts: Tally,
     /// What is not met.
+    #[serde(rename = "failures")]
     failures: Vec<&'a Outcome>,
 }
 

@@ -18,7 +18,7 @@ pub struct Known {
     #[serde(default)]
     pub plan: serde_json::Value,
     /// How the source was verified.
-    #[serde(default)]
+    #[serde(rename = "source_verified", default)]
     pub source_verified: String,
     /// `uname -r`.
     #[serde(default)]
@@ -27,7 +27,7 @@ pub struct Known {
     #[serde(default)]
     pub config_sha256: String,
     /// What the user was told to look at.
-    #[serde(default)]
+    #[serde(rename = "findings", default)]
     pub findings: Vec<String>,
     /// The images that were written.
     #[serde(default)]

@@ -35,6 +35,7 @@ pub struct Verified {
     /// Where a tag stands for images of several: this one's architecture.
     pub arch: Option<String>,
     /// What was checked, in this order.
+    #[serde(rename = "checks")]
     pub checks: Vec<Check>,
     /// What was found in it; `None`: it could not be read.
     #[serde(skip)]
@@ -45,6 +46,7 @@ pub struct Verified {
 #[derive(Debug, Serialize)]
 pub struct Check {
     /// What.
+    #[serde(rename = "name")]
     pub name: Subject,
     /// What came of it.
     #[serde(flatten)]
@@ -56,24 +58,34 @@ pub struct Check {
 #[serde(rename_all = "lowercase")]
 pub enum Subject {
     /// `index.json`.
+    #[serde(rename = "index")]
     Index,
     /// Every blob and what it stands for.
+    #[serde(rename = "blobs")]
     Blobs,
     /// The entries of the layers.
+    #[serde(rename = "entries")]
     Entries,
     /// The kernel file.
+    #[serde(rename = "kernel")]
     Kernel,
     /// The modules.
+    #[serde(rename = "modules")]
     Modules,
     /// The final `.config`.
+    #[serde(rename = "config")]
     Config,
     /// Annotations and labels.
+    #[serde(rename = "annotations")]
     Annotations,
     /// Which images are of one build.
+    #[serde(rename = "pairing")]
     Pairing,
     /// The receipt beside the layout.
+    #[serde(rename = "receipt")]
     Receipt,
     /// How large kernel and modules may be.
+    #[serde(rename = "size")]
     Size,
 }
 
@@ -100,23 +112,31 @@ impl Subject {
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// It is as it should be.
+    #[serde(rename = "holds")]
     Holds {
         /// In words.
+        #[serde(rename = "detail")]
         detail: String,
     },
     /// Nothing there says anything about it.
+    #[serde(rename = "not-said")]
     NotSaid {
         /// In words.
+        #[serde(rename = "detail")]
         detail: String,
     },
     /// It is not what it should be.
+    #[serde(rename = "fails")]
     Fails {
         /// Each thing that is wrong.
+        #[serde(rename = "faults")]
         faults: Vec<String>,
     },
     /// A rule is broken, so that nothing of it can be believed.
+    #[serde(rename = "damaged")]
     Damaged {
         /// Which.
+        #[serde(rename = "why")]
         why: String,
     },
 }

@@ -14,6 +14,7 @@ pub struct Directory {
     /// Bytes of its objects in vmlinux.
     pub bytes: u64,
     /// Those of the files that lie in it and in no directory below it.
+    #[serde(rename = "own")]
     pub own: Cost,
     /// Directories in it, in the order of their names.
     pub directories: Vec<Directory>,

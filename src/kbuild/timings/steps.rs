@@ -24,6 +24,7 @@ pub struct Step {
     /// How long it ran.
     pub seconds: f64,
     /// Was the end found? Else it is taken to be the beginning of the next step.
+    #[serde(rename = "measured")]
     pub measured: bool,
 }
 

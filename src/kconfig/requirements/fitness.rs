@@ -9,10 +9,13 @@ use serde::Serialize;
 #[serde(rename_all = "kebab-case")]
 pub enum Fitness {
     /// All that the profile says of versions is met.
+    #[serde(rename = "full")]
     Full,
     /// Something that is recommended is not.
+    #[serde(rename = "limited")]
     Limited,
     /// Something that is required is not: it is below the minimum.
+    #[serde(rename = "below-minimum")]
     BelowMinimum,
 }
 

@@ -27,8 +27,10 @@ pub struct Subject<'a> {
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// After `olddefconfig`: what is not in it is off.
+    #[serde(rename = "final")]
     Final,
     /// Before it: what is not in it is left to the kernel's own defaults and selections.
+    #[serde(rename = "as-asked-for")]
     AsAskedFor,
 }
 
@@ -42,6 +44,7 @@ pub struct Outcome {
     /// `y`, `y or m`, `off`, or a range of versions.
     pub wanted: String,
     /// The value in the config, `not set` or `missing`; or the kernel's version.
+    #[serde(rename = "found")]
     pub found: String,
     /// How bad it is where this is not met.
     pub level: Level,
@@ -50,6 +53,7 @@ pub struct Outcome {
     /// Who says so.
     pub source: String,
     /// Met or not.
+    #[serde(rename = "verdict")]
     pub verdict: Verdict,
 }
 
@@ -58,12 +62,16 @@ pub struct Outcome {
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// As it should be.
+    #[serde(rename = "passed")]
     Passed,
     /// Not as it should be.
+    #[serde(rename = "failed")]
     Failed,
     /// The config does not say, and the kernel's `olddefconfig` has not been asked yet.
+    #[serde(rename = "open")]
     Open,
     /// The line is for other kernels or machines.
+    #[serde(rename = "not-applicable")]
     NotApplicable,
 }
 
@@ -77,10 +85,13 @@ pub struct Tally {
     /// Required lines that are not met, and forbidden options that are on.
     pub failed: usize,
     /// Recommended lines that are not met.
+    #[serde(rename = "advised")]
     pub advised: usize,
     /// Lines left open.
+    #[serde(rename = "open")]
     pub open: usize,
     /// Lines for other kernels or machines.
+    #[serde(rename = "not_applicable")]
     pub not_applicable: usize,
 }
 

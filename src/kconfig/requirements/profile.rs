@@ -15,6 +15,7 @@ pub struct Profile {
     /// The name of its file, without the directory and `.toml`.
     pub name: String,
     /// Who needs it.
+    #[expect(dead_code, reason = "for people who read the file")]
     pub title: String,
     /// What it wants of the kernel's version.
     pub kernel: Vec<KernelRule>,

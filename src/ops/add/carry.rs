@@ -31,21 +31,28 @@ pub struct Carried {
     /// For which machine.
     pub arch: Arch,
     /// The version, or series, whose config it was.
+    #[serde(rename = "from")]
     pub from: VersionRequest,
     /// The name of that config in the library.
+    #[serde(rename = "from_config")]
     pub from_config: String,
     /// Where it goes.
     pub path: Utf8PathBuf,
     /// Settings that have another name here.
+    #[serde(rename = "renamed")]
     pub renamed: Vec<Renamed>,
     /// Settings that this kernel does not have.
+    #[serde(rename = "gone")]
     pub gone: Vec<Difference>,
     /// Settings that came out otherwise, and are asked for as they came out.
+    #[serde(rename = "changed")]
     pub changed: Vec<Difference>,
     /// What else the final `.config` has otherwise than that of the other version, where its source could be had;
     /// only what can be set: the rest follows from it.
+    #[serde(rename = "since")]
     pub since: Option<Since>,
     /// How it stands with the requirement profiles.
+    #[serde(rename = "profiles")]
     pub profiles: Vec<Tally>,
     /// The whole config.
     #[serde(skip)]
@@ -58,6 +65,7 @@ pub struct Since {
     /// Which release that is.
     pub version: String,
     /// In groups.
+    #[serde(rename = "differences")]
     pub differences: Comparison,
 }
 

@@ -27,10 +27,12 @@ const CATALOG: &str = "configs/kernels.toml";
 #[derive(Debug, Serialize)]
 pub struct Addition {
     /// What the catalog will say of it.
+    #[serde(rename = "entry")]
     pub entry: Entry,
     /// What its source is, and who vouches for it.
     pub source: SourceIdentity,
     /// One for each architecture.
+    #[serde(rename = "configs")]
     pub configs: Vec<Carried>,
     /// The user's catalog.
     pub catalog: Utf8PathBuf,
