@@ -3,11 +3,7 @@
 #![no_main]
 
 use camino::Utf8Path;
-use kcompile::internals::Library;
-use kcompile::internals::{Kernel, Renames, explain, symbols};
-use kcompile::internals::{Config, differences, merge, render};
-use kcompile::internals::Arch;
-use kcompile::internals::embedded;
+use kcompile::internals::{Arch, Config, Kernel, Library, Renames, differences, embedded, explain, merge, render, symbols};
 use std::sync::OnceLock;
 
 static RENAMES: OnceLock<Renames> = OnceLock::new();

@@ -168,6 +168,12 @@ impl Catalog {
     }
 }
 
+/// The warning that a series has ended; `end` is the day or month, where it is known.
+pub fn ended_warning((major, minor): (u32, u32), end: Option<&str>) -> String {
+    let end = end.map_or_else(String::new, |end| format!(" ({end})"));
+    format!("Linux {major}.{minor} has reached its end of life{end}")
+}
+
 // What a field may hold is checked while it is read, so that an error has its line.
 
 fn a_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {

@@ -117,3 +117,73 @@ pub fn reference(layout: &Utf8Path, tag: Option<&str>, host: &Host) -> String {
     let layout = crate::ops::context::shown(layout, host);
     printable(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
 }
+
+/// Values in lines, each with its label before its first line.
+pub struct Fields {
+    text: String,
+    /// The column at which values begin.
+    column: usize,
+    /// The column at which lines break, between words.
+    width: Option<usize>,
+}
+
+impl Fields {
+    /// Values from this column on, in lines that fit a terminal.
+    pub fn new(column: usize) -> Fields {
+        Fields { text: String::new(), column, width: Some(WIDTH) }
+    }
+
+    /// The same in lines of any length.
+    pub fn unbroken(column: usize) -> Fields {
+        Fields { width: None, ..Fields::new(column) }
+    }
+
+    /// Adds a value, which may be somebody else's text; one without words adds nothing.
+    pub fn add(&mut self, label: &str, value: &str) {
+        self.add_at(self.column, label, value);
+    }
+
+    /// Adds a value that begins at another column.
+    pub fn add_at(&mut self, column: usize, label: &str, value: &str) {
+        let mut label = label;
+        let value = printable(value);
+        let lines = self.width.map_or_else(|| vec![value.clone()], |width| wrapped(&value, width - column));
+        for line in lines {
+            self.text.push_str(&format!("{label:indent$} {line}\n", indent = column - 1));
+            label = "";
+        }
+    }
+
+    /// Adds several values under one label.
+    pub fn add_all(&mut self, label: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
+        let mut label = label;
+        for value in values {
+            self.add(label, value.as_ref());
+            label = "";
+        }
+    }
+
+    /// The lines.
+    pub fn text(self) -> String {
+        self.text
+    }
+}
+
+/// A row of a table with columns of these widths; a cell that is too wide goes on below itself.
+pub fn row<const N: usize>(cells: [&str; N], widths: [usize; N]) -> String {
+    let cells = cells.map(str::to_owned).into_iter().zip(widths);
+    let cells: Vec<(Vec<String>, usize)> =
+        cells.map(|(cell, width)| (wrapped(&cell, width), width)).collect();
+    let height = cells.iter().map(|(lines, _)| lines.len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for index in 0..height {
+        let line = cells.iter().map(|(lines, width)| {
+            let part = lines.get(index).map_or("", String::as_str);
+            format!("{part:width$}")
+        });
+        let line = line.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

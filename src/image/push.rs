@@ -14,8 +14,6 @@ use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
-/// The distribution specification's limit for a tag.
-const LONGEST_TAG: usize = 128;
 /// What a failed skopeo has to say stands at its end.
 const LAST_LINES: usize = 20;
 
@@ -338,11 +336,10 @@ fn check_name(layout: &Utf8Path, name: &str, tag: &str) -> Result<()> {
         return Err(Error::usage(format!("{layout}: no registry takes `{name}` as a name"))
             .hint("lower-case letters and digits, joined by one of `-._`: rename the directory"));
     }
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    match (1..=LONGEST_TAG).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.bytes().all(fits) {
-        true => Ok(()),
-        false => Err(Error::usage(format!("{layout}: no registry takes `{}` as a tag", tag.escape_debug()))),
+    if tags::is_registry_tag(tag) {
+        return Ok(());
     }
+    Err(Error::usage(format!("{layout}: no registry takes `{}` as a tag", tag.escape_debug())))
 }
 
 #[cfg(test)]

@@ -37,6 +37,12 @@ pub enum TaggedKind {
     Attachments(Sha256),
 }
 
+/// Whether registries take `tag`: the grammar of the OCI distribution specification.
+pub fn is_registry_tag(tag: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=128).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.bytes().all(fits)
+}
+
 /// The tags of a layout, in the order of its index. What has no tag is left out.
 ///
 /// Errors: no such layout (exit code 2); a rule is broken, or two tags are the same (3).

@@ -183,31 +183,3 @@ pub(crate) fn children(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     children.sort();
     Ok(children)
 }
-
-/// `30d`, `12h`, `45m`, `2w`: how long ago.
-pub fn parse_age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}`: expected a number and m, h, d or w, such as 30d");
-    let unit = match text.chars().last().ok_or_else(wrong)? {
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        'w' => 604_800,
-        _ => return Err(wrong()),
-    };
-    let count: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
-    Ok(Duration::from_secs(u64::from(count) * unit))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_are_read() {
-        assert_eq!(parse_age("30d").unwrap(), Duration::from_secs(30 * 86_400));
-        assert_eq!(parse_age("0m").unwrap(), Duration::ZERO);
-        for wrong in ["", "d", "3", "-1d", "1é", "1.5h", "99999999999d"] {
-            assert!(parse_age(wrong).is_err(), "{wrong}");
-        }
-    }
-}

@@ -2,6 +2,7 @@
 //! the lock file, and its patches are applied. Bundles carry the same to a machine without a network.
 
 use crate::cache::{Cache, memo};
+use crate::catalog::kernels::ended_warning;
 use crate::catalog::lockfile::{self, LockFile, Locked};
 use crate::catalog::toolchain_quirks;
 use crate::kconfig::requirements;
@@ -69,8 +70,7 @@ fn whole_plan(request: &Request, inputs: &Inputs, tree: &Tree, run: &Run<'_>) ->
     lock(&tree.identity, run);
     plan.notices.iter().for_each(|notice| run.report.note(notice));
     if let Some(end) = run.catalog.ended(tree.identity.version, run.host.now) {
-        let (major, minor) = tree.identity.version.series();
-        run.report.finding(format!("Linux {major}.{minor} has reached its end of life ({end})"));
+        run.report.finding(ended_warning(tree.identity.version.series(), Some(end)));
     }
     Ok(plan)
 }

@@ -8,6 +8,7 @@ use crate::plan::request::Request;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::openpgp::Signer;
+use crate::util::text::file_name;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
@@ -329,8 +330,4 @@ pub(super) fn plan(
             SourcePlan { origin: None, digest: known.or(digest), name, locator }
         }
     })
-}
-
-fn file_name(url: &str) -> &str {
-    url.rsplit('/').next().unwrap_or(url)
 }

@@ -9,6 +9,7 @@ use super::releases::{Releases, newest_listed};
 use super::stream::{Stream, Unpacked, unpack};
 use super::tree::Tree;
 use super::tree_store::{keep, keep_unlisted, usable};
+use crate::catalog::kernels::ended_warning;
 use crate::kernel::{Channel, KernelVersion, VersionRequest};
 use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, release_url};
 use crate::report::Running;
@@ -16,7 +17,7 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::remove_tree;
 use crate::util::openpgp::{ClearSigned, Unproven};
-use crate::util::text::size;
+use crate::util::text::{ago, file_name, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io::{self, Read};
@@ -77,7 +78,7 @@ pub(super) fn resolve(
             ))
             .hint("name a version"));
         };
-        let age = super::releases::ago(releases.age);
+        let age = ago(releases.age);
         fetching.report.note(&format!("{channel} is Linux {version}, by releases.json of {age} ago"));
         Ok(version)
     })
@@ -111,8 +112,7 @@ fn newest(
 ) -> Result<KernelVersion> {
     if let Some(releases) = Releases::load(mirror, fetching.cache, Some(http))? {
         if releases.has_ended(series) {
-            let (major, minor) = series;
-            fetching.report.finding(format!("Linux {major}.{minor} has reached its end of life"));
+            fetching.report.finding(ended_warning(series, None));
         }
         if let Some(version) = releases.newest(series) {
             return Ok(version);
@@ -445,10 +445,6 @@ fn tarballs(list: &str) -> impl Iterator<Item = (KernelVersion, Sha256)> {
         let version = name.strip_prefix("linux-")?.strip_suffix(".tar.xz")?;
         Some((version.parse().ok()?, digest.parse().ok()?))
     })
-}
-
-fn file_name(url: &str) -> &str {
-    url.rsplit('/').next().unwrap_or(url)
 }
 
 #[cfg(test)]

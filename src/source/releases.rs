@@ -8,6 +8,7 @@ use crate::plan::KERNEL_ORG;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::write_atomically;
+use crate::util::text::ago;
 use camino::Utf8Path;
 use serde::Deserialize;
 use std::fs;
@@ -123,17 +124,6 @@ struct Kept {
 
 fn parse(url: &str, text: &str) -> Result<List> {
     serde_json::from_str(text).context(Kind::Fetch, || format!("{url} is not a list of kernel releases"))
-}
-
-/// For people: `12 min`, `3 h`, `5 days`.
-pub(super) fn ago(age: Duration) -> String {
-    match age.as_secs() {
-        seconds @ 0..60 => format!("{seconds} s"),
-        seconds @ 60..3600 => format!("{} min", seconds / 60),
-        seconds @ 3600..172_800 => format!("{} h", seconds / 3600),
-        seconds @ 172_800..31_536_000_000 => format!("{} days", seconds / 86_400),
-        _ => "an unknown time".to_owned(),
-    }
 }
 
 /// The newest release of `series` in the listing that a file server makes of its directory; `None`

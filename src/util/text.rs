@@ -40,19 +40,30 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// `500MB`, `2 GB`, `800kB`, `12B`: bytes, in the units of [`size`].
+/// Reads a size in bytes: `48000000`, `48 MB`, `45.8MiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}`: expected a number and B, kB, MB or GB, such as 500MB");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = match text[digits.len()..].trim() {
-        "B" => 1,
-        "kB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
+    let wrong = || format!("`{text}` is no size: expected a number and B, kB, MB, GB, KiB, MiB or GiB");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let factor: u64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
         _ => return Err(wrong()),
     };
-    let number: u64 = digits.parse().map_err(|_| wrong())?;
-    number.checked_mul(unit).ok_or_else(wrong)
+    let number = number.trim();
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor).ok_or_else(wrong);
+    }
+    let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match number.parse::<f64>() {
+        Ok(number) if plain && number * (factor as f64) < 1e18 => Ok((number * factor as f64) as u64),
+        _ => Err(wrong()),
+    }
 }
 
 /// `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`.
@@ -63,6 +74,31 @@ pub fn duration(took: Duration) -> String {
         10..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
         _ => format!("{} h {:02} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
+
+/// `30d`, `12h`, `45m`, `2w`: how long ago.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}`: expected a number and m, h, d or w, such as 30d");
+    let unit = match text.chars().last().ok_or_else(wrong)? {
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 604_800,
+        _ => return Err(wrong()),
+    };
+    let count: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    Ok(Duration::from_secs(u64::from(count) * unit))
+}
+
+/// For people: `12 min`, `3 h`, `5 days`.
+pub fn ago(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..172_800 => format!("{} h", seconds / 3600),
+        seconds @ 172_800..31_536_000_000 => format!("{} days", seconds / 86_400),
+        _ => "an unknown time".to_owned(),
     }
 }
 
@@ -101,6 +137,11 @@ pub fn has_password(url: &str) -> bool {
         Some((scheme, login)) => login.contains(':') || scheme.starts_with("http"),
         None => false,
     }
+}
+
+/// What stands after the last slash of `url`.
+pub fn file_name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
 }
 
 /// `url` as it may be printed: what stands before the host's `@` is not repeated.
@@ -154,10 +195,23 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_read() {
-        assert_eq!([parse_size("500MB"), parse_size("2 GB")], [Ok(500_000_000), Ok(2_000_000_000)]);
-        for wrong in ["", "5", "MB", "-1MB", "1.5MB", "5mb", "99999999999GB", "5 M B"] {
+    fn sizes_are_read_as_they_are_written() {
+        for (text, bytes) in
+            [("48000000", 48_000_000), ("48 MB", 48_000_000), ("1.5MiB", 1_572_864), ("2k", 2000), ("0", 0)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["", "MB", "-1", "1e3", "3 apples", "inf", "99999999999999999999 GB", "1.2.3"] {
             assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ages_are_read() {
+        assert_eq!(parse_age("30d").unwrap(), Duration::from_secs(30 * 86_400));
+        assert_eq!(parse_age("0m").unwrap(), Duration::ZERO);
+        for wrong in ["", "d", "3", "-1d", "1é", "1.5h", "99999999999d"] {
+            assert!(parse_age(wrong).is_err(), "{wrong}");
         }
     }
 

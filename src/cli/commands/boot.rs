@@ -7,18 +7,16 @@ use crate::boot::{
 use crate::cache::Cache;
 use crate::catalog::project::Project;
 use crate::cli::args::FlavorArgs;
-use crate::cli::output::{print, printed_json};
+use crate::cli::output::{Fields, print, printed_json};
 use crate::cli::resolve::cache_dir;
 use crate::cli::target::Given;
 use crate::host::Host;
 use crate::kernel::{Arch, VersionRequest};
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
-use crate::util::text::{printable, wrapped};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use clap::Args;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -181,29 +179,23 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
 
 /// The report, in 80 columns.
 pub fn text(outcome: &Outcome) -> String {
-    let mut text = String::new();
-    let mut row = |name: &str, column: usize, value: &str| {
-        for (index, part) in wrapped(&printable(value), 80 - column).iter().enumerate() {
-            let name = if index == 0 { name } else { "" };
-            writeln!(text, "{name:indent$} {part}", indent = column - 1).expect("writing to a string");
-        }
-    };
-    row("image", 16, &outcome.subject);
-    row("machine", 16, &format!("{}, by {}", outcome.machine, outcome.accelerator));
-    outcome.notes.iter().for_each(|note| row("", 16, note));
-    row("kernel", 16, outcome.release.as_deref().unwrap_or("it did not say its release"));
-    row("boot", 16, &boot_line(outcome));
+    let mut fields = Fields::new(16);
+    fields.add("image", &outcome.subject);
+    fields.add("machine", &format!("{}, by {}", outcome.machine, outcome.accelerator));
+    outcome.notes.iter().for_each(|note| fields.add("", note));
+    fields.add("kernel", outcome.release.as_deref().unwrap_or("it did not say its release"));
+    fields.add("boot", &boot_line(outcome));
     let modules = &outcome.modules;
-    row("modules", 16, &modules_line(modules));
+    fields.add("modules", &modules_line(modules));
     for one in modules.refused.iter().take(MOST_LISTED) {
-        row("  REFUSED", 16, &format!("{}: {}", one.module, one.reason));
+        fields.add("  REFUSED", &format!("{}: {}", one.module, one.reason));
     }
     if modules.refused.len() > MOST_LISTED {
-        row("", 16, &format!("and {} more: --json has them", modules.refused.len() - MOST_LISTED));
+        fields.add("", &format!("and {} more: --json has them", modules.refused.len() - MOST_LISTED));
     }
     let names = modules.without_hardware.iter().map(|one| one.module.rsplit('/').next().unwrap_or_default());
     let names: Vec<&str> = names.take(MOST_LISTED).map(|name| name.trim_end_matches(".ko")).collect();
-    row("  no hardware", 16, &names.join(", "));
+    fields.add("  no hardware", &names.join(", "));
     let tried = outcome.checks.iter().filter(|check| check.verdict != Verdict::NotTried);
     for (index, check) in tried.enumerate() {
         let mark = match check.verdict {
@@ -216,18 +208,18 @@ pub fn text(outcome: &Outcome) -> String {
             "" => check.what.to_owned(),
             found => format!("{}: {found}", check.what),
         };
-        row(&format!("{heading:15} {mark:8} {}", check.name), 36, &what);
+        fields.add_at(36, &format!("{heading:15} {mark:8} {}", check.name), &what);
     }
-    row("complaints", 16, &complaints_line(outcome));
+    fields.add("complaints", &complaints_line(outcome));
     for trouble in outcome.troubles.iter().take(MOST_LISTED) {
-        trouble.lines.iter().take(6).for_each(|said| row("", 16, said));
+        trouble.lines.iter().take(6).for_each(|said| fields.add("", said));
     }
     for (index, said) in outcome.last_lines.iter().enumerate() {
-        row(if index == 0 { "last lines" } else { "" }, 16, said);
+        fields.add(if index == 0 { "last lines" } else { "" }, said);
     }
-    row("console", 16, outcome.console.as_str());
-    row("result", 16, if outcome.passed { "passed" } else { "FAILED" });
-    text
+    fields.add("console", outcome.console.as_str());
+    fields.add("result", if outcome.passed { "passed" } else { "FAILED" });
+    fields.text()
 }
 
 fn modules_line(modules: &Modules) -> String {

@@ -3,12 +3,11 @@
 use crate::cli::output::{line, print};
 use crate::host::{self, Host};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
-use crate::oci::{Compression, Named, read};
+use crate::oci::{Compression, Named, read, tags};
 use crate::ops::ccache_image::{self, Limit};
-use crate::ops::clean::parse_age;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
-use crate::util::text::{counted, parse_size, size};
+use crate::util::text::{counted, parse_age, parse_size, size};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -82,7 +81,7 @@ pub fn cache(args: &CacheArgs, host: &Host, report: &Report) -> Result<ExitCode>
 
 fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let (path, tag) = reference(&args.image, host);
-    let tag = tag.filter(|tag| is_tag(tag)).ok_or_else(|| {
+    let tag = tag.filter(|tag| tags::is_registry_tag(tag)).ok_or_else(|| {
         Error::usage(format!("{}: no tag", args.image)).hint("give one at the end: oci:warm/ccache:6.1")
     })?;
     let (Some(output), Some(name)) = (path.parent(), path.file_name()) else {
@@ -125,10 +124,4 @@ fn import(args: &ImportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
 fn reference<'a>(text: &'a str, host: &Host) -> (Utf8PathBuf, Option<&'a str>) {
     let (path, tag) = read::split_reference(text.strip_prefix("oci:").unwrap_or(text));
     (host.absolute(Utf8Path::new(path)), tag)
-}
-
-/// A tag as registries take it: the OCI distribution specification.
-fn is_tag(tag: &str) -> bool {
-    let fits = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
-    tag.len() <= 128 && !tag.starts_with(['.', '-']) && tag.chars().all(fits)
 }

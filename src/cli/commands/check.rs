@@ -3,7 +3,7 @@
 
 use crate::catalog::Library;
 use crate::cli::args::FlavorArgs;
-use crate::cli::output::{print, printed_json};
+use crate::cli::output::{print, printed_json, row};
 use crate::cli::resolve::{library, plan_of};
 use crate::cli::target::{Given, config_of};
 use crate::host::Host;
@@ -63,7 +63,7 @@ pub struct CheckArgs {
 }
 
 /// Widths of the table's columns; with the spaces around them they fit 80.
-const WIDTHS: [usize; 4] = [11, 34, 11, 17];
+const WIDTHS: [usize; 5] = [0, 11, 34, 11, 17];
 
 /// What is checked, whatever it was given as.
 struct Checked {
@@ -250,17 +250,13 @@ fn table(outcomes: &[&Outcome], all: bool) -> String {
     let mut text = String::new();
     let mut source = "";
     for (index, outcome) in shown.iter().enumerate() {
-        text.push_str(&row([
-            label(outcome),
-            &outcome.symbols_text(),
-            &tame(&outcome.found),
-            &outcome.wanted,
-        ]));
+        let cells = ["", label(outcome), &outcome.symbols_text(), &tame(&outcome.found), &outcome.wanted];
+        text.push_str(&row(cells, WIDTHS));
         let same = |next: &&Outcome| {
             (rank(next), &next.reason, &next.source) == (rank(outcome), &outcome.reason, &outcome.source)
         };
         if !shown.get(index + 1).is_some_and(same) {
-            let indent = " ".repeat(WIDTHS[0] + 5);
+            let indent = " ".repeat(WIDTHS[1] + 5);
             // Many lines come from one place: said once, until another one comes.
             let from =
                 if source == outcome.source { String::new() } else { format!(" ({})", outcome.source) };
@@ -272,7 +268,7 @@ fn table(outcomes: &[&Outcome], all: bool) -> String {
     }
     match text.is_empty() {
         true => text,
-        false => format!("{}{text}", row(["", "OPTION", "FOUND", "WANTED"])),
+        false => format!("{}{text}", row(["", "", "OPTION", "FOUND", "WANTED"], WIDTHS)),
     }
 }
 
@@ -285,23 +281,6 @@ fn label(outcome: &Outcome) -> &'static str {
         (Verdict::Passed, _) => "met",
         (Verdict::NotApplicable, _) => "-",
     }
-}
-
-/// One row; a cell that is too wide goes on below itself.
-fn row(cells: [&str; 4]) -> String {
-    let cells: Vec<Vec<String>> =
-        cells.iter().zip(WIDTHS).map(|(cell, width)| wrapped(cell, width)).collect();
-    let height = cells.iter().map(Vec::len).max().unwrap_or_default();
-    let mut text = String::new();
-    for line in 0..height {
-        let mut whole = String::new();
-        for (cell, width) in cells.iter().zip(WIDTHS) {
-            let part = cell.get(line).map_or("", String::as_str);
-            write!(whole, "  {part:width$}").expect("writing to a string");
-        }
-        writeln!(text, "{}", whole.trim_end()).expect("writing to a string");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub struct CleanArgs {
     #[arg(long)]
     pub builds: bool,
     /// Only what was not used for so long: 12h, 30d, 4w
-    #[arg(long, value_name = "AGE", value_parser = crate::ops::clean::parse_age)]
+    #[arg(long, value_name = "AGE", value_parser = crate::util::text::parse_age)]
     pub older_than: Option<std::time::Duration>,
     /// Say what would be removed, and leave it
     #[arg(long)]

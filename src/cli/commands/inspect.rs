@@ -1,6 +1,6 @@
 //! `kcompile inspect`: its words, and what it prints.
 
-use crate::cli::output::{PrintedArray, print, printed_json, reference};
+use crate::cli::output::{Fields, PrintedArray, print, printed_json, reference};
 use crate::host::Host;
 use crate::image::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
 use crate::oci::annotations::{REVISION, SOURCE};
@@ -8,10 +8,9 @@ use crate::oci::{read, tags};
 use crate::plan::annotations;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
-use crate::util::text::{counted, printable, size, wrapped};
+use crate::util::text::{counted, printable, size};
 use camino::Utf8PathBuf;
 use clap::Args;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -90,8 +89,7 @@ fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) ->
 }
 
 fn text(image: &Inspected, host: &Host) -> String {
-    let mut text = format!("{}\n", reference(&image.layout, image.tag.as_deref(), host));
-    let mut lines = Lines(&mut text);
+    let mut lines = Fields::new(8);
     let version = image.version.as_deref().or(image.release.as_deref()).unwrap_or("?");
     let flavor = image.flavor.map_or_else(String::new, |flavor| format!(" for {}", flavor.title()));
     lines.add("image", &format!("{}: Linux {version}{flavor} on {}", image.kind.title(), image.arch));
@@ -148,7 +146,7 @@ fn text(image: &Inspected, host: &Host) -> String {
             findings.iter().for_each(|finding| lines.add("", &format!("warning: {finding}")));
         }
     }
-    text
+    format!("{}\n{}", reference(&image.layout, image.tag.as_deref(), host), lines.text())
 }
 
 fn layer_text(layer: &inspect::LayerFound) -> String {
@@ -157,21 +155,5 @@ fn layer_text(layer: &inspect::LayerFound) -> String {
     match layer.media_type.rsplit_once('+') {
         Some((_, compression)) => format!("{plain}; {stored} as {compression}"),
         None => format!("{plain}, not compressed"),
-    }
-}
-
-/// Lines with a name before them, of 80 columns where the words allow it.
-struct Lines<'a>(&'a mut String);
-
-impl Lines<'_> {
-    fn add(&mut self, name: &str, value: &str) {
-        for (index, part) in wrapped(&printable(value), 72).iter().enumerate() {
-            let name = if index == 0 { name } else { "" };
-            writeln!(self.0, "{name:7} {part}").expect("writing to a string");
-        }
-    }
-
-    fn add_all(&mut self, name: &str, values: impl IntoIterator<Item = impl AsRef<str>>) {
-        values.into_iter().for_each(|value| self.add(name, value.as_ref()));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::catalog::Library;
 use crate::catalog::kernels::{Catalog, Entry};
-use crate::cli::output::{WIDTH, print, printed_json};
+use crate::cli::output::{self, WIDTH, print, printed_json};
 use crate::cli::resolve::library;
 use crate::host::Host;
 use crate::kconfig::requirements::{self, Fitness, KernelRule, Profile};
@@ -209,11 +209,18 @@ fn ranges(numbers: &[usize]) -> String {
 
 /// One row of the table; a cell that is too wide loses its end.
 fn row(cells: &[String; 8]) -> String {
-    let fitted = cells.iter().zip(COLUMNS).map(|(cell, (_, width))| match cell.chars().count() > width {
-        true => format!("{}…", cell.chars().take(width - 1).collect::<String>()),
-        false => format!("{cell:width$}"),
-    });
-    format!("{}\n", fitted.collect::<Vec<_>>().join("  ").trim_end())
+    let widths = COLUMNS.map(|(_, width)| width);
+    let fitted: [String; 8] = std::array::from_fn(|column| clipped(&cells[column], widths[column]));
+    output::row(fitted.each_ref().map(String::as_str), widths)
+}
+
+/// The text, or its beginning where it is too wide.
+fn clipped(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(width - 1).collect();
+    format!("{start}…")
 }
 
 /// `words` in lines that begin with this many spaces.

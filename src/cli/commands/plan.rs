@@ -1,16 +1,16 @@
 //! `kcompile plan`.
 
+use crate::catalog::patches::PatchFile;
 use crate::cli::args::BuildArgs;
-use crate::cli::output::{print, printed_json};
+use crate::cli::output::{Fields, print, printed_json};
 use crate::cli::resolve::{library, requests, run};
 use crate::host::Host;
-use crate::plan::request::Request;
-use crate::plan::{Contents, Locator, Plan};
+use crate::plan::request::{ModulesLayout, Request};
+use crate::plan::{ConfigLayer, Contents, ImagePlan, Locator, Plan};
 use crate::report::Report;
 use crate::util::error::Result;
 use crate::util::text::counted;
 use clap::ArgMatches;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// Where nothing `configures`, a version without a config has a plan, too.
@@ -53,68 +53,46 @@ fn plan_json(plan: &Plan) -> serde_json::Value {
 }
 
 fn plan_text(plan: &Plan) -> String {
-    let mut text = String::new();
-    let mut line =
-        |name: &str, value: &str| writeln!(text, "{name:12} {value}").expect("writing to a string");
+    let mut fields = Fields::unbroken(13);
     let version =
         plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
-    line("kernel", &format!("Linux {version} for {} on {}", plan.flavor.title(), plan.arch));
-    line("source", &plan.source.name);
+    fields.add("kernel", &format!("Linux {version} for {} on {}", plan.flavor.title(), plan.arch));
+    fields.add("source", &plan.source.name);
     if let Locator::KernelOrg { mirrors, .. } = &plan.source.locator {
-        line("", &format!("from {}", mirrors.join(", ")));
+        fields.add("", &format!("from {}", mirrors.join(", ")));
     }
-    line("", plan.source.digest.as_deref().unwrap_or("digest not known before it is fetched"));
-    for (index, layer) in plan.config.iter().enumerate() {
-        let settings = counted(layer.config.symbols.len(), "setting", "settings");
-        line(
-            if index == 0 { "config" } else { "" },
-            &format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short()),
-        );
-    }
-    for (index, patch) in plan.patches.iter().enumerate() {
-        line(
-            if index == 0 { "patches" } else { "" },
-            &format!("{} (sha256:{})", patch.name, patch.sha256.short()),
-        );
-    }
+    fields.add("", plan.source.digest.as_deref().unwrap_or("digest not known before it is fetched"));
+    fields.add_all("config", plan.config.iter().map(config_layer));
+    let patch = |patch: &PatchFile| format!("{} (sha256:{})", patch.name, patch.sha256.short());
+    fields.add_all("patches", plan.patches.iter().map(patch));
     if plan.patches.is_empty() {
-        line("patches", "none");
+        fields.add("patches", "none");
     }
-    for (index, (tool, identity)) in plan.toolchain.identity.iter().enumerate() {
-        line(if index == 0 { "toolchain" } else { "" }, &format!("{tool}: {identity}"));
-    }
-    for (index, rule) in plan.open_rules.iter().enumerate() {
-        line(if index == 0 { "rules" } else { "" }, &format!("if the source needs it: {rule}"));
-    }
-    line("make", &plan.make.targets.join(" "));
-    for (key, value) in &plan.make.variables {
-        line("", &format!("{key}={value}"));
-    }
-    line(
-        "date",
-        &plan.source_date_epoch.map_or_else(
-            || "the source's own".into(),
-            |epoch| format!("{epoch} ({})", crate::util::time::rfc3339(epoch)),
-        ),
-    );
-    for (index, image) in plan.images.iter().enumerate() {
-        let what = match &image.contents {
-            Contents::Kernel { path, also_at: None } => path.clone(),
-            Contents::Kernel { path, also_at: Some(second) } => format!("{path}, {second}"),
-            Contents::Modules { layout: crate::plan::request::ModulesLayout::Tree } => {
-                "lib/modules/<release>".into()
-            }
-            Contents::Modules { layout: crate::plan::request::ModulesLayout::Flat } => {
-                "modules at its root".into()
-            }
-            Contents::Combined { file_name } => format!("bin/{file_name}, boot/{file_name}, lib/modules"),
-        };
-        let tag = image.tag.as_deref().unwrap_or("<version>");
-        line(if index == 0 { "images" } else { "" }, &format!("{}:{tag}  {what}", image.layout));
-    }
-    for notice in &plan.notices {
-        line("note", notice);
-    }
-    line("digest", &plan.digest().oci());
-    text
+    let identity = plan.toolchain.identity.iter();
+    fields.add_all("toolchain", identity.map(|(tool, identity)| format!("{tool}: {identity}")));
+    fields.add_all("rules", plan.open_rules.iter().map(|rule| format!("if the source needs it: {rule}")));
+    fields.add("make", &plan.make.targets.join(" "));
+    fields.add_all("", plan.make.variables.iter().map(|(key, value)| format!("{key}={value}")));
+    let date = |epoch: u64| format!("{epoch} ({})", crate::util::time::rfc3339(epoch));
+    fields.add("date", &plan.source_date_epoch.map_or_else(|| "the source's own".into(), date));
+    fields.add_all("images", plan.images.iter().map(image));
+    plan.notices.iter().for_each(|notice| fields.add("note", notice));
+    fields.add("digest", &plan.digest().oci());
+    fields.text()
+}
+
+fn config_layer(layer: &ConfigLayer) -> String {
+    let settings = counted(layer.config.symbols.len(), "setting", "settings");
+    format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short())
+}
+
+fn image(image: &ImagePlan) -> String {
+    let what = match &image.contents {
+        Contents::Kernel { path, also_at: None } => path.clone(),
+        Contents::Kernel { path, also_at: Some(second) } => format!("{path}, {second}"),
+        Contents::Modules { layout: ModulesLayout::Tree } => "lib/modules/<release>".into(),
+        Contents::Modules { layout: ModulesLayout::Flat } => "modules at its root".into(),
+        Contents::Combined { file_name } => format!("bin/{file_name}, boot/{file_name}, lib/modules"),
+    };
+    format!("{}:{}  {what}", image.layout, image.tag.as_deref().unwrap_or("<version>"))
 }

@@ -2,7 +2,7 @@
 
 use crate::catalog::Library;
 use crate::cli::args::BuildArgs;
-use crate::cli::output::{PrintedArray, print, reference};
+use crate::cli::output::{PrintedArray, print, reference, row};
 use crate::cli::resolve::{library, requests, run};
 use crate::cli::target::only_image;
 use crate::cli::{Cli, Command};
@@ -17,7 +17,7 @@ use crate::oci::read;
 use crate::ops::rebuild;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
-use crate::util::text::{printable, wrapped};
+use crate::util::text::printable;
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -174,10 +174,9 @@ fn text(verified: &Verified, host: &Host) -> String {
             Outcome::Fails { faults } => ("FAILED", &faults[..]),
             Outcome::Damaged { why } => ("DAMAGED", std::slice::from_ref(why)),
         };
-        let lines = details.iter().flat_map(|detail| wrapped(&printable(detail), 57));
-        for (index, line) in lines.enumerate() {
+        for (index, detail) in details.iter().enumerate() {
             let (verdict, name) = if index == 0 { (verdict, name.title()) } else { ("", "") };
-            writeln!(text, "  {verdict:7}  {name:11}  {line}").expect("writing to a string");
+            text.push_str(&row(["", verdict, name, &printable(detail)], [0, 7, 11, 57]));
         }
     }
     text
