@@ -184,8 +184,8 @@ fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> R
         (Some(Command::Push(args)), _) => push::push(args, host, report),
         (Some(Command::Cache(args)), _) => cache::cache(args, host, report),
         (Some(Command::Clean(args)), _) => clean::clean(args, host, report),
-        (Some(Command::Completions { shell }), _) => completions::completions(*shell),
-        (Some(Command::Man { command }), _) => completions::man(command.as_deref()),
+        (Some(Command::Completions { shell }), _) => completions::completions(*shell, self::command()),
+        (Some(Command::Man { command }), _) => completions::man(command.as_deref(), self::command()),
     }
 }
 

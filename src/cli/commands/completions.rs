@@ -4,18 +4,18 @@ use crate::cli::output::print;
 use crate::util::error::{Context, Error, Kind, Result};
 use std::process::ExitCode;
 
-pub fn completions(shell: clap_complete::Shell) -> Result<ExitCode> {
+pub fn completions(shell: clap_complete::Shell, mut command: clap::Command) -> Result<ExitCode> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut crate::cli::command(), "kcompile", &mut text);
+    clap_complete::generate(shell, &mut command, "kcompile", &mut text);
     print(&String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn man(command: Option<&str>) -> Result<ExitCode> {
-    let mut whole = crate::cli::command();
+/// The page of `whole`, or of the command in it that has this name.
+pub fn man(name: Option<&str>, mut whole: clap::Command) -> Result<ExitCode> {
     // Building gives the subcommands their full names: `kcompile plan`.
     whole.build();
-    let page = match command {
+    let page = match name {
         None => whole,
         Some(name) => {
             let found = whole.find_subcommand(name).cloned();
