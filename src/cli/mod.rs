@@ -63,27 +63,9 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The build options in force, if the command has them.
-    pub fn build_args(&self) -> Option<&BuildArgs> {
-        match &self.command {
-            None => Some(&self.build),
-            Some(Command::Build(args) | Command::Plan(args)) => Some(args),
-            Some(Command::Fetch(args)) => Some(&args.build),
-            Some(Command::Config(args)) => Some(args.build_args()),
-            Some(Command::Add(args)) => Some(&args.build),
-            Some(_) => None,
-        }
-    }
-
-    /// How progress is to be shown.
-    pub fn progress(&self) -> Progress {
-        match &self.command {
-            Some(Command::Verify(args)) => args.progress,
-            Some(Command::Push(args)) => args.progress,
-            Some(Command::Boot(args)) => args.progress,
-            Some(Command::Cache(args)) => args.progress,
-            _ => self.build_args().map_or(Progress::Auto, |args| args.progress),
-        }
+    /// The command: `build` where none is named.
+    fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Build(self.build))
     }
 }
 
@@ -105,7 +87,7 @@ pub enum Command {
     /// Add a kernel to your catalog: pin its source, carry a config over, say what changed
     Add(add::AddArgs),
     /// Show, compare and edit configs
-    Config(config::ConfigArgs),
+    Config(config::ConfigCommand),
     /// Say what is in an image, and from what it was built, without unpacking it
     Inspect(InspectArgs),
     /// Boot an image in a virtual machine, load every module, and try what a Kubernetes node needs
@@ -132,65 +114,75 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// How progress is shown. A command without `--progress` has no phases to show.
+    fn progress(&self) -> Progress {
+        match self {
+            Command::Build(args) | Command::Plan(args) => args.progress.progress,
+            Command::Fetch(args) => args.progress.progress,
+            Command::Add(args) => args.progress.progress,
+            Command::Config(args) => args.progress(),
+            Command::Boot(args) => args.progress,
+            Command::Verify(args) => args.progress,
+            Command::Push(args) => args.progress,
+            Command::Cache(args) => args.progress,
+            Command::List(_)
+            | Command::Doctor(_)
+            | Command::Check(_)
+            | Command::Inspect(_)
+            | Command::Diff(_)
+            | Command::Clean(_)
+            | Command::Completions { .. }
+            | Command::Man { .. } => Progress::Auto,
+        }
+    }
+}
+
 /// Parses the process's arguments, runs, prints what went wrong.
 pub fn main() -> ExitCode {
     if let Some(code) = process::supervise(host::words()) {
         return code;
     }
-    let matches = command().get_matches();
+    let matches = command_line().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let command = cli.into_command();
     let host = match Host::read() {
         Ok(host) => host,
         Err(error) => return fail(&error, &Report::new(Progress::Plain, false, false)),
     };
-    let report = Report::new(cli.progress(), host.terminal, host.color);
-    match run(&cli, &matches, &host, &report) {
+    let report = Report::new(command.progress(), host.terminal, host.color);
+    match run(&command, &host, &report) {
         Ok(code) => code,
         Err(error) => fail(&error, &report),
     }
 }
 
-fn run(cli: &Cli, matches: &clap::ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
+fn run(command: &Command, host: &Host, report: &Report) -> Result<ExitCode> {
     process::keep_others_from_writing();
     process::watch_signals()?;
-    match (&cli.command, &cli.build) {
-        (None, args)
-        | (Some(Command::Build(args)), _)
-        | (Some(Command::Fetch(FetchArgs { build: args, .. })), _)
-            if args.json && !args.dry_run =>
-        {
-            Err(Error::usage("--json prints a plan: it goes with `kcompile plan` or --dry-run")
-                .hint("a build tells its progress as JSON lines with --progress json"))
-        }
-        (None, args) | (Some(Command::Build(args)), _) => match args.dry_run {
-            true => plan::plan(args, true, matches, host, report),
-            false => build::build(args, matches, host, report),
-        },
-        (Some(Command::Plan(args)), _) => plan::plan(args, true, matches, host, report),
-        (Some(Command::Fetch(args)), _) => match args.build.dry_run {
-            true => plan::plan(&args.build, false, matches, host, report),
-            false => fetch::fetch(args, matches, host, report),
-        },
-        (Some(Command::List(args)), _) => list::list(args, host),
-        (Some(Command::Doctor(args)), _) if args.cache => doctor::checkup(args, host, report),
-        (Some(Command::Doctor(args)), _) => doctor::doctor(args, matches, host, report),
-        (Some(Command::Check(args)), _) => check::check(args, matches, host, report),
-        (Some(Command::Add(args)), _) => add::add(args, matches, host, report),
-        (Some(Command::Config(args)), _) => config::config(args, matches, host, report),
-        (Some(Command::Inspect(args)), _) => inspect::inspect(args, host, report),
-        (Some(Command::Boot(args)), _) => boot::run(args, host, report),
-        (Some(Command::Verify(args)), _) => verify::verify(args, host, report),
-        (Some(Command::Diff(args)), _) => diff::diff(args, host, report),
-        (Some(Command::Push(args)), _) => push::push(args, host, report),
-        (Some(Command::Cache(args)), _) => cache::cache(args, host, report),
-        (Some(Command::Clean(args)), _) => clean::clean(args, host, report),
-        (Some(Command::Completions { shell }), _) => completions::completions(*shell, self::command()),
-        (Some(Command::Man { command }), _) => completions::man(command.as_deref(), self::command()),
+    match command {
+        Command::Build(args) => build::build(args, host, report),
+        Command::Plan(args) => plan::plan(args, host, report),
+        Command::Fetch(args) => fetch::fetch(args, host, report),
+        Command::List(args) => list::list(args, host),
+        Command::Doctor(args) => doctor::doctor(args, host, report),
+        Command::Check(args) => check::check(args, host, report),
+        Command::Add(args) => add::add(args, host, report),
+        Command::Config(args) => config::config(args, host, report),
+        Command::Inspect(args) => inspect::inspect(args, host, report),
+        Command::Boot(args) => boot::run(args, host, report),
+        Command::Verify(args) => verify::verify(args, host, report),
+        Command::Diff(args) => diff::diff(args, host, report),
+        Command::Push(args) => push::push(args, host, report),
+        Command::Cache(args) => cache::cache(args, host, report),
+        Command::Clean(args) => clean::clean(args, host, report),
+        Command::Completions { shell } => completions::completions(*shell, command_line()),
+        Command::Man { command } => completions::man(command.as_deref(), command_line()),
     }
 }
 
 /// The command line, with what only the program knows at run time: the catalog's revision and its fragments.
-pub fn command() -> clap::Command {
+fn command_line() -> clap::Command {
     let library = Library::built_in();
     let version = format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), library.revision().short());
     let help = format!("{}\n\nFragments (--fragment NAME):\n{}", EXAMPLES, list::fragments(&library));
@@ -214,18 +206,43 @@ mod tests {
 
     #[test]
     fn timings_take_a_form_or_none() {
-        let forms = |words: &str| Cli::try_parse_from(words.split(' ')).unwrap().build.timings;
+        let forms =
+            |words: &str| Cli::try_parse_from(words.split(' ')).unwrap().build.options.compile.timings;
         assert_eq!(forms("kcompile 6.1"), []);
         assert_eq!(forms("kcompile --timings 6.1"), [Form::Html]);
         assert_eq!(forms("kcompile --timings=html,json 6.1"), [Form::Html, Form::Json]);
     }
 
     #[test]
+    fn a_command_that_takes_progress_shows_it_so() {
+        for command in [
+            "6.1",
+            "build 6.1",
+            "plan 6.1",
+            "fetch 6.1",
+            "add 6.1",
+            "config show 6.1",
+            "config diff 6.1 6.2",
+            "config edit 6.1",
+            "config save x 6.1",
+            "boot 6.1",
+            "verify out",
+            "push x",
+            "cache export x:y",
+            "cache import x:y",
+        ] {
+            let line = format!("kcompile {command} --progress json");
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.into_command().progress(), Progress::Json, "{line}");
+        }
+    }
+
+    #[test]
     fn the_word_build_may_be_left_out() {
         let short = Cli::try_parse_from(["kcompile", "6.1", "--fc"]).unwrap();
         let long = Cli::try_parse_from(["kcompile", "build", "6.1", "--fc"]).unwrap();
-        assert!(short.command.is_none() && short.build.hypervisor.fc);
-        assert!(matches!(long.command, Some(Command::Build(args)) if args.hypervisor.fc));
+        assert!(short.command.is_none() && short.build.options.target.hypervisor.fc);
+        assert!(matches!(long.command, Some(Command::Build(args)) if args.options.target.hypervisor.fc));
         assert!(Cli::try_parse_from(["kcompile", "6.1", "--fc", "--ch"]).is_err());
     }
 }

@@ -67,7 +67,7 @@ pub fn final_config(request: &Request, form: Form, run: &Run<'_>) -> Result<(Pla
 
 /// Shows the kernel's menus for the config of `request`, and returns it as the user left it; `None`: as it was.
 ///
-/// Errors (exit code 2): there is nowhere to write it to, or it is not one file.
+/// Errors (exit code 2): there is nowhere to write it to.
 pub fn edit(request: &Request, run: &Run<'_>) -> Result<Option<Rewritten>> {
     check_target(request, run)?;
     packages::examine_menus(run.host).require()?;
@@ -145,12 +145,6 @@ pub(crate) fn configured_by<T>(
 
 /// Finds out before anything is fetched that the result could not be written.
 fn check_target(request: &Request, run: &Run<'_>) -> Result<()> {
-    if !request.overrides.is_empty() {
-        return Err(Error::usage(
-            "the config that is written back is one file, without --fragment and --set",
-        )
-        .hint("`kcompile config show` with the same options prints what they come to"));
-    }
     match request.config {
         Some(_) => Ok(()),
         None => run.library.project.own_place().map(|_| ()),

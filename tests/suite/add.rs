@@ -179,7 +179,6 @@ fn all_is_written_or_nothing() {
 fn where_it_comes_from_and_where_it_goes_is_checked_first() {
     let world = project();
     let add = |args: &str| run(&world, &format!("add {args}"));
-    add("6.6.60 --set PSI=y").failed(2, &["that of another version, carried over", "--from VERSION"]);
     add("6.6.60 --from 6.3")
         .failed(2, &["no firecracker config for Linux 6.3 on amd64", "there are: 4.19, 5.2, "]);
     add("6.6.60 --source ../linux").failed(2, &["a catalog names what others can fetch"]);

@@ -192,8 +192,8 @@ fn what_is_in_use_is_not_cleaned() {
 fn the_builds_in_a_tree_outlive_the_fetching_of_its_archive() {
     let world = World::new();
     let server = mirror(&world, &["6.1.7"]);
-    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
-    world.run(&args).ok();
+    let args = format!("6.1.7 --fc --mirror {}", server.url);
+    world.run(&format!("{args} --config mini.config")).ok();
     fs::remove_dir_all(world.path("cache/archives")).unwrap();
     let before = (fs::metadata(tree(&world)).unwrap().ino(), build_dirs(&world));
     world.run(&format!("fetch {args} --bundle linux.tar")).ok();
@@ -206,8 +206,8 @@ fn the_builds_in_a_tree_outlive_the_fetching_of_its_archive() {
 fn a_damaged_tree_stays_while_another_run_builds_in_it() {
     let world = World::new();
     let server = mirror(&world, &["6.1.7"]);
-    let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
-    world.run(&args).ok();
+    let args = format!("6.1.7 --fc --mirror {}", server.url);
+    world.run(&format!("{args} --config mini.config")).ok();
     spoil(&tree(&world).join("README"), "x");
     let lock = world.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
     let building = fs::File::open(world.path(&format!("cache/locks/{lock}"))).unwrap();

@@ -20,17 +20,95 @@ fn help_is_grouped_and_has_examples() {
     assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
 }
 
+const TARGET: &str = "fc ch flavor arch source";
+const CONFIG: &str = "config fragment set";
+const CATALOG: &str = "patches configs";
+const IMAGES: &str = "output legacy no-modules also-at modules-layout compression boot";
+const KBUILD: &str = "cc llvm cross-compile sandbox";
+const COMPILE: &str = "rebuild launcher timings";
+const SOURCE: &str =
+    "mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock";
+
+/// The commands, and the options that each acts on. `plan` takes the command line of a build.
+fn options() -> Vec<(&'static str, Vec<&'static str>)> {
+    let build =
+        [TARGET, CONFIG, CATALOG, IMAGES, KBUILD, COMPILE, SOURCE, "require jobs progress dry-run json"];
+    let final_config = [TARGET, CONFIG, CATALOG, KBUILD, SOURCE, "jobs progress json"];
+    let written_config = [TARGET, CATALOG, KBUILD, SOURCE, "config require jobs progress dry-run"];
+    vec![
+        ("build", build.to_vec()),
+        ("plan", build.to_vec()),
+        ("fetch", vec![TARGET, CATALOG, SOURCE, "bundle jobs progress dry-run json"]),
+        ("add", vec![TARGET, CATALOG, KBUILD, SOURCE, "from require jobs progress dry-run json"]),
+        ("config", vec![]),
+        ("config show", [&final_config[..], &["minimal"]].concat()),
+        ("config diff", final_config.to_vec()),
+        ("config edit", written_config.to_vec()),
+        ("config save", written_config.to_vec()),
+        ("list", vec!["configs json"]),
+        ("doctor", vec!["arch llvm install cache cache-dir json"]),
+        ("check", vec!["for fc ch flavor arch kernel all json configs"]),
+        ("inspect", vec!["json as registry"]),
+        (
+            "boot",
+            vec![
+                "modules fc ch flavor arch vmm accel root require time-limit append",
+                "output cache-dir progress json",
+            ],
+        ),
+        ("verify", vec!["max-bin-size max-modules-size rebuild progress json"]),
+        ("diff", vec!["max-bin-size max-modules-size json"]),
+        ("push", vec!["output tls-verify authfile retry-times progress dry-run"]),
+        ("cache export", vec!["max-size used-within progress"]),
+        ("cache import", vec!["progress"]),
+        ("clean", vec!["cache builds older-than dry-run json cache-dir"]),
+        ("completions", vec![]),
+        ("man", vec![]),
+    ]
+}
+
 #[test]
-fn fetch_shows_what_it_goes_by_and_takes_what_build_takes() {
+fn help_lists_what_a_command_acts_on() {
     let world = World::new();
-    let help = world.run("fetch --help").ok().stdout;
-    for shown in ["--mirror", "--patches", "--bundle", "--require-signature", "--jobs"] {
-        assert!(help.contains(shown), "{shown}:\n{help}");
+    for (command, options) in options() {
+        let help = world.run(&format!("{command} --help")).ok().stdout;
+        let listed = help.lines().filter_map(|line| {
+            let option = line
+                .strip_prefix("      --")
+                .or_else(|| line.strip_prefix("  -")?.get(3..)?.strip_prefix("--"));
+            option?.split([' ', '[']).next()
+        });
+        let mut listed: Vec<&str> = listed.filter(|option| *option != "help").collect();
+        let mut expected: Vec<&str> = options.iter().flat_map(|group| group.split(' ')).collect();
+        listed.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(listed, expected, "kcompile {command} --help");
     }
-    for hidden in ["--boot", "--output", "--timings", "--compression", "--launcher", "Images:"] {
-        assert!(!help.contains(hidden), "{hidden}:\n{help}");
+}
+
+#[test]
+fn what_a_command_does_not_act_on_is_refused() {
+    let world = World::new();
+    for (command, option) in [
+        ("fetch 6.1.7 --fc", "--compression zstd"),
+        ("fetch 6.1.7 --fc", "--config mini.config"),
+        ("fetch 6.1.7 --fc", "--set KSM=n"),
+        ("fetch 6.1.7 --fc", "--output x"),
+        ("fetch 6.1.7 --fc", "--boot"),
+        ("fetch 6.1.7 --fc", "--llvm"),
+        ("fetch 6.1.7 --fc", "--timings"),
+        ("add 6.6.60 --fc", "--config mini.config"),
+        ("add 6.6.60 --fc", "--legacy"),
+        ("config show 6.1.7 --fc", "--launcher ccache"),
+        ("config show 6.1.7 --fc", "--dry-run"),
+        ("config diff 6.1.7 6.12.1 --fc", "--require none"),
+        ("config edit 6.1.7 --fc", "--json"),
+        ("config save mini.config 6.1.7 --fc", "--set PSI=y"),
+    ] {
+        let name = option.split(' ').next().unwrap();
+        let says = format!("unexpected argument '{name}' found");
+        world.run(&format!("{command} {option}")).failed(2, &[&says, "Usage: kcompile "]);
     }
-    world.run("fetch 6.1.7 --fc --boot --timings --output x --dry-run").ok();
 }
 
 #[test]

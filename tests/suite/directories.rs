@@ -38,8 +38,8 @@ fn neither_output_nor_cache_may_lie_in_it() {
         let says = ["the output directory ", " lies in the source directory ", "with -o DIR"];
         world.build(args).failed(2, &says);
     }
-    for command in ["", "fetch ", "config show "] {
-        let args = format!("{command}6.1.7 --fc --source linux --config mini.config --cache-dir link/cache");
+    for command in ["6.1.7 --config mini.config", "fetch 6.1.7", "config show 6.1.7 --config mini.config"] {
+        let args = format!("{command} --fc --source linux --cache-dir link/cache");
         world.run(&args).failed(2, &["the cache directory ", "work/linux", "with --cache-dir DIR"]);
     }
     let mut inside = world.command("6.1.7 --fc --source . --config ../mini.config");
@@ -61,7 +61,7 @@ fn a_build_goes_afresh_only_when_nobody_builds_in_it() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text + "\n").unwrap();
     fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
-    let args = "fetch 6.1.7 --fc --source linux --config mini.config --progress plain";
+    let args = "fetch 6.1.7 --fc --source linux --progress plain";
     let mut waiting = world.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
     let told = lines.find(|line| line.contains("waiting for the lock"));

@@ -1,20 +1,23 @@
 //! `kcompile add`: a new kernel of the user's catalog, and what its config came to.
 
-use crate::cli::args::BuildArgs;
+use crate::cli::args::{
+    CatalogArgs, JobsArgs, KbuildArgs, Options, ProgressArgs, RequireArgs, SourceArgs, TargetArgs,
+};
 use crate::cli::output::{group, groups, lines, print, printed_json};
-use crate::cli::resolve::{library, requests, run, take_bundle};
+use crate::cli::resolve::{CatalogFiles, one_request, requests, run, take_bundle};
 use crate::host::Host;
 use crate::kconfig::Difference;
 use crate::kernel::VersionRequest;
 use crate::ops::add::{self, Addition, Carried, Wanted};
 use crate::ops::context::Run;
+use crate::plan::request::Request;
 use crate::report::Report;
-use crate::util::error::{Error, Result};
+use crate::util::error::Result;
 use crate::util::text::counted;
-use clap::ArgMatches;
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::slice;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,56 +34,77 @@ DIR, the config into the directory of its flavor beside it; all of them are writ
 /// The options of `add`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[command(mut_arg("versions", |arg| arg.num_args(1).help("A kernel version: 6.6.60; 6.6 for a whole series, 6.6.0 for its first release")))]
-#[command(mut_arg("json", |arg| arg.help("As JSON")))]
-#[command(mut_arg("dry_run", |arg| arg.help("Say what would come of it, and write nothing")))]
 pub struct AddArgs {
+    /// A kernel version: 6.6.60; 6.6 for a whole series, 6.6.0 for its first release
+    #[arg(value_name = "VERSION")]
+    version: String,
     /// The version whose config is carried over [default: the nearest one that has a config]
     #[arg(long, value_name = "VERSION")]
     from: Option<VersionRequest>,
     #[command(flatten)]
-    pub build: BuildArgs,
+    target: TargetArgs,
+    #[command(flatten)]
+    require: RequireArgs,
+    #[command(flatten)]
+    catalog: CatalogArgs,
+    #[command(flatten)]
+    jobs: JobsArgs,
+    #[command(flatten)]
+    kbuild: KbuildArgs,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
+    /// Say what would come of it, and write nothing
+    #[arg(long, help_heading = "Output")]
+    dry_run: bool,
+    /// As JSON
+    #[arg(long, help_heading = "Output")]
+    json: bool,
 }
 
-pub fn add(args: &AddArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
-    let build = &args.build;
-    if build.config.is_some() || !build.fragment.is_empty() || !build.set.is_empty() {
-        return Err(Error::usage("the config of a new kernel is that of another version, carried over")
-            .hint("choose that with --from VERSION; change the result with `kcompile config edit`"));
+impl AddArgs {
+    fn options(&self) -> Options {
+        Options {
+            target: self.target.clone(),
+            require: self.require.clone(),
+            catalog: self.catalog.clone(),
+            jobs: self.jobs.clone(),
+            kbuild: self.kbuild.clone(),
+            source: self.source.clone(),
+            ..Options::default()
+        }
     }
-    let (library, catalog) = library(build.configs.as_deref(), host)?;
+}
+
+pub fn add(args: &AddArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let options = args.options();
+    let files = CatalogFiles::read(args.catalog.configs.as_deref(), host)?;
     // Before the network is asked what `latest` means.
-    library.project.own_place()?;
-    let run = run(build, host, &library, &catalog, report)?;
-    take_bundle(build, &run)?;
-    let wanted = wanted(args, matches, &run)?;
+    files.library.project.own_place()?;
+    let run = run(&options, &files, host, report)?;
+    take_bundle(&options, &run)?;
+    let wanted = wanted(args, &options, &run)?;
     let addition = add::prepare(&wanted, &run)?;
-    if !build.dry_run {
+    if !args.dry_run {
         add::write(&addition, &run)?;
     }
-    print(&match build.json {
-        true => printed_json(&addition),
-        false => text(&addition, &run, build.dry_run),
-    })?;
+    let text = if args.json { printed_json(&addition) } else { text(&addition, &run, args.dry_run) };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn wanted<'a>(args: &AddArgs, matches: &ArgMatches, run: &Run<'a>) -> Result<Vec<Wanted<'a>>> {
-    let with_base = |request| {
+fn wanted<'a>(args: &AddArgs, options: &Options, run: &Run<'a>) -> Result<Vec<Wanted<'a>>> {
+    let with_base = |request: Request| {
         let base = add::base(&request, args.from, run.library)?;
-        let versions = vec![base.version.in_catalog()];
         // Only the kernel differs: its own source, by the catalog or the flavor's default.
-        let build = BuildArgs {
-            versions,
-            hypervisor: Some(request.flavor).into(),
-            arch: vec![request.arch],
-            source: None,
-            ..args.build.clone()
-        };
-        let older = requests(&build, matches, run)?.remove(0);
+        let target =
+            TargetArgs { hypervisor: Some(request.flavor).into(), arch: vec![request.arch], source: None };
+        let options = Options { target, ..options.clone() };
+        let older = one_request(&base.version.in_catalog(), &options, run)?;
         Ok(Wanted { request, base, older })
     };
-    requests(&args.build, matches, run)?.into_iter().map(with_base).collect()
+    requests(slice::from_ref(&args.version), options, run)?.into_iter().map(with_base).collect()
 }
 
 fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {

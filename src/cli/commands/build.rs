@@ -1,9 +1,10 @@
-//! What each subcommand does, and what it prints on standard output.
+//! `kcompile build`.
 
 use crate::boot;
 use crate::cli::args::BuildArgs;
+use crate::cli::commands::plan::plan;
 use crate::cli::output::{line, print};
-use crate::cli::resolve::{library, requests, run, take_bundle};
+use crate::cli::resolve::{CatalogFiles, requests, run, take_bundle};
 use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
 use crate::oci::Written;
@@ -11,15 +12,18 @@ use crate::ops::build_many;
 use crate::ops::context::Run;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
-use clap::ArgMatches;
 use std::process::ExitCode;
 
-pub fn build(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
-    let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = run(args, host, &library, &catalog, report)?;
+pub fn build(args: &BuildArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    if args.plan.is_dry_run()? {
+        return plan(args, host, report);
+    }
+    let options = &args.options;
+    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let run = run(options, &files, host, report)?;
     say_what_was_ignored(host, report);
-    take_bundle(args, &run)?;
-    let requests = requests(args, matches, &run)?;
+    take_bundle(options, &run)?;
+    let requests = requests(&args.versions.versions, options, &run)?;
     pack::check_joined(&requests, &run.output)?;
     let print_all = |built: &[PackedImage]| {
         let mut lines = built
@@ -27,7 +31,7 @@ pub fn build(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Repor
             .map(|image| line(&image.written.layout, &image.written.tag, image.written.digest, host));
         report.aside(|| lines.try_for_each(|line| print(&line)))
     };
-    if args.boot {
+    if options.images.boot {
         let options = boot::Options::default();
         requests.iter().try_for_each(|request| boot::require_host(request.arch, &options, host))?;
     }
@@ -48,10 +52,7 @@ pub fn build(args: &BuildArgs, matches: &ArgMatches, host: &Host, report: &Repor
     for joined in pack::join(&images, &run.output, report)? {
         print(&line(&joined.layout, &joined.tag, joined.digest, host))?;
     }
-    match args.boot {
-        true => boot_all(&built, code, &run),
-        false => Ok(code),
-    }
+    if options.images.boot { boot_all(&built, code, &run) } else { Ok(code) }
 }
 
 /// Boots the kernels of some builds, one after the other. One that does not pass does not keep the others

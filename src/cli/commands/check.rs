@@ -2,9 +2,9 @@
 //! profiles, and prints what came out.
 
 use crate::catalog::Library;
-use crate::cli::args::FlavorArgs;
+use crate::cli::args::{CatalogArgs, FlavorArgs, Options, TargetArgs};
 use crate::cli::output::{print, printed_json, row};
-use crate::cli::resolve::{library, plan_of};
+use crate::cli::resolve::{CatalogFiles, plan_of};
 use crate::cli::target::{Given, config_of};
 use crate::host::Host;
 use crate::image::inspect::counterpart_layout;
@@ -19,7 +19,6 @@ use crate::util::error::{Error, Result};
 use crate::util::text::{printable, tame, wrapped};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
-use clap::ArgMatches;
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -76,11 +75,11 @@ struct Checked {
     notes: Vec<String>,
 }
 
-pub fn check(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
-    let (library, _) = library(args.configs.as_deref(), host)?;
+pub fn check(args: &CheckArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let CatalogFiles { library, .. } = CatalogFiles::read(args.configs.as_deref(), host)?;
     // A name that nobody knows is found out before anything is read.
     let mut profiles = requirements::read_all(&library, &args.profiles)?;
-    let checked = resolve(args, matches, host, report)?;
+    let checked = resolve(args, host, report)?;
     if profiles.is_empty() {
         profiles = vec![requirements::read(&library, &own_profile(&checked, &library)?)?];
     }
@@ -88,14 +87,13 @@ pub fn check(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Repor
     let Checked { config, version, arch, stage, .. } = &checked;
     let subject = Subject { config, version: *version, arch: *arch, stage: *stage };
     let outcomes = requirements::check(&profiles, &subject);
-    print(&match args.json {
-        true => printed_json(&json(&checked, &outcomes)),
-        false => text(&checked, &outcomes, args.all),
-    })?;
-    Ok(match outcomes.iter().any(Outcome::is_fatal) {
-        true => ExitCode::from(1),
-        false => ExitCode::SUCCESS,
-    })
+    let text = if args.json {
+        printed_json(&json(&checked, &outcomes))
+    } else {
+        text(&checked, &outcomes, args.all)
+    };
+    print(&text)?;
+    Ok(ExitCode::from(u8::from(outcomes.iter().any(Outcome::is_fatal))))
 }
 
 /// The profile of the hypervisor that the kernel is for, where that can be told.
@@ -106,11 +104,11 @@ fn own_profile(checked: &Checked, library: &Library) -> Result<String> {
     })
 }
 
-fn resolve(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<Checked> {
+fn resolve(args: &CheckArgs, host: &Host, report: &Report) -> Result<Checked> {
     match Given::of(&args.subject, host)? {
         Given::File(path) => from_file(args, &path),
         Given::Layout(path, tag) => from_layout(args, &path, tag.as_deref(), host),
-        Given::Version => from_catalog(args, matches, host, report),
+        Given::Version => from_catalog(args, host, report),
     }
 }
 
@@ -168,19 +166,20 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
     Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes: Vec::new() })
 }
 
-fn from_catalog(args: &CheckArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<Checked> {
+fn from_catalog(args: &CheckArgs, host: &Host, report: &Report) -> Result<Checked> {
     if args.kernel.is_some() {
         return Err(Error::usage("--kernel is for a .config or a layout: the version is given already"));
     }
-    let plan = plan_of(
-        &args.subject,
-        args.hypervisor.chosen(),
-        args.arch,
-        args.configs.as_deref(),
-        matches,
-        host,
-        report,
-    )?;
+    let options = Options {
+        target: TargetArgs {
+            hypervisor: args.hypervisor,
+            arch: args.arch.into_iter().collect(),
+            ..TargetArgs::default()
+        },
+        catalog: CatalogArgs { configs: args.configs.clone(), ..CatalogArgs::default() },
+        ..Options::default()
+    };
+    let plan = plan_of(&args.subject, &options, host, report)?;
     let symbols = wanted_config(&plan).into_iter().map(|(symbol, wanted)| (symbol, wanted.value)).collect();
     let mut notes = plan.notices.clone();
     let layers: Vec<&str> = plan.config.iter().map(|layer| layer.name.as_str()).collect();

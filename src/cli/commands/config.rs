@@ -1,8 +1,10 @@
 //! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
 
-use crate::cli::args::BuildArgs;
+use crate::cli::args::{
+    CatalogArgs, ConfigArgs, JobsArgs, KbuildArgs, Options, ProgressArgs, RequireArgs, SourceArgs, TargetArgs,
+};
 use crate::cli::output::{assigned, groups, print, printed_json, renamed};
-use crate::cli::resolve::{library, one_request, run, take_bundle};
+use crate::cli::resolve::{CatalogFiles, one_request, run, take_bundle};
 use crate::cli::target::{Given, config_of};
 use crate::host::Host;
 use crate::image::kernel_image;
@@ -13,11 +15,10 @@ use crate::oci::tags;
 use crate::ops::config::{self, Form, Rewritten};
 use crate::ops::context::Run;
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, tame};
 use camino::Utf8PathBuf;
-use clap::ArgMatches;
 use clap::Args;
 use clap::Subcommand;
 use serde_json::json;
@@ -44,7 +45,7 @@ configs/ of your project or in the --configs DIR.";
 /// The options of `config`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub struct ConfigArgs {
+pub struct ConfigCommand {
     #[command(subcommand)]
     action: Action,
 }
@@ -62,92 +63,180 @@ enum Action {
 }
 
 #[derive(Debug, Args)]
-#[command(mut_arg("json", |arg| arg.help("As JSON")), mut_arg("dry_run", |arg| arg.hide(true)))]
 struct ShowArgs {
+    #[command(flatten)]
+    version: VersionArg,
     /// Only what differs from the kernel's own defaults
     #[arg(long)]
     minimal: bool,
     #[command(flatten)]
-    build: BuildArgs,
+    final_config: FinalConfigArgs,
 }
 
 #[derive(Debug, Args)]
-#[command(mut_arg("versions", |arg| arg.value_names(["FIRST", "SECOND"]).num_args(2).help(
-    "A .config file, an image as LAYOUT[:TAG], or a kernel version"
-)))]
-#[command(mut_arg("json", |arg| arg.help("As JSON")), mut_arg("dry_run", |arg| arg.hide(true)))]
 struct DiffArgs {
+    /// A .config file, an image as LAYOUT[:TAG], or a kernel version
+    #[arg(value_names = ["FIRST", "SECOND"], num_args = 2, required = true)]
+    sides: Vec<String>,
     #[command(flatten)]
-    build: BuildArgs,
+    final_config: FinalConfigArgs,
 }
 
 #[derive(Debug, Args)]
-#[command(mut_arg("json", |arg| arg.hide(true)))]
-#[command(mut_arg("dry_run", |arg| arg.help("Print the config instead of writing it")))]
 struct EditArgs {
     #[command(flatten)]
-    build: BuildArgs,
+    version: VersionArg,
+    #[command(flatten)]
+    written: WrittenConfigArgs,
 }
 
 #[derive(Debug, Args)]
-#[command(mut_arg("json", |arg| arg.hide(true)))]
-#[command(mut_arg("dry_run", |arg| arg.help("Print the config instead of writing it")))]
 struct SaveArgs {
     /// A whole .config, or any part of one
     #[arg(value_name = "FILE")]
     file: Utf8PathBuf,
     #[command(flatten)]
-    build: BuildArgs,
+    version: VersionArg,
+    #[command(flatten)]
+    written: WrittenConfigArgs,
 }
 
-impl ConfigArgs {
-    /// The build options in force.
-    pub fn build_args(&self) -> &BuildArgs {
-        match &self.action {
-            Action::Show(ShowArgs { build, .. })
-            | Action::Diff(DiffArgs { build })
-            | Action::Edit(EditArgs { build })
-            | Action::Save(SaveArgs { build, .. }) => build,
+#[derive(Debug, Args)]
+struct VersionArg {
+    /// A kernel version: 5.15.12; 6.1 for the newest of a series; latest, longterm, mainline (by kernel.org's
+    /// releases.json)
+    version: String,
+}
+
+/// The options of `show` and `diff`, which only read.
+#[derive(Debug, Args)]
+struct FinalConfigArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    make: MakeArgs,
+    /// As JSON
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// The options of `edit` and `save`: the config that they write back is one file.
+#[derive(Debug, Args)]
+struct WrittenConfigArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// This .config in place of the catalog's
+    #[arg(long, value_name = "FILE", help_heading = "Config and patches")]
+    config: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    require: RequireArgs,
+    #[command(flatten)]
+    make: MakeArgs,
+    /// Print the config instead of writing it
+    #[arg(long, help_heading = "Output")]
+    dry_run: bool,
+}
+
+/// How the source is fetched and configured.
+#[derive(Debug, Args)]
+struct MakeArgs {
+    #[command(flatten)]
+    catalog: CatalogArgs,
+    #[command(flatten)]
+    jobs: JobsArgs,
+    #[command(flatten)]
+    kbuild: KbuildArgs,
+    #[command(flatten)]
+    source: SourceArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
+}
+
+impl FinalConfigArgs {
+    fn options(&self) -> Options {
+        Options { target: self.target.clone(), config: self.config.clone(), ..self.make.options() }
+    }
+}
+
+impl WrittenConfigArgs {
+    fn options(&self) -> Options {
+        let config = ConfigArgs { config: self.config.clone(), ..ConfigArgs::default() };
+        let require = self.require.clone();
+        Options { target: self.target.clone(), config, require, ..self.make.options() }
+    }
+}
+
+impl MakeArgs {
+    fn options(&self) -> Options {
+        Options {
+            catalog: self.catalog.clone(),
+            jobs: self.jobs.clone(),
+            kbuild: self.kbuild.clone(),
+            source: self.source.clone(),
+            ..Options::default()
         }
     }
 }
 
-pub fn config(args: &ConfigArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
-    let build = args.build_args();
-    let (library, catalog) = library(build.configs.as_deref(), host)?;
-    let run = run(build, host, &library, &catalog, report)?;
-    take_bundle(build, &run)?;
-    match &args.action {
-        Action::Show(ShowArgs { minimal, .. }) => {
-            let form = if *minimal { Form::Minimal } else { Form::Whole };
-            show(form, build, matches, &run)
+impl ConfigCommand {
+    /// `--progress`.
+    pub fn progress(&self) -> Progress {
+        let make = match &self.action {
+            Action::Show(args) => &args.final_config.make,
+            Action::Diff(args) => &args.final_config.make,
+            Action::Edit(args) => &args.written.make,
+            Action::Save(args) => &args.written.make,
+        };
+        make.progress.progress
+    }
+
+    fn options(&self) -> Options {
+        match &self.action {
+            Action::Show(args) => args.final_config.options(),
+            Action::Diff(args) => args.final_config.options(),
+            Action::Edit(args) => args.written.options(),
+            Action::Save(args) => args.written.options(),
         }
-        Action::Diff(_) => diff(build, matches, &run),
-        Action::Edit(_) => {
-            let request = one_request(build, matches, &run)?;
+    }
+}
+
+pub fn config(command: &ConfigCommand, host: &Host, report: &Report) -> Result<ExitCode> {
+    let options = command.options();
+    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let run = run(&options, &files, host, report)?;
+    take_bundle(&options, &run)?;
+    match &command.action {
+        Action::Show(args) => show(args, &options, &run),
+        Action::Diff(args) => diff(args, &options, &run),
+        Action::Edit(args) => {
+            let request = one_request(&args.version.version, &options, &run)?;
             if !host.interactive {
                 return Err(Error::usage("config edit shows menus on a terminal, and this is none")
                     .hint("config show prints a .config, config save writes an edited one back"));
             }
-            written(config::edit(&request, &run)?, build, &run)
+            written(config::edit(&request, &run)?, &args.written, &run)
         }
-        Action::Save(SaveArgs { file, .. }) => {
-            let request = one_request(build, matches, &run)?;
-            written(config::save(host.absolute(file), &request, &run)?, build, &run)
+        Action::Save(args) => {
+            let request = one_request(&args.version.version, &options, &run)?;
+            written(config::save(host.absolute(&args.file), &request, &run)?, &args.written, &run)
         }
     }
 }
 
-fn show(form: Form, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<ExitCode> {
-    let (plan, text) = config::final_config(&one_request(args, matches, run)?, form, run)?;
-    print(&match args.json {
-        true => {
-            let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
-            let symbols = Config::parse(&text).symbols;
-            printed_json(&json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "symbols": symbols }))
-        }
-        false => text,
-    })?;
+fn show(args: &ShowArgs, options: &Options, run: &Run<'_>) -> Result<ExitCode> {
+    let form = if args.minimal { Form::Minimal } else { Form::Whole };
+    let request = one_request(&args.version.version, options, run)?;
+    let (plan, text) = config::final_config(&request, form, run)?;
+    if !args.final_config.json {
+        print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
+    let symbols = Config::parse(&text).symbols;
+    let json = json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "symbols": symbols });
+    print(&printed_json(&json))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -157,25 +246,24 @@ struct Side {
     config: Config,
 }
 
-fn diff(args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<ExitCode> {
-    let sides =
-        args.versions.iter().map(|text| side(text, args, matches, run)).collect::<Result<Vec<_>>>()?;
+fn diff(args: &DiffArgs, options: &Options, run: &Run<'_>) -> Result<ExitCode> {
+    let sides = args.sides.iter().map(|text| side(text, options, run)).collect::<Result<Vec<_>>>()?;
     let [first, second] = &sides[..] else { return Err(Error::usage("config diff compares two configs")) };
     let comparison = kconfig::compare(&first.config, &second.config, &Renames::read(run.library)?);
-    print(&match args.json {
-        true => {
-            printed_json(&json!({ "first": first.name, "second": second.name, "differences": comparison }))
-        }
-        false => format!("{} -> {}\n{}", first.name, second.name, groups(&comparison)),
-    })?;
+    let text = if args.final_config.json {
+        printed_json(&json!({ "first": first.name, "second": second.name, "differences": comparison }))
+    } else {
+        format!("{} -> {}\n{}", first.name, second.name, groups(&comparison))
+    };
+    print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn side(text: &str, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Result<Side> {
+fn side(text: &str, options: &Options, run: &Run<'_>) -> Result<Side> {
     match Given::of(text, run.host)? {
         Given::File(path) => Ok(Side { name: text.to_owned(), config: config_of(&path)? }),
         Given::Layout(path, tag) => {
-            let arch = args.arch.first().copied().or(run.host.arch);
+            let arch = options.target.arch.first().copied().or(run.host.arch);
             let image = tags::open(&path, tag.as_deref(), arch.map(Arch::name))?;
             let told = kernel_image::kernel_config(&image)?;
             let told =
@@ -183,8 +271,7 @@ fn side(text: &str, args: &BuildArgs, matches: &ArgMatches, run: &Run<'_>) -> Re
             Ok(Side { name: text.to_owned(), config: Config::parse(&told) })
         }
         Given::Version => {
-            let args = BuildArgs { versions: vec![text.to_owned()], ..args.clone() };
-            let request = one_request(&args, matches, run)?;
+            let request = one_request(text, options, run)?;
             let (plan, text) = config::final_config(&request, Form::Whole, run)?;
             Ok(Side { name: title(&plan), config: Config::parse(&text) })
         }
@@ -196,7 +283,7 @@ fn title(plan: &Plan) -> String {
 }
 
 /// Writes what came of `edit` or `save`, and says what that is.
-fn written(rewritten: Option<Rewritten>, args: &BuildArgs, run: &Run<'_>) -> Result<ExitCode> {
+fn written(rewritten: Option<Rewritten>, args: &WrittenConfigArgs, run: &Run<'_>) -> Result<ExitCode> {
     let Some(rewritten) = rewritten else {
         run.report.note("nothing has changed, and nothing was written");
         return Ok(ExitCode::SUCCESS);

@@ -2,7 +2,7 @@
 
 use crate::cli::output::{print, printed_json};
 use crate::cli::output_diff::text;
-use crate::cli::resolve::library;
+use crate::cli::resolve::CatalogFiles;
 use crate::cli::target::only_image;
 use crate::host::Host;
 use crate::image::size_limits::Budget;
@@ -43,7 +43,7 @@ pub struct DiffArgs {
 }
 
 pub fn diff(args: &DiffArgs, host: &Host, report: &Report) -> Result<ExitCode> {
-    let renames = Renames::read(&library(None, host)?.0)?;
+    let renames = Renames::read(&CatalogFiles::read(None, host)?.library)?;
     let images = (only_image(&host.absolute(&args.first))?, only_image(&host.absolute(&args.second))?);
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference = diff::diff((&images.0, &images.1), (&found.0, &found.1), &renames)?;

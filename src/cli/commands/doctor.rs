@@ -1,9 +1,10 @@
 //! `kcompile doctor`: what the host lacks; with `--cache`, what was found in the cache, and what was done about it.
 
 use crate::cache::Cache;
-use crate::catalog::kernels::Status;
+use crate::catalog::kernels::{Catalog, Status};
+use crate::cli::args::{KbuildArgs, Options, TargetArgs};
 use crate::cli::output::{print, printed_json};
-use crate::cli::resolve::{build_args, cache_dir, library, requests, run};
+use crate::cli::resolve::{CatalogFiles, cache_dir, requests, run};
 use crate::host::Host;
 use crate::kernel::{Arch, Flavor};
 use crate::ops::{check_cache, doctor};
@@ -13,7 +14,6 @@ use crate::report::Report;
 use crate::util::error::Result;
 use crate::util::text::{counted, size};
 use camino::Utf8PathBuf;
-use clap::ArgMatches;
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -44,61 +44,58 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-pub fn doctor(args: &DoctorArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
-    let (library, catalog) = library(None, host)?;
-    // Any kernel of the catalog needs what the first one needs; options come from a build's defaults.
-    let versions = match &args.versions[..] {
-        [] => vec![
-            catalog
-                .kernels
-                .iter()
-                .find(|entry| entry.status == Status::Supported)
-                .expect("the catalog is not empty")
-                .version
-                .clone(),
-        ],
-        versions => versions.to_vec(),
-    };
-    let mut words = versions;
-    words.extend(args.arch.iter().map(|arch| format!("--arch={arch}")));
-    words.extend(args.llvm.then(|| "--llvm".to_owned()));
-    let mut build = build_args(words)?;
+pub fn doctor(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    if args.cache {
+        return checkup(args, host, report);
+    }
+    let files = CatalogFiles::read(None, host)?;
+    let versions = versions(args, &files.catalog);
     // What a host needs does not depend on the flavor: take one where the version leaves it open.
-    let flavor = |version: &String| {
-        let known = version.parse().ok().and_then(|version| planning::flavor_of(version, &catalog).ok());
-        known.unwrap_or(Flavor::Firecracker)
+    let flavor = versions.first().and_then(|version| version.parse().ok());
+    let flavor = flavor.and_then(|version| planning::flavor_of(version, &files.catalog).ok());
+    let hypervisor = Some(flavor.unwrap_or(Flavor::Firecracker)).into();
+    let options = Options {
+        target: TargetArgs { hypervisor, arch: args.arch.clone(), source: None },
+        kbuild: KbuildArgs { llvm: args.llvm, ..KbuildArgs::default() },
+        ..Options::default()
     };
-    build.hypervisor = build.versions.first().map(flavor).into();
-    let run = run(&build, host, &library, &catalog, report)?;
+    let run = run(&options, &files, host, report)?;
     let mut code = ExitCode::SUCCESS;
-    for request in requests(&build, matches, &run)? {
+    for request in requests(&versions, &options, &run)? {
         let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &run)?;
         let diagnosis = doctor::examine(&plan, host);
-        let text = match args.json {
-            true => printed_json(&diagnosis),
-            false => diagnosis.to_string(),
-        };
+        let text = if args.json { printed_json(&diagnosis) } else { diagnosis.to_string() };
         print(&text)?;
-        if !diagnosis.missing().is_empty() {
-            match args.install {
-                true => {
-                    diagnosis.install(host, report)?;
-                    doctor::examine(&plan, host).require()?;
-                }
-                false => code = ExitCode::from(4),
-            }
+        if diagnosis.missing().is_empty() {
+            continue;
+        }
+        if args.install {
+            diagnosis.install(host, report)?;
+            doctor::examine(&plan, host).require()?;
+        } else {
+            code = ExitCode::from(4);
         }
     }
     Ok(code)
 }
 
+/// Any kernel of the catalog needs what the first one needs.
+fn versions(args: &DoctorArgs, catalog: &Catalog) -> Vec<String> {
+    if !args.versions.is_empty() {
+        return args.versions.clone();
+    }
+    let supported = catalog.kernels.iter().find(|entry| entry.status == Status::Supported);
+    vec![supported.expect("the catalog is not empty").version.clone()]
+}
+
 /// Exit code 1: something is left for the user to look at.
-pub fn checkup(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+fn checkup(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let dir = cache_dir(args.cache_dir.as_deref(), host)?;
     // To look through a cache that is not there is no reason to make one.
-    let checkup = match dir.is_dir() {
-        true => check_cache::examine(&Cache::open(&dir, host.uid)?)?,
-        false => check_cache::Checkup::default(),
+    let checkup = if dir.is_dir() {
+        check_cache::examine(&Cache::open(&dir, host.uid)?)?
+    } else {
+        check_cache::Checkup::default()
     };
     for path in &checkup.in_use {
         report.note(&format!("{path} is in use and was not looked at"));

@@ -1,70 +1,76 @@
 //! `kcompile fetch`.
 
-use crate::cli::args::BuildArgs;
+use crate::cli::args::{
+    CatalogArgs, JobsArgs, Options, PlanArgs, ProgressArgs, SourceArgs, TargetArgs, VersionArgs,
+};
+use crate::cli::commands::plan::print_plans;
 use crate::cli::output::print;
-use crate::cli::resolve::{library, requests, run, take_bundle};
+use crate::cli::resolve::{CatalogFiles, requests, run, take_bundle};
 use crate::host::Host;
 use crate::ops::context::Run;
 use crate::plan::request::Request;
 use crate::report::Report;
 use crate::util::error::{Kind, Result};
 use camino::Utf8PathBuf;
-use clap::ArgMatches;
 use clap::Args;
 use std::process::ExitCode;
 
-/// Options of `build` that make no difference to a source: `fetch` takes them, and does not show them.
-const NOT_OF_FETCH: &[&str] = &[
-    "config",
-    "fragment",
-    "set",
-    "require",
-    "output",
-    "legacy",
-    "no_modules",
-    "also_at",
-    "modules_layout",
-    "compression",
-    "boot",
-    "cc",
-    "llvm",
-    "cross_compile",
-    "rebuild",
-    "launcher",
-    "sandbox",
-    "timings",
-];
-
 /// The options of `fetch`.
-#[derive(Clone, Debug, Args)]
-#[command(mut_args(|arg| match NOT_OF_FETCH.contains(&arg.get_id().as_str()) {
-    true => arg.hide(true),
-    false => arg,
-}))]
-#[command(after_help = "All other options of `build` are taken, too, and make no difference to the source.")]
+#[derive(Debug, Args)]
 pub struct FetchArgs {
-    /// Those of `build`.
     #[command(flatten)]
-    pub build: BuildArgs,
+    versions: VersionArgs,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    catalog: CatalogArgs,
+    #[command(flatten)]
+    jobs: JobsArgs,
+    #[command(flatten)]
+    source: SourceArgs,
     /// Also write everything that a later --offline build needs into this file, for --from-bundle
     #[arg(long, value_name = "FILE", help_heading = "Network and cache")]
-    pub bundle: Option<Utf8PathBuf>,
+    bundle: Option<Utf8PathBuf>,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
+    #[command(flatten)]
+    plan: PlanArgs,
 }
 
-pub fn fetch(args: &FetchArgs, matches: &ArgMatches, host: &Host, report: &Report) -> Result<ExitCode> {
-    let FetchArgs { build: args, bundle } = args;
-    let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = Run { archive_wanted: bundle.is_some(), ..run(args, host, &library, &catalog, report)? };
-    take_bundle(args, &run)?;
+impl FetchArgs {
+    fn options(&self) -> Options {
+        Options {
+            target: self.target.clone(),
+            catalog: self.catalog.clone(),
+            jobs: self.jobs.clone(),
+            source: self.source.clone(),
+            ..Options::default()
+        }
+    }
+}
+
+pub fn fetch(args: &FetchArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let is_dry_run = args.plan.is_dry_run()?;
+    let options = args.options();
+    let files = CatalogFiles::read(args.catalog.configs.as_deref(), host)?;
+    let run = run(&options, &files, host, report)?;
+    let run = Run { archive_wanted: args.bundle.is_some(), ..run };
+    if !is_dry_run {
+        take_bundle(&options, &run)?;
+    }
+    let mut requests = requests(&args.versions.versions, &options, &run)?;
+    requests.iter_mut().for_each(|request| request.configures = false);
+    if is_dry_run {
+        return print_plans(&requests, &args.plan, &run);
+    }
     let mut sources = Vec::new();
-    let code = for_each_kernel(&requests(args, matches, &run)?, report, |request| {
-        let request = Request { configures: false, ..request.clone() };
-        let (plan, tree) = crate::ops::fetch::fetch(&request, &run)?;
+    let code = for_each_kernel(&requests, report, |request| {
+        let (plan, tree) = crate::ops::fetch::fetch(request, &run)?;
         print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))?;
         sources.push((plan.source.locator.clone(), tree.identity));
         Ok(())
     })?;
-    if let Some(path) = bundle.as_deref().filter(|_| code == ExitCode::SUCCESS) {
+    if let Some(path) = args.bundle.as_deref().filter(|_| code == ExitCode::SUCCESS) {
         crate::ops::fetch::write_bundle(&host.absolute(path), &sources, &run)?;
     }
     Ok(code)

@@ -3,7 +3,7 @@
 use crate::catalog::Library;
 use crate::catalog::kernels::{Catalog, Entry};
 use crate::cli::output::{self, WIDTH, print, printed_json};
-use crate::cli::resolve::library;
+use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
 use crate::kconfig::requirements::{self, Fitness, KernelRule, Profile};
 use crate::kernel::{Arch, Flavor, SourceSpec};
@@ -54,7 +54,7 @@ pub struct ListArgs {
 }
 
 pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
-    let (library, catalog) = library(args.configs.as_deref(), host)?;
+    let CatalogFiles { library, catalog } = CatalogFiles::read(args.configs.as_deref(), host)?;
     let kubernetes = newest_kubernetes(&library)?;
     print(&match args.json {
         true => printed_json(&json(&library, &catalog, kubernetes.as_ref())),

@@ -1,31 +1,29 @@
 //! `kcompile plan`.
 
 use crate::catalog::patches::PatchFile;
-use crate::cli::args::BuildArgs;
+use crate::cli::args::{BuildArgs, PlanArgs};
 use crate::cli::output::{Fields, print, printed_json};
-use crate::cli::resolve::{library, requests, run};
+use crate::cli::resolve::{CatalogFiles, requests, run};
 use crate::host::Host;
+use crate::ops::context::Run;
 use crate::plan::request::{ModulesLayout, Request};
 use crate::plan::{ConfigLayer, Contents, ImagePlan, Locator, Plan};
 use crate::report::Report;
 use crate::util::error::Result;
 use crate::util::text::counted;
-use clap::ArgMatches;
 use std::process::ExitCode;
 
-/// Where nothing `configures`, a version without a config has a plan, too.
-pub fn plan(
-    args: &BuildArgs,
-    configures: bool,
-    matches: &ArgMatches,
-    host: &Host,
-    report: &Report,
-) -> Result<ExitCode> {
-    let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = run(args, host, &library, &catalog, report)?;
-    let requests = requests(args, matches, &run)?;
-    let plan_one = |request| crate::ops::fetch::plan(&Request { configures, ..request }, &run);
-    let plans = requests.into_iter().map(plan_one).collect::<Result<Vec<_>>>()?;
+pub fn plan(args: &BuildArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    let options = &args.options;
+    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let run = run(options, &files, host, report)?;
+    print_plans(&requests(&args.versions.versions, options, &run)?, &args.plan, &run)
+}
+
+/// Prints the plan of each request, as text or JSON.
+pub fn print_plans(requests: &[Request], args: &PlanArgs, run: &Run<'_>) -> Result<ExitCode> {
+    let plan_one = |request| crate::ops::fetch::plan(request, run);
+    let plans = requests.iter().map(plan_one).collect::<Result<Vec<_>>>()?;
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
         let json = if let [one] = &json[..] { one.clone() } else { json.into() };

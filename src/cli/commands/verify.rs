@@ -1,11 +1,10 @@
 //! `kcompile verify`: its words, and what it prints.
 
 use crate::catalog::Library;
-use crate::cli::args::BuildArgs;
+use crate::cli::args::{BuildArgs, BuildCommand};
 use crate::cli::output::{PrintedArray, print, reference, row};
-use crate::cli::resolve::{library, requests, run};
+use crate::cli::resolve::{CatalogFiles, requests, run};
 use crate::cli::target::only_image;
-use crate::cli::{Cli, Command};
 use crate::host::Host;
 use crate::image::inspect::{self, ReceiptFound};
 use crate::image::pack::PackedImage;
@@ -16,12 +15,12 @@ use crate::kconfig::explain::Renames;
 use crate::oci::read;
 use crate::ops::rebuild;
 use crate::report::{Progress, Report};
-use crate::util::error::{Error, Result};
+use crate::util::error::{Error, Kind, Result};
 use crate::util::text::printable;
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use clap::Args;
-use clap::FromArgMatches as _;
+use clap::Parser as _;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -102,23 +101,23 @@ pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCod
 /// Builds by this receipt, and compares each image. Are they all the same?
 fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
     let known = Known::read(receipt)?.ok_or_else(|| Error::usage(format!("{receipt} is gone")))?;
-    let words = shlex::split(&known.command).unwrap_or_default();
-    let words = std::iter::once("kcompile".to_owned()).chain(words.into_iter().skip(1));
+    let mut words = shlex::split(&known.command).unwrap_or_default();
+    if words.get(1).is_some_and(|word| word == "build") {
+        words.remove(1);
+    }
     let not_a_build = |why: String| {
         Error::usage(format!("{receipt}: its command cannot be run again: {why}"))
             .hint(format!("it is: {}", known.command))
     };
-    let matches =
-        crate::cli::command().try_get_matches_from(words).map_err(|why| not_a_build(why.to_string()))?;
-    let cli = Cli::from_arg_matches(&matches).map_err(|why| not_a_build(why.to_string()))?;
+    let command = BuildCommand::try_parse_from(words).map_err(|why| not_a_build(why.to_string()))?;
+    let BuildArgs { versions, mut options, .. } = command.build;
     // What puts itself before the compiler changes when things are compiled, never what comes out.
-    let args = match (&cli.command, cli.build_args()) {
-        (None | Some(Command::Build(_)), Some(args)) => BuildArgs { launcher: None, ..args.clone() },
-        _ => return Err(not_a_build("it builds nothing".into())),
-    };
-    let (library, catalog) = library(args.configs.as_deref(), host)?;
-    let run = run(&args, host, &library, &catalog, report)?;
-    let requests = requests(&args, &matches, &run)?;
+    options.compile.launcher = None;
+    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let run = run(&options, &files, host, report)?;
+    // A word that is no version may be the name of another command.
+    let requests = requests(&versions.versions, &options, &run)
+        .map_err(|error| if error.kind == Kind::Usage { not_a_build(error.to_string()) } else { error })?;
     let rebuilt = rebuild::rebuild(&known, rebuild::request_of(&known, &requests)?, &run)?;
     print(&format!("\nrebuilt in a fresh directory\n  $ {}\n", printable(&known.command)))?;
     let mut all_equal = true;
@@ -135,7 +134,7 @@ fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
         ))?;
         if !is_equal {
             let other = receipt.with_file_name(name);
-            print(&why_not(&other, image, &library, host)?)?;
+            print(&why_not(&other, image, &files.library, host)?)?;
         }
     }
     for difference in &rebuilt.plan_differences {
