@@ -350,6 +350,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn fragments_and_settings_keep_their_order() {
+        let line = "kcompile --fragment a --set B=y 6.1 --fragment=c --set D=n --fragment a";
+        let command = BuildCommand::try_parse_from(line.split(' ')).unwrap();
+        let fragment = |name: &str| Override::Fragment(name.into());
+        let set = |line: &str| Override::Set(kconfig::set_line(line).unwrap());
+        let expected = [fragment("a"), set("B=y"), fragment("c"), set("D=n"), fragment("a")];
+        assert_eq!(command.build.options.config.overrides.0, expected);
+    }
+
+    #[test]
     fn paths_in_images_are_plain() {
         assert_eq!(image_path("/boot/vmlinux").unwrap(), "boot/vmlinux");
         for wrong in ["", "/", "../x", "a/../b", "a/", "a//b", "./a"] {

@@ -78,7 +78,7 @@ impl Sources {
 
     fn descend(&self, mut place: Module, path: &[String]) -> Option<Module> {
         for (index, part) in path.iter().enumerate() {
-            let below = [&place[..], &[part.clone()]].concat();
+            let below = [&place[..], std::slice::from_ref(part)].concat();
             if self.code.contains_key(&below) {
                 place = below;
                 continue;
@@ -101,8 +101,8 @@ fn strip(text: &str) -> String {
     while let Some(c) = rest.chars().next() {
         let skipped = if rest.starts_with("//") {
             rest.find('\n').unwrap_or(rest.len())
-        } else if rest.starts_with("r#\"") {
-            rest[3..].find("\"#").map_or(rest.len(), |end| end + 5)
+        } else if let Some(raw) = rest.strip_prefix("r#\"") {
+            raw.find("\"#").map_or(rest.len(), |end| end + 5)
         } else if rest.starts_with("'\"'") || rest.starts_with("'\\\"'") {
             rest[1..].find('\'').map_or(rest.len(), |end| end + 2)
         } else if c == '"' {
