@@ -6,6 +6,7 @@ use super::module_order::{self, Module};
 use super::target::Subject;
 use super::{initramfs, pvh_stub};
 use crate::host::Host;
+use crate::host::packages::Need;
 use crate::host::process::{self, CommandLine};
 use crate::image::kernel_image;
 use crate::kconfig::Config;
@@ -228,10 +229,13 @@ fn write_file(path: &Utf8Path, bytes: &mut dyn Read) -> Result<()> {
 
 /// The compiler that makes programs for `arch` here.
 pub(super) fn compiler(arch: Arch, host: &Host) -> String {
-    match host.arch == Some(arch) {
-        true => "gcc".to_owned(),
-        false => format!("{}-gcc", arch.triple()),
-    }
+    if host.arch == Some(arch) { "gcc".to_owned() } else { format!("{}-gcc", arch.spec().triple) }
+}
+
+/// The same, and where it comes from.
+pub(super) fn compiler_need(arch: Arch, host: &Host) -> Need {
+    let packages = if host.arch == Some(arch) { ["gcc"; 5] } else { arch.spec().cross_packages };
+    Need::program(compiler(arch, host), "compiles the init", packages)
 }
 
 fn compile_init(arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The machine that a kernel is booted on, as the command line of the program that makes it. Pure.
 
-use crate::kernel::{Arch, Flavor};
+use crate::host::packages::Need;
+use crate::kernel::{Arch, ArchSpec, Flavor, Platform};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::fmt;
@@ -26,12 +27,17 @@ pub enum Vmm {
 impl Vmm {
     /// The program's name.
     pub fn program(self, arch: Arch) -> &'static str {
-        match (self, arch) {
-            (Vmm::Qemu, Arch::Amd64) => "qemu-system-x86_64",
-            (Vmm::Qemu, Arch::Arm64) => "qemu-system-aarch64",
-            (Vmm::Firecracker, _) => "firecracker",
-            (Vmm::CloudHypervisor, _) => "cloud-hypervisor",
+        match self {
+            Vmm::Qemu => arch.spec().qemu.program,
+            Vmm::Firecracker => "firecracker",
+            Vmm::CloudHypervisor => "cloud-hypervisor",
         }
+    }
+
+    /// The program, and where it comes from: distributions package QEMU only.
+    pub(super) fn need(self, arch: Arch) -> Need {
+        let packages = if self == Vmm::Qemu { arch.spec().qemu.packages } else { [""; 5] };
+        Need::program(self.program(arch), "makes the machine", packages)
     }
 }
 
@@ -105,22 +111,20 @@ impl Machine {
     /// The kernel's command line: everything to the first serial port, from the first moment on; after a
     /// panic the machine ends.
     pub(super) fn kernel_command_line(&self) -> String {
-        let console = match (self.arch, self.vmm) {
-            (Arch::Amd64, _) => "console=ttyS0 earlyprintk=ttyS0",
-            (Arch::Arm64, Vmm::Firecracker) => "console=ttyS0 earlycon",
-            (Arch::Arm64, _) => "console=ttyAMA0 earlycon",
-        };
+        let ArchSpec { serial, early_console, platform, .. } = self.arch.spec();
+        let serial = if self.vmm == Vmm::Firecracker { "ttyS0" } else { serial };
         // Without a keyboard controller a triple fault ends QEMU's machines; Firecracker's has one for this.
-        let reboot = match (self.arch, self.vmm) {
-            (Arch::Arm64, _) => "",
-            (Arch::Amd64, Vmm::Firecracker) => " reboot=k pci=off",
-            (Arch::Amd64, _) => " reboot=t",
+        let reboot = match (platform, self.vmm) {
+            (Platform::DeviceTree, _) => "",
+            (Platform::Pc, Vmm::Firecracker) => " reboot=k pci=off",
+            (Platform::Pc, _) => " reboot=t",
         };
         let root = match self.root {
             Root::Disk => "root=/dev/vda rootfstype=ext4 ro init=/init",
             Root::Initramfs(_) => "rdinit=/init",
         };
-        let mut line = format!("{console}{reboot} panic=-1 loglevel=7 printk.devkmsg=on {root}");
+        let mut line =
+            format!("console={serial} {early_console}{reboot} panic=-1 loglevel=7 printk.devkmsg=on {root}");
         if let Some(append) = &self.append {
             line.push(' ');
             line.push_str(append);
@@ -140,20 +144,18 @@ impl Machine {
 
     /// `microvm` is made after Firecracker's machine; Cloud Hypervisor's has PCI and ACPI, as q35 has.
     fn qemu_machine(&self) -> &'static str {
-        match (self.arch, self.flavor) {
-            (Arch::Amd64, Flavor::Firecracker) if self.devices_on_command_line => "microvm,acpi=off",
-            (Arch::Amd64, Flavor::Firecracker) => "microvm,acpi=on",
-            (Arch::Amd64, Flavor::CloudHypervisor) => "q35",
-            (Arch::Arm64, _) => "virt",
+        let qemu = &self.arch.spec().qemu;
+        match self.flavor {
+            Flavor::Firecracker if self.devices_on_command_line => qemu.mmio,
+            Flavor::Firecracker => qemu.mmio_acpi,
+            Flavor::CloudHypervisor => qemu.pci,
         }
     }
 
     fn qemu(&self, accelerator: Accelerator) -> Vec<String> {
-        let (accel, cpu) = match (accelerator, self.arch) {
-            (Accelerator::Kvm, _) => ("kvm", "host"),
-            (Accelerator::Emulation, Arch::Amd64) => ("tcg", "max"),
-            // `max` has features that kernels of its time stumble over.
-            (Accelerator::Emulation, Arch::Arm64) => ("tcg", "cortex-a72"),
+        let (accel, cpu) = match accelerator {
+            Accelerator::Kvm => ("kvm", "host"),
+            Accelerator::Emulation => ("tcg", self.arch.spec().qemu.cpu),
         };
         // On MMIO as in Firecracker, or on PCI as in Cloud Hypervisor.
         let bus = match self.flavor {

@@ -17,10 +17,11 @@ pub use result::{Ending, Modules, Outcome, Requirement, Verdict};
 pub use target::Subject;
 
 use crate::cache::Cache;
+use crate::host::Host;
+use crate::host::packages::{self, Need};
 use crate::host::process::{self, CommandLine, Seen, Stream};
-use crate::host::{Host, packages};
-use crate::kernel::Arch;
 use crate::kernel::binary::Pvh;
+use crate::kernel::{Arch, KernelFormat};
 use crate::oci::read::Image;
 use crate::report::{Phase, Report};
 use crate::util::error::{Context, Error, Kind, Result};
@@ -96,7 +97,8 @@ pub fn boot(
     let mut notes = subject.notes.clone();
     let running = report.start(Phase::Boot, &subject.name);
     let guest = guest::prepare(subject, options.root, &scratch.path, host)?;
-    if (options.vmm, subject.arch, guest.pvh) == (Vmm::Qemu, Arch::Amd64, Pvh::NoEntry) {
+    let is_elf = subject.arch.spec().format == KernelFormat::Elf;
+    if options.vmm == Vmm::Qemu && is_elf && guest.pvh == Pvh::NoEntry {
         guest::add_entry(&guest.kernel, &scratch.path, host)
             .map_err(|error| error.hint("boot it with --vmm firecracker, which needs no such entry"))?;
         notes.push("the kernel has no entry by PVH: QEMU got one in front of its 64-bit entry".to_owned());
@@ -151,8 +153,11 @@ pub fn boot(
 /// Fails (exit code 4) where this host lacks what boots a kernel of this architecture.
 pub fn require_host(arch: Arch, options: &Options, host: &Host) -> Result<()> {
     accelerators(arch, options, host)?;
-    let (program, cc) = (options.vmm.program(arch), guest::compiler(arch, host));
-    packages::examine_boot(program, &cc, options.root == RootChoice::Disk, host).require()
+    let mut needs = vec![options.vmm.need(arch), guest::compiler_need(arch, host)];
+    if options.root == RootChoice::Disk {
+        needs.push(Need::program("mke2fs", "makes the root disk", ["e2fsprogs"; 5]));
+    }
+    packages::diagnose(needs, "gcc", host).require()
 }
 
 /// The layout and the tag of an image, as the name of a file.

@@ -191,7 +191,7 @@ fn some_arches<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arch>, 
     arches.sort();
     arches.dedup();
     match arches.is_empty() {
-        true => Err(D::Error::custom("there is none: amd64, arm64 or both")),
+        true => Err(D::Error::custom(format!("there is none: {}", Arch::choices()))),
         false => Ok(arches),
     }
 }
@@ -292,7 +292,7 @@ mod tests {
         for entry in catalog.kernels.iter().filter(|entry| entry.status == Status::Supported) {
             for arch in &entry.arch {
                 let name =
-                    format!("configs/{}/linux-{}-{}.config", entry.flavor, arch.kbuild(), entry.version);
+                    format!("configs/{}/linux-{}-{}.config", entry.flavor, arch.spec().kbuild, entry.version);
                 assert!(library.text(&name).is_some(), "{name} is missing");
             }
         }

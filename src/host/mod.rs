@@ -86,7 +86,7 @@ impl Host {
         Ok(Host {
             args: words().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             cache_dir: cache_dir(&env).map(|dir| cwd.join(dir)),
-            arch: Arch::from_machine(&rustix::system::uname().machine().to_string_lossy()),
+            arch: Arch::find(|spec| *spec.uname == *rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
             terminal,
             interactive: terminal && std::io::stdin().is_terminal(),

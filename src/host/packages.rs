@@ -56,12 +56,18 @@ pub enum Look {
     Header(&'static str),
 }
 
-/// Something that a build needs, and its package on Debian, Fedora, Arch, Alpine and openSUSE.
+/// Something that a build or a boot needs, and its package on Debian, Fedora, Arch, Alpine and openSUSE.
 #[derive(Clone, Debug)]
 pub struct Need {
     pub look: Look,
     pub why: &'static str,
     pub packages: [&'static str; 5],
+}
+
+impl Need {
+    pub fn program(name: impl Into<String>, why: &'static str, packages: [&'static str; 5]) -> Need {
+        Need { look: Look::Program(name.into()), why, packages }
+    }
 }
 
 /// One line of the doctor's report.
@@ -159,49 +165,10 @@ pub fn examine_menus(host: &Host) -> Diagnosis {
 
 /// Looks for the program that pushes images.
 pub fn examine_push(host: &Host) -> Diagnosis {
-    let (look, why) = (Look::Program("skopeo".to_owned()), "copies images to a registry");
-    diagnose(vec![Need { look, why, packages: ["skopeo"; 5] }], "gcc", host)
+    diagnose(vec![Need::program("skopeo", "copies images to a registry", ["skopeo"; 5])], "gcc", host)
 }
 
-/// Looks for what boots a kernel: the `machine`'s program, the compiler `cc` of the init, and mke2fs
-/// where the init `needs_disk`.
-pub fn examine_boot(machine: &str, cc: &str, needs_disk: bool, host: &Host) -> Diagnosis {
-    let program = |name: &str, why, packages| Need { look: Look::Program(name.to_owned()), why, packages };
-    let of_machine = match machine {
-        "qemu-system-x86_64" => {
-            ["qemu-system-x86", "qemu-system-x86", "qemu-system-x86", "qemu-system-x86_64", "qemu-x86"]
-        }
-        "qemu-system-aarch64" => [
-            "qemu-system-arm",
-            "qemu-system-aarch64",
-            "qemu-system-aarch64",
-            "qemu-system-aarch64",
-            "qemu-arm",
-        ],
-        // Not packaged by distributions.
-        _ => [""; 5],
-    };
-    let of_compiler = match cc {
-        "aarch64-linux-gnu-gcc" => ARM64_GCC,
-        "x86_64-linux-gnu-gcc" => {
-            ["gcc-x86-64-linux-gnu", "gcc-x86_64-linux-gnu", "", "", "cross-x86_64-gcc13"]
-        }
-        _ => ["gcc"; 5],
-    };
-    let mut needs = vec![
-        program(machine, "makes the machine", of_machine),
-        program(cc, "compiles the init", of_compiler),
-    ];
-    if needs_disk {
-        needs.push(program("mke2fs", "makes the root disk", ["e2fsprogs"; 5]));
-    }
-    diagnose(needs, "gcc", host)
-}
-
-/// Packages of the compiler for arm64 on another machine.
-pub const ARM64_GCC: [&str; 5] =
-    ["gcc-aarch64-linux-gnu", "gcc-aarch64-linux-gnu", "aarch64-linux-gnu-gcc", "", "cross-aarch64-gcc13"];
-
+/// Looks for `needs`; headers by `host_cc`.
 pub fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
     let packages = Packages::of(host);
     let findings: Vec<Finding> = needs

@@ -36,10 +36,7 @@ impl BuildDir<'_> {
 
     /// The file that make makes.
     pub(super) fn made_kernel(&self) -> Utf8PathBuf {
-        match self.plan.arch {
-            Arch::Amd64 => self.path.join("vmlinux"),
-            Arch::Arm64 => self.path.join("arch/arm64/boot/Image"),
-        }
+        self.path.join(self.plan.arch.spec().built_kernel)
     }
 
     /// `objcopy -R .comment -S`: the rule for `arch/x86/boot/compressed/vmlinux.bin` in the

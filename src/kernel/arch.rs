@@ -1,7 +1,6 @@
-//! The architectures that kernels are built for.
+//! The architectures that kernels are built for, and all that differs between them.
 
 use serde::{Deserialize, Serialize};
-use std::fmt;
 
 /// The machine that the kernel is for. Named as container platforms name it (`amd64`, `arm64`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -13,63 +12,199 @@ pub enum Arch {
     Arm64,
 }
 
-impl Arch {
+spec_table!(Arch, "architecture", ArchSpec { Amd64 => AMD64, Arm64 => ARM64 });
+
+/// What the programs of this project need to know of an architecture.
+#[derive(Debug)]
+pub struct ArchSpec {
     /// The name that container platforms and OCI have for it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "amd64",
-            Arch::Arm64 => "arm64",
-        }
-    }
-
+    pub name: &'static str,
+    /// Other spellings that are accepted.
+    pub aliases: &'static [&'static str],
+    /// The name that people read.
+    pub title: &'static str,
+    /// `uname -m`.
+    pub uname: &'static str,
     /// The value of the kernel's `ARCH` variable, and the name in file names of configs.
-    pub fn kbuild(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "x86_64",
-            Arch::Arm64 => "arm64",
-        }
+    pub kbuild: &'static str,
+    /// Its directory below `arch/`, which is also its name in a `.config` header: `Linux/x86 6.1.7 …`.
+    pub srcarch: &'static str,
+    /// The Kconfig symbol that is on in its configs only.
+    pub symbol: &'static str,
+    /// The target triple of the usual cross compiler.
+    pub triple: &'static str,
+    /// The packages of that compiler on Debian, Fedora, Arch, Alpine and openSUSE.
+    pub cross_packages: [&'static str; 5],
+    /// `e_machine` of its ELF files.
+    pub elf_machine: u16,
+    /// What hypervisors load.
+    pub format: KernelFormat,
+    /// The make target of the kernel.
+    pub target: &'static str,
+    /// The file in the build directory that this target makes.
+    pub built_kernel: &'static str,
+    /// How its machines are made up.
+    pub platform: Platform,
+    /// The first serial port of its machines, as the kernel's command line names it.
+    pub serial: &'static str,
+    /// The option for messages before that port has its driver.
+    pub early_console: &'static str,
+    /// Appended to the name of the combined image; those who pull it know only its name for amd64.
+    pub legacy_suffix: &'static str,
+    /// Its machines in QEMU.
+    pub qemu: QemuSpec,
+}
+
+/// The format of the kernel file that hypervisors load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelFormat {
+    /// `vmlinux`, an ELF file; its PVH note, if it has one, is where QEMU and some hypervisors enter it.
+    Elf,
+    /// `Image` with a PE header and these bytes at offset 56.
+    PeImage([u8; 4]),
+}
+
+/// How a machine is made up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Platform {
+    /// A PC: it has a keyboard controller, or the kernel looks for one.
+    Pc,
+    /// A device tree tells the kernel what there is.
+    DeviceTree,
+}
+
+/// The machines that QEMU has for an architecture.
+#[derive(Debug)]
+pub struct QemuSpec {
+    /// The program.
+    pub program: &'static str,
+    /// Its packages on Debian, Fedora, Arch, Alpine and openSUSE.
+    pub packages: [&'static str; 5],
+    /// The processor that is emulated.
+    pub cpu: &'static str,
+    /// The machine with virtio on MMIO whose devices are on the kernel's command line.
+    pub mmio: &'static str,
+    /// That whose devices ACPI has.
+    pub mmio_acpi: &'static str,
+    /// The machine with virtio on PCI.
+    pub pci: &'static str,
+}
+
+static AMD64: ArchSpec = ArchSpec {
+    name: "amd64",
+    aliases: &["x86_64", "x86"],
+    title: "x86-64",
+    uname: "x86_64",
+    kbuild: "x86_64",
+    srcarch: "x86",
+    symbol: "X86_64",
+    triple: "x86_64-linux-gnu",
+    cross_packages: ["gcc-x86-64-linux-gnu", "gcc-x86_64-linux-gnu", "", "", "cross-x86_64-gcc13"],
+    elf_machine: 62,
+    format: KernelFormat::Elf,
+    target: "vmlinux",
+    built_kernel: "vmlinux",
+    platform: Platform::Pc,
+    serial: "ttyS0",
+    early_console: "earlyprintk=ttyS0",
+    legacy_suffix: "",
+    qemu: QemuSpec {
+        program: "qemu-system-x86_64",
+        packages: ["qemu-system-x86", "qemu-system-x86", "qemu-system-x86", "qemu-system-x86_64", "qemu-x86"],
+        cpu: "max",
+        mmio: "microvm,acpi=off",
+        mmio_acpi: "microvm,acpi=on",
+        pci: "q35",
+    },
+};
+
+static ARM64: ArchSpec = ArchSpec {
+    name: "arm64",
+    aliases: &["aarch64"],
+    title: "arm64",
+    uname: "aarch64",
+    kbuild: "arm64",
+    srcarch: "arm64",
+    symbol: "ARM64",
+    triple: "aarch64-linux-gnu",
+    cross_packages: [
+        "gcc-aarch64-linux-gnu",
+        "gcc-aarch64-linux-gnu",
+        "aarch64-linux-gnu-gcc",
+        "",
+        "cross-aarch64-gcc13",
+    ],
+    elf_machine: 183,
+    format: KernelFormat::PeImage(*b"ARM\x64"),
+    target: "Image",
+    built_kernel: "arch/arm64/boot/Image",
+    platform: Platform::DeviceTree,
+    serial: "ttyAMA0",
+    early_console: "earlycon",
+    legacy_suffix: "-arm64",
+    qemu: QemuSpec {
+        program: "qemu-system-aarch64",
+        packages: [
+            "qemu-system-arm",
+            "qemu-system-aarch64",
+            "qemu-system-aarch64",
+            "qemu-system-aarch64",
+            "qemu-arm",
+        ],
+        // `max` has features that kernels of its time stumble over.
+        cpu: "cortex-a72",
+        mmio: "virt",
+        mmio_acpi: "virt",
+        pci: "virt",
+    },
+};
+
+impl Arch {
+    /// Returns the architecture whose spec `fits`.
+    pub fn find(fits: impl Fn(&ArchSpec) -> bool) -> Option<Arch> {
+        Arch::ALL.iter().copied().find(|arch| fits(arch.spec()))
     }
 
-    /// The name that the kernel's Kconfig gives itself in a `.config` header: `Linux/x86 6.1.7 …`.
-    pub fn in_config_header(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "x86",
-            Arch::Arm64 => "arm64",
-        }
-    }
-
-    /// The target triple of the usual cross compiler, as Debian names its packages.
-    pub fn triple(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "x86_64-linux-gnu",
-            Arch::Arm64 => "aarch64-linux-gnu",
-        }
-    }
-
-    /// From `uname -m`.
-    pub fn from_machine(machine: &str) -> Option<Arch> {
-        match machine {
-            "x86_64" => Some(Arch::Amd64),
-            "aarch64" => Some(Arch::Arm64),
-            _ => None,
-        }
+    /// Returns whether the header of a `.config` names it so: by its directory or by its `ARCH`.
+    pub fn is_in_config_header(self, name: &str) -> bool {
+        let spec = self.spec();
+        name == spec.srcarch || name == spec.kbuild
     }
 }
 
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
 
-impl std::str::FromStr for Arch {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "amd64" | "x86_64" | "x86" => Ok(Arch::Amd64),
-            "arm64" | "aarch64" => Ok(Arch::Arm64),
-            _ => Err(format!("unknown architecture `{name}`: amd64 or arm64")),
+    #[test]
+    fn names_are_unique_and_round_trip() {
+        for arch in Arch::ALL {
+            let spec = arch.spec();
+            for name in [spec.name].iter().chain(spec.aliases) {
+                assert_eq!(name.parse(), Ok(*arch), "{name}");
+            }
+            assert_eq!(arch.to_string(), spec.name);
+            assert_eq!(serde_json::to_value(arch).unwrap(), spec.name);
+            assert_eq!(Arch::find(|other| other.uname == spec.uname), Some(*arch));
         }
+        type Name = fn(&ArchSpec) -> &'static str;
+        let unique: [Name; 8] = [
+            |spec| spec.name,
+            |spec| spec.title,
+            |spec| spec.uname,
+            |spec| spec.kbuild,
+            |spec| spec.srcarch,
+            |spec| spec.symbol,
+            |spec| spec.triple,
+            |spec| spec.legacy_suffix,
+        ];
+        for name in unique {
+            let names: BTreeSet<_> = Arch::ALL.iter().map(|arch| name(arch.spec())).collect();
+            assert_eq!(names.len(), Arch::ALL.len(), "{names:?}");
+        }
+        let machines: BTreeSet<_> = Arch::ALL.iter().map(|arch| arch.spec().elf_machine).collect();
+        assert_eq!(machines.len(), Arch::ALL.len());
+        assert_eq!("mips".parse::<Arch>(), Err("unknown architecture `mips`: amd64 or arm64".to_owned()));
     }
 }

@@ -1,6 +1,50 @@
 //! What a kernel is called and what is known about it: versions, architectures, flavors, and the
 //! catalog of kernels with their pins. Pure: text in, values out.
 
+/// Gives each variant of an enum its entry of a table. Without one a variant does not compile. `ALL` has all of
+/// them, and the `name` and the `aliases` of an entry are how its variant is printed and read.
+macro_rules! spec_table {
+    ($name:ident, $what:literal, $spec:ident { $($variant:ident => $entry:ident),+ $(,)? }) => {
+        impl $name {
+            /// All of them, in the order in which they are listed.
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            /// Returns its entry of the table.
+            pub fn spec(self) -> &'static $spec {
+                match self {
+                    $($name::$variant => &$entry,)+
+                }
+            }
+
+            /// Returns its name.
+            pub fn name(self) -> &'static str {
+                self.spec().name
+            }
+
+            /// Returns all names, for a message: `amd64 or arm64`.
+            pub fn choices() -> String {
+                crate::util::text::one_of($name::ALL.iter().map(|one| one.name()))
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(name: &str) -> Result<Self, String> {
+                let is_it = |one: &&$name| one.name() == name || one.spec().aliases.contains(&name);
+                let known = $name::ALL.iter().find(is_it).copied();
+                known.ok_or_else(|| format!("unknown {} `{name}`: {}", $what, $name::choices()))
+            }
+        }
+    };
+}
+
 mod arch;
 pub mod binary;
 mod flavor;
@@ -8,7 +52,7 @@ mod range;
 mod source_spec;
 mod version;
 
-pub use arch::Arch;
+pub use arch::{Arch, ArchSpec, KernelFormat, Platform};
 pub use flavor::Flavor;
 pub use range::VersionRange;
 pub use source_spec::{SourceSpec, source_package};

@@ -1,7 +1,7 @@
 //! What a plan needs of the host, and whether it is there.
 
 use crate::host::Host;
-use crate::host::packages::{ARM64_GCC, Diagnosis, Look, Need, diagnose};
+use crate::host::packages::{Diagnosis, Look, Need, diagnose};
 use crate::plan::{Locator, Plan};
 
 /// Looks for all that `plan` needs on this host.
@@ -11,7 +11,7 @@ pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
 }
 
 fn needs(plan: &Plan) -> Vec<Need> {
-    let program = |name: &str, why, packages| Need { look: Look::Program(name.to_owned()), why, packages };
+    let program = |name: &str, why, packages| Need::program(name, why, packages);
     let header = |name, why, packages| Need { look: Look::Header(name), why, packages };
     let same = |package| [package; 5];
     let variables = &plan.toolchain.variables;
@@ -19,18 +19,18 @@ fn needs(plan: &Plan) -> Vec<Need> {
     let first_word = |command: &str| command.split_whitespace().next().unwrap_or_default().to_owned();
     let cc = first_word(variables.get("CC").map_or("gcc", String::as_str));
     let host_cc = first_word(variables.get("HOSTCC").map_or("gcc", String::as_str));
-    let cross_gcc = cross.starts_with("aarch64-linux-gnu-");
+    let arch = plan.arch.spec();
+    let is_usual_cross = cross.strip_suffix('-') == Some(arch.triple);
+    let or_cross = |package| if is_usual_cross { arch.cross_packages } else { same(package) };
     let mut needs = vec![program("make", "runs the kernel's build", same("make"))];
     if variables.contains_key("LLVM") {
         needs.push(program(&cc, "compiles the kernel", same("clang")));
         needs.push(program("ld.lld", "links the kernel", same("lld")));
         needs.push(program("llvm-objcopy", "strips the kernel", same("llvm")));
     } else {
-        let packages = if cross_gcc { ARM64_GCC } else { same("gcc") };
-        needs.push(program(&cc, "compiles the kernel", packages));
-        let binutils = if cross_gcc { ARM64_GCC } else { same("binutils") };
-        needs.push(program(&format!("{cross}ld"), "links the kernel", binutils));
-        needs.push(program(&format!("{cross}objcopy"), "strips the kernel", binutils));
+        needs.push(program(&cc, "compiles the kernel", or_cross("gcc")));
+        needs.push(program(&format!("{cross}ld"), "links the kernel", or_cross("binutils")));
+        needs.push(program(&format!("{cross}objcopy"), "strips the kernel", or_cross("binutils")));
     }
     if host_cc != cc {
         needs.push(program(&host_cc, "compiles the kernel's own tools", same("gcc")));

@@ -161,7 +161,7 @@ fn identify_toolchain(request: &Request, host: &Host) -> Result<(Toolchain, Opti
     let mut variables = BTreeMap::new();
     let cross = choice.cross_compile.clone().or_else(|| {
         let foreign = host.arch.is_some_and(|arch| arch != request.arch);
-        (foreign && !choice.llvm).then(|| format!("{}-", request.arch.triple()))
+        (foreign && !choice.llvm).then(|| format!("{}-", request.arch.spec().triple))
     });
     let prefix = cross.unwrap_or_default();
     let (cc, ld) = match choice.llvm {

@@ -29,7 +29,7 @@ impl<'a> Base<'a> {
 
     /// All of a flavor and architecture, from the lowest version on.
     pub fn all(library: &'a Library, flavor: Flavor, arch: Arch) -> Vec<Base<'a>> {
-        let prefix = format!("linux-{}-", arch.kbuild());
+        let prefix = format!("linux-{}-", arch.spec().kbuild);
         let version =
             |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
         let dir = format!("configs/{}", flavor.config_dir());
@@ -64,7 +64,7 @@ impl<'a> Base<'a> {
 
 /// The name in the library of the config of `version`.
 pub fn config_name(flavor: Flavor, arch: Arch, version: VersionRequest) -> String {
-    format!("configs/{}/linux-{}-{}.config", flavor.config_dir(), arch.kbuild(), version.in_catalog())
+    format!("configs/{}/linux-{}-{}.config", flavor.config_dir(), arch.spec().kbuild, version.in_catalog())
 }
 
 #[cfg(test)]

@@ -69,17 +69,10 @@ fn user_config(text: &Text, arch: Arch) -> Result<Config> {
         ))
         .hint(SETTINGS));
     }
-    let foreign_symbol = match arch {
-        Arch::Amd64 => "ARM64",
-        Arch::Arm64 => "X86_64",
-    };
-    let foreign_header = config
-        .header_arch
-        .as_deref()
-        .filter(|&name| !matches!(name, "x86" | "x86_64") || arch != Arch::Amd64);
-    let foreign_header = foreign_header.filter(|&name| name != arch.in_config_header());
-    if foreign_header.is_some() || config.enabled(foreign_symbol) {
-        let theirs = foreign_header.unwrap_or(foreign_symbol).to_lowercase();
+    let foreign_header = config.header_arch.as_deref().filter(|name| !arch.is_in_config_header(name));
+    let mut others = Arch::ALL.iter().filter(|other| **other != arch).map(|other| other.spec().symbol);
+    if let Some(theirs) = foreign_header.or_else(|| others.find(|symbol| config.enabled(symbol))) {
+        let theirs = theirs.to_lowercase();
         return Err(Error::usage(format!("{}: a config for {theirs}, not for {arch}", text.name))
             .hint("choose the architecture with --arch"));
     }

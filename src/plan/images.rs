@@ -2,7 +2,6 @@
 
 use super::annotations::{Planned, planned};
 use super::{Contents, ImagePlan};
-use crate::kernel::Arch;
 use crate::plan::request::Request;
 use crate::util::error::{Error, Result};
 
@@ -32,11 +31,7 @@ pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImageP
         plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));
     }
     if images.legacy {
-        // The consumers of this image know only its name for amd64.
-        let legacy_layout = match arch {
-            Arch::Amd64 => flavor.legacy_image().to_owned(),
-            Arch::Arm64 => format!("{}-{arch}", flavor.legacy_image()),
-        };
+        let legacy_layout = format!("{}{}", flavor.legacy_image(), arch.spec().legacy_suffix);
         let file_name = path.rsplit('/').next().expect("split gives at least one").to_owned();
         plans.push(image(legacy_layout, "kernel and modules", Contents::Combined { file_name }));
     }

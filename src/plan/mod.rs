@@ -217,17 +217,14 @@ impl Plan {
 }
 
 fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain, rules: &[Applied]) -> MakePlan {
-    let kernel = match request.arch {
-        Arch::Amd64 => "vmlinux",
-        Arch::Arm64 => "Image",
-    };
-    let mut targets = vec![kernel.to_owned()];
+    let arch = request.arch.spec();
+    let mut targets = vec![arch.target.to_owned()];
     if !request.images.no_modules {
         targets.push("modules".into());
     }
     let mut variables = toolchain.variables.clone();
     let mut set = |key: &str, value: String| variables.insert(key.to_owned(), value);
-    set("ARCH", request.arch.kbuild().to_owned());
+    set("ARCH", arch.kbuild.to_owned());
     set("KBUILD_BUILD_USER", "kcompile".into());
     set("KBUILD_BUILD_HOST", "kcompile".into());
     set("KBUILD_BUILD_VERSION", "1".into());

@@ -8,6 +8,15 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+/// Returns `names` as a choice: `a, b or c`.
+pub fn one_of(names: impl IntoIterator<Item = impl Into<String>>) -> String {
+    let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
+    match names.pop() {
+        Some(last) if !names.is_empty() => format!("{} or {last}", names.join(", ")),
+        last => last.unwrap_or_default(),
+    }
+}
+
 /// May `c` go to a terminal as it is? Not if that obeys it (control characters), shows what follows in
 /// another order (bidirectional controls), or shows nothing at all for it.
 pub fn is_plain(c: char) -> bool {
@@ -176,6 +185,7 @@ mod tests {
             [counted(1, "patch", "patches"), counted(2, "patch", "patches")],
             ["1 patch", "2 patches"]
         );
+        assert_eq!([one_of(["a"; 0]), one_of(["a"]), one_of(["a", "b", "c"])], ["", "a", "a, b or c"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{Faults, Outcome, Subject, Verified};
 use crate::image::inspect::{self, Inspected, KernelFile, ReceiptFound};
-use crate::kernel::binary::{EM_AARCH64, EM_X86_64, Format, Pvh, expected_format};
+use crate::kernel::binary::{Format, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::annotations::CREATED;
 use crate::oci::read::Image;
@@ -70,10 +70,7 @@ fn modules(found: &Inspected, arch: Option<Arch>) -> Outcome {
     {
         faults.add(format!("the modules are for Linux {release}, the image says {said}"));
     }
-    let machine = arch.map(|arch| match arch {
-        Arch::Amd64 => Format::Elf { machine: EM_X86_64 },
-        Arch::Arm64 => Format::Elf { machine: EM_AARCH64 },
-    });
+    let machine = arch.map(|arch| Format::Elf { machine: arch.spec().elf_machine });
     for (path, file) in &survey.modules {
         let module = &file.module;
         if machine.is_some_and(|machine| machine != module.format) {

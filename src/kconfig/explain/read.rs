@@ -24,7 +24,8 @@ const LARGEST_TREE: u64 = 64 << 20;
 /// A file that is not there is left aside, as is a path that holds an unknown macro. Errors, in words
 /// for people: the top file is missing, a `source` leaves the tree or includes itself, a bound is hit.
 pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String> {
-    let mut reading = Reading::new(root, arch.in_config_header(), arch.kbuild(), "")?;
+    let spec = arch.spec();
+    let mut reading = Reading::new(root, spec.srcarch, spec.kbuild, "")?;
     match reading.file("Kconfig")? {
         true => Ok(reading.statements),
         false => Err("there is no Kconfig at the top of the tree".into()),
@@ -36,7 +37,7 @@ pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String
 pub(super) fn of_others(root: &Utf8Path, arch: Arch) -> HashMap<String, Vec<String>> {
     let entries = root.join("arch").read_dir_utf8().into_iter().flatten().flatten();
     let mut others: Vec<String> = entries.map(|entry| entry.file_name().to_owned()).collect();
-    others.retain(|name| name != arch.in_config_header());
+    others.retain(|name| name != arch.spec().srcarch);
     others.sort();
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     for other in others {

@@ -13,26 +13,23 @@ pub use kernel::{Kernel, Pvh, identify};
 pub use module::Module;
 pub use sections::Anatomy;
 
-use crate::kernel::Arch;
+use crate::kernel::{Arch, ArchSpec, KernelFormat};
 use std::fmt;
-
-/// The `e_machine` of x86-64, as the ELF specification numbers it.
-pub const EM_X86_64: u16 = 62;
-/// That of arm64.
-pub const EM_AARCH64: u16 = 183;
 
 /// What the first bytes of a file say that it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// ELF of 64 bits, little endian, for the machine of this number (`e_machine`).
     Elf {
-        /// [`EM_X86_64`], [`EM_AARCH64`], or another one.
+        /// As the ELF specification numbers it.
         machine: u16,
     },
     /// Any other ELF.
     OtherElf,
-    /// The arm64 `Image`.
-    Arm64Image {
+    /// `Image`, as arm64 has it.
+    Image {
+        /// By its magic bytes.
+        arch: Arch,
         /// With a PE header, as EFI loads it.
         pe: bool,
     },
@@ -56,8 +53,10 @@ impl Format {
             };
         }
         // Documentation/arm64/booting.rst: "ARM\x64" at offset 56; "MZ" makes it a PE file.
-        if at(56, b"ARM\x64") {
-            return Format::Arm64Image { pe: at(0, b"MZ") };
+        let has_magic =
+            |spec: &ArchSpec| matches!(spec.format, KernelFormat::PeImage(magic) if at(56, &magic));
+        if let Some(arch) = Arch::find(has_magic) {
+            return Format::Image { arch, pe: at(0, b"MZ") };
         }
         // Documentation/x86/boot.rst: the setup header's signature at offset 0x202.
         if at(0x202, b"HdrS") {
@@ -70,13 +69,14 @@ impl Format {
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Format::Elf { machine: EM_X86_64 } => f.write_str("an ELF file for x86-64"),
-            Format::Elf { machine: EM_AARCH64 } => f.write_str("an ELF file for arm64"),
-            Format::Elf { machine } => write!(f, "an ELF file for another machine (e_machine {machine})"),
+            Format::Elf { machine } => match Arch::find(|spec| spec.elf_machine == *machine) {
+                Some(arch) => write!(f, "an ELF file for {}", arch.spec().title),
+                None => write!(f, "an ELF file for another machine (e_machine {machine})"),
+            },
             Format::OtherElf => f.write_str("an ELF file, but not of 64 bits, little endian"),
-            Format::Arm64Image { pe: true } => f.write_str("an arm64 Image with an EFI header"),
-            Format::Arm64Image { pe: false } => {
-                f.write_str("an arm64 Image without an EFI header (CONFIG_EFI)")
+            Format::Image { arch, pe } => {
+                let header = if *pe { "with an EFI header" } else { "without an EFI header (CONFIG_EFI)" };
+                write!(f, "an {} Image {header}", arch.spec().title)
             }
             Format::BzImage => f.write_str("a bzImage, compressed, which Firecracker does not load"),
             Format::Gzip => f.write_str("compressed by gzip"),
@@ -88,11 +88,11 @@ impl fmt::Display for Format {
     }
 }
 
-/// What the hypervisors load on this machine: on x86-64 an ELF file, on arm64 an `Image` with a PE header.
+/// Returns what the hypervisors load on this machine.
 pub fn expected_format(arch: Arch) -> Format {
-    match arch {
-        Arch::Amd64 => Format::Elf { machine: EM_X86_64 },
-        Arch::Arm64 => Format::Arm64Image { pe: true },
+    match arch.spec().format {
+        KernelFormat::Elf => Format::Elf { machine: arch.spec().elf_machine },
+        KernelFormat::PeImage(_) => Format::Image { arch, pe: true },
     }
 }
 
