@@ -10,8 +10,8 @@ use crate::host::packages::Need;
 use crate::host::process::{self, CommandLine};
 use crate::image::kernel_image;
 use crate::kconfig::Config;
-use crate::kernel::Arch;
 use crate::kernel::binary::{self, Pvh, module};
+use crate::kernel::{Arch, Flavor};
 use crate::oci::layer_entries::{FoundKind, LARGEST_IMAGE};
 use crate::oci::read::Image;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -33,9 +33,6 @@ const INIT: &str = concat!(
     include_str!("init/devices.c"),
     include_str!("init/main.c"),
 );
-/// Where kernels lie in images, in the order in which they are looked for.
-const KERNELS: [&str; 6] =
-    ["bin/vmlinux", "bin/vmlinux.bin", "bin/Image", "boot/vmlinux", "boot/vmlinux.bin", "boot/Image"];
 /// `modules.dep` of a distribution has 1 MB.
 const LARGEST_MODULES_DEP: u64 = 64 << 20;
 
@@ -120,9 +117,13 @@ pub(super) fn prepare(
 
 /// Two passes: the bytes of a hard link lie under the name that sorts first.
 fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
+    // In the order in which they are looked for.
+    let paths = ["bin", "boot"]
+        .map(|dir| Flavor::kernel_files().into_iter().map(move |file| format!("{dir}/{file}")));
+    let paths: Vec<String> = paths.into_iter().flatten().collect();
     let mut best: Option<(usize, String)> = None;
     image.visit(|found, _| {
-        let rank = KERNELS.iter().position(|path| *path == found.path);
+        let rank = paths.iter().position(|path| *path == found.path);
         let bytes_at = match &found.kind {
             FoundKind::File => Some(&found.path),
             FoundKind::HardLink(of) => Some(of),
@@ -137,7 +138,7 @@ fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
     })?;
     let Some((_, path)) = best else {
         return Err(Error::usage(format!("{} holds no kernel", image.layout))
-            .hint(format!("a kernel lies at one of {}", KERNELS.join(", "))));
+            .hint(format!("a kernel lies at one of {}", paths.join(", "))));
     };
     image.visit(|found, reader| match found.path == path {
         true => write_file(to, reader),

@@ -1,10 +1,12 @@
 //! The machine that a kernel is booted on, as the command line of the program that makes it. Pure.
 
 use crate::host::packages::Need;
-use crate::kernel::{Arch, ArchSpec, Flavor, Platform};
+use crate::kernel::{Arch, ArchSpec, Bus, Flavor, Platform};
 use camino::{Utf8Path, Utf8PathBuf};
+use clap::builder::PossibleValue;
 use serde::Serialize;
 use std::fmt;
+use std::sync::LazyLock;
 
 /// Memory in MiB: what the smallest nodes have.
 const MEMORY: u64 = 1024;
@@ -12,16 +14,32 @@ const MEMORY: u64 = 1024;
 const CPUS: u32 = 2;
 
 /// `--vmm`: the program that makes the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vmm {
     /// A machine like that of the kernel's hypervisor, by KVM or without it.
     #[default]
     Qemu,
-    /// Firecracker itself; needs KVM.
-    Firecracker,
-    /// Cloud Hypervisor itself; needs KVM.
-    CloudHypervisor,
+    /// The program of a hypervisor itself; needs KVM.
+    Hypervisor(Flavor),
+}
+
+impl clap::ValueEnum for Vmm {
+    fn value_variants<'a>() -> &'a [Self] {
+        static ALL: LazyLock<Vec<Vmm>> = LazyLock::new(|| {
+            [Vmm::Qemu].into_iter().chain(Flavor::ALL.iter().copied().map(Vmm::Hypervisor)).collect()
+        });
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Vmm::Qemu => PossibleValue::new("qemu")
+                .help("A machine like that of the kernel's hypervisor, by KVM or without it"),
+            Vmm::Hypervisor(flavor) => {
+                PossibleValue::new(flavor.name()).help(format!("{} itself; needs KVM", flavor.spec().title))
+            }
+        })
+    }
 }
 
 impl Vmm {
@@ -29,8 +47,7 @@ impl Vmm {
     pub fn program(self, arch: Arch) -> &'static str {
         match self {
             Vmm::Qemu => arch.spec().qemu.program,
-            Vmm::Firecracker => "firecracker",
-            Vmm::CloudHypervisor => "cloud-hypervisor",
+            Vmm::Hypervisor(flavor) => flavor.spec().program,
         }
     }
 
@@ -97,8 +114,7 @@ impl Machine {
     pub(super) fn title(&self) -> String {
         match self.vmm {
             Vmm::Qemu => format!("QEMU {}", self.qemu_machine().split(',').next().unwrap_or_default()),
-            Vmm::Firecracker => "Firecracker".into(),
-            Vmm::CloudHypervisor => "Cloud Hypervisor".into(),
+            Vmm::Hypervisor(flavor) => flavor.spec().title.to_owned(),
         }
     }
 
@@ -112,19 +128,22 @@ impl Machine {
     /// panic the machine ends.
     pub(super) fn kernel_command_line(&self) -> String {
         let ArchSpec { serial, early_console, platform, .. } = self.arch.spec();
-        let serial = if self.vmm == Vmm::Firecracker { "ttyS0" } else { serial };
-        // Without a keyboard controller a triple fault ends QEMU's machines; Firecracker's has one for this.
-        let reboot = match (platform, self.vmm) {
-            (Platform::DeviceTree, _) => "",
-            (Platform::Pc, Vmm::Firecracker) => " reboot=k pci=off",
-            (Platform::Pc, _) => " reboot=t",
+        let (serial, pc_options) = match self.vmm {
+            // Without a keyboard controller a triple fault ends the machine.
+            Vmm::Qemu => (*serial, "reboot=t"),
+            Vmm::Hypervisor(flavor) => (flavor.spec().serial.unwrap_or(serial), flavor.spec().pc_options),
+        };
+        let platform = match platform {
+            Platform::Pc => format!(" {pc_options}"),
+            Platform::DeviceTree => String::new(),
         };
         let root = match self.root {
             Root::Disk => "root=/dev/vda rootfstype=ext4 ro init=/init",
             Root::Initramfs(_) => "rdinit=/init",
         };
-        let mut line =
-            format!("console={serial} {early_console}{reboot} panic=-1 loglevel=7 printk.devkmsg=on {root}");
+        let mut line = format!(
+            "console={serial} {early_console}{platform} panic=-1 loglevel=7 printk.devkmsg=on {root}"
+        );
         if let Some(append) = &self.append {
             line.push(' ');
             line.push_str(append);
@@ -137,18 +156,20 @@ impl Machine {
     pub(super) fn args(&self, accelerator: Accelerator, config: &Utf8Path) -> Vec<String> {
         match self.vmm {
             Vmm::Qemu => self.qemu(accelerator),
-            Vmm::Firecracker => ["--no-api", "--config-file", config.as_str()].map(str::to_owned).to_vec(),
-            Vmm::CloudHypervisor => self.cloud_hypervisor(config),
+            Vmm::Hypervisor(Flavor::Firecracker) => {
+                ["--no-api", "--config-file", config.as_str()].map(str::to_owned).to_vec()
+            }
+            Vmm::Hypervisor(Flavor::CloudHypervisor) => self.cloud_hypervisor(config),
         }
     }
 
     /// `microvm` is made after Firecracker's machine; Cloud Hypervisor's has PCI and ACPI, as q35 has.
     fn qemu_machine(&self) -> &'static str {
         let qemu = &self.arch.spec().qemu;
-        match self.flavor {
-            Flavor::Firecracker if self.devices_on_command_line => qemu.mmio,
-            Flavor::Firecracker => qemu.mmio_acpi,
-            Flavor::CloudHypervisor => qemu.pci,
+        match self.flavor.spec().bus {
+            Bus::Mmio if self.devices_on_command_line => qemu.mmio,
+            Bus::Mmio => qemu.mmio_acpi,
+            Bus::Pci => qemu.pci,
         }
     }
 
@@ -157,10 +178,9 @@ impl Machine {
             Accelerator::Kvm => ("kvm", "host"),
             Accelerator::Emulation => ("tcg", self.arch.spec().qemu.cpu),
         };
-        // On MMIO as in Firecracker, or on PCI as in Cloud Hypervisor.
-        let bus = match self.flavor {
-            Flavor::Firecracker => "device",
-            Flavor::CloudHypervisor => "pci",
+        let bus = match self.flavor.spec().bus {
+            Bus::Mmio => "device",
+            Bus::Pci => "pci",
         };
         let mut memory = MEMORY;
         let mut args = vec![
@@ -317,19 +337,22 @@ mod tests {
     fn an_initial_ram_disk_takes_the_place_of_the_disk() {
         let root = Root::Initramfs("/w/initrd".into());
         let append = Some("quiet".to_owned());
-        let machine =
-            Machine { root, append, ..machine(Arch::Amd64, Flavor::CloudHypervisor, Vmm::CloudHypervisor) };
+        let machine = Machine {
+            root,
+            append,
+            ..machine(Arch::Amd64, Flavor::CloudHypervisor, Vmm::Hypervisor(Flavor::CloudHypervisor))
+        };
         assert!(machine.kernel_command_line().ends_with(" rdinit=/init quiet"));
         assert!(line(&machine, Accelerator::Kvm).ends_with("--initramfs /w/initrd"));
         let qemu = Machine { vmm: Vmm::Qemu, ..machine.clone() };
         assert!(line(&qemu, Accelerator::Kvm).ends_with("-initrd /w/initrd -m 2048"));
-        let firecracker = Machine { vmm: Vmm::Firecracker, ..machine };
+        let firecracker = Machine { vmm: Vmm::Hypervisor(Flavor::Firecracker), ..machine };
         assert_eq!(firecracker.firecracker_config("/w/c".into())["boot-source"]["initrd_path"], "/w/initrd");
     }
 
     #[test]
     fn firecracker_and_cloud_hypervisor_get_their_own_words() {
-        let cloud = machine(Arch::Amd64, Flavor::CloudHypervisor, Vmm::CloudHypervisor);
+        let cloud = machine(Arch::Amd64, Flavor::CloudHypervisor, Vmm::Hypervisor(Flavor::CloudHypervisor));
         assert_eq!(
             line(&cloud, Accelerator::Kvm),
             "cloud-hypervisor --kernel /w/kernel --cmdline console=ttyS0 earlyprintk=ttyS0 reboot=t panic=-1 \
@@ -337,7 +360,7 @@ mod tests {
              size=1024M --disk path=/w/a,b,readonly=on --serial tty --console off --vsock \
              cid=3,socket=/w/vm.vsock"
         );
-        let firecracker = machine(Arch::Amd64, Flavor::Firecracker, Vmm::Firecracker);
+        let firecracker = machine(Arch::Amd64, Flavor::Firecracker, Vmm::Hypervisor(Flavor::Firecracker));
         assert_eq!(line(&firecracker, Accelerator::Kvm), "firecracker --no-api --config-file /w/vm.json");
         assert_eq!(
             firecracker.firecracker_config("/w/vm.json".into()),

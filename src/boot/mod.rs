@@ -175,19 +175,21 @@ fn accelerators(arch: Arch, options: &Options, host: &Host) -> Result<Vec<Accele
         rustix::fs::access(kvm.as_std_path(), rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK)
             .is_ok();
     let has_kvm = may_use && host.arch == Some(arch);
-    let needs_kvm = options.vmm != Vmm::Qemu;
-    match (options.accelerator, needs_kvm) {
-        (Some(Accelerator::Emulation), true) => {
-            Err(Error::usage("Firecracker and Cloud Hypervisor have no software emulation")
-                .hint("leave --accel out, or use --vmm qemu"))
+    let wanted = match (options.vmm, options.accelerator) {
+        (Vmm::Hypervisor(flavor), Some(Accelerator::Emulation)) => {
+            return Err(Error::usage(format!("{} has no software emulation", flavor.spec().title))
+                .hint("leave --accel out, or use --vmm qemu"));
         }
-        (Some(Accelerator::Kvm), _) | (None, true) if !has_kvm => Err(Error::host(format!(
+        (Vmm::Hypervisor(_), None) => Some(Accelerator::Kvm),
+        (_, given) => given,
+    };
+    match wanted {
+        Some(Accelerator::Kvm) if !has_kvm => Err(Error::host(format!(
             "{kvm} cannot be used here for {arch}"
         ))
         .hint("it is there on a machine with virtualisation, for members of the group kvm; else --vmm qemu")),
-        (Some(Accelerator::Kvm), _) | (None, true) => Ok(vec![Accelerator::Kvm]),
-        (None, false) if has_kvm => Ok(vec![Accelerator::Kvm, Accelerator::Emulation]),
-        _ => Ok(vec![Accelerator::Emulation]),
+        None if has_kvm => Ok(vec![Accelerator::Kvm, Accelerator::Emulation]),
+        wanted => Ok(vec![wanted.unwrap_or(Accelerator::Emulation)]),
     }
 }
 

@@ -67,7 +67,7 @@ pub fn of_layout(
     };
     let flavor = told.flavor.or_else(|| kernel_image::flavor(&kernel)).ok_or_else(|| {
         Error::usage(format!("{name}: nothing in it tells which hypervisor it is for"))
-            .hint("say it with --fc or --ch")
+            .hint(format!("say it with {}", Flavor::flags()))
     })?;
     let arch = match told.arch {
         Some(arch) => arch,
@@ -103,7 +103,7 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
     let flavors = told.flavor.map_or(Flavor::ALL.to_vec(), |flavor| vec![flavor]);
     let mut found = Vec::new();
     for flavor in flavors {
-        let layout = output.join(format!("{}-kernel-bin-{arch}", flavor.image_prefix()));
+        let layout = output.join(format!("{}-kernel-bin-{arch}", flavor.spec().image_prefix));
         if !layout.is_dir() {
             continue;
         }
@@ -124,7 +124,7 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
         [] => Err(Error::usage(format!("there is no image of {version} for {arch} in {output}"))
             .hint(format!("build it first (kcompile {version}), or name a layout"))),
         _ => Err(Error::usage(format!("{output} has an image of {version} for each hypervisor"))
-            .hint("choose with --fc or --ch")),
+            .hint(format!("choose with {}", Flavor::flags()))),
     }
 }
 

@@ -137,7 +137,7 @@ impl Catalog {
         let knows = |flavor: &Flavor| {
             self.kernels.iter().any(|entry| entry.flavor == *flavor && wanted.contains(&entry.request()))
         };
-        Flavor::ALL.into_iter().filter(knows).collect()
+        Flavor::ALL.iter().copied().filter(knows).collect()
     }
 
     /// The entry of exactly `version`: the one for `arch`, else one for another architecture.

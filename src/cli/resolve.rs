@@ -144,11 +144,8 @@ fn arches(options: &Options, run: &Run<'_>) -> Result<Vec<Arch>> {
     if let Some(arches) = given.into_iter().find(|arches| !arches.is_empty()) {
         return Ok(arches.clone());
     }
-    let arch = run.host.arch.ok_or_else(|| {
-        Error::usage("this machine is neither x86-64 nor arm64")
-            .hint("choose with --arch amd64 or --arch arm64")
-    });
-    Ok(vec![arch?])
+    let hint = || format!("choose with --arch {}", Arch::choices());
+    Ok(vec![run.host.own_arch().map_err(|error| error.hint(hint()))?])
 }
 
 /// The flavor of the options, else the project's; `None`: each version tells its own.
@@ -172,7 +169,7 @@ fn resolve_version(text: &str, arch: Arch, options: &Options, run: &Run<'_>) -> 
     if text == "all" {
         let Some(flavor) = flavor(options, run) else {
             return Err(Error::usage("`all` is every supported kernel of one flavor")
-                .hint("choose it with --fc or --ch"));
+                .hint(format!("choose it with {}", Flavor::flags())));
         };
         let kernels = run.catalog.kernels.iter();
         let kernels = kernels.filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
@@ -202,7 +199,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, run: &Run<
         version,
         flavor,
         arch,
-        source: match source.unwrap_or(SourceSpec::default_for(flavor)) {
+        source: match source.unwrap_or(flavor.spec().source.clone()) {
             SourceSpec::Path(path) => SourceSpec::Path(host.absolute(&path)),
             source => source,
         },

@@ -6,6 +6,7 @@ pub mod process;
 use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::text::one_of;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs;
@@ -112,6 +113,16 @@ impl Host {
             os: OsRelease::parse(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
             cwd,
         })
+    }
+
+    /// Returns this machine's architecture.
+    ///
+    /// # Errors
+    ///
+    /// Fails (exit code 2) where it is not one that kernels are built for.
+    pub fn own_arch(&self) -> Result<Arch> {
+        let titles = || one_of(Arch::ALL.iter().map(|arch| arch.spec().title));
+        self.arch.ok_or_else(|| Error::usage(format!("this machine is not {}", titles())))
     }
 
     /// `path` seen from the working directory.

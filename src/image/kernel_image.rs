@@ -18,11 +18,11 @@ pub fn flavor(image: &Image) -> Option<Flavor> {
     }
     let names = [image.annotation("title"), image.layout.file_name()];
     let is_of = |name: &str, flavor: Flavor| {
-        name.starts_with(&format!("{}-kernel", flavor.image_prefix()))
-            || name.starts_with(flavor.legacy_image())
+        name.starts_with(&format!("{}-kernel", flavor.spec().image_prefix))
+            || name.starts_with(flavor.spec().legacy_image)
     };
     let mut names = names.into_iter().flatten();
-    names.find_map(|name| Flavor::ALL.into_iter().find(|&flavor| is_of(name, flavor)))
+    names.find_map(|name| Flavor::ALL.iter().copied().find(|&flavor| is_of(name, flavor)))
 }
 
 /// The final `.config` of the kernel: `config` beside the modules, or `boot/config-<VERSION>` of

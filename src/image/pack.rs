@@ -126,7 +126,7 @@ pub fn check_joined(requests: &[Request], output: &Utf8Path) -> Result<()> {
         return Ok(());
     }
     let flavors: BTreeSet<Flavor> = requests.iter().map(|request| request.flavor).collect();
-    let prefixes = flavors.into_iter().map(Flavor::image_prefix);
+    let prefixes = flavors.into_iter().map(|flavor| flavor.spec().image_prefix);
     let names: Vec<String> = prefixes
         .flat_map(|prefix| ["bin", "modules"].map(|what| format!("{prefix}-kernel-{what}")))
         .collect();

@@ -25,11 +25,11 @@ pub(super) fn check(path: &Utf8Path, arch: Arch, flavor: Flavor) -> Result<Pvh> 
             expected_format(arch)
         )));
     }
-    if (pvh, flavor, arch) == (Pvh::NoEntry, Flavor::CloudHypervisor, Arch::Amd64) {
-        return Err(Error::build(format!("{path} has no PVH note: Cloud Hypervisor would not load it"))
-            .hint(
-                "CONFIG_PVH gives it from Linux 5.0 on, CONFIG_XEN_PVH before; newer assemblers may hide it",
-            ));
+    if pvh == Pvh::NoEntry && flavor.requires_pvh(arch) {
+        let title = flavor.spec().title;
+        return Err(Error::build(format!("{path} has no PVH note: {title} would not load it")).hint(
+            "CONFIG_PVH gives it from Linux 5.0 on, CONFIG_XEN_PVH before; newer assemblers may hide it",
+        ));
     }
     Ok(pvh)
 }

@@ -3,34 +3,35 @@
 use super::{BuildDir, kernel_check};
 use crate::host::process::{self, CommandLine};
 use crate::kernel::binary::Pvh;
-use crate::kernel::{Arch, Flavor};
+use crate::kernel::{ElfForm, KernelFormat};
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 impl BuildDir<'_> {
-    /// The file that goes into the image: `vmlinux` as Kbuild leaves it for Firecracker; for Cloud
-    /// Hypervisor the stripped ELF that Kbuild calls `arch/x86/boot/compressed/vmlinux.bin`; on
-    /// arm64 the PE file `Image`.
+    /// Returns the file that goes into the image: a PE `Image` as it is, an ELF file in the form that the
+    /// hypervisor takes.
     pub(super) fn kernel_file(&self, report: &Report) -> Result<Utf8PathBuf> {
         let Plan { arch, flavor, .. } = *self.plan;
         let made = self.made_kernel();
         let pvh = kernel_check::check(&made, arch, flavor)?;
-        match (arch, flavor) {
-            (Arch::Amd64, Flavor::CloudHypervisor) => {
+        if arch.spec().format != KernelFormat::Elf {
+            return Ok(made);
+        }
+        if pvh == Pvh::NoEntry {
+            report.note(&format!(
+                "the kernel has no PVH note (CONFIG_PVH): {} boots it without, Cloud Hypervisor and QEMU would not",
+                flavor.spec().title
+            ));
+        }
+        match flavor.spec().elf.form {
+            ElfForm::Vmlinux => Ok(made),
+            ElfForm::Stripped => {
                 let stripped = self.strip(&made)?;
                 kernel_check::check(&stripped, arch, flavor)?;
                 Ok(stripped)
             }
-            (Arch::Amd64, Flavor::Firecracker) if pvh == Pvh::NoEntry => {
-                report.note(
-                    "the kernel has no PVH note (CONFIG_PVH): Firecracker boots it without, \
-                     Cloud Hypervisor and QEMU would not",
-                );
-                Ok(made)
-            }
-            _ => Ok(made),
         }
     }
 

@@ -1,10 +1,11 @@
-//! The hypervisors that kernels are built for.
+//! The hypervisors that kernels are built for, and all that differs between them.
 
-use super::Arch;
+use super::{Arch, KernelFormat, SourceSpec};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::collections::BTreeSet;
 
-/// The hypervisor that the kernel is made for.
+/// The hypervisor that the kernel is made for. Its name is also that of its directory of configs and of its
+/// requirement profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flavor {
@@ -14,74 +15,174 @@ pub enum Flavor {
     CloudHypervisor,
 }
 
-impl Flavor {
-    /// Both, in the order in which they are listed.
-    pub const ALL: [Flavor; 2] = [Flavor::Firecracker, Flavor::CloudHypervisor];
+spec_table!(Flavor, "flavor", FlavorSpec {
+    Firecracker => FIRECRACKER,
+    CloudHypervisor => CLOUD_HYPERVISOR,
+});
 
-    /// The directory of its configs: `firecracker`, `cloud-hypervisor`.
-    pub fn config_dir(self) -> &'static str {
-        match self {
-            Flavor::Firecracker => "firecracker",
-            Flavor::CloudHypervisor => "cloud-hypervisor",
-        }
-    }
-
-    /// The prefix of its images: `firecracker`, `cloudhypervisor`.
-    pub fn image_prefix(self) -> &'static str {
-        match self {
-            Flavor::Firecracker => "firecracker",
-            Flavor::CloudHypervisor => "cloudhypervisor",
-        }
-    }
-
-    /// The short command-line flag that chooses it.
-    pub fn flag(self) -> &'static str {
-        match self {
-            Flavor::Firecracker => "--fc",
-            Flavor::CloudHypervisor => "--ch",
-        }
-    }
-
+/// What the programs of this project need to know of a hypervisor.
+#[derive(Debug)]
+pub struct FlavorSpec {
+    /// The name in options, plans and paths.
+    pub name: &'static str,
+    /// Other spellings that are accepted.
+    pub aliases: &'static [&'static str],
+    /// The command-line flag that chooses it, without dashes.
+    pub flag: &'static str,
     /// The name that people read.
-    pub fn title(self) -> &'static str {
-        match self {
-            Flavor::Firecracker => "Firecracker",
-            Flavor::CloudHypervisor => "Cloud Hypervisor",
-        }
-    }
-
-    /// Where the kernel lies in the image. On arm64 both hypervisors load the PE file `Image`.
-    pub fn kernel_path(self, arch: Arch) -> &'static str {
-        match (arch, self) {
-            (Arch::Arm64, _) => "bin/Image",
-            (Arch::Amd64, Flavor::Firecracker) => "bin/vmlinux",
-            (Arch::Amd64, Flavor::CloudHypervisor) => "bin/vmlinux.bin",
-        }
-    }
-
+    pub title: &'static str,
+    /// What the names of its images begin with.
+    pub image_prefix: &'static str,
     /// The name of the combined image that Flintlock before 0.5 and CAPMVM before 0.8 pull.
-    pub fn legacy_image(self) -> &'static str {
-        match self {
-            Flavor::Firecracker => "flintlock-kernel",
-            Flavor::CloudHypervisor => "cloudhypervisor-kernel",
+    pub legacy_image: &'static str,
+    /// Where its kernels come from unless `--source` or the catalog names another source.
+    pub source: SourceSpec,
+    /// The kernel file where kernels are ELF files.
+    pub elf: ElfKernel,
+    /// Its own program.
+    pub program: &'static str,
+    /// What its virtio devices are attached to.
+    pub bus: Bus,
+    /// Its serial port, where that is not the usual one of the architecture.
+    pub serial: Option<&'static str>,
+    /// Kernel options that its own machine needs on a PC.
+    pub pc_options: &'static str,
+    /// The kernel options that Flintlock gives it by default, beside those that it gives every hypervisor.
+    pub flintlock_options: &'static [(&'static str, &'static str)],
+    /// Those that it adds on a PC.
+    pub flintlock_pc_options: &'static [(&'static str, &'static str)],
+}
+
+/// The kernel file of a hypervisor that loads an ELF file.
+#[derive(Debug)]
+pub struct ElfKernel {
+    /// Its name in the image.
+    pub file: &'static str,
+    /// Which of the two files that Kbuild makes.
+    pub form: ElfForm,
+    /// Does it enter the kernel by its PVH note only?
+    pub requires_pvh: bool,
+}
+
+/// A form of `vmlinux`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElfForm {
+    /// As Kbuild leaves it at the top of the build directory.
+    Vmlinux,
+    /// Without symbols, as `arch/x86/boot/compressed/vmlinux.bin`.
+    Stripped,
+}
+
+/// What virtio devices are attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    /// Memory-mapped.
+    Mmio,
+    /// PCI.
+    Pci,
+}
+
+/// The name in the image of a kernel that is a PE file.
+const PE_IMAGE: &str = "Image";
+
+static FIRECRACKER: FlavorSpec = FlavorSpec {
+    name: "firecracker",
+    aliases: &["fc"],
+    flag: "fc",
+    title: "Firecracker",
+    image_prefix: "firecracker",
+    legacy_image: "flintlock-kernel",
+    source: SourceSpec::KernelOrg,
+    elf: ElfKernel { file: "vmlinux", form: ElfForm::Vmlinux, requires_pvh: false },
+    program: "firecracker",
+    bus: Bus::Mmio,
+    serial: Some("ttyS0"),
+    // It has a keyboard controller to reset the machine by, and no PCI unless it is asked for.
+    pc_options: "reboot=k pci=off",
+    flintlock_options: &[("console", "ttyS0")],
+    flintlock_pc_options: &[
+        ("i8042.noaux", ""),
+        ("i8042.nomux", ""),
+        ("i8042.nopnp", ""),
+        ("i8042.dumbkbd", ""),
+        ("pci", "off"),
+    ],
+};
+
+static CLOUD_HYPERVISOR: FlavorSpec = FlavorSpec {
+    name: "cloud-hypervisor",
+    aliases: &["ch", "cloudhypervisor"],
+    flag: "ch",
+    title: "Cloud Hypervisor",
+    image_prefix: "cloudhypervisor",
+    legacy_image: "cloudhypervisor-kernel",
+    source: SourceSpec::Git { url: None, reference: None },
+    elf: ElfKernel { file: "vmlinux.bin", form: ElfForm::Stripped, requires_pvh: true },
+    program: "cloud-hypervisor",
+    bus: Bus::Pci,
+    serial: None,
+    pc_options: "reboot=t",
+    flintlock_options: &[("console", "hvc0"), ("root", "/dev/vda"), ("rw", "")],
+    flintlock_pc_options: &[],
+};
+
+impl Flavor {
+    /// Returns the flags that choose one, for a message: `--fc or --ch`.
+    pub fn flags() -> String {
+        crate::util::text::one_of(Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)))
+    }
+
+    /// Returns the name of the kernel file in the image.
+    pub fn kernel_file(self, arch: Arch) -> &'static str {
+        match arch.spec().format {
+            KernelFormat::Elf => self.spec().elf.file,
+            KernelFormat::PeImage(_) => PE_IMAGE,
         }
+    }
+
+    /// Returns the names that kernel files have in images of any flavor.
+    pub fn kernel_files() -> Vec<&'static str> {
+        let mut seen = BTreeSet::new();
+        let files = Flavor::ALL.iter().map(|flavor| flavor.spec().elf.file).chain([PE_IMAGE]);
+        files.filter(|file| seen.insert(*file)).collect()
+    }
+
+    /// Returns whether a kernel for `arch` must have a PVH note.
+    pub fn requires_pvh(self, arch: Arch) -> bool {
+        arch.spec().format == KernelFormat::Elf && self.spec().elf.requires_pvh
     }
 }
 
-impl fmt::Display for Flavor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.config_dir())
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl std::str::FromStr for Flavor {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "fc" | "firecracker" => Ok(Flavor::Firecracker),
-            "ch" | "cloud-hypervisor" | "cloudhypervisor" => Ok(Flavor::CloudHypervisor),
-            _ => Err(format!("unknown flavor `{name}`: firecracker or cloud-hypervisor")),
+    #[test]
+    fn names_are_unique_and_round_trip() {
+        for flavor in Flavor::ALL {
+            let spec = flavor.spec();
+            for name in [spec.name, spec.flag].iter().chain(spec.aliases) {
+                assert_eq!(name.parse(), Ok(*flavor), "{name}");
+            }
+            assert_eq!(flavor.to_string(), spec.name);
+            assert_eq!(serde_json::to_value(flavor).unwrap(), spec.name);
         }
+        type Name = fn(&FlavorSpec) -> &'static str;
+        let unique: [Name; 6] = [
+            |spec| spec.name,
+            |spec| spec.title,
+            |spec| spec.flag,
+            |spec| spec.image_prefix,
+            |spec| spec.legacy_image,
+            |spec| spec.program,
+        ];
+        for name in unique {
+            let names: BTreeSet<_> = Flavor::ALL.iter().map(|flavor| name(flavor.spec())).collect();
+            assert_eq!(names.len(), Flavor::ALL.len(), "{names:?}");
+        }
+        assert_eq!(
+            "xen".parse::<Flavor>(),
+            Err("unknown flavor `xen`: firecracker or cloud-hypervisor".to_owned())
+        );
     }
 }

@@ -53,7 +53,7 @@ mod source_spec;
 mod version;
 
 pub use arch::{Arch, ArchSpec, KernelFormat, Platform};
-pub use flavor::Flavor;
+pub use flavor::{Bus, ElfForm, Flavor, FlavorSpec};
 pub use range::VersionRange;
 pub use source_spec::{SourceSpec, source_package};
 pub use version::{Channel, KernelVersion, VersionRequest};

@@ -1,6 +1,6 @@
 //! Where a kernel's source comes from, as `--source` and the catalog write it.
 
-use super::{Flavor, VersionRequest};
+use super::VersionRequest;
 use crate::util::text::has_password;
 use camino::Utf8PathBuf;
 use std::fmt;
@@ -25,16 +25,6 @@ pub enum SourceSpec {
     },
     /// A tarball or a directory on this machine.
     Path(Utf8PathBuf),
-}
-
-impl SourceSpec {
-    /// The source of a flavor, unless `--source` says otherwise.
-    pub fn default_for(flavor: Flavor) -> SourceSpec {
-        match flavor {
-            Flavor::Firecracker => SourceSpec::KernelOrg,
-            Flavor::CloudHypervisor => SourceSpec::Git { url: None, reference: None },
-        }
-    }
 }
 
 impl fmt::Display for SourceSpec {

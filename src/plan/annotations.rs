@@ -51,7 +51,7 @@ pub(super) fn planned(known: &Planned<'_>, layout: &str, what: &str) -> BTreeMap
     let ours = |key: &str, value: String| (key.to_owned(), value);
     let mut pairs = vec![
         oci("title", layout.to_owned()),
-        oci("description", format!("Linux {described} {what} for {} on {arch}", flavor.title())),
+        oci("description", format!("Linux {described} {what} for {} on {arch}", flavor.spec().title)),
         oci("licenses", KERNEL_LICENCE.to_owned()),
         oci("vendor", "kcompile".to_owned()),
         ours(FLAVOR, flavor.to_string()),

@@ -32,7 +32,7 @@ impl<'a> Base<'a> {
         let prefix = format!("linux-{}-", arch.spec().kbuild);
         let version =
             |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
-        let dir = format!("configs/{}", flavor.config_dir());
+        let dir = format!("configs/{}", flavor);
         let bases = library.names_in(&dir).filter_map(|name| {
             let (origin, text) = library.layers(&format!("{dir}/{name}")).last()?;
             Some(Base { version: version(name)?, text, origin, flavor, arch })
@@ -64,7 +64,7 @@ impl<'a> Base<'a> {
 
 /// The name in the library of the config of `version`.
 pub fn config_name(flavor: Flavor, arch: Arch, version: VersionRequest) -> String {
-    format!("configs/{}/linux-{}-{}.config", flavor.config_dir(), arch.spec().kbuild, version.in_catalog())
+    format!("configs/{}/linux-{}-{}.config", flavor, arch.spec().kbuild, version.in_catalog())
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use crate::util::error::{Error, Result};
 
 pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImagePlan>> {
     let Request { flavor, arch, images, .. } = request;
-    let prefix = flavor.image_prefix();
-    let path = flavor.kernel_path(*arch);
+    let (prefix, file_name) = (flavor.spec().image_prefix, flavor.kernel_file(*arch));
+    let path = format!("bin/{file_name}");
     let image = |layout: String, what: &str, contents: Contents| ImagePlan {
         annotations: planned(known, &layout, what),
         layout,
@@ -16,7 +16,7 @@ pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImageP
         contents,
         compression: images.compression,
     };
-    if let Some(second) = images.also_at.as_deref().filter(|second| collide(second, path)) {
+    if let Some(second) = images.also_at.as_deref().filter(|second| collide(second, &path)) {
         return Err(Error::usage(format!(
             "--also-at {second}: the kernel lies at {path} already, one of the two cannot be"
         )));
@@ -24,15 +24,15 @@ pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImageP
     let mut plans = vec![image(
         format!("{prefix}-kernel-bin-{arch}"),
         "kernel",
-        Contents::Kernel { path: path.to_owned(), also_at: images.also_at.clone() },
+        Contents::Kernel { path, also_at: images.also_at.clone() },
     )];
     if !images.no_modules {
         let contents = Contents::Modules { layout: images.modules_layout };
         plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));
     }
     if images.legacy {
-        let legacy_layout = format!("{}{}", flavor.legacy_image(), arch.spec().legacy_suffix);
-        let file_name = path.rsplit('/').next().expect("split gives at least one").to_owned();
+        let legacy_layout = format!("{}{}", flavor.spec().legacy_image, arch.spec().legacy_suffix);
+        let file_name = file_name.to_owned();
         plans.push(image(legacy_layout, "kernel and modules", Contents::Combined { file_name }));
     }
     Ok(plans)

@@ -158,7 +158,10 @@ impl Plan {
                 "the source is Linux {version}, not the {} that was asked for",
                 request.version
             ))
-            .hint(format!("ask for it by its own version: kcompile {version} {}", request.flavor.flag())));
+            .hint(format!(
+                "ask for it by its own version: kcompile {version} --{}",
+                request.flavor.spec().flag
+            )));
         }
         let epoch = request.source_date_epoch.or(source.map(|source| source.date));
         let source_plan = source::plan(request, inputs, version, source)?;
@@ -240,10 +243,15 @@ fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain, rules
 pub fn flavor_of(version: VersionRequest, catalog: &Catalog) -> Result<Flavor> {
     match catalog.flavors_of(version)[..] {
         [flavor] => Ok(flavor),
-        [] => Err(Error::usage(format!("the catalog does not know Linux {version}"))
-            .hint("choose the flavor with --fc or --ch; `kcompile list` shows the known kernels")),
-        _ => Err(Error::usage(format!("Linux {version} is known for Firecracker and for Cloud Hypervisor"))
-            .hint("choose one with --fc or --ch")),
+        [] => Err(Error::usage(format!("the catalog does not know Linux {version}")).hint(format!(
+            "choose the flavor with {}; `kcompile list` shows the known kernels",
+            Flavor::flags()
+        ))),
+        ref several => {
+            let titles: Vec<&str> = several.iter().map(|flavor| flavor.spec().title).collect();
+            Err(Error::usage(format!("Linux {version} is known for {}", titles.join(" and for ")))
+                .hint(format!("choose one with {}", Flavor::flags())))
+        }
     }
 }
 

@@ -109,7 +109,7 @@ fn wanted<'a>(args: &AddArgs, options: &Options, run: &Run<'a>) -> Result<Vec<Wa
 
 fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {
     let Addition { entry, source, configs, catalog } = addition;
-    let mut text = format!("Linux {} for {}\n", entry.version, entry.flavor.title());
+    let mut text = format!("Linux {} for {}\n", entry.version, entry.flavor.spec().title);
     let origin = source.origin.as_deref().unwrap_or_default();
     for (name, value) in [("source", origin), ("digest", &source.digest), ("verified", &source.verified())] {
         let indent = " ".repeat(12);

@@ -87,7 +87,7 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let (Some(output), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::usage(format!("{path} is no place for a layout")));
     };
-    let arch = host.arch.ok_or_else(|| Error::usage("this machine is neither x86-64 nor arm64"))?;
+    let arch = host.own_arch()?;
     let said = BTreeMap::from([
         (TITLE.to_owned(), "ccache".to_owned()),
         (DESCRIPTION.to_owned(), "what ccache has compiled, for kcompile cache import".to_owned()),

@@ -44,8 +44,9 @@ pub struct CheckArgs {
     /// The hypervisor.
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
-    /// amd64 or arm64 [default: what the config or image says; the host's for a version]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", help = format!(
+        "{} [default: what the config or image says; the host's for a version]", Arch::choices()
+    ))]
     pub arch: Option<Arch>,
     /// The kernel's version [default: what the config's header says]
     #[arg(long, value_name = "VERSION")]
@@ -126,13 +127,12 @@ fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<Checked> {
         Error::usage(format!("{path}: no header that tells the kernel's version"))
             .hint("say it with --kernel VERSION")
     })?;
-    let by_symbol = [("X86_64", Arch::Amd64), ("ARM64", Arch::Arm64)]
-        .into_iter()
-        .find_map(|(symbol, arch)| config.enabled(symbol).then_some(arch));
-    let told = config.header_arch.as_deref().and_then(|name| name.parse().ok()).or(by_symbol);
+    let by_header = |name: &str| Arch::ALL.iter().copied().find(|arch| arch.is_in_config_header(name));
+    let told = config.header_arch.as_deref().and_then(by_header);
+    let told = told.or_else(|| Arch::find(|spec| config.enabled(spec.symbol)));
     let arch = args.arch.or(told).ok_or_else(|| {
         Error::usage(format!("{path}: nothing in it tells the architecture"))
-            .hint("say it with --arch amd64 or --arch arm64")
+            .hint(format!("say it with --arch {}", Arch::choices()))
     })?;
     let (name, flavor) = (args.subject.clone(), args.hypervisor.chosen());
     Ok(Checked { name, config, version, arch, stage: Stage::Final, flavor, notes })
@@ -189,7 +189,7 @@ fn from_catalog(args: &CheckArgs, host: &Host, report: &Report) -> Result<Checke
         layers.join(" and ")
     ));
     Ok(Checked {
-        name: format!("Linux {} for {}", plan.version_text(), plan.flavor.title()),
+        name: format!("Linux {} for {}", plan.version_text(), plan.flavor.spec().title),
         config: Config { symbols, ..Config::default() },
         version: plan.version.unwrap_or(plan.requested.floor()),
         arch: plan.arch,

@@ -279,7 +279,7 @@ fn side(text: &str, options: &Options, run: &Run<'_>) -> Result<Side> {
 }
 
 fn title(plan: &Plan) -> String {
-    format!("{} for {} on {}", plan.version_text(), plan.flavor.title(), plan.arch)
+    format!("{} for {} on {}", plan.version_text(), plan.flavor.spec().title, plan.arch)
 }
 
 /// Writes what came of `edit` or `save`, and says what that is.

@@ -91,7 +91,7 @@ fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) ->
 fn text(image: &Inspected, host: &Host) -> String {
     let mut lines = Fields::new(8);
     let version = image.version.as_deref().or(image.release.as_deref()).unwrap_or("?");
-    let flavor = image.flavor.map_or_else(String::new, |flavor| format!(" for {}", flavor.title()));
+    let flavor = image.flavor.map_or_else(String::new, |flavor| format!(" for {}", flavor.spec().title));
     lines.add("image", &format!("{}: Linux {version}{flavor} on {}", image.kind.title(), image.arch));
     lines.add("", &image.digest.oci());
     lines.add_all("created", image.created.iter());

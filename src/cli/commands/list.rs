@@ -72,10 +72,12 @@ fn newest_kubernetes(library: &Library) -> Result<Option<Profile>> {
 
 /// The source as `--source` takes it.
 fn source(entry: &Entry) -> String {
-    match (&entry.source, SourceSpec::default_for(entry.flavor)) {
+    match (&entry.source, &entry.flavor.spec().source) {
         (Some(source), _) => source.clone(),
-        (None, SourceSpec::Git { .. }) => format!("git#ch-{}", entry.request()),
-        (None, _) => "kernel.org".to_owned(),
+        (None, source @ SourceSpec::Git { reference: None, .. }) => {
+            format!("{source}#ch-{}", entry.request())
+        }
+        (None, source) => source.to_string(),
     }
 }
 
@@ -117,12 +119,12 @@ fn json(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> V
 
 fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> String {
     let mut text = String::new();
-    for flavor in Flavor::ALL {
+    for &flavor in Flavor::ALL {
         let of_flavor: Vec<&Entry> = catalog.kernels.iter().filter(|entry| entry.flavor == flavor).collect();
         if of_flavor.is_empty() {
             continue;
         }
-        writeln!(text, "{} ({})", flavor.title(), flavor.flag()).expect("writing to a string");
+        writeln!(text, "{} (--{})", flavor.spec().title, flavor.spec().flag).expect("writing to a string");
         text.push_str(&row(&COLUMNS.map(|(heading, _)| heading.to_owned())));
         for entry in of_flavor {
             for arch in &entry.arch {

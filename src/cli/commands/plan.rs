@@ -54,7 +54,7 @@ fn plan_text(plan: &Plan) -> String {
     let mut fields = Fields::unbroken(13);
     let version =
         plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
-    fields.add("kernel", &format!("Linux {version} for {} on {}", plan.flavor.title(), plan.arch));
+    fields.add("kernel", &format!("Linux {version} for {} on {}", plan.flavor.spec().title, plan.arch));
     fields.add("source", &plan.source.name);
     if let Locator::KernelOrg { mirrors, .. } = &plan.source.locator {
         fields.add("", &format!("from {}", mirrors.join(", ")));

@@ -2,7 +2,7 @@
 //! modules and where that is mounted, the kernel's command line.
 
 use super::Inspected;
-use crate::kernel::{Arch, Flavor};
+use crate::kernel::{Arch, Flavor, FlavorSpec, Platform};
 use crate::util::error::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ pub fn fragment(
         filename: &file.path,
         cmdline: command_line(flavor, kernel.arch.parse().ok()),
         volume,
-        provider: flavor.image_prefix(),
+        provider: flavor.spec().image_prefix,
     };
     let text = match consumer {
         Consumer::Flintlock => flintlock(&machine),
@@ -111,18 +111,11 @@ fn volume(modules: &Inspected, prefix: &str, notes: &mut Vec<String>) -> Result<
 /// Flintlock's own defaults, said so that they can be changed: `DefaultKernelCmdLine` of its
 /// `infrastructure/microvm/{firecracker,cloudhypervisor}`. A value there without a name is empty here.
 fn command_line(flavor: Flavor, arch: Option<Arch>) -> BTreeMap<&'static str, &'static str> {
-    let mut pairs = vec![("reboot", "k"), ("panic", "1")];
-    match flavor {
-        Flavor::Firecracker => pairs.push(("console", "ttyS0")),
-        Flavor::CloudHypervisor => pairs.extend([("console", "hvc0"), ("root", "/dev/vda"), ("rw", "")]),
-    }
-    // Only a PC has these, and Firecracker's has no PCI unless it is asked for.
-    if (flavor, arch) == (Flavor::Firecracker, Some(Arch::Amd64)) {
-        let legacy = ["i8042.noaux", "i8042.nomux", "i8042.nopnp", "i8042.dumbkbd"];
-        pairs.extend(legacy.map(|name| (name, "")));
-        pairs.push(("pci", "off"));
-    }
-    pairs.into_iter().collect()
+    let FlavorSpec { flintlock_options, flintlock_pc_options, .. } = flavor.spec();
+    let is_pc = arch.is_some_and(|arch| arch.spec().platform == Platform::Pc);
+    let pc_options = if is_pc { flintlock_pc_options } else { &[][..] };
+    let every = [("reboot", "k"), ("panic", "1")];
+    [&every, *flintlock_options, pc_options].concat().into_iter().collect()
 }
 
 fn flintlock(machine: &Machine<'_>) -> String {

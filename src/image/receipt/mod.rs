@@ -82,7 +82,7 @@ pub fn path(output: &Utf8Path, plan: &Plan) -> Utf8PathBuf {
 
 /// The name of the receipt of this kernel.
 pub fn file_name(flavor: Flavor, version: &str, arch: Arch) -> String {
-    format!("{}-{version}-{arch}.json", flavor.image_prefix())
+    format!("{}-{version}-{arch}.json", flavor.spec().image_prefix)
 }
 
 /// Writes it, and returns its path. `command` is the command line that was given.

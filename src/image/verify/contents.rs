@@ -3,8 +3,8 @@
 
 use super::{Faults, Outcome, Subject, Verified};
 use crate::image::inspect::{self, Inspected, KernelFile, ReceiptFound};
+use crate::kernel::Arch;
 use crate::kernel::binary::{Format, Pvh, expected_format};
-use crate::kernel::{Arch, Flavor};
 use crate::oci::annotations::CREATED;
 use crate::oci::read::Image;
 use crate::plan::annotations::{self, pairing};
@@ -38,10 +38,10 @@ fn kernel(found: &Inspected, arch: Option<Arch>) -> Outcome {
         let expected = expected_format(arch);
         if identity.format != expected {
             faults.add(format!("{path} is not {expected}: it is {}", identity.format));
-        } else if (arch, found.flavor, identity.pvh)
-            == (Arch::Amd64, Some(Flavor::CloudHypervisor), Pvh::NoEntry)
+        } else if let Some(flavor) = found.flavor.filter(|flavor| flavor.requires_pvh(arch))
+            && identity.pvh == Pvh::NoEntry
         {
-            faults.add(format!("{path} has no PVH note: Cloud Hypervisor would not load it"));
+            faults.add(format!("{path} has no PVH note: {} would not load it", flavor.spec().title));
         }
         let said = found.annotations.get(annotations::KERNEL_RELEASE).map(String::as_str);
         if let (Some(release), Some(said)) = (kernel.release(), said)

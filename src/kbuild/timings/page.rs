@@ -15,7 +15,7 @@ const LEAST_SHARE: f64 = 0.002;
 /// Renders the page.
 pub(super) fn render(timings: &Timings) -> String {
     let Timings { release, flavor, arch, directories, vmlinux, .. } = timings;
-    let title = format!("Linux {} for {} on {arch}", escaped(release), flavor.title());
+    let title = format!("Linux {} for {} on {arch}", escaped(release), flavor.spec().title);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\

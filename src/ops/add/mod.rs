@@ -67,12 +67,12 @@ pub fn prepare(wanted: &[Wanted<'_>], run: &Run<'_>) -> Result<Addition> {
     let (mut sources, configs): (Vec<SourceIdentity>, Vec<Carried>) = carried.into_iter().unzip();
     let (source, request) = (sources.remove(0), &wanted[0].request);
     let froms: Vec<String> = configs.iter().map(|config| config.from.in_catalog()).collect();
-    let default = SourceSpec::default_for(request.flavor);
+    let default = &request.flavor.spec().source;
     let entry = Entry {
         version: request.version.in_catalog(),
         flavor: request.flavor,
         arch: wanted.iter().map(|wanted| wanted.request.arch).collect(),
-        source: (request.source != default).then(|| request.source.to_string()),
+        source: (request.source != *default).then(|| request.source.to_string()),
         sha256: pin(request, &source),
         status: Status::Untested,
         note: Some(format!("its config was carried over from {}", froms.join(" and "))),
