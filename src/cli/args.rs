@@ -1,6 +1,7 @@
 //! The options that several commands take, in groups: a command flattens the groups that it acts on. Help texts
 //! are part of the contract: they say the same as the README, in the field's terms.
 
+pub use super::flavor_args::FlavorArgs;
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::Form;
 use crate::kconfig;
@@ -13,37 +14,14 @@ use camino::Utf8PathBuf;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser};
 use std::collections::BTreeMap;
 
-/// The words for a hypervisor: at most one of them.
-#[derive(Clone, Copy, Debug, Default, Args)]
-pub struct FlavorArgs {
-    /// For Firecracker
-    #[arg(long, conflicts_with_all = ["ch", "flavor"])]
-    pub fc: bool,
-    /// For Cloud Hypervisor
-    #[arg(long, conflicts_with = "flavor")]
-    pub ch: bool,
-    /// firecracker or cloud-hypervisor
-    #[arg(long, value_name = "NAME")]
-    pub flavor: Option<Flavor>,
-}
-
-impl FlavorArgs {
-    /// Which one; `None`: it is left open.
-    pub fn chosen(self) -> Option<Flavor> {
-        if self.fc {
-            Some(Flavor::Firecracker)
-        } else if self.ch {
-            Some(Flavor::CloudHypervisor)
-        } else {
-            self.flavor
-        }
-    }
-}
-
-impl From<Option<Flavor>> for FlavorArgs {
-    fn from(flavor: Option<Flavor>) -> FlavorArgs {
-        FlavorArgs { flavor, ..FlavorArgs::default() }
-    }
+fn source_help() -> String {
+    let default = |flavor: &Flavor| format!("{} with --{}", flavor.spec().source, flavor.spec().flag);
+    let defaults: Vec<String> = Flavor::ALL.iter().map(default).collect();
+    format!(
+        "kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory [default: the \
+         catalog's; else {}]",
+        defaults.join(", ")
+    )
 }
 
 /// VERSION, as often as wanted.
@@ -61,12 +39,11 @@ pub struct VersionArgs {
 pub struct TargetArgs {
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
-    /// amd64 or arm64; repeatable; cross-compiles where it is not the host's [default: the host's]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", help = format!(
+        "{}; repeatable; cross-compiles where it is not the host's [default: the host's]", Arch::choices()
+    ))]
     pub arch: Vec<Arch>,
-    /// kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory
-    /// [default: the catalog's; else kernel.org with --fc, git with --ch]
-    #[arg(long, value_name = "SPEC")]
+    #[arg(long, value_name = "SPEC", help = source_help())]
     pub source: Option<SourceSpec>,
 }
 

@@ -3,6 +3,7 @@
 
 mod args;
 mod commands;
+mod flavor_args;
 mod output;
 mod output_diff;
 mod resolve;
@@ -21,6 +22,7 @@ use crate::cli::commands::inspect::InspectArgs;
 use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
+use crate::kernel::Flavor;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -46,13 +48,11 @@ Examples:
 Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or verification,
 4 the host lacks something, 130 interrupted.";
 
-/// Builds Linux guest kernels for Firecracker and Cloud Hypervisor, and packs them as OCI layouts
+/// The program.
 #[derive(Debug, Parser)]
-#[command(name = "kcompile", arg_required_else_help = true)]
+#[command(name = "kcompile", arg_required_else_help = true, about = about())]
 #[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
-#[command(
-    override_usage = "kcompile [build] <VERSION>... [--fc | --ch] [OPTIONS]\n       kcompile <COMMAND>"
-)]
+#[command(override_usage = usage())]
 pub struct Cli {
     /// What to do instead of building.
     #[command(subcommand)]
@@ -60,6 +60,16 @@ pub struct Cli {
     /// The options of `build`, which may be left out.
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+fn about() -> String {
+    let titles: Vec<&str> = Flavor::ALL.iter().map(|flavor| flavor.spec().title).collect();
+    format!("Builds Linux guest kernels for {}, and packs them as OCI layouts", titles.join(" and "))
+}
+
+fn usage() -> String {
+    let flags: Vec<String> = Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)).collect();
+    format!("kcompile [build] <VERSION>... [{}] [OPTIONS]\n       kcompile <COMMAND>", flags.join(" | "))
 }
 
 impl Cli {
@@ -239,10 +249,13 @@ mod tests {
 
     #[test]
     fn the_word_build_may_be_left_out() {
+        let firecracker = Some(Flavor::Firecracker);
         let short = Cli::try_parse_from(["kcompile", "6.1", "--fc"]).unwrap();
         let long = Cli::try_parse_from(["kcompile", "build", "6.1", "--fc"]).unwrap();
-        assert!(short.command.is_none() && short.build.options.target.hypervisor.fc);
-        assert!(matches!(long.command, Some(Command::Build(args)) if args.options.target.hypervisor.fc));
+        assert!(short.command.is_none() && short.build.options.target.hypervisor.chosen() == firecracker);
+        assert!(
+            matches!(long.command, Some(Command::Build(args)) if args.options.target.hypervisor.chosen() == firecracker)
+        );
         assert!(Cli::try_parse_from(["kcompile", "6.1", "--fc", "--ch"]).is_err());
     }
 }

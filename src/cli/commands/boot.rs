@@ -11,7 +11,7 @@ use crate::cli::output::{Fields, print, printed_json};
 use crate::cli::resolve::cache_dir;
 use crate::cli::target::Given;
 use crate::host::Host;
-use crate::kernel::{Arch, VersionRequest};
+use crate::kernel::{Arch, Flavor, VersionRequest};
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
@@ -40,7 +40,7 @@ Exit codes: 0 booted, and all that is required works, 1 not, 2 usage, 3 a layout
 /// The options of `boot`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, mut_arg("flavor", |flavor| {
-    flavor.help("firecracker or cloud-hypervisor [default: what the image says]")
+    flavor.help(format!("{} [default: what the image says]", Flavor::choices()))
 }))]
 pub struct BootArgs {
     /// A kernel image as LAYOUT[:TAG], or a version or series that was built
@@ -52,8 +52,9 @@ pub struct BootArgs {
     /// The hypervisor; else the one that the image names.
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
-    /// amd64 or arm64 [default: what the image says; the host's for a version, or of an index]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", help = format!(
+        "{} [default: what the image says; the host's for a version, or of an index]", Arch::choices()
+    ))]
     pub arch: Option<Arch>,
     /// How it is booted.
     #[command(flatten)]

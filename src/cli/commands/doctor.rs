@@ -24,8 +24,7 @@ pub struct DoctorArgs {
     /// Kernel versions [default: any kernel of the catalog]
     #[arg(value_name = "VERSION")]
     pub versions: Vec<String>,
-    /// amd64 or arm64 [default: the host's]
-    #[arg(long, value_name = "ARCH")]
+    #[arg(long, value_name = "ARCH", help = format!("{} [default: the host's]", Arch::choices()))]
     pub arch: Vec<Arch>,
     /// For --llvm
     #[arg(long)]
