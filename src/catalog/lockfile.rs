@@ -11,6 +11,7 @@
 //! use nothing vouched for: it shows a change, and proves no more.
 
 use crate::catalog::text::{read_text_if_there, read_toml};
+use crate::kernel::SourceDigest;
 use crate::util::error::{Error, Result};
 use crate::util::fs::{lock_dir, write_atomically};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -34,8 +35,8 @@ pub struct LockFile {
 /// A source as it was at its first use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locked {
-    /// `sha256:…` or `commit:…`.
-    pub digest: String,
+    /// Of an archive or a commit: what lies on this machine is not locked.
+    pub digest: SourceDigest,
     /// Nothing vouched for it then.
     pub unverified: bool,
 }
@@ -62,11 +63,11 @@ impl LockFile {
         let document: Document = read_toml(name, text)?;
         let mut entries = BTreeMap::new();
         for Entry { origin, digest, unverified } in document.source {
-            if !is_digest(&digest) {
+            let Ok(digest @ (SourceDigest::Sha256(_) | SourceDigest::Commit(_))) = digest.parse() else {
                 return Err(Error::usage(format!(
                     "{name}: the digest of {origin} is neither sha256:… nor commit:…, but `{digest}`"
                 )));
-            }
+            };
             if entries.insert(origin.clone(), Locked { digest, unverified }).is_some() {
                 return Err(Error::usage(format!("{name}: {origin} is there twice")));
             }
@@ -78,7 +79,7 @@ impl LockFile {
     pub fn render(&self) -> String {
         let source = self.entries.iter().map(|(origin, locked)| Entry {
             origin: origin.clone(),
-            digest: locked.digest.clone(),
+            digest: locked.digest.to_string(),
             unverified: locked.unverified,
         });
         let document = Document { source: source.collect() };
@@ -96,18 +97,6 @@ impl LockFile {
             Some(text) => LockFile::parse(path.as_str(), &text),
             None => Ok(LockFile::default()),
         }
-    }
-}
-
-fn is_digest(digest: &str) -> bool {
-    let hex = |digits: &str, lengths: &[usize]| {
-        lengths.contains(&digits.len())
-            && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    match digest.split_once(':') {
-        Some(("sha256", digits)) => hex(digits, &[64]),
-        Some(("commit", digits)) => hex(digits, &[40, 64]),
-        _ => false,
     }
 }
 
@@ -148,9 +137,9 @@ mod tests {
     #[test]
     fn a_lock_file_reads_what_it_writes() {
         let mut lock = LockFile::default();
-        let digest = format!("sha256:{}", "a".repeat(64));
+        let digest = format!("sha256:{}", "a".repeat(64)).parse().unwrap();
         lock.entries.insert("x\"y\n#z".into(), Locked { digest, unverified: true });
-        let commit = format!("commit:{}", "0".repeat(40));
+        let commit = format!("commit:{}", "0".repeat(40)).parse().unwrap();
         lock.entries.insert("https://x#y".into(), Locked { digest: commit, unverified: false });
         assert_eq!(LockFile::parse("x", &lock.render()).unwrap(), lock);
         assert_eq!(LockFile::parse("x", "").unwrap(), LockFile::default());
@@ -168,8 +157,10 @@ mod tests {
     fn another_runs_entry_stays_unless_it_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(dir.path()).unwrap().join(NAME);
-        let locked =
-            |digit: &str| Locked { digest: format!("sha256:{}", digit.repeat(64)), unverified: false };
+        let locked = |digit: &str| Locked {
+            digest: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
+            unverified: false,
+        };
         let add = |digit: &str, replace: bool| {
             super::add(&path, &[("x".to_owned(), locked(digit))], replace).unwrap();
             LockFile::read(&path).unwrap().of("x").unwrap().clone()

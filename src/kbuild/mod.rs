@@ -170,11 +170,12 @@ impl<'a> BuildDir<'a> {
         let stamp_path = self.path.join(CONFIGURED);
         // Kconfig asks the host about tools and headers: with others there may be another config.
         let installed = self.host.installed();
+        let source = self.plan.source.digest.as_ref().map(ToString::to_string);
         let stamp = |result: &[u8]| {
             format!(
                 "{} {} {} {installed}\n",
                 Sha256::of(&text),
-                self.plan.source.digest.as_deref().unwrap_or_default(),
+                source.as_deref().unwrap_or_default(),
                 Sha256::of(result)
             )
         };
@@ -216,7 +217,8 @@ impl<'a> BuildDir<'a> {
         let running =
             report.start(Phase::Compile, &format!("make -j{} {}{took}", self.jobs, targets.join(" ")));
         let steps = history.map(|history| history.steps);
-        let stamp = format!("{} {:?}\n", configured.sha256, self.plan.source.digest);
+        let source = self.plan.source.digest.as_ref().map(ToString::to_string);
+        let stamp = format!("{} {source:?}\n", configured.sha256);
         let stamp_path = self.path.join(COMPILED);
         if fs::read_to_string(&stamp_path).ok() != Some(stamp.clone()) {
             // Make may succeed and leave the kernel of another config or source in its place.

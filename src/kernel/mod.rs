@@ -49,11 +49,13 @@ mod arch;
 pub mod binary;
 mod flavor;
 mod range;
+mod source_digest;
 mod source_spec;
 mod version;
 
 pub use arch::{Arch, ArchSpec, KernelFormat, Platform};
 pub use flavor::{Bus, ElfForm, Flavor, FlavorSpec};
 pub use range::VersionRange;
+pub use source_digest::{CommitId, SourceDigest};
 pub use source_spec::{SourceSpec, source_package};
 pub use version::{Channel, KernelVersion, VersionRequest};

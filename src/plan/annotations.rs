@@ -62,11 +62,11 @@ pub(super) fn planned(known: &Planned<'_>, layout: &str, what: &str) -> BTreeMap
     pairs.extend(known.epoch.map(|epoch| oci("created", crate::util::time::rfc3339(epoch))));
     pairs.extend(source.origin.clone().map(|origin| oci("source", origin)));
     if let Some(digest) = &source.digest {
-        let (key, revision) = match digest.strip_prefix("commit:") {
-            Some(commit) => (SOURCE_COMMIT, commit),
-            None => (SOURCE_DIGEST, digest.as_str()),
+        let (key, revision) = match digest.commit() {
+            Some(commit) => (SOURCE_COMMIT, commit.to_string()),
+            None => (SOURCE_DIGEST, digest.to_string()),
         };
-        pairs.extend([ours(key, revision.to_owned()), oci("revision", revision.to_owned())]);
+        pairs.extend([ours(key, revision.clone()), oci("revision", revision)]);
     }
     pairs.into_iter().collect()
 }

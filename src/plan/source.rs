@@ -3,7 +3,7 @@
 use super::{Inputs, LocalSource};
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::{self, LockFile};
-use crate::kernel::{KernelVersion, SourceSpec, VersionRequest, source_package};
+use crate::kernel::{KernelVersion, SourceDigest, SourceSpec, VersionRequest, source_package};
 use crate::plan::request::Request;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
@@ -23,8 +23,8 @@ pub struct SourcePlan {
     /// The same for everybody: kernel.org's own URL whatever the mirror, `URL#REF`, `apt:PACKAGE=VERSION`;
     /// `None` for what lies on this machine, and for a series whose newest release is not known yet.
     pub origin: Option<String>,
-    /// `sha256:…` of the archive, `commit:…`, or `content:…` of a directory; `None`: known when fetched.
-    pub digest: Option<String>,
+    /// `None`: known when fetched.
+    pub digest: Option<SourceDigest>,
     /// What to call it when talking to the user.
     #[serde(skip)]
     pub name: String,
@@ -89,7 +89,7 @@ pub struct SourceIdentity {
     /// As [`SourcePlan::origin`].
     pub origin: Option<String>,
     /// As [`SourcePlan::digest`].
-    pub digest: String,
+    pub digest: SourceDigest,
     /// From its top Makefile.
     pub version: KernelVersion,
     /// Its date, seconds since 1970: of the commit, or of the top Makefile in the archive.
@@ -232,7 +232,7 @@ pub struct Pin {
 /// Errors (exit code 3): the two do not agree.
 pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result<Option<Pin>> {
     let origin = release_url(KERNEL_ORG, version);
-    let locked = lock.of(&origin).and_then(|locked| Some((locked.digest.parse().ok()?, locked.unverified)));
+    let locked = lock.of(&origin).and_then(|locked| Some((locked.digest.sha256()?, locked.unverified)));
     match (catalog.pin(version), locked) {
         (Some(pinned), Some((locked, _))) if pinned != locked => Err(Error::fetch(format!(
             "the catalog pins {} to {pinned}, and {} to {locked}",
@@ -290,7 +290,7 @@ pub(super) fn plan(
             };
             SourcePlan {
                 origin: version.map(|version| release_url(KERNEL_ORG, version)),
-                digest: known.or(pin.map(|pin| pin.sha256.oci())),
+                digest: known.or(pin.map(|pin| SourceDigest::Sha256(pin.sha256))),
                 name,
                 locator: Locator::KernelOrg { mirrors },
             }
@@ -312,7 +312,7 @@ pub(super) fn plan(
                 candidate.map_or((None, None), |(version, pin)| (Some(version.to_owned()), pin));
             SourcePlan {
                 origin: version.as_ref().map(|version| format!("apt:{package}={version}")),
-                digest: known.or(pin.map(Sha256::oci)),
+                digest: known.or(pin.map(SourceDigest::Sha256)),
                 name: version
                     .as_ref()
                     .map_or_else(|| package.clone(), |version| format!("{package} {version}")),
@@ -321,9 +321,10 @@ pub(super) fn plan(
         }
         SourceSpec::Path(path) => {
             let (digest, locator) = match &inputs.local {
-                Some(LocalSource::Tarball { sha256 }) => {
-                    (Some(sha256.oci()), Locator::Tarball { path: path.clone(), sha256: *sha256 })
-                }
+                Some(LocalSource::Tarball { sha256 }) => (
+                    Some(SourceDigest::Sha256(*sha256)),
+                    Locator::Tarball { path: path.clone(), sha256: *sha256 },
+                ),
                 _ => (None, Locator::Directory { path: path.clone() }),
             };
             let name = path.file_name().unwrap_or(path.as_str()).to_owned();

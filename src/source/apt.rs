@@ -12,6 +12,7 @@ use super::tree_store::{keep, keep_unlisted};
 use crate::catalog::lockfile;
 use crate::host::Host;
 use crate::host::process::{self, CommandLine, Stream as Output};
+use crate::kernel::SourceDigest;
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
 use crate::report::{Count, Running, Unit};
 use crate::util::digest::{Hasher, Sha256};
@@ -65,7 +66,8 @@ pub(super) fn fetch(
     if let Some(kept) = kept_deb(package, version, pin, fetching)? {
         let name = kept.origin.strip_prefix("apt:").unwrap_or(&kept.origin);
         let path = archive_store::path(fetching.cache, kept.sha256);
-        let locked = fetching.lock.of(&kept.origin).filter(|locked| locked.digest == kept.sha256.oci());
+        let locked =
+            fetching.lock.of(&kept.origin).filter(|locked| locked.digest.sha256() == Some(kept.sha256));
         let check = match locked {
             _ if pin.is_some() => Check::proves(Link::Apt, "as in the signed lists of apt"),
             Some(locked) if !locked.unverified => {
@@ -73,7 +75,7 @@ pub(super) fn fetch(
             }
             _ => Check::holds(Link::Transport, "kept in the cache; apt's lists here do not tell of it"),
         };
-        let unpacked = keep(&kept.sha256.oci(), fetching, |tree| {
+        let unpacked = keep(&SourceDigest::Sha256(kept.sha256), fetching, |tree| {
             verify(name, kept.sha256, digest_of(&path)?)?;
             unpack_deb_as(&path, name, (kept.sha256, &kept.origin, check), tree, fetching, running)
         });
@@ -112,7 +114,7 @@ pub(super) fn fetch(
         Ok(identity)
     };
     match pin {
-        Some(pin) => keep(&pin.oci(), fetching, fill),
+        Some(pin) => keep(&SourceDigest::Sha256(pin), fetching, fill),
         None => keep_unlisted(&plan.name, fetching, fill),
     }
 }
@@ -192,7 +194,7 @@ fn unpack_deb_as(
     contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
     Ok(SourceIdentity {
         origin: Some(origin.to_owned()),
-        digest: digest.oci(),
+        digest: SourceDigest::Sha256(digest),
         version: check_tree(tree, name)?,
         date,
         checks: vec![check],

@@ -17,6 +17,7 @@ use super::context::Fetching;
 use super::git::{self, LARGEST_PACK};
 use crate::catalog::lockfile::Locked;
 use crate::host::process::Interruptible;
+use crate::kernel::{CommitId, SourceDigest};
 use crate::plan::{Locator, SourceIdentity};
 use crate::util::digest::HashingReader;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -43,7 +44,7 @@ struct Index {
     commits: Vec<Commit>,
     /// Origin → digest.
     #[serde(rename = "locked")]
-    locked: BTreeMap<String, String>,
+    locked: BTreeMap<String, SourceDigest>,
 }
 
 #[derive(Clone, Deserialize, Serialize, PartialEq, Eq)]
@@ -51,7 +52,7 @@ struct Index {
 struct Commit {
     url: String,
     #[serde(rename = "commit")]
-    commit: String,
+    commit: CommitId,
 }
 
 /// Writes a bundle of these sources, which have just been obtained, into `path`.
@@ -61,19 +62,17 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
     let mut index = Index { format: FORMAT, archives: vec![], commits: vec![], locked: BTreeMap::new() };
     for (locator, identity) in sources {
         match (locator, &identity.origin) {
-            (Locator::Git { url, .. }, Some(_)) => {
-                let commit = identity.digest.strip_prefix("commit:").unwrap_or_default().to_owned();
+            (Locator::Git { url, .. }, Some(origin)) => {
+                let commit = identity.digest.commit().cloned();
+                let commit = commit.ok_or_else(|| Error::build(format!("{origin} is no commit")))?;
                 let commit = Commit { url: url.clone(), commit };
                 if !index.commits.contains(&commit) {
                     index.commits.push(commit);
                 }
             }
             (_, Some(origin)) => {
-                let kept = identity
-                    .digest
-                    .parse()
-                    .ok()
-                    .and_then(|sha256| archive_store::find(fetching.cache, sha256));
+                let kept =
+                    identity.digest.sha256().and_then(|sha256| archive_store::find(fetching.cache, sha256));
                 let kept = kept.ok_or_else(|| Error::build(format!("the archive of {origin} vanished")))?;
                 let kept = Kept { zstd: None, ..kept };
                 if !index.archives.contains(&kept) {
@@ -101,7 +100,7 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
     }
     for Commit { url, commit } in &index.commits {
         let mut pack = tempfile::tempfile_in(dir).context(Kind::Build, wrong)?;
-        git::write_pack(url, commit, &mut pack, fetching)?;
+        git::write_pack(url, &commit.to_string(), &mut pack, fetching)?;
         let bytes = pack.stream_position().context(Kind::Build, wrong)?;
         pack.rewind().context(Kind::Build, wrong)?;
         append(&mut tar, &format!("commits/{commit}.pack"), bytes, pack).context(Kind::Build, wrong)?;
@@ -147,6 +146,10 @@ pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Loc
                 return Err(refuse("a bundle begins with its index"));
             }
             let read: Index = serde_json::from_reader(&mut member).context(Kind::Fetch, damaged)?;
+            let is_local = |digest: &SourceDigest| matches!(digest, SourceDigest::Content(_));
+            if read.locked.values().any(is_local) {
+                return Err(refuse("it locks a directory"));
+            }
             if read.format != FORMAT {
                 return Err(refuse(&format!("of format {}, this kcompile knows {FORMAT}", read.format)));
             }
@@ -167,7 +170,7 @@ pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Loc
         }
         let commit = index.commits.iter().find(|commit| name == format!("commits/{}.pack", commit.commit));
         if let Some(Commit { url, commit }) = commit {
-            git::take_pack(url, commit, &mut member, fetching)?;
+            git::take_pack(url, &commit.to_string(), &mut member, fetching)?;
         }
     }
     let Some(index) = index else { return Err(Error::fetch(format!("{path}: empty, not a bundle"))) };

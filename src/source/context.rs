@@ -95,14 +95,13 @@ impl Fetching<'_> {
 
     /// Is there what a bundle of this source is made of?
     fn has_archive(&self, identity: &SourceIdentity) -> bool {
-        match (self.locator, identity.digest.strip_prefix("commit:")) {
+        match (self.locator, identity.digest.commit()) {
             (Some(locator @ Locator::Git { url, .. }), Some(commit)) if locator.is_remote() => {
-                git_store::has_commit(url, commit, self.cache)
+                git_store::has_commit(url, &commit.to_string(), self.cache)
             }
             _ => identity
                 .digest
-                .parse()
-                .ok()
+                .sha256()
                 .is_none_or(|digest| archive_store::find(self.cache, digest).is_some()),
         }
     }
@@ -117,9 +116,10 @@ fn is_signed<'a>(checks: impl IntoIterator<Item = &'a Check>, signable: Signable
 }
 
 fn signable(identity: &SourceIdentity) -> Signable {
-    match identity.version.candidate().is_some() || identity.digest.starts_with("commit:") {
-        true => Signable::No,
-        false => Signable::Yes,
+    if identity.version.candidate().is_some() || identity.digest.commit().is_some() {
+        Signable::No
+    } else {
+        Signable::Yes
     }
 }
 

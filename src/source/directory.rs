@@ -3,7 +3,7 @@
 use super::context::Fetching;
 use super::tree::{BUILD_DIR_PREFIX, Tree};
 use super::tree_manifest::{self, STAT};
-use crate::kernel::KernelVersion;
+use crate::kernel::{KernelVersion, SourceDigest};
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::{Count, Running, Unit};
 use crate::util::digest::Sha256;
@@ -144,7 +144,7 @@ fn tree(path: &Utf8Path, fetching: &Fetching<'_>, (stat, content): (String, &str
     let (key, builds) = place(path, fetching);
     let identity = SourceIdentity {
         origin: None,
-        digest: format!("content:{}", Sha256::of(content)),
+        digest: SourceDigest::Content(Sha256::of(content)),
         version: tree_version(path)?,
         date: date(path)?,
         checks: vec![Check::proves(Link::User, format!("used in place: {path}"))],

@@ -52,7 +52,7 @@ pub(super) fn fetch(
     }
     let locked = fetching.lock.of(&name);
     let asked = is_commit(reference).then(|| Oid::from_str(reference).ok()).flatten();
-    let pinned = locked.and_then(|locked| Oid::from_str(locked.digest.strip_prefix("commit:")?).ok());
+    let pinned = locked.and_then(|locked| Oid::from_str(&locked.digest.commit()?.to_string()).ok());
     let check = match locked {
         _ if asked.is_some() => Some(Check::proves(Link::LockFile, "the commit that was asked for")),
         Some(locked) if locked.unverified => {

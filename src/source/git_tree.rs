@@ -6,6 +6,7 @@ use super::tree::Tree;
 use super::tree_store::keep;
 use super::tree_writer::TreeWriter;
 use crate::host::process;
+use crate::kernel::SourceDigest;
 use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
 use crate::report::{Count, Running, Unit};
 use crate::util::error::{Context, Kind, Result};
@@ -24,7 +25,8 @@ pub(super) fn write(
     fetching: &Fetching<'_>,
     running: &Running<'_>,
 ) -> Result<Tree> {
-    let (name, digest) = (&plan.name, format!("commit:{}", commit.id()));
+    let name = &plan.name;
+    let digest = SourceDigest::Commit(commit.id().to_string().parse().expect("an object's id in full"));
     checks.push(Check::holds(Link::Transport, format!("commit {}", &commit.id().to_string()[..12])));
     keep(&digest, fetching, |path| {
         let tree = commit.tree().context(Kind::Fetch, || format!("{name}: no tree"))?;

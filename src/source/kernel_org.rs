@@ -10,7 +10,7 @@ use super::stream::{Stream, Unpacked, unpack};
 use super::tree::Tree;
 use super::tree_store::{keep, keep_unlisted, usable};
 use crate::catalog::kernels::ended_warning;
-use crate::kernel::{Channel, KernelVersion, VersionRequest};
+use crate::kernel::{Channel, KernelVersion, SourceDigest, VersionRequest};
 use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, release_url};
 use crate::report::Running;
 use crate::util::digest::Sha256;
@@ -141,7 +141,7 @@ fn fetch_from(
     let pin = pin(fetching.catalog, fetching.lock, version)?;
     if let Some(pin) = &pin {
         // Of a series only the number had to be asked for.
-        if let Some(tree) = usable(&pin.sha256.oci(), fetching)? {
+        if let Some(tree) = usable(&SourceDigest::Sha256(pin.sha256), fetching)? {
             return Ok(tree);
         }
     }
@@ -170,7 +170,7 @@ fn fetch_from(
         unpacked.map(|(identity, _)| identity)
     };
     match expected {
-        Some(digest) => keep(&digest.oci(), fetching, fill),
+        Some(digest) => keep(&SourceDigest::Sha256(digest), fetching, fill),
         None => keep_unlisted(&url, fetching, fill),
     }
 }
@@ -218,7 +218,7 @@ fn from_archive(
         return if fetching.offline { Err(error) } else { Ok(None) };
     }
     let release = Release { pin: release.pin.or(Some(own_pin(&kept))), ..release };
-    let unpacked = keep(&kept.sha256.oci(), fetching, |tree| {
+    let unpacked = keep(&SourceDigest::Sha256(kept.sha256), fetching, |tree| {
         if let Some(zstd) = kept.zstd {
             match release.unpack_copy(&kept, zstd, tree, fetching, running) {
                 Err(error) if error.kind == Kind::Fetch => {
@@ -387,7 +387,7 @@ impl Release {
         checks.push(Check::holds(Link::Transport, size(unpacked.bytes)));
         Ok(SourceIdentity {
             origin: Some(release_url(KERNEL_ORG, self.version)),
-            digest: sha256.oci(),
+            digest: SourceDigest::Sha256(sha256),
             version,
             date: unpacked.date,
             checks,

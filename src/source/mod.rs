@@ -38,7 +38,7 @@ pub use tree::{BUILD_DIR_PREFIX, Tree};
 
 use crate::cache::Cache;
 use crate::catalog::lockfile;
-use crate::kernel::{Channel, KernelVersion, VersionRequest};
+use crate::kernel::{Channel, CommitId, KernelVersion, VersionRequest};
 use crate::plan::{KERNEL_ORG, Locator, Plan, SourceIdentity, SourcePlan, release_url};
 use crate::report::{Phase, Running};
 use crate::util::error::{Error, Result};
@@ -138,8 +138,8 @@ fn cached(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
         (Locator::Git { reference, .. }, _) if !offline && !git::is_commit(reference) => Ok(None),
         // It is its own digest, whatever the lock file says.
         (Locator::Git { reference, .. }, _) if source.locator.is_remote() && git::is_commit(reference) => {
-            let digest = format!("commit:{}", reference.to_ascii_lowercase());
-            find(cache, |identity| identity.digest == digest)
+            let commit = reference.to_ascii_lowercase().parse::<CommitId>().ok();
+            find(cache, |identity| commit.is_some() && identity.digest.commit() == commit.as_ref())
         }
         _ if source.digest.is_some() => {
             find(cache, |identity| Some(&identity.digest) == source.digest.as_ref())

@@ -6,6 +6,7 @@ use super::signature_file;
 use super::stream::{Stream, Unpacked, unpack};
 use super::tree::Tree;
 use super::tree_store::keep;
+use crate::kernel::SourceDigest;
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::Running;
 use crate::util::digest::Sha256;
@@ -32,7 +33,7 @@ pub(super) fn fetch(
         .transpose()?;
     let promised = signature.iter().map(|_| Check::proves(Link::Signature, "")).collect::<Vec<_>>();
     fetching.require_signature(name, &promised, Signable::Yes)?;
-    keep(&sha256.oci(), fetching, |tree| {
+    keep(&SourceDigest::Sha256(sha256), fetching, |tree| {
         let file = File::open(path).context(Kind::Fetch, wrong)?;
         let total = file.metadata().context(Kind::Fetch, wrong)?.len();
         let stream = Stream {
@@ -50,7 +51,7 @@ pub(super) fn fetch(
         checks.extend(signer.zip(text).map(|(signer, text)| Check::signed(&signer, &text)));
         Ok(SourceIdentity {
             origin: None,
-            digest: sha256.oci(),
+            digest: SourceDigest::Sha256(sha256),
             version: check_tree(tree, name)?,
             date,
             checks,

@@ -5,6 +5,7 @@ use super::context::Fetching;
 use super::tree::Tree;
 use super::tree_manifest;
 use crate::cache::{Cache, Scratch};
+use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -52,15 +53,15 @@ pub(super) fn is_intact(tree: &Tree, fetching: &Fetching<'_>) -> Result<bool> {
     Ok(is_intact)
 }
 
-/// The key of an entry: from the digest `sha256:…`, `commit:…`.
-fn key_of(digest: &str) -> String {
-    digest.replace(':', "-")
+/// Returns the key of the entry of a source: `sha256-…`, `commit-…`.
+fn key_of(digest: &SourceDigest) -> String {
+    digest.to_string().replace(':', "-")
 }
 
 /// Fills the entry of the source `digest` unless another run has done it meanwhile: `fill` writes the
 /// tree and the record of its contents into the directory it is given and says what the source is.
 pub(super) fn keep(
-    digest: &str,
+    digest: &SourceDigest,
     fetching: &Fetching<'_>,
     fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
 ) -> Result<Tree> {
@@ -93,7 +94,7 @@ pub(super) fn keep_unlisted(
 }
 
 /// The entry of the source `digest`, if it is whole, intact and what this run asks for.
-pub(super) fn usable(digest: &str, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
+pub(super) fn usable(digest: &SourceDigest, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
     match open(fetching.cache, &key_of(digest)).filter(|tree| fetching.accepts(&tree.identity)) {
         Some(tree) if is_intact(&tree, fetching)? => Ok(Some(tree)),
         _ => Ok(None),
@@ -103,7 +104,7 @@ pub(super) fn usable(digest: &str, fetching: &Fetching<'_>) -> Result<Option<Tre
 /// A tree that is whole, but has no name yet.
 struct Filled {
     scratch: Scratch,
-    digest: String,
+    digest: SourceDigest,
 }
 
 impl Filled {

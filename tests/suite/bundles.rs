@@ -68,6 +68,36 @@ fn a_branch_goes_into_a_bundle_as_its_commit() {
     assert_eq!(world.run(&third).ok().digests(), fetched.digests());
 }
 
+const INDEX: &str = "kcompile-bundle.json";
+
+/// A bundle with one member.
+fn member(name: &str, kind: tar::EntryType, content: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_entry_type(kind);
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_cksum();
+    tar.append(&header, content.as_bytes()).unwrap();
+    tar.into_inner().unwrap()
+}
+
+#[test]
+fn what_a_bundle_locks_is_a_digest() {
+    let world = World::new();
+    for (digest, why) in [
+        ("nonsense".to_owned(), "not a bundle, or damaged"),
+        (format!("content:{}", "0".repeat(64)), "it locks a directory"),
+    ] {
+        let index =
+            format!(r#"{{"format":1,"archives":[],"commits":[],"locked":{{"https://x":"{digest}"}}}}"#);
+        fs::write(world.path("work/x.tar"), member(INDEX, tar::EntryType::Regular, &index)).unwrap();
+        world.run("fetch 6.1.7 --fc --offline --from-bundle x.tar --cache-dir other").failed(3, &[why]);
+        assert!(!world.path("work/other/kcompile.lock").exists());
+    }
+}
+
 #[test]
 fn a_damaged_or_hostile_bundle_is_refused() {
     let world = World::new();
@@ -91,20 +121,10 @@ fn a_damaged_or_hostile_bundle_is_refused() {
     let middle = whole.len() * 2 / 3;
     flipped[middle] ^= 1;
     take(&flipped).failed(3, &["checksum mismatch for https://cdn.kernel.org", "in "]);
-    let member = |name: &str, kind: tar::EntryType| {
-        let mut tar = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(2);
-        header.set_mode(0o644);
-        header.set_entry_type(kind);
-        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
-        header.set_cksum();
-        tar.append(&header, &b"{}"[..]).unwrap();
-        tar.into_inner().unwrap()
-    };
-    take(&member("../x", tar::EntryType::Regular)).failed(3, &["refused member `../x`"]);
-    take(&member("kcompile-bundle.json", tar::EntryType::Symlink)).failed(3, &["not a file"]);
-    take(&member("kcompile-bundle.json", tar::EntryType::Regular)).failed(3, &["missing field"]);
+    let regular = tar::EntryType::Regular;
+    take(&member("../x", regular, "{}")).failed(3, &["refused member `../x`"]);
+    take(&member(INDEX, tar::EntryType::Symlink, "{}")).failed(3, &["not a file"]);
+    take(&member(INDEX, regular, "{}")).failed(3, &["missing field"]);
     assert!(world.names("work/other/trees").is_empty() && world.names("work/other/archives").is_empty());
     assert!(world.names("work/other/tmp").is_empty());
     // Without the network and without the bundle there is nothing.

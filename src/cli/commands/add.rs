@@ -111,7 +111,8 @@ fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {
     let Addition { entry, source, configs, catalog } = addition;
     let mut text = format!("Linux {} for {}\n", entry.version, entry.flavor.spec().title);
     let origin = source.origin.as_deref().unwrap_or_default();
-    for (name, value) in [("source", origin), ("digest", &source.digest), ("verified", &source.verified())] {
+    let digest = source.digest.to_string();
+    for (name, value) in [("source", origin), ("digest", &digest), ("verified", &source.verified())] {
         let indent = " ".repeat(12);
         text.push_str(&lines(value, &indent).replacen(&indent, &format!("  {name:10}"), 1));
     }

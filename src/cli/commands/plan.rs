@@ -59,7 +59,8 @@ fn plan_text(plan: &Plan) -> String {
     if let Locator::KernelOrg { mirrors, .. } = &plan.source.locator {
         fields.add("", &format!("from {}", mirrors.join(", ")));
     }
-    fields.add("", plan.source.digest.as_deref().unwrap_or("digest not known before it is fetched"));
+    let digest = plan.source.digest.as_ref().map(ToString::to_string);
+    fields.add("", digest.as_deref().unwrap_or("digest not known before it is fetched"));
     fields.add_all("config", plan.config.iter().map(config_layer));
     let patch = |patch: &PatchFile| format!("{} (sha256:{})", patch.name, patch.sha256.short());
     fields.add_all("patches", plan.patches.iter().map(patch));

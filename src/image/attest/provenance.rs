@@ -2,6 +2,7 @@
 //! taken, what built it and when. It is not signed: the host that built cannot vouch for itself.
 
 use super::{Build, RECEIPT};
+use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};
@@ -80,12 +81,11 @@ fn dependencies(build: &Build<'_>) -> Vec<Value> {
 }
 
 fn source_descriptor(source: &SourceIdentity) -> Value {
-    let (kind, value) = source.digest.split_once(':').unwrap_or(("sha256", &source.digest));
-    // in-toto's name for a commit. That of a directory's content is our own.
-    let kind = match kind {
-        "commit" => "gitCommit",
-        "content" => "kcompileContent",
-        kind => kind,
+    // in-toto's names. That of a directory's content is our own.
+    let (kind, value) = match &source.digest {
+        SourceDigest::Sha256(sha256) => ("sha256", sha256.to_string()),
+        SourceDigest::Commit(commit) => ("gitCommit", commit.to_string()),
+        SourceDigest::Content(sha256) => ("kcompileContent", sha256.to_string()),
     };
     let mut descriptor = json!({
         "name": "linux",

@@ -3,7 +3,7 @@
 
 use super::Build;
 use crate::image::pack::PackedImage;
-use crate::kernel::KernelVersion;
+use crate::kernel::{KernelVersion, SourceDigest};
 use crate::plan::annotations::KERNEL_LICENCE;
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};
@@ -90,7 +90,7 @@ fn source(build: &Build<'_>) -> Value {
         Some(origin) => format!("{origin} ({}): {}", source.digest, source.verified()),
         None => format!("{}: {}", source.digest, source.verified()),
     });
-    if let Some(Ok(digest)) = source.digest.strip_prefix("sha256:").map(str::parse) {
+    if let Some(digest) = source.digest.sha256() {
         package["checksums"] = sha256(digest);
     }
     let purl = format!("pkg:generic/linux@{}", plan.version_text());
@@ -130,19 +130,14 @@ fn package(id: &str, name: &str, location: &str) -> Value {
 }
 
 /// Where the source can be had, as SPDX writes it: a URL, or `git+URL@COMMIT`; not every origin is one.
-fn location(origin: &str, digest: &str) -> Option<String> {
-    let is_url = ["https://", "http://", "git://", "ssh://"].iter().any(|scheme| origin.starts_with(scheme));
-    match (is_url, digest.strip_prefix("commit:")) {
-        (false, _) => None,
-        (true, None) => Some(origin.to_owned()),
-        (true, Some(commit)) => {
-            let url = origin.split('#').next().unwrap_or(origin);
-            Some(match url.starts_with("git://") {
-                true => format!("{url}@{commit}"),
-                false => format!("git+{url}@{commit}"),
-            })
-        }
+fn location(origin: &str, digest: &SourceDigest) -> Option<String> {
+    if !["https://", "http://", "git://", "ssh://"].iter().any(|scheme| origin.starts_with(scheme)) {
+        return None;
     }
+    let Some(commit) = digest.commit() else { return Some(origin.to_owned()) };
+    let url = origin.split('#').next().unwrap_or(origin);
+    let scheme = if url.starts_with("git://") { "" } else { "git+" };
+    Some(format!("{scheme}{url}@{commit}"))
 }
 
 fn cpe(build: &Build<'_>) -> Value {
@@ -178,25 +173,22 @@ mod tests {
 
     #[test]
     fn a_source_has_a_location_where_there_is_one() {
-        let commit = format!("commit:{}", "a".repeat(40));
+        let commit = &format!("commit:{}", "a".repeat(40)).parse().unwrap();
+        let archive = &SourceDigest::Sha256(Sha256::of(b""));
         for (origin, digest, expected) in [
-            (
-                "https://cdn.kernel.org/x.tar.xz",
-                "sha256:00",
-                Some("https://cdn.kernel.org/x.tar.xz".to_owned()),
-            ),
+            ("https://cdn.kernel.org/x.tar.xz", archive, Some("https://cdn.kernel.org/x.tar.xz".to_owned())),
             (
                 "https://example.org/linux.git#ch-6.2",
-                &commit,
+                commit,
                 Some(format!("git+https://example.org/linux.git@{}", "a".repeat(40))),
             ),
             (
                 "git://example.org/linux.git#x",
-                &commit,
+                commit,
                 Some(format!("git://example.org/linux.git@{}", "a".repeat(40))),
             ),
-            ("git@example.org:linux.git#x", &commit, None),
-            ("apt:linux-source-6.1=6.1.192-2", "sha256:00", None),
+            ("git@example.org:linux.git#x", commit, None),
+            ("apt:linux-source-6.1=6.1.192-2", archive, None),
         ] {
             assert_eq!(location(origin, digest), expected, "{origin}");
         }

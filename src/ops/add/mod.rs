@@ -85,7 +85,7 @@ pub fn prepare(wanted: &[Wanted<'_>], run: &Run<'_>) -> Result<Addition> {
 fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::util::digest::Sha256> {
     let is_release =
         request.source == SourceSpec::KernelOrg && matches!(request.version, VersionRequest::Exact(_));
-    source.digest.parse().ok().filter(|_| is_release && source.is_vouched_for())
+    source.digest.sha256().filter(|_| is_release && source.is_vouched_for())
 }
 
 /// Writes configs and entry. Where one of them cannot be written, what was before is there again.
