@@ -25,6 +25,7 @@ use crate::host::{self, Host, process};
 use crate::kernel::Flavor;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
+use crate::util::text::listed;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
     add, boot, build, cache, check, clean, completions, config, diff, doctor, fetch, inspect, list, plan,
@@ -63,8 +64,8 @@ pub struct Cli {
 }
 
 fn about() -> String {
-    let titles: Vec<&str> = Flavor::ALL.iter().map(|flavor| flavor.spec().title).collect();
-    format!("Builds Linux guest kernels for {}, and packs them as OCI layouts", titles.join(" and "))
+    let titles = listed(Flavor::ALL.iter().map(|flavor| flavor.spec().title), "and");
+    format!("Builds Linux guest kernels for {titles}, and packs them as OCI layouts")
 }
 
 fn usage() -> String {

@@ -6,7 +6,7 @@ pub mod process;
 use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::text::one_of;
+use crate::util::text::listed;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs;
@@ -121,7 +121,7 @@ impl Host {
     ///
     /// Fails (exit code 2) where it is not one that kernels are built for.
     pub fn own_arch(&self) -> Result<Arch> {
-        let titles = || one_of(Arch::ALL.iter().map(|arch| arch.spec().title));
+        let titles = || listed(Arch::ALL.iter().map(|arch| arch.spec().title), "or");
         self.arch.ok_or_else(|| Error::usage(format!("this machine is not {}", titles())))
     }
 

@@ -1,6 +1,7 @@
 //! The hypervisors that kernels are built for, and all that differs between them.
 
 use super::{Arch, KernelFormat, SourceSpec};
+use crate::util::text::listed;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -129,7 +130,7 @@ static CLOUD_HYPERVISOR: FlavorSpec = FlavorSpec {
 impl Flavor {
     /// Returns the flags that choose one, for a message: `--fc or --ch`.
     pub fn flags() -> String {
-        crate::util::text::one_of(Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)))
+        listed(Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)), "or")
     }
 
     /// Returns the name of the kernel file in the image.

@@ -23,7 +23,7 @@ macro_rules! spec_table {
 
             /// Returns all names, for a message: `amd64 or arm64`.
             pub fn choices() -> String {
-                crate::util::text::one_of($name::ALL.iter().map(|one| one.name()))
+                crate::util::text::listed($name::ALL.iter().map(|one| one.name()), "or")
             }
         }
 

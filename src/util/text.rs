@@ -8,11 +8,11 @@ pub fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Returns `names` as a choice: `a, b or c`.
-pub fn one_of(names: impl IntoIterator<Item = impl Into<String>>) -> String {
+/// Returns `names` as a list with a word before the last one: `a, b or c`.
+pub fn listed(names: impl IntoIterator<Item = impl Into<String>>, word: &str) -> String {
     let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
     match names.pop() {
-        Some(last) if !names.is_empty() => format!("{} or {last}", names.join(", ")),
+        Some(last) if !names.is_empty() => format!("{} {word} {last}", names.join(", ")),
         last => last.unwrap_or_default(),
     }
 }
@@ -185,7 +185,10 @@ mod tests {
             [counted(1, "patch", "patches"), counted(2, "patch", "patches")],
             ["1 patch", "2 patches"]
         );
-        assert_eq!([one_of(["a"; 0]), one_of(["a"]), one_of(["a", "b", "c"])], ["", "a", "a, b or c"]);
+        assert_eq!(
+            [listed(["a"; 0], "or"), listed(["a"], "or"), listed(["a", "b", "c"], "or")],
+            ["", "a", "a, b or c"]
+        );
     }
 
     #[test]

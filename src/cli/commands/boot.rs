@@ -76,7 +76,7 @@ pub struct BootArgs {
 /// How a kernel is booted, and what must be in order.
 #[derive(Clone, Debug, Args)]
 pub struct HowArgs {
-    /// The program that makes the machine; Firecracker and Cloud Hypervisor need KVM
+    /// The program that makes the machine; only QEMU works without KVM
     #[arg(long, value_name = "PROGRAM", default_value = "qemu")]
     pub vmm: Vmm,
     /// What executes it: KVM where that works, else software emulation
