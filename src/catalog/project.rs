@@ -11,7 +11,7 @@
 use crate::catalog::text::{read_text, read_toml};
 use crate::kernel::{Arch, Flavor};
 use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::text::{has_password, without_login};
+use crate::util::text::{has_password, is_plain, printable, without_login};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -106,6 +106,15 @@ impl Project {
 
     fn read(file: &Utf8Path, text: &str) -> Result<Project> {
         let mut defaults: Defaults = read_toml(file.as_str(), text)?;
+        // It is printed for scripts, which want the path as it is.
+        if let Some(output) = defaults.output.as_ref().filter(|output| !output.as_str().chars().all(is_plain))
+        {
+            let shown = printable(output.as_str());
+            return Err(Error::usage(format!(
+                "{file}: output: `{shown}` holds characters that a terminal obeys"
+            ))
+            .hint("name a directory with plain characters"));
+        }
         let root = file.parent().expect("a file is in a directory").to_owned();
         defaults.output = defaults.output.map(|output| root.join(output));
         let place = Place { configs: root.join("configs"), patches: root.join("patches"), root };

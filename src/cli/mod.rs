@@ -25,12 +25,13 @@ use crate::host::{self, Host, process};
 use crate::kernel::Flavor;
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
-use crate::util::text::listed;
+use crate::util::text::{listed, printable, without_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
     add, boot, build, cache, check, clean, completions, config, diff, doctor, fetch, inspect, list, plan,
     push, verify,
 };
+use std::io::Write as _;
 use std::process::ExitCode;
 
 pub const EXAMPLES: &str = "\
@@ -154,8 +155,8 @@ pub fn main() -> ExitCode {
     if let Some(code) = process::supervise(host::words()) {
         return code;
     }
-    let matches = command_line().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let matches = command_line().try_get_matches().unwrap_or_else(|error| exit(&error));
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error));
     let command = cli.into_command();
     let host = match Host::read() {
         Ok(host) => host,
@@ -190,6 +191,17 @@ fn run(command: &Command, host: &Host, report: &Report) -> Result<ExitCode> {
         Command::Completions { shell } => completions::completions(*shell, command_line()),
         Command::Man { command } => completions::man(command.as_deref(), command_line()),
     }
+}
+
+/// Says what the parser has to say. It repeats what was typed, which may hold a password.
+fn exit(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    let shown = printable(&without_secrets(&text));
+    if shown == text {
+        error.exit();
+    }
+    let _ = std::io::stderr().write_all(shown.as_bytes());
+    std::process::exit(error.exit_code());
 }
 
 /// The command line, with what only the program knows at run time: the catalog's revision and its fragments.

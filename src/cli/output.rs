@@ -12,8 +12,13 @@ use std::io::Write as _;
 /// Lines fit a terminal of this width.
 pub const WIDTH: usize = 80;
 
-/// Prints results. A reader that has seen enough is no fault.
+/// Prints results for a person or a script, without what a terminal would obey.
 pub fn print(text: &str) -> Result<()> {
+    print_verbatim(&printable(text))
+}
+
+/// Prints a text that is a file: a `.config`, a man page. A reader that has seen enough is no fault.
+pub fn print_verbatim(text: &str) -> Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(error).context(Kind::Build, || "cannot write to standard output".into())

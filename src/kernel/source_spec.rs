@@ -81,6 +81,13 @@ impl FromStr for SourceSpec {
                             ssh takes keys from its agent, and a local clone needs none"
                     .into());
             }
+            if url.as_deref().is_some_and(|url| url.contains('?')) {
+                return Err(
+                    "the URL holds a query, which may be a token and would stand in the lock file, in \
+                            receipts and in images: git takes its credentials from elsewhere"
+                        .into(),
+                );
+            }
             return Ok(SourceSpec::Git { url, reference });
         }
         match spec {
@@ -121,7 +128,15 @@ mod tests {
             assert_eq!(source.to_string(), spec);
         }
         assert!("git+ssh://git@host/linux".parse::<SourceSpec>().is_ok());
-        for wrong in ["", "apt:", "apt:-o=x", "apt:Linux", "git#", "git+https://me:secret@host/linux"] {
+        for wrong in [
+            "",
+            "apt:",
+            "apt:-o=x",
+            "apt:Linux",
+            "git#",
+            "git+https://me:secret@host/linux",
+            "git+https://host/linux?key=secret",
+        ] {
             assert!(wrong.parse::<SourceSpec>().is_err(), "{wrong}");
         }
     }

@@ -12,6 +12,7 @@ use crate::kbuild::{self, BuildDir, Objects, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
 use crate::ops::context::{Run, shown};
+use crate::ops::reuse::TypedCommand;
 use crate::ops::scheduler::Stage;
 use crate::ops::{check_config, doctor, fetch, reuse};
 use crate::plan::request::Request;
@@ -81,7 +82,8 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let _output = pack::lock_output(output, report)?;
     let images = pack::pack(&staged, &plan, output, run.jobs, report)?;
     let built = (&configured, &outcomes[..], &compiled);
-    let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &run.command)?;
+    let published = run.published(request);
+    let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &published)?;
     attest::write(&attest::Build {
         plan: &plan,
         source: &tree.identity,
@@ -89,6 +91,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
         compiled: &compiled,
         images: &images,
         receipt: &receipt,
+        published: &published,
         began,
         ended: host::now(),
     })?;
@@ -96,7 +99,14 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let came_out = (&*compiled.release, staged.module_count()?);
     let kept = (&plan, &profiles[..], &compiled.confinement);
     match run.objects {
-        Objects::Kept => reuse::keep(kept, came_out, (&images, &receipt), &cache, (host, report)),
+        Objects::Kept => {
+            let command = TypedCommand {
+                published: published.command,
+                words: run.command.iter().map(|word| text::without_secrets(word)).collect(),
+                cwd: host.cwd.clone(),
+            };
+            reuse::keep(kept, came_out, (&images, &receipt), command, &cache, (host, report));
+        }
         Objects::Fresh => build_dir.remove()?,
     }
     let (release, modules) = came_out;

@@ -66,7 +66,7 @@ pub fn build_all(
     let (kernels, results): (Vec<Ending>, Vec<_>) =
         endings.into_iter().map(|ending| ending.expect("each thread tells of its end")).unzip();
     process::check()?;
-    run.report.overview(&Overview { kernels, seconds: began.elapsed().as_secs_f64() });
+    run.report.overview(Overview { kernels, seconds: began.elapsed().as_secs_f64() });
     Ok(results)
 }
 

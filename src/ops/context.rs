@@ -5,6 +5,7 @@ use crate::catalog::Library;
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::host::Host;
+use crate::image::receipt::Published;
 use crate::kbuild::launcher::{self, Farm};
 use crate::kbuild::timings::Form;
 use crate::kbuild::{Objects, sandbox};
@@ -79,6 +80,15 @@ impl Run<'_> {
     /// The same for one of several kernels, with a report of its own.
     pub fn one_of<'a>(&'a self, place: Place<'a>, report: &'a Report) -> Run<'a> {
         Run { place: Some(place), report, ..self.clone() }
+    }
+
+    /// How the build of `request` is told to others.
+    pub fn published(&self, request: &Request) -> Published {
+        let project = self.library.project.place.as_ref();
+        // What `--configs` names is the root of its own files.
+        let configs = project.filter(|place| place.root == place.configs).map(|place| &*place.configs);
+        let own = [&*self.cache_dir, &*self.output].into_iter().chain(self.lock_path.parent());
+        Published::new(request, self.host, configs, own.chain(project.map(|place| &*place.root)))
     }
 
     /// Waits for the other kernels of the run that are in this stage, as far as they leave no room.

@@ -57,8 +57,9 @@ pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuil
     let first = crate::ops::fetch::plan(&request, run)?;
     let now = plan_json(&first);
     let mut differences = Vec::new();
+    let then = receipt::published::without_tool_paths(&known.plan);
     for key in KNOWN_BEFORE {
-        compare(key, &known.plan[key], &now[key], &mut differences);
+        compare(key, &then[key], &now[key], &mut differences);
     }
     if !differences.is_empty() {
         return Err(Error::build(format!("it cannot be rebuilt here: {}", listed(&differences)))
@@ -80,7 +81,7 @@ pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuil
     let version = known.plan["version"].as_str().unwrap_or_default();
     let path = output.join(receipt::file_name(request.flavor, version, request.arch));
     if let Some(again) = Known::read(&path)? {
-        compare("plan", &known.plan, &again.plan, &mut plan_differences);
+        compare("plan", &then, &again.plan, &mut plan_differences);
         plan_differences =
             vec![listed(&plan_differences)].into_iter().filter(|text| !text.is_empty()).collect();
     }
@@ -88,7 +89,7 @@ pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuil
 }
 
 fn plan_json(plan: &Plan) -> Value {
-    serde_json::to_value(plan).expect("only string keys")
+    receipt::published::without_tool_paths(&serde_json::to_value(plan).expect("only string keys"))
 }
 
 fn listed(differences: &[String]) -> String {

@@ -5,6 +5,7 @@
 use crate::cache::Cache;
 use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
+use crate::image::receipt::Known;
 use crate::image::{attest, receipt};
 use crate::kbuild::sandbox::{self, Confinement};
 use crate::kconfig::requirements::Profile;
@@ -64,6 +65,20 @@ pub struct Made {
     /// What lies beside the layouts, by name: the receipt, and the same in others' formats.
     #[serde(rename = "files")]
     files: BTreeMap<String, Sha256>,
+    /// What was typed.
+    #[serde(default)]
+    command: TypedCommand,
+}
+
+/// A command line of this machine, whose paths no receipt has.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TypedCommand {
+    /// As the receipt has it.
+    pub published: String,
+    /// Its words, the program's name first.
+    pub words: Vec<String>,
+    /// Where it was typed.
+    pub cwd: Utf8PathBuf,
 }
 
 /// The images that `plan` made, in the output directory: they are there, or they are put there. `None`:
@@ -161,11 +176,20 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
     Ok(restore())
 }
 
+/// What was typed where the receipt `known` has `known.command`; `None`: not on this machine, or it is forgotten.
+pub fn typed_command(known: &Known, cache_dir: &Utf8Path) -> Option<TypedCommand> {
+    let plan: Sha256 = known.plan_digest.parse().ok()?;
+    let record = cache_dir.join("images").join(plan.to_string()).join(RECORD);
+    let made: Made = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
+    Some(made.command).filter(|command| command.published == known.command && command.cwd.is_dir())
+}
+
 /// Keeps what `plan` made, for [`find`]. It saves time the next time: where it cannot be kept, it is not.
 pub fn keep(
     (plan, profiles, confinement): (&Plan, &[Profile], &Confinement),
     (release, modules): (&str, usize),
     (images, receipt): (&[PackedImage], &Utf8Path),
+    command: TypedCommand,
     cache: &Cache,
     (host, report): (&Host, &Report),
 ) {
@@ -182,6 +206,7 @@ pub fn keep(
             images: images.to_vec(),
             tags: snapshot::keep(images.iter().map(|image| &image.written), &scratch.path)?,
             files: keep_files(receipt, &scratch.path.join(FILES))?,
+            command,
         };
         let record = serde_json::to_vec(&made).expect("plain strings");
         write_atomically(&scratch.path.join(RECORD), &record)?;

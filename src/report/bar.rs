@@ -1,7 +1,7 @@
 //! A live line on the terminal for each kernel in hand; a finished phase leaves a line behind.
 
 use super::{Event, Told, Unit};
-use crate::util::text::duration;
+use crate::util::text::{duration, printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,8 +88,8 @@ impl Bar {
                 hint.iter()
                     .for_each(|hint| self.say(&format!("{whose}{} {hint}", self.paint("36", "hint:"))));
             }
-            Event::Summary(summary) => self.say(&summary.to_string()),
-            Event::Overview(overview) => self.say(&overview.to_string()),
+            Event::Summary(summary) => self.say(&printable(&summary.to_string())),
+            Event::Overview(overview) => self.say(&printable(&overview.to_string())),
         }
     }
 

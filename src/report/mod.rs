@@ -21,7 +21,7 @@ pub use overview::{Ending, Overview};
 pub use summary::{Image, Summary};
 
 use crate::util::error::Error;
-use crate::util::text::printable;
+use crate::util::text::{printable, without_secrets};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -198,7 +198,7 @@ impl Report {
 
     /// A phase begins; `what` says on what. It is finished through the value returned.
     pub fn start(&self, phase: Phase, what: &str) -> Running<'_> {
-        self.render(&Event::Start { phase, what: &printable(what) });
+        self.render(&Event::Start { phase, what: &shown(what) });
         Running { report: self, phase, since: Instant::now() }
     }
 
@@ -211,12 +211,13 @@ impl Report {
             }
             told.push(text.to_owned());
         }
-        self.render(&Event::Note { text: &printable(text) });
+        self.render(&Event::Note { text: &shown(text) });
     }
 
     /// Something about the result that the user should look at; repeated in the summary and kept in
     /// the receipt.
     pub fn finding(&self, text: String) {
+        let text = if text.contains(":/") { without_secrets(&text) } else { text };
         if held(&self.findings).contains(&text) {
             return;
         }
@@ -244,8 +245,8 @@ impl Report {
     pub fn error(&self, error: &Error) {
         self.clear();
         self.render(&Event::Error {
-            text: &printable(&error.to_string()),
-            hint: error.hint_text().map(printable).as_deref(),
+            text: &shown(&error.to_string()),
+            hint: error.hint_text().map(shown).as_deref(),
             code: error.exit_code(),
         });
     }
@@ -257,8 +258,11 @@ impl Report {
     }
 
     /// All kernels of the run are done.
-    pub fn overview(&self, overview: &Overview) {
-        self.render(&Event::Overview(overview));
+    pub fn overview(&self, mut overview: Overview) {
+        for ending in &mut overview.kernels {
+            ending.outcome = ending.outcome.clone().map_err(|why| shown(&why));
+        }
+        self.render(&Event::Overview(&overview));
     }
 
     /// Clears what is drawn on the terminal of this kernel, so that other text can be printed.
@@ -291,6 +295,11 @@ impl Report {
     }
 }
 
+/// A text as it may go to a terminal or a log.
+fn shown(text: &str) -> String {
+    printable(&without_secrets(text))
+}
+
 /// What another thread left half-said is no reason to say nothing more.
 fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
@@ -306,7 +315,7 @@ pub struct Running<'a> {
 impl Running<'_> {
     /// How far it is.
     pub fn progress(&self, count: Count<'_>) {
-        let count = Count { item: &printable(count.item), ..count };
+        let count = Count { item: &shown(count.item), ..count };
         self.report.render(&Event::Progress { phase: self.phase, count });
     }
 
@@ -317,7 +326,7 @@ impl Running<'_> {
         self.report.render(&Event::Finish {
             phase: self.phase,
             seconds: took.as_secs_f64(),
-            what: &printable(what),
+            what: &shown(what),
             peak_memory_bytes: crate::util::rusage::peak_memory(),
         });
         took

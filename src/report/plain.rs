@@ -1,7 +1,7 @@
 //! Lines for a log: when a phase starts and ends, and now and then how far it is.
 
 use super::{Event, Told, Unit};
-use crate::util::text::{duration, size};
+use crate::util::text::{duration, printable, size};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -47,8 +47,8 @@ impl Plain {
                 say!("{whose}error: {text}");
                 hint.iter().for_each(|hint| say!("{whose}hint: {hint}"));
             }
-            Event::Summary(summary) => say!("{summary}"),
-            Event::Overview(overview) => say!("{overview}"),
+            Event::Summary(summary) => say!("{}", printable(&summary.to_string())),
+            Event::Overview(overview) => say!("{}", printable(&overview.to_string())),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The end of a run: what was built, what to look at, where the time went, what to run next.
 
 use super::{Phase, Usage};
-use crate::util::text::{counted, duration, printable, size};
+use crate::util::text::{counted, duration, size};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
@@ -64,7 +64,7 @@ impl fmt::Display for Summary {
             0 => writeln!(f, "  findings        none")?,
             count => {
                 writeln!(f, "  findings        {count}")?;
-                self.findings.iter().try_for_each(|finding| writeln!(f, "    - {}", printable(finding)))?;
+                self.findings.iter().try_for_each(|finding| writeln!(f, "    - {finding}"))?;
             }
         }
         write!(f, "\n  next:")?;

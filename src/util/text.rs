@@ -165,8 +165,61 @@ pub fn without_login(url: &str) -> String {
 fn login(url: &str) -> Option<(&str, &str)> {
     // Proxies may be named without a scheme.
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
+    Some((scheme, login_of(rest)?))
+}
+
+/// The login in a URL, of which `rest` is what follows the `//`. A password may hold a slash that nobody escaped:
+/// then what stands before it is no host with a port.
+fn login_of(rest: &str) -> Option<&str> {
     let host = rest.split(['/', '?', '#']).next()?;
-    Some((scheme, host.rsplit_once('@')?.0))
+    if let Some((login, _)) = host.rsplit_once('@') {
+        return Some(login);
+    }
+    let (_, port) = host.split_once(':')?;
+    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    (!is_port).then(|| rest.rsplit_once('@').map(|(login, _)| login)).flatten()
+}
+
+/// `text` as it may be kept or shown: of each URL in it, a login that may hold a secret and what stands behind a `?`
+/// are left out.
+pub fn without_secrets(text: &str) -> String {
+    const ENDS: [char; 5] = ['"', '`', '<', '>', '|'];
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(colon) = rest.find(":/") {
+        let (before, after) = rest.split_at(colon);
+        let url = after[1..].trim_start_matches('/');
+        let slashes = after.len() - 1 - url.len();
+        let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        shown.push_str(before);
+        shown.push_str(&after[..=slashes]);
+        rest = url;
+        // A URL that was taken for a path has lost a slash.
+        let is_url = slashes >= 2 || matches!(scheme, "http" | "https" | "ssh" | "git");
+        if scheme.is_empty() || !is_url {
+            continue;
+        }
+        let url = &rest[..rest.find(|c: char| c.is_whitespace() || ENDS.contains(&c)).unwrap_or(rest.len())];
+        rest = &rest[url.len()..];
+        shown.push_str(&without_secret_parts(scheme, url));
+    }
+    shown.push_str(rest);
+    shown
+}
+
+/// The same for one URL without its scheme.
+fn without_secret_parts(scheme: &str, url: &str) -> String {
+    let mut shown = String::new();
+    let mut rest = url;
+    if let Some(login) = login_of(url) {
+        let is_name = matches!(scheme, "ssh" | "git") && !login.contains(':');
+        shown.push_str(if is_name { login } else { "…" });
+        rest = &url[login.len()..];
+    }
+    let Some((path, query)) = rest.split_once('?') else { return shown + rest };
+    let end = query.trim_end_matches([':', ';', ',', '.', ')', '\'']);
+    let fragment = end.find('#').map_or("", |at| &end[at..]);
+    shown + path + "?…" + fragment + &query[end.len()..]
 }
 
 #[cfg(test)]
@@ -245,8 +298,27 @@ mod tests {
             ("user:se@cret@proxy:3128", true, "…@proxy:3128"),
             ("https://host/x@y", false, "https://host/x@y"),
             ("host,.example.org", false, "host,.example.org"),
+            ("https://user:se/cret@host/x", true, "https://…@host/x"),
+            ("https://host:8080/x@y", false, "https://host:8080/x@y"),
         ] {
             assert_eq!((has_password(url), without_login(url).as_str()), (has, printed), "{url}");
+        }
+    }
+
+    #[test]
+    fn texts_are_shown_without_the_secrets_of_their_urls() {
+        for (text, shown) in [
+            ("cannot fetch https://host/x: 404", "cannot fetch https://host/x: 404"),
+            ("'git+http://me:hush@host/x' is wrong", "'git+http://…@host/x' is wrong"),
+            ("from ssh://git@host/x#y", "from ssh://git@host/x#y"),
+            ("from ssh://git:hush@host/x#y", "from ssh://…@host/x#y"),
+            ("(https://host/x?key=hush)", "(https://host/x?…)"),
+            ("https://host/?key=hush: no, http://a/?b=c#d", "https://host/?…: no, http://a/?…#d"),
+            ("/work/http:/me:hush@host/x: no such file", "/work/http:/…@host/x: no such file"),
+            ("\"https://me:hu/sh@host\" and mail@host", "\"https://…@host\" and mail@host"),
+            ("a:/b@c ://d@e http://", "a:/b@c ://d@e http://"),
+        ] {
+            assert_eq!(without_secrets(text), shown);
         }
     }
 }

@@ -40,6 +40,7 @@ mod no_space;
 mod normal;
 mod planning;
 mod project;
+mod published;
 mod push;
 mod rebuild;
 mod registry;

@@ -1,13 +1,13 @@
 //! `kcompile completions` and `kcompile man`.
 
-use crate::cli::output::print;
+use crate::cli::output::print_verbatim;
 use crate::util::error::{Context, Error, Kind, Result};
 use std::process::ExitCode;
 
 pub fn completions(shell: clap_complete::Shell, mut command: clap::Command) -> Result<ExitCode> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, "kcompile", &mut text);
-    print(&String::from_utf8_lossy(&text))?;
+    print_verbatim(&String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -27,6 +27,6 @@ pub fn man(name: Option<&str>, mut whole: clap::Command) -> Result<ExitCode> {
     let mut text = Vec::new();
     let written = clap_mangen::Man::new(page).render(&mut text);
     written.context(Kind::Build, || "cannot write the man page".into())?;
-    print(&String::from_utf8_lossy(&text))?;
+    print_verbatim(&String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }

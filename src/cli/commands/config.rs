@@ -3,7 +3,7 @@
 use crate::cli::args::{
     CatalogArgs, ConfigArgs, JobsArgs, KbuildArgs, Options, ProgressArgs, RequireArgs, SourceArgs, TargetArgs,
 };
-use crate::cli::output::{assigned, groups, print, printed_json, renamed};
+use crate::cli::output::{assigned, groups, print, print_verbatim, printed_json, renamed};
 use crate::cli::resolve::{CatalogFiles, one_request, run, take_bundle};
 use crate::cli::target::{Given, config_of};
 use crate::host::Host;
@@ -230,7 +230,7 @@ fn show(args: &ShowArgs, options: &Options, run: &Run<'_>) -> Result<ExitCode> {
     let request = one_request(&args.version.version, options, run)?;
     let (plan, text) = config::final_config(&request, form, run)?;
     if !args.final_config.json {
-        print(&text)?;
+        print_verbatim(&text)?;
         return Ok(ExitCode::SUCCESS);
     }
     let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
@@ -289,7 +289,7 @@ fn written(rewritten: Option<Rewritten>, args: &WrittenConfigArgs, run: &Run<'_>
         return Ok(ExitCode::SUCCESS);
     };
     if args.dry_run {
-        print(&rewritten.text)?;
+        print_verbatim(&rewritten.text)?;
         return Ok(ExitCode::SUCCESS);
     }
     config::write(&rewritten)?;

@@ -10,7 +10,7 @@ use crate::plan::request::{ModulesLayout, Request};
 use crate::plan::{ConfigLayer, Contents, ImagePlan, Locator, Plan};
 use crate::report::Report;
 use crate::util::error::Result;
-use crate::util::text::counted;
+use crate::util::text::{counted, without_secrets};
 use std::process::ExitCode;
 
 pub fn plan(args: &BuildArgs, host: &Host, report: &Report) -> Result<ExitCode> {
@@ -57,7 +57,7 @@ fn plan_text(plan: &Plan) -> String {
     fields.add("kernel", &format!("Linux {version} for {} on {}", plan.flavor.spec().title, plan.arch));
     fields.add("source", &plan.source.name);
     if let Locator::KernelOrg { mirrors, .. } = &plan.source.locator {
-        fields.add("", &format!("from {}", mirrors.join(", ")));
+        fields.add("", &without_secrets(&format!("from {}", mirrors.join(", "))));
     }
     let digest = plan.source.digest.as_ref().map(ToString::to_string);
     fields.add("", digest.as_deref().unwrap_or("digest not known before it is fetched"));

@@ -3,7 +3,7 @@
 use crate::catalog::Library;
 use crate::cli::args::{BuildArgs, BuildCommand};
 use crate::cli::output::{PrintedArray, print, reference, row};
-use crate::cli::resolve::{CatalogFiles, requests, run};
+use crate::cli::resolve::{CatalogFiles, cache_dir, requests, run};
 use crate::cli::target::only_image;
 use crate::host::Host;
 use crate::image::inspect::{self, ReceiptFound};
@@ -13,10 +13,10 @@ use crate::image::size_limits::Budget;
 use crate::image::verify::{self, Check, Outcome, Verified};
 use crate::kconfig::explain::Renames;
 use crate::oci::read;
-use crate::ops::rebuild;
+use crate::ops::{rebuild, reuse};
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Kind, Result};
-use crate::util::text::printable;
+use crate::util::text::{printable, without_secrets};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -101,16 +101,38 @@ pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCod
 /// Builds by this receipt, and compares each image. Are they all the same?
 fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
     let known = Known::read(receipt)?.ok_or_else(|| Error::usage(format!("{receipt} is gone")))?;
-    let mut words = shlex::split(&known.command).unwrap_or_default();
-    if words.get(1).is_some_and(|word| word == "build") {
-        words.remove(1);
+    if let Some(typed) = reuse::typed_command(&known, &cache_dir(None, host)?) {
+        let host = Host { cwd: typed.cwd, ..host.clone() };
+        return rebuild_by(typed.words, &known, receipt, &host, report);
     }
+    let words = shlex::split(&known.command).unwrap_or_default();
+    let rebuilt = rebuild_by(words, &known, receipt, host, report);
+    rebuilt.map_err(|error| match error.kind {
+        Kind::Usage => error.hint(format!(
+            "the receipt names no directories: run it where its files lie; its command is {}",
+            known.command
+        )),
+        _ => error,
+    })
+}
+
+/// The same by the words of its command, in the working directory of `host`.
+fn rebuild_by(
+    words: Vec<String>,
+    known: &Known,
+    receipt: &Utf8Path,
+    host: &Host,
+    report: &Report,
+) -> Result<bool> {
+    let command = shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default();
+    let words = words.into_iter().skip(1).skip_while(|word| word == "build");
+    let words = std::iter::once("kcompile".to_owned()).chain(words);
     let not_a_build = |why: String| {
         Error::usage(format!("{receipt}: its command cannot be run again: {why}"))
             .hint(format!("it is: {}", known.command))
     };
-    let command = BuildCommand::try_parse_from(words).map_err(|why| not_a_build(why.to_string()))?;
-    let BuildArgs { versions, mut options, .. } = command.build;
+    let parsed = BuildCommand::try_parse_from(words).map_err(|why| not_a_build(why.to_string()))?;
+    let BuildArgs { versions, mut options, .. } = parsed.build;
     // What puts itself before the compiler changes when things are compiled, never what comes out.
     options.compile.launcher = None;
     let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
@@ -118,8 +140,8 @@ fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
     // A word that is no version may be the name of another command.
     let requests = requests(&versions.versions, &options, &run)
         .map_err(|error| if error.kind == Kind::Usage { not_a_build(error.to_string()) } else { error })?;
-    let rebuilt = rebuild::rebuild(&known, rebuild::request_of(&known, &requests)?, &run)?;
-    print(&format!("\nrebuilt in a fresh directory\n  $ {}\n", printable(&known.command)))?;
+    let rebuilt = rebuild::rebuild(known, rebuild::request_of(known, &requests)?, &run)?;
+    print(&without_secrets(&format!("\nrebuilt in a fresh directory\n  $ {command}\n")))?;
     let mut all_equal = true;
     for image in &rebuilt.images {
         let name = image.written.layout.file_name().unwrap_or_default();

@@ -2,13 +2,15 @@
 //! of provenance. Both lie beside the receipt, and all three are attached to each image: as OCI 1.1 artifacts
 //! with the image as their subject, in a layout of their own, since readers of images do not expect them.
 //!
-//! The bill of materials has no time but the source's date: the same build gives the same bytes. Provenance and
-//! receipt tell when it was built, so nothing of an image refers to any of them.
+//! The bill of materials follows from the plan alone and has no time but the source's date: the same plan gives the
+//! same bytes. Provenance and receipt tell when it was built and how its source was verified, so nothing of an image
+//! refers to any of them. None of the three names a place of the machine.
 
 mod provenance;
 mod spdx;
 
 use crate::image::pack::PackedImage;
+use crate::image::receipt::Published;
 use crate::kbuild::{Compiled, Configured};
 use crate::oci::{self, Artifact};
 use crate::plan::{Plan, SourceIdentity};
@@ -38,6 +40,8 @@ pub struct Build<'a> {
     pub images: &'a [PackedImage],
     /// Where the receipt lies.
     pub receipt: &'a Utf8Path,
+    /// How the build is told to others.
+    pub published: &'a Published,
     /// When the build began, seconds since 1970.
     pub began: u64,
     /// When it ended.
@@ -47,12 +51,14 @@ pub struct Build<'a> {
 /// Writes `….spdx.json` and `….provenance.json` beside the receipt `….json`, and attaches all three to
 /// each image, in the layout `<image>-attest` beside its own. The caller holds the lock of the output directory.
 pub fn write(build: &Build<'_>) -> Result<()> {
-    let Build { receipt, .. } = build;
+    let Build { receipt, published, .. } = build;
     let output = receipt.parent().expect("a receipt lies in the output directory");
     let said = fs::read(receipt).context(Kind::Build, || format!("cannot read {receipt}"))?;
     let stem = receipt.file_stem().expect("a receipt has a name");
     let artifact =
         |end: &str, media_type, bytes| Artifact { name: format!("{stem}.{end}"), media_type, bytes };
+    // For people, too. Keys of a `Value` are sorted.
+    let text = |value: &Value| published.cleaned(&format!("{value:#}\n")).into_bytes();
     let artifacts = [
         artifact(BESIDE[0], spdx::MEDIA_TYPE, text(&spdx::document(build))),
         artifact(BESIDE[1], provenance::MEDIA_TYPE, text(&provenance::statement(build, &said))),
@@ -62,9 +68,4 @@ pub fn write(build: &Build<'_>) -> Result<()> {
         write_atomically(&output.join(&new.name), &new.bytes)?;
     }
     build.images.iter().try_for_each(|image| oci::attach(output, &image.written, &artifacts))
-}
-
-/// For people, too. Keys of a `Value` are sorted.
-fn text(value: &Value) -> Vec<u8> {
-    format!("{value:#}\n").into_bytes()
 }

@@ -2,6 +2,7 @@
 //! taken, what built it and when. It is not signed: the host that built cannot vouch for itself.
 
 use super::{Build, RECEIPT};
+use crate::image::receipt;
 use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
@@ -14,8 +15,8 @@ const BUILD_TYPE: &str = "https://kcompile.github.io/build/v1";
 /// Somebody ran kcompile on a machine of theirs.
 const BUILDER: &str = "https://kcompile.github.io/builder/local/v1";
 
-/// The statement about all images of a build; `receipt` is what the receipt says.
-pub(super) fn statement(build: &Build<'_>, receipt: &[u8]) -> Value {
+/// The statement about all images of a build; `said` is what the receipt says.
+pub(super) fn statement(build: &Build<'_>, said: &[u8]) -> Value {
     let Build { plan, configured, .. } = build;
     let subject = build.images.iter().map(|image| {
         let name = image.written.layout.file_name().unwrap_or_default();
@@ -37,7 +38,7 @@ pub(super) fn statement(build: &Build<'_>, receipt: &[u8]) -> Value {
                     "flavor": plan.flavor,
                     "arch": plan.arch,
                     "source": build.source.origin,
-                    "make": plan.make,
+                    "make": receipt::published::make(&plan.make),
                     "images": plan.images,
                     "sourceDateEpoch": plan.source_date_epoch,
                 },
@@ -52,13 +53,13 @@ pub(super) fn statement(build: &Build<'_>, receipt: &[u8]) -> Value {
             "runDetails": {
                 "builder": { "id": BUILDER, "version": { "kcompile": plan.kcompile } },
                 "metadata": {
-                    "invocationId": format!("{}-{}", Sha256::of(receipt).short(), build.began),
+                    "invocationId": format!("{}-{}", Sha256::of(said).short(), build.began),
                     "startedOn": crate::util::time::rfc3339(build.began),
                     "finishedOn": crate::util::time::rfc3339(build.ended),
                 },
                 "byproducts": [{
                     "name": build.receipt.file_name(),
-                    "digest": { "sha256": Sha256::of(receipt).to_string() },
+                    "digest": { "sha256": Sha256::of(said).to_string() },
                     "mediaType": RECEIPT,
                 }],
             },

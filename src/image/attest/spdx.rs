@@ -4,6 +4,7 @@
 use super::Build;
 use crate::image::pack::PackedImage;
 use crate::kernel::{KernelVersion, SourceDigest};
+use crate::plan::SourcePlan;
 use crate::plan::annotations::KERNEL_LICENCE;
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};
@@ -80,17 +81,20 @@ fn kernel(build: &Build<'_>) -> Value {
 }
 
 fn source(build: &Build<'_>) -> Value {
-    let Build { source, plan, .. } = build;
-    let location = source.origin.as_deref().and_then(|origin| location(origin, &source.digest));
+    let Build { plan, .. } = build;
+    // How it was verified is another thing wherever it is built: the provenance tells that.
+    let SourcePlan { origin, digest, .. } = &plan.source;
+    let digest = digest.as_ref().expect("known with the source");
+    let location = origin.as_deref().and_then(|origin| location(origin, digest));
     let mut package = package(SOURCE, "linux", location.as_deref().unwrap_or(UNKNOWN));
     package["versionInfo"] = json!(plan.version_text());
     package["primaryPackagePurpose"] = json!("SOURCE");
     package["licenseDeclared"] = json!(KERNEL_LICENCE);
-    package["sourceInfo"] = json!(match &source.origin {
-        Some(origin) => format!("{origin} ({}): {}", source.digest, source.verified()),
-        None => format!("{}: {}", source.digest, source.verified()),
+    package["sourceInfo"] = json!(match origin {
+        Some(origin) => format!("{origin} ({digest})"),
+        None => digest.to_string(),
     });
-    if let Some(digest) = source.digest.sha256() {
+    if let Some(digest) = digest.sha256() {
         package["checksums"] = sha256(digest);
     }
     let purl = format!("pkg:generic/linux@{}", plan.version_text());

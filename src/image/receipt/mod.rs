@@ -1,7 +1,9 @@
 //! The receipt: what was built from what, by which tools, how long it took, and how to do it again.
 
+pub mod published;
 mod read;
 
+pub use published::Published;
 pub use read::Known;
 
 use crate::image::pack::PackedImage;
@@ -24,7 +26,7 @@ use std::collections::BTreeMap;
 struct Receipt<'a> {
     kcompile: &'static str,
     plan_digest: Sha256,
-    plan: &'a Plan,
+    plan: Plan,
     source: &'a SourceIdentity,
     /// The checks of the source in one line.
     #[serde(rename = "source_verified")]
@@ -45,7 +47,7 @@ struct Receipt<'a> {
     #[serde(rename = "compiler_warnings")]
     compiler_warnings: u64,
     /// `--launcher`.
-    launcher: Option<&'a str>,
+    launcher: Option<String>,
     /// What it has done, where it is a cache that tells.
     #[serde(rename = "compiler_cache")]
     compiler_cache: Option<Usage>,
@@ -55,7 +57,7 @@ struct Receipt<'a> {
     seconds: BTreeMap<&'static str, f64>,
     /// Of kcompile itself, without make and its children.
     peak_memory_bytes: Option<u64>,
-    command: String,
+    command: &'a str,
 }
 
 #[derive(Serialize)]
@@ -85,7 +87,7 @@ pub fn file_name(flavor: Flavor, version: &str, arch: Arch) -> String {
     format!("{}-{version}-{arch}.json", flavor.spec().image_prefix)
 }
 
-/// Writes it, and returns its path. `command` is the command line that was given.
+/// Writes it, and returns its path. It is attached to the images, too, so it holds what `published` lets it.
 pub fn write(
     output: &Utf8Path,
     plan: &Plan,
@@ -93,12 +95,12 @@ pub fn write(
     (configured, outcomes, compiled): (&Configured, &[Outcome], &Compiled),
     images: &[PackedImage],
     report: &Report,
-    command: &[String],
+    published: &Published,
 ) -> Result<Utf8PathBuf> {
     let receipt = Receipt {
         kcompile: env!("CARGO_PKG_VERSION"),
         plan_digest: plan.digest(),
-        plan,
+        plan: published::plan(plan),
         source,
         source_verified: source.verified(),
         kernel_release: &compiled.release,
@@ -117,7 +119,7 @@ pub fn write(
             .collect(),
         sandbox: &compiled.confinement,
         compiler_warnings: compiled.warnings,
-        launcher: plan.toolchain.launcher.as_deref(),
+        launcher: plan.toolchain.launcher.as_deref().map(published::tool),
         compiler_cache: compiled.cached,
         findings: report.findings(),
         images: images
@@ -135,25 +137,23 @@ pub fn write(
             .map(|(phase, took)| (phase.title(), took.as_secs_f64()))
             .collect(),
         peak_memory_bytes: crate::util::rusage::peak_memory(),
-        command: shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default(),
+        command: &published.command,
     };
     let path = path(output, plan);
-    put(&path, &receipt)?;
+    write_atomically(&path, published.cleaned(&text(&receipt)).as_bytes())?;
     Ok(path)
 }
 
 /// Adds what came of booting its images to a receipt, in the place of what an earlier boot added.
 pub fn add_boot(path: &Utf8Path, outcome: &impl Serialize) -> Result<()> {
     let wrong = || format!("cannot add to the receipt {path}");
-    let text = std::fs::read(path).context(Kind::Build, wrong)?;
-    let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&text).context(Kind::Build, wrong)?;
+    let said = std::fs::read(path).context(Kind::Build, wrong)?;
+    let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&said).context(Kind::Build, wrong)?;
     let outcome = serde_json::to_value(outcome).expect("only string keys");
     receipt.insert("boot".to_owned(), outcome);
-    put(path, &receipt)
+    write_atomically(path, text(&receipt).as_bytes())
 }
 
-fn put(path: &Utf8Path, receipt: &impl Serialize) -> Result<()> {
-    let mut text = serde_json::to_vec_pretty(receipt).expect("only string keys");
-    text.push(b'\n');
-    write_atomically(path, &text)
+fn text(receipt: &impl Serialize) -> String {
+    serde_json::to_string_pretty(receipt).expect("only string keys") + "\n"
 }

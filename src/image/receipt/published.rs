@@ -1,0 +1,268 @@
+//! What of this machine may stand in a document that leaves it: no path and no secret of a URL, so that the same build
+//! is told in the same words wherever it was made.
+
+use crate::host::Host;
+use crate::kernel::SourceSpec;
+use crate::oci::Compression;
+use crate::plan::request::{ImageChoice, ModulesLayout, Override, Request, ToolchainChoice};
+use crate::plan::{MakePlan, Plan, Toolchain};
+use crate::util::text::without_secrets;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// How a build is told to others.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// A command line that builds it again where its files lie in the working directory.
+    pub command: String,
+    /// The places of this machine that texts may name, the longest first.
+    places: Vec<Utf8PathBuf>,
+}
+
+impl Published {
+    /// The build of `request`. `own` are further places of this machine that its texts may name; `configs` is the
+    /// directory of `--configs`.
+    pub fn new<'a>(
+        request: &Request,
+        host: &Host,
+        configs: Option<&Utf8Path>,
+        own: impl IntoIterator<Item = &'a Utf8Path>,
+    ) -> Published {
+        let mut places: Vec<Utf8PathBuf> = own.into_iter().map(Utf8Path::to_owned).collect();
+        places.extend([host.cwd.clone()]);
+        places.extend(host.child_env.get("HOME").map(Utf8PathBuf::from));
+        places.extend(configs.map(Utf8Path::to_owned));
+        places.extend(request.config.iter().chain(&request.patches).cloned());
+        places.extend(source_path(&request.source).map(Utf8Path::to_owned));
+        places.extend(request.overrides.iter().filter_map(|over| match over {
+            Override::Fragment(fragment) => Some(host.absolute(Utf8Path::new(fragment))),
+            Override::Set(_) => None,
+        }));
+        places.retain(|place| place.is_absolute() && place.file_name().is_some());
+        places.sort_by_key(|place| std::cmp::Reverse(place.as_str().len()));
+        places.dedup();
+        Published { command: command(request, &host.cwd, configs), places }
+    }
+
+    /// A text of JSON without the places of this machine and without secrets.
+    pub fn cleaned(&self, json: &str) -> String {
+        let mut text = without_secrets(json);
+        for place in &self.places {
+            let quoted = serde_json::to_string(place.as_str()).expect("a string");
+            text = without_place(&text, quoted.trim_matches('"'), place.file_name().unwrap_or_default());
+        }
+        text
+    }
+}
+
+/// What lies below `place` keeps its path from there, and the place itself its name.
+fn without_place(text: &str, place: &str, name: &str) -> String {
+    let is_of_a_path = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
+    let mut cleaned = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(place) {
+        let (before, after) = (&rest[..at], &rest[at + place.len()..]);
+        let begins = !before.ends_with(is_of_a_path);
+        cleaned.push_str(before);
+        rest = after;
+        match after.chars().next() {
+            Some('/') if begins => rest = &after[1..],
+            Some(next) if begins && is_of_a_path(next) => cleaned.push_str(place),
+            _ if begins => cleaned.push_str(name),
+            _ => cleaned.push_str(place),
+        }
+    }
+    cleaned + rest
+}
+
+/// The plan with the names of its tools in the place of their paths: what its digest is of has the paths.
+pub(super) fn plan(plan: &Plan) -> Plan {
+    Plan {
+        toolchain: Toolchain {
+            variables: without_directories(&plan.toolchain.variables),
+            ..plan.toolchain.clone()
+        },
+        make: make(&plan.make),
+        ..plan.clone()
+    }
+}
+
+/// What make was asked for, with the names of tools in the place of their paths.
+pub fn make(make: &MakePlan) -> MakePlan {
+    MakePlan { variables: without_directories(&make.variables), ..make.clone() }
+}
+
+/// The same for the plan of a receipt: those of older versions have the paths.
+pub fn without_tool_paths(plan: &Value) -> Value {
+    let mut plan = plan.clone();
+    for part in ["toolchain", "make"] {
+        let variables = plan.get_mut(part).and_then(|part| part.get_mut("variables")?.as_object_mut());
+        for variable in variables.into_iter().flat_map(Map::values_mut) {
+            if let Some(value) = variable.as_str() {
+                *variable = tool(value).into();
+            }
+        }
+    }
+    plan
+}
+
+fn without_directories(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    variables.iter().map(|(name, value)| (name.clone(), tool(value))).collect()
+}
+
+/// A command or a prefix of commands (`/opt/bin/gcc -B/opt/lib`) with names in the place of paths.
+pub fn tool(command: &str) -> String {
+    let word = |word: &str| match word.find('/') {
+        Some(slash) if word.starts_with('-') => format!("{}{}", &word[..slash], name_of(&word[slash..])),
+        Some(_) if !is_portable(word) => name_of(word).to_owned(),
+        _ => word.to_owned(),
+    };
+    command.split(' ').map(word).collect::<Vec<_>>().join(" ")
+}
+
+/// Does a path mean the same in another copy of the working directory?
+fn is_portable(path: &str) -> bool {
+    !path.starts_with('/') && !path.split('/').any(|part| part == "..")
+}
+
+fn name_of(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
+}
+
+/// The path of a source on this machine.
+fn source_path(source: &SourceSpec) -> Option<&Utf8Path> {
+    match source {
+        SourceSpec::Path(path) => Some(path),
+        SourceSpec::Git { url: Some(url), .. } => {
+            Some(Utf8Path::new(url.strip_prefix("file://").unwrap_or(url))).filter(|path| path.is_absolute())
+        }
+        SourceSpec::Git { .. } | SourceSpec::KernelOrg | SourceSpec::Apt { .. } => None,
+    }
+}
+
+/// The command line that builds `request`. Paths below `cwd` are relative to it, of others only the name is left.
+/// Where the images go, mirrors and what else does not affect the output is not in it.
+fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> String {
+    let Request {
+        version,
+        flavor,
+        arch,
+        source,
+        config,
+        overrides,
+        patches,
+        toolchain: ToolchainChoice { cc, llvm, cross_compile, launcher },
+        images,
+        mirrors: _,
+        configures: _,
+        profiles,
+        source_date_epoch: _,
+    } = request;
+    let path = |path: &Utf8Path| match path.strip_prefix(cwd) {
+        Ok(below) if below.as_str().is_empty() => ".".to_owned(),
+        Ok(below) => below.to_string(),
+        Err(_) => path.file_name().unwrap_or_default().to_owned(),
+    };
+    let mut words: Vec<String> =
+        ["kcompile".to_owned(), version.to_string(), format!("--{}", flavor.spec().flag)].into();
+    let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
+    add("--arch", arch.to_string());
+    add("--source", source_word(source, path));
+    config.iter().for_each(|config| add("--config", path(config)));
+    for over in overrides {
+        match over {
+            Override::Fragment(fragment) if is_portable(fragment) => add("--fragment", fragment.clone()),
+            Override::Fragment(fragment) => add("--fragment", path(Utf8Path::new(fragment))),
+            Override::Set(line) => {
+                let setting = line.trim_end();
+                add("--set", setting.strip_prefix("CONFIG_").unwrap_or(setting).to_owned());
+            }
+        }
+    }
+    patches.iter().for_each(|patches| add("--patches", path(patches)));
+    configs.iter().for_each(|configs| add("--configs", path(configs)));
+    let tools = [("--cc", cc), ("--cross-compile", cross_compile), ("--launcher", launcher)];
+    for (option, value) in tools {
+        value.iter().for_each(|value| add(option, tool(value)));
+    }
+    let own = flavor.to_string();
+    if !profiles.contains(&own) {
+        add("--require", "none".into());
+    }
+    profiles.iter().filter(|name| **name != own).for_each(|name| add("--require", name.clone()));
+    words.extend(llvm.then(|| "--llvm".to_owned()));
+    words.extend(image_words(images));
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default()
+}
+
+/// A source as `--source` takes it, with what `path` makes of its path.
+fn source_word(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> String {
+    let Some(local) = source_path(source).map(path) else { return source.to_string() };
+    match source {
+        SourceSpec::Git { reference, .. } => {
+            SourceSpec::Git { url: Some(local), reference: reference.clone() }.to_string()
+        }
+        // A directory may be called `apt`.
+        _ if !matches!(local.parse(), Ok(SourceSpec::Path(_))) => format!("./{local}"),
+        _ => local,
+    }
+}
+
+/// The options for the images, as far as they are not the defaults.
+fn image_words(images: &ImageChoice) -> Vec<String> {
+    let ImageChoice { legacy, no_modules, also_at, modules_layout, compression } = images;
+    let mut words = Vec::new();
+    words.extend(legacy.then(|| "--legacy".to_owned()));
+    words.extend(no_modules.then(|| "--no-modules".to_owned()));
+    words.extend(also_at.iter().flat_map(|also_at| ["--also-at".to_owned(), also_at.clone()]));
+    if *modules_layout != ModulesLayout::default() {
+        words.extend(["--modules-layout".to_owned(), value_name(modules_layout)]);
+    }
+    if *compression != Compression::default() {
+        words.extend(["--compression".to_owned(), value_name(compression)]);
+    }
+    words
+}
+
+fn value_name(value: &impl clap::ValueEnum) -> String {
+    value.to_possible_value().expect("no value is hidden").get_name().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_keep_their_names() {
+        for (command, published) in [
+            ("gcc", "gcc"),
+            ("/opt/cross/bin/gcc-12", "gcc-12"),
+            ("../bin/gcc", "gcc"),
+            ("tools/gcc", "tools/gcc"),
+            ("/opt/cross/bin/aarch64-linux-gnu-", "aarch64-linux-gnu-"),
+            (
+                "ccache /usr/bin/gcc -O2 --sysroot=/opt/root -B/opt/bin/",
+                "ccache gcc -O2 --sysroot=root -Bbin",
+            ),
+        ] {
+            assert_eq!(tool(command), published);
+        }
+    }
+
+    #[test]
+    fn places_of_the_machine_are_left_out_of_texts() {
+        let without = |text: &str| without_place(text, "/home/me/work", "work");
+        for (text, cleaned) in [
+            ("cannot read /home/me/work/a/b: no", "cannot read a/b: no"),
+            ("\"/home/me/work\"", "\"work\""),
+            (
+                "/home/me/workshop and https://host/home/me/work/x",
+                "/home/me/workshop and https://host/home/me/work/x",
+            ),
+            ("/home/me/work, /home/me/work/x", "work, x"),
+        ] {
+            assert_eq!(without(text), cleaned);
+        }
+    }
+}
