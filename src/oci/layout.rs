@@ -116,6 +116,13 @@ impl Layout {
         Ok(manifest)
     }
 
+    /// Takes an index over manifests over from another layout beside it, and returns the manifests.
+    pub(super) fn take_index(&self, from: &Utf8Path, index: &Descriptor) -> Result<Vec<ImageManifest>> {
+        self.take_blob(from, index)?;
+        let index: ImageIndex = self.read(index)?;
+        index.manifests().iter().map(|manifest| self.take_image(from, manifest)).collect()
+    }
+
     /// Two layouts share a blob, which nobody writes to, where the file system can do that.
     fn take_blob(&self, from: &Utf8Path, blob: &Descriptor) -> Result<()> {
         let digest = blob.digest().digest();

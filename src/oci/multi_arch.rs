@@ -2,6 +2,7 @@
 //! own that shares their blobs.
 
 use super::layout::{Layout, Written};
+use super::referrers::attach_to_index;
 use super::tags::{self, TaggedKind};
 use crate::oci::annotations::TITLE;
 use crate::util::digest::Sha256;
@@ -23,8 +24,8 @@ pub struct Joined {
 }
 
 /// Joins the images that differ in nothing but their architecture: `<name>-amd64` and `<name>-arm64` of one tag
-/// become an index of that tag in the layout `<name>`. Returns the indexes; a kernel that was built for one
-/// architecture only has none. The caller holds the lock of the output directory.
+/// become an index of that tag in the layout `<name>`, and what is attached to them is attached to that. Returns the
+/// indexes; a kernel that was built for one architecture only has none. The caller holds the lock of the output directory.
 pub fn join(output: &Utf8Path, images: &[Written]) -> Result<Vec<Joined>> {
     let mut groups: BTreeMap<(&str, &str), BTreeMap<_, &Written>> = BTreeMap::new();
     for image in images {
@@ -34,15 +35,12 @@ pub fn join(output: &Utf8Path, images: &[Written]) -> Result<Vec<Joined>> {
         }
     }
     let groups = groups.into_iter().filter(|(_, images)| images.len() > 1);
-    groups.map(|((name, tag), images)| join_one(output, name, tag, images.into_values())).collect()
+    groups
+        .map(|((name, tag), images)| join_one(output, name, tag, &images.into_values().collect::<Vec<_>>()))
+        .collect()
 }
 
-fn join_one<'a>(
-    output: &Utf8Path,
-    name: &str,
-    tag: &str,
-    images: impl Iterator<Item = &'a Written>,
-) -> Result<Joined> {
+fn join_one(output: &Utf8Path, name: &str, tag: &str, images: &[&Written]) -> Result<Joined> {
     let layout = Layout::open(output, name)?;
     let path = layout.path().to_owned();
     let (mut descriptors, mut annotations) = (Vec::new(), Vec::new());
@@ -61,6 +59,7 @@ fn join_one<'a>(
         .expect("all fields are set");
     let index = layout.add_bytes(&index.to_canon_json_vec().expect("only string keys"))?;
     layout.tag(tag, index.descriptor(MediaType::ImageIndex))?;
+    attach_to_index(output, name, index, images)?;
     Ok(Joined { layout: path, tag: tag.to_owned(), digest: index.digest })
 }
 

@@ -1,12 +1,16 @@
 //! What is attached to an image: OCI 1.1 artifacts that name it as their subject, in a layout beside its own.
 
+use super::blob::read_blob;
 use super::layout::{Layout, Written};
+use super::tags::{self, Tagged, TaggedKind};
 use super::{ATTACHMENTS, Blob};
 use crate::oci::annotations::TITLE;
+use crate::util::digest::Sha256;
 use crate::util::error::Result;
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
-use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType};
+use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// The config of an artifact that has none, as the image specification gives it.
@@ -32,21 +36,94 @@ pub fn attach(output: &Utf8Path, image: &Written, artifacts: &[Artifact]) -> Res
     let empty = layout.add_bytes(EMPTY)?;
     let subject = image.manifest().descriptor(MediaType::ImageManifest);
     let attached = artifacts.iter().map(|artifact| attach_one(&layout, empty, &subject, artifact));
+    let attached = attached.collect::<Result<Vec<_>>>()?;
+    tag_attached(layout, &image.tag, attached)
+}
+
+/// Attaches what is attached to each of `images` to the index over them, which is `index` and has their tag in the
+/// layout `name`, too: clients that ask for the tag look there. Those that choose an image of the index first find
+/// its own under `<tag>-<arch>-attest`, as they lie beside the layout of that image.
+pub(super) fn attach_to_index(output: &Utf8Path, name: &str, index: Blob, images: &[&Written]) -> Result<()> {
+    let open = || Layout::open(output, &format!("{name}{ATTACHMENTS}"));
+    let subject = index.descriptor(MediaType::ImageIndex);
+    let mut all = Vec::new();
+    for image in images {
+        let (from, tag) = beside(&image.layout, &image.tag);
+        let Some(attached) = find(&from, &tag, image.digest)? else { continue };
+        let layout = open()?;
+        all.extend(layout.take_index(&from, &attached)?);
+        layout.tag(&format!("{}-{}{ATTACHMENTS}", image.tag, image.architecture), attached)?;
+    }
+    let (Some(tag), false) = (images.first().map(|image| &image.tag), all.is_empty()) else { return Ok(()) };
+    let layout = open()?;
+    let attached = all.into_iter().map(|mut manifest| {
+        manifest.set_subject(Some(subject.clone()));
+        add_manifest(&layout, &manifest)
+    });
+    let attached = attached.collect::<Result<Vec<_>>>()?;
+    tag_attached(layout, tag, attached)
+}
+
+/// The artifacts that a tag stands for, as a list of what refers to their subject has them: with their types.
+pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
+    let parts = tags::parts(layout, &tagged.descriptor)?;
+    let descriptor = |part: &tags::Part| {
+        let (_, manifest): (_, ImageManifest) = read_blob(layout, &part.descriptor)?;
+        let kind = manifest.artifact_type().as_ref().unwrap_or(manifest.config().media_type());
+        let mut referrer = json!({
+            "mediaType": part.descriptor.media_type(),
+            "digest": part.descriptor.digest().to_string(),
+            "size": part.descriptor.size(),
+            "artifactType": kind,
+        });
+        if let Some(annotations) = manifest.annotations() {
+            referrer["annotations"] = json!(annotations);
+        }
+        Ok(referrer)
+    };
+    parts.iter().map(descriptor).collect()
+}
+
+/// Writes a new layout `name` in `dir` in which `tag` stands for this index, without what that names. Returns its place.
+pub fn write_index(dir: &Utf8Path, name: &str, tag: &str, index: &[u8]) -> Result<Utf8PathBuf> {
+    let layout = Layout::open(dir, name)?;
+    let path = layout.path().to_owned();
+    let index = layout.add_bytes(index)?.descriptor(MediaType::ImageIndex);
+    layout.tag(tag, index)?;
+    Ok(path)
+}
+
+/// The layout and the tag of what is attached to the image of this tag.
+fn beside(layout: &Utf8Path, tag: &str) -> (Utf8PathBuf, String) {
+    (format!("{layout}{ATTACHMENTS}").into(), format!("{tag}{ATTACHMENTS}"))
+}
+
+/// The index over what is attached to `subject` that this tag stands for.
+fn find(layout: &Utf8Path, tag: &str, subject: Sha256) -> Result<Option<Descriptor>> {
+    if !layout.is_dir() {
+        return Ok(None);
+    }
+    let tags = tags::tags(layout)?;
+    let found = tags.into_iter().find(|one| one.tag == tag && one.kind == TaggedKind::Attachments(subject));
+    Ok(found.map(|one| one.descriptor))
+}
+
+fn tag_attached(layout: Layout, tag: &str, attached: Vec<Descriptor>) -> Result<()> {
     let index = ImageIndexBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageIndex)
-        .manifests(attached.collect::<Result<Vec<_>>>()?)
+        .manifests(attached)
         .build()
         .expect("all fields are set");
     let index = layout.add_bytes(&index.to_canon_json_vec().expect("only string keys"))?;
-    layout.tag(&format!("{}{ATTACHMENTS}", image.tag), index.descriptor(MediaType::ImageIndex))
+    layout.tag(&format!("{tag}{ATTACHMENTS}"), index.descriptor(MediaType::ImageIndex))
 }
 
 fn attach_one(layout: &Layout, empty: Blob, subject: &Descriptor, artifact: &Artifact) -> Result<Descriptor> {
     let title = HashMap::from([(TITLE.to_owned(), artifact.name.clone())]);
     let kind = MediaType::from(artifact.media_type);
     let mut file = layout.add_bytes(&artifact.bytes)?.descriptor(kind.clone());
-    file.set_annotations(Some(title.clone()));
+    file.set_annotations(Some(title));
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)
@@ -56,9 +133,12 @@ fn attach_one(layout: &Layout, empty: Blob, subject: &Descriptor, artifact: &Art
         .subject(subject.clone())
         .build()
         .expect("all fields are set");
+    add_manifest(layout, &manifest)
+}
+
+/// Its descriptor has no title: a client that unpacks by titles would take it for a second file of that name. It has
+/// no artifact type either: skopeo before 1.15 does not keep that field, and refuses to copy such an index.
+fn add_manifest(layout: &Layout, manifest: &ImageManifest) -> Result<Descriptor> {
     let manifest = layout.add_bytes(&manifest.to_canon_json_vec().expect("only string keys"))?;
-    let mut descriptor = manifest.descriptor(MediaType::ImageManifest);
-    // Not the type: skopeo 1.9 does not know that field here, and would write another index.
-    descriptor.set_annotations(Some(title));
-    Ok(descriptor)
+    Ok(manifest.descriptor(MediaType::ImageManifest))
 }

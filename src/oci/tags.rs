@@ -21,7 +21,15 @@ pub struct Tagged {
     pub digest: Sha256,
     /// Which of them it is.
     pub kind: TaggedKind,
-    descriptor: Descriptor,
+    pub(super) descriptor: Descriptor,
+}
+
+impl Tagged {
+    /// The digests of the manifests that it stands for: its own, or those of an index.
+    pub fn images(&self, layout: &Utf8Path) -> Result<Vec<Sha256>> {
+        let parts = parts(layout, &self.descriptor)?;
+        parts.iter().map(|part| check_descriptor(layout, &part.descriptor)).collect()
+    }
 }
 
 /// The kinds, in the order in which a registry should get them: what refers to another after that.

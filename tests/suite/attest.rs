@@ -5,6 +5,7 @@ use crate::registry::{self, descriptor};
 use crate::world::{World, have, sha256, skipped};
 use camino::Utf8Path;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 
@@ -62,6 +63,103 @@ fn every_image_has_its_papers_attached() {
         ];
         assert_eq!(attached, expected.map(|(end, kind)| (format!("{NAME}{end}"), kind.to_owned())));
     }
+}
+
+/// What `oras pull` writes: an entry with a title is a file, an entry without one is gone into if it names others.
+/// Two files of one name and other bytes make it fail.
+fn pulled(layout: &Utf8Path, descriptor: &Value, files: &mut BTreeMap<String, String>) {
+    let title = descriptor["annotations"]["org.opencontainers.image.title"].as_str();
+    if let Some(title) = title {
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        let other = files.insert(title.to_owned(), digest.clone());
+        assert!(other.is_none_or(|other| other == digest), "{title} is there twice");
+    }
+    let kind = descriptor["mediaType"].as_str().unwrap();
+    if kind.ends_with(".manifest.v1+json") || kind.ends_with(".index.v1+json") {
+        let below: Value = serde_json::from_slice(&blob(layout, descriptor)).unwrap();
+        let lists = [&below["manifests"], &below["layers"]];
+        lists.iter().filter_map(|list| list.as_array()).flatten().for_each(|one| pulled(layout, one, files));
+    }
+}
+
+#[test]
+fn only_files_have_titles() {
+    let world = World::new();
+    world.build("--no-modules").ok();
+    let attest = world.path("work/out").join(format!("{BIN}-attest"));
+    let mut files = BTreeMap::new();
+    pulled(&attest, &descriptor(&attest, "6.1.7-attest"), &mut files);
+    let names: Vec<&String> = files.keys().collect();
+    assert_eq!(
+        names,
+        [".json", ".provenance.json", ".spdx.json"]
+            .map(|end| format!("{NAME}{end}"))
+            .iter()
+            .collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn the_tag_of_several_architectures_has_its_attachments() {
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    let build = |more: &str| {
+        let both = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64 --arch arm64";
+        let mut command = world.command(&format!("{both} --no-modules {more} --cross-compile"));
+        crate::world::ran(command.arg("").output().unwrap())
+    };
+    build("").ok();
+    let (name, out) = ("firecracker-kernel-bin", world.path("work/out"));
+    let attest = out.join(format!("{name}-attest"));
+    let index = descriptor(&out.join(name), "6.1.7");
+    let attached = |tag: &str| -> Vec<(Value, String)> {
+        let index: Value = serde_json::from_slice(&blob(&attest, &descriptor(&attest, tag))).unwrap();
+        let manifests = index["manifests"].as_array().unwrap().iter().map(|one| blob(&attest, one));
+        let manifests = manifests.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap());
+        manifests
+            .map(|one| (one["subject"].clone(), one["artifactType"].as_str().unwrap().to_owned()))
+            .collect()
+    };
+    let kinds =
+        ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
+    // Those of both machines are attached to the index, and those of each to its image.
+    let of_index = attached("6.1.7-attest");
+    assert_eq!(
+        of_index,
+        [kinds, kinds].concat().iter().map(|kind| (index.clone(), (*kind).to_owned())).collect::<Vec<_>>()
+    );
+    let mut files = BTreeMap::new();
+    pulled(&attest, &descriptor(&attest, "6.1.7-attest"), &mut files);
+    assert_eq!(files.len(), 6, "{files:?}");
+    for arch in ["amd64", "arm64"] {
+        let alone = out.join(format!("{name}-{arch}"));
+        let subject = descriptor(&alone, "6.1.7");
+        let tag = format!("6.1.7-{arch}-attest");
+        assert_eq!(attached(&tag), kinds.map(|kind| (subject.clone(), kind.to_owned())));
+        let beside = descriptor(&out.join(format!("{name}-{arch}-attest")), "6.1.7-attest");
+        assert_eq!(descriptor(&attest, &tag), beside, "the same artifacts");
+    }
+    world.run(&format!("verify out/{name} out/{name}-attest")).ok();
+    // Built again, nothing is left of what was there before.
+    let blobs = || world.names(&format!("work/out/{name}-attest/blobs/sha256"));
+    let before = blobs();
+    build("--set PSI=y").ok();
+    let after = blobs();
+    assert_eq!(before.len(), after.len());
+    assert_eq!(before.iter().filter(|name| after.contains(name)).collect::<Vec<_>>(), [&sha256(b"{}")]);
+    if !have("skopeo") {
+        return;
+    }
+    let registry = registry::honest();
+    let ran = world.run(&format!("push {}/test --tls-verify=false", registry.host())).ok();
+    for (tag, layout) in
+        [("6.1.7-attest", &attest), ("6.1.7-amd64-attest", &attest), ("6.1.7", &out.join(name))]
+    {
+        let digest = descriptor(layout, tag)["digest"].as_str().unwrap().to_owned();
+        assert_eq!(registry.digest(&format!("test/{name}"), tag), Some(digest), "{tag}: {}", ran.stdout);
+    }
+    let alone = descriptor(&out.join(format!("{name}-arm64-attest")), "6.1.7-attest")["digest"].clone();
+    assert_eq!(registry.digest(&format!("test/{name}-arm64"), "6.1.7-attest").as_deref(), alone.as_str());
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::time::Duration;
 const READY: Duration = Duration::from_secs(60);
 
 /// A daemon of the test's own: it ends with this value, and with the thread that it was started from.
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
     /// Starts it, and waits for the line on its standard error of which `ready` makes something.
@@ -61,11 +61,16 @@ impl Drop for Daemon {
     }
 }
 
-/// Debian's docker-registry on a port that the system chooses. Returns its host and port.
+/// Debian's docker-registry on a port that the system chooses, without the referrers API. Returns its host and port.
 fn docker_registry(dir: &Utf8Path) -> (Daemon, String) {
+    configured_registry(dir, "", "")
+}
+
+/// The same with more lines of its configuration: below `storage`, and at its end.
+pub(crate) fn configured_registry(dir: &Utf8Path, storage: &str, more: &str) -> (Daemon, String) {
     fs::create_dir(dir).unwrap();
     let config = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {dir}/store\nhttp:\n  addr: 127.0.0.1:0\n"
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {dir}/store\n{storage}http:\n  addr: 127.0.0.1:0\n{more}"
     );
     fs::write(dir.join("config.yml"), config).unwrap();
     Daemon::start("docker-registry", &["serve", dir.join("config.yml").as_str()], |line| {

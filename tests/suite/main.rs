@@ -43,6 +43,7 @@ mod project;
 mod published;
 mod push;
 mod rebuild;
+mod referrers;
 mod registry;
 mod reproducible;
 mod sandbox;

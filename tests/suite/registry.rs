@@ -7,7 +7,7 @@ use camino::Utf8Path;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
@@ -39,9 +39,94 @@ impl Registry {
     }
 }
 
-/// An honest one.
+/// An honest one, without the referrers API.
 pub(crate) fn honest() -> Registry {
     misbehaving(|_, _| false)
+}
+
+/// One that keeps other bytes than it gets where `other` has some for it.
+pub(crate) fn changing(other: impl Fn(&Request) -> Option<Vec<u8>> + Send + Sync + 'static) -> Registry {
+    let store = Store::default();
+    let held = store.clone();
+    let server = serve(move |request, stream| {
+        let body = other(request).unwrap_or_else(|| request.body.clone());
+        answer(&Request { body, ..request.clone() }, stream, &held);
+    });
+    Registry { server, store }
+}
+
+/// One that heeds conditions of a request, and in which somebody else writes `theirs` under a tag `sha256-…` right before
+/// the first one who wants to.
+pub(crate) fn conditional(theirs: Vec<u8>) -> Registry {
+    let store = Store::default();
+    let (held, theirs) = (store.clone(), Mutex::new(Some(theirs)));
+    let server = serve(move |request, stream| {
+        if request.method == "PUT" && request.path.contains("/manifests/sha256-") {
+            let there = {
+                let mut store = held.lock().unwrap();
+                let theirs = theirs.lock().unwrap().take();
+                theirs.map(|theirs| store.insert(request.path.clone(), theirs));
+                store.get(&request.path).map(|bytes| format!("\"{}\"", sha256(bytes)))
+            };
+            let holds = match &there {
+                Some(version) => request.headers.get("if-match") == Some(version),
+                None => request.headers.get("if-none-match").is_some_and(|any| any == "*"),
+            };
+            if !holds {
+                return respond(stream, "412 Precondition Failed", &[], b"");
+            }
+        }
+        answer(request, stream, &held);
+    });
+    Registry { server, store }
+}
+
+/// One that lists what refers to a manifest, as OCI 1.1 has it.
+pub(crate) fn with_referrers() -> Registry {
+    let store = Store::default();
+    let (held, listed) = (store.clone(), store.clone());
+    let server = serve(move |request, stream| match request.path.split_once("/referrers/") {
+        Some((repository, subject)) => send(request, stream, &referrers(&listed, repository, subject)),
+        None => answer(request, stream, &held),
+    });
+    Registry { server, store }
+}
+
+fn referrers(store: &Store, repository: &str, subject: &str) -> Vec<u8> {
+    let store = store.lock().unwrap();
+    let manifests =
+        store.iter().filter(|(path, _)| path.starts_with(&format!("{repository}/manifests/sha256:")));
+    let referring = manifests.filter_map(|(_, bytes)| {
+        let manifest: Value = serde_json::from_slice(bytes).ok()?;
+        let digest = format!("sha256:{}", sha256(bytes));
+        let refers = manifest["subject"]["digest"] == subject;
+        let (kind, artifact) = (&manifest["mediaType"], &manifest["artifactType"]);
+        refers.then(
+            || json!({ "mediaType": kind, "digest": digest, "size": bytes.len(), "artifactType": artifact }),
+        )
+    });
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": referring.collect::<Vec<_>>(),
+    });
+    index.to_string().into_bytes()
+}
+
+/// Sends a request to a server, and returns the status and the body of its answer.
+pub(crate) fn request(host: &str, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: {kind}\r\nAccept: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let split = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let status = String::from_utf8_lossy(&answer[..split]).split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer[split + 4..].to_vec())
 }
 
 /// One that asks `fault` first: where that has answered, it does not.
@@ -102,8 +187,9 @@ pub(crate) fn send(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     let manifest: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let kind = manifest["mediaType"].as_str().unwrap_or("application/octet-stream");
     let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n",
-        bytes.len()
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: {kind}\r\nETag: \"{}\"\r\nConnection: close\r\n\r\n",
+        bytes.len(),
+        sha256(bytes)
     );
     let body = if request.method == "HEAD" { &[][..] } else { bytes };
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));

@@ -15,6 +15,7 @@ pub(crate) struct Server {
     pub log: Arc<Mutex<Vec<String>>>,
 }
 
+#[derive(Clone)]
 pub struct Request {
     pub method: String,
     pub path: String,

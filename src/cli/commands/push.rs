@@ -2,7 +2,7 @@
 
 use crate::cli::output::print;
 use crate::host::{Host, packages};
-use crate::image::push::{self, Registry};
+use crate::image::push::{self, Attachments, Overwrite, Registry};
 use crate::report::{Progress, Report};
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
@@ -18,10 +18,11 @@ Examples:
 
 A layout's name becomes its repository's: out/firecracker-kernel-bin-amd64:6.1.7 becomes
 docker://docker.io/foobar/firecracker-kernel-bin-amd64:6.1.7. What is attached to an image goes into
-the repository of that image.
+the repository of that image. A tag that stands for something else there is named, and replaced.
 
-Exit codes: 0 the registry serves all of it, 2 usage, 3 a layout is damaged, or the registry refuses
-or serves something else, 4 skopeo is not installed.";
+Exit codes: 0 the registry serves all of it, 1 a tag stands for something else and --no-overwrite is
+given, 2 usage, 3 a layout is damaged, or the registry refuses or serves something else, 4 skopeo is
+not installed.";
 
 /// The options of `push`.
 #[derive(Debug, Args)]
@@ -45,6 +46,12 @@ pub struct PushArgs {
     /// Credentials as `skopeo login --authfile` writes them [default: where skopeo looks]
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<Utf8PathBuf>,
+    /// Leave out what is attached to images: bill of materials, provenance, receipt
+    #[arg(long)]
+    pub no_attest: bool,
+    /// Push nothing where a tag in the registry stands for something else
+    #[arg(long)]
+    pub no_overwrite: bool,
     /// How often skopeo tries again when the registry or the network fails
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub retry_times: u16,
@@ -67,7 +74,9 @@ pub fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<ExitCode> {
         [] => push::layouts_in(&host.absolute(&args.output))?,
         given => given.iter().map(|layout| host.absolute(layout)).collect(),
     };
-    let copies = push::copies(&references, &registry, report)?;
+    let attachments = if args.no_attest { Attachments::LeftOut } else { Attachments::Pushed };
+    let overwrite = if args.no_overwrite { Overwrite::Refused } else { Overwrite::Named };
+    let copies = push::copies(&references, attachments, &registry, report)?;
     if args.dry_run {
         for copy in &copies {
             print(&format!("{}\n", copy.command(&registry, &host.cwd)))?;
@@ -75,7 +84,7 @@ pub fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     packages::examine_push(host).require()?;
-    push::push(&copies, &registry, host, report, |copy| {
+    push::push(&copies, overwrite, &registry, host, report, |copy| {
         print(&format!("{} {}\n", copy.destination(), copy.digest().oci()))
     })?;
     Ok(ExitCode::SUCCESS)

@@ -1,0 +1,117 @@
+//! Names as registries take them: of the registry and what stands before a repository, of repositories, of tags.
+
+use crate::oci::tags;
+use crate::util::error::{Error, Result};
+use camino::Utf8Path;
+
+/// Is it a registry's host, and below it, if at all, names that every registry takes?
+pub(super) fn check_prefix(prefix: &str) -> Result<()> {
+    // It may be a password: do not repeat it.
+    if prefix.contains('@') {
+        return Err(Error::usage("the registry has an `@` in it")
+            .hint("a name and a password do not belong there: log in with `skopeo login`"));
+    }
+    let wrong = |why: &str| {
+        Err(Error::usage(format!("`{}` is not a place in a registry: {why}", prefix.escape_debug()))
+            .hint("expected REGISTRY/PREFIX, such as docker.io/foobar or localhost:5000/test"))
+    };
+    if prefix.contains("://") {
+        return wrong("without `https://` or `docker://` before it");
+    }
+    let (host, path) = prefix.split_once('/').unwrap_or((prefix, ""));
+    let (name, port) = host.split_once(':').unwrap_or((host, "1"));
+    // Otherwise Docker's rules would put docker.io before it, and nobody sees that.
+    if !name.contains('.') && name != "localhost" && !host.contains(':') {
+        return wrong("it must begin with the host of the registry");
+    }
+    let fits = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    if !name.split('.').all(fits) || !port.parse::<u16>().is_ok_and(|port| port != 0) {
+        return wrong("that is no host");
+    }
+    match path.is_empty() && !prefix.ends_with('/') || path.split('/').all(is_repository_name) {
+        true => Ok(()),
+        false => {
+            wrong("the names after the host are of lower-case letters and digits, joined by one of `-._`")
+        }
+    }
+}
+
+/// The distribution specification's grammar of one component of a repository's name:
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
+fn is_repository_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let joins = name.split(|c: char| c.is_ascii() && is_plain(c as u8)).filter(|join| !join.is_empty());
+    let ends_plain = |byte: Option<&u8>| byte.copied().is_some_and(is_plain);
+    ends_plain(name.as_bytes().first())
+        && ends_plain(name.as_bytes().last())
+        && joins.into_iter().all(|join| matches!(join, "." | "_" | "__") || join.bytes().all(|b| b == b'-'))
+}
+
+pub(super) fn check_name(layout: &Utf8Path, name: &str, tag: &str) -> Result<()> {
+    if !is_repository_name(name) {
+        return Err(Error::usage(format!("{layout}: no registry takes `{name}` as a name"))
+            .hint("lower-case letters and digits, joined by one of `-._`: rename the directory"));
+    }
+    if tags::is_registry_tag(tag) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{layout}: no registry takes `{}` as a tag", tag.escape_debug())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_a_host_and_names() {
+        for right in [
+            "docker.io/foobar",
+            "localhost:5000/test",
+            "localhost",
+            "ghcr.io/a/b-c/d__e",
+            "r:5000",
+            "10.0.0.1/x",
+        ] {
+            assert!(check_prefix(right).is_ok(), "{right}");
+        }
+        for wrong in [
+            "",
+            "foobar",
+            "foobar/x",
+            "docker.io/",
+            "docker.io//x",
+            "docker.io/Foo",
+            "docker.io/a_-b",
+            "docker://docker.io/x",
+            "docker.io/x:1",
+            "-a.io/x",
+            "a..io/x",
+            "localhost:/x",
+            "localhost:99999/x",
+            "docker.io/x y",
+            "docker.io/é",
+        ] {
+            assert!(check_prefix(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_repeated() {
+        let error = check_prefix("me:hush@docker.io/foobar").unwrap_err();
+        assert!(!error.to_string().contains("hush") && !error.hint_text().unwrap().contains("hush"));
+    }
+
+    #[test]
+    fn tags_are_of_the_distribution_specification() {
+        let check = |tag: &str| check_name("out/x".into(), "x", tag);
+        assert!(check("6.1.7").is_ok() && check("6.18-rc3").is_ok() && check(&"a".repeat(128)).is_ok());
+        for wrong in ["", "-a", ".a", "6.1+x", "a b", &"a".repeat(129)] {
+            assert!(check(wrong).is_err(), "{wrong}");
+        }
+    }
+}

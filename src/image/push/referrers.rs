@@ -1,0 +1,316 @@
+//! What refers to an image, for clients of OCI 1.1: a registry with the referrers API lists it by itself; any other
+//! gets the list as an index under the tag `sha256-<hex>`, which this keeps together with what others have there.
+//!
+//! skopeo writes the list where it can, with its own credentials. Its releases before 1.15 drop the types of
+//! artifacts; for them the list is written without credentials, where the registry lets everybody write.
+
+use super::{ImageCopy, Registry, skopeo};
+use crate::host::{Host, process};
+use crate::oci;
+use crate::report::Report;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use camino::Utf8Path;
+use reqwest::StatusCode;
+use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use serde_json::{Value, json};
+use std::io::Read;
+use std::time::Duration;
+
+/// So often the list is read, to see that it is as it was written or to write it anew.
+const ATTEMPTS: usize = 6;
+/// What registries take as a manifest.
+const LARGEST_INDEX: u64 = 4 << 20;
+/// How long a registry may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// Makes sure that `subject` has the artifacts of `copy`, which has been pushed, in the registry's list of what refers
+/// to it.
+///
+/// Errors (exit code 3): something else stands under the tag; the registry does not take the list; others change it
+/// all the time.
+pub(super) fn list(
+    copy: &ImageCopy,
+    subject: Sha256,
+    registry: &Registry,
+    host: &Host,
+    report: &Report,
+) -> Result<()> {
+    let ours = oci::referrers(&copy.layout, &copy.tagged)?;
+    let nobody = Anonymous::new(registry, &copy.repository)?;
+    if nobody.lists(subject, &ours) {
+        return Ok(());
+    }
+    let tag = format!("sha256-{subject}");
+    let reference = format!("docker://{}:{tag}", copy.repository);
+    let what = format!("cannot add to the list of artifacts {reference}");
+    let failed = |said: String| skopeo::failure(&what, &said, copy, registry, host);
+    for _ in 0..ATTEMPTS {
+        process::check()?;
+        let current = skopeo::served(&reference, registry, &host.cwd)?.map_err(failed)?;
+        let Some(index) = merge(current.as_deref(), &ours).map_err(|why| not_a_list(&what, &why))? else {
+            return Ok(());
+        };
+        match write_by_skopeo(&reference, &index, registry)? {
+            None => {}
+            Some(said) if is_for_age(&said) => {
+                return match nobody.list(&tag, &ours, &what)? {
+                    None => Ok(()),
+                    Some(why) => {
+                        report.finding(format!(
+                            "{reference}, the list of what is attached to the image, is not written: this skopeo is \
+                             older than 1.15 and drops the types of artifacts, and without its login: {why}"
+                        ));
+                        Ok(())
+                    }
+                };
+            }
+            Some(said) => return Err(failed(said)),
+        }
+    }
+    Err(contested(&what))
+}
+
+fn not_a_list(what: &str, why: &str) -> Error {
+    Error::fetch(format!("{what}: {why}"))
+        .hint("delete that tag if nobody needs it; --no-attest leaves the attachments out")
+}
+
+fn contested(what: &str) -> Error {
+    Error::fetch(format!("{what}: somebody else changes it all the time"))
+        .hint("the same command goes on from here")
+}
+
+/// Did skopeo fail for being too old? It compares an index with what it has understood of it, and some releases
+/// understand no artifact types; older ones know no such option.
+fn is_for_age(said: &str) -> bool {
+    said.contains("must be converted to type") || said.contains("unknown flag")
+}
+
+/// The list with `ours` in it; `None`: they are there. What others have in it stays as it is.
+///
+/// Errors: it is no list of artifacts, or gets too long.
+fn merge(current: Option<&[u8]>, ours: &[Value]) -> Result<Option<Vec<u8>>, String> {
+    let mut index = match current {
+        None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
+        Some(bytes) => read_index(bytes)?,
+    };
+    let manifests = index["manifests"].as_array_mut().expect("read as a list");
+    let mut changed = current.is_none();
+    for artifact in ours {
+        match manifests.iter_mut().find(|one| one["digest"] == artifact["digest"]) {
+            Some(there) if there["artifactType"] == artifact["artifactType"] => {}
+            Some(there) => {
+                there["artifactType"] = artifact["artifactType"].clone();
+                changed = true;
+            }
+            None => {
+                manifests.push(artifact.clone());
+                changed = true;
+            }
+        }
+    }
+    if !changed {
+        return Ok(None);
+    }
+    let merged = serde_json::to_vec(&index).expect("only string keys");
+    match merged.len() as u64 > LARGEST_INDEX {
+        true => Err("it is longer than a registry takes".into()),
+        false => Ok(Some(merged)),
+    }
+}
+
+fn read_index(bytes: &[u8]) -> Result<Value, String> {
+    let not_a_list = || "something else stands under that tag".to_owned();
+    if bytes.len() as u64 > LARGEST_INDEX {
+        return Err(not_a_list());
+    }
+    let index: Value = serde_json::from_slice(bytes).map_err(|_| not_a_list())?;
+    let is_index = index["schemaVersion"] == 2 && index.get("mediaType").is_none_or(|kind| kind == INDEX);
+    let has_digest = |entry: &Value| entry.is_object() && entry["digest"].is_string();
+    match index["manifests"].as_array() {
+        Some(manifests) if is_index && manifests.iter().all(has_digest) => Ok(index),
+        _ => Err(not_a_list()),
+    }
+}
+
+/// Returns what skopeo says where it does not write the list.
+fn write_by_skopeo(reference: &str, index: &[u8], registry: &Registry) -> Result<Option<String>> {
+    let dir = tempfile::tempdir().context(Kind::Build, || "cannot make a temporary directory".into())?;
+    let dir = Utf8Path::from_path(dir.path())
+        .ok_or_else(|| Error::usage("the directory for temporary files is not UTF-8"))?;
+    let layout = oci::write_index(dir, "list", "list", index)?;
+    skopeo::copy_index((&layout, "list"), reference, registry)
+}
+
+/// The registry, asked without credentials.
+struct Anonymous {
+    client: Client,
+    /// Where the repository is, in the order in which skopeo tries.
+    bases: Vec<String>,
+}
+
+impl Anonymous {
+    fn new(registry: &Registry, repository: &str) -> Result<Anonymous> {
+        let client = Client::builder()
+            .user_agent(concat!("kcompile/", env!("CARGO_PKG_VERSION")))
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .danger_accept_invalid_certs(!registry.tls_verify);
+        let client = client.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
+        let (host, name) = repository.split_once('/').unwrap_or((repository, ""));
+        let (host, name) = match (host, name.contains('/')) {
+            ("docker.io", true) => ("registry-1.docker.io", name.to_owned()),
+            ("docker.io", false) => ("registry-1.docker.io", format!("library/{name}")),
+            (host, _) => (host, name.to_owned()),
+        };
+        let schemes = if registry.tls_verify { &["https"][..] } else { &["https", "http"] };
+        let bases = schemes.iter().map(|scheme| format!("{scheme}://{host}/v2/{name}"));
+        Ok(Anonymous { client, bases: bases.collect() })
+    }
+
+    /// Does the registry list these artifacts by itself? Only an answer that names them all is one.
+    fn lists(&self, subject: Sha256, ours: &[Value]) -> bool {
+        let request = |url: &str| self.client.get(url).header(ACCEPT, INDEX);
+        let Ok(response) = self.send(&format!("referrers/{}", subject.oci()), request) else { return false };
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_index = kind.is_some_and(|kind| kind.split(';').next() == Some(INDEX));
+        if response.status() != StatusCode::OK || !is_index {
+            return false;
+        }
+        let Some(index) = body(response).ok().and_then(|bytes| read_index(&bytes).ok()) else { return false };
+        let listed = |artifact: &Value| {
+            index["manifests"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one["digest"] == artifact["digest"]))
+        };
+        ours.iter().all(listed)
+    }
+
+    /// Brings `ours` into the list under a tag; the reason where that takes a login, or is not possible otherwise.
+    ///
+    /// Errors (exit code 3): something else stands there; others change it all the time.
+    fn list(&self, tag: &str, ours: &[Value], what: &str) -> Result<Option<String>> {
+        for _ in 0..ATTEMPTS {
+            process::check()?;
+            let (current, version) = match self.read(tag) {
+                Ok(read) => read,
+                Err(why) => return Ok(Some(why)),
+            };
+            let merged = merge(current.as_deref(), ours).map_err(|why| not_a_list(what, &why))?;
+            let Some(index) = merged else { return Ok(None) };
+            if let Err(why) = self.write(tag, &index, version.as_ref()) {
+                return Ok(Some(why));
+            }
+        }
+        Err(contested(what))
+    }
+
+    /// What stands under a tag, and the version of it that the registry tells, if it does.
+    fn read(&self, tag: &str) -> Result<(Option<Vec<u8>>, Option<HeaderValue>), String> {
+        let request = |url: &str| self.client.get(url).header(ACCEPT, INDEX);
+        let response = self.send(&format!("manifests/{tag}"), request)?;
+        let version = response.headers().get(ETAG).cloned();
+        match response.status() {
+            StatusCode::OK => Ok((Some(body(response)?), version)),
+            StatusCode::NOT_FOUND => Ok((None, None)),
+            status => Err(format!("HTTP status {status}")),
+        }
+    }
+
+    /// Writes a list under a tag, unless somebody else has changed it since it had this version: then it has to be
+    /// read again, as after each writing. Not every registry heeds the version.
+    fn write(&self, tag: &str, index: &[u8], version: Option<&HeaderValue>) -> Result<(), String> {
+        let request = |url: &str| {
+            let request = self.client.put(url).header(CONTENT_TYPE, INDEX).body(index.to_vec());
+            match version {
+                Some(version) => request.header(IF_MATCH, version),
+                None => request.header(IF_NONE_MATCH, "*"),
+            }
+        };
+        let status = self.send(&format!("manifests/{tag}"), request)?.status();
+        match status.is_success() || status == StatusCode::PRECONDITION_FAILED {
+            true => Ok(()),
+            false => Err(format!("HTTP status {status}")),
+        }
+    }
+
+    /// The answer of the first server that gives one.
+    fn send(&self, path: &str, request: impl Fn(&str) -> RequestBuilder) -> Result<Response, String> {
+        let mut last = String::new();
+        for base in &self.bases {
+            match request(&format!("{base}/{path}")).send() {
+                Ok(response) => return Ok(response),
+                Err(error) => last = error.without_url().to_string(),
+            }
+        }
+        Err(last)
+    }
+}
+
+fn body(response: Response) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    response.take(LARGEST_INDEX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn artifact(digest: &str, kind: &str) -> Value {
+        json!({ "mediaType": "m", "digest": digest, "size": 1, "artifactType": kind })
+    }
+
+    #[test]
+    fn nothing_of_others_is_lost_and_nothing_is_there_twice() {
+        let merged = |current: Option<&Value>, ours: &[Value]| {
+            let bytes = current.map(|value| value.to_string().into_bytes());
+            let merged = merge(bytes.as_deref(), ours).unwrap();
+            merged.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap())
+        };
+        let ours = [artifact("sha256:a", "x"), artifact("sha256:b", "y")];
+        let first = merged(None, &ours).unwrap();
+        assert_eq!(first["manifests"], json!(ours));
+        assert_eq!(merged(Some(&first), &ours), None);
+        // Of another tool: fields that nobody here knows, and one of ours without its type.
+        let theirs = json!({
+            "schemaVersion": 2, "mediaType": INDEX, "annotations": { "a": "b" }, "x-top": [1],
+            "manifests": [
+                { "mediaType": "m", "digest": "sha256:t", "size": 2, "annotations": { "c": "d" }, "x-new": { "y": 1 } },
+                { "mediaType": "m", "digest": "sha256:a", "size": 1 },
+            ],
+        });
+        let both = merged(Some(&theirs), &ours).unwrap();
+        let mut expected = theirs.clone();
+        expected["manifests"][1]["artifactType"] = "x".into();
+        expected["manifests"].as_array_mut().unwrap().push(ours[1].clone());
+        assert_eq!(both, expected);
+    }
+
+    #[test]
+    fn what_is_no_list_is_left_alone() {
+        let ours = [artifact("sha256:a", "x")];
+        let long = "x".repeat(usize::try_from(LARGEST_INDEX).unwrap());
+        for hostile in [
+            "",
+            "[]",
+            "{",
+            "{\"schemaVersion\":2}",
+            "{\"schemaVersion\":1,\"manifests\":[]}",
+            "{\"schemaVersion\":2,\"manifests\":{}}",
+            "{\"schemaVersion\":2,\"manifests\":[1]}",
+            "{\"schemaVersion\":2,\"manifests\":[{\"digest\":1}]}",
+            "{\"schemaVersion\":2,\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"manifests\":[]}",
+            &format!("{{\"schemaVersion\":2,\"manifests\":[],\"x\":\"{long}\"}}"),
+            &"[".repeat(100_000),
+        ] {
+            assert!(merge(Some(hostile.as_bytes()), &ours).is_err(), "{}", &hostile[..hostile.len().min(80)]);
+        }
+        // One that has hardly any room left.
+        let full = format!("{{\"schemaVersion\":2,\"manifests\":[],\"x\":\"{}\"}}", &long[60..]);
+        assert_eq!(merge(Some(full.as_bytes()), &ours), Err("it is longer than a registry takes".into()));
+    }
+}

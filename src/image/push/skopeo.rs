@@ -1,0 +1,213 @@
+//! skopeo's command lines, what it says when it fails, and what to do about that.
+
+use super::{ImageCopy, Registry};
+use crate::host::process::{self, CommandLine, Stream};
+use crate::host::{self, Host};
+use crate::oci::tags::TaggedKind;
+use crate::util::digest::Sha256;
+use crate::util::error::{Context, Error, Kind, Result};
+use camino::Utf8Path;
+
+/// What a failed skopeo has to say stands at its end.
+const LAST_LINES: usize = 20;
+
+impl ImageCopy {
+    /// What copies it; run in the directory `cwd`.
+    pub fn command(&self, registry: &Registry, cwd: &Utf8Path) -> CommandLine {
+        let source = self.layout.strip_prefix(cwd).unwrap_or(&self.layout);
+        // Without it skopeo would choose the image of this machine.
+        let is_index = matches!(self.tagged.kind, TaggedKind::Index | TaggedKind::Attachments(_));
+        let options = if is_index { &["--all"][..] } else { &[] };
+        copy_command(
+            options,
+            &format!("oci:{source}:{}", self.tagged.tag),
+            &self.destination(),
+            registry,
+            cwd,
+        )
+    }
+}
+
+fn copy_command(
+    options: &[&str],
+    source: &str,
+    destination: &str,
+    registry: &Registry,
+    cwd: &Utf8Path,
+) -> CommandLine {
+    let words = ["copy", "--preserve-digests"].iter().chain(options).map(|word| (*word).to_owned());
+    let common = common_options(registry, "--dest-tls-verify");
+    let args = words.chain(common).chain([source.to_owned(), destination.to_owned()]);
+    skopeo(args.collect(), cwd)
+}
+
+fn common_options<'a>(registry: &'a Registry, tls_verify: &'a str) -> impl Iterator<Item = String> + 'a {
+    let retry_times = ["--retry-times".to_owned(), registry.retry_times.to_string()];
+    let insecure = (!registry.tls_verify).then(|| format!("{tls_verify}=false"));
+    retry_times.into_iter().chain(authfile(registry)).chain(insecure)
+}
+
+fn authfile(registry: &Registry) -> impl Iterator<Item = String> + '_ {
+    registry.authfile.iter().flat_map(|path| ["--authfile".to_owned(), path.to_string()])
+}
+
+fn skopeo(args: Vec<String>, cwd: &Utf8Path) -> CommandLine {
+    // Credential helpers of the user's want their own variables.
+    CommandLine { program: "skopeo".into(), args, env: host::whole_env(), cwd: cwd.to_owned() }
+}
+
+/// Copies an image. `on_step` gets each line that skopeo prints meanwhile.
+pub(super) fn copy(
+    copy: &ImageCopy,
+    registry: &Registry,
+    host: &Host,
+    on_step: impl FnMut(&str),
+) -> Result<()> {
+    match run(&copy.command(registry, &host.cwd), on_step)? {
+        None => Ok(()),
+        Some(said) => Err(failure(&cannot_push(copy), &said, copy, registry, host)),
+    }
+}
+
+/// Copies the index that `tag` stands for in the layout `layout`, and none of the manifests that it names: they are
+/// in the registry already. Returns what skopeo says where it fails.
+pub(super) fn copy_index(
+    (layout, tag): (&Utf8Path, &str),
+    destination: &str,
+    registry: &Registry,
+) -> Result<Option<String>> {
+    let (dir, name) = (layout.parent().expect("a layout is in a directory"), layout.file_name());
+    let source = format!("oci:{}:{tag}", name.expect("a layout has a name"));
+    let options = ["--multi-arch", "index-only"];
+    run(&copy_command(&options, &source, destination, registry, dir), |_| {})
+}
+
+/// The manifest or index that a reference stands for; `None`: there is none in the registry.
+pub(super) fn served(
+    reference: &str,
+    registry: &Registry,
+    cwd: &Utf8Path,
+) -> Result<std::result::Result<Option<Vec<u8>>, String>> {
+    let mut args = vec!["inspect".to_owned(), "--raw".into()];
+    args.extend(common_options(registry, "--tls-verify"));
+    args.push(reference.to_owned());
+    let output = process::output(&skopeo(args, cwd))?;
+    if output.status.success() {
+        return Ok(Ok(Some(output.stdout)));
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let reason = reason(&said).to_lowercase();
+    // The two codes of the specification, and a status without one.
+    let missing = ["manifest unknown", "name unknown", "statuscode: 404", "404 (not found)", "404 not found"];
+    match missing.iter().any(|word| reason.contains(word)) {
+        true => Ok(Ok(None)),
+        false => Ok(Err(said)),
+    }
+}
+
+/// The digest of what the registry serves for the tag of a copy.
+pub(super) fn served_digest(copy: &ImageCopy, registry: &Registry, host: &Host) -> Result<Option<Sha256>> {
+    match served(&copy.destination(), registry, &host.cwd)? {
+        Ok(served) => Ok(served.map(Sha256::of)),
+        Err(said) => Err(failure(&cannot_push(copy), &said, copy, registry, host)),
+    }
+}
+
+/// Runs skopeo. Returns the end of its standard error where it fails.
+fn run(command: &CommandLine, mut on_step: impl FnMut(&str)) -> Result<Option<String>> {
+    let log = tempfile::tempfile().context(Kind::Build, || "cannot make a temporary file".into())?;
+    let mut errors = Vec::new();
+    let status = process::run(command, &log, None, |stream, line| match stream {
+        Stream::Out => on_step(line),
+        Stream::Err => {
+            errors.push(line.to_owned());
+            errors.drain(..errors.len().saturating_sub(LAST_LINES));
+        }
+    })?;
+    Ok((!status.success()).then(|| errors.join("\n")))
+}
+
+fn cannot_push(copy: &ImageCopy) -> String {
+    let ImageCopy { layout, tagged, .. } = copy;
+    format!("cannot push {layout}:{} to {}", tagged.tag, copy.destination())
+}
+
+/// What skopeo said at its end, and what to do about the commonest of it. `what` is what cannot be done.
+pub(super) fn failure(what: &str, said: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Error {
+    let reason = reason(said);
+    let hint = hint(&reason.to_lowercase(), copy, registry, host);
+    Error::fetch(format!("{what}: {reason}")).hint(hint)
+}
+
+fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> String {
+    let name = registry.host();
+    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    if has(&["unauthorized", "authentication required", "denied", "forbidden", "statuscode: 403"]) {
+        let refused = if has(&["denied", "forbidden", "statuscode: 403"]) { "push there" } else { "in" };
+        return match login(registry, host) {
+            None => format!("log in first: skopeo login {name}"),
+            Some(user) => format!(
+                "skopeo is logged in at {name} as {user}, and the registry does not let that user {refused}: \
+                 skopeo login {name} takes another name or password"
+            ),
+        };
+    }
+    if copy.subject().is_some()
+        && has(&["manifest", "invalid", "unsupported", "statuscode: 400", "statuscode: 415"])
+    {
+        return "the images are there, but the registry takes nothing that is attached to them (OCI 1.1's \
+                `subject`): --no-attest leaves that out"
+            .into();
+    }
+    if has(&[
+        "statuscode: 405",
+        "405 method not allowed",
+        "method not allowed",
+        "unsupported",
+        "read-only",
+        "readonly",
+    ]) {
+        return format!("{name} takes no images: it is read-only, or a cache of another registry");
+    }
+    if has(&["server gave http response to https client"]) {
+        return "the registry has no TLS: --tls-verify=false allows that".into();
+    }
+    if has(&["x509:", "certificate"]) {
+        return "--tls-verify=false would push without knowing to whom".into();
+    }
+    if has(&["unknown flag"]) {
+        return "skopeo 1.5 or later is needed".into();
+    }
+    format!("what is there already is not sent again: the same command goes on; is {name} right?")
+}
+
+/// The user that skopeo is logged in as.
+fn login(registry: &Registry, host: &Host) -> Option<String> {
+    let mut args = vec!["login".to_owned(), "--get-login".into()];
+    args.extend(authfile(registry));
+    args.push(registry.host().to_owned());
+    let output = process::output(&skopeo(args, &host.cwd)).ok()?;
+    let user = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (output.status.success() && !user.is_empty()).then_some(user)
+}
+
+/// The text of skopeo's last message: `time="…" level=fatal msg="…"`, or a plain line.
+pub(super) fn reason(said: &str) -> String {
+    let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    let quoted = line.split_once("msg=").and_then(|(_, text)| serde_json::from_str(text).ok());
+    quoted.map_or_else(|| line.trim().to_owned(), |text: String| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_message_is_the_reason() {
+        let said =
+            "warning\ntime=\"2026-01-01\" level=fatal msg=\"pinging: Get \\\"http://x/\\\": refused\"\n\n";
+        assert_eq!(reason(said), "pinging: Get \"http://x/\": refused");
+        assert_eq!(reason("FATA[0000] no\n"), "FATA[0000] no");
+        assert_eq!(reason(""), "it said nothing");
+    }
+}
