@@ -27,6 +27,13 @@ pub(super) fn read_blob<T: DeserializeOwned>(
     layout: &Utf8Path,
     descriptor: &Descriptor,
 ) -> Result<(Utf8PathBuf, T)> {
+    let (path, bytes) = read_bytes(layout, descriptor)?;
+    let said = parse(&path, &bytes)?;
+    Ok((path, said))
+}
+
+/// The bytes of a small blob, and where it lies: its size and digest are as the descriptor says.
+pub(super) fn read_bytes(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Vec<u8>)> {
     let digest = check_descriptor(layout, descriptor)?;
     let path = blob_path(layout, digest);
     let bytes = read_bounded(&path)?;
@@ -34,8 +41,7 @@ pub(super) fn read_blob<T: DeserializeOwned>(
         return Err(wrong_size(&path, descriptor.size(), bytes.len() as u64));
     }
     check_digest(&path, digest, Sha256::of(&bytes))?;
-    let said = parse(&path, &bytes)?;
-    Ok((path, said))
+    Ok((path, bytes))
 }
 
 /// Opens a blob of any kind, which has the size that the descriptor says, for its digest to be checked; with where

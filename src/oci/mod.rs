@@ -18,7 +18,7 @@ pub use compress::Compression;
 pub use entry::{Entries, Entry};
 pub use layout::{LOCK, Written, check_output, sweep};
 pub use multi_arch::{Joined, join, outdated};
-pub use referrers::{Artifact, attach, referrers, write_index};
+pub use referrers::{Artifact, attach, attached, referrers, write_index};
 
 use annotations::DESCRIPTION;
 use layout::Layout;

@@ -1,7 +1,8 @@
 //! What is attached to an image: OCI 1.1 artifacts that name it as their subject, in a layout beside its own.
 
-use super::blob::read_blob;
+use super::blob::{check_descriptor, read_blob, read_bytes};
 use super::layout::{Layout, Written};
+use super::read::{read_index, tag_of};
 use super::tags::{self, Tagged, TaggedKind};
 use super::{ATTACHMENTS, Blob};
 use crate::oci::annotations::TITLE;
@@ -9,12 +10,16 @@ use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
-use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType};
+use oci_spec::image::{
+    Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType,
+};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
 /// The config of an artifact that has none, as the image specification gives it.
 const EMPTY: &[u8] = b"{}";
+/// So many artifacts of one tag are looked at: an image of ours has three, and an index three for each architecture.
+const MOST_ARTIFACTS: usize = 64;
 
 /// A file to attach.
 #[derive(Clone, Debug)]
@@ -82,6 +87,39 @@ pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
         Ok(referrer)
     };
     parts.iter().map(descriptor).collect()
+}
+
+/// The file of the type `media_type` that is attached to `subject`, an image of the layout `layout`, under the tag
+/// `<tag>-attest` of the layout `<layout>-attest`, and where it lies. `None`: there is no such layout, tag or file.
+///
+/// Errors (exit code 3): the layout breaks a rule, or the file has another digest than it is named by.
+pub fn attached(
+    layout: &Utf8Path,
+    tag: &str,
+    subject: Sha256,
+    media_type: &str,
+) -> Result<Option<(Utf8PathBuf, Vec<u8>)>> {
+    let (layout, tag) = beside(layout, tag);
+    if !layout.join("oci-layout").is_file() {
+        return Ok(None);
+    }
+    let index = read_index(&layout)?;
+    let tagged = index.manifests().iter().find(|one| tag_of(one).as_deref() == Some(&tag));
+    let Some(tagged) = tagged.filter(|one| *one.media_type() == MediaType::ImageIndex) else {
+        return Ok(None);
+    };
+    let (_, index): (_, ImageIndex) = read_blob(&layout, tagged)?;
+    for descriptor in index.manifests().iter().take(MOST_ARTIFACTS) {
+        let (path, manifest): (_, ImageManifest) = read_blob(&layout, descriptor)?;
+        let of = manifest.subject().as_ref().map(|subject| check_descriptor(&path, subject)).transpose()?;
+        let kind = manifest.artifact_type().as_ref().map(ToString::to_string);
+        if (of, kind.as_deref()) != (Some(subject), Some(media_type)) {
+            continue;
+        }
+        let Some(file) = manifest.layers().first() else { continue };
+        return read_bytes(&layout, file).map(Some);
+    }
+    Ok(None)
 }
 
 /// Writes a new layout `name` in `dir` in which `tag` stands for this index, without what that names. Returns its place.

@@ -1,6 +1,6 @@
 //! `kcompile inspect`: what is in an image, and the parts of machine specifications.
 
-use crate::world::{World, sha256};
+use crate::world::{World, copy, sha256};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -74,6 +74,8 @@ fn a_receipt_counts_only_for_the_image_that_it_names() {
     let world = World::new();
     world.build("").ok();
     let receipt = world.path("work/out/firecracker-6.1.7-amd64.json");
+    // The one that is attached would count.
+    fs::remove_dir_all(world.path(&format!("work/{BIN}-attest"))).unwrap();
     fs::write(&receipt, fs::read_to_string(&receipt).unwrap().replace("sha256:", "sha256:0")).unwrap();
     assert_eq!(inspected(&world, BIN)["receipt"]["state"], "of-another");
     fs::write(&receipt, "{").unwrap();
@@ -185,4 +187,88 @@ fn what_an_image_says_cannot_steer_a_terminal() {
     }
     let refused = world.run(&format!("inspect {BIN}:6")).failed(2, &["it has x\\u{1b}[2J"]);
     assert!(is_plain(&refused.stderr), "{}", refused.stderr);
+}
+
+/// The image of a kernel and what is attached to it in another directory, as a copy from a registry leaves them.
+fn copied(world: &World) -> String {
+    for end in ["", "-attest"] {
+        let name = format!("firecracker-kernel-bin-amd64{end}");
+        copy(&world.path("work/out").join(&name), &world.path("work/copied").join(&name));
+    }
+    "copied/firecracker-kernel-bin-amd64:6.1.7".into()
+}
+
+/// The blob of an attached file, by the end of its name beside the layouts.
+fn attached(world: &World, end: &str) -> camino::Utf8PathBuf {
+    let bytes = fs::read(world.path(&format!("work/out/firecracker-6.1.7-amd64{end}"))).unwrap();
+    world.path("work/copied/firecracker-kernel-bin-amd64-attest/blobs/sha256").join(sha256(&bytes))
+}
+
+#[test]
+fn receipt_and_provenance_are_read_from_the_attachments_where_no_file_is_beside() {
+    let world = World::new();
+    world.build("").ok();
+    let image = copied(&world);
+    let beside = inspected(&world, BIN);
+    let found = inspected(&world, &image);
+    for key in ["state", "source_verified", "tools", "plan", "command", "findings"] {
+        assert_eq!(found["receipt"][key], beside["receipt"][key], "{key}");
+    }
+    assert_eq!(found["receipt"]["path"].as_str().unwrap(), attached(&world, ".json"));
+    let text = world.run(&format!("inspect {image}")).ok().stdout;
+    assert!(text.contains("\nreceipt attached in copied/firecracker-kernel-bin-amd64-attest\n"), "{text}");
+    // The provenance tells when it was built, and by what.
+    let statement: Value = serde_json::from_slice(
+        &fs::read(world.path("work/out/firecracker-6.1.7-amd64.provenance.json")).unwrap(),
+    )
+    .unwrap();
+    let metadata = &statement["predicate"]["runDetails"]["metadata"];
+    for found in [&beside, &found] {
+        assert_eq!(found["provenance"]["started"], metadata["startedOn"], "{found}");
+        assert_eq!(found["provenance"]["finished"], metadata["finishedOn"]);
+        assert_eq!(found["provenance"]["builder"], "https://kcompile.github.io/builder/local/v1");
+    }
+    assert_eq!(found["provenance"]["path"].as_str().unwrap(), attached(&world, ".provenance.json"));
+    // It counts for the other commands, too.
+    let told = world.run(&format!("verify {image} --rebuild")).ok().stdout;
+    assert!(told.contains("ok       receipt      the receipt attached in\n"), "{told}");
+    assert!(told.contains("ok       firecracker-kernel-bin-amd64:6.1.7\n"), "{told}");
+    world.build("--set PSI=y").ok();
+    let difference: Value =
+        serde_json::from_str(&world.run(&format!("diff {image} {BIN} --json")).ok().stdout).unwrap();
+    assert_eq!(difference["tools"], json!([]));
+    // A file of another build of this version is no receipt of the image.
+    fs::copy(
+        world.path("work/out/firecracker-6.1.7-amd64.json"),
+        world.path("work/copied/firecracker-6.1.7-amd64.json"),
+    )
+    .unwrap();
+    assert_eq!(inspected(&world, &image)["receipt"]["path"], found["receipt"]["path"]);
+}
+
+#[test]
+fn an_attached_receipt_is_not_believed_for_its_own_sake() {
+    let world = World::new();
+    world.build("--no-modules").ok();
+    let image = copied(&world);
+    let receipt = attached(&world, ".json");
+    let whole = fs::read(&receipt).unwrap();
+    let state = || inspected(&world, &image)["receipt"]["state"].clone();
+    assert_eq!(state(), "of");
+    for damaged in [&whole[..whole.len() - 2], &[b"x", &whole[1..]].concat(), &vec![b'['; whole.len()]] {
+        fs::write(&receipt, damaged).unwrap();
+        assert_eq!(state(), "unreadable");
+        world.run(&format!("verify {image}")).failed(1, &[]);
+    }
+    fs::remove_file(&receipt).unwrap();
+    std::os::unix::fs::symlink(world.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
+    assert_eq!(state(), "unreadable");
+    // A layout in its place that is none, or that is damaged, is no fault of the image.
+    let attest = world.path("work/copied/firecracker-kernel-bin-amd64-attest");
+    fs::write(attest.join("index.json"), "[]").unwrap();
+    assert_eq!(state(), "unreadable");
+    fs::remove_dir_all(&attest).unwrap();
+    assert_eq!(state(), "absent");
+    fs::write(&attest, "").unwrap();
+    assert_eq!(state(), "absent");
 }

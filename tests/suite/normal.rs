@@ -20,6 +20,8 @@ pub(crate) fn normal(world: &World, text: &str) -> String {
         ("\"nanos\": ", digit),
         ("\"finishedOn\": \"", time),
         ("\"startedOn\": \"", time),
+        ("\"started\": \"", time),
+        ("\"finished\": \"", time),
         ("\"invocationId\": \"", time),
         ("/directory-", hex),
     ];

@@ -2,14 +2,14 @@
 
 use crate::cli::output::{Fields, PrintedArray, print, printed_json, reference};
 use crate::host::Host;
-use crate::image::inspect::{self, Consumer, ImageKind, Inspected, ReceiptFound};
+use crate::image::inspect::{self, Consumer, ImageKind, Inspected, ProvenanceFound, ReceiptFound};
 use crate::oci::annotations::{REVISION, SOURCE};
 use crate::oci::{read, tags};
 use crate::plan::annotations;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use crate::util::text::{counted, printable, size};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::process::ExitCode;
 
@@ -135,7 +135,7 @@ fn text(image: &Inspected, host: &Host) -> String {
             lines.add("receipt", &format!("{} is of another build", crate::ops::context::shown(path, host)));
         }
         ReceiptFound::Of { path, source_verified, tools, command, findings, .. } => {
-            lines.add("receipt", &crate::ops::context::shown(path, host));
+            lines.add("receipt", &document(path, host));
             lines.add("", source_verified);
             if annotation(annotations::TOOLCHAIN).is_none() {
                 let tools: Vec<String> =
@@ -146,7 +146,20 @@ fn text(image: &Inspected, host: &Host) -> String {
             findings.iter().for_each(|finding| lines.add("", &format!("warning: {finding}")));
         }
     }
+    if let Some(ProvenanceFound { path, builder, started, finished, .. }) = &image.provenance {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
+        lines.add("built", &format!("from {} to {} by {}", text(started), text(finished), text(builder)));
+        lines.add("", &document(path, host));
+    }
     format!("{}\n{}", reference(&image.layout, image.tag.as_deref(), host), lines.text())
+}
+
+/// Where a document of an image is, as the user would type it.
+fn document(path: &Utf8Path, host: &Host) -> String {
+    match inspect::attached_in(path) {
+        Some(layout) => format!("attached in {}", crate::ops::context::shown(layout, host)),
+        None => crate::ops::context::shown(path, host),
+    }
 }
 
 fn layer_text(layer: &inspect::LayerFound) -> String {

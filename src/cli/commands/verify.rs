@@ -21,7 +21,7 @@ use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use clap::Args;
 use clap::Parser as _;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -58,7 +58,8 @@ pub struct VerifyArgs {
 }
 
 pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCode> {
-    let mut receipts = BTreeSet::new();
+    // Of several images that one receipt is attached to, each has a copy.
+    let mut receipts = BTreeMap::new();
     let (mut damaged, mut wrong, mut count) = (false, false, 0);
     let mut array = PrintedArray::default();
     let verified = args.layouts.iter().try_for_each(|given| {
@@ -71,7 +72,10 @@ pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCod
             if let Some(ReceiptFound::Of { path, .. }) =
                 verified.inspected.as_ref().map(|inspected| &inspected.receipt)
             {
-                receipts.insert(path.clone());
+                let output = verified.layout.parent().unwrap_or(Utf8Path::new("/")).to_owned();
+                let name = inspect::attached_in(path)
+                    .map_or(path.as_str(), |_| path.file_name().unwrap_or_default());
+                receipts.insert(name.to_owned(), (path.clone(), output));
             }
             match (args.json, count) {
                 (true, _) => array.add(&json(&verified)),
@@ -85,10 +89,10 @@ pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCod
     if args.rebuild && !wrong {
         if receipts.is_empty() {
             return Err(Error::usage("there is no receipt of any of these images beside them")
-                .hint("--rebuild goes by the receipt: keep it with the layouts"));
+                .hint("--rebuild goes by the receipt: keep it, or the -attest layout, with the layouts"));
         }
-        for receipt in &receipts {
-            wrong |= !rebuild(receipt, host, report)?;
+        for (receipt, output) in receipts.values() {
+            wrong |= !rebuild(receipt, output, host, report)?;
         }
     }
     Ok(match (damaged, wrong) {
@@ -98,15 +102,15 @@ pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCod
     })
 }
 
-/// Builds by this receipt, and compares each image. Are they all the same?
-fn rebuild(receipt: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
+/// Builds by this receipt, and compares each image, which lies in `output`. Are they all the same?
+fn rebuild(receipt: &Utf8Path, output: &Utf8Path, host: &Host, report: &Report) -> Result<bool> {
     let known = Known::read(receipt)?.ok_or_else(|| Error::usage(format!("{receipt} is gone")))?;
     if let Some(typed) = reuse::typed_command(&known, &cache_dir(None, host)?) {
         let host = Host { cwd: typed.cwd, ..host.clone() };
-        return rebuild_by(typed.words, &known, receipt, &host, report);
+        return rebuild_by(typed.words, &known, receipt, output, &host, report);
     }
     let words = shlex::split(&known.command).unwrap_or_default();
-    let rebuilt = rebuild_by(words, &known, receipt, host, report);
+    let rebuilt = rebuild_by(words, &known, receipt, output, host, report);
     rebuilt.map_err(|error| match error.kind {
         Kind::Usage => error.hint(format!(
             "the receipt names no directories: run it where its files lie; its command is {}",
@@ -121,6 +125,7 @@ fn rebuild_by(
     words: Vec<String>,
     known: &Known,
     receipt: &Utf8Path,
+    output: &Utf8Path,
     host: &Host,
     report: &Report,
 ) -> Result<bool> {
@@ -155,8 +160,7 @@ fn rebuild_by(
             image.written.digest.oci()
         ))?;
         if !is_equal {
-            let other = receipt.with_file_name(name);
-            print(&why_not(&other, image, &files.library, host)?)?;
+            print(&why_not(&output.join(name), image, &files.library, host)?)?;
         }
     }
     for difference in &rebuilt.plan_differences {

@@ -9,6 +9,8 @@
 mod provenance;
 mod spdx;
 
+pub(super) use provenance::MEDIA_TYPE as PROVENANCE;
+
 use crate::image::pack::PackedImage;
 use crate::image::receipt::Published;
 use crate::kbuild::{Compiled, Configured};
@@ -21,7 +23,7 @@ use serde_json::Value;
 use std::fs;
 
 /// The media type of a receipt.
-const RECEIPT: &str = "application/vnd.kcompile.receipt.v1+json";
+pub(super) const RECEIPT: &str = "application/vnd.kcompile.receipt.v1+json";
 
 /// The endings of what [`write`] leaves beside a receipt.
 pub const BESIDE: [&str; 2] = ["spdx.json", "provenance.json"];

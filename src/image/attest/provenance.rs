@@ -9,7 +9,7 @@ use crate::util::digest::Sha256;
 use serde_json::{Value, json};
 
 /// What in-toto statements have as their media type.
-pub(super) const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
+pub(in crate::image) const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
 /// What the parameters below mean: docs/images.md.
 const BUILD_TYPE: &str = "https://kcompile.github.io/build/v1";
 /// Somebody ran kcompile on a machine of theirs.

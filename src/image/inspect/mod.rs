@@ -1,15 +1,16 @@
 //! What is in an image, from one pass over it and without unpacking anything; and, from its annotations
-//! and the receipt beside it, what it was built from. Everything that an image says of itself is text
+//! and its documents, what it was built from. Everything that an image says of itself is text
 //! from outside: it goes through [`printable`](crate::util::text::printable) before a person sees it.
 
+mod documents;
 mod spec;
 mod survey;
 
+pub use documents::{ProvenanceFound, attached_in, document_name};
 pub use spec::{Consumer, fragment};
 pub use survey::{KernelFile, Survey};
 
 use crate::image::kernel_image;
-use crate::image::receipt::Known;
 use crate::kconfig::Config;
 use crate::kernel::binary::{Kernel, Pvh};
 use crate::kernel::{Arch, Flavor};
@@ -58,8 +59,11 @@ pub struct Inspected {
     pub annotations: BTreeMap<String, String>,
     /// Of the image's config.
     pub labels: BTreeMap<String, String>,
-    /// The receipt beside the layout.
+    /// The receipt, beside the layout or attached.
     pub receipt: ReceiptFound,
+    /// The provenance, beside the layout or attached.
+    #[serde(rename = "provenance")]
+    pub provenance: Option<ProvenanceFound>,
     /// All that was found, for those who compare.
     #[serde(skip)]
     pub survey: Survey,
@@ -162,7 +166,7 @@ pub struct LayerFound {
     pub entries: usize,
 }
 
-/// The receipt beside the layout.
+/// The receipt of an image.
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum ReceiptFound {
@@ -256,7 +260,8 @@ pub fn summed_up(image: &Image, layers: &[LayerRead], survey: Survey) -> Inspect
         layers: layers.iter().map(layer_found).collect(),
         annotations: image.manifest.annotations().clone().unwrap_or_default().into_iter().collect(),
         labels: labels.unwrap_or_default().into_iter().collect(),
-        receipt: receipt_found(image),
+        receipt: documents::receipt(image),
+        provenance: documents::provenance(image),
         survey,
     }
 }
@@ -378,27 +383,6 @@ pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
     let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
     let output = image.layout.parent().unwrap_or(Utf8Path::new("."));
     fits.then(|| output.join(crate::image::receipt::file_name(flavor, version, arch)))
-}
-
-fn receipt_found(image: &Image) -> ReceiptFound {
-    let Some(path) = receipt_path(image) else { return ReceiptFound::Absent };
-    match Known::read(&path) {
-        Err(error) => ReceiptFound::Unreadable { why: error.to_string() },
-        Ok(None) => ReceiptFound::Absent,
-        Ok(Some(known)) if !known.images.iter().any(|one| one.digest == image.digest.oci()) => {
-            ReceiptFound::OfAnother { path }
-        }
-        Ok(Some(known)) => ReceiptFound::Of {
-            path,
-            tools: known.tools().into_iter().collect(),
-            source_verified: known.source_verified,
-            plan: known.plan_digest,
-            release: known.kernel_release,
-            config_sha256: known.config_sha256,
-            command: known.command,
-            findings: known.findings,
-        },
-    }
 }
 
 fn as_oci<S: serde::Serializer>(digest: &Sha256, serializer: S) -> std::result::Result<S::Ok, S::Error> {

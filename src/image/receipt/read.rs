@@ -56,8 +56,14 @@ impl Known {
         if path.symlink_metadata().is_err() {
             return Ok(None);
         }
-        let bytes = read_bounded(path)?;
-        serde_json::from_slice(&bytes).map(Some).context(Kind::Fetch, || format!("{path} is not a receipt"))
+        Known::parse(path, &read_bounded(path)?).map(Some)
+    }
+
+    /// What the bytes of the receipt at `path` say.
+    ///
+    /// Errors (exit code 3): it is no receipt.
+    pub fn parse(path: &Utf8Path, bytes: &[u8]) -> Result<Known> {
+        serde_json::from_slice(bytes).context(Kind::Fetch, || format!("{path} is not a receipt"))
     }
 
     /// The tools that the plan names, with their versions.

@@ -179,7 +179,7 @@ fn paired(image: &Image, found: &Inspected) -> Outcome {
 fn receipt(found: &Inspected) -> Outcome {
     let (path, release, config_sha256, plan) = match &found.receipt {
         ReceiptFound::Absent => {
-            return Outcome::NotSaid { detail: "there is none beside the layout".into() };
+            return Outcome::NotSaid { detail: "there is none beside the layout, and none attached".into() };
         }
         ReceiptFound::OfAnother { path } => {
             let name = path.file_name().unwrap_or_default();
@@ -198,5 +198,5 @@ fn receipt(found: &Inspected) -> Outcome {
     differs("config", found.config.as_ref().map(|config| config.sha256.to_string()), config_sha256);
     let said = found.annotations.get(annotations::PLAN);
     differs("plan", said.map(|said| said.trim_start_matches("sha256:").to_owned()), plan);
-    faults.outcome(format!("{} names this image", path.file_name().unwrap_or_default()))
+    faults.outcome(format!("{} names this image", inspect::document_name(path, "receipt")))
 }
