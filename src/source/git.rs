@@ -311,7 +311,7 @@ fn unconnected(url: &str, error: &git2::Error) -> &'static str {
     }
 }
 
-/// The proxy that git's configuration or the environment names.
+/// The proxy that the environment names.
 fn proxy() -> ProxyOptions<'static> {
     let mut options = ProxyOptions::new();
     options.auto();

@@ -11,9 +11,16 @@ pub(super) fn repository_lock(url: &str) -> String {
 }
 
 /// The bare repository in the cache for what comes from `url`. The caller holds its lock.
+///
+/// The git configuration of the user and of the system is not read: `url.*.insteadOf` would fetch from another
+/// server than the one that the receipt names.
 pub(super) fn cached_repository(url: &str, cache: &Cache) -> Result<Repository> {
     let dir = repository_dir(url, cache);
-    Repository::init_bare(&dir).context(Kind::Build, || format!("cannot make the repository {dir}"))
+    let opened = Repository::init_bare(&dir).and_then(|repository| {
+        repository.set_config(&git2::Config::new()?)?;
+        Ok(repository)
+    });
+    opened.context(Kind::Build, || format!("cannot make the repository {dir}"))
 }
 
 /// Is `commit` in the cache's repository for `url`?

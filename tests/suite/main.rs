@@ -30,6 +30,7 @@ mod golden_images;
 mod hostile;
 mod hostile_layouts;
 mod imports;
+mod inputs;
 mod inspect;
 mod launchers;
 mod layouts;
