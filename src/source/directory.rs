@@ -25,10 +25,28 @@ const SETTLED: i64 = 1_000_000_000;
 /// The version of the kernel tree in a directory of the user's.
 ///
 /// Errors (exit code 2): it holds no kernel tree, or one that the kernel's make cannot use from
-/// outside (a path with spaces or colons; a tree that was built in).
+/// outside (a path with spaces or colons; a tree that was built in), or a build directory.
 pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
     check_kbuild_path("the source directory", dir)?;
-    check_tree(dir, dir.as_str())
+    let version = check_tree(dir, dir.as_str())?;
+    match build_dir_in(dir)? {
+        None => Ok(version),
+        Some(name) => Err(Error::usage(format!("{dir}/{name}: a source cannot have such a name"))
+            .hint("kcompile's own build directories are called so: move it out of the source, or remove it")),
+    }
+}
+
+/// The first name at the top of the tree `dir` that is one of a build directory. Objects in it would be taken for
+/// those of an earlier build.
+pub(super) fn build_dir_in(dir: &Utf8Path) -> Result<Option<String>> {
+    let wrong = || format!("cannot read {dir}");
+    for entry in dir.read_dir_utf8().context(Kind::Usage, wrong)? {
+        let name = entry.context(Kind::Usage, wrong)?.file_name().to_owned();
+        if name.starts_with(BUILD_DIR_PREFIX) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// A directory that is used in place is never written to, and all of it is source: `place`, which is called

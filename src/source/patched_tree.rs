@@ -1,6 +1,7 @@
 //! A tree with patches: a second one beside the pristine tree, which shares all files that no patch touches.
 
 use super::context::Fetching;
+use super::directory;
 use super::tree::Tree;
 use super::tree_manifest;
 use super::tree_store::{self, TREE};
@@ -39,6 +40,10 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     let copy = scratch.path.join(TREE);
     share(&tree.path, &copy)?;
     patches::apply(&plan.patches, &copy)?;
+    if let Some(name) = directory::build_dir_in(&copy)? {
+        return Err(Error::build(format!("a patch adds {name}"))
+            .hint("kcompile's own build directories are called so: leave that part of the patch out"));
+    }
     fs::set_permissions(&copy, Permissions::from_mode(0o755))
         .context(Kind::Build, || format!("cannot patch {copy}"))?;
     tree_manifest::Contents::of(&copy)?.record(&scratch.path, &copy)?;

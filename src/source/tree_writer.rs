@@ -1,6 +1,7 @@
 //! Writes a kernel tree file by file, read-only, and nothing else: whatever an archive or a
 //! repository says, only files, directories and links that stay inside the tree come out of it.
 
+use super::tree::BUILD_DIR_PREFIX;
 use super::tree_manifest::{Content, ContentHasher, Contents};
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
@@ -156,6 +157,9 @@ impl TreeWriter {
                 Utf8Component::CurDir => {}
                 _ => return Err(self.refuse(path, "not a path inside the tree")),
             }
+        }
+        if clean.as_str().starts_with(BUILD_DIR_PREFIX) {
+            return Err(self.refuse(path, "kcompile's own build directories have such names"));
         }
         if self.dirs.len() + self.others.len() > MOST_ENTRIES {
             return Err(Error::fetch(format!("{}: more than {MOST_ENTRIES} entries", self.name)));

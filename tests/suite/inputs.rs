@@ -2,7 +2,7 @@
 
 use crate::servers;
 use crate::sources::{commit, repository, sh};
-use crate::world::{World, have};
+use crate::world::{World, compress, have, tar_of};
 use std::fs;
 
 #[test]
@@ -28,4 +28,32 @@ fn the_users_git_config_does_not_decide_where_a_source_comes_from() {
         assert_eq!(fetched.digests(), plain.digests(), "{config}");
     }
     assert!(elsewhere.log.lock().unwrap().is_empty());
+}
+
+/// Objects in it would be taken for those that kcompile compiled itself.
+#[test]
+fn no_source_may_bring_a_build_directory() {
+    let world = World::new();
+    let tree = world.tree("6.1.7", "repos/linux");
+    fs::create_dir(tree.join("kcompile-firecracker-amd64-0")).unwrap();
+    fs::write(tree.join("kcompile-firecracker-amd64-0/main.o"), "x").unwrap();
+    fs::write(world.path("work/linux.tar.gz"), compress(&tar_of(&tree, "linux"), "gz")).unwrap();
+    let refused = "kcompile-firecracker-amd64-0";
+    world.run("fetch 6.1.7 --fc --source linux.tar.gz").failed(3, &["refused entry `", refused]);
+    let directory = format!("6.1.7 --fc --config mini.config --source {tree}");
+    world.run(&directory).failed(2, &[refused, "hint: "]);
+    if have("git") {
+        sh(&tree, "git init -q -b ch-6.1.7 . && git add .");
+        commit(&tree);
+        let args = format!("fetch 6.1.7 --ch --source git+{tree}");
+        world.run(&args).failed(3, &["refused entry `", refused]);
+    }
+    world.tarball("6.1.7", "xz");
+    fs::create_dir(world.path("work/p")).unwrap();
+    let patch = "--- /dev/null\n+++ b/kcompile-x/main.o\n@@ -0,0 +1 @@\n+x\n";
+    fs::write(world.path("work/p/1.patch"), patch).unwrap();
+    world
+        .run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p")
+        .failed(1, &["a patch adds kcompile-x", "hint: "]);
+    assert!(world.names("cache/tmp").is_empty());
 }
