@@ -65,12 +65,19 @@ pub struct Sandbox {
     env: BTreeMap<String, String>,
 }
 
-/// The tree becomes read-only, but for the build directory, which may lie in it; and nobody in there can undo
-/// it. `$1` the tree, `$2` the build directory, `$3` how the tree's file system is mounted: what the host has
-/// forbidden on it must be said again.
+/// The tree becomes read-only with all that is mounted in it, but for the build directory, which may lie in it; and
+/// nobody in there can undo it. `$1` the tree, `$2` the build directory; then pairs up to `--`: what to make
+/// read-only, and how its file system is mounted: what the host has forbidden on it must be said again.
 const SCRIPT: &str = "\
-mount -n --bind \"$1\" \"$1\" && mount -n --bind \"$2\" \"$2\" && mount -n -o \"remount,bind,ro$3\" \"$1\" && cd \"$2\" || exit
-shift 3
+mount -n --rbind \"$1\" \"$1\" && mount -n --rbind \"$2\" \"$2\" || exit
+build=$2
+shift 2
+while [ \"$1\" != -- ]; do
+\tmount -n -o \"remount,bind,ro$2\" \"$1\" || exit
+\tshift 2
+done
+cd \"$build\" || exit
+shift
 exec setpriv --bounding-set=-sys_admin --inh-caps=-all --ambient-caps=-all --no-new-privs -- \"$@\"";
 
 impl Sandbox {
@@ -167,7 +174,11 @@ fn namespaces(
         let mut words: Vec<String> = way.iter().map(|word| (*word).to_owned()).collect();
         let script = ["--", "sh", "-c", SCRIPT, "sandbox", tree.as_str(), build.as_str()];
         words.extend(script.map(str::to_owned));
-        words.push(mounted_with(tree));
+        for place in [tree.to_owned()].into_iter().chain(mounts_in(tree, build)) {
+            let flags = mounted_with(&place);
+            words.extend([place.into_string(), flags]);
+        }
+        words.push("--".to_owned());
         let probe = CommandLine {
             program: words[0].clone(),
             args: words[1..].iter().cloned().chain(["true".to_owned()]).collect(),
@@ -184,6 +195,30 @@ fn namespaces(
         }
     }
     Err(why)
+}
+
+/// What is mounted below `tree` and not in `build`: a source directory may hold such a place, and its digest counts
+/// what is there.
+fn mounts_in(tree: &Utf8Path, build: &Utf8Path) -> Vec<Utf8PathBuf> {
+    let real = |path: &Utf8Path| path.canonicalize_utf8().unwrap_or_else(|_| path.to_owned());
+    let (tree, build) = (real(tree), real(build));
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let mounts = String::from_utf8_lossy(&mounts);
+    let is_inside =
+        |place: &Utf8PathBuf| place.starts_with(&tree) && *place != tree && !place.starts_with(&build);
+    let mut places: Vec<_> = mounts.lines().filter_map(mount_point).filter(is_inside).collect();
+    places.sort();
+    places.dedup();
+    places
+}
+
+/// The mount point in a line of mountinfo, in which proc(5) writes some characters as `\040`.
+fn mount_point(line: &str) -> Option<Utf8PathBuf> {
+    let mut path = line.split(' ').nth(4)?.to_owned();
+    for (escaped, plain) in [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")] {
+        path = path.replace(escaped, plain);
+    }
+    Some(path.into())
 }
 
 /// What the file system of `tree` must not do, as options of mount(8): in a user namespace these cannot be
@@ -211,6 +246,12 @@ mod tests {
         assert!(works_alone("ccache") && works_alone("/usr/bin/ccache -x"));
         assert!(!works_alone("distcc") && !works_alone("icecc") && !works_alone("sccache"));
         assert!(!works_alone("env CCACHE_PREFIX=distcc ccache"));
+    }
+
+    #[test]
+    fn a_mount_point_may_have_a_space_in_it() {
+        let line = "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 - ext3 /dev/root rw,errors=continue";
+        assert_eq!(mount_point(line).unwrap(), "/mnt 2");
     }
 
     #[test]

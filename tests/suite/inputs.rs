@@ -1,8 +1,9 @@
 //! What decides the bytes of an image is in its plan, or is refused: nothing reaches a kernel unseen.
 
+use crate::no_space::own_mounts;
 use crate::servers;
 use crate::sources::{commit, repository, sh};
-use crate::world::{World, compress, have, tar_of};
+use crate::world::{World, compress, have, skipped, tar_of};
 use std::fs;
 
 #[test]
@@ -56,4 +57,36 @@ fn no_source_may_bring_a_build_directory() {
         .run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p")
         .failed(1, &["a patch adds kcompile-x", "hint: "]);
     assert!(world.names("cache/tmp").is_empty());
+}
+
+/// The digest of a source directory counts what is mounted in it, so make has to see that, too.
+#[test]
+fn make_sees_what_is_mounted_in_a_source_directory() {
+    let Some(way) = own_mounts() else { return };
+    let world = World::new();
+    let tree = world.tree("6.1.7", "work/linux");
+    crate::world::copy(&tree.join("init"), &world.path("other/init"));
+    let main = world.path("other/init/main.c");
+    let text = fs::read_to_string(&main).unwrap();
+    fs::write(&main, format!("{text}\nconst char kcompile_test[] = \"mounted\";\n")).unwrap();
+    crate::world::copy(&tree, &world.path("work/whole"));
+    crate::world::copy(&main, &world.path("work/whole/init/main.c"));
+    let args = "6.1.7 --fc --config mini.config --sandbox on --source";
+    let whole = world.run(&format!("{args} whole --cache-dir whole-cache -o whole-out"));
+    if whole.code == 4 {
+        skipped("no namespaces: nothing is hidden from make");
+        return;
+    }
+    let whole = whole.ok().digests();
+    let script =
+        format!("mount --bind {} {} && exec \"$0\" \"$@\"", world.path("other/init"), tree.join("init"));
+    let mut words = way.clone();
+    words.extend(["sh", "-c", &script]);
+    assert_eq!(world.run_by(&words, &format!("{args} linux")).ok().digests(), whole);
+    // To make it is as read-only as the rest.
+    let makefile = tree.join("Makefile");
+    let text = fs::read_to_string(&makefile).unwrap();
+    fs::write(&makefile, format!("$(shell touch {}/written)\n{text}", tree.join("init"))).unwrap();
+    world.run_by(&words, &format!("{args} linux")).ok();
+    assert!(!world.path("other/init/written").exists());
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 /// How a process gets a file system of its own here: without being root, or as root.
-fn own_mounts() -> Option<Vec<&'static str>> {
+pub(crate) fn own_mounts() -> Option<Vec<&'static str>> {
     let ways = [vec!["unshare", "--user", "--map-root-user", "--mount"], vec!["unshare", "--mount"]];
     let works = |way: &Vec<&str>| {
         let mount = "mount -t tmpfs tmpfs /mnt";
