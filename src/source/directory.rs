@@ -2,7 +2,8 @@
 
 use super::context::Fetching;
 use super::tree::{BUILD_DIR_PREFIX, Tree};
-use super::tree_manifest::{self, STAT};
+use super::tree_manifest::STAT;
+use super::walk::{self, Found};
 use crate::kernel::{KernelVersion, SourceDigest};
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::{Count, Running, Unit};
@@ -15,7 +16,6 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
-use walkdir::{DirEntry, WalkDir};
 
 /// Beside the builds: what the directory held, a line for each file.
 const CONTENT: &str = "content";
@@ -99,16 +99,17 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     }
     tree_version(path)?;
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
-    refuse_the_future(path)?;
     let (key, builds) = place(path, fetching);
-    create_dir(&builds)?;
     let begin = file_stamp::now();
-    let (before, last) = tree_manifest::stat_of(path, is_source)?;
-    let content = content(path, running)?;
+    let found = walk::walk(path)?;
+    refuse_the_future(path, &found)?;
+    create_dir(&builds)?;
+    let (before, last) = walk::stat(&found);
+    let content = content(path, &found, running)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     forget_what_make_cannot_see(path, &content, (&key, &builds), fetching)?;
     // A file that was being written while it was read, or right before, is read again the next time.
-    if last.saturating_add(SETTLED) < begin && tree_manifest::stat_of(path, is_source)?.0 == before {
+    if last.saturating_add(SETTLED) < begin && stat(path)? == before {
         write_atomically(&builds.join(STAT), before.as_bytes())?;
     } else {
         remove_tree(&builds.join(STAT))?;
@@ -118,21 +119,24 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
 
 /// Where a Kconfig file is newer than what make has just made of it, make starts over, for ever. A clock that is
 /// a little behind (a file server's) has caught up before it comes to that.
-fn refuse_the_future(dir: &Utf8Path) -> Result<()> {
+fn refuse_the_future(dir: &Utf8Path, found: &[Found]) -> Result<()> {
     let limit = SystemTime::now() + Duration::from_secs(60);
-    let is_ahead = |entry: &DirEntry| {
-        let modified = entry.metadata().map(|file| file.modified());
-        entry.file_type().is_file() && matches!(modified, Ok(Ok(modified)) if modified > limit)
+    let is_ahead = |found: &&Found| {
+        found.metadata.is_file() && found.metadata.modified().is_ok_and(|modified| modified > limit)
     };
-    let mut entries = WalkDir::new(dir).into_iter().filter_entry(is_source).flatten();
-    match entries.find(is_ahead) {
+    match found.iter().find(is_ahead) {
         None => Ok(()),
-        Some(entry) => Err(Error::usage(format!(
+        Some(found) => Err(Error::usage(format!(
             "{} is from the future: the kernel's make would never be done",
-            entry.path().display()
+            dir.join(&found.name)
         ))
         .hint(format!("if the clock is right: find {dir} -newermt now -exec touch {{}} +"))),
     }
+}
+
+/// What the file system says of it now, as one hash.
+fn stat(dir: &Utf8Path) -> Result<String> {
+    Ok(walk::stat(&walk::walk(dir)?).0)
 }
 
 /// The same without reading the directory, where the file system says that it is as it was when it was
@@ -144,9 +148,7 @@ pub(super) fn recall(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Option<
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     match fs::read_to_string(builds.join(CONTENT)) {
-        Ok(content) if tree_manifest::stat_of(path, is_source)?.0 == recorded => {
-            tree(path, fetching, (recorded, &content)).map(Some)
-        }
+        Ok(content) if stat(path)? == recorded => tree(path, fetching, (recorded, &content)).map(Some),
         _ => Ok(None),
     }
 }
@@ -176,7 +178,7 @@ fn tree(path: &Utf8Path, fetching: &Fetching<'_>, (stat, content): (String, &str
 /// Errors (exit code 1): somebody has written there since. The next build begins with no objects.
 pub fn still_the_same(tree: &Tree) -> Result<()> {
     let Some(before) = &tree.stat else { return Ok(()) };
-    if tree_manifest::stat_of(&tree.path, is_source)?.0 == *before {
+    if stat(&tree.path)? == *before {
         return Ok(());
     }
     // Against this record every file is a new one.
@@ -184,11 +186,6 @@ pub fn still_the_same(tree: &Tree) -> Result<()> {
     remove_tree(&tree.builds.join(STAT))?;
     Err(Error::build(format!("{} was changed while it was compiled", tree.path))
         .hint("the same command again builds what is there now"))
-}
-
-/// What version control keeps there is no source.
-fn is_source(entry: &DirEntry) -> bool {
-    entry.depth() != 1 || !matches!(entry.file_name().to_str(), Some(".git" | ".hg"))
 }
 
 /// Make compiles anew what is newer than its object. A file that changed and is not newer (another
@@ -207,9 +204,11 @@ fn forget_what_make_cannot_see(
         let since = fs::metadata(&record).and_then(|record| record.modified()).context(Kind::Build, wrong)?;
         let before: HashSet<&str> = before.lines().collect();
         let is_old = |line: &str| {
-            let name = line.split_once("  ").map_or(line, |(_, name)| name);
-            let modified = fs::symlink_metadata(dir.join(name)).and_then(|file| file.modified());
-            modified.map_or(true, |modified| modified <= since)
+            let (kind, name) = line.split_once("  ").unwrap_or(("", line));
+            let path = dir.join(name);
+            // A link and the file outside that it leads to have one name.
+            let file = if kind.ends_with('l') { fs::symlink_metadata(path) } else { fs::metadata(path) };
+            file.and_then(|file| file.modified()).map_or(true, |modified| modified <= since)
         };
         if content.lines().any(|line| !before.contains(line) && is_old(line)) {
             for entry in builds.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
@@ -241,32 +240,27 @@ fn date(path: &Utf8Path) -> Result<u64> {
 }
 
 /// A line for each file: its digest, whether it is executable or a link, two spaces, its name.
-fn content(dir: &Utf8Path, running: &Running<'_>) -> Result<String> {
+fn content(dir: &Utf8Path, found: &[Found], running: &Running<'_>) -> Result<String> {
     let wrong = || format!("cannot read {dir}");
     let mut lines = String::new();
-    let walk = WalkDir::new(dir).sort_by_file_name().into_iter().filter_entry(is_source);
-    for (count, entry) in walk.enumerate() {
+    for (count, Found { name, path, metadata, resolved }) in found.iter().enumerate() {
         crate::host::process::check()?;
-        let entry = entry.context(Kind::Usage, wrong)?;
-        let name = entry.path().strip_prefix(dir).expect("walked from there").to_string_lossy();
-        let metadata = entry.metadata().context(Kind::Usage, wrong)?;
-        let kind = metadata.file_type();
-        let (digest, mode) = if kind.is_dir() {
+        let (digest, mode) = if metadata.is_dir() {
             continue;
-        } else if kind.is_symlink() {
-            let target = fs::read_link(entry.path()).context(Kind::Usage, wrong)?;
-            (Sha256::of(target.to_string_lossy().as_bytes()), 'l')
-        } else if kind.is_file() {
-            let file = File::open(entry.path()).context(Kind::Usage, wrong)?;
+        } else if metadata.is_symlink() {
+            let mut text = fs::read_link(path).context(Kind::Usage, wrong)?.to_string_lossy().into_owned();
+            resolved.iter().for_each(|place| text.push_str(&format!("\0{}", place.display())));
+            (Sha256::of(text), 'l')
+        } else {
+            let file = File::open(path).context(Kind::Usage, wrong)?;
             let executable = metadata.permissions().mode() & 0o100 != 0;
             (Sha256::of_reader(file).context(Kind::Usage, wrong)?, if executable { 'x' } else { '-' })
-        } else {
-            return Err(Error::usage(format!("{dir}/{name} is neither a file nor a directory nor a link")));
         };
         // A name with a line end in it cannot be told from two files.
-        lines.push_str(&format!("{digest}{mode}  {}\n", name.replace('\n', "\\n")));
+        lines.push_str(&format!("{digest}{mode}  {}\n", name.as_str().replace('\n', "\\n")));
         if count % 256 == 0 {
-            running.progress(Count { done: count as u64, total: None, unit: Unit::Steps, item: &name });
+            let item = name.as_str();
+            running.progress(Count { done: count as u64, total: None, unit: Unit::Steps, item });
         }
     }
     Ok(lines)

@@ -27,6 +27,7 @@ mod tree;
 mod tree_manifest;
 mod tree_store;
 mod tree_writer;
+mod walk;
 
 pub use apt::{candidate as apt_candidate, state as apt_state};
 pub use bundle::{take as take_bundle, write as write_bundle};

@@ -75,7 +75,7 @@ impl Contents {
     pub(super) fn of(tree: &Utf8Path) -> Result<Contents> {
         let mut contents = Vec::new();
         let mut buffer = vec![0; 1 << 17];
-        for entry in walk(tree, is_source) {
+        for entry in walk(tree) {
             crate::host::process::check()?;
             let (path, metadata) = entry?;
             let full = tree.join(&path);
@@ -135,33 +135,31 @@ pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
 
 /// One hash over what the file system says of each file of a tree in the cache.
 fn stat(tree: &Utf8Path) -> Result<String> {
-    Ok(stat_of(tree, is_source)?.0)
+    let mut hasher = Xxh3::new();
+    for entry in walk(tree) {
+        let (path, metadata) = entry?;
+        hash_stat(&mut hasher, &path, &metadata);
+    }
+    Ok(format!("{:032x}\n", hasher.digest128()))
 }
 
-/// One hash over what the file system says of each file in `tree`, of those right in it only the ones that
-/// `counts`; and when the last of them changed, in nanoseconds since 1970.
-pub(super) fn stat_of(tree: &Utf8Path, counts: fn(&DirEntry) -> bool) -> Result<(String, i64)> {
-    let mut hasher = Xxh3::new();
-    let mut last = 0;
-    for entry in walk(tree, counts) {
-        let (path, metadata) = entry?;
-        last = last.max(nanoseconds(metadata.ctime(), metadata.ctime_nsec()));
-        hasher.update(path.as_str().as_bytes());
-        hasher.update(&[0]);
-        let numbers = [
-            u64::from(metadata.mode()),
-            metadata.ino(),
-            metadata.size(),
-            metadata.mtime() as u64,
-            metadata.mtime_nsec() as u64,
-            metadata.ctime() as u64,
-            metadata.ctime_nsec() as u64,
-        ];
-        // The times of a directory change with the build directories in it.
-        let told = if metadata.is_dir() { 1 } else { numbers.len() };
-        numbers[..told].iter().for_each(|number| hasher.update(&number.to_le_bytes()));
-    }
-    Ok((format!("{:032x}\n", hasher.digest128()), last))
+/// Hashes what the file system says of one file, and returns when that changed last, in nanoseconds since 1970.
+pub(super) fn hash_stat(hasher: &mut Xxh3, path: &Utf8Path, metadata: &Metadata) -> i64 {
+    hasher.update(path.as_str().as_bytes());
+    hasher.update(&[0]);
+    let numbers = [
+        u64::from(metadata.mode()),
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime() as u64,
+        metadata.mtime_nsec() as u64,
+        metadata.ctime() as u64,
+        metadata.ctime_nsec() as u64,
+    ];
+    // The times of a directory change with the build directories in it.
+    let told = if metadata.is_dir() { 1 } else { numbers.len() };
+    numbers[..told].iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+    nanoseconds(metadata.ctime(), metadata.ctime_nsec())
 }
 
 /// Is it part of the source? Build directories are not.
@@ -170,11 +168,8 @@ pub(super) fn is_source(entry: &DirEntry) -> bool {
 }
 
 /// Everything in the tree in the order of its name, with its path in the tree.
-fn walk(
-    tree: &Utf8Path,
-    counts: fn(&DirEntry) -> bool,
-) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>> {
-    let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(counts);
+fn walk(tree: &Utf8Path) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>> {
+    let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(is_source);
     let tree = tree.to_owned();
     walk.map(move |entry| {
         let wrong = || format!("cannot read {tree}");

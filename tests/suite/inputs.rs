@@ -5,6 +5,7 @@ use crate::servers;
 use crate::sources::{commit, repository, sh};
 use crate::world::{World, compress, have, skipped, tar_of};
 use std::fs;
+use std::os::unix::fs::symlink;
 
 #[test]
 fn the_users_git_config_does_not_decide_where_a_source_comes_from() {
@@ -89,4 +90,42 @@ fn make_sees_what_is_mounted_in_a_source_directory() {
     fs::write(&makefile, format!("$(shell touch {}/written)\n{text}", tree.join("init"))).unwrap();
     world.run_by(&words, &format!("{args} linux")).ok();
     assert!(!world.path("other/init/written").exists());
+}
+
+/// A header and a driver's directory that a developer has linked into the tree.
+#[test]
+fn files_outside_of_a_source_directory_that_its_links_lead_to_are_part_of_it() {
+    let world = World::new();
+    let tree = world.tree("6.1.7", "work/linux");
+    fs::create_dir(world.path("mine")).unwrap();
+    for (inside, outside) in [("init/main.c", "mine/main.c"), ("drivers/net", "mine/net")] {
+        fs::rename(tree.join(inside), world.path(outside)).unwrap();
+        symlink(world.path(outside), tree.join(inside)).unwrap();
+    }
+    let config = "--set DUMMY=y";
+    let mut seen = vec![world.build(config).ok().digests()];
+    world.build(config).ok().says("nothing to do");
+    for (file, is_old) in [("main.c", false), ("net/dummy.c", false), ("main.c", true), ("net/dummy.c", true)]
+    {
+        let path = world.path("mine").join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{text}\nconst char kcompile_test{}[] = \"changed\";\n", seen.len()))
+            .unwrap();
+        if is_old {
+            sh(&world.path("mine"), &format!("touch -d 2001-01-01 {file}"));
+        }
+        let digests = world.build(config).ok().digests();
+        assert!(!seen.contains(&digests), "{file} was changed");
+        let cache = format!("--cache-dir cache{} -o fresh", seen.len());
+        assert_eq!(world.build(&format!("{config} {cache}")).ok().digests(), digests);
+        seen.push(digests);
+    }
+    // One that leads around the source, and one to nothing.
+    symlink(world.path("."), tree.join("around")).unwrap();
+    world.build(config).failed(2, &["linux/around leads to ", "the source directory lies in it"]);
+    fs::remove_file(tree.join("around")).unwrap();
+    symlink(world.path("mine/later"), tree.join("later")).unwrap();
+    let before = world.build(config).ok().digests();
+    fs::write(world.path("mine/later"), "x").unwrap();
+    assert_ne!(world.build(config).ok().digests(), before);
 }

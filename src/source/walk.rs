@@ -1,0 +1,213 @@
+//! Everything that a source directory of the user's consists of. Make follows its links: where one leads out of the
+//! directory, what is there is part of the source, too.
+
+use super::tree_manifest;
+use crate::host::process;
+use crate::util::error::{Context, Error, Kind, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs::{self, Metadata};
+use std::path::{Component, Path, PathBuf};
+use walkdir::{DirEntry, WalkDir};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Real kernel trees have about 84,000 entries. A link may lead to anywhere.
+const MOST_ENTRIES: usize = 500_000;
+
+/// A file, a directory or a link.
+pub(super) struct Found {
+    /// Its path in the source directory.
+    pub name: Utf8PathBuf,
+    /// Where to read it.
+    pub path: PathBuf,
+    /// Of a link: its own.
+    pub metadata: Metadata,
+    /// Of a link whose text leads out of the source, to a place that is part of it all the same: that place.
+    pub resolved: Option<PathBuf>,
+}
+
+/// All that is in `dir`, but for what version control keeps there, and all that its links lead to outside.
+/// A link outside and the file that it leads to have one name.
+///
+/// Errors (exit code 2): there is neither a file nor a directory nor a link, or a link leads to a directory that `dir`
+/// lies in.
+pub(super) fn walk(dir: &Utf8Path) -> Result<Vec<Found>> {
+    let real = fs::canonicalize(dir).context(Kind::Usage, || format!("cannot read {dir}"))?;
+    let mut walk = Walk { dir, roots: vec![real], found: Vec::new() };
+    walk.add(dir.as_std_path(), Utf8Path::new(""))?;
+    Ok(walk.found)
+}
+
+/// One hash over what the file system says of `found`, and when the last of it changed, in nanoseconds since 1970.
+pub(super) fn stat(found: &[Found]) -> (String, i64) {
+    let mut hasher = Xxh3::new();
+    let mut last = 0;
+    for Found { name, metadata, resolved, .. } in found {
+        last = last.max(tree_manifest::hash_stat(&mut hasher, name, metadata));
+        resolved.iter().for_each(|place| hasher.update(place.as_os_str().as_encoded_bytes()));
+    }
+    (format!("{:032x}\n", hasher.digest128()), last)
+}
+
+struct Walk<'a> {
+    dir: &'a Utf8Path,
+    /// The real paths of the directories of which everything is part of the source; the first is `dir`.
+    roots: Vec<PathBuf>,
+    found: Vec<Found>,
+}
+
+impl Walk<'_> {
+    /// Adds all that is in the directory `from`, whose name is `name`.
+    fn add(&mut self, from: &Path, name: &Utf8Path) -> Result<()> {
+        let wrong = || format!("cannot read {}", from.display());
+        let is_top = name.as_str().is_empty();
+        let is_source =
+            |entry: &DirEntry| !is_top || entry.depth() != 1 || !is_version_control(entry.file_name());
+        for entry in WalkDir::new(from).sort_by_file_name().into_iter().filter_entry(is_source) {
+            process::check()?;
+            let entry = entry.context(Kind::Usage, wrong)?;
+            let below = entry.path().strip_prefix(from).expect("walked from there").to_string_lossy();
+            let name = name.join(&*below);
+            let metadata = entry.metadata().context(Kind::Usage, wrong)?;
+            let path = entry.into_path();
+            if metadata.is_symlink() {
+                self.add_link(name, path, metadata)?;
+            } else {
+                self.push(Found { name, path, metadata, resolved: None })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_link(&mut self, name: Utf8PathBuf, path: PathBuf, metadata: Metadata) -> Result<()> {
+        let Ok(real) = fs::canonicalize(&path) else {
+            return self.push(Found { name, path, metadata, resolved: None });
+        };
+        if let Some(place) = self.place(&real) {
+            let text =
+                fs::read_link(&path).context(Kind::Usage, || format!("cannot read {}", path.display()))?;
+            let resolved = leaves(&name, &text).then_some(place);
+            return self.push(Found { name, path, metadata, resolved });
+        }
+        if self.roots[0].starts_with(&real) {
+            let (dir, real) = (self.dir, real.display());
+            return Err(Error::usage(format!(
+                "{dir}/{name} leads to {real}: the source directory lies in it"
+            ))
+            .hint("make follows links, so all of that would be part of the source: remove the link"));
+        }
+        self.push(Found { name: name.clone(), path, metadata, resolved: None })?;
+        let metadata =
+            fs::metadata(&real).context(Kind::Usage, || format!("cannot read {}", real.display()))?;
+        if metadata.is_dir() {
+            self.roots.push(real.clone());
+            return self.add(&real, &name);
+        }
+        self.push(Found { name, path: real, metadata, resolved: None })
+    }
+
+    /// Where in the source `real` lies: below which of the roots, and its path there.
+    fn place(&self, real: &Path) -> Option<PathBuf> {
+        let (index, below) = self
+            .roots
+            .iter()
+            .enumerate()
+            .find_map(|(index, root)| Some((index, real.strip_prefix(root).ok()?)))?;
+        let is_kept_out = index == 0 && below.iter().next().is_some_and(is_version_control);
+        (!is_kept_out).then(|| Path::new(&index.to_string()).join(below))
+    }
+
+    fn push(&mut self, found: Found) -> Result<()> {
+        let Walk { dir, .. } = self;
+        let kind = found.metadata.file_type();
+        if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+            let name = found.name;
+            return Err(Error::usage(format!("{dir}/{name} is neither a file nor a directory nor a link")));
+        }
+        if self.found.len() == MOST_ENTRIES {
+            let hint = match &self.roots[1..] {
+                [] => "is it a kernel tree?".to_owned(),
+                [.., last] => format!("a link in it leads to {}, which counts", last.display()),
+            };
+            return Err(
+                Error::usage(format!("{dir}: more than {MOST_ENTRIES} files and directories")).hint(hint)
+            );
+        }
+        self.found.push(found);
+        Ok(())
+    }
+}
+
+/// What version control keeps at the top is no source.
+fn is_version_control(name: &std::ffi::OsStr) -> bool {
+    matches!(name.to_str(), Some(".git" | ".hg"))
+}
+
+/// Does the link `name` with this text leave the source on its way, as far as the text tells?
+fn leaves(name: &Utf8Path, text: &Path) -> bool {
+    let mut depth = name.components().count() as i64 - 1;
+    text.components().any(|part| {
+        depth += match part {
+            Component::Normal(_) => 1,
+            Component::ParentDir => -1,
+            Component::CurDir => 0,
+            Component::RootDir | Component::Prefix(_) => return true,
+        };
+        depth < 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn names(dir: &Utf8Path) -> Vec<String> {
+        walk(dir).unwrap().into_iter().map(|found| found.name.into_string()).collect()
+    }
+
+    #[test]
+    fn links_are_followed_out_of_the_source_and_not_in_circles() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = Utf8Path::from_path(dir.path()).unwrap();
+        let (source, outside) = (dir.join("linux"), dir.join("outside"));
+        for made in [source.join("init"), source.join(".git"), outside.join("sub")] {
+            fs::create_dir_all(made).unwrap();
+        }
+        for made in [source.join("init/main.c"), source.join(".git/x"), outside.join("sub/x.c")] {
+            fs::write(made, "").unwrap();
+        }
+        symlink(&outside, source.join("a")).unwrap();
+        symlink("init/main.c", source.join("b")).unwrap();
+        symlink("../linux/init/main.c", source.join("c")).unwrap();
+        symlink(".git/x", source.join("d")).unwrap();
+        symlink("gone", source.join("e")).unwrap();
+        symlink(&source, outside.join("back")).unwrap();
+        symlink("sub", outside.join("round")).unwrap();
+        let expected = [
+            "",
+            "a",
+            "a/",
+            "a/back",
+            "a/round",
+            "a/sub",
+            "a/sub/x.c",
+            "b",
+            "c",
+            "d",
+            "d",
+            "e",
+            "init",
+            "init/main.c",
+        ];
+        assert_eq!(names(&source), expected);
+        let resolved: Vec<_> = walk(&source)
+            .unwrap()
+            .into_iter()
+            .filter_map(|found| Some((found.name, found.resolved?)))
+            .collect();
+        let place = |name: &str, place: &str| (Utf8PathBuf::from(name), PathBuf::from(place));
+        assert_eq!(resolved, [place("a/back", "0/"), place("c", "0/init/main.c")]);
+        symlink(dir, source.join("f")).unwrap();
+        assert!(walk(&source).err().unwrap().to_string().contains("the source directory lies in it"));
+    }
+}
