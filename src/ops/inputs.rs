@@ -2,6 +2,7 @@
 //! user's files, what apt's lists and the local source tell without a network, and which compiler
 //! this host has.
 
+use super::compiler_identity;
 use crate::cache::memo::{self, Fact};
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
@@ -32,9 +33,10 @@ pub fn read(
     let config = request.config.as_deref().map(read_file).transpose()?;
     let overrides =
         request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
-    let (toolchain, ldd) = identify_toolchain(request, host)?;
     let mut facts = Vec::new();
-    let local = look_at_source(request, host, &mut Asking { cache_dir, facts: &mut facts })?;
+    let mut asking = Asking { cache_dir, facts: &mut facts };
+    let (toolchain, ldd) = identify_toolchain(request, host, &mut asking)?;
+    let local = look_at_source(request, host, &mut asking)?;
     Ok(Inputs {
         library: library.clone(),
         catalog: catalog.clone(),
@@ -156,7 +158,11 @@ fn hash(path: &Utf8Path, asking: &mut Asking<'_>) -> Result<Sha256> {
 
 /// The make variables that choose the compiler, and what the tools say of themselves; and what `ldd` says of
 /// the C library.
-fn identify_toolchain(request: &Request, host: &Host) -> Result<(Toolchain, Option<String>)> {
+fn identify_toolchain(
+    request: &Request,
+    host: &Host,
+    asking: &mut Asking<'_>,
+) -> Result<(Toolchain, Option<String>)> {
     let choice = &request.toolchain;
     let mut variables = BTreeMap::new();
     let cross = choice.cross_compile.clone().or_else(|| {
@@ -201,7 +207,9 @@ fn identify_toolchain(request: &Request, host: &Host) -> Result<(Toolchain, Opti
         .filter_map(|(tool, command)| Some(((*tool).to_owned(), said.get(command)?.clone()?)))
         .collect();
     let ldd = identity.remove("ldd");
-    Ok((Toolchain { variables, identity, launcher: choice.launcher.clone() }, ldd))
+    let commands = compiler_identity::commands(choice, &cc, host_cc, &ld, &prefix);
+    let programs = compiler_identity::programs(&commands, host, |file| hash(file, asking))?;
+    Ok((Toolchain { variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
 }
 
 fn first_version_line(words: &[String], host: &Host) -> Option<String> {

@@ -7,6 +7,7 @@ pub mod ccache_image;
 pub mod check_cache;
 pub mod check_config;
 pub mod clean;
+mod compiler_identity;
 pub mod config;
 pub mod context;
 pub mod doctor;

@@ -87,7 +87,12 @@ pub struct Toolchain {
     pub variables: BTreeMap<String, String>,
     /// Tool → the first line of its `--version`; a tool that is not there is missing here too.
     pub identity: BTreeMap<String, String>,
-    /// Put before the compiler; it changes when things are compiled, never what comes out.
+    /// Tool → the digest of its program, where that is a script or not the distribution's: its version does not tell
+    /// all of it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub programs: BTreeMap<String, Sha256>,
+    /// Put before the compiler. One that is known changes when things are compiled, never what comes out; any other is
+    /// among the programs.
     #[serde(skip)]
     pub launcher: Option<String>,
 }
@@ -96,7 +101,9 @@ impl Toolchain {
     /// The tools and their versions in one line: `cc: (Debian 12.2.0-14) 12.2.0; ld: GNU ld … 2.40`.
     pub fn in_words(&self) -> String {
         let tools = self.identity.iter().map(|(tool, identity)| format!("{tool}: {identity}"));
-        tools.collect::<Vec<_>>().join("; ")
+        let programs =
+            self.programs.iter().map(|(tool, sha256)| format!("{tool}: sha256:{}", sha256.short()));
+        tools.chain(programs).collect::<Vec<_>>().join("; ")
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::no_space::own_mounts;
 use crate::servers;
 use crate::sources::{commit, repository, sh};
-use crate::world::{World, compress, have, skipped, tar_of};
+use crate::world::{World, compress, have, ran, script, sha256, skipped, tar_of};
 use std::fs;
 use std::os::unix::fs::symlink;
 
@@ -128,4 +128,53 @@ fn files_outside_of_a_source_directory_that_its_links_lead_to_are_part_of_it() {
     let before = world.build(config).ok().digests();
     fs::write(world.path("mine/later"), "x").unwrap();
     assert_ne!(world.build(config).ok().digests(), before);
+}
+
+#[test]
+fn a_changed_compiler_wrapper_is_another_compiler() {
+    let world = World::new();
+    let wrapper = world.path("home/cc");
+    let args = format!("--cc {wrapper}");
+    script(&wrapper, "exec gcc \"$@\"");
+    let first = world.build(&args).ok().digests();
+    script(&wrapper, "exec gcc \"$@\" -O1");
+    let second = world.build(&args).ok().says("Compile: done").digests();
+    assert_ne!(second, first);
+    assert_eq!(world.build(&format!("{args} --cache-dir fresh -o fresh")).ok().digests(), second);
+    script(&wrapper, "exec gcc \"$@\"");
+    assert_eq!(world.build(&args).ok().says("nothing compiled").digests(), first);
+    // Where it stands in the command does not matter.
+    script(&wrapper, "exec \"$@\"");
+    let plan = |args: &str| -> serde_json::Value {
+        let plan = world.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
+        serde_json::from_str::<serde_json::Value>(&plan).unwrap()["plan"]["toolchain"]["programs"].clone()
+    };
+    let digest = sha256(&fs::read(&wrapper).unwrap());
+    let shell = |command: &str| {
+        let args = ["plan", "6.1.7", "--fc", "--config", "mini.config", "--json", "--cc", command];
+        let planned = ran(world.command("").args(args).output().unwrap()).ok().stdout;
+        serde_json::from_str::<serde_json::Value>(&planned).unwrap()["plan"]["toolchain"]["programs"].clone()
+    };
+    assert_eq!(shell(&format!("{wrapper} gcc"))["cc"], digest);
+    assert_eq!(plan(&format!("--launcher {wrapper}")), serde_json::json!({ "launcher": digest }));
+    // The distribution's own tools are known by their versions.
+    assert_eq!(plan("--launcher env"), serde_json::Value::Null);
+}
+
+#[test]
+fn tools_that_are_not_the_distributions_are_known_by_their_bytes() {
+    let mut world = World::new();
+    let path = std::env::var("PATH").unwrap();
+    for tool in ["as", "ld", "objcopy", "x-ld", "llvm-ar"] {
+        script(&world.path(&format!("tools/{tool}")), &format!("PATH='{path}' exec {tool} \"$@\""));
+    }
+    world.env.insert("PATH".into(), format!("{}:{path}", world.path("tools")));
+    let programs = |args: &str| -> Vec<String> {
+        let plan = world.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        plan["plan"]["toolchain"]["programs"].as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(programs(""), ["as", "ld", "objcopy"]);
+    assert_eq!(programs("--cross-compile x-"), ["ld"]);
+    assert_eq!(programs("--llvm"), ["ar"]);
 }

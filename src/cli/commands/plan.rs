@@ -69,6 +69,8 @@ fn plan_text(plan: &Plan) -> String {
     }
     let identity = plan.toolchain.identity.iter();
     fields.add_all("toolchain", identity.map(|(tool, identity)| format!("{tool}: {identity}")));
+    let programs = plan.toolchain.programs.iter();
+    fields.add_all("", programs.map(|(tool, sha256)| format!("{tool}: sha256:{}", sha256.short())));
     fields.add_all("rules", plan.open_rules.iter().map(|rule| format!("if the source needs it: {rule}")));
     fields.add("make", &plan.make.targets.join(" "));
     fields.add_all("", plan.make.variables.iter().map(|(key, value)| format!("{key}={value}")));

@@ -47,6 +47,7 @@ pub(super) fn statement(build: &Build<'_>, said: &[u8]) -> Value {
                     "rules": plan.rules,
                     "config": configured.sha256.oci(),
                     "tools": plan.toolchain.identity,
+                    "toolDigests": plan.toolchain.programs,
                 },
                 "resolvedDependencies": dependencies(build),
             },

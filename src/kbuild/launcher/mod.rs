@@ -41,8 +41,8 @@ const SERVER_SECONDS: &str = "60";
 pub struct Launcher<'a> {
     command: &'a str,
     tool: Option<Tool>,
-    /// The compiler and its assembler: what they say of themselves.
-    identity: &'a BTreeMap<String, String>,
+    /// The compiler and its assembler.
+    toolchain: &'a Toolchain,
     build: &'a Utf8Path,
 }
 
@@ -74,7 +74,7 @@ impl<'a> Launcher<'a> {
     /// Before the compilers of `build`, where the toolchain has one.
     pub fn of(toolchain: &'a Toolchain, build: &'a Utf8Path) -> Option<Launcher<'a>> {
         let command = toolchain.launcher.as_deref()?;
-        Some(Launcher { command, tool: Tool::of(command), identity: &toolchain.identity, build })
+        Some(Launcher { command, tool: Tool::of(command), toolchain, build })
     }
 
     /// What to put before the compiler's command. It is the same each time: another command compiles all anew.
@@ -116,7 +116,10 @@ impl<'a> Launcher<'a> {
         env.extend(host.launcher_env.clone());
         env.extend(farm.and_then(Farm::environment));
         // Neither cache looks at the assembler: without this, an object of an older one would be handed out.
-        let tools = Sha256::of(serde_json::to_string(self.identity).expect("plain strings")).short();
+        let Toolchain { identity, programs, .. } = self.toolchain;
+        let mut tools = serde_json::to_string(identity).expect("plain strings");
+        programs.iter().for_each(|(tool, sha256)| tools.push_str(&format!(" {tool} {sha256}")));
+        let tools = Sha256::of(tools).short();
         if self.tool == Some(Tool::Ccache) {
             let told = [
                 // What the user's own configuration may have loosened would change bytes: paths in `__FILE__`

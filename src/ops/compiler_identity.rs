@@ -1,0 +1,83 @@
+//! Which programs of a toolchain are known by their bytes. A tool of the distribution is known by its version; a wrapper
+//! script, or a tool that somebody has put in a place of their own, may be another one under the same version.
+
+use crate::host::{Host, process};
+use crate::kbuild::launcher::Tool;
+use crate::plan::request::ToolchainChoice;
+use crate::util::digest::Sha256;
+use crate::util::error::Result;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+
+/// The command of each tool that compiles, assembles, links or strips; `launcher` is one that nothing is known of.
+pub fn commands(
+    choice: &ToolchainChoice,
+    cc: &str,
+    host_cc: &str,
+    ld: &str,
+    prefix: &str,
+) -> BTreeMap<String, String> {
+    let prefix = if choice.llvm { "llvm-" } else { prefix };
+    let mut commands: BTreeMap<_, _> = [("cc", cc), ("hostcc", host_cc), ("ld", ld)]
+        .map(|(tool, command)| (tool.to_owned(), command.to_owned()))
+        .into();
+    for tool in ["ar", "nm", "objcopy", "strip"] {
+        commands.insert(tool.to_owned(), format!("{prefix}{tool}"));
+    }
+    if !choice.llvm {
+        commands.insert("as".to_owned(), format!("{prefix}as"));
+    }
+    let launcher = choice.launcher.as_ref().filter(|launcher| Tool::of(launcher).is_none());
+    commands.extend(launcher.map(|launcher| ("launcher".to_owned(), launcher.clone())));
+    commands
+}
+
+/// The digests of the tools in `commands` that are not the distribution's; `cc1` is what such a `cc` runs. `hash`
+/// reads a file.
+///
+/// A script is known by its own bytes. What it runs may be anything: only the compiler proper is asked for.
+pub fn programs(
+    commands: &BTreeMap<String, String>,
+    host: &Host,
+    mut hash: impl FnMut(&Utf8Path) -> Result<Sha256>,
+) -> Result<BTreeMap<String, Sha256>> {
+    let mut programs = BTreeMap::new();
+    for (tool, command) in commands {
+        let words = shlex::split(command).unwrap_or_default();
+        // `ccache gcc`, `env X=1 gcc`: any word of it may be the wrapper.
+        let files =
+            words.iter().filter_map(|word| host.find_program(word)).filter(|file| !is_distributions(file));
+        let digests = files.map(|file| hash(&file)).collect::<Result<Vec<_>>>()?;
+        match &digests[..] {
+            [] => continue,
+            [one] => programs.insert(tool.clone(), *one),
+            several => programs.insert(tool.clone(), Sha256::of(format!("{several:?}"))),
+        };
+        if tool == "cc"
+            && let Some(cc1) = compiler_proper(&words, host).filter(|cc1| !is_distributions(cc1))
+        {
+            programs.insert("cc1".to_owned(), hash(&cc1)?);
+        }
+    }
+    Ok(programs)
+}
+
+/// Is it a program that the package manager keeps, and no script?
+fn is_distributions(program: &Utf8Path) -> bool {
+    let Ok(real) = program.canonicalize_utf8() else { return false };
+    let is_kept = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|dir| real.starts_with(dir));
+    let mut start = [0; 2];
+    let is_script =
+        File::open(&real).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!";
+    is_kept && !real.starts_with("/usr/local") && !is_script
+}
+
+/// What the driver `gcc` runs for C; clang is its own.
+fn compiler_proper(cc: &[String], host: &Host) -> Option<Utf8PathBuf> {
+    let program = host.find_program(cc.first()?)?;
+    let args: Vec<&str> = cc[1..].iter().map(String::as_str).chain(["-print-prog-name=cc1"]).collect();
+    let told = process::capture(program.as_str(), &args, &host.child_env).ok()?;
+    host.find_program(told.trim())
+}
