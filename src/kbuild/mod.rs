@@ -331,9 +331,10 @@ impl<'a> BuildDir<'a> {
         let first = digest.first_error.as_deref().unwrap_or("make said nothing that looks like an error");
         let is_full = is_full(&self.path);
         if is_full || digest.out_of_space {
-            // Not every program notices that it could not write all of a file. If nothing can be removed
-            // either, the next run fails, too.
-            let _ = recovery::forget_unfinished(&self.path);
+            // Not every program notices that it could not write all of a file, and the note for the next run may not
+            // have been written either. If nothing can be removed, the next run fails, too.
+            let forgotten = recovery::forget_unfinished(&self.path);
+            let _ = forgotten.and_then(|_| remove_tree(&self.path.join(MAKE_PID)));
         }
         let first = match is_full && !digest.out_of_space {
             true => format!("No space left on device: the disk of {} is full ({first})", self.path),

@@ -1,5 +1,6 @@
-//! What a make that was killed may have left: files of which only a part was written, and which make would
-//! take for done, since they are newer than what they are made of.
+//! What a make that was killed, or that failed, may have left: files of which only a part was written, and which make
+//! would take for done, since they are newer than what they are made of. A make that fails may have lost a compiler or
+//! a make of its own to a signal (where memory runs out), and knows nothing of what that was writing.
 
 use crate::host::process::{self, Note};
 use crate::report::Report;
@@ -24,13 +25,13 @@ pub(super) fn settle(note: &Note<'_>, dirs: &[&Utf8Path; 2], report: &Report) ->
         return Ok(());
     }
     note.end_left_behind(dirs);
-    // Gone by now, if make ended in good order.
+    // Gone by now, if make ended when it was told to.
     if note.is_there() {
         let [build, _] = dirs;
         let forgotten = forget_unfinished(build)?;
         if forgotten > 0 {
             report.note(&format!(
-                "make was killed in {build}: what it wrote in the last minute ({}) is made again",
+                "make failed or was killed in {build}: what it wrote in its last minute ({}) is made again",
                 counted(forgotten, "file", "files")
             ));
         }
@@ -39,12 +40,8 @@ pub(super) fn settle(note: &Note<'_>, dirs: &[&Utf8Path; 2], report: &Report) ->
     Ok(())
 }
 
-/// Removes what was written in the last minute before make was killed, so that make does it again: a minute
-/// of work against a kernel that nobody can explain. Returns the number of files.
-///
-/// Below an `include` only what Kbuild keeps a `.cmd` file of goes: all else there is written beside its place
-/// and renamed, is a by-product of Kconfig that make would not miss (`autoconf.h`), or says by its mere age
-/// that a setting was changed (`include/config`).
+/// Removes what was written in the last minute before make ended, so that make does it again: a minute of work
+/// against a kernel that nobody can explain. Returns the number of files.
 pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
     let wrong = || format!("cannot look through {build}");
     let mut written = Vec::new();
@@ -76,13 +73,16 @@ pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
     Ok(doubtful.len())
 }
 
-/// The configuration, which is written whole, what is ours, and what make would not make again.
+/// What is ours, and what make would not make again: what Kconfig writes, whole, beside `auto.conf`, and files that
+/// say by their mere age that a setting or a symbol has changed.
 fn is_kept(entry: &DirEntry, build: &Utf8Path) -> bool {
+    const KEPT: [&str; 4] =
+        ["include/config", "include/ksym", "include/generated/autoconf.h", "include/generated/rustc_cfg"];
     let name = entry.file_name().to_string_lossy();
-    let is_ours = entry.depth() == 1 && (name.starts_with(".config") || name.starts_with(".kcompile-"));
+    let ours = [".config", ".kcompile-", "kcompile.log"];
+    let is_ours = entry.depth() == 1 && ours.iter().any(|ours| name.starts_with(ours));
     let below = entry.path().strip_prefix(build).unwrap_or(entry.path());
-    let is_header = below.parent().is_some_and(|dir| dir.iter().any(|part| part == "include"));
-    is_ours || is_header && !entry.path().with_file_name(format!(".{name}.cmd")).is_file()
+    is_ours || KEPT.iter().any(|kept| below.starts_with(kept))
 }
 
 fn modified(metadata: &Metadata) -> SystemTime {
@@ -100,6 +100,7 @@ mod tests {
         let build = Utf8Path::from_path(dir.path()).unwrap();
         fs::create_dir_all(build.join("include/config")).unwrap();
         fs::create_dir_all(build.join("include/generated")).unwrap();
+        fs::create_dir_all(build.join("arch/x86/include/generated/asm")).unwrap();
         fs::create_dir_all(build.join("init")).unwrap();
         let now = SystemTime::now();
         let minutes_ago = |minutes: u64| now - Duration::from_secs(60 * minutes);
@@ -111,23 +112,31 @@ mod tests {
             ("vmlinux.o", 10),
             (".config", 0),
             (".kcompile-make.pid", 0),
+            ("kcompile.log", 0),
             ("include/config/NET", 0),
             ("include/generated/autoconf.h", 0),
             ("include/generated/table.h", 0),
-            ("include/generated/.table.h.cmd", 10),
+            ("arch/x86/include/generated/asm/kmap.h", 0),
         ] {
             File::create(build.join(name)).unwrap().set_modified(minutes_ago(age)).unwrap();
         }
-        assert_eq!(forget_unfinished(build).unwrap(), 4);
+        assert_eq!(forget_unfinished(build).unwrap(), 5);
         let stays = [
             "init/old.o",
             ".config",
             ".kcompile-make.pid",
+            "kcompile.log",
             "include/config/NET",
             "include/generated/autoconf.h",
         ];
         assert!(stays.iter().all(|name| build.join(name).exists()));
-        let gone = ["init/new.o", "init/ahead.o", "vmlinux.o", "include/generated/table.h"];
+        let gone = [
+            "init/new.o",
+            "init/ahead.o",
+            "vmlinux.o",
+            "include/generated/table.h",
+            "arch/x86/include/generated/asm/kmap.h",
+        ];
         assert!(!gone.iter().any(|name| build.join(name).exists()));
     }
 }

@@ -57,6 +57,7 @@ mod speed;
 mod ssh;
 mod timings;
 mod trust;
+mod unfinished;
 mod verify;
 mod versions;
 mod world;

@@ -163,12 +163,12 @@ impl<R: Read> Read for Interruptible<R> {
     }
 }
 
-/// Where a process number stands as long as its process runs; after it has ended only if it was killed, so
-/// that it may have left files half-written.
+/// Where a process number stands as long as its process runs; after it has ended only if it failed or was killed, so
+/// that it, or one of its own that was killed, may have left files half-written.
 pub struct Note<'a>(pub &'a Utf8Path);
 
 impl Note<'_> {
-    /// Was the process killed?
+    /// May there be files that are half-written?
     pub fn is_there(&self) -> bool {
         self.0.exists()
     }

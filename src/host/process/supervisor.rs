@@ -47,7 +47,7 @@ impl Leash {
 
 /// The command that runs `program` under a supervisor; arguments, environment and working directory of the
 /// program are added to it. `note` is where the supervisor's process number stands as long as the program
-/// runs, and stays if it did not end in good order.
+/// runs, and stays unless it succeeds, or ends when it is told to.
 pub(super) fn command(note: Option<&Note<'_>>, program: &str) -> Command {
     use std::os::unix::process::CommandExt;
     // Not by its path: that may have been replaced since, by an update.
@@ -62,7 +62,8 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(note), Some(program)) = (args.next(), args.next()) else { return ExitCode::from(2) };
     let note = (!note.is_empty()).then_some(note);
     // A signal to end is meant for the program: when that has ended, so will this process.
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::<AtomicBool>::default());
+    let told_to_end = Arc::<AtomicBool>::default();
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, told_to_end.clone());
     let ourselves = rustix::process::getpid();
     if let Err(error) = rustix::process::set_child_subreaper(Some(ourselves)) {
         eprintln!("{NAME}: cannot adopt processes: {error}");
@@ -84,8 +85,9 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
             Some(127)
         }
     };
-    let was_killed = KILL.load(Ordering::SeqCst) || status == Some(128 + signal_hook::consts::SIGKILL);
-    if let Some(note) = note.filter(|_| !was_killed) {
+    // A program that fails by itself may have had one of its own killed, which has removed nothing.
+    let ended_well = status == Some(0) || told_to_end.load(Ordering::SeqCst);
+    if let Some(note) = note.filter(|_| ended_well && !KILL.load(Ordering::SeqCst)) {
         let _ = std::fs::remove_file(note);
     }
     ExitCode::from(status.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
