@@ -2,6 +2,7 @@
 //! builds; what it leaves behind.
 
 mod config;
+mod file_inputs;
 mod history;
 mod kernel_check;
 mod kernel_file;
@@ -96,7 +97,9 @@ impl<'a> BuildDir<'a> {
         if objects == Objects::Fresh {
             remove_tree(&path)?;
         }
-        BuildDir::open_at(path, plan, tree, of_host, report)
+        let build_dir = BuildDir::open_at(path, plan, tree, of_host, report)?;
+        build_dir.drop_stale_objects()?;
+        Ok(build_dir)
     }
 
     /// Removes it.
@@ -144,6 +147,11 @@ impl<'a> BuildDir<'a> {
             true => {}
         }
         Ok(BuildDir { sandbox, ..self })
+    }
+
+    /// Does make see to whom files belong?
+    pub fn owners_show(&self) -> bool {
+        self.sandbox.owners_show()
     }
 
     /// Removes all but the log; `mark` last, so that who is killed meanwhile begins once more.
@@ -390,7 +398,7 @@ pub struct Compiled {
 /// The name of the plan's build directory: one for each flavor, architecture and toolchain, since
 /// changing the compiler of a build directory compiles everything anew.
 pub fn dir_name(plan: &Plan) -> String {
-    let toolchain = serde_json::to_string(&plan.toolchain).expect("plain strings");
+    let toolchain = serde_json::to_string(&plan.toolchain.compiling()).expect("plain strings");
     let key = Sha256::of(format!("{toolchain}{}", plan.toolchain.launcher.as_deref().unwrap_or_default()));
     format!("{BUILD_DIR_PREFIX}{}-{}-{}", plan.flavor, plan.arch, key.short())
 }

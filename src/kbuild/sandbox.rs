@@ -139,6 +139,11 @@ impl Sandbox {
         Ok(Sandbox { confinement, words, env })
     }
 
+    /// Are there other users in it? In a user namespace there is only its own.
+    pub fn owners_show(&self) -> bool {
+        !self.words.iter().any(|word| word == "--user")
+    }
+
     /// The environment in it: what make may see of ours.
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.env

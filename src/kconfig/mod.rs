@@ -5,6 +5,8 @@ pub mod explain;
 pub mod requirements;
 
 mod compare;
+pub mod file_settings;
+pub mod repeatable;
 mod rewrite;
 
 pub use compare::{Comparison, Renamed, Setting, compare};
@@ -60,6 +62,17 @@ impl Config {
     /// The value of `symbol`; a symbol that is not there is `n`.
     pub fn value(&self, symbol: &str) -> &str {
         self.symbols.get(symbol).map_or("n", String::as_str)
+    }
+
+    /// The text of the string `symbol`, without quotes; `None`: it is not there, or no string.
+    pub fn text(&self, symbol: &str) -> Option<String> {
+        let quoted = self.symbols.get(symbol)?.strip_prefix('"')?.strip_suffix('"')?;
+        let mut text = String::new();
+        let mut characters = quoted.chars();
+        while let Some(character) = characters.next() {
+            text.push(if character == '\\' { characters.next()? } else { character });
+        }
+        Some(text)
     }
 
     /// Is it a config at all? A text of another kind may hold a line that looks like a setting.

@@ -11,10 +11,11 @@ use crate::image::{attest, inspect, receipt};
 use crate::kbuild::{self, BuildDir, Objects, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
+use crate::ops::check_config::{self, Reusable};
 use crate::ops::context::{Run, shown};
 use crate::ops::reuse::TypedCommand;
 use crate::ops::scheduler::Stage;
-use crate::ops::{check_config, doctor, fetch, reuse};
+use crate::ops::{config_files, doctor, fetch, reuse};
 use crate::plan::request::Request;
 use crate::plan::{Inputs, Locator, Plan};
 use crate::report::{self, Summary};
@@ -29,7 +30,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let began = host::now();
     let profiles = requirements::read_all(run.library, &request.profiles)?;
     let inputs = run.inputs(request)?;
-    let first = Plan::new(request, &inputs, None)?;
+    let first = fetch::first_plan(request, &inputs)?;
     if let Locator::Directory { path } = &first.source.locator {
         source::keep_out(path, ("the output directory", output), "-o")?;
     }
@@ -63,10 +64,13 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let configured = check_config::explained(build_dir.configure(report)?, &plan, &tree, run)?;
     check_config::judge(&configured, &plan, report)?;
     let outcomes = check_config::require(&configured, &plan, &profiles, report)?;
+    let reusable = check_config::inputs(&configured, &plan, &tree, build_dir.owners_show(), report)?;
     let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report);
     let unchanged = source::still_the_same(&tree);
     let compiled = compiled?;
     unchanged?;
+    config_files::still_the_same(&configured.config, &plan)?;
+    build_dir.note_files()?;
     kbuild::remember(&plan, &cache, &compiled);
     if compiled.fell_back > 0 {
         let files = text::counted(compiled.fell_back as usize, "file", "files");
@@ -98,8 +102,8 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let pages = timings::write(&run.timings, &receipt, &plan, &build_dir, &compiled, report)?;
     let came_out = (&*compiled.release, staged.module_count()?);
     let kept = (&plan, &profiles[..], &compiled.confinement);
-    match run.objects {
-        Objects::Kept => {
+    match (run.objects, reusable) {
+        (Objects::Kept, Reusable::Yes) => {
             let command = TypedCommand {
                 published: published.command,
                 words: run.command.iter().map(|word| text::without_secrets(word)).collect(),
@@ -107,7 +111,8 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
             };
             reuse::keep(kept, came_out, (&images, &receipt), command, &cache, (host, report));
         }
-        Objects::Fresh => build_dir.remove()?,
+        (Objects::Kept, Reusable::No) => {}
+        (Objects::Fresh, _) => build_dir.remove()?,
     }
     let (release, modules) = came_out;
     summarize(&plan, (release, modules, compiled.cached), &images, (&receipt, &pages), run);

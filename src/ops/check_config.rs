@@ -4,7 +4,9 @@
 use crate::kbuild::Configured;
 use crate::kconfig;
 use crate::kconfig::explain::{self, Kernel, Renames};
+use crate::kconfig::repeatable;
 use crate::kconfig::requirements::{self, Outcome, Profile, Stage, Subject};
+use crate::ops::config_files::{self, Checked};
 use crate::ops::context::Run;
 use crate::plan::Plan;
 use crate::report::Report;
@@ -92,4 +94,44 @@ pub fn require(
         configured.path,
         names.join(" ")
     )))
+}
+
+/// May the same plan be answered with the same images the next time?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reusable {
+    /// It may.
+    Yes,
+    /// They depend on something that is in no plan.
+    No,
+}
+
+/// Checks that the files are there that the final config names, and says what makes two builds of it differ.
+///
+/// Errors (exit code 2): a file is not there, or is not the plan's.
+pub fn inputs(
+    configured: &Configured,
+    plan: &Plan,
+    tree: &Tree,
+    owners_show: bool,
+    report: &Report,
+) -> Result<Reusable> {
+    let config = &configured.config;
+    let Checked { taken_in, warnings, mut unknown } = config_files::check(config, plan, tree, owners_show)?;
+    if !taken_in.is_empty() {
+        report.note(&format!("files of this machine get into the kernel: {}", taken_in.join(", ")));
+    }
+    unknown.extend(repeatable::unknown(config));
+    let is_checked_out = [".git", ".hg", ".svn"].iter().any(|name| tree.path.join(name).exists());
+    if config.value("LOCALVERSION_AUTO") == "y" && is_checked_out {
+        unknown.push(
+            "CONFIG_LOCALVERSION_AUTO: the release says which commit is checked out in the source directory"
+                .to_owned(),
+        );
+    }
+    let reusable = if unknown.is_empty() { Reusable::Yes } else { Reusable::No };
+    let unknown = unknown.into_iter().map(|why| format!("{why}: its images are never reused"));
+    for finding in warnings.into_iter().chain(repeatable::differing(config)).chain(unknown) {
+        report.finding(finding);
+    }
+    Ok(reusable)
 }

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 
+/// Tools that some configs use.
+pub const OTHERS: [&str; 4] = ["bindgen", "depmod", "pahole", "rustc"];
+
 /// The command of each tool that compiles, assembles, links or strips; `launcher` is one that nothing is known of.
 pub fn commands(
     choice: &ToolchainChoice,
@@ -23,6 +26,7 @@ pub fn commands(
     let mut commands: BTreeMap<_, _> = [("cc", cc), ("hostcc", host_cc), ("ld", ld)]
         .map(|(tool, command)| (tool.to_owned(), command.to_owned()))
         .into();
+    commands.extend(OTHERS.map(|tool| (tool.to_owned(), tool.to_owned())));
     for tool in ["ar", "nm", "objcopy", "strip"] {
         commands.insert(tool.to_owned(), format!("{prefix}{tool}"));
     }

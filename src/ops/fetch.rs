@@ -7,6 +7,7 @@ use crate::catalog::lockfile::{self, LockFile, Locked};
 use crate::catalog::toolchain_quirks;
 use crate::kconfig::requirements;
 use crate::kernel::{Channel, KernelVersion};
+use crate::ops::config_files;
 use crate::ops::context::Run;
 use crate::plan::request::Request;
 use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
@@ -23,13 +24,18 @@ pub fn resolve(channel: Channel, mirrors: &[String], run: &Run<'_>) -> Result<Ke
 /// The plan of `request`, as far as it is known before the source is fetched. Touches nothing.
 pub fn plan(request: &Request, run: &Run<'_>) -> Result<Plan> {
     requirements::read_all(run.library, &request.profiles)?;
-    Plan::new(request, &run.inputs(request)?, None)
+    first_plan(request, &run.inputs(request)?)
+}
+
+/// The same from `inputs`.
+pub fn first_plan(request: &Request, inputs: &Inputs) -> Result<Plan> {
+    Ok(config_files::complete(Plan::new(request, inputs, None)?))
 }
 
 /// Fetches the source of `request` into the cache, patched, and returns it with the whole plan.
 pub fn fetch(request: &Request, run: &Run<'_>) -> Result<(Plan, Tree)> {
     let inputs = run.inputs(request)?;
-    let first = Plan::new(request, &inputs, None)?;
+    let first = first_plan(request, &inputs)?;
     fetch_planned(request, &inputs, &first, &Cache::open(&run.cache_dir, run.host.uid)?, run)
 }
 
@@ -66,7 +72,7 @@ pub fn plan_at_hand(
 /// plan can be made with it: what is refused must not be pinned. That its series has ended is said, too.
 fn whole_plan(request: &Request, inputs: &Inputs, tree: &Tree, run: &Run<'_>) -> Result<Plan> {
     let defects = toolchain_quirks::defects(&inputs.rules, &tree.path);
-    let plan = Plan::new(request, inputs, Some((&tree.identity, &defects)))?;
+    let plan = config_files::complete(Plan::new(request, inputs, Some((&tree.identity, &defects)))?);
     lock(&tree.identity, run);
     plan.notices.iter().for_each(|notice| run.report.note(notice));
     if let Some(end) = run.catalog.ended(tree.identity.version, run.host.now) {

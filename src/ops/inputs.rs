@@ -17,9 +17,13 @@ use crate::source;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::file_stamp::{self, Fingerprint};
+use crate::util::fs::digest_file;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::File;
+
+/// Reading a smaller program takes no longer than remembering what it was.
+const LARGE: u64 = 1 << 20;
 
 /// Reads what `request` names; `lock` is the lock file in force. Touches nothing; runs `--version` of the
 /// toolchain and, for a package, `apt-cache show`. What `cache_dir` remembers is not found out again.
@@ -187,9 +191,11 @@ fn identify_toolchain(
     };
     variables.insert("HOSTCC".into(), host_cc.to_owned());
 
-    let tools = [("cc", cc.as_str()), ("hostcc", host_cc), ("ld", &ld), ("make", "make"), ("ldd", "ldd")];
+    let mut tools =
+        vec![("cc", cc.as_str()), ("hostcc", host_cc), ("ld", &ld), ("make", "make"), ("ldd", "ldd")];
+    tools.extend(compiler_identity::OTHERS.map(|tool| (tool, tool)));
     let mut commands: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (_, command) in tools {
+    for (_, command) in &tools {
         let words = shlex::split(command).filter(|words| !words.is_empty());
         let words = words.ok_or_else(|| Error::usage(format!("--cc `{command}`: not a command")))?;
         commands.insert(command, words);
@@ -208,7 +214,10 @@ fn identify_toolchain(
         .collect();
     let ldd = identity.remove("ldd");
     let commands = compiler_identity::commands(choice, &cc, host_cc, &ld, &prefix);
-    let programs = compiler_identity::programs(&commands, host, |file| hash(file, asking))?;
+    let programs = compiler_identity::programs(&commands, host, |file| match file.metadata() {
+        Ok(metadata) if metadata.len() >= LARGE => hash(file, asking),
+        _ => digest_file(file),
+    })?;
     Ok((Toolchain { variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
 }
 

@@ -13,8 +13,8 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// What of a plan is known before its source is at hand, and decides the bytes.
-const KNOWN_BEFORE: [&str; 8] =
-    ["kcompile", "requested", "version", "flavor", "arch", "config", "patches", "toolchain"];
+const KNOWN_BEFORE: [&str; 9] =
+    ["kcompile", "requested", "version", "flavor", "arch", "config", "config_files", "patches", "toolchain"];
 /// So many differences of two plans are told.
 const MOST: usize = 8;
 

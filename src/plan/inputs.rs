@@ -6,11 +6,12 @@ use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::catalog::patches::PatchFile;
 use crate::catalog::toolchain_quirks::{Rule, Tools};
+use crate::kconfig::Config;
 use crate::kernel::{KernelVersion, VersionRequest};
 use crate::plan::request::Request;
 use crate::util::digest::Sha256;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything outside the command line that a plan depends on.
 #[derive(Clone, Debug, Default)]
@@ -98,12 +99,45 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// The tools and their versions in one line: `cc: (Debian 12.2.0-14) 12.2.0; ld: GNU ld … 2.40`.
+    /// Without tools that a build with this config does not use; `modules`: are there to be any?
+    pub(super) fn used_for(&self, config: &Config, modules: bool) -> Toolchain {
+        let is_on = |symbol: &str| config.value(symbol) == "y";
+        let is_used = |tool: &str| match tool {
+            "depmod" => modules,
+            "pahole" => is_on("DEBUG_INFO_BTF"),
+            "rustc" | "bindgen" => is_on("RUST"),
+            _ => true,
+        };
+        let mut used = self.clone();
+        used.identity.retain(|tool, _| is_used(tool));
+        used.programs.retain(|tool, _| is_used(tool));
+        used
+    }
+
+    /// Without what comes after make: another one of it compiles nothing anew.
+    pub fn compiling(&self) -> Toolchain {
+        let mut compiling = self.clone();
+        compiling.identity.remove("depmod");
+        compiling.programs.remove("depmod");
+        compiling
+    }
+
+    /// Each tool with its version, and the digest of its program where that counts: `cc: (Debian 12.2.0-14) 12.2.0`.
+    pub fn tools(&self) -> Vec<String> {
+        let names: BTreeSet<&String> = self.identity.keys().chain(self.programs.keys()).collect();
+        let told = |tool: &String| {
+            let program = self.programs.get(tool).map(|sha256| format!("sha256:{}", sha256.short()));
+            match (self.identity.get(tool), program) {
+                (Some(version), Some(program)) => format!("{tool}: {version} ({program})"),
+                (version, program) => format!("{tool}: {}", version.cloned().or(program).unwrap_or_default()),
+            }
+        };
+        names.into_iter().map(told).collect()
+    }
+
+    /// The same in one line.
     pub fn in_words(&self) -> String {
-        let tools = self.identity.iter().map(|(tool, identity)| format!("{tool}: {identity}"));
-        let programs =
-            self.programs.iter().map(|(tool, sha256)| format!("{tool}: sha256:{}", sha256.short()));
-        tools.chain(programs).collect::<Vec<_>>().join("; ")
+        self.tools().join("; ")
     }
 }
 

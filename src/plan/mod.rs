@@ -21,7 +21,7 @@ pub use source::{
 use crate::catalog::kernels::Catalog;
 use crate::catalog::patches::{self, PatchFile};
 use crate::catalog::toolchain_quirks::{self, Applied};
-use crate::kconfig::{self, Config};
+use crate::kconfig::{self, Config, repeatable};
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::Compression;
 use crate::plan::request::{ModulesLayout, Request};
@@ -50,6 +50,9 @@ pub struct Plan {
     pub source: SourcePlan,
     /// Config layers, lowest first.
     pub config: Vec<ConfigLayer>,
+    /// A setting of the config that names files of this machine, without `CONFIG_` → the digest of what they hold.
+    #[serde(rename = "config_files", skip_serializing_if = "BTreeMap::is_empty")]
+    pub config_files: BTreeMap<String, Sha256>,
     /// Patches, in the order in which they are applied.
     pub patches: Vec<PatchFile>,
     /// The compiler and its companions.
@@ -69,6 +72,10 @@ pub struct Plan {
     /// What the user should know about the choices made; decides nothing.
     #[serde(skip)]
     pub notices: Vec<String>,
+    /// What a build may find wrong with the config as it is wanted: files that are not there, no two builds that are
+    /// equal. The final config tells.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
 }
 
 /// One layer of settings.
@@ -174,14 +181,17 @@ impl Plan {
             None => (vec![], possible),
         };
         notices.extend(rules.iter().map(ToString::to_string));
-        let make = make_plan(request, epoch, &inputs.toolchain, &rules);
+        let config = config_layers::layers(request, inputs, selected, &mut notices)?;
+        let wanted = config_of(kconfig::merge(config.iter().map(|layer| &layer.config)));
+        let toolchain = inputs.toolchain.used_for(&wanted, !request.images.no_modules);
+        let make = make_plan(request, epoch, &toolchain, &rules);
         let known = annotations::Planned {
             version,
             flavor: request.flavor,
             arch: request.arch,
             epoch,
             source: &source_plan,
-            toolchain: &inputs.toolchain,
+            toolchain: &toolchain,
         };
         Ok(Plan {
             kcompile: env!("CARGO_PKG_VERSION"),
@@ -189,15 +199,17 @@ impl Plan {
             version,
             flavor: request.flavor,
             arch: request.arch,
-            config: config_layers::layers(request, inputs, selected, &mut notices)?,
+            config,
+            config_files: BTreeMap::new(),
             patches: patches::select(&inputs.library, selected, &inputs.patches)?,
-            toolchain: inputs.toolchain.clone(),
             rules,
             open_rules,
             images: images::plans(request, &known)?,
+            toolchain,
             source: source_plan,
             make,
             source_date_epoch: epoch,
+            warnings: [repeatable::differing(&wanted), repeatable::unknown(&wanted)].concat(),
             notices,
         })
     }
@@ -258,4 +270,14 @@ pub fn flavor_of(version: VersionRequest, catalog: &Catalog) -> Result<Flavor> {
 /// The merged settings of the plan's layers.
 pub fn wanted_config(plan: &Plan) -> BTreeMap<String, kconfig::Wanted> {
     kconfig::merge(plan.config.iter().map(|layer| &layer.config))
+}
+
+/// The same as a config.
+pub fn wanted(plan: &Plan) -> Config {
+    config_of(wanted_config(plan))
+}
+
+fn config_of(merged: BTreeMap<String, kconfig::Wanted>) -> Config {
+    let symbols = merged.into_iter().map(|(symbol, wanted)| (symbol, wanted.value));
+    Config { symbols: symbols.collect(), ..Config::default() }
 }

@@ -52,14 +52,18 @@ pub fn create_dir(dir: &Utf8Path) -> Result<()> {
 /// `what` names the path for the user. Source of the rule: the top Makefile of every kernel stops
 /// with "source directory cannot contain spaces or colons", and says nothing for `O=`.
 pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
-    let bad = path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c));
-    match bad {
+    match kbuild_path_fault(path) {
         None => Ok(()),
         Some(bad) => Err(Error::usage(format!(
             "{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"
         ))
         .hint("choose another with --cache-dir DIR or, for a source directory, another place")),
     }
+}
+
+/// The first character of `path` that make, or a shell below it, would take for something else.
+pub fn kbuild_path_fault(path: &Utf8Path) -> Option<char> {
+    path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c))
 }
 
 /// Can a file be made in `dir`? Fails early, before the work whose result would go there.

@@ -16,25 +16,26 @@ pub(crate) fn world(releases: &[&str]) -> World {
     let mut world = World::new();
     let dir = world.path("tools");
     let path = std::env::var("PATH").unwrap();
+    // No path of this host or of this test in them: their digests are in plans.
     let tool = |name: &str, version: &str, lines: &str| {
         let base = name.rsplit('-').next().unwrap();
-        let mut real = path.split(':').map(|dir| Utf8Path::new(dir).join(base));
-        let real = real
-            .find(|real| real.is_file())
-            .map_or("exit 127".to_owned(), |real| format!("exec {real} \"$@\""));
         let version = format!("case $1 in --version) echo '{version}'; exit;; esac");
+        let is_ours = "[ \"$dir\" = \"${0%/*}\" ]";
+        let real = format!(
+            "IFS=:; for dir in $PATH; do {is_ours} || [ ! -x \"$dir/{base}\" ] || exec \"$dir/{base}\" \"$@\"; done
+exit 127"
+        );
         script(&dir.join(name), &format!("{version}\n{lines}\n{real}"));
     };
-    let ld = format!(
-        "for word; do [ \"$last\" != -o ] || out=$word; last=$word; done
+    let ld = "dir=${0%/*}
+for word; do [ \"$last\" != -o ] || out=$word; last=$word; done
 case $out in
-vmlinux) exec cp {dir}/vmlinux-$(cat include/config/kernel.release) vmlinux;;
-*.ko) exec cp {dir}/module-$ARCH-$(cat include/config/kernel.release) \"$out\";;
-esac"
-    );
+vmlinux) exec cp $dir/vmlinux-$(cat include/config/kernel.release) vmlinux;;
+*.ko) exec cp $dir/module-$ARCH-$(cat include/config/kernel.release) \"$out\";;
+esac";
     for prefix in ["", "aarch64-linux-gnu-"] {
         tool(&format!("{prefix}gcc"), GCC, "");
-        tool(&format!("{prefix}ld"), "GNU ld (GNU Binutils) 2.40", &ld);
+        tool(&format!("{prefix}ld"), "GNU ld (GNU Binutils) 2.40", ld);
     }
     tool("make", "GNU Make 4.3", "");
     tool("clang", "clang version 16.0.6", "");

@@ -88,8 +88,11 @@ pub(crate) fn world() -> Option<World> {
     Some(world)
 }
 
-/// A repository with a branch for 6.1.7, behind a name that is the same everywhere; `None`: there is no git.
-pub(crate) fn repository(world: &World) -> Option<&'static str> {
+/// A git source that no server has: its name is the same everywhere.
+const GIT: &str = "git+http://git.example/linux/.git";
+
+/// The options by which [`GIT`] is taken from a bundle; `None`: there is no git.
+pub(crate) fn repository(world: &World) -> Option<String> {
     if !have("git") {
         return None;
     }
@@ -99,13 +102,31 @@ pub(crate) fn repository(world: &World) -> Option<&'static str> {
         &tree,
         &format!(
             "git init -q -b ch-6.1.7 . && git add . && GIT_AUTHOR_DATE='{date}' GIT_COMMITTER_DATE='{date}' git \
-             -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q -m x"
+             -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q -m x
+             git rev-parse HEAD > ../head; git rev-parse HEAD | git pack-objects -q --revs --stdout > ../pack"
         ),
     );
-    let server = servers::git(world.path("repos").as_str());
-    let config = format!("[url \"{}/\"]\n\tinsteadOf = http://git.example/\n", server.url);
-    fs::write(world.path("home/.gitconfig"), config).unwrap();
-    Some("git+http://git.example/linux/.git")
+    let commit = fs::read_to_string(world.path("repos/head")).unwrap().trim().to_owned();
+    let url = GIT.trim_start_matches("git+");
+    let index = json!({
+        "format": 1,
+        "archives": [],
+        "commits": [{ "url": url, "commit": commit }],
+        "locked": { (format!("{url}#ch-6.1.7")): format!("commit:{commit}") },
+    });
+    let mut bundle = tar::Builder::new(fs::File::create(world.path("work/seed.tar")).unwrap());
+    let pack = fs::read(world.path("repos/pack")).unwrap();
+    for (name, bytes) in [
+        ("kcompile-bundle.json".to_owned(), index.to_string().into_bytes()),
+        (format!("commits/{commit}.pack"), pack),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        bundle.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    bundle.finish().unwrap();
+    Some(format!("--source {GIT} --offline --from-bundle seed.tar"))
 }
 
 /// What a command prints as JSON.
@@ -125,7 +146,6 @@ pub(crate) fn printed(world: &World, args: &str) -> String {
 #[test]
 fn plans_and_their_digests() {
     let Some(world) = world() else { return };
-    let git = repository(&world).unwrap_or("git+http://git.example/linux/.git");
     let plan = |args: &str| json(&world, &format!("plan {args} --json"));
     let base = "6.1.7 --fc --arch amd64 --config mini.config";
     let first = plan(base);
@@ -141,7 +161,7 @@ fn plans_and_their_digests() {
         "6.1.7 --ch --arch arm64 --config mini.config --cross-compile x- --cc gcc",
         "6.1.7 --fc --arch amd64 --source linux-6.1.7.tar.gz --config mini.config --set KSM=n --fragment some.config",
         "5.10.77 --fc --arch amd64 --source linux --config mini.config --patches patches",
-        &format!("6.1.7 --ch --arch amd64 --source {git} --config mini.config --compression zstd"),
+        &format!("6.1.7 --ch --arch amd64 --source {GIT} --config mini.config --compression zstd"),
         &format!("{base} --legacy --also-at boot/vmlinux --modules-layout flat --compression none"),
         &format!("{base} --no-modules --launcher ccache --llvm"),
     ] {

@@ -195,7 +195,7 @@ fn a_build_from_a_directory() {
 fn a_build_from_a_repository_with_patches() {
     let Some(world) = world() else { return };
     let Some(source) = repository(&world) else { return };
-    let args = format!("6.1.7 --ch --arch amd64 --source {source} --config mini.config --patches patches");
+    let args = format!("6.1.7 --ch --arch amd64 {source} --config mini.config --patches patches");
     let text = build(&world, &args) + &left(&world) + &records(&world);
     compare("build-git.txt", &text);
 }
@@ -312,7 +312,7 @@ fn a_bundle() {
     let Some(world) = world() else { return };
     let Some(source) = repository(&world) else { return };
     world.run("fetch 6.1.7 6.6.60 --fc --bundle one.tar").ok();
-    world.run(&format!("fetch 6.1.7 --ch --source {source} --bundle two.tar")).ok();
+    world.run(&format!("fetch 6.1.7 --ch {source} --bundle two.tar")).ok();
     let mut text = String::new();
     for name in ["one.tar", "two.tar"] {
         let bytes = fs::read(world.path("work").join(name)).unwrap();

@@ -17,6 +17,7 @@ mod check;
 mod checkup;
 mod cli;
 mod clients;
+mod config_files;
 mod configs;
 mod crafted;
 mod crowds;

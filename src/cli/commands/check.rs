@@ -13,7 +13,7 @@ use crate::kconfig::Config;
 use crate::kconfig::requirements::{self, Level, Outcome, Stage, Subject, Tally, Verdict};
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::oci::tags;
-use crate::plan::wanted_config;
+use crate::plan::wanted;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use crate::util::text::{printable, tame, wrapped};
@@ -180,7 +180,7 @@ fn from_catalog(args: &CheckArgs, host: &Host, report: &Report) -> Result<Checke
         ..Options::default()
     };
     let plan = plan_of(&args.subject, &options, host, report)?;
-    let symbols = wanted_config(&plan).into_iter().map(|(symbol, wanted)| (symbol, wanted.value)).collect();
+    let wanted = wanted(&plan);
     let mut notes = plan.notices.clone();
     let layers: Vec<&str> = plan.config.iter().map(|layer| layer.name.as_str()).collect();
     notes.push(format!(
@@ -190,7 +190,7 @@ fn from_catalog(args: &CheckArgs, host: &Host, report: &Report) -> Result<Checke
     ));
     Ok(Checked {
         name: format!("Linux {} for {}", plan.version_text(), plan.flavor.spec().title),
-        config: Config { symbols, ..Config::default() },
+        config: wanted,
         version: plan.version.unwrap_or(plan.requested.floor()),
         arch: plan.arch,
         stage: Stage::AsAskedFor,

@@ -46,7 +46,7 @@ fn plan_json(plan: &Plan) -> serde_json::Value {
         "plan": plan,
         "source": plan.source.name,
         "config": plan.config.iter().map(|layer| &layer.name).collect::<Vec<_>>(),
-        "notices": plan.notices,
+        "notices": plan.notices.iter().chain(&plan.warnings).collect::<Vec<_>>(),
     })
 }
 
@@ -62,22 +62,24 @@ fn plan_text(plan: &Plan) -> String {
     let digest = plan.source.digest.as_ref().map(ToString::to_string);
     fields.add("", digest.as_deref().unwrap_or("digest not known before it is fetched"));
     fields.add_all("config", plan.config.iter().map(config_layer));
+    let files = plan.config_files.iter();
+    fields.add_all(
+        "",
+        files.map(|(symbol, sha256)| format!("files of CONFIG_{symbol} (sha256:{})", sha256.short())),
+    );
     let patch = |patch: &PatchFile| format!("{} (sha256:{})", patch.name, patch.sha256.short());
     fields.add_all("patches", plan.patches.iter().map(patch));
     if plan.patches.is_empty() {
         fields.add("patches", "none");
     }
-    let identity = plan.toolchain.identity.iter();
-    fields.add_all("toolchain", identity.map(|(tool, identity)| format!("{tool}: {identity}")));
-    let programs = plan.toolchain.programs.iter();
-    fields.add_all("", programs.map(|(tool, sha256)| format!("{tool}: sha256:{}", sha256.short())));
+    fields.add_all("toolchain", plan.toolchain.tools().into_iter());
     fields.add_all("rules", plan.open_rules.iter().map(|rule| format!("if the source needs it: {rule}")));
     fields.add("make", &plan.make.targets.join(" "));
     fields.add_all("", plan.make.variables.iter().map(|(key, value)| format!("{key}={value}")));
     let date = |epoch: u64| format!("{epoch} ({})", crate::util::time::rfc3339(epoch));
     fields.add("date", &plan.source_date_epoch.map_or_else(|| "the source's own".into(), date));
     fields.add_all("images", plan.images.iter().map(image));
-    plan.notices.iter().for_each(|notice| fields.add("note", notice));
+    plan.notices.iter().chain(&plan.warnings).for_each(|notice| fields.add("note", notice));
     fields.add("digest", &plan.digest().oci());
     fields.text()
 }

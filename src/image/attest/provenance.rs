@@ -78,6 +78,7 @@ fn dependencies(build: &Build<'_>) -> Vec<Value> {
     // Where a file lay on this machine is nobody's business.
     let name = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     all.extend(plan.config.iter().map(|layer| file(&name(&layer.name), layer.sha256)));
+    all.extend(plan.config_files.iter().map(|(symbol, sha256)| file(&format!("CONFIG_{symbol}"), *sha256)));
     all.extend(plan.patches.iter().map(|patch| file(&patch.name, patch.sha256)));
     all
 }

@@ -1,20 +1,11 @@
 //! Why the bytes of two files of one name differ: the likely causes, from what is written in them.
 
-use crate::kconfig::Config;
+use crate::kconfig::{Config, repeatable};
 use crate::kernel::binary::Anatomy;
 use serde::Serialize;
 
-/// Options that bring something random, or the time, into the kernel or its modules.
-const RANDOM: [(&str, &str); 5] = [
-    (
-        "MODULE_SIG",
-        "a key that is made for this build signs the modules, and its certificate is in the kernel",
-    ),
-    ("RANDSTRUCT", "a random seed shuffles structures"),
-    ("GCC_PLUGIN_RANDSTRUCT", "a random seed shuffles structures"),
-    ("GCC_PLUGIN_LATENT_ENTROPY", "random numbers are compiled in"),
-    ("IKHEADERS", "an archive of headers has time stamps"),
-];
+/// An option that brings the time into the kernel, and what it does.
+const DATED: (&str, &str) = ("IKHEADERS", "an archive of headers has time stamps");
 
 /// A likely cause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -147,14 +138,12 @@ pub(super) fn causes(
     if !known.inputs.is_empty() {
         causes.push(Cause::Inputs { which: known.inputs.to_vec() });
     }
-    let is_on = |symbol: &str| known.config.is_some_and(|config| config.enabled(symbol));
     // Where the inputs differ, what is random would differ too, and says nothing.
-    if known.inputs.is_empty() {
+    if let Some(config) = known.config.filter(|_| known.inputs.is_empty()) {
+        let dated = Some(DATED).filter(|(symbol, _)| config.enabled(symbol));
+        let random = repeatable::random(config).into_iter().chain(dated);
         causes.extend(
-            RANDOM
-                .into_iter()
-                .filter(|(symbol, _)| is_on(symbol))
-                .map(|(symbol, why)| Cause::Random { symbol: symbol.to_owned(), why: why.to_owned() }),
+            random.map(|(symbol, why)| Cause::Random { symbol: symbol.to_owned(), why: why.to_owned() }),
         );
     }
     causes

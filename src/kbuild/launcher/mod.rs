@@ -116,8 +116,8 @@ impl<'a> Launcher<'a> {
         env.extend(host.launcher_env.clone());
         env.extend(farm.and_then(Farm::environment));
         // Neither cache looks at the assembler: without this, an object of an older one would be handed out.
-        let Toolchain { identity, programs, .. } = self.toolchain;
-        let mut tools = serde_json::to_string(identity).expect("plain strings");
+        let Toolchain { identity, programs, .. } = self.toolchain.compiling();
+        let mut tools = serde_json::to_string(&identity).expect("plain strings");
         programs.iter().for_each(|(tool, sha256)| tools.push_str(&format!(" {tool} {sha256}")));
         let tools = Sha256::of(tools).short();
         if self.tool == Some(Tool::Ccache) {

@@ -1,0 +1,55 @@
+//! Objects that are made from files of the host that the config names. Make sees another file by its time alone: one
+//! that is not newer, or whose mode has changed, it misses. So the digests of the files are kept beside the objects.
+
+use super::BuildDir;
+use crate::kconfig::file_settings;
+use crate::plan;
+use crate::util::digest::Sha256;
+use crate::util::error::Result;
+use crate::util::fs::{remove_tree, write_atomically};
+use camino::Utf8PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+/// The plan's `config_files` of the last build that ended well.
+const FILES: &str = ".kcompile-files";
+
+impl BuildDir<'_> {
+    /// Removes what was made from other files than the plan's. Until [`note_files`](Self::note_files) all of them count
+    /// as other ones.
+    pub(super) fn drop_stale_objects(&self) -> Result<()> {
+        let stamp = self.files_stamp();
+        let before: BTreeMap<String, Sha256> =
+            fs::read(&stamp).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let now = &self.plan.config_files;
+        let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+        let mut stale: Vec<&str> = all
+            .into_iter()
+            .filter(|symbol| before.get(*symbol) != now.get(*symbol))
+            .map(String::as_str)
+            .collect();
+        let key = plan::wanted(self.plan).text("MODULE_SIG_KEY").unwrap_or_default();
+        // What a token holds is not known.
+        stale.extend(file_settings::is_in_token(&key).then_some("MODULE_SIG_KEY"));
+        for symbol in stale {
+            match file_settings::setting(symbol).objects {
+                Some(dirs) => dirs.iter().try_for_each(|dir| remove_tree(&self.path.join(dir)))?,
+                None => self.empty(&stamp)?,
+            }
+        }
+        remove_tree(&stamp)
+    }
+
+    /// Notes that the objects are made from the files of the plan.
+    pub fn note_files(&self) -> Result<()> {
+        let files = &self.plan.config_files;
+        if files.is_empty() {
+            return Ok(());
+        }
+        write_atomically(&self.files_stamp(), &serde_json::to_vec(files).expect("only string keys"))
+    }
+
+    fn files_stamp(&self) -> Utf8PathBuf {
+        self.path.join(FILES)
+    }
+}

@@ -1,0 +1,112 @@
+//! What `CONFIG_INITRAMFS_SOURCE` takes in, as `usr/gen_initramfs.sh` and `usr/gen_init_cpio.c` of the kernel read it:
+//! a cpio archive, lists of files, directories.
+
+use super::config_files::{Files, LARGEST, digest, look, open, relative};
+use crate::host::process;
+use crate::util::error::{Context, Error, Kind, Result};
+use camino::Utf8Path;
+use std::fs::{self, Metadata};
+use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use walkdir::WalkDir;
+
+/// An initramfs holds a small root file system.
+const MOST_ENTRIES: usize = 500_000;
+const LARGEST_LIST: u64 = 16 << 20;
+
+/// Adds what `path` names to `files`; `alone`: the setting names nothing else.
+pub(super) fn add(path: &Utf8Path, alone: bool, files: &mut Files) -> Result<()> {
+    if look(path)?.is_dir() {
+        return add_directory(path, files);
+    }
+    let name = path.file_name().unwrap_or_default();
+    if alone && (name.ends_with(".cpio") || name.contains(".cpio.")) {
+        files.add(digest(path)?.to_string());
+        return Ok(());
+    }
+    add_list(path, files)
+}
+
+/// A list, and the files that its lines name: `file NAME LOCATION MODE UID GID`.
+fn add_list(path: &Utf8Path, files: &mut Files) -> Result<()> {
+    let mut text = Vec::new();
+    let read = open(path)?.take(LARGEST_LIST).read_to_end(&mut text);
+    read.context(Kind::Usage, || format!("cannot read {path}"))?;
+    let text = String::from_utf8_lossy(&text);
+    files.add(format!("{}  {path}", digest(path)?));
+    for (index, line) in text.lines().enumerate() {
+        let mut words = line.split_whitespace();
+        let (Some("file"), Some(location)) = (words.next(), words.nth(1)) else { continue };
+        let location = Utf8Path::new(location);
+        let wrong = |error: Error| {
+            let hint = error.hint_text().unwrap_or("correct the list").to_owned();
+            Error::usage(format!("{path}:{}: {error}", index + 1)).hint(hint)
+        };
+        if location.as_str().contains("${") {
+            return Err(wrong(
+                Error::usage(format!("{location}: make gets no variables of your environment"))
+                    .hint("give the whole path"),
+            ));
+        }
+        if location.is_relative() {
+            return Err(wrong(relative(location)));
+        }
+        let metadata = look(location).map_err(wrong)?;
+        files.add(format!("{} {}  {location}", digest(location).map_err(wrong)?, metadata.mtime()));
+    }
+    Ok(())
+}
+
+/// All below a directory: names, kinds, modes, owners, and the times of files get into the archive.
+fn add_directory(dir: &Utf8Path, files: &mut Files) -> Result<()> {
+    if dir.is_symlink() {
+        return Err(Error::usage(format!("{dir} is a link: the kernel's script does not follow it"))
+            .hint("give the path of the directory itself"));
+    }
+    let wrong = || format!("cannot read {dir}");
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let mut bytes = 0;
+    files.add(format!("directory {dir}"));
+    for (count, entry) in WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter().enumerate() {
+        process::check()?;
+        let entry = entry.context(Kind::Usage, wrong)?;
+        let Some(path) = Utf8Path::from_path(entry.path()) else {
+            return Err(Error::usage(format!("{}: a name that is not UTF-8", entry.path().display())));
+        };
+        if path.as_str().contains(char::is_whitespace) {
+            return Err(Error::usage(format!(
+                "{path:?}: a name with white space, which the kernel's script splits"
+            ))
+            .hint("rename it, or give a .cpio archive"));
+        }
+        if count == MOST_ENTRIES {
+            return Err(Error::usage(format!("{dir}: more than {MOST_ENTRIES} files and directories")));
+        }
+        let metadata = entry.metadata().context(Kind::Usage, wrong)?;
+        bytes += if metadata.is_file() { metadata.len() } else { 0 };
+        if bytes > LARGEST {
+            return Err(Error::usage(format!("{dir}: more than {} GiB", LARGEST >> 30)));
+        }
+        if metadata.uid() != user || metadata.gid() != group {
+            files.foreign.get_or_insert_with(|| path.to_string());
+        }
+        let (mode, uid, gid) = (metadata.mode(), metadata.uid(), metadata.gid());
+        files.add(format!("{mode:o} {uid} {gid} {}  {path}", content(path, &metadata)?));
+    }
+    Ok(())
+}
+
+/// What of an entry gets into the archive beside its name, mode and owner.
+fn content(path: &Utf8Path, metadata: &Metadata) -> Result<String> {
+    let kind = metadata.file_type();
+    Ok(if kind.is_file() {
+        format!("{} {}", digest(path)?, metadata.mtime())
+    } else if kind.is_symlink() {
+        let target = fs::read_link(path).context(Kind::Usage, || format!("cannot read {path}"))?;
+        format!("-> {}", target.display())
+    } else if kind.is_block_device() || kind.is_char_device() {
+        metadata.rdev().to_string()
+    } else {
+        String::new()
+    })
+}
