@@ -72,7 +72,7 @@ fn plan_text(plan: &Plan) -> String {
     if plan.patches.is_empty() {
         fields.add("patches", "none");
     }
-    fields.add_all("toolchain", plan.toolchain.tools().into_iter());
+    fields.add_all("toolchain", plan.toolchain.tools());
     fields.add_all("rules", plan.open_rules.iter().map(|rule| format!("if the source needs it: {rule}")));
     fields.add("make", &plan.make.targets.join(" "));
     fields.add_all("", plan.make.variables.iter().map(|(key, value)| format!("{key}={value}")));
