@@ -26,7 +26,6 @@ pub fn commands(
     let mut commands: BTreeMap<_, _> = [("cc", cc), ("hostcc", host_cc), ("ld", ld)]
         .map(|(tool, command)| (tool.to_owned(), command.to_owned()))
         .into();
-    commands.extend(OTHERS.map(|tool| (tool.to_owned(), tool.to_owned())));
     for tool in ["ar", "nm", "objcopy", "strip"] {
         commands.insert(tool.to_owned(), format!("{prefix}{tool}"));
     }

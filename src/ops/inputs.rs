@@ -213,7 +213,14 @@ fn identify_toolchain(
         .filter_map(|(tool, command)| Some(((*tool).to_owned(), said.get(command)?.clone()?)))
         .collect();
     let ldd = identity.remove("ldd");
-    let commands = compiler_identity::commands(choice, &cc, host_cc, &ld, &prefix);
+    let mut commands = compiler_identity::commands(choice, &cc, host_cc, &ld, &prefix);
+    // A rustc of rustup tells no version, and is not used.
+    commands.extend(
+        compiler_identity::OTHERS
+            .map(String::from)
+            .into_iter()
+            .filter_map(|tool| identity.contains_key(&tool).then(|| (tool.clone(), tool))),
+    );
     let programs = compiler_identity::programs(&commands, host, |file| match file.metadata() {
         Ok(metadata) if metadata.len() >= LARGE => hash(file, asking),
         _ => digest_file(file),
