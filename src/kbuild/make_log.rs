@@ -20,6 +20,8 @@ pub struct Digest {
     pub fell_back: u64,
     /// The first line that is an error of its own, not the echo of one.
     pub first_error: Option<String>,
+    /// The first line by which depmod says that it could not do something.
+    pub depmod_complaint: Option<String>,
     /// Did something say that the disk, or the quota, is full?
     pub out_of_space: bool,
     /// `make[2]: *** […] Error 1`, should nothing better be found.
@@ -39,6 +41,9 @@ impl Digest {
         }
         if line.contains(": warning: ") && !line.contains("warning: treating") {
             self.warnings += 1;
+        }
+        if is_depmods_complaint(line) {
+            self.depmod_complaint.get_or_insert_with(|| line.trim().to_owned());
         }
         if line.starts_with("distcc[") && line.contains("locally") {
             self.fell_back += 1;
@@ -105,6 +110,15 @@ fn is_linker_error(line: &str) -> bool {
     let remarks = ["warning: ", "NOTE: ", ": warning: ", "in function `"];
     said.is_some_and(|(path, said)| {
         !path.contains(' ') && !remarks.iter().any(|remark| said.contains(remark))
+    })
+}
+
+/// Its warnings of symbols that nobody exports are none; nor is that of a file that kernels before 5.2 do not have.
+fn is_depmods_complaint(line: &str) -> bool {
+    let told =
+        line.strip_prefix("depmod: ").filter(|told| !told.contains("could not open modules.builtin.modinfo"));
+    told.is_some_and(|told| {
+        ["ERROR:", "FATAL:", "WARNING: could not"].iter().any(|mark| told.starts_with(mark))
     })
 }
 
@@ -194,6 +208,18 @@ mod tests {
              /usr/bin/ld: cannot find -lelf: No such file or directory\n",
         );
         assert_eq!(digest.first_error.unwrap(), "/usr/bin/ld: cannot find -lelf: No such file or directory");
+    }
+
+    #[test]
+    fn depmods_complaints_are_told_from_its_remarks() {
+        let remarks = "depmod: WARNING: /x/y.ko needs unknown symbol z\n\
+             depmod: WARNING: could not open modules.builtin.modinfo at /x/lib/modules/4.19.0: No such file or directory\n";
+        assert_eq!(digest(remarks).depmod_complaint, None);
+        let complaint = "depmod: WARNING: could not open modules.order at /x: No such file or directory";
+        assert_eq!(
+            digest(&format!("{remarks}{complaint}\ndepmod: ERROR: x\n")).depmod_complaint.unwrap(),
+            complaint
+        );
     }
 
     #[test]

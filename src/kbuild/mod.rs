@@ -9,6 +9,7 @@ mod kernel_file;
 pub mod launcher;
 mod make_log;
 mod make_vars;
+mod modules_install;
 mod recovery;
 pub mod sandbox;
 pub mod timings;
@@ -261,24 +262,6 @@ impl<'a> BuildDir<'a> {
             cached: launcher.and_then(|launcher| launcher.usage(counted_before, self.host)),
             fell_back: digest.fell_back,
         })
-    }
-
-    /// Installs the modules, stripped, below `root`: `root/lib/modules/<release>/…`, with depmod's files.
-    pub fn install_modules(&self, root: &Utf8Path, compiled: &Compiled, report: &Report) -> Result<()> {
-        let running = report.start(Phase::Install, "make modules_install");
-        let variables =
-            [("INSTALL_MOD_PATH", root.as_str()), ("INSTALL_MOD_STRIP", "1"), ("DEPMOD", "depmod")];
-        let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        self.make(&["modules_install"], &variables, None)?;
-        let dep = root.join("lib/modules").join(&compiled.release).join("modules.dep");
-        if !dep.is_file() {
-            // The kernel's depmod.sh only warns where depmod is missing, and make succeeds.
-            return Err(Error::host("depmod wrote no modules.dep")
-                .hint(format!("is depmod (package kmod) there and working? The log is {}", self.log_path)));
-        }
-        kernel_check::check_modules(root, &compiled.release)?;
-        running.finish("stripped, with depmod's files");
-        Ok(())
     }
 
     /// Runs make with `targets` and says what its output meant. The command line is complete: with

@@ -47,6 +47,7 @@ macro_rules! spec_table {
 
 mod arch;
 pub mod binary;
+pub mod depmod;
 mod flavor;
 mod range;
 mod source_digest;

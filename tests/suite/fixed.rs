@@ -3,7 +3,6 @@
 
 use crate::crafted::replace;
 use crate::world::{World, script};
-use camino::Utf8Path;
 use std::fs;
 
 /// The compiler that the fixed tools claim to be.
@@ -52,7 +51,7 @@ esac";
 cd \"$root/lib/modules/$last\" || exit
 sed 's/$/:/' modules.order > modules.dep
 for name in alias symbols softdep devname; do echo '# fixed' > modules.$name; done
-for name in dep alias symbols builtin; do echo \"$name\" > modules.$name.bin; done
+for name in dep alias symbols builtin builtin.alias; do echo \"$name\" > modules.$name.bin; done
 exit";
     tool("depmod", "kmod version 30", depmod);
     for release in releases {

@@ -1,6 +1,6 @@
 //! What is half-made must not be taken for whole: a header of a make that was killed, a depmod that could not write.
 
-use crate::world::World;
+use crate::world::{World, have, script, skipped};
 use std::fs;
 
 /// A sub-make is killed alone, as by the kernel where memory runs out; the make above it fails in good order.
@@ -32,4 +32,38 @@ fn a_header_that_a_killed_sub_make_has_half_written_is_made_again() {
     fs::remove_file(&kill).unwrap();
     let digests = world.build("").ok().says("made again").digests();
     assert_eq!(world.build("--cache-dir fresh -o fresh").ok().digests(), digests);
+}
+
+/// depmod goes on where it cannot make one of its files, and succeeds.
+#[test]
+fn a_depmod_that_has_not_written_all_of_its_files_is_an_error() {
+    let mut world = World::new();
+    if !have("depmod") && !fs::exists("/sbin/depmod").unwrap() {
+        skipped("depmod is not installed");
+        return;
+    }
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
+    let run = |world: &mut World, lines: &str, more: &str| {
+        let real = format!("PATH='{path}' depmod \"$@\" || exit; [ \"$1\" != --version ] || exit 0");
+        let dir = "for word; do [ \"$last\" != -b ] || root=$word; last=$word; done; cd \"$root/lib/modules/$last\"";
+        script(&world.path("tools/depmod"), &format!("{real}\n{dir}\n{lines}"));
+        world.env.insert("PATH".into(), format!("{}:{path}", world.path("tools")));
+        world.build(&format!("--rebuild {more}"))
+    };
+    let full =
+        "depmod: ERROR: openat(/x/lib/modules/6.1.7, modules.alias, 301, 644): No space left on device";
+    run(&mut world, &format!("rm modules.alias; echo '{full}' >&2"), "")
+        .failed(1, &["depmod failed: ", full, "free some space"]);
+    run(&mut world, &format!("echo '{full}' >&2"), "").failed(1, &[full]);
+    let order =
+        "depmod: WARNING: could not open modules.order at /x/lib/modules/6.1.7: No such file or directory";
+    run(&mut world, &format!("echo '{order}' >&2"), "").failed(1, &[order]);
+    run(&mut world, "echo 'depmod: FATAL: renameat: x' >&2", "").failed(1, &["depmod: FATAL: renameat"]);
+    run(&mut world, "rm modules.symbols.bin", "").failed(4, &["depmod wrote no modules.symbols.bin", "kmod"]);
+    run(&mut world, ": > modules.dep", "").failed(4, &["modules.dep is empty"]);
+    assert!(!world.path("work/out").exists());
+    let harmless = "depmod: WARNING: /x/y.ko needs unknown symbol z";
+    run(&mut world, &format!("echo '{harmless}' >&2"), "").ok();
+    // No modules at all: then there is nothing that modules.dep could name.
+    run(&mut world, ":", "--set DUMMY=n --set BRIDGE=n").ok();
 }

@@ -1,0 +1,43 @@
+//! `make modules_install`, and what depmod has made of the modules.
+
+use super::{BuildDir, Compiled, kernel_check, make_log};
+use crate::kernel::depmod;
+use crate::report::{Phase, Report};
+use crate::util::error::{Error, Result};
+use camino::Utf8Path;
+use std::fs;
+
+impl BuildDir<'_> {
+    /// Installs the modules, stripped, below `root`: `root/lib/modules/<release>/…`, with depmod's files.
+    pub fn install_modules(&self, root: &Utf8Path, compiled: &Compiled, report: &Report) -> Result<()> {
+        let running = report.start(Phase::Install, "make modules_install");
+        let variables =
+            [("INSTALL_MOD_PATH", root.as_str()), ("INSTALL_MOD_STRIP", "1"), ("DEPMOD", "depmod")];
+        let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let digest = self.make(&["modules_install"], &variables, None)?;
+        self.check_depmod(&digest, &root.join("lib/modules").join(&compiled.release))?;
+        kernel_check::check_modules(root, &compiled.release)?;
+        running.finish("stripped, with depmod's files");
+        Ok(())
+    }
+
+    /// depmod goes on where it cannot make a file, and the kernel's depmod.sh only warns where depmod is missing: make
+    /// succeeds. `dir` holds the modules and depmod's files.
+    fn check_depmod(&self, digest: &make_log::Digest, dir: &Utf8Path) -> Result<()> {
+        if let Some(complaint) = &digest.depmod_complaint {
+            let known = make_log::hint(complaint).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
+            return Err(Error::build(format!("depmod failed: {complaint}"))
+                .hint(format!("{known}the whole log: {}", self.log_path)));
+        }
+        let has_modules = fs::read(dir.join("modules.order")).is_ok_and(|order| !order.is_empty());
+        let version = self.plan.toolchain.identity.get("depmod").map(String::as_str);
+        match depmod::fault(dir, has_modules, version) {
+            None => Ok(()),
+            Some(fault) => {
+                let hint =
+                    format!("is depmod (package kmod) there and working? The log is {}", self.log_path);
+                Err(Error::host(fault).hint(hint))
+            }
+        }
+    }
+}
