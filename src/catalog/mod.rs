@@ -8,7 +8,7 @@ pub mod project;
 pub mod text;
 pub mod toolchain_quirks;
 
-use text::read_text;
+use text::{read_bytes, read_text};
 
 use crate::catalog::project::{Place, Project};
 use crate::util::digest::{Hasher, Sha256};
@@ -24,11 +24,11 @@ static PATCHES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/patches");
 /// The folder of the fragments.
 const FRAGMENTS: &str = "configs/fragments";
 
-/// A text and where it comes from.
+/// A file and where it comes from. All but the patches are UTF-8.
 #[derive(Clone, Debug)]
 struct Text {
     origin: String,
-    text: String,
+    bytes: Vec<u8>,
 }
 
 /// Named texts (`configs/…`, `patches/…`), each with the layers below it.
@@ -70,7 +70,12 @@ impl Library {
             let relative = path.strip_prefix(dir).expect("walked from there").as_str();
             let hidden = relative.starts_with('.') || relative.contains("/.");
             if entry.file_type().is_file() && !hidden && !without.is_some_and(|dir| path.starts_with(dir)) {
-                self.add(format!("{top}/{relative}"), path.to_string(), read_text(path)?);
+                let name = format!("{top}/{relative}");
+                let bytes = match name.strip_prefix("patches/") {
+                    None | Some("series.toml") => read_text(path)?.into_bytes(),
+                    Some(_) => read_bytes(path)?,
+                };
+                self.add(name, path.to_string(), bytes);
             }
         }
         Ok(())
@@ -80,7 +85,7 @@ impl Library {
     pub fn from_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Library {
         let mut library = Library::default();
         for (name, text) in texts {
-            library.add(name.to_owned(), name.to_owned(), text.to_owned());
+            library.add(name.to_owned(), name.to_owned(), text.into());
         }
         library
     }
@@ -88,33 +93,40 @@ impl Library {
     fn take_in(&mut self, top: &str, dir: &Dir<'_>) {
         for file in dir.files() {
             let name = format!("{top}/{}", file.path().display());
-            let text = file.contents_utf8().expect("our own files are UTF-8").to_owned();
-            self.add(name.clone(), name, text);
+            self.add(name.clone(), name, file.contents().to_owned());
         }
         dir.dirs().for_each(|dir| self.take_in(top, dir));
     }
 
-    fn add(&mut self, name: String, origin: String, text: String) {
-        self.files.entry(name).or_default().push(Text { origin, text });
+    fn add(&mut self, name: String, origin: String, bytes: Vec<u8>) {
+        self.files.entry(name).or_default().push(Text { origin, bytes });
     }
 
     /// The topmost text of `name`.
     pub fn text(&self, name: &str) -> Option<&str> {
-        Some(&self.files.get(name)?.last()?.text)
+        std::str::from_utf8(self.bytes(name)?).ok()
     }
 
-    /// Every layer of `name`, lowest first, as `(origin, text)`.
+    /// The topmost file `name`, which may be a patch.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        Some(&self.files.get(name)?.last()?.bytes)
+    }
+
+    /// Every layer of the text `name`, lowest first, as `(origin, text)`.
     pub fn layers(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
-        self.files.get(name).into_iter().flatten().map(|text| (text.origin.as_str(), text.text.as_str()))
+        let layers = self.files.get(name).into_iter().flatten();
+        layers.filter_map(|layer| Some((layer.origin.as_str(), std::str::from_utf8(&layer.bytes).ok()?)))
     }
 
     /// The names in folder `dir` (`configs/firecracker`), without it, in their order.
     pub fn names_in(&self, dir: &str) -> impl Iterator<Item = &str> {
+        self.names_below(dir).filter(|rest| !rest.contains('/'))
+    }
+
+    /// The same with what lies in the folders below it.
+    pub fn names_below(&self, dir: &str) -> impl Iterator<Item = &str> {
         let prefix = format!("{dir}/");
-        self.files
-            .keys()
-            .filter_map(move |name| name.strip_prefix(&prefix))
-            .filter(|rest| !rest.contains('/'))
+        self.files.keys().filter_map(move |name| name.strip_prefix(&prefix))
     }
 
     /// The fragments by their names, each with its first line, which says what for.
@@ -131,7 +143,8 @@ impl Library {
         let mut hasher = Hasher::default();
         for (name, texts) in &self.files {
             for text in texts {
-                hasher.update(format!("{name}\0{}\0{}", text.text.len(), text.text));
+                hasher.update(format!("{name}\0{}\0", text.bytes.len()));
+                hasher.update(&text.bytes);
             }
         }
         hasher.finish()

@@ -1,30 +1,58 @@
-//! Patches: which ones a version takes, and applying them by exact context, all or nothing.
+//! Patches: which ones a version takes, and where they are read from. [`crate::source`] applies them.
 
 use crate::catalog::Library;
 use crate::catalog::text::{read_text, read_toml};
 use crate::kernel::KernelVersion;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
-use camino::{Utf8Path, Utf8PathBuf};
-use diffy::patch_set::{FileMode, FileOperation, ParseOptions, PatchKind, PatchSet};
+use camino::{Utf8Component, Utf8Path};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, Permissions};
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+use walkdir::WalkDir;
+
+/// Limit of one patch, as a file and decompressed. A patch from one series to the next has about 90 MB.
+pub const MAX_PATCH: u64 = 256 << 20;
+
+/// The file of a quilt directory that lists its patches.
+const SERIES: &str = "series";
 
 /// One patch of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PatchFile {
     /// Its path in the catalog, or in the user's directory.
     pub name: String,
-    /// Digest of its text.
+    /// Digest of the file, compressed or not.
     pub sha256: Sha256,
+    /// How many components its paths lose, where a quilt series says so (`-p0`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strip: Option<u8>,
     /// Why it is there, where the catalog says so.
     #[serde(skip)]
     pub reason: Option<String>,
-    /// A unified diff, as `git format-patch` or `diff -u` writes it.
+    /// The file: what `git format-patch` or `diff -u` writes, or that compressed.
     #[serde(skip)]
-    pub text: String,
+    pub bytes: Arc<[u8]>,
+}
+
+impl PatchFile {
+    fn new(name: &str, bytes: &[u8]) -> PatchFile {
+        let sha256 = Sha256::of(bytes);
+        PatchFile { name: name.to_owned(), sha256, strip: None, reason: None, bytes: bytes.into() }
+    }
+}
+
+/// The patches of a user's directory.
+#[derive(Clone, Debug, Default)]
+pub struct PatchDir {
+    /// In the order in which they are applied.
+    pub patches: Vec<PatchFile>,
+    /// Names the files that are not read, if there are any.
+    pub notice: Option<String>,
 }
 
 /// One entry of `patches/series.toml`.
@@ -48,287 +76,167 @@ struct Series {
     patch: Vec<SeriesEntry>,
 }
 
-/// The catalog's patches for `version` in the order of `series.toml`, then the user's own.
-pub fn select(library: &Library, version: KernelVersion, own: &[PatchFile]) -> Result<Vec<PatchFile>> {
+/// The catalog's patches for `version` in the order of `series.toml`, then the user's own. `notices` gets the
+/// names of files that are not used for any version.
+pub fn select(
+    library: &Library,
+    version: KernelVersion,
+    own: &PatchDir,
+    notices: &mut Vec<String>,
+) -> Result<Vec<PatchFile>> {
     let mut selected = Vec::new();
+    let mut listed = BTreeSet::new();
     for (origin, text) in library.layers("patches/series.toml") {
         let series: Series = read_toml(origin, text)?;
-        for entry in series.patch.into_iter().filter(|entry| (entry.from..entry.before).contains(&version)) {
+        for entry in series.patch {
             let name = format!("patches/{}", entry.file);
-            let text =
-                library.text(&name).ok_or_else(|| Error::usage(format!("{origin}: no such file: {name}")))?;
-            let (sha256, text) = (Sha256::of(text), text.to_owned());
-            selected.push(PatchFile { name, sha256, reason: Some(entry.reason), text });
+            if (entry.from..entry.before).contains(&version) {
+                let bytes = library
+                    .bytes(&name)
+                    .ok_or_else(|| Error::usage(format!("{origin}: no such file: {name}")))?;
+                selected.push(PatchFile { reason: Some(entry.reason), ..PatchFile::new(&name, bytes) });
+            }
+            listed.insert(entry.file);
         }
     }
-    selected.extend_from_slice(own);
+    let unlisted: Vec<&str> =
+        library.names_below("patches").filter(|name| is_patch(name) && !listed.contains(*name)).collect();
+    if !unlisted.is_empty() {
+        notices.push(format!(
+            "patches/series.toml does not list these patches, which are not applied: {}",
+            unlisted.join(", ")
+        ));
+    }
+    selected.extend_from_slice(&own.patches);
+    notices.extend(own.notice.clone());
     Ok(selected)
 }
 
-/// The `*.patch` and `*.diff` files of a user's directory, in the order of their names.
-pub fn read_dir(dir: &Utf8Path) -> Result<Vec<PatchFile>> {
-    let entries = dir.read_dir_utf8().context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
-    let mut paths: Vec<Utf8PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.into_path())).collect();
-    paths.retain(|path| matches!(path.extension(), Some("patch" | "diff")));
-    paths.sort();
-    if paths.is_empty() {
-        return Err(Error::usage(format!("--patches {dir}: no file ending in .patch or .diff in it")));
-    }
-    let read = |path: &Utf8PathBuf| {
-        let text = read_text(path)?;
-        let name = path.file_name().expect("an entry of a directory").to_owned();
-        Ok(PatchFile { name, sha256: Sha256::of(&text), reason: None, text })
-    };
-    paths.iter().map(read).collect()
-}
-
-/// Applies `patches` in their order to the kernel tree `tree`, whose unpatched files may be shared
-/// (hard links) with other trees: a changed file is replaced, never written to.
+/// Reads the patches of a user's directory: those that its quilt `series` lists, or else all whose names end as
+/// those of patches, in the order of their names.
 ///
-/// Strict: the context of every hunk must be there exactly, though its lines may have moved. Paths
-/// lose their first part (`a/`, `b/`); one that leaves the tree is refused. Errors name the patch,
-/// the file and the hunk (exit code 1), and leave a tree that must be thrown away.
-pub fn apply(patches: &[PatchFile], tree: &Utf8Path) -> Result<()> {
-    patches.iter().try_for_each(|patch| apply_one(patch, tree))
-}
-
-fn apply_one(patch: &PatchFile, tree: &Utf8Path) -> Result<()> {
-    let name = &patch.name;
-    let options = match patch.text.contains("diff --git ") {
-        true => ParseOptions::gitdiff(),
-        false => ParseOptions::unidiff(),
+/// # Errors
+///
+/// Exit code 2: there is no patch, or one that cannot be read.
+pub fn read_dir(dir: &Utf8Path) -> Result<PatchDir> {
+    let series = dir.join(SERIES);
+    let (patches, why) = if series.is_file() {
+        (read_series(dir, &series)?, "its series does not list them")
+    } else {
+        let entries = dir.read_dir().context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
+        let mut names = BTreeSet::new();
+        for entry in entries {
+            let entry = entry.context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
+            // A name that is not UTF-8 is among those that are not read.
+            names.extend(entry.file_name().into_string().ok());
+        }
+        names.retain(|name| is_patch(name) && !dir.join(name).is_dir());
+        let patches: Result<_> = names.iter().map(|name| read_patch(dir, name)).collect();
+        (patches?, "patches end in .patch or .diff, and may be compressed (.gz, .xz, .bz2, .zst)")
     };
-    let mut files = 0;
-    for file in PatchSet::parse(&patch.text, options) {
-        let file = file.context(Kind::Build, || format!("{name}: not a patch that can be read"))?;
-        files += 1;
-        let diff = match file.patch() {
-            PatchKind::Text(diff) => diff,
-            PatchKind::Binary(_) => {
-                return Err(Error::build(format!("{name}: binary patches are not supported")));
-            }
-        };
-        let operation = file.operation().strip_prefix(1);
-        let (from, to) = match &operation {
-            FileOperation::Delete(path) => (Some(path.as_ref()), None),
-            FileOperation::Create(path) => (None, Some(path.as_ref())),
-            FileOperation::Modify { original, modified } if original == modified => {
-                (Some(original.as_ref()), Some(modified.as_ref()))
-            }
-            FileOperation::Modify { .. } => {
-                return Err(Error::build(format!("{name}: a patch names a file in two ways")));
-            }
-            FileOperation::Rename { from, to } => (Some(from.as_ref()), Some(to.as_ref())),
-            FileOperation::Copy { .. } => {
-                return Err(Error::build(format!("{name}: copies are not supported")));
-            }
-        };
-        let (from, to) = (
-            from.map(|path| within(name, tree, path)).transpose()?,
-            to.map(|path| within(name, tree, path)).transpose()?,
-        );
-        let shown =
-            from.as_ref().or(to.as_ref()).map(|path| path.strip_prefix(tree).unwrap_or(path).to_owned());
-        let shown = shown.unwrap_or_default();
-        let before = match &from {
-            Some(path) => {
-                fs::read_to_string(path).context(Kind::Build, || format!("{name}: cannot read {shown}"))?
-            }
-            None => String::new(),
-        };
-        let target = to.as_ref().filter(|_| to != from);
-        if let Some(path) = target.filter(|path| path.symlink_metadata().is_ok()) {
-            let target = path.strip_prefix(tree).unwrap_or(path);
-            return Err(Error::build(format!("{name}: {target} is there already")));
-        }
-        let after = diffy::apply(&before, diff).map_err(|error| {
-            let done = diffy::apply(&before, &diff.reverse()).is_ok();
-            // diffy's error says `error applying hunk #2`.
-            let hunk = error.to_string().rsplit('#').next().unwrap_or("?").to_owned();
-            let error = Error::build(format!("{name}: hunk {hunk} does not apply to {shown}"));
-            match done {
-                true => error.hint("this patch is already in the source: leave it out"),
-                false => error.hint(
-                    "the source is not the one that the patch was made for; context must match exactly",
-                ),
-            }
-        })?;
-        if matches!(operation, FileOperation::Delete(_)) && !after.is_empty() {
-            return Err(Error::build(format!(
-                "{name}: deletes {shown}, which holds more than the patch knows"
-            )));
-        }
-        let mode = match (file.new_mode(), &from) {
-            (Some(FileMode::Executable), _) => 0o555,
-            (Some(FileMode::Regular), _) => 0o444,
-            (Some(_), _) => return Err(Error::build(format!("{name}: {shown}: links are not supported"))),
-            (None, Some(path)) => mode_of(path)?,
-            (None, None) => 0o444,
-        };
-        if let Some(path) = &from {
-            edit_in(path, || fs::remove_file(path))
-                .context(Kind::Build, || format!("{name}: cannot replace {shown}"))?;
-        }
-        if let Some(path) = &to {
-            let write = || {
-                create_dirs(path.parent().expect("inside the tree"))?;
-                edit_in(path, || {
-                    // A file that is there may be shared with other trees: never one of those.
-                    File::create_new(path)?.write_all(after.as_bytes())?;
-                    fs::set_permissions(path, Permissions::from_mode(mode))
-                })
-            };
-            write().context(Kind::Build, || format!("{name}: cannot write {shown}"))?;
-        }
+    let read = patches.iter().map(|patch| patch.name.as_str()).chain([SERIES]).collect();
+    let unread = unread_files(dir, &read)?;
+    let notice =
+        (!unread.is_empty()).then(|| format!("--patches {dir}: not read: {} ({why})", unread.join(", ")));
+    if patches.is_empty() {
+        let error = Error::usage(format!("--patches {dir}: no patch in it"));
+        return Err(error.hint(notice.unwrap_or_else(|| "the directory is empty".to_owned())));
     }
-    match files {
-        0 => Err(Error::build(format!("{name}: no change in it, this is no patch"))),
-        _ => Ok(()),
-    }
+    Ok(PatchDir { patches, notice })
 }
 
-/// `path` inside `tree`. Refused: absolute paths, `..`, and a way through a link.
-fn within(name: &str, tree: &Utf8Path, path: &str) -> Result<Utf8PathBuf> {
-    let refused = |why: &str| Error::build(format!("{name}: `{path}` {why}"));
-    let mut whole = tree.to_owned();
-    for part in Utf8Path::new(path).components() {
-        match part {
-            camino::Utf8Component::Normal(part) => whole.push(part),
-            _ => return Err(refused("is not a path inside the tree")),
+/// Whether a file of this name is a patch.
+fn is_patch(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let plain = [".gz", ".xz", ".bz2", ".zst"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    matches!(Utf8Path::new(plain.unwrap_or(&name)).extension(), Some("patch" | "diff"))
+}
+
+/// Reads the patches that `series` lists: a name in each line, and maybe `-pN` after it.
+fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
+    let mut patches = Vec::new();
+    for (index, line) in read_text(series)?.lines().enumerate() {
+        let wrong = |what: String| Error::usage(format!("{series}: line {}: {what}", index + 1));
+        let mut words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+        let Some(name) = words.next() else { continue };
+        let mut strip = None;
+        for option in words {
+            let number = option.strip_prefix("-p").and_then(|number| number.parse().ok());
+            strip = Some(number.ok_or_else(|| wrong(format!("unsupported option `{option}`")))?);
         }
-        if whole.is_symlink() {
-            return Err(refused("leads through a link"));
+        if !Utf8Path::new(name).components().all(|part| matches!(part, Utf8Component::Normal(_))) {
+            return Err(wrong(format!("`{name}` is not a path inside the directory")));
+        }
+        let patch = read_patch(dir, name).map_err(|error| wrong(error.to_string()))?;
+        patches.push(PatchFile { strip, ..patch });
+    }
+    Ok(patches)
+}
+
+fn read_patch(dir: &Utf8Path, name: &str) -> Result<PatchFile> {
+    let path = dir.join(name);
+    let wrong = || format!("cannot read {path}");
+    // Opening a pipe would wait for its writer.
+    let opened = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path);
+    let file = opened.context(Kind::Usage, wrong)?;
+    if !file.metadata().context(Kind::Usage, wrong)?.is_file() {
+        return Err(Error::usage(format!("{path}: not a regular file")));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_PATCH + 1).read_to_end(&mut bytes).context(Kind::Usage, wrong)?;
+    if bytes.len() as u64 > MAX_PATCH {
+        return Err(Error::usage(format!("{path}: larger than {} MiB", MAX_PATCH >> 20)));
+    }
+    Ok(PatchFile::new(name, &bytes))
+}
+
+/// What lies in `dir` and is not in `read`; a directory with nothing of `read` in it as a whole. Git's own files
+/// (`.git`, `.gitignore`) are left out.
+fn unread_files(dir: &Utf8Path, read: &BTreeSet<&str>) -> Result<Vec<String>> {
+    let mut unread = Vec::new();
+    let mut walk = WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter();
+    while let Some(entry) = walk.next() {
+        let entry = entry.context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
+        let name = entry.path().strip_prefix(dir).expect("walked from there").to_string_lossy();
+        let is_dir = entry.file_type().is_dir();
+        if entry.file_name().to_string_lossy().starts_with(".git") {
+            if is_dir {
+                walk.skip_current_dir();
+            }
+        } else if !is_dir {
+            unread.extend((!read.contains(&*name)).then(|| name.into_owned()));
+        } else if !read.iter().any(|read| Utf8Path::new(read).starts_with(&*name)) {
+            unread.push(format!("{name}/"));
+            walk.skip_current_dir();
         }
     }
-    match whole == *tree {
-        true => Err(refused("is not a path inside the tree")),
-        false => Ok(whole),
-    }
-}
-
-fn mode_of(path: &Utf8Path) -> Result<u32> {
-    let metadata = fs::metadata(path).context(Kind::Build, || format!("cannot read {path}"))?;
-    Ok(if metadata.permissions().mode() & 0o100 != 0 { 0o555 } else { 0o444 })
-}
-
-/// Makes `dir` and those above it, each in a directory that is read-only before and after.
-fn create_dirs(dir: &Utf8Path) -> std::io::Result<()> {
-    if dir.is_dir() {
-        return Ok(());
-    }
-    create_dirs(dir.parent().expect("the tree itself is there"))?;
-    edit_in(dir, || fs::create_dir(dir))?;
-    fs::set_permissions(dir, Permissions::from_mode(0o555))
-}
-
-/// Runs `edit` while the directory of `path` may be written: the tree is read-only around it.
-fn edit_in(path: &Utf8Path, edit: impl FnOnce() -> std::io::Result<()>) -> std::io::Result<()> {
-    let dir = path.parent().expect("inside the tree");
-    fs::set_permissions(dir, Permissions::from_mode(0o755))?;
-    let done = edit();
-    fs::set_permissions(dir, Permissions::from_mode(0o555))?;
-    done
+    Ok(unread)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn patch(text: &str) -> PatchFile {
-        PatchFile { name: "0001-x.patch".into(), sha256: Sha256::of(text), reason: None, text: text.into() }
-    }
-
-    /// A tree with one file, and what the patch `text` does to it.
-    fn apply_to_tree(text: &str) -> (tempfile::TempDir, Result<()>) {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Utf8Path::from_path(dir.path()).unwrap().join("tree");
-        fs::create_dir(&tree).unwrap();
-        fs::write(tree.join("a.c"), "one\ntwo\nthree\nfour\nfive\nsix\nseven\n").unwrap();
-        let done = apply(&[patch(text)], &tree);
-        (dir, done)
-    }
-
-    const GOOD: &str = "From: me\n\n--- a/a.c\n+++ b/a.c\n@@ -2,3 +2,3 @@\n two\n-three\n+drei\n four\n\
-                        --- /dev/null\n+++ b/new/b.c\n@@ -0,0 +1 @@\n+hello\n";
-
-    #[test]
-    fn files_are_changed_and_made() {
-        let (dir, done) = apply_to_tree(GOOD);
-        done.unwrap();
-        assert_eq!(
-            fs::read_to_string(dir.path().join("tree/a.c")).unwrap(),
-            "one\ntwo\ndrei\nfour\nfive\nsix\nseven\n"
-        );
-        assert_eq!(fs::read_to_string(dir.path().join("tree/new/b.c")).unwrap(), "hello\n");
-        fs::set_permissions(dir.path().join("tree"), Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(dir.path().join("tree/new"), Permissions::from_mode(0o755)).unwrap();
-    }
-
-    #[test]
-    fn a_hard_link_elsewhere_keeps_its_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Utf8Path::from_path(dir.path()).unwrap().join("tree");
-        fs::create_dir(&tree).unwrap();
-        fs::write(tree.join("a.c"), "one\ntwo\nthree\nfour\n").unwrap();
-        fs::hard_link(tree.join("a.c"), dir.path().join("pristine")).unwrap();
-        apply(&[patch("--- a/a.c\n+++ b/a.c\n@@ -2,2 +2,2 @@\n two\n-three\n+drei\n")], &tree).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("pristine")).unwrap(), "one\ntwo\nthree\nfour\n");
-        fs::set_permissions(tree, Permissions::from_mode(0o755)).unwrap();
-    }
-
-    #[test]
-    fn a_rename_moves_a_file_and_never_takes_the_place_of_another() {
-        let rename = |to: &str| {
-            format!("diff --git a/a.c b/{to}\nsimilarity index 100%\nrename from a.c\nrename to {to}\n")
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let tree = Utf8Path::from_path(dir.path()).unwrap().join("tree");
-        fs::create_dir(&tree).unwrap();
-        for (name, text) in [("a.c", "one\n"), ("b.c", "two\n")] {
-            fs::write(tree.join(name), text).unwrap();
-            fs::hard_link(tree.join(name), dir.path().join(name)).unwrap();
-        }
-        let error = apply(&[patch(&rename("b.c"))], &tree).unwrap_err();
-        assert_eq!(error.to_string(), "0001-x.patch: b.c is there already");
-        assert_eq!(fs::read_to_string(dir.path().join("b.c")).unwrap(), "two\n");
-        apply(&[patch(&rename("c.c"))], &tree).unwrap();
-        assert_eq!(fs::read_to_string(tree.join("c.c")).unwrap(), "one\n");
-        assert!(!tree.join("a.c").exists());
-        fs::set_permissions(tree, Permissions::from_mode(0o755)).unwrap();
-    }
-
-    #[test]
-    fn context_must_match_exactly() {
-        let (_dir, done) = apply_to_tree(&GOOD.replace(" two\n", " 2\n"));
-        assert_eq!(done.unwrap_err().to_string(), "0001-x.patch: hunk 1 does not apply to a.c");
-    }
-
-    #[test]
-    fn a_patch_that_is_in_already_is_said_to_be() {
-        let (_dir, done) = apply_to_tree("--- a/a.c\n+++ b/a.c\n@@ -2,3 +2,3 @@\n two\n-3\n+three\n four\n");
-        assert!(done.unwrap_err().hint_text().unwrap().starts_with("this patch is already in"));
-    }
-
-    #[test]
-    fn no_path_leaves_the_tree() {
-        for path in ["../x", "/etc/x", "d/../../x", "."] {
-            let (dir, done) = apply_to_tree(&format!("--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n"));
-            assert!(done.unwrap_err().to_string().contains("is not a path inside the tree"), "{path}");
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "{path}: something beside the tree");
-        }
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
-        let text = "--- /dev/null\n+++ b/link/x\n@@ -0,0 +1 @@\n+x\n";
-        let error = apply(&[patch(text)], Utf8Path::from_path(dir.path()).unwrap()).unwrap_err();
-        assert_eq!(error.to_string(), "0001-x.patch: `link/x` leads through a link");
-    }
-
     #[test]
     fn the_range_chooses() {
         let series =
             "[[patch]]\nfile = \"5.10/a.patch\"\nfrom = \"5.10\"\nbefore = \"5.10.102\"\nreason = \"r\"\n";
-        let library = Library::from_texts([("patches/series.toml", series), ("patches/5.10/a.patch", GOOD)]);
-        let count = |version: &str| select(&library, version.parse().unwrap(), &[]).unwrap().len();
-        assert_eq!((count("5.10.77"), count("5.10.102"), count("5.9")), (1, 0, 0));
+        let library = Library::from_texts([("patches/series.toml", series), ("patches/5.10/a.patch", "x")]);
+        let select = |version: &str, notices: &mut Vec<String>| {
+            select(&library, version.parse().unwrap(), &PatchDir::default(), notices).unwrap().len()
+        };
+        let mut notices = Vec::new();
+        let counts = ["5.10.77", "5.10.102", "5.9"].map(|version| select(version, &mut notices));
+        assert_eq!((counts, notices), ([1, 0, 0], vec![]));
+    }
+
+    #[test]
+    fn names_of_patches() {
+        for name in ["a.patch", "a.diff", "A.PATCH", "a.patch.gz", "a.Diff.XZ", "a.patch.bz2", "a.diff.zst"] {
+            assert!(is_patch(name), "{name}");
+        }
+        for name in ["series", "a.patch~", "a.patch.orig", "a.gz", "patch", ".patch", "a.patch.gz.gz"] {
+            assert!(!is_patch(name), "{name}");
+        }
     }
 }

@@ -38,6 +38,14 @@ pub fn read_text_if_there(path: &Utf8Path) -> Result<Option<String>> {
 
 /// Reads a user's text file: not larger than 16 MiB, UTF-8, no NUL bytes.
 pub fn read_text(path: &Utf8Path) -> Result<String> {
+    match String::from_utf8(read_bytes(path)?) {
+        Ok(text) if !text.contains('\0') => Ok(text),
+        _ => Err(Error::usage(format!("{path}: not a text file"))),
+    }
+}
+
+/// Reads a user's file: not larger than 16 MiB.
+pub fn read_bytes(path: &Utf8Path) -> Result<Vec<u8>> {
     let size = std::fs::metadata(path).context(Kind::Usage, || format!("cannot read {path}"))?.len();
     if size > LARGEST_FILE {
         return Err(Error::usage(format!(
@@ -45,9 +53,5 @@ pub fn read_text(path: &Utf8Path) -> Result<String> {
             LARGEST_FILE >> 20
         )));
     }
-    let bytes = std::fs::read(path).context(Kind::Usage, || format!("cannot read {path}"))?;
-    match String::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(text),
-        _ => Err(Error::usage(format!("{path}: not a text file"))),
-    }
+    std::fs::read(path).context(Kind::Usage, || format!("cannot read {path}"))
 }

@@ -115,7 +115,8 @@ pub struct RequireArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Config and patches")]
 pub struct CatalogArgs {
-    /// More patches, after the catalog's: the *.patch files of DIR in the order of their names
+    /// More patches, after the catalog's: those that a quilt `series` in DIR lists, or else its *.patch and
+    /// *.diff files in the order of their names, also compressed; git apply applies them
     #[arg(long, value_name = "DIR")]
     pub patches: Option<Utf8PathBuf>,
     /// Your own catalog, configs and patches over the built-in ones [default: those of the project, a

@@ -163,6 +163,17 @@ pub fn examine_menus(host: &Host) -> Diagnosis {
     diagnose(vec![Need { look: Look::Header("curses.h"), why, packages }], "gcc", host)
 }
 
+/// Looks for the program that applies patches.
+pub fn examine_patching(host: &Host) -> Diagnosis {
+    diagnose(vec![git()], "gcc", host)
+}
+
+/// What applies patches.
+pub fn git() -> Need {
+    let (look, why) = (Look::Program("git".to_owned()), "applies the patches");
+    Need { look, why, packages: ["git"; 5] }
+}
+
 /// Looks for the program that pushes images.
 pub fn examine_push(host: &Host) -> Diagnosis {
     diagnose(vec![Need::program("skopeo", "copies images to a registry", ["skopeo"; 5])], "gcc", host)

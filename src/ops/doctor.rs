@@ -1,7 +1,7 @@
 //! What a plan needs of the host, and whether it is there.
 
 use crate::host::Host;
-use crate::host::packages::{Diagnosis, Look, Need, diagnose};
+use crate::host::packages::{Diagnosis, Look, Need, diagnose, git};
 use crate::plan::{Locator, Plan};
 
 /// Looks for all that `plan` needs on this host.
@@ -69,6 +69,9 @@ fn needs(plan: &Plan) -> Vec<Need> {
     }
     if on("DEBUG_INFO_BTF") {
         needs.push(program("pahole", "writes BTF", ["pahole", "dwarves", "pahole", "pahole", "dwarves"]));
+    }
+    if !plan.patches.is_empty() {
+        needs.push(git());
     }
     if matches!(plan.source.locator, Locator::Apt { .. }) {
         needs.push(program("apt-get", "downloads the kernel's source package", ["apt", "", "", "", ""]));

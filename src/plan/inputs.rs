@@ -4,7 +4,7 @@ use crate::cache::memo::Fact;
 use crate::catalog::Library;
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
-use crate::catalog::patches::PatchFile;
+use crate::catalog::patches::PatchDir;
 use crate::catalog::toolchain_quirks::{Rule, Tools};
 use crate::kconfig::Config;
 use crate::kernel::{KernelVersion, VersionRequest};
@@ -25,7 +25,7 @@ pub struct Inputs {
     /// A text for each of the request's overrides, in their order.
     pub overrides: Vec<Text>,
     /// Patches of `--patches`.
-    pub patches: Vec<PatchFile>,
+    pub patches: PatchDir,
     /// What sources were at their first use.
     pub lock: LockFile,
     /// What is known of the source without fetching it.

@@ -201,7 +201,7 @@ impl Plan {
             arch: request.arch,
             config,
             config_files: BTreeMap::new(),
-            patches: patches::select(&inputs.library, selected, &inputs.patches)?,
+            patches: patches::select(&inputs.library, selected, &inputs.patches, &mut notices)?,
             rules,
             open_rules,
             images: images::plans(request, &known)?,
@@ -224,10 +224,14 @@ impl Plan {
         self.version.map_or_else(|| self.requested.to_string(), |version| version.to_string())
     }
 
-    /// The digest of the patches in their order; `None` where there are none.
+    /// The digest of the patches in their order, and of how they are applied; `None` where there are none.
     pub fn patches_digest(&self) -> Option<Sha256> {
-        let names: Vec<String> = self.patches.iter().map(|patch| patch.sha256.to_string()).collect();
-        (!names.is_empty()).then(|| Sha256::of(names.join("\n")))
+        // Trees that another applier has made are not taken for those of `git apply`.
+        let mut text = "git apply".to_owned();
+        for patch in &self.patches {
+            text += &format!("\n{} {:?}", patch.sha256, patch.strip);
+        }
+        (!self.patches.is_empty()).then(|| Sha256::of(text))
     }
 }
 

@@ -19,18 +19,29 @@ const ZSTD_WINDOW_LOG: u32 = 26;
 /// A record before an entry holds a path or two.
 const LARGEST_RECORD: u64 = 64 << 10;
 
-/// Told apart by their first bytes, not by the name.
-/// `threads` may decompress at once, where the archive consists of blocks.
+/// The decoder of a tarball. `threads` may decompress at once, where the archive consists of blocks.
 pub(super) fn decompress<'a, R: BufRead + 'a>(
+    name: &str,
+    reader: R,
+    threads: usize,
+) -> Result<Box<dyn Read + 'a>> {
+    decoder(name, reader, threads)?.ok_or_else(|| {
+        Error::fetch(format!("{name} is not a compressed tarball"))
+            .hint("known are .tar.xz, .tar.gz, .tar.zst and .tar.bz2, told by their first bytes")
+    })
+}
+
+/// The decoder of a compressed file, `None` of another one: told apart by their first bytes, not by the name.
+pub(super) fn decoder<'a, R: BufRead + 'a>(
     name: &str,
     mut reader: R,
     threads: usize,
-) -> Result<Box<dyn Read + 'a>> {
+) -> Result<Option<Box<dyn Read + 'a>>> {
     let mut start = Vec::new();
     let read = reader.by_ref().take(6).read_to_end(&mut start);
     read.context(Kind::Fetch, || format!("cannot read {name}"))?;
     let reader = io::Cursor::new(start.clone()).chain(reader);
-    Ok(match &start[..] {
+    Ok(Some(match &start[..] {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(XzStreams {
             decoder: Some(
                 xz_decoder(reader, threads).context(Kind::Fetch, || format!("cannot decompress {name}"))?,
@@ -47,11 +58,8 @@ pub(super) fn decompress<'a, R: BufRead + 'a>(
             Box::new(decoder)
         }
         [b'B', b'Z', b'h', ..] => Box::new(bzip2::bufread::MultiBzDecoder::new(reader)),
-        _ => {
-            return Err(Error::fetch(format!("{name} is not a compressed tarball"))
-                .hint("known are .tar.xz, .tar.gz, .tar.zst and .tar.bz2, told by their first bytes"));
-        }
-    })
+        _ => return Ok(None),
+    }))
 }
 
 /// The streams of an .xz, one after another: tools that compress in parallel write several.

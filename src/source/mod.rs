@@ -12,6 +12,7 @@ mod download;
 #[cfg(fuzzing)]
 pub mod fuzz;
 mod git;
+mod git_apply;
 mod git_store;
 mod git_tree;
 mod http;

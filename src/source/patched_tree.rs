@@ -2,10 +2,10 @@
 
 use super::context::Fetching;
 use super::directory;
+use super::git_apply;
 use super::tree::Tree;
 use super::tree_manifest;
 use super::tree_store::{self, TREE};
-use crate::catalog::patches;
 use crate::plan::{Locator, Plan};
 use crate::report::Phase;
 use crate::util::error::{Context, Error, Kind, Result};
@@ -17,7 +17,7 @@ use walkdir::WalkDir;
 
 /// The tree with the plan's patches, made once: unpatched files are shared with the pristine tree.
 ///
-/// Errors: a patch that does not apply (exit code 1); patches for a directory used in place (2).
+/// Errors: a patch that does not apply (exit code 1); patches for a directory used in place (2); no git (4).
 pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
     let Some(digest) = plan.patches_digest() else { return Ok(tree) };
     let Fetching { cache, report, .. } = *fetching;
@@ -39,7 +39,7 @@ pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree>
     let scratch = cache.scratch()?;
     let copy = scratch.path.join(TREE);
     share(&tree.path, &copy)?;
-    patches::apply(&plan.patches, &copy)?;
+    git_apply::apply(&plan.patches, &copy, &scratch.path, fetching)?;
     if let Some(name) = directory::build_dir_in(&copy)? {
         return Err(Error::build(format!("a patch adds {name}"))
             .hint("kcompile's own build directories are called so: leave that part of the patch out"));

@@ -117,9 +117,10 @@ fn patches_are_applied_to_a_copy() {
     assert!(!copying(&trees[0]).starts_with("patched") && copying(&trees[1]).starts_with("patched"));
     world.run(&format!("{args} --rebuild")).ok().says("patched tree from the cache");
     fs::write(world.path("work/p/1.patch"), patch.replace("LINE", "something else")).unwrap();
-    world
-        .run(args)
-        .failed(1, &["error: 1.patch: hunk 1 does not apply to COPYING", "context must match exactly"]);
+    world.run(args).failed(
+        1,
+        &["error: 1.patch: the hunk at line 1 of COPYING does not apply", "context must match exactly"],
+    );
     assert_eq!(world.names("cache/trees").len(), 2);
     assert!(world.names("cache/tmp").is_empty());
     world.build("--patches p").failed(2, &["is used in place and never written to"]);

@@ -46,7 +46,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config edit", written_config.to_vec()),
         ("config save", written_config.to_vec()),
         ("list", vec!["configs json"]),
-        ("doctor", vec!["arch llvm install cache cache-dir json"]),
+        ("doctor", vec!["arch llvm patches install cache cache-dir json"]),
         ("check", vec!["for fc ch flavor arch kernel all json configs"]),
         ("inspect", vec!["json as registry"]),
         (

@@ -40,6 +40,8 @@ mod mistakes;
 mod network;
 mod no_space;
 mod normal;
+mod patch_refusals;
+mod patches;
 mod planning;
 mod project;
 mod published;

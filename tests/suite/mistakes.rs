@@ -86,11 +86,13 @@ fn a_patch_that_does_not_fit_exactly_leaves_the_pristine_tree_as_it_was() {
     };
     // GNU patch would take this one with fuzz: the context is off by one word.
     let fuzzy = patch(&hunk(&format!("{first} nearly")));
-    build(&fuzzy).failed(1, &["1.patch: hunk 1 does not apply to COPYING", "context must match exactly"]);
+    build(&fuzzy)
+        .failed(1, &["1.patch: the hunk at line 1 of COPYING does not apply", "context must match exactly"]);
     let applied = patch(&format!("@@ -1,2 +1,2 @@\n-before\n+{first}\n {second}\n"));
-    build(&applied).failed(1, &["hunk 1 does not apply to COPYING", "already in the source: leave it out"]);
+    build(&applied)
+        .failed(1, &["the hunk at line 1 of COPYING does not apply", "already in the source: leave it out"]);
     let second_hunk = format!("{}@@ -900,1 +901,2 @@\n nowhere\n+x\n", patch(&hunk(first)));
-    build(&second_hunk).failed(1, &["1.patch: hunk 2 does not apply to COPYING"]);
+    build(&second_hunk).failed(1, &["1.patch: the hunk at line 900 of COPYING does not apply"]);
     for path in ["../evil", "/tmp/evil", "a/../../evil"] {
         let escaping = format!("--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n");
         build(&escaping).failed(1, &["1.patch: ", "is not a path inside the tree"]);

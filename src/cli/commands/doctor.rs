@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::catalog::kernels::{Catalog, Status};
-use crate::cli::args::{KbuildArgs, Options, TargetArgs};
+use crate::cli::args::{CatalogArgs, KbuildArgs, Options, TargetArgs};
 use crate::cli::output::{print, printed_json};
 use crate::cli::resolve::{CatalogFiles, cache_dir, requests, run};
 use crate::host::Host;
@@ -29,11 +29,14 @@ pub struct DoctorArgs {
     /// For --llvm
     #[arg(long)]
     pub llvm: bool,
+    /// For --patches DIR
+    #[arg(long, value_name = "DIR")]
+    pub patches: Option<Utf8PathBuf>,
     /// Run the install command
     #[arg(long)]
     pub install: bool,
     /// Look through the cache instead, and remove what a broken disk, a full one or a power cut has left there
-    #[arg(long, conflicts_with_all = ["versions", "arch", "llvm", "install"])]
+    #[arg(long, conflicts_with_all = ["versions", "arch", "llvm", "patches", "install"])]
     pub cache: bool,
     /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
     #[arg(long, value_name = "DIR", requires = "cache")]
@@ -55,6 +58,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCod
     let hypervisor = Some(flavor.unwrap_or(Flavor::Firecracker)).into();
     let options = Options {
         target: TargetArgs { hypervisor, arch: args.arch.clone(), source: None },
+        catalog: CatalogArgs { patches: args.patches.clone(), ..CatalogArgs::default() },
         kbuild: KbuildArgs { llvm: args.llvm, ..KbuildArgs::default() },
         ..Options::default()
     };

@@ -1,0 +1,175 @@
+//! What git prints of a patch, and what is read of the patch itself: where one mail of a mailbox ends, what diff says
+//! that it has left out, and lines that git would ignore. Nothing else of a patch is interpreted here.
+
+use crate::util::text::tame;
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
+use std::collections::BTreeSet;
+
+/// What a part of a patch changes, at `-pN`.
+pub(super) struct Listing {
+    pub(super) strip: u8,
+    pub(super) changes: Vec<Change>,
+    /// Of `--summary`: new and deleted files, modes, renames and copies.
+    summary: String,
+}
+
+/// A changed file: two names where it is renamed or copied.
+#[derive(PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) old: Utf8PathBuf,
+    pub(super) new: Utf8PathBuf,
+}
+
+/// What git finds in a part of a patch.
+pub(super) enum Listed {
+    Changes(Listing),
+    /// No patch: a cover letter.
+    Nothing,
+    /// With git's reason.
+    Refused(String),
+}
+
+impl Listing {
+    /// From what `git apply --numstat --summary -z` prints. Of a renamed file, that is only the name that it gets.
+    pub(super) fn parse(strip: u8, stdout: &[u8]) -> Option<Listing> {
+        let mut records: Vec<&[u8]> = stdout.split(|byte| *byte == 0).collect();
+        let summary = String::from_utf8_lossy(records.pop()?).into_owned();
+        let change = |record: &[u8]| {
+            // Lines added, lines deleted, path.
+            let path = record.splitn(3, |byte| *byte == b'\t').nth(2)?;
+            let path = Utf8PathBuf::from(std::str::from_utf8(path).ok()?);
+            Some(Change { old: path.clone(), new: path })
+        };
+        let changes: Option<_> = records.into_iter().map(change).collect();
+        Some(Listing { strip, changes: changes?, summary })
+    }
+
+    /// Takes the old names from the listing of the reversed patch, in which the last change comes first.
+    pub(super) fn with_old_names(mut self, reversed: Listing) -> Option<Listing> {
+        let old = reversed.changes.into_iter().rev().map(|change| change.new);
+        if old.len() != self.changes.len() {
+            return None;
+        }
+        self.changes.iter_mut().zip(old).for_each(|(change, old)| change.old = old);
+        Some(self)
+    }
+
+    /// The paths that the patch writes or removes.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Utf8Path> {
+        self.changes.iter().map(|change| &*change.new)
+    }
+
+    pub(super) fn strip_option(&self) -> String {
+        format!("-p{}", self.strip)
+    }
+
+    /// The line of the summary that makes or removes a symbolic link or a submodule.
+    pub(super) fn foreign_mode(&self) -> Option<&str> {
+        let is_foreign = |mode: &str| ["120000", "160000"].contains(&mode);
+        self.summary.lines().find(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words[..] {
+                ["", "create" | "delete", "mode", mode, ..] => is_foreign(mode),
+                ["", "mode", "change", old, "=>", new, ..] => is_foreign(old) || is_foreign(new),
+                _ => false,
+            }
+        })
+    }
+
+    /// A path that is changed more than once, in a way that git may mix up: it does renames and copies by the
+    /// state before the whole patch, and removes files before it writes any. Several patches with a file each
+    /// would do it in turn. A mere source of copies and a rename is none.
+    pub(super) fn ambiguous(&self) -> Option<&Utf8Path> {
+        let says = |word: &str| self.summary.lines().any(|line| line.starts_with(word));
+        let (deletes, renames) = (says(" delete "), says(" rename "));
+        let mut written = BTreeSet::new();
+        let moved_from: BTreeSet<&Utf8Path> = self
+            .changes
+            .iter()
+            .filter(|change| change.old != change.new)
+            .map(|change| &*change.old)
+            .collect();
+        self.changes.iter().map(|change| &*change.new).find(|path: &&Utf8Path| {
+            let again = !written.insert(*path);
+            (again && deletes) || (moved_from.contains(path) && (renames || deletes))
+        })
+    }
+}
+
+/// The mails of a mailbox: what `git am` applies in turn. No line of a hunk begins like theirs.
+pub(super) fn mails(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let starts = memchr::memmem::find_iter(text, "\nFrom ").map(|line_feed| line_feed + 1);
+    let mut begin = 0;
+    starts.chain([text.len()]).map(move |end| {
+        let mail = &text[begin..end];
+        begin = end;
+        mail
+    })
+}
+
+/// The first line by which diff says that it has left a file out, and how many there are.
+pub(super) fn omissions(text: &[u8]) -> Option<(String, usize)> {
+    let lines = text.split(|byte| *byte == b'\n');
+    let mut omissions = lines.filter_map(|line| {
+        let starts: [&[u8]; 3] = [b"Only in ", b"Binary files ", b"File "];
+        let line =
+            starts.iter().any(|start| line.starts_with(start)).then(|| String::from_utf8_lossy(line))?;
+        let is_omission = match line.split_whitespace().collect::<Vec<_>>()[..] {
+            ["Only", "in", dir, _] => dir.ends_with(':'),
+            ["Binary", "files", _, "and", _, "differ"] => true,
+            ["File", _, "is", "a", ..] => line.contains(" while file "),
+            _ => false,
+        };
+        is_omission.then(|| line.into_owned())
+    });
+    let first = omissions.next()?;
+    Some((first, 1 + omissions.count()))
+}
+
+/// The first line that goes on with a hunk after the number of lines that its header gives. git ignores it.
+pub(super) fn surplus(text: &[u8]) -> Option<String> {
+    let (mut old, mut new, mut in_hunk) = (0, 0, false);
+    for line in text.split(|byte| *byte == b'\n') {
+        let kind = line.first();
+        if let Some(counts) = hunk_header(line) {
+            ((old, new), in_hunk) = (counts, true);
+        } else if kind == Some(&b'\\') || !in_hunk {
+            // No line of a file.
+        } else if old > 0 || new > 0 {
+            old -= u64::from(old > 0 && kind != Some(&b'+'));
+            new -= u64::from(new > 0 && kind != Some(&b'-'));
+        } else {
+            // `-- ` begins a signature, `--- ` the next file.
+            let is_removal = line.starts_with(b"-") && !line.starts_with(b"--");
+            let is_addition = line.starts_with(b"+") && !line.starts_with(b"+++ ");
+            if is_removal || is_addition {
+                return Some(String::from_utf8_lossy(line).into_owned());
+            }
+            in_hunk = false;
+        }
+    }
+    None
+}
+
+/// The numbers of old and new lines of `@@ -1,3 +1,4 @@`.
+fn hunk_header(line: &[u8]) -> Option<(u64, u64)> {
+    let line = String::from_utf8_lossy(line.strip_prefix(b"@@ -")?);
+    let (old, rest) = line.split_once(" +")?;
+    let (new, _) = rest.split_once(" @@")?;
+    let count = |range: &str| range.split_once(',').map_or(Some(1), |(_, count)| count.parse().ok());
+    Some((count(old)?, count(new)?))
+}
+
+/// The first error that git prints, but for the text that it has searched for.
+pub(super) fn first_error(stderr: &str) -> String {
+    let mut errors = stderr.lines().filter_map(|line| {
+        let error = line.strip_prefix("error: ").or_else(|| line.strip_prefix("fatal: "))?;
+        (!error.starts_with("while searching for:")).then_some(error)
+    });
+    tame(errors.next().unwrap_or("failed without a reason"))
+}
+
+/// Whether `path` is relative and names something below its beginning.
+pub(super) fn is_inside(path: &Utf8Path) -> bool {
+    !path.as_str().is_empty() && path.components().all(|part| matches!(part, Utf8Component::Normal(_)))
+}

@@ -1,0 +1,360 @@
+//! Applies a plan's patches with `git apply`: exact context, no fuzz, all or nothing.
+//!
+//! git sees copies of the files that a patch names, in a directory that belongs to no repository: in one, it skips
+//! the files outside its working directory and exits with 0. It gets no config and no attributes of the user. The
+//! results are then renamed into the tree, whose unpatched files may be shared (hard links) with other trees: a
+//! changed file is replaced, never written to.
+
+mod listing;
+
+use crate::catalog::patches::{MAX_PATCH, PatchFile};
+use crate::host::packages;
+use crate::host::process::{self, CommandLine};
+use crate::report::Report;
+use crate::source::archive;
+use crate::source::context::Fetching;
+use crate::util::error::{Context, Error, Kind, NO_SPACE, Result};
+use crate::util::fs as files;
+use crate::util::text::{counted, tame};
+use camino::{Utf8Path, Utf8PathBuf};
+use listing::{Change, Listed, Listing, first_error, is_inside, mails, omissions, surplus};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
+use walkdir::WalkDir;
+
+/// Runs git with at most 2 GiB of memory: a small binary patch may stand for a file of any size.
+const LIMITED_GIT: &str = "ulimit -v 2097152 2>/dev/null; exec git \"$@\"";
+/// What git says of a text without a patch in it, from version 2.35 on and before.
+const NO_PATCH: [&str; 2] = ["No valid patches in input", "unrecognized input"];
+
+/// Applies `patches` in their order to `tree`, a read-only kernel tree in the making. `scratch` is a directory on
+/// the same file system.
+///
+/// # Errors
+///
+/// Exit code 1 and a tree that must be thrown away: a patch that git refuses, that leads out of the tree, or that
+/// makes links or submodules. 4: the host has no git.
+pub(super) fn apply(
+    patches: &[PatchFile],
+    tree: &Utf8Path,
+    scratch: &Utf8Path,
+    fetching: &Fetching<'_>,
+) -> Result<()> {
+    packages::examine_patching(fetching.host).require()?;
+    let mut worktree = Worktree::create(tree, scratch, &fetching.host.child_env)?;
+    for patch in patches {
+        worktree.apply(patch, fetching.report)?;
+    }
+    worktree.install()
+}
+
+/// Where git works: copies of those files of `tree` that patches have named so far.
+struct Worktree<'a> {
+    tree: &'a Utf8Path,
+    files: Utf8PathBuf,
+    /// The part of a patch that git reads.
+    part: Utf8PathBuf,
+    env: BTreeMap<String, String>,
+    named: BTreeSet<Utf8PathBuf>,
+}
+
+impl<'a> Worktree<'a> {
+    fn create(
+        tree: &'a Utf8Path,
+        scratch: &Utf8Path,
+        env: &BTreeMap<String, String>,
+    ) -> Result<Worktree<'a>> {
+        let dir = scratch.join("patching");
+        let files = dir.join("files");
+        fs::create_dir_all(&files).context(Kind::Build, || format!("cannot make {files}"))?;
+        let mut env = env.clone();
+        let home = dir.join("home").into_string();
+        env.extend(
+            [
+                // No repository above: the cache may lie in one.
+                ("GIT_CEILING_DIRECTORIES", dir.as_str()),
+                ("GIT_CONFIG_NOSYSTEM", "1"),
+                ("GIT_CONFIG_GLOBAL", "/dev/null"),
+                ("GIT_ATTR_NOSYSTEM", "1"),
+                ("HOME", &home),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
+        Ok(Worktree { tree, files, part: dir.join("patch"), env, named: BTreeSet::new() })
+    }
+
+    /// Applies one patch file, which may be a mailbox of several patches.
+    fn apply(&mut self, patch: &PatchFile, report: &Report) -> Result<()> {
+        let name = &patch.name;
+        let text = decompressed(patch)?;
+        if let Some((first, count)) = omissions(&text) {
+            let files = counted(count, "file", "files");
+            report.finding(format!("{name}: diff seems to have left out {files}: `{}`", tame(&first)));
+        }
+        if let Some(line) = surplus(&text) {
+            let error =
+                Error::build(format!("{name}: `{}` follows a hunk that has all its lines", tame(&line)));
+            return Err(error.hint("correct the numbers of lines in the `@@` line before it"));
+        }
+        let mut changes = 0;
+        for part in mails(&text) {
+            fs::write(&self.part, part).context(Kind::Build, || format!("cannot write {}", self.part))?;
+            changes += self.apply_part(patch, report)?;
+        }
+        if changes == 0 {
+            return Err(Error::build(format!("{name}: no change in it, this is no patch")));
+        }
+        Ok(())
+    }
+
+    /// Applies what is in the file `part`. Returns the number of changed files.
+    fn apply_part(&mut self, patch: &PatchFile, report: &Report) -> Result<usize> {
+        let name = &patch.name;
+        let wrong = |why: String| Error::build(format!("{name}: git apply: {why}"));
+        let listing = match self.list_with_prefix(patch, report)? {
+            Listed::Changes(listing) => listing,
+            Listed::Nothing => return Ok(0),
+            Listed::Refused(why) => return Err(wrong(why)),
+        };
+        let listing = match self.list(listing.strip, &["-R"])? {
+            Listed::Changes(reversed) => listing.with_old_names(reversed),
+            Listed::Nothing | Listed::Refused(_) => None,
+        };
+        let listing = listing.ok_or_else(|| wrong("the patch cannot be reversed".to_owned()))?;
+        if let Some(line) = listing.foreign_mode() {
+            return Err(Error::build(format!(
+                "{name}: symbolic links and submodules are not supported: {}",
+                tame(line)
+            )));
+        }
+        if let Some(path) = listing.ambiguous() {
+            return Err(Error::build(format!("{name}: several changes of {path}, which git apply mixes up"))
+                .hint("keep each commit in a file of its own, or the `From` lines of git format-patch"));
+        }
+        for Change { old, new } in &listing.changes {
+            self.copy_in(name, old)?;
+            self.copy_in(name, new)?;
+        }
+        let Output { status, stderr, .. } = self.git(&["-v", &listing.strip_option()])?;
+        let stderr = String::from_utf8_lossy(&stderr);
+        if !status.success() {
+            return Err(self.refused(name, &listing, &stderr)?);
+        }
+        if let Some(skipped) = stderr.lines().find(|line| line.starts_with("Skipped patch ")) {
+            return Err(wrong(tame(skipped)));
+        }
+        Ok(listing.changes.len())
+    }
+
+    /// Lists the changes as the series says, or else with `-p1`; with `-p0` where no name has a prefix.
+    fn list_with_prefix(&self, patch: &PatchFile, report: &Report) -> Result<Listed> {
+        if let Some(strip) = patch.strip {
+            return self.list(strip, &[]);
+        }
+        let with_prefix = self.list(1, &[])?;
+        if matches!(with_prefix, Listed::Nothing) {
+            return Ok(with_prefix);
+        }
+        let bare = self.list(0, &[])?;
+        if !self.is_bare(&with_prefix, &bare) {
+            return Ok(with_prefix);
+        }
+        report.note(&format!("{}: no prefix (a/, b/) before its paths: applied with -p0", patch.name));
+        Ok(bare)
+    }
+
+    fn list(&self, strip: u8, options: &[&str]) -> Result<Listed> {
+        let strip_option = format!("-p{strip}");
+        let mut all = vec!["--numstat", "--summary", "-z", &strip_option];
+        all.extend(options);
+        let Output { status, stdout, stderr } = self.git(&all)?;
+        if status.success() {
+            let unreadable = || Listed::Refused("a path in it is not UTF-8".to_owned());
+            return Ok(Listing::parse(strip, &stdout).map_or_else(unreadable, Listed::Changes));
+        }
+        let why = first_error(&String::from_utf8_lossy(&stderr));
+        if NO_PATCH.iter().any(|no_patch| why.starts_with(no_patch)) {
+            return Ok(Listed::Nothing);
+        }
+        Ok(Listed::Refused(why))
+    }
+
+    /// Whether no path has a prefix: as it is, more of it is there than without its first component.
+    fn is_bare(&self, with_prefix: &Listed, bare: &Listed) -> bool {
+        let (Listed::Changes(one), Listed::Changes(zero)) = (with_prefix, bare) else {
+            // Without a slash, a path has nothing to lose.
+            let Listed::Changes(zero) = bare else { return false };
+            let bare = |path: &Utf8Path| {
+                path.parent() == Some("".into()) || self.missing(path) < path.components().count()
+            };
+            return zero.paths().any(bare);
+        };
+        let missing = |listing: &Listing| listing.paths().map(|path| self.missing(path)).sum::<usize>();
+        one.changes != zero.changes && one.paths().all(is_inside) && missing(zero) <= missing(one)
+    }
+
+    /// How many components of `path` are neither in the tree nor made by earlier patches.
+    fn missing(&self, path: &Utf8Path) -> usize {
+        path.components().count() - path.ancestors().filter(|path| self.is_there(path)).count()
+    }
+
+    fn is_there(&self, path: &Utf8Path) -> bool {
+        is_inside(path)
+            && [self.tree, &self.files].iter().any(|dir| dir.join(path).symlink_metadata().is_ok())
+    }
+
+    /// Copies the file `path` of the tree, if it is there, to where git looks for it.
+    fn copy_in(&mut self, name: &str, path: &Utf8Path) -> Result<()> {
+        let refused = |why: &str| Error::build(format!("{name}: `{path}` {why}"));
+        if !is_inside(path) {
+            return Err(refused("is not a path inside the tree"));
+        }
+        if path.components().any(|part| part.as_str().eq_ignore_ascii_case(".git")) {
+            return Err(refused("is a path of a git repository"));
+        }
+        if !self.named.insert(path.to_owned()) {
+            return Ok(());
+        }
+        if path.ancestors().any(|path| !path.as_str().is_empty() && self.tree.join(path).is_symlink()) {
+            return Err(refused("leads through a link"));
+        }
+        let (from, to) = (self.tree.join(path), self.files.join(path));
+        if !from.is_file() {
+            return Ok(());
+        }
+        let copy = || fs::create_dir_all(to.parent().expect("below it")).and_then(|()| fs::copy(&from, &to));
+        copy().context(Kind::Build, || format!("{name}: cannot copy {from}"))?;
+        Ok(())
+    }
+
+    /// Runs `git apply` on the file `part`.
+    fn git(&self, options: &[&str]) -> Result<Output> {
+        let config = ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null"];
+        let words = ["-c", LIMITED_GIT, "git"].into_iter().chain(config);
+        let words = words.chain(["apply", "--whitespace=nowarn"]).chain(options.iter().copied());
+        process::output(&CommandLine {
+            program: "sh".to_owned(),
+            args: words.chain([self.part.as_str()]).map(str::to_owned).collect(),
+            env: self.env.clone(),
+            cwd: self.files.clone(),
+        })
+    }
+
+    /// The error of a patch that does not apply.
+    fn refused(&self, name: &str, listing: &Listing, stderr: &str) -> Result<Error> {
+        let why = first_error(stderr);
+        let hunk = why.strip_prefix("patch failed: ").and_then(|place| place.rsplit_once(':'));
+        let error = Error::build(match hunk {
+            Some((path, line)) => format!("{name}: the hunk at line {line} of {path} does not apply"),
+            None => format!("{name}: git apply: {why}"),
+        });
+        if files::is_full(&self.files) {
+            return Ok(error.hint(NO_SPACE));
+        }
+        if self.git(&["--check", "-R", &listing.strip_option()])?.status.success() {
+            return Ok(error.hint("this patch is already in the source: leave it out"));
+        }
+        let part = fs::read(&self.part).context(Kind::Build, || format!("cannot read {}", self.part))?;
+        if part.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"@@ -") && line.ends_with(b"\r")) {
+            return Ok(error.hint(
+                "the patch has CRLF line ends, as a mail program may make them: dos2unix removes them",
+            ));
+        }
+        Ok(error.hint("the source is not the one that the patch was made for; context must match exactly"))
+    }
+
+    /// Brings what git has made into the tree, read-only. What is removed goes first: a directory may take the place
+    /// of a file, or a file that of a directory.
+    fn install(&self) -> Result<()> {
+        self.check_unnamed()?;
+        let (changed, removed): (Vec<_>, Vec<_>) =
+            self.named.iter().partition(|path| self.files.join(path).is_file());
+        for path in removed {
+            self.remove(path).context(Kind::Build, || format!("cannot remove {}", self.tree.join(path)))?;
+        }
+        for path in changed {
+            self.replace(path).context(Kind::Build, || format!("cannot write {}", self.tree.join(path)))?;
+        }
+        Ok(())
+    }
+
+    /// Fails where git has made something that it did not list: only files are taken over, and only those listed.
+    fn check_unnamed(&self) -> Result<()> {
+        for entry in WalkDir::new(&self.files) {
+            let entry = entry.context(Kind::Build, || format!("cannot read {}", self.files))?;
+            let path = entry.path().strip_prefix(&self.files).expect("walked from there");
+            let is_named = Utf8Path::from_path(path).is_some_and(|path| self.named.contains(path));
+            let is_expected = entry.file_type().is_dir() || (entry.file_type().is_file() && is_named);
+            if !is_expected {
+                return Err(Error::build(format!(
+                    "git apply made {}, which it had not listed",
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a file of the tree, and the directories that are empty then, as git does.
+    fn remove(&self, path: &Utf8Path) -> io::Result<()> {
+        let whole = self.tree.join(path);
+        if !whole.is_file() {
+            return Ok(());
+        }
+        edit_in(&whole, || fs::remove_file(&whole))?;
+        for dir in whole.ancestors().skip(1).take_while(|dir| *dir != self.tree) {
+            match edit_in(dir, || fs::remove_dir(dir)) {
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => break,
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+
+    fn replace(&self, path: &Utf8Path) -> io::Result<()> {
+        let (ours, theirs) = (self.files.join(path), self.tree.join(path));
+        let is_executable = fs::metadata(&ours)?.permissions().mode() & 0o100 != 0;
+        let mode = if is_executable { 0o555 } else { 0o444 };
+        fs::set_permissions(&ours, Permissions::from_mode(mode))?;
+        create_dirs(theirs.parent().expect("inside the tree"))?;
+        edit_in(&theirs, || fs::rename(&ours, &theirs))
+    }
+}
+
+/// The patch as git reads it.
+fn decompressed(patch: &PatchFile) -> Result<Cow<'_, [u8]>> {
+    let name = &patch.name;
+    let Some(decoder) = archive::decoder(name, &patch.bytes[..], 1)? else {
+        return Ok((&*patch.bytes).into());
+    };
+    let mut text = Vec::new();
+    let read = decoder.take(MAX_PATCH + 1).read_to_end(&mut text);
+    read.context(Kind::Build, || format!("{name}: cannot decompress it"))?;
+    if text.len() as u64 > MAX_PATCH {
+        return Err(Error::build(format!("{name}: larger than {} MiB when decompressed", MAX_PATCH >> 20)));
+    }
+    Ok(text.into())
+}
+
+/// Makes `dir` and those above it, each in a directory that is read-only before and after.
+fn create_dirs(dir: &Utf8Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    create_dirs(dir.parent().expect("the tree itself is there"))?;
+    edit_in(dir, || fs::create_dir(dir))?;
+    fs::set_permissions(dir, Permissions::from_mode(0o555))
+}
+
+/// Runs `edit` while the directory of `path` may be written: the tree is read-only around it.
+fn edit_in(path: &Utf8Path, edit: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let dir = path.parent().expect("inside the tree");
+    fs::set_permissions(dir, Permissions::from_mode(0o755))?;
+    let done = edit();
+    fs::set_permissions(dir, Permissions::from_mode(0o555))?;
+    done
+}
