@@ -48,7 +48,9 @@ fn links_submodules_and_paths_out_of_the_tree_are_refused() {
         patching.refused(&one(&new(path)), &["1.patch: `", "is not a path inside the tree"]);
     }
     for path in [".git/config", "lib/.GIT/x"] {
-        let build_dir = new("kcompile-firecracker-amd64/x.o");
+        patching.refused(&one(&new(path)), &["is a path of a git repository"]);
+    }
+    let build_dir = new("kcompile-firecracker-amd64/x.o");
     patching.refused(&one(&build_dir), &["a patch adds kcompile-firecracker-amd64"]);
     let existing = diff("a.c", "@@ -0,0 +1 @@\n+x\n").replace("--- a/a.c", "--- /dev/null");
     patching.refused(&one(&existing), &["1.patch: git apply: a.c: already exists"]);
