@@ -1,32 +1,36 @@
 //! Packs a kernel file and a tree of modules that lie there, as a build would: for `scripts/bench pack`.
 //!
-//! `pack KERNEL MODULES OUTPUT THREADS`: KERNEL becomes `bin/vmlinux.bin` of one image, what is in the directory
-//! MODULES `lib/modules/…` of another.
+//! `pack KERNEL MODULES OUTPUT THREADS [LEVEL]`: KERNEL becomes `bin/vmlinux.bin` of one image, what is in the
+//! directory MODULES `lib/modules/…` of another. LEVEL is that of gzip, 1 to 9; without it, a build's own.
 
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::internals::{Compression, Entries, Entry, Named, prepare};
+use kcompile::internals::{Compression, Encoder, Entries, Entry, Named, prepare};
 use std::collections::BTreeMap;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+const USAGE: &str = "pack KERNEL MODULES OUTPUT THREADS [LEVEL]";
+
 fn main() -> Result<()> {
     let args: Vec<Utf8PathBuf> = std::env::args().skip(1).map(Utf8PathBuf::from).collect();
-    let [kernel, modules, output, threads] = &args[..] else {
-        return Err("pack KERNEL MODULES OUTPUT THREADS".into());
+    let [kernel, modules, output, threads, level @ ..] = &args[..] else { return Err(USAGE.into()) };
+    let threads = threads.as_str().parse()?;
+    let encoder = match level {
+        [] => Compression::Gzip.into(),
+        [level] => Encoder::Gzip { level: level.as_str().parse()? },
+        _ => return Err(USAGE.into()),
+    };
+    let pack = |layout: &str, entries: &Entries| -> Result<()> {
+        let named = Named { layout, tag: "x", encoder, annotations: &BTreeMap::new() };
+        prepare(output, named, "amd64", entries, 0, threads)?.publish()?;
+        Ok(())
     };
     std::fs::create_dir_all(output)?;
     let kernel = Entry::File { from: kernel.clone(), executable: false };
     let kernel = Entries::from([("bin".into(), Entry::Dir), ("bin/vmlinux.bin".into(), kernel)]);
-    pack("kernel-bin", &kernel, output, threads)?;
-    pack("kernel-modules", &walk(modules)?, output, threads)?;
+    pack("kernel-bin", &kernel)?;
+    pack("kernel-modules", &walk(modules)?)?;
     eprintln!("\"peak_memory_bytes\":{}", kcompile::internals::peak_memory().unwrap_or_default());
-    Ok(())
-}
-
-fn pack(layout: &str, entries: &Entries, output: &Utf8Path, threads: &Utf8Path) -> Result<()> {
-    let annotations = BTreeMap::new();
-    let named = Named { layout, tag: "x", compression: Compression::Gzip, annotations: &annotations };
-    prepare(output, named, "amd64", entries, 0, threads.as_str().parse()?)?.publish()?;
     Ok(())
 }
 
@@ -37,9 +41,10 @@ fn walk(modules: &Utf8Path) -> Result<Entries> {
         let found = found?;
         let from = Utf8Path::from_path(found.path()).ok_or("a name that is not UTF-8")?;
         let path = format!("lib/modules/{}", from.strip_prefix(modules)?);
-        let entry = match found.file_type().is_dir() {
-            true => Entry::Dir,
-            false => Entry::File { from: from.to_owned(), executable: false },
+        let entry = if found.file_type().is_dir() {
+            Entry::Dir
+        } else {
+            Entry::File { from: from.to_owned(), executable: false }
         };
         entries.insert(path, entry);
     }

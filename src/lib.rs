@@ -35,7 +35,7 @@ pub mod internals {
     pub use crate::kconfig::{Config, differences, merge, render};
     pub use crate::kernel::Arch;
     pub use crate::kernel::binary::ikconfig::embedded;
-    pub use crate::oci::{Compression, Entries, Entry, Named, prepare, tags};
+    pub use crate::oci::{Compression, Encoder, Entries, Entry, Named, prepare, tags};
     pub use crate::ops::ccache_image;
     pub use crate::util::digest::Sha256;
     pub use crate::util::fs::remove_tree;

@@ -82,7 +82,7 @@ pub fn pack(
         let named = Named {
             layout: &image.layout,
             tag: image.tag.as_deref().expect("the version is known by now"),
-            compression: image.compression,
+            encoder: image.compression.into(),
             annotations: &annotations,
         };
         let entries = staged.entries(&image.contents)?;

@@ -1,17 +1,14 @@
-//! A layer's bytes on their way into its blob: cut into pieces, compressed by several threads, written in
-//! their order. What comes out does not depend on how many threads there are.
-//!
-//! Each piece becomes a gzip member, or a zstd frame, of its own. Both formats say that several may follow each
-//! other and mean all of their contents together (RFC 1952, section 2.2; RFC 8878, section 3).
+//! Compresses a layer on its way into its blob, by several threads, into one gzip member or one zstd frame: some
+//! readers stop after the first. The bytes do not depend on the number of threads.
 
+use super::gzip;
 use super::layout::BlobWriter;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Kind, Result};
-use libdeflater::{CompressionLvl, Compressor};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer, SafeResult, zstd_sys::ZSTD_EndDirective};
 
 /// Compression of the layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -26,81 +23,130 @@ pub enum Compression {
     None,
 }
 
-/// Changing this changes every digest. Larger pieces compress better by a fraction of a per cent.
+/// How a layer is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoder {
+    /// One gzip member.
+    Gzip {
+        /// From 1 to 9. Plans have [`GZIP_LEVEL`], others are for measuring.
+        level: u32,
+    },
+    /// One zstd frame.
+    Zstd,
+    /// A plain tar.
+    None,
+}
+
+impl From<Compression> for Encoder {
+    fn from(compression: Compression) -> Encoder {
+        match compression {
+            Compression::Gzip => Encoder::Gzip { level: GZIP_LEVEL },
+            Compression::Zstd => Encoder::Zstd,
+            Compression::None => Encoder::None,
+        }
+    }
+}
+
+/// The version of the layer's bytes, which is part of the plan. It changes with everything that gives the same files
+/// another digest: the layout of the tar, the constants below, an update of an encoder.
+pub const LAYER_FORMAT: u32 = 2;
+
+/// Each thread compresses pieces of this size.
 const PIECE: usize = 1 << 20;
-/// About as small as Go's gzip makes a kernel at its default, in less than half of its time; level 2 would save 8 %
-/// and take a tenth longer, level 6 another 4 % and half as long again.
-const GZIP_LEVEL: i32 = 1;
+/// As far back as deflate can refer.
+pub(super) const WINDOW: usize = 32 << 10;
+/// docs/speed.md has a table of the levels.
+const GZIP_LEVEL: u32 = 2;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
-/// More would have to wait for the one that reads, and each holds a few pieces in memory.
-const MOST_THREADS: usize = 8;
+/// More threads would wait for the one that reads, and each holds a few pieces in memory.
+const MAX_THREADS: usize = 8;
 
 /// Compresses what `fill` writes into `blob`, by up to `threads` threads. Returns the blob and the digest of
 /// what was written, uncompressed.
 pub(super) fn compress(
-    compression: Compression,
+    encoder: Encoder,
     threads: usize,
     blob: BlobWriter,
     fill: impl FnOnce(&mut Pieces) -> Result<()>,
 ) -> Result<(BlobWriter, Sha256)> {
-    let threads = threads.clamp(1, MOST_THREADS);
-    let (work, todo) = sync_channel(threads);
-    let (order, done) = sync_channel(2 * threads);
-    let todo = Mutex::new(todo);
+    let threads = threads.clamp(1, MAX_THREADS);
+    let (sender, pieces) = sync_channel(1);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| compress_pieces(compression, &todo));
-        }
-        let writing = scope.spawn(move || write_in_order(&done, blob));
+        let writing = scope.spawn(move || match encoder {
+            Encoder::Gzip { level } => gzip::write(pieces, threads, level, blob),
+            Encoder::Zstd => write_zstd(pieces, threads, blob),
+            Encoder::None => write_plain(pieces, blob),
+        });
         let filled = {
-            let mut pieces = Pieces { piece: Vec::new(), hasher: Hasher::default(), work, order };
+            let mut pieces = Pieces { piece: Piece::default(), hasher: Hasher::default(), sender };
             fill(&mut pieces).and_then(|()| pieces.finish())
         };
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // Where nothing can be written any more, that is why nothing could be handed on.
+        // Writing fails first: after that no piece can be sent.
         Ok((written.context(Kind::Build, || "cannot write a layer".into())?, filled?))
     })
 }
 
-/// A piece, and where to send it when it is compressed.
-type Work = (Vec<u8>, SyncSender<io::Result<Vec<u8>>>);
+/// Consecutive bytes of a layer.
+#[derive(Default)]
+pub(super) struct Piece {
+    /// The end of the piece before it, and the piece.
+    buffer: Vec<u8>,
+    /// Where the piece begins in the buffer.
+    start: usize,
+    pub(super) is_last: bool,
+}
 
-/// Takes bytes, cuts them into pieces and hands these on.
+impl Piece {
+    /// The bytes before the piece, at most [`WINDOW`] of them.
+    pub(super) fn dictionary(&self) -> &[u8] {
+        &self.buffer[..self.start]
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..]
+    }
+
+    /// The piece after this one, still empty.
+    fn next(&self) -> Piece {
+        let dictionary = &self.buffer[self.buffer.len().saturating_sub(WINDOW)..];
+        let mut buffer = Vec::with_capacity(dictionary.len() + PIECE);
+        buffer.extend_from_slice(dictionary);
+        Piece { start: dictionary.len(), buffer, is_last: false }
+    }
+}
+
+/// Takes bytes, cuts them into pieces and sends these.
 pub(super) struct Pieces {
-    piece: Vec<u8>,
+    piece: Piece,
     hasher: Hasher,
-    work: SyncSender<Work>,
-    order: SyncSender<Receiver<io::Result<Vec<u8>>>>,
+    sender: SyncSender<Piece>,
 }
 
 impl Pieces {
     fn send(&mut self) -> io::Result<()> {
-        let piece = std::mem::take(&mut self.piece);
-        self.hasher.update(&piece);
-        let (result, compressed) = sync_channel(1);
-        let handed_on = self.order.send(compressed).is_ok() && self.work.send((piece, result)).is_ok();
-        if handed_on { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        let next = self.piece.next();
+        let piece = std::mem::replace(&mut self.piece, next);
+        self.hasher.update(piece.bytes());
+        self.sender.send(piece).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
     fn finish(mut self) -> Result<Sha256> {
-        if !self.piece.is_empty() {
-            self.send().context(Kind::Build, || "cannot compress a layer".into())?;
-        }
+        self.piece.is_last = true;
+        self.send().context(Kind::Build, || "cannot compress a layer".into())?;
         Ok(self.hasher.finish())
     }
 }
 
 impl Write for Pieces {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.piece.capacity() == 0 {
-            self.piece.reserve_exact(PIECE);
-        }
-        let taken = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..taken]);
-        if self.piece.len() == PIECE {
+        // A full piece waits for more: the last one is ended in another way than the others.
+        if self.piece.bytes().len() == PIECE && !bytes.is_empty() {
             self.send()?;
         }
+        let taken = bytes.len().min(PIECE - self.piece.bytes().len());
+        self.piece.buffer.extend_from_slice(&bytes[..taken]);
         Ok(taken)
     }
 
@@ -109,48 +155,46 @@ impl Write for Pieces {
     }
 }
 
-/// What each thread does until no more pieces come.
-fn compress_pieces(compression: Compression, todo: &Mutex<Receiver<Work>>) {
-    let level = CompressionLvl::new(GZIP_LEVEL).expect("a level that there is");
-    let mut deflate = Compressor::new(level);
-    loop {
-        let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok((piece, result)) = next else { return };
-        let compressed = match compression {
-            Compression::Gzip => gzip(&mut deflate, &piece),
-            Compression::Zstd => zstd(&piece),
-            Compression::None => Ok(piece),
-        };
-        // Nobody waits for it where writing has failed.
-        let _ = result.send(compressed);
+fn write_plain<W: Write>(pieces: Receiver<Piece>, mut output: W) -> io::Result<W> {
+    for piece in pieces {
+        output.write_all(piece.bytes())?;
     }
+    Ok(output)
 }
 
-/// A member without a name and a date.
-fn gzip(deflate: &mut Compressor, piece: &[u8]) -> io::Result<Vec<u8>> {
-    let mut member = vec![0; deflate.gzip_compress_bound(piece.len())];
-    let size = deflate.gzip_compress(piece, &mut member).map_err(io::Error::other)?;
-    member.truncate(size);
-    Ok(member)
-}
-
-/// A frame that says how large its content is, and has a checksum.
-fn zstd(piece: &[u8]) -> io::Result<Vec<u8>> {
-    let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
-    compressor.include_checksum(true)?;
-    compressor.compress(piece)
-}
-
-fn write_in_order(
-    done: &Receiver<Receiver<io::Result<Vec<u8>>>>,
-    mut blob: BlobWriter,
-) -> io::Result<BlobWriter> {
-    for compressed in done {
-        let compressed =
-            compressed.recv().map_err(|_| io::Error::other("a thread that compresses has ended"))?;
-        blob.write_all(&compressed?)?;
+/// One frame with a checksum. zstd's workers compress it in jobs of a fixed size, one worker alone gives the same.
+fn write_zstd<W: Write>(pieces: Receiver<Piece>, threads: usize, mut output: W) -> io::Result<W> {
+    let mut context = CCtx::create();
+    for parameter in [
+        CParameter::CompressionLevel(ZSTD_LEVEL),
+        CParameter::ChecksumFlag(true),
+        CParameter::NbWorkers(threads as u32),
+        CParameter::JobSize(PIECE as u32),
+    ] {
+        zstd_result(context.set_parameter(parameter))?;
     }
-    Ok(blob)
+    let mut compressed = Vec::with_capacity(CCtx::out_size());
+    for piece in pieces {
+        // The end comes with the last bytes: alone, after a full job, it may or may not become an empty block of
+        // its own, depending on how far the workers are.
+        let operation =
+            if piece.is_last { ZSTD_EndDirective::ZSTD_e_end } else { ZSTD_EndDirective::ZSTD_e_continue };
+        let mut input = InBuffer::around(piece.bytes());
+        loop {
+            compressed.clear();
+            let mut buffer = OutBuffer::around(&mut compressed);
+            let pending = zstd_result(context.compress_stream2(&mut buffer, &mut input, operation))?;
+            output.write_all(&compressed)?;
+            if input.pos() == piece.bytes().len() && (pending == 0 || !piece.is_last) {
+                break;
+            }
+        }
+    }
+    Ok(output)
+}
+
+fn zstd_result(result: SafeResult) -> io::Result<usize> {
+    result.map_err(|code| io::Error::other(zstd_safe::get_error_name(code)))
 }
 
 #[cfg(test)]
@@ -160,50 +204,99 @@ mod tests {
     use camino::Utf8Path;
     use std::io::Read;
 
-    /// A piece and a half of bytes that are neither all the same nor noise.
-    fn bytes() -> Vec<u8> {
-        (0..PIECE * 3 / 2).map(|at| ((at * at) >> 9) as u8 ^ (at / 1000) as u8).collect()
+    const ALL: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression::None];
+
+    /// Four letters in disorder: short strings come again and again, so that a match which should not be found is.
+    fn bytes(count: usize) -> Vec<u8> {
+        let mut state = 1_u32;
+        let letter = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            b"acgt"[(state >> 30) as usize]
+        };
+        std::iter::repeat_with(letter).take(count).collect()
     }
 
-    fn compressed(compression: Compression, threads: usize, bytes: &[u8]) -> (Vec<u8>, Sha256) {
+    /// The blob, and the digest of what is in it; written in steps of so many bytes.
+    fn compressed(compression: Compression, threads: usize, bytes: &[u8], step: usize) -> (Vec<u8>, Sha256) {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(Utf8Path::from_path(dir.path()).unwrap(), "x").unwrap();
-        let fill = |pieces: &mut Pieces| pieces.write_all(bytes).context(Kind::Build, String::new);
-        let (blob, diff_id) = compress(compression, threads, layout.add_blob().unwrap(), fill).unwrap();
+        let fill = |pieces: &mut Pieces| {
+            let mut steps = bytes.chunks(step);
+            steps.try_for_each(|step| pieces.write_all(step)).context(Kind::Build, String::new)
+        };
+        let (blob, diff_id) =
+            compress(compression.into(), threads, layout.add_blob().unwrap(), fill).unwrap();
         (std::fs::read(layout.blob_path(blob.finish().unwrap().digest)).unwrap(), diff_id)
     }
 
+    /// The first member or frame, which has to be all there is.
+    fn plain(compression: Compression, packed: &[u8]) -> Vec<u8> {
+        let mut plain = Vec::new();
+        let rest = match compression {
+            Compression::Gzip => {
+                let mut decoder = flate2::bufread::GzDecoder::new(packed);
+                decoder.read_to_end(&mut plain).unwrap();
+                decoder.into_inner()
+            }
+            Compression::Zstd => {
+                let mut decoder = zstd::Decoder::with_buffer(packed).unwrap().single_frame();
+                decoder.read_to_end(&mut plain).unwrap();
+                decoder.finish()
+            }
+            Compression::None => {
+                plain.extend_from_slice(packed);
+                &[]
+            }
+        };
+        assert!(rest.is_empty(), "{compression:?}: {} bytes follow", rest.len());
+        plain
+    }
+
     #[test]
-    fn the_number_of_threads_does_not_matter() {
-        let bytes = bytes();
-        for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
-            let one = compressed(compression, 1, &bytes);
-            for threads in [2, 100] {
-                assert!(compressed(compression, threads, &bytes) == one, "{compression:?}, {threads}");
-            }
-            let mut plain = Vec::new();
-            match compression {
-                Compression::Gzip => {
-                    let mut members = flate2::read::MultiGzDecoder::new(&one.0[..]);
-                    members.read_to_end(&mut plain).unwrap();
+    fn the_bytes_do_not_depend_on_threads_or_writes() {
+        let sizes = [0, 1, 512, PIECE / 2, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7];
+        let all = bytes(3 * PIECE + 7);
+        for compression in ALL {
+            for bytes in sizes.map(|size| &all[..size]) {
+                let one = compressed(compression, 1, bytes, 1 << 16);
+                assert!(plain(compression, &one.0) == bytes, "{compression:?}, {}", bytes.len());
+                assert_eq!(one.1, Sha256::of(bytes));
+                for (threads, step) in [(2, 10_007), (3, PIECE), (8, 2 * PIECE)] {
+                    let again = compressed(compression, threads, bytes, step);
+                    assert!(again == one, "{compression:?}, {} bytes, {threads} threads", bytes.len());
                 }
-                Compression::Zstd => plain = zstd::decode_all(&one.0[..]).unwrap(),
-                Compression::None => plain.clone_from(&one.0),
             }
-            assert!(plain == bytes && one.1 == Sha256::of(&bytes), "{compression:?}");
+        }
+    }
+
+    #[test]
+    fn noise_grows_by_little_and_comes_back() {
+        let mut state = 1_u64;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(PIECE + 1000)
+        .collect();
+        for compression in ALL {
+            let (packed, _) = compressed(compression, 1, &noise, PIECE);
+            assert!(packed.len() < noise.len() + noise.len() / 1000, "{compression:?}: {}", packed.len());
+            assert!(plain(compression, &packed) == noise, "{compression:?}");
+            assert!(compressed(compression, 3, &noise, 4096).0 == packed, "{compression:?}");
         }
     }
 
     /// If an update of an encoder changes this, the digest of every image changes with it: say so in the
-    /// changelog, and raise the version, which is part of the plan.
+    /// changelog, and raise [`LAYER_FORMAT`], which is part of the plan.
     #[test]
     fn the_encoders_are_pinned() {
-        let bytes = bytes();
+        assert_eq!(LAYER_FORMAT, 2, "the digests below belong to it");
+        let bytes = bytes(PIECE * 3 / 2);
         for (compression, expected) in [
-            (Compression::Gzip, "ae6399919bd61c2d31a2b2e59613957b1f96702b9ed3c42d45a8b219e8c64552"),
-            (Compression::Zstd, "79d50112813877dcbea5b8d51f50bce357e6c4bc399286da7b6b86ae56ca89f1"),
+            (Compression::Gzip, "4a0977278fcbfd17e0ef5c19002f25e4e48e0f4ef9707b071034b12315c2865b"),
+            (Compression::Zstd, "cd2f6611b36a4fc7d7d2f404a3f18fbbd2488e551aa43862dd35e46cd44c549f"),
         ] {
-            let digest = Sha256::of(compressed(compression, 2, &bytes).0);
+            let digest = Sha256::of(compressed(compression, 2, &bytes, PIECE).0);
             assert_eq!(digest.to_string(), expected, "{compression:?}");
         }
     }
@@ -212,12 +305,13 @@ mod tests {
     fn a_failure_ends_all_threads() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(Utf8Path::from_path(dir.path()).unwrap(), "x").unwrap();
-        let blob = || layout.add_blob().unwrap();
-        let fails = |pieces: &mut Pieces| {
-            pieces.write_all(&bytes()).context(Kind::Build, String::new)?;
-            Err(crate::util::error::Error::build("the reader failed"))
-        };
-        let error = compress(Compression::Gzip, 3, blob(), fails).err().unwrap();
-        assert!(error.to_string().contains("the reader failed"), "{error}");
+        for compression in ALL {
+            let fails = |pieces: &mut Pieces| {
+                pieces.write_all(&bytes(PIECE * 3 / 2)).context(Kind::Build, String::new)?;
+                Err(crate::util::error::Error::build("the reader failed"))
+            };
+            let error = compress(compression.into(), 3, layout.add_blob().unwrap(), fails).err().unwrap();
+            assert!(error.to_string().contains("the reader failed"), "{error}");
+        }
     }
 }

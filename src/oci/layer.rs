@@ -4,7 +4,7 @@ use super::Blob;
 use super::compress::{Pieces, compress};
 use super::layout::Layout;
 use crate::host::process;
-use crate::oci::{Compression, Entries, Entry};
+use crate::oci::{Encoder, Entries, Entry};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use std::fs::File;
@@ -24,7 +24,7 @@ pub(super) struct Layer {
 pub(super) fn write(
     layout: &Layout,
     entries: &Entries,
-    compression: Compression,
+    encoder: Encoder,
     epoch: u64,
     threads: usize,
 ) -> Result<Layer> {
@@ -39,7 +39,7 @@ pub(super) fn write(
         }
         tar.finish().context(Kind::Build, || format!("cannot write a layer of {}", layout.path()))
     };
-    let (blob, diff_id) = compress(compression, threads, layout.add_blob()?, fill)?;
+    let (blob, diff_id) = compress(encoder, threads, layout.add_blob()?, fill)?;
     Ok(Layer { blob: blob.finish()?, diff_id })
 }
 
@@ -140,11 +140,11 @@ mod tests {
     use camino::{Utf8Path, Utf8PathBuf};
     use std::os::unix::fs::FileExt;
 
-    fn pack(entries: &Entries, compression: Compression) -> (tempfile::TempDir, Utf8PathBuf, Layer) {
+    fn pack(entries: &Entries, encoder: Encoder) -> (tempfile::TempDir, Utf8PathBuf, Layer) {
         let dir = tempfile::tempdir().unwrap();
         let output = Utf8Path::from_path(dir.path()).unwrap();
         let layout = Layout::open(output, "x").unwrap();
-        let layer = write(&layout, entries, compression, 1_700_000_000, 2).unwrap();
+        let layer = write(&layout, entries, encoder, 1_700_000_000, 2).unwrap();
         let blob = layout.blob_path(layer.blob.digest);
         // The layout itself is thrown away with its temporary place: keep the blob.
         let kept = output.join("blob");
@@ -162,7 +162,7 @@ mod tests {
             ("bin".into(), Entry::Dir),
             ("bin/k".into(), Entry::File { from, executable: false }),
         ]);
-        let (_dir, blob, layer) = pack(&entries, Compression::None);
+        let (_dir, blob, layer) = pack(&entries, Encoder::None);
         assert_eq!(layer.blob.digest, layer.diff_id);
         let mut archive = tar::Archive::new(File::open(blob).unwrap());
         let seen: Vec<(String, EntryType, u64)> = archive
@@ -183,11 +183,11 @@ mod tests {
     fn long_names_survive_and_bytes_repeat() {
         let long = format!("{}/{}.ko", "d".repeat(120), "f".repeat(150));
         let entries = Entries::from([(long.clone(), Entry::SymLink("x".repeat(140)))]);
-        for compression in [Compression::Gzip, Compression::Zstd, Compression::None] {
-            let (_one, blob, first) = pack(&entries, compression);
-            let (_two, _, second) = pack(&entries, compression);
+        for encoder in [Encoder::Gzip { level: 2 }, Encoder::Zstd, Encoder::None] {
+            let (_one, blob, first) = pack(&entries, encoder);
+            let (_two, _, second) = pack(&entries, encoder);
             assert_eq!((first.blob.digest, first.diff_id), (second.blob.digest, second.diff_id));
-            if compression == Compression::None {
+            if encoder == Encoder::None {
                 let mut archive = tar::Archive::new(File::open(blob).unwrap());
                 let entry = archive.entries().unwrap().next().unwrap().unwrap();
                 assert_eq!(entry.path().unwrap().to_str(), Some(long.as_str()));
@@ -223,7 +223,7 @@ mod tests {
                     entries.insert(name, Entry::File { from, executable });
                 }
             }
-            let (_dir, blob, _) = pack(&entries, Compression::None);
+            let (_dir, blob, _) = pack(&entries, Encoder::None);
             let mut archive = tar::Archive::new(File::open(blob).unwrap());
             let found: Vec<_> = archive.entries().unwrap().map(|entry| {
                 let mut entry = entry.unwrap();

@@ -5,6 +5,7 @@ pub mod annotations;
 pub mod blob;
 mod compress;
 mod entry;
+mod gzip;
 mod layer;
 pub mod layer_entries;
 mod layout;
@@ -14,7 +15,7 @@ mod referrers;
 pub mod snapshot;
 pub mod tags;
 
-pub use compress::Compression;
+pub use compress::{Compression, Encoder, LAYER_FORMAT};
 pub use entry::{Entries, Entry};
 pub use layout::{LOCK, Written, check_output, sweep};
 pub use multi_arch::{Joined, join, outdated};
@@ -68,7 +69,7 @@ pub struct Named<'a> {
     /// Its tag.
     pub tag: &'a str,
     /// Compression of its layer.
-    pub compression: Compression,
+    pub encoder: Encoder,
     /// Its annotations, mirrored as labels.
     pub annotations: &'a BTreeMap<String, String>,
 }
@@ -93,7 +94,7 @@ pub fn prepare(
     threads: usize,
 ) -> Result<Ready> {
     let layout = Layout::open(output, named.layout)?;
-    let layer = layer::write(&layout, entries, named.compression, epoch, threads)?;
+    let layer = layer::write(&layout, entries, named.encoder, epoch, threads)?;
     let config = layout.add_bytes(&image_config(named, architecture, &layer, epoch))?;
     let manifest = layout.add_bytes(&image_manifest(named, config, &layer))?;
     let tag = named.tag.to_owned();
@@ -136,10 +137,10 @@ fn image_config(named: Named<'_>, architecture: &str, layer: &layer::Layer, epoc
 }
 
 fn image_manifest(named: Named<'_>, config: Blob, layer: &layer::Layer) -> Vec<u8> {
-    let media_type = match named.compression {
-        Compression::Gzip => MediaType::ImageLayerGzip,
-        Compression::Zstd => MediaType::ImageLayerZstd,
-        Compression::None => MediaType::ImageLayer,
+    let media_type = match named.encoder {
+        Encoder::Gzip { .. } => MediaType::ImageLayerGzip,
+        Encoder::Zstd => MediaType::ImageLayerZstd,
+        Encoder::None => MediaType::ImageLayer,
     };
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)

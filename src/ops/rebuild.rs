@@ -13,8 +13,18 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// What of a plan is known before its source is at hand, and decides the bytes.
-const KNOWN_BEFORE: [&str; 9] =
-    ["kcompile", "requested", "version", "flavor", "arch", "config", "config_files", "patches", "toolchain"];
+const KNOWN_BEFORE: [&str; 10] = [
+    "kcompile",
+    "layer_format",
+    "requested",
+    "version",
+    "flavor",
+    "arch",
+    "config",
+    "config_files",
+    "patches",
+    "toolchain",
+];
 /// So many differences of two plans are told.
 const MOST: usize = 8;
 
@@ -63,7 +73,7 @@ pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuil
     }
     if !differences.is_empty() {
         return Err(Error::build(format!("it cannot be rebuilt here: {}", listed(&differences)))
-            .hint("the same bytes need the same config, patches and tools"));
+            .hint("the same bytes need the same kcompile, config, patches and tools"));
     }
     let cache = Cache::open(&run.cache_dir, run.host.uid)?;
     let scratch = cache.scratch()?;

@@ -35,8 +35,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// helps to carry it out (paths, mirrors, texts that a digest stands for) is left out of that.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// kcompile's own version: how bytes are laid out is part of it.
+    /// kcompile's own version.
     pub kcompile: &'static str,
+    /// How files become the bytes of a layer.
+    pub layer_format: u32,
     /// What was asked for: the exact version, too, once that is known, since how it was found decides
     /// nothing.
     pub requested: VersionRequest,
@@ -195,6 +197,7 @@ impl Plan {
         };
         Ok(Plan {
             kcompile: env!("CARGO_PKG_VERSION"),
+            layer_format: crate::oci::LAYER_FORMAT,
             requested: version.map_or(request.version, VersionRequest::Exact),
             version,
             flavor: request.flavor,

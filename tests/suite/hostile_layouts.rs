@@ -158,3 +158,19 @@ fn a_link_out_of_an_image_and_a_setuid_file_are_told() {
     assert!(said.contains("FAILED entries lib is a symbolic link that leaves the image: /usr/lib"), "{said}");
     assert!(said.contains("x has the mode 4755: setuid, setgid or sticky"), "{said}");
 }
+
+#[test]
+fn layers_of_several_members_and_frames_are_read_whole() {
+    let world = World::new();
+    let kernel = [&b"Linux version 6.1.7 (x)\0"[..], &[0; 3000]].concat();
+    let tar =
+        tar_with(&[("bin/vmlinux", Regular, &kernel), ("bin/other", Regular, b"Linux version 6.1.7 (y)\0")]);
+    for (kind, suffix) in [("gz", "gzip"), ("zst", "zstd")] {
+        let parts: Vec<u8> = tar.chunks(1000).flat_map(|part| compress(part, kind)).collect();
+        craft(&world, &tar, &parts, &format!("layer.v1.tar+{suffix}"));
+        let told = world.run("inspect crafted --json").ok().stdout;
+        let inspected: Value = serde_json::from_str(&told).unwrap();
+        assert_eq!(inspected["layers"][0]["plain_bytes"], json!(tar.len()), "{kind}");
+        assert_eq!(inspected["kernels"].as_array().unwrap().len(), 2, "{kind}");
+    }
+}

@@ -56,6 +56,7 @@ mod sandbox;
 mod servers;
 mod signals;
 mod signing;
+mod single_stream;
 mod soak;
 mod sources;
 mod speed;

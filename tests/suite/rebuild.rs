@@ -59,6 +59,13 @@ fn what_cannot_be_built_again_is_found_out_before_it_compiles() {
     world.run(alone).failed(2, &["there is no receipt", "--rebuild goes by the receipt"]);
     let receipt = world.path("work/out/firecracker-6.1.7-amd64.json");
     let text = fs::read_to_string(&receipt).unwrap();
+    // Of a kcompile that compressed layers in another way.
+    let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
+    older["plan"].as_object_mut().unwrap().remove("layer_format");
+    fs::write(&receipt, older.to_string()).unwrap();
+    fs::write(world.path("work/mini.config"), &config).unwrap();
+    let refused = world.run(&format!("verify {BIN} --rebuild"));
+    refused.failed(1, &["it cannot be rebuilt here: layer_format was null, and is "]);
     let at = text.rfind("\"command\": \"").unwrap();
     fs::write(&receipt, format!("{}\"command\": \"kcompile clean\"\n}}\n", &text[..at])).unwrap();
     world

@@ -3,7 +3,7 @@
 use crate::cli::output::{line, print};
 use crate::host::{self, Host};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
-use crate::oci::{Compression, Named, read, tags};
+use crate::oci::{Encoder, Named, read, tags};
 use crate::ops::ccache_image::{self, Limit};
 use crate::report::{Progress, Report};
 use crate::util::error::{Error, Result};
@@ -92,7 +92,7 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
         (TITLE.to_owned(), "ccache".to_owned()),
         (DESCRIPTION.to_owned(), "what ccache has compiled, for kcompile cache import".to_owned()),
     ]);
-    let named = Named { layout: name, tag, compression: Compression::Zstd, annotations: &said };
+    let named = Named { layout: name, tag, encoder: Encoder::Zstd, annotations: &said };
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
     let image = ccache_image::export(

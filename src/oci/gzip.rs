@@ -1,0 +1,96 @@
+//! One gzip member, compressed by several threads, as pigz does it: each piece is deflated by itself, with the end
+//! of the piece before it as dictionary, and ends on a byte's border, so that the next one can follow.
+
+use super::compress::Piece;
+use flate2::{Compress, Compression, Crc, FlushCompress};
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+
+/// No name, no date, an unknown system (RFC 1952, section 2.3).
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// A compressed piece.
+struct Deflated {
+    bytes: Vec<u8>,
+    /// Of the piece.
+    crc: Crc,
+}
+
+/// A piece, and where to send it when it is compressed.
+struct Work {
+    piece: Piece,
+    result: SyncSender<io::Result<Deflated>>,
+}
+
+/// Writes `pieces` to `output`, compressed by `threads` threads.
+pub(super) fn write<W: Write>(
+    pieces: Receiver<Piece>,
+    threads: usize,
+    level: u32,
+    mut output: W,
+) -> io::Result<W> {
+    let (work, todo) = sync_channel(threads);
+    let todo = Mutex::new(todo);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| deflate_pieces(level, &todo));
+        }
+        output.write_all(&HEADER)?;
+        let mut crc = Crc::new();
+        let mut append = |deflated: Receiver<io::Result<Deflated>>| {
+            let deflated =
+                deflated.recv().map_err(|_| io::Error::other("a compressing thread has ended"))??;
+            crc.combine(&deflated.crc);
+            output.write_all(&deflated.bytes)
+        };
+        let mut waiting = VecDeque::new();
+        for piece in pieces {
+            if waiting.len() == 2 * threads {
+                waiting.pop_front().map_or(Ok(()), &mut append)?;
+            }
+            let (result, deflated) = sync_channel(1);
+            work.send(Work { piece, result }).expect("the threads wait for work");
+            waiting.push_back(deflated);
+        }
+        drop(work);
+        waiting.into_iter().try_for_each(append)?;
+        output.write_all(&crc.sum().to_le_bytes())?;
+        output.write_all(&crc.amount().to_le_bytes())?;
+        Ok(output)
+    })
+}
+
+/// What each thread does until no more work comes.
+fn deflate_pieces(level: u32, todo: &Mutex<Receiver<Work>>) {
+    loop {
+        let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(Work { piece, result }) = next else { return };
+        // Nobody waits for it where writing has failed.
+        let _ = result.send(deflate(level, &piece));
+    }
+}
+
+fn deflate(level: u32, piece: &Piece) -> io::Result<Deflated> {
+    // Used once: after `reset` its window still has bytes of another piece, which can change what comes out.
+    let mut compressor = Compress::new(Compression::new(level), false);
+    if !piece.dictionary().is_empty() {
+        compressor.set_dictionary(piece.dictionary())?;
+    }
+    let flush = if piece.is_last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let room = piece.bytes().len() / 64 + 64;
+    let mut bytes = Vec::with_capacity(piece.bytes().len());
+    loop {
+        bytes.reserve(room);
+        let done = compressor.total_in() as usize;
+        compressor.compress_vec(&piece.bytes()[done..], &mut bytes, flush)?;
+        // zlib's manual: a flush is complete where it has left room.
+        if bytes.len() < bytes.capacity() {
+            break;
+        }
+    }
+    let mut crc = Crc::new();
+    crc.update(piece.bytes());
+    Ok(Deflated { bytes, crc })
+}
