@@ -7,7 +7,7 @@ use crate::kbuild::timings::Form;
 use crate::kconfig;
 use crate::kernel::{Arch, Flavor, SourceSpec};
 use crate::oci::Compression;
-use crate::plan::request::{ModulesLayout, Override};
+use crate::plan::request::{KernelLink, ModulesLayout, Override};
 use crate::report::Progress;
 use crate::util::error::{self, Error};
 use camino::Utf8PathBuf;
@@ -138,9 +138,10 @@ pub struct ImageArgs {
     /// Only the kernel binary
     #[arg(long, conflicts_with_all = ["legacy", "modules_layout"])]
     pub no_modules: bool,
-    /// A hard link of the kernel inside its image, such as boot/vmlinux
-    #[arg(long, value_name = "PATH", value_parser = image_path)]
-    pub also_at: Option<String>,
+    /// Second name of the kernel inside its image, a hard link; `none`: no second name [default: its file name in
+    /// boot, such as boot/vmlinux]
+    #[arg(long, alias = "also-at", value_name = "PATH", value_parser = kernel_link)]
+    pub kernel_link: Option<KernelLink>,
     /// lib/modules/<release>/…, or its contents at the root of the image
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t)]
     pub modules_layout: ModulesLayout,
@@ -307,6 +308,11 @@ pub struct BuildArgs {
 pub struct BuildCommand {
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+/// `none`, or a path inside an image.
+fn kernel_link(text: &str) -> Result<KernelLink, String> {
+    if text == "none" { Ok(KernelLink::None) } else { image_path(text).map(KernelLink::At) }
 }
 
 /// A path inside an image: relative, without `.` and `..`.

@@ -215,7 +215,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, run: &Run<
         images: ImageChoice {
             legacy: images.legacy,
             no_modules: images.no_modules,
-            also_at: images.also_at.clone(),
+            kernel_link: images.kernel_link.clone().unwrap_or_default(),
             modules_layout: images.modules_layout,
             compression: images.compression,
         },

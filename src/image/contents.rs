@@ -108,7 +108,9 @@ fn add(entries: &mut Entries, path: &str, entry: Entry) {
 /// a tar must come after what it links to.
 fn add_name(entries: &mut Entries, name: &str, of: &str) -> Result<()> {
     if entries.contains_key(name) {
-        return Err(Error::usage(format!("--also-at {name}: the image has something of this name already")));
+        return Err(Error::usage(format!(
+            "--kernel-link {name}: the image has something of this name already"
+        )));
     }
     let (first, second) = if name < of { (name, of) } else { (of, name) };
     let file = entries[of].clone();

@@ -2,7 +2,7 @@
 
 use super::annotations::{Planned, planned};
 use super::{Contents, ImagePlan};
-use crate::plan::request::Request;
+use crate::plan::request::{KernelLink, Request};
 use crate::util::error::{Error, Result};
 
 pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImagePlan>> {
@@ -16,16 +16,17 @@ pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImageP
         contents,
         compression: images.compression,
     };
-    if let Some(second) = images.also_at.as_deref().filter(|second| collide(second, &path)) {
-        return Err(Error::usage(format!(
-            "--also-at {second}: the kernel lies at {path} already, one of the two cannot be"
-        )));
+    let also_at = match &images.kernel_link {
+        KernelLink::Boot => Some(format!("boot/{file_name}")),
+        KernelLink::None => None,
+        KernelLink::At(second) => Some(second.clone()),
+    };
+    if let Some(second) = also_at.as_deref().filter(|second| collide(second, &path)) {
+        return Err(Error::usage(format!("--kernel-link {second}: the kernel lies at {path} already"))
+            .hint("choose another path, or `none` for no second name"));
     }
-    let mut plans = vec![image(
-        format!("{prefix}-kernel-bin-{arch}"),
-        "kernel",
-        Contents::Kernel { path, also_at: images.also_at.clone() },
-    )];
+    let mut plans =
+        vec![image(format!("{prefix}-kernel-bin-{arch}"), "kernel", Contents::Kernel { path, also_at })];
     if !images.no_modules {
         let contents = Contents::Modules { layout: images.modules_layout };
         plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));

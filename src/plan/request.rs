@@ -66,12 +66,24 @@ pub struct ImageChoice {
     pub legacy: bool,
     /// `--no-modules`.
     pub no_modules: bool,
-    /// `--also-at`: a second name of the kernel in its image.
-    pub also_at: Option<String>,
+    /// `--kernel-link`: a second name of the kernel in its image.
+    pub kernel_link: KernelLink,
     /// `--modules-layout`.
     pub modules_layout: ModulesLayout,
     /// `--compression`.
     pub compression: Compression,
+}
+
+/// The second name of the kernel in its image, a hard link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum KernelLink {
+    /// The same file name in `boot`, which is where CAPMVM's templates and Flintlock's users look.
+    #[default]
+    Boot,
+    /// There is no second name.
+    None,
+    /// This path.
+    At(String),
 }
 
 /// Where the modules lie in their image.

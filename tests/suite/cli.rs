@@ -23,7 +23,7 @@ fn help_is_grouped_and_has_examples() {
 const TARGET: &str = "fc ch flavor arch source";
 const CONFIG: &str = "config fragment set";
 const CATALOG: &str = "patches configs";
-const IMAGES: &str = "output legacy no-modules also-at modules-layout compression boot";
+const IMAGES: &str = "output legacy no-modules kernel-link modules-layout compression boot";
 const KBUILD: &str = "cc llvm cross-compile sandbox";
 const COMPILE: &str = "rebuild launcher timings";
 const SOURCE: &str =
@@ -136,7 +136,7 @@ fn wrong_words_are_usage_errors() {
     world.run("sixpointone --fc").failed(2, &["error: `sixpointone` is not a kernel version", "hint:"]);
     world.run("6.1 --fc --ch").failed(2, &["cannot be used with"]);
     world.run("6.1 --fc -j 0").failed(2, &["-j"]);
-    world.run("6.1 --fc --also-at ../x").failed(2, &["path of a file inside the image"]);
+    world.run("6.1 --fc --kernel-link ../x").failed(2, &["path of a file inside the image"]);
     world.run("6.1 --fc --source apt:-o=evil").failed(2, &["not the name of a package"]);
     world.run("6.1 --fc --source nowhere.tar.xz").failed(2, &["no such file or directory"]);
     world.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);

@@ -181,7 +181,7 @@ fn what_is_pushed_comes_back_the_same_through_every_client() {
         return;
     }
     let world = World::new();
-    world.build("--legacy --also-at boot/vmlinux").ok();
+    world.build("--legacy").ok();
     world.run("6.1.7 --ch --source linux --config mini.config").ok();
     // Of another date, lest a client takes a layer for one that it has unpacked already.
     let mut zstd = world.command(

@@ -134,6 +134,13 @@ fn a_budget_fails_the_job_and_says_by_how_much() {
     world.run(&format!("diff a/{BIN} out/{BIN} {within}")).ok();
     let told = world.run(&format!("verify out/{BIN} out/{MODULES} {within}")).ok().stdout;
     assert_eq!(told.matches("within the budget").count(), 2, "{told}");
+    // The kernel has two names and counts once.
+    let told = world.run(&format!("inspect out/{BIN} --json")).ok().stdout;
+    let inspected: Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(inspected["kernels"][0]["also_at"], json!(["boot/vmlinux"]));
+    let bytes = inspected["kernels"][0]["bytes"].as_u64().unwrap();
+    world.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size {bytes}")).ok();
+    world.run(&format!("verify out/{BIN} --max-bin-size {}", bytes - 1)).failed(1, &[]);
     let over = "--max-bin-size 1kB --max-modules-size 1000";
     world
         .run(&format!("diff a/{BIN} out/{BIN} {over}"))

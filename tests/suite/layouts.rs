@@ -71,7 +71,7 @@ fn paths(world: &World, layout: &str, tag: &str) -> Vec<String> {
 fn the_images_hold_what_they_say() {
     let world = World::new();
     let ran = world.build("").ok();
-    assert_eq!(paths(&world, BIN, "6.1.7"), ["bin/", "bin/vmlinux"]);
+    assert_eq!(paths(&world, BIN, "6.1.7"), ["bin/", "bin/vmlinux", "boot/", "boot/vmlinux"]);
     let modules = paths(&world, MODULES, "6.1.7");
     for name in ["modules.dep", "modules.builtin", "modules.order", "config", "kernel/drivers/net/dummy.ko"] {
         assert!(modules.contains(&format!("lib/modules/6.1.7/{name}")), "{name}: {modules:?}");
@@ -133,7 +133,7 @@ fn an_image_says_what_it_is_and_what_belongs_to_it() {
         let (manifest, _) = images(&world.path("work").join(output).join(BIN)).remove("6.1.7").unwrap();
         manifest["annotations"]["io.github.kcompile.pairing"].as_str().unwrap().to_owned()
     };
-    assert_eq!(pairing_of("--also-at boot/vmlinux --compression zstd", "same"), pairing);
+    assert_eq!(pairing_of("--kernel-link none --compression zstd", "same"), pairing);
     assert_ne!(pairing_of("--set DUMMY=n", "other"), pairing);
 }
 
@@ -156,7 +156,7 @@ fn the_vmlinux_bin_is_the_stripped_elf_with_its_pvh_note() {
 #[test]
 fn two_places_give_the_same_digests() {
     let (here, there) = (World::new(), World::new());
-    let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy --also-at boot/vmlinux";
+    let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy";
     here.tarball("6.1.7", "xz");
     crate::world::copy(&here.path("work/linux-6.1.7.tar.xz"), &there.path("work/linux-6.1.7.tar.xz"));
     let first = here.run(args).ok();
@@ -197,19 +197,38 @@ fn a_kernel_without_modules_gives_one_image() {
 #[test]
 fn other_shapes_of_images() {
     let world = World::new();
-    world.build("--legacy --also-at boot/vmlinux --modules-layout flat --compression zstd").ok();
-    let out = world.path("work/out");
-    let bin = entries(&out.join(BIN), "6.1.7");
-    let last = bin.last().unwrap();
-    assert_eq!(
-        (last.0.as_str(), last.1, last.3.as_str()),
-        ("boot/vmlinux", tar::EntryType::Link, "bin/vmlinux")
-    );
+    world.build("--legacy --kernel-link k/linux --modules-layout flat --compression zstd").ok();
+    assert_eq!(link_of(&world, "out"), ("k/linux".into(), "bin/vmlinux".into()));
     assert!(paths(&world, MODULES, "6.1.7").contains(&"modules.dep".to_owned()));
     let combined = paths(&world, "flintlock-kernel", "6.1.7");
     for path in ["bin/vmlinux", "boot/vmlinux", "boot/config-6.1.7", "lib/modules/6.1.7/modules.dep"] {
         assert!(combined.contains(&path.to_owned()), "{path}: {combined:?}");
     }
+}
+
+/// The last entry of the kernel's image, a hard link, and what it links to.
+fn link_of(world: &World, output: &str) -> (String, String) {
+    let entries = entries(&world.path("work").join(output).join(BIN), "6.1.7");
+    let (path, kind, _, to) = entries.last().unwrap().clone();
+    assert_eq!(kind, tar::EntryType::Link, "{entries:?}");
+    (path, to)
+}
+
+#[test]
+fn the_kernel_has_a_second_name_in_boot_unless_told_otherwise() {
+    let world = World::new();
+    world.build("--no-modules").ok();
+    assert_eq!(link_of(&world, "out"), ("boot/vmlinux".into(), "bin/vmlinux".into()));
+    // The old name of the option.
+    world.build("--no-modules --also-at k/linux -o other").ok();
+    assert_eq!(link_of(&world, "other"), ("k/linux".into(), "bin/vmlinux".into()));
+    world.build("--no-modules --kernel-link none").ok();
+    assert_eq!(paths(&world, BIN, "6.1.7"), ["bin/", "bin/vmlinux"]);
+    world.run("6.1.7 --ch --source linux --config mini.config --no-modules").ok();
+    assert_eq!(
+        paths(&world, "cloudhypervisor-kernel-bin-amd64", "6.1.7"),
+        ["bin/", "bin/vmlinux.bin", "boot/", "boot/vmlinux.bin"]
+    );
 }
 
 #[test]

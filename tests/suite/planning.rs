@@ -46,6 +46,7 @@ fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
         "--launcher ccache",
         "--mirror https://example.org",
         "--offline",
+        "--kernel-link boot/vmlinux",
     ] {
         assert_eq!(digest(&there, same), base, "{same}");
     }
@@ -57,7 +58,7 @@ fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
     for other in [
         "--set KSM=n",
         "--compression zstd",
-        "--also-at boot/vmlinux",
+        "--kernel-link none",
         "--legacy",
         "--no-modules",
         "--cc cc",
@@ -83,7 +84,8 @@ fn a_plan_says_what_it_will_do() {
     assert!(world.run("plan 6.1 --ch").ok().stdout.contains("from https://cdn.kernel.org"));
     let text = world.run("plan 5.12 --ch").ok().stdout;
     assert!(text.contains("https://github.com/cloud-hypervisor/linux.git#ch-5.12"), "{text}");
-    assert!(text.contains("cloudhypervisor-kernel-bin-amd64:<version>  bin/vmlinux.bin"), "{text}");
+    let image = "cloudhypervisor-kernel-bin-amd64:<version>  bin/vmlinux.bin, boot/vmlinux.bin\n";
+    assert!(text.contains(image), "{text}");
 }
 
 #[test]
@@ -175,8 +177,8 @@ fn two_names_of_the_kernel_must_both_fit() {
     let world = World::new();
     for second in ["bin", "bin/vmlinux", "bin/vmlinux/x"] {
         world
-            .run(&format!("plan 6.1 --fc --also-at {second}"))
+            .run(&format!("plan 6.1 --fc --kernel-link {second}"))
             .failed(2, &["the kernel lies at bin/vmlinux already"]);
     }
-    world.run("plan 6.1 --fc --also-at bin/vmlinux.bin").ok();
+    world.run("plan 6.1 --fc --kernel-link bin/vmlinux.bin").ok();
 }

@@ -5,8 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-const ARGS: &str =
-    "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy --also-at boot/vmlinux";
+const ARGS: &str = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy";
 
 /// Two worlds with the same tarball.
 fn two() -> (World, World) {

@@ -48,7 +48,7 @@ fn copy_of(world: &World, layout: &str) -> Utf8PathBuf {
 #[test]
 fn what_was_built_is_what_it_should_be() {
     let world = World::new();
-    world.build("--also-at boot/vmlinux --legacy --set IKCONFIG=y").ok();
+    world.build("--legacy --set IKCONFIG=y").ok();
     let before = world.snapshot("work/out");
     let told = world.run(&format!("verify {BIN}:6.1.7 {MODULES} out/flintlock-kernel {BIN}-attest")).ok();
     let said = words(&told.stdout);

@@ -4,7 +4,7 @@
 use crate::host::Host;
 use crate::kernel::SourceSpec;
 use crate::oci::Compression;
-use crate::plan::request::{ImageChoice, ModulesLayout, Override, Request, ToolchainChoice};
+use crate::plan::request::{ImageChoice, KernelLink, ModulesLayout, Override, Request, ToolchainChoice};
 use crate::plan::{MakePlan, Plan, Toolchain};
 use crate::util::text::without_secrets;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -211,11 +211,16 @@ fn source_word(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> Strin
 
 /// The options for the images, as far as they are not the defaults.
 fn image_words(images: &ImageChoice) -> Vec<String> {
-    let ImageChoice { legacy, no_modules, also_at, modules_layout, compression } = images;
+    let ImageChoice { legacy, no_modules, kernel_link, modules_layout, compression } = images;
     let mut words = Vec::new();
     words.extend(legacy.then(|| "--legacy".to_owned()));
     words.extend(no_modules.then(|| "--no-modules".to_owned()));
-    words.extend(also_at.iter().flat_map(|also_at| ["--also-at".to_owned(), also_at.clone()]));
+    let link = match kernel_link {
+        KernelLink::Boot => None,
+        KernelLink::None => Some("none".to_owned()),
+        KernelLink::At(path) => Some(path.clone()),
+    };
+    words.extend(link.into_iter().flat_map(|link| ["--kernel-link".to_owned(), link]));
     if *modules_layout != ModulesLayout::default() {
         words.extend(["--modules-layout".to_owned(), value_name(modules_layout)]);
     }
