@@ -28,13 +28,15 @@ pub use cli::main;
 pub mod internals {
     pub use crate::catalog::Library;
     pub use crate::catalog::lockfile::LockFile;
+    pub use crate::image::inspect::{FileContent, inspect};
     pub use crate::image::receipt::Known;
-    pub use crate::image::verify::{Verified, verify};
+    pub use crate::image::verify::{Verified, VerifyCache, verify};
     pub use crate::kbuild::LogDigest;
     pub use crate::kconfig::explain::{Kernel, Renames, explain, symbols};
     pub use crate::kconfig::{Config, differences, merge, render};
     pub use crate::kernel::Arch;
     pub use crate::kernel::binary::ikconfig::embedded;
+    pub use crate::oci::layout_reader::LayoutReader;
     pub use crate::oci::{Compression, Encoder, Entries, Entry, Named, prepare, tags};
     pub use crate::ops::ccache_image;
     pub use crate::util::digest::Sha256;

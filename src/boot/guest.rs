@@ -8,12 +8,14 @@ use super::{initramfs, pvh_stub};
 use crate::host::Host;
 use crate::host::packages::Need;
 use crate::host::process::{self, CommandLine};
-use crate::image::kernel_image;
+use crate::image::inspect;
+use crate::image::kernel_image::kernel_paths;
 use crate::kconfig::Config;
+use crate::kernel::Arch;
 use crate::kernel::binary::{self, Pvh, module};
-use crate::kernel::{Arch, Flavor};
-use crate::oci::layer_entries::{FoundKind, LARGEST_IMAGE};
+use crate::oci::layer_entries::LARGEST_IMAGE;
 use crate::oci::read::Image;
+use crate::oci::root::{Node, Root as ImageRoot, Target};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::text::counted;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -108,43 +110,30 @@ pub(super) fn prepare(
             make_empty_disk(&disk, 1 << 20)?;
         }
     }
-    let config = match (kernel_image::kernel_config(of_modules)?, &subject.modules) {
-        (None, Some(_)) => kernel_image::kernel_config(&subject.kernel)?,
+    let config = match (inspect::kernel_config(of_modules)?, &subject.modules) {
+        (None, Some(_)) => inspect::kernel_config(&subject.kernel)?,
         (text, _) => text,
     };
     Ok(Guest { kernel, pvh: identity.pvh, disk, root, modules, config: config.as_deref().map(Config::parse) })
 }
 
-/// Two passes: the bytes of a hard link lie under the name that sorts first.
+/// Links on the way to the kernel are followed inside the image.
 fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
+    let root = image.root()?;
     // In the order in which they are looked for.
-    let paths = ["bin", "boot"]
-        .map(|dir| Flavor::kernel_files().into_iter().map(move |file| format!("{dir}/{file}")));
-    let paths: Vec<String> = paths.into_iter().flatten().collect();
-    let mut best: Option<(usize, String)> = None;
-    image.visit(|found, _| {
-        let rank = paths.iter().position(|path| *path == found.path);
-        let bytes_at = match &found.kind {
-            FoundKind::File => Some(&found.path),
-            FoundKind::HardLink(of) => Some(of),
-            _ => None,
-        };
-        if let (Some(rank), Some(path)) = (rank, bytes_at)
-            && best.as_ref().is_none_or(|(better, _)| rank < *better)
-        {
-            best = Some((rank, path.clone()));
-        }
-        Ok(())
-    })?;
-    let Some((_, path)) = best else {
+    let paths = kernel_paths();
+    let found = paths.iter().find_map(|path| match root.resolve(path) {
+        Target::Found(to, Node::File(_)) => Some(to),
+        _ => None,
+    });
+    let Some(found) = found else {
         return Err(Error::usage(format!("{} holds no kernel", image.layout))
             .hint(format!("a kernel lies at one of {}", paths.join(", "))));
     };
-    image.visit(|found, reader| match found.path == path {
+    image.visit_files(&root, |names, _, reader| match names.contains(&found.as_str()) {
         true => write_file(to, reader),
         false => Ok(()),
-    })?;
-    Ok(())
+    })
 }
 
 /// Writes the modules of an image below `tree/modules`, plain, and their order to `tree/order`. Returns the
@@ -153,15 +142,15 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     let mut index: Option<(Utf8PathBuf, String)> = None;
     let mut unpacked = BTreeSet::new();
     let mut left = LARGEST_IMAGE;
-    image.visit(|found, reader| {
-        let wrong = || format!("{}: {}", image.layout, found.path);
-        let path = Utf8Path::new(&found.path);
-        if found.kind != FoundKind::File {
-            return Ok(());
-        }
+    let root = image.root()?;
+    image.visit_files(&root, |names, size, reader| {
+        let as_module = names.iter().find(|name| module::compression(name).is_some());
+        let found = *as_module.unwrap_or(&names[0]);
+        let wrong = || format!("{}: {found}", image.layout);
+        let path = Utf8Path::new(found);
         if path.file_name() == Some("modules.dep") {
-            if found.size > LARGEST_MODULES_DEP {
-                return Err(Error::fetch(format!("{}: {} bytes are too many for it", wrong(), found.size)));
+            if size > LARGEST_MODULES_DEP {
+                return Err(Error::fetch(format!("{}: {size} bytes are too many for it", wrong())));
             }
             let mut text = String::new();
             reader.read_to_string(&mut text).context(Kind::Fetch, wrong)?;
@@ -169,9 +158,9 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
             if index.replace((dir, text)).is_some() {
                 return Err(Error::fetch(format!("{}: a second modules.dep", wrong())));
             }
-        } else if module::compression(&found.path).is_some() {
-            let plain = module::unpacked(&found.path, reader).context(Kind::Fetch, wrong)?;
-            let name = Utf8PathBuf::from(module_order::plain_name(&found.path));
+        } else if as_module.is_some() {
+            let plain = module::unpacked(found, reader).context(Kind::Fetch, wrong)?;
+            let name = Utf8PathBuf::from(module_order::plain_name(found));
             unpack_module(&wrong(), plain, &tree.join("modules").join(&name), &mut left)?;
             unpacked.insert(name);
         }
@@ -187,8 +176,9 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
         };
     };
     let order = module_order::load_order(&text)?;
-    for module in &order {
-        unpacked.remove(&dir.join(&module.path));
+    let places: Vec<Utf8PathBuf> = order.iter().map(|module| place(&dir.join(&module.path), &root)).collect();
+    for place in &places {
+        unpacked.remove(place);
     }
     if let Some(first) = unpacked.first() {
         let count = counted(unpacked.len(), "module", "modules");
@@ -197,10 +187,19 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
             "{layout}: its modules.dep leaves {count} out, {first} among them"
         )));
     }
-    let base = Utf8Path::new("/modules").join(dir);
-    let lines: String = order.iter().map(|module| format!("{}\n", base.join(&module.path))).collect();
+    let lines: String = places.iter().map(|place| format!("/modules/{place}\n")).collect();
     write_file(&tree.join("order"), &mut lines.as_bytes())?;
     Ok(order)
+}
+
+/// Where a module of `modules.dep` was unpacked: links on the way to it are followed inside the image.
+fn place(path: &Utf8Path, root: &ImageRoot) -> Utf8PathBuf {
+    let found =
+        ["", ".gz", ".xz", ".zst"].iter().find_map(|end| match root.resolve(&format!("{path}{end}")) {
+            Target::Found(to, Node::File(_)) => Some(module_order::plain_name(&to).into()),
+            _ => None,
+        });
+    found.unwrap_or_else(|| path.to_owned())
 }
 
 /// Writes a module to `to`, plain, and takes its bytes from those that are `left` for all modules.

@@ -1,9 +1,10 @@
 //! What is booted: a kernel image, and the modules image of the same kernel.
 
-use crate::image::{inspect, kernel_image};
+use crate::image::inspect::{self, ReadCache};
+use crate::image::kernel_image;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::Image;
-use crate::oci::tags;
 use crate::plan::annotations;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
@@ -58,11 +59,21 @@ pub fn of_layout(
     told: Told,
     host_arch: Option<Arch>,
 ) -> Result<Subject> {
-    let kernel = tags::open(layout, tag, told.arch.or(host_arch).map(Arch::name))?;
+    let kernel = LayoutReader::open(layout)?.open_image(tag, told.arch.or(host_arch).map(Arch::name))?;
     let arch = kernel.config.architecture().to_string().parse().ok();
     let modules = match modules {
-        ModulesAt::Layout(layout, tag) => Some(tags::open(layout, tag, arch.map(Arch::name))?),
-        ModulesAt::Beside => beside(&kernel, arch)?,
+        ModulesAt::Layout(layout, tag) => {
+            Some(LayoutReader::open(layout)?.open_image(tag, arch.map(Arch::name))?)
+        }
+        ModulesAt::Beside => {
+            let arch = kernel.config.architecture().to_string();
+            inspect::counterpart_image(
+                &kernel.layout,
+                kernel.tag.as_deref(),
+                &arch,
+                &mut ReadCache::default(),
+            )?
+        }
         ModulesAt::Within => None,
     };
     let flavor = told.flavor.or_else(|| kernel_image::flavor(&kernel)).ok_or_else(|| {
@@ -107,8 +118,8 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
         if !layout.is_dir() {
             continue;
         }
-        let tags = tags::tags(&layout)?.into_iter().map(|tagged| tagged.tag);
-        let versions = tags.filter_map(|tag| Some((tag.parse::<KernelVersion>().ok()?, tag)));
+        let reader = LayoutReader::open(&layout)?;
+        let versions = reader.names().filter_map(|tag| Some((tag.parse::<KernelVersion>().ok()?, tag)));
         found.extend(
             versions
                 .filter(|(built, _)| version.admits(*built))
@@ -126,12 +137,4 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
         _ => Err(Error::usage(format!("{output} has an image of {version} for each hypervisor"))
             .hint(format!("choose with {}", Flavor::flags()))),
     }
-}
-
-/// The modules image beside a kernel image, of the same tag.
-fn beside(kernel: &Image, arch: Option<Arch>) -> Result<Option<Image>> {
-    let Some(layout) = inspect::counterpart_layout(&kernel.layout) else { return Ok(None) };
-    let tags = tags::tags(&layout)?;
-    let same = tags.iter().find(|tagged| Some(&tagged.tag) == kernel.tag.as_ref());
-    same.map(|tagged| tags::open(&layout, Some(&tagged.tag), arch.map(Arch::name))).transpose()
 }

@@ -29,7 +29,11 @@ pub fn text(difference: &Difference, host: &Host) -> String {
         text.push_str(&groups(config));
     }
     text.push_str(&modules_text(modules));
+    text.push_str(&one_sided_text(files, modules));
     text.push_str(&files_text(files, difference.more_files));
+    if files.is_empty() {
+        text.push_str("\nthe files are the same in both, but not how the images store them\n");
+    }
     text.push_str(&group("annotations", annotations.iter().map(change).collect()));
     text
 }
@@ -48,13 +52,44 @@ fn size_change(SizeChange { name, first, second }: &SizeChange) -> String {
     format!("{name}: {} -> {} ({sign}{}{percent})", size(*first), size(*second), size(by))
 }
 
+/// So many lines as a person reads, and how many more there are.
+fn some(names: &[String]) -> Vec<String> {
+    let more = names.len().saturating_sub(MOST_LINES);
+    let mut lines: Vec<String> = names.iter().take(MOST_LINES).cloned().collect();
+    lines.extend((more > 0).then(|| format!("and {more} more")));
+    lines
+}
+
+/// Files that only one of the two has, and what is a file in one and a link in the other. Modules are told by themselves.
+fn one_sided_text(files: &[FileChange], modules: &ModulesChange) -> String {
+    let is_module = |path: &String| modules.new.contains(path) || modules.gone.contains(path);
+    let (mut gone, mut new, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    for file in files.iter().filter(|file| !is_module(&file.path)) {
+        let first = content(file.first, file.first_link.as_ref());
+        let second = content(file.second, file.second_link.as_ref());
+        match (first, second) {
+            (Some(first), None) => gone.push(format!("{}, {first}", file.path)),
+            (None, Some(second)) => new.push(format!("{}, {second}", file.path)),
+            (Some(first), Some(second)) if file.first.is_none() || file.second.is_none() => {
+                changed.push(format!("{}: {first} -> {second}", file.path));
+            }
+            _ => {}
+        }
+    }
+    [
+        group(&format!("only in the first ({})", gone.len()), some(&gone)),
+        group(&format!("only in the second ({})", new.len()), some(&new)),
+        group(&format!("files and links ({})", changed.len()), some(&changed)),
+    ]
+    .concat()
+}
+
+fn content(file: Option<u64>, link: Option<&String>) -> Option<String> {
+    let link = link.map(|to| format!("a link to {to}"));
+    file.map(size).or(link)
+}
+
 fn modules_text(modules: &ModulesChange) -> String {
-    let some = |names: &[String]| {
-        let more = names.len().saturating_sub(MOST_LINES);
-        let mut lines: Vec<String> = names.iter().take(MOST_LINES).cloned().collect();
-        lines.extend((more > 0).then(|| format!("and {more} more")));
-        lines
-    };
     let sizes: Vec<String> = modules.sizes.iter().map(size_change).collect();
     [
         group(&format!("new modules ({})", modules.new.len()), some(&modules.new)),

@@ -4,8 +4,8 @@ use crate::catalog::text::read_text;
 use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kernel::{Channel, VersionRequest};
-use crate::oci::read::{self, Image, locate};
-use crate::oci::tags;
+use crate::oci::layout_reader::LayoutReader;
+use crate::oci::read::{Image, locate};
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
@@ -49,15 +49,16 @@ pub fn config_of(path: &Utf8Path) -> Result<Config> {
     }
 }
 
-/// The only image that a reference means.
-pub fn only_image(given: &Utf8Path) -> Result<Image> {
-    let (layout, tag) = read::locate(given);
-    match &tags::images(&layout, tag.as_deref())?[..] {
-        [one] => one.open(&layout),
-        several => {
-            let tags: Vec<String> = several.iter().filter_map(|part| part.tag.clone()).collect();
-            Err(Error::usage(format!("{given} has several images"))
-                .hint(format!("choose one with {layout}:TAG, of {}", tags.join(", "))))
-        }
-    }
+/// The image that a reference means: the only one of a layout or a tag, or of an index the one for `arch`.
+pub fn one_image(given: &Utf8Path, arch: Option<&str>) -> Result<Image> {
+    let (layout, tag) = locate(given);
+    LayoutReader::open(&layout)?.open_image(tag.as_deref(), arch)
+}
+
+/// The architectures of the images that a reference means, in their order.
+pub fn architectures(given: &Utf8Path) -> Result<Vec<String>> {
+    let (layout, tag) = locate(given);
+    let reader = LayoutReader::open(&layout)?;
+    let images = reader.images(tag.as_deref())?.into_iter().map(|part| reader.image(&part));
+    images.map(|image| Ok(image?.config.architecture().to_string())).collect()
 }

@@ -1,15 +1,24 @@
 //! What an image says of the kernel in it: its flavor and its config.
 
-use crate::kernel::Flavor;
-use crate::kernel::binary::ikconfig;
-use crate::oci::layer_entries::{Found, FoundKind};
+use crate::kernel::binary::{Format, Kernel};
+use crate::kernel::{Arch, Flavor};
 use crate::oci::read::Image;
 use crate::plan::annotations;
-use crate::util::error::{Context, Error, Kind, Result};
-use std::io::Read;
 
-/// A kernel's `.config` has about 150 kB.
-const LARGEST_CONFIG: u64 = 16 << 20;
+/// Where kernels lie in images.
+const KERNEL_DIRS: [&str; 2] = ["bin", "boot"];
+
+/// The path that configurations of the hypervisor name for the kernel of an image.
+pub(crate) fn kernel_path(flavor: Flavor, arch: Arch) -> String {
+    format!("{}/{}", KERNEL_DIRS[0], flavor.kernel_file(arch))
+}
+
+/// The paths of kernels in images, in the order in which they are looked for.
+pub(crate) fn kernel_paths() -> Vec<String> {
+    let files = Flavor::kernel_files();
+    let of_dir = |dir: &&str| files.iter().map(|file| format!("{dir}/{file}")).collect::<Vec<_>>();
+    KERNEL_DIRS.iter().flat_map(of_dir).collect()
+}
 
 /// The flavor: as the image says, else by its title or the layout's name, which begin with it.
 pub fn flavor(image: &Image) -> Option<Flavor> {
@@ -25,48 +34,23 @@ pub fn flavor(image: &Image) -> Option<Flavor> {
     names.find_map(|name| Flavor::ALL.iter().copied().find(|&flavor| is_of(name, flavor)))
 }
 
-/// The final `.config` of the kernel: `config` beside the modules, or `boot/config-<VERSION>` of
-/// a combined image; else the one inside the kernel file (CONFIG_IKCONFIG). `None`: there is none.
-pub fn kernel_config(image: &Image) -> Result<Option<String>> {
-    let (mut beside, mut inside) = (None, None);
-    image.visit(|found, reader| {
-        let wrong = || format!("{}: {}", image.layout, found.path);
-        match &found.kind {
-            FoundKind::File if is_kernel_config(&found.path) => {
-                let text = read_config(found, reader, wrong)?;
-                if beside.as_ref().is_some_and(|earlier| *earlier != text) {
-                    return Err(Error::fetch(format!("{}: a second config, other than the first", wrong())));
-                }
-                beside = Some(text);
-            }
-            FoundKind::File if found.path.starts_with("bin/") || found.path.starts_with("boot/") => {
-                let text = ikconfig::embedded(reader).context(Kind::Fetch, wrong)?;
-                inside = inside.take().or(text);
-            }
-            _ => {}
-        }
-        Ok(())
-    })?;
-    Ok(beside.or(inside))
-}
-
-/// The text of a config in an image.
-pub(crate) fn read_config(
-    found: &Found,
-    reader: &mut dyn Read,
-    wrong: impl Fn() -> String,
-) -> Result<String> {
-    if found.size > LARGEST_CONFIG {
-        return Err(Error::fetch(format!("{}: {} bytes are too many for a config", wrong(), found.size)));
+/// Tells whether a file is a kernel. An ELF file is one if it names its Linux version. A file of any format is one at a
+/// path where boot loaders look for kernels.
+pub(crate) fn is_kernel(path: &str, kernel: &Kernel) -> bool {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_named = || name.starts_with("vmlinu") || name.starts_with("Image");
+    match kernel.identity.format {
+        Format::Image { .. } | Format::BzImage => true,
+        Format::Elf { .. } | Format::OtherElf if kernel.banner.is_some() => true,
+        Format::Gzip if is_named() => true,
+        _ => KERNEL_DIRS.contains(&dir) && Flavor::kernel_files().contains(&name),
     }
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).context(Kind::Fetch, &wrong)?;
-    String::from_utf8(bytes).context(Kind::Fetch, wrong)
 }
 
-/// Is it a path at which images have the config of their kernel?
+/// Is it a path at which images have the config of their kernel? `usr/lib` is what `lib` leads to in most root file
+/// systems.
 pub(crate) fn is_kernel_config(path: &str) -> bool {
-    match path.split('/').collect::<Vec<_>>()[..] {
+    match path.strip_prefix("usr/").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
         ["config"] | ["lib", "modules", _, "config"] => true,
         ["boot", name] => name.starts_with("config-"),
         _ => false,

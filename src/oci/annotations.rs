@@ -4,6 +4,8 @@
 pub const OCI: &str = "org.opencontainers.image.";
 /// The name of an image or of a file.
 pub const TITLE: &str = "org.opencontainers.image.title";
+/// Who made it.
+pub const VENDOR: &str = "org.opencontainers.image.vendor";
 /// What it is, for people.
 pub const DESCRIPTION: &str = "org.opencontainers.image.description";
 /// Where its source is.

@@ -1,6 +1,7 @@
 //! Blobs and small files of a layout that anybody may have written: links and special files are refused, sizes are
 //! bounded, and digests are checked.
 
+use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -56,18 +57,28 @@ pub(super) fn open_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(U
     }
 }
 
+/// A blob of any kind: no more of it is read than its descriptor says.
+pub(super) fn check_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
+    let (path, digest, file) = open_blob(layout, descriptor)?;
+    let found = Sha256::of_reader(Interruptible(file.take(descriptor.size())));
+    check_digest(&path, digest, found.context(Kind::Fetch, || format!("cannot read {path}"))?)
+}
+
 pub(super) fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
     layout.join("blobs/sha256").join(digest.to_string())
 }
 
 pub(super) fn wrong_size(path: &Utf8Path, expected: u64, found: u64) -> Error {
-    Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}"))
+    Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}")).damaged()
 }
 
 pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> {
     match expected == found {
         true => Ok(()),
-        false => Err(Error::fetch(format!("{path}: checksum mismatch: expected {expected}, found {found}"))),
+        false => {
+            let message = format!("{path}: checksum mismatch: expected {expected}, found {found}");
+            Err(Error::fetch(message).damaged())
+        }
     }
 }
 
@@ -75,8 +86,12 @@ pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> 
 pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
     let wrong = || format!("cannot read {path}");
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path.as_std_path(), flags, Mode::empty());
-    let file = File::from(file.context(Kind::Fetch, wrong)?);
+    let file = match rustix::fs::open(path.as_std_path(), flags, Mode::empty()) {
+        Err(missing @ rustix::io::Errno::NOENT) => {
+            return Err(Error::fetch(wrong()).because(missing).damaged());
+        }
+        file => File::from(file.context(Kind::Fetch, wrong)?),
+    };
     let metadata = file.metadata().context(Kind::Fetch, wrong)?;
     match metadata.is_file() {
         true => Ok((file, metadata.len())),
@@ -101,10 +116,11 @@ pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
 ///
 /// Errors (exit code 3): those of [`read_bounded`]; it says something else.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<T> {
-    parse(path, &read_bounded(path)?)
+    // No digest tells whether these are the bytes that were written.
+    parse(path, &read_bounded(path)?).map_err(Error::damaged)
 }
 
-fn parse<T: DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
+pub(super) fn parse<T: DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
     serde_json::from_slice(bytes)
         .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
 }

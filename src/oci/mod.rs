@@ -9,17 +9,20 @@ mod gzip;
 mod layer;
 pub mod layer_entries;
 mod layout;
+pub mod layout_reader;
 mod multi_arch;
 pub mod read;
 mod referrers;
+pub mod root;
 pub mod snapshot;
 pub mod tags;
+mod tar_entry;
 
 pub use compress::{Compression, Encoder, LAYER_FORMAT};
 pub use entry::{Entries, Entry};
 pub use layout::{LOCK, Written, check_output, sweep};
 pub use multi_arch::{Joined, join, outdated};
-pub use referrers::{Artifact, attach, attached, referrers, write_index};
+pub use referrers::{Artifact, attach, attached, attachments, referrers, write_index};
 
 use annotations::DESCRIPTION;
 use layout::Layout;

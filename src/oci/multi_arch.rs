@@ -2,6 +2,7 @@
 //! own that shares their blobs.
 
 use super::layout::{Layout, Written};
+use super::layout_reader::LayoutReader;
 use super::referrers::attach_to_index;
 use super::tags::{self, TaggedKind};
 use crate::oci::annotations::TITLE;
@@ -75,7 +76,8 @@ pub fn outdated(output: &Utf8Path, images: &[Written]) -> Vec<String> {
         if !tags.iter().any(|known| known.tag == image.tag && known.kind == TaggedKind::Index) {
             continue;
         }
-        let Ok(parts) = tags::images(&joined, Some(&image.tag)) else { continue };
+        let parts = LayoutReader::open(&joined).and_then(|joined| joined.images(Some(&image.tag)));
+        let Ok(parts) = parts else { continue };
         let digest = image.digest.oci();
         if !parts.iter().any(|part| part.descriptor.digest().to_string() == digest) {
             outdated.push(format!("{joined}:{}", image.tag));

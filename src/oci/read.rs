@@ -7,10 +7,11 @@
 use super::annotations::{OCI, REF_NAME};
 use super::blob::{check_descriptor, read_blob, read_json};
 use super::layer_entries::{self, Found, LayerRead, Limits};
+use super::root::{FileId, Root};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType};
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, ToDockerV2S2};
 use std::io::Read;
 
 /// What Docker's storage can stack.
@@ -39,28 +40,32 @@ pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
     }
 }
 
-/// The layout and the tag of a reference. A directory of this very name is a layout, whatever colon is in it.
+/// The layout and the tag of a reference. A directory of this very name is a layout, whatever colon is in it; and what is
+/// behind the directory may be the full reference of an image, as `skopeo copy` and `podman save` leave it.
 pub fn locate(reference: &Utf8Path) -> (Utf8PathBuf, Option<String>) {
-    match reference.is_dir() {
-        true => (reference.to_owned(), None),
-        false => {
-            let (layout, tag) = split_reference(reference.as_str());
-            (layout.to_owned(), tag.map(str::to_owned))
-        }
+    let text = reference.as_str();
+    if reference.is_dir() {
+        return (reference.to_owned(), None);
     }
-}
-
-/// Opens the image of this tag, or the only image of a layout.
-///
-/// Errors: no such layout or tag, or several images and no tag (exit code 2); a rule is broken (3).
-pub fn open(layout: &Utf8Path, tag: Option<&str>) -> Result<Image> {
-    open_image(layout, &choose(layout, tag)?)
+    let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let mut splits = colons.filter(|(path, tag)| !tag.is_empty() && Utf8Path::new(path).is_dir());
+    let (layout, tag) = match splits.next_back() {
+        Some((path, tag)) => (Utf8Path::new(path), Some(tag)),
+        None => split_reference(text),
+    };
+    (layout.to_owned(), tag.map(str::to_owned))
 }
 
 /// The index of a layout, when the directory is one.
 pub(crate) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
+    read_json(&index_path(layout)?)
+}
+
+/// The file of a layout's index, when the directory is one.
+pub(super) fn index_path(layout: &Utf8Path) -> Result<Utf8PathBuf> {
     if !layout.is_dir() {
-        return Err(Error::usage(format!("{layout}: no such directory")));
+        let what = if layout.exists() { "not a directory" } else { "no such directory" };
+        return Err(Error::usage(format!("{layout}: {what}")).hint("an OCI layout is a directory"));
     }
     let marker = layout.join("oci-layout");
     if !marker.exists() {
@@ -75,13 +80,13 @@ pub(crate) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
             return Err(Error::fetch(format!("{dir} is not a directory")));
         }
     }
-    read_json(&layout.join("index.json"))
+    Ok(layout.join("index.json"))
 }
 
 /// The image that a descriptor of the layout stands for.
 pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Image> {
     let digest = check_descriptor(layout, descriptor)?;
-    if *descriptor.media_type() != MediaType::ImageManifest {
+    if !is_manifest(descriptor.media_type()) {
         return Err(Error::fetch(format!(
             "{layout}: sha256:{} is of type {}, not an image manifest",
             digest.short(),
@@ -89,6 +94,16 @@ pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<I
         )));
     }
     let (_, manifest): (_, ImageManifest) = read_blob(layout, descriptor)?;
+    image_of(layout, digest, manifest, tag_of(descriptor))
+}
+
+/// The image of a manifest that was read.
+pub(super) fn image_of(
+    layout: &Utf8Path,
+    digest: Sha256,
+    manifest: ImageManifest,
+    tag: Option<String>,
+) -> Result<Image> {
     let (path, config): (_, ImageConfiguration) = read_blob(layout, manifest.config())?;
     let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
     if layers > MOST_LAYERS {
@@ -97,68 +112,124 @@ pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<I
     if layers != diff_ids {
         return Err(Error::fetch(format!("{path}: {layers} layers, but {diff_ids} diff_ids")));
     }
-    Ok(Image { layout: layout.to_owned(), tag: tag_of(descriptor), digest, manifest, config })
+    Ok(Image { layout: layout.to_owned(), tag, digest, manifest, config })
+}
+
+/// Is it the type of a manifest, of OCI's or of Docker's?
+pub(super) fn is_manifest(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageManifest || is_dockers(media_type, &MediaType::ImageManifest)
+}
+
+/// Is it the type of an index, of OCI's or of Docker's?
+pub(super) fn is_index(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageIndex || is_dockers(media_type, &MediaType::ImageIndex)
+}
+
+/// Is it the type of an image's config, of OCI's or of Docker's?
+pub(crate) fn is_image_config(media_type: &MediaType) -> bool {
+    *media_type == MediaType::ImageConfig || is_dockers(media_type, &MediaType::ImageConfig)
+}
+
+/// Is it what Docker called this before there was OCI? The files have the same fields.
+fn is_dockers(media_type: &MediaType, oci: &MediaType) -> bool {
+    oci.to_docker_v2s2().is_ok_and(|docker| docker == media_type.as_ref())
 }
 
 impl Image {
-    /// An annotation of the manifest, by the end of OCI's predefined key: `version`, `title`.
+    /// What the image says of itself, by the end of OCI's predefined key: `version`, `title`.
     pub fn annotation(&self, key: &str) -> Option<&str> {
-        let annotations = self.manifest.annotations().as_ref()?;
-        annotations.get(&format!("{OCI}{key}")).map(String::as_str)
+        self.own_annotation(&format!("{OCI}{key}"))
     }
 
-    /// An annotation by its whole key.
+    /// What the image says of itself under a key: the annotation of its manifest, or the label of its config, which
+    /// stays where an image goes through Docker's format.
     pub fn own_annotation(&self, key: &str) -> Option<&str> {
-        self.manifest.annotations().as_ref()?.get(key).map(String::as_str)
+        let annotation = self.manifest.annotations().as_ref().and_then(|all| all.get(key));
+        let labels = || self.config.config().as_ref()?.labels().as_ref()?.get(key);
+        annotation.or_else(labels).map(String::as_str)
     }
 
-    /// Shows every entry of every layer to `visit`, with a reader of its bytes. The digests of a
+    /// How many layers it has.
+    pub fn layer_count(&self) -> usize {
+        self.manifest.layers().len()
+    }
+
+    /// Shows every entry of a layer to `visit`, with a reader of its bytes. The digests of the
     /// layer, compressed and plain, are known to be right only when this has returned.
     ///
     /// Errors: whatever `visit` returns; a layer that breaks a rule (exit code 3).
-    pub fn visit(
+    pub(crate) fn visit_layer(
         &self,
+        layer: usize,
+        limits: &mut Limits,
         mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>,
-    ) -> Result<Vec<LayerRead>> {
+    ) -> Result<LayerRead> {
+        let (descriptor, diff_id) = (&self.manifest.layers()[layer], &self.config.rootfs().diff_ids()[layer]);
+        layer_entries::visit_layer(&self.layout, descriptor, diff_id, limits, &mut visit)
+    }
+
+    /// The same for all layers, the lowest first: they are not merged.
+    pub fn visit_layers(&self, mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>) -> Result<()> {
+        let mut limits = Limits::default();
+        (0..self.layer_count())
+            .try_for_each(|layer| self.visit_layer(layer, &mut limits, &mut visit).map(drop))
+    }
+
+    /// The root file system that the layers make together.
+    ///
+    /// Errors (exit code 3): a layer breaks a rule.
+    pub fn root(&self) -> Result<Root> {
         let mut limits = Limits::default();
         let mut layers = Vec::new();
-        for (layer, diff_id) in self.manifest.layers().iter().zip(self.config.rootfs().diff_ids()) {
-            layers.push(layer_entries::visit_layer(&self.layout, (layer, diff_id), &mut limits, &mut visit)?);
+        for layer in 0..self.layer_count() {
+            let mut entries = Vec::new();
+            self.visit_layer(layer, &mut limits, |found, _| {
+                entries.push(found.clone());
+                Ok(())
+            })?;
+            layers.push(entries);
         }
-        Ok(layers)
+        self.merge(layers.iter().map(Vec::as_slice))
+    }
+
+    /// Merges the entries of its layers.
+    pub(crate) fn merge<'a>(&self, layers: impl IntoIterator<Item = &'a [Found]>) -> Result<Root> {
+        let digest = self.digest.short();
+        Root::merge(layers).map_err(|why| Error::fetch(format!("{}: sha256:{digest}: {why}", self.layout)))
+    }
+
+    /// Shows every file of `root`, which is that of this image, to `visit` once: its names, its size, its bytes. The
+    /// digests of a layer are known to be right only when this has returned.
+    ///
+    /// Errors: whatever `visit` returns; a layer that breaks a rule (exit code 3).
+    pub fn visit_files(
+        &self,
+        root: &Root,
+        mut visit: impl FnMut(&[&str], u64, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let mut limits = Limits::default();
+        let files = root.files();
+        for layer in 0..self.layer_count() {
+            let mut entries = 0..;
+            self.visit_layer(layer, &mut limits, |found, reader| {
+                let id = FileId { layer, entry: entries.next().expect("without end") };
+                files.get(&id).map_or(Ok(()), |names| visit(names, found.size, reader))
+            })?;
+        }
+        Ok(())
     }
 }
 
-/// What this tag stands for, or all that the index of a layout names.
-///
-/// Errors: no such layout or tag (exit code 2); a rule is broken (3).
-pub fn chosen(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Descriptor>> {
-    let index = read_index(layout)?;
-    let all = index.manifests();
-    let wanted = |one: &&Descriptor| tag.is_none() || tag_of(one).as_deref() == tag;
-    let chosen: Vec<Descriptor> = all.iter().filter(wanted).cloned().collect();
-    match (chosen.is_empty(), tag) {
-        (false, _) => Ok(chosen),
-        (true, Some(tag)) => Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
-            .hint(format!("it has {}", tags_of(all)))),
-        (true, None) => Err(Error::usage(format!("{layout} has no image"))),
+/// What is behind the last colon of a full reference; else the whole.
+pub(crate) fn tag_part(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or(reference);
+    match name.rsplit_once('/') {
+        Some((_, last)) => last.split_once(':').map_or(reference, |(_, tag)| tag),
+        None => reference,
     }
 }
 
-/// What this tag stands for, or the only thing in a layout.
-pub(super) fn choose(layout: &Utf8Path, tag: Option<&str>) -> Result<Descriptor> {
-    match (&chosen(layout, tag)?[..], tag) {
-        ([one], _) => Ok(one.clone()),
-        (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images of the tag {tag}"))),
-        (several, None) => Err(Error::usage(format!("{layout} has several images"))
-            .hint(format!("choose one with {layout}:TAG, of {}", tags_of(several)))),
-    }
-}
-
-fn tags_of(descriptors: &[Descriptor]) -> String {
-    descriptors.iter().filter_map(tag_of).collect::<Vec<_>>().join(", ")
-}
-
+/// What the index of a layout calls an image: its tag, or its full reference.
 pub(crate) fn tag_of(descriptor: &Descriptor) -> Option<String> {
     descriptor.annotations().as_ref()?.get(REF_NAME).cloned()
 }
@@ -178,5 +249,18 @@ mod tests {
         assert_eq!(split("a:b/x:6.1.7"), with("a:b/x", "6.1.7"));
         assert_eq!(split("a:b/x"), ("a:b/x".to_owned(), None));
         assert_eq!(split("x:"), ("x:".to_owned(), None));
+    }
+
+    #[test]
+    fn a_full_reference_has_a_tag_at_its_end() {
+        for (reference, tag) in [
+            ("6.1.7", "6.1.7"),
+            ("docker.io/x/y:6.1.7", "6.1.7"),
+            ("localhost:5000/y:latest@sha256:00", "latest"),
+            ("docker.io/x/y", "docker.io/x/y"),
+            ("6/1.7", "6/1.7"),
+        ] {
+            assert_eq!(tag_part(reference), tag);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::blob::{check_descriptor, read_blob, read_bytes};
 use super::layout::{Layout, Written};
-use super::read::{read_index, tag_of};
+use super::layout_reader::{LayoutReader, Part};
 use super::tags::{self, Tagged, TaggedKind};
 use super::{ATTACHMENTS, Blob};
 use crate::oci::annotations::TITLE;
@@ -10,9 +10,7 @@ use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
-use oci_spec::image::{
-    Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType,
-};
+use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
@@ -71,8 +69,8 @@ pub(super) fn attach_to_index(output: &Utf8Path, name: &str, index: Blob, images
 
 /// The artifacts that a tag stands for, as a list of what refers to their subject has them: with their types.
 pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
-    let parts = tags::parts(layout, &tagged.descriptor)?;
-    let descriptor = |part: &tags::Part| {
+    let parts = LayoutReader::open(layout)?.parts(&tagged.descriptor)?;
+    let descriptor = |part: &Part| {
         let (_, manifest): (_, ImageManifest) = read_blob(layout, &part.descriptor)?;
         let kind = manifest.artifact_type().as_ref().unwrap_or(manifest.config().media_type());
         let mut referrer = json!({
@@ -89,35 +87,31 @@ pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
     parts.iter().map(descriptor).collect()
 }
 
-/// The file of the type `media_type` that is attached to `subject`, an image of the layout `layout`, under the tag
-/// `<tag>-attest` of the layout `<layout>-attest`, and where it lies. `None`: there is no such layout, tag or file.
+/// The layout of what is attached to the images of `layout`; `None`: there is none.
+pub fn attachments(layout: &Utf8Path) -> Option<Utf8PathBuf> {
+    let beside = Utf8PathBuf::from(format!("{layout}{ATTACHMENTS}"));
+    beside.join("oci-layout").is_file().then_some(beside)
+}
+
+/// The file of the type `media_type` that is attached to `subject` under the tag `<tag>-attest` of `layout`, and where it
+/// lies. `None`: there is no such tag or file.
 ///
 /// Errors (exit code 3): the layout breaks a rule, or the file has another digest than it is named by.
 pub fn attached(
-    layout: &Utf8Path,
+    layout: &LayoutReader,
     tag: &str,
     subject: Sha256,
     media_type: &str,
 ) -> Result<Option<(Utf8PathBuf, Vec<u8>)>> {
-    let (layout, tag) = beside(layout, tag);
-    if !layout.join("oci-layout").is_file() {
-        return Ok(None);
-    }
-    let index = read_index(&layout)?;
-    let tagged = index.manifests().iter().find(|one| tag_of(one).as_deref() == Some(&tag));
-    let Some(tagged) = tagged.filter(|one| *one.media_type() == MediaType::ImageIndex) else {
-        return Ok(None);
-    };
-    let (_, index): (_, ImageIndex) = read_blob(&layout, tagged)?;
-    for descriptor in index.manifests().iter().take(MOST_ARTIFACTS) {
-        let (path, manifest): (_, ImageManifest) = read_blob(&layout, descriptor)?;
-        let of = manifest.subject().as_ref().map(|subject| check_descriptor(&path, subject)).transpose()?;
+    let Some(tagged) = layout.find(&format!("{tag}{ATTACHMENTS}")) else { return Ok(None) };
+    for manifest in layout.index_manifests(tagged, MOST_ARTIFACTS)? {
+        let of = manifest.subject().as_ref().map(|one| check_descriptor(layout.path(), one)).transpose()?;
         let kind = manifest.artifact_type().as_ref().map(ToString::to_string);
         if (of, kind.as_deref()) != (Some(subject), Some(media_type)) {
             continue;
         }
         let Some(file) = manifest.layers().first() else { continue };
-        return read_bytes(&layout, file).map(Some);
+        return read_bytes(layout.path(), file).map(Some);
     }
     Ok(None)
 }

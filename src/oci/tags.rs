@@ -2,15 +2,14 @@
 //! an attachment to an image; and whether all of it is there and whole. Nothing is believed, as in
 //! [`read`](super::read), whose errors these are.
 
-use super::blob::{check_descriptor, check_digest, open_blob, read_blob};
-use super::read::{Image, choose, chosen, open_image, read_index, tag_of};
-use crate::host::process::Interruptible;
+use super::blob::{check_blob, check_descriptor, read_blob};
+use super::layout_reader::{LayoutReader, is_attestation};
+use super::read::{open_image, read_index, tag_of};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use std::collections::BTreeSet;
-use std::io::Read;
 
 /// A tag of a layout and what it stands for.
 #[derive(Clone, Debug)]
@@ -27,7 +26,7 @@ pub struct Tagged {
 impl Tagged {
     /// The digests of the manifests that it stands for: its own, or those of an index.
     pub fn images(&self, layout: &Utf8Path) -> Result<Vec<Sha256>> {
-        let parts = parts(layout, &self.descriptor)?;
+        let parts = LayoutReader::open(layout)?.parts(&self.descriptor)?;
         parts.iter().map(|part| check_descriptor(layout, &part.descriptor)).collect()
     }
 }
@@ -68,96 +67,6 @@ pub fn tags(layout: &Utf8Path) -> Result<Vec<Tagged>> {
         all.push(Tagged { tag, digest, kind, descriptor: descriptor.clone() });
     }
     Ok(all)
-}
-
-/// One manifest that a layout holds.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// The tag that leads to it; `None`: it has none.
-    pub tag: Option<String>,
-    /// What leads to it.
-    pub descriptor: Descriptor,
-    /// Is it an image, or an artifact that is attached to one?
-    pub is_image: bool,
-}
-
-/// The manifests that a descriptor of the layout's index leads to: itself, or those of an index.
-pub fn parts(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Vec<Part>> {
-    let kind = kind(layout, descriptor)?;
-    let is_image = matches!(kind, TaggedKind::Image | TaggedKind::Index);
-    let part = |one: &Descriptor| Part {
-        tag: tag_of(descriptor),
-        descriptor: one.clone(),
-        is_image: is_image && !is_attestation(one),
-    };
-    match kind {
-        TaggedKind::Image | TaggedKind::Attachment(_) => Ok(vec![part(descriptor)]),
-        TaggedKind::Index | TaggedKind::Attachments(_) => {
-            let (_, index): (_, ImageIndex) = read_blob(layout, descriptor)?;
-            Ok(index.manifests().iter().map(part).collect())
-        }
-    }
-}
-
-/// The images of this tag, or all of a layout, without what is attached to them.
-///
-/// Errors: no such layout, tag or image (exit code 2); a rule is broken (3).
-pub fn images(layout: &Utf8Path, tag: Option<&str>) -> Result<Vec<Part>> {
-    let mut images = Vec::new();
-    for descriptor in chosen(layout, tag)? {
-        images.extend(parts(layout, &descriptor)?.into_iter().filter(|part| part.is_image));
-    }
-    match images.is_empty() {
-        true => Err(Error::usage(format!("{layout} has no image, only what is attached to one"))),
-        false => Ok(images),
-    }
-}
-
-/// Is it what BuildKit puts beside an image into its index, with an annotation in the place of a `subject`?
-fn is_attestation(part: &Descriptor) -> bool {
-    let annotations = part.annotations().as_ref();
-    annotations
-        .and_then(|all| all.get("vnd.docker.reference.type"))
-        .is_some_and(|kind| kind == "attestation-manifest")
-}
-
-/// Opens the image of this tag, or the only one of a layout; where that is an index, the image in it for
-/// `architecture`, as OCI names it.
-///
-/// Errors: no such layout or tag, several images and no tag, none for `architecture` (exit code 2); a rule is
-/// broken (3).
-pub fn open(layout: &Utf8Path, tag: Option<&str>, architecture: Option<&str>) -> Result<Image> {
-    let descriptor = choose(layout, tag)?;
-    if *descriptor.media_type() != MediaType::ImageIndex {
-        return open_image(layout, &descriptor);
-    }
-    let mut others = Vec::new();
-    for part in parts(layout, &descriptor)?.into_iter().filter(|part| part.is_image) {
-        let image = part.open(layout)?;
-        let found = image.config.architecture().to_string();
-        if architecture == Some(&found) {
-            return Ok(image);
-        }
-        others.push(found);
-    }
-    match (architecture, others.join(", ")) {
-        (_, others) if others.is_empty() => {
-            Err(Error::usage(format!("{layout} has no image under this tag")))
-        }
-        (Some(wanted), others) => {
-            Err(Error::usage(format!("{layout} has no image for {wanted}, only for {others}")))
-        }
-        (None, others) => {
-            Err(Error::usage(format!("{layout} has images for {others}")).hint("choose one with --arch"))
-        }
-    }
-}
-
-impl Part {
-    /// Opens it as an image.
-    pub fn open(&self, layout: &Utf8Path) -> Result<Image> {
-        Ok(Image { tag: self.tag.clone(), ..open_image(layout, &self.descriptor)? })
-    }
 }
 
 fn kind(layout: &Utf8Path, descriptor: &Descriptor) -> Result<TaggedKind> {
@@ -217,14 +126,7 @@ pub fn check_attachment(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u6
 
 fn check_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
     let image = open_image(layout, descriptor)?;
-    image.visit(|_, _| Ok(()))?;
+    image.visit_layers(|_, _| Ok(()))?;
     let blobs = std::iter::once(image.manifest.config()).chain(image.manifest.layers());
     Ok(descriptor.size() + blobs.map(Descriptor::size).sum::<u64>())
-}
-
-/// A blob of any kind: no more of it is read than its descriptor says.
-fn check_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
-    let (path, digest, file) = open_blob(layout, descriptor)?;
-    let found = Sha256::of_reader(Interruptible(file.take(descriptor.size())));
-    check_digest(&path, digest, found.context(Kind::Fetch, || format!("cannot read {path}"))?)
 }

@@ -31,6 +31,8 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// Are bytes missing, or others than they should be?
+    is_damage: bool,
 }
 
 /// `Result` with kcompile's [`Error`].
@@ -39,7 +41,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `kind`; `message` names the path, URL, option or symbol, in lower case, without a final dot.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), hint: None, cause: None }
+        Error { kind, message: message.into(), hint: None, cause: None, is_damage: false }
     }
 
     /// Exit code 1.
@@ -68,10 +70,22 @@ impl Error {
         self
     }
 
+    /// The same error, because bytes are missing or others than their digest or size says. A file that is whole and
+    /// breaks a rule is not damaged.
+    pub fn damaged(mut self) -> Self {
+        self.is_damage = true;
+        self
+    }
+
     /// The same error with the error that caused it.
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
+    }
+
+    /// Are bytes missing, or others than their digest or size says?
+    pub fn is_damage(&self) -> bool {
+        self.is_damage
     }
 
     /// The hint, if there is one.

@@ -336,7 +336,7 @@ fn a_hostile_layout_writes_nowhere_else() {
     assert!(ran.stdout.contains("the kernel has no entry by PVH") && ran.stdout.contains("1 loaded"));
     assert_eq!(fs::read_to_string(world.path("victim/a.ko")).unwrap(), "as it was");
 
-    try_it(&layer(&elf(), "")).failed(3, &["leaves 1 module out, lib/modules/6.1.7/kernel/a.ko among them"]);
+    try_it(&layer(&elf(), "")).failed(3, &["leaves 1 module out, ", "victim/a.ko among them"]);
     try_it(&layer(b"no kernel", "kernel/a.ko:\n")).failed(3, &["its kernel is a raw binary"]);
     try_it(&layer(&elf()[..100], "kernel/a.ko:\n")).failed(3, &["its kernel is damaged"]);
     try_it(&layer(&elf(), "../../x\n")).failed(3, &["modules.dep, line 1: no module and colon"]);

@@ -64,6 +64,13 @@ fn a_second_machine_compiles_next_to_nothing() {
     assert!(export.stdout.starts_with("warm/ccache:6.1 sha256:"), "{}", export.stdout);
     // The same entries, the same digest.
     assert_eq!(first.run("cache export oci:warm/ccache:6.1").ok().stdout, export.stdout);
+    let told = first.run("verify warm/ccache").ok().stdout;
+    assert!(told.contains("not a kernel image: what ccache has compiled"), "{told}");
+    let told = first.run("inspect warm/ccache").ok().stdout;
+    assert!(
+        told.contains("image   not a kernel image") && told.contains("what ccache has compiled"),
+        "{told}"
+    );
 
     carry(&first, &second);
     let import = second.run("cache import oci:warm/ccache:6.1").ok();

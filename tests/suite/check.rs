@@ -178,7 +178,7 @@ fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
 
 #[test]
 fn a_hostile_layer_is_refused_and_nothing_is_written() {
-    use tar::EntryType::{Char, GNULongName, Regular, Symlink, XHeader};
+    use tar::EntryType::{GNULongName, GNUSparse, Regular, Symlink, XHeader};
     let world = World::new();
     let config = format!("{HEADER}CONFIG_NET=y\n").into_bytes();
     let record = |key: &str, value: &str| {
@@ -206,8 +206,8 @@ fn a_hostile_layer_is_refused_and_nothing_is_written() {
         (vec![("../config", Regular, &config[..])], "`../config` is no path inside an image"),
         (vec![("/config", Regular, &config)], "`/config` is no path inside an image"),
         (vec![("config", Regular, &config), ("./config", Regular, &config)], "two entries are called config"),
-        (vec![("dev", Char, b"")], "an entry of type Char"),
-        (vec![("long", GNULongName, b"x")], "an entry of type GNULongName"),
+        (vec![("sparse", GNUSparse, b"")], "an entry of type GNUSparse"),
+        (vec![("1", GNULongName, b"x"), ("2", GNULongName, b"y")], "two long names"),
         (vec![("config", Symlink, b"x")], "is no file and has 1 bytes"),
         (vec![("p", XHeader, &record("size", "9999")), ("config", Regular, &config)], "changes the size"),
         (vec![("p", XHeader, &[b'x'; 20 << 10]), ("config", Regular, &config)], "more than 16 KiB"),
@@ -222,7 +222,7 @@ fn a_hostile_layer_is_refused_and_nothing_is_written() {
     craft(&world, &tar, &compress(&tar, "gz"), "layer.v1.tar+gzip");
     world.run("check crafted --for hardening").failed(3, &["bytes are too many for a config"]);
     craft(&world, &fine, &compress(&fine, "gz")[..60], "layer.v1.tar+gzip");
-    world.run("check crafted --for hardening").failed(3, &["is not a layer of a kernel image"]);
+    world.run("check crafted --for hardening").failed(3, &["cannot be read as a layer"]);
     assert_eq!(world.names("work"), ["crafted", "mini.config"]);
 }
 

@@ -1,7 +1,9 @@
 //! `kcompile diff`: what differs between two images, why their bytes do, and budgets.
 
-use crate::crafted::{replace, rewrite};
+use crate::crafted::{Item, kernel, layer, named, put_image, put_image_for, put_index, replace, rewrite};
+use crate::registry::add_blob;
 use crate::world::{World, have};
+use Item::{File, HardLink, SymLink};
 use camino::Utf8PathBuf;
 use serde_json::{Value, json};
 
@@ -161,4 +163,96 @@ fn what_cannot_be_compared_is_a_usage_error() {
     world.run("6.1.8 --fc --source newer --config mini.config").ok();
     world.run(&format!("diff a/{BIN} out/{BIN}")).failed(2, &["has several images", "6.1.7, 6.1.8"]);
     world.run(&format!("diff a/{BIN} nowhere")).failed(2, &["no such directory"]);
+}
+
+#[test]
+fn files_that_only_one_side_has_are_told() {
+    let world = World::new();
+    let kernel = kernel("6.1.7");
+    let put = |name: &str, items: &[(&str, Item<'_>)]| {
+        let layout = world.path("work").join(name);
+        let image = put_image(&layout, &[layer(items)], &Value::Null);
+        put_index(&layout, &[named(image, "1")]);
+    };
+    let many: Vec<String> = (0..150).map(|number| format!("etc/many/{number:03}")).collect();
+    let mut first = vec![
+        ("bin/vmlinux", File(&kernel)),
+        ("boot/System.map", File(b"map")),
+        ("boot/vmlinux", HardLink("bin/vmlinux")),
+        ("etc/both", File(b"one")),
+        ("etc/link", SymLink("here")),
+        ("etc/turns", File(b"a file")),
+    ];
+    first.extend(many.iter().map(|path| (path.as_str(), File(b"x"))));
+    put("a", &first);
+    put(
+        "b",
+        &[
+            ("bin/vmlinux", File(&kernel)),
+            ("etc/both", File(b"two")),
+            ("etc/link", SymLink("there")),
+            ("etc/new", SymLink("both")),
+            ("etc/turns", SymLink("both")),
+        ],
+    );
+    let told = world.run("diff a b").ok().stdout;
+    for text in [
+        "\nonly in the first (152)\n  boot/System.map, 3 B\n  boot/vmlinux, ",
+        "\n  and 132 more\n",
+        "\nonly in the second (1)\n  etc/new, a link to both\n",
+        "\nfiles and links (2)\n  etc/link: a link to here -> a link to there\n  etc/turns: 6 B -> a link to both\n",
+        "\nbytes\n  etc/both",
+    ] {
+        assert!(told.contains(text), "`{text}` is not in:\n{told}");
+    }
+    let json: Value = serde_json::from_str(&world.run("diff a b --json").ok().stdout).unwrap();
+    let files = json["files"].as_array().unwrap();
+    assert_eq!((files.len(), &json["more_files"]), (156, &json!(0)), "all of them: {json:#}");
+    let new = files.iter().find(|file| file["path"] == "etc/new").unwrap();
+    assert_eq!(
+        (&new["second_link"], &new["first"], &new["second"]),
+        (&json!("both"), &Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn a_difference_that_is_not_in_the_files_is_told() {
+    let world = World::new();
+    world.build("-o a --compression none").ok();
+    world.build("--compression gzip").ok();
+    let told = world.run(&format!("diff a/{BIN} out/{BIN}")).ok().stdout;
+    assert!(told.contains("\nthe files are the same in both, but not how the images store them\n"), "{told}");
+    assert!(!told.contains("\nbytes\n") && !told.contains("only in the"), "{told}");
+}
+
+#[test]
+fn a_tag_for_several_architectures_is_compared_image_by_image() {
+    let world = World::new();
+    let layout = world.path("work/x");
+    let kernels = ["6.1.7", "6.1.8"].map(kernel);
+    let image =
+        |kernel: &[u8], arch: &str| put_image_for(&layout, &[layer(&[("bin/vmlinux", File(kernel))])], arch);
+    let index = |images: &[Value]| {
+        let kind = json!("application/vnd.oci.image.index.v1+json");
+        let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": images}).to_string();
+        add_blob(&layout, index.as_bytes(), &kind)
+    };
+    let [old, new] = &kernels;
+    let first = index(&[image(old, "amd64"), image(old, "arm64")]);
+    let second = index(&[image(new, "amd64"), image(old, "arm64")]);
+    put_index(&layout, &[named(first, "1"), named(second, "2"), named(image(new, "arm64"), "3")]);
+    let inputs = |args: &str| -> Value {
+        let told = world.run(&format!("diff {args} --json")).ok();
+        serde_json::from_str::<Value>(&told.stdout).unwrap()["inputs"].clone()
+    };
+    assert_eq!(inputs("x:1 x:2 --arch amd64"), json!(["version"]));
+    assert_eq!(inputs("x:1 x:2 --arch arm64"), json!([]));
+    // The other side tells, where it is for one only.
+    assert_eq!(inputs("x:3 x:1"), json!(["version"]));
+    world.run("diff x:1 x:3").ok().says("compared for arm64: choose with --arch");
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(inputs("x:1 x:2"), json!(["version"]), "this machine's");
+    }
+    world.run("diff x:1 x:3 --arch amd64").ok().says("compared for amd64");
+    world.run("diff x x:1").failed(2, &["has several images", "choose one with", "1, 2, 3"]);
 }

@@ -1,5 +1,7 @@
 //! `kcompile inspect`: what is in an image, and the parts of machine specifications.
 
+use crate::crafted::{Item, kernel, layer, named, put_image_for, put_index};
+use crate::registry::add_blob;
 use crate::world::{World, copy, sha256};
 use serde_json::{Value, json};
 use std::fs;
@@ -274,4 +276,35 @@ fn an_attached_receipt_is_not_believed_for_its_own_sake() {
     assert_eq!(state(), "absent");
     fs::write(&attest, "").unwrap();
     assert_eq!(state(), "absent");
+}
+
+#[test]
+fn a_tag_for_several_architectures_has_a_specification_too() {
+    let world = World::new();
+    let layout = world.path("work/firecracker-kernel-bin");
+    let image = |arch: &str, path: &str| {
+        put_image_for(&layout, &[layer(&[(path, Item::File(&kernel("6.1.7")))])], arch)
+    };
+    let kind = json!("application/vnd.oci.image.index.v1+json");
+    let images = [image("amd64", "bin/vmlinux"), image("arm64", "bin/Image")];
+    let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": images}).to_string();
+    put_index(&layout, &[named(add_blob(&layout, index.as_bytes(), &kind), "6.1.7")]);
+    let spec = |args: &str| -> Value {
+        let told = world.run(&format!("inspect firecracker-kernel-bin:6.1.7 --as flintlock {args}")).ok();
+        serde_json::from_str(&told.stdout).unwrap()
+    };
+    let arm = spec("--arch arm64");
+    assert_eq!(arm["kernel"]["image"], "REGISTRY/PREFIX/firecracker-kernel-bin:6.1.7");
+    assert_eq!(
+        (&arm["kernel"]["filename"], &arm["kernel"]["cmdline"]["pci"]),
+        (&json!("bin/Image"), &Value::Null)
+    );
+    let pc = spec("--arch amd64");
+    assert_eq!(
+        (&pc["kernel"]["filename"], &pc["kernel"]["cmdline"]["pci"]),
+        (&json!("bin/vmlinux"), &json!("off"))
+    );
+    if cfg!(target_arch = "x86_64") {
+        assert_eq!(spec(""), pc, "this machine's");
+    }
 }

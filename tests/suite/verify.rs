@@ -4,7 +4,7 @@ use crate::crafted::{Parts, replace, rewrite};
 use crate::registry::{add_blob, descriptor, write_layout};
 use crate::world::{Ran, World, copy};
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::internals::Verified;
+use kcompile::internals::{Verified, VerifyCache};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -14,7 +14,7 @@ const MODULES: &str = "out/firecracker-kernel-modules-amd64";
 /// What came of each image of a layout, without a process of its own.
 fn verified(layout: &Utf8Path) -> Vec<Verified> {
     let mut all = Vec::new();
-    kcompile::internals::verify(layout, None, |verified| {
+    kcompile::internals::verify(layout, None, &mut Default::default(), |verified| {
         all.push(verified);
         Ok(())
     })
@@ -92,12 +92,16 @@ fn one_flipped_byte_anywhere_is_found() {
             let (path, bytes) = (file.path(), fs::read(file.path()).unwrap());
             // All of the index, which no digest vouches for; of large files every so many bytes.
             let step = if path.ends_with("index.json") { 1 } else { bytes.len() / 50 + 1 };
-            for at in (0..bytes.len()).step_by(step) {
+            // Under another key the tag is an annotation of somebody's, and the image one without a tag.
+            let key = b"org.opencontainers.image.ref.name";
+            let key_at = bytes.windows(key.len()).position(|window| window == key);
+            let is_key = |at: usize| key_at.is_some_and(|from| (from..from + key.len()).contains(&at));
+            for at in (0..bytes.len()).step_by(step).filter(|&at| !is_key(at)) {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1;
                 fs::write(path, flipped).unwrap();
                 let found = match path.ends_with("oci-layout") {
-                    true => kcompile::internals::verify(&layout, None, |one| {
+                    true => kcompile::internals::verify(&layout, None, &mut Default::default(), |one| {
                         assert!(!one.is_right(), "byte {at} of {}", path.display());
                         Ok(())
                     })
@@ -300,4 +304,238 @@ fn what_buildkit_puts_beside_an_image_is_no_image() {
     assert!(all.len() == 2 && all.iter().all(Verified::is_right), "{all:?}");
     let told = world.run("inspect docker:6.1.7").ok();
     assert_eq!(told.stdout.matches("image   a kernel").count(), 1, "{}", told.stdout);
+}
+
+/// Puts an image of `out` under these names in a layout of its own, which is called the same.
+fn under_names(world: &World, layout: &str, names: &[Value]) -> Utf8PathBuf {
+    let copy = copy_of(world, layout);
+    let mut index: Value = serde_json::from_slice(&fs::read(copy.join("index.json")).unwrap()).unwrap();
+    let image = index["manifests"][0].clone();
+    let named = |annotations: &Value| {
+        let mut image = image.clone();
+        image["annotations"] = annotations.clone();
+        image
+    };
+    index["manifests"] = names.iter().map(named).collect();
+    fs::write(copy.join("index.json"), index.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn a_good_image_is_good_under_any_name() {
+    let world = World::new();
+    world.build("").ok();
+    let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
+    let plan = "3f2a".repeat(16);
+    let names = [
+        name("6.1.7"),
+        name("6.1"),
+        name("latest"),
+        name("6.1.7-debug"),
+        name("debug"),
+        name(&plan),
+        name("docker.io/foobar/firecracker-kernel-bin-amd64:latest"),
+        name(
+            "ghcr.io/foobar/kernel:6.1.7@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        ),
+        // A version of somebody's own things.
+        name("2024.10.1"),
+        name("1.4.0"),
+        json!({}),
+        json!({ "io.containerd.image.name": "docker.io/foobar/kernel:6.1.7", "com.example.note": "x" }),
+    ];
+    let layout = under_names(&world, BIN, &names);
+    let told = world.run(&format!("verify {layout}")).ok().stdout;
+    assert_eq!(told.matches("  ok       index").count(), names.len(), "{told}");
+    for reference in ["latest", "docker.io/foobar/firecracker-kernel-bin-amd64:latest"] {
+        assert!(
+            world
+                .run(&format!("verify {layout}:{reference}"))
+                .ok()
+                .stdout
+                .contains(&format!(":{reference}\n"))
+        );
+    }
+    // The name of another kernel is none of its names.
+    for (wrong, says) in [
+        ("6.1.9", "the tag is 6.1.9, the image says that it is version 6.1.7"),
+        ("5.10", "the tag is 5.10, the image says that it is version 6.1.7"),
+        ("docker.io/foobar/kernel:6.1.9", "the tag is 6.1.9"),
+        ("docker.io/foobar/kernel", "the name docker.io/foobar/kernel has no tag in it"),
+    ] {
+        fails(&world, under_names(&world, BIN, &[name(wrong)]).as_str(), &[says]);
+    }
+}
+
+#[test]
+fn all_that_depmod_writes_is_there() {
+    let world = World::new();
+    world.build("--compression none").ok();
+    let modules = world.path("work").join(MODULES);
+    assert!(verified(&modules).iter().all(Verified::is_right));
+    let names = |at: &str| -> Vec<String> {
+        let layer = fs::read(largest_blob(&world.path("work").join(at))).unwrap();
+        let mut archive = tar::Archive::new(&layer[..]);
+        let entries = archive.entries().unwrap().map(Result::unwrap);
+        entries.map(|entry| entry.path().unwrap().display().to_string()).collect()
+    };
+    let files: Vec<String> = names(MODULES).into_iter().filter(|path| path.contains("/modules.")).collect();
+    assert!(files.len() >= 13, "{files:?}");
+    for file in files.iter().chain(["lib/modules/6.1.7/config".to_owned()].iter()) {
+        let copy = copy_of(&world, MODULES);
+        rewrite(&copy, |parts| parts.tar = without(&parts.tar, file));
+        let told = world.run(&format!("verify {copy}"));
+        let said = words(&told.stdout);
+        assert!(told.code == 1 && said.contains("FAILED modules"), "{file}: {said}");
+        assert!(said.contains(&format!("there is no {file}")), "{file}: {said}");
+    }
+    world.build("--modules-layout flat --compression none").ok();
+    assert!(verified(&modules).iter().all(Verified::is_right));
+    let copy = copy_of(&world, MODULES);
+    rewrite(&copy, |parts| parts.tar = without(&parts.tar, "modules.alias"));
+    fails(&world, copy.as_str(), &["there is no modules.alias"]);
+    // Before Linux 5.2 there was no modules.builtin.modinfo.
+    world.tree("4.19.7", "work/old");
+    world.run("4.19.7 --fc --source old --config mini.config --compression none -o old-out").ok();
+    let old = world.path("work/old-out/firecracker-kernel-modules-amd64");
+    assert!(verified(&old).iter().all(Verified::is_right), "{}", world.run(&format!("verify {old}")).stdout);
+    rewrite(&old, |parts| parts.tar = without(&parts.tar, "lib/modules/4.19.7/modules.builtin.modinfo"));
+    assert!(verified(&old).iter().all(Verified::is_right), "{}", world.run(&format!("verify {old}")).stdout);
+}
+
+/// The largest blob of a layout: its layer.
+fn largest_blob(layout: &Utf8Path) -> Utf8PathBuf {
+    let blobs = layout.join("blobs/sha256").read_dir_utf8().unwrap().map(|blob| blob.unwrap().into_path());
+    blobs.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap()
+}
+
+/// A tar without one of its entries.
+fn without(tar: &[u8], path: &str) -> Vec<u8> {
+    let mut left = tar::Builder::new(Vec::new());
+    for entry in tar::Archive::new(tar).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().to_str() != Some(path) {
+            let header = entry.header().clone();
+            left.append(&header, &mut entry).unwrap();
+        }
+    }
+    left.into_inner().unwrap()
+}
+
+#[test]
+fn an_image_of_kcompiles_has_its_kernel_at_its_path() {
+    let world = World::new();
+    world.build("--compression none --legacy").ok();
+    for (layout, path) in [(BIN, "bin/vmlinux"), ("out/flintlock-kernel", "boot/vmlinux")] {
+        let copy = copy_of(&world, layout);
+        rewrite(&copy, |parts| parts.tar = without(&parts.tar, path));
+        let told = world.run(&format!("verify {copy}"));
+        // Without its second name a combined image still has its kernel.
+        assert_eq!(told.code, i32::from(layout == BIN), "{}", told.stdout);
+    }
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| replace(&mut parts.tar, b"bin/vmlinux\0\0", b"bin/vmlinuz\0\0"));
+    rewrite(&copy, |parts| fix_checksums(&mut parts.tar));
+    fails(
+        &world,
+        copy.as_str(),
+        &["FAILED kernel there is no kernel at bin/vmlinux: there is no bin/vmlinux"],
+    );
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| parts.tar = without(&parts.tar, "bin/vmlinux"));
+    fails(&world, copy.as_str(), &["FAILED kernel there is no kernel"]);
+}
+
+/// Makes the checksums of all headers right that were written over.
+fn fix_checksums(tar: &mut [u8]) {
+    for at in (0..tar.len()).step_by(512) {
+        if tar[at..].get(257..262) == Some(b"ustar") {
+            let mut header = tar::Header::new_ustar();
+            header.as_mut_bytes().copy_from_slice(&tar[at..at + 512]);
+            header.set_cksum();
+            tar[at..at + 512].copy_from_slice(header.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn an_image_of_kcompiles_is_an_image() {
+    let world = World::new();
+    world.build("--compression none").ok();
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| {
+        parts.manifest["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json")
+    });
+    fails(
+        &world,
+        copy.as_str(),
+        &["FAILED image it says that it is an image of kcompile's, and is an artifact"],
+    );
+}
+
+#[test]
+fn only_the_kernel_has_a_second_name() {
+    let world = World::new();
+    for second in ["boot/vmlinux", "a/first/vmlinux"] {
+        world.build(&format!("--also-at {second} --legacy")).ok();
+        world.run(&format!("verify {BIN} {MODULES} out/flintlock-kernel")).ok();
+    }
+}
+
+/// What was read is not read again: it may even be gone.
+#[test]
+fn each_blob_is_read_once_in_a_run() {
+    let world = World::new();
+    world.build("").ok();
+    let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
+    let layout = under_names(&world, MODULES, &[name("one"), name("two")]);
+    let beside = under_names(&world, BIN, &[name("one"), name("two")]);
+    let mut cache = VerifyCache::default();
+    let mut told = |tag: &str| {
+        let mut all = Vec::new();
+        let each = |verified: Verified| {
+            all.push(serde_json::to_value(verified).unwrap());
+            Ok(())
+        };
+        kcompile::internals::verify(&layout, Some(tag), &mut cache, each).unwrap();
+        all[0]["checks"].clone()
+    };
+    let first = told("one");
+    for layout in [&layout, &beside] {
+        fs::remove_dir_all(layout.join("blobs")).unwrap();
+        fs::remove_file(layout.join("index.json")).unwrap();
+    }
+    let second = told("two");
+    assert_eq!(second[0]["detail"], "tag two, linux on amd64");
+    assert_eq!(first.as_array().unwrap()[1..], second.as_array().unwrap()[1..]);
+    assert!(first.to_string().contains("the same in firecracker-kernel-bin-amd64"), "{first:#}");
+    let fresh = world.run(&format!("verify {layout}:two"));
+    assert_eq!(fresh.code, 3, "another run reads it: {}", fresh.stdout);
+}
+
+/// The time of a run grows with its tags, and not with their square.
+#[test]
+fn many_tags_cost_as_much_as_they_are() {
+    let world = World::new();
+    world.build("").ok();
+    let tags = |count: usize| {
+        let name =
+            |number: usize| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") });
+        under_names(&world, MODULES, &(0..count).map(name).collect::<Vec<_>>())
+    };
+    let timed = |count: usize| {
+        let layout = tags(count);
+        let begin = std::time::Instant::now();
+        let all = verified(&layout);
+        assert!(all.len() == count && all.iter().all(Verified::is_right));
+        begin.elapsed()
+    };
+    // Beside it lies the kernel's layout, with as many tags.
+    let beside =
+        (0..6000).map(|number| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") }));
+    under_names(&world, BIN, &beside.collect::<Vec<_>>());
+    timed(100);
+    let (few, many) = (timed(500), timed(6000));
+    // Twelve times as many: four times that is a slow machine, a hundred and forty times is a square.
+    assert!(many < few * 48 + std::time::Duration::from_secs(1), "500 tags: {few:?}, 6000 tags: {many:?}");
 }

@@ -3,6 +3,7 @@
 use crate::cli::output::{line, print};
 use crate::host::{self, Host};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
+use crate::oci::layout_reader::LayoutReader;
 use crate::oci::{Encoder, Named, read, tags};
 use crate::ops::ccache_image::{self, Limit};
 use crate::report::{Progress, Report};
@@ -110,7 +111,8 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
 fn import(args: &ImportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let (path, tag) = reference(&args.image, host);
     let dir = ccache_image::directory(host)?;
-    let imported = ccache_image::import(&read::open(&path, tag)?, &dir, host, report)?;
+    let image = LayoutReader::open(&path)?.open_image(tag, None)?;
+    let imported = ccache_image::import(&image, &dir, host, report)?;
     print(&format!(
         "{dir}: {}, {}; {} before\n",
         counted(imported.new, "new entry", "new entries"),

@@ -7,12 +7,12 @@ use crate::cli::output::{print, printed_json, row};
 use crate::cli::resolve::{CatalogFiles, plan_of};
 use crate::cli::target::{Given, config_of};
 use crate::host::Host;
-use crate::image::inspect::counterpart_layout;
+use crate::image::inspect::{self, counterpart_layout};
 use crate::image::kernel_image;
 use crate::kconfig::Config;
 use crate::kconfig::requirements::{self, Level, Outcome, Stage, Subject, Tally, Verdict};
 use crate::kernel::{Arch, Flavor, KernelVersion};
-use crate::oci::tags;
+use crate::oci::layout_reader::LayoutReader;
 use crate::plan::wanted;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
@@ -139,9 +139,9 @@ fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<Checked> {
 }
 
 fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Host) -> Result<Checked> {
-    let image = tags::open(layout, tag, args.arch.or(host.arch).map(Arch::name))?;
+    let image = LayoutReader::open(layout)?.open_image(tag, args.arch.or(host.arch).map(Arch::name))?;
     let name = args.subject.clone();
-    let Some(text) = kernel_image::kernel_config(&image)? else {
+    let Some(text) = inspect::kernel_config(&image)? else {
         let error = Error::usage(format!("{name}: the image holds no kernel config"));
         return Err(match counterpart_layout(layout).filter(|layout| layout.as_str().contains("-kernel-modules")) {
             Some(beside) => error.hint(format!(

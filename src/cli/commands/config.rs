@@ -7,11 +7,11 @@ use crate::cli::output::{assigned, groups, print, print_verbatim, printed_json, 
 use crate::cli::resolve::{CatalogFiles, one_request, run, take_bundle};
 use crate::cli::target::{Given, config_of};
 use crate::host::Host;
-use crate::image::kernel_image;
+use crate::image::inspect;
 use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config, Setting};
 use crate::kernel::Arch;
-use crate::oci::tags;
+use crate::oci::layout_reader::LayoutReader;
 use crate::ops::config::{self, Form, Rewritten};
 use crate::ops::context::Run;
 use crate::plan::Plan;
@@ -264,8 +264,8 @@ fn side(text: &str, options: &Options, run: &Run<'_>) -> Result<Side> {
         Given::File(path) => Ok(Side { name: text.to_owned(), config: config_of(&path)? }),
         Given::Layout(path, tag) => {
             let arch = options.target.arch.first().copied().or(run.host.arch);
-            let image = tags::open(&path, tag.as_deref(), arch.map(Arch::name))?;
-            let told = kernel_image::kernel_config(&image)?;
+            let image = LayoutReader::open(&path)?.open_image(tag.as_deref(), arch.map(Arch::name))?;
+            let told = inspect::kernel_config(&image)?;
             let told =
                 told.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;
             Ok(Side { name: text.to_owned(), config: Config::parse(&told) })

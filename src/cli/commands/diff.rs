@@ -3,11 +3,13 @@
 use crate::cli::output::{print, printed_json};
 use crate::cli::output_diff::text;
 use crate::cli::resolve::CatalogFiles;
-use crate::cli::target::only_image;
+use crate::cli::target::{architectures, one_image};
 use crate::host::Host;
 use crate::image::size_limits::Budget;
 use crate::image::{diff, inspect};
 use crate::kconfig::explain::Renames;
+use crate::kernel::Arch;
+use crate::oci::read::Image;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
 use crate::util::text::printable;
@@ -37,14 +39,32 @@ pub struct DiffArgs {
     /// How large the second may be.
     #[command(flatten)]
     pub budget: Budget,
+    /// Of a tag that stands for several architectures, the image for this one: amd64 or arm64 [default: that of the
+    /// other side, else this machine's]
+    #[arg(long, value_name = "ARCH")]
+    pub arch: Option<Arch>,
     /// As JSON, with all names
     #[arg(long)]
     pub json: bool,
 }
 
+/// Both images. Where a tag stands for several architectures, it is the same one on both sides.
+fn images(args: &DiffArgs, host: &Host, report: &Report) -> Result<(Image, Image)> {
+    let sides = [&args.first, &args.second].map(|given| host.absolute(given));
+    let found = [architectures(&sides[0])?, architectures(&sides[1])?];
+    let mut only = found.iter().filter(|found| found.len() == 1).map(|found| found[0].clone());
+    let own = host.arch.map(|arch| arch.name().to_owned());
+    let arch = args.arch.map(|arch| arch.name().to_owned()).or_else(|| only.next()).or(own);
+    let images = (one_image(&sides[0], arch.as_deref())?, one_image(&sides[1], arch.as_deref())?);
+    if found.iter().any(|found| found.len() > 1) {
+        report.note(&format!("compared for {}: choose with --arch", arch.unwrap_or_default()));
+    }
+    Ok(images)
+}
+
 pub fn diff(args: &DiffArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let renames = Renames::read(&CatalogFiles::read(None, host)?.library)?;
-    let images = (only_image(&host.absolute(&args.first))?, only_image(&host.absolute(&args.second))?);
+    let images = images(args, host, report)?;
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference = diff::diff((&images.0, &images.1), (&found.0, &found.1), &renames)?;
     let exceeded = args.budget.exceeded(&found.1);

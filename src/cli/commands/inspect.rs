@@ -1,10 +1,15 @@
 //! `kcompile inspect`: its words, and what it prints.
 
 use crate::cli::output::{Fields, PrintedArray, print, printed_json, reference};
+use crate::cli::target::one_image;
 use crate::host::Host;
-use crate::image::inspect::{self, Consumer, ImageKind, Inspected, ProvenanceFound, ReceiptFound};
+use crate::image::inspect::{
+    self, Consumer, ImageKind, Inspected, KernelPath, ProvenanceFound, ReadCache, ReceiptFound,
+};
+use crate::kernel::Arch;
 use crate::oci::annotations::{REVISION, SOURCE};
-use crate::oci::{read, tags};
+use crate::oci::layer_entries::LayerCompression;
+use crate::oci::read;
 use crate::plan::annotations;
 use crate::report::Report;
 use crate::util::error::{Error, Result};
@@ -17,7 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   kcompile inspect out/firecracker-kernel-bin-amd64:6.1.7
   kcompile inspect out/firecracker-kernel-bin-amd64:6.1.7 --as capmvm --registry docker.io/foobar
-  kcompile inspect out/* --json
+  kcompile inspect out/*-kernel-* --json
 
 Exit codes: 0 ok, 2 no such layout or tag, 3 a layout breaks a rule.";
 
@@ -38,25 +43,34 @@ pub struct InspectArgs {
     /// With --as: the place that the images are pushed to, as in `kcompile push`
     #[arg(long, value_name = "REGISTRY/PREFIX", requires = "consumer", default_value = "REGISTRY/PREFIX")]
     pub registry: String,
+    /// With --as: of a tag that stands for several architectures, the image for this one: amd64 or arm64 [default: this
+    /// machine's]
+    #[arg(long, value_name = "ARCH", requires = "consumer")]
+    pub arch: Option<Arch>,
 }
 
 pub fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+    if let Some(consumer) = args.consumer {
+        let [reference] = &args.layouts[..] else {
+            return Err(Error::usage("--as is about one image").hint("choose it with LAYOUT:TAG"));
+        };
+        let arch = args.arch.or(host.arch).map(Arch::name);
+        let inspected = inspect::inspect(&one_image(&host.absolute(reference), arch)?)?;
+        spec(consumer, &inspected, &args.registry, report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut images = Vec::new();
+    let mut cache = ReadCache::default();
     for reference in &args.layouts {
         let (layout, tag) = read::locate(&host.absolute(reference));
-        let parts = tags::images(&layout, tag.as_deref())?;
-        images.extend(parts.into_iter().map(|part| (layout.clone(), part)));
+        let reader = cache.layout(&layout)?;
+        let parts = reader.images(tag.as_deref())?;
+        images.extend(parts.into_iter().map(|part| (reader.clone(), part)));
     }
     let several = images.len() > 1;
-    if several && args.consumer.is_some() {
-        return Err(Error::usage("--as is about one image").hint("choose it with LAYOUT:TAG"));
-    }
     let mut array = PrintedArray::default();
-    let inspected = images.iter().enumerate().try_for_each(|(index, (layout, part))| {
-        let inspected = inspect::inspect(&part.open(layout)?)?;
-        if let Some(consumer) = args.consumer {
-            return spec(consumer, &inspected, &args.registry, report);
-        }
+    let inspected = images.iter().enumerate().try_for_each(|(index, (reader, part))| {
+        let inspected = cache.inspect(&reader.image(part)?)?;
         match (args.json, index) {
             (true, _) if several => array.add(&inspected),
             (true, _) => print(&printed_json(&inspected)),
@@ -92,16 +106,16 @@ fn text(image: &Inspected, host: &Host) -> String {
     let mut lines = Fields::new(8);
     let version = image.version.as_deref().or(image.release.as_deref()).unwrap_or("?");
     let flavor = image.flavor.map_or_else(String::new, |flavor| format!(" for {}", flavor.spec().title));
-    lines.add("image", &format!("{}: Linux {version}{flavor} on {}", image.kind.title(), image.arch));
+    match image.kind {
+        ImageKind::Other => {
+            lines.add("image", &format!("{}, for {}", image.kind.title(), image.arch));
+            lines.add_all("", image.description.iter());
+        }
+        kind => lines.add("image", &format!("{}: Linux {version}{flavor} on {}", kind.title(), image.arch)),
+    }
     lines.add("", &image.digest.oci());
     lines.add_all("created", image.created.iter());
-    for kernel in &image.kernels {
-        let names = std::iter::once(&kernel.path).chain(&kernel.also_at);
-        let names = names.map(String::as_str).collect::<Vec<_>>().join(", ");
-        lines.add("kernel", &format!("{names}, {}: {}", size(kernel.bytes), kernel.format));
-        lines.add_all("", kernel.banner.iter());
-        lines.add_all("", kernel.build_id.as_ref().map(|id| format!("build id {id}")).iter());
-    }
+    add_kernels(image, &mut lines);
     if let Some(modules) = &image.modules {
         let place = if modules.directory.is_empty() { "its root" } else { &modules.directory };
         let signed = if modules.signed > 0 { format!(", {} signed", modules.signed) } else { String::new() };
@@ -119,15 +133,29 @@ fn text(image: &Inspected, host: &Host) -> String {
         lines.add("", &layer.digest.oci());
         lines.add("diff_id", &layer.diff_id.oci());
     }
-    let annotation = |key: &str| image.annotations.get(key).map(String::as_str);
-    let source = annotation(SOURCE).unwrap_or("on the machine that built it");
-    lines.add("source", source);
-    lines.add_all("", annotation(REVISION).iter());
+    lines.add_all("source", [image.says(SOURCE), image.says(REVISION)].into_iter().flatten());
     for (name, key) in
         [("tools", annotations::TOOLCHAIN), ("plan", annotations::PLAN), ("pairing", annotations::PAIRING)]
     {
-        lines.add_all(name, annotation(key).iter());
+        lines.add_all(name, image.says(key));
     }
+    add_documents(image, host, &mut lines);
+    format!("{}\n{}", reference(&image.layout, image.tag.as_deref(), host), lines.text())
+}
+
+fn add_kernels(image: &Inspected, lines: &mut Fields) {
+    for kernel in &image.kernels {
+        let names = std::iter::once(&kernel.path).chain(&kernel.also_at);
+        let names = names.map(String::as_str).collect::<Vec<_>>().join(", ");
+        lines.add("kernel", &format!("{names}, {}: {}", size(kernel.bytes), kernel.format));
+        lines.add_all("", kernel.banner.iter());
+        lines.add_all("", kernel.build_id.as_ref().map(|id| format!("build id {id}")).iter());
+    }
+    let name = if image.kernels.is_empty() { "kernel" } else { "" };
+    lines.add_all(name, image.kernel_path.as_ref().and_then(kernel_path_text).iter());
+}
+
+fn add_documents(image: &Inspected, host: &Host, lines: &mut Fields) {
     match &image.receipt {
         ReceiptFound::Absent => {}
         ReceiptFound::Unreadable { why } => lines.add("receipt", why),
@@ -137,7 +165,7 @@ fn text(image: &Inspected, host: &Host) -> String {
         ReceiptFound::Of { path, source_verified, tools, command, findings, .. } => {
             lines.add("receipt", &document(path, host));
             lines.add("", source_verified);
-            if annotation(annotations::TOOLCHAIN).is_none() {
+            if image.says(annotations::TOOLCHAIN).is_none() {
                 let tools: Vec<String> =
                     tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect();
                 lines.add("", &tools.join("; "));
@@ -151,7 +179,6 @@ fn text(image: &Inspected, host: &Host) -> String {
         lines.add("built", &format!("from {} to {} by {}", text(started), text(finished), text(builder)));
         lines.add("", &document(path, host));
     }
-    format!("{}\n{}", reference(&image.layout, image.tag.as_deref(), host), lines.text())
 }
 
 /// Where a document of an image is, as the user would type it.
@@ -162,11 +189,22 @@ fn document(path: &Utf8Path, host: &Host) -> String {
     }
 }
 
+/// What there is to say of the place where the hypervisor looks for the kernel.
+fn kernel_path_text(found: &KernelPath) -> Option<String> {
+    let KernelPath { path, leads_to, problem, .. } = found;
+    match (problem, leads_to) {
+        (Some(problem), _) => Some(format!("no kernel at {path}: {problem}")),
+        (None, Some(to)) => Some(format!("{path} leads to {to}")),
+        (None, None) => None,
+    }
+}
+
 fn layer_text(layer: &inspect::LayerFound) -> String {
     let plain = format!("{} in {}", size(layer.plain_bytes), counted(layer.entries, "entry", "entries"));
     let stored = size(layer.bytes);
-    match layer.media_type.rsplit_once('+') {
-        Some((_, compression)) => format!("{plain}; {stored} as {compression}"),
-        None => format!("{plain}, not compressed"),
+    match LayerCompression::of(&layer.media_type.as_str().into()) {
+        Some(LayerCompression::Gzip) => format!("{plain}; {stored} as gzip"),
+        Some(LayerCompression::Zstd) => format!("{plain}; {stored} as zstd"),
+        _ => format!("{plain}, not compressed"),
     }
 }

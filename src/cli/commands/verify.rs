@@ -4,13 +4,13 @@ use crate::catalog::Library;
 use crate::cli::args::{BuildArgs, BuildCommand};
 use crate::cli::output::{PrintedArray, print, reference, row};
 use crate::cli::resolve::{CatalogFiles, cache_dir, requests, run};
-use crate::cli::target::only_image;
+use crate::cli::target::one_image;
 use crate::host::Host;
 use crate::image::inspect::{self, ReceiptFound};
 use crate::image::pack::PackedImage;
 use crate::image::receipt::Known;
 use crate::image::size_limits::Budget;
-use crate::image::verify::{self, Check, Outcome, Verified};
+use crate::image::verify::{self, Check, Outcome, Verified, VerifyCache};
 use crate::kconfig::explain::Renames;
 use crate::oci::read;
 use crate::ops::{rebuild, reuse};
@@ -62,16 +62,15 @@ pub fn verify(args: &VerifyArgs, host: &Host, report: &Report) -> Result<ExitCod
     let mut receipts = BTreeMap::new();
     let (mut damaged, mut wrong, mut count) = (false, false, 0);
     let mut array = PrintedArray::default();
+    let mut cache = VerifyCache::default();
     let verified = args.layouts.iter().try_for_each(|given| {
         let (layout, tag) = read::locate(&host.absolute(given));
-        verify::verify(&layout, tag.as_deref(), |mut verified| {
+        verify::verify(&layout, tag.as_deref(), &mut cache, |mut verified| {
             verified.hold_to(&args.budget);
             damaged |= verified.is_damaged();
             wrong |= !verified.is_right();
             count += 1;
-            if let Some(ReceiptFound::Of { path, .. }) =
-                verified.inspected.as_ref().map(|inspected| &inspected.receipt)
-            {
+            if let Some(ReceiptFound::Of { path, .. }) = &verified.receipt {
                 let output = verified.layout.parent().unwrap_or(Utf8Path::new("/")).to_owned();
                 let name = inspect::attached_in(path)
                     .map_or(path.as_str(), |_| path.file_name().unwrap_or_default());
@@ -172,7 +171,7 @@ fn rebuild_by(
 /// How the image that was recorded differs from the one that came out now.
 fn why_not(recorded: &Utf8Path, again: &PackedImage, library: &Library, host: &Host) -> Result<String> {
     let tagged =
-        |layout: &Utf8Path| only_image(&Utf8PathBuf::from(format!("{layout}:{}", again.written.tag)));
+        |layout: &Utf8Path| one_image(&Utf8PathBuf::from(format!("{layout}:{}", again.written.tag)), None);
     let images = (tagged(recorded)?, tagged(&again.written.layout)?);
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference =
@@ -198,6 +197,7 @@ fn text(verified: &Verified, host: &Host) -> String {
             Outcome::NotSaid { detail } => ("-", std::slice::from_ref(detail)),
             Outcome::Fails { faults } => ("FAILED", &faults[..]),
             Outcome::Damaged { why } => ("DAMAGED", std::slice::from_ref(why)),
+            Outcome::Refused { why } => ("REFUSED", std::slice::from_ref(why)),
         };
         for (index, detail) in details.iter().enumerate() {
             let (verdict, name) = if index == 0 { (verdict, name.title()) } else { ("", "") };

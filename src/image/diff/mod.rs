@@ -5,14 +5,13 @@ mod cause;
 
 pub use cause::Cause;
 
-use crate::image::inspect::{self, Inspected, ReceiptFound};
+use crate::image::inspect::{self, FileContent, Inspected, KernelFound, ReceiptFound};
 use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config};
 use crate::kernel::binary::Anatomy;
 use crate::oci::annotations::REVISION;
 use crate::oci::read::Image;
 use crate::plan::annotations;
-use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use cause::{Known, causes};
 use serde::Serialize;
@@ -100,15 +99,21 @@ pub struct ModulesChange {
     pub sizes: Vec<SizeChange>,
 }
 
-/// A file with other bytes.
+/// A file with other bytes, or one that only one of the two has.
 #[derive(Debug, Serialize)]
 pub struct FileChange {
     /// Its path; of what belongs to modules, below their directory.
     pub path: String,
-    /// Its size in the first; `None`: it is not there.
+    /// Its size in the first; `None`: no file is there.
     pub first: Option<u64>,
     /// In the second.
     pub second: Option<u64>,
+    /// In the first it is a symbolic link with this text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_link: Option<String>,
+    /// In the second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_link: Option<String>,
     /// The ELF sections that differ; none where the difference lies outside of all, or it is no ELF file.
     pub sections: Vec<String>,
     /// The likely causes, the surest first.
@@ -170,8 +175,8 @@ fn tools(first: &Inspected, second: &Inspected) -> Vec<Change> {
         return changes(one, other);
     }
     let said = |image: &Inspected| -> BTreeMap<String, String> {
-        let said = image.annotations.get(annotations::TOOLCHAIN);
-        said.map(|said| ("toolchain".to_owned(), said.clone())).into_iter().collect()
+        let said = image.says(annotations::TOOLCHAIN);
+        said.map(|said| ("toolchain".to_owned(), said.to_owned())).into_iter().collect()
     };
     changes(&said(first), &said(second))
 }
@@ -195,8 +200,8 @@ fn inputs(
     config: Option<&Comparison>,
     tools: &[Change],
 ) -> Vec<String> {
-    let revision = |image: &Inspected| image.annotations.get(REVISION).cloned();
-    let digest = |image: &Inspected| image.annotations.get(annotations::CONFIG_DIGEST).cloned();
+    let revision = |image: &Inspected| image.says(REVISION).map(str::to_owned);
+    let digest = |image: &Inspected| image.says(annotations::CONFIG_DIGEST).map(str::to_owned);
     let config = config.map_or_else(|| digest(first) != digest(second), |config| !config.is_equal());
     let differ = [
         ("version", first.release != second.release),
@@ -210,7 +215,11 @@ fn inputs(
 }
 
 fn sizes(first: &Inspected, second: &Inspected) -> Vec<SizeChange> {
-    let kernel = |image: &Inspected| image.kernels.first().map_or(0, |kernel| kernel.bytes);
+    let kernel = |image: &Inspected| {
+        let kernels = &image.survey.kernels;
+        let main = image.survey.main_kernel().map(|(_, kernel)| kernel).or(kernels.values().next());
+        main.map_or(0, |kernel| kernel.size)
+    };
     let modules = |image: &Inspected| image.modules.as_ref().map_or(0, |modules| modules.bytes);
     let stored = |image: &Inspected| image.layers.iter().map(|layer| layer.bytes).sum();
     let all = [
@@ -256,24 +265,22 @@ fn files(
     config: Option<&Config>,
     inputs: &[String],
 ) -> Result<(Vec<FileChange>, usize)> {
-    type Files = BTreeMap<String, (u64, Sha256)>;
-    let all = |image: &Inspected| -> Files {
-        image.survey.files.iter().map(|(path, &file)| (key(image, path), file)).collect()
+    let all = |image: &Inspected| -> BTreeMap<String, FileContent> {
+        image.survey.files.iter().map(|(path, file)| (key(image, path), file.clone())).collect()
     };
     let (one, other) = (all(first), all(second));
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     let differ: Vec<&String> = names.into_iter().filter(|name| one.get(*name) != other.get(*name)).collect();
-    let more = differ.len().saturating_sub(MOST_FILES);
+    let in_both = |name: &&&String| [&one, &other].iter().all(|files| size_of(files, name).is_some());
     // Kernels sort before modules where both are in one image.
-    let looked_into: Vec<&String> = differ.into_iter().take(MOST_FILES).collect();
-    let in_both: BTreeSet<&String> = looked_into
-        .iter()
-        .copied()
-        .filter(|name| one.contains_key(*name) && other.contains_key(*name))
-        .collect();
-    let anatomies = (anatomies(first_image, first, &in_both)?, anatomies(second_image, second, &in_both)?);
+    let looked_into: BTreeSet<&String> = differ.iter().filter(in_both).take(MOST_FILES).copied().collect();
+    let (told, more): (Vec<&String>, Vec<&String>) =
+        differ.iter().partition(|name| looked_into.contains(*name) || !in_both(name));
+    let anatomies =
+        (anatomies(first_image, first, &looked_into)?, anatomies(second_image, second, &looked_into)?);
     let banner = |image: &Inspected, name: &String| {
-        image.kernels.iter().find(|kernel| kernel.path == *name).and_then(|kernel| kernel.banner.clone())
+        let is_named = |kernel: &&KernelFound| kernel.path == *name || kernel.also_at.contains(name);
+        image.kernels.iter().find(is_named).and_then(|kernel| kernel.banner.clone())
     };
     let change = |name: &String| {
         let banners = (banner(first, name), banner(second, name));
@@ -286,10 +293,31 @@ fn files(
             }
             _ => (Vec::new(), Vec::new()),
         };
-        let size = |files: &Files| files.get(name).map(|(size, _)| *size);
-        FileChange { path: name.clone(), first: size(&one), second: size(&other), sections, causes }
+        FileChange {
+            path: name.clone(),
+            first: size_of(&one, name),
+            second: size_of(&other, name),
+            first_link: link_of(&one, name),
+            second_link: link_of(&other, name),
+            sections,
+            causes,
+        }
     };
-    Ok((looked_into.into_iter().map(change).collect(), more))
+    Ok((told.into_iter().map(change).collect(), more.len()))
+}
+
+fn size_of(files: &BTreeMap<String, FileContent>, name: &str) -> Option<u64> {
+    match files.get(name)? {
+        FileContent::File { bytes, .. } => Some(*bytes),
+        FileContent::Link { .. } => None,
+    }
+}
+
+fn link_of(files: &BTreeMap<String, FileContent>, name: &str) -> Option<String> {
+    match files.get(name)? {
+        FileContent::File { .. } => None,
+        FileContent::Link { to } => Some(to.clone()),
+    }
 }
 
 /// Looks into these files of an image, one after the other. One that is too large to be held is left out.
@@ -302,17 +330,17 @@ fn anatomies(
     if names.is_empty() {
         return Ok(anatomies);
     }
-    image.visit(|entry, reader| {
-        let name = key(found, &entry.path);
-        if entry.size > LARGEST_FILE || !names.contains(&name) {
+    image.visit_files(&image.root()?, |paths, size, reader| {
+        let keys = paths.iter().map(|path| key(found, path)).filter(|name| names.contains(name));
+        let keys: Vec<String> = keys.collect();
+        if size == 0 || size > LARGEST_FILE || keys.is_empty() {
             return Ok(());
         }
         let mut bytes = Vec::new();
         let read = reader.take(LARGEST_FILE).read_to_end(&mut bytes);
-        read.context(Kind::Fetch, || format!("{}: {}", image.layout, entry.path.escape_debug()))?;
-        if !bytes.is_empty() {
-            anatomies.insert(name, Anatomy::of(&bytes));
-        }
+        read.context(Kind::Fetch, || format!("{}: {}", image.layout, paths[0].escape_debug()))?;
+        let anatomy = Anatomy::of(&bytes);
+        anatomies.extend(keys.into_iter().map(|key| (key, anatomy.clone())));
         Ok(())
     })?;
     Ok(anatomies)

@@ -1,12 +1,12 @@
 //! The documents of an image: its receipt and its provenance, as files beside the layout or, where those are not there,
 //! as they are attached to the image in the layout `<name>-attest` beside its own.
 
-use super::{ReceiptFound, receipt_path};
+use super::{ReadCache, ReceiptFound, receipt_path};
 use crate::image::attest;
 use crate::image::receipt::Known;
 use crate::oci;
 use crate::oci::blob::read_bounded;
-use crate::oci::read::Image;
+use crate::oci::read::{Image, tag_part};
 use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
@@ -34,52 +34,52 @@ pub struct ProvenanceFound {
 
 /// Finds the receipt of an image. A file of another build of this version does not count where the right one is
 /// attached.
-pub(super) fn receipt(image: &Image) -> ReceiptFound {
-    let beside = receipt_path(image).map_or(ReceiptFound::Absent, |path| match Known::read(&path) {
-        Err(error) => ReceiptFound::Unreadable { why: error.to_string() },
+pub fn receipt(image: &Image, cache: &mut ReadCache) -> ReceiptFound {
+    let beside = receipt_path(image).map_or(ReceiptFound::Absent, |path| match &*cache.receipt(&path) {
+        Err(why) => ReceiptFound::Unreadable { why: why.clone() },
         Ok(None) => ReceiptFound::Absent,
         Ok(Some(known)) => of_image(image, path, known),
     });
     if !matches!(beside, ReceiptFound::Absent | ReceiptFound::OfAnother { .. }) {
         return beside;
     }
-    match attached_receipt(image) {
+    match attached_receipt(image, cache) {
         Ok(Some(found @ ReceiptFound::Of { .. })) => found,
         Ok(_) => beside,
         Err(error) => ReceiptFound::Unreadable { why: error.to_string() },
     }
 }
 
-fn attached_receipt(image: &Image) -> Result<Option<ReceiptFound>> {
-    let Some((path, bytes)) = attached(image, attest::RECEIPT)? else { return Ok(None) };
+fn attached_receipt(image: &Image, cache: &mut ReadCache) -> Result<Option<ReceiptFound>> {
+    let Some((path, bytes)) = attached(image, attest::RECEIPT, cache)? else { return Ok(None) };
     let known = Known::parse(&path, &bytes)?;
-    Ok(Some(of_image(image, path, known)))
+    Ok(Some(of_image(image, path, &known)))
 }
 
-fn of_image(image: &Image, path: Utf8PathBuf, known: Known) -> ReceiptFound {
+fn of_image(image: &Image, path: Utf8PathBuf, known: &Known) -> ReceiptFound {
     if !known.images.iter().any(|one| one.digest == image.digest.oci()) {
         return ReceiptFound::OfAnother { path };
     }
     ReceiptFound::Of {
         path,
         tools: known.tools().into_iter().collect(),
-        source_verified: known.source_verified,
-        plan: known.plan_digest,
-        release: known.kernel_release,
-        config_sha256: known.config_sha256,
-        command: known.command,
-        findings: known.findings,
+        source_verified: known.source_verified.clone(),
+        plan: known.plan_digest.clone(),
+        release: known.kernel_release.clone(),
+        config_sha256: known.config_sha256.clone(),
+        command: known.command.clone(),
+        findings: known.findings.clone(),
     }
 }
 
 /// Finds the statement of provenance about an image. One that cannot be read, or is about other images, is none: it is
 /// told, and nothing depends on it.
-pub(super) fn provenance(image: &Image) -> Option<ProvenanceFound> {
+pub(super) fn provenance(image: &Image, cache: &mut ReadCache) -> Option<ProvenanceFound> {
     let beside = receipt_path(image).map(|path| path.with_extension("provenance.json"));
     let beside = beside.and_then(|path| Some((read_bounded(&path).ok()?, path)));
     let about = beside.and_then(|(bytes, path)| statement(image, path, &bytes));
     about.or_else(|| {
-        let (path, bytes) = attached(image, attest::PROVENANCE).ok()??;
+        let (path, bytes) = attached(image, attest::PROVENANCE, cache).ok()??;
         statement(image, path, &bytes)
     })
 }
@@ -102,10 +102,16 @@ fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<Provenanc
 }
 
 /// The file of this type that is attached to an image: alone, or as one of an index over architectures.
-fn attached(image: &Image, media_type: &str) -> Result<Option<(Utf8PathBuf, Vec<u8>)>> {
-    let Some(tag) = &image.tag else { return Ok(None) };
-    for tag in [tag.clone(), format!("{tag}-{}", image.config.architecture())] {
-        if let Some(found) = oci::attached(&image.layout, &tag, image.digest, media_type)? {
+fn attached(
+    image: &Image,
+    media_type: &str,
+    cache: &mut ReadCache,
+) -> Result<Option<(Utf8PathBuf, Vec<u8>)>> {
+    let (Some(tag), Some(layout)) = (&image.tag, oci::attachments(&image.layout)) else { return Ok(None) };
+    let layout = cache.layout(&layout)?;
+    let tag = tag_part(tag);
+    for tag in [tag.to_owned(), format!("{tag}-{}", image.config.architecture())] {
+        if let Some(found) = oci::attached(&layout, &tag, image.digest, media_type)? {
             return Ok(Some(found));
         }
     }

@@ -2,13 +2,18 @@
 //! and its documents, what it was built from. Everything that an image says of itself is text
 //! from outside: it goes through [`printable`](crate::util::text::printable) before a person sees it.
 
+mod cache;
+mod counterpart;
 mod documents;
+pub mod scan;
 mod spec;
 mod survey;
 
-pub use documents::{ProvenanceFound, attached_in, document_name};
+pub use cache::ReadCache;
+pub use counterpart::{check_pair, counterpart, counterpart_image, counterpart_layout};
+pub use documents::{ProvenanceFound, attached_in, document_name, receipt};
 pub use spec::{Consumer, fragment};
-pub use survey::{KernelFile, Survey};
+pub use survey::{FileContent, KernelFile, KernelPath, Survey, release_of_module};
 
 use crate::image::kernel_image;
 use crate::kconfig::Config;
@@ -16,13 +21,14 @@ use crate::kernel::binary::{Kernel, Pvh};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::layer_entries::LayerRead;
 use crate::oci::read::Image;
-use crate::oci::tags;
 use crate::plan::annotations;
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Kind, Result};
+use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
+use scan::LayerScan;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// An image and what is in it. Serialised, it is what `inspect --json` prints: field names are part of
 /// the contract.
@@ -47,6 +53,10 @@ pub struct Inspected {
     pub arch: String,
     /// When it was made, as its config says it.
     pub created: Option<String>,
+    /// What it is, for people, as annotated.
+    pub description: Option<String>,
+    /// The place that the hypervisor's configuration names, and what is there.
+    pub kernel_path: Option<KernelPath>,
     /// The kernel files.
     pub kernels: Vec<KernelFound>,
     /// The modules.
@@ -90,7 +100,7 @@ impl ImageKind {
             ImageKind::Kernel => "a kernel",
             ImageKind::Modules => "kernel modules",
             ImageKind::Combined => "a kernel and its modules",
-            ImageKind::Other => "neither a kernel nor modules",
+            ImageKind::Other => "not a kernel image",
         }
     }
 }
@@ -212,18 +222,45 @@ pub enum ReceiptFound {
     },
 }
 
+impl Inspected {
+    /// What the image says of itself under this key: in an annotation of its manifest, or else in a label of its config.
+    pub fn says(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).or_else(|| self.labels.get(key)).map(String::as_str)
+    }
+}
+
 /// Reads all of an image.
 ///
 /// Errors (exit code 3): it breaks a rule, and which.
 pub fn inspect(image: &Image) -> Result<Inspected> {
-    let name = image.layout.as_str();
-    let mut survey = Survey::default();
-    let layers = image.visit(|found, reader| survey.see(name, found, reader))?;
-    Ok(summed_up(image, &layers, survey))
+    ReadCache::default().inspect(image)
 }
 
-/// What a survey of a whole image amounts to.
-pub fn summed_up(image: &Image, layers: &[LayerRead], survey: Survey) -> Inspected {
+/// The final `.config` of the kernel in an image: `config` beside the modules, or `boot/config-<VERSION>` of
+/// a combined image; else the one inside the kernel file (CONFIG_IKCONFIG). `None`: there is none.
+///
+/// Errors (exit code 3): the image breaks a rule, or what should be its config is none.
+pub fn kernel_config(image: &Image) -> Result<Option<String>> {
+    let survey = inspect(image)?.survey;
+    if let Some((_, text)) = survey.kernel_config() {
+        return Ok(Some(text.to_owned()));
+    }
+    match survey.unreadable_configs.first_key_value() {
+        Some((path, why)) => Err(Error::fetch(format!("{}: {}: {why}", image.layout, path.escape_debug()))),
+        None => Ok(None),
+    }
+}
+
+/// Summarizes the layers of an image, without its documents.
+///
+/// Errors (exit code 3): they cannot be merged.
+pub fn summarize(image: &Image, layers: &[Rc<LayerScan>]) -> Result<Inspected> {
+    let flavor = kernel_image::flavor(image);
+    let arch = image.config.architecture().to_string();
+    let root = image.merge(layers.iter().map(|layer| layer.entries.as_slice()))?;
+    let kernel_path =
+        flavor.zip(arch.parse().ok()).map(|(flavor, arch)| kernel_image::kernel_path(flavor, arch));
+    let survey = Survey::of(&root, layers, kernel_path.as_deref());
     let kernels: Vec<KernelFound> =
         survey.kernels.iter().map(|(path, file)| kernel_found(path, file, &survey)).collect();
     let modules = modules_found(&survey);
@@ -238,42 +275,40 @@ pub fn summed_up(image: &Image, layers: &[LayerRead], survey: Survey) -> Inspect
         (true, true) => ImageKind::Modules,
         (true, false) => ImageKind::Other,
     };
-    let by_banner = survey.kernels.values().find_map(|file| file.kernel.release().map(str::to_owned));
-    let release = by_banner
-        .or_else(|| survey.module_dirs.first().cloned())
-        .or_else(|| modules.as_ref()?.releases.first().cloned())
-        .or_else(|| image.own_annotation(annotations::KERNEL_RELEASE).map(str::to_owned));
+    let release = survey.release().or_else(|| image.own_annotation(annotations::KERNEL_RELEASE));
     let labels = image.config.config().as_ref().and_then(|config| config.labels().clone());
-    Inspected {
+    Ok(Inspected {
         layout: image.layout.clone(),
         tag: image.tag.clone(),
         digest: image.digest,
         kind,
         version: image.annotation("version").map(str::to_owned),
-        release,
-        flavor: kernel_image::flavor(image),
-        arch: image.config.architecture().to_string(),
+        release: release.map(str::to_owned),
+        flavor,
+        arch,
         created: image.config.created().clone(),
+        description: image.annotation("description").map(str::to_owned),
+        kernel_path: survey.kernel_path.clone(),
         kernels,
         modules,
         config,
-        layers: layers.iter().map(layer_found).collect(),
+        layers: layers.iter().map(|layer| layer_found(&layer.read)).collect(),
         annotations: image.manifest.annotations().clone().unwrap_or_default().into_iter().collect(),
         labels: labels.unwrap_or_default().into_iter().collect(),
-        receipt: documents::receipt(image),
-        provenance: documents::provenance(image),
+        receipt: ReceiptFound::Absent,
+        provenance: None,
         survey,
-    }
+    })
 }
 
-fn kernel_found(path: &str, KernelFile { size, kernel }: &KernelFile, survey: &Survey) -> KernelFound {
-    let Kernel { identity, banner, sha256, .. } = kernel;
+fn kernel_found(path: &str, file: &KernelFile, survey: &Survey) -> KernelFound {
+    let Kernel { identity, banner, .. } = &*file.kernel;
     let pvh = identity.pvh == Pvh::Entry;
     KernelFound {
         path: path.to_owned(),
         also_at: survey.names_of(path).split_off(1),
-        bytes: *size,
-        sha256: *sha256,
+        bytes: file.size,
+        sha256: file.sha256,
         format: format!("{}{}", identity.format, if pvh { " with a PVH note" } else { "" }),
         pvh,
         build_id: identity.build_id.clone(),
@@ -282,7 +317,13 @@ fn kernel_found(path: &str, KernelFile { size, kernel }: &KernelFile, survey: &S
 }
 
 fn modules_found(survey: &Survey) -> Option<ModulesFound> {
-    let dep = survey.files.keys().find(|path| path.rsplit('/').next() == Some("modules.dep"));
+    let is_index = |path: &&String| match path.rsplit_once('/') {
+        Some((_, name)) => {
+            name == "modules.dep" && (release_of_module(path).is_some() || !survey.modules.is_empty())
+        }
+        None => *path == "modules.dep",
+    };
+    let dep = survey.files.keys().find(is_index);
     if dep.is_none() && survey.modules.is_empty() {
         return None;
     }
@@ -309,69 +350,6 @@ fn layer_found(layer: &LayerRead) -> LayerFound {
         bytes: layer.size,
         plain_bytes: layer.plain_size,
         entries: layer.entries,
-    }
-}
-
-/// The image that belongs to this one, where it lies beside it: the modules of a kernel, the kernel of
-/// modules; `None`: there is no such layout, or it has no image of this tag.
-///
-/// Errors (exit code 3): it breaks a rule.
-pub fn counterpart(image: &Inspected) -> Result<Option<Inspected>> {
-    let other = counterpart_image(&image.layout, image.tag.as_deref(), &image.arch)?;
-    other.map(|other| inspect(&other)).transpose()
-}
-
-/// The image of this tag and architecture in the layout that belongs to `layout`; its layers are not read.
-///
-/// Errors (exit code 3): it breaks a rule.
-pub(crate) fn counterpart_image(layout: &Utf8Path, tag: Option<&str>, arch: &str) -> Result<Option<Image>> {
-    let Some(layout) = counterpart_layout(layout) else { return Ok(None) };
-    let parts = match tags::images(&layout, tag) {
-        Ok(parts) => parts,
-        Err(error) if error.kind == Kind::Usage => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    for part in parts {
-        let other = part.open(&layout)?;
-        if other.config.architecture().to_string() == arch {
-            return Ok(Some(other));
-        }
-    }
-    Ok(None)
-}
-
-/// The layout of the modules of a kernel's layout, and the other way round, where there is one.
-pub fn counterpart_layout(layout: &Utf8Path) -> Option<Utf8PathBuf> {
-    let (kernel, modules) = ("-kernel-bin", "-kernel-modules");
-    let name = layout.file_name()?;
-    let other = match name.contains(kernel) {
-        true => name.replace(kernel, modules),
-        false if name.contains(modules) => name.replace(modules, kernel),
-        false => return None,
-    };
-    Some(layout.with_file_name(other)).filter(|layout| layout.is_dir())
-}
-
-/// Do a kernel and modules belong together? By what both say of their build, else by their release.
-///
-/// Errors (exit code 1): they do not.
-pub fn check_pair(kernel: &Inspected, modules: &Inspected) -> Result<()> {
-    let pairing = |image: &Inspected| image.annotations.get(annotations::PAIRING).cloned();
-    let wrong = |why: String| {
-        let (kernel, modules) = (&kernel.layout, &modules.layout);
-        Err(Error::build(format!("{kernel} and {modules} do not belong together: {why}")))
-    };
-    match (pairing(kernel), pairing(modules)) {
-        (Some(one), Some(other)) if one != other => {
-            return wrong("they say that they are of two builds".into());
-        }
-        _ => {}
-    }
-    match (&kernel.release, &modules.release) {
-        (Some(one), Some(other)) if one != other => {
-            wrong(format!("the kernel is {one}, the modules are for {other}"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -54,9 +54,16 @@ pub fn fragment(
     modules: Option<&Inspected>,
     prefix: &str,
 ) -> Result<Fragment> {
-    let file = &kernel.kernels.first().ok_or_else(|| {
-        Error::usage(format!("{} has no kernel in it", kernel.layout)).hint("give the layout of the kernel")
-    })?;
+    let filename = match (&kernel.kernel_path, kernel.survey.main_kernel()) {
+        (Some(at), Some(_)) if at.exists => &at.path,
+        (_, Some((path, _))) => path,
+        (at, None) => {
+            let problem = at.as_ref().and_then(|at| Some(format!(": {}", at.problem.as_ref()?)));
+            let problem = problem.unwrap_or_default();
+            return Err(Error::usage(format!("{} has no kernel in it{problem}", kernel.layout))
+                .hint("give the layout of the kernel"));
+        }
+    };
     let flavor = kernel.flavor.ok_or_else(|| {
         Error::usage(format!("{}: nothing in it tells the hypervisor that it is for", kernel.layout))
     })?;
@@ -71,7 +78,7 @@ pub fn fragment(
     };
     let machine = Machine {
         image: &image,
-        filename: &file.path,
+        filename,
         cmdline: command_line(flavor, kernel.arch.parse().ok()),
         volume,
         provider: flavor.spec().image_prefix,

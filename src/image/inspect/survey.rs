@@ -1,142 +1,229 @@
-//! What the entries of an image are, taken in one by one in a single pass.
+//! What is in the root file system of an image: kernels, modules, configs, from the facts of the files of its layers.
 
-use crate::image::kernel_image::{is_kernel_config, read_config};
-use crate::kernel::binary::{Kernel, Module, module};
-use crate::oci::layer_entries::{Found, FoundKind};
-use crate::util::digest::{HashingReader, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
+use super::scan::{Content, FileFacts, LayerScan};
+use crate::kernel::binary::{Format, Kernel, Module, module};
+use crate::oci::root::{FileId, Node, Root, Target};
+use crate::util::digest::Sha256;
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
+use std::rc::Rc;
 
-/// A kernel image has one kernel; whatever has so many is something else.
-const MOST_KERNELS: usize = 16;
-
-/// What was found.
+/// What was found, by paths of the root file system.
 #[derive(Debug, Default)]
 pub struct Survey {
-    /// Kernel files by path: all files that are neither modules nor what belongs to them.
+    /// Kernels, by the first of their names.
     pub kernels: BTreeMap<String, KernelFile>,
-    /// The final `.config` that lies beside the modules or the kernel.
-    pub config: Option<ConfigFile>,
-    /// Modules by path.
+    /// The place that the hypervisor's configuration names, where there is something or there are kernels elsewhere.
+    pub kernel_path: Option<KernelPath>,
+    /// The final `.config`s that lie beside modules or kernels.
+    pub configs: Vec<ConfigFile>,
+    /// Modules, by the first of their names.
     pub modules: BTreeMap<String, ModuleFile>,
+    /// What lies where modules are and cannot be read as one, and why.
+    pub unreadable_modules: BTreeMap<String, String>,
+    /// The same of configs.
+    pub unreadable_configs: BTreeMap<String, String>,
     /// The directories in `lib/modules`: releases of kernels.
     pub module_dirs: BTreeSet<String>,
-    /// Second names → the entries that they are names of.
-    pub links: BTreeMap<String, String>,
-    /// Size and digest of every file.
-    pub files: BTreeMap<String, (u64, Sha256)>,
+    /// Second names of a file → the first one.
+    pub hard_links: BTreeMap<String, String>,
+    /// Every name of every file and link.
+    pub files: BTreeMap<String, FileContent>,
+    /// Hard links to what is no file, and what they link to.
+    pub dangling: Vec<(String, String)>,
+}
+
+/// What is under a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum FileContent {
+    /// A file.
+    File {
+        /// Its size.
+        bytes: u64,
+        /// Of its bytes.
+        sha256: Sha256,
+    },
+    /// A symbolic link.
+    Link {
+        /// Its text.
+        to: String,
+    },
 }
 
 /// A kernel file in an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KernelFile {
     /// Its bytes.
     pub size: u64,
-    /// What it says of itself. Only the first one of an image has its config.
-    pub kernel: Kernel,
+    /// Of its bytes.
+    pub sha256: Sha256,
+    /// What it says of itself.
+    pub kernel: Rc<Kernel>,
+}
+
+/// Where the hypervisor's configuration says that the kernel is, and what is there.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelPath {
+    /// As in the configuration: `bin/vmlinux`.
+    pub path: String,
+    /// The file that it finally is, where links lead to another name.
+    pub leads_to: Option<String>,
+    /// Why it is no kernel.
+    pub problem: Option<String>,
+    /// Is anything there, be it a link that leads nowhere?
+    #[serde(skip)]
+    pub exists: bool,
+    /// The kernel's place among all kernels.
+    #[serde(skip)]
+    kernel: Option<String>,
 }
 
 /// A module in an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ModuleFile {
     /// Its bytes, as stored.
     pub size: u64,
     /// What it says of itself.
-    pub module: Module,
+    pub module: Rc<Module>,
 }
 
 /// A config in an image.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ConfigFile {
     /// Where it lies.
     pub path: String,
     /// What it says.
-    pub text: String,
+    pub text: Rc<str>,
+    /// Of that.
+    pub sha256: Sha256,
 }
 
 impl Survey {
-    /// Takes in one entry. `image` is what to call the image.
-    ///
-    /// Errors (exit code 3): a file is damaged; there are more kernel files than any image has.
-    pub fn see(&mut self, image: &str, found: &Found, reader: &mut dyn Read) -> Result<()> {
-        let wrong = || format!("{image}: {}", found.path.escape_debug());
-        let path = found.path.clone();
-        match &found.kind {
-            FoundKind::Dir => {
-                if let Some(name) = path.strip_prefix("lib/modules/").filter(|name| !name.contains('/')) {
-                    self.module_dirs.insert(name.to_owned());
+    /// What is in `root`, which is made of these layers. `kernel_path` is what the hypervisor's configuration names.
+    pub fn of(root: &Root, layers: &[Rc<LayerScan>], kernel_path: Option<&str>) -> Survey {
+        let files = root.files();
+        let mut survey = Survey { dangling: root.dangling().to_vec(), ..Survey::default() };
+        let mut module_places = BTreeSet::new();
+        for (path, node) in root.nodes() {
+            match node {
+                Node::Dir => survey.module_dirs.extend(release_of_dir(path).map(str::to_owned)),
+                Node::SymLink(to) => {
+                    survey.files.insert(path.to_owned(), FileContent::Link { to: to.clone() });
                 }
-            }
-            FoundKind::SymLink(_) => {}
-            FoundKind::HardLink(to) => drop(self.links.insert(path, to.clone())),
-            FoundKind::File => {
-                let sha256 = if is_kernel_config(&path) {
-                    let text = read_config(found, reader, wrong)?;
-                    let sha256 = Sha256::of(&text);
-                    match &self.config {
-                        Some(first) if first.text != text => {
-                            let other = wrong();
-                            return Err(Error::fetch(format!("{other}: another config than {}", first.path)));
-                        }
-                        Some(_) => {}
-                        None => self.config = Some(ConfigFile { path: path.clone(), text }),
-                    }
-                    sha256
-                } else if module::compression(&path).is_some() {
-                    let module = Module::read(&path, reader).context(Kind::Fetch, wrong)?;
-                    let sha256 = module.sha256;
-                    self.modules.insert(path.clone(), ModuleFile { size: found.size, module });
-                    sha256
-                } else if belongs_to_modules(&path) {
-                    let mut hashed = HashingReader::new(reader);
-                    io::copy(&mut hashed, &mut io::sink()).context(Kind::Fetch, wrong)?;
-                    hashed.finish().0
-                } else {
-                    self.see_kernel(&path, found.size, reader, wrong)?
-                };
-                self.files.insert(path, (found.size, sha256));
+                Node::File(_) if path.rsplit('/').next() == Some("modules.dep") => {
+                    module_places.insert(path.rsplit_once('/').map_or("", |(dir, _)| dir));
+                }
+                _ => {}
             }
         }
-        Ok(())
+        let is_module_place = |path: &str| {
+            release_of_module(path).is_some() || dirs_above(path).any(|dir| module_places.contains(dir))
+        };
+        for (id, names) in &files {
+            let facts = &layers[id.layer].files[&id.entry];
+            survey.add(names, facts, &is_module_place);
+        }
+        survey.kernel_path = kernel_path.and_then(|path| survey.look_at(path, root, &files));
+        survey
     }
 
-    fn see_kernel(
-        &mut self,
-        path: &str,
-        size: u64,
-        reader: &mut dyn Read,
-        wrong: impl Fn() -> String,
-    ) -> Result<Sha256> {
-        if self.kernels.len() == MOST_KERNELS {
-            return Err(Error::fetch(format!(
-                "{}: more than {MOST_KERNELS} files that may be kernels",
-                wrong()
-            ))
-            .hint("is it a kernel image?"));
+    fn add(&mut self, names: &[&str], facts: &FileFacts, is_module_place: &impl Fn(&str) -> bool) {
+        let FileFacts { size, sha256, content } = facts;
+        let first = names[0].to_owned();
+        for name in names {
+            self.files.insert((*name).to_owned(), FileContent::File { bytes: *size, sha256: *sha256 });
         }
-        let mut kernel = Kernel::read(reader).context(Kind::Fetch, wrong)?;
-        if !self.kernels.is_empty() {
-            kernel.config = None;
+        for name in &names[1..] {
+            self.hard_links.insert((*name).to_owned(), first.clone());
         }
-        let sha256 = kernel.sha256;
-        self.kernels.insert(path.to_owned(), KernelFile { size, kernel });
-        Ok(sha256)
+        let as_module = names.iter().find(|name| module::compression(name).is_some());
+        let in_place = || as_module.is_some_and(|name| is_module_place(name));
+        match content {
+            Content::Kernel(kernel) => {
+                let file = KernelFile { size: *size, sha256: *sha256, kernel: kernel.clone() };
+                self.kernels.insert(first, file);
+            }
+            Content::Config(text) => {
+                self.configs.push(ConfigFile { path: first, text: text.clone(), sha256: *sha256 });
+            }
+            Content::Module(module) if in_place() || is_elf_with_vermagic(module) => {
+                self.modules.insert(first, ModuleFile { size: *size, module: module.clone() });
+            }
+            Content::Unreadable(why) if in_place() => {
+                drop(self.unreadable_modules.insert(first, why.clone()))
+            }
+            Content::Unreadable(why) if as_module.is_none() => {
+                self.unreadable_configs.insert(first, why.clone());
+            }
+            Content::Other if in_place() => {
+                let why = "a second name of a file that is called otherwise".to_owned();
+                self.unreadable_modules.insert(as_module.map_or(first, |name| (*name).to_owned()), why);
+            }
+            _ => {}
+        }
     }
 
-    /// The final `.config`, and where it was found: the file, else the one inside the kernel.
+    fn look_at(&self, path: &str, root: &Root, files: &BTreeMap<FileId, Vec<&str>>) -> Option<KernelPath> {
+        let exists = root.lstat(path).is_some();
+        if self.kernels.is_empty() && !exists {
+            return None;
+        }
+        let mut found =
+            KernelPath { path: path.to_owned(), leads_to: None, problem: None, exists, kernel: None };
+        match root.resolve(path) {
+            Target::Found(to, Node::File(id)) => {
+                found.kernel = files[id].first().map(|first| (*first).to_owned());
+                found.kernel = found.kernel.filter(|first| self.kernels.contains_key(first));
+                found.problem = found.kernel.is_none().then(|| format!("{to} is not a kernel"));
+                found.leads_to = (to != path).then_some(to);
+            }
+            Target::Found(to, _) => found.problem = Some(format!("{to} is not a file")),
+            Target::Missing(at) => found.problem = Some(format!("there is no {at}")),
+            Target::NotADirectory(at) => found.problem = Some(format!("{at} is not a directory")),
+            Target::TooLong => found.problem = Some("too many links".to_owned()),
+        }
+        Some(found)
+    }
+
+    /// The kernel that the hypervisor's configuration leads to; where there is nothing, the only one that the image has
+    /// elsewhere.
+    pub fn main_kernel(&self) -> Option<(&String, &KernelFile)> {
+        match &self.kernel_path {
+            Some(found) if found.exists => self.kernels.get_key_value(found.kernel.as_ref()?),
+            _ => self.kernels.iter().next().filter(|_| self.kernels.len() == 1),
+        }
+    }
+
+    /// `uname -r`: by the kernel's banner, the modules' directory, or the modules themselves.
+    pub fn release(&self) -> Option<&str> {
+        let main = self.main_kernel().and_then(|(_, file)| file.kernel.release());
+        main.or_else(|| self.kernels.values().find_map(|file| file.kernel.release()))
+            .or_else(|| self.module_dirs.first().map(String::as_str))
+            .or_else(|| self.modules.values().find_map(|file| file.module.release()))
+    }
+
+    /// The final `.config`, and where it was found: the file, else the one inside the kernel. Of several files it is the
+    /// one of the kernel's release.
     pub fn kernel_config(&self) -> Option<(String, &str)> {
-        if let Some(ConfigFile { path, text }) = &self.config {
+        let of_release = |file: &&ConfigFile| {
+            let release = self.release().unwrap_or_default();
+            file.path.ends_with(&format!("/{release}/config"))
+                || file.path.ends_with(&format!("/config-{release}"))
+        };
+        if let Some(ConfigFile { path, text, .. }) =
+            self.configs.iter().find(of_release).or(self.configs.first())
+        {
             return Some((path.clone(), text));
         }
-        self.kernels
-            .iter()
-            .find_map(|(path, file)| Some((format!("inside {path}"), file.kernel.config.as_deref()?)))
+        let kernels = self.main_kernel().into_iter().chain(&self.kernels);
+        let mut inside = kernels.filter_map(|(path, file)| Some((path, file.kernel.config.as_deref()?)));
+        inside.next().map(|(path, text)| (format!("inside {path}"), text))
     }
 
-    /// The names of a file, its own first.
+    /// The names of a file, its first first.
     pub fn names_of(&self, path: &str) -> Vec<String> {
-        let second = self.links.iter().filter(|(_, to)| *to == path).map(|(name, _)| name.clone());
+        let second = self.hard_links.iter().filter(|(_, to)| *to == path).map(|(name, _)| name.clone());
         std::iter::once(path.to_owned()).chain(second).collect()
     }
 
@@ -146,56 +233,138 @@ impl Survey {
     }
 }
 
-/// depmod's and Kbuild's own files: `modules.dep` and its like, in the tree or at the root.
-fn belongs_to_modules(path: &str) -> bool {
-    path.starts_with("lib/modules/") || path.starts_with("modules.")
+/// Other files are called `.ko`, too: a language's, Korean.
+fn is_elf_with_vermagic(module: &Module) -> bool {
+    matches!(module.format, Format::Elf { .. } | Format::OtherElf) && module.vermagic.is_some()
+}
+
+/// What is behind `lib/modules/`, which is `usr/lib/modules/` in root file systems where `lib` is a link.
+fn behind_modules(path: &str) -> Option<&str> {
+    path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/")
+}
+
+/// All directories that a path lies in; the root is the empty one.
+fn dirs_above(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at]).chain([""])
+}
+
+/// The release of the directory in `lib/modules` that a file lies in.
+pub fn release_of_module(path: &str) -> Option<&str> {
+    Some(behind_modules(path)?.split_once('/')?.0)
+}
+
+/// The release of a directory in `lib/modules`.
+fn release_of_dir(path: &str) -> Option<&str> {
+    behind_modules(path).filter(|name| !name.contains('/'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::layer_entries::Attributes;
+    use crate::kernel::binary::Kernel;
+    use crate::oci::layer_entries::{Attributes, Found, FoundKind, LayerRead};
 
-    fn see(survey: &mut Survey, path: &str, kind: FoundKind, bytes: &[u8]) -> Result<()> {
-        let attributes = Attributes { stored_path: path.into(), ..Attributes::default() };
-        let found = Found { path: path.into(), kind, size: bytes.len() as u64, attributes };
-        survey.see("image", &found, &mut &bytes[..])
+    /// A layer of these entries; a file's bytes are what it is.
+    fn layer(entries: &[(&str, FoundKind, &[u8])]) -> Rc<LayerScan> {
+        let entry = |(path, kind, bytes): &(&str, FoundKind, &[u8])| Found {
+            path: (*path).to_owned(),
+            kind: kind.clone(),
+            size: bytes.len() as u64,
+            attributes: Attributes::default(),
+        };
+        let files = entries.iter().enumerate().filter(|(_, (_, kind, _))| *kind == FoundKind::File);
+        let facts = |(at, (path, _, bytes)): (usize, &(&str, FoundKind, &[u8]))| {
+            let content = match *bytes {
+                bytes if module::compression(path).is_some() => {
+                    Content::Module(Rc::new(Module::read(path, bytes).unwrap()))
+                }
+                bytes if bytes.starts_with(b"CONFIG") => {
+                    Content::Config(String::from_utf8(bytes.to_vec()).unwrap().into())
+                }
+                bytes if bytes.starts_with(b"Linux") => {
+                    Content::Kernel(Rc::new(Kernel::read(bytes).unwrap()))
+                }
+                _ => Content::Other,
+            };
+            (at, FileFacts { size: bytes.len() as u64, sha256: Sha256::of(bytes), content })
+        };
+        let files = files.map(facts).collect();
+        let zero = Sha256::of("");
+        let read = LayerRead {
+            digest: zero,
+            diff_id: zero,
+            media_type: String::new(),
+            size: 0,
+            plain_size: 0,
+            entries: 0,
+            global_records: Vec::new(),
+        };
+        Rc::new(LayerScan { read, entries: entries.iter().map(entry).collect(), files })
     }
+
+    fn survey(layers: &[Rc<LayerScan>]) -> Survey {
+        let root = Root::merge(layers.iter().map(|layer| layer.entries.as_slice())).unwrap();
+        Survey::of(&root, layers, Some("bin/vmlinux"))
+    }
+
+    const OLD: &[u8] = b"Linux version 6.1.7 (x)\0";
+    const NEW: &[u8] = b"Linux version 6.1.8 (x)\0";
 
     #[test]
     fn every_entry_is_what_its_place_and_bytes_say() {
-        let mut survey = Survey::default();
-        let mut add = |path: &str, kind, bytes: &[u8]| see(&mut survey, path, kind, bytes).unwrap();
-        add("a/kernel", FoundKind::File, b"Linux version 6.1.7 (x)\0");
-        add("bin/vmlinux", FoundKind::HardLink("a/kernel".into()), b"");
-        add("lib/modules/6.1.7", FoundKind::Dir, b"");
-        add("lib/modules/6.1.7/config", FoundKind::File, b"CONFIG_A=y\n");
-        add("lib/modules/6.1.7/modules.dep", FoundKind::File, b"");
-        add("lib/modules/6.1.7/kernel/a.ko", FoundKind::File, b"\0vermagic=6.1.7 SMP\0");
-        assert_eq!(survey.kernels["a/kernel"].kernel.release(), Some("6.1.7"));
-        assert_eq!(survey.names_of("a/kernel"), ["a/kernel", "bin/vmlinux"]);
-        assert_eq!(survey.modules.len(), 1);
-        assert_eq!(survey.module_dirs.iter().next().map(String::as_str), Some("6.1.7"));
-        assert_eq!(survey.kernel_config(), Some(("lib/modules/6.1.7/config".into(), "CONFIG_A=y\n")));
-        assert_eq!(survey.files.len(), 4);
+        use FoundKind::{Dir, File, HardLink};
+        let found = survey(&[layer(&[
+            ("a/kernel", File, OLD),
+            ("bin/vmlinux", HardLink("a/kernel".into()), b""),
+            ("lib/modules/6.1.7", Dir, b""),
+            ("lib/modules/6.1.7/config", File, b"CONFIG_A=y\n"),
+            ("lib/modules/6.1.7/modules.dep", File, b""),
+            ("lib/modules/6.1.7/kernel/a.ko", File, b"\0vermagic=6.1.7 SMP\0"),
+            ("usr/share/vim/tutor.ko", File, b"Korean"),
+        ])]);
+        assert_eq!(found.kernels["a/kernel"].kernel.release(), Some("6.1.7"));
+        assert_eq!(found.names_of("a/kernel"), ["a/kernel", "bin/vmlinux"]);
+        assert_eq!(found.modules.keys().collect::<Vec<_>>(), ["lib/modules/6.1.7/kernel/a.ko"]);
+        assert_eq!(found.module_dirs.iter().collect::<Vec<_>>(), ["6.1.7"]);
+        assert_eq!(found.kernel_config(), Some(("lib/modules/6.1.7/config".into(), "CONFIG_A=y\n")));
+        assert_eq!(found.files.len(), 6);
+        let path = found.kernel_path.as_ref().unwrap();
+        assert_eq!((path.leads_to.as_deref(), path.problem.as_deref()), (None, None));
+        assert_eq!(found.main_kernel().unwrap().0, "a/kernel");
     }
 
     #[test]
-    fn two_configs_say_the_same() {
-        let mut survey = Survey::default();
-        let mut add = |path: &str, text: &[u8]| see(&mut survey, path, FoundKind::File, text);
-        add("boot/config-6.1.7", b"CONFIG_A=y\n").unwrap();
-        add("lib/modules/6.1.7/config", b"CONFIG_A=y\n").unwrap();
-        let error = add("config", b"CONFIG_A=m\n").unwrap_err();
-        assert_eq!(error.to_string(), "image: config: another config than boot/config-6.1.7");
+    fn the_kernel_is_the_one_that_its_path_finally_leads_to() {
+        use FoundKind::{File, SymLink};
+        let lower = layer(&[("bin/vmlinux", File, OLD), ("boot/new", File, NEW), ("boot/text", File, b"no")]);
+        let with =
+            |to: &str| survey(&[lower.clone(), layer(&[("bin/vmlinux", SymLink(to.to_owned()), b"")])]);
+        assert_eq!(survey(std::slice::from_ref(&lower)).release(), Some("6.1.7"));
+        let swapped = with("../boot/new");
+        assert_eq!(swapped.release(), Some("6.1.8"));
+        assert_eq!(swapped.kernel_path.as_ref().unwrap().leads_to.as_deref(), Some("boot/new"));
+        assert_eq!(swapped.kernels.keys().collect::<Vec<_>>(), ["boot/new"], "the other one is hidden");
+        for (to, problem) in [
+            ("/boot/text", "boot/text is not a kernel"),
+            ("gone", "there is no bin/gone"),
+            ("/boot", "boot is not a file"),
+            ("/boot/new/x", "boot/new is not a directory"),
+            ("vmlinux", "too many links"),
+        ] {
+            let found = with(to);
+            assert_eq!(found.kernel_path.as_ref().unwrap().problem.as_deref(), Some(problem));
+            assert!(found.main_kernel().is_none(), "{to}");
+        }
     }
 
     #[test]
-    fn a_root_file_system_is_no_kernel_image() {
-        let mut survey = Survey::default();
-        let mut add = |number: usize| see(&mut survey, &format!("bin/{number}"), FoundKind::File, b"x");
-        (0..MOST_KERNELS).for_each(|number| add(number).unwrap());
-        let error = add(MOST_KERNELS).unwrap_err();
-        assert!(error.to_string().contains("more than 16 files that may be kernels"), "{error}");
+    fn of_several_configs_it_is_the_one_of_the_release() {
+        use FoundKind::File;
+        let found = survey(&[layer(&[
+            ("bin/vmlinux", File, NEW),
+            ("boot/config-6.1.7", File, b"CONFIG_A=y\n"),
+            ("boot/config-6.1.8", File, b"CONFIG_A=m\n"),
+        ])]);
+        assert_eq!(found.kernel_config(), Some(("boot/config-6.1.8".into(), "CONFIG_A=m\n")));
     }
 }

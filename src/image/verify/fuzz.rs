@@ -1,12 +1,13 @@
 //! For the fuzzer and for the properties in this file: layouts that mean harm, around bytes of anybody's.
 
-use super::verify;
+use super::{VerifyCache, verify};
 use crate::catalog::Library;
 use crate::image::diff::diff;
 use crate::image::inspect::inspect;
 use crate::kconfig::explain::Renames;
 use crate::kernel::binary::{Anatomy, Kernel, Module};
-use crate::oci::tags;
+use crate::oci::layout_reader::LayoutReader;
+use crate::oci::read::Image;
 use crate::util::digest::Sha256;
 use camino::Utf8Path;
 use serde_json::json;
@@ -41,10 +42,14 @@ pub fn examine(bytes: &[u8]) {
         _ => (file("lib/modules/6.1.7/config"), "layer.v1.tar"),
     };
     let layer = put(&plain, kind);
-    let rootfs = json!({ "type": "layers", "diff_ids": [layer["digest"]] });
+    // Half of them lie over another layer, in which their names are files and links.
+    let lower = (place & 8 != 0).then(|| put(&lower_layer(), "layer.v1.tar"));
+    let layers: Vec<_> = lower.into_iter().chain([layer]).collect();
+    let diff_ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
+    let rootfs = json!({ "type": "layers", "diff_ids": diff_ids });
     let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": rootfs }).to_string();
     let config = put(if place % 8 == 5 { bytes } else { config.as_bytes() }, "config.v1+json");
-    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": [layer] }).to_string();
+    let manifest = json!({ "schemaVersion": 2, "config": config, "layers": layers }).to_string();
     let manifest = put(if place % 8 == 6 { bytes } else { manifest.as_bytes() }, "manifest.v1+json");
     let index = json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string();
     let index = if place % 8 == 7 { bytes } else { index.as_bytes() };
@@ -52,12 +57,16 @@ pub fn examine(bytes: &[u8]) {
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("an empty place");
 
     let before = files_of(dir.path());
-    let _ = verify(&layout, None, |verified| {
+    let _ = verify(&layout, None, &mut VerifyCache::default(), |verified| {
         assert!(!verified.checks.is_empty(), "nothing is said of it");
         Ok(())
     });
-    for part in tags::images(&layout, None).unwrap_or_default() {
-        let Ok(image) = part.open(&layout) else { continue };
+    let images = LayoutReader::open(&layout).and_then(|reader| {
+        let parts = reader.images(None)?;
+        Ok(parts.iter().filter_map(|part| reader.image(part).ok()).collect())
+    });
+    let images: Vec<Image> = images.unwrap_or_default();
+    for image in images {
         let Ok(found) = inspect(&image) else { continue };
         let renames = Renames::read(&Library::built_in()).expect("our own table");
         let same = diff((&image, &image), (&found, &found), &renames).expect("it was read before");
@@ -66,6 +75,22 @@ pub fn examine(bytes: &[u8]) {
     // As diff looks into files that differ.
     let _ = (Kernel::read(bytes), Module::read("a.ko.xz", bytes), Anatomy::of(bytes));
     assert_eq!(files_of(dir.path()), before, "something was written");
+}
+
+fn lower_layer() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, link) in
+        [("bin", "usr/bin"), ("boot", "/bin"), ("lib/modules/6.1.7", "../../boot"), ("x", "x")]
+    {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, path, link).expect("into memory");
+    }
+    let mut header = tar::Header::new_ustar();
+    header.set_size(1);
+    tar.append_data(&mut header, "usr/bin/vmlinux", &b"x"[..]).expect("into memory");
+    tar.into_inner().expect("into memory")
 }
 
 fn files_of(dir: &std::path::Path) -> Vec<String> {
@@ -98,9 +123,22 @@ mod tests {
         {
             elf[at] = byte;
         }
+        let mut upper = tar::Builder::new(Vec::new());
+        for (path, kind) in [
+            ("bin/.wh.vmlinux", tar::EntryType::Regular),
+            ("usr/.wh..wh..opq", tar::EntryType::Regular),
+            ("boot/vmlinux", tar::EntryType::Link),
+            ("x/y", tar::EntryType::Symlink),
+        ] {
+            let mut header = tar::Header::new_ustar();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            upper.append_link(&mut header, path, "usr/bin/vmlinux").unwrap();
+        }
         let index = br#"{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:00","size":2,"annotations":{"org.opencontainers.image.ref.name":"x"}}]}"#;
         vec![
             tar.into_inner().unwrap(),
+            upper.into_inner().unwrap(),
             elf,
             index.to_vec(),
             b"\0vermagic=6.1.7 SMP \0IKCFG_ST\x1f\x8b\x08".to_vec(),
@@ -112,8 +150,8 @@ mod tests {
 
         #[test]
         fn nothing_that_is_given_makes_it_panic_or_write(
-            place in 0u8..8,
-            seed in 0usize..4,
+            place in 0u8..16,
+            seed in 0usize..5,
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             cut in any::<prop::sample::Index>(),
         ) {

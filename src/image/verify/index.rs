@@ -1,61 +1,91 @@
 //! `index.json` is the one file of a layout that no digest vouches for: it is held against what it leads to.
 
-use super::{Faults, Outcome, raw_index};
-use crate::oci::read::{Image, read_index, tag_of};
-use crate::oci::tags::Part;
-use crate::util::error::Result;
-use oci_spec::image::{Descriptor, MediaType};
+use super::image::ImageChecks;
+use super::{Outcome, Problems};
+use crate::kernel::{KernelVersion, VersionRequest};
+use crate::oci::layout_reader::{LayoutReader, Part};
+use crate::oci::read::{is_image_config, tag_of, tag_part};
+use oci_spec::image::{Descriptor, MediaType, Platform};
 use std::collections::BTreeSet;
 
-/// Checks what the layout's index says of an image; `outer` is its descriptor there.
-pub(super) fn check(image: &Image, part: &Part, outer: &Descriptor, is_ours: bool) -> Result<Outcome> {
-    let mut faults = Faults::default();
-    let index = read_index(&image.layout)?;
-    if index.schema_version() != 2 {
-        faults.add(format!("index.json has the schemaVersion {}, not 2", index.schema_version()));
-    }
-    if index.media_type().as_ref().is_some_and(|kind| *kind != MediaType::ImageIndex) {
-        faults.add("index.json says that it is something else than an index".into());
-    }
-    let mut tags = BTreeSet::new();
-    if let Some(twice) = index.manifests().iter().filter_map(tag_of).find(|tag| !tags.insert(tag.clone())) {
-        faults.add(format!("index.json has the tag {twice} twice"));
-    }
-    check_platform(image, &part.descriptor, &mut faults);
-    let has_annotations = outer.annotations().as_ref().is_some_and(|all| !all.is_empty());
-    match (tag_of(outer), image.annotation("version")) {
-        (Some(tag), Some(version)) if is_ours && tag != version => {
-            faults.add(format!("the tag is {tag}, the image says that it is version {version}"));
-        }
-        (None, _) if has_annotations => {
-            faults.add("the image has annotations in index.json and no tag".into());
-        }
-        _ => {}
-    }
-    if is_ours {
-        // What the types of an index leave out would not come back.
-        let known = serde_json::to_value(&index).expect("only string keys");
-        if raw_index(&image.layout)? != known {
-            faults.add("index.json has fields that no index has".into());
-        }
-    }
-    let schema = image.manifest.schema_version();
-    if schema != 2 {
-        faults.add(format!("the manifest has the schemaVersion {schema}, not 2"));
-    }
-    let config = image.manifest.config().media_type();
-    if *config != MediaType::ImageConfig {
-        faults.add(format!("the manifest says that its config is of type {config}"));
-    }
-    let tag = tag_of(outer).map_or_else(|| "no tag".to_owned(), |tag| format!("tag {tag}"));
-    Ok(faults.outcome(format!("{tag}, {} on {}", image.config.os(), image.config.architecture())))
+/// Kernels of these major versions are in use. Other numbers, as tags, are somebody's own versions.
+const OLDEST_MAJOR: u32 = 3;
+
+/// What is wrong with an index, whatever it leads to.
+pub(super) struct IndexFacts {
+    problems: Vec<String>,
+    has_unknown_fields: bool,
 }
 
-fn check_platform(image: &Image, descriptor: &Descriptor, faults: &mut Faults) {
-    let Some(platform) = descriptor.platform() else { return };
-    let said = (platform.os().to_string(), platform.architecture().to_string());
-    let (os, arch) = (image.config.os().to_string(), image.config.architecture().to_string());
-    if said != (os.clone(), arch.clone()) {
-        faults.add(format!("the index says {} on {}, the image's config {os} on {arch}", said.0, said.1));
+impl IndexFacts {
+    pub(super) fn of(reader: &LayoutReader) -> IndexFacts {
+        let index = reader.index();
+        let mut problems = Vec::new();
+        if index.schema_version() != 2 {
+            problems.push(format!("index.json has the schemaVersion {}, not 2", index.schema_version()));
+        }
+        if index.media_type().as_ref().is_some_and(|kind| *kind != MediaType::ImageIndex) {
+            problems.push("index.json says that it is something else than an index".into());
+        }
+        let mut tags = BTreeSet::new();
+        if let Some(twice) = reader.names().find(|tag| !tags.insert(tag.clone())) {
+            problems.push(format!("index.json has the tag {twice} twice"));
+        }
+        IndexFacts { problems, has_unknown_fields: reader.has_unknown_fields() }
     }
+
+    /// Checks what the layout's index says of an image; `outer` is its descriptor there.
+    pub(super) fn check(&self, image: &ImageChecks, part: &Part, outer: &Descriptor) -> Outcome {
+        let mut problems = Problems::default();
+        self.problems.iter().for_each(|problem| problems.add(problem.clone()));
+        let arch = &image.inspected.arch;
+        if let Some(problem) = part.descriptor.platform().as_ref().and_then(|said| platform(said, image)) {
+            problems.add(problem);
+        }
+        let name = tag_of(outer);
+        if image.origin.is_ours() {
+            if let Some(problem) = name.as_deref().and_then(|name| wrong_name(name, image)) {
+                problems.add(problem);
+            }
+            if self.has_unknown_fields {
+                problems.add("index.json has fields that no index has".into());
+            }
+        }
+        if image.manifest.schema_version() != 2 {
+            let schema = image.manifest.schema_version();
+            problems.add(format!("the manifest has the schemaVersion {schema}, not 2"));
+        }
+        let config = image.manifest.config().media_type();
+        if !is_image_config(config) {
+            problems.add(format!("the manifest says that its config is of type {config}"));
+        }
+        let kind = part.descriptor.media_type();
+        if let Some(said) = image.manifest.media_type().as_ref().filter(|said| *said != kind) {
+            problems.add(format!("the manifest says that it is of type {said}, the index {kind}"));
+        }
+        let tag = name.map_or_else(|| "no tag".to_owned(), |tag| format!("tag {tag}"));
+        problems.outcome(format!("{tag}, {} on {arch}", image.os))
+    }
+}
+
+/// What is wrong with the name of an image of kcompile's. It may have any tag, and a full reference as `podman save` has
+/// it, but not the version of another kernel.
+fn wrong_name(name: &str, image: &ImageChecks) -> Option<String> {
+    let tag = tag_part(name);
+    if tag.is_empty() || tag.contains('/') {
+        return Some(format!("the name {name} has no tag in it"));
+    }
+    let version = image.inspected.version.as_ref()?;
+    let kernel: KernelVersion = version.parse().ok()?;
+    let named: VersionRequest = tag.parse().ok()?;
+    let is_kernels = (OLDEST_MAJOR..=kernel.major + 1).contains(&named.floor().major);
+    let differs = is_kernels && !named.admits(kernel);
+    differs.then(|| format!("the tag is {tag}, the image says that it is version {version}"))
+}
+
+fn platform(said: &Platform, image: &ImageChecks) -> Option<String> {
+    let (os, arch) = (said.os().to_string(), said.architecture().to_string());
+    let (own_os, own_arch) = (&image.os, &image.inspected.arch);
+    let differs = os != *own_os || arch != *own_arch;
+    differs.then(|| format!("the index says {os} on {arch}, the image's config {own_os} on {own_arch}"))
 }

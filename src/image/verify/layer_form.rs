@@ -1,117 +1,150 @@
 //! What kcompile's own layers are like, so that the same files give the same bytes; and what no layer of a
 //! kernel image may have, whoever made it.
 
-use super::Faults;
+use super::Problems;
+use super::origin::Origin;
 use crate::oci::layer_entries::{Attributes, Found, FoundKind};
+use crate::oci::root::is_whiteout;
 use camino::{Utf8Component, Utf8Path};
 use std::collections::BTreeSet;
 
 /// The PAX record of the extended attribute that works as setuid does.
 const CAPABILITY: &str = "SCHILY.xattr.security.capability";
 
-/// The rules, while the entries pass by in their order.
-pub(super) struct Form {
+/// The rules for one layer, while its entries pass by in their order.
+pub(super) struct LayerForm<'a> {
     /// Seconds since 1970 that every entry must be dated; `None`: any will do.
     date: Option<u64>,
-    /// Is it an image of kcompile's, whose entries are all alike?
+    /// The entries of kcompile's are all alike.
     is_ours: bool,
+    /// Where the kernel is, whose second name is the only link in an image of kcompile's.
+    kernel_path: Option<&'a str>,
     dirs: BTreeSet<String>,
-    files: BTreeSet<String>,
     last: Option<String>,
-    count: usize,
-    faults: Faults,
+    hard_links: usize,
+    problems: &'a mut Problems,
 }
 
-impl Form {
-    pub(super) fn new(date: Option<u64>, is_ours: bool) -> Form {
-        Form {
+impl<'a> LayerForm<'a> {
+    pub(super) fn new(
+        date: Option<u64>,
+        origin: Origin,
+        kernel_path: Option<&'a str>,
+        problems: &'a mut Problems,
+    ) -> LayerForm<'a> {
+        LayerForm {
             date,
-            is_ours,
+            is_ours: origin.is_ours(),
+            kernel_path,
             dirs: BTreeSet::new(),
-            files: BTreeSet::new(),
             last: None,
-            count: 0,
-            faults: Faults::default(),
+            hard_links: 0,
+            problems,
         }
     }
 
-    pub(super) fn see(&mut self, found: &Found) {
-        self.count += 1;
-        self.see_dangers(found);
+    pub(super) fn add(&mut self, found: &Found) {
+        self.check_dangers(found);
         if self.is_ours {
-            self.see_form(found);
+            self.check_form(found);
+            self.check_kind(found);
+            if found.kind == FoundKind::Dir {
+                self.dirs.insert(found.path.clone());
+            }
+            self.last = Some(found.path.clone());
         }
-        match found.kind {
-            FoundKind::Dir => drop(self.dirs.insert(found.path.clone())),
-            FoundKind::File => drop(self.files.insert(found.path.clone())),
-            _ => {}
-        }
-        self.last = Some(found.path.clone());
     }
 
-    /// How many entries there were, and what was wrong with them.
-    pub(super) fn finish(self) -> (usize, Faults) {
-        (self.count, self.faults)
+    /// What the PAX records say that are for all entries, by their keys.
+    pub(super) fn finish(self, global_records: &[String]) {
+        if let Some(key) = global_records.first().filter(|_| self.is_ours) {
+            self.problems.add(format!("a global PAX record {key} replaces what headers say"));
+        }
+        if global_records.iter().any(|key| key == CAPABILITY) {
+            self.problems.add("every file gives whoever runs it a capability".to_owned());
+        }
     }
 
     /// What may hurt whoever unpacks it.
-    fn see_dangers(&mut self, found: &Found) {
+    fn check_dangers(&mut self, found: &Found) {
         let path = &found.path;
         let mode = found.attributes.mode.unwrap_or_default();
         if mode & 0o7000 != 0 {
-            self.faults.add(format!("{path} has the mode {mode:04o}: setuid, setgid or sticky"));
+            self.problems.add(format!("{path} has the mode {mode:04o}: setuid, setgid or sticky"));
         }
         if mode & 0o002 != 0 && !matches!(found.kind, FoundKind::SymLink(_)) {
-            self.faults.add(format!("{path} has the mode {mode:04o}: everybody may write it"));
+            self.problems.add(format!("{path} has the mode {mode:04o}: everybody may write it"));
         }
         if found.attributes.records.iter().any(|key| key == CAPABILITY) {
-            self.faults.add(format!("{path} gives whoever runs it a capability"));
+            self.problems.add(format!("{path} gives whoever runs it a capability"));
         }
         match &found.kind {
-            FoundKind::HardLink(to) if !self.files.contains(to) => {
-                self.faults.add(format!("{path} is a hard link to {to}, which is no file before it"));
-            }
             FoundKind::SymLink(to) if leaves(path, to) => {
-                self.faults.add(format!("{path} is a symbolic link that leaves the image: {to}"));
+                self.problems.add(format!("{path} is a symbolic link that leaves the image: {to}"));
+            }
+            FoundKind::Special => self.problems.add(format!("{path} is a device or a pipe")),
+            _ => {}
+        }
+    }
+
+    /// There are files and directories, and one link: the kernel's second name.
+    fn check_kind(&mut self, found: &Found) {
+        let path = &found.path;
+        if is_whiteout(path) {
+            self.problems.add(format!("{path} is a whiteout, and hides a file where the image is unpacked"));
+        }
+        match &found.kind {
+            FoundKind::HardLink(to) => {
+                self.hard_links += 1;
+                let is_kernel = [path, to].iter().any(|name| Some(name.as_str()) == self.kernel_path);
+                if !is_kernel || self.hard_links > 1 {
+                    self.problems
+                        .add(format!("{path} is a hard link to {to}: only the kernel has a second name"));
+                }
+            }
+            FoundKind::SymLink(to) => {
+                self.problems
+                    .add(format!("{path} is a symbolic link to {to}: an image of kcompile's has none"));
             }
             _ => {}
         }
     }
 
     /// What two builds of the same files could have otherwise.
-    fn see_form(&mut self, found: &Found) {
+    fn check_form(&mut self, found: &Found) {
         let Found { path, kind, attributes, .. } = found;
         let Attributes { stored_path, mode, uid, gid, is_named, mtime, records } = attributes;
-        if self.last.as_ref().is_some_and(|last| last > path) {
-            self.faults.add(format!("{path} stands behind an entry that sorts after it"));
+        if self.last.as_ref().is_some_and(|last| last >= path) {
+            self.problems.add(format!("{path} stands behind an entry that does not sort before it"));
         }
         let above = path.rsplit_once('/').map(|(above, _)| above);
         if above.is_some_and(|above| !self.dirs.contains(above)) {
-            self.faults.add(format!("{path} has no directory entry before it"));
+            self.problems.add(format!("{path} has no directory entry before it"));
         }
         let slash = if *kind == FoundKind::Dir { "/" } else { "" };
         if *stored_path != format!("{path}{slash}") {
-            self.faults.add(format!("{path} stands there as {stored_path}"));
+            self.problems.add(format!("{path} stands there as {stored_path}"));
         }
         if (*uid, *gid, *is_named) != (Some(0), Some(0), false) {
-            self.faults.add(format!("{path} does not belong to user 0 and group 0, without names"));
+            self.problems.add(format!("{path} does not belong to user 0 and group 0, without names"));
         }
         if let Some(key) = records.first() {
-            self.faults.add(format!("{path} has a PAX record {key}, which replaces what its header says"));
+            self.problems.add(format!("{path} has a PAX record {key}, which replaces what its header says"));
         }
         let fits = match kind {
             FoundKind::Dir => *mode == Some(0o755),
             FoundKind::File => matches!(mode, Some(0o644 | 0o755)),
             FoundKind::HardLink(_) => *mode == Some(0o644),
-            FoundKind::SymLink(_) => *mode == Some(0o777),
+            // They are no entries of kcompile's anyway.
+            FoundKind::SymLink(_) | FoundKind::Special => true,
         };
         if !fits {
             let mode = mode.map_or_else(|| "none".to_owned(), |mode| format!("{mode:04o}"));
-            self.faults.add(format!("{path} has the mode {mode}"));
+            self.problems.add(format!("{path} has the mode {mode}"));
         }
         if self.date.is_some() && *mtime != self.date {
             let date = mtime.map_or_else(|| "none".to_owned(), crate::util::time::rfc3339);
-            self.faults.add(format!("{path} has the date {date}, other than the image"));
+            self.problems.add(format!("{path} has the date {date}, other than the image"));
         }
     }
 }
@@ -133,6 +166,7 @@ fn leaves(path: &str, to: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::verify::origin::Claim;
 
     fn entry(path: &str, kind: FoundKind) -> Found {
         let mode = match kind {
@@ -153,26 +187,25 @@ mod tests {
         Found { path: path.into(), kind, size: 0, attributes }
     }
 
-    fn faults(is_ours: bool, entries: &[Found]) -> Vec<String> {
-        let mut form = Form::new(Some(17), is_ours);
-        entries.iter().for_each(|entry| form.see(entry));
-        form.finish().1.into_texts()
+    fn problems(origin: Origin, entries: &[Found]) -> Vec<String> {
+        let mut problems = Problems::default();
+        let mut form = LayerForm::new(Some(17), origin, Some("bin/a"), &mut problems);
+        entries.iter().for_each(|entry| form.add(entry));
+        form.finish(&[]);
+        problems.into_texts()
     }
 
+    const OURS: Origin = Origin::Kcompile(Claim::Kernel);
+
     #[test]
-    fn a_layer_of_ours_has_no_faults_and_every_other_form_is_one() {
-        use FoundKind::{Dir, File, HardLink, SymLink};
-        let good = [
-            entry("bin", Dir),
-            entry("bin/a", File),
-            entry("bin/b", HardLink("bin/a".into())),
-            entry("bin/c", SymLink("../bin/a".into())),
-        ];
-        assert!(faults(true, &good).is_empty());
+    fn a_layer_of_ours_has_no_problems_and_every_other_form_is_one() {
+        use FoundKind::{Dir, File, HardLink};
+        let good = [entry("bin", Dir), entry("bin/a", File), entry("bin/b", HardLink("bin/a".into()))];
+        assert!(problems(OURS, &good).is_empty());
         let changed = |change: fn(&mut Attributes)| {
             let mut entries = good.to_vec();
             change(&mut entries[1].attributes);
-            let (ours, others) = (faults(true, &entries), faults(false, &entries));
+            let (ours, others) = (problems(OURS, &entries), problems(Origin::Other, &entries));
             assert_eq!(ours.len(), 1, "{ours:?}");
             assert!(others.is_empty(), "{others:?}");
         };
@@ -184,13 +217,38 @@ mod tests {
         changed(|attributes| attributes.stored_path = "./bin/a".into());
         changed(|attributes| attributes.records = vec!["uid".into()]);
         let order = [entry("bin", Dir), entry("bin/b", File), entry("bin/a", File)];
-        assert_eq!(faults(true, &order), ["bin/a stands behind an entry that sorts after it"]);
-        assert_eq!(faults(true, &[entry("bin/a", File)]), ["bin/a has no directory entry before it"]);
+        assert_eq!(problems(OURS, &order), ["bin/a stands behind an entry that does not sort before it"]);
+        let twice = [entry("bin", Dir), entry("bin", Dir)];
+        assert_eq!(problems(OURS, &twice), ["bin stands behind an entry that does not sort before it"]);
+        assert_eq!(problems(OURS, &[entry("bin/a", File)]), ["bin/a has no directory entry before it"]);
     }
 
     #[test]
-    fn dangers_are_faults_whoever_made_it() {
+    fn a_layer_of_ours_has_no_links_but_the_kernels_second_name() {
         use FoundKind::{File, HardLink, SymLink};
+        let link = |to: &str| HardLink(to.to_owned());
+        for (entries, says) in [
+            (vec![entry("a", File), entry("b", link("a"))], "b is a hard link to a: only the kernel has"),
+            (
+                vec![entry("b", SymLink("c".into()))],
+                "b is a symbolic link to c: an image of kcompile's has none",
+            ),
+            (vec![entry(".wh.a", File)], ".wh.a is a whiteout"),
+        ] {
+            let told = problems(OURS, &entries);
+            assert!(told.len() == 1 && told[0].starts_with(says), "{told:?}");
+            assert!(problems(Origin::Other, &entries).is_empty());
+        }
+        let first = [entry("a", File), entry("bin", FoundKind::Dir), entry("bin/a", link("a"))];
+        assert!(problems(OURS, &first).is_empty(), "the name that sorts first has the bytes");
+        let mut third = first.to_vec();
+        third.push(entry("c", link("bin/a")));
+        assert_eq!(problems(OURS, &third), ["c is a hard link to bin/a: only the kernel has a second name"]);
+    }
+
+    #[test]
+    fn dangers_are_problems_whoever_made_it() {
+        use FoundKind::{File, Special, SymLink};
         let mut setuid = entry("a", File);
         setuid.attributes.mode = Some(0o4755);
         let mut open = entry("a", File);
@@ -201,12 +259,15 @@ mod tests {
             setuid,
             open,
             capable,
-            entry("a", HardLink("b".into())),
+            entry("a", Special),
             entry("a", SymLink("/etc/passwd".into())),
             entry("a/b", SymLink("../../etc".into())),
         ] {
-            assert_eq!(faults(false, std::slice::from_ref(&bad)).len(), 1, "{bad:?}");
+            assert_eq!(problems(Origin::Other, std::slice::from_ref(&bad)).len(), 1, "{bad:?}");
         }
         assert!(!leaves("lib/a/b", "../../x") && leaves("a", ".."));
+        let mut all = Problems::default();
+        LayerForm::new(None, Origin::Other, None, &mut all).finish(&[CAPABILITY.to_owned()]);
+        assert_eq!(all.into_texts(), ["every file gives whoever runs it a capability"]);
     }
 }

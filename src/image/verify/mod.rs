@@ -5,20 +5,28 @@
 mod contents;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod image;
 mod index;
 mod layer_form;
+mod modules;
+mod origin;
+mod pairing;
 
-use crate::image::inspect::{self, Inspected, Survey};
+use crate::host::process;
+use crate::image::inspect::{self, Inspected, ReadCache, ReceiptFound};
 use crate::image::size_limits::Budget;
-use crate::oci::blob;
-use crate::oci::read::{self, tag_of};
-use crate::oci::tags::{self, Part};
-use crate::util::error::{Kind, Result};
-use crate::util::text::{counted, size};
+use crate::oci::layout_reader::{LayoutReader, Part, PartKind};
+use crate::oci::read::tag_of;
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Kind, Result};
+use crate::util::text::size;
 use camino::{Utf8Path, Utf8PathBuf};
-use layer_form::Form;
+use image::ImageChecks;
+use index::IndexFacts;
 use oci_spec::image::Descriptor;
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::rc::Rc;
 
 /// So many faults of one kind are told, and the others counted: a hostile image may have 200,000.
 const MOST_FAULTS: usize = 8;
@@ -37,13 +45,16 @@ pub struct Verified {
     /// What was checked, in this order.
     #[serde(rename = "checks")]
     pub checks: Vec<Check>,
-    /// What was found in it; `None`: it could not be read.
+    /// What was found in it; `None`: it could not be read, or is no image.
     #[serde(skip)]
-    pub inspected: Option<Inspected>,
+    pub inspected: Option<Rc<Inspected>>,
+    /// Its receipt.
+    #[serde(skip)]
+    pub receipt: Option<ReceiptFound>,
 }
 
 /// One thing that was checked.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Check {
     /// What.
     #[serde(rename = "name")]
@@ -60,6 +71,9 @@ pub enum Subject {
     /// `index.json`.
     #[serde(rename = "index")]
     Index,
+    /// Whether it is a kernel image at all.
+    #[serde(rename = "image")]
+    Image,
     /// Every blob and what it stands for.
     #[serde(rename = "blobs")]
     Blobs,
@@ -94,6 +108,7 @@ impl Subject {
     pub fn title(self) -> &'static str {
         match self {
             Subject::Index => "index",
+            Subject::Image => "image",
             Subject::Blobs => "blobs",
             Subject::Entries => "entries",
             Subject::Kernel => "kernel",
@@ -108,7 +123,7 @@ impl Subject {
 }
 
 /// What came of a check.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// It is as it should be.
@@ -132,23 +147,45 @@ pub enum Outcome {
         #[serde(rename = "faults")]
         faults: Vec<String>,
     },
-    /// A rule is broken, so that nothing of it can be believed.
+    /// Bytes are missing, or others than their digest or size says.
     #[serde(rename = "damaged")]
     Damaged {
         /// Which.
         #[serde(rename = "why")]
         why: String,
     },
+    /// It is whole, and breaks a rule that makes it dangerous to read, or that readers understand differently.
+    #[serde(rename = "refused")]
+    Refused {
+        /// Which rule.
+        #[serde(rename = "why")]
+        why: String,
+    },
+}
+
+impl Outcome {
+    fn not_said(detail: impl Into<String>) -> Outcome {
+        Outcome::NotSaid { detail: detail.into() }
+    }
+
+    /// What an error means that names a rule; an error of another kind comes back.
+    fn of_error(error: Error) -> Result<Outcome> {
+        match error.kind {
+            Kind::Fetch if error.is_damage() => Ok(Outcome::Damaged { why: error.to_string() }),
+            Kind::Fetch => Ok(Outcome::Refused { why: error.to_string() }),
+            _ => Err(error),
+        }
+    }
 }
 
 /// Things that are wrong, as many as a person reads.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
+pub(super) struct Problems {
     texts: Vec<String>,
     more: usize,
 }
 
-impl Faults {
+impl Problems {
     fn add(&mut self, text: String) {
         match self.texts.len() < MOST_FAULTS {
             true => self.texts.push(text),
@@ -159,6 +196,10 @@ impl Faults {
     fn into_texts(mut self) -> Vec<String> {
         self.texts.extend((self.more > 0).then(|| format!("and {} more", self.more)));
         self.texts
+    }
+
+    fn is_empty(&self) -> bool {
+        self.texts.is_empty()
     }
 
     /// Without any, the check holds.
@@ -176,28 +217,48 @@ impl Verified {
         !self.is_damaged() && !self.checks.iter().any(|one| matches!(one.outcome, Outcome::Fails { .. }))
     }
 
-    /// Is a rule broken?
+    /// Are bytes missing or wrong, or is a rule broken?
     pub fn is_damaged(&self) -> bool {
-        self.checks.iter().any(|check| matches!(check.outcome, Outcome::Damaged { .. }))
+        let is_damage =
+            |check: &Check| matches!(check.outcome, Outcome::Damaged { .. } | Outcome::Refused { .. });
+        self.checks.iter().any(is_damage)
     }
 
     /// Adds what came of a limit of its size, where there is one.
     pub fn hold_to(&mut self, budget: &Budget) {
-        let Some(inspected) = self.inspected.as_ref().filter(|_| budget.is_set()) else { return };
-        let mut faults = Faults::default();
+        let is_kernel_image = |image: &&Rc<Inspected>| !image.kernels.is_empty() || image.modules.is_some();
+        let inspected = self.inspected.as_ref().filter(is_kernel_image);
+        let Some(inspected) = inspected.filter(|_| budget.is_set()) else { return };
+        let mut faults = Problems::default();
         budget.exceeded(inspected).into_iter().for_each(|text| faults.add(text));
         self.add(Subject::Size, faults.outcome("within the budget"));
     }
 
     fn new(layout: &Utf8Path, tag: Option<String>, digest: String) -> Verified {
         let layout = layout.to_owned();
-        Verified { layout, tag, digest, arch: None, checks: Vec::new(), inspected: None }
+        Verified { layout, tag, digest, arch: None, checks: Vec::new(), inspected: None, receipt: None }
     }
 
     fn add(&mut self, name: Subject, outcome: Outcome) {
         self.checks.push(Check { name, outcome });
     }
 }
+
+/// What one run has verified: nothing is read twice, however many tags lead to it.
+#[derive(Default)]
+pub struct VerifyCache {
+    read: ReadCache,
+    /// By layout, digest and size of the manifest; or what the error means that reading one of them ended with.
+    images: BTreeMap<(Utf8PathBuf, Sha256, u64), Verdict>,
+    /// Files of the images that are kept.
+    files: usize,
+}
+
+/// What came of an image, whatever its tag; or why it could not be read.
+type Verdict = std::result::Result<Rc<ImageChecks>, Outcome>;
+
+/// Verdicts are kept as long as their images have no more files together: as many as one may have.
+const MAX_FILES: usize = 200_000;
 
 /// Verifies the images of this tag, or all that is in a layout, one after the other; `each` gets what came
 /// of it.
@@ -206,83 +267,147 @@ impl Verified {
 pub fn verify(
     layout: &Utf8Path,
     tag: Option<&str>,
+    cache: &mut VerifyCache,
     mut each: impl FnMut(Verified) -> Result<()>,
 ) -> Result<()> {
-    let chosen = match read::chosen(layout, tag) {
-        Ok(chosen) => chosen,
-        Err(error) if error.kind == Kind::Fetch => {
+    let reader = match cache.read.layout(layout) {
+        Ok(reader) => reader,
+        Err(error) => {
             let mut verified = Verified::new(layout, tag.map(str::to_owned), String::new());
-            verified.add(Subject::Index, Outcome::Damaged { why: error.to_string() });
+            verified.add(Subject::Index, Outcome::of_error(error)?);
             return each(verified);
         }
-        Err(error) => return Err(error),
     };
-    for descriptor in &chosen {
-        let (tag, digest) = (tag_of(descriptor), descriptor.digest().to_string());
-        match tags::parts(layout, descriptor) {
+    let index = IndexFacts::of(&reader);
+    for descriptor in &reader.chosen(tag)? {
+        process::check()?;
+        match reader.parts(descriptor) {
             Ok(parts) => {
-                let several = parts.len() > 1;
                 for part in &parts {
-                    let mut verified = verify_part(layout, part, descriptor)?;
-                    verified.arch = verified.arch.filter(|_| several);
+                    let mut verified = cache.verify_part(&reader, &index, part, descriptor)?;
+                    verified.arch = verified.arch.filter(|_| parts.len() > 1);
                     each(verified)?;
                 }
             }
-            Err(error) if error.kind == Kind::Fetch => {
-                let mut verified = Verified::new(layout, tag, digest);
-                verified.add(Subject::Blobs, Outcome::Damaged { why: error.to_string() });
+            Err(error) => {
+                let digest = descriptor.digest().to_string();
+                let mut verified = Verified::new(layout, tag_of(descriptor), digest);
+                verified.add(Subject::Blobs, Outcome::of_error(error)?);
                 each(verified)?;
             }
-            Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
-/// `outer` is the descriptor in the layout's own index: that of the part, or of an index over it.
-fn verify_part(layout: &Utf8Path, part: &Part, outer: &Descriptor) -> Result<Verified> {
-    let mut verified = Verified::new(layout, part.tag.clone(), part.descriptor.digest().to_string());
-    let done = match part.is_image {
-        true => verify_image(layout, part, outer, &mut verified),
-        false => tags::check_attachment(layout, &part.descriptor).map(|bytes| {
-            let detail = format!("{} attached to an image: sizes and digests", size(bytes));
-            verified.add(Subject::Blobs, Outcome::Holds { detail });
-        }),
+impl VerifyCache {
+    /// `outer` is the descriptor in the layout's own index: that of the part, or of an index over it.
+    fn verify_part(
+        &mut self,
+        reader: &LayoutReader,
+        index: &IndexFacts,
+        part: &Part,
+        outer: &Descriptor,
+    ) -> Result<Verified> {
+        let digest = part.descriptor.digest().to_string();
+        let mut verified = Verified::new(reader.path(), part.tag.clone(), digest);
+        if part.kind != PartKind::Image {
+            check_artifact(reader, part, &mut verified)?;
+            return Ok(verified);
+        }
+        match self.image(reader, part)? {
+            Ok(checks) => self.add_image(reader, index, part, outer, &checks, &mut verified)?,
+            Err(outcome) => verified.add(Subject::Blobs, outcome),
+        }
+        Ok(verified)
+    }
+
+    /// Adds the checks of an image, and those that depend on its tag.
+    fn add_image(
+        &mut self,
+        reader: &LayoutReader,
+        index: &IndexFacts,
+        part: &Part,
+        outer: &Descriptor,
+        checks: &ImageChecks,
+        verified: &mut Verified,
+    ) -> Result<()> {
+        let inspected = checks.inspected.clone();
+        verified.add(Subject::Index, index.check(checks, part, outer));
+        verified.checks.extend(checks.checks.iter().cloned());
+        if let Some(pairing) = &checks.pairing {
+            let outcome = pairing.check(&inspected, part.tag.as_deref(), &mut self.read);
+            verified.add(Subject::Pairing, outcome);
+            let receipt = inspect::receipt(&reader.image(part)?, &mut self.read);
+            verified.add(Subject::Receipt, contents::receipt(&inspected, &receipt));
+            verified.receipt = Some(receipt);
+        }
+        verified.arch = Some(inspected.arch.clone());
+        verified.inspected = Some(inspected);
+        Ok(())
+    }
+
+    fn image(&mut self, reader: &LayoutReader, part: &Part) -> Result<Verdict> {
+        let digest = part.descriptor.digest().digest().parse();
+        let Ok(digest) = digest.map_err(|_: String| ()) else {
+            return self.read_image(reader, part);
+        };
+        let key = (reader.path().to_owned(), digest, part.descriptor.size());
+        if let Some(verdict) = self.images.get(&key) {
+            return Ok(verdict.clone());
+        }
+        let verdict = self.read_image(reader, part)?;
+        self.files += verdict.as_ref().map_or(0, |checks| checks.inspected.survey.files.len());
+        if self.files > MAX_FILES {
+            self.files = 0;
+            self.images.clear();
+        }
+        self.images.insert(key, verdict.clone());
+        Ok(verdict)
+    }
+
+    fn read_image(&mut self, reader: &LayoutReader, part: &Part) -> Result<Verdict> {
+        match reader.image(part).and_then(|image| ImageChecks::of(&image, &mut self.read)) {
+            Ok(checks) => Ok(Ok(Rc::new(checks))),
+            Err(error) => Outcome::of_error(error).map(Err),
+        }
+    }
+}
+
+/// No kernel image; but an image of kcompile's, or a manifest under another type, should be one.
+fn artifact(reader: &LayoutReader, part: &Part) -> Outcome {
+    let title = part.kind.title();
+    let kind = part.descriptor.media_type().to_string();
+    let problem = match &part.kind {
+        PartKind::Blob(_) => {
+            let own = reader.own_media_type(part).filter(|own| *own != kind);
+            own.map(|own| format!("the index says that it is of type {kind}, it says itself {own}"))
+        }
+        _ => {
+            let manifest = reader.image_manifest(part).ok().flatten();
+            let is_ours = manifest.is_some_and(|manifest| origin::is_ours(&manifest));
+            is_ours.then(|| format!("it says that it is an image of kcompile's, and is {title}"))
+        }
     };
-    match done {
-        Ok(()) => Ok(verified),
-        Err(error) if error.kind == Kind::Fetch => {
-            verified.add(Subject::Blobs, Outcome::Damaged { why: error.to_string() });
-            Ok(verified)
-        }
-        Err(error) => Err(error),
+    match problem {
+        Some(problem) => Outcome::Fails { faults: vec![problem] },
+        None => Outcome::not_said(format!("not a kernel image: {title}")),
     }
 }
 
-fn verify_image(layout: &Utf8Path, part: &Part, outer: &Descriptor, verified: &mut Verified) -> Result<()> {
-    let image = part.open(layout)?;
-    let is_ours = image.annotation("vendor") == Some("kcompile");
-    let date = image.config.created().as_deref().and_then(crate::util::time::epoch);
-    let (mut survey, mut form) = (Survey::default(), Form::new(date, is_ours));
-    let layers = image.visit(|found, reader| {
-        form.see(found);
-        survey.see(layout.as_str(), found, reader)
-    })?;
-    let stored = layers.iter().map(|layer| layer.size).sum::<u64>();
-    verified.arch = Some(image.config.architecture().to_string());
-    verified.add(Subject::Index, index::check(&image, part, outer, is_ours)?);
-    let blobs = format!("manifest, config, {}, {}", counted(layers.len(), "layer", "layers"), size(stored));
-    verified.add(Subject::Blobs, Outcome::Holds { detail: format!("{blobs}: sizes, digests, diff_ids") });
-    let (count, faults) = form.finish();
-    let form = if is_ours { "sorted, of user 0, dated as the image" } else { "none that could do harm" };
-    verified.add(Subject::Entries, faults.outcome(format!("{}, {form}", counted(count, "entry", "entries"))));
-    let inspected = inspect::summed_up(&image, &layers, survey);
-    contents::check(&image, &inspected, is_ours, verified);
-    verified.inspected = Some(inspected);
+/// An artifact, or a blob that is no manifest: no root file system can be made of it.
+fn check_artifact(reader: &LayoutReader, part: &Part, verified: &mut Verified) -> Result<()> {
+    let is_attached = part.kind == PartKind::Attachment;
+    if !is_attached {
+        verified.add(Subject::Image, artifact(reader, part));
+    }
+    let outcome = match reader.check_artifact(part) {
+        Ok(bytes) => {
+            let attached = if is_attached { " attached to an image" } else { "" };
+            Outcome::Holds { detail: format!("{}{attached}: sizes and digests", size(bytes)) }
+        }
+        Err(error) => Outcome::of_error(error)?,
+    };
+    verified.add(Subject::Blobs, outcome);
     Ok(())
-}
-
-/// The whole of an index, read again for what its types leave out.
-fn raw_index(layout: &Utf8Path) -> Result<serde_json::Value> {
-    blob::read_json(&layout.join("index.json"))
 }

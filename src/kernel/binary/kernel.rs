@@ -2,7 +2,6 @@
 
 use super::scan::{Finder, Ranges};
 use super::{Format, half, ikconfig, long, word};
-use crate::util::digest::{Hasher, Sha256};
 use std::io::{self, Read};
 
 /// Linkers put the program headers right behind the ELF header.
@@ -46,8 +45,8 @@ pub struct Kernel {
     pub banner: Option<String>,
     /// The `.config` inside it (CONFIG_IKCONFIG).
     pub config: Option<String>,
-    /// The digest of all its bytes.
-    pub sha256: Sha256,
+    /// What of it is not as its own headers say, in words.
+    pub problems: Vec<String>,
 }
 
 /// Reads as much of a file as its headers and notes take; whatever the bytes, they are some format.
@@ -59,32 +58,41 @@ pub fn identify(mut reader: impl Read) -> io::Result<Identity> {
     while !headers.are_complete() {
         match reader.read(&mut piece)? {
             0 => break,
-            read => headers.see(&piece[..read])?,
+            read => headers.see(&piece[..read]),
         }
     }
-    headers.finish()
+    match headers.finish() {
+        (identity, None) => Ok(identity),
+        (_, Some(problem)) => Err(io::Error::other(problem)),
+    }
 }
 
 impl Kernel {
     /// Reads a whole file.
     ///
-    /// Errors: reading fails; headers, notes or the config inside are damaged.
+    /// Errors: reading fails.
     pub fn read(reader: impl Read) -> io::Result<Kernel> {
         let is_banner: fn(&[u8]) -> bool = |text| text.first().is_some_and(u8::is_ascii_digit);
         let mut watched = Watched {
             inner: reader,
             headers: Headers::default(),
             banner: Finder::new(b"Linux version ", is_banner, LONGEST_BANNER),
-            hasher: Hasher::default(),
         };
-        let config = ikconfig::embedded(&mut watched)?;
+        let config = ikconfig::embedded(&mut watched);
+        // If it was the reader that failed, it fails again.
         io::copy(&mut watched, &mut io::sink())?;
         let banner = watched.banner.finish();
+        let (identity, problem) = watched.headers.finish();
+        let mut problems: Vec<String> = problem.into_iter().collect();
+        let config = config.unwrap_or_else(|why| {
+            problems.push(format!("the config inside it cannot be read: {why}"));
+            None
+        });
         Ok(Kernel {
-            identity: watched.headers.finish()?,
+            identity,
             banner: banner.map(|text| format!("Linux version {}", String::from_utf8_lossy(&text))),
             config,
-            sha256: watched.hasher.finish(),
+            problems,
         })
     }
 
@@ -99,16 +107,14 @@ struct Watched<R> {
     inner: R,
     headers: Headers,
     banner: Finder,
-    hasher: Hasher,
 }
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         let piece = &buffer[..read];
-        self.headers.see(piece)?;
+        self.headers.see(piece);
         self.banner.see(piece);
-        self.hasher.update(piece);
         Ok(read)
     }
 }
@@ -120,41 +126,47 @@ struct Headers {
     notes: Option<Ranges>,
     /// Of each segment of notes.
     alignments: Vec<usize>,
+    problem: Option<String>,
 }
 
 impl Headers {
-    fn see(&mut self, piece: &[u8]) -> io::Result<()> {
+    fn see(&mut self, piece: &[u8]) {
         if let Some(notes) = &mut self.notes {
             notes.see(piece);
-            return Ok(());
+            return;
         }
         let (head, rest) = piece.split_at(piece.len().min(HEAD - self.head.len()));
         self.head.extend_from_slice(head);
         if self.head.len() == HEAD {
-            self.find_notes()?.see(rest);
+            self.find_notes().see(rest);
         }
-        Ok(())
     }
 
     fn are_complete(&self) -> bool {
         self.notes.as_ref().is_some_and(Ranges::is_complete)
     }
 
-    fn find_notes(&mut self) -> io::Result<&mut Ranges> {
-        let segments = note_segments(&self.head)?;
+    fn find_notes(&mut self) -> &mut Ranges {
+        let segments = note_segments(&self.head).unwrap_or_else(|problem| {
+            self.problem = Some(problem);
+            Vec::new()
+        });
         self.alignments = segments.iter().map(|segment| segment.alignment).collect();
         let mut notes = Ranges::new(segments.into_iter().map(|segment| (segment.from, segment.length)));
         notes.see(&self.head);
-        Ok(self.notes.insert(notes))
+        self.notes.insert(notes)
     }
 
-    fn finish(mut self) -> io::Result<Identity> {
+    /// What the headers and notes say, as far as they could be read, and why not further.
+    fn finish(mut self) -> (Identity, Option<String>) {
         if self.notes.is_none() {
-            self.find_notes()?;
+            self.find_notes();
         }
         let format = Format::of(&self.head);
         let mut identity = Identity { format, pvh: Pvh::NoEntry, build_id: None };
-        let Some(notes) = self.notes.filter(Ranges::is_complete) else { return Err(damaged("notes")) };
+        let Some(notes) = self.notes.filter(Ranges::is_complete) else {
+            return (identity, Some(damaged("notes")));
+        };
         for (segment, alignment) in notes.finish().into_iter().zip(self.alignments) {
             // Of several segments the last decides, as it does for Cloud Hypervisor's loader (linux-loader).
             identity.pvh = Pvh::NoEntry;
@@ -169,12 +181,12 @@ impl Headers {
                 }
             }
         }
-        Ok(identity)
+        (identity, self.problem)
     }
 }
 
-fn damaged(what: &str) -> io::Error {
-    io::Error::other(format!("its {what} are not where its header says"))
+fn damaged(what: &str) -> String {
+    format!("its {what} are not where its header says")
 }
 
 /// A PT_NOTE segment.
@@ -187,7 +199,7 @@ struct NoteSegment {
 }
 
 /// The PT_NOTE segments, where `head` begins a 64-bit little-endian ELF file.
-fn note_segments(head: &[u8]) -> io::Result<Vec<NoteSegment>> {
+fn note_segments(head: &[u8]) -> Result<Vec<NoteSegment>, String> {
     let Format::Elf { .. } = Format::of(head) else { return Ok(Vec::new()) };
     let headers = || damaged("program headers");
     // Elf64_Ehdr: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
@@ -209,9 +221,7 @@ fn note_segments(head: &[u8]) -> io::Result<Vec<NoteSegment>> {
             return Err(headers());
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        left = left
-            .checked_sub(length)
-            .ok_or_else(|| io::Error::other(format!("more than {LARGEST_NOTES} bytes of notes")))?;
+        left = left.checked_sub(length).ok_or_else(|| format!("more than {LARGEST_NOTES} bytes of notes"))?;
         let alignment = usize::try_from(alignment.max(1)).map_err(|_| headers())?;
         segments.push(NoteSegment { from, length, alignment });
     }
@@ -278,10 +288,14 @@ mod tests {
             assert_eq!(kernel.identity.format, Format::Elf { machine: 62 });
             assert_eq!((kernel.identity.pvh, kernel.release()), (Pvh::Entry, Some("6.1.7-x")), "{size}");
             assert_eq!(kernel.identity.build_id, Some("ab".repeat(20)));
-            assert_eq!(kernel.sha256, Sha256::of(&file));
             assert_eq!(identify(&file[..]).unwrap(), kernel.identity);
-            assert!(Kernel::read(&file[..size - 1]).is_err(), "cut off");
+            assert!(kernel.problems.is_empty(), "{:?}", kernel.problems);
+            let cut = Kernel::read(&file[..size - 1]).unwrap();
+            assert_eq!(cut.problems, ["its notes are not where its header says"]);
+            assert!(identify(&file[..size - 1]).is_err());
         }
+        let config = Kernel::read(&b"IKCFG_ST\x1f\x8b and no gzip"[..]).unwrap();
+        assert!(config.problems[0].starts_with("the config inside it cannot be read: "));
         let raw = Kernel::read(&b"nothing"[..]).unwrap();
         assert_eq!((raw.identity.format, raw.banner, raw.config), (Format::Raw, None, None));
     }

@@ -52,7 +52,8 @@ struct Unpacked {
 /// Unpacks all entries into `work`. The layers' digests are known to be right when it has returned.
 fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
     let mut entries = Vec::new();
-    image.visit(|found, reader| {
+    // Not merged: an image of ccache has one layer, and nothing in it but entries.
+    image.visit_layers(|found, reader| {
         let refuse = |why: &str| {
             let path = found.path.escape_debug();
             Err(Error::fetch(format!("{}: refused entry `{path}`: {why}", image.layout)))

@@ -1,0 +1,111 @@
+//! What one run of the program has read: the index of a layout, a manifest, a layer or a receipt is read once, however
+//! many tags lead to it.
+
+use super::scan::{LayerScan, ScanLimits, scan_layer};
+use super::{Inspected, documents, summarize};
+use crate::image::receipt::Known;
+use crate::oci::layout_reader::LayoutReader;
+use crate::oci::read::Image;
+use crate::util::error::Result;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Layouts and receipts that are kept.
+const MAX_KEPT: usize = 64;
+/// Entries of layers that are kept: as many as an image may have.
+const MAX_ENTRIES: usize = 200_000;
+
+/// What a receipt says; `None`: there is none; else why it cannot be read.
+type Receipt = std::result::Result<Option<Known>, String>;
+
+/// What was read, and what reading may still cost.
+#[derive(Default)]
+pub struct ReadCache {
+    limits: ScanLimits,
+    layouts: BTreeMap<Utf8PathBuf, Rc<LayoutReader>>,
+    receipts: BTreeMap<Utf8PathBuf, Rc<Receipt>>,
+    layers: BTreeMap<LayerKey, Rc<LayerScan>>,
+}
+
+/// A blob of a layout, and what it should be. The same blob in another layout is another file.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct LayerKey {
+    layout: Utf8PathBuf,
+    digest: String,
+    size: u64,
+    media_type: String,
+    diff_id: String,
+}
+
+impl ReadCache {
+    /// A layout.
+    ///
+    /// Errors: no such layout (exit code 2); a rule is broken (3).
+    pub fn layout(&mut self, path: &Utf8Path) -> Result<Rc<LayoutReader>> {
+        if let Some(kept) = self.layouts.get(path) {
+            return Ok(kept.clone());
+        }
+        let layout = Rc::new(LayoutReader::open(path)?);
+        insert(&mut self.layouts, path, layout.clone());
+        Ok(layout)
+    }
+
+    /// A receipt.
+    pub(super) fn receipt(&mut self, path: &Utf8Path) -> Rc<Receipt> {
+        if let Some(kept) = self.receipts.get(path) {
+            return kept.clone();
+        }
+        let receipt = Rc::new(Known::read(path).map_err(|error| error.to_string()));
+        insert(&mut self.receipts, path, receipt.clone());
+        receipt
+    }
+
+    /// Reads all of an image.
+    ///
+    /// Errors (exit code 3): it breaks a rule, and which.
+    pub fn inspect(&mut self, image: &Image) -> Result<Inspected> {
+        let layers = self.scan(image)?;
+        let receipt = documents::receipt(image, self);
+        let provenance = documents::provenance(image, self);
+        Ok(Inspected { receipt, provenance, ..summarize(image, &layers)? })
+    }
+
+    /// Reads the layers of an image, the lowest first.
+    ///
+    /// Errors (exit code 3): one is damaged or breaks a rule.
+    pub fn scan(&mut self, image: &Image) -> Result<Vec<Rc<LayerScan>>> {
+        self.limits.next_image();
+        (0..image.layer_count()).map(|layer| self.scan_layer(image, layer)).collect()
+    }
+
+    fn scan_layer(&mut self, image: &Image, layer: usize) -> Result<Rc<LayerScan>> {
+        let descriptor = &image.manifest.layers()[layer];
+        let key = LayerKey {
+            layout: image.layout.clone(),
+            digest: descriptor.digest().to_string(),
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+            diff_id: image.config.rootfs().diff_ids()[layer].clone(),
+        };
+        if let Some(kept) = self.layers.get(&key) {
+            self.limits.take_layer(kept)?;
+            return Ok(kept.clone());
+        }
+        let scan = Rc::new(scan_layer(image, layer, &mut self.limits)?);
+        let kept: usize = self.layers.values().map(|layer| layer.entries.len()).sum();
+        if kept + scan.entries.len() > MAX_ENTRIES {
+            self.layers.clear();
+        }
+        self.layers.insert(key, scan.clone());
+        Ok(scan)
+    }
+}
+
+/// Keeps a value, and forgets the others where there are too many.
+fn insert<T>(kept: &mut BTreeMap<Utf8PathBuf, T>, path: &Utf8Path, value: T) {
+    if kept.len() == MAX_KEPT {
+        kept.clear();
+    }
+    kept.insert(path.to_owned(), value);
+}

@@ -1,0 +1,132 @@
+//! The modules of an image, and the files that depmod and Kbuild leave beside them.
+
+use super::origin::{Claim, Origin};
+use super::{Outcome, Problems};
+use crate::image::inspect::{Inspected, release_of_module};
+use crate::kernel::binary::Format;
+use crate::kernel::{Arch, KernelVersion};
+use crate::plan::annotations;
+use crate::util::text::counted;
+use std::collections::BTreeSet;
+
+/// What depmod leaves in the directory of a kernel's modules, were there not one module: measured with kmod 26, 27, 30
+/// and 34, and the same since kmod 10.
+const DEPMOD_FILES: [&str; 9] = [
+    "modules.alias",
+    "modules.alias.bin",
+    "modules.builtin.bin",
+    "modules.dep",
+    "modules.dep.bin",
+    "modules.devname",
+    "modules.softdep",
+    "modules.symbols",
+    "modules.symbols.bin",
+];
+/// What it leaves since a version of kmod.
+const DEPMOD_FILES_SINCE: [(&str, u32); 2] = [("modules.builtin.alias.bin", 27), ("modules.weakdep", 33)];
+/// What Kbuild installs, for every kernel since 2.6.34.
+const KBUILD_FILES: [&str; 2] = ["modules.builtin", "modules.order"];
+/// Kbuild installs it since Linux 5.2.
+const BUILTIN_MODINFO: (&str, (u32, u32)) = ("modules.builtin.modinfo", (5, 2));
+
+/// Every module is for this machine and for the kernel of this release, which would refuse others.
+pub(super) fn check(found: &Inspected, arch: Option<Arch>, origin: Origin) -> Outcome {
+    let mut problems = Problems::default();
+    let survey = &found.survey;
+    let release = found.release.as_deref();
+    check_directories(found, origin, &mut problems);
+    for (path, why) in &survey.unreadable_modules {
+        problems.add(format!("{path} cannot be read as a module: {why}"));
+    }
+    let machine = arch.map(|arch| Format::Elf { machine: arch.spec().elf_machine });
+    for (path, file) in &survey.modules {
+        let module = &file.module;
+        if machine.is_some_and(|machine| machine != module.format) {
+            problems.add(format!("{path} is no module for {}: it is {}", found.arch, module.format));
+            continue;
+        }
+        // Of several kernels, each has its own directory.
+        let expected = release_of_module(path).or(release);
+        match module.release() {
+            None => problems.add(format!("{path} does not say for which kernel it is (no vermagic)")),
+            Some(of) if Some(of) != expected => {
+                problems.add(format!("{path} is for Linux {of}, not {}", expected.unwrap_or("any")));
+            }
+            Some(_) => {}
+        }
+    }
+    check_files(found, origin, &mut problems);
+    let count = counted(survey.modules.len(), "module", "modules");
+    problems.outcome(format!("{count} for Linux {} on {}", release.unwrap_or_default(), found.arch))
+}
+
+/// Modules are in the directory that modprobe looks in for a kernel of the image, or in kcompile's for the kernel that it
+/// says.
+fn check_directories(found: &Inspected, origin: Origin, problems: &mut Problems) {
+    let survey = &found.survey;
+    let release = found.release.as_deref();
+    let of_kernels = survey.kernels.values().filter_map(|file| file.kernel.release());
+    let mut releases: BTreeSet<&str> = of_kernels.collect();
+    if releases.is_empty() && origin.is_ours() {
+        releases.extend(release);
+    }
+    for dir in
+        survey.module_dirs.iter().filter(|dir| !releases.is_empty() && !releases.contains(dir.as_str()))
+    {
+        problems.add(format!("lib/modules/{dir} is for another kernel than {}", release.unwrap_or("any")));
+    }
+    let said = found.says(annotations::KERNEL_RELEASE);
+    if let (Some(release), Some(said)) = (release, said)
+        && release != said
+    {
+        problems.add(format!("the modules are for Linux {release}, the image says {said}"));
+    }
+}
+
+fn check_files(found: &Inspected, origin: Origin, problems: &mut Problems) {
+    let files = &found.survey.files;
+    if !origin.is_ours() {
+        if !files.keys().any(|path| path.ends_with("modules.dep")) {
+            problems.add("there is no modules.dep: modprobe would find none of them".into());
+        }
+        return;
+    }
+    let release = found.release.as_deref().unwrap_or_default();
+    let directory = found.modules.as_ref().map_or("", |modules| modules.directory.as_str());
+    let at = |name: &str| if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
+    let mut expected = [&DEPMOD_FILES[..], &KBUILD_FILES].concat();
+    let version = KernelVersion::from_release(release);
+    expected
+        .extend(version.filter(|version| version.series() >= BUILTIN_MODINFO.1).map(|_| BUILTIN_MODINFO.0));
+    let kmod = found.says(annotations::TOOLCHAIN).and_then(kmod_version);
+    let later = DEPMOD_FILES_SINCE.iter().filter(|(_, since)| kmod.is_some_and(|kmod| kmod >= *since));
+    expected.extend(later.map(|(name, _)| *name));
+    expected.push("config");
+    let missing = expected.into_iter().map(at).filter(|path| !files.contains_key(path));
+    missing.for_each(|path| problems.add(format!("there is no {path}")));
+}
+
+/// The version of the depmod that made the image, of its tools in words: `depmod: kmod version 30; …`.
+fn kmod_version(tools: &str) -> Option<u32> {
+    let (_, rest) = tools.split_once("depmod: kmod version ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+/// Should an image of kcompile's have modules in it?
+pub(super) fn are_expected(found: &Inspected, origin: Origin) -> bool {
+    found.modules.is_some()
+        || !found.survey.module_dirs.is_empty()
+        || origin == Origin::Kcompile(Claim::Modules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_depmod_is_among_the_tools() {
+        assert_eq!(kmod_version("cc: gcc 12; depmod: kmod version 30; ld: GNU ld"), Some(30));
+        assert_eq!(kmod_version("depmod: kmod version 34.2"), Some(34));
+        assert_eq!(kmod_version("cc: gcc 12"), None);
+    }
+}

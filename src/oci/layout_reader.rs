@@ -1,0 +1,387 @@
+//! A layout that anybody may have written, read once: its index, each manifest, and which of them are images. Nothing
+//! is believed, as in [`read`](super::read), whose errors these are.
+
+use super::blob::{check_blob, check_descriptor, parse, read_blob, read_bounded};
+use super::layer_entries::is_layer;
+use super::read::{Image, image_of, index_path, is_image_config, is_index, is_manifest, tag_of, tag_part};
+use crate::util::digest::Sha256;
+use crate::util::error::{Error, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+/// An index over indexes over indexes is known; nobody writes more.
+const MAX_NESTING: usize = 8;
+/// Manifests behind all tags together: a few kilobytes could name any number of them.
+const MAX_PARTS: usize = 100_000;
+/// Names that a message lists.
+const MAX_NAMES: usize = 20;
+/// Bytes of manifests and configs that are kept.
+const MAX_KEPT: u64 = 64 << 20;
+
+/// A layout, of which nothing is read twice.
+pub struct LayoutReader {
+    path: Utf8PathBuf,
+    index: ImageIndex,
+    has_unknown_fields: bool,
+    /// What the index calls an image, and the tag at the end of that → where it is in the index.
+    tags: BTreeMap<String, Vec<usize>>,
+    /// By digest and size.
+    manifests: RefCell<BTreeMap<(Sha256, u64), Rc<Manifest>>>,
+    images: RefCell<BTreeMap<(Sha256, u64), Rc<Image>>>,
+    /// Bytes that may still be kept of both.
+    room: Cell<u64>,
+    /// Manifests that may still be found.
+    parts: Cell<usize>,
+}
+
+/// A blob that names others.
+#[derive(Clone)]
+enum Manifest {
+    Image(ImageManifest),
+    Index(ImageIndex),
+}
+
+/// One manifest that a layout holds, or what stands in the place of one.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// What the index calls it, or the index above it; `None`: it has no name.
+    pub tag: Option<String>,
+    /// What leads to it.
+    pub descriptor: Descriptor,
+    /// What it is.
+    pub kind: PartKind,
+}
+
+/// What a part is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartKind {
+    /// An image: it has the config and the layers of one.
+    Image,
+    /// An artifact that is attached to an image.
+    Attachment,
+    /// An artifact of this type, or an image with a layer of this type: no root file system can be made of it.
+    Artifact(String),
+    /// Not a manifest: something of this type.
+    Blob(String),
+}
+
+impl LayoutReader {
+    /// Reads the index of a layout.
+    ///
+    /// Errors: no such layout (exit code 2); a rule is broken (3).
+    pub fn open(path: &Utf8Path) -> Result<LayoutReader> {
+        let file = index_path(path)?;
+        let bytes = read_bounded(&file)?;
+        // No digest tells whether these are the bytes that were written.
+        let index: ImageIndex = parse(&file, &bytes).map_err(Error::damaged)?;
+        let whole: serde_json::Value = parse(&file, &bytes).map_err(Error::damaged)?;
+        let known = serde_json::to_value(&index).expect("only string keys");
+        let mut tags: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (at, name) in index.manifests().iter().map(tag_of).enumerate() {
+            let Some(name) = name else { continue };
+            let tag = tag_part(&name);
+            if tag != name {
+                tags.entry(tag.to_owned()).or_default().push(at);
+            }
+            tags.entry(name).or_default().push(at);
+        }
+        Ok(LayoutReader {
+            path: path.to_owned(),
+            index,
+            has_unknown_fields: whole != known,
+            tags,
+            manifests: RefCell::default(),
+            images: RefCell::default(),
+            room: Cell::new(MAX_KEPT),
+            parts: Cell::new(MAX_PARTS),
+        })
+    }
+
+    /// The layout's directory.
+    pub fn path(&self) -> &Utf8Path {
+        &self.path
+    }
+
+    /// Its index.
+    pub fn index(&self) -> &ImageIndex {
+        &self.index
+    }
+
+    /// Has the index fields that no index has, which would not come back if it was written again?
+    pub fn has_unknown_fields(&self) -> bool {
+        self.has_unknown_fields
+    }
+
+    /// The names of its images.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.index.manifests().iter().filter_map(tag_of)
+    }
+
+    /// What this tag stands for, or all that the index names. The tag at the end of a full reference is one, too.
+    ///
+    /// Errors (exit code 2): there is no such tag, or nothing at all.
+    pub fn chosen(&self, tag: Option<&str>) -> Result<Vec<Descriptor>> {
+        let all = self.index.manifests();
+        let Some(tag) = tag else {
+            return match all.is_empty() {
+                true => Err(Error::usage(format!("{} has no image", self.path))),
+                false => Ok(all.clone()),
+            };
+        };
+        let found = self.tags.get(tag).map(Vec::as_slice).unwrap_or_default();
+        // A name in full comes before one that ends like it.
+        let exact = found.iter().filter(|&&at| tag_of(&all[at]).as_deref() == Some(tag));
+        let exact: Vec<Descriptor> = exact.map(|&at| all[at].clone()).collect();
+        let chosen = if exact.is_empty() { found.iter().map(|&at| all[at].clone()).collect() } else { exact };
+        if chosen.is_empty() {
+            return Err(Error::usage(format!("{} has no image of the tag {tag}", self.path))
+                .hint(format!("it has {}", some(all))));
+        }
+        Ok(chosen)
+    }
+
+    /// What has exactly this name; of several the first.
+    pub fn find(&self, name: &str) -> Option<&Descriptor> {
+        let all = self.index.manifests();
+        let mut found = self.tags.get(name)?.iter().map(|&at| &all[at]);
+        found.find(|descriptor| tag_of(descriptor).as_deref() == Some(name))
+    }
+
+    /// The first manifests of an index; none, if it is none.
+    pub(super) fn index_manifests(&self, index: &Descriptor, most: usize) -> Result<Vec<ImageManifest>> {
+        let index = self.manifest(index)?;
+        let Some(Manifest::Index(index)) = index.as_deref() else { return Ok(Vec::new()) };
+        let manifests = index.manifests().iter().take(most).map(|descriptor| self.manifest(descriptor));
+        manifests
+            .filter_map(|manifest| match manifest.map(|manifest| manifest.as_deref().cloned()) {
+                Ok(Some(Manifest::Image(manifest))) => Some(Ok(manifest)),
+                Ok(_) => None,
+                Err(error) => Some(Err(error)),
+            })
+            .collect()
+    }
+
+    /// What this tag stands for, or the only thing in the layout.
+    fn only(&self, tag: Option<&str>) -> Result<Descriptor> {
+        let layout = &self.path;
+        match (&self.chosen(tag)?[..], tag) {
+            ([one], _) => Ok(one.clone()),
+            (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images of the tag {tag}"))),
+            (several, None) => {
+                let names = some(several);
+                Err(Error::usage(format!("{layout} has several images"))
+                    .hint(format!("choose one with {layout}:TAG, of {names}")))
+            }
+        }
+    }
+
+    /// The manifests that a descriptor of the layout's index leads to: itself, or those of an index, and of the indexes in
+    /// it. One that is named twice is there once.
+    ///
+    /// Errors (exit code 3): a rule is broken.
+    pub fn parts(&self, descriptor: &Descriptor) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        self.collect(descriptor, tag_of(descriptor).as_ref(), 0, &mut BTreeSet::new(), &mut parts)?;
+        Ok(parts)
+    }
+
+    fn collect(
+        &self,
+        descriptor: &Descriptor,
+        tag: Option<&String>,
+        depth: usize,
+        seen: &mut BTreeSet<Sha256>,
+        parts: &mut Vec<Part>,
+    ) -> Result<()> {
+        let digest = check_descriptor(&self.path, descriptor)?;
+        if !seen.insert(digest) {
+            return Ok(());
+        }
+        let left = self.parts.get().checked_sub(1);
+        self.parts.set(left.ok_or_else(|| {
+            Error::fetch(format!("{}: its tags lead to more than {MAX_PARTS} manifests", self.path))
+        })?);
+        let kind = match self.manifest(descriptor)?.as_deref() {
+            None => PartKind::Blob(descriptor.media_type().to_string()),
+            Some(Manifest::Index(_)) if depth == MAX_NESTING => {
+                let message = format!("{}: an index in more than {MAX_NESTING} others", self.path);
+                return Err(Error::fetch(message));
+            }
+            Some(Manifest::Index(index)) => {
+                let mut inner = index.manifests().iter();
+                return inner.try_for_each(|inner| self.collect(inner, tag, depth + 1, seen, parts));
+            }
+            Some(Manifest::Image(_)) if is_attestation(descriptor) => PartKind::Attachment,
+            Some(Manifest::Image(manifest)) => kind_of(manifest),
+        };
+        parts.push(Part { tag: tag.cloned(), descriptor: descriptor.clone(), kind });
+        Ok(())
+    }
+
+    /// A manifest or an index; `None`: it is another kind of blob.
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Option<Rc<Manifest>>> {
+        let media_type = descriptor.media_type();
+        if !is_index(media_type) && !is_manifest(media_type) {
+            return Ok(None);
+        }
+        let key = (check_descriptor(&self.path, descriptor)?, descriptor.size());
+        let fits = |kept: &&Rc<Manifest>| matches!(***kept, Manifest::Index(_)) == is_index(media_type);
+        if let Some(kept) = self.manifests.borrow().get(&key).filter(fits) {
+            return Ok(Some(kept.clone()));
+        }
+        let read = Rc::new(match is_index(media_type) {
+            true => Manifest::Index(read_blob(&self.path, descriptor)?.1),
+            false => Manifest::Image(read_blob(&self.path, descriptor)?.1),
+        });
+        if self.keeps(descriptor.size()) {
+            self.manifests.borrow_mut().insert(key, read.clone());
+        }
+        Ok(Some(read))
+    }
+
+    /// The manifest of a part; `None`: it is another kind of blob.
+    pub fn image_manifest(&self, part: &Part) -> Result<Option<ImageManifest>> {
+        Ok(match self.manifest(&part.descriptor)?.as_deref() {
+            Some(Manifest::Image(manifest)) => Some(manifest.clone()),
+            _ => None,
+        })
+    }
+
+    /// What a blob says of itself that is no manifest by its descriptor; `None`: it says nothing of its type.
+    pub fn own_media_type(&self, part: &Part) -> Option<String> {
+        let (_, value): (_, serde_json::Value) = read_blob(&self.path, &part.descriptor).ok()?;
+        value.get("mediaType")?.as_str().map(str::to_owned)
+    }
+
+    fn keeps(&self, bytes: u64) -> bool {
+        let left = self.room.get().checked_sub(bytes);
+        self.room.set(left.unwrap_or(self.room.get()));
+        left.is_some()
+    }
+
+    /// Opens a part as an image.
+    pub fn image(&self, part: &Part) -> Result<Image> {
+        let key = (check_descriptor(&self.path, &part.descriptor)?, part.descriptor.size());
+        let kept = self.images.borrow().get(&key).cloned();
+        let image = match kept {
+            Some(image) => image,
+            None => {
+                let Some(manifest) = self.image_manifest(part)? else {
+                    let kind = part.descriptor.media_type();
+                    return Err(Error::fetch(format!("{}: something of type {kind} is no image", self.path)));
+                };
+                let image = Rc::new(image_of(&self.path, key.0, manifest, None)?);
+                if self.keeps(key.1 + image.manifest.config().size()) {
+                    self.images.borrow_mut().insert(key, image.clone());
+                }
+                image
+            }
+        };
+        Ok(Image { tag: part.tag.clone(), ..(*image).clone() })
+    }
+
+    /// The images of this tag, or all of the layout, without what is attached to them.
+    ///
+    /// Errors: no such tag or image (exit code 2); a rule is broken (3).
+    pub fn images(&self, tag: Option<&str>) -> Result<Vec<Part>> {
+        let (mut images, mut others) = (Vec::new(), BTreeSet::new());
+        for descriptor in self.chosen(tag)? {
+            for part in self.parts(&descriptor)? {
+                match &part.kind {
+                    PartKind::Image => images.push(part),
+                    other => drop(others.insert(other.title())),
+                }
+            }
+        }
+        if images.is_empty() {
+            let others = others.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Error::usage(format!("{} has no image under this name, only {others}", self.path)));
+        }
+        Ok(images)
+    }
+
+    /// Opens the image of this tag, or the only one of the layout; where that is an index, the image in it for `arch`,
+    /// named as in OCI's configs, or its only image.
+    ///
+    /// Errors: no such tag, several images and no tag, none for `arch` (exit code 2); a rule is broken (3).
+    pub fn open_image(&self, tag: Option<&str>, arch: Option<&str>) -> Result<Image> {
+        let descriptor = self.only(tag)?;
+        let parts = self.parts(&descriptor)?;
+        let is_image = |part: &&Part| part.kind == PartKind::Image;
+        let images = parts.iter().filter(is_image).map(|part| self.image(part));
+        let mut images = images.collect::<Result<Vec<_>>>()?;
+        if images.is_empty() {
+            // For its error, which says what there is.
+            self.images(tag)?;
+        }
+        let found: Vec<String> = images.iter().map(|image| image.config.architecture().to_string()).collect();
+        if let Some(at) = arch.and_then(|arch| found.iter().position(|found| found == arch)) {
+            return Ok(images.swap_remove(at));
+        }
+        if !is_index(descriptor.media_type()) || (arch.is_none() && images.len() == 1) {
+            return Ok(images.swap_remove(0));
+        }
+        let (layout, found) = (&self.path, found.join(", "));
+        Err(match arch {
+            Some(arch) => Error::usage(format!("{layout} has no image for {arch}, only for {found}")),
+            None => Error::usage(format!("{layout} has images for {found}")).hint("choose one with --arch"),
+        })
+    }
+
+    /// Reads all of an artifact, or of a blob that is no manifest, and returns how many bytes that are, as stored.
+    pub fn check_artifact(&self, part: &Part) -> Result<u64> {
+        let Some(manifest) = self.image_manifest(part)? else {
+            check_blob(&self.path, &part.descriptor)?;
+            return Ok(part.descriptor.size());
+        };
+        let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
+        let sizes = blobs.map(|blob| check_blob(&self.path, blob).map(|()| blob.size()));
+        Ok(part.descriptor.size() + sizes.sum::<Result<u64>>()?)
+    }
+}
+
+impl PartKind {
+    /// For people.
+    pub fn title(&self) -> String {
+        match self {
+            PartKind::Image => "an image".to_owned(),
+            PartKind::Attachment => "an artifact that is attached to an image".to_owned(),
+            PartKind::Artifact(kind) => format!("an artifact of type {kind}"),
+            PartKind::Blob(kind) => format!("something of type {kind}"),
+        }
+    }
+}
+
+/// The names of these, as many as a person reads.
+fn some(descriptors: &[Descriptor]) -> String {
+    let mut names: Vec<String> = descriptors.iter().take(MAX_NAMES).filter_map(tag_of).collect();
+    let more = descriptors.len().saturating_sub(MAX_NAMES);
+    names.extend((more > 0).then(|| format!("{more} more")));
+    names.join(", ")
+}
+
+/// Is it what BuildKit puts beside an image into its index, with an annotation in the place of a `subject`?
+pub(super) fn is_attestation(part: &Descriptor) -> bool {
+    let annotations = part.annotations().as_ref();
+    annotations
+        .and_then(|all| all.get("vnd.docker.reference.type"))
+        .is_some_and(|kind| kind == "attestation-manifest")
+}
+
+fn kind_of(manifest: &ImageManifest) -> PartKind {
+    if manifest.subject().is_some() {
+        return PartKind::Attachment;
+    }
+    let config = manifest.config().media_type();
+    let mut layers = manifest.layers().iter().map(Descriptor::media_type);
+    let other_layer = layers.find(|media_type| !is_layer(media_type));
+    let other = match (is_image_config(config), other_layer) {
+        (true, None) => return PartKind::Image,
+        (true, Some(layer)) => layer,
+        (false, _) => config,
+    };
+    PartKind::Artifact(manifest.artifact_type().as_ref().unwrap_or(other).to_string())
+}

@@ -1,0 +1,329 @@
+//! The headers of a tar as anybody may have written it: POSIX (with PAX records, global ones too), GNU (long names) and
+//! the format before both. Names are bounded, and what readers understand differently is an error.
+
+use camino::{Utf8Component, Utf8Path};
+use std::io::{self, Read};
+use tar::EntryType;
+
+/// A path and a link, with their PAX keys.
+const MAX_PAX: u64 = 16 << 10;
+/// Keys of one entry, or of all.
+const MAX_KEYS: usize = 1000;
+
+/// An entry of a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its path, relative, without a trailing slash.
+    pub path: String,
+    /// What it is.
+    pub kind: FoundKind,
+    /// Bytes of a file.
+    pub size: u64,
+    /// What a reproducible archive has the same everywhere.
+    pub attributes: Attributes,
+}
+
+/// Whose an entry is, who may do what with it, and from when it is. A number that the header has not, or
+/// that is none, is `None`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// The path as it stands in the archive: a directory's ends in a slash.
+    pub stored_path: String,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub mode: Option<u32>,
+    /// Number of the owner.
+    pub uid: Option<u64>,
+    /// Number of the group.
+    pub gid: Option<u64>,
+    /// Has the owner or the group a name?
+    pub is_named: bool,
+    /// Seconds since 1970.
+    pub mtime: Option<u64>,
+    /// The keys of PAX records other than those of path and link: readers let them replace what is above, or give the
+    /// file extended attributes (`SCHILY.xattr.…`).
+    pub records: Vec<String>,
+}
+
+/// The kinds of entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoundKind {
+    /// A directory.
+    Dir,
+    /// A file.
+    File,
+    /// A second name of this earlier entry, or of one of a lower layer.
+    HardLink(String),
+    /// A symbolic link with this text.
+    SymLink(String),
+    /// A device or a pipe.
+    Special,
+}
+
+/// Reads headers one by one; those that say something of the next entry are kept for it.
+#[derive(Default)]
+pub(super) struct HeaderReader {
+    next: Records,
+    /// Keys of PAX records that are for all entries.
+    global: Vec<String>,
+}
+
+/// What PAX records or GNU's headers say of the entry after them.
+#[derive(Default)]
+struct Records {
+    path: Option<String>,
+    link: Option<String>,
+    others: Vec<String>,
+}
+
+impl HeaderReader {
+    /// The entry of this header; `None`: it is about the entries after it.
+    pub(super) fn read(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<Found>> {
+        match entry.header().entry_type() {
+            EntryType::XHeader => self.next.join(read_pax(entry)?)?,
+            EntryType::XGlobalHeader => {
+                let records = read_pax(entry)?;
+                if records.path.is_some() || records.link.is_some() {
+                    return Err(io::Error::other("a global PAX record that gives all entries one name"));
+                }
+                // As git-archive writes it; it changes no entry.
+                add_keys(&mut self.global, records.others.into_iter().filter(|key| key != "comment"))?;
+            }
+            EntryType::GNULongName => {
+                self.next.join(Records { path: Some(long_name(entry)?), ..Records::default() })?;
+            }
+            EntryType::GNULongLink => {
+                self.next.join(Records { link: Some(long_name(entry)?), ..Records::default() })?;
+            }
+            _ => return found(entry.header(), std::mem::take(&mut self.next)).map(Some),
+        }
+        Ok(None)
+    }
+
+    /// The keys of records that are for all entries, at the end.
+    pub(super) fn into_global(self) -> Vec<String> {
+        self.global
+    }
+}
+
+impl Records {
+    fn join(&mut self, other: Records) -> io::Result<()> {
+        let both = |one: &Option<String>, other: &Option<String>| one.is_some() && other.is_some();
+        if both(&self.path, &other.path) || both(&self.link, &other.link) {
+            return Err(io::Error::other("an entry with two long names"));
+        }
+        self.path = self.path.take().or(other.path);
+        self.link = self.link.take().or(other.link);
+        add_keys(&mut self.others, other.others)
+    }
+}
+
+fn add_keys(keys: &mut Vec<String>, new: impl IntoIterator<Item = String>) -> io::Result<()> {
+    keys.extend(new);
+    if keys.len() > MAX_KEYS {
+        return Err(io::Error::other(format!("more than {MAX_KEYS} PAX records for one entry")));
+    }
+    Ok(())
+}
+
+fn bounded(entry: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry.take(MAX_PAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_PAX {
+        return Err(io::Error::other("a PAX header or a long name of more than 16 KiB"));
+    }
+    Ok(bytes)
+}
+
+/// What GNU tar writes for a name of more than 100 bytes: it ends in a NUL.
+fn long_name(entry: &mut (impl Read + ?Sized)) -> io::Result<String> {
+    let mut bytes = bounded(entry)?;
+    if bytes.last() == Some(&0) {
+        bytes.pop();
+    }
+    Ok(text(&bytes))
+}
+
+fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<Records> {
+    let bytes = bounded(entry)?;
+    let mut records = Records::default();
+    for record in tar::PaxExtensions::new(&bytes) {
+        let record = record?;
+        let key = record.key().map_err(io::Error::other)?;
+        match key {
+            // Some readers take an empty name for none, and go by the header.
+            "path" | "linkpath" if record.value_bytes().is_empty() => {
+                return Err(io::Error::other("a PAX record with an empty name"));
+            }
+            "path" => records.path = Some(text(record.value_bytes())),
+            "linkpath" => records.link = Some(text(record.value_bytes())),
+            // A reader without PAX would see another tar from here on.
+            "size" => return Err(io::Error::other("a PAX record that changes the size of an entry")),
+            key if key.starts_with("GNU.sparse") => return Err(io::Error::other("a sparse entry")),
+            other => records.others.push(other.to_owned()),
+        }
+    }
+    Ok(records)
+}
+
+fn found(header: &tar::Header, records: Records) -> io::Result<Found> {
+    let path = records.path.unwrap_or_else(|| text(&header.path_bytes()));
+    let link = match records.link {
+        Some(link) => link,
+        None => header.link_name_bytes().map(|link| text(&link)).unwrap_or_default(),
+    };
+    let shown = path.escape_debug().to_string();
+    let kind = match header.entry_type() {
+        // Before POSIX, only the slash told a directory.
+        EntryType::Regular if path.ends_with('/') => FoundKind::Dir,
+        EntryType::Regular | EntryType::Continuous => FoundKind::File,
+        EntryType::Directory => FoundKind::Dir,
+        EntryType::Link => FoundKind::HardLink(plain_path(&link)?),
+        EntryType::Symlink => FoundKind::SymLink(link),
+        EntryType::Char | EntryType::Block | EntryType::Fifo => FoundKind::Special,
+        other => return Err(io::Error::other(format!("{shown} is an entry of type {other:?}"))),
+    };
+    let size = header.size()?;
+    if kind != FoundKind::File && size != 0 {
+        return Err(io::Error::other(format!("{shown} is no file and has {size} bytes")));
+    }
+    let is_named = |name: Option<&[u8]>| name.is_some_and(|name| !name.is_empty());
+    let attributes = Attributes {
+        mode: header.mode().ok(),
+        uid: header.uid().ok(),
+        gid: header.gid().ok(),
+        is_named: is_named(header.username_bytes()) || is_named(header.groupname_bytes()),
+        mtime: header.mtime().ok(),
+        stored_path: path.clone(),
+        records: records.others,
+    };
+    Ok(Found { path: plain_path(&path)?, kind, size, attributes })
+}
+
+/// A name as text. One that is not UTF-8, which root file systems may have, gets its bytes escaped.
+fn text(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.to_owned(),
+        Err(_) => bytes.escape_ascii().to_string(),
+    }
+}
+
+/// A path that stays inside: relative, without `..`; a leading `./` and a trailing `/` are left aside.
+fn plain_path(path: &str) -> io::Result<String> {
+    let mut parts = Vec::new();
+    for part in Utf8Path::new(path).components() {
+        match part {
+            Utf8Component::CurDir => {}
+            Utf8Component::Normal(part) if !part.contains('\0') => parts.push(part),
+            _ => {
+                return Err(io::Error::other(format!(
+                    "`{}` is no path inside an image",
+                    path.escape_debug()
+                )));
+            }
+        }
+    }
+    Ok(parts.join("/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_inside() {
+        assert_eq!(plain_path("./lib/modules/").unwrap(), "lib/modules");
+        for wrong in ["/etc", "../x", "a/../b", "a\0b"] {
+            assert!(plain_path(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn records_that_readers_obey_are_told_or_refused() {
+        let record = |key: &str, value: &str| {
+            let length = key.len() + value.len() + 3;
+            let digits = (length + 2).to_string();
+            format!("{} {key}={value}\n", length + digits.len())
+        };
+        let read = |text: String| read_pax(&mut text.as_bytes());
+        let other =
+            read(record("path", "some/where") + &record("SCHILY.xattr.security.capability", "x")).unwrap();
+        assert_eq!(other.path.as_deref(), Some("some/where"));
+        assert_eq!(other.others, ["SCHILY.xattr.security.capability"]);
+        for wrong in [record("path", ""), record("linkpath", ""), record("size", "1")] {
+            assert!(read(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+
+    /// The entries of a tar, and the keys of its global records.
+    fn entries(tar: &[u8]) -> io::Result<(Vec<Found>, Vec<String>)> {
+        let (mut reader, mut all) = (HeaderReader::default(), Vec::new());
+        for entry in tar::Archive::new(tar).entries()?.raw(true) {
+            all.extend(reader.read(&mut entry?)?);
+        }
+        Ok((all, reader.into_global()))
+    }
+
+    fn tar_of(entries: &[(EntryType, &str, &[u8])]) -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        for (kind, path, bytes) in entries {
+            let mut header = tar::Header::new_gnu();
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(*kind);
+            header.set_size(bytes.len() as u64);
+            header.set_cksum();
+            tar.append(&header, *bytes).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_gnu_tar_git_and_old_tools_write_is_read() {
+        let long = format!("{}x", "long/".repeat(50));
+        let named = format!("{long}\0");
+        let global = b"52 comment=0123456789012345678901234567890123456789\n";
+        let tar = tar_of(&[
+            (EntryType::XGlobalHeader, "pax_global_header", global),
+            (EntryType::GNULongName, "././@LongLink", named.as_bytes()),
+            (EntryType::Regular, "long/long", b"bytes"),
+            (EntryType::GNULongLink, "././@LongLink", named.as_bytes()),
+            (EntryType::Symlink, "link", b""),
+            (EntryType::Regular, "old/", b""),
+            (EntryType::Fifo, "pipe", b""),
+        ]);
+        let (found, global) = entries(&tar).unwrap();
+        let told: Vec<(&str, &FoundKind)> = found.iter().map(|one| (one.path.as_str(), &one.kind)).collect();
+        let link = FoundKind::SymLink(long.clone());
+        assert_eq!(
+            told,
+            [
+                (long.as_str(), &FoundKind::File),
+                ("link", &link),
+                ("old", &FoundKind::Dir),
+                ("pipe", &FoundKind::Special)
+            ]
+        );
+        assert!(global.is_empty());
+        let capability = b"39 SCHILY.xattr.security.capability=xx\n";
+        let (_, global) = entries(&tar_of(&[(EntryType::XGlobalHeader, "g", capability)])).unwrap();
+        assert_eq!(global, ["SCHILY.xattr.security.capability"], "it is for every entry");
+    }
+
+    #[test]
+    fn names_that_readers_understand_differently_are_refused() {
+        let long = |kind| (kind, "x", &b"name\0"[..]);
+        let path = (EntryType::XHeader, "x", &b"13 path=name\n"[..]);
+        for (wrong, says) in [
+            (vec![long(EntryType::GNULongName), long(EntryType::GNULongName)], "two long names"),
+            (vec![path, long(EntryType::GNULongName)], "two long names"),
+            (vec![(EntryType::XGlobalHeader, "g", &b"13 path=name\n"[..])], "gives all entries one name"),
+            (vec![(EntryType::GNULongName, "x", &[b'x'; 20 << 10][..])], "more than 16 KiB"),
+            (vec![(EntryType::GNUSparse, "x", &b""[..])], "of type GNUSparse"),
+        ] {
+            let error = entries(&tar_of(&wrong)).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
+        let latin = entries(&tar_of(&[(EntryType::Regular, "x", b"")])).unwrap();
+        assert_eq!(latin.0[0].path, "x");
+        assert_eq!(text(b"caf\xe9"), "caf\\xe9");
+    }
+}
