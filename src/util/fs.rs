@@ -81,12 +81,15 @@ pub fn digest_file(path: &Utf8Path) -> Result<Sha256> {
 
 /// Less than this much space is none: a compiler needs more for one file.
 const NO_SPACE: u64 = 16 << 20;
+/// Fewer inodes than this are none: the jobs of a make have as many files in the making at a time, and remove them
+/// when they fail.
+const NO_INODES: u64 = 100;
 
 /// Is the disk of `dir` full?
 pub fn is_full(dir: &Utf8Path) -> bool {
     let told = rustix::fs::statvfs(dir.as_std_path());
     told.is_ok_and(|disk| {
-        let no_names = disk.f_files > 0 && disk.f_favail == 0;
+        let no_names = disk.f_files > 0 && disk.f_favail < NO_INODES;
         no_names || disk.f_bavail.saturating_mul(disk.f_frsize) < NO_SPACE
     })
 }

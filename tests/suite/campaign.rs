@@ -341,6 +341,13 @@ fn drip(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
+/// Numbers that come again with `KCOMPILE_SEED`, and their seed.
+pub(crate) fn seeded() -> (u64, Random) {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = number("KCOMPILE_SEED").unwrap_or(clock);
+    (seed, Random(seed))
+}
+
 pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
@@ -348,8 +355,7 @@ pub(crate) fn number(name: &str) -> Option<u64> {
 #[test]
 fn whenever_it_is_killed_the_next_run_ends_with_the_right_images() {
     let kills = number("KCOMPILE_KILLS").unwrap_or(PHASES.len() as u64);
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = number("KCOMPILE_SEED").unwrap_or(clock);
+    let (seed, _) = seeded();
     println!("seed: {seed} (KCOMPILE_SEED)");
     let places = std::thread::available_parallelism().unwrap().get().min(4) as u64;
     let worker = |place: u64| {

@@ -1,7 +1,7 @@
 //! A full disk, which is a small tmpfs: what is said, what stays, and that the same command goes on from
 //! there when there is space again.
 
-use crate::campaign::{event, layouts_are_whole, noisy_archive};
+use crate::campaign::{event, layouts_are_whole, noisy_archive, number, seeded};
 use crate::network::{ranged, server};
 use crate::world::{Ran, World, skipped};
 use std::collections::BTreeSet;
@@ -25,16 +25,16 @@ pub(crate) fn own_mounts() -> Option<Vec<&'static str>> {
     way
 }
 
-/// Runs kcompile with a file system of `size` at the place `full`, and once more when that has grown. What
-/// the first run left is in `<full>.left`.
-fn run_twice(world: &World, way: &[&str], full: &str, size: &str, args: &str) -> (Ran, Ran) {
+/// Runs kcompile with a file system of `bounds` (`size=12k`, `nr_inodes=100`) at the place `full`, and once more when that
+/// has grown. What the first run left is in `<full>.left`.
+fn run_twice(world: &World, way: &[&str], full: &str, bounds: &str, args: &str) -> (Ran, Ran) {
     let place = world.path(full);
     std::fs::create_dir_all(&place).unwrap();
     let script = format!(
-        "mount -t tmpfs -o size={size},mode=755 tmpfs {place} || exit 99
+        "mount -t tmpfs -o {bounds},mode=755 tmpfs {place} || exit 99
          \"$0\" \"$@\"; echo \"$?\" > {place}.code
          cp -a {place} {place}.left
-         mount -o remount,size=64m {place} || exit 99
+         mount -o remount,size=64m,nr_inodes=100k {place} || exit 99
          echo the second run >&2
          exec \"$0\" \"$@\""
     );
@@ -64,7 +64,7 @@ fn a_full_cache_is_said_and_the_next_run_goes_on() {
     for size in ["128k", "420k", "1050k", "1200k"] {
         let world = World::new();
         let args = format!("6.1.7 --fc --config mini.config --progress json -j 2 --mirror {}", server.url);
-        let (first, second) = run_twice(&world, &way, "cache", size, &args);
+        let (first, second) = run_twice(&world, &way, "cache", &format!("size={size}"), &args);
         phases.insert(last_phase(&first));
         first.failed(1, &["No space left on device", "free some space"]);
         digests.insert(second.ok().digests());
@@ -84,11 +84,71 @@ fn a_full_output_directory_is_said_and_holds_whole_images_or_none() {
     let digests = world.build("-o elsewhere").ok().digests();
     for size in ["12k", "32k"] {
         let args = "6.1.7 --fc --source linux --config mini.config --progress json";
-        let (first, second) = run_twice(&world, &way, "work/out", size, args);
+        let (first, second) = run_twice(&world, &way, "work/out", &format!("size={size}"), args);
         assert_eq!(last_phase(&first), "pack");
         first.failed(1, &["No space left on device", "free some space"]);
         layouts_are_whole(&world.path("work/out.left"), size);
         assert_eq!(second.ok().digests(), digests);
         kcompile::internals::remove_tree(&world.path("work/out.left")).unwrap();
     }
+}
+
+/// How many small file systems of each kind the campaign tries, from hardly anything to a little more than enough.
+const SIZES: u64 = 34;
+const INODE_COUNTS: u64 = 63;
+
+/// What the cache of one build takes of a file system: KiB and inodes.
+fn need(world: &World, way: &[&str], args: &str) -> (u64, u64) {
+    let place = world.path("small");
+    let script = format!(
+        "mkdir -p {place} && mount -t tmpfs -o size=64m,nr_inodes=100k,mode=755 tmpfs {place} && \"$0\" \"$@\" || exit
+         df --output=used,iused {place} | tail -1 > {place}.need"
+    );
+    let mut words = way.to_vec();
+    words.extend(["sh", "-c", &script]);
+    world.run_by(&words, args).ok();
+    let need = std::fs::read_to_string(format!("{place}.need")).unwrap();
+    let need: Vec<u64> = need.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    (need[0], need[1])
+}
+
+/// A run either says that there is no space, or ends with the right images: some programs go on where they cannot write.
+/// A few file systems here; `scripts/campaign` tries all.
+#[test]
+fn on_a_small_file_system_a_build_fails_or_is_right() {
+    let Some(way) = own_mounts() else { return };
+    let world = World::new();
+    let good = world.build("-o good").ok().digests();
+    let args = "6.1.7 --fc --source linux --config mini.config --cache-dir ../small/cache --progress json";
+    let (kibibytes, inodes) = need(&world, &way, args);
+    let part = |whole: u64, number: u64, of: u64| whole * (number + 1) * 11 / (of * 10);
+    let sizes = (0..SIZES).map(|number| format!("size={}k", part(kibibytes, number, SIZES).max(4)));
+    let counts =
+        (0..INODE_COUNTS).map(|number| format!("nr_inodes={}", part(inodes, number, INODE_COUNTS).max(2)));
+    let all: Vec<String> = sizes.chain(counts).collect();
+    let (seed, mut random) = seeded();
+    let wanted = number("KCOMPILE_SMALL").unwrap_or(5).min(all.len() as u64);
+    let first = random.next() % all.len() as u64;
+    println!("seed: {seed} (KCOMPILE_SEED)");
+    let (mut refused, mut right) = (0, 0);
+    for step in 0..wanted {
+        // Spread over all of them.
+        let bounds = &all[((first + step * all.len() as u64 / wanted) % all.len() as u64) as usize];
+        let (run, again) = run_twice(&world, &way, "small", bounds, args);
+        layouts_are_whole(&world.path("work/out"), bounds);
+        if run.code == 0 {
+            right += 1;
+        } else {
+            refused += 1;
+            assert!([1, 2].contains(&run.code), "{bounds}: {}: {}", run.code, run.stderr);
+            assert!(run.stderr.contains("No space left on device"), "{bounds}: {}", run.stderr);
+        }
+        // Of both runs, where both have images.
+        let expected = if run.code == 0 { [good.clone(), good.clone()].concat() } else { good.clone() };
+        assert_eq!(again.ok().digests(), expected, "{bounds}");
+        for left in ["small.left", "work/out"] {
+            kcompile::internals::remove_tree(&world.path(left)).unwrap();
+        }
+    }
+    println!("small file systems: {wanted}, too small {refused}, right {right}");
 }
