@@ -193,9 +193,11 @@ impl Random {
                     }
                 }
             }
-            let is_fit = |(path, blob): (&String, &Blob)| {
-                let old = before.get(path);
-                writer == Writer::Git || old == Some(blob) || !blob.bytes.is_empty() || old.is_some()
+            let is_fit = |(path, blob): (&String, &Blob)| match writer {
+                Writer::Git => true,
+                Writer::Diff => !blob.bytes.is_empty() || before.contains_key(path),
+                // For quilt, a file without lines is none.
+                Writer::Quilt => !blob.bytes.is_empty(),
             };
             // diff does not show a file without lines that is there on one side only.
             let shows = before.iter().all(|(path, old)| {
