@@ -32,7 +32,7 @@ impl<'a> Base<'a> {
         let prefix = format!("linux-{}-", arch.spec().kbuild);
         let version =
             |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
-        let dir = format!("configs/{}", flavor);
+        let dir = format!("configs/{flavor}");
         let bases = library.names_in(&dir).filter_map(|name| {
             let (origin, text) = library.layers(&format!("{dir}/{name}")).last()?;
             Some(Base { version: version(name)?, text, origin, flavor, arch })
