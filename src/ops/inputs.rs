@@ -233,7 +233,10 @@ fn first_version_line(words: &[String], host: &Host) -> Option<String> {
     let mut args: Vec<&str> = words[1..].iter().map(String::as_str).collect();
     args.push("--version");
     let output = process::capture(program.as_str(), &args, &host.child_env).ok()?;
-    // GCC puts the name that it was called by first: two names of one compiler are one compiler.
+    // GCC puts the name that it was called by first: two names of one compiler are one compiler. A wrapper may put its
+    // path there, which would stand in images.
     let line = output.lines().next()?.trim();
-    Some(line.strip_prefix(words[0].rsplit('/').next()?).map_or(line, str::trim_start).to_owned())
+    let names = [program.as_str(), words[0].as_str(), words[0].rsplit('/').next()?];
+    let rest = names.into_iter().find_map(|name| line.strip_prefix(name));
+    Some(rest.map_or(line, str::trim_start).to_owned())
 }

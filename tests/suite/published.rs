@@ -31,7 +31,8 @@ fn build_elsewhere(world: &World, cc: &str) -> Ran {
     world.tree("6.1.7", "sources/deep/linux");
     fs::write(world.path("sources/own.config"), format!("{CONFIG}CONFIG_NOBODY_HAS_IT=y\n")).unwrap();
     fs::write(world.path("sources/own.fragment"), "CONFIG_PSI=y\n").unwrap();
-    script(&world.path("sources/bin/own-gcc"), "exec gcc \"$@\"");
+    let version = "[ \"$*\" = --version ] && echo \"$0 (own) 12.2.0\" && exit";
+    script(&world.path("sources/bin/own-gcc"), &format!("{version}\nexec gcc \"$@\""));
     let path = |name: &str| world.path(name);
     world.run(&format!(
         "6.1.7 --fc --source {} --config {} --fragment {} --cc {cc} -o {} --cache-dir {}",

@@ -56,16 +56,13 @@ pub(super) fn list(
         match write_by_skopeo(&reference, &index, registry)? {
             None => {}
             Some(said) if is_for_age(&said) => {
-                return match nobody.list(&tag, &ours, &what)? {
-                    None => Ok(()),
-                    Some(why) => {
-                        report.finding(format!(
-                            "{reference}, the list of what is attached to the image, is not written: this skopeo is \
-                             older than 1.15 and drops the types of artifacts, and without its login: {why}"
-                        ));
-                        Ok(())
-                    }
-                };
+                if let Some(why) = nobody.list(&tag, &ours, &what)? {
+                    report.finding(format!(
+                        "{reference}, the list of what is attached to the image, is not written: skopeo would change \
+                         it (before 1.15 it drops the types of artifacts), and without its login: {why}"
+                    ));
+                }
+                return Ok(());
             }
             Some(said) => return Err(failed(said)),
         }
@@ -142,7 +139,7 @@ fn write_by_skopeo(reference: &str, index: &[u8], registry: &Registry) -> Result
     let dir = Utf8Path::from_path(dir.path())
         .ok_or_else(|| Error::usage("the directory for temporary files is not UTF-8"))?;
     let layout = oci::write_index(dir, "list", "list", index)?;
-    skopeo::copy_index((&layout, "list"), reference, registry)
+    skopeo::copy_index(&layout, "list", reference, registry)
 }
 
 /// The registry, asked without credentials.

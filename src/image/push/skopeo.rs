@@ -72,7 +72,8 @@ pub(super) fn copy(
 /// Copies the index that `tag` stands for in the layout `layout`, and none of the manifests that it names: they are
 /// in the registry already. Returns what skopeo says where it fails.
 pub(super) fn copy_index(
-    (layout, tag): (&Utf8Path, &str),
+    layout: &Utf8Path,
+    tag: &str,
     destination: &str,
     registry: &Registry,
 ) -> Result<Option<String>> {

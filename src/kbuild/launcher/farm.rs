@@ -57,12 +57,14 @@ impl Farm {
             ([], []) => {
                 report.finding(format!("{name} knows no machine: everything was compiled on this one"));
             }
-            ([], dead) => report.finding(format!(
-                "no machine of {name} answered ({}): everything was compiled on this one",
-                dead.join(", ")
-            )),
-            (_, []) => {}
-            (_, dead) => report.note(&format!("{name}: no answer from {}", dead.join(", "))),
+            // Findings are published, and names of machines are not.
+            ([], _) => {
+                report.finding(format!("no machine of {name} answered: everything was compiled on this one"));
+            }
+            _ => {}
+        }
+        if !self.dead.is_empty() {
+            report.note(&format!("{name}: no answer from {}", self.dead.join(", ")));
         }
         if !self.alive.is_empty() && self.slots == 0 {
             report.note(&format!("how large the farm of {name} is cannot be told: choose the jobs with -j"));
