@@ -86,7 +86,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let _output = pack::lock_output(output, report)?;
     let images = pack::pack(&staged, &plan, output, run.jobs, report)?;
     let built = (&configured, &outcomes[..], &compiled);
-    let published = run.published(request);
+    let published = run.published(request, &configured.config);
     let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &published)?;
     attest::write(&attest::Build {
         plan: &plan,

@@ -9,6 +9,7 @@ use crate::image::receipt::Published;
 use crate::kbuild::launcher::{self, Farm};
 use crate::kbuild::timings::Form;
 use crate::kbuild::{Objects, sandbox};
+use crate::kconfig::Config;
 use crate::ops::inputs;
 use crate::ops::scheduler::{Pass, Place, Stage};
 use crate::plan::Inputs;
@@ -82,13 +83,13 @@ impl Run<'_> {
         Run { place: Some(place), report, ..self.clone() }
     }
 
-    /// How the build of `request` is told to others.
-    pub fn published(&self, request: &Request) -> Published {
+    /// How the build of `request` with the final `config` is told to others.
+    pub fn published(&self, request: &Request, config: &Config) -> Published {
         let project = self.library.project.place.as_ref();
         // What `--configs` names is the root of its own files.
         let configs = project.filter(|place| place.root == place.configs).map(|place| &*place.configs);
         let own = [&*self.cache_dir, &*self.output].into_iter().chain(self.lock_path.parent());
-        Published::new(request, self.host, configs, own.chain(project.map(|place| &*place.root)))
+        Published::new(request, config, self.host, configs, own.chain(project.map(|place| &*place.root)))
     }
 
     /// Waits for the other kernels of the run that are in this stage, as far as they leave no room.

@@ -2,6 +2,8 @@
 //! is told in the same words wherever it was made.
 
 use crate::host::Host;
+use crate::kconfig::Config;
+use crate::kconfig::file_settings::{self, Names};
 use crate::kernel::SourceSpec;
 use crate::oci::Compression;
 use crate::plan::request::{ImageChoice, KernelLink, ModulesLayout, Override, Request, ToolchainChoice};
@@ -21,10 +23,11 @@ pub struct Published {
 }
 
 impl Published {
-    /// The build of `request`. `own` are further places of this machine that its texts may name; `configs` is the
-    /// directory of `--configs`.
+    /// The build of `request` with the final `config`. `own` are further places of this machine that its texts may
+    /// name; `configs` is the directory of `--configs`.
     pub fn new<'a>(
         request: &Request,
+        config: &Config,
         host: &Host,
         configs: Option<&Utf8Path>,
         own: impl IntoIterator<Item = &'a Utf8Path>,
@@ -39,21 +42,28 @@ impl Published {
             Override::Fragment(fragment) => Some(host.absolute(Utf8Path::new(fragment))),
             Override::Set(_) => None,
         }));
+        let named = file_settings::named(config).into_iter().filter(|one| one.names != Names::Perhaps);
+        places.extend(named.flat_map(|one| one.paths).map(Utf8PathBuf::from));
         places.retain(|place| place.is_absolute() && place.file_name().is_some());
         places.sort_by_key(|place| std::cmp::Reverse(place.as_str().len()));
         places.dedup();
-        Published { command: command(request, &host.cwd, configs), places }
+        let command = command(request, &host.cwd, configs);
+        Published { command: without_places(&command, &places, |place| place.to_owned()), places }
     }
 
     /// A text of JSON without the places of this machine and without secrets.
     pub fn cleaned(&self, json: &str) -> String {
-        let mut text = without_secrets(json);
-        for place in &self.places {
-            let quoted = serde_json::to_string(place.as_str()).expect("a string");
-            text = without_place(&text, quoted.trim_matches('"'), place.file_name().unwrap_or_default());
-        }
-        text
+        let quoted =
+            |place: &str| serde_json::to_string(place).expect("a string").trim_matches('"').to_owned();
+        without_places(json, &self.places, quoted)
     }
+}
+
+/// The same for a text in which places stand as `quoted` has them.
+fn without_places(text: &str, places: &[Utf8PathBuf], quoted: impl Fn(&str) -> String) -> String {
+    places.iter().fold(without_secrets(text), |text, place| {
+        without_place(&text, &quoted(place.as_str()), place.file_name().unwrap_or_default())
+    })
 }
 
 /// What lies below `place` keeps its path from there, and the place itself its name.
