@@ -341,6 +341,7 @@ impl<R: Read> Read for Padded<R> {
 }
 
 /// What may stand behind the end of what is read.
+#[derive(Clone, Copy)]
 enum Rest {
     Any,
     Zeros,

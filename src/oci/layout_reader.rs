@@ -39,6 +39,7 @@ pub struct LayoutReader {
 
 /// A blob that names others.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are images")]
 enum Manifest {
     Image(ImageManifest),
     Index(ImageIndex),

@@ -128,7 +128,7 @@ fn read(named: &Named<'_>, source: Option<&Utf8Path>) -> Result<Files> {
     let single = named.paths.len() == 1;
     for path in &named.paths {
         let path = Utf8Path::new(path);
-        let wrong = |error: Error| wrong_setting(named.symbol, error);
+        let wrong = |error: Error| wrong_setting(named.symbol, &error);
         if let Some(bad) = kbuild_path_fault(path) {
             return Err(wrong(Error::usage(format!(
                 "{path}: the kernel's make cannot work in a path with `{bad}` in it"
@@ -146,14 +146,16 @@ fn read(named: &Named<'_>, source: Option<&Utf8Path>) -> Result<Files> {
             Names::Certificates => add_certificates(path, &mut files),
             Names::Firmware => digest(path).map(|sha256| files.add(format!("{sha256}  {path}"))),
             Names::File | Names::Perhaps => digest(path).map(|sha256| files.add(sha256.to_string())),
-            Names::SigningKey => signing_key(path).map(|key| files.add(Sha256::of(&key).to_string())),
+            Names::SigningKey => {
+                signing_key(path).and_then(|_| digest(path)).map(|sha256| files.add(sha256.to_string()))
+            }
         }
         .map_err(wrong)?;
     }
     Ok(files)
 }
 
-fn wrong_setting(symbol: &str, error: Error) -> Error {
+fn wrong_setting(symbol: &str, error: &Error) -> Error {
     let hint = error.hint_text().unwrap_or("give the whole path of what is there, or leave the setting out");
     Error::usage(format!("CONFIG_{symbol}: {error}")).hint(hint)
 }

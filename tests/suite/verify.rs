@@ -464,7 +464,7 @@ fn an_image_of_kcompiles_is_an_image() {
     world.build("--compression none").ok();
     let copy = copy_of(&world, BIN);
     rewrite(&copy, |parts| {
-        parts.manifest["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json")
+        parts.manifest["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json");
     });
     fails(
         &world,

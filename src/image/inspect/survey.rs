@@ -151,7 +151,7 @@ impl Survey {
                 self.modules.insert(first, ModuleFile { size: *size, module: module.clone() });
             }
             Content::Unreadable(why) if in_place() => {
-                drop(self.unreadable_modules.insert(first, why.clone()))
+                self.unreadable_modules.insert(first, why.clone());
             }
             Content::Unreadable(why) if as_module.is_none() => {
                 self.unreadable_configs.insert(first, why.clone());

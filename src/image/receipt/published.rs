@@ -48,7 +48,7 @@ impl Published {
         places.sort_by_key(|place| std::cmp::Reverse(place.as_str().len()));
         places.dedup();
         let command = command(request, &host.cwd, configs);
-        Published { command: without_places(&command, &places, |place| place.to_owned()), places }
+        Published { command: without_places(&command, &places, ToString::to_string), places }
     }
 
     /// A text of JSON without the places of this machine and without secrets.
