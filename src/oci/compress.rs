@@ -3,6 +3,7 @@
 
 use super::gzip;
 use super::layout::BlobWriter;
+use super::piece::{PIECE, Piece};
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Kind, Result};
 use serde::Serialize;
@@ -51,10 +52,6 @@ impl From<Compression> for Encoder {
 /// another digest: the layout of the tar, the constants below, an update of an encoder.
 pub const LAYER_FORMAT: u32 = 2;
 
-/// Each thread compresses pieces of this size.
-const PIECE: usize = 1 << 20;
-/// As far back as deflate can refer.
-pub(super) const WINDOW: usize = 32 << 10;
 /// docs/speed.md has a table of the levels.
 const GZIP_LEVEL: u32 = 2;
 /// zstd's own default.
@@ -86,35 +83,6 @@ pub(super) fn compress(
         // Writing fails first: after that no piece can be sent.
         Ok((written.context(Kind::Build, || "cannot write a layer".into())?, filled?))
     })
-}
-
-/// Consecutive bytes of a layer.
-#[derive(Default)]
-pub(super) struct Piece {
-    /// The end of the piece before it, and the piece.
-    buffer: Vec<u8>,
-    /// Where the piece begins in the buffer.
-    start: usize,
-    pub(super) is_last: bool,
-}
-
-impl Piece {
-    /// The bytes before the piece, at most [`WINDOW`] of them.
-    pub(super) fn dictionary(&self) -> &[u8] {
-        &self.buffer[..self.start]
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..]
-    }
-
-    /// The piece after this one, still empty.
-    fn next(&self) -> Piece {
-        let dictionary = &self.buffer[self.buffer.len().saturating_sub(WINDOW)..];
-        let mut buffer = Vec::with_capacity(dictionary.len() + PIECE);
-        buffer.extend_from_slice(dictionary);
-        Piece { start: dictionary.len(), buffer, is_last: false }
-    }
 }
 
 /// Takes bytes, cuts them into pieces and sends these.

@@ -1,7 +1,7 @@
 //! One gzip member, compressed by several threads, as pigz does it: each piece is deflated by itself, with the end
 //! of the piece before it as dictionary, and ends on a byte's border, so that the next one can follow.
 
-use super::compress::Piece;
+use super::piece::Piece;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -11,6 +11,7 @@ pub mod layer_entries;
 mod layout;
 pub mod layout_reader;
 mod multi_arch;
+mod piece;
 pub mod read;
 mod referrers;
 pub mod root;

@@ -2,43 +2,15 @@
 //! they are there before make looks for them.
 
 use super::initramfs_source;
+use super::named_files::{Files, digest, look, open, relative};
 use crate::kconfig::Config;
 use crate::kconfig::file_settings::{self, Named, Names};
 use crate::plan::{self, Plan};
 use crate::source::Tree;
-use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::kbuild_path_fault;
 use camino::{Utf8Component, Utf8Path};
-use std::fs::{self, File, Metadata};
 use std::io::Read;
-
-/// Nothing larger fits into a kernel. `/proc` has files without an end.
-pub(super) const LARGEST: u64 = 4 << 30;
-
-/// The files of one setting, as lines: of a single file its digest alone, else a line for each.
-#[derive(Default)]
-pub(super) struct Files {
-    lines: Vec<String>,
-    /// The first path that belongs to neither this user nor this group.
-    pub foreign: Option<String>,
-}
-
-impl Files {
-    /// Adds what `line` says.
-    pub fn add(&mut self, line: String) {
-        self.lines.push(line);
-    }
-
-    /// Of all of it; `None`: there is nothing outside of the source.
-    fn digest(&self) -> Option<Sha256> {
-        match &self.lines[..] {
-            [] => None,
-            [one] if one.parse::<Sha256>().is_ok() => one.parse().ok(),
-            lines => Some(Sha256::of(lines.join("\n"))),
-        }
-    }
-}
 
 /// The plan with the digests of the files that its config names. What cannot be read is a warning: the setting may
 /// not take.
@@ -160,12 +132,6 @@ fn wrong_setting(symbol: &str, error: &Error) -> Error {
     Error::usage(format!("CONFIG_{symbol}: {error}")).hint(hint)
 }
 
-/// The error about a relative path.
-pub(super) fn relative(path: &Utf8Path) -> Error {
-    Error::usage(format!("`{path}` is a relative path, which make looks for in its build directory"))
-        .hint("give the whole path, beginning with /")
-}
-
 /// A relative path is one in the source, for all settings that allow one.
 fn require_in_source(path: &Utf8Path, source: Option<&Utf8Path>) -> Result<()> {
     let stays =
@@ -175,46 +141,6 @@ fn require_in_source(path: &Utf8Path, source: Option<&Utf8Path>) -> Result<()> {
     }
     Err(Error::usage(format!("{path}: not in the source"))
         .hint("give the whole path of a file on this machine, or leave the setting out"))
-}
-
-/// What the file system says of the file, directory or link `path`.
-pub(super) fn look(path: &Utf8Path) -> Result<Metadata> {
-    match fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Err(Error::usage(format!("{path}: no such file or directory")))
-        }
-        metadata => metadata.context(Kind::Usage, || format!("cannot read {path}")),
-    }
-}
-
-/// The digest of a file.
-pub(super) fn digest(path: &Utf8Path) -> Result<Sha256> {
-    let mut hasher = Hasher::default();
-    let mut file = open(path)?;
-    let mut buffer = vec![0; 1 << 17];
-    loop {
-        let read = file.read(&mut buffer).context(Kind::Usage, || format!("cannot read {path}"))?;
-        if read == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..read]);
-    }
-}
-
-/// Opens a file for reading, of which not more than the largest is read.
-pub(super) fn open(path: &Utf8Path) -> Result<impl Read + use<>> {
-    let metadata = look(path)?;
-    if metadata.is_dir() {
-        return Err(Error::usage(format!("{path} is not a file")));
-    }
-    if !metadata.is_file() {
-        return Err(Error::usage(format!("{path} is neither a file nor a directory")));
-    }
-    if metadata.len() > LARGEST {
-        return Err(Error::usage(format!("{path} is larger than {} GiB", LARGEST >> 30)));
-    }
-    let file = File::open(path).context(Kind::Usage, || format!("cannot read {path}"))?;
-    Ok(file.take(LARGEST))
 }
 
 /// The certificates in a directory, by their names.

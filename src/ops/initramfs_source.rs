@@ -1,7 +1,7 @@
 //! What `CONFIG_INITRAMFS_SOURCE` takes in, as `usr/gen_initramfs.sh` and `usr/gen_init_cpio.c` of the kernel read it:
 //! a cpio archive, lists of files, directories.
 
-use super::config_files::{Files, LARGEST, digest, look, open, relative};
+use super::named_files::{Files, LARGEST, digest, look, open, relative};
 use crate::host::process;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;

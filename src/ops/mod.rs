@@ -15,6 +15,7 @@ pub mod doctor;
 pub mod fetch;
 mod initramfs_source;
 pub mod inputs;
+mod named_files;
 pub mod rebuild;
 pub mod reuse;
 pub mod scheduler;

@@ -48,7 +48,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("list", vec!["configs json"]),
         ("doctor", vec!["arch llvm patches install cache cache-dir json"]),
         ("check", vec!["for fc ch flavor arch kernel all json configs"]),
-        ("inspect", vec!["json as registry"]),
+        ("inspect", vec!["arch json as registry"]),
         (
             "boot",
             vec![

@@ -88,7 +88,8 @@ fn an_image_of_kcompiles_has_one_layer_and_says_what_its_path_leads_to() {
     for text in [
         "FAILED entries it has 2 layers: an image of kcompile's has one",
         "bin/vmlinux is a symbolic link to new: an image of kcompile's has none",
-        "FAILED kernel bin/vmlinux (bin/new) is Linux 6.1.8, the image says 6.1.7",
+        "FAILED kernel it has 2 kernels: an image of kcompile's has one",
+        "bin/vmlinux (bin/new) is Linux 6.1.8, the image says 6.1.7",
         "FAILED pairing the image says sha256:",
         "which is not of its kernel and config",
     ] {

@@ -275,7 +275,7 @@ fn an_image_of_others_is_only_held_against_the_rules_of_all() {
     });
     let told = world.run(&format!("verify {copy}")).ok();
     let said = words(&told.stdout);
-    assert!(said.contains("ok entries 2 entries, none that could do harm"), "{said}");
+    assert!(said.contains("ok entries 4 entries, none that could do harm"), "{said}");
     assert!(said.contains("- pairing the image does not say which build it is of"), "{said}");
 }
 

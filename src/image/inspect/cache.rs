@@ -2,7 +2,6 @@
 //! many tags lead to it.
 
 use super::scan::{LayerScan, ScanLimits, scan_layer};
-use super::{Inspected, documents, summarize};
 use crate::image::receipt::Known;
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::Image;
@@ -59,16 +58,6 @@ impl ReadCache {
         let receipt = Rc::new(Known::read(path).map_err(|error| error.to_string()));
         insert(&mut self.receipts, path, receipt.clone());
         receipt
-    }
-
-    /// Reads all of an image.
-    ///
-    /// Errors (exit code 3): it breaks a rule, and which.
-    pub fn inspect(&mut self, image: &Image) -> Result<Inspected> {
-        let layers = self.scan(image)?;
-        let receipt = documents::receipt(image, self);
-        let provenance = documents::provenance(image, self);
-        Ok(Inspected { receipt, provenance, ..summarize(image, &layers)? })
     }
 
     /// Reads the layers of an image, the lowest first.

@@ -366,3 +366,15 @@ pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
 fn as_oci<S: serde::Serializer>(digest: &Sha256, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_str(&digest.oci())
 }
+
+impl ReadCache {
+    /// Reads all of an image.
+    ///
+    /// Errors (exit code 3): it breaks a rule, and which.
+    pub fn inspect(&mut self, image: &Image) -> Result<Inspected> {
+        let layers = self.scan(image)?;
+        let receipt = documents::receipt(image, self);
+        let provenance = documents::provenance(image, self);
+        Ok(Inspected { receipt, provenance, ..summarize(image, &layers)? })
+    }
+}
