@@ -57,7 +57,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
             ],
         ),
         ("verify", vec!["max-bin-size max-modules-size rebuild progress json"]),
-        ("diff", vec!["max-bin-size max-modules-size json"]),
+        ("diff", vec!["arch max-bin-size max-modules-size json"]),
         ("push", vec!["output tls-verify authfile retry-times progress dry-run"]),
         ("cache export", vec!["max-size used-within progress"]),
         ("cache import", vec!["progress"]),
