@@ -58,7 +58,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ),
         ("verify", vec!["max-bin-size max-modules-size rebuild progress json"]),
         ("diff", vec!["arch max-bin-size max-modules-size json"]),
-        ("push", vec!["output tls-verify authfile retry-times progress dry-run"]),
+        ("push", vec!["output tls-verify authfile retry-times progress dry-run no-attest no-overwrite"]),
         ("cache export", vec!["max-size used-within progress"]),
         ("cache import", vec!["progress"]),
         ("clean", vec!["cache builds older-than dry-run json cache-dir"]),
