@@ -110,8 +110,11 @@ fn a_rename_in_a_directory_moves_that_file() {
                   --- a/tools/lib/rbtree.c\n+++ b/tools/lib/tree.c\n";
     let copies =
         "diff --git a/top.c b/lib/copy.c\nsimilarity index 100%\ncopy from top.c\ncopy to lib/copy.c\n";
-    let (ran, tree) = patching.tree(&one(&format!("{rename}{HUNK}{copies}")));
+    // A copy is made of the file as it was before the patch.
+    let source = format!("diff --git a/top.c b/top.c\nindex 1..2 100644\n{}", diff("top.c", HUNK));
+    let (ran, tree) = patching.tree(&one(&format!("{rename}{HUNK}{copies}{source}")));
     assert!(!ran.stderr.contains("-p0"), "{}", ran.stderr);
+    assert_eq!(read(&tree, "top.c").unwrap(), CHANGED);
     assert_eq!(read(&tree, "lib/rbtree.c").unwrap(), "the kernel's\n");
     assert_eq!(read(&tree, "tools/lib/rbtree.c"), None);
     assert_eq!(read(&tree, "tools/lib/tree.c").unwrap(), CHANGED);

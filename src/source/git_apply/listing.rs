@@ -76,23 +76,29 @@ impl Listing {
         })
     }
 
-    /// A path that is changed more than once, in a way that git may mix up: it does renames and copies by the
-    /// state before the whole patch, and removes files before it writes any. Several patches with a file each
-    /// would do it in turn. A mere source of copies and a rename is none.
+    /// A path that is changed more than once, in a way that git may mix up: it renames by the state before the
+    /// whole patch, and removes files before it writes any. Several patches with a file each would do it in turn.
     pub(super) fn ambiguous(&self) -> Option<&Utf8Path> {
-        let says = |word: &str| self.summary.lines().any(|line| line.starts_with(word));
-        let (deletes, renames) = (says(" delete "), says(" rename "));
+        let deletes = self.summary.lines().any(|line| line.starts_with(" delete "));
+        let renamed = self.renamed();
         let mut written = BTreeSet::new();
-        let moved_from: BTreeSet<&Utf8Path> = self
-            .changes
-            .iter()
-            .filter(|change| change.old != change.new)
-            .map(|change| &*change.old)
-            .collect();
         self.changes.iter().map(|change| &*change.new).find(|path: &&Utf8Path| {
             let again = !written.insert(*path);
-            (again && deletes) || (moved_from.contains(path) && (renames || deletes))
+            (again && deletes) || renamed.contains(path)
         })
+    }
+
+    /// The old names of renamed files. A copied file keeps its name, so that it may be changed as well.
+    fn renamed(&self) -> BTreeSet<&Utf8Path> {
+        let moved: Vec<&Change> = self.changes.iter().filter(|change| change.old != change.new).collect();
+        let words = self.summary.lines().filter_map(|line| line.split(' ').nth(1));
+        let mut kinds: Vec<&str> = words.filter(|word| ["copy", "rename"].contains(word)).collect();
+        if kinds.len() != moved.len() {
+            // A line feed in a name makes lines of its own.
+            kinds = vec!["rename"; moved.len()];
+        }
+        let renamed = moved.into_iter().zip(kinds).filter(|(_, kind)| *kind == "rename");
+        renamed.map(|(change, _)| &*change.old).collect()
     }
 }
 
