@@ -4,26 +4,11 @@ use super::origin::{Claim, Origin};
 use super::{Outcome, Problems};
 use crate::image::inspect::{Inspected, release_of_module};
 use crate::kernel::binary::Format;
-use crate::kernel::{Arch, KernelVersion};
+use crate::kernel::{Arch, KernelVersion, depmod};
 use crate::plan::annotations;
 use crate::util::text::counted;
 use std::collections::BTreeSet;
 
-/// What depmod leaves in the directory of a kernel's modules, were there not one module: measured with kmod 26, 27, 30
-/// and 34, and the same since kmod 10.
-const DEPMOD_FILES: [&str; 9] = [
-    "modules.alias",
-    "modules.alias.bin",
-    "modules.builtin.bin",
-    "modules.dep",
-    "modules.dep.bin",
-    "modules.devname",
-    "modules.softdep",
-    "modules.symbols",
-    "modules.symbols.bin",
-];
-/// What it leaves since a version of kmod.
-const DEPMOD_FILES_SINCE: [(&str, u32); 2] = [("modules.builtin.alias.bin", 27), ("modules.weakdep", 33)];
 /// What Kbuild installs, for every kernel since 2.6.34.
 const KBUILD_FILES: [&str; 2] = ["modules.builtin", "modules.order"];
 /// Kbuild installs it since Linux 5.2.
@@ -94,22 +79,19 @@ fn check_files(found: &Inspected, origin: Origin, problems: &mut Problems) {
     let release = found.release.as_deref().unwrap_or_default();
     let directory = found.modules.as_ref().map_or("", |modules| modules.directory.as_str());
     let at = |name: &str| if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
-    let mut expected = [&DEPMOD_FILES[..], &KBUILD_FILES].concat();
+    let depmod_version = found.says(annotations::TOOLCHAIN).and_then(depmod_version);
+    let mut expected: Vec<&str> = depmod::files(depmod_version).chain(KBUILD_FILES).collect();
     let version = KernelVersion::from_release(release);
     expected
         .extend(version.filter(|version| version.series() >= BUILTIN_MODINFO.1).map(|_| BUILTIN_MODINFO.0));
-    let kmod = found.says(annotations::TOOLCHAIN).and_then(kmod_version);
-    let later = DEPMOD_FILES_SINCE.iter().filter(|(_, since)| kmod.is_some_and(|kmod| kmod >= *since));
-    expected.extend(later.map(|(name, _)| *name));
     expected.push("config");
     let missing = expected.into_iter().map(at).filter(|path| !files.contains_key(path));
     missing.for_each(|path| problems.add(format!("there is no {path}")));
 }
 
 /// The version of the depmod that made the image, of its tools in words: `depmod: kmod version 30; …`.
-fn kmod_version(tools: &str) -> Option<u32> {
-    let (_, rest) = tools.split_once("depmod: kmod version ")?;
-    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+fn depmod_version(tools: &str) -> Option<&str> {
+    tools.split("; ").find_map(|tool| tool.strip_prefix("depmod: "))
 }
 
 /// Should an image of kcompile's have modules in it?
@@ -125,8 +107,9 @@ mod tests {
 
     #[test]
     fn the_version_of_depmod_is_among_the_tools() {
-        assert_eq!(kmod_version("cc: gcc 12; depmod: kmod version 30; ld: GNU ld"), Some(30));
-        assert_eq!(kmod_version("depmod: kmod version 34.2"), Some(34));
-        assert_eq!(kmod_version("cc: gcc 12"), None);
+        let found = depmod_version("cc: gcc 12; depmod: kmod version 30; ld: GNU ld");
+        assert_eq!(found, Some("kmod version 30"));
+        assert_eq!(depmod_version("depmod: kmod version 34.2"), Some("kmod version 34.2"));
+        assert_eq!(depmod_version("cc: gcc 12"), None);
     }
 }
