@@ -44,6 +44,16 @@ pub enum TaggedKind {
     Attachments(Sha256),
 }
 
+impl TaggedKind {
+    /// The digest of what it is attached to; `None`: it is no attachment.
+    pub fn subject(self) -> Option<Sha256> {
+        match self {
+            TaggedKind::Attachment(subject) | TaggedKind::Attachments(subject) => Some(subject),
+            TaggedKind::Image | TaggedKind::Index => None,
+        }
+    }
+}
+
 /// Whether registries take `tag`: the grammar of the OCI distribution specification.
 pub fn is_registry_tag(tag: &str) -> bool {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');

@@ -75,14 +75,6 @@ impl ImageCopy {
     pub fn digest(&self) -> Sha256 {
         self.tagged.digest
     }
-
-    /// The digest of what it is attached to.
-    fn subject(&self) -> Option<Sha256> {
-        match self.tagged.kind {
-            TaggedKind::Attachment(subject) | TaggedKind::Attachments(subject) => Some(subject),
-            TaggedKind::Image | TaggedKind::Index => None,
-        }
-    }
 }
 
 /// The layouts directly below `dir`, sorted by name.
@@ -129,8 +121,7 @@ pub fn copies(
     for reference in references {
         let (layout, wanted) = choice(reference)?;
         for tagged in wanted {
-            let is_attached = matches!(tagged.kind, TaggedKind::Attachment(_) | TaggedKind::Attachments(_));
-            if is_attached && attachments == Attachments::LeftOut {
+            if tagged.kind.subject().is_some() && attachments == Attachments::LeftOut {
                 continue;
             }
             let Some(name) = subjects.repository(&layout, &tagged)? else {
@@ -195,9 +186,7 @@ impl Subjects {
     /// The name of the repository in the registry; `None`: an attachment, and nothing beside it has its subject.
     fn repository(&mut self, layout: &Utf8Path, tagged: &Tagged) -> Result<Option<String>> {
         let name = layout.file_name().unwrap_or_default();
-        let (TaggedKind::Attachment(subject) | TaggedKind::Attachments(subject)) = tagged.kind else {
-            return Ok(Some(name.to_owned()));
-        };
+        let Some(subject) = tagged.kind.subject() else { return Ok(Some(name.to_owned())) };
         let dir = layout.parent().unwrap_or(Utf8Path::new("/"));
         if !self.0.contains_key(dir) {
             self.0.insert(dir.to_owned(), Subject::beside(dir)?);
@@ -257,7 +246,7 @@ pub fn push(
             progress(&running, index, copies.len(), &format!("{destination}  {line}"));
         })?;
         check_served(copy, registry, host)?;
-        if let Some(subject) = copy.subject() {
+        if let Some(subject) = copy.tagged.kind.subject() {
             referrers::list(copy, subject, registry, host, report)?;
         }
         pushed(copy)?;

@@ -153,7 +153,7 @@ fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Str
             ),
         };
     }
-    if copy.subject().is_some()
+    if copy.tagged.kind.subject().is_some()
         && has(&["manifest", "invalid", "unsupported", "statuscode: 400", "statuscode: 415"])
     {
         return "the images are there, but the registry takes nothing that is attached to them (OCI 1.1's \
