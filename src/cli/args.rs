@@ -289,6 +289,34 @@ pub struct Options {
     pub compile: CompileArgs,
 }
 
+/// How a command that compiles nothing fetches and configures a source.
+#[derive(Debug, Args)]
+pub struct MakeArgs {
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
+    #[command(flatten)]
+    pub jobs: JobsArgs,
+    #[command(flatten)]
+    pub kbuild: KbuildArgs,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
+}
+
+impl MakeArgs {
+    /// Returns the options of a build with these groups.
+    pub fn options(&self) -> Options {
+        Options {
+            catalog: self.catalog.clone(),
+            jobs: self.jobs.clone(),
+            kbuild: self.kbuild.clone(),
+            source: self.source.clone(),
+            ..Options::default()
+        }
+    }
+}
+
 /// The options of `build`; `plan` takes the same command line.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {

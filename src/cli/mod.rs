@@ -132,7 +132,7 @@ impl Command {
         match self {
             Command::Build(args) | Command::Plan(args) => args.progress.progress,
             Command::Fetch(args) => args.progress.progress,
-            Command::Add(args) => args.progress.progress,
+            Command::Add(args) => args.make.progress.progress,
             Command::Config(args) => args.progress(),
             Command::Boot(args) => args.progress,
             Command::Verify(args) => args.progress,

@@ -1,8 +1,6 @@
 //! `kcompile add`: a new kernel of the user's catalog, and what its config came to.
 
-use crate::cli::args::{
-    CatalogArgs, JobsArgs, KbuildArgs, Options, ProgressArgs, RequireArgs, SourceArgs, TargetArgs,
-};
+use crate::cli::args::{MakeArgs, Options, RequireArgs, TargetArgs};
 use crate::cli::output::{group, groups, lines, print, printed_json};
 use crate::cli::resolve::{CatalogFiles, one_request, requests, run, take_bundle};
 use crate::host::Host;
@@ -46,15 +44,7 @@ pub struct AddArgs {
     #[command(flatten)]
     require: RequireArgs,
     #[command(flatten)]
-    catalog: CatalogArgs,
-    #[command(flatten)]
-    jobs: JobsArgs,
-    #[command(flatten)]
-    kbuild: KbuildArgs,
-    #[command(flatten)]
-    source: SourceArgs,
-    #[command(flatten)]
-    pub progress: ProgressArgs,
+    pub make: MakeArgs,
     /// Say what would come of it, and write nothing
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
@@ -65,21 +55,13 @@ pub struct AddArgs {
 
 impl AddArgs {
     fn options(&self) -> Options {
-        Options {
-            target: self.target.clone(),
-            require: self.require.clone(),
-            catalog: self.catalog.clone(),
-            jobs: self.jobs.clone(),
-            kbuild: self.kbuild.clone(),
-            source: self.source.clone(),
-            ..Options::default()
-        }
+        Options { target: self.target.clone(), require: self.require.clone(), ..self.make.options() }
     }
 }
 
 pub fn add(args: &AddArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     let options = args.options();
-    let files = CatalogFiles::read(args.catalog.configs.as_deref(), host)?;
+    let files = CatalogFiles::read(args.make.catalog.configs.as_deref(), host)?;
     // Before the network is asked what `latest` means.
     files.library.project.own_place()?;
     let run = run(&options, &files, host, report)?;

@@ -1,8 +1,6 @@
 //! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
 
-use crate::cli::args::{
-    CatalogArgs, ConfigArgs, JobsArgs, KbuildArgs, Options, ProgressArgs, RequireArgs, SourceArgs, TargetArgs,
-};
+use crate::cli::args::{ConfigArgs, MakeArgs, Options, RequireArgs, TargetArgs};
 use crate::cli::output::{assigned, groups, print, print_verbatim, printed_json, renamed};
 use crate::cli::resolve::{CatalogFiles, one_request, run, take_bundle};
 use crate::cli::target::{Given, config_of};
@@ -139,21 +137,6 @@ struct WrittenConfigArgs {
     dry_run: bool,
 }
 
-/// How the source is fetched and configured.
-#[derive(Debug, Args)]
-struct MakeArgs {
-    #[command(flatten)]
-    catalog: CatalogArgs,
-    #[command(flatten)]
-    jobs: JobsArgs,
-    #[command(flatten)]
-    kbuild: KbuildArgs,
-    #[command(flatten)]
-    source: SourceArgs,
-    #[command(flatten)]
-    progress: ProgressArgs,
-}
-
 impl FinalConfigArgs {
     fn options(&self) -> Options {
         Options { target: self.target.clone(), config: self.config.clone(), ..self.make.options() }
@@ -165,18 +148,6 @@ impl WrittenConfigArgs {
         let config = ConfigArgs { config: self.config.clone(), ..ConfigArgs::default() };
         let require = self.require.clone();
         Options { target: self.target.clone(), config, require, ..self.make.options() }
-    }
-}
-
-impl MakeArgs {
-    fn options(&self) -> Options {
-        Options {
-            catalog: self.catalog.clone(),
-            jobs: self.jobs.clone(),
-            kbuild: self.kbuild.clone(),
-            source: self.source.clone(),
-            ..Options::default()
-        }
     }
 }
 
