@@ -40,11 +40,7 @@ fn what_comes_out_otherwise_is_told_with_its_section() {
     // The modules are the same bytes, but they belong to another kernel now.
     assert!(told.stdout.contains("FAILED   firecracker-kernel-modules-amd64:6.1.7\n"), "{}", told.stdout);
     let bytes = told.stdout.split("\nbytes\n").nth(1).unwrap();
-    assert!(
-        bytes.starts_with("  bin/vmlinux and 1 file like it in ") && bytes.contains(".rodata"),
-        "{}",
-        told.stdout
-    );
+    assert!(bytes.starts_with("  bin/vmlinux in ") && bytes.contains(".rodata"), "{}", told.stdout);
 }
 
 #[test]

@@ -270,7 +270,14 @@ fn files(
     };
     let (one, other) = (all(first), all(second));
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-    let differ: Vec<&String> = names.into_iter().filter(|name| one.get(*name) != other.get(*name)).collect();
+    // A file with the same second name in both is told once, under its first.
+    let links = (second_names(first), second_names(second));
+    let is_told_by_another =
+        |name: &String| links.0.get(name).is_some_and(|to| links.1.get(name) == Some(to));
+    let differ: Vec<&String> = names
+        .into_iter()
+        .filter(|name| one.get(*name) != other.get(*name) && !is_told_by_another(name))
+        .collect();
     let in_both = |name: &&&String| [&one, &other].iter().all(|files| size_of(files, name).is_some());
     // Kernels sort before modules where both are in one image.
     let looked_into: BTreeSet<&String> = differ.iter().filter(in_both).take(MOST_FILES).copied().collect();
@@ -304,6 +311,12 @@ fn files(
         }
     };
     Ok((told.into_iter().map(change).collect(), more.len()))
+}
+
+/// Second names of files → the first ones, as they are compared.
+fn second_names(image: &Inspected) -> BTreeMap<String, String> {
+    let links = image.survey.hard_links.iter();
+    links.map(|(name, to)| (key(image, name), key(image, to))).collect()
 }
 
 fn size_of(files: &BTreeMap<String, FileContent>, name: &str) -> Option<u64> {
