@@ -1,6 +1,6 @@
 //! Reading the files that a config names, with bounds.
 
-use crate::util::digest::{Hasher, Sha256};
+use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use std::fs::{self, File, Metadata};
@@ -51,16 +51,7 @@ pub(super) fn look(path: &Utf8Path) -> Result<Metadata> {
 
 /// The digest of a file.
 pub(super) fn digest(path: &Utf8Path) -> Result<Sha256> {
-    let mut hasher = Hasher::default();
-    let mut file = open(path)?;
-    let mut buffer = vec![0; 1 << 17];
-    loop {
-        let read = file.read(&mut buffer).context(Kind::Usage, || format!("cannot read {path}"))?;
-        if read == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..read]);
-    }
+    Sha256::of_reader(open(path)?).context(Kind::Usage, || format!("cannot read {path}"))
 }
 
 /// Opens a file for reading, of which not more than the largest is read.

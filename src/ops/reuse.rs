@@ -89,7 +89,7 @@ pub fn find(
     cache: &Cache,
     run: &Run<'_>,
 ) -> Result<Option<(Made, Vec<PackedImage>)>> {
-    let dir = place(plan, cache);
+    let dir = place(plan.digest(), &cache.root);
     let Some(made) = read(&dir, plan).filter(|_| run.reuses()) else { return Ok(None) };
     if made.profiles != digest_of(profiles) || made.host != run.host.installed() {
         return Ok(None);
@@ -179,7 +179,7 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
 /// What was typed where the receipt `known` has `known.command`; `None`: not on this machine, or it is forgotten.
 pub fn typed_command(known: &Known, cache_dir: &Utf8Path) -> Option<TypedCommand> {
     let plan: Sha256 = known.plan_digest.parse().ok()?;
-    let record = cache_dir.join("images").join(plan.to_string()).join(RECORD);
+    let record = place(plan, cache_dir).join(RECORD);
     let made: Made = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
     Some(made.command).filter(|command| command.published == known.command && command.cwd.is_dir())
 }
@@ -210,7 +210,7 @@ pub fn keep(
         };
         let record = serde_json::to_vec(&made).expect("plain strings");
         write_atomically(&scratch.path.join(RECORD), &record)?;
-        let dir = place(plan, cache);
+        let dir = place(plan.digest(), &cache.root);
         remove_tree(&dir)?;
         fs::rename(&scratch.path, &dir).context(Kind::Build, || format!("cannot make {dir}"))?;
         remove_unused(cache, &dir)
@@ -263,8 +263,9 @@ fn all(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
     Ok(all)
 }
 
-fn place(plan: &Plan, cache: &Cache) -> Utf8PathBuf {
-    cache.root.join("images").join(plan.digest().to_string())
+/// Where the images of the plan with this digest are kept.
+fn place(plan: Sha256, cache_dir: &Utf8Path) -> Utf8PathBuf {
+    cache_dir.join("images").join(plan.to_string())
 }
 
 fn digest_of(profiles: &[Profile]) -> Sha256 {

@@ -1,6 +1,6 @@
 //! A kernel's image and that of its modules lie beside each other, in layouts whose names tell.
 
-use super::{Inspected, ReadCache, inspect};
+use super::{Inspected, ReadCache};
 use crate::oci::read::{Image, tag_part};
 use crate::plan::annotations;
 use crate::util::error::{Error, Kind, Result};
@@ -13,7 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 pub fn counterpart(image: &Inspected) -> Result<Option<Inspected>> {
     let cache = &mut ReadCache::default();
     let other = counterpart_image(&image.layout, image.tag.as_deref(), &image.arch, cache)?;
-    other.map(|other| inspect(&other)).transpose()
+    other.map(|other| cache.inspect(&other)).transpose()
 }
 
 /// The image of this tag and architecture in the layout that belongs to `layout`; its layers are not read.
