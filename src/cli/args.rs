@@ -175,8 +175,8 @@ pub struct KbuildArgs {
     /// Prefix of the cross tools, such as aarch64-linux-gnu-
     #[arg(long, value_name = "PREFIX")]
     pub cross_compile: Option<String>,
-    /// Keep the kernel's own build scripts from the network, from writing into the source, and from your
-    /// environment and home directory: as far as this host lets us, wholly or not at all; no byte changes
+    /// Run the kernel's own build scripts in a sandbox, by bubblewrap: without the network, your files and your
+    /// other processes; auto builds without it where the host does not allow it. No byte changes
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub sandbox: sandbox::Choice,
 }

@@ -1,11 +1,13 @@
 //! The only reader of process state: environment, working directory, terminal, CPUs, user.
 
+pub mod bubblewrap;
 pub mod packages;
 pub mod process;
 
 use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::without_dots;
 use crate::util::text::listed;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -127,17 +129,7 @@ impl Host {
 
     /// `path` seen from the working directory.
     pub fn absolute(&self, path: &Utf8Path) -> Utf8PathBuf {
-        let mut absolute = Utf8PathBuf::new();
-        for part in self.cwd.join(path).components() {
-            match part {
-                camino::Utf8Component::CurDir => {}
-                camino::Utf8Component::ParentDir => {
-                    absolute.pop();
-                }
-                part => absolute.push(part),
-            }
-        }
-        absolute
+        without_dots(&self.cwd.join(path))
     }
 
     /// The program that `name` would run: searched in the child's `PATH`, or as a path.

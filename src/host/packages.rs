@@ -62,11 +62,29 @@ pub struct Need {
     pub look: Look,
     pub why: &'static str,
     pub packages: [&'static str; 5],
+    pub importance: Importance,
+}
+
+/// Does a build fail without it?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Importance {
+    Required,
+    Recommended,
 }
 
 impl Need {
     pub fn program(name: impl Into<String>, why: &'static str, packages: [&'static str; 5]) -> Need {
-        Need { look: Look::Program(name.into()), why, packages }
+        Need { look: Look::Program(name.into()), why, packages, importance: Importance::Required }
+    }
+
+    pub fn header(name: &'static str, why: &'static str, packages: [&'static str; 5]) -> Need {
+        Need { look: Look::Header(name), why, packages, importance: Importance::Required }
+    }
+
+    /// The same, where a build does without it.
+    pub fn recommended(self) -> Need {
+        Need { importance: Importance::Recommended, ..self }
     }
 }
 
@@ -78,9 +96,10 @@ pub struct Finding {
     /// Where it is, `None` if it is missing.
     #[serde(rename = "found")]
     pub found: Option<String>,
-    /// What it is for.
+    /// What it is for; or why it does not work.
     #[serde(rename = "why")]
-    pub why: &'static str,
+    pub why: String,
+    pub importance: Importance,
     /// The package that has it here.
     pub package: Option<&'static str>,
 }
@@ -98,13 +117,10 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Names of what is missing.
+    /// Names of what is missing and required.
     pub fn missing(&self) -> Vec<&str> {
-        self.findings
-            .iter()
-            .filter(|finding| finding.found.is_none())
-            .map(|finding| finding.name.as_str())
-            .collect()
+        let required = self.findings.iter().filter(|finding| finding.importance == Importance::Required);
+        required.filter(|finding| finding.found.is_none()).map(|finding| finding.name.as_str()).collect()
     }
 
     /// Fails (exit code 4) when something is missing.
@@ -140,14 +156,16 @@ impl Diagnosis {
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { name, found, why, .. } in &self.findings {
-            match found {
-                Some(place) => writeln!(f, "ok       {name:20} {place}")?,
-                None => writeln!(f, "MISSING  {name:20} {why}")?,
+        for Finding { name, found, why, importance, .. } in &self.findings {
+            match (found, importance) {
+                (Some(place), _) => writeln!(f, "ok       {name:20} {place}")?,
+                (None, Importance::Required) => writeln!(f, "MISSING  {name:20} {why}")?,
+                (None, Importance::Recommended) => writeln!(f, "advised  {name:20} {why}")?,
             }
         }
         match (&self.install, self.missing().len()) {
-            (_, 0) => writeln!(f, "\nnothing is missing"),
+            (None, 0) => writeln!(f, "\nnothing is missing"),
+            (Some(command), 0) => writeln!(f, "\ninstall what is advised:\n    {command}"),
             (Some(command), _) => writeln!(f, "\ninstall what is missing:\n    {command}"),
             (None, _) => {
                 writeln!(f, "\ninstall what is missing with the package manager of this distribution")
@@ -160,7 +178,7 @@ impl fmt::Display for Diagnosis {
 pub fn examine_menus(host: &Host) -> Diagnosis {
     let why = "draws the kernel's menus";
     let packages = ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev", "ncurses-devel"];
-    diagnose(vec![Need { look: Look::Header("curses.h"), why, packages }], "gcc", host)
+    diagnose(vec![Need::header("curses.h", why, packages)], "gcc", host)
 }
 
 /// Looks for the program that applies patches.
@@ -170,8 +188,7 @@ pub fn examine_patching(host: &Host) -> Diagnosis {
 
 /// What applies patches.
 pub fn git() -> Need {
-    let (look, why) = (Look::Program("git".to_owned()), "applies the patches");
-    Need { look, why, packages: ["git"; 5] }
+    Need::program("git", "applies the patches", ["git"; 5])
 }
 
 /// Looks for the program that pushes images.
@@ -193,7 +210,8 @@ pub fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
                 Look::Program(name) => name,
                 Look::Header(header) => header.to_owned(),
             },
-            why: need.why,
+            why: need.why.to_owned(),
+            importance: need.importance,
             package: packages
                 .map(|packages| need.packages[packages as usize])
                 .filter(|package| !package.is_empty()),

@@ -54,7 +54,8 @@ impl BuildDir<'_> {
         let command =
             CommandLine { program: objcopy, args, env: self.sandbox.env().clone(), cwd: self.path.clone() };
         let mut said = String::new();
-        let status = process::run(&command, &self.log, None, |_, line| said = line.to_owned())?;
+        let status =
+            process::run(&self.sandbox.wrap(&command), &self.log, None, |_, line| said = line.to_owned())?;
         match status.success() {
             true => Ok(stripped),
             false => Err(Error::build(format!("`{command}` failed: {said}"))),

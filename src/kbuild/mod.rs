@@ -19,7 +19,7 @@ pub use history::{History, history, remember};
 pub use make_log::Digest as LogDigest;
 
 use launcher::{Farm, Launcher};
-use sandbox::{Confinement, Sandbox};
+use sandbox::{Confinement, Place, Sandbox};
 
 use crate::host::process::{self, CommandLine, JobServer, Note};
 use crate::host::{self, Host};
@@ -133,13 +133,15 @@ impl<'a> BuildDir<'a> {
         Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, sandbox, farm: None, log })
     }
 
-    /// The same, where make runs in a sandbox; what of it this host does not allow is said. `private` is an empty
-    /// directory. Where the whole of it is a condition, what an earlier make without it has left goes.
+    /// The same, where make runs in a sandbox; where there is none, the report says why. `private` is an empty
+    /// directory. Where the sandbox is a condition, what an earlier make without it has left goes.
     pub fn confined(self, choice: sandbox::Choice, private: &Utf8Path, report: &Report) -> Result<Self> {
-        let launcher = self.plan.toolchain.launcher.as_deref();
-        let sandbox = Sandbox::find(choice, (&self.tree.path, &self.path), launcher, private, self.host)?;
+        let place = Place { plan: self.plan, tree: self.tree, build: &self.path, private };
+        let sandbox = Sandbox::find(choice, place, self.host)?;
         if let Some(why) = &sandbox.confinement.why {
-            report.note(&format!("no whole sandbox for the kernel's make: {why}"));
+            report.note(&format!(
+                "no sandbox: the kernel's build scripts can use the network and all your files: {why}"
+            ));
         }
         let mark = self.path.join(UNCONFINED);
         match sandbox.confinement.is_whole() {

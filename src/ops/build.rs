@@ -21,6 +21,7 @@ use crate::plan::{Inputs, Locator, Plan};
 use crate::report::{self, Summary};
 use crate::source;
 use crate::util::error::Result;
+use crate::util::fs::create_dir;
 use crate::util::text;
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -77,8 +78,9 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
         report.finding(format!("the farm did not compile {files}, which were compiled on this machine"));
     }
 
-    let scratch = cache.scratch()?;
-    let modules = pack::install_modules(&build_dir, &compiled, &plan, &scratch.path, report)?;
+    let root = private.path.join("modules");
+    create_dir(&root)?;
+    let modules = pack::install_modules(&build_dir, &compiled, &plan, &root, report)?;
     let staged =
         Staged { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
     drop(building);

@@ -20,6 +20,7 @@ pub fn complete(mut plan: Plan) -> Plan {
         match read(&named, None) {
             Ok(files) => {
                 plan.config_files.extend(files.digest().map(|digest| (named.symbol.to_owned(), digest)));
+                plan.config_paths.extend(files.paths);
                 plan.warnings.extend(signature_warning(&named, &wanted));
             }
             Err(_) if named.names == Names::Perhaps => {}
@@ -113,6 +114,7 @@ fn read(named: &Named<'_>, source: Option<&Utf8Path>) -> Result<Files> {
             require_in_source(path, source).map_err(wrong)?;
             continue;
         }
+        files.paths.push(path.to_owned());
         match named.names {
             Names::Initramfs => initramfs_source::add(path, single, &mut files),
             Names::Certificates => add_certificates(path, &mut files),

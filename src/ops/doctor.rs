@@ -1,7 +1,8 @@
 //! What a plan needs of the host, and whether it is there.
 
 use crate::host::Host;
-use crate::host::packages::{Diagnosis, Look, Need, diagnose, git};
+use crate::host::bubblewrap;
+use crate::host::packages::{Diagnosis, Need, diagnose, git};
 use crate::plan::{Locator, Plan};
 
 /// Looks for all that `plan` needs on this host.
@@ -12,7 +13,6 @@ pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
 
 fn needs(plan: &Plan) -> Vec<Need> {
     let program = |name: &str, why, packages| Need::program(name, why, packages);
-    let header = |name, why, packages| Need { look: Look::Header(name), why, packages };
     let same = |package| [package; 5];
     let variables = &plan.toolchain.variables;
     let cross = variables.get("CROSS_COMPILE").map_or("", String::as_str);
@@ -40,17 +40,17 @@ fn needs(plan: &Plan) -> Vec<Need> {
         program("bison", "generates the kernel's Kconfig parser", same("bison")),
         program("bc", "computes a header of the kernel", same("bc")),
         program("perl", "generates sources of the kernel", ["perl", "perl", "perl", "perl", "perl"]),
-        header(
+        Need::header(
             "stdlib.h",
             "the kernel's own tools",
             ["libc6-dev", "glibc-devel", "glibc", "musl-dev", "glibc-devel"],
         ),
-        header(
+        Need::header(
             "linux/types.h",
             "the kernel's own tools",
             ["linux-libc-dev", "kernel-headers", "linux-api-headers", "linux-headers", "linux-glibc-devel"],
         ),
-        header(
+        Need::header(
             "libelf.h",
             "objtool, which checks every object",
             ["libelf-dev", "elfutils-libelf-devel", "libelf", "elfutils-dev", "libelf-devel"],
@@ -64,7 +64,7 @@ fn needs(plan: &Plan) -> Vec<Need> {
     if on("MODULE_SIG") || on("SYSTEM_TRUSTED_KEYRING") {
         let why = "signs modules and embeds certificates";
         let packages = ["libssl-dev", "openssl-devel", "openssl", "openssl-dev", "libopenssl-devel"];
-        needs.push(header("openssl/opensslv.h", why, packages));
+        needs.push(Need::header("openssl/opensslv.h", why, packages));
         needs.push(program("openssl", why, same("openssl")));
     }
     if on("DEBUG_INFO_BTF") {
@@ -79,5 +79,6 @@ fn needs(plan: &Plan) -> Vec<Need> {
     if let Some(launcher) = &plan.toolchain.launcher {
         needs.push(program(&first_word(launcher), "was given with --launcher", same("")));
     }
+    needs.push(bubblewrap::need());
     needs
 }

@@ -52,6 +52,7 @@ fn add_list(path: &Utf8Path, files: &mut Files) -> Result<()> {
             return Err(wrong(relative(location)));
         }
         let metadata = look(location).map_err(wrong)?;
+        files.paths.push(location.to_owned());
         files.add(format!("{} {}  {location}", digest(location).map_err(wrong)?, metadata.mtime()));
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
-use camino::Utf8Path;
+use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 
@@ -13,6 +13,8 @@ pub(super) const LARGEST: u64 = 4 << 30;
 #[derive(Default)]
 pub(super) struct Files {
     lines: Vec<String>,
+    /// Where they are.
+    pub paths: Vec<Utf8PathBuf>,
     /// The first path that belongs to neither this user nor this group.
     pub foreign: Option<String>,
 }

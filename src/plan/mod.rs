@@ -27,6 +27,7 @@ use crate::oci::Compression;
 use crate::plan::request::{ModulesLayout, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
+use camino::Utf8PathBuf;
 use canon_json::CanonJsonSerialize;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,9 @@ pub struct Plan {
     /// A setting of the config that names files of this machine, without `CONFIG_` → the digest of what they hold.
     #[serde(rename = "config_files", skip_serializing_if = "BTreeMap::is_empty")]
     pub config_files: BTreeMap<String, Sha256>,
+    /// The files and directories that these settings name: make reads them.
+    #[serde(skip)]
+    pub config_paths: BTreeSet<Utf8PathBuf>,
     /// Patches, in the order in which they are applied.
     pub patches: Vec<PatchFile>,
     /// The compiler and its companions.
@@ -204,6 +208,7 @@ impl Plan {
             arch: request.arch,
             config,
             config_files: BTreeMap::new(),
+            config_paths: BTreeSet::new(),
             patches: patches::select(&inputs.library, selected, &inputs.patches, &mut notices)?,
             rules,
             open_rules,

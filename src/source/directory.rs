@@ -105,6 +105,7 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     refuse_the_future(path, &found)?;
     create_dir(&builds)?;
     let (before, last) = walk::stat(&found);
+    let outside = walk::outside(path, &found);
     let content = content(path, &found, running)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     forget_what_make_cannot_see(path, &content, (&key, &builds), fetching)?;
@@ -114,7 +115,8 @@ pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<
     } else {
         remove_tree(&builds.join(STAT))?;
     }
-    tree(path, fetching, (before, &content))
+    let state = State { stat: before, content: &content, outside };
+    tree(path, fetching, state)
 }
 
 /// Where a Kconfig file is newer than what make has just made of it, make starts over, for ever. A clock that is
@@ -148,7 +150,12 @@ pub(super) fn recall(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Option<
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
     match fs::read_to_string(builds.join(CONTENT)) {
-        Ok(content) if stat(path)? == recorded => tree(path, fetching, (recorded, &content)).map(Some),
+        Ok(content) => {
+            let found = walk::walk(path)?;
+            let state =
+                State { stat: walk::stat(&found).0, content: &content, outside: walk::outside(path, &found) };
+            (state.stat == recorded).then(|| tree(path, fetching, state)).transpose()
+        }
         _ => Ok(None),
     }
 }
@@ -160,16 +167,23 @@ fn place(path: &Utf8Path, fetching: &Fetching<'_>) -> (String, Utf8PathBuf) {
     (key, builds)
 }
 
-fn tree(path: &Utf8Path, fetching: &Fetching<'_>, (stat, content): (String, &str)) -> Result<Tree> {
+/// What a directory was when it was looked at.
+struct State<'a> {
+    stat: String,
+    content: &'a str,
+    outside: Vec<Utf8PathBuf>,
+}
+
+fn tree(path: &Utf8Path, fetching: &Fetching<'_>, state: State<'_>) -> Result<Tree> {
     let (key, builds) = place(path, fetching);
     let identity = SourceIdentity {
         origin: None,
-        digest: SourceDigest::Content(Sha256::of(content)),
+        digest: SourceDigest::Content(Sha256::of(state.content)),
         version: tree_version(path)?,
         date: date(path)?,
         checks: vec![Check::proves(Link::User, "a directory, used in place")],
     };
-    Ok(Tree { path: path.to_owned(), builds, identity, key, stat: Some(stat) })
+    Ok(Tree { path: path.to_owned(), builds, outside: state.outside, identity, key, stat: Some(state.stat) })
 }
 
 /// Is a directory of the user's still what it was when it was looked at? To be asked when make has ended: what

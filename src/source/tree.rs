@@ -14,6 +14,8 @@ pub struct Tree {
     pub path: Utf8PathBuf,
     /// Where build directories go.
     pub builds: Utf8PathBuf,
+    /// Where links in a directory that is used in place lead out of it.
+    pub outside: Vec<Utf8PathBuf>,
     /// What the source has shown.
     pub identity: SourceIdentity,
     /// The name of its entry in the cache, and of its lock.

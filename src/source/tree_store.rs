@@ -38,7 +38,14 @@ pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
     // In a tree of another user's the build directories cannot lie.
     let is_ours = rustix::fs::access(path.as_std_path(), rustix::fs::Access::WRITE_OK).is_ok();
     let builds = if is_ours { path.clone() } else { cache.own_builds(key) };
-    path.join("Makefile").is_file().then(|| Tree { builds, path, identity, key: key.to_owned(), stat: None })
+    path.join("Makefile").is_file().then(|| Tree {
+        builds,
+        path,
+        outside: Vec::new(),
+        identity,
+        key: key.to_owned(),
+        stat: None,
+    })
 }
 
 /// Does the tree still hold what was unpacked? Says so where it does not.

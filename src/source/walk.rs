@@ -4,6 +4,7 @@
 use super::tree_manifest;
 use crate::host::process;
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::without_dots;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
@@ -46,6 +47,24 @@ pub(super) fn stat(found: &[Found]) -> (String, i64) {
         resolved.iter().for_each(|place| hasher.update(place.as_os_str().as_encoded_bytes()));
     }
     (format!("{:032x}\n", hasher.digest128()), last)
+}
+
+/// Where the links among `found` lead out of `dir`, as their texts say: the paths that make opens.
+pub(super) fn outside(dir: &Utf8Path, found: &[Found]) -> Vec<Utf8PathBuf> {
+    let links = found.iter().filter(|found| found.metadata.is_symlink());
+    let targets = links.filter_map(|Found { path, .. }| {
+        let text = fs::read_link(path).ok()?;
+        let from = Utf8Path::from_path(path.parent()?)?;
+        let target = without_dots(&from.join(Utf8Path::from_path(&text)?));
+        // A device is there in any case.
+        let is_outside =
+            !target.starts_with(dir) && !["/dev", "/proc"].iter().any(|dir| target.starts_with(dir));
+        is_outside.then_some(target)
+    });
+    let mut targets: Vec<_> = targets.collect();
+    targets.sort();
+    targets.dedup();
+    targets
 }
 
 struct Walk<'a> {

@@ -64,6 +64,12 @@ impl Error {
         Self::new(Kind::Host, message)
     }
 
+    /// The same error, with `what` before its message.
+    pub fn prefixed(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// The same error with `hint`, which replaces an earlier one: what to do next.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -3,7 +3,7 @@
 
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
-use camino::Utf8Path;
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -106,6 +106,21 @@ pub fn lock_dir(dir: &Utf8Path) -> Result<File> {
     let dir = File::open(dir).context(Kind::Build, wrong)?;
     dir.lock().context(Kind::Build, wrong)?;
     Ok(dir)
+}
+
+/// The path with its `.` and `..` taken away, whatever links are on it.
+pub fn without_dots(path: &Utf8Path) -> Utf8PathBuf {
+    let mut plain = Utf8PathBuf::new();
+    for part in path.components() {
+        match part {
+            Utf8Component::CurDir => {}
+            Utf8Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 /// Removes `path` and all below it, read-only directories included; nothing there is no error.

@@ -4,8 +4,8 @@
 //! One kill for each phase here; `scripts/campaign KILLS` runs thousands.
 
 use crate::network::server;
+use crate::processes::{descendants, wait_until_gone};
 use crate::servers::{Request, Server};
-use crate::signals::gone;
 use crate::world::{World, compress, ran};
 use camino::{Utf8Path, Utf8PathBuf};
 use kcompile::internals::remove_tree;
@@ -16,7 +16,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where a kill is aimed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,17 +193,13 @@ impl Place {
         let usual = self.seconds[phase.event()].max(0.02);
         // The moment itself, and nothing that is waited for.
         std::thread::sleep(Duration::from_secs_f64(usual * (from + (to - from) * self.random.part())));
-        let kcompile = Pid::from_child(&child);
-        let below = descendants(kcompile);
-        let everything: Vec<Pid> = match victims {
-            Victims::Alone => vec![kcompile],
-            Victims::All => [kcompile].into_iter().chain(below.clone()).collect(),
-        };
+        let below = descendants(&child);
         // Stopped first: none must see the other go.
         for signal in [Signal::STOP, Signal::KILL] {
-            for pid in &everything {
-                // What has ended meanwhile cannot be killed any more.
-                let _ = kill_process(*pid, signal);
+            // What has ended meanwhile cannot be killed any more.
+            let _ = kill_process(Pid::from_child(&child), signal);
+            if matches!(victims, Victims::All) {
+                below.iter().for_each(|process| process.signal(signal));
             }
         }
         for event in lines.filter_map(|line| event(&line)) {
@@ -214,12 +210,7 @@ impl Place {
             }
         }
         child.wait().unwrap();
-        // Nobody tells when the supervisor has done its work.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while !below.iter().all(gone) {
-            assert!(Instant::now() < deadline, "{phase:?}, {victims:?}: a process is left behind");
-            std::thread::yield_now();
-        }
+        wait_until_gone(&below, &format!("{phase:?}, {victims:?}"));
         match (last.as_str(), phase) {
             ("source", Phase::Fetch) if !self.world.names("cache/archives").is_empty() => "unpack".into(),
             ("source", Phase::Fetch) => "fetch".into(),
@@ -296,26 +287,6 @@ pub(crate) fn noisy_archive(world: &World, seed: u64) -> Vec<u8> {
 /// An event of `--progress json`.
 pub(crate) fn event(line: impl AsRef<str>) -> Option<serde_json::Value> {
     serde_json::from_str(line.as_ref()).ok()
-}
-
-/// Every process below `root`, those that came first foremost.
-fn descendants(root: Pid) -> Vec<Pid> {
-    let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
-    let parent = |stat: &str| stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse::<i32>().ok();
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let pairs: Vec<(i32, i32)> = pids
-        .filter_map(|entry| {
-            let pid = entry.file_name().into_string().ok()?;
-            Some((pid.parse().ok()?, parent(&stat(&pid)?)?))
-        })
-        .collect();
-    let mut found = vec![root.as_raw_nonzero().get()];
-    let mut next = 0;
-    while let Some(&above) = found.get(next) {
-        found.extend(pairs.iter().filter(|(_, parent)| *parent == above).map(|(pid, _)| pid));
-        next += 1;
-    }
-    found[1..].iter().filter_map(|pid| Pid::from_raw(*pid)).collect()
 }
 
 /// Sends an archive, or what is missing of it, in small pieces.

@@ -77,7 +77,7 @@ fn two_runs_into_one_output_directory_both_leave_their_images() {
 #[test]
 fn a_lock_whose_holder_is_killed_is_free() {
     let world = World::new();
-    let (mut holder, _) = stall(&world);
+    let (mut holder, _) = stall(&world, "");
     let mut waiting =
         spawn(&world, "6.1.7 --fc --source linux --config mini.config --progress plain -o second");
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);

@@ -52,7 +52,7 @@ fn neither_output_nor_cache_may_lie_in_it() {
 #[test]
 fn a_build_goes_afresh_only_when_nobody_builds_in_it() {
     let world = World::new();
-    let (mut holder, _) = stall(&world);
+    let (mut holder, _) = stall(&world, "");
     let builds = world.path("cache/builds").join(&world.names("cache/builds")[0]);
     let is_there = || fs::read_dir(&builds).unwrap().any(|entry| entry.unwrap().path().is_dir());
     // A change that make cannot see: the file is as old as it was.

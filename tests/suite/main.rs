@@ -47,6 +47,7 @@ mod patch_refusals;
 mod patch_sets;
 mod patches;
 mod planning;
+mod processes;
 mod project;
 mod published;
 mod push;

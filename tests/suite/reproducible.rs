@@ -150,20 +150,20 @@ fn what_cannot_be_written_is_found_before_anything_is_built() {
 fn another_tool_on_the_host_gives_the_config_of_a_clean_build() {
     let mut world = World::new();
     let tree = world.tree("6.1.7", "work/linux");
-    // As the kernel's own Kconfig asks for pahole, which may be installed here.
+    // As the kernel's own Kconfig asks for it.
     let add = |name: &str, lines: &str| {
         let text = fs::read_to_string(tree.join(name)).unwrap();
         fs::write(tree.join(name), format!("{text}{lines}")).unwrap();
     };
     add("Kconfig", "config PAHOLE_VERSION\n\tstring\n\tdefault \"$(PAHOLE_VERSION)\"\n");
-    add("Makefile", "export PAHOLE_VERSION := $(shell mini-pahole 2>/dev/null || echo 0)\n");
+    add("Makefile", "export PAHOLE_VERSION := $(shell pahole --version 2>/dev/null || echo 0)\n");
     let tools = world.path("tools");
     fs::create_dir(&tools).unwrap();
     world.env.insert("PATH".into(), format!("{tools}:{}", std::env::var("PATH").unwrap()));
     let without = world.build("").ok().digests();
     world.build("").ok().says("nothing to do");
 
-    let pahole = tools.join("mini-pahole");
+    let pahole = tools.join("pahole");
     script(&pahole, "echo 124");
     let clean = world.build("--cache-dir clean -o clean-out").ok().digests();
     assert_ne!(clean, without);

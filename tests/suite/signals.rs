@@ -1,7 +1,8 @@
 //! Ctrl-C and its relatives, on the real binary with a make that stalls.
 
+use crate::processes::{Process, descendants, wait_until_gone};
 use crate::world::{World, have, signals};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,46 +10,42 @@ use std::time::{Duration, Instant};
 
 /// Starts a build that stalls, sends `signal` when it does, and returns the exit code, how long the
 /// end took, and the processes that had been running.
-fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Pid>) {
-    let (mut child, pids) = stall(world);
+fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Process>) {
+    let (mut child, below) = stall(world, "");
     let since = Instant::now();
     kill_process(Pid::from_child(&child), signal).unwrap();
     BufReader::new(child.stderr.take().unwrap()).lines().for_each(drop);
     let code = child.wait().unwrap().code().unwrap_or(-1);
-    (code, since.elapsed(), pids)
+    (code, since.elapsed(), below)
 }
 
-/// A build that stalls, and the processes that make has started when it does.
-pub(crate) fn stall(world: &World) -> (Child, Vec<Pid>) {
+/// A build that stalls, and the processes below it when it does.
+pub(crate) fn stall(world: &World, more: &str) -> (Child, Vec<Process>) {
     world.tree("6.1.7", "work/linux");
-    let mut command = world
-        .command("6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2");
+    let mut command = world.command(&format!(
+        "6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2 {more}"
+    ));
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    // JSON progress may skip a step: the pids are there before the stall is announced, the log after.
-    let pids = stalled(world, &mut BufReader::new(child.stderr.as_mut().unwrap()).lines());
-    (child, pids)
-}
-
-/// Waits until the log says that make stalls, and returns the pids of what it started.
-fn stalled(world: &World, lines: &mut impl Iterator<Item = std::io::Result<String>>) -> Vec<Pid> {
+    let lines = &mut BufReader::new(child.stderr.as_mut().unwrap()).lines();
     // Compiling has begun once its start is told; from then on the log is the thing to watch.
     assert!(lines.any(|line| line.unwrap().contains("\"phase\":\"compile\"")));
-    stalled_by_the_log(world)
+    wait_for_the_stall(world);
+    let below = descendants(&child);
+    (child, below)
 }
 
-fn stalled_by_the_log(world: &World) -> Vec<Pid> {
+/// Waits until the log says that make stalls.
+fn wait_for_the_stall(world: &World) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         assert!(Instant::now() < deadline, "make never stalled");
         let log = find(world, "kcompile.log");
         let log = log.map(|log| std::fs::read_to_string(log).unwrap_or_default()).unwrap_or_default();
         if log.contains("  STALL   waiting") {
-            break;
+            return;
         }
         std::thread::yield_now();
     }
-    let pids = std::fs::read_to_string(find(world, "stall.pids").unwrap()).unwrap();
-    pids.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()).unwrap()).collect()
 }
 
 /// A file of this name among the builds.
@@ -57,20 +54,14 @@ fn find(world: &World, name: &str) -> Option<PathBuf> {
     found.map(walkdir::DirEntry::into_path).find(|path| path.file_name().is_some_and(|found| found == name))
 }
 
-/// Gone, or dead and only not yet waited for by whoever adopted it.
-pub(crate) fn gone(pid: &Pid) -> bool {
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    test_kill_process(*pid).is_err() || state.map_or(true, |stat| stat.contains(") Z "))
-}
-
 #[test]
 fn ctrl_c_ends_everything_and_the_next_run_resumes() {
     let world = World::new();
-    let (code, took, pids) = interrupt(&world, Signal::INT);
+    let (code, took, below) = interrupt(&world, Signal::INT);
     assert_eq!(code, 130);
     assert!(took < Duration::from_secs(10), "{took:?}");
-    assert_eq!(pids.len(), 4);
-    assert!(pids.iter().all(gone), "{pids:?} are still there");
+    // The supervisor, make, shells, and what they have started.
+    assert!(below.len() > 5 && below.iter().all(Process::is_gone));
     assert!(!world.path("work/out").exists() && world.names("cache/tmp").is_empty());
     // What was compiled before the interruption is not compiled again.
     let again = world.run("6.1.7 --fc --source linux --config mini.config --progress plain").ok();
@@ -86,48 +77,94 @@ fn ctrl_c_ends_everything_and_the_next_run_resumes() {
 fn terminate_and_hang_up_have_their_own_codes() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
         let world = World::new();
-        let (found, took, pids) = interrupt(&world, signal);
+        let (found, took, below) = interrupt(&world, signal);
         assert_eq!(found, code);
-        assert!(took < Duration::from_secs(10) && pids.iter().all(gone));
+        assert!(took < Duration::from_secs(10) && below.iter().all(Process::is_gone));
     }
 }
 
 #[test]
 fn nothing_is_left_running_by_a_run_that_was_killed() {
-    let world = World::new();
-    let (_, _, pids) = interrupt(&world, Signal::KILL);
-    // Nobody tells when the supervisor has done it.
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !pids.iter().all(gone) {
-        assert!(Instant::now() < deadline, "{pids:?} are still there");
-        std::thread::yield_now();
+    for sandbox in ["on", "off"] {
+        let world = World::new();
+        let (mut child, below) = stall(&world, &format!("--sandbox {sandbox}"));
+        // It sees kcompile go all the same.
+        below[0].signal(Signal::STOP);
+        kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+        wait_until_gone(&below, sandbox);
+        world.build("").ok();
     }
-    world.build("").ok();
 }
 
 #[test]
 fn what_was_left_running_by_a_run_killed_with_its_supervisor_is_ended_by_the_next() {
     let world = World::new();
-    let (mut child, pids) = stall(&world);
-    let note = find(&world, ".kcompile-make.pid").unwrap();
-    let supervisor = std::fs::read_to_string(&note).unwrap().parse().unwrap();
-    for pid in [Pid::from_child(&child), Pid::from_raw(supervisor).unwrap()] {
-        kill_process(pid, Signal::KILL).unwrap();
+    let (mut child, below) = stall(&world, "--sandbox off");
+    let (supervisor, below) = below.split_first().unwrap();
+    assert_eq!(supervisor.words()[0], "kcompile-supervisor");
+    for signal in [Signal::STOP, Signal::KILL] {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        supervisor.signal(signal);
     }
     child.wait().unwrap();
-    assert!(pids.iter().any(|pid| !gone(pid)), "make should have survived");
+    assert!(below.iter().any(|process| !process.is_gone()), "make should have survived");
     // What make was writing when it was killed may be only a part, and looks as if it were done.
     let object = find(&world, "main.o").unwrap();
     std::fs::write(&object, "half an obj").unwrap();
     let again = world.build("").ok().says("make failed or was killed in ");
-    assert!(!note.exists());
-    // One of them has left the group; it is out of reach when its supervisor is gone.
-    let (escaped, others): (Vec<_>, Vec<_>) = pids.iter().partition(|pid| has_left(**pid));
-    assert!(others.into_iter().all(gone), "{pids:?} are still there");
-    for pid in escaped {
-        kill_process(*pid, Signal::KILL).unwrap();
-    }
+    assert!(find(&world, ".kcompile-make.pid").is_none());
+    // One of them has left the session; it is out of reach when its supervisor is gone.
+    let (escaped, others): (Vec<_>, Vec<_>) = below.iter().partition(|process| has_left(process.pid));
+    assert!(others.into_iter().all(Process::is_gone));
+    escaped.into_iter().for_each(|process| process.signal(Signal::KILL));
     assert_eq!(again.digests(), world.build("--cache-dir fresh -o fresh").ok().digests());
+}
+
+/// In a sandbox nothing survives its supervisor, and what was half-written is not taken for whole.
+#[test]
+fn a_sandbox_goes_with_its_supervisor() {
+    let world = World::new();
+    let (mut child, below) = stall(&world, "--sandbox on");
+    below[0].signal(Signal::KILL);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    wait_until_gone(&below, "after the supervisor");
+    world.build("").ok().says("make failed or was killed in ");
+}
+
+/// Make is in a session of its own: the terminal's Ctrl-Z does not reach it.
+#[test]
+fn ctrl_z_stops_make_too_and_it_goes_on() {
+    for sandbox in ["on", "off"] {
+        let world = World::new();
+        let (mut child, below) = stall(&world, &format!("--sandbox {sandbox}"));
+        let kcompile = Pid::from_child(&child);
+        let is_stopped = |pid: Pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !is_so() {
+                assert!(Instant::now() < deadline, "{sandbox}: {what}");
+                std::thread::yield_now();
+            }
+        };
+        // The supervisor itself has to go on: it is what hears of all else.
+        let make = &below[1..];
+        let all_stop = || make.iter().all(|process| process.is_gone() || is_stopped(process.pid));
+        kill_process(kcompile, Signal::TSTP).unwrap();
+        wait("not stopped", &|| is_stopped(kcompile) && all_stop());
+        kill_process(kcompile, Signal::CONT).unwrap();
+        wait("still stopped", &|| !make.iter().any(|process| is_stopped(process.pid)));
+        // A stopped build ends, too.
+        kill_process(kcompile, Signal::TSTP).unwrap();
+        wait("not stopped again", &|| is_stopped(kcompile) && all_stop());
+        kill_process(kcompile, Signal::INT).unwrap();
+        kill_process(kcompile, Signal::CONT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(below.iter().all(Process::is_gone));
+    }
 }
 
 /// Does it lead a session of its own?
@@ -159,7 +196,7 @@ fn the_terminal_is_as_it_was() {
             let mut stdout = script.stdout.take().unwrap();
             move || std::io::read_to_string(&mut stdout).unwrap()
         });
-        let pids = stalled_by_the_log(&world);
+        wait_for_the_stall(&world);
         let read = |name: &str| std::fs::read_to_string(world.path("work").join(name)).unwrap();
         match ends {
             None => script.stdin.as_mut().unwrap().write_all(b"\x03").unwrap(),
@@ -177,7 +214,6 @@ fn the_terminal_is_as_it_was() {
             drawn.matches("\x1b[?25h").count(),
             "the cursor is hidden"
         );
-        assert!(ends.is_some() || pids.iter().all(gone));
     }
 }
 

@@ -5,7 +5,7 @@ use crate::catalog::kernels::{Catalog, Status};
 use crate::cli::args::{CatalogArgs, KbuildArgs, Options, TargetArgs};
 use crate::cli::output::{print, printed_json};
 use crate::cli::resolve::{CatalogFiles, cache_dir, requests, run};
-use crate::host::Host;
+use crate::host::{Host, bubblewrap};
 use crate::kernel::{Arch, Flavor};
 use crate::ops::{check_cache, doctor};
 use crate::plan as planning;
@@ -66,7 +66,8 @@ pub fn doctor(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCod
     let mut code = ExitCode::SUCCESS;
     for request in requests(&versions, &options, &run)? {
         let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &run)?;
-        let diagnosis = doctor::examine(&plan, host);
+        let mut diagnosis = doctor::examine(&plan, host);
+        bubblewrap::try_out(&mut diagnosis, host);
         let text = if args.json { printed_json(&diagnosis) } else { diagnosis.to_string() };
         print(&text)?;
         if diagnosis.missing().is_empty() {

@@ -1,32 +1,30 @@
-//! The only spawner of processes. Children that work (make, apt-get, …) run in a process group of
+//! The only spawner of processes. Children that work (make, apt-get, …) run in a session of
 //! their own, under a [`supervisor`], so that a signal to kcompile can end them with all their descendants,
 //! and its death does; their output is copied into a log and handed on line by line. Nothing of the
 //! environment reaches them but what [`Host`](crate::host::Host) allows.
 
+mod descendants;
 mod interactive;
 mod jobserver;
+mod note;
+mod signals;
 mod supervisor;
 
 pub use interactive::interact;
 pub use jobserver::JobServer;
+pub use note::Note;
+pub use signals::{Interruptible, check, watch_signals};
 
-use crate::util::error::{Error, Kind, Result};
-use camino::{Utf8Path, Utf8PathBuf};
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use crate::util::error::{Error, Result};
+use camino::Utf8PathBuf;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
-use supervisor::Leash;
+use std::sync::mpsc;
+use std::time::Duration;
 
-/// The first signal that asked us to end; 0: none.
-static SIGNALLED: AtomicI32 = AtomicI32::new(0);
-/// Process groups that are running now, and their supervisors.
-static GROUPS: Mutex<Vec<(Pid, Option<Leash>)>> = Mutex::new(Vec::new());
 /// What children get to end in good order before they are killed: make removes the targets it was
 /// writing when it is told to terminate.
 const GRACE: Duration = Duration::from_millis(1_000);
@@ -36,6 +34,9 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(100);
 /// Lines of output are cut here; a log keeps them whole.
 const LONGEST_LINE: usize = 64 * 1024;
+
+/// The program that keeps another from what it has no business with: bubblewrap.
+pub const SANDBOX: &str = "bwrap";
 
 /// A command line: what is run, where, with which environment.
 #[derive(Clone, Debug)]
@@ -67,36 +68,6 @@ pub enum Stream {
     Err,
 }
 
-/// From now on SIGINT, SIGTERM and SIGHUP end all children and make [`check`] fail; a second signal
-/// kills the children at once. What does not end by itself soon after (a library that waits for the
-/// network) is ended with the process. Signals that were ignored when we started (`nohup`) stay so.
-/// To be called once.
-pub fn watch_signals() -> Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-    let ignored = ignored_signals();
-    let watched = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let mut signals = signal_hook::iterator::Signals::new(watched)
-        .map_err(|error| Error::host("cannot watch signals").because(error))?;
-    std::thread::spawn(move || {
-        for signal in signals.forever().filter(|signal| !interactive::takes(*signal)) {
-            let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-            if !first {
-                kill_groups();
-            } else {
-                terminate_groups();
-                std::thread::spawn(move || {
-                    std::thread::sleep(GRACE);
-                    kill_groups();
-                    std::thread::sleep(GRACE / 2);
-                    // Scratch directories that stay are removed by the next run.
-                    std::process::exit(128 + signal);
-                });
-            }
-        }
-    });
-    Ok(())
-}
-
 /// From now on nobody else may write what we, or our children, make, whatever the umask was: what make
 /// compiles goes into images. A stricter umask stays as it is. To be called before threads are.
 pub fn keep_others_from_writing() {
@@ -105,111 +76,11 @@ pub fn keep_others_from_writing() {
     rustix::process::umask(given | Mode::from_raw_mode(0o022));
 }
 
-/// The mask of signals that are ignored, bit 0 for signal 1: `SigIgn` of proc(5).
-fn ignored_signals() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
 /// Words of the command line of a process that we have started as a supervisor: its whole life, and its
 /// exit code. `None`: this is kcompile itself.
 pub fn supervise(words: impl IntoIterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
     let mut words = words.into_iter();
     (words.next()? == supervisor::NAME).then(|| supervisor::main(words))
-}
-
-fn groups() -> std::sync::MutexGuard<'static, Vec<(Pid, Option<Leash>)>> {
-    GROUPS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn terminate_groups() {
-    for (group, _) in groups().iter() {
-        // A group that has just ended is no error.
-        let _ = kill_process_group(*group, Signal::TERM);
-    }
-    interactive::terminate();
-}
-
-fn kill_groups() {
-    groups().iter_mut().filter_map(|(_, leash)| leash.as_mut()).for_each(Leash::kill);
-}
-
-/// Fails with the kind `Interrupted` once a signal has asked us to end. Long loops call it often.
-pub fn check() -> Result<()> {
-    match SIGNALLED.load(Ordering::SeqCst) {
-        0 => Ok(()),
-        signal => Err(interrupted(signal)),
-    }
-}
-
-fn interrupted(signal: i32) -> Error {
-    let message = match signal {
-        signal_hook::consts::SIGTERM => "terminated",
-        signal_hook::consts::SIGHUP => "the terminal was closed",
-        _ => "interrupted",
-    };
-    Error::new(Kind::Interrupted(signal), message).hint("the same command goes on from here")
-}
-
-/// A reader that fails once a signal has asked us to end, so that a download or an archive being
-/// unpacked stops at its next read.
-pub struct Interruptible<R>(pub R);
-
-impl<R: Read> Read for Interruptible<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        check().map_err(std::io::Error::other)?;
-        self.0.read(buffer)
-    }
-}
-
-/// Where a process number stands as long as its process runs; after it has ended only if it failed or was killed, so
-/// that it, or one of its own that was killed, may have left files half-written.
-pub struct Note<'a>(pub &'a Utf8Path);
-
-impl Note<'_> {
-    /// May there be files that are half-written?
-    pub fn is_there(&self) -> bool {
-        self.0.exists()
-    }
-
-    /// Ends what a run that was killed together with its supervisor has left running. A process group of
-    /// that number of which no member works in one of `dirs` is somebody else's.
-    pub fn end_left_behind(&self, dirs: &[&Utf8Path]) {
-        let noted = std::fs::read_to_string(self.0).ok().and_then(|text| text.trim().parse().ok());
-        let Some(group) =
-            noted.and_then(Pid::from_raw).filter(|group| test_kill_process_group(*group).is_ok())
-        else {
-            return;
-        };
-        let works_there = |process: &Process| {
-            let works_in = std::fs::read_link(format!("/proc/{}/cwd", process.pid));
-            works_in.is_ok_and(|works_in| dirs.iter().any(|dir| works_in == dir.as_std_path()))
-        };
-        // The leader may be gone already, of a closed pipe, and its children not.
-        let members = processes().filter(|process| process.group == group.as_raw_nonzero().get());
-        if members.into_iter().any(|member| works_there(&member)) {
-            end_group(group);
-        }
-    }
-}
-
-/// A running process, as proc(5) tells of it.
-struct Process {
-    pid: i32,
-    parent: i32,
-    group: i32,
-}
-
-/// All of this machine that we may see.
-fn processes() -> impl Iterator<Item = Process> {
-    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        // The name, in parentheses, may hold anything; state, parent and group follow it.
-        let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(1).map(str::parse);
-        Some(Process { pid, parent: fields.next()?.ok()?, group: fields.next()?.ok()? })
-    })
 }
 
 /// Runs `command` with no standard input; copies all it prints to `log`; gives each line to
@@ -235,9 +106,7 @@ fn run_with(
 ) -> Result<ExitStatus> {
     check()?;
     let logs = copies(log)?;
-    let mut child = spawn(command, note, jobs)?;
-    let group = Group::enter(&mut child);
-    finish(child, group, command, logs, watch)
+    finish(spawn(command, note, jobs)?, command, logs, watch)
 }
 
 /// What the watcher of a child is told.
@@ -283,12 +152,11 @@ enum Said {
 
 fn finish(
     mut child: std::process::Child,
-    group: Group,
     command: &CommandLine,
     logs: [File; 2],
     mut watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
-    let leader = group.0;
+    let supervisor = signals::register(&mut child);
     let (sender, said) = mpsc::sync_channel(1024);
     let readers: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
         (Stream::Out, child.stdout.take().map(|out| Box::new(out) as _)),
@@ -299,9 +167,7 @@ fn finish(
         std::thread::spawn(move || forward_lines(stream, reader, &log, &sender));
     }
     std::thread::spawn(move || {
-        let status = child.wait();
-        group.leave();
-        let _ = sender.send(Said::Ended(status));
+        let _ = sender.send(Said::Ended(signals::reap(child)));
     });
     let mut ended = None;
     loop {
@@ -317,9 +183,7 @@ fn finish(
             Err(_) => break,
         };
         if goes_on.is_break() && ended.is_none() {
-            let mut groups = groups();
-            let of_child = groups.iter_mut().find(|(group, _)| *group == leader);
-            of_child.and_then(|(_, leash)| leash.as_mut()).into_iter().for_each(Leash::kill);
+            signals::kill(supervisor);
         }
     }
     check()?;
@@ -354,17 +218,35 @@ fn forward_lines(
 }
 
 /// Runs `command` with no standard input and returns what it printed, byte for byte, after every
-/// process of its group is gone. It is held in memory: for what says little.
+/// process that came of it is gone. It is held in memory: for what says little.
 ///
 /// Errors: it cannot be started (exit code 4), or a signal asked us to end.
 pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     check()?;
     let mut child = spawn(command, None, None)?;
-    let group = Group::enter(&mut child);
-    let output = child.wait_with_output();
-    group.leave();
+    signals::register(&mut child);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let output = std::thread::scope(|scope| {
+        let stdout = scope.spawn(|| whole(stdout));
+        let stderr = scope.spawn(|| whole(stderr));
+        let status = signals::reap(child);
+        let joined = "reading does not panic";
+        Ok(std::process::Output {
+            stdout: stdout.join().expect(joined)?,
+            stderr: stderr.join().expect(joined)?,
+            status: status?,
+        })
+    });
     check()?;
-    output.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).because(error))
+    output.map_err(|error: std::io::Error| {
+        Error::build(format!("cannot wait for {}", command.program)).because(error)
+    })
+}
+
+fn whole(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.map_or(Ok(0), |mut from| from.read_to_end(&mut bytes))?;
+    Ok(bytes)
 }
 
 /// Runs a short probe and returns its standard output; a failure is an error of kind `Host`. It ends by
@@ -406,50 +288,4 @@ fn is_program(command: &CommandLine) -> bool {
 fn not_started(command: &CommandLine, error: std::io::Error) -> Error {
     let error = Error::host(format!("cannot run {}", command.program)).because(error);
     error.hint("`kcompile doctor` names what is missing and how to install it")
-}
-
-/// A child's process group, known to the signal thread while it lives.
-struct Group(Pid);
-
-impl Group {
-    fn enter(supervisor: &mut std::process::Child) -> Group {
-        let pid = Pid::from_child(supervisor);
-        groups().push((pid, Leash::of(supervisor)));
-        // A signal that came between the check and this line has not reached the new group.
-        if check().is_err() {
-            let _ = kill_process_group(pid, Signal::TERM);
-        }
-        Group(pid)
-    }
-
-    /// The supervisor is gone, with all that was below it, unless it was killed.
-    fn leave(self) {
-        end_group(self.0);
-        groups().retain(|(group, _)| *group != self.0);
-    }
-}
-
-/// Ends every process of the group, and waits until they are gone.
-fn end_group(group: Pid) {
-    let since = Instant::now();
-    let mut told = false;
-    while test_kill_process_group(group).is_ok() && since.elapsed() < GRACE * 3 {
-        let late = since.elapsed() >= GRACE;
-        if late || !told {
-            let _ = kill_process_group(group, if late { Signal::KILL } else { Signal::TERM });
-        }
-        told = true;
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_ends_us_within_two_seconds() {
-        // What the signal's thread waits before it kills, and after that.
-        assert!(GRACE + GRACE / 2 < Duration::from_secs(2));
-    }
 }

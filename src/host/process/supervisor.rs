@@ -2,14 +2,15 @@
 //! came of it when kcompile is gone, be it by `kill -9`.
 //!
 //! kcompile starts itself again under the name [`NAME`] and holds one end of a pipe, the leash, of which the other
-//! end is the supervisor's standard input. However kcompile ends, the kernel closes the leash. The supervisor is
-//! the reaper of everything below it (`PR_SET_CHILD_SUBREAPER` in prctl(2)): a process whose parent has
-//! ended becomes its child, even where it has left the process group and the session, so that nothing is out of
-//! its reach. It leads the process group of the program, so that a signal to the group reaches all of it at once.
+//! end is the supervisor's standard input. kcompile asks for signals by that pipe and sends none itself. However
+//! kcompile ends, the kernel closes the leash, and wakes a supervisor that was stopped (`PR_SET_PDEATHSIG` in
+//! prctl(2)). The supervisor is the reaper of everything below it (`PR_SET_CHILD_SUBREAPER`): a process whose parent
+//! has ended becomes its child, even where it has left the process group and the session. It leads a session of its
+//! own, so that the program has no terminal.
 
-use super::{GRACE, Note};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process};
-use std::collections::BTreeMap;
+use super::descendants::signal_all;
+use super::{GRACE, Note, SANDBOX};
+use rustix::process::{Pid, Signal, WaitOptions};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -28,6 +29,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Must all that is left be killed, without time to end in good order?
 static KILL: AtomicBool = AtomicBool::new(false);
 
+/// What a supervisor is asked to send to the program and all its descendants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// To end in good order.
+    Terminate,
+    /// To end at once.
+    Kill,
+    /// To stop, until it is told to go on.
+    Stop,
+    /// To go on.
+    Continue,
+}
+
+impl Ask {
+    const ALL: [Ask; 4] = [Ask::Terminate, Ask::Kill, Ask::Stop, Ask::Continue];
+
+    fn byte(self) -> u8 {
+        match self {
+            Ask::Terminate => b't',
+            Ask::Kill => b'k',
+            Ask::Stop => b's',
+            Ask::Continue => b'c',
+        }
+    }
+}
+
 /// The pipe by which a supervisor knows that kcompile is there. Dropped, it has the program and all its
 /// descendants terminated, and killed if they do not end.
 pub(super) struct Leash(ChildStdin);
@@ -38,22 +65,21 @@ impl Leash {
         supervisor.stdin.take().map(Leash)
     }
 
-    /// Has everything killed at once.
-    pub(super) fn kill(&mut self) {
+    pub(super) fn ask(&mut self, ask: Ask) {
         // A supervisor that is gone has killed it already.
-        let _ = self.0.write_all(b"k");
+        let _ = self.0.write_all(&[ask.byte()]);
     }
 }
 
 /// The command that runs `program` under a supervisor; arguments, environment and working directory of the
-/// program are added to it. `note` is where the supervisor's process number stands as long as the program
-/// runs, and stays unless it succeeds, or ends when it is told to.
+/// program are added to it. `note` is a file that is there as long as the program runs, and stays unless it succeeds,
+/// or ends when it is told to.
 pub(super) fn command(note: Option<&Note<'_>>, program: &str) -> Command {
     use std::os::unix::process::CommandExt;
     // Not by its path: that may have been replaced since, by an update.
     let mut command = Command::new("/proc/self/exe");
     command.arg0(NAME).arg(note.map_or("", |note| note.0.as_str())).arg(program);
-    command.stdin(Stdio::piped()).process_group(0);
+    command.stdin(Stdio::piped());
     command
 }
 
@@ -61,12 +87,17 @@ pub(super) fn command(note: Option<&Note<'_>>, program: &str) -> Command {
 pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(note), Some(program)) = (args.next(), args.next()) else { return ExitCode::from(2) };
     let note = (!note.is_empty()).then_some(note);
+    let is_sandbox = program == SANDBOX;
     // A signal to end is meant for the program: when that has ended, so will this process.
     let told_to_end = Arc::<AtomicBool>::default();
     let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, told_to_end.clone());
     let ourselves = rustix::process::getpid();
-    if let Err(error) = rustix::process::set_child_subreaper(Some(ourselves)) {
+    let prepared = rustix::process::setsid()
+        .and_then(|_| rustix::process::set_child_subreaper(Some(ourselves)))
+        .and_then(|()| rustix::process::set_parent_process_death_signal(Some(Signal::CONT)));
+    if let Err(error) = prepared {
         eprintln!("{NAME}: cannot adopt processes: {error}");
+        return ExitCode::from(127);
     }
     if let Some(note) = &note {
         // Without it only a kill of ourselves would go unnoticed.
@@ -75,22 +106,50 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let started = Command::new(&program).args(args).stdin(Stdio::null()).spawn();
     let status = match started {
         Ok(child) => {
-            std::thread::spawn(hold_leash);
-            let status = wait_for(Pid::from_child(&child));
+            let program = Pid::from_child(&child);
+            // It would be ended by a signal, and kill its sandbox, where make is to end in good order.
+            let spared = is_sandbox.then_some(program);
+            std::thread::spawn({
+                let told_to_end = told_to_end.clone();
+                move || hold_leash(spared, &told_to_end)
+            });
+            let status = wait_for(program);
             end_descendants();
             status
         }
         Err(error) => {
             eprintln!("cannot run {}: {error}", program.display());
-            Some(127)
+            Some(Ended::Exited(127))
         }
     };
-    // A program that fails by itself may have had one of its own killed, which has removed nothing.
-    let ended_well = status == Some(0) || told_to_end.load(Ordering::SeqCst);
+    let ended_well = match status {
+        Some(Ended::Exited(0)) => true,
+        // A program that fails by itself may have had one of its own killed, which has removed nothing.
+        Some(Ended::Exited(_)) => told_to_end.load(Ordering::SeqCst),
+        // make ends so when it was told to. A sandbox has killed all that was in it.
+        Some(Ended::Signalled(_)) => told_to_end.load(Ordering::SeqCst) && !is_sandbox,
+        None => false,
+    };
     if let Some(note) = note.filter(|_| ended_well && !KILL.load(Ordering::SeqCst)) {
         let _ = std::fs::remove_file(note);
     }
-    ExitCode::from(status.and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+    ExitCode::from(status.and_then(Ended::code).unwrap_or(1))
+}
+
+/// How the program has ended.
+#[derive(Clone, Copy)]
+enum Ended {
+    Exited(i32),
+    Signalled(i32),
+}
+
+impl Ended {
+    /// The exit code, as a shell has it.
+    fn code(self) -> Option<u8> {
+        let (Ended::Exited(code) | Ended::Signalled(code)) = self;
+        let base = if matches!(self, Ended::Signalled(_)) { 128 } else { 0 };
+        u8::try_from(base + code).ok()
+    }
 }
 
 /// On the disk, so that it tells of a power cut, too.
@@ -100,34 +159,51 @@ fn write_note(note: &OsStr, pid: Pid) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Waits until kcompile speaks or is gone, and ends everything then.
-fn hold_leash() {
-    // One byte: kill. The end of the pipe: kcompile is gone. make removes the targets that it was writing
-    // if it is given the time.
-    if let Ok(0) | Err(_) = std::io::stdin().read(&mut [0]) {
-        signal_descendants(Signal::TERM);
-        std::thread::sleep(GRACE);
+/// Does what kcompile asks for, and ends everything when kcompile is gone.
+fn hold_leash(spared: Option<Pid>, told_to_end: &AtomicBool) {
+    let mut asked = [0];
+    // The end of the pipe: kcompile is gone.
+    while std::io::stdin().read_exact(&mut asked).is_ok() {
+        match Ask::ALL.into_iter().find(|ask| ask.byte() == asked[0]) {
+            Some(Ask::Terminate) => terminate(spared, told_to_end),
+            Some(Ask::Stop) => signal_all(Signal::STOP, None),
+            Some(Ask::Continue) => signal_all(Signal::CONT, None),
+            Some(Ask::Kill) | None => kill_for_ever(),
+        }
     }
+    terminate(spared, told_to_end);
+    std::thread::sleep(GRACE);
+    kill_for_ever();
+}
+
+/// make removes the targets that it was writing if it is given the time. A stopped process gets the signal when it
+/// goes on.
+fn terminate(spared: Option<Pid>, told_to_end: &AtomicBool) {
+    told_to_end.store(true, Ordering::SeqCst);
+    signal_all(Signal::TERM, spared);
+    signal_all(Signal::CONT, None);
+}
+
+fn kill_for_ever() -> ! {
     KILL.store(true, Ordering::SeqCst);
     loop {
-        signal_descendants(Signal::KILL);
+        signal_all(Signal::KILL, None);
         std::thread::sleep(EVERY);
     }
 }
 
-/// Waits for `program`, and meanwhile for all that were adopted. Returns its exit code, as a shell has it.
-fn wait_for(program: Pid) -> Option<i32> {
+/// Waits for `program`, and meanwhile for all that were adopted.
+fn wait_for(program: Pid) -> Option<Ended> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
-            Ok(Some((pid, status))) if pid == program => return exit_code(status),
+            Ok(Some((pid, status))) if pid == program => {
+                let exited = status.exit_status().map(Ended::Exited);
+                return exited.or(status.terminating_signal().map(Ended::Signalled));
+            }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }
     }
-}
-
-fn exit_code(status: WaitStatus) -> Option<i32> {
-    status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal))
 }
 
 /// The program is gone: ends what it has left running.
@@ -139,10 +215,10 @@ fn end_descendants() {
             KILL.store(true, Ordering::SeqCst);
         }
         // A second SIGTERM would end a make before it has removed what it was writing.
-        match (KILL.load(Ordering::SeqCst), told) {
-            (true, _) => signal_descendants(Signal::KILL),
-            (false, false) => signal_descendants(Signal::TERM),
-            (false, true) => {}
+        if KILL.load(Ordering::SeqCst) {
+            signal_all(Signal::KILL, None);
+        } else if !told {
+            signal_all(Signal::TERM, None);
         }
         told = true;
         std::thread::sleep(EVERY);
@@ -156,22 +232,6 @@ fn has_children() -> bool {
             Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
             Ok(None) => return true,
             Err(_) => return false,
-        }
-    }
-}
-
-/// A process that comes into being meanwhile is met the next time.
-fn signal_descendants(signal: Signal) {
-    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for process in super::processes() {
-        children.entry(process.parent).or_default().push(process.pid);
-    }
-    let mut parents = vec![rustix::process::getpid().as_raw_nonzero().get()];
-    while let Some(parent) = parents.pop() {
-        for pid in children.remove(&parent).unwrap_or_default() {
-            // One that has just ended is no error.
-            let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, signal));
-            parents.push(pid);
         }
     }
 }

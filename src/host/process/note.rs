@@ -1,0 +1,44 @@
+//! The file by which the next run knows that a program may have left half-written files.
+
+use super::{GRACE, descendants};
+use camino::Utf8Path;
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+use std::time::{Duration, Instant};
+
+/// A file that is there as long as a program runs; after it has ended only if it failed or was killed, so
+/// that it, or one of its own that was killed, may have left files half-written. The session of the program is in it.
+pub struct Note<'a>(pub &'a Utf8Path);
+
+impl Note<'_> {
+    /// May there be files that are half-written?
+    pub fn is_there(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Ends what a run that was killed together with its supervisor has left running. A session of that number of
+    /// which no process works in one of `dirs` is somebody else's.
+    pub fn end_left_behind(&self, dirs: &[&Utf8Path]) {
+        let noted: Option<i32> =
+            std::fs::read_to_string(self.0).ok().and_then(|text| text.trim().parse().ok());
+        let Some(session) = noted else { return };
+        let works_there = |pid: Pid| {
+            let works_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
+            works_in.is_ok_and(|works_in| dirs.iter().any(|dir| works_in == dir.as_std_path()))
+        };
+        let since = Instant::now();
+        let mut signal = Signal::TERM;
+        loop {
+            let members: Vec<_> = descendants::all().filter(|process| process.session == session).collect();
+            if !members.iter().any(|member| works_there(member.pid)) || since.elapsed() > GRACE * 3 {
+                return;
+            }
+            if signal == Signal::TERM || since.elapsed() > GRACE {
+                for member in members {
+                    member.open().map(|handle| pidfd_send_signal(handle, signal));
+                }
+                signal = Signal::KILL;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}

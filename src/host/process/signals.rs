@@ -1,0 +1,192 @@
+//! Signals that ask kcompile to end or to stop, and the supervisors that carry them out.
+
+use super::GRACE;
+use super::supervisor::{Ask, Leash};
+use crate::util::error::{Error, Kind, Result};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ExitStatus};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The first signal that asked us to end; 0: none.
+static SIGNALLED: AtomicI32 = AtomicI32::new(0);
+static SUPERVISORS: Mutex<Vec<Supervisor>> = Mutex::new(Vec::new());
+/// From now on SIGINT, SIGTERM and SIGHUP end all children and make [`check`] fail; a second signal
+/// kills the children at once. What does not end by itself soon after (a library that waits for the
+/// network) is ended with the process. SIGTSTP (Ctrl-Z) stops the children with us. Signals that were ignored when we
+/// started (`nohup`) stay so. To be called once.
+pub fn watch_signals() -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
+    let ignored = ignored_signals();
+    let watched = [SIGINT, SIGTERM, SIGHUP, SIGTSTP];
+    let watched = watched.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let mut signals = signal_hook::iterator::Signals::new(watched)
+        .map_err(|error| Error::host("cannot watch signals").because(error))?;
+    std::thread::spawn(move || {
+        for signal in signals.forever().filter(|signal| !is_taken(*signal)) {
+            if signal == SIGTSTP {
+                stop();
+                continue;
+            }
+            let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+            if !first {
+                ask_all(Ask::Kill);
+            } else {
+                ask_all(Ask::Terminate);
+                terminate_attended();
+                std::thread::spawn(move || {
+                    std::thread::sleep(GRACE);
+                    ask_all(Ask::Kill);
+                    std::thread::sleep(GRACE / 2);
+                    // Scratch directories that stay are removed by the next run.
+                    std::process::exit(128 + signal);
+                });
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Stops the children, which are in sessions of their own and see nothing of the terminal, and then this process,
+/// until it is told to go on.
+fn stop() {
+    ask_all(Ask::Stop);
+    let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
+    ask_all(Ask::Continue);
+}
+
+/// The mask of signals that are ignored, bit 0 for signal 1: `SigIgn` of proc(5).
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Fails with the kind `Interrupted` once a signal has asked us to end. Long loops call it often.
+pub fn check() -> Result<()> {
+    match SIGNALLED.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        signal => Err(interrupted(signal)),
+    }
+}
+
+pub(super) fn interrupted(signal: i32) -> Error {
+    let message = match signal {
+        signal_hook::consts::SIGTERM => "terminated",
+        signal_hook::consts::SIGHUP => "the terminal was closed",
+        _ => "interrupted",
+    };
+    Error::new(Kind::Interrupted(signal), message).hint("the same command goes on from here")
+}
+
+/// A reader that fails once a signal has asked us to end, so that a download or an archive being
+/// unpacked stops at its next read.
+pub struct Interruptible<R>(pub R);
+
+impl<R: Read> Read for Interruptible<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        check().map_err(std::io::Error::other)?;
+        self.0.read(buffer)
+    }
+}
+
+/// The child that the user is talking to, in our own process group.
+static ATTENDED: Mutex<Option<OwnedFd>> = Mutex::new(None);
+/// Has Ctrl-C been left to it?
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+fn attended() -> MutexGuard<'static, Option<OwnedFd>> {
+    ATTENDED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for `child`, to which Ctrl-C is left meanwhile. Returns how it ended, and whether Ctrl-C came.
+pub(super) fn attend(child: &mut Child) -> (std::io::Result<ExitStatus>, bool) {
+    TAKEN.store(false, Ordering::SeqCst);
+    *attended() = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok();
+    let status = child.wait();
+    *attended() = None;
+    (status, TAKEN.load(Ordering::SeqCst))
+}
+
+/// Is `signal` meant for such a child? The terminal sends Ctrl-C to both of us.
+fn is_taken(signal: i32) -> bool {
+    let is_taken = signal == signal_hook::consts::SIGINT && attended().is_some();
+    TAKEN.fetch_or(is_taken, Ordering::SeqCst);
+    is_taken
+}
+
+fn terminate_attended() {
+    if let Some(handle) = &*attended() {
+        let _ = pidfd_send_signal(handle, Signal::TERM);
+    }
+}
+
+/// A supervisor that is running now.
+struct Supervisor {
+    pid: Pid,
+    leash: Option<Leash>,
+}
+
+/// Makes a supervisor that was just started known to the thread that watches signals. Returns its number.
+pub(super) fn register(child: &mut Child) -> Pid {
+    let pid = Pid::from_child(child);
+    let mut leash = Leash::of(child);
+    let mut supervisors = supervisors();
+    // A signal that came between the last check and this line has not reached it.
+    if check().is_err() {
+        leash.iter_mut().for_each(|leash| leash.ask(Ask::Terminate));
+    }
+    supervisors.push(Supervisor { pid, leash });
+    pid
+}
+
+/// Has the supervisor of this number kill all that is below it.
+pub(super) fn kill(pid: Pid) {
+    let mut supervisors = supervisors();
+    let found = supervisors.iter_mut().find(|supervisor| supervisor.pid == pid);
+    found.and_then(|supervisor| supervisor.leash.as_mut()).into_iter().for_each(|leash| leash.ask(Ask::Kill));
+}
+
+/// Waits for a supervisor. It is gone with all that was below it, unless it was killed: then its process group is
+/// killed, of which the number is not free as long as its leader was not waited for.
+pub(super) fn reap(mut child: Child) -> std::io::Result<ExitStatus> {
+    let pid = Pid::from_child(&child);
+    let ended = loop {
+        match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT) {
+            Err(rustix::io::Errno::INTR) => {}
+            ended => break ended?,
+        }
+    };
+    supervisors().retain(|supervisor| supervisor.pid != pid);
+    if ended.is_some_and(|ended| ended.killed() || ended.dumped()) {
+        let _ = kill_process_group(pid, Signal::KILL);
+    }
+    child.wait()
+}
+
+fn supervisors() -> MutexGuard<'static, Vec<Supervisor>> {
+    SUPERVISORS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ask_all(ask: Ask) {
+    supervisors()
+        .iter_mut()
+        .filter_map(|supervisor| supervisor.leash.as_mut())
+        .for_each(|leash| leash.ask(ask));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_signal_ends_us_within_two_seconds() {
+        // What the signal's thread waits before it kills, and after that.
+        assert!(GRACE + GRACE / 2 < Duration::from_secs(2));
+    }
+}

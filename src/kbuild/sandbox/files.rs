@@ -1,0 +1,172 @@
+//! Which files make sees in the sandbox, as arguments of bubblewrap. Later ones lie over earlier ones.
+
+use super::Place;
+use crate::host::{Host, process};
+use crate::kbuild::launcher::Launcher;
+use crate::util::error::Result;
+use crate::util::fs::create_dir;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+
+/// Links in the root directory, or directories of their own.
+const ROOT: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+/// What the system's programs need beside `/usr`. Nix and Guix keep all programs in places of their own.
+const SYSTEM: [&str; 12] = [
+    "/usr",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/crypto-policies",
+    "/etc/terminfo",
+    "/nix/store",
+    "/gnu/store",
+    "/run/current-system/sw",
+];
+/// Programs of a build that no make variable names. A user's own ones are used where the system has them, too.
+const PROGRAMS: [&str; 10] =
+    ["make", "flex", "bison", "bc", "depmod", "openssl", "pahole", "rustc", "bindgen", "gzip"];
+/// Interpreters, of which the system's is preferred: a user's own is often a script that needs the home directory.
+const INTERPRETERS: [&str; 2] = ["perl", "python3"];
+/// Tools that `CROSS_COMPILE` or `LLVM` names.
+const GNU_TOOLS: [&str; 9] = ["gcc", "ld", "as", "ar", "nm", "objcopy", "objdump", "strip", "readelf"];
+const LLVM_TOOLS: [&str; 9] = [
+    "clang",
+    "ld.lld",
+    "llvm-ar",
+    "llvm-nm",
+    "llvm-objcopy",
+    "llvm-objdump",
+    "llvm-strip",
+    "llvm-readelf",
+    "llvm-as",
+];
+
+/// Arguments of bubblewrap.
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn add<const N: usize>(&mut self, words: [&str; N]) {
+        self.0.extend(words.map(str::to_owned));
+    }
+
+    /// Shows `path` and all below it, with what is mounted there, read-only. Nothing there is no error.
+    fn show(&mut self, path: &Utf8Path) {
+        if !is_systems(path) {
+            self.add(["--ro-bind-try", path.as_str(), path.as_str()]);
+        }
+    }
+
+    /// Lets `path` be written.
+    fn open(&mut self, path: &Utf8Path) {
+        self.add(["--bind", path.as_str(), path.as_str()]);
+    }
+
+    /// Shows a program with the others in its directory, which it may run, and with what was installed together with
+    /// it: all of `/opt/gcc-14` for `/opt/gcc-14/bin/gcc`.
+    fn show_program(&mut self, program: &Utf8Path, home: Option<&Utf8Path>) {
+        let is_small =
+            |dir: &Utf8Path| dir.parent().is_some() && home.is_none_or(|home| !home.starts_with(dir));
+        let real = program.canonicalize_utf8().ok();
+        for program in [Some(program), real.as_deref()].into_iter().flatten() {
+            let Some(dir) = program.parent().filter(|dir| is_small(dir)) else {
+                self.show(program);
+                continue;
+            };
+            self.show(dir);
+            let prefix = dir.parent().filter(|prefix| is_small(prefix));
+            let Some(prefix) = prefix.filter(|_| matches!(dir.file_name(), Some("bin" | "sbin"))) else {
+                continue;
+            };
+            if prefix.parent() == home {
+                // `~/.local` has more than programs.
+                ["lib", "lib64", "libexec", "include"].iter().for_each(|part| self.show(&prefix.join(part)));
+            } else {
+                self.show(prefix);
+            }
+        }
+    }
+}
+
+/// Is `path` there without our help, and no link out of the system's directories?
+fn is_systems(path: &Utf8Path) -> bool {
+    let is_below = |path: &Utf8Path| ["/usr"].iter().chain(&ROOT).any(|dir| path.starts_with(dir));
+    is_below(path) && path.canonicalize_utf8().is_ok_and(|real| is_below(&real))
+}
+
+/// All arguments that say what is to be seen; `env` is the environment of make.
+pub(super) fn arguments(
+    place: Place<'_>,
+    env: &BTreeMap<String, String>,
+    host: &Host,
+) -> Result<Vec<String>> {
+    let mut arguments = Arguments::default();
+    for path in SYSTEM {
+        arguments.add(["--ro-bind-try", path, path]);
+    }
+    for path in ROOT {
+        match std::fs::read_link(path).ok().and_then(|target| Utf8PathBuf::from_path_buf(target).ok()) {
+            Some(target) => arguments.add(["--symlink", target.as_str(), path]),
+            None => arguments.add(["--ro-bind-try", path, path]),
+        }
+    }
+    arguments.add(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
+    let home = host.child_env.get("HOME").map(Utf8Path::new);
+    for program in programs(place, host) {
+        arguments.show_program(&program, home);
+    }
+    place.plan.config_paths.iter().for_each(|path| arguments.show(path));
+    if let Some(launcher) = Launcher::of(&place.plan.toolchain, place.build) {
+        show_ccache(&mut arguments, &launcher.environment(env, host, None), host)?;
+    }
+    place.tree.outside.iter().for_each(|path| arguments.show(path));
+    arguments.add(["--ro-bind", place.tree.path.as_str(), place.tree.path.as_str()]);
+    arguments.open(place.build);
+    arguments.open(place.private);
+    // The directories that lead to all of these are bubblewrap's own.
+    arguments.add(["--remount-ro", "/"]);
+    Ok(arguments.0)
+}
+
+/// The programs of the plan, where they are found.
+fn programs(place: Place<'_>, host: &Host) -> Vec<Utf8PathBuf> {
+    let toolchain = &place.plan.toolchain;
+    let chosen = ["CC", "HOSTCC", "LD"].into_iter().filter_map(|key| toolchain.variables.get(key));
+    let chosen =
+        chosen.chain(&toolchain.launcher).flat_map(|command| shlex::split(command).unwrap_or_default());
+    let prefix = toolchain.variables.get("CROSS_COMPILE").map_or("", String::as_str);
+    let names = GNU_TOOLS.iter().flat_map(|tool| [format!("{prefix}{tool}"), (*tool).to_owned()]);
+    let names = names.chain(LLVM_TOOLS.into_iter().chain(PROGRAMS).map(str::to_owned));
+    let mut found: Vec<Utf8PathBuf> =
+        chosen.chain(names).filter_map(|name| host.find_program(&name)).collect();
+    for name in INTERPRETERS {
+        let is_there = ["/usr/bin", "/bin"].iter().any(|dir| Utf8Path::new(dir).join(name).exists());
+        found.extend(host.find_program(name).filter(|_| !is_there));
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Lets ccache write into its cache and read its settings. `env` is its environment.
+fn show_ccache(arguments: &mut Arguments, env: &BTreeMap<String, String>, host: &Host) -> Result<()> {
+    let config_home = env.get("XDG_CONFIG_HOME").map(Utf8PathBuf::from);
+    let home = host.child_env.get("HOME").map(Utf8Path::new);
+    let config_home = config_home.or(home.map(|home| home.join(".config")));
+    let settings = config_home.map(|dir| dir.join("ccache/ccache.conf"));
+    let settings = settings.into_iter().chain(env.get("CCACHE_CONFIGPATH").map(Utf8PathBuf::from));
+    settings.chain(["/etc/ccache.conf".into()]).for_each(|path| arguments.show(&path));
+    let dir = process::capture("ccache", &["--get-config", "cache_dir"], env)?;
+    let dir = host.absolute(Utf8Path::new(dir.trim()));
+    create_dir(&dir)?;
+    arguments.open(&dir);
+    if let Some(dir) = env.get("CCACHE_TEMPDIR") {
+        let dir = host.absolute(Utf8Path::new(dir));
+        create_dir(&dir)?;
+        arguments.open(&dir);
+    }
+    Ok(())
+}
