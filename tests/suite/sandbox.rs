@@ -249,7 +249,7 @@ fn what_the_build_needs_is_seen_in_it() {
         "cat \"${0%/*}/../share/options\" >/dev/null || exit; PATH=/usr/bin:/bin exec gcc \"$@\"",
     );
     world.env.insert("PATH".into(), format!("{}:{}", world.path("gcc/bin"), std::env::var("PATH").unwrap()));
-    let built = world.build(&format!("--sandbox on"));
+    let built = world.build("--sandbox on");
     if built.code == 4 {
         skipped("no namespaces: there is no sandbox here");
         return;
