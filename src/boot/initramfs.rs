@@ -1,7 +1,7 @@
 //! An initial RAM disk: a cpio archive of the kind that the kernel unpacks at boot, `newc` of
 //! Documentation/driver-api/early-userspace/buffer-format.rst. Pure, but for the reading of files.
 
-use std::fs::File;
+use crate::util::read::{Links, open_file};
 use std::io::{self, Write};
 use std::path::Path;
 use walkdir::WalkDir;
@@ -21,7 +21,7 @@ pub(super) fn write(root: &Path, out: &mut impl Write) -> io::Result<()> {
         match found.file_type().is_dir() {
             true => archive.entry(name, DIRECTORY, (0, 0), 0)?,
             false => {
-                let mut file = File::open(found.path())?;
+                let mut file = open_file(found.path(), Links::Refuse)?;
                 archive.entry(name, FILE, (0, 0), file.metadata()?.len())?;
                 io::copy(&mut file, archive.out)?;
             }

@@ -25,6 +25,8 @@ use crate::kernel::{Arch, KernelFormat};
 use crate::oci::read::Image;
 use crate::report::{Phase, Report};
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::create_file;
+use crate::util::read::Links;
 use crate::util::text::duration;
 use camino::Utf8Path;
 use console::Console;
@@ -110,7 +112,8 @@ pub fn boot(
 
     let log_path = cache.root.join("boots").join(format!("{name}.log"));
     for (index, &accelerator) in accelerators.iter().enumerate() {
-        let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
+        let log = create_file(&log_path, Links::RefuseAnywhere)
+            .context(Kind::Build, || format!("cannot write {log_path}"))?;
         let is_last = index + 1 == accelerators.len();
         let started = Instant::now();
         let args = machine.args(accelerator, &config);

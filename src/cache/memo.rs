@@ -5,13 +5,12 @@
 use crate::cache::Cache;
 use crate::util::digest::Sha256;
 use crate::util::fs::write_atomically;
+use crate::util::read::{Links, MAX_NOTE, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 /// Its folder in the cache directory.
 const DIR: &str = "known";
-/// An answer is a digest and a version.
-const LARGEST: u64 = 64 << 10;
 
 /// A question, what its answer hangs on, and the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,11 +28,8 @@ pub struct Fact {
 
 /// The answer to `question` that was kept in `cache_dir`, if it was found out from the same.
 pub fn recall(cache_dir: &Utf8Path, question: &str, from: &str) -> Option<String> {
-    let path = path(cache_dir, question);
-    if path.metadata().ok()?.len() > LARGEST {
-        return None;
-    }
-    let fact: Fact = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
+    let bytes = read_file(path(cache_dir, question), Links::Refuse, MAX_NOTE).ok()?;
+    let fact: Fact = serde_json::from_slice(&bytes).ok()?;
     (fact.question == question && fact.from == from).then_some(fact.answer)
 }
 

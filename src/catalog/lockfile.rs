@@ -14,6 +14,7 @@ use crate::catalog::text::{read_text_if_there, read_toml};
 use crate::kernel::SourceDigest;
 use crate::util::error::{Error, Result};
 use crate::util::fs::{lock_dir, write_atomically};
+use crate::util::read::{Links, MAX_TOML};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -93,7 +94,7 @@ impl LockFile {
 
     /// Reads the file at `path`; one that is not there locks nothing.
     pub fn read(path: &Utf8Path) -> Result<LockFile> {
-        match read_text_if_there(path)? {
+        match read_text_if_there(path, Links::Refuse, MAX_TOML)? {
             Some(text) => LockFile::parse(path.as_str(), &text),
             None => Ok(LockFile::default()),
         }

@@ -8,11 +8,12 @@ pub mod project;
 pub mod text;
 pub mod toolchain_quirks;
 
-use text::{read_bytes, read_text};
+use text::read_text;
 
 use crate::catalog::project::{Place, Project};
 use crate::util::digest::{Hasher, Sha256};
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{Links, MAX_CONFIG, MAX_TOML, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use include_dir::{Dir, include_dir};
 use std::collections::BTreeMap;
@@ -20,6 +21,12 @@ use walkdir::WalkDir;
 
 static CONFIGS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/configs");
 static PATCHES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/patches");
+
+/// The limits of the user's own files together, all of which are in memory.
+const MAX_BYTES: usize = 32 << 20;
+const MAX_FILES: usize = 20_000;
+/// The limit of one patch of the catalog.
+const MAX_PATCH: u64 = 16 << 20;
 
 /// The folder of the fragments.
 const FRAGMENTS: &str = "configs/fragments";
@@ -52,29 +59,41 @@ impl Library {
     pub fn with_project(project: Project) -> Result<Library> {
         let mut library = Library::built_in();
         if let Some(Place { configs, patches, .. }) = &project.place {
-            library.take_in_dir("configs", configs, Some(patches))?;
-            library.take_in_dir("patches", patches, None)?;
+            let mut left = MAX_BYTES;
+            library.take_in_dir("configs", configs, Some(patches), &mut left)?;
+            library.take_in_dir("patches", patches, None, &mut left)?;
         }
         library.project = project;
         Ok(library)
     }
 
-    /// Takes in the files of `dir`, if it is there, but for those in `without`.
-    fn take_in_dir(&mut self, top: &str, dir: &Utf8Path, without: Option<&Utf8PathBuf>) -> Result<()> {
+    /// Takes in the files of `dir`, if it is there, but for those in `without`. `left` is how many bytes they may have.
+    fn take_in_dir(
+        &mut self,
+        top: &str,
+        dir: &Utf8Path,
+        without: Option<&Utf8PathBuf>,
+        left: &mut usize,
+    ) -> Result<()> {
         if !dir.is_dir() {
             return Ok(());
         }
-        for entry in WalkDir::new(dir).sort_by_file_name() {
+        // Not sorted: a directory may have any number of files, and the library is.
+        for (index, entry) in WalkDir::new(dir).into_iter().enumerate() {
+            if index == MAX_FILES {
+                return Err(Error::usage(format!("{dir}: more than {MAX_FILES} files")));
+            }
             let entry = entry.context(Kind::Usage, || format!("cannot read {dir}"))?;
             let Some(path) = Utf8Path::from_path(entry.path()) else { continue };
             let relative = path.strip_prefix(dir).expect("walked from there").as_str();
             let hidden = relative.starts_with('.') || relative.contains("/.");
             if entry.file_type().is_file() && !hidden && !without.is_some_and(|dir| path.starts_with(dir)) {
                 let name = format!("{top}/{relative}");
-                let bytes = match name.strip_prefix("patches/") {
-                    None | Some("series.toml") => read_text(path)?.into_bytes(),
-                    Some(_) => read_bytes(path)?,
-                };
+                let bytes = read(&name, path)?;
+                *left = left.checked_sub(bytes.len()).ok_or_else(|| {
+                    Error::usage(format!("{dir}: more than {} MiB in its files", MAX_BYTES >> 20))
+                        .hint("large patches are read from a directory of their own: --patches DIR")
+                })?;
                 self.add(name, path.to_string(), bytes);
             }
         }
@@ -149,4 +168,16 @@ impl Library {
         }
         hasher.finish()
     }
+}
+
+/// Reads the file at `path`, which the library calls `name`.
+fn read(name: &str, path: &Utf8Path) -> Result<Vec<u8>> {
+    if name.ends_with(".toml") {
+        return read_text(path, MAX_TOML).map(String::into_bytes);
+    }
+    if name.starts_with("patches/") {
+        let bytes = read_file(path, Links::Refuse, MAX_PATCH);
+        return bytes.context(Kind::Usage, || format!("cannot read {path}"));
+    }
+    read_text(path, MAX_CONFIG).map(String::into_bytes)
 }

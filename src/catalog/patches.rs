@@ -2,21 +2,22 @@
 
 use crate::catalog::Library;
 use crate::catalog::text::{read_text, read_toml};
+use crate::host::process::Interruptible;
 use crate::kernel::KernelVersion;
-use crate::util::digest::Sha256;
+use crate::util::digest::{HashingReader, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
-use camino::{Utf8Component, Utf8Path};
-use rustix::fs::OFlags;
+use crate::util::read::{Links, MAX_TOML, open_file};
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
 use std::sync::Arc;
 use walkdir::WalkDir;
 
 /// Limit of one patch, as a file and decompressed. A patch from one series to the next has about 90 MB.
 pub const MAX_PATCH: u64 = 256 << 20;
+/// Limit of all patches of a directory, as files.
+const MAX_PATCHES: u64 = 1 << 30;
 
 /// The file of a quilt directory that lists its patches.
 const SERIES: &str = "series";
@@ -34,16 +35,18 @@ pub struct PatchFile {
     /// Why it is there, where the catalog says so.
     #[serde(skip)]
     pub reason: Option<String>,
-    /// The file: what `git format-patch` or `diff -u` writes, or that compressed.
+    /// What `git format-patch` or `diff -u` writes, or that compressed.
     #[serde(skip)]
-    pub bytes: Arc<[u8]>,
+    pub bytes: PatchBytes,
 }
 
-impl PatchFile {
-    fn new(name: &str, bytes: &[u8]) -> PatchFile {
-        let sha256 = Sha256::of(bytes);
-        PatchFile { name: name.to_owned(), sha256, strip: None, reason: None, bytes: bytes.into() }
-    }
+/// The bytes of a patch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PatchBytes {
+    /// Of the catalog.
+    InMemory(Arc<[u8]>),
+    /// In a file, which may be larger than memory should be.
+    At(Utf8PathBuf),
 }
 
 /// The patches of a user's directory.
@@ -94,7 +97,13 @@ pub fn select(
                 let bytes = library
                     .bytes(&name)
                     .ok_or_else(|| Error::usage(format!("{origin}: no such file: {name}")))?;
-                selected.push(PatchFile { reason: Some(entry.reason), ..PatchFile::new(&name, bytes) });
+                selected.push(PatchFile {
+                    sha256: Sha256::of(bytes),
+                    strip: None,
+                    reason: Some(entry.reason),
+                    bytes: PatchBytes::InMemory(bytes.into()),
+                    name,
+                });
             }
             listed.insert(entry.file);
         }
@@ -131,7 +140,8 @@ pub fn read_dir(dir: &Utf8Path) -> Result<PatchDir> {
             names.extend(entry.file_name().into_string().ok());
         }
         names.retain(|name| is_patch(name) && !dir.join(name).is_dir());
-        let patches: Result<_> = names.iter().map(|name| read_patch(dir, name)).collect();
+        let mut left = MAX_PATCHES;
+        let patches: Result<_> = names.iter().map(|name| read_patch(dir, name, &mut left)).collect();
         (patches?, "patches end in .patch or .diff, and may be compressed (.gz, .xz, .bz2, .zst)")
     };
     let read = patches.iter().map(|patch| patch.name.as_str()).chain([SERIES]).collect();
@@ -155,7 +165,8 @@ fn is_patch(name: &str) -> bool {
 /// Reads the patches that `series` lists: a name in each line, and maybe `-pN` after it.
 fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
     let mut patches = Vec::new();
-    for (index, line) in read_text(series)?.lines().enumerate() {
+    let mut left = MAX_PATCHES;
+    for (index, line) in read_text(series, MAX_TOML)?.lines().enumerate() {
         let wrong = |what: String| Error::usage(format!("{series}: line {}: {what}", index + 1));
         let mut words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
         let Some(name) = words.next() else { continue };
@@ -167,27 +178,27 @@ fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
         if !Utf8Path::new(name).components().all(|part| matches!(part, Utf8Component::Normal(_))) {
             return Err(wrong(format!("`{name}` is not a path inside the directory")));
         }
-        let patch = read_patch(dir, name).map_err(|error| wrong(error.to_string()))?;
+        let patch = read_patch(dir, name, &mut left).map_err(|error| wrong(error.to_string()))?;
         patches.push(PatchFile { strip, ..patch });
     }
     Ok(patches)
 }
 
-fn read_patch(dir: &Utf8Path, name: &str) -> Result<PatchFile> {
+/// Reads the digest of a patch. `left` is how many bytes the patches may still have.
+fn read_patch(dir: &Utf8Path, name: &str, left: &mut u64) -> Result<PatchFile> {
     let path = dir.join(name);
     let wrong = || format!("cannot read {path}");
-    // Opening a pipe would wait for its writer.
-    let opened = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(&path);
-    let file = opened.context(Kind::Usage, wrong)?;
-    if !file.metadata().context(Kind::Usage, wrong)?.is_file() {
-        return Err(Error::usage(format!("{path}: not a regular file")));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_PATCH + 1).read_to_end(&mut bytes).context(Kind::Usage, wrong)?;
-    if bytes.len() as u64 > MAX_PATCH {
+    let file = open_file(&path, Links::Follow).context(Kind::Usage, wrong)?;
+    let mut file = HashingReader::new(Interruptible(file.take(MAX_PATCH + 1)));
+    io::copy(&mut file, &mut io::sink()).context(Kind::Usage, wrong)?;
+    let (sha256, size) = file.finish();
+    if size > MAX_PATCH {
         return Err(Error::usage(format!("{path}: larger than {} MiB", MAX_PATCH >> 20)));
     }
-    Ok(PatchFile::new(name, &bytes))
+    *left = left.checked_sub(size).ok_or_else(|| {
+        Error::usage(format!("{path}: with the patches before it larger than {} MiB", MAX_PATCHES >> 20))
+    })?;
+    Ok(PatchFile { name: name.to_owned(), sha256, strip: None, reason: None, bytes: PatchBytes::At(path) })
 }
 
 /// What lies in `dir` and is not in `read`; a directory with nothing of `read` in it as a whole. Git's own files

@@ -11,6 +11,7 @@
 use crate::catalog::text::{read_text, read_toml};
 use crate::kernel::{Arch, Flavor};
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::MAX_TOML;
 use crate::util::text::{has_password, is_plain, printable, without_login};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::Error as _;
@@ -87,7 +88,7 @@ impl Project {
         let file = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file());
         let mut project = match file {
             Some(file) => match (stranger(&file, cwd, uid)?, configs) {
-                (None, _) => Project::read(&file, &read_text(&file)?)?,
+                (None, _) => Project::read(&file, &read_text(&file, MAX_TOML)?)?,
                 (Some(_), Some(_)) => Project::default(),
                 (Some(owner), None) => {
                     return Err(Error::usage(format!("{file} belongs to another user ({owner})")).hint(

@@ -1,10 +1,9 @@
 //! The texts that people edit, read from disk and as TOML.
 
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{Links, read_file};
 use camino::Utf8Path;
-
-/// A file of a user's own directory is a config, a patch or a catalog: none is near this size.
-const LARGEST_FILE: u64 = 16 << 20;
+use std::io;
 
 /// Reads the text of a TOML file called `name`. An error (exit code 2) names it, the line and the field.
 pub fn read_toml<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T> {
@@ -32,26 +31,21 @@ fn is_of_a_key(byte: u8) -> bool {
 }
 
 /// [`read_text`] of a file that may not be there.
-pub fn read_text_if_there(path: &Utf8Path) -> Result<Option<String>> {
-    path.exists().then(|| read_text(path)).transpose()
+pub fn read_text_if_there(path: &Utf8Path, links: Links, limit: u64) -> Result<Option<String>> {
+    match read_file(path, links, limit) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => text_of(path, read).map(Some),
+    }
 }
 
-/// Reads a user's text file: not larger than 16 MiB, UTF-8, no NUL bytes.
-pub fn read_text(path: &Utf8Path) -> Result<String> {
-    match String::from_utf8(read_bytes(path)?) {
+/// Reads a user's text file, which may be a link: not larger than `limit`, UTF-8, no NUL bytes.
+pub fn read_text(path: &Utf8Path, limit: u64) -> Result<String> {
+    text_of(path, read_file(path, Links::Follow, limit))
+}
+
+fn text_of(path: &Utf8Path, read: io::Result<Vec<u8>>) -> Result<String> {
+    match String::from_utf8(read.context(Kind::Usage, || format!("cannot read {path}"))?) {
         Ok(text) if !text.contains('\0') => Ok(text),
         _ => Err(Error::usage(format!("{path}: not a text file"))),
     }
-}
-
-/// Reads a user's file: not larger than 16 MiB.
-pub fn read_bytes(path: &Utf8Path) -> Result<Vec<u8>> {
-    let size = std::fs::metadata(path).context(Kind::Usage, || format!("cannot read {path}"))?.len();
-    if size > LARGEST_FILE {
-        return Err(Error::usage(format!(
-            "{path}: larger than {} MiB, this is no text file",
-            LARGEST_FILE >> 20
-        )));
-    }
-    std::fs::read(path).context(Kind::Usage, || format!("cannot read {path}"))
 }

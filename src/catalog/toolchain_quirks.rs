@@ -6,6 +6,7 @@ use crate::catalog::Library;
 use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, KernelVersion};
 use crate::util::error::{Error, Result};
+use crate::util::read::{Links, read_file};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -244,10 +245,15 @@ pub fn read(library: &Library) -> Result<Vec<Rule>> {
     Ok(rules)
 }
 
+/// The limit of a file of the source that a rule looks into: the top Makefile has 75 kB.
+const MAX_SOURCE_FILE: u64 = 2 << 20;
+
 /// Looks into `tree`: the ids of the rules whose signs it shows.
 pub fn defects(rules: &[Rule], tree: &Utf8Path) -> BTreeSet<String> {
-    let text_of =
-        |file: &str| Some(String::from_utf8_lossy(&std::fs::read(tree.join(file)).ok()?).into_owned());
+    let text_of = |file: &str| {
+        let bytes = read_file(tree.join(file), Links::Follow, MAX_SOURCE_FILE).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    };
     rules.iter().filter(|rule| rule.shown_by(text_of)).map(|rule| rule.id.clone()).collect()
 }
 

@@ -7,6 +7,7 @@ use crate::kernel::{Channel, VersionRequest};
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{Image, locate};
 use crate::util::error::{Error, Result};
+use crate::util::read::MAX_CONFIG;
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 
@@ -41,7 +42,7 @@ impl Given {
 
 /// The settings of a `.config` file. Errors (exit code 2): it is none.
 pub fn config_of(path: &Utf8Path) -> Result<Config> {
-    let config = Config::parse(&read_text(path)?);
+    let config = Config::parse(&read_text(path, MAX_CONFIG)?);
     match config.is_plausible() {
         true => Ok(config),
         false => Err(Error::usage(format!("{path}: not a kernel config"))

@@ -8,8 +8,8 @@ use crate::report::Report;
 use crate::source::Tree;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::write_atomically;
+use crate::util::read::{Links, MAX_CONFIG, read_file};
 use std::collections::BTreeMap;
-use std::fs;
 
 /// What the directories' names end with.
 const SUFFIX: &str = "-config";
@@ -62,7 +62,8 @@ impl<'a> BuildDir<'a> {
 
     fn read(&self, name: &str) -> Result<String> {
         let path = self.path.join(name);
-        let bytes = fs::read(&path).context(Kind::Build, || format!("make left no {path}"))?;
+        let bytes = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG)
+            .context(Kind::Build, || format!("make left no {path}"))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }

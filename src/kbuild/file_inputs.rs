@@ -7,9 +7,9 @@ use crate::plan;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use crate::util::fs::{remove_tree, write_atomically};
+use crate::util::read::{Links, MAX_NOTE, read_file};
 use camino::Utf8PathBuf;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
 /// The plan's `config_files` of the last build that ended well.
 const FILES: &str = ".kcompile-files";
@@ -19,8 +19,10 @@ impl BuildDir<'_> {
     /// as other ones.
     pub(super) fn drop_stale_objects(&self) -> Result<()> {
         let stamp = self.files_stamp();
-        let before: BTreeMap<String, Sha256> =
-            fs::read(&stamp).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let before: BTreeMap<String, Sha256> = read_file(&stamp, Links::RefuseAnywhere, MAX_NOTE)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
         let now = &self.plan.config_files;
         let all: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
         let mut stale: Vec<&str> = all

@@ -4,8 +4,8 @@ use super::Compiled;
 use crate::cache::Cache;
 use crate::plan::Plan;
 use crate::util::fs::write_atomically;
+use crate::util::read::{Links, MAX_NOTE, read_file};
 use camino::Utf8PathBuf;
-use std::fs;
 
 /// How long a whole build of a plan took, for an estimate of the next one.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -19,7 +19,7 @@ pub struct History {
 
 /// The longest build of this plan so far.
 pub fn history(plan: &Plan, cache: &Cache) -> Option<History> {
-    serde_json::from_slice(&fs::read(history_path(plan, cache)).ok()?).ok()
+    serde_json::from_slice(&read_file(history_path(plan, cache), Links::Refuse, MAX_NOTE).ok()?).ok()
 }
 
 /// Keeps the time of a build that compiled more than any before it of the same plan: one that

@@ -5,8 +5,8 @@ use crate::kernel::binary::kernel::{self, Identity};
 use crate::kernel::binary::{Module, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{Links, open_file};
 use camino::Utf8Path;
-use std::fs::File;
 use walkdir::WalkDir;
 
 /// The kernel file must be one that the hypervisor loads on this machine: on x86-64 an ELF file, for
@@ -15,7 +15,7 @@ use walkdir::WalkDir;
 /// Errors (exit code 1): it is missing, empty, or something else, and then what.
 pub(super) fn check(path: &Utf8Path, arch: Arch, flavor: Flavor) -> Result<Pvh> {
     let missing = || format!("make succeeded, but {path} is missing");
-    let file = File::open(path).context(Kind::Build, missing)?;
+    let file = open_file(path, Links::RefuseAnywhere).context(Kind::Build, missing)?;
     let identity = kernel::identify(file);
     let Identity { format, pvh, .. } =
         identity.context(Kind::Build, || format!("{path} is a damaged ELF file"))?;
@@ -59,7 +59,8 @@ pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
         return Ok(());
     };
     let wrong = || format!("cannot read {}", first.display());
-    let module = File::open(&first).and_then(|file| Module::read(&first.to_string_lossy(), file));
+    let module = open_file(&first, Links::RefuseAnywhere)
+        .and_then(|file| Module::read(&first.to_string_lossy(), file));
     match module.context(Kind::Build, wrong)?.release() {
         Some(found) if found != release => Err(Error::build(format!(
             "the kernel is {release}, but {} was built for {found}",

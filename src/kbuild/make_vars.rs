@@ -3,9 +3,9 @@
 use crate::kbuild::launcher::Launcher;
 use crate::plan::Plan;
 use crate::source::Tree;
+use crate::util::read::{Links, MAX_CONFIG, read_file};
 use camino::Utf8Path;
 use std::collections::BTreeMap;
-use std::fs;
 
 /// What debug information calls the source: so Kbuild itself calls it from a build directory in the tree. From one
 /// elsewhere (of a directory that is used in place, or of another user in a shared cache) it gives its whole path.
@@ -38,6 +38,6 @@ pub(super) fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<
 /// Does the final `.config` ask for debug information? A few objects have some in any case, in which no path
 /// is absolute.
 fn has_debug_info(build: &Utf8Path) -> bool {
-    let config = fs::read(build.join(".config")).unwrap_or_default();
+    let config = read_file(build.join(".config"), Links::RefuseAnywhere, MAX_CONFIG).unwrap_or_default();
     config.split(|byte| *byte == b'\n').any(|line| line == b"CONFIG_DEBUG_INFO=y")
 }

@@ -29,11 +29,12 @@ use crate::report::{Count, Phase, Report, Running, Unit, Usage};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::fs::{create_dir, digest_file, is_full, remove_tree, write_atomically};
+use crate::util::fs::{create_dir, create_file, digest_file, is_full, remove_tree, write_atomically};
+use crate::util::read::{Links, MAX_CONFIG, MAX_NOTE, read_file, read_text};
 use crate::util::text::{counted, duration};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::time::{Duration, SystemTime};
 
 /// What the stamp of a configured build directory is called.
@@ -44,6 +45,8 @@ const COMPILED: &str = ".kcompile-compiled";
 const UNCONFINED: &str = ".kcompile-unconfined";
 /// Where the number of make's process group stands while it runs.
 const MAKE_PID: &str = ".kcompile-make.pid";
+/// The limit of `kernel.release`: the kernel itself takes 64 characters.
+const MAX_RELEASE: u64 = 4 << 10;
 
 /// Which object files a build begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +131,8 @@ impl<'a> BuildDir<'a> {
         create_dir(&path)?;
         recovery::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
         let log_path = path.join("kcompile.log");
-        let log = File::create(&log_path).context(Kind::Build, || format!("cannot write {log_path}"))?;
+        let log = create_file(&log_path, Links::RefuseAnywhere)
+            .context(Kind::Build, || format!("cannot write {log_path}"))?;
         let sandbox = Sandbox::none(host);
         Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, sandbox, farm: None, log })
     }
@@ -190,13 +194,14 @@ impl<'a> BuildDir<'a> {
                 Sha256::of(result)
             )
         };
-        let current = fs::read(&path).unwrap_or_default();
-        if fs::read_to_string(&stamp_path).ok() != Some(stamp(&current)) {
+        let current = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG).unwrap_or_default();
+        if read_stamp(&stamp_path) != Some(stamp(&current)) {
             write_atomically(&path, text.as_bytes())?;
             self.launcher().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
             self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
         }
-        let result = fs::read(&path).context(Kind::Build, || format!("olddefconfig left no {path}"))?;
+        let result = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG)
+            .context(Kind::Build, || format!("olddefconfig left no {path}"))?;
         let config = Config::parse(&String::from_utf8_lossy(&result));
         let differences = kconfig::differences(&wanted, &config);
         // What was refused may be taken the next time: not everything that Kconfig asks about shows in the stamp.
@@ -231,7 +236,7 @@ impl<'a> BuildDir<'a> {
         let source = self.plan.source.digest.as_ref().map(ToString::to_string);
         let stamp = format!("{} {source:?}\n", configured.sha256);
         let stamp_path = self.path.join(COMPILED);
-        if fs::read_to_string(&stamp_path).ok() != Some(stamp.clone()) {
+        if read_stamp(&stamp_path) != Some(stamp.clone()) {
             // Make may succeed and leave the kernel of another config or source in its place.
             for old in [self.made_kernel(), stamp_path.clone()] {
                 remove_tree(&old)?;
@@ -242,7 +247,7 @@ impl<'a> BuildDir<'a> {
         let counted_before = launcher.as_ref().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
         let digest = self.make(&targets, &BTreeMap::new(), Some((&running, steps)))?;
         let release_path = self.path.join("include/config/kernel.release");
-        let release = fs::read_to_string(&release_path)
+        let release = read_text(&release_path, Links::RefuseAnywhere, MAX_RELEASE)
             .context(Kind::Build, || format!("make left no {release_path}"))?;
         let release = release.trim().to_owned();
         check_release(&release)?;
@@ -252,7 +257,7 @@ impl<'a> BuildDir<'a> {
             running.finish(&format!("{release}, {}", counted(digest.steps as usize, "step", "steps")));
         Ok(Compiled {
             release,
-            kernel_sha256: digest_file(&kernel)?,
+            kernel_sha256: digest_file(&kernel, Links::RefuseAnywhere)?,
             kernel,
             modules,
             steps: digest.steps,
@@ -412,4 +417,9 @@ fn check_release(release: &str) -> Result<()> {
 /// Does the plan want a modules image, or modules in a combined one?
 pub fn wants_modules(plan: &Plan) -> bool {
     plan.images.iter().any(|image| matches!(image.contents, Contents::Modules { .. }))
+}
+
+/// What an earlier run noted.
+fn read_stamp(path: &Utf8Path) -> Option<String> {
+    read_text(path, Links::RefuseAnywhere, MAX_NOTE).ok()
 }

@@ -5,7 +5,6 @@ use crate::kernel::depmod;
 use crate::report::{Phase, Report};
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
-use std::fs;
 
 impl BuildDir<'_> {
     /// Installs the modules, stripped, below `root`: `root/lib/modules/<release>/…`, with depmod's files.
@@ -29,7 +28,10 @@ impl BuildDir<'_> {
             return Err(Error::build(format!("depmod failed: {complaint}"))
                 .hint(format!("{known}the whole log: {}", self.log_path)));
         }
-        let has_modules = fs::read(dir.join("modules.order")).is_ok_and(|order| !order.is_empty());
+        let has_modules = dir
+            .join("modules.order")
+            .symlink_metadata()
+            .is_ok_and(|order| order.is_file() && order.len() > 0);
         let version = self.plan.toolchain.identity.get("depmod").map(String::as_str);
         match depmod::fault(dir, has_modules, version) {
             None => Ok(()),

@@ -34,9 +34,12 @@ pub struct Config {
 pub struct Malformed {
     /// Counted from 1.
     pub line: usize,
-    /// What it says, at most 60 characters of it.
+    /// What it says, at most 60 characters of it; nothing of the lines behind the first hundred.
     pub text: String,
 }
+
+/// So many malformed lines are quoted.
+const MAX_QUOTED: usize = 100;
 
 impl Config {
     /// Reads a `.config`. Carriage returns at line ends are left aside; a later line wins over an
@@ -53,7 +56,9 @@ impl Config {
                     config.header_version = Some(version.to_owned());
                 }
             } else if !line.is_empty() {
-                config.malformed.push(Malformed { line: index + 1, text: line.chars().take(60).collect() });
+                // A text of another kind may have a million.
+                let kept = if config.malformed.len() < MAX_QUOTED { 60 } else { 0 };
+                config.malformed.push(Malformed { line: index + 1, text: line.chars().take(kept).collect() });
             }
         }
         config

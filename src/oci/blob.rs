@@ -4,15 +4,12 @@
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{self, Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::Descriptor;
-use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use std::fs::File;
-use std::io::Read;
-
-/// An index that names a few hundred versions is about this large at most.
-const LARGEST_JSON: u64 = 4 << 20;
+use std::io::{self, Read};
 
 /// The digest of a descriptor; `of` is the file that it stands in.
 pub(super) fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result<Sha256> {
@@ -82,34 +79,26 @@ pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> 
     }
 }
 
-/// Opens an ordinary file: a link is not followed, and a pipe does not make us wait.
+/// Opens a regular file, and tells its size.
 pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
-    let wrong = || format!("cannot read {path}");
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path.as_std_path(), flags, Mode::empty()) {
-        Err(missing @ rustix::io::Errno::NOENT) => {
-            return Err(Error::fetch(wrong()).because(missing).damaged());
-        }
-        file => File::from(file.context(Kind::Fetch, wrong)?),
-    };
-    let metadata = file.metadata().context(Kind::Fetch, wrong)?;
-    match metadata.is_file() {
-        true => Ok((file, metadata.len())),
-        false => Err(Error::fetch(format!("{path} is not a file"))),
-    }
+    let opened = read::open_file(path, Links::Refuse).and_then(|file| {
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    });
+    opened.map_err(|error| cannot_read(path, error))
+}
+
+fn cannot_read(path: &Utf8Path, error: io::Error) -> Error {
+    let is_missing = error.kind() == io::ErrorKind::NotFound;
+    let wrong = Error::fetch(format!("cannot read {path}")).because(error);
+    if is_missing { wrong.damaged() } else { wrong }
 }
 
 /// The bytes of a small file; a link is not followed.
 ///
 /// Errors (exit code 3): it cannot be read, is no ordinary file, or has more than 4 MiB.
 pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
-    let (file, size) = open_file(path)?;
-    if size > LARGEST_JSON {
-        return Err(Error::fetch(format!("{path}: {size} bytes are too many for it")));
-    }
-    let mut bytes = Vec::new();
-    file.take(LARGEST_JSON).read_to_end(&mut bytes).context(Kind::Fetch, || format!("cannot read {path}"))?;
-    Ok(bytes)
+    read_file(path, Links::Refuse, MAX_JSON).map_err(|error| cannot_read(path, error))
 }
 
 /// What a file of JSON says.
@@ -139,13 +128,15 @@ mod tests {
             rustix::fs::CWD,
             at("pipe").as_std_path(),
             rustix::fs::FileType::Fifo,
-            Mode::RUSR | Mode::WUSR,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
             0,
         )
         .unwrap();
         assert_eq!(open_file(&at("file")).unwrap().1, 1);
         assert!(open_file(&at("link")).is_err());
         // Opening a pipe for reading would wait for somebody who writes.
-        assert!(open_file(&at("pipe")).unwrap_err().to_string().ends_with("pipe is not a file"));
+        assert!(
+            open_file(&at("pipe")).unwrap_err().to_string().ends_with("not a regular file, but a named pipe")
+        );
     }
 }

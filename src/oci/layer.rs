@@ -4,10 +4,11 @@ use super::Blob;
 use super::compress::{Pieces, compress};
 use super::layout::Layout;
 use crate::host::process;
+use crate::oci::layer_entries::LARGEST_IMAGE;
 use crate::oci::{Encoder, Entries, Entry};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
-use std::fs::File;
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{Links, open_file};
 use std::io::{self, Write};
 use tar::{Builder, EntryType, Header};
 
@@ -28,6 +29,7 @@ pub(super) fn write(
     epoch: u64,
     threads: usize,
 ) -> Result<Layer> {
+    check_size(layout, entries)?;
     let fill = |pieces: &mut Pieces| {
         let mut tar = Builder::new(pieces);
         // A vmlinux is full of holes: by default the builder would write it as a GNU sparse entry,
@@ -41,6 +43,21 @@ pub(super) fn write(
     };
     let (blob, diff_id) = compress(encoder, threads, layout.add_blob()?, fill)?;
     Ok(Layer { blob: blob.finish()?, diff_id })
+}
+
+/// Refuses files that together are more than any image may have that is read here.
+fn check_size(layout: &Layout, entries: &Entries) -> Result<()> {
+    let mut left = LARGEST_IMAGE;
+    for entry in entries.values() {
+        let Entry::File { from, .. } = entry else { continue };
+        let size = from.symlink_metadata().context(Kind::Build, || format!("cannot read {from}"))?.len();
+        left = left.checked_sub(size).ok_or_else(|| {
+            let limit = LARGEST_IMAGE >> 30;
+            Error::build(format!("{}: its files have more than {limit} GiB together", layout.path()))
+                .hint("debug information takes most: build without CONFIG_DEBUG_INFO")
+        })?;
+    }
+    Ok(())
 }
 
 fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64) -> Result<()> {
@@ -58,7 +75,8 @@ fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64)
             append_named(tar, &mut header, &format!("{path}/"), None, io::empty())
         }
         Entry::File { from, executable } => {
-            let file = File::open(from).context(Kind::Build, || format!("cannot read {from}"))?;
+            let file =
+                open_file(from, Links::Refuse).context(Kind::Build, || format!("cannot read {from}"))?;
             let size = file.metadata().context(Kind::Build, || format!("cannot read {from}"))?.len();
             header.set_entry_type(EntryType::Regular);
             header.set_size(size);
@@ -138,6 +156,7 @@ impl<R: io::Read> io::Read for ExactReader<R> {
 mod tests {
     use super::*;
     use camino::{Utf8Path, Utf8PathBuf};
+    use std::fs::File;
     use std::os::unix::fs::FileExt;
 
     fn pack(entries: &Entries, encoder: Encoder) -> (tempfile::TempDir, Utf8PathBuf, Layer) {
@@ -150,6 +169,21 @@ mod tests {
         let kept = output.join("blob");
         std::fs::copy(blob, &kept).unwrap();
         (dir, kept, layer)
+    }
+
+    #[test]
+    fn files_that_are_too_much_together_are_refused_before_they_are_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Utf8Path::from_path(dir.path()).unwrap();
+        let mut entries = Entries::new();
+        for index in 0..40 {
+            let from = output.join(index.to_string());
+            File::create(&from).unwrap().set_len(500 << 20).unwrap();
+            entries.insert(format!("{index}.ko"), Entry::File { from, executable: false });
+        }
+        let layout = Layout::open(output, "x").unwrap();
+        let refused = write(&layout, &entries, Encoder::None, 0, 1).err().unwrap();
+        assert!(refused.to_string().ends_with("have more than 4 GiB together"), "{refused}");
     }
 
     #[test]

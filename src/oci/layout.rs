@@ -1,7 +1,7 @@
 //! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
 //! old one only `index.json` is replaced, when all the blobs it will name are there.
 
-use super::blob::{read_bounded, read_json};
+use super::blob::{open_file, read_bounded, read_json};
 use super::read::tag_of;
 use super::{ATTACHMENTS, Blob};
 use crate::oci::annotations::REF_NAME;
@@ -13,7 +13,7 @@ use canon_json::CanonJsonSerialize;
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::{NamedTempFile, TempDir};
@@ -134,6 +134,7 @@ impl Layout {
         if file(&from).is_some_and(|from| file(&to) == Some(from)) {
             return Ok(());
         }
+        let (mut blob, _) = open_file(&from)?;
         let beside = dir.join(format!(".tmp-{digest}"));
         remove_tree(&beside)?;
         if fs::hard_link(&from, &beside).is_ok() {
@@ -142,8 +143,7 @@ impl Layout {
             return remove_tree(&beside);
         }
         let mut copy = self.add_blob()?;
-        let copied = File::open(&from).and_then(|mut file| io::copy(&mut file, &mut copy));
-        copied.context(Kind::Build, wrong)?;
+        io::copy(&mut blob, &mut copy).context(Kind::Build, wrong)?;
         match copy.finish()?.digest.to_string() == digest {
             true => Ok(()),
             false => Err(Error::build(format!("{from} is damaged"))),
@@ -262,13 +262,15 @@ pub(super) fn is_as_written(layout: &Utf8Path, index: &ImageIndex) -> Result<boo
 fn check_layout(path: &Utf8Path) -> Result<()> {
     let version = read_json::<serde_json::Value>(&path.join("oci-layout")).ok();
     let version = version.as_ref().and_then(|marker| marker.get("imageLayoutVersion")?.as_str());
-    match (path.is_dir(), version) {
-        (true, Some("1.0.0")) if path.join("blobs/sha256").is_dir() => {
-            read_json::<ImageIndex>(&path.join("index.json")).map(drop)
-        }
-        _ => Err(Error::usage(format!("{path} is in the way: it is not an OCI layout"))
-            .hint("move it away, or choose another place with -o DIR")),
+    // Through a link, blobs of somebody else's would be written and removed.
+    let is_dir = |path: Utf8PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    let dirs = [path.to_owned(), path.join("blobs"), path.join("blobs/sha256")];
+    if version == Some("1.0.0") && dirs.into_iter().all(is_dir) {
+        return read_json::<ImageIndex>(&path.join("index.json")).map(drop);
     }
+    let what = if path.is_symlink() { "a link" } else { "not an OCI layout" };
+    Err(Error::usage(format!("{path} is in the way: it is {what}"))
+        .hint("move it away, or choose another place with -o DIR"))
 }
 
 /// Is `output` a place for these layouts? Says so before anything is built, and makes nothing.

@@ -14,6 +14,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{self, Read};
 
 /// A tag of a layout, and what it stands for: an image, or an index over what is attached to one.
@@ -62,7 +63,10 @@ fn keep_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<Kept> {
     for blob in reach(layout, &descriptor)? {
         let digest = check_descriptor(layout, &blob)?;
         let (from, to) = (blob_path(layout, digest), blob_path(store, digest));
-        std::fs::copy(&from, &to).context(Kind::Build, || format!("cannot copy {from} to {to}"))?;
+        let (mut blob, _) = open_file(&from)?;
+        let copied =
+            File::create(&to).and_then(|mut copy| io::copy(&mut Interruptible(&mut blob), &mut copy));
+        copied.context(Kind::Build, || format!("cannot copy {from} to {to}"))?;
     }
     let name = layout.file_name().unwrap_or_default().to_owned();
     Ok(Kept { layout: name, tag: tag.to_owned(), descriptor })
@@ -151,13 +155,14 @@ impl Seen {
 }
 
 fn put(layout: &Layout, store: &Utf8Path, digest: Sha256) -> Result<()> {
-    let there = open_file(&layout.blob_path(digest)).ok();
+    let from = blob_path(store, digest);
+    let (mut file, size) = open_file(&from)?;
+    // What has another size need not be read, and may have any.
+    let there = open_file(&layout.blob_path(digest)).ok().filter(|(_, found)| *found == size);
     let there = there.and_then(|(file, _)| Sha256::of_reader(Interruptible(file)).ok());
     if there == Some(digest) {
         return Ok(());
     }
-    let from = blob_path(store, digest);
-    let (mut file, _) = open_file(&from)?;
     let mut blob: BlobWriter = layout.add_blob()?;
     let copied = io::copy(&mut Interruptible(&mut file), &mut blob);
     copied.context(Kind::Build, || format!("cannot copy {from}"))?;

@@ -8,6 +8,7 @@ use crate::ops::clean::{NO_LOCK, archive_lock, children, git_lock, size, source_
 use crate::source;
 use crate::util::error::Result;
 use crate::util::fs::{TEMPORARY, remove_tree};
+use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
@@ -168,6 +169,6 @@ fn name_of(path: &Utf8Path) -> &str {
 
 fn is_json(path: &Utf8Path) -> bool {
     name_of(path).starts_with(TEMPORARY)
-        || std::fs::read(path)
+        || read_file(path, Links::Refuse, MAX_JSON)
             .is_ok_and(|bytes| serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).is_ok())
 }

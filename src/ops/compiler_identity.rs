@@ -6,9 +6,9 @@ use crate::kbuild::launcher::Tool;
 use crate::plan::request::ToolchainChoice;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
+use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 
 /// Tools that some configs use.
@@ -72,8 +72,8 @@ fn is_distributions(program: &Utf8Path) -> bool {
     let Ok(real) = program.canonicalize_utf8() else { return false };
     let is_kept = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|dir| real.starts_with(dir));
     let mut start = [0; 2];
-    let is_script =
-        File::open(&real).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start == *b"#!";
+    let is_script = open_file(&real, Links::Follow).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start == *b"#!";
     is_kept && !real.starts_with("/usr/local") && !is_script
 }
 

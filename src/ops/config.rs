@@ -15,6 +15,7 @@ use crate::source::Tree;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::{create_dir, write_atomically};
+use crate::util::read::{Links, MAX_CONFIG};
 use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
 
@@ -106,7 +107,7 @@ pub fn save(file: Utf8PathBuf, request: &Request, run: &Run<'_>) -> Result<Optio
 pub fn write(rewritten: &Rewritten) -> Result<()> {
     let Rewritten { path, text, on_disk, .. } = rewritten;
     create_dir(path.parent().expect("a file is in a directory"))?;
-    if read_text_if_there(path)? != *on_disk {
+    if read_text_if_there(path, Links::Follow, MAX_CONFIG)? != *on_disk {
         let beside = Utf8PathBuf::from(format!("{path}.edited"));
         write_atomically(&beside, text.as_bytes())?;
         return Err(Error::usage(format!("{path} was changed by somebody else in the meantime"))
@@ -157,7 +158,7 @@ fn kept(request: &Request, plan: &Plan, run: &Run<'_>) -> Result<Kept> {
     if let Some(path) = &request.config {
         // A link stays, and what it leads to is replaced.
         let path = path.canonicalize_utf8().context(Kind::Usage, || format!("cannot read {path}"))?;
-        let before = read_text(&path)?;
+        let before = read_text(&path, MAX_CONFIG)?;
         return Ok(Kept { path, on_disk: Some(before.clone()), before });
     }
     let Request { flavor, arch, .. } = *request;
@@ -169,7 +170,7 @@ fn kept(request: &Request, plan: &Plan, run: &Run<'_>) -> Result<Kept> {
     };
     let path = run.library.project.own_place()?.path_of(&name);
     let before = base.map_or_else(String::new, |base| base.text.to_owned());
-    Ok(Kept { on_disk: read_text_if_there(&path)?, path, before })
+    Ok(Kept { on_disk: read_text_if_there(&path, Links::Follow, MAX_CONFIG)?, path, before })
 }
 
 /// Brings the `.config` in `dir` to the minimal form that goes over `kept`, and proves that the kernel makes the

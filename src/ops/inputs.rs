@@ -2,14 +2,15 @@
 //! user's files, what apt's lists and the local source tell without a network, and which compiler
 //! this host has.
 
-use super::compiler_identity;
+use super::{compiler_identity, named_files};
 use crate::cache::memo::{self, Fact};
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::catalog::text::read_text;
 use crate::catalog::toolchain_quirks::{self, Tools};
 use crate::catalog::{Library, patches};
-use crate::host::{Host, process};
+use crate::host::Host;
+use crate::host::process::{self, Interruptible};
 use crate::kernel::{SourceSpec, source_package};
 use crate::plan::request::{Override, Request};
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
@@ -18,12 +19,15 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::file_stamp::{self, Fingerprint};
 use crate::util::fs::digest_file;
+use crate::util::read::{Links, MAX_CONFIG, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
-use std::fs::File;
 
 /// Reading a smaller program takes no longer than remembering what it was.
 const LARGE: u64 = 1 << 20;
+
+/// The limit of a config and all that goes over it. Each setting takes some 100 bytes of memory.
+const MAX_SETTINGS: usize = 8 << 20;
 
 /// Reads what `request` names; `lock` is the lock file in force. Touches nothing; runs `--version` of the
 /// toolchain and, for a package, `apt-cache show`. What `cache_dir` remembers is not found out again.
@@ -34,9 +38,17 @@ pub fn read(
     lock: LockFile,
     cache_dir: &Utf8Path,
 ) -> Result<Inputs> {
-    let config = request.config.as_deref().map(read_file).transpose()?;
-    let overrides =
-        request.overrides.iter().map(|over| read_override(over, host, library)).collect::<Result<_>>()?;
+    let config = request.config.as_deref().map(|path| read_config("--config", path)).transpose()?;
+    let mut left = MAX_SETTINGS - config.as_ref().map_or(0, |config| config.text.len());
+    let mut overrides = Vec::new();
+    for over in &request.overrides {
+        let text = read_override(over, host, library)?;
+        left = left.checked_sub(text.text.len()).ok_or_else(|| {
+            let limit = MAX_SETTINGS >> 20;
+            Error::usage(format!("{}: with those before it more than {limit} MiB of settings", text.name))
+        })?;
+        overrides.push(text);
+    }
     let mut facts = Vec::new();
     let mut asking = Asking { cache_dir, facts: &mut facts };
     let (toolchain, ldd) = identify_toolchain(request, host, &mut asking)?;
@@ -56,8 +68,10 @@ pub fn read(
     })
 }
 
-fn read_file(path: &Utf8Path) -> Result<Text> {
-    Ok(Text { name: path.to_string(), text: read_text(path)? })
+/// Reads the settings that `option` names.
+fn read_config(option: &str, path: &Utf8Path) -> Result<Text> {
+    let text = read_text(path, MAX_CONFIG).map_err(|error| error.of(option))?;
+    Ok(Text { name: path.to_string(), text })
 }
 
 fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text> {
@@ -84,7 +98,7 @@ fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text
         ))
         .hint(format!("{known}; a file is given by its path")));
     }
-    read_file(&path)
+    read_config("--fragment", &path)
 }
 
 /// Questions whose answers cost something.
@@ -146,13 +160,16 @@ fn look_at_source(request: &Request, host: &Host, asking: &mut Asking<'_>) -> Re
 /// The digest of a file of the user's: 130 MB are not read again while nobody has written there.
 fn hash(path: &Utf8Path, asking: &mut Asking<'_>) -> Result<Sha256> {
     let wrong = || format!("cannot read {path}");
-    let file = File::open(path).context(Kind::Usage, wrong)?;
+    let file = open_file(path, Links::Follow).context(Kind::Usage, wrong)?;
     let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Usage, wrong)?);
+    if file.metadata().context(Kind::Usage, wrong)?.len() > named_files::LARGEST {
+        return Err(Error::usage(format!("{path}: larger than {} GiB", named_files::LARGEST >> 30)));
+    }
     let may_keep = fingerprint.is_settled(file_stamp::now());
     let from = serde_json::to_string(&fingerprint).expect("plain numbers");
     let mut found = None;
     let told = asking.ask(format!("sha256 of {path}"), from, may_keep, || {
-        let sha256 = Sha256::of_reader(file).context(Kind::Usage, wrong)?;
+        let sha256 = Sha256::of_reader(Interruptible(file)).context(Kind::Usage, wrong)?;
         found = Some(sha256);
         Ok(Some(sha256.to_string()))
     })?;
@@ -223,7 +240,7 @@ fn identify_toolchain(
     );
     let programs = compiler_identity::programs(&commands, host, |file| match file.metadata() {
         Ok(metadata) if metadata.len() >= LARGE => hash(file, asking),
-        _ => digest_file(file),
+        _ => digest_file(file, Links::Follow),
     })?;
     Ok((Toolchain { variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
 }

@@ -2,8 +2,9 @@
 
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::Read;
 
 /// Nothing larger fits into a kernel. `/proc` has files without an end.
@@ -68,6 +69,6 @@ pub(super) fn open(path: &Utf8Path) -> Result<impl Read + use<>> {
     if metadata.len() > LARGEST {
         return Err(Error::usage(format!("{path} is larger than {} GiB", LARGEST >> 30)));
     }
-    let file = File::open(path).context(Kind::Usage, || format!("cannot read {path}"))?;
+    let file = open_file(path, Links::Follow).context(Kind::Usage, || format!("cannot read {path}"))?;
     Ok(file.take(LARGEST))
 }

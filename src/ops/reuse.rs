@@ -17,11 +17,12 @@ use crate::report::{Phase, Report};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::{create_dir, remove_tree, write_atomically};
+use crate::util::read::{Links, MAX_JSON, open_file, read_file};
 use crate::util::text::counted;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self};
 use std::time::SystemTime;
 use walkdir::WalkDir;
 
@@ -112,14 +113,19 @@ pub fn find(
         }
     }
     // A use is a use; whether that can be written does not matter.
-    let _ = File::open(dir.join(RECORD)).and_then(|record| record.set_modified(SystemTime::now()));
+    let _ =
+        open_file(dir.join(RECORD), Links::Refuse).and_then(|record| record.set_modified(SystemTime::now()));
     made.findings.iter().for_each(|finding| run.report.finding(finding.clone()));
     let images = made.in_output(&run.output);
     Ok(Some((made, images)))
 }
 
+fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Option<T> {
+    serde_json::from_slice(&read_file(path, Links::Refuse, MAX_JSON).ok()?).ok()
+}
+
 fn read(dir: &Utf8Path, plan: &Plan) -> Option<Made> {
-    let made: Made = serde_json::from_slice(&fs::read(dir.join(RECORD)).ok()?).ok()?;
+    let made: Made = read_json(&dir.join(RECORD))?;
     (made.plan == plan.digest()).then_some(made)
 }
 
@@ -136,8 +142,7 @@ impl Made {
 
 /// Does everything stand whole in the output directory?
 fn is_whole(made: &Made, dir: &Utf8Path, plan: &Plan, output: &Utf8Path) -> bool {
-    let before = fs::read(dir.join(SEEN)).ok().and_then(|seen| serde_json::from_slice::<Seen>(&seen).ok());
-    let before = before.unwrap_or_default();
+    let before: Seen = read_json(&dir.join(SEEN)).unwrap_or_default();
     let mut seen = before.clone();
     let is_whole = made.tags.iter().all(|tag| tag.is_whole(output, &mut seen));
     if seen != before {
@@ -149,7 +154,7 @@ fn is_whole(made: &Made, dir: &Utf8Path, plan: &Plan, output: &Utf8Path) -> bool
 /// Is the file there as it was? To a receipt other commands may have added: it has to be of this plan.
 fn has_file(output: &Utf8Path, name: &str, digest: Sha256, plan: &Plan) -> bool {
     let path = output.join(name);
-    let text = fs::read(&path).unwrap_or_default();
+    let text = read_file(&path, Links::Refuse, MAX_JSON).unwrap_or_default();
     if path != receipt::path(output, plan) {
         return Sha256::of(&text) == digest;
     }
@@ -167,7 +172,8 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
         for (name, digest) in &made.files {
             if !has_file(output, name, *digest, plan) {
                 let kept = dir.join(FILES).join(name);
-                let text = fs::read(&kept).context(Kind::Build, || format!("cannot read {kept}"))?;
+                let text = read_file(&kept, Links::Refuse, MAX_JSON)
+                    .context(Kind::Build, || format!("cannot read {kept}"))?;
                 write_atomically(&output.join(name), &text)?;
             }
         }
@@ -180,7 +186,7 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
 pub fn typed_command(known: &Known, cache_dir: &Utf8Path) -> Option<TypedCommand> {
     let plan: Sha256 = known.plan_digest.parse().ok()?;
     let record = place(plan, cache_dir).join(RECORD);
-    let made: Made = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
+    let made: Made = read_json(&record)?;
     Some(made.command).filter(|command| command.published == known.command && command.cwd.is_dir())
 }
 
@@ -228,7 +234,7 @@ fn keep_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha
     for path in ours {
         let wrong = || format!("cannot copy {path}");
         let name = path.file_name().unwrap_or_default();
-        let bytes = fs::read(&path).context(Kind::Build, wrong)?;
+        let bytes = read_file(&path, Links::Refuse, MAX_JSON).context(Kind::Build, wrong)?;
         fs::write(dir.join(name), &bytes).context(Kind::Build, wrong)?;
         kept.insert(name.to_owned(), Sha256::of(&bytes));
     }
@@ -256,7 +262,7 @@ fn all(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
     for entry in root.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
         let files = WalkDir::new(entry.path()).into_iter().flatten();
         let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
-        let used = fs::metadata(entry.path().join(RECORD)).and_then(|record| record.modified());
+        let used = fs::symlink_metadata(entry.path().join(RECORD)).and_then(|record| record.modified());
         all.push((used.unwrap_or(SystemTime::UNIX_EPOCH), bytes, entry.into_path()));
     }
     all.sort();

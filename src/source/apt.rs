@@ -18,8 +18,8 @@ use crate::report::{Count, Running, Unit};
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::file_stamp::{self, Fingerprint};
+use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
-use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use walkdir::WalkDir;
@@ -178,7 +178,9 @@ fn number(digits: &str) -> u64 {
 }
 
 fn digest_of(deb: &Utf8Path) -> Result<Sha256> {
-    File::open(deb).and_then(Sha256::of_reader).context(Kind::Fetch, || format!("cannot read {deb}"))
+    open_file(deb, Links::Refuse)
+        .and_then(Sha256::of_reader)
+        .context(Kind::Fetch, || format!("cannot read {deb}"))
 }
 
 /// Unpacks a .deb of this digest, which came from `origin` and of which `check` is known.
@@ -262,7 +264,7 @@ fn unpack_deb(
     running: &Running<'_>,
 ) -> Result<(Contents, u64)> {
     let corrupt = || format!("{name}: corrupt .deb");
-    let file = File::open(deb).context(Kind::Fetch, corrupt)?;
+    let file = open_file(deb, Links::Refuse).context(Kind::Fetch, corrupt)?;
     let total = file.metadata().context(Kind::Fetch, corrupt)?.len();
     let mut archive = ar::Archive::new(BufReader::with_capacity(1 << 20, file));
     while let Some(member) = archive.next_entry() {

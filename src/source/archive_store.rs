@@ -12,9 +12,10 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::{remove_tree, write_atomically};
 use crate::util::openpgp::Signer;
+use crate::util::read::{Links, MAX_JSON, open_file, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
 /// What an archive is, and what came with it.
@@ -99,7 +100,7 @@ pub(super) fn find(cache: &Cache, sha256: Sha256) -> Option<Kept> {
 
 /// A record that cannot be read, or whose bytes are gone, is none.
 fn read(cache: &Cache, record: &Utf8Path) -> Option<Kept> {
-    let kept: Kept = serde_json::from_slice(&fs::read(record).ok()?).ok()?;
+    let kept: Kept = serde_json::from_slice(&read_file(record, Links::Refuse, MAX_JSON).ok()?).ok()?;
     path(cache, kept.sha256).is_file().then_some(kept)
 }
 
@@ -125,7 +126,7 @@ fn write_record(cache: &Cache, kept: &Kept) -> Result<()> {
 
 fn move_in(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     let wrong = || format!("cannot keep {to}");
-    let file = File::open(from).context(Kind::Build, wrong)?;
+    let file = open_file(from, Links::Refuse).context(Kind::Build, wrong)?;
     file.set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, wrong)?;
     file.sync_all().context(Kind::Build, wrong)?;
     fs::rename(from, to).context(Kind::Build, wrong)

@@ -22,6 +22,7 @@ use crate::plan::{Locator, SourceIdentity};
 use crate::util::digest::HashingReader;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::persist;
+use crate::util::read::{Links, open_file};
 use crate::util::text::{counted, size};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
@@ -94,7 +95,8 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
     append(&mut tar, INDEX, text.len() as u64, &text[..]).context(Kind::Build, wrong)?;
     for kept in &index.archives {
         let archive = archive_store::path(fetching.cache, kept.sha256);
-        let file = File::open(&archive).context(Kind::Build, || format!("cannot read {archive}"))?;
+        let file =
+            open_file(&archive, Links::Refuse).context(Kind::Build, || format!("cannot read {archive}"))?;
         let bytes = file.metadata().context(Kind::Build, wrong)?.len();
         append(&mut tar, &format!("archives/{}", kept.sha256), bytes, file).context(Kind::Build, wrong)?;
     }
@@ -126,7 +128,7 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: im
 /// Errors (exit code 3): not a bundle, or a damaged one. What was taken before that is whole, and stays.
 pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Locked)>> {
     let damaged = || format!("{path}: not a bundle, or damaged");
-    let file = File::open(path).context(Kind::Fetch, || format!("cannot read {path}"))?;
+    let file = open_file(path, Links::Follow).context(Kind::Fetch, || format!("cannot read {path}"))?;
     let mut archive = tar::Archive::new(Interruptible(file));
     // Raw, so that no record before an entry is read, whatever its size: a bundle of ours has none.
     let members = archive.entries().context(Kind::Fetch, damaged)?.raw(true);

@@ -4,6 +4,7 @@ use super::{archive_store, tree_manifest, tree_store};
 use crate::cache::Cache;
 use crate::util::error::Result;
 use crate::util::fs::digest_file;
+use crate::util::read::Links;
 use camino::Utf8Path;
 
 /// What is wrong with the tree whose entry is at `path`.
@@ -22,8 +23,8 @@ pub fn archive_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static
         return Ok(Some("an archive without its record, or a record without its archive"));
     };
     let is_damaged = match path.extension() {
-        None => digest_file(path)? != digest,
-        Some("zst") => record.zstd != Some(digest_file(path)?),
+        None => !digest_file(path, Links::Refuse).is_ok_and(|found| found == digest),
+        Some("zst") => digest_file(path, Links::Refuse).ok().is_none_or(|found| record.zstd != Some(found)),
         Some(_) => false,
     };
     if is_damaged && path.extension().is_some() {

@@ -11,14 +11,19 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::file_stamp;
 use crate::util::fs::{check_kbuild_path, create_dir, remove_tree, write_atomically};
+use crate::util::read::{Links, MAX_NOTE, open_file, read_file, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
-use std::fs::{self, File};
+use std::fs::{self};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
 
 /// Beside the builds: what the directory held, a line for each file.
 const CONTENT: &str = "content";
+/// The limit of that: 90,000 files take 10 MB.
+const MAX_CONTENT: u64 = 64 << 20;
+/// The limit of the top Makefile, which has 75 kB.
+const MAX_MAKEFILE: u64 = 2 << 20;
 /// A change so long ago, in nanoseconds, is over.
 const SETTLED: i64 = 1_000_000_000;
 
@@ -76,7 +81,7 @@ pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
         ))
         .hint("a kernel tarball holds one directory, with the top of the source in it")
     };
-    let makefile = fs::read(dir.join("Makefile")).map_err(|_| not_a_tree())?;
+    let makefile = read_file(dir.join("Makefile"), Links::Follow, MAX_MAKEFILE).map_err(|_| not_a_tree())?;
     let version = KernelVersion::from_makefile(&String::from_utf8_lossy(&makefile)).ok_or_else(not_a_tree)?;
     if !dir.join("Kconfig").is_file() || !dir.join("Kbuild").is_file() {
         return Err(not_a_tree());
@@ -145,11 +150,11 @@ fn stat(dir: &Utf8Path) -> Result<String> {
 /// read last: 84,000 files are looked at, not read.
 pub(super) fn recall(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
     let (key, builds) = place(path, fetching);
-    let Ok(recorded) = fs::read_to_string(builds.join(STAT)) else { return Ok(None) };
+    let Ok(recorded) = read_text(builds.join(STAT), Links::Refuse, MAX_NOTE) else { return Ok(None) };
     tree_version(path)?;
     fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
     let _lock = fetching.cache.lock(&key, fetching.report)?;
-    match fs::read_to_string(builds.join(CONTENT)) {
+    match read_text(builds.join(CONTENT), Links::Refuse, MAX_CONTENT) {
         Ok(content) => {
             let found = walk::walk(path)?;
             let state =
@@ -214,7 +219,7 @@ fn forget_what_make_cannot_see(
     let record = builds.join(CONTENT);
     let wrong = || format!("cannot read {record}");
     if record.is_file() {
-        let before = fs::read_to_string(&record).context(Kind::Build, wrong)?;
+        let before = read_text(&record, Links::Refuse, MAX_CONTENT).context(Kind::Build, wrong)?;
         let since = fs::metadata(&record).and_then(|record| record.modified()).context(Kind::Build, wrong)?;
         let before: HashSet<&str> = before.lines().collect();
         let is_old = |line: &str| {
@@ -266,7 +271,7 @@ fn content(dir: &Utf8Path, found: &[Found], running: &Running<'_>) -> Result<Str
             resolved.iter().for_each(|place| text.push_str(&format!("\0{}", place.display())));
             (Sha256::of(text), 'l')
         } else {
-            let file = File::open(path).context(Kind::Usage, wrong)?;
+            let file = open_file(path, Links::Follow).context(Kind::Usage, wrong)?;
             let executable = metadata.permissions().mode() & 0o100 != 0;
             (Sha256::of_reader(file).context(Kind::Usage, wrong)?, if executable { 'x' } else { '-' })
         };

@@ -13,7 +13,7 @@ use std::io::{self, Read, Seek, Write};
 /// A connection that brought this much before it failed does not count as a failure.
 const WORTH_IT: u64 = 64 << 10;
 /// A kernel tarball is about 140 MB.
-const LARGEST_DOWNLOAD: u64 = 2 << 30;
+pub(super) const LARGEST_DOWNLOAD: u64 = 2 << 30;
 
 /// The bytes of a file on a server as they come: resumed where the line drops.
 pub(super) struct Download<'a> {

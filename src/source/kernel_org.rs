@@ -4,6 +4,7 @@
 use super::archive_store::{self, Kept, Proofs, Sums};
 use super::context::Fetching;
 use super::directory::check_tree;
+use super::download::LARGEST_DOWNLOAD;
 use super::http::Http;
 use super::releases::{Releases, newest_listed};
 use super::stream::{Stream, Unpacked, unpack};
@@ -15,8 +16,9 @@ use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, r
 use crate::report::Running;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::fs::remove_tree;
+use crate::util::fs::{open_to_write, remove_tree};
 use crate::util::openpgp::{ClearSigned, Unproven};
+use crate::util::read::{Links, open_file};
 use crate::util::text::{ago, file_name, size};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
@@ -182,17 +184,18 @@ fn open_partial(
     scratch: &Utf8Path,
     fetching: &Fetching<'_>,
 ) -> Result<(Utf8PathBuf, File)> {
-    let open = |path: Utf8PathBuf| -> io::Result<(Utf8PathBuf, File)> {
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-        Ok((path, file?))
-    };
-    let named = expected.map(|digest| open(fetching.cache.partial(digest)));
-    match named {
-        Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => open(scratch.join("archive")),
+    let own = scratch.join("archive");
+    let named = expected.map(|digest| fetching.cache.partial(digest));
+    let opened = named.map(|path| (open_to_write(&path, Links::RefuseAnywhere), path));
+    let (opened, path) = match opened {
+        Some((Err(error), _)) if error.kind() == io::ErrorKind::PermissionDenied => {
+            (open_to_write(&own, Links::RefuseAnywhere), own)
+        }
         Some(opened) => opened,
-        None => open(scratch.join("archive")),
-    }
-    .context(Kind::Build, || "cannot write a partial download".into())
+        None => (open_to_write(&own, Links::RefuseAnywhere), own),
+    };
+    let file = opened.context(Kind::Build, || format!("cannot write the partial download {path}"))?;
+    Ok((path, file))
 }
 
 /// Unpacks `version` from an archive that is kept, if there is one that is what it should be.
@@ -244,8 +247,11 @@ fn from_archive(
 
 fn open_archive(path: &Utf8Path) -> Result<(File, u64)> {
     let wrong = || format!("cannot read {path}");
-    let file = File::open(path).context(Kind::Fetch, wrong)?;
+    let file = open_file(path, Links::Refuse).context(Kind::Fetch, wrong)?;
     let bytes = file.metadata().context(Kind::Fetch, wrong)?.len();
+    if bytes > LARGEST_DOWNLOAD {
+        return Err(Error::fetch(format!("{path}: larger than {} GiB", LARGEST_DOWNLOAD >> 30)));
+    }
     Ok((file, bytes))
 }
 

@@ -8,6 +8,7 @@ use crate::plan::KERNEL_ORG;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::write_atomically;
+use crate::util::read::{Links, read_text};
 use crate::util::text::ago;
 use camino::Utf8Path;
 use serde::Deserialize;
@@ -80,8 +81,8 @@ impl Releases {
     }
 
     fn kept(path: &Utf8Path) -> Option<Kept> {
-        let text = fs::read_to_string(path).ok()?;
-        let fetched = fs::metadata(path).and_then(|file| file.modified()).ok()?;
+        let text = read_text(path, Links::Refuse, LARGEST).ok()?;
+        let fetched = fs::symlink_metadata(path).and_then(|file| file.modified()).ok()?;
         // A file from the future has an age that nobody knows.
         let age = SystemTime::now().duration_since(fetched).unwrap_or(Duration::MAX);
         Some(Kept { text, age })

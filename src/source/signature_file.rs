@@ -2,12 +2,13 @@
 
 use crate::catalog::text::read_text;
 use crate::util::error::Result;
+use crate::util::read::MAX_NOTE;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// The text of the signature that lies beside the tarball at `archive`.
 pub(super) fn read(archive: &Utf8Path) -> Result<Option<String>> {
     let beside = path(archive);
-    beside.is_file().then(|| read_text(&beside)).transpose()
+    beside.is_file().then(|| read_text(&beside, MAX_NOTE)).transpose()
 }
 
 /// As kernel.org names it: `linux-6.1.7.tar.sign` beside `linux-6.1.7.tar.xz`.

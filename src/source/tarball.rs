@@ -11,9 +11,9 @@ use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::Running;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
+use crate::util::read::{Links, open_file};
 use crate::util::text::size;
 use camino::Utf8Path;
-use std::fs::File;
 
 /// Unpacks it, unless its tree is in the cache. `sha256` is what the file was when the plan was made.
 pub(super) fn fetch(
@@ -34,7 +34,7 @@ pub(super) fn fetch(
     let promised = signature.iter().map(|_| Check::proves(Link::Signature, "")).collect::<Vec<_>>();
     fetching.require_signature(name, &promised, Signable::Yes)?;
     keep(&SourceDigest::Sha256(sha256), fetching, |tree| {
-        let file = File::open(path).context(Kind::Fetch, wrong)?;
+        let file = open_file(path, Links::Follow).context(Kind::Fetch, wrong)?;
         let total = file.metadata().context(Kind::Fetch, wrong)?.len();
         let stream = Stream {
             name,

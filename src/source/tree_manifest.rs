@@ -7,17 +7,22 @@
 //! business, but that of the SHA-256 and the signature of the archive.
 
 use super::tree::BUILD_DIR_PREFIX;
+use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::file_stamp::nanoseconds;
-use crate::util::fs::write_atomically;
+use crate::util::fs::{digest_file, write_atomically};
+use crate::util::read::{Links, MAX_NOTE, open_file, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fmt::Write as _;
-use std::fs::{self, File, Metadata};
+use std::fs::Metadata;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::SystemTime;
 use walkdir::{DirEntry, WalkDir};
 use xxhash_rust::xxh3::Xxh3;
+
+/// The limit of all files of a tree. Real ones have 1.4 GB.
+pub(super) const MOST_BYTES: u64 = 8 << 30;
 
 /// Beside the tree: a line for each file.
 pub(super) const FILES: &str = "files";
@@ -62,7 +67,7 @@ pub(super) struct Contents {
 
 impl Contents {
     pub(super) fn new(mut files: Vec<(Utf8PathBuf, Content)>) -> Contents {
-        files.sort_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        files.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         let mut lines = String::new();
         for (path, Content { hash, kind }) in files {
             writeln!(lines, "{hash:032x} {kind} {}", path.as_str().escape_debug())
@@ -84,8 +89,9 @@ impl Contents {
                 Content::link(full.read_link_utf8().context(Kind::Build, wrong)?.as_str())
             } else if metadata.is_file() {
                 let mut hasher = ContentHasher::default();
-                let mut file = File::open(&full).context(Kind::Build, wrong)?;
+                let mut file = open_file(&full, Links::Refuse).context(Kind::Build, wrong)?;
                 loop {
+                    crate::host::process::check()?;
                     match file.read(&mut buffer).context(Kind::Build, wrong)? {
                         0 => break,
                         read => hasher.update(&buffer[..read]),
@@ -114,23 +120,33 @@ pub(super) fn record_stat(entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
 
 /// Notes that the entry was used now; whether that can be written does not matter.
 pub(super) fn touch(entry: &Utf8Path) {
-    let _ = File::open(entry.join(STAT)).and_then(|record| record.set_modified(SystemTime::now()));
+    let _ =
+        open_file(entry.join(STAT), Links::Refuse).and_then(|record| record.set_modified(SystemTime::now()));
 }
 
 /// Does `tree` still hold what was recorded in `entry`? Reads the files only where the file system
 /// says that something has happened to them.
 pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
-    if fs::read_to_string(entry.join(STAT)).is_ok_and(|recorded| stat(tree).is_ok_and(|now| now == recorded))
-    {
+    let recorded = read_text(entry.join(STAT), Links::Refuse, MAX_NOTE);
+    if recorded.is_ok_and(|recorded| stat(tree).is_ok_and(|now| now == recorded)) {
         return Ok(true);
     }
-    let Ok(recorded) = fs::read_to_string(entry.join(FILES)) else { return Ok(false) };
-    let is_intact = Contents::of(tree)?.lines == recorded;
+    if bytes_of(tree)? > MOST_BYTES {
+        return Ok(false);
+    }
+    // By their digests: so the two lists are not in memory at once.
+    let Ok(recorded) = digest_file(&entry.join(FILES), Links::Refuse) else { return Ok(false) };
+    let is_intact = Sha256::of(Contents::of(tree)?.lines) == recorded;
     if is_intact {
         // In another user's cache this cannot be written: then the files are read each time.
         let _ = record_stat(entry, tree);
     }
     Ok(is_intact)
+}
+
+/// How many bytes its files have: a damaged file may have any number.
+fn bytes_of(tree: &Utf8Path) -> Result<u64> {
+    walk(tree).try_fold(0, |bytes, entry| Ok(entry?.1.len().saturating_add(bytes)))
 }
 
 /// One hash over what the file system says of each file of a tree in the cache.

@@ -9,7 +9,8 @@ use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::fs::{remove_tree, sync_dir, write_atomically};
+use crate::util::fs::{digest_file, remove_tree, sync_dir, write_atomically};
+use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -33,7 +34,8 @@ pub(super) fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Res
 /// Opens the entry `key` if it is whole. Whether it is still what it was is [`is_intact`]'s business.
 pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
     let entry = cache.tree(key);
-    let identity = serde_json::from_slice(&fs::read(entry.join(IDENTITY)).ok()?).ok()?;
+    let identity =
+        serde_json::from_slice(&read_file(entry.join(IDENTITY), Links::Refuse, MAX_JSON).ok()?).ok()?;
     let path = entry.join(TREE);
     // In a tree of another user's the build directories cannot lie.
     let is_ours = rustix::fs::access(path.as_std_path(), rustix::fs::Access::WRITE_OK).is_ok();
@@ -160,7 +162,7 @@ pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> 
 /// Is the entry `key` whole and intact, with the very files of the tree in `filled`?
 fn holds_the_same(cache: &Cache, key: &str, filled: &Utf8Path) -> Result<bool> {
     let entry = cache.tree(key);
-    let recorded = |dir: &Utf8Path| fs::read(dir.join(tree_manifest::FILES)).ok();
+    let recorded = |dir: &Utf8Path| digest_file(&dir.join(tree_manifest::FILES), Links::Refuse).ok();
     match open(cache, key) {
         Some(tree) if recorded(&entry).is_some_and(|files| recorded(filled) == Some(files)) => {
             tree_manifest::is_intact(&entry, &tree.path)

@@ -76,6 +76,12 @@ impl Error {
         self
     }
 
+    /// The same error about what `option` of the command line names.
+    pub fn of(mut self, option: &str) -> Self {
+        self.message.insert_str(0, &format!("{option}: "));
+        self
+    }
+
     /// The same error, because bytes are missing or others than their digest or size says. A file that is whole and
     /// breaks a rule is not damaged.
     pub fn damaged(mut self) -> Self {

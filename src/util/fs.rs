@@ -3,9 +3,11 @@
 
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{Links, open_file, open_regular};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
+use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
@@ -29,6 +31,23 @@ pub fn persist(file: NamedTempFile, path: &Utf8Path) -> Result<()> {
     file.as_file().sync_all().context(Kind::Build, wrong)?;
     file.persist(path).context(Kind::Build, wrong)?;
     Ok(())
+}
+
+/// Opens a file of kcompile's own, which is there, for writing.
+pub fn open_existing(path: &Utf8Path, links: Links) -> io::Result<File> {
+    open_regular(path.as_std_path(), OFlags::RDWR, links)
+}
+
+/// Opens a file of kcompile's own for writing, made with mode 0644 where it is not there. What it holds stays.
+pub fn open_to_write(path: &Utf8Path, links: Links) -> io::Result<File> {
+    open_regular(path.as_std_path(), OFlags::RDWR | OFlags::CREATE, links)
+}
+
+/// The same, emptied.
+pub fn create_file(path: &Utf8Path, links: Links) -> io::Result<File> {
+    let file = open_to_write(path, links)?;
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// Makes a file of ours a program, mode 0755.
@@ -74,9 +93,19 @@ pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
     }
 }
 
+/// A kernel, an archive and a list of files are smaller.
+const MAX_DIGESTED: u64 = 8 << 30;
+
 /// The digest of a file.
-pub fn digest_file(path: &Utf8Path) -> Result<Sha256> {
-    File::open(path).and_then(Sha256::of_reader).context(Kind::Build, || format!("cannot read {path}"))
+pub fn digest_file(path: &Utf8Path, links: Links) -> Result<Sha256> {
+    let open = || {
+        let file = open_file(path, links)?;
+        if file.metadata()?.len() > MAX_DIGESTED {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 8 GiB"));
+        }
+        Ok(file.take(MAX_DIGESTED))
+    };
+    open().and_then(Sha256::of_reader).context(Kind::Build, || format!("cannot read {path}"))
 }
 
 /// Less than this much space is none: a compiler needs more for one file.
@@ -94,16 +123,22 @@ pub fn is_full(dir: &Utf8Path) -> bool {
     })
 }
 
+/// Opens a directory, and nothing else: a named pipe in its place would keep us waiting.
+pub fn open_dir(dir: &Utf8Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(dir.as_std_path(), flags, Mode::empty())?.into())
+}
+
 /// Syncs a directory, so that the names in it survive a crash.
 pub fn sync_dir(dir: &Utf8Path) -> Result<()> {
-    File::open(dir).and_then(|dir| dir.sync_all()).context(Kind::Build, || format!("cannot sync {dir}"))
+    open_dir(dir).and_then(|dir| dir.sync_all()).context(Kind::Build, || format!("cannot sync {dir}"))
 }
 
 /// Locks a directory, so that only one run changes the files in it: nothing is left behind by that. Freed when
 /// the value is dropped.
 pub fn lock_dir(dir: &Utf8Path) -> Result<File> {
     let wrong = || format!("cannot lock {dir}");
-    let dir = File::open(dir).context(Kind::Build, wrong)?;
+    let dir = open_dir(dir).context(Kind::Build, wrong)?;
     dir.lock().context(Kind::Build, wrong)?;
     Ok(dir)
 }

@@ -5,6 +5,7 @@ pub mod error;
 pub mod file_stamp;
 pub mod fs;
 pub mod openpgp;
+pub mod read;
 pub mod rusage;
 pub mod text;
 pub mod time;

@@ -155,7 +155,7 @@ fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
     refused(&layer_path, &layer, "checksum mismatch");
     refused(&layer_path, &layer[1..], "where its descriptor says");
     refused(&good.join("index.json"), b"{", "is not what an OCI layout has there");
-    refused(&good.join("index.json"), &vec![b' '; 5 << 20], "bytes are too many");
+    refused(&good.join("index.json"), &vec![b' '; 5 << 20], "larger than 4 MiB");
     refused(
         &good.join("oci-layout"),
         b"{\"imageLayoutVersion\":\"2.0.0\"}",

@@ -53,7 +53,7 @@ fn an_index_that_is_too_large_too_deep_or_no_file_is_refused() {
     let index = layout.join("index.json");
     let whole = fs::read(&index).unwrap();
     fs::write(&index, vec![b' '; 5 << 20]).unwrap();
-    refused(&world, &layout, "bytes are too many for it");
+    refused(&world, &layout, "index.json: larger than 4 MiB");
     fs::write(&index, "[".repeat(1 << 20)).unwrap();
     refused(&world, &layout, "index.json is not what an OCI layout has there");
     fs::write(&index, format!("{{\"schemaVersion\":2,\"x\":{}", "[".repeat(1 << 20))).unwrap();
@@ -64,7 +64,7 @@ fn an_index_that_is_too_large_too_deep_or_no_file_is_refused() {
     refused(&world, &layout, "cannot read");
     fs::remove_file(&index).unwrap();
     fs::create_dir(&index).unwrap();
-    refused(&world, &layout, "index.json is not a file");
+    refused(&world, &layout, "index.json: not a regular file, but a directory");
 }
 
 #[test]

@@ -18,9 +18,9 @@ use crate::oci::{self, Artifact};
 use crate::plan::{Plan, SourceIdentity};
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::write_atomically;
+use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
 use serde_json::Value;
-use std::fs;
 
 /// The media type of a receipt.
 pub(super) const RECEIPT: &str = "application/vnd.kcompile.receipt.v1+json";
@@ -55,7 +55,8 @@ pub struct Build<'a> {
 pub fn write(build: &Build<'_>) -> Result<()> {
     let Build { receipt, published, .. } = build;
     let output = receipt.parent().expect("a receipt lies in the output directory");
-    let said = fs::read(receipt).context(Kind::Build, || format!("cannot read {receipt}"))?;
+    let said = read_file(receipt, Links::Refuse, MAX_JSON)
+        .context(Kind::Build, || format!("cannot read {receipt}"))?;
     let stem = receipt.file_stem().expect("a receipt has a name");
     let artifact =
         |end: &str, media_type, bytes| Artifact { name: format!("{stem}.{end}"), media_type, bytes };

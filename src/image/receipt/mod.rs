@@ -17,6 +17,7 @@ use crate::report::{Report, Usage};
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::write_atomically;
+use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -147,7 +148,7 @@ pub fn write(
 /// Adds what came of booting its images to a receipt, in the place of what an earlier boot added.
 pub fn add_boot(path: &Utf8Path, outcome: &impl Serialize) -> Result<()> {
     let wrong = || format!("cannot add to the receipt {path}");
-    let said = std::fs::read(path).context(Kind::Build, wrong)?;
+    let said = read_file(path, Links::Refuse, MAX_JSON).context(Kind::Build, wrong)?;
     let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&said).context(Kind::Build, wrong)?;
     let outcome = serde_json::to_value(outcome).expect("only string keys");
     receipt.insert("boot".to_owned(), outcome);

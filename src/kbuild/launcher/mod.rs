@@ -13,6 +13,7 @@ use crate::report::Usage;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use crate::util::fs::{make_executable, remove_tree, write_atomically};
+use crate::util::read::{Links, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
@@ -20,6 +21,8 @@ use std::collections::BTreeMap;
 const CCACHE_LOG: &str = "kcompile-ccache.log";
 /// The script before sccache.
 const GUARD: &str = "kcompile-sccache";
+/// The limit of ccache's log of a build: 30,000 calls take 5 MB.
+const MAX_STATS: u64 = 32 << 20;
 
 /// A launcher that is known; any other command is put before the compiler as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +159,9 @@ impl<'a> Launcher<'a> {
     /// What it has done since [`prepare`](Self::prepare) returned `before`, where it tells.
     pub fn usage(&self, before: Option<Usage>, host: &Host) -> Option<Usage> {
         match self.tool {
-            Some(Tool::Ccache) => stats::read_log(&std::fs::read_to_string(self.log()).ok()?),
+            Some(Tool::Ccache) => {
+                stats::read_log(&read_text(self.log(), Links::RefuseAnywhere, MAX_STATS).ok()?)
+            }
             Some(Tool::Sccache) => Some(self.sccache_usage(host)?.since(before?)),
             _ => None,
         }

@@ -1,6 +1,7 @@
 //! What is in vmlinux, object file by object file. Which ones there are say the archives that Kbuild links it from;
 //! how large each is, its section headers: of all else in it nothing is read.
 
+use crate::util::read::{Links, open_file, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use object::read::archive::ArchiveFile;
 use object::read::elf::{FileHeader, SectionHeader};
@@ -8,8 +9,6 @@ use object::read::{ReadCache, ReadRef};
 use object::{Endianness, elf};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read;
 
 /// More than any archive of Kbuild's: they are thin, and hold only names.
 const LARGEST_ARCHIVE: u64 = 64 << 20;
@@ -77,12 +76,7 @@ fn below(dir: &Utf8Path, depth: usize) -> Vec<Utf8PathBuf> {
 
 /// The object files that an archive names; they lie where it says, seen from its directory.
 fn members(archive: &Utf8Path) -> Vec<Utf8PathBuf> {
-    let read = || {
-        let mut bytes = Vec::new();
-        File::open(archive).ok()?.take(LARGEST_ARCHIVE + 1).read_to_end(&mut bytes).ok()?;
-        Some(bytes).filter(|bytes| bytes.len() as u64 <= LARGEST_ARCHIVE)
-    };
-    let Some(bytes) = read() else { return Vec::new() };
+    let Ok(bytes) = read_file(archive, Links::RefuseAnywhere, LARGEST_ARCHIVE) else { return Vec::new() };
     let Ok(parsed) = ArchiveFile::parse(&*bytes) else { return Vec::new() };
     let dir = archive.parent().unwrap_or(archive);
     let names = parsed.members().map_while(Result::ok).filter_map(|member| {
@@ -93,7 +87,7 @@ fn members(archive: &Utf8Path) -> Vec<Utf8PathBuf> {
 }
 
 fn loaded_bytes(path: &Utf8Path) -> Option<u64> {
-    let file = ReadCache::new(File::open(path).ok()?);
+    let file = ReadCache::new(open_file(path, Links::RefuseAnywhere).ok()?);
     elf_bytes(&file)
 }
 

@@ -5,10 +5,9 @@
 
 use super::statement::{Statement, statements};
 use crate::kernel::Arch;
+use crate::util::read::{Links, read_file};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
 
 /// Real trees go four deep.
 const DEEPEST: usize = 32;
@@ -94,7 +93,6 @@ impl Reading {
         if self.open.contains(&path) {
             return Err(format!("{shown} sources itself"));
         }
-        // Opening a FIFO would wait for ever.
         if !path.is_file() {
             return Ok(false);
         }
@@ -102,11 +100,10 @@ impl Reading {
         if self.open.len() >= DEEPEST || self.files > MOST_FILES {
             return Err(format!("{shown}: too many files source each other"));
         }
-        let mut bytes = Vec::new();
-        let file = File::open(&path).map_err(|error| format!("{shown}: {error}"))?;
-        file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(|error| format!("{shown}: {error}"))?;
+        let bytes =
+            read_file(&path, Links::Refuse, LARGEST_FILE).map_err(|error| format!("{shown}: {error}"))?;
         self.bytes += bytes.len() as u64;
-        if bytes.len() as u64 > LARGEST_FILE || self.bytes > LARGEST_TREE {
+        if self.bytes > LARGEST_TREE {
             return Err(format!("{shown}: too large for a Kconfig file"));
         }
         self.open.push(path);
@@ -193,7 +190,7 @@ mod tests {
             ("source \"link/hostname\"", "leaves the tree"),
             ("source \"Kconfig\"", "sources itself"),
             ("source \"a\"", "sources itself"),
-            ("source \"large\"", "too large"),
+            ("source \"large\"", "larger than 2 MiB"),
             ("source \"wide0\"", "too many files"),
         ] {
             let (_dir, root) = tree(&[("Kconfig", text), ("a", "source \"b\""), ("b", "source \"a\"")]);

@@ -14,6 +14,7 @@ use crate::plan::request::Request;
 use crate::plan::{Base, Link, SourceIdentity};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::{create_dir, lock_dir, write_atomically};
+use crate::util::read::{Links, MAX_CONFIG, MAX_TOML};
 use crate::util::text::tame;
 use crate::util::time;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -105,7 +106,7 @@ pub fn write(addition: &Addition, run: &Run<'_>) -> Result<()> {
     let files = configs.iter().map(|config| (&config.path, &config.text)).chain([(path, &text)]);
     let mut before: Vec<(&Utf8Path, Option<String>)> = Vec::new();
     for (path, text) in files {
-        let old = read_text_if_there(path)?;
+        let old = read_text_if_there(path, Links::Follow, MAX_CONFIG)?;
         let parent = path.parent().expect("a file is in a directory");
         let done = create_dir(parent).and_then(|()| write_atomically(path, text.as_bytes()));
         if let Err(error) = done {
@@ -127,7 +128,7 @@ fn restore(path: &Utf8Path, text: Option<&str>) {
 
 /// The text of the user's catalog, and what it says.
 fn own_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
-    let text = read_text_if_there(path)?;
+    let text = read_text_if_there(path, Links::Follow, MAX_TOML)?;
     let catalog = Catalog::read(&Library::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
     Ok((text, catalog))
 }

@@ -7,9 +7,9 @@ use crate::kernel::Arch;
 use crate::oci::{self, Entries, Entry, Named, Written};
 use crate::report::{Phase, Report};
 use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::read::{Links, read_file};
 use crate::util::text::{counted, size};
 use camino::{Utf8Path, Utf8PathBuf};
-use std::fs;
 use std::time::SystemTime;
 use walkdir::WalkDir;
 
@@ -101,8 +101,8 @@ fn chosen(mut candidates: Vec<Candidate>, limit: Limit) -> Result<Vec<Candidate>
         if too_old || candidate.bytes > left || chosen.len() == MOST_ENTRIES {
             break;
         }
-        let whole =
-            fs::read(&candidate.from).is_ok_and(|bytes| entry::check(&candidate.path, &bytes).is_ok());
+        let whole = read_file(&candidate.from, Links::Refuse, LARGEST_ENTRY)
+            .is_ok_and(|bytes| entry::check(&candidate.path, &bytes).is_ok());
         if whole {
             left -= candidate.bytes;
             chosen.push(candidate);

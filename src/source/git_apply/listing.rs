@@ -1,5 +1,4 @@
-//! What git prints of a patch, and what is read of the patch itself: where one mail of a mailbox ends, what diff says
-//! that it has left out, and lines that git would ignore. Nothing else of a patch is interpreted here.
+//! What git prints of a patch. Nothing of the patch itself is interpreted here.
 
 use crate::util::text::tame;
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
@@ -100,70 +99,6 @@ impl Listing {
         let renamed = moved.into_iter().zip(kinds).filter(|(_, kind)| *kind == "rename");
         renamed.map(|(change, _)| &*change.old).collect()
     }
-}
-
-/// The mails of a mailbox: what `git am` applies in turn. No line of a hunk begins like theirs.
-pub(super) fn mails(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let starts = memchr::memmem::find_iter(text, "\nFrom ").map(|line_feed| line_feed + 1);
-    let mut begin = 0;
-    starts.chain([text.len()]).map(move |end| {
-        let mail = &text[begin..end];
-        begin = end;
-        mail
-    })
-}
-
-/// The first line by which diff says that it has left a file out, and how many there are.
-pub(super) fn omissions(text: &[u8]) -> Option<(String, usize)> {
-    let lines = text.split(|byte| *byte == b'\n');
-    let mut omissions = lines.filter_map(|line| {
-        let starts: [&[u8]; 3] = [b"Only in ", b"Binary files ", b"File "];
-        let line =
-            starts.iter().any(|start| line.starts_with(start)).then(|| String::from_utf8_lossy(line))?;
-        let is_omission = match line.split_whitespace().collect::<Vec<_>>()[..] {
-            ["Only", "in", dir, _] => dir.ends_with(':'),
-            ["Binary", "files", _, "and", _, "differ"] => true,
-            ["File", _, "is", "a", ..] => line.contains(" while file "),
-            _ => false,
-        };
-        is_omission.then(|| line.into_owned())
-    });
-    let first = omissions.next()?;
-    Some((first, 1 + omissions.count()))
-}
-
-/// The first line that goes on with a hunk after the number of lines that its header gives. git ignores it.
-pub(super) fn surplus(text: &[u8]) -> Option<String> {
-    let (mut old, mut new, mut in_hunk) = (0, 0, false);
-    for line in text.split(|byte| *byte == b'\n') {
-        let kind = line.first();
-        if let Some(counts) = hunk_header(line) {
-            ((old, new), in_hunk) = (counts, true);
-        } else if kind == Some(&b'\\') || !in_hunk {
-            // No line of a file.
-        } else if old > 0 || new > 0 {
-            old -= u64::from(old > 0 && kind != Some(&b'+'));
-            new -= u64::from(new > 0 && kind != Some(&b'-'));
-        } else {
-            // `-- ` begins a signature, `--- ` the next file.
-            let is_removal = line.starts_with(b"-") && !line.starts_with(b"--");
-            let is_addition = line.starts_with(b"+") && !line.starts_with(b"+++ ");
-            if is_removal || is_addition {
-                return Some(String::from_utf8_lossy(line).into_owned());
-            }
-            in_hunk = false;
-        }
-    }
-    None
-}
-
-/// The numbers of old and new lines of `@@ -1,3 +1,4 @@`.
-fn hunk_header(line: &[u8]) -> Option<(u64, u64)> {
-    let line = String::from_utf8_lossy(line.strip_prefix(b"@@ -")?);
-    let (old, rest) = line.split_once(" +")?;
-    let (new, _) = rest.split_once(" @@")?;
-    let count = |range: &str| range.split_once(',').map_or(Some(1), |(_, count)| count.parse().ok());
-    Some((count(old)?, count(new)?))
 }
 
 /// The first error that git prints, but for the text that it has searched for.

@@ -6,22 +6,25 @@
 //! changed file is replaced, never written to.
 
 mod listing;
+mod scan;
 
-use crate::catalog::patches::{MAX_PATCH, PatchFile};
+use crate::catalog::patches::{MAX_PATCH, PatchBytes, PatchFile};
 use crate::host::packages;
-use crate::host::process::{self, CommandLine};
+use crate::host::process::{self, CommandLine, Interruptible};
 use crate::report::Report;
 use crate::source::archive;
 use crate::source::context::Fetching;
+use crate::util::digest::HashingReader;
 use crate::util::error::{Context, Error, Kind, NO_SPACE, Result};
 use crate::util::fs as files;
+use crate::util::read::{Links, open_file};
 use crate::util::text::{counted, tame};
 use camino::{Utf8Path, Utf8PathBuf};
-use listing::{Change, Listed, Listing, first_error, is_inside, mails, omissions, surplus};
-use std::borrow::Cow;
+use listing::{Change, Listed, Listing, first_error, is_inside};
+use scan::{Pieces, Scan, begins_mail};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Permissions};
-use std::io::{self, Read};
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 use walkdir::WalkDir;
@@ -56,6 +59,9 @@ pub(super) fn apply(
 struct Worktree<'a> {
     tree: &'a Utf8Path,
     files: Utf8PathBuf,
+    /// The patch as it was given, and decompressed.
+    given: Utf8PathBuf,
+    text: Utf8PathBuf,
     /// The part of a patch that git reads.
     part: Utf8PathBuf,
     env: BTreeMap<String, String>,
@@ -84,31 +90,79 @@ impl<'a> Worktree<'a> {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
-        Ok(Worktree { tree, files, part: dir.join("patch"), env, named: BTreeSet::new() })
+        let [given, text, part] = ["given", "text", "patch"].map(|name| dir.join(name));
+        Ok(Worktree { tree, files, given, text, part, env, named: BTreeSet::new() })
     }
 
     /// Applies one patch file, which may be a mailbox of several patches.
     fn apply(&mut self, patch: &PatchFile, report: &Report) -> Result<()> {
         let name = &patch.name;
-        let text = decompressed(patch)?;
-        if let Some((first, count)) = omissions(&text) {
-            let files = counted(count, "file", "files");
-            report.finding(format!("{name}: diff seems to have left out {files}: `{}`", tame(&first)));
+        let wrong = || format!("cannot read {name}");
+        let text = self.unpack(patch)?;
+        let scan = Scan::of(open(text).context(Kind::Build, wrong)?).context(Kind::Build, wrong)?;
+        if let Some((first, count)) = &scan.omissions {
+            let files = counted(*count, "file", "files");
+            report.finding(format!("{name}: diff seems to have left out {files}: `{}`", tame(first)));
         }
-        if let Some(line) = surplus(&text) {
+        if scan.names_too_much() {
+            return Err(
+                Error::build(format!("{name}: names too many files")).hint("split it into several patches")
+            );
+        }
+        if let Some(line) = scan.surplus {
             let error =
                 Error::build(format!("{name}: `{}` follows a hunk that has all its lines", tame(&line)));
             return Err(error.hint("correct the numbers of lines in the `@@` line before it"));
         }
+        let mut pieces = Pieces::new(open(text).context(Kind::Build, wrong)?);
         let mut changes = 0;
-        for part in mails(&text) {
-            fs::write(&self.part, part).context(Kind::Build, || format!("cannot write {}", self.part))?;
-            changes += self.apply_part(patch, report)?;
+        let mut part = self.new_part()?;
+        let mut is_empty = true;
+        while let Some((piece, begins)) = pieces.next().context(Kind::Build, wrong)? {
+            if begins && begins_mail(piece) && !is_empty {
+                self.finish_part(part)?;
+                changes += self.apply_part(patch, report)?;
+                part = self.new_part()?;
+            }
+            part.write_all(piece).context(Kind::Build, || format!("cannot write {}", self.part))?;
+            is_empty = false;
         }
+        self.finish_part(part)?;
+        changes += self.apply_part(patch, report)?;
         if changes == 0 {
             return Err(Error::build(format!("{name}: no change in it, this is no patch")));
         }
         Ok(())
+    }
+
+    fn new_part(&self) -> Result<BufWriter<File>> {
+        let part = File::create(&self.part).context(Kind::Build, || format!("cannot write {}", self.part))?;
+        Ok(BufWriter::new(part))
+    }
+
+    fn finish_part(&self, mut part: BufWriter<File>) -> Result<()> {
+        part.flush().context(Kind::Build, || format!("cannot write {}", self.part))
+    }
+
+    /// Writes the patch as git reads it, and returns where. Not in memory: it may be large.
+    fn unpack(&self, patch: &PatchFile) -> Result<&Utf8Path> {
+        let name = &patch.name;
+        let given = &self.given;
+        match &patch.bytes {
+            PatchBytes::InMemory(bytes) => {
+                fs::write(given, bytes).context(Kind::Build, || format!("cannot write {given}"))?;
+            }
+            PatchBytes::At(path) => copy_in_checked(path, patch, given)?,
+        }
+        let packed = open(given).context(Kind::Build, || format!("cannot read {name}"))?;
+        let Some(decoder) = archive::decoder(name, packed, 1)? else { return Ok(given) };
+        let text = File::create(&self.text).context(Kind::Build, || format!("cannot write {}", self.text))?;
+        let unpacked = io::copy(&mut Interruptible(decoder.take(MAX_PATCH + 1)), &mut BufWriter::new(text));
+        if unpacked.context(Kind::Build, || format!("{name}: cannot decompress it"))? > MAX_PATCH {
+            let limit = MAX_PATCH >> 20;
+            return Err(Error::build(format!("{name}: larger than {limit} MiB when decompressed")));
+        }
+        Ok(&self.text)
     }
 
     /// Applies what is in the file `part`. Returns the number of changed files.
@@ -258,8 +312,7 @@ impl<'a> Worktree<'a> {
         if self.git(&["--check", "-R", &listing.strip_option()])?.status.success() {
             return Ok(error.hint("this patch is already in the source: leave it out"));
         }
-        let part = fs::read(&self.part).context(Kind::Build, || format!("cannot read {}", self.part))?;
-        if part.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"@@ -") && line.ends_with(b"\r")) {
+        if has_crlf(&self.part).context(Kind::Build, || format!("cannot read {}", self.part))? {
             return Ok(error.hint(
                 "the patch has CRLF line ends, as a mail program may make them: dos2unix removes them",
             ));
@@ -325,19 +378,33 @@ impl<'a> Worktree<'a> {
     }
 }
 
-/// The patch as git reads it.
-fn decompressed(patch: &PatchFile) -> Result<Cow<'_, [u8]>> {
-    let name = &patch.name;
-    let Some(decoder) = archive::decoder(name, &patch.bytes[..], 1)? else {
-        return Ok((&*patch.bytes).into());
-    };
-    let mut text = Vec::new();
-    let read = decoder.take(MAX_PATCH + 1).read_to_end(&mut text);
-    read.context(Kind::Build, || format!("{name}: cannot decompress it"))?;
-    if text.len() as u64 > MAX_PATCH {
-        return Err(Error::build(format!("{name}: larger than {} MiB when decompressed", MAX_PATCH >> 20)));
+fn open(path: &Utf8Path) -> io::Result<BufReader<File>> {
+    Ok(BufReader::new(open_file(path, Links::Refuse)?))
+}
+
+/// Copies the file of a patch, which must be the one that the plan was made with.
+fn copy_in_checked(path: &Utf8Path, patch: &PatchFile, to: &Utf8Path) -> Result<()> {
+    let wrong = || format!("cannot read {path}");
+    let file = open_file(path, Links::Follow).context(Kind::Build, wrong)?;
+    let mut file = HashingReader::new(Interruptible(file.take(MAX_PATCH + 1)));
+    let mut copy = File::create(to).context(Kind::Build, || format!("cannot write {to}"))?;
+    io::copy(&mut file, &mut copy).context(Kind::Build, wrong)?;
+    if file.finish().0 == patch.sha256 {
+        return Ok(());
     }
-    Ok(text.into())
+    Err(Error::build(format!("{path} has changed since it was read first"))
+        .hint("run the same command again"))
+}
+
+/// Do the hunks of the patch at `path` have the line ends of Windows?
+fn has_crlf(path: &Utf8Path) -> io::Result<bool> {
+    let mut pieces = Pieces::new(open(path)?);
+    while let Some((piece, _)) = pieces.next()? {
+        if piece.starts_with(b"@@ -") && piece.ends_with(b"\r\n") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes `dir` and those above it, each in a directory that is read-only before and after.
