@@ -19,15 +19,20 @@
 //! ```
 
 pub mod memo;
+pub mod permissions;
 
 use crate::report::Report;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
-use crate::util::fs::{check_kbuild_path, check_writable, create_dir, lock_dir, remove_tree};
+use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::fs::{
+    check_kbuild_path, check_writable, create_dir, lock_dir, open_dir, open_existing, open_to_write,
+    remove_tree,
+};
+use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 /// Names in `tmp/` start so.
@@ -45,7 +50,8 @@ pub struct Cache {
 impl Cache {
     /// Makes the directory where it is not there yet, and removes what killed runs left in `tmp/`.
     ///
-    /// Errors (exit code 2): a path that the kernel's make cannot work in, or one that cannot be written.
+    /// Errors (exit code 2): a path that the kernel's make cannot work in, one that cannot be written, or one in which
+    /// other users may replace files.
     pub fn open(root: &Utf8Path, uid: u32) -> Result<Cache> {
         let what = "the cache directory";
         check_kbuild_path(what, root)?;
@@ -54,6 +60,7 @@ impl Cache {
         let root =
             root.canonicalize_utf8().context(Kind::Usage, || format!("{what} {root} cannot be used"))?;
         check_kbuild_path(what, &root)?;
+        permissions::check(&root, uid)?;
         // Who may write in the directory may share what is in it.
         let shared = mode_of(&root)? & 0o1022;
         for dir in [
@@ -61,10 +68,17 @@ impl Cache {
             "boots", "locks", "tmp",
         ] {
             let dir = root.join(dir);
-            if !dir.is_dir() {
-                create_dir(&dir)?;
-                fs::set_permissions(&dir, Permissions::from_mode(0o755 | shared))
-                    .context(Kind::Usage, || format!("cannot make {dir}"))?;
+            match dir.symlink_metadata() {
+                Err(_) => {
+                    create_dir(&dir)?;
+                    fs::set_permissions(&dir, Permissions::from_mode(0o755 | shared))
+                        .context(Kind::Usage, || format!("cannot make {dir}"))?;
+                }
+                Ok(found) if found.is_dir() => permissions::check(&dir, uid)?,
+                Ok(_) => {
+                    return Err(Error::usage(format!("{dir} is in the way: it is not a directory"))
+                        .hint("remove it, or choose another cache with --cache-dir DIR"));
+                }
             }
         }
         check_writable(what, &root.join("tmp"))?;
@@ -79,8 +93,10 @@ impl Cache {
         let _still = self.lock_tmp()?;
         for entry in tmp.read_dir_utf8().context(Kind::Build, || format!("cannot read {tmp}"))? {
             let Ok(entry) = entry else { continue };
-            let Ok(dir) = File::open(entry.path()) else { continue };
-            if entry.file_name().starts_with(SCRATCH) && dir.try_lock().is_ok() {
+            if !entry.file_name().starts_with(SCRATCH) || entry.path().is_symlink() {
+                continue;
+            }
+            if open_dir(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
                 // What another user has left is for that user's next run.
                 let _ = remove_tree(entry.path());
             }
@@ -104,9 +120,12 @@ impl Cache {
         let wrong = || format!("cannot make a directory in {tmp}");
         let _still = self.lock_tmp()?;
         let dir = TempDir::with_prefix_in(SCRATCH, &tmp).context(Kind::Build, wrong)?;
-        let lock = File::open(dir.path()).context(Kind::Build, wrong)?;
+        let path =
+            Utf8Path::from_path(dir.path()).expect("below the cache directory, which is UTF-8").to_owned();
+        let lock = open_dir(&path).context(Kind::Build, wrong)?;
         lock.try_lock().context(Kind::Build, wrong)?;
-        let path = Utf8PathBuf::from_path_buf(dir.keep()).expect("below the cache directory, which is UTF-8");
+        // It is removed by `Scratch`.
+        let _ = dir.keep();
         Ok(Scratch { path, _lock: lock })
     }
 
@@ -129,7 +148,7 @@ impl Cache {
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
         let path = self.lock_path(name);
         let wrong = || format!("cannot lock {path}");
-        let file = File::open(&path).context(Kind::Build, wrong)?;
+        let file = open_file(&path, Links::RefuseAnywhere).context(Kind::Build, wrong)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -184,15 +203,11 @@ pub struct Lock {
 /// Says for whom it waits.
 pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
     let wrong = || format!("cannot lock {path}");
-    // A link in the place of a lock would have its target overwritten.
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
-    let mut options = File::options();
-    options.read(true).write(true).custom_flags(nofollow);
     // In a directory that everybody may write the kernel opens another's file only without O_CREAT
-    // (fs.protected_regular in proc(5)).
-    let opened = match options.open(path) {
+    // (fs.protected_regular in proc(5)). A link in the place of a lock would have its target overwritten.
+    let opened = match open_existing(path, Links::Refuse) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            options.create(true).open(path).inspect(|file| {
+            open_to_write(path, Links::Refuse).inspect(|file| {
                 // Whoever may make a lock here may take this one.
                 let shared = path.parent().and_then(|dir| mode_of(dir).ok()).unwrap_or(0) & 0o022;
                 let _ = file.set_permissions(Permissions::from_mode(0o644 | shared));

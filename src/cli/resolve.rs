@@ -1,6 +1,7 @@
 //! From the words that were typed to the values that the rest of the program works with: the cache, the
 //! library and the keys of the run, and a [`Request`] for each kernel.
 
+use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::catalog::project::{Project, mistake_in_mirror};
 use crate::catalog::{Library, lockfile, toolchain_quirks};
@@ -16,6 +17,7 @@ use crate::plan::request::{ImageChoice, Request, ToolchainChoice};
 use crate::report::Report;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::openpgp::Keyring;
+use crate::util::read::{Links, read_file};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use std::time::Duration;
@@ -46,14 +48,24 @@ pub const OUTPUT: &str = "out";
 /// `--stall-timeout`, unless it is given.
 const STALL: Duration = Duration::from_secs(30);
 
+/// Where the cache is or will be.
+///
+/// Errors (exit code 2): there is no such place, or other users may replace files in it.
 pub fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
-    match (given, &host.cache_dir) {
-        (Some(dir), _) => Ok(host.absolute(dir)),
-        (None, Some(dir)) => Ok(dir.clone()),
+    let dir = match (given, &host.cache_dir) {
+        (Some(dir), _) => host.absolute(dir),
+        (None, Some(dir)) => dir.clone(),
         (None, None) => {
-            Err(Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR"))
+            return Err(
+                Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR")
+            );
         }
+    };
+    // What it remembers is believed before it is opened.
+    if dir.is_dir() {
+        permissions::check(&dir, host.uid)?;
     }
+    Ok(dir)
 }
 
 /// The plan of the only kernel that these words mean.
@@ -104,12 +116,16 @@ pub fn run<'a>(
     })
 }
 
+/// Parsed keys take several times the memory of their files; kernel.org's own keyring of 600 developers has 10 MB.
+const MAX_KEYRING: u64 = 4 << 20;
+
 /// The built-in keys, and those of `--keyring`.
 fn keyring(paths: &[Utf8PathBuf], host: &Host) -> Result<Keyring> {
     let mut keyring = Keyring::built_in();
     for path in paths {
         let path = host.absolute(path);
-        let bytes = std::fs::read(&path).context(Kind::Usage, || format!("--keyring: cannot read {path}"))?;
+        let bytes = read_file(&path, Links::Follow, MAX_KEYRING)
+            .context(Kind::Usage, || format!("--keyring: cannot read {path}"))?;
         keyring.add(path.as_str(), &bytes)?;
     }
     Ok(keyring)
