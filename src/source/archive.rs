@@ -1,11 +1,11 @@
 //! The formats of kernel tarballs: compressions told by their first bytes, and tar, of which only
 //! what an honest kernel source holds is taken.
 
-use super::tree_manifest::Contents;
 use super::tree_writer::TreeWriter;
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::Utf8Path;
 use liblzma::bufread::XzDecoder;
+use liblzma::stream::Stream;
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
 
@@ -69,6 +69,10 @@ struct XzStreams<R> {
 }
 
 fn xz_decoder<R: BufRead>(reader: R, threads: usize) -> io::Result<XzDecoder<R>> {
+    if threads < 2 {
+        // The other one keeps whole blocks in memory, whatever the number of threads.
+        return Ok(XzDecoder::new_stream(reader, Stream::new_stream_decoder(XZ_MEMORY, 0)?));
+    }
     let mut builder = liblzma::stream::MtStreamBuilder::new();
     builder.threads(u32::try_from(threads).unwrap_or(1).max(1));
     builder.memlimit_threading(XZ_THREADS_MEMORY).memlimit_stop(XZ_MEMORY);
@@ -107,8 +111,8 @@ fn skip_padding(reader: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// Unpacks a tar whose entries all lie in one top directory, without that directory. Returns what
-/// the tree holds, and the modification time of the top Makefile (0 where there is none).
+/// Unpacks a tar whose entries all lie in one top directory, without that directory. Returns the tree, which has to be
+/// finished, and the modification time of the top Makefile (0 where there is none).
 ///
 /// Entries are read raw: the records before an entry (PAX, GNU long names) are taken in here, with a
 /// limit on their size, since the tar crate would read them whole.
@@ -117,7 +121,7 @@ pub(super) fn unpack_tar(
     tar: &mut dyn Read,
     tree: &Utf8Path,
     progress: impl Fn(&str),
-) -> Result<(Contents, u64)> {
+) -> Result<(TreeWriter, u64)> {
     let read = Cell::new(0);
     let corrupt = || format!("{name}: corrupt archive, at byte {} of its tar", read.get());
     let mut writer = TreeWriter::create(tree, name)?;
@@ -160,7 +164,10 @@ pub(super) fn unpack_tar(
             progress(inside);
         }
     }
-    Ok((writer.finish()?, date))
+    // The check values of the archive stand at its end, behind the end of the tar.
+    io::copy(&mut archive.into_inner(), &mut io::sink())
+        .context(Kind::Fetch, || format!("cannot read {name}"))?;
+    Ok((writer, date))
 }
 
 /// A reader that tells how far it is.

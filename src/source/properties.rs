@@ -188,7 +188,7 @@ proptest! {
         let (_, list) = tar(&["--list", "--file=-", "--quoting-style=literal"], &bytes);
         let listed: BTreeSet<String> = String::from_utf8(list).unwrap().lines()
             .map(|line| line.trim_end_matches('/').to_owned()).collect();
-        unpack_tar("x.tar", &mut &bytes[..], &path.join("in/linux"), |_| {}).unwrap();
+        unpack_tar("x.tar", &mut &bytes[..], &path.join("in/linux"), |_| {}).unwrap().0.finish().unwrap();
         let unpacked: BTreeSet<String> = WalkDir::new(path.join("in/linux")).into_iter().map(|entry| {
             let entry = entry.unwrap();
             let inside = entry.path().strip_prefix(path.join("in/linux")).unwrap().to_str().unwrap().to_owned();

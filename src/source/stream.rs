@@ -5,6 +5,7 @@
 use super::archive::{XZ_MEMORY, decompress, unpack_tar};
 use super::context::verify;
 use super::tree_manifest::Contents;
+use super::tree_writer::TreeWriter;
 use crate::host::process;
 use crate::report::{Count, Running, Unit};
 use crate::util::digest::{Hasher, HashingWriter, Sha256};
@@ -85,23 +86,28 @@ pub(super) fn unpack<R: Read>(
             uncompressed.takers.push(again);
             scope.spawn(move || write_copy(again_out, copy))
         });
+        let (writer_in, writer_out) = sync_channel::<TreeWriter>(1);
         let unpacking = scope.spawn(|| {
+            let written = writer_in;
             let mut tar = tar_out;
             let progress =
                 |path: &str| path.clone_into(&mut item.lock().unwrap_or_else(PoisonError::into_inner));
-            let unpacked = unpack_tar(name, &mut tar, tree, progress)?;
-            // The check values of the archive stand at its end, behind the end of the tar.
-            io::copy(&mut tar, &mut io::sink()).context(Kind::Fetch, || format!("cannot read {name}"))?;
-            Ok(unpacked)
+            let (writer, date) = unpack_tar(name, &mut tar, tree, progress)?;
+            let _ = written.send(writer);
+            Ok(date)
         });
-        let decompressing =
-            scope.spawn(|| decompress_into(name, compressed_out, &consumed, threads, uncompressed));
+        let decompressing = scope.spawn(|| {
+            let writer_out = writer_out;
+            let decompressed = decompress_into(name, compressed_out, &consumed, threads, uncompressed);
+            // The list of what the tree holds has room in the decoder's memory, which is this thread's own: 10 MB.
+            (decompressed, writer_out.recv().ok().map(TreeWriter::finish))
+        });
         let received = receive(reader, Feed { takers: vec![compressed] }, |done| {
             let item = item.lock().unwrap_or_else(PoisonError::into_inner);
             running.progress(Count { done, total, unit: Unit::Bytes, item: &item });
         });
-        let decompressed = join(decompressing);
-        let unpacked: Result<(Contents, u64)> = join(unpacking);
+        let (decompressed, contents) = join(decompressing);
+        let unpacked: Result<u64> = join(unpacking);
         let proven = proving.map(join).transpose();
         let copied = copying.map(join).transpose();
 
@@ -120,7 +126,8 @@ pub(super) fn unpack<R: Read>(
         decompressed?;
         // A stream that broke off in the unpacker has still been read to its end for the signature.
         let signer = proven?;
-        let (contents, date) = unpacked?;
+        let date = unpacked?;
+        let contents = contents.expect("it was unpacked")?;
         Ok(Unpacked { sha256, bytes, date, signer, contents, copy: copied? })
     })
 }

@@ -2,25 +2,27 @@
 //! repository says, only files, directories and links that stay inside the tree come out of it.
 
 use super::tree::BUILD_DIR_PREFIX;
-use super::tree_manifest::{Content, ContentHasher, Contents};
+use super::tree_manifest::{Content, ContentHasher, Contents, MOST_BYTES};
 use crate::util::error::{Context, Error, Kind, Result};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 
 /// Real kernel trees have about 84,000 entries and 1.3 GB.
-const MOST_ENTRIES: usize = 500_000;
-const MOST_BYTES: u64 = 8 << 30;
+const MOST_ENTRIES: usize = 250_000;
+/// All their paths together, which are kept. Real ones have 4 MB.
+const MAX_NAMES: usize = 16 << 20;
 const LONGEST_PATH: usize = 1_024;
 
 /// A tree in the making.
 pub(super) struct TreeWriter {
     root: Utf8PathBuf,
     dirs: HashSet<Utf8PathBuf>,
-    others: HashSet<Utf8PathBuf>,
-    contents: Vec<(Utf8PathBuf, Content)>,
+    others: HashMap<Utf8PathBuf, Content>,
+    /// Bytes of all paths.
+    names: usize,
     bytes: u64,
     buffer: Box<[u8]>,
     /// What to call the source in errors.
@@ -34,8 +36,8 @@ impl TreeWriter {
         Ok(TreeWriter {
             root: root.to_owned(),
             dirs: HashSet::from([Utf8PathBuf::new()]),
-            others: HashSet::new(),
-            contents: Vec::new(),
+            others: HashMap::new(),
+            names: 0,
             bytes: 0,
             buffer: vec![0; 1 << 17].into(),
             name: name.to_owned(),
@@ -98,8 +100,7 @@ impl TreeWriter {
         let mode = if executable { 0o555 } else { 0o444 };
         let moded = file.set_permissions(Permissions::from_mode(mode));
         moded.context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
-        self.contents.push((path.clone(), hasher.file(executable)));
-        self.others.insert(path);
+        self.others.insert(path, hasher.file(executable));
         Ok(())
     }
 
@@ -125,8 +126,7 @@ impl TreeWriter {
         }
         let full = self.root.join(&path);
         symlink(target, &full).context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
-        self.contents.push((path.clone(), Content::link(target)));
-        self.others.insert(path);
+        self.others.insert(path, Content::link(target));
         Ok(())
     }
 
@@ -142,7 +142,7 @@ impl TreeWriter {
             fs::set_permissions(&full, Permissions::from_mode(mode))
                 .context(Kind::Build, || format!("cannot write {full}"))?;
         }
-        Ok(Contents::new(self.contents))
+        Ok(Contents::new(self.others.into_iter().collect()))
     }
 
     /// `path` as a path that stays inside.
@@ -164,6 +164,9 @@ impl TreeWriter {
         if self.dirs.len() + self.others.len() > MOST_ENTRIES {
             return Err(Error::fetch(format!("{}: more than {MOST_ENTRIES} entries", self.name)));
         }
+        if self.names > MAX_NAMES {
+            return Err(Error::fetch(format!("{}: more than {} MiB of names", self.name, MAX_NAMES >> 20)));
+        }
         Ok(clean)
     }
 
@@ -172,10 +175,11 @@ impl TreeWriter {
         if clean.as_str().is_empty() {
             return Err(self.refuse(path, "not a path inside the tree"));
         }
-        if self.others.contains(&clean) || self.dirs.contains(&clean) {
+        if self.others.contains_key(&clean) || self.dirs.contains(&clean) {
             return Err(self.refuse(path, "a second entry of this name"));
         }
         self.make_dirs(clean.parent().unwrap_or(Utf8Path::new("")))?;
+        self.names += clean.as_str().len();
         Ok(clean)
     }
 
@@ -183,7 +187,7 @@ impl TreeWriter {
         if self.dirs.contains(path) {
             return Ok(());
         }
-        if self.others.contains(path) {
+        if self.others.contains_key(path) {
             return Err(self.refuse(path.as_str(), "a way through a file or a link"));
         }
         if let Some(parent) = path.parent() {
@@ -191,6 +195,7 @@ impl TreeWriter {
         }
         let full = self.root.join(path);
         fs::create_dir(&full).context(Kind::Build, || format!("{}: cannot make {full}", self.name))?;
+        self.names += path.as_str().len();
         self.dirs.insert(path.to_owned());
         Ok(())
     }
@@ -199,6 +204,15 @@ impl TreeWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_bounded_together() {
+        let (_dir, mut writer) = writer();
+        writer.names = MAX_NAMES;
+        writer.dir("a").unwrap();
+        let refused = writer.dir("b").unwrap_err().to_string();
+        assert!(refused.ends_with("more than 16 MiB of names"), "{refused}");
+    }
 
     fn writer() -> (tempfile::TempDir, TreeWriter) {
         let dir = tempfile::tempdir().unwrap();
