@@ -63,6 +63,7 @@ mod signing;
 mod single_stream;
 mod soak;
 mod sources;
+mod special_files;
 mod speed;
 mod ssh;
 mod timings;
