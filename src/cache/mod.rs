@@ -4,7 +4,7 @@
 //! trees/<source>[+<patches>]/linux/    a pristine, read-only kernel tree; builds are direct children of it
 //! trees/<source>[+<patches>]/source.json   written last: without it the tree is not whole
 //! trees/<source>[+<patches>]/{files,stat}   what it holds, to tell later whether it still does
-//! partial/<digest>.partial             what has come of an archive that is being downloaded
+//! partial/<digest>.<server>.partial    what has come of an archive that is being downloaded, from one server
 //! archives/<sha256>[.json|.zst]        archives as they were sent, and what proves them
 //! releases/<server>.json               kernel.org's list of releases, as old as the file
 //! kcompile.lock                        what sources were at their first use, unless that is beside the user's configs
@@ -32,7 +32,7 @@ use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::TempDir;
 
 /// Names in `tmp/` start so.
@@ -109,6 +109,12 @@ impl Cache {
         self.root.join("trees").join(key)
     }
 
+    /// Returns the owner of `path`, which lies in the cache, where that is neither the caller nor root.
+    pub fn foreign_owner(&self, path: &Utf8Path) -> Option<u32> {
+        let owner = fs::symlink_metadata(path).ok()?.uid();
+        Some(owner).filter(|owner| ![self.uid, 0].contains(owner))
+    }
+
     /// Where the caller's build directories for the tree `key` lie when they cannot lie in the tree.
     pub fn own_builds(&self, key: &str) -> Utf8PathBuf {
         self.root.join("builds").join(format!("{key}-{}", self.uid))
@@ -134,9 +140,10 @@ impl Cache {
         lock_dir(&self.root.join("tmp"))
     }
 
-    /// Where what has come so far of the archive of this digest is kept, for going on with it.
-    pub fn partial(&self, digest: Sha256) -> Utf8PathBuf {
-        self.root.join("partial").join(format!("{digest}.partial"))
+    /// Returns where the part of the archive of this digest is kept that has come from `url`. What one server
+    /// sends is never continued by another: one that sends wrong bytes would spoil what the other has.
+    pub fn partial(&self, digest: Sha256, url: &str) -> Utf8PathBuf {
+        self.root.join("partial").join(format!("{digest}.{}.partial", Sha256::of(url).short()))
     }
 
     /// Takes the lock `name`, waiting for another run that holds it.

@@ -92,6 +92,14 @@ impl LockFile {
         self.entries.get(origin)
     }
 
+    /// Returns the same with those of `others` that are not there.
+    pub fn or(mut self, others: &BTreeMap<String, Locked>) -> LockFile {
+        for (origin, locked) in others {
+            self.entries.entry(origin.clone()).or_insert_with(|| locked.clone());
+        }
+        self
+    }
+
     /// Reads the file at `path`; one that is not there locks nothing.
     pub fn read(path: &Utf8Path) -> Result<LockFile> {
         match read_text_if_there(path, Links::Refuse, MAX_TOML)? {
@@ -119,9 +127,9 @@ pub fn add(path: &Utf8Path, entries: &[(String, Locked)], replace: bool) -> Resu
     let before = LockFile::read(path)?;
     let mut after = before.clone();
     for (origin, locked) in entries {
-        // What nothing had vouched for may have been verified since.
-        let proven = |old: &Locked| old.digest == locked.digest && old.unverified;
-        if replace || after.of(origin).is_none_or(proven) {
+        // A verified source takes the place of one that nothing verified, whatever its digest.
+        let yields = |old: &Locked| old.unverified && !locked.unverified;
+        if replace || after.of(origin).is_none_or(yields) {
             after.entries.insert(origin.clone(), locked.clone());
         }
     }

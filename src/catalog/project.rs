@@ -42,6 +42,13 @@ impl Place {
         }
     }
 
+    /// Returns who else may write where the user's files lie: `everybody`, `group 100`.
+    pub fn writers(&self) -> Option<String> {
+        let dirs = [&self.root, &self.configs, &self.patches];
+        let shared = dirs.into_iter().filter_map(|dir| fs::metadata(dir).ok());
+        shared.filter_map(|dir| writers(dir.mode(), dir.uid(), dir.gid())).min()
+    }
+
     /// Where the file lies, or will lie, that the library calls `name` (`configs/…`).
     pub fn path_of(&self, name: &str) -> Utf8PathBuf {
         self.configs.join(name.strip_prefix("configs/").unwrap_or(name))
@@ -143,6 +150,14 @@ fn stranger(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32>> {
     Ok([owner, of_link].into_iter().find(|owner| !is_believed(*owner, uid, of_cwd)))
 }
 
+/// Who beside its owner may write in a directory. A group with the number of its user is that user's own.
+fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
+    if mode & 0o002 != 0 {
+        return Some("everybody".to_owned());
+    }
+    (mode & 0o020 != 0 && group != owner).then(|| format!("group {group}"))
+}
+
 /// Oneself, root, and whoever owns the directory that one works in, as in a container that has it mounted.
 fn is_believed(owner: u32, uid: u32, of_cwd: u32) -> bool {
     [uid, 0, of_cwd].contains(&owner)
@@ -173,6 +188,14 @@ mod tests {
 
     fn read(text: &str) -> Result<Project> {
         Project::read("/own/kcompile.toml".into(), text)
+    }
+
+    #[test]
+    fn those_who_may_write_in_a_directory_are_named() {
+        let named = |mode| writers(mode, 1000, 100);
+        assert_eq!((named(0o40755), named(0o40775)), (None, Some("group 100".to_owned())));
+        assert_eq!(named(0o41777), Some("everybody".to_owned()));
+        assert_eq!(writers(0o40775, 1000, 1000), None, "the user's own group");
     }
 
     #[test]

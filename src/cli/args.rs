@@ -211,7 +211,7 @@ pub struct SourceArgs {
     /// Take everything from a file that `kcompile fetch --bundle` wrote, then as without it
     #[arg(long, value_name = "FILE")]
     pub from_bundle: Option<Utf8PathBuf>,
-    /// No network: from the cache, or an error
+    /// No network: from the cache, or an error; no compiler farm
     #[arg(long)]
     pub offline: bool,
     /// Where sources and builds are kept [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]

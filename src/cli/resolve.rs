@@ -8,6 +8,7 @@ use crate::catalog::{Library, lockfile, toolchain_quirks};
 use crate::cli::args::Options;
 use crate::host::Host;
 use crate::kbuild::Objects;
+use crate::kbuild::launcher::Tool;
 use crate::kconfig::explain::Renames;
 use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
 use crate::ops::context::Run;
@@ -20,6 +21,7 @@ use crate::util::openpgp::Keyring;
 use crate::util::read::{Links, read_file};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// The files that people edit, and the catalog in them.
@@ -90,6 +92,10 @@ pub fn run<'a>(
     if let Some(file) = file {
         report.note(&format!("using {}", crate::ops::context::shown(file, host)));
     }
+    if let Some((place, writers)) = place.as_ref().and_then(|place| Some((place, place.writers()?))) {
+        let root = crate::ops::context::shown(&place.root, host);
+        report.note(&format!("{writers} may write in {root}: what they put there is believed"));
+    }
     let output = images.output.as_deref().or(defaults.output.as_deref()).unwrap_or(OUTPUT.into());
     Ok(Run {
         host,
@@ -100,6 +106,7 @@ pub fn run<'a>(
         signature_required: source.require_signature,
         lock_path: lockfile::place(place.as_ref().map(|place| &*place.root), &cache_dir, host.uid),
         update_lock: source.update_lock,
+        bundled: BTreeMap::new(),
         rebuild: compile.rebuild,
         objects: Objects::Kept,
         place: None,
@@ -143,6 +150,11 @@ pub fn one_request(version: &str, options: &Options, run: &Run<'_>) -> Result<Re
 
 /// What was typed, resolved: one request for each architecture and version.
 pub fn requests(versions: &[String], options: &Options, run: &Run<'_>) -> Result<Vec<Request>> {
+    let remote = options.compile.launcher.as_deref().and_then(Tool::of).filter(|tool| tool.is_remote());
+    if let Some(tool) = remote.filter(|_| run.offline) {
+        return Err(Error::usage(format!("--offline: {} works through the network", tool.name()))
+            .hint("leave --launcher out; ccache works without a network"));
+    }
     let mut requests = Vec::new();
     for arch in arches(options, run)? {
         for text in versions {
@@ -260,10 +272,13 @@ fn profiles(required: &[String], flavor: Flavor, run: &Run<'_>) -> Vec<String> {
     own.into_iter().chain(named.filter(|name| *name != "none").cloned()).collect()
 }
 
-/// Brings what `--from-bundle` names into the cache.
-pub fn take_bundle(options: &Options, run: &Run<'_>) -> Result<()> {
+/// Brings what `--from-bundle` names into the cache, for this run.
+pub fn take_bundle<'a>(options: &Options, run: Run<'a>) -> Result<Run<'a>> {
     match &options.source.from_bundle {
-        Some(path) => crate::ops::fetch::take_bundle(&run.host.absolute(path), run),
-        None => Ok(()),
+        Some(path) => {
+            let bundled = crate::ops::fetch::take_bundle(&run.host.absolute(path), &run)?;
+            Ok(Run { bundled, ..run })
+        }
+        None => Ok(run),
     }
 }

@@ -18,7 +18,7 @@ pub use config::config_lock_name;
 pub use history::{History, history, remember};
 pub use make_log::Digest as LogDigest;
 
-use launcher::{Farm, Launcher};
+use launcher::{Farm, Launcher, Network};
 use sandbox::{Confinement, Place, Sandbox};
 
 use crate::host::process::{self, CommandLine, JobServer, Note};
@@ -83,6 +83,7 @@ pub struct BuildDir<'a> {
     sandbox: Sandbox,
     /// The machines that compile, too.
     farm: Option<Farm>,
+    network: Network,
     log: File,
 }
 
@@ -121,6 +122,11 @@ impl<'a> BuildDir<'a> {
         BuildDir { farm, ..self }
     }
 
+    /// The same where a compiler cache may ask other machines, or not.
+    pub fn with_network(self, network: Network) -> BuildDir<'a> {
+        BuildDir { network, ..self }
+    }
+
     fn open_at(
         path: Utf8PathBuf,
         plan: &'a Plan,
@@ -134,7 +140,20 @@ impl<'a> BuildDir<'a> {
         let log = create_file(&log_path, Links::RefuseAnywhere)
             .context(Kind::Build, || format!("cannot write {log_path}"))?;
         let sandbox = Sandbox::none(host);
-        Ok(BuildDir { path, log_path, plan, tree, host, jobs, shared: None, sandbox, farm: None, log })
+        let network = Network::Allowed;
+        Ok(BuildDir {
+            path,
+            log_path,
+            plan,
+            tree,
+            host,
+            jobs,
+            shared: None,
+            sandbox,
+            farm: None,
+            network,
+            log,
+        })
     }
 
     /// The same, where make runs in a sandbox; where there is none, the report says why. `private` is an empty
@@ -318,7 +337,7 @@ impl<'a> BuildDir<'a> {
     }
 
     fn launcher(&self) -> Option<Launcher<'_>> {
-        Launcher::of(&self.plan.toolchain, &self.path)
+        Some(Launcher::of(&self.plan.toolchain, &self.path)?.with_network(self.network))
     }
 
     fn jobs_arg(&self) -> String {

@@ -8,6 +8,7 @@ use crate::host;
 use crate::image::contents::Staged;
 use crate::image::pack::{self, PackedImage};
 use crate::image::{attest, inspect, receipt};
+use crate::kbuild::launcher::Network;
 use crate::kbuild::{self, BuildDir, Objects, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
@@ -61,6 +62,7 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
     let build_dir = BuildDir::open(&plan, &tree, run.objects, (host, jobs), report)?
         .sharing(run.place.map(|place| place.jobs()))
         .with_farm(farm)
+        .with_network(if run.offline { Network::Forbidden } else { Network::Allowed })
         .confined(run.sandbox, &private.path, report)?;
     let configured = check_config::explained(build_dir.configure(report)?, &plan, &tree, run)?;
     check_config::judge(&configured, &plan, report)?;

@@ -111,7 +111,8 @@ pub(crate) const NO_LOCK: &str = "/";
 
 /// The lock of an archive, of its record and of its download.
 pub(crate) fn archive_lock(path: &Utf8Path) -> String {
-    format!("sha256-{}", path.file_stem().unwrap_or_default())
+    let name = path.file_name().unwrap_or_default();
+    format!("sha256-{}", name.split('.').next().unwrap_or(name))
 }
 
 /// The lock of a git repository: the first part of its name.

@@ -3,7 +3,7 @@
 use crate::cache::Cache;
 use crate::catalog::Library;
 use crate::catalog::kernels::Catalog;
-use crate::catalog::lockfile::LockFile;
+use crate::catalog::lockfile::{LockFile, Locked};
 use crate::host::Host;
 use crate::image::receipt::Published;
 use crate::kbuild::launcher::{self, Farm};
@@ -19,6 +19,7 @@ use crate::source::Fetching;
 use crate::util::error::Result;
 use crate::util::openpgp::Keyring;
 use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What every kernel of a run shares.
@@ -58,6 +59,8 @@ pub struct Run<'a> {
     pub lock_path: Utf8PathBuf,
     /// `--update-lock`.
     pub update_lock: bool,
+    /// `--from-bundle`: what its sources are.
+    pub bundled: BTreeMap<String, Locked>,
     /// `--rebuild`: images that the same plan made before do not count.
     pub rebuild: bool,
     /// `verify --rebuild`: which object files a build begins with. Of a fresh one only its images are kept.
@@ -73,9 +76,13 @@ impl Run<'_> {
     ///
     /// Reads files and runs `--version` of the tools; touches nothing.
     pub fn inputs(&self, request: &Request) -> Result<Inputs> {
-        // An entry that is to be replaced is none.
+        inputs::read(request, self.host, (self.library, self.catalog), self.lock()?, &self.cache_dir)
+    }
+
+    /// Returns what is locked: by the lock file, unless it is to be replaced, and by the bundle.
+    pub fn lock(&self) -> Result<LockFile> {
         let lock = if self.update_lock { LockFile::default() } else { LockFile::read(&self.lock_path)? };
-        inputs::read(request, self.host, (self.library, self.catalog), lock, &self.cache_dir)
+        Ok(lock.or(&self.bundled))
     }
 
     /// The same for one of several kernels, with a report of its own.
@@ -125,6 +132,7 @@ impl Run<'_> {
             keyring: &self.keyring,
             signature_required: self.signature_required,
             archive_wanted: self.archive_wanted,
+            nothing_proves_it: false,
             locator: None,
         }
     }

@@ -12,8 +12,9 @@ use crate::ops::context::Run;
 use crate::plan::request::Request;
 use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
 use crate::source::{self, Tree};
-use crate::util::error::{Error, Result};
+use crate::util::error::Result;
 use camino::Utf8Path;
+use std::collections::BTreeMap;
 
 /// The version that a channel of kernel.org stands for today. Makes no cache where there is none.
 pub fn resolve(channel: Channel, mirrors: &[String], run: &Run<'_>) -> Result<KernelVersion> {
@@ -87,23 +88,11 @@ pub fn write_bundle(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], run:
     source::write_bundle(path, sources, &run.fetching(&cache, &LockFile::default()))
 }
 
-/// Brings what is in the bundle `path` into the cache and the lock file; see [`source::take_bundle`].
-///
-/// Errors (exit code 3): the lock file has another digest for one of its sources.
-pub fn take_bundle(path: &Utf8Path, run: &Run<'_>) -> Result<()> {
+/// Brings what is in the bundle `path` into the cache; see [`source::take_bundle`]. Returns what its sources are:
+/// an entry reaches the lock file when its source is used.
+pub fn take_bundle(path: &Utf8Path, run: &Run<'_>) -> Result<BTreeMap<String, Locked>> {
     let cache = Cache::open(&run.cache_dir, run.host.uid)?;
-    let entries = source::take_bundle(path, &run.fetching(&cache, &LockFile::default()))?;
-    let lock = LockFile::read(&run.lock_path)?;
-    let differs = |(origin, locked): &&(String, Locked)| {
-        lock.of(origin).is_some_and(|ours| ours.digest != locked.digest)
-    };
-    match entries.iter().find(differs).filter(|_| !run.update_lock) {
-        None => lockfile::add(&run.lock_path, &entries, run.update_lock),
-        Some((origin, _)) => {
-            Err(Error::fetch(format!("{path}: its {origin} is not what {} says it was", run.lock_path))
-                .hint("if that is to be, --update-lock accepts it"))
-        }
-    }
+    source::take_bundle(path, &run.fetching(&cache, &run.lock()?))
 }
 
 /// Writes into the lock file what the source is, if it is not there yet. A lock file that cannot be

@@ -112,6 +112,10 @@ pub fn find(
             }
         }
     }
+    if let Some(owner) = cache.foreign_owner(&dir) {
+        let made_by = format!("these images were made in the shared cache by user {owner}, who is believed");
+        run.report.note(&made_by);
+    }
     // A use is a use; whether that can be written does not matter.
     let _ =
         open_file(dir.join(RECORD), Links::Refuse).and_then(|record| record.set_modified(SystemTime::now()));

@@ -227,6 +227,13 @@ pub struct Pin {
     pub check: Check,
 }
 
+impl Pin {
+    /// Returns whether an archive with this digest is authenticated by that.
+    pub fn is_proof(&self) -> bool {
+        self.check.outcome == Outcome::Proves
+    }
+}
+
 /// The pin of a release: the catalog's, else the lock file's.
 ///
 /// Errors (exit code 3): the two do not agree.
@@ -234,7 +241,7 @@ pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result
     let origin = release_url(KERNEL_ORG, version);
     let locked = lock.of(&origin).and_then(|locked| Some((locked.digest.sha256()?, locked.unverified)));
     match (catalog.pin(version), locked) {
-        (Some(pinned), Some((locked, _))) if pinned != locked => Err(Error::fetch(format!(
+        (Some(pinned), Some((locked, false))) if pinned != locked => Err(Error::fetch(format!(
             "the catalog pins {} to {pinned}, and {} to {locked}",
             file_name(&origin),
             lockfile::NAME

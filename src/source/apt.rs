@@ -2,7 +2,7 @@
 //! tarball inside its .deb unpacked without unpacking the .deb.
 
 use super::archive::decompress;
-use super::archive_store::{self, Kept, Proofs};
+use super::archive_store::{self, Kept, Proofs, Unknown};
 use super::context::{Fetching, verify};
 use super::directory::check_tree;
 use super::stream::{Stream, unpack};
@@ -66,6 +66,7 @@ pub(super) fn fetch(
     if let Some(kept) = kept_deb(package, version, pin, fetching)? {
         let name = kept.origin.strip_prefix("apt:").unwrap_or(&kept.origin);
         let path = archive_store::path(fetching.cache, kept.sha256);
+        fetching.name_owner(&path);
         let locked =
             fetching.lock.of(&kept.origin).filter(|locked| locked.digest.sha256() == Some(kept.sha256));
         let check = match locked {
@@ -109,7 +110,13 @@ pub(super) fn fetch(
         let check = Check::proves(Link::Apt, "by the signed lists of apt");
         let source = (digest, origin.as_str(), check);
         let identity = unpack_deb_as(&deb, &plan.name, source, tree, fetching, running)?;
-        let kept = Kept { origin, sha256: digest, proofs: Proofs::default(), zstd: None };
+        let kept = Kept {
+            origin,
+            sha256: digest,
+            proofs: Proofs::default(),
+            zstd: None,
+            unknown: Unknown::default(),
+        };
         archive_store::keep(fetching.cache, &deb, None, &kept)?;
         Ok(identity)
     };

@@ -18,9 +18,8 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-/// What an archive is, and what came with it.
+/// What an archive is, and what came with it. Fields that a newer kcompile wrote stay in the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Kept {
     /// As in a plan: kernel.org's URL, `apt:PACKAGE=VERSION`.
     pub origin: String,
@@ -32,27 +31,36 @@ pub(super) struct Kept {
     /// Of the copy that unpacks quickly, where there is one; this kcompile made it of what had been verified.
     #[serde(rename = "zstd", default, skip_serializing_if = "Option::is_none")]
     pub zstd: Option<Sha256>,
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
+
+/// Fields of a record that this version does not know.
+pub(super) type Unknown = serde_json::Map<String, serde_json::Value>;
 
 /// What a server has beside a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Proofs {
     /// The text of `linux-<version>.tar.sign`.
     #[serde(rename = "signature")]
     pub signature: Option<String>,
     /// What `sha256sums.asc` said when it was asked.
-    #[serde(rename = "sums")]
+    #[serde(rename = "sums", default)]
     pub sums: Sums,
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 /// What a server's list of checksums says of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Sums {
-    /// The server has no list.
+    /// No server was asked in this run, and none had a list before.
     #[default]
     #[serde(rename = "no-list")]
+    NotAsked,
+    /// The server was asked in this run, and has no list.
+    #[serde(rename = "no-list", skip_deserializing)]
     NoList,
     /// It has one, without this release.
     #[serde(rename = "missing")]
@@ -65,6 +73,9 @@ pub(super) enum Sums {
         /// Who signed the list; `None`: nobody.
         signer: Option<Signer>,
     },
+    /// Written by a newer kcompile.
+    #[serde(untagged)]
+    Unknown(serde_json::Value),
 }
 
 fn dir(cache: &Cache) -> Utf8PathBuf {
@@ -83,6 +94,13 @@ pub(super) fn copy_path(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
 
 fn record(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
     dir(cache).join(format!("{sha256}.json"))
+}
+
+impl Proofs {
+    /// Returns whether they can prove an archive, by a signature over it or over a list with its digest.
+    pub fn can_prove(&self) -> bool {
+        self.signature.is_some() || matches!(self.sums, Sums::Listed { signer: Some(_), .. })
+    }
 }
 
 /// Every archive that is there.
@@ -117,6 +135,14 @@ pub(super) fn keep(cache: &Cache, from: &Utf8Path, copy: Option<&Utf8Path>, kept
 pub(super) fn forget_copy(cache: &Cache, kept: &Kept) -> Result<()> {
     write_record(cache, &Kept { zstd: None, ..kept.clone() })?;
     remove_tree(&copy_path(cache, kept.sha256))
+}
+
+/// Notes what a server has beside the archive `sha256`, which is there. Whether there is a copy stays as it is.
+pub(super) fn record_proofs(cache: &Cache, sha256: Sha256, proofs: &Proofs) -> Result<()> {
+    match find(cache, sha256) {
+        Some(kept) => write_record(cache, &Kept { proofs: proofs.clone(), ..kept }),
+        None => Ok(()),
+    }
 }
 
 fn write_record(cache: &Cache, kept: &Kept) -> Result<()> {

@@ -10,23 +10,24 @@
 //!
 //! It comes from outside, so nothing in it is believed for its own sake: an archive must have the
 //! digest that it is named by, a pack must hold together, and both are verified again (signature,
-//! pins) when they are unpacked. Lock entries out of a bundle are marked as unverified until then.
+//! pins) when they are unpacked. Lock entries out of a bundle are marked as unverified until then, and those of
+//! sources that nobody asks for never reach the lock file.
 
-use super::archive_store::{self, Kept, Sums};
-use super::context::Fetching;
+use super::archive_store::{self, Kept, Proofs, Sums};
+use super::context::{Fetching, verify};
 use super::git::{self, LARGEST_PACK};
-use crate::catalog::lockfile::Locked;
+use crate::catalog::lockfile::{self, Locked};
 use crate::host::process::Interruptible;
 use crate::kernel::{CommitId, SourceDigest};
 use crate::plan::{Locator, SourceIdentity};
-use crate::util::digest::HashingReader;
+use crate::util::digest::{HashingReader, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::persist;
 use crate::util::read::{Links, open_file};
-use crate::util::text::{counted, size};
+use crate::util::text::{counted, printable, size};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use tempfile::NamedTempFile;
@@ -100,7 +101,10 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
         let bytes = file.metadata().context(Kind::Build, wrong)?.len();
         append(&mut tar, &format!("archives/{}", kept.sha256), bytes, file).context(Kind::Build, wrong)?;
     }
-    for Commit { url, commit } in &index.commits {
+    let mut packed = BTreeSet::new();
+    for Commit { url, commit } in
+        index.commits.iter().filter(|commit| packed.insert(commit.commit.to_string()))
+    {
         let mut pack = tempfile::tempfile_in(dir).context(Kind::Build, wrong)?;
         git::write_pack(url, &commit.to_string(), &mut pack, fetching)?;
         let bytes = pack.stream_position().context(Kind::Build, wrong)?;
@@ -125,8 +129,34 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: im
 
 /// Brings what is in the bundle into the cache. Returns the lock entries that it has.
 ///
-/// Errors (exit code 3): not a bundle, or a damaged one. What was taken before that is whole, and stays.
-pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Locked)>> {
+/// # Errors
+///
+/// Exit code 3: not a bundle, a damaged one, or one with another source than the lock file's. Nothing of it is in
+/// the cache then.
+pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<BTreeMap<String, Locked>> {
+    let scratch = fetching.cache.scratch()?;
+    let index = unpack(path, &scratch.path, fetching)?;
+    for Commit { url, commit } in &index.commits {
+        git::take_pack(url, &commit.to_string(), &scratch.path.join(pack_name(commit)), fetching)?;
+    }
+    let is_new = |kept: &&Kept| archive_store::find(fetching.cache, kept.sha256).is_none();
+    let new: Vec<&Kept> = index.archives.iter().filter(is_new).collect();
+    let taken = new.iter().try_for_each(|kept| {
+        // What a server once said is this file's word only; the signature speaks for itself.
+        let proofs = Proofs { sums: Sums::NotAsked, ..kept.proofs.clone() };
+        let kept = Kept { proofs, zstd: None, ..(*kept).clone() };
+        archive_store::keep(fetching.cache, &scratch.path.join(archive_name(&kept)), None, &kept)
+    });
+    if let Err(error) = taken {
+        new.iter().try_for_each(|kept| archive_store::forget(fetching.cache, kept.sha256))?;
+        return Err(error);
+    }
+    let unverified = |digest| Locked { digest, unverified: true };
+    Ok(index.locked.into_iter().map(|(origin, digest)| (origin, unverified(digest))).collect())
+}
+
+/// Unpacks the members of the bundle into `dir`, each under its name with a `-` for the `/`, and returns the index.
+fn unpack(path: &Utf8Path, dir: &Utf8Path, fetching: &Fetching<'_>) -> Result<Index> {
     let damaged = || format!("{path}: not a bundle, or damaged");
     let file = open_file(path, Links::Follow).context(Kind::Fetch, || format!("cannot read {path}"))?;
     let mut archive = tar::Archive::new(Interruptible(file));
@@ -148,60 +178,92 @@ pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Vec<(String, Loc
                 return Err(refuse("a bundle begins with its index"));
             }
             let read: Index = serde_json::from_reader(&mut member).context(Kind::Fetch, damaged)?;
-            let is_local = |digest: &SourceDigest| matches!(digest, SourceDigest::Content(_));
-            if read.locked.values().any(is_local) {
-                return Err(refuse("it locks a directory"));
+            if let Some(why) = read.mistake() {
+                return Err(refuse(&why));
             }
-            if read.format != FORMAT {
-                return Err(refuse(&format!("of format {}, this kcompile knows {FORMAT}", read.format)));
-            }
-            missing = read.archives.iter().map(|kept| format!("archives/{}", kept.sha256)).collect();
-            missing.extend(read.commits.iter().map(|commit| format!("commits/{}.pack", commit.commit)));
+            read.check_lock(path, fetching)?;
+            missing = read.archives.iter().map(archive_name).collect();
+            missing.extend(read.commits.iter().map(|commit| pack_name(&commit.commit)));
+            // Two URLs may have the same commit.
+            missing.sort();
+            missing.dedup();
             index = Some(read);
             continue;
         };
-        let Some(place) = missing.iter().position(|wanted| *wanted == name) else {
+        let Some(place) = missing.iter().position(|wanted| name.replacen('/', "-", 1) == *wanted) else {
             return Err(refuse("not in its index, or there twice"));
         };
-        missing.swap_remove(place);
         if size > LARGEST_PACK {
             return Err(refuse("larger than 2 GiB"));
         }
-        if let Some(kept) = index.archives.iter().find(|kept| name == format!("archives/{}", kept.sha256)) {
-            take_archive(kept, &mut member, path, fetching)?;
-        }
-        let commit = index.commits.iter().find(|commit| name == format!("commits/{}.pack", commit.commit));
-        if let Some(Commit { url, commit }) = commit {
-            git::take_pack(url, &commit.to_string(), &mut member, fetching)?;
+        let member_name = missing.swap_remove(place);
+        let found = write_member(&mut member, &dir.join(&member_name))?;
+        if let Some(kept) = index.archives.iter().find(|kept| archive_name(kept) == member_name) {
+            verify(&format!("{} in {path}", kept.origin), kept.sha256, found)?;
         }
     }
     let Some(index) = index else { return Err(Error::fetch(format!("{path}: empty, not a bundle"))) };
     match missing.first() {
-        Some(missing) => Err(Error::fetch(format!("{path}: broken off, without {missing}"))
-            .hint("copy it again; `kcompile fetch --bundle` writes it")),
-        None => Ok(index
-            .locked
-            .into_iter()
-            .map(|(origin, digest)| (origin, Locked { digest, unverified: true }))
-            .collect()),
+        Some(missing) => {
+            Err(Error::fetch(format!("{path}: broken off, without {}", missing.replacen('-', "/", 1)))
+                .hint("copy it again; `kcompile fetch --bundle` writes it"))
+        }
+        None => Ok(index),
     }
 }
 
-fn take_archive(kept: &Kept, content: impl Read, bundle: &Utf8Path, fetching: &Fetching<'_>) -> Result<()> {
-    let scratch = fetching.cache.scratch()?;
-    let to = scratch.path.join("archive");
+impl Index {
+    /// What is wrong with it.
+    fn mistake(&self) -> Option<String> {
+        if self.format != FORMAT {
+            return Some(format!("of format {}, this kcompile knows {FORMAT}", self.format));
+        }
+        let archives: BTreeSet<String> = self.archives.iter().map(archive_name).collect();
+        if archives.len() < self.archives.len() {
+            return Some("it names an archive twice".to_owned());
+        }
+        let is_held = |digest: &SourceDigest| match digest {
+            SourceDigest::Sha256(sha256) => self.archives.iter().any(|kept| kept.sha256 == *sha256),
+            SourceDigest::Commit(id) => self.commits.iter().any(|commit| commit.commit == *id),
+            SourceDigest::Content(_) => false,
+        };
+        if self.locked.values().any(|digest| matches!(digest, SourceDigest::Content(_))) {
+            return Some("it locks a directory".to_owned());
+        }
+        let other = self.locked.iter().find(|(_, digest)| !is_held(digest));
+        other.map(|(origin, _)| format!("it locks {} to what it does not hold", printable(origin)))
+    }
+
+    /// Fails where the lock file has another digest for one of its sources.
+    fn check_lock(&self, path: &Utf8Path, fetching: &Fetching<'_>) -> Result<()> {
+        let differs = |(origin, digest): &(&String, &SourceDigest)| {
+            fetching.lock.of(origin).is_some_and(|ours| ours.digest != **digest)
+        };
+        match self.locked.iter().find(differs) {
+            None => Ok(()),
+            Some((origin, _)) => Err(Error::fetch(format!(
+                "{path}: its {} is not what {} says it was",
+                printable(origin),
+                lockfile::NAME
+            ))
+            .hint("if that is to be, --update-lock accepts it")),
+        }
+    }
+}
+
+fn archive_name(kept: &Kept) -> String {
+    format!("archives-{}", kept.sha256)
+}
+
+fn pack_name(commit: &CommitId) -> String {
+    format!("commits-{commit}.pack")
+}
+
+/// Writes a member into a file and returns the digest of its bytes.
+fn write_member(content: impl Read, to: &Utf8Path) -> Result<Sha256> {
     let wrong = || format!("cannot write {to}");
     let mut hashing = HashingReader::new(content);
-    let mut file = File::create(&to).context(Kind::Build, wrong)?;
+    let mut file = File::create_new(to).context(Kind::Build, wrong)?;
     io::copy(&mut hashing, &mut file).context(Kind::Build, wrong)?;
-    let (found, _) = hashing.finish();
-    super::context::verify(&format!("{} in {bundle}", kept.origin), kept.sha256, found)?;
-    // What a server once said is this file's word only; the signature speaks for itself.
-    let mut kept = kept.clone();
-    kept.proofs.sums = Sums::NoList;
-    kept.zstd = None;
-    if archive_store::find(fetching.cache, kept.sha256).is_none() {
-        archive_store::keep(fetching.cache, &to, None, &kept)?;
-    }
-    Ok(())
+    Ok(hashing.finish().0)
 }

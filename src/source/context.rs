@@ -10,6 +10,7 @@ use crate::report::Report;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::openpgp::Keyring;
+use camino::Utf8Path;
 use std::time::Duration;
 
 /// What fetching needs to know beside the plan.
@@ -37,6 +38,8 @@ pub struct Fetching<'a> {
     pub signature_required: bool,
     /// The archive is wanted, too, not only its tree: for a bundle.
     pub archive_wanted: bool,
+    /// The server of this source has been asked what proves it, and has nothing.
+    pub nothing_proves_it: bool,
     /// What is being fetched. [`obtain`](super::obtain) and [`at_hand`](super::at_hand) take it from their plan.
     pub locator: Option<&'a Locator>,
 }
@@ -47,6 +50,14 @@ impl Fetching<'_> {
         Error::fetch(format!("--offline: {name} is not in the cache {}", self.cache.root)).hint(
             "run `kcompile fetch` with the same options while there is a network, or bring it with --from-bundle",
         )
+    }
+
+    /// Says whose file or tree in a shared cache this run believes.
+    pub(super) fn name_owner(&self, path: &Utf8Path) {
+        if let Some(owner) = self.cache.foreign_owner(path) {
+            self.report
+                .note(&format!("{path} was put into the shared cache by user {owner}, who is believed"));
+        }
     }
 
     /// Fails under `--require-signature` where `checks` do not satisfy it.
@@ -70,8 +81,16 @@ impl Fetching<'_> {
     pub(super) fn accepts(&self, identity: &SourceIdentity) -> bool {
         let believed = identity.checks.iter().filter(|check| self.believes(check));
         (!self.signature_required || is_signed(believed, signable(identity)))
+            && !self.may_be_proven(identity)
             && self.is_by_the_signature_beside(identity)
             && (!self.archive_wanted || self.has_archive(identity))
+    }
+
+    /// Returns whether nothing authenticates a cached tree that a server, or apt, may authenticate now.
+    fn may_be_proven(&self, identity: &SourceIdentity) -> bool {
+        !(self.offline || self.nothing_proves_it || identity.is_vouched_for())
+            && signable(identity) == Signable::Yes
+            && matches!(self.locator, Some(Locator::KernelOrg { .. } | Locator::Apt { .. }))
     }
 
     /// Does a check that was made earlier count now? A signature does for as long as its key does.

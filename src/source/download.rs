@@ -32,6 +32,10 @@ pub(super) struct Download<'a> {
     failures: u32,
     /// `done` at the last failure.
     failed_at: u64,
+    /// The server has sent all that it has.
+    has_ended: bool,
+    /// It goes on with what an earlier run has received.
+    pub(super) is_resumed: bool,
 }
 
 impl Http<'_> {
@@ -49,6 +53,8 @@ impl Http<'_> {
             total: None,
             failures: 0,
             failed_at: 0,
+            has_ended: false,
+            is_resumed: false,
         };
         download.begin()?;
         Ok(download)
@@ -56,9 +62,9 @@ impl Http<'_> {
 }
 
 impl Download<'_> {
-    /// Has the server sent all of it?
+    /// Returns whether the server has sent all that it has, so that there is nothing to go on with.
     pub(super) fn is_complete(&self) -> bool {
-        self.replay == 0 && self.total == Some(self.done)
+        self.replay == 0 && (self.has_ended || self.total == Some(self.done))
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -66,6 +72,7 @@ impl Download<'_> {
         self.done = self.partial.seek(io::SeekFrom::End(0)).context(Kind::Build, wrong)?;
         self.connect(Resume::FromPartial)?;
         self.replay = self.done;
+        self.is_resumed = self.done > 0;
         self.partial.rewind().context(Kind::Build, wrong)
     }
 
@@ -180,6 +187,7 @@ impl Download<'_> {
             process::check()?;
             match self.receive(buffer) {
                 Ok(read) => {
+                    self.has_ended = read == 0;
                     self.done += read as u64;
                     if self.done - self.failed_at >= WORTH_IT {
                         self.failures = 0;

@@ -47,6 +47,7 @@ pub fn bundle(bytes: &[u8]) {
             keyring: &Keyring::built_in(),
             signature_required: false,
             archive_wanted: false,
+            nothing_proves_it: false,
             locator: None,
         };
         let _ = take_bundle(&bundle, &fetching);

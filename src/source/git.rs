@@ -19,7 +19,7 @@ use git2::{
     RemoteCallbacks, RemoteHead, Repository,
 };
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 
 /// A pack of one commit has about 250 MB, a kernel archive, which a bundle holds as well, about 140 MB.
 pub(super) const LARGEST_PACK: u64 = 2 << 30;
@@ -192,18 +192,14 @@ pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, fetching: &Fe
 }
 
 /// Takes a pack into the repository for `url`; it must hold together and have `commit` in it.
-pub(super) fn take_pack(
-    url: &str,
-    commit: &str,
-    pack: &mut impl Read,
-    fetching: &Fetching<'_>,
-) -> Result<()> {
+pub(super) fn take_pack(url: &str, commit: &str, pack: &Utf8Path, fetching: &Fetching<'_>) -> Result<()> {
     let wrong = || format!("the bundle's pack of {url} is damaged");
     let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
     let repository = cached_repository(url, fetching.cache)?;
     let objects = repository.odb().context(Kind::Fetch, wrong)?;
     let mut writer = objects.packwriter().context(Kind::Fetch, wrong)?;
-    io::copy(pack, &mut writer).context(Kind::Fetch, wrong)?;
+    let mut pack = File::open(pack).context(Kind::Fetch, wrong)?;
+    io::copy(&mut pack, &mut writer).context(Kind::Fetch, wrong)?;
     writer.commit().context(Kind::Fetch, wrong)?;
     drop(writer);
     let id = Oid::from_str(commit).context(Kind::Fetch, wrong)?;

@@ -1,36 +1,30 @@
 //! Release tarballs of kernel.org, or of any server with the same layout, and the chain that proves
 //! them: a pinned digest, the developers' signature, the server's signed list of checksums.
 
-use super::archive_store::{self, Kept, Proofs, Sums};
+use super::archive_store::{self, Kept};
 use super::context::Fetching;
-use super::directory::check_tree;
-use super::download::LARGEST_DOWNLOAD;
 use super::http::Http;
+use super::kernel_proofs::{checksums, proofs, tarballs};
+use super::kernel_release::{Release, open_archive};
 use super::releases::{Releases, newest_listed};
-use super::stream::{Stream, Unpacked, unpack};
 use super::tree::Tree;
 use super::tree_store::{keep, keep_unlisted, usable};
+use crate::cache::Scratch;
 use crate::catalog::kernels::ended_warning;
 use crate::kernel::{Channel, KernelVersion, SourceDigest, VersionRequest};
-use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, pin, release_url};
+use crate::plan::{Check, KERNEL_ORG, Link, Pin, SourceIdentity, pin, release_url};
 use crate::report::Running;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::{open_to_write, remove_tree};
-use crate::util::openpgp::{ClearSigned, Unproven};
-use crate::util::read::{Links, open_file};
-use crate::util::text::{ago, file_name, size};
+use crate::util::read::Links;
+use crate::util::text::{ago, file_name};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
-/// A list of checksums is about 2 MB.
-const LARGEST_LIST: u64 = 16 << 20;
 /// With so many jobs a core is free to compress while the others decompress and write.
 const JOBS_FOR_A_COPY: usize = 4;
-/// A signature is about 1 kB.
-const LARGEST_SIGNATURE: u64 = 64 << 10;
-
 /// Gets the tarball of `version` (for a series, the newest) and unpacks it: from the archives that are
 /// kept, else from the first of `mirrors` that has it.
 pub(super) fn fetch(
@@ -51,13 +45,24 @@ pub(super) fn fetch(
         }));
     }
     let http = Http::new(fetching)?;
-    try_each(mirrors, fetching, |mirror| {
+    let fetched = try_each(mirrors, fetching, |mirror| {
         let version = match version {
             VersionRequest::Exact(version) => version,
             VersionRequest::Series(major, minor) => newest(&http, mirror, (major, minor), fetching)?,
         };
         fetch_from(version, mirror, &http, fetching, running)
-    })
+    });
+    match (fetched, version) {
+        (Err(error), VersionRequest::Exact(exact))
+            if error.kind == Kind::Fetch && !kept_releases(version, fetching)?.is_empty() =>
+        {
+            let name = release_url(KERNEL_ORG, exact);
+            let name = file_name(&name);
+            Err(Error::fetch(format!("{name} is in the cache, where nothing verifies it: {error}"))
+                .hint("--offline takes it as it is; --mirror URL names another server to verify it"))
+        }
+        (fetched, _) => fetched,
+    }
 }
 
 /// The version that `channel` stands for today.
@@ -147,45 +152,110 @@ fn fetch_from(
             return Ok(tree);
         }
     }
-    let release = Release { version, pin, proofs: proofs(http, mirror, version, fetching)? };
+    let release = Release::new(version, pin, proofs(http, mirror, version, fetching)?);
     release.check_before(fetching)?;
+    let fetching = &Fetching { nothing_proves_it: !release.can_be_proven(), ..*fetching };
+    for (_, kept) in kept_releases(VersionRequest::Exact(version), fetching)? {
+        let is_meant = release.expected().map_or(release.can_be_proven(), |digest| digest == kept.sha256);
+        if is_meant && let Some(tree) = unpack_kept(&release, &kept, fetching, running)? {
+            remove_unproven(&tree, version, fetching)?;
+            return Ok(tree);
+        }
+    }
     let expected = release.expected();
     let url = release_url(mirror, version);
     let fill = |tree: &Utf8Path| {
         let scratch = fetching.cache.scratch()?;
-        // Only what has a digest can be put together from two connections, let alone two runs.
-        let (path, file) = open_partial(expected, &scratch.path, fetching)?;
-        let mut download = http.download(&url, file, expected.is_some())?;
-        let total = download.total;
-        // With a core to spare it costs no time; on a small machine it would.
-        let copy = (fetching.jobs >= JOBS_FOR_A_COPY).then(|| scratch.path.join("copy"));
-        let from = (&mut download, total, copy.as_deref());
-        let unpacked = release.unpack(from, tree, fetching, running);
-        match &unpacked {
-            Ok((_, kept)) => archive_store::keep(fetching.cache, &path, copy.as_deref(), kept)?,
-            // What is whole and not what it should be is of no more use.
-            Err(_) if download.is_complete() => {
-                let _ = std::fs::remove_file(&path);
+        match download(&release, &url, tree, &scratch, http, fetching, running)? {
+            Downloaded::Whole(identity) => Ok(identity),
+            Downloaded::Spoilt(error) => {
+                fetching.report.note(&format!("{error}; what an earlier run had received is thrown away"));
+                remove_tree(tree)?;
+                match download(&release, &url, tree, &scratch, http, fetching, running)? {
+                    Downloaded::Whole(identity) => Ok(identity),
+                    Downloaded::Spoilt(error) => Err(error),
+                }
             }
-            Err(_) => {}
         }
-        unpacked.map(|(identity, _)| identity)
     };
-    match expected {
+    let tree = match expected {
         Some(digest) => keep(&SourceDigest::Sha256(digest), fetching, fill),
         None => keep_unlisted(&url, fetching, fill),
+    }?;
+    remove_unproven(&tree, version, fetching)?;
+    Ok(tree)
+}
+
+/// How a download ended.
+enum Downloaded {
+    Whole(SourceIdentity),
+    /// It went on with what an earlier run had received, and the whole is not what it should be.
+    Spoilt(Error),
+}
+
+/// Downloads `release` from `url`, unpacks it into `tree` and keeps the archive.
+fn download(
+    release: &Release,
+    url: &str,
+    tree: &Utf8Path,
+    scratch: &Scratch,
+    http: &Http<'_>,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Downloaded> {
+    let expected = release.expected();
+    // Only what has a digest can be put together from two connections, let alone two runs.
+    let (path, file) = open_partial(expected, url, &scratch.path, fetching)?;
+    let mut download = http.download(url, file, expected.is_some())?;
+    let total = download.total;
+    // With a core to spare it costs no time; on a small machine it would.
+    let copy = (fetching.jobs >= JOBS_FOR_A_COPY).then(|| scratch.path.join("copy"));
+    let from = (&mut download, total, copy.as_deref());
+    let unpacked = release.unpack(from, tree, fetching, running);
+    match unpacked {
+        Ok((identity, kept)) => {
+            archive_store::keep(fetching.cache, &path, copy.as_deref(), &kept)?;
+            Ok(Downloaded::Whole(identity))
+        }
+        // What is whole and not what it should be is of no more use.
+        Err(error) if download.is_complete() => {
+            remove_tree(&path)?;
+            copy.iter().try_for_each(|copy| remove_tree(copy))?;
+            if download.is_resumed && error.kind == Kind::Fetch {
+                return Ok(Downloaded::Spoilt(error));
+            }
+            Err(error)
+        }
+        Err(error) => Err(error),
     }
 }
 
-/// The file that is downloaded into: under a name that the next run finds, unless the archive has no
+/// Removes the archives of `version` that nothing authenticates, once `tree` is authenticated.
+fn remove_unproven(tree: &Tree, version: KernelVersion, fetching: &Fetching<'_>) -> Result<()> {
+    if !tree.identity.is_vouched_for() {
+        return Ok(());
+    }
+    for (_, kept) in kept_releases(VersionRequest::Exact(version), fetching)? {
+        if Some(kept.sha256) != tree.identity.digest.sha256() && !kept.proofs.can_prove() {
+            fetching
+                .report
+                .note(&format!("an unverified archive of {} is removed from the cache", kept.origin));
+            archive_store::forget(fetching.cache, kept.sha256)?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens the file that is downloaded into: under a name that the next run finds, unless the archive has no
 /// digest, or another user of this cache has begun it.
 fn open_partial(
     expected: Option<Sha256>,
+    url: &str,
     scratch: &Utf8Path,
     fetching: &Fetching<'_>,
 ) -> Result<(Utf8PathBuf, File)> {
     let own = scratch.join("archive");
-    let named = expected.map(|digest| fetching.cache.partial(digest));
+    let named = expected.map(|digest| fetching.cache.partial(digest, url));
     let opened = named.map(|path| (open_to_write(&path, Links::RefuseAnywhere), path));
     let (opened, path) = match opened {
         Some((Err(error), _)) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -198,35 +268,63 @@ fn open_partial(
     Ok((path, file))
 }
 
-/// Unpacks `version` from an archive that is kept, if there is one that is what it should be.
-fn from_archive(
-    version: VersionRequest,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
-) -> Result<Option<Tree>> {
-    let candidates = archive_store::all(fetching.cache)?.into_iter().filter_map(|kept| {
+/// Returns the archives of `version` that are kept: the newest first, and of one version those that can be proven.
+fn kept_releases(version: VersionRequest, fetching: &Fetching<'_>) -> Result<Vec<(KernelVersion, Kept)>> {
+    let found = archive_store::all(fetching.cache)?.into_iter().filter_map(|kept| {
         let version_of =
             || file_name(&kept.origin).strip_prefix("linux-")?.split_once(".tar.")?.0.parse().ok();
         let found: KernelVersion = version_of().filter(|_| kept.origin.starts_with("https://"))?;
         (kept.origin == release_url(KERNEL_ORG, found) && version.admits(found)).then_some((found, kept))
     });
-    let Some((version, kept)) = candidates.max_by_key(|(version, _)| *version) else { return Ok(None) };
-    let release =
-        Release { version, pin: pin(fetching.catalog, fetching.lock, version)?, proofs: kept.proofs.clone() };
-    if release.expected().is_some_and(|expected| expected != kept.sha256) {
+    let mut found: Vec<_> = found.collect();
+    let rank = |version: KernelVersion, kept: &Kept| {
+        let pin = pin(fetching.catalog, fetching.lock, version).ok().flatten();
+        let pin = pin.filter(|pin| pin.sha256 == kept.sha256);
+        let is_pinned = pin.as_ref().is_some_and(Pin::is_proof);
+        (version, is_pinned, kept.proofs.can_prove(), pin.is_some())
+    };
+    found.sort_by_key(|(version, kept)| std::cmp::Reverse(rank(*version, kept)));
+    Ok(found)
+}
+
+/// Unpacks `version` from an archive that is kept, if there is one that is what it should be. Where there is a
+/// network, one that nothing authenticates is left to what the server says of it.
+fn from_archive(
+    version: VersionRequest,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Option<Tree>> {
+    let Some((version, kept)) = kept_releases(version, fetching)?.into_iter().next() else { return Ok(None) };
+    let release = Release::new(version, pin(fetching.catalog, fetching.lock, version)?, kept.proofs.clone());
+    if release.expected().is_some_and(|expected| expected != kept.sha256)
+        || !(fetching.offline || release.can_be_proven())
+    {
         return Ok(None);
     }
-    if let Err(error) = release.check_before(fetching) {
+    match release.check_before(fetching) {
+        Ok(()) => unpack_kept(&release, &kept, fetching, running),
         // A network may have what is missing here.
-        return if fetching.offline { Err(error) } else { Ok(None) };
+        Err(error) if fetching.offline => Err(error),
+        Err(_) => Ok(None),
     }
-    let release = Release { pin: release.pin.or(Some(own_pin(&kept))), ..release };
+}
+
+/// Unpacks `release` from the archive `kept`; `None` where that is not what it should be, and is removed.
+fn unpack_kept(
+    release: &Release,
+    kept: &Kept,
+    fetching: &Fetching<'_>,
+    running: &Running<'_>,
+) -> Result<Option<Tree>> {
+    fetching.name_owner(&archive_store::path(fetching.cache, kept.sha256));
+    let pin = release.pin.clone().or(Some(own_pin(kept)));
+    let release = Release { pin, version: release.version, proofs: release.proofs.clone() };
     let unpacked = keep(&SourceDigest::Sha256(kept.sha256), fetching, |tree| {
         if let Some(zstd) = kept.zstd {
-            match release.unpack_copy(&kept, zstd, tree, fetching, running) {
+            match release.unpack_copy(kept, zstd, tree, fetching, running) {
                 Err(error) if error.kind == Kind::Fetch => {
                     fetching.report.note(&format!("{error}; the copy in the cache is thrown away"));
-                    archive_store::forget_copy(fetching.cache, &kept)?;
+                    archive_store::forget_copy(fetching.cache, kept)?;
                     remove_tree(tree)?;
                 }
                 unpacked => return unpacked,
@@ -241,230 +339,17 @@ fn from_archive(
             archive_store::forget(fetching.cache, kept.sha256)?;
             Ok(None)
         }
-        unpacked => unpacked.map(Some),
+        Err(error) => Err(error),
+        Ok(tree) => {
+            if release.proofs.can_prove() && release.proofs != kept.proofs {
+                archive_store::record_proofs(fetching.cache, kept.sha256, &release.proofs)?;
+            }
+            Ok(Some(tree))
+        }
     }
-}
-
-fn open_archive(path: &Utf8Path) -> Result<(File, u64)> {
-    let wrong = || format!("cannot read {path}");
-    let file = open_file(path, Links::Refuse).context(Kind::Fetch, wrong)?;
-    let bytes = file.metadata().context(Kind::Fetch, wrong)?.len();
-    if bytes > LARGEST_DOWNLOAD {
-        return Err(Error::fetch(format!("{path}: larger than {} GiB", LARGEST_DOWNLOAD >> 30)));
-    }
-    Ok((file, bytes))
 }
 
 /// What an archive of the cache must be: its name is its digest. That proves nothing of its makers.
 fn own_pin(kept: &Kept) -> Pin {
     Pin { sha256: kept.sha256, check: Check::holds(Link::Transport, "kept in the cache") }
-}
-
-/// A release, and what is known of it before its bytes are.
-#[derive(Clone)]
-struct Release {
-    version: KernelVersion,
-    pin: Option<Pin>,
-    proofs: Proofs,
-}
-
-impl Release {
-    fn name(&self) -> String {
-        file_name(&release_url(KERNEL_ORG, self.version)).to_owned()
-    }
-
-    fn signature_name(&self) -> String {
-        format!("linux-{}.tar.sign", self.version)
-    }
-
-    /// What the archive must be.
-    fn expected(&self) -> Option<Sha256> {
-        let listed = match &self.proofs.sums {
-            Sums::Listed { sha256, .. } => Some(*sha256),
-            Sums::Missing | Sums::NoList => None,
-        };
-        self.pin.as_ref().map(|pin| pin.sha256).or(listed)
-    }
-
-    /// Does anybody sign such a thing? Release candidates are packed by git, on request.
-    fn signable(&self) -> Signable {
-        if self.version.candidate().is_none() { Signable::Yes } else { Signable::No }
-    }
-
-    /// Fails where it can be told without the archive that it will not do.
-    fn check_before(&self, fetching: &Fetching<'_>) -> Result<()> {
-        let name = self.name();
-        if let (Some(pin), Sums::Listed { sha256, .. }) = (&self.pin, &self.proofs.sums)
-            && pin.sha256 != *sha256
-        {
-            return Err(Error::fetch(format!(
-                "checksum mismatch for {name}: expected {} ({}), found {sha256} in sha256sums.asc",
-                pin.sha256, pin.check.detail
-            ))
-            .hint("the mirror may be stale or forged; try another --mirror"));
-        }
-        self.signature(fetching)?;
-        let pinned = self.pin.iter().map(|pin| pin.check.clone());
-        let promised = self.proofs.signature.iter().map(|_| Check::proves(Link::Signature, ""));
-        fetching.require_signature(&name, &pinned.chain(promised).collect::<Vec<_>>(), self.signable())
-    }
-
-    /// Unpacks the archive (its bytes, how many there are, where a quick copy goes) into `tree`, and says
-    /// what held, and what is to be kept.
-    fn unpack(
-        &self,
-        (reader, total, copy): (impl Read, Option<u64>, Option<&Utf8Path>),
-        tree: &Utf8Path,
-        fetching: &Fetching<'_>,
-        running: &Running<'_>,
-    ) -> Result<(SourceIdentity, Kept)> {
-        let name = self.name();
-        let signature = self.signature(fetching)?;
-        let stream = Stream {
-            name: &name,
-            reader,
-            total,
-            expected: self.expected(),
-            signature: signature.as_ref(),
-            threads: fetching.jobs,
-            copy,
-        };
-        let unpacked = unpack(stream, tree, running)?;
-        let kept = Kept {
-            origin: release_url(KERNEL_ORG, self.version),
-            sha256: unpacked.sha256,
-            proofs: self.proofs.clone(),
-            zstd: unpacked.copy,
-        };
-        Ok((self.identity(unpacked.sha256, &unpacked, tree)?, kept))
-    }
-
-    /// Unpacks the quick copy of what is kept: it was made of what the archive's digest stands for, and
-    /// the signature is checked again.
-    fn unpack_copy(
-        &self,
-        kept: &Kept,
-        zstd: Sha256,
-        tree: &Utf8Path,
-        fetching: &Fetching<'_>,
-        running: &Running<'_>,
-    ) -> Result<SourceIdentity> {
-        let (file, bytes) = open_archive(&archive_store::copy_path(fetching.cache, kept.sha256))?;
-        let name = format!("the copy of {}", self.name());
-        let signature = self.signature(fetching)?;
-        let stream = Stream {
-            name: &name,
-            reader: file,
-            total: Some(bytes),
-            expected: Some(zstd),
-            signature: signature.as_ref(),
-            threads: fetching.jobs,
-            copy: None,
-        };
-        self.identity(kept.sha256, &unpack(stream, tree, running)?, tree)
-    }
-
-    fn signature<'a>(&self, fetching: &Fetching<'a>) -> Result<Option<Unproven<'a>>> {
-        let text = self.proofs.signature.as_ref();
-        let now = fetching.host.now;
-        text.map(|text| fetching.keyring.detached(&self.signature_name(), text.as_bytes(), now)).transpose()
-    }
-
-    /// What the archive of this digest is, now that its tree is there.
-    ///
-    /// Errors (exit code 3): the tree is of another version. A release's signature says who made it, not what it
-    /// is called, so that an old one can be sent under a new name.
-    fn identity(&self, sha256: Sha256, unpacked: &Unpacked, tree: &Utf8Path) -> Result<SourceIdentity> {
-        let version = check_tree(tree, &self.name())?;
-        if version != self.version {
-            return Err(Error::fetch(format!("{}: holds Linux {version}", self.name()))
-                .hint("the mirror may be stale or forged; try another --mirror"));
-        }
-        unpacked.contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
-        let mut checks: Vec<Check> = self.pin.iter().map(|pin| pin.check.clone()).collect();
-        checks.push(match (&unpacked.signer, self.signable()) {
-            (Some(signer), _) => Check::signed(signer, self.proofs.signature.as_deref().unwrap_or_default()),
-            (None, Signable::Yes) => {
-                Check::absent(Link::Signature, format!("no {} beside it", self.signature_name()))
-            }
-            (None, Signable::No) => Check::absent(Link::Signature, "nobody signs release candidates"),
-        });
-        checks.extend(self.sums_check());
-        checks.push(Check::holds(Link::Transport, size(unpacked.bytes)));
-        Ok(SourceIdentity {
-            origin: Some(release_url(KERNEL_ORG, self.version)),
-            digest: SourceDigest::Sha256(sha256),
-            version,
-            date: unpacked.date,
-            checks,
-        })
-    }
-
-    fn sums_check(&self) -> Option<Check> {
-        Some(match &self.proofs.sums {
-            _ if self.signable() == Signable::No => return None,
-            Sums::Listed { signer: Some(signer), .. } => {
-                Check::proves(Link::Sums, format!("in sha256sums.asc, signed by {signer}"))
-            }
-            Sums::Listed { signer: None, .. } => {
-                Check::holds(Link::Sums, "in sha256sums.asc, which is not signed")
-            }
-            Sums::Missing => Check::absent(Link::Sums, "missing from sha256sums.asc"),
-            Sums::NoList => Check::absent(Link::Sums, "no sha256sums.asc"),
-        })
-    }
-}
-
-/// Asks the server for what it has beside the tarball.
-fn proofs(http: &Http<'_>, mirror: &str, version: KernelVersion, fetching: &Fetching<'_>) -> Result<Proofs> {
-    if version.candidate().is_some() {
-        return Ok(Proofs::default());
-    }
-    let url = release_url(mirror, version);
-    let signature = format!("{}.sign", url.strip_suffix(".xz").unwrap_or(&url));
-    let sums = match checksums(http, mirror, version.major, fetching)? {
-        None => Sums::NoList,
-        Some(list) => match tarballs(&list.text).find(|(listed, _)| *listed == version) {
-            None => Sums::Missing,
-            Some((_, sha256)) => Sums::Listed { sha256, signer: list.signer },
-        },
-    };
-    Ok(Proofs { signature: http.text(&signature, LARGEST_SIGNATURE)?, sums })
-}
-
-/// The server's list of checksums for all of a major version, its signature checked; `None` where it
-/// has none.
-fn checksums(
-    http: &Http<'_>,
-    mirror: &str,
-    major: u32,
-    fetching: &Fetching<'_>,
-) -> Result<Option<ClearSigned>> {
-    let text = http.text(&format!("{mirror}/pub/linux/kernel/v{major}.x/sha256sums.asc"), LARGEST_LIST)?;
-    text.map(|text| fetching.keyring.clear_signed("sha256sums.asc", &text, fetching.host.now)).transpose()
-}
-
-/// The release tarballs in a `sha256sums.asc`: lines of a digest, two spaces and a file name.
-fn tarballs(list: &str) -> impl Iterator<Item = (KernelVersion, Sha256)> {
-    list.lines().filter_map(|line| {
-        let (digest, name) = line.split_once("  ")?;
-        let version = name.strip_prefix("linux-")?.strip_suffix(".tar.xz")?;
-        Some((version.parse().ok()?, digest.parse().ok()?))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_list_of_checksums_is_read() {
-        let digest = "9e2064f9cb942999a76737d510f08a85bcd8164e9762ce0f7dbfeac58bc2f2b3";
-        let list = format!(
-            "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{digest}  linux-4.19.215.tar.xz\n\
-             {digest}  linux-4.19.9.tar.xz\n{digest}  patch-4.19.216.xz\n{digest}  linux-4.19.300.tar.gz\nbad  linux-4.19.301.tar.xz\n"
-        );
-        let versions: Vec<String> = tarballs(&list).map(|(version, _)| version.to_string()).collect();
-        assert_eq!(versions, ["4.19.215", "4.19.9"]);
-    }
 }

@@ -17,6 +17,8 @@ mod git_store;
 mod git_tree;
 mod http;
 mod kernel_org;
+mod kernel_proofs;
+mod kernel_release;
 mod patched_tree;
 #[cfg(test)]
 mod properties;
@@ -108,6 +110,16 @@ fn refuse_changed(identity: &SourceIdentity, fetching: &Fetching<'_>) -> Result<
     let locked = identity.origin.as_ref().and_then(|origin| Some((origin, fetching.lock.of(origin)?)));
     match locked.filter(|(_, locked)| locked.digest != identity.digest) {
         None => Ok(()),
+        // Nothing verified what it was at its first use.
+        Some((origin, locked)) if locked.unverified && identity.is_vouched_for() => {
+            fetching.report.note(&format!(
+                "{origin} is {}, which is verified; {} had {}, which nothing verified",
+                identity.digest,
+                lockfile::NAME,
+                locked.digest
+            ));
+            Ok(())
+        }
         Some((origin, locked)) => Err(Error::fetch(format!(
             "{origin} has changed since its first use: {} has {}, found {}",
             lockfile::NAME,

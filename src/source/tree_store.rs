@@ -20,7 +20,7 @@ pub(super) const TREE: &str = "linux";
 /// What the tree is. Written last: without it the entry is not whole.
 const IDENTITY: &str = "source.json";
 
-/// The whole unpatched tree with the highest version whose identity `fits`.
+/// Returns the whole unpatched tree with the highest version whose identity `fits`; of two, the authenticated one.
 pub(super) fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Result<Option<Tree>> {
     let dir = cache.root.join("trees");
     let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
@@ -28,7 +28,8 @@ pub(super) fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Res
         .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
         .filter(|name| !name.contains('+'));
     let trees = names.filter_map(|key| open(cache, &key)).filter(|tree| fits(&tree.identity));
-    Ok(trees.max_by_key(|tree| (tree.identity.version, tree.identity.date)))
+    let rank = |tree: &Tree| (tree.identity.version, tree.identity.is_vouched_for(), tree.identity.date);
+    Ok(trees.max_by_key(rank))
 }
 
 /// Opens the entry `key` if it is whole. Whether it is still what it was is [`is_intact`]'s business.
@@ -50,11 +51,14 @@ pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
     })
 }
 
-/// Does the tree still hold what was unpacked? Says so where it does not.
+/// Does the tree still hold what was unpacked? Says so where it does not, and else who put it there.
 pub(super) fn is_intact(tree: &Tree, fetching: &Fetching<'_>) -> Result<bool> {
     let is_intact = tree_manifest::is_intact(&fetching.cache.tree(&tree.key), &tree.path)?;
     match is_intact {
-        true => tree_manifest::touch(&fetching.cache.tree(&tree.key)),
+        true => {
+            fetching.name_owner(&fetching.cache.tree(&tree.key));
+            tree_manifest::touch(&fetching.cache.tree(&tree.key));
+        }
         false => {
             fetching.report.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
         }

@@ -132,6 +132,70 @@ fn a_damaged_or_hostile_bundle_is_refused() {
 }
 
 #[test]
+fn a_bundle_pins_only_what_was_asked_for() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7", "6.1.8"]);
+    world.run(&format!("fetch 6.1.7 6.1.8 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    world.run("fetch 6.1.7 --fc --offline --from-bundle b.tar --cache-dir other").ok();
+    let lock = fs::read_to_string(world.path("work/other/kcompile.lock")).unwrap();
+    assert!(lock.contains("linux-6.1.7.tar.xz") && !lock.contains("linux-6.1.8.tar.xz"), "{lock}");
+    // A digest that it does not hold is none of its business.
+    let origin = format!("https://cdn.kernel.org{DIR}/linux-6.1.9.tar.xz");
+    let index = format!(
+        r#"{{"format":1,"archives":[],"commits":[],"locked":{{"{origin}":"sha256:{}"}}}}"#,
+        "0".repeat(64)
+    );
+    fs::write(world.path("work/x.tar"), member(INDEX, tar::EntryType::Regular, &index)).unwrap();
+    world
+        .run("fetch 6.1.9 --fc --offline --from-bundle x.tar --cache-dir third")
+        .failed(3, &["it locks https://cdn.kernel.org", "to what it does not hold"]);
+}
+
+#[test]
+fn a_bundle_that_fails_leaves_nothing() {
+    let world = World::new();
+    let server = mirror(&world, &["6.1.7", "6.1.8"]);
+    world.run(&format!("fetch 6.1.7 6.1.8 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    let mut bytes = fs::read(world.path("work/b.tar")).unwrap();
+    // In the second archive.
+    let at = bytes.len() - 4096;
+    bytes[at] ^= 1;
+    fs::write(world.path("work/flipped.tar"), &bytes).unwrap();
+    fs::write(world.path("work/short.tar"), &bytes[..at]).unwrap();
+    for (bundle, why) in [("flipped.tar", "checksum mismatch"), ("short.tar", "short.tar: ")] {
+        world
+            .run(&format!("fetch 6.1.7 --fc --offline --from-bundle {bundle} --cache-dir other"))
+            .failed(3, &[why]);
+        for dir in ["archives", "trees", "git", "tmp"] {
+            assert_eq!(world.names(&format!("work/other/{dir}")), [""; 0], "{bundle}: {dir}");
+        }
+        assert!(!world.path("work/other/kcompile.lock").exists(), "{bundle}");
+    }
+    // One that is refused for what the lock file says.
+    let other = format!("sha256:{}", "0".repeat(64));
+    let entry = format!(
+        "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.8.tar.xz\"\ndigest = \"{other}\"\n"
+    );
+    fs::create_dir(world.path("work/own")).unwrap();
+    fs::write(world.path("work/own/kcompile.lock"), entry).unwrap();
+    world
+        .run("fetch 6.1.7 --fc --offline --from-bundle b.tar --configs own --cache-dir other")
+        .failed(3, &["is not what kcompile.lock says it was"]);
+    assert_eq!(world.names("work/other/archives"), [""; 0]);
+}
+
+#[test]
+fn only_a_server_that_was_asked_has_no_list_of_checksums() {
+    let world = World::new();
+    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let server = servers::files([(format!("{DIR}/linux-6.1.7.tar.xz"), bytes)]);
+    let asked = format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url);
+    world.run(&asked).ok().says("no sha256sums.asc");
+    let taken = world.run("fetch 6.1.7 --fc --offline --from-bundle b.tar --cache-dir other").ok();
+    assert!(!taken.stderr.contains("sha256sums.asc"), "{}", taken.stderr);
+}
+
+#[test]
 fn what_lies_here_needs_no_bundle() {
     let world = World::new();
     world.tarball("6.1.7", "xz");

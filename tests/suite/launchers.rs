@@ -224,3 +224,33 @@ fn a_dead_farm_is_noticed_and_everything_compiled_here() {
     let receipt = fs::read_to_string(world.path("work/several/firecracker-6.1.7-amd64.json")).unwrap();
     assert!(receipt.contains("no machine of distcc answered") && !receipt.contains(&dead), "{receipt}");
 }
+
+#[test]
+fn offline_builds_ask_no_farm() {
+    let world = world();
+    for launcher in ["distcc", "icecc", "sccache"] {
+        world
+            .run(&format!("{ARGS} --offline --launcher {launcher}"))
+            .failed(2, &[&format!("--offline: {launcher} works through the network"), "hint: "]);
+    }
+}
+
+#[test]
+fn offline_builds_ask_no_remote_storage_of_ccache() {
+    if !have("ccache") {
+        return;
+    }
+    let mut world = world();
+    let server = crate::servers::files([]);
+    world.env.insert("CCACHE_DIR".into(), world.path("ccache").into_string());
+    world.env.insert("CCACHE_REMOTE_STORAGE".into(), server.url.clone());
+    let args = format!("{ARGS} --launcher ccache --sandbox off");
+    world.run(&format!("{args} --offline --cache-dir one")).ok();
+    assert_eq!(*server.log.lock().unwrap(), [""; 0]);
+    world.env.remove("CCACHE_REMOTE_STORAGE");
+    fs::write(world.path("ccache/ccache.conf"), format!("remote_storage = {}\n", server.url)).unwrap();
+    world.run(&format!("{args} --offline --cache-dir two")).ok();
+    assert_eq!(*server.log.lock().unwrap(), [""; 0]);
+    world.run(&format!("{args} --cache-dir three --set PSI=y")).ok();
+    assert!(!server.log.lock().unwrap().is_empty(), "this ccache asks such a server");
+}

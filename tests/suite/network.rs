@@ -42,6 +42,12 @@ pub(crate) fn ranged(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
+/// Where the part of the tarball that has come from `server` is kept.
+pub(crate) fn partial(server: &Server, bytes: &[u8]) -> String {
+    let url = sha256(format!("{}{PATH}", server.url).as_bytes());
+    format!("{}.{}.partial", sha256(bytes), &url[..12])
+}
+
 pub(crate) fn fetch(world: &World, server: &Server, more: &str) -> crate::world::Ran {
     world.run(&format!("fetch 6.1.7 --fc --mirror {} {more}", server.url))
 }
@@ -70,8 +76,10 @@ fn a_dropped_connection_is_resumed_where_it_broke() {
 fn what_came_before_a_failed_run_is_not_fetched_again() {
     let world = World::new();
     let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
-    let bad = server(&bytes, |count, request, stream, bytes| match count {
+    // It breaks off in all attempts of the first run.
+    let server = server(&bytes, |count, request, stream, bytes| match count {
         0 => broken(stream, bytes, 1000),
+        4.. => ranged(request, stream, bytes),
         _ => {
             let start = request.range_start().unwrap_or(0);
             let range = format!(
@@ -83,15 +91,15 @@ fn what_came_before_a_failed_run_is_not_fetched_again() {
             let _ = stream.write_all(range.as_bytes());
         }
     });
-    fetch(&world, &bad, "").failed(
+    fetch(&world, &server, "").failed(
         3,
         &[&format!("got 1000 of {} bytes", bytes.len()), "hint: the same command goes on from there"],
     );
-    assert_eq!(world.names("cache/partial"), [format!("{}.partial", sha256(&bytes))]);
+    assert_eq!(world.names("cache/partial"), [partial(&server, &bytes)]);
     assert!(world.names("cache/trees").is_empty());
-    let good = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
-    fetch(&world, &good, "").ok();
-    assert_eq!(requests(&good), [format!("GET {PATH} bytes=1000-")]);
+    let before = requests(&server).len();
+    fetch(&world, &server, "").ok();
+    assert_eq!(requests(&server)[before..], [format!("GET {PATH} bytes=1000-")]);
     assert!(world.names("cache/partial").is_empty());
 }
 
@@ -108,9 +116,9 @@ fn a_server_that_ignores_the_range_starts_over() {
     fetch(&world, &stubborn, "").ok();
     // From an earlier run.
     let world = World::new();
-    fs::create_dir_all(world.path("cache/partial")).unwrap();
-    fs::write(world.path(&format!("cache/partial/{}.partial", sha256(&bytes))), &bytes[..half]).unwrap();
     let stubborn = server(&bytes, |_, _, stream, bytes| respond(stream, "200 OK", &[], bytes));
+    fs::create_dir_all(world.path("cache/partial")).unwrap();
+    fs::write(world.path("cache/partial").join(partial(&stubborn, &bytes)), &bytes[..half]).unwrap();
     fetch(&world, &stubborn, "").ok();
     assert_eq!(requests(&stubborn), [format!("GET {PATH} bytes={half}-")]);
 }
@@ -119,11 +127,57 @@ fn a_server_that_ignores_the_range_starts_over() {
 fn a_damaged_partial_download_is_noticed_and_thrown_away() {
     let world = World::new();
     let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
-    fs::create_dir_all(world.path("cache/partial")).unwrap();
-    fs::write(world.path(&format!("cache/partial/{}.partial", sha256(&bytes))), vec![0; 1000]).unwrap();
     let server = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
-    fetch(&world, &server, "").failed(3, &["checksum mismatch"]);
-    fetch(&world, &server, "").ok();
+    fs::create_dir_all(world.path("cache/partial")).unwrap();
+    fs::write(world.path("cache/partial").join(partial(&server, &bytes)), vec![0; 1000]).unwrap();
+    fetch(&world, &server, "")
+        .ok()
+        .says("checksum mismatch")
+        .says("what an earlier run had received is thrown away");
+    assert_eq!(requests(&server), [format!("GET {PATH} bytes=1000-"), format!("GET {PATH}")]);
+    assert!(world.names("cache/partial").is_empty());
+}
+
+/// Sends the head of an answer whose end is told by the end of the connection, and `bytes`.
+fn without_length(stream: &mut TcpStream, bytes: &[u8]) {
+    let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
+    let _ = stream.write_all(head).and_then(|()| stream.write_all(bytes));
+}
+
+#[test]
+fn what_a_bad_mirror_sends_spoils_neither_the_next_mirror_nor_the_next_run() {
+    let bytes = fs::read(World::new().tarball("6.1.7", "xz")).unwrap();
+    let good = || server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
+    let other = vec![7; 2000];
+    // Wrong bytes, and then the line breaks.
+    let world = World::new();
+    let wrong = other.clone();
+    let breaking = server(&bytes, move |_, request, stream, bytes| match request.range_start() {
+        None => {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&wrong));
+        }
+        Some(_) => respond(stream, "403 Forbidden", &[], b""),
+    });
+    let next = good();
+    world.run(&format!("fetch 6.1.7 --fc --mirror {} --mirror {}", breaking.url, next.url)).ok();
+    assert_eq!(requests(&next), [format!("GET {PATH}")]);
+    // And in another run.
+    let world = World::new();
+    fetch(&world, &breaking, "").failed(3, &["HTTP status 403"]);
+    let next = good();
+    fetch(&world, &next, "").ok();
+    assert_eq!(requests(&next), [format!("GET {PATH}")]);
+    // Wrong bytes to their end, of which the server does not say how many there are.
+    let world = World::new();
+    let lying = server(&bytes, move |count, request, stream, bytes| match count {
+        0 => without_length(stream, &other),
+        _ => ranged(request, stream, bytes),
+    });
+    fetch(&world, &lying, "").failed(3, &["checksum mismatch"]);
+    assert!(world.names("cache/partial").is_empty());
+    fetch(&world, &lying, "").ok();
+    assert_eq!(requests(&lying), [format!("GET {PATH}"), format!("GET {PATH}")]);
 }
 
 #[test]

@@ -266,8 +266,8 @@ fn the_list_of_checksums_is_held_against_its_signature_and_the_tarball() {
         .says("warning: the source is not verified: linux-6.1.7.tar.xz")
         .says("no linux-6.1.7.tar.sign beside it, missing from sha256sums.asc");
     let ran = fetch(signed.into_bytes()).ok();
-    // The lock file has it by now, as what nothing had verified; and still the tree of the first use is taken.
-    assert!(ran.stderr.contains("not verified"), "{}", ran.stderr);
+    // The lock file has it by now, as what nothing had verified: the signed list verifies it.
+    assert!(!ran.stderr.contains("not verified"), "{}", ran.stderr);
 }
 
 #[test]
@@ -398,4 +398,123 @@ fn a_pin_of_the_users_own_is_believed() {
         "{}",
         ran.stderr
     );
+}
+
+/// A bundle `forged.tar` with other bytes as 6.1.7, which nothing signs.
+fn forged_bundle(world: &World, release: &Release) -> String {
+    let tree = world.tree("6.1.7", "trees/forged");
+    fs::write(tree.join("README"), "forged").unwrap();
+    let mut forged = Release { files: release.files.clone(), tar: vec![], xz: vec![] };
+    forged.xz = compress(&tar_of(&tree, "linux-6.1.7"), "xz");
+    let xz = forged.xz.clone();
+    forged.put("linux-6.1.7.tar.xz", xz);
+    let server = forged.serve();
+    world
+        .run(&format!("fetch 6.1.7 --fc --mirror {} --bundle forged.tar --cache-dir forger", server.url))
+        .ok();
+    sha256(&forged.xz)
+}
+
+fn archives(world: &World) -> Vec<String> {
+    world.names("cache/archives").into_iter().filter(|name| !name.contains('.')).collect()
+}
+
+#[test]
+fn what_nothing_verifies_yields_to_a_signed_release() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let mut release = Release::new(&world);
+    let forged = forged_bundle(&world, &release);
+    let honest = sha256(&release.xz);
+    release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
+    for list in [None, Some(release.list().into_bytes()), Some(gpg.clear_sign(&key, &release.list()))] {
+        list.into_iter().for_each(|list| release.put("sha256sums.asc", list));
+        let removed = format!("chmod -R u+w {0}; rm -rf {0}", world.path("cache"));
+        std::process::Command::new("sh").args(["-c", &removed]).output().unwrap();
+        let taken = world.run("fetch 6.1.7 --fc --offline --from-bundle forged.tar").ok();
+        assert!(taken.says("the source is not verified").stdout.contains(&forged));
+        let args = format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", release.serve().url);
+        let ran = world.run(&args).ok().says(&format!("signed by Signer ({key})"));
+        assert!(ran.stdout.contains(&honest), "{}", ran.stdout);
+        assert_eq!(archives(&world), std::slice::from_ref(&honest));
+        let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+        assert!(lock.contains(&honest) && !lock.contains("unverified"), "{lock}");
+        let offline = world.run("fetch 6.1.7 --fc --offline --keyring signer.asc").ok();
+        assert!(offline.stdout.contains(&honest), "{}", offline.stdout);
+    }
+}
+
+#[test]
+fn an_unverified_archive_is_verified_by_what_its_server_has_beside_it() {
+    if !have("gpg") {
+        return;
+    }
+    let world = World::new();
+    let (gpg, key) = signer(&world);
+    let mut release = Release::new(&world);
+    let bundled = format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar --cache-dir one", release.serve().url);
+    world.run(&bundled).ok();
+    world.run("fetch 6.1.7 --fc --offline --from-bundle b.tar").ok().says("not verified");
+    release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
+    let server = release.serve();
+    let args = format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", server.url);
+    world.run(&args).ok().says(&format!("signed by Signer ({key})"));
+    assert_eq!(fetched_tarballs(&server), 0);
+    // The server is not asked again, and the signature is kept.
+    let before = server.log.lock().unwrap().len();
+    world.run(&args).ok().says("from the cache");
+    assert_eq!(server.log.lock().unwrap().len(), before);
+    let removed = format!("chmod -R u+w {0} && rm -rf {0}", world.path("cache/trees"));
+    std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
+    world.run("fetch 6.1.7 --fc --offline --keyring signer.asc --require-signature").ok();
+}
+
+#[test]
+fn an_unverified_archive_is_not_used_online_before_its_server_was_asked() {
+    let world = World::new();
+    let release = Release::new(&world);
+    let server = release.serve();
+    let args = |url: &str| format!("fetch 6.1.7 --fc --mirror {url}");
+    world.run(&args(&server.url)).ok();
+    world
+        .run(&args("http://127.0.0.1:1"))
+        .failed(3, &["linux-6.1.7.tar.xz is in the cache, where nothing verifies it", "hint: --offline"]);
+    // A server that has nothing better to say is asked, and not for the tarball.
+    let before = server.log.lock().unwrap().len();
+    world.run(&args(&server.url)).ok().says("not verified");
+    assert!(server.log.lock().unwrap().len() > before);
+    assert_eq!(fetched_tarballs(&server), 1);
+    world.run("fetch 6.1.7 --fc --offline").ok();
+}
+
+#[test]
+fn other_users_whose_files_are_believed_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let release = Release::new(&world);
+    let server = release.serve();
+    fs::write(world.path("work/kcompile.toml"), "").unwrap();
+    let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
+    let quiet = world.run(&args).ok();
+    assert!(!quiet.stderr.contains("believed"), "{}", quiet.stderr);
+    fs::set_permissions(world.path("work"), fs::Permissions::from_mode(0o777)).unwrap();
+    world.run(&args).ok().says("everybody may write in");
+    fs::set_permissions(world.path("work"), fs::Permissions::from_mode(0o755)).unwrap();
+    if !rustix::process::geteuid().is_root() {
+        crate::world::skipped("only root can give files to another user");
+        return;
+    }
+    let give = |dir: &str| {
+        let to = format!("chown -R 4242 {}", world.path(dir));
+        assert!(std::process::Command::new("sh").args(["-c", &to]).status().unwrap().success());
+    };
+    give("cache/trees");
+    world.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
+    let removed = format!("chmod -R u+w {0} && rm -rf {0}", world.path("cache/trees"));
+    std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
+    give("cache/archives");
+    world.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
 }

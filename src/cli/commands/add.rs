@@ -65,7 +65,7 @@ pub fn add(args: &AddArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     // Before the network is asked what `latest` means.
     files.library.project.own_place()?;
     let run = run(&options, &files, host, report)?;
-    take_bundle(&options, &run)?;
+    let run = take_bundle(&options, run)?;
     let wanted = wanted(args, &options, &run)?;
     let addition = add::prepare(&wanted, &run)?;
     if !args.dry_run {

@@ -22,7 +22,7 @@ pub fn build(args: &BuildArgs, host: &Host, report: &Report) -> Result<ExitCode>
     let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
     let run = run(options, &files, host, report)?;
     say_what_was_ignored(host, report);
-    take_bundle(options, &run)?;
+    let run = take_bundle(options, run)?;
     let requests = requests(&args.versions.versions, options, &run)?;
     pack::check_joined(&requests, &run.output)?;
     let print_all = |built: &[PackedImage]| {

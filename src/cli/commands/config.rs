@@ -177,7 +177,7 @@ pub fn config(command: &ConfigCommand, host: &Host, report: &Report) -> Result<E
     let options = command.options();
     let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
     let run = run(&options, &files, host, report)?;
-    take_bundle(&options, &run)?;
+    let run = take_bundle(&options, run)?;
     match &command.action {
         Action::Show(args) => show(args, &options, &run),
         Action::Diff(args) => diff(args, &options, &run),

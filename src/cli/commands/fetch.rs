@@ -55,9 +55,7 @@ pub fn fetch(args: &FetchArgs, host: &Host, report: &Report) -> Result<ExitCode>
     let files = CatalogFiles::read(args.catalog.configs.as_deref(), host)?;
     let run = run(&options, &files, host, report)?;
     let run = Run { archive_wanted: args.bundle.is_some(), ..run };
-    if !is_dry_run {
-        take_bundle(&options, &run)?;
-    }
+    let run = if is_dry_run { run } else { take_bundle(&options, run)? };
     let mut requests = requests(&args.versions.versions, &options, &run)?;
     requests.iter_mut().for_each(|request| request.configures = false);
     if is_dry_run {

@@ -47,6 +47,16 @@ pub struct Launcher<'a> {
     /// The compiler and its assembler.
     toolchain: &'a Toolchain,
     build: &'a Utf8Path,
+    network: Network,
+}
+
+/// Whether a compiler cache may ask other machines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// As its user has configured it.
+    Allowed,
+    /// `--offline`.
+    Forbidden,
 }
 
 impl Tool {
@@ -60,6 +70,11 @@ impl Tool {
             "icecc" => Some(Tool::Icecc),
             _ => None,
         }
+    }
+
+    /// Returns whether it works through other machines, or a server that may.
+    pub fn is_remote(self) -> bool {
+        self != Tool::Ccache
     }
 
     /// Its name.
@@ -77,7 +92,12 @@ impl<'a> Launcher<'a> {
     /// Before the compilers of `build`, where the toolchain has one.
     pub fn of(toolchain: &'a Toolchain, build: &'a Utf8Path) -> Option<Launcher<'a>> {
         let command = toolchain.launcher.as_deref()?;
-        Some(Launcher { command, tool: Tool::of(command), toolchain, build })
+        Some(Launcher { command, tool: Tool::of(command), toolchain, build, network: Network::Allowed })
+    }
+
+    /// The same where a compiler cache may ask other machines, or not.
+    pub fn with_network(self, network: Network) -> Launcher<'a> {
+        Launcher { network, ..self }
     }
 
     /// What to put before the compiler's command. It is the same each time: another command compiles all anew.
@@ -144,6 +164,11 @@ impl<'a> Launcher<'a> {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
             env.extend(told);
+            if self.network == Network::Forbidden {
+                env.insert("CCACHE_REMOTE_STORAGE".to_owned(), String::new());
+                env.remove("CCACHE_REMOTE_ONLY");
+                env.insert("CCACHE_NOREMOTE_ONLY".to_owned(), "true".to_owned());
+            }
         }
         if self.tool == Some(Tool::Distcc) {
             // It would call gcc by its long name, which the kernel writes into its config.
