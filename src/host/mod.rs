@@ -55,6 +55,8 @@ pub struct Host {
     pub launcher_env: BTreeMap<String, String>,
     /// The proxy variables of the environment, for a child that uses the network.
     pub proxies: BTreeMap<String, String>,
+    /// What git needs of the environment beside: the ssh agent, and certificates to believe.
+    pub git_env: BTreeMap<String, String>,
     /// Variables of the environment that would change the build unseen, and are kept from it.
     pub ignored: Vec<String>,
     /// The distribution, from `/etc/os-release`.
@@ -111,6 +113,7 @@ impl Host {
                 .filter(|(key, _)| is_proxy(key))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
+            git_env: git_env(&env),
             ignored: env.keys().filter(|key| changes_the_build(key)).cloned().collect(),
             os: OsRelease::parse(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
             cwd,
@@ -277,6 +280,16 @@ fn launcher_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         "ICECC_VERSION",
     ];
     picked(env, &PASSED)
+}
+
+/// The ssh agent; and the certificates that other clients are told of by the variables of OpenSSL, by git's names.
+fn git_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let names = [
+        ("SSH_AUTH_SOCK", "SSH_AUTH_SOCK"),
+        ("SSL_CERT_FILE", "GIT_SSL_CAINFO"),
+        ("SSL_CERT_DIR", "GIT_SSL_CAPATH"),
+    ];
+    names.iter().filter_map(|(from, to)| Some(((*to).to_owned(), env.get(*from)?.clone()))).collect()
 }
 
 /// `TERM` and where its description lies, the colours of the kernel's menus, and a locale that has line drawing.

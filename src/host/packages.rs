@@ -181,14 +181,14 @@ pub fn examine_menus(host: &Host) -> Diagnosis {
     diagnose(vec![Need::header("curses.h", why, packages)], "gcc", host)
 }
 
-/// Looks for the program that applies patches.
-pub fn examine_patching(host: &Host) -> Diagnosis {
+/// Looks for the program that fetches repositories and applies patches.
+pub fn examine_git(host: &Host) -> Diagnosis {
     diagnose(vec![git()], "gcc", host)
 }
 
-/// What applies patches.
+/// What fetches repositories and applies patches.
 pub fn git() -> Need {
-    Need::program("git", "applies the patches", ["git"; 5])
+    Need::program("git", "fetches repositories and applies patches", ["git"; 5])
 }
 
 /// Looks for the program that pushes images.

@@ -70,7 +70,7 @@ fn needs(plan: &Plan) -> Vec<Need> {
     if on("DEBUG_INFO_BTF") {
         needs.push(program("pahole", "writes BTF", ["pahole", "dwarves", "pahole", "pahole", "dwarves"]));
     }
-    if !plan.patches.is_empty() {
+    if !plan.patches.is_empty() || matches!(plan.source.locator, Locator::Git { .. }) {
         needs.push(git());
     }
     if matches!(plan.source.locator, Locator::Apt { .. }) {

@@ -15,7 +15,9 @@
 
 use super::archive_store::{self, Kept, Proofs, Sums};
 use super::context::{Fetching, verify};
-use super::git::{self, LARGEST_PACK};
+use super::git;
+use super::git_fetch::LARGEST_PACK;
+use super::git_store::repository_lock;
 use crate::catalog::lockfile::{self, Locked};
 use crate::host::process::Interruptible;
 use crate::kernel::{CommitId, SourceDigest};
@@ -136,8 +138,15 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: im
 pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<BTreeMap<String, Locked>> {
     let scratch = fetching.cache.scratch()?;
     let index = unpack(path, &scratch.path, fetching)?;
-    for Commit { url, commit } in &index.commits {
-        git::take_pack(url, &commit.to_string(), &scratch.path.join(pack_name(commit)), fetching)?;
+    let commits = index.commits.iter().map(|Commit { url, commit }| {
+        let lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
+        let pack = scratch.path.join(pack_name(commit));
+        Ok((lock, url, git::read_pack(url, &commit.to_string(), &pack, fetching)?))
+    });
+    // All of them are read before the first reaches the cache.
+    let commits = commits.collect::<Result<Vec<_>>>()?;
+    for (_lock, url, repository) in &commits {
+        repository.give_to(url, fetching.cache)?;
     }
     let is_new = |kept: &&Kept| archive_store::find(fetching.cache, kept.sha256).is_none();
     let new: Vec<&Kept> = index.archives.iter().filter(is_new).collect();

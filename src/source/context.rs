@@ -116,7 +116,7 @@ impl Fetching<'_> {
     fn has_archive(&self, identity: &SourceIdentity) -> bool {
         match (self.locator, identity.digest.commit()) {
             (Some(locator @ Locator::Git { url, .. }), Some(commit)) if locator.is_remote() => {
-                git_store::has_commit(url, &commit.to_string(), self.cache)
+                git_store::has_commit(url, &commit.to_string(), self.cache, self.host).unwrap_or(false)
             }
             _ => identity
                 .digest

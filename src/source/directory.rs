@@ -1,9 +1,11 @@
 //! A kernel tree in a directory of the user's: used in place, never written to.
 
 use super::context::Fetching;
+use super::git_program;
 use super::tree::{BUILD_DIR_PREFIX, Tree};
 use super::tree_manifest::STAT;
 use super::walk::{self, Found};
+use crate::host::Host;
 use crate::kernel::{KernelVersion, SourceDigest};
 use crate::plan::{Check, Link, Signable, SourceIdentity};
 use crate::report::{Count, Running, Unit};
@@ -185,7 +187,7 @@ fn tree(path: &Utf8Path, fetching: &Fetching<'_>, state: State<'_>) -> Result<Tr
         origin: None,
         digest: SourceDigest::Content(Sha256::of(state.content)),
         version: tree_version(path)?,
-        date: date(path)?,
+        date: date(path, fetching.host)?,
         checks: vec![Check::proves(Link::User, "a directory, used in place")],
     };
     Ok(Tree { path: path.to_owned(), builds, outside: state.outside, identity, key, stat: Some(state.stat) })
@@ -246,16 +248,13 @@ fn forget_what_make_cannot_see(
 }
 
 /// Of the commit that is checked out, where it is a git work tree; else of the top Makefile.
-fn date(path: &Utf8Path) -> Result<u64> {
-    let committed = git2::Repository::open(path)
-        .and_then(|repository| Ok(repository.head()?.peel_to_commit()?.time().seconds()));
-    let seconds = match committed {
-        Ok(seconds) => seconds,
-        Err(_) => fs::metadata(path.join("Makefile"))
-            .context(Kind::Usage, || format!("cannot read {path}"))?
-            .mtime(),
-    };
-    Ok(u64::try_from(seconds).unwrap_or(0))
+fn date(path: &Utf8Path, host: &Host) -> Result<u64> {
+    if let Some(date) = git_program::commit_date(path, host)? {
+        return Ok(date);
+    }
+    let makefile =
+        fs::metadata(path.join("Makefile")).context(Kind::Usage, || format!("cannot read {path}"))?;
+    Ok(u64::try_from(makefile.mtime()).unwrap_or(0))
 }
 
 /// A line for each file: its digest, whether it is executable or a link, two spaces, its name.

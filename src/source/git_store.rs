@@ -1,35 +1,117 @@
-//! The bare repositories in the cache: one for each URL that was fetched from.
+//! The bare repositories in the cache, one for each URL that was fetched from, and the repositories for one task
+//! that borrow their objects. What is fetched, or comes out of a bundle, lies in such a borrowing repository until
+//! it is whole: nothing half-received reaches the cache.
 
-use crate::cache::Cache;
+use super::git_program::Git;
+use crate::cache::{Cache, Scratch};
+use crate::host::Host;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
-use camino::Utf8PathBuf;
-use git2::{Oid, Repository};
+use crate::util::fs::{create_dir, sync_dir, write_atomically};
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs;
+
+/// Where a fetch puts what it has asked for.
+pub(super) const FETCHED: &str = "refs/kcompile/fetched";
+/// Attributes of the tree must not change what is in it, nor leave files out. Nothing overrides this file.
+const NO_ATTRIBUTES: &str =
+    "* -export-ignore -export-subst -text -crlf -eol -ident -filter -working-tree-encoding\n";
+const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n";
 
 pub(super) fn repository_lock(url: &str) -> String {
     format!("git-{}", Sha256::of(url).short())
 }
 
-/// The bare repository in the cache for what comes from `url`. The caller holds its lock.
-///
-/// The git configuration of the user and of the system is not read: `url.*.insteadOf` would fetch from another
-/// server than the one that the receipt names.
-pub(super) fn cached_repository(url: &str, cache: &Cache) -> Result<Repository> {
-    let dir = repository_dir(url, cache);
-    let opened = Repository::init_bare(&dir).and_then(|repository| {
-        repository.set_config(&git2::Config::new()?)?;
-        Ok(repository)
-    });
-    opened.context(Kind::Build, || format!("cannot make the repository {dir}"))
-}
-
-/// Is `commit` in the cache's repository for `url`?
-pub(super) fn has_commit(url: &str, commit: &str, cache: &Cache) -> bool {
-    let repository = Repository::open_bare(repository_dir(url, cache));
-    repository.and_then(|repository| Ok(repository.find_commit(Oid::from_str(commit)?)?.id())).is_ok()
-}
-
 /// Each user has repositories of their own: git refuses those of others.
 pub(super) fn repository_dir(url: &str, cache: &Cache) -> Utf8PathBuf {
     cache.root.join("git").join(format!("{}-{}", Sha256::of(url).short(), cache.uid))
+}
+
+/// Is `commit` in the cache's repository for `url`?
+pub(super) fn has_commit(url: &str, commit: &str, cache: &Cache, host: &Host) -> Result<bool> {
+    let repository = repository_dir(url, cache);
+    Ok(repository.is_dir() && commit_of(&Git::local(host, &repository)?, commit)?.is_some())
+}
+
+/// Returns the commit that `object` is, or that it points at as a tag; `None`: it is not there.
+pub(super) fn commit_of(git: &Git<'_>, object: &str) -> Result<Option<String>> {
+    git.answer(&["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{object}^{{commit}}")])
+}
+
+/// A repository for one task, which borrows the objects of another one.
+pub(super) struct Borrowing {
+    scratch: Scratch,
+}
+
+impl Borrowing {
+    /// Borrows the objects in the directory `objects`; a `shallow` file says which commits have no parents here.
+    pub fn new(objects: &Utf8Path, shallow: Option<&Utf8Path>, cache: &Cache) -> Result<Borrowing> {
+        let borrowing = Borrowing { scratch: cache.scratch()? };
+        let dir = borrowing.dir();
+        lay_out(&dir)?;
+        let write = |name: &str, text: &str| {
+            let path = dir.join(name);
+            fs::write(&path, text).context(Kind::Build, || format!("cannot write {path}"))
+        };
+        write("info/attributes", NO_ATTRIBUTES)?;
+        write("objects/info/alternates", &format!("{objects}\n"))?;
+        if let Some(shallow) = shallow.filter(|shallow| shallow.is_file()) {
+            let copied = fs::copy(shallow, dir.join("shallow"));
+            copied.context(Kind::Build, || format!("cannot copy {shallow}"))?;
+        }
+        Ok(borrowing)
+    }
+
+    /// Borrows from the cache's repository for `url`.
+    pub fn of_url(url: &str, cache: &Cache) -> Result<Borrowing> {
+        let repository = repository_dir(url, cache);
+        Borrowing::new(&repository.join("objects"), Some(&repository.join("shallow")), cache)
+    }
+
+    /// `--git-dir`.
+    pub fn dir(&self) -> Utf8PathBuf {
+        self.scratch.path.join("repository")
+    }
+
+    /// Where packs lie that it does not borrow.
+    pub fn packs(&self) -> Utf8PathBuf {
+        self.dir().join("objects/pack")
+    }
+
+    /// Gives its own objects to the cache's repository for `url`, whose lock the caller holds.
+    pub fn give_to(&self, url: &str, cache: &Cache) -> Result<()> {
+        let repository = repository_dir(url, cache);
+        lay_out(&repository)?;
+        let packs = self.packs();
+        let wrong = || format!("cannot keep the objects of {url} in {repository}");
+        let mut files: Vec<_> = packs.read_dir_utf8().context(Kind::Build, wrong)?.flatten().collect();
+        // git takes a pack for whole when its index is there.
+        files.sort_by_key(|file| file.path().extension() == Some("idx"));
+        let to = repository.join("objects/pack");
+        for file in files {
+            fs::File::open(file.path()).and_then(|file| file.sync_all()).context(Kind::Build, wrong)?;
+            fs::rename(file.path(), to.join(file.file_name())).context(Kind::Build, wrong)?;
+        }
+        sync_dir(&to)?;
+        for name in ["shallow", FETCHED] {
+            if let Ok(bytes) = fs::read(self.dir().join(name)) {
+                create_dir(repository.join(name).parent().expect("below the repository"))?;
+                write_atomically(&repository.join(name), &bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes an empty bare repository where there is none.
+fn lay_out(dir: &Utf8Path) -> Result<()> {
+    for name in ["objects/info", "objects/pack", "refs", "info"] {
+        create_dir(&dir.join(name))?;
+    }
+    for (name, text) in [("config", CONFIG), ("HEAD", "ref: refs/heads/none\n")] {
+        if !dir.join(name).is_file() {
+            write_atomically(&dir.join(name), text.as_bytes())?;
+        }
+    }
+    Ok(())
 }

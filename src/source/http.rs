@@ -19,7 +19,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// What a server may ask for by Retry-After.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// Less than this, over the stall timeout, is no connection worth keeping: curl's `--speed-limit`.
-const SLOWEST: u64 = 1_000;
+pub(super) const SLOWEST: u64 = 1_000;
 /// What is said of a line that dropped.
 pub(super) const BROKE_OFF: &str = "the connection broke off";
 

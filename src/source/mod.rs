@@ -13,6 +13,8 @@ mod download;
 pub mod fuzz;
 mod git;
 mod git_apply;
+mod git_fetch;
+mod git_program;
 mod git_store;
 mod git_tree;
 mod http;

@@ -68,18 +68,16 @@ fn an_xz_that_asks_for_much_memory_is_refused() {
 }
 
 #[test]
-fn a_file_of_a_repository_may_not_fill_the_memory() {
+fn a_file_of_a_repository_is_not_held_in_memory() {
     if !have("git") {
         return;
     }
     let world = World::new();
     let repo = crate::sources::repository(&world);
-    crate::sources::sh(&repo, "truncate -s 65M bomb && git add bomb");
+    crate::sources::sh(&repo, "truncate -s 700M bomb && git add bomb");
     crate::sources::commit(&repo);
-    world
-        .run(&format!("fetch 6.1.7 --ch --source git+{repo}"))
-        .failed(3, &["#ch-6.1.7: refused entry `bomb`: too large a file, 68.2 MB"]);
-    nothing_left(&world);
+    let limits = "ulimit -v 600000; exec \"$0\" \"$@\"";
+    world.run_by(&["sh", "-c", limits], &format!("fetch 6.1.7 --ch --source git+{repo}")).ok();
 }
 
 #[test]

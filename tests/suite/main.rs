@@ -28,6 +28,7 @@ mod fetch_faults;
 mod fixed;
 mod foreign;
 mod foreign_tools;
+mod git_servers;
 mod golden;
 mod golden_images;
 mod hostile;

@@ -188,7 +188,7 @@ pub(crate) fn sh(dir: &Utf8Path, script: &str) {
     assert!(status.success(), "{script}");
 }
 
-const COMMIT: &str = "git -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q --date=@1700000000 -m x";
+pub(crate) const COMMIT: &str = "git -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q --date=@1700000000 -m x";
 
 /// Commits what has been added to the repository.
 pub(crate) fn commit(repo: &Utf8Path) {

@@ -7,12 +7,14 @@ mod descendants;
 mod interactive;
 mod jobserver;
 mod note;
+mod pipe;
 mod signals;
 mod supervisor;
 
 pub use interactive::interact;
 pub use jobserver::JobServer;
 pub use note::Note;
+pub use pipe::{Heard, pipe};
 pub use signals::{Interruptible, check, watch_signals};
 
 use crate::util::error::{Error, Result};

@@ -14,6 +14,7 @@ use crate::host::process::{self, CommandLine, Interruptible};
 use crate::report::Report;
 use crate::source::archive;
 use crate::source::context::Fetching;
+use crate::source::git_program::LIMITED_GIT;
 use crate::util::digest::HashingReader;
 use crate::util::error::{Context, Error, Kind, NO_SPACE, Result};
 use crate::util::fs as files;
@@ -29,8 +30,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 use walkdir::WalkDir;
 
-/// Runs git with at most 2 GiB of memory: a small binary patch may stand for a file of any size.
-const LIMITED_GIT: &str = "ulimit -v 2097152 2>/dev/null; exec git \"$@\"";
 /// What git says of a text without a patch in it, from version 2.35 on and before.
 const NO_PATCH: [&str; 2] = ["No valid patches in input", "unrecognized input"];
 
@@ -47,7 +46,7 @@ pub(super) fn apply(
     scratch: &Utf8Path,
     fetching: &Fetching<'_>,
 ) -> Result<()> {
-    packages::examine_patching(fetching.host).require()?;
+    packages::examine_git(fetching.host).require()?;
     let mut worktree = Worktree::create(tree, scratch, &fetching.host.child_env)?;
     for patch in patches {
         worktree.apply(patch, fetching.report)?;

@@ -1,0 +1,209 @@
+//! The git program as kcompile calls it: with the configuration of kcompile and no other, without prompts, with
+//! limits on its memory and on what it prints.
+
+use crate::host::Host;
+use crate::host::packages;
+use crate::host::process::{self, CommandLine, Heard};
+use crate::util::error::{Context, Error, Kind, Result};
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::process::ChildStdout;
+use std::time::Duration;
+
+/// Runs git with at most 2 GiB of memory: what a server sends, or a patch names, is of any size.
+pub(super) const LIMITED_GIT: &str = "ulimit -v 2097152 2>/dev/null; exec git \"$@\"";
+/// Of the errors that git prints, this much of the end is kept.
+const KEPT_STDERR: usize = 16 << 10;
+/// An answer that is held in memory.
+const MAX_ANSWER: u64 = 1 << 20;
+
+/// git at work in one repository.
+pub(super) struct Git<'a> {
+    pub host: &'a Host,
+    /// The repository: `--git-dir`.
+    pub dir: Utf8PathBuf,
+    /// Settings in addition: `key=value`.
+    pub settings: Vec<String>,
+    /// The environment in addition.
+    pub env: BTreeMap<String, String>,
+}
+
+/// How git ended.
+pub(super) struct Ended {
+    pub is_success: bool,
+    /// The end of what it has printed on standard error.
+    pub stderr: String,
+}
+
+impl<'a> Git<'a> {
+    /// git in the repository `dir`, without a network.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 4: this host has no git.
+    pub fn local(host: &'a Host, dir: &Utf8Path) -> Result<Git<'a>> {
+        packages::examine_git(host).require()?;
+        Ok(Git { host, dir: dir.to_owned(), settings: Vec::new(), env: BTreeMap::new() })
+    }
+
+    /// The same where git may reach the server of `url`. Transfers stall after `stall`; `jobs` threads index.
+    pub fn remote(
+        host: &'a Host,
+        dir: &Utf8Path,
+        url: &str,
+        stall: Duration,
+        jobs: usize,
+    ) -> Result<Git<'a>> {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        let seconds = stall.as_secs().max(1);
+        let mut settings = vec![
+            format!("protocol.{scheme}.allow=always"),
+            "protocol.version=2".to_owned(),
+            format!("http.lowSpeedTime={seconds}"),
+            "http.lowSpeedLimit=1000".to_owned(),
+            "transfer.fsckObjects=true".to_owned(),
+            "fetch.unpackLimit=1".to_owned(),
+            "fetch.recurseSubmodules=false".to_owned(),
+            format!("pack.threads={}", jobs),
+        ];
+        if scheme == "http" {
+            // A server may ask for an encrypted connection, never the other way round.
+            settings.push("protocol.https.allow=always".to_owned());
+        }
+        let mut env = host.git_env.clone();
+        env.extend(host.proxies.clone());
+        if scheme == "ssh" {
+            if host.find_program("ssh").is_none() {
+                return Err(Error::host("this host has no ssh").hint("install the package openssh-client"));
+            }
+            env.insert("GIT_SSH_COMMAND".to_owned(), ssh_command(host, stall));
+            env.insert("GIT_SSH_VARIANT".to_owned(), "ssh".to_owned());
+        }
+        Ok(Git { settings, env, ..Git::local(host, dir)? })
+    }
+
+    fn command(&self, args: &[&str]) -> CommandLine {
+        const SETTINGS: [&str; 9] = [
+            "protocol.allow=never",
+            "core.attributesFile=/dev/null",
+            "core.hooksPath=/dev/null",
+            "core.fsmonitor=false",
+            // Larger files are not held in memory.
+            "core.bigFileThreshold=32m",
+            "credential.helper=",
+            "core.askPass=",
+            "gc.auto=0",
+            "maintenance.auto=false",
+        ];
+        let mut words = vec!["-c".to_owned(), LIMITED_GIT.to_owned(), "git".to_owned()];
+        words.push(format!("--git-dir={}", self.dir));
+        for setting in SETTINGS.into_iter().chain(self.settings.iter().map(String::as_str)) {
+            words.extend(["-c".to_owned(), setting.to_owned()]);
+        }
+        words.extend(args.iter().map(|arg| (*arg).to_owned()));
+        let mut env = self.host.child_env.clone();
+        env.extend(self.env.clone());
+        // `url.*.insteadOf` would fetch from another server than the one that the receipt names.
+        let own = [
+            ("GIT_CONFIG_NOSYSTEM", "1"),
+            ("GIT_CONFIG_GLOBAL", "/dev/null"),
+            ("GIT_ATTR_NOSYSTEM", "1"),
+            ("GIT_TERMINAL_PROMPT", "0"),
+            ("GIT_NO_LAZY_FETCH", "1"),
+            // No ~/.netrc, no ~/.config/git.
+            ("HOME", self.dir.as_str()),
+        ];
+        env.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        CommandLine { program: "sh".to_owned(), args: words, env, cwd: self.host.cwd.clone() }
+    }
+
+    /// Runs git; its standard output goes to `take`, and `watch` may break it off.
+    pub fn run<T: Send>(
+        &self,
+        args: &[&str],
+        take: impl FnOnce(ChildStdout) -> T + Send,
+        mut watch: impl FnMut(Heard<'_>) -> ControlFlow<()>,
+    ) -> Result<(Ended, T)> {
+        let mut stderr = Vec::new();
+        let (status, taken) = process::pipe(&self.command(args), take, |heard| {
+            if let Heard::Stderr(bytes) = heard {
+                stderr.extend_from_slice(bytes);
+                stderr.drain(..stderr.len().saturating_sub(KEPT_STDERR));
+            }
+            watch(heard)
+        })?;
+        let stderr = String::from_utf8_lossy(&stderr).replace('\r', "\n");
+        Ok((Ended { is_success: status.success(), stderr }, taken))
+    }
+
+    /// What git answers at once, without the line end; `None` where it fails.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 3: more than 1 MiB.
+    pub fn answer(&self, args: &[&str]) -> Result<Option<String>> {
+        let (ended, answer) = self.run(args, read_answer, |_| ControlFlow::Continue(()))?;
+        let answer = answer.context(Kind::Fetch, || format!("cannot read what git says of {}", self.dir))?;
+        Ok(ended.is_success.then_some(answer))
+    }
+}
+
+/// Reads all that git prints, as text, within a limit.
+pub(super) fn read_answer(stdout: ChildStdout) -> std::io::Result<String> {
+    let mut bytes = Vec::new();
+    stdout.take(MAX_ANSWER + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_ANSWER {
+        return Err(std::io::Error::other("more than 1 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
+}
+
+impl Ended {
+    /// What git says is wrong, in one line.
+    pub fn why(&self) -> String {
+        let lines = || self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
+        let fatal = lines().find_map(|line| line.strip_prefix("fatal: "));
+        let said = fatal.or(lines().next_back()).unwrap_or("it says nothing");
+        // ssh says before git what is wrong.
+        let first = lines().next().filter(|_| said.starts_with("Could not read from remote"));
+        first.unwrap_or(said).to_owned()
+    }
+}
+
+/// When the commit was made that is checked out in the directory `path`; `None` where that is no git work tree.
+pub(super) fn commit_date(path: &Utf8Path, host: &Host) -> Result<Option<u64>> {
+    let git_dir = path.join(".git");
+    if !git_dir.exists() {
+        return Ok(None);
+    }
+    let commit = Git::local(host, &git_dir)?.answer(&["cat-file", "commit", "HEAD"])?;
+    let committer =
+        commit.as_deref().and_then(|commit| commit.lines().find(|line| line.starts_with("committer ")));
+    let seconds = committer.and_then(|line| line.rsplit(' ').nth(1)?.parse::<i64>().ok());
+    Ok(seconds.map(|seconds| u64::try_from(seconds).unwrap_or(0)))
+}
+
+/// ssh asks the agent and nothing else: no prompt, no configuration, no key in a file; a server must be known.
+fn ssh_command(host: &Host, stall: Duration) -> String {
+    let seconds = stall.as_secs().max(1);
+    let known = host.child_env.get("HOME").map_or_else(
+        || "/dev/null".to_owned(),
+        |home| format!("\"{home}/.ssh/known_hosts\" \"{home}/.ssh/known_hosts2\""),
+    );
+    let options = [
+        "BatchMode=yes".to_owned(),
+        "StrictHostKeyChecking=yes".to_owned(),
+        "IdentityFile=none".to_owned(),
+        "ClearAllForwardings=yes".to_owned(),
+        format!("ConnectTimeout={seconds}"),
+        format!("ServerAliveInterval={seconds}"),
+        "ServerAliveCountMax=1".to_owned(),
+        format!("UserKnownHostsFile={known}"),
+    ];
+    let words = ["ssh".to_owned(), "-F".to_owned(), "/dev/null".to_owned()].into_iter();
+    let words: Vec<String> =
+        words.chain(options.into_iter().flat_map(|option| ["-o".to_owned(), option])).collect();
+    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| "false".to_owned())
+}
