@@ -192,6 +192,9 @@ pub enum Link {
     /// The user, whose own file it is.
     #[serde(rename = "user")]
     User,
+    /// A newer kcompile knows it.
+    #[serde(other, rename = "unknown")]
+    Unknown,
 }
 
 /// What came of a check.
@@ -207,6 +210,9 @@ pub enum Outcome {
     /// There was nothing to check.
     #[serde(rename = "absent")]
     Absent,
+    /// A newer kcompile knows it.
+    #[serde(other, rename = "unknown")]
+    Unknown,
 }
 
 /// Does anybody sign such a source?

@@ -164,3 +164,20 @@ pub(super) fn forget(cache: &Cache, sha256: Sha256) -> Result<()> {
     remove_tree(&copy_path(cache, sha256))?;
     remove_tree(&path(cache, sha256))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_version_wrote_stays_in_a_record() {
+        let sha256 = Sha256::of("x");
+        for sums in [r#""signed-twice""#, r#"{"merkle":{"root":"x"}}"#, r#""no-list""#] {
+            let proofs = format!(r#"{{"signature":null,"sums":{sums},"log":[1]}}"#);
+            let text = format!(r#"{{"origin":"https://x","sha256":"{sha256}","proofs":{proofs},"size":7}}"#);
+            let kept: Kept = serde_json::from_str(&text).unwrap();
+            let written = serde_json::to_value(&kept).unwrap();
+            assert_eq!(written, serde_json::from_str::<serde_json::Value>(&text).unwrap());
+        }
+    }
+}

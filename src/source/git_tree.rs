@@ -53,11 +53,11 @@ pub(super) fn write(
         if !ended.is_success && !ended.stderr.trim().is_empty() && !ended.stderr.contains("Broken pipe") {
             return Err(Error::fetch(format!("{name}: cannot read its tree: {}", ended.why())));
         }
-        let (contents, date) = unpacked?;
+        let (writer, date) = unpacked?;
         if !ended.is_success {
             return Err(Error::fetch(format!("{name}: cannot read its tree: git was ended")));
         }
-        contents.record(path.parent().expect("a tree lies in its entry"), path)?;
+        writer.finish()?.record(path.parent().expect("a tree lies in its entry"), path)?;
         Ok(SourceIdentity {
             origin: plan.origin.clone(),
             version: check_tree(path, name)?,

@@ -84,3 +84,31 @@ fn what_a_broken_disk_left_is_found_and_removed() {
     assert!(left.stdout.contains("LOOK AT") && left.stdout.contains("kcompile.lock"), "{}", left.stdout);
     assert!(cache("kcompile.lock").exists());
 }
+
+#[test]
+fn what_a_newer_version_wrote_is_left_alone() {
+    let world = World::new();
+    let server = crate::servers::mirror(&world, &["6.1.7"]);
+    world.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
+    let change = |path: &str, change: fn(&mut serde_json::Value)| {
+        let path = world.path(path);
+        let mut value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut value);
+        std::fs::write(&path, serde_json::to_vec(&value).unwrap()).unwrap();
+    };
+    let tree = format!("cache/trees/{}", world.names("cache/trees")[0]);
+    change(&format!("{tree}/source.json"), |source| {
+        source["new"] = 1.into();
+        source["checks"][0]["link"] = "transparency-log".into();
+        source["checks"][0]["outcome"] = "witnessed".into();
+    });
+    let record = world.names("cache/archives").into_iter().find(|name| name.ends_with(".json")).unwrap();
+    change(&format!("cache/archives/{record}"), |record| {
+        record["new"] = 1.into();
+        record["proofs"]["sums"] = "witnessed".into();
+    });
+    let before = ["cache/trees", "cache/archives"].map(|dir| world.snapshot(dir));
+    world.run("doctor --cache").ok();
+    world.run("fetch 6.1.7 --fc --offline").ok();
+    assert_eq!(["cache/trees", "cache/archives"].map(|dir| world.snapshot(dir)), before);
+}

@@ -109,7 +109,7 @@ fn a_git_server_that_does_not_stop_is_given_up() {
     let world = World::new();
     let server = servers::serve(|_, stream| {
         endless(stream, ADVERTISEMENT, |stream| {
-            let hash = format!("{}", "1".repeat(40));
+            let hash = "1".repeat(40);
             let refs: Vec<u8> = (0..500)
                 .flat_map(|_| packet(format!("{hash} refs/heads/{}\n", "x".repeat(200)).as_bytes()))
                 .collect();
