@@ -152,7 +152,12 @@ impl Layout {
 
     /// Gives a manifest or index its tag, in the place of an earlier one of that tag, and shows the
     /// result: afterwards the layout is there, whole. Blobs that no tag needs any more are removed.
-    pub(super) fn tag(self, tag: &str, mut tagged: Descriptor) -> Result<()> {
+    pub(super) fn tag(self, tag: &str, tagged: Descriptor) -> Result<()> {
+        self.prepare_tag(tag, tagged)?.show()
+    }
+
+    /// Does all of [`tag`](Self::tag) that a full disk could prevent.
+    pub(super) fn prepare_tag(self, tag: &str, mut tagged: Descriptor) -> Result<TaggedLayout> {
         let mut manifests = self.index()?.map(|index| index.manifests().clone()).unwrap_or_default();
         manifests.retain(|descriptor| tag_of(descriptor).as_deref() != Some(tag));
         tagged.set_annotations(Some([(REF_NAME.to_owned(), tag.to_owned())].into()));
@@ -162,21 +167,13 @@ impl Layout {
         let index = index_of(manifests);
         let text = text_of(&index);
         if self.new.is_none() && read_bounded(&self.index_path())? == text {
-            return self.remove_unused(&index);
+            return Ok(TaggedLayout { layout: self, index, file: None });
         }
         sync_dir(&self.work.join("blobs/sha256"))?;
-        write_atomically(&self.index_path(), &text)?;
-        sync_dir(&self.work)?;
-        match self.new {
-            Some(temporary) => {
-                fs::rename(temporary.path(), &self.path)
-                    .context(Kind::Build, || format!("cannot make {}", self.path))?;
-                // Its place is empty now: there is nothing left to remove.
-                let _ = temporary.keep();
-                self.path.parent().map_or(Ok(()), sync_dir)
-            }
-            None => self.remove_unused(&index),
-        }
+        let wrong = || format!("cannot write in {}", self.work);
+        let mut file = NamedTempFile::with_prefix_in(TEMPORARY, &self.work).context(Kind::Build, wrong)?;
+        file.write_all(&text).and_then(|()| file.as_file().sync_all()).context(Kind::Build, wrong)?;
+        Ok(TaggedLayout { layout: self, index, file: Some(file) })
     }
 
     fn index_path(&self) -> Utf8PathBuf {
@@ -236,6 +233,31 @@ impl Layout {
     fn read<T: serde::de::DeserializeOwned>(&self, descriptor: &Descriptor) -> Result<T> {
         let digest: Sha256 = descriptor.digest().digest().parse().map_err(Error::build)?;
         read_json(&self.blob_path(digest))
+    }
+}
+
+/// A layout with a new index beside the one that is in force.
+pub(super) struct TaggedLayout {
+    layout: Layout,
+    index: ImageIndex,
+    /// The new index; `None`: it is in force already.
+    file: Option<NamedTempFile>,
+}
+
+impl TaggedLayout {
+    /// Puts the new index in force.
+    pub(super) fn show(self) -> Result<()> {
+        let TaggedLayout { layout, index, file } = self;
+        if let Some(file) = file {
+            persist(file, &layout.index_path())?;
+            sync_dir(&layout.work)?;
+        }
+        let Some(temporary) = layout.new else { return layout.remove_unused(&index) };
+        fs::rename(temporary.path(), &layout.path)
+            .context(Kind::Build, || format!("cannot make {}", layout.path))?;
+        // Its place is empty now: there is nothing left to remove.
+        let _ = temporary.keep();
+        layout.path.parent().map_or(Ok(()), sync_dir)
     }
 }
 

@@ -26,7 +26,7 @@ pub use multi_arch::{Joined, join, outdated};
 pub use referrers::{Artifact, attach, attached, attachments, referrers, write_index};
 
 use annotations::DESCRIPTION;
-use layout::Layout;
+use layout::{Layout, TaggedLayout};
 
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
@@ -78,13 +78,10 @@ pub struct Named<'a> {
     pub annotations: &'a BTreeMap<String, String>,
 }
 
-/// An image whose blobs are all written, and that no tag names yet.
+/// An image that is written whole, and that its tag does not name yet.
 pub struct Ready {
-    layout: Layout,
-    tag: String,
-    manifest: Blob,
-    architecture: String,
-    layer_size: u64,
+    layout: TaggedLayout,
+    written: Written,
 }
 
 /// Writes the blobs of an image with these entries into its layout in `output`. Everything is dated `epoch`, and
@@ -101,23 +98,22 @@ pub fn prepare(
     let layer = layer::write(&layout, entries, named.encoder, epoch, threads)?;
     let config = layout.add_bytes(&image_config(named, architecture, &layer, epoch))?;
     let manifest = layout.add_bytes(&image_manifest(named, config, &layer))?;
-    let tag = named.tag.to_owned();
-    Ok(Ready { layout, tag, manifest, architecture: architecture.to_owned(), layer_size: layer.blob.size })
+    let written = Written {
+        layout: layout.path().to_owned(),
+        tag: named.tag.to_owned(),
+        digest: manifest.digest,
+        manifest_size: manifest.size,
+        size: layer.blob.size,
+        architecture: architecture.to_owned(),
+    };
+    Ok(Ready { layout: layout.prepare_tag(named.tag, manifest.image(architecture))?, written })
 }
 
 impl Ready {
-    /// Gives the image its tag, in the place of an earlier one.
+    /// Gives the image its tag, in the place of an earlier one. That needs no space on the disk.
     pub fn publish(self) -> Result<Written> {
-        let path = self.layout.path().to_owned();
-        self.layout.tag(&self.tag, self.manifest.image(&self.architecture))?;
-        Ok(Written {
-            layout: path,
-            tag: self.tag,
-            digest: self.manifest.digest,
-            manifest_size: self.manifest.size,
-            size: self.layer_size,
-            architecture: self.architecture,
-        })
+        self.layout.show()?;
+        Ok(self.written)
     }
 }
 
