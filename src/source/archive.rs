@@ -11,9 +11,10 @@ use std::io::{self, BufRead, Read};
 
 /// xz may ask for its dictionary in memory: at its highest level, 65 MiB.
 pub(super) const XZ_MEMORY: u64 = 66 << 20;
-/// What several threads may have together; where they would need more, there are fewer of them. Two of them, with
-/// blocks of 24 MiB as xz makes them, need 75 MiB.
-const XZ_THREADS_MEMORY: u64 = 80 << 20;
+/// What several threads may have together; where they would need more, there are fewer of them. A block of
+/// 24 MiB, as xz makes them, takes 37 MiB: such blocks come one at a time. That costs nothing, since the thread that
+/// writes the files takes longer; two at a time took 105 MB with all else, freed memory that malloc keeps included.
+const XZ_THREADS_MEMORY: u64 = 48 << 20;
 /// The same limit for zstd's window, as a power of two.
 const ZSTD_WINDOW_LOG: u32 = 26;
 /// A record before an entry holds a path or two.
