@@ -8,6 +8,7 @@ use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::without_dots;
+use crate::util::read::{Links, MAX_NOTE, read_text};
 use crate::util::text::listed;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -115,7 +116,7 @@ impl Host {
                 .collect(),
             git_env: git_env(&env),
             ignored: env.keys().filter(|key| changes_the_build(key)).cloned().collect(),
-            os: OsRelease::parse(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
+            os: OsRelease::parse(&read_text("/etc/os-release", Links::Follow, MAX_NOTE).unwrap_or_default()),
             cwd,
         })
     }

@@ -13,6 +13,7 @@ use crate::plan::{Check, Link, Signable, SourcePlan};
 use crate::report::Running;
 use crate::util::error::{Context, Error, Kind, Result};
 use crate::util::fs::{remove_tree, write_atomically};
+use crate::util::read::{Links, MAX_JSON, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, File};
 use std::io;
@@ -260,7 +261,7 @@ pub(super) fn read_pack(
     let path = borrowing.packs().join(format!("pack-{commit}.pack"));
     fs::copy(pack, &path).context(Kind::Build, || format!("cannot write {path}"))?;
     let shallow = borrowing.dir().join("shallow");
-    let before = fs::read_to_string(&shallow).unwrap_or_default();
+    let before = read_text(&shallow, Links::Refuse, MAX_JSON).unwrap_or_default();
     write_atomically(&shallow, format!("{before}{commit}\n").as_bytes())?;
     let git = Git::local(fetching.host, &borrowing.dir())?;
     let indexed = git.answer(&["index-pack", "--fsck-objects", path.as_str()])?;

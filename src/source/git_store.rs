@@ -8,6 +8,7 @@ use crate::host::Host;
 use crate::util::digest::Sha256;
 use crate::util::error::{Context, Kind, Result};
 use crate::util::fs::{create_dir, sync_dir, write_atomically};
+use crate::util::read::{Links, MAX_JSON, open_file, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 
@@ -89,12 +90,14 @@ impl Borrowing {
         files.sort_by_key(|file| file.path().extension() == Some("idx"));
         let to = repository.join("objects/pack");
         for file in files {
-            fs::File::open(file.path()).and_then(|file| file.sync_all()).context(Kind::Build, wrong)?;
+            open_file(file.path(), Links::Refuse)
+                .and_then(|file| file.sync_all())
+                .context(Kind::Build, wrong)?;
             fs::rename(file.path(), to.join(file.file_name())).context(Kind::Build, wrong)?;
         }
         sync_dir(&to)?;
         for name in ["shallow", FETCHED] {
-            if let Ok(bytes) = fs::read(self.dir().join(name)) {
+            if let Ok(bytes) = read_file(self.dir().join(name), Links::Refuse, MAX_JSON) {
                 create_dir(repository.join(name).parent().expect("below the repository"))?;
                 write_atomically(&repository.join(name), &bytes)?;
             }

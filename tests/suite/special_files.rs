@@ -241,6 +241,27 @@ fn a_layout_behind_a_link_is_left_alone() {
     assert_eq!(world.snapshot("elsewhere"), before);
 }
 
+#[test]
+fn the_note_of_a_make_is_no_link_of_an_earlier_one() {
+    let mut world = World::new();
+    unlimited(&mut world);
+    world.tree("6.1.7", "work/linux");
+    let args = "6.1.7 --fc --source linux --config mini.config --rebuild";
+    bounded(&world, args).ok();
+    let files = walkdir::WalkDir::new(world.path("cache")).into_iter().flatten();
+    let log = files.map(walkdir::DirEntry::into_path).find(|path| path.ends_with("kcompile.log")).unwrap();
+    let note = Utf8PathBuf::from_path_buf(log.with_file_name(".kcompile-make.pid")).unwrap();
+    // As a build script could leave it, outside of its sandbox.
+    symlink(world.path("home/made"), &note).unwrap();
+    bounded(&world, args).ok();
+    assert!(!world.path("home/made").exists());
+    for special in ALL {
+        special.make(&world, &note);
+        bounded(&world, args).ok();
+        assert_eq!(fs::read_to_string(victim(&world)).unwrap(), "as it was");
+    }
+}
+
 /// A world that has built 6.1.7 from a mirror, and the command line of that.
 struct Built {
     world: World,

@@ -1,6 +1,7 @@
 //! The file by which the next run knows that a program may have left half-written files.
 
 use super::{GRACE, descendants};
+use crate::util::read::{Links, MAX_NOTE, read_text};
 use camino::Utf8Path;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use std::time::{Duration, Instant};
@@ -12,14 +13,14 @@ pub struct Note<'a>(pub &'a Utf8Path);
 impl Note<'_> {
     /// May there be files that are half-written?
     pub fn is_there(&self) -> bool {
-        self.0.exists()
+        self.0.symlink_metadata().is_ok()
     }
 
     /// Ends what a run that was killed together with its supervisor has left running. A session of that number of
     /// which no process works in one of `dirs` is somebody else's.
     pub fn end_left_behind(&self, dirs: &[&Utf8Path]) {
         let noted: Option<i32> =
-            std::fs::read_to_string(self.0).ok().and_then(|text| text.trim().parse().ok());
+            read_text(self.0, Links::RefuseAnywhere, MAX_NOTE).ok().and_then(|text| text.trim().parse().ok());
         let Some(session) = noted else { return };
         let works_there = |pid: Pid| {
             let works_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));

@@ -154,7 +154,9 @@ impl Ended {
 
 /// On the disk, so that it tells of a power cut, too.
 fn write_note(note: &OsStr, pid: Pid) -> std::io::Result<()> {
-    let mut file = File::create(note)?;
+    // A build script may have left a link there.
+    let _ = std::fs::remove_file(note);
+    let mut file = File::create_new(note)?;
     write!(file, "{}", pid.as_raw_nonzero())?;
     file.sync_all()
 }
