@@ -3,7 +3,7 @@
 
 use super::ATTACHMENTS;
 use super::blob::{blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob};
-use super::layout::{BlobWriter, Layout, Written, is_as_written};
+use super::layout::{BlobWriter, Layout, TaggedLayout, Written, is_as_written};
 use super::read::{read_index, tag_of};
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
@@ -119,17 +119,25 @@ impl Kept {
         check().unwrap_or(false)
     }
 
-    /// Puts it into its layout in `output`: what is missing or damaged there is copied from `store`. The
-    /// caller holds the lock of the output directory.
-    ///
-    /// Errors: the store does not have it, or not whole.
-    pub fn restore(&self, output: &Utf8Path, store: &Utf8Path) -> Result<()> {
+    /// Copies what is missing or damaged in its layout in `output` from `store`. The tag has yet to be shown.
+    fn prepare(&self, output: &Utf8Path, store: &Utf8Path) -> Result<TaggedLayout> {
         let layout = Layout::open(output, &self.layout)?;
         for blob in reach(store, &self.descriptor)? {
             put(&layout, store, check_descriptor(store, &blob)?)?;
         }
-        layout.tag(&self.tag, self.descriptor.clone())
+        layout.prepare_tag(&self.tag, self.descriptor.clone())
     }
+}
+
+/// Puts the tags of several layouts into `output` from `store`: all, or none where the disk is full. The caller holds
+/// the lock of the output directory.
+///
+/// # Errors
+///
+/// The store does not have one, or not whole; `output` cannot be written.
+pub fn restore(kept: &[Kept], output: &Utf8Path, store: &Utf8Path) -> Result<()> {
+    let prepared: Result<Vec<_>> = kept.iter().map(|tag| tag.prepare(output, store)).collect();
+    prepared?.into_iter().try_for_each(TaggedLayout::show)
 }
 
 impl Seen {

@@ -172,7 +172,7 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
     oci::check_output(output, made.tags.iter().map(Kept::layout))?;
     let _packing = pack::lock_output(output, report)?;
     let restore = || {
-        made.tags.iter().try_for_each(|tag| tag.restore(output, dir))?;
+        snapshot::restore(&made.tags, output, dir)?;
         for (name, digest) in &made.files {
             if !has_file(output, name, *digest, plan) {
                 let kept = dir.join(FILES).join(name);

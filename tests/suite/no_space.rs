@@ -86,10 +86,11 @@ fn a_full_output_directory_is_said_and_holds_whole_images_or_none() {
         let args = "6.1.7 --fc --source linux --config mini.config --progress json";
         let (first, second) = run_twice(&world, &way, "work/out", &format!("size={size}"), args);
         assert_eq!(last_phase(&first), "pack");
+        let stderr = first.stderr.clone();
         first.failed(1, &["No space left on device", "free some space"]);
         layouts_are_whole(&world.path("work/out.left"), size);
         let layouts = world.names("work/out.left").iter().filter(|name| name.contains("-kernel-")).count();
-        assert!([0, 2].contains(&layouts), "{size}: {layouts} of 2 images");
+        assert!([0, 2].contains(&layouts), "{size}: {layouts} of 2 images: {stderr}");
         assert_eq!(second.ok().digests(), digests);
         kcompile::internals::remove_tree(&world.path("work/out.left")).unwrap();
     }
