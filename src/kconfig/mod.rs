@@ -38,7 +38,7 @@ pub struct Malformed {
     pub text: String,
 }
 
-/// So many malformed lines are quoted.
+/// The number of malformed lines that are quoted.
 const MAX_QUOTED: usize = 100;
 
 impl Config {

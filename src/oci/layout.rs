@@ -284,7 +284,7 @@ pub(super) fn is_as_written(layout: &Utf8Path, index: &ImageIndex) -> Result<boo
 fn check_layout(path: &Utf8Path) -> Result<()> {
     let version = read_json::<serde_json::Value>(&path.join("oci-layout")).ok();
     let version = version.as_ref().and_then(|marker| marker.get("imageLayoutVersion")?.as_str());
-    // Through a link, blobs of somebody else's would be written and removed.
+    // A link would let us write and remove the blobs of another layout.
     let is_dir = |path: Utf8PathBuf| path.symlink_metadata().is_ok_and(|found| found.is_dir());
     let dirs = [path.to_owned(), path.join("blobs"), path.join("blobs/sha256")];
     if version == Some("1.0.0") && dirs.into_iter().all(is_dir) {

@@ -23,7 +23,8 @@ impl Process {
         Some(Process { pid, parent, session: fields.next()?.ok()? })
     }
 
-    /// A handle on this process. Its number may be another's by now: it is looked at again when the handle is there.
+    /// Opens a handle on this process. Another process may have its number by now, so its entry in /proc is
+    /// read again when the handle is open.
     pub(super) fn open(self) -> Option<OwnedFd> {
         let handle = pidfd_open(self.pid, PidfdFlags::empty()).ok()?;
         // Where its parent has ended since, the next look finds it under another.

@@ -17,7 +17,7 @@ impl Note<'_> {
     }
 
     /// Ends what a run that was killed together with its supervisor has left running. A session of that number of
-    /// which no process works in one of `dirs` is somebody else's.
+    /// which no process works in one of `dirs` belongs to another program.
     pub fn end_left_behind(&self, dirs: &[&Utf8Path]) {
         let noted: Option<i32> =
             read_text(self.0, Links::RefuseAnywhere, MAX_NOTE).ok().and_then(|text| text.trim().parse().ok());

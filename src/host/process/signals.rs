@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The first signal that asked us to end; 0: none.
 static SIGNALLED: AtomicI32 = AtomicI32::new(0);
 static SUPERVISORS: Mutex<Vec<Supervisor>> = Mutex::new(Vec::new());
+
 /// From now on SIGINT, SIGTERM and SIGHUP end all children and make [`check`] fail; a second signal
 /// kills the children at once. What does not end by itself soon after (a library that waits for the
 /// network) is ended with the process. SIGTSTP (Ctrl-Z) stops the children with us. Signals that were ignored when we

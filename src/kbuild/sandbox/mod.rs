@@ -1,6 +1,6 @@
 //! What the kernel's own build scripts can reach: bubblewrap (`bwrap`) runs make in namespaces of its own, without
 //! capabilities, network and terminal. It sees the system's programs, the source and what the config names, all
-//! read-only, and can write into the build directory and its private directories. It decides no byte of an image.
+//! read-only, and can write into the build directory and its private directories. Images are the same with and without it.
 
 mod files;
 
@@ -20,14 +20,14 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Choice {
-    /// As far as the host lets us; what it does not is said.
+    /// A sandbox where the host allows it; a note says why there is none
     #[default]
     #[serde(rename = "auto")]
     Auto,
-    /// All of it, or an error.
+    /// A sandbox, or an error
     #[serde(rename = "on")]
     On,
-    /// None of it.
+    /// No sandbox
     #[serde(rename = "off")]
     Off,
 }

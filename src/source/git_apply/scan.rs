@@ -3,7 +3,7 @@
 
 use std::io::{self, BufRead, Read};
 
-/// So many bytes of a line are looked at. A longer one, of a binary patch, comes in pieces.
+/// The number of bytes that are read of a line. A longer line, of a binary patch, comes in pieces.
 const MAX_LINE: u64 = 64 << 10;
 /// The limit of the lines that name files: git lists all of them at once. 90,000 files have 20 MB.
 const MAX_NAMES: usize = 32 << 20;
