@@ -56,10 +56,10 @@ pub(super) fn outside(dir: &Utf8Path, found: &[Found]) -> Vec<Utf8PathBuf> {
         let text = fs::read_link(path).ok()?;
         let from = Utf8Path::from_path(path.parent()?)?;
         let target = without_dots(&from.join(Utf8Path::from_path(&text)?));
-        // A device is there in any case.
-        let is_outside =
-            !target.starts_with(dir) && !["/dev", "/proc"].iter().any(|dir| target.starts_with(dir));
-        is_outside.then_some(target)
+        let is_outside = !target.starts_with(dir) && !target.starts_with("/proc");
+        // A sandbox has devices of its own; a file in `/dev/shm` is a file.
+        let is_device = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
+        (is_outside && !is_device).then_some(target)
     });
     let mut targets: Vec<_> = targets.collect();
     targets.sort();

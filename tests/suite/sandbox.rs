@@ -241,6 +241,15 @@ fn what_the_build_needs_is_seen_in_it() {
     fs::rename(tree.join("init/main.c"), world.path("outside/real/main.c")).unwrap();
     symlink("real", world.path("outside/link")).unwrap();
     symlink("../../../outside/link/main.c", tree.join("init/main.c")).unwrap();
+    // One into a file system that the sandbox has its own of.
+    let shared_memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let header = shared_memory.path().join("mini.h");
+    fs::write(&header, "#define IN_SHARED_MEMORY 1\n").unwrap();
+    symlink(&header, tree.join("include/shm.h")).unwrap();
+    let main = world.path("outside/real/main.c");
+    let text = fs::read_to_string(&main).unwrap();
+    fs::write(&main, format!("{text}\n#include <shm.h>\nconst int kcompile_test = IN_SHARED_MEMORY;\n"))
+        .unwrap();
     // A compiler with a file beside its programs.
     fs::create_dir_all(world.path("gcc/share")).unwrap();
     fs::write(world.path("gcc/share/options"), "").unwrap();
