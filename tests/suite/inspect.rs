@@ -85,7 +85,9 @@ fn a_receipt_counts_only_for_the_image_that_it_names() {
     assert_eq!(inspected(&world, BIN)["receipt"]["state"], "of-another");
     fs::write(&receipt, "{").unwrap();
     assert_eq!(inspected(&world, BIN)["receipt"]["state"], "unreadable");
-    assert!(world.run(&format!("inspect {BIN}")).ok().stdout.contains("is not a receipt"));
+    let shown = world.run(&format!("inspect {BIN}")).ok().stdout;
+    let on_one_line = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(on_one_line.contains("is not a receipt"), "{shown}");
     fs::remove_file(&receipt).unwrap();
     assert_eq!(inspected(&world, BIN)["receipt"]["state"], "absent");
 }

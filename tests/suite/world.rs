@@ -238,7 +238,12 @@ pub(crate) fn tar_of(dir: &Utf8Path, top: &str) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.follow_symlinks(false);
     tar.mode(tar::HeaderMode::Deterministic);
-    tar.append_dir_all(top, dir).unwrap();
+    // In one order on every file system: the digests of such archives are in the golden files.
+    for entry in walkdir::WalkDir::new(dir).sort_by_file_name() {
+        let entry = entry.unwrap();
+        let name = Utf8Path::new(top).join(entry.path().strip_prefix(dir).unwrap().to_str().unwrap());
+        tar.append_path_with_name(entry.path(), name).unwrap();
+    }
     tar.into_inner().unwrap()
 }
 
