@@ -1,0 +1,356 @@
+//! Golden files of builds: receipts, images to the byte, and what commands tell of them as JSON. The tools are
+//! [`crate::support::fixed_tools`]'s, so that no byte is the host's; those of the host's own are held where it has the same ones.
+
+use crate::commands::golden::{compare, directory, is_update, printed, repository, section, world};
+use crate::support::context::{World, ran, sha256, skipped};
+use crate::support::fixed_tools;
+use crate::support::normalize::{compact, normal, pretty, shape};
+use crate::support::registry::descriptor;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::process::Command;
+
+fn build(world: &World, args: &str) -> String {
+    // An empty prefix is the host's: the miniature tree makes a true Image with any compiler.
+    let mut command = world.command(&format!("{args} --sandbox off --progress plain"));
+    if args.contains("arm64") {
+        command.arg("--cross-compile=");
+    }
+    section(args, &ran(command.output().unwrap()).ok().stdout)
+}
+
+fn read(path: &Utf8Path) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
+    let digest = descriptor["digest"].as_str().unwrap().replace(':', "/");
+    fs::read(layout.join("blobs").join(digest)).unwrap()
+}
+
+/// The layouts of a world, without what is attached to them: receipts have times in them.
+fn layouts(world: &World) -> Vec<Utf8PathBuf> {
+    let names = world.names("work/out").into_iter();
+    let layouts =
+        names.map(|name| world.path("work/out").join(name)).filter(|path| path.join("oci-layout").exists());
+    layouts.filter(|path| !path.as_str().ends_with("-attest")).collect()
+}
+
+/// The entries of all layers of a layout: mode, owner, date, size, digest, name.
+fn listings(layout: &Utf8Path) -> String {
+    let index: Value = serde_json::from_str(&read(&layout.join("index.json"))).unwrap();
+    let manifest: Value = serde_json::from_slice(&blob(layout, &index["manifests"][0])).unwrap();
+    let Some(layers) = manifest["layers"].as_array() else {
+        return compact(&pretty(&manifest));
+    };
+    let mut text = String::new();
+    for layer in layers {
+        let stored = blob(layout, layer);
+        let plain: Box<dyn Read> = match layer["mediaType"].as_str().unwrap().rsplit('+').next().unwrap() {
+            "gzip" => Box::new(flate2::read::GzDecoder::new(&stored[..])),
+            "zstd" => Box::new(zstd::Decoder::new(&stored[..]).unwrap()),
+            _ => Box::new(&stored[..]),
+        };
+        for entry in tar::Archive::new(plain).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            let header = entry.header();
+            let link = entry.link_name().unwrap().map_or(String::new(), |to| format!(" -> {}", to.display()));
+            text.push_str(&format!(
+                "{:04o} {}:{} {} {} {}{link}\n",
+                header.mode().unwrap(),
+                header.uid().unwrap(),
+                header.gid().unwrap(),
+                header.mtime().unwrap(),
+                if header.entry_type().is_file() {
+                    sha256(&bytes)[..12].to_owned()
+                } else {
+                    format!("{:12}", format!("{:?}", header.entry_type()))
+                },
+                entry.path().unwrap().display(),
+            ));
+        }
+    }
+    text
+}
+
+/// The receipt, but for a plan that another one shows already.
+fn receipt(world: &World, name: &str) -> String {
+    let mut receipt: Value = serde_json::from_str(&read(&world.path("work/out").join(name))).unwrap();
+    receipt["plan"] = json!("*");
+    section(name, &compact(&normal(world, &pretty(&receipt))))
+}
+
+/// What a build left: its layers' entries, and its receipts.
+fn left(world: &World) -> String {
+    let mut text = String::new();
+    for layout in layouts(world) {
+        text.push_str(&section(layout.file_name().unwrap(), &listings(&layout)));
+    }
+    let is_receipt = |name: &String| name.ends_with("64.json");
+    text + &world
+        .names("work/out")
+        .iter()
+        .filter(|name| is_receipt(name))
+        .map(|name| receipt(world, name))
+        .collect::<String>()
+}
+
+#[test]
+fn a_build_from_kernel_org() {
+    let Some(world) = world() else { return };
+    let args = "6.1.7 --fc --arch amd64 --config mini.config --set PSI=y -j1 --sandbox off --progress json";
+    let first = world.run(&format!("{args} --timings=json")).ok();
+    let mut text = section("6.1.7 --fc, from kernel.org", &first.stdout);
+    text.push_str(&events(&world, &first.stderr));
+    let file = |name: &str| world.path("work/out").join(name);
+    // In the order of its keys.
+    text.push_str(&section(
+        "the receipt",
+        &compact(&normal(&world, &read(&file("firecracker-6.1.7-amd64.json")))),
+    ));
+    for layout in layouts(&world) {
+        let name = layout.file_name().unwrap();
+        text.push_str(&section(&format!("{name}: entries"), &listings(&layout)));
+        if name.contains("modules") {
+            continue;
+        }
+        let manifest = blob(&layout, &descriptor(&layout, "6.1.7"));
+        let value: Value = serde_json::from_slice(&manifest).unwrap();
+        let config: Value = serde_json::from_slice(&blob(&layout, &value["config"])).unwrap();
+        for (what, value) in [("manifest", &value), ("config", &config)] {
+            text.push_str(&section(&format!("{name}: {what}"), &compact(&pretty(value))));
+        }
+        for part in ["index.json", "oci-layout"] {
+            text.push_str(&section(&format!("{name}: {part}"), &read(&layout.join(part))));
+        }
+        text.push_str(&attached(&world, name));
+    }
+    let timings: Value = serde_json::from_str(&read(&file("firecracker-6.1.7-amd64-timings.json"))).unwrap();
+    text.push_str(&section("the shape of the timings", &compact(&pretty(&shape(&timings)))));
+    for name in ["provenance", "spdx"] {
+        let name = format!("firecracker-6.1.7-amd64.{name}.json");
+        let plain = normal(&world, &read(&file(&name)));
+        text.push_str(&section(&name, &compact(&without_receipts(&world, &plain))));
+    }
+    text.push_str(&section("the same again", &events(&world, &world.run(args).ok().stderr)));
+    compare("build-kernel-org.txt", &text);
+}
+
+/// The events of a run. How many there are of progress is a matter of time.
+fn events(world: &World, lines: &str) -> String {
+    let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let all: String = all.filter(|event| event["event"] != "progress").map(|event| pretty(&event)).collect();
+    section("--progress json", &compact(&normal(world, &all)))
+}
+
+/// A text without the digest of the receipt, which has times in it.
+fn without_receipts(world: &World, text: &str) -> String {
+    let receipt = fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
+    text.replace(&sha256(&receipt), "*")
+}
+
+/// The manifests that refer to an image, without the digests of what has times in it.
+fn attached(world: &World, name: &str) -> String {
+    let layout = world.path("work/out").join(format!("{name}-attest"));
+    let index: Value = serde_json::from_str(&read(&layout.join("index.json"))).unwrap();
+    let mut text = String::new();
+    for one in index["manifests"].as_array().unwrap() {
+        let mut one = one.clone();
+        let mut manifest: Value = serde_json::from_slice(&blob(&layout, &one)).unwrap();
+        for descriptor in manifest["manifests"].as_array_mut().into_iter().flatten().chain([&mut one]) {
+            descriptor["digest"] = json!("*");
+            descriptor["size"] = json!(0);
+        }
+        text.push_str(&compact(&pretty(&json!({ "descriptor": one, "manifest": manifest }))));
+    }
+    section(&format!("{name}-attest"), &text)
+}
+
+#[test]
+fn a_build_from_a_tarball_with_other_options() {
+    let Some(world) = world() else { return };
+    let options =
+        "--compression zstd --modules-layout flat --also-at boot/vmlinux --legacy --fragment some.config";
+    let args = format!("6.1.7 --ch --arch amd64 --source linux-6.1.7.tar.gz --config mini.config {options}");
+    let text = build(&world, &args) + &left(&world);
+    // The second time nothing is compiled, and what was read is remembered.
+    build(&world, &args);
+    let inspected = printed(&world, "inspect out/cloudhypervisor-kernel --json");
+    compare("build-tarball.txt", &(text + &inspected + &records(&world)));
+}
+
+#[test]
+fn a_build_from_a_directory() {
+    let Some(world) = world() else { return };
+    let options = "--compression none --no-modules --require none";
+    let args = format!("5.10.77 --fc --arch arm64 --source linux --config odd.config {options}");
+    compare("build-directory.txt", &(build(&world, &args) + &left(&world)));
+}
+
+#[test]
+fn a_build_from_a_repository_with_patches() {
+    let Some(world) = world() else { return };
+    let Some(source) = repository(&world) else { return };
+    let args = format!("6.1.7 --ch --arch amd64 {source} --config mini.config --patches patches");
+    let text = build(&world, &args) + &left(&world) + &records(&world);
+    compare("build-git.txt", &text);
+}
+
+/// What the cache keeps beside sources and images.
+fn records(world: &World) -> String {
+    let mut records = Vec::new();
+    for entry in walkdir::WalkDir::new(world.path("cache")) {
+        let path = Utf8PathBuf::from_path_buf(entry.unwrap().into_path()).unwrap();
+        let name = path.strip_prefix(world.path("cache")).unwrap().as_str();
+        let folder = name.split('/').next().unwrap();
+        let is_record =
+            name.ends_with(".json") || name == "kcompile.lock" || folder == "known" && path.is_file();
+        if !is_record || name.contains("/linux/") || name.contains("/files/") {
+            continue;
+        }
+        let text = read(&path);
+        records.push(match serde_json::from_str::<Value>(&text) {
+            Ok(mut value) => {
+                if name.ends_with("seen.json") {
+                    value = first_image(&value);
+                }
+                anonymize(&mut value);
+                section(folder, &compact(&normal(world, &pretty(&value))))
+            }
+            Err(_) => section(folder, &text),
+        });
+    }
+    records.sort();
+    records.concat()
+}
+
+/// Of the blobs that were read, the first of an image.
+fn first_image(seen: &Value) -> Value {
+    let of_image = |(path, _): &(&String, &Value)| !path.contains("-attest/");
+    let first = seen.as_object().unwrap().iter().find(of_image);
+    first.into_iter().map(|(path, look)| (path.clone(), look.clone())).collect()
+}
+
+/// Takes away what a record has of this host's files, and of receipts.
+fn anonymize(value: &mut Value) {
+    for key in ["from", "host", "fingerprint", "steps", "at"] {
+        if let Some(value) = value.get_mut(key) {
+            *value = if value.is_object() { shape(value) } else { json!("*") };
+        }
+    }
+    let is_receipt = value.get("layout").is_some_and(|layout| layout.to_string().contains("-attest"));
+    if is_receipt {
+        value["descriptor"] = json!("*");
+    }
+    let is_receipt = |name: &str| name.contains(".json") || name.contains("-attest");
+    match value {
+        Value::Object(all) => {
+            for (name, value) in all {
+                if is_receipt(name) && value.is_string() {
+                    *value = json!("*");
+                }
+                anonymize(value);
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(anonymize),
+        _ => {}
+    }
+}
+
+#[test]
+fn images_of_two_architectures() {
+    let Some(world) = world() else { return };
+    let mut text = build(&world, "6.1.7 --fc --arch amd64 --arch arm64 --config mini.config -j1");
+    for name in ["firecracker-kernel-bin", "firecracker-kernel-modules"] {
+        text.push_str(&section(name, &listings(&world.path("work/out").join(name))));
+    }
+    world.run("6.1.7 --fc --arch amd64 --config mini.config --set PSI=y --set DUMMY=n -o other --progress quiet").ok();
+    let other =
+        "6.1.7 --fc --arch amd64 --config mini.config --set PSI=y --set DUMMY=n -o other --cache-dir other";
+    fixed_tools::change_kernel(&world, "6.1.7");
+    world.run(&format!("{other} --progress quiet")).ok();
+    let [bin, modules] = ["bin", "modules"].map(|kind| format!("firecracker-kernel-{kind}-amd64"));
+    for args in [
+        &format!("verify out/{bin} out/firecracker-kernel-modules --max-modules-size 100 --json"),
+        &format!("diff out/{modules} other/{modules} --json"),
+        &format!("diff out/{bin} other/{bin} --max-bin-size 1k --json"),
+    ] {
+        text.push_str(&printed(&world, args));
+    }
+    let receipt = world.path("work/other/firecracker-6.1.7-amd64.json");
+    let inspect = || {
+        let told = world.run(&format!("inspect other/{bin} --json")).ok().stdout;
+        let told: Value = serde_json::from_str(&told).unwrap();
+        section("inspect: a receipt", &compact(&normal(&world, &pretty(&told["receipt"]))))
+    };
+    // The one that is attached would count in its place.
+    fs::remove_dir_all(world.path(&format!("work/other/{bin}-attest"))).unwrap();
+    fs::copy(world.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
+    text.push_str(&inspect());
+    fs::write(&receipt, "{").unwrap();
+    text.push_str(&inspect());
+    fs::remove_file(&receipt).unwrap();
+    text.push_str(&inspect());
+    fs::write(world.path("work/other").join(&bin).join("oci-layout"), "{}").unwrap();
+    text.push_str(&printed(&world, &format!("verify other/{bin} --json")));
+    let events = world.run("6.1.7 6.1.9 --fc --arch amd64 --config mini.config -o x --progress json").stderr;
+    for line in events.lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        if matches!(event["event"].as_str(), Some("error" | "overview")) {
+            text.push_str(&section("an event", &compact(&normal(&world, &pretty(&event)))));
+        }
+    }
+    compare("images.txt", &text);
+}
+
+#[test]
+fn a_bundle() {
+    let Some(world) = world() else { return };
+    let Some(source) = repository(&world) else { return };
+    world.run("fetch 6.1.7 6.6.60 --fc --bundle one.tar").ok();
+    world.run(&format!("fetch 6.1.7 --ch {source} --bundle two.tar")).ok();
+    let mut text = String::new();
+    for name in ["one.tar", "two.tar"] {
+        let bytes = fs::read(world.path("work").join(name)).unwrap();
+        for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let path = entry.path().unwrap().display().to_string();
+            text.push_str(&section(&format!("{name}: {path}"), ""));
+            if path.ends_with(".json") {
+                let mut json = String::new();
+                entry.read_to_string(&mut json).unwrap();
+                text.push_str(&compact(&normal(&world, &pretty(&serde_json::from_str(&json).unwrap()))));
+            }
+        }
+    }
+    text.push_str(&records(&world));
+    compare("bundle.txt", &text);
+}
+
+/// The digests that the host's own tools give. There is a file for each set of tools.
+#[test]
+fn the_digests_of_this_toolchain() {
+    let first_line = |tool: &str| -> Option<String> {
+        let path = format!("{}:/sbin:/usr/sbin", std::env::var("PATH").unwrap());
+        let output = Command::new(tool).arg("--version").env("PATH", path).output().ok()?;
+        Some(String::from_utf8_lossy(&output.stdout).lines().next()?.to_owned())
+    };
+    let tools: Option<Vec<String>> = ["gcc", "ld", "make", "depmod"].map(first_line).into_iter().collect();
+    let Some(tools) = tools else { return skipped("there is no gcc, ld, make or depmod") };
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    let name = format!("toolchain-{}.txt", &sha256(tools.join("\n").as_bytes())[..8]);
+    if !is_update() && !directory().join(&name).exists() {
+        return skipped(&format!("no golden digests of {}", tools.join(", ")));
+    }
+    let mut found = section("tools", &tools.join("\n"));
+    for args in ["--fc --arch amd64", "--ch --arch amd64 --legacy", "--fc --arch arm64 --no-modules"] {
+        let args = format!("6.1.7 {args} --source linux-6.1.7.tar.xz --config mini.config");
+        found.push_str(&build(&world, &args));
+    }
+    compare(&name, &found);
+}

@@ -1,0 +1,73 @@
+//! `--timings`: what a build of the miniature kernel cost, and that looking at it changes nothing.
+
+use crate::support::context::World;
+use std::fs;
+
+fn numbers(world: &World) -> serde_json::Value {
+    let path = world.path("work/out/firecracker-6.1.7-amd64-timings.json");
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+#[test]
+fn steps_have_their_times_and_objects_their_bytes() {
+    let world = World::new();
+    world
+        .build("--timings=html,json -j 2")
+        .ok()
+        .says("  timings         out/firecracker-6.1.7-amd64-timings.html")
+        .says("  timings         out/firecracker-6.1.7-amd64-timings.json");
+    let numbers = numbers(&world);
+    let steps = numbers["steps"].as_array().unwrap();
+    let step = |target: &str| {
+        steps.iter().find(|step| step["target"] == target).unwrap_or_else(|| panic!("{target}: {steps:?}"))
+    };
+    let compile = numbers["compile_seconds"].as_f64().unwrap();
+    for (target, tool, module) in
+        [("init/main.o", "CC", false), ("drivers/net/dummy.o", "CC", true), ("vmlinux", "LD", false)]
+    {
+        let step = step(target);
+        assert_eq!((&step["tool"], &step["module"]), (&tool.into(), &module.into()), "{step}");
+        let (begin, took) = (step["begin"].as_f64().unwrap(), step["seconds"].as_f64().unwrap());
+        // On a busy machine its line may be read when it is done: then it took no time, or has no end of its own.
+        assert!(took >= 0.0 && begin >= 0.0 && begin + took <= compile, "{step} of {compile}");
+    }
+    assert!(step("init/main.o")["begin"].as_f64() <= step("vmlinux")["begin"].as_f64());
+
+    let objects = &numbers["vmlinux"]["objects"];
+    assert!(objects["init/main.o"].as_u64().unwrap() > 0, "{objects}");
+    assert!(objects.get("drivers/net/dummy.o").is_none(), "a module is not in vmlinux: {objects}");
+    assert!(numbers["vmlinux"]["bytes"].as_u64().unwrap() > 0);
+    let directories = numbers["directories"]["directories"].as_array().unwrap();
+    let init = directories.iter().find(|dir| dir["name"] == "init").unwrap();
+    assert_eq!(
+        init["bytes"],
+        objects["init/main.o"].as_u64().unwrap() + objects["init/version.o"].as_u64().unwrap_or(0)
+    );
+    assert_eq!(numbers["phases"][0]["phase"], "source");
+
+    let page = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64-timings.html")).unwrap();
+    assert!(page.contains("<td>init/main.o</td>"), "{page}");
+}
+
+#[test]
+fn looking_changes_no_byte_and_rebuilds_nothing() {
+    let world = World::new();
+    let plain = world.build("").ok();
+    let compiled = |ran: &str| ran.lines().find(|line| line.starts_with("Compile: done")).unwrap().to_owned();
+    let timed = world.build("--timings --timings=json").ok();
+    assert_eq!(timed.digests(), plain.digests());
+    // What was compiled before has no time now, and its bytes all the same.
+    let numbers = numbers(&world);
+    assert_eq!(numbers["steps"], serde_json::json!([]));
+    assert!(compiled(&timed.stderr).ends_with(", 0 steps"), "{}", timed.stderr);
+    assert!(numbers["directories"]["bytes"].as_u64().unwrap() > 0);
+    let plan = |args: &str| {
+        world.run(&format!("plan 6.1.7 --fc --source linux --config mini.config --json {args}")).ok()
+    };
+    assert_eq!(plan("--timings").stdout, plan("").stdout);
+}
+
+#[test]
+fn an_unknown_form_is_a_mistake() {
+    World::new().run("6.1.7 --fc --timings=pdf").failed(2, &["pdf", "html"]);
+}

@@ -1,0 +1,67 @@
+//! `scripts/bench` on the miniature kernel: that it measures both sides and writes what it found.
+
+use crate::support::context::{World, have, ran, skipped};
+use camino::Utf8Path;
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn a_pair_has_two_sides_and_a_ratio() {
+    if !have("umoci") || !have("make") {
+        return;
+    }
+    let world = World::new();
+    let tarball = world.tarball("6.1.7", "xz");
+    let mut bench = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bench"));
+    bench.args(["cold", "--pairs", "1", "--kcompile", env!("CARGO_BIN_EXE_kcompile")]);
+    bench.arg("--source").arg(tarball).arg("--config").arg(world.path("work/mini.config"));
+    bench.arg("--work").arg(world.path("bench"));
+    bench.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", world.path("home"));
+    let table = ran(bench.output().unwrap()).ok().stdout;
+    assert!(table.starts_with("cold: Linux 6.1.7, fc, mini.config config, "), "{table}");
+    let json = fs::read(world.path("bench/cold.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    for figure in ["seconds", "cpu_seconds"] {
+        let number = |key: &str| json[figure][key].as_f64().unwrap();
+        let (ours, theirs, ratio) = (number("ours"), number("theirs"), number("ratio"));
+        assert!(ours > 0.0 && theirs > 0.0 && (ratio - ours / theirs).abs() < 0.05 * ratio, "{json}");
+    }
+    assert!(json["peak_memory_bytes"].as_u64().unwrap() > 1_000_000, "{json}");
+    assert_eq!(json["pairs"].as_array().unwrap().len(), 1);
+}
+
+/// The other side is the same program, at the level that it has by itself.
+#[test]
+fn each_level_of_gzip_has_its_time_and_size() {
+    let pack = Utf8Path::new(env!("CARGO_BIN_EXE_kcompile")).with_file_name("examples").join("pack");
+    if !pack.exists() {
+        return skipped("the example `pack` is not built: cargo build --example pack");
+    }
+    let world = World::new();
+    let packed = world.path("bench/packed");
+    fs::create_dir_all(packed.join("modules/6.1.7")).unwrap();
+    let text = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap();
+    for name in ["vmlinux.bin", "modules/6.1.7/x.ko"] {
+        fs::write(packed.join(name), &text).unwrap();
+    }
+    fs::write(packed.join("whole"), "linux-image-6.1.7\n").unwrap();
+    let mut bench = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bench"));
+    bench.args(["levels", "--pairs", "1", "--kcompile"]).arg(&pack).arg("--against").arg(&pack);
+    bench.arg("--work").arg(world.path("bench"));
+    bench.env_clear().env("PATH", std::env::var("PATH").unwrap());
+    let table = ran(bench.output().unwrap()).ok().stdout;
+    assert_eq!(table.matches("linux-image-6.1.7 at level ").count(), 9, "{table}");
+    let size = |level: usize| {
+        let json = fs::read(world.path(&format!("bench/levels-{level}.json"))).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        json["megabytes"]["ratio"].as_f64().unwrap()
+    };
+    assert!(size(1) > 1.0 && size(6) < 1.0, "{table}");
+    assert_eq!(size(2), 1.0, "{table}");
+}
+
+#[test]
+fn a_wrong_word_is_told_how_it_is_used() {
+    let mut bench = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bench"));
+    ran(bench.arg("nothing").output().unwrap()).failed(2, &["scripts/bench WHAT"]);
+}

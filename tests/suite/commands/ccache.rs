@@ -1,0 +1,188 @@
+//! `kcompile cache`: what ccache has compiled goes to another machine, and nothing else does. With the real ccache.
+
+use crate::support::context::{Ran, World, compress, have, skipped};
+use crate::support::fixtures::craft;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::fs;
+use std::process::Command;
+use tar::EntryType;
+
+/// A world whose ccache has a directory of its own; `None` where ccache is not installed.
+fn world() -> Option<World> {
+    have("ccache").then(|| {
+        let mut world = World::new();
+        let dir = world.path("ccache").into_string();
+        world.env.insert("CCACHE_DIR".into(), dir);
+        world
+    })
+}
+
+/// A counter of ccache's.
+fn count(world: &World, name: &str) -> u64 {
+    let output = Command::new("ccache").arg("--print-stats").env("CCACHE_DIR", world.path("ccache")).output();
+    let text = String::from_utf8(output.unwrap().stdout).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+}
+
+/// The entries in the cache, with their bytes.
+fn entries(world: &World) -> Vec<(Utf8PathBuf, Vec<u8>)> {
+    let walk = walkdir::WalkDir::new(world.path("ccache")).sort_by_file_name().into_iter();
+    let files = walk.map(|entry| Utf8PathBuf::from_path_buf(entry.unwrap().into_path()).unwrap());
+    let entries = files.filter(|path| {
+        let name = path.strip_prefix(world.path("ccache")).unwrap();
+        kcompile::internals::ccache_image::is_entry(name.as_str())
+    });
+    entries.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+}
+
+/// A build as on a machine of continuous integration: from a tarball, in whatever directory.
+fn build(world: &World) -> Ran {
+    world.tarball("6.1.7", "zst");
+    world.run("6.1.7 --fc --source linux-6.1.7.tar.zst --config mini.config --launcher ccache").ok()
+}
+
+/// Copies the image from the working directory of one world into that of another, as it goes through a registry.
+fn carry(from: &World, to: &World) {
+    let [from, to] = [from, to].map(|world| world.path("work/warm/ccache"));
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    if !have("skopeo") {
+        return crate::support::context::copy(&from, &to);
+    }
+    let [from, to] = [from, to].map(|layout| format!("oci:{layout}:6.1"));
+    let skopeo = Command::new("skopeo").args(["--insecure-policy", "copy", &from, &to]).output().unwrap();
+    assert!(skopeo.status.success(), "{}", String::from_utf8_lossy(&skopeo.stderr));
+}
+
+#[test]
+fn a_second_machine_compiles_next_to_nothing() {
+    let (Some(first), Some(second)) = (world(), world()) else { return };
+    let cold = build(&first);
+    let misses = count(&first, "cache_miss");
+    assert!(misses > 5 && count(&first, "direct_cache_hit") == 0, "{misses}");
+    let export = first.run("cache export oci:warm/ccache:6.1").ok();
+    assert!(export.stdout.starts_with("warm/ccache:6.1 sha256:"), "{}", export.stdout);
+    // The same entries, the same digest.
+    assert_eq!(first.run("cache export oci:warm/ccache:6.1").ok().stdout, export.stdout);
+    let told = first.run("verify warm/ccache").ok().stdout;
+    assert!(told.contains("not a kernel image: what ccache has compiled"), "{told}");
+    let told = first.run("inspect warm/ccache").ok().stdout;
+    assert!(
+        told.contains("image   not a kernel image") && told.contains("what ccache has compiled"),
+        "{told}"
+    );
+
+    carry(&first, &second);
+    let import = second.run("cache import oci:warm/ccache:6.1").ok();
+    assert!(import.stdout.contains(&format!("{} new entries", entries(&first).len())), "{}", import.stdout);
+    assert_eq!(count(&second, "files_in_cache"), entries(&first).len() as u64);
+    let warm = build(&second);
+    assert_eq!(warm.digests(), cold.digests());
+    assert_eq!((count(&second, "cache_miss"), count(&second, "direct_cache_hit")), (0, misses));
+    // Nothing is written over, and nothing is left behind.
+    let again = second.run("cache import oci:warm/ccache").ok();
+    assert!(again.stdout.contains(": 0 new entries, 0 B; "), "{}", again.stdout);
+    assert!(!second.path("ccache/kcompile-import").exists());
+}
+
+#[test]
+fn the_newest_entries_go_first_and_damaged_ones_not_at_all() {
+    let Some(world) = world() else { return };
+    world.build("--launcher ccache").ok();
+    let all = entries(&world);
+    let sizes: u64 = all.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+    let (newest, bytes) = &all[all.len() / 2];
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    fs::File::options().write(true).open(newest).unwrap().set_modified(later).unwrap();
+    // Room for this one, and for nothing else.
+    world.run(&format!("cache export oci:warm/ccache:one --max-size {}B", bytes.len())).ok().says("1 entry");
+    let half = world.run(&format!("cache export oci:warm/ccache:half --max-size {}B", sizes / 2)).ok();
+    assert!(!half.stderr.contains(&format!("{} entries", all.len())), "{}", half.stderr);
+
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(newest, damaged).unwrap();
+    world.run("cache export oci:warm/ccache:all").ok().says(&format!("{} entries", all.len() - 1));
+    world.run("cache export oci:warm/ccache:none --max-size 1B").failed(2, &["no entry of ccache", "hint: "]);
+    world.run("cache export oci:warm/ccache").failed(2, &["no tag"]);
+}
+
+#[test]
+fn nothing_but_undamaged_entries_gets_in() {
+    let (Some(source), Some(world)) = (world(), world()) else { return };
+    source.build("--launcher ccache").ok();
+    let (path, good) = entries(&source).into_iter().find(|(path, _)| path.as_str().ends_with('R')).unwrap();
+    let name = path.strip_prefix(source.path("ccache")).unwrap().as_str();
+    let mut damaged = good.clone();
+    damaged[good.len() / 2] ^= 1;
+    fs::create_dir(world.path("ccache")).unwrap();
+    fs::write(world.path("ccache/ccache.conf"), "max_size = 1G\n").unwrap();
+    let before = world.snapshot("ccache");
+    for (path, kind, bytes, link, says) in [
+        (name, EntryType::Regular, &damaged[..], "", "damaged: its checksum is another"),
+        (name, EntryType::Regular, b"#!/bin/sh\n", "", "not in the format of ccache"),
+        (name, EntryType::Symlink, b"", "/etc/passwd", "ccache has no such entry"),
+        (
+            "ccache.conf",
+            EntryType::Regular,
+            b"compiler = /tmp/x\n",
+            "",
+            "refused entry `ccache.conf`: ccache has no such entry",
+        ),
+        ("b/e/stats", EntryType::Regular, b"0\n", "", "ccache has no such entry"),
+        ("tmp", EntryType::Directory, b"", "", "ccache has no such entry"),
+        ("../b/e/x", EntryType::Regular, b"x", "", "is no path inside an image"),
+        ("/b/e/x", EntryType::Regular, b"x", "", "is no path inside an image"),
+    ] {
+        let mut tar = tar::Builder::new(Vec::new());
+        // A good one before: it must not get in, either.
+        for (path, kind, bytes, link) in [
+            (&*format!("0/0/{}", "0".repeat(31) + "R"), EntryType::Regular, &good[..], ""),
+            (path, kind, bytes, link),
+        ] {
+            let mut header = tar::Header::new_ustar();
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+            header.as_mut_bytes()[157..157 + link.len()].copy_from_slice(link.as_bytes());
+            header.set_entry_type(kind);
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            tar.append(&header, bytes).unwrap();
+        }
+        let tar = tar.into_inner().unwrap();
+        craft(&world, &tar, &compress(&tar, "zst"), "layer.v1.tar+zstd");
+        world.run("cache import oci:crafted").failed(3, &[says]);
+        fs::remove_file(world.path("ccache/kcompile.lock")).unwrap();
+        assert_eq!(world.snapshot("ccache"), before, "{path}");
+    }
+}
+
+#[test]
+fn an_entry_that_was_spoilt_in_the_cache_is_compiled_again() {
+    let Some(world) = world() else { return };
+    let cold = world.build("--launcher ccache").ok();
+    for (path, mut bytes) in entries(&world) {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, bytes).unwrap();
+    }
+    world.run("clean --builds").ok();
+    let misses = count(&world, "cache_miss");
+    let again = world.build("--launcher ccache").ok();
+    assert_eq!(again.digests(), cold.digests());
+    assert_eq!(count(&world, "cache_miss"), 2 * misses);
+}
+
+#[test]
+fn without_ccache_it_says_what_to_install() {
+    let mut world = World::new();
+    world.env.insert("PATH".into(), "/nonexistent".into());
+    if let Some(dir) = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
+        .iter()
+        .find(|dir| Utf8Path::new(dir).join("ccache").is_file())
+    {
+        return skipped(&format!("ccache is in {dir}, which is always searched"));
+    }
+    world.run("cache export oci:warm/ccache:6.1").failed(4, &["cannot run ccache", "hint: install ccache"]);
+}

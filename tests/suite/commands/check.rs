@@ -1,0 +1,278 @@
+//! Requirement profiles: what `check` reads and says, and what a build refuses.
+
+use crate::support::context::{World, compress};
+use crate::support::fixtures::{craft, tar_with};
+use serde_json::{Value, json};
+use std::fs;
+
+const MODULES: &str = "out/firecracker-kernel-modules-amd64";
+const HEADER: &str = "# Linux/x86 5.10.77 Kernel Configuration\n";
+const PROFILE: &str = "title = \"mine\"\nsource = \"me\"\n[[kernel]]\nversion = \">=5.8\"\nlevel = \"required\"\n\
+                       reason = \"new things\"\n[[option]]\nsymbols = [\"NET\", \"A|B\"]\nlevel = \"required\"\n\
+                       reason = \"a network\"\n[[option]]\nsymbols = [\"KSM\"]\nlevel = \"recommended\"\n\
+                       reason = \"saves memory\"\n[[option]]\nsymbols = [\"DEVKMEM\"]\nlevel = \"forbidden\"\n\
+                       reason = \"unsafe\"\n";
+
+/// A world with a profile `mine` in `own`, and `x.config` with this text.
+fn world(config: &str) -> World {
+    let world = World::new();
+    fs::create_dir_all(world.path("work/own/requirements")).unwrap();
+    fs::write(world.path("work/own/requirements/mine.toml"), PROFILE).unwrap();
+    fs::write(world.path("work/x.config"), config).unwrap();
+    world
+}
+
+#[test]
+fn a_config_is_held_against_a_profile_of_the_users_own() {
+    let world = world(&format!("{HEADER}CONFIG_NET=y\nCONFIG_B=m\n"));
+    let told = world.run("check x.config --for mine --configs own").ok();
+    assert!(told.stdout.starts_with("x.config: Linux 5.10.77 on amd64\n"), "{}", told.stdout);
+    assert!(told.stdout.contains("mine: 0 required and 1 recommended not met, 4 met"), "{}", told.stdout);
+    assert!(told.stdout.contains("recommended  KSM ") && told.stdout.contains("saves memory (me)"));
+    assert!(!told.stdout.contains("NET ") && told.stdout.lines().all(|line| line.chars().count() <= 80));
+    assert!(
+        world.run("check x.config --for mine --configs own --all").ok().stdout.contains("met          NET ")
+    );
+
+    fs::write(world.path("work/x.config"), format!("{HEADER}CONFIG_NET=y\nCONFIG_DEVKMEM=y\n")).unwrap();
+    let told = world.run("check x.config --for mine --configs own --kernel 4.19.215");
+    assert_eq!(told.code, 1, "{}", told.stderr);
+    let places =
+        ["REQUIRED     kernel version", "REQUIRED     A | B", "FORBIDDEN    DEVKMEM", "recommended  KSM"]
+            .map(|text| told.stdout.find(text).unwrap_or_else(|| panic!("{text}: {}", told.stdout)));
+    assert!(places.is_sorted(), "{}", told.stdout);
+
+    let told = world.run("check x.config --for mine --configs own --json");
+    let json: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((told.code, &json["ok"], &json["kernel"]), (1, &json!(false), &json!("5.10.77")));
+    assert_eq!(json["profiles"][0]["failed"], 2);
+    let devkmem =
+        json["outcomes"].as_array().unwrap().iter().find(|one| one["symbols"][0] == "DEVKMEM").unwrap();
+    assert_eq!(
+        (&devkmem["verdict"], &devkmem["found"], &devkmem["level"]),
+        (&json!("failed"), &json!("y"), &json!("forbidden"))
+    );
+}
+
+#[test]
+fn several_profiles_are_grouped() {
+    let world = world(&format!("{HEADER}CONFIG_X86_64=y\n"));
+    let told = world.run("check x.config --for kubernetes-1.35 cilium --for calico,docker");
+    assert_eq!(told.code, 1);
+    let places = ["\nkubernetes-1.35: ", "\ncilium: ", "\ncalico: ", "\ndocker: "]
+        .map(|name| told.stdout.find(name).unwrap());
+    assert!(
+        places.is_sorted() && told.stdout.lines().all(|line| line.chars().count() <= 80),
+        "{}",
+        told.stdout
+    );
+    // Gone before 5.10, and on x86 no concern of arm64's.
+    assert!(!told.stdout.contains("NF_NAT_IPV4") && !told.stdout.contains("MEMCG_SWAP"), "{}", told.stdout);
+}
+
+#[test]
+fn what_cannot_be_told_is_asked_for() {
+    let world = world("CONFIG_NET=y\nCONFIG_B=y\n");
+    let check = |args: &str| world.run(&format!("check {args}"));
+    check("x.config --for mine --configs own")
+        .failed(2, &["no header that tells the kernel's version", "--kernel VERSION"]);
+    check("x.config --for mine --configs own --kernel 6.1.7")
+        .failed(2, &["tells the architecture", "--arch"]);
+    check("x.config --for mine --configs own --kernel 6.1.7 --arch amd64").ok();
+    check("x.config --kernel 6.1.7 --arch amd64")
+        .failed(2, &["tells what it is for", "kubernetes-1.35", "hardening"]);
+    assert!(check("x.config --kernel 6.1.7 --arch amd64 --fc").stdout.contains("\nfirecracker: "));
+    check("x.config --for nobody")
+        .failed(2, &["there is no requirement profile `nobody`", "known are calico"]);
+    check("nowhere").failed(2, &["no such file or directory, and no kernel version"]);
+    check("work").failed(2, &["no such file"]);
+    check("own --for docker").failed(2, &["is not an OCI layout"]);
+    fs::write(world.path("work/linux-5.12.config"), format!("{HEADER}CONFIG_X86_64=y\n")).unwrap();
+    check("linux-5.12.config --for docker").says("the file's name says Linux 5.12, its header 5.10.77");
+    fs::write(world.path("work/no.config"), "hello\nworld\n").unwrap();
+    check("no.config --for docker").failed(2, &["not a kernel config"]);
+    let wrong = PROFILE.replace("\"recommended\"", "\"nice\"");
+    fs::write(world.path("work/own/requirements/mine.toml"), wrong).unwrap();
+    check("x.config --for mine --configs own").failed(
+        2,
+        &["own/requirements/mine.toml: TOML parse error at line 13, column 9: level: unknown variant `nice`"],
+    );
+}
+
+#[test]
+fn the_catalogs_own_configs_meet_their_flavors_profile() {
+    let world = World::new();
+    for kernel in ["5.10 --fc", "6.1 --fc", "5.10 --ch", "6.1 --ch"] {
+        for profile in ["", "--for flintlock", "--for kubernetes-1.34", "--for docker"] {
+            let told = world.run(&format!("check {kernel} {profile}")).ok();
+            assert!(told.stderr.contains("as it is asked for"), "{}", told.stderr);
+        }
+    }
+    assert!(!world.path("cache").exists());
+    world.run("check 6.1 --for docker").failed(2, &["--fc or --ch"]);
+}
+
+#[test]
+fn an_image_is_checked_by_the_config_that_lies_in_it() {
+    let world = world("");
+    world.build("").ok();
+    let told = world.run(&format!("check {MODULES}")).ok();
+    assert!(told.stdout.contains(": Linux 6.1.7 on amd64\n\nfirecracker: 0 required"), "{}", told.stdout);
+    world.run(&format!("check {MODULES}:6.1.7 --for firecracker cloud-hypervisor")).ok();
+    let told = world.run(&format!("check {MODULES}:6.1.7 --for kubernetes"));
+    assert!(told.code == 1 && told.stdout.contains("NAMESPACES"), "{}", told.stdout);
+    world.run(&format!("check {MODULES}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
+    world
+        .run("check out/firecracker-kernel-bin-amd64")
+        .failed(2, &["holds no kernel config", "beside it does: firecracker-kernel-modules-amd64"]);
+    world.tree("6.1.8", "work/newer");
+    let args =
+        "6.1.8 --fc --source newer --config mini.config --modules-layout flat --compression zstd --legacy";
+    world.run(args).ok();
+    world.run(&format!("check {MODULES}")).failed(2, &["several images", "6.1.7, 6.1.8"]);
+    world.run(&format!("check {MODULES}:6.1.8")).ok();
+    assert!(world.run("check out/flintlock-kernel --for firecracker").ok().stdout.contains("Linux 6.1.8"));
+}
+
+#[test]
+fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
+    let world = world("");
+    world.build("--compression none").ok();
+    let good = world.path("work").join(MODULES);
+    let index: Value = serde_json::from_slice(&fs::read(good.join("index.json")).unwrap()).unwrap();
+    let blob = |digest: &Value| good.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+    let manifest_path = blob(&index["manifests"][0]["digest"]);
+    let manifest: Value = serde_json::from_slice(&fs::read(&manifest_path).unwrap()).unwrap();
+    let layer_path = blob(&manifest["layers"][0]["digest"]);
+    let refused = |path: &camino::Utf8Path, bytes: &[u8], says: &str| {
+        let before = fs::read(path).unwrap();
+        fs::write(path, bytes).unwrap();
+        world.run(&format!("check {MODULES}")).failed(3, &[says]);
+        fs::write(path, before).unwrap();
+    };
+    let mut layer = fs::read(&layer_path).unwrap();
+    layer[..3].copy_from_slice(b"LIB");
+    refused(&layer_path, &layer, "checksum mismatch");
+    refused(&layer_path, &layer[1..], "where its descriptor says");
+    refused(&good.join("index.json"), b"{", "is not what an OCI layout has there");
+    refused(&good.join("index.json"), &vec![b' '; 5 << 20], "larger than 4 MiB");
+    refused(
+        &good.join("oci-layout"),
+        b"{\"imageLayoutVersion\":\"2.0.0\"}",
+        "not an OCI layout of version 1.0.0",
+    );
+    let mut changed = fs::read(&manifest_path).unwrap();
+    let at = changed.len() / 2;
+    changed[at] ^= 1;
+    refused(&manifest_path, &changed, "checksum mismatch");
+    let text = index.to_string();
+    let twice = text.replace("\"manifests\":[", &format!("\"manifests\":[{},", index["manifests"][0]));
+    fs::write(good.join("index.json"), twice).unwrap();
+    world.run(&format!("check {MODULES}:6.1.7")).failed(3, &["several images of the tag 6.1.7"]);
+    fs::write(good.join("index.json"), &text).unwrap();
+    world.run(&format!("check {MODULES}")).ok();
+    fs::rename(&layer_path, world.path("work/elsewhere")).unwrap();
+    std::os::unix::fs::symlink(world.path("work/elsewhere"), &layer_path).unwrap();
+    world.run(&format!("check {MODULES}")).failed(3, &["cannot read "]);
+}
+
+#[test]
+fn a_hostile_layer_is_refused_and_nothing_is_written() {
+    use tar::EntryType::{GNULongName, GNUSparse, Regular, Symlink, XHeader};
+    let world = World::new();
+    let config = format!("{HEADER}CONFIG_NET=y\n").into_bytes();
+    let record = |key: &str, value: &str| {
+        let rest = format!(" {key}={value}\n");
+        let length = rest.len() + 2;
+        format!("{length}{rest}").into_bytes()
+    };
+    let fine = tar_with(&[("./lib/modules/5.10.77/config", Regular, &config)]);
+    for (stored, kind) in
+        [(fine.clone(), ""), (compress(&fine, "gz"), "+gzip"), (compress(&fine, "zst"), "+zstd")]
+    {
+        craft(&world, &fine, &stored, &format!("layer.v1.tar{kind}"));
+        let told = world.run("check crafted --for hardening");
+        assert!(told.code == 1 && told.stdout.contains("Linux 5.10.77"), "{}{}", told.stdout, told.stderr);
+    }
+    craft(&world, b"another", &fine, "layer.v1.tar");
+    world.run("check crafted --for hardening").failed(3, &["its plain tar has the digest"]);
+    let mut behind = fine.clone();
+    *behind.last_mut().unwrap() = 1;
+    craft(&world, &behind, &behind, "layer.v1.tar");
+    world.run("check crafted --for hardening").failed(3, &["something stands behind the end of its tar"]);
+    craft(&world, &fine, &fine, "layer.v1.tar+bzip2");
+    world.run("check crafted --for hardening").failed(3, &["a layer of type"]);
+    for (entries, says) in [
+        (vec![("../config", Regular, &config[..])], "`../config` is no path inside an image"),
+        (vec![("/config", Regular, &config)], "`/config` is no path inside an image"),
+        (vec![("config", Regular, &config), ("./config", Regular, &config)], "two entries are called config"),
+        (vec![("sparse", GNUSparse, b"")], "an entry of type GNUSparse"),
+        (vec![("1", GNULongName, b"x"), ("2", GNULongName, b"y")], "two long names"),
+        (vec![("config", Symlink, b"x")], "is no file and has 1 bytes"),
+        (vec![("p", XHeader, &record("size", "9999")), ("config", Regular, &config)], "changes the size"),
+        (vec![("p", XHeader, &[b'x'; 20 << 10]), ("config", Regular, &config)], "more than 16 KiB"),
+        (vec![("p", XHeader, &record("path", "../../config")), ("x", Regular, &config)], "no path inside"),
+    ] {
+        let tar = tar_with(&entries);
+        craft(&world, &tar, &tar, "layer.v1.tar");
+        world.run("check crafted --for hardening").failed(3, &[says]);
+    }
+    let huge = vec![b'\n'; 17 << 20];
+    let tar = tar_with(&[("config", Regular, &huge)]);
+    craft(&world, &tar, &compress(&tar, "gz"), "layer.v1.tar+gzip");
+    world.run("check crafted --for hardening").failed(3, &["bytes are too many for a config"]);
+    craft(&world, &fine, &compress(&fine, "gz")[..60], "layer.v1.tar+gzip");
+    world.run("check crafted --for hardening").failed(3, &["cannot be read as a layer"]);
+    assert_eq!(world.names("work"), ["crafted", "mini.config"]);
+}
+
+#[test]
+fn a_build_that_lacks_what_is_required_stops_before_it_compiles() {
+    let world = World::new();
+    let ran = world.build("--require kubernetes").failed(
+        1,
+        &["the final .config does not meet kubernetes: CONFIG_NAMESPACES is missing, wanted y", "hint: "],
+    );
+    assert!(!ran.stderr.contains("Compile") && !world.path("work/out").exists(), "{}", ran.stderr);
+    world.build("--require nobody").failed(2, &["there is no requirement profile `nobody`"]);
+    world.run("plan 6.1 --fc --require nobody").failed(2, &["there is no requirement profile `nobody`"]);
+    // The flavor's own profile is asked for by itself.
+    world.build("--set KVM_GUEST=n").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST is not set"]);
+    world.build("--set KVM_GUEST=n --require none").ok();
+    world.build("--require none --require kubernetes").failed(1, &["does not meet kubernetes"]);
+}
+
+#[test]
+fn a_recommendation_is_a_finding_and_the_receipt_has_all_counts() {
+    let world = World::new();
+    let receipt = || -> Value {
+        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
+            .unwrap()
+    };
+    world.build("").ok();
+    assert_eq!(receipt()["findings"], json!([]));
+    assert_eq!(receipt()["requirements"][0]["profile"], "firecracker");
+    assert_eq!(receipt()["requirements"][0]["failures"], json!([]));
+    world.build("--set MSDOS_PARTITION=n").ok().says(
+        "warning: the profile firecracker recommends otherwise: CONFIG_MSDOS_PARTITION is not set, wanted y",
+    );
+    let requirements = &receipt()["requirements"][0];
+    assert_eq!((&requirements["failed"], &requirements["advised"]), (&json!(0), &json!(1)));
+    assert_eq!(requirements["failures"][0]["symbols"], json!(["MSDOS_PARTITION"]));
+    world.build("--set MSDOS_PARTITION=n --require none").ok();
+    assert_eq!((&receipt()["findings"], &receipt()["requirements"]), (&json!([]), &json!([])));
+}
+
+#[test]
+fn a_kernel_that_the_hypervisor_would_not_load_is_refused() {
+    let world = World::new();
+    world.tree("6.1.7", "work/linux");
+    let ch = "6.1.7 --ch --source linux --config mini.config --set PVH=n";
+    world.run(ch).failed(1, &["does not meet cloud-hypervisor: CONFIG_PVH is not set"]);
+    // The config is believed by nobody: the bytes say it, too.
+    world
+        .run(&format!("{ch} --require none"))
+        .failed(1, &["has no PVH note: Cloud Hypervisor would not load it"]);
+    assert!(!world.path("work/out").exists());
+    world.build("--set PVH=n").ok().says("note: the kernel has no PVH note");
+}

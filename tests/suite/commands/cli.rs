@@ -1,0 +1,225 @@
+//! The command line itself: help, errors, completions, the doctor.
+
+use crate::support::context::World;
+use std::os::unix::fs::symlink;
+
+#[test]
+fn help_is_grouped_and_has_examples() {
+    let help = World::new().run("--help").ok().stdout;
+    for text in [
+        "  wireguard   WireGuard built in",
+        "Examples:",
+        "What to build:",
+        "Config and patches:",
+        "Images:",
+        "Exit codes:",
+        "doctor",
+    ] {
+        assert!(help.contains(text), "{text}:\n{help}");
+    }
+    assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
+}
+
+const TARGET: &str = "fc ch flavor arch source";
+const CONFIG: &str = "config fragment set";
+const CATALOG: &str = "patches configs";
+const IMAGES: &str = "output legacy no-modules kernel-link modules-layout compression boot";
+const KBUILD: &str = "cc llvm cross-compile sandbox";
+const COMPILE: &str = "rebuild launcher timings";
+const SOURCE: &str =
+    "mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock";
+
+/// The commands, and the options that each acts on. `plan` takes the command line of a build.
+fn options() -> Vec<(&'static str, Vec<&'static str>)> {
+    let build =
+        [TARGET, CONFIG, CATALOG, IMAGES, KBUILD, COMPILE, SOURCE, "require jobs progress dry-run json"];
+    let final_config = [TARGET, CONFIG, CATALOG, KBUILD, SOURCE, "jobs progress json"];
+    let written_config = [TARGET, CATALOG, KBUILD, SOURCE, "config require jobs progress dry-run"];
+    vec![
+        ("build", build.to_vec()),
+        ("plan", build.to_vec()),
+        ("fetch", vec![TARGET, CATALOG, SOURCE, "bundle jobs progress dry-run json"]),
+        ("add", vec![TARGET, CATALOG, KBUILD, SOURCE, "from require jobs progress dry-run json"]),
+        ("config", vec![]),
+        ("config show", [&final_config[..], &["minimal"]].concat()),
+        ("config diff", final_config.to_vec()),
+        ("config edit", written_config.to_vec()),
+        ("config save", written_config.to_vec()),
+        ("list", vec!["configs json"]),
+        ("doctor", vec!["arch llvm patches install cache cache-dir json"]),
+        ("check", vec!["for fc ch flavor arch kernel all json configs"]),
+        ("inspect", vec!["arch json as registry"]),
+        (
+            "boot",
+            vec![
+                "modules fc ch flavor arch vmm accel root require time-limit append",
+                "output cache-dir progress json",
+            ],
+        ),
+        ("verify", vec!["max-bin-size max-modules-size rebuild progress json"]),
+        ("diff", vec!["arch max-bin-size max-modules-size json"]),
+        ("push", vec!["output tls-verify authfile retry-times progress dry-run no-attest no-overwrite"]),
+        ("cache export", vec!["max-size used-within progress"]),
+        ("cache import", vec!["progress"]),
+        ("clean", vec!["cache builds older-than dry-run json cache-dir"]),
+        ("completions", vec![]),
+        ("man", vec![]),
+    ]
+}
+
+#[test]
+fn help_lists_what_a_command_acts_on() {
+    let world = World::new();
+    for (command, options) in options() {
+        let help = world.run(&format!("{command} --help")).ok().stdout;
+        let listed = help.lines().filter_map(|line| {
+            let option = line
+                .strip_prefix("      --")
+                .or_else(|| line.strip_prefix("  -")?.get(3..)?.strip_prefix("--"));
+            option?.split([' ', '[']).next()
+        });
+        let mut listed: Vec<&str> = listed.filter(|option| *option != "help").collect();
+        let mut expected: Vec<&str> = options.iter().flat_map(|group| group.split(' ')).collect();
+        listed.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(listed, expected, "kcompile {command} --help");
+    }
+}
+
+#[test]
+fn what_a_command_does_not_act_on_is_refused() {
+    let world = World::new();
+    for (command, option) in [
+        ("fetch 6.1.7 --fc", "--compression zstd"),
+        ("fetch 6.1.7 --fc", "--config mini.config"),
+        ("fetch 6.1.7 --fc", "--set KSM=n"),
+        ("fetch 6.1.7 --fc", "--output x"),
+        ("fetch 6.1.7 --fc", "--boot"),
+        ("fetch 6.1.7 --fc", "--llvm"),
+        ("fetch 6.1.7 --fc", "--timings"),
+        ("add 6.6.60 --fc", "--config mini.config"),
+        ("add 6.6.60 --fc", "--legacy"),
+        ("config show 6.1.7 --fc", "--launcher ccache"),
+        ("config show 6.1.7 --fc", "--dry-run"),
+        ("config diff 6.1.7 6.12.1 --fc", "--require none"),
+        ("config edit 6.1.7 --fc", "--json"),
+        ("config save mini.config 6.1.7 --fc", "--set PSI=y"),
+    ] {
+        let name = option.split(' ').next().unwrap();
+        let says = format!("unexpected argument '{name}' found");
+        world.run(&format!("{command} {option}")).failed(2, &[&says, "Usage: kcompile "]);
+    }
+}
+
+#[test]
+fn the_version_names_the_catalog() {
+    let version = World::new().run("--version").ok().stdout;
+    assert!(version.starts_with("kcompile 0.") && version.contains("(catalog "), "{version}");
+}
+
+#[test]
+fn completions_and_the_man_page_come_from_the_same_words() {
+    let world = World::new();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(world.run(&format!("completions {shell}")).ok().stdout.contains("modules-layout"), "{shell}");
+    }
+    assert!(world.run("man plan").ok().stdout.contains("touches nothing"));
+    world.run("man nothing").failed(2, &["there is no command `nothing`"]);
+    let man = world.run("man").ok().stdout;
+    assert!(man.starts_with(".ie") && man.contains("KCOMPILE_MIRROR"), "{man}");
+}
+
+#[test]
+fn wrong_words_are_usage_errors() {
+    let world = World::new();
+    world.run("").failed(2, &["Usage"]);
+    world.run("sixpointone --fc").failed(2, &["error: `sixpointone` is not a kernel version", "hint:"]);
+    world.run("6.1 --fc --ch").failed(2, &["cannot be used with"]);
+    world.run("6.1 --fc -j 0").failed(2, &["-j"]);
+    world.run("6.1 --fc --kernel-link ../x").failed(2, &["path of a file inside the image"]);
+    world.run("6.1 --fc --source apt:-o=evil").failed(2, &["not the name of a package"]);
+    world.run("6.1 --fc --source nowhere.tar.xz").failed(2, &["no such file or directory"]);
+    world.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);
+    for command in ["", "build", "fetch"] {
+        let args = format!("{command} 6.1 --fc --json");
+        world.run(&args).failed(2, &["it goes with `kcompile plan` or --dry-run"]);
+    }
+    world.run("all").failed(2, &["--fc or --ch"]);
+}
+
+/// A directory with links to the host's programs, but for some.
+fn path_without(world: &World, missing: &[&str]) -> String {
+    let bin = world.path("bin");
+    std::fs::create_dir(&bin).unwrap();
+    for dir in std::env::var("PATH").unwrap().split(':').chain(["/usr/sbin", "/sbin"]) {
+        let Ok(entries) = std::fs::read_dir(dir) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !missing.iter().any(|missing| name == *missing) {
+                // Two directories may have the same program: the first one counts.
+                let _ = symlink(entry.path(), bin.join(name.to_str().unwrap()));
+            }
+        }
+    }
+    bin.into_string()
+}
+
+#[test]
+fn a_missing_tool_is_named_before_anything_is_fetched() {
+    let mut world = World::new();
+    let server = crate::support::servers::files([]);
+    let path = path_without(&world, &["flex", "bc", "gcc"]);
+    world.env.insert("PATH".into(), path);
+    // The administrators' directories are searched too: nothing of the three may be there.
+    world.env.insert("KCOMPILE_MIRROR".into(), server.url.clone());
+    let ran = world.run("6.1.7 --fc").failed(4, &["this host lacks", "gcc", "flex", "bc"]);
+    assert!(!ran.stderr.contains("bison"), "{}", ran.stderr);
+    assert!(server.log.lock().unwrap().is_empty() && !world.path("cache").exists());
+    let told = world.run("doctor");
+    assert_eq!(told.code, 4);
+    assert!(
+        told.stdout.contains("MISSING  flex") && told.stdout.contains("install what is missing"),
+        "{}",
+        told.stdout
+    );
+    let json: serde_json::Value = serde_json::from_str(&world.run("doctor --json").stdout).unwrap();
+    assert!(
+        json["findings"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|one| one["name"] == "flex" && one["found"].is_null())
+    );
+}
+
+#[test]
+fn doctor_finds_what_a_build_needs_here() {
+    let world = World::new();
+    for version in ["4.19.215", "5.15.12", "6.1", "all"] {
+        world.run(&format!("doctor {version}")).ok();
+    }
+    let told = world.run("doctor 6.1").ok().stdout;
+    assert!(told.contains("nothing is missing") && told.contains("libelf.h"), "{told}");
+}
+
+#[test]
+fn without_a_home_only_the_cache_is_missing() {
+    let world = World::new();
+    let run = |args: &str| {
+        let output = world.command(args).env_remove("HOME").env_remove("KCOMPILE_CACHE_DIR").output();
+        crate::support::context::ran(output.unwrap())
+    };
+    run("list").ok();
+    run("plan 6.1 --fc").failed(2, &["HOME is not set", "--cache-dir"]);
+    run("plan 6.1 --fc --cache-dir here").ok();
+}
+
+#[test]
+fn a_closed_standard_error_stops_nothing() {
+    let world = World::new();
+    world.tree("6.1.7", "work/linux");
+    let mut command = world.command("6.1.7 --fc --source linux --config mini.config");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert!(command.stderr(writer).output().unwrap().status.success());
+}

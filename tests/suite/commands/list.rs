@@ -1,0 +1,91 @@
+//! The catalog: what `list` shows, and that every entry of it can be planned.
+
+use crate::support::context::World;
+use serde_json::{Value, json};
+use std::fs;
+
+fn listed(world: &World, args: &str) -> Value {
+    serde_json::from_str(&world.run(&format!("list --json {args}")).ok().stdout).unwrap()
+}
+
+fn kernel<'a>(listed: &'a Value, version: &str, flavor: &str) -> &'a Value {
+    let kernels = listed["kernels"].as_array().unwrap();
+    kernels.iter().find(|one| one["version"] == version && one["flavor"] == flavor).unwrap()
+}
+
+#[test]
+fn the_table_fits_a_terminal_and_has_reasons_and_fragments() {
+    let table = World::new().run("list").ok().stdout;
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    for line in [
+        "Firecracker (--fc)",
+        "  2  kubeadm 1.34 warns of other kernels",
+        " 10* cgroup v2: the kubelet of 1.35 does not start on v1 (>=5.8)",
+        "  wireguard   WireGuard built in",
+    ] {
+        assert!(table.lines().any(|have| have.starts_with(line)), "`{line}` is not in:\n{table}");
+    }
+    for (version, rest) in [
+        ("4.19.215", "kernel.org yes 4.19 2024-12-05 below 2-10"),
+        ("5.12", "ch-5.12 - 5.12 2021-07-20 limited 2,7-9"),
+    ] {
+        let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = cells.into_iter().find(|cells| cells.first() == Some(&version)).unwrap();
+        // The third one is the status, which changes as kernels get built.
+        assert_eq!(row[3..].join(" "), rest);
+    }
+}
+
+#[test]
+fn the_catalog_as_json_is_complete() {
+    let listed = listed(&World::new(), "");
+    for (flavor, versions) in [
+        ("firecracker", &["4.19.215", "5.2.21", "5.10.77", "6.1", "6.12", "6.18"][..]),
+        ("cloud-hypervisor", &["5.12", "5.15.12", "6.2", "6.12.8", "6.16.9"]),
+    ] {
+        for version in versions {
+            let kernel = kernel(&listed, version, flavor);
+            assert!(kernel["arch"].as_array().unwrap().iter().any(|arch| arch == "amd64"), "{kernel}");
+            assert!(kernel["configs"]["amd64"].is_string() && kernel["end_of_life"].is_string(), "{kernel}");
+        }
+    }
+    let old = kernel(&listed, "4.19.215", "firecracker");
+    assert_eq!(old["sha256"], "9e2064f9cb942999a76737d510f08a85bcd8164e9762ce0f7dbfeac58bc2f2b3");
+    assert_eq!((&old["source"], &old["end_of_life"]), (&json!("kernel.org"), &json!("2024-12-05")));
+    assert_eq!(old["kubernetes"]["verdict"], "below-minimum");
+    let reasons = old["kubernetes"]["reasons"].to_string();
+    assert!(reasons.contains("cgroup v2") && reasons.contains("pressure stall") && reasons.contains(">=5.8"));
+    let branch = kernel(&listed, "6.16.9", "cloud-hypervisor");
+    assert_eq!((&branch["source"], &branch["arch"]), (&json!("git#ch-6.16.9"), &json!(["amd64", "arm64"])));
+    assert_eq!(branch["configs"]["arm64"], "configs/cloud-hypervisor/linux-arm64-6.12.config");
+    assert_eq!(kernel(&listed, "6.12", "firecracker")["kubernetes"]["verdict"], "full");
+    let fragment = &listed["fragments"][0];
+    assert!(fragment["name"].is_string() && !fragment["description"].as_str().unwrap().is_empty());
+}
+
+#[test]
+fn every_kernel_of_the_catalog_can_be_planned() {
+    let world = World::new();
+    for kernel in listed(&world, "")["kernels"].as_array().unwrap() {
+        let word = |key: &str| kernel[key].as_str().unwrap();
+        for arch in kernel["arch"].as_array().unwrap() {
+            let arch = arch.as_str().unwrap();
+            let args = format!("plan {} --flavor {} --arch {arch} --json", word("version"), word("flavor"));
+            let plan: Value = serde_json::from_str(&world.run(&args).ok().stdout).unwrap();
+            assert_eq!(plan["config"][0], kernel["configs"][arch], "{args}");
+        }
+    }
+}
+
+#[test]
+fn a_users_entry_is_shown_with_its_note() {
+    let world = World::new();
+    fs::create_dir(world.path("work/own")).unwrap();
+    let entry = "[[kernel]]\nversion = \"6.6.60\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \
+                 \"untested\"\nsource = \"git+https://example.org/linux.git#mine\"\nnote = \"ours\"\n";
+    fs::write(world.path("work/own/kernels.toml"), entry).unwrap();
+    let table = world.run("list --configs own").ok().stdout;
+    let lines: Vec<&str> = table.lines().skip_while(|line| !line.starts_with("6.6.60")).take(2).collect();
+    assert_eq!(lines[0], "6.6.60    amd64  untested   git+https…  -    6.1     -            full");
+    assert_eq!(lines[1], "          ours");
+}

@@ -1,0 +1,271 @@
+//! `kcompile push`, against registries on loopback: honest ones, ones that misbehave, and none.
+
+use crate::support::context::{Ran, World, copy, have};
+use crate::support::registry::{self, Registry, add_blob, descriptor, send, write_layout};
+use crate::support::servers::respond;
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::process::Stdio;
+
+const BIN: &str = "firecracker-kernel-bin-amd64";
+const MODULES: &str = "firecracker-kernel-modules-amd64";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A world with the images of one kernel in `out`; `None` where there is no skopeo.
+fn built() -> Option<World> {
+    if !have("skopeo") {
+        return None;
+    }
+    let world = World::new();
+    world.build("").ok();
+    Some(world)
+}
+
+fn push(world: &World, registry: &Registry, args: &str) -> Ran {
+    world.run(&format!("push {}/test --tls-verify=false {args}", registry.host()))
+}
+
+/// The digest that a line on standard output gives a destination.
+fn line(registry: &Registry, name: &str, tag: &str, digest: &str) -> String {
+    format!("docker://{}/test/{name}:{tag} {digest}\n", registry.host())
+}
+
+#[test]
+fn every_tag_of_every_layout_is_pushed_and_served() {
+    let Some(world) = built() else { return };
+    world.tree("6.1.8", "work/newer");
+    world.run("6.1.8 --fc --source newer --config mini.config --legacy --compression none").ok();
+    let registry = registry::honest();
+    let ran = push(&world, &registry, "").ok().says("Push: done in").says(": 10 images, ");
+    let mut expected = String::new();
+    for (name, tag) in [
+        (BIN, "6.1.7"),
+        (BIN, "6.1.8"),
+        (MODULES, "6.1.7"),
+        (MODULES, "6.1.8"),
+        ("flintlock-kernel", "6.1.8"),
+    ] {
+        let digest =
+            descriptor(&world.path("work/out").join(name), tag)["digest"].as_str().unwrap().to_owned();
+        assert_eq!(registry.digest(&format!("test/{name}"), tag), Some(digest.clone()), "{name}:{tag}");
+        expected += &line(&registry, name, tag, &digest);
+    }
+    // What is attached to them follows.
+    let (images, attached) = ran.stdout.split_at(expected.len());
+    assert_eq!(images, expected);
+    assert!(attached.lines().all(|line| line.contains("-attest sha256:")), "{attached}");
+    assert_eq!(attached.lines().count(), 5);
+    // Nothing but manifests is sent a second time.
+    let uploads = registry.uploads().len();
+    push(&world, &registry, "").ok();
+    let again = &registry.uploads()[uploads..];
+    assert!(again.iter().all(|line| line.contains("/manifests/")), "{again:?}");
+}
+
+#[test]
+fn one_image_can_be_chosen() {
+    let Some(world) = built() else { return };
+    let registry = registry::honest();
+    let ran = push(&world, &registry, &format!("out/{MODULES}:6.1.7")).ok();
+    assert_eq!(ran.stdout.lines().count(), 1);
+    assert!(registry.digest(&format!("test/{MODULES}"), "6.1.7").is_some());
+    assert_eq!(registry.digest(&format!("test/{BIN}"), "6.1.7"), None);
+}
+
+#[test]
+fn what_refers_to_an_image_follows_it() {
+    let Some(world) = built() else { return };
+    let out = world.path("work/out");
+    let subject = descriptor(&out.join(BIN), "6.1.7");
+    let tag = format!("{}.sbom", subject["digest"].as_str().unwrap().replace(':', "-"));
+    // An attachment to the kernel, and one to an image that is not there any more.
+    let attest = out.join(format!("{BIN}-attest"));
+    let attachment = |subject: &Value| {
+        json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/spdx+json", "subject": subject,
+            "config": add_blob(&attest, b"{}", &json!("application/vnd.oci.empty.v1+json")),
+            "layers": [add_blob(&attest, br#"{"spdxVersion":"SPDX-2.3"}"#, &json!("application/spdx+json"))],
+        })
+    };
+    let gone = json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", "0".repeat(64)), "size": 1 });
+    let attached = write_layout(&attest, &[(&tag, attachment(&subject)), ("stale", attachment(&gone))]);
+    // An index over the kernel as if it were for two machines.
+    let both = out.join("firecracker-kernel-bin");
+    copy(&out.join(BIN), &both);
+    let platform = |arch: &str| {
+        let mut image = subject.clone();
+        image["platform"] = json!({ "os": "linux", "architecture": arch });
+        image
+    };
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [platform("amd64"), platform("arm64")] });
+    let indexed = write_layout(&both, &[("6.1.7", index)]);
+
+    let registry = registry::honest();
+    let ran = push(&world, &registry, "").ok().says("stale is attached to no image here: not pushed");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert_eq!(format!("{}\n", lines[2]), line(&registry, "firecracker-kernel-bin", "6.1.7", &indexed[0]));
+    assert_eq!(format!("{}\n", lines[3]), line(&registry, BIN, &tag, &attached[0]));
+    // The images of an index are in its own repository, too.
+    let child = subject["digest"].as_str().unwrap();
+    assert_eq!(registry.digest("test/firecracker-kernel-bin", child).as_deref(), Some(child));
+}
+
+#[test]
+fn a_registry_that_serves_another_image_is_found_out() {
+    let Some(world) = built() else { return };
+    // It makes the manifest pretty, as one did that rewrote what it got.
+    let registry = registry::misbehaving(|request, stream| {
+        let rewrites = request.method == "GET" && request.path.contains("/manifests/");
+        if rewrites {
+            send(request, stream, br#"{ "schemaVersion": 2 }"#);
+        }
+        rewrites
+    });
+    let expected =
+        descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
+    let found = format!("sha256:{}", crate::support::context::sha256(br#"{ "schemaVersion": 2 }"#));
+    let ran = push(&world, &registry, "");
+    assert_eq!(ran.stdout, "");
+    ran.failed(3, &[&format!("out/{BIN}:6.1.7 is {expected}, the registry serves {found}")]);
+}
+
+#[test]
+fn a_registry_that_refuses_is_named_with_what_to_do() {
+    let Some(world) = built() else { return };
+    let refuses = registry::misbehaving(|_, stream| {
+        respond(stream, "401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], b"");
+        true
+    });
+    let host = refuses.host();
+    push(&world, &refuses, "").failed(3, &[&format!("hint: log in first: skopeo login {host}")]);
+    // Nobody listens on port 1.
+    let down = "push 127.0.0.1:1/test --tls-verify=false";
+    world.run(down).failed(3, &["connection refused", "127.0.0.1:1", "error: cannot push"]);
+}
+
+#[test]
+fn credentials_are_skopeos_own_and_stay_secret() {
+    let Some(world) = built() else { return };
+    // me:hush
+    let registry = registry::misbehaving(|request, stream| {
+        let known = request.headers.get("authorization").is_some_and(|sent| sent == "Basic bWU6aHVzaA==");
+        if !known {
+            respond(stream, "401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], b"");
+        }
+        !known
+    });
+    let auth = |name: &str, secret: &str| {
+        let auths = json!({ "auths": { registry.host(): { "auth": secret } } });
+        fs::write(world.path("work").join(name), auths.to_string()).unwrap();
+    };
+    auth("right.json", "bWU6aHVzaA==");
+    auth("wrong.json", "bWU6bm90aGluZw==");
+    let ran = push(&world, &registry, "--authfile right.json").ok();
+    assert_eq!(ran.stdout.lines().count(), 4);
+    let ran = push(&world, &registry, "--authfile wrong.json --progress json").failed(3, &["skopeo login"]);
+    for secret in ["bWU6", "nothing", "hush"] {
+        assert!(!ran.stderr.contains(secret), "{}", ran.stderr);
+    }
+    // Where the environment says that they are.
+    let mut command = world.command(&format!("push {}/test --tls-verify=false", registry.host()));
+    command.env("REGISTRY_AUTH_FILE", world.path("work/right.json"));
+    crate::support::context::ran(command.output().unwrap()).ok();
+}
+
+#[test]
+fn a_damaged_blob_is_found_though_the_registry_has_it() {
+    let Some(world) = built() else { return };
+    let registry = registry::honest();
+    push(&world, &registry, "").ok();
+    let layer = {
+        let layout = world.path("work/out").join(MODULES);
+        let manifest = descriptor(&layout, "6.1.7")["digest"].as_str().unwrap().replace(':', "/");
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(layout.join("blobs").join(manifest)).unwrap()).unwrap();
+        layout.join("blobs").join(manifest["layers"][0]["digest"].as_str().unwrap().replace(':', "/"))
+    };
+    let file = fs::OpenOptions::new().read(true).write(true).open(&layer).unwrap();
+    let mut byte = [0];
+    let middle = file.metadata().unwrap().len() / 2;
+    file.read_exact_at(&mut byte, middle).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
+    let uploads = registry.uploads().len();
+    let ran = push(&world, &registry, "");
+    assert_eq!(ran.stdout, "");
+    ran.failed(3, &[layer.file_name().unwrap(), "hint: nothing was pushed"]);
+    assert_eq!(registry.uploads().len(), uploads);
+}
+
+#[test]
+fn a_signal_ends_skopeo_too() {
+    let Some(world) = built() else { return };
+    let (tell, told) = std::sync::mpsc::channel();
+    let registry = registry::misbehaving(move |request, stream| {
+        // An upload that is never answered: the connection ends when skopeo does.
+        let stalls = request.method == "PATCH";
+        if stalls {
+            tell.send("stalled").unwrap();
+            let _ = stream.read(&mut [0]);
+            tell.send("gone").unwrap();
+        }
+        stalls
+    });
+    let mut command = world.command(&format!("push {}/test --tls-verify=false", registry.host()));
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    assert_eq!(told.recv().unwrap(), "stalled");
+    rustix::process::kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(told.recv().unwrap(), "gone");
+    crate::support::context::ran(child.wait_with_output().unwrap()).failed(130, &["error: interrupted"]);
+}
+
+#[test]
+fn bad_input_is_refused_before_skopeo_is_asked() {
+    let world = World::new();
+    world.build("").ok();
+    // No skopeo is found there, and none is wanted.
+    let run = |args: &str| {
+        let mut command = world.command(args);
+        command.env("PATH", world.path("home"));
+        crate::support::context::ran(command.output().unwrap())
+    };
+    run("push localhost:1/x out/nothing").failed(2, &["out/nothing: no such directory"]);
+    run("push localhost:1/x linux").failed(2, &["linux is not an OCI layout"]);
+    run(&format!("push localhost:1/x out/{BIN}:9"))
+        .failed(2, &["has no image of the tag 9", "hint: it has 6.1.7"]);
+    run("push localhost:1/x -o linux")
+        .failed(2, &["linux holds no OCI layout", "hint: build a kernel first"]);
+    run("push localhost:1/x -o none").failed(2, &["cannot read the output directory", "none"]);
+    run("push localhost:1/x -o mini.config").failed(2, &["cannot read the output directory"]);
+    run("push foobar").failed(2, &["`foobar` is not a place in a registry", "docker.io/foobar"]);
+    run("push docker.io/Foo").failed(2, &["`docker.io/Foo` is not a place in a registry"]);
+    let ran = run("push me:hush@docker.io/foobar").failed(2, &["an `@` in it", "skopeo login"]);
+    assert!(!ran.stderr.contains("hush"));
+    copy(&world.path("work/out").join(BIN), &world.path("work/Mine"));
+    run("push localhost:1/x Mine").failed(2, &["no registry takes `Mine` as a name"]);
+    copy(&world.path("work/out").join(BIN), &world.path("work/other").join(BIN));
+    run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
+        .failed(2, &["would both become docker://localhost:1/x/"]);
+    // An index is another kind of thing, and would be pushed after the image.
+    let other = world.path("work/other").join(BIN);
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(&other, "6.1.7")] });
+    write_layout(&other, &[("6.1.7", index)]);
+    run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
+        .failed(2, &["would both become docker://localhost:1/x/"]);
+    fs::write(world.path("work/other").join(BIN).join("index.json"), "{").unwrap();
+    run("push localhost:1/x -o other").failed(3, &["index.json is not what an OCI layout has there"]);
+    run("push localhost:1/x").failed(4, &["this host lacks skopeo"]);
+    let ran = run("push localhost:1/x --dry-run --retry-times 7 --authfile my.json").ok();
+    assert_eq!(
+        ran.stdout.lines().next().unwrap(),
+        format!(
+            "skopeo copy --preserve-digests --retry-times 7 --authfile {}/my.json oci:out/{BIN}:6.1.7 docker://localhost:1/x/{BIN}:6.1.7",
+            world.path("work")
+        )
+    );
+    assert_eq!((ran.stdout.lines().count(), ran.stderr.as_str()), (4, ""));
+}

@@ -1,0 +1,541 @@
+//! `kcompile verify`: every byte counts, and so does what an image says of itself.
+
+use crate::support::context::{Ran, World, copy};
+use crate::support::fixtures::{Parts, replace, rewrite};
+use crate::support::registry::{add_blob, descriptor, write_layout};
+use camino::{Utf8Path, Utf8PathBuf};
+use kcompile::internals::{Verified, VerifyCache};
+use serde_json::{Value, json};
+use std::fs;
+
+const BIN: &str = "out/firecracker-kernel-bin-amd64";
+const MODULES: &str = "out/firecracker-kernel-modules-amd64";
+
+/// What came of each image of a layout, without a process of its own.
+fn verified(layout: &Utf8Path) -> Vec<Verified> {
+    let mut all = Vec::new();
+    kcompile::internals::verify(layout, None, &mut Default::default(), |verified| {
+        all.push(verified);
+        Ok(())
+    })
+    .unwrap();
+    all
+}
+
+/// What failed of the only image, as check → the first fault.
+#[track_caller]
+fn fails(world: &World, layout: &str, says: &[&str]) {
+    let told = world.run(&format!("verify {layout}"));
+    assert_eq!(told.code, 1, "{}{}", told.stdout, told.stderr);
+    let words = words(&told.stdout);
+    for said in says {
+        assert!(words.contains(said), "`{said}` is not in:\n{}", told.stdout);
+    }
+}
+
+/// A table as one line, without its padding.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn copy_of(world: &World, layout: &str) -> Utf8PathBuf {
+    let copy = world.path("work/copy").join(Utf8Path::new(layout).file_name().unwrap());
+    let _ = fs::remove_dir_all(&copy);
+    crate::support::context::copy(&world.path("work").join(layout), &copy);
+    copy
+}
+
+#[test]
+fn what_was_built_is_what_it_should_be() {
+    let world = World::new();
+    world.build("--legacy --set IKCONFIG=y").ok();
+    let before = world.snapshot("work/out");
+    let told = world.run(&format!("verify {BIN}:6.1.7 {MODULES} out/flintlock-kernel {BIN}-attest")).ok();
+    let said = words(&told.stdout);
+    for text in [
+        "out/firecracker-kernel-bin-amd64:6.1.7 sha256:",
+        "ok index tag 6.1.7, linux on amd64",
+        "ok blobs manifest, config, 1 layer, ",
+        "ok entries 4 entries, sorted, of user 0, dated as the image",
+        "ok kernel Linux 6.1.7, an ELF file for x86-64 with a PVH note",
+        "ok config inside bin/vmlinux, as the image says",
+        "computed from the kernel, the same in firecracker-kernel-modules-amd64",
+        "ok receipt firecracker-6.1.7-amd64.json names this image",
+        "ok modules 4 modules for Linux 6.1.7 on amd64",
+        "attached to an image: sizes and digests",
+    ] {
+        assert!(said.contains(text), "`{text}` is not in:\n{}", told.stdout);
+    }
+    assert!(told.stdout.lines().all(|line| line.chars().count() <= 80), "{}", told.stdout);
+    let json: Value = serde_json::from_str(&world.run(&format!("verify {BIN} --json")).ok().stdout).unwrap();
+    assert_eq!((&json[0]["ok"], &json[0]["checks"][0]["outcome"]), (&json!(true), &json!("holds")));
+    assert_eq!(world.snapshot("work/out"), before, "nothing was written");
+    for kind in ["zstd", "none"] {
+        world.build(&format!("--modules-layout flat --compression {kind}")).ok();
+        world.run(&format!("verify {BIN} {MODULES}")).ok();
+    }
+    world.run(&format!("verify {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8"]);
+    world.run("verify nowhere").failed(2, &["no such directory"]);
+}
+
+#[test]
+fn one_flipped_byte_anywhere_is_found() {
+    let world = World::new();
+    world.build("").ok();
+    for layout in [BIN, MODULES] {
+        let layout = world.path("work").join(layout);
+        assert!(verified(&layout).iter().all(Verified::is_right));
+        for file in walkdir::WalkDir::new(&layout).into_iter().map(Result::unwrap) {
+            if !file.file_type().is_file() {
+                continue;
+            }
+            let (path, bytes) = (file.path(), fs::read(file.path()).unwrap());
+            // All of the index, which no digest vouches for; of large files every so many bytes.
+            let step = if path.ends_with("index.json") { 1 } else { bytes.len() / 50 + 1 };
+            // Under another key the tag is an annotation of somebody's, and the image one without a tag.
+            let key = b"org.opencontainers.image.ref.name";
+            let key_at = bytes.windows(key.len()).position(|window| window == key);
+            let is_key = |at: usize| key_at.is_some_and(|from| (from..from + key.len()).contains(&at));
+            for at in (0..bytes.len()).step_by(step).filter(|&at| !is_key(at)) {
+                let mut flipped = bytes.clone();
+                flipped[at] ^= 1;
+                fs::write(path, flipped).unwrap();
+                let found = match path.ends_with("oci-layout") {
+                    true => kcompile::internals::verify(&layout, None, &mut Default::default(), |one| {
+                        assert!(!one.is_right(), "byte {at} of {}", path.display());
+                        Ok(())
+                    })
+                    .is_ok(),
+                    false => !verified(&layout).iter().all(Verified::is_right),
+                };
+                assert!(found, "byte {at} of {} was flipped", path.display());
+            }
+            fs::write(path, bytes).unwrap();
+        }
+        assert!(verified(&layout).iter().all(Verified::is_right));
+    }
+}
+
+#[test]
+fn a_damaged_blob_is_named_by_what_it_is() {
+    let world = World::new();
+    world.build("").ok();
+    let layout = world.path("work").join(BIN);
+    let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
+    let json = |path: &Utf8Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let index = json(&layout.join("index.json"));
+    let manifest_path = blob(&index["manifests"][0]["digest"]);
+    let manifest = json(&manifest_path);
+    let damaged = |path: &Utf8Path, says: &[&str]| {
+        let bytes = fs::read(path).unwrap();
+        let mut flipped = bytes.clone();
+        flipped[bytes.len() / 2] ^= 0x10;
+        fs::write(path, flipped).unwrap();
+        let Ran { code, stdout, .. } = world.run(&format!("verify {BIN}"));
+        fs::write(path, bytes).unwrap();
+        assert_eq!(code, 3, "{stdout}");
+        let (said, name) = (stdout.replace(['\n', ' '], ""), path.file_name().unwrap());
+        assert!(said.contains(name), "{name} is not in:\n{stdout}");
+        says.iter().for_each(|says| assert!(words(&stdout).contains(says), "`{says}` is not in:\n{stdout}"));
+    };
+    damaged(&manifest_path, &["DAMAGED blobs", "checksum mismatch: expected"]);
+    damaged(&blob(&manifest["config"]["digest"]), &["DAMAGED blobs", "checksum mismatch: expected"]);
+    damaged(&blob(&manifest["layers"][0]["digest"]), &["DAMAGED blobs", "checksum mismatch: expected"]);
+    fs::write(layout.join("index.json"), b"{").unwrap();
+    let told = world.run(&format!("verify {BIN} {MODULES}"));
+    assert_eq!(told.code, 3);
+    let said = words(&told.stdout);
+    assert!(
+        said.contains("DAMAGED index") && said.contains("index.json is not what an OCI layout has there")
+    );
+    assert!(said.contains("ok modules 4 modules"), "the other layout is verified all the same: {said}");
+}
+
+#[test]
+fn modules_that_their_kernel_would_refuse_are_found_one_by_one() {
+    let world = World::new();
+    world.build("--compression none").ok();
+    let edited = |change: fn(&mut Parts)| {
+        let copy = copy_of(&world, MODULES);
+        rewrite(&copy, change);
+        copy.into_string()
+    };
+    let other = edited(|parts| replace(&mut parts.tar, b"\0vermagic=6.1.7 ", b"\0vermagic=6.1.8 "));
+    fails(&world, &other, &["FAILED modules lib/modules/6.1.7/kernel/", " is for Linux 6.1.8, not 6.1.7"]);
+    let mute = edited(|parts| replace(&mut parts.tar, b"\0vermagic=", b"\0vermagix="));
+    fails(&world, &mute, &["does not say for which kernel it is (no vermagic)"]);
+    let machine = edited(|parts| replace(&mut parts.tar, b"\x7fELF\x02\x01", b"\x7fELF\x01\x01"));
+    fails(&world, &machine, &["is no module for amd64: it is an ELF file, but not of 64 bits"]);
+    let config = edited(|parts| replace(&mut parts.tar, b"CONFIG_DUMMY=m", b"CONFIG_DUMMY=y"));
+    fails(
+        &world,
+        &config,
+        &["FAILED config lib/modules/6.1.7/config has the digest sha256:", "the image says"],
+    );
+}
+
+#[test]
+fn a_kernel_file_is_judged_by_its_bytes_for_the_hypervisor_that_is_named() {
+    let world = World::new();
+    world.tree("6.1.7", "work/linux");
+    world.run("6.1.7 --ch --source linux --config mini.config --compression none").ok();
+    let layout = "out/cloudhypervisor-kernel-bin-amd64";
+    let edited = |change: fn(&mut Parts)| {
+        let copy = copy_of(&world, layout);
+        rewrite(&copy, change);
+        copy.into_string()
+    };
+    let note = edited(|parts| replace(&mut parts.tar, b"\x12\0\0\0Xen\0", b"\x11\0\0\0Xen\0"));
+    fails(
+        &world,
+        &note,
+        &["FAILED kernel bin/vmlinux.bin has no PVH note: Cloud Hypervisor would not load it"],
+    );
+    fails(&world, &note, &["FAILED pairing", "which is not of its kernel and config"]);
+    let small = edited(|parts| replace(&mut parts.tar, b"\x7fELF\x02", b"\x7fELF\x01"));
+    fails(
+        &world,
+        &small,
+        &["bin/vmlinux.bin is not an ELF file for x86-64: it is an ELF file, but not of 64"],
+    );
+    let none = edited(|parts| replace(&mut parts.tar, b"\x7fELF", b"\x7fELG"));
+    fails(&world, &none, &["it is a raw binary, as objcopy -O binary makes it"]);
+}
+
+#[test]
+fn what_an_image_says_must_be_true() {
+    let world = World::new();
+    world.build("--compression none").ok();
+    let edited = |change: fn(&mut Parts)| {
+        let copy = copy_of(&world, BIN);
+        rewrite(&copy, change);
+        copy.into_string()
+    };
+    let ours = "io.github.kcompile.";
+    let both = |parts: &mut Parts, key: &str, value: &str| {
+        parts.manifest["annotations"][key] = json!(value);
+        parts.config["config"]["Labels"][key] = json!(value);
+    };
+    fails(
+        &world,
+        &edited(|parts| parts.config["config"]["Labels"]["x"] = json!("y")),
+        &["the label x is no annotation"],
+    );
+    let tag = edited(|parts| {
+        parts.index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = json!("6.1.9");
+    });
+    fails(&world, &tag, &["FAILED index the tag is 6.1.9, the image says that it is version 6.1.7"]);
+    let platform = edited(|parts| parts.index["manifests"][0]["platform"]["architecture"] = json!("arm64"));
+    fails(&world, &platform, &["the index says linux on arm64, the image's config linux on amd64"]);
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| both(parts, &format!("{ours}kernel.release"), "6.1.8"));
+    fails(&world, copy.as_str(), &["bin/vmlinux is Linux 6.1.7, the image says 6.1.8"]);
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| both(parts, &format!("{ours}pairing"), "sha256:0"));
+    fails(&world, copy.as_str(), &["FAILED pairing the image says sha256:0, which is not of its kernel"]);
+    let date = edited(|parts| parts.config["created"] = json!("2020-01-01T00:00:00Z"));
+    fails(
+        &world,
+        &date,
+        &["has the date", "other than the image", "the date of the annotations is not that"],
+    );
+}
+
+#[test]
+fn a_pair_is_told_from_two_builds_of_one_version() {
+    let world = World::new();
+    world.build("").ok();
+    let kept = copy_of(&world, MODULES);
+    world.build("--set PSI=y").ok();
+    let modules = world.path("work").join(MODULES);
+    fs::remove_dir_all(&modules).unwrap();
+    fs::rename(kept, &modules).unwrap();
+    fails(&world, BIN, &["FAILED pairing", "firecracker-kernel-modules-amd64 is of another build"]);
+    fails(&world, MODULES, &["FAILED pairing", "firecracker-kernel-bin-amd64 is of another build"]);
+    let receipt = world.path("work/out/firecracker-6.1.7-amd64.json");
+    fs::remove_dir_all(&modules).unwrap();
+    let text = fs::read_to_string(&receipt)
+        .unwrap()
+        .replace("\"kernel_release\": \"6.1.7\"", "\"kernel_release\": \"6\"");
+    fs::write(&receipt, text).unwrap();
+    fails(&world, BIN, &["FAILED receipt it says release 6, the image 6.1.7"]);
+}
+
+#[test]
+fn an_image_of_others_is_only_held_against_the_rules_of_all() {
+    let world = World::new();
+    world.build("--compression none").ok();
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| {
+        for all in [&mut parts.manifest["annotations"], &mut parts.config["config"]["Labels"]] {
+            all.as_object_mut().unwrap().retain(|key, _| !key.contains("kcompile"));
+            all["org.opencontainers.image.vendor"] = json!("somebody");
+        }
+        parts.config["created"] = json!("2020-01-01T00:00:00Z");
+    });
+    let told = world.run(&format!("verify {copy}")).ok();
+    let said = words(&told.stdout);
+    assert!(said.contains("ok entries 4 entries, none that could do harm"), "{said}");
+    assert!(said.contains("- pairing the image does not say which build it is of"), "{said}");
+}
+
+#[test]
+fn what_buildkit_puts_beside_an_image_is_no_image() {
+    let world = World::new();
+    world.build("").ok();
+    let layout = world.path("work/docker");
+    copy(&world.path("work").join(BIN), &layout);
+    let manifest = json!("application/vnd.oci.image.manifest.v1+json");
+    let config =
+        json!({ "architecture": "unknown", "os": "unknown", "rootfs": { "type": "layers", "diff_ids": [] } });
+    let statement = json!({
+        "schemaVersion": 2, "mediaType": manifest,
+        "config": add_blob(&layout, config.to_string().as_bytes(), &json!("application/vnd.oci.image.config.v1+json")),
+        "layers": [add_blob(&layout, b"{}", &json!("application/vnd.in-toto+json"))],
+    });
+    let mut attestation = add_blob(&layout, statement.to_string().as_bytes(), &manifest);
+    attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [descriptor(&layout, "6.1.7"), attestation],
+    });
+    write_layout(&layout, &[("6.1.7", index)]);
+    let all = verified(&layout);
+    assert!(all.len() == 2 && all.iter().all(Verified::is_right), "{all:?}");
+    let told = world.run("inspect docker:6.1.7").ok();
+    assert_eq!(told.stdout.matches("image   a kernel").count(), 1, "{}", told.stdout);
+}
+
+/// Puts an image of `out` under these names in a layout of its own, which is called the same.
+fn under_names(world: &World, layout: &str, names: &[Value]) -> Utf8PathBuf {
+    let copy = copy_of(world, layout);
+    let mut index: Value = serde_json::from_slice(&fs::read(copy.join("index.json")).unwrap()).unwrap();
+    let image = index["manifests"][0].clone();
+    let named = |annotations: &Value| {
+        let mut image = image.clone();
+        image["annotations"] = annotations.clone();
+        image
+    };
+    index["manifests"] = names.iter().map(named).collect();
+    fs::write(copy.join("index.json"), index.to_string()).unwrap();
+    copy
+}
+
+#[test]
+fn a_good_image_is_good_under_any_name() {
+    let world = World::new();
+    world.build("").ok();
+    let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
+    let plan = "3f2a".repeat(16);
+    let names = [
+        name("6.1.7"),
+        name("6.1"),
+        name("latest"),
+        name("6.1.7-debug"),
+        name("debug"),
+        name(&plan),
+        name("docker.io/foobar/firecracker-kernel-bin-amd64:latest"),
+        name(
+            "ghcr.io/foobar/kernel:6.1.7@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        ),
+        // A version of somebody's own things.
+        name("2024.10.1"),
+        name("1.4.0"),
+        json!({}),
+        json!({ "io.containerd.image.name": "docker.io/foobar/kernel:6.1.7", "com.example.note": "x" }),
+    ];
+    let layout = under_names(&world, BIN, &names);
+    let told = world.run(&format!("verify {layout}")).ok().stdout;
+    assert_eq!(told.matches("  ok       index").count(), names.len(), "{told}");
+    for reference in ["latest", "docker.io/foobar/firecracker-kernel-bin-amd64:latest"] {
+        assert!(
+            world
+                .run(&format!("verify {layout}:{reference}"))
+                .ok()
+                .stdout
+                .contains(&format!(":{reference}\n"))
+        );
+    }
+    // The name of another kernel is none of its names.
+    for (wrong, says) in [
+        ("6.1.9", "the tag is 6.1.9, the image says that it is version 6.1.7"),
+        ("5.10", "the tag is 5.10, the image says that it is version 6.1.7"),
+        ("docker.io/foobar/kernel:6.1.9", "the tag is 6.1.9"),
+        ("docker.io/foobar/kernel", "the name docker.io/foobar/kernel has no tag in it"),
+    ] {
+        fails(&world, under_names(&world, BIN, &[name(wrong)]).as_str(), &[says]);
+    }
+}
+
+#[test]
+fn all_that_depmod_writes_is_there() {
+    let world = World::new();
+    world.build("--compression none").ok();
+    let modules = world.path("work").join(MODULES);
+    assert!(verified(&modules).iter().all(Verified::is_right));
+    let names = |at: &str| -> Vec<String> {
+        let layer = fs::read(largest_blob(&world.path("work").join(at))).unwrap();
+        let mut archive = tar::Archive::new(&layer[..]);
+        let entries = archive.entries().unwrap().map(Result::unwrap);
+        entries.map(|entry| entry.path().unwrap().display().to_string()).collect()
+    };
+    let files: Vec<String> = names(MODULES).into_iter().filter(|path| path.contains("/modules.")).collect();
+    assert!(files.len() >= 13, "{files:?}");
+    for file in files.iter().chain(["lib/modules/6.1.7/config".to_owned()].iter()) {
+        let copy = copy_of(&world, MODULES);
+        rewrite(&copy, |parts| parts.tar = without(&parts.tar, file));
+        let told = world.run(&format!("verify {copy}"));
+        let said = words(&told.stdout);
+        assert!(told.code == 1 && said.contains("FAILED modules"), "{file}: {said}");
+        assert!(said.contains(&format!("there is no {file}")), "{file}: {said}");
+    }
+    world.build("--modules-layout flat --compression none").ok();
+    assert!(verified(&modules).iter().all(Verified::is_right));
+    let copy = copy_of(&world, MODULES);
+    rewrite(&copy, |parts| parts.tar = without(&parts.tar, "modules.alias"));
+    fails(&world, copy.as_str(), &["there is no modules.alias"]);
+    // Before Linux 5.2 there was no modules.builtin.modinfo.
+    world.tree("4.19.7", "work/old");
+    world.run("4.19.7 --fc --source old --config mini.config --compression none -o old-out").ok();
+    let old = world.path("work/old-out/firecracker-kernel-modules-amd64");
+    assert!(verified(&old).iter().all(Verified::is_right), "{}", world.run(&format!("verify {old}")).stdout);
+    rewrite(&old, |parts| parts.tar = without(&parts.tar, "lib/modules/4.19.7/modules.builtin.modinfo"));
+    assert!(verified(&old).iter().all(Verified::is_right), "{}", world.run(&format!("verify {old}")).stdout);
+}
+
+/// The largest blob of a layout: its layer.
+fn largest_blob(layout: &Utf8Path) -> Utf8PathBuf {
+    let blobs = layout.join("blobs/sha256").read_dir_utf8().unwrap().map(|blob| blob.unwrap().into_path());
+    blobs.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap()
+}
+
+/// A tar without one of its entries.
+fn without(tar: &[u8], path: &str) -> Vec<u8> {
+    let mut left = tar::Builder::new(Vec::new());
+    for entry in tar::Archive::new(tar).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().to_str() != Some(path) {
+            let header = entry.header().clone();
+            left.append(&header, &mut entry).unwrap();
+        }
+    }
+    left.into_inner().unwrap()
+}
+
+#[test]
+fn an_image_of_kcompiles_has_its_kernel_at_its_path() {
+    let world = World::new();
+    world.build("--compression none --legacy").ok();
+    for (layout, path) in [(BIN, "bin/vmlinux"), ("out/flintlock-kernel", "boot/vmlinux")] {
+        let copy = copy_of(&world, layout);
+        rewrite(&copy, |parts| parts.tar = without(&parts.tar, path));
+        let told = world.run(&format!("verify {copy}"));
+        // Without its second name a combined image still has its kernel.
+        assert_eq!(told.code, i32::from(layout == BIN), "{}", told.stdout);
+    }
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| replace(&mut parts.tar, b"bin/vmlinux\0\0", b"bin/vmlinuz\0\0"));
+    rewrite(&copy, |parts| fix_checksums(&mut parts.tar));
+    fails(
+        &world,
+        copy.as_str(),
+        &["FAILED kernel there is no kernel at bin/vmlinux: there is no bin/vmlinux"],
+    );
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| parts.tar = without(&parts.tar, "bin/vmlinux"));
+    fails(&world, copy.as_str(), &["FAILED kernel there is no kernel"]);
+}
+
+/// Makes the checksums of all headers right that were written over.
+fn fix_checksums(tar: &mut [u8]) {
+    for at in (0..tar.len()).step_by(512) {
+        if tar[at..].get(257..262) == Some(b"ustar") {
+            let mut header = tar::Header::new_ustar();
+            header.as_mut_bytes().copy_from_slice(&tar[at..at + 512]);
+            header.set_cksum();
+            tar[at..at + 512].copy_from_slice(header.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn an_image_of_kcompiles_is_an_image() {
+    let world = World::new();
+    world.build("--compression none").ok();
+    let copy = copy_of(&world, BIN);
+    rewrite(&copy, |parts| {
+        parts.manifest["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json");
+    });
+    fails(
+        &world,
+        copy.as_str(),
+        &["FAILED image it says that it is an image of kcompile's, and is an artifact"],
+    );
+}
+
+#[test]
+fn only_the_kernel_has_a_second_name() {
+    let world = World::new();
+    for second in ["boot/vmlinux", "a/first/vmlinux"] {
+        world.build(&format!("--also-at {second} --legacy")).ok();
+        world.run(&format!("verify {BIN} {MODULES} out/flintlock-kernel")).ok();
+    }
+}
+
+/// What was read is not read again: it may even be gone.
+#[test]
+fn each_blob_is_read_once_in_a_run() {
+    let world = World::new();
+    world.build("").ok();
+    let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
+    let layout = under_names(&world, MODULES, &[name("one"), name("two")]);
+    let beside = under_names(&world, BIN, &[name("one"), name("two")]);
+    let mut cache = VerifyCache::default();
+    let mut told = |tag: &str| {
+        let mut all = Vec::new();
+        let each = |verified: Verified| {
+            all.push(serde_json::to_value(verified).unwrap());
+            Ok(())
+        };
+        kcompile::internals::verify(&layout, Some(tag), &mut cache, each).unwrap();
+        all[0]["checks"].clone()
+    };
+    let first = told("one");
+    for layout in [&layout, &beside] {
+        fs::remove_dir_all(layout.join("blobs")).unwrap();
+        fs::remove_file(layout.join("index.json")).unwrap();
+    }
+    let second = told("two");
+    assert_eq!(second[0]["detail"], "tag two, linux on amd64");
+    assert_eq!(first.as_array().unwrap()[1..], second.as_array().unwrap()[1..]);
+    assert!(first.to_string().contains("the same in firecracker-kernel-bin-amd64"), "{first:#}");
+    let fresh = world.run(&format!("verify {layout}:two"));
+    assert_eq!(fresh.code, 3, "another run reads it: {}", fresh.stdout);
+}
+
+/// The time of a run grows with its tags, and not with their square.
+#[test]
+fn many_tags_cost_as_much_as_they_are() {
+    let world = World::new();
+    world.build("").ok();
+    let tags = |count: usize| {
+        let name =
+            |number: usize| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") });
+        under_names(&world, MODULES, &(0..count).map(name).collect::<Vec<_>>())
+    };
+    let timed = |count: usize| {
+        let layout = tags(count);
+        let begin = std::time::Instant::now();
+        let all = verified(&layout);
+        assert!(all.len() == count && all.iter().all(Verified::is_right));
+        begin.elapsed()
+    };
+    // Beside it lies the kernel's layout, with as many tags.
+    let beside =
+        (0..6000).map(|number| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") }));
+    under_names(&world, BIN, &beside.collect::<Vec<_>>());
+    timed(100);
+    let (few, many) = (timed(500), timed(6000));
+    // Twelve times as many: four times that is a slow machine, a hundred and forty times is a square.
+    assert!(many < few * 48 + std::time::Duration::from_secs(1), "500 tags: {few:?}, 6000 tags: {many:?}");
+}

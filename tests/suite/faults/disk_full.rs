@@ -1,0 +1,157 @@
+//! A full disk, which is a small tmpfs: what is said, what stays, and that the same command goes on from
+//! there when there is space again.
+
+use crate::faults::crash_tests::{event, layouts_are_whole, noisy_archive, number, seeded};
+use crate::faults::network::{ranged, server};
+use crate::support::context::{Ran, World, skipped};
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// How a process gets a file system of its own here: without being root, or as root.
+pub(crate) fn own_mounts() -> Option<Vec<&'static str>> {
+    let ways = [vec!["unshare", "--user", "--map-root-user", "--mount"], vec!["unshare", "--mount"]];
+    let works = |way: &Vec<&str>| {
+        let mount = "mount -t tmpfs tmpfs /mnt";
+        Command::new(way[0])
+            .args(&way[1..])
+            .args(["sh", "-c", mount])
+            .output()
+            .is_ok_and(|it| it.status.success())
+    };
+    let way = ways.into_iter().find(works);
+    if way.is_none() {
+        skipped("no mount namespace: a full disk cannot be had");
+    }
+    way
+}
+
+/// Runs kcompile with a file system of `bounds` (`size=12k`, `nr_inodes=100`) at the place `full`, and once more when that
+/// has grown. What the first run left is in `<full>.left`.
+fn run_twice(world: &World, way: &[&str], full: &str, bounds: &str, args: &str) -> (Ran, Ran) {
+    let place = world.path(full);
+    std::fs::create_dir_all(&place).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o {bounds},mode=755 tmpfs {place} || exit 99
+         \"$0\" \"$@\"; echo \"$?\" > {place}.code
+         cp -a {place} {place}.left
+         mount -o remount,size=64m,nr_inodes=100k {place} || exit 99
+         echo the second run >&2
+         exec \"$0\" \"$@\""
+    );
+    let mut words = way.to_vec();
+    words.extend(["sh", "-c", &script]);
+    let both = world.run_by(&words, args);
+    let (first, second) = both.stderr.split_once("the second run\n").unwrap();
+    let code = std::fs::read_to_string(format!("{place}.code")).unwrap().trim().parse().unwrap();
+    let first = Ran { code, stdout: String::new(), stderr: first.to_owned() };
+    (first, Ran { stderr: second.to_owned(), ..both })
+}
+
+/// The phase that was begun last.
+fn last_phase(ran: &Ran) -> String {
+    let mut starts = ran.stderr.lines().filter_map(event).filter(|event| event["event"] == "start");
+    starts.next_back().map_or_else(String::new, |event| event["phase"].as_str().unwrap().to_owned())
+}
+
+/// Downloading, unpacking, compiling: what the cache takes is more with each.
+#[test]
+fn a_full_cache_is_said_and_the_next_run_goes_on() {
+    let Some(way) = own_mounts() else { return };
+    let archive = noisy_archive(&World::new(), 1);
+    let server = server(&archive, |_, request, stream, bytes| ranged(request, stream, bytes));
+    let mut phases = BTreeSet::new();
+    let mut digests = BTreeSet::new();
+    for size in ["128k", "420k", "1050k", "1200k"] {
+        let world = World::new();
+        let args = format!("6.1.7 --fc --config mini.config --progress json -j 2 --mirror {}", server.url);
+        let (first, second) = run_twice(&world, &way, "cache", &format!("size={size}"), &args);
+        phases.insert(last_phase(&first));
+        first.failed(1, &["No space left on device", "free some space"]);
+        digests.insert(second.ok().digests());
+        // Half a tree has no name.
+        let trees = world.names("cache.left/trees");
+        let whole = |tree: &String| world.path("cache.left/trees").join(tree).join("source.json").exists();
+        assert!(trees.iter().all(whole), "{trees:?}");
+    }
+    assert_eq!(digests.len(), 1, "{digests:?}");
+    assert_eq!(phases.into_iter().collect::<Vec<_>>(), ["compile", "source"]);
+}
+
+#[test]
+fn a_full_output_directory_is_said_and_holds_whole_images_or_none() {
+    let Some(way) = own_mounts() else { return };
+    let world = World::new();
+    let digests = world.build("-o elsewhere").ok().digests();
+    for size in ["12k", "20k", "24k", "28k", "32k"] {
+        let args = "6.1.7 --fc --source linux --config mini.config --progress json";
+        let (first, second) = run_twice(&world, &way, "work/out", &format!("size={size}"), args);
+        assert_eq!(last_phase(&first), "pack");
+        let stderr = first.stderr.clone();
+        first.failed(1, &["No space left on device", "free some space"]);
+        layouts_are_whole(&world.path("work/out.left"), size);
+        let layouts = world.names("work/out.left").iter().filter(|name| name.contains("-kernel-")).count();
+        assert!([0, 2].contains(&layouts), "{size}: {layouts} of 2 images: {stderr}");
+        assert_eq!(second.ok().digests(), digests);
+        kcompile::internals::remove_tree(&world.path("work/out.left")).unwrap();
+    }
+}
+
+/// How many small file systems of each kind the campaign tries, from hardly anything to a little more than enough.
+const SIZES: u64 = 34;
+const INODE_COUNTS: u64 = 63;
+
+/// What the cache of one build takes of a file system: KiB and inodes.
+fn need(world: &World, way: &[&str], args: &str) -> (u64, u64) {
+    let place = world.path("small");
+    let script = format!(
+        "mkdir -p {place} && mount -t tmpfs -o size=64m,nr_inodes=100k,mode=755 tmpfs {place} && \"$0\" \"$@\" || exit
+         df --output=used,iused {place} | tail -1 > {place}.need"
+    );
+    let mut words = way.to_vec();
+    words.extend(["sh", "-c", &script]);
+    world.run_by(&words, args).ok();
+    let need = std::fs::read_to_string(format!("{place}.need")).unwrap();
+    let need: Vec<u64> = need.split_whitespace().map(|number| number.parse().unwrap()).collect();
+    (need[0], need[1])
+}
+
+/// A run either says that there is no space, or ends with the right images: some programs go on where they cannot write.
+/// A few file systems here; `scripts/campaign` tries all.
+#[test]
+fn on_a_small_file_system_a_build_fails_or_is_right() {
+    let Some(way) = own_mounts() else { return };
+    let world = World::new();
+    let good = world.build("-o good").ok().digests();
+    let args = "6.1.7 --fc --source linux --config mini.config --cache-dir ../small/cache --progress json";
+    let (kibibytes, inodes) = need(&world, &way, args);
+    let part = |whole: u64, number: u64, of: u64| whole * (number + 1) * 11 / (of * 10);
+    let sizes = (0..SIZES).map(|number| format!("size={}k", part(kibibytes, number, SIZES).max(4)));
+    let counts =
+        (0..INODE_COUNTS).map(|number| format!("nr_inodes={}", part(inodes, number, INODE_COUNTS).max(2)));
+    let all: Vec<String> = sizes.chain(counts).collect();
+    let (seed, mut random) = seeded();
+    let wanted = number("KCOMPILE_SMALL").unwrap_or(5).min(all.len() as u64);
+    let first = random.next() % all.len() as u64;
+    println!("seed: {seed} (KCOMPILE_SEED)");
+    let (mut refused, mut right) = (0, 0);
+    for step in 0..wanted {
+        // Spread over all of them.
+        let bounds = &all[((first + step * all.len() as u64 / wanted) % all.len() as u64) as usize];
+        let (run, again) = run_twice(&world, &way, "small", bounds, args);
+        layouts_are_whole(&world.path("work/out"), bounds);
+        if run.code == 0 {
+            right += 1;
+        } else {
+            refused += 1;
+            assert!([1, 2].contains(&run.code), "{bounds}: {}: {}", run.code, run.stderr);
+            assert!(run.stderr.contains("No space left on device"), "{bounds}: {}", run.stderr);
+        }
+        // Of both runs, where both have images.
+        let expected = if run.code == 0 { [good.clone(), good.clone()].concat() } else { good.clone() };
+        assert_eq!(again.ok().digests(), expected, "{bounds}");
+        for left in ["small.left", "work/out"] {
+            kcompile::internals::remove_tree(&world.path(left)).unwrap();
+        }
+    }
+    println!("small file systems: {wanted}, too small {refused}, right {right}");
+}

@@ -1,0 +1,255 @@
+//! Ctrl-C and its relatives, on the real binary with a make that stalls.
+
+use crate::support::context::{World, have, signals};
+use crate::support::processes::{Process, descendants, wait_until_gone};
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Starts a build that stalls, sends `signal` when it does, and returns the exit code, how long the
+/// end took, and the processes that had been running.
+fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Process>) {
+    let (mut child, below) = stall(world, "");
+    let since = Instant::now();
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    BufReader::new(child.stderr.take().unwrap()).lines().for_each(drop);
+    let code = child.wait().unwrap().code().unwrap_or(-1);
+    (code, since.elapsed(), below)
+}
+
+/// A build that stalls, and the processes below it when it does.
+pub(crate) fn stall(world: &World, more: &str) -> (Child, Vec<Process>) {
+    world.tree("6.1.7", "work/linux");
+    let mut command = world.command(&format!(
+        "6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2 {more}"
+    ));
+    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let lines = &mut BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    // Compiling has begun once its start is told; from then on the log is the thing to watch.
+    assert!(lines.any(|line| line.unwrap().contains("\"phase\":\"compile\"")));
+    wait_for_the_stall(world);
+    let below = descendants(&child);
+    (child, below)
+}
+
+/// Waits until the log says that make stalls.
+fn wait_for_the_stall(world: &World) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        assert!(Instant::now() < deadline, "make never stalled");
+        let log = find(world, "kcompile.log");
+        let log = log.map(|log| std::fs::read_to_string(log).unwrap_or_default()).unwrap_or_default();
+        if log.contains("  STALL   waiting") {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// A file of this name among the builds.
+fn find(world: &World, name: &str) -> Option<PathBuf> {
+    let found = walkdir::WalkDir::new(world.path("cache/builds")).into_iter().flatten();
+    found.map(walkdir::DirEntry::into_path).find(|path| path.file_name().is_some_and(|found| found == name))
+}
+
+#[test]
+fn ctrl_c_ends_everything_and_the_next_run_resumes() {
+    let world = World::new();
+    let (code, took, below) = interrupt(&world, Signal::INT);
+    assert_eq!(code, 130);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // The supervisor, make, shells, and what they have started.
+    assert!(below.len() > 5 && below.iter().all(Process::is_gone));
+    assert!(!world.path("work/out").exists() && world.names("cache/tmp").is_empty());
+    // What was compiled before the interruption is not compiled again.
+    let again = world.run("6.1.7 --fc --source linux --config mini.config --progress plain").ok();
+    let clean = World::new().build("").ok();
+    let steps = |ran: &crate::support::context::Ran| -> u64 {
+        let text = ran.stderr.split("Compile: done").nth(1).unwrap().split("6.1.7, ").nth(1).unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(steps(&again) < steps(&clean), "{} of {}", steps(&again), steps(&clean));
+}
+
+#[test]
+fn terminate_and_hang_up_have_their_own_codes() {
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
+        let world = World::new();
+        let (found, took, below) = interrupt(&world, signal);
+        assert_eq!(found, code);
+        assert!(took < Duration::from_secs(10) && below.iter().all(Process::is_gone));
+    }
+}
+
+#[test]
+fn nothing_is_left_running_by_a_run_that_was_killed() {
+    for sandbox in ["on", "off"] {
+        let world = World::new();
+        let (mut child, below) = stall(&world, &format!("--sandbox {sandbox}"));
+        // It sees kcompile go all the same.
+        below[0].signal(Signal::STOP);
+        kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+        child.wait().unwrap();
+        wait_until_gone(&below, sandbox);
+        world.build("").ok();
+    }
+}
+
+#[test]
+fn what_was_left_running_by_a_run_killed_with_its_supervisor_is_ended_by_the_next() {
+    let world = World::new();
+    let (mut child, below) = stall(&world, "--sandbox off");
+    let (supervisor, below) = below.split_first().unwrap();
+    assert_eq!(supervisor.words()[0], "kcompile-supervisor");
+    for signal in [Signal::STOP, Signal::KILL] {
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        supervisor.signal(signal);
+    }
+    child.wait().unwrap();
+    assert!(below.iter().any(|process| !process.is_gone()), "make should have survived");
+    // What make was writing when it was killed may be only a part, and looks as if it were done.
+    let object = find(&world, "main.o").unwrap();
+    std::fs::write(&object, "half an obj").unwrap();
+    let again = world.build("").ok().says("make failed or was killed in ");
+    assert!(find(&world, ".kcompile-make.pid").is_none());
+    // One of them has left the session; it is out of reach when its supervisor is gone.
+    let (escaped, others): (Vec<_>, Vec<_>) = below.iter().partition(|process| has_left(process.pid));
+    assert!(others.into_iter().all(Process::is_gone));
+    escaped.into_iter().for_each(|process| process.signal(Signal::KILL));
+    assert_eq!(again.digests(), world.build("--cache-dir fresh -o fresh").ok().digests());
+}
+
+/// In a sandbox nothing survives its supervisor, and what was half-written is not taken for whole.
+#[test]
+fn a_sandbox_goes_with_its_supervisor() {
+    let world = World::new();
+    let (mut child, below) = stall(&world, "--sandbox on");
+    below[0].signal(Signal::KILL);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    wait_until_gone(&below, "after the supervisor");
+    world.build("").ok().says("make failed or was killed in ");
+}
+
+/// Make is in a session of its own: the terminal's Ctrl-Z does not reach it.
+#[test]
+fn ctrl_z_stops_make_too_and_it_goes_on() {
+    for sandbox in ["on", "off"] {
+        let world = World::new();
+        let (mut child, below) = stall(&world, &format!("--sandbox {sandbox}"));
+        let kcompile = Pid::from_child(&child);
+        let is_stopped = |pid: Pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        };
+        let wait = |what: &str, is_so: &dyn Fn() -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !is_so() {
+                assert!(Instant::now() < deadline, "{sandbox}: {what}");
+                std::thread::yield_now();
+            }
+        };
+        // The supervisor itself has to go on: it is what hears of all else.
+        let make = &below[1..];
+        let all_stop = || make.iter().all(|process| process.is_gone() || is_stopped(process.pid));
+        kill_process(kcompile, Signal::TSTP).unwrap();
+        wait("not stopped", &|| is_stopped(kcompile) && all_stop());
+        kill_process(kcompile, Signal::CONT).unwrap();
+        wait("still stopped", &|| !make.iter().any(|process| is_stopped(process.pid)));
+        // A stopped build ends, too.
+        kill_process(kcompile, Signal::TSTP).unwrap();
+        wait("not stopped again", &|| is_stopped(kcompile) && all_stop());
+        kill_process(kcompile, Signal::INT).unwrap();
+        kill_process(kcompile, Signal::CONT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(below.iter().all(Process::is_gone));
+    }
+}
+
+/// Does it lead a session of its own?
+fn has_left(pid: Pid) -> bool {
+    rustix::process::getsid(Some(pid)).is_ok_and(|session| session == pid)
+}
+
+/// As on a real terminal, which `script` makes.
+#[test]
+fn the_terminal_is_as_it_was() {
+    if !have("script") || !have("stty") {
+        return;
+    }
+    for (ends, code) in [(None, "130"), (Some(Signal::KILL), "137")] {
+        let world = World::new();
+        world.tree("6.1.7", "work/linux");
+        let build = world.command("6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y");
+        let words = build.get_args().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
+        let program = build.get_program().to_str().unwrap();
+        let session = format!(
+            "trap : INT; stty -g > before; sh -c 'echo $$ > pid; exec {program} {words}'; echo $? > code; stty -g > after"
+        );
+        let mut script = Command::new("script");
+        script.args(["-qec", &session, "/dev/null"]).current_dir(world.path("work")).env_clear();
+        script.envs(build.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        script.env("TERM", "xterm").env("SHELL", "/bin/sh");
+        let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let drawn = std::thread::spawn({
+            let mut stdout = script.stdout.take().unwrap();
+            move || std::io::read_to_string(&mut stdout).unwrap()
+        });
+        wait_for_the_stall(&world);
+        let read = |name: &str| std::fs::read_to_string(world.path("work").join(name)).unwrap();
+        match ends {
+            None => script.stdin.as_mut().unwrap().write_all(b"\x03").unwrap(),
+            Some(signal) => {
+                let pid = read("pid").trim().parse().unwrap();
+                kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+            }
+        }
+        script.wait().unwrap();
+        let drawn = drawn.join().unwrap();
+        assert_eq!((read("code").trim(), read("after")), (code, read("before")), "{drawn}");
+        assert!(drawn.contains("Compile"), "{drawn}");
+        assert_eq!(
+            drawn.matches("\x1b[?25l").count(),
+            drawn.matches("\x1b[?25h").count(),
+            "the cursor is hidden"
+        );
+    }
+}
+
+#[test]
+fn a_silent_server_does_not_keep_ctrl_c_waiting() {
+    let world = World::new();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap();
+    for source in [format!("--mirror http://{address}"), format!("--source git+http://{address}/x")] {
+        let mut command = world.command(&format!("fetch 6.1.7 --fc {source}"));
+        let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        // It has connected: it waits for an answer.
+        let (_connection, _) = silent.accept().unwrap();
+        let since = Instant::now();
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    }
+}
+
+#[test]
+fn nohup_is_respected() {
+    let world = World::new();
+    world.tree("6.1.7", "work/linux");
+    let mut command = Command::new("/usr/bin/env");
+    // Whatever this process ignores.
+    command
+        .args(["--default-signal=INT", "nohup", env!("CARGO_BIN_EXE_kcompile")])
+        .args(["fetch", "6.1.7", "--fc", "--mirror"]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    command.arg(format!("http://{}", silent.local_addr().unwrap())).current_dir(world.path("work"));
+    command.env("KCOMPILE_CACHE_DIR", world.path("cache")).stderr(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stdin(Stdio::null()).spawn().unwrap();
+    let (_connection, _) = silent.accept().unwrap();
+    let mask = |name: &str| signals(&child.id().to_string(), name);
+    assert_eq!((mask("SigIgn") & 1, mask("SigCgt") & 1, mask("SigCgt") & 2), (1, 0, 2));
+    kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
+    child.wait().unwrap();
+}

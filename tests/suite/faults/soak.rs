@@ -1,0 +1,88 @@
+//! Rounds of builds, kills and cleans: what is in the cache after the last is what was there after the first.
+//!
+//! Two rounds here; `scripts/soak ROUNDS` runs as many as it is told to.
+
+use crate::faults::crash_tests::number;
+use crate::faults::network::{ranged, server};
+use crate::support::context::World;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, SystemTime};
+
+/// Every path in the cache, and the bytes of all of them together.
+fn contents(world: &World) -> (Vec<String>, u64) {
+    let cache = world.path("cache");
+    let mut bytes = 0;
+    let entries = walkdir::WalkDir::new(&cache).into_iter().map(Result::unwrap);
+    let mut paths: Vec<String> = entries
+        .map(|entry| {
+            let metadata = entry.metadata().unwrap();
+            bytes += if metadata.is_file() { metadata.len() } else { 0 };
+            entry.path().strip_prefix(&cache).unwrap().display().to_string()
+        })
+        .collect();
+    paths.sort();
+    (paths, bytes)
+}
+
+/// Time passes: what was being written when a run was killed will not be finished any more.
+fn grow_old(world: &World) {
+    for entry in walkdir::WalkDir::new(world.path("cache")).into_iter().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(".tmp-") && entry.file_type().is_file() {
+            let old = SystemTime::now() - Duration::from_secs(120);
+            File::options().write(true).open(entry.path()).unwrap().set_modified(old).unwrap();
+        }
+    }
+}
+
+#[test]
+fn rounds_of_builds_kills_and_cleans_leave_what_the_first_left() {
+    let rounds = number("KCOMPILE_ROUNDS").unwrap_or(2);
+    let world = World::new();
+    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let server = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
+    let args = |set: &str| {
+        format!("6.1.7 --fc --config mini.config {set} -j 2 --progress plain --mirror {}", server.url)
+    };
+    let mut first = None;
+    for round in 0..=rounds {
+        for set in ["", "--set DUMMY=y"] {
+            let mut killed = world.command(&args(set));
+            let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            // After another line of its progress in each round.
+            let lines = BufReader::new(killed.stderr.take().unwrap()).lines();
+            lines.take(1 + round as usize % 9).for_each(drop);
+            kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
+            killed.wait().unwrap();
+            world.run(&args(set)).ok();
+        }
+        world.run("clean --builds").ok();
+        if round % 3 == 2 {
+            world.run("clean").ok();
+            world.run(&args("")).ok();
+            world.run("clean --builds").ok();
+        }
+        grow_old(&world);
+        world.run("doctor --cache").ok();
+        let (paths, bytes) = contents(&world);
+        let left: Vec<&String> =
+            paths.iter().filter(|path| path.contains(".tmp-") || path.contains("work-")).collect();
+        assert!(left.is_empty(), "round {round}: {left:?}");
+        match &first {
+            // The first round is the one before which there was nothing.
+            None if round > 0 => first = Some((paths, bytes)),
+            None => {}
+            Some((paths_then, bytes_then)) => {
+                assert_eq!(&paths, paths_then, "round {round}");
+                // Some records hold numbers of more or fewer digits.
+                assert!(bytes.abs_diff(*bytes_then) < 4096, "round {round}: {bytes}, at first {bytes_then}");
+            }
+        }
+    }
+    let (paths, bytes) = contents(&world);
+    println!("rounds: {rounds}; the cache has {} entries of {bytes} bytes, as after the first", paths.len());
+    // No lock is held by anybody, and none is left in the way.
+    world.run(&format!("{} --offline", args(""))).ok();
+}

@@ -1,0 +1,323 @@
+//! Where an image comes from: the bill of materials, the provenance and the receipt, beside the layouts and
+//! attached to the images; by our own reading, by the formats' own libraries, and through skopeo.
+
+use crate::support::context::{World, have, sha256, skipped};
+use crate::support::registry::{self, descriptor};
+use camino::Utf8Path;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::Command;
+
+const BIN: &str = "firecracker-kernel-bin-amd64";
+const MODULES: &str = "firecracker-kernel-modules-amd64";
+const NAME: &str = "firecracker-6.1.7-amd64";
+
+/// Builds a tarball with a patch, so that there is something of everything.
+fn build(world: &World) {
+    world.tarball("6.1.7", "xz");
+    fs::create_dir(world.path("work/p")).unwrap();
+    fs::write(world.path("work/p/1-new.patch"), "--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+x\n").unwrap();
+    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p").ok();
+}
+
+fn read(world: &World, file: &str) -> Value {
+    serde_json::from_slice(&fs::read(world.path("work/out").join(file)).unwrap()).unwrap()
+}
+
+fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
+    let digest = descriptor["digest"].as_str().unwrap();
+    let bytes = fs::read(layout.join("blobs").join(digest.replace(':', "/"))).unwrap();
+    assert_eq!(
+        (format!("sha256:{}", sha256(&bytes)), bytes.len() as u64),
+        (digest.to_owned(), descriptor["size"].as_u64().unwrap())
+    );
+    bytes
+}
+
+#[test]
+fn every_image_has_its_papers_attached() {
+    let world = World::new();
+    build(&world);
+    for name in [BIN, MODULES] {
+        let (image, attest) =
+            (world.path("work/out").join(name), world.path("work/out").join(format!("{name}-attest")));
+        let subject = descriptor(&image, "6.1.7");
+        let index: Value =
+            serde_json::from_slice(&blob(&attest, &descriptor(&attest, "6.1.7-attest"))).unwrap();
+        let mut attached = Vec::new();
+        for one in index["manifests"].as_array().unwrap() {
+            let manifest: Value = serde_json::from_slice(&blob(&attest, one)).unwrap();
+            assert_eq!(manifest["subject"], subject);
+            assert_eq!(manifest["config"]["mediaType"], "application/vnd.oci.empty.v1+json");
+            assert_eq!(blob(&attest, &manifest["config"]), b"{}");
+            let [file] = &manifest["layers"].as_array().unwrap()[..] else { panic!("{manifest}") };
+            let title = file["annotations"]["org.opencontainers.image.title"].as_str().unwrap();
+            assert!(blob(&attest, file) == fs::read(world.path("work/out").join(title)).unwrap(), "{title}");
+            attached.push((title.to_owned(), manifest["artifactType"].as_str().unwrap().to_owned()));
+        }
+        let expected = [
+            (".spdx.json", "application/spdx+json"),
+            (".provenance.json", "application/vnd.in-toto+json"),
+            (".json", "application/vnd.kcompile.receipt.v1+json"),
+        ];
+        assert_eq!(attached, expected.map(|(end, kind)| (format!("{NAME}{end}"), kind.to_owned())));
+    }
+}
+
+/// What `oras pull` writes: an entry with a title is a file, an entry without one is gone into if it names others.
+/// Two files of one name and other bytes make it fail.
+fn pulled(layout: &Utf8Path, descriptor: &Value, files: &mut BTreeMap<String, String>) {
+    let title = descriptor["annotations"]["org.opencontainers.image.title"].as_str();
+    if let Some(title) = title {
+        let digest = descriptor["digest"].as_str().unwrap().to_owned();
+        let other = files.insert(title.to_owned(), digest.clone());
+        assert!(other.is_none_or(|other| other == digest), "{title} is there twice");
+    }
+    let kind = descriptor["mediaType"].as_str().unwrap();
+    if kind.ends_with(".manifest.v1+json") || kind.ends_with(".index.v1+json") {
+        let below: Value = serde_json::from_slice(&blob(layout, descriptor)).unwrap();
+        let lists = [&below["manifests"], &below["layers"]];
+        lists.iter().filter_map(|list| list.as_array()).flatten().for_each(|one| pulled(layout, one, files));
+    }
+}
+
+#[test]
+fn only_files_have_titles() {
+    let world = World::new();
+    world.build("--no-modules").ok();
+    let attest = world.path("work/out").join(format!("{BIN}-attest"));
+    let mut files = BTreeMap::new();
+    pulled(&attest, &descriptor(&attest, "6.1.7-attest"), &mut files);
+    let names: Vec<&String> = files.keys().collect();
+    assert_eq!(
+        names,
+        [".json", ".provenance.json", ".spdx.json"]
+            .map(|end| format!("{NAME}{end}"))
+            .iter()
+            .collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn the_tag_of_several_architectures_has_its_attachments() {
+    let world = World::new();
+    world.tarball("6.1.7", "xz");
+    let build = |more: &str| {
+        let both = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64 --arch arm64";
+        let mut command = world.command(&format!("{both} --no-modules {more} --cross-compile"));
+        crate::support::context::ran(command.arg("").output().unwrap())
+    };
+    build("").ok();
+    let (name, out) = ("firecracker-kernel-bin", world.path("work/out"));
+    let attest = out.join(format!("{name}-attest"));
+    let index = descriptor(&out.join(name), "6.1.7");
+    let attached = |tag: &str| -> Vec<(Value, String)> {
+        let index: Value = serde_json::from_slice(&blob(&attest, &descriptor(&attest, tag))).unwrap();
+        let manifests = index["manifests"].as_array().unwrap().iter().map(|one| blob(&attest, one));
+        let manifests = manifests.map(|bytes| serde_json::from_slice::<Value>(&bytes).unwrap());
+        manifests
+            .map(|one| (one["subject"].clone(), one["artifactType"].as_str().unwrap().to_owned()))
+            .collect()
+    };
+    let kinds =
+        ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
+    // Those of both machines are attached to the index, and those of each to its image.
+    let of_index = attached("6.1.7-attest");
+    assert_eq!(
+        of_index,
+        [kinds, kinds].concat().iter().map(|kind| (index.clone(), (*kind).to_owned())).collect::<Vec<_>>()
+    );
+    let mut files = BTreeMap::new();
+    pulled(&attest, &descriptor(&attest, "6.1.7-attest"), &mut files);
+    assert_eq!(files.len(), 6, "{files:?}");
+    for arch in ["amd64", "arm64"] {
+        let alone = out.join(format!("{name}-{arch}"));
+        let subject = descriptor(&alone, "6.1.7");
+        let tag = format!("6.1.7-{arch}-attest");
+        assert_eq!(attached(&tag), kinds.map(|kind| (subject.clone(), kind.to_owned())));
+        let beside = descriptor(&out.join(format!("{name}-{arch}-attest")), "6.1.7-attest");
+        assert_eq!(descriptor(&attest, &tag), beside, "the same artifacts");
+    }
+    world.run(&format!("verify out/{name} out/{name}-attest")).ok();
+    // Built again, nothing is left of what was there before.
+    let blobs = || world.names(&format!("work/out/{name}-attest/blobs/sha256"));
+    let before = blobs();
+    build("--set PSI=y").ok();
+    let after = blobs();
+    assert_eq!(before.len(), after.len());
+    assert_eq!(before.iter().filter(|name| after.contains(name)).collect::<Vec<_>>(), [&sha256(b"{}")]);
+    if !have("skopeo") {
+        return;
+    }
+    let registry = registry::honest();
+    let ran = world.run(&format!("push {}/test --tls-verify=false", registry.host())).ok();
+    for (tag, layout) in
+        [("6.1.7-attest", &attest), ("6.1.7-amd64-attest", &attest), ("6.1.7", &out.join(name))]
+    {
+        let digest = descriptor(layout, tag)["digest"].as_str().unwrap().to_owned();
+        assert_eq!(registry.digest(&format!("test/{name}"), tag), Some(digest), "{tag}: {}", ran.stdout);
+    }
+    let alone = descriptor(&out.join(format!("{name}-arm64-attest")), "6.1.7-attest")["digest"].clone();
+    assert_eq!(registry.digest(&format!("test/{name}-arm64"), "6.1.7-attest").as_deref(), alone.as_str());
+}
+
+#[test]
+fn another_build_of_a_version_replaces_what_was_attached() {
+    let world = World::new();
+    world.build("").ok();
+    let blobs = || world.names(&format!("work/out/{BIN}-attest/blobs/sha256"));
+    let before = blobs();
+    world.build("--set PSI=y").ok();
+    let after = blobs();
+    assert_eq!(before.len(), after.len());
+    // The config of an artifact that has none is all that stays.
+    let same: Vec<&String> = after.iter().filter(|name| before.contains(name)).collect();
+    assert_eq!(same, [&sha256(b"{}")]);
+    // In the way of one of them: found out before anything is built.
+    let other = World::new();
+    fs::create_dir_all(other.path("work/out").join(BIN)).unwrap();
+    fs::create_dir_all(other.path("work/out").join(format!("{BIN}-attest"))).unwrap();
+    fs::write(other.path("work/out").join(BIN).join("oci-layout"), "{}").unwrap();
+    other.build("").failed(2, &["is in the way: it is not an OCI layout"]);
+}
+
+#[test]
+fn the_bill_of_materials_names_all_that_went_in() {
+    let world = World::new();
+    build(&world);
+    let (sbom, receipt) = (read(&world, &format!("{NAME}.spdx.json")), read(&world, &format!("{NAME}.json")));
+    let packages = sbom["packages"].as_array().unwrap();
+    let package = |id: &str| packages.iter().find(|one| one["SPDXID"] == format!("SPDXRef-{id}")).unwrap();
+    let related = |from: &str, how: &str, to: &str| {
+        let [from, to] = [from, to].map(|id| format!("SPDXRef-{id}"));
+        let wanted = json!({ "spdxElementId": from, "relationshipType": how, "relatedSpdxElement": to });
+        assert!(sbom["relationships"].as_array().unwrap().contains(&wanted), "{wanted}");
+    };
+    let checksum = |id: &str| package(id)["checksums"][0]["checksumValue"].as_str().unwrap().to_owned();
+    let tarball = sha256(&fs::read(world.path("work/linux-6.1.7.tar.xz")).unwrap());
+    assert_eq!(checksum("Source"), tarball);
+    assert_eq!(checksum("Patch-1"), sha256(&fs::read(world.path("work/p/1-new.patch")).unwrap()));
+    assert_eq!(package("Tool-cc")["versionInfo"], receipt["plan"]["toolchain"]["identity"]["cc"]);
+    assert_eq!(package("Kernel")["name"], "vmlinux");
+    for (image, receipt) in [BIN, MODULES].iter().zip(receipt["images"].as_array().unwrap()) {
+        let id = format!("Image-{image}");
+        assert_eq!(format!("sha256:{}", checksum(&id)), receipt["digest"].as_str().unwrap());
+        related("DOCUMENT", "DESCRIBES", &id);
+    }
+    related(&format!("Image-{BIN}"), "CONTAINS", "Kernel");
+    related(&format!("Image-{MODULES}"), "GENERATED_FROM", "Source");
+    related("Patch-1", "PATCH_FOR", "Source");
+    related("Tool-ld", "BUILD_TOOL_OF", "Kernel");
+    assert_eq!(
+        package("Kernel")["externalRefs"][0]["referenceLocator"],
+        "cpe:2.3:o:linux:linux_kernel:6.1.7:*:*:*:*:*:*:*"
+    );
+}
+
+#[test]
+fn the_bill_of_materials_is_reproducible_and_provenance_is_but_for_its_times() {
+    let (here, there) = (World::new(), World::new());
+    build(&here);
+    build(&there);
+    // The word of the JSON form; in the form of tags and values it has a hyphen.
+    let purposes = read(&here, &format!("{NAME}.spdx.json"))["packages"].to_string();
+    assert!(purposes.contains("\"OPERATING_SYSTEM\""), "{purposes}");
+    let bytes = |world: &World| fs::read(world.path("work/out").join(format!("{NAME}.spdx.json"))).unwrap();
+    assert!(bytes(&here) == bytes(&there));
+    let provenance = |world: &World| {
+        let mut statement = read(world, &format!("{NAME}.provenance.json"));
+        let details = &mut statement["predicate"]["runDetails"];
+        let receipt = fs::read(world.path("work/out").join(format!("{NAME}.json"))).unwrap();
+        assert_eq!(details["byproducts"][0]["digest"]["sha256"], sha256(&receipt));
+        details["byproducts"].take();
+        details["metadata"].take();
+        statement
+    };
+    let statement = provenance(&here);
+    assert_eq!(statement, provenance(&there));
+    assert_eq!(statement["subject"][0]["name"], format!("{BIN}:6.1.7"));
+    let digest = descriptor(&here.path("work/out").join(BIN), "6.1.7")["digest"].clone();
+    assert_eq!(format!("sha256:{}", statement["subject"][0]["digest"]["sha256"].as_str().unwrap()), digest);
+    let taken = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
+    assert_eq!(taken[0]["name"], "linux");
+    // in-toto wants one of these of each descriptor.
+    let details = &read(&here, &format!("{NAME}.provenance.json"))["predicate"]["runDetails"];
+    let lists = [taken, &statement["subject"], &details["byproducts"]];
+    for descriptor in lists.iter().flat_map(|list| list.as_array().unwrap()) {
+        assert!(["uri", "digest", "content"].iter().any(|key| descriptor.get(key).is_some()), "{descriptor}");
+    }
+    let tools = &statement["predicate"]["buildDefinition"]["internalParameters"]["tools"];
+    assert_eq!(*tools, read(&here, &format!("{NAME}.json"))["plan"]["toolchain"]["identity"]);
+    assert_eq!(taken[1]["digest"]["sha256"], sha256(crate::support::context::CONFIG.as_bytes()));
+}
+
+#[test]
+fn the_formats_own_libraries_find_no_fault() {
+    let world = World::new();
+    build(&world);
+    let check = |module: &str, script: &str, file: &str| {
+        let python = |script: &str| {
+            let mut command = Command::new("python3");
+            command.args(["-c", script]).arg(world.path("work/out").join(file));
+            command.output()
+        };
+        if !python(&format!("import {module}")).is_ok_and(|output| output.status.success()) {
+            return skipped(&format!("Python's {module} is not installed"));
+        }
+        let output = python(script).unwrap();
+        assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    check(
+        "spdx_tools.spdx",
+        "import sys
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+wrong = validate_full_spdx_document(parse_file(sys.argv[1]))
+sys.exit('\\n'.join(str(one) for one in wrong) or 0)",
+        &format!("{NAME}.spdx.json"),
+    );
+    // Unknown and mistyped fields are errors of the parser.
+    check(
+        "in_toto_attestation.v1",
+        "import json, sys
+from google.protobuf import json_format
+from in_toto_attestation.v1.statement import Statement
+from in_toto_attestation.v1.statement_pb2 import Statement as StatementPb
+from in_toto_attestation.predicates.provenance.v1.provenance_pb2 import Provenance
+value = json.load(open(sys.argv[1]))
+Statement.copy_from_pb(json_format.ParseDict(value, StatementPb())).validate()
+json_format.ParseDict(value['predicate'], Provenance())",
+        &format!("{NAME}.provenance.json"),
+    );
+}
+
+#[test]
+fn skopeo_copies_what_is_attached_and_push_puts_it_beside_the_image() {
+    if !have("skopeo") {
+        return;
+    }
+    let world = World::new();
+    world.build("--no-modules").ok();
+    let index = descriptor(&world.path("work/out").join(format!("{BIN}-attest")), "6.1.7-attest");
+    let script =
+        format!("skopeo --insecure-policy copy -q --all oci:out/{BIN}-attest:6.1.7-attest oci:copied:x");
+    let output = Command::new("sh").args(["-ec", &script]).current_dir(world.path("work")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(descriptor(&world.path("work/copied"), "x"), index);
+
+    let registry = registry::honest();
+    let ran = world.run(&format!("push {}/test --tls-verify=false", registry.host())).ok();
+    let image = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+    let expected = [("6.1.7", &image), ("6.1.7-attest", &index)].map(|(tag, one)| {
+        format!("docker://{}/test/{BIN}:{tag} {}", registry.host(), one["digest"].as_str().unwrap())
+    });
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), expected);
+    // Each artifact is there by its digest, so that a registry can list what refers to an image.
+    let served = format!("/v2/test/{BIN}/manifests/6.1.7-attest");
+    let index: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&served]).unwrap();
+    for one in index["manifests"].as_array().unwrap() {
+        let digest = one["digest"].as_str().unwrap();
+        assert_eq!(registry.digest(&format!("test/{BIN}"), digest).as_deref(), Some(digest));
+    }
+}

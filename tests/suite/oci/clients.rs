@@ -1,0 +1,354 @@
+//! The real clients: what is pushed to a real registry on loopback comes back the same through each of
+//! them, is unpacked by each, and has the kernel where its flavor wants it.
+
+use crate::support::context::{World, have, ran, skipped};
+use crate::support::registry::descriptor;
+use camino::{Utf8Path, Utf8PathBuf};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long a daemon may take until it says that it is ready: for one that hangs, on a slow machine.
+const READY: Duration = Duration::from_secs(60);
+
+/// A daemon of the test's own: it ends with this value, and with the thread that it was started from.
+pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    /// Starts it, and waits for the line on its standard error of which `ready` makes something.
+    #[track_caller]
+    fn start<T: Send + 'static>(
+        program: &str,
+        args: &[&str],
+        mut ready: impl FnMut(&str) -> Option<T> + Send + 'static,
+    ) -> (Daemon, T) {
+        // If the whole test process is killed, nobody drops this value.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", program]).args(args);
+        let (none, pipe) = (Stdio::null(), Stdio::piped());
+        let mut child = command.stdin(none).stdout(Stdio::null()).stderr(pipe).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let daemon = Daemon(child);
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut said = String::new();
+            // It is read to its end, since a daemon whose words nobody takes stops.
+            for line in lines.map_while(Result::ok) {
+                said += &format!("{line}\n");
+                if let Some(found) = ready(&line) {
+                    let _ = sender.send(Ok(found));
+                }
+            }
+            let _ = sender.send(Err(said));
+        });
+        match receiver.recv_timeout(READY) {
+            Ok(Ok(found)) => (daemon, found),
+            Ok(Err(said)) => panic!("{program} ended before it was ready:\n{said}"),
+            Err(_) => panic!("{program} is not ready after {READY:?}"),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Debian's docker-registry on a port that the system chooses, without the referrers API. Returns its host and port.
+fn docker_registry(dir: &Utf8Path) -> (Daemon, String) {
+    configured_registry(dir, "", "")
+}
+
+/// The same with more lines of its configuration: below `storage`, and at its end.
+pub(crate) fn configured_registry(dir: &Utf8Path, storage: &str, more: &str) -> (Daemon, String) {
+    fs::create_dir(dir).unwrap();
+    let config = format!(
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {dir}/store\n{storage}http:\n  addr: 127.0.0.1:0\n{more}"
+    );
+    fs::write(dir.join("config.yml"), config).unwrap();
+    Daemon::start("docker-registry", &["serve", dir.join("config.yml").as_str()], |line| {
+        let (_, rest) = line.split_once("listening on ")?;
+        Some(rest.split(['"', ' ']).next().unwrap().to_owned())
+    })
+}
+
+/// An image in the registry, and what is in it, read by the tar crate from the layout.
+struct Pushed {
+    /// `127.0.0.1:41231/test/firecracker-kernel-bin-amd64:6.1.7`
+    reference: String,
+    /// Name of its layout, and of directories that belong to it.
+    name: String,
+    digest: String,
+    diff_id: String,
+    /// Path → bytes; a hard link has those of its other name.
+    files: BTreeMap<String, Vec<u8>>,
+    media_type: String,
+}
+
+impl Pushed {
+    fn read(layout: &Utf8Path, reference: &str) -> Pushed {
+        let read = |descriptor: &Value| {
+            fs::read(layout.join("blobs").join(descriptor["digest"].as_str().unwrap().replace(':', "/")))
+                .unwrap()
+        };
+        let json = |descriptor: &Value| serde_json::from_slice::<Value>(&read(descriptor)).unwrap();
+        let image = descriptor(layout, "6.1.7");
+        let manifest = json(&image);
+        let [layer] = &manifest["layers"].as_array().unwrap()[..] else { panic!("more than one layer") };
+        let media_type = layer["mediaType"].as_str().unwrap().to_owned();
+        let packed = read(layer);
+        let mut plain = Vec::new();
+        match media_type.rsplit('+').next().unwrap() {
+            "gzip" => drop(flate2::read::MultiGzDecoder::new(&packed[..]).read_to_end(&mut plain).unwrap()),
+            "zstd" => plain = zstd::decode_all(&packed[..]).unwrap(),
+            _ => plain = packed,
+        }
+        let diff_id = format!("sha256:{}", crate::support::context::sha256(&plain));
+        assert_eq!(json(&manifest["config"])["rootfs"]["diff_ids"], Value::from(vec![diff_id.clone()]));
+        let name = layout.file_name().unwrap().to_owned();
+        let digest = image["digest"].as_str().unwrap().to_owned();
+        Pushed {
+            reference: reference.to_owned(),
+            name,
+            digest,
+            diff_id,
+            files: files_of_tar(&plain),
+            media_type,
+        }
+    }
+
+    /// The tree `root` has these files, with these bytes, and no others.
+    #[track_caller]
+    fn check(&self, root: &Utf8Path, client: &str) {
+        let mut found = BTreeMap::new();
+        for entry in walkdir::WalkDir::new(root) {
+            let entry = entry.unwrap();
+            if !entry.file_type().is_dir() {
+                let path = entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                found.insert(path, fs::read(entry.path()).unwrap());
+            }
+        }
+        let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&found), names(&self.files), "{client}: {}", self.reference);
+        let other: Vec<_> = found.iter().filter(|(path, bytes)| self.files[*path] != **bytes).collect();
+        assert!(other.is_empty(), "{client}: {}: other bytes in {:?}", self.reference, other[0].0);
+    }
+}
+
+fn files_of_tar(plain: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for entry in tar::Archive::new(plain).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let path = entry.path().unwrap().to_str().unwrap().to_owned();
+        match entry.header().entry_type() {
+            tar::EntryType::Directory => {}
+            tar::EntryType::Link => {
+                let other = entry.link_name().unwrap().unwrap().to_str().unwrap().to_owned();
+                files.insert(path, files[&other].clone());
+            }
+            tar::EntryType::Regular => {
+                let mut bytes = Vec::new();
+                entry.read_to_end(&mut bytes).unwrap();
+                files.insert(path, bytes);
+            }
+            other => panic!("{path} is of type {other:?}"),
+        }
+    }
+    files
+}
+
+/// Runs a client in the world's working directory, with none of the user's settings; returns what it
+/// prints on standard output.
+#[track_caller]
+fn client(world: &World, words: &[&str]) -> String {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).current_dir(world.path("work")).env("HOME", world.path("home"));
+    let output = command.env_remove("XDG_RUNTIME_DIR").output().unwrap();
+    assert!(output.status.success(), "{}:\n{}", words.join(" "), String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn what_is_pushed_comes_back_the_same_through_every_client() {
+    if !have("skopeo") || !have("docker-registry") {
+        return;
+    }
+    let world = World::new();
+    world.build("--legacy").ok();
+    world.run("6.1.7 --ch --source linux --config mini.config").ok();
+    // Of another date, lest a client takes a layer for one that it has unpacked already.
+    let mut zstd = world.command(
+        "6.1.7 --ch --source linux --config mini.config --modules-layout flat --compression zstd -o zstd",
+    );
+    ran(zstd.env("SOURCE_DATE_EPOCH", "1000000000").output().unwrap()).ok();
+    let (_registry, host) = docker_registry(&world.path("registry"));
+    let mut pushed = Vec::new();
+    for (output, count) in [("out", 10), ("zstd", 4)] {
+        let ran = world.run(&format!("push {host}/{output} -o {output} --tls-verify=false")).ok();
+        assert_eq!(ran.stdout.lines().count(), count);
+        // What is attached to an image is none.
+        for line in ran.stdout.lines().filter(|line| !line.contains("-attest sha256:")) {
+            let (reference, _) = line.strip_prefix("docker://").unwrap().split_once(' ').unwrap();
+            let name = reference.rsplit('/').next().unwrap().strip_suffix(":6.1.7").unwrap();
+            pushed.push(Pushed::read(&world.path("work").join(output).join(name), reference));
+        }
+    }
+    check_kernels(&world, &pushed);
+    std::thread::scope(|scope| {
+        let clients: [fn(&World, &[Pushed]); 4] = [skopeo, umoci, podman, containerd];
+        let (world, pushed) = (&world, &pushed);
+        for client in clients {
+            scope.spawn(move || client(world, pushed));
+        }
+    });
+    // It has no TLS, which a client that was not told so must notice.
+    world
+        .run(&format!("push {host}/x"))
+        .failed(3, &[&format!("to docker://{host}/x/"), "hint: the registry has no TLS: --tls-verify=false"]);
+}
+
+/// The kernel is where its flavor wants it, and byte for byte the vmlinux that make left, or what Kbuild's
+/// rule for `arch/x86/boot/compressed/vmlinux.bin` makes of it.
+fn check_kernels(world: &World, pushed: &[Pushed]) {
+    let vmlinux = |flavor: &str| {
+        let builds = walkdir::WalkDir::new(world.path("cache/builds")).into_iter().flatten();
+        let of_flavor = format!("/kcompile-{flavor}-amd64-");
+        let mut paths = builds.filter_map(|entry| Utf8PathBuf::from_path_buf(entry.into_path()).ok());
+        paths.find(|path| path.file_name() == Some("vmlinux") && path.as_str().contains(&of_flavor)).unwrap()
+    };
+    let stripped = world.path("stripped");
+    let from = vmlinux("cloud-hypervisor");
+    client(world, &["objcopy", "-R", ".comment", "-S", from.as_str(), stripped.as_str()]);
+    let kernels = [
+        ("firecracker-kernel-bin-amd64", "bin/vmlinux", vmlinux("firecracker")),
+        ("firecracker-kernel-bin-amd64", "boot/vmlinux", vmlinux("firecracker")),
+        ("flintlock-kernel", "boot/vmlinux", vmlinux("firecracker")),
+        ("cloudhypervisor-kernel-bin-amd64", "bin/vmlinux.bin", stripped),
+    ];
+    for (name, path, made) in kernels {
+        // The last one of its name is what the build directory holds now.
+        let image = pushed.iter().rfind(|image| image.name == name).unwrap();
+        assert!(image.files[path] == fs::read(made).unwrap(), "{name}: {path} is not what make left");
+    }
+}
+
+fn skopeo(world: &World, pushed: &[Pushed]) {
+    for (index, image) in pushed.iter().enumerate() {
+        let back = format!("skopeo-{index}");
+        let (from, to) = (format!("docker://{}", image.reference), format!("oci:{back}:6.1.7"));
+        client(world, &["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to]);
+        let again = Pushed::read(&world.path("work").join(back), &image.reference);
+        assert_eq!(
+            (&again.digest, &again.diff_id),
+            (&image.digest, &image.diff_id),
+            "skopeo: {}",
+            image.reference
+        );
+        assert!(again.files == image.files, "skopeo: {}", image.reference);
+    }
+}
+
+fn umoci(world: &World, pushed: &[Pushed]) {
+    if !have("umoci") {
+        return;
+    }
+    // umoci 0.4 knows no zstd.
+    for (index, image) in pushed.iter().filter(|image| !image.media_type.ends_with("zstd")).enumerate() {
+        let (back, bundle) = (format!("umoci-{index}"), format!("bundle-{index}"));
+        let (from, to) = (format!("docker://{}", image.reference), format!("oci:{back}:x"));
+        client(world, &["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to]);
+        // It checks the diff_id itself.
+        client(world, &["umoci", "unpack", "--rootless", "--image", &format!("{back}:x"), &bundle]);
+        let root = world.path("work").join(bundle).join("rootfs");
+        image.check(&root, "umoci");
+        // Two names of one file take the place of one.
+        let inode = |path: &str| Some(fs::metadata(root.join(path)).ok()?.ino());
+        assert_eq!(inode("boot/vmlinux"), inode("bin/vmlinux").filter(|_| root.join("boot").exists()));
+    }
+}
+
+fn podman(world: &World, pushed: &[Pushed]) {
+    if !have("podman") {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() && !runs("podman", &["unshare", "true"]) {
+        return skipped("podman cannot make a user namespace here");
+    }
+    let [root, run, tmp] = ["root", "run", "tmp"].map(|name| world.path("podman").join(name).into_string());
+    let podman = |args: &[&str]| {
+        let own = ["podman", "--storage-driver", "vfs", "--root", &root, "--runroot", &run, "--tmpdir", &tmp];
+        client(world, &[&own, args].concat())
+    };
+    for (index, image) in pushed.iter().enumerate() {
+        podman(&["pull", "-q", "--tls-verify=false", &image.reference]);
+        let inspected = podman(&[
+            "image",
+            "inspect",
+            "--format",
+            "{{.Digest}} {{index .RootFS.Layers 0}}",
+            &image.reference,
+        ]);
+        assert_eq!(
+            inspected.trim(),
+            format!("{} {}", image.digest, image.diff_id),
+            "podman: {}",
+            image.reference
+        );
+        // A container that is never started: its files can be had as a tar, as root and as a user.
+        let container = format!("unpacked-{index}");
+        podman(&["create", "--name", &container, &image.reference, "none"]);
+        let tar = world.path("work").join(&container);
+        podman(&["export", "-o", tar.as_str(), &container]);
+        let files = files_of_tar(&fs::read(tar).unwrap());
+        assert!(files == image.files, "podman: {}: {:?}", image.reference, files.keys());
+    }
+}
+
+fn containerd(world: &World, pushed: &[Pushed]) {
+    if !have("containerd") || !have("ctr") {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        return skipped("containerd runs as root only");
+    }
+    let dir = world.path("containerd");
+    fs::create_dir(&dir).unwrap();
+    let config = format!(
+        "version = 2\nroot = '{dir}/root'\nstate = '{dir}/state'\n\
+         disabled_plugins = ['io.containerd.grpc.v1.cri', 'io.containerd.internal.v1.opt']\n\
+         [grpc]\naddress = '{dir}/sock'\n[ttrpc]\naddress = '{dir}/ttrpc'\n"
+    );
+    fs::write(dir.join("config.toml"), config).unwrap();
+    let (_daemon, ()) = Daemon::start("containerd", &["-c", dir.join("config.toml").as_str()], |line| {
+        line.contains("containerd successfully booted").then_some(())
+    });
+    let socket = dir.join("sock").into_string();
+    let ctr = |args: &[&str]| client(world, &[&["ctr", "--address", &socket, "-n", "test"], args].concat());
+    for (index, image) in pushed.iter().enumerate() {
+        ctr(&["images", "pull", "--plain-http", "--snapshotter", "native", &image.reference]);
+        assert!(
+            ctr(&["images", "ls"])
+                .lines()
+                .any(|line| line.starts_with(&image.reference) && line.contains(&image.digest))
+        );
+        // A snapshot of one layer goes by its diff_id, which containerd checks. What would be mounted
+        // on top of it is a copy of the directory that it unpacked to.
+        let (key, snapshots) = (format!("top-{index}"), ["snapshots", "--snapshotter", "native"]);
+        ctr(&[&snapshots[..], &["prepare", &key, &image.diff_id]].concat());
+        let mount = ctr(&[&snapshots[..], &["mounts", "/mnt", &key]].concat());
+        let words: Vec<&str> = mount.split_whitespace().collect();
+        let ["mount", "-t", "bind", unpacked, ..] = words[..] else { panic!("{mount}") };
+        image.check(Utf8Path::new(unpacked), "containerd");
+    }
+}
+
+fn runs(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}

@@ -1,0 +1,251 @@
+//! What leaves the machine: the documents beside the images and attached to them, lock files, bundles, and what is
+//! printed. None of it holds a path of the machine or a secret.
+
+use crate::support::context::{CONFIG, Ran, World, ran, script, sha256};
+use crate::support::servers::{self, DIR, respond, serve};
+use camino::Utf8Path;
+use serde_json::Value;
+use std::fs;
+
+const NAME: &str = "firecracker-6.1.7-amd64";
+const BIN: &str = "firecracker-kernel-bin-amd64";
+const TOKEN: &str = "hush-4711";
+
+/// The files below a directory that contain `text`.
+fn holding(dir: &Utf8Path, text: &str) -> Vec<String> {
+    let files = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
+    let holds = |path: &std::path::Path| {
+        let bytes = fs::read(path).unwrap();
+        bytes.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    let held = files.filter(|entry| entry.file_type().is_file() && holds(entry.path()));
+    held.map(|entry| entry.path().display().to_string()).collect()
+}
+
+fn receipt(world: &World, output: &str) -> Value {
+    serde_json::from_slice(&fs::read(world.path(output).join(format!("{NAME}.json"))).unwrap()).unwrap()
+}
+
+/// Builds with everything at absolute paths, some of them outside the working directory.
+fn build_elsewhere(world: &World, more: &str) -> Ran {
+    let tree = world.tree("6.1.7", "sources/deep/linux");
+    let kconfig = fs::read_to_string(tree.join("Kconfig")).unwrap();
+    fs::write(tree.join("Kconfig"), kconfig + "\nconfig INITRAMFS_SOURCE\n\tstring \"Initramfs\"\n").unwrap();
+    fs::write(world.path("sources/own.cpio"), "").unwrap();
+    fs::write(world.path("sources/own.config"), format!("{CONFIG}CONFIG_NOBODY_HAS_IT=y\n")).unwrap();
+    fs::write(world.path("sources/own.fragment"), "CONFIG_PSI=y\n").unwrap();
+    let version = "[ \"$*\" = --version ] && echo \"$0 (own) 12.2.0\" && exit";
+    script(&world.path("sources/bin/own-gcc"), &format!("{version}\nexec gcc \"$@\""));
+    let path = |name: &str| world.path(name);
+    world.run(&format!(
+        "6.1.7 --fc --source {} --config {} --fragment {} {more} -o {} --cache-dir {}",
+        path("sources/deep/linux"),
+        path("sources/own.config"),
+        path("sources/own.fragment"),
+        path("sources/out"),
+        path("cache"),
+    ))
+}
+
+#[test]
+fn no_document_names_a_place_of_the_machine() {
+    let world = World::new();
+    let own = |name: &str| world.path(&format!("sources/{name}"));
+    let more = format!("--cc {} --set INITRAMFS_SOURCE=\"{}\"", own("bin/own-gcc"), own("own.cpio"));
+    let ran = build_elsewhere(&world, &more).ok();
+    // A person at the terminal is told where things are.
+    let config = world.path("sources/own.config");
+    assert!(ran.stderr.contains(&format!("asked for by {config}")), "{}", ran.stderr);
+    let out = world.path("sources/out");
+    assert_eq!(holding(&out, world.path("").as_str()), [""; 0]);
+    let receipt = receipt(&world, "sources/out");
+    let command = receipt["command"].as_str().unwrap();
+    assert_eq!(
+        command,
+        "kcompile 6.1.7 --fc --arch amd64 --source linux --config own.config --fragment own.fragment --set 'INITRAMFS_SOURCE=\"own.cpio\"' --cc own-gcc"
+    );
+    let initramfs = "CONFIG_INITRAMFS_SOURCE=\"own.cpio\"";
+    assert_eq!(receipt["config_layers"], serde_json::json!(["own.config", "own.fragment", initramfs]));
+    assert_eq!(receipt["plan"]["toolchain"]["variables"]["CC"], "own-gcc");
+    let finding = receipt["findings"][0].as_str().unwrap();
+    assert!(finding.ends_with("(asked for by own.config)"), "{finding}");
+    // What is attached is what lies beside the layouts, byte for byte.
+    let attached = out.join(format!("{BIN}-attest/blobs/sha256"));
+    for end in ["json", "spdx.json", "provenance.json"] {
+        let bytes = fs::read(out.join(format!("{NAME}.{end}"))).unwrap();
+        assert!(attached.join(sha256(&bytes)).is_file(), "{end}");
+    }
+}
+
+#[test]
+fn the_bill_of_materials_is_the_same_wherever_the_source_lies() {
+    let spdx =
+        |world: &World, out: &str| fs::read(world.path(out).join(format!("{NAME}.spdx.json"))).unwrap();
+    let plan = |world: &World, out: &str| receipt(world, out)["plan_digest"].clone();
+    let world = World::new();
+    world.tree("6.1.7", "work/linux");
+    world.tree("6.1.7", "elsewhere/deep/6.1.7");
+    let build = |source: &str, out: &str| {
+        let mut command =
+            world.command(&format!("6.1.7 --fc --config mini.config --source {source} -o {out} --rebuild"));
+        ran(command.env("SOURCE_DATE_EPOCH", "1600000000").output().unwrap()).ok()
+    };
+    build("linux", "one");
+    build(world.path("elsewhere/deep/6.1.7").as_str(), "two");
+    assert_eq!(plan(&world, "work/one"), plan(&world, "work/two"));
+    assert!(spdx(&world, "work/one") == spdx(&world, "work/two"));
+
+    // The same release, verified by a list of checksums here, and by the lock file there.
+    let (first, second) = (World::new(), World::new());
+    let mirror = servers::mirror(&first, &["6.1.7"]);
+    let args = format!("6.1.7 --fc --config mini.config --mirror {}", mirror.url);
+    first.run(&args).ok();
+    fs::create_dir_all(second.path("cache")).unwrap();
+    let lock = ["work/kcompile.lock", "cache/kcompile.lock"].into_iter().find(|at| first.path(at).is_file());
+    let lock = lock.unwrap();
+    fs::copy(first.path(lock), second.path(lock)).unwrap();
+    second.run(&args).ok();
+    let verified = |world: &World| receipt(world, "work/out")["source_verified"].clone();
+    assert_ne!(verified(&first), verified(&second));
+    assert_eq!(plan(&first, "work/out"), plan(&second, "work/out"));
+    assert!(spdx(&first, "work/out") == spdx(&second, "work/out"));
+}
+
+#[test]
+fn no_secret_of_a_mirror_is_kept_or_shown() {
+    let world = World::new();
+    let tarball = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let path = format!("{DIR}/linux-6.1.7.tar.xz");
+    let mirror = serve(move |request, stream| match request.path == format!("/?key={TOKEN}{path}") {
+        true => respond(stream, "200 OK", &[], &tarball),
+        false => respond(stream, "404 Not Found", &[], b""),
+    });
+    let silent = |ran: &Ran| {
+        assert!(!ran.stdout.contains(TOKEN) && !ran.stderr.contains(TOKEN), "{}{}", ran.stdout, ran.stderr);
+    };
+    let (url, mirror) = (&mirror.url, format!("--mirror {}/?key={TOKEN}", mirror.url));
+    let args = format!("6.1.7 --fc --config mini.config {mirror}");
+    silent(&world.run(&format!("plan {args}")).ok());
+    for progress in ["plain", "json"] {
+        silent(&world.run(&format!("{args} --rebuild --progress {progress}")).ok());
+    }
+    silent(&world.run(&format!("fetch 6.1.7 --fc {mirror} --bundle own.bundle")).ok());
+    assert_eq!(holding(&world.path("work"), TOKEN), [""; 0]);
+    assert_eq!(holding(&world.path("cache"), TOKEN), [""; 0]);
+    // What goes wrong names the server, and not the key.
+    for (version, code) in [("6.1.8", 3), ("6.1", 3)] {
+        let failed = world.run(&args.replacen("6.1.7", version, 1));
+        silent(&failed);
+        failed.failed(code, &[url]);
+    }
+    let nobody =
+        format!("6.1.9 --fc --config mini.config --mirror http://127.0.0.1:1/?key={TOKEN} --progress json");
+    let failed = world.run(&nobody);
+    silent(&failed);
+    failed.failed(3, &["cannot fetch http://127.0.0.1:1/"]);
+    // Nor that of a git repository, whose URL stands in the lock file and in images.
+    let git = world.run(&format!("plan 6.1.7 --fc --source git+https://host/linux.git?token={TOKEN}"));
+    silent(&git);
+    git.failed(2, &["query"]);
+}
+
+#[test]
+fn a_password_on_the_command_line_is_not_repeated() {
+    let world = World::new();
+    for words in [
+        "plan 6.1.7 --fc --source git+http://user:PASSWORD@host/linux.git",
+        "plan 6.1.7 --fc --source=git+http://user:PASSWORD@host/linux.git",
+        "plan 6.1.7 --fc --source http://user:PASSWORD@host/linux.tar.xz",
+        "plan 6.1.7 --fc --source git+https://user:PASS/PASSWORD@host/linux.git",
+        "plan 6.1.7 --fc --mirror http://user:PASSWORD@host/",
+        "plan 6.1.7 --fc --mirror http://user:PASS/PASSWORD@host/",
+        "plan 6.1.7 --fc --config http://user:PASSWORD@host/x.config",
+        "plan 6.1.7 --fc --sorce=git+http://user:PASSWORD@host/linux.git",
+        "plan 6.1.7 --fc -j http://user:PASSWORD@host/",
+        "push http://user:PASSWORD@host/x",
+        "inspect http://user:PASSWORD@host/x",
+    ] {
+        let ran = world.run(words);
+        assert_eq!(ran.code, 2, "{words}: {}", ran.stderr);
+        assert!(
+            !ran.stdout.contains("PASSWORD") && !ran.stderr.contains("PASSWORD"),
+            "{words}: {}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn a_kernel_is_built_again_by_a_receipt_without_paths() {
+    let world = World::new();
+    let built = build_elsewhere(&world, "").ok();
+    let bin = world.path("sources/out").join(BIN);
+    let verify = |at: &str| {
+        let mut command = world.command(&format!("verify {bin} --rebuild"));
+        ran(command.current_dir(world.path(at)).output().unwrap())
+    };
+    // This machine knows where it all was, whatever the directory.
+    let told = verify("home").ok();
+    built.digests().iter().for_each(|digest| assert!(told.stdout.contains(digest), "{}", told.stdout));
+    // Another one does not: it looks for it in the directory that it is run in.
+    let images = fs::read_dir(world.path("cache/images")).unwrap().map(|entry| entry.unwrap().path());
+    images.for_each(|dir| fs::remove_dir_all(dir).unwrap());
+    verify("home")
+        .failed(2, &["own.config", "hint: the receipt names no directories: run it where its files lie"]);
+    for name in ["own.config", "own.fragment"] {
+        fs::copy(world.path("sources").join(name), world.path("sources/deep").join(name)).unwrap();
+    }
+    let told = verify("sources/deep").ok();
+    built.digests().iter().for_each(|digest| assert!(told.stdout.contains(digest), "{}", told.stdout));
+}
+
+#[test]
+fn a_cloned_repository_does_not_reach_the_terminal() {
+    const ESCAPE: char = '\u{1b}';
+    let clone = |toml: &str| {
+        let world = World::new();
+        fs::create_dir_all(world.path("work/own/configs/firecracker")).unwrap();
+        fs::write(world.path("work/own/kcompile.toml"), toml).unwrap();
+        world
+    };
+    let run = |world: &World, args: &str| {
+        let ran = ran(world.command(args).current_dir(world.path("work/own")).output().unwrap());
+        assert!(
+            !ran.stdout.contains(ESCAPE) && !ran.stderr.contains(ESCAPE),
+            "{args}: {}{}",
+            ran.stdout,
+            ran.stderr
+        );
+        ran
+    };
+    let world = clone("output = \"out\\u001b]0;owned\\u0007\"\n");
+    world.tree("6.1.7", "work/linux");
+    let args = format!(
+        "6.1.7 --fc --source {} --config {}",
+        world.path("work/linux"),
+        world.path("work/mini.config")
+    );
+    let refused = run(&world, &args).failed(2, &["kcompile.toml", "output", "\\u{1b}]0;owned"]);
+    assert!(!refused.stderr.contains("Compile"), "{}", refused.stderr);
+    // The other values of the file, and the names of the files of the repository.
+    let world = clone("mirror = [\"https://host/\\u001b[2J\"]\nrequire = [\"\\u001b[2J\"]\n");
+    run(&world, "plan 6.1.7 --fc").failed(2, &["profile"]);
+    let world = clone("mirror = [\"https://host/\\u001b[2J\"]\n");
+    fs::create_dir_all(world.path("work/own/configs/fragments")).unwrap();
+    fs::create_dir(world.path("work/own/patches")).unwrap();
+    let patch = "--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+x\n";
+    fs::write(world.path("work/own/patches/\u{1b}[2J.patch"), patch).unwrap();
+    let entry =
+        "[[patch]]\nfile = \"\\u001b[2J.patch\"\nfrom = \"6.1\"\nbefore = \"6.2\"\nreason = \"\\u001b[2J\"\n";
+    fs::write(world.path("work/own/patches/series.toml"), entry).unwrap();
+    fs::write(world.path("work/own/configs/fragments/\u{1b}[2J.config"), "# \u{1b}[2J\nCONFIG_PSI=y\n")
+        .unwrap();
+    let kernel = "[[kernel]]\nversion = \"9.9\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \"untested\"\n\
+                  notes = \"\\u001b[2J\"\n";
+    fs::write(world.path("work/own/configs/kernels.toml"), kernel).unwrap();
+    for args in
+        ["plan 6.1.7 --fc", "plan 6.1.7 --fc --json", "list", "list --json", "fetch 6.1.7 --fc --dry-run"]
+    {
+        run(&world, args);
+    }
+}

@@ -1,0 +1,292 @@
+//! What `push` does beside copying: the registry's list of what is attached to an image, tags that stand for
+//! something else, and what it says of a registry that refuses.
+
+use crate::oci::clients::configured_registry;
+use crate::support::context::{Ran, World, have, sha256};
+use crate::support::registry::{self, Registry, descriptor, request};
+use crate::support::servers::{Request, respond};
+use serde_json::{Value, json};
+use std::fs;
+use std::sync::Mutex;
+
+const BIN: &str = "firecracker-kernel-bin-amd64";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Of `me`, for `hush`.
+const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuulzd.YqjLDl8lvpSmVj3De/fioSBHnUa\n";
+const KINDS: [&str; 3] =
+    ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
+
+/// A world with the image of one kernel in `out`; `None` where there is no skopeo.
+fn built() -> Option<World> {
+    if !have("skopeo") {
+        return None;
+    }
+    let world = World::new();
+    world.build("--no-modules").ok();
+    Some(world)
+}
+
+fn push(world: &World, host: &str, args: &str) -> Ran {
+    world.run(&format!("push {host}/test --tls-verify=false {args}"))
+}
+
+/// Where the list of what refers to the image of the world lies.
+fn list_path(world: &World) -> String {
+    let image = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+    format!("/v2/test/{BIN}/manifests/{}", image["digest"].as_str().unwrap().replace(':', "-"))
+}
+
+fn list(world: &World, host: &str) -> Value {
+    let (status, body) = request(host, "GET", &list_path(world), INDEX, b"");
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    serde_json::from_slice(&body).unwrap()
+}
+
+/// The types of the artifacts of a list, each of which is in the registry by its digest.
+fn kinds(list: &Value, host: &str) -> Vec<String> {
+    let entry = |entry: &Value| {
+        let path = format!("/v2/test/{BIN}/manifests/{}", entry["digest"].as_str().unwrap());
+        let (status, body) = request(host, "GET", &path, MANIFEST, b"");
+        assert_eq!((status, body.len() as u64), (200, entry["size"].as_u64().unwrap()), "{entry}");
+        let manifest: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(entry["artifactType"], manifest["artifactType"]);
+        entry["artifactType"].as_str().unwrap().to_owned()
+    };
+    list["manifests"].as_array().unwrap().iter().map(entry).collect()
+}
+
+/// An artifact of another tool, attached to the image, in the registry. Returns what a list has of it.
+fn of_another_tool(world: &World, host: &str) -> Value {
+    let blob = |bytes: &[u8]| {
+        let (status, answer) = request(host, "POST", &format!("/v2/test/{BIN}/blobs/uploads/"), "", b"");
+        assert_eq!(status, 202, "{}", String::from_utf8_lossy(&answer));
+        json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
+    };
+    let subject = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+    // The empty blob is there with our own attachments.
+    let empty = blob(b"{}");
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.example", "config": empty,
+        "layers": [empty], "subject": subject, "annotations": { "a": "b" },
+    });
+    let bytes = manifest.to_string().into_bytes();
+    let digest = format!("sha256:{}", sha256(&bytes));
+    let path = format!("/v2/test/{BIN}/manifests/{digest}");
+    assert_eq!(request(host, "PUT", &path, MANIFEST, &bytes).0, 201);
+    json!({
+        "mediaType": MANIFEST, "digest": digest, "size": bytes.len(), "artifactType": "application/vnd.example",
+        "annotations": { "a": "b" }, "x-of-theirs": { "deep": [1] },
+    })
+}
+
+#[test]
+fn a_registry_without_the_referrers_api_gets_the_list() {
+    if !have("docker-registry") {
+        return;
+    }
+    let Some(world) = built() else { return };
+    let (_daemon, host) = configured_registry(&world.path("registry"), "", "");
+    push(&world, &host, "").ok();
+    let first = list(&world, &host);
+    assert_eq!((&first["schemaVersion"], &first["mediaType"]), (&2.into(), &INDEX.into()));
+    assert_eq!(kinds(&first, &host), KINDS);
+    // Nothing changes, nothing is written.
+    push(&world, &host, "").ok();
+    assert_eq!(list(&world, &host), first);
+    // What another tool has added is kept as it is, when the attachments of another build join it.
+    let theirs = of_another_tool(&world, &host);
+    let mut both = first.clone();
+    both["manifests"].as_array_mut().unwrap().insert(0, theirs.clone());
+    both["annotations"] = json!({ "of": "theirs" });
+    assert_eq!(request(&host, "PUT", &list_path(&world), INDEX, both.to_string().as_bytes()).0, 201);
+    world.build("--no-modules --rebuild").ok();
+    push(&world, &host, "").ok().says("-attest stands for sha256:").says(", and is replaced");
+    let second = list(&world, &host);
+    assert_eq!(second["annotations"], both["annotations"]);
+    let (before, after) = (both["manifests"].as_array().unwrap(), second["manifests"].as_array().unwrap());
+    // The bill of materials is the same; provenance and receipt tell of another time.
+    assert_eq!((&after[..before.len()], after.len()), (&before[..], before.len() + 2));
+    assert_eq!(kinds(&second, &host)[4..], KINDS[1..]);
+    // Without attachments there is no list.
+    let other = World::new();
+    other.build("--no-modules --set PSI=y").ok();
+    push(&other, &host, "--no-attest").ok();
+    assert_eq!(request(&host, "GET", &list_path(&other), INDEX, b"").0, 404);
+}
+
+#[test]
+fn a_registry_that_lists_by_itself_gets_no_tag() {
+    let Some(world) = built() else { return };
+    let registry = registry::with_referrers();
+    let ran = push(&world, registry.host(), "").ok();
+    assert_eq!(ran.stdout.lines().count(), 2);
+    assert!(!registry.store.lock().unwrap().contains_key(&list_path(&world)));
+    assert!(registry.server.log.lock().unwrap().iter().any(|line| line.contains("/referrers/sha256:")));
+}
+
+#[test]
+fn what_is_no_list_is_not_replaced() {
+    let Some(world) = built() else { return };
+    let image = fs::read(world.path("work/out").join(BIN).join("blobs").join(
+        descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().replace(':', "/"),
+    ));
+    let long = format!("{{\"schemaVersion\":2,\"manifests\":[],\"x\":\"{}\"}}", "x".repeat(5 << 20));
+    for hostile in [&image.unwrap()[..], b"{\"schemaVersion\":2,\"manifests\":[7]}", long.as_bytes()] {
+        let registry = registry::honest();
+        registry.store.lock().unwrap().insert(list_path(&world), hostile.to_vec());
+        let ran = push(&world, registry.host(), "");
+        // The image itself is there.
+        assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stderr);
+        ran.failed(3, &["cannot add to the list of artifacts docker://", ":sha256-"]);
+        assert!(registry.store.lock().unwrap()[&list_path(&world)] == hostile);
+    }
+}
+
+/// A registry in which somebody else writes a list of theirs right after each of ours, so many times.
+fn contested(theirs: &Value, times: usize) -> Registry {
+    let left = Mutex::new(times);
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [theirs] }).to_string();
+    registry::changing(move |request| {
+        let mut left = left.lock().unwrap();
+        let is_ours = request.method == "PUT" && request.path.contains("/manifests/sha256-") && *left > 0;
+        *left -= usize::from(is_ours);
+        is_ours.then(|| index.clone().into_bytes())
+    })
+}
+
+#[test]
+fn a_change_at_the_same_time_is_noticed() {
+    let Some(world) = built() else { return };
+    let theirs = json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", "1".repeat(64)), "size": 7, "artifactType": "x" });
+    let registry = contested(&theirs, 2);
+    push(&world, registry.host(), "").ok();
+    let list: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&list_path(&world)]).unwrap();
+    let kinds: Vec<&str> = list["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["artifactType"].as_str().unwrap())
+        .collect();
+    assert_eq!((list["manifests"][0].clone(), &kinds[1..]), (theirs.clone(), &KINDS[..]));
+    // Where the registry heeds the version that was read, nothing is overwritten in the first place.
+    let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [theirs] }).to_string();
+    let registry = registry::conditional(index.into_bytes());
+    push(&world, registry.host(), "").ok();
+    let list: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&list_path(&world)]).unwrap();
+    assert_eq!((list["manifests"].as_array().unwrap().len(), &list["manifests"][0]), (4, &theirs));
+    let registry = contested(&theirs, 100);
+    push(&world, registry.host(), "").failed(3, &["somebody else changes it all the time"]);
+}
+
+#[test]
+fn a_registry_that_wants_a_login_gets_the_list_by_skopeo_or_a_warning() {
+    if !have("docker-registry") {
+        return;
+    }
+    let Some(world) = built() else { return };
+    fs::write(world.path("htpasswd"), HTPASSWD).unwrap();
+    let auth = format!("auth:\n  htpasswd:\n    realm: x\n    path: {}\n", world.path("htpasswd"));
+    let (_daemon, host) = configured_registry(&world.path("registry"), "", &auth);
+    let login = |secret: &str| {
+        let auths = json!({ "auths": { &host: { "auth": secret } } });
+        fs::write(world.path("work/auth.json"), auths.to_string()).unwrap();
+    };
+    // Nobody is logged in; somebody is, and the password is wrong.
+    fs::write(world.path("work/auth.json"), "{\"auths\":{}}").unwrap();
+    push(&world, &host, "--authfile auth.json")
+        .failed(3, &[&format!("hint: log in first: skopeo login {host}")]);
+    login("bWU6bm90aGluZw==");
+    let wrong = push(&world, &host, "--authfile auth.json").failed(
+        3,
+        &[&format!("hint: skopeo is logged in at {host} as me, and the registry does not let that user in")],
+    );
+    assert!(!wrong.stderr.contains("nothing"), "{}", wrong.stderr);
+    login("bWU6aHVzaA==");
+    let ran = push(&world, &host, "--authfile auth.json").ok();
+    assert_eq!(ran.stdout.lines().count(), 2);
+    let list = std::process::Command::new("skopeo")
+        .args(["inspect", "--raw", "--tls-verify=false", "--authfile", world.path("work/auth.json").as_str()])
+        .arg(format!("docker://{host}{}", list_path(&world).replace("/v2", "").replace("/manifests/", ":")))
+        .output()
+        .unwrap();
+    if list.status.success() {
+        let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+        assert_eq!(list["manifests"].as_array().unwrap().len(), 3, "{list}");
+        assert_eq!(list["manifests"][0]["artifactType"], KINDS[0]);
+    } else {
+        ran.says("warning: docker://").says("is not written: skopeo would change it").says("401");
+    }
+}
+
+#[test]
+fn a_tag_that_stands_for_something_else_is_named_before_it_is_replaced() {
+    let Some(world) = built() else { return };
+    let registry = registry::honest();
+    push(&world, registry.host(), "--no-overwrite").ok();
+    // The same again is no matter.
+    push(&world, registry.host(), "--no-overwrite").ok();
+    let before =
+        descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
+    world.build("--no-modules --set PSI=y").ok();
+    let uploads = registry.uploads().len();
+    let named = format!("docker://{}/test/{BIN}:6.1.7 stands for {before}", registry.host());
+    let refused = push(&world, registry.host(), "--no-overwrite");
+    assert_eq!((refused.stdout.as_str(), registry.uploads().len()), ("", uploads));
+    refused.failed(1, &[&named, ":6.1.7-attest stands for", "hint: nothing was pushed"]);
+    let ran = push(&world, registry.host(), "").ok().says(&format!("note: {named}, and is replaced"));
+    let after = descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
+    assert!(before != after && ran.stdout.contains(&after), "{}", ran.stdout);
+}
+
+#[test]
+fn attachments_can_be_left_out() {
+    let Some(world) = built() else { return };
+    let registry = registry::honest();
+    let ran = push(&world, registry.host(), "--no-attest").ok();
+    let image = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+    let line =
+        format!("docker://{}/test/{BIN}:6.1.7 {}\n", registry.host(), image["digest"].as_str().unwrap());
+    assert_eq!(ran.stdout, line);
+    let dry = world.run("push localhost:1/x --dry-run --no-attest").ok();
+    assert_eq!(dry.stdout.lines().count(), 1);
+}
+
+#[test]
+fn a_registry_that_takes_nothing_is_told_from_one_that_takes_no_attachments() {
+    let Some(world) = built() else { return };
+    if have("docker-registry") {
+        let readonly = "  maintenance:\n    readonly:\n      enabled: true\n";
+        let (_daemon, host) = configured_registry(&world.path("readonly"), readonly, "");
+        push(&world, &host, "").failed(3, &[&format!("hint: {host} takes no images: it is read-only")]);
+        let cache = format!("proxy:\n  remoteurl: http://{host}\n");
+        let (_daemon, cache) = configured_registry(&world.path("cache-of-another"), "", &cache);
+        push(&world, &cache, "")
+            .failed(3, &[&format!("hint: {cache} takes no images: it is read-only, or a cache")]);
+    }
+    let answers = |status: &'static str, body: &'static str, to: fn(&Request) -> bool| {
+        registry::misbehaving(move |request, stream| {
+            if to(request) {
+                respond(stream, status, &["Content-Type: application/json"], body.as_bytes());
+            }
+            to(request)
+        })
+    };
+    let denied =
+        "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"requested access to the resource is denied\"}]}";
+    let forbidden = answers("403 Forbidden", denied, |request| request.method == "POST");
+    push(&world, forbidden.host(), "")
+        .failed(3, &[&format!("hint: log in first: skopeo login {}", forbidden.host())]);
+    let auths = json!({ "auths": { forbidden.host(): { "auth": "bWU6aHVzaA==" } } });
+    fs::write(world.path("work/auth.json"), auths.to_string()).unwrap();
+    push(&world, forbidden.host(), "--authfile auth.json")
+        .failed(3, &["as me, and the registry does not let that user push there"]);
+    let invalid = "{\"errors\":[{\"code\":\"MANIFEST_INVALID\",\"message\":\"unknown field subject\"}]}";
+    let no_subjects = answers("400 Bad Request", invalid, |request| {
+        request.method == "PUT" && String::from_utf8_lossy(&request.body).contains("\"subject\"")
+    });
+    let ran = push(&world, no_subjects.host(), "");
+    assert_eq!(ran.stdout.lines().count(), 1, "the image is there: {}", ran.stderr);
+    ran.failed(3, &["hint: the images are there, but", "--no-attest leaves that out"]);
+    push(&world, no_subjects.host(), "--no-attest").ok();
+}

@@ -1,0 +1,75 @@
+//! A kernel tree in a directory of the user's, in which somebody works meanwhile.
+
+use crate::faults::signals::stall;
+use crate::support::context::{World, copy, ran, script};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+#[test]
+fn what_is_edited_while_it_is_compiled_is_no_image_of_the_plan() {
+    let mut world = World::new();
+    let file = world.tree("6.1.7", "work/linux").join("init/main.c");
+    let whole = world.build("--cache-dir whole -o whole").ok().digests();
+    copy(&file, &world.path("home/main.c"));
+    // Somebody's editor, when the compilation begins.
+    let (edit, path) = (world.path("home/edit"), std::env::var("PATH").unwrap());
+    fs::write(&edit, "const char edited[] = \"edited\";\n").unwrap();
+    let editing = format!("[ ! -e '{edit}' ] || {{ cat '{edit}' >>'{file}'; rm '{edit}'; }}");
+    let lines = format!("case $* in *vmlinux*) {editing};; esac\nPATH='{path}' exec make \"$@\"");
+    script(&world.path("bin/make"), &lines);
+    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    let says = ["work/linux was changed while it was compiled", "hint: the same command again builds"];
+    world.build("--sandbox off").failed(1, &says);
+    assert!(!edit.exists() && world.names("work/out").is_empty());
+    // What it was, with the time that it had: make cannot see that it was something else.
+    copy(&world.path("home/main.c"), &file);
+    assert_eq!(world.build("").ok().digests(), whole);
+}
+
+#[test]
+fn neither_output_nor_cache_may_lie_in_it() {
+    let world = World::new();
+    let tree = world.tree("6.1.7", "work/linux");
+    std::os::unix::fs::symlink("linux", world.path("work/link")).unwrap();
+    let before = world.snapshot("work/linux");
+    for args in ["-o linux/out", "-o link/out", "-o linux"] {
+        let says = ["the output directory ", " lies in the source directory ", "with -o DIR"];
+        world.build(args).failed(2, &says);
+    }
+    for command in ["6.1.7 --config mini.config", "fetch 6.1.7", "config show 6.1.7 --config mini.config"] {
+        let args = format!("{command} --fc --source linux --cache-dir link/cache");
+        world.run(&args).failed(2, &["the cache directory ", "work/linux", "with --cache-dir DIR"]);
+    }
+    let mut inside = world.command("6.1.7 --fc --source . --config ../mini.config");
+    ran(inside.current_dir(&tree).output().unwrap()).failed(2, &["linux/out lies in the source directory "]);
+    assert_eq!(world.snapshot("work/linux"), before);
+    // A name that only begins the same is another directory.
+    world.build("-o linux-out --cache-dir linux-cache").ok();
+}
+
+#[test]
+fn a_build_goes_afresh_only_when_nobody_builds_in_it() {
+    let world = World::new();
+    let (mut holder, _) = stall(&world, "");
+    let builds = world.path("cache/builds").join(&world.names("cache/builds")[0]);
+    let is_there = || fs::read_dir(&builds).unwrap().any(|entry| entry.unwrap().path().is_dir());
+    // A change that make cannot see: the file is as old as it was.
+    let file = world.path("work/linux/init/main.c");
+    let modified = fs::metadata(&file).unwrap().modified().unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text + "\n").unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
+    let args = "fetch 6.1.7 --fc --source linux --progress plain";
+    let mut waiting = world.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let told = lines.find(|line| line.contains("waiting for the lock"));
+    let was_there = is_there();
+    kill_process(Pid::from_child(&holder), Signal::KILL).unwrap();
+    holder.wait().unwrap();
+    lines.for_each(drop);
+    let told = told.expect("it did not wait");
+    assert!(told.ends_with(&format!("held by pid {}", holder.id())), "{told}");
+    assert!(was_there && waiting.wait().unwrap().success() && !is_there());
+}

@@ -1,0 +1,135 @@
+//! Patches that are refused, and what patches need.
+
+use crate::source::patches::{CHANGED, FETCH, HUNK, LINES, Patching, diff, one, read};
+use crate::support::context::{World, compress, tar_of};
+use std::fs;
+use std::process::Command;
+
+#[test]
+fn no_hunk_is_lost_in_silence() {
+    let patching = Patching::new(&[("a.c", LINES.as_bytes())]);
+    let second = "@@ -7,4 +7,4 @@\n 7\n-8\n+eight\n 9\n 10\n";
+    patching.refused(
+        &one(&diff("a.c", &format!("{HUNK}\n{second}"))),
+        &["1.patch: git apply: patch fragment without header"],
+    );
+    patching.refused(
+        &one(&diff("a.c", &HUNK.replace("-1,4 +1,4", "-1,5 +1,5"))),
+        &["1.patch: git apply: corrupt patch"],
+    );
+    // A line that somebody has added by hand, without counting it.
+    let new = "--- /dev/null\n+++ b/new.c\n@@ -0,0 +1,2 @@\n+1\n+2\n";
+    for surplus in ["+3\n", "\\ No newline at end of file\n+3\n"] {
+        let says = ["1.patch: `+3` follows a hunk that has all its lines", "correct the numbers of lines"];
+        patching.refused(&one(&format!("{new}{surplus}")), &says);
+    }
+    patching.refused(&one(&diff("a.c", &format!("{HUNK}-5\n"))), &["1.patch: `-5` follows a hunk"]);
+    patching.refused(&one("a cover letter\n"), &["1.patch: no change in it, this is no patch"]);
+    let (_, tree) = patching.tree(&one(&diff("a.c", &format!("{HUNK}{second}"))));
+    assert_eq!(read(&tree, "a.c").unwrap(), CHANGED.replace('8', "eight"));
+}
+
+#[test]
+fn links_submodules_and_paths_out_of_the_tree_are_refused() {
+    let patching = Patching::new(&[("a.c", LINES.as_bytes())]);
+    let make = |mode: &str, text: &str| {
+        format!("diff --git a/x b/x\nnew file mode {mode}\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+{text}\n")
+    };
+    let unsupported = "1.patch: symbolic links and submodules are not supported: ";
+    patching.refused(&one(&make("120000", "/etc/passwd")), &[unsupported, "create mode 120000 x"]);
+    patching.refused(&one(&make("160000", &format!("Subproject commit {}", "1".repeat(40)))), &[unsupported]);
+    patching.refused(&one("diff --git a/a.c b/a.c\nold mode 100644\nnew mode 120000\n"), &[unsupported]);
+    patching.refused(
+        &one("diff --git a/x b/x\ndeleted file mode 160000\n--- a/x\n+++ /dev/null\n@@ -1 +0,0 @@\n-Subproject commit 1\n"),
+        &[unsupported],
+    );
+    let new = |path: &str| format!("--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n");
+    for path in ["../x", "d/../../x", "/etc/x", "d/./../x"] {
+        patching.refused(&one(&new(path)), &["1.patch: `", "is not a path inside the tree"]);
+    }
+    for path in [".git/config", "lib/.GIT/x"] {
+        patching.refused(&one(&new(path)), &["is a path of a git repository"]);
+    }
+    let build_dir = new("kcompile-firecracker-amd64/x.o");
+    patching.refused(&one(&build_dir), &["a patch adds kcompile-firecracker-amd64"]);
+    let existing = diff("a.c", "@@ -0,0 +1 @@\n+x\n").replace("--- a/a.c", "--- /dev/null");
+    patching.refused(&one(&existing), &["1.patch: git apply: a.c: already exists"]);
+    assert!(!patching.world.path("cache/x").exists());
+}
+
+#[test]
+fn no_patch_goes_through_a_link_of_the_source() {
+    let world = World::new();
+    let tree = world.tree("6.1.7", "tree");
+    fs::create_dir(tree.join("real")).unwrap();
+    fs::write(tree.join("real/a.c"), LINES).unwrap();
+    std::os::unix::fs::symlink("real", tree.join("link")).unwrap();
+    std::os::unix::fs::symlink("real/a.c", tree.join("link.c")).unwrap();
+    fs::write(world.path("work/linux.tar.gz"), compress(&tar_of(&tree, "linux-6.1.7"), "gz")).unwrap();
+    let patching = Patching { world };
+    for name in ["link/a.c", "link.c", "link/new.c"] {
+        patching.refused(&one(&diff(name, HUNK)), &[&format!("1.patch: `{name}` leads through a link")]);
+    }
+}
+
+#[test]
+fn git_is_needed_for_patches_only() {
+    let mut patching = Patching::new(&[("a.c", LINES.as_bytes())]);
+    let bin = patching.world.path("bin");
+    fs::create_dir(&bin).unwrap();
+    for dir in std::env::var("PATH").unwrap().split(':').chain(["/usr/sbin", "/sbin"]) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            if entry.file_name() != "git" {
+                let _ =
+                    std::os::unix::fs::symlink(entry.path(), bin.join(entry.file_name().to_str().unwrap()));
+            }
+        }
+    }
+    let doctor = patching.world.run("doctor 6.1").ok();
+    assert!(!doctor.stdout.contains("git"), "{}", doctor.stdout);
+    patching.write(&one(&diff("a.c", HUNK)));
+    let doctor = patching.world.run("doctor 6.1 --patches p").ok();
+    assert!(doctor.stdout.contains("git  "), "{}", doctor.stdout);
+    patching.world.env.insert("PATH".into(), bin.into());
+    patching.world.run(&FETCH.replace(" --patches p", "")).ok();
+    let lacks = ["this host lacks git", "install "];
+    patching.world.run(FETCH).failed(4, &lacks);
+    patching.world.run(&FETCH.replace("fetch ", "")).failed(4, &lacks);
+    assert!(patching.world.run("doctor 6.1 --patches p").failed(4, &[]).stdout.contains("git"));
+}
+
+#[test]
+fn a_pipe_in_the_directory_is_no_patch() {
+    let patching = Patching::new(&[]);
+    patching.write(&one(&diff("a.c", HUNK)));
+    let pipe = patching.world.path("work/p/2.patch");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    patching.world.run(FETCH).failed(2, &[&format!("{pipe}: not a regular file")]);
+}
+
+#[test]
+fn a_binary_patch_is_applied_within_bounds() {
+    let patching = Patching::new(&[]);
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=x", "-c", "user.email=x@example.org"]).args(args);
+        command.current_dir(patching.world.path("repository")).env("HOME", patching.world.path("home"));
+        let output = command.output().unwrap();
+        assert!(output.status.success());
+        output.stdout
+    };
+    fs::create_dir(patching.world.path("repository")).unwrap();
+    git(&["init", "-q"]);
+    let logo = b"\0\x01\x02 a logo \xff";
+    fs::write(patching.world.path("repository/logo.bin"), logo).unwrap();
+    git(&["add", "."]);
+    git(&["commit", "-q", "-m", "logo"]);
+    let patch = git(&["format-patch", "--root", "--stdout"]);
+    let (_, tree) = patching.tree(&[("1.patch", &patch)]);
+    assert_eq!(fs::read(tree.join("logo.bin")).unwrap(), logo);
+    // 3 GiB of zeros in 3 MB.
+    let text =
+        String::from_utf8(patch).unwrap().replace(&format!("literal {}", logo.len()), "literal 3221225472");
+    patching.write(&[("1.patch", text.as_bytes())]);
+    patching.world.run(FETCH).failed(1, &["1.patch: git apply: Out of memory"]);
+}

@@ -1,0 +1,446 @@
+//! Patches as people have them: of git, diff, quilt and mail programs.
+
+use crate::support::context::{Ran, World, compress, copy, have, tar_of};
+use camino::Utf8PathBuf;
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+/// Ten lines, of which the patches of these tests change some.
+pub(crate) const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n";
+/// Changes the second of them, in a file whose name is put before and after.
+pub(crate) const HUNK: &str = "@@ -1,4 +1,4 @@\n 1\n-2\n+two\n 3\n 4\n";
+/// What that makes of them.
+pub(crate) const CHANGED: &str = "1\ntwo\n3\n4\n5\n6\n7\n8\n9\n10\n";
+pub(crate) const FETCH: &str = "fetch 6.1.7 --fc --source linux.tar.gz --patches p";
+
+/// A tarball of the miniature kernel tree with some more files, and patches for it.
+pub(crate) struct Patching {
+    pub(crate) world: World,
+}
+
+impl Patching {
+    pub(crate) fn new(files: &[(&str, &[u8])]) -> Patching {
+        let world = World::new();
+        let tree = world.tree("6.1.7", "tree");
+        for (name, bytes) in files {
+            let path = tree.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        let tar = tar_of(&tree, "linux-6.1.7");
+        fs::write(world.path("work/linux.tar.gz"), compress(&tar, "gz")).unwrap();
+        Patching { world }
+    }
+
+    /// Puts the files into the directory of the patches, in place of what is in there.
+    pub(crate) fn write(&self, patches: &[(&str, &[u8])]) {
+        let dir = self.world.path("work/p");
+        let _ = fs::remove_dir_all(&dir);
+        for (name, bytes) in patches {
+            let path = dir.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+
+    fn fetch(&self, patches: &[(&str, &[u8])]) -> Ran {
+        self.write(patches);
+        self.world.run(FETCH)
+    }
+
+    fn trees(&self) -> BTreeSet<String> {
+        self.world.names("cache/trees").into_iter().collect()
+    }
+
+    /// The tree that the patches make.
+    #[track_caller]
+    pub(crate) fn tree(&self, patches: &[(&str, &[u8])]) -> (Ran, Utf8PathBuf) {
+        let before = self.trees();
+        let ran = self.fetch(patches).ok();
+        let made = self.trees();
+        let mut made = made.difference(&before).filter(|name| name.contains('+'));
+        let tree = self.world.path(&format!("cache/trees/{}/linux", made.next().expect("a patched tree")));
+        (ran, tree)
+    }
+
+    /// The patches are refused for these reasons, and nothing is left of them.
+    #[track_caller]
+    pub(crate) fn refused(&self, patches: &[(&str, &[u8])], says: &[&str]) {
+        self.fetch(patches).failed(1, says);
+        assert_eq!(self.trees().iter().filter(|name| name.contains('+')).count(), 0);
+        assert!(self.world.names("cache/tmp").is_empty());
+    }
+}
+
+/// `--- a/NAME`, `+++ b/NAME` and a hunk.
+pub(crate) fn diff(name: &str, hunk: &str) -> String {
+    format!("--- a/{name}\n+++ b/{name}\n{hunk}")
+}
+
+pub(crate) fn one(patch: &str) -> [(&'static str, &[u8]); 1] {
+    [("1.patch", patch.as_bytes())]
+}
+
+pub(crate) fn read(tree: &Utf8PathBuf, name: &str) -> Option<String> {
+    fs::read_to_string(tree.join(name)).ok()
+}
+
+#[test]
+fn a_rename_in_a_directory_moves_that_file() {
+    let patching = Patching::new(&[
+        ("lib/rbtree.c", b"the kernel's\n"),
+        ("tools/lib/rbtree.c", LINES.as_bytes()),
+        ("top.c", LINES.as_bytes()),
+    ]);
+    // A rename that changes nothing has no other name in it than these, which have no prefix.
+    let (ran, tree) = patching.tree(&one(
+        "diff --git a/tools/lib/rbtree.c b/lib/new.c\nsimilarity index 100%\nrename from tools/lib/rbtree.c\n\
+         rename to lib/new.c\n",
+    ));
+    assert!(!ran.stderr.contains("-p0"), "{}", ran.stderr);
+    assert_eq!(read(&tree, "lib/rbtree.c").as_deref(), Some("the kernel's\n"));
+    assert_eq!(
+        (read(&tree, "lib/new.c").unwrap().as_str(), read(&tree, "tools/lib/rbtree.c")),
+        (LINES, None)
+    );
+    let rename = "diff --git a/tools/lib/rbtree.c b/tools/lib/tree.c\nsimilarity index 90%\n\
+                  rename from tools/lib/rbtree.c\nrename to tools/lib/tree.c\nindex 1..2 100644\n\
+                  --- a/tools/lib/rbtree.c\n+++ b/tools/lib/tree.c\n";
+    let copies =
+        "diff --git a/top.c b/lib/copy.c\nsimilarity index 100%\ncopy from top.c\ncopy to lib/copy.c\n";
+    // A copy is made of the file as it was before the patch.
+    let source = format!("diff --git a/top.c b/top.c\nindex 1..2 100644\n{}", diff("top.c", HUNK));
+    let (ran, tree) = patching.tree(&one(&format!("{rename}{HUNK}{copies}{source}")));
+    assert!(!ran.stderr.contains("-p0"), "{}", ran.stderr);
+    assert_eq!(read(&tree, "top.c").unwrap(), CHANGED);
+    assert_eq!(read(&tree, "lib/rbtree.c").unwrap(), "the kernel's\n");
+    assert_eq!(read(&tree, "tools/lib/rbtree.c"), None);
+    assert_eq!(read(&tree, "tools/lib/tree.c").unwrap(), CHANGED);
+    assert_eq!(read(&tree, "lib/copy.c").unwrap(), LINES);
+    // It never takes the place of another file.
+    patching.write(&one(
+        "diff --git a/top.c b/lib/rbtree.c\nsimilarity index 100%\nrename from top.c\nrename to lib/rbtree.c\n",
+    ));
+    patching.world.run(FETCH).failed(1, &["1.patch: git apply: lib/rbtree.c: already exists"]);
+}
+
+#[test]
+fn a_patch_may_mix_parts_of_git_and_of_diff() {
+    let files: Vec<(&str, &[u8])> =
+        ["a.c", "lib/b.c", "lib/c.c", "d.c"].map(|name| (name, LINES.as_bytes())).to_vec();
+    let patching = Patching::new(&files);
+    let git = |name: &str| format!("diff --git a/{name} b/{name}\nindex 1..2 100644\n{}", diff(name, HUNK));
+    let parts =
+        [git("a.c"), diff("lib/b.c", HUNK), git("lib/c.c"), format!("Index: d.c\n{}", diff("d.c", HUNK))];
+    for order in [[0, 1, 2, 3], [1, 0, 3, 2]] {
+        let patch: String = order.iter().map(|part| parts[*part].as_str()).collect();
+        let (_, tree) = patching.tree(&one(&patch));
+        for (name, _) in &files {
+            assert_eq!(read(&tree, name).unwrap(), CHANGED, "{name}");
+        }
+    }
+}
+
+#[test]
+fn files_that_diff_nur_makes_and_removes() {
+    if !have("diff") {
+        return;
+    }
+    let patching =
+        Patching::new(&[("lib/old.c", LINES.as_bytes()), ("gone/er/x", b"x\n"), ("emptied", b"x\n")]);
+    let world = &patching.world;
+    copy(&world.path("tree"), &world.path("diff/linux.orig"));
+    copy(&world.path("tree"), &world.path("diff/linux"));
+    fs::remove_dir_all(world.path("diff/linux/gone")).unwrap();
+    fs::remove_file(world.path("diff/linux/lib/old.c")).unwrap();
+    fs::write(world.path("diff/linux/emptied"), "").unwrap();
+    fs::create_dir_all(world.path("diff/linux/new")).unwrap();
+    fs::write(world.path("diff/linux/new/file"), "new\n").unwrap();
+    for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
+        let mut command = Command::new("diff");
+        command.args(["-Nur", "linux.orig", "linux"]).current_dir(world.path("diff")).env("TZ", zone);
+        let patch = command.output().unwrap().stdout;
+        assert!(String::from_utf8_lossy(&patch).contains("+new"));
+        let (_, tree) = patching.tree(&[("1.patch", &patch)]);
+        assert_eq!(read(&tree, "new/file").unwrap(), "new\n");
+        assert_eq!(read(&tree, "emptied").unwrap(), "", "{zone}: emptied, but not removed");
+        assert!(!tree.join("lib/old.c").exists() && !tree.join("gone").exists(), "{zone}");
+    }
+}
+
+#[test]
+fn a_file_without_a_last_line_end_before_a_signature() {
+    let patching = Patching::new(&[("a.c", b"1\n2\n3")]);
+    let hunk = "@@ -1,3 +1,3 @@\n 1\n 2\n-3\n\\ No newline at end of file\n+three\n\\ No newline at end of file\n-- \n2.39.2\n\n";
+    let (_, tree) = patching.tree(&one(&diff("a.c", hunk)));
+    assert_eq!(read(&tree, "a.c").unwrap(), "1\n2\nthree");
+}
+
+#[test]
+fn latin_1_in_authors_and_in_files() {
+    let patching = Patching::new(&[("a.c", b"/* J\xf6rg */\n2\n3\n")]);
+    let patch = b"From: J\xf6rg <j@example.org>\n\n--- a/a.c\n+++ b/a.c\n@@ -1,3 +1,3 @@\n /* J\xf6rg */\n-2\n+zw\xf6lf\n 3\n";
+    let (_, tree) = patching.tree(&[("1.patch", patch)]);
+    assert_eq!(fs::read(tree.join("a.c")).unwrap(), b"/* J\xf6rg */\nzw\xf6lf\n3\n");
+    // In the catalog of a project, too.
+    let own = patching.world.path("work/patches");
+    fs::create_dir(&own).unwrap();
+    fs::write(patching.world.path("work/kcompile.toml"), "").unwrap();
+    fs::write(own.join("x.patch"), patch).unwrap();
+    fs::write(
+        own.join("series.toml"),
+        "[[patch]]\nfile = \"x.patch\"\nfrom = \"6.1\"\nbefore = \"6.2\"\nreason = \"r\"\n",
+    )
+    .unwrap();
+    fs::write(own.join("forgotten.patch"), patch).unwrap();
+    patching
+        .world
+        .run(&FETCH.replace(" --patches p", ""))
+        .ok()
+        .says("Patch: 1 patch")
+        .says("patches/series.toml does not list these patches, which are not applied: forgotten.patch");
+}
+
+#[test]
+fn crlf_in_files_stays_and_crlf_of_a_mail_program_is_named() {
+    let crlf = |text: &str| text.replace('\n', "\r\n");
+    let patching = Patching::new(&[("a.bat", crlf(LINES).as_bytes()), ("a.c", LINES.as_bytes())]);
+    // git writes its own lines with LF, and those of the file as they are.
+    let hunk: String = HUNK
+        .lines()
+        .map(|line| if line.starts_with('@') { format!("{line}\n") } else { format!("{line}\r\n") })
+        .collect();
+    let (_, tree) = patching.tree(&one(&diff("a.bat", &hunk)));
+    assert_eq!(read(&tree, "a.bat").unwrap(), crlf(CHANGED));
+    let broken = crlf(&diff("a.c", HUNK));
+    patching.write(&one(&broken));
+    patching
+        .world
+        .run(FETCH)
+        .failed(1, &["1.patch: the hunk at line 1 of a.c does not apply", "the patch has CRLF line ends"]);
+}
+
+#[test]
+fn compressed_patches_are_read_and_what_is_not_read_is_named() {
+    let names = ["a.c", "b.c", "c.c", "d.c", "e.c", "f.c"];
+    let files: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, LINES.as_bytes())).collect();
+    let patching = Patching::new(&files);
+    let patch = |name: &str| diff(name, HUNK).into_bytes();
+    let compressed = |name: &str, suffix: &str| compress(&patch(name), suffix);
+    let (ran, tree) = patching.tree(&[
+        ("1.patch.gz", &compressed("a.c", "gz")),
+        ("2.patch.xz", &compressed("b.c", "xz")),
+        ("3.diff.bz2", &compressed("c.c", "bz2")),
+        ("4.patch.zst", &compressed("d.c", "zst")),
+        ("5.PATCH", &patch("e.c")),
+        ("6.diff", &patch("f.c")),
+        ("7.patch~", &patch("f.c")),
+        ("README", b"read me"),
+        ("more/8.patch", &patch("f.c")),
+        (".gitignore", b"*~\n"),
+    ]);
+    for name in names {
+        assert_eq!(read(&tree, name).unwrap(), CHANGED, "{name}");
+    }
+    let dir = patching.world.path("work/p");
+    ran.says(&format!("note: --patches {dir}: not read: 7.patch~, README, more/ (patches end in .patch or .diff, and may be compressed (.gz, .xz, .bz2, .zst))"));
+    let plan = patching.world.run(&format!("{} --json", FETCH.replace("fetch", "plan"))).ok();
+    assert!(plan.stdout.contains("not read: 7.patch~, README, more/"), "{}", plan.stdout);
+    patching.write(&[("sub/1.patch", &patch("a.c")), ("x.txt", b"x")]);
+    patching
+        .world
+        .run(FETCH)
+        .failed(2, &[&format!("--patches {dir}: no patch in it"), "not read: sub/, x.txt"]);
+    // 300 MiB of spaces.
+    let bomb = compress(&vec![b' '; 300 << 20], "zst");
+    patching.write(&[("1.patch.zst", &bomb)]);
+    patching.world.run(FETCH).failed(1, &["1.patch.zst: larger than 256 MiB when decompressed"]);
+    patching.write(&[("1.patch.gz", &compressed("a.c", "gz")[..40])]);
+    patching.world.run(FETCH).failed(1, &["1.patch.gz: cannot decompress it"]);
+}
+
+#[test]
+fn a_quilt_series_says_what_is_applied_and_how() {
+    let patching =
+        Patching::new(&[("a.c", LINES.as_bytes()), ("lib/b.c", LINES.as_bytes()), ("c.c", b"x\n")]);
+    let second = "--- a.c\n+++ a.c\n@@ -1,4 +1,4 @@\n 1\n-two\n+zwei\n 3\n 4\n".as_bytes();
+    let series =
+        "# the order is not that of the names\n\nz/z.patch.gz -p1 # first\n  a.patch\t-p0\r\n#no.patch\n";
+    let first = compress(format!("{}{}", diff("a.c", HUNK), diff("lib/b.c", HUNK)).as_bytes(), "gz");
+    let files: [(&str, &[u8]); 6] = [
+        ("series", series.as_bytes()),
+        ("z/z.patch.gz", &first),
+        ("a.patch", second),
+        ("no.patch", b"--- a/c.c\n+++ b/c.c\n@@ -1 +1 @@\n-x\n+y\n"),
+        ("z/other.patch", b"x"),
+        ("old/x.patch", b"x"),
+    ];
+    let (ran, tree) = patching.tree(&files);
+    let dir = patching.world.path("work/p");
+    ran.says(&format!(
+        "--patches {dir}: not read: no.patch, old/, z/other.patch (its series does not list them)"
+    ));
+    assert_eq!(read(&tree, "a.c").unwrap(), CHANGED.replace("two", "zwei"));
+    assert_eq!(
+        (read(&tree, "lib/b.c").unwrap().as_str(), read(&tree, "c.c").unwrap().as_str()),
+        (CHANGED, "x\n")
+    );
+    // What `-pN` says is part of the plan.
+    let digest = |series: &str| {
+        fs::write(dir.join("series"), series).unwrap();
+        let plan = patching.world.run(&format!("{} --json", FETCH.replace("fetch", "plan"))).ok().stdout;
+        plan.lines().find(|line| line.contains("\"digest\": \"")).unwrap().to_owned()
+    };
+    assert_ne!(digest("a.patch -p0\n"), digest("a.patch\n"));
+    for (series, says) in [
+        ("a.patch -R\n", "line 1: unsupported option `-R`"),
+        ("\n../x.patch\n", "line 2: `../x.patch` is not a path inside the directory"),
+        ("/etc/passwd\n", "line 1: `/etc/passwd` is not a path inside the directory"),
+        ("missing.patch\n", "line 1: cannot read "),
+        ("# nothing\n", "no patch in it"),
+    ] {
+        fs::write(dir.join("series"), series).unwrap();
+        patching.world.run(FETCH).failed(2, &[says]);
+    }
+}
+
+#[test]
+fn paths_without_a_prefix_are_taken_as_they_are_and_that_is_said() {
+    let patching = Patching::new(&[
+        ("lib/a.c", LINES.as_bytes()),
+        ("lib/Makefile", LINES.as_bytes()),
+        ("kernel/sched/core.c", LINES.as_bytes()),
+    ]);
+    let note = "note: 1.patch: no prefix (a/, b/) before its paths: applied with -p0";
+    let bare = |old: &str, new: &str, hunk: &str| format!("--- {old}\n+++ {new}\n{hunk}");
+    let new = "@@ -0,0 +1 @@\n+new\n";
+    for (patch, name, text) in [
+        (bare("lib/a.c.orig", "lib/a.c", HUNK), "lib/a.c", CHANGED),
+        // There is a Makefile in the top directory, too.
+        (bare("lib/Makefile", "lib/Makefile", HUNK), "lib/Makefile", CHANGED),
+        (bare("/dev/null", "lib/new.c", new), "lib/new.c", "new\n"),
+        (bare("/dev/null", "top.c", new), "top.c", "new\n"),
+        (
+            "diff --git lib/a.c lib/z.c\nsimilarity index 90%\nrename from lib/a.c\nrename to lib/z.c\n"
+                .to_owned()
+                + &bare("lib/a.c", "lib/z.c", HUNK),
+            "lib/z.c",
+            CHANGED,
+        ),
+    ] {
+        let (ran, tree) = patching.tree(&one(&patch));
+        ran.says(note);
+        assert_eq!(read(&tree, name).as_deref(), Some(text), "{patch}");
+    }
+    for (patch, name, text) in [
+        // The prefix is the name of somebody's tree, which is one of a directory in it, too.
+        (
+            bare("kernel.orig/kernel/sched/core.c", "kernel/kernel/sched/core.c", HUNK),
+            "kernel/sched/core.c",
+            CHANGED,
+        ),
+        (bare("/dev/null", "b/lib/new.c", new), "lib/new.c", "new\n"),
+        (bare("/dev/null", "b/new/new.c", new), "new/new.c", "new\n"),
+        (
+            bare(
+                "a/lib/a.c",
+                "/dev/null",
+                &LINES.lines().fold("@@ -1,10 +0,0 @@\n".into(), |hunk, line| format!("{hunk}-{line}\n")),
+            ),
+            "lib/Makefile",
+            LINES,
+        ),
+    ] {
+        let (ran, tree) = patching.tree(&one(&patch));
+        assert!(!ran.stderr.contains("-p0"), "{}", ran.stderr);
+        assert_eq!(read(&tree, name).as_deref(), Some(text), "{patch}");
+    }
+}
+
+#[test]
+fn a_repository_around_the_cache_and_a_users_git_config_change_nothing() {
+    let mut patching = Patching::new(&[
+        ("lib/a.c", LINES.as_bytes()),
+        ("lib/b.c", LINES.replace("3\n", "3 3\n").as_bytes()),
+        ("lib/.gitattributes", b"* text\n"),
+    ]);
+    let world = &mut patching.world;
+    let git = |args: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(args).current_dir(world.path("")).env("HOME", world.path("home"));
+        assert!(command.status().unwrap().success());
+    };
+    git(&["init", "-q"]);
+    fs::write(
+        world.path("home/.gitconfig"),
+        "[core]\nautocrlf = true\nattributesFile = ~/attributes\n[apply]\nwhitespace = error-all\nignoreWhitespace = change\n",
+    )
+    .unwrap();
+    for name in ["home/attributes", ".git/info/attributes", "home/.config/git/attributes"] {
+        fs::create_dir_all(world.path(name).parent().unwrap()).unwrap();
+        fs::write(world.path(name), "* text eol=crlf\n").unwrap();
+    }
+    let config = world.path("home/.gitconfig").into_string();
+    world.env.insert("GIT_CONFIG_GLOBAL".into(), config.clone());
+    world.env.insert("GIT_CONFIG".into(), config);
+    world.env.insert("GIT_DIR".into(), world.path(".git").into());
+    world.env.insert("XDG_CONFIG_HOME".into(), world.path("home/.config").into());
+    // Of the patched files, too, none has a say in how the others are written.
+    let attributes =
+        "--- a/lib/.gitattributes\n+++ b/lib/.gitattributes\n@@ -1 +1 @@\n-* text\n+* text eol=crlf\n";
+    let trailing_space = HUNK.replace("two", "two ");
+    let (_, tree) = patching.tree(&[
+        ("1.patch", attributes.as_bytes()),
+        ("2.patch", diff("lib/a.c", &trailing_space).as_bytes()),
+    ]);
+    assert_eq!(read(&tree, "lib/a.c").unwrap(), CHANGED.replace("two", "two "));
+    assert_eq!(read(&tree, "lib/.gitattributes").unwrap(), "* text eol=crlf\n");
+    // `apply.ignoreWhitespace` would take this for the same line.
+    let hunk = HUNK.replace(" 3\n", " 3  3\n");
+    patching.write(&one(&diff("lib/b.c", &hunk)));
+    patching.world.run(FETCH).failed(1, &["the hunk at line 1 of lib/b.c does not apply"]);
+}
+
+#[test]
+fn a_mailbox_of_commits_is_applied_commit_by_commit() {
+    let patching = Patching::new(&[("a.c", LINES.as_bytes()), ("b.c", b"1\n")]);
+    let mail = |text: &str| {
+        format!(
+            "From {} Mon Sep 17 00:00:00 2001\nFrom: x\nSubject: [PATCH] x\n\n---\n{text}-- \n2.39.2\n\n",
+            "1".repeat(40)
+        )
+    };
+    let changes = [
+        diff("a.c", HUNK),
+        // Given to git at once, this would leave the old file where it is.
+        "diff --git a/a.c b/c.c\nsimilarity index 100%\nrename from a.c\nrename to c.c\n".to_owned(),
+        "diff --git a/b.c b/b.c\ndeleted file mode 100644\n--- a/b.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-1\n"
+            .to_owned(),
+        "diff --git a/a.c b/a.c\nnew file mode 100755\n--- /dev/null\n+++ b/a.c\n@@ -0,0 +1 @@\n+new\n"
+            .to_owned(),
+    ];
+    let mailbox: String =
+        ["no change, a cover letter\n".to_owned()].iter().chain(&changes).map(|text| mail(text)).collect();
+    let (_, tree) = patching.tree(&one(&mailbox));
+    let files = ["a.c", "b.c", "c.c"].map(|name| read(&tree, name));
+    assert_eq!(files, [Some("new\n".to_owned()), None, Some(CHANGED.to_owned())]);
+    let mode = |name: &str| fs::metadata(tree.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode("a.c"), mode("c.c")), (0o555, 0o444));
+    // Without the lines that begin a mail, nobody can tell.
+    patching.write(&one(&changes[..2].concat()));
+    patching.world.run(FETCH).failed(1, &["1.patch: several changes of a.c, which git apply mixes up"]);
+}
+
+#[test]
+fn files_that_diff_has_left_out_are_a_finding() {
+    let patching = Patching::new(&[("a.c", LINES.as_bytes())]);
+    let patch = format!(
+        "Only in any case: this is text\nOnly in linux/lib: new.c\nBinary files a/x.bin and b/x.bin differ\n{}\
+         File a/y is a regular file while file b/y is a directory\n",
+        diff("a.c", HUNK)
+    );
+    let (ran, _) = patching.tree(&one(&patch));
+    ran.says("warning: 1.patch: diff seems to have left out 3 files: `Only in linux/lib: new.c`");
+}

@@ -1,0 +1,120 @@
+//! Texts without what differs from run to run and from host to host, and in few lines.
+
+use crate::support::context::World;
+use serde_json::Value;
+
+/// A value that fits stands on one line of this width.
+const WIDTH: usize = 118;
+
+/// A text of this world without its places, ports, times and sizes in memory. JSON keeps the order of its keys.
+pub(crate) fn normal(world: &World, text: &str) -> String {
+    let mut text =
+        text.replace(env!("CARGO_BIN_EXE_kcompile"), "kcompile").replace(world.path("").as_str(), "/world/");
+    let digit: fn(char) -> bool = |c| c.is_ascii_digit();
+    let hex: fn(char) -> bool = |c| c.is_ascii_hexdigit();
+    let time: fn(char) -> bool = |c| c != '"';
+    let masks = [
+        ("http://127.0.0.1:", digit),
+        ("\"peak_memory_bytes\": ", digit),
+        ("\"secs\": ", digit),
+        ("\"nanos\": ", digit),
+        ("\"finishedOn\": \"", time),
+        ("\"startedOn\": \"", time),
+        ("\"started\": \"", time),
+        ("\"finished\": \"", time),
+        ("\"invocationId\": \"", time),
+        ("/directory-", hex),
+    ];
+    for (prefix, part) in masks {
+        text = masked(&text, prefix, part);
+    }
+    text.lines().map(|line| without_seconds(line) + "\n").collect()
+}
+
+/// `*` in the place of all that follows a prefix and belongs to it.
+pub(crate) fn masked(text: &str, prefix: &str, part: fn(char) -> bool) -> String {
+    let mut pieces = text.split(prefix);
+    let mut masked = pieces.next().unwrap().to_owned();
+    for piece in pieces {
+        masked.push_str(prefix);
+        let rest = piece.trim_start_matches(part);
+        if rest.len() < piece.len() {
+            masked.push('*');
+        }
+        masked.push_str(rest);
+    }
+    masked
+}
+
+/// A number with a fraction is always a time.
+fn without_seconds(line: &str) -> String {
+    let before = line.rfind(' ').map_or(0, |space| space + 1);
+    let (number, comma) = match line[before..].strip_suffix(',') {
+        Some(number) => (number, ","),
+        None => (&line[before..], ""),
+    };
+    if number.contains('.') && number.parse::<f64>().is_ok() {
+        return format!("{}0.0{comma}", &line[..before]);
+    }
+    line.to_owned()
+}
+
+/// Indented JSON, where whatever fits on a line stands on one.
+pub(crate) fn compact(json: &str) -> String {
+    // The blocks that are open: their lines so far.
+    let mut blocks: Vec<Vec<String>> = vec![Vec::new()];
+    for line in json.lines() {
+        let first = line.trim_start();
+        if first.starts_with(['}', ']']) {
+            let mut block = blocks.pop().unwrap();
+            block.push(line.to_owned());
+            let parts: Vec<&str> = block[1..].iter().map(|line| line.trim_start()).collect();
+            let joined = format!("{} {}", block[0], parts.join(" "));
+            let into = blocks.last_mut().unwrap();
+            if joined.len() <= WIDTH {
+                into.push(joined);
+            } else {
+                into.extend(block);
+            }
+        } else if first.ends_with(['{', '[']) {
+            blocks.push(vec![line.to_owned()]);
+        } else {
+            blocks.last_mut().unwrap().push(line.to_owned());
+        }
+    }
+    blocks.concat().join("\n") + "\n"
+}
+
+/// A value in this form, with its keys in the order of the alphabet.
+pub(crate) fn pretty(value: &Value) -> String {
+    serde_json::to_string_pretty(value).unwrap() + "\n"
+}
+
+/// Names and types of a value: of an array its first element, of a number 0.
+pub(crate) fn shape(value: &Value) -> Value {
+    match value {
+        Value::Array(all) => all.first().map(shape).into_iter().collect(),
+        Value::Object(all) => all.iter().map(|(key, value)| (key.clone(), shape(value))).collect(),
+        Value::Number(_) => 0.into(),
+        _ => value.clone(),
+    }
+}
+
+/// The parts of an object that are not the same in another one.
+pub(crate) fn differing(all: &Value, first: &Value) -> Value {
+    let parts = all.as_object().unwrap().iter().filter(|(key, value)| first[key] != **value);
+    parts.map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+/// Leaves of a list the first element for each combination of what these keys have.
+pub(crate) fn first_of_each(list: &mut Value, keys: &[&str]) {
+    let mut seen = Vec::new();
+    list.as_array_mut().unwrap().retain(|element| {
+        let kind: Vec<Value> = keys.iter().map(|key| element[key].clone()).collect();
+        let is_new = !seen.contains(&kind);
+        if is_new {
+            seen.push(kind);
+        }
+        is_new
+    });
+}

@@ -1,0 +1,228 @@
+//! A registry in memory, as much of the distribution specification as skopeo needs to push to it, with
+//! room for misbehaviour; and layouts written by hand, as other tools write them.
+
+use crate::support::context::sha256;
+use crate::support::servers::{Request, Server, respond, serve};
+use camino::Utf8Path;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex};
+
+/// What it holds: `/v2/<name>/manifests/<tag>` and `/v2/<name>/blobs/<digest>` → bytes.
+pub(crate) type Store = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
+
+pub(crate) struct Registry {
+    pub server: Server,
+    pub store: Store,
+}
+
+impl Registry {
+    /// Its host and port.
+    pub(crate) fn host(&self) -> &str {
+        self.server.url.strip_prefix("http://").unwrap()
+    }
+
+    /// The requests that carried something to it.
+    pub(crate) fn uploads(&self) -> Vec<String> {
+        let log = self.server.log.lock().unwrap();
+        let carries = |line: &&String| ["POST ", "PATCH ", "PUT "].iter().any(|word| line.starts_with(word));
+        log.iter().filter(carries).cloned().collect()
+    }
+
+    /// The digest of the manifest that a tag stands for.
+    pub(crate) fn digest(&self, name: &str, tag: &str) -> Option<String> {
+        let store = self.store.lock().unwrap();
+        store.get(&format!("/v2/{name}/manifests/{tag}")).map(|bytes| format!("sha256:{}", sha256(bytes)))
+    }
+}
+
+/// An honest one, without the referrers API.
+pub(crate) fn honest() -> Registry {
+    misbehaving(|_, _| false)
+}
+
+/// One that keeps other bytes than it gets where `other` has some for it.
+pub(crate) fn changing(other: impl Fn(&Request) -> Option<Vec<u8>> + Send + Sync + 'static) -> Registry {
+    let store = Store::default();
+    let held = store.clone();
+    let server = serve(move |request, stream| {
+        let body = other(request).unwrap_or_else(|| request.body.clone());
+        answer(&Request { body, ..request.clone() }, stream, &held);
+    });
+    Registry { server, store }
+}
+
+/// One that heeds conditions of a request, and in which somebody else writes `theirs` under a tag `sha256-…` right before
+/// the first one who wants to.
+pub(crate) fn conditional(theirs: Vec<u8>) -> Registry {
+    let store = Store::default();
+    let (held, theirs) = (store.clone(), Mutex::new(Some(theirs)));
+    let server = serve(move |request, stream| {
+        if request.method == "PUT" && request.path.contains("/manifests/sha256-") {
+            let there = {
+                let mut store = held.lock().unwrap();
+                let theirs = theirs.lock().unwrap().take();
+                theirs.map(|theirs| store.insert(request.path.clone(), theirs));
+                store.get(&request.path).map(|bytes| format!("\"{}\"", sha256(bytes)))
+            };
+            let holds = match &there {
+                Some(version) => request.headers.get("if-match") == Some(version),
+                None => request.headers.get("if-none-match").is_some_and(|any| any == "*"),
+            };
+            if !holds {
+                return respond(stream, "412 Precondition Failed", &[], b"");
+            }
+        }
+        answer(request, stream, &held);
+    });
+    Registry { server, store }
+}
+
+/// One that lists what refers to a manifest, as OCI 1.1 has it.
+pub(crate) fn with_referrers() -> Registry {
+    let store = Store::default();
+    let (held, listed) = (store.clone(), store.clone());
+    let server = serve(move |request, stream| match request.path.split_once("/referrers/") {
+        Some((repository, subject)) => send(request, stream, &referrers(&listed, repository, subject)),
+        None => answer(request, stream, &held),
+    });
+    Registry { server, store }
+}
+
+fn referrers(store: &Store, repository: &str, subject: &str) -> Vec<u8> {
+    let store = store.lock().unwrap();
+    let manifests =
+        store.iter().filter(|(path, _)| path.starts_with(&format!("{repository}/manifests/sha256:")));
+    let referring = manifests.filter_map(|(_, bytes)| {
+        let manifest: Value = serde_json::from_slice(bytes).ok()?;
+        let digest = format!("sha256:{}", sha256(bytes));
+        let refers = manifest["subject"]["digest"] == subject;
+        let (kind, artifact) = (&manifest["mediaType"], &manifest["artifactType"]);
+        refers.then(
+            || json!({ "mediaType": kind, "digest": digest, "size": bytes.len(), "artifactType": artifact }),
+        )
+    });
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": referring.collect::<Vec<_>>(),
+    });
+    index.to_string().into_bytes()
+}
+
+/// Sends a request to a server, and returns the status and the body of its answer.
+pub(crate) fn request(host: &str, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Vec<u8>) {
+    let mut stream = TcpStream::connect(host).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: {kind}\r\nAccept: {kind}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(body).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let split = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let status = String::from_utf8_lossy(&answer[..split]).split(' ').nth(1).unwrap().parse().unwrap();
+    (status, answer[split + 4..].to_vec())
+}
+
+/// One that asks `fault` first: where that has answered, it does not.
+pub(crate) fn misbehaving(
+    fault: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static,
+) -> Registry {
+    let store = Store::default();
+    let held = store.clone();
+    let server = serve(move |request, stream| {
+        if !fault(request, stream) {
+            answer(request, stream, &held);
+        }
+    });
+    Registry { server, store }
+}
+
+fn answer(request: &Request, stream: &mut TcpStream, store: &Store) {
+    let mut store = store.lock().unwrap();
+    let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+    let upload = path.split_once("/blobs/uploads/").map(|(repository, _)| repository);
+    match (request.method.as_str(), upload) {
+        ("GET", _) if path == "/v2/" => respond(stream, "200 OK", &[], b"{}"),
+        // One upload at a time for each connection: the bytes wait under the name of the upload.
+        ("POST", Some(repository)) => {
+            let place = format!("{repository}/blobs/uploads/{}", store.len());
+            store.insert(place.clone(), Vec::new());
+            respond(stream, "202 Accepted", &[&format!("Location: {place}")], b"");
+        }
+        ("PATCH", Some(_)) => {
+            store.insert(path.to_owned(), request.body.clone());
+            respond(stream, "202 Accepted", &[&format!("Location: {path}")], b"");
+        }
+        ("PUT", Some(repository)) => {
+            let bytes = store.remove(path).unwrap_or_default();
+            let digest = query.strip_prefix("digest=").unwrap().replace("%3A", ":");
+            assert_eq!(digest, format!("sha256:{}", sha256(&bytes)), "a blob that is not its digest");
+            store.insert(format!("{repository}/blobs/{digest}"), bytes);
+            respond(stream, "201 Created", &[], b"");
+        }
+        ("PUT", None) => {
+            let (repository, _) = path.split_once("/manifests/").unwrap();
+            // A manifest is found by its tag and by its digest.
+            let digest = format!("sha256:{}", sha256(&request.body));
+            store.insert(format!("{repository}/manifests/{digest}"), request.body.clone());
+            store.insert(path.to_owned(), request.body.clone());
+            respond(stream, "201 Created", &[], b"");
+        }
+        ("GET" | "HEAD", None) => match store.get(path) {
+            Some(bytes) => send(request, stream, bytes),
+            None => respond(stream, "404 Not Found", &[], b""),
+        },
+        _ => respond(stream, "405 Method Not Allowed", &[], b""),
+    }
+}
+
+/// Answers with these bytes, or, to HEAD, with how many they are.
+pub(crate) fn send(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
+    let manifest: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let kind = manifest["mediaType"].as_str().unwrap_or("application/octet-stream");
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nContent-Type: {kind}\r\nETag: \"{}\"\r\nConnection: close\r\n\r\n",
+        bytes.len(),
+        sha256(bytes)
+    );
+    let body = if request.method == "HEAD" { &[][..] } else { bytes };
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+}
+
+/// The descriptor of a tag of a layout, without the tag.
+pub(crate) fn descriptor(layout: &Utf8Path, tag: &str) -> Value {
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let all = index["manifests"].as_array().unwrap();
+    let found =
+        all.iter().find(|one| one["annotations"]["org.opencontainers.image.ref.name"] == tag).unwrap();
+    json!({ "mediaType": found["mediaType"], "digest": found["digest"], "size": found["size"] })
+}
+
+/// Writes a layout with these manifests or indexes under these tags, and returns their digests.
+pub(crate) fn write_layout(layout: &Utf8Path, tagged: &[(&str, Value)]) -> Vec<String> {
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let mut manifests = Vec::new();
+    for (tag, manifest) in tagged {
+        let mut descriptor = add_blob(layout, manifest.to_string().as_bytes(), &manifest["mediaType"]);
+        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
+        manifests.push(descriptor);
+    }
+    let digests = manifests.iter().map(|one| one["digest"].as_str().unwrap().to_owned()).collect();
+    let index = json!({ "schemaVersion": 2, "manifests": manifests });
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    digests
+}
+
+/// Adds a blob to a layout, and returns its descriptor.
+pub(crate) fn add_blob(layout: &Utf8Path, bytes: &[u8], media_type: &Value) -> Value {
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    fs::write(layout.join("blobs/sha256").join(sha256(bytes)), bytes).unwrap();
+    json!({ "mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
+}
