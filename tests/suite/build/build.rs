@@ -1,13 +1,13 @@
 //! Config, patches, compiling: what takes, what is said, what fails, and that the environment does
 //! not matter.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use std::fs;
 
 #[test]
 fn a_setting_that_did_not_take_fails_before_compiling() {
-    let world = World::new();
-    let ran = world.build("--set MINI_NEEDS_ABSENT=y").failed(
+    let context = TestContext::new();
+    let ran = context.build("--set MINI_NEEDS_ABSENT=y").failed(
         1,
         &[
             "the kernel's olddefconfig did not take CONFIG_MINI_NEEDS_ABSENT=y is missing: depends on MINI_ABSENT (n)",
@@ -16,34 +16,34 @@ fn a_setting_that_did_not_take_fails_before_compiling() {
         ],
     );
     assert!(!ran.stderr.contains("Compile"), "{}", ran.stderr);
-    assert!(!world.path("work/out").exists());
-    fs::write(world.path("work/f.config"), "CONFIG_NO_SUCH_THING=m\n").unwrap();
-    world
+    assert!(!context.path("work/out").exists());
+    fs::write(context.path("work/f.config"), "CONFIG_NO_SUCH_THING=m\n").unwrap();
+    context
         .build("--fragment f.config")
         .failed(1, &["CONFIG_NO_SUCH_THING=m is missing: no such symbol in this kernel (", "f.config"]);
-    world
+    context
         .build("--set ARM_AMBA=y")
         .failed(1, &["CONFIG_ARM_AMBA=y is missing: only another architecture has it: arm64"]);
 }
 
 #[test]
 fn what_the_config_asked_for_and_did_not_get_is_a_finding() {
-    let world = World::new();
-    let mut config = fs::read_to_string(world.path("work/mini.config")).unwrap();
+    let context = TestContext::new();
+    let mut config = fs::read_to_string(context.path("work/mini.config")).unwrap();
     config.push_str("CONFIG_NO_SUCH_THING=y\nCONFIG_MINI_SELECTED=n\n");
-    fs::write(world.path("work/mini.config"), &config).unwrap();
-    world
+    fs::write(context.path("work/mini.config"), &config).unwrap();
+    context
         .build("")
         .ok()
         .says("warning: CONFIG_NO_SUCH_THING=y is missing")
         .says("warning: CONFIG_MINI_SELECTED=n became y: selected by MINI_SELECTOR (y) (asked for by ");
     let receipt: serde_json::Value =
-        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
+        serde_json::from_slice(&fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
             .unwrap();
     assert_eq!(receipt["config_differences"][0]["reason"], "selected by MINI_SELECTOR (y)");
     assert_eq!(receipt["config_differences"][1]["symbol"], "NO_SUCH_THING");
     assert_eq!(receipt["findings"].as_array().unwrap().len(), 2);
-    assert_eq!(fs::read_to_string(world.path("work/mini.config")).unwrap(), config);
+    assert_eq!(fs::read_to_string(context.path("work/mini.config")).unwrap(), config);
 }
 
 /// Settings that leave much to be missed.
@@ -52,15 +52,15 @@ const SMALL: &str = "CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIR
 
 #[test]
 fn every_difference_has_its_reason() {
-    let world = World::new();
+    let context = TestContext::new();
     let mut config = SMALL.to_owned();
     config.push_str(
         "CONFIG_CC_VERSION_TEXT=\"gcc 1.0\"\nCONFIG_VIRTIO=y\nCONFIG_VIRTIO_NET=y\nCONFIG_PCI_MSI=y\n\
          # CONFIG_PRINTK is not set\nCONFIG_PSI=m\nCONFIG_SERIAL_8250=m\nCONFIG_SERIAL_8250_CONSOLE=y\n\
          CONFIG_MEMCG_SWAP=y\n",
     );
-    fs::write(world.path("work/mini.config"), config).unwrap();
-    let ran = world.build("--require none").ok();
+    fs::write(context.path("work/mini.config"), config).unwrap();
+    let ran = context.build("--require none").ok();
     for said in [
         "CONFIG_VIRTIO=y is missing: has no prompt; could be selected by VIRTIO_MMIO (n), VIRTIO_PCI (n) (asked",
         "CONFIG_VIRTIO_NET=y is missing: depends on VIRTIO (n), see there (asked",
@@ -74,23 +74,23 @@ fn every_difference_has_its_reason() {
     }
     // Which compiler another build had is nothing that anybody asked for, unless they do.
     assert!(!ran.stderr.contains("CC_VERSION_TEXT"), "{}", ran.stderr);
-    fs::write(world.path("work/f.config"), "CONFIG_CC_VERSION_TEXT=\"gcc 1.0\"\n").unwrap();
-    world
+    fs::write(context.path("work/f.config"), "CONFIG_CC_VERSION_TEXT=\"gcc 1.0\"\n").unwrap();
+    context
         .build("--require none --fragment f.config")
         .failed(1, &["CONFIG_CC_VERSION_TEXT=\"gcc 1.0\" became \"", "has no prompt"]);
 }
 
 #[test]
 fn kconfig_files_that_cannot_be_read_cost_only_the_reasons() {
-    let world = World::new();
-    let kconfig = world.tree("6.1.7", "work/linux").join("lib/Kconfig.debug");
+    let context = TestContext::new();
+    let kconfig = context.tree("6.1.7", "work/linux").join("lib/Kconfig.debug");
     let mut text = fs::read_to_string(&kconfig).unwrap();
     text.push_str(&format!("# {}\n", "x".repeat(1000)).repeat(3000));
     fs::write(&kconfig, text).unwrap();
     let mut config = SMALL.to_owned();
     config.push_str("CONFIG_PCI_MSI=y\n");
-    fs::write(world.path("work/mini.config"), config).unwrap();
-    world
+    fs::write(context.path("work/mini.config"), config).unwrap();
+    context
         .build("--require none")
         .ok()
         .says("note: no reasons for what olddefconfig changed: lib/Kconfig.debug: larger than 2 MiB")
@@ -99,65 +99,69 @@ fn kconfig_files_that_cannot_be_read_cost_only_the_reasons() {
 
 #[test]
 fn patches_are_applied_to_a_copy() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
-    fs::create_dir(world.path("work/p")).unwrap();
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
+    fs::create_dir(context.path("work/p")).unwrap();
     let patch = "--- a/COPYING\n+++ b/COPYING\n@@ -1,1 +1,2 @@\n+patched\n LINE\n";
-    let first =
-        fs::read_to_string(world.path("trees/6.1.7-xz/COPYING")).unwrap().lines().next().unwrap().to_owned();
-    fs::write(world.path("work/p/1.patch"), patch.replace("LINE", &first)).unwrap();
+    let first = fs::read_to_string(context.path("trees/6.1.7-xz/COPYING"))
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned();
+    fs::write(context.path("work/p/1.patch"), patch.replace("LINE", &first)).unwrap();
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p";
-    world.run(args).ok().says("1 patch applied");
-    let trees = world.names("cache/trees");
+    context.run(args).ok().says("1 patch applied");
+    let trees = context.names("cache/trees");
     assert_eq!(trees.len(), 2);
     let copying =
-        |key: &str| fs::read_to_string(world.path(&format!("cache/trees/{key}/linux/COPYING"))).unwrap();
+        |key: &str| fs::read_to_string(context.path(&format!("cache/trees/{key}/linux/COPYING"))).unwrap();
     assert!(!copying(&trees[0]).starts_with("patched") && copying(&trees[1]).starts_with("patched"));
-    world.run(&format!("{args} --rebuild")).ok().says("patched tree from the cache");
-    fs::write(world.path("work/p/1.patch"), patch.replace("LINE", "something else")).unwrap();
-    world.run(args).failed(
+    context.run(&format!("{args} --rebuild")).ok().says("patched tree from the cache");
+    fs::write(context.path("work/p/1.patch"), patch.replace("LINE", "something else")).unwrap();
+    context.run(args).failed(
         1,
         &["error: 1.patch: the hunk at line 1 of COPYING does not apply", "context must match exactly"],
     );
-    assert_eq!(world.names("cache/trees").len(), 2);
-    assert!(world.names("cache/tmp").is_empty());
-    world.build("--patches p").failed(2, &["is used in place and never written to"]);
+    assert_eq!(context.names("cache/trees").len(), 2);
+    assert!(context.names("cache/tmp").is_empty());
+    context.build("--patches p").failed(2, &["is used in place and never written to"]);
 }
 
 #[test]
 fn an_old_tree_gets_what_the_tools_of_this_host_need() {
-    let world = World::new();
+    let context = TestContext::new();
     let rule = |id: &str, sign: &str| {
         format!(
             "[[rule]]\nid = \"{id}\"\ntool = \"host-gcc\"\nfrom = \"1\"\ntree = [{{ file = \"Makefile\", {sign} }}]\n\
              variables = {{ HOSTCC = \"-D{id}\" }}\nreason = \"it would break\"\nsource = \"a test\"\n"
         )
     };
-    fs::create_dir(world.path("work/own")).unwrap();
-    let rules = world.path("work/own/toolchains.toml");
+    fs::create_dir(context.path("work/own")).unwrap();
+    let rules = context.path("work/own/toolchains.toml");
     fs::write(&rules, rule("OLD", "has = \"miniature\"") + &rule("NEW", "lacks = \"miniature\"")).unwrap();
-    let ran = world.build("--configs own").ok().says("OLD (HOSTCC: -DOLD): it would break");
+    let ran = context.build("--configs own").ok().says("OLD (HOSTCC: -DOLD): it would break");
     assert!(!ran.stderr.contains("NEW"), "{}", ran.stderr);
     let receipt: serde_json::Value =
-        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
+        serde_json::from_slice(&fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
             .unwrap();
     assert_eq!(
         receipt["plan"]["rules"],
         serde_json::json!([{ "id": "OLD", "variables": { "HOSTCC": "-DOLD" } }])
     );
     assert!(receipt["plan"]["make"]["variables"]["HOSTCC"].as_str().unwrap().ends_with(" -DOLD"));
-    let commands = walkdir::WalkDir::new(world.path("cache/builds"))
+    let commands = walkdir::WalkDir::new(context.path("cache/builds"))
         .into_iter()
         .find_map(|entry| entry.ok().filter(|entry| entry.file_name() == ".fixdep.cmd"))
         .unwrap();
     let commands = fs::read_to_string(commands.path()).unwrap();
     assert!(commands.contains("-DOLD") && !commands.contains("-DNEW"), "{commands}");
     // Before the source is at hand nothing is known of it, and the plan is not said to be final.
-    world.tarball("6.1.7", "gz");
+    context.tarball("6.1.7", "gz");
     let args = "plan 6.1.7 --fc --source linux-6.1.7.tar.gz --configs own";
-    let text = world.run(args).ok().stdout;
+    let text = context.run(args).ok().stdout;
     assert!(text.contains("if the source needs it: OLD (HOSTCC: -DOLD)"), "{text}");
-    let mut dated = world;
+    let mut dated = context;
     dated.env.insert("SOURCE_DATE_EPOCH".into(), "1700000000".into());
     let is_final = |args: &str| {
         let plan: serde_json::Value =
@@ -171,8 +175,8 @@ fn an_old_tree_gets_what_the_tools_of_this_host_need() {
 
 #[test]
 fn a_failed_build_names_file_line_log_and_command() {
-    let world = World::new();
-    let ran = world.build("--set MINI_FAIL=y").failed(
+    let context = TestContext::new();
+    let ran = context.build("--set MINI_FAIL=y").failed(
         1,
         &[
             "make vmlinux modules failed: ",
@@ -183,35 +187,35 @@ fn a_failed_build_names_file_line_log_and_command() {
     );
     let log = ran.stderr.split("the whole log: ").nth(1).unwrap().lines().next().unwrap();
     assert!(fs::read_to_string(log).unwrap().contains("undeclared_on_purpose"));
-    assert!(!world.path("work/out").exists());
+    assert!(!context.path("work/out").exists());
     // The same directory builds once the fault is gone.
-    world.build("").ok();
+    context.build("").ok();
 }
 
 #[test]
 fn a_kernel_that_is_none_is_refused_though_make_succeeds() {
-    let world = World::new();
-    world.build("--set MINI_NO_VMLINUX=y").failed(1, &["make succeeded, but ", "vmlinux is missing"]);
-    world
+    let context = TestContext::new();
+    context.build("--set MINI_NO_VMLINUX=y").failed(1, &["make succeeded, but ", "vmlinux is missing"]);
+    context
         .build("--set MINI_BAD_VMLINUX=y")
         .failed(1, &["make succeeded, but ", "vmlinux is not an ELF file for x86-64"]);
-    assert!(!world.path("work/out").exists());
+    assert!(!context.path("work/out").exists());
     // The kernel of an earlier config, left in its place.
-    world.build("").ok();
-    world
+    context.build("").ok();
+    context
         .build("--set MINI_STALE_VMLINUX=y --set PSI=y")
         .failed(1, &["make succeeded, but ", "vmlinux is missing"]);
 }
 
 #[test]
 fn modules_without_depmods_files_are_refused() {
-    World::new().build("--set MINI_NO_DEPMOD=y").failed(4, &["depmod wrote no modules.dep"]);
+    TestContext::new().build("--set MINI_NO_DEPMOD=y").failed(4, &["depmod wrote no modules.dep"]);
 }
 
 #[test]
 fn the_environment_does_not_matter() {
-    let mut world = World::new();
-    let clean = world.build("").ok().digests();
+    let mut context = TestContext::new();
+    let clean = context.build("").ok().digests();
     for (key, value) in [
         ("MAKEFLAGS", "-n"),
         ("ARCH", "arm64"),
@@ -231,9 +235,9 @@ fn the_environment_does_not_matter() {
         ("V", "1"),
         ("O", "/nowhere"),
     ] {
-        world.env.insert(key.into(), value.into());
+        context.env.insert(key.into(), value.into());
     }
-    let ran = world
+    let ran = context
         .build("--cache-dir other -o other-out -j 5")
         .ok()
         .says("note: ignored from the environment")
@@ -243,39 +247,39 @@ fn the_environment_does_not_matter() {
 
 #[test]
 fn a_prefix_in_the_trees_makefile_does_not_matter() {
-    let world = World::new();
-    let makefile = world.tree("6.1.7", "work/linux").join("Makefile");
+    let context = TestContext::new();
+    let makefile = context.tree("6.1.7", "work/linux").join("Makefile");
     let text = fs::read_to_string(&makefile).unwrap();
     fs::write(&makefile, text.replacen("CC      =", "CROSS_COMPILE = /nowhere/arm-\nCC      =", 1)).unwrap();
-    world.build("").ok();
+    context.build("").ok();
 }
 
 #[test]
 fn source_date_epoch_dates_everything() {
-    let mut world = World::new();
-    world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
-    world.build("--compression none").ok();
-    let receipt = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
+    let mut context = TestContext::new();
+    context.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
+    context.build("--compression none").ok();
+    let receipt = fs::read_to_string(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
     assert!(
         receipt.contains("2020-09-13T12:26:40Z") && receipt.contains("Sun Sep 13 12:26:40 UTC 2020"),
         "{receipt}"
     );
-    world.env.insert("SOURCE_DATE_EPOCH".into(), "yesterday".into());
-    world.build("").failed(2, &["SOURCE_DATE_EPOCH=yesterday"]);
+    context.env.insert("SOURCE_DATE_EPOCH".into(), "yesterday".into());
+    context.build("").failed(2, &["SOURCE_DATE_EPOCH=yesterday"]);
 }
 
 #[test]
 fn the_same_build_again_compiles_nothing() {
-    let world = World::new();
-    world.build("").ok();
-    world.build("--rebuild").ok().says("6.1.7, 0 steps");
-    assert!(!world.build("--set DUMMY=n").ok().stderr.contains("6.1.7, 0 steps"));
+    let context = TestContext::new();
+    context.build("").ok();
+    context.build("--rebuild").ok().says("6.1.7, 0 steps");
+    assert!(!context.build("--set DUMMY=n").ok().stderr.contains("6.1.7, 0 steps"));
 }
 
 #[test]
 fn progress_as_json_is_one_object_a_line() {
-    let world = World::new();
-    let ran = world.build("--progress json").ok();
+    let context = TestContext::new();
+    let ran = context.build("--progress json").ok();
     let events: Vec<serde_json::Value> =
         ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let finished: Vec<&str> = events
@@ -285,76 +289,76 @@ fn progress_as_json_is_one_object_a_line() {
         .collect();
     assert_eq!(finished, ["source", "configure", "compile", "install", "pack"]);
     assert_eq!(events.last().unwrap()["event"], "summary");
-    let failed = world.build("--progress json --set MINI_FAIL=y");
+    let failed = context.build("--progress json --set MINI_FAIL=y");
     let last: serde_json::Value = serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
     assert_eq!((last["event"].as_str(), last["code"].as_u64()), (Some("error"), Some(1)));
-    assert_eq!(world.build("--progress quiet").ok().stderr, "");
+    assert_eq!(context.build("--progress quiet").ok().stderr, "");
 }
 
 #[test]
 fn a_path_that_kbuild_would_split_is_refused() {
-    let mut world = World::new();
+    let mut context = TestContext::new();
     for name in ["sp ace", "co:lon"] {
-        world.env.insert("KCOMPILE_CACHE_DIR".into(), world.path(name).into_string());
-        world.build("").failed(2, &["the cache directory", "cannot work in a path with"]);
-        assert!(!world.path(name).exists() && !world.path("sp").exists());
+        context.env.insert("KCOMPILE_CACHE_DIR".into(), context.path(name).into_string());
+        context.build("").failed(2, &["the cache directory", "cannot work in a path with"]);
+        assert!(!context.path(name).exists() && !context.path("sp").exists());
     }
 }
 
 #[test]
 fn two_architectures_share_one_tree() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch arm64 --cross-compile";
     // The miniature tree makes a true arm64 Image header with any compiler: an empty prefix is the host's.
-    let ran = world.command(args).arg("").output().unwrap();
-    let ran = crate::support::context::ran(ran).ok();
+    let ran = context.command(args).arg("").output().unwrap();
+    let ran = crate::support::context::run_result(ran).ok();
     assert!(ran.stdout.contains("firecracker-kernel-bin-arm64:6.1.7"), "{}", ran.stdout);
-    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64").ok();
-    assert_eq!(world.names("cache/trees").len(), 1);
+    context.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64").ok();
+    assert_eq!(context.names("cache/trees").len(), 1);
 }
 
 #[test]
 fn a_changed_directory_is_compiled_anew_even_where_make_would_not_see_it() {
-    let world = World::new();
-    let first = world.build("").ok().digests();
-    let main = world.path("work/linux/init/main.c");
+    let context = TestContext::new();
+    let first = context.build("").ok().digests();
+    let main = context.path("work/linux/init/main.c");
     let text = fs::read_to_string(&main).unwrap();
     fs::write(&main, format!("{text}\nconst char kcompile_test[] = \"changed\";\n")).unwrap();
     let status =
         std::process::Command::new("touch").args(["-d", "2001-01-01", main.as_str()]).status().unwrap();
     assert!(status.success());
-    let second = world.build("").ok().digests();
+    let second = context.build("").ok().digests();
     assert_ne!(second[0], first[0]);
-    assert_eq!(world.build("--cache-dir fresh -o fresh-out").ok().digests(), second);
+    assert_eq!(context.build("--cache-dir fresh -o fresh-out").ok().digests(), second);
 }
 
 #[test]
 fn no_path_and_no_launcher_shows_in_debug_information() {
-    let world = World::new();
-    world.tarball("6.1.7", "gz");
+    let context = TestContext::new();
+    context.tarball("6.1.7", "gz");
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --set DEBUG_INFO=y";
-    let plain = world.run(args).ok().digests();
-    assert_eq!(world.run(&format!("{args} --rebuild --launcher env -o o2")).ok().digests(), plain);
-    fs::create_dir(world.path("real-cache")).unwrap();
-    std::os::unix::fs::symlink(world.path("real-cache"), world.path("linked")).unwrap();
-    assert_eq!(world.run(&format!("{args} --rebuild --cache-dir ../linked -o o3")).ok().digests(), plain);
-    let bytes = fs::read(world.path("work/o3/firecracker-kernel-bin-amd64/index.json")).unwrap();
+    let plain = context.run(args).ok().digests();
+    assert_eq!(context.run(&format!("{args} --rebuild --launcher env -o o2")).ok().digests(), plain);
+    fs::create_dir(context.path("real-cache")).unwrap();
+    std::os::unix::fs::symlink(context.path("real-cache"), context.path("linked")).unwrap();
+    assert_eq!(context.run(&format!("{args} --rebuild --cache-dir ../linked -o o3")).ok().digests(), plain);
+    let bytes = fs::read(context.path("work/o3/firecracker-kernel-bin-amd64/index.json")).unwrap();
     assert!(!String::from_utf8_lossy(&bytes).contains("real-cache"));
 }
 
 /// From there the compiler is given whole paths, in the tree `..`: another user's build in a shared cache lies so.
 #[test]
 fn debug_information_is_the_same_from_a_build_directory_outside_of_the_tree() {
-    let mut world = World::new();
-    world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
-    world.tarball("6.1.7", "gz");
-    world.build("--set DEBUG_INFO=y -o outside").ok();
-    world
+    let mut context = TestContext::new();
+    context.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
+    context.tarball("6.1.7", "gz");
+    context.build("--set DEBUG_INFO=y -o outside").ok();
+    context
         .run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --set DEBUG_INFO=y -o within")
         .ok();
     let blobs = ["outside", "within"]
-        .map(|out| world.names(&format!("work/{out}/firecracker-kernel-bin-amd64/blobs/sha256")));
+        .map(|out| context.names(&format!("work/{out}/firecracker-kernel-bin-amd64/blobs/sha256")));
     // Manifest and config name the source, which is another one; the layer is the kernel.
     let same = blobs[0].iter().filter(|blob| blobs[1].contains(blob)).count();
     assert_eq!((blobs[0].len(), same), (3, 1), "{blobs:?}");
@@ -362,11 +366,12 @@ fn debug_information_is_the_same_from_a_build_directory_outside_of_the_tree() {
 
 #[test]
 fn a_patch_may_add_directories() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
-    fs::create_dir(world.path("work/p")).unwrap();
-    fs::write(world.path("work/p/1.diff"), "--- /dev/null\n+++ b/new/er/file\n@@ -0,0 +1 @@\n+x\n").unwrap();
-    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p").ok();
-    let patched = world.names("cache/trees").into_iter().find(|name| name.contains('+')).unwrap();
-    assert!(world.path(&format!("cache/trees/{patched}/linux/new/er/file")).is_file());
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
+    fs::create_dir(context.path("work/p")).unwrap();
+    fs::write(context.path("work/p/1.diff"), "--- /dev/null\n+++ b/new/er/file\n@@ -0,0 +1 @@\n+x\n")
+        .unwrap();
+    context.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p").ok();
+    let patched = context.names("cache/trees").into_iter().find(|name| name.contains('+')).unwrap();
+    assert!(context.path(&format!("cache/trees/{patched}/linux/new/er/file")).is_file());
 }

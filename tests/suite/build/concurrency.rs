@@ -3,37 +3,37 @@
 use crate::faults::crash_tests::layouts_are_whole;
 use crate::faults::network::{ranged, requests, server};
 use crate::faults::signals::stall;
-use crate::support::context::{Ran, World, ran};
+use crate::support::context::{RunResult, TestContext, run_result};
 use crate::support::servers::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-fn release(world: &World) -> Server {
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+fn release(context: &TestContext) -> Server {
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes))
 }
 
-fn spawn(world: &World, args: &str) -> Child {
-    let mut command = world.command(args);
+fn spawn(context: &TestContext, args: &str) -> Child {
+    let mut command = context.command(args);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-fn wait(child: Child) -> Ran {
-    ran(child.wait_with_output().unwrap())
+fn wait(child: Child) -> RunResult {
+    run_result(child.wait_with_output().unwrap())
 }
 
 #[test]
 fn eight_runs_on_one_cache_are_all_right_though_three_are_killed() {
-    let world = World::new();
-    let server = release(&world);
+    let context = TestContext::new();
+    let server = release(&context);
     let args = |run: usize| {
         // Two configs, which share a tree and a build directory.
         let set = if run.is_multiple_of(2) { "--set DUMMY=y" } else { "" };
         format!("6.1.7 --fc --config mini.config {set} -j 1 -o out-{run} --mirror {}", server.url)
     };
-    let mut runs: Vec<Child> = (0..8).map(|run| spawn(&world, &args(run))).collect();
+    let mut runs: Vec<Child> = (0..8).map(|run| spawn(&context, &args(run))).collect();
     for killed in [0, 3, 6] {
         // It has begun, and waits for others or has them wait.
         let mut first = String::new();
@@ -44,42 +44,42 @@ fn eight_runs_on_one_cache_are_all_right_though_three_are_killed() {
     let mut digests = Vec::new();
     for (run, child) in runs.into_iter().enumerate() {
         let first = wait(child);
-        let ran = if [0, 3, 6].contains(&run) { world.run(&args(run)) } else { first };
+        let ran = if [0, 3, 6].contains(&run) { context.run(&args(run)) } else { first };
         digests.push(ran.ok().digests());
-        layouts_are_whole(&world.path(&format!("work/out-{run}")), &format!("run {run}"));
+        layouts_are_whole(&context.path(&format!("work/out-{run}")), &format!("run {run}"));
     }
     assert!(digests.iter().skip(2).zip(&digests).all(|(later, earlier)| later == earlier), "{digests:?}");
     assert_ne!(digests[0], digests[1]);
     // Whoever was killed may have had to begin.
     let downloads = requests(&server).len();
     assert!(downloads <= 4, "{:?}", requests(&server));
-    assert_eq!(world.names("cache/trees").len(), 1);
-    assert_eq!(world.names("cache/tmp"), [""; 0]);
+    assert_eq!(context.names("cache/trees").len(), 1);
+    assert_eq!(context.names("cache/tmp"), [""; 0]);
 }
 
 #[test]
 fn two_runs_into_one_output_directory_both_leave_their_images() {
-    let world = World::new();
-    let server = release(&world);
+    let context = TestContext::new();
+    let server = release(&context);
     let args = |more: &str| format!("6.1.7 --config mini.config --mirror {} {more}", server.url);
     let (one, two) = ("--fc", "--ch --source kernel.org");
-    let both = [spawn(&world, &args(one)), spawn(&world, &args(two))].map(|child| wait(child).ok());
+    let both = [spawn(&context, &args(one)), spawn(&context, &args(two))].map(|child| wait(child).ok());
     let ours = ["firecracker-kernel-bin-amd64", "cloudhypervisor-kernel-bin-amd64"];
-    layouts_are_whole(&world.path("work/out"), "both");
+    layouts_are_whole(&context.path("work/out"), "both");
     for (ran, layout) in both.iter().zip(ours) {
-        assert!(ran.stdout.contains(layout) && world.path("work/out").join(layout).is_dir());
+        assert!(ran.stdout.contains(layout) && context.path("work/out").join(layout).is_dir());
     }
     assert_eq!(requests(&server).len(), 1);
-    let again = [world.run(&args(one)).ok(), world.run(&args(two)).ok()];
+    let again = [context.run(&args(one)).ok(), context.run(&args(two)).ok()];
     assert_eq!(again.map(|ran| ran.digests()), both.map(|ran| ran.digests()));
 }
 
 #[test]
 fn a_lock_whose_holder_is_killed_is_free() {
-    let world = World::new();
-    let (mut holder, _) = stall(&world, "");
+    let context = TestContext::new();
+    let (mut holder, _) = stall(&context, "");
     let mut waiting =
-        spawn(&world, "6.1.7 --fc --source linux --config mini.config --progress plain -o second");
+        spawn(&context, "6.1.7 --fc --source linux --config mini.config --progress plain -o second");
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
     let told = lines.find(|line| line.contains("waiting for the lock")).unwrap();
     assert!(told.ends_with(&format!("held by pid {}", holder.id())), "{told}");
@@ -87,5 +87,5 @@ fn a_lock_whose_holder_is_killed_is_free() {
     holder.wait().unwrap();
     lines.for_each(drop);
     assert_eq!(wait(waiting).ok().digests().len(), 2);
-    layouts_are_whole(&world.path("work/second"), "second");
+    layouts_are_whole(&context.path("work/second"), "second");
 }

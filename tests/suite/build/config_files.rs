@@ -1,7 +1,7 @@
 //! Files that a config names: what they hold is in the kernel, so it is in the plan, and it is there before make is.
 
 use crate::source::kinds::sh;
-use crate::support::context::{Ran, World, have, script, sha256, skipped};
+use crate::support::context::{RunResult, TestContext, has_tool, sha256, skipped, write_script};
 use serde_json::Value;
 use std::fs;
 
@@ -95,14 +95,14 @@ done
 "#;
 
 /// A kernel that takes in files.
-fn world() -> World {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
+fn context() -> TestContext {
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
     let append = |file: &str, text: &str| {
         let before = fs::read_to_string(tree.join(file)).unwrap();
         fs::write(tree.join(file), format!("{before}{text}")).unwrap();
     };
-    append("drivers/mini/Kconfig", &KCONFIG.replace("@vendor@", world.path("host/vendor").as_str()));
+    append("drivers/mini/Kconfig", &KCONFIG.replace("@vendor@", context.path("host/vendor").as_str()));
     append("Kbuild", KBUILD);
     for dir in ["usr", "firmware", "certs"] {
         fs::create_dir(tree.join(dir)).unwrap();
@@ -111,76 +111,77 @@ fn world() -> World {
     }
     fs::write(tree.join("usr/gen.sh"), GEN).unwrap();
     fs::write(tree.join("certs/in-tree.pem"), "a certificate of the source").unwrap();
-    fs::create_dir_all(world.path("host/root/etc")).unwrap();
+    fs::create_dir_all(context.path("host/root/etc")).unwrap();
     for name in ["busybox", "root/etc/motd", "blob.bin", "trusted.pem", "hashes", "whole.cpio", "vendor"] {
-        fs::write(world.path("host").join(name), format!("the first {name}")).unwrap();
+        fs::write(context.path("host").join(name), format!("the first {name}")).unwrap();
     }
-    let list = format!("# a list\ndir /dev 0755 0 0\nfile /bin/sh {} 0755 0 0\n", world.path("host/busybox"));
-    fs::write(world.path("host/list"), list).unwrap();
-    world
+    let list =
+        format!("# a list\ndir /dev 0755 0 0\nfile /bin/sh {} 0755 0 0\n", context.path("host/busybox"));
+    fs::write(context.path("host/list"), list).unwrap();
+    context
 }
 
 /// The fragment for `build`, with `HOST` for the directory of the files.
-fn config(world: &World, settings: &str) -> String {
-    let settings = settings.replace("HOST", world.path("host").as_str());
-    fs::write(world.path("work/files.config"), settings).unwrap();
+fn config(context: &TestContext, settings: &str) -> String {
+    let settings = settings.replace("HOST", context.path("host").as_str());
+    fs::write(context.path("work/files.config"), settings).unwrap();
     "--fragment files.config".to_owned()
 }
 
-fn build(world: &World, settings: &str, args: &str) -> Ran {
-    let fragment = config(world, settings);
-    world.build(&format!("{fragment} {args}"))
+fn build(context: &TestContext, settings: &str, args: &str) -> RunResult {
+    let fragment = config(context, settings);
+    context.build(&format!("{fragment} {args}"))
 }
 
 /// The `config_files` of the plan.
-fn planned(world: &World, settings: &str) -> (Value, Value) {
-    let fragment = config(world, settings);
-    let plan = world.run(&format!("plan 6.1.7 --fc --source linux --config mini.config {fragment} --json"));
+fn planned(context: &TestContext, settings: &str) -> (Value, Value) {
+    let fragment = config(context, settings);
+    let plan = context.run(&format!("plan 6.1.7 --fc --source linux --config mini.config {fragment} --json"));
     let plan: Value = serde_json::from_str(&plan.ok().stdout).unwrap();
     (plan["plan"]["config_files"].clone(), plan["notices"].clone())
 }
 
 #[test]
 fn a_changed_file_that_the_config_names_is_another_kernel() {
-    let world = world();
+    let context = context();
     let settings = "CONFIG_INITRAMFS_SOURCE=\"HOST/list HOST/root\"\n\
                     CONFIG_EXTRA_FIRMWARE=\"blob.bin\"\nCONFIG_EXTRA_FIRMWARE_DIR=\"HOST\"\n\
                     CONFIG_SYSTEM_TRUSTED_KEYRING=y\nCONFIG_SYSTEM_TRUSTED_KEYS=\"HOST/trusted.pem\"\n\
                     CONFIG_SYSTEM_BLACKLIST_HASH_LIST=\"HOST/hashes\"\nCONFIG_VENDOR_BLOB=\"HOST/vendor\"\n";
-    let mut seen = vec![build(&world, settings, "").ok().digests()];
+    let mut seen = vec![build(&context, settings, "").ok().digests()];
     for file in ["list", "busybox", "root/etc/motd", "blob.bin", "trusted.pem", "hashes", "vendor"] {
-        let path = world.path("host").join(file);
+        let path = context.path("host").join(file);
         let before = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("# changed\n{before}")).unwrap();
         // Make does not see it.
-        sh(&world.path("host"), &format!("touch -d 2001-01-01 {file}"));
-        let digests = build(&world, settings, "").ok().digests();
+        sh(&context.path("host"), &format!("touch -d 2001-01-01 {file}"));
+        let digests = build(&context, settings, "").ok().digests();
         assert!(!seen.contains(&digests), "{file}");
         seen.push(digests);
     }
-    build(&world, settings, "").ok().says("nothing to do");
+    build(&context, settings, "").ok().says("nothing to do");
     // None of it is left in an object.
-    let clean = build(&world, settings, "--cache-dir clean -o clean").ok().digests();
+    let clean = build(&context, settings, "--cache-dir clean -o clean").ok().digests();
     assert_eq!(seen.last().unwrap(), &clean);
     let archive = "CONFIG_INITRAMFS_SOURCE=\"HOST/whole.cpio\"\n";
-    let first = build(&world, archive, "").ok().digests();
-    fs::write(world.path("host/whole.cpio"), "another archive").unwrap();
-    assert_ne!(build(&world, archive, "").ok().digests(), first);
+    let first = build(&context, archive, "").ok().digests();
+    fs::write(context.path("host/whole.cpio"), "another archive").unwrap();
+    assert_ne!(build(&context, archive, "").ok().digests(), first);
 }
 
 #[test]
 fn the_plan_has_the_digest_of_each_file_and_none_where_there_is_none() {
-    let world = world();
-    assert_eq!(planned(&world, "CONFIG_PSI=y\n").0, Value::Null);
+    let context = context();
+    assert_eq!(planned(&context, "CONFIG_PSI=y\n").0, Value::Null);
     let (files, _) = planned(
-        &world,
+        &context,
         "CONFIG_SYSTEM_TRUSTED_KEYS=\"HOST/trusted.pem\"\nCONFIG_MODULE_SIG_KEY=\"certs/in-tree.pem\"\nCONFIG_UEVENT_HELPER_PATH=\"/bin/sh\"\n",
     );
-    let digest = sha256(&fs::read(world.path("host/trusted.pem")).unwrap());
+    let digest = sha256(&fs::read(context.path("host/trusted.pem")).unwrap());
     assert_eq!(files, serde_json::json!({ "SYSTEM_TRUSTED_KEYS": digest }));
     // What is in a directory: modes and links, too.
     let settings = "CONFIG_INITRAMFS_SOURCE=\"HOST/root\"\n";
-    let mut seen = vec![planned(&world, settings).0];
+    let mut seen = vec![planned(&context, settings).0];
     for change in [
         "chmod 600 root/etc/motd",
         "ln -s motd root/etc/link",
@@ -188,35 +189,35 @@ fn the_plan_has_the_digest_of_each_file_and_none_where_there_is_none() {
         "mkdir root/dev",
         "touch -d 2001-01-01 root/etc/motd",
     ] {
-        sh(&world.path("host"), change);
-        let now = planned(&world, settings).0;
+        sh(&context.path("host"), change);
+        let now = planned(&context, settings).0;
         assert!(now["INITRAMFS_SOURCE"].is_string() && !seen.contains(&now), "{change}");
         seen.push(now);
     }
     let receipt = |name: &str| -> Value {
         serde_json::from_slice(
-            &fs::read(world.path(&format!("work/out/firecracker-6.1.7-amd64.{name}"))).unwrap(),
+            &fs::read(context.path(&format!("work/out/firecracker-6.1.7-amd64.{name}"))).unwrap(),
         )
         .unwrap()
     };
-    build(&world, "CONFIG_SYSTEM_BLACKLIST_HASH_LIST=\"HOST/hashes\"\n", "").ok();
-    let digest = sha256(&fs::read(world.path("host/hashes")).unwrap());
+    build(&context, "CONFIG_SYSTEM_BLACKLIST_HASH_LIST=\"HOST/hashes\"\n", "").ok();
+    let digest = sha256(&fs::read(context.path("host/hashes")).unwrap());
     assert_eq!(receipt("json")["plan"]["config_files"]["SYSTEM_BLACKLIST_HASH_LIST"], digest);
     let provenance = receipt("provenance.json").to_string();
     assert!(
-        provenance.contains(&digest) && !provenance.contains(world.path("host").as_str()),
+        provenance.contains(&digest) && !provenance.contains(context.path("host").as_str()),
         "{provenance}"
     );
 }
 
 #[test]
 fn a_file_that_is_not_there_is_an_error_before_anything_compiles() {
-    let world = world();
-    let host = world.path("host");
-    fs::create_dir(world.path("host/sp ace")).unwrap();
-    fs::write(world.path("host/relative.list"), "file /x busybox 0755 0 0\n").unwrap();
-    fs::write(world.path("host/variable.list"), "file /x ${HOME}/busybox 0755 0 0\n").unwrap();
-    fs::write(world.path("host/gone.list"), "\n# x\nfile /x /nowhere/busybox 0755 0 0\n").unwrap();
+    let context = context();
+    let host = context.path("host");
+    fs::create_dir(context.path("host/sp ace")).unwrap();
+    fs::write(context.path("host/relative.list"), "file /x busybox 0755 0 0\n").unwrap();
+    fs::write(context.path("host/variable.list"), "file /x ${HOME}/busybox 0755 0 0\n").unwrap();
+    fs::write(context.path("host/gone.list"), "\n# x\nfile /x /nowhere/busybox 0755 0 0\n").unwrap();
     sh(&host, "ln -s root linked-root; ln -s /nowhere dangling; mkdir odd; echo x > 'odd/a b'; mkfifo pipe");
     for (settings, says) in [
         ("CONFIG_INITRAMFS_SOURCE=\"HOST/nothing\"", "HOST/nothing: no such file or directory"),
@@ -240,56 +241,56 @@ fn a_file_that_is_not_there_is_an_error_before_anything_compiles() {
         let symbol =
             settings.split(['=', '\n']).find(|word| *word != "y" && *word != "CONFIG_MODULE_SIG").unwrap();
         let says = says.replace("HOST", host.as_str());
-        let ran = build(&world, &format!("{settings}\n"), "").failed(2, &[symbol, &says, "hint: "]);
+        let ran = build(&context, &format!("{settings}\n"), "").failed(2, &[symbol, &says, "hint: "]);
         assert!(!ran.stderr.contains("Compile"), "{}", ran.stderr);
     }
     // In a config that leaves it out, it does not matter.
     let settings = "CONFIG_SYSTEM_TRUSTED_KEYS=\"debian/certs/x.pem\"\n";
-    fs::write(world.path("work/mini.config"), format!("{}{settings}", crate::support::context::CONFIG))
+    fs::write(context.path("work/mini.config"), format!("{}{settings}", crate::support::context::CONFIG))
         .unwrap();
-    world.build("").ok().says("warning: CONFIG_SYSTEM_TRUSTED_KEYS=");
-    build(&world, "CONFIG_SYSTEM_TRUSTED_KEYRING=y\n", "")
+    context.build("").ok().says("warning: CONFIG_SYSTEM_TRUSTED_KEYS=");
+    build(&context, "CONFIG_SYSTEM_TRUSTED_KEYRING=y\n", "")
         .failed(2, &["debian/certs/x.pem: not in the source"]);
 }
 
 #[test]
 fn a_file_in_the_source_is_named_relative_to_it() {
-    let world = world();
+    let context = context();
     let settings = "CONFIG_SYSTEM_TRUSTED_KEYRING=y\nCONFIG_SYSTEM_TRUSTED_KEYS=\"certs/in-tree.pem\"\n";
-    let first = build(&world, settings, "").ok().digests();
-    fs::write(world.path("work/linux/certs/in-tree.pem"), "another").unwrap();
-    assert_ne!(build(&world, settings, "").ok().digests(), first);
+    let first = build(&context, settings, "").ok().digests();
+    fs::write(context.path("work/linux/certs/in-tree.pem"), "another").unwrap();
+    assert_ne!(build(&context, settings, "").ok().digests(), first);
 }
 
 /// A path that nobody asked for and that is in no plan.
 #[test]
 fn a_file_that_only_kconfig_names_has_to_be_named_in_the_config() {
-    let world = world();
+    let context = context();
     let default = "CONFIG_VENDOR_DEFAULT=y\n";
     // A kernel does not choose which files of this machine make sees.
-    let ran = build(&world, default, "--sandbox on");
+    let ran = build(&context, default, "--sandbox on");
     if ran.code != 4 {
         ran.failed(1, &["warning: CONFIG_VENDOR_DEFAULT_BLOB=", "vendor"]);
     }
     for _ in ["once", "again"] {
-        let ran = build(&world, default, "--sandbox off")
+        let ran = build(&context, default, "--sandbox off")
             .ok()
             .says("Compile: done")
             .says("warning: CONFIG_VENDOR_DEFAULT_BLOB=");
         ran.says("is this kernel's own default").says("--set 'VENDOR_DEFAULT_BLOB=\"");
     }
     let named = format!("{default}CONFIG_VENDOR_DEFAULT_BLOB=\"HOST/vendor\"\n");
-    build(&world, &named, "")
+    build(&context, &named, "")
         .ok()
         .says("note: files of this machine get into the kernel: CONFIG_VENDOR_DEFAULT_BLOB=");
-    build(&world, &named, "").ok().says("nothing to do");
+    build(&context, &named, "").ok().says("nothing to do");
     // Of a setting that is known to name a file.
-    let kconfig = world.path("work/linux/drivers/mini/Kconfig");
+    let kconfig = context.path("work/linux/drivers/mini/Kconfig");
     let text = fs::read_to_string(&kconfig).unwrap();
-    let hashes = format!("keyring\"\n\tdefault \"{}\"", world.path("host/hashes"));
+    let hashes = format!("keyring\"\n\tdefault \"{}\"", context.path("host/hashes"));
     fs::write(&kconfig, text.replace("system blacklist keyring\"", &format!("system blacklist {hashes}")))
         .unwrap();
-    build(&world, "CONFIG_PSI=y\n", "").failed(
+    build(&context, "CONFIG_PSI=y\n", "").failed(
         2,
         &[
             "CONFIG_SYSTEM_BLACKLIST_HASH_LIST=",
@@ -302,78 +303,78 @@ fn a_file_that_only_kconfig_names_has_to_be_named_in_the_config() {
 
 #[test]
 fn a_file_that_changes_while_it_is_compiled_in_is_an_error() {
-    let world = world();
-    let makefile = world.path("work/linux/Kbuild");
+    let context = context();
+    let makefile = context.path("work/linux/Kbuild");
     let text = fs::read_to_string(&makefile).unwrap();
-    let hashes = world.path("host/hashes");
+    let hashes = context.path("host/hashes");
     let change = format!("\nkernel/printk.o: | edited\nedited:\n\t@echo second > {hashes}\n");
     fs::write(&makefile, format!("{text}{change}")).unwrap();
     let settings = "CONFIG_SYSTEM_BLACKLIST_HASH_LIST=\"HOST/hashes\"\n";
-    build(&world, settings, "--sandbox off")
+    build(&context, settings, "--sandbox off")
         .failed(1, &["CONFIG_SYSTEM_BLACKLIST_HASH_LIST", "was changed while it was compiled"]);
-    assert!(!world.path("work/out").exists());
+    assert!(!context.path("work/out").exists());
     // Back again: what was compiled meanwhile is not this kernel's.
     fs::write(&makefile, &text).unwrap();
     fs::write(&hashes, "the first hashes").unwrap();
-    sh(&world.path("host"), "touch -d 2001-01-01 hashes");
-    let digests = build(&world, settings, "").ok().digests();
-    assert_eq!(build(&world, settings, "--cache-dir clean -o clean").ok().digests(), digests);
+    sh(&context.path("host"), "touch -d 2001-01-01 hashes");
+    let digests = build(&context, settings, "").ok().digests();
+    assert_eq!(build(&context, settings, "--cache-dir clean -o clean").ok().digests(), digests);
 }
 
 #[test]
 fn what_no_two_builds_have_in_common_is_said() {
-    let world = world();
+    let context = context();
     let settings = "CONFIG_MODULE_SIG=y\n";
     let says = "CONFIG_MODULE_SIG: a key that is made for this build signs the modules";
-    let (_, notices) = planned(&world, settings);
+    let (_, notices) = planned(&context, settings);
     assert!(notices.to_string().contains(says), "{notices}");
-    let first = build(&world, settings, "").ok().says(&format!("warning: {says}")).digests();
-    build(&world, settings, "").ok().says("nothing to do").says(says);
-    assert_ne!(build(&world, settings, "--cache-dir clean -o clean").ok().digests(), first);
+    let first = build(&context, settings, "").ok().says(&format!("warning: {says}")).digests();
+    build(&context, settings, "").ok().says("nothing to do").says(says);
+    assert_ne!(build(&context, settings, "--cache-dir clean -o clean").ok().digests(), first);
     // A key of the user's own: RSA gives the same signatures each time.
-    if !have("openssl") {
+    if !has_tool("openssl") {
         return;
     }
     let key = |options: &str, name: &str| {
         let make = "openssl req -x509 -nodes -days 1 -subj /CN=x -keyout key -out cert 2> /dev/null";
-        sh(&world.path("host"), &format!("{make} {options}; cat key cert > {name}"));
+        sh(&context.path("host"), &format!("{make} {options}; cat key cert > {name}"));
         format!("CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_ALL=y\nCONFIG_MODULE_SIG_KEY=\"HOST/{name}\"\n")
     };
     let rsa = key("-newkey rsa:1024", "rsa.pem");
-    assert_eq!(planned(&world, &rsa).1.to_string(), "[]");
-    let ran = build(&world, &rsa, "").ok();
+    assert_eq!(planned(&context, &rsa).1.to_string(), "[]");
+    let ran = build(&context, &rsa, "").ok();
     assert!(!ran.stderr.contains("warning"), "{}", ran.stderr);
     let ecdsa = key("-newkey ec -pkeyopt ec_paramgen_curve:P-256", "ecdsa.pem");
     let says = "signatures by such a key are other ones each time";
-    assert!(planned(&world, &ecdsa).1.to_string().contains(says));
-    build(&world, &ecdsa, "").ok().says(says);
-    sh(&world.path("host"), "openssl rsa -in rsa.pem -aes128 -passout pass:x -out locked.pem 2> /dev/null");
+    assert!(planned(&context, &ecdsa).1.to_string().contains(says));
+    build(&context, &ecdsa, "").ok().says(says);
+    sh(&context.path("host"), "openssl rsa -in rsa.pem -aes128 -passout pass:x -out locked.pem 2> /dev/null");
     let locked = "CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_KEY=\"HOST/locked.pem\"\n";
-    build(&world, locked, "").failed(2, &["CONFIG_MODULE_SIG_KEY", "locked.pem is encrypted"]);
+    build(&context, locked, "").failed(2, &["CONFIG_MODULE_SIG_KEY", "locked.pem is encrypted"]);
 }
 
 /// What cannot be read is never the reason to give old images for a new build.
 #[test]
 fn what_is_not_known_is_compiled_each_time() {
-    let world = world();
+    let context = context();
     let token = "CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_KEY=\"pkcs11:token=x;object=y\"\n";
-    let (files, notices) = planned(&world, token);
+    let (files, notices) = planned(&context, token);
     assert!(files.is_null() && notices.to_string().contains("the key is in a token"), "{notices}");
     for _ in ["once", "again"] {
-        build(&world, token, "")
+        build(&context, token, "")
             .ok()
             .says("warning: CONFIG_MODULE_SIG_KEY: the key is in a token")
             .says("Compile: done");
     }
-    if have("git") {
+    if has_tool("git") {
         let auto = "CONFIG_LOCALVERSION_AUTO=y\n";
-        build(&world, auto, "").ok();
-        build(&world, auto, "").ok().says("nothing to do");
-        sh(&world.path("work/linux"), "git init -q . && git add .");
-        crate::source::kinds::commit(&world.path("work/linux"));
+        build(&context, auto, "").ok();
+        build(&context, auto, "").ok().says("nothing to do");
+        sh(&context.path("work/linux"), "git init -q . && git add .");
+        crate::source::kinds::commit(&context.path("work/linux"));
         for _ in ["once", "again"] {
-            build(&world, auto, "--rebuild").ok().says("warning: CONFIG_LOCALVERSION_AUTO: ");
-            build(&world, auto, "").ok().says("Compile: done");
+            build(&context, auto, "--rebuild").ok().says("warning: CONFIG_LOCALVERSION_AUTO: ");
+            build(&context, auto, "").ok().says("Compile: done");
         }
     }
 }
@@ -385,19 +386,19 @@ fn owners_that_the_sandbox_hides_are_refused() {
         skipped("only root can give a file to somebody else");
         return;
     }
-    let mut world = world();
-    sh(&world.path("host"), "chown 1234:1234 root/etc/motd");
+    let mut context = context();
+    sh(&context.path("host"), "chown 1234:1234 root/etc/motd");
     let path = std::env::var("PATH").unwrap();
     let unshare = format!("[ \"$2\" = --map-current-user ] || exit 1\nPATH='{path}' exec unshare \"$@\"");
-    script(&world.path("tools/unshare"), &unshare);
+    write_script(&context.path("tools/unshare"), &unshare);
     let settings = "CONFIG_INITRAMFS_SOURCE=\"HOST/root\"\n";
-    let open = build(&world, settings, "--sandbox off -o open").ok().digests();
-    world.env.insert("PATH".into(), format!("{}:{path}", world.path("tools")));
-    let closed = build(&world, settings, "--rebuild --sandbox on");
+    let open = build(&context, settings, "--sandbox off -o open").ok().digests();
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("tools")));
+    let closed = build(&context, settings, "--rebuild --sandbox on");
     if closed.code == 4 {
         skipped("no user namespaces here");
         return;
     }
     closed.failed(2, &["CONFIG_INITRAMFS_SOURCE", "root/etc/motd belongs to another user", "--sandbox off"]);
-    assert_eq!(build(&world, settings, "--sandbox off").ok().digests(), open);
+    assert_eq!(build(&context, settings, "--sandbox off").ok().digests(), open);
 }

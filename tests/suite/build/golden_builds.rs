@@ -1,8 +1,8 @@
 //! Golden files of builds: receipts, images to the byte, and what commands tell of them as JSON. The tools are
 //! [`crate::support::fixed_tools`]'s, so that no byte is the host's; those of the host's own are held where it has the same ones.
 
-use crate::commands::golden::{compare, directory, is_update, printed, repository, section, world};
-use crate::support::context::{World, ran, sha256, skipped};
+use crate::commands::golden::{compare, context, directory, is_update, printed, repository, section};
+use crate::support::context::{TestContext, run_result, sha256, skipped};
 use crate::support::fixed_tools;
 use crate::support::normalize::{compact, normal, pretty, shape};
 use crate::support::registry::descriptor;
@@ -12,13 +12,13 @@ use std::fs;
 use std::io::Read;
 use std::process::Command;
 
-fn build(world: &World, args: &str) -> String {
+fn build(context: &TestContext, args: &str) -> String {
     // An empty prefix is the host's: the miniature tree makes a true Image with any compiler.
-    let mut command = world.command(&format!("{args} --sandbox off --progress plain"));
+    let mut command = context.command(&format!("{args} --sandbox off --progress plain"));
     if args.contains("arm64") {
         command.arg("--cross-compile=");
     }
-    section(args, &ran(command.output().unwrap()).ok().stdout)
+    section(args, &run_result(command.output().unwrap()).ok().stdout)
 }
 
 fn read(path: &Utf8Path) -> String {
@@ -30,11 +30,11 @@ fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
     fs::read(layout.join("blobs").join(digest)).unwrap()
 }
 
-/// The layouts of a world, without what is attached to them: receipts have times in them.
-fn layouts(world: &World) -> Vec<Utf8PathBuf> {
-    let names = world.names("work/out").into_iter();
+/// The layouts of a context, without what is attached to them: receipts have times in them.
+fn layouts(context: &TestContext) -> Vec<Utf8PathBuf> {
+    let names = context.names("work/out").into_iter();
     let layouts =
-        names.map(|name| world.path("work/out").join(name)).filter(|path| path.join("oci-layout").exists());
+        names.map(|name| context.path("work/out").join(name)).filter(|path| path.join("oci-layout").exists());
     layouts.filter(|path| !path.as_str().ends_with("-attest")).collect()
 }
 
@@ -78,41 +78,41 @@ fn listings(layout: &Utf8Path) -> String {
 }
 
 /// The receipt, but for a plan that another one shows already.
-fn receipt(world: &World, name: &str) -> String {
-    let mut receipt: Value = serde_json::from_str(&read(&world.path("work/out").join(name))).unwrap();
+fn receipt(context: &TestContext, name: &str) -> String {
+    let mut receipt: Value = serde_json::from_str(&read(&context.path("work/out").join(name))).unwrap();
     receipt["plan"] = json!("*");
-    section(name, &compact(&normal(world, &pretty(&receipt))))
+    section(name, &compact(&normal(context, &pretty(&receipt))))
 }
 
 /// What a build left: its layers' entries, and its receipts.
-fn left(world: &World) -> String {
+fn left(context: &TestContext) -> String {
     let mut text = String::new();
-    for layout in layouts(world) {
+    for layout in layouts(context) {
         text.push_str(&section(layout.file_name().unwrap(), &listings(&layout)));
     }
     let is_receipt = |name: &String| name.ends_with("64.json");
-    text + &world
+    text + &context
         .names("work/out")
         .iter()
         .filter(|name| is_receipt(name))
-        .map(|name| receipt(world, name))
+        .map(|name| receipt(context, name))
         .collect::<String>()
 }
 
 #[test]
 fn a_build_from_kernel_org() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     let args = "6.1.7 --fc --arch amd64 --config mini.config --set PSI=y -j1 --sandbox off --progress json";
-    let first = world.run(&format!("{args} --timings=json")).ok();
+    let first = context.run(&format!("{args} --timings=json")).ok();
     let mut text = section("6.1.7 --fc, from kernel.org", &first.stdout);
-    text.push_str(&events(&world, &first.stderr));
-    let file = |name: &str| world.path("work/out").join(name);
+    text.push_str(&events(&context, &first.stderr));
+    let file = |name: &str| context.path("work/out").join(name);
     // In the order of its keys.
     text.push_str(&section(
         "the receipt",
-        &compact(&normal(&world, &read(&file("firecracker-6.1.7-amd64.json")))),
+        &compact(&normal(&context, &read(&file("firecracker-6.1.7-amd64.json")))),
     ));
-    for layout in layouts(&world) {
+    for layout in layouts(&context) {
         let name = layout.file_name().unwrap();
         text.push_str(&section(&format!("{name}: entries"), &listings(&layout)));
         if name.contains("modules") {
@@ -127,35 +127,35 @@ fn a_build_from_kernel_org() {
         for part in ["index.json", "oci-layout"] {
             text.push_str(&section(&format!("{name}: {part}"), &read(&layout.join(part))));
         }
-        text.push_str(&attached(&world, name));
+        text.push_str(&attached(&context, name));
     }
     let timings: Value = serde_json::from_str(&read(&file("firecracker-6.1.7-amd64-timings.json"))).unwrap();
     text.push_str(&section("the shape of the timings", &compact(&pretty(&shape(&timings)))));
     for name in ["provenance", "spdx"] {
         let name = format!("firecracker-6.1.7-amd64.{name}.json");
-        let plain = normal(&world, &read(&file(&name)));
-        text.push_str(&section(&name, &compact(&without_receipts(&world, &plain))));
+        let plain = normal(&context, &read(&file(&name)));
+        text.push_str(&section(&name, &compact(&without_receipts(&context, &plain))));
     }
-    text.push_str(&section("the same again", &events(&world, &world.run(args).ok().stderr)));
+    text.push_str(&section("the same again", &events(&context, &context.run(args).ok().stderr)));
     compare("build-kernel-org.txt", &text);
 }
 
 /// The events of a run. How many there are of progress is a matter of time.
-fn events(world: &World, lines: &str) -> String {
+fn events(context: &TestContext, lines: &str) -> String {
     let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let all: String = all.filter(|event| event["event"] != "progress").map(|event| pretty(&event)).collect();
-    section("--progress json", &compact(&normal(world, &all)))
+    section("--progress json", &compact(&normal(context, &all)))
 }
 
 /// A text without the digest of the receipt, which has times in it.
-fn without_receipts(world: &World, text: &str) -> String {
-    let receipt = fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
+fn without_receipts(context: &TestContext, text: &str) -> String {
+    let receipt = fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
     text.replace(&sha256(&receipt), "*")
 }
 
 /// The manifests that refer to an image, without the digests of what has times in it.
-fn attached(world: &World, name: &str) -> String {
-    let layout = world.path("work/out").join(format!("{name}-attest"));
+fn attached(context: &TestContext, name: &str) -> String {
+    let layout = context.path("work/out").join(format!("{name}-attest"));
     let index: Value = serde_json::from_str(&read(&layout.join("index.json"))).unwrap();
     let mut text = String::new();
     for one in index["manifests"].as_array().unwrap() {
@@ -172,40 +172,40 @@ fn attached(world: &World, name: &str) -> String {
 
 #[test]
 fn a_build_from_a_tarball_with_other_options() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     let options =
         "--compression zstd --modules-layout flat --also-at boot/vmlinux --legacy --fragment some.config";
     let args = format!("6.1.7 --ch --arch amd64 --source linux-6.1.7.tar.gz --config mini.config {options}");
-    let text = build(&world, &args) + &left(&world);
+    let text = build(&context, &args) + &left(&context);
     // The second time nothing is compiled, and what was read is remembered.
-    build(&world, &args);
-    let inspected = printed(&world, "inspect out/cloudhypervisor-kernel --json");
-    compare("build-tarball.txt", &(text + &inspected + &records(&world)));
+    build(&context, &args);
+    let inspected = printed(&context, "inspect out/cloudhypervisor-kernel --json");
+    compare("build-tarball.txt", &(text + &inspected + &records(&context)));
 }
 
 #[test]
 fn a_build_from_a_directory() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     let options = "--compression none --no-modules --require none";
     let args = format!("5.10.77 --fc --arch arm64 --source linux --config odd.config {options}");
-    compare("build-directory.txt", &(build(&world, &args) + &left(&world)));
+    compare("build-directory.txt", &(build(&context, &args) + &left(&context)));
 }
 
 #[test]
 fn a_build_from_a_repository_with_patches() {
-    let Some(world) = world() else { return };
-    let Some(source) = repository(&world) else { return };
+    let Some(context) = context() else { return };
+    let Some(source) = repository(&context) else { return };
     let args = format!("6.1.7 --ch --arch amd64 {source} --config mini.config --patches patches");
-    let text = build(&world, &args) + &left(&world) + &records(&world);
+    let text = build(&context, &args) + &left(&context) + &records(&context);
     compare("build-git.txt", &text);
 }
 
 /// What the cache keeps beside sources and images.
-fn records(world: &World) -> String {
+fn records(context: &TestContext) -> String {
     let mut records = Vec::new();
-    for entry in walkdir::WalkDir::new(world.path("cache")) {
+    for entry in walkdir::WalkDir::new(context.path("cache")) {
         let path = Utf8PathBuf::from_path_buf(entry.unwrap().into_path()).unwrap();
-        let name = path.strip_prefix(world.path("cache")).unwrap().as_str();
+        let name = path.strip_prefix(context.path("cache")).unwrap().as_str();
         let folder = name.split('/').next().unwrap();
         let is_record =
             name.ends_with(".json") || name == "kcompile.lock" || folder == "known" && path.is_file();
@@ -219,7 +219,7 @@ fn records(world: &World) -> String {
                     value = first_image(&value);
                 }
                 anonymize(&mut value);
-                section(folder, &compact(&normal(world, &pretty(&value))))
+                section(folder, &compact(&normal(context, &pretty(&value))))
             }
             Err(_) => section(folder, &text),
         });
@@ -263,45 +263,46 @@ fn anonymize(value: &mut Value) {
 
 #[test]
 fn images_of_two_architectures() {
-    let Some(world) = world() else { return };
-    let mut text = build(&world, "6.1.7 --fc --arch amd64 --arch arm64 --config mini.config -j1");
+    let Some(context) = context() else { return };
+    let mut text = build(&context, "6.1.7 --fc --arch amd64 --arch arm64 --config mini.config -j1");
     for name in ["firecracker-kernel-bin", "firecracker-kernel-modules"] {
-        text.push_str(&section(name, &listings(&world.path("work/out").join(name))));
+        text.push_str(&section(name, &listings(&context.path("work/out").join(name))));
     }
-    world.run("6.1.7 --fc --arch amd64 --config mini.config --set PSI=y --set DUMMY=n -o other --progress quiet").ok();
+    context.run("6.1.7 --fc --arch amd64 --config mini.config --set PSI=y --set DUMMY=n -o other --progress quiet").ok();
     let other =
         "6.1.7 --fc --arch amd64 --config mini.config --set PSI=y --set DUMMY=n -o other --cache-dir other";
-    fixed_tools::change_kernel(&world, "6.1.7");
-    world.run(&format!("{other} --progress quiet")).ok();
+    fixed_tools::change_kernel(&context, "6.1.7");
+    context.run(&format!("{other} --progress quiet")).ok();
     let [bin, modules] = ["bin", "modules"].map(|kind| format!("firecracker-kernel-{kind}-amd64"));
     for args in [
         &format!("verify out/{bin} out/firecracker-kernel-modules --max-modules-size 100 --json"),
         &format!("diff out/{modules} other/{modules} --json"),
         &format!("diff out/{bin} other/{bin} --max-bin-size 1k --json"),
     ] {
-        text.push_str(&printed(&world, args));
+        text.push_str(&printed(&context, args));
     }
-    let receipt = world.path("work/other/firecracker-6.1.7-amd64.json");
+    let receipt = context.path("work/other/firecracker-6.1.7-amd64.json");
     let inspect = || {
-        let told = world.run(&format!("inspect other/{bin} --json")).ok().stdout;
+        let told = context.run(&format!("inspect other/{bin} --json")).ok().stdout;
         let told: Value = serde_json::from_str(&told).unwrap();
-        section("inspect: a receipt", &compact(&normal(&world, &pretty(&told["receipt"]))))
+        section("inspect: a receipt", &compact(&normal(&context, &pretty(&told["receipt"]))))
     };
     // The one that is attached would count in its place.
-    fs::remove_dir_all(world.path(&format!("work/other/{bin}-attest"))).unwrap();
-    fs::copy(world.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
+    fs::remove_dir_all(context.path(&format!("work/other/{bin}-attest"))).unwrap();
+    fs::copy(context.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
     text.push_str(&inspect());
     fs::write(&receipt, "{").unwrap();
     text.push_str(&inspect());
     fs::remove_file(&receipt).unwrap();
     text.push_str(&inspect());
-    fs::write(world.path("work/other").join(&bin).join("oci-layout"), "{}").unwrap();
-    text.push_str(&printed(&world, &format!("verify other/{bin} --json")));
-    let events = world.run("6.1.7 6.1.9 --fc --arch amd64 --config mini.config -o x --progress json").stderr;
+    fs::write(context.path("work/other").join(&bin).join("oci-layout"), "{}").unwrap();
+    text.push_str(&printed(&context, &format!("verify other/{bin} --json")));
+    let events =
+        context.run("6.1.7 6.1.9 --fc --arch amd64 --config mini.config -o x --progress json").stderr;
     for line in events.lines() {
         let event: Value = serde_json::from_str(line).unwrap();
         if matches!(event["event"].as_str(), Some("error" | "overview")) {
-            text.push_str(&section("an event", &compact(&normal(&world, &pretty(&event)))));
+            text.push_str(&section("an event", &compact(&normal(&context, &pretty(&event)))));
         }
     }
     compare("images.txt", &text);
@@ -309,13 +310,13 @@ fn images_of_two_architectures() {
 
 #[test]
 fn a_bundle() {
-    let Some(world) = world() else { return };
-    let Some(source) = repository(&world) else { return };
-    world.run("fetch 6.1.7 6.6.60 --fc --bundle one.tar").ok();
-    world.run(&format!("fetch 6.1.7 --ch {source} --bundle two.tar")).ok();
+    let Some(context) = context() else { return };
+    let Some(source) = repository(&context) else { return };
+    context.run("fetch 6.1.7 6.6.60 --fc --bundle one.tar").ok();
+    context.run(&format!("fetch 6.1.7 --ch {source} --bundle two.tar")).ok();
     let mut text = String::new();
     for name in ["one.tar", "two.tar"] {
-        let bytes = fs::read(world.path("work").join(name)).unwrap();
+        let bytes = fs::read(context.path("work").join(name)).unwrap();
         for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
             let mut entry = entry.unwrap();
             let path = entry.path().unwrap().display().to_string();
@@ -323,11 +324,11 @@ fn a_bundle() {
             if path.ends_with(".json") {
                 let mut json = String::new();
                 entry.read_to_string(&mut json).unwrap();
-                text.push_str(&compact(&normal(&world, &pretty(&serde_json::from_str(&json).unwrap()))));
+                text.push_str(&compact(&normal(&context, &pretty(&serde_json::from_str(&json).unwrap()))));
             }
         }
     }
-    text.push_str(&records(&world));
+    text.push_str(&records(&context));
     compare("bundle.txt", &text);
 }
 
@@ -341,8 +342,8 @@ fn the_digests_of_this_toolchain() {
     };
     let tools: Option<Vec<String>> = ["gcc", "ld", "make", "depmod"].map(first_line).into_iter().collect();
     let Some(tools) = tools else { return skipped("there is no gcc, ld, make or depmod") };
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
     let name = format!("toolchain-{}.txt", &sha256(tools.join("\n").as_bytes())[..8]);
     if !is_update() && !directory().join(&name).exists() {
         return skipped(&format!("no golden digests of {}", tools.join(", ")));
@@ -350,7 +351,7 @@ fn the_digests_of_this_toolchain() {
     let mut found = section("tools", &tools.join("\n"));
     for args in ["--fc --arch amd64", "--ch --arch amd64 --legacy", "--fc --arch arm64 --no-modules"] {
         let args = format!("6.1.7 {args} --source linux-6.1.7.tar.xz --config mini.config");
-        found.push_str(&build(&world, &args));
+        found.push_str(&build(&context, &args));
     }
     compare(&name, &found);
 }

@@ -1,6 +1,6 @@
 //! Nothing changed, nothing done; little changed, little done.
 
-use crate::support::context::{World, sha256};
+use crate::support::context::{TestContext, sha256};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
@@ -9,21 +9,21 @@ const BIN: &str = "work/out/firecracker-kernel-bin-amd64";
 const RECEIPT: &str = "work/out/firecracker-6.1.7-amd64.json";
 
 /// From now on `make` notes its arguments; [`calls`] tells them.
-fn watch_make(world: &mut World) {
+fn watch_make(context: &mut TestContext) {
     let path = std::env::var("PATH").unwrap();
-    let dir = world.path("bin");
+    let dir = context.path("bin");
     fs::create_dir(&dir).unwrap();
     // Into its build directory: the sandbox lets make write nowhere else.
     let note = "for word; do case $word in O=*) echo \"$@\" >>\"${word#O=}/calls\";; esac; done";
     let script = format!("#!/bin/sh\n{note}\nPATH='{path}' exec make \"$@\"\n");
     fs::write(dir.join("make"), script).unwrap();
     fs::set_permissions(dir.join("make"), fs::Permissions::from_mode(0o755)).unwrap();
-    world.env.insert("PATH".into(), format!("{dir}:{path}"));
+    context.env.insert("PATH".into(), format!("{dir}:{path}"));
 }
 
 /// How often make was called for a build directory since the last time.
-fn calls(world: &World) -> usize {
-    let files = walkdir::WalkDir::new(world.path("cache")).into_iter().flatten();
+fn calls(context: &TestContext) -> usize {
+    let files = walkdir::WalkDir::new(context.path("cache")).into_iter().flatten();
     let files = files.filter(|entry| entry.file_name() == "calls");
     let count = files.map(|entry| {
         let calls = fs::read_to_string(entry.path()).unwrap();
@@ -34,52 +34,52 @@ fn calls(world: &World) -> usize {
 }
 
 /// The blobs of the layout with the kernel.
-fn blobs(world: &World) -> Vec<String> {
-    world.names(&format!("{BIN}/blobs/sha256"))
+fn blobs(context: &TestContext) -> Vec<String> {
+    context.names(&format!("{BIN}/blobs/sha256"))
 }
 
 #[test]
 fn the_same_plan_again_is_answered_without_make() {
-    let mut world = World::new();
-    watch_make(&mut world);
-    let first = world.build("").ok();
-    assert!(calls(&world) > 0);
-    let before = world.snapshot("work/out");
+    let mut context = TestContext::new();
+    watch_make(&mut context);
+    let first = context.build("").ok();
+    assert!(calls(&context) > 0);
+    let before = context.snapshot("work/out");
     let again =
-        world.build("").ok().says("Reuse: done in ").says("2 images, whole as they were: nothing to do");
-    assert_eq!((again.stdout, calls(&world)), (first.stdout.clone(), 0));
+        context.build("").ok().says("Reuse: done in ").says("2 images, whole as they were: nothing to do");
+    assert_eq!((again.stdout, calls(&context)), (first.stdout.clone(), 0));
     assert!(again.stderr.contains("kernel release  6.1.7, "), "{}", again.stderr);
-    assert_eq!(world.snapshot("work/out"), before);
+    assert_eq!(context.snapshot("work/out"), before);
     // Another directory, a launcher, other jobs: the same plan.
-    let elsewhere = world
+    let elsewhere = context
         .build("-o elsewhere --launcher env -j 7")
         .ok()
         .says("2 images from the cache, nothing compiled");
-    assert_eq!((elsewhere.digests(), calls(&world)), (first.digests(), 0));
+    assert_eq!((elsewhere.digests(), calls(&context)), (first.digests(), 0));
     let images = |dir: &str| -> Vec<String> {
-        let all = world.snapshot(dir).into_iter();
+        let all = context.snapshot(dir).into_iter();
         all.map(|(path, content)| format!("{} {content}", path.replace(dir, "")))
             .filter(|line| !line.contains(".lock"))
             .collect()
     };
     assert_eq!(images("work/out"), images("work/elsewhere"));
     // Only where it is asked for.
-    let rebuilt = world.build("--rebuild").ok().says("6.1.7, 0 steps");
+    let rebuilt = context.build("--rebuild").ok().says("6.1.7, 0 steps");
     assert_eq!(rebuilt.digests(), first.digests());
-    assert!(calls(&world) > 0);
+    assert!(calls(&context) > 0);
 }
 
 #[test]
 fn damaged_output_is_noticed_and_repaired_without_compiling() {
-    let mut world = World::new();
-    watch_make(&mut world);
-    let whole = world.build("").ok();
-    world.tree("6.1.8", "work/next");
-    world.run("6.1.8 --fc --source next --config mini.config").ok();
-    calls(&world);
+    let mut context = TestContext::new();
+    watch_make(&mut context);
+    let whole = context.build("").ok();
+    context.tree("6.1.8", "work/next");
+    context.run("6.1.8 --fc --source next --config mini.config").ok();
+    calls(&context);
     let mut repairs = 0;
-    for blob in blobs(&world) {
-        let path = world.path(&format!("{BIN}/blobs/sha256/{blob}"));
+    for blob in blobs(&context) {
+        let path = context.path(&format!("{BIN}/blobs/sha256/{blob}"));
         let bytes = fs::read(&path).unwrap();
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         // One bit; the size and the time of the content are as they were.
@@ -87,100 +87,100 @@ fn damaged_output_is_noticed_and_repaired_without_compiling() {
         damaged[10] ^= 1;
         fs::write(&path, damaged).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        let ran = world.build("").ok();
+        let ran = context.build("").ok();
         if ran.stderr.contains("nothing to do") {
             // A blob of the other version: another plan's business.
             fs::write(&path, &bytes).unwrap();
         } else {
             repairs += 1;
         }
-        assert_eq!((sha256(&fs::read(&path).unwrap()), calls(&world)), (blob, 0));
+        assert_eq!((sha256(&fs::read(&path).unwrap()), calls(&context)), (blob, 0));
     }
     assert_eq!(repairs, 3, "a manifest, a config, a layer");
-    let receipt = fs::read_to_string(world.path(RECEIPT)).unwrap();
+    let receipt = fs::read_to_string(context.path(RECEIPT)).unwrap();
     // What no digest vouches for.
     let index = |from: &'static str, to: &'static str| {
-        let path = world.path(&format!("{BIN}/index.json"));
+        let path = context.path(&format!("{BIN}/index.json"));
         move || fs::write(&path, fs::read_to_string(&path).unwrap().replacen(from, to, 1)).unwrap()
     };
     let damages: [&dyn Fn(); 6] = [
         &index("amd64", "arm64"),
         &index("\"schemaVersion\":2", "\"schemaVersion\":3"),
-        &|| fs::remove_file(world.path(RECEIPT)).unwrap(),
-        &|| fs::write(world.path(RECEIPT), "{}").unwrap(),
-        &|| fs::remove_dir_all(world.path(BIN)).unwrap(),
-        &|| fs::remove_dir_all(world.path("work/out")).unwrap(),
+        &|| fs::remove_file(context.path(RECEIPT)).unwrap(),
+        &|| fs::write(context.path(RECEIPT), "{}").unwrap(),
+        &|| fs::remove_dir_all(context.path(BIN)).unwrap(),
+        &|| fs::remove_dir_all(context.path("work/out")).unwrap(),
     ];
     for damage in damages {
         damage();
-        let repaired = world.build("").ok().says("2 images from the cache, nothing compiled");
+        let repaired = context.build("").ok().says("2 images from the cache, nothing compiled");
         assert_eq!(repaired.digests(), whole.digests());
-        assert_eq!(fs::read_to_string(world.path(RECEIPT)).unwrap(), receipt);
-        world.build("").ok().says("nothing to do");
-        assert_eq!(calls(&world), 0);
+        assert_eq!(fs::read_to_string(context.path(RECEIPT)).unwrap(), receipt);
+        context.build("").ok().says("nothing to do");
+        assert_eq!(calls(&context), 0);
     }
 }
 
 #[test]
 fn images_in_the_cache_that_are_damaged_are_made_anew() {
-    let world = World::new();
-    let first = world.build("").ok().digests();
-    for blob in walkdir::WalkDir::new(world.path("cache/images")).into_iter().flatten() {
+    let context = TestContext::new();
+    let first = context.build("").ok().digests();
+    for blob in walkdir::WalkDir::new(context.path("cache/images")).into_iter().flatten() {
         if blob.path().parent().is_some_and(|dir| dir.ends_with("blobs/sha256")) {
             fs::write(blob.path(), "x").unwrap();
         }
     }
     // What stands in the output directory is right and needs none of them.
-    world.build("").ok().says("nothing to do");
-    fs::remove_dir_all(world.path("work/out")).unwrap();
+    context.build("").ok().says("nothing to do");
+    fs::remove_dir_all(context.path("work/out")).unwrap();
     let made =
-        world.build("").ok().says("note: the images in the cache are of no use: ").says("6.1.7, 0 steps");
+        context.build("").ok().says("note: the images in the cache are of no use: ").says("6.1.7, 0 steps");
     assert_eq!(made.digests(), first);
-    fs::remove_dir_all(world.path("work/out")).unwrap();
-    assert_eq!(world.build("").ok().says("nothing compiled").digests(), first);
+    fs::remove_dir_all(context.path("work/out")).unwrap();
+    assert_eq!(context.build("").ok().says("nothing compiled").digests(), first);
 }
 
 #[test]
 fn what_decides_no_byte_is_still_asked_for() {
-    let mut world = World::new();
+    let mut context = TestContext::new();
     // Somebody's own directories in PATH may change at any moment: shims of a version manager do.
     let programs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    world.env.insert("PATH".into(), programs.into());
-    world.build("--require none").ok();
+    context.env.insert("PATH".into(), programs.into());
+    context.build("--require none").ok();
     // Another profile may not be met.
-    world.build("--require kubernetes").failed(1, &["does not meet kubernetes"]);
-    world.build("--require none").ok().says("nothing to do");
+    context.build("--require kubernetes").failed(1, &["does not meet kubernetes"]);
+    context.build("--require none").ok().says("nothing to do");
     // A finding is repeated; another tool on this host may change what Kconfig says.
-    let mut config = fs::read_to_string(world.path("work/mini.config")).unwrap();
+    let mut config = fs::read_to_string(context.path("work/mini.config")).unwrap();
     config.push_str("CONFIG_NO_SUCH_THING=y\n");
-    fs::write(world.path("work/mini.config"), config).unwrap();
-    world.build("--require none").ok();
-    world
+    fs::write(context.path("work/mini.config"), config).unwrap();
+    context.build("--require none").ok();
+    context
         .build("--require none")
         .ok()
         .says("nothing to do")
         .says("warning: CONFIG_NO_SUCH_THING=y is missing");
-    let dir = world.path("tools");
+    let dir = context.path("tools");
     fs::create_dir(&dir).unwrap();
-    world.env.insert("PATH".into(), format!("{programs}:{dir}"));
-    world.build("--require none").ok().says("Compile: done");
-    world.build("--require none").ok().says("nothing to do");
+    context.env.insert("PATH".into(), format!("{programs}:{dir}"));
+    context.build("--require none").ok().says("Compile: done");
+    context.build("--require none").ok().says("nothing to do");
     fs::write(dir.join("pahole"), "").unwrap();
-    world.build("--require none").ok().says("Compile: done");
+    context.build("--require none").ok().says("Compile: done");
 }
 
 #[test]
 fn sources_that_are_at_hand_are_not_read_again_unless_somebody_wrote_there() {
-    let world = World::new();
-    let tarball = world.tarball("6.1.7", "gz");
+    let context = TestContext::new();
+    let tarball = context.tarball("6.1.7", "gz");
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz";
     let long_ago = SystemTime::now() - Duration::from_secs(3600);
     fs::File::options().write(true).open(&tarball).unwrap().set_modified(long_ago).unwrap();
-    world.run(args).ok();
-    world.run(args).ok().says("nothing to do");
-    let known = || world.names("cache/known");
+    context.run(args).ok();
+    context.run(args).ok().says("nothing to do");
+    let known = || context.names("cache/known");
     assert_eq!(known().len(), 1);
-    let fact = fs::read_to_string(world.path(&format!("cache/known/{}", known()[0]))).unwrap();
+    let fact = fs::read_to_string(context.path(&format!("cache/known/{}", known()[0]))).unwrap();
     assert!(fact.contains(&sha256(&fs::read(&tarball).unwrap())), "{fact}");
     // As long, as old, other bytes.
     let mut bytes = fs::read(&tarball).unwrap();
@@ -188,26 +188,26 @@ fn sources_that_are_at_hand_are_not_read_again_unless_somebody_wrote_there() {
     bytes[last] ^= 1;
     fs::write(&tarball, bytes).unwrap();
     fs::File::options().write(true).open(&tarball).unwrap().set_modified(long_ago).unwrap();
-    world.run(args).failed(3, &["corrupt archive"]);
+    context.run(args).failed(3, &["corrupt archive"]);
 }
 
 /// How many commands make has run, by what the compile phase says at its end.
-fn steps(ran: &crate::support::context::Ran) -> u64 {
+fn steps(ran: &crate::support::context::RunResult) -> u64 {
     let text = ran.stderr.split("Compile: done").nth(1).unwrap().split("6.1.7, ").nth(1).unwrap();
     text.split(' ').next().unwrap().parse().unwrap()
 }
 
 #[test]
 fn a_changed_setting_costs_what_it_touches_and_gives_the_bytes_of_a_clean_build() {
-    let world = World::new();
-    let whole = steps(&world.build("").ok());
+    let context = TestContext::new();
+    let whole = steps(&context.build("").ok());
     for set in ["DUMMY=n", "DUMMY=y", "PSI=y"] {
-        let changed = world.build(&format!("--set {set}")).ok();
+        let changed = context.build(&format!("--set {set}")).ok();
         assert!(steps(&changed) * 2 < whole, "{set}: {} of {whole} steps", steps(&changed));
-        let clean = world.build(&format!("--set {set} --cache-dir {set} -o {set}-out")).ok();
+        let clean = context.build(&format!("--set {set} --cache-dir {set} -o {set}-out")).ok();
         assert_eq!(changed.digests(), clean.digests(), "{set}");
     }
-    let builds = walkdir::WalkDir::new(world.path("cache/builds")).max_depth(2).into_iter().flatten();
+    let builds = walkdir::WalkDir::new(context.path("cache/builds")).max_depth(2).into_iter().flatten();
     let builds = builds.filter(|entry| entry.file_name().to_string_lossy().starts_with("kcompile-"));
     assert_eq!(builds.count(), 1);
 }

@@ -2,31 +2,33 @@
 
 use crate::faults::disk_full::own_mounts;
 use crate::source::kinds::{commit, repository, sh};
-use crate::support::context::{World, compress, have, ran, script, sha256, skipped, tar_of};
+use crate::support::context::{
+    TestContext, compress, has_tool, run_result, sha256, skipped, tar_of, write_script,
+};
 use crate::support::servers;
 use std::fs;
 use std::os::unix::fs::symlink;
 
 #[test]
 fn the_users_git_config_does_not_decide_where_a_source_comes_from() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    let asked = repository(&world);
-    crate::support::context::copy(&asked, &world.path("elsewhere/linux"));
-    let other = world.path("elsewhere/linux");
+    let context = TestContext::new();
+    let asked = repository(&context);
+    crate::support::context::copy(&asked, &context.path("elsewhere/linux"));
+    let other = context.path("elsewhere/linux");
     sh(&other, "echo other >> COPYING; git add COPYING");
     commit(&other);
     let (here, elsewhere) =
-        (servers::git(world.path("repos").as_str()), servers::git(world.path("elsewhere").as_str()));
+        (servers::git(context.path("repos").as_str()), servers::git(context.path("elsewhere").as_str()));
     let fetch = format!("fetch 6.1.7 --ch --source git+{}/linux/.git", here.url);
-    let plain = world.run(&format!("{fetch} --cache-dir plain")).ok();
+    let plain = context.run(&format!("{fetch} --cache-dir plain")).ok();
     // Another server in its place; a proxy that is not there.
     let rewritten = format!("[url \"{}/\"]\n\tinsteadOf = {}/\n", elsewhere.url, here.url);
     for (cache, config) in [("rewritten", &*rewritten), ("proxy", "[http]\n\tproxy = http://127.0.0.1:1\n")] {
-        fs::write(world.path("home/.gitconfig"), config).unwrap();
-        let fetched = world.run(&format!("{fetch} --cache-dir {cache}")).ok();
+        fs::write(context.path("home/.gitconfig"), config).unwrap();
+        let fetched = context.run(&format!("{fetch} --cache-dir {cache}")).ok();
         assert_eq!(fetched.digests(), plain.digests(), "{config}");
     }
     assert!(elsewhere.log.lock().unwrap().is_empty());
@@ -35,124 +37,124 @@ fn the_users_git_config_does_not_decide_where_a_source_comes_from() {
 /// Objects in it would be taken for those that kcompile compiled itself.
 #[test]
 fn no_source_may_bring_a_build_directory() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "repos/linux");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "repos/linux");
     fs::create_dir(tree.join("kcompile-firecracker-amd64-0")).unwrap();
     fs::write(tree.join("kcompile-firecracker-amd64-0/main.o"), "x").unwrap();
-    fs::write(world.path("work/linux.tar.gz"), compress(&tar_of(&tree, "linux"), "gz")).unwrap();
+    fs::write(context.path("work/linux.tar.gz"), compress(&tar_of(&tree, "linux"), "gz")).unwrap();
     let refused = "kcompile-firecracker-amd64-0";
-    world.run("fetch 6.1.7 --fc --source linux.tar.gz").failed(3, &["refused entry `", refused]);
+    context.run("fetch 6.1.7 --fc --source linux.tar.gz").failed(3, &["refused entry `", refused]);
     let directory = format!("6.1.7 --fc --config mini.config --source {tree}");
-    world.run(&directory).failed(2, &[refused, "hint: "]);
-    if have("git") {
+    context.run(&directory).failed(2, &[refused, "hint: "]);
+    if has_tool("git") {
         sh(&tree, "git init -q -b ch-6.1.7 . && git add .");
         commit(&tree);
         let args = format!("fetch 6.1.7 --ch --source git+{tree}");
-        world.run(&args).failed(3, &["refused entry `", refused]);
+        context.run(&args).failed(3, &["refused entry `", refused]);
     }
-    world.tarball("6.1.7", "xz");
-    fs::create_dir(world.path("work/p")).unwrap();
+    context.tarball("6.1.7", "xz");
+    fs::create_dir(context.path("work/p")).unwrap();
     let patch = "--- /dev/null\n+++ b/kcompile-x/main.o\n@@ -0,0 +1 @@\n+x\n";
-    fs::write(world.path("work/p/1.patch"), patch).unwrap();
-    world
+    fs::write(context.path("work/p/1.patch"), patch).unwrap();
+    context
         .run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p")
         .failed(1, &["a patch adds kcompile-x", "hint: "]);
-    assert!(world.names("cache/tmp").is_empty());
+    assert!(context.names("cache/tmp").is_empty());
 }
 
 /// The digest of a source directory counts what is mounted in it, so make has to see that, too.
 #[test]
 fn make_sees_what_is_mounted_in_a_source_directory() {
     let Some(way) = own_mounts() else { return };
-    let world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
-    crate::support::context::copy(&tree.join("init"), &world.path("other/init"));
-    let main = world.path("other/init/main.c");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
+    crate::support::context::copy(&tree.join("init"), &context.path("other/init"));
+    let main = context.path("other/init/main.c");
     let text = fs::read_to_string(&main).unwrap();
     fs::write(&main, format!("{text}\nconst char kcompile_test[] = \"mounted\";\n")).unwrap();
-    crate::support::context::copy(&tree, &world.path("work/whole"));
-    crate::support::context::copy(&main, &world.path("work/whole/init/main.c"));
+    crate::support::context::copy(&tree, &context.path("work/whole"));
+    crate::support::context::copy(&main, &context.path("work/whole/init/main.c"));
     let args = "6.1.7 --fc --config mini.config --sandbox on --source";
-    let whole = world.run(&format!("{args} whole --cache-dir whole-cache -o whole-out"));
+    let whole = context.run(&format!("{args} whole --cache-dir whole-cache -o whole-out"));
     if whole.code == 4 {
         skipped("no namespaces: nothing is hidden from make");
         return;
     }
     let whole = whole.ok().digests();
     let script =
-        format!("mount --bind {} {} && exec \"$0\" \"$@\"", world.path("other/init"), tree.join("init"));
+        format!("mount --bind {} {} && exec \"$0\" \"$@\"", context.path("other/init"), tree.join("init"));
     let mut words = way.clone();
     words.extend(["sh", "-c", &script]);
-    assert_eq!(world.run_by(&words, &format!("{args} linux")).ok().digests(), whole);
+    assert_eq!(context.run_by(&words, &format!("{args} linux")).ok().digests(), whole);
     // To make it is as read-only as the rest.
     let makefile = tree.join("Makefile");
     let text = fs::read_to_string(&makefile).unwrap();
     fs::write(&makefile, format!("$(shell touch {}/written)\n{text}", tree.join("init"))).unwrap();
-    world.run_by(&words, &format!("{args} linux")).ok();
-    assert!(!world.path("other/init/written").exists());
+    context.run_by(&words, &format!("{args} linux")).ok();
+    assert!(!context.path("other/init/written").exists());
 }
 
 /// A header and a driver's directory that a developer has linked into the tree.
 #[test]
 fn files_outside_of_a_source_directory_that_its_links_lead_to_are_part_of_it() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
-    fs::create_dir(world.path("mine")).unwrap();
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
+    fs::create_dir(context.path("mine")).unwrap();
     for (inside, outside) in [("init/main.c", "mine/main.c"), ("drivers/net", "mine/net")] {
-        fs::rename(tree.join(inside), world.path(outside)).unwrap();
-        symlink(world.path(outside), tree.join(inside)).unwrap();
+        fs::rename(tree.join(inside), context.path(outside)).unwrap();
+        symlink(context.path(outside), tree.join(inside)).unwrap();
     }
     let config = "--set DUMMY=y";
-    let mut seen = vec![world.build(config).ok().digests()];
-    world.build(config).ok().says("nothing to do");
+    let mut seen = vec![context.build(config).ok().digests()];
+    context.build(config).ok().says("nothing to do");
     for (file, is_old) in [("main.c", false), ("net/dummy.c", false), ("main.c", true), ("net/dummy.c", true)]
     {
-        let path = world.path("mine").join(file);
+        let path = context.path("mine").join(file);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{text}\nconst char kcompile_test{}[] = \"changed\";\n", seen.len()))
             .unwrap();
         if is_old {
-            sh(&world.path("mine"), &format!("touch -d 2001-01-01 {file}"));
+            sh(&context.path("mine"), &format!("touch -d 2001-01-01 {file}"));
         }
-        let digests = world.build(config).ok().digests();
+        let digests = context.build(config).ok().digests();
         assert!(!seen.contains(&digests), "{file} was changed");
         let cache = format!("--cache-dir cache{} -o fresh", seen.len());
-        assert_eq!(world.build(&format!("{config} {cache}")).ok().digests(), digests);
+        assert_eq!(context.build(&format!("{config} {cache}")).ok().digests(), digests);
         seen.push(digests);
     }
     // One that leads around the source, and one to nothing.
-    symlink(world.path("."), tree.join("around")).unwrap();
-    world.build(config).failed(2, &["linux/around leads to ", "the source directory lies in it"]);
+    symlink(context.path("."), tree.join("around")).unwrap();
+    context.build(config).failed(2, &["linux/around leads to ", "the source directory lies in it"]);
     fs::remove_file(tree.join("around")).unwrap();
-    symlink(world.path("mine/later"), tree.join("later")).unwrap();
-    let before = world.build(config).ok().digests();
-    fs::write(world.path("mine/later"), "x").unwrap();
-    assert_ne!(world.build(config).ok().digests(), before);
+    symlink(context.path("mine/later"), tree.join("later")).unwrap();
+    let before = context.build(config).ok().digests();
+    fs::write(context.path("mine/later"), "x").unwrap();
+    assert_ne!(context.build(config).ok().digests(), before);
 }
 
 #[test]
 fn a_changed_compiler_wrapper_is_another_compiler() {
-    let world = World::new();
-    let wrapper = world.path("home/cc");
+    let context = TestContext::new();
+    let wrapper = context.path("home/cc");
     let args = format!("--cc {wrapper}");
-    script(&wrapper, "exec gcc \"$@\"");
-    let first = world.build(&args).ok().digests();
-    script(&wrapper, "exec gcc \"$@\" -O1");
-    let second = world.build(&args).ok().says("Compile: done").digests();
+    write_script(&wrapper, "exec gcc \"$@\"");
+    let first = context.build(&args).ok().digests();
+    write_script(&wrapper, "exec gcc \"$@\" -O1");
+    let second = context.build(&args).ok().says("Compile: done").digests();
     assert_ne!(second, first);
-    assert_eq!(world.build(&format!("{args} --cache-dir fresh -o fresh")).ok().digests(), second);
-    script(&wrapper, "exec gcc \"$@\"");
-    assert_eq!(world.build(&args).ok().says("nothing compiled").digests(), first);
+    assert_eq!(context.build(&format!("{args} --cache-dir fresh -o fresh")).ok().digests(), second);
+    write_script(&wrapper, "exec gcc \"$@\"");
+    assert_eq!(context.build(&args).ok().says("nothing compiled").digests(), first);
     // Where it stands in the command does not matter.
-    script(&wrapper, "exec \"$@\"");
+    write_script(&wrapper, "exec \"$@\"");
     let plan = |args: &str| -> serde_json::Value {
-        let plan = world.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
+        let plan = context.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
         serde_json::from_str::<serde_json::Value>(&plan).unwrap()["plan"]["toolchain"]["programs"].clone()
     };
     let digest = sha256(&fs::read(&wrapper).unwrap());
     let shell = |command: &str| {
         let args = ["plan", "6.1.7", "--fc", "--config", "mini.config", "--json", "--cc", command];
-        let planned = ran(world.command("").args(args).output().unwrap()).ok().stdout;
+        let planned = run_result(context.command("").args(args).output().unwrap()).ok().stdout;
         serde_json::from_str::<serde_json::Value>(&planned).unwrap()["plan"]["toolchain"]["programs"].clone()
     };
     assert_eq!(shell(&format!("{wrapper} gcc"))["cc"], digest);
@@ -163,14 +165,14 @@ fn a_changed_compiler_wrapper_is_another_compiler() {
 
 #[test]
 fn tools_that_are_not_the_distributions_are_known_by_their_bytes() {
-    let mut world = World::new();
+    let mut context = TestContext::new();
     let path = std::env::var("PATH").unwrap();
     for tool in ["as", "ld", "objcopy", "x-ld", "llvm-ar"] {
-        script(&world.path(&format!("tools/{tool}")), &format!("PATH='{path}' exec {tool} \"$@\""));
+        write_script(&context.path(&format!("tools/{tool}")), &format!("PATH='{path}' exec {tool} \"$@\""));
     }
-    world.env.insert("PATH".into(), format!("{}:{path}", world.path("tools")));
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("tools")));
     let programs = |args: &str| -> Vec<String> {
-        let plan = world.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
+        let plan = context.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
         let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
         plan["plan"]["toolchain"]["programs"].as_object().unwrap().keys().cloned().collect()
     };

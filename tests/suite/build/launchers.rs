@@ -1,6 +1,6 @@
 //! Compiler caches and farms, the real ones, on loopback: whatever stands before the compiler, the bytes are the same.
 
-use crate::support::context::{World, have, script};
+use crate::support::context::{TestContext, has_tool, write_script};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -8,15 +8,15 @@ use std::process::{Child, Command, Stdio};
 
 const ARGS: &str = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz";
 
-fn world() -> World {
-    let world = World::new();
-    world.tarball("6.1.7", "gz");
-    world
+fn context() -> TestContext {
+    let context = TestContext::new();
+    context.tarball("6.1.7", "gz");
+    context
 }
 
 /// What the receipt in `out` says of the compiler cache.
-fn counted(world: &World, out: &str) -> serde_json::Value {
-    let receipt = fs::read(world.path(&format!("work/{out}/firecracker-6.1.7-amd64.json"))).unwrap();
+fn counted(context: &TestContext, out: &str) -> serde_json::Value {
+    let receipt = fs::read(context.path(&format!("work/{out}/firecracker-6.1.7-amd64.json"))).unwrap();
     serde_json::from_slice::<serde_json::Value>(&receipt).unwrap()["compiler_cache"].clone()
 }
 
@@ -27,107 +27,107 @@ fn free_port() -> u16 {
 
 #[test]
 fn ccache_hits_from_another_place_and_changes_no_byte() {
-    if !have("ccache") {
+    if !has_tool("ccache") {
         return;
     }
-    let mut world = world();
-    let plain = world.run(&format!("{ARGS} --cache-dir plain -o plain-out")).ok().digests();
-    world.env.insert("CCACHE_DIR".into(), world.path("ccache").into_string());
+    let mut context = context();
+    let plain = context.run(&format!("{ARGS} --cache-dir plain -o plain-out")).ok().digests();
+    context.env.insert("CCACHE_DIR".into(), context.path("ccache").into_string());
     // What would loosen its checks does not reach it.
-    world.env.insert("CCACHE_SLOPPINESS".into(), "time_macros,include_file_mtime,file_macro".into());
-    world.env.insert("CCACHE_BASEDIR".into(), "/".into());
-    let cold = world.run(&format!("{ARGS} --launcher ccache --cache-dir one -o one-out")).ok();
-    let counts = counted(&world, "one-out");
+    context.env.insert("CCACHE_SLOPPINESS".into(), "time_macros,include_file_mtime,file_macro".into());
+    context.env.insert("CCACHE_BASEDIR".into(), "/".into());
+    let cold = context.run(&format!("{ARGS} --launcher ccache --cache-dir one -o one-out")).ok();
+    let counts = counted(&context, "one-out");
     assert!(counts["hits"] == 0 && counts["misses"].as_u64().unwrap() > 10, "{counts}");
-    let warm = world.run(&format!("{ARGS} --launcher ccache --cache-dir in/another/place -o two-out")).ok();
-    let again = counted(&world, "two-out");
+    let warm = context.run(&format!("{ARGS} --launcher ccache --cache-dir in/another/place -o two-out")).ok();
+    let again = counted(&context, "two-out");
     assert_eq!((&again["hits"], &again["misses"]), (&counts["misses"], &0.into()), "{again}");
     let line = format!("cache           {} hits, 0 misses (100.0 % hits)", counts["misses"]);
     warm.says(&line);
     assert_eq!(cold.digests(), plain);
     let digests = |out: &str| {
-        fs::read(world.path(&format!("work/{out}/firecracker-kernel-bin-amd64/index.json"))).unwrap()
+        fs::read(context.path(&format!("work/{out}/firecracker-kernel-bin-amd64/index.json"))).unwrap()
     };
     assert_eq!(digests("two-out"), digests("plain-out"));
 }
 
 #[test]
 fn the_users_settings_of_ccache_loosen_nothing_and_choose_no_compiler() {
-    if !have("ccache") {
+    if !has_tool("ccache") {
         return;
     }
-    let mut world = world();
+    let mut context = context();
     let path = std::env::var("PATH").unwrap();
-    fs::create_dir(world.path("ccache")).unwrap();
-    let compiler = world.path("bin/gcc");
-    script(&compiler, &format!("PATH='{path}' exec gcc \"$@\""));
+    fs::create_dir(context.path("ccache")).unwrap();
+    let compiler = context.path("bin/gcc");
+    write_script(&compiler, &format!("PATH='{path}' exec gcc \"$@\""));
     for (name, run) in [("gcc", format!("PATH='{path}' exec gcc")), ("prefix", "exec".to_owned())] {
-        let program = world.path("other").join(name);
-        script(&program, &format!("touch '{}'\n{run} \"$@\"", world.path("called")));
+        let program = context.path("other").join(name);
+        write_script(&program, &format!("touch '{}'\n{run} \"$@\"", context.path("called")));
     }
     let settings = "compiler_check = none\nignore_options = -O*\nprefix_command = OTHER/prefix\n\
         prefix_command_cpp = OTHER/prefix\n";
-    world.env.insert("CCACHE_DIR".into(), world.path("ccache").into_string());
-    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    context.env.insert("CCACHE_DIR".into(), context.path("ccache").into_string());
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("bin")));
     for (choice, dir) in [("compiler = OTHER/gcc\n", "one"), ("path = OTHER\n", "two")] {
-        let settings = format!("{settings}{choice}").replace("OTHER", world.path("other").as_str());
-        fs::write(world.path("ccache/ccache.conf"), settings).unwrap();
-        world.run(&format!("{ARGS} --launcher ccache --cache-dir {dir} -o {dir}-out")).ok();
-        assert!(!world.path("called").exists(), "{choice}");
+        let settings = format!("{settings}{choice}").replace("OTHER", context.path("other").as_str());
+        fs::write(context.path("ccache/ccache.conf"), settings).unwrap();
+        context.run(&format!("{ARGS} --launcher ccache --cache-dir {dir} -o {dir}-out")).ok();
+        assert!(!context.path("called").exists(), "{choice}");
     }
     // It says the same of itself and is another one.
-    script(&compiler, &format!("PATH='{path}' exec gcc \"$@\" -O1"));
-    world.run(&format!("{ARGS} --launcher ccache --cache-dir three -o three-out")).ok();
-    let counts = counted(&world, "three-out");
+    write_script(&compiler, &format!("PATH='{path}' exec gcc \"$@\" -O1"));
+    context.run(&format!("{ARGS} --launcher ccache --cache-dir three -o three-out")).ok();
+    let counts = counted(&context, "three-out");
     assert!(counts["hits"] == 0 && counts["misses"].as_u64().unwrap() > 10, "{counts}");
 }
 
 #[test]
 fn sccache_never_hands_out_the_config_of_another_kernel() {
-    if !have("sccache") {
+    if !has_tool("sccache") {
         return;
     }
-    let mut world = world();
+    let mut context = context();
     let settings = ["--set PSI=y", "--set PSI=n"];
-    let plain =
-        settings.map(|set| world.run(&format!("{ARGS} {set} --cache-dir plain -o plain-out")).ok().digests());
-    world.env.insert("SCCACHE_DIR".into(), world.path("sccache").into_string());
-    world.env.insert("SCCACHE_SERVER_PORT".into(), free_port().to_string());
-    world.env.insert("SCCACHE_IDLE_TIMEOUT".into(), "5".into());
+    let plain = settings
+        .map(|set| context.run(&format!("{ARGS} {set} --cache-dir plain -o plain-out")).ok().digests());
+    context.env.insert("SCCACHE_DIR".into(), context.path("sccache").into_string());
+    context.env.insert("SCCACHE_SERVER_PORT".into(), free_port().to_string());
+    context.env.insert("SCCACHE_IDLE_TIMEOUT".into(), "5".into());
     let cached = ["one", "two"].map(|dir| {
         settings.map(|set| {
             let args = format!("{ARGS} {set} --launcher sccache --cache-dir {dir} -o {dir}-out");
-            world.run(&args).ok().says("  cache           ").digests()
+            context.run(&args).ok().says("  cache           ").digests()
         })
     });
     assert_eq!(cached, [plain.clone(), plain]);
-    let counts = counted(&world, "two-out");
+    let counts = counted(&context, "two-out");
     assert!(counts["misses"] == 0, "{counts}");
 }
 
 /// A cache that looks at the compiler alone would hand out what an older assembler has made.
 #[test]
 fn another_assembler_gets_no_object_of_the_one_before() {
-    let mut world = world();
+    let mut context = context();
     let path = std::env::var("PATH").unwrap();
-    world.env.insert("CCACHE_DIR".into(), world.path("ccache").into_string());
-    world.env.insert("SCCACHE_DIR".into(), world.path("sccache").into_string());
-    world.env.insert("SCCACHE_SERVER_PORT".into(), free_port().to_string());
-    world.env.insert("SCCACHE_IDLE_TIMEOUT".into(), "5".into());
-    let caches: Vec<&str> = ["ccache", "sccache"].into_iter().filter(|cache| have(cache)).collect();
+    context.env.insert("CCACHE_DIR".into(), context.path("ccache").into_string());
+    context.env.insert("SCCACHE_DIR".into(), context.path("sccache").into_string());
+    context.env.insert("SCCACHE_SERVER_PORT".into(), free_port().to_string());
+    context.env.insert("SCCACHE_IDLE_TIMEOUT".into(), "5".into());
+    let caches: Vec<&str> = ["ccache", "sccache"].into_iter().filter(|cache| has_tool(cache)).collect();
     for cache in &caches {
         let args = format!("{ARGS} --launcher {cache} --cache-dir old-{cache} -o old-{cache}-out");
-        world.run(&args).ok();
+        context.run(&args).ok();
     }
     // As after an upgrade of the package binutils, whose tools come together.
-    let linker = world.path("bin/ld");
+    let linker = context.path("bin/ld");
     let other = "case $1 in --version) echo 'GNU ld (GNU Binutils) 2.99'; exit;; esac";
-    script(&linker, &format!("{other}\nPATH='{path}' exec ld \"$@\""));
-    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    write_script(&linker, &format!("{other}\nPATH='{path}' exec ld \"$@\""));
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("bin")));
     for cache in caches {
         let out = format!("new-{cache}-out");
-        world.run(&format!("{ARGS} --launcher {cache} --cache-dir new-{cache} -o {out}")).ok();
-        let counts = counted(&world, &out);
+        context.run(&format!("{ARGS} --launcher {cache} --cache-dir new-{cache} -o {out}")).ok();
+        let counts = counted(&context, &out);
         assert!(counts["hits"] == 0 && counts["misses"].as_u64().unwrap() > 10, "{cache}: {counts}");
     }
 }
@@ -136,7 +136,7 @@ fn another_assembler_gets_no_object_of_the_one_before() {
 struct Farm(Child, u16);
 
 impl Farm {
-    fn start(world: &World) -> Farm {
+    fn start(context: &TestContext) -> Farm {
         let port = free_port();
         let mut command = Command::new("distccd");
         command.args([
@@ -161,7 +161,7 @@ impl Farm {
         if rustix::process::geteuid().is_root() {
             command.args(["--user", "nobody"]);
         }
-        let log = fs::File::create(world.path("distccd.log")).unwrap();
+        let log = fs::File::create(context.path("distccd.log")).unwrap();
         let farm =
             Farm(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap(), port);
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
@@ -182,54 +182,54 @@ impl Drop for Farm {
 
 #[test]
 fn a_farm_compiles_the_same_bytes_with_as_many_jobs_as_it_takes() {
-    if !have("distcc") || !have("distccd") {
+    if !has_tool("distcc") || !has_tool("distccd") {
         return;
     }
-    let mut world = world();
-    let plain = world.run(&format!("{ARGS} --cache-dir plain -o plain-out")).ok().digests();
-    let farm = Farm::start(&world);
-    world.env.insert("DISTCC_HOSTS".into(), format!("127.0.0.1:{}/3 127.0.0.1:{}/50", farm.1, free_port()));
+    let mut context = context();
+    let plain = context.run(&format!("{ARGS} --cache-dir plain -o plain-out")).ok().digests();
+    let farm = Farm::start(&context);
+    context.env.insert("DISTCC_HOSTS".into(), format!("127.0.0.1:{}/3 127.0.0.1:{}/50", farm.1, free_port()));
     let cpus = num_cpus::get();
     let jobs = 6.min(4 * cpus).max(cpus);
-    let ran = world.run(&format!("{ARGS} --launcher distcc")).ok();
+    let ran = context.run(&format!("{ARGS} --launcher distcc")).ok();
     assert_eq!(ran.digests(), plain);
     let ran = ran.says(&format!("make -j{jobs} vmlinux")).says("note: distcc: no answer from 127.0.0.1:");
     assert!(!ran.stderr.contains("warning:"), "{}", ran.stderr);
-    let log = BufReader::new(fs::File::open(world.path("distccd.log")).unwrap());
+    let log = BufReader::new(fs::File::open(context.path("distccd.log")).unwrap());
     let compiled = log.lines().filter(|line| line.as_ref().unwrap().contains("COMPILE_OK")).count();
     assert!(compiled > 10, "{compiled} of its own");
     // -j is the user's word.
-    world.run(&format!("{ARGS} --launcher distcc --rebuild -j 2")).ok().says("make -j2 vmlinux");
+    context.run(&format!("{ARGS} --launcher distcc --rebuild -j 2")).ok().says("make -j2 vmlinux");
 }
 
 #[test]
 fn a_dead_farm_is_noticed_and_everything_compiled_here() {
-    if !have("distcc") {
+    if !has_tool("distcc") {
         return;
     }
-    let mut world = world();
-    let plain = world.run(&format!("{ARGS} --cache-dir plain -o plain-out")).ok().digests();
+    let mut context = context();
+    let plain = context.run(&format!("{ARGS} --cache-dir plain -o plain-out")).ok().digests();
     let dead = format!("127.0.0.1:{}/4", free_port());
-    world.env.insert("DISTCC_HOSTS".into(), dead.clone());
-    let ran = world.run(&format!("{ARGS} --launcher distcc")).ok();
+    context.env.insert("DISTCC_HOSTS".into(), dead.clone());
+    let ran = context.run(&format!("{ARGS} --launcher distcc")).ok();
     let ran = ran.says("warning: no machine of distcc answered: everything was compiled on this one");
     let ran = ran.says(&format!("note: distcc: no answer from {dead}"));
     assert_eq!(ran.digests(), plain);
     // Of several kernels each was, and its receipt says so.
-    let ran = world.run(&format!("6.1.7 {ARGS} --launcher distcc --rebuild -o several")).ok();
+    let ran = context.run(&format!("6.1.7 {ARGS} --launcher distcc --rebuild -o several")).ok();
     for kernel in ["6.1.7", "6.1.7 #2"] {
         let told = format!("[{kernel}] warning: no machine of distcc answered");
         assert!(ran.stderr.contains(&told), "{}", ran.stderr);
     }
-    let receipt = fs::read_to_string(world.path("work/several/firecracker-6.1.7-amd64.json")).unwrap();
+    let receipt = fs::read_to_string(context.path("work/several/firecracker-6.1.7-amd64.json")).unwrap();
     assert!(receipt.contains("no machine of distcc answered") && !receipt.contains(&dead), "{receipt}");
 }
 
 #[test]
 fn offline_builds_ask_no_farm() {
-    let world = world();
+    let context = context();
     for launcher in ["distcc", "icecc", "sccache"] {
-        world
+        context
             .run(&format!("{ARGS} --offline --launcher {launcher}"))
             .failed(2, &[&format!("--offline: {launcher} works through the network"), "hint: "]);
     }
@@ -237,20 +237,20 @@ fn offline_builds_ask_no_farm() {
 
 #[test]
 fn offline_builds_ask_no_remote_storage_of_ccache() {
-    if !have("ccache") {
+    if !has_tool("ccache") {
         return;
     }
-    let mut world = world();
+    let mut context = context();
     let server = crate::support::servers::files([]);
-    world.env.insert("CCACHE_DIR".into(), world.path("ccache").into_string());
-    world.env.insert("CCACHE_REMOTE_STORAGE".into(), server.url.clone());
+    context.env.insert("CCACHE_DIR".into(), context.path("ccache").into_string());
+    context.env.insert("CCACHE_REMOTE_STORAGE".into(), server.url.clone());
     let args = format!("{ARGS} --launcher ccache --sandbox off");
-    world.run(&format!("{args} --offline --cache-dir one")).ok();
+    context.run(&format!("{args} --offline --cache-dir one")).ok();
     assert_eq!(*server.log.lock().unwrap(), [""; 0]);
-    world.env.remove("CCACHE_REMOTE_STORAGE");
-    fs::write(world.path("ccache/ccache.conf"), format!("remote_storage = {}\n", server.url)).unwrap();
-    world.run(&format!("{args} --offline --cache-dir two")).ok();
+    context.env.remove("CCACHE_REMOTE_STORAGE");
+    fs::write(context.path("ccache/ccache.conf"), format!("remote_storage = {}\n", server.url)).unwrap();
+    context.run(&format!("{args} --offline --cache-dir two")).ok();
     assert_eq!(*server.log.lock().unwrap(), [""; 0]);
-    world.run(&format!("{args} --cache-dir three --set PSI=y")).ok();
+    context.run(&format!("{args} --cache-dir three --set PSI=y")).ok();
     assert!(!server.log.lock().unwrap().is_empty(), "this ccache asks such a server");
 }

@@ -1,6 +1,6 @@
 //! Several kernels in one run.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use crate::support::processes::{Process, descendants};
 use crate::support::servers::mirror;
 use rustix::process::{Pid, Signal, kill_process};
@@ -11,20 +11,20 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn several_kernels_share_their_jobs_and_one_failure_stops_no_other() {
-    let mut world = World::new();
-    let server = mirror(&world, &["6.1.7", "6.1.9"]);
+    let mut context = TestContext::new();
+    let server = mirror(&context, &["6.1.7", "6.1.9"]);
     // What each make is told of its jobs.
     let path = std::env::var("PATH").unwrap();
-    fs::create_dir(world.path("bin")).unwrap();
-    let make = world.path("bin/make");
+    fs::create_dir(context.path("bin")).unwrap();
+    let make = context.path("bin/make");
     let script = "#!/bin/sh\nfor word; do case $word in O=*) echo \"$MAKEFLAGS / $*\" >>\"${word#O=}/calls\";; esac; done\n\
                   PATH='{path}' exec make \"$@\"\n";
     fs::write(&make, script.replace("{path}", &path)).unwrap();
     fs::set_permissions(&make, fs::Permissions::from_mode(0o755)).unwrap();
-    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("bin")));
 
     let args = format!("6.1.7 6.1.8 6.1.9 --fc --config mini.config -j 3 --mirror {}", server.url);
-    let ran = world.run(&args).failed(
+    let ran = context.run(&args).failed(
         3,
         &[
             "[6.1.7] Compile: make -j3 vmlinux modules",
@@ -48,7 +48,7 @@ fn several_kernels_share_their_jobs_and_one_failure_stops_no_other() {
             layout("modules", "6.1.9")
         ]
     );
-    let found = walkdir::WalkDir::new(world.path("cache/trees")).into_iter().flatten();
+    let found = walkdir::WalkDir::new(context.path("cache/trees")).into_iter().flatten();
     let found = found.filter(|entry| entry.file_name() == "calls");
     let calls: Vec<String> = found.map(|entry| fs::read_to_string(entry.path()).unwrap()).collect();
     assert_eq!(calls.len(), 2);
@@ -64,16 +64,16 @@ fn several_kernels_share_their_jobs_and_one_failure_stops_no_other() {
             "{version} --fc --config mini.config --mirror {} --cache-dir fresh -o fresh-out",
             server.url
         );
-        assert_eq!(world.run(&alone).ok().digests(), digests);
+        assert_eq!(context.run(&alone).ok().digests(), digests);
     }
 }
 
 #[test]
 fn every_line_of_json_says_whose_it_is() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7", "6.1.9"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7", "6.1.9"]);
     let args = format!("6.1.7 6.1.9 --fc --config mini.config --progress json --mirror {}", server.url);
-    let ran = world.run(&args).ok();
+    let ran = context.run(&args).ok();
     let events: Vec<serde_json::Value> =
         ran.stderr.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for kernel in ["6.1.7", "6.1.9"] {
@@ -91,51 +91,51 @@ fn every_line_of_json_says_whose_it_is() {
 
 #[test]
 fn one_tree_serves_two_kernels_at_once() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
     let args = "6.1.7 6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --rebuild";
-    let ran = world.run(args).ok().says("[6.1.7] Source: ").says("[6.1.7 #2] Compile: done");
+    let ran = context.run(args).ok().says("[6.1.7] Source: ").says("[6.1.7 #2] Compile: done");
     let digests = ran.digests();
-    assert_eq!((&digests[..2], world.names("cache/trees").len()), (&digests[2..], 1));
+    assert_eq!((&digests[..2], context.names("cache/trees").len()), (&digests[2..], 1));
 }
 
 #[test]
 fn the_tree_of_a_kernel_that_waits_for_its_turn_is_in_use() {
-    let world = World::new();
+    let context = TestContext::new();
     let versions = ["6.1.7", "6.1.8", "6.1.9"];
-    let server = mirror(&world, &versions);
+    let server = mirror(&context, &versions);
     let args = format!(
         "{} --fc --config mini.config --set MINI_STALL=y --progress quiet --mirror {} -j 2",
         versions.join(" "),
         server.url
     );
-    let mut child = world.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = context.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     // Two compile, for ever, and the third has its tree and waits.
     let deadline = Instant::now() + Duration::from_secs(60);
     let builds = |name: &String| name.contains("-kcompile-");
-    while world.names("cache/locks").iter().filter(|name| builds(name)).count() < versions.len() {
-        assert!(Instant::now() < deadline, "the third has no lock: {:?}", world.names("cache/locks"));
+    while context.names("cache/locks").iter().filter(|name| builds(name)).count() < versions.len() {
+        assert!(Instant::now() < deadline, "the third has no lock: {:?}", context.names("cache/locks"));
         std::thread::yield_now();
     }
-    let trees = world.names("cache/trees");
-    world.run("clean").ok().says("is in use and stays");
-    assert_eq!((world.names("cache/trees"), trees.len()), (trees, 3));
+    let trees = context.names("cache/trees");
+    context.run("clean").ok().says("is in use and stays");
+    assert_eq!((context.names("cache/trees"), trees.len()), (trees, 3));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
 }
 
 #[test]
 fn ctrl_c_ends_all_of_them() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7", "6.1.9"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7", "6.1.9"]);
     let args = format!(
         "6.1.7 6.1.9 --fc --config mini.config --set MINI_STALL=y --progress quiet --mirror {} -j 2",
         server.url
     );
-    let mut child = world.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let mut child = context.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let files = |name: &str| -> Vec<String> {
-        let found = walkdir::WalkDir::new(world.path("cache/trees")).into_iter().flatten();
+        let found = walkdir::WalkDir::new(context.path("cache/trees")).into_iter().flatten();
         let found = found.filter(|entry| entry.file_name() == name);
         found.map(|entry| fs::read_to_string(entry.path()).unwrap_or_default()).collect()
     };
@@ -150,5 +150,5 @@ fn ctrl_c_ends_all_of_them() {
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert!(below.iter().all(Process::is_gone));
-    assert!(!world.path("work/out").exists());
+    assert!(!context.path("work/out").exists());
 }

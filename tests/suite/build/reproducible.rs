@@ -1,15 +1,15 @@
 //! Bit for bit: the same plan gives the same digests, whatever else differs from one machine to the next.
 
-use crate::support::context::{World, copy, ran, script, skipped};
+use crate::support::context::{TestContext, copy, run_result, skipped, write_script};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 const ARGS: &str = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy";
 
-/// Two worlds with the same tarball.
-fn two() -> (World, World) {
-    let (here, there) = (World::new(), World::new());
+/// Two contexts with the same tarball.
+fn two() -> (TestContext, TestContext) {
+    let (here, there) = (TestContext::new(), TestContext::new());
     here.tarball("6.1.7", "xz");
     copy(&here.path("work/linux-6.1.7.tar.xz"), &there.path("work/linux-6.1.7.tar.xz"));
     (here, there)
@@ -90,13 +90,13 @@ fn the_clock_does_not_matter() {
 
 #[test]
 fn files_from_the_future_are_named_since_make_would_never_be_done() {
-    let world = World::new();
-    let kconfig = world.tree("6.1.7", "work/linux").join("init/Kconfig");
+    let context = TestContext::new();
+    let kconfig = context.tree("6.1.7", "work/linux").join("init/Kconfig");
     let touch = |date: &str| Command::new("touch").args(["-d", date, kconfig.as_str()]).status().unwrap();
     assert!(touch("2099-01-01").success());
-    world.build("").failed(2, &["init/Kconfig is from the future", "hint: if the clock is right: find "]);
+    context.build("").failed(2, &["init/Kconfig is from the future", "hint: if the clock is right: find "]);
     assert!(touch("now").success());
-    world.build("").ok();
+    context.build("").ok();
 }
 
 /// The order in which a file system lists a directory: another one here than there.
@@ -122,34 +122,34 @@ fn what_cannot_be_written_is_found_before_anything_is_built() {
         false => &["unshare", "--mount", "--map-root-user"],
     };
     let read_only = "mount -t tmpfs -o ro none \"$1\" && shift && exec \"$0\" \"$@\"";
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    fs::create_dir(world.path("work/out")).unwrap();
-    fs::create_dir(world.path("cache")).unwrap();
-    let out = world.path("work/out");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    fs::create_dir(context.path("work/out")).unwrap();
+    fs::create_dir(context.path("cache")).unwrap();
+    let out = context.path("work/out");
     let probe =
         [namespace, &["sh", "-c", "mount -t tmpfs -o ro none \"$0\" && \"$@\"", out.as_str()]].concat();
     if !can(&probe, "unshare cannot make a mount here") {
         return;
     }
-    for place in ["work/out", "cache"].map(|place| world.path(place)) {
-        let command = world.command("6.1.7 --fc --source linux --config mini.config");
+    for place in ["work/out", "cache"].map(|place| context.path(place)) {
+        let command = context.command("6.1.7 --fc --source linux --config mini.config");
         let mut by = Command::new(namespace[0]);
         by.args(&namespace[1..]).args(["sh", "-c", read_only]).arg(command.get_program()).arg(&place);
-        by.args(command.get_args()).current_dir(world.path("work")).env_clear();
+        by.args(command.get_args()).current_dir(context.path("work")).env_clear();
         by.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        let ran = ran(by.output().unwrap());
+        let ran = run_result(by.output().unwrap());
         ran.failed(2, &[place.as_str(), "Read-only file system"]);
     }
-    let built = ["cache/trees", "cache/builds", "work/out"].map(|dir| world.names(dir)).concat();
+    let built = ["cache/trees", "cache/builds", "work/out"].map(|dir| context.names(dir)).concat();
     assert!(built.is_empty(), "{built:?}");
 }
 
 /// What Kconfig makes of the tools of the host is in no plan, and in the images.
 #[test]
 fn another_tool_on_the_host_gives_the_config_of_a_clean_build() {
-    let mut world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
+    let mut context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
     // As the kernel's own Kconfig asks for it.
     let add = |name: &str, lines: &str| {
         let text = fs::read_to_string(tree.join(name)).unwrap();
@@ -157,17 +157,17 @@ fn another_tool_on_the_host_gives_the_config_of_a_clean_build() {
     };
     add("Kconfig", "config PAHOLE_VERSION\n\tstring\n\tdefault \"$(PAHOLE_VERSION)\"\n");
     add("Makefile", "export PAHOLE_VERSION := $(shell pahole --version 2>/dev/null || echo 0)\n");
-    let tools = world.path("tools");
+    let tools = context.path("tools");
     fs::create_dir(&tools).unwrap();
-    world.env.insert("PATH".into(), format!("{tools}:{}", std::env::var("PATH").unwrap()));
-    let without = world.build("").ok().digests();
-    world.build("").ok().says("nothing to do");
+    context.env.insert("PATH".into(), format!("{tools}:{}", std::env::var("PATH").unwrap()));
+    let without = context.build("").ok().digests();
+    context.build("").ok().says("nothing to do");
 
     let pahole = tools.join("pahole");
-    script(&pahole, "echo 124");
-    let clean = world.build("--cache-dir clean -o clean-out").ok().digests();
+    write_script(&pahole, "echo 124");
+    let clean = context.build("--cache-dir clean -o clean-out").ok().digests();
     assert_ne!(clean, without);
-    assert_eq!(world.build("").ok().says("Compile: done").digests(), clean);
+    assert_eq!(context.build("").ok().says("Compile: done").digests(), clean);
     fs::remove_file(&pahole).unwrap();
-    assert_eq!(world.build("--rebuild").ok().digests(), without);
+    assert_eq!(context.build("--rebuild").ok().digests(), without);
 }

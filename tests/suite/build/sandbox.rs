@@ -1,6 +1,6 @@
 //! What the kernel's own build scripts can do beside building, with a kernel whose scripts try.
 
-use crate::support::context::{World, have, script, skipped};
+use crate::support::context::{TestContext, has_tool, skipped, write_script};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 /// A kernel that looks around while it is built, and what it looks for.
 struct Prying {
-    world: World,
+    context: TestContext,
     args: String,
     output: String,
     _listeners: (TcpListener, UnixListener, UnixListener),
@@ -19,13 +19,13 @@ struct Prying {
 
 impl Prying {
     fn new() -> Prying {
-        let mut world = World::new();
-        world.env.insert("SECRET".into(), "in the environment".into());
-        world.tree("6.1.7", "work/linux");
-        fs::write(world.path("home/SECRET"), "in the home directory").unwrap();
-        fs::create_dir_all(world.path("other")).unwrap();
-        let agent = world.path("home/agent");
-        // No two worlds have the same path.
+        let mut context = TestContext::new();
+        context.env.insert("SECRET".into(), "in the environment".into());
+        context.tree("6.1.7", "work/linux");
+        fs::write(context.path("home/SECRET"), "in the home directory").unwrap();
+        fs::create_dir_all(context.path("other")).unwrap();
+        let agent = context.path("home/agent");
+        // No two contexts have the same path.
         let magic = format!("magic-{}", kcompile::internals::Sha256::of(agent.as_str()).short());
         let listeners = (
             TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -33,9 +33,9 @@ impl Prying {
             UnixListener::bind_addr(&SocketAddr::from_abstract_name(&magic).unwrap()).unwrap(),
         );
         let settings = [
-            ("HOME_DIR", world.path("home").into_string()),
-            ("CACHE_DIR", world.path("cache").into_string()),
-            ("OTHER_DIR", world.path("other").into_string()),
+            ("HOME_DIR", context.path("home").into_string()),
+            ("CACHE_DIR", context.path("cache").into_string()),
+            ("OTHER_DIR", context.path("other").into_string()),
             ("AGENT", agent.into_string()),
             ("ABSTRACT", magic.clone()),
             ("PORT", listeners.0.local_addr().unwrap().port().to_string()),
@@ -43,14 +43,14 @@ impl Prying {
             ("MAGIC", magic.replacen('m', "[m]", 1)),
         ];
         let settings: String = settings.iter().map(|(key, value)| format!("{key}='{value}'\n")).collect();
-        fs::write(world.path("work/linux/pry.sh"), settings).unwrap();
+        fs::write(context.path("work/linux/pry.sh"), settings).unwrap();
         let args = format!("6.1.7 --fc --source linux --config mini.config --set MINI_PRY=y -o {magic}");
-        Prying { world, args, output: format!("work/{magic}"), _listeners: listeners }
+        Prying { context, args, output: format!("work/{magic}"), _listeners: listeners }
     }
 
     /// What it tried with success.
     fn reached(&self) -> Vec<String> {
-        let builds = walkdir::WalkDir::new(self.world.path("cache/builds")).into_iter().flatten();
+        let builds = walkdir::WalkDir::new(self.context.path("cache/builds")).into_iter().flatten();
         let found = builds.into_iter().find(|entry| entry.file_name() == "pry.txt").unwrap();
         let text = fs::read_to_string(found.path()).unwrap();
         assert!(text.lines().count() == 18, "{text}");
@@ -58,7 +58,7 @@ impl Prying {
         let reached = text.lines().filter_map(|line| line.strip_suffix(": yes")).map(str::to_owned);
         // Directories that lead to others are the sandbox's own: what is written there is nowhere.
         let is_real = |what: &String| match what.as_str() {
-            "cache" | "other" => fs::remove_file(self.world.path(what).join("pried")).is_ok(),
+            "cache" | "other" => fs::remove_file(self.context.path(what).join("pried")).is_ok(),
             _ => true,
         };
         reached.filter(is_real).collect()
@@ -66,7 +66,7 @@ impl Prying {
 
     /// Which walls stood, by the receipt.
     fn walls(&self) -> Value {
-        let text = fs::read(self.world.path(&self.output).join("firecracker-6.1.7-amd64.json")).unwrap();
+        let text = fs::read(self.context.path(&self.output).join("firecracker-6.1.7-amd64.json")).unwrap();
         serde_json::from_slice::<Value>(&text).unwrap()["sandbox"].clone()
     }
 
@@ -74,7 +74,11 @@ impl Prying {
     fn nothing_is_left(&self) {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let works_in = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
-            assert!(!works_in.starts_with(self.world.path("")), "{} is left running", entry.path().display());
+            assert!(
+                !works_in.starts_with(self.context.path("")),
+                "{} is left running",
+                entry.path().display()
+            );
         }
     }
 }
@@ -97,8 +101,8 @@ const ALL: [&str; 11] = [
 #[test]
 fn the_kernels_scripts_reach_nothing_outside_of_the_sandbox() {
     let prying = Prying::new();
-    let Prying { world, args, .. } = &prying;
-    let open = world.run(&format!("{args} --sandbox off")).ok();
+    let Prying { context, args, .. } = &prying;
+    let open = context.run(&format!("{args} --sandbox off")).ok();
     // What the walls are for: without them all this is there. The environment and the terminal are out of reach in
     // any case.
     let mut reached: Vec<String> = prying.reached();
@@ -107,7 +111,7 @@ fn the_kernels_scripts_reach_nothing_outside_of_the_sandbox() {
     assert_eq!(prying.walls()["network"], "host");
     prying.nothing_is_left();
 
-    let closed = world.run(&format!("{args} --sandbox on --rebuild"));
+    let closed = context.run(&format!("{args} --sandbox on --rebuild"));
     if closed.code == 4 {
         skipped("no namespaces: the kernel's scripts cannot be kept from anything");
         return;
@@ -124,14 +128,14 @@ fn the_kernels_scripts_reach_nothing_outside_of_the_sandbox() {
         })
     );
     prying.nothing_is_left();
-    assert!(world.names("cache/tmp").is_empty());
+    assert!(context.names("cache/tmp").is_empty());
     assert_eq!(closed.digests(), open.digests());
 }
 
 /// An ordinary user, and root and such a user where no user namespaces can be made: inside of one that allows none.
 #[test]
 fn the_walls_stand_for_root_and_for_others() {
-    if !rustix::process::geteuid().is_root() || !have("setpriv") {
+    if !rustix::process::geteuid().is_root() || !has_tool("setpriv") {
         skipped("only root can become another user");
         return;
     }
@@ -158,18 +162,18 @@ fn the_walls_stand_for_root_and_for_others() {
     ];
     for (who, code) in ways {
         let prying = Prying::new();
-        let Prying { world, args, .. } = &prying;
+        let Prying { context, args, .. } = &prying;
         if who[0] == "setpriv" {
-            let owned = Command::new("chown").args(["-R", "65534:65534", world.path("").as_str()]).status();
+            let owned = Command::new("chown").args(["-R", "65534:65534", context.path("").as_str()]).status();
             assert!(owned.unwrap().success());
         }
-        let ran = world.run_by(&who, &format!("{args} --sandbox on"));
+        let ran = context.run_by(&who, &format!("{args} --sandbox on"));
         assert_eq!(ran.code, code, "{who:?}: {}", ran.stderr);
         if code == 0 {
             assert_eq!(prying.reached(), ["private", "temporary", "daemon"], "{who:?}");
         } else {
             ran.says("--sandbox on: ").says("sudo sysctl -w user.max_user_namespaces=");
-            world.run_by(&who, args).ok().says("no sandbox: ");
+            context.run_by(&who, args).ok().says("no sandbox: ");
             assert_eq!(prying.walls()["processes"], "host");
         }
     }
@@ -177,17 +181,17 @@ fn the_walls_stand_for_root_and_for_others() {
 
 #[test]
 fn no_script_types_into_the_terminal() {
-    if !have("script") {
+    if !has_tool("script") {
         return;
     }
     for sandbox in ["on", "off"] {
         let prying = Prying::new();
-        let Prying { world, args, .. } = &prying;
-        let build = world.command(&format!("{args} --sandbox {sandbox}"));
+        let Prying { context, args, .. } = &prying;
+        let build = context.command(&format!("{args} --sandbox {sandbox}"));
         let words = build.get_args().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         let line = format!("{} {words}", build.get_program().to_str().unwrap());
         let mut script = Command::new("script");
-        script.args(["-qec", &line, "/dev/null"]).current_dir(world.path("work")).env_clear();
+        script.args(["-qec", &line, "/dev/null"]).current_dir(context.path("work")).env_clear();
         script.envs(build.get_envs().filter_map(|(key, value)| Some((key, value?))));
         let script = script.env("TERM", "xterm").stdin(Stdio::null()).output().unwrap();
         assert!(script.status.success(), "{}", String::from_utf8_lossy(&script.stdout));
@@ -202,15 +206,15 @@ fn no_script_types_into_the_terminal() {
 #[test]
 fn a_launcher_that_needs_the_network_keeps_it() {
     let prying = Prying::new();
-    let Prying { world, args, .. } = &prying;
+    let Prying { context, args, .. } = &prying;
     // A launcher by another name, which does nothing.
-    let launcher = world.path("home/distcc");
-    script(&launcher, "exec \"$@\"");
+    let launcher = context.path("home/distcc");
+    write_script(&launcher, "exec \"$@\"");
     let args = format!("{args} --launcher {launcher}");
-    world
+    context
         .run(&format!("{args} --sandbox on"))
         .failed(2, &["--sandbox on: ", "distcc works through the network", "--sandbox auto"]);
-    world.run(&args).ok().says("no sandbox: ");
+    context.run(&args).ok().says("no sandbox: ");
     assert!(prying.reached().contains(&"network".to_owned()));
     assert!(prying.walls()["why"].as_str().unwrap().contains("works through the network"));
 }
@@ -218,11 +222,11 @@ fn a_launcher_that_needs_the_network_keeps_it() {
 #[test]
 fn where_the_host_forbids_it_auto_says_so_and_on_fails() {
     let prying = Prying::new();
-    let Prying { world, args, .. } = &prying;
+    let Prying { context, args, .. } = &prying;
     // Found first in the PATH: a host that does not let us.
-    script(&world.path("tools/bwrap"), "echo 'bwrap: not here' >&2; exit 1");
-    let path = format!("PATH={}:{}", world.path("tools"), std::env::var("PATH").unwrap());
-    let with_path = |args: &str| world.run_by(&["env", &path], args);
+    write_script(&context.path("tools/bwrap"), "echo 'bwrap: not here' >&2; exit 1");
+    let path = format!("PATH={}:{}", context.path("tools"), std::env::var("PATH").unwrap());
+    let with_path = |args: &str| context.run_by(&["env", &path], args);
     with_path(&format!("{args} --sandbox on"))
         .failed(4, &["--sandbox on: bwrap: not here", "user namespaces"]);
     with_path(args).ok().says("no sandbox: ").says("bwrap: not here");
@@ -234,12 +238,12 @@ fn where_the_host_forbids_it_auto_says_so_and_on_fails() {
 /// A program that lies in no directory of the system is seen in it, and so is what the config and links name.
 #[test]
 fn what_the_build_needs_is_seen_in_it() {
-    let mut world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
+    let mut context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
     // A link out of the source, by way of another one.
-    fs::create_dir_all(world.path("outside/real")).unwrap();
-    fs::rename(tree.join("init/main.c"), world.path("outside/real/main.c")).unwrap();
-    symlink("real", world.path("outside/link")).unwrap();
+    fs::create_dir_all(context.path("outside/real")).unwrap();
+    fs::rename(tree.join("init/main.c"), context.path("outside/real/main.c")).unwrap();
+    symlink("real", context.path("outside/link")).unwrap();
     symlink("../../../outside/link/main.c", tree.join("init/main.c")).unwrap();
     // One into a file system that the sandbox has its own of.
     let shared_memory = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -251,14 +255,16 @@ fn what_the_build_needs_is_seen_in_it() {
     fs::write(&main, format!("{text}\n#include <shm.h>\nconst int kcompile_test = IN_SHARED_MEMORY;\n"))
         .unwrap();
     // A compiler with a file beside its programs.
-    fs::create_dir_all(world.path("gcc/share")).unwrap();
-    fs::write(world.path("gcc/share/options"), "").unwrap();
-    script(
-        &world.path("gcc/bin/gcc"),
+    fs::create_dir_all(context.path("gcc/share")).unwrap();
+    fs::write(context.path("gcc/share/options"), "").unwrap();
+    write_script(
+        &context.path("gcc/bin/gcc"),
         "cat \"${0%/*}/../share/options\" >/dev/null || exit; PATH=/usr/bin:/bin exec gcc \"$@\"",
     );
-    world.env.insert("PATH".into(), format!("{}:{}", world.path("gcc/bin"), std::env::var("PATH").unwrap()));
-    let built = world.build("--sandbox on");
+    context
+        .env
+        .insert("PATH".into(), format!("{}:{}", context.path("gcc/bin"), std::env::var("PATH").unwrap()));
+    let built = context.build("--sandbox on");
     if built.code == 4 {
         skipped("no namespaces: there is no sandbox here");
         return;
@@ -268,10 +274,10 @@ fn what_the_build_needs_is_seen_in_it() {
 
 #[test]
 fn images_that_were_made_outside_of_it_do_not_satisfy_it() {
-    let world = World::new();
-    let open = world.build("--sandbox off").ok().digests();
-    world.build("").ok().says("nothing to do");
-    let closed = world.build("--sandbox on");
+    let context = TestContext::new();
+    let open = context.build("--sandbox off").ok().digests();
+    context.build("").ok().says("nothing to do");
+    let closed = context.build("--sandbox on");
     if closed.code == 4 {
         skipped("no namespaces: there is no whole sandbox here");
         return;
@@ -279,15 +285,15 @@ fn images_that_were_made_outside_of_it_do_not_satisfy_it() {
     let closed = closed.ok().says("Compile: done");
     assert!(!closed.stderr.contains("6.1.7, 0 steps"), "objects are no better: {}", closed.stderr);
     assert_eq!(closed.digests(), open);
-    world.build("--sandbox on --rebuild").ok().says("6.1.7, 0 steps");
-    world.build("--sandbox on").ok().says("nothing to do");
+    context.build("--sandbox on --rebuild").ok().says("6.1.7, 0 steps");
+    context.build("--sandbox on").ok().says("nothing to do");
 }
 
 /// What `uname` and `hostname` say is in no image.
 #[test]
 fn another_host_makes_the_same_bytes() {
-    let world = World::new();
-    let digests = world.build("").ok().digests();
+    let context = TestContext::new();
+    let digests = context.build("").ok().digests();
     let ways: [&[&str]; 2] = [
         &[
             "unshare",
@@ -307,7 +313,7 @@ fn another_host_makes_the_same_bytes() {
             continue;
         }
         let args = "6.1.7 --fc --source linux --config mini.config --cache-dir other -o other --rebuild";
-        assert_eq!(world.run_by(way, args).ok().digests(), digests);
-        kcompile::internals::remove_tree(&world.path("work/other")).unwrap();
+        assert_eq!(context.run_by(way, args).ok().digests(), digests);
+        kcompile::internals::remove_tree(&context.path("work/other")).unwrap();
     }
 }

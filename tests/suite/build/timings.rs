@@ -1,22 +1,22 @@
 //! `--timings`: what a build of the miniature kernel cost, and that looking at it changes nothing.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use std::fs;
 
-fn numbers(world: &World) -> serde_json::Value {
-    let path = world.path("work/out/firecracker-6.1.7-amd64-timings.json");
+fn numbers(context: &TestContext) -> serde_json::Value {
+    let path = context.path("work/out/firecracker-6.1.7-amd64-timings.json");
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
 #[test]
 fn steps_have_their_times_and_objects_their_bytes() {
-    let world = World::new();
-    world
+    let context = TestContext::new();
+    context
         .build("--timings=html,json -j 2")
         .ok()
         .says("  timings         out/firecracker-6.1.7-amd64-timings.html")
         .says("  timings         out/firecracker-6.1.7-amd64-timings.json");
-    let numbers = numbers(&world);
+    let numbers = numbers(&context);
     let steps = numbers["steps"].as_array().unwrap();
     let step = |target: &str| {
         steps.iter().find(|step| step["target"] == target).unwrap_or_else(|| panic!("{target}: {steps:?}"))
@@ -45,29 +45,29 @@ fn steps_have_their_times_and_objects_their_bytes() {
     );
     assert_eq!(numbers["phases"][0]["phase"], "source");
 
-    let page = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64-timings.html")).unwrap();
+    let page = fs::read_to_string(context.path("work/out/firecracker-6.1.7-amd64-timings.html")).unwrap();
     assert!(page.contains("<td>init/main.o</td>"), "{page}");
 }
 
 #[test]
 fn looking_changes_no_byte_and_rebuilds_nothing() {
-    let world = World::new();
-    let plain = world.build("").ok();
+    let context = TestContext::new();
+    let plain = context.build("").ok();
     let compiled = |ran: &str| ran.lines().find(|line| line.starts_with("Compile: done")).unwrap().to_owned();
-    let timed = world.build("--timings --timings=json").ok();
+    let timed = context.build("--timings --timings=json").ok();
     assert_eq!(timed.digests(), plain.digests());
     // What was compiled before has no time now, and its bytes all the same.
-    let numbers = numbers(&world);
+    let numbers = numbers(&context);
     assert_eq!(numbers["steps"], serde_json::json!([]));
     assert!(compiled(&timed.stderr).ends_with(", 0 steps"), "{}", timed.stderr);
     assert!(numbers["directories"]["bytes"].as_u64().unwrap() > 0);
     let plan = |args: &str| {
-        world.run(&format!("plan 6.1.7 --fc --source linux --config mini.config --json {args}")).ok()
+        context.run(&format!("plan 6.1.7 --fc --source linux --config mini.config --json {args}")).ok()
     };
     assert_eq!(plan("--timings").stdout, plan("").stdout);
 }
 
 #[test]
 fn an_unknown_form_is_a_mistake() {
-    World::new().run("6.1.7 --fc --timings=pdf").failed(2, &["pdf", "html"]);
+    TestContext::new().run("6.1.7 --fc --timings=pdf").failed(2, &["pdf", "html"]);
 }

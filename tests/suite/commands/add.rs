@@ -1,7 +1,9 @@
 //! `kcompile add`: a new kernel in the user's catalog, with the config of another version carried over.
 
 use crate::source::kinds::repository;
-use crate::support::context::{CONFIG, Ran, World, compress, have, ran, sha256, tar_of};
+use crate::support::context::{
+    CONFIG, RunResult, TestContext, compress, has_tool, run_result, sha256, tar_of,
+};
 use crate::support::servers;
 use crate::support::signing::Gpg;
 use serde_json::{Value, json};
@@ -13,24 +15,24 @@ const NEW: &str = "work/own/configs/firecracker/linux-x86_64-6.6.60.config";
 const CATALOG: &str = "work/own/configs/kernels.toml";
 
 /// A project in `work/own` with a config for 6.1, and a mirror with 6.1.7 and 6.6.60, which has other symbols.
-fn project() -> World {
+fn project() -> TestContext {
     with_mirror(false)
 }
 
-fn with_mirror(signed: bool) -> World {
-    let mut world = World::new();
-    fs::create_dir_all(world.path("work/own/configs/firecracker")).unwrap();
-    fs::write(world.path("work/own/kcompile.toml"), "flavor = \"firecracker\"\narch = [\"amd64\"]\n")
+fn with_mirror(signed: bool) -> TestContext {
+    let mut context = TestContext::new();
+    fs::create_dir_all(context.path("work/own/configs/firecracker")).unwrap();
+    fs::write(context.path("work/own/kcompile.toml"), "flavor = \"firecracker\"\narch = [\"amd64\"]\n")
         .unwrap();
     let config = format!(
         "# --- Ours\n{CONFIG}CONFIG_WIREGUARD=m\nCONFIG_VETH=m\n\n# --- Rest\nCONFIG_PSI=y\n# CONFIG_OLD is not set\n"
     );
-    fs::write(world.path("work/own/configs/firecracker/linux-x86_64-6.1.config"), config).unwrap();
+    fs::write(context.path("work/own/configs/firecracker/linux-x86_64-6.1.config"), config).unwrap();
     let renames = "[[rename]]\nold = \"WIREGUARD\"\nnew = [\"WG\"]\nsince = \"6.6\"\n\
                    [[rename]]\nold = \"VETH\"\nsince = \"6.6\"\nnote = \"always there\"\n";
-    fs::write(world.path("work/own/configs/renames.toml"), renames).unwrap();
-    let old = world.tree("6.1.7", "trees/old");
-    let new = world.tree("6.6.60", "trees/new");
+    fs::write(context.path("work/own/configs/renames.toml"), renames).unwrap();
+    let old = context.tree("6.1.7", "trees/old");
+    let new = context.tree("6.6.60", "trees/new");
     let edit = |file: &str, from: &str, to: &str| {
         let text = fs::read_to_string(new.join(file)).unwrap();
         assert!(text.contains(from), "{file}: {from}");
@@ -50,9 +52,9 @@ fn with_mirror(signed: bool) -> World {
         .map(|(path, bytes)| format!("{}  {}\n", sha256(bytes), path.rsplit('/').next().unwrap()))
         .collect();
     if signed {
-        let gpg = Gpg::new(&world.path("gpg"));
+        let gpg = Gpg::new(&context.path("gpg"));
         let key = gpg.key("Signer", "never", "");
-        gpg.export(&key, &world.path("work/own/signer.asc"));
+        gpg.export(&key, &context.path("work/own/signer.asc"));
         files.insert(
             format!("{DIR}/linux-6.6.60.tar.sign"),
             gpg.sign(&key, &tar_of(&new, "linux-6.6.60"), ""),
@@ -60,33 +62,33 @@ fn with_mirror(signed: bool) -> World {
     }
     // Not clear-signed: it is no proof, and tells which is the newest 6.1.
     files.insert(format!("{DIR}/sha256sums.asc"), list.into_bytes());
-    world.env.insert("KCOMPILE_MIRROR".into(), servers::files(files).url);
-    world
+    context.env.insert("KCOMPILE_MIRROR".into(), servers::files(files).url);
+    context
 }
 
-fn run(world: &World, args: &str) -> Ran {
-    ran(world.command(args).current_dir(world.path("work/own")).output().unwrap())
+fn run(context: &TestContext, args: &str) -> RunResult {
+    run_result(context.command(args).current_dir(context.path("work/own")).output().unwrap())
 }
 
-fn read(world: &World, path: &str) -> String {
-    fs::read_to_string(world.path(path)).unwrap()
+fn read(context: &TestContext, path: &str) -> String {
+    fs::read_to_string(context.path(path)).unwrap()
 }
 
 #[test]
 fn a_kernel_is_added_by_one_command_and_builds_at_once() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = with_mirror(true);
-    fs::write(world.path(CATALOG), "# ours\n").unwrap();
-    let before = world.snapshot("work/own");
-    let dry = run(&world, "add 6.6.60 --dry-run --keyring signer.asc").ok().stdout;
+    let context = with_mirror(true);
+    fs::write(context.path(CATALOG), "# ours\n").unwrap();
+    let before = context.snapshot("work/own");
+    let dry = run(&context, "add 6.6.60 --dry-run --keyring signer.asc").ok().stdout;
     assert!(dry.contains("would write configs/kernels.toml"), "{dry}");
-    fs::remove_file(world.path("work/own/kcompile.lock")).unwrap();
-    let after = world.snapshot("work/own");
+    fs::remove_file(context.path("work/own/kcompile.lock")).unwrap();
+    let after = context.snapshot("work/own");
     assert_eq!(after, before);
 
-    let told = run(&world, "add 6.6.60 --keyring signer.asc").ok().stdout;
+    let told = run(&context, "add 6.6.60 --keyring signer.asc").ok().stdout;
     for line in [
         "Linux 6.6.60 for Firecracker",
         "amd64: the config of 6.1 (configs/firecracker/linux-x86_64-6.1.config)",
@@ -105,99 +107,99 @@ fn a_kernel_is_added_by_one_command_and_builds_at_once() {
     assert!(told.lines().all(fits) && !told.contains("gone (2"), "{told}");
     // As it was, but for what is gone.
     let expected = format!("# --- Ours\n{CONFIG}CONFIG_WG=y\n\n# --- Rest\n");
-    assert_eq!(read(&world, NEW), expected);
-    let catalog = read(&world, CATALOG);
+    assert_eq!(read(&context, NEW), expected);
+    let catalog = read(&context, CATALOG);
     assert!(catalog.starts_with("# ours\n\n[[kernel]]\nversion = \"6.6.60\"\n"), "{catalog}");
     assert!(
         catalog.contains("status = \"untested\"\nnote = \"its config was carried over from 6.1\"\n"),
         "{catalog}"
     );
     assert!(catalog.contains("\" # signed by Signer ("), "{catalog}");
-    let built = run(&world, "6.6.60 --offline --progress plain").ok();
+    let built = run(&context, "6.6.60 --offline --progress plain").ok();
     assert!(!built.stderr.contains("warning: CONFIG_"), "{}", built.stderr);
     assert!(built.stdout.contains("firecracker-kernel-bin-amd64:6.6.60 sha256:"), "{}", built.stdout);
-    let listed: Value = serde_json::from_str(&run(&world, "list --json").ok().stdout).unwrap();
+    let listed: Value = serde_json::from_str(&run(&context, "list --json").ok().stdout).unwrap();
     let listed =
         listed["kernels"].as_array().unwrap().iter().find(|one| one["version"] == "6.6.60").unwrap().clone();
     assert_eq!(
         (&listed["status"], listed["configs"]["amd64"].as_str().unwrap().ends_with("6.6.60.config")),
         (&json!("untested"), true)
     );
-    run(&world, "add 6.6.60")
+    run(&context, "add 6.6.60")
         .failed(2, &["kernels.toml has an entry for 6.6.60, firecracker, amd64 already"]);
 }
 
 #[test]
 fn what_nobody_vouches_for_is_pinned_by_the_lock_file_only() {
-    let world = project();
-    let json: Value = serde_json::from_str(&run(&world, "add 6.1.7 --json").ok().stdout).unwrap();
+    let context = project();
+    let json: Value = serde_json::from_str(&run(&context, "add 6.1.7 --json").ok().stdout).unwrap();
     assert_eq!((&json["entry"]["version"], &json["entry"]["sha256"]), (&json!("6.1.7"), &Value::Null));
     assert_eq!(json["configs"][0]["from"], "6.1");
     assert_eq!(json["configs"][0]["since"], Value::Null);
-    assert!(!read(&world, CATALOG).contains("sha256 ="));
-    assert!(read(&world, "work/own/kcompile.lock").contains("unverified = true"));
-    run(&world, "6.1.7 --offline --no-modules --progress quiet").ok();
+    assert!(!read(&context, CATALOG).contains("sha256 ="));
+    assert!(read(&context, "work/own/kcompile.lock").contains("unverified = true"));
+    run(&context, "6.1.7 --offline --no-modules --progress quiet").ok();
 }
 
 #[test]
 fn all_is_written_or_nothing() {
-    let world = project();
-    let configs = || (world.names("work/own/configs"), world.names("work/own/configs/firecracker"));
+    let context = project();
+    let configs = || (context.names("work/own/configs"), context.names("work/own/configs/firecracker"));
     let before = configs();
     // The flavor's profile is not met.
-    let base = world.path("work/own/configs/firecracker/linux-x86_64-6.1.config");
+    let base = context.path("work/own/configs/firecracker/linux-x86_64-6.1.config");
     let text = fs::read_to_string(&base).unwrap();
     fs::write(&base, text.replace("CONFIG_KVM_GUEST=y", "# CONFIG_KVM_GUEST is not set")).unwrap();
-    run(&world, "add 6.6.60").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST"]);
+    run(&context, "add 6.6.60").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST"]);
     assert_eq!(configs(), before);
     fs::write(&base, text).unwrap();
     // The catalog is the last one to be written, and the disk is full by then.
     let large = format!("# ours\n{}", "# a line of a catalog\n".repeat(30_000));
-    fs::write(world.path(CATALOG), &large).unwrap();
+    fs::write(context.path(CATALOG), &large).unwrap();
     let before = configs();
     let script =
-        format!("cd {} && trap '' XFSZ && ulimit -f 800 && exec \"$0\" \"$@\"", world.path("work/own"));
-    world
+        format!("cd {} && trap '' XFSZ && ulimit -f 800 && exec \"$0\" \"$@\"", context.path("work/own"));
+    context
         .run_by(&["sh", "-c", &script], "add 6.6.60")
         .failed(1, &["cannot write", "configs/kernels.toml", "File too large"]);
     assert_eq!(configs(), before);
-    assert_eq!(read(&world, CATALOG), large);
+    assert_eq!(read(&context, CATALOG), large);
     // Killed between the two: there is a config that nobody knows, and the same command goes on from there.
     let script = script.replace("trap '' XFSZ && ", "");
-    assert_eq!(world.run_by(&["sh", "-c", &script], "add 6.6.60").code, -1);
-    assert_eq!((world.path(NEW).is_file(), read(&world, CATALOG)), (true, large));
-    assert!(!run(&world, "list").ok().stdout.contains("6.6.60"));
-    fs::write(world.path(CATALOG), "# ours\n").unwrap();
-    run(&world, "add 6.6.60").ok();
-    assert!(run(&world, "list").ok().stdout.contains("6.6.60"));
+    assert_eq!(context.run_by(&["sh", "-c", &script], "add 6.6.60").code, -1);
+    assert_eq!((context.path(NEW).is_file(), read(&context, CATALOG)), (true, large));
+    assert!(!run(&context, "list").ok().stdout.contains("6.6.60"));
+    fs::write(context.path(CATALOG), "# ours\n").unwrap();
+    run(&context, "add 6.6.60").ok();
+    assert!(run(&context, "list").ok().stdout.contains("6.6.60"));
     // A catalog that cannot be read is found out before anything is done.
-    fs::write(world.path(CATALOG), "[[kernel]]\nversion = 1\n").unwrap();
-    run(&world, "add 6.6.60").failed(2, &["configs/kernels.toml: TOML parse error at line 2"]);
+    fs::write(context.path(CATALOG), "[[kernel]]\nversion = 1\n").unwrap();
+    run(&context, "add 6.6.60").failed(2, &["configs/kernels.toml: TOML parse error at line 2"]);
 }
 
 #[test]
 fn where_it_comes_from_and_where_it_goes_is_checked_first() {
-    let world = project();
-    let add = |args: &str| run(&world, &format!("add {args}"));
+    let context = project();
+    let add = |args: &str| run(&context, &format!("add {args}"));
     add("6.6.60 --from 6.3")
         .failed(2, &["no firecracker config for Linux 6.3 on amd64", "there are: 4.19, 5.2, "]);
     add("6.6.60 --source ../linux").failed(2, &["a catalog names what others can fetch"]);
-    fs::write(world.path(NEW), CONFIG).unwrap();
+    fs::write(context.path(NEW), CONFIG).unwrap();
     add("6.6.60 --from 6.1").failed(2, &["linux-x86_64-6.6.60.config is there already"]);
-    world.run("add 6.6.60 --fc").failed(2, &["there is no directory of your own to write to"]);
-    assert!(!world.path("work/own/kcompile.lock").exists() && !world.path("cache/trees").exists());
+    context.run("add 6.6.60 --fc").failed(2, &["there is no directory of your own to write to"]);
+    assert!(!context.path("work/own/kcompile.lock").exists() && !context.path("cache/trees").exists());
     // A config that is there without an entry is the nearest one.
     let told = add("6.6.60").ok().stdout;
     assert!(told.contains("amd64: the config of 6.6.60 ") && told.contains("every setting takes"), "{told}");
-    assert_eq!(read(&world, NEW), CONFIG);
+    assert_eq!(read(&context, NEW), CONFIG);
 }
 
 #[test]
 fn several_architectures_are_one_entry_and_a_config_each() {
-    let world = project();
-    fs::write(world.path("work/own/configs/firecracker/linux-arm64-6.1.config"), CONFIG).unwrap();
+    let context = project();
+    fs::write(context.path("work/own/configs/firecracker/linux-arm64-6.1.config"), CONFIG).unwrap();
     let args = "add 6.6.60 --arch arm64 --arch amd64 --cross-compile= --require none";
-    let told = run(&world, args).ok().stdout;
+    let told = run(&context, args).ok().stdout;
     assert!(
         told.contains("\narm64: the config of 6.1 (configs/firecracker/linux-arm64-6.1.config)\n"),
         "{told}"
@@ -206,54 +208,54 @@ fn several_architectures_are_one_entry_and_a_config_each() {
         told.contains("\namd64: the config of 6.1 (configs/firecracker/linux-x86_64-6.1.config)\n"),
         "{told}"
     );
-    assert_eq!(read(&world, CATALOG).matches("[[kernel]]").count(), 1);
-    let listed: Value = serde_json::from_str(&run(&world, "list --json").ok().stdout).unwrap();
+    assert_eq!(read(&context, CATALOG).matches("[[kernel]]").count(), 1);
+    let listed: Value = serde_json::from_str(&run(&context, "list --json").ok().stdout).unwrap();
     let kernels = listed["kernels"].as_array().unwrap();
     let added = kernels.iter().find(|one| one["version"] == "6.6.60").unwrap();
     assert_eq!(added["configs"]["arm64"], "configs/firecracker/linux-arm64-6.6.60.config");
     assert_eq!(added["configs"]["amd64"], "configs/firecracker/linux-x86_64-6.6.60.config");
-    let arm64 = read(&world, "work/own/configs/firecracker/linux-arm64-6.6.60.config");
+    let arm64 = read(&context, "work/own/configs/firecracker/linux-arm64-6.6.60.config");
     assert!(arm64.contains("CONFIG_NET=y") && !arm64.contains("HYPERVISOR_GUEST"), "{arm64}");
 }
 
 #[test]
 fn the_first_release_of_a_series_is_not_the_series() {
-    let mut world = project();
-    world.env.insert("KCOMPILE_MIRROR".into(), servers::mirror(&world, &["6.1.7", "6.6", "6.6.60"]).url);
-    run(&world, "add 6.6.0").ok();
-    assert!(read(&world, CATALOG).contains("\nversion = \"6.6.0\"\n"), "{}", read(&world, CATALOG));
+    let mut context = project();
+    context.env.insert("KCOMPILE_MIRROR".into(), servers::mirror(&context, &["6.1.7", "6.6", "6.6.60"]).url);
+    run(&context, "add 6.6.0").ok();
+    assert!(read(&context, CATALOG).contains("\nversion = \"6.6.0\"\n"), "{}", read(&context, CATALOG));
     assert_eq!(
-        world.names("work/own/configs/firecracker"),
+        context.names("work/own/configs/firecracker"),
         ["linux-x86_64-6.1.config", "linux-x86_64-6.6.0.config"]
     );
-    let plan = run(&world, "plan 6.6.0").ok().stdout;
+    let plan = run(&context, "plan 6.6.0").ok().stdout;
     assert!(plan.contains("linux-6.6.tar.xz") && plan.contains("linux-x86_64-6.6.0.config"), "{plan}");
-    assert!(run(&world, "plan 6.6").ok().stdout.contains("linux-6.6.*.tar.xz"));
-    run(&world, "add 6.6.0").failed(2, &["has an entry for 6.6.0, firecracker, amd64 already"]);
+    assert!(run(&context, "plan 6.6").ok().stdout.contains("linux-6.6.*.tar.xz"));
+    run(&context, "add 6.6.0").failed(2, &["has an entry for 6.6.0, firecracker, amd64 already"]);
     // The series can have an entry of its own, and takes its config from the nearest.
-    let told = run(&world, "add 6.6").ok().stdout;
+    let told = run(&context, "add 6.6").ok().stdout;
     assert!(told.contains("(configs/firecracker/linux-x86_64-6.6.0.config)"), "{told}");
-    assert!(read(&world, CATALOG).contains("\nversion = \"6.6\"\n"), "{}", read(&world, CATALOG));
+    assert!(read(&context, CATALOG).contains("\nversion = \"6.6\"\n"), "{}", read(&context, CATALOG));
 }
 
 #[test]
 fn a_branch_is_pinned_by_its_commit() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = project();
-    repository(&world);
-    let server = servers::git(world.path("repos").as_str());
-    fs::create_dir(world.path("work/own/configs/cloud-hypervisor")).unwrap();
-    fs::write(world.path("work/own/configs/cloud-hypervisor/linux-x86_64-6.1.config"), CONFIG).unwrap();
+    let context = project();
+    repository(&context);
+    let server = servers::git(context.path("repos").as_str());
+    fs::create_dir(context.path("work/own/configs/cloud-hypervisor")).unwrap();
+    fs::write(context.path("work/own/configs/cloud-hypervisor/linux-x86_64-6.1.config"), CONFIG).unwrap();
     let source = format!("git+{}/linux/.git#ch-6.1.7", server.url);
-    let told = run(&world, &format!("add 6.1.7 --ch --source {source} --from 6.1")).ok().stdout;
+    let told = run(&context, &format!("add 6.1.7 --ch --source {source} --from 6.1")).ok().stdout;
     assert!(told.contains("pinned by kcompile.lock"), "{told}");
-    let catalog = read(&world, CATALOG);
+    let catalog = read(&context, CATALOG);
     assert!(
         catalog.contains(&format!("source = \"{source}\"\n")) && !catalog.contains("sha256 ="),
         "{catalog}"
     );
-    assert!(read(&world, "work/own/kcompile.lock").contains("commit:"));
-    run(&world, "6.1.7 --ch --offline --no-modules --progress quiet").ok();
+    assert!(read(&context, "work/own/kcompile.lock").contains("commit:"));
+    run(&context, "6.1.7 --ch --offline --no-modules --progress quiet").ok();
 }

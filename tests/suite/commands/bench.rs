@@ -1,25 +1,25 @@
 //! `scripts/bench` on the miniature kernel: that it measures both sides and writes what it found.
 
-use crate::support::context::{World, have, ran, skipped};
+use crate::support::context::{TestContext, has_tool, run_result, skipped};
 use camino::Utf8Path;
 use std::fs;
 use std::process::Command;
 
 #[test]
 fn a_pair_has_two_sides_and_a_ratio() {
-    if !have("umoci") || !have("make") {
+    if !has_tool("umoci") || !has_tool("make") {
         return;
     }
-    let world = World::new();
-    let tarball = world.tarball("6.1.7", "xz");
+    let context = TestContext::new();
+    let tarball = context.tarball("6.1.7", "xz");
     let mut bench = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bench"));
     bench.args(["cold", "--pairs", "1", "--kcompile", env!("CARGO_BIN_EXE_kcompile")]);
-    bench.arg("--source").arg(tarball).arg("--config").arg(world.path("work/mini.config"));
-    bench.arg("--work").arg(world.path("bench"));
-    bench.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", world.path("home"));
-    let table = ran(bench.output().unwrap()).ok().stdout;
+    bench.arg("--source").arg(tarball).arg("--config").arg(context.path("work/mini.config"));
+    bench.arg("--work").arg(context.path("bench"));
+    bench.env_clear().env("PATH", std::env::var("PATH").unwrap()).env("HOME", context.path("home"));
+    let table = run_result(bench.output().unwrap()).ok().stdout;
     assert!(table.starts_with("cold: Linux 6.1.7, fc, mini.config config, "), "{table}");
-    let json = fs::read(world.path("bench/cold.json")).unwrap();
+    let json = fs::read(context.path("bench/cold.json")).unwrap();
     let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
     for figure in ["seconds", "cpu_seconds"] {
         let number = |key: &str| json[figure][key].as_f64().unwrap();
@@ -37,8 +37,8 @@ fn each_level_of_gzip_has_its_time_and_size() {
     if !pack.exists() {
         return skipped("the example `pack` is not built: cargo build --example pack");
     }
-    let world = World::new();
-    let packed = world.path("bench/packed");
+    let context = TestContext::new();
+    let packed = context.path("bench/packed");
     fs::create_dir_all(packed.join("modules/6.1.7")).unwrap();
     let text = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap();
     for name in ["vmlinux.bin", "modules/6.1.7/x.ko"] {
@@ -47,12 +47,12 @@ fn each_level_of_gzip_has_its_time_and_size() {
     fs::write(packed.join("whole"), "linux-image-6.1.7\n").unwrap();
     let mut bench = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bench"));
     bench.args(["levels", "--pairs", "1", "--kcompile"]).arg(&pack).arg("--against").arg(&pack);
-    bench.arg("--work").arg(world.path("bench"));
+    bench.arg("--work").arg(context.path("bench"));
     bench.env_clear().env("PATH", std::env::var("PATH").unwrap());
-    let table = ran(bench.output().unwrap()).ok().stdout;
+    let table = run_result(bench.output().unwrap()).ok().stdout;
     assert_eq!(table.matches("linux-image-6.1.7 at level ").count(), 9, "{table}");
     let size = |level: usize| {
-        let json = fs::read(world.path(&format!("bench/levels-{level}.json"))).unwrap();
+        let json = fs::read(context.path(&format!("bench/levels-{level}.json"))).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
         json["megabytes"]["ratio"].as_f64().unwrap()
     };
@@ -63,5 +63,5 @@ fn each_level_of_gzip_has_its_time_and_size() {
 #[test]
 fn a_wrong_word_is_told_how_it_is_used() {
     let mut bench = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bench"));
-    ran(bench.arg("nothing").output().unwrap()).failed(2, &["scripts/bench WHAT"]);
+    run_result(bench.arg("nothing").output().unwrap()).failed(2, &["scripts/bench WHAT"]);
 }

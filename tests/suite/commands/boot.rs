@@ -1,7 +1,7 @@
 //! Booting: what a console that comes out of a machine is taken for, and how the machine is made. The
 //! machine's program is a script here that prints a console; scripts/real-kernel has real ones.
 
-use crate::support::context::{Ran, World, copy, have, skipped};
+use crate::support::context::{RunResult, TestContext, copy, has_tool, skipped};
 use crate::support::fixtures::craft;
 use serde_json::Value;
 use std::fs;
@@ -24,39 +24,39 @@ const CHECKS: [&str; 11] = [
     "namespaces",
 ];
 
-/// A world with images of the miniature kernel, and with a script in the place of QEMU that writes its
+/// A context with images of the miniature kernel, and with a script in the place of QEMU that writes its
 /// arguments down, prints the file `console` and runs the file `then`. `None`: no tools to make a root.
-fn world() -> Option<World> {
-    static BUILT: LazyLock<World> = LazyLock::new(|| {
-        let world = World::new();
-        world.build("").ok();
-        world
+fn context() -> Option<TestContext> {
+    static BUILT: LazyLock<TestContext> = LazyLock::new(|| {
+        let context = TestContext::new();
+        context.build("").ok();
+        context
     });
-    if !have("gcc") || !have("mke2fs") {
+    if !has_tool("gcc") || !has_tool("mke2fs") {
         return None;
     }
-    let mut world = World::new();
-    copy(&BUILT.path("work/out"), &world.path("work/out"));
-    machine(&mut world);
-    Some(world)
+    let mut context = TestContext::new();
+    copy(&BUILT.path("work/out"), &context.path("work/out"));
+    machine(&mut context);
+    Some(context)
 }
 
 /// Puts the script in the place of QEMU, with a console where all is well.
-pub(crate) fn machine(world: &mut World) {
+pub(crate) fn machine(context: &mut TestContext) {
     let script =
         "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$HOME/args\"\ncat \"$HOME/console\"\n. \"$HOME/then\"\n";
-    fs::create_dir(world.path("fake")).unwrap();
-    fs::write(world.path("fake/qemu-system-x86_64"), script).unwrap();
-    fs::set_permissions(world.path("fake/qemu-system-x86_64"), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = world.env.get("PATH").map_or_else(|| std::env::var("PATH").unwrap(), Clone::clone);
-    world.env.insert("PATH".into(), format!("{}:{path}", world.path("fake")));
-    prints(world, &good(), "");
+    fs::create_dir(context.path("fake")).unwrap();
+    fs::write(context.path("fake/qemu-system-x86_64"), script).unwrap();
+    fs::set_permissions(context.path("fake/qemu-system-x86_64"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = context.env.get("PATH").map_or_else(|| std::env::var("PATH").unwrap(), Clone::clone);
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("fake")));
+    prints(context, &good(), "");
 }
 
 /// What the machine prints, and what the script does then.
-pub(crate) fn prints(world: &World, console: &str, then: &str) {
-    fs::write(world.path("home/console"), console).unwrap();
-    fs::write(world.path("home/then"), then).unwrap();
+pub(crate) fn prints(context: &TestContext, console: &str, then: &str) {
+    fs::write(context.path("home/console"), console).unwrap();
+    fs::write(context.path("home/then"), then).unwrap();
 }
 
 /// A boot where all is well.
@@ -74,14 +74,14 @@ pub(crate) fn good() -> String {
     )
 }
 
-fn boot(world: &World, args: &str) -> Ran {
-    world.run(&format!("boot --accel tcg {args}"))
+fn boot(context: &TestContext, args: &str) -> RunResult {
+    context.run(&format!("boot --accel tcg {args}"))
 }
 
 #[test]
 fn a_good_boot_passes_and_is_reported() {
-    let Some(world) = world() else { return };
-    let ran = boot(&world, "6.1 --fc").ok();
+    let Some(context) = context() else { return };
+    let ran = boot(&context, "6.1 --fc").ok();
     for says in [
         "image           firecracker-kernel-bin-amd64:6.1.7\n",
         "machine         QEMU microvm, by software emulation\n",
@@ -97,27 +97,27 @@ fn a_good_boot_passes_and_is_reported() {
     let tables = ran.stdout.lines().filter(|line| !line.starts_with("console "));
     assert!(tables.into_iter().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
     // The machine is one like Firecracker's, and its kernel is the one of the image.
-    let args = fs::read_to_string(world.path("home/args")).unwrap();
+    let args = fs::read_to_string(context.path("home/args")).unwrap();
     assert!(args.contains("-M\nmicrovm,acpi=off\n-accel\ntcg\n"), "{args}");
     assert!(args.contains("root=/dev/vda rootfstype=ext4 ro init=/init\n"), "{args}");
-    let log = world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log");
+    let log = context.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log");
     assert!(fs::read_to_string(log).unwrap().contains("Linux version 6.1.7"));
-    assert!(world.names("cache/tmp").is_empty(), "the files of the machine are gone");
-    world.run("clean --builds").ok();
-    assert!(world.names("cache/boots").is_empty(), "the console goes with the builds");
+    assert!(context.names("cache/tmp").is_empty(), "the files of the machine are gone");
+    context.run("clean --builds").ok();
+    assert!(context.names("cache/boots").is_empty(), "the console goes with the builds");
 
-    let json = boot(&world, &format!("{LAYOUT}:6.1.7 --root initramfs --json --append quiet")).ok();
+    let json = boot(&context, &format!("{LAYOUT}:6.1.7 --root initramfs --json --append quiet")).ok();
     let json: Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!((&json["passed"], &json["release"]), (&true.into(), &"6.1.7".into()));
     assert_eq!((&json["seconds_to_init"], &json["accelerator"]), (&1.25.into(), &"emulation".into()));
     assert_eq!((&json["modules"]["loaded"], &json["ending"]["kind"]), (&4.into(), &"completed".into()));
-    let args = fs::read_to_string(world.path("home/args")).unwrap();
+    let args = fs::read_to_string(context.path("home/args")).unwrap();
     assert!(args.contains(" rdinit=/init quiet\n") && args.contains("-initrd\n"), "{args}");
 }
 
 #[test]
 fn what_fails_is_named() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     // A module of another kernel, one without its hardware, a check that fails, a complaint.
     let console = good()
         .replace("loaded 0 0", "loaded 0 19")
@@ -130,8 +130,8 @@ fn what_fails_is_named() {
             "[    4.0]",
             "[    3.5] WARNING: CPU: 0 PID: 1 at kernel/x.c:1\n[    3.5] ---[ end trace 0 ]---\n[    4.0]",
         );
-    prints(&world, &console, "");
-    let ran = boot(&world, LAYOUT).failed(
+    prints(&context, &console, "");
+    let ran = boot(&context, LAYOUT).failed(
         1,
         &[
             "did not pass: ",
@@ -150,20 +150,20 @@ fn what_fails_is_named() {
         assert!(ran.stdout.contains(says), "`{says}` is not in:\n{}", ran.stdout);
     }
     // What is not required is shown and does no harm.
-    boot(&world, &format!("{LAYOUT} --require devices,cgroup2")).ok();
-    boot(&world, &format!("{LAYOUT} --require none")).ok();
-    boot(&world, &format!("{LAYOUT} --require devices --require clean")).failed(1, &["warned 1 time"]);
-    boot(&world, &format!("{LAYOUT} --require nftables")).failed(1, &["nftables"]);
-    boot(&world, &format!("{LAYOUT} --require ipvs")).failed(2, &["known are all, none, modules"]);
+    boot(&context, &format!("{LAYOUT} --require devices,cgroup2")).ok();
+    boot(&context, &format!("{LAYOUT} --require none")).ok();
+    boot(&context, &format!("{LAYOUT} --require devices --require clean")).failed(1, &["warned 1 time"]);
+    boot(&context, &format!("{LAYOUT} --require nftables")).failed(1, &["nftables"]);
+    boot(&context, &format!("{LAYOUT} --require ipvs")).failed(2, &["known are all, none, modules"]);
 
-    prints(&world, &good().replace("release 6.1.7", "release 6.1.8"), "");
-    boot(&world, &format!("{LAYOUT} --require none"))
+    prints(&context, &good().replace("release 6.1.7", "release 6.1.8"), "");
+    boot(&context, &format!("{LAYOUT} --require none"))
         .failed(1, &["the kernel says that it is 6.1.8, the image that it is 6.1.7"]);
 }
 
 #[test]
 fn panics_and_early_ends_are_named_with_their_lines() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     let start = "[    0.0] Linux version 6.1.7\n";
     for (console, says) in [
         (
@@ -186,56 +186,57 @@ fn panics_and_early_ends_are_named_with_their_lines() {
         ),
         ("[ 1.0] kcompile: init\n", "exit status: 3, in the init: qemu: no such thing"),
     ] {
-        prints(&world, &format!("{start}{console}"), "echo 'qemu: no such thing' >&2; exit 3");
-        let ran = boot(&world, &format!("{LAYOUT} --require none")).failed(1, &[says]);
+        prints(&context, &format!("{start}{console}"), "echo 'qemu: no such thing' >&2; exit 3");
+        let ran = boot(&context, &format!("{LAYOUT} --require none")).failed(1, &[says]);
         assert!(ran.stdout.contains("last lines      "), "{}", ran.stdout);
     }
-    prints(&world, "", "echo 'qemu: no such machine' >&2; exit 1");
-    boot(&world, LAYOUT).failed(1, &["before it printed anything: qemu: no such machine"]);
+    prints(&context, "", "echo 'qemu: no such machine' >&2; exit 1");
+    boot(&context, LAYOUT).failed(1, &["before it printed anything: qemu: no such machine"]);
 }
 
 #[test]
 fn a_kernel_that_hangs_is_ended_with_all_that_runs_it() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     let hangs = "sleep 1000 & echo $! >\"$HOME/child\"; wait";
-    prints(&world, "[ 0.0] Linux version 6.1.7\n[ 1.0] kcompile: init\n[ 1.0] kcompile: load 1 x\n", hangs);
+    prints(&context, "[ 0.0] Linux version 6.1.7\n[ 1.0] kcompile: init\n[ 1.0] kcompile: load 1 x\n", hangs);
     let started = Instant::now();
-    boot(&world, &format!("{LAYOUT} --time-limit 5"))
+    boot(&context, &format!("{LAYOUT} --time-limit 5"))
         .failed(1, &["the kernel hangs: not done after 5.0 s, while it loaded kernel/"]);
     assert!(started.elapsed() < Duration::from_secs(60));
-    let child = fs::read_to_string(world.path("home/child")).unwrap();
+    let child = fs::read_to_string(context.path("home/child")).unwrap();
     let state = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
 
     // A machine that does not end when its kernel has ended is no hang.
-    prints(&world, &good(), hangs);
-    boot(&world, LAYOUT).ok();
+    prints(&context, &good(), hangs);
+    boot(&context, LAYOUT).ok();
 }
 
 #[test]
 fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     prints(
-        &world,
+        &context,
         "[ 0.0] \u{1b}[2J\u{1b}]0;gone\u{7}\n[ 1.0] Kernel panic - not syncing: \u{1b}[31mred\n",
         "",
     );
-    let ran = boot(&world, LAYOUT).failed(1, &["the kernel panicked: \\u{1b}[31mred"]);
+    let ran = boot(&context, LAYOUT).failed(1, &["the kernel panicked: \\u{1b}[31mred"]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stdout);
-    let index = world.path("work").join(LAYOUT).join("index.json");
+    let index = context.path("work").join(LAYOUT).join("index.json");
     let text = fs::read_to_string(&index).unwrap();
     let hostile = text.replace("ref.name\":\"6.1.7\"", "ref.name\":\"6.1.7\\u001b]0;gone\\u0007\"");
     fs::write(&index, hostile).unwrap();
-    let ran = boot(&world, LAYOUT).failed(1, &["Boot: out/firecracker-kernel-bin-amd64:6.1.7\\u{1b}]0;gone"]);
+    let ran =
+        boot(&context, LAYOUT).failed(1, &["Boot: out/firecracker-kernel-bin-amd64:6.1.7\\u{1b}]0;gone"]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stdout);
     fs::write(&index, text).unwrap();
     for (console, says) in
         [("", "the kernel prints without end"), ("Kernel panic - not syncing: x\n", "the kernel panicked: x")]
     {
-        prints(&world, console, "yes '[ 1.0] kcompile: check block 0 and so on'");
+        prints(&context, console, "yes '[ 1.0] kcompile: check block 0 and so on'");
         // Whatever way the layout is typed, its log has its name.
-        boot(&world, &format!("{LAYOUT}/")).failed(1, &[says]);
-        let log = fs::metadata(world.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();
+        boot(&context, &format!("{LAYOUT}/")).failed(1, &[says]);
+        let log = fs::metadata(context.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();
         assert!(log.len() < 32 << 20, "{}", log.len());
     }
 }
@@ -243,29 +244,29 @@ fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
 #[test]
 fn a_kvm_that_gives_no_sign_is_left_for_emulation() {
     let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     if kvm.is_err() {
         skipped("/dev/kvm cannot be used here");
-        boot(&world, &format!("{LAYOUT} --accel kvm")).failed(4, &["/dev/kvm cannot be used here"]);
+        boot(&context, &format!("{LAYOUT} --accel kvm")).failed(4, &["/dev/kvm cannot be used here"]);
         return;
     }
     // The first attempt prints nothing and hangs; the second one is well.
-    prints(&world, "", "grep -q '^tcg$' \"$HOME/args\" || sleep 1000\ncat \"$HOME/good\"");
-    fs::write(world.path("home/good"), good()).unwrap();
-    let ran = world.run(&format!("boot {LAYOUT} --time-limit 10")).ok();
+    prints(&context, "", "grep -q '^tcg$' \"$HOME/args\" || sleep 1000\ncat \"$HOME/good\"");
+    fs::write(context.path("home/good"), good()).unwrap();
+    let ran = context.run(&format!("boot {LAYOUT} --time-limit 10")).ok();
     let says = "KVM gave no sign of life in 10 s: trying software emulation";
     assert!(ran.stderr.contains(says) && ran.stdout.contains("by software emulation"), "{}", ran.stderr);
 }
 
 #[test]
 fn a_build_boots_what_it_packed_and_its_receipt_says_so() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     let receipt = || -> Value {
-        let text = fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
+        let text = fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
         serde_json::from_slice(&text).unwrap()
     };
     // KVM would have to be tried first; the script does not care who calls it.
-    let built = world.build("--boot").ok().says("booted on QEMU microvm");
+    let built = context.build("--boot").ok().says("booted on QEMU microvm");
     assert_eq!(built.stdout.lines().count(), 2, "{}", built.stdout);
     assert_eq!(
         (&receipt()["boot"]["passed"], &receipt()["boot"]["release"]),
@@ -273,9 +274,10 @@ fn a_build_boots_what_it_packed_and_its_receipt_says_so() {
     );
     let before = receipt();
 
-    prints(&world, &good().replace("check cgroup2 0", "check cgroup2 19"), "");
-    let ran =
-        world.build("--boot").failed(1, &["out/firecracker-kernel-bin-amd64:6.1.7 did not pass: cgroup2: "]);
+    prints(&context, &good().replace("check cgroup2 0", "check cgroup2 19"), "");
+    let ran = context
+        .build("--boot")
+        .failed(1, &["out/firecracker-kernel-bin-amd64:6.1.7 did not pass: cgroup2: "]);
     assert_eq!(ran.stdout, built.stdout, "the images are there");
     let after = receipt();
     assert_eq!((&after["boot"]["passed"], &after["plan_digest"]), (&false.into(), &before["plan_digest"]));
@@ -283,8 +285,8 @@ fn a_build_boots_what_it_packed_and_its_receipt_says_so() {
     assert_eq!((&after["images"], &after["source"]), (&before["images"], &before["source"]));
 
     // Modules that an earlier build left there are none of this kernel's.
-    prints(&world, &good().replace("kcompile: load", "load"), "");
-    world.build("--no-modules --boot").ok().says("0 of 0 modules");
+    prints(&context, &good().replace("kcompile: load", "load"), "");
+    context.build("--no-modules --boot").ok().says("0 of 0 modules");
 }
 
 /// An ELF file for x86-64 with one segment, at 16 MiB, and no note.
@@ -304,18 +306,18 @@ fn elf() -> Vec<u8> {
 
 #[test]
 fn a_hostile_layout_writes_nowhere_else() {
-    let Some(world) = world() else { return };
+    let Some(context) = context() else { return };
     if cfg!(not(target_arch = "x86_64")) {
         return skipped("the entry of a kernel without PVH is compiled on x86-64");
     }
-    fs::create_dir(world.path("victim")).unwrap();
-    fs::write(world.path("victim/a.ko"), "as it was").unwrap();
+    fs::create_dir(context.path("victim")).unwrap();
+    fs::write(context.path("victim/a.ko"), "as it was").unwrap();
     let layer = |kernel: &[u8], dep: &str| {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_ustar();
         header.set_size(0);
         header.set_entry_type(tar::EntryType::Symlink);
-        tar.append_link(&mut header, "lib/modules/6.1.7/kernel", world.path("victim")).unwrap();
+        tar.append_link(&mut header, "lib/modules/6.1.7/kernel", context.path("victim")).unwrap();
         for (path, bytes) in [
             ("bin/vmlinux", kernel),
             ("lib/modules/6.1.7/kernel/a.ko", b"\x7fELF"),
@@ -329,38 +331,42 @@ fn a_hostile_layout_writes_nowhere_else() {
         tar.into_inner().unwrap()
     };
     let try_it = |tar: &[u8]| {
-        craft(&world, tar, tar, "layer.v1.tar");
-        boot(&world, "crafted --fc --arch amd64")
+        craft(&context, tar, tar, "layer.v1.tar");
+        boot(&context, "crafted --fc --arch amd64")
     };
     let ran = try_it(&layer(&elf(), "kernel/a.ko:\n")).ok();
     assert!(ran.stdout.contains("the kernel has no entry by PVH") && ran.stdout.contains("1 loaded"));
-    assert_eq!(fs::read_to_string(world.path("victim/a.ko")).unwrap(), "as it was");
+    assert_eq!(fs::read_to_string(context.path("victim/a.ko")).unwrap(), "as it was");
 
     try_it(&layer(&elf(), "")).failed(3, &["leaves 1 module out, ", "victim/a.ko among them"]);
     try_it(&layer(b"no kernel", "kernel/a.ko:\n")).failed(3, &["its kernel is a raw binary"]);
     try_it(&layer(&elf()[..100], "kernel/a.ko:\n")).failed(3, &["its kernel is damaged"]);
     try_it(&layer(&elf(), "../../x\n")).failed(3, &["modules.dep, line 1: no module and colon"]);
     let mut flipped = layer(&elf(), "kernel/a.ko:\n");
-    craft(&world, &flipped.clone(), &flipped, "layer.v1.tar");
+    craft(&context, &flipped.clone(), &flipped, "layer.v1.tar");
     flipped[0] ^= 1;
-    let blobs = world.path("work/crafted/blobs/sha256");
+    let blobs = context.path("work/crafted/blobs/sha256");
     let largest = fs::read_dir(&blobs).unwrap().map(|blob| blob.unwrap().path());
     let largest = largest.max_by_key(|blob| fs::metadata(blob).unwrap().len()).unwrap();
     fs::write(largest, flipped).unwrap();
-    boot(&world, "crafted --fc --arch amd64").failed(3, &[]);
-    assert!(world.names("cache/tmp").is_empty());
+    boot(&context, "crafted --fc --arch amd64").failed(3, &[]);
+    assert!(context.names("cache/tmp").is_empty());
 }
 
 #[test]
 fn what_cannot_be_booted_says_so_first() {
-    let world = World::new();
-    world.run("boot 6.1 --fc").failed(2, &["there is no image of 6.1 for ", "build it first (kcompile 6.1)"]);
-    world.run("boot nowhere").failed(2, &["no such file or directory, and no kernel version"]);
-    world.run("boot 6.1 --modules x").failed(2, &["--modules x: not an OCI layout"]);
-    world.build("").ok();
-    world.run("boot out/firecracker-kernel-modules-amd64 --accel tcg").failed(2, &["holds no kernel"]);
-    world.run(&format!("boot {LAYOUT} --vmm firecracker --accel tcg")).failed(2, &["no software emulation"]);
-    let mut empty = world;
+    let context = TestContext::new();
+    context
+        .run("boot 6.1 --fc")
+        .failed(2, &["there is no image of 6.1 for ", "build it first (kcompile 6.1)"]);
+    context.run("boot nowhere").failed(2, &["no such file or directory, and no kernel version"]);
+    context.run("boot 6.1 --modules x").failed(2, &["--modules x: not an OCI layout"]);
+    context.build("").ok();
+    context.run("boot out/firecracker-kernel-modules-amd64 --accel tcg").failed(2, &["holds no kernel"]);
+    context
+        .run(&format!("boot {LAYOUT} --vmm firecracker --accel tcg"))
+        .failed(2, &["no software emulation"]);
+    let mut empty = context;
     fs::create_dir(empty.path("bin")).unwrap();
     empty.env.insert("PATH".into(), empty.path("bin").into_string());
     // The administrators' directories are searched, too, and may have them.

@@ -1,38 +1,38 @@
 //! `doctor --cache`: what a broken disk left is found and goes, and what is whole stays.
 
 use crate::faults::network::{ranged, server};
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
 
-fn found(world: &World, code: i32) -> BTreeSet<(String, String)> {
-    let ran = world.run("doctor --cache --json");
+fn found(context: &TestContext, code: i32) -> BTreeSet<(String, String)> {
+    let ran = context.run("doctor --cache --json");
     assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
     let checkup: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let found = checkup["found"].as_array().unwrap().iter();
     let text = |one: &serde_json::Value, field: &str| one[field].as_str().unwrap().to_owned();
-    let root = format!("{}/", world.path("cache"));
+    let root = format!("{}/", context.path("cache"));
     found.map(|one| (text(one, "what"), text(one, "path").replace(&root, ""))).collect()
 }
 
 #[test]
 fn what_a_broken_disk_left_is_found_and_removed() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let server = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
-    let digests = world.run(&args).ok().digests();
-    world.build("-o elsewhere").ok();
-    assert_eq!(found(&world, 0), BTreeSet::new());
-    let whole = world.snapshot("cache");
-    world.run("doctor --cache").ok();
-    assert_eq!(world.snapshot("cache"), whole);
+    let digests = context.run(&args).ok().digests();
+    context.build("-o elsewhere").ok();
+    assert_eq!(found(&context, 0), BTreeSet::new());
+    let whole = context.snapshot("cache");
+    context.run("doctor --cache").ok();
+    assert_eq!(context.snapshot("cache"), whole);
 
-    let cache = |name: &str| world.path("cache").join(name);
-    let archive = world.names("cache/archives").into_iter().find(|name| !name.contains('.')).unwrap();
-    let tree = world.names("cache/trees").remove(0);
-    let [history, images] = ["history", "images"].map(|dir| world.names(&format!("cache/{dir}")));
+    let cache = |name: &str| context.path("cache").join(name);
+    let archive = context.names("cache/archives").into_iter().find(|name| !name.contains('.')).unwrap();
+    let tree = context.names("cache/trees").remove(0);
+    let [history, images] = ["history", "images"].map(|dir| context.names(&format!("cache/{dir}")));
     // A byte of an archive, half a record, half a tree, a file of a tree, and what nobody will finish.
     let mut bytes = fs::read(cache("archives").join(&archive)).unwrap();
     bytes[100] ^= 1;
@@ -53,9 +53,9 @@ fn what_a_broken_disk_left_is_found_and_removed() {
     File::create(&unfinished).unwrap().set_modified(old).unwrap();
     File::create(cache("releases/.tmp-new")).unwrap();
     // The source of a build in place.
-    kcompile::internals::remove_tree(&world.path("work/linux")).unwrap();
+    kcompile::internals::remove_tree(&context.path("work/linux")).unwrap();
 
-    let all = found(&world, 0);
+    let all = found(&context, 0);
     let what: Vec<&str> = all.iter().map(|(what, _)| what.as_str()).collect();
     assert_eq!(
         what,
@@ -75,11 +75,11 @@ fn what_a_broken_disk_left_is_found_and_removed() {
     );
     assert!(all.iter().all(|(_, path)| !cache(path).exists()), "{all:?}");
     assert!(cache("releases/.tmp-new").exists(), "somebody may be writing it");
-    assert_eq!(found(&world, 0), BTreeSet::new());
-    assert_eq!(world.run(&args).ok().digests(), digests);
+    assert_eq!(found(&context, 0), BTreeSet::new());
+    assert_eq!(context.run(&args).ok().digests(), digests);
 
     fs::write(cache("kcompile.lock"), "nonsense").unwrap();
-    let left = world.run("doctor --cache");
+    let left = context.run("doctor --cache");
     assert_eq!(left.code, 1);
     assert!(left.stdout.contains("LOOK AT") && left.stdout.contains("kcompile.lock"), "{}", left.stdout);
     assert!(cache("kcompile.lock").exists());
@@ -87,28 +87,28 @@ fn what_a_broken_disk_left_is_found_and_removed() {
 
 #[test]
 fn what_a_newer_version_wrote_is_left_alone() {
-    let world = World::new();
-    let server = crate::support::servers::mirror(&world, &["6.1.7"]);
-    world.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
+    let context = TestContext::new();
+    let server = crate::support::servers::mirror(&context, &["6.1.7"]);
+    context.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
     let change = |path: &str, change: fn(&mut serde_json::Value)| {
-        let path = world.path(path);
+        let path = context.path(path);
         let mut value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         change(&mut value);
         std::fs::write(&path, serde_json::to_vec(&value).unwrap()).unwrap();
     };
-    let tree = format!("cache/trees/{}", world.names("cache/trees")[0]);
+    let tree = format!("cache/trees/{}", context.names("cache/trees")[0]);
     change(&format!("{tree}/source.json"), |source| {
         source["new"] = 1.into();
         source["checks"][0]["link"] = "transparency-log".into();
         source["checks"][0]["outcome"] = "witnessed".into();
     });
-    let record = world.names("cache/archives").into_iter().find(|name| name.ends_with(".json")).unwrap();
+    let record = context.names("cache/archives").into_iter().find(|name| name.ends_with(".json")).unwrap();
     change(&format!("cache/archives/{record}"), |record| {
         record["new"] = 1.into();
         record["proofs"]["sums"] = "witnessed".into();
     });
-    let before = ["cache/trees", "cache/archives"].map(|dir| world.snapshot(dir));
-    world.run("doctor --cache").ok();
-    world.run("fetch 6.1.7 --fc --offline").ok();
-    assert_eq!(["cache/trees", "cache/archives"].map(|dir| world.snapshot(dir)), before);
+    let before = ["cache/trees", "cache/archives"].map(|dir| context.snapshot(dir));
+    context.run("doctor --cache").ok();
+    context.run("fetch 6.1.7 --fc --offline").ok();
+    assert_eq!(["cache/trees", "cache/archives"].map(|dir| context.snapshot(dir)), before);
 }

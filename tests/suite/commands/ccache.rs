@@ -1,52 +1,53 @@
 //! `kcompile cache`: what ccache has compiled goes to another machine, and nothing else does. With the real ccache.
 
-use crate::support::context::{Ran, World, compress, have, skipped};
+use crate::support::context::{RunResult, TestContext, compress, has_tool, skipped};
 use crate::support::fixtures::craft;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 use std::process::Command;
 use tar::EntryType;
 
-/// A world whose ccache has a directory of its own; `None` where ccache is not installed.
-fn world() -> Option<World> {
-    have("ccache").then(|| {
-        let mut world = World::new();
-        let dir = world.path("ccache").into_string();
-        world.env.insert("CCACHE_DIR".into(), dir);
-        world
+/// A context whose ccache has a directory of its own; `None` where ccache is not installed.
+fn context() -> Option<TestContext> {
+    has_tool("ccache").then(|| {
+        let mut context = TestContext::new();
+        let dir = context.path("ccache").into_string();
+        context.env.insert("CCACHE_DIR".into(), dir);
+        context
     })
 }
 
 /// A counter of ccache's.
-fn count(world: &World, name: &str) -> u64 {
-    let output = Command::new("ccache").arg("--print-stats").env("CCACHE_DIR", world.path("ccache")).output();
+fn count(context: &TestContext, name: &str) -> u64 {
+    let output =
+        Command::new("ccache").arg("--print-stats").env("CCACHE_DIR", context.path("ccache")).output();
     let text = String::from_utf8(output.unwrap().stdout).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
 /// The entries in the cache, with their bytes.
-fn entries(world: &World) -> Vec<(Utf8PathBuf, Vec<u8>)> {
-    let walk = walkdir::WalkDir::new(world.path("ccache")).sort_by_file_name().into_iter();
+fn entries(context: &TestContext) -> Vec<(Utf8PathBuf, Vec<u8>)> {
+    let walk = walkdir::WalkDir::new(context.path("ccache")).sort_by_file_name().into_iter();
     let files = walk.map(|entry| Utf8PathBuf::from_path_buf(entry.unwrap().into_path()).unwrap());
     let entries = files.filter(|path| {
-        let name = path.strip_prefix(world.path("ccache")).unwrap();
+        let name = path.strip_prefix(context.path("ccache")).unwrap();
         kcompile::internals::ccache_image::is_entry(name.as_str())
     });
     entries.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
 }
 
 /// A build as on a machine of continuous integration: from a tarball, in whatever directory.
-fn build(world: &World) -> Ran {
-    world.tarball("6.1.7", "zst");
-    world.run("6.1.7 --fc --source linux-6.1.7.tar.zst --config mini.config --launcher ccache").ok()
+fn build(context: &TestContext) -> RunResult {
+    context.tarball("6.1.7", "zst");
+    context.run("6.1.7 --fc --source linux-6.1.7.tar.zst --config mini.config --launcher ccache").ok()
 }
 
-/// Copies the image from the working directory of one world into that of another, as it goes through a registry.
-fn carry(from: &World, to: &World) {
-    let [from, to] = [from, to].map(|world| world.path("work/warm/ccache"));
+/// Copies the image from the working directory of one context into that of another, as it goes through a registry.
+fn carry(from: &TestContext, to: &TestContext) {
+    let [from, to] = [from, to].map(|context| context.path("work/warm/ccache"));
     fs::create_dir_all(to.parent().unwrap()).unwrap();
-    if !have("skopeo") {
+    if !has_tool("skopeo") {
         return crate::support::context::copy(&from, &to);
     }
     let [from, to] = [from, to].map(|layout| format!("oci:{layout}:6.1"));
@@ -56,7 +57,7 @@ fn carry(from: &World, to: &World) {
 
 #[test]
 fn a_second_machine_compiles_next_to_nothing() {
-    let (Some(first), Some(second)) = (world(), world()) else { return };
+    let (Some(first), Some(second)) = (context(), context()) else { return };
     let cold = build(&first);
     let misses = count(&first, "cache_miss");
     assert!(misses > 5 && count(&first, "direct_cache_hit") == 0, "{misses}");
@@ -87,37 +88,42 @@ fn a_second_machine_compiles_next_to_nothing() {
 
 #[test]
 fn the_newest_entries_go_first_and_damaged_ones_not_at_all() {
-    let Some(world) = world() else { return };
-    world.build("--launcher ccache").ok();
-    let all = entries(&world);
+    let Some(context) = context() else { return };
+    context.build("--launcher ccache").ok();
+    let all = entries(&context);
     let sizes: u64 = all.iter().map(|(_, bytes)| bytes.len() as u64).sum();
     let (newest, bytes) = &all[all.len() / 2];
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
     fs::File::options().write(true).open(newest).unwrap().set_modified(later).unwrap();
     // Room for this one, and for nothing else.
-    world.run(&format!("cache export oci:warm/ccache:one --max-size {}B", bytes.len())).ok().says("1 entry");
-    let half = world.run(&format!("cache export oci:warm/ccache:half --max-size {}B", sizes / 2)).ok();
+    context
+        .run(&format!("cache export oci:warm/ccache:one --max-size {}B", bytes.len()))
+        .ok()
+        .says("1 entry");
+    let half = context.run(&format!("cache export oci:warm/ccache:half --max-size {}B", sizes / 2)).ok();
     assert!(!half.stderr.contains(&format!("{} entries", all.len())), "{}", half.stderr);
 
     let mut damaged = bytes.clone();
     *damaged.last_mut().unwrap() ^= 1;
     fs::write(newest, damaged).unwrap();
-    world.run("cache export oci:warm/ccache:all").ok().says(&format!("{} entries", all.len() - 1));
-    world.run("cache export oci:warm/ccache:none --max-size 1B").failed(2, &["no entry of ccache", "hint: "]);
-    world.run("cache export oci:warm/ccache").failed(2, &["no tag"]);
+    context.run("cache export oci:warm/ccache:all").ok().says(&format!("{} entries", all.len() - 1));
+    context
+        .run("cache export oci:warm/ccache:none --max-size 1B")
+        .failed(2, &["no entry of ccache", "hint: "]);
+    context.run("cache export oci:warm/ccache").failed(2, &["no tag"]);
 }
 
 #[test]
 fn nothing_but_undamaged_entries_gets_in() {
-    let (Some(source), Some(world)) = (world(), world()) else { return };
+    let (Some(source), Some(context)) = (context(), context()) else { return };
     source.build("--launcher ccache").ok();
     let (path, good) = entries(&source).into_iter().find(|(path, _)| path.as_str().ends_with('R')).unwrap();
     let name = path.strip_prefix(source.path("ccache")).unwrap().as_str();
     let mut damaged = good.clone();
     damaged[good.len() / 2] ^= 1;
-    fs::create_dir(world.path("ccache")).unwrap();
-    fs::write(world.path("ccache/ccache.conf"), "max_size = 1G\n").unwrap();
-    let before = world.snapshot("ccache");
+    fs::create_dir(context.path("ccache")).unwrap();
+    fs::write(context.path("ccache/ccache.conf"), "max_size = 1G\n").unwrap();
+    let before = context.snapshot("ccache");
     for (path, kind, bytes, link, says) in [
         (name, EntryType::Regular, &damaged[..], "", "damaged: its checksum is another"),
         (name, EntryType::Regular, b"#!/bin/sh\n", "", "not in the format of ccache"),
@@ -150,39 +156,39 @@ fn nothing_but_undamaged_entries_gets_in() {
             tar.append(&header, bytes).unwrap();
         }
         let tar = tar.into_inner().unwrap();
-        craft(&world, &tar, &compress(&tar, "zst"), "layer.v1.tar+zstd");
-        world.run("cache import oci:crafted").failed(3, &[says]);
-        fs::remove_file(world.path("ccache/kcompile.lock")).unwrap();
-        assert_eq!(world.snapshot("ccache"), before, "{path}");
+        craft(&context, &tar, &compress(&tar, "zst"), "layer.v1.tar+zstd");
+        context.run("cache import oci:crafted").failed(3, &[says]);
+        fs::remove_file(context.path("ccache/kcompile.lock")).unwrap();
+        assert_eq!(context.snapshot("ccache"), before, "{path}");
     }
 }
 
 #[test]
 fn an_entry_that_was_spoilt_in_the_cache_is_compiled_again() {
-    let Some(world) = world() else { return };
-    let cold = world.build("--launcher ccache").ok();
-    for (path, mut bytes) in entries(&world) {
+    let Some(context) = context() else { return };
+    let cold = context.build("--launcher ccache").ok();
+    for (path, mut bytes) in entries(&context) {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::remove_file(&path).unwrap();
         fs::write(&path, bytes).unwrap();
     }
-    world.run("clean --builds").ok();
-    let misses = count(&world, "cache_miss");
-    let again = world.build("--launcher ccache").ok();
+    context.run("clean --builds").ok();
+    let misses = count(&context, "cache_miss");
+    let again = context.build("--launcher ccache").ok();
     assert_eq!(again.digests(), cold.digests());
-    assert_eq!(count(&world, "cache_miss"), 2 * misses);
+    assert_eq!(count(&context, "cache_miss"), 2 * misses);
 }
 
 #[test]
 fn without_ccache_it_says_what_to_install() {
-    let mut world = World::new();
-    world.env.insert("PATH".into(), "/nonexistent".into());
+    let mut context = TestContext::new();
+    context.env.insert("PATH".into(), "/nonexistent".into());
     if let Some(dir) = ["/usr/local/sbin", "/usr/sbin", "/sbin"]
         .iter()
         .find(|dir| Utf8Path::new(dir).join("ccache").is_file())
     {
         return skipped(&format!("ccache is in {dir}, which is always searched"));
     }
-    world.run("cache export oci:warm/ccache:6.1").failed(4, &["cannot run ccache", "hint: install ccache"]);
+    context.run("cache export oci:warm/ccache:6.1").failed(4, &["cannot run ccache", "hint: install ccache"]);
 }

@@ -1,6 +1,6 @@
 //! Requirement profiles: what `check` reads and says, and what a build refuses.
 
-use crate::support::context::{World, compress};
+use crate::support::context::{TestContext, compress};
 use crate::support::fixtures::{craft, tar_with};
 use serde_json::{Value, json};
 use std::fs;
@@ -13,36 +13,40 @@ const PROFILE: &str = "title = \"mine\"\nsource = \"me\"\n[[kernel]]\nversion = 
                        reason = \"saves memory\"\n[[option]]\nsymbols = [\"DEVKMEM\"]\nlevel = \"forbidden\"\n\
                        reason = \"unsafe\"\n";
 
-/// A world with a profile `mine` in `own`, and `x.config` with this text.
-fn world(config: &str) -> World {
-    let world = World::new();
-    fs::create_dir_all(world.path("work/own/requirements")).unwrap();
-    fs::write(world.path("work/own/requirements/mine.toml"), PROFILE).unwrap();
-    fs::write(world.path("work/x.config"), config).unwrap();
-    world
+/// A context with a profile `mine` in `own`, and `x.config` with this text.
+fn context(config: &str) -> TestContext {
+    let context = TestContext::new();
+    fs::create_dir_all(context.path("work/own/requirements")).unwrap();
+    fs::write(context.path("work/own/requirements/mine.toml"), PROFILE).unwrap();
+    fs::write(context.path("work/x.config"), config).unwrap();
+    context
 }
 
 #[test]
 fn a_config_is_held_against_a_profile_of_the_users_own() {
-    let world = world(&format!("{HEADER}CONFIG_NET=y\nCONFIG_B=m\n"));
-    let told = world.run("check x.config --for mine --configs own").ok();
+    let context = context(&format!("{HEADER}CONFIG_NET=y\nCONFIG_B=m\n"));
+    let told = context.run("check x.config --for mine --configs own").ok();
     assert!(told.stdout.starts_with("x.config: Linux 5.10.77 on amd64\n"), "{}", told.stdout);
     assert!(told.stdout.contains("mine: 0 required and 1 recommended not met, 4 met"), "{}", told.stdout);
     assert!(told.stdout.contains("recommended  KSM ") && told.stdout.contains("saves memory (me)"));
     assert!(!told.stdout.contains("NET ") && told.stdout.lines().all(|line| line.chars().count() <= 80));
     assert!(
-        world.run("check x.config --for mine --configs own --all").ok().stdout.contains("met          NET ")
+        context
+            .run("check x.config --for mine --configs own --all")
+            .ok()
+            .stdout
+            .contains("met          NET ")
     );
 
-    fs::write(world.path("work/x.config"), format!("{HEADER}CONFIG_NET=y\nCONFIG_DEVKMEM=y\n")).unwrap();
-    let told = world.run("check x.config --for mine --configs own --kernel 4.19.215");
+    fs::write(context.path("work/x.config"), format!("{HEADER}CONFIG_NET=y\nCONFIG_DEVKMEM=y\n")).unwrap();
+    let told = context.run("check x.config --for mine --configs own --kernel 4.19.215");
     assert_eq!(told.code, 1, "{}", told.stderr);
     let places =
         ["REQUIRED     kernel version", "REQUIRED     A | B", "FORBIDDEN    DEVKMEM", "recommended  KSM"]
             .map(|text| told.stdout.find(text).unwrap_or_else(|| panic!("{text}: {}", told.stdout)));
     assert!(places.is_sorted(), "{}", told.stdout);
 
-    let told = world.run("check x.config --for mine --configs own --json");
+    let told = context.run("check x.config --for mine --configs own --json");
     let json: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!((told.code, &json["ok"], &json["kernel"]), (1, &json!(false), &json!("5.10.77")));
     assert_eq!(json["profiles"][0]["failed"], 2);
@@ -56,8 +60,8 @@ fn a_config_is_held_against_a_profile_of_the_users_own() {
 
 #[test]
 fn several_profiles_are_grouped() {
-    let world = world(&format!("{HEADER}CONFIG_X86_64=y\n"));
-    let told = world.run("check x.config --for kubernetes-1.35 cilium --for calico,docker");
+    let context = context(&format!("{HEADER}CONFIG_X86_64=y\n"));
+    let told = context.run("check x.config --for kubernetes-1.35 cilium --for calico,docker");
     assert_eq!(told.code, 1);
     let places = ["\nkubernetes-1.35: ", "\ncilium: ", "\ncalico: ", "\ndocker: "]
         .map(|name| told.stdout.find(name).unwrap());
@@ -72,8 +76,8 @@ fn several_profiles_are_grouped() {
 
 #[test]
 fn what_cannot_be_told_is_asked_for() {
-    let world = world("CONFIG_NET=y\nCONFIG_B=y\n");
-    let check = |args: &str| world.run(&format!("check {args}"));
+    let context = context("CONFIG_NET=y\nCONFIG_B=y\n");
+    let check = |args: &str| context.run(&format!("check {args}"));
     check("x.config --for mine --configs own")
         .failed(2, &["no header that tells the kernel's version", "--kernel VERSION"]);
     check("x.config --for mine --configs own --kernel 6.1.7")
@@ -87,12 +91,12 @@ fn what_cannot_be_told_is_asked_for() {
     check("nowhere").failed(2, &["no such file or directory, and no kernel version"]);
     check("work").failed(2, &["no such file"]);
     check("own --for docker").failed(2, &["is not an OCI layout"]);
-    fs::write(world.path("work/linux-5.12.config"), format!("{HEADER}CONFIG_X86_64=y\n")).unwrap();
+    fs::write(context.path("work/linux-5.12.config"), format!("{HEADER}CONFIG_X86_64=y\n")).unwrap();
     check("linux-5.12.config --for docker").says("the file's name says Linux 5.12, its header 5.10.77");
-    fs::write(world.path("work/no.config"), "hello\nworld\n").unwrap();
+    fs::write(context.path("work/no.config"), "hello\nworld\n").unwrap();
     check("no.config --for docker").failed(2, &["not a kernel config"]);
     let wrong = PROFILE.replace("\"recommended\"", "\"nice\"");
-    fs::write(world.path("work/own/requirements/mine.toml"), wrong).unwrap();
+    fs::write(context.path("work/own/requirements/mine.toml"), wrong).unwrap();
     check("x.config --for mine --configs own").failed(
         2,
         &["own/requirements/mine.toml: TOML parse error at line 13, column 9: level: unknown variant `nice`"],
@@ -101,44 +105,44 @@ fn what_cannot_be_told_is_asked_for() {
 
 #[test]
 fn the_catalogs_own_configs_meet_their_flavors_profile() {
-    let world = World::new();
+    let context = TestContext::new();
     for kernel in ["5.10 --fc", "6.1 --fc", "5.10 --ch", "6.1 --ch"] {
         for profile in ["", "--for flintlock", "--for kubernetes-1.34", "--for docker"] {
-            let told = world.run(&format!("check {kernel} {profile}")).ok();
+            let told = context.run(&format!("check {kernel} {profile}")).ok();
             assert!(told.stderr.contains("as it is asked for"), "{}", told.stderr);
         }
     }
-    assert!(!world.path("cache").exists());
-    world.run("check 6.1 --for docker").failed(2, &["--fc or --ch"]);
+    assert!(!context.path("cache").exists());
+    context.run("check 6.1 --for docker").failed(2, &["--fc or --ch"]);
 }
 
 #[test]
 fn an_image_is_checked_by_the_config_that_lies_in_it() {
-    let world = world("");
-    world.build("").ok();
-    let told = world.run(&format!("check {MODULES}")).ok();
+    let context = context("");
+    context.build("").ok();
+    let told = context.run(&format!("check {MODULES}")).ok();
     assert!(told.stdout.contains(": Linux 6.1.7 on amd64\n\nfirecracker: 0 required"), "{}", told.stdout);
-    world.run(&format!("check {MODULES}:6.1.7 --for firecracker cloud-hypervisor")).ok();
-    let told = world.run(&format!("check {MODULES}:6.1.7 --for kubernetes"));
+    context.run(&format!("check {MODULES}:6.1.7 --for firecracker cloud-hypervisor")).ok();
+    let told = context.run(&format!("check {MODULES}:6.1.7 --for kubernetes"));
     assert!(told.code == 1 && told.stdout.contains("NAMESPACES"), "{}", told.stdout);
-    world.run(&format!("check {MODULES}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
-    world
+    context.run(&format!("check {MODULES}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
+    context
         .run("check out/firecracker-kernel-bin-amd64")
         .failed(2, &["holds no kernel config", "beside it does: firecracker-kernel-modules-amd64"]);
-    world.tree("6.1.8", "work/newer");
+    context.tree("6.1.8", "work/newer");
     let args =
         "6.1.8 --fc --source newer --config mini.config --modules-layout flat --compression zstd --legacy";
-    world.run(args).ok();
-    world.run(&format!("check {MODULES}")).failed(2, &["several images", "6.1.7, 6.1.8"]);
-    world.run(&format!("check {MODULES}:6.1.8")).ok();
-    assert!(world.run("check out/flintlock-kernel --for firecracker").ok().stdout.contains("Linux 6.1.8"));
+    context.run(args).ok();
+    context.run(&format!("check {MODULES}")).failed(2, &["several images", "6.1.7, 6.1.8"]);
+    context.run(&format!("check {MODULES}:6.1.8")).ok();
+    assert!(context.run("check out/flintlock-kernel --for firecracker").ok().stdout.contains("Linux 6.1.8"));
 }
 
 #[test]
 fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
-    let world = world("");
-    world.build("--compression none").ok();
-    let good = world.path("work").join(MODULES);
+    let context = context("");
+    context.build("--compression none").ok();
+    let good = context.path("work").join(MODULES);
     let index: Value = serde_json::from_slice(&fs::read(good.join("index.json")).unwrap()).unwrap();
     let blob = |digest: &Value| good.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
     let manifest_path = blob(&index["manifests"][0]["digest"]);
@@ -147,7 +151,7 @@ fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
     let refused = |path: &camino::Utf8Path, bytes: &[u8], says: &str| {
         let before = fs::read(path).unwrap();
         fs::write(path, bytes).unwrap();
-        world.run(&format!("check {MODULES}")).failed(3, &[says]);
+        context.run(&format!("check {MODULES}")).failed(3, &[says]);
         fs::write(path, before).unwrap();
     };
     let mut layer = fs::read(&layer_path).unwrap();
@@ -168,18 +172,18 @@ fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
     let text = index.to_string();
     let twice = text.replace("\"manifests\":[", &format!("\"manifests\":[{},", index["manifests"][0]));
     fs::write(good.join("index.json"), twice).unwrap();
-    world.run(&format!("check {MODULES}:6.1.7")).failed(3, &["several images of the tag 6.1.7"]);
+    context.run(&format!("check {MODULES}:6.1.7")).failed(3, &["several images of the tag 6.1.7"]);
     fs::write(good.join("index.json"), &text).unwrap();
-    world.run(&format!("check {MODULES}")).ok();
-    fs::rename(&layer_path, world.path("work/elsewhere")).unwrap();
-    std::os::unix::fs::symlink(world.path("work/elsewhere"), &layer_path).unwrap();
-    world.run(&format!("check {MODULES}")).failed(3, &["cannot read "]);
+    context.run(&format!("check {MODULES}")).ok();
+    fs::rename(&layer_path, context.path("work/elsewhere")).unwrap();
+    std::os::unix::fs::symlink(context.path("work/elsewhere"), &layer_path).unwrap();
+    context.run(&format!("check {MODULES}")).failed(3, &["cannot read "]);
 }
 
 #[test]
 fn a_hostile_layer_is_refused_and_nothing_is_written() {
     use tar::EntryType::{GNULongName, GNUSparse, Regular, Symlink, XHeader};
-    let world = World::new();
+    let context = TestContext::new();
     let config = format!("{HEADER}CONFIG_NET=y\n").into_bytes();
     let record = |key: &str, value: &str| {
         let rest = format!(" {key}={value}\n");
@@ -190,18 +194,18 @@ fn a_hostile_layer_is_refused_and_nothing_is_written() {
     for (stored, kind) in
         [(fine.clone(), ""), (compress(&fine, "gz"), "+gzip"), (compress(&fine, "zst"), "+zstd")]
     {
-        craft(&world, &fine, &stored, &format!("layer.v1.tar{kind}"));
-        let told = world.run("check crafted --for hardening");
+        craft(&context, &fine, &stored, &format!("layer.v1.tar{kind}"));
+        let told = context.run("check crafted --for hardening");
         assert!(told.code == 1 && told.stdout.contains("Linux 5.10.77"), "{}{}", told.stdout, told.stderr);
     }
-    craft(&world, b"another", &fine, "layer.v1.tar");
-    world.run("check crafted --for hardening").failed(3, &["its plain tar has the digest"]);
+    craft(&context, b"another", &fine, "layer.v1.tar");
+    context.run("check crafted --for hardening").failed(3, &["its plain tar has the digest"]);
     let mut behind = fine.clone();
     *behind.last_mut().unwrap() = 1;
-    craft(&world, &behind, &behind, "layer.v1.tar");
-    world.run("check crafted --for hardening").failed(3, &["something stands behind the end of its tar"]);
-    craft(&world, &fine, &fine, "layer.v1.tar+bzip2");
-    world.run("check crafted --for hardening").failed(3, &["a layer of type"]);
+    craft(&context, &behind, &behind, "layer.v1.tar");
+    context.run("check crafted --for hardening").failed(3, &["something stands behind the end of its tar"]);
+    craft(&context, &fine, &fine, "layer.v1.tar+bzip2");
+    context.run("check crafted --for hardening").failed(3, &["a layer of type"]);
     for (entries, says) in [
         (vec![("../config", Regular, &config[..])], "`../config` is no path inside an image"),
         (vec![("/config", Regular, &config)], "`/config` is no path inside an image"),
@@ -214,65 +218,65 @@ fn a_hostile_layer_is_refused_and_nothing_is_written() {
         (vec![("p", XHeader, &record("path", "../../config")), ("x", Regular, &config)], "no path inside"),
     ] {
         let tar = tar_with(&entries);
-        craft(&world, &tar, &tar, "layer.v1.tar");
-        world.run("check crafted --for hardening").failed(3, &[says]);
+        craft(&context, &tar, &tar, "layer.v1.tar");
+        context.run("check crafted --for hardening").failed(3, &[says]);
     }
     let huge = vec![b'\n'; 17 << 20];
     let tar = tar_with(&[("config", Regular, &huge)]);
-    craft(&world, &tar, &compress(&tar, "gz"), "layer.v1.tar+gzip");
-    world.run("check crafted --for hardening").failed(3, &["bytes are too many for a config"]);
-    craft(&world, &fine, &compress(&fine, "gz")[..60], "layer.v1.tar+gzip");
-    world.run("check crafted --for hardening").failed(3, &["cannot be read as a layer"]);
-    assert_eq!(world.names("work"), ["crafted", "mini.config"]);
+    craft(&context, &tar, &compress(&tar, "gz"), "layer.v1.tar+gzip");
+    context.run("check crafted --for hardening").failed(3, &["bytes are too many for a config"]);
+    craft(&context, &fine, &compress(&fine, "gz")[..60], "layer.v1.tar+gzip");
+    context.run("check crafted --for hardening").failed(3, &["cannot be read as a layer"]);
+    assert_eq!(context.names("work"), ["crafted", "mini.config"]);
 }
 
 #[test]
 fn a_build_that_lacks_what_is_required_stops_before_it_compiles() {
-    let world = World::new();
-    let ran = world.build("--require kubernetes").failed(
+    let context = TestContext::new();
+    let ran = context.build("--require kubernetes").failed(
         1,
         &["the final .config does not meet kubernetes: CONFIG_NAMESPACES is missing, wanted y", "hint: "],
     );
-    assert!(!ran.stderr.contains("Compile") && !world.path("work/out").exists(), "{}", ran.stderr);
-    world.build("--require nobody").failed(2, &["there is no requirement profile `nobody`"]);
-    world.run("plan 6.1 --fc --require nobody").failed(2, &["there is no requirement profile `nobody`"]);
+    assert!(!ran.stderr.contains("Compile") && !context.path("work/out").exists(), "{}", ran.stderr);
+    context.build("--require nobody").failed(2, &["there is no requirement profile `nobody`"]);
+    context.run("plan 6.1 --fc --require nobody").failed(2, &["there is no requirement profile `nobody`"]);
     // The flavor's own profile is asked for by itself.
-    world.build("--set KVM_GUEST=n").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST is not set"]);
-    world.build("--set KVM_GUEST=n --require none").ok();
-    world.build("--require none --require kubernetes").failed(1, &["does not meet kubernetes"]);
+    context.build("--set KVM_GUEST=n").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST is not set"]);
+    context.build("--set KVM_GUEST=n --require none").ok();
+    context.build("--require none --require kubernetes").failed(1, &["does not meet kubernetes"]);
 }
 
 #[test]
 fn a_recommendation_is_a_finding_and_the_receipt_has_all_counts() {
-    let world = World::new();
+    let context = TestContext::new();
     let receipt = || -> Value {
-        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
+        serde_json::from_slice(&fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
             .unwrap()
     };
-    world.build("").ok();
+    context.build("").ok();
     assert_eq!(receipt()["findings"], json!([]));
     assert_eq!(receipt()["requirements"][0]["profile"], "firecracker");
     assert_eq!(receipt()["requirements"][0]["failures"], json!([]));
-    world.build("--set MSDOS_PARTITION=n").ok().says(
+    context.build("--set MSDOS_PARTITION=n").ok().says(
         "warning: the profile firecracker recommends otherwise: CONFIG_MSDOS_PARTITION is not set, wanted y",
     );
     let requirements = &receipt()["requirements"][0];
     assert_eq!((&requirements["failed"], &requirements["advised"]), (&json!(0), &json!(1)));
     assert_eq!(requirements["failures"][0]["symbols"], json!(["MSDOS_PARTITION"]));
-    world.build("--set MSDOS_PARTITION=n --require none").ok();
+    context.build("--set MSDOS_PARTITION=n --require none").ok();
     assert_eq!((&receipt()["findings"], &receipt()["requirements"]), (&json!([]), &json!([])));
 }
 
 #[test]
 fn a_kernel_that_the_hypervisor_would_not_load_is_refused() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
     let ch = "6.1.7 --ch --source linux --config mini.config --set PVH=n";
-    world.run(ch).failed(1, &["does not meet cloud-hypervisor: CONFIG_PVH is not set"]);
+    context.run(ch).failed(1, &["does not meet cloud-hypervisor: CONFIG_PVH is not set"]);
     // The config is believed by nobody: the bytes say it, too.
-    world
+    context
         .run(&format!("{ch} --require none"))
         .failed(1, &["has no PVH note: Cloud Hypervisor would not load it"]);
-    assert!(!world.path("work/out").exists());
-    world.build("--set PVH=n").ok().says("note: the kernel has no PVH note");
+    assert!(!context.path("work/out").exists());
+    context.build("--set PVH=n").ok().says("note: the kernel has no PVH note");
 }

@@ -1,11 +1,11 @@
 //! The command line itself: help, errors, completions, the doctor.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use std::os::unix::fs::symlink;
 
 #[test]
 fn help_is_grouped_and_has_examples() {
-    let help = World::new().run("--help").ok().stdout;
+    let help = TestContext::new().run("--help").ok().stdout;
     for text in [
         "  wireguard   WireGuard built in",
         "Examples:",
@@ -69,9 +69,9 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
 
 #[test]
 fn help_lists_what_a_command_acts_on() {
-    let world = World::new();
+    let context = TestContext::new();
     for (command, options) in options() {
-        let help = world.run(&format!("{command} --help")).ok().stdout;
+        let help = context.run(&format!("{command} --help")).ok().stdout;
         let listed = help.lines().filter_map(|line| {
             let option = line
                 .strip_prefix("      --")
@@ -88,7 +88,7 @@ fn help_lists_what_a_command_acts_on() {
 
 #[test]
 fn what_a_command_does_not_act_on_is_refused() {
-    let world = World::new();
+    let context = TestContext::new();
     for (command, option) in [
         ("fetch 6.1.7 --fc", "--compression zstd"),
         ("fetch 6.1.7 --fc", "--config mini.config"),
@@ -107,49 +107,52 @@ fn what_a_command_does_not_act_on_is_refused() {
     ] {
         let name = option.split(' ').next().unwrap();
         let says = format!("unexpected argument '{name}' found");
-        world.run(&format!("{command} {option}")).failed(2, &[&says, "Usage: kcompile "]);
+        context.run(&format!("{command} {option}")).failed(2, &[&says, "Usage: kcompile "]);
     }
 }
 
 #[test]
 fn the_version_names_the_catalog() {
-    let version = World::new().run("--version").ok().stdout;
+    let version = TestContext::new().run("--version").ok().stdout;
     assert!(version.starts_with("kcompile 0.") && version.contains("(catalog "), "{version}");
 }
 
 #[test]
 fn completions_and_the_man_page_come_from_the_same_words() {
-    let world = World::new();
+    let context = TestContext::new();
     for shell in ["bash", "zsh", "fish"] {
-        assert!(world.run(&format!("completions {shell}")).ok().stdout.contains("modules-layout"), "{shell}");
+        assert!(
+            context.run(&format!("completions {shell}")).ok().stdout.contains("modules-layout"),
+            "{shell}"
+        );
     }
-    assert!(world.run("man plan").ok().stdout.contains("touches nothing"));
-    world.run("man nothing").failed(2, &["there is no command `nothing`"]);
-    let man = world.run("man").ok().stdout;
+    assert!(context.run("man plan").ok().stdout.contains("touches nothing"));
+    context.run("man nothing").failed(2, &["there is no command `nothing`"]);
+    let man = context.run("man").ok().stdout;
     assert!(man.starts_with(".ie") && man.contains("KCOMPILE_MIRROR"), "{man}");
 }
 
 #[test]
 fn wrong_words_are_usage_errors() {
-    let world = World::new();
-    world.run("").failed(2, &["Usage"]);
-    world.run("sixpointone --fc").failed(2, &["error: `sixpointone` is not a kernel version", "hint:"]);
-    world.run("6.1 --fc --ch").failed(2, &["cannot be used with"]);
-    world.run("6.1 --fc -j 0").failed(2, &["-j"]);
-    world.run("6.1 --fc --kernel-link ../x").failed(2, &["path of a file inside the image"]);
-    world.run("6.1 --fc --source apt:-o=evil").failed(2, &["not the name of a package"]);
-    world.run("6.1 --fc --source nowhere.tar.xz").failed(2, &["no such file or directory"]);
-    world.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);
+    let context = TestContext::new();
+    context.run("").failed(2, &["Usage"]);
+    context.run("sixpointone --fc").failed(2, &["error: `sixpointone` is not a kernel version", "hint:"]);
+    context.run("6.1 --fc --ch").failed(2, &["cannot be used with"]);
+    context.run("6.1 --fc -j 0").failed(2, &["-j"]);
+    context.run("6.1 --fc --kernel-link ../x").failed(2, &["path of a file inside the image"]);
+    context.run("6.1 --fc --source apt:-o=evil").failed(2, &["not the name of a package"]);
+    context.run("6.1 --fc --source nowhere.tar.xz").failed(2, &["no such file or directory"]);
+    context.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);
     for command in ["", "build", "fetch"] {
         let args = format!("{command} 6.1 --fc --json");
-        world.run(&args).failed(2, &["it goes with `kcompile plan` or --dry-run"]);
+        context.run(&args).failed(2, &["it goes with `kcompile plan` or --dry-run"]);
     }
-    world.run("all").failed(2, &["--fc or --ch"]);
+    context.run("all").failed(2, &["--fc or --ch"]);
 }
 
 /// A directory with links to the host's programs, but for some.
-fn path_without(world: &World, missing: &[&str]) -> String {
-    let bin = world.path("bin");
+fn path_without(context: &TestContext, missing: &[&str]) -> String {
+    let bin = context.path("bin");
     std::fs::create_dir(&bin).unwrap();
     for dir in std::env::var("PATH").unwrap().split(':').chain(["/usr/sbin", "/sbin"]) {
         let Ok(entries) = std::fs::read_dir(dir) else { continue };
@@ -166,23 +169,23 @@ fn path_without(world: &World, missing: &[&str]) -> String {
 
 #[test]
 fn a_missing_tool_is_named_before_anything_is_fetched() {
-    let mut world = World::new();
+    let mut context = TestContext::new();
     let server = crate::support::servers::files([]);
-    let path = path_without(&world, &["flex", "bc", "gcc"]);
-    world.env.insert("PATH".into(), path);
+    let path = path_without(&context, &["flex", "bc", "gcc"]);
+    context.env.insert("PATH".into(), path);
     // The administrators' directories are searched too: nothing of the three may be there.
-    world.env.insert("KCOMPILE_MIRROR".into(), server.url.clone());
-    let ran = world.run("6.1.7 --fc").failed(4, &["this host lacks", "gcc", "flex", "bc"]);
+    context.env.insert("KCOMPILE_MIRROR".into(), server.url.clone());
+    let ran = context.run("6.1.7 --fc").failed(4, &["this host lacks", "gcc", "flex", "bc"]);
     assert!(!ran.stderr.contains("bison"), "{}", ran.stderr);
-    assert!(server.log.lock().unwrap().is_empty() && !world.path("cache").exists());
-    let told = world.run("doctor");
+    assert!(server.log.lock().unwrap().is_empty() && !context.path("cache").exists());
+    let told = context.run("doctor");
     assert_eq!(told.code, 4);
     assert!(
         told.stdout.contains("MISSING  flex") && told.stdout.contains("install what is missing"),
         "{}",
         told.stdout
     );
-    let json: serde_json::Value = serde_json::from_str(&world.run("doctor --json").stdout).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&context.run("doctor --json").stdout).unwrap();
     assert!(
         json["findings"]
             .as_array()
@@ -194,20 +197,20 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
 
 #[test]
 fn doctor_finds_what_a_build_needs_here() {
-    let world = World::new();
+    let context = TestContext::new();
     for version in ["4.19.215", "5.15.12", "6.1", "all"] {
-        world.run(&format!("doctor {version}")).ok();
+        context.run(&format!("doctor {version}")).ok();
     }
-    let told = world.run("doctor 6.1").ok().stdout;
+    let told = context.run("doctor 6.1").ok().stdout;
     assert!(told.contains("nothing is missing") && told.contains("libelf.h"), "{told}");
 }
 
 #[test]
 fn without_a_home_only_the_cache_is_missing() {
-    let world = World::new();
+    let context = TestContext::new();
     let run = |args: &str| {
-        let output = world.command(args).env_remove("HOME").env_remove("KCOMPILE_CACHE_DIR").output();
-        crate::support::context::ran(output.unwrap())
+        let output = context.command(args).env_remove("HOME").env_remove("KCOMPILE_CACHE_DIR").output();
+        crate::support::context::run_result(output.unwrap())
     };
     run("list").ok();
     run("plan 6.1 --fc").failed(2, &["HOME is not set", "--cache-dir"]);
@@ -216,9 +219,9 @@ fn without_a_home_only_the_cache_is_missing() {
 
 #[test]
 fn a_closed_standard_error_stops_nothing() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    let mut command = world.command("6.1.7 --fc --source linux --config mini.config");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    let mut command = context.command("6.1.7 --fc --source linux --config mini.config");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     assert!(command.stderr(writer).output().unwrap().status.success());

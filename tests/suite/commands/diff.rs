@@ -1,6 +1,6 @@
 //! `kcompile diff`: what differs between two images, why their bytes do, and budgets.
 
-use crate::support::context::{World, have};
+use crate::support::context::{TestContext, has_tool};
 use crate::support::fixtures::{
     Item, kernel, layer, named, put_image, put_image_for, put_index, replace, rewrite,
 };
@@ -13,15 +13,15 @@ const BIN: &str = "firecracker-kernel-bin-amd64";
 const MODULES: &str = "firecracker-kernel-modules-amd64";
 
 /// Two builds of one tree, in `a` and `out`, with these options.
-fn world(first: &str, second: &str) -> World {
-    let world = World::new();
-    world.build(&format!("--compression none -o a {first}")).ok();
-    world.build(&format!("--compression none {second}")).ok();
-    world
+fn context(first: &str, second: &str) -> TestContext {
+    let context = TestContext::new();
+    context.build(&format!("--compression none -o a {first}")).ok();
+    context.build(&format!("--compression none {second}")).ok();
+    context
 }
 
-fn json(world: &World, image: &str) -> Value {
-    serde_json::from_str(&world.run(&format!("diff a/{image} out/{image} --json")).ok().stdout).unwrap()
+fn json(context: &TestContext, image: &str) -> Value {
+    serde_json::from_str(&context.run(&format!("diff a/{image} out/{image} --json")).ok().stdout).unwrap()
 }
 
 fn causes(file: &Value) -> Vec<&str> {
@@ -30,18 +30,18 @@ fn causes(file: &Value) -> Vec<&str> {
 
 #[test]
 fn equal_images_are_said_to_be() {
-    let world = world("", "");
-    let told = world.run(&format!("diff a/{BIN} out/{BIN}:6.1.7")).ok().stdout;
+    let context = context("", "");
+    let told = context.run(&format!("diff a/{BIN} out/{BIN}:6.1.7")).ok().stdout;
     assert!(told.ends_with("\nthe two are the same image\n"), "{told}");
-    assert_eq!(json(&world, MODULES)["equal"], true);
-    assert_eq!(json(&world, MODULES)["files"], json!([]));
+    assert_eq!(json(&context, MODULES)["equal"], true);
+    assert_eq!(json(&context, MODULES)["files"], json!([]));
 }
 
 #[test]
 fn another_config_is_told_in_groups_with_what_it_did() {
-    let world = world("", "--set DUMMY=n --set WIREGUARD=m --set PSI=y --set BRIDGE=y");
-    let before = world.snapshot("work");
-    let told = world.run(&format!("diff a/{MODULES} out/{MODULES}")).ok().stdout;
+    let context = context("", "--set DUMMY=n --set WIREGUARD=m --set PSI=y --set BRIDGE=y");
+    let before = context.snapshot("work");
+    let told = context.run(&format!("diff a/{MODULES} out/{MODULES}")).ok().stdout;
     for text in [
         "a/firecracker-kernel-modules-amd64:6.1.7  sha256:",
         "what they are built from differs\n  config\n",
@@ -54,28 +54,28 @@ fn another_config_is_told_in_groups_with_what_it_did() {
     ] {
         assert!(told.contains(text), "`{text}` is not in:\n{told}");
     }
-    let difference = json(&world, MODULES);
+    let difference = json(&context, MODULES);
     assert_eq!(difference["inputs"], json!(["config"]));
     assert_eq!(difference["modules"]["new"], json!(["kernel/drivers/net/wireguard/wireguard.ko"]));
     assert!(
         difference["modules"]["gone"].as_array().unwrap().contains(&json!("kernel/drivers/net/dummy.ko"))
     );
     // The kernel image has no config in it: the image beside it does.
-    let kernel = json(&world, BIN);
+    let kernel = json(&context, BIN);
     let changed = kernel["config"]["changed"].as_array().unwrap();
     assert!(changed.contains(&json!({"symbol": "BRIDGE", "from": "m", "to": "y"})), "{changed:?}");
     assert_eq!(kernel["files"][0]["path"], "bin/vmlinux");
     assert!(causes(&kernel["files"][0]).contains(&"inputs"), "{kernel:#}");
-    assert_eq!(world.snapshot("work"), before, "nothing was written");
+    assert_eq!(context.snapshot("work"), before, "nothing was written");
 }
 
 #[test]
 fn two_versions_are_compared_module_by_module() {
-    let world = World::new();
-    world.build("-o a").ok();
-    world.tree("6.1.8", "work/newer");
-    world.run("6.1.8 --fc --source newer --config mini.config").ok();
-    let difference = json(&world, MODULES);
+    let context = TestContext::new();
+    context.build("-o a").ok();
+    context.tree("6.1.8", "work/newer");
+    context.run("6.1.8 --fc --source newer --config mini.config").ok();
+    let difference = json(&context, MODULES);
     assert_eq!(difference["inputs"][0], "version");
     assert_eq!((&difference["modules"]["new"], &difference["modules"]["gone"]), (&json!([]), &json!([])));
     let files = difference["files"].as_array().unwrap();
@@ -85,14 +85,14 @@ fn two_versions_are_compared_module_by_module() {
 
 #[test]
 fn another_date_and_another_compiler_are_named_as_the_cause() {
-    if !have("gcc-11") || !have("gcc-12") {
+    if !has_tool("gcc-11") || !has_tool("gcc-12") {
         return;
     }
-    let mut world = World::new();
-    world.build("-o a --cc gcc-11").ok();
-    world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
-    world.build("--cc gcc-12").ok();
-    let difference = json(&world, BIN);
+    let mut context = TestContext::new();
+    context.build("-o a --cc gcc-11").ok();
+    context.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
+    context.build("--cc gcc-12").ok();
+    let difference = json(&context, BIN);
     let file = &difference["files"][0];
     assert_eq!(&causes(file)[..2], ["compiler", "time-stamp"], "{file:#}");
     assert!(file["causes"][0]["first"].as_str().unwrap().contains(" 11."), "{file:#}");
@@ -102,7 +102,7 @@ fn another_date_and_another_compiler_are_named_as_the_cause() {
         difference["tools"].as_array().unwrap().iter().any(|tool| tool["name"] == "cc"),
         "{difference:#}"
     );
-    let told = world.run(&format!("diff a/{BIN} out/{BIN}")).ok().stdout;
+    let told = context.run(&format!("diff a/{BIN} out/{BIN}")).ok().stdout;
     let said = told.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.contains("another compiler: ") && said.contains("a time stamp: "), "{told}");
     assert!(told.contains("\ntools\n  cc: "), "{told}");
@@ -110,21 +110,21 @@ fn another_date_and_another_compiler_are_named_as_the_cause() {
 
 #[test]
 fn a_path_and_a_build_id_are_found_in_the_bytes() {
-    let world = world("", "");
+    let context = context("", "");
     let (a, b): (Utf8PathBuf, Utf8PathBuf) =
-        (world.path("work/a").join(BIN), world.path("work/out").join(BIN));
+        (context.path("work/a").join(BIN), context.path("work/out").join(BIN));
     let id = |tar: &[u8]| tar.windows(4).position(|bytes| bytes == b"GNU\0").unwrap() + 4;
     rewrite(&b, |parts| {
         let at = id(&parts.tar);
         parts.tar[at] ^= 0xff;
     });
-    let difference = json(&world, BIN);
+    let difference = json(&context, BIN);
     assert_eq!(causes(&difference["files"][0]), ["build-id-only"], "{difference:#}");
     assert_eq!(difference["inputs"], json!([]));
     for (layout, path) in [(a, b"\0/me/main.c\0"), (b, b"\0/it/main.c\0")] {
         rewrite(&layout, |parts| replace(&mut parts.tar, b"\0init/main.c"[..].into(), &path[..12]));
     }
-    let difference = json(&world, BIN);
+    let difference = json(&context, BIN);
     let file = &difference["files"][0];
     assert_eq!(causes(file), ["embedded-path"], "{file:#}");
     assert_eq!(file["causes"][0]["first"], "/me/main.c");
@@ -133,46 +133,46 @@ fn a_path_and_a_build_id_are_found_in_the_bytes() {
 
 #[test]
 fn a_budget_fails_the_job_and_says_by_how_much() {
-    let world = world("", "");
+    let context = context("", "");
     let within = "--max-bin-size 1MB --max-modules-size 1MiB";
-    world.run(&format!("diff a/{BIN} out/{BIN} {within}")).ok();
-    let told = world.run(&format!("verify out/{BIN} out/{MODULES} {within}")).ok().stdout;
+    context.run(&format!("diff a/{BIN} out/{BIN} {within}")).ok();
+    let told = context.run(&format!("verify out/{BIN} out/{MODULES} {within}")).ok().stdout;
     assert_eq!(told.matches("within the budget").count(), 2, "{told}");
     // The kernel has two names and counts once.
-    let told = world.run(&format!("inspect out/{BIN} --json")).ok().stdout;
+    let told = context.run(&format!("inspect out/{BIN} --json")).ok().stdout;
     let inspected: Value = serde_json::from_str(&told).unwrap();
     assert_eq!(inspected["kernels"][0]["also_at"], json!(["boot/vmlinux"]));
     let bytes = inspected["kernels"][0]["bytes"].as_u64().unwrap();
-    world.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size {bytes}")).ok();
-    world.run(&format!("verify out/{BIN} --max-bin-size {}", bytes - 1)).failed(1, &[]);
+    context.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size {bytes}")).ok();
+    context.run(&format!("verify out/{BIN} --max-bin-size {}", bytes - 1)).failed(1, &[]);
     let over = "--max-bin-size 1kB --max-modules-size 1000";
-    world
+    context
         .run(&format!("diff a/{BIN} out/{BIN} {over}"))
         .failed(1, &["the kernel bin/vmlinux, ", "is over 1.0 kB"]);
-    world.run(&format!("diff a/{MODULES} out/{MODULES} {over}")).failed(1, &["the size of 4 modules, "]);
-    let told = world.run(&format!("verify out/{BIN} {over}"));
+    context.run(&format!("diff a/{MODULES} out/{MODULES} {over}")).failed(1, &["the size of 4 modules, "]);
+    let told = context.run(&format!("verify out/{BIN} {over}"));
     assert!(told.code == 1 && told.stdout.contains("FAILED   size"), "{}", told.stdout);
-    let told = world.run(&format!("diff a/{BIN} out/{BIN} --json {over}"));
+    let told = context.run(&format!("diff a/{BIN} out/{BIN} --json {over}"));
     let json: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!((told.code, json["over_budget"].as_array().unwrap().len()), (1, 1));
-    world.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size much")).failed(2, &["`much` is no size"]);
+    context.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size much")).failed(2, &["`much` is no size"]);
 }
 
 #[test]
 fn what_cannot_be_compared_is_a_usage_error() {
-    let world = world("", "");
-    world.tree("6.1.8", "work/newer");
-    world.run("6.1.8 --fc --source newer --config mini.config").ok();
-    world.run(&format!("diff a/{BIN} out/{BIN}")).failed(2, &["has several images", "6.1.7, 6.1.8"]);
-    world.run(&format!("diff a/{BIN} nowhere")).failed(2, &["no such directory"]);
+    let context = context("", "");
+    context.tree("6.1.8", "work/newer");
+    context.run("6.1.8 --fc --source newer --config mini.config").ok();
+    context.run(&format!("diff a/{BIN} out/{BIN}")).failed(2, &["has several images", "6.1.7, 6.1.8"]);
+    context.run(&format!("diff a/{BIN} nowhere")).failed(2, &["no such directory"]);
 }
 
 #[test]
 fn files_that_only_one_side_has_are_told() {
-    let world = World::new();
+    let context = TestContext::new();
     let kernel = kernel("6.1.7");
     let put = |name: &str, items: &[(&str, Item<'_>)]| {
-        let layout = world.path("work").join(name);
+        let layout = context.path("work").join(name);
         let image = put_image(&layout, &[layer(items)], &Value::Null);
         put_index(&layout, &[named(image, "1")]);
     };
@@ -197,7 +197,7 @@ fn files_that_only_one_side_has_are_told() {
             ("etc/turns", SymLink("both")),
         ],
     );
-    let told = world.run("diff a b").ok().stdout;
+    let told = context.run("diff a b").ok().stdout;
     for text in [
         "\nonly in the first (152)\n  boot/System.map, 3 B\n  boot/vmlinux, ",
         "\n  and 132 more\n",
@@ -207,7 +207,7 @@ fn files_that_only_one_side_has_are_told() {
     ] {
         assert!(told.contains(text), "`{text}` is not in:\n{told}");
     }
-    let json: Value = serde_json::from_str(&world.run("diff a b --json").ok().stdout).unwrap();
+    let json: Value = serde_json::from_str(&context.run("diff a b --json").ok().stdout).unwrap();
     let files = json["files"].as_array().unwrap();
     assert_eq!((files.len(), &json["more_files"]), (156, &json!(0)), "all of them: {json:#}");
     let new = files.iter().find(|file| file["path"] == "etc/new").unwrap();
@@ -219,18 +219,18 @@ fn files_that_only_one_side_has_are_told() {
 
 #[test]
 fn a_difference_that_is_not_in_the_files_is_told() {
-    let world = World::new();
-    world.build("-o a --compression none").ok();
-    world.build("--compression gzip").ok();
-    let told = world.run(&format!("diff a/{BIN} out/{BIN}")).ok().stdout;
+    let context = TestContext::new();
+    context.build("-o a --compression none").ok();
+    context.build("--compression gzip").ok();
+    let told = context.run(&format!("diff a/{BIN} out/{BIN}")).ok().stdout;
     assert!(told.contains("\nthe files are the same in both, but not how the images store them\n"), "{told}");
     assert!(!told.contains("\nbytes\n") && !told.contains("only in the"), "{told}");
 }
 
 #[test]
 fn a_tag_for_several_architectures_is_compared_image_by_image() {
-    let world = World::new();
-    let layout = world.path("work/x");
+    let context = TestContext::new();
+    let layout = context.path("work/x");
     let kernels = ["6.1.7", "6.1.8"].map(kernel);
     let image =
         |kernel: &[u8], arch: &str| put_image_for(&layout, &[layer(&[("bin/vmlinux", File(kernel))])], arch);
@@ -244,17 +244,17 @@ fn a_tag_for_several_architectures_is_compared_image_by_image() {
     let second = index(&[image(new, "amd64"), image(old, "arm64")]);
     put_index(&layout, &[named(first, "1"), named(second, "2"), named(image(new, "arm64"), "3")]);
     let inputs = |args: &str| -> Value {
-        let told = world.run(&format!("diff {args} --json")).ok();
+        let told = context.run(&format!("diff {args} --json")).ok();
         serde_json::from_str::<Value>(&told.stdout).unwrap()["inputs"].clone()
     };
     assert_eq!(inputs("x:1 x:2 --arch amd64"), json!(["version"]));
     assert_eq!(inputs("x:1 x:2 --arch arm64"), json!([]));
     // The other side tells, where it is for one only.
     assert_eq!(inputs("x:3 x:1"), json!(["version"]));
-    world.run("diff x:1 x:3").ok().says("compared for arm64: choose with --arch");
+    context.run("diff x:1 x:3").ok().says("compared for arm64: choose with --arch");
     if cfg!(target_arch = "x86_64") {
         assert_eq!(inputs("x:1 x:2"), json!(["version"]), "this machine's");
     }
-    world.run("diff x:1 x:3 --arch amd64").ok().says("compared for amd64");
-    world.run("diff x x:1").failed(2, &["has several images", "choose one with", "1, 2, 3"]);
+    context.run("diff x:1 x:3 --arch amd64").ok().says("compared for amd64");
+    context.run("diff x x:1").failed(2, &["has several images", "choose one with", "1, 2, 3"]);
 }

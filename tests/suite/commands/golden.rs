@@ -3,7 +3,7 @@
 
 use crate::commands::boot;
 use crate::source::kinds::sh;
-use crate::support::context::{CONFIG, Ran, World, have, skipped};
+use crate::support::context::{CONFIG, RunResult, TestContext, has_tool, skipped};
 use crate::support::fixed_tools;
 use crate::support::normalize::{compact, differing, first_of_each, masked, normal, pretty};
 use crate::support::servers;
@@ -62,42 +62,42 @@ pub(crate) fn compare(name: &str, found: &str) {
     );
 }
 
-/// The world of all golden files: tools that are the same everywhere, and a kernel tree of each kind.
-pub(crate) fn world() -> Option<World> {
+/// The context of all golden files: tools that are the same everywhere, and a kernel tree of each kind.
+pub(crate) fn context() -> Option<TestContext> {
     if std::env::consts::ARCH != "x86_64" {
         skipped("the golden files are of an x86-64 host");
         return None;
     }
-    let mut world = fixed_tools::world(&["5.10.77", "6.1.7", "6.6.60"]);
-    let server = servers::mirror(&world, &["6.1.7", "6.6.60"]);
-    world.env.insert("KCOMPILE_MIRROR".into(), server.url);
-    world.tarball("6.1.7", "gz");
-    let dir = world.tree("5.10.77", "work/linux");
+    let mut context = fixed_tools::context(&["5.10.77", "6.1.7", "6.6.60"]);
+    let server = servers::mirror(&context, &["6.1.7", "6.6.60"]);
+    context.env.insert("KCOMPILE_MIRROR".into(), server.url);
+    context.tarball("6.1.7", "gz");
+    let dir = context.tree("5.10.77", "work/linux");
     for entry in walkdir::WalkDir::new(dir) {
         let file = fs::File::open(entry.unwrap().path()).unwrap();
         file.set_modified(UNIX_EPOCH + Duration::from_secs(DATE)).unwrap();
     }
     fs::write(
-        world.path("work/odd.config"),
+        context.path("work/odd.config"),
         format!("{CONFIG}CONFIG_MINI_NEEDS_ABSENT=y\nCONFIG_NOWHERE=y\n"),
     )
     .unwrap();
-    fs::write(world.path("work/some.config"), "CONFIG_PSI=y\n# CONFIG_VETH is not set\n").unwrap();
-    fs::create_dir(world.path("work/patches")).unwrap();
+    fs::write(context.path("work/some.config"), "CONFIG_PSI=y\n# CONFIG_VETH is not set\n").unwrap();
+    fs::create_dir(context.path("work/patches")).unwrap();
     let patch = "--- a/NEW\n+++ b/NEW\n@@ -0,0 +1,1 @@\n+new\n".replace("--- a/NEW", "--- /dev/null");
-    fs::write(world.path("work/patches/new.patch"), patch).unwrap();
-    Some(world)
+    fs::write(context.path("work/patches/new.patch"), patch).unwrap();
+    Some(context)
 }
 
 /// A git source that no server has: its name is the same everywhere.
 const GIT: &str = "git+http://git.example/linux/.git";
 
 /// The options by which [`GIT`] is taken from a bundle; `None`: there is no git.
-pub(crate) fn repository(world: &World) -> Option<String> {
-    if !have("git") {
+pub(crate) fn repository(context: &TestContext) -> Option<String> {
+    if !has_tool("git") {
         return None;
     }
-    let tree = world.tree("6.1.7", "repos/linux");
+    let tree = context.tree("6.1.7", "repos/linux");
     let date = format!("@{DATE} +0000");
     sh(
         &tree,
@@ -107,7 +107,7 @@ pub(crate) fn repository(world: &World) -> Option<String> {
              git rev-parse HEAD > ../head; git rev-parse HEAD | git pack-objects -q --revs --stdout > ../pack"
         ),
     );
-    let commit = fs::read_to_string(world.path("repos/head")).unwrap().trim().to_owned();
+    let commit = fs::read_to_string(context.path("repos/head")).unwrap().trim().to_owned();
     let url = GIT.trim_start_matches("git+");
     let index = json!({
         "format": 1,
@@ -115,8 +115,8 @@ pub(crate) fn repository(world: &World) -> Option<String> {
         "commits": [{ "url": url, "commit": commit }],
         "locked": { (format!("{url}#ch-6.1.7")): format!("commit:{commit}") },
     });
-    let mut bundle = tar::Builder::new(fs::File::create(world.path("work/seed.tar")).unwrap());
-    let pack = fs::read(world.path("repos/pack")).unwrap();
+    let mut bundle = tar::Builder::new(fs::File::create(context.path("work/seed.tar")).unwrap());
+    let pack = fs::read(context.path("repos/pack")).unwrap();
     for (name, bytes) in [
         ("kcompile-bundle.json".to_owned(), index.to_string().into_bytes()),
         (format!("commits/{commit}.pack"), pack),
@@ -131,28 +131,28 @@ pub(crate) fn repository(world: &World) -> Option<String> {
 }
 
 /// What a command prints as JSON.
-fn json(world: &World, args: &str) -> Value {
-    let Ran { stdout, stderr, .. } = world.run(args);
+fn json(context: &TestContext, args: &str) -> Value {
+    let RunResult { stdout, stderr, .. } = context.run(args);
     serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{args}: {error}: {stdout}{stderr}"))
 }
 
 /// What a command prints, and its exit code where that is not 0.
-pub(crate) fn printed(world: &World, args: &str) -> String {
-    let Ran { code, stdout, stderr } = world.run(args);
+pub(crate) fn printed(context: &TestContext, args: &str) -> String {
+    let RunResult { code, stdout, stderr } = context.run(args);
     assert!(!stdout.is_empty(), "{args}: {stderr}");
-    let text = compact(&normal(world, &stdout));
+    let text = compact(&normal(context, &stdout));
     section(&if code == 0 { args.to_owned() } else { format!("{args} (exit code {code})") }, &text)
 }
 
 #[test]
 fn plans_and_their_digests() {
-    let Some(world) = world() else { return };
-    let plan = |args: &str| json(&world, &format!("plan {args} --json"));
+    let Some(context) = context() else { return };
+    let plan = |args: &str| json(&context, &format!("plan {args} --json"));
     let base = "6.1.7 --fc --arch amd64 --config mini.config";
     let first = plan(base);
     let mut text = section(
         "Below the first plan: what others have otherwise. The digest is that of the plan",
-        &printed(&world, &format!("plan {base} --json")),
+        &printed(&context, &format!("plan {base} --json")),
     );
     for args in [
         "5.10.77 --fc --arch amd64",
@@ -172,7 +172,7 @@ fn plans_and_their_digests() {
         for image in shown["plan"]["images"].as_array_mut().into_iter().flatten() {
             image.as_object_mut().unwrap().remove("annotations");
         }
-        text.push_str(&section(args, &compact(&normal(&world, &pretty(&shown)))));
+        text.push_str(&section(args, &compact(&normal(&context, &pretty(&shown)))));
     }
     let several = plan("6.1.7 6.6.60 --fc --arch amd64 --arch arm64 --config mini.config");
     let digests: Vec<&Value> = several.as_array().unwrap().iter().map(|plan| &plan["digest"]).collect();
@@ -182,14 +182,14 @@ fn plans_and_their_digests() {
 
 #[test]
 fn the_catalog() {
-    let Some(world) = world() else { return };
-    fs::create_dir_all(world.path("work/own")).unwrap();
+    let Some(context) = context() else { return };
+    fs::create_dir_all(context.path("work/own")).unwrap();
     fs::write(
-        world.path("work/own/kernels.toml"),
+        context.path("work/own/kernels.toml"),
         "[[kernel]]\nversion = \"9.9\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \"untested\"\nnote = \"mine\"\n",
     )
     .unwrap();
-    let mut all = json(&world, "list --configs own --json");
+    let mut all = json(&context, "list --configs own --json");
     let some = ["4.19", "5.10.77", "5.15.12", "6.1", "9.9"];
     let kernels = all["kernels"].as_array_mut().unwrap();
     kernels.retain(|kernel| some.contains(&kernel["version"].as_str().unwrap()));
@@ -205,8 +205,8 @@ fn the_catalog() {
 
 #[test]
 fn the_host_and_the_cache() {
-    let Some(world) = world() else { return };
-    let mut doctor = json(&world, "doctor 6.1.7 --arch arm64 --json");
+    let Some(context) = context() else { return };
+    let mut doctor = json(&context, "doctor 6.1.7 --arch arm64 --json");
     for finding in doctor["findings"].as_array_mut().unwrap() {
         for key in ["found", "package"] {
             finding[key] = json!("*");
@@ -214,16 +214,16 @@ fn the_host_and_the_cache() {
     }
     doctor["install"] = json!("*");
     let mut text = section("doctor 6.1.7 --arch arm64 --json", &compact(&pretty(&doctor)));
-    world.run("6.1.7 --fc --arch amd64 --config mini.config --progress quiet").ok();
+    context.run("6.1.7 --fc --arch amd64 --config mini.config --progress quiet").ok();
     // Half a tree.
-    fs::create_dir(world.path("cache/trees/sha256-00")).unwrap();
+    fs::create_dir(context.path("cache/trees/sha256-00")).unwrap();
     for (args, list) in
         [("doctor --cache --json", "found"), ("clean --cache --builds --dry-run --json", "removed")]
     {
-        let mut items = json(&world, args);
+        let mut items = json(&context, args);
         // Sizes are those of a file system, and the order is that of times that are nearly the same.
         items[list].as_array_mut().unwrap().sort_by_key(|item| item["path"].to_string());
-        let text_of = normal(&world, &pretty(&items));
+        let text_of = normal(&context, &pretty(&items));
         text.push_str(&section(args, &compact(&masked(&text_of, "\"bytes\": ", |c| c.is_ascii_digit()))));
     }
     compare("host.txt", &text);
@@ -231,21 +231,21 @@ fn the_host_and_the_cache() {
 
 #[test]
 fn configs_and_requirements() {
-    let Some(world) = world() else { return };
-    fs::write(world.path("work/a"), "CONFIG_NF_NAT_IPV4=m\nCONFIG_A=y\nCONFIG_B=m\n").unwrap();
-    fs::write(world.path("work/b"), "CONFIG_NF_NAT=m\nCONFIG_B=y\nCONFIG_C=\"c\"\n").unwrap();
+    let Some(context) = context() else { return };
+    fs::write(context.path("work/a"), "CONFIG_NF_NAT_IPV4=m\nCONFIG_A=y\nCONFIG_B=m\n").unwrap();
+    fs::write(context.path("work/b"), "CONFIG_NF_NAT=m\nCONFIG_B=y\nCONFIG_C=\"c\"\n").unwrap();
     let check = |args: &str| {
         let args = format!("check {args} --arch amd64 --kernel 6.1.7 --all --json");
-        let mut checked = json(&world, &args);
+        let mut checked = json(&context, &args);
         first_of_each(&mut checked["outcomes"], &["level", "verdict"]);
-        section(&format!("{args}: some of it"), &compact(&normal(&world, &pretty(&checked))))
+        section(&format!("{args}: some of it"), &compact(&normal(&context, &pretty(&checked))))
     };
     let text = [
         check("mini.config --for firecracker"),
         check("a --for firecracker,kubernetes-1.35"),
-        printed(&world, "config diff a b --json"),
+        printed(&context, "config diff a b --json"),
         printed(
-            &world,
+            &context,
             "config show 6.1.7 --fc --arch amd64 --source linux-6.1.7.tar.gz --config mini.config --json",
         ),
     ];
@@ -254,32 +254,32 @@ fn configs_and_requirements() {
 
 #[test]
 fn a_kernel_that_is_added() {
-    let Some(world) = world() else { return };
-    fs::create_dir_all(world.path("work/own/firecracker")).unwrap();
+    let Some(context) = context() else { return };
+    fs::create_dir_all(context.path("work/own/firecracker")).unwrap();
     let config =
         format!("{CONFIG}CONFIG_PSI=y\nCONFIG_NOWHERE=y\nCONFIG_MINI_NEEDS_ABSENT=y\nCONFIG_OLD=m\n");
-    fs::write(world.path("work/own/firecracker/linux-x86_64-6.1.config"), config).unwrap();
+    fs::write(context.path("work/own/firecracker/linux-x86_64-6.1.config"), config).unwrap();
     let renames = "[[rename]]\nold = \"OLD\"\nnew = [\"VETH\"]\nsince = \"6.6\"\n\
                    [[rename]]\nold = \"NOWHERE\"\nsince = \"6.6\"\nnote = \"always there\"\n";
-    fs::write(world.path("work/own/renames.toml"), renames).unwrap();
-    let mut text = printed(&world, "add 6.6.60 --fc --arch amd64 --from 6.1 --configs own --json");
+    fs::write(context.path("work/own/renames.toml"), renames).unwrap();
+    let mut text = printed(&context, "add 6.6.60 --fc --arch amd64 --from 6.1 --configs own --json");
     for name in ["kernels.toml", "kcompile.lock"] {
-        text.push_str(&section(name, &fs::read_to_string(world.path("work/own").join(name)).unwrap()));
+        text.push_str(&section(name, &fs::read_to_string(context.path("work/own").join(name)).unwrap()));
     }
     compare("add.txt", &text);
 }
 
 #[test]
 fn boots() {
-    if !have("gcc") || !have("mke2fs") {
+    if !has_tool("gcc") || !has_tool("mke2fs") {
         return;
     }
-    let Some(mut world) = world() else { return };
-    world.run("6.1.7 --fc --arch amd64 --config mini.config --progress quiet").ok();
-    boot::machine(&mut world);
+    let Some(mut context) = context() else { return };
+    context.run("6.1.7 --fc --arch amd64 --config mini.config --progress quiet").ok();
+    boot::machine(&mut context);
     let boot = |console: &str, then: &str, args: &str| {
-        boot::prints(&world, console, then);
-        world.run(&format!("boot 6.1.7 --fc --accel tcg --json {args}"))
+        boot::prints(&context, console, then);
+        context.run(&format!("boot 6.1.7 --fc --accel tcg --json {args}"))
     };
     let good = boot::good();
     let faults = good
@@ -301,7 +301,7 @@ fn boots() {
         )
         .replace("[    3.0] kcompile: check veth 0 \n", "[    3.0] kcompile: check veth 77 \n");
     let first = boot(&good, "", "--root initramfs").ok().stdout;
-    let mut text = section("a good boot", &compact(&normal(&world, &first)));
+    let mut text = section("a good boot", &compact(&normal(&context, &first)));
     let first = serde_json::from_str(&first).unwrap();
     for (name, ran) in [
         ("faults", boot(&faults, "", "")),
@@ -313,7 +313,7 @@ fn boots() {
         let mut other: Value = serde_json::from_str(&ran.failed(1, &[]).stdout).unwrap();
         first_of_each(&mut other["checks"], &["verdict"]);
         let heading = format!("{name}: what is otherwise than in the first");
-        text.push_str(&section(&heading, &compact(&normal(&world, &pretty(&differing(&other, &first))))));
+        text.push_str(&section(&heading, &compact(&normal(&context, &pretty(&differing(&other, &first))))));
     }
     compare("boot.txt", &text);
 }

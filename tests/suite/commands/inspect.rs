@@ -1,6 +1,6 @@
 //! `kcompile inspect`: what is in an image, and the parts of machine specifications.
 
-use crate::support::context::{World, copy, sha256};
+use crate::support::context::{TestContext, copy, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image_for, put_index};
 use crate::support::registry::add_blob;
 use serde_json::{Value, json};
@@ -9,16 +9,16 @@ use std::fs;
 const BIN: &str = "out/firecracker-kernel-bin-amd64";
 const MODULES: &str = "out/firecracker-kernel-modules-amd64";
 
-fn inspected(world: &World, image: &str) -> Value {
-    serde_json::from_str(&world.run(&format!("inspect {image} --json")).ok().stdout).unwrap()
+fn inspected(context: &TestContext, image: &str) -> Value {
+    serde_json::from_str(&context.run(&format!("inspect {image} --json")).ok().stdout).unwrap()
 }
 
 #[test]
 fn an_image_tells_what_is_in_it_and_what_it_was_built_from() {
-    let world = World::new();
-    let built = world.build("--set IKCONFIG=y").ok();
-    let before = world.snapshot("work/out");
-    let kernel = inspected(&world, BIN);
+    let context = TestContext::new();
+    let built = context.build("--set IKCONFIG=y").ok();
+    let before = context.snapshot("work/out");
+    let kernel = inspected(&context, BIN);
     assert_eq!(kernel["digest"].as_str(), Some(built.digests()[0].as_str()));
     assert_eq!((&kernel["kind"], &kernel["tag"]), (&json!("kernel"), &json!("6.1.7")));
     assert_eq!((&kernel["release"], &kernel["flavor"]), (&json!("6.1.7"), &json!("firecracker")));
@@ -38,21 +38,21 @@ fn an_image_tells_what_is_in_it_and_what_it_was_built_from() {
     assert!(kernel["receipt"]["command"].as_str().unwrap().contains("--config mini.config"));
     assert_eq!(kernel["annotations"], kernel["labels"]);
 
-    let modules = inspected(&world, &format!("{MODULES}:6.1.7"));
+    let modules = inspected(&context, &format!("{MODULES}:6.1.7"));
     assert_eq!((&modules["kind"], &modules["release"]), (&json!("modules"), &json!("6.1.7")));
     assert_eq!(modules["modules"]["directory"], "lib/modules/6.1.7");
     assert_eq!(modules["modules"]["releases"], json!(["6.1.7"]));
     assert_eq!(modules["modules"]["count"], 4, "bridge, dummy, llc, stp");
     assert_eq!(modules["config"]["place"], "lib/modules/6.1.7/config");
     assert_eq!(modules["config"]["sha256"], kernel["config"]["sha256"]);
-    assert_eq!(world.snapshot("work/out"), before, "nothing was written");
+    assert_eq!(context.snapshot("work/out"), before, "nothing was written");
 }
 
 #[test]
 fn people_read_it_in_eighty_columns() {
-    let world = World::new();
-    world.build("--legacy").ok();
-    let told = world.run(&format!("inspect {BIN} {MODULES} out/flintlock-kernel")).ok().stdout;
+    let context = TestContext::new();
+    context.build("--legacy").ok();
+    let told = context.run(&format!("inspect {BIN} {MODULES} out/flintlock-kernel")).ok().stdout;
     for text in [
         "out/firecracker-kernel-bin-amd64:6.1.7\nimage   a kernel: Linux 6.1.7 for Firecracker on amd64\n        sha256:",
         "\nkernel  bin/vmlinux, boot/vmlinux, ",
@@ -70,33 +70,33 @@ fn people_read_it_in_eighty_columns() {
     assert!(words.contains(kernel), "`{kernel}` is not in:\n{told}");
     assert!(told.lines().all(|line| line.chars().count() <= 80), "{told}");
     let all: Value =
-        serde_json::from_str(&world.run(&format!("inspect {BIN} {MODULES} --json")).ok().stdout).unwrap();
+        serde_json::from_str(&context.run(&format!("inspect {BIN} {MODULES} --json")).ok().stdout).unwrap();
     assert_eq!(all.as_array().unwrap().len(), 2);
 }
 
 #[test]
 fn a_receipt_counts_only_for_the_image_that_it_names() {
-    let world = World::new();
-    world.build("").ok();
-    let receipt = world.path("work/out/firecracker-6.1.7-amd64.json");
+    let context = TestContext::new();
+    context.build("").ok();
+    let receipt = context.path("work/out/firecracker-6.1.7-amd64.json");
     // The one that is attached would count.
-    fs::remove_dir_all(world.path(&format!("work/{BIN}-attest"))).unwrap();
+    fs::remove_dir_all(context.path(&format!("work/{BIN}-attest"))).unwrap();
     fs::write(&receipt, fs::read_to_string(&receipt).unwrap().replace("sha256:", "sha256:0")).unwrap();
-    assert_eq!(inspected(&world, BIN)["receipt"]["state"], "of-another");
+    assert_eq!(inspected(&context, BIN)["receipt"]["state"], "of-another");
     fs::write(&receipt, "{").unwrap();
-    assert_eq!(inspected(&world, BIN)["receipt"]["state"], "unreadable");
-    let shown = world.run(&format!("inspect {BIN}")).ok().stdout;
+    assert_eq!(inspected(&context, BIN)["receipt"]["state"], "unreadable");
+    let shown = context.run(&format!("inspect {BIN}")).ok().stdout;
     let on_one_line = shown.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(on_one_line.contains("is not a receipt"), "{shown}");
     fs::remove_file(&receipt).unwrap();
-    assert_eq!(inspected(&world, BIN)["receipt"]["state"], "absent");
+    assert_eq!(inspected(&context, BIN)["receipt"]["state"], "absent");
 }
 
 #[test]
 fn flintlock_and_capmvm_get_a_ready_part_of_their_specification() {
-    let world = World::new();
-    world.build("--modules-layout flat").ok();
-    let told = world.run(&format!("inspect {BIN} --as flintlock --registry docker.io/foobar/")).ok();
+    let context = TestContext::new();
+    context.build("--modules-layout flat").ok();
+    let told = context.run(&format!("inspect {BIN} --as flintlock --registry docker.io/foobar/")).ok();
     let spec: Value = serde_json::from_str(&told.stdout).unwrap();
     let image = |name: &str| format!("docker.io/foobar/firecracker-kernel-{name}-amd64:6.1.7");
     assert_eq!(
@@ -110,9 +110,9 @@ fn flintlock_and_capmvm_get_a_ready_part_of_their_specification() {
     );
     // The modules' own layout leads to the same.
     let other =
-        world.run(&format!("inspect {MODULES}:6.1.7 --as flintlock --registry docker.io/foobar")).ok();
+        context.run(&format!("inspect {MODULES}:6.1.7 --as flintlock --registry docker.io/foobar")).ok();
     assert_eq!(other.stdout, told.stdout);
-    let told = world.run(&format!("inspect {BIN} --as capmvm --registry docker.io/foobar")).ok().stdout;
+    let told = context.run(&format!("inspect {BIN} --as capmvm --registry docker.io/foobar")).ok().stdout;
     let expected = format!(
         "  image: \"{}\"\n  filename: \"bin/vmlinux\"\nkernelCmdline:\n  console: \"ttyS0\"\n",
         image("bin")
@@ -127,54 +127,54 @@ fn flintlock_and_capmvm_get_a_ready_part_of_their_specification() {
 
 #[test]
 fn a_tree_of_modules_cannot_be_mounted_where_modprobe_looks() {
-    let world = World::new();
-    world.build("").ok();
-    let told = world.run(&format!("inspect {BIN} --as capmvm")).ok();
+    let context = TestContext::new();
+    context.build("").ok();
+    let told = context.run(&format!("inspect {BIN} --as capmvm")).ok();
     assert!(told.stdout.contains("mountPoint: \"/opt/kernel-modules\""), "{}", told.stdout);
     told.says("mount --bind /opt/kernel-modules/lib/modules/6.1.7 /lib/modules/6.1.7")
         .says("--modules-layout flat");
-    fs::remove_dir_all(world.path("work").join(MODULES)).unwrap();
-    let told = world.run(&format!("inspect {BIN} --as capmvm")).ok().says("no modules beside the kernel");
+    fs::remove_dir_all(context.path("work").join(MODULES)).unwrap();
+    let told = context.run(&format!("inspect {BIN} --as capmvm")).ok().says("no modules beside the kernel");
     assert!(!told.stdout.contains("volumes"));
 }
 
 #[test]
 fn modules_of_another_kernel_are_no_part_of_a_specification() {
-    let world = World::new();
-    world.build("").ok();
-    let modules = world.path("work").join(MODULES);
-    crate::support::context::copy(&modules, &world.path("work/kept"));
-    world.build("--set LOCALVERSION=\"-other\"").ok();
+    let context = TestContext::new();
+    context.build("").ok();
+    let modules = context.path("work").join(MODULES);
+    crate::support::context::copy(&modules, &context.path("work/kept"));
+    context.build("--set LOCALVERSION=\"-other\"").ok();
     fs::remove_dir_all(&modules).unwrap();
-    fs::rename(world.path("work/kept"), &modules).unwrap();
-    world.run(&format!("inspect {BIN} --as flintlock")).failed(1, &["do not belong together"]);
+    fs::rename(context.path("work/kept"), &modules).unwrap();
+    context.run(&format!("inspect {BIN} --as flintlock")).failed(1, &["do not belong together"]);
 }
 
 #[test]
 fn what_cannot_be_inspected_is_a_usage_error() {
-    let world = World::new();
-    world.build("").ok();
-    world.run("inspect nowhere").failed(2, &["no such directory"]);
-    world.run("inspect linux").failed(2, &["is not an OCI layout"]);
-    world.run(&format!("inspect {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
-    world.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as is about one image"]);
-    world.run(&format!("inspect {BIN} --as capmvm --json")).failed(2, &["cannot be used with"]);
+    let context = TestContext::new();
+    context.build("").ok();
+    context.run("inspect nowhere").failed(2, &["no such directory"]);
+    context.run("inspect linux").failed(2, &["is not an OCI layout"]);
+    context.run(&format!("inspect {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
+    context.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as is about one image"]);
+    context.run(&format!("inspect {BIN} --as capmvm --json")).failed(2, &["cannot be used with"]);
 
     // What was printed before a damaged image is whole.
-    let blobs = world.path("work").join(MODULES).join("blobs/sha256");
+    let blobs = context.path("work").join(MODULES).join("blobs/sha256");
     let layer = blobs.read_dir_utf8().unwrap().map(|blob| blob.unwrap().into_path());
     let layer = layer.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
     fs::write(&layer, vec![0; layer.metadata().unwrap().len() as usize]).unwrap();
-    let ran = world.run(&format!("inspect {BIN} {MODULES} --json")).failed(3, &["checksum mismatch"]);
+    let ran = context.run(&format!("inspect {BIN} {MODULES} --json")).failed(3, &["checksum mismatch"]);
     let printed: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(printed.as_array().unwrap().len(), 1);
 }
 
 #[test]
 fn what_an_image_says_cannot_steer_a_terminal() {
-    let world = World::new();
-    world.build("").ok();
-    let layout = world.path("work").join(BIN);
+    let context = TestContext::new();
+    context.build("").ok();
+    let layout = context.path("work").join(BIN);
     // The same image, whose annotations and tag want to clear the screen.
     let mut index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     let blob = |digest: &str| layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
@@ -189,44 +189,44 @@ fn what_an_image_says_cannot_steer_a_terminal() {
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
     let is_plain = |text: &str| !text.chars().any(|c| c.is_control() && c != '\n');
     for args in ["", "--json", "--as capmvm"] {
-        let told = world.run(&format!("inspect {BIN} {args}")).ok();
+        let told = context.run(&format!("inspect {BIN} {args}")).ok();
         assert!(is_plain(&told.stdout) && is_plain(&told.stderr), "{}{}", told.stdout, told.stderr);
     }
-    let refused = world.run(&format!("inspect {BIN}:6")).failed(2, &["it has x\\u{1b}[2J"]);
+    let refused = context.run(&format!("inspect {BIN}:6")).failed(2, &["it has x\\u{1b}[2J"]);
     assert!(is_plain(&refused.stderr), "{}", refused.stderr);
 }
 
 /// The image of a kernel and what is attached to it in another directory, as a copy from a registry leaves them.
-fn copied(world: &World) -> String {
+fn copied(context: &TestContext) -> String {
     for end in ["", "-attest"] {
         let name = format!("firecracker-kernel-bin-amd64{end}");
-        copy(&world.path("work/out").join(&name), &world.path("work/copied").join(&name));
+        copy(&context.path("work/out").join(&name), &context.path("work/copied").join(&name));
     }
     "copied/firecracker-kernel-bin-amd64:6.1.7".into()
 }
 
 /// The blob of an attached file, by the end of its name beside the layouts.
-fn attached(world: &World, end: &str) -> camino::Utf8PathBuf {
-    let bytes = fs::read(world.path(&format!("work/out/firecracker-6.1.7-amd64{end}"))).unwrap();
-    world.path("work/copied/firecracker-kernel-bin-amd64-attest/blobs/sha256").join(sha256(&bytes))
+fn attached(context: &TestContext, end: &str) -> camino::Utf8PathBuf {
+    let bytes = fs::read(context.path(&format!("work/out/firecracker-6.1.7-amd64{end}"))).unwrap();
+    context.path("work/copied/firecracker-kernel-bin-amd64-attest/blobs/sha256").join(sha256(&bytes))
 }
 
 #[test]
 fn receipt_and_provenance_are_read_from_the_attachments_where_no_file_is_beside() {
-    let world = World::new();
-    world.build("").ok();
-    let image = copied(&world);
-    let beside = inspected(&world, BIN);
-    let found = inspected(&world, &image);
+    let context = TestContext::new();
+    context.build("").ok();
+    let image = copied(&context);
+    let beside = inspected(&context, BIN);
+    let found = inspected(&context, &image);
     for key in ["state", "source_verified", "tools", "plan", "command", "findings"] {
         assert_eq!(found["receipt"][key], beside["receipt"][key], "{key}");
     }
-    assert_eq!(found["receipt"]["path"].as_str().unwrap(), attached(&world, ".json"));
-    let text = world.run(&format!("inspect {image}")).ok().stdout;
+    assert_eq!(found["receipt"]["path"].as_str().unwrap(), attached(&context, ".json"));
+    let text = context.run(&format!("inspect {image}")).ok().stdout;
     assert!(text.contains("\nreceipt attached in copied/firecracker-kernel-bin-amd64-attest\n"), "{text}");
     // The provenance tells when it was built, and by what.
     let statement: Value = serde_json::from_slice(
-        &fs::read(world.path("work/out/firecracker-6.1.7-amd64.provenance.json")).unwrap(),
+        &fs::read(context.path("work/out/firecracker-6.1.7-amd64.provenance.json")).unwrap(),
     )
     .unwrap();
     let metadata = &statement["predicate"]["runDetails"]["metadata"];
@@ -235,43 +235,43 @@ fn receipt_and_provenance_are_read_from_the_attachments_where_no_file_is_beside(
         assert_eq!(found["provenance"]["finished"], metadata["finishedOn"]);
         assert_eq!(found["provenance"]["builder"], "https://kcompile.github.io/builder/local/v1");
     }
-    assert_eq!(found["provenance"]["path"].as_str().unwrap(), attached(&world, ".provenance.json"));
+    assert_eq!(found["provenance"]["path"].as_str().unwrap(), attached(&context, ".provenance.json"));
     // It counts for the other commands, too.
-    let told = world.run(&format!("verify {image} --rebuild")).ok().stdout;
+    let told = context.run(&format!("verify {image} --rebuild")).ok().stdout;
     assert!(told.contains("ok       receipt      the receipt attached in\n"), "{told}");
     assert!(told.contains("ok       firecracker-kernel-bin-amd64:6.1.7\n"), "{told}");
-    world.build("--set PSI=y").ok();
+    context.build("--set PSI=y").ok();
     let difference: Value =
-        serde_json::from_str(&world.run(&format!("diff {image} {BIN} --json")).ok().stdout).unwrap();
+        serde_json::from_str(&context.run(&format!("diff {image} {BIN} --json")).ok().stdout).unwrap();
     assert_eq!(difference["tools"], json!([]));
     // A file of another build of this version is no receipt of the image.
     fs::copy(
-        world.path("work/out/firecracker-6.1.7-amd64.json"),
-        world.path("work/copied/firecracker-6.1.7-amd64.json"),
+        context.path("work/out/firecracker-6.1.7-amd64.json"),
+        context.path("work/copied/firecracker-6.1.7-amd64.json"),
     )
     .unwrap();
-    assert_eq!(inspected(&world, &image)["receipt"]["path"], found["receipt"]["path"]);
+    assert_eq!(inspected(&context, &image)["receipt"]["path"], found["receipt"]["path"]);
 }
 
 #[test]
 fn an_attached_receipt_is_not_believed_for_its_own_sake() {
-    let world = World::new();
-    world.build("--no-modules").ok();
-    let image = copied(&world);
-    let receipt = attached(&world, ".json");
+    let context = TestContext::new();
+    context.build("--no-modules").ok();
+    let image = copied(&context);
+    let receipt = attached(&context, ".json");
     let whole = fs::read(&receipt).unwrap();
-    let state = || inspected(&world, &image)["receipt"]["state"].clone();
+    let state = || inspected(&context, &image)["receipt"]["state"].clone();
     assert_eq!(state(), "of");
     for damaged in [&whole[..whole.len() - 2], &[b"x", &whole[1..]].concat(), &vec![b'['; whole.len()]] {
         fs::write(&receipt, damaged).unwrap();
         assert_eq!(state(), "unreadable");
-        world.run(&format!("verify {image}")).failed(1, &[]);
+        context.run(&format!("verify {image}")).failed(1, &[]);
     }
     fs::remove_file(&receipt).unwrap();
-    std::os::unix::fs::symlink(world.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
+    std::os::unix::fs::symlink(context.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
     assert_eq!(state(), "unreadable");
     // A layout in its place that is none, or that is damaged, is no fault of the image.
-    let attest = world.path("work/copied/firecracker-kernel-bin-amd64-attest");
+    let attest = context.path("work/copied/firecracker-kernel-bin-amd64-attest");
     fs::write(attest.join("index.json"), "[]").unwrap();
     assert_eq!(state(), "unreadable");
     fs::remove_dir_all(&attest).unwrap();
@@ -282,8 +282,8 @@ fn an_attached_receipt_is_not_believed_for_its_own_sake() {
 
 #[test]
 fn a_tag_for_several_architectures_has_a_specification_too() {
-    let world = World::new();
-    let layout = world.path("work/firecracker-kernel-bin");
+    let context = TestContext::new();
+    let layout = context.path("work/firecracker-kernel-bin");
     let image = |arch: &str, path: &str| {
         put_image_for(&layout, &[layer(&[(path, Item::File(&kernel("6.1.7")))])], arch)
     };
@@ -292,7 +292,7 @@ fn a_tag_for_several_architectures_has_a_specification_too() {
     let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": images}).to_string();
     put_index(&layout, &[named(add_blob(&layout, index.as_bytes(), &kind), "6.1.7")]);
     let spec = |args: &str| -> Value {
-        let told = world.run(&format!("inspect firecracker-kernel-bin:6.1.7 --as flintlock {args}")).ok();
+        let told = context.run(&format!("inspect firecracker-kernel-bin:6.1.7 --as flintlock {args}")).ok();
         serde_json::from_str(&told.stdout).unwrap()
     };
     let arm = spec("--arch arm64");

@@ -1,11 +1,11 @@
 //! The catalog: what `list` shows, and that every entry of it can be planned.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use serde_json::{Value, json};
 use std::fs;
 
-fn listed(world: &World, args: &str) -> Value {
-    serde_json::from_str(&world.run(&format!("list --json {args}")).ok().stdout).unwrap()
+fn listed(context: &TestContext, args: &str) -> Value {
+    serde_json::from_str(&context.run(&format!("list --json {args}")).ok().stdout).unwrap()
 }
 
 fn kernel<'a>(listed: &'a Value, version: &str, flavor: &str) -> &'a Value {
@@ -15,7 +15,7 @@ fn kernel<'a>(listed: &'a Value, version: &str, flavor: &str) -> &'a Value {
 
 #[test]
 fn the_table_fits_a_terminal_and_has_reasons_and_fragments() {
-    let table = World::new().run("list").ok().stdout;
+    let table = TestContext::new().run("list").ok().stdout;
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     for line in [
         "Firecracker (--fc)",
@@ -38,7 +38,7 @@ fn the_table_fits_a_terminal_and_has_reasons_and_fragments() {
 
 #[test]
 fn the_catalog_as_json_is_complete() {
-    let listed = listed(&World::new(), "");
+    let listed = listed(&TestContext::new(), "");
     for (flavor, versions) in [
         ("firecracker", &["4.19.215", "5.2.21", "5.10.77", "6.1", "6.12", "6.18"][..]),
         ("cloud-hypervisor", &["5.12", "5.15.12", "6.2", "6.12.8", "6.16.9"]),
@@ -65,13 +65,13 @@ fn the_catalog_as_json_is_complete() {
 
 #[test]
 fn every_kernel_of_the_catalog_can_be_planned() {
-    let world = World::new();
-    for kernel in listed(&world, "")["kernels"].as_array().unwrap() {
+    let context = TestContext::new();
+    for kernel in listed(&context, "")["kernels"].as_array().unwrap() {
         let word = |key: &str| kernel[key].as_str().unwrap();
         for arch in kernel["arch"].as_array().unwrap() {
             let arch = arch.as_str().unwrap();
             let args = format!("plan {} --flavor {} --arch {arch} --json", word("version"), word("flavor"));
-            let plan: Value = serde_json::from_str(&world.run(&args).ok().stdout).unwrap();
+            let plan: Value = serde_json::from_str(&context.run(&args).ok().stdout).unwrap();
             assert_eq!(plan["config"][0], kernel["configs"][arch], "{args}");
         }
     }
@@ -79,12 +79,12 @@ fn every_kernel_of_the_catalog_can_be_planned() {
 
 #[test]
 fn a_users_entry_is_shown_with_its_note() {
-    let world = World::new();
-    fs::create_dir(world.path("work/own")).unwrap();
+    let context = TestContext::new();
+    fs::create_dir(context.path("work/own")).unwrap();
     let entry = "[[kernel]]\nversion = \"6.6.60\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \
                  \"untested\"\nsource = \"git+https://example.org/linux.git#mine\"\nnote = \"ours\"\n";
-    fs::write(world.path("work/own/kernels.toml"), entry).unwrap();
-    let table = world.run("list --configs own").ok().stdout;
+    fs::write(context.path("work/own/kernels.toml"), entry).unwrap();
+    let table = context.run("list --configs own").ok().stdout;
     let lines: Vec<&str> = table.lines().skip_while(|line| !line.starts_with("6.6.60")).take(2).collect();
     assert_eq!(lines[0], "6.6.60    amd64  untested   git+https…  -    6.1     -            full");
     assert_eq!(lines[1], "          ours");

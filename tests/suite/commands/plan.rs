@@ -1,40 +1,40 @@
 //! Plans: pure, complete, and their digest the same wherever they are made.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use serde_json::Value;
 
-fn plan(world: &World, args: &str) -> Value {
-    serde_json::from_str(&world.run(&format!("plan {args} --json")).ok().stdout).unwrap()
+fn plan(context: &TestContext, args: &str) -> Value {
+    serde_json::from_str(&context.run(&format!("plan {args} --json")).ok().stdout).unwrap()
 }
 
 #[test]
 fn a_plan_touches_nothing() {
-    let mut world = World::new();
+    let mut context = TestContext::new();
     // A port that nobody listens on: any use of the network would fail.
-    world.env.insert("KCOMPILE_MIRROR".into(), "http://127.0.0.1:1".into());
-    let before = world.names("work");
-    world.run("plan 6.1 --fc").ok();
-    world.run("6.1 --fc --dry-run").ok();
-    let told = world.run("fetch 6.1.7 --fc --bundle x.tar --dry-run").ok().stdout;
+    context.env.insert("KCOMPILE_MIRROR".into(), "http://127.0.0.1:1".into());
+    let before = context.names("work");
+    context.run("plan 6.1 --fc").ok();
+    context.run("6.1 --fc --dry-run").ok();
+    let told = context.run("fetch 6.1.7 --fc --bundle x.tar --dry-run").ok().stdout;
     assert!(told.contains("linux-6.1.7.tar.xz"), "{told}");
     // What can be fetched without a config can be looked at without one.
-    world.run("fetch 3.2.1 --fc --dry-run").ok();
-    world.run("plan 5.15.12 --ch").ok();
-    assert_eq!(world.names("work"), before);
-    assert!(!world.path("cache").exists() && world.names("home").is_empty());
+    context.run("fetch 3.2.1 --fc --dry-run").ok();
+    context.run("plan 5.15.12 --ch").ok();
+    assert_eq!(context.names("work"), before);
+    assert!(!context.path("cache").exists() && context.names("home").is_empty());
 }
 
 #[test]
 fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
-    let (here, there) = (World::new(), World::new());
+    let (here, there) = (TestContext::new(), TestContext::new());
     here.tarball("6.1.7", "gz");
     crate::support::context::copy(
         &here.path("work/linux-6.1.7.tar.gz"),
         &there.path("work/linux-6.1.7.tar.gz"),
     );
     let args = "6.1.7 --fc --source linux-6.1.7.tar.gz";
-    let digest = |world: &World, more: &str| {
-        plan(world, &format!("{args} {more}"))["digest"].as_str().unwrap().to_owned()
+    let digest = |context: &TestContext, more: &str| {
+        plan(context, &format!("{args} {more}"))["digest"].as_str().unwrap().to_owned()
     };
     let base = digest(&here, "");
     std::fs::create_dir(there.path("work/sub")).unwrap();
@@ -73,8 +73,8 @@ fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
 
 #[test]
 fn a_plan_says_what_it_will_do() {
-    let world = World::new();
-    let plan = plan(&world, "5.10.77 --fc");
+    let context = TestContext::new();
+    let plan = plan(&context, "5.10.77 --fc");
     let source = &plan["plan"]["source"];
     assert_eq!(source["origin"], "https://cdn.kernel.org/pub/linux/kernel/v5.x/linux-5.10.77.tar.xz");
     assert_eq!(source["digest"], "sha256:d3b64edfc1dd7212e62ed733aeeb73d64ffd6d9658d322d44cddf1b41d5b8fc3");
@@ -83,9 +83,9 @@ fn a_plan_says_what_it_will_do() {
     // Images of an older kcompile are of another plan, though the version is the same.
     assert_eq!(plan["plan"]["layer_format"], 2);
     // 6.1 is taken from kernel.org, but a version of it may have a branch of its own.
-    assert!(world.run("plan 6.1.6 --ch").ok().stdout.contains("linux.git#ch-6.1.6"));
-    assert!(world.run("plan 6.1 --ch").ok().stdout.contains("from https://cdn.kernel.org"));
-    let text = world.run("plan 5.12 --ch").ok().stdout;
+    assert!(context.run("plan 6.1.6 --ch").ok().stdout.contains("linux.git#ch-6.1.6"));
+    assert!(context.run("plan 6.1 --ch").ok().stdout.contains("from https://cdn.kernel.org"));
+    let text = context.run("plan 5.12 --ch").ok().stdout;
     assert!(text.contains("https://github.com/cloud-hypervisor/linux.git#ch-5.12"), "{text}");
     let image = "cloudhypervisor-kernel-bin-amd64:<version>  bin/vmlinux.bin, boot/vmlinux.bin\n";
     assert!(text.contains(image), "{text}");
@@ -93,31 +93,31 @@ fn a_plan_says_what_it_will_do() {
 
 #[test]
 fn the_nearest_lower_config_is_taken_and_said_to_be() {
-    let world = World::new();
-    let text = world.run("plan 5.14.2 --ch").ok().stdout;
+    let context = TestContext::new();
+    let text = context.run("plan 5.14.2 --ch").ok().stdout;
     assert!(text.contains("configs/cloud-hypervisor/linux-x86_64-5.12.config"), "{text}");
     assert!(
         text.contains("no cloud-hypervisor config for Linux 5.14.2: using the nearest lower one, for 5.12"),
         "{text}"
     );
-    world
+    context
         .run("plan 4.14.336 --fc")
         .failed(2, &["no firecracker config for Linux 4.14.336", "hint: give one with --config"]);
 }
 
 #[test]
 fn a_version_that_two_flavors_know_names_both_flags() {
-    let world = World::new();
-    world.run("plan 6.1").failed(2, &["known for Firecracker and for Cloud Hypervisor", "--fc or --ch"]);
-    world.run("plan 3.2.1").failed(2, &["the catalog does not know Linux 3.2.1", "--fc or --ch"]);
-    assert!(world.run("plan 5.15.12").ok().stdout.contains("Cloud Hypervisor"));
+    let context = TestContext::new();
+    context.run("plan 6.1").failed(2, &["known for Firecracker and for Cloud Hypervisor", "--fc or --ch"]);
+    context.run("plan 3.2.1").failed(2, &["the catalog does not know Linux 3.2.1", "--fc or --ch"]);
+    assert!(context.run("plan 5.15.12").ok().stdout.contains("Cloud Hypervisor"));
 }
 
 #[test]
 fn layers_are_applied_in_the_order_they_were_typed() {
-    let world = World::new();
-    std::fs::write(world.path("work/f.config"), "CONFIG_KSM=m\n").unwrap();
-    let plan = plan(&world, "6.1 --fc --set KSM=n --fragment f.config --set CONFIG_PSI=y");
+    let context = TestContext::new();
+    std::fs::write(context.path("work/f.config"), "CONFIG_KSM=m\n").unwrap();
+    let plan = plan(&context, "6.1 --fc --set KSM=n --fragment f.config --set CONFIG_PSI=y");
     let names: Vec<&str> =
         plan["config"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert_eq!(names[1], "CONFIG_KSM=n");
@@ -127,7 +127,7 @@ fn layers_are_applied_in_the_order_they_were_typed() {
 
 #[test]
 fn a_config_that_is_none_is_refused() {
-    let world = World::new();
+    let context = TestContext::new();
     for (text, says) in [
         (&b""[..], "not a kernel config"),
         (b"\x7fELF\0\0\0", "not a text file"),
@@ -135,23 +135,23 @@ fn a_config_that_is_none_is_refused() {
         (b"# Linux/arm64 6.1.7 Kernel Configuration\nCONFIG_ARM64=y\n", "a config for arm64, not for amd64"),
         (b"CONFIG_ARM64=y\n", "a config for arm64, not for amd64"),
     ] {
-        std::fs::write(world.path("work/x.config"), text).unwrap();
-        world.run("plan 6.1 --fc --config x.config").failed(2, &[says]);
+        std::fs::write(context.path("work/x.config"), text).unwrap();
+        context.run("plan 6.1 --fc --config x.config").failed(2, &[says]);
     }
-    std::fs::write(world.path("work/x.config"), "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=q\n").unwrap();
-    world.run("plan 6.1 --fc --fragment x.config").failed(2, &["x.config:3: not a setting: `CONFIG_C=q`"]);
-    let plan = world.run("plan 6.1 --fc --config x.config").ok().stdout;
+    std::fs::write(context.path("work/x.config"), "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=q\n").unwrap();
+    context.run("plan 6.1 --fc --fragment x.config").failed(2, &["x.config:3: not a setting: `CONFIG_C=q`"]);
+    let plan = context.run("plan 6.1 --fc --config x.config").ok().stdout;
     assert!(plan.contains("1 line that is no setting left aside, the first at line 3"), "{plan}");
-    world
+    context
         .run("plan 6.1 --fc --fragment nowhere")
         .failed(2, &["neither a fragment of the catalog nor a file"]);
-    world.run("plan 6.1 --fc --set KSM=maybe").failed(2, &["expected SYMBOL=VALUE"]);
+    context.run("plan 6.1 --fc --set KSM=maybe").failed(2, &["expected SYMBOL=VALUE"]);
 }
 
 #[test]
 fn a_users_catalog_lies_over_the_built_in_one() {
-    let world = World::new();
-    let dir = world.path("work/own");
+    let context = TestContext::new();
+    let dir = context.path("work/own");
     std::fs::create_dir_all(dir.join("firecracker")).unwrap();
     std::fs::write(
         dir.join("kernels.toml"),
@@ -159,29 +159,29 @@ fn a_users_catalog_lies_over_the_built_in_one() {
     )
     .unwrap();
     std::fs::write(dir.join("firecracker/linux-x86_64-9.9.config"), "CONFIG_NET=y\n").unwrap();
-    let listed = world.run("list --configs own").ok().stdout;
+    let listed = context.run("list --configs own").ok().stdout;
     assert!(listed.contains("mine") && listed.contains("5.10.77"), "{listed}");
-    assert!(world.run("plan 9.9.3 --configs own").ok().stdout.contains("linux-x86_64-9.9.config"));
+    assert!(context.run("plan 9.9.3 --configs own").ok().stdout.contains("linux-x86_64-9.9.config"));
     std::fs::write(dir.join("kernels.toml"), "[[kernel]]\nversion = \"9.9\"\n").unwrap();
-    world
+    context
         .run("list --configs own")
         .failed(2, &["kernels.toml: TOML parse error at line 1", "missing field `flavor`"]);
 }
 
 #[test]
 fn a_source_of_another_version_is_refused_by_the_plan_already() {
-    let world = World::new();
-    world.tree("6.1.8", "work/newer");
-    world.run("plan 6.1.7 --fc --source newer").failed(2, &["the source is Linux 6.1.8, not the 6.1.7"]);
+    let context = TestContext::new();
+    context.tree("6.1.8", "work/newer");
+    context.run("plan 6.1.7 --fc --source newer").failed(2, &["the source is Linux 6.1.8, not the 6.1.7"]);
 }
 
 #[test]
 fn two_names_of_the_kernel_must_both_fit() {
-    let world = World::new();
+    let context = TestContext::new();
     for second in ["bin", "bin/vmlinux", "bin/vmlinux/x"] {
-        world
+        context
             .run(&format!("plan 6.1 --fc --kernel-link {second}"))
             .failed(2, &["the kernel lies at bin/vmlinux already"]);
     }
-    world.run("plan 6.1 --fc --kernel-link bin/vmlinux.bin").ok();
+    context.run("plan 6.1 --fc --kernel-link bin/vmlinux.bin").ok();
 }

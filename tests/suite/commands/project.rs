@@ -1,34 +1,34 @@
 //! The user's own repository: `kcompile.toml`, `configs/`, `patches/`.
 
 use crate::source::kinds::repository;
-use crate::support::context::{Ran, World, have, ran};
+use crate::support::context::{RunResult, TestContext, has_tool, run_result};
 use crate::support::servers;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{chown, lchown, symlink};
 
-/// A world with a project in `work/own`, with this `kcompile.toml`.
-fn project(text: &str) -> World {
-    let world = World::new();
-    fs::create_dir_all(world.path("work/own/configs/firecracker")).unwrap();
-    fs::create_dir_all(world.path("work/own/sub/directory")).unwrap();
-    fs::write(world.path("work/own/kcompile.toml"), text).unwrap();
-    world
+/// A context with a project in `work/own`, with this `kcompile.toml`.
+fn project(text: &str) -> TestContext {
+    let context = TestContext::new();
+    fs::create_dir_all(context.path("work/own/configs/firecracker")).unwrap();
+    fs::create_dir_all(context.path("work/own/sub/directory")).unwrap();
+    fs::write(context.path("work/own/kcompile.toml"), text).unwrap();
+    context
 }
 
 /// kcompile, below the top of the project.
-fn run(world: &World, args: &str) -> Ran {
-    ran(world.command(args).current_dir(world.path("work/own/sub/directory")).output().unwrap())
+fn run(context: &TestContext, args: &str) -> RunResult {
+    run_result(context.command(args).current_dir(context.path("work/own/sub/directory")).output().unwrap())
 }
 
-fn plan(world: &World, args: &str) -> Value {
-    serde_json::from_str(&run(world, &format!("plan {args} --json")).ok().stdout).unwrap()
+fn plan(context: &TestContext, args: &str) -> Value {
+    serde_json::from_str(&run(context, &format!("plan {args} --json")).ok().stdout).unwrap()
 }
 
 #[test]
 fn a_projects_files_lie_over_the_built_in_ones() {
-    let world = project("");
-    let own = world.path("work/own");
+    let context = project("");
+    let own = context.path("work/own");
     let entry = "[[kernel]]\nversion = \"9.9\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \"untested\"\n";
     fs::write(own.join("configs/kernels.toml"), entry).unwrap();
     fs::write(own.join("configs/firecracker/linux-x86_64-9.9.config"), "CONFIG_NET=y\n").unwrap();
@@ -36,34 +36,34 @@ fn a_projects_files_lie_over_the_built_in_ones() {
     fs::write(own.join("patches/x.patch"), "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n").unwrap();
     let series = "[[patch]]\nfile = \"x.patch\"\nfrom = \"9.9\"\nbefore = \"9.10\"\nreason = \"ours\"\n";
     fs::write(own.join("patches/series.toml"), series).unwrap();
-    let ran = run(&world, "plan 9.9.3").ok();
+    let ran = run(&context, "plan 9.9.3").ok();
     assert!(ran.stdout.contains("linux-x86_64-9.9.config (1 setting"), "{}", ran.stdout);
     assert!(ran.stdout.contains("patches/x.patch"), "{}", ran.stdout);
     assert!(ran.stderr.contains("own/kcompile.toml"), "{}", ran.stderr);
-    assert!(run(&world, "list").ok().stdout.contains("\n9.9 "));
+    assert!(run(&context, "list").ok().stdout.contains("\n9.9 "));
     // What --configs names takes the place of the project's files.
-    run(&world, "plan 9.9.3 --configs ../../configs/firecracker").failed(2, &["does not know Linux 9.9.3"]);
+    run(&context, "plan 9.9.3 --configs ../../configs/firecracker").failed(2, &["does not know Linux 9.9.3"]);
     // Outside of the project nothing is known of it.
-    world.run("plan 9.9.3").failed(2, &["does not know Linux 9.9.3"]);
+    context.run("plan 9.9.3").failed(2, &["does not know Linux 9.9.3"]);
 }
 
 #[test]
 fn its_defaults_give_way_to_the_command_line() {
-    let mut world = project(
+    let mut context = project(
         "flavor = \"cloud-hypervisor\"\narch = [\"arm64\"]\noutput = \"images\"\n\
          mirror = [\"https://mirror.example\"]\nrequire = [\"kubernetes-1.35\"]\n",
     );
-    let by_project = plan(&world, "6.1");
+    let by_project = plan(&context, "6.1");
     assert_eq!(by_project["plan"]["flavor"], "cloud-hypervisor");
     assert_eq!(by_project["plan"]["arch"], "arm64");
-    assert!(run(&world, "plan 6.1").ok().stdout.contains("from https://mirror.example"));
-    let typed = plan(&world, "6.1 --fc --arch amd64");
+    assert!(run(&context, "plan 6.1").ok().stdout.contains("from https://mirror.example"));
+    let typed = plan(&context, "6.1 --fc --arch amd64");
     assert_eq!((&typed["plan"]["flavor"], &typed["plan"]["arch"]), (&"firecracker".into(), &"amd64".into()));
-    assert!(run(&world, "plan 6.1 --mirror http://x").ok().stdout.contains("from http://x"));
-    world.env.insert("KCOMPILE_MIRROR".into(), "http://environment".into());
-    assert!(run(&world, "plan 6.1").ok().stdout.contains("from http://environment"));
-    fs::write(world.path("work/own/kcompile.toml"), "require = [\"nobody\"]\n").unwrap();
-    run(&world, "plan 6.1 --fc").failed(2, &["there is no requirement profile `nobody`"]);
+    assert!(run(&context, "plan 6.1 --mirror http://x").ok().stdout.contains("from http://x"));
+    context.env.insert("KCOMPILE_MIRROR".into(), "http://environment".into());
+    assert!(run(&context, "plan 6.1").ok().stdout.contains("from http://environment"));
+    fs::write(context.path("work/own/kcompile.toml"), "require = [\"nobody\"]\n").unwrap();
+    run(&context, "plan 6.1 --fc").failed(2, &["there is no requirement profile `nobody`"]);
 }
 
 #[test]
@@ -72,42 +72,42 @@ fn a_project_of_another_user_is_not_obeyed() {
         crate::support::context::skipped("only root can give files to another user");
         return;
     }
-    let world = project("mirror = [\"https://theirs.example\"]\n");
-    let (file, sub) = (world.path("work/own/kcompile.toml"), world.path("work/own/sub/directory"));
+    let context = project("mirror = [\"https://theirs.example\"]\n");
+    let (file, sub) = (context.path("work/own/kcompile.toml"), context.path("work/own/sub/directory"));
     chown(&file, Some(12345), None).unwrap();
     let says = [&*format!("{file} belongs to another user (12345)"), "hint: ", "--configs"];
-    run(&world, "plan 6.1 --fc").failed(2, &says);
-    let named = run(&world, "plan 6.1 --fc --configs ../../configs").ok().stdout;
+    run(&context, "plan 6.1 --fc").failed(2, &says);
+    let named = run(&context, "plan 6.1 --fc --configs ../../configs").ok().stdout;
     assert!(!named.contains("theirs.example"), "only what was named is believed: {named}");
     // A link of theirs to a file of ours chooses as well.
-    fs::rename(&file, world.path("work/ours.toml")).unwrap();
-    chown(world.path("work/ours.toml"), Some(0), None).unwrap();
-    symlink(world.path("work/ours.toml"), &file).unwrap();
+    fs::rename(&file, context.path("work/ours.toml")).unwrap();
+    chown(context.path("work/ours.toml"), Some(0), None).unwrap();
+    symlink(context.path("work/ours.toml"), &file).unwrap();
     lchown(&file, Some(12345), None).unwrap();
-    run(&world, "plan 6.1 --fc").failed(2, &says);
+    run(&context, "plan 6.1 --fc").failed(2, &says);
     // Theirs is the directory, too, that we work in.
     chown(&sub, Some(12345), None).unwrap();
-    assert!(run(&world, "plan 6.1 --fc").ok().stdout.contains("theirs.example"));
+    assert!(run(&context, "plan 6.1 --fc").ok().stdout.contains("theirs.example"));
     chown(&sub, Some(0), None).unwrap();
     fs::write(sub.join("kcompile.toml"), "").unwrap();
-    assert!(!run(&world, "plan 6.1 --fc").ok().stdout.contains("theirs.example"));
+    assert!(!run(&context, "plan 6.1 --fc").ok().stdout.contains("theirs.example"));
 }
 
 #[test]
 fn images_and_the_lock_file_go_to_the_top_of_the_project() {
-    let world = project("flavor = \"firecracker\"\noutput = \"images\"\n");
-    world.tree("6.1.7", "work/linux");
-    let config = world.path("work/mini.config");
-    let linux = world.path("work/linux");
-    let ran = run(&world, &format!("6.1.7 --source {linux} --config {config}")).ok();
+    let context = project("flavor = \"firecracker\"\noutput = \"images\"\n");
+    context.tree("6.1.7", "work/linux");
+    let config = context.path("work/mini.config");
+    let linux = context.path("work/linux");
+    let ran = run(&context, &format!("6.1.7 --source {linux} --config {config}")).ok();
     assert!(ran.stdout.contains("own/images/firecracker-kernel-bin-amd64:6.1.7 "), "{}", ran.stdout);
-    run(&world, &format!("6.1.7 --source {linux} --config {config} -o here")).ok();
-    assert!(world.path("work/own/sub/directory/here/firecracker-kernel-bin-amd64").is_dir());
-    if !have("git") {
+    run(&context, &format!("6.1.7 --source {linux} --config {config} -o here")).ok();
+    assert!(context.path("work/own/sub/directory/here/firecracker-kernel-bin-amd64").is_dir());
+    if !has_tool("git") {
         return;
     }
-    repository(&world);
-    let server = servers::git(world.path("repos").as_str());
-    run(&world, &format!("fetch 6.1.7 --source git+{}/linux/.git#ch-6.1.7", server.url)).ok();
-    assert!(fs::read_to_string(world.path("work/own/kcompile.lock")).unwrap().contains("commit:"));
+    repository(&context);
+    let server = servers::git(context.path("repos").as_str());
+    run(&context, &format!("fetch 6.1.7 --source git+{}/linux/.git#ch-6.1.7", server.url)).ok();
+    assert!(fs::read_to_string(context.path("work/own/kcompile.lock")).unwrap().contains("commit:"));
 }

@@ -1,6 +1,6 @@
 //! `kcompile push`, against registries on loopback: honest ones, ones that misbehave, and none.
 
-use crate::support::context::{Ran, World, copy, have};
+use crate::support::context::{RunResult, TestContext, copy, has_tool};
 use crate::support::registry::{self, Registry, add_blob, descriptor, send, write_layout};
 use crate::support::servers::respond;
 use rustix::process::{Pid, Signal};
@@ -15,18 +15,18 @@ const MODULES: &str = "firecracker-kernel-modules-amd64";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// A world with the images of one kernel in `out`; `None` where there is no skopeo.
-fn built() -> Option<World> {
-    if !have("skopeo") {
+/// A context with the images of one kernel in `out`; `None` where there is no skopeo.
+fn built() -> Option<TestContext> {
+    if !has_tool("skopeo") {
         return None;
     }
-    let world = World::new();
-    world.build("").ok();
-    Some(world)
+    let context = TestContext::new();
+    context.build("").ok();
+    Some(context)
 }
 
-fn push(world: &World, registry: &Registry, args: &str) -> Ran {
-    world.run(&format!("push {}/test --tls-verify=false {args}", registry.host()))
+fn push(context: &TestContext, registry: &Registry, args: &str) -> RunResult {
+    context.run(&format!("push {}/test --tls-verify=false {args}", registry.host()))
 }
 
 /// The digest that a line on standard output gives a destination.
@@ -36,11 +36,11 @@ fn line(registry: &Registry, name: &str, tag: &str, digest: &str) -> String {
 
 #[test]
 fn every_tag_of_every_layout_is_pushed_and_served() {
-    let Some(world) = built() else { return };
-    world.tree("6.1.8", "work/newer");
-    world.run("6.1.8 --fc --source newer --config mini.config --legacy --compression none").ok();
+    let Some(context) = built() else { return };
+    context.tree("6.1.8", "work/newer");
+    context.run("6.1.8 --fc --source newer --config mini.config --legacy --compression none").ok();
     let registry = registry::honest();
-    let ran = push(&world, &registry, "").ok().says("Push: done in").says(": 10 images, ");
+    let ran = push(&context, &registry, "").ok().says("Push: done in").says(": 10 images, ");
     let mut expected = String::new();
     for (name, tag) in [
         (BIN, "6.1.7"),
@@ -50,7 +50,7 @@ fn every_tag_of_every_layout_is_pushed_and_served() {
         ("flintlock-kernel", "6.1.8"),
     ] {
         let digest =
-            descriptor(&world.path("work/out").join(name), tag)["digest"].as_str().unwrap().to_owned();
+            descriptor(&context.path("work/out").join(name), tag)["digest"].as_str().unwrap().to_owned();
         assert_eq!(registry.digest(&format!("test/{name}"), tag), Some(digest.clone()), "{name}:{tag}");
         expected += &line(&registry, name, tag, &digest);
     }
@@ -61,16 +61,16 @@ fn every_tag_of_every_layout_is_pushed_and_served() {
     assert_eq!(attached.lines().count(), 5);
     // Nothing but manifests is sent a second time.
     let uploads = registry.uploads().len();
-    push(&world, &registry, "").ok();
+    push(&context, &registry, "").ok();
     let again = &registry.uploads()[uploads..];
     assert!(again.iter().all(|line| line.contains("/manifests/")), "{again:?}");
 }
 
 #[test]
 fn one_image_can_be_chosen() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let registry = registry::honest();
-    let ran = push(&world, &registry, &format!("out/{MODULES}:6.1.7")).ok();
+    let ran = push(&context, &registry, &format!("out/{MODULES}:6.1.7")).ok();
     assert_eq!(ran.stdout.lines().count(), 1);
     assert!(registry.digest(&format!("test/{MODULES}"), "6.1.7").is_some());
     assert_eq!(registry.digest(&format!("test/{BIN}"), "6.1.7"), None);
@@ -78,8 +78,8 @@ fn one_image_can_be_chosen() {
 
 #[test]
 fn what_refers_to_an_image_follows_it() {
-    let Some(world) = built() else { return };
-    let out = world.path("work/out");
+    let Some(context) = built() else { return };
+    let out = context.path("work/out");
     let subject = descriptor(&out.join(BIN), "6.1.7");
     let tag = format!("{}.sbom", subject["digest"].as_str().unwrap().replace(':', "-"));
     // An attachment to the kernel, and one to an image that is not there any more.
@@ -105,7 +105,7 @@ fn what_refers_to_an_image_follows_it() {
     let indexed = write_layout(&both, &[("6.1.7", index)]);
 
     let registry = registry::honest();
-    let ran = push(&world, &registry, "").ok().says("stale is attached to no image here: not pushed");
+    let ran = push(&context, &registry, "").ok().says("stale is attached to no image here: not pushed");
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines.len(), 5, "{lines:?}");
     assert_eq!(format!("{}\n", lines[2]), line(&registry, "firecracker-kernel-bin", "6.1.7", &indexed[0]));
@@ -117,7 +117,7 @@ fn what_refers_to_an_image_follows_it() {
 
 #[test]
 fn a_registry_that_serves_another_image_is_found_out() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     // It makes the manifest pretty, as one did that rewrote what it got.
     let registry = registry::misbehaving(|request, stream| {
         let rewrites = request.method == "GET" && request.path.contains("/manifests/");
@@ -127,30 +127,30 @@ fn a_registry_that_serves_another_image_is_found_out() {
         rewrites
     });
     let expected =
-        descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
+        descriptor(&context.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
     let found = format!("sha256:{}", crate::support::context::sha256(br#"{ "schemaVersion": 2 }"#));
-    let ran = push(&world, &registry, "");
+    let ran = push(&context, &registry, "");
     assert_eq!(ran.stdout, "");
     ran.failed(3, &[&format!("out/{BIN}:6.1.7 is {expected}, the registry serves {found}")]);
 }
 
 #[test]
 fn a_registry_that_refuses_is_named_with_what_to_do() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let refuses = registry::misbehaving(|_, stream| {
         respond(stream, "401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], b"");
         true
     });
     let host = refuses.host();
-    push(&world, &refuses, "").failed(3, &[&format!("hint: log in first: skopeo login {host}")]);
+    push(&context, &refuses, "").failed(3, &[&format!("hint: log in first: skopeo login {host}")]);
     // Nobody listens on port 1.
     let down = "push 127.0.0.1:1/test --tls-verify=false";
-    world.run(down).failed(3, &["connection refused", "127.0.0.1:1", "error: cannot push"]);
+    context.run(down).failed(3, &["connection refused", "127.0.0.1:1", "error: cannot push"]);
 }
 
 #[test]
 fn credentials_are_skopeos_own_and_stay_secret() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     // me:hush
     let registry = registry::misbehaving(|request, stream| {
         let known = request.headers.get("authorization").is_some_and(|sent| sent == "Basic bWU6aHVzaA==");
@@ -161,29 +161,29 @@ fn credentials_are_skopeos_own_and_stay_secret() {
     });
     let auth = |name: &str, secret: &str| {
         let auths = json!({ "auths": { registry.host(): { "auth": secret } } });
-        fs::write(world.path("work").join(name), auths.to_string()).unwrap();
+        fs::write(context.path("work").join(name), auths.to_string()).unwrap();
     };
     auth("right.json", "bWU6aHVzaA==");
     auth("wrong.json", "bWU6bm90aGluZw==");
-    let ran = push(&world, &registry, "--authfile right.json").ok();
+    let ran = push(&context, &registry, "--authfile right.json").ok();
     assert_eq!(ran.stdout.lines().count(), 4);
-    let ran = push(&world, &registry, "--authfile wrong.json --progress json").failed(3, &["skopeo login"]);
+    let ran = push(&context, &registry, "--authfile wrong.json --progress json").failed(3, &["skopeo login"]);
     for secret in ["bWU6", "nothing", "hush"] {
         assert!(!ran.stderr.contains(secret), "{}", ran.stderr);
     }
     // Where the environment says that they are.
-    let mut command = world.command(&format!("push {}/test --tls-verify=false", registry.host()));
-    command.env("REGISTRY_AUTH_FILE", world.path("work/right.json"));
-    crate::support::context::ran(command.output().unwrap()).ok();
+    let mut command = context.command(&format!("push {}/test --tls-verify=false", registry.host()));
+    command.env("REGISTRY_AUTH_FILE", context.path("work/right.json"));
+    crate::support::context::run_result(command.output().unwrap()).ok();
 }
 
 #[test]
 fn a_damaged_blob_is_found_though_the_registry_has_it() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let registry = registry::honest();
-    push(&world, &registry, "").ok();
+    push(&context, &registry, "").ok();
     let layer = {
-        let layout = world.path("work/out").join(MODULES);
+        let layout = context.path("work/out").join(MODULES);
         let manifest = descriptor(&layout, "6.1.7")["digest"].as_str().unwrap().replace(':', "/");
         let manifest: Value =
             serde_json::from_slice(&fs::read(layout.join("blobs").join(manifest)).unwrap()).unwrap();
@@ -195,7 +195,7 @@ fn a_damaged_blob_is_found_though_the_registry_has_it() {
     file.read_exact_at(&mut byte, middle).unwrap();
     file.write_all_at(&[byte[0] ^ 1], middle).unwrap();
     let uploads = registry.uploads().len();
-    let ran = push(&world, &registry, "");
+    let ran = push(&context, &registry, "");
     assert_eq!(ran.stdout, "");
     ran.failed(3, &[layer.file_name().unwrap(), "hint: nothing was pushed"]);
     assert_eq!(registry.uploads().len(), uploads);
@@ -203,7 +203,7 @@ fn a_damaged_blob_is_found_though_the_registry_has_it() {
 
 #[test]
 fn a_signal_ends_skopeo_too() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let (tell, told) = std::sync::mpsc::channel();
     let registry = registry::misbehaving(move |request, stream| {
         // An upload that is never answered: the connection ends when skopeo does.
@@ -215,23 +215,24 @@ fn a_signal_ends_skopeo_too() {
         }
         stalls
     });
-    let mut command = world.command(&format!("push {}/test --tls-verify=false", registry.host()));
+    let mut command = context.command(&format!("push {}/test --tls-verify=false", registry.host()));
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     assert_eq!(told.recv().unwrap(), "stalled");
     rustix::process::kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(told.recv().unwrap(), "gone");
-    crate::support::context::ran(child.wait_with_output().unwrap()).failed(130, &["error: interrupted"]);
+    crate::support::context::run_result(child.wait_with_output().unwrap())
+        .failed(130, &["error: interrupted"]);
 }
 
 #[test]
 fn bad_input_is_refused_before_skopeo_is_asked() {
-    let world = World::new();
-    world.build("").ok();
+    let context = TestContext::new();
+    context.build("").ok();
     // No skopeo is found there, and none is wanted.
     let run = |args: &str| {
-        let mut command = world.command(args);
-        command.env("PATH", world.path("home"));
-        crate::support::context::ran(command.output().unwrap())
+        let mut command = context.command(args);
+        command.env("PATH", context.path("home"));
+        crate::support::context::run_result(command.output().unwrap())
     };
     run("push localhost:1/x out/nothing").failed(2, &["out/nothing: no such directory"]);
     run("push localhost:1/x linux").failed(2, &["linux is not an OCI layout"]);
@@ -245,18 +246,18 @@ fn bad_input_is_refused_before_skopeo_is_asked() {
     run("push docker.io/Foo").failed(2, &["`docker.io/Foo` is not a place in a registry"]);
     let ran = run("push me:hush@docker.io/foobar").failed(2, &["an `@` in it", "skopeo login"]);
     assert!(!ran.stderr.contains("hush"));
-    copy(&world.path("work/out").join(BIN), &world.path("work/Mine"));
+    copy(&context.path("work/out").join(BIN), &context.path("work/Mine"));
     run("push localhost:1/x Mine").failed(2, &["no registry takes `Mine` as a name"]);
-    copy(&world.path("work/out").join(BIN), &world.path("work/other").join(BIN));
+    copy(&context.path("work/out").join(BIN), &context.path("work/other").join(BIN));
     run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
         .failed(2, &["would both become docker://localhost:1/x/"]);
     // An index is another kind of thing, and would be pushed after the image.
-    let other = world.path("work/other").join(BIN);
+    let other = context.path("work/other").join(BIN);
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(&other, "6.1.7")] });
     write_layout(&other, &[("6.1.7", index)]);
     run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
         .failed(2, &["would both become docker://localhost:1/x/"]);
-    fs::write(world.path("work/other").join(BIN).join("index.json"), "{").unwrap();
+    fs::write(context.path("work/other").join(BIN).join("index.json"), "{").unwrap();
     run("push localhost:1/x -o other").failed(3, &["index.json is not what an OCI layout has there"]);
     run("push localhost:1/x").failed(4, &["this host lacks skopeo"]);
     let ran = run("push localhost:1/x --dry-run --retry-times 7 --authfile my.json").ok();
@@ -264,7 +265,7 @@ fn bad_input_is_refused_before_skopeo_is_asked() {
         ran.stdout.lines().next().unwrap(),
         format!(
             "skopeo copy --preserve-digests --retry-times 7 --authfile {}/my.json oci:out/{BIN}:6.1.7 docker://localhost:1/x/{BIN}:6.1.7",
-            world.path("work")
+            context.path("work")
         )
     );
     assert_eq!((ran.stdout.lines().count(), ran.stderr.as_str()), (4, ""));

@@ -1,6 +1,6 @@
 //! `kcompile verify`: every byte counts, and so does what an image says of itself.
 
-use crate::support::context::{Ran, World, copy};
+use crate::support::context::{RunResult, TestContext, copy};
 use crate::support::fixtures::{Parts, replace, rewrite};
 use crate::support::registry::{add_blob, descriptor, write_layout};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -24,8 +24,8 @@ fn verified(layout: &Utf8Path) -> Vec<Verified> {
 
 /// What failed of the only image, as check → the first fault.
 #[track_caller]
-fn fails(world: &World, layout: &str, says: &[&str]) {
-    let told = world.run(&format!("verify {layout}"));
+fn fails(context: &TestContext, layout: &str, says: &[&str]) {
+    let told = context.run(&format!("verify {layout}"));
     assert_eq!(told.code, 1, "{}{}", told.stdout, told.stderr);
     let words = words(&told.stdout);
     for said in says {
@@ -38,19 +38,19 @@ fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn copy_of(world: &World, layout: &str) -> Utf8PathBuf {
-    let copy = world.path("work/copy").join(Utf8Path::new(layout).file_name().unwrap());
+fn copy_of(context: &TestContext, layout: &str) -> Utf8PathBuf {
+    let copy = context.path("work/copy").join(Utf8Path::new(layout).file_name().unwrap());
     let _ = fs::remove_dir_all(&copy);
-    crate::support::context::copy(&world.path("work").join(layout), &copy);
+    crate::support::context::copy(&context.path("work").join(layout), &copy);
     copy
 }
 
 #[test]
 fn what_was_built_is_what_it_should_be() {
-    let world = World::new();
-    world.build("--legacy --set IKCONFIG=y").ok();
-    let before = world.snapshot("work/out");
-    let told = world.run(&format!("verify {BIN}:6.1.7 {MODULES} out/flintlock-kernel {BIN}-attest")).ok();
+    let context = TestContext::new();
+    context.build("--legacy --set IKCONFIG=y").ok();
+    let before = context.snapshot("work/out");
+    let told = context.run(&format!("verify {BIN}:6.1.7 {MODULES} out/flintlock-kernel {BIN}-attest")).ok();
     let said = words(&told.stdout);
     for text in [
         "out/firecracker-kernel-bin-amd64:6.1.7 sha256:",
@@ -67,23 +67,24 @@ fn what_was_built_is_what_it_should_be() {
         assert!(said.contains(text), "`{text}` is not in:\n{}", told.stdout);
     }
     assert!(told.stdout.lines().all(|line| line.chars().count() <= 80), "{}", told.stdout);
-    let json: Value = serde_json::from_str(&world.run(&format!("verify {BIN} --json")).ok().stdout).unwrap();
+    let json: Value =
+        serde_json::from_str(&context.run(&format!("verify {BIN} --json")).ok().stdout).unwrap();
     assert_eq!((&json[0]["ok"], &json[0]["checks"][0]["outcome"]), (&json!(true), &json!("holds")));
-    assert_eq!(world.snapshot("work/out"), before, "nothing was written");
+    assert_eq!(context.snapshot("work/out"), before, "nothing was written");
     for kind in ["zstd", "none"] {
-        world.build(&format!("--modules-layout flat --compression {kind}")).ok();
-        world.run(&format!("verify {BIN} {MODULES}")).ok();
+        context.build(&format!("--modules-layout flat --compression {kind}")).ok();
+        context.run(&format!("verify {BIN} {MODULES}")).ok();
     }
-    world.run(&format!("verify {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8"]);
-    world.run("verify nowhere").failed(2, &["no such directory"]);
+    context.run(&format!("verify {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8"]);
+    context.run("verify nowhere").failed(2, &["no such directory"]);
 }
 
 #[test]
 fn one_flipped_byte_anywhere_is_found() {
-    let world = World::new();
-    world.build("").ok();
+    let context = TestContext::new();
+    context.build("").ok();
     for layout in [BIN, MODULES] {
-        let layout = world.path("work").join(layout);
+        let layout = context.path("work").join(layout);
         assert!(verified(&layout).iter().all(Verified::is_right));
         for file in walkdir::WalkDir::new(&layout).into_iter().map(Result::unwrap) {
             if !file.file_type().is_file() {
@@ -118,9 +119,9 @@ fn one_flipped_byte_anywhere_is_found() {
 
 #[test]
 fn a_damaged_blob_is_named_by_what_it_is() {
-    let world = World::new();
-    world.build("").ok();
-    let layout = world.path("work").join(BIN);
+    let context = TestContext::new();
+    context.build("").ok();
+    let layout = context.path("work").join(BIN);
     let blob = |digest: &Value| layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"));
     let json = |path: &Utf8Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
     let index = json(&layout.join("index.json"));
@@ -131,7 +132,7 @@ fn a_damaged_blob_is_named_by_what_it_is() {
         let mut flipped = bytes.clone();
         flipped[bytes.len() / 2] ^= 0x10;
         fs::write(path, flipped).unwrap();
-        let Ran { code, stdout, .. } = world.run(&format!("verify {BIN}"));
+        let RunResult { code, stdout, .. } = context.run(&format!("verify {BIN}"));
         fs::write(path, bytes).unwrap();
         assert_eq!(code, 3, "{stdout}");
         let (said, name) = (stdout.replace(['\n', ' '], ""), path.file_name().unwrap());
@@ -142,7 +143,7 @@ fn a_damaged_blob_is_named_by_what_it_is() {
     damaged(&blob(&manifest["config"]["digest"]), &["DAMAGED blobs", "checksum mismatch: expected"]);
     damaged(&blob(&manifest["layers"][0]["digest"]), &["DAMAGED blobs", "checksum mismatch: expected"]);
     fs::write(layout.join("index.json"), b"{").unwrap();
-    let told = world.run(&format!("verify {BIN} {MODULES}"));
+    let told = context.run(&format!("verify {BIN} {MODULES}"));
     assert_eq!(told.code, 3);
     let said = words(&told.stdout);
     assert!(
@@ -153,22 +154,22 @@ fn a_damaged_blob_is_named_by_what_it_is() {
 
 #[test]
 fn modules_that_their_kernel_would_refuse_are_found_one_by_one() {
-    let world = World::new();
-    world.build("--compression none").ok();
+    let context = TestContext::new();
+    context.build("--compression none").ok();
     let edited = |change: fn(&mut Parts)| {
-        let copy = copy_of(&world, MODULES);
+        let copy = copy_of(&context, MODULES);
         rewrite(&copy, change);
         copy.into_string()
     };
     let other = edited(|parts| replace(&mut parts.tar, b"\0vermagic=6.1.7 ", b"\0vermagic=6.1.8 "));
-    fails(&world, &other, &["FAILED modules lib/modules/6.1.7/kernel/", " is for Linux 6.1.8, not 6.1.7"]);
+    fails(&context, &other, &["FAILED modules lib/modules/6.1.7/kernel/", " is for Linux 6.1.8, not 6.1.7"]);
     let mute = edited(|parts| replace(&mut parts.tar, b"\0vermagic=", b"\0vermagix="));
-    fails(&world, &mute, &["does not say for which kernel it is (no vermagic)"]);
+    fails(&context, &mute, &["does not say for which kernel it is (no vermagic)"]);
     let machine = edited(|parts| replace(&mut parts.tar, b"\x7fELF\x02\x01", b"\x7fELF\x01\x01"));
-    fails(&world, &machine, &["is no module for amd64: it is an ELF file, but not of 64 bits"]);
+    fails(&context, &machine, &["is no module for amd64: it is an ELF file, but not of 64 bits"]);
     let config = edited(|parts| replace(&mut parts.tar, b"CONFIG_DUMMY=m", b"CONFIG_DUMMY=y"));
     fails(
-        &world,
+        &context,
         &config,
         &["FAILED config lib/modules/6.1.7/config has the digest sha256:", "the image says"],
     );
@@ -176,38 +177,38 @@ fn modules_that_their_kernel_would_refuse_are_found_one_by_one() {
 
 #[test]
 fn a_kernel_file_is_judged_by_its_bytes_for_the_hypervisor_that_is_named() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    world.run("6.1.7 --ch --source linux --config mini.config --compression none").ok();
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    context.run("6.1.7 --ch --source linux --config mini.config --compression none").ok();
     let layout = "out/cloudhypervisor-kernel-bin-amd64";
     let edited = |change: fn(&mut Parts)| {
-        let copy = copy_of(&world, layout);
+        let copy = copy_of(&context, layout);
         rewrite(&copy, change);
         copy.into_string()
     };
     let note = edited(|parts| replace(&mut parts.tar, b"\x12\0\0\0Xen\0", b"\x11\0\0\0Xen\0"));
     fails(
-        &world,
+        &context,
         &note,
         &["FAILED kernel bin/vmlinux.bin has no PVH note: Cloud Hypervisor would not load it"],
     );
-    fails(&world, &note, &["FAILED pairing", "which is not of its kernel and config"]);
+    fails(&context, &note, &["FAILED pairing", "which is not of its kernel and config"]);
     let small = edited(|parts| replace(&mut parts.tar, b"\x7fELF\x02", b"\x7fELF\x01"));
     fails(
-        &world,
+        &context,
         &small,
         &["bin/vmlinux.bin is not an ELF file for x86-64: it is an ELF file, but not of 64"],
     );
     let none = edited(|parts| replace(&mut parts.tar, b"\x7fELF", b"\x7fELG"));
-    fails(&world, &none, &["it is a raw binary, as objcopy -O binary makes it"]);
+    fails(&context, &none, &["it is a raw binary, as objcopy -O binary makes it"]);
 }
 
 #[test]
 fn what_an_image_says_must_be_true() {
-    let world = World::new();
-    world.build("--compression none").ok();
+    let context = TestContext::new();
+    context.build("--compression none").ok();
     let edited = |change: fn(&mut Parts)| {
-        let copy = copy_of(&world, BIN);
+        let copy = copy_of(&context, BIN);
         rewrite(&copy, change);
         copy.into_string()
     };
@@ -217,25 +218,25 @@ fn what_an_image_says_must_be_true() {
         parts.config["config"]["Labels"][key] = json!(value);
     };
     fails(
-        &world,
+        &context,
         &edited(|parts| parts.config["config"]["Labels"]["x"] = json!("y")),
         &["the label x is no annotation"],
     );
     let tag = edited(|parts| {
         parts.index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = json!("6.1.9");
     });
-    fails(&world, &tag, &["FAILED index the tag is 6.1.9, the image says that it is version 6.1.7"]);
+    fails(&context, &tag, &["FAILED index the tag is 6.1.9, the image says that it is version 6.1.7"]);
     let platform = edited(|parts| parts.index["manifests"][0]["platform"]["architecture"] = json!("arm64"));
-    fails(&world, &platform, &["the index says linux on arm64, the image's config linux on amd64"]);
-    let copy = copy_of(&world, BIN);
+    fails(&context, &platform, &["the index says linux on arm64, the image's config linux on amd64"]);
+    let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| both(parts, &format!("{ours}kernel.release"), "6.1.8"));
-    fails(&world, copy.as_str(), &["bin/vmlinux is Linux 6.1.7, the image says 6.1.8"]);
-    let copy = copy_of(&world, BIN);
+    fails(&context, copy.as_str(), &["bin/vmlinux is Linux 6.1.7, the image says 6.1.8"]);
+    let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| both(parts, &format!("{ours}pairing"), "sha256:0"));
-    fails(&world, copy.as_str(), &["FAILED pairing the image says sha256:0, which is not of its kernel"]);
+    fails(&context, copy.as_str(), &["FAILED pairing the image says sha256:0, which is not of its kernel"]);
     let date = edited(|parts| parts.config["created"] = json!("2020-01-01T00:00:00Z"));
     fails(
-        &world,
+        &context,
         &date,
         &["has the date", "other than the image", "the date of the annotations is not that"],
     );
@@ -243,29 +244,29 @@ fn what_an_image_says_must_be_true() {
 
 #[test]
 fn a_pair_is_told_from_two_builds_of_one_version() {
-    let world = World::new();
-    world.build("").ok();
-    let kept = copy_of(&world, MODULES);
-    world.build("--set PSI=y").ok();
-    let modules = world.path("work").join(MODULES);
+    let context = TestContext::new();
+    context.build("").ok();
+    let kept = copy_of(&context, MODULES);
+    context.build("--set PSI=y").ok();
+    let modules = context.path("work").join(MODULES);
     fs::remove_dir_all(&modules).unwrap();
     fs::rename(kept, &modules).unwrap();
-    fails(&world, BIN, &["FAILED pairing", "firecracker-kernel-modules-amd64 is of another build"]);
-    fails(&world, MODULES, &["FAILED pairing", "firecracker-kernel-bin-amd64 is of another build"]);
-    let receipt = world.path("work/out/firecracker-6.1.7-amd64.json");
+    fails(&context, BIN, &["FAILED pairing", "firecracker-kernel-modules-amd64 is of another build"]);
+    fails(&context, MODULES, &["FAILED pairing", "firecracker-kernel-bin-amd64 is of another build"]);
+    let receipt = context.path("work/out/firecracker-6.1.7-amd64.json");
     fs::remove_dir_all(&modules).unwrap();
     let text = fs::read_to_string(&receipt)
         .unwrap()
         .replace("\"kernel_release\": \"6.1.7\"", "\"kernel_release\": \"6\"");
     fs::write(&receipt, text).unwrap();
-    fails(&world, BIN, &["FAILED receipt it says release 6, the image 6.1.7"]);
+    fails(&context, BIN, &["FAILED receipt it says release 6, the image 6.1.7"]);
 }
 
 #[test]
 fn an_image_of_others_is_only_held_against_the_rules_of_all() {
-    let world = World::new();
-    world.build("--compression none").ok();
-    let copy = copy_of(&world, BIN);
+    let context = TestContext::new();
+    context.build("--compression none").ok();
+    let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| {
         for all in [&mut parts.manifest["annotations"], &mut parts.config["config"]["Labels"]] {
             all.as_object_mut().unwrap().retain(|key, _| !key.contains("kcompile"));
@@ -273,7 +274,7 @@ fn an_image_of_others_is_only_held_against_the_rules_of_all() {
         }
         parts.config["created"] = json!("2020-01-01T00:00:00Z");
     });
-    let told = world.run(&format!("verify {copy}")).ok();
+    let told = context.run(&format!("verify {copy}")).ok();
     let said = words(&told.stdout);
     assert!(said.contains("ok entries 4 entries, none that could do harm"), "{said}");
     assert!(said.contains("- pairing the image does not say which build it is of"), "{said}");
@@ -281,10 +282,10 @@ fn an_image_of_others_is_only_held_against_the_rules_of_all() {
 
 #[test]
 fn what_buildkit_puts_beside_an_image_is_no_image() {
-    let world = World::new();
-    world.build("").ok();
-    let layout = world.path("work/docker");
-    copy(&world.path("work").join(BIN), &layout);
+    let context = TestContext::new();
+    context.build("").ok();
+    let layout = context.path("work/docker");
+    copy(&context.path("work").join(BIN), &layout);
     let manifest = json!("application/vnd.oci.image.manifest.v1+json");
     let config =
         json!({ "architecture": "unknown", "os": "unknown", "rootfs": { "type": "layers", "diff_ids": [] } });
@@ -302,13 +303,13 @@ fn what_buildkit_puts_beside_an_image_is_no_image() {
     write_layout(&layout, &[("6.1.7", index)]);
     let all = verified(&layout);
     assert!(all.len() == 2 && all.iter().all(Verified::is_right), "{all:?}");
-    let told = world.run("inspect docker:6.1.7").ok();
+    let told = context.run("inspect docker:6.1.7").ok();
     assert_eq!(told.stdout.matches("image   a kernel").count(), 1, "{}", told.stdout);
 }
 
 /// Puts an image of `out` under these names in a layout of its own, which is called the same.
-fn under_names(world: &World, layout: &str, names: &[Value]) -> Utf8PathBuf {
-    let copy = copy_of(world, layout);
+fn under_names(context: &TestContext, layout: &str, names: &[Value]) -> Utf8PathBuf {
+    let copy = copy_of(context, layout);
     let mut index: Value = serde_json::from_slice(&fs::read(copy.join("index.json")).unwrap()).unwrap();
     let image = index["manifests"][0].clone();
     let named = |annotations: &Value| {
@@ -323,8 +324,8 @@ fn under_names(world: &World, layout: &str, names: &[Value]) -> Utf8PathBuf {
 
 #[test]
 fn a_good_image_is_good_under_any_name() {
-    let world = World::new();
-    world.build("").ok();
+    let context = TestContext::new();
+    context.build("").ok();
     let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
     let plan = "3f2a".repeat(16);
     let names = [
@@ -344,12 +345,12 @@ fn a_good_image_is_good_under_any_name() {
         json!({}),
         json!({ "io.containerd.image.name": "docker.io/foobar/kernel:6.1.7", "com.example.note": "x" }),
     ];
-    let layout = under_names(&world, BIN, &names);
-    let told = world.run(&format!("verify {layout}")).ok().stdout;
+    let layout = under_names(&context, BIN, &names);
+    let told = context.run(&format!("verify {layout}")).ok().stdout;
     assert_eq!(told.matches("  ok       index").count(), names.len(), "{told}");
     for reference in ["latest", "docker.io/foobar/firecracker-kernel-bin-amd64:latest"] {
         assert!(
-            world
+            context
                 .run(&format!("verify {layout}:{reference}"))
                 .ok()
                 .stdout
@@ -363,18 +364,18 @@ fn a_good_image_is_good_under_any_name() {
         ("docker.io/foobar/kernel:6.1.9", "the tag is 6.1.9"),
         ("docker.io/foobar/kernel", "the name docker.io/foobar/kernel has no tag in it"),
     ] {
-        fails(&world, under_names(&world, BIN, &[name(wrong)]).as_str(), &[says]);
+        fails(&context, under_names(&context, BIN, &[name(wrong)]).as_str(), &[says]);
     }
 }
 
 #[test]
 fn all_that_depmod_writes_is_there() {
-    let world = World::new();
-    world.build("--compression none").ok();
-    let modules = world.path("work").join(MODULES);
+    let context = TestContext::new();
+    context.build("--compression none").ok();
+    let modules = context.path("work").join(MODULES);
     assert!(verified(&modules).iter().all(Verified::is_right));
     let names = |at: &str| -> Vec<String> {
-        let layer = fs::read(largest_blob(&world.path("work").join(at))).unwrap();
+        let layer = fs::read(largest_blob(&context.path("work").join(at))).unwrap();
         let mut archive = tar::Archive::new(&layer[..]);
         let entries = archive.entries().unwrap().map(Result::unwrap);
         entries.map(|entry| entry.path().unwrap().display().to_string()).collect()
@@ -382,25 +383,33 @@ fn all_that_depmod_writes_is_there() {
     let files: Vec<String> = names(MODULES).into_iter().filter(|path| path.contains("/modules.")).collect();
     assert!(files.len() >= 13, "{files:?}");
     for file in files.iter().chain(["lib/modules/6.1.7/config".to_owned()].iter()) {
-        let copy = copy_of(&world, MODULES);
+        let copy = copy_of(&context, MODULES);
         rewrite(&copy, |parts| parts.tar = without(&parts.tar, file));
-        let told = world.run(&format!("verify {copy}"));
+        let told = context.run(&format!("verify {copy}"));
         let said = words(&told.stdout);
         assert!(told.code == 1 && said.contains("FAILED modules"), "{file}: {said}");
         assert!(said.contains(&format!("there is no {file}")), "{file}: {said}");
     }
-    world.build("--modules-layout flat --compression none").ok();
+    context.build("--modules-layout flat --compression none").ok();
     assert!(verified(&modules).iter().all(Verified::is_right));
-    let copy = copy_of(&world, MODULES);
+    let copy = copy_of(&context, MODULES);
     rewrite(&copy, |parts| parts.tar = without(&parts.tar, "modules.alias"));
-    fails(&world, copy.as_str(), &["there is no modules.alias"]);
+    fails(&context, copy.as_str(), &["there is no modules.alias"]);
     // Before Linux 5.2 there was no modules.builtin.modinfo.
-    world.tree("4.19.7", "work/old");
-    world.run("4.19.7 --fc --source old --config mini.config --compression none -o old-out").ok();
-    let old = world.path("work/old-out/firecracker-kernel-modules-amd64");
-    assert!(verified(&old).iter().all(Verified::is_right), "{}", world.run(&format!("verify {old}")).stdout);
+    context.tree("4.19.7", "work/old");
+    context.run("4.19.7 --fc --source old --config mini.config --compression none -o old-out").ok();
+    let old = context.path("work/old-out/firecracker-kernel-modules-amd64");
+    assert!(
+        verified(&old).iter().all(Verified::is_right),
+        "{}",
+        context.run(&format!("verify {old}")).stdout
+    );
     rewrite(&old, |parts| parts.tar = without(&parts.tar, "lib/modules/4.19.7/modules.builtin.modinfo"));
-    assert!(verified(&old).iter().all(Verified::is_right), "{}", world.run(&format!("verify {old}")).stdout);
+    assert!(
+        verified(&old).iter().all(Verified::is_right),
+        "{}",
+        context.run(&format!("verify {old}")).stdout
+    );
 }
 
 /// The largest blob of a layout: its layer.
@@ -424,26 +433,26 @@ fn without(tar: &[u8], path: &str) -> Vec<u8> {
 
 #[test]
 fn an_image_of_kcompiles_has_its_kernel_at_its_path() {
-    let world = World::new();
-    world.build("--compression none --legacy").ok();
+    let context = TestContext::new();
+    context.build("--compression none --legacy").ok();
     for (layout, path) in [(BIN, "bin/vmlinux"), ("out/flintlock-kernel", "boot/vmlinux")] {
-        let copy = copy_of(&world, layout);
+        let copy = copy_of(&context, layout);
         rewrite(&copy, |parts| parts.tar = without(&parts.tar, path));
-        let told = world.run(&format!("verify {copy}"));
+        let told = context.run(&format!("verify {copy}"));
         // Without its second name a combined image still has its kernel.
         assert_eq!(told.code, i32::from(layout == BIN), "{}", told.stdout);
     }
-    let copy = copy_of(&world, BIN);
+    let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| replace(&mut parts.tar, b"bin/vmlinux\0\0", b"bin/vmlinuz\0\0"));
     rewrite(&copy, |parts| fix_checksums(&mut parts.tar));
     fails(
-        &world,
+        &context,
         copy.as_str(),
         &["FAILED kernel there is no kernel at bin/vmlinux: there is no bin/vmlinux"],
     );
-    let copy = copy_of(&world, BIN);
+    let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| parts.tar = without(&parts.tar, "bin/vmlinux"));
-    fails(&world, copy.as_str(), &["FAILED kernel there is no kernel"]);
+    fails(&context, copy.as_str(), &["FAILED kernel there is no kernel"]);
 }
 
 /// Makes the checksums of all headers right that were written over.
@@ -460,14 +469,14 @@ fn fix_checksums(tar: &mut [u8]) {
 
 #[test]
 fn an_image_of_kcompiles_is_an_image() {
-    let world = World::new();
-    world.build("--compression none").ok();
-    let copy = copy_of(&world, BIN);
+    let context = TestContext::new();
+    context.build("--compression none").ok();
+    let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| {
         parts.manifest["config"]["mediaType"] = json!("application/vnd.oci.empty.v1+json");
     });
     fails(
-        &world,
+        &context,
         copy.as_str(),
         &["FAILED image it says that it is an image of kcompile's, and is an artifact"],
     );
@@ -475,21 +484,21 @@ fn an_image_of_kcompiles_is_an_image() {
 
 #[test]
 fn only_the_kernel_has_a_second_name() {
-    let world = World::new();
+    let context = TestContext::new();
     for second in ["boot/vmlinux", "a/first/vmlinux"] {
-        world.build(&format!("--also-at {second} --legacy")).ok();
-        world.run(&format!("verify {BIN} {MODULES} out/flintlock-kernel")).ok();
+        context.build(&format!("--also-at {second} --legacy")).ok();
+        context.run(&format!("verify {BIN} {MODULES} out/flintlock-kernel")).ok();
     }
 }
 
 /// What was read is not read again: it may even be gone.
 #[test]
 fn each_blob_is_read_once_in_a_run() {
-    let world = World::new();
-    world.build("").ok();
+    let context = TestContext::new();
+    context.build("").ok();
     let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
-    let layout = under_names(&world, MODULES, &[name("one"), name("two")]);
-    let beside = under_names(&world, BIN, &[name("one"), name("two")]);
+    let layout = under_names(&context, MODULES, &[name("one"), name("two")]);
+    let beside = under_names(&context, BIN, &[name("one"), name("two")]);
     let mut cache = VerifyCache::default();
     let mut told = |tag: &str| {
         let mut all = Vec::new();
@@ -509,19 +518,19 @@ fn each_blob_is_read_once_in_a_run() {
     assert_eq!(second[0]["detail"], "tag two, linux on amd64");
     assert_eq!(first.as_array().unwrap()[1..], second.as_array().unwrap()[1..]);
     assert!(first.to_string().contains("the same in firecracker-kernel-bin-amd64"), "{first:#}");
-    let fresh = world.run(&format!("verify {layout}:two"));
+    let fresh = context.run(&format!("verify {layout}:two"));
     assert_eq!(fresh.code, 3, "another run reads it: {}", fresh.stdout);
 }
 
 /// The time of a run grows with its tags, and not with their square.
 #[test]
 fn many_tags_cost_as_much_as_they_are() {
-    let world = World::new();
-    world.build("").ok();
+    let context = TestContext::new();
+    context.build("").ok();
     let tags = |count: usize| {
         let name =
             |number: usize| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") });
-        under_names(&world, MODULES, &(0..count).map(name).collect::<Vec<_>>())
+        under_names(&context, MODULES, &(0..count).map(name).collect::<Vec<_>>())
     };
     let timed = |count: usize| {
         let layout = tags(count);
@@ -533,7 +542,7 @@ fn many_tags_cost_as_much_as_they_are() {
     // Beside it lies the kernel's layout, with as many tags.
     let beside =
         (0..6000).map(|number| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") }));
-    under_names(&world, BIN, &beside.collect::<Vec<_>>());
+    under_names(&context, BIN, &beside.collect::<Vec<_>>());
     timed(100);
     let (few, many) = (timed(500), timed(6000));
     // Twelve times as many: four times that is a slow machine, a hundred and forty times is a square.

@@ -1,31 +1,35 @@
 //! `kcompile verify --rebuild`: does the same come out again, from nothing?
 
-use crate::support::context::{World, copy};
+use crate::support::context::{TestContext, copy};
 use std::fs;
 
 const BIN: &str = "out/firecracker-kernel-bin-amd64";
 
 #[test]
 fn a_kernel_is_built_again_by_its_receipt_and_is_the_same() {
-    let mut world = World::new();
-    world.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
-    let first = world.build("--legacy --set PSI=y").ok();
-    world.env.clear();
-    let (out, cache) = (world.snapshot("work/out"), world.names("cache/builds"));
-    let told = world.run(&format!("verify {BIN} --rebuild")).ok();
+    let mut context = TestContext::new();
+    context.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
+    let first = context.build("--legacy --set PSI=y").ok();
+    context.env.clear();
+    let (out, cache) = (context.snapshot("work/out"), context.names("cache/builds"));
+    let told = context.run(&format!("verify {BIN} --rebuild")).ok();
     assert_eq!(told.stdout.matches("ok       firecracker-kernel-").count(), 2, "{}", told.stdout);
     assert!(told.stdout.contains("ok       flintlock-kernel:6.1.7\n"), "{}", told.stdout);
     assert!(told.stdout.contains("\nrebuilt in a fresh directory\n  $ "), "{}", told.stdout);
     first.digests().iter().for_each(|digest| assert!(told.stdout.contains(digest), "{}", told.stdout));
     assert!(told.stderr.contains("Compile: "), "it was compiled: {}", told.stderr);
-    assert_eq!((world.snapshot("work/out"), world.names("cache/builds")), (out, cache), "nothing is left");
-    assert!(world.names("cache/tmp").iter().all(|name| !name.starts_with("work-")));
+    assert_eq!(
+        (context.snapshot("work/out"), context.names("cache/builds")),
+        (out, cache),
+        "nothing is left"
+    );
+    assert!(context.names("cache/tmp").iter().all(|name| !name.starts_with("work-")));
 }
 
 #[test]
 fn what_comes_out_otherwise_is_told_with_its_section() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
     // A careless script puts a random number into the kernel. (A process number would not do:
     // in the sandbox it may be the same the second time.)
     let script = tree.join("scripts/mkcompile_h");
@@ -35,8 +39,8 @@ fn what_comes_out_otherwise_is_told_with_its_section() {
     let version = tree.join("init/version.c");
     let text = fs::read_to_string(&version).unwrap() + "\nconst char build_id[] = BUILD_ID;\n";
     fs::write(&version, text).unwrap();
-    world.build("").ok();
-    let told = world.run(&format!("verify {BIN} --rebuild"));
+    context.build("").ok();
+    let told = context.run(&format!("verify {BIN} --rebuild"));
     assert_eq!(told.code, 1, "{}{}", told.stdout, told.stderr);
     assert!(told.stdout.contains("FAILED   firecracker-kernel-bin-amd64:6.1.7\n"), "{}", told.stdout);
     // The modules are the same bytes, but they belong to another kernel now.
@@ -47,30 +51,30 @@ fn what_comes_out_otherwise_is_told_with_its_section() {
 
 #[test]
 fn what_cannot_be_built_again_is_found_out_before_it_compiles() {
-    let world = World::new();
-    world.build("").ok();
-    let config = fs::read_to_string(world.path("work/mini.config")).unwrap();
-    fs::write(world.path("work/mini.config"), format!("{config}CONFIG_PSI=y\n")).unwrap();
-    let refused = world.run(&format!("verify {BIN} --rebuild"));
+    let context = TestContext::new();
+    context.build("").ok();
+    let config = fs::read_to_string(context.path("work/mini.config")).unwrap();
+    fs::write(context.path("work/mini.config"), format!("{config}CONFIG_PSI=y\n")).unwrap();
+    let refused = context.run(&format!("verify {BIN} --rebuild"));
     let refused = refused.failed(1, &["it cannot be rebuilt here: config[0].sha256 was ", "hint: "]);
     assert!(!refused.stderr.contains("Compile: "), "{}", refused.stderr);
-    fs::remove_file(world.path("work/mini.config")).unwrap();
-    world.run(&format!("verify {BIN} --rebuild")).failed(2, &["mini.config"]);
-    copy(&world.path("work").join(BIN), &world.path("work/alone/firecracker-kernel-bin-amd64"));
+    fs::remove_file(context.path("work/mini.config")).unwrap();
+    context.run(&format!("verify {BIN} --rebuild")).failed(2, &["mini.config"]);
+    copy(&context.path("work").join(BIN), &context.path("work/alone/firecracker-kernel-bin-amd64"));
     let alone = "verify alone/firecracker-kernel-bin-amd64 --rebuild";
-    world.run(alone).failed(2, &["there is no receipt", "--rebuild goes by the receipt"]);
-    let receipt = world.path("work/out/firecracker-6.1.7-amd64.json");
+    context.run(alone).failed(2, &["there is no receipt", "--rebuild goes by the receipt"]);
+    let receipt = context.path("work/out/firecracker-6.1.7-amd64.json");
     let text = fs::read_to_string(&receipt).unwrap();
     // Of a kcompile that compressed layers in another way.
     let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
     older["plan"].as_object_mut().unwrap().remove("layer_format");
     fs::write(&receipt, older.to_string()).unwrap();
-    fs::write(world.path("work/mini.config"), &config).unwrap();
-    let refused = world.run(&format!("verify {BIN} --rebuild"));
+    fs::write(context.path("work/mini.config"), &config).unwrap();
+    let refused = context.run(&format!("verify {BIN} --rebuild"));
     refused.failed(1, &["it cannot be rebuilt here: layer_format was null, and is "]);
     let at = text.rfind("\"command\": \"").unwrap();
     fs::write(&receipt, format!("{}\"command\": \"kcompile clean\"\n}}\n", &text[..at])).unwrap();
-    world
+    context
         .run(&format!("verify {BIN} --rebuild"))
         .failed(2, &["its command cannot be run again: `clean` is not a kernel version"]);
 }

@@ -4,7 +4,7 @@
 //! One kill for each phase here; `scripts/campaign KILLS` runs thousands.
 
 use crate::faults::network::server;
-use crate::support::context::{World, compress, ran};
+use crate::support::context::{TestContext, compress, run_result};
 use crate::support::processes::{descendants, wait_until_gone};
 use crate::support::servers::{Request, Server};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -84,7 +84,7 @@ impl Random {
 
 /// One place of the campaign: its kills come one after the other.
 struct Place {
-    world: World,
+    context: TestContext,
     server: Server,
     random: Random,
     /// What a run that nobody disturbed made.
@@ -97,11 +97,11 @@ struct Place {
 
 impl Place {
     fn new(seed: u64) -> Place {
-        let world = World::new();
-        let archive = noisy_archive(&world, seed);
+        let context = TestContext::new();
+        let archive = noisy_archive(&context, seed);
         let server = server(&archive, |_, request, stream, bytes| drip(request, stream, bytes));
         let mut place = Place {
-            world,
+            context,
             server,
             random: Random(seed),
             digests: Vec::new(),
@@ -109,8 +109,8 @@ impl Place {
             fell: BTreeMap::new(),
         };
         for _ in ["compiled", "put back"] {
-            remove_tree(&place.world.path("work/out")).unwrap();
-            let undisturbed = ran(place.world.command(&place.args()).output().unwrap()).ok();
+            remove_tree(&place.context.path("work/out")).unwrap();
+            let undisturbed = run_result(place.context.command(&place.args()).output().unwrap()).ok();
             for event in undisturbed.stderr.lines().filter_map(event) {
                 if event["event"] == "finish" {
                     let phase = event["phase"].as_str().unwrap().to_owned();
@@ -132,19 +132,19 @@ impl Place {
         self.undo(phase);
         let victims = if self.random.next().is_multiple_of(3) { Victims::All } else { Victims::Alone };
         let fell = self.kill(phase, victims);
-        let context = format!("{phase:?}, {victims:?}, fell: {fell}");
-        layouts_are_whole(&self.world.path("work/out"), &context);
+        let case = format!("{phase:?}, {victims:?}, fell: {fell}");
+        layouts_are_whole(&self.context.path("work/out"), &case);
         *self.fell.entry(fell).or_default() += 1;
-        let again = ran(self.world.command(&self.args()).output().unwrap());
-        assert_eq!(again.code, 0, "{context}: {}", again.stderr);
-        assert_eq!(again.digests(), self.digests, "{context}: {}", again.stderr);
-        layouts_are_whole(&self.world.path("work/out"), &context);
-        self.nothing_is_left(&context);
+        let again = run_result(self.context.command(&self.args()).output().unwrap());
+        assert_eq!(again.code, 0, "{case}: {}", again.stderr);
+        assert_eq!(again.digests(), self.digests, "{case}: {}", again.stderr);
+        layouts_are_whole(&self.context.path("work/out"), &case);
+        self.nothing_is_left(&case);
     }
 
     /// Takes away what would keep a run from doing anything in `phase`.
     fn undo(&mut self, phase: Phase) {
-        let remove = |path: &str| remove_tree(&self.world.path(path)).unwrap();
+        let remove = |path: &str| remove_tree(&self.context.path(path)).unwrap();
         let build = self.build_dir();
         let in_build = |name: &str| remove_tree(&build.join(name)).unwrap();
         match phase {
@@ -167,7 +167,7 @@ impl Place {
 
     /// The one build directory.
     fn build_dir(&self) -> Utf8PathBuf {
-        let trees = walkdir::WalkDir::new(self.world.path("cache/trees")).min_depth(3).max_depth(3);
+        let trees = walkdir::WalkDir::new(self.context.path("cache/trees")).min_depth(3).max_depth(3);
         let found = trees.into_iter().flatten().find(|entry| {
             let name = entry.file_name().to_string_lossy();
             entry.file_type().is_dir() && name.starts_with("kcompile-")
@@ -177,7 +177,7 @@ impl Place {
 
     /// Starts a run and kills it at a random moment after `phase` has begun. Returns where it fell.
     fn kill(&mut self, phase: Phase, victims: Victims) -> String {
-        let mut child = self.world.command(&self.args());
+        let mut child = self.context.command(&self.args());
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
         let begins = |event: &serde_json::Value| event["event"] == "start" && event["phase"] == phase.event();
@@ -212,7 +212,7 @@ impl Place {
         child.wait().unwrap();
         wait_until_gone(&below, &format!("{phase:?}, {victims:?}"));
         match (last.as_str(), phase) {
-            ("source", Phase::Fetch) if !self.world.names("cache/archives").is_empty() => "unpack".into(),
+            ("source", Phase::Fetch) if !self.context.names("cache/archives").is_empty() => "unpack".into(),
             ("source", Phase::Fetch) => "fetch".into(),
             ("source", _) => "unpack".into(),
             ("pack", _) if self.is_writing_layouts() => "layout write".into(),
@@ -224,18 +224,18 @@ impl Place {
 
     /// Has a layout been begun that is not whole, or that nothing names yet?
     fn is_writing_layouts(&self) -> bool {
-        let all = walkdir::WalkDir::new(self.world.path("work/out")).into_iter().flatten();
+        let all = walkdir::WalkDir::new(self.context.path("work/out")).into_iter().flatten();
         all.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(".tmp-"))
     }
 
     /// No scratch, no second tree, no note, nothing half-written and no process.
-    fn nothing_is_left(&self, context: &str) {
-        assert_eq!(self.world.names("cache/tmp"), [""; 0], "{context}");
-        assert_eq!(self.world.names("cache/partial"), [""; 0], "{context}");
-        assert_eq!(self.world.names("cache/trees").len(), 1, "{context}");
-        assert!(!self.build_dir().join(".kcompile-make.pid").exists(), "{context}");
-        assert!(!self.is_writing_layouts(), "{context}");
-        let names = self.world.names("work/out");
+    fn nothing_is_left(&self, case: &str) {
+        assert_eq!(self.context.names("cache/tmp"), [""; 0], "{case}");
+        assert_eq!(self.context.names("cache/partial"), [""; 0], "{case}");
+        assert_eq!(self.context.names("cache/trees").len(), 1, "{case}");
+        assert!(!self.build_dir().join(".kcompile-make.pid").exists(), "{case}");
+        assert!(!self.is_writing_layouts(), "{case}");
+        let names = self.context.names("work/out");
         let known = [
             "firecracker-6.1.7-amd64.json",
             "firecracker-kernel-bin-amd64",
@@ -243,19 +243,19 @@ impl Place {
         ];
         let left: BTreeSet<&str> =
             names.iter().map(String::as_str).filter(|name| !name.starts_with('.')).collect();
-        assert!(known.iter().all(|name| left.contains(name)), "{context}: {names:?}");
+        assert!(known.iter().all(|name| left.contains(name)), "{case}: {names:?}");
         let works_here = |entry: &fs::DirEntry| {
             let works_in = fs::read_link(entry.path().join("cwd"));
-            works_in.is_ok_and(|dir| dir.starts_with(self.world.path("cache")))
+            works_in.is_ok_and(|dir| dir.starts_with(self.context.path("cache")))
         };
         let here: Vec<_> = fs::read_dir("/proc").unwrap().flatten().filter(works_here).collect();
-        assert!(here.is_empty(), "{context}: {here:?}");
+        assert!(here.is_empty(), "{case}: {here:?}");
     }
 }
 
 /// Every layout of this output directory that has its name is whole: what its tags stand for is there and has
 /// its digest.
-pub(crate) fn layouts_are_whole(output: &Utf8Path, context: &str) {
+pub(crate) fn layouts_are_whole(output: &Utf8Path, case: &str) {
     for entry in output.read_dir_utf8().into_iter().flatten().flatten() {
         let path = entry.path();
         if entry.file_name().starts_with('.') {
@@ -264,21 +264,21 @@ pub(crate) fn layouts_are_whole(output: &Utf8Path, context: &str) {
         if !path.is_dir() {
             // A receipt.
             let receipt = serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap());
-            receipt.unwrap_or_else(|error| panic!("{context}: {path}: {error}"));
+            receipt.unwrap_or_else(|error| panic!("{case}: {path}: {error}"));
             continue;
         }
-        let tags = tags::tags(path).unwrap_or_else(|error| panic!("{context}: {error}"));
-        assert!(!tags.is_empty(), "{context}: {path} has no tag");
+        let tags = tags::tags(path).unwrap_or_else(|error| panic!("{case}: {error}"));
+        assert!(!tags.is_empty(), "{case}: {path} has no tag");
         for tagged in tags {
-            tags::check(path, &tagged).unwrap_or_else(|error| panic!("{context}: {error}"));
+            tags::check(path, &tagged).unwrap_or_else(|error| panic!("{case}: {error}"));
         }
     }
 }
 
 /// A release with random bytes in it, so that it is large enough to be cut off in its middle.
-pub(crate) fn noisy_archive(world: &World, seed: u64) -> Vec<u8> {
+pub(crate) fn noisy_archive(context: &TestContext, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
-    let tree = world.tree("6.1.7", "trees/linux");
+    let tree = context.tree("6.1.7", "trees/linux");
     let noise: Vec<u8> = (0..32_000).flat_map(|_| random.next().to_le_bytes()).collect();
     fs::write(tree.join("noise.bin"), noise).unwrap();
     compress(&crate::support::context::tar_of(&tree, "linux-6.1.7"), "xz")

@@ -3,7 +3,7 @@
 
 use crate::faults::crash_tests::{event, layouts_are_whole, noisy_archive, number, seeded};
 use crate::faults::network::{ranged, server};
-use crate::support::context::{Ran, World, skipped};
+use crate::support::context::{RunResult, TestContext, skipped};
 use std::collections::BTreeSet;
 use std::process::Command;
 
@@ -27,8 +27,14 @@ pub(crate) fn own_mounts() -> Option<Vec<&'static str>> {
 
 /// Runs kcompile with a file system of `bounds` (`size=12k`, `nr_inodes=100`) at the place `full`, and once more when that
 /// has grown. What the first run left is in `<full>.left`.
-fn run_twice(world: &World, way: &[&str], full: &str, bounds: &str, args: &str) -> (Ran, Ran) {
-    let place = world.path(full);
+fn run_twice(
+    context: &TestContext,
+    way: &[&str],
+    full: &str,
+    bounds: &str,
+    args: &str,
+) -> (RunResult, RunResult) {
+    let place = context.path(full);
     std::fs::create_dir_all(&place).unwrap();
     let script = format!(
         "mount -t tmpfs -o {bounds},mode=755 tmpfs {place} || exit 99
@@ -40,15 +46,15 @@ fn run_twice(world: &World, way: &[&str], full: &str, bounds: &str, args: &str) 
     );
     let mut words = way.to_vec();
     words.extend(["sh", "-c", &script]);
-    let both = world.run_by(&words, args);
+    let both = context.run_by(&words, args);
     let (first, second) = both.stderr.split_once("the second run\n").unwrap();
     let code = std::fs::read_to_string(format!("{place}.code")).unwrap().trim().parse().unwrap();
-    let first = Ran { code, stdout: String::new(), stderr: first.to_owned() };
-    (first, Ran { stderr: second.to_owned(), ..both })
+    let first = RunResult { code, stdout: String::new(), stderr: first.to_owned() };
+    (first, RunResult { stderr: second.to_owned(), ..both })
 }
 
 /// The phase that was begun last.
-fn last_phase(ran: &Ran) -> String {
+fn last_phase(ran: &RunResult) -> String {
     let mut starts = ran.stderr.lines().filter_map(event).filter(|event| event["event"] == "start");
     starts.next_back().map_or_else(String::new, |event| event["phase"].as_str().unwrap().to_owned())
 }
@@ -57,20 +63,20 @@ fn last_phase(ran: &Ran) -> String {
 #[test]
 fn a_full_cache_is_said_and_the_next_run_goes_on() {
     let Some(way) = own_mounts() else { return };
-    let archive = noisy_archive(&World::new(), 1);
+    let archive = noisy_archive(&TestContext::new(), 1);
     let server = server(&archive, |_, request, stream, bytes| ranged(request, stream, bytes));
     let mut phases = BTreeSet::new();
     let mut digests = BTreeSet::new();
     for size in ["128k", "420k", "1050k", "1200k"] {
-        let world = World::new();
+        let context = TestContext::new();
         let args = format!("6.1.7 --fc --config mini.config --progress json -j 2 --mirror {}", server.url);
-        let (first, second) = run_twice(&world, &way, "cache", &format!("size={size}"), &args);
+        let (first, second) = run_twice(&context, &way, "cache", &format!("size={size}"), &args);
         phases.insert(last_phase(&first));
         first.failed(1, &["No space left on device", "free some space"]);
         digests.insert(second.ok().digests());
         // Half a tree has no name.
-        let trees = world.names("cache.left/trees");
-        let whole = |tree: &String| world.path("cache.left/trees").join(tree).join("source.json").exists();
+        let trees = context.names("cache.left/trees");
+        let whole = |tree: &String| context.path("cache.left/trees").join(tree).join("source.json").exists();
         assert!(trees.iter().all(whole), "{trees:?}");
     }
     assert_eq!(digests.len(), 1, "{digests:?}");
@@ -80,19 +86,19 @@ fn a_full_cache_is_said_and_the_next_run_goes_on() {
 #[test]
 fn a_full_output_directory_is_said_and_holds_whole_images_or_none() {
     let Some(way) = own_mounts() else { return };
-    let world = World::new();
-    let digests = world.build("-o elsewhere").ok().digests();
+    let context = TestContext::new();
+    let digests = context.build("-o elsewhere").ok().digests();
     for size in ["12k", "20k", "24k", "28k", "32k"] {
         let args = "6.1.7 --fc --source linux --config mini.config --progress json";
-        let (first, second) = run_twice(&world, &way, "work/out", &format!("size={size}"), args);
+        let (first, second) = run_twice(&context, &way, "work/out", &format!("size={size}"), args);
         assert_eq!(last_phase(&first), "pack");
         let stderr = first.stderr.clone();
         first.failed(1, &["No space left on device", "free some space"]);
-        layouts_are_whole(&world.path("work/out.left"), size);
-        let layouts = world.names("work/out.left").iter().filter(|name| name.contains("-kernel-")).count();
+        layouts_are_whole(&context.path("work/out.left"), size);
+        let layouts = context.names("work/out.left").iter().filter(|name| name.contains("-kernel-")).count();
         assert!([0, 2].contains(&layouts), "{size}: {layouts} of 2 images: {stderr}");
         assert_eq!(second.ok().digests(), digests);
-        kcompile::internals::remove_tree(&world.path("work/out.left")).unwrap();
+        kcompile::internals::remove_tree(&context.path("work/out.left")).unwrap();
     }
 }
 
@@ -101,15 +107,15 @@ const SIZES: u64 = 34;
 const INODE_COUNTS: u64 = 63;
 
 /// What the cache of one build takes of a file system: KiB and inodes.
-fn need(world: &World, way: &[&str], args: &str) -> (u64, u64) {
-    let place = world.path("small");
+fn need(context: &TestContext, way: &[&str], args: &str) -> (u64, u64) {
+    let place = context.path("small");
     let script = format!(
         "mkdir -p {place} && mount -t tmpfs -o size=64m,nr_inodes=100k,mode=755 tmpfs {place} && \"$0\" \"$@\" || exit
          df --output=used,iused {place} | tail -1 > {place}.need"
     );
     let mut words = way.to_vec();
     words.extend(["sh", "-c", &script]);
-    world.run_by(&words, args).ok();
+    context.run_by(&words, args).ok();
     let need = std::fs::read_to_string(format!("{place}.need")).unwrap();
     let need: Vec<u64> = need.split_whitespace().map(|number| number.parse().unwrap()).collect();
     (need[0], need[1])
@@ -120,10 +126,10 @@ fn need(world: &World, way: &[&str], args: &str) -> (u64, u64) {
 #[test]
 fn on_a_small_file_system_a_build_fails_or_is_right() {
     let Some(way) = own_mounts() else { return };
-    let world = World::new();
-    let good = world.build("-o good").ok().digests();
+    let context = TestContext::new();
+    let good = context.build("-o good").ok().digests();
     let args = "6.1.7 --fc --source linux --config mini.config --cache-dir ../small/cache --progress json";
-    let (kibibytes, inodes) = need(&world, &way, args);
+    let (kibibytes, inodes) = need(&context, &way, args);
     let part = |whole: u64, number: u64, of: u64| whole * (number + 1) * 11 / (of * 10);
     let sizes = (0..SIZES).map(|number| format!("size={}k", part(kibibytes, number, SIZES).max(4)));
     let counts =
@@ -137,8 +143,8 @@ fn on_a_small_file_system_a_build_fails_or_is_right() {
     for step in 0..wanted {
         // Spread over all of them.
         let bounds = &all[((first + step * all.len() as u64 / wanted) % all.len() as u64) as usize];
-        let (run, again) = run_twice(&world, &way, "small", bounds, args);
-        layouts_are_whole(&world.path("work/out"), bounds);
+        let (run, again) = run_twice(&context, &way, "small", bounds, args);
+        layouts_are_whole(&context.path("work/out"), bounds);
         if run.code == 0 {
             right += 1;
         } else {
@@ -150,7 +156,7 @@ fn on_a_small_file_system_a_build_fails_or_is_right() {
         let expected = if run.code == 0 { [good.clone(), good.clone()].concat() } else { good.clone() };
         assert_eq!(again.ok().digests(), expected, "{bounds}");
         for left in ["small.left", "work/out"] {
-            kcompile::internals::remove_tree(&world.path(left)).unwrap();
+            kcompile::internals::remove_tree(&context.path(left)).unwrap();
         }
     }
     println!("small file systems: {wanted}, too small {refused}, right {right}");

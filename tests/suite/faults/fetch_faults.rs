@@ -2,7 +2,7 @@
 
 use crate::faults::malicious_archives::Tls;
 use crate::faults::network::{PATH, broken, fetch, partial, ranged, requests, server};
-use crate::support::context::{Ran, World, have, sha256};
+use crate::support::context::{RunResult, TestContext, has_tool, sha256};
 use crate::support::servers::{self, respond};
 use std::fs;
 use std::io::{Read, Write};
@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 
 const DIR: &str = "/pub/linux/kernel/v6.x";
 
-fn release(world: &World) -> Vec<u8> {
-    fs::read(world.tarball("6.1.7", "xz")).unwrap()
+fn release(context: &TestContext) -> Vec<u8> {
+    fs::read(context.tarball("6.1.7", "xz")).unwrap()
 }
 
 #[track_caller]
-fn nothing_left(world: &World) {
+fn nothing_left(context: &TestContext) {
     for dir in ["trees", "archives", "partial", "tmp"] {
-        assert_eq!(world.names(&format!("cache/{dir}")), [""; 0], "{dir}");
+        assert_eq!(context.names(&format!("cache/{dir}")), [""; 0], "{dir}");
     }
 }
 
 #[test]
 fn two_halves_of_two_files_are_never_put_together() {
-    let world = World::new();
-    let bytes = release(&world);
+    let context = TestContext::new();
+    let bytes = release(&context);
     let half = bytes.len() / 2;
     let mut other = bytes.clone();
     other[half..].reverse();
@@ -34,8 +34,8 @@ fn two_halves_of_two_files_are_never_put_together() {
         0 => broken(stream, bytes, half),
         _ => respond(stream, "200 OK", &[], &other),
     });
-    fetch(&world, &changing, "").failed(3, &["checksum mismatch for linux-6.1.7.tar.xz"]);
-    nothing_left(&world);
+    fetch(&context, &changing, "").failed(3, &["checksum mismatch for linux-6.1.7.tar.xz"]);
+    nothing_left(&context);
     // A 206 for another range than the one that was asked for.
     let shifted = server(&bytes, move |count, request, stream, bytes| match count {
         0 => broken(stream, bytes, half),
@@ -45,24 +45,24 @@ fn two_halves_of_two_files_are_never_put_together() {
             respond(stream, "206 Partial Content", &[&range], &bytes[half + 1..]);
         }
     });
-    fetch(&world, &shifted, "").failed(3, &["the server resumed at another place"]);
-    assert_eq!(world.names("cache/trees"), [""; 0]);
-    fetch(&world, &shifted, "").ok();
+    fetch(&context, &shifted, "").failed(3, &["the server resumed at another place"]);
+    assert_eq!(context.names("cache/trees"), [""; 0]);
+    fetch(&context, &shifted, "").ok();
     assert_eq!(requests(&shifted)[2..], [format!("GET {PATH} bytes={half}-")], "what came before was kept");
 }
 
 #[test]
 fn a_refusal_is_named_with_its_status_and_url_and_not_repeated() {
-    let world = World::new();
-    let bytes = release(&world);
+    let context = TestContext::new();
+    let bytes = release(&context);
     for status in
         ["400 Bad Request", "403 Forbidden", "404 Not Found", "410 Gone", "416 Range Not Satisfiable"]
     {
         let refusing = server(&bytes, move |_, _, stream, _| respond(stream, status, &[], b""));
-        fetch(&world, &refusing, "")
+        fetch(&context, &refusing, "")
             .failed(3, &[&format!("cannot fetch {}{PATH}: HTTP status {status}", refusing.url), "hint: "]);
         assert_eq!(requests(&refusing).len(), 1, "{status}");
-        assert_eq!(world.names("cache/trees"), [""; 0]);
+        assert_eq!(context.names("cache/trees"), [""; 0]);
     }
     // What an earlier run left is longer than the file: the server has nothing there, and it begins anew.
     let strict = server(&bytes, |_, request, stream, bytes| match request.range_start() {
@@ -73,23 +73,23 @@ fn a_refusal_is_named_with_its_status_and_url_and_not_repeated() {
         _ => ranged(request, stream, bytes),
     });
     let twice = [&bytes[..], &bytes[..]].concat();
-    fs::write(world.path("cache/partial").join(partial(&strict, &bytes)), twice).unwrap();
-    fetch(&world, &strict, "").ok();
+    fs::write(context.path("cache/partial").join(partial(&strict, &bytes)), twice).unwrap();
+    fetch(&context, &strict, "").ok();
     assert_eq!(requests(&strict), [format!("GET {PATH} bytes={}-", 2 * bytes.len()), format!("GET {PATH}")]);
 }
 
 #[test]
 fn a_busy_server_gets_the_time_that_it_asks_for() {
     for status in ["429 Too Many Requests", "503 Service Unavailable"] {
-        let world = World::new();
-        let bytes = release(&world);
+        let context = TestContext::new();
+        let bytes = release(&context);
         // Our own pause would be half a second.
         let busy = server(&bytes, move |count, request, stream, bytes| match count {
             0 => respond(stream, status, &["Retry-After: 2"], b""),
             _ => ranged(request, stream, bytes),
         });
         let since = Instant::now();
-        fetch(&world, &busy, "")
+        fetch(&context, &busy, "")
             .ok()
             .says(&format!("cannot fetch {}{PATH}: HTTP status {status}; trying again", busy.url));
         assert!(since.elapsed() >= Duration::from_secs(2), "{:?}", since.elapsed());
@@ -99,8 +99,8 @@ fn a_busy_server_gets_the_time_that_it_asks_for() {
 
 #[test]
 fn a_line_that_drips_and_then_falls_silent_leaves_what_came() {
-    let world = World::new();
-    let bytes = release(&world);
+    let context = TestContext::new();
+    let bytes = release(&context);
     let dying = server(&bytes, |count, request, stream, bytes| match count {
         // A byte every tenth of a second, for as long as somebody listens.
         0 => {
@@ -126,7 +126,7 @@ fn a_line_that_drips_and_then_falls_silent_leaves_what_came() {
         2 => respond(stream, "404 Not Found", &[], b""),
         _ => ranged(request, stream, bytes),
     });
-    let ran = fetch(&world, &dying, "--stall-timeout 1").failed(
+    let ran = fetch(&context, &dying, "--stall-timeout 1").failed(
         3,
         &[
             ": stalled at ",
@@ -136,16 +136,16 @@ fn a_line_that_drips_and_then_falls_silent_leaves_what_came() {
         ],
     );
     assert!(ran.stderr.contains(&format!(" of {} bytes: ", bytes.len())), "{}", ran.stderr);
-    let partial = fs::read(world.path("cache/partial").join(partial(&dying, &bytes))).unwrap();
+    let partial = fs::read(context.path("cache/partial").join(partial(&dying, &bytes))).unwrap();
     assert!(partial.len() >= 100 && bytes.starts_with(&partial), "{} bytes", partial.len());
-    fetch(&world, &dying, "").ok();
+    fetch(&context, &dying, "").ok();
     assert_eq!(requests(&dying)[3..], [format!("GET {PATH} bytes={}-", partial.len())]);
 }
 
 #[test]
 fn a_resumed_download_stays_the_file_that_it_was() {
-    let world = World::new();
-    let bytes = release(&world);
+    let context = TestContext::new();
+    let bytes = release(&context);
     let half = bytes.len() / 2;
     let grown = |total: u64| {
         server(&bytes, move |_, request, stream, bytes| match request.range_start() {
@@ -157,23 +157,23 @@ fn a_resumed_download_stays_the_file_that_it_was() {
         })
     };
     let kept = |server: &servers::Server| {
-        fs::metadata(world.path("cache/partial").join(partial(server, &bytes))).unwrap().len()
+        fs::metadata(context.path("cache/partial").join(partial(server, &bytes))).unwrap().len()
     };
     let (total, before) = (bytes.len() as u64 + 1, bytes.len());
     let says = format!("the server speaks of another file: of {total} bytes, and before of {before}");
     let server = grown(total);
-    fetch(&world, &server, "").failed(3, &[&says, "hint: "]);
+    fetch(&context, &server, "").failed(3, &[&says, "hint: "]);
     assert_eq!(kept(&server), half as u64);
     let server = grown(9_999_999_999_999);
-    fetch(&world, &server, "").failed(3, &["are more than the limit of"]);
+    fetch(&context, &server, "").failed(3, &["are more than the limit of"]);
     assert_eq!(kept(&server), half as u64);
-    assert_eq!(world.names("cache/trees"), [""; 0]);
+    assert_eq!(context.names("cache/trees"), [""; 0]);
 }
 
 #[test]
 fn a_list_that_breaks_off_or_drips_is_asked_for_again() {
-    let world = World::new();
-    let bytes = release(&world);
+    let context = TestContext::new();
+    let bytes = release(&context);
     let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes)).into_bytes();
     let count = AtomicUsize::new(0);
     let server = servers::serve(move |request, stream| match request.path.as_str() {
@@ -194,7 +194,7 @@ fn a_list_that_breaks_off_or_drips_is_asked_for_again() {
         },
         _ => respond(stream, "404 Not Found", &[], b""),
     });
-    fetch(&world, &server, "--stall-timeout 1")
+    fetch(&context, &server, "--stall-timeout 1")
         .ok()
         .says("sha256sums.asc: got 10 bytes: the connection broke off; trying again (attempt 2 of 4)")
         .says(" bytes: stalled at ");
@@ -204,28 +204,28 @@ fn a_list_that_breaks_off_or_drips_is_asked_for_again() {
 
 #[test]
 fn a_certificate_for_another_host_is_refused() {
-    if !have("openssl") {
+    if !has_tool("openssl") {
         return;
     }
-    let mut world = World::new();
-    let tls = Tls::start(&world);
-    world.env.insert("SSL_CERT_FILE".into(), world.path("work/cert.pem").into_string());
+    let mut context = TestContext::new();
+    let tls = Tls::start(&context);
+    context.env.insert("SSL_CERT_FILE".into(), context.path("work/cert.pem").into_string());
     // The certificate is believed, but it is for `localhost`.
     let url = tls.url.replace("localhost", "127.0.0.1");
-    world
+    context
         .run(&format!("fetch 6.1.7 --fc --mirror {url}"))
         .failed(3, &[&format!("cannot fetch {url}"), "certificate", "hint: "]);
-    assert_eq!(world.names("cache/trees"), [""; 0]);
+    assert_eq!(context.names("cache/trees"), [""; 0]);
 }
 
 #[test]
 fn a_proxy_that_is_down_is_named_for_git_too() {
-    let mut world = World::new();
+    let mut context = TestContext::new();
     let proxy = servers::serve(|_, stream| respond(stream, "502 Bad Gateway", &[], b""));
     for url in [&proxy.url, "http://127.0.0.1:1"] {
-        world.env.insert("https_proxy".into(), url.to_owned());
+        context.env.insert("https_proxy".into(), url.to_owned());
         let proxy = format!("the environment names a proxy: https_proxy={url}");
-        world
+        context
             .run("fetch 6.1.7 --ch --source git+https://127.0.0.1:2/x")
             .failed(3, &["cannot fetch https://127.0.0.1:2/x#ch-6.1.7", &proxy]);
     }
@@ -234,18 +234,20 @@ fn a_proxy_that_is_down_is_named_for_git_too() {
 
 #[test]
 fn a_damaged_repository_is_fetched_again() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    crate::source::kinds::repository(&world);
-    let server = servers::git(world.path("repos").as_str());
+    let context = TestContext::new();
+    crate::source::kinds::repository(&context);
+    let server = servers::git(context.path("repos").as_str());
     let args = format!("fetch 6.1.7 --ch --source git+{}/linux/.git", server.url);
-    let before = world.run(&args).ok().digests();
+    let before = context.run(&args).ok().digests();
     let spoil = |script: &str| {
         let script = format!("chmod -R u+w trees && rm -rf trees && cd git/*/objects && {script}");
-        let ran =
-            std::process::Command::new("sh").args(["-ec", &script]).current_dir(world.path("cache")).status();
+        let ran = std::process::Command::new("sh")
+            .args(["-ec", &script])
+            .current_dir(context.path("cache"))
+            .status();
         assert!(ran.unwrap().success());
     };
     for damage in [
@@ -254,15 +256,15 @@ fn a_damaged_repository_is_fetched_again() {
         "rm -rf pack",
     ] {
         spoil(damage);
-        assert_eq!(world.run(&args).ok().digests(), before, "{damage}");
+        assert_eq!(context.run(&args).ok().digests(), before, "{damage}");
     }
 }
 
 /// Every way in which a fetch of 6.1.7 goes wrong: its name, the run.
-fn faults(world: &World, bytes: &[u8]) -> Vec<(&'static str, Ran)> {
+fn faults(context: &TestContext, bytes: &[u8]) -> Vec<(&'static str, RunResult)> {
     let serve = |answer: fn(&mut std::net::TcpStream, &[u8])| {
         let server = server(bytes, move |_, _, stream, bytes| answer(stream, bytes));
-        fetch(world, &server, "--stall-timeout 1")
+        fetch(context, &server, "--stall-timeout 1")
     };
     let damaged = |bytes: &[u8]| {
         let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(bytes));
@@ -270,7 +272,7 @@ fn faults(world: &World, bytes: &[u8]) -> Vec<(&'static str, Ran)> {
             (PATH.to_owned(), bytes.to_vec()),
             (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
         ]);
-        fetch(world, &server, "")
+        fetch(context, &server, "")
     };
     let mut flipped = bytes.to_vec();
     flipped[bytes.len() / 2] ^= 1;
@@ -281,32 +283,32 @@ fn faults(world: &World, bytes: &[u8]) -> Vec<(&'static str, Ran)> {
         ("truncated", damaged(&bytes[..bytes.len() / 2])),
         ("damaged", damaged(&flipped)),
         ("no archive", damaged(b"hello")),
-        ("no server", world.run("fetch 6.1.7 --fc --mirror http://127.0.0.1:1")),
-        ("no repository", world.run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x")),
-        ("no network", world.run("fetch 6.1.7 --fc --offline")),
+        ("no server", context.run("fetch 6.1.7 --fc --mirror http://127.0.0.1:1")),
+        ("no repository", context.run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x")),
+        ("no network", context.run("fetch 6.1.7 --fc --offline")),
     ]
 }
 
 #[test]
 fn earlier_work_stays_whole_through_all_of_it() {
-    let world = World::new();
-    let bytes = release(&world);
-    let earlier = fs::read(world.tarball("6.1.8", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = release(&context);
+    let earlier = fs::read(context.tarball("6.1.8", "xz")).unwrap();
     let list = format!("{}  linux-6.1.8.tar.xz\n", sha256(&earlier));
     let mirror = servers::files([
         (format!("{DIR}/linux-6.1.8.tar.xz"), earlier),
         (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
     ]);
-    world.run(&format!("6.1.8 --fc --config mini.config --mirror {}", mirror.url)).ok();
+    context.run(&format!("6.1.8 --fc --config mini.config --mirror {}", mirror.url)).ok();
     let places = ["cache/trees", "cache/archives", "work/out"];
-    let before = places.map(|dir| world.snapshot(dir));
-    for (fault, ran) in faults(&world, &bytes) {
+    let before = places.map(|dir| context.snapshot(dir));
+    for (fault, ran) in faults(&context, &bytes) {
         assert_eq!(ran.code, 3, "{fault}: {}", ran.stderr);
         // One file tells when an entry was used: that it was looked at is no change.
         for (dir, before) in places.iter().zip(&before) {
-            assert_eq!(world.snapshot(dir), *before, "{fault}, in {dir}");
+            assert_eq!(context.snapshot(dir), *before, "{fault}, in {dir}");
         }
-        assert_eq!(world.names("cache/tmp"), [""; 0], "{fault}");
+        assert_eq!(context.names("cache/tmp"), [""; 0], "{fault}");
     }
-    world.run("6.1.8 --fc --config mini.config --offline").ok();
+    context.run("6.1.8 --fc --config mini.config --offline").ok();
 }

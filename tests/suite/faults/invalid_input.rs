@@ -1,12 +1,12 @@
 //! Bad input: data files with a mistake in them, configs and patches that are none.
 
-use crate::support::context::{CONFIG, World, copy};
+use crate::support::context::{CONFIG, TestContext, copy};
 use serde_json::Value;
 use std::fs;
 
 #[test]
 fn a_mistake_in_any_data_file_names_file_line_and_field() {
-    let world = World::new();
+    let context = TestContext::new();
     let entry = "[[kernel]]\nversion = \"6.6\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\n";
     let rule = "[[rule]]\nid = \"x\"\ntool = \"gcc\"\nfrom = \"one\"\n";
     let profile = "title = \"t\"\nsource = \"s\"\n[[option]]\nsymbols = [\"A\"]\nlevel = \"must\"\n";
@@ -29,60 +29,60 @@ fn a_mistake_in_any_data_file_names_file_line_and_field() {
         ),
         ("kcompile.lock", "[[source]]\norigin = 1\n", "line 2, column 10: origin: invalid type"),
     ] {
-        let own = world.path("work/own");
+        let own = context.path("work/own");
         let _ = fs::remove_dir_all(&own);
         fs::create_dir_all(own.join(file).parent().unwrap()).unwrap();
         fs::write(own.join("kcompile.toml"), "").unwrap();
         fs::write(own.join(file), text).unwrap();
-        let mut command = world.command("plan 6.1 --fc");
-        let ran = crate::support::context::ran(command.current_dir(&own).output().unwrap());
+        let mut command = context.command("plan 6.1 --fc");
+        let ran = crate::support::context::run_result(command.current_dir(&own).output().unwrap());
         let ran = ran.failed(2, &[&format!("own/{file}"), says]);
-        assert!(!world.path("cache").exists(), "{}", ran.stderr);
+        assert!(!context.path("cache").exists(), "{}", ran.stderr);
     }
 }
 
 #[test]
 fn a_config_with_carriage_returns_is_the_same_config() {
-    let world = World::new();
+    let context = TestContext::new();
     let crlf = CONFIG.replace('\n', "\r\n");
-    fs::write(world.path("work/crlf.config"), &crlf).unwrap();
-    fs::write(world.path("work/crlf.fragment"), "CONFIG_PSI=y\r\n# CONFIG_VETH is not set\r\n").unwrap();
-    world.tree("6.1.7", "work/linux");
+    fs::write(context.path("work/crlf.config"), &crlf).unwrap();
+    fs::write(context.path("work/crlf.fragment"), "CONFIG_PSI=y\r\n# CONFIG_VETH is not set\r\n").unwrap();
+    context.tree("6.1.7", "work/linux");
     let args = "6.1.7 --fc --source linux --config crlf.config --fragment crlf.fragment --no-modules";
-    world.run(args).ok();
+    context.run(args).ok();
     let receipt: Value =
-        serde_json::from_slice(&fs::read(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
+        serde_json::from_slice(&fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
             .unwrap();
     assert_eq!(receipt["findings"], serde_json::json!([]));
-    assert_eq!(fs::read_to_string(world.path("work/crlf.config")).unwrap(), crlf);
+    assert_eq!(fs::read_to_string(context.path("work/crlf.config")).unwrap(), crlf);
 }
 
 #[test]
 fn no_config_that_is_refused_is_changed() {
-    let world = World::new();
+    let context = TestContext::new();
     for text in ["", "hello\nworld\n", "CONFIG_ARM64=y\n", "\u{feff}\0\u{1}", "CONFIG_A=q\n"] {
-        fs::write(world.path("work/x.config"), text).unwrap();
+        fs::write(context.path("work/x.config"), text).unwrap();
         for option in ["--config", "--fragment"] {
-            world.run(&format!("plan 6.1 --fc {option} x.config")).failed(2, &["x.config"]);
+            context.run(&format!("plan 6.1 --fc {option} x.config")).failed(2, &["x.config"]);
         }
-        assert_eq!(fs::read_to_string(world.path("work/x.config")).unwrap(), text);
+        assert_eq!(fs::read_to_string(context.path("work/x.config")).unwrap(), text);
     }
 }
 
 #[test]
 fn a_patch_that_does_not_fit_exactly_leaves_the_pristine_tree_as_it_was() {
-    let world = World::new();
-    world.tarball("6.1.7", "gz");
-    let copying = fs::read_to_string(world.path("trees/6.1.7-gz/COPYING")).unwrap();
+    let context = TestContext::new();
+    context.tarball("6.1.7", "gz");
+    let copying = fs::read_to_string(context.path("trees/6.1.7-gz/COPYING")).unwrap();
     let lines: Vec<&str> = copying.lines().take(3).collect();
     let [first, second, third] = lines[..] else { panic!("{copying}") };
     let patch = |body: &str| format!("--- a/COPYING\n+++ b/COPYING\n{body}");
     let hunk = |first: &str| format!("@@ -1,3 +1,4 @@\n {first}\n+patched\n {second}\n {third}\n");
     let build = |text: &str| {
-        let _ = fs::remove_dir_all(world.path("work/p"));
-        fs::create_dir(world.path("work/p")).unwrap();
-        fs::write(world.path("work/p/1.patch"), text).unwrap();
-        world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --no-modules --patches p")
+        let _ = fs::remove_dir_all(context.path("work/p"));
+        fs::create_dir(context.path("work/p")).unwrap();
+        fs::write(context.path("work/p/1.patch"), text).unwrap();
+        context.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --no-modules --patches p")
     };
     // GNU patch would take this one with fuzz: the context is off by one word.
     let fuzzy = patch(&hunk(&format!("{first} nearly")));
@@ -97,23 +97,23 @@ fn a_patch_that_does_not_fit_exactly_leaves_the_pristine_tree_as_it_was() {
         let escaping = format!("--- /dev/null\n+++ b/{path}\n@@ -0,0 +1 @@\n+x\n");
         build(&escaping).failed(1, &["1.patch: ", "is not a path inside the tree"]);
     }
-    assert!(!world.path("cache/evil").exists() && world.names("cache/tmp").is_empty());
-    assert_eq!(world.names("cache/trees").len(), 1);
+    assert!(!context.path("cache/evil").exists() && context.names("cache/tmp").is_empty());
+    assert_eq!(context.names("cache/trees").len(), 1);
     // The same pristine tree, from the cache, takes the patch that fits.
     build(&patch(&hunk(first))).ok().says("from the cache");
-    let trees = world.names("cache/trees");
+    let trees = context.names("cache/trees");
     let pristine = trees.iter().find(|name| !name.contains('+')).unwrap();
-    let path = world.path(&format!("cache/trees/{pristine}/linux/COPYING"));
+    let path = context.path(&format!("cache/trees/{pristine}/linux/COPYING"));
     assert_eq!(fs::read_to_string(path).unwrap(), copying);
 }
 
 #[test]
 fn an_image_that_is_none_is_refused_on_arm64_too() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    copy(&world.path("work/linux"), &world.path("work/again"));
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    copy(&context.path("work/linux"), &context.path("work/again"));
     let args = "6.1.7 --fc --arch arm64 --config mini.config --require none --cross-compile= --no-modules";
-    let run = |source: &str, more: &str| world.run(&format!("{args} --source {source} {more}"));
+    let run = |source: &str, more: &str| context.run(&format!("{args} --source {source} {more}"));
     run("linux", "--set MINI_NO_VMLINUX=y")
         .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is missing"]);
     run("linux", "--set MINI_BAD_VMLINUX=y")

@@ -1,6 +1,6 @@
 //! Archives that are damaged or mean harm, from a server that lists their right checksum.
 
-use crate::support::context::{Ran, World, compress, have, sha256, tar_of};
+use crate::support::context::{RunResult, TestContext, compress, has_tool, sha256, tar_of};
 use crate::support::servers;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,49 +11,49 @@ use tar::EntryType;
 const DIR: &str = "/pub/linux/kernel/v6.x";
 
 /// Fetches 6.1.7 from a server that has these bytes for it.
-fn fetch(world: &World, bytes: &[u8]) -> Ran {
+fn fetch(context: &TestContext, bytes: &[u8]) -> RunResult {
     let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(bytes));
     let server = servers::files([
         (format!("{DIR}/linux-6.1.7.tar.xz"), bytes.to_vec()),
         (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
     ]);
-    world.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url))
+    context.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url))
 }
 
 /// Nothing of it has stayed.
 #[track_caller]
-fn nothing_left(world: &World) {
+fn nothing_left(context: &TestContext) {
     for dir in ["trees", "tmp", "partial", "archives"] {
         assert!(
-            world.names(&format!("cache/{dir}")).is_empty(),
+            context.names(&format!("cache/{dir}")).is_empty(),
             "{dir}: {:?}",
-            world.names(&format!("cache/{dir}"))
+            context.names(&format!("cache/{dir}"))
         );
     }
 }
 
 #[test]
 fn a_damaged_archive_says_where() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "trees/x");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "trees/x");
     let tar = tar_of(&tree, "linux-6.1.7");
     for suffix in ["xz", "gz", "zst", "bz2"] {
         let whole = compress(&tar, suffix);
-        fetch(&world, &whole[..whole.len() / 2])
+        fetch(&context, &whole[..whole.len() / 2])
             .failed(3, &["linux-6.1.7.tar.xz: corrupt archive, at byte "]);
         for place in [whole.len() / 3, whole.len() / 2, whole.len() - 3] {
             let mut flipped = whole.clone();
             flipped[place] ^= 0x40;
-            fetch(&world, &flipped).failed(3, &["linux-6.1.7.tar.xz: corrupt archive, at byte "]);
-            nothing_left(&world);
+            fetch(&context, &flipped).failed(3, &["linux-6.1.7.tar.xz: corrupt archive, at byte "]);
+            nothing_left(&context);
         }
-        nothing_left(&world);
+        nothing_left(&context);
     }
 }
 
 #[test]
 fn an_xz_that_asks_for_much_memory_is_refused() {
-    let world = World::new();
+    let context = TestContext::new();
     let mut xz = compress(b"hello", "xz");
     // The block header begins behind the stream header of 12 bytes: its size, flags, the filter (0x21), the
     // size of its properties, the dictionary's size as a code (40 is 4 GiB), padding, and a CRC32.
@@ -63,26 +63,26 @@ fn an_xz_that_asks_for_much_memory_is_refused() {
     let mut crc = flate2::Crc::new();
     crc.update(&xz[12..12 + size - 4]);
     xz[12 + size - 4..12 + size].copy_from_slice(&crc.sum().to_le_bytes());
-    fetch(&world, &xz).failed(3, &["asks for more memory than the limit of 66 MiB"]);
-    nothing_left(&world);
+    fetch(&context, &xz).failed(3, &["asks for more memory than the limit of 66 MiB"]);
+    nothing_left(&context);
 }
 
 #[test]
 fn a_file_of_a_repository_is_not_held_in_memory() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    let repo = crate::source::kinds::repository(&world);
+    let context = TestContext::new();
+    let repo = crate::source::kinds::repository(&context);
     crate::source::kinds::sh(&repo, "truncate -s 700M bomb && git add bomb");
     crate::source::kinds::commit(&repo);
     let limits = "ulimit -v 600000; exec \"$0\" \"$@\"";
-    world.run_by(&["sh", "-c", limits], &format!("fetch 6.1.7 --ch --source git+{repo}")).ok();
+    context.run_by(&["sh", "-c", limits], &format!("fetch 6.1.7 --ch --source git+{repo}")).ok();
 }
 
 #[test]
 fn a_bomb_ends_at_the_limit_with_the_disk_and_the_memory_as_they_were() {
-    let world = World::new();
+    let context = TestContext::new();
     let tar = tar_with("linux/x", EntryType::Regular, 0, "", |_| {});
     // Behind the end of the tar, 12 GiB of zeros in 180 small frames.
     let frame = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
@@ -95,9 +95,9 @@ fn a_bomb_ends_at_the_limit_with_the_disk_and_the_memory_as_they_were() {
     ]);
     // Address space is more than memory; threads that only might use it count, too.
     let limits = "ulimit -v 2000000; ulimit -f 10000; exec \"$0\" \"$@\"";
-    let ran = world.run_by(&["sh", "-c", limits], &format!("fetch 6.1.7 --fc --mirror {}", server.url));
+    let ran = context.run_by(&["sh", "-c", limits], &format!("fetch 6.1.7 --fc --mirror {}", server.url));
     ran.failed(3, &["linux-6.1.7.tar.xz: more than 10 GiB when decompressed"]);
-    nothing_left(&world);
+    nothing_left(&context);
 }
 
 /// A tar with the directory `linux`, and then this entry; `spoil` may change its header.
@@ -123,8 +123,8 @@ fn tar_with(path: &str, kind: EntryType, size: u64, link: &str, spoil: impl Fn(&
 
 #[test]
 fn entries_that_mean_harm_are_refused_by_name() {
-    let world = World::new();
-    fs::write(world.path("outside"), "as it was").unwrap();
+    let context = TestContext::new();
+    fs::write(context.path("outside"), "as it was").unwrap();
     let same = |_: &mut tar::Header| {};
     let entry = |path: &str, kind, link: &str| tar_with(path, kind, 0, link, same);
     for (tar, says) in [
@@ -145,11 +145,11 @@ fn entries_that_mean_harm_are_refused_by_name() {
         (entry("linux/x", EntryType::GNUSparse, ""), "refused entry `linux/x`: of type GNUSparse"),
         (tar_with("linux/x", EntryType::Regular, 9 << 30, "", same), "more than 8 GiB when unpacked"),
     ] {
-        let ran = fetch(&world, &compress(&tar, "xz")).failed(3, &[says]);
+        let ran = fetch(&context, &compress(&tar, "xz")).failed(3, &[says]);
         assert!(ran.stderr.contains("linux-6.1.7.tar.xz"), "{}", ran.stderr);
-        nothing_left(&world);
+        nothing_left(&context);
     }
-    assert_eq!(fs::read_to_string(world.path("outside")).unwrap(), "as it was");
+    assert_eq!(fs::read_to_string(context.path("outside")).unwrap(), "as it was");
 }
 
 /// A tar with `linux/` and these entries in it, each written by the tar crate.
@@ -175,14 +175,14 @@ fn link(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
 
 #[test]
 fn two_entries_may_not_meet() {
-    let world = World::new();
-    let victim = world.path("victim");
+    let context = TestContext::new();
+    let victim = context.path("victim");
     fs::create_dir(&victim).unwrap();
     fs::write(victim.join("x"), "as it was").unwrap();
     for (path, mode) in [(victim.clone(), 0o700), (victim.join("x"), 0o600)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
-    let before = world.snapshot("victim");
+    let before = context.snapshot("victim");
     let dir = |tar: &mut tar::Builder<Vec<u8>>, path: &str| {
         let mut header = tar::Header::new_gnu();
         header.set_size(0);
@@ -229,15 +229,15 @@ fn two_entries_may_not_meet() {
         (beneath, "`x`: a way through a file or a link"),
         (directory, "`x`: a second entry of this name"),
     ] {
-        fetch(&world, &compress(&tar, "xz")).failed(3, &["refused entry", says]);
-        nothing_left(&world);
+        fetch(&context, &compress(&tar, "xz")).failed(3, &["refused entry", says]);
+        nothing_left(&context);
     }
-    assert_eq!(world.snapshot("victim"), before);
+    assert_eq!(context.snapshot("victim"), before);
 }
 
 #[test]
 fn records_that_contradict_are_refused() {
-    let world = World::new();
+    let context = TestContext::new();
     let pax = |records: &[(&str, &[u8])]| {
         tar_of_entries(|tar| {
             tar.append_pax_extensions(records.iter().copied()).unwrap();
@@ -251,15 +251,15 @@ fn records_that_contradict_are_refused() {
         (pax(&[("path", b"linux/../../x")]), "not a path inside the tree"),
         (pax(&[("path", &[b'l', 0xff])]), "not UTF-8"),
     ] {
-        fetch(&world, &compress(&tar, "xz")).failed(3, &["refused entry", says]);
-        nothing_left(&world);
+        fetch(&context, &compress(&tar, "xz")).failed(3, &["refused entry", says]);
+        nothing_left(&context);
     }
 }
 
 #[test]
 fn no_umask_and_no_archive_makes_a_file_that_others_may_write() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "trees/x");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "trees/x");
     let mut tar = tar::Builder::new(Vec::new());
     tar.append_dir_all("linux-6.1.7", &tree).unwrap();
     for (path, mode) in
@@ -277,16 +277,16 @@ fn no_umask_and_no_archive_makes_a_file_that_others_may_write() {
             "6.1.7 --fc --config mini.config --mirror {} --cache-dir cache-{umask} -o out-{umask}",
             server.url
         );
-        world.run_by(&["sh", "-c", &format!("umask {umask}; exec \"$0\" \"$@\"")], &args).ok();
+        context.run_by(&["sh", "-c", &format!("umask {umask}; exec \"$0\" \"$@\"")], &args).ok();
         // Whatever else lies in the cache, what make compiled included.
-        for file in walkdir::WalkDir::new(world.path(&format!("work/cache-{umask}"))) {
+        for file in walkdir::WalkDir::new(context.path(&format!("work/cache-{umask}"))) {
             let file = file.unwrap();
             let mode = file.metadata().unwrap().permissions().mode() & 0o7777;
             let is_link = file.path_is_symlink();
             assert!(is_link || mode & 0o7022 == 0, "umask {umask}: {} {mode:o}", file.path().display());
         }
         let trees = format!("work/cache-{umask}/trees");
-        let entry = world.path(&format!("{trees}/{}", world.names(&trees)[0]));
+        let entry = context.path(&format!("{trees}/{}", context.names(&trees)[0]));
         let is_source =
             |file: &walkdir::DirEntry| !file.file_name().to_string_lossy().starts_with("kcompile-");
         for file in walkdir::WalkDir::new(entry.join("linux")).into_iter().filter_entry(is_source) {
@@ -310,16 +310,16 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    pub(crate) fn start(world: &World) -> Tls {
-        fs::create_dir_all(world.path(&format!("work/tls{DIR}"))).unwrap();
+    pub(crate) fn start(context: &TestContext) -> Tls {
+        fs::create_dir_all(context.path(&format!("work/tls{DIR}"))).unwrap();
         // openssl's own configuration would make it the certificate of an authority.
         let config = "[req]\ndistinguished_name = dn\nx509_extensions = v3\n[dn]\n\
                       [v3]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:localhost\n";
-        fs::write(world.path("work/openssl.cnf"), config).unwrap();
+        fs::write(context.path("work/openssl.cnf"), config).unwrap();
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
             .args(["-config", "openssl.cnf", "-keyout", "key.pem", "-out", "cert.pem"])
-            .current_dir(world.path("work"))
+            .current_dir(context.path("work"))
             .output()
             .unwrap();
         assert!(made.status.success());
@@ -334,7 +334,7 @@ impl Tls {
                 "../cert.pem",
                 "-HTTP",
             ])
-            .current_dir(world.path("work/tls"))
+            .current_dir(context.path("work/tls"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -358,12 +358,12 @@ impl Drop for Tls {
 
 #[test]
 fn a_redirect_from_https_to_http_and_a_bad_certificate_are_refused() {
-    if !have("openssl") {
+    if !has_tool("openssl") {
         return;
     }
-    let mut world = World::new();
-    let tls = Tls::start(&world);
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let mut context = TestContext::new();
+    let tls = Tls::start(&context);
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let plain = servers::files([(format!("{DIR}/linux-6.1.7.tar.xz"), bytes)]);
     let answer = format!("HTTP/1.0 302 Found\r\nLocation: {}{DIR}/linux-6.1.7.tar.xz\r\n\r\n", plain.url);
     let missing = "HTTP/1.0 404 Not Found\r\n\r\n";
@@ -372,12 +372,12 @@ fn a_redirect_from_https_to_http_and_a_bad_certificate_are_refused() {
         ("linux-6.1.7.tar.sign", missing),
         ("sha256sums.asc", missing),
     ] {
-        fs::write(world.path(&format!("work/tls{DIR}/{name}")), text).unwrap();
+        fs::write(context.path(&format!("work/tls{DIR}/{name}")), text).unwrap();
     }
     let fetch = format!("fetch 6.1.7 --fc --mirror {}", tls.url);
     // Nobody has signed that certificate.
-    world.run(&fetch).failed(3, &["cannot fetch https://localhost", "certificate"]);
-    world.env.insert("SSL_CERT_FILE".into(), world.path("work/cert.pem").into_string());
-    world.run(&fetch).failed(3, &["a redirect from https to http is refused"]);
+    context.run(&fetch).failed(3, &["cannot fetch https://localhost", "certificate"]);
+    context.env.insert("SSL_CERT_FILE".into(), context.path("work/cert.pem").into_string());
+    context.run(&fetch).failed(3, &["a redirect from https to http is refused"]);
     assert!(plain.log.lock().unwrap().is_empty());
 }

@@ -1,6 +1,6 @@
 //! Bad lines and bad servers: what drops, stalls, refuses and lies, on loopback.
 
-use crate::support::context::{World, sha256};
+use crate::support::context::{TestContext, sha256};
 use crate::support::servers::{self, Request, Server, respond};
 use std::fs;
 use std::io::Write;
@@ -48,8 +48,12 @@ pub(crate) fn partial(server: &Server, bytes: &[u8]) -> String {
     format!("{}.{}.partial", sha256(bytes), &url[..12])
 }
 
-pub(crate) fn fetch(world: &World, server: &Server, more: &str) -> crate::support::context::Ran {
-    world.run(&format!("fetch 6.1.7 --fc --mirror {} {more}", server.url))
+pub(crate) fn fetch(
+    context: &TestContext,
+    server: &Server,
+    more: &str,
+) -> crate::support::context::RunResult {
+    context.run(&format!("fetch 6.1.7 --fc --mirror {} {more}", server.url))
 }
 
 pub(crate) fn requests(server: &Server) -> Vec<String> {
@@ -58,24 +62,24 @@ pub(crate) fn requests(server: &Server) -> Vec<String> {
 
 #[test]
 fn a_dropped_connection_is_resumed_where_it_broke() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let half = bytes.len() / 2;
     let server = server(&bytes, move |count, request, stream, bytes| match count {
         0 => broken(stream, bytes, half),
         _ => ranged(request, stream, bytes),
     });
-    fetch(&world, &server, "")
+    fetch(&context, &server, "")
         .ok()
         .says(&format!("got {half} of {} bytes: the connection broke off; trying again", bytes.len()));
     assert_eq!(requests(&server), [format!("GET {PATH}"), format!("GET {PATH} bytes={half}-")]);
-    assert!(world.names("cache/partial").is_empty());
+    assert!(context.names("cache/partial").is_empty());
 }
 
 #[test]
 fn what_came_before_a_failed_run_is_not_fetched_again() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     // It breaks off in all attempts of the first run.
     let server = server(&bytes, |count, request, stream, bytes| match count {
         0 => broken(stream, bytes, 1000),
@@ -91,51 +95,51 @@ fn what_came_before_a_failed_run_is_not_fetched_again() {
             let _ = stream.write_all(range.as_bytes());
         }
     });
-    fetch(&world, &server, "").failed(
+    fetch(&context, &server, "").failed(
         3,
         &[&format!("got 1000 of {} bytes", bytes.len()), "hint: the same command goes on from there"],
     );
-    assert_eq!(world.names("cache/partial"), [partial(&server, &bytes)]);
-    assert!(world.names("cache/trees").is_empty());
+    assert_eq!(context.names("cache/partial"), [partial(&server, &bytes)]);
+    assert!(context.names("cache/trees").is_empty());
     let before = requests(&server).len();
-    fetch(&world, &server, "").ok();
+    fetch(&context, &server, "").ok();
     assert_eq!(requests(&server)[before..], [format!("GET {PATH} bytes=1000-")]);
-    assert!(world.names("cache/partial").is_empty());
+    assert!(context.names("cache/partial").is_empty());
 }
 
 #[test]
 fn a_server_that_ignores_the_range_starts_over() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let half = bytes.len() / 2;
     // In the middle of a run: the first half comes again and is skipped.
     let stubborn = server(&bytes, move |count, _, stream, bytes| match count {
         0 => broken(stream, bytes, half),
         _ => respond(stream, "200 OK", &[], bytes),
     });
-    fetch(&world, &stubborn, "").ok();
+    fetch(&context, &stubborn, "").ok();
     // From an earlier run.
-    let world = World::new();
+    let context = TestContext::new();
     let stubborn = server(&bytes, |_, _, stream, bytes| respond(stream, "200 OK", &[], bytes));
-    fs::create_dir_all(world.path("cache/partial")).unwrap();
-    fs::write(world.path("cache/partial").join(partial(&stubborn, &bytes)), &bytes[..half]).unwrap();
-    fetch(&world, &stubborn, "").ok();
+    fs::create_dir_all(context.path("cache/partial")).unwrap();
+    fs::write(context.path("cache/partial").join(partial(&stubborn, &bytes)), &bytes[..half]).unwrap();
+    fetch(&context, &stubborn, "").ok();
     assert_eq!(requests(&stubborn), [format!("GET {PATH} bytes={half}-")]);
 }
 
 #[test]
 fn a_damaged_partial_download_is_noticed_and_thrown_away() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let server = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
-    fs::create_dir_all(world.path("cache/partial")).unwrap();
-    fs::write(world.path("cache/partial").join(partial(&server, &bytes)), vec![0; 1000]).unwrap();
-    fetch(&world, &server, "")
+    fs::create_dir_all(context.path("cache/partial")).unwrap();
+    fs::write(context.path("cache/partial").join(partial(&server, &bytes)), vec![0; 1000]).unwrap();
+    fetch(&context, &server, "")
         .ok()
         .says("checksum mismatch")
         .says("what an earlier run had received is thrown away");
     assert_eq!(requests(&server), [format!("GET {PATH} bytes=1000-"), format!("GET {PATH}")]);
-    assert!(world.names("cache/partial").is_empty());
+    assert!(context.names("cache/partial").is_empty());
 }
 
 /// Sends the head of an answer whose end is told by the end of the connection, and `bytes`.
@@ -146,11 +150,11 @@ fn without_length(stream: &mut TcpStream, bytes: &[u8]) {
 
 #[test]
 fn what_a_bad_mirror_sends_spoils_neither_the_next_mirror_nor_the_next_run() {
-    let bytes = fs::read(World::new().tarball("6.1.7", "xz")).unwrap();
+    let bytes = fs::read(TestContext::new().tarball("6.1.7", "xz")).unwrap();
     let good = || server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
     let other = vec![7; 2000];
     // Wrong bytes, and then the line breaks.
-    let world = World::new();
+    let context = TestContext::new();
     let wrong = other.clone();
     let breaking = server(&bytes, move |_, request, stream, bytes| match request.range_start() {
         None => {
@@ -160,30 +164,30 @@ fn what_a_bad_mirror_sends_spoils_neither_the_next_mirror_nor_the_next_run() {
         Some(_) => respond(stream, "403 Forbidden", &[], b""),
     });
     let next = good();
-    world.run(&format!("fetch 6.1.7 --fc --mirror {} --mirror {}", breaking.url, next.url)).ok();
+    context.run(&format!("fetch 6.1.7 --fc --mirror {} --mirror {}", breaking.url, next.url)).ok();
     assert_eq!(requests(&next), [format!("GET {PATH}")]);
     // And in another run.
-    let world = World::new();
-    fetch(&world, &breaking, "").failed(3, &["HTTP status 403"]);
+    let context = TestContext::new();
+    fetch(&context, &breaking, "").failed(3, &["HTTP status 403"]);
     let next = good();
-    fetch(&world, &next, "").ok();
+    fetch(&context, &next, "").ok();
     assert_eq!(requests(&next), [format!("GET {PATH}")]);
     // Wrong bytes to their end, of which the server does not say how many there are.
-    let world = World::new();
+    let context = TestContext::new();
     let lying = server(&bytes, move |count, request, stream, bytes| match count {
         0 => without_length(stream, &other),
         _ => ranged(request, stream, bytes),
     });
-    fetch(&world, &lying, "").failed(3, &["checksum mismatch"]);
-    assert!(world.names("cache/partial").is_empty());
-    fetch(&world, &lying, "").ok();
+    fetch(&context, &lying, "").failed(3, &["checksum mismatch"]);
+    assert!(context.names("cache/partial").is_empty());
+    fetch(&context, &lying, "").ok();
     assert_eq!(requests(&lying), [format!("GET {PATH}"), format!("GET {PATH}")]);
 }
 
 #[test]
 fn only_busy_servers_are_asked_again() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     for (status, header) in
         [("503 Service Unavailable", "Retry-After: 0"), ("429 Too Many Requests", "Retry-After: 1")]
     {
@@ -191,26 +195,26 @@ fn only_busy_servers_are_asked_again() {
             0 => respond(stream, status, &[header], b""),
             _ => ranged(request, stream, bytes),
         });
-        fetch(&world, &busy, "--cache-dir once").ok().says(&format!("HTTP status {status}; trying again"));
-        fs::remove_dir_all(world.path("work/once/trees")).ok();
-        std::process::Command::new("rm").args(["-rf", world.path("work/once").as_str()]).status().unwrap();
+        fetch(&context, &busy, "--cache-dir once").ok().says(&format!("HTTP status {status}; trying again"));
+        fs::remove_dir_all(context.path("work/once/trees")).ok();
+        std::process::Command::new("rm").args(["-rf", context.path("work/once").as_str()]).status().unwrap();
     }
     for status in ["403 Forbidden", "404 Not Found", "416 Range Not Satisfiable"] {
         let refusing = server(&bytes, move |_, _, stream, _| respond(stream, status, &[], b""));
-        fetch(&world, &refusing, "").failed(3, &[PATH]);
+        fetch(&context, &refusing, "").failed(3, &[PATH]);
         assert!(requests(&refusing).len() <= 2, "{:?}", requests(&refusing));
     }
     let down = server(&bytes, |_, _, stream, _| {
         respond(stream, "500 Internal Server Error", &["Retry-After: 0"], b"");
     });
-    fetch(&world, &down, "").failed(3, &["HTTP status 500"]);
+    fetch(&context, &down, "").failed(3, &["HTTP status 500"]);
     assert_eq!(requests(&down).len(), 4);
 }
 
 #[test]
 fn a_stalled_connection_is_given_up_with_its_rate() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     // A byte every tenth of a second, for as long as somebody listens.
     let slow = server(&bytes, |count, request, stream, bytes| match count {
         0 => {
@@ -224,18 +228,18 @@ fn a_stalled_connection_is_given_up_with_its_rate() {
         }
         _ => ranged(request, stream, bytes),
     });
-    fetch(&world, &slow, "--stall-timeout 1").ok().says("stalled at ").says("bytes a second");
+    fetch(&context, &slow, "--stall-timeout 1").ok().says("stalled at ").says("bytes a second");
 }
 
 #[test]
 fn mirrors_are_tried_in_their_order() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let gone = server(&bytes, |_, _, stream, _| respond(stream, "410 Gone", &[], b""));
     let stale = server(&bytes, |_, _, stream, _| respond(stream, "200 OK", &[], b"something else"));
     let good = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
     let mirrors = format!("--mirror {} --mirror {} --mirror {}", gone.url, stale.url, good.url);
-    world
+    context
         .run(&format!("fetch 6.1.7 --fc {mirrors}"))
         .ok()
         .says("HTTP status 410 Gone; trying the next mirror")
@@ -245,35 +249,35 @@ fn mirrors_are_tried_in_their_order() {
 
 #[test]
 fn redirects_in_a_loop_end() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let circle =
         server(&bytes, |_, _, stream, _| respond(stream, "302 Found", &[&format!("Location: {PATH}")], b""));
-    fetch(&world, &circle, "").failed(3, &["too many redirects"]);
+    fetch(&context, &circle, "").failed(3, &["too many redirects"]);
 }
 
 #[test]
 fn a_body_may_not_be_larger_than_announced() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let lying = server(&bytes, |_, _, stream, bytes| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 3u64 << 30);
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(bytes));
     });
-    fetch(&world, &lying, "").failed(3, &["are more than the limit of"]);
+    fetch(&context, &lying, "").failed(3, &["are more than the limit of"]);
 }
 
 #[test]
 fn a_proxy_is_used_and_named_and_no_proxy_is_honoured() {
-    let mut world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let mut context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let good = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
-    world.env.insert("http_proxy".into(), "http://127.0.0.1:1".into());
-    fetch(&world, &good, "").failed(3, &["the environment names a proxy: http_proxy=http://127.0.0.1:1"]);
+    context.env.insert("http_proxy".into(), "http://127.0.0.1:1".into());
+    fetch(&context, &good, "").failed(3, &["the environment names a proxy: http_proxy=http://127.0.0.1:1"]);
     assert!(good.log.lock().unwrap().is_empty());
-    world.env.insert("http_proxy".into(), "http://me:secret@127.0.0.1:1".into());
-    let failed = fetch(&world, &good, "").failed(3, &["http_proxy=http://…@127.0.0.1:1"]);
+    context.env.insert("http_proxy".into(), "http://me:secret@127.0.0.1:1".into());
+    let failed = fetch(&context, &good, "").failed(3, &["http_proxy=http://…@127.0.0.1:1"]);
     assert!(!failed.stderr.contains("secret"), "{}", failed.stderr);
-    world.env.insert("NO_PROXY".into(), "127.0.0.1".into());
-    fetch(&world, &good, "").ok();
+    context.env.insert("NO_PROXY".into(), "127.0.0.1".into());
+    fetch(&context, &good, "").ok();
 }

@@ -1,15 +1,15 @@
 //! What is half-made must not be taken for whole: a header of a make that was killed, a depmod that could not write.
 
-use crate::support::context::{World, have, script, skipped};
+use crate::support::context::{TestContext, has_tool, skipped, write_script};
 use std::fs;
 
 /// A sub-make is killed alone, as by the kernel where memory runs out; the make above it fails in good order.
 #[test]
 fn a_header_that_a_killed_sub_make_has_half_written_is_made_again() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
     // Out of reach in a sandbox.
-    let kill = world.path("home/kill");
+    let kill = context.path("home/kill");
     // As Kbuild's plain `cmd`: no file beside the header says how it was made.
     let rule = format!(
         "include/generated/half.h:\n\t@echo '#define HALF \"half\"' > $@; if [ -e {kill} ]; then kill -9 $$PPID; exit; fi; \
@@ -29,42 +29,43 @@ fn a_header_that_a_killed_sub_make_has_half_written_is_made_again() {
         "\n#include <generated/half.h>\nconst char half[] = HALF;\n#ifdef WHOLE\nconst char whole[] = WHOLE;\n#endif\n",
     );
     fs::write(&kill, "").unwrap();
-    world.build("--sandbox off").failed(1, &["make vmlinux modules failed"]);
+    context.build("--sandbox off").failed(1, &["make vmlinux modules failed"]);
     fs::remove_file(&kill).unwrap();
-    let digests = world.build("--sandbox off").ok().says("made again").digests();
-    assert_eq!(world.build("--sandbox off --cache-dir fresh -o fresh").ok().digests(), digests);
+    let digests = context.build("--sandbox off").ok().says("made again").digests();
+    assert_eq!(context.build("--sandbox off --cache-dir fresh -o fresh").ok().digests(), digests);
 }
 
 /// depmod goes on where it cannot make one of its files, and succeeds.
 #[test]
 fn a_depmod_that_has_not_written_all_of_its_files_is_an_error() {
-    let mut world = World::new();
-    if !have("depmod") && !fs::exists("/sbin/depmod").unwrap() {
+    let mut context = TestContext::new();
+    if !has_tool("depmod") && !fs::exists("/sbin/depmod").unwrap() {
         skipped("depmod is not installed");
         return;
     }
     let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
-    let run = |world: &mut World, lines: &str, more: &str| {
+    let run = |context: &mut TestContext, lines: &str, more: &str| {
         let real = format!("PATH='{path}' depmod \"$@\" || exit; [ \"$1\" != --version ] || exit 0");
         let dir = "for word; do [ \"$last\" != -b ] || root=$word; last=$word; done; cd \"$root/lib/modules/$last\"";
-        script(&world.path("tools/depmod"), &format!("{real}\n{dir}\n{lines}"));
-        world.env.insert("PATH".into(), format!("{}:{path}", world.path("tools")));
-        world.build(&format!("--rebuild {more}"))
+        write_script(&context.path("tools/depmod"), &format!("{real}\n{dir}\n{lines}"));
+        context.env.insert("PATH".into(), format!("{}:{path}", context.path("tools")));
+        context.build(&format!("--rebuild {more}"))
     };
     let full =
         "depmod: ERROR: openat(/x/lib/modules/6.1.7, modules.alias, 301, 644): No space left on device";
-    run(&mut world, &format!("rm modules.alias; echo '{full}' >&2"), "")
+    run(&mut context, &format!("rm modules.alias; echo '{full}' >&2"), "")
         .failed(1, &["depmod failed: ", full, "free some space"]);
-    run(&mut world, &format!("echo '{full}' >&2"), "").failed(1, &[full]);
+    run(&mut context, &format!("echo '{full}' >&2"), "").failed(1, &[full]);
     let order =
         "depmod: WARNING: could not open modules.order at /x/lib/modules/6.1.7: No such file or directory";
-    run(&mut world, &format!("echo '{order}' >&2"), "").failed(1, &[order]);
-    run(&mut world, "echo 'depmod: FATAL: renameat: x' >&2", "").failed(1, &["depmod: FATAL: renameat"]);
-    run(&mut world, "rm modules.symbols.bin", "").failed(4, &["depmod wrote no modules.symbols.bin", "kmod"]);
-    run(&mut world, ": > modules.dep", "").failed(4, &["modules.dep is empty"]);
-    assert!(!world.path("work/out").exists());
+    run(&mut context, &format!("echo '{order}' >&2"), "").failed(1, &[order]);
+    run(&mut context, "echo 'depmod: FATAL: renameat: x' >&2", "").failed(1, &["depmod: FATAL: renameat"]);
+    run(&mut context, "rm modules.symbols.bin", "")
+        .failed(4, &["depmod wrote no modules.symbols.bin", "kmod"]);
+    run(&mut context, ": > modules.dep", "").failed(4, &["modules.dep is empty"]);
+    assert!(!context.path("work/out").exists());
     let harmless = "depmod: WARNING: /x/y.ko needs unknown symbol z";
-    run(&mut world, &format!("echo '{harmless}' >&2"), "").ok();
+    run(&mut context, &format!("echo '{harmless}' >&2"), "").ok();
     // No modules at all: then there is nothing that modules.dep could name.
-    run(&mut world, ":", "--set DUMMY=n --set BRIDGE=n").ok();
+    run(&mut context, ":", "--set DUMMY=n --set BRIDGE=n").ok();
 }

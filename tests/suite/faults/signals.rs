@@ -1,6 +1,6 @@
 //! Ctrl-C and its relatives, on the real binary with a make that stalls.
 
-use crate::support::context::{World, have, signals};
+use crate::support::context::{TestContext, has_tool, signals};
 use crate::support::processes::{Process, descendants, wait_until_gone};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// Starts a build that stalls, sends `signal` when it does, and returns the exit code, how long the
 /// end took, and the processes that had been running.
-fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Process>) {
-    let (mut child, below) = stall(world, "");
+fn interrupt(context: &TestContext, signal: Signal) -> (i32, Duration, Vec<Process>) {
+    let (mut child, below) = stall(context, "");
     let since = Instant::now();
     kill_process(Pid::from_child(&child), signal).unwrap();
     BufReader::new(child.stderr.take().unwrap()).lines().for_each(drop);
@@ -20,26 +20,26 @@ fn interrupt(world: &World, signal: Signal) -> (i32, Duration, Vec<Process>) {
 }
 
 /// A build that stalls, and the processes below it when it does.
-pub(crate) fn stall(world: &World, more: &str) -> (Child, Vec<Process>) {
-    world.tree("6.1.7", "work/linux");
-    let mut command = world.command(&format!(
+pub(crate) fn stall(context: &TestContext, more: &str) -> (Child, Vec<Process>) {
+    context.tree("6.1.7", "work/linux");
+    let mut command = context.command(&format!(
         "6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2 {more}"
     ));
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let lines = &mut BufReader::new(child.stderr.as_mut().unwrap()).lines();
     // Compiling has begun once its start is told; from then on the log is the thing to watch.
     assert!(lines.any(|line| line.unwrap().contains("\"phase\":\"compile\"")));
-    wait_for_the_stall(world);
+    wait_for_the_stall(context);
     let below = descendants(&child);
     (child, below)
 }
 
 /// Waits until the log says that make stalls.
-fn wait_for_the_stall(world: &World) {
+fn wait_for_the_stall(context: &TestContext) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         assert!(Instant::now() < deadline, "make never stalled");
-        let log = find(world, "kcompile.log");
+        let log = find(context, "kcompile.log");
         let log = log.map(|log| std::fs::read_to_string(log).unwrap_or_default()).unwrap_or_default();
         if log.contains("  STALL   waiting") {
             return;
@@ -49,24 +49,24 @@ fn wait_for_the_stall(world: &World) {
 }
 
 /// A file of this name among the builds.
-fn find(world: &World, name: &str) -> Option<PathBuf> {
-    let found = walkdir::WalkDir::new(world.path("cache/builds")).into_iter().flatten();
+fn find(context: &TestContext, name: &str) -> Option<PathBuf> {
+    let found = walkdir::WalkDir::new(context.path("cache/builds")).into_iter().flatten();
     found.map(walkdir::DirEntry::into_path).find(|path| path.file_name().is_some_and(|found| found == name))
 }
 
 #[test]
 fn ctrl_c_ends_everything_and_the_next_run_resumes() {
-    let world = World::new();
-    let (code, took, below) = interrupt(&world, Signal::INT);
+    let context = TestContext::new();
+    let (code, took, below) = interrupt(&context, Signal::INT);
     assert_eq!(code, 130);
     assert!(took < Duration::from_secs(10), "{took:?}");
     // The supervisor, make, shells, and what they have started.
     assert!(below.len() > 5 && below.iter().all(Process::is_gone));
-    assert!(!world.path("work/out").exists() && world.names("cache/tmp").is_empty());
+    assert!(!context.path("work/out").exists() && context.names("cache/tmp").is_empty());
     // What was compiled before the interruption is not compiled again.
-    let again = world.run("6.1.7 --fc --source linux --config mini.config --progress plain").ok();
-    let clean = World::new().build("").ok();
-    let steps = |ran: &crate::support::context::Ran| -> u64 {
+    let again = context.run("6.1.7 --fc --source linux --config mini.config --progress plain").ok();
+    let clean = TestContext::new().build("").ok();
+    let steps = |ran: &crate::support::context::RunResult| -> u64 {
         let text = ran.stderr.split("Compile: done").nth(1).unwrap().split("6.1.7, ").nth(1).unwrap();
         text.split(' ').next().unwrap().parse().unwrap()
     };
@@ -76,8 +76,8 @@ fn ctrl_c_ends_everything_and_the_next_run_resumes() {
 #[test]
 fn terminate_and_hang_up_have_their_own_codes() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
-        let world = World::new();
-        let (found, took, below) = interrupt(&world, signal);
+        let context = TestContext::new();
+        let (found, took, below) = interrupt(&context, signal);
         assert_eq!(found, code);
         assert!(took < Duration::from_secs(10) && below.iter().all(Process::is_gone));
     }
@@ -86,21 +86,21 @@ fn terminate_and_hang_up_have_their_own_codes() {
 #[test]
 fn nothing_is_left_running_by_a_run_that_was_killed() {
     for sandbox in ["on", "off"] {
-        let world = World::new();
-        let (mut child, below) = stall(&world, &format!("--sandbox {sandbox}"));
+        let context = TestContext::new();
+        let (mut child, below) = stall(&context, &format!("--sandbox {sandbox}"));
         // It sees kcompile go all the same.
         below[0].signal(Signal::STOP);
         kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
         child.wait().unwrap();
         wait_until_gone(&below, sandbox);
-        world.build("").ok();
+        context.build("").ok();
     }
 }
 
 #[test]
 fn what_was_left_running_by_a_run_killed_with_its_supervisor_is_ended_by_the_next() {
-    let world = World::new();
-    let (mut child, below) = stall(&world, "--sandbox off");
+    let context = TestContext::new();
+    let (mut child, below) = stall(&context, "--sandbox off");
     let (supervisor, below) = below.split_first().unwrap();
     assert_eq!(supervisor.words()[0], "kcompile-supervisor");
     for signal in [Signal::STOP, Signal::KILL] {
@@ -110,34 +110,34 @@ fn what_was_left_running_by_a_run_killed_with_its_supervisor_is_ended_by_the_nex
     child.wait().unwrap();
     assert!(below.iter().any(|process| !process.is_gone()), "make should have survived");
     // What make was writing when it was killed may be only a part, and looks as if it were done.
-    let object = find(&world, "main.o").unwrap();
+    let object = find(&context, "main.o").unwrap();
     std::fs::write(&object, "half an obj").unwrap();
-    let again = world.build("").ok().says("make failed or was killed in ");
-    assert!(find(&world, ".kcompile-make.pid").is_none());
+    let again = context.build("").ok().says("make failed or was killed in ");
+    assert!(find(&context, ".kcompile-make.pid").is_none());
     // One of them has left the session; it is out of reach when its supervisor is gone.
     let (escaped, others): (Vec<_>, Vec<_>) = below.iter().partition(|process| has_left(process.pid));
     assert!(others.into_iter().all(Process::is_gone));
     escaped.into_iter().for_each(|process| process.signal(Signal::KILL));
-    assert_eq!(again.digests(), world.build("--cache-dir fresh -o fresh").ok().digests());
+    assert_eq!(again.digests(), context.build("--cache-dir fresh -o fresh").ok().digests());
 }
 
 /// In a sandbox nothing survives its supervisor, and what was half-written is not taken for whole.
 #[test]
 fn a_sandbox_goes_with_its_supervisor() {
-    let world = World::new();
-    let (mut child, below) = stall(&world, "--sandbox on");
+    let context = TestContext::new();
+    let (mut child, below) = stall(&context, "--sandbox on");
     below[0].signal(Signal::KILL);
     assert_eq!(child.wait().unwrap().code(), Some(1));
     wait_until_gone(&below, "after the supervisor");
-    world.build("").ok().says("make failed or was killed in ");
+    context.build("").ok().says("make failed or was killed in ");
 }
 
 /// Make is in a session of its own: the terminal's Ctrl-Z does not reach it.
 #[test]
 fn ctrl_z_stops_make_too_and_it_goes_on() {
     for sandbox in ["on", "off"] {
-        let world = World::new();
-        let (mut child, below) = stall(&world, &format!("--sandbox {sandbox}"));
+        let context = TestContext::new();
+        let (mut child, below) = stall(&context, &format!("--sandbox {sandbox}"));
         let kcompile = Pid::from_child(&child);
         let is_stopped = |pid: Pid| {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
@@ -175,20 +175,20 @@ fn has_left(pid: Pid) -> bool {
 /// As on a real terminal, which `script` makes.
 #[test]
 fn the_terminal_is_as_it_was() {
-    if !have("script") || !have("stty") {
+    if !has_tool("script") || !has_tool("stty") {
         return;
     }
     for (ends, code) in [(None, "130"), (Some(Signal::KILL), "137")] {
-        let world = World::new();
-        world.tree("6.1.7", "work/linux");
-        let build = world.command("6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y");
+        let context = TestContext::new();
+        context.tree("6.1.7", "work/linux");
+        let build = context.command("6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y");
         let words = build.get_args().map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
         let program = build.get_program().to_str().unwrap();
         let session = format!(
             "trap : INT; stty -g > before; sh -c 'echo $$ > pid; exec {program} {words}'; echo $? > code; stty -g > after"
         );
         let mut script = Command::new("script");
-        script.args(["-qec", &session, "/dev/null"]).current_dir(world.path("work")).env_clear();
+        script.args(["-qec", &session, "/dev/null"]).current_dir(context.path("work")).env_clear();
         script.envs(build.get_envs().filter_map(|(key, value)| Some((key, value?))));
         script.env("TERM", "xterm").env("SHELL", "/bin/sh");
         let mut script = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -196,8 +196,8 @@ fn the_terminal_is_as_it_was() {
             let mut stdout = script.stdout.take().unwrap();
             move || std::io::read_to_string(&mut stdout).unwrap()
         });
-        wait_for_the_stall(&world);
-        let read = |name: &str| std::fs::read_to_string(world.path("work").join(name)).unwrap();
+        wait_for_the_stall(&context);
+        let read = |name: &str| std::fs::read_to_string(context.path("work").join(name)).unwrap();
         match ends {
             None => script.stdin.as_mut().unwrap().write_all(b"\x03").unwrap(),
             Some(signal) => {
@@ -219,11 +219,11 @@ fn the_terminal_is_as_it_was() {
 
 #[test]
 fn a_silent_server_does_not_keep_ctrl_c_waiting() {
-    let world = World::new();
+    let context = TestContext::new();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     for source in [format!("--mirror http://{address}"), format!("--source git+http://{address}/x")] {
-        let mut command = world.command(&format!("fetch 6.1.7 --fc {source}"));
+        let mut command = context.command(&format!("fetch 6.1.7 --fc {source}"));
         let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         // It has connected: it waits for an answer.
         let (_connection, _) = silent.accept().unwrap();
@@ -236,16 +236,16 @@ fn a_silent_server_does_not_keep_ctrl_c_waiting() {
 
 #[test]
 fn nohup_is_respected() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
     let mut command = Command::new("/usr/bin/env");
     // Whatever this process ignores.
     command
         .args(["--default-signal=INT", "nohup", env!("CARGO_BIN_EXE_kcompile")])
         .args(["fetch", "6.1.7", "--fc", "--mirror"]);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    command.arg(format!("http://{}", silent.local_addr().unwrap())).current_dir(world.path("work"));
-    command.env("KCOMPILE_CACHE_DIR", world.path("cache")).stderr(Stdio::null()).stdout(Stdio::null());
+    command.arg(format!("http://{}", silent.local_addr().unwrap())).current_dir(context.path("work"));
+    command.env("KCOMPILE_CACHE_DIR", context.path("cache")).stderr(Stdio::null()).stdout(Stdio::null());
     let mut child = command.stdin(Stdio::null()).spawn().unwrap();
     let (_connection, _) = silent.accept().unwrap();
     let mask = |name: &str| signals(&child.id().to_string(), name);

@@ -4,7 +4,7 @@
 
 use crate::faults::crash_tests::number;
 use crate::faults::network::{ranged, server};
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -12,8 +12,8 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 /// Every path in the cache, and the bytes of all of them together.
-fn contents(world: &World) -> (Vec<String>, u64) {
-    let cache = world.path("cache");
+fn contents(context: &TestContext) -> (Vec<String>, u64) {
+    let cache = context.path("cache");
     let mut bytes = 0;
     let entries = walkdir::WalkDir::new(&cache).into_iter().map(Result::unwrap);
     let mut paths: Vec<String> = entries
@@ -28,8 +28,8 @@ fn contents(world: &World) -> (Vec<String>, u64) {
 }
 
 /// Time passes: what was being written when a run was killed will not be finished any more.
-fn grow_old(world: &World) {
-    for entry in walkdir::WalkDir::new(world.path("cache")).into_iter().flatten() {
+fn grow_old(context: &TestContext) {
+    for entry in walkdir::WalkDir::new(context.path("cache")).into_iter().flatten() {
         if entry.file_name().to_string_lossy().starts_with(".tmp-") && entry.file_type().is_file() {
             let old = SystemTime::now() - Duration::from_secs(120);
             File::options().write(true).open(entry.path()).unwrap().set_modified(old).unwrap();
@@ -40,8 +40,8 @@ fn grow_old(world: &World) {
 #[test]
 fn rounds_of_builds_kills_and_cleans_leave_what_the_first_left() {
     let rounds = number("KCOMPILE_ROUNDS").unwrap_or(2);
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let server = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
     let args = |set: &str| {
         format!("6.1.7 --fc --config mini.config {set} -j 2 --progress plain --mirror {}", server.url)
@@ -49,24 +49,24 @@ fn rounds_of_builds_kills_and_cleans_leave_what_the_first_left() {
     let mut first = None;
     for round in 0..=rounds {
         for set in ["", "--set DUMMY=y"] {
-            let mut killed = world.command(&args(set));
+            let mut killed = context.command(&args(set));
             let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
             // After another line of its progress in each round.
             let lines = BufReader::new(killed.stderr.take().unwrap()).lines();
             lines.take(1 + round as usize % 9).for_each(drop);
             kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
             killed.wait().unwrap();
-            world.run(&args(set)).ok();
+            context.run(&args(set)).ok();
         }
-        world.run("clean --builds").ok();
+        context.run("clean --builds").ok();
         if round % 3 == 2 {
-            world.run("clean").ok();
-            world.run(&args("")).ok();
-            world.run("clean --builds").ok();
+            context.run("clean").ok();
+            context.run(&args("")).ok();
+            context.run("clean --builds").ok();
         }
-        grow_old(&world);
-        world.run("doctor --cache").ok();
-        let (paths, bytes) = contents(&world);
+        grow_old(&context);
+        context.run("doctor --cache").ok();
+        let (paths, bytes) = contents(&context);
         let left: Vec<&String> =
             paths.iter().filter(|path| path.contains(".tmp-") || path.contains("work-")).collect();
         assert!(left.is_empty(), "round {round}: {left:?}");
@@ -81,8 +81,8 @@ fn rounds_of_builds_kills_and_cleans_leave_what_the_first_left() {
             }
         }
     }
-    let (paths, bytes) = contents(&world);
+    let (paths, bytes) = contents(&context);
     println!("rounds: {rounds}; the cache has {} entries of {bytes} bytes, as after the first", paths.len());
     // No lock is held by anybody, and none is left in the way.
-    world.run(&format!("{} --offline", args(""))).ok();
+    context.run(&format!("{} --offline", args(""))).ok();
 }

@@ -1,7 +1,7 @@
 //! Named pipes, devices, links and files without an end, in every place that kcompile reads from or writes to: each is
 //! refused by its name or replaced, nothing that a link leads to is touched, and no run waits or takes the memory.
 
-use crate::support::context::{Ran, World, compress, sha256, tar_of};
+use crate::support::context::{RunResult, TestContext, compress, sha256, tar_of};
 use crate::support::servers::{self, DIR};
 use camino::{Utf8Path, Utf8PathBuf};
 use kcompile::internals::remove_tree;
@@ -29,14 +29,14 @@ enum Special {
 const ALL: [Special; 4] = [Special::Pipe, Special::Link, Special::Device, Special::Endless];
 
 impl Special {
-    fn make(self, world: &World, path: &Utf8Path) {
+    fn make(self, context: &TestContext, path: &Utf8Path) {
         remove_tree(path).unwrap();
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         match self {
             Special::Pipe => {
                 assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
             }
-            Special::Link => symlink(victim(world), path).unwrap(),
+            Special::Link => symlink(victim(context), path).unwrap(),
             Special::Device => symlink("/dev/zero", path).unwrap(),
             Special::Endless => fs::File::create(path).unwrap().set_len(1 << 40).unwrap(),
         }
@@ -53,36 +53,36 @@ impl Special {
     }
 }
 
-fn victim(world: &World) -> Utf8PathBuf {
-    let path = world.path("victim");
+fn victim(context: &TestContext) -> Utf8PathBuf {
+    let path = context.path("victim");
     if !path.exists() {
         fs::write(&path, "as it was").unwrap();
     }
     path
 }
 
-fn bounded(world: &World, args: &str) -> Ran {
-    world.run_by(&["sh", "-c", BOUNDED], args)
+fn bounded(context: &TestContext, args: &str) -> RunResult {
+    context.run_by(&["sh", "-c", BOUNDED], args)
 }
 
 /// The make and the git of the host, without the limit on memory.
-fn unlimited(world: &mut World) {
+fn unlimited(context: &mut TestContext) {
     let path = std::env::var("PATH").unwrap();
     for tool in ["make", "git"] {
         let real = path.split(':').map(|dir| Utf8Path::new(dir).join(tool)).find(|tool| tool.is_file());
         if let Some(real) = real {
             let lines = format!("ulimit -S -d unlimited\nexec {real} \"$@\"");
-            crate::support::context::script(&world.path("bin").join(tool), &lines);
+            crate::support::context::write_script(&context.path("bin").join(tool), &lines);
         }
     }
-    world.env.insert("PATH".to_owned(), format!("{}:{path}", world.path("bin")));
+    context.env.insert("PATH".to_owned(), format!("{}:{path}", context.path("bin")));
 }
 
 #[test]
 fn what_a_user_names_is_a_regular_file_of_bounded_size() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    world.tarball("6.1.7", "xz");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    context.tarball("6.1.7", "xz");
     let plan = "plan 6.1.7 --fc --source linux";
     let places = [
         ("work/given.config", format!("{plan} --config given.config"), 2, "--config: cannot read"),
@@ -103,8 +103,8 @@ fn what_a_user_names_is_a_regular_file_of_bounded_size() {
         ("work/bundle", "fetch 6.1.7 --fc --from-bundle bundle".to_owned(), 3, "bundle"),
         ("work/index/index.json", "inspect index".to_owned(), 3, "index.json"),
     ];
-    fs::create_dir_all(world.path("work/index/blobs/sha256")).unwrap();
-    fs::write(world.path("work/index/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::create_dir_all(context.path("work/index/blobs/sha256")).unwrap();
+    fs::write(context.path("work/index/oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
     let mut tried = 0;
     for (place, args, code, says) in &places {
         for special in ALL.into_iter().filter(|special| *special != Special::Link) {
@@ -112,168 +112,168 @@ fn what_a_user_names_is_a_regular_file_of_bounded_size() {
             if *place == "work/bundle" && special == Special::Endless {
                 continue;
             }
-            special.make(&world, &world.path(place));
+            special.make(&context, &context.path(place));
             let why = if place.ends_with(".patch") && special == Special::Endless {
                 "larger than 256 MiB"
             } else {
                 special.refusal()
             };
-            bounded(&world, args).failed(*code, &[says, why]);
-            remove_tree(&world.path(place)).unwrap();
+            bounded(&context, args).failed(*code, &[says, why]);
+            remove_tree(&context.path(place)).unwrap();
             tried += 1;
         }
     }
     // Links are the user's own business where they lead to a file.
-    symlink("mini.config", world.path("work/given.config")).unwrap();
-    bounded(&world, &places[0].1).ok();
+    symlink("mini.config", context.path("work/given.config")).unwrap();
+    bounded(&context, &places[0].1).ok();
     println!("special files given and refused: {tried}");
 }
 
 #[test]
 fn a_project_file_that_is_none_is_refused() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
     let args = "plan 6.1.7 --fc --source linux --config mini.config";
-    fs::write(world.path("work/kcompile.toml"), "").unwrap();
+    fs::write(context.path("work/kcompile.toml"), "").unwrap();
     for special in ALL {
-        special.make(&world, &world.path("work/kcompile.lock"));
+        special.make(&context, &context.path("work/kcompile.lock"));
         let why =
             if special == Special::Endless { "larger than 1 MiB" } else { "not a regular file, but a " };
-        bounded(&world, args).failed(2, &["kcompile.lock", why]);
+        bounded(&context, args).failed(2, &["kcompile.lock", why]);
     }
-    remove_tree(&world.path("work/kcompile.lock")).unwrap();
+    remove_tree(&context.path("work/kcompile.lock")).unwrap();
     for place in ["kcompile.toml", "configs/kernels.toml", "configs/fragments/x.config"] {
-        Special::Endless.make(&world, &world.path("work").join(place));
-        bounded(&world, args).failed(2, &[place, "larger than "]);
-        fs::write(world.path("work").join(place), "").unwrap();
+        Special::Endless.make(&context, &context.path("work").join(place));
+        bounded(&context, args).failed(2, &[place, "larger than "]);
+        fs::write(context.path("work").join(place), "").unwrap();
     }
-    assert_eq!(fs::read_to_string(victim(&world)).unwrap(), "as it was");
+    assert_eq!(fs::read_to_string(victim(&context)).unwrap(), "as it was");
 }
 
 #[test]
 fn many_large_files_are_too_much_together() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
     let plan = "plan 6.1.7 --fc --source linux --config mini.config";
-    fs::create_dir(world.path("work/many")).unwrap();
+    fs::create_dir(context.path("work/many")).unwrap();
     for index in 0..5 {
-        let patch = fs::File::create(world.path(&format!("work/many/{index}.patch"))).unwrap();
+        let patch = fs::File::create(context.path(&format!("work/many/{index}.patch"))).unwrap();
         patch.set_len(250 << 20).unwrap();
     }
-    bounded(&world, &format!("{plan} --patches many")).failed(2, &["4.patch: with the patches before it"]);
+    bounded(&context, &format!("{plan} --patches many")).failed(2, &["4.patch: with the patches before it"]);
     // Settings of two bytes each take most memory.
     let line = |index: usize| format!("CONFIG_A{index:x}=y\n");
     let fragment: String = (0..100_000).map(line).collect();
-    fs::write(world.path("work/large.config"), &fragment).unwrap();
+    fs::write(context.path("work/large.config"), &fragment).unwrap();
     let many = " --fragment large.config".repeat(20);
-    bounded(&world, &format!("{plan}{many}")).failed(2, &["more than 8 MiB of settings"]);
-    bounded(&world, &format!("{plan} --fragment large.config")).ok();
-    fs::write(world.path("work/lines.config"), format!("{fragment}{}", "x\n".repeat(200_000))).unwrap();
-    bounded(&world, &format!("{plan} --fragment lines.config"))
+    bounded(&context, &format!("{plan}{many}")).failed(2, &["more than 8 MiB of settings"]);
+    bounded(&context, &format!("{plan} --fragment large.config")).ok();
+    fs::write(context.path("work/lines.config"), format!("{fragment}{}", "x\n".repeat(200_000))).unwrap();
+    bounded(&context, &format!("{plan} --fragment lines.config"))
         .failed(2, &["lines.config: not a kernel config"]);
-    fs::write(world.path("work/kcompile.toml"), "").unwrap();
+    fs::write(context.path("work/kcompile.toml"), "").unwrap();
     for index in 0..25 {
-        let path = world.path(&format!("work/configs/fragments/{index}.config"));
+        let path = context.path(&format!("work/configs/fragments/{index}.config"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, &fragment).unwrap();
     }
-    bounded(&world, plan).failed(2, &["configs: more than 32 MiB in its files"]);
+    bounded(&context, plan).failed(2, &["configs: more than 32 MiB in its files"]);
 }
 
 #[test]
 fn a_large_patch_is_not_held_in_memory() {
-    let mut world = World::new();
-    unlimited(&mut world);
-    world.tree("6.1.7", "work/linux");
-    world.tarball("6.1.7", "xz");
-    fs::create_dir(world.path("work/patches")).unwrap();
+    let mut context = TestContext::new();
+    unlimited(&mut context);
+    context.tree("6.1.7", "work/linux");
+    context.tarball("6.1.7", "xz");
+    fs::create_dir(context.path("work/patches")).unwrap();
     let mut patch = String::from("--- /dev/null\n+++ b/large\n@@ -0,0 +1,1000000 @@\n");
     (0..1_000_000).for_each(|index| patch.push_str(&format!("+{index:0100}\n")));
     for (name, bytes) in
         [("1.patch", patch.clone().into_bytes()), ("1.patch.xz", compress(patch.as_bytes(), "xz"))]
     {
-        remove_tree(&world.path("work/patches")).unwrap();
-        fs::create_dir(world.path("work/patches")).unwrap();
-        fs::write(world.path("work/patches").join(name), bytes).unwrap();
-        bounded(&world, "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --patches patches").ok();
+        remove_tree(&context.path("work/patches")).unwrap();
+        fs::create_dir(context.path("work/patches")).unwrap();
+        fs::write(context.path("work/patches").join(name), bytes).unwrap();
+        bounded(&context, "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --patches patches").ok();
     }
 }
 
 #[test]
 fn a_cache_that_others_may_write_is_refused() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
     let mode =
-        |path: &str, mode| fs::set_permissions(world.path(path), Permissions::from_mode(mode)).unwrap();
+        |path: &str, mode| fs::set_permissions(context.path(path), Permissions::from_mode(mode)).unwrap();
     let args = "6.1.7 --fc --source linux --config mini.config";
-    fs::create_dir(world.path("cache")).unwrap();
+    fs::create_dir(context.path("cache")).unwrap();
     mode("cache", 0o777);
     for command in ["plan", "build", "config show"] {
-        world
+        context
             .run(&format!("{command} {args}"))
             .failed(2, &["everybody may replace files in it (mode 777)", "chmod 1777"]);
     }
-    world.run("clean").failed(2, &["everybody may replace files in it"]);
-    assert!(world.names("cache").is_empty());
+    context.run("clean").failed(2, &["everybody may replace files in it"]);
+    assert!(context.names("cache").is_empty());
     // Of everybody, but nobody replaces another's files.
     mode("cache", 0o1777);
-    world.run(&format!("build {args}")).ok();
+    context.run(&format!("build {args}")).ok();
     mode("cache", 0o755);
     mode("cache/known", 0o777);
-    world.run(&format!("build {args}")).failed(2, &["cache/known is not safe", "chmod go-w"]);
+    context.run(&format!("build {args}")).failed(2, &["cache/known is not safe", "chmod go-w"]);
     mode("cache/known", 0o755);
-    remove_tree(&world.path("cache/boots")).unwrap();
-    symlink(world.path("home"), world.path("cache/boots")).unwrap();
-    world.run(&format!("build {args}")).failed(2, &["cache/boots is in the way: it is not a directory"]);
+    remove_tree(&context.path("cache/boots")).unwrap();
+    symlink(context.path("home"), context.path("cache/boots")).unwrap();
+    context.run(&format!("build {args}")).failed(2, &["cache/boots is in the way: it is not a directory"]);
 }
 
 #[test]
 fn a_layout_behind_a_link_is_left_alone() {
-    let world = World::new();
-    world.build("").ok();
-    let layout = world.path("work/out/firecracker-kernel-bin-amd64");
-    fs::rename(&layout, world.path("elsewhere")).unwrap();
-    symlink(world.path("elsewhere"), &layout).unwrap();
-    let before = world.snapshot("elsewhere");
-    world
+    let context = TestContext::new();
+    context.build("").ok();
+    let layout = context.path("work/out/firecracker-kernel-bin-amd64");
+    fs::rename(&layout, context.path("elsewhere")).unwrap();
+    symlink(context.path("elsewhere"), &layout).unwrap();
+    let before = context.snapshot("elsewhere");
+    context
         .build("--set CONFIG_DUMMY=y")
         .failed(2, &["firecracker-kernel-bin-amd64 is in the way: it is a link"]);
-    assert_eq!(world.snapshot("elsewhere"), before);
+    assert_eq!(context.snapshot("elsewhere"), before);
 }
 
 #[test]
 fn the_note_of_a_make_is_no_link_of_an_earlier_one() {
-    let mut world = World::new();
-    unlimited(&mut world);
-    world.tree("6.1.7", "work/linux");
+    let mut context = TestContext::new();
+    unlimited(&mut context);
+    context.tree("6.1.7", "work/linux");
     let args = "6.1.7 --fc --source linux --config mini.config --rebuild";
-    bounded(&world, args).ok();
-    let files = walkdir::WalkDir::new(world.path("cache")).into_iter().flatten();
+    bounded(&context, args).ok();
+    let files = walkdir::WalkDir::new(context.path("cache")).into_iter().flatten();
     let log = files.map(walkdir::DirEntry::into_path).find(|path| path.ends_with("kcompile.log")).unwrap();
     let note = Utf8PathBuf::from_path_buf(log.with_file_name(".kcompile-make.pid")).unwrap();
     // As a build script could leave it, outside of its sandbox.
-    symlink(world.path("home/made"), &note).unwrap();
-    bounded(&world, args).ok();
-    assert!(!world.path("home/made").exists());
+    symlink(context.path("home/made"), &note).unwrap();
+    bounded(&context, args).ok();
+    assert!(!context.path("home/made").exists());
     for special in ALL {
-        special.make(&world, &note);
-        bounded(&world, args).ok();
-        assert_eq!(fs::read_to_string(victim(&world)).unwrap(), "as it was");
+        special.make(&context, &note);
+        bounded(&context, args).ok();
+        assert_eq!(fs::read_to_string(victim(&context)).unwrap(), "as it was");
     }
 }
 
-/// A world that has built 6.1.7 from a mirror, and the command line of that.
+/// A context that has built 6.1.7 from a mirror, and the command line of that.
 struct Built {
-    world: World,
+    context: TestContext,
     args: String,
     digests: Vec<String>,
 }
 
 impl Built {
     fn new() -> Built {
-        let mut world = World::new();
-        unlimited(&mut world);
-        let tree = world.tree("6.1.7", "trees/linux");
+        let mut context = TestContext::new();
+        unlimited(&mut context);
+        let tree = context.tree("6.1.7", "trees/linux");
         let bytes = compress(&tar_of(&tree, "linux-6.1.7"), "xz");
         let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes));
         let server = servers::files([
@@ -281,17 +281,17 @@ impl Built {
             (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
         ]);
         let args = format!("6.1.7 --fc --config mini.config -j 2 --mirror {}", server.url);
-        let digests = bounded(&world, &args).ok().digests();
+        let digests = bounded(&context, &args).ok().digests();
         assert_eq!(digests.len(), 2);
-        victim(&world);
-        Built { world, args, digests }
+        victim(&context);
+        Built { context, args, digests }
     }
 
     /// The files that kcompile has made and reads again: not those of the source, nor what make alone has to do with.
     fn places(&self) -> Vec<Utf8PathBuf> {
         let mut places = Vec::new();
         for dir in ["cache", "work/out"] {
-            for entry in walkdir::WalkDir::new(self.world.path(dir)).sort_by_file_name() {
+            for entry in walkdir::WalkDir::new(self.context.path(dir)).sort_by_file_name() {
                 let entry = entry.unwrap();
                 let path = Utf8PathBuf::from_path_buf(entry.path().to_owned()).unwrap();
                 let of_make = ["/.config", "/kernel.release", "/vmlinux"]
@@ -310,17 +310,17 @@ impl Built {
 
     /// Puts it there, runs the same build, and looks at what came of it. Was it refused?
     fn attack(&self, special: Special, place: &Utf8Path, args: &str) -> bool {
-        let world = &self.world;
-        special.make(world, place);
-        let ran = bounded(world, args);
-        let context = format!("{special:?} at {place}: exit code {}\n{}", ran.code, ran.stderr);
-        assert_eq!(fs::read_to_string(victim(world)).unwrap(), "as it was", "{context}");
-        assert!((0..=4).contains(&ran.code), "{context}");
+        let context = &self.context;
+        special.make(context, place);
+        let ran = bounded(context, args);
+        let case = format!("{special:?} at {place}: exit code {}\n{}", ran.code, ran.stderr);
+        assert_eq!(fs::read_to_string(victim(context)).unwrap(), "as it was", "{case}");
+        assert!((0..=4).contains(&ran.code), "{case}");
         if ran.code == 0 {
-            assert_eq!(ran.digests(), self.digests, "{context}");
+            assert_eq!(ran.digests(), self.digests, "{case}");
         } else {
             let name = place.file_name().unwrap();
-            assert!(ran.stderr.contains(name) || ran.stderr.contains("firecracker-kernel-"), "{context}");
+            assert!(ran.stderr.contains(name) || ran.stderr.contains("firecracker-kernel-"), "{case}");
         }
         ran.code != 0
     }
@@ -329,10 +329,10 @@ impl Built {
 #[test]
 fn nothing_in_the_cache_or_the_output_is_followed_waited_for_or_read_without_end() {
     let built = Built::new();
-    let world = &built.world;
+    let context = &built.context;
     let keep = |from: &str, to: &str| {
-        remove_tree(&world.path(to)).unwrap();
-        crate::support::context::copy(&world.path(from), &world.path(to));
+        remove_tree(&context.path(to)).unwrap();
+        crate::support::context::copy(&context.path(from), &context.path(to));
     };
     for dir in ["cache", "work/out"] {
         keep(dir, &format!("kept/{dir}"));
@@ -365,11 +365,11 @@ fn nothing_in_the_cache_or_the_output_is_followed_waited_for_or_read_without_end
 #[test]
 fn what_is_not_there_yet_is_not_made_through_a_link() {
     let built = Built::new();
-    let world = &built.world;
-    let archive = world.names("cache/archives").into_iter().find(|name| name.len() == 64).unwrap();
+    let context = &built.context;
+    let archive = context.names("cache/archives").into_iter().find(|name| name.len() == 64).unwrap();
     let build = built.places().into_iter().find(|path| path.file_name() == Some("kcompile.log")).unwrap();
     let build =
-        build.strip_prefix(world.path("cache")).unwrap().parent().unwrap().file_name().unwrap().to_owned();
+        build.strip_prefix(context.path("cache")).unwrap().parent().unwrap().file_name().unwrap().to_owned();
     let (mut tried, mut refused) = (0, 0);
     for special in ALL {
         for place in [
@@ -381,10 +381,10 @@ fn what_is_not_there_yet_is_not_made_through_a_link() {
             "cache/releases/x.json".to_owned(),
             "work/out/.kcompile.lock".to_owned(),
         ] {
-            remove_tree(&world.path("cache")).unwrap();
-            remove_tree(&world.path("work/out")).unwrap();
+            remove_tree(&context.path("cache")).unwrap();
+            remove_tree(&context.path("work/out")).unwrap();
             tried += 1;
-            refused += u32::from(built.attack(special, &world.path(&place), &built.args));
+            refused += u32::from(built.attack(special, &context.path(&place), &built.args));
         }
     }
     println!(

@@ -1,7 +1,7 @@
 //! Where an image comes from: the bill of materials, the provenance and the receipt, beside the layouts and
 //! attached to the images; by our own reading, by the formats' own libraries, and through skopeo.
 
-use crate::support::context::{World, have, sha256, skipped};
+use crate::support::context::{TestContext, has_tool, sha256, skipped};
 use crate::support::registry::{self, descriptor};
 use camino::Utf8Path;
 use serde_json::{Value, json};
@@ -14,15 +14,15 @@ const MODULES: &str = "firecracker-kernel-modules-amd64";
 const NAME: &str = "firecracker-6.1.7-amd64";
 
 /// Builds a tarball with a patch, so that there is something of everything.
-fn build(world: &World) {
-    world.tarball("6.1.7", "xz");
-    fs::create_dir(world.path("work/p")).unwrap();
-    fs::write(world.path("work/p/1-new.patch"), "--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+x\n").unwrap();
-    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p").ok();
+fn build(context: &TestContext) {
+    context.tarball("6.1.7", "xz");
+    fs::create_dir(context.path("work/p")).unwrap();
+    fs::write(context.path("work/p/1-new.patch"), "--- /dev/null\n+++ b/new\n@@ -0,0 +1 @@\n+x\n").unwrap();
+    context.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --patches p").ok();
 }
 
-fn read(world: &World, file: &str) -> Value {
-    serde_json::from_slice(&fs::read(world.path("work/out").join(file)).unwrap()).unwrap()
+fn read(context: &TestContext, file: &str) -> Value {
+    serde_json::from_slice(&fs::read(context.path("work/out").join(file)).unwrap()).unwrap()
 }
 
 fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
@@ -37,11 +37,11 @@ fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
 
 #[test]
 fn every_image_has_its_papers_attached() {
-    let world = World::new();
-    build(&world);
+    let context = TestContext::new();
+    build(&context);
     for name in [BIN, MODULES] {
         let (image, attest) =
-            (world.path("work/out").join(name), world.path("work/out").join(format!("{name}-attest")));
+            (context.path("work/out").join(name), context.path("work/out").join(format!("{name}-attest")));
         let subject = descriptor(&image, "6.1.7");
         let index: Value =
             serde_json::from_slice(&blob(&attest, &descriptor(&attest, "6.1.7-attest"))).unwrap();
@@ -53,7 +53,10 @@ fn every_image_has_its_papers_attached() {
             assert_eq!(blob(&attest, &manifest["config"]), b"{}");
             let [file] = &manifest["layers"].as_array().unwrap()[..] else { panic!("{manifest}") };
             let title = file["annotations"]["org.opencontainers.image.title"].as_str().unwrap();
-            assert!(blob(&attest, file) == fs::read(world.path("work/out").join(title)).unwrap(), "{title}");
+            assert!(
+                blob(&attest, file) == fs::read(context.path("work/out").join(title)).unwrap(),
+                "{title}"
+            );
             attached.push((title.to_owned(), manifest["artifactType"].as_str().unwrap().to_owned()));
         }
         let expected = [
@@ -84,9 +87,9 @@ fn pulled(layout: &Utf8Path, descriptor: &Value, files: &mut BTreeMap<String, St
 
 #[test]
 fn only_files_have_titles() {
-    let world = World::new();
-    world.build("--no-modules").ok();
-    let attest = world.path("work/out").join(format!("{BIN}-attest"));
+    let context = TestContext::new();
+    context.build("--no-modules").ok();
+    let attest = context.path("work/out").join(format!("{BIN}-attest"));
     let mut files = BTreeMap::new();
     pulled(&attest, &descriptor(&attest, "6.1.7-attest"), &mut files);
     let names: Vec<&String> = files.keys().collect();
@@ -101,15 +104,15 @@ fn only_files_have_titles() {
 
 #[test]
 fn the_tag_of_several_architectures_has_its_attachments() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
     let build = |more: &str| {
         let both = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64 --arch arm64";
-        let mut command = world.command(&format!("{both} --no-modules {more} --cross-compile"));
-        crate::support::context::ran(command.arg("").output().unwrap())
+        let mut command = context.command(&format!("{both} --no-modules {more} --cross-compile"));
+        crate::support::context::run_result(command.arg("").output().unwrap())
     };
     build("").ok();
-    let (name, out) = ("firecracker-kernel-bin", world.path("work/out"));
+    let (name, out) = ("firecracker-kernel-bin", context.path("work/out"));
     let attest = out.join(format!("{name}-attest"));
     let index = descriptor(&out.join(name), "6.1.7");
     let attached = |tag: &str| -> Vec<(Value, String)> {
@@ -139,19 +142,19 @@ fn the_tag_of_several_architectures_has_its_attachments() {
         let beside = descriptor(&out.join(format!("{name}-{arch}-attest")), "6.1.7-attest");
         assert_eq!(descriptor(&attest, &tag), beside, "the same artifacts");
     }
-    world.run(&format!("verify out/{name} out/{name}-attest")).ok();
+    context.run(&format!("verify out/{name} out/{name}-attest")).ok();
     // Built again, nothing is left of what was there before.
-    let blobs = || world.names(&format!("work/out/{name}-attest/blobs/sha256"));
+    let blobs = || context.names(&format!("work/out/{name}-attest/blobs/sha256"));
     let before = blobs();
     build("--set PSI=y").ok();
     let after = blobs();
     assert_eq!(before.len(), after.len());
     assert_eq!(before.iter().filter(|name| after.contains(name)).collect::<Vec<_>>(), [&sha256(b"{}")]);
-    if !have("skopeo") {
+    if !has_tool("skopeo") {
         return;
     }
     let registry = registry::honest();
-    let ran = world.run(&format!("push {}/test --tls-verify=false", registry.host())).ok();
+    let ran = context.run(&format!("push {}/test --tls-verify=false", registry.host())).ok();
     for (tag, layout) in
         [("6.1.7-attest", &attest), ("6.1.7-amd64-attest", &attest), ("6.1.7", &out.join(name))]
     {
@@ -164,18 +167,18 @@ fn the_tag_of_several_architectures_has_its_attachments() {
 
 #[test]
 fn another_build_of_a_version_replaces_what_was_attached() {
-    let world = World::new();
-    world.build("").ok();
-    let blobs = || world.names(&format!("work/out/{BIN}-attest/blobs/sha256"));
+    let context = TestContext::new();
+    context.build("").ok();
+    let blobs = || context.names(&format!("work/out/{BIN}-attest/blobs/sha256"));
     let before = blobs();
-    world.build("--set PSI=y").ok();
+    context.build("--set PSI=y").ok();
     let after = blobs();
     assert_eq!(before.len(), after.len());
     // The config of an artifact that has none is all that stays.
     let same: Vec<&String> = after.iter().filter(|name| before.contains(name)).collect();
     assert_eq!(same, [&sha256(b"{}")]);
     // In the way of one of them: found out before anything is built.
-    let other = World::new();
+    let other = TestContext::new();
     fs::create_dir_all(other.path("work/out").join(BIN)).unwrap();
     fs::create_dir_all(other.path("work/out").join(format!("{BIN}-attest"))).unwrap();
     fs::write(other.path("work/out").join(BIN).join("oci-layout"), "{}").unwrap();
@@ -184,9 +187,10 @@ fn another_build_of_a_version_replaces_what_was_attached() {
 
 #[test]
 fn the_bill_of_materials_names_all_that_went_in() {
-    let world = World::new();
-    build(&world);
-    let (sbom, receipt) = (read(&world, &format!("{NAME}.spdx.json")), read(&world, &format!("{NAME}.json")));
+    let context = TestContext::new();
+    build(&context);
+    let (sbom, receipt) =
+        (read(&context, &format!("{NAME}.spdx.json")), read(&context, &format!("{NAME}.json")));
     let packages = sbom["packages"].as_array().unwrap();
     let package = |id: &str| packages.iter().find(|one| one["SPDXID"] == format!("SPDXRef-{id}")).unwrap();
     let related = |from: &str, how: &str, to: &str| {
@@ -195,9 +199,9 @@ fn the_bill_of_materials_names_all_that_went_in() {
         assert!(sbom["relationships"].as_array().unwrap().contains(&wanted), "{wanted}");
     };
     let checksum = |id: &str| package(id)["checksums"][0]["checksumValue"].as_str().unwrap().to_owned();
-    let tarball = sha256(&fs::read(world.path("work/linux-6.1.7.tar.xz")).unwrap());
+    let tarball = sha256(&fs::read(context.path("work/linux-6.1.7.tar.xz")).unwrap());
     assert_eq!(checksum("Source"), tarball);
-    assert_eq!(checksum("Patch-1"), sha256(&fs::read(world.path("work/p/1-new.patch")).unwrap()));
+    assert_eq!(checksum("Patch-1"), sha256(&fs::read(context.path("work/p/1-new.patch")).unwrap()));
     assert_eq!(package("Tool-cc")["versionInfo"], receipt["plan"]["toolchain"]["identity"]["cc"]);
     assert_eq!(package("Kernel")["name"], "vmlinux");
     for (image, receipt) in [BIN, MODULES].iter().zip(receipt["images"].as_array().unwrap()) {
@@ -217,18 +221,19 @@ fn the_bill_of_materials_names_all_that_went_in() {
 
 #[test]
 fn the_bill_of_materials_is_reproducible_and_provenance_is_but_for_its_times() {
-    let (here, there) = (World::new(), World::new());
+    let (here, there) = (TestContext::new(), TestContext::new());
     build(&here);
     build(&there);
     // The word of the JSON form; in the form of tags and values it has a hyphen.
     let purposes = read(&here, &format!("{NAME}.spdx.json"))["packages"].to_string();
     assert!(purposes.contains("\"OPERATING_SYSTEM\""), "{purposes}");
-    let bytes = |world: &World| fs::read(world.path("work/out").join(format!("{NAME}.spdx.json"))).unwrap();
+    let bytes =
+        |context: &TestContext| fs::read(context.path("work/out").join(format!("{NAME}.spdx.json"))).unwrap();
     assert!(bytes(&here) == bytes(&there));
-    let provenance = |world: &World| {
-        let mut statement = read(world, &format!("{NAME}.provenance.json"));
+    let provenance = |context: &TestContext| {
+        let mut statement = read(context, &format!("{NAME}.provenance.json"));
         let details = &mut statement["predicate"]["runDetails"];
-        let receipt = fs::read(world.path("work/out").join(format!("{NAME}.json"))).unwrap();
+        let receipt = fs::read(context.path("work/out").join(format!("{NAME}.json"))).unwrap();
         assert_eq!(details["byproducts"][0]["digest"]["sha256"], sha256(&receipt));
         details["byproducts"].take();
         details["metadata"].take();
@@ -254,12 +259,12 @@ fn the_bill_of_materials_is_reproducible_and_provenance_is_but_for_its_times() {
 
 #[test]
 fn the_formats_own_libraries_find_no_fault() {
-    let world = World::new();
-    build(&world);
+    let context = TestContext::new();
+    build(&context);
     let check = |module: &str, script: &str, file: &str| {
         let python = |script: &str| {
             let mut command = Command::new("python3");
-            command.args(["-c", script]).arg(world.path("work/out").join(file));
+            command.args(["-c", script]).arg(context.path("work/out").join(file));
             command.output()
         };
         if !python(&format!("import {module}")).is_ok_and(|output| output.status.success()) {
@@ -294,21 +299,22 @@ json_format.ParseDict(value['predicate'], Provenance())",
 
 #[test]
 fn skopeo_copies_what_is_attached_and_push_puts_it_beside_the_image() {
-    if !have("skopeo") {
+    if !has_tool("skopeo") {
         return;
     }
-    let world = World::new();
-    world.build("--no-modules").ok();
-    let index = descriptor(&world.path("work/out").join(format!("{BIN}-attest")), "6.1.7-attest");
+    let context = TestContext::new();
+    context.build("--no-modules").ok();
+    let index = descriptor(&context.path("work/out").join(format!("{BIN}-attest")), "6.1.7-attest");
     let script =
         format!("skopeo --insecure-policy copy -q --all oci:out/{BIN}-attest:6.1.7-attest oci:copied:x");
-    let output = Command::new("sh").args(["-ec", &script]).current_dir(world.path("work")).output().unwrap();
+    let output =
+        Command::new("sh").args(["-ec", &script]).current_dir(context.path("work")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(descriptor(&world.path("work/copied"), "x"), index);
+    assert_eq!(descriptor(&context.path("work/copied"), "x"), index);
 
     let registry = registry::honest();
-    let ran = world.run(&format!("push {}/test --tls-verify=false", registry.host())).ok();
-    let image = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+    let ran = context.run(&format!("push {}/test --tls-verify=false", registry.host())).ok();
+    let image = descriptor(&context.path("work/out").join(BIN), "6.1.7");
     let expected = [("6.1.7", &image), ("6.1.7-attest", &index)].map(|(tag, one)| {
         format!("docker://{}/test/{BIN}:{tag} {}", registry.host(), one["digest"].as_str().unwrap())
     });

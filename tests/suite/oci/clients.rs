@@ -1,7 +1,7 @@
 //! The real clients: what is pushed to a real registry on loopback comes back the same through each of
 //! them, is unpacked by each, and has the kernel where its flavor wants it.
 
-use crate::support::context::{World, have, ran, skipped};
+use crate::support::context::{TestContext, has_tool, run_result, skipped};
 use crate::support::registry::descriptor;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
@@ -164,12 +164,12 @@ fn files_of_tar(plain: &[u8]) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Runs a client in the world's working directory, with none of the user's settings; returns what it
+/// Runs a client in the context's working directory, with none of the user's settings; returns what it
 /// prints on standard output.
 #[track_caller]
-fn client(world: &World, words: &[&str]) -> String {
+fn client(context: &TestContext, words: &[&str]) -> String {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir(world.path("work")).env("HOME", world.path("home"));
+    command.args(&words[1..]).current_dir(context.path("work")).env("HOME", context.path("home"));
     let output = command.env_remove("XDG_RUNTIME_DIR").output().unwrap();
     assert!(output.status.success(), "{}:\n{}", words.join(" "), String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
@@ -177,55 +177,55 @@ fn client(world: &World, words: &[&str]) -> String {
 
 #[test]
 fn what_is_pushed_comes_back_the_same_through_every_client() {
-    if !have("skopeo") || !have("docker-registry") {
+    if !has_tool("skopeo") || !has_tool("docker-registry") {
         return;
     }
-    let world = World::new();
-    world.build("--legacy").ok();
-    world.run("6.1.7 --ch --source linux --config mini.config").ok();
+    let context = TestContext::new();
+    context.build("--legacy").ok();
+    context.run("6.1.7 --ch --source linux --config mini.config").ok();
     // Of another date, lest a client takes a layer for one that it has unpacked already.
-    let mut zstd = world.command(
+    let mut zstd = context.command(
         "6.1.7 --ch --source linux --config mini.config --modules-layout flat --compression zstd -o zstd",
     );
-    ran(zstd.env("SOURCE_DATE_EPOCH", "1000000000").output().unwrap()).ok();
-    let (_registry, host) = docker_registry(&world.path("registry"));
+    run_result(zstd.env("SOURCE_DATE_EPOCH", "1000000000").output().unwrap()).ok();
+    let (_registry, host) = docker_registry(&context.path("registry"));
     let mut pushed = Vec::new();
     for (output, count) in [("out", 10), ("zstd", 4)] {
-        let ran = world.run(&format!("push {host}/{output} -o {output} --tls-verify=false")).ok();
+        let ran = context.run(&format!("push {host}/{output} -o {output} --tls-verify=false")).ok();
         assert_eq!(ran.stdout.lines().count(), count);
         // What is attached to an image is none.
         for line in ran.stdout.lines().filter(|line| !line.contains("-attest sha256:")) {
             let (reference, _) = line.strip_prefix("docker://").unwrap().split_once(' ').unwrap();
             let name = reference.rsplit('/').next().unwrap().strip_suffix(":6.1.7").unwrap();
-            pushed.push(Pushed::read(&world.path("work").join(output).join(name), reference));
+            pushed.push(Pushed::read(&context.path("work").join(output).join(name), reference));
         }
     }
-    check_kernels(&world, &pushed);
+    check_kernels(&context, &pushed);
     std::thread::scope(|scope| {
-        let clients: [fn(&World, &[Pushed]); 4] = [skopeo, umoci, podman, containerd];
-        let (world, pushed) = (&world, &pushed);
+        let clients: [fn(&TestContext, &[Pushed]); 4] = [skopeo, umoci, podman, containerd];
+        let (context, pushed) = (&context, &pushed);
         for client in clients {
-            scope.spawn(move || client(world, pushed));
+            scope.spawn(move || client(context, pushed));
         }
     });
     // It has no TLS, which a client that was not told so must notice.
-    world
+    context
         .run(&format!("push {host}/x"))
         .failed(3, &[&format!("to docker://{host}/x/"), "hint: the registry has no TLS: --tls-verify=false"]);
 }
 
 /// The kernel is where its flavor wants it, and byte for byte the vmlinux that make left, or what Kbuild's
 /// rule for `arch/x86/boot/compressed/vmlinux.bin` makes of it.
-fn check_kernels(world: &World, pushed: &[Pushed]) {
+fn check_kernels(context: &TestContext, pushed: &[Pushed]) {
     let vmlinux = |flavor: &str| {
-        let builds = walkdir::WalkDir::new(world.path("cache/builds")).into_iter().flatten();
+        let builds = walkdir::WalkDir::new(context.path("cache/builds")).into_iter().flatten();
         let of_flavor = format!("/kcompile-{flavor}-amd64-");
         let mut paths = builds.filter_map(|entry| Utf8PathBuf::from_path_buf(entry.into_path()).ok());
         paths.find(|path| path.file_name() == Some("vmlinux") && path.as_str().contains(&of_flavor)).unwrap()
     };
-    let stripped = world.path("stripped");
+    let stripped = context.path("stripped");
     let from = vmlinux("cloud-hypervisor");
-    client(world, &["objcopy", "-R", ".comment", "-S", from.as_str(), stripped.as_str()]);
+    client(context, &["objcopy", "-R", ".comment", "-S", from.as_str(), stripped.as_str()]);
     let kernels = [
         ("firecracker-kernel-bin-amd64", "bin/vmlinux", vmlinux("firecracker")),
         ("firecracker-kernel-bin-amd64", "boot/vmlinux", vmlinux("firecracker")),
@@ -239,12 +239,12 @@ fn check_kernels(world: &World, pushed: &[Pushed]) {
     }
 }
 
-fn skopeo(world: &World, pushed: &[Pushed]) {
+fn skopeo(context: &TestContext, pushed: &[Pushed]) {
     for (index, image) in pushed.iter().enumerate() {
         let back = format!("skopeo-{index}");
         let (from, to) = (format!("docker://{}", image.reference), format!("oci:{back}:6.1.7"));
-        client(world, &["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to]);
-        let again = Pushed::read(&world.path("work").join(back), &image.reference);
+        client(context, &["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to]);
+        let again = Pushed::read(&context.path("work").join(back), &image.reference);
         assert_eq!(
             (&again.digest, &again.diff_id),
             (&image.digest, &image.diff_id),
@@ -255,18 +255,18 @@ fn skopeo(world: &World, pushed: &[Pushed]) {
     }
 }
 
-fn umoci(world: &World, pushed: &[Pushed]) {
-    if !have("umoci") {
+fn umoci(context: &TestContext, pushed: &[Pushed]) {
+    if !has_tool("umoci") {
         return;
     }
     // umoci 0.4 knows no zstd.
     for (index, image) in pushed.iter().filter(|image| !image.media_type.ends_with("zstd")).enumerate() {
         let (back, bundle) = (format!("umoci-{index}"), format!("bundle-{index}"));
         let (from, to) = (format!("docker://{}", image.reference), format!("oci:{back}:x"));
-        client(world, &["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to]);
+        client(context, &["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to]);
         // It checks the diff_id itself.
-        client(world, &["umoci", "unpack", "--rootless", "--image", &format!("{back}:x"), &bundle]);
-        let root = world.path("work").join(bundle).join("rootfs");
+        client(context, &["umoci", "unpack", "--rootless", "--image", &format!("{back}:x"), &bundle]);
+        let root = context.path("work").join(bundle).join("rootfs");
         image.check(&root, "umoci");
         // Two names of one file take the place of one.
         let inode = |path: &str| Some(fs::metadata(root.join(path)).ok()?.ino());
@@ -274,17 +274,17 @@ fn umoci(world: &World, pushed: &[Pushed]) {
     }
 }
 
-fn podman(world: &World, pushed: &[Pushed]) {
-    if !have("podman") {
+fn podman(context: &TestContext, pushed: &[Pushed]) {
+    if !has_tool("podman") {
         return;
     }
     if !rustix::process::geteuid().is_root() && !runs("podman", &["unshare", "true"]) {
         return skipped("podman cannot make a user namespace here");
     }
-    let [root, run, tmp] = ["root", "run", "tmp"].map(|name| world.path("podman").join(name).into_string());
+    let [root, run, tmp] = ["root", "run", "tmp"].map(|name| context.path("podman").join(name).into_string());
     let podman = |args: &[&str]| {
         let own = ["podman", "--storage-driver", "vfs", "--root", &root, "--runroot", &run, "--tmpdir", &tmp];
-        client(world, &[&own, args].concat())
+        client(context, &[&own, args].concat())
     };
     for (index, image) in pushed.iter().enumerate() {
         podman(&["pull", "-q", "--tls-verify=false", &image.reference]);
@@ -304,21 +304,21 @@ fn podman(world: &World, pushed: &[Pushed]) {
         // A container that is never started: its files can be had as a tar, as root and as a user.
         let container = format!("unpacked-{index}");
         podman(&["create", "--name", &container, &image.reference, "none"]);
-        let tar = world.path("work").join(&container);
+        let tar = context.path("work").join(&container);
         podman(&["export", "-o", tar.as_str(), &container]);
         let files = files_of_tar(&fs::read(tar).unwrap());
         assert!(files == image.files, "podman: {}: {:?}", image.reference, files.keys());
     }
 }
 
-fn containerd(world: &World, pushed: &[Pushed]) {
-    if !have("containerd") || !have("ctr") {
+fn containerd(context: &TestContext, pushed: &[Pushed]) {
+    if !has_tool("containerd") || !has_tool("ctr") {
         return;
     }
     if !rustix::process::geteuid().is_root() {
         return skipped("containerd runs as root only");
     }
-    let dir = world.path("containerd");
+    let dir = context.path("containerd");
     fs::create_dir(&dir).unwrap();
     let config = format!(
         "version = 2\nroot = '{dir}/root'\nstate = '{dir}/state'\n\
@@ -330,7 +330,7 @@ fn containerd(world: &World, pushed: &[Pushed]) {
         line.contains("containerd successfully booted").then_some(())
     });
     let socket = dir.join("sock").into_string();
-    let ctr = |args: &[&str]| client(world, &[&["ctr", "--address", &socket, "-n", "test"], args].concat());
+    let ctr = |args: &[&str]| client(context, &[&["ctr", "--address", &socket, "-n", "test"], args].concat());
     for (index, image) in pushed.iter().enumerate() {
         ctr(&["images", "pull", "--plain-http", "--snapshotter", "native", &image.reference]);
         assert!(

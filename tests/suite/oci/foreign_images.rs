@@ -1,7 +1,7 @@
 //! Whole images that others made, in every form that the field writes: they are read, or said to be no kernel image.
 //! Only wrong bytes are damage.
 
-use crate::support::context::{Ran, World, compress, sha256};
+use crate::support::context::{RunResult, TestContext, compress, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image, put_index, put_manifest, tar_with};
 use crate::support::registry::add_blob;
 use Item::{Dir, File, HardLink, SymLink};
@@ -14,37 +14,37 @@ use tar::EntryType;
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// A layout called `x` over these descriptors, of which there is one for each name.
-fn layout(world: &World) -> Utf8PathBuf {
-    let layout = world.path("work/x");
+fn layout(context: &TestContext) -> Utf8PathBuf {
+    let layout = context.path("work/x");
     let _ = fs::remove_dir_all(&layout);
     layout
 }
 
 /// A layout with one image of these layers, which are not compressed.
-fn image(world: &World, layers: &[Vec<u8>]) {
-    let layout = layout(world);
+fn image(context: &TestContext, layers: &[Vec<u8>]) {
+    let layout = layout(context);
     let image = named(put_image(&layout, layers, &Value::Null), "1");
     put_index(&layout, &[image]);
 }
 
 /// What verify says, as one line: it is whole.
 #[track_caller]
-fn whole(world: &World) -> String {
-    let Ran { code, stdout, stderr } = world.run("verify x");
+fn whole(context: &TestContext) -> String {
+    let RunResult { code, stdout, stderr } = context.run("verify x");
     let said = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(code == 0 && !said.contains("DAMAGED") && !said.contains("FAILED"), "{stdout}{stderr}");
-    let inspected = world.run("inspect x");
+    let inspected = context.run("inspect x");
     assert!(!inspected.stdout.contains("on the machine that built it"), "{}", inspected.stdout);
     said
 }
 
 #[track_caller]
-fn not_a_kernel_image(world: &World) {
-    let said = whole(world);
+fn not_a_kernel_image(context: &TestContext) {
+    let said = whole(context);
     assert!(said.contains("- image not a kernel image"), "{said}");
-    let told = world.run("inspect x").ok().stdout;
+    let told = context.run("inspect x").ok().stdout;
     assert!(told.contains("image   not a kernel image, for amd64") && !told.contains("Linux"), "{told}");
-    let told: Value = serde_json::from_str(&world.run("inspect x --json").ok().stdout).unwrap();
+    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
     assert_eq!(
         (&told["kind"], &told["kernels"], &told["modules"]),
         (&json!("other"), &json!([]), &Value::Null)
@@ -53,10 +53,10 @@ fn not_a_kernel_image(world: &World) {
 
 #[test]
 fn what_lies_beside_kernels_is_none() {
-    let world = World::new();
+    let context = TestContext::new();
     let initrd = compress(b"070701 a cpio archive", "gz");
     image(
-        &world,
+        &context,
         &[layer(&[
             ("boot/System.map-6.1.7", File(b"ffffffff81000000 T _stext\nffffffff82000000 D linux_banner\n")),
             ("boot/initrd.img-6.1.7", File(&initrd)),
@@ -64,13 +64,13 @@ fn what_lies_beside_kernels_is_none() {
             ("boot/config", File(b"\xff\xfe not a config")),
         ])],
     );
-    not_a_kernel_image(&world);
+    not_a_kernel_image(&context);
     // One of them beside a kernel is no second one.
     let kernel = kernel("6.1.7");
-    image(&world, &[layer(&[("boot/vmlinux", File(&kernel)), ("boot/initrd.img", File(&initrd))])]);
-    let said = whole(&world);
+    image(&context, &[layer(&[("boot/vmlinux", File(&kernel)), ("boot/initrd.img", File(&initrd))])]);
+    let said = whole(&context);
     assert!(said.contains("ok kernel Linux 6.1.7, an ELF file for x86-64 with a PVH note"), "{said}");
-    let told: Value = serde_json::from_str(&world.run("inspect x --json").ok().stdout).unwrap();
+    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
     assert_eq!(told["kernels"].as_array().unwrap().len(), 1, "{told:#}");
 }
 
@@ -101,34 +101,34 @@ fn root_file_system() -> Vec<u8> {
 
 #[test]
 fn a_root_file_system_is_read_whole_and_is_no_kernel_image() {
-    let world = World::new();
+    let context = TestContext::new();
     let root = root_file_system();
-    image(&world, std::slice::from_ref(&root));
-    not_a_kernel_image(&world);
+    image(&context, std::slice::from_ref(&root));
+    not_a_kernel_image(&context);
     // With a kernel in it, it is read as any other image.
     let kernel = kernel("6.1.7");
     image(
-        &world,
+        &context,
         &[root.clone(), layer(&[("boot/vmlinux", File(&kernel)), ("boot/vmlinuz", SymLink("vmlinux"))])],
     );
-    let said = whole(&world);
+    let said = whole(&context);
     assert!(said.contains("- entries 1013 entries: a root file system"), "{said}");
     assert!(said.contains("ok kernel Linux 6.1.7"), "{said}");
 
     // Wrong bytes are damage here too.
-    image(&world, std::slice::from_ref(&root));
-    let blob = world.path("work/x/blobs/sha256").join(sha256(&root));
+    image(&context, std::slice::from_ref(&root));
+    let blob = context.path("work/x/blobs/sha256").join(sha256(&root));
     let mut flipped = root.clone();
     flipped[1 << 20] ^= 1;
     fs::write(&blob, flipped).unwrap();
-    let told = world.run("verify x");
+    let told = context.run("verify x");
     assert!(
         told.code == 3 && told.stdout.contains("DAMAGED  blobs") && told.stdout.contains("checksum mismatch"),
         "{}",
         told.stdout
     );
     fs::remove_file(&blob).unwrap();
-    let told = world.run("verify x");
+    let told = context.run("verify x");
     assert!(
         told.code == 3 && told.stdout.contains("DAMAGED  blobs"),
         "a layer that is missing: {}",
@@ -183,17 +183,17 @@ fn estargz(files: &[(&str, &[u8])]) -> (Vec<u8>, Vec<u8>) {
 
 #[test]
 fn estargz_is_a_layer_like_any_other() {
-    let world = World::new();
+    let context = TestContext::new();
     let kernel = [kernel("6.1.7"), vec![7; 3 << 20]].concat();
-    let layout = layout(&world);
+    let layout = layout(&context);
     let (stored, plain) = estargz(&[("bin/vmlinux", &kernel), ("etc/empty", b"")]);
     let mut blob = add_blob(&layout, &stored, &json!(GZIP));
     blob["annotations"] = json!({"containerd.io/snapshot/stargz/toc.digest": "sha256:0"});
     let image = put_manifest(&layout, &[(blob, format!("sha256:{}", sha256(&plain)))], "amd64", &Value::Null);
     put_index(&layout, &[named(image, "1")]);
-    let said = whole(&world);
+    let said = whole(&context);
     assert!(said.contains("ok kernel Linux 6.1.7, an ELF file for x86-64"), "{said}");
-    let told: Value = serde_json::from_str(&world.run("inspect x --json").ok().stdout).unwrap();
+    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
     assert_eq!(
         (&told["kernels"][0]["path"], &told["kernels"][0]["bytes"]),
         (&json!("bin/vmlinux"), &json!(kernel.len()))
@@ -203,8 +203,8 @@ fn estargz_is_a_layer_like_any_other() {
 
 #[test]
 fn dockers_types_mean_the_same_as_ocis() {
-    let world = World::new();
-    let layout = layout(&world);
+    let context = TestContext::new();
+    let layout = layout(&context);
     let tar = layer(&[("bin/vmlinux", File(&kernel("6.1.7")))]);
     let docker = |kind: &str| json!(format!("application/vnd.docker.{kind}"));
     let stored = add_blob(&layout, &compress(&tar, "gz"), &docker("image.rootfs.diff.tar.gzip"));
@@ -217,8 +217,8 @@ fn dockers_types_mean_the_same_as_ocis() {
         json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [stored]}).to_string();
     let manifest = add_blob(&layout, manifest.as_bytes(), &kind);
     put_index(&layout, &[named(manifest.clone(), "1")]);
-    assert!(whole(&world).contains("ok kernel Linux 6.1.7"));
-    let told = world.run("inspect x").ok().stdout;
+    assert!(whole(&context).contains("ok kernel Linux 6.1.7"));
+    let told = context.run("inspect x").ok().stdout;
     assert!(told.contains(" as gzip\n"), "{told}");
 
     let kind = docker("distribution.manifest.list.v2+json");
@@ -227,13 +227,13 @@ fn dockers_types_mean_the_same_as_ocis() {
     let list = json!({"schemaVersion": 2, "mediaType": kind, "manifests": [one]}).to_string();
     let list = add_blob(&layout, list.as_bytes(), &kind);
     put_index(&layout, &[named(list, "1")]);
-    assert!(whole(&world).contains("ok kernel Linux 6.1.7"));
-    world.run("inspect x:1 --as flintlock").failed(2, &["nothing in it tells the hypervisor"]);
+    assert!(whole(&context).contains("ok kernel Linux 6.1.7"));
+    context.run("inspect x:1 --as flintlock").failed(2, &["nothing in it tells the hypervisor"]);
 }
 
 #[test]
 fn long_names_and_global_headers_are_read() {
-    let world = World::new();
+    let context = TestContext::new();
     let long = format!("lib/modules/6.1.7/kernel/{}", "directory/".repeat(12));
     let module = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\0vermagic=6.1.7 SMP \0";
     let kernel = kernel("6.1.7");
@@ -248,10 +248,10 @@ fn long_names_and_global_headers_are_read() {
     let comment = b"52 comment=0123456789012345678901234567890123456789\n";
     let global = tar_with(&[("pax_global_header", EntryType::XGlobalHeader, comment)]);
     // Without the two blocks at its end.
-    image(&world, &[[&global[..global.len() - 1024], &items].concat()]);
-    let said = whole(&world);
+    image(&context, &[[&global[..global.len() - 1024], &items].concat()]);
+    let said = whole(&context);
     assert!(said.contains("ok modules 1 module for Linux 6.1.7"), "{said}");
-    let told: Value = serde_json::from_str(&world.run("inspect x --json").ok().stdout).unwrap();
+    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
     assert_eq!((&told["modules"]["count"], &told["layers"][0]["entries"]), (&json!(1), &json!(4)));
 }
 
@@ -263,17 +263,17 @@ fn index_over(layout: &camino::Utf8Path, manifests: &[Value]) -> Value {
 
 #[test]
 fn indexes_in_indexes_lead_to_their_images() {
-    let world = World::new();
-    let layout = layout(&world);
+    let context = TestContext::new();
+    let layout = layout(&context);
     let one = put_image(&layout, &[layer(&[("bin/vmlinux", File(&kernel("6.1.7")))])], &Value::Null);
     let other = put_image(&layout, &[layer(&[("etc/motd", File(b"hello"))])], &Value::Null);
     let inner = index_over(&layout, &[one.clone(), other.clone()]);
     let outer = index_over(&layout, &[inner.clone(), one.clone()]);
     put_index(&layout, &[named(outer, "1")]);
-    let said = whole(&world);
+    let said = whole(&context);
     assert_eq!(said.matches("ok blobs").count(), 2, "each is there once: {said}");
     assert!(said.contains("ok kernel Linux 6.1.7") && said.contains("not a kernel image"), "{said}");
-    assert_eq!(world.run("inspect x").ok().stdout.matches("\nimage   ").count(), 2);
+    assert_eq!(context.run("inspect x").ok().stdout.matches("\nimage   ").count(), 2);
 
     // Eight levels in which each index names the one below it a hundred times.
     let mut tower = inner;
@@ -281,20 +281,20 @@ fn indexes_in_indexes_lead_to_their_images() {
         tower = index_over(&layout, &vec![tower; 100]);
     }
     put_index(&layout, &[named(tower.clone(), "1")]);
-    assert_eq!(whole(&world).matches("ok blobs").count(), 2);
+    assert_eq!(whole(&context).matches("ok blobs").count(), 2);
     for _ in 0..3 {
         tower = index_over(&layout, &[tower]);
     }
     put_index(&layout, &[named(tower, "1")]);
-    let told = world.run("verify x");
+    let told = context.run("verify x");
     assert!(told.code == 3 && told.stdout.contains("REFUSED  blobs"), "{}", told.stdout);
-    world.run("inspect x").failed(3, &["an index in more than 8 others"]);
+    context.run("inspect x").failed(3, &["an index in more than 8 others"]);
 }
 
 #[test]
 fn artifacts_are_no_kernel_images() {
-    let world = World::new();
-    let layout = layout(&world);
+    let context = TestContext::new();
+    let layout = layout(&context);
     let manifest = json!("application/vnd.oci.image.manifest.v1+json");
     let artifact = |config: (&[u8], &str), file: (&[u8], &str), kind: Option<&str>| {
         let mut value = json!({
@@ -330,31 +330,31 @@ fn artifacts_are_no_kernel_images() {
         (blob, "something of type application/vnd.example.thing"),
     ] {
         put_index(&layout, &[named(descriptor, "1")]);
-        let said = whole(&world);
+        let said = whole(&context);
         assert!(said.contains(&format!("- image not a kernel image: {says}")), "{said}");
         assert!(said.contains("sizes and digests"), "{said}");
-        world.run("inspect x").failed(2, &["no image under this name, only ", says]);
+        context.run("inspect x").failed(2, &["no image under this name, only ", says]);
     }
     // A manifest under another type is one all the same.
     let mut disguised = oras.clone();
     disguised["mediaType"] = json!("application/vnd.example.thing");
     put_index(&layout, &[named(disguised, "1")]);
-    let told = world.run("verify x");
+    let told = context.run("verify x");
     assert!(told.code == 1 && told.stdout.contains("FAILED   image"), "{}", told.stdout);
     // Beside a kernel they do not count.
     let kernel = put_image(&layout, &[layer(&[("bin/vmlinux", File(&kernel("6.1.7")))])], &Value::Null);
     put_index(&layout, &[named(kernel, "1"), named(oras, "2")]);
-    assert!(whole(&world).contains("ok kernel Linux 6.1.7"));
-    assert_eq!(world.run("inspect x").ok().stdout.matches("image   ").count(), 1);
+    assert!(whole(&context).contains("ok kernel Linux 6.1.7"));
+    assert_eq!(context.run("inspect x").ok().stdout.matches("image   ").count(), 1);
     fs::write(layout.join("blobs/sha256").join(sha256(b"a file")), "a bomb").unwrap();
-    let told = world.run("verify x");
+    let told = context.run("verify x");
     assert!(told.code == 3 && told.stdout.contains("DAMAGED  blobs"), "{}", told.stdout);
 }
 
 #[test]
 fn a_label_says_the_same_where_an_annotation_is_lost() {
-    let world = World::new();
-    let layout = layout(&world);
+    let context = TestContext::new();
+    let layout = layout(&context);
     let tar = layer(&[("bin/vmlinux", File(&kernel("6.1.7")))]);
     let blob = add_blob(&layout, &tar, &json!("application/vnd.oci.image.layer.v1.tar"));
     let config = json!({
@@ -367,9 +367,9 @@ fn a_label_says_the_same_where_an_annotation_is_lost() {
     let kind = json!("application/vnd.oci.image.manifest.v1+json");
     let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [blob]});
     put_index(&layout, &[named(add_blob(&layout, manifest.to_string().as_bytes(), &kind), "1")]);
-    let told: Value = serde_json::from_str(&world.run("inspect x --json").ok().stdout).unwrap();
+    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
     assert_eq!(told["flavor"], "firecracker");
-    let told = world.run("verify x");
+    let told = context.run("verify x");
     assert!(
         told.code == 1 && told.stdout.contains("bin/vmlinux is Linux 6.1.7, the image says 6.1.8"),
         "{}",

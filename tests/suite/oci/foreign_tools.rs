@@ -1,6 +1,6 @@
 //! Images that buildah, podman, umoci and skopeo make or pass on: what kcompile says of them.
 
-use crate::support::context::{World, have, skipped};
+use crate::support::context::{TestContext, has_tool, skipped};
 use crate::support::fixtures::kernel;
 use serde_json::{Value, json};
 use std::fs;
@@ -8,31 +8,31 @@ use std::process::{Command, Output};
 
 const BIN: &str = "firecracker-kernel-bin-amd64";
 
-/// Runs a tool in the world's working directory, with none of the user's settings.
-fn output(world: &World, words: &[&str]) -> Output {
+/// Runs a tool in the context's working directory, with none of the user's settings.
+fn output(context: &TestContext, words: &[&str]) -> Output {
     let mut command = Command::new(words[0]);
-    command.args(&words[1..]).current_dir(world.path("work")).env("HOME", world.path("home"));
+    command.args(&words[1..]).current_dir(context.path("work")).env("HOME", context.path("home"));
     command.env_remove("XDG_RUNTIME_DIR").output().unwrap()
 }
 
 /// What it prints on standard output.
 #[track_caller]
-fn run(world: &World, words: &[&str]) -> String {
-    let output = output(world, words);
+fn run(context: &TestContext, words: &[&str]) -> String {
+    let output = output(context, words);
     assert!(output.status.success(), "{}:\n{}", words.join(" "), String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// buildah or podman with a storage of its own; `None` where it is not there or cannot work here.
-fn with_storage<'a>(world: &'a World, tool: &'a str) -> Option<impl Fn(&[&str]) -> String + 'a> {
-    if !have(tool) {
+fn with_storage<'a>(context: &'a TestContext, tool: &'a str) -> Option<impl Fn(&[&str]) -> String + 'a> {
+    if !has_tool(tool) {
         return None;
     }
-    let [root, run_root] = ["root", "run"].map(|name| world.path(tool).join(name).into_string());
+    let [root, run_root] = ["root", "run"].map(|name| context.path(tool).join(name).into_string());
     let own =
         move || [tool, "--storage-driver", "vfs", "--root", &root, "--runroot", &run_root].map(str::to_owned);
     let info: Vec<String> = own().into_iter().chain(["info".to_owned()]).collect();
-    let works = output(world, &info.iter().map(String::as_str).collect::<Vec<_>>()).status.success();
+    let works = output(context, &info.iter().map(String::as_str).collect::<Vec<_>>()).status.success();
     if !works {
         skipped(&format!("{tool} does not work here"));
         return None;
@@ -40,52 +40,52 @@ fn with_storage<'a>(world: &'a World, tool: &'a str) -> Option<impl Fn(&[&str]) 
     Some(move |args: &[&str]| {
         let own = own();
         let words: Vec<&str> = own.iter().map(String::as_str).chain(args.iter().copied()).collect();
-        run(world, &words)
+        run(context, &words)
     })
 }
 
-fn inspected(world: &World, image: &str) -> Value {
-    serde_json::from_str(&world.run(&format!("inspect {image} --json")).ok().stdout).unwrap()
+fn inspected(context: &TestContext, image: &str) -> Value {
+    serde_json::from_str(&context.run(&format!("inspect {image} --json")).ok().stdout).unwrap()
 }
 
 /// What verify says, as one line.
 #[track_caller]
-fn verified(world: &World, image: &str, code: i32) -> String {
-    let ran = world.run(&format!("verify {image}"));
+fn verified(context: &TestContext, image: &str, code: i32) -> String {
+    let ran = context.run(&format!("verify {image}"));
     assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
     assert!(!ran.stdout.contains("DAMAGED"), "{}", ran.stdout);
     ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Two kernels in the working directory, `old` and `new`.
-fn kernels(world: &World) {
-    fs::write(world.path("work/old"), kernel("6.1.7")).unwrap();
+fn kernels(context: &TestContext) {
+    fs::write(context.path("work/old"), kernel("6.1.7")).unwrap();
     // Of another size: tools that compare times may take two files of one second for one.
-    fs::write(world.path("work/new"), [kernel("6.1.8"), vec![0; 100]].concat()).unwrap();
-    fs::write(world.path("work/text"), "System.map").unwrap();
+    fs::write(context.path("work/new"), [kernel("6.1.8"), vec![0; 100]].concat()).unwrap();
+    fs::write(context.path("work/text"), "System.map").unwrap();
 }
 
 #[test]
 fn what_buildah_makes_is_read() {
-    let world = World::new();
-    let Some(buildah) = with_storage(&world, "buildah") else { return };
-    kernels(&world);
+    let context = TestContext::new();
+    let Some(buildah) = with_storage(&context, "buildah") else { return };
+    kernels(&context);
     let container = buildah(&["from", "scratch"]);
     buildah(&["copy", &container, "old", "/bin/vmlinux"]);
     buildah(&["copy", &container, "text", "/boot/System.map"]);
     buildah(&["config", "--annotation", "io.github.kcompile.flavor=firecracker", &container]);
     for format in ["oci", "docker"] {
         buildah(&["commit", "-q", "--format", format, &container, &format!("oci:{format}:1")]);
-        assert!(verified(&world, format, 0).contains("ok kernel Linux 6.1.7, an ELF file for x86-64"));
+        assert!(verified(&context, format, 0).contains("ok kernel Linux 6.1.7, an ELF file for x86-64"));
     }
-    assert_eq!(inspected(&world, "oci")["flavor"], "firecracker");
+    assert_eq!(inspected(&context, "oci")["flavor"], "firecracker");
     // A second layer, in which another file is at the place of the kernel.
     buildah(&["commit", "-q", &container, "base"]);
     let second = buildah(&["from", "--pull-never", "base"]);
     buildah(&["copy", &second, "new", "/bin/vmlinux"]);
     buildah(&["commit", "-q", "--format", "oci", &second, "oci:two:1"]);
-    assert!(verified(&world, "two", 0).contains("2 layers"));
-    let found = inspected(&world, "two");
+    assert!(verified(&context, "two", 0).contains("2 layers"));
+    let found = inspected(&context, "two");
     assert_eq!((&found["release"], &found["kernels"].as_array().unwrap().len()), (&json!("6.1.8"), &1));
     if !rustix::process::geteuid().is_root() {
         return skipped("buildah mounts for root only");
@@ -97,19 +97,19 @@ fn what_buildah_makes_is_read() {
     fs::remove_dir_all(format!("{mounted}/bin")).unwrap();
     buildah(&["umount", &third]);
     buildah(&["commit", "-q", "--format", "oci", &third, "oci:three:1"]);
-    assert!(verified(&world, "three", 0).contains("- image not a kernel image"));
+    assert!(verified(&context, "three", 0).contains("- image not a kernel image"));
 }
 
 #[test]
 fn what_buildah_builds_upon_an_image_of_kcompiles_is_none() {
-    let world = World::new();
-    let Some(buildah) = with_storage(&world, "buildah") else { return };
-    kernels(&world);
-    world.build("").ok();
+    let context = TestContext::new();
+    let Some(buildah) = with_storage(&context, "buildah") else { return };
+    kernels(&context);
+    context.build("").ok();
     let container = buildah(&["from", &format!("oci:out/{BIN}:6.1.7")]);
     buildah(&["copy", &container, "new", "/bin/vmlinux"]);
     buildah(&["commit", "-q", "--format", "oci", &container, &format!("oci:{BIN}:6.1.7")]);
-    let said = verified(&world, BIN, 1);
+    let said = verified(&context, BIN, 1);
     for text in [
         "it has 2 layers: an image of kcompile's has one",
         "bin/vmlinux is Linux 6.1.8, the image says 6.1.7",
@@ -120,77 +120,77 @@ fn what_buildah_builds_upon_an_image_of_kcompiles_is_none() {
 
 #[test]
 fn what_podman_saves_is_read() {
-    let world = World::new();
-    let Some(podman) = with_storage(&world, "podman") else { return };
-    kernels(&world);
+    let context = TestContext::new();
+    let Some(podman) = with_storage(&context, "podman") else { return };
+    kernels(&context);
     fs::write(
-        world.path("work/Containerfile"),
+        context.path("work/Containerfile"),
         "FROM scratch\nCOPY old /opt/kernel\nCOPY new /bin/vmlinux\nLABEL a=b\n",
     )
     .unwrap();
     podman(&["build", "-q", "--layers", "-t", "kernel:latest", "."]);
     podman(&["save", "-q", "--format", "oci-dir", "-o", "saved", "localhost/kernel:latest"]);
     // Its index has the full reference, and either that or its tag is the image's name.
-    let index = fs::read_to_string(world.path("work/saved/index.json")).unwrap();
+    let index = fs::read_to_string(context.path("work/saved/index.json")).unwrap();
     assert!(index.contains("localhost/kernel:latest"), "{index}");
     for name in ["saved", "saved:latest", "saved:localhost/kernel:latest"] {
-        let found = inspected(&world, name);
+        let found = inspected(&context, name);
         assert_eq!(found["kernels"].as_array().unwrap().len(), 2, "{found:#}");
-        verified(&world, name, 0);
+        verified(&context, name, 0);
     }
-    if !have("skopeo") {
+    if !has_tool("skopeo") {
         return;
     }
     podman(&["save", "-q", "--format", "docker-archive", "-o", "saved.tar", "localhost/kernel:latest"]);
-    run(&world, &["skopeo", "--insecure-policy", "copy", "-q", "docker-archive:saved.tar", "oci:back:1"]);
-    assert_eq!(inspected(&world, "back")["kernels"], inspected(&world, "saved")["kernels"]);
-    verified(&world, "back", 0);
+    run(&context, &["skopeo", "--insecure-policy", "copy", "-q", "docker-archive:saved.tar", "oci:back:1"]);
+    assert_eq!(inspected(&context, "back")["kernels"], inspected(&context, "saved")["kernels"]);
+    verified(&context, "back", 0);
 }
 
 #[test]
 fn what_umoci_makes_is_read() {
-    if !have("umoci") {
+    if !has_tool("umoci") {
         return;
     }
-    let world = World::new();
-    kernels(&world);
-    run(&world, &["umoci", "init", "--layout", "u"]);
-    run(&world, &["umoci", "new", "--image", "u:1"]);
-    run(&world, &["umoci", "unpack", "--rootless", "--image", "u:1", "bundle"]);
-    let root = world.path("work/bundle/rootfs");
+    let context = TestContext::new();
+    kernels(&context);
+    run(&context, &["umoci", "init", "--layout", "u"]);
+    run(&context, &["umoci", "new", "--image", "u:1"]);
+    run(&context, &["umoci", "unpack", "--rootless", "--image", "u:1", "bundle"]);
+    let root = context.path("work/bundle/rootfs");
     for dir in ["usr/bin", "boot"] {
         fs::create_dir_all(root.join(dir)).unwrap();
     }
     std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
-    fs::copy(world.path("work/old"), root.join("usr/bin/vmlinux")).unwrap();
+    fs::copy(context.path("work/old"), root.join("usr/bin/vmlinux")).unwrap();
     fs::hard_link(root.join("usr/bin/vmlinux"), root.join("boot/vmlinux")).unwrap();
-    run(&world, &["umoci", "repack", "--refresh-bundle", "--image", "u:1", "bundle"]);
-    let found = inspected(&world, "u:1");
+    run(&context, &["umoci", "repack", "--refresh-bundle", "--image", "u:1", "bundle"]);
+    let found = inspected(&context, "u:1");
     assert_eq!(found["kernels"][0]["path"], "boot/vmlinux");
     assert_eq!(found["kernels"][0]["also_at"], json!(["usr/bin/vmlinux"]));
-    verified(&world, "u", 0);
+    verified(&context, "u", 0);
     fs::remove_file(root.join("usr/bin/vmlinux")).unwrap();
-    fs::copy(world.path("work/new"), root.join("usr/bin/vmlinux")).unwrap();
+    fs::copy(context.path("work/new"), root.join("usr/bin/vmlinux")).unwrap();
     fs::remove_file(root.join("boot/vmlinux")).unwrap();
-    run(&world, &["umoci", "repack", "--refresh-bundle", "--image", "u:2", "bundle"]);
-    let found = inspected(&world, "u:2");
+    run(&context, &["umoci", "repack", "--refresh-bundle", "--image", "u:2", "bundle"]);
+    let found = inspected(&context, "u:2");
     assert_eq!((&found["release"], &found["kernels"].as_array().unwrap().len()), (&json!("6.1.8"), &1));
-    verified(&world, "u", 0);
-    run(&world, &["umoci", "insert", "--rootless", "--image", "u:2", "text", "/usr/bin/vmlinux"]);
-    assert_eq!(inspected(&world, "u:2")["kind"], "other");
+    verified(&context, "u", 0);
+    run(&context, &["umoci", "insert", "--rootless", "--image", "u:2", "text", "/usr/bin/vmlinux"]);
+    assert_eq!(inspected(&context, "u:2")["kind"], "other");
 }
 
 #[test]
 fn what_skopeo_passes_on_keeps_its_kernel() {
-    if !have("skopeo") {
+    if !has_tool("skopeo") {
         return;
     }
-    let world = World::new();
-    world.build("").ok();
+    let context = TestContext::new();
+    context.build("").ok();
     let skopeo = |from: &str, to: &str, format: &[&str]| {
-        run(&world, &[&["skopeo", "--insecure-policy", "copy", "-q"], format, &[from, to]].concat());
+        run(&context, &[&["skopeo", "--insecure-policy", "copy", "-q"], format, &[from, to]].concat());
     };
-    let ours = inspected(&world, &format!("out/{BIN}"));
+    let ours = inspected(&context, &format!("out/{BIN}"));
     for (via, format) in [
         ("docker-archive:x.tar:kernel:6.1.7", &[][..]),
         ("dir:x", &[]),
@@ -199,12 +199,12 @@ fn what_skopeo_passes_on_keeps_its_kernel() {
     ] {
         let back = format!("back-{}/{BIN}", via.replace([':', '/'], "-"));
         skopeo(&format!("oci:out/{BIN}:6.1.7"), via, format);
-        fs::create_dir_all(world.path("work").join(&back)).unwrap();
+        fs::create_dir_all(context.path("work").join(&back)).unwrap();
         skopeo(via, &format!("oci:{back}:6.1.7"), &[]);
-        let found = inspected(&world, &back);
+        let found = inspected(&context, &back);
         assert_eq!(found["kernels"], ours["kernels"], "{via}");
         assert_eq!((&found["flavor"], &found["version"]), (&json!("firecracker"), &json!("6.1.7")), "{via}");
-        let said = verified(&world, &back, 0);
+        let said = verified(&context, &back, 0);
         assert!(said.contains(", computed from the kernel"), "{via}: {said}");
     }
 }

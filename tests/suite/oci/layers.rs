@@ -1,6 +1,6 @@
 //! Images of several layers: what inspect, verify, diff and check say is of the root file system that they make together.
 
-use crate::support::context::{Ran, World, copy, have, sha256};
+use crate::support::context::{RunResult, TestContext, copy, has_tool, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image, put_index, rewrite};
 use crate::support::registry::add_blob;
 use Item::{Dir, File, HardLink, SymLink};
@@ -13,46 +13,46 @@ use std::process::Command;
 const BIN: &str = "firecracker-kernel-bin-amd64";
 
 /// An image of these layers in a layout that is called as a kernel for Firecracker.
-fn image(world: &World, layers: &[Vec<u8>]) {
-    let layout = world.path("work").join(BIN);
+fn image(context: &TestContext, layers: &[Vec<u8>]) {
+    let layout = context.path("work").join(BIN);
     let _ = fs::remove_dir_all(&layout);
     let image = named(put_image(&layout, layers, &Value::Null), "6.1.7");
     put_index(&layout, &[image]);
 }
 
-fn inspected(world: &World) -> Value {
-    serde_json::from_str(&world.run(&format!("inspect {BIN} --json")).ok().stdout).unwrap()
+fn inspected(context: &TestContext) -> Value {
+    serde_json::from_str(&context.run(&format!("inspect {BIN} --json")).ok().stdout).unwrap()
 }
 
 /// What verify says, as one line.
-fn verified(world: &World, code: i32) -> String {
-    let Ran { code: found, stdout, stderr } = world.run(&format!("verify {BIN}"));
+fn verified(context: &TestContext, code: i32) -> String {
+    let RunResult { code: found, stdout, stderr } = context.run(&format!("verify {BIN}"));
     assert_eq!(found, code, "{stdout}{stderr}");
     stdout.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
 fn an_upper_layers_link_puts_another_kernel_at_the_path() {
-    let world = World::new();
+    let context = TestContext::new();
     let (old, new) = (kernel("6.1.7"), kernel("6.1.8"));
     let lower = layer(&[("bin", Dir), ("bin/vmlinux", File(&old)), ("opt", Dir), ("opt/new", File(&new))]);
-    image(&world, std::slice::from_ref(&lower));
-    assert_eq!(inspected(&world)["release"], "6.1.7");
-    image(&world, &[lower.clone(), layer(&[("bin/vmlinux", SymLink("../opt/new"))])]);
-    let found = inspected(&world);
+    image(&context, std::slice::from_ref(&lower));
+    assert_eq!(inspected(&context)["release"], "6.1.7");
+    image(&context, &[lower.clone(), layer(&[("bin/vmlinux", SymLink("../opt/new"))])]);
+    let found = inspected(&context);
     assert_eq!(found["release"], "6.1.8");
     assert_eq!(found["kernel_path"], json!({"path": "bin/vmlinux", "leads_to": "opt/new", "problem": null}));
     assert_eq!(found["kernels"].as_array().unwrap().len(), 1, "the other one is hidden: {found:#}");
-    let told = world.run(&format!("inspect {BIN}")).ok().stdout;
+    let told = context.run(&format!("inspect {BIN}")).ok().stdout;
     assert!(told.contains("bin/vmlinux leads to opt/new"), "{told}");
-    let said = verified(&world, 0);
+    let said = verified(&context, 0);
     assert!(
         said.contains(
             "ok kernel Linux 6.1.8, an ELF file for x86-64 with a PVH note; bin/vmlinux leads to opt/new"
         ),
         "{said}"
     );
-    let told = world.run(&format!("inspect {BIN} --as flintlock")).ok().stdout;
+    let told = context.run(&format!("inspect {BIN} --as flintlock")).ok().stdout;
     assert!(told.contains("\"filename\": \"bin/vmlinux\""), "{told}");
 
     for (link, says) in [
@@ -60,22 +60,22 @@ fn an_upper_layers_link_puts_another_kernel_at_the_path() {
         ("../opt", "opt is not a file"),
         ("vmlinux", "too many links"),
     ] {
-        image(&world, &[lower.clone(), layer(&[("bin/vmlinux", SymLink(link))])]);
-        let said = verified(&world, 1);
+        image(&context, &[lower.clone(), layer(&[("bin/vmlinux", SymLink(link))])]);
+        let said = verified(&context, 1);
         assert!(said.contains(&format!("FAILED kernel there is no kernel at bin/vmlinux: {says}")), "{said}");
-        world.run(&format!("inspect {BIN} --as flintlock")).failed(2, &["has no kernel in it"]);
+        context.run(&format!("inspect {BIN} --as flintlock")).failed(2, &["has no kernel in it"]);
     }
     let text = layer(&[("bin/vmlinux", SymLink("../etc/motd")), ("etc/motd", File(b"hello"))]);
-    image(&world, &[lower, text]);
-    assert!(verified(&world, 1).contains("there is no kernel at bin/vmlinux: etc/motd is not a kernel"));
+    image(&context, &[lower, text]);
+    assert!(verified(&context, 1).contains("there is no kernel at bin/vmlinux: etc/motd is not a kernel"));
 }
 
 #[test]
 fn an_image_of_kcompiles_has_one_layer_and_says_what_its_path_leads_to() {
-    let world = World::new();
-    world.build("--compression none").ok();
-    let layout = world.path("work").join(BIN);
-    copy(&world.path("work/out").join(BIN), &layout);
+    let context = TestContext::new();
+    context.build("--compression none").ok();
+    let layout = context.path("work").join(BIN);
+    copy(&context.path("work/out").join(BIN), &layout);
     let new = kernel("6.1.8");
     rewrite(&layout, |parts| {
         let upper = layer(&[("bin/vmlinux", SymLink("new")), ("bin/new", File(&new))]);
@@ -84,7 +84,7 @@ fn an_image_of_kcompiles_has_one_layer_and_says_what_its_path_leads_to() {
         let diff_ids = parts.config["rootfs"]["diff_ids"].as_array_mut().unwrap();
         diff_ids.push(json!(format!("sha256:{}", sha256(&upper))));
     });
-    let said = verified(&world, 1);
+    let said = verified(&context, 1);
     for text in [
         "FAILED entries it has 2 layers: an image of kcompile's has one",
         "bin/vmlinux is a symbolic link to new: an image of kcompile's has none",
@@ -99,7 +99,7 @@ fn an_image_of_kcompiles_has_one_layer_and_says_what_its_path_leads_to() {
 
 #[test]
 fn whiteouts_and_opaque_directories_hide_what_is_below() {
-    let world = World::new();
+    let context = TestContext::new();
     let (one, other) = (kernel("6.1.7"), kernel("6.1.8"));
     let module = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\0vermagic=6.1.7 SMP \0";
     let lower = layer(&[
@@ -109,8 +109,8 @@ fn whiteouts_and_opaque_directories_hide_what_is_below() {
         ("lib/modules/6.1.7/kernel/a.ko", File(module)),
         ("lib/modules/6.1.6/kernel/b.ko", File(module)),
     ]);
-    image(&world, std::slice::from_ref(&lower));
-    let found = inspected(&world);
+    image(&context, std::slice::from_ref(&lower));
+    let found = inspected(&context);
     assert_eq!((found["kernels"].as_array().unwrap().len(), &found["modules"]["count"]), (2, &json!(2)));
 
     let upper = layer(&[
@@ -119,14 +119,17 @@ fn whiteouts_and_opaque_directories_hide_what_is_below() {
         ("lib/modules/6.1.7/modules.dep", File(b"kernel/c.ko:\n")),
         ("lib/modules/6.1.7/kernel/c.ko", File(module)),
     ]);
-    image(&world, &[lower.clone(), upper]);
-    let found = inspected(&world);
+    image(&context, &[lower.clone(), upper]);
+    let found = inspected(&context);
     assert_eq!(found["kernels"][0]["path"], "bin/vmlinux");
     assert_eq!((found["kernels"].as_array().unwrap().len(), &found["modules"]["count"]), (1, &json!(1)));
-    assert!(verified(&world, 0).contains("ok modules 1 module for Linux 6.1.7"));
+    assert!(verified(&context, 0).contains("ok modules 1 module for Linux 6.1.7"));
 
-    image(&world, &[lower.clone(), layer(&[("lib/.wh.modules", File(b"")), ("bin/.wh.vmlinux", File(b""))])]);
-    let found = inspected(&world);
+    image(
+        &context,
+        &[lower.clone(), layer(&[("lib/.wh.modules", File(b"")), ("bin/.wh.vmlinux", File(b""))])],
+    );
+    let found = inspected(&context);
     assert_eq!(
         (&found["kind"], &found["kernels"][0]["path"]),
         (&json!("kernel"), &json!("boot/vmlinux-other"))
@@ -134,9 +137,9 @@ fn whiteouts_and_opaque_directories_hide_what_is_below() {
 
     // Everything is gone: an image that is called a kernel image, and is none.
     let rest = layer(&[(".wh.lib", File(b"")), (".wh.bin", File(b"")), (".wh.boot", File(b""))]);
-    image(&world, &[lower, rest]);
-    assert_eq!(inspected(&world)["kind"], "other");
-    let said = verified(&world, 1);
+    image(&context, &[lower, rest]);
+    assert_eq!(inspected(&context)["kind"], "other");
+    let said = verified(&context, 1);
     assert!(
         said.contains(&format!("FAILED image it is called {BIN}, and holds neither a kernel nor modules")),
         "{said}"
@@ -145,12 +148,12 @@ fn whiteouts_and_opaque_directories_hide_what_is_below() {
 
 #[test]
 fn a_link_in_a_parent_and_a_hard_link_to_a_lower_layer_are_followed() {
-    let world = World::new();
+    let context = TestContext::new();
     let (old, new) = (kernel("6.1.7"), kernel("6.1.8"));
     // As in a root file system whose /bin is /usr/bin.
     let lower = layer(&[("usr/bin", Dir), ("bin", SymLink("usr/bin")), ("usr/bin/vmlinux", File(&old))]);
-    image(&world, &[lower.clone(), layer(&[("bin/vmlinux", File(&new))])]);
-    let found = inspected(&world);
+    image(&context, &[lower.clone(), layer(&[("bin/vmlinux", File(&new))])]);
+    let found = inspected(&context);
     assert_eq!(
         (&found["release"], &found["kernels"][0]["path"]),
         (&json!("6.1.8"), &json!("usr/bin/vmlinux"))
@@ -158,44 +161,44 @@ fn a_link_in_a_parent_and_a_hard_link_to_a_lower_layer_are_followed() {
     assert_eq!(found["kernel_path"]["leads_to"], "usr/bin/vmlinux");
     // A second name keeps the bytes when the first is gone.
     let linked = layer(&[("boot/vmlinux", HardLink("bin/vmlinux")), ("usr/bin/.wh.vmlinux", File(b""))]);
-    image(&world, &[lower, linked]);
-    let found = inspected(&world);
+    image(&context, &[lower, linked]);
+    let found = inspected(&context);
     assert_eq!((&found["release"], &found["kernels"][0]["path"]), (&json!("6.1.7"), &json!("boot/vmlinux")));
-    verified(&world, 0);
-    image(&world, &[layer(&[("bin/vmlinux", File(&old)), ("boot/x", HardLink("bin/none"))])]);
-    assert!(verified(&world, 1).contains("boot/x is a hard link to bin/none, which is no file before it"));
+    verified(&context, 0);
+    image(&context, &[layer(&[("bin/vmlinux", File(&old)), ("boot/x", HardLink("bin/none"))])]);
+    assert!(verified(&context, 1).contains("boot/x is a hard link to bin/none, which is no file before it"));
 }
 
 #[test]
 fn diff_and_check_compare_what_is_there_in_the_end() {
-    let world = World::new();
+    let context = TestContext::new();
     let config = b"# Linux/x86 6.1.7 Kernel Configuration\nCONFIG_X86_64=y\nCONFIG_NET=y\n";
     let other = b"# Linux/x86 6.1.7 Kernel Configuration\nCONFIG_X86_64=y\n# CONFIG_NET is not set\n";
     let kernel = kernel("6.1.7");
     let items =
         [("bin/vmlinux", File(&kernel)), ("boot/config-6.1.7", File(&other[..])), ("boot/old", File(b"x"))];
     let upper = layer(&[("boot/config-6.1.7", File(config)), ("boot/.wh.old", File(b""))]);
-    image(&world, &[layer(&items), upper]);
-    copy(&world.path("work").join(BIN), &world.path("work/two").join(BIN));
-    image(&world, &[layer(&[("bin/vmlinux", File(&kernel)), ("boot/config-6.1.7", File(config))])]);
-    let told = world.run(&format!("diff two/{BIN} {BIN} --json")).ok().stdout;
+    image(&context, &[layer(&items), upper]);
+    copy(&context.path("work").join(BIN), &context.path("work/two").join(BIN));
+    image(&context, &[layer(&[("bin/vmlinux", File(&kernel)), ("boot/config-6.1.7", File(config))])]);
+    let told = context.run(&format!("diff two/{BIN} {BIN} --json")).ok().stdout;
     let difference: Value = serde_json::from_str(&told).unwrap();
     assert_eq!((&difference["files"], &difference["inputs"]), (&json!([]), &json!([])), "{difference:#}");
-    world.run(&format!("config diff two/{BIN} mini.config")).ok();
-    let told = world.run(&format!("check two/{BIN} --for kubernetes")).stdout;
+    context.run(&format!("config diff two/{BIN} mini.config")).ok();
+    let told = context.run(&format!("check two/{BIN} --for kubernetes")).stdout;
     assert!(!told.contains("CONFIG_NET "), "the upper layer has it:\n{told}");
 }
 
 #[test]
 fn a_tar_that_ends_early_is_no_whole_layer() {
-    let world = World::new();
+    let context = TestContext::new();
     let kernel = kernel("6.1.7");
     // As `umoci insert` leaves it: without what fills the last block up, and without an end.
     let whole = layer(&[("bin/vmlinux", File(&kernel))])[..512 + kernel.len()].to_vec();
-    image(&world, std::slice::from_ref(&whole));
-    assert!(verified(&world, 0).contains("ok kernel Linux 6.1.7"));
-    image(&world, &[whole[..whole.len() - 1].to_vec()]);
-    let said = verified(&world, 3);
+    image(&context, std::slice::from_ref(&whole));
+    assert!(verified(&context, 0).contains("ok kernel Linux 6.1.7"));
+    image(&context, &[whole[..whole.len() - 1].to_vec()]);
+    let said = verified(&context, 3);
     assert!(
         said.contains("REFUSED blobs") && said.contains("its tar ends in the middle of a file"),
         "{said}"
@@ -204,7 +207,7 @@ fn a_tar_that_ends_early_is_no_whole_layer() {
 
 #[test]
 fn layers_that_cannot_be_merged_are_refused() {
-    let world = World::new();
+    let context = TestContext::new();
     let kernel = kernel("6.1.7");
     for (layers, says) in [
         (
@@ -217,9 +220,9 @@ fn layers_that_cannot_be_merged_are_refused() {
         ),
         (vec![layer(&[("x/y", File(b"1")), ("l", SymLink("x")), ("l/y", File(b"2"))])], "of the same layer"),
     ] {
-        image(&world, &layers);
-        world.run(&format!("inspect {BIN}")).failed(3, &[says]);
-        let said = verified(&world, 3);
+        image(&context, &layers);
+        context.run(&format!("inspect {BIN}")).failed(3, &[says]);
+        let said = verified(&context, 3);
         assert!(said.contains("REFUSED blobs") && said.contains(says) && !said.contains("DAMAGED"), "{said}");
     }
 }
@@ -241,8 +244,8 @@ fn tree(root: &Utf8Path) -> BTreeMap<String, String> {
 }
 
 /// The same of an image, as diff has it: against an image without any file.
-fn merged(world: &World) -> BTreeMap<String, String> {
-    let reader = kcompile::internals::LayoutReader::open(&world.path("work").join(BIN)).unwrap();
+fn merged(context: &TestContext) -> BTreeMap<String, String> {
+    let reader = kcompile::internals::LayoutReader::open(&context.path("work").join(BIN)).unwrap();
     let image = reader.open_image(None, None).unwrap();
     let survey = kcompile::internals::inspect(&image).unwrap().survey;
     let shown = |content| match content {
@@ -301,27 +304,27 @@ fn some_layers(seed: u64) -> Vec<Vec<u8>> {
 /// The root file system is the one that umoci unpacks.
 #[test]
 fn layers_are_merged_as_umoci_unpacks_them() {
-    if !have("umoci") {
+    if !has_tool("umoci") {
         return;
     }
-    let world = World::new();
+    let context = TestContext::new();
     let count: u64 = std::env::var("KCOMPILE_TEST_LAYERS").map_or(40, |count| count.parse().unwrap());
     let mut compared = 0;
     for seed in 1..=count {
         let layers = some_layers(seed);
-        image(&world, &layers);
-        if world.run(&format!("inspect {BIN}")).code != 0 {
+        image(&context, &layers);
+        if context.run(&format!("inspect {BIN}")).code != 0 {
             continue;
         }
-        let bundle = world.path("work/bundle");
+        let bundle = context.path("work/bundle");
         let _ = fs::remove_dir_all(&bundle);
         let mut umoci = Command::new("umoci");
         umoci.args(["unpack", "--rootless", "--image", &format!("{BIN}:6.1.7"), bundle.as_str()]);
-        let unpacked = umoci.current_dir(world.path("work")).output().unwrap();
+        let unpacked = umoci.current_dir(context.path("work")).output().unwrap();
         if !unpacked.status.success() {
             continue;
         }
-        assert_eq!(merged(&world), tree(&bundle.join("rootfs")), "seed {seed}");
+        assert_eq!(merged(&context), tree(&bundle.join("rootfs")), "seed {seed}");
         compared += 1;
     }
     // The others have a file where they need a directory.

@@ -1,6 +1,6 @@
 //! The layouts: what is in them, what joins and replaces what, and who can read them.
 
-use crate::support::context::{World, have};
+use crate::support::context::{TestContext, has_tool};
 use camino::Utf8Path;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -66,28 +66,28 @@ fn entries(layout: &Utf8Path, tag: &str) -> Vec<(String, tar::EntryType, u32, St
         .collect()
 }
 
-fn paths(world: &World, layout: &str, tag: &str) -> Vec<String> {
-    entries(&world.path("work/out").join(layout), tag).into_iter().map(|(path, ..)| path).collect()
+fn paths(context: &TestContext, layout: &str, tag: &str) -> Vec<String> {
+    entries(&context.path("work/out").join(layout), tag).into_iter().map(|(path, ..)| path).collect()
 }
 
 #[test]
 fn the_images_hold_what_they_say() {
-    let world = World::new();
-    let ran = world.build("").ok();
-    assert_eq!(paths(&world, BIN, "6.1.7"), ["bin/", "bin/vmlinux", "boot/", "boot/vmlinux"]);
-    let modules = paths(&world, MODULES, "6.1.7");
+    let context = TestContext::new();
+    let ran = context.build("").ok();
+    assert_eq!(paths(&context, BIN, "6.1.7"), ["bin/", "bin/vmlinux", "boot/", "boot/vmlinux"]);
+    let modules = paths(&context, MODULES, "6.1.7");
     for name in ["modules.dep", "modules.builtin", "modules.order", "config", "kernel/drivers/net/dummy.ko"] {
         assert!(modules.contains(&format!("lib/modules/6.1.7/{name}")), "{name}: {modules:?}");
     }
     assert!(!modules.iter().any(|path| path.ends_with("/build") || path.ends_with("/source")));
     assert!(modules.is_sorted());
-    let (manifest, config) = images(&world.path("work/out").join(BIN)).remove("6.1.7").unwrap();
+    let (manifest, config) = images(&context.path("work/out").join(BIN)).remove("6.1.7").unwrap();
     assert_eq!((config["architecture"].as_str(), config["os"].as_str()), (Some("amd64"), Some("linux")));
     assert_eq!(config["history"].as_array().unwrap().len(), 1);
     assert_eq!(manifest["annotations"], config["config"]["Labels"]);
     assert_eq!(manifest["annotations"]["org.opencontainers.image.version"], "6.1.7");
     assert_eq!(ran.stdout.lines().count(), 2);
-    let index = json(&world.path("work/out").join(BIN).join("index.json"));
+    let index = json(&context.path("work/out").join(BIN).join("index.json"));
     let digest = index["manifests"][0]["digest"].as_str().unwrap();
     assert_eq!(ran.stdout.lines().next().unwrap(), format!("out/{BIN}:6.1.7 {digest}"));
 }
@@ -106,9 +106,9 @@ fn file(layout: &Utf8Path, tag: &str, path: &str) -> Vec<u8> {
 
 #[test]
 fn an_image_says_what_it_is_and_what_belongs_to_it() {
-    let world = World::new();
-    world.build("--legacy").ok();
-    let out = world.path("work/out");
+    let context = TestContext::new();
+    context.build("--legacy").ok();
+    let out = context.path("work/out");
     let receipt = json(&out.join("firecracker-6.1.7-amd64.json"));
     let layouts = [BIN, MODULES, "flintlock-kernel"].map(|name| out.join(name));
     // Whoever has both images can compute what they have in common.
@@ -132,8 +132,8 @@ fn an_image_says_what_it_is_and_what_belongs_to_it() {
     }
     // Another shape of the same kernel belongs to it, another kernel does not.
     let pairing_of = |args: &str, output: &str| {
-        world.build(&format!("-o {output} --no-modules {args}")).ok();
-        let (manifest, _) = images(&world.path("work").join(output).join(BIN)).remove("6.1.7").unwrap();
+        context.build(&format!("-o {output} --no-modules {args}")).ok();
+        let (manifest, _) = images(&context.path("work").join(output).join(BIN)).remove("6.1.7").unwrap();
         manifest["annotations"]["io.github.kcompile.pairing"].as_str().unwrap().to_owned()
     };
     assert_eq!(pairing_of("--kernel-link none --compression zstd", "same"), pairing);
@@ -142,10 +142,10 @@ fn an_image_says_what_it_is_and_what_belongs_to_it() {
 
 #[test]
 fn the_vmlinux_bin_is_the_stripped_elf_with_its_pvh_note() {
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    world.run("6.1.7 --ch --source linux --config mini.config --compression none").ok();
-    let layout = world.path("work/out/cloudhypervisor-kernel-bin-amd64");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    context.run("6.1.7 --ch --source linux --config mini.config --compression none").ok();
+    let layout = context.path("work/out/cloudhypervisor-kernel-bin-amd64");
     assert_eq!(entries(&layout, "6.1.7")[1].0, "bin/vmlinux.bin");
     let (manifest, _) = images(&layout).remove("6.1.7").unwrap();
     let tar = blob(&layout, &manifest["layers"][0]);
@@ -158,7 +158,7 @@ fn the_vmlinux_bin_is_the_stripped_elf_with_its_pvh_note() {
 
 #[test]
 fn two_places_give_the_same_digests() {
-    let (here, there) = (World::new(), World::new());
+    let (here, there) = (TestContext::new(), TestContext::new());
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy";
     here.tarball("6.1.7", "xz");
     crate::support::context::copy(
@@ -168,53 +168,53 @@ fn two_places_give_the_same_digests() {
     let first = here.run(args).ok();
     let second =
         there.command(&format!("{args} -o deep/er/out -j 3")).env("TZ", "Asia/Tokyo").output().unwrap();
-    assert_eq!(first.digests(), crate::support::context::ran(second).ok().digests());
+    assert_eq!(first.digests(), crate::support::context::run_result(second).ok().digests());
     assert_eq!(first.digests().len(), 3);
 }
 
 #[test]
 fn a_second_version_joins_and_the_same_one_is_replaced() {
-    let world = World::new();
-    world.build("").ok();
-    world.tree("6.1.8", "work/newer");
-    world.run("6.1.8 --fc --source newer --config mini.config").ok();
-    let layout = world.path("work/out").join(BIN);
+    let context = TestContext::new();
+    context.build("").ok();
+    context.tree("6.1.8", "work/newer");
+    context.run("6.1.8 --fc --source newer --config mini.config").ok();
+    let layout = context.path("work/out").join(BIN);
     let before = images(&layout);
     assert_eq!(before.keys().collect::<Vec<_>>(), ["6.1.7", "6.1.8"]);
-    let blobs = world.names(&format!("work/out/{BIN}/blobs/sha256")).len();
-    world.build("--set DEBUG_INFO=y").ok();
+    let blobs = context.names(&format!("work/out/{BIN}/blobs/sha256")).len();
+    context.build("--set DEBUG_INFO=y").ok();
     let after = images(&layout);
     assert_eq!(before["6.1.8"], after["6.1.8"]);
     assert_ne!(before["6.1.7"], after["6.1.7"]);
-    assert_eq!(world.names(&format!("work/out/{BIN}/blobs/sha256")).len(), blobs, "unused blobs were left");
+    assert_eq!(context.names(&format!("work/out/{BIN}/blobs/sha256")).len(), blobs, "unused blobs were left");
 }
 
 #[test]
 fn a_kernel_without_modules_gives_one_image() {
-    let world = World::new();
-    let ran = world.build("--set MODULES=n").ok().says("no modules image");
+    let context = TestContext::new();
+    let ran = context.build("--set MODULES=n").ok().says("no modules image");
     assert_eq!(ran.stdout.lines().count(), 1);
-    assert!(!world.path("work/out").join(MODULES).exists());
-    let only = World::new();
+    assert!(!context.path("work/out").join(MODULES).exists());
+    let only = TestContext::new();
     only.build("--no-modules").ok();
     assert!(!only.path("work/out").join(MODULES).exists());
 }
 
 #[test]
 fn other_shapes_of_images() {
-    let world = World::new();
-    world.build("--legacy --kernel-link k/linux --modules-layout flat --compression zstd").ok();
-    assert_eq!(link_of(&world, "out"), ("k/linux".into(), "bin/vmlinux".into()));
-    assert!(paths(&world, MODULES, "6.1.7").contains(&"modules.dep".to_owned()));
-    let combined = paths(&world, "flintlock-kernel", "6.1.7");
+    let context = TestContext::new();
+    context.build("--legacy --kernel-link k/linux --modules-layout flat --compression zstd").ok();
+    assert_eq!(link_of(&context, "out"), ("k/linux".into(), "bin/vmlinux".into()));
+    assert!(paths(&context, MODULES, "6.1.7").contains(&"modules.dep".to_owned()));
+    let combined = paths(&context, "flintlock-kernel", "6.1.7");
     for path in ["bin/vmlinux", "boot/vmlinux", "boot/config-6.1.7", "lib/modules/6.1.7/modules.dep"] {
         assert!(combined.contains(&path.to_owned()), "{path}: {combined:?}");
     }
 }
 
 /// The last entry of the kernel's image, a hard link, and what it links to.
-fn link_of(world: &World, output: &str) -> (String, String) {
-    let entries = entries(&world.path("work").join(output).join(BIN), "6.1.7");
+fn link_of(context: &TestContext, output: &str) -> (String, String) {
+    let entries = entries(&context.path("work").join(output).join(BIN), "6.1.7");
     let (path, kind, _, to) = entries.last().unwrap().clone();
     assert_eq!(kind, tar::EntryType::Link, "{entries:?}");
     (path, to)
@@ -222,52 +222,52 @@ fn link_of(world: &World, output: &str) -> (String, String) {
 
 #[test]
 fn the_kernel_has_a_second_name_in_boot_unless_told_otherwise() {
-    let world = World::new();
-    world.build("--no-modules").ok();
-    assert_eq!(link_of(&world, "out"), ("boot/vmlinux".into(), "bin/vmlinux".into()));
+    let context = TestContext::new();
+    context.build("--no-modules").ok();
+    assert_eq!(link_of(&context, "out"), ("boot/vmlinux".into(), "bin/vmlinux".into()));
     // The old name of the option.
-    world.build("--no-modules --also-at k/linux -o other").ok();
-    assert_eq!(link_of(&world, "other"), ("k/linux".into(), "bin/vmlinux".into()));
-    world.build("--no-modules --kernel-link none").ok();
-    assert_eq!(paths(&world, BIN, "6.1.7"), ["bin/", "bin/vmlinux"]);
-    world.run("6.1.7 --ch --source linux --config mini.config --no-modules").ok();
+    context.build("--no-modules --also-at k/linux -o other").ok();
+    assert_eq!(link_of(&context, "other"), ("k/linux".into(), "bin/vmlinux".into()));
+    context.build("--no-modules --kernel-link none").ok();
+    assert_eq!(paths(&context, BIN, "6.1.7"), ["bin/", "bin/vmlinux"]);
+    context.run("6.1.7 --ch --source linux --config mini.config --no-modules").ok();
     assert_eq!(
-        paths(&world, "cloudhypervisor-kernel-bin-amd64", "6.1.7"),
+        paths(&context, "cloudhypervisor-kernel-bin-amd64", "6.1.7"),
         ["bin/", "bin/vmlinux.bin", "boot/", "boot/vmlinux.bin"]
     );
 }
 
 #[test]
 fn an_output_directory_that_is_not_ours_is_left_alone() {
-    let world = World::new();
-    fs::create_dir(world.path("work/mine")).unwrap();
-    fs::write(world.path("work/mine/thesis.tex"), "x").unwrap();
-    fs::write(world.path("work/file"), "x").unwrap();
-    world.build("-o mine").failed(2, &["holds other files (thesis.tex)"]);
-    world.build("-o file").failed(2, &["is a file"]);
-    world.build("-o a:b").failed(2, &["has a colon in its path"]);
-    fs::create_dir_all(world.path("work/out").join(MODULES)).unwrap();
-    fs::create_dir_all(world.path("work/out/x")).unwrap();
-    fs::write(world.path("work/out/x/oci-layout"), "{}").unwrap();
-    world.build("").failed(2, &["is in the way: it is not an OCI layout"]);
-    assert_eq!(world.names("work/mine"), ["thesis.tex"]);
-    assert!(!world.path("cache").exists(), "found out before anything was done");
+    let context = TestContext::new();
+    fs::create_dir(context.path("work/mine")).unwrap();
+    fs::write(context.path("work/mine/thesis.tex"), "x").unwrap();
+    fs::write(context.path("work/file"), "x").unwrap();
+    context.build("-o mine").failed(2, &["holds other files (thesis.tex)"]);
+    context.build("-o file").failed(2, &["is a file"]);
+    context.build("-o a:b").failed(2, &["has a colon in its path"]);
+    fs::create_dir_all(context.path("work/out").join(MODULES)).unwrap();
+    fs::create_dir_all(context.path("work/out/x")).unwrap();
+    fs::write(context.path("work/out/x/oci-layout"), "{}").unwrap();
+    context.build("").failed(2, &["is in the way: it is not an OCI layout"]);
+    assert_eq!(context.names("work/mine"), ["thesis.tex"]);
+    assert!(!context.path("cache").exists(), "found out before anything was done");
 }
 
 #[test]
 fn modes_do_not_depend_on_the_umask() {
     use std::os::unix::fs::PermissionsExt;
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
     let output = Command::new("sh")
         .args(["-c", "umask 077; exec \"$0\" 6.1.7 --fc --source linux --config mini.config"])
         .arg(env!("CARGO_BIN_EXE_kcompile"))
-        .current_dir(world.path("work"))
-        .env("KCOMPILE_CACHE_DIR", world.path("cache"))
+        .current_dir(context.path("work"))
+        .env("KCOMPILE_CACHE_DIR", context.path("cache"))
         .output()
         .unwrap();
     assert!(output.status.success());
-    for entry in walkdir::WalkDir::new(world.path("work/out")).min_depth(1) {
+    for entry in walkdir::WalkDir::new(context.path("work/out")).min_depth(1) {
         let entry = entry.unwrap();
         let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
         let wanted = if entry.file_type().is_dir() { 0o755 } else { 0o644 };
@@ -279,44 +279,44 @@ fn modes_do_not_depend_on_the_umask() {
 
 #[test]
 fn skopeo_and_umoci_take_the_layouts() {
-    if !have("skopeo") || !have("umoci") {
+    if !has_tool("skopeo") || !has_tool("umoci") {
         return;
     }
-    let world = World::new();
-    world.build("").ok();
+    let context = TestContext::new();
+    context.build("").ok();
     for layout in [BIN, MODULES] {
         let script = format!(
             "skopeo --insecure-policy copy -q oci:out/{layout}:6.1.7 oci:copy-{layout}:x && \
              umoci unpack --rootless --image copy-{layout}:x bundle-{layout}"
         );
         let output =
-            Command::new("sh").args(["-ec", &script]).current_dir(world.path("work")).output().unwrap();
+            Command::new("sh").args(["-ec", &script]).current_dir(context.path("work")).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    let kernel = fs::read(world.path(&format!("work/bundle-{BIN}/rootfs/bin/vmlinux"))).unwrap();
+    let kernel = fs::read(context.path(&format!("work/bundle-{BIN}/rootfs/bin/vmlinux"))).unwrap();
     assert_eq!(&kernel[..4], b"\x7fELF");
-    assert!(world.path(&format!("work/bundle-{MODULES}/rootfs/lib/modules/6.1.7/modules.dep")).is_file());
+    assert!(context.path(&format!("work/bundle-{MODULES}/rootfs/lib/modules/6.1.7/modules.dep")).is_file());
 }
 
 #[test]
 fn a_damaged_layout_stops_the_build_before_it_changes_anything() {
-    let world = World::new();
-    world.build("").ok();
-    let before = images(&world.path("work/out").join(BIN));
-    fs::write(world.path("work/out").join(MODULES).join("index.json"), "{").unwrap();
-    world.build("--set PSI=y").failed(3, &["index.json is not what an OCI layout has there"]);
-    assert_eq!(images(&world.path("work/out").join(BIN)), before);
+    let context = TestContext::new();
+    context.build("").ok();
+    let before = images(&context.path("work/out").join(BIN));
+    fs::write(context.path("work/out").join(MODULES).join("index.json"), "{").unwrap();
+    context.build("--set PSI=y").failed(3, &["index.json is not what an OCI layout has there"]);
+    assert_eq!(images(&context.path("work/out").join(BIN)), before);
 }
 
 #[test]
 fn a_lock_that_is_a_link_is_not_followed() {
-    let world = World::new();
-    world.build("").ok();
-    fs::remove_file(world.path("work/out/.kcompile.lock")).unwrap();
-    fs::write(world.path("work/precious"), "precious").unwrap();
-    std::os::unix::fs::symlink("../precious", world.path("work/out/.kcompile.lock")).unwrap();
-    world.build("--rebuild").failed(1, &["cannot lock"]);
-    assert_eq!(fs::read_to_string(world.path("work/precious")).unwrap(), "precious");
-    std::os::unix::fs::symlink("nowhere", world.path("work/dangling")).unwrap();
-    world.build("-o dangling").failed(2, &["is a link to nothing"]);
+    let context = TestContext::new();
+    context.build("").ok();
+    fs::remove_file(context.path("work/out/.kcompile.lock")).unwrap();
+    fs::write(context.path("work/precious"), "precious").unwrap();
+    std::os::unix::fs::symlink("../precious", context.path("work/out/.kcompile.lock")).unwrap();
+    context.build("--rebuild").failed(1, &["cannot lock"]);
+    assert_eq!(fs::read_to_string(context.path("work/precious")).unwrap(), "precious");
+    std::os::unix::fs::symlink("nowhere", context.path("work/dangling")).unwrap();
+    context.build("-o dangling").failed(2, &["is a link to nothing"]);
 }

@@ -1,7 +1,7 @@
 //! Layouts that mean harm, given to every command that reads one: refused by the rule that they break, and
 //! nothing is written.
 
-use crate::support::context::{World, compress};
+use crate::support::context::{TestContext, compress};
 use crate::support::fixtures::{Parts, craft, kernel, rewrite, tar_with};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
@@ -11,19 +11,19 @@ use tar::EntryType::{Regular, Symlink};
 
 /// inspect, verify, diff and check refuse the layout, and say this.
 #[track_caller]
-fn refused(world: &World, layout: &Utf8Path, says: &str) {
-    let before = world.snapshot("work");
+fn refused(context: &TestContext, layout: &Utf8Path, says: &str) {
+    let before = context.snapshot("work");
     for args in ["inspect", "inspect --json", "verify", "verify --json"] {
-        let told = world.run(&format!("{args} {layout}"));
+        let told = context.run(&format!("{args} {layout}"));
         all_refuse(&told, says, args);
     }
-    let told = world.run(&format!("diff {layout} {layout}"));
+    let told = context.run(&format!("diff {layout} {layout}"));
     all_refuse(&told, says, "diff");
-    assert_eq!(world.snapshot("work"), before, "something was written");
+    assert_eq!(context.snapshot("work"), before, "something was written");
 }
 
 #[track_caller]
-fn all_refuse(told: &crate::support::context::Ran, says: &str, args: &str) {
+fn all_refuse(told: &crate::support::context::RunResult, says: &str, args: &str) {
     assert_eq!(told.code, 3, "{args}: {}{}", told.stdout, told.stderr);
     let words = |text: &str| text.split_whitespace().collect::<String>();
     let said = words(&format!("{}{}", told.stdout, told.stderr));
@@ -33,10 +33,10 @@ fn all_refuse(told: &crate::support::context::Ran, says: &str, args: &str) {
 }
 
 /// A small layout of its own with nothing wrong, uncompressed.
-fn good(world: &World) -> Utf8PathBuf {
+fn good(context: &TestContext) -> Utf8PathBuf {
     let tar = tar_with(&[("bin/vmlinux", Regular, b"Linux version 6.1.7 (x)\0")]);
-    craft(world, &tar, &tar, "layer.v1.tar");
-    world.path("work/crafted")
+    craft(context, &tar, &tar, "layer.v1.tar");
+    context.path("work/crafted")
 }
 
 fn layer_of(layout: &Utf8Path) -> Utf8PathBuf {
@@ -48,29 +48,29 @@ fn layer_of(layout: &Utf8Path) -> Utf8PathBuf {
 
 #[test]
 fn an_index_that_is_too_large_too_deep_or_no_file_is_refused() {
-    let world = World::new();
-    let layout = good(&world);
+    let context = TestContext::new();
+    let layout = good(&context);
     let index = layout.join("index.json");
     let whole = fs::read(&index).unwrap();
     fs::write(&index, vec![b' '; 5 << 20]).unwrap();
-    refused(&world, &layout, "index.json: larger than 4 MiB");
+    refused(&context, &layout, "index.json: larger than 4 MiB");
     fs::write(&index, "[".repeat(1 << 20)).unwrap();
-    refused(&world, &layout, "index.json is not what an OCI layout has there");
+    refused(&context, &layout, "index.json is not what an OCI layout has there");
     fs::write(&index, format!("{{\"schemaVersion\":2,\"x\":{}", "[".repeat(1 << 20))).unwrap();
-    refused(&world, &layout, "index.json is not what an OCI layout has there");
+    refused(&context, &layout, "index.json is not what an OCI layout has there");
     fs::remove_file(&index).unwrap();
-    fs::write(world.path("work/elsewhere"), &whole).unwrap();
+    fs::write(context.path("work/elsewhere"), &whole).unwrap();
     symlink("../elsewhere", &index).unwrap();
-    refused(&world, &layout, "cannot read");
+    refused(&context, &layout, "cannot read");
     fs::remove_file(&index).unwrap();
     fs::create_dir(&index).unwrap();
-    refused(&world, &layout, "index.json: not a regular file, but a directory");
+    refused(&context, &layout, "index.json: not a regular file, but a directory");
 }
 
 #[test]
 fn a_tower_of_indexes_and_one_of_layers_are_refused() {
-    let world = World::new();
-    let layout = good(&world);
+    let context = TestContext::new();
+    let layout = good(&context);
     let mut index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     for _ in 0..10 {
         let bytes = index.to_string();
@@ -81,9 +81,9 @@ fn a_tower_of_indexes_and_one_of_layers_are_refused() {
         index = json!({"schemaVersion": 2, "manifests": [inner]});
     }
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    refused(&world, &layout, "an index in more than 8 others");
+    refused(&context, &layout, "an index in more than 8 others");
 
-    let layout = good(&world);
+    let layout = good(&context);
     let tower = |parts: &mut Parts| {
         let (layer, id) =
             (parts.manifest["layers"][0].clone(), parts.config["rootfs"]["diff_ids"][0].clone());
@@ -91,29 +91,29 @@ fn a_tower_of_indexes_and_one_of_layers_are_refused() {
         parts.config["rootfs"]["diff_ids"].as_array_mut().unwrap().resize(200, id);
     };
     rewrite(&layout, tower);
-    refused(&world, &layout, "200 layers are more than any reader takes");
+    refused(&context, &layout, "200 layers are more than any reader takes");
 }
 
 #[test]
 fn blobs_that_are_links_or_lie_about_their_size_are_refused() {
-    let world = World::new();
-    let layout = good(&world);
+    let context = TestContext::new();
+    let layout = good(&context);
     let layer = layer_of(&layout);
     let bytes = fs::read(&layer).unwrap();
-    fs::rename(&layer, world.path("work/elsewhere")).unwrap();
-    symlink(world.path("work/elsewhere"), &layer).unwrap();
-    refused(&world, &layout, "cannot read");
+    fs::rename(&layer, context.path("work/elsewhere")).unwrap();
+    symlink(context.path("work/elsewhere"), &layer).unwrap();
+    refused(&context, &layout, "cannot read");
     fs::remove_file(&layer).unwrap();
     fs::write(&layer, &bytes[..bytes.len() - 512]).unwrap();
-    refused(&world, &layout, "where its descriptor says");
-    fs::rename(layout.join("blobs"), world.path("work/blobs")).unwrap();
+    refused(&context, &layout, "where its descriptor says");
+    fs::rename(layout.join("blobs"), context.path("work/blobs")).unwrap();
     symlink("../blobs", layout.join("blobs")).unwrap();
-    refused(&world, &layout, "blobs is not a directory");
+    refused(&context, &layout, "blobs is not a directory");
 }
 
 #[test]
 fn entries_that_lead_outside_or_unpack_without_end_are_refused() {
-    let world = World::new();
+    let context = TestContext::new();
     let given = |entries: &[(&str, tar::EntryType, &[u8])], kind: &str, says: &str| {
         let tar = tar_with(entries);
         let stored = if kind.is_empty() { tar.clone() } else { compress(&tar, kind) };
@@ -122,8 +122,8 @@ fn entries_that_lead_outside_or_unpack_without_end_are_refused() {
             "zst" => "+zstd",
             _ => "",
         };
-        craft(&world, &tar, &stored, &format!("layer.v1.tar{suffix}"));
-        refused(&world, &world.path("work/crafted"), says);
+        craft(&context, &tar, &stored, &format!("layer.v1.tar{suffix}"));
+        refused(&context, &context.path("work/crafted"), says);
     };
     given(&[("../../etc/passwd", Regular, b"x")], "", "`../../etc/passwd` is no path inside an image");
     given(&[("/etc/passwd", Regular, b"x")], "gz", "`/etc/passwd` is no path inside an image");
@@ -133,14 +133,14 @@ fn entries_that_lead_outside_or_unpack_without_end_are_refused() {
     // A few kilobytes inside a kernel that unpack to 17 MB, where its config should be.
     let inside = [b"IKCFG_ST", &compress(&vec![b'\n'; 17 << 20], "gz")[..]].concat();
     let tar = tar_with(&[("bin/vmlinux", Regular, &inside)]);
-    craft(&world, &tar, &tar, "layer.v1.tar");
-    let told = world.run("verify crafted --json");
+    craft(&context, &tar, &tar, "layer.v1.tar");
+    let told = context.run("verify crafted --json");
     assert!(told.code == 1 && told.stdout.contains("unpacks to more than 16777216 bytes"), "{}", told.stdout);
 }
 
 #[test]
 fn a_link_out_of_an_image_and_a_setuid_file_are_told() {
-    let world = World::new();
+    let context = TestContext::new();
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_entry_type(Symlink);
@@ -156,8 +156,8 @@ fn a_link_out_of_an_image_and_a_setuid_file_are_told() {
     header.set_mode(0o644);
     tar.append_data(&mut header, "bin/vmlinux", &kernel[..]).unwrap();
     let tar = tar.into_inner().unwrap();
-    craft(&world, &tar, &tar, "layer.v1.tar");
-    let told = world.run("verify crafted");
+    craft(&context, &tar, &tar, "layer.v1.tar");
+    let told = context.run("verify crafted");
     let said = told.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert_eq!(told.code, 1, "{said}");
     assert!(said.contains("FAILED entries lib is a symbolic link that leaves the image: /usr/lib"), "{said}");
@@ -166,7 +166,7 @@ fn a_link_out_of_an_image_and_a_setuid_file_are_told() {
 
 #[test]
 fn layers_of_several_members_and_frames_are_read_whole() {
-    let world = World::new();
+    let context = TestContext::new();
     let kernel = [&b"Linux version 6.1.7 (x)\0"[..], &[0; 3000]].concat();
     let tar = tar_with(&[
         ("bin/vmlinux", Regular, &kernel),
@@ -174,8 +174,8 @@ fn layers_of_several_members_and_frames_are_read_whole() {
     ]);
     for (kind, suffix) in [("gz", "gzip"), ("zst", "zstd")] {
         let parts: Vec<u8> = tar.chunks(1000).flat_map(|part| compress(part, kind)).collect();
-        craft(&world, &tar, &parts, &format!("layer.v1.tar+{suffix}"));
-        let told = world.run("inspect crafted --json").ok().stdout;
+        craft(&context, &tar, &parts, &format!("layer.v1.tar+{suffix}"));
+        let told = context.run("inspect crafted --json").ok().stdout;
         let inspected: Value = serde_json::from_str(&told).unwrap();
         assert_eq!(inspected["layers"][0]["plain_bytes"], json!(tar.len()), "{kind}");
         assert_eq!(inspected["kernels"].as_array().unwrap().len(), 2, "{kind}");

@@ -1,6 +1,6 @@
 //! Several architectures in one command: an image each, and one tag for all of them.
 
-use crate::support::context::{Ran, World, have, ran};
+use crate::support::context::{RunResult, TestContext, has_tool, run_result};
 use crate::support::registry::descriptor;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -13,39 +13,42 @@ const MODULES: &str = "firecracker-kernel-modules";
 
 /// Builds for both. The miniature tree makes a true arm64 Image header with any compiler: an empty prefix is the
 /// host's.
-fn build(world: &World, args: &str) -> Ran {
-    if !world.path("work/linux-6.1.7.tar.xz").exists() {
-        world.tarball("6.1.7", "xz");
+fn build(context: &TestContext, args: &str) -> RunResult {
+    if !context.path("work/linux-6.1.7.tar.xz").exists() {
+        context.tarball("6.1.7", "xz");
     }
     let both = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64 --arch arm64";
-    ran(world.command(&format!("{both} {args} --cross-compile")).arg("").output().unwrap())
+    run_result(context.command(&format!("{both} {args} --cross-compile")).arg("").output().unwrap())
 }
 
-fn index(world: &World, layout: &str) -> Value {
-    let layout = world.path("work/out").join(layout);
+fn index(context: &TestContext, layout: &str) -> Value {
+    let layout = context.path("work/out").join(layout);
     let digest = descriptor(&layout, "6.1.7")["digest"].as_str().unwrap().replace(':', "/");
     serde_json::from_slice(&fs::read(layout.join("blobs").join(digest)).unwrap()).unwrap()
 }
 
 #[test]
 fn one_tag_stands_for_all_architectures() {
-    let world = World::new();
-    let ran = build(&world, "").ok().says("Pack: one tag for amd64 and arm64").says("2 indexes");
+    let context = TestContext::new();
+    let ran = build(&context, "").ok().says("Pack: one tag for amd64 and arm64").says("2 indexes");
     let lines: Vec<&str> = ran.stdout.lines().map(|line| line.split(' ').next().unwrap()).collect();
     let names =
         ["-amd64", "-arm64", ""].map(|arch| [BIN, MODULES].map(|name| format!("out/{name}{arch}:6.1.7")));
     assert_eq!(lines, names.concat());
     for name in [BIN, MODULES] {
-        let index = index(&world, name);
+        let index = index(&context, name);
         let images = index["manifests"].as_array().unwrap();
         for (image, arch) in images.iter().zip(["amd64", "arm64"]) {
             let alone = format!("{name}-{arch}");
             assert_eq!(image["platform"]["architecture"], arch);
-            assert_eq!(image["digest"], descriptor(&world.path("work/out").join(&alone), "6.1.7")["digest"]);
+            assert_eq!(
+                image["digest"],
+                descriptor(&context.path("work/out").join(&alone), "6.1.7")["digest"]
+            );
             // Every blob of the image is there, and takes no place of its own.
-            for blob in world.names(&format!("work/out/{alone}/blobs/sha256")) {
+            for blob in context.names(&format!("work/out/{alone}/blobs/sha256")) {
                 let path =
-                    |layout: &str| world.path("work/out").join(layout).join("blobs/sha256").join(&blob);
+                    |layout: &str| context.path("work/out").join(layout).join("blobs/sha256").join(&blob);
                 let inode = |layout: &str| fs::metadata(path(layout)).unwrap().ino();
                 assert_eq!(inode(name), inode(&alone), "{alone}: {blob}");
             }
@@ -57,83 +60,85 @@ fn one_tag_stands_for_all_architectures() {
     }
     // One of them is chosen where one is wanted.
     for arch in ["amd64", "arm64"] {
-        let told = world.run(&format!("check out/{MODULES}:6.1.7 --arch {arch} --for kubernetes"));
+        let told = context.run(&format!("check out/{MODULES}:6.1.7 --arch {arch} --for kubernetes"));
         let heading = format!("out/{MODULES}:6.1.7: Linux 6.1.7 on {arch}\n");
         assert!(told.stdout.starts_with(&heading), "{}{}", told.stdout, told.stderr);
         let told =
-            world.run(&format!("config diff out/{MODULES}:6.1.7 out/{MODULES}-{arch}:6.1.7 --arch {arch}"));
+            context.run(&format!("config diff out/{MODULES}:6.1.7 out/{MODULES}-{arch}:6.1.7 --arch {arch}"));
         assert!(told.ok().stdout.ends_with("the settings are the same\n"));
     }
     // Again, and with other bytes: what no tag needs any more is gone.
-    let blobs = || world.names(&format!("work/out/{BIN}/blobs/sha256")).into_iter().collect::<BTreeSet<_>>();
+    let blobs =
+        || context.names(&format!("work/out/{BIN}/blobs/sha256")).into_iter().collect::<BTreeSet<_>>();
     // By its times a blob is known to be whole without being read.
     let changed = || {
         let layout = format!("work/out/{BIN}-amd64/blobs/sha256");
-        let times = |blob: &String| fs::metadata(world.path(&layout).join(blob)).unwrap();
+        let times = |blob: &String| fs::metadata(context.path(&layout).join(blob)).unwrap();
         let time = |blob: String| (times(&blob).ctime(), times(&blob).ctime_nsec(), blob);
-        world.names(&layout).into_iter().map(time).collect::<BTreeSet<_>>()
+        context.names(&layout).into_iter().map(time).collect::<BTreeSet<_>>()
     };
-    let (before, then, again) = (blobs(), changed(), build(&world, "").ok());
+    let (before, then, again) = (blobs(), changed(), build(&context, "").ok());
     assert_eq!((again.stdout, blobs(), changed()), (ran.stdout, before.clone(), then));
     // One of them alone leaves the index behind, and says so.
     let alone = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --set DEBUG_INFO=y";
     let outdated = format!("out/{BIN}:6.1.7, the index over architectures, has another image than this one");
-    world.run(alone).ok().says(&outdated);
+    context.run(alone).ok().says(&outdated);
     assert_eq!(blobs(), before);
-    build(&world, "--set DEBUG_INFO=y").ok();
+    build(&context, "--set DEBUG_INFO=y").ok();
     let after = blobs();
     // Somebody else's layout of this name is no matter.
-    let index = world.path(&format!("work/out/{BIN}/index.json"));
+    let index = context.path(&format!("work/out/{BIN}/index.json"));
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
     let text = fs::read_to_string(&index).unwrap().replace("application/vnd.oci.image.index.v1+json", docker);
     fs::write(&index, text).unwrap();
-    world.run(alone).ok();
+    context.run(alone).ok();
     assert!(after != before && after.len() == before.len(), "{before:?}, then {after:?}");
 }
 
 #[test]
 fn what_is_in_the_way_of_the_index_is_found_before_anything_is_built() {
-    let world = World::new();
-    fs::create_dir_all(world.path("work/out").join(MODULES)).unwrap();
-    fs::create_dir_all(world.path("work/out/x")).unwrap();
-    fs::write(world.path("work/out/x/oci-layout"), "{}").unwrap();
-    build(&world, "").failed(2, &[MODULES, "is in the way: it is not an OCI layout"]);
-    assert!(!world.path("cache").exists());
+    let context = TestContext::new();
+    fs::create_dir_all(context.path("work/out").join(MODULES)).unwrap();
+    fs::create_dir_all(context.path("work/out/x")).unwrap();
+    fs::write(context.path("work/out/x/oci-layout"), "{}").unwrap();
+    build(&context, "").failed(2, &[MODULES, "is in the way: it is not an OCI layout"]);
+    assert!(!context.path("cache").exists());
 }
 
 #[test]
 fn one_failure_leaves_the_other_architecture_and_no_index() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
-    let ran = world.run(
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
+    let ran = context.run(
         "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch amd64 --arch arm64 --cross-compile nowhere-",
     );
     assert_eq!((ran.code, ran.stdout.as_str()), (4, ""), "{}", ran.stderr);
     fs::write(
-        world.path("work/mini.config"),
+        context.path("work/mini.config"),
         format!("{}CONFIG_X86_64=y\n", crate::support::context::CONFIG),
     )
     .unwrap();
-    let ran = build(&world, "");
+    let ran = build(&context, "");
     assert_eq!((ran.code, ran.stdout.lines().count()), (2, 2), "{}", ran.stderr);
-    assert!(!world.path("work/out").join(BIN).exists());
+    assert!(!context.path("work/out").join(BIN).exists());
 }
 
 #[test]
 fn skopeo_takes_each_architecture_or_all_of_them_from_the_tag() {
-    if !have("skopeo") {
+    if !has_tool("skopeo") {
         return;
     }
-    let world = World::new();
-    build(&world, "--no-modules").ok();
+    let context = TestContext::new();
+    build(&context, "--no-modules").ok();
     let script = format!(
         "skopeo --insecure-policy copy -q --all --preserve-digests oci:out/{BIN}:6.1.7 oci:all:x
          for arch in amd64 arm64; do skopeo --insecure-policy --override-arch $arch copy -q oci:out/{BIN}:6.1.7 oci:$arch:x; done"
     );
-    let output = Command::new("sh").args(["-ec", &script]).current_dir(world.path("work")).output().unwrap();
+    let output =
+        Command::new("sh").args(["-ec", &script]).current_dir(context.path("work")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let digest =
-        |layout: &str, tag: &str| descriptor(&world.path("work").join(layout), tag)["digest"].clone();
+        |layout: &str, tag: &str| descriptor(&context.path("work").join(layout), tag)["digest"].clone();
     assert_eq!(digest("all", "x"), digest(&format!("out/{BIN}"), "6.1.7"));
     for arch in ["amd64", "arm64"] {
         assert_eq!(digest(arch, "x"), digest(&format!("out/{BIN}-{arch}"), "6.1.7"));
@@ -142,13 +147,13 @@ fn skopeo_takes_each_architecture_or_all_of_them_from_the_tag() {
 
 #[test]
 fn the_cross_compiler_of_the_distribution_is_found() {
-    if !have("aarch64-linux-gnu-gcc") {
+    if !has_tool("aarch64-linux-gnu-gcc") {
         return;
     }
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    world.run("6.1.7 --ch --source linux --config mini.config --arch arm64 --compression none").ok();
-    let layout = world.path("work/out/cloudhypervisor-kernel-modules-arm64");
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    context.run("6.1.7 --ch --source linux --config mini.config --arch arm64 --compression none").ok();
+    let layout = context.path("work/out/cloudhypervisor-kernel-modules-arm64");
     let digest = descriptor(&layout, "6.1.7")["digest"].as_str().unwrap().replace(':', "/");
     let manifest: Value =
         serde_json::from_slice(&fs::read(layout.join("blobs").join(digest)).unwrap()).unwrap();

@@ -1,7 +1,7 @@
 //! What leaves the machine: the documents beside the images and attached to them, lock files, bundles, and what is
 //! printed. None of it holds a path of the machine or a secret.
 
-use crate::support::context::{CONFIG, Ran, World, ran, script, sha256};
+use crate::support::context::{CONFIG, RunResult, TestContext, run_result, sha256, write_script};
 use crate::support::servers::{self, DIR, respond, serve};
 use camino::Utf8Path;
 use serde_json::Value;
@@ -22,22 +22,22 @@ fn holding(dir: &Utf8Path, text: &str) -> Vec<String> {
     held.map(|entry| entry.path().display().to_string()).collect()
 }
 
-fn receipt(world: &World, output: &str) -> Value {
-    serde_json::from_slice(&fs::read(world.path(output).join(format!("{NAME}.json"))).unwrap()).unwrap()
+fn receipt(context: &TestContext, output: &str) -> Value {
+    serde_json::from_slice(&fs::read(context.path(output).join(format!("{NAME}.json"))).unwrap()).unwrap()
 }
 
 /// Builds with everything at absolute paths, some of them outside the working directory.
-fn build_elsewhere(world: &World, more: &str) -> Ran {
-    let tree = world.tree("6.1.7", "sources/deep/linux");
+fn build_elsewhere(context: &TestContext, more: &str) -> RunResult {
+    let tree = context.tree("6.1.7", "sources/deep/linux");
     let kconfig = fs::read_to_string(tree.join("Kconfig")).unwrap();
     fs::write(tree.join("Kconfig"), kconfig + "\nconfig INITRAMFS_SOURCE\n\tstring \"Initramfs\"\n").unwrap();
-    fs::write(world.path("sources/own.cpio"), "").unwrap();
-    fs::write(world.path("sources/own.config"), format!("{CONFIG}CONFIG_NOBODY_HAS_IT=y\n")).unwrap();
-    fs::write(world.path("sources/own.fragment"), "CONFIG_PSI=y\n").unwrap();
+    fs::write(context.path("sources/own.cpio"), "").unwrap();
+    fs::write(context.path("sources/own.config"), format!("{CONFIG}CONFIG_NOBODY_HAS_IT=y\n")).unwrap();
+    fs::write(context.path("sources/own.fragment"), "CONFIG_PSI=y\n").unwrap();
     let version = "[ \"$*\" = --version ] && echo \"$0 (own) 12.2.0\" && exit";
-    script(&world.path("sources/bin/own-gcc"), &format!("{version}\nexec gcc \"$@\""));
-    let path = |name: &str| world.path(name);
-    world.run(&format!(
+    write_script(&context.path("sources/bin/own-gcc"), &format!("{version}\nexec gcc \"$@\""));
+    let path = |name: &str| context.path(name);
+    context.run(&format!(
         "6.1.7 --fc --source {} --config {} --fragment {} {more} -o {} --cache-dir {}",
         path("sources/deep/linux"),
         path("sources/own.config"),
@@ -49,16 +49,16 @@ fn build_elsewhere(world: &World, more: &str) -> Ran {
 
 #[test]
 fn no_document_names_a_place_of_the_machine() {
-    let world = World::new();
-    let own = |name: &str| world.path(&format!("sources/{name}"));
+    let context = TestContext::new();
+    let own = |name: &str| context.path(&format!("sources/{name}"));
     let more = format!("--cc {} --set INITRAMFS_SOURCE=\"{}\"", own("bin/own-gcc"), own("own.cpio"));
-    let ran = build_elsewhere(&world, &more).ok();
+    let ran = build_elsewhere(&context, &more).ok();
     // A person at the terminal is told where things are.
-    let config = world.path("sources/own.config");
+    let config = context.path("sources/own.config");
     assert!(ran.stderr.contains(&format!("asked for by {config}")), "{}", ran.stderr);
-    let out = world.path("sources/out");
-    assert_eq!(holding(&out, world.path("").as_str()), [""; 0]);
-    let receipt = receipt(&world, "sources/out");
+    let out = context.path("sources/out");
+    assert_eq!(holding(&out, context.path("").as_str()), [""; 0]);
+    let receipt = receipt(&context, "sources/out");
     let command = receipt["command"].as_str().unwrap();
     assert_eq!(
         command,
@@ -79,24 +79,25 @@ fn no_document_names_a_place_of_the_machine() {
 
 #[test]
 fn the_bill_of_materials_is_the_same_wherever_the_source_lies() {
-    let spdx =
-        |world: &World, out: &str| fs::read(world.path(out).join(format!("{NAME}.spdx.json"))).unwrap();
-    let plan = |world: &World, out: &str| receipt(world, out)["plan_digest"].clone();
-    let world = World::new();
-    world.tree("6.1.7", "work/linux");
-    world.tree("6.1.7", "elsewhere/deep/6.1.7");
+    let spdx = |context: &TestContext, out: &str| {
+        fs::read(context.path(out).join(format!("{NAME}.spdx.json"))).unwrap()
+    };
+    let plan = |context: &TestContext, out: &str| receipt(context, out)["plan_digest"].clone();
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    context.tree("6.1.7", "elsewhere/deep/6.1.7");
     let build = |source: &str, out: &str| {
         let mut command =
-            world.command(&format!("6.1.7 --fc --config mini.config --source {source} -o {out} --rebuild"));
-        ran(command.env("SOURCE_DATE_EPOCH", "1600000000").output().unwrap()).ok()
+            context.command(&format!("6.1.7 --fc --config mini.config --source {source} -o {out} --rebuild"));
+        run_result(command.env("SOURCE_DATE_EPOCH", "1600000000").output().unwrap()).ok()
     };
     build("linux", "one");
-    build(world.path("elsewhere/deep/6.1.7").as_str(), "two");
-    assert_eq!(plan(&world, "work/one"), plan(&world, "work/two"));
-    assert!(spdx(&world, "work/one") == spdx(&world, "work/two"));
+    build(context.path("elsewhere/deep/6.1.7").as_str(), "two");
+    assert_eq!(plan(&context, "work/one"), plan(&context, "work/two"));
+    assert!(spdx(&context, "work/one") == spdx(&context, "work/two"));
 
     // The same release, verified by a list of checksums here, and by the lock file there.
-    let (first, second) = (World::new(), World::new());
+    let (first, second) = (TestContext::new(), TestContext::new());
     let mirror = servers::mirror(&first, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", mirror.url);
     first.run(&args).ok();
@@ -105,7 +106,7 @@ fn the_bill_of_materials_is_the_same_wherever_the_source_lies() {
     let lock = lock.unwrap();
     fs::copy(first.path(lock), second.path(lock)).unwrap();
     second.run(&args).ok();
-    let verified = |world: &World| receipt(world, "work/out")["source_verified"].clone();
+    let verified = |context: &TestContext| receipt(context, "work/out")["source_verified"].clone();
     assert_ne!(verified(&first), verified(&second));
     assert_eq!(plan(&first, "work/out"), plan(&second, "work/out"));
     assert!(spdx(&first, "work/out") == spdx(&second, "work/out"));
@@ -113,45 +114,45 @@ fn the_bill_of_materials_is_the_same_wherever_the_source_lies() {
 
 #[test]
 fn no_secret_of_a_mirror_is_kept_or_shown() {
-    let world = World::new();
-    let tarball = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let tarball = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let path = format!("{DIR}/linux-6.1.7.tar.xz");
     let mirror = serve(move |request, stream| match request.path == format!("/?key={TOKEN}{path}") {
         true => respond(stream, "200 OK", &[], &tarball),
         false => respond(stream, "404 Not Found", &[], b""),
     });
-    let silent = |ran: &Ran| {
+    let silent = |ran: &RunResult| {
         assert!(!ran.stdout.contains(TOKEN) && !ran.stderr.contains(TOKEN), "{}{}", ran.stdout, ran.stderr);
     };
     let (url, mirror) = (&mirror.url, format!("--mirror {}/?key={TOKEN}", mirror.url));
     let args = format!("6.1.7 --fc --config mini.config {mirror}");
-    silent(&world.run(&format!("plan {args}")).ok());
+    silent(&context.run(&format!("plan {args}")).ok());
     for progress in ["plain", "json"] {
-        silent(&world.run(&format!("{args} --rebuild --progress {progress}")).ok());
+        silent(&context.run(&format!("{args} --rebuild --progress {progress}")).ok());
     }
-    silent(&world.run(&format!("fetch 6.1.7 --fc {mirror} --bundle own.bundle")).ok());
-    assert_eq!(holding(&world.path("work"), TOKEN), [""; 0]);
-    assert_eq!(holding(&world.path("cache"), TOKEN), [""; 0]);
+    silent(&context.run(&format!("fetch 6.1.7 --fc {mirror} --bundle own.bundle")).ok());
+    assert_eq!(holding(&context.path("work"), TOKEN), [""; 0]);
+    assert_eq!(holding(&context.path("cache"), TOKEN), [""; 0]);
     // What goes wrong names the server, and not the key.
     for (version, code) in [("6.1.8", 3), ("6.1", 3)] {
-        let failed = world.run(&args.replacen("6.1.7", version, 1));
+        let failed = context.run(&args.replacen("6.1.7", version, 1));
         silent(&failed);
         failed.failed(code, &[url]);
     }
     let nobody =
         format!("6.1.9 --fc --config mini.config --mirror http://127.0.0.1:1/?key={TOKEN} --progress json");
-    let failed = world.run(&nobody);
+    let failed = context.run(&nobody);
     silent(&failed);
     failed.failed(3, &["cannot fetch http://127.0.0.1:1/"]);
     // Nor that of a git repository, whose URL stands in the lock file and in images.
-    let git = world.run(&format!("plan 6.1.7 --fc --source git+https://host/linux.git?token={TOKEN}"));
+    let git = context.run(&format!("plan 6.1.7 --fc --source git+https://host/linux.git?token={TOKEN}"));
     silent(&git);
     git.failed(2, &["query"]);
 }
 
 #[test]
 fn a_password_on_the_command_line_is_not_repeated() {
-    let world = World::new();
+    let context = TestContext::new();
     for words in [
         "plan 6.1.7 --fc --source git+http://user:PASSWORD@host/linux.git",
         "plan 6.1.7 --fc --source=git+http://user:PASSWORD@host/linux.git",
@@ -165,7 +166,7 @@ fn a_password_on_the_command_line_is_not_repeated() {
         "push http://user:PASSWORD@host/x",
         "inspect http://user:PASSWORD@host/x",
     ] {
-        let ran = world.run(words);
+        let ran = context.run(words);
         assert_eq!(ran.code, 2, "{words}: {}", ran.stderr);
         assert!(
             !ran.stdout.contains("PASSWORD") && !ran.stderr.contains("PASSWORD"),
@@ -177,23 +178,23 @@ fn a_password_on_the_command_line_is_not_repeated() {
 
 #[test]
 fn a_kernel_is_built_again_by_a_receipt_without_paths() {
-    let world = World::new();
-    let built = build_elsewhere(&world, "").ok();
-    let bin = world.path("sources/out").join(BIN);
+    let context = TestContext::new();
+    let built = build_elsewhere(&context, "").ok();
+    let bin = context.path("sources/out").join(BIN);
     let verify = |at: &str| {
-        let mut command = world.command(&format!("verify {bin} --rebuild"));
-        ran(command.current_dir(world.path(at)).output().unwrap())
+        let mut command = context.command(&format!("verify {bin} --rebuild"));
+        run_result(command.current_dir(context.path(at)).output().unwrap())
     };
     // This machine knows where it all was, whatever the directory.
     let told = verify("home").ok();
     built.digests().iter().for_each(|digest| assert!(told.stdout.contains(digest), "{}", told.stdout));
     // Another one does not: it looks for it in the directory that it is run in.
-    let images = fs::read_dir(world.path("cache/images")).unwrap().map(|entry| entry.unwrap().path());
+    let images = fs::read_dir(context.path("cache/images")).unwrap().map(|entry| entry.unwrap().path());
     images.for_each(|dir| fs::remove_dir_all(dir).unwrap());
     verify("home")
         .failed(2, &["own.config", "hint: the receipt names no directories: run it where its files lie"]);
     for name in ["own.config", "own.fragment"] {
-        fs::copy(world.path("sources").join(name), world.path("sources/deep").join(name)).unwrap();
+        fs::copy(context.path("sources").join(name), context.path("sources/deep").join(name)).unwrap();
     }
     let told = verify("sources/deep").ok();
     built.digests().iter().for_each(|digest| assert!(told.stdout.contains(digest), "{}", told.stdout));
@@ -203,13 +204,13 @@ fn a_kernel_is_built_again_by_a_receipt_without_paths() {
 fn a_cloned_repository_does_not_reach_the_terminal() {
     const ESCAPE: char = '\u{1b}';
     let clone = |toml: &str| {
-        let world = World::new();
-        fs::create_dir_all(world.path("work/own/configs/firecracker")).unwrap();
-        fs::write(world.path("work/own/kcompile.toml"), toml).unwrap();
-        world
+        let context = TestContext::new();
+        fs::create_dir_all(context.path("work/own/configs/firecracker")).unwrap();
+        fs::write(context.path("work/own/kcompile.toml"), toml).unwrap();
+        context
     };
-    let run = |world: &World, args: &str| {
-        let ran = ran(world.command(args).current_dir(world.path("work/own")).output().unwrap());
+    let run = |context: &TestContext, args: &str| {
+        let ran = run_result(context.command(args).current_dir(context.path("work/own")).output().unwrap());
         assert!(
             !ran.stdout.contains(ESCAPE) && !ran.stderr.contains(ESCAPE),
             "{args}: {}{}",
@@ -218,34 +219,34 @@ fn a_cloned_repository_does_not_reach_the_terminal() {
         );
         ran
     };
-    let world = clone("output = \"out\\u001b]0;owned\\u0007\"\n");
-    world.tree("6.1.7", "work/linux");
+    let context = clone("output = \"out\\u001b]0;owned\\u0007\"\n");
+    context.tree("6.1.7", "work/linux");
     let args = format!(
         "6.1.7 --fc --source {} --config {}",
-        world.path("work/linux"),
-        world.path("work/mini.config")
+        context.path("work/linux"),
+        context.path("work/mini.config")
     );
-    let refused = run(&world, &args).failed(2, &["kcompile.toml", "output", "\\u{1b}]0;owned"]);
+    let refused = run(&context, &args).failed(2, &["kcompile.toml", "output", "\\u{1b}]0;owned"]);
     assert!(!refused.stderr.contains("Compile"), "{}", refused.stderr);
     // The other values of the file, and the names of the files of the repository.
-    let world = clone("mirror = [\"https://host/\\u001b[2J\"]\nrequire = [\"\\u001b[2J\"]\n");
-    run(&world, "plan 6.1.7 --fc").failed(2, &["profile"]);
-    let world = clone("mirror = [\"https://host/\\u001b[2J\"]\n");
-    fs::create_dir_all(world.path("work/own/configs/fragments")).unwrap();
-    fs::create_dir(world.path("work/own/patches")).unwrap();
+    let context = clone("mirror = [\"https://host/\\u001b[2J\"]\nrequire = [\"\\u001b[2J\"]\n");
+    run(&context, "plan 6.1.7 --fc").failed(2, &["profile"]);
+    let context = clone("mirror = [\"https://host/\\u001b[2J\"]\n");
+    fs::create_dir_all(context.path("work/own/configs/fragments")).unwrap();
+    fs::create_dir(context.path("work/own/patches")).unwrap();
     let patch = "--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+x\n";
-    fs::write(world.path("work/own/patches/\u{1b}[2J.patch"), patch).unwrap();
+    fs::write(context.path("work/own/patches/\u{1b}[2J.patch"), patch).unwrap();
     let entry =
         "[[patch]]\nfile = \"\\u001b[2J.patch\"\nfrom = \"6.1\"\nbefore = \"6.2\"\nreason = \"\\u001b[2J\"\n";
-    fs::write(world.path("work/own/patches/series.toml"), entry).unwrap();
-    fs::write(world.path("work/own/configs/fragments/\u{1b}[2J.config"), "# \u{1b}[2J\nCONFIG_PSI=y\n")
+    fs::write(context.path("work/own/patches/series.toml"), entry).unwrap();
+    fs::write(context.path("work/own/configs/fragments/\u{1b}[2J.config"), "# \u{1b}[2J\nCONFIG_PSI=y\n")
         .unwrap();
     let kernel = "[[kernel]]\nversion = \"9.9\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \"untested\"\n\
                   notes = \"\\u001b[2J\"\n";
-    fs::write(world.path("work/own/configs/kernels.toml"), kernel).unwrap();
+    fs::write(context.path("work/own/configs/kernels.toml"), kernel).unwrap();
     for args in
         ["plan 6.1.7 --fc", "plan 6.1.7 --fc --json", "list", "list --json", "fetch 6.1.7 --fc --dry-run"]
     {
-        run(&world, args);
+        run(&context, args);
     }
 }

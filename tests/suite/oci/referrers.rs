@@ -2,7 +2,7 @@
 //! something else, and what it says of a registry that refuses.
 
 use crate::oci::clients::configured_registry;
-use crate::support::context::{Ran, World, have, sha256};
+use crate::support::context::{RunResult, TestContext, has_tool, sha256};
 use crate::support::registry::{self, Registry, descriptor, request};
 use crate::support::servers::{Request, respond};
 use serde_json::{Value, json};
@@ -17,28 +17,28 @@ const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuulzd.YqjLDl8lvpSmVj3De/fi
 const KINDS: [&str; 3] =
     ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
 
-/// A world with the image of one kernel in `out`; `None` where there is no skopeo.
-fn built() -> Option<World> {
-    if !have("skopeo") {
+/// A context with the image of one kernel in `out`; `None` where there is no skopeo.
+fn built() -> Option<TestContext> {
+    if !has_tool("skopeo") {
         return None;
     }
-    let world = World::new();
-    world.build("--no-modules").ok();
-    Some(world)
+    let context = TestContext::new();
+    context.build("--no-modules").ok();
+    Some(context)
 }
 
-fn push(world: &World, host: &str, args: &str) -> Ran {
-    world.run(&format!("push {host}/test --tls-verify=false {args}"))
+fn push(context: &TestContext, host: &str, args: &str) -> RunResult {
+    context.run(&format!("push {host}/test --tls-verify=false {args}"))
 }
 
-/// Where the list of what refers to the image of the world lies.
-fn list_path(world: &World) -> String {
-    let image = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+/// Where the list of what refers to the image of the context lies.
+fn list_path(context: &TestContext) -> String {
+    let image = descriptor(&context.path("work/out").join(BIN), "6.1.7");
     format!("/v2/test/{BIN}/manifests/{}", image["digest"].as_str().unwrap().replace(':', "-"))
 }
 
-fn list(world: &World, host: &str) -> Value {
-    let (status, body) = request(host, "GET", &list_path(world), INDEX, b"");
+fn list(context: &TestContext, host: &str) -> Value {
+    let (status, body) = request(host, "GET", &list_path(context), INDEX, b"");
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
     serde_json::from_slice(&body).unwrap()
 }
@@ -57,13 +57,13 @@ fn kinds(list: &Value, host: &str) -> Vec<String> {
 }
 
 /// An artifact of another tool, attached to the image, in the registry. Returns what a list has of it.
-fn of_another_tool(world: &World, host: &str) -> Value {
+fn of_another_tool(context: &TestContext, host: &str) -> Value {
     let blob = |bytes: &[u8]| {
         let (status, answer) = request(host, "POST", &format!("/v2/test/{BIN}/blobs/uploads/"), "", b"");
         assert_eq!(status, 202, "{}", String::from_utf8_lossy(&answer));
         json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
     };
-    let subject = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+    let subject = descriptor(&context.path("work/out").join(BIN), "6.1.7");
     // The empty blob is there with our own attachments.
     let empty = blob(b"{}");
     let manifest = json!({
@@ -82,34 +82,34 @@ fn of_another_tool(world: &World, host: &str) -> Value {
 
 #[test]
 fn a_registry_without_the_referrers_api_gets_the_list() {
-    if !have("docker-registry") {
+    if !has_tool("docker-registry") {
         return;
     }
-    let Some(world) = built() else { return };
-    let (_daemon, host) = configured_registry(&world.path("registry"), "", "");
-    push(&world, &host, "").ok();
-    let first = list(&world, &host);
+    let Some(context) = built() else { return };
+    let (_daemon, host) = configured_registry(&context.path("registry"), "", "");
+    push(&context, &host, "").ok();
+    let first = list(&context, &host);
     assert_eq!((&first["schemaVersion"], &first["mediaType"]), (&2.into(), &INDEX.into()));
     assert_eq!(kinds(&first, &host), KINDS);
     // Nothing changes, nothing is written.
-    push(&world, &host, "").ok();
-    assert_eq!(list(&world, &host), first);
+    push(&context, &host, "").ok();
+    assert_eq!(list(&context, &host), first);
     // What another tool has added is kept as it is, when the attachments of another build join it.
-    let theirs = of_another_tool(&world, &host);
+    let theirs = of_another_tool(&context, &host);
     let mut both = first.clone();
     both["manifests"].as_array_mut().unwrap().insert(0, theirs.clone());
     both["annotations"] = json!({ "of": "theirs" });
-    assert_eq!(request(&host, "PUT", &list_path(&world), INDEX, both.to_string().as_bytes()).0, 201);
-    world.build("--no-modules --rebuild").ok();
-    push(&world, &host, "").ok().says("-attest stands for sha256:").says(", and is replaced");
-    let second = list(&world, &host);
+    assert_eq!(request(&host, "PUT", &list_path(&context), INDEX, both.to_string().as_bytes()).0, 201);
+    context.build("--no-modules --rebuild").ok();
+    push(&context, &host, "").ok().says("-attest stands for sha256:").says(", and is replaced");
+    let second = list(&context, &host);
     assert_eq!(second["annotations"], both["annotations"]);
     let (before, after) = (both["manifests"].as_array().unwrap(), second["manifests"].as_array().unwrap());
     // The bill of materials is the same; provenance and receipt tell of another time.
     assert_eq!((&after[..before.len()], after.len()), (&before[..], before.len() + 2));
     assert_eq!(kinds(&second, &host)[4..], KINDS[1..]);
     // Without attachments there is no list.
-    let other = World::new();
+    let other = TestContext::new();
     other.build("--no-modules --set PSI=y").ok();
     push(&other, &host, "--no-attest").ok();
     assert_eq!(request(&host, "GET", &list_path(&other), INDEX, b"").0, 404);
@@ -117,29 +117,34 @@ fn a_registry_without_the_referrers_api_gets_the_list() {
 
 #[test]
 fn a_registry_that_lists_by_itself_gets_no_tag() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let registry = registry::with_referrers();
-    let ran = push(&world, registry.host(), "").ok();
+    let ran = push(&context, registry.host(), "").ok();
     assert_eq!(ran.stdout.lines().count(), 2);
-    assert!(!registry.store.lock().unwrap().contains_key(&list_path(&world)));
+    assert!(!registry.store.lock().unwrap().contains_key(&list_path(&context)));
     assert!(registry.server.log.lock().unwrap().iter().any(|line| line.contains("/referrers/sha256:")));
 }
 
 #[test]
 fn what_is_no_list_is_not_replaced() {
-    let Some(world) = built() else { return };
-    let image = fs::read(world.path("work/out").join(BIN).join("blobs").join(
-        descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().replace(':', "/"),
-    ));
+    let Some(context) = built() else { return };
+    let image = fs::read(
+        context.path("work/out").join(BIN).join("blobs").join(
+            descriptor(&context.path("work/out").join(BIN), "6.1.7")["digest"]
+                .as_str()
+                .unwrap()
+                .replace(':', "/"),
+        ),
+    );
     let long = format!("{{\"schemaVersion\":2,\"manifests\":[],\"x\":\"{}\"}}", "x".repeat(5 << 20));
     for hostile in [&image.unwrap()[..], b"{\"schemaVersion\":2,\"manifests\":[7]}", long.as_bytes()] {
         let registry = registry::honest();
-        registry.store.lock().unwrap().insert(list_path(&world), hostile.to_vec());
-        let ran = push(&world, registry.host(), "");
+        registry.store.lock().unwrap().insert(list_path(&context), hostile.to_vec());
+        let ran = push(&context, registry.host(), "");
         // The image itself is there.
         assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stderr);
         ran.failed(3, &["cannot add to the list of artifacts docker://", ":sha256-"]);
-        assert!(registry.store.lock().unwrap()[&list_path(&world)] == hostile);
+        assert!(registry.store.lock().unwrap()[&list_path(&context)] == hostile);
     }
 }
 
@@ -157,11 +162,11 @@ fn contested(theirs: &Value, times: usize) -> Registry {
 
 #[test]
 fn a_change_at_the_same_time_is_noticed() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let theirs = json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", "1".repeat(64)), "size": 7, "artifactType": "x" });
     let registry = contested(&theirs, 2);
-    push(&world, registry.host(), "").ok();
-    let list: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&list_path(&world)]).unwrap();
+    push(&context, registry.host(), "").ok();
+    let list: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&list_path(&context)]).unwrap();
     let kinds: Vec<&str> = list["manifests"]
         .as_array()
         .unwrap()
@@ -172,42 +177,48 @@ fn a_change_at_the_same_time_is_noticed() {
     // Where the registry heeds the version that was read, nothing is overwritten in the first place.
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [theirs] }).to_string();
     let registry = registry::conditional(index.into_bytes());
-    push(&world, registry.host(), "").ok();
-    let list: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&list_path(&world)]).unwrap();
+    push(&context, registry.host(), "").ok();
+    let list: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&list_path(&context)]).unwrap();
     assert_eq!((list["manifests"].as_array().unwrap().len(), &list["manifests"][0]), (4, &theirs));
     let registry = contested(&theirs, 100);
-    push(&world, registry.host(), "").failed(3, &["somebody else changes it all the time"]);
+    push(&context, registry.host(), "").failed(3, &["somebody else changes it all the time"]);
 }
 
 #[test]
 fn a_registry_that_wants_a_login_gets_the_list_by_skopeo_or_a_warning() {
-    if !have("docker-registry") {
+    if !has_tool("docker-registry") {
         return;
     }
-    let Some(world) = built() else { return };
-    fs::write(world.path("htpasswd"), HTPASSWD).unwrap();
-    let auth = format!("auth:\n  htpasswd:\n    realm: x\n    path: {}\n", world.path("htpasswd"));
-    let (_daemon, host) = configured_registry(&world.path("registry"), "", &auth);
+    let Some(context) = built() else { return };
+    fs::write(context.path("htpasswd"), HTPASSWD).unwrap();
+    let auth = format!("auth:\n  htpasswd:\n    realm: x\n    path: {}\n", context.path("htpasswd"));
+    let (_daemon, host) = configured_registry(&context.path("registry"), "", &auth);
     let login = |secret: &str| {
         let auths = json!({ "auths": { &host: { "auth": secret } } });
-        fs::write(world.path("work/auth.json"), auths.to_string()).unwrap();
+        fs::write(context.path("work/auth.json"), auths.to_string()).unwrap();
     };
     // Nobody is logged in; somebody is, and the password is wrong.
-    fs::write(world.path("work/auth.json"), "{\"auths\":{}}").unwrap();
-    push(&world, &host, "--authfile auth.json")
+    fs::write(context.path("work/auth.json"), "{\"auths\":{}}").unwrap();
+    push(&context, &host, "--authfile auth.json")
         .failed(3, &[&format!("hint: log in first: skopeo login {host}")]);
     login("bWU6bm90aGluZw==");
-    let wrong = push(&world, &host, "--authfile auth.json").failed(
+    let wrong = push(&context, &host, "--authfile auth.json").failed(
         3,
         &[&format!("hint: skopeo is logged in at {host} as me, and the registry does not let that user in")],
     );
     assert!(!wrong.stderr.contains("nothing"), "{}", wrong.stderr);
     login("bWU6aHVzaA==");
-    let ran = push(&world, &host, "--authfile auth.json").ok();
+    let ran = push(&context, &host, "--authfile auth.json").ok();
     assert_eq!(ran.stdout.lines().count(), 2);
     let list = std::process::Command::new("skopeo")
-        .args(["inspect", "--raw", "--tls-verify=false", "--authfile", world.path("work/auth.json").as_str()])
-        .arg(format!("docker://{host}{}", list_path(&world).replace("/v2", "").replace("/manifests/", ":")))
+        .args([
+            "inspect",
+            "--raw",
+            "--tls-verify=false",
+            "--authfile",
+            context.path("work/auth.json").as_str(),
+        ])
+        .arg(format!("docker://{host}{}", list_path(&context).replace("/v2", "").replace("/manifests/", ":")))
         .output()
         .unwrap();
     if list.status.success() {
@@ -221,47 +232,48 @@ fn a_registry_that_wants_a_login_gets_the_list_by_skopeo_or_a_warning() {
 
 #[test]
 fn a_tag_that_stands_for_something_else_is_named_before_it_is_replaced() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let registry = registry::honest();
-    push(&world, registry.host(), "--no-overwrite").ok();
+    push(&context, registry.host(), "--no-overwrite").ok();
     // The same again is no matter.
-    push(&world, registry.host(), "--no-overwrite").ok();
+    push(&context, registry.host(), "--no-overwrite").ok();
     let before =
-        descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
-    world.build("--no-modules --set PSI=y").ok();
+        descriptor(&context.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
+    context.build("--no-modules --set PSI=y").ok();
     let uploads = registry.uploads().len();
     let named = format!("docker://{}/test/{BIN}:6.1.7 stands for {before}", registry.host());
-    let refused = push(&world, registry.host(), "--no-overwrite");
+    let refused = push(&context, registry.host(), "--no-overwrite");
     assert_eq!((refused.stdout.as_str(), registry.uploads().len()), ("", uploads));
     refused.failed(1, &[&named, ":6.1.7-attest stands for", "hint: nothing was pushed"]);
-    let ran = push(&world, registry.host(), "").ok().says(&format!("note: {named}, and is replaced"));
-    let after = descriptor(&world.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
+    let ran = push(&context, registry.host(), "").ok().says(&format!("note: {named}, and is replaced"));
+    let after =
+        descriptor(&context.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();
     assert!(before != after && ran.stdout.contains(&after), "{}", ran.stdout);
 }
 
 #[test]
 fn attachments_can_be_left_out() {
-    let Some(world) = built() else { return };
+    let Some(context) = built() else { return };
     let registry = registry::honest();
-    let ran = push(&world, registry.host(), "--no-attest").ok();
-    let image = descriptor(&world.path("work/out").join(BIN), "6.1.7");
+    let ran = push(&context, registry.host(), "--no-attest").ok();
+    let image = descriptor(&context.path("work/out").join(BIN), "6.1.7");
     let line =
         format!("docker://{}/test/{BIN}:6.1.7 {}\n", registry.host(), image["digest"].as_str().unwrap());
     assert_eq!(ran.stdout, line);
-    let dry = world.run("push localhost:1/x --dry-run --no-attest").ok();
+    let dry = context.run("push localhost:1/x --dry-run --no-attest").ok();
     assert_eq!(dry.stdout.lines().count(), 1);
 }
 
 #[test]
 fn a_registry_that_takes_nothing_is_told_from_one_that_takes_no_attachments() {
-    let Some(world) = built() else { return };
-    if have("docker-registry") {
+    let Some(context) = built() else { return };
+    if has_tool("docker-registry") {
         let readonly = "  maintenance:\n    readonly:\n      enabled: true\n";
-        let (_daemon, host) = configured_registry(&world.path("readonly"), readonly, "");
-        push(&world, &host, "").failed(3, &[&format!("hint: {host} takes no images: it is read-only")]);
+        let (_daemon, host) = configured_registry(&context.path("readonly"), readonly, "");
+        push(&context, &host, "").failed(3, &[&format!("hint: {host} takes no images: it is read-only")]);
         let cache = format!("proxy:\n  remoteurl: http://{host}\n");
-        let (_daemon, cache) = configured_registry(&world.path("cache-of-another"), "", &cache);
-        push(&world, &cache, "")
+        let (_daemon, cache) = configured_registry(&context.path("cache-of-another"), "", &cache);
+        push(&context, &cache, "")
             .failed(3, &[&format!("hint: {cache} takes no images: it is read-only, or a cache")]);
     }
     let answers = |status: &'static str, body: &'static str, to: fn(&Request) -> bool| {
@@ -275,18 +287,18 @@ fn a_registry_that_takes_nothing_is_told_from_one_that_takes_no_attachments() {
     let denied =
         "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"requested access to the resource is denied\"}]}";
     let forbidden = answers("403 Forbidden", denied, |request| request.method == "POST");
-    push(&world, forbidden.host(), "")
+    push(&context, forbidden.host(), "")
         .failed(3, &[&format!("hint: log in first: skopeo login {}", forbidden.host())]);
     let auths = json!({ "auths": { forbidden.host(): { "auth": "bWU6aHVzaA==" } } });
-    fs::write(world.path("work/auth.json"), auths.to_string()).unwrap();
-    push(&world, forbidden.host(), "--authfile auth.json")
+    fs::write(context.path("work/auth.json"), auths.to_string()).unwrap();
+    push(&context, forbidden.host(), "--authfile auth.json")
         .failed(3, &["as me, and the registry does not let that user push there"]);
     let invalid = "{\"errors\":[{\"code\":\"MANIFEST_INVALID\",\"message\":\"unknown field subject\"}]}";
     let no_subjects = answers("400 Bad Request", invalid, |request| {
         request.method == "PUT" && String::from_utf8_lossy(&request.body).contains("\"subject\"")
     });
-    let ran = push(&world, no_subjects.host(), "");
+    let ran = push(&context, no_subjects.host(), "");
     assert_eq!(ran.stdout.lines().count(), 1, "the image is there: {}", ran.stderr);
     ran.failed(3, &["hint: the images are there, but", "--no-attest leaves that out"]);
-    push(&world, no_subjects.host(), "--no-attest").ok();
+    push(&context, no_subjects.host(), "--no-attest").ok();
 }

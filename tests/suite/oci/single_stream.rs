@@ -1,6 +1,6 @@
 //! A layer is one gzip member or one zstd frame: readers that stop after the first one read all of it.
 
-use crate::support::context::{World, sha256};
+use crate::support::context::{TestContext, sha256};
 use async_compression::futures::bufread::{GzipDecoder, ZstdDecoder};
 use camino::Utf8Path;
 use futures_io::AsyncRead;
@@ -64,12 +64,12 @@ fn check(reader: &str, layout: &str, plain: &[u8], diff_id: &str) {
 
 #[test]
 fn readers_of_one_member_or_frame_read_the_whole_layer() {
-    let world = World::new();
-    grow(&world.tree("6.1.7", "work/linux"));
+    let context = TestContext::new();
+    grow(&context.tree("6.1.7", "work/linux"));
     for compression in ["gzip", "zstd"] {
-        world.build(&format!("--compression {compression} -o {compression}")).ok();
+        context.build(&format!("--compression {compression} -o {compression}")).ok();
         for name in ["firecracker-kernel-bin-amd64", "firecracker-kernel-modules-amd64"] {
-            let (packed, diff_id) = layer(&world.path("work").join(compression).join(name));
+            let (packed, diff_id) = layer(&context.path("work").join(compression).join(name));
             if compression == "gzip" {
                 let mut decoder = flate2::bufread::GzDecoder::new(&packed[..]);
                 let mut plain = Vec::new();

@@ -1,12 +1,12 @@
 //! Bundles: everything for a build without a network, in one file.
 
-use crate::support::context::{World, have, sha256};
+use crate::support::context::{TestContext, has_tool, sha256};
 use crate::support::servers::{self, DIR, mirror};
 use std::fs;
 use std::process::Command;
 
 /// Runs kcompile where there is no network at all, if this machine can do that.
-fn without_network(world: &World, args: &str) -> Option<crate::support::context::Ran> {
+fn without_network(context: &TestContext, args: &str) -> Option<crate::support::context::RunResult> {
     let flags = ["-n", "-rn"].into_iter().find(|flags| {
         Command::new("unshare").args([flags, "true"]).output().is_ok_and(|output| output.status.success())
     });
@@ -14,58 +14,58 @@ fn without_network(world: &World, args: &str) -> Option<crate::support::context:
         crate::support::context::skipped("unshare cannot make a network namespace here");
         return None;
     };
-    Some(world.run_by(&["unshare", flags, "--"], args))
+    Some(context.run_by(&["unshare", flags, "--"], args))
 }
 
 #[test]
 fn a_bundle_builds_on_a_machine_without_a_network() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let config = "--config mini.config";
-    let direct = world.run(&format!("6.1.7 --fc {config} --mirror {} -o direct", server.url)).ok();
-    let fetched = world.run(&format!("fetch 6.1 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    let direct = context.run(&format!("6.1.7 --fc {config} --mirror {} -o direct", server.url)).ok();
+    let fetched = context.run(&format!("fetch 6.1 --fc --mirror {} --bundle b.tar", server.url)).ok();
     assert!(fetched.stderr.contains("b.tar: 1 source, "), "{}", fetched.stderr);
-    world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle c.tar", server.url)).ok();
-    let bytes = |name: &str| fs::read(world.path("work").join(name)).unwrap();
+    context.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle c.tar", server.url)).ok();
+    let bytes = |name: &str| fs::read(context.path("work").join(name)).unwrap();
     assert_eq!(sha256(&bytes("b.tar")), sha256(&bytes("c.tar")), "the same for everybody");
     assert_eq!(server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count(), 1);
 
     let args = format!("6.1 --fc {config} --offline --from-bundle b.tar --cache-dir empty -o out2");
-    let Some(ran) = without_network(&world, &args) else { return };
+    let Some(ran) = without_network(&context, &args) else { return };
     assert_eq!(ran.ok().digests(), direct.digests());
     // It is in the cache from then on.
     let again = format!("6.1.7 --fc {config} --offline --cache-dir empty -o out3");
-    without_network(&world, &again).unwrap().ok();
+    without_network(&context, &again).unwrap().ok();
     let missing = format!("6.1.8 --fc {config} --offline --cache-dir empty -o out3");
-    without_network(&world, &missing)
+    without_network(&context, &missing)
         .unwrap()
         .failed(3, &["--offline: linux-6.1.8.tar.xz is not in the cache", "--from-bundle"]);
 }
 
 #[test]
 fn a_branch_goes_into_a_bundle_as_its_commit() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    crate::source::kinds::repository(&world);
-    let server = servers::git(world.path("repos").as_str());
+    let context = TestContext::new();
+    crate::source::kinds::repository(&context);
+    let server = servers::git(context.path("repos").as_str());
     let source = format!("--source git+{}/linux/.git", server.url);
-    let fetched = world.run(&format!("fetch 6.1.7 --ch {source} --bundle b.tar")).ok();
+    let fetched = context.run(&format!("fetch 6.1.7 --ch {source} --bundle b.tar")).ok();
     let offline = "--offline --from-bundle b.tar --cache-dir empty";
-    let taken = world.run(&format!("fetch 6.1.7 --ch {source} {offline}")).ok();
+    let taken = context.run(&format!("fetch 6.1.7 --ch {source} {offline}")).ok();
     assert_eq!(taken.digests(), fetched.digests());
-    world.run(&format!("6.1.7 --ch {source} --config mini.config --offline --cache-dir empty")).ok();
+    context.run(&format!("6.1.7 --ch {source} --config mini.config --offline --cache-dir empty")).ok();
     // A tree alone is not what a bundle is made of.
     let commit = fetched.digests()[0].replace("commit:", "#");
-    world.run(&format!("fetch 6.1.7 --ch {source}{commit}")).ok();
-    fs::remove_dir_all(world.path("cache/git")).unwrap();
+    context.run(&format!("fetch 6.1.7 --ch {source}{commit}")).ok();
+    fs::remove_dir_all(context.path("cache/git")).unwrap();
     let bundle = format!("fetch 6.1.7 --ch {source}{commit} --bundle c.tar");
-    world.run(&format!("{bundle} --offline")).failed(3, &["is not in the cache", "hint: "]);
-    assert!(!world.path("work/c.tar").exists());
-    world.run(&bundle).ok();
+    context.run(&format!("{bundle} --offline")).failed(3, &["is not in the cache", "hint: "]);
+    assert!(!context.path("work/c.tar").exists());
+    context.run(&bundle).ok();
     let third = format!("fetch 6.1.7 --ch {source}{commit} --offline --from-bundle c.tar --cache-dir third");
-    assert_eq!(world.run(&third).ok().digests(), fetched.digests());
+    assert_eq!(context.run(&third).ok().digests(), fetched.digests());
 }
 
 const INDEX: &str = "kcompile-bundle.json";
@@ -85,28 +85,28 @@ fn member(name: &str, kind: tar::EntryType, content: &str) -> Vec<u8> {
 
 #[test]
 fn what_a_bundle_locks_is_a_digest() {
-    let world = World::new();
+    let context = TestContext::new();
     for (digest, why) in [
         ("nonsense".to_owned(), "not a bundle, or damaged"),
         (format!("content:{}", "0".repeat(64)), "it locks a directory"),
     ] {
         let index =
             format!(r#"{{"format":1,"archives":[],"commits":[],"locked":{{"https://x":"{digest}"}}}}"#);
-        fs::write(world.path("work/x.tar"), member(INDEX, tar::EntryType::Regular, &index)).unwrap();
-        world.run("fetch 6.1.7 --fc --offline --from-bundle x.tar --cache-dir other").failed(3, &[why]);
-        assert!(!world.path("work/other/kcompile.lock").exists());
+        fs::write(context.path("work/x.tar"), member(INDEX, tar::EntryType::Regular, &index)).unwrap();
+        context.run("fetch 6.1.7 --fc --offline --from-bundle x.tar --cache-dir other").failed(3, &[why]);
+        assert!(!context.path("work/other/kcompile.lock").exists());
     }
 }
 
 #[test]
 fn a_damaged_or_hostile_bundle_is_refused() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
-    world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
-    let whole = fs::read(world.path("work/b.tar")).unwrap();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
+    context.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    let whole = fs::read(context.path("work/b.tar")).unwrap();
     let take = |bytes: &[u8]| {
-        fs::write(world.path("work/x.tar"), bytes).unwrap();
-        world.run("fetch 6.1.7 --fc --offline --from-bundle x.tar --cache-dir other")
+        fs::write(context.path("work/x.tar"), bytes).unwrap();
+        context.run("fetch 6.1.7 --fc --offline --from-bundle x.tar --cache-dir other")
     };
     take(b"").failed(3, &["x.tar: empty, not a bundle"]);
     take(&[7; 2000]).failed(3, &["x.tar: not a bundle, or damaged"]);
@@ -125,19 +125,19 @@ fn a_damaged_or_hostile_bundle_is_refused() {
     take(&member("../x", regular, "{}")).failed(3, &["refused member `../x`"]);
     take(&member(INDEX, tar::EntryType::Symlink, "{}")).failed(3, &["not a file"]);
     take(&member(INDEX, regular, "{}")).failed(3, &["missing field"]);
-    assert!(world.names("work/other/trees").is_empty() && world.names("work/other/archives").is_empty());
-    assert!(world.names("work/other/tmp").is_empty());
+    assert!(context.names("work/other/trees").is_empty() && context.names("work/other/archives").is_empty());
+    assert!(context.names("work/other/tmp").is_empty());
     // Without the network and without the bundle there is nothing.
-    world.run("fetch 6.1.7 --fc --offline --cache-dir other").failed(3, &["is not in the cache"]);
+    context.run("fetch 6.1.7 --fc --offline --cache-dir other").failed(3, &["is not in the cache"]);
 }
 
 #[test]
 fn a_bundle_pins_only_what_was_asked_for() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7", "6.1.8"]);
-    world.run(&format!("fetch 6.1.7 6.1.8 --fc --mirror {} --bundle b.tar", server.url)).ok();
-    world.run("fetch 6.1.7 --fc --offline --from-bundle b.tar --cache-dir other").ok();
-    let lock = fs::read_to_string(world.path("work/other/kcompile.lock")).unwrap();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7", "6.1.8"]);
+    context.run(&format!("fetch 6.1.7 6.1.8 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    context.run("fetch 6.1.7 --fc --offline --from-bundle b.tar --cache-dir other").ok();
+    let lock = fs::read_to_string(context.path("work/other/kcompile.lock")).unwrap();
     assert!(lock.contains("linux-6.1.7.tar.xz") && !lock.contains("linux-6.1.8.tar.xz"), "{lock}");
     // A digest that it does not hold is none of its business.
     let origin = format!("https://cdn.kernel.org{DIR}/linux-6.1.9.tar.xz");
@@ -145,80 +145,80 @@ fn a_bundle_pins_only_what_was_asked_for() {
         r#"{{"format":1,"archives":[],"commits":[],"locked":{{"{origin}":"sha256:{}"}}}}"#,
         "0".repeat(64)
     );
-    fs::write(world.path("work/x.tar"), member(INDEX, tar::EntryType::Regular, &index)).unwrap();
-    world
+    fs::write(context.path("work/x.tar"), member(INDEX, tar::EntryType::Regular, &index)).unwrap();
+    context
         .run("fetch 6.1.9 --fc --offline --from-bundle x.tar --cache-dir third")
         .failed(3, &["it locks https://cdn.kernel.org", "to what it does not hold"]);
 }
 
 #[test]
 fn a_bundle_that_fails_leaves_nothing() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7", "6.1.8"]);
-    world.run(&format!("fetch 6.1.7 6.1.8 --fc --mirror {} --bundle b.tar", server.url)).ok();
-    let mut bytes = fs::read(world.path("work/b.tar")).unwrap();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7", "6.1.8"]);
+    context.run(&format!("fetch 6.1.7 6.1.8 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    let mut bytes = fs::read(context.path("work/b.tar")).unwrap();
     // In the second archive.
     let at = bytes.len() - 4096;
     bytes[at] ^= 1;
-    fs::write(world.path("work/flipped.tar"), &bytes).unwrap();
-    fs::write(world.path("work/short.tar"), &bytes[..at]).unwrap();
+    fs::write(context.path("work/flipped.tar"), &bytes).unwrap();
+    fs::write(context.path("work/short.tar"), &bytes[..at]).unwrap();
     for (bundle, why) in [("flipped.tar", "checksum mismatch"), ("short.tar", "short.tar: ")] {
-        world
+        context
             .run(&format!("fetch 6.1.7 --fc --offline --from-bundle {bundle} --cache-dir other"))
             .failed(3, &[why]);
         for dir in ["archives", "trees", "git", "tmp"] {
-            assert_eq!(world.names(&format!("work/other/{dir}")), [""; 0], "{bundle}: {dir}");
+            assert_eq!(context.names(&format!("work/other/{dir}")), [""; 0], "{bundle}: {dir}");
         }
-        assert!(!world.path("work/other/kcompile.lock").exists(), "{bundle}");
+        assert!(!context.path("work/other/kcompile.lock").exists(), "{bundle}");
     }
     // One that is refused for what the lock file says.
     let other = format!("sha256:{}", "0".repeat(64));
     let entry = format!(
         "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.8.tar.xz\"\ndigest = \"{other}\"\n"
     );
-    fs::create_dir(world.path("work/own")).unwrap();
-    fs::write(world.path("work/own/kcompile.lock"), entry).unwrap();
-    world
+    fs::create_dir(context.path("work/own")).unwrap();
+    fs::write(context.path("work/own/kcompile.lock"), entry).unwrap();
+    context
         .run("fetch 6.1.7 --fc --offline --from-bundle b.tar --configs own --cache-dir other")
         .failed(3, &["is not what kcompile.lock says it was"]);
-    assert_eq!(world.names("work/other/archives"), [""; 0]);
+    assert_eq!(context.names("work/other/archives"), [""; 0]);
 }
 
 #[test]
 fn only_a_server_that_was_asked_has_no_list_of_checksums() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let server = servers::files([(format!("{DIR}/linux-6.1.7.tar.xz"), bytes)]);
     let asked = format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url);
-    world.run(&asked).ok().says("no sha256sums.asc");
-    let taken = world.run("fetch 6.1.7 --fc --offline --from-bundle b.tar --cache-dir other").ok();
+    context.run(&asked).ok().says("no sha256sums.asc");
+    let taken = context.run("fetch 6.1.7 --fc --offline --from-bundle b.tar --cache-dir other").ok();
     assert!(!taken.stderr.contains("sha256sums.asc"), "{}", taken.stderr);
 }
 
 #[test]
 fn what_lies_here_needs_no_bundle() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
-    world
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
+    context
         .run("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --bundle b.tar")
         .failed(2, &["--bundle: a source on this machine needs no bundle"]);
-    assert!(!world.path("work/b.tar").exists());
+    assert!(!context.path("work/b.tar").exists());
 }
 
 #[test]
 fn a_bundle_does_not_override_the_lock_file() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
-    world.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
-    fs::create_dir(world.path("work/own")).unwrap();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
+    context.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
+    fs::create_dir(context.path("work/own")).unwrap();
     let digest = format!("sha256:{}", "0".repeat(64));
     let entry = format!(
         "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.7.tar.xz\"\ndigest = \"{digest}\"\n"
     );
-    fs::write(world.path("work/own/kcompile.lock"), entry).unwrap();
+    fs::write(context.path("work/own/kcompile.lock"), entry).unwrap();
     let args = "fetch 6.1.7 --fc --offline --configs own --cache-dir other --from-bundle b.tar";
-    world
+    context
         .run(args)
         .failed(3, &["b.tar: its https://cdn.kernel.org", "is not what", "kcompile.lock says it was"]);
-    world.run(&format!("{args} --update-lock")).ok();
+    context.run(&format!("{args} --update-lock")).ok();
 }

@@ -1,6 +1,6 @@
 //! The cache: checked before it is used again, never trusted when damaged, shared, cleaned.
 
-use crate::support::context::{World, sha256};
+use crate::support::context::{TestContext, sha256};
 use crate::support::servers::{Server, mirror};
 use camino::Utf8PathBuf;
 use std::fs;
@@ -12,13 +12,13 @@ fn downloads(server: &Server) -> usize {
     server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count()
 }
 
-fn tree(world: &World) -> Utf8PathBuf {
-    world.path(&format!("cache/trees/{}/linux", world.names("cache/trees")[0]))
+fn tree(context: &TestContext) -> Utf8PathBuf {
+    context.path(&format!("cache/trees/{}/linux", context.names("cache/trees")[0]))
 }
 
 /// The builds in it.
-fn build_dirs(world: &World) -> Vec<String> {
-    let names = tree(world).read_dir_utf8().unwrap().map(|entry| entry.unwrap().file_name().to_owned());
+fn build_dirs(context: &TestContext) -> Vec<String> {
+    let names = tree(context).read_dir_utf8().unwrap().map(|entry| entry.unwrap().file_name().to_owned());
     names.filter(|name| name.starts_with("kcompile-")).collect()
 }
 
@@ -31,73 +31,73 @@ fn spoil(path: &Utf8PathBuf, text: &str) {
 
 #[test]
 fn a_damaged_tree_is_unpacked_again_from_its_archive() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --rebuild --mirror {}", server.url);
-    let before = world.run(&args).ok();
-    let readme = tree(&world).join("README");
+    let before = context.run(&args).ok();
+    let readme = tree(&context).join("README");
     let whole = fs::read_to_string(&readme).unwrap();
     // Of the same length, and with the time that it had.
     let modified = fs::metadata(&readme).unwrap().modified().unwrap();
     spoil(&readme, &whole.replace('e', "x"));
     fs::File::open(&readme).unwrap().set_modified(modified).unwrap();
-    let after = world.run(&args).ok().says("is not what was unpacked there: it is made anew");
+    let after = context.run(&args).ok().says("is not what was unpacked there: it is made anew");
     assert_eq!(after.digests(), before.digests());
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole.clone(), 1));
     // A file too many, one too few.
-    let dir = tree(&world);
+    let dir = tree(&context);
     fs::write(dir.join("stray"), "x").unwrap();
-    world.run(&args).ok().says("it is made anew");
+    context.run(&args).ok().says("it is made anew");
     assert!(!dir.join("stray").exists());
     fs::remove_file(dir.join("README")).unwrap();
-    world.run(&format!("{args} --offline")).ok().says("it is made anew");
+    context.run(&format!("{args} --offline")).ok().says("it is made anew");
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole, 1));
 }
 
 #[test]
 fn a_damaged_archive_is_fetched_again() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
-    world.run(&args).ok();
-    spoil(&tree(&world).join("README"), "x");
-    let archive = world.names("cache/archives").into_iter().find(|name| !name.ends_with(".json")).unwrap();
-    let archive = world.path(&format!("cache/archives/{archive}"));
+    context.run(&args).ok();
+    spoil(&tree(&context).join("README"), "x");
+    let archive = context.names("cache/archives").into_iter().find(|name| !name.ends_with(".json")).unwrap();
+    let archive = context.path(&format!("cache/archives/{archive}"));
     let mut bytes = fs::read(&archive).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&archive, bytes).unwrap();
-    world.run(&args).ok().says("checksum mismatch").says("the archive in the cache is thrown away");
+    context.run(&args).ok().says("checksum mismatch").says("the archive in the cache is thrown away");
     assert_eq!(downloads(&server), 2);
     assert_eq!(sha256(&fs::read(&archive).unwrap()), archive.file_name().unwrap());
 }
 
 #[test]
 fn a_cache_that_was_copied_is_read_once_and_believed() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
-    world.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
-    crate::support::context::copy(&world.path("cache"), &world.path("work/copy"));
-    let ran = world.run("fetch 6.1.7 --fc --offline --cache-dir copy").ok();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
+    context.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
+    crate::support::context::copy(&context.path("cache"), &context.path("work/copy"));
+    let ran = context.run("fetch 6.1.7 --fc --offline --cache-dir copy").ok();
     assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
 }
 
 #[test]
 fn a_patched_tree_does_not_spoil_the_pristine_one() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
-    fs::create_dir(world.path("work/patches")).unwrap();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
+    fs::create_dir(context.path("work/patches")).unwrap();
     let patch = "--- a/README\n+++ b/README\n@@ -1,1 +1,1 @@\n-OLD\n+patched\n";
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mini-linux/README")).unwrap();
     let first = readme.lines().next().unwrap();
     let count = readme.lines().count();
     let mut patch = patch.replace("OLD", first).replace("-1,1 +1,1", &format!("-1,{count} +1,{count}"));
     readme.lines().skip(1).for_each(|line| patch.push_str(&format!(" {line}\n")));
-    fs::write(world.path("work/patches/readme.patch"), patch).unwrap();
+    fs::write(context.path("work/patches/readme.patch"), patch).unwrap();
     let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
     for _ in 0..2 {
         for more in ["", "--patches patches"] {
-            let ran = world.run(&format!("{args} {more}")).ok();
+            let ran = context.run(&format!("{args} {more}")).ok();
             assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
         }
     }
@@ -110,26 +110,26 @@ fn several_users_share_a_cache_that_they_may_write() {
         crate::support::context::skipped("only root can run as two users");
         return;
     }
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
-    fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
+    fs::set_permissions(context.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     for (dir, mode) in [("shared", 0o1777), ("one", 0o777), ("two", 0o777), ("work", 0o755)] {
-        fs::create_dir_all(world.path(dir)).unwrap();
-        fs::set_permissions(world.path(dir), fs::Permissions::from_mode(mode)).unwrap();
+        fs::create_dir_all(context.path(dir)).unwrap();
+        fs::set_permissions(context.path(dir), fs::Permissions::from_mode(mode)).unwrap();
     }
     let run = |user: u32, out: &str| {
         use std::os::unix::process::CommandExt;
         let args = format!(
             "6.1.7 --fc --config mini.config --mirror {} --cache-dir {} -o {}",
             server.url,
-            world.path("shared"),
-            world.path(out)
+            context.path("shared"),
+            context.path(out)
         );
-        let mut command = world.command(&args);
-        command.env("HOME", world.path(out)).uid(user).gid(user);
-        crate::support::context::ran(command.output().unwrap())
+        let mut command = context.command(&args);
+        command.env("HOME", context.path(out)).uid(user).gid(user);
+        crate::support::context::run_result(command.output().unwrap())
     };
-    let binary = world.command("").get_program().to_owned();
+    let binary = context.command("").get_program().to_owned();
     let readable =
         Command::new("setpriv").args(["--reuid=12345", "--clear-groups", "test", "-x"]).arg(binary).status();
     if !readable.is_ok_and(|status| status.success()) {
@@ -145,105 +145,105 @@ fn several_users_share_a_cache_that_they_may_write() {
 
 #[test]
 fn clean_frees_what_is_named_and_says_how_much() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
-    let before = world.run(&args).ok();
-    assert!(world.run("clean --builds --older-than 1h").ok().stdout.starts_with("      0 B  freed in "));
-    let would = world.run("clean --dry-run").ok().stdout;
+    let before = context.run(&args).ok();
+    assert!(context.run("clean --builds --older-than 1h").ok().stdout.starts_with("      0 B  freed in "));
+    let would = context.run("clean --dry-run").ok().stdout;
     assert!(
         would.contains("source tree") && would.contains("archive ") && would.contains("would be freed"),
         "{would}"
     );
-    let builds = world.run("clean --builds").ok().stdout;
+    let builds = context.run("clean --builds").ok().stdout;
     assert_eq!(builds.lines().count(), 3, "{builds}");
     assert!(builds.contains("build directory  trees/sha256-"), "{builds}");
     assert!(builds.contains("packed images    images/"), "{builds}");
-    assert!(build_dirs(&world).is_empty());
-    assert_eq!(world.run(&format!("{args} --offline")).ok().digests(), before.digests());
-    let all: serde_json::Value = serde_json::from_str(&world.run("clean --json").ok().stdout).unwrap();
+    assert!(build_dirs(&context).is_empty());
+    assert_eq!(context.run(&format!("{args} --offline")).ok().digests(), before.digests());
+    let all: serde_json::Value = serde_json::from_str(&context.run("clean --json").ok().stdout).unwrap();
     assert!(
         all["bytes"].as_u64().unwrap() > 100_000 && all["removed"].as_array().unwrap().len() >= 2,
         "{all}"
     );
-    assert!(world.names("cache/trees").is_empty() && world.names("cache/archives").is_empty());
-    assert!(world.path("cache/kcompile.lock").exists(), "the pins stay");
-    assert_eq!(world.run(&args).ok().digests(), before.digests());
+    assert!(context.names("cache/trees").is_empty() && context.names("cache/archives").is_empty());
+    assert!(context.path("cache/kcompile.lock").exists(), "the pins stay");
+    assert_eq!(context.run(&args).ok().digests(), before.digests());
     assert_eq!(downloads(&server), 2);
-    world.run("clean --cache-dir nowhere").ok();
-    assert!(!world.path("work/nowhere").exists());
-    world.run("clean --older-than soon").failed(2, &["expected a number and m, h, d or w"]);
+    context.run("clean --cache-dir nowhere").ok();
+    assert!(!context.path("work/nowhere").exists());
+    context.run("clean --older-than soon").failed(2, &["expected a number and m, h, d or w"]);
 }
 
 #[test]
 fn what_is_in_use_is_not_cleaned() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
-    world.run(&format!("6.1.7 --fc --config mini.config --mirror {}", server.url)).ok();
-    let lock = world.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
-    let held = fs::File::open(world.path(&format!("cache/locks/{lock}"))).unwrap();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
+    context.run(&format!("6.1.7 --fc --config mini.config --mirror {}", server.url)).ok();
+    let lock = context.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
+    let held = fs::File::open(context.path(&format!("cache/locks/{lock}"))).unwrap();
     held.lock().unwrap();
-    let ran = world.run("clean").ok().says("is in use and stays");
+    let ran = context.run("clean").ok().says("is in use and stays");
     assert!(!ran.stdout.contains("source tree"), "{}", ran.stdout);
-    assert_eq!(world.names("cache/trees").len(), 1);
+    assert_eq!(context.names("cache/trees").len(), 1);
 }
 
 #[test]
 fn the_builds_in_a_tree_outlive_the_fetching_of_its_archive() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --mirror {}", server.url);
-    world.run(&format!("{args} --config mini.config")).ok();
-    fs::remove_dir_all(world.path("cache/archives")).unwrap();
-    let before = (fs::metadata(tree(&world)).unwrap().ino(), build_dirs(&world));
-    world.run(&format!("fetch {args} --bundle linux.tar")).ok();
+    context.run(&format!("{args} --config mini.config")).ok();
+    fs::remove_dir_all(context.path("cache/archives")).unwrap();
+    let before = (fs::metadata(tree(&context)).unwrap().ino(), build_dirs(&context));
+    context.run(&format!("fetch {args} --bundle linux.tar")).ok();
     assert_eq!(downloads(&server), 2);
-    assert_eq!((fs::metadata(tree(&world)).unwrap().ino(), build_dirs(&world)), before);
+    assert_eq!((fs::metadata(tree(&context)).unwrap().ino(), build_dirs(&context)), before);
     assert_eq!(before.1.len(), 1);
 }
 
 #[test]
 fn a_damaged_tree_stays_while_another_run_builds_in_it() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --mirror {}", server.url);
-    world.run(&format!("{args} --config mini.config")).ok();
-    spoil(&tree(&world).join("README"), "x");
-    let lock = world.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
-    let building = fs::File::open(world.path(&format!("cache/locks/{lock}"))).unwrap();
+    context.run(&format!("{args} --config mini.config")).ok();
+    spoil(&tree(&context).join("README"), "x");
+    let lock = context.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
+    let building = fs::File::open(context.path(&format!("cache/locks/{lock}"))).unwrap();
     building.lock().unwrap();
-    let mut fetching = world.command(&format!("fetch {args}"));
+    let mut fetching = context.command(&format!("fetch {args}"));
     let mut fetching = fetching.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(fetching.stderr.take().unwrap()).lines().map(Result::unwrap);
     let waits = lines.any(|line| line.contains("waiting for the lock") && line.contains(&lock));
-    assert!(waits && build_dirs(&world).len() == 1, "{:?}", build_dirs(&world));
+    assert!(waits && build_dirs(&context).len() == 1, "{:?}", build_dirs(&context));
     building.unlock().unwrap();
     lines.for_each(drop);
     assert!(fetching.wait().unwrap().success());
-    assert!(build_dirs(&world).is_empty() && tree(&world).join("README").exists());
+    assert!(build_dirs(&context).is_empty() && tree(&context).join("README").exists());
 }
 
 #[test]
 fn with_cores_to_spare_a_quick_copy_is_kept() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = format!("fetch 6.1.7 --fc -j 4 --mirror {}", server.url);
-    world.run(&args).ok();
-    let copy = world.names("cache/archives").into_iter().find(|name| name.ends_with(".zst")).unwrap();
-    let copy = world.path(&format!("cache/archives/{copy}"));
-    let readme = tree(&world).join("README");
+    context.run(&args).ok();
+    let copy = context.names("cache/archives").into_iter().find(|name| name.ends_with(".zst")).unwrap();
+    let copy = context.path(&format!("cache/archives/{copy}"));
+    let readme = tree(&context).join("README");
     let whole = fs::read_to_string(&readme).unwrap();
     // The archive itself is not needed then.
     let archive = copy.with_extension("");
     let bytes = fs::read(&archive).unwrap();
     fs::write(&archive, "x").unwrap();
     spoil(&readme, "x");
-    world.run(&args).ok().says("made anew");
+    context.run(&args).ok().says("made anew");
     assert_eq!(fs::read_to_string(&readme).unwrap(), whole);
     // A damaged copy is no loss.
     fs::write(&archive, bytes).unwrap();
     fs::write(&copy, "x").unwrap();
     spoil(&readme, "x");
-    world.run(&args).ok().says("checksum mismatch for the copy of linux-6.1.7.tar.xz").says("thrown away");
+    context.run(&args).ok().says("checksum mismatch for the copy of linux-6.1.7.tar.xz").says("thrown away");
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server), copy.exists()), (whole, 1, false));
 }

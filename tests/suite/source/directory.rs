@@ -1,7 +1,7 @@
 //! A kernel tree in a directory of the user's, in which somebody works meanwhile.
 
 use crate::faults::signals::stall;
-use crate::support::context::{World, copy, ran, script};
+use crate::support::context::{TestContext, copy, run_result, write_script};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -9,60 +9,61 @@ use std::process::Stdio;
 
 #[test]
 fn what_is_edited_while_it_is_compiled_is_no_image_of_the_plan() {
-    let mut world = World::new();
-    let file = world.tree("6.1.7", "work/linux").join("init/main.c");
-    let whole = world.build("--cache-dir whole -o whole").ok().digests();
-    copy(&file, &world.path("home/main.c"));
+    let mut context = TestContext::new();
+    let file = context.tree("6.1.7", "work/linux").join("init/main.c");
+    let whole = context.build("--cache-dir whole -o whole").ok().digests();
+    copy(&file, &context.path("home/main.c"));
     // Somebody's editor, when the compilation begins.
-    let (edit, path) = (world.path("home/edit"), std::env::var("PATH").unwrap());
+    let (edit, path) = (context.path("home/edit"), std::env::var("PATH").unwrap());
     fs::write(&edit, "const char edited[] = \"edited\";\n").unwrap();
     let editing = format!("[ ! -e '{edit}' ] || {{ cat '{edit}' >>'{file}'; rm '{edit}'; }}");
     let lines = format!("case $* in *vmlinux*) {editing};; esac\nPATH='{path}' exec make \"$@\"");
-    script(&world.path("bin/make"), &lines);
-    world.env.insert("PATH".into(), format!("{}:{path}", world.path("bin")));
+    write_script(&context.path("bin/make"), &lines);
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("bin")));
     let says = ["work/linux was changed while it was compiled", "hint: the same command again builds"];
-    world.build("--sandbox off").failed(1, &says);
-    assert!(!edit.exists() && world.names("work/out").is_empty());
+    context.build("--sandbox off").failed(1, &says);
+    assert!(!edit.exists() && context.names("work/out").is_empty());
     // What it was, with the time that it had: make cannot see that it was something else.
-    copy(&world.path("home/main.c"), &file);
-    assert_eq!(world.build("").ok().digests(), whole);
+    copy(&context.path("home/main.c"), &file);
+    assert_eq!(context.build("").ok().digests(), whole);
 }
 
 #[test]
 fn neither_output_nor_cache_may_lie_in_it() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
-    std::os::unix::fs::symlink("linux", world.path("work/link")).unwrap();
-    let before = world.snapshot("work/linux");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
+    std::os::unix::fs::symlink("linux", context.path("work/link")).unwrap();
+    let before = context.snapshot("work/linux");
     for args in ["-o linux/out", "-o link/out", "-o linux"] {
         let says = ["the output directory ", " lies in the source directory ", "with -o DIR"];
-        world.build(args).failed(2, &says);
+        context.build(args).failed(2, &says);
     }
     for command in ["6.1.7 --config mini.config", "fetch 6.1.7", "config show 6.1.7 --config mini.config"] {
         let args = format!("{command} --fc --source linux --cache-dir link/cache");
-        world.run(&args).failed(2, &["the cache directory ", "work/linux", "with --cache-dir DIR"]);
+        context.run(&args).failed(2, &["the cache directory ", "work/linux", "with --cache-dir DIR"]);
     }
-    let mut inside = world.command("6.1.7 --fc --source . --config ../mini.config");
-    ran(inside.current_dir(&tree).output().unwrap()).failed(2, &["linux/out lies in the source directory "]);
-    assert_eq!(world.snapshot("work/linux"), before);
+    let mut inside = context.command("6.1.7 --fc --source . --config ../mini.config");
+    run_result(inside.current_dir(&tree).output().unwrap())
+        .failed(2, &["linux/out lies in the source directory "]);
+    assert_eq!(context.snapshot("work/linux"), before);
     // A name that only begins the same is another directory.
-    world.build("-o linux-out --cache-dir linux-cache").ok();
+    context.build("-o linux-out --cache-dir linux-cache").ok();
 }
 
 #[test]
 fn a_build_goes_afresh_only_when_nobody_builds_in_it() {
-    let world = World::new();
-    let (mut holder, _) = stall(&world, "");
-    let builds = world.path("cache/builds").join(&world.names("cache/builds")[0]);
+    let context = TestContext::new();
+    let (mut holder, _) = stall(&context, "");
+    let builds = context.path("cache/builds").join(&context.names("cache/builds")[0]);
     let is_there = || fs::read_dir(&builds).unwrap().any(|entry| entry.unwrap().path().is_dir());
     // A change that make cannot see: the file is as old as it was.
-    let file = world.path("work/linux/init/main.c");
+    let file = context.path("work/linux/init/main.c");
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text + "\n").unwrap();
     fs::File::options().write(true).open(&file).unwrap().set_modified(modified).unwrap();
     let args = "fetch 6.1.7 --fc --source linux --progress plain";
-    let mut waiting = world.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut waiting = context.command(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);
     let told = lines.find(|line| line.contains("waiting for the lock"));
     let was_there = is_there();

@@ -1,7 +1,7 @@
 //! Git servers that mean harm, on loopback: each is given up in time, with an error that says why, and nothing stays.
 
 use crate::source::kinds::{COMMIT, repository, sh};
-use crate::support::context::{Ran, World, have};
+use crate::support::context::{RunResult, TestContext, has_tool};
 use crate::support::servers::{self, Request, Server, respond};
 use std::fs;
 use std::io::{Read, Write};
@@ -10,20 +10,20 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// With a stall timeout of two seconds.
-fn fetch(world: &World, url: &str) -> Ran {
-    world.run(&format!("fetch 6.1.7 --ch --source git+{url}/linux/.git --stall-timeout 2"))
+fn fetch(context: &TestContext, url: &str) -> RunResult {
+    context.run(&format!("fetch 6.1.7 --ch --source git+{url}/linux/.git --stall-timeout 2"))
 }
 
 /// It has failed in time, and nothing is left: no file in the cache, no process.
 #[track_caller]
-fn gives_up(world: &World, url: &str, says: &[&str]) {
+fn gives_up(context: &TestContext, url: &str, says: &[&str]) {
     let began = Instant::now();
-    fetch(world, url).failed(3, &[&format!("cannot fetch {url}/linux/.git#ch-6.1.7: ")]).failed(3, says);
+    fetch(context, url).failed(3, &[&format!("cannot fetch {url}/linux/.git#ch-6.1.7: ")]).failed(3, says);
     assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
     for dir in ["git", "trees", "tmp"] {
-        assert_eq!(world.names(&format!("cache/{dir}")), [""; 0], "{dir}");
+        assert_eq!(context.names(&format!("cache/{dir}")), [""; 0], "{dir}");
     }
-    let cache = world.path("cache");
+    let cache = context.path("cache");
     let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|process| {
         let words = fs::read(process.path().join("cmdline")).ok()?;
         let words = String::from_utf8_lossy(&words).replace('\0', " ");
@@ -69,9 +69,12 @@ fn forward(request: &Request, server: &Server, stream: &mut TcpStream) {
     let _ = stream.write_all(&bytes);
 }
 
-/// A server of `world`'s repository that is honest until the client asks for objects, which `answer` sends.
-fn honest_until_the_pack(world: &World, answer: impl Fn(&mut TcpStream) + Send + Sync + 'static) -> Server {
-    let honest = servers::git(world.path("repos").as_str());
+/// A server of `context`'s repository that is honest until the client asks for objects, which `answer` sends.
+fn honest_until_the_pack(
+    context: &TestContext,
+    answer: impl Fn(&mut TcpStream) + Send + Sync + 'static,
+) -> Server {
+    let honest = servers::git(context.path("repos").as_str());
     servers::serve(move |request: &Request, stream| {
         if request.body.windows(13).any(|window| window == b"command=fetch") {
             return answer(stream);
@@ -82,31 +85,31 @@ fn honest_until_the_pack(world: &World, answer: impl Fn(&mut TcpStream) + Send +
 
 #[test]
 fn a_git_server_that_says_nothing_is_given_up() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
+    let context = TestContext::new();
     // Silent after the connection, also of git's own protocol.
     let server = servers::serve(|_, stream| silent(stream));
-    gives_up(&world, &server.url, &["the server did not say what it has within 2 s"]);
+    gives_up(&context, &server.url, &["the server did not say what it has within 2 s"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("git://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || listener.incoming().for_each(|stream| silent(&mut stream.unwrap())));
-    gives_up(&world, &url, &["the server did not say what it has within 2 s"]);
+    gives_up(&context, &url, &["the server did not say what it has within 2 s"]);
     // Silent after the first bytes.
     let server = servers::serve(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-");
         silent(stream);
     });
-    gives_up(&world, &server.url, &["the server did not say what it has within 2 s"]);
+    gives_up(&context, &server.url, &["the server did not say what it has within 2 s"]);
 }
 
 #[test]
 fn a_git_server_that_does_not_stop_is_given_up() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
+    let context = TestContext::new();
     let server = servers::serve(|_, stream| {
         endless(stream, ADVERTISEMENT, |stream| {
             let hash = "1".repeat(40);
@@ -116,55 +119,55 @@ fn a_git_server_that_does_not_stop_is_given_up() {
             stream.write_all(&refs)
         });
     });
-    gives_up(&world, &server.url, &[]);
+    gives_up(&context, &server.url, &[]);
     let server = servers::serve(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n");
         while stream.write_all(format!("X-Header: {}\r\n", "x".repeat(1000)).as_bytes()).is_ok() {}
     });
-    gives_up(&world, &server.url, &[]);
+    gives_up(&context, &server.url, &[]);
 }
 
 #[test]
 fn a_pack_that_does_not_come_or_does_not_end_is_given_up() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    repository(&world);
-    let server = honest_until_the_pack(&world, silent);
-    gives_up(&world, &server.url, &[]);
+    let context = TestContext::new();
+    repository(&context);
+    let server = honest_until_the_pack(&context, silent);
+    gives_up(&context, &server.url, &[]);
     // Nothing but news of how far the server is.
-    let server = honest_until_the_pack(&world, |stream| {
+    let server = honest_until_the_pack(&context, |stream| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {RESULT}\r\n\r\n");
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&packet(b"packfile\n")));
         let news: Vec<u8> = packet(format!("\x02{}\n", "counting ".repeat(100)).as_bytes()).repeat(100);
         while stream.write_all(&news).is_ok() {}
     });
-    gives_up(&world, &server.url, &["the server does not stop to say how far it is"]);
+    gives_up(&context, &server.url, &["the server does not stop to say how far it is"]);
     // The beginning of a pack, and then nothing.
-    let server = honest_until_the_pack(&world, |stream| {
+    let server = honest_until_the_pack(&context, |stream| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {RESULT}\r\n\r\n");
         let pack = packet(b"\x01PACK\0\0\0\x02\0\0\xff\xff");
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&packet(b"packfile\n")));
         let _ = stream.write_all(&pack);
         silent(stream);
     });
-    gives_up(&world, &server.url, &[]);
+    gives_up(&context, &server.url, &[]);
 }
 
 #[test]
 fn a_git_server_may_not_redirect_to_another_host() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    repository(&world);
-    let honest = servers::git(world.path("repos").as_str());
+    let context = TestContext::new();
+    repository(&context);
+    let honest = servers::git(context.path("repos").as_str());
     let to = honest.url.clone();
     let other = servers::serve(move |request, stream| {
         respond(stream, "302 Found", &[&format!("Location: {to}{}", request.path)], b"");
     });
-    gives_up(&world, &other.url, &["the server redirects to another one, 127.0.0.1:"]);
+    gives_up(&context, &other.url, &["the server redirects to another one, 127.0.0.1:"]);
     // To another path of its own it may.
     let moving = servers::serve(move |request, stream| {
         if request.path.starts_with("/linux/.git") {
@@ -174,19 +177,19 @@ fn a_git_server_may_not_redirect_to_another_host() {
         let path = request.path.replace("/moved", "");
         forward(&Request { path, ..request.clone() }, &honest, stream);
     });
-    fetch(&world, &moving.url).ok();
+    fetch(&context, &moving.url).ok();
 }
 
 #[test]
 fn a_proxy_that_never_answers_is_given_up_and_named() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let mut world = World::new();
+    let mut context = TestContext::new();
     let proxy = servers::serve(|_, stream| silent(stream));
-    world.env.insert("https_proxy".into(), proxy.url.replace("http://", "http://me:secret@"));
+    context.env.insert("https_proxy".into(), proxy.url.replace("http://", "http://me:secret@"));
     let began = Instant::now();
-    let ran = fetch(&world, "https://127.0.0.1:2").failed(
+    let ran = fetch(&context, "https://127.0.0.1:2").failed(
         3,
         &[
             "the server did not say what it has within 2 s",
@@ -199,19 +202,19 @@ fn a_proxy_that_never_answers_is_given_up_and_named() {
 
 #[test]
 fn the_users_configuration_of_git_decides_nothing() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let mut world = World::new();
-    let repo = repository(&world);
-    let server = servers::git(world.path("repos").as_str());
+    let mut context = TestContext::new();
+    let repo = repository(&context);
+    let server = servers::git(context.path("repos").as_str());
     let asked = servers::files([]);
     let config = format!(
         "[url \"{}/\"]\n\tinsteadOf = {}/\n[core]\n\tattributesFile = ~/attributes\n",
         asked.url, server.url
     );
-    fs::write(world.path("home/.gitconfig"), config).unwrap();
-    fs::write(world.path("home/attributes"), "* export-ignore\n").unwrap();
+    fs::write(context.path("home/.gitconfig"), config).unwrap();
+    fs::write(context.path("home/attributes"), "* export-ignore\n").unwrap();
     // Nor do the attributes of the tree.
     let attributes = "README export-ignore\nMakefile text eol=crlf working-tree-encoding=UTF-16LE\n\
         odd export-subst ident text eol=crlf\n";
@@ -226,11 +229,11 @@ fn the_users_configuration_of_git_decides_nothing() {
             .output();
         show.unwrap().stdout
     };
-    for url in [server.url.clone(), world.path("repos").into_string()] {
+    for url in [server.url.clone(), context.path("repos").into_string()] {
         let url = if url.starts_with('/') { format!("{url}/linux") } else { format!("{url}/linux/.git") };
         let cache = format!("{}-cache", &url[..1]);
-        world.env.insert("GIT_DIR".into(), "/nowhere".into());
-        let ran = world.run(&format!("fetch 6.1.7 --ch --source git+{url} --cache-dir {cache}")).ok();
+        context.env.insert("GIT_DIR".into(), "/nowhere".into());
+        let ran = context.run(&format!("fetch 6.1.7 --ch --source git+{url} --cache-dir {cache}")).ok();
         let tree = camino::Utf8PathBuf::from(ran.stdout.split(' ').next().unwrap());
         for name in ["README", "Makefile", "odd", ".gitattributes"] {
             let made = fs::read(tree.join(name)).unwrap();

@@ -1,7 +1,7 @@
 //! git over ssh, by a real sshd on loopback: the agent's key and nothing else, and never a prompt.
 
 use crate::source::kinds::{repository, sh};
-use crate::support::context::{World, have};
+use crate::support::context::{TestContext, has_tool};
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -21,16 +21,16 @@ impl Drop for Agent {
 }
 
 /// Serves every connection by an sshd of its own, which takes the key `key` and no other. Returns the port.
-fn serve(world: &World) -> u16 {
+fn serve(context: &TestContext) -> u16 {
     let config = format!(
         "HostKey {0}/host\nAuthorizedKeysFile {0}/key.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
          KbdInteractiveAuthentication no\n",
-        world.path("ssh")
+        context.path("ssh")
     );
-    fs::write(world.path("ssh/config"), config).unwrap();
+    fs::write(context.path("ssh/config"), config).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let config = world.path("ssh/config");
+    let config = context.path("ssh/config");
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = OwnedFd::from(stream.unwrap());
@@ -49,7 +49,7 @@ fn serve(world: &World) -> u16 {
 
 #[test]
 fn git_over_ssh_takes_the_agents_key_and_never_prompts() {
-    if !have("ssh-keygen") || !have("ssh-agent") || !have("git") {
+    if !has_tool("ssh-keygen") || !has_tool("ssh-agent") || !has_tool("git") {
         return;
     }
     if !fs::exists(SSHD).unwrap() {
@@ -60,38 +60,38 @@ fn git_over_ssh_takes_the_agents_key_and_never_prompts() {
         crate::support::context::skipped("only root's sshd can take in a user here");
         return;
     }
-    let mut world = World::new();
-    repository(&world);
+    let mut context = TestContext::new();
+    repository(&context);
     sh(
-        &world.path("."),
+        &context.path("."),
         "mkdir ssh; ssh-keygen -q -t ed25519 -N '' -f ssh/host; ssh-keygen -q -t ed25519 -N '' -f ssh/key",
     );
     // Debian's sshd wants this directory; a package that was just installed may not have made it.
     let _ = fs::create_dir_all("/run/sshd");
-    let port = serve(&world);
+    let port = serve(&context);
     let fetch =
-        format!("fetch 6.1.7 --ch --source git+ssh://root@127.0.0.1:{port}{}", world.path("repos/linux"));
+        format!("fetch 6.1.7 --ch --source git+ssh://root@127.0.0.1:{port}{}", context.path("repos/linux"));
 
     // Whose key nobody has looked at is not connected to.
-    world.run(&fetch).failed(3, &["host key is known for", "hint: the server's key is not in"]);
-    let host_key = fs::read_to_string(world.path("ssh/host.pub")).unwrap();
+    context.run(&fetch).failed(3, &["host key is known for", "hint: the server's key is not in"]);
+    let host_key = fs::read_to_string(context.path("ssh/host.pub")).unwrap();
     let host_key: Vec<&str> = host_key.split_whitespace().take(2).collect();
-    fs::create_dir(world.path("home/.ssh")).unwrap();
+    fs::create_dir(context.path("home/.ssh")).unwrap();
     let known = format!("[127.0.0.1]:{port} {}\n", host_key.join(" "));
-    fs::write(world.path("home/.ssh/known_hosts"), known).unwrap();
+    fs::write(context.path("home/.ssh/known_hosts"), known).unwrap();
 
-    world.run(&fetch).failed(3, &["Permission denied (publickey)", "hint: has the ssh agent"]);
-    assert!(world.names("cache/trees").is_empty());
+    context.run(&fetch).failed(3, &["Permission denied (publickey)", "hint: has the ssh agent"]);
+    assert!(context.names("cache/trees").is_empty());
 
-    let socket = world.path("ssh/agent");
+    let socket = context.path("ssh/agent");
     let agent = Command::new("ssh-agent").args(["-D", "-a", socket.as_str()]).stdout(Stdio::piped()).spawn();
     let mut agent = Agent(agent.unwrap());
     // It says where it listens once it does.
     let mut said = String::new();
     let out = agent.0.stdout.take().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut said).unwrap();
-    sh(&world.path("ssh"), &format!("SSH_AUTH_SOCK={socket} ssh-add -q key"));
-    world.env.insert("SSH_AUTH_SOCK".into(), socket.into_string());
-    let fetched = world.run(&fetch).ok().says("fetched from its server");
+    sh(&context.path("ssh"), &format!("SSH_AUTH_SOCK={socket} ssh-add -q key"));
+    context.env.insert("SSH_AUTH_SOCK".into(), socket.into_string());
+    let fetched = context.run(&fetch).ok().says("fetched from its server");
     assert!(fetched.stdout.contains(" 6.1.7 commit:"), "{}", fetched.stdout);
 }

@@ -1,7 +1,7 @@
 //! Patches that are refused, and what patches need.
 
 use crate::source::patches::{CHANGED, FETCH, HUNK, LINES, Patching, diff, one, read};
-use crate::support::context::{World, compress, tar_of};
+use crate::support::context::{TestContext, compress, tar_of};
 use std::fs;
 use std::process::Command;
 
@@ -54,19 +54,19 @@ fn links_submodules_and_paths_out_of_the_tree_are_refused() {
     patching.refused(&one(&build_dir), &["a patch adds kcompile-firecracker-amd64"]);
     let existing = diff("a.c", "@@ -0,0 +1 @@\n+x\n").replace("--- a/a.c", "--- /dev/null");
     patching.refused(&one(&existing), &["1.patch: git apply: a.c: already exists"]);
-    assert!(!patching.world.path("cache/x").exists());
+    assert!(!patching.context.path("cache/x").exists());
 }
 
 #[test]
 fn no_patch_goes_through_a_link_of_the_source() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "tree");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "tree");
     fs::create_dir(tree.join("real")).unwrap();
     fs::write(tree.join("real/a.c"), LINES).unwrap();
     std::os::unix::fs::symlink("real", tree.join("link")).unwrap();
     std::os::unix::fs::symlink("real/a.c", tree.join("link.c")).unwrap();
-    fs::write(world.path("work/linux.tar.gz"), compress(&tar_of(&tree, "linux-6.1.7"), "gz")).unwrap();
-    let patching = Patching { world };
+    fs::write(context.path("work/linux.tar.gz"), compress(&tar_of(&tree, "linux-6.1.7"), "gz")).unwrap();
+    let patching = Patching { context };
     for name in ["link/a.c", "link.c", "link/new.c"] {
         patching.refused(&one(&diff(name, HUNK)), &[&format!("1.patch: `{name}` leads through a link")]);
     }
@@ -75,7 +75,7 @@ fn no_patch_goes_through_a_link_of_the_source() {
 #[test]
 fn git_is_needed_for_patches_only() {
     let mut patching = Patching::new(&[("a.c", LINES.as_bytes())]);
-    let bin = patching.world.path("bin");
+    let bin = patching.context.path("bin");
     fs::create_dir(&bin).unwrap();
     for dir in std::env::var("PATH").unwrap().split(':').chain(["/usr/sbin", "/sbin"]) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -85,26 +85,26 @@ fn git_is_needed_for_patches_only() {
             }
         }
     }
-    let doctor = patching.world.run("doctor 6.1").ok();
+    let doctor = patching.context.run("doctor 6.1").ok();
     assert!(!doctor.stdout.contains("git"), "{}", doctor.stdout);
     patching.write(&one(&diff("a.c", HUNK)));
-    let doctor = patching.world.run("doctor 6.1 --patches p").ok();
+    let doctor = patching.context.run("doctor 6.1 --patches p").ok();
     assert!(doctor.stdout.contains("git  "), "{}", doctor.stdout);
-    patching.world.env.insert("PATH".into(), bin.into());
-    patching.world.run(&FETCH.replace(" --patches p", "")).ok();
+    patching.context.env.insert("PATH".into(), bin.into());
+    patching.context.run(&FETCH.replace(" --patches p", "")).ok();
     let lacks = ["this host lacks git", "install "];
-    patching.world.run(FETCH).failed(4, &lacks);
-    patching.world.run(&FETCH.replace("fetch ", "")).failed(4, &lacks);
-    assert!(patching.world.run("doctor 6.1 --patches p").failed(4, &[]).stdout.contains("git"));
+    patching.context.run(FETCH).failed(4, &lacks);
+    patching.context.run(&FETCH.replace("fetch ", "")).failed(4, &lacks);
+    assert!(patching.context.run("doctor 6.1 --patches p").failed(4, &[]).stdout.contains("git"));
 }
 
 #[test]
 fn a_pipe_in_the_directory_is_no_patch() {
     let patching = Patching::new(&[]);
     patching.write(&one(&diff("a.c", HUNK)));
-    let pipe = patching.world.path("work/p/2.patch");
+    let pipe = patching.context.path("work/p/2.patch");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    patching.world.run(FETCH).failed(2, &[&format!("{pipe}: not a regular file")]);
+    patching.context.run(FETCH).failed(2, &[&format!("{pipe}: not a regular file")]);
 }
 
 #[test]
@@ -113,15 +113,15 @@ fn a_binary_patch_is_applied_within_bounds() {
     let git = |args: &[&str]| {
         let mut command = Command::new("git");
         command.args(["-c", "user.name=x", "-c", "user.email=x@example.org"]).args(args);
-        command.current_dir(patching.world.path("repository")).env("HOME", patching.world.path("home"));
+        command.current_dir(patching.context.path("repository")).env("HOME", patching.context.path("home"));
         let output = command.output().unwrap();
         assert!(output.status.success());
         output.stdout
     };
-    fs::create_dir(patching.world.path("repository")).unwrap();
+    fs::create_dir(patching.context.path("repository")).unwrap();
     git(&["init", "-q"]);
     let logo = b"\0\x01\x02 a logo \xff";
-    fs::write(patching.world.path("repository/logo.bin"), logo).unwrap();
+    fs::write(patching.context.path("repository/logo.bin"), logo).unwrap();
     git(&["add", "."]);
     git(&["commit", "-q", "-m", "logo"]);
     let patch = git(&["format-patch", "--root", "--stdout"]);
@@ -131,5 +131,5 @@ fn a_binary_patch_is_applied_within_bounds() {
     let text =
         String::from_utf8(patch).unwrap().replace(&format!("literal {}", logo.len()), "literal 3221225472");
     patching.write(&[("1.patch", text.as_bytes())]);
-    patching.world.run(FETCH).failed(1, &["1.patch: git apply: Out of memory"]);
+    patching.context.run(FETCH).failed(1, &["1.patch: git apply: Out of memory"]);
 }

@@ -1,6 +1,6 @@
 //! The four kinds of sources, each from something that behaves like the real one.
 
-use crate::support::context::{World, compress, have, sha256, tar_of};
+use crate::support::context::{TestContext, compress, has_tool, sha256, tar_of};
 use crate::support::servers::{self, DIR, mirror};
 use camino::Utf8Path;
 use std::fs;
@@ -8,97 +8,99 @@ use std::process::Command;
 
 #[test]
 fn a_release_comes_from_a_mirror_once() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
-    let ran = world.run(&args).ok();
+    let ran = context.run(&args).ok();
     assert!(ran.stdout.starts_with("out/firecracker-kernel-bin-amd64:6.1.7 sha256:"), "{}", ran.stdout);
     assert_eq!(server.log.lock().unwrap().len(), 3, "the list, the signature, the tarball");
-    let again = world.run(&format!("{args} -o other")).ok();
+    let again = context.run(&format!("{args} -o other")).ok();
     // Nothing verifies it, so the server is asked again for the list and the signature.
     assert_eq!(server.log.lock().unwrap().len(), 5);
     let tarballs = server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count();
     assert_eq!(tarballs, 1, "fetched twice");
     assert_eq!(again.digests(), ran.digests());
-    world.run("6.1.7 --fc --config mini.config --offline -o third").ok();
+    context.run("6.1.7 --fc --config mini.config --offline -o third").ok();
 }
 
 #[test]
 fn a_series_means_its_newest_release() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.9", "6.1.10", "6.2.1"]);
-    let ran = world.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.9", "6.1.10", "6.2.1"]);
+    let ran = context.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
     assert!(ran.stdout.contains(" 6.1.10 sha256:"), "{}", ran.stdout);
-    world
+    context
         .run(&format!("fetch 6.3 --fc --mirror {}", server.url))
         .failed(3, &["lists no release of Linux 6.3"]);
-    world.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
+    context.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
     let tarballs =
         server.log.lock().unwrap().iter().filter(|line| line.ends_with("linux-6.1.10.tar.xz")).count();
     assert_eq!(tarballs, 1, "fetched though it is in the cache");
     // Without a network the newest one of the cache is meant.
-    assert!(world.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
-    world.run("fetch 6.2 --fc --offline").failed(3, &["--offline: linux-6.2.*.tar.xz is not in the cache"]);
+    assert!(context.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
+    context.run("fetch 6.2 --fc --offline").failed(3, &["--offline: linux-6.2.*.tar.xz is not in the cache"]);
 }
 
 #[test]
 fn a_wrong_pinned_digest_refuses_the_source() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let pin = "0".repeat(64);
-    fs::create_dir(world.path("work/own")).unwrap();
+    fs::create_dir(context.path("work/own")).unwrap();
     let entry = format!(
         "[[kernel]]\nversion = \"6.1.7\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nsha256 = \"{pin}\"\nstatus = \"untested\"\n"
     );
-    fs::write(world.path("work/own/kernels.toml"), entry).unwrap();
+    fs::write(context.path("work/own/kernels.toml"), entry).unwrap();
     let args = format!("6.1.7 --fc --config mini.config --configs own --mirror {}", server.url);
-    world
+    context
         .run(&args)
         .failed(3, &["error: checksum mismatch for linux-6.1.7.tar.xz: expected 0000", "found ", "hint: "]);
-    assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
-    assert!(!world.path("work/out").exists());
+    assert!(context.names("cache/trees").is_empty() && context.names("cache/tmp").is_empty());
+    assert!(!context.path("work/out").exists());
 }
 
 #[test]
 fn a_source_that_cannot_be_had_is_named() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let url = &server.url;
-    world
+    context
         .run(&format!("fetch 6.1.8 --fc --mirror {url}"))
         .failed(3, &[&format!("cannot fetch {url}{DIR}/linux-6.1.8.tar.xz: HTTP status 404")]);
-    world
+    context
         .run("fetch 6.1.8 --fc --mirror http://127.0.0.1:1")
         .failed(3, &["cannot fetch http://127.0.0.1:1/", "hint: "]);
-    world.run("fetch 6.1.8 --fc --offline").failed(3, &["--offline: linux-6.1.8.tar.xz is not in the cache"]);
+    context
+        .run("fetch 6.1.8 --fc --offline")
+        .failed(3, &["--offline: linux-6.1.8.tar.xz is not in the cache"]);
 }
 
 #[test]
 fn a_local_tarball_of_every_kind_gives_the_same_kernel() {
-    let world = World::new();
+    let context = TestContext::new();
     let mut seen = Vec::new();
     for suffix in ["xz", "gz", "zst", "bz2"] {
-        world.tarball("6.1.7", suffix);
+        context.tarball("6.1.7", suffix);
         let args =
             format!("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.{suffix} -o out-{suffix}");
-        let ran = world.run(&args).ok();
+        let ran = context.run(&args).ok();
         let layer =
-            fs::read_to_string(world.path(&format!("work/out-{suffix}/firecracker-6.1.7-amd64.json")))
+            fs::read_to_string(context.path(&format!("work/out-{suffix}/firecracker-6.1.7-amd64.json")))
                 .unwrap();
         assert!(layer.contains("from a local file"), "{layer}");
         seen.push(ran.stdout.lines().count());
     }
     assert_eq!(seen, [2, 2, 2, 2]);
-    assert_eq!(world.names("cache/trees").len(), 4);
+    assert_eq!(context.names("cache/trees").len(), 4);
 }
 
 #[test]
 fn trees_are_pristine_and_read_only() {
     use std::os::unix::fs::PermissionsExt;
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
-    world.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz").ok();
-    let tree = world.path(&format!("cache/trees/{}/linux", world.names("cache/trees")[0]));
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
+    context.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz").ok();
+    let tree = context.path(&format!("cache/trees/{}/linux", context.names("cache/trees")[0]));
     for entry in walkdir::WalkDir::new(&tree)
         .into_iter()
         .filter_entry(|entry| !entry.file_name().to_string_lossy().starts_with("kcompile-"))
@@ -114,48 +116,48 @@ fn trees_are_pristine_and_read_only() {
 
 #[test]
 fn a_directory_is_used_in_place_and_never_written_to() {
-    let world = World::new();
-    let tree = world.tree("6.1.7", "work/linux");
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
     let before = sha256(&tar_of(&tree, "x"));
-    let ran = world.build("").ok();
+    let ran = context.build("").ok();
     assert_eq!(sha256(&tar_of(&tree, "x")), before);
-    assert!(world.names("cache/trees").is_empty());
+    assert!(context.names("cache/trees").is_empty());
     // What is in it decides, not where it lies.
-    crate::support::context::copy(&tree, &world.path("work/moved"));
-    let moved = world.run("6.1.7 --fc --source moved --config mini.config -o out2").ok();
+    crate::support::context::copy(&tree, &context.path("work/moved"));
+    let moved = context.run("6.1.7 --fc --source moved --config mini.config -o out2").ok();
     assert_eq!(moved.digests(), ran.digests());
     fs::write(tree.join(".config"), "").unwrap();
-    world.build("").failed(2, &["has been built in", "mrproper"]);
+    context.build("").failed(2, &["has been built in", "mrproper"]);
 }
 
 #[test]
 fn what_is_no_kernel_tree_is_refused() {
-    let world = World::new();
-    fs::create_dir(world.path("work/empty")).unwrap();
-    fs::write(world.path("work/empty/x"), "x").unwrap();
-    fs::write(world.path("work/text.tar.xz"), "hello").unwrap();
-    let tar = compress(&tar_of(&world.path("work/empty"), "linux-6.1.7"), "gz");
-    fs::write(world.path("work/other.tar.gz"), tar).unwrap();
-    world.run("6.1.7 --fc --source empty").failed(2, &["empty is not a kernel tree"]);
-    world.run("6.1.7 --fc --source text.tar.xz").failed(3, &["text.tar.xz is not a compressed tarball"]);
-    world.run("6.1.7 --fc --source other.tar.gz").failed(2, &["other.tar.gz is not a kernel tree"]);
-    world.tree("6.1.8", "work/newer");
-    world
+    let context = TestContext::new();
+    fs::create_dir(context.path("work/empty")).unwrap();
+    fs::write(context.path("work/empty/x"), "x").unwrap();
+    fs::write(context.path("work/text.tar.xz"), "hello").unwrap();
+    let tar = compress(&tar_of(&context.path("work/empty"), "linux-6.1.7"), "gz");
+    fs::write(context.path("work/other.tar.gz"), tar).unwrap();
+    context.run("6.1.7 --fc --source empty").failed(2, &["empty is not a kernel tree"]);
+    context.run("6.1.7 --fc --source text.tar.xz").failed(3, &["text.tar.xz is not a compressed tarball"]);
+    context.run("6.1.7 --fc --source other.tar.gz").failed(2, &["other.tar.gz is not a kernel tree"]);
+    context.tree("6.1.8", "work/newer");
+    context
         .run("6.1.7 --fc --source newer")
         .failed(2, &["the source is Linux 6.1.8, not the 6.1.7 that was asked for", "hint: ask for it"]);
-    assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
+    assert!(context.names("cache/trees").is_empty() && context.names("cache/tmp").is_empty());
 }
 
 #[test]
 fn a_damaged_or_hostile_tarball_leaves_nothing() {
-    let world = World::new();
-    let whole = fs::read(world.tarball("6.1.7", "xz")).unwrap();
-    fs::write(world.path("work/short.tar.xz"), &whole[..whole.len() / 2]).unwrap();
+    let context = TestContext::new();
+    let whole = fs::read(context.tarball("6.1.7", "xz")).unwrap();
+    fs::write(context.path("work/short.tar.xz"), &whole[..whole.len() / 2]).unwrap();
     let mut flipped = whole.clone();
     flipped[whole.len() / 2] ^= 1;
-    fs::write(world.path("work/flipped.tar.xz"), flipped).unwrap();
+    fs::write(context.path("work/flipped.tar.xz"), flipped).unwrap();
     for name in ["short", "flipped"] {
-        world.run(&format!("fetch 6.1.7 --fc --source {name}.tar.xz")).failed(3, &["corrupt archive"]);
+        context.run(&format!("fetch 6.1.7 --fc --source {name}.tar.xz")).failed(3, &["corrupt archive"]);
     }
     for (path, kind) in [
         ("linux/../../evil", tar::EntryType::Regular),
@@ -175,12 +177,12 @@ fn a_damaged_or_hostile_tarball_leaves_nothing() {
         header.set_entry_type(kind);
         header.set_cksum();
         tar.append(&header, &[][..]).unwrap();
-        fs::write(world.path("work/evil.tar.gz"), compress(&tar.into_inner().unwrap(), "gz")).unwrap();
-        world
+        fs::write(context.path("work/evil.tar.gz"), compress(&tar.into_inner().unwrap(), "gz")).unwrap();
+        context
             .run("fetch 6.1.7 --fc --source evil.tar.gz")
             .failed(3, &["refused entry", path.trim_start_matches("linux/")]);
     }
-    assert!(world.names("cache/trees").is_empty() && world.names("cache/tmp").is_empty());
+    assert!(context.names("cache/trees").is_empty() && context.names("cache/tmp").is_empty());
 }
 
 pub(crate) fn sh(dir: &Utf8Path, script: &str) {
@@ -196,8 +198,8 @@ pub(crate) fn commit(repo: &Utf8Path) {
 }
 
 /// A repository with the branch `ch-6.1.7` and an older commit below it.
-pub(crate) fn repository(world: &World) -> camino::Utf8PathBuf {
-    let tree = world.tree("6.1.7", "repos/linux");
+pub(crate) fn repository(context: &TestContext) -> camino::Utf8PathBuf {
+    let tree = context.tree("6.1.7", "repos/linux");
     sh(
         &tree,
         &format!(
@@ -209,42 +211,42 @@ pub(crate) fn repository(world: &World) -> camino::Utf8PathBuf {
 
 #[test]
 fn a_branch_is_fetched_to_depth_one() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    repository(&world);
-    let server = servers::git(world.path("repos").as_str());
+    let context = TestContext::new();
+    repository(&context);
+    let server = servers::git(context.path("repos").as_str());
     let source = format!("--source git+{}/linux/.git", server.url);
-    let ran = world.run(&format!("6.1.7 --ch --config mini.config {source}")).ok().says("unencrypted");
+    let ran = context.run(&format!("6.1.7 --ch --config mini.config {source}")).ok().says("unencrypted");
     assert!(ran.stdout.starts_with("out/cloudhypervisor-kernel-bin-amd64:6.1.7 "), "{}", ran.stdout);
-    let repo = world.path(&format!("cache/git/{}", world.names("cache/git")[0]));
+    let repo = context.path(&format!("cache/git/{}", context.names("cache/git")[0]));
     assert_eq!(fs::read_to_string(repo.join("shallow")).unwrap().lines().count(), 1);
-    let receipt = fs::read_to_string(world.path("work/out/cloudhypervisor-6.1.7-amd64.json")).unwrap();
+    let receipt = fs::read_to_string(context.path("work/out/cloudhypervisor-6.1.7-amd64.json")).unwrap();
     assert!(receipt.contains("\"digest\": \"commit:") && receipt.contains("1700000000"), "{receipt}");
-    world
+    context
         .run(&format!("fetch 6.1.8 --ch {source}"))
         .failed(3, &["has no branch or tag `ch-6.1.8`", "among others: ch-6.1.7, other"]);
-    world.run(&format!("fetch 6.1.7 --ch {source}#other")).ok();
-    assert!(world.run(&format!("fetch 6.1.7 --ch {source} --offline")).ok().stdout.contains("commit:"));
-    world
+    context.run(&format!("fetch 6.1.7 --ch {source}#other")).ok();
+    assert!(context.run(&format!("fetch 6.1.7 --ch {source} --offline")).ok().stdout.contains("commit:"));
+    context
         .run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x")
         .failed(3, &["cannot fetch http://127.0.0.1:1/x#ch-6.1.7"]);
 }
 
 #[test]
 fn a_branch_that_moves_is_refused_until_it_is_accepted() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let mut world = World::new();
-    let repo = repository(&world);
-    let server = servers::git(world.path("repos").as_str());
+    let mut context = TestContext::new();
+    let repo = repository(&context);
+    let server = servers::git(context.path("repos").as_str());
     let source = format!("--source git+{}/linux/.git", server.url);
     let fetch = format!("fetch 6.1.7 --ch {source}");
-    let first = world.run(&fetch).ok();
+    let first = context.run(&fetch).ok();
     let commit = first.digests()[0].trim_start_matches("commit:").to_owned();
-    let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+    let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
     assert!(lock.contains(&format!("/linux/.git#ch-6.1.7\"\ndigest = \"commit:{commit}\"")), "{lock}");
     // Another history under the same name.
     sh(
@@ -253,38 +255,41 @@ fn a_branch_that_moves_is_refused_until_it_is_accepted() {
             "git checkout -q --orphan forced && echo forced >README && git add . && {COMMIT} && git branch -f ch-6.1.7"
         ),
     );
-    world
+    context
         .run(&fetch)
         .failed(3, &["#ch-6.1.7 has moved: kcompile.lock pins the commit", &commit, "hint: --update-lock"]);
-    assert_eq!(world.run(&format!("{fetch} --offline")).ok().digests(), first.digests());
-    let second = world.run(&format!("{fetch} --update-lock")).ok();
+    assert_eq!(context.run(&format!("{fetch} --offline")).ok().digests(), first.digests());
+    let second = context.run(&format!("{fetch} --update-lock")).ok();
     assert_ne!(second.digests(), first.digests());
-    assert_eq!(world.run(&fetch).ok().digests(), second.digests());
+    assert_eq!(context.run(&fetch).ok().digests(), second.digests());
     // A commit in full never moves; it needs no server once it is here.
-    let pinned = world.run(&format!("{fetch}#{commit} --require-signature")).ok();
+    let pinned = context.run(&format!("{fetch}#{commit} --require-signature")).ok();
     assert_eq!(pinned.digests(), first.digests());
-    world
+    context
         .run(&format!("{fetch} --require-signature --cache-dir new"))
         .failed(3, &["nobody signs", "pins it"]);
     // The repository goes away: the commit that the lock file pins is in the cache.
-    fs::rename(world.path("repos/linux"), world.path("repos/gone")).unwrap();
-    let gone =
-        world.run(&fetch).ok().says("cannot fetch").says("going on with the commit that kcompile.lock pins");
+    fs::rename(context.path("repos/linux"), context.path("repos/gone")).unwrap();
+    let gone = context
+        .run(&fetch)
+        .ok()
+        .says("cannot fetch")
+        .says("going on with the commit that kcompile.lock pins");
     assert_eq!(gone.digests(), second.digests());
-    world.run(&format!("{fetch} --cache-dir new")).failed(3, &["cannot fetch", "/linux/.git#ch-6.1.7"]);
-    world.env.insert("https_proxy".into(), "http://127.0.0.1:1".into());
-    world
+    context.run(&format!("{fetch} --cache-dir new")).failed(3, &["cannot fetch", "/linux/.git#ch-6.1.7"]);
+    context.env.insert("https_proxy".into(), "http://127.0.0.1:1".into());
+    context
         .run("fetch 6.1.7 --ch --source git+https://127.0.0.1:2/x")
         .failed(3, &["cannot fetch https://127.0.0.1:2/x#ch-6.1.7"]);
 }
 
 #[test]
 fn a_commit_in_full_is_no_name_that_a_server_gives() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    let repo = repository(&world);
+    let context = TestContext::new();
+    let repo = repository(&context);
     let commit = Command::new("git").args(["rev-parse", "ch-6.1.7"]).current_dir(&repo).output().unwrap();
     let commit = String::from_utf8(commit.stdout).unwrap().trim().to_owned();
     sh(
@@ -294,86 +299,87 @@ fn a_commit_in_full_is_no_name_that_a_server_gives() {
              git update-ref refs/heads/{commit} HEAD && git update-ref refs/tags/{commit} HEAD"
         ),
     );
-    let server = servers::git(world.path("repos").as_str());
+    let server = servers::git(context.path("repos").as_str());
     let source = format!("git+{}/linux/.git#{commit}", server.url);
-    let fetched = world.run(&format!("fetch 6.1.7 --ch --source {source} --require-signature")).ok();
+    let fetched = context.run(&format!("fetch 6.1.7 --ch --source {source} --require-signature")).ok();
     assert_eq!(fetched.digests(), [format!("commit:{commit}")]);
     // Nor is it one that the lock file gives.
-    let other = world.run(&format!("fetch 6.1.7 --ch --source git+{}/linux/.git#ch-6.1.7", server.url)).ok();
-    let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+    let other =
+        context.run(&format!("fetch 6.1.7 --ch --source git+{}/linux/.git#ch-6.1.7", server.url)).ok();
+    let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
     let locked = format!("#{commit}\"\ndigest = ");
     let wrong =
         lock.replace(&format!("{locked}\"commit:{commit}\""), &format!("{locked}\"{}\"", other.digests()[0]));
     assert_ne!(wrong, lock);
-    fs::write(world.path("cache/kcompile.lock"), wrong).unwrap();
-    world
+    fs::write(context.path("cache/kcompile.lock"), wrong).unwrap();
+    context
         .run(&format!("fetch 6.1.7 --ch --source {source}"))
         .failed(3, &["has changed since its first use", "found commit:", "hint: "]);
 }
 
 #[test]
 fn a_commit_is_not_the_branch_that_it_came_by() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    let repo = repository(&world);
-    let server = servers::git(world.path("repos").as_str());
+    let context = TestContext::new();
+    let repo = repository(&context);
+    let server = servers::git(context.path("repos").as_str());
     let fetch = format!("fetch 6.1.7 --ch --source git+{}/linux/.git", server.url);
-    let first = world.run(&format!("{fetch}#ch-6.1.7")).ok().digests();
+    let first = context.run(&format!("{fetch}#ch-6.1.7")).ok().digests();
     sh(&repo, &format!("git checkout -q ch-6.1.7 && echo other >README && git add . && {COMMIT}"));
-    let second = world.run(&format!("{fetch}#ch-6.1.7 --update-lock")).ok().digests();
+    let second = context.run(&format!("{fetch}#ch-6.1.7 --update-lock")).ok().digests();
     assert_ne!(first, second);
     // The branch is elsewhere now, which is no matter to the commit.
     let commit = first[0].strip_prefix("commit:").unwrap();
-    assert_eq!(world.run(&format!("{fetch}#{commit}")).ok().digests(), first);
-    assert_eq!(world.run(&format!("{fetch}#ch-6.1.7")).ok().digests(), second);
+    assert_eq!(context.run(&format!("{fetch}#{commit}")).ok().digests(), first);
+    assert_eq!(context.run(&format!("{fetch}#ch-6.1.7")).ok().digests(), second);
 }
 
 #[test]
 fn what_is_not_the_version_asked_for_is_not_pinned() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    repository(&world);
-    let server = servers::git(world.path("repos").as_str());
-    world
+    let context = TestContext::new();
+    repository(&context);
+    let server = servers::git(context.path("repos").as_str());
+    context
         .run(&format!("fetch 6.1.8 --ch --source git+{}/linux/.git#ch-6.1.7", server.url))
         .failed(2, &["the source is Linux 6.1.7, not the 6.1.8 that was asked for"]);
-    assert!(!world.path("cache/kcompile.lock").exists());
+    assert!(!context.path("cache/kcompile.lock").exists());
 }
 
 #[test]
 fn a_server_that_asks_for_a_login_gets_none() {
-    let world = World::new();
+    let context = TestContext::new();
     let asking = servers::serve(|_, stream| {
         servers::respond(stream, "401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], b"");
     });
-    world
+    context
         .run(&format!("fetch 6.1.7 --ch --source git+{}/x.git", asking.url))
         .failed(3, &["/x.git#ch-6.1.7", "asks for a login, and kcompile never prompts"]);
 }
 
 #[test]
 fn a_local_repository_is_read_where_it_is() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
-    let world = World::new();
-    let repo = repository(&world);
+    let context = TestContext::new();
+    let repo = repository(&context);
     // The work tree is not what counts.
     fs::write(repo.join("Makefile"), "broken").unwrap();
-    world.run(&format!("6.1.7 --ch --config mini.config --source git+{repo}")).ok();
-    assert!(world.names("cache/git").is_empty());
-    world
+    context.run(&format!("6.1.7 --ch --config mini.config --source git+{repo}")).ok();
+    assert!(context.names("cache/git").is_empty());
+    context
         .run(&format!("fetch 6.1.7 --ch --source git+{repo}#nowhere"))
         .failed(3, &["has no branch or tag `nowhere`"]);
 }
 
 /// An apt that knows one package, of this kernel and this version, and the package.
-fn fake_apt(world: &mut World, kernel: &str, version: &str) {
-    let tree = world.tree(kernel, &format!("trees/apt-{version}"));
+fn fake_apt(context: &mut TestContext, kernel: &str, version: &str) {
+    let tree = context.tree(kernel, &format!("trees/apt-{version}"));
     let inner = compress(&tar_of(&tree, "linux-source-6.1"), "xz");
     let mut data = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -387,8 +393,8 @@ fn fake_apt(world: &mut World, kernel: &str, version: &str) {
         deb.append(&ar::Header::new(name.into(), bytes.len() as u64), bytes).unwrap();
     }
     let deb = deb.into_inner().unwrap();
-    fs::write(world.path("package.deb"), &deb).unwrap();
-    let bin = world.path("aptbin");
+    fs::write(context.path("package.deb"), &deb).unwrap();
+    let bin = context.path("aptbin");
     fs::create_dir_all(&bin).unwrap();
     let show = format!(
         "#!/bin/sh\n[ \"$3\" = linux-source-6.1 ] || exit 100\nprintf 'Package: x\\nVersion: {version}\\nSHA256: {}\\n'\n",
@@ -397,83 +403,84 @@ fn fake_apt(world: &mut World, kernel: &str, version: &str) {
     let get = format!(
         "#!/bin/sh\nfor last; do :; done\ncase $last in linux-source-6.1={version}) ;; *) echo 'E: Unable to locate package' >&2; exit 100;; esac\n\
          echo 'dlstatus:1:50.0000:Retrieving file 1 of 1'\ncp {} linux-source-6.1_{version}_all.deb\n",
-        world.path("package.deb")
+        context.path("package.deb")
     );
     for (name, script) in [("apt-cache", show), ("apt-get", get)] {
         use std::os::unix::fs::PermissionsExt;
         fs::write(bin.join(name), script).unwrap();
         fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    world.env.insert("PATH".into(), format!("{bin}:{}", std::env::var("PATH").unwrap()));
+    context.env.insert("PATH".into(), format!("{bin}:{}", std::env::var("PATH").unwrap()));
 }
 
 #[test]
 fn the_distributions_source_package_is_unpacked() {
-    let mut world = World::new();
-    fake_apt(&mut world, "6.1.7", "6.1.7-2");
-    assert!(world.run("plan 6.1 --fc --source apt").ok().stdout.contains("linux-source-6.1 6.1.7-2"));
+    let mut context = TestContext::new();
+    fake_apt(&mut context, "6.1.7", "6.1.7-2");
+    assert!(context.run("plan 6.1 --fc --source apt").ok().stdout.contains("linux-source-6.1 6.1.7-2"));
     for source in ["apt", "apt:linux-source-6.1"] {
-        let ran = world.run(&format!("6.1 --fc --config mini.config --source {source}")).ok();
+        let ran = context.run(&format!("6.1 --fc --config mini.config --source {source}")).ok();
         assert!(ran.stdout.starts_with("out/firecracker-kernel-bin-amd64:6.1.7 "), "{}", ran.stdout);
     }
-    world.run("6.2 --fc --source apt").failed(
+    context.run("6.2 --fc --source apt").failed(
         3,
         &["apt-get -q -o 'APT::Status-Fd=1' download linux-source-6.2", "Unable to locate package"],
     );
-    fs::write(world.path("package.deb"), "other bytes").unwrap();
-    world
+    fs::write(context.path("package.deb"), "other bytes").unwrap();
+    context
         .run("6.1 --fc --source apt --cache-dir other")
         .failed(3, &["checksum mismatch for linux-source-6.1 6.1.7-2"]);
 }
 
 #[test]
 fn of_the_packages_that_are_kept_the_newest_is_taken() {
-    let mut world = World::new();
+    let mut context = TestContext::new();
     for (kernel, version) in [("6.1.192", "6.1.192-1"), ("6.1.7", "6.1.7-1")] {
-        fake_apt(&mut world, kernel, version);
-        world.run("fetch 6.1 --fc --source apt").ok();
+        fake_apt(&mut context, kernel, version);
+        context.run("fetch 6.1 --fc --source apt").ok();
     }
     // Another machine, whose apt does not know the package, with these archives and nothing else.
-    fs::write(world.path("aptbin/apt-cache"), "#!/bin/sh\nexit 100\n").unwrap();
-    crate::support::context::copy(&world.path("cache/archives"), &world.path("work/other/archives"));
-    let ran = world.run("fetch 6.1 --fc --source apt --offline --cache-dir other").ok();
+    fs::write(context.path("aptbin/apt-cache"), "#!/bin/sh\nexit 100\n").unwrap();
+    crate::support::context::copy(&context.path("cache/archives"), &context.path("work/other/archives"));
+    let ran = context.run("fetch 6.1 --fc --source apt --offline --cache-dir other").ok();
     assert!(ran.stdout.contains(" 6.1.192 "), "{}", ran.stdout);
     ran.says("kept in the cache; apt's lists here do not tell of it");
 }
 
 #[test]
 fn one_download_serves_two_runs_at_once() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7"]);
     let args = |out: &str| format!("6.1.7 --fc --config mini.config --mirror {} -o {out}", server.url);
     let spawn = |out: &str| {
-        let mut command = world.command(&args(out));
+        let mut command = context.command(&args(out));
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
     };
     let both = [spawn("one"), spawn("two")];
-    let outputs = both.map(|child| crate::support::context::ran(child.wait_with_output().unwrap()).ok());
+    let outputs =
+        both.map(|child| crate::support::context::run_result(child.wait_with_output().unwrap()).ok());
     assert_eq!(outputs[0].digests(), outputs[1].digests());
     let log = server.log.lock().unwrap();
     assert_eq!(log.iter().filter(|line| line.ends_with(".tar.xz")).count(), 1, "{log:?}");
-    assert_eq!(world.names("cache/trees").len(), 1);
+    assert_eq!(context.names("cache/trees").len(), 1);
 }
 
 #[test]
 fn a_local_tarball_is_not_taken_for_kernel_orgs() {
-    let world = World::new();
-    world.tarball("6.1.7", "xz");
-    world.run("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz").ok();
-    world.run("fetch 6.1.7 --fc --mirror http://127.0.0.1:1").failed(3, &["cannot fetch"]);
-    world.run("fetch 6.1.7 --fc --offline").failed(3, &["is not in the cache"]);
+    let context = TestContext::new();
+    context.tarball("6.1.7", "xz");
+    context.run("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz").ok();
+    context.run("fetch 6.1.7 --fc --mirror http://127.0.0.1:1").failed(3, &["cannot fetch"]);
+    context.run("fetch 6.1.7 --fc --offline").failed(3, &["is not in the cache"]);
 }
 
 #[test]
 fn what_a_file_is_called_does_not_show_in_the_images() {
-    let world = World::new();
-    let path = world.tarball("6.1.7", "xz");
-    fs::copy(&path, world.path("work/renamed.tar.xz")).unwrap();
+    let context = TestContext::new();
+    let path = context.tarball("6.1.7", "xz");
+    fs::copy(&path, context.path("work/renamed.tar.xz")).unwrap();
     let build = |source: &str, cache: &str| {
-        world
+        context
             .run(&format!(
                 "6.1.7 --fc --config mini.config --source {source} --cache-dir {cache} -o out-{cache}"
             ))
@@ -486,17 +493,17 @@ fn what_a_file_is_called_does_not_show_in_the_images() {
 
 #[test]
 fn an_unverified_source_is_said_to_be_every_time() {
-    let world = World::new();
-    let bytes = fs::read(world.tarball("6.1.7", "xz")).unwrap();
+    let context = TestContext::new();
+    let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let server = servers::files([(format!("{DIR}/linux-6.1.7.tar.xz"), bytes)]);
     let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
-    world.run(&args).ok().says("warning: the source is not verified: linux-6.1.7.tar.xz");
-    world.run(&args).ok().says("warning: the source is not verified: linux-6.1.7.tar.xz");
+    context.run(&args).ok().says("warning: the source is not verified: linux-6.1.7.tar.xz");
+    context.run(&args).ok().says("warning: the source is not verified: linux-6.1.7.tar.xz");
 }
 
 #[test]
 fn a_record_before_an_entry_may_not_be_large() {
-    let world = World::new();
+    let context = TestContext::new();
     let mut tar = Vec::new();
     let mut header = tar::Header::new_gnu();
     header.as_mut_bytes()[..13].copy_from_slice(b"././@LongLink");
@@ -506,17 +513,17 @@ fn a_record_before_an_entry_may_not_be_large() {
     header.set_cksum();
     tar.extend_from_slice(header.as_bytes());
     tar.resize(tar.len() + (64 << 20), b'x');
-    fs::write(world.path("work/bomb.tar.gz"), compress(&tar, "gz")).unwrap();
-    world.run("fetch 6.1.7 --fc --source bomb.tar.gz").failed(3, &["refused entry", "67108864 bytes long"]);
+    fs::write(context.path("work/bomb.tar.gz"), compress(&tar, "gz")).unwrap();
+    context.run("fetch 6.1.7 --fc --source bomb.tar.gz").failed(3, &["refused entry", "67108864 bytes long"]);
 }
 
 #[test]
 fn what_a_killed_run_left_is_removed() {
-    let world = World::new();
-    fs::create_dir_all(world.path("cache/tmp/work-left/linux")).unwrap();
-    fs::create_dir_all(world.path("work/out/.tmp-left")).unwrap();
-    fs::write(world.path("work/out/.kcompile.lock"), "1").unwrap();
-    world.build("").ok();
-    assert!(world.names("cache/tmp").is_empty());
-    assert!(!world.names("work/out").contains(&".tmp-left".to_owned()));
+    let context = TestContext::new();
+    fs::create_dir_all(context.path("cache/tmp/work-left/linux")).unwrap();
+    fs::create_dir_all(context.path("work/out/.tmp-left")).unwrap();
+    fs::write(context.path("work/out/.kcompile.lock"), "1").unwrap();
+    context.build("").ok();
+    assert!(context.names("cache/tmp").is_empty());
+    assert!(!context.names("work/out").contains(&".tmp-left".to_owned()));
 }

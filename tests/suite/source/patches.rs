@@ -1,6 +1,6 @@
 //! Patches as people have them: of git, diff, quilt and mail programs.
 
-use crate::support::context::{Ran, World, compress, copy, have, tar_of};
+use crate::support::context::{RunResult, TestContext, compress, copy, has_tool, tar_of};
 use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,26 +17,26 @@ pub(crate) const FETCH: &str = "fetch 6.1.7 --fc --source linux.tar.gz --patches
 
 /// A tarball of the miniature kernel tree with some more files, and patches for it.
 pub(crate) struct Patching {
-    pub(crate) world: World,
+    pub(crate) context: TestContext,
 }
 
 impl Patching {
     pub(crate) fn new(files: &[(&str, &[u8])]) -> Patching {
-        let world = World::new();
-        let tree = world.tree("6.1.7", "tree");
+        let context = TestContext::new();
+        let tree = context.tree("6.1.7", "tree");
         for (name, bytes) in files {
             let path = tree.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         }
         let tar = tar_of(&tree, "linux-6.1.7");
-        fs::write(world.path("work/linux.tar.gz"), compress(&tar, "gz")).unwrap();
-        Patching { world }
+        fs::write(context.path("work/linux.tar.gz"), compress(&tar, "gz")).unwrap();
+        Patching { context }
     }
 
     /// Puts the files into the directory of the patches, in place of what is in there.
     pub(crate) fn write(&self, patches: &[(&str, &[u8])]) {
-        let dir = self.world.path("work/p");
+        let dir = self.context.path("work/p");
         let _ = fs::remove_dir_all(&dir);
         for (name, bytes) in patches {
             let path = dir.join(name);
@@ -45,23 +45,23 @@ impl Patching {
         }
     }
 
-    fn fetch(&self, patches: &[(&str, &[u8])]) -> Ran {
+    fn fetch(&self, patches: &[(&str, &[u8])]) -> RunResult {
         self.write(patches);
-        self.world.run(FETCH)
+        self.context.run(FETCH)
     }
 
     fn trees(&self) -> BTreeSet<String> {
-        self.world.names("cache/trees").into_iter().collect()
+        self.context.names("cache/trees").into_iter().collect()
     }
 
     /// The tree that the patches make.
     #[track_caller]
-    pub(crate) fn tree(&self, patches: &[(&str, &[u8])]) -> (Ran, Utf8PathBuf) {
+    pub(crate) fn tree(&self, patches: &[(&str, &[u8])]) -> (RunResult, Utf8PathBuf) {
         let before = self.trees();
         let ran = self.fetch(patches).ok();
         let made = self.trees();
         let mut made = made.difference(&before).filter(|name| name.contains('+'));
-        let tree = self.world.path(&format!("cache/trees/{}/linux", made.next().expect("a patched tree")));
+        let tree = self.context.path(&format!("cache/trees/{}/linux", made.next().expect("a patched tree")));
         (ran, tree)
     }
 
@@ -70,7 +70,7 @@ impl Patching {
     pub(crate) fn refused(&self, patches: &[(&str, &[u8])], says: &[&str]) {
         self.fetch(patches).failed(1, says);
         assert_eq!(self.trees().iter().filter(|name| name.contains('+')).count(), 0);
-        assert!(self.world.names("cache/tmp").is_empty());
+        assert!(self.context.names("cache/tmp").is_empty());
     }
 }
 
@@ -123,7 +123,7 @@ fn a_rename_in_a_directory_moves_that_file() {
     patching.write(&one(
         "diff --git a/top.c b/lib/rbtree.c\nsimilarity index 100%\nrename from top.c\nrename to lib/rbtree.c\n",
     ));
-    patching.world.run(FETCH).failed(1, &["1.patch: git apply: lib/rbtree.c: already exists"]);
+    patching.context.run(FETCH).failed(1, &["1.patch: git apply: lib/rbtree.c: already exists"]);
 }
 
 #[test]
@@ -145,22 +145,22 @@ fn a_patch_may_mix_parts_of_git_and_of_diff() {
 
 #[test]
 fn files_that_diff_nur_makes_and_removes() {
-    if !have("diff") {
+    if !has_tool("diff") {
         return;
     }
     let patching =
         Patching::new(&[("lib/old.c", LINES.as_bytes()), ("gone/er/x", b"x\n"), ("emptied", b"x\n")]);
-    let world = &patching.world;
-    copy(&world.path("tree"), &world.path("diff/linux.orig"));
-    copy(&world.path("tree"), &world.path("diff/linux"));
-    fs::remove_dir_all(world.path("diff/linux/gone")).unwrap();
-    fs::remove_file(world.path("diff/linux/lib/old.c")).unwrap();
-    fs::write(world.path("diff/linux/emptied"), "").unwrap();
-    fs::create_dir_all(world.path("diff/linux/new")).unwrap();
-    fs::write(world.path("diff/linux/new/file"), "new\n").unwrap();
+    let context = &patching.context;
+    copy(&context.path("tree"), &context.path("diff/linux.orig"));
+    copy(&context.path("tree"), &context.path("diff/linux"));
+    fs::remove_dir_all(context.path("diff/linux/gone")).unwrap();
+    fs::remove_file(context.path("diff/linux/lib/old.c")).unwrap();
+    fs::write(context.path("diff/linux/emptied"), "").unwrap();
+    fs::create_dir_all(context.path("diff/linux/new")).unwrap();
+    fs::write(context.path("diff/linux/new/file"), "new\n").unwrap();
     for zone in ["UTC", "America/New_York", "Asia/Kolkata"] {
         let mut command = Command::new("diff");
-        command.args(["-Nur", "linux.orig", "linux"]).current_dir(world.path("diff")).env("TZ", zone);
+        command.args(["-Nur", "linux.orig", "linux"]).current_dir(context.path("diff")).env("TZ", zone);
         let patch = command.output().unwrap().stdout;
         assert!(String::from_utf8_lossy(&patch).contains("+new"));
         let (_, tree) = patching.tree(&[("1.patch", &patch)]);
@@ -185,9 +185,9 @@ fn latin_1_in_authors_and_in_files() {
     let (_, tree) = patching.tree(&[("1.patch", patch)]);
     assert_eq!(fs::read(tree.join("a.c")).unwrap(), b"/* J\xf6rg */\nzw\xf6lf\n3\n");
     // In the catalog of a project, too.
-    let own = patching.world.path("work/patches");
+    let own = patching.context.path("work/patches");
     fs::create_dir(&own).unwrap();
-    fs::write(patching.world.path("work/kcompile.toml"), "").unwrap();
+    fs::write(patching.context.path("work/kcompile.toml"), "").unwrap();
     fs::write(own.join("x.patch"), patch).unwrap();
     fs::write(
         own.join("series.toml"),
@@ -196,7 +196,7 @@ fn latin_1_in_authors_and_in_files() {
     .unwrap();
     fs::write(own.join("forgotten.patch"), patch).unwrap();
     patching
-        .world
+        .context
         .run(&FETCH.replace(" --patches p", ""))
         .ok()
         .says("Patch: 1 patch")
@@ -217,7 +217,7 @@ fn crlf_in_files_stays_and_crlf_of_a_mail_program_is_named() {
     let broken = crlf(&diff("a.c", HUNK));
     patching.write(&one(&broken));
     patching
-        .world
+        .context
         .run(FETCH)
         .failed(1, &["1.patch: the hunk at line 1 of a.c does not apply", "the patch has CRLF line ends"]);
 }
@@ -244,21 +244,21 @@ fn compressed_patches_are_read_and_what_is_not_read_is_named() {
     for name in names {
         assert_eq!(read(&tree, name).unwrap(), CHANGED, "{name}");
     }
-    let dir = patching.world.path("work/p");
+    let dir = patching.context.path("work/p");
     ran.says(&format!("note: --patches {dir}: not read: 7.patch~, README, more/ (patches end in .patch or .diff, and may be compressed (.gz, .xz, .bz2, .zst))"));
-    let plan = patching.world.run(&format!("{} --json", FETCH.replace("fetch", "plan"))).ok();
+    let plan = patching.context.run(&format!("{} --json", FETCH.replace("fetch", "plan"))).ok();
     assert!(plan.stdout.contains("not read: 7.patch~, README, more/"), "{}", plan.stdout);
     patching.write(&[("sub/1.patch", &patch("a.c")), ("x.txt", b"x")]);
     patching
-        .world
+        .context
         .run(FETCH)
         .failed(2, &[&format!("--patches {dir}: no patch in it"), "not read: sub/, x.txt"]);
     // 300 MiB of spaces.
     let bomb = compress(&vec![b' '; 300 << 20], "zst");
     patching.write(&[("1.patch.zst", &bomb)]);
-    patching.world.run(FETCH).failed(1, &["1.patch.zst: larger than 256 MiB when decompressed"]);
+    patching.context.run(FETCH).failed(1, &["1.patch.zst: larger than 256 MiB when decompressed"]);
     patching.write(&[("1.patch.gz", &compressed("a.c", "gz")[..40])]);
-    patching.world.run(FETCH).failed(1, &["1.patch.gz: cannot decompress it"]);
+    patching.context.run(FETCH).failed(1, &["1.patch.gz: cannot decompress it"]);
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_quilt_series_says_what_is_applied_and_how() {
         ("old/x.patch", b"x"),
     ];
     let (ran, tree) = patching.tree(&files);
-    let dir = patching.world.path("work/p");
+    let dir = patching.context.path("work/p");
     ran.says(&format!(
         "--patches {dir}: not read: no.patch, old/, z/other.patch (its series does not list them)"
     ));
@@ -290,7 +290,7 @@ fn a_quilt_series_says_what_is_applied_and_how() {
     // What `-pN` says is part of the plan.
     let digest = |series: &str| {
         fs::write(dir.join("series"), series).unwrap();
-        let plan = patching.world.run(&format!("{} --json", FETCH.replace("fetch", "plan"))).ok().stdout;
+        let plan = patching.context.run(&format!("{} --json", FETCH.replace("fetch", "plan"))).ok().stdout;
         plan.lines().find(|line| line.contains("\"digest\": \"")).unwrap().to_owned()
     };
     assert_ne!(digest("a.patch -p0\n"), digest("a.patch\n"));
@@ -302,7 +302,7 @@ fn a_quilt_series_says_what_is_applied_and_how() {
         ("# nothing\n", "no patch in it"),
     ] {
         fs::write(dir.join("series"), series).unwrap();
-        patching.world.run(FETCH).failed(2, &[says]);
+        patching.context.run(FETCH).failed(2, &[says]);
     }
 }
 
@@ -366,27 +366,27 @@ fn a_repository_around_the_cache_and_a_users_git_config_change_nothing() {
         ("lib/b.c", LINES.replace("3\n", "3 3\n").as_bytes()),
         ("lib/.gitattributes", b"* text\n"),
     ]);
-    let world = &mut patching.world;
+    let context = &mut patching.context;
     let git = |args: &[&str]| {
         let mut command = Command::new("git");
-        command.args(args).current_dir(world.path("")).env("HOME", world.path("home"));
+        command.args(args).current_dir(context.path("")).env("HOME", context.path("home"));
         assert!(command.status().unwrap().success());
     };
     git(&["init", "-q"]);
     fs::write(
-        world.path("home/.gitconfig"),
+        context.path("home/.gitconfig"),
         "[core]\nautocrlf = true\nattributesFile = ~/attributes\n[apply]\nwhitespace = error-all\nignoreWhitespace = change\n",
     )
     .unwrap();
     for name in ["home/attributes", ".git/info/attributes", "home/.config/git/attributes"] {
-        fs::create_dir_all(world.path(name).parent().unwrap()).unwrap();
-        fs::write(world.path(name), "* text eol=crlf\n").unwrap();
+        fs::create_dir_all(context.path(name).parent().unwrap()).unwrap();
+        fs::write(context.path(name), "* text eol=crlf\n").unwrap();
     }
-    let config = world.path("home/.gitconfig").into_string();
-    world.env.insert("GIT_CONFIG_GLOBAL".into(), config.clone());
-    world.env.insert("GIT_CONFIG".into(), config);
-    world.env.insert("GIT_DIR".into(), world.path(".git").into());
-    world.env.insert("XDG_CONFIG_HOME".into(), world.path("home/.config").into());
+    let config = context.path("home/.gitconfig").into_string();
+    context.env.insert("GIT_CONFIG_GLOBAL".into(), config.clone());
+    context.env.insert("GIT_CONFIG".into(), config);
+    context.env.insert("GIT_DIR".into(), context.path(".git").into());
+    context.env.insert("XDG_CONFIG_HOME".into(), context.path("home/.config").into());
     // Of the patched files, too, none has a say in how the others are written.
     let attributes =
         "--- a/lib/.gitattributes\n+++ b/lib/.gitattributes\n@@ -1 +1 @@\n-* text\n+* text eol=crlf\n";
@@ -400,7 +400,7 @@ fn a_repository_around_the_cache_and_a_users_git_config_change_nothing() {
     // `apply.ignoreWhitespace` would take this for the same line.
     let hunk = HUNK.replace(" 3\n", " 3  3\n");
     patching.write(&one(&diff("lib/b.c", &hunk)));
-    patching.world.run(FETCH).failed(1, &["the hunk at line 1 of lib/b.c does not apply"]);
+    patching.context.run(FETCH).failed(1, &["the hunk at line 1 of lib/b.c does not apply"]);
 }
 
 #[test]
@@ -430,7 +430,7 @@ fn a_mailbox_of_commits_is_applied_commit_by_commit() {
     assert_eq!((mode("a.c"), mode("c.c")), (0o555, 0o444));
     // Without the lines that begin a mail, nobody can tell.
     patching.write(&one(&changes[..2].concat()));
-    patching.world.run(FETCH).failed(1, &["1.patch: several changes of a.c, which git apply mixes up"]);
+    patching.context.run(FETCH).failed(1, &["1.patch: several changes of a.c, which git apply mixes up"]);
 }
 
 #[test]

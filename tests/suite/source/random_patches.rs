@@ -4,7 +4,7 @@
 //! 300 sets here; `scripts/patches SETS` tries as many as it is told to.
 
 use crate::faults::crash_tests::{Random, number};
-use crate::support::context::{World, compress, have};
+use crate::support::context::{TestContext, compress, has_tool};
 use crate::support::random_trees::{Blob, Files, Writer, changed, write};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ const FORMAT_PATCH: [&[&str]; 9] = [
 const TREES: [[&str; 2]; 3] = [["a", "b"], ["linux-6.1.orig", "linux-6.1"], ["linux", "linux.new"]];
 /// A batch of sets: one source, and a directory of patches for it.
 struct Batch {
-    world: World,
+    context: TestContext,
     random: Random,
     /// How many branches its repository has.
     branches: usize,
@@ -58,13 +58,13 @@ struct Batch {
 
 impl Batch {
     fn new(seed: u64) -> Batch {
-        let world = World::new();
+        let context = TestContext::new();
         let (source, patches, expected) = Default::default();
-        let batch = Batch { world, random: Random(seed), branches: 0, source, patches, expected };
+        let batch = Batch { context, random: Random(seed), branches: 0, source, patches, expected };
         let made = batch.command(
             "git",
             &["init", "-q", "--bare", "--template=", "repository"],
-            &batch.world.path(""),
+            &batch.context.path(""),
         );
         assert!(made.status.success());
         batch
@@ -73,8 +73,8 @@ impl Batch {
     fn command(&self, program: &str, args: &[&str], dir: &Utf8Path) -> Output {
         let mut command = Command::new(program);
         command.args(args).current_dir(dir).env_clear().env("PATH", std::env::var("PATH").unwrap());
-        command.env("HOME", self.world.path("home")).env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
-        command.env("GIT_CEILING_DIRECTORIES", self.world.path(""));
+        command.env("HOME", self.context.path("home")).env("GIT_CONFIG_NOSYSTEM", "1").env("LC_ALL", "C");
+        command.env("GIT_CEILING_DIRECTORIES", self.context.path(""));
         command.output().unwrap()
     }
 
@@ -94,8 +94,8 @@ impl Batch {
                 commits.extend([&blob.bytes[..], b"\n"].concat());
             }
         }
-        let dir = self.world.path("repository");
-        fs::write(self.world.path("commits"), commits).unwrap();
+        let dir = self.context.path("repository");
+        fs::write(self.context.path("commits"), commits).unwrap();
         let import = "git -c fastimport.unpackLimit=0 fast-import --quiet <../commits";
         let imported = self.command("sh", &["-c", import], &dir);
         assert!(imported.status.success(), "{}", String::from_utf8_lossy(&imported.stderr));
@@ -115,7 +115,7 @@ impl Batch {
 
     fn diff(&mut self, before: &Files, after: &Files) -> Vec<u8> {
         let names = *self.random.one(&TREES);
-        let dir = self.world.path("diff");
+        let dir = self.context.path("diff");
         for (name, files) in names.iter().zip([before, after]) {
             write(&dir.join(name), files);
         }
@@ -178,7 +178,7 @@ impl Batch {
     }
 
     /// Writes source and patches, and has them fetched.
-    fn fetch(&self) -> crate::support::context::Ran {
+    fn fetch(&self) -> crate::support::context::RunResult {
         let mut tar = tar::Builder::new(Vec::new());
         let mut append = |name: &str, bytes: &[u8], mode: u32| {
             let mut header = tar::Header::new_gnu();
@@ -193,21 +193,21 @@ impl Batch {
             append(name, &blob.bytes, if blob.executable { 0o755 } else { 0o644 });
         }
         let tar = compress(&tar.into_inner().unwrap(), "zst");
-        fs::write(self.world.path("work/linux.tar.zst"), tar).unwrap();
+        fs::write(self.context.path("work/linux.tar.zst"), tar).unwrap();
         for (name, text) in &self.patches {
-            let path = self.world.path("work/p").join(name);
+            let path = self.context.path("work/p").join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        self.world.run("fetch 6.1.7 --fc --source linux.tar.zst --patches p")
+        self.context.run("fetch 6.1.7 --fc --source linux.tar.zst --patches p")
     }
 
     /// What is in the trees that are in the cache, pristine and patched.
     fn trees(&self) -> [Option<Files>; 2] {
-        let names = self.world.names("cache/trees");
+        let names = self.context.names("cache/trees");
         [false, true].map(|patched| {
             let name = names.iter().find(|name| name.contains('+') == patched)?;
-            Some(read(&self.world.path(&format!("cache/trees/{name}/linux"))))
+            Some(read(&self.context.path(&format!("cache/trees/{name}/linux"))))
         })
     }
 
@@ -230,7 +230,7 @@ impl Batch {
     fn kept(&self) -> String {
         let to = Utf8Path::new(env!("CARGO_TARGET_TMPDIR")).join("patch-set");
         let _ = fs::remove_dir_all(&to);
-        crate::support::context::copy(&self.world.path("work"), &to);
+        crate::support::context::copy(&self.context.path("work"), &to);
         format!("source and patches are kept in {to}")
     }
 }
@@ -280,7 +280,7 @@ fn sets() -> (u64, u64) {
 
 #[test]
 fn patches_of_git_and_diff_make_the_tree_that_the_edits_made() {
-    if !have("git") || !have("diff") {
+    if !has_tool("git") || !has_tool("diff") {
         return;
     }
     let (sets, seed) = sets();
@@ -297,7 +297,7 @@ fn patches_of_git_and_diff_make_the_tree_that_the_edits_made() {
 
 #[test]
 fn damaged_patches_are_refused_where_git_refuses_them() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
     let (sets, seed) = sets();
@@ -330,9 +330,9 @@ fn damaged_patches_are_refused_where_git_refuses_them() {
         text = lines.concat();
         batch.push(text.clone());
         // As git does it to a whole tree.
-        let reference = batch.world.path("reference");
+        let reference = batch.context.path("reference");
         write(&reference, &batch.source);
-        fs::write(batch.world.path("damaged"), &text).unwrap();
+        fs::write(batch.context.path("damaged"), &text).unwrap();
         let git = |strip: &str| {
             batch.command("git", &["apply", "--whitespace=nowarn", strip, "../damaged"], &reference)
         };
@@ -376,7 +376,7 @@ fn modes_of(dir: &Utf8Path) -> Files {
 
 #[test]
 fn commits_without_their_mails_make_the_right_tree_or_none() {
-    if !have("git") {
+    if !has_tool("git") {
         return;
     }
     let (sets, seed) = sets();
@@ -401,14 +401,14 @@ fn commits_without_their_mails_make_the_right_tree_or_none() {
 
 #[test]
 fn a_series_of_quilt_makes_the_tree_that_quilt_made() {
-    if !have("quilt") || !have("diff") {
+    if !has_tool("quilt") || !has_tool("diff") {
         return;
     }
     let (sets, seed) = sets();
     let count = sets * 3 / 100;
     by_two((0..count.div_ceil(3)).collect(), |number| {
         let mut batch = Batch::new(seed.wrapping_mul(1 << 35).wrapping_add(number));
-        let dir = batch.world.path("quilt");
+        let dir = batch.context.path("quilt");
         let steps = batch.steps("set", 3, Writer::Quilt);
         write(&dir, &steps[0]);
         let quilt = |batch: &Batch, args: &[&str]| {

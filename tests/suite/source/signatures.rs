@@ -1,6 +1,6 @@
 //! The chain of verification: signatures, checksums, pins, the lock file.
 
-use crate::support::context::{World, compress, have, sha256, tar_of};
+use crate::support::context::{TestContext, compress, has_tool, sha256, tar_of};
 use crate::support::servers::{self, Server};
 use crate::support::signing::Gpg;
 use camino::Utf8PathBuf;
@@ -17,8 +17,8 @@ struct Release {
 }
 
 impl Release {
-    fn new(world: &World) -> Release {
-        let tree = world.tree("6.1.7", "trees/release");
+    fn new(context: &TestContext) -> Release {
+        let tree = context.tree("6.1.7", "trees/release");
         let tar = tar_of(&tree, "linux-6.1.7");
         let xz = compress(&tar, "xz");
         let mut release = Release { files: BTreeMap::new(), tar, xz };
@@ -45,47 +45,47 @@ fn fetched_tarballs(server: &Server) -> usize {
 }
 
 /// GnuPG with one key, its fingerprint, and its public part in the working directory.
-fn signer(world: &World) -> (Gpg, String) {
-    let gpg = Gpg::new(&world.path("gpg"));
+fn signer(context: &TestContext) -> (Gpg, String) {
+    let gpg = Gpg::new(&context.path("gpg"));
     let key = gpg.key("Signer", "never", "");
-    gpg.export(&key, &world.path("work/signer.asc"));
+    gpg.export(&key, &context.path("work/signer.asc"));
     (gpg, key)
 }
 
 #[test]
 fn a_signed_release_is_verified_while_it_is_unpacked() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
-    let mut release = Release::new(&world);
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
+    let mut release = Release::new(&context);
     release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
     release.put("sha256sums.asc", gpg.clear_sign(&key, &release.list()));
     let server = release.serve();
     let args = format!("--mirror {} --keyring signer.asc --require-signature", server.url);
-    let ran = world.run(&format!("6.1.7 --fc --config mini.config {args}")).ok();
+    let ran = context.run(&format!("6.1.7 --fc --config mini.config {args}")).ok();
     assert!(
         ran.stderr.contains(&format!("signed by Signer ({key}), in sha256sums.asc, signed by Signer")),
         "{}",
         ran.stderr
     );
     assert!(!ran.stderr.contains("not verified"), "{}", ran.stderr);
-    let receipt = fs::read_to_string(world.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
+    let receipt = fs::read_to_string(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
     for told in ["\"link\": \"signature\"", "\"outcome\": \"proves\"", &key, "\"link\": \"sums\""] {
         assert!(receipt.contains(told), "{told} is not in {receipt}");
     }
-    let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+    let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
     assert!(
         lock.contains(&format!("sha256:{}", sha256(&release.xz))) && !lock.contains("unverified"),
         "{lock}"
     );
     // From the cache, and, where the tree is lost, from the archive: verified again, without a network.
-    world.run(&format!("fetch 6.1.7 --fc {args}")).ok();
+    context.run(&format!("fetch 6.1.7 --fc {args}")).ok();
     assert_eq!(fetched_tarballs(&server), 1);
-    let removed = format!("chmod -R u+w {0} && rm -rf {0}", world.path("cache/trees"));
+    let removed = format!("chmod -R u+w {0} && rm -rf {0}", context.path("cache/trees"));
     std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
-    world
+    context
         .run("fetch 6.1.7 --fc --offline --keyring signer.asc --require-signature")
         .ok()
         .says(&format!("sha256 as in kcompile.lock, signed by Signer ({key})"));
@@ -93,15 +93,15 @@ fn a_signed_release_is_verified_while_it_is_unpacked() {
 
 #[test]
 fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
     let past = "--faked-system-time 20200101T000000";
     let old = gpg.key("Old", "1y", past);
     let gone = gpg.key("Gone", "never", "");
-    let release = Release::new(&world);
+    let release = Release::new(&context);
     let bad = gpg.sign(&key, b"other bytes", "");
     let by_old = gpg.sign(&old, &release.tar, past);
     let short =
@@ -110,7 +110,7 @@ fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
     let by_gone = gpg.sign(&gone, &release.tar, "");
     gpg.revoke(&gone);
     for key in [&old, &gone] {
-        gpg.export(key, &world.path(&format!("work/{key}.asc")));
+        gpg.export(key, &context.path(&format!("work/{key}.asc")));
     }
     let keyrings = format!("--keyring signer.asc --keyring {old}.asc --keyring {gone}.asc");
     let garbage = b"-----BEGIN PGP SIGNATURE-----\n\nAAAA\n-----END PGP SIGNATURE-----\n".to_vec();
@@ -127,39 +127,42 @@ fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
         let mut signed = Release { files: release.files.clone(), tar: vec![], xz: release.xz.clone() };
         signed.put("linux-6.1.7.tar.sign", signature);
         let server = signed.serve();
-        world.run(&format!("fetch 6.1.7 --fc --mirror {} {keyrings}", server.url)).failed(3, &[says]);
+        context.run(&format!("fetch 6.1.7 --fc --mirror {} {keyrings}", server.url)).failed(3, &[says]);
         // Only whether it fits the bytes takes the bytes.
         assert_eq!(fetched_tarballs(&server), usize::from(says.contains("bad signature: Signer")), "{says}");
-        assert!(world.names("cache/trees").is_empty() && world.names("cache/archives").is_empty(), "{says}");
-        assert!(!world.path("cache/kcompile.lock").exists(), "{says}");
+        assert!(
+            context.names("cache/trees").is_empty() && context.names("cache/archives").is_empty(),
+            "{says}"
+        );
+        assert!(!context.path("cache/kcompile.lock").exists(), "{says}");
     }
     let clock = "--faked-system-time 20200101T000000 --default-sig-expire 1d";
     let early = gpg.key("Early", "never", "--faked-system-time 20190101T000000");
-    gpg.export(&early, &world.path("work/early.asc"));
+    gpg.export(&early, &context.path("work/early.asc"));
     let mut signed = Release { files: release.files.clone(), tar: vec![], xz: release.xz.clone() };
     signed.put("linux-6.1.7.tar.sign", gpg.sign(&early, &release.tar, clock));
-    world
+    context
         .run(&format!("fetch 6.1.7 --fc --mirror {} --keyring early.asc", signed.serve().url))
         .failed(3, &["expired signature: that of Early", "expired on 2020-01-02"]);
 }
 
 #[test]
 fn every_copy_of_a_key_counts_in_any_order() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let gpg = Gpg::new(&world.path("gpg"));
-    let release = Release::new(&world);
-    fs::write(world.path("work/linux-6.1.7.tar.xz"), &release.xz).unwrap();
+    let context = TestContext::new();
+    let gpg = Gpg::new(&context.path("gpg"));
+    let release = Release::new(&context);
+    fs::write(context.path("work/linux-6.1.7.tar.xz"), &release.xz).unwrap();
     let fetch = |keyrings: [&str; 2]| {
         let keyrings = keyrings.map(|name| format!("--keyring {name}.asc")).join(" ");
-        world.run(&format!("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz {keyrings} --require-signature"))
+        context.run(&format!("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz {keyrings} --require-signature"))
     };
     let signed_by = |key: &str, clock: &str| {
-        fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(key, &release.tar, clock)).unwrap();
+        fs::write(context.path("work/linux-6.1.7.tar.sign"), gpg.sign(key, &release.tar, clock)).unwrap();
     };
-    let export = |key: &str, name: &str| gpg.export(key, &world.path(&format!("work/{name}.asc")));
+    let export = |key: &str, name: &str| gpg.export(key, &context.path(&format!("work/{name}.asc")));
 
     let gone = gpg.key("Gone", "never", "");
     export(&gone, "before");
@@ -186,12 +189,12 @@ fn every_copy_of_a_key_counts_in_any_order() {
 
 #[test]
 fn a_release_under_the_name_of_another_is_refused() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
-    let mut release = Release::new(&world);
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
+    let mut release = Release::new(&context);
     let (xz, signature) = (release.xz.clone(), gpg.sign(&key, &release.tar, ""));
     // What a mirror that is behind, or forged, can send: bytes and signature are whole.
     release.put("linux-6.1.192.tar.xz", xz);
@@ -200,24 +203,24 @@ fn a_release_under_the_name_of_another_is_refused() {
     release.put("sha256sums.asc", list.into_bytes());
     let server = release.serve();
     for version in ["6.1", "6.1.192"] {
-        world
+        context
             .run(&format!(
                 "fetch {version} --fc --mirror {} --keyring signer.asc --require-signature",
                 server.url
             ))
             .failed(3, &["linux-6.1.192.tar.xz: holds Linux 6.1.7", "try another --mirror"]);
-        assert!(world.names("cache/trees").is_empty() && world.names("cache/archives").is_empty());
-        assert!(!world.path("cache/kcompile.lock").exists());
+        assert!(context.names("cache/trees").is_empty() && context.names("cache/archives").is_empty());
+        assert!(!context.path("cache/kcompile.lock").exists());
     }
 }
 
 #[test]
 fn a_signing_subkey_counts_for_its_key() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let gpg = Gpg::new(&world.path("gpg"));
+    let context = TestContext::new();
+    let gpg = Gpg::new(&context.path("gpg"));
     gpg.run("--quick-generate-key Owner ed25519 cert never", b"");
     let listed = |what: &str| {
         let text = String::from_utf8(gpg.run("--with-colons --list-keys =Owner", b"")).unwrap();
@@ -227,11 +230,11 @@ fn a_signing_subkey_counts_for_its_key() {
     let primary = listed("pub:");
     gpg.run(&format!("--quick-add-key {primary} ed25519 sign never"), b"");
     let subkey = listed("sub:");
-    gpg.export(&primary, &world.path("work/owner.asc"));
-    let mut release = Release::new(&world);
+    gpg.export(&primary, &context.path("work/owner.asc"));
+    let mut release = Release::new(&context);
     release.put("linux-6.1.7.tar.sign", gpg.sign(&format!("{subkey}!"), &release.tar, ""));
     let server = release.serve();
-    world
+    context
         .run(&format!("fetch 6.1.7 --fc --mirror {} --keyring owner.asc --require-signature", server.url))
         .ok()
         .says(&format!("signed by Owner ({primary})"));
@@ -239,16 +242,16 @@ fn a_signing_subkey_counts_for_its_key() {
 
 #[test]
 fn the_list_of_checksums_is_held_against_its_signature_and_the_tarball() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
-    let release = Release::new(&world);
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
+    let release = Release::new(&context);
     let fetch = |list: Vec<u8>| {
         let mut listed = Release { files: release.files.clone(), tar: vec![], xz: release.xz.clone() };
         listed.put("sha256sums.asc", list);
-        world.run(&format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", listed.serve().url))
+        context.run(&format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", listed.serve().url))
     };
     let signed = String::from_utf8(gpg.clear_sign(&key, &release.list())).unwrap();
     let digest = sha256(&release.xz);
@@ -272,84 +275,86 @@ fn the_list_of_checksums_is_held_against_its_signature_and_the_tarball() {
 
 #[test]
 fn an_unsigned_source_fails_where_a_signature_is_required() {
-    let world = World::new();
-    let mut release = Release::new(&world);
+    let context = TestContext::new();
+    let mut release = Release::new(&context);
     let list = release.list();
     release.put("sha256sums.asc", list.into_bytes());
     let server = release.serve();
     let args = format!("fetch 6.1.7 --fc --mirror {} --require-signature", server.url);
-    world.run(&args).failed(3, &["--require-signature: linux-6.1.7.tar.xz has no signature", "hint: "]);
+    context.run(&args).failed(3, &["--require-signature: linux-6.1.7.tar.xz has no signature", "hint: "]);
     assert_eq!(fetched_tarballs(&server), 0);
-    world.run(&args.replace(" --require-signature", "")).ok();
+    context.run(&args.replace(" --require-signature", "")).ok();
     // What is in the cache is no better for being there.
-    world.run(&args).failed(3, &["has no signature"]);
-    world.run("fetch 6.1.7 --fc --offline --require-signature").failed(3, &["has no signature"]);
-    world.tree("6.1.7", "work/linux");
-    world.run("fetch 6.1.7 --fc --source linux --require-signature").failed(3, &["has no signature"]);
+    context.run(&args).failed(3, &["has no signature"]);
+    context.run("fetch 6.1.7 --fc --offline --require-signature").failed(3, &["has no signature"]);
+    context.tree("6.1.7", "work/linux");
+    context.run("fetch 6.1.7 --fc --source linux --require-signature").failed(3, &["has no signature"]);
 }
 
 #[test]
 fn a_local_tarball_is_verified_by_the_signature_beside_it() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
-    let release = Release::new(&world);
-    fs::write(world.path("work/linux-6.1.7.tar.xz"), &release.xz).unwrap();
-    fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, &release.tar, "")).unwrap();
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
+    let release = Release::new(&context);
+    fs::write(context.path("work/linux-6.1.7.tar.xz"), &release.xz).unwrap();
+    fs::write(context.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, &release.tar, "")).unwrap();
     let args = "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --keyring signer.asc --require-signature";
-    world.run(args).ok().says(&format!("signed by Signer ({key})"));
-    world.run(args).ok().says("from the cache");
+    context.run(args).ok().says(&format!("signed by Signer ({key})"));
+    context.run(args).ok().says("from the cache");
     // What lies beside it now counts, whatever the cache says of an earlier one, or of none.
-    let whole = fs::read(world.path("work/linux-6.1.7.tar.sign")).unwrap();
-    fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
-    world.run(args).failed(3, &["bad signature: Signer"]);
-    fs::remove_file(world.path("work/linux-6.1.7.tar.sign")).unwrap();
+    let whole = fs::read(context.path("work/linux-6.1.7.tar.sign")).unwrap();
+    fs::write(context.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
+    context.run(args).failed(3, &["bad signature: Signer"]);
+    fs::remove_file(context.path("work/linux-6.1.7.tar.sign")).unwrap();
     let plain = "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --cache-dir other";
-    world.run(plain).ok();
-    fs::write(world.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
-    world.run(&format!("{plain} --keyring signer.asc")).failed(3, &["bad signature: Signer"]);
-    fs::write(world.path("work/linux-6.1.7.tar.sign"), whole).unwrap();
-    world.run(plain).failed(3, &["linux-6.1.7.tar.sign: unknown signature"]);
-    world.run(&format!("{plain} --keyring signer.asc")).ok().says(&format!("signed by Signer ({key})"));
-    world.run(&format!("{plain} --keyring signer.asc")).ok().says("from the cache");
+    context.run(plain).ok();
+    fs::write(context.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
+    context.run(&format!("{plain} --keyring signer.asc")).failed(3, &["bad signature: Signer"]);
+    fs::write(context.path("work/linux-6.1.7.tar.sign"), whole).unwrap();
+    context.run(plain).failed(3, &["linux-6.1.7.tar.sign: unknown signature"]);
+    context.run(&format!("{plain} --keyring signer.asc")).ok().says(&format!("signed by Signer ({key})"));
+    context.run(&format!("{plain} --keyring signer.asc")).ok().says("from the cache");
 }
 
 #[test]
 fn a_tree_in_the_cache_is_signed_for_as_long_as_its_key_is_believed() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
-    let mut release = Release::new(&world);
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
+    let mut release = Release::new(&context);
     release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
     let server = release.serve();
     let fetch = format!("fetch 6.1.7 --fc --mirror {}", server.url);
     let strict = format!("{fetch} --require-signature");
-    world.run(&format!("{strict} --keyring signer.asc")).ok();
-    world.run(&format!("{strict} --keyring signer.asc")).ok().says("from the cache");
-    world.run(&strict).failed(3, &["linux-6.1.7.tar.sign: unknown signature: made by the key"]);
-    world.run(&format!("{strict} --offline")).failed(3, &["linux-6.1.7.tar.sign: unknown signature"]);
-    world.run(&fetch).ok().says("from the cache");
+    context.run(&format!("{strict} --keyring signer.asc")).ok();
+    context.run(&format!("{strict} --keyring signer.asc")).ok().says("from the cache");
+    context.run(&strict).failed(3, &["linux-6.1.7.tar.sign: unknown signature: made by the key"]);
+    context.run(&format!("{strict} --offline")).failed(3, &["linux-6.1.7.tar.sign: unknown signature"]);
+    context.run(&fetch).ok().says("from the cache");
     gpg.revoke(&key);
-    gpg.export(&key, &world.path("work/revoked.asc"));
-    world
+    gpg.export(&key, &context.path("work/revoked.asc"));
+    context
         .run(&format!("{strict} --keyring revoked.asc"))
         .failed(3, &["revoked signature: the key of Signer"]);
 }
 
 #[test]
 fn what_is_no_keyring_is_refused() {
-    let world = World::new();
-    fs::write(world.path("work/no.asc"), "hello").unwrap();
-    world.run("fetch 6.1.7 --fc --keyring no.asc").failed(2, &["no.asc: not a file of OpenPGP public keys"]);
-    world.run("fetch 6.1.7 --fc --keyring gone.asc").failed(2, &["--keyring: cannot read"]);
+    let context = TestContext::new();
+    fs::write(context.path("work/no.asc"), "hello").unwrap();
+    context
+        .run("fetch 6.1.7 --fc --keyring no.asc")
+        .failed(2, &["no.asc: not a file of OpenPGP public keys"]);
+    context.run("fetch 6.1.7 --fc --keyring gone.asc").failed(2, &["--keyring: cannot read"]);
 }
 
-fn own_configs(world: &World) -> Utf8PathBuf {
-    let dir = world.path("work/own");
+fn own_configs(context: &TestContext) -> Utf8PathBuf {
+    let dir = context.path("work/own");
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("kernels.toml"), "").unwrap();
     dir
@@ -357,42 +362,42 @@ fn own_configs(world: &World) -> Utf8PathBuf {
 
 #[test]
 fn a_source_that_changes_after_its_first_use_is_refused() {
-    let world = World::new();
-    let configs = own_configs(&world);
-    let mut release = Release::new(&world);
+    let context = TestContext::new();
+    let configs = own_configs(&context);
+    let mut release = Release::new(&context);
     let args = |server: &Server| format!("fetch 6.1.7 --fc --configs own --mirror {}", server.url);
-    world.run(&args(&release.serve())).ok().says("the source is not verified");
+    context.run(&args(&release.serve())).ok().says("the source is not verified");
     let lock = fs::read_to_string(configs.join("kcompile.lock")).unwrap();
     assert!(lock.contains("https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.1.7.tar.xz"), "{lock}");
     assert!(lock.contains(&sha256(&release.xz)) && lock.contains("unverified = true"), "{lock}");
     // Other bytes, on another machine with the same configs.
-    fs::write(world.path("trees/release/README"), "changed").unwrap();
-    release.xz = compress(&tar_of(&world.path("trees/release"), "linux-6.1.7"), "xz");
+    fs::write(context.path("trees/release/README"), "changed").unwrap();
+    release.xz = compress(&tar_of(&context.path("trees/release"), "linux-6.1.7"), "xz");
     let xz = release.xz.clone();
     release.put("linux-6.1.7.tar.xz", xz);
     let server = release.serve();
     let elsewhere = format!("{} --cache-dir elsewhere", args(&server));
-    world.run(&elsewhere).failed(3, &["checksum mismatch for linux-6.1.7.tar.xz", "found "]);
-    assert!(world.names("work/elsewhere/trees").is_empty());
-    world.run(&format!("{elsewhere} --update-lock")).ok();
+    context.run(&elsewhere).failed(3, &["checksum mismatch for linux-6.1.7.tar.xz", "found "]);
+    assert!(context.names("work/elsewhere/trees").is_empty());
+    context.run(&format!("{elsewhere} --update-lock")).ok();
     let lock = fs::read_to_string(configs.join("kcompile.lock")).unwrap();
     assert!(lock.contains(&sha256(&release.xz)), "{lock}");
-    world.run(&elsewhere).ok();
+    context.run(&elsewhere).ok();
     fs::write(configs.join("kcompile.lock"), "[[source]]\norigin = 1\n").unwrap();
-    world.run(&elsewhere).failed(2, &["kcompile.lock: TOML parse error at line 2"]);
+    context.run(&elsewhere).failed(2, &["kcompile.lock: TOML parse error at line 2"]);
 }
 
 #[test]
 fn a_pin_of_the_users_own_is_believed() {
-    let world = World::new();
-    let configs = own_configs(&world);
-    let release = Release::new(&world);
+    let context = TestContext::new();
+    let configs = own_configs(&context);
+    let release = Release::new(&context);
     let entry = format!(
         "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.7.tar.xz\"\ndigest = \"sha256:{}\"\n",
         sha256(&release.xz)
     );
     fs::write(configs.join("kcompile.lock"), entry).unwrap();
-    let ran = world.run(&format!("fetch 6.1.7 --fc --configs own --mirror {}", release.serve().url)).ok();
+    let ran = context.run(&format!("fetch 6.1.7 --fc --configs own --mirror {}", release.serve().url)).ok();
     assert!(
         ran.stderr.contains("sha256 as in kcompile.lock") && !ran.stderr.contains("not verified"),
         "{}",
@@ -401,120 +406,120 @@ fn a_pin_of_the_users_own_is_believed() {
 }
 
 /// A bundle `forged.tar` with other bytes as 6.1.7, which nothing signs.
-fn forged_bundle(world: &World, release: &Release) -> String {
-    let tree = world.tree("6.1.7", "trees/forged");
+fn forged_bundle(context: &TestContext, release: &Release) -> String {
+    let tree = context.tree("6.1.7", "trees/forged");
     fs::write(tree.join("README"), "forged").unwrap();
     let mut forged = Release { files: release.files.clone(), tar: vec![], xz: vec![] };
     forged.xz = compress(&tar_of(&tree, "linux-6.1.7"), "xz");
     let xz = forged.xz.clone();
     forged.put("linux-6.1.7.tar.xz", xz);
     let server = forged.serve();
-    world
+    context
         .run(&format!("fetch 6.1.7 --fc --mirror {} --bundle forged.tar --cache-dir forger", server.url))
         .ok();
     sha256(&forged.xz)
 }
 
-fn archives(world: &World) -> Vec<String> {
-    world.names("cache/archives").into_iter().filter(|name| !name.contains('.')).collect()
+fn archives(context: &TestContext) -> Vec<String> {
+    context.names("cache/archives").into_iter().filter(|name| !name.contains('.')).collect()
 }
 
 #[test]
 fn what_nothing_verifies_yields_to_a_signed_release() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
-    let mut release = Release::new(&world);
-    let forged = forged_bundle(&world, &release);
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
+    let mut release = Release::new(&context);
+    let forged = forged_bundle(&context, &release);
     let honest = sha256(&release.xz);
     release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
     for list in [None, Some(release.list().into_bytes()), Some(gpg.clear_sign(&key, &release.list()))] {
         list.into_iter().for_each(|list| release.put("sha256sums.asc", list));
-        let removed = format!("chmod -R u+w {0}; rm -rf {0}", world.path("cache"));
+        let removed = format!("chmod -R u+w {0}; rm -rf {0}", context.path("cache"));
         std::process::Command::new("sh").args(["-c", &removed]).output().unwrap();
-        let taken = world.run("fetch 6.1.7 --fc --offline --from-bundle forged.tar").ok();
+        let taken = context.run("fetch 6.1.7 --fc --offline --from-bundle forged.tar").ok();
         assert!(taken.says("the source is not verified").stdout.contains(&forged));
         let args = format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", release.serve().url);
-        let ran = world.run(&args).ok().says(&format!("signed by Signer ({key})"));
+        let ran = context.run(&args).ok().says(&format!("signed by Signer ({key})"));
         assert!(ran.stdout.contains(&honest), "{}", ran.stdout);
-        assert_eq!(archives(&world), std::slice::from_ref(&honest));
-        let lock = fs::read_to_string(world.path("cache/kcompile.lock")).unwrap();
+        assert_eq!(archives(&context), std::slice::from_ref(&honest));
+        let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
         assert!(lock.contains(&honest) && !lock.contains("unverified"), "{lock}");
-        let offline = world.run("fetch 6.1.7 --fc --offline --keyring signer.asc").ok();
+        let offline = context.run("fetch 6.1.7 --fc --offline --keyring signer.asc").ok();
         assert!(offline.stdout.contains(&honest), "{}", offline.stdout);
     }
 }
 
 #[test]
 fn an_unverified_archive_is_verified_by_what_its_server_has_beside_it() {
-    if !have("gpg") {
+    if !has_tool("gpg") {
         return;
     }
-    let world = World::new();
-    let (gpg, key) = signer(&world);
-    let mut release = Release::new(&world);
+    let context = TestContext::new();
+    let (gpg, key) = signer(&context);
+    let mut release = Release::new(&context);
     let bundled = format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar --cache-dir one", release.serve().url);
-    world.run(&bundled).ok();
-    world.run("fetch 6.1.7 --fc --offline --from-bundle b.tar").ok().says("not verified");
+    context.run(&bundled).ok();
+    context.run("fetch 6.1.7 --fc --offline --from-bundle b.tar").ok().says("not verified");
     release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
     let server = release.serve();
     let args = format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", server.url);
-    world.run(&args).ok().says(&format!("signed by Signer ({key})"));
+    context.run(&args).ok().says(&format!("signed by Signer ({key})"));
     assert_eq!(fetched_tarballs(&server), 0);
     // The server is not asked again, and the signature is kept.
     let before = server.log.lock().unwrap().len();
-    world.run(&args).ok().says("from the cache");
+    context.run(&args).ok().says("from the cache");
     assert_eq!(server.log.lock().unwrap().len(), before);
-    let removed = format!("chmod -R u+w {0} && rm -rf {0}", world.path("cache/trees"));
+    let removed = format!("chmod -R u+w {0} && rm -rf {0}", context.path("cache/trees"));
     std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
-    world.run("fetch 6.1.7 --fc --offline --keyring signer.asc --require-signature").ok();
+    context.run("fetch 6.1.7 --fc --offline --keyring signer.asc --require-signature").ok();
 }
 
 #[test]
 fn an_unverified_archive_is_not_used_online_before_its_server_was_asked() {
-    let world = World::new();
-    let release = Release::new(&world);
+    let context = TestContext::new();
+    let release = Release::new(&context);
     let server = release.serve();
     let args = |url: &str| format!("fetch 6.1.7 --fc --mirror {url}");
-    world.run(&args(&server.url)).ok();
-    world
+    context.run(&args(&server.url)).ok();
+    context
         .run(&args("http://127.0.0.1:1"))
         .failed(3, &["linux-6.1.7.tar.xz is in the cache, where nothing verifies it", "hint: --offline"]);
     // A server that has nothing better to say is asked, and not for the tarball.
     let before = server.log.lock().unwrap().len();
-    world.run(&args(&server.url)).ok().says("not verified");
+    context.run(&args(&server.url)).ok().says("not verified");
     assert!(server.log.lock().unwrap().len() > before);
     assert_eq!(fetched_tarballs(&server), 1);
-    world.run("fetch 6.1.7 --fc --offline").ok();
+    context.run("fetch 6.1.7 --fc --offline").ok();
 }
 
 #[test]
 fn other_users_whose_files_are_believed_are_named() {
     use std::os::unix::fs::PermissionsExt;
-    let world = World::new();
-    let release = Release::new(&world);
+    let context = TestContext::new();
+    let release = Release::new(&context);
     let server = release.serve();
-    fs::write(world.path("work/kcompile.toml"), "").unwrap();
+    fs::write(context.path("work/kcompile.toml"), "").unwrap();
     let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
-    let quiet = world.run(&args).ok();
+    let quiet = context.run(&args).ok();
     assert!(!quiet.stderr.contains("believed"), "{}", quiet.stderr);
-    fs::set_permissions(world.path("work"), fs::Permissions::from_mode(0o777)).unwrap();
-    world.run(&args).ok().says("everybody may write in");
-    fs::set_permissions(world.path("work"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(context.path("work"), fs::Permissions::from_mode(0o777)).unwrap();
+    context.run(&args).ok().says("everybody may write in");
+    fs::set_permissions(context.path("work"), fs::Permissions::from_mode(0o755)).unwrap();
     if !rustix::process::geteuid().is_root() {
         crate::support::context::skipped("only root can give files to another user");
         return;
     }
     let give = |dir: &str| {
-        let to = format!("chown -R 4242 {}", world.path(dir));
+        let to = format!("chown -R 4242 {}", context.path(dir));
         assert!(std::process::Command::new("sh").args(["-c", &to]).status().unwrap().success());
     };
     give("cache/trees");
-    world.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
-    let removed = format!("chmod -R u+w {0} && rm -rf {0}", world.path("cache/trees"));
+    context.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
+    let removed = format!("chmod -R u+w {0} && rm -rf {0}", context.path("cache/trees"));
     std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
     give("cache/archives");
-    world.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
+    context.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
 }

@@ -1,6 +1,6 @@
 //! What a version means: series, channels, ends of life.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use crate::support::servers::{self, Server, respond};
 use std::fs;
 
@@ -14,12 +14,12 @@ const RELEASES: &str = r#"{"latest_stable": {"version": "6.17.8"}, "releases": [
     {"iseol": false, "version": "6.1.7", "moniker": "longterm"}]}"#;
 
 /// A mirror with releases.json, a listing, and these versions.
-fn mirror(world: &World, versions: &[&str]) -> Server {
+fn mirror(context: &TestContext, versions: &[&str]) -> Server {
     let mut files = vec![("/releases.json".to_owned(), RELEASES.as_bytes().to_vec())];
     let mut listing = "<html><a href=\"../\">../</a>".to_owned();
     for version in versions {
         let suffix = if version.contains("-rc") { "gz" } else { "xz" };
-        let bytes = fs::read(world.tarball(version, suffix)).unwrap();
+        let bytes = fs::read(context.tarball(version, suffix)).unwrap();
         let path = match suffix {
             "gz" => format!("/torvalds/t/linux-{version}.tar.gz"),
             _ => format!("{DIR}/linux-{version}.tar.xz"),
@@ -33,10 +33,10 @@ fn mirror(world: &World, versions: &[&str]) -> Server {
 
 #[test]
 fn channels_mean_what_kernel_org_says() {
-    let world = World::new();
-    let server = mirror(&world, &["6.17.8", "6.12.58", "6.1.7"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.17.8", "6.12.58", "6.1.7"]);
     for (channel, version) in [("latest", "6.17.8"), ("longterm", "6.12.58")] {
-        let ran = world.run(&format!("fetch {channel} --fc --mirror {}", server.url)).ok();
+        let ran = context.run(&format!("fetch {channel} --fc --mirror {}", server.url)).ok();
         assert!(ran.stdout.contains(&format!(" {version} sha256:")), "{}", ran.stdout);
         assert!(
             ran.stderr.contains(&format!("{channel} is Linux {version}, by releases.json of ")),
@@ -44,29 +44,29 @@ fn channels_mean_what_kernel_org_says() {
             ran.stderr
         );
     }
-    let plan = world.run(&format!("plan mainline --ch --mirror {}", server.url)).ok();
+    let plan = context.run(&format!("plan mainline --ch --mirror {}", server.url)).ok();
     assert!(plan.stdout.contains("Linux 6.18-rc6 for Cloud Hypervisor"), "{}", plan.stdout);
     assert!(plan.stdout.contains("linux-6.18-rc6.tar.gz"), "{}", plan.stdout);
     let asked = server.log.lock().unwrap().iter().filter(|line| line.contains("releases.json")).count();
     assert_eq!(asked, 2, "once without a cache, once for the cache");
-    assert!(world.run("fetch latest --fc --offline").failed(3, &["not in the cache"]).stdout.is_empty());
+    assert!(context.run("fetch latest --fc --offline").failed(3, &["not in the cache"]).stdout.is_empty());
     assert!(
-        world
+        context
             .run(&format!("fetch latest --fc --offline --mirror {}", server.url))
             .ok()
             .stdout
             .contains("6.17.8")
     );
-    world
+    context
         .run("fetch latest --fc --mirror http://127.0.0.1:1")
         .failed(3, &["cannot fetch http://127.0.0.1:1/releases.json"]);
 }
 
 #[test]
 fn a_series_is_looked_up_where_it_is_listed() {
-    let world = World::new();
-    let server = mirror(&world, &["6.1.7", "6.2.9", "6.2.16", "6.16.12"]);
-    let fetch = |series: &str| world.run(&format!("fetch {series} --fc --mirror {}", server.url)).ok();
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.1.7", "6.2.9", "6.2.16", "6.16.12"]);
+    let fetch = |series: &str| context.run(&format!("fetch {series} --fc --mirror {}", server.url)).ok();
     assert!(fetch("6.1").stdout.contains(" 6.1.7 "));
     // No longer in releases.json, but in the directory.
     assert!(fetch("6.2").stdout.contains(" 6.2.16 "));
@@ -77,26 +77,26 @@ fn a_series_is_looked_up_where_it_is_listed() {
 
 #[test]
 fn a_server_that_is_down_is_not_missed_for_a_list_that_is_here() {
-    let world = World::new();
+    let context = TestContext::new();
     let server = servers::serve(|request, stream| match request.path.as_str() {
         "/releases.json" => respond(stream, "200 OK", &[], RELEASES.as_bytes()),
         _ => respond(stream, "404 Not Found", &[], b""),
     });
-    world.run(&format!("fetch latest --fc --mirror {}", server.url)).failed(3, &["HTTP status 404"]);
-    world.run(&format!("fetch latest --fc --mirror {}", server.url)).failed(3, &["by releases.json of "]);
-    let lists = world.names("cache/releases");
-    let path = world.path(&format!("cache/releases/{}", lists[0]));
+    context.run(&format!("fetch latest --fc --mirror {}", server.url)).failed(3, &["HTTP status 404"]);
+    context.run(&format!("fetch latest --fc --mirror {}", server.url)).failed(3, &["by releases.json of "]);
+    let lists = context.names("cache/releases");
+    let path = context.path(&format!("cache/releases/{}", lists[0]));
     fs::write(&path, "<html>").unwrap();
-    world
+    context
         .run(&format!("fetch latest --fc --mirror {}", server.url))
         .failed(3, &["releases.json is not a list of kernel releases"]);
 }
 
 #[test]
 fn an_ended_series_is_a_finding_with_its_date() {
-    let world = World::new();
-    world.tree("5.12.19", "work/linux");
-    world
+    let context = TestContext::new();
+    context.tree("5.12.19", "work/linux");
+    context
         .run("5.12.19 --fc --source linux --config mini.config")
         .ok()
         .says("warning: Linux 5.12 has reached its end of life (2021-07-20)");
@@ -104,27 +104,31 @@ fn an_ended_series_is_a_finding_with_its_date() {
 
 #[test]
 fn a_series_that_has_ended_since_the_kernel_was_built_is_a_finding() {
-    let world = World::new();
-    fs::create_dir(world.path("work/own")).unwrap();
+    let context = TestContext::new();
+    fs::create_dir(context.path("work/own")).unwrap();
     let ends = |day: &str| {
         let series = format!("[[series]]\nseries = \"6.1\"\nend_of_life = \"{day}\"\n");
-        fs::write(world.path("work/own/kernels.toml"), series).unwrap();
+        fs::write(context.path("work/own/kernels.toml"), series).unwrap();
     };
     ends("2999-12-31");
-    assert!(!world.build("--configs own").ok().stderr.contains("end of life"));
+    assert!(!context.build("--configs own").ok().stderr.contains("end of life"));
     ends("2020-02-29");
-    let again = world.build("--configs own").ok().says("nothing to do");
+    let again = context.build("--configs own").ok().says("nothing to do");
     again.says("warning: Linux 6.1 has reached its end of life (2020-02-29)");
 }
 
 #[test]
 fn a_release_candidate_is_signed_by_nobody() {
-    let world = World::new();
-    let server = mirror(&world, &["6.18-rc6"]);
+    let context = TestContext::new();
+    let server = mirror(&context, &["6.18-rc6"]);
     let args = format!("fetch 6.18-rc6 --fc --mirror {}", server.url);
-    world.run(&format!("{args} --require-signature")).failed(
+    context.run(&format!("{args} --require-signature")).failed(
         3,
         &["nobody signs linux-6.18-rc6.tar.gz, and neither the catalog nor kcompile.lock pins it"],
     );
-    world.run(&args).ok().says("not verified: linux-6.18-rc6.tar.gz").says("nobody signs release candidates");
+    context
+        .run(&args)
+        .ok()
+        .says("not verified: linux-6.18-rc6.tar.gz")
+        .says("nobody signs release candidates");
 }

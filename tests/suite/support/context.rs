@@ -1,4 +1,4 @@
-//! A place of its own for each test: working directory, home, cache; and what tests build from.
+//! The context of a test: a working directory, a home and a cache of its own, and what tests build from.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -20,28 +20,28 @@ CONFIG_VSOCKETS=y\nCONFIG_VIRTIO_VSOCKETS=y\nCONFIG_HW_RANDOM=y\nCONFIG_HW_RANDO
 CONFIG_SERIAL_8250=y\nCONFIG_SERIAL_8250_CONSOLE=y\nCONFIG_EXT4_FS=y\nCONFIG_OVERLAY_FS=y\n\
 CONFIG_NET=y\nCONFIG_INET=y\nCONFIG_DUMMY=m\nCONFIG_BRIDGE=m\n";
 
-pub(crate) struct World {
+pub(crate) struct TestContext {
     dir: tempfile::TempDir,
     pub env: BTreeMap<String, String>,
 }
 
-/// What a run of kcompile left.
-pub(crate) struct Ran {
+/// The exit code and the output of a run of kcompile.
+pub(crate) struct RunResult {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ran {
+impl RunResult {
     #[track_caller]
-    pub(crate) fn ok(self) -> Ran {
+    pub(crate) fn ok(self) -> RunResult {
         assert_eq!(self.code, 0, "stderr:\n{}", self.stderr);
         self
     }
 
     /// It failed with this exit code, and said all of this.
     #[track_caller]
-    pub(crate) fn failed(self, code: i32, says: &[&str]) -> Ran {
+    pub(crate) fn failed(self, code: i32, says: &[&str]) -> RunResult {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         for said in says {
             assert!(self.stderr.contains(said), "`{said}` is not in:\n{}", self.stderr);
@@ -50,7 +50,7 @@ impl Ran {
     }
 
     #[track_caller]
-    pub(crate) fn says(self, text: &str) -> Ran {
+    pub(crate) fn says(self, text: &str) -> RunResult {
         assert!(self.stderr.contains(text), "`{text}` is not in:\n{}", self.stderr);
         self
     }
@@ -61,15 +61,15 @@ impl Ran {
     }
 }
 
-impl World {
-    pub(crate) fn new() -> World {
+impl TestContext {
+    pub(crate) fn new() -> TestContext {
         let dir = tempfile::tempdir().unwrap();
-        let world = World { dir, env: BTreeMap::new() };
+        let context = TestContext { dir, env: BTreeMap::new() };
         for name in ["work", "home"] {
-            fs::create_dir(world.path(name)).unwrap();
+            fs::create_dir(context.path(name)).unwrap();
         }
-        fs::write(world.path("work/mini.config"), CONFIG).unwrap();
-        world
+        fs::write(context.path("work/mini.config"), CONFIG).unwrap();
+        context
     }
 
     pub(crate) fn path(&self, name: &str) -> Utf8PathBuf {
@@ -94,22 +94,22 @@ impl World {
         command
     }
 
-    pub(crate) fn run(&self, args: &str) -> Ran {
-        ran(self.command(args).output().unwrap())
+    pub(crate) fn run(&self, args: &str) -> RunResult {
+        run_result(self.command(args).output().unwrap())
     }
 
     /// The same, started by another program: by a shell that sets limits, in a namespace.
-    pub(crate) fn run_by(&self, program: &[&str], args: &str) -> Ran {
+    pub(crate) fn run_by(&self, program: &[&str], args: &str) -> RunResult {
         let command = self.command(args);
         let mut by = Command::new(program[0]);
         by.args(&program[1..]).arg(command.get_program()).args(command.get_args());
         by.current_dir(command.get_current_dir().unwrap()).env_clear();
         by.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        ran(by.output().unwrap())
+        run_result(by.output().unwrap())
     }
 
     /// A build of the directory `linux`, which is made if it is not there, with [`CONFIG`].
-    pub(crate) fn build(&self, args: &str) -> Ran {
+    pub(crate) fn build(&self, args: &str) -> RunResult {
         if !self.path("work/linux").exists() {
             self.tree("6.1.7", "work/linux");
         }
@@ -178,20 +178,24 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for TestContext {
     /// The cache holds read-only directories, which an ordinary user cannot empty.
     fn drop(&mut self) {
         let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.dir.path()).status();
     }
 }
 
-pub(crate) fn ran(output: Output) -> Ran {
+pub(crate) fn run_result(output: Output) -> RunResult {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    RunResult {
+        code: output.status.code().unwrap_or(-1),
+        stdout: text(output.stdout),
+        stderr: text(output.stderr),
+    }
 }
 
 /// Is a tool of the host there? Says so where it is not: a test must not pass in silence.
-pub(crate) fn have(tool: &str) -> bool {
+pub(crate) fn has_tool(tool: &str) -> bool {
     let path = std::env::var("PATH").unwrap();
     let found = path.split(':').any(|dir| Utf8Path::new(dir).join(tool).is_file());
     if !found {
@@ -220,7 +224,7 @@ pub(crate) fn skipped(why: &str) {
 }
 
 /// Makes a program of the shell's.
-pub(crate) fn script(path: &Utf8Path, lines: &str) {
+pub(crate) fn write_script(path: &Utf8Path, lines: &str) {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, format!("#!/bin/sh\n{lines}\n")).unwrap();

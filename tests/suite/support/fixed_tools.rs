@@ -1,7 +1,7 @@
 //! Tools that give the same bytes on every host: `--version` is a fixed line, and what the linker would make of a
 //! compiler's work is a file from here. All else is done by the host's own tools of the same name.
 
-use crate::support::context::{World, script};
+use crate::support::context::{TestContext, write_script};
 use crate::support::fixtures::replace;
 use std::fs;
 
@@ -10,10 +10,10 @@ const GCC: &str = "gcc (GCC) 12.2.0";
 /// ELF's numbers of the machines, by Kbuild's name.
 const MACHINES: [(&str, u8); 2] = [("x86_64", 62), ("arm64", 183)];
 
-/// A world whose tools give the same kernel and modules for one of these releases, whatever the host has.
-pub(crate) fn world(releases: &[&str]) -> World {
-    let mut world = World::new();
-    let dir = world.path("tools");
+/// A context whose tools give the same kernel and modules for one of these releases, whatever the host has.
+pub(crate) fn context(releases: &[&str]) -> TestContext {
+    let mut context = TestContext::new();
+    let dir = context.path("tools");
     let path = std::env::var("PATH").unwrap();
     // No path of this host or of this test in them: their digests are in plans.
     let tool = |name: &str, version: &str, lines: &str| {
@@ -24,7 +24,7 @@ pub(crate) fn world(releases: &[&str]) -> World {
             "IFS=:; for dir in $PATH; do {is_ours} || [ ! -x \"$dir/{base}\" ] || exec \"$dir/{base}\" \"$@\"; done
 exit 127"
         );
-        script(&dir.join(name), &format!("{version}\n{lines}\n{real}"));
+        write_script(&dir.join(name), &format!("{version}\n{lines}\n{real}"));
     };
     let ld = "dir=${0%/*}
 for word; do [ \"$last\" != -o ] || out=$word; last=$word; done
@@ -62,13 +62,13 @@ exit";
             fs::write(dir.join(format!("module-{arch}-{release}")), module).unwrap();
         }
     }
-    world.env.insert("PATH".into(), format!("{dir}:{path}"));
-    world
+    context.env.insert("PATH".into(), format!("{dir}:{path}"));
+    context
 }
 
 /// From now on the kernel is one that another compiler and another user made on another day, in another place.
-pub(crate) fn change_kernel(world: &World, release: &str) {
-    let path = world.path(&format!("tools/vmlinux-{release}"));
+pub(crate) fn change_kernel(context: &TestContext, release: &str) {
+    let path = context.path(&format!("tools/vmlinux-{release}"));
     let mut kernel = fs::read(&path).unwrap();
     for (from, to) in [("12.2.0", "13.3.0"), ("kcompile", "somebody"), ("Nov 14", "Dec 24")] {
         replace(&mut kernel, from.as_bytes(), to.as_bytes());

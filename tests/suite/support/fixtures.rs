@@ -1,14 +1,14 @@
 //! Layouts that no honest tool writes, with digests that are right.
 
-use crate::support::context::{World, sha256};
+use crate::support::context::{TestContext, sha256};
 use crate::support::registry::add_blob;
 use camino::Utf8Path;
 use serde_json::{Value, json};
 use std::fs;
 
 /// A layout with one layer, of these bytes and this type.
-pub(crate) fn craft(world: &World, plain: &[u8], stored: &[u8], media_type: &str) {
-    let dir = world.path("work/crafted");
+pub(crate) fn craft(context: &TestContext, plain: &[u8], stored: &[u8], media_type: &str) {
+    let dir = context.path("work/crafted");
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
     let put = |bytes: &[u8], media_type: &str| {

@@ -1,15 +1,16 @@
 //! Texts without what differs from run to run and from host to host, and in few lines.
 
-use crate::support::context::World;
+use crate::support::context::TestContext;
 use serde_json::Value;
 
 /// A value that fits stands on one line of this width.
 const WIDTH: usize = 118;
 
-/// A text of this world without its places, ports, times and sizes in memory. JSON keeps the order of its keys.
-pub(crate) fn normal(world: &World, text: &str) -> String {
-    let mut text =
-        text.replace(env!("CARGO_BIN_EXE_kcompile"), "kcompile").replace(world.path("").as_str(), "/world/");
+/// A text of this context without its places, ports, times and sizes in memory. JSON keeps the order of its keys.
+pub(crate) fn normal(context: &TestContext, text: &str) -> String {
+    let mut text = text
+        .replace(env!("CARGO_BIN_EXE_kcompile"), "kcompile")
+        .replace(context.path("").as_str(), "/world/");
     let digit: fn(char) -> bool = |c| c.is_ascii_digit();
     let hex: fn(char) -> bool = |c| c.is_ascii_hexdigit();
     let time: fn(char) -> bool = |c| c != '"';

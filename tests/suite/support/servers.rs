@@ -1,6 +1,6 @@
 //! Servers on loopback: files over HTTP, and git over HTTP through git's own CGI program.
 
-use crate::support::context::{World, sha256};
+use crate::support::context::{TestContext, sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -43,11 +43,11 @@ pub(crate) fn files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Serve
 pub(crate) const DIR: &str = "/pub/linux/kernel/v6.x";
 
 /// kernel.org with the miniature tree as these releases of 6.x.
-pub(crate) fn mirror(world: &World, versions: &[&str]) -> Server {
+pub(crate) fn mirror(context: &TestContext, versions: &[&str]) -> Server {
     let mut all = Vec::new();
     let mut list = String::new();
     for version in versions {
-        let bytes = fs::read(world.tarball(version, "xz")).unwrap();
+        let bytes = fs::read(context.tarball(version, "xz")).unwrap();
         list.push_str(&format!("{}  linux-{version}.tar.xz\n", sha256(&bytes)));
         all.push((format!("{DIR}/linux-{version}.tar.xz"), bytes));
     }
