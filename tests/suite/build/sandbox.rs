@@ -250,7 +250,7 @@ fn what_the_build_needs_is_seen_in_it() {
     let header = shared_memory.path().join("mini.h");
     fs::write(&header, "#define IN_SHARED_MEMORY 1\n").unwrap();
     symlink(&header, tree.join("include/shm.h")).unwrap();
-    let main = world.path("outside/real/main.c");
+    let main = context.path("outside/real/main.c");
     let text = fs::read_to_string(&main).unwrap();
     fs::write(&main, format!("{text}\n#include <shm.h>\nconst int kcompile_test = IN_SHARED_MEMORY;\n"))
         .unwrap();
