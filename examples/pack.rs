@@ -4,7 +4,7 @@
 //! directory MODULES `lib/modules/…` of another. LEVEL is that of gzip, 1 to 9; without it, a build's own.
 
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::internals::{Compression, Encoder, Entries, Entry, Named, prepare};
+use kcompile::internals::{Compression, Encoder, Entries, Entry, ImageSpec, prepare};
 use std::collections::BTreeMap;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -21,8 +21,8 @@ fn main() -> Result<()> {
         _ => return Err(USAGE.into()),
     };
     let pack = |layout: &str, entries: &Entries| -> Result<()> {
-        let named = Named { layout, tag: "x", encoder, annotations: &BTreeMap::new() };
-        prepare(output, named, "amd64", entries, 0, threads)?.publish()?;
+        let spec = ImageSpec { layout, tag: "x", encoder, annotations: &BTreeMap::new() };
+        prepare(output, spec, "amd64", entries, 0, threads)?.publish()?;
         Ok(())
     };
     std::fs::create_dir_all(output)?;

@@ -26,18 +26,18 @@ pub use cli::main;
 /// What the project's own tests, fuzz targets and examples use. Nobody else should.
 #[doc(hidden)]
 pub mod internals {
-    pub use crate::catalog::Library;
+    pub use crate::catalog::ConfigLibrary;
     pub use crate::catalog::lockfile::LockFile;
     pub use crate::image::inspect::{FileContent, inspect};
-    pub use crate::image::receipt::Known;
-    pub use crate::image::verify::{Verified, VerifyCache, verify};
-    pub use crate::kbuild::LogDigest;
+    pub use crate::image::receipt::ReceiptFile;
+    pub use crate::image::verify::{VerifyCache, VerifyReport, verify};
+    pub use crate::kbuild::LogSummary;
     pub use crate::kconfig::explain::{Kernel, Renames, explain, symbols};
     pub use crate::kconfig::{Config, differences, merge, render};
     pub use crate::kernel::Arch;
-    pub use crate::kernel::binary::ikconfig::embedded;
+    pub use crate::kernel::binary::ikconfig::extract_config;
     pub use crate::oci::layout_reader::LayoutReader;
-    pub use crate::oci::{Compression, Encoder, Entries, Entry, Named, prepare, tags};
+    pub use crate::oci::{Compression, Encoder, Entries, Entry, ImageSpec, prepare, tags};
     pub use crate::ops::ccache_image;
     pub use crate::util::digest::Sha256;
     pub use crate::util::fs::remove_tree;

@@ -1,15 +1,15 @@
 //! What make's output means: any bytes, as the lines that they are taken for.
 #![no_main]
 
-use kcompile::internals::LogDigest;
+use kcompile::internals::LogSummary;
 use std::time::SystemTime;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let mut digest = LogDigest::default();
+    let mut summary = LogSummary::default();
     let mut lines = 0;
     for line in String::from_utf8_lossy(bytes).lines() {
-        digest.take_in(line, SystemTime::UNIX_EPOCH);
+        summary.add_line(line, SystemTime::UNIX_EPOCH);
         lines += 1;
     }
-    assert!(digest.steps + digest.warnings <= lines);
+    assert!(summary.steps + summary.warnings <= lines);
 });

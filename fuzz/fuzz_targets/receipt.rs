@@ -2,12 +2,12 @@
 #![no_main]
 
 use camino::Utf8Path;
-use kcompile::internals::Known;
+use kcompile::internals::ReceiptFile;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let file = tempfile::NamedTempFile::new().expect("a place to write");
     std::fs::write(file.path(), bytes).expect("it can be written");
-    if let Ok(Some(known)) = Known::read(Utf8Path::from_path(file.path()).expect("UTF-8")) {
-        known.tools();
+    if let Ok(Some(receipt)) = ReceiptFile::read(Utf8Path::from_path(file.path()).expect("UTF-8")) {
+        receipt.tools();
     }
 });

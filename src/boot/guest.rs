@@ -1,23 +1,23 @@
 //! What goes into the machine: the kernel as it lies in its image, and a disk with our init and the
 //! modules of the modules image on it.
 
-use super::machine::Root;
+use super::machine::RootMedium;
 use super::module_order::{self, Module};
-use super::target::Subject;
+use super::target::BootTarget;
 use super::{initramfs, pvh_stub};
 use crate::host::Host;
-use crate::host::packages::Need;
+use crate::host::packages::Dependency;
 use crate::host::process::{self, CommandLine};
 use crate::image::inspect;
 use crate::image::kernel_image::kernel_paths;
 use crate::kconfig::Config;
 use crate::kernel::Arch;
 use crate::kernel::binary::{self, Pvh, module};
-use crate::oci::layer_entries::LARGEST_IMAGE;
+use crate::oci::layer_entries::MAX_IMAGE;
 use crate::oci::read::Image;
-use crate::oci::root::{Node, Root as ImageRoot, Target};
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::text::counted;
+use crate::oci::root::{Node, RootFs, Target};
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::text::pluralize;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -36,7 +36,7 @@ const INIT: &str = concat!(
     include_str!("init/main.c"),
 );
 /// `modules.dep` of a distribution has 1 MB.
-const LARGEST_MODULES_DEP: u64 = 64 << 20;
+const MAX_MODULES_DEP: u64 = 64 << 20;
 
 /// `--root`: where the first process comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -59,7 +59,7 @@ pub(super) struct Guest {
     /// A disk image.
     pub disk: Utf8PathBuf,
     /// Where the init is.
-    pub root: Root,
+    pub root: RootMedium,
     /// The modules, in the order in which they are loaded.
     pub modules: Vec<Module>,
     /// The kernel's config, if it is to be had.
@@ -70,7 +70,7 @@ pub(super) struct Guest {
 ///
 /// Errors: an image breaks a rule or its kernel is none (exit code 3), or it has none (2); the compiler or mke2fs fails (1).
 pub(super) fn prepare(
-    subject: &Subject,
+    target: &BootTarget,
     choice: RootChoice,
     scratch: &Utf8Path,
     host: &Host,
@@ -82,36 +82,36 @@ pub(super) fn prepare(
         let dir = tree.join(dir);
         fs::create_dir_all(&dir).context(Kind::Build, || format!("cannot make {dir}"))?;
     }
-    unpack_kernel(&subject.kernel, &kernel)?;
-    let wrong = || format!("{}: its kernel is damaged", subject.name);
-    let opened = File::open(&kernel).context(Kind::Fetch, wrong)?;
-    let identity = binary::identify(opened).context(Kind::Fetch, wrong)?;
-    if identity.format != binary::expected_format(subject.arch) {
-        return Err(Error::fetch(format!("{}: its kernel is {}", subject.name, identity.format))
-            .hint(format!("the hypervisors load {}", binary::expected_format(subject.arch))));
+    unpack_kernel(&target.kernel, &kernel)?;
+    let message = || format!("{}: its kernel is damaged", target.name);
+    let opened = File::open(&kernel).context(Kind::Fetch, message)?;
+    let identity = binary::identify(opened).context(Kind::Fetch, message)?;
+    if identity.format != binary::expected_format(target.arch) {
+        return Err(Error::fetch(format!("{}: its kernel is {}", target.name, identity.format))
+            .hint(format!("the hypervisors load {}", binary::expected_format(target.arch))));
     }
-    let of_modules = subject.modules.as_ref().unwrap_or(&subject.kernel);
+    let of_modules = target.modules.as_ref().unwrap_or(&target.kernel);
     let modules = unpack_modules(of_modules, &tree)?;
-    compile_init(subject.arch, &tree.join("init"), host)?;
+    compile_init(target.arch, &tree.join("init"), host)?;
 
     let disk = scratch.join("disk");
     let root = match choice {
-        RootChoice::Disk => Root::Disk,
-        RootChoice::Auto if host.find_program("mke2fs").is_some() => Root::Disk,
-        _ => Root::Initramfs(scratch.join("initramfs")),
+        RootChoice::Disk => RootMedium::Disk,
+        RootChoice::Auto if host.find_program("mke2fs").is_some() => RootMedium::Disk,
+        _ => RootMedium::Initramfs(scratch.join("initramfs")),
     };
     match &root {
-        Root::Disk => make_file_system(&tree, &disk, host)?,
-        Root::Initramfs(path) => {
-            let wrong = || format!("cannot write {path}");
-            let mut out = BufWriter::new(File::create(path).context(Kind::Build, wrong)?);
-            initramfs::write(tree.as_std_path(), &mut out).context(Kind::Build, wrong)?;
-            out.flush().context(Kind::Build, wrong)?;
+        RootMedium::Disk => make_file_system(&tree, &disk, host)?,
+        RootMedium::Initramfs(path) => {
+            let message = || format!("cannot write {path}");
+            let mut out = BufWriter::new(File::create(path).context(Kind::Build, message)?);
+            initramfs::write(tree.as_std_path(), &mut out).context(Kind::Build, message)?;
+            out.flush().context(Kind::Build, message)?;
             make_empty_disk(&disk, 1 << 20)?;
         }
     }
-    let config = match (inspect::kernel_config(of_modules)?, &subject.modules) {
-        (None, Some(_)) => inspect::kernel_config(&subject.kernel)?,
+    let config = match (inspect::kernel_config(of_modules)?, &target.modules) {
+        (None, Some(_)) => inspect::kernel_config(&target.kernel)?,
         (text, _) => text,
     };
     Ok(Guest { kernel, pvh: identity.pvh, disk, root, modules, config: config.as_deref().map(Config::parse) })
@@ -141,27 +141,27 @@ fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
 fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     let mut index: Option<(Utf8PathBuf, String)> = None;
     let mut unpacked = BTreeSet::new();
-    let mut left = LARGEST_IMAGE;
+    let mut left = MAX_IMAGE;
     let root = image.root()?;
     image.visit_files(&root, |names, size, reader| {
         let as_module = names.iter().find(|name| module::compression(name).is_some());
         let found = *as_module.unwrap_or(&names[0]);
-        let wrong = || format!("{}: {found}", image.layout);
+        let message = || format!("{}: {found}", image.layout);
         let path = Utf8Path::new(found);
         if path.file_name() == Some("modules.dep") {
-            if size > LARGEST_MODULES_DEP {
-                return Err(Error::fetch(format!("{}: {size} bytes are too many for it", wrong())));
+            if size > MAX_MODULES_DEP {
+                return Err(Error::fetch(format!("{}: {size} bytes are too many for it", message())));
             }
             let mut text = String::new();
-            reader.read_to_string(&mut text).context(Kind::Fetch, wrong)?;
+            reader.read_to_string(&mut text).context(Kind::Fetch, message)?;
             let dir = path.parent().unwrap_or(Utf8Path::new("")).to_owned();
             if index.replace((dir, text)).is_some() {
-                return Err(Error::fetch(format!("{}: a second modules.dep", wrong())));
+                return Err(Error::fetch(format!("{}: a second modules.dep", message())));
             }
         } else if as_module.is_some() {
-            let plain = module::unpacked(found, reader).context(Kind::Fetch, wrong)?;
+            let plain = module::decompressed(found, reader).context(Kind::Fetch, message)?;
             let name = Utf8PathBuf::from(module_order::plain_name(found));
-            unpack_module(&wrong(), plain, &tree.join("modules").join(&name), &mut left)?;
+            unpack_module(&message(), plain, &tree.join("modules").join(&name), &mut left)?;
             unpacked.insert(name);
         }
         Ok(())
@@ -176,24 +176,25 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
         };
     };
     let order = module_order::load_order(&text)?;
-    let places: Vec<Utf8PathBuf> = order.iter().map(|module| place(&dir.join(&module.path), &root)).collect();
-    for place in &places {
+    let module_paths: Vec<Utf8PathBuf> =
+        order.iter().map(|module| module_path(&dir.join(&module.path), &root)).collect();
+    for place in &module_paths {
         unpacked.remove(place);
     }
     if let Some(first) = unpacked.first() {
-        let count = counted(unpacked.len(), "module", "modules");
+        let count = pluralize(unpacked.len(), "module", "modules");
         let layout = &image.layout;
         return Err(Error::fetch(format!(
             "{layout}: its modules.dep leaves {count} out, {first} among them"
         )));
     }
-    let lines: String = places.iter().map(|place| format!("/modules/{place}\n")).collect();
+    let lines: String = module_paths.iter().map(|place| format!("/modules/{place}\n")).collect();
     write_file(&tree.join("order"), &mut lines.as_bytes())?;
     Ok(order)
 }
 
 /// Where a module of `modules.dep` was unpacked: links on the way to it are followed inside the image.
-fn place(path: &Utf8Path, root: &ImageRoot) -> Utf8PathBuf {
+fn module_path(path: &Utf8Path, root: &RootFs) -> Utf8PathBuf {
     let found =
         ["", ".gz", ".xz", ".zst"].iter().find_map(|end| match root.resolve(&format!("{path}{end}")) {
             Target::Found(to, Node::File(_)) => Some(module_order::plain_name(&to).into()),
@@ -204,12 +205,12 @@ fn place(path: &Utf8Path, root: &ImageRoot) -> Utf8PathBuf {
 
 /// Writes a module to `to`, plain, and takes its bytes from those that are `left` for all modules.
 fn unpack_module(name: &str, plain: impl Read, to: &Utf8Path, left: &mut u64) -> Result<()> {
-    let limit = module::LARGEST.min(*left);
+    let limit = module::MAX_MODULE.min(*left);
     let mut plain = plain.take(limit + 1);
     write_file(to, &mut plain)?;
     if plain.limit() == 0 {
         let of = if limit < *left { "more" } else { "with the modules before it more" };
-        let limit = if limit < *left { limit } else { LARGEST_IMAGE };
+        let limit = if limit < *left { limit } else { MAX_IMAGE };
         return Err(Error::fetch(format!("{name}: {of} than {limit} bytes")));
     }
     *left -= limit + 1 - plain.limit();
@@ -218,12 +219,12 @@ fn unpack_module(name: &str, plain: impl Read, to: &Utf8Path, left: &mut u64) ->
 
 /// Writes a file, in the place of that of an earlier layer, and the directories above it.
 fn write_file(path: &Utf8Path, bytes: &mut dyn Read) -> Result<()> {
-    let wrong = || format!("cannot write {path}");
+    let message = || format!("cannot write {path}");
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).context(Kind::Build, wrong)?;
+        fs::create_dir_all(dir).context(Kind::Build, message)?;
     }
-    let mut file = File::create(path).context(Kind::Build, wrong)?;
-    io::copy(bytes, &mut file).context(Kind::Build, wrong)?;
+    let mut file = File::create(path).context(Kind::Build, message)?;
+    io::copy(bytes, &mut file).context(Kind::Build, message)?;
     Ok(())
 }
 
@@ -233,25 +234,25 @@ pub(super) fn compiler(arch: Arch, host: &Host) -> String {
 }
 
 /// The same, and where it comes from.
-pub(super) fn compiler_need(arch: Arch, host: &Host) -> Need {
+pub(super) fn compiler_dependency(arch: Arch, host: &Host) -> Dependency {
     let packages = if host.arch == Some(arch) { ["gcc"; 5] } else { arch.spec().cross_packages };
-    Need::program(compiler(arch, host), "compiles the init", packages)
+    Dependency::program(compiler(arch, host), "compiles the init", packages)
 }
 
 fn compile_init(arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
-    let own = ["-static", "-fno-pie", "-no-pie", "-Wl,--build-id=none"].map(str::to_owned);
-    compile(INIT, &own, arch, to, host)
+    let extra_flags = ["-static", "-fno-pie", "-no-pie", "-Wl,--build-id=none"].map(str::to_owned);
+    compile(INIT, &extra_flags, arch, to, host)
 }
 
 /// Gives the ELF file `kernel`, which has no entry by PVH, one that leads to its 64-bit entry.
 ///
 /// Errors (exit code 1): it leaves no room for it, or the compiler fails.
-pub(super) fn add_entry(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -> Result<()> {
-    let wrong = || format!("{kernel}: no entry by PVH can be added");
+pub(super) fn add_pvh_stub(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -> Result<()> {
+    let message = || format!("{kernel}: no entry by PVH can be added");
     let program = scratch.join("entry");
-    let mut file = File::options().read(true).write(true).open(kernel).context(Kind::Build, wrong)?;
-    let entered = pvh_stub::read(&mut file).context(Kind::Build, wrong)?;
-    let own = [
+    let mut file = File::options().read(true).write(true).open(kernel).context(Kind::Build, message)?;
+    let entry_point = pvh_stub::read(&mut file).context(Kind::Build, message)?;
+    let extra_flags = [
         "-m32",
         "-mgeneral-regs-only",
         "-fcf-protection=none",
@@ -260,19 +261,19 @@ pub(super) fn add_entry(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -> R
         "-fno-toplevel-reorder",
         "-Wl,-m,elf_i386,--build-id=none,-N,--oformat=binary,-e,enter",
     ];
-    let mut own = own.map(str::to_owned).to_vec();
-    own.extend([
+    let mut extra_flags = extra_flags.map(str::to_owned).to_vec();
+    extra_flags.extend([
         format!("-Wl,-Ttext={:#x}", pvh_stub::BASE),
         format!("-DBASE={:#x}", pvh_stub::BASE),
-        format!("-DKERNEL_ENTRY={:#x}", entered.entry),
+        format!("-DKERNEL_ENTRY={:#x}", entry_point.entry),
     ]);
-    compile(pvh_stub::SOURCE, &own, Arch::Amd64, &program, host)?;
-    let program = fs::read(&program).context(Kind::Build, wrong)?;
-    pvh_stub::add(&mut file, &entered, &program).context(Kind::Build, wrong)
+    compile(pvh_stub::SOURCE, &extra_flags, Arch::Amd64, &program, host)?;
+    let program = fs::read(&program).context(Kind::Build, message)?;
+    pvh_stub::add(&mut file, &entry_point, &program).context(Kind::Build, message)
 }
 
 /// Compiles a program that stands alone.
-fn compile(source: &str, own: &[String], arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
+fn compile(source: &str, extra_flags: &[String], arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
     let file = to.with_extension("c");
     write_file(&file, &mut source.as_bytes())?;
     let flags = [
@@ -286,7 +287,7 @@ fn compile(source: &str, own: &[String], arch: Arch, to: &Utf8Path, host: &Host)
         "-fno-tree-loop-distribute-patterns",
     ];
     let mut args = flags.map(str::to_owned).to_vec();
-    args.extend_from_slice(own);
+    args.extend_from_slice(extra_flags);
     args.extend(["-o".to_owned(), to.to_string(), file.to_string()]);
     run(&compiler(arch, host), args, host)?;
     fs::remove_file(&file).context(Kind::Build, || format!("cannot remove {file}"))
@@ -298,8 +299,8 @@ fn make_file_system(tree: &Utf8Path, disk: &Utf8Path, host: &Host) -> Result<()>
     const BLOCK: u64 = 4096;
     let (mut files, mut bytes) = (0, 0);
     for found in walkdir::WalkDir::new(tree) {
-        let wrong = || format!("cannot read {tree}");
-        let size = found.context(Kind::Build, wrong)?.metadata().context(Kind::Build, wrong)?.len();
+        let message = || format!("cannot read {tree}");
+        let size = found.context(Kind::Build, message)?.metadata().context(Kind::Build, message)?.len();
         files += 1;
         bytes += size.next_multiple_of(BLOCK) + BLOCK;
     }
@@ -338,9 +339,9 @@ fn run(program: &str, args: Vec<String>, host: &Host) -> Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
-    Err(Error::build(format!("{program} failed with {}: {said}", output.status))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+    Err(Error::build(format!("{program} failed with {}: {stderr}", output.status))
         .hint(format!("the command was: {command}")))
 }
 

@@ -49,9 +49,9 @@ impl<W: Write> Archive<'_, W> {
         let mut header = "070701".to_owned();
         header.extend(fields.iter().map(|field| format!("{field:08X}")));
         write!(self.out, "{header}{name}\0")?;
-        self.padding = missing(header.len() + name.len() + 1);
+        self.padding = padding_for(header.len() + name.len() + 1);
         self.pad()?;
-        self.padding = missing(size as usize);
+        self.padding = padding_for(size as usize);
         Ok(())
     }
 
@@ -63,7 +63,7 @@ impl<W: Write> Archive<'_, W> {
 }
 
 /// Headers and contents begin at multiples of four bytes.
-fn missing(length: usize) -> usize {
+fn padding_for(length: usize) -> usize {
     length.next_multiple_of(4) - length
 }
 

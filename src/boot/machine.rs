@@ -1,6 +1,6 @@
 //! The machine that a kernel is booted on, as the command line of the program that makes it. Pure.
 
-use crate::host::packages::Need;
+use crate::host::packages::Dependency;
 use crate::kernel::{Arch, ArchSpec, Bus, Flavor, Platform};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::builder::PossibleValue;
@@ -52,9 +52,9 @@ impl Vmm {
     }
 
     /// The program, and where it comes from: distributions package QEMU only.
-    pub(super) fn need(self, arch: Arch) -> Need {
+    pub(super) fn dependency(self, arch: Arch) -> Dependency {
         let packages = if self == Vmm::Qemu { arch.spec().qemu.packages } else { [""; 5] };
-        Need::program(self.program(arch), "makes the machine", packages)
+        Dependency::program(self.program(arch), "makes the machine", packages)
     }
 }
 
@@ -79,7 +79,7 @@ impl fmt::Display for Accelerator {
 
 /// Where the first process comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Root {
+pub(super) enum RootMedium {
     /// The disk, as in a microVM.
     Disk,
     /// This initial RAM disk.
@@ -100,7 +100,7 @@ pub(super) struct Machine {
     /// A disk image: the root, or a mere disk.
     pub disk: Utf8PathBuf,
     /// Where the init is.
-    pub root: Root,
+    pub root: RootMedium,
     /// Does the kernel find its virtio devices on its command line? Else ACPI has them.
     pub devices_on_command_line: bool,
     /// The number of its vsock device, where this host can give one.
@@ -138,8 +138,8 @@ impl Machine {
             Platform::DeviceTree => String::new(),
         };
         let root = match self.root {
-            Root::Disk => "root=/dev/vda rootfstype=ext4 ro init=/init",
-            Root::Initramfs(_) => "rdinit=/init",
+            RootMedium::Disk => "root=/dev/vda rootfstype=ext4 ro init=/init",
+            RootMedium::Initramfs(_) => "rdinit=/init",
         };
         let mut line = format!(
             "console={serial} {early_console}{platform} panic=-1 loglevel=7 printk.devkmsg=on {root}"
@@ -204,7 +204,7 @@ impl Machine {
             "-append".into(),
             self.kernel_command_line(),
             "-drive".into(),
-            format!("if=none,id=disk,format=raw,read-only=on,file={}", escaped(&self.disk)),
+            format!("if=none,id=disk,format=raw,read-only=on,file={}", escape_commas(&self.disk)),
             "-device".into(),
             format!("virtio-blk-{bus},drive=disk"),
             // A network of its own with nobody else on it.
@@ -218,7 +218,7 @@ impl Machine {
         if let Some(number) = self.vsock {
             args.extend(["-device".into(), format!("vhost-vsock-{bus},guest-cid={number}")]);
         }
-        if let Root::Initramfs(path) = &self.root {
+        if let RootMedium::Initramfs(path) = &self.root {
             args.extend(["-initrd".into(), path.to_string()]);
             // It lies in memory as it is, and again unpacked.
             memory *= 2;
@@ -246,7 +246,7 @@ impl Machine {
             "--vsock".into(),
             format!("cid=3,socket={}", config.with_extension("vsock")),
         ];
-        if let Root::Initramfs(path) = &self.root {
+        if let RootMedium::Initramfs(path) = &self.root {
             args.extend(["--initramfs".into(), path.to_string()]);
         }
         args
@@ -258,7 +258,7 @@ impl Machine {
             "kernel_image_path": self.kernel,
             "boot_args": self.kernel_command_line(),
         });
-        if let Root::Initramfs(path) = &self.root {
+        if let RootMedium::Initramfs(path) = &self.root {
             source["initrd_path"] = path.as_str().into();
         }
         serde_json::json!({
@@ -277,7 +277,7 @@ impl Machine {
 }
 
 /// A comma ends a value of QEMU's options unless it is doubled.
-fn escaped(path: &Utf8Path) -> String {
+fn escape_commas(path: &Utf8Path) -> String {
     path.as_str().replace(',', ",,")
 }
 
@@ -292,7 +292,7 @@ mod tests {
             flavor,
             kernel: "/w/kernel".into(),
             disk: "/w/a,b".into(),
-            root: Root::Disk,
+            root: RootMedium::Disk,
             devices_on_command_line: true,
             vsock: None,
             append: None,
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_initial_ram_disk_takes_the_place_of_the_disk() {
-        let root = Root::Initramfs("/w/initrd".into());
+        let root = RootMedium::Initramfs("/w/initrd".into());
         let append = Some("quiet".to_owned());
         let machine = Machine {
             root,

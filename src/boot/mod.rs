@@ -1,6 +1,6 @@
 //! Boots what was built: the image as it is shipped, in a virtual machine like that of its hypervisor, with
 //! an init of our own that loads every module and tries what a Kubernetes node needs. What comes of it
-//! is a value, [`Outcome`].
+//! is a value, [`BootReport`].
 
 mod console;
 mod guest;
@@ -8,47 +8,47 @@ mod initramfs;
 mod machine;
 mod module_order;
 mod pvh_stub;
-mod result;
+mod report;
 pub mod target;
 
 pub use guest::RootChoice;
 pub use machine::{Accelerator, Vmm};
-pub use result::{Ending, Modules, Outcome, Requirement, Verdict};
-pub use target::Subject;
+pub use report::{BootReport, CheckStatus, ExitReason, Modules, Requirement};
+pub use target::BootTarget;
 
 use crate::cache::Cache;
 use crate::host::Host;
-use crate::host::packages::{self, Need};
-use crate::host::process::{self, CommandLine, Seen, Stream};
+use crate::host::packages::{self, Dependency};
+use crate::host::process::{self, CommandLine, Stream, WatchEvent};
 use crate::kernel::binary::Pvh;
 use crate::kernel::{Arch, KernelFormat};
 use crate::oci::read::Image;
-use crate::report::{Phase, Report};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::report::{Phase, Reporter};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::create_file;
 use crate::util::read::Links;
-use crate::util::text::duration;
+use crate::util::text::format_duration;
 use camino::Utf8Path;
 use console::Console;
 use guest::Guest;
-use machine::{Machine, Root};
-use result::{Ended, Stopped, judge};
+use machine::{Machine, RootMedium};
+use report::{RunRecord, StopReason, evaluate};
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// A KVM that works shows a first line in a fraction of a second.
-const FIRST_LINE: Duration = Duration::from_secs(10);
+const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A kernel that is emulated on a busy machine has its pauses; this is none.
-const LONGEST_SILENCE: Duration = Duration::from_secs(120);
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
 /// What a machine gets to end by itself, and to print the rest, when its kernel has come to an end.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// A boot with a thousand modules prints 200 kB.
-const LARGEST_CONSOLE: usize = 16 << 20;
+const MAX_CONSOLE: usize = 16 << 20;
 /// File systems take names of 255 bytes; an ending comes to this.
-const LONGEST_NAME: usize = 200;
+const MAX_NAME: usize = 200;
 /// So many lines of the machine's own program are kept.
-const LINES_OF_PROGRAM: usize = 20;
+const MAX_STDERR_LINES: usize = 20;
 
 /// How to boot, and what must be in order.
 #[derive(Clone, Debug)]
@@ -85,27 +85,27 @@ impl Default for Options {
 /// Errors: this host lacks a program (exit code 4); an image breaks a rule (3); the machine's files cannot
 /// be made (1). A kernel that does not boot is no error but an outcome.
 pub fn boot(
-    subject: &Subject,
+    target: &BootTarget,
     options: &Options,
     cache: &Cache,
     host: &Host,
-    report: &Report,
-) -> Result<Outcome> {
-    let accelerators = accelerators(subject.arch, options, host)?;
-    require_host(subject.arch, options, host)?;
-    let name = file_name(&subject.kernel);
-    let _booting = cache.lock(&format!("boot-{name}"), report)?;
+    reporter: &Reporter,
+) -> Result<BootReport> {
+    let accelerators = accelerators(target.arch, options, host)?;
+    require_host(target.arch, options, host)?;
+    let name = file_name(&target.kernel);
+    let _booting = cache.lock(&format!("boot-{name}"), reporter)?;
     let scratch = cache.scratch()?;
-    let mut notes = subject.notes.clone();
-    let running = report.start(Phase::Boot, &subject.name);
-    let guest = guest::prepare(subject, options.root, &scratch.path, host)?;
-    let is_elf = subject.arch.spec().format == KernelFormat::Elf;
+    let mut notes = target.notes.clone();
+    let phase = reporter.start(Phase::Boot, &target.name);
+    let guest = guest::prepare(target, options.root, &scratch.path, host)?;
+    let is_elf = target.arch.spec().format == KernelFormat::Elf;
     if options.vmm == Vmm::Qemu && is_elf && guest.pvh == Pvh::NoEntry {
-        guest::add_entry(&guest.kernel, &scratch.path, host)
+        guest::add_pvh_stub(&guest.kernel, &scratch.path, host)
             .map_err(|error| error.hint("boot it with --vmm firecracker, which needs no such entry"))?;
         notes.push("the kernel has no entry by PVH: QEMU got one in front of its 64-bit entry".to_owned());
     }
-    let machine = machine(subject, options, &guest);
+    let machine = machine(target, options, &guest);
     let config = scratch.path.join("vm.json");
     let written = serde_json::to_vec(&machine.firecracker_config(&config)).expect("only string keys");
     std::fs::write(&config, written).context(Kind::Build, || format!("cannot write {config}"))?;
@@ -119,36 +119,37 @@ pub fn boot(
         let args = machine.args(accelerator, &config);
         let env = host.child_env.clone();
         let command = CommandLine {
-            program: options.vmm.program(subject.arch).into(),
+            program: options.vmm.program(target.arch).into(),
             args,
             env,
             cwd: scratch.path.clone(),
         };
-        let patience = if is_last { LONGEST_SILENCE } else { FIRST_LINE };
-        let (console, stopped) = watch(&command, &log, guest.modules.len(), options.limit, patience)?;
-        if !console.heard && !is_last {
-            let note = silence(accelerator, &stopped);
-            report.note(&note);
+        let silence_limit = if is_last { SILENCE_TIMEOUT } else { FIRST_LINE_TIMEOUT };
+        let (console, stop_reason) =
+            watch(&command, &log, guest.modules.len(), options.limit, silence_limit)?;
+        if !console.has_output && !is_last {
+            let note = silence_note(accelerator, &stop_reason);
+            reporter.note(&note);
             notes.push(note);
             continue;
         }
-        let ended = Ended {
-            subject: subject.name.clone(),
+        let run = RunRecord {
+            target: target.name.clone(),
             machine: machine.title(),
             accelerator,
             has_network: machine.has_network(),
             has_vsock: machine.vsock.is_some() || options.vmm != Vmm::Qemu,
-            has_disk_root: guest.root == Root::Disk,
-            expected_release: subject.release.as_deref(),
+            has_disk_root: guest.root == RootMedium::Disk,
+            expected_release: target.release.as_deref(),
             modules: &guest.modules,
-            stopped,
+            stop_reason,
             seconds: started.elapsed().as_secs_f64(),
             notes,
             console: log_path,
         };
-        let outcome = judge(&console, ended, &options.required);
-        running.finish(&outcome.in_short());
-        return Ok(outcome);
+        let report = evaluate(&console, run, &options.required);
+        phase.finish(&report.summary());
+        return Ok(report);
     }
     unreachable!("there is at least one accelerator, and the last one's outcome is returned")
 }
@@ -156,11 +157,11 @@ pub fn boot(
 /// Fails (exit code 4) where this host lacks what boots a kernel of this architecture.
 pub fn require_host(arch: Arch, options: &Options, host: &Host) -> Result<()> {
     accelerators(arch, options, host)?;
-    let mut needs = vec![options.vmm.need(arch), guest::compiler_need(arch, host)];
+    let mut dependencies = vec![options.vmm.dependency(arch), guest::compiler_dependency(arch, host)];
     if options.root == RootChoice::Disk {
-        needs.push(Need::program("mke2fs", "makes the root disk", ["e2fsprogs"; 5]));
+        dependencies.push(Dependency::program("mke2fs", "makes the root disk", ["e2fsprogs"; 5]));
     }
-    packages::diagnose(needs, "gcc", host).require()
+    packages::diagnose(dependencies, "gcc", host).require()
 }
 
 /// The layout and the tag of an image, as the name of a file.
@@ -168,7 +169,7 @@ fn file_name(image: &Image) -> String {
     let layout = image.layout.file_name().unwrap_or("image");
     let name = image.tag.as_ref().map_or(layout.to_owned(), |tag| format!("{layout}-{tag}"));
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | '+');
-    name.chars().take(LONGEST_NAME).map(|c| if fits(c) { c } else { '-' }).collect()
+    name.chars().take(MAX_NAME).map(|c| if fits(c) { c } else { '-' }).collect()
 }
 
 /// What to try, in this order.
@@ -178,7 +179,7 @@ fn accelerators(arch: Arch, options: &Options, host: &Host) -> Result<Vec<Accele
         rustix::fs::access(kvm.as_std_path(), rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK)
             .is_ok();
     let has_kvm = may_use && host.arch == Some(arch);
-    let wanted = match (options.vmm, options.accelerator) {
+    let accelerator = match (options.vmm, options.accelerator) {
         (Vmm::Hypervisor(flavor), Some(Accelerator::Emulation)) => {
             return Err(Error::usage(format!("{} has no software emulation", flavor.spec().title))
                 .hint("leave --accel out, or use --vmm qemu"));
@@ -186,17 +187,17 @@ fn accelerators(arch: Arch, options: &Options, host: &Host) -> Result<Vec<Accele
         (Vmm::Hypervisor(_), None) => Some(Accelerator::Kvm),
         (_, given) => given,
     };
-    match wanted {
+    match accelerator {
         Some(Accelerator::Kvm) if !has_kvm => Err(Error::host(format!(
             "{kvm} cannot be used here for {arch}"
         ))
         .hint("it is there on a machine with virtualisation, for members of the group kvm; else --vmm qemu")),
         None if has_kvm => Ok(vec![Accelerator::Kvm, Accelerator::Emulation]),
-        wanted => Ok(vec![wanted.unwrap_or(Accelerator::Emulation)]),
+        accelerator => Ok(vec![accelerator.unwrap_or(Accelerator::Emulation)]),
     }
 }
 
-fn machine(subject: &Subject, options: &Options, guest: &Guest) -> Machine {
+fn machine(target: &BootTarget, options: &Options, guest: &Guest) -> Machine {
     let vhost =
         rustix::fs::access("/dev/vhost-vsock", rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK);
     // Numbers of machines that run at the same time must differ; 0 to 2 are taken.
@@ -206,8 +207,8 @@ fn machine(subject: &Subject, options: &Options, guest: &Guest) -> Machine {
     };
     Machine {
         vmm: options.vmm,
-        arch: subject.arch,
-        flavor: subject.flavor,
+        arch: target.arch,
+        flavor: target.flavor,
         kernel: guest.kernel.clone(),
         disk: guest.disk.clone(),
         root: guest.root.clone(),
@@ -223,43 +224,45 @@ fn watch(
     log: &File,
     modules: usize,
     limit: Duration,
-    patience: Duration,
-) -> Result<(Console, Stopped)> {
+    silence_limit: Duration,
+) -> Result<(Console, StopReason)> {
     let mut console = Console::new(modules);
-    let (started, mut heard, mut over, mut bytes) = (Instant::now(), Instant::now(), None, 0);
-    let (mut said, mut stopped) = (Vec::new(), None);
-    let status = process::watch(command, log, |seen| {
-        match seen {
-            Seen::Line(Stream::Out, line) => {
-                heard = Instant::now();
+    let (started, mut last_output, mut over, mut bytes) = (Instant::now(), Instant::now(), None, 0);
+    let (mut stderr, mut stop_reason) = (Vec::new(), None);
+    let status = process::watch(command, log, |event| {
+        match event {
+            WatchEvent::Line(Stream::Out, line) => {
+                last_output = Instant::now();
                 bytes += line.len() + 1;
-                console.see(line);
+                console.push_line(line);
             }
-            Seen::Line(Stream::Err, line) if said.len() < LINES_OF_PROGRAM => said.push(console::shown(line)),
+            WatchEvent::Line(Stream::Err, line) if stderr.len() < MAX_STDERR_LINES => {
+                stderr.push(console::escape_line(line));
+            }
             _ => {}
         }
-        if bytes > LARGEST_CONSOLE {
-            stopped.get_or_insert(Stopped::Flood);
+        if bytes > MAX_CONSOLE {
+            stop_reason.get_or_insert(StopReason::Flood);
             return ControlFlow::Break(());
         }
-        if console.is_over() {
+        if console.is_finished() {
             // What comes now is the end of a trace, or the kernel's own ending.
             let over = *over.get_or_insert_with(Instant::now);
-            return break_if(over.elapsed() > LAST_WORDS);
+            return break_if(over.elapsed() > DRAIN_TIMEOUT);
         }
-        let silence = if console.heard { LONGEST_SILENCE } else { patience };
+        let silence = if console.has_output { SILENCE_TIMEOUT } else { silence_limit };
         let why = if started.elapsed() > limit {
-            Stopped::OutOfTime(limit)
-        } else if heard.elapsed() > silence {
-            Stopped::Silent(silence)
+            StopReason::OutOfTime(limit)
+        } else if last_output.elapsed() > silence {
+            StopReason::Silent(silence)
         } else {
             return ControlFlow::Continue(());
         };
-        stopped.get_or_insert(why);
+        stop_reason.get_or_insert(why);
         ControlFlow::Break(())
     })?;
-    let stopped = stopped.unwrap_or(Stopped::No { status: status.to_string(), said });
-    Ok((console, stopped))
+    let stop_reason = stop_reason.unwrap_or(StopReason::Exited { status: status.to_string(), stderr });
+    Ok((console, stop_reason))
 }
 
 fn break_if(yes: bool) -> ControlFlow<()> {
@@ -267,17 +270,17 @@ fn break_if(yes: bool) -> ControlFlow<()> {
 }
 
 /// Why the next accelerator is tried.
-fn silence(accelerator: Accelerator, stopped: &Stopped) -> String {
-    let why = match stopped {
-        Stopped::No { status, said } => {
+fn silence_note(accelerator: Accelerator, stop_reason: &StopReason) -> String {
+    let why = match stop_reason {
+        StopReason::Exited { status, stderr } => {
             format!(
                 "ended with {status}{}",
-                said.last().map_or_else(String::new, |line| format!(" ({line})"))
+                stderr.last().map_or_else(String::new, |line| format!(" ({line})"))
             )
         }
-        Stopped::Silent(silence) => format!("gave no sign of life in {}", duration(*silence)),
-        Stopped::OutOfTime(limit) => format!("gave no sign of life in {}", duration(*limit)),
-        Stopped::Flood => "printed without end".to_owned(),
+        StopReason::Silent(silence) => format!("gave no sign of life in {}", format_duration(*silence)),
+        StopReason::OutOfTime(limit) => format!("gave no sign of life in {}", format_duration(*limit)),
+        StopReason::Flood => "printed without end".to_owned(),
     };
     format!("{accelerator} {why}: trying {}", Accelerator::Emulation)
 }

@@ -5,9 +5,9 @@ use crate::util::error::{Error, Result};
 use std::collections::BTreeMap;
 
 /// A distribution's kernel has about 7000.
-const MOST: usize = 50_000;
+const MAX_MODULES: usize = 50_000;
 /// What the init has room for.
-const LONGEST_PATH: usize = 400;
+const MAX_PATH: usize = 400;
 
 /// A module and what it needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub(super) struct Module {
     /// Its path below the directory of `modules.dep`, as [`plain_name`] has it.
     pub path: String,
     /// The places of the modules that it needs, all before its own.
-    pub needs: Vec<usize>,
+    pub dependencies: Vec<usize>,
 }
 
 /// The modules of depmod's `modules.dep` in an order in which they can be loaded. A line there is
@@ -26,28 +26,28 @@ pub(super) fn load_order(modules_dep: &str) -> Result<Vec<Module>> {
     let mut order: Vec<Module> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for (number, line) in modules_dep.lines().enumerate() {
-        let wrong =
+        let message =
             |what: &str| Error::fetch(format!("modules.dep, line {}: {what}", number.saturating_add(1)));
-        let (module, needed) = line.split_once(':').ok_or_else(|| wrong("no module and colon"))?;
-        let mut needs = Vec::new();
+        let (module, needed) = line.split_once(':').ok_or_else(|| message("no module and colon"))?;
+        let mut dependencies = Vec::new();
         for path in needed.split_whitespace().rev().chain([module.trim()]) {
-            if path.is_empty() || path.len() > LONGEST_PATH || !path.chars().all(|c| c.is_ascii_graphic()) {
-                return Err(wrong("not the path of a module"));
+            if path.is_empty() || path.len() > MAX_PATH || !path.chars().all(|c| c.is_ascii_graphic()) {
+                return Err(message("not the path of a module"));
             }
             let place = *places.entry(path).or_insert_with(|| {
-                order.push(Module { path: plain_name(path).to_owned(), needs: Vec::new() });
+                order.push(Module { path: plain_name(path).to_owned(), dependencies: Vec::new() });
                 order.len() - 1
             });
-            needs.push(place);
+            dependencies.push(place);
             // One line can have as many names as a whole file.
-            if order.len().max(needs.len()) > MOST {
-                return Err(wrong("more modules than any kernel has"));
+            if order.len().max(dependencies.len()) > MAX_MODULES {
+                return Err(message("more modules than any kernel has"));
             }
         }
         // The last one is the module itself, which may have come earlier, as something needed.
-        if let Some(own) = needs.pop() {
-            needs.retain(|&place| place < own);
-            order[own].needs = needs;
+        if let Some(own) = dependencies.pop() {
+            dependencies.retain(|&place| place < own);
+            order[own].dependencies = dependencies;
         }
     }
     Ok(order)
@@ -67,30 +67,33 @@ mod tests {
         let dep = "kernel/a.ko: kernel/b.ko kernel/c.ko\nkernel/b.ko: kernel/c.ko\nkernel/c.ko:\nd.ko.xz:\n";
         let order = load_order(dep).unwrap();
         let order: Vec<(&str, &[usize])> =
-            order.iter().map(|module| (&*module.path, &*module.needs)).collect();
+            order.iter().map(|module| (&*module.path, &*module.dependencies)).collect();
         assert_eq!(
             order,
             [("kernel/c.ko", &[][..]), ("kernel/b.ko", &[0]), ("kernel/a.ko", &[0, 1]), ("d.ko", &[])]
         );
         assert!(load_order("").unwrap().is_empty());
         // Nothing needs itself, and no circle leads anywhere.
-        assert!(load_order("a.ko: b.ko\nb.ko: a.ko b.ko\n").unwrap()[0].needs.is_empty());
+        assert!(load_order("a.ko: b.ko\nb.ko: a.ko b.ko\n").unwrap()[0].dependencies.is_empty());
     }
 
     #[test]
     fn a_file_that_is_none_is_refused() {
-        for wrong in ["garbage", ": x.ko", "a\u{1b}[2J.ko:", &format!("{}:", "x".repeat(500))] {
-            assert!(load_order(wrong).unwrap_err().to_string().starts_with("modules.dep, line 1"), "{wrong}");
+        for invalid in ["garbage", ": x.ko", "a\u{1b}[2J.ko:", &format!("{}:", "x".repeat(500))] {
+            assert!(
+                load_order(invalid).unwrap_err().to_string().starts_with("modules.dep, line 1"),
+                "{invalid}"
+            );
         }
     }
 
     #[test]
     fn more_modules_than_any_kernel_has_are_refused_in_lines_and_in_one() {
-        let names: Vec<String> = (0..=MOST).map(|number| format!("{number}.ko")).collect();
+        let names: Vec<String> = (0..=MAX_MODULES).map(|number| format!("{number}.ko")).collect();
         for text in [
             format!("{}:\n", names.join(":\n")),
             format!("a.ko: {}\n", names.join(" ")),
-            format!("a.ko: {}\n", "b.ko ".repeat(MOST + 1)),
+            format!("a.ko: {}\n", "b.ko ".repeat(MAX_MODULES + 1)),
         ] {
             let error = load_order(&text).unwrap_err().to_string();
             assert!(error.ends_with("more modules than any kernel has"), "{error}");

@@ -8,16 +8,16 @@ pub(super) const SOURCE: &str = include_str!("pvh_stub.c");
 /// Where it is loaded: below every kernel, which starts at 16 MiB unless somebody chose otherwise.
 pub(super) const BASE: u64 = 0x20_0000;
 /// What it takes from there on.
-const ROOM: u64 = 0x2_0000;
+const STUB_SIZE: u64 = 0x2_0000;
 /// Elf64_Ehdr and Elf64_Phdr.
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 /// Kernels have five or six.
-const MOST_HEADERS: usize = 64;
+const MAX_HEADERS: usize = 64;
 
 /// What the program needs to know of the kernel.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Entered {
+pub(super) struct EntryPoint {
     /// Its 64-bit entry.
     pub entry: u32,
     table: Vec<u8>,
@@ -26,7 +26,7 @@ pub(super) struct Entered {
 /// Reads where an ELF file for x86-64 is entered.
 ///
 /// Errors: its headers are damaged; something of it lies where the program goes; it lies too high.
-pub(super) fn read(kernel: &mut (impl Read + Seek)) -> io::Result<Entered> {
+pub(super) fn read(kernel: &mut (impl Read + Seek)) -> io::Result<EntryPoint> {
     let damaged = || io::Error::other("its headers are not those of a kernel");
     let mut header = [0; HEADER];
     kernel.read_exact(&mut header)?;
@@ -34,7 +34,7 @@ pub(super) fn read(kernel: &mut (impl Read + Seek)) -> io::Result<Entered> {
     let entry = u32::try_from(long(&header, 24)).map_err(|_| damaged())?;
     let count = usize::from(u16::from_le_bytes([header[56], header[57]]));
     if usize::from(u16::from_le_bytes([header[54], header[55]])) != PROGRAM_HEADER
-        || !(1..=MOST_HEADERS).contains(&count)
+        || !(1..=MAX_HEADERS).contains(&count)
     {
         return Err(damaged());
     }
@@ -44,15 +44,15 @@ pub(super) fn read(kernel: &mut (impl Read + Seek)) -> io::Result<Entered> {
     // Elf64_Phdr: p_type at 0 (PT_LOAD is 1), p_paddr at 24, p_memsz at 40.
     for segment in table.chunks(PROGRAM_HEADER).filter(|segment| segment[..4] == [1, 0, 0, 0]) {
         let (from, size) = (long(segment, 24), long(segment, 40));
-        if from < BASE + ROOM && from.saturating_add(size) > BASE {
+        if from < BASE + STUB_SIZE && from.saturating_add(size) > BASE {
             return Err(io::Error::other(format!("it is loaded at {from:#x}, where its entry has to be")));
         }
     }
-    Ok(Entered { entry, table })
+    Ok(EntryPoint { entry, table })
 }
 
 /// Adds the compiled `program` to a copy of the kernel. `file` is that copy.
-pub(super) fn add(file: &mut (impl Write + Seek), kernel: &Entered, program: &[u8]) -> io::Result<()> {
+pub(super) fn add(file: &mut (impl Write + Seek), kernel: &EntryPoint, program: &[u8]) -> io::Result<()> {
     // Elf64_Nhdr and its content, which QEMU reads as 64 bits: XEN_ELFNOTE_PHYS32_ENTRY of "Xen".
     let mut note = Vec::new();
     for word in [4_u32, 8, 18] {
@@ -120,9 +120,9 @@ mod tests {
     fn a_kernel_gets_an_entry_and_stays_what_it_was() {
         let mut file = kernel(0x100_0000);
         assert_eq!(identify(file.clone()).unwrap().pvh, Pvh::NoEntry);
-        let entered = read(&mut file).unwrap();
-        assert_eq!(entered.entry, 0x100_0000);
-        add(&mut file, &entered, b"program").unwrap();
+        let entry_point = read(&mut file).unwrap();
+        assert_eq!(entry_point.entry, 0x100_0000);
+        add(&mut file, &entry_point, b"program").unwrap();
         assert_eq!(identify(Cursor::new(file.get_ref().clone())).unwrap().pvh, Pvh::Entry);
         assert_eq!(&file.get_ref()[120..124], b"code");
         assert_eq!(&file.get_ref()[0x1000..0x1007], b"program");

@@ -11,7 +11,7 @@ use camino::Utf8Path;
 
 /// What is booted.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct BootTarget {
     /// The image as the user knows it.
     pub name: String,
     /// Holds the kernel.
@@ -30,7 +30,7 @@ pub struct Subject {
 
 /// What cannot be told by an image that somebody else made.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Told {
+pub struct Overrides {
     /// `--fc`, `--ch`, `--flavor`.
     pub flavor: Option<Flavor>,
     /// `--arch`.
@@ -39,33 +39,33 @@ pub struct Told {
 
 /// Where the modules of a kernel are.
 #[derive(Clone, Copy, Debug)]
-pub enum ModulesAt<'a> {
+pub enum ModulesSource<'a> {
     /// In the layout beside the kernel's, under the same tag, if they are there; else in its own image.
-    Beside,
+    Sibling,
     /// In this layout.
     Layout(&'a Utf8Path, Option<&'a str>),
     /// In the kernel's own image, or nowhere.
-    Within,
+    SameImage,
 }
 
 /// The image of this tag, or the only one, of a layout, and of an index the one for `host_arch` where no other
 /// is told. `name` is what the user calls it.
 ///
 /// Errors: no such image, or nothing tells what it is for (exit code 2); a layout breaks a rule (3).
-pub fn of_layout(
+pub fn from_layout(
     name: &str,
     (layout, tag): (&Utf8Path, Option<&str>),
-    modules: ModulesAt<'_>,
-    told: Told,
+    modules: ModulesSource<'_>,
+    overrides: Overrides,
     host_arch: Option<Arch>,
-) -> Result<Subject> {
-    let kernel = LayoutReader::open(layout)?.open_image(tag, told.arch.or(host_arch).map(Arch::name))?;
+) -> Result<BootTarget> {
+    let kernel = LayoutReader::open(layout)?.open_image(tag, overrides.arch.or(host_arch).map(Arch::name))?;
     let arch = kernel.config.architecture().to_string().parse().ok();
     let modules = match modules {
-        ModulesAt::Layout(layout, tag) => {
+        ModulesSource::Layout(layout, tag) => {
             Some(LayoutReader::open(layout)?.open_image(tag, arch.map(Arch::name))?)
         }
-        ModulesAt::Beside => {
+        ModulesSource::Sibling => {
             let arch = kernel.config.architecture().to_string();
             inspect::counterpart_image(
                 &kernel.layout,
@@ -74,13 +74,13 @@ pub fn of_layout(
                 &mut ReadCache::default(),
             )?
         }
-        ModulesAt::Within => None,
+        ModulesSource::SameImage => None,
     };
-    let flavor = told.flavor.or_else(|| kernel_image::flavor(&kernel)).ok_or_else(|| {
+    let flavor = overrides.flavor.or_else(|| kernel_image::flavor(&kernel)).ok_or_else(|| {
         Error::usage(format!("{name}: nothing in it tells which hypervisor it is for"))
             .hint(format!("say it with {}", Flavor::flags()))
     })?;
-    let arch = match told.arch {
+    let arch = match overrides.arch {
         Some(arch) => arch,
         None => kernel
             .config
@@ -91,27 +91,32 @@ pub fn of_layout(
     };
     let mut notes = Vec::new();
     if let Some(modules) = &modules {
-        let pairings = [&kernel, modules].map(|image| image.own_annotation(annotations::PAIRING));
+        let pairings = [&kernel, modules].map(|image| image.annotation(annotations::PAIRING));
         if let [Some(kernel), Some(modules)] = pairings
             && kernel != modules
         {
             notes.push("the modules image was not made with this kernel: their pairings differ".to_owned());
         }
     }
-    let release = kernel.own_annotation(annotations::KERNEL_RELEASE).map(str::to_owned);
+    let release = kernel.annotation(annotations::KERNEL_RELEASE).map(str::to_owned);
     let name = match &kernel.tag {
         Some(tag) if !name.ends_with(&format!(":{tag}")) => format!("{name}:{tag}"),
         _ => name.to_owned(),
     };
-    Ok(Subject { name, kernel, modules, flavor, arch, release, notes })
+    Ok(BootTarget { name, kernel, modules, flavor, arch, release, notes })
 }
 
 /// The newest image of this version, or of its series, among the layouts of `output`.
 ///
 /// Errors (exit code 2): there is none, or there is one for each hypervisor and nothing says which.
-pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: Arch) -> Result<Subject> {
-    let arch = told.arch.unwrap_or(arch);
-    let flavors = told.flavor.map_or(Flavor::ALL.to_vec(), |flavor| vec![flavor]);
+pub fn from_version(
+    version: VersionRequest,
+    output: &Utf8Path,
+    overrides: Overrides,
+    arch: Arch,
+) -> Result<BootTarget> {
+    let arch = overrides.arch.unwrap_or(arch);
+    let flavors = overrides.flavor.map_or(Flavor::ALL.to_vec(), |flavor| vec![flavor]);
     let mut found = Vec::new();
     for flavor in flavors {
         let layout = output.join(format!("{}-kernel-bin-{arch}", flavor.spec().image_prefix));
@@ -130,7 +135,7 @@ pub fn of_version(version: VersionRequest, output: &Utf8Path, told: Told, arch: 
     match &found[..] {
         [(layout, tag)] => {
             let name = format!("{}:{tag}", layout.file_name().unwrap_or_default());
-            of_layout(&name, (layout, Some(tag)), ModulesAt::Beside, told, Some(arch))
+            from_layout(&name, (layout, Some(tag)), ModulesSource::Sibling, overrides, Some(arch))
         }
         [] => Err(Error::usage(format!("there is no image of {version} for {arch} in {output}"))
             .hint(format!("build it first (kcompile {version}), or name a layout"))),

@@ -5,7 +5,7 @@
 use crate::cache::Cache;
 use crate::util::digest::Sha256;
 use crate::util::fs::write_atomically;
-use crate::util::read::{Links, MAX_NOTE, read_file};
+use crate::util::read::{Links, MAX_SMALL_FILE, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
@@ -14,37 +14,37 @@ const DIR: &str = "known";
 
 /// A question, what its answer hangs on, and the answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fact {
+pub struct MemoEntry {
     /// Such as `sha256 of /home/me/linux-6.1.7.tar.xz`.
     #[serde(rename = "question")]
-    pub question: String,
+    pub key: String,
     /// Fingerprints of all that was looked at, as text.
     #[serde(rename = "from")]
-    pub from: String,
+    pub inputs: String,
     /// As text.
     #[serde(rename = "answer")]
-    pub answer: String,
+    pub value: String,
 }
 
 /// The answer to `question` that was kept in `cache_dir`, if it was found out from the same.
-pub fn recall(cache_dir: &Utf8Path, question: &str, from: &str) -> Option<String> {
-    let bytes = read_file(path(cache_dir, question), Links::Refuse, MAX_NOTE).ok()?;
-    let fact: Fact = serde_json::from_slice(&bytes).ok()?;
-    (fact.question == question && fact.from == from).then_some(fact.answer)
+pub fn get(cache_dir: &Utf8Path, key: &str, inputs: &str) -> Option<String> {
+    let bytes = read_file(path(cache_dir, key), Links::Refuse, MAX_SMALL_FILE).ok()?;
+    let entry: MemoEntry = serde_json::from_slice(&bytes).ok()?;
+    (entry.key == key && entry.inputs == inputs).then_some(entry.value)
 }
 
 /// Keeps `facts` for the next time; where they cannot be written they are found out again.
-pub fn keep(cache: &Cache, facts: &[Fact]) {
-    let is_known =
-        |fact: &&Fact| recall(&cache.root, &fact.question, &fact.from).as_ref() == Some(&fact.answer);
-    for fact in facts.iter().filter(|fact| !is_known(fact)) {
-        let bytes = serde_json::to_vec(fact).expect("plain strings");
-        let _ = write_atomically(&path(&cache.root, &fact.question), &bytes);
+pub fn put(cache: &Cache, entries: &[MemoEntry]) {
+    let is_stored =
+        |entry: &&MemoEntry| get(&cache.root, &entry.key, &entry.inputs).as_ref() == Some(&entry.value);
+    for entry in entries.iter().filter(|entry| !is_stored(entry)) {
+        let bytes = serde_json::to_vec(entry).expect("plain strings");
+        let _ = write_atomically(&path(&cache.root, &entry.key), &bytes);
     }
 }
 
-fn path(cache_dir: &Utf8Path, question: &str) -> Utf8PathBuf {
-    cache_dir.join(DIR).join(format!("{}.json", Sha256::of(question).short()))
+fn path(cache_dir: &Utf8Path, key: &str) -> Utf8PathBuf {
+    cache_dir.join(DIR).join(format!("{}.json", Sha256::of(key).short()))
 }
 
 #[cfg(test)]
@@ -56,13 +56,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = Utf8PathBuf::from_path_buf(dir.path().join("cache")).unwrap();
         let cache = Cache::open(&root, 0).unwrap();
-        let fact =
-            |from: &str| Fact { question: "q".into(), from: from.into(), answer: format!("of {from}") };
-        assert_eq!(recall(&root, "q", "1"), None);
-        keep(&cache, &[fact("1")]);
-        assert_eq!(recall(&root, "q", "1").unwrap(), "of 1");
-        assert_eq!((recall(&root, "q", "2"), recall(&root, "p", "1")), (None, None));
-        keep(&cache, &[fact("2")]);
-        assert_eq!((recall(&root, "q", "1"), recall(&root, "q", "2").unwrap()), (None, "of 2".to_owned()));
+        let entry = |inputs: &str| MemoEntry {
+            key: "q".into(),
+            inputs: inputs.into(),
+            value: format!("of {inputs}"),
+        };
+        assert_eq!(get(&root, "q", "1"), None);
+        put(&cache, &[entry("1")]);
+        assert_eq!(get(&root, "q", "1").unwrap(), "of 1");
+        assert_eq!((get(&root, "q", "2"), get(&root, "p", "1")), (None, None));
+        put(&cache, &[entry("2")]);
+        assert_eq!((get(&root, "q", "1"), get(&root, "q", "2").unwrap()), (None, "of 2".to_owned()));
     }
 }

@@ -21,9 +21,9 @@
 pub mod memo;
 pub mod permissions;
 
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{
     check_kbuild_path, check_writable, create_dir, lock_dir, open_dir, open_existing, open_to_write,
     remove_tree,
@@ -36,7 +36,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::TempDir;
 
 /// Names in `tmp/` start so.
-const SCRATCH: &str = "work-";
+const SCRATCH_PREFIX: &str = "work-";
 
 /// An existing, writable cache directory.
 #[derive(Clone, Debug)]
@@ -90,10 +90,10 @@ impl Cache {
     /// Removes the scratch directories whose owners are gone: an owner holds a lock on its directory.
     fn sweep(&self) -> Result<()> {
         let tmp = self.root.join("tmp");
-        let _still = self.lock_tmp()?;
+        let _guard = self.lock_tmp()?;
         for entry in tmp.read_dir_utf8().context(Kind::Build, || format!("cannot read {tmp}"))? {
             let Ok(entry) = entry else { continue };
-            if !entry.file_name().starts_with(SCRATCH) || entry.path().is_symlink() {
+            if !entry.file_name().starts_with(SCRATCH_PREFIX) || entry.path().is_symlink() {
                 continue;
             }
             if open_dir(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
@@ -116,23 +116,23 @@ impl Cache {
     }
 
     /// Where the caller's build directories for the tree `key` lie when they cannot lie in the tree.
-    pub fn own_builds(&self, key: &str) -> Utf8PathBuf {
+    pub fn build_root(&self, key: &str) -> Utf8PathBuf {
         self.root.join("builds").join(format!("{key}-{}", self.uid))
     }
 
     /// A directory for work in progress, on the same file system as everything else here.
-    pub fn scratch(&self) -> Result<Scratch> {
+    pub fn scratch(&self) -> Result<ScratchDir> {
         let tmp = self.root.join("tmp");
-        let wrong = || format!("cannot make a directory in {tmp}");
-        let _still = self.lock_tmp()?;
-        let dir = TempDir::with_prefix_in(SCRATCH, &tmp).context(Kind::Build, wrong)?;
+        let message = || format!("cannot make a directory in {tmp}");
+        let _guard = self.lock_tmp()?;
+        let dir = TempDir::with_prefix_in(SCRATCH_PREFIX, &tmp).context(Kind::Build, message)?;
         let path =
             Utf8Path::from_path(dir.path()).expect("below the cache directory, which is UTF-8").to_owned();
-        let lock = open_dir(&path).context(Kind::Build, wrong)?;
-        lock.try_lock().context(Kind::Build, wrong)?;
-        // It is removed by `Scratch`.
+        let lock = open_dir(&path).context(Kind::Build, message)?;
+        lock.try_lock().context(Kind::Build, message)?;
+        // It is removed by `ScratchDir`.
         let _ = dir.keep();
-        Ok(Scratch { path, _lock: lock })
+        Ok(ScratchDir { path, _lock: lock })
     }
 
     /// Keeps other runs from sweeping between the making of a scratch directory and its lock.
@@ -147,25 +147,25 @@ impl Cache {
     }
 
     /// Takes the lock `name`, waiting for another run that holds it.
-    pub fn lock(&self, name: &str, report: &Report) -> Result<Lock> {
-        lock_file(&self.lock_path(name), report)
+    pub fn lock(&self, name: &str, reporter: &Reporter) -> Result<Lock> {
+        lock_file(&self.lock_path(name), reporter)
     }
 
     /// Takes the lock `name` if nobody holds it.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
         let path = self.lock_path(name);
-        let wrong = || format!("cannot lock {path}");
-        let file = open_file(&path, Links::RefuseAnywhere).context(Kind::Build, wrong)?;
+        let message = || format!("cannot lock {path}");
+        let file = open_file(&path, Links::RefuseAnywhere).context(Kind::Build, message)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error).context(Kind::Build, wrong),
+            Err(TryLockError::Error(error)) => Err(error).context(Kind::Build, message),
         }
     }
 
     /// Takes all locks whose names begin with `start`, waiting for the runs that hold them.
-    pub fn lock_all(&self, start: &str, report: &Report) -> Result<Vec<Lock>> {
-        self.lock_names(start)?.iter().map(|name| self.lock(name, report)).collect()
+    pub fn lock_all(&self, start: &str, reporter: &Reporter) -> Result<Vec<Lock>> {
+        self.lock_names(start)?.iter().map(|name| self.lock(name, reporter)).collect()
     }
 
     /// The locks that there are, held or not, whose names begin with `start`; sorted.
@@ -187,13 +187,13 @@ impl Cache {
 
 /// A directory for work in progress; removed when dropped, read-only trees in it included.
 #[derive(Debug)]
-pub struct Scratch {
+pub struct ScratchDir {
     /// Absolute.
     pub path: Utf8PathBuf,
     _lock: File,
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         // What cannot be removed now is removed by the next run.
         let _ = remove_tree(&self.path);
@@ -208,8 +208,8 @@ pub struct Lock {
 
 /// Takes the lock file `path`, made where it is not there, and writes our process number into it.
 /// Says for whom it waits.
-pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
-    let wrong = || format!("cannot lock {path}");
+pub fn lock_file(path: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
+    let message = || format!("cannot lock {path}");
     // In a directory that everybody may write the kernel opens another's file only without O_CREAT
     // (fs.protected_regular in proc(5)). A link in the place of a lock would have its target overwritten.
     let opened = match open_existing(path, Links::Refuse) {
@@ -222,21 +222,21 @@ pub fn lock_file(path: &Utf8Path, report: &Report) -> Result<Lock> {
         }
         opened => opened,
     };
-    let mut file = opened.context(Kind::Build, wrong)?;
+    let mut file = opened.context(Kind::Build, message)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let holder = holder(&mut file);
+            let holder = lock_holder(&mut file);
             // Another kernel of this run: its own lines tell what it does.
-            if holder != pid() {
-                report.note(&format!("waiting for the lock {path}, held by {holder}"));
+            if holder != own_pid() {
+                reporter.note(&format!("waiting for the lock {path}, held by {holder}"));
             }
-            wait(&file).context(Kind::Build, wrong)?;
+            wait_for_lock(&file).context(Kind::Build, message)?;
         }
-        Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, wrong),
+        Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, message),
     }
-    file.set_len(0).and_then(|()| file.rewind()).context(Kind::Build, wrong)?;
-    write!(file, "{}", std::process::id()).context(Kind::Build, wrong)?;
+    file.set_len(0).and_then(|()| file.rewind()).context(Kind::Build, message)?;
+    write!(file, "{}", std::process::id()).context(Kind::Build, message)?;
     Ok(Lock { _file: file })
 }
 
@@ -245,12 +245,12 @@ fn mode_of(path: &Utf8Path) -> Result<u32> {
     Ok(metadata.permissions().mode())
 }
 
-fn pid() -> String {
+fn own_pid() -> String {
     format!("pid {}", std::process::id())
 }
 
 /// Who wrote its process number into the lock file.
-fn holder(file: &mut File) -> String {
+fn lock_holder(file: &mut File) -> String {
     let mut text = String::new();
     match file.rewind().and_then(|()| file.take(20).read_to_string(&mut text)) {
         Ok(1..) => format!("pid {}", text.trim()),
@@ -259,7 +259,7 @@ fn holder(file: &mut File) -> String {
 }
 
 /// Waits for the lock in a way that Ctrl-C still ends.
-fn wait(file: &File) -> std::io::Result<()> {
+fn wait_for_lock(file: &File) -> std::io::Result<()> {
     loop {
         crate::host::process::check().map_err(std::io::Error::other)?;
         match file.try_lock() {

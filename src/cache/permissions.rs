@@ -3,7 +3,7 @@
 //! no other member (Debian and Fedora give each user such a group, and a umask of 002), and for a sticky directory
 //! (`chmod 1777`), in which nobody replaces the files of others.
 
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, read_text};
 use camino::Utf8Path;
 use std::os::unix::fs::MetadataExt;
@@ -37,11 +37,11 @@ pub fn check(dir: &Utf8Path, uid: u32) -> Result<()> {
 
 fn is_private(gid: u32, uid: u32) -> bool {
     let read = |path: &str| read_text(path, Links::Follow, MAX_USERS).unwrap_or_default();
-    has_no_other_member(gid, uid, &read("/etc/passwd"), &read("/etc/group"))
+    has_single_member(gid, uid, &read("/etc/passwd"), &read("/etc/group"))
 }
 
 /// Is `uid`, beside root, the only member of the group? The group of root is as good as root.
-fn has_no_other_member(gid: u32, uid: u32, passwd: &str, groups: &str) -> bool {
+fn has_single_member(gid: u32, uid: u32, passwd: &str, groups: &str) -> bool {
     // name:password:uid:gid:…
     let users = passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -85,10 +85,10 @@ mod tests {
             (3000, false),
             (0, true),
         ] {
-            assert_eq!(has_no_other_member(gid, 1000, passwd, groups), private, "{gid}");
+            assert_eq!(has_single_member(gid, 1000, passwd, groups), private, "{gid}");
         }
         // A directory service has this user, and a group of the same number.
-        assert!(has_no_other_member(5000, 5000, passwd, groups));
+        assert!(has_single_member(5000, 5000, passwd, groups));
     }
 
     #[test]

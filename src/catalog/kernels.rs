@@ -1,6 +1,6 @@
 //! The catalog of known kernels: `configs/kernels.toml`, with the user's own entries over it.
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
 use crate::util::digest::Sha256;
@@ -33,15 +33,15 @@ impl Status {
 #[serde(deny_unknown_fields)]
 pub struct Entry {
     /// As the user types it: `5.10.77` is one kernel, `6.1` stands for its whole series.
-    #[serde(deserialize_with = "a_version")]
+    #[serde(deserialize_with = "deserialize_version")]
     pub version: String,
     /// The hypervisor that it is for.
     pub flavor: Flavor,
     /// The architectures that it can be built for: there is a config of it or of a lower version.
-    #[serde(deserialize_with = "some_arches")]
+    #[serde(deserialize_with = "deserialize_arches")]
     pub arch: Vec<Arch>,
     /// `kernel.org`, `git#BRANCH`, …: as `--source` takes it; absent: the flavor's default.
-    #[serde(default, deserialize_with = "a_source", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "deserialize_source", skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// SHA-256 of kernel.org's `linux-<version>.tar.xz`. Not used for other sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,11 +71,11 @@ impl Entry {
 #[serde(deny_unknown_fields)]
 pub struct Series {
     /// `5.10`.
-    #[serde(deserialize_with = "a_version")]
+    #[serde(deserialize_with = "deserialize_version")]
     pub series: String,
     /// The day, `2024-12-05`, or the month, `2026-12`, after which kernel.org publishes no more
     /// releases of it.
-    #[serde(deserialize_with = "a_day_or_month")]
+    #[serde(deserialize_with = "deserialize_date")]
     pub end_of_life: String,
 }
 
@@ -102,7 +102,7 @@ impl Catalog {
     /// earlier ones say of the same version, flavor and architecture.
     ///
     /// Errors (exit code 2), with file, line and field: a mistake in one of them, two entries for one kernel.
-    pub fn read(library: &Library) -> Result<Catalog> {
+    pub fn read(library: &ConfigLibrary) -> Result<Catalog> {
         let mut catalog = Catalog::default();
         for (name, text) in library.layers("configs/kernels.toml") {
             let file: File = read_toml(name, text)?;
@@ -154,7 +154,7 @@ impl Catalog {
     }
 
     /// The same, if it is over at `now`, seconds since 1970.
-    pub fn ended(&self, version: KernelVersion, now: u64) -> Option<&str> {
+    pub fn end_date(&self, version: KernelVersion, now: u64) -> Option<&str> {
         let today = crate::util::time::rfc3339(now);
         // A month is over when its name is smaller than the beginning of today's.
         self.end_of_life(version).filter(|end| *end < &today[..end.len()])
@@ -169,24 +169,24 @@ impl Catalog {
 }
 
 /// The warning that a series has ended; `end` is the day or month, where it is known.
-pub fn ended_warning((major, minor): (u32, u32), end: Option<&str>) -> String {
+pub fn end_of_life_warning((major, minor): (u32, u32), end: Option<&str>) -> String {
     let end = end.map_or_else(String::new, |end| format!(" ({end})"));
     format!("Linux {major}.{minor} has reached its end of life{end}")
 }
 
 // What a field may hold is checked while it is read, so that an error has its line.
 
-fn a_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+fn deserialize_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse::<VersionRequest>().map(|_| text).map_err(D::Error::custom)
 }
 
-fn a_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+fn deserialize_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse::<SourceSpec>().map(|_| Some(text)).map_err(D::Error::custom)
 }
 
-fn some_arches<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arch>, D::Error> {
+fn deserialize_arches<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arch>, D::Error> {
     let mut arches = Vec::<Arch>::deserialize(deserializer)?;
     arches.sort();
     arches.dedup();
@@ -197,7 +197,7 @@ fn some_arches<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Arch>, 
 }
 
 /// `2024-12-05` or `2024-12`.
-fn a_day_or_month<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+fn deserialize_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     let pattern: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     match matches!(pattern.as_str(), "0000-00-00" | "0000-00") {
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
 
     fn catalog(text: &str) -> Result<Catalog> {
-        Catalog::read(&Library::from_texts([("configs/kernels.toml", text)]))
+        Catalog::read(&ConfigLibrary::from_texts([("configs/kernels.toml", text)]))
     }
 
     const TWO: &str = r#"
@@ -262,7 +262,8 @@ mod tests {
         let both = TWO.replace("[\"amd64\"]", "[\"arm64\", \"amd64\"]");
         let own = TWO.replace("supported", "untested");
         let name = "configs/kernels.toml";
-        let catalog = Catalog::read(&Library::from_texts([(name, both.as_str()), (name, &own)])).unwrap();
+        let catalog =
+            Catalog::read(&ConfigLibrary::from_texts([(name, both.as_str()), (name, &own)])).unwrap();
         let of =
             |arch| catalog.find("6.1".parse().unwrap(), Flavor::Firecracker, arch).map(|entry| entry.status);
         assert_eq!((of(Arch::Amd64), of(Arch::Arm64)), (Some(Status::Untested), Some(Status::Supported)));
@@ -278,7 +279,7 @@ mod tests {
         for (end, ended) in
             [("2021-07-19", true), ("2021-07-20", false), ("2021-06", true), ("2021-07", false)]
         {
-            assert_eq!(catalog(end).unwrap().ended(version, now).is_some(), ended, "{end}");
+            assert_eq!(catalog(end).unwrap().end_date(version, now).is_some(), ended, "{end}");
         }
         let error = catalog("July 2021").unwrap_err().to_string();
         assert!(error.contains("line 3, column 15: end_of_life: `July 2021` is neither"), "{error}");
@@ -286,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_built_in_catalog_is_sound() {
-        let library = Library::built_in();
+        let library = ConfigLibrary::built_in();
         let catalog = Catalog::read(&library).unwrap();
         assert!(catalog.kernels.len() >= 4);
         for entry in catalog.kernels.iter().filter(|entry| entry.status == Status::Supported) {

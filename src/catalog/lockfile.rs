@@ -10,7 +10,7 @@
 //! An entry written by hand is as good as one of kcompile's. `unverified = true` marks one whose first
 //! use nothing vouched for: it shows a change, and proves no more.
 
-use crate::catalog::text::{read_text_if_there, read_toml};
+use crate::catalog::text::{read_optional_text, read_toml};
 use crate::kernel::SourceDigest;
 use crate::util::error::{Error, Result};
 use crate::util::fs::{lock_dir, write_atomically};
@@ -102,7 +102,7 @@ impl LockFile {
 
     /// Reads the file at `path`; one that is not there locks nothing.
     pub fn read(path: &Utf8Path) -> Result<LockFile> {
-        match read_text_if_there(path, Links::Refuse, MAX_TOML)? {
+        match read_optional_text(path, Links::Refuse, MAX_TOML)? {
             Some(text) => LockFile::parse(path.as_str(), &text),
             None => Ok(LockFile::default()),
         }
@@ -111,7 +111,7 @@ impl LockFile {
 
 /// Where the lock file lies: beside the user's configs, else in the cache; in a cache that is shared, each
 /// user has one.
-pub fn place(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) -> Utf8PathBuf {
+pub fn lock_file_path(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) -> Utf8PathBuf {
     let is_shared = || cache.metadata().is_ok_and(|cache| cache.permissions().mode() & 0o022 != 0);
     match configs {
         Some(configs) => configs.join(NAME),

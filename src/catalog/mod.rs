@@ -10,9 +10,9 @@ pub mod toolchain_quirks;
 
 use text::read_text;
 
-use crate::catalog::project::{Place, Project};
+use crate::catalog::project::{Project, ProjectDirs};
 use crate::util::digest::{Hasher, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, MAX_CONFIG, MAX_TOML, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use include_dir::{Dir, include_dir};
@@ -40,35 +40,35 @@ struct Text {
 
 /// Named texts (`configs/…`, `patches/…`), each with the layers below it.
 #[derive(Clone, Debug, Default)]
-pub struct Library {
+pub struct ConfigLibrary {
     files: BTreeMap<String, Vec<Text>>,
     /// Where the user's own of them lie, and the defaults that come with them.
     pub project: Project,
 }
 
-impl Library {
+impl ConfigLibrary {
     /// What the binary carries.
-    pub fn built_in() -> Library {
-        let mut library = Library::default();
-        library.take_in("configs", &CONFIGS);
-        library.take_in("patches", &PATCHES);
+    pub fn built_in() -> ConfigLibrary {
+        let mut library = ConfigLibrary::default();
+        library.add_dir("configs", &CONFIGS);
+        library.add_dir("patches", &PATCHES);
         library
     }
 
     /// What the binary carries, under the user's own files.
-    pub fn with_project(project: Project) -> Result<Library> {
-        let mut library = Library::built_in();
-        if let Some(Place { configs, patches, .. }) = &project.place {
+    pub fn with_project(project: Project) -> Result<ConfigLibrary> {
+        let mut library = ConfigLibrary::built_in();
+        if let Some(ProjectDirs { configs, patches, .. }) = &project.dirs {
             let mut left = MAX_BYTES;
-            library.take_in_dir("configs", configs, Some(patches), &mut left)?;
-            library.take_in_dir("patches", patches, None, &mut left)?;
+            library.read_dir("configs", configs, Some(patches), &mut left)?;
+            library.read_dir("patches", patches, None, &mut left)?;
         }
         library.project = project;
         Ok(library)
     }
 
     /// Takes in the files of `dir`, if it is there, but for those in `without`. `left` is how many bytes they may have.
-    fn take_in_dir(
+    fn read_dir(
         &mut self,
         top: &str,
         dir: &Utf8Path,
@@ -101,20 +101,20 @@ impl Library {
     }
 
     /// A library of these `(name, text)` only.
-    pub fn from_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Library {
-        let mut library = Library::default();
+    pub fn from_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> ConfigLibrary {
+        let mut library = ConfigLibrary::default();
         for (name, text) in texts {
             library.add(name.to_owned(), name.to_owned(), text.into());
         }
         library
     }
 
-    fn take_in(&mut self, top: &str, dir: &Dir<'_>) {
+    fn add_dir(&mut self, top: &str, dir: &Dir<'_>) {
         for file in dir.files() {
             let name = format!("{top}/{}", file.path().display());
             self.add(name.clone(), name, file.contents().to_owned());
         }
-        dir.dirs().for_each(|dir| self.take_in(top, dir));
+        dir.dirs().for_each(|dir| self.add_dir(top, dir));
     }
 
     fn add(&mut self, name: String, origin: String, bytes: Vec<u8>) {

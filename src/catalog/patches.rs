@@ -1,11 +1,11 @@
 //! Patches: which ones a version takes, and where they are read from. [`crate::source`] applies them.
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::text::{read_text, read_toml};
 use crate::host::process::Interruptible;
 use crate::kernel::KernelVersion;
 use crate::util::digest::{HashingReader, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, MAX_TOML, open_file};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,7 @@ struct Series {
 /// The catalog's patches for `version` in the order of `series.toml`, then the user's own. `notices` gets the
 /// names of files that are not used for any version.
 pub fn select(
-    library: &Library,
+    library: &ConfigLibrary,
     version: KernelVersion,
     own: &PatchDir,
     notices: &mut Vec<String>,
@@ -167,18 +167,18 @@ fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
     let mut patches = Vec::new();
     let mut left = MAX_PATCHES;
     for (index, line) in read_text(series, MAX_TOML)?.lines().enumerate() {
-        let wrong = |what: String| Error::usage(format!("{series}: line {}: {what}", index + 1));
-        let mut words = line.split_whitespace().take_while(|word| !word.starts_with('#'));
-        let Some(name) = words.next() else { continue };
+        let message = |what: String| Error::usage(format!("{series}: line {}: {what}", index + 1));
+        let mut fields = line.split_whitespace().take_while(|word| !word.starts_with('#'));
+        let Some(name) = fields.next() else { continue };
         let mut strip = None;
-        for option in words {
+        for option in fields {
             let number = option.strip_prefix("-p").and_then(|number| number.parse().ok());
-            strip = Some(number.ok_or_else(|| wrong(format!("unsupported option `{option}`")))?);
+            strip = Some(number.ok_or_else(|| message(format!("unsupported option `{option}`")))?);
         }
         if !Utf8Path::new(name).components().all(|part| matches!(part, Utf8Component::Normal(_))) {
-            return Err(wrong(format!("`{name}` is not a path inside the directory")));
+            return Err(message(format!("`{name}` is not a path inside the directory")));
         }
-        let patch = read_patch(dir, name, &mut left).map_err(|error| wrong(error.to_string()))?;
+        let patch = read_patch(dir, name, &mut left).map_err(|error| message(error.to_string()))?;
         patches.push(PatchFile { strip, ..patch });
     }
     Ok(patches)
@@ -187,10 +187,10 @@ fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
 /// Reads the digest of a patch. `left` is how many bytes the patches may still have.
 fn read_patch(dir: &Utf8Path, name: &str, left: &mut u64) -> Result<PatchFile> {
     let path = dir.join(name);
-    let wrong = || format!("cannot read {path}");
-    let file = open_file(&path, Links::Follow).context(Kind::Usage, wrong)?;
+    let message = || format!("cannot read {path}");
+    let file = open_file(&path, Links::Follow).context(Kind::Usage, message)?;
     let mut file = HashingReader::new(Interruptible(file.take(MAX_PATCH + 1)));
-    io::copy(&mut file, &mut io::sink()).context(Kind::Usage, wrong)?;
+    io::copy(&mut file, &mut io::sink()).context(Kind::Usage, message)?;
     let (sha256, size) = file.finish();
     if size > MAX_PATCH {
         return Err(Error::usage(format!("{path}: larger than {} MiB", MAX_PATCH >> 20)));
@@ -232,7 +232,8 @@ mod tests {
     fn the_range_chooses() {
         let series =
             "[[patch]]\nfile = \"5.10/a.patch\"\nfrom = \"5.10\"\nbefore = \"5.10.102\"\nreason = \"r\"\n";
-        let library = Library::from_texts([("patches/series.toml", series), ("patches/5.10/a.patch", "x")]);
+        let library =
+            ConfigLibrary::from_texts([("patches/series.toml", series), ("patches/5.10/a.patch", "x")]);
         let select = |version: &str, notices: &mut Vec<String>| {
             select(&library, version.parse().unwrap(), &PatchDir::default(), notices).unwrap().len()
         };

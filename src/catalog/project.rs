@@ -10,9 +10,9 @@
 
 use crate::catalog::text::{read_text, read_toml};
 use crate::kernel::{Arch, Flavor};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::MAX_TOML;
-use crate::util::text::{has_password, is_plain, printable, without_login};
+use crate::util::text::{escape_control, has_credentials, is_printable, redact_credentials};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -24,7 +24,7 @@ pub const FILE: &str = "kcompile.toml";
 
 /// The user's own files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ProjectDirs {
     /// Where the lock file lies.
     pub root: Utf8PathBuf,
     /// Of `kernels.toml`, `firecracker/`, `fragments/`, …; may not be there yet.
@@ -33,11 +33,15 @@ pub struct Place {
     pub patches: Utf8PathBuf,
 }
 
-impl Place {
+impl ProjectDirs {
     /// What `--configs DIR` names. Errors (exit code 2): `dir` is no directory.
-    pub fn of_configs(dir: &Utf8Path) -> Result<Place> {
+    pub fn of_configs(dir: &Utf8Path) -> Result<ProjectDirs> {
         match dir.is_dir() {
-            true => Ok(Place { root: dir.to_owned(), configs: dir.to_owned(), patches: dir.join("patches") }),
+            true => Ok(ProjectDirs {
+                root: dir.to_owned(),
+                configs: dir.to_owned(),
+                patches: dir.join("patches"),
+            }),
             false => Err(Error::usage(format!("--configs {dir}: not a directory"))),
         }
     }
@@ -80,7 +84,7 @@ pub struct Project {
     /// Its `kcompile.toml`.
     pub file: Option<Utf8PathBuf>,
     /// The user's own files.
-    pub place: Option<Place>,
+    pub dirs: Option<ProjectDirs>,
     /// What `kcompile.toml` says.
     pub defaults: Defaults,
 }
@@ -94,7 +98,7 @@ impl Project {
     pub fn find(cwd: &Utf8Path, configs: Option<&Utf8Path>, uid: u32) -> Result<Project> {
         let file = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file());
         let mut project = match file {
-            Some(file) => match (stranger(&file, cwd, uid)?, configs) {
+            Some(file) => match (foreign_owner(&file, cwd, uid)?, configs) {
                 (None, _) => Project::read(&file, &read_text(&file, MAX_TOML)?)?,
                 (Some(_), Some(_)) => Project::default(),
                 (Some(owner), None) => {
@@ -107,7 +111,7 @@ impl Project {
             None => Project::default(),
         };
         if let Some(dir) = configs {
-            project.place = Some(Place::of_configs(dir)?);
+            project.dirs = Some(ProjectDirs::of_configs(dir)?);
         }
         Ok(project)
     }
@@ -115,9 +119,10 @@ impl Project {
     fn read(file: &Utf8Path, text: &str) -> Result<Project> {
         let mut defaults: Defaults = read_toml(file.as_str(), text)?;
         // It is printed for scripts, which want the path as it is.
-        if let Some(output) = defaults.output.as_ref().filter(|output| !output.as_str().chars().all(is_plain))
+        if let Some(output) =
+            defaults.output.as_ref().filter(|output| !output.as_str().chars().all(is_printable))
         {
-            let shown = printable(output.as_str());
+            let shown = escape_control(output.as_str());
             return Err(Error::usage(format!(
                 "{file}: output: `{shown}` holds characters that a terminal obeys"
             ))
@@ -125,13 +130,13 @@ impl Project {
         }
         let root = file.parent().expect("a file is in a directory").to_owned();
         defaults.output = defaults.output.map(|output| root.join(output));
-        let place = Place { configs: root.join("configs"), patches: root.join("patches"), root };
-        Ok(Project { file: Some(file.to_owned()), place: Some(place), defaults })
+        let dirs = ProjectDirs { configs: root.join("configs"), patches: root.join("patches"), root };
+        Ok(Project { file: Some(file.to_owned()), dirs: Some(dirs), defaults })
     }
 
     /// Where to write the user's files. Errors (exit code 2): there is no such place.
-    pub fn own_place(&self) -> Result<&Place> {
-        self.place.as_ref().ok_or_else(|| {
+    pub fn user_dirs(&self) -> Result<&ProjectDirs> {
+        self.dirs.as_ref().ok_or_else(|| {
             Error::usage("there is no directory of your own to write to").hint(format!(
                 "give one with --configs DIR, or put a {FILE} (it may be empty) at the top of your repository"
             ))
@@ -142,12 +147,12 @@ impl Project {
 /// The owner of `file` where that is nobody whom the user `uid` believes in the directory `cwd`. It says what is
 /// built, from where, and with which patches, and lies above, where others may write: in `/tmp`, say. A link
 /// chooses as well as what it leads to.
-fn stranger(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32>> {
+fn foreign_owner(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32>> {
     let owners =
         || Ok([fs::metadata(cwd)?.uid(), fs::metadata(file)?.uid(), fs::symlink_metadata(file)?.uid()]);
     let owners: std::io::Result<[u32; 3]> = owners();
     let [of_cwd, owner, of_link] = owners.context(Kind::Usage, || format!("cannot read {file}"))?;
-    Ok([owner, of_link].into_iter().find(|owner| !is_believed(*owner, uid, of_cwd)))
+    Ok([owner, of_link].into_iter().find(|owner| !is_trusted_owner(*owner, uid, of_cwd)))
 }
 
 /// Who beside its owner may write in a directory. A group with the number of its user is that user's own.
@@ -159,25 +164,25 @@ fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
 }
 
 /// Oneself, root, and whoever owns the directory that one works in, as in a container that has it mounted.
-fn is_believed(owner: u32, uid: u32, of_cwd: u32) -> bool {
+fn is_trusted_owner(owner: u32, uid: u32, of_cwd: u32) -> bool {
     [uid, 0, of_cwd].contains(&owner)
 }
 
 /// What is wrong with the URL of a mirror, if anything is.
-pub fn mistake_in_mirror(url: &str) -> Option<String> {
-    let printed = without_login(url);
+pub fn mirror_error(url: &str) -> Option<String> {
+    let printed = redact_credentials(url);
     if !url.starts_with("https://") && !url.starts_with("http://") {
         return Some(format!("the mirror `{printed}` is not an http or https URL"));
     }
     // It would stand in receipts and logs, and in the list of processes already.
-    has_password(url)
+    has_credentials(url)
         .then(|| format!("the mirror `{printed}` names a login, which does not belong into a URL"))
 }
 
 fn mirrors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     let mirrors = Vec::<String>::deserialize(deserializer)?;
-    match mirrors.iter().find_map(|mirror| mistake_in_mirror(mirror)) {
-        Some(wrong) => Err(D::Error::custom(wrong)),
+    match mirrors.iter().find_map(|mirror| mirror_error(mirror)) {
+        Some(message) => Err(D::Error::custom(message)),
         None => Ok(mirrors),
     }
 }
@@ -200,8 +205,8 @@ mod tests {
 
     #[test]
     fn strangers_are_not_believed() {
-        for (owner, believed) in [(1000, true), (0, true), (1002, true), (1001, false)] {
-            assert_eq!(is_believed(owner, 1000, 1002), believed, "{owner}");
+        for (owner, trusted) in [(1000, true), (0, true), (1002, true), (1001, false)] {
+            assert_eq!(is_trusted_owner(owner, 1000, 1002), trusted, "{owner}");
         }
     }
 
@@ -216,15 +221,15 @@ mod tests {
             .unwrap();
         let found = Project::find(&dir.join("own/deep/down"), None, uid).unwrap();
         assert_eq!(found.defaults.output, Some(dir.join("own/images")));
-        let place = found.own_place().unwrap();
+        let place = found.user_dirs().unwrap();
         assert_eq!(place.path_of("configs/kernels.toml"), dir.join("own/configs/kernels.toml"));
         // The files of --configs, with the defaults of the project.
         let both = Project::find(&dir.join("own"), Some(&dir.join("other")), uid).unwrap();
-        assert_eq!(both.own_place().unwrap().path_of("configs/kernels.toml"), dir.join("other/kernels.toml"));
+        assert_eq!(both.user_dirs().unwrap().path_of("configs/kernels.toml"), dir.join("other/kernels.toml"));
         assert_eq!(both.defaults.flavor, Some(Flavor::Firecracker));
         assert!(Project::find(&dir.join("own"), Some(&dir.join("nowhere")), uid).is_err());
         let none = Project::find(&dir.join("other"), None, uid).unwrap();
-        assert!(none.own_place().unwrap_err().hint_text().unwrap().contains("--configs DIR"));
+        assert!(none.user_dirs().unwrap_err().hint_text().unwrap().contains("--configs DIR"));
     }
 
     #[test]
@@ -242,9 +247,9 @@ mod tests {
         ] {
             let error = read(text).unwrap_err();
             assert_eq!(error.exit_code(), 2);
-            let said = error.to_string();
-            assert!(said.starts_with("/own/kcompile.toml: TOML parse error at "), "{said}");
-            assert!(said.contains(says), "`{says}` is not in: {said}");
+            let message = error.to_string();
+            assert!(message.starts_with("/own/kcompile.toml: TOML parse error at "), "{message}");
+            assert!(message.contains(says), "`{says}` is not in: {message}");
         }
     }
 }

@@ -1,24 +1,24 @@
 //! The texts that people edit, read from disk and as TOML.
 
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, read_file};
 use camino::Utf8Path;
 use std::io;
 
 /// Reads the text of a TOML file called `name`. An error (exit code 2) names it, the line and the field.
 pub fn read_toml<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T> {
-    toml::from_str(text).map_err(|error| Error::usage(format!("{name}: {}", one_line(&error.to_string()))))
+    toml::from_str(text).map_err(|error| Error::usage(format!("{name}: {}", join_lines(&error.to_string()))))
 }
 
 /// A TOML error spans lines with a drawing of the place: keep its position, the field that is drawn
 /// there, and its words.
-fn one_line(message: &str) -> String {
+fn join_lines(message: &str) -> String {
     let mut parts = Vec::new();
     for line in message.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match line.split_once('|') {
             Some((number, drawn)) if number.trim().bytes().all(|b| b.is_ascii_digit()) => {
                 let field = drawn.split_once('=').map(|(field, _)| field.trim());
-                parts.extend(field.filter(|field| field.bytes().all(is_of_a_key)));
+                parts.extend(field.filter(|field| field.bytes().all(is_key_byte)));
             }
             _ => parts.push(line),
         }
@@ -26,12 +26,12 @@ fn one_line(message: &str) -> String {
     parts.join(": ")
 }
 
-fn is_of_a_key(byte: u8) -> bool {
+fn is_key_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
 /// [`read_text`] of a file that may not be there.
-pub fn read_text_if_there(path: &Utf8Path, links: Links, limit: u64) -> Result<Option<String>> {
+pub fn read_optional_text(path: &Utf8Path, links: Links, limit: u64) -> Result<Option<String>> {
     match read_file(path, links, limit) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => text_of(path, read).map(Some),

@@ -2,7 +2,7 @@
 //! variables that get round them. The rules are data (`configs/toolchains.toml`); what is here
 //! matches them, and is pure but for [`defects`], which looks into a tree.
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, KernelVersion};
 use crate::util::error::{Error, Result};
@@ -28,7 +28,7 @@ pub struct Rule {
     /// Kernel versions; absent: all of them, and the tree alone decides.
     pub kernel: Option<Versions>,
     /// What the tree must show.
-    pub tree: Vec<Sign>,
+    pub tree: Vec<SourceMarker>,
     /// Make variables: words that are appended to what the plan has there already.
     pub variables: BTreeMap<String, String>,
     /// What breaks without it.
@@ -46,7 +46,7 @@ struct Entry {
     before: Option<ToolVersion>,
     kernel: Option<Versions>,
     #[serde(default)]
-    tree: Vec<Sign>,
+    tree: Vec<SourceMarker>,
     variables: BTreeMap<String, String>,
     reason: String,
     /// Where it was seen or fixed; for those who look after the file.
@@ -146,7 +146,7 @@ pub struct Versions {
 /// A file of the tree, and a text that it has or lacks. A file that is not there shows nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sign {
+pub struct SourceMarker {
     /// Its path in the tree.
     pub file: String,
     /// A text that must be in it.
@@ -224,7 +224,7 @@ impl std::fmt::Display for Applied {
 
 /// Reads every layer of `configs/toolchains.toml`; a rule of a later layer replaces an earlier one of
 /// the same id.
-pub fn read(library: &Library) -> Result<Vec<Rule>> {
+pub fn read(library: &ConfigLibrary) -> Result<Vec<Rule>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct File {
@@ -254,7 +254,7 @@ pub fn defects(rules: &[Rule], tree: &Utf8Path) -> BTreeSet<String> {
         let bytes = read_file(tree.join(file), Links::Follow, MAX_SOURCE_FILE).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     };
-    rules.iter().filter(|rule| rule.shown_by(text_of)).map(|rule| rule.id.clone()).collect()
+    rules.iter().filter(|rule| rule.matches_tree(text_of)).map(|rule| rule.id.clone()).collect()
 }
 
 /// The rules for this version, architecture and these tools, in the order of the file. They apply
@@ -285,7 +285,7 @@ pub fn append(applied: &[Applied], variables: &mut BTreeMap<String, String>) {
 }
 
 impl Rule {
-    fn shown_by(&self, text_of: impl Fn(&str) -> Option<String>) -> bool {
+    fn matches_tree(&self, text_of: impl Fn(&str) -> Option<String>) -> bool {
         self.tree.iter().all(|sign| {
             text_of(&sign.file).is_some_and(|text| {
                 sign.has.as_ref().is_none_or(|has| text.contains(has))
@@ -321,7 +321,7 @@ mod tests {
     "#;
 
     fn rules(text: &str) -> Result<Vec<Rule>> {
-        read(&Library::from_texts([("configs/toolchains.toml", text)]))
+        read(&ConfigLibrary::from_texts([("configs/toolchains.toml", text)]))
     }
 
     fn tools(lines: &[(&str, &str)], ldd: &str) -> Tools {
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(count("5.15.12", Arch::Amd64, "(Debian) 11.4.0"), 0);
         assert_eq!(count("5.15.12", Arch::Amd64, "(Debian) 15.0.1"), 0);
         assert_eq!(count("5.15.12", Arch::Amd64, "clang version 13.0.0"), 0);
-        let shows = |text: Option<&str>| rules[0].shown_by(|_| text.map(str::to_owned));
+        let shows = |text: Option<&str>| rules[0].matches_tree(|_| text.map(str::to_owned));
         assert!(shows(Some("old();")));
         assert!(!shows(Some("old(); new();")) && !shows(Some("new();")) && !shows(None));
     }
@@ -406,7 +406,7 @@ mod tests {
 
     #[test]
     fn the_built_in_rules_are_sound() {
-        let rules = read(&Library::built_in()).unwrap();
+        let rules = read(&ConfigLibrary::built_in()).unwrap();
         let gcc_12 = tools(
             &[
                 ("cc", "(Debian 12.2.0-14+deb12u1) 12.2.0"),

@@ -3,7 +3,7 @@
 
 pub use super::flavor_args::FlavorArgs;
 use crate::kbuild::sandbox;
-use crate::kbuild::timings::Form;
+use crate::kbuild::timings::TimingsFormat;
 use crate::kconfig;
 use crate::kernel::{Arch, Flavor, SourceSpec};
 use crate::oci::Compression;
@@ -133,10 +133,10 @@ pub struct ImageArgs {
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
     /// Also the combined image (kernel and modules in one)
-    #[arg(long)]
-    pub legacy: bool,
+    #[arg(long = "legacy")]
+    pub combined_image: bool,
     /// Only the kernel binary
-    #[arg(long, conflicts_with_all = ["legacy", "modules_layout"])]
+    #[arg(long, conflicts_with_all = ["combined_image", "modules_layout"])]
     pub no_modules: bool,
     /// Second name of the kernel inside its image, a hard link; `none`: no second name [default: its file name in
     /// boot, such as boot/vmlinux]
@@ -178,7 +178,7 @@ pub struct KbuildArgs {
     /// Run the kernel's own build scripts in a sandbox, by bubblewrap: without the network, your files and your
     /// other processes; auto builds without it where the host does not allow it. No byte changes
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
-    pub sandbox: sandbox::Choice,
+    pub sandbox: sandbox::SandboxMode,
 }
 
 /// How the kernel is compiled.
@@ -194,7 +194,7 @@ pub struct CompileArgs {
     pub launcher: Option<String>,
     /// Write where time and bytes went beside the receipt: a page (html) or numbers (json), or both
     #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "html", value_delimiter = ',', help_heading = "Output")]
-    pub timings: Vec<Form>,
+    pub timings: Vec<TimingsFormat>,
 }
 
 /// How sources are fetched, kept and verified.
@@ -374,8 +374,8 @@ mod tests {
     #[test]
     fn paths_in_images_are_plain() {
         assert_eq!(image_path("/boot/vmlinux").unwrap(), "boot/vmlinux");
-        for wrong in ["", "/", "../x", "a/../b", "a/", "a//b", "./a"] {
-            assert!(image_path(wrong).is_err(), "{wrong}");
+        for invalid in ["", "/", "../x", "a/../b", "a/", "a//b", "./a"] {
+            assert!(image_path(invalid).is_err(), "{invalid}");
         }
     }
 }

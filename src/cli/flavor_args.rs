@@ -9,7 +9,7 @@ pub struct FlavorArgs(Option<Flavor>);
 
 impl FlavorArgs {
     /// Returns which one.
-    pub fn chosen(self) -> Option<Flavor> {
+    pub fn flavor(self) -> Option<Flavor> {
         self.0
     }
 }

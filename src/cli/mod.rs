@@ -9,7 +9,7 @@ mod output_diff;
 mod resolve;
 mod target;
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::cli::args::BuildArgs;
 use crate::cli::commands::boot::BootArgs;
 use crate::cli::commands::cache::CacheArgs;
@@ -23,13 +23,13 @@ use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
 use crate::kernel::Flavor;
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
-use crate::util::text::{listed, printable, without_secrets};
+use crate::util::text::{escape_control, join_list, redact_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    add, boot, build, cache, check, clean, completions, config, diff, doctor, fetch, inspect, list, plan,
-    push, verify,
+    add, boot, build, cache, check, clean, completions, config, diff, doctor, fetch, inspect, list,
+    plan, push, verify,
 };
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ pub struct Cli {
 }
 
 fn about() -> String {
-    let titles = listed(Flavor::ALL.iter().map(|flavor| flavor.spec().title), "and");
+    let titles = join_list(Flavor::ALL.iter().map(|flavor| flavor.spec().title), "and");
     format!("Builds Linux guest kernels for {titles}, and packs them as OCI layouts")
 }
 
@@ -152,7 +152,7 @@ impl Command {
 
 /// Parses the process's arguments, runs, prints what went wrong.
 pub fn main() -> ExitCode {
-    if let Some(code) = process::supervise(host::words()) {
+    if let Some(code) = process::supervise(host::args()) {
         return code;
     }
     let matches = command_line().try_get_matches().unwrap_or_else(|error| exit(&error));
@@ -160,34 +160,34 @@ pub fn main() -> ExitCode {
     let command = cli.into_command();
     let host = match Host::read() {
         Ok(host) => host,
-        Err(error) => return fail(&error, &Report::new(Progress::Plain, false, false)),
+        Err(error) => return fail(&error, &Reporter::new(Progress::Plain, false, false)),
     };
-    let report = Report::new(command.progress(), host.terminal, host.color);
-    match run(&command, &host, &report) {
+    let reporter = Reporter::new(command.progress(), host.terminal, host.color);
+    match run(&command, &host, &reporter) {
         Ok(code) => code,
-        Err(error) => fail(&error, &report),
+        Err(error) => fail(&error, &reporter),
     }
 }
 
-fn run(command: &Command, host: &Host, report: &Report) -> Result<ExitCode> {
-    process::keep_others_from_writing();
+fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
+    process::set_safe_umask();
     process::watch_signals()?;
     match command {
-        Command::Build(args) => build::build(args, host, report),
-        Command::Plan(args) => plan::plan(args, host, report),
-        Command::Fetch(args) => fetch::fetch(args, host, report),
+        Command::Build(args) => build::build(args, host, reporter),
+        Command::Plan(args) => plan::plan(args, host, reporter),
+        Command::Fetch(args) => fetch::fetch(args, host, reporter),
         Command::List(args) => list::list(args, host),
-        Command::Doctor(args) => doctor::doctor(args, host, report),
-        Command::Check(args) => check::check(args, host, report),
-        Command::Add(args) => add::add(args, host, report),
-        Command::Config(args) => config::config(args, host, report),
-        Command::Inspect(args) => inspect::inspect(args, host, report),
-        Command::Boot(args) => boot::run(args, host, report),
-        Command::Verify(args) => verify::verify(args, host, report),
-        Command::Diff(args) => diff::diff(args, host, report),
-        Command::Push(args) => push::push(args, host, report),
-        Command::Cache(args) => cache::cache(args, host, report),
-        Command::Clean(args) => clean::clean(args, host, report),
+        Command::Doctor(args) => doctor::doctor(args, host, reporter),
+        Command::Check(args) => check::check(args, host, reporter),
+        Command::Add(args) => add::add(args, host, reporter),
+        Command::Config(args) => config::config(args, host, reporter),
+        Command::Inspect(args) => inspect::inspect(args, host, reporter),
+        Command::Boot(args) => boot::run(args, host, reporter),
+        Command::Verify(args) => verify::verify(args, host, reporter),
+        Command::Diff(args) => diff::diff(args, host, reporter),
+        Command::Push(args) => push::push(args, host, reporter),
+        Command::Cache(args) => cache::cache(args, host, reporter),
+        Command::Clean(args) => clean::clean(args, host, reporter),
         Command::Completions { shell } => completions::completions(*shell, command_line()),
         Command::Man { command } => completions::man(command.as_deref(), command_line()),
     }
@@ -196,7 +196,7 @@ fn run(command: &Command, host: &Host, report: &Report) -> Result<ExitCode> {
 /// Says what the parser has to say. It repeats what was typed, which may hold a password.
 fn exit(error: &clap::Error) -> ! {
     let text = error.to_string();
-    let shown = printable(&without_secrets(&text));
+    let shown = escape_control(&redact_secrets(&text));
     if shown == text {
         error.exit();
     }
@@ -206,21 +206,21 @@ fn exit(error: &clap::Error) -> ! {
 
 /// The command line, with what only the program knows at run time: the catalog's revision and its fragments.
 fn command_line() -> clap::Command {
-    let library = Library::built_in();
+    let library = ConfigLibrary::built_in();
     let version = format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), library.revision().short());
     let help = format!("{}\n\nFragments (--fragment NAME):\n{}", EXAMPLES, list::fragments(&library));
     Cli::command().version(version).after_help(help)
 }
 
-fn fail(error: &Error, report: &Report) -> ExitCode {
-    report.error(error);
+fn fail(error: &Error, reporter: &Reporter) -> ExitCode {
+    reporter.error(error);
     ExitCode::from(error.exit_code())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kbuild::timings::Form;
+    use crate::kbuild::timings::TimingsFormat;
 
     #[test]
     fn clap_finds_no_fault() {
@@ -232,8 +232,8 @@ mod tests {
         let forms =
             |words: &str| Cli::try_parse_from(words.split(' ')).unwrap().build.options.compile.timings;
         assert_eq!(forms("kcompile 6.1"), []);
-        assert_eq!(forms("kcompile --timings 6.1"), [Form::Html]);
-        assert_eq!(forms("kcompile --timings=html,json 6.1"), [Form::Html, Form::Json]);
+        assert_eq!(forms("kcompile --timings 6.1"), [TimingsFormat::Html]);
+        assert_eq!(forms("kcompile --timings=html,json 6.1"), [TimingsFormat::Html, TimingsFormat::Json]);
     }
 
     #[test]
@@ -265,9 +265,9 @@ mod tests {
         let firecracker = Some(Flavor::Firecracker);
         let short = Cli::try_parse_from(["kcompile", "6.1", "--fc"]).unwrap();
         let long = Cli::try_parse_from(["kcompile", "build", "6.1", "--fc"]).unwrap();
-        assert!(short.command.is_none() && short.build.options.target.hypervisor.chosen() == firecracker);
+        assert!(short.command.is_none() && short.build.options.target.hypervisor.flavor() == firecracker);
         assert!(
-            matches!(long.command, Some(Command::Build(args)) if args.options.target.hypervisor.chosen() == firecracker)
+            matches!(long.command, Some(Command::Build(args)) if args.options.target.hypervisor.flavor() == firecracker)
         );
         assert!(Cli::try_parse_from(["kcompile", "6.1", "--fc", "--ch"]).is_err());
     }

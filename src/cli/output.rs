@@ -3,8 +3,8 @@
 use crate::host::Host;
 use crate::kconfig::{Comparison, Renamed, Setting};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
-use crate::util::text::{is_plain, printable, tame, wrapped};
+use crate::util::error::{Kind, Result, ResultExt};
+use crate::util::text::{escape_control, is_printable, sanitize_line, wrap};
 use camino::Utf8Path;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ pub const WIDTH: usize = 80;
 
 /// Prints results for a person or a script, without what a terminal would obey.
 pub fn print(text: &str) -> Result<()> {
-    print_verbatim(&printable(text))
+    print_verbatim(&escape_control(text))
 }
 
 /// Prints a text that is a file: a `.config`, a man page. A reader that has seen enough is no fault.
@@ -29,11 +29,11 @@ pub fn print_verbatim(text: &str) -> Result<()> {
 
 /// A value as lines of JSON that may go to a terminal. Of the characters that one obeys, serde_json escapes
 /// only those of ASCII; such characters stand in strings alone, where an escape means the same.
-pub fn printed_json(value: &impl serde::Serialize) -> String {
+pub fn render_json(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_string_pretty(value).expect("only string keys");
     let mut shown = String::with_capacity(json.len() + 1);
     for c in json.chars() {
-        match c == '\n' || is_plain(c) {
+        match c == '\n' || is_printable(c) {
             true => shown.push(c),
             false => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
@@ -48,16 +48,16 @@ pub fn printed_json(value: &impl serde::Serialize) -> String {
 
 /// An array of JSON, printed a value at a time. It is whole when it is closed: also after a failure.
 #[derive(Default)]
-pub struct PrintedArray {
+pub struct JsonArrayPrinter {
     count: usize,
 }
 
-impl PrintedArray {
+impl JsonArrayPrinter {
     /// Prints the next value.
     pub fn add(&mut self, value: &impl serde::Serialize) -> Result<()> {
         self.count += 1;
         let before = if self.count == 1 { "[" } else { "," };
-        print(&format!("{before}\n{}", printed_json(value)))
+        print(&format!("{before}\n{}", render_json(value)))
     }
 
     /// Prints its end, if it has begun.
@@ -68,7 +68,7 @@ impl PrintedArray {
 
 /// What a script takes from standard output: `PATH:TAG DIGEST`.
 pub fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {
-    format!("{}:{tag} {}\n", crate::ops::context::shown(layout, host), digest.oci())
+    format!("{}:{tag} {}\n", crate::ops::context::display_path(layout, host), digest.oci())
 }
 
 /// The groups of a comparison, those first that a person has to look at.
@@ -76,13 +76,13 @@ pub fn groups(comparison: &Comparison) -> String {
     if comparison.is_equal() {
         return "the settings are the same\n".to_owned();
     }
-    let Comparison { new, gone, renamed: other_names, changed } = comparison;
+    let Comparison { new, removed, renamed: other_names, changed } = comparison;
     let lines = changed.iter().map(|one| format!("{}: {} -> {}", one.symbol, one.from, one.to));
     let mut text = group(&format!("changed ({})", changed.len()), lines.collect());
     let lines = other_names.iter().map(renamed).collect();
     text.push_str(&group(&format!("renamed ({})", other_names.len()), lines));
-    for (heading, list, off) in [("new", new, "are off"), ("gone", gone, "were off")] {
-        let on: Vec<String> = list.iter().filter(|one| one.is_on()).map(assigned).collect();
+    for (heading, list, off) in [("new", new, "are off"), ("gone", removed, "were off")] {
+        let on: Vec<String> = list.iter().filter(|one| one.is_on()).map(render_setting).collect();
         let rest = match list.len() - on.len() {
             0 => String::new(),
             rest => format!(", and {rest} that {off}"),
@@ -103,24 +103,24 @@ pub fn group(heading: &str, list: Vec<String>) -> String {
 
 /// A text of somebody else's in lines that fit a terminal, each of them indented.
 pub fn lines(text: &str, indent: &str) -> String {
-    let lines = wrapped(&tame(text), WIDTH - indent.len()).into_iter();
+    let lines = wrap(&sanitize_line(text), WIDTH - indent.len()).into_iter();
     lines.map(|line| format!("{indent}{line}\n")).collect()
 }
 
 /// An old name and its new ones.
 pub fn renamed(renamed: &Renamed) -> String {
-    let new: Vec<String> = renamed.new.iter().map(assigned).collect();
-    format!("{} -> {}", assigned(&renamed.old), new.join(", "))
+    let new: Vec<String> = renamed.new.iter().map(render_setting).collect();
+    format!("{} -> {}", render_setting(&renamed.old), new.join(", "))
 }
 
-pub fn assigned(setting: &Setting) -> String {
+pub fn render_setting(setting: &Setting) -> String {
     format!("{}={}", setting.symbol, setting.value)
 }
 
 /// The name of an image as the user would type it.
 pub fn reference(layout: &Utf8Path, tag: Option<&str>, host: &Host) -> String {
-    let layout = crate::ops::context::shown(layout, host);
-    printable(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
+    let layout = crate::ops::context::display_path(layout, host);
+    escape_control(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
 }
 
 /// Values in lines, each with its label before its first line.
@@ -151,8 +151,8 @@ impl Fields {
     /// Adds a value that begins at another column.
     pub fn add_at(&mut self, column: usize, label: &str, value: &str) {
         let mut label = label;
-        let value = printable(value);
-        let lines = self.width.map_or_else(|| vec![value.clone()], |width| wrapped(&value, width - column));
+        let value = escape_control(value);
+        let lines = self.width.map_or_else(|| vec![value.clone()], |width| wrap(&value, width - column));
         for line in lines {
             self.text.push_str(&format!("{label:indent$} {line}\n", indent = column - 1));
             label = "";
@@ -177,8 +177,7 @@ impl Fields {
 /// A row of a table with columns of these widths; a cell that is too wide goes on below itself.
 pub fn row<const N: usize>(cells: [&str; N], widths: [usize; N]) -> String {
     let cells = cells.map(str::to_owned).into_iter().zip(widths);
-    let cells: Vec<(Vec<String>, usize)> =
-        cells.map(|(cell, width)| (wrapped(&cell, width), width)).collect();
+    let cells: Vec<(Vec<String>, usize)> = cells.map(|(cell, width)| (wrap(&cell, width), width)).collect();
     let height = cells.iter().map(|(lines, _)| lines.len()).max().unwrap_or_default();
     let mut text = String::new();
     for index in 0..height {

@@ -2,16 +2,16 @@
 
 use crate::cli::output::{group, groups, lines, reference};
 use crate::host::Host;
-use crate::image::diff::{Change, Difference, FileChange, ModulesChange, Side, SizeChange};
-use crate::util::text::{counted, size};
+use crate::image::diff::{Change, DiffSide, Difference, FileChange, ModulesChange, SizeChange};
+use crate::util::text::{format_size, pluralize};
 
 /// So many names of a kind are printed; `--json` has them all.
-const MOST_LINES: usize = 20;
+const MAX_LINES: usize = 20;
 
 /// The whole comparison, the groups first that tell the reason of the others.
 pub fn text(difference: &Difference, host: &Host) -> String {
     let Difference { first, second, sizes, annotations, tools, config, modules, files, .. } = difference;
-    let named = |side: &Side| {
+    let named = |side: &DiffSide| {
         format!("{}  {}", reference(&side.layout, side.tag.as_deref(), host), &side.digest[..19])
     };
     let mut text = format!("{}\n{}\n", named(first), named(second));
@@ -39,8 +39,8 @@ pub fn text(difference: &Difference, host: &Host) -> String {
 }
 
 fn change(Change { name, first, second }: &Change) -> String {
-    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
-    format!("{name}: {} -> {}", shown(first), shown(second))
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
+    format!("{name}: {} -> {}", text(first), text(second))
 }
 
 fn size_change(SizeChange { name, first, second }: &SizeChange) -> String {
@@ -49,26 +49,31 @@ fn size_change(SizeChange { name, first, second }: &SizeChange) -> String {
         0 => String::new(),
         _ => format!(", {sign}{:.1} %", by as f64 * 100.0 / *first as f64),
     };
-    format!("{name}: {} -> {} ({sign}{}{percent})", size(*first), size(*second), size(by))
+    format!(
+        "{name}: {} -> {} ({sign}{}{percent})",
+        format_size(*first),
+        format_size(*second),
+        format_size(by)
+    )
 }
 
 /// So many lines as a person reads, and how many more there are.
 fn some(names: &[String]) -> Vec<String> {
-    let more = names.len().saturating_sub(MOST_LINES);
-    let mut lines: Vec<String> = names.iter().take(MOST_LINES).cloned().collect();
+    let more = names.len().saturating_sub(MAX_LINES);
+    let mut lines: Vec<String> = names.iter().take(MAX_LINES).cloned().collect();
     lines.extend((more > 0).then(|| format!("and {more} more")));
     lines
 }
 
 /// Files that only one of the two has, and what is a file in one and a link in the other. Modules are told by themselves.
 fn one_sided_text(files: &[FileChange], modules: &ModulesChange) -> String {
-    let is_module = |path: &String| modules.new.contains(path) || modules.gone.contains(path);
-    let (mut gone, mut new, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    let is_module = |path: &String| modules.new.contains(path) || modules.removed.contains(path);
+    let (mut removed, mut new, mut changed) = (Vec::new(), Vec::new(), Vec::new());
     for file in files.iter().filter(|file| !is_module(&file.path)) {
         let first = content(file.first, file.first_link.as_ref());
         let second = content(file.second, file.second_link.as_ref());
         match (first, second) {
-            (Some(first), None) => gone.push(format!("{}, {first}", file.path)),
+            (Some(first), None) => removed.push(format!("{}, {first}", file.path)),
             (None, Some(second)) => new.push(format!("{}, {second}", file.path)),
             (Some(first), Some(second)) if file.first.is_none() || file.second.is_none() => {
                 changed.push(format!("{}: {first} -> {second}", file.path));
@@ -77,7 +82,7 @@ fn one_sided_text(files: &[FileChange], modules: &ModulesChange) -> String {
         }
     }
     [
-        group(&format!("only in the first ({})", gone.len()), some(&gone)),
+        group(&format!("only in the first ({})", removed.len()), some(&removed)),
         group(&format!("only in the second ({})", new.len()), some(&new)),
         group(&format!("files and links ({})", changed.len()), some(&changed)),
     ]
@@ -86,14 +91,14 @@ fn one_sided_text(files: &[FileChange], modules: &ModulesChange) -> String {
 
 fn content(file: Option<u64>, link: Option<&String>) -> Option<String> {
     let link = link.map(|to| format!("a link to {to}"));
-    file.map(size).or(link)
+    file.map(format_size).or(link)
 }
 
 fn modules_text(modules: &ModulesChange) -> String {
     let sizes: Vec<String> = modules.sizes.iter().map(size_change).collect();
     [
         group(&format!("new modules ({})", modules.new.len()), some(&modules.new)),
-        group(&format!("modules that are gone ({})", modules.gone.len()), some(&modules.gone)),
+        group(&format!("modules that are gone ({})", modules.removed.len()), some(&modules.removed)),
         group(&format!("modules of another size ({})", sizes.len()), some(&sizes)),
     ]
     .concat()
@@ -111,13 +116,13 @@ fn files_text(files: &[FileChange], more: usize) -> String {
         }
     }
     let mut text = String::new();
-    for (file, count) in groups.iter().take(MOST_LINES) {
+    for (file, count) in groups.iter().take(MAX_LINES) {
         text.push_str(&lines(&group_line(file, *count), "  "));
         file.causes.iter().for_each(|cause| text.push_str(&lines(&cause.to_string(), "    ")));
     }
-    let left = groups.iter().skip(MOST_LINES).map(|(_, count)| count).sum::<usize>() + more;
+    let left = groups.iter().skip(MAX_LINES).map(|(_, count)| count).sum::<usize>() + more;
     if left > 0 {
-        text.push_str(&format!("  and {} more\n", counted(left, "file", "files")));
+        text.push_str(&format!("  and {} more\n", pluralize(left, "file", "files")));
     }
     match text.is_empty() {
         true => text,
@@ -128,7 +133,7 @@ fn files_text(files: &[FileChange], more: usize) -> String {
 fn group_line(file: &FileChange, count: usize) -> String {
     let others = match count {
         1 => String::new(),
-        _ => format!(" and {} like it", counted(count - 1, "file", "files")),
+        _ => format!(" and {} like it", pluralize(count - 1, "file", "files")),
     };
     let sections = match file.sections.len() {
         0 => String::new(),

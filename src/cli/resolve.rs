@@ -3,20 +3,20 @@
 
 use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
-use crate::catalog::project::{Project, mistake_in_mirror};
-use crate::catalog::{Library, lockfile, toolchain_quirks};
+use crate::catalog::project::{Project, mirror_error};
+use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
 use crate::cli::args::Options;
 use crate::host::Host;
-use crate::kbuild::Objects;
+use crate::kbuild::BuildMode;
 use crate::kbuild::launcher::Tool;
 use crate::kconfig::explain::Renames;
 use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
-use crate::ops::context::Run;
+use crate::ops::context::Context;
 use crate::plan as planning;
 use crate::plan::Plan;
 use crate::plan::request::{ImageChoice, Request, ToolchainChoice};
-use crate::report::Report;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::report::Reporter;
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::openpgp::Keyring;
 use crate::util::read::{Links, read_file};
 use camino::Utf8Path;
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// The files that people edit, and the catalog in them.
 pub struct CatalogFiles {
-    pub library: Library,
+    pub library: ConfigLibrary,
     pub catalog: Catalog,
 }
 
@@ -35,7 +35,7 @@ impl CatalogFiles {
     /// over them.
     pub fn read(own: Option<&Utf8Path>, host: &Host) -> Result<CatalogFiles> {
         let own = own.map(|dir| host.absolute(dir));
-        let library = Library::with_project(Project::find(&host.cwd, own.as_deref(), host.uid)?)?;
+        let library = ConfigLibrary::with_project(Project::find(&host.cwd, own.as_deref(), host.uid)?)?;
         let catalog = Catalog::read(&library)?;
         // A mistake in what is only needed later is found out before anything is done.
         Renames::read(&library)?;
@@ -71,51 +71,51 @@ pub fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
 }
 
 /// The plan of the only kernel that these words mean.
-pub fn plan_of(version: &str, options: &Options, host: &Host, report: &Report) -> Result<Plan> {
+pub fn plan_for(version: &str, options: &Options, host: &Host, reporter: &Reporter) -> Result<Plan> {
     let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
-    let run = run(options, &files, host, report)?;
-    crate::ops::fetch::plan(&one_request(version, options, &run)?, &run)
+    let ctx = context(options, &files, host, reporter)?;
+    crate::ops::fetch::plan(&one_request(version, options, &ctx)?, &ctx)
 }
 
 /// What every kernel of the run shares.
-pub fn run<'a>(
+pub fn context<'a>(
     options: &Options,
     files: &'a CatalogFiles,
     host: &'a Host,
-    report: &'a Report,
-) -> Result<Run<'a>> {
+    reporter: &'a Reporter,
+) -> Result<Context<'a>> {
     let Options { images, jobs, kbuild, compile, source, .. } = options;
     let CatalogFiles { library, catalog } = files;
     let cache_dir = cache_dir(source.cache_dir.as_deref(), host)?;
     let keyring = keyring(&source.keyring, host)?;
-    let Project { file, place, defaults } = &library.project;
+    let Project { file, dirs, defaults } = &library.project;
     if let Some(file) = file {
-        report.note(&format!("using {}", crate::ops::context::shown(file, host)));
+        reporter.note(&format!("using {}", crate::ops::context::display_path(file, host)));
     }
-    if let Some((place, writers)) = place.as_ref().and_then(|place| Some((place, place.writers()?))) {
-        let root = crate::ops::context::shown(&place.root, host);
-        report.note(&format!("{writers} may write in {root}: what they put there is believed"));
+    if let Some((dirs, writers)) = dirs.as_ref().and_then(|dirs| Some((dirs, dirs.writers()?))) {
+        let root = crate::ops::context::display_path(&dirs.root, host);
+        reporter.note(&format!("{writers} may write in {root}: what they put there is believed"));
     }
     let output = images.output.as_deref().or(defaults.output.as_deref()).unwrap_or(OUTPUT.into());
-    Ok(Run {
+    Ok(Context {
         host,
         library,
         catalog,
-        report,
+        reporter,
         keyring,
-        signature_required: source.require_signature,
-        lock_path: lockfile::place(place.as_ref().map(|place| &*place.root), &cache_dir, host.uid),
+        require_signature: source.require_signature,
+        lock_path: lockfile::lock_file_path(dirs.as_ref().map(|dirs| &*dirs.root), &cache_dir, host.uid),
         update_lock: source.update_lock,
         bundled: BTreeMap::new(),
         rebuild: compile.rebuild,
-        objects: Objects::Kept,
-        place: None,
-        archive_wanted: false,
+        build_mode: BuildMode::Incremental,
+        slot: None,
+        keep_archive: false,
         cache_dir,
         output: host.absolute(output),
         timings: compile.timings.clone(),
         jobs: jobs.jobs.map_or(host.cpus, usize::from),
-        jobs_given: jobs.jobs.is_some(),
+        explicit_jobs: jobs.jobs.is_some(),
         offline: source.offline,
         sandbox: kbuild.sandbox,
         stall: source.stall_timeout.map_or(STALL, |seconds| Duration::from_secs(seconds.into())),
@@ -139,8 +139,8 @@ fn keyring(paths: &[Utf8PathBuf], host: &Host) -> Result<Keyring> {
 }
 
 /// The only kernel that these words mean.
-pub fn one_request(version: &str, options: &Options, run: &Run<'_>) -> Result<Request> {
-    let mut requests = requests(&[version.to_owned()], options, run)?;
+pub fn one_request(version: &str, options: &Options, ctx: &Context<'_>) -> Result<Request> {
+    let mut requests = requests(&[version.to_owned()], options, ctx)?;
     match requests.pop().filter(|_| requests.is_empty()) {
         Some(request) => Ok(request),
         None => Err(Error::usage(format!("{version}: more than one kernel"))
@@ -149,17 +149,17 @@ pub fn one_request(version: &str, options: &Options, run: &Run<'_>) -> Result<Re
 }
 
 /// What was typed, resolved: one request for each architecture and version.
-pub fn requests(versions: &[String], options: &Options, run: &Run<'_>) -> Result<Vec<Request>> {
+pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Result<Vec<Request>> {
     let remote = options.compile.launcher.as_deref().and_then(Tool::of).filter(|tool| tool.is_remote());
-    if let Some(tool) = remote.filter(|_| run.offline) {
+    if let Some(tool) = remote.filter(|_| ctx.offline) {
         return Err(Error::usage(format!("--offline: {} works through the network", tool.name()))
             .hint("leave --launcher out; ccache works without a network"));
     }
     let mut requests = Vec::new();
-    for arch in arches(options, run)? {
+    for arch in arches(options, ctx)? {
         for text in versions {
-            for version in resolve_version(text, arch, options, run)? {
-                requests.push(request(&version, arch, options, run)?);
+            for version in resolve_version(text, arch, options, ctx)? {
+                requests.push(request(&version, arch, options, ctx)?);
             }
         }
     }
@@ -167,18 +167,18 @@ pub fn requests(versions: &[String], options: &Options, run: &Run<'_>) -> Result
 }
 
 /// `--arch`, else the project's, else the host's.
-fn arches(options: &Options, run: &Run<'_>) -> Result<Vec<Arch>> {
-    let given = [&options.target.arch, &run.library.project.defaults.arch];
+fn arches(options: &Options, ctx: &Context<'_>) -> Result<Vec<Arch>> {
+    let given = [&options.target.arch, &ctx.library.project.defaults.arch];
     if let Some(arches) = given.into_iter().find(|arches| !arches.is_empty()) {
         return Ok(arches.clone());
     }
     let hint = || format!("choose with --arch {}", Arch::choices());
-    Ok(vec![run.host.own_arch().map_err(|error| error.hint(hint()))?])
+    Ok(vec![ctx.host.own_arch().map_err(|error| error.hint(hint()))?])
 }
 
 /// The flavor of the options, else the project's; `None`: each version tells its own.
-fn flavor(options: &Options, run: &Run<'_>) -> Option<Flavor> {
-    options.target.hypervisor.chosen().or(run.library.project.defaults.flavor)
+fn flavor(options: &Options, ctx: &Context<'_>) -> Option<Flavor> {
+    options.target.hypervisor.flavor().or(ctx.library.project.defaults.flavor)
 }
 
 /// A version, and whether it is what a channel of kernel.org stands for.
@@ -188,18 +188,23 @@ struct ResolvedVersion {
 }
 
 /// The versions that one word stands for.
-fn resolve_version(text: &str, arch: Arch, options: &Options, run: &Run<'_>) -> Result<Vec<ResolvedVersion>> {
+fn resolve_version(
+    text: &str,
+    arch: Arch,
+    options: &Options,
+    ctx: &Context<'_>,
+) -> Result<Vec<ResolvedVersion>> {
     if let Ok(channel) = text.parse() {
-        let version = crate::ops::fetch::resolve(channel, mirrors(options, run)?, run)?;
+        let version = crate::ops::fetch::resolve(channel, mirrors(options, ctx)?, ctx)?;
         return Ok(vec![ResolvedVersion { version: VersionRequest::Exact(version), is_of_channel: true }]);
     }
     let of_catalog = |version| ResolvedVersion { version, is_of_channel: false };
     if text == "all" {
-        let Some(flavor) = flavor(options, run) else {
+        let Some(flavor) = flavor(options, ctx) else {
             return Err(Error::usage("`all` is every supported kernel of one flavor")
                 .hint(format!("choose it with {}", Flavor::flags())));
         };
-        let kernels = run.catalog.kernels.iter();
+        let kernels = ctx.catalog.kernels.iter();
         let kernels = kernels.filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
         let supported = kernels.filter(|entry| entry.status == Status::Supported);
         return Ok(supported.map(|entry| of_catalog(entry.request())).collect());
@@ -210,11 +215,11 @@ fn resolve_version(text: &str, arch: Arch, options: &Options, run: &Run<'_>) -> 
     Ok(vec![of_catalog(version)])
 }
 
-fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, run: &Run<'_>) -> Result<Request> {
-    let Run { host, catalog, .. } = run;
+fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Context<'_>) -> Result<Request> {
+    let Context { host, catalog, .. } = ctx;
     let Options { target, config, catalog: own, images, kbuild, compile, .. } = options;
     let ResolvedVersion { version, is_of_channel } = *resolved;
-    let flavor = match flavor(options, run) {
+    let flavor = match flavor(options, ctx) {
         Some(flavor) => flavor,
         None => planning::flavor_of(version, catalog)?,
     };
@@ -241,44 +246,44 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, run: &Run<
             launcher: compile.launcher.clone(),
         },
         images: ImageChoice {
-            legacy: images.legacy,
+            combined_image: images.combined_image,
             no_modules: images.no_modules,
             kernel_link: images.kernel_link.clone().unwrap_or_default(),
             modules_layout: images.modules_layout,
             compression: images.compression,
         },
-        mirrors: mirrors(options, run)?.to_vec(),
+        mirrors: mirrors(options, ctx)?.to_vec(),
         configures: true,
-        profiles: profiles(&options.require.require, flavor, run),
+        profiles: profiles(&options.require.require, flavor, ctx),
         source_date_epoch: host.source_date_epoch,
     })
 }
 
 /// `--mirror`, else the environment's, else the project's.
-fn mirrors<'a>(options: &'a Options, run: &'a Run<'_>) -> Result<&'a [String]> {
-    let all = [&options.source.mirror, &run.host.mirrors, &run.library.project.defaults.mirror];
+fn mirrors<'a>(options: &'a Options, ctx: &'a Context<'_>) -> Result<&'a [String]> {
+    let all = [&options.source.mirror, &ctx.host.mirrors, &ctx.library.project.defaults.mirror];
     let mirrors = all.into_iter().find(|mirrors| !mirrors.is_empty()).map_or(&[][..], |mirrors| &mirrors[..]);
-    match mirrors.iter().find_map(|mirror| mistake_in_mirror(mirror)) {
+    match mirrors.iter().find_map(|mirror| mirror_error(mirror)) {
         None => Ok(mirrors),
-        Some(wrong) => Err(Error::usage(wrong)),
+        Some(message) => Err(Error::usage(message)),
     }
 }
 
 /// The flavor's own profile, unless `--require none` leaves it out, those of the project, and those of
 /// `--require`.
-fn profiles(required: &[String], flavor: Flavor, run: &Run<'_>) -> Vec<String> {
+fn profiles(required: &[String], flavor: Flavor, ctx: &Context<'_>) -> Vec<String> {
     let own = (!required.iter().any(|name| name == "none")).then(|| flavor.to_string());
-    let named = run.library.project.defaults.require.iter().chain(required);
+    let named = ctx.library.project.defaults.require.iter().chain(required);
     own.into_iter().chain(named.filter(|name| *name != "none").cloned()).collect()
 }
 
 /// Brings what `--from-bundle` names into the cache, for this run.
-pub fn take_bundle<'a>(options: &Options, run: Run<'a>) -> Result<Run<'a>> {
+pub fn import_bundle<'a>(options: &Options, ctx: Context<'a>) -> Result<Context<'a>> {
     match &options.source.from_bundle {
         Some(path) => {
-            let bundled = crate::ops::fetch::take_bundle(&run.host.absolute(path), &run)?;
-            Ok(Run { bundled, ..run })
+            let bundled = crate::ops::fetch::import_bundle(&ctx.host.absolute(path), &ctx)?;
+            Ok(Context { bundled, ..ctx })
         }
-        None => Ok(run),
+        None => Ok(ctx),
     }
 }

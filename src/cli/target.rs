@@ -12,7 +12,7 @@ use camino::Utf8Path;
 use camino::Utf8PathBuf;
 
 /// Where a config comes from.
-pub enum Given {
+pub enum Target {
     /// A `.config`.
     File(Utf8PathBuf),
     /// An image of an OCI layout, by its tag if it was given.
@@ -21,19 +21,19 @@ pub enum Given {
     Version,
 }
 
-impl Given {
+impl Target {
     /// A file is a `.config`, a directory a layout, anything else a version.
-    pub fn of(text: &str, host: &Host) -> Result<Given> {
+    pub fn of(text: &str, host: &Host) -> Result<Target> {
         let path = host.absolute(text.into());
         if path.exists() && !path.is_dir() {
-            return Ok(Given::File(path));
+            return Ok(Target::File(path));
         }
         let (layout, tag) = locate(&path);
         if layout.is_dir() {
-            return Ok(Given::Layout(layout, tag));
+            return Ok(Target::Layout(layout, tag));
         }
         match text.parse::<VersionRequest>().is_ok() || text.parse::<Channel>().is_ok() {
-            true => Ok(Given::Version),
+            true => Ok(Target::Version),
             false => Err(Error::usage(format!("{text}: no such file or directory, and no kernel version"))
                 .hint("a .config file, an OCI layout (LAYOUT[:TAG]), or a kernel version")),
         }
@@ -51,14 +51,14 @@ pub fn config_of(path: &Utf8Path) -> Result<Config> {
 }
 
 /// The image that a reference means: the only one of a layout or a tag, or of an index the one for `arch`.
-pub fn one_image(given: &Utf8Path, arch: Option<&str>) -> Result<Image> {
-    let (layout, tag) = locate(given);
+pub fn one_image(target: &Utf8Path, arch: Option<&str>) -> Result<Image> {
+    let (layout, tag) = locate(target);
     LayoutReader::open(&layout)?.open_image(tag.as_deref(), arch)
 }
 
 /// The architectures of the images that a reference means, in their order.
-pub fn architectures(given: &Utf8Path) -> Result<Vec<String>> {
-    let (layout, tag) = locate(given);
+pub fn architectures(target: &Utf8Path) -> Result<Vec<String>> {
+    let (layout, tag) = locate(target);
     let reader = LayoutReader::open(&layout)?;
     let images = reader.images(tag.as_deref())?.into_iter().map(|part| reader.image(&part));
     images.map(|image| Ok(image?.config.architecture().to_string())).collect()

@@ -1,7 +1,7 @@
 //! Whether this host lets bubblewrap make a sandbox, and what to do where it does not.
 
 use crate::host::Host;
-use crate::host::packages::{Diagnosis, Importance, Need, diagnose};
+use crate::host::packages::{Dependency, Diagnosis, Importance, diagnose};
 use crate::host::process::{self, CommandLine, SANDBOX};
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
@@ -23,18 +23,20 @@ const NAMESPACES: [&str; 8] = [
 ];
 
 /// What bubblewrap is, for a list of needs.
-pub fn need() -> Need {
+pub fn dependency() -> Dependency {
     let why = "keeps the kernel's build scripts from the network and from your files";
-    Need::program(SANDBOX, why, ["bubblewrap"; 5]).recommended()
+    Dependency::program(SANDBOX, why, ["bubblewrap"; 5]).recommended()
 }
 
 /// Tries bubblewrap out where `diagnosis` has found it, and notes there why it does not work.
-pub fn try_out(diagnosis: &mut Diagnosis, host: &Host) {
-    let shown = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"].map(str::to_owned);
-    let bwrap =
-        diagnosis.findings.iter_mut().find(|finding| finding.name == SANDBOX && finding.found.is_some());
+pub fn check_sandbox(diagnosis: &mut Diagnosis, host: &Host) {
+    let files = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"].map(str::to_owned);
+    let bwrap = diagnosis
+        .dependencies
+        .iter_mut()
+        .find(|dependency| dependency.name == SANDBOX && dependency.found.is_some());
     if let Some(bwrap) = bwrap
-        && let Err(error) = find(&shown, Utf8Path::new("/"), &host.child_env, host)
+        && let Err(error) = find_command(&files, Utf8Path::new("/"), &host.child_env, host)
     {
         bwrap.found = None;
         bwrap.why = format!("{error}\n{:29}{}", "", error.hint_text().unwrap_or_default());
@@ -47,20 +49,20 @@ pub fn try_out(diagnosis: &mut Diagnosis, host: &Host) {
 /// # Errors
 ///
 /// bubblewrap is not installed, or the host does not let it make the namespaces (exit code 4).
-pub fn find(
+pub fn find_command(
     files: &[String],
     dir: &Utf8Path,
     env: &BTreeMap<String, String>,
     host: &Host,
 ) -> Result<Vec<String>> {
-    diagnose(vec![Need { importance: Importance::Required, ..need() }], "gcc", host).require()?;
+    diagnose(vec![Dependency { importance: Importance::Required, ..dependency() }], "gcc", host).require()?;
     // Root may do without a user namespace where the host forbids them.
-    let ways: &[&[&str]] = if host.root { &[&[USER_NAMESPACE], &[]] } else { &[&[USER_NAMESPACE]] };
+    let attempts: &[&[&str]] = if host.root { &[&[USER_NAMESPACE], &[]] } else { &[&[USER_NAMESPACE]] };
     let mut failed = None;
-    for way in ways {
-        let words = way.iter().copied().chain(NAMESPACES).chain(["--chdir", dir.as_str()]);
-        let words = words.map(str::to_owned).chain(files.iter().cloned()).chain(["--".to_owned()]);
-        let mut args: Vec<String> = words.collect();
+    for namespaces in attempts {
+        let argv = namespaces.iter().copied().chain(NAMESPACES).chain(["--chdir", dir.as_str()]);
+        let argv = argv.map(str::to_owned).chain(files.iter().cloned()).chain(["--".to_owned()]);
+        let mut args: Vec<String> = argv.collect();
         let probe = CommandLine {
             program: SANDBOX.to_owned(),
             args: args.iter().cloned().chain(["true".to_owned()]).collect(),
@@ -72,15 +74,15 @@ pub fn find(
             args.insert(0, SANDBOX.to_owned());
             return Ok(args);
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().next().unwrap_or("bwrap failed and printed nothing").trim();
-        failed.get_or_insert_with(|| Error::host(said).hint(cure(said)));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let stderr = stderr.lines().next().unwrap_or("bwrap failed and printed nothing").trim();
+        failed.get_or_insert_with(|| Error::host(stderr).hint(remedy(stderr)));
     }
     Err(failed.expect("there is at least one way"))
 }
 
 /// What makes the sandbox possible where bubblewrap says `why`.
-fn cure(why: &str) -> &'static str {
+fn remedy(why: &str) -> &'static str {
     let is = |setting: &str, value: &str| {
         fs::read_to_string(Utf8Path::new("/proc/sys").join(setting)).is_ok_and(|text| text.trim() == value)
     };

@@ -6,10 +6,10 @@ pub mod process;
 
 use crate::kernel::Arch;
 use crate::util::digest::{Hasher, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::fs::without_dots;
-use crate::util::read::{Links, MAX_NOTE, read_text};
-use crate::util::text::listed;
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::fs::normalize_path;
+use crate::util::read::{Links, MAX_SMALL_FILE, read_text};
+use crate::util::text::join_list;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs;
@@ -76,7 +76,7 @@ pub struct OsRelease {
 impl Host {
     /// Reads it all, once.
     pub fn read() -> Result<Host> {
-        let env = whole_env();
+        let env = full_env();
         let cwd =
             std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
         let cwd = Utf8PathBuf::from_path_buf(cwd)
@@ -90,7 +90,7 @@ impl Host {
             })?),
         };
         Ok(Host {
-            args: words().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+            args: args().map(|arg| arg.to_string_lossy().into_owned()).collect(),
             cache_dir: cache_dir(&env).map(|dir| cwd.join(dir)),
             arch: Arch::find(|spec| *spec.uname == *rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
@@ -115,8 +115,10 @@ impl Host {
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
             git_env: git_env(&env),
-            ignored: env.keys().filter(|key| changes_the_build(key)).cloned().collect(),
-            os: OsRelease::parse(&read_text("/etc/os-release", Links::Follow, MAX_NOTE).unwrap_or_default()),
+            ignored: env.keys().filter(|key| affects_build(key)).cloned().collect(),
+            os: OsRelease::parse(
+                &read_text("/etc/os-release", Links::Follow, MAX_SMALL_FILE).unwrap_or_default(),
+            ),
             cwd,
         })
     }
@@ -127,13 +129,13 @@ impl Host {
     ///
     /// Fails (exit code 2) where it is not one that kernels are built for.
     pub fn own_arch(&self) -> Result<Arch> {
-        let titles = || listed(Arch::ALL.iter().map(|arch| arch.spec().title), "or");
+        let titles = || join_list(Arch::ALL.iter().map(|arch| arch.spec().title), "or");
         self.arch.ok_or_else(|| Error::usage(format!("this machine is not {}", titles())))
     }
 
     /// `path` seen from the working directory.
     pub fn absolute(&self, path: &Utf8Path) -> Utf8PathBuf {
-        without_dots(&self.cwd.join(path))
+        normalize_path(&self.cwd.join(path))
     }
 
     /// The program that `name` would run: searched in the child's `PATH`, or as a path.
@@ -162,9 +164,10 @@ impl Host {
         ];
         let path = self.child_env.get("PATH").map(String::as_str).unwrap_or_default();
         let mut hasher = Hasher::default();
-        for place in path.split(':').chain(PACKAGES) {
-            let told = fs::metadata(place).map(|place| (place.ino(), place.mtime(), place.mtime_nsec()));
-            hasher.update(format!("{place} {:?}\n", told.ok()));
+        for path in path.split(':').chain(PACKAGES) {
+            let stamp =
+                fs::metadata(path).map(|metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec()));
+            hasher.update(format!("{path} {:?}\n", stamp.ok()));
         }
         hasher.finish()
     }
@@ -187,7 +190,7 @@ impl OsRelease {
 }
 
 /// The words of the command line, the program's name first.
-pub fn words() -> impl Iterator<Item = std::ffi::OsString> {
+pub fn args() -> impl Iterator<Item = std::ffi::OsString> {
     std::env::args_os()
 }
 
@@ -203,7 +206,7 @@ pub fn clock() -> SystemTime {
 
 /// The whole environment, for a program that is the user's own client and finds its credentials there:
 /// never for a build. It is handed on and not kept, since it may hold secrets.
-pub fn whole_env() -> BTreeMap<String, String> {
+pub fn full_env() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .collect()
@@ -226,7 +229,7 @@ fn is_proxy(key: &str) -> bool {
 /// Little of the environment reaches a child: what it needs to find programs and its own settings,
 /// and what makes its messages and dates the same everywhere.
 fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut child = picked(env, &["HOME", "TMPDIR"]);
+    let mut child = select(env, &["HOME", "TMPDIR"]);
     let mut path = env.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
     // depmod lives in /sbin, which an ordinary user's PATH lacks on Debian.
     for dir in ["/usr/local/sbin", "/usr/sbin", "/sbin"] {
@@ -246,7 +249,7 @@ fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 }
 
 /// Those of `keys` that are there.
-fn picked(env: &BTreeMap<String, String>, keys: &[&str]) -> BTreeMap<String, String> {
+fn select(env: &BTreeMap<String, String>, keys: &[&str]) -> BTreeMap<String, String> {
     keys.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone()))).collect()
 }
 
@@ -280,7 +283,7 @@ fn launcher_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
         "ICECC_TEST_SOCKET",
         "ICECC_VERSION",
     ];
-    picked(env, &PASSED)
+    select(env, &PASSED)
 }
 
 /// The ssh agent; and the certificates that other clients are told of by the variables of OpenSSL, by git's names.
@@ -295,12 +298,12 @@ fn git_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 
 /// `TERM` and where its description lies, the colours of the kernel's menus, and a locale that has line drawing.
 fn terminal_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let passed = ["TERM", "TERMINFO", "TERMINFO_DIRS", "COLORTERM", "MENUCONFIG_COLOR", "MENUCONFIG_MODE"];
-    picked(env, &passed).into_iter().chain([("LC_ALL".to_owned(), "C.UTF-8".to_owned())]).collect()
+    let names = ["TERM", "TERMINFO", "TERMINFO_DIRS", "COLORTERM", "MENUCONFIG_COLOR", "MENUCONFIG_MODE"];
+    select(env, &names).into_iter().chain([("LC_ALL".to_owned(), "C.UTF-8".to_owned())]).collect()
 }
 
 /// Variables that the kernel's make, or make itself, reads from the environment.
-fn changes_the_build(key: &str) -> bool {
+fn affects_build(key: &str) -> bool {
     const NAMES: [&str; 23] = [
         "ARCH",
         "SUBARCH",
@@ -363,9 +366,9 @@ mod tests {
     #[test]
     fn variables_of_kbuild_are_recognised() {
         for key in ["MAKEFLAGS", "KBUILD_OUTPUT", "KCONFIG_CONFIG", "ARCH", "INSTALL_MOD_PATH", "LLVM"] {
-            assert!(changes_the_build(key), "{key}");
+            assert!(affects_build(key), "{key}");
         }
-        assert!(!changes_the_build("PATH") && !changes_the_build("HOME"));
+        assert!(!affects_build("PATH") && !affects_build("HOME"));
     }
 
     #[test]

@@ -2,14 +2,14 @@
 
 use crate::host::Host;
 use crate::host::process::{self, CommandLine};
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use serde::Serialize;
 use std::fmt;
 
 /// A package manager and how it is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packages {
+enum PackageManager {
     Debian,
     Fedora,
     Arch,
@@ -17,18 +17,18 @@ enum Packages {
     Suse,
 }
 
-impl Packages {
+impl PackageManager {
     /// The one of this distribution, if we know it.
-    fn of(host: &Host) -> Option<Packages> {
+    fn of(host: &Host) -> Option<PackageManager> {
         let known = [
-            ("debian", Packages::Debian),
-            ("ubuntu", Packages::Debian),
-            ("fedora", Packages::Fedora),
-            ("rhel", Packages::Fedora),
-            ("arch", Packages::Arch),
-            ("alpine", Packages::Alpine),
-            ("suse", Packages::Suse),
-            ("opensuse", Packages::Suse),
+            ("debian", PackageManager::Debian),
+            ("ubuntu", PackageManager::Debian),
+            ("fedora", PackageManager::Fedora),
+            ("rhel", PackageManager::Fedora),
+            ("arch", PackageManager::Arch),
+            ("alpine", PackageManager::Alpine),
+            ("suse", PackageManager::Suse),
+            ("opensuse", PackageManager::Suse),
         ];
         known.into_iter().find(|(id, _)| host.os.is_like(id)).map(|(_, packages)| packages)
     }
@@ -37,20 +37,20 @@ impl Packages {
     fn install(self) -> &'static [&'static [&'static str]] {
         match self {
             // The lists of a fresh machine or container are old or not there at all.
-            Packages::Debian => {
+            PackageManager::Debian => {
                 &[&["apt-get", "update"], &["apt-get", "install", "-y", "--no-install-recommends"]]
             }
-            Packages::Fedora => &[&["dnf", "install", "-y"]],
-            Packages::Arch => &[&["pacman", "-S", "--needed", "--noconfirm"]],
-            Packages::Alpine => &[&["apk", "add"]],
-            Packages::Suse => &[&["zypper", "--non-interactive", "install"]],
+            PackageManager::Fedora => &[&["dnf", "install", "-y"]],
+            PackageManager::Arch => &[&["pacman", "-S", "--needed", "--noconfirm"]],
+            PackageManager::Alpine => &[&["apk", "add"]],
+            PackageManager::Suse => &[&["zypper", "--non-interactive", "install"]],
         }
     }
 }
 
 /// How a need is looked for.
 #[derive(Clone, Debug)]
-pub enum Look {
+pub enum DependencyKind {
     Program(String),
     /// Included from an empty C file by the host's compiler.
     Header(&'static str),
@@ -58,8 +58,8 @@ pub enum Look {
 
 /// Something that a build or a boot needs, and its package on Debian, Fedora, Arch, Alpine and openSUSE.
 #[derive(Clone, Debug)]
-pub struct Need {
-    pub look: Look,
+pub struct Dependency {
+    pub kind: DependencyKind,
     pub why: &'static str,
     pub packages: [&'static str; 5],
     pub importance: Importance,
@@ -73,24 +73,29 @@ pub enum Importance {
     Recommended,
 }
 
-impl Need {
-    pub fn program(name: impl Into<String>, why: &'static str, packages: [&'static str; 5]) -> Need {
-        Need { look: Look::Program(name.into()), why, packages, importance: Importance::Required }
+impl Dependency {
+    pub fn program(name: impl Into<String>, why: &'static str, packages: [&'static str; 5]) -> Dependency {
+        Dependency {
+            kind: DependencyKind::Program(name.into()),
+            why,
+            packages,
+            importance: Importance::Required,
+        }
     }
 
-    pub fn header(name: &'static str, why: &'static str, packages: [&'static str; 5]) -> Need {
-        Need { look: Look::Header(name), why, packages, importance: Importance::Required }
+    pub fn header(name: &'static str, why: &'static str, packages: [&'static str; 5]) -> Dependency {
+        Dependency { kind: DependencyKind::Header(name), why, packages, importance: Importance::Required }
     }
 
     /// The same, where a build does without it.
-    pub fn recommended(self) -> Need {
-        Need { importance: Importance::Recommended, ..self }
+    pub fn recommended(self) -> Dependency {
+        Dependency { importance: Importance::Recommended, ..self }
     }
 }
 
 /// One line of the doctor's report.
 #[derive(Clone, Debug, Serialize)]
-pub struct Finding {
+pub struct DependencyStatus {
     /// The program or header.
     pub name: String,
     /// Where it is, `None` if it is missing.
@@ -109,7 +114,7 @@ pub struct Finding {
 pub struct Diagnosis {
     /// In the order of the list of needs.
     #[serde(rename = "findings")]
-    pub findings: Vec<Finding>,
+    pub dependencies: Vec<DependencyStatus>,
     /// The command that installs what is missing; `None`: nothing is, or the distribution is unknown.
     pub install: Option<String>,
     #[serde(skip)]
@@ -119,8 +124,12 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// Names of what is missing and required.
     pub fn missing(&self) -> Vec<&str> {
-        let required = self.findings.iter().filter(|finding| finding.importance == Importance::Required);
-        required.filter(|finding| finding.found.is_none()).map(|finding| finding.name.as_str()).collect()
+        let required =
+            self.dependencies.iter().filter(|dependency| dependency.importance == Importance::Required);
+        required
+            .filter(|dependency| dependency.found.is_none())
+            .map(|dependency| dependency.name.as_str())
+            .collect()
     }
 
     /// Fails (exit code 4) when something is missing.
@@ -137,16 +146,16 @@ impl Diagnosis {
     }
 
     /// Runs the install command, by sudo where we are not root.
-    pub fn install(&self, host: &Host, report: &Report) -> Result<()> {
+    pub fn install(&self, host: &Host, reporter: &Reporter) -> Result<()> {
         if self.commands.is_empty() {
             return self.require();
         }
-        for words in &self.commands {
-            let (program, args) = words.split_first().expect("a command has words");
+        for argv in &self.commands {
+            let (program, args) = argv.split_first().expect("a command has words");
             let (program, args, env) = (program.clone(), args.to_vec(), host.child_env.clone());
             let command = CommandLine { program, args, env, cwd: host.cwd.clone() };
-            report.note(&format!("running: {command}"));
-            if !process::interact(&command)?.success() {
+            reporter.note(&format!("running: {command}"));
+            if !process::run_interactive(&command)?.success() {
                 return Err(Error::host(format!("`{command}` failed")));
             }
         }
@@ -156,7 +165,7 @@ impl Diagnosis {
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Finding { name, found, why, importance, .. } in &self.findings {
+        for DependencyStatus { name, found, why, importance, .. } in &self.dependencies {
             match (found, importance) {
                 (Some(place), _) => writeln!(f, "ok       {name:20} {place}")?,
                 (None, Importance::Required) => writeln!(f, "MISSING  {name:20} {why}")?,
@@ -178,7 +187,7 @@ impl fmt::Display for Diagnosis {
 pub fn examine_menus(host: &Host) -> Diagnosis {
     let why = "draws the kernel's menus";
     let packages = ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev", "ncurses-devel"];
-    diagnose(vec![Need::header("curses.h", why, packages)], "gcc", host)
+    diagnose(vec![Dependency::header("curses.h", why, packages)], "gcc", host)
 }
 
 /// Looks for the program that fetches repositories and applies patches.
@@ -187,64 +196,67 @@ pub fn examine_git(host: &Host) -> Diagnosis {
 }
 
 /// What fetches repositories and applies patches.
-pub fn git() -> Need {
-    Need::program("git", "fetches repositories and applies patches", ["git"; 5])
+pub fn git() -> Dependency {
+    Dependency::program("git", "fetches repositories and applies patches", ["git"; 5])
 }
 
 /// Looks for the program that pushes images.
 pub fn examine_push(host: &Host) -> Diagnosis {
-    diagnose(vec![Need::program("skopeo", "copies images to a registry", ["skopeo"; 5])], "gcc", host)
+    diagnose(vec![Dependency::program("skopeo", "copies images to a registry", ["skopeo"; 5])], "gcc", host)
 }
 
 /// Looks for `needs`; headers by `host_cc`.
-pub fn diagnose(needs: Vec<Need>, host_cc: &str, host: &Host) -> Diagnosis {
-    let packages = Packages::of(host);
-    let findings: Vec<Finding> = needs
+pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Diagnosis {
+    let packages = PackageManager::of(host);
+    let dependencies: Vec<DependencyStatus> = dependencies
         .into_iter()
-        .map(|need| Finding {
-            found: match &need.look {
-                Look::Program(name) => host.find_program(name).map(Into::into),
-                Look::Header(header) => find_header(header, host_cc, host),
+        .map(|dependency| DependencyStatus {
+            found: match &dependency.kind {
+                DependencyKind::Program(name) => host.find_program(name).map(Into::into),
+                DependencyKind::Header(header) => find_header(header, host_cc, host),
             },
-            name: match need.look {
-                Look::Program(name) => name,
-                Look::Header(header) => header.to_owned(),
+            name: match dependency.kind {
+                DependencyKind::Program(name) => name,
+                DependencyKind::Header(header) => header.to_owned(),
             },
-            why: need.why.to_owned(),
-            importance: need.importance,
+            why: dependency.why.to_owned(),
+            importance: dependency.importance,
             package: packages
-                .map(|packages| need.packages[packages as usize])
+                .map(|packages| dependency.packages[packages as usize])
                 .filter(|package| !package.is_empty()),
         })
         .collect();
-    let mut wanted: Vec<&str> = findings
+    let mut packages_to_install: Vec<&str> = dependencies
         .iter()
-        .filter(|finding| finding.found.is_none())
-        .filter_map(|finding| finding.package)
+        .filter(|dependency| dependency.found.is_none())
+        .filter_map(|dependency| dependency.package)
         .collect();
-    wanted.sort_unstable();
-    wanted.dedup();
+    packages_to_install.sort_unstable();
+    packages_to_install.dedup();
     let mut commands: Vec<Vec<String>> = Vec::new();
-    if let Some(packages) = packages.filter(|_| !wanted.is_empty()) {
+    if let Some(packages) = packages.filter(|_| !packages_to_install.is_empty()) {
         for command in packages.install() {
             let sudo = (!host.root).then_some("sudo");
             commands.push(sudo.into_iter().chain(command.iter().copied()).map(str::to_owned).collect());
         }
-        commands.last_mut().expect("there is one").extend(wanted.iter().map(|package| (*package).to_owned()));
+        commands
+            .last_mut()
+            .expect("there is one")
+            .extend(packages_to_install.iter().map(|package| (*package).to_owned()));
     }
-    let lines: Vec<String> = commands.iter().map(|words| words.join(" ")).collect();
+    let lines: Vec<String> = commands.iter().map(|argv| argv.join(" ")).collect();
     let install = (!lines.is_empty()).then(|| lines.join(" && "));
-    Diagnosis { findings, install, commands }
+    Diagnosis { dependencies, install, commands }
 }
 
 /// Where the host's compiler finds `header`.
 fn find_header(header: &str, host_cc: &str, host: &Host) -> Option<String> {
-    let words = shlex::split(host_cc)?;
-    let (program, args) = words.split_first()?;
+    let argv = shlex::split(host_cc)?;
+    let (program, args) = argv.split_first()?;
     host.find_program(program)?;
     // `-M` lists what is included, the header itself in second place.
     let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
     args.extend(["-M", "-x", "c", "-include", header, "/dev/null"]);
-    let listed = process::capture(program, &args, &host.child_env).ok()?;
-    listed.split_whitespace().find(|word| word.ends_with(&format!("/{header}"))).map(str::to_owned)
+    let listing = process::capture(program, &args, &host.child_env).ok()?;
+    listing.split_whitespace().find(|word| word.ends_with(&format!("/{header}"))).map(str::to_owned)
 }

@@ -4,13 +4,13 @@ use crate::kbuild::{Compiled, Configured};
 use crate::oci::{Entries, Entry};
 use crate::plan::Contents;
 use crate::plan::request::ModulesLayout;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::os::unix::fs::PermissionsExt;
 use walkdir::WalkDir;
 
 /// What was installed for one kernel.
-pub struct Staged<'a> {
+pub struct ImageInputs<'a> {
     /// The compilation.
     pub compiled: &'a Compiled,
     /// Holds `lib/modules/<release>`; `None`: no modules.
@@ -21,22 +21,22 @@ pub struct Staged<'a> {
     pub version: String,
 }
 
-impl Staged<'_> {
+impl ImageInputs<'_> {
     /// The entries of an image of these contents.
     pub fn entries(&self, contents: &Contents) -> Result<Entries> {
         let mut entries = Entries::new();
         match contents {
-            Contents::Kernel { path, also_at } => {
+            Contents::Kernel { path, kernel_link } => {
                 add(&mut entries, path, self.kernel());
-                if let Some(second) = also_at {
-                    add_name(&mut entries, second, path)?;
+                if let Some(second) = kernel_link {
+                    add_hard_link(&mut entries, second, path)?;
                 }
             }
             Contents::Modules { layout } => self.add_modules(&mut entries, *layout)?,
             Contents::Combined { file_name } => {
                 let path = format!("bin/{file_name}");
                 add(&mut entries, &path, self.kernel());
-                add_name(&mut entries, &format!("boot/{file_name}"), &path)?;
+                add_hard_link(&mut entries, &format!("boot/{file_name}"), &path)?;
                 let config = Entry::File { from: self.config.path.clone(), executable: false };
                 add(&mut entries, &format!("boot/config-{}", self.version), config);
                 self.add_modules(&mut entries, ModulesLayout::Tree)?;
@@ -64,13 +64,13 @@ impl Staged<'_> {
     fn add_modules(&self, entries: &mut Entries, layout: ModulesLayout) -> Result<()> {
         let Some(root) = &self.root else { return Ok(()) };
         let dir = root.join("lib/modules").join(&self.compiled.release);
-        let wrong = || format!("cannot read {dir}");
+        let message = || format!("cannot read {dir}");
         let prefix = match layout {
             ModulesLayout::Tree => format!("lib/modules/{}/", self.compiled.release),
             ModulesLayout::Flat => String::new(),
         };
         for found in WalkDir::new(&dir).min_depth(1) {
-            let found = found.context(Kind::Build, wrong)?;
+            let found = found.context(Kind::Build, message)?;
             let from = Utf8Path::from_path(found.path())
                 .ok_or_else(|| Error::build("a module's name is not UTF-8"))?;
             let relative = from.strip_prefix(&dir).expect("walked from there").as_str();
@@ -78,10 +78,10 @@ impl Staged<'_> {
                 kind if kind.is_dir() => Entry::Dir,
                 kind if kind.is_symlink() && matches!(relative, "build" | "source") => continue,
                 kind if kind.is_symlink() => {
-                    Entry::SymLink(from.read_link_utf8().context(Kind::Build, wrong)?.into_string())
+                    Entry::SymLink(from.read_link_utf8().context(Kind::Build, message)?.into_string())
                 }
                 _ => {
-                    let mode = found.metadata().context(Kind::Build, wrong)?.permissions().mode();
+                    let mode = found.metadata().context(Kind::Build, message)?.permissions().mode();
                     Entry::File { from: from.to_owned(), executable: mode & 0o100 != 0 }
                 }
             };
@@ -106,7 +106,7 @@ fn add(entries: &mut Entries, path: &str, entry: Entry) {
 
 /// Adds `name` as a second name of `of`. The bytes go to the name that sorts first: a hard link in
 /// a tar must come after what it links to.
-fn add_name(entries: &mut Entries, name: &str, of: &str) -> Result<()> {
+fn add_hard_link(entries: &mut Entries, name: &str, of: &str) -> Result<()> {
     if entries.contains_key(name) {
         return Err(Error::usage(format!(
             "--kernel-link {name}: the image has something of this name already"
@@ -128,14 +128,14 @@ mod tests {
         let mut entries = Entries::new();
         let file = Entry::File { from: "/k".into(), executable: false };
         add(&mut entries, "bin/vmlinux", file.clone());
-        add_name(&mut entries, "boot/vmlinux", "bin/vmlinux").unwrap();
-        add_name(&mut entries, "a/vmlinux", "bin/vmlinux").unwrap();
+        add_hard_link(&mut entries, "boot/vmlinux", "bin/vmlinux").unwrap();
+        add_hard_link(&mut entries, "a/vmlinux", "bin/vmlinux").unwrap();
         let paths: Vec<&str> = entries.keys().map(String::as_str).collect();
         assert_eq!(paths, ["a", "a/vmlinux", "bin", "bin/vmlinux", "boot", "boot/vmlinux"]);
         assert_eq!(
             (&entries["a/vmlinux"], &entries["bin/vmlinux"]),
             (&file, &Entry::HardLink("a/vmlinux".into()))
         );
-        assert!(add_name(&mut entries, "boot", "bin/vmlinux").is_err());
+        assert!(add_hard_link(&mut entries, "boot", "bin/vmlinux").is_err());
     }
 }

@@ -22,13 +22,13 @@ pub(crate) fn kernel_paths() -> Vec<String> {
 
 /// The flavor: as the image says, else by its title or the layout's name, which begin with it.
 pub fn flavor(image: &Image) -> Option<Flavor> {
-    if let Some(flavor) = image.own_annotation(annotations::FLAVOR).and_then(|name| name.parse().ok()) {
+    if let Some(flavor) = image.annotation(annotations::FLAVOR).and_then(|name| name.parse().ok()) {
         return Some(flavor);
     }
-    let names = [image.annotation("title"), image.layout.file_name()];
+    let names = [image.oci_annotation("title"), image.layout.file_name()];
     let is_of = |name: &str, flavor: Flavor| {
         name.starts_with(&format!("{}-kernel", flavor.spec().image_prefix))
-            || name.starts_with(flavor.spec().legacy_image)
+            || name.starts_with(flavor.spec().combined_image)
     };
     let mut names = names.into_iter().flatten();
     names.find_map(|name| Flavor::ALL.iter().copied().find(|&flavor| is_of(name, flavor)))

@@ -2,16 +2,16 @@
 
 use crate::cache::{Lock, lock_file};
 use crate::host::process;
-use crate::image::contents::Staged;
+use crate::image::contents::ImageInputs;
 use crate::kbuild::{self, BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
-use crate::oci::{self, Joined, Named, Written};
+use crate::oci::{self, ImageSpec, MultiArchIndex, WrittenImage};
 use crate::plan::request::Request;
 use crate::plan::{self, Plan, annotations};
-use crate::report::{Phase, Report};
+use crate::report::{Phase, Reporter};
 use crate::util::error::Result;
 use crate::util::fs::create_dir;
-use crate::util::text::{counted, size};
+use crate::util::text::{format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 pub struct PackedImage {
     /// Where it is, and its digest.
     #[serde(flatten)]
-    pub written: Written,
+    pub written: WrittenImage,
     /// Is the kernel in it?
     #[serde(rename = "holds_kernel")]
     pub holds_kernel: bool,
@@ -33,16 +33,16 @@ pub fn install_modules(
     compiled: &Compiled,
     plan: &Plan,
     root: &Utf8Path,
-    report: &Report,
+    reporter: &Reporter,
 ) -> Result<Option<Utf8PathBuf>> {
     match (kbuild::wants_modules(plan), compiled.modules) {
         (false, _) => Ok(None),
         (true, false) => {
-            report.note("the config has no modules (CONFIG_MODULES is not set): no modules image");
+            reporter.note("the config has no modules (CONFIG_MODULES is not set): no modules image");
             Ok(None)
         }
         (true, true) => {
-            build_dir.install_modules(root, compiled, report)?;
+            build_dir.install_modules(root, compiled, reporter)?;
             Ok(Some(root.to_owned()))
         }
     }
@@ -50,77 +50,81 @@ pub fn install_modules(
 
 /// Waits for the lock of the output directory, which is made where it is not there, and removes what
 /// killed runs left in it.
-pub fn lock_output(output: &Utf8Path, report: &Report) -> Result<Lock> {
+pub fn lock_output(output: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
     create_dir(output)?;
-    let lock = lock_file(&output.join(oci::LOCK), report)?;
-    oci::sweep(output)?;
+    let lock = lock_file(&output.join(oci::LOCK), reporter)?;
+    oci::remove_temporary_files(output)?;
     Ok(lock)
 }
 
 /// Writes all images by up to `jobs` threads, then tags them all: a failure half-way leaves the old ones in force.
 pub fn pack(
-    staged: &Staged<'_>,
+    inputs: &ImageInputs<'_>,
     plan: &Plan,
     output: &Utf8Path,
     jobs: usize,
-    report: &Report,
+    reporter: &Reporter,
 ) -> Result<Vec<PackedImage>> {
-    let running = report.start(Phase::Pack, output.as_str());
+    let phase = reporter.start(Phase::Pack, output.as_str());
     let epoch = plan.source_date_epoch.expect("known with the source");
-    let facts = annotations::Built {
-        release: &staged.compiled.release,
-        kernel: staged.compiled.kernel_sha256,
-        config: staged.config.sha256,
+    let facts = annotations::BuildFacts {
+        release: &inputs.compiled.release,
+        kernel: inputs.compiled.kernel_sha256,
+        config: inputs.config.sha256,
         plan: plan.digest(),
     };
     let without_modules = |image: &&plan::ImagePlan| {
-        staged.root.is_some() || !matches!(image.contents, plan::Contents::Modules { .. })
+        inputs.root.is_some() || !matches!(image.contents, plan::Contents::Modules { .. })
     };
     let prepare = |image: &plan::ImagePlan| {
         let mut annotations = image.annotations.clone();
-        annotations.extend(annotations::built(facts));
-        let named = Named {
+        annotations.extend(annotations::build_annotations(facts));
+        let spec = ImageSpec {
             layout: &image.layout,
             tag: image.tag.as_deref().expect("the version is known by now"),
             encoder: image.compression.into(),
             annotations: &annotations,
         };
-        let entries = staged.entries(&image.contents)?;
-        let ready = oci::prepare(output, named, plan.arch.name(), &entries, epoch, jobs)?;
-        Ok((ready, !matches!(image.contents, plan::Contents::Modules { .. })))
+        let entries = inputs.entries(&image.contents)?;
+        let prepared = oci::prepare(output, spec, plan.arch.name(), &entries, epoch, jobs)?;
+        Ok((prepared, !matches!(image.contents, plan::Contents::Modules { .. })))
     };
-    let ready: Result<Vec<_>> = plan.images.iter().filter(without_modules).map(prepare).collect();
+    let prepared: Result<Vec<_>> = plan.images.iter().filter(without_modules).map(prepare).collect();
     process::check()?;
-    let publish = |(ready, holds_kernel): (oci::Ready, bool)| {
-        Ok(PackedImage { written: ready.publish()?, holds_kernel })
+    let publish = |(prepared, holds_kernel): (oci::PreparedImage, bool)| {
+        Ok(PackedImage { written: prepared.publish()?, holds_kernel })
     };
-    let images = ready?.into_iter().map(publish).collect::<Result<Vec<_>>>()?;
+    let images = prepared?.into_iter().map(publish).collect::<Result<Vec<_>>>()?;
     let bytes = images.iter().map(|image| image.written.size).sum();
-    running.finish(&format!("{}, {}", counted(images.len(), "image", "images"), size(bytes)));
+    phase.finish(&format!("{}, {}", pluralize(images.len(), "image", "images"), format_size(bytes)));
     Ok(images)
 }
 
-/// Joins the images of one run that differ in nothing but their architecture; see [`oci::join`].
-pub fn join(images: &[Written], output: &Utf8Path, report: &Report) -> Result<Vec<Joined>> {
+/// Joins the images of one run that differ in nothing but their architecture; see [`oci::write_multi_arch`].
+pub fn write_multi_arch(
+    images: &[WrittenImage],
+    output: &Utf8Path,
+    reporter: &Reporter,
+) -> Result<Vec<MultiArchIndex>> {
     let arches: BTreeSet<&str> = images.iter().map(|image| image.architecture.as_str()).collect();
     if arches.len() < 2 {
-        for index in oci::outdated(output, images) {
-            report.finding(format!(
+        for index in oci::find_outdated(output, images) {
+            reporter.warning(format!(
                 "{index}, the index over architectures, has another image than this one: build them together to renew it"
             ));
         }
         return Ok(Vec::new());
     }
     let arches = Vec::from_iter(arches).join(" and ");
-    let running = report.start(Phase::Pack, &format!("one tag for {arches}"));
-    let _packing = lock_output(output, report)?;
-    let joined = oci::join(output, images)?;
-    running.finish(&counted(joined.len(), "index", "indexes"));
-    Ok(joined)
+    let phase = reporter.start(Phase::Pack, &format!("one tag for {arches}"));
+    let _packing = lock_output(output, reporter)?;
+    let indexes = oci::write_multi_arch(output, images)?;
+    phase.finish(&pluralize(indexes.len(), "index", "indexes"));
+    Ok(indexes)
 }
 
 /// Is there a place for what [`join`] will make of these? Says so before anything is built.
-pub fn check_joined(requests: &[Request], output: &Utf8Path) -> Result<()> {
+pub fn check_multi_arch_output(requests: &[Request], output: &Utf8Path) -> Result<()> {
     let arches: BTreeSet<Arch> = requests.iter().map(|request| request.arch).collect();
     if arches.len() < 2 {
         return Ok(());

@@ -1,12 +1,12 @@
 //! How large an image may be before a CI job fails: of the kernel file and of all modules, as they are
 //! loaded, not as they are compressed.
 
-use crate::image::inspect::Inspected;
-use crate::util::text::{counted, parse_size, size};
+use crate::image::inspect::ImageInfo;
+use crate::util::text::{format_size, parse_size, pluralize};
 
 /// The most that an image may have, in bytes; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
-pub struct Budget {
+pub struct SizeLimits {
     /// Fail (exit code 1) where the kernel file is larger than SIZE: bytes, or kB, MB, GB, KiB, MiB, GiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_bin_size: Option<u64>,
@@ -15,19 +15,19 @@ pub struct Budget {
     pub max_modules_size: Option<u64>,
 }
 
-impl Budget {
+impl SizeLimits {
     /// Is there any limit?
     pub fn is_set(&self) -> bool {
         self.max_bin_size.is_some() || self.max_modules_size.is_some()
     }
 
     /// What an image has more than it may, in words; what it has not at all is no matter.
-    pub fn exceeded(&self, image: &Inspected) -> Vec<String> {
+    pub fn exceeded(&self, image: &ImageInfo) -> Vec<String> {
         let mut exceeded = Vec::new();
         let mut check = |what: String, bytes: u64, limit: Option<u64>| {
             if let Some(limit) = limit.filter(|&limit| bytes > limit) {
                 // In full: rounded, the two may look the same.
-                let (found, limit_text) = (size(bytes), size(limit));
+                let (found, limit_text) = (format_size(bytes), format_size(limit));
                 exceeded
                     .push(format!("{what}, {found} ({bytes} bytes), is over {limit_text} ({limit} bytes)"));
             }
@@ -37,7 +37,7 @@ impl Budget {
         }
         if let Some(modules) = &image.modules {
             check(
-                format!("the size of {}", counted(modules.count, "module", "modules")),
+                format!("the size of {}", pluralize(modules.count, "module", "modules")),
                 modules.bytes,
                 self.max_modules_size,
             );

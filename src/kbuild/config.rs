@@ -1,12 +1,12 @@
 //! Configuring without compiling: build directories in which the kernel's own Kconfig completes a config,
 //! brings it to its minimal form, or shows its menus. The `.config` of a real build is never touched.
 
-use super::{BuildDir, Objects, dir_name};
+use super::{BuildDir, BuildMode, dir_name};
 use crate::host::{Host, process};
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::source::Tree;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::write_atomically;
 use crate::util::read::{Links, MAX_CONFIG, read_file};
 use std::collections::BTreeMap;
@@ -22,10 +22,10 @@ impl<'a> BuildDir<'a> {
         tree: &'a Tree,
         host: &'a Host,
         jobs: usize,
-        report: &Report,
+        reporter: &Reporter,
     ) -> Result<BuildDir<'a>> {
         let path = tree.builds.join(format!("{}{SUFFIX}", dir_name(plan)));
-        BuildDir::open_at(path, plan, tree, (host, jobs), report)
+        BuildDir::open_at(path, plan, tree, (host, jobs), reporter)
     }
 
     /// The `.config` as it is now.
@@ -54,7 +54,7 @@ impl<'a> BuildDir<'a> {
         let mut command = self.make_command(&["menuconfig"], &BTreeMap::new());
         command.args.extend(["-s", "--no-print-directory"].map(str::to_owned));
         command.env.extend(self.host.terminal_env.clone());
-        match process::interact(&self.sandbox.wrap(&command))?.success() {
+        match process::run_interactive(&self.sandbox.wrap(&command))?.success() {
             true => Ok(()),
             false => Err(Error::build("make menuconfig failed").hint(format!("the command: {command}"))),
         }
@@ -70,5 +70,5 @@ impl<'a> BuildDir<'a> {
 
 /// The name of the lock on the directory in which the plan's config is completed.
 pub fn config_lock_name(plan: &Plan, tree: &Tree) -> String {
-    format!("{}{SUFFIX}", super::lock_name(plan, tree, Objects::Kept))
+    format!("{}{SUFFIX}", super::lock_name(plan, tree, BuildMode::Incremental))
 }

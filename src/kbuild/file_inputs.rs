@@ -7,7 +7,7 @@ use crate::plan;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use crate::util::fs::{remove_tree, write_atomically};
-use crate::util::read::{Links, MAX_NOTE, read_file};
+use crate::util::read::{Links, MAX_SMALL_FILE, read_file};
 use camino::Utf8PathBuf;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,11 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 const FILES: &str = ".kcompile-files";
 
 impl BuildDir<'_> {
-    /// Removes what was made from other files than the plan's. Until [`note_files`](Self::note_files) all of them count
+    /// Removes what was made from other files than the plan's. Until [`record_file_inputs`](Self::note_files) all of them count
     /// as other ones.
     pub(super) fn drop_stale_objects(&self) -> Result<()> {
         let stamp = self.files_stamp();
-        let before: BTreeMap<String, Sha256> = read_file(&stamp, Links::RefuseAnywhere, MAX_NOTE)
+        let before: BTreeMap<String, Sha256> = read_file(&stamp, Links::RefuseAnywhere, MAX_SMALL_FILE)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
@@ -30,20 +30,20 @@ impl BuildDir<'_> {
             .filter(|symbol| before.get(*symbol) != now.get(*symbol))
             .map(String::as_str)
             .collect();
-        let key = plan::wanted(self.plan).text("MODULE_SIG_KEY").unwrap_or_default();
+        let key = plan::requested_config(self.plan).text("MODULE_SIG_KEY").unwrap_or_default();
         // What a token holds is not known.
         stale.extend(file_settings::is_in_token(&key).then_some("MODULE_SIG_KEY"));
         for symbol in stale {
             match file_settings::setting(symbol).objects {
                 Some(dirs) => dirs.iter().try_for_each(|dir| remove_tree(&self.path.join(dir)))?,
-                None => self.empty(&stamp)?,
+                None => self.clear(&stamp)?,
             }
         }
         remove_tree(&stamp)
     }
 
     /// Notes that the objects are made from the files of the plan.
-    pub fn note_files(&self) -> Result<()> {
+    pub fn record_file_inputs(&self) -> Result<()> {
         let files = &self.plan.config_files;
         if files.is_empty() {
             return Ok(());

@@ -4,7 +4,7 @@ use super::Compiled;
 use crate::cache::Cache;
 use crate::plan::Plan;
 use crate::util::fs::write_atomically;
-use crate::util::read::{Links, MAX_NOTE, read_file};
+use crate::util::read::{Links, MAX_SMALL_FILE, read_file};
 use camino::Utf8PathBuf;
 
 /// How long a whole build of a plan took, for an estimate of the next one.
@@ -19,12 +19,12 @@ pub struct History {
 
 /// The longest build of this plan so far.
 pub fn history(plan: &Plan, cache: &Cache) -> Option<History> {
-    serde_json::from_slice(&read_file(history_path(plan, cache), Links::Refuse, MAX_NOTE).ok()?).ok()
+    serde_json::from_slice(&read_file(history_path(plan, cache), Links::Refuse, MAX_SMALL_FILE).ok()?).ok()
 }
 
 /// Keeps the time of a build that compiled more than any before it of the same plan: one that
 /// compiled less did only what was missing. It serves for estimates: where it cannot be kept, it is not.
-pub fn remember(plan: &Plan, cache: &Cache, compiled: &Compiled) {
+pub fn record_history(plan: &Plan, cache: &Cache, compiled: &Compiled) {
     if history(plan, cache).is_some_and(|known| known.steps >= compiled.steps) {
         return;
     }

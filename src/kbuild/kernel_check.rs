@@ -4,7 +4,7 @@
 use crate::kernel::binary::kernel::{self, Identity};
 use crate::kernel::binary::{Module, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, open_file};
 use camino::Utf8Path;
 use walkdir::WalkDir;
@@ -40,9 +40,9 @@ pub(super) fn check(path: &Utf8Path, arch: Arch, flavor: Flavor) -> Result<Pvh> 
 /// Errors (exit code 1): they are of another release.
 pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
     let dir = root.join("lib/modules");
-    let wrong = || format!("cannot read {dir}");
-    for entry in dir.read_dir_utf8().context(Kind::Build, wrong)? {
-        let entry = entry.context(Kind::Build, wrong)?;
+    let message = || format!("cannot read {dir}");
+    for entry in dir.read_dir_utf8().context(Kind::Build, message)? {
+        let entry = entry.context(Kind::Build, message)?;
         if entry.file_name() != release {
             return Err(Error::build(format!(
                 "the kernel is {release}, but modules of {} were installed",
@@ -58,10 +58,10 @@ pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
     else {
         return Ok(());
     };
-    let wrong = || format!("cannot read {}", first.display());
+    let message = || format!("cannot read {}", first.display());
     let module = open_file(&first, Links::RefuseAnywhere)
         .and_then(|file| Module::read(&first.to_string_lossy(), file));
-    match module.context(Kind::Build, wrong)?.release() {
+    match module.context(Kind::Build, message)?.release() {
         Some(found) if found != release => Err(Error::build(format!(
             "the kernel is {release}, but {} was built for {found}",
             first.display()
@@ -111,7 +111,7 @@ mod tests {
         file
     }
 
-    fn judged(bytes: &[u8], arch: Arch, flavor: Flavor) -> Result<Pvh, String> {
+    fn check_bytes(bytes: &[u8], arch: Arch, flavor: Flavor) -> Result<Pvh, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(dir.path().join("vmlinux")).unwrap();
         fs::write(&path, bytes).unwrap();
@@ -121,11 +121,11 @@ mod tests {
     #[test]
     fn the_pvh_note_is_found_among_others() {
         let (with, without) = (elf(18), elf(17));
-        assert_eq!(judged(&with, Arch::Amd64, Flavor::CloudHypervisor), Ok(Pvh::Entry));
-        assert_eq!(judged(&without, Arch::Amd64, Flavor::Firecracker), Ok(Pvh::NoEntry));
-        let said = judged(&without, Arch::Amd64, Flavor::CloudHypervisor).unwrap_err();
-        assert!(said.contains("has no PVH note"), "{said}");
-        let arm = judged(&arm64_image(), Arch::Arm64, Flavor::CloudHypervisor);
+        assert_eq!(check_bytes(&with, Arch::Amd64, Flavor::CloudHypervisor), Ok(Pvh::Entry));
+        assert_eq!(check_bytes(&without, Arch::Amd64, Flavor::Firecracker), Ok(Pvh::NoEntry));
+        let message = check_bytes(&without, Arch::Amd64, Flavor::CloudHypervisor).unwrap_err();
+        assert!(message.contains("has no PVH note"), "{message}");
+        let arm = check_bytes(&arm64_image(), Arch::Arm64, Flavor::CloudHypervisor);
         assert_eq!(arm, Ok(Pvh::NoEntry));
     }
 
@@ -151,8 +151,8 @@ mod tests {
             (vec![0x1f, 0x8b, 8, 0], Arch::Arm64, "compressed by gzip"),
             (no_efi, Arch::Arm64, "without an EFI header"),
         ] {
-            let said = judged(&bytes, arch, Flavor::Firecracker).unwrap_err();
-            assert!(said.contains(says), "`{says}` is not in: {said}");
+            let message = check_bytes(&bytes, arch, Flavor::Firecracker).unwrap_err();
+            assert!(message.contains(says), "`{says}` is not in: {message}");
         }
     }
 
@@ -160,15 +160,15 @@ mod tests {
     fn a_cut_off_or_lying_elf_is_damaged_not_a_panic() {
         let whole = elf(18);
         for end in 20..whole.len() {
-            let _ = judged(&whole[..end], Arch::Amd64, Flavor::Firecracker);
+            let _ = check_bytes(&whole[..end], Arch::Amd64, Flavor::Firecracker);
         }
         let mut lying = elf(18);
         lying[100] = 0xff; // p_filesz of more than 1 TiB
-        let said = judged(&lying, Arch::Amd64, Flavor::Firecracker).unwrap_err();
-        assert!(said.contains("is a damaged ELF file"), "{said}");
+        let message = check_bytes(&lying, Arch::Amd64, Flavor::Firecracker).unwrap_err();
+        assert!(message.contains("is a damaged ELF file"), "{message}");
         let mut endless = elf(18);
         endless[120..128].fill(0xff); // sizes of the first note
-        assert_eq!(judged(&endless, Arch::Amd64, Flavor::Firecracker), Ok(Pvh::NoEntry));
+        assert_eq!(check_bytes(&endless, Arch::Amd64, Flavor::Firecracker), Ok(Pvh::NoEntry));
     }
 
     #[test]

@@ -5,30 +5,30 @@ use crate::host::process::{self, CommandLine};
 use crate::kernel::binary::Pvh;
 use crate::kernel::{ElfForm, KernelFormat};
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
 impl BuildDir<'_> {
     /// Returns the file that goes into the image: a PE `Image` as it is, an ELF file in the form that the
     /// hypervisor takes.
-    pub(super) fn kernel_file(&self, report: &Report) -> Result<Utf8PathBuf> {
+    pub(super) fn kernel_file(&self, reporter: &Reporter) -> Result<Utf8PathBuf> {
         let Plan { arch, flavor, .. } = *self.plan;
-        let made = self.made_kernel();
-        let pvh = kernel_check::check(&made, arch, flavor)?;
+        let kernel = self.built_kernel();
+        let pvh = kernel_check::check(&kernel, arch, flavor)?;
         if arch.spec().format != KernelFormat::Elf {
-            return Ok(made);
+            return Ok(kernel);
         }
         if pvh == Pvh::NoEntry {
-            report.note(&format!(
+            reporter.note(&format!(
                 "the kernel has no PVH note (CONFIG_PVH): {} boots it without, Cloud Hypervisor and QEMU would not",
                 flavor.spec().title
             ));
         }
         match flavor.spec().elf.form {
-            ElfForm::Vmlinux => Ok(made),
+            ElfForm::Vmlinux => Ok(kernel),
             ElfForm::Stripped => {
-                let stripped = self.strip(&made)?;
+                let stripped = self.strip(&kernel)?;
                 kernel_check::check(&stripped, arch, flavor)?;
                 Ok(stripped)
             }
@@ -36,7 +36,7 @@ impl BuildDir<'_> {
     }
 
     /// The file that make makes.
-    pub(super) fn made_kernel(&self) -> Utf8PathBuf {
+    pub(super) fn built_kernel(&self) -> Utf8PathBuf {
         self.path.join(self.plan.arch.spec().built_kernel)
     }
 
@@ -53,12 +53,13 @@ impl BuildDir<'_> {
         let args = ["-R", ".comment", "-S", kernel.as_str(), stripped.as_str()].map(str::to_owned).into();
         let command =
             CommandLine { program: objcopy, args, env: self.sandbox.env().clone(), cwd: self.path.clone() };
-        let mut said = String::new();
-        let status =
-            process::run(&self.sandbox.wrap(&command), &self.log, None, |_, line| said = line.to_owned())?;
+        let mut last_line = String::new();
+        let status = process::run(&self.sandbox.wrap(&command), &self.log, None, |_, line| {
+            last_line = line.to_owned();
+        })?;
         match status.success() {
             true => Ok(stripped),
-            false => Err(Error::build(format!("`{command}` failed: {said}"))),
+            false => Err(Error::build(format!("`{command}` failed: {last_line}"))),
         }
     }
 }

@@ -4,58 +4,58 @@ use crate::util::error::NO_SPACE;
 use std::time::SystemTime;
 
 /// More announcements than any kernel makes, and longer ones; what is beyond is only counted.
-const MOST_ANNOUNCED: usize = 200_000;
-const LONGEST_ANNOUNCED: usize = 512;
+const MAX_STEPS: usize = 200_000;
+const MAX_STEP_LENGTH: usize = 512;
 
 /// The facts of a log, gathered line by line.
 #[derive(Debug, Default)]
-pub struct Digest {
+pub struct LogSummary {
     /// Commands that Kbuild announced (`  CC      init/main.o`).
     pub steps: u64,
     /// These announcements, and when they came.
-    pub announced: Vec<(SystemTime, String)>,
+    pub announced_steps: Vec<(SystemTime, String)>,
     /// Compiler warnings.
     pub warnings: u64,
     /// Files that distcc compiled here because its machines did not (`distcc[1] … running locally instead`).
-    pub fell_back: u64,
+    pub local_fallbacks: u64,
     /// The first line that is an error of its own, not the echo of one.
     pub first_error: Option<String>,
     /// The first line by which depmod says that it could not do something.
-    pub depmod_complaint: Option<String>,
+    pub depmod_error: Option<String>,
     /// Did something say that the disk, or the quota, is full?
     pub out_of_space: bool,
     /// `make[2]: *** […] Error 1`, should nothing better be found.
-    echo: bool,
+    is_consequence: bool,
 }
 
-impl Digest {
+impl LogSummary {
     /// Takes in a line that came at this time. Returns the step that it announces.
-    pub fn take_in<'a>(&mut self, line: &'a str, at: SystemTime) -> Option<&'a str> {
-        self.out_of_space |= is_for_want_of_space(line);
+    pub fn add_line<'a>(&mut self, line: &'a str, at: SystemTime) -> Option<&'a str> {
+        self.out_of_space |= is_disk_full(line);
         if let Some(step) = step(line) {
             self.steps += 1;
-            if self.announced.len() < MOST_ANNOUNCED && step.len() <= LONGEST_ANNOUNCED {
-                self.announced.push((at, step.to_owned()));
+            if self.announced_steps.len() < MAX_STEPS && step.len() <= MAX_STEP_LENGTH {
+                self.announced_steps.push((at, step.to_owned()));
             }
             return Some(step);
         }
         if line.contains(": warning: ") && !line.contains("warning: treating") {
             self.warnings += 1;
         }
-        if is_depmods_complaint(line) {
-            self.depmod_complaint.get_or_insert_with(|| line.trim().to_owned());
+        if is_depmod_error(line) {
+            self.depmod_error.get_or_insert_with(|| line.trim().to_owned());
         }
         if line.starts_with("distcc[") && line.contains("locally") {
-            self.fell_back += 1;
+            self.local_fallbacks += 1;
         }
-        match error(line) {
-            Some(Error::Cause) if self.first_error.is_none() || self.echo => {
+        match error_kind(line) {
+            Some(ErrorKind::Cause) if self.first_error.is_none() || self.is_consequence => {
                 self.first_error = Some(line.trim().to_owned());
-                self.echo = false;
+                self.is_consequence = false;
             }
-            Some(Error::Echo) if self.first_error.is_none() => {
+            Some(ErrorKind::Consequence) if self.first_error.is_none() => {
                 self.first_error = Some(line.trim().to_owned());
-                self.echo = true;
+                self.is_consequence = true;
             }
             _ => {}
         }
@@ -72,12 +72,12 @@ fn step(line: &str) -> Option<&str> {
     (is_tag && !rest.starts_with(' ')).then_some(rest)
 }
 
-enum Error {
+enum ErrorKind {
     Cause,
-    Echo,
+    Consequence,
 }
 
-fn error(line: &str) -> Option<Error> {
+fn error_kind(line: &str) -> Option<ErrorKind> {
     // A warning that names an error (`[-Wno-error=…]`) is no error; one turned into an error is.
     let cause = [
         ": error: ",
@@ -91,7 +91,7 @@ fn error(line: &str) -> Option<Error> {
     .any(|mark| line.contains(mark))
         || line.starts_with("ERROR: ")
         || line.starts_with("error: ")
-        || is_for_want_of_space(line)
+        || is_disk_full(line)
         || line.contains("Killed signal terminated program")
         || is_linker_error(line)
         || (line.contains("*** ")
@@ -99,30 +99,32 @@ fn error(line: &str) -> Option<Error> {
                 || line.contains(".  Stop.")
                 || line.contains("not clean")));
     if cause {
-        return Some(Error::Cause);
+        return Some(ErrorKind::Cause);
     }
-    (line.starts_with("make") && line.contains("*** ")).then_some(Error::Echo)
+    (line.starts_with("make") && line.contains("*** ")).then_some(ErrorKind::Consequence)
 }
 
 /// `ld: …` and `/usr/bin/ld: …`, but for what the linker only remarks.
 fn is_linker_error(line: &str) -> bool {
-    let said = line.split_once("ld: ").filter(|(path, _)| path.is_empty() || path.ends_with(['/', '-', '.']));
+    let message =
+        line.split_once("ld: ").filter(|(path, _)| path.is_empty() || path.ends_with(['/', '-', '.']));
     let remarks = ["warning: ", "NOTE: ", ": warning: ", "in function `"];
-    said.is_some_and(|(path, said)| {
-        !path.contains(' ') && !remarks.iter().any(|remark| said.contains(remark))
+    message.is_some_and(|(path, message)| {
+        !path.contains(' ') && !remarks.iter().any(|remark| message.contains(remark))
     })
 }
 
 /// Its warnings of symbols that nobody exports are none; nor is that of a file that kernels before 5.2 do not have.
-fn is_depmods_complaint(line: &str) -> bool {
-    let told =
-        line.strip_prefix("depmod: ").filter(|told| !told.contains("could not open modules.builtin.modinfo"));
-    told.is_some_and(|told| {
-        ["ERROR:", "FATAL:", "WARNING: could not"].iter().any(|mark| told.starts_with(mark))
+fn is_depmod_error(line: &str) -> bool {
+    let message = line
+        .strip_prefix("depmod: ")
+        .filter(|message| !message.contains("could not open modules.builtin.modinfo"));
+    message.is_some_and(|message| {
+        ["ERROR:", "FATAL:", "WARNING: could not"].iter().any(|mark| message.starts_with(mark))
     })
 }
 
-fn is_for_want_of_space(line: &str) -> bool {
+fn is_disk_full(line: &str) -> bool {
     line.contains("No space left on device") || line.contains("Disk quota exceeded")
 }
 
@@ -163,9 +165,9 @@ pub(super) fn hint(error: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn digest(log: &str) -> Digest {
-        let mut digest = Digest::default();
-        log.lines().for_each(|line| _ = digest.take_in(line, SystemTime::UNIX_EPOCH));
+    fn digest(log: &str) -> LogSummary {
+        let mut digest = LogSummary::default();
+        log.lines().for_each(|line| _ = digest.add_line(line, SystemTime::UNIX_EPOCH));
         digest
     }
 
@@ -176,7 +178,7 @@ mod tests {
              ../init/main.c:3:5: warning: unused variable 'x' [-Wunused-variable]\n    indented text\n  AR      built-in.a\n",
         );
         assert_eq!((digest.steps, digest.warnings), (5, 1));
-        assert_eq!(digest.announced[2].1, "CC [M]  net/x.o");
+        assert_eq!(digest.announced_steps[2].1, "CC [M]  net/x.o");
         assert_eq!(digest.first_error, None);
     }
 
@@ -214,10 +216,10 @@ mod tests {
     fn depmods_complaints_are_told_from_its_remarks() {
         let remarks = "depmod: WARNING: /x/y.ko needs unknown symbol z\n\
              depmod: WARNING: could not open modules.builtin.modinfo at /x/lib/modules/4.19.0: No such file or directory\n";
-        assert_eq!(digest(remarks).depmod_complaint, None);
+        assert_eq!(digest(remarks).depmod_error, None);
         let complaint = "depmod: WARNING: could not open modules.order at /x: No such file or directory";
         assert_eq!(
-            digest(&format!("{remarks}{complaint}\ndepmod: ERROR: x\n")).depmod_complaint.unwrap(),
+            digest(&format!("{remarks}{complaint}\ndepmod: ERROR: x\n")).depmod_error.unwrap(),
             complaint
         );
     }

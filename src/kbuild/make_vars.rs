@@ -19,7 +19,7 @@ const MAPPED_BUILD: &str = "/usr/src/linux/build";
 pub(super) fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<String, String> {
     let mut variables = plan.make.variables.clone();
     if let Some(launcher) = Launcher::of(&plan.toolchain, build) {
-        let launcher = launcher.words();
+        let launcher = launcher.command_prefix();
         for key in ["CC", "HOSTCC"] {
             variables.entry(key.into()).and_modify(|compiler| *compiler = format!("{launcher} {compiler}"));
         }

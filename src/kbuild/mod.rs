@@ -15,23 +15,23 @@ pub mod sandbox;
 pub mod timings;
 
 pub use config::config_lock_name;
-pub use history::{History, history, remember};
-pub use make_log::Digest as LogDigest;
+pub use history::{History, history, record_history};
+pub use make_log::LogSummary;
 
 use launcher::{Farm, Launcher, Network};
-use sandbox::{Confinement, Place, Sandbox};
+use sandbox::{Sandbox, SandboxPaths, SandboxReport};
 
-use crate::host::process::{self, CommandLine, JobServer, Note};
+use crate::host::process::{self, CommandLine, JobServer, PidFile};
 use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
 use crate::plan::{Contents, Plan};
-use crate::report::{Count, Phase, Report, Running, Unit, Usage};
+use crate::report::{CompilerCacheStats, Count, Phase, PhaseGuard, Reporter, Unit};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, create_file, digest_file, is_full, remove_tree, write_atomically};
-use crate::util::read::{Links, MAX_CONFIG, MAX_NOTE, read_file, read_text};
-use crate::util::text::{counted, duration};
+use crate::util::read::{Links, MAX_CONFIG, MAX_SMALL_FILE, read_file, read_text};
+use crate::util::text::{format_duration, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,7 +42,7 @@ const CONFIGURED: &str = ".kcompile-configured";
 /// The same of one whose kernel is compiled.
 const COMPILED: &str = ".kcompile-compiled";
 /// There where make has run without a whole sandbox.
-const UNCONFINED: &str = ".kcompile-unconfined";
+const UNSANDBOXED: &str = ".kcompile-unconfined";
 /// Where the number of make's process group stands while it runs.
 const MAKE_PID: &str = ".kcompile-make.pid";
 /// The limit of `kernel.release`: the kernel itself takes 64 characters.
@@ -50,19 +50,19 @@ const MAX_RELEASE: u64 = 4 << 10;
 
 /// Which object files a build begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Objects {
+pub enum BuildMode {
     /// Those that earlier builds left.
     #[default]
-    Kept,
+    Incremental,
     /// None: what comes out is to be held against an earlier build.
-    Fresh,
+    Clean,
 }
 
-impl Objects {
+impl BuildMode {
     fn suffix(self) -> &'static str {
         match self {
-            Objects::Kept => "",
-            Objects::Fresh => "-fresh",
+            BuildMode::Incremental => "",
+            BuildMode::Clean => "-fresh",
         }
     }
 }
@@ -90,19 +90,19 @@ pub struct BuildDir<'a> {
 impl<'a> BuildDir<'a> {
     /// Opens the build directory that this plan shares with every other one of the same tree, flavor,
     /// architecture and toolchain, so that what an earlier or interrupted build compiled is used.
-    /// With [`Objects::Fresh`] it is another one, and empty. The caller holds the lock of that name: [`lock_name`].
+    /// With [`BuildMode::Clean`] it is another one, and empty. The caller holds the lock of that name: [`lock_name`].
     pub fn open(
         plan: &'a Plan,
         tree: &'a Tree,
-        objects: Objects,
+        build_mode: BuildMode,
         of_host: (&'a Host, usize),
-        report: &Report,
+        reporter: &Reporter,
     ) -> Result<BuildDir<'a>> {
-        let path = tree.builds.join(format!("{}{}", dir_name(plan), objects.suffix()));
-        if objects == Objects::Fresh {
+        let path = tree.builds.join(format!("{}{}", dir_name(plan), build_mode.suffix()));
+        if build_mode == BuildMode::Clean {
             remove_tree(&path)?;
         }
-        let build_dir = BuildDir::open_at(path, plan, tree, of_host, report)?;
+        let build_dir = BuildDir::open_at(path, plan, tree, of_host, reporter)?;
         build_dir.drop_stale_objects()?;
         Ok(build_dir)
     }
@@ -113,7 +113,7 @@ impl<'a> BuildDir<'a> {
     }
 
     /// The same with the jobs of its makes from a pool that other makes use, too.
-    pub fn sharing(self, shared: Option<&JobServer>) -> BuildDir<'a> {
+    pub fn with_jobserver(self, shared: Option<&JobServer>) -> BuildDir<'a> {
         BuildDir { shared: shared.cloned(), ..self }
     }
 
@@ -132,10 +132,10 @@ impl<'a> BuildDir<'a> {
         plan: &'a Plan,
         tree: &'a Tree,
         (host, jobs): (&'a Host, usize),
-        report: &Report,
+        reporter: &Reporter,
     ) -> Result<BuildDir<'a>> {
         create_dir(&path)?;
-        recovery::settle(&Note(&path.join(MAKE_PID)), &[&path, &tree.path], report)?;
+        recovery::recover(&PidFile(&path.join(MAKE_PID)), &[&path, &tree.path], reporter)?;
         let log_path = path.join("kcompile.log");
         let log = create_file(&log_path, Links::RefuseAnywhere)
             .context(Kind::Build, || format!("cannot write {log_path}"))?;
@@ -158,33 +158,38 @@ impl<'a> BuildDir<'a> {
 
     /// The same, where make runs in a sandbox; where there is none, the report says why. `private` is an empty
     /// directory. Where the sandbox is a condition, what an earlier make without it has left goes.
-    pub fn confined(self, choice: sandbox::Choice, private: &Utf8Path, report: &Report) -> Result<Self> {
-        let place = Place { plan: self.plan, tree: self.tree, build: &self.path, private };
-        let sandbox = Sandbox::find(choice, place, self.host)?;
+    pub fn sandboxed(
+        self,
+        mode: sandbox::SandboxMode,
+        private_dir: &Utf8Path,
+        reporter: &Reporter,
+    ) -> Result<Self> {
+        let paths = SandboxPaths { plan: self.plan, tree: self.tree, build: &self.path, private_dir };
+        let sandbox = Sandbox::find(mode, paths, self.host)?;
         if let Some(why) = &sandbox.confinement.why {
-            report.note(&format!(
+            reporter.note(&format!(
                 "no sandbox: the kernel's build scripts can use the network and all your files: {why}"
             ));
         }
-        let mark = self.path.join(UNCONFINED);
-        match sandbox.confinement.is_whole() {
+        let mark = self.path.join(UNSANDBOXED);
+        match sandbox.confinement.is_complete() {
             false => write_atomically(&mark, b"")?,
-            true if choice == sandbox::Choice::On && mark.exists() => self.empty(&mark)?,
+            true if mode == sandbox::SandboxMode::On && mark.exists() => self.clear(&mark)?,
             true => {}
         }
         Ok(BuildDir { sandbox, ..self })
     }
 
     /// Does make see to whom files belong?
-    pub fn owners_show(&self) -> bool {
-        self.sandbox.owners_show()
+    pub fn keeps_owners(&self) -> bool {
+        self.sandbox.keeps_owners()
     }
 
     /// Removes all but the log; `mark` last, so that who is killed meanwhile begins once more.
-    fn empty(&self, mark: &Utf8Path) -> Result<()> {
-        let wrong = || format!("cannot read {}", self.path);
-        for entry in self.path.read_dir_utf8().context(Kind::Build, wrong)? {
-            let entry = entry.context(Kind::Build, wrong)?;
+    fn clear(&self, mark: &Utf8Path) -> Result<()> {
+        let message = || format!("cannot read {}", self.path);
+        for entry in self.path.read_dir_utf8().context(Kind::Build, message)? {
+            let entry = entry.context(Kind::Build, message)?;
             if ![&*self.log_path, mark].contains(&entry.path()) {
                 remove_tree(entry.path())?;
             }
@@ -196,10 +201,10 @@ impl<'a> BuildDir<'a> {
     /// came out otherwise. Without a change since the last time nothing is run and no file touched.
     ///
     /// Errors: make fails (exit code 1).
-    pub fn configure(&self, report: &Report) -> Result<Configured> {
-        let running = report.start(Phase::Configure, "make olddefconfig");
-        let wanted = crate::plan::wanted_config(self.plan);
-        let text = kconfig::render(&wanted);
+    pub fn configure(&self, reporter: &Reporter) -> Result<Configured> {
+        let phase = reporter.start(Phase::Configure, "make olddefconfig");
+        let requested = crate::plan::requested_settings(self.plan);
+        let text = kconfig::render(&requested);
         let path = self.path.join(".config");
         let stamp_path = self.path.join(CONFIGURED);
         // Kconfig asks the host about tools and headers: with others there may be another config.
@@ -222,12 +227,12 @@ impl<'a> BuildDir<'a> {
         let result = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG)
             .context(Kind::Build, || format!("olddefconfig left no {path}"))?;
         let config = Config::parse(&String::from_utf8_lossy(&result));
-        let differences = kconfig::differences(&wanted, &config);
+        let differences = kconfig::differences(&requested, &config);
         // What was refused may be taken the next time: not everything that Kconfig asks about shows in the stamp.
         if differences.is_empty() {
             write_atomically(&stamp_path, stamp(&result).as_bytes())?;
         }
-        running.finish(&format!(
+        phase.finish(&format!(
             "{} built in, {} as modules",
             config.symbols.values().filter(|value| *value == "y").count(),
             config.symbols.values().filter(|value| *value == "m").count()
@@ -242,51 +247,51 @@ impl<'a> BuildDir<'a> {
         &self,
         configured: &Configured,
         history: Option<&History>,
-        report: &Report,
+        reporter: &Reporter,
     ) -> Result<Compiled> {
         let modules = configured.config.value("MODULES") == "y";
         let targets = self.plan.make.targets.iter().map(String::as_str);
         let targets: Vec<&str> = targets.filter(|target| modules || *target != "modules").collect();
         let took = history.map(|history| Duration::from_secs_f64(history.seconds.max(0.0)));
-        let took = took.map_or_else(String::new, |took| format!(" (took {} before)", duration(took)));
-        let running =
-            report.start(Phase::Compile, &format!("make -j{} {}{took}", self.jobs, targets.join(" ")));
+        let took = took.map_or_else(String::new, |took| format!(" (took {} before)", format_duration(took)));
+        let phase =
+            reporter.start(Phase::Compile, &format!("make -j{} {}{took}", self.jobs, targets.join(" ")));
         let steps = history.map(|history| history.steps);
         let source = self.plan.source.digest.as_ref().map(ToString::to_string);
         let stamp = format!("{} {source:?}\n", configured.sha256);
         let stamp_path = self.path.join(COMPILED);
         if read_stamp(&stamp_path) != Some(stamp.clone()) {
             // Make may succeed and leave the kernel of another config or source in its place.
-            for old in [self.made_kernel(), stamp_path.clone()] {
+            for old in [self.built_kernel(), stamp_path.clone()] {
                 remove_tree(&old)?;
             }
         }
         let began = host::clock();
         let launcher = self.launcher();
-        let counted_before = launcher.as_ref().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
-        let digest = self.make(&targets, &BTreeMap::new(), Some((&running, steps)))?;
+        let stats_before = launcher.as_ref().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
+        let log_summary = self.make(&targets, &BTreeMap::new(), Some((&phase, steps)))?;
         let release_path = self.path.join("include/config/kernel.release");
         let release = read_text(&release_path, Links::RefuseAnywhere, MAX_RELEASE)
             .context(Kind::Build, || format!("make left no {release_path}"))?;
         let release = release.trim().to_owned();
         check_release(&release)?;
-        let kernel = self.kernel_file(report)?;
+        let kernel = self.kernel_file(reporter)?;
         write_atomically(&stamp_path, stamp.as_bytes())?;
         let seconds =
-            running.finish(&format!("{release}, {}", counted(digest.steps as usize, "step", "steps")));
+            phase.finish(&format!("{release}, {}", pluralize(log_summary.steps as usize, "step", "steps")));
         Ok(Compiled {
             release,
             kernel_sha256: digest_file(&kernel, Links::RefuseAnywhere)?,
             kernel,
             modules,
-            steps: digest.steps,
-            warnings: digest.warnings,
+            steps: log_summary.steps,
+            warnings: log_summary.warnings,
             began,
             seconds: seconds.as_secs_f64(),
-            announced: digest.announced,
+            announced_steps: log_summary.announced_steps,
             confinement: self.sandbox.confinement.clone(),
-            cached: launcher.and_then(|launcher| launcher.usage(counted_before, self.host)),
-            fell_back: digest.fell_back,
+            cache_stats: launcher.and_then(|launcher| launcher.stats(stats_before, self.host)),
+            local_fallbacks: log_summary.local_fallbacks,
         })
     }
 
@@ -296,29 +301,29 @@ impl<'a> BuildDir<'a> {
         &self,
         targets: &[&str],
         extra: &BTreeMap<String, String>,
-        progress: Option<(&Running<'_>, Option<u64>)>,
-    ) -> Result<make_log::Digest> {
+        progress: Option<(&PhaseGuard<'_>, Option<u64>)>,
+    ) -> Result<make_log::LogSummary> {
         let mut command = self.make_command(targets, extra);
-        let mut digest = make_log::Digest::default();
+        let mut log_summary = make_log::LogSummary::default();
         let path = self.path.join(MAKE_PID);
-        let note = Some(&Note(&path));
+        let pid_file = Some(&PidFile(&path));
         let on_line = |_, line: &str| {
-            let step = digest.take_in(line, host::clock());
-            if let (Some(item), Some((running, total))) = (step, progress) {
-                running.progress(Count { done: digest.steps, total, unit: Unit::Steps, item });
+            let step = log_summary.add_line(line, host::clock());
+            if let (Some(item), Some((phase, total))) = (step, progress) {
+                phase.progress(Count { done: log_summary.steps, total, unit: Unit::Steps, item });
             }
         };
         let status = match &self.shared {
-            None => process::run(&self.sandbox.wrap(&command), &self.log, note, on_line)?,
+            None => process::run(&self.sandbox.wrap(&command), &self.log, pid_file, on_line)?,
             Some(shared) => {
                 // make leaves the pool where it is given a number of its own.
                 command.args.retain(|arg| *arg != self.jobs_arg());
-                shared.run(&self.sandbox.wrap(&command), &self.log, note, on_line)?
+                shared.run(&self.sandbox.wrap(&command), &self.log, pid_file, on_line)?
             }
         };
         match status.success() {
-            true => Ok(digest),
-            false => Err(self.failed(targets, &command, &digest)),
+            true => Ok(log_summary),
+            false => Err(self.failed(targets, &command, &log_summary)),
         }
     }
 
@@ -344,16 +349,17 @@ impl<'a> BuildDir<'a> {
         format!("-j{}", self.jobs)
     }
 
-    fn failed(&self, targets: &[&str], command: &CommandLine, digest: &make_log::Digest) -> Error {
-        let first = digest.first_error.as_deref().unwrap_or("make said nothing that looks like an error");
+    fn failed(&self, targets: &[&str], command: &CommandLine, log_summary: &make_log::LogSummary) -> Error {
+        let first =
+            log_summary.first_error.as_deref().unwrap_or("make said nothing that looks like an error");
         let is_full = is_full(&self.path);
-        if is_full || digest.out_of_space {
+        if is_full || log_summary.out_of_space {
             // Not every program notices that it could not write all of a file, and the note for the next run may not
             // have been written either. If nothing can be removed, the next run fails, too.
-            let forgotten = recovery::forget_unfinished(&self.path);
-            let _ = forgotten.and_then(|_| remove_tree(&self.path.join(MAKE_PID)));
+            let removed = recovery::remove_unfinished(&self.path);
+            let _ = removed.and_then(|_| remove_tree(&self.path.join(MAKE_PID)));
         }
-        let first = match is_full && !digest.out_of_space {
+        let first = match is_full && !log_summary.out_of_space {
             true => format!("No space left on device: the disk of {} is full ({first})", self.path),
             false => first.to_owned(),
         };
@@ -387,7 +393,7 @@ pub struct Compiled {
     /// Does the config have modules?
     pub modules: bool,
     /// What make might do beside.
-    pub confinement: Confinement,
+    pub confinement: SandboxReport,
     /// Commands that make ran.
     pub steps: u64,
     /// Warnings of the compiler.
@@ -397,24 +403,24 @@ pub struct Compiled {
     /// Wall time.
     pub seconds: f64,
     /// What Kbuild announced, and when.
-    pub announced: Vec<(SystemTime, String)>,
+    pub announced_steps: Vec<(SystemTime, String)>,
     /// What the compiler cache has done, where there is one.
-    pub cached: Option<Usage>,
+    pub cache_stats: Option<CompilerCacheStats>,
     /// Files that a farm was to compile and did not.
-    pub fell_back: u64,
+    pub local_fallbacks: u64,
 }
 
 /// The name of the plan's build directory: one for each flavor, architecture and toolchain, since
 /// changing the compiler of a build directory compiles everything anew.
 pub fn dir_name(plan: &Plan) -> String {
-    let toolchain = serde_json::to_string(&plan.toolchain.compiling()).expect("plain strings");
+    let toolchain = serde_json::to_string(&plan.toolchain.for_compiling()).expect("plain strings");
     let key = Sha256::of(format!("{toolchain}{}", plan.toolchain.launcher.as_deref().unwrap_or_default()));
     format!("{BUILD_DIR_PREFIX}{}-{}-{}", plan.flavor, plan.arch, key.short())
 }
 
 /// The name of the lock on the plan's build directory.
-pub fn lock_name(plan: &Plan, tree: &Tree, objects: Objects) -> String {
-    format!("{}-{}{}", tree.key, dir_name(plan), objects.suffix())
+pub fn lock_name(plan: &Plan, tree: &Tree, build_mode: BuildMode) -> String {
+    format!("{}-{}{}", tree.key, dir_name(plan), build_mode.suffix())
 }
 
 /// The release becomes a path in an image.
@@ -440,5 +446,5 @@ pub fn wants_modules(plan: &Plan) -> bool {
 
 /// What an earlier run noted.
 fn read_stamp(path: &Utf8Path) -> Option<String> {
-    read_text(path, Links::RefuseAnywhere, MAX_NOTE).ok()
+    read_text(path, Links::RefuseAnywhere, MAX_SMALL_FILE).ok()
 }

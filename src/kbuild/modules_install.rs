@@ -2,30 +2,30 @@
 
 use super::{BuildDir, Compiled, kernel_check, make_log};
 use crate::kernel::depmod;
-use crate::report::{Phase, Report};
+use crate::report::{Phase, Reporter};
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
 impl BuildDir<'_> {
     /// Installs the modules, stripped, below `root`: `root/lib/modules/<release>/…`, with depmod's files.
-    pub fn install_modules(&self, root: &Utf8Path, compiled: &Compiled, report: &Report) -> Result<()> {
-        let running = report.start(Phase::Install, "make modules_install");
+    pub fn install_modules(&self, root: &Utf8Path, compiled: &Compiled, reporter: &Reporter) -> Result<()> {
+        let phase = reporter.start(Phase::Install, "make modules_install");
         let variables =
             [("INSTALL_MOD_PATH", root.as_str()), ("INSTALL_MOD_STRIP", "1"), ("DEPMOD", "depmod")];
         let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let digest = self.make(&["modules_install"], &variables, None)?;
-        self.check_depmod(&digest, &root.join("lib/modules").join(&compiled.release))?;
+        let log_summary = self.make(&["modules_install"], &variables, None)?;
+        self.check_depmod(&log_summary, &root.join("lib/modules").join(&compiled.release))?;
         kernel_check::check_modules(root, &compiled.release)?;
-        running.finish("stripped, with depmod's files");
+        phase.finish("stripped, with depmod's files");
         Ok(())
     }
 
     /// depmod goes on where it cannot make a file, and the kernel's depmod.sh only warns where depmod is missing: make
     /// succeeds. `dir` holds the modules and depmod's files.
-    fn check_depmod(&self, digest: &make_log::Digest, dir: &Utf8Path) -> Result<()> {
-        if let Some(complaint) = &digest.depmod_complaint {
-            let known = make_log::hint(complaint).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
-            return Err(Error::build(format!("depmod failed: {complaint}"))
+    fn check_depmod(&self, log_summary: &make_log::LogSummary, dir: &Utf8Path) -> Result<()> {
+        if let Some(error) = &log_summary.depmod_error {
+            let known = make_log::hint(error).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
+            return Err(Error::build(format!("depmod failed: {error}"))
                 .hint(format!("{known}the whole log: {}", self.log_path)));
         }
         let has_modules = dir
@@ -33,7 +33,7 @@ impl BuildDir<'_> {
             .symlink_metadata()
             .is_ok_and(|order| order.is_file() && order.len() > 0);
         let version = self.plan.toolchain.identity.get("depmod").map(String::as_str);
-        match depmod::fault(dir, has_modules, version) {
+        match depmod::find_missing(dir, has_modules, version) {
             None => Ok(()),
             Some(fault) => {
                 let hint =

@@ -2,11 +2,11 @@
 //! would take for done, since they are newer than what they are made of. A make that fails may have lost a compiler or
 //! a make of its own to a signal (where memory runs out), and knows nothing of what that was writing.
 
-use crate::host::process::{self, Note};
-use crate::report::Report;
-use crate::util::error::{Context, Kind, Result};
+use crate::host::process::{self, PidFile};
+use crate::report::Reporter;
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::{remove_tree, sync_dir};
-use crate::util::text::counted;
+use crate::util::text::pluralize;
 use camino::Utf8Path;
 use std::fs::{self, Metadata};
 use std::time::{Duration, SystemTime};
@@ -14,43 +14,43 @@ use walkdir::{DirEntry, WalkDir};
 
 /// No program of a kernel's build takes longer from the first byte of a file to the last; linkers of the
 /// whole kernel do, and have their own rule.
-const LONGEST_WRITE: Duration = Duration::from_secs(60);
+const MAX_WRITE_TIME: Duration = Duration::from_secs(60);
 /// What such linkers write, at the top of the build directory: names begin so.
-const LINKED: [&str; 3] = ["vmlinux", ".tmp_", "modules."];
+const LINKER_OUTPUTS: [&str; 3] = ["vmlinux", ".tmp_", "modules."];
 
 /// A make that a killed run has left running in `dirs`, of which the first is its build directory, is ended,
 /// and what it was writing removed. `note` is make's.
-pub(super) fn settle(note: &Note<'_>, dirs: &[&Utf8Path; 2], report: &Report) -> Result<()> {
-    if !note.is_there() {
+pub(super) fn recover(pid_file: &PidFile<'_>, dirs: &[&Utf8Path; 2], reporter: &Reporter) -> Result<()> {
+    if !pid_file.exists() {
         return Ok(());
     }
-    note.end_left_behind(dirs);
+    pid_file.kill_orphans(dirs);
     // Gone by now, if make ended when it was told to.
-    if note.is_there() {
+    if pid_file.exists() {
         let [build, _] = dirs;
-        let forgotten = forget_unfinished(build)?;
-        if forgotten > 0 {
-            report.note(&format!(
+        let removed = remove_unfinished(build)?;
+        if removed > 0 {
+            reporter.note(&format!(
                 "make failed or was killed in {build}: what it wrote in its last minute ({}) is made again",
-                counted(forgotten, "file", "files")
+                pluralize(removed, "file", "files")
             ));
         }
-        remove_tree(note.0)?;
+        remove_tree(pid_file.0)?;
     }
     Ok(())
 }
 
 /// Removes what was written in the last minute before make ended, so that make does it again: a minute of work
 /// against a kernel that nobody can explain. Returns the number of files.
-pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
-    let wrong = || format!("cannot look through {build}");
+pub(super) fn remove_unfinished(build: &Utf8Path) -> Result<usize> {
+    let message = || format!("cannot look through {build}");
     let mut written = Vec::new();
     let now = SystemTime::now();
     let mut killed = SystemTime::UNIX_EPOCH;
     for entry in WalkDir::new(build) {
         process::check()?;
-        let entry = entry.context(Kind::Build, wrong)?;
-        let metadata = entry.metadata().context(Kind::Build, wrong)?;
+        let entry = entry.context(Kind::Build, message)?;
+        let metadata = entry.metadata().context(Kind::Build, message)?;
         if metadata.is_file() {
             // What a clock that was ahead has written tells nothing about the rest.
             if modified(&metadata) <= now {
@@ -59,30 +59,30 @@ pub(super) fn forget_unfinished(build: &Utf8Path) -> Result<usize> {
             written.push((entry, metadata));
         }
     }
-    let is_doubtful = |(entry, metadata): &(DirEntry, Metadata)| {
+    let is_suspect = |(entry, metadata): &(DirEntry, Metadata)| {
         let name = entry.file_name().to_string_lossy();
-        let is_linked = entry.depth() == 1 && LINKED.iter().any(|linked| name.starts_with(linked));
-        !is_kept(entry, build) && (is_linked || modified(metadata) + LONGEST_WRITE >= killed)
+        let is_linked = entry.depth() == 1 && LINKER_OUTPUTS.iter().any(|linked| name.starts_with(linked));
+        !is_preserved(entry, build) && (is_linked || modified(metadata) + MAX_WRITE_TIME >= killed)
     };
-    let doubtful: Vec<_> = written.into_iter().filter(is_doubtful).map(|(entry, _)| entry).collect();
-    for entry in &doubtful {
+    let suspect: Vec<_> = written.into_iter().filter(is_suspect).map(|(entry, _)| entry).collect();
+    for entry in &suspect {
         fs::remove_file(entry.path())
             .context(Kind::Build, || format!("cannot remove {}", entry.path().display()))?;
     }
     sync_dir(build)?;
-    Ok(doubtful.len())
+    Ok(suspect.len())
 }
 
 /// What is ours, and what make would not make again: what Kconfig writes, whole, beside `auto.conf`, and files that
 /// say by their mere age that a setting or a symbol has changed.
-fn is_kept(entry: &DirEntry, build: &Utf8Path) -> bool {
-    const KEPT: [&str; 4] =
+fn is_preserved(entry: &DirEntry, build: &Utf8Path) -> bool {
+    const PRESERVED: [&str; 4] =
         ["include/config", "include/ksym", "include/generated/autoconf.h", "include/generated/rustc_cfg"];
     let name = entry.file_name().to_string_lossy();
     let ours = [".config", ".kcompile-", "kcompile.log"];
     let is_ours = entry.depth() == 1 && ours.iter().any(|ours| name.starts_with(ours));
     let below = entry.path().strip_prefix(build).unwrap_or(entry.path());
-    is_ours || KEPT.iter().any(|kept| below.starts_with(kept))
+    is_ours || PRESERVED.iter().any(|preserved| below.starts_with(preserved))
 }
 
 fn modified(metadata: &Metadata) -> SystemTime {
@@ -120,7 +120,7 @@ mod tests {
         ] {
             File::create(build.join(name)).unwrap().set_modified(minutes_ago(age)).unwrap();
         }
-        assert_eq!(forget_unfinished(build).unwrap(), 5);
+        assert_eq!(remove_unfinished(build).unwrap(), 5);
         let stays = [
             "init/old.o",
             ".config",

@@ -12,7 +12,7 @@ pub struct Comparison {
     pub new: Vec<Setting>,
     /// The first says something of it, the second nothing.
     #[serde(rename = "gone")]
-    pub gone: Vec<Setting>,
+    pub removed: Vec<Setting>,
     /// On in both, under another name.
     #[serde(rename = "renamed")]
     pub renamed: Vec<Renamed>,
@@ -62,13 +62,13 @@ impl Comparison {
     /// in both.
     pub fn is_equal(&self) -> bool {
         let on = |list: &[Setting]| list.iter().any(Setting::is_on);
-        self.renamed.is_empty() && self.changed.is_empty() && !on(&self.new) && !on(&self.gone)
+        self.renamed.is_empty() && self.changed.is_empty() && !on(&self.new) && !on(&self.removed)
     }
 
     /// Leaves out every symbol that `keep` does not want; of a renamed one both names are asked.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.new.retain(|one| keep(&one.symbol));
-        self.gone.retain(|one| keep(&one.symbol));
+        self.removed.retain(|one| keep(&one.symbol));
         self.renamed.retain(|one| keep(&one.old.symbol) && one.new.iter().any(|new| keep(&new.symbol)));
         self.changed.retain(|one| keep(&one.symbol));
     }
@@ -82,7 +82,7 @@ pub fn compare(first: &Config, second: &Config, renames: &Renames) -> Comparison
     };
     let mut comparison = Comparison {
         new: only(second, first),
-        gone: only(first, second),
+        removed: only(first, second),
         renamed: Vec::new(),
         changed: first
             .symbols
@@ -97,30 +97,30 @@ pub fn compare(first: &Config, second: &Config, renames: &Renames) -> Comparison
         let forward = renames.of(old).into_iter().flat_map(|rename| rename.new.iter().cloned());
         forward.chain(renames.to(old).map(|rename| rename.old.clone())).collect()
     };
-    let mut taken = BTreeSet::new();
-    for old in comparison.gone.iter().filter(|old| old.is_on()) {
+    let mut matched = BTreeSet::new();
+    for old in comparison.removed.iter().filter(|old| old.is_on()) {
         let names = names(&old.symbol);
         let is_it = |new: &&Setting| new.is_on() && names.contains(&new.symbol);
         let new: Vec<Setting> = comparison.new.iter().filter(is_it).cloned().collect();
         if !new.is_empty() {
-            taken.extend(new.iter().map(|new| new.symbol.clone()));
+            matched.extend(new.iter().map(|new| new.symbol.clone()));
             comparison.renamed.push(Renamed { old: old.clone(), new });
         }
     }
-    comparison.new.retain(|new| !taken.contains(&new.symbol));
+    comparison.new.retain(|new| !matched.contains(&new.symbol));
     let renamed: Vec<&str> = comparison.renamed.iter().map(|renamed| renamed.old.symbol.as_str()).collect();
-    comparison.gone.retain(|old| !renamed.contains(&old.symbol.as_str()));
+    comparison.removed.retain(|old| !renamed.contains(&old.symbol.as_str()));
     comparison
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Library;
+    use crate::catalog::ConfigLibrary;
 
     fn compared(first: &str, second: &str) -> Comparison {
         let table = "[[rename]]\nold = \"OLD\"\nnew = [\"ONE\", \"TWO\"]\nsince = \"5.1\"\n";
-        let renames = Renames::read(&Library::from_texts([("configs/renames.toml", table)])).unwrap();
+        let renames = Renames::read(&ConfigLibrary::from_texts([("configs/renames.toml", table)])).unwrap();
         compare(&Config::parse(first), &Config::parse(second), &renames)
     }
 
@@ -135,7 +135,7 @@ mod tests {
             "CONFIG_A=m\nCONFIG_C=y\nCONFIG_ONE=y\nCONFIG_TWO=m\nCONFIG_SAME=1\n# CONFIG_NEW is not set\n",
         );
         assert_eq!(found.new, [setting("C", "y"), setting("NEW", "n")]);
-        assert_eq!(found.gone, [setting("B", "m"), setting("OFF", "n")]);
+        assert_eq!(found.removed, [setting("B", "m"), setting("OFF", "n")]);
         let renamed =
             Renamed { old: setting("OLD", "y"), new: vec![setting("ONE", "y"), setting("TWO", "m")] };
         assert_eq!(found.renamed, [renamed]);
@@ -144,7 +144,7 @@ mod tests {
         let mut rest = found;
         rest.retain(|symbol| !matches!(symbol, "A" | "OLD" | "B" | "C"));
         assert!(rest.changed.is_empty() && rest.renamed.is_empty());
-        assert_eq!((rest.new, rest.gone), (vec![setting("NEW", "n")], vec![setting("OFF", "n")]));
+        assert_eq!((rest.new, rest.removed), (vec![setting("NEW", "n")], vec![setting("OFF", "n")]));
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         let back = compared("CONFIG_ONE=y\n", "CONFIG_OLD=y\n");
         assert_eq!(back.renamed[0].new, [setting("OLD", "y")]);
         let off = compared("CONFIG_OLD=y\n", "# CONFIG_ONE is not set\n");
-        assert!(off.renamed.is_empty() && off.gone.len() == 1 && off.new.len() == 1);
+        assert!(off.renamed.is_empty() && off.removed.len() == 1 && off.new.len() == 1);
     }
 
     #[test]

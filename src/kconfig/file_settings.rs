@@ -7,14 +7,14 @@ use super::Config;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSetting {
     /// What its text means.
-    pub names: Names,
+    pub kind: FileKind,
     /// Directories of a build tree that hold all that is made from the files; `None`: anything may.
     pub objects: Option<&'static [&'static str]>,
 }
 
 /// What the text of a setting means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Names {
+pub enum FileKind {
     /// A file. A relative path is one in the source.
     File,
     /// The same, or the URI of a key in a token (`pkcs11:…`), or a key that the build makes.
@@ -26,16 +26,16 @@ pub enum Names {
     /// A cpio archive, or any number of directories and of lists for `gen_init_cpio`.
     Initramfs,
     /// A file, if there is one of that name: nothing is known of the setting.
-    Perhaps,
+    Unknown,
 }
 
 /// One setting of a config that names files.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named<'a> {
+pub struct NamedPaths<'a> {
     /// Without `CONFIG_`.
     pub symbol: &'a str,
     /// What its text means.
-    pub names: Names,
+    pub kind: FileKind,
     /// The paths in it.
     pub paths: Vec<String>,
 }
@@ -50,28 +50,28 @@ const FIRMWARE_DIR_SYMBOL: &str = "EXTRA_FIRMWARE_DIR";
 /// What of `symbol` is known; each as in the Makefiles and scripts of Linux 4.19 to 7.0.
 pub fn setting(symbol: &str) -> FileSetting {
     const CERTS: Option<&[&str]> = Some(&["certs"]);
-    let (names, objects): (Names, Option<&'static [&'static str]>) = match symbol {
-        "INITRAMFS_SOURCE" => (Names::Initramfs, Some(&["usr"])),
-        "EXTRA_FIRMWARE" => (Names::Firmware, Some(&["firmware", "drivers/base/firmware_loader"])),
-        "MODULE_SIG_KEY" => (Names::SigningKey, CERTS),
+    let (kind, objects): (FileKind, Option<&'static [&'static str]>) = match symbol {
+        "INITRAMFS_SOURCE" => (FileKind::Initramfs, Some(&["usr"])),
+        "EXTRA_FIRMWARE" => (FileKind::Firmware, Some(&["firmware", "drivers/base/firmware_loader"])),
+        "MODULE_SIG_KEY" => (FileKind::SigningKey, CERTS),
         "SYSTEM_TRUSTED_KEYS" | "SYSTEM_REVOCATION_KEYS" | "SYSTEM_BLACKLIST_HASH_LIST" => {
-            (Names::File, CERTS)
+            (FileKind::File, CERTS)
         }
-        "CFG80211_EXTRA_REGDB_KEYDIR" => (Names::Certificates, Some(&["net/wireless"])),
-        "ACPI_CUSTOM_DSDT_FILE" => (Names::File, Some(&["drivers/acpi"])),
-        "BOOT_CONFIG_EMBED_FILE" => (Names::File, Some(&["lib"])),
-        "IPE_BOOT_POLICY" => (Names::File, Some(&["security/ipe"])),
+        "CFG80211_EXTRA_REGDB_KEYDIR" => (FileKind::Certificates, Some(&["net/wireless"])),
+        "ACPI_CUSTOM_DSDT_FILE" => (FileKind::File, Some(&["drivers/acpi"])),
+        "BOOT_CONFIG_EMBED_FILE" => (FileKind::File, Some(&["lib"])),
+        "IPE_BOOT_POLICY" => (FileKind::File, Some(&["security/ipe"])),
         "LOGO_LINUX_MONO_FILE" | "LOGO_LINUX_VGA16_FILE" | "LOGO_LINUX_CLUT224_FILE" => {
-            (Names::File, Some(&["drivers/video/logo"]))
+            (FileKind::File, Some(&["drivers/video/logo"]))
         }
-        "UNUSED_KSYMS_WHITELIST" => (Names::File, None),
-        _ => (Names::Perhaps, None),
+        "UNUSED_KSYMS_WHITELIST" => (FileKind::File, None),
+        _ => (FileKind::Unknown, None),
     };
-    FileSetting { names, objects }
+    FileSetting { kind, objects }
 }
 
 /// Paths of these are looked for when the kernel runs, not when it is built.
-const AT_RUN_TIME: [&str; 11] = [
+const RUNTIME_PATHS: [&str; 11] = [
     "BOOT_IMAGE",
     "CMDLINE",
     "DEFAULT_INIT",
@@ -86,24 +86,24 @@ const AT_RUN_TIME: [&str; 11] = [
 ];
 
 /// The settings of `config` that name files.
-pub fn named(config: &Config) -> Vec<Named<'_>> {
+pub fn named_paths(config: &Config) -> Vec<NamedPaths<'_>> {
     let all = config.symbols.keys().filter_map(|symbol| {
         let text = config.text(symbol)?;
-        let names = setting(symbol).names;
-        let paths: Vec<String> = match names {
-            Names::Firmware => {
+        let kind = setting(symbol).kind;
+        let paths: Vec<String> = match kind {
+            FileKind::Firmware => {
                 let dir = config.text(FIRMWARE_DIR_SYMBOL).unwrap_or_else(|| FIRMWARE_DIR.to_owned());
                 text.split_whitespace().map(|name| format!("{dir}/{name}")).collect()
             }
-            Names::Initramfs => text.split_whitespace().map(str::to_owned).collect(),
-            Names::SigningKey if text == GENERATED_KEY || is_in_token(&text) => return None,
-            Names::Perhaps if symbol == FIRMWARE_DIR_SYMBOL || AT_RUN_TIME.contains(&&**symbol) => {
+            FileKind::Initramfs => text.split_whitespace().map(str::to_owned).collect(),
+            FileKind::SigningKey if text == GENERATED_KEY || is_in_token(&text) => return None,
+            FileKind::Unknown if symbol == FIRMWARE_DIR_SYMBOL || RUNTIME_PATHS.contains(&&**symbol) => {
                 return None;
             }
-            Names::Perhaps if !text.starts_with('/') => return None,
+            FileKind::Unknown if !text.starts_with('/') => return None,
             _ => Some(text).filter(|text| !text.is_empty()).into_iter().collect(),
         };
-        (!paths.is_empty()).then_some(Named { symbol, names, paths })
+        (!paths.is_empty()).then_some(NamedPaths { symbol, kind, paths })
     });
     all.collect()
 }
@@ -126,10 +126,10 @@ mod tests {
              CONFIG_CC_VERSION_TEXT=\"gcc 12\"\nCONFIG_NR_CPUS=64\nCONFIG_PSI=y\n",
         );
         let found = |symbol: &str| {
-            let named = named(&config);
+            let named = named_paths(&config);
             named.into_iter().find(|named| named.symbol == symbol).map(|named| named.paths)
         };
-        assert_eq!(named(&config).len(), 3);
+        assert_eq!(named_paths(&config).len(), 3);
         assert_eq!(found("INITRAMFS_SOURCE").unwrap(), ["/a/list", "/b"]);
         assert_eq!(found("EXTRA_FIRMWARE").unwrap(), ["/lib/firmware/x.bin", "/lib/firmware/y/z.bin"]);
         assert_eq!(found("VENDOR").unwrap(), ["/v \"x\""]);

@@ -6,11 +6,11 @@ pub mod requirements;
 
 mod compare;
 pub mod file_settings;
-pub mod repeatable;
+pub mod reproducibility;
 mod rewrite;
 
 pub use compare::{Comparison, Renamed, Setting, compare};
-pub use rewrite::{Edited, replace, rewrite};
+pub use rewrite::{EditInput, replace, rewrite};
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ pub struct Config {
     /// Symbol → value.
     pub symbols: BTreeMap<String, String>,
     /// Lines that are no setting, no comment and not empty.
-    pub malformed: Vec<Malformed>,
+    pub malformed: Vec<MalformedLine>,
     /// The architecture of the header that Kconfig writes (`x86`, `arm64`), if there is one.
     pub header_arch: Option<String>,
     /// The version of that header: `5.10.77`, `6.12.0-rc3`.
@@ -31,7 +31,7 @@ pub struct Config {
 
 /// A line that could not be understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Malformed {
+pub struct MalformedLine {
     /// Counted from 1.
     pub line: usize,
     /// What it says, at most 60 characters of it; nothing of the lines behind the first hundred.
@@ -57,8 +57,10 @@ impl Config {
                 }
             } else if !line.is_empty() {
                 // A text of another kind may have a million.
-                let kept = if config.malformed.len() < MAX_QUOTED { 60 } else { 0 };
-                config.malformed.push(Malformed { line: index + 1, text: line.chars().take(kept).collect() });
+                let length = if config.malformed.len() < MAX_QUOTED { 60 } else { 0 };
+                config
+                    .malformed
+                    .push(MalformedLine { line: index + 1, text: line.chars().take(length).collect() });
             }
         }
         config
@@ -147,7 +149,7 @@ pub fn set_line(text: &str) -> Result<String, String> {
 
 /// What is wanted of one symbol, and which layer (its index) said so last.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestedSetting {
     /// The value, as in [`Config::symbols`].
     pub value: String,
     /// Index of the layer.
@@ -155,19 +157,19 @@ pub struct Wanted {
 }
 
 /// Merges layers in their order: a later one wins.
-pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Config>) -> BTreeMap<String, Wanted> {
+pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Config>) -> BTreeMap<String, RequestedSetting> {
     let mut merged = BTreeMap::new();
     for (layer, config) in layers.into_iter().enumerate() {
         for (symbol, value) in &config.symbols {
-            merged.insert(symbol.clone(), Wanted { value: value.clone(), layer });
+            merged.insert(symbol.clone(), RequestedSetting { value: value.clone(), layer });
         }
     }
     merged
 }
 
 /// Writes merged settings as the `.config` that `olddefconfig` starts from.
-pub fn render(wanted: &BTreeMap<String, Wanted>) -> String {
-    wanted.iter().map(|(symbol, wanted)| config_line(symbol, &wanted.value) + "\n").collect()
+pub fn render(requested: &BTreeMap<String, RequestedSetting>) -> String {
+    requested.iter().map(|(symbol, requested)| config_line(symbol, &requested.value) + "\n").collect()
 }
 
 /// One line of a `.config`, without its end.
@@ -185,7 +187,7 @@ pub struct Difference {
     pub symbol: String,
     /// What was asked for.
     #[serde(rename = "wanted")]
-    pub wanted: String,
+    pub requested: String,
     /// What the final `.config` has; `None`: nothing at all.
     #[serde(rename = "found")]
     pub found: Option<String>,
@@ -199,8 +201,8 @@ pub struct Difference {
 
 impl std::fmt::Display for Difference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Difference { symbol, wanted, found, reason, .. } = self;
-        write!(f, "CONFIG_{symbol}={wanted} ")?;
+        let Difference { symbol, requested, found, reason, .. } = self;
+        write!(f, "CONFIG_{symbol}={requested} ")?;
         match (found.as_deref(), reason) {
             (None, Some(_)) => f.write_str("is missing"),
             (None, None) => f.write_str("is missing from the final .config"),
@@ -212,19 +214,19 @@ impl std::fmt::Display for Difference {
 
 /// Every wanted symbol that `result`, the final `.config`, lacks or has otherwise. A symbol wanted
 /// off and not there at all is as wanted.
-pub fn differences(wanted: &BTreeMap<String, Wanted>, result: &Config) -> Vec<Difference> {
-    let differs = |(symbol, wanted): (&String, &Wanted)| {
+pub fn differences(requested: &BTreeMap<String, RequestedSetting>, result: &Config) -> Vec<Difference> {
+    let differs = |(symbol, requested): (&String, &RequestedSetting)| {
         let found = result.symbols.get(symbol);
-        let same = found.map_or("n", String::as_str) == wanted.value;
+        let same = found.map_or("n", String::as_str) == requested.value;
         (!same).then(|| Difference {
             symbol: symbol.clone(),
-            wanted: wanted.value.clone(),
+            requested: requested.value.clone(),
             found: found.cloned(),
             reason: None,
-            layer: wanted.layer,
+            layer: requested.layer,
         })
     };
-    wanted.iter().filter_map(differs).collect()
+    requested.iter().filter_map(differs).collect()
 }
 
 #[cfg(test)]
@@ -258,15 +260,15 @@ mod tests {
     fn later_layers_win_and_are_remembered() {
         let (base, over) = (Config::parse("CONFIG_A=y\nCONFIG_B=y\n"), Config::parse("CONFIG_B=m\n"));
         let merged = merge([&base, &over]);
-        assert_eq!(merged["B"], Wanted { value: "m".into(), layer: 1 });
+        assert_eq!(merged["B"], RequestedSetting { value: "m".into(), layer: 1 });
         assert_eq!(Config::parse(&render(&merged)).symbols["B"], "m");
     }
 
     #[test]
     fn what_olddefconfig_dropped_or_forced_is_found() {
-        let wanted =
+        let requested =
             merge([&Config::parse("CONFIG_A=y\nCONFIG_B=m\n# CONFIG_C is not set\n# CONFIG_D is not set\n")]);
-        let found = differences(&wanted, &Config::parse("CONFIG_B=y\nCONFIG_D=y\n"));
+        let found = differences(&requested, &Config::parse("CONFIG_B=y\nCONFIG_D=y\n"));
         let texts: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,
@@ -291,12 +293,12 @@ mod tests {
                 0..20,
             )
         ) {
-            let wanted = symbols.iter().map(|(symbol, value)| (symbol.clone(), Wanted { value: value.clone(), layer: 0 }));
-            let wanted = wanted.collect();
-            let read = Config::parse(&render(&wanted));
+            let requested = symbols.iter().map(|(symbol, value)| (symbol.clone(), RequestedSetting { value: value.clone(), layer: 0 }));
+            let requested = requested.collect();
+            let read = Config::parse(&render(&requested));
             proptest::prop_assert!(read.malformed.is_empty());
             proptest::prop_assert_eq!(&read.symbols, &symbols);
-            proptest::prop_assert!(differences(&wanted, &read).is_empty());
+            proptest::prop_assert!(differences(&requested, &read).is_empty());
         }
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 const HEADING: &str = "# --- ";
 
 /// What the settings were, and what they are to be.
-pub struct Edited<'a> {
+pub struct EditInput<'a> {
     /// The final `.config` that came of the text before.
     pub old: &'a Config,
     /// The text of the final `.config` that is wanted, as Kconfig writes it: in the order of its menus, with
@@ -18,7 +18,7 @@ pub struct Edited<'a> {
     /// What of it is no default, as `make savedefconfig` writes it.
     pub minimal: &'a str,
     /// Symbols that have to be said although `minimal` leaves them out.
-    pub also: &'a BTreeSet<String>,
+    pub explicit: &'a BTreeSet<String>,
 }
 
 /// The text `before`, changed so that it asks for the new settings.
@@ -26,18 +26,18 @@ pub struct Edited<'a> {
 /// A line whose symbol has the value that it had stays as it is, whether it took or not: it may be there for
 /// another release of the series. One whose symbol was changed gets the new value, or goes if that is a default
 /// or can no longer be set. What `before` does not mention and is no default goes under the heading of its menu.
-pub fn rewrite(before: &str, edited: &Edited<'_>) -> String {
-    let new = Config::parse(edited.new);
-    let said = said(edited, &new);
+pub fn rewrite(before: &str, input: &EditInput<'_>) -> String {
+    let new = Config::parse(input.new);
+    let values = settings_to_write(input, &new);
     let named = Config::parse(before);
-    let is_kept = |symbol: &str| edited.old.symbols.get(symbol) == new.symbols.get(symbol);
+    let is_unchanged = |symbol: &str| input.old.symbols.get(symbol) == new.symbols.get(symbol);
     let mut lines: Vec<String> = Vec::new();
     let mut written = BTreeSet::new();
     // From the end, since the last line of a symbol is the one that counts.
     for line in before.lines().rev() {
         match setting(line.trim_end()) {
-            Some((symbol, _)) if !is_kept(symbol) || edited.also.contains(symbol) => {
-                if let Some(value) = said.get(symbol).filter(|_| written.insert(symbol)) {
+            Some((symbol, _)) if !is_unchanged(symbol) || input.explicit.contains(symbol) => {
+                if let Some(value) = values.get(symbol).filter(|_| written.insert(symbol)) {
                     lines.push(config_line(symbol, value));
                 }
             }
@@ -45,8 +45,8 @@ pub fn rewrite(before: &str, edited: &Edited<'_>) -> String {
         }
     }
     lines.reverse();
-    for (symbol, menu) in menus(edited.new) {
-        if let Some(value) = said.get(symbol).filter(|_| !named.symbols.contains_key(symbol)) {
+    for (symbol, menu) in menus(input.new) {
+        if let Some(value) = values.get(symbol).filter(|_| !named.symbols.contains_key(symbol)) {
             insert(&mut lines, &menu, config_line(symbol, value));
         }
     }
@@ -72,12 +72,12 @@ pub fn replace(before: &str, replacements: &BTreeMap<String, Vec<Setting>>) -> S
 }
 
 /// The settings that have to be said, with their values.
-fn said(edited: &Edited<'_>, new: &Config) -> BTreeMap<String, String> {
-    let mut said = Config::parse(edited.minimal).symbols;
-    for symbol in edited.also {
-        said.insert(symbol.clone(), new.value(symbol).to_owned());
+fn settings_to_write(input: &EditInput<'_>, new: &Config) -> BTreeMap<String, String> {
+    let mut values = Config::parse(input.minimal).symbols;
+    for symbol in input.explicit {
+        values.insert(symbol.clone(), new.value(symbol).to_owned());
     }
-    said
+    values
 }
 
 /// Every symbol of a `.config`, in its order, with the title of the innermost menu that it stands in.
@@ -123,10 +123,10 @@ mod tests {
     const OLD: &str = "CONFIG_NET=y\nCONFIG_INET=y\nCONFIG_EXT4_FS=y\n# CONFIG_XFS_FS is not set\n\
                        # CONFIG_BTRFS_FS is not set\nCONFIG_DEFAULT=y\n";
 
-    fn rewritten(new: &str, minimal: &str, also: &[&str]) -> String {
+    fn rewritten(new: &str, minimal: &str, explicit: &[&str]) -> String {
         let old = Config::parse(OLD);
-        let also = also.iter().map(|symbol| (*symbol).to_owned()).collect();
-        rewrite(BEFORE, &Edited { old: &old, new, minimal, also: &also })
+        let explicit = explicit.iter().map(|symbol| (*symbol).to_owned()).collect();
+        rewrite(BEFORE, &EditInput { old: &old, new, minimal, explicit: &explicit })
     }
 
     #[test]
@@ -181,13 +181,13 @@ mod tests {
     #[test]
     fn line_ends_stay_as_they_are() {
         let before = BEFORE.replace('\n', "\r\n");
-        let edited = Edited {
+        let input = EditInput {
             old: &Config::parse(OLD),
             new: &OLD.replace("CONFIG_NET=y", "CONFIG_NET=m"),
             minimal: "CONFIG_NET=m\n",
-            also: &BTreeSet::new(),
+            explicit: &BTreeSet::new(),
         };
-        assert_eq!(rewrite(&before, &edited), before.replace("CONFIG_NET=y", "CONFIG_NET=m"));
+        assert_eq!(rewrite(&before, &input), before.replace("CONFIG_NET=y", "CONFIG_NET=m"));
     }
 
     #[test]

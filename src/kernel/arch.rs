@@ -50,7 +50,7 @@ pub struct ArchSpec {
     /// The option for messages before that port has its driver.
     pub early_console: &'static str,
     /// Appended to the name of the combined image; those who pull it know only its name for amd64.
-    pub legacy_suffix: &'static str,
+    pub combined_suffix: &'static str,
     /// Its machines in QEMU.
     pub qemu: QemuSpec,
 }
@@ -107,7 +107,7 @@ static AMD64: ArchSpec = ArchSpec {
     platform: Platform::Pc,
     serial: "ttyS0",
     early_console: "earlyprintk=ttyS0",
-    legacy_suffix: "",
+    combined_suffix: "",
     qemu: QemuSpec {
         program: "qemu-system-x86_64",
         packages: ["qemu-system-x86", "qemu-system-x86", "qemu-system-x86", "qemu-system-x86_64", "qemu-x86"],
@@ -141,7 +141,7 @@ static ARM64: ArchSpec = ArchSpec {
     platform: Platform::DeviceTree,
     serial: "ttyAMA0",
     early_console: "earlycon",
-    legacy_suffix: "-arm64",
+    combined_suffix: "-arm64",
     qemu: QemuSpec {
         program: "qemu-system-aarch64",
         packages: [
@@ -197,7 +197,7 @@ mod tests {
             |spec| spec.srcarch,
             |spec| spec.symbol,
             |spec| spec.triple,
-            |spec| spec.legacy_suffix,
+            |spec| spec.combined_suffix,
         ];
         for name in unique {
             let names: BTreeSet<_> = Arch::ALL.iter().map(|arch| name(arch.spec())).collect();

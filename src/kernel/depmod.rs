@@ -35,7 +35,7 @@ pub fn files(version: Option<&str>) -> impl Iterator<Item = &'static str> {
 
 /// What is wrong with depmod's files in `dir`, where `has_modules` tells whether it holds modules; `version` is depmod's
 /// own, `kmod version 30`.
-pub fn fault(dir: &Utf8Path, has_modules: bool, version: Option<&str>) -> Option<String> {
+pub fn find_missing(dir: &Utf8Path, has_modules: bool, version: Option<&str>) -> Option<String> {
     expected(version).find_map(|(name, filled)| {
         let filled = filled || has_modules && name == "modules.dep";
         match dir.join(name).metadata() {
@@ -58,18 +58,21 @@ mod tests {
         let fill = || FILES.iter().for_each(|(name, _)| fs::write(dir.join(name), "x").unwrap());
         for (name, filled) in FILES {
             fill();
-            assert_eq!(fault(dir, true, Some("kmod version 26")), None);
+            assert_eq!(find_missing(dir, true, Some("kmod version 26")), None);
             fs::write(dir.join(name), "").unwrap();
             let is_fault = filled || name == "modules.dep";
-            assert_eq!(fault(dir, true, None).is_some(), is_fault, "{name}");
-            assert_eq!(fault(dir, false, None).is_some(), filled, "{name}");
+            assert_eq!(find_missing(dir, true, None).is_some(), is_fault, "{name}");
+            assert_eq!(find_missing(dir, false, None).is_some(), filled, "{name}");
             fs::remove_file(dir.join(name)).unwrap();
-            assert_eq!(fault(dir, false, None).unwrap(), format!("depmod wrote no {name}"));
+            assert_eq!(find_missing(dir, false, None).unwrap(), format!("depmod wrote no {name}"));
         }
         assert_eq!(files(Some("kmod version 30")).count(), FILES.len() + 1);
         fill();
         fs::write(dir.join("modules.builtin.alias.bin"), "").unwrap();
-        assert_eq!(fault(dir, true, Some("kmod version 30")), None);
-        assert_eq!(fault(dir, true, Some("kmod version 34.2")).unwrap(), "depmod wrote no modules.weakdep");
+        assert_eq!(find_missing(dir, true, Some("kmod version 30")), None);
+        assert_eq!(
+            find_missing(dir, true, Some("kmod version 34.2")).unwrap(),
+            "depmod wrote no modules.weakdep"
+        );
     }
 }

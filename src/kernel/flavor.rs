@@ -1,7 +1,7 @@
 //! The hypervisors that kernels are built for, and all that differs between them.
 
 use super::{Arch, KernelFormat, SourceSpec};
-use crate::util::text::listed;
+use crate::util::text::join_list;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ pub struct FlavorSpec {
     /// What the names of its images begin with.
     pub image_prefix: &'static str,
     /// The name of the combined image that Flintlock before 0.5 and CAPMVM before 0.8 pull.
-    pub legacy_image: &'static str,
+    pub combined_image: &'static str,
     /// Where its kernels come from unless `--source` or the catalog names another source.
     pub source: SourceSpec,
     /// The kernel file where kernels are ELF files.
@@ -92,7 +92,7 @@ static FIRECRACKER: FlavorSpec = FlavorSpec {
     flag: "fc",
     title: "Firecracker",
     image_prefix: "firecracker",
-    legacy_image: "flintlock-kernel",
+    combined_image: "flintlock-kernel",
     source: SourceSpec::KernelOrg,
     elf: ElfKernel { file: "vmlinux", form: ElfForm::Vmlinux, requires_pvh: false },
     program: "firecracker",
@@ -116,7 +116,7 @@ static CLOUD_HYPERVISOR: FlavorSpec = FlavorSpec {
     flag: "ch",
     title: "Cloud Hypervisor",
     image_prefix: "cloudhypervisor",
-    legacy_image: "cloudhypervisor-kernel",
+    combined_image: "cloudhypervisor-kernel",
     source: SourceSpec::Git { url: None, reference: None },
     elf: ElfKernel { file: "vmlinux.bin", form: ElfForm::Stripped, requires_pvh: true },
     program: "cloud-hypervisor",
@@ -130,7 +130,7 @@ static CLOUD_HYPERVISOR: FlavorSpec = FlavorSpec {
 impl Flavor {
     /// Returns the flags that choose one, for a message: `--fc or --ch`.
     pub fn flags() -> String {
-        listed(Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)), "or")
+        join_list(Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)), "or")
     }
 
     /// Returns the name of the kernel file in the image.
@@ -174,7 +174,7 @@ mod tests {
             |spec| spec.title,
             |spec| spec.flag,
             |spec| spec.image_prefix,
-            |spec| spec.legacy_image,
+            |spec| spec.combined_image,
             |spec| spec.program,
         ];
         for name in unique {

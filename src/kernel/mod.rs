@@ -23,7 +23,7 @@ macro_rules! spec_table {
 
             /// Returns all names, for a message: `amd64 or arm64`.
             pub fn choices() -> String {
-                crate::util::text::listed($name::ALL.iter().map(|one| one.name()), "or")
+                crate::util::text::join_list($name::ALL.iter().map(|one| one.name()), "or")
             }
         }
 

@@ -46,12 +46,12 @@ impl FromStr for VersionRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || {
+        let message = || {
             format!("`{text}` is no range of kernel versions: `>=5.2, <6.2` or `5.10 | >=6.0` would be one")
         };
         let bound = |bound: &str| {
             let bound = bound.trim();
-            let version = |text: &str| text.trim().parse::<KernelVersion>().map_err(|_| wrong());
+            let version = |text: &str| text.trim().parse::<KernelVersion>().map_err(|_| message());
             if let Some(first) = bound.strip_prefix(">=") {
                 version(first).map(Bound::From)
             } else if let Some(end) = bound.strip_prefix('<') {
@@ -61,7 +61,7 @@ impl FromStr for VersionRange {
                 let series = version(bound)?;
                 match bound.split('.').count() == 2 && series.candidate().is_none() {
                     true => Ok(Bound::Series(series.major, series.minor)),
-                    false => Err(wrong()),
+                    false => Err(message()),
                 }
             }
         };
@@ -102,8 +102,8 @@ mod tests {
             assert!(inside.iter().all(|version| holds(version)), "{range}");
             assert!(!outside.iter().any(|version| holds(version)), "{range}");
         }
-        for wrong in ["", "<=5.1", ">5.1", "5.10.77", "5", ">=", "5.1,", "5.4 ||5.10", ">=x"] {
-            assert!(wrong.parse::<VersionRange>().is_err(), "{wrong}");
+        for invalid in ["", "<=5.1", ">5.1", "5.10.77", "5", ">=", "5.1,", "5.4 ||5.10", ">=x"] {
+            assert!(invalid.parse::<VersionRange>().is_err(), "{invalid}");
         }
     }
 }

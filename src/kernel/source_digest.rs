@@ -127,7 +127,7 @@ mod tests {
             assert_eq!(serde_json::to_value(&digest).unwrap(), text);
             assert_eq!(serde_json::from_value::<SourceDigest>(text.into()).unwrap(), digest);
         }
-        for wrong in [
+        for invalid in [
             sha256.clone(),
             commit.clone(),
             format!("sha256:{commit}"),
@@ -138,7 +138,7 @@ mod tests {
             format!("md5:{sha256}"),
             format!("sha256:{sha256} "),
         ] {
-            assert!(wrong.parse::<SourceDigest>().is_err(), "{wrong}");
+            assert!(invalid.parse::<SourceDigest>().is_err(), "{invalid}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Where a kernel's source comes from, as `--source` and the catalog write it.
 
 use super::VersionRequest;
-use crate::util::text::has_password;
+use crate::util::text::has_credentials;
 use camino::Utf8PathBuf;
 use std::fmt;
 use std::str::FromStr;
@@ -76,7 +76,7 @@ impl FromStr for SourceSpec {
                 ));
             }
             // It would stand in the lock file, in receipts and in images.
-            if url.as_deref().is_some_and(has_password) {
+            if url.as_deref().is_some_and(has_credentials) {
                 return Err("the URL holds a password or a token, which does not belong there: \
                             ssh takes keys from its agent, and a local clone needs none"
                     .into());
@@ -128,7 +128,7 @@ mod tests {
             assert_eq!(source.to_string(), spec);
         }
         assert!("git+ssh://git@host/linux".parse::<SourceSpec>().is_ok());
-        for wrong in [
+        for invalid in [
             "",
             "apt:",
             "apt:-o=x",
@@ -137,7 +137,7 @@ mod tests {
             "git+https://me:secret@host/linux",
             "git+https://host/linux?key=secret",
         ] {
-            assert!(wrong.parse::<SourceSpec>().is_err(), "{wrong}");
+            assert!(invalid.parse::<SourceSpec>().is_err(), "{invalid}");
         }
     }
 }

@@ -79,10 +79,10 @@ impl FromStr for KernelVersion {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a kernel version: 5.10, 6.1.7 or 6.12-rc3 would be one");
+        let message = || format!("`{text}` is not a kernel version: 5.10, 6.1.7 or 6.12-rc3 would be one");
         let number = |part: &str| match part.len() {
-            1..=5 if part.bytes().all(|b| b.is_ascii_digit()) => part.parse::<u32>().map_err(|_| wrong()),
-            _ => Err(wrong()),
+            1..=5 if part.bytes().all(|b| b.is_ascii_digit()) => part.parse::<u32>().map_err(|_| message()),
+            _ => Err(message()),
         };
         let (release, candidate) = match text.split_once("-rc") {
             Some((release, candidate)) => (release, number(candidate)?),
@@ -92,7 +92,7 @@ impl FromStr for KernelVersion {
         match parts[..] {
             [major, minor] => Ok(KernelVersion { major, minor, patch: 0, candidate }),
             [major, minor, patch] => Ok(KernelVersion { major, minor, patch, candidate }),
-            _ => Err(wrong()),
+            _ => Err(message()),
         }
     }
 }
@@ -217,10 +217,10 @@ mod tests {
         {
             assert_eq!(text.parse::<KernelVersion>().unwrap().to_string(), printed);
         }
-        for wrong in
+        for invalid in
             ["", "5", "5.", "5.x", "5.1.2.3", "5.10-rc", "v5.10", "5.10 ", "5.999999", "+5.1", "6.1-rc-1"]
         {
-            assert!(wrong.parse::<KernelVersion>().is_err(), "{wrong}");
+            assert!(invalid.parse::<KernelVersion>().is_err(), "{invalid}");
         }
     }
 

@@ -3,7 +3,7 @@
 
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{self, Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::Descriptor;
@@ -26,8 +26,8 @@ pub(super) fn read_blob<T: DeserializeOwned>(
     descriptor: &Descriptor,
 ) -> Result<(Utf8PathBuf, T)> {
     let (path, bytes) = read_bytes(layout, descriptor)?;
-    let said = parse(&path, &bytes)?;
-    Ok((path, said))
+    let value = parse(&path, &bytes)?;
+    Ok((path, value))
 }
 
 /// The bytes of a small blob, and where it lies: its size and digest are as the descriptor says.
@@ -36,7 +36,7 @@ pub(super) fn read_bytes(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(
     let path = blob_path(layout, digest);
     let bytes = read_bounded(&path)?;
     if bytes.len() as u64 != descriptor.size() {
-        return Err(wrong_size(&path, descriptor.size(), bytes.len() as u64));
+        return Err(size_mismatch(&path, descriptor.size(), bytes.len() as u64));
     }
     check_digest(&path, digest, Sha256::of(&bytes))?;
     Ok((path, bytes))
@@ -50,7 +50,7 @@ pub(super) fn open_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(U
     let (file, size) = open_file(&path)?;
     match size == descriptor.size() {
         true => Ok((path, digest, file)),
-        false => Err(wrong_size(&path, descriptor.size(), size)),
+        false => Err(size_mismatch(&path, descriptor.size(), size)),
     }
 }
 
@@ -65,8 +65,8 @@ pub(super) fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
     layout.join("blobs/sha256").join(digest.to_string())
 }
 
-pub(super) fn wrong_size(path: &Utf8Path, expected: u64, found: u64) -> Error {
-    Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}")).damaged()
+pub(super) fn size_mismatch(path: &Utf8Path, expected: u64, found: u64) -> Error {
+    Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}")).mark_damaged()
 }
 
 pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> {
@@ -74,7 +74,7 @@ pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> 
         true => Ok(()),
         false => {
             let message = format!("{path}: checksum mismatch: expected {expected}, found {found}");
-            Err(Error::fetch(message).damaged())
+            Err(Error::fetch(message).mark_damaged())
         }
     }
 }
@@ -85,20 +85,20 @@ pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
         let size = file.metadata()?.len();
         Ok((file, size))
     });
-    opened.map_err(|error| cannot_read(path, error))
+    opened.map_err(|error| read_error(path, error))
 }
 
-fn cannot_read(path: &Utf8Path, error: io::Error) -> Error {
+fn read_error(path: &Utf8Path, error: io::Error) -> Error {
     let is_missing = error.kind() == io::ErrorKind::NotFound;
-    let wrong = Error::fetch(format!("cannot read {path}")).because(error);
-    if is_missing { wrong.damaged() } else { wrong }
+    let message = Error::fetch(format!("cannot read {path}")).caused_by(error);
+    if is_missing { message.mark_damaged() } else { message }
 }
 
 /// The bytes of a small file; a link is not followed.
 ///
 /// Errors (exit code 3): it cannot be read, is no ordinary file, or has more than 4 MiB.
 pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
-    read_file(path, Links::Refuse, MAX_JSON).map_err(|error| cannot_read(path, error))
+    read_file(path, Links::Refuse, MAX_JSON).map_err(|error| read_error(path, error))
 }
 
 /// What a file of JSON says.
@@ -106,7 +106,7 @@ pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
 /// Errors (exit code 3): those of [`read_bounded`]; it says something else.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<T> {
     // No digest tells whether these are the bytes that were written.
-    parse(path, &read_bounded(path)?).map_err(Error::damaged)
+    parse(path, &read_bounded(path)?).map_err(Error::mark_damaged)
 }
 
 pub(super) fn parse<T: DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {

@@ -5,7 +5,7 @@ use super::gzip;
 use super::layout::BlobWriter;
 use super::piece::{PIECE, Piece};
 use crate::util::digest::{Hasher, Sha256};
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -65,7 +65,7 @@ pub(super) fn compress(
     encoder: Encoder,
     threads: usize,
     blob: BlobWriter,
-    fill: impl FnOnce(&mut Pieces) -> Result<()>,
+    fill: impl FnOnce(&mut PieceWriter) -> Result<()>,
 ) -> Result<(BlobWriter, Sha256)> {
     let threads = threads.clamp(1, MAX_THREADS);
     let (sender, pieces) = sync_channel(1);
@@ -76,7 +76,7 @@ pub(super) fn compress(
             Encoder::None => write_plain(pieces, blob),
         });
         let filled = {
-            let mut pieces = Pieces { piece: Piece::default(), hasher: Hasher::default(), sender };
+            let mut pieces = PieceWriter { piece: Piece::default(), hasher: Hasher::default(), sender };
             fill(&mut pieces).and_then(|()| pieces.finish())
         };
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -86,13 +86,13 @@ pub(super) fn compress(
 }
 
 /// Takes bytes, cuts them into pieces and sends these.
-pub(super) struct Pieces {
+pub(super) struct PieceWriter {
     piece: Piece,
     hasher: Hasher,
     sender: SyncSender<Piece>,
 }
 
-impl Pieces {
+impl PieceWriter {
     fn send(&mut self) -> io::Result<()> {
         let next = self.piece.next();
         let piece = std::mem::replace(&mut self.piece, next);
@@ -107,15 +107,15 @@ impl Pieces {
     }
 }
 
-impl Write for Pieces {
+impl Write for PieceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // A full piece waits for more: the last one is ended in another way than the others.
         if self.piece.bytes().len() == PIECE && !bytes.is_empty() {
             self.send()?;
         }
-        let taken = bytes.len().min(PIECE - self.piece.bytes().len());
-        self.piece.buffer.extend_from_slice(&bytes[..taken]);
-        Ok(taken)
+        let length = bytes.len().min(PIECE - self.piece.bytes().len());
+        self.piece.buffer.extend_from_slice(&bytes[..length]);
+        Ok(length)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -188,7 +188,7 @@ mod tests {
     fn compressed(compression: Compression, threads: usize, bytes: &[u8], step: usize) -> (Vec<u8>, Sha256) {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(Utf8Path::from_path(dir.path()).unwrap(), "x").unwrap();
-        let fill = |pieces: &mut Pieces| {
+        let fill = |pieces: &mut PieceWriter| {
             let mut steps = bytes.chunks(step);
             steps.try_for_each(|step| pieces.write_all(step)).context(Kind::Build, String::new)
         };
@@ -274,7 +274,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::open(Utf8Path::from_path(dir.path()).unwrap(), "x").unwrap();
         for compression in ALL {
-            let fails = |pieces: &mut Pieces| {
+            let fails = |pieces: &mut PieceWriter| {
                 pieces.write_all(&bytes(PIECE * 3 / 2)).context(Kind::Build, String::new)?;
                 Err(crate::util::error::Error::build("the reader failed"))
             };

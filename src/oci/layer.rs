@@ -1,13 +1,13 @@
 //! A reproducible layer: sorted entries as a tar.
 
 use super::Blob;
-use super::compress::{Pieces, compress};
+use super::compress::{PieceWriter, compress};
 use super::layout::Layout;
 use crate::host::process;
-use crate::oci::layer_entries::LARGEST_IMAGE;
+use crate::oci::layer_entries::MAX_IMAGE;
 use crate::oci::{Encoder, Entries, Entry};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, open_file};
 use std::io::{self, Write};
 use tar::{Builder, EntryType, Header};
@@ -30,7 +30,7 @@ pub(super) fn write(
     threads: usize,
 ) -> Result<Layer> {
     check_size(layout, entries)?;
-    let fill = |pieces: &mut Pieces| {
+    let fill = |pieces: &mut PieceWriter| {
         let mut tar = Builder::new(pieces);
         // A vmlinux is full of holes: by default the builder would write it as a GNU sparse entry,
         // which containerd and umoci refuse.
@@ -47,12 +47,12 @@ pub(super) fn write(
 
 /// Refuses files that together are more than any image may have that is read here.
 fn check_size(layout: &Layout, entries: &Entries) -> Result<()> {
-    let mut left = LARGEST_IMAGE;
+    let mut left = MAX_IMAGE;
     for entry in entries.values() {
         let Entry::File { from, .. } = entry else { continue };
         let size = from.symlink_metadata().context(Kind::Build, || format!("cannot read {from}"))?.len();
         left = left.checked_sub(size).ok_or_else(|| {
-            let limit = LARGEST_IMAGE >> 30;
+            let limit = MAX_IMAGE >> 30;
             Error::build(format!("{}: its files have more than {limit} GiB together", layout.path()))
                 .hint("debug information takes most: build without CONFIG_DEBUG_INFO")
         })?;
@@ -61,7 +61,7 @@ fn check_size(layout: &Layout, entries: &Entries) -> Result<()> {
 }
 
 fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64) -> Result<()> {
-    let wrong = || format!("cannot pack {path}");
+    let message = || format!("cannot pack {path}");
     let mut header = Header::new_ustar();
     header.set_uid(0);
     header.set_gid(0);
@@ -99,7 +99,7 @@ fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64)
             append_named(tar, &mut header, path, Some(to), io::empty())
         }
     }
-    .context(Kind::Build, wrong)
+    .context(Kind::Build, message)
 }
 
 /// Names that ustar cannot hold go into a PAX record before the entry.
@@ -166,9 +166,9 @@ mod tests {
         let layer = write(&layout, entries, encoder, 1_700_000_000, 2).unwrap();
         let blob = layout.blob_path(layer.blob.digest);
         // The layout itself is thrown away with its temporary place: keep the blob.
-        let kept = output.join("blob");
-        std::fs::copy(blob, &kept).unwrap();
-        (dir, kept, layer)
+        let copy = output.join("blob");
+        std::fs::copy(blob, &copy).unwrap();
+        (dir, copy, layer)
     }
 
     #[test]
@@ -236,7 +236,7 @@ mod tests {
         /// Whatever may be staged comes out of the tar as it went in.
         #[test]
         fn entries_come_back_from_the_tar(
-            named in proptest::collection::btree_map(
+            spec in proptest::collection::btree_map(
                 "[a-z]{1,130}(/[a-zA-Z0-9.+_é-]{0,119}[a-z]){0,2}",
                 (proptest::bool::ANY, proptest::option::of("[a-z/.]{1,160}"), proptest::collection::vec(0u8.., 0..1500)),
                 0..8,
@@ -244,16 +244,16 @@ mod tests {
         ) {
             let dir = tempfile::tempdir().unwrap();
             let mut entries = Entries::new();
-            let mut wanted = Vec::new();
-            for (index, (name, (executable, link, bytes))) in named.into_iter().enumerate() {
+            let mut expected = Vec::new();
+            for (index, (name, (executable, link, bytes))) in spec.into_iter().enumerate() {
                 let mode = if executable { 0o755 } else { 0o644 };
                 if let Some(target) = link {
-                    wanted.push((name.clone(), target.clone().into_bytes(), None));
+                    expected.push((name.clone(), target.clone().into_bytes(), None));
                     entries.insert(name, Entry::SymLink(target));
                 } else {
                     let from = Utf8Path::from_path(dir.path()).unwrap().join(index.to_string());
                     std::fs::write(&from, &bytes).unwrap();
-                    wanted.push((name.clone(), bytes, Some(mode)));
+                    expected.push((name.clone(), bytes, Some(mode)));
                     entries.insert(name, Entry::File { from, executable });
                 }
             }
@@ -271,7 +271,7 @@ mod tests {
                     }
                 }
             }).collect();
-            proptest::prop_assert_eq!(found, wanted);
+            proptest::prop_assert_eq!(found, expected);
         }
     }
 }

@@ -3,10 +3,10 @@
 
 use super::blob::{open_file, read_bounded, read_json};
 use super::read::tag_of;
-use super::{ATTACHMENTS, Blob};
+use super::{Blob, REFERRERS_SUFFIX};
 use crate::oci::annotations::REF_NAME;
 use crate::util::digest::{Hasher, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{TEMPORARY, check_writable, persist, remove_tree, sync_dir, write_atomically};
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
@@ -23,7 +23,7 @@ const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// An image that was written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Written {
+pub struct WrittenImage {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
     /// The tag.
@@ -41,7 +41,7 @@ pub struct Written {
     pub architecture: String,
 }
 
-impl Written {
+impl WrittenImage {
     /// Its manifest, as a blob of its layout.
     pub(super) fn manifest(&self) -> Blob {
         Blob { digest: self.digest, size: self.manifest_size }
@@ -66,12 +66,12 @@ impl Layout {
             check_layout(&path)?;
             return Ok(Layout { work: path.clone(), path, new: None });
         }
-        let wrong = || format!("cannot make {path}");
-        let temporary = TempDir::with_prefix_in(TEMPORARY, output).context(Kind::Build, wrong)?;
+        let message = || format!("cannot make {path}");
+        let temporary = TempDir::with_prefix_in(TEMPORARY, output).context(Kind::Build, message)?;
         let work = Utf8Path::from_path(temporary.path()).expect("below a UTF-8 path").to_owned();
         for dir in [work.clone(), work.join("blobs"), work.join("blobs/sha256")] {
-            fs::create_dir_all(&dir).context(Kind::Build, wrong)?;
-            fs::set_permissions(&dir, Permissions::from_mode(0o755)).context(Kind::Build, wrong)?;
+            fs::create_dir_all(&dir).context(Kind::Build, message)?;
+            fs::set_permissions(&dir, Permissions::from_mode(0o755)).context(Kind::Build, message)?;
         }
         write_atomically(&work.join("oci-layout"), OCI_LAYOUT)?;
         Ok(Layout { path, work, new: Some(temporary) })
@@ -108,42 +108,42 @@ impl Layout {
     }
 
     /// Takes an image over from another layout beside it, and returns its manifest.
-    pub(super) fn take_image(&self, from: &Utf8Path, image: &Descriptor) -> Result<ImageManifest> {
-        self.take_blob(from, image)?;
+    pub(super) fn copy_image(&self, from: &Utf8Path, image: &Descriptor) -> Result<ImageManifest> {
+        self.copy_blob(from, image)?;
         let manifest: ImageManifest = self.read(image)?;
         let blobs = manifest.layers().iter().chain([manifest.config()]);
-        blobs.into_iter().try_for_each(|blob| self.take_blob(from, blob))?;
+        blobs.into_iter().try_for_each(|blob| self.copy_blob(from, blob))?;
         Ok(manifest)
     }
 
     /// Takes an index over manifests over from another layout beside it, and returns the manifests.
-    pub(super) fn take_index(&self, from: &Utf8Path, index: &Descriptor) -> Result<Vec<ImageManifest>> {
-        self.take_blob(from, index)?;
+    pub(super) fn copy_index(&self, from: &Utf8Path, index: &Descriptor) -> Result<Vec<ImageManifest>> {
+        self.copy_blob(from, index)?;
         let index: ImageIndex = self.read(index)?;
-        index.manifests().iter().map(|manifest| self.take_image(from, manifest)).collect()
+        index.manifests().iter().map(|manifest| self.copy_image(from, manifest)).collect()
     }
 
     /// Two layouts share a blob, which nobody writes to, where the file system can do that.
-    fn take_blob(&self, from: &Utf8Path, blob: &Descriptor) -> Result<()> {
+    fn copy_blob(&self, from: &Utf8Path, blob: &Descriptor) -> Result<()> {
         let digest = blob.digest().digest();
         let dir = self.work.join("blobs/sha256");
         let (from, to) = (from.join("blobs/sha256").join(digest), dir.join(digest));
-        let wrong = || format!("cannot copy {from} to {to}");
+        let message = || format!("cannot copy {from} to {to}");
         // Linking it once more would change its times, by which it is known to be whole.
         let file = |path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
         if file(&from).is_some_and(|from| file(&to) == Some(from)) {
             return Ok(());
         }
         let (mut blob, _) = open_file(&from)?;
-        let beside = dir.join(format!(".tmp-{digest}"));
-        remove_tree(&beside)?;
-        if fs::hard_link(&from, &beside).is_ok() {
-            fs::rename(&beside, &to).context(Kind::Build, wrong)?;
+        let temporary = dir.join(format!(".tmp-{digest}"));
+        remove_tree(&temporary)?;
+        if fs::hard_link(&from, &temporary).is_ok() {
+            fs::rename(&temporary, &to).context(Kind::Build, message)?;
             // Between two names of one file, renaming does nothing.
-            return remove_tree(&beside);
+            return remove_tree(&temporary);
         }
         let mut copy = self.add_blob()?;
-        io::copy(&mut blob, &mut copy).context(Kind::Build, wrong)?;
+        io::copy(&mut blob, &mut copy).context(Kind::Build, message)?;
         match copy.finish()?.digest.to_string() == digest {
             true => Ok(()),
             false => Err(Error::build(format!("{from} is damaged"))),
@@ -153,7 +153,7 @@ impl Layout {
     /// Gives a manifest or index its tag, in the place of an earlier one of that tag, and shows the
     /// result: afterwards the layout is there, whole. Blobs that no tag needs any more are removed.
     pub(super) fn tag(self, tag: &str, tagged: Descriptor) -> Result<()> {
-        self.prepare_tag(tag, tagged)?.show()
+        self.prepare_tag(tag, tagged)?.publish()
     }
 
     /// Does all of [`tag`](Self::tag) that a full disk could prevent.
@@ -170,9 +170,9 @@ impl Layout {
             return Ok(TaggedLayout { layout: self, index, file: None });
         }
         sync_dir(&self.work.join("blobs/sha256"))?;
-        let wrong = || format!("cannot write in {}", self.work);
-        let mut file = NamedTempFile::with_prefix_in(TEMPORARY, &self.work).context(Kind::Build, wrong)?;
-        file.write_all(&text).and_then(|()| file.as_file().sync_all()).context(Kind::Build, wrong)?;
+        let message = || format!("cannot write in {}", self.work);
+        let mut file = NamedTempFile::with_prefix_in(TEMPORARY, &self.work).context(Kind::Build, message)?;
+        file.write_all(&text).and_then(|()| file.as_file().sync_all()).context(Kind::Build, message)?;
         Ok(TaggedLayout { layout: self, index, file: Some(file) })
     }
 
@@ -192,7 +192,7 @@ impl Layout {
     /// written here is somebody else's work too, and nothing is removed from it.
     fn remove_unused(&self, index: &ImageIndex) -> Result<()> {
         let mut used = HashSet::new();
-        let reached = index.manifests().iter().map(|descriptor| self.reach(descriptor, &mut used));
+        let reached = index.manifests().iter().map(|descriptor| self.mark_reachable(descriptor, &mut used));
         if !reached.into_iter().all(|all| all) {
             return Ok(());
         }
@@ -209,7 +209,7 @@ impl Layout {
 
     /// Adds the blobs that a tag needs to `used`. Says whether they are all known: an index is one over
     /// manifests.
-    fn reach(&self, tagged: &Descriptor, used: &mut HashSet<String>) -> bool {
+    fn mark_reachable(&self, tagged: &Descriptor, used: &mut HashSet<String>) -> bool {
         let mut add = |descriptor: &Descriptor| used.insert(descriptor.digest().digest().to_owned());
         add(tagged);
         let manifests = match tagged.media_type() {
@@ -246,7 +246,7 @@ pub(super) struct TaggedLayout {
 
 impl TaggedLayout {
     /// Puts the new index in force.
-    pub(super) fn show(self) -> Result<()> {
+    pub(super) fn publish(self) -> Result<()> {
         let TaggedLayout { layout, index, file } = self;
         if let Some(file) = file {
             persist(file, &layout.index_path())?;
@@ -276,7 +276,7 @@ fn text_of(index: &ImageIndex) -> Vec<u8> {
 }
 
 /// Is the file of a layout's index, for which no digest vouches, as `index` is written here?
-pub(super) fn is_as_written(layout: &Utf8Path, index: &ImageIndex) -> Result<bool> {
+pub(super) fn is_canonical(layout: &Utf8Path, index: &ImageIndex) -> Result<bool> {
     Ok(read_bounded(&layout.join("index.json"))? == text_of(&index_of(index.manifests().clone())))
 }
 
@@ -335,14 +335,14 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
     }
     layouts
         .into_iter()
-        .flat_map(|name| [output.join(name), output.join(format!("{name}{ATTACHMENTS}"))])
+        .flat_map(|name| [output.join(name), output.join(format!("{name}{REFERRERS_SUFFIX}"))])
         .filter(|path| path.symlink_metadata().is_ok())
         .try_for_each(|path| check_layout(&path))
 }
 
 /// Removes what killed runs left half-made in `output`: layouts, and files in layouts. The caller holds its
 /// lock.
-pub fn sweep(output: &Utf8Path) -> Result<()> {
+pub fn remove_temporary_files(output: &Utf8Path) -> Result<()> {
     let children = |dir: &Utf8Path| -> Result<Vec<camino::Utf8DirEntry>> {
         let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
         Ok(entries.flatten().collect())
@@ -380,7 +380,7 @@ pub(super) struct BlobWriter {
 
 impl BlobWriter {
     /// Gives the blob its name if it has this digest; else it is gone, and `false`.
-    pub(super) fn finish_as(self, digest: Sha256) -> Result<bool> {
+    pub(super) fn finish_with_digest(self, digest: Sha256) -> Result<bool> {
         match self.hasher.clone().finish() == digest {
             true => self.finish().map(|_| true),
             false => Ok(false),

@@ -15,11 +15,11 @@ use std::rc::Rc;
 /// An index over indexes over indexes is known; nobody writes more.
 const MAX_NESTING: usize = 8;
 /// Manifests behind all tags together: a few kilobytes could name any number of them.
-const MAX_PARTS: usize = 100_000;
+const MAX_MANIFESTS: usize = 100_000;
 /// Names that a message lists.
 const MAX_NAMES: usize = 20;
 /// Bytes of manifests and configs that are kept.
-const MAX_KEPT: u64 = 64 << 20;
+const MAX_CACHED: u64 = 64 << 20;
 
 /// A layout, of which nothing is read twice.
 pub struct LayoutReader {
@@ -32,9 +32,9 @@ pub struct LayoutReader {
     manifests: RefCell<BTreeMap<(Sha256, u64), Rc<Manifest>>>,
     images: RefCell<BTreeMap<(Sha256, u64), Rc<Image>>>,
     /// Bytes that may still be kept of both.
-    room: Cell<u64>,
+    cache_left: Cell<u64>,
     /// Manifests that may still be found.
-    parts: Cell<usize>,
+    manifests_left: Cell<usize>,
 }
 
 /// A blob that names others.
@@ -47,22 +47,22 @@ enum Manifest {
 
 /// One manifest that a layout holds, or what stands in the place of one.
 #[derive(Clone, Debug)]
-pub struct Part {
+pub struct ManifestRef {
     /// What the index calls it, or the index above it; `None`: it has no name.
     pub tag: Option<String>,
     /// What leads to it.
     pub descriptor: Descriptor,
     /// What it is.
-    pub kind: PartKind,
+    pub kind: ManifestKind,
 }
 
 /// What a part is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PartKind {
+pub enum ManifestKind {
     /// An image: it has the config and the layers of one.
     Image,
     /// An artifact that is attached to an image.
-    Attachment,
+    Referrer,
     /// An artifact of this type, or an image with a layer of this type: no root file system can be made of it.
     Artifact(String),
     /// Not a manifest: something of this type.
@@ -77,8 +77,8 @@ impl LayoutReader {
         let file = index_path(path)?;
         let bytes = read_bounded(&file)?;
         // No digest tells whether these are the bytes that were written.
-        let index: ImageIndex = parse(&file, &bytes).map_err(Error::damaged)?;
-        let whole: serde_json::Value = parse(&file, &bytes).map_err(Error::damaged)?;
+        let index: ImageIndex = parse(&file, &bytes).map_err(Error::mark_damaged)?;
+        let whole: serde_json::Value = parse(&file, &bytes).map_err(Error::mark_damaged)?;
         let known = serde_json::to_value(&index).expect("only string keys");
         let mut tags: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (at, name) in index.manifests().iter().map(tag_of).enumerate() {
@@ -96,8 +96,8 @@ impl LayoutReader {
             tags,
             manifests: RefCell::default(),
             images: RefCell::default(),
-            room: Cell::new(MAX_KEPT),
-            parts: Cell::new(MAX_PARTS),
+            cache_left: Cell::new(MAX_CACHED),
+            manifests_left: Cell::new(MAX_MANIFESTS),
         })
     }
 
@@ -124,7 +124,7 @@ impl LayoutReader {
     /// What this tag stands for, or all that the index names. The tag at the end of a full reference is one, too.
     ///
     /// Errors (exit code 2): there is no such tag, or nothing at all.
-    pub fn chosen(&self, tag: Option<&str>) -> Result<Vec<Descriptor>> {
+    pub fn select_all(&self, tag: Option<&str>) -> Result<Vec<Descriptor>> {
         let all = self.index.manifests();
         let Some(tag) = tag else {
             return match all.is_empty() {
@@ -136,12 +136,13 @@ impl LayoutReader {
         // A name in full comes before one that ends like it.
         let exact = found.iter().filter(|&&at| tag_of(&all[at]).as_deref() == Some(tag));
         let exact: Vec<Descriptor> = exact.map(|&at| all[at].clone()).collect();
-        let chosen = if exact.is_empty() { found.iter().map(|&at| all[at].clone()).collect() } else { exact };
-        if chosen.is_empty() {
+        let selected =
+            if exact.is_empty() { found.iter().map(|&at| all[at].clone()).collect() } else { exact };
+        if selected.is_empty() {
             return Err(Error::usage(format!("{} has no image of the tag {tag}", self.path))
-                .hint(format!("it has {}", some(all))));
+                .hint(format!("it has {}", list_names(all))));
         }
-        Ok(chosen)
+        Ok(selected)
     }
 
     /// What has exactly this name; of several the first.
@@ -166,13 +167,13 @@ impl LayoutReader {
     }
 
     /// What this tag stands for, or the only thing in the layout.
-    fn only(&self, tag: Option<&str>) -> Result<Descriptor> {
+    fn select_one(&self, tag: Option<&str>) -> Result<Descriptor> {
         let layout = &self.path;
-        match (&self.chosen(tag)?[..], tag) {
+        match (&self.select_all(tag)?[..], tag) {
             ([one], _) => Ok(one.clone()),
             (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images of the tag {tag}"))),
             (several, None) => {
-                let names = some(several);
+                let names = list_names(several);
                 Err(Error::usage(format!("{layout} has several images"))
                     .hint(format!("choose one with {layout}:TAG, of {names}")))
             }
@@ -183,10 +184,10 @@ impl LayoutReader {
     /// it. One that is named twice is there once.
     ///
     /// Errors (exit code 3): a rule is broken.
-    pub fn parts(&self, descriptor: &Descriptor) -> Result<Vec<Part>> {
-        let mut parts = Vec::new();
-        self.collect(descriptor, tag_of(descriptor).as_ref(), 0, &mut BTreeSet::new(), &mut parts)?;
-        Ok(parts)
+    pub fn manifest_refs(&self, descriptor: &Descriptor) -> Result<Vec<ManifestRef>> {
+        let mut manifest_refs = Vec::new();
+        self.collect(descriptor, tag_of(descriptor).as_ref(), 0, &mut BTreeSet::new(), &mut manifest_refs)?;
+        Ok(manifest_refs)
     }
 
     fn collect(
@@ -195,30 +196,30 @@ impl LayoutReader {
         tag: Option<&String>,
         depth: usize,
         seen: &mut BTreeSet<Sha256>,
-        parts: &mut Vec<Part>,
+        manifest_refs: &mut Vec<ManifestRef>,
     ) -> Result<()> {
         let digest = check_descriptor(&self.path, descriptor)?;
         if !seen.insert(digest) {
             return Ok(());
         }
-        let left = self.parts.get().checked_sub(1);
-        self.parts.set(left.ok_or_else(|| {
-            Error::fetch(format!("{}: its tags lead to more than {MAX_PARTS} manifests", self.path))
+        let left = self.manifests_left.get().checked_sub(1);
+        self.manifests_left.set(left.ok_or_else(|| {
+            Error::fetch(format!("{}: its tags lead to more than {MAX_MANIFESTS} manifests", self.path))
         })?);
         let kind = match self.manifest(descriptor)?.as_deref() {
-            None => PartKind::Blob(descriptor.media_type().to_string()),
+            None => ManifestKind::Blob(descriptor.media_type().to_string()),
             Some(Manifest::Index(_)) if depth == MAX_NESTING => {
                 let message = format!("{}: an index in more than {MAX_NESTING} others", self.path);
                 return Err(Error::fetch(message));
             }
             Some(Manifest::Index(index)) => {
                 let mut inner = index.manifests().iter();
-                return inner.try_for_each(|inner| self.collect(inner, tag, depth + 1, seen, parts));
+                return inner.try_for_each(|inner| self.collect(inner, tag, depth + 1, seen, manifest_refs));
             }
-            Some(Manifest::Image(_)) if is_attestation(descriptor) => PartKind::Attachment,
+            Some(Manifest::Image(_)) if is_attestation(descriptor) => ManifestKind::Referrer,
             Some(Manifest::Image(manifest)) => kind_of(manifest),
         };
-        parts.push(Part { tag: tag.cloned(), descriptor: descriptor.clone(), kind });
+        manifest_refs.push(ManifestRef { tag: tag.cloned(), descriptor: descriptor.clone(), kind });
         Ok(())
     }
 
@@ -229,70 +230,70 @@ impl LayoutReader {
             return Ok(None);
         }
         let key = (check_descriptor(&self.path, descriptor)?, descriptor.size());
-        let fits = |kept: &&Rc<Manifest>| matches!(***kept, Manifest::Index(_)) == is_index(media_type);
-        if let Some(kept) = self.manifests.borrow().get(&key).filter(fits) {
-            return Ok(Some(kept.clone()));
+        let fits = |cached: &&Rc<Manifest>| matches!(***cached, Manifest::Index(_)) == is_index(media_type);
+        if let Some(cached) = self.manifests.borrow().get(&key).filter(fits) {
+            return Ok(Some(cached.clone()));
         }
         let read = Rc::new(match is_index(media_type) {
             true => Manifest::Index(read_blob(&self.path, descriptor)?.1),
             false => Manifest::Image(read_blob(&self.path, descriptor)?.1),
         });
-        if self.keeps(descriptor.size()) {
+        if self.reserve_cache(descriptor.size()) {
             self.manifests.borrow_mut().insert(key, read.clone());
         }
         Ok(Some(read))
     }
 
     /// The manifest of a part; `None`: it is another kind of blob.
-    pub fn image_manifest(&self, part: &Part) -> Result<Option<ImageManifest>> {
-        Ok(match self.manifest(&part.descriptor)?.as_deref() {
+    pub fn image_manifest(&self, manifest_ref: &ManifestRef) -> Result<Option<ImageManifest>> {
+        Ok(match self.manifest(&manifest_ref.descriptor)?.as_deref() {
             Some(Manifest::Image(manifest)) => Some(manifest.clone()),
             _ => None,
         })
     }
 
     /// What a blob says of itself that is no manifest by its descriptor; `None`: it says nothing of its type.
-    pub fn own_media_type(&self, part: &Part) -> Option<String> {
-        let (_, value): (_, serde_json::Value) = read_blob(&self.path, &part.descriptor).ok()?;
+    pub fn embedded_media_type(&self, manifest_ref: &ManifestRef) -> Option<String> {
+        let (_, value): (_, serde_json::Value) = read_blob(&self.path, &manifest_ref.descriptor).ok()?;
         value.get("mediaType")?.as_str().map(str::to_owned)
     }
 
-    fn keeps(&self, bytes: u64) -> bool {
-        let left = self.room.get().checked_sub(bytes);
-        self.room.set(left.unwrap_or(self.room.get()));
+    fn reserve_cache(&self, bytes: u64) -> bool {
+        let left = self.cache_left.get().checked_sub(bytes);
+        self.cache_left.set(left.unwrap_or(self.cache_left.get()));
         left.is_some()
     }
 
     /// Opens a part as an image.
-    pub fn image(&self, part: &Part) -> Result<Image> {
-        let key = (check_descriptor(&self.path, &part.descriptor)?, part.descriptor.size());
-        let kept = self.images.borrow().get(&key).cloned();
-        let image = match kept {
+    pub fn image(&self, manifest_ref: &ManifestRef) -> Result<Image> {
+        let key = (check_descriptor(&self.path, &manifest_ref.descriptor)?, manifest_ref.descriptor.size());
+        let cached = self.images.borrow().get(&key).cloned();
+        let image = match cached {
             Some(image) => image,
             None => {
-                let Some(manifest) = self.image_manifest(part)? else {
-                    let kind = part.descriptor.media_type();
+                let Some(manifest) = self.image_manifest(manifest_ref)? else {
+                    let kind = manifest_ref.descriptor.media_type();
                     return Err(Error::fetch(format!("{}: something of type {kind} is no image", self.path)));
                 };
                 let image = Rc::new(image_of(&self.path, key.0, manifest, None)?);
-                if self.keeps(key.1 + image.manifest.config().size()) {
+                if self.reserve_cache(key.1 + image.manifest.config().size()) {
                     self.images.borrow_mut().insert(key, image.clone());
                 }
                 image
             }
         };
-        Ok(Image { tag: part.tag.clone(), ..(*image).clone() })
+        Ok(Image { tag: manifest_ref.tag.clone(), ..(*image).clone() })
     }
 
     /// The images of this tag, or all of the layout, without what is attached to them.
     ///
     /// Errors: no such tag or image (exit code 2); a rule is broken (3).
-    pub fn images(&self, tag: Option<&str>) -> Result<Vec<Part>> {
+    pub fn images(&self, tag: Option<&str>) -> Result<Vec<ManifestRef>> {
         let (mut images, mut others) = (Vec::new(), BTreeSet::new());
-        for descriptor in self.chosen(tag)? {
-            for part in self.parts(&descriptor)? {
-                match &part.kind {
-                    PartKind::Image => images.push(part),
+        for descriptor in self.select_all(tag)? {
+            for manifest_ref in self.manifest_refs(&descriptor)? {
+                match &manifest_ref.kind {
+                    ManifestKind::Image => images.push(manifest_ref),
                     other => drop(others.insert(other.title())),
                 }
             }
@@ -309,10 +310,10 @@ impl LayoutReader {
     ///
     /// Errors: no such tag, several images and no tag, none for `arch` (exit code 2); a rule is broken (3).
     pub fn open_image(&self, tag: Option<&str>, arch: Option<&str>) -> Result<Image> {
-        let descriptor = self.only(tag)?;
-        let parts = self.parts(&descriptor)?;
-        let is_image = |part: &&Part| part.kind == PartKind::Image;
-        let images = parts.iter().filter(is_image).map(|part| self.image(part));
+        let descriptor = self.select_one(tag)?;
+        let manifest_refs = self.manifest_refs(&descriptor)?;
+        let is_image = |manifest_ref: &&ManifestRef| manifest_ref.kind == ManifestKind::Image;
+        let images = manifest_refs.iter().filter(is_image).map(|manifest_ref| self.image(manifest_ref));
         let mut images = images.collect::<Result<Vec<_>>>()?;
         if images.is_empty() {
             // For its error, which says what there is.
@@ -333,31 +334,31 @@ impl LayoutReader {
     }
 
     /// Reads all of an artifact, or of a blob that is no manifest, and returns how many bytes that are, as stored.
-    pub fn check_artifact(&self, part: &Part) -> Result<u64> {
-        let Some(manifest) = self.image_manifest(part)? else {
-            check_blob(&self.path, &part.descriptor)?;
-            return Ok(part.descriptor.size());
+    pub fn check_artifact(&self, manifest_ref: &ManifestRef) -> Result<u64> {
+        let Some(manifest) = self.image_manifest(manifest_ref)? else {
+            check_blob(&self.path, &manifest_ref.descriptor)?;
+            return Ok(manifest_ref.descriptor.size());
         };
         let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
         let sizes = blobs.map(|blob| check_blob(&self.path, blob).map(|()| blob.size()));
-        Ok(part.descriptor.size() + sizes.sum::<Result<u64>>()?)
+        Ok(manifest_ref.descriptor.size() + sizes.sum::<Result<u64>>()?)
     }
 }
 
-impl PartKind {
+impl ManifestKind {
     /// For people.
     pub fn title(&self) -> String {
         match self {
-            PartKind::Image => "an image".to_owned(),
-            PartKind::Attachment => "an artifact that is attached to an image".to_owned(),
-            PartKind::Artifact(kind) => format!("an artifact of type {kind}"),
-            PartKind::Blob(kind) => format!("something of type {kind}"),
+            ManifestKind::Image => "an image".to_owned(),
+            ManifestKind::Referrer => "an artifact that is attached to an image".to_owned(),
+            ManifestKind::Artifact(kind) => format!("an artifact of type {kind}"),
+            ManifestKind::Blob(kind) => format!("something of type {kind}"),
         }
     }
 }
 
 /// The names of these, as many as a person reads.
-fn some(descriptors: &[Descriptor]) -> String {
+fn list_names(descriptors: &[Descriptor]) -> String {
     let mut names: Vec<String> = descriptors.iter().take(MAX_NAMES).filter_map(tag_of).collect();
     let more = descriptors.len().saturating_sub(MAX_NAMES);
     names.extend((more > 0).then(|| format!("{more} more")));
@@ -365,24 +366,24 @@ fn some(descriptors: &[Descriptor]) -> String {
 }
 
 /// Is it what BuildKit puts beside an image into its index, with an annotation in the place of a `subject`?
-pub(super) fn is_attestation(part: &Descriptor) -> bool {
-    let annotations = part.annotations().as_ref();
+pub(super) fn is_attestation(manifest: &Descriptor) -> bool {
+    let annotations = manifest.annotations().as_ref();
     annotations
         .and_then(|all| all.get("vnd.docker.reference.type"))
         .is_some_and(|kind| kind == "attestation-manifest")
 }
 
-fn kind_of(manifest: &ImageManifest) -> PartKind {
+fn kind_of(manifest: &ImageManifest) -> ManifestKind {
     if manifest.subject().is_some() {
-        return PartKind::Attachment;
+        return ManifestKind::Referrer;
     }
     let config = manifest.config().media_type();
     let mut layers = manifest.layers().iter().map(Descriptor::media_type);
     let other_layer = layers.find(|media_type| !is_layer(media_type));
     let other = match (is_image_config(config), other_layer) {
-        (true, None) => return PartKind::Image,
+        (true, None) => return ManifestKind::Image,
         (true, Some(layer)) => layer,
         (false, _) => config,
     };
-    PartKind::Artifact(manifest.artifact_type().as_ref().unwrap_or(other).to_string())
+    ManifestKind::Artifact(manifest.artifact_type().as_ref().unwrap_or(other).to_string())
 }

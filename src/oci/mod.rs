@@ -21,9 +21,9 @@ mod tar_entry;
 
 pub use compress::{Compression, Encoder, LAYER_FORMAT};
 pub use entry::{Entries, Entry};
-pub use layout::{LOCK, Written, check_output, sweep};
-pub use multi_arch::{Joined, join, outdated};
-pub use referrers::{Artifact, attach, attached, attachments, referrers, write_index};
+pub use layout::{LOCK, WrittenImage, check_output, remove_temporary_files};
+pub use multi_arch::{MultiArchIndex, find_outdated, write_multi_arch};
+pub use referrers::{Artifact, find_referrer, referrers, referrers_layout, write_index, write_referrers};
 
 use annotations::DESCRIPTION;
 use layout::{Layout, TaggedLayout};
@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// The layout of what is attached to the images of another one has its name, and this at the end; so do its
 /// tags.
-pub const ATTACHMENTS: &str = "-attest";
+pub const REFERRERS_SUFFIX: &str = "-attest";
 
 /// A blob in a layout.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl Blob {
 
 /// What an image is called, and how it is stored.
 #[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
+pub struct ImageSpec<'a> {
     /// The layout's directory in the output directory.
     pub layout: &'a str,
     /// Its tag.
@@ -79,65 +79,65 @@ pub struct Named<'a> {
 }
 
 /// An image that is written whole, and that its tag does not name yet.
-pub struct Ready {
+pub struct PreparedImage {
     layout: TaggedLayout,
-    written: Written,
+    written: WrittenImage,
 }
 
 /// Writes the blobs of an image with these entries into its layout in `output`. Everything is dated `epoch`, and
 /// packed by up to `threads` threads. The caller holds the lock of the output directory.
 pub fn prepare(
     output: &Utf8Path,
-    named: Named<'_>,
+    spec: ImageSpec<'_>,
     architecture: &str,
     entries: &Entries,
     epoch: u64,
     threads: usize,
-) -> Result<Ready> {
-    let layout = Layout::open(output, named.layout)?;
-    let layer = layer::write(&layout, entries, named.encoder, epoch, threads)?;
-    let config = layout.add_bytes(&image_config(named, architecture, &layer, epoch))?;
-    let manifest = layout.add_bytes(&image_manifest(named, config, &layer))?;
-    let written = Written {
+) -> Result<PreparedImage> {
+    let layout = Layout::open(output, spec.layout)?;
+    let layer = layer::write(&layout, entries, spec.encoder, epoch, threads)?;
+    let config = layout.add_bytes(&image_config(spec, architecture, &layer, epoch))?;
+    let manifest = layout.add_bytes(&image_manifest(spec, config, &layer))?;
+    let written = WrittenImage {
         layout: layout.path().to_owned(),
-        tag: named.tag.to_owned(),
+        tag: spec.tag.to_owned(),
         digest: manifest.digest,
         manifest_size: manifest.size,
         size: layer.blob.size,
         architecture: architecture.to_owned(),
     };
-    Ok(Ready { layout: layout.prepare_tag(named.tag, manifest.image(architecture))?, written })
+    Ok(PreparedImage { layout: layout.prepare_tag(spec.tag, manifest.image(architecture))?, written })
 }
 
-impl Ready {
+impl PreparedImage {
     /// Gives the image its tag, in the place of an earlier one. That needs no space on the disk.
-    pub fn publish(self) -> Result<Written> {
-        self.layout.show()?;
+    pub fn publish(self) -> Result<WrittenImage> {
+        self.layout.publish()?;
         Ok(self.written)
     }
 }
 
-fn image_config(named: Named<'_>, architecture: &str, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
+fn image_config(spec: ImageSpec<'_>, architecture: &str, layer: &layer::Layer, epoch: u64) -> Vec<u8> {
     let created = crate::util::time::rfc3339(epoch);
     let root_fs = RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.oci()]).build();
     let history = HistoryBuilder::default()
         .created(created.clone())
         .created_by(concat!("kcompile ", env!("CARGO_PKG_VERSION")))
-        .comment(named.annotations.get(DESCRIPTION).cloned().unwrap_or_default())
+        .comment(spec.annotations.get(DESCRIPTION).cloned().unwrap_or_default())
         .build();
     let config = ImageConfigurationBuilder::default()
         .created(created)
         .architecture(architecture)
         .os(Os::Linux)
-        .config(ConfigBuilder::default().labels(labels(named)).build().expect("all fields are set"))
+        .config(ConfigBuilder::default().labels(labels(spec)).build().expect("all fields are set"))
         .rootfs(root_fs.expect("all fields are set"))
         .history(vec![history.expect("all fields are set")])
         .build();
     config.expect("all fields are set").to_canon_json_vec().expect("only string keys")
 }
 
-fn image_manifest(named: Named<'_>, config: Blob, layer: &layer::Layer) -> Vec<u8> {
-    let media_type = match named.encoder {
+fn image_manifest(spec: ImageSpec<'_>, config: Blob, layer: &layer::Layer) -> Vec<u8> {
+    let media_type = match spec.encoder {
         Encoder::Gzip { .. } => MediaType::ImageLayerGzip,
         Encoder::Zstd => MediaType::ImageLayerZstd,
         Encoder::None => MediaType::ImageLayer,
@@ -147,11 +147,11 @@ fn image_manifest(named: Named<'_>, config: Blob, layer: &layer::Layer) -> Vec<u
         .media_type(MediaType::ImageManifest)
         .config(config.descriptor(MediaType::ImageConfig))
         .layers(vec![layer.blob.descriptor(media_type)])
-        .annotations(labels(named))
+        .annotations(labels(spec))
         .build();
     manifest.expect("all fields are set").to_canon_json_vec().expect("only string keys")
 }
 
-fn labels(named: Named<'_>) -> HashMap<String, String> {
-    named.annotations.clone().into_iter().collect()
+fn labels(spec: ImageSpec<'_>) -> HashMap<String, String> {
+    spec.annotations.clone().into_iter().collect()
 }

@@ -6,8 +6,8 @@
 
 use super::annotations::{OCI, REF_NAME};
 use super::blob::{check_descriptor, read_blob, read_json};
-use super::layer_entries::{self, Found, LayerRead, Limits};
-use super::root::{FileId, Root};
+use super::layer_entries::{self, LayerEntry, LayerInfo, Limits};
+use super::root::{FileId, RootFs};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -15,7 +15,7 @@ use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest,
 use std::io::Read;
 
 /// What Docker's storage can stack.
-const MOST_LAYERS: usize = 127;
+const MAX_LAYERS: usize = 127;
 
 /// An image of a layout, its manifest and config checked.
 #[derive(Clone, Debug)]
@@ -106,7 +106,7 @@ pub(super) fn image_of(
 ) -> Result<Image> {
     let (path, config): (_, ImageConfiguration) = read_blob(layout, manifest.config())?;
     let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
-    if layers > MOST_LAYERS {
+    if layers > MAX_LAYERS {
         return Err(Error::fetch(format!("{path}: {layers} layers are more than any reader takes")));
     }
     if layers != diff_ids {
@@ -117,33 +117,33 @@ pub(super) fn image_of(
 
 /// Is it the type of a manifest, of OCI's or of Docker's?
 pub(super) fn is_manifest(media_type: &MediaType) -> bool {
-    *media_type == MediaType::ImageManifest || is_dockers(media_type, &MediaType::ImageManifest)
+    *media_type == MediaType::ImageManifest || is_docker_type(media_type, &MediaType::ImageManifest)
 }
 
 /// Is it the type of an index, of OCI's or of Docker's?
 pub(super) fn is_index(media_type: &MediaType) -> bool {
-    *media_type == MediaType::ImageIndex || is_dockers(media_type, &MediaType::ImageIndex)
+    *media_type == MediaType::ImageIndex || is_docker_type(media_type, &MediaType::ImageIndex)
 }
 
 /// Is it the type of an image's config, of OCI's or of Docker's?
 pub(crate) fn is_image_config(media_type: &MediaType) -> bool {
-    *media_type == MediaType::ImageConfig || is_dockers(media_type, &MediaType::ImageConfig)
+    *media_type == MediaType::ImageConfig || is_docker_type(media_type, &MediaType::ImageConfig)
 }
 
 /// Is it what Docker called this before there was OCI? The files have the same fields.
-fn is_dockers(media_type: &MediaType, oci: &MediaType) -> bool {
+fn is_docker_type(media_type: &MediaType, oci: &MediaType) -> bool {
     oci.to_docker_v2s2().is_ok_and(|docker| docker == media_type.as_ref())
 }
 
 impl Image {
     /// What the image says of itself, by the end of OCI's predefined key: `version`, `title`.
-    pub fn annotation(&self, key: &str) -> Option<&str> {
-        self.own_annotation(&format!("{OCI}{key}"))
+    pub fn oci_annotation(&self, key: &str) -> Option<&str> {
+        self.annotation(&format!("{OCI}{key}"))
     }
 
     /// What the image says of itself under a key: the annotation of its manifest, or the label of its config, which
     /// stays where an image goes through Docker's format.
-    pub fn own_annotation(&self, key: &str) -> Option<&str> {
+    pub fn annotation(&self, key: &str) -> Option<&str> {
         let annotation = self.manifest.annotations().as_ref().and_then(|all| all.get(key));
         let labels = || self.config.config().as_ref()?.labels().as_ref()?.get(key);
         annotation.or_else(labels).map(String::as_str)
@@ -162,14 +162,17 @@ impl Image {
         &self,
         layer: usize,
         limits: &mut Limits,
-        mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>,
-    ) -> Result<LayerRead> {
+        mut visit: impl FnMut(&LayerEntry, &mut dyn Read) -> Result<()>,
+    ) -> Result<LayerInfo> {
         let (descriptor, diff_id) = (&self.manifest.layers()[layer], &self.config.rootfs().diff_ids()[layer]);
         layer_entries::visit_layer(&self.layout, descriptor, diff_id, limits, &mut visit)
     }
 
     /// The same for all layers, the lowest first: they are not merged.
-    pub fn visit_layers(&self, mut visit: impl FnMut(&Found, &mut dyn Read) -> Result<()>) -> Result<()> {
+    pub fn visit_layers(
+        &self,
+        mut visit: impl FnMut(&LayerEntry, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
         let mut limits = Limits::default();
         (0..self.layer_count())
             .try_for_each(|layer| self.visit_layer(layer, &mut limits, &mut visit).map(drop))
@@ -178,7 +181,7 @@ impl Image {
     /// The root file system that the layers make together.
     ///
     /// Errors (exit code 3): a layer breaks a rule.
-    pub fn root(&self) -> Result<Root> {
+    pub fn root(&self) -> Result<RootFs> {
         let mut limits = Limits::default();
         let mut layers = Vec::new();
         for layer in 0..self.layer_count() {
@@ -193,9 +196,9 @@ impl Image {
     }
 
     /// Merges the entries of its layers.
-    pub(crate) fn merge<'a>(&self, layers: impl IntoIterator<Item = &'a [Found]>) -> Result<Root> {
+    pub(crate) fn merge<'a>(&self, layers: impl IntoIterator<Item = &'a [LayerEntry]>) -> Result<RootFs> {
         let digest = self.digest.short();
-        Root::merge(layers).map_err(|why| Error::fetch(format!("{}: sha256:{digest}: {why}", self.layout)))
+        RootFs::merge(layers).map_err(|why| Error::fetch(format!("{}: sha256:{digest}: {why}", self.layout)))
     }
 
     /// Shows every file of `root`, which is that of this image, to `visit` once: its names, its size, its bytes. The
@@ -204,7 +207,7 @@ impl Image {
     /// Errors: whatever `visit` returns; a layer that breaks a rule (exit code 3).
     pub fn visit_files(
         &self,
-        root: &Root,
+        root: &RootFs,
         mut visit: impl FnMut(&[&str], u64, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
         let mut limits = Limits::default();

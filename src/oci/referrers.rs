@@ -1,10 +1,10 @@
 //! What is attached to an image: OCI 1.1 artifacts that name it as their subject, in a layout beside its own.
 
 use super::blob::{check_descriptor, read_blob, read_bytes};
-use super::layout::{Layout, Written};
-use super::layout_reader::{LayoutReader, Part};
+use super::layout::{Layout, WrittenImage};
+use super::layout_reader::{LayoutReader, ManifestRef};
 use super::tags::{self, Tagged, TaggedKind};
-use super::{ATTACHMENTS, Blob};
+use super::{Blob, REFERRERS_SUFFIX};
 use crate::oci::annotations::TITLE;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 /// The config of an artifact that has none, as the image specification gives it.
 const EMPTY: &[u8] = b"{}";
 /// So many artifacts of one tag are looked at: an image of ours has three, and an index three for each architecture.
-const MOST_ARTIFACTS: usize = 64;
+const MAX_ARTIFACTS: usize = 64;
 
 /// A file to attach.
 #[derive(Clone, Debug)]
@@ -33,50 +33,55 @@ pub struct Artifact {
 /// Attaches `artifacts`, and nothing else, to `image`: `<tag>-attest` in the layout `<image>-attest` stands for an
 /// index over them, so that one copy takes them all, and the next image of the tag replaces them. The caller holds
 /// the lock of the output directory.
-pub fn attach(output: &Utf8Path, image: &Written, artifacts: &[Artifact]) -> Result<()> {
+pub fn write_referrers(output: &Utf8Path, image: &WrittenImage, artifacts: &[Artifact]) -> Result<()> {
     let name = image.layout.file_name().expect("a layout has a name");
-    let layout = Layout::open(output, &format!("{name}{ATTACHMENTS}"))?;
+    let layout = Layout::open(output, &format!("{name}{REFERRERS_SUFFIX}"))?;
     let empty = layout.add_bytes(EMPTY)?;
     let subject = image.manifest().descriptor(MediaType::ImageManifest);
-    let attached = artifacts.iter().map(|artifact| attach_one(&layout, empty, &subject, artifact));
-    let attached = attached.collect::<Result<Vec<_>>>()?;
-    tag_attached(layout, &image.tag, attached)
+    let referrers = artifacts.iter().map(|artifact| write_referrer(&layout, empty, &subject, artifact));
+    let referrers = referrers.collect::<Result<Vec<_>>>()?;
+    tag_referrers(layout, &image.tag, referrers)
 }
 
 /// Attaches what is attached to each of `images` to the index over them, which is `index` and has their tag in the
 /// layout `name`, too: clients that ask for the tag look there. Those that choose an image of the index first find
 /// its own under `<tag>-<arch>-attest`, as they lie beside the layout of that image.
-pub(super) fn attach_to_index(output: &Utf8Path, name: &str, index: Blob, images: &[&Written]) -> Result<()> {
-    let open = || Layout::open(output, &format!("{name}{ATTACHMENTS}"));
+pub(super) fn write_index_referrers(
+    output: &Utf8Path,
+    name: &str,
+    index: Blob,
+    images: &[&WrittenImage],
+) -> Result<()> {
+    let open = || Layout::open(output, &format!("{name}{REFERRERS_SUFFIX}"));
     let subject = index.descriptor(MediaType::ImageIndex);
     let mut all = Vec::new();
     for image in images {
-        let (from, tag) = beside(&image.layout, &image.tag);
-        let Some(attached) = find(&from, &tag, image.digest)? else { continue };
+        let (from, tag) = referrers_place(&image.layout, &image.tag);
+        let Some(referrers) = find(&from, &tag, image.digest)? else { continue };
         let layout = open()?;
-        all.extend(layout.take_index(&from, &attached)?);
-        layout.tag(&format!("{}-{}{ATTACHMENTS}", image.tag, image.architecture), attached)?;
+        all.extend(layout.copy_index(&from, &referrers)?);
+        layout.tag(&format!("{}-{}{REFERRERS_SUFFIX}", image.tag, image.architecture), referrers)?;
     }
     let (Some(tag), false) = (images.first().map(|image| &image.tag), all.is_empty()) else { return Ok(()) };
     let layout = open()?;
-    let attached = all.into_iter().map(|mut manifest| {
+    let referrers = all.into_iter().map(|mut manifest| {
         manifest.set_subject(Some(subject.clone()));
         add_manifest(&layout, &manifest)
     });
-    let attached = attached.collect::<Result<Vec<_>>>()?;
-    tag_attached(layout, tag, attached)
+    let referrers = referrers.collect::<Result<Vec<_>>>()?;
+    tag_referrers(layout, tag, referrers)
 }
 
 /// The artifacts that a tag stands for, as a list of what refers to their subject has them: with their types.
 pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
-    let parts = LayoutReader::open(layout)?.parts(&tagged.descriptor)?;
-    let descriptor = |part: &Part| {
-        let (_, manifest): (_, ImageManifest) = read_blob(layout, &part.descriptor)?;
+    let manifest_refs = LayoutReader::open(layout)?.manifest_refs(&tagged.descriptor)?;
+    let descriptor = |manifest_ref: &ManifestRef| {
+        let (_, manifest): (_, ImageManifest) = read_blob(layout, &manifest_ref.descriptor)?;
         let kind = manifest.artifact_type().as_ref().unwrap_or(manifest.config().media_type());
         let mut referrer = json!({
-            "mediaType": part.descriptor.media_type(),
-            "digest": part.descriptor.digest().to_string(),
-            "size": part.descriptor.size(),
+            "mediaType": manifest_ref.descriptor.media_type(),
+            "digest": manifest_ref.descriptor.digest().to_string(),
+            "size": manifest_ref.descriptor.size(),
             "artifactType": kind,
         });
         if let Some(annotations) = manifest.annotations() {
@@ -84,27 +89,27 @@ pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
         }
         Ok(referrer)
     };
-    parts.iter().map(descriptor).collect()
+    manifest_refs.iter().map(descriptor).collect()
 }
 
 /// The layout of what is attached to the images of `layout`; `None`: there is none.
-pub fn attachments(layout: &Utf8Path) -> Option<Utf8PathBuf> {
-    let beside = Utf8PathBuf::from(format!("{layout}{ATTACHMENTS}"));
-    beside.join("oci-layout").is_file().then_some(beside)
+pub fn referrers_layout(layout: &Utf8Path) -> Option<Utf8PathBuf> {
+    let referrers = Utf8PathBuf::from(format!("{layout}{REFERRERS_SUFFIX}"));
+    referrers.join("oci-layout").is_file().then_some(referrers)
 }
 
 /// The file of the type `media_type` that is attached to `subject` under the tag `<tag>-attest` of `layout`, and where it
 /// lies. `None`: there is no such tag or file.
 ///
 /// Errors (exit code 3): the layout breaks a rule, or the file has another digest than it is named by.
-pub fn attached(
+pub fn find_referrer(
     layout: &LayoutReader,
     tag: &str,
     subject: Sha256,
     media_type: &str,
 ) -> Result<Option<(Utf8PathBuf, Vec<u8>)>> {
-    let Some(tagged) = layout.find(&format!("{tag}{ATTACHMENTS}")) else { return Ok(None) };
-    for manifest in layout.index_manifests(tagged, MOST_ARTIFACTS)? {
+    let Some(tagged) = layout.find(&format!("{tag}{REFERRERS_SUFFIX}")) else { return Ok(None) };
+    for manifest in layout.index_manifests(tagged, MAX_ARTIFACTS)? {
         let of = manifest.subject().as_ref().map(|one| check_descriptor(layout.path(), one)).transpose()?;
         let kind = manifest.artifact_type().as_ref().map(ToString::to_string);
         if (of, kind.as_deref()) != (Some(subject), Some(media_type)) {
@@ -126,8 +131,8 @@ pub fn write_index(dir: &Utf8Path, name: &str, tag: &str, index: &[u8]) -> Resul
 }
 
 /// The layout and the tag of what is attached to the image of this tag.
-fn beside(layout: &Utf8Path, tag: &str) -> (Utf8PathBuf, String) {
-    (format!("{layout}{ATTACHMENTS}").into(), format!("{tag}{ATTACHMENTS}"))
+fn referrers_place(layout: &Utf8Path, tag: &str) -> (Utf8PathBuf, String) {
+    (format!("{layout}{REFERRERS_SUFFIX}").into(), format!("{tag}{REFERRERS_SUFFIX}"))
 }
 
 /// The index over what is attached to `subject` that this tag stands for.
@@ -136,22 +141,28 @@ fn find(layout: &Utf8Path, tag: &str, subject: Sha256) -> Result<Option<Descript
         return Ok(None);
     }
     let tags = tags::tags(layout)?;
-    let found = tags.into_iter().find(|one| one.tag == tag && one.kind == TaggedKind::Attachments(subject));
+    let found =
+        tags.into_iter().find(|one| one.tag == tag && one.kind == TaggedKind::ReferrersIndex(subject));
     Ok(found.map(|one| one.descriptor))
 }
 
-fn tag_attached(layout: Layout, tag: &str, attached: Vec<Descriptor>) -> Result<()> {
+fn tag_referrers(layout: Layout, tag: &str, referrers: Vec<Descriptor>) -> Result<()> {
     let index = ImageIndexBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageIndex)
-        .manifests(attached)
+        .manifests(referrers)
         .build()
         .expect("all fields are set");
     let index = layout.add_bytes(&index.to_canon_json_vec().expect("only string keys"))?;
-    layout.tag(&format!("{tag}{ATTACHMENTS}"), index.descriptor(MediaType::ImageIndex))
+    layout.tag(&format!("{tag}{REFERRERS_SUFFIX}"), index.descriptor(MediaType::ImageIndex))
 }
 
-fn attach_one(layout: &Layout, empty: Blob, subject: &Descriptor, artifact: &Artifact) -> Result<Descriptor> {
+fn write_referrer(
+    layout: &Layout,
+    empty: Blob,
+    subject: &Descriptor,
+    artifact: &Artifact,
+) -> Result<Descriptor> {
     let title = HashMap::from([(TITLE.to_owned(), artifact.name.clone())]);
     let kind = MediaType::from(artifact.media_type);
     let mut file = layout.add_bytes(&artifact.bytes)?.descriptor(kind.clone());

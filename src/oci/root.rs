@@ -2,7 +2,7 @@
 //! "Changeset Application"): an entry of an upper layer replaces a lower one, whiteouts remove lower ones, and the
 //! directory of an entry is found through the symbolic links that are there already. Pure: names, no bytes of files.
 
-use super::layer_entries::{Found, FoundKind};
+use super::layer_entries::{EntryKind, LayerEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a whiteout's name begins with.
@@ -57,9 +57,9 @@ pub enum Target<'a> {
 
 /// The merged root file system.
 #[derive(Clone, Debug, Default)]
-pub struct Root {
+pub struct RootFs {
     /// By path, without the root itself.
-    nodes: BTreeMap<String, Placed>,
+    nodes: BTreeMap<String, PlacedNode>,
     /// Bytes of all paths.
     names: usize,
     /// Hard links to nothing, and what they link to.
@@ -69,18 +69,18 @@ pub struct Root {
 }
 
 #[derive(Clone, Debug)]
-struct Placed {
+struct PlacedNode {
     node: Node,
     /// The layer that it is from.
     layer: usize,
 }
 
-impl Root {
+impl RootFs {
     /// Merges layers, the lowest first.
     ///
     /// Errors: an entry that cannot be unpacked, or that readers unpack differently; too many names.
-    pub fn merge<'a>(layers: impl IntoIterator<Item = &'a [Found]>) -> Result<Root, String> {
-        let mut root = Root::default();
+    pub fn merge<'a>(layers: impl IntoIterator<Item = &'a [LayerEntry]>) -> Result<RootFs, String> {
+        let mut root = RootFs::default();
         for (layer, entries) in layers.into_iter().enumerate() {
             root.hidden.clear();
             for (entry, found) in entries.iter().enumerate() {
@@ -144,7 +144,7 @@ impl Root {
         }
     }
 
-    fn add(&mut self, id: FileId, found: &Found) -> Result<(), String> {
+    fn add(&mut self, id: FileId, found: &LayerEntry) -> Result<(), String> {
         let (above, name) = found.path.rsplit_once('/').unwrap_or(("", &found.path));
         if name.is_empty() {
             return Ok(());
@@ -154,11 +154,11 @@ impl Root {
         }
         let place = join(&self.make_dirs(above, id.layer, found)?, name);
         let node = match &found.kind {
-            FoundKind::Dir => Node::Dir,
-            FoundKind::File => Node::File(id),
-            FoundKind::SymLink(to) => Node::SymLink(to.clone()),
-            FoundKind::Special => Node::Special,
-            FoundKind::HardLink(to) => match self.lstat(to) {
+            EntryKind::Dir => Node::Dir,
+            EntryKind::File => Node::File(id),
+            EntryKind::SymLink(to) => Node::SymLink(to.clone()),
+            EntryKind::Special => Node::Special,
+            EntryKind::HardLink(to) => match self.lstat(to) {
                 Some(node) if *node != Node::Dir => node.clone(),
                 _ => {
                     self.dangling.push((place, to.clone()));
@@ -176,7 +176,7 @@ impl Root {
         name: &str,
         hidden: &str,
         layer: usize,
-        found: &Found,
+        found: &LayerEntry,
     ) -> Result<(), String> {
         if matches!(hidden, "" | "." | "..") {
             return Err(format!("{} is a whiteout of nothing", found.path.escape_debug()));
@@ -216,7 +216,7 @@ impl Root {
     }
 
     /// The path of the directory `path`, where all links are followed and what is missing is made.
-    fn make_dirs(&mut self, path: &str, layer: usize, found: &Found) -> Result<String, String> {
+    fn make_dirs(&mut self, path: &str, layer: usize, found: &LayerEntry) -> Result<String, String> {
         let shown = found.path.escape_debug();
         let mut walk = Walk::new(path);
         loop {
@@ -245,13 +245,13 @@ impl Root {
         }
     }
 
-    fn put(&mut self, place: String, node: Node, layer: usize, found: &Found) -> Result<(), String> {
+    fn put(&mut self, place: String, node: Node, layer: usize, found: &LayerEntry) -> Result<(), String> {
         if let Some(old) = self.nodes.get_mut(&place) {
             if old.node == Node::Dir && node == Node::Dir {
                 old.layer = layer;
                 return Ok(());
             }
-            let of_this_layer = |placed: &Placed| placed.layer == layer;
+            let of_this_layer = |placed: &PlacedNode| placed.layer == layer;
             if of_this_layer(old) || below(&self.nodes, &place).any(|(_, placed)| of_this_layer(placed)) {
                 let (shown, place) = (found.path.escape_debug(), place.escape_debug());
                 return Err(format!("{shown} replaces {place} of the same layer, which some readers keep"));
@@ -268,7 +268,7 @@ impl Root {
         if self.nodes.len() == MAX_NODES || self.names > MAX_NAMES {
             return Err(format!("more than {MAX_NODES} paths, or {MAX_NAMES} bytes of them"));
         }
-        self.nodes.insert(path, Placed { node, layer });
+        self.nodes.insert(path, PlacedNode { node, layer });
         Ok(())
     }
 
@@ -286,9 +286,9 @@ pub fn is_whiteout(path: &str) -> bool {
 
 /// What is below a directory, without itself.
 fn below<'a>(
-    nodes: &'a BTreeMap<String, Placed>,
+    nodes: &'a BTreeMap<String, PlacedNode>,
     dir: &str,
-) -> impl Iterator<Item = (&'a String, &'a Placed)> + use<'a> {
+) -> impl Iterator<Item = (&'a String, &'a PlacedNode)> + use<'a> {
     let prefix = if dir.is_empty() { String::new() } else { format!("{dir}/") };
     let from = nodes.range(prefix.clone()..);
     from.take_while(move |(path, _)| path.starts_with(&prefix))
@@ -331,7 +331,7 @@ impl Walk {
         self.rest.extend(names.map(str::to_owned));
     }
 
-    fn step(&mut self, root: &Root) -> Step {
+    fn step(&mut self, root: &RootFs) -> Step {
         let Some(name) = self.rest.pop() else { return Step::End };
         self.steps += 1;
         if self.steps > MAX_STEPS || self.rest.len() > MAX_STEPS {

@@ -1,14 +1,14 @@
 //! What was written under the tags of layouts, kept outside them: whether an output directory still has it
 //! whole, and putting it back where it has not.
 
-use super::ATTACHMENTS;
+use super::REFERRERS_SUFFIX;
 use super::blob::{blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob};
-use super::layout::{BlobWriter, Layout, TaggedLayout, Written, is_as_written};
+use super::layout::{BlobWriter, Layout, TaggedLayout, WrittenImage, is_canonical};
 use super::read::{read_index, tag_of};
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::file_stamp::{self, Fingerprint};
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::file_stamp::{self, FileStamp};
 use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest, MediaType};
@@ -19,7 +19,7 @@ use std::io::{self, Read};
 
 /// A tag of a layout, and what it stands for: an image, or an index over what is attached to one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct TagSnapshot {
     /// The name of the layout.
     layout: String,
     tag: String,
@@ -29,38 +29,41 @@ pub struct Kept {
 /// Blobs that were read and had their digest, with the fingerprints that they had before that. A blob is
 /// not read again as long as its fingerprint is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seen(BTreeMap<Utf8PathBuf, Look>);
+pub struct VerifiedBlobs(BTreeMap<Utf8PathBuf, BlobStamp>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Look {
+struct BlobStamp {
     #[serde(rename = "fingerprint")]
-    fingerprint: Fingerprint,
+    stamp: FileStamp,
     /// When the reading began.
     #[serde(rename = "at")]
     at: i64,
 }
 
 /// The blobs of one plan are remembered in about ten output directories.
-const MOST_SEEN: usize = 128;
+const MAX_VERIFIED: usize = 128;
 
 /// Copies `images`, and what is attached to them, into the directory `store`.
-pub fn keep<'a>(images: impl IntoIterator<Item = &'a Written>, store: &Utf8Path) -> Result<Vec<Kept>> {
+pub fn snapshot_tags<'a>(
+    images: impl IntoIterator<Item = &'a WrittenImage>,
+    store: &Utf8Path,
+) -> Result<Vec<TagSnapshot>> {
     create_dir(&store.join("blobs/sha256"))?;
     let mut all = Vec::new();
     for image in images {
-        let beside = Utf8PathBuf::from(format!("{}{ATTACHMENTS}", image.layout));
-        all.push(keep_tag(&image.layout, &image.tag, store)?);
-        if beside.is_dir() {
-            all.push(keep_tag(&beside, &format!("{}{ATTACHMENTS}", image.tag), store)?);
+        let referrers = Utf8PathBuf::from(format!("{}{REFERRERS_SUFFIX}", image.layout));
+        all.push(snapshot_tag(&image.layout, &image.tag, store)?);
+        if referrers.is_dir() {
+            all.push(snapshot_tag(&referrers, &format!("{}{REFERRERS_SUFFIX}", image.tag), store)?);
         }
     }
     Ok(all)
 }
 
-fn keep_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<Kept> {
+fn snapshot_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<TagSnapshot> {
     let descriptor =
         find(&read_index(layout)?, tag).ok_or_else(|| Error::build(format!("{layout} has no tag {tag}")))?;
-    for blob in reach(layout, &descriptor)? {
+    for blob in reachable_blobs(layout, &descriptor)? {
         let digest = check_descriptor(layout, &blob)?;
         let (from, to) = (blob_path(layout, digest), blob_path(store, digest));
         let (mut blob, _) = open_file(&from)?;
@@ -69,7 +72,7 @@ fn keep_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<Kept> {
         copied.context(Kind::Build, || format!("cannot copy {from} to {to}"))?;
     }
     let name = layout.file_name().unwrap_or_default().to_owned();
-    Ok(Kept { layout: name, tag: tag.to_owned(), descriptor })
+    Ok(TagSnapshot { layout: name, tag: tag.to_owned(), descriptor })
 }
 
 /// What a tag stands for; `None` also where several are the same.
@@ -80,7 +83,7 @@ fn find(index: &ImageIndex, tag: &str) -> Option<Descriptor> {
 
 /// All blobs that a tag needs, itself among them; those that name others are read, and are what they should
 /// be. `layout` is a layout, or a directory with blobs like one.
-fn reach(layout: &Utf8Path, tagged: &Descriptor) -> Result<Vec<Descriptor>> {
+fn reachable_blobs(layout: &Utf8Path, tagged: &Descriptor) -> Result<Vec<Descriptor>> {
     let mut all = vec![tagged.clone()];
     let manifests = match tagged.media_type() {
         MediaType::ImageIndex => {
@@ -97,7 +100,7 @@ fn reach(layout: &Utf8Path, tagged: &Descriptor) -> Result<Vec<Descriptor>> {
     Ok(all)
 }
 
-impl Kept {
+impl TagSnapshot {
     /// The name of its layout.
     pub fn layout(&self) -> &str {
         &self.layout
@@ -105,15 +108,16 @@ impl Kept {
 
     /// Does it stand in `output` under its tag, every blob of it as it was? What names others is read, the
     /// others only where their fingerprint is not in `seen`.
-    pub fn is_whole(&self, output: &Utf8Path, seen: &mut Seen) -> bool {
+    pub fn is_intact(&self, output: &Utf8Path, verified: &mut VerifiedBlobs) -> bool {
         let layout = output.join(&self.layout);
         let mut check = || -> Result<bool> {
             let index = read_index(&layout)?;
-            if find(&index, &self.tag).as_ref() != Some(&self.descriptor) || !is_as_written(&layout, &index)?
-            {
+            if find(&index, &self.tag).as_ref() != Some(&self.descriptor) || !is_canonical(&layout, &index)? {
                 return Ok(false);
             }
-            reach(&layout, &self.descriptor)?.iter().try_for_each(|blob| seen.check(&layout, blob))?;
+            reachable_blobs(&layout, &self.descriptor)?
+                .iter()
+                .try_for_each(|blob| verified.check(&layout, blob))?;
             Ok(true)
         };
         check().unwrap_or(false)
@@ -122,7 +126,7 @@ impl Kept {
     /// Copies what is missing or damaged in its layout in `output` from `store`. The tag has yet to be shown.
     fn prepare(&self, output: &Utf8Path, store: &Utf8Path) -> Result<TaggedLayout> {
         let layout = Layout::open(output, &self.layout)?;
-        for blob in reach(store, &self.descriptor)? {
+        for blob in reachable_blobs(store, &self.descriptor)? {
             put(&layout, store, check_descriptor(store, &blob)?)?;
         }
         layout.prepare_tag(&self.tag, self.descriptor.clone())
@@ -135,29 +139,29 @@ impl Kept {
 /// # Errors
 ///
 /// The store does not have one, or not whole; `output` cannot be written.
-pub fn restore(kept: &[Kept], output: &Utf8Path, store: &Utf8Path) -> Result<()> {
-    let prepared: Result<Vec<_>> = kept.iter().map(|tag| tag.prepare(output, store)).collect();
-    prepared?.into_iter().try_for_each(TaggedLayout::show)
+pub fn restore(snapshots: &[TagSnapshot], output: &Utf8Path, store: &Utf8Path) -> Result<()> {
+    let prepared: Result<Vec<_>> = snapshots.iter().map(|tag| tag.prepare(output, store)).collect();
+    prepared?.into_iter().try_for_each(TaggedLayout::publish)
 }
 
-impl Seen {
+impl VerifiedBlobs {
     /// Reads a blob, unless it was read already and is the same since.
     fn check(&mut self, layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
         let at = file_stamp::now();
         let (path, digest, file) = open_blob(layout, descriptor)?;
-        let wrong = || format!("cannot read {path}");
-        let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Fetch, wrong)?);
+        let message = || format!("cannot read {path}");
+        let stamp = FileStamp::of(&file.metadata().context(Kind::Fetch, message)?);
         let known = self.0.get(&path).copied();
-        if known.is_some_and(|known| known.fingerprint == fingerprint && fingerprint.is_settled(known.at)) {
+        if known.is_some_and(|known| known.stamp == stamp && !stamp.is_racy(known.at)) {
             return Ok(());
         }
         let found =
-            Sha256::of_reader(Interruptible(file.take(descriptor.size()))).context(Kind::Fetch, wrong)?;
+            Sha256::of_reader(Interruptible(file.take(descriptor.size()))).context(Kind::Fetch, message)?;
         check_digest(&path, digest, found)?;
-        if self.0.len() >= MOST_SEEN {
+        if self.0.len() >= MAX_VERIFIED {
             self.0.clear();
         }
-        self.0.insert(path, Look { fingerprint, at });
+        self.0.insert(path, BlobStamp { stamp, at });
         Ok(())
     }
 }
@@ -166,15 +170,15 @@ fn put(layout: &Layout, store: &Utf8Path, digest: Sha256) -> Result<()> {
     let from = blob_path(store, digest);
     let (mut file, size) = open_file(&from)?;
     // What has another size need not be read, and may have any.
-    let there = open_file(&layout.blob_path(digest)).ok().filter(|(_, found)| *found == size);
-    let there = there.and_then(|(file, _)| Sha256::of_reader(Interruptible(file)).ok());
-    if there == Some(digest) {
+    let existing = open_file(&layout.blob_path(digest)).ok().filter(|(_, found)| *found == size);
+    let existing = existing.and_then(|(file, _)| Sha256::of_reader(Interruptible(file)).ok());
+    if existing == Some(digest) {
         return Ok(());
     }
     let mut blob: BlobWriter = layout.add_blob()?;
     let copied = io::copy(&mut Interruptible(&mut file), &mut blob);
     copied.context(Kind::Build, || format!("cannot copy {from}"))?;
-    match blob.finish_as(digest)? {
+    match blob.finish_with_digest(digest)? {
         true => Ok(()),
         false => Err(Error::build(format!("{from} is damaged"))),
     }

@@ -26,8 +26,8 @@ pub struct Tagged {
 impl Tagged {
     /// The digests of the manifests that it stands for: its own, or those of an index.
     pub fn images(&self, layout: &Utf8Path) -> Result<Vec<Sha256>> {
-        let parts = LayoutReader::open(layout)?.parts(&self.descriptor)?;
-        parts.iter().map(|part| check_descriptor(layout, &part.descriptor)).collect()
+        let manifest_refs = LayoutReader::open(layout)?.manifest_refs(&self.descriptor)?;
+        manifest_refs.iter().map(|manifest_ref| check_descriptor(layout, &manifest_ref.descriptor)).collect()
     }
 }
 
@@ -39,16 +39,16 @@ pub enum TaggedKind {
     /// An index over images of several architectures.
     Index,
     /// An artifact attached to the manifest of this digest: its OCI 1.1 `subject`.
-    Attachment(Sha256),
+    Referrer(Sha256),
     /// An index over such artifacts of one subject.
-    Attachments(Sha256),
+    ReferrersIndex(Sha256),
 }
 
 impl TaggedKind {
     /// The digest of what it is attached to; `None`: it is no attachment.
     pub fn subject(self) -> Option<Sha256> {
         match self {
-            TaggedKind::Attachment(subject) | TaggedKind::Attachments(subject) => Some(subject),
+            TaggedKind::Referrer(subject) | TaggedKind::ReferrersIndex(subject) => Some(subject),
             TaggedKind::Image | TaggedKind::Index => None,
         }
     }
@@ -87,12 +87,12 @@ fn kind(layout: &Utf8Path, descriptor: &Descriptor) -> Result<TaggedKind> {
             let subjects = subjects.collect::<Result<BTreeSet<_>>>()?;
             match subjects.into_iter().collect::<Vec<_>>()[..] {
                 [] | [None] => Ok(TaggedKind::Index),
-                [Some(subject)] => Ok(TaggedKind::Attachments(subject)),
+                [Some(subject)] => Ok(TaggedKind::ReferrersIndex(subject)),
                 _ => Err(Error::fetch(format!("{path}: an index over attachments to several images"))),
             }
         }
         MediaType::ImageManifest => Ok(match subject(layout, descriptor)? {
-            Some(subject) => TaggedKind::Attachment(subject),
+            Some(subject) => TaggedKind::Referrer(subject),
             None => TaggedKind::Image,
         }),
         other => Err(Error::fetch(format!("{layout}: a tag stands for something of type {other}"))),
@@ -114,20 +114,20 @@ fn subject(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Option<Sha256>>
 pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
     match tagged.kind {
         TaggedKind::Image => check_image(layout, &tagged.descriptor),
-        TaggedKind::Attachment(_) => check_attachment(layout, &tagged.descriptor),
-        TaggedKind::Index | TaggedKind::Attachments(_) => {
+        TaggedKind::Referrer(_) => check_referrer(layout, &tagged.descriptor),
+        TaggedKind::Index | TaggedKind::ReferrersIndex(_) => {
             let (_, index): (_, ImageIndex) = read_blob(layout, &tagged.descriptor)?;
-            let parts = index.manifests().iter().map(|manifest| match tagged.kind {
+            let manifest_refs = index.manifests().iter().map(|manifest| match tagged.kind {
                 TaggedKind::Index if !is_attestation(manifest) => check_image(layout, manifest),
-                _ => check_attachment(layout, manifest),
+                _ => check_referrer(layout, manifest),
             });
-            Ok(tagged.descriptor.size() + parts.sum::<Result<u64>>()?)
+            Ok(tagged.descriptor.size() + manifest_refs.sum::<Result<u64>>()?)
         }
     }
 }
 
 /// Reads all of an attached artifact, and returns how many bytes that are, as stored.
-pub fn check_attachment(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
+pub fn check_referrer(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
     let (_, manifest): (_, ImageManifest) = read_blob(layout, descriptor)?;
     let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
     let sizes = blobs.map(|blob| check_blob(layout, blob).map(|()| blob.size()));

@@ -12,11 +12,11 @@ const MAX_KEYS: usize = 1000;
 
 /// An entry of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct LayerEntry {
     /// Its path, relative, without a trailing slash.
     pub path: String,
     /// What it is.
-    pub kind: FoundKind,
+    pub kind: EntryKind,
     /// Bytes of a file.
     pub size: u64,
     /// What a reproducible archive has the same everywhere.
@@ -46,7 +46,7 @@ pub struct Attributes {
 
 /// The kinds of entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FoundKind {
+pub enum EntryKind {
     /// A directory.
     Dir,
     /// A file.
@@ -62,14 +62,14 @@ pub enum FoundKind {
 /// Reads headers one by one; those that say something of the next entry are kept for it.
 #[derive(Default)]
 pub(super) struct HeaderReader {
-    next: Records,
+    next: PaxRecords,
     /// Keys of PAX records that are for all entries.
     global: Vec<String>,
 }
 
 /// What PAX records or GNU's headers say of the entry after them.
 #[derive(Default)]
-struct Records {
+struct PaxRecords {
     path: Option<String>,
     link: Option<String>,
     others: Vec<String>,
@@ -77,7 +77,7 @@ struct Records {
 
 impl HeaderReader {
     /// The entry of this header; `None`: it is about the entries after it.
-    pub(super) fn read(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<Found>> {
+    pub(super) fn read(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<LayerEntry>> {
         match entry.header().entry_type() {
             EntryType::XHeader => self.next.join(read_pax(entry)?)?,
             EntryType::XGlobalHeader => {
@@ -89,12 +89,12 @@ impl HeaderReader {
                 add_keys(&mut self.global, records.others.into_iter().filter(|key| key != "comment"))?;
             }
             EntryType::GNULongName => {
-                self.next.join(Records { path: Some(long_name(entry)?), ..Records::default() })?;
+                self.next.join(PaxRecords { path: Some(long_name(entry)?), ..PaxRecords::default() })?;
             }
             EntryType::GNULongLink => {
-                self.next.join(Records { link: Some(long_name(entry)?), ..Records::default() })?;
+                self.next.join(PaxRecords { link: Some(long_name(entry)?), ..PaxRecords::default() })?;
             }
-            _ => return found(entry.header(), std::mem::take(&mut self.next)).map(Some),
+            _ => return entry_from_header(entry.header(), std::mem::take(&mut self.next)).map(Some),
         }
         Ok(None)
     }
@@ -105,8 +105,8 @@ impl HeaderReader {
     }
 }
 
-impl Records {
-    fn join(&mut self, other: Records) -> io::Result<()> {
+impl PaxRecords {
+    fn join(&mut self, other: PaxRecords) -> io::Result<()> {
         let both = |one: &Option<String>, other: &Option<String>| one.is_some() && other.is_some();
         if both(&self.path, &other.path) || both(&self.link, &other.link) {
             return Err(io::Error::other("an entry with two long names"));
@@ -125,7 +125,7 @@ fn add_keys(keys: &mut Vec<String>, new: impl IntoIterator<Item = String>) -> io
     Ok(())
 }
 
-fn bounded(entry: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
+fn read_limited(entry: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     entry.take(MAX_PAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_PAX {
@@ -136,16 +136,16 @@ fn bounded(entry: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
 
 /// What GNU tar writes for a name of more than 100 bytes: it ends in a NUL.
 fn long_name(entry: &mut (impl Read + ?Sized)) -> io::Result<String> {
-    let mut bytes = bounded(entry)?;
+    let mut bytes = read_limited(entry)?;
     if bytes.last() == Some(&0) {
         bytes.pop();
     }
     Ok(text(&bytes))
 }
 
-fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<Records> {
-    let bytes = bounded(entry)?;
-    let mut records = Records::default();
+fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<PaxRecords> {
+    let bytes = read_limited(entry)?;
+    let mut records = PaxRecords::default();
     for record in tar::PaxExtensions::new(&bytes) {
         let record = record?;
         let key = record.key().map_err(io::Error::other)?;
@@ -165,26 +165,26 @@ fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<Records> {
     Ok(records)
 }
 
-fn found(header: &tar::Header, records: Records) -> io::Result<Found> {
+fn entry_from_header(header: &tar::Header, records: PaxRecords) -> io::Result<LayerEntry> {
     let path = records.path.unwrap_or_else(|| text(&header.path_bytes()));
     let link = match records.link {
         Some(link) => link,
         None => header.link_name_bytes().map(|link| text(&link)).unwrap_or_default(),
     };
-    let shown = path.escape_debug().to_string();
+    let escaped = path.escape_debug().to_string();
     let kind = match header.entry_type() {
         // Before POSIX, only the slash told a directory.
-        EntryType::Regular if path.ends_with('/') => FoundKind::Dir,
-        EntryType::Regular | EntryType::Continuous => FoundKind::File,
-        EntryType::Directory => FoundKind::Dir,
-        EntryType::Link => FoundKind::HardLink(plain_path(&link)?),
-        EntryType::Symlink => FoundKind::SymLink(link),
-        EntryType::Char | EntryType::Block | EntryType::Fifo => FoundKind::Special,
-        other => return Err(io::Error::other(format!("{shown} is an entry of type {other:?}"))),
+        EntryType::Regular if path.ends_with('/') => EntryKind::Dir,
+        EntryType::Regular | EntryType::Continuous => EntryKind::File,
+        EntryType::Directory => EntryKind::Dir,
+        EntryType::Link => EntryKind::HardLink(clean_path(&link)?),
+        EntryType::Symlink => EntryKind::SymLink(link),
+        EntryType::Char | EntryType::Block | EntryType::Fifo => EntryKind::Special,
+        other => return Err(io::Error::other(format!("{escaped} is an entry of type {other:?}"))),
     };
     let size = header.size()?;
-    if kind != FoundKind::File && size != 0 {
-        return Err(io::Error::other(format!("{shown} is no file and has {size} bytes")));
+    if kind != EntryKind::File && size != 0 {
+        return Err(io::Error::other(format!("{escaped} is no file and has {size} bytes")));
     }
     let is_named = |name: Option<&[u8]>| name.is_some_and(|name| !name.is_empty());
     let attributes = Attributes {
@@ -196,7 +196,7 @@ fn found(header: &tar::Header, records: Records) -> io::Result<Found> {
         stored_path: path.clone(),
         records: records.others,
     };
-    Ok(Found { path: plain_path(&path)?, kind, size, attributes })
+    Ok(LayerEntry { path: clean_path(&path)?, kind, size, attributes })
 }
 
 /// A name as text. One that is not UTF-8, which root file systems may have, gets its bytes escaped.
@@ -208,7 +208,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A path that stays inside: relative, without `..`; a leading `./` and a trailing `/` are left aside.
-fn plain_path(path: &str) -> io::Result<String> {
+fn clean_path(path: &str) -> io::Result<String> {
     let mut parts = Vec::new();
     for part in Utf8Path::new(path).components() {
         match part {
@@ -231,9 +231,9 @@ mod tests {
 
     #[test]
     fn paths_stay_inside() {
-        assert_eq!(plain_path("./lib/modules/").unwrap(), "lib/modules");
-        for wrong in ["/etc", "../x", "a/../b", "a\0b"] {
-            assert!(plain_path(wrong).is_err(), "{wrong:?}");
+        assert_eq!(clean_path("./lib/modules/").unwrap(), "lib/modules");
+        for invalid in ["/etc", "../x", "a/../b", "a\0b"] {
+            assert!(clean_path(invalid).is_err(), "{invalid:?}");
         }
     }
 
@@ -249,13 +249,13 @@ mod tests {
             read(record("path", "some/where") + &record("SCHILY.xattr.security.capability", "x")).unwrap();
         assert_eq!(other.path.as_deref(), Some("some/where"));
         assert_eq!(other.others, ["SCHILY.xattr.security.capability"]);
-        for wrong in [record("path", ""), record("linkpath", ""), record("size", "1")] {
-            assert!(read(wrong.clone()).is_err(), "{wrong}");
+        for invalid in [record("path", ""), record("linkpath", ""), record("size", "1")] {
+            assert!(read(invalid.clone()).is_err(), "{invalid}");
         }
     }
 
     /// The entries of a tar, and the keys of its global records.
-    fn entries(tar: &[u8]) -> io::Result<(Vec<Found>, Vec<String>)> {
+    fn entries(tar: &[u8]) -> io::Result<(Vec<LayerEntry>, Vec<String>)> {
         let (mut reader, mut all) = (HeaderReader::default(), Vec::new());
         for entry in tar::Archive::new(tar).entries()?.raw(true) {
             all.extend(reader.read(&mut entry?)?);
@@ -279,27 +279,27 @@ mod tests {
     #[test]
     fn what_gnu_tar_git_and_old_tools_write_is_read() {
         let long = format!("{}x", "long/".repeat(50));
-        let named = format!("{long}\0");
+        let terminated = format!("{long}\0");
         let global = b"52 comment=0123456789012345678901234567890123456789\n";
         let tar = tar_of(&[
             (EntryType::XGlobalHeader, "pax_global_header", global),
-            (EntryType::GNULongName, "././@LongLink", named.as_bytes()),
+            (EntryType::GNULongName, "././@LongLink", terminated.as_bytes()),
             (EntryType::Regular, "long/long", b"bytes"),
-            (EntryType::GNULongLink, "././@LongLink", named.as_bytes()),
+            (EntryType::GNULongLink, "././@LongLink", terminated.as_bytes()),
             (EntryType::Symlink, "link", b""),
             (EntryType::Regular, "old/", b""),
             (EntryType::Fifo, "pipe", b""),
         ]);
         let (found, global) = entries(&tar).unwrap();
-        let told: Vec<(&str, &FoundKind)> = found.iter().map(|one| (one.path.as_str(), &one.kind)).collect();
-        let link = FoundKind::SymLink(long.clone());
+        let kinds: Vec<(&str, &EntryKind)> = found.iter().map(|one| (one.path.as_str(), &one.kind)).collect();
+        let link = EntryKind::SymLink(long.clone());
         assert_eq!(
-            told,
+            kinds,
             [
-                (long.as_str(), &FoundKind::File),
+                (long.as_str(), &EntryKind::File),
                 ("link", &link),
-                ("old", &FoundKind::Dir),
-                ("pipe", &FoundKind::Special)
+                ("old", &EntryKind::Dir),
+                ("pipe", &EntryKind::Special)
             ]
         );
         assert!(global.is_empty());
@@ -312,14 +312,14 @@ mod tests {
     fn names_that_readers_understand_differently_are_refused() {
         let long = |kind| (kind, "x", &b"name\0"[..]);
         let path = (EntryType::XHeader, "x", &b"13 path=name\n"[..]);
-        for (wrong, says) in [
+        for (message, says) in [
             (vec![long(EntryType::GNULongName), long(EntryType::GNULongName)], "two long names"),
             (vec![path, long(EntryType::GNULongName)], "two long names"),
             (vec![(EntryType::XGlobalHeader, "g", &b"13 path=name\n"[..])], "gives all entries one name"),
             (vec![(EntryType::GNULongName, "x", &[b'x'; 20 << 10][..])], "more than 16 KiB"),
             (vec![(EntryType::GNUSparse, "x", &b""[..])], "of type GNUSparse"),
         ] {
-            let error = entries(&tar_of(&wrong)).unwrap_err();
+            let error = entries(&tar_of(&message)).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");
         }
         let latin = entries(&tar_of(&[(EntryType::Regular, "x", b"")])).unwrap();

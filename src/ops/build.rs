@@ -2,24 +2,24 @@
 //! that the step before it worked.
 
 use crate::boot;
-use crate::boot::target::{self, ModulesAt, Told};
+use crate::boot::target::{self, ModulesSource, Overrides};
 use crate::cache::Cache;
 use crate::host;
-use crate::image::contents::Staged;
+use crate::image::contents::ImageInputs;
 use crate::image::pack::{self, PackedImage};
 use crate::image::{attest, inspect, receipt};
 use crate::kbuild::launcher::Network;
-use crate::kbuild::{self, BuildDir, Objects, timings};
+use crate::kbuild::{self, BuildDir, BuildMode, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
 use crate::ops::check_config::{self, Reusable};
-use crate::ops::context::{Run, shown};
+use crate::ops::context::{Context, display_path};
 use crate::ops::reuse::TypedCommand;
 use crate::ops::scheduler::Stage;
 use crate::ops::{config_files, doctor, fetch, reuse};
 use crate::plan::request::Request;
-use crate::plan::{Inputs, Locator, Plan};
-use crate::report::{self, Summary};
+use crate::plan::{Inputs, Plan, SourceLocation};
+use crate::report::{self, KernelSummary};
 use crate::source;
 use crate::util::error::Result;
 use crate::util::fs::create_dir;
@@ -27,71 +27,71 @@ use crate::util::text;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
-pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
-    let Run { host, report, output, .. } = run;
+pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
+    let Context { host, reporter, output, .. } = ctx;
     let began = host::now();
-    let profiles = requirements::read_all(run.library, &request.profiles)?;
-    let inputs = run.inputs(request)?;
+    let profiles = requirements::read_all(ctx.library, &request.profiles)?;
+    let inputs = ctx.inputs(request)?;
     let first = fetch::first_plan(request, &inputs)?;
-    if let Locator::Directory { path } = &first.source.locator {
-        source::keep_out(path, ("the output directory", output), "-o")?;
+    if let SourceLocation::Directory { path } = &first.source.location {
+        source::reject_inside_source(path, ("the output directory", output), "-o")?;
     }
-    if let Some(images) = unchanged(request, &inputs, &first, &profiles, run)? {
+    if let Some(images) = find_unchanged(request, &inputs, &first, &profiles, ctx)? {
         return Ok(images);
     }
     doctor::examine(&first, host).require()?;
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
 
-    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
-    let fetching = run.enter(Stage::Fetch)?;
-    let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, run)?;
+    let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
+    let fetching = ctx.acquire(Stage::Fetch)?;
+    let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, ctx)?;
     drop(fetching);
-    if let Some(images) = made_before(&plan, &profiles, &cache, run)? {
+    if let Some(images) = find_cached_build(&plan, &profiles, &cache, ctx)? {
         return Ok(images);
     }
     // Before the turn comes: a tree in which nobody builds may be removed.
-    let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, run.objects), report)?;
+    let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, ctx.build_mode), reporter)?;
     tree.require()?;
-    let building = run.enter(Stage::Build)?;
-    let private = cache.scratch()?;
-    let (farm, jobs) = match run.place {
-        Some(place) => (place.farm(), run.jobs),
-        None => run.farm(request.toolchain.launcher.as_deref()),
+    let building = ctx.acquire(Stage::Build)?;
+    let private_dir = cache.scratch()?;
+    let (farm, jobs) = match ctx.slot {
+        Some(slot) => (slot.farm(), ctx.jobs),
+        None => ctx.farm(request.toolchain.launcher.as_deref()),
     };
-    farm.iter().for_each(|farm| farm.tell(report));
-    let build_dir = BuildDir::open(&plan, &tree, run.objects, (host, jobs), report)?
-        .sharing(run.place.map(|place| place.jobs()))
+    farm.iter().for_each(|farm| farm.report_to(reporter));
+    let build_dir = BuildDir::open(&plan, &tree, ctx.build_mode, (host, jobs), reporter)?
+        .with_jobserver(ctx.slot.map(|slot| slot.jobs()))
         .with_farm(farm)
-        .with_network(if run.offline { Network::Forbidden } else { Network::Allowed })
-        .confined(run.sandbox, &private.path, report)?;
-    let configured = check_config::explained(build_dir.configure(report)?, &plan, &tree, run)?;
-    check_config::judge(&configured, &plan, report)?;
-    let outcomes = check_config::require(&configured, &plan, &profiles, report)?;
-    let reusable = check_config::inputs(&configured, &plan, &tree, build_dir.owners_show(), report)?;
-    let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), report);
-    let unchanged = source::still_the_same(&tree);
+        .with_network(if ctx.offline { Network::Forbidden } else { Network::Allowed })
+        .sandboxed(ctx.sandbox, &private_dir.path, reporter)?;
+    let configured = check_config::explain_differences(build_dir.configure(reporter)?, &plan, &tree, ctx)?;
+    check_config::check_overrides(&configured, &plan, reporter)?;
+    let results = check_config::check_requirements(&configured, &plan, &profiles, reporter)?;
+    let reusable = check_config::check_inputs(&configured, &plan, &tree, build_dir.keeps_owners(), reporter)?;
+    let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), reporter);
+    let unchanged = source::check_unmodified(&tree);
     let compiled = compiled?;
     unchanged?;
-    config_files::still_the_same(&configured.config, &plan)?;
-    build_dir.note_files()?;
-    kbuild::remember(&plan, &cache, &compiled);
-    if compiled.fell_back > 0 {
-        let files = text::counted(compiled.fell_back as usize, "file", "files");
-        report.finding(format!("the farm did not compile {files}, which were compiled on this machine"));
+    config_files::check_unmodified(&configured.config, &plan)?;
+    build_dir.record_file_inputs()?;
+    kbuild::record_history(&plan, &cache, &compiled);
+    if compiled.local_fallbacks > 0 {
+        let files = text::pluralize(compiled.local_fallbacks as usize, "file", "files");
+        reporter.warning(format!("the farm did not compile {files}, which were compiled on this machine"));
     }
 
-    let root = private.path.join("modules");
+    let root = private_dir.path.join("modules");
     create_dir(&root)?;
-    let modules = pack::install_modules(&build_dir, &compiled, &plan, &root, report)?;
-    let staged =
-        Staged { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
+    let modules = pack::install_modules(&build_dir, &compiled, &plan, &root, reporter)?;
+    let image_inputs =
+        ImageInputs { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
     drop(building);
-    let _packing = run.enter(Stage::Pack)?;
-    let _output = pack::lock_output(output, report)?;
-    let images = pack::pack(&staged, &plan, output, run.jobs, report)?;
-    let built = (&configured, &outcomes[..], &compiled);
-    let published = run.published(request, &configured.config);
-    let receipt = receipt::write(output, &plan, &tree.identity, built, &images, report, &published)?;
+    let _packing = ctx.acquire(Stage::Pack)?;
+    let _output = pack::lock_output(output, reporter)?;
+    let images = pack::pack(&image_inputs, &plan, output, ctx.jobs, reporter)?;
+    let built = (&configured, &results[..], &compiled);
+    let redaction = ctx.redaction(request, &configured.config);
+    let receipt = receipt::write(output, &plan, &tree.identity, built, &images, reporter, &redaction)?;
     attest::write(&attest::Build {
         plan: &plan,
         source: &tree.identity,
@@ -99,108 +99,119 @@ pub fn build(request: &Request, run: &Run<'_>) -> Result<Vec<PackedImage>> {
         compiled: &compiled,
         images: &images,
         receipt: &receipt,
-        published: &published,
+        redaction: &redaction,
         began,
         ended: host::now(),
     })?;
-    let pages = timings::write(&run.timings, &receipt, &plan, &build_dir, &compiled, report)?;
-    let came_out = (&*compiled.release, staged.module_count()?);
-    let kept = (&plan, &profiles[..], &compiled.confinement);
-    match (run.objects, reusable) {
-        (Objects::Kept, Reusable::Yes) => {
+    let pages = timings::write(&ctx.timings, &receipt, &plan, &build_dir, &compiled, reporter)?;
+    let release_and_count = (&*compiled.release, image_inputs.module_count()?);
+    let cache_entry = (&plan, &profiles[..], &compiled.confinement);
+    match (ctx.build_mode, reusable) {
+        (BuildMode::Incremental, Reusable::Yes) => {
             let command = TypedCommand {
-                published: published.command,
-                words: run.command.iter().map(|word| text::without_secrets(word)).collect(),
+                redacted: redaction.command,
+                args: ctx.command.iter().map(|word| text::redact_secrets(word)).collect(),
                 cwd: host.cwd.clone(),
             };
-            reuse::keep(kept, came_out, (&images, &receipt), command, &cache, (host, report));
+            reuse::store(
+                cache_entry,
+                release_and_count,
+                (&images, &receipt),
+                command,
+                &cache,
+                (host, reporter),
+            );
         }
-        (Objects::Kept, Reusable::No) => {}
-        (Objects::Fresh, _) => build_dir.remove()?,
+        (BuildMode::Incremental, Reusable::No) => {}
+        (BuildMode::Clean, _) => build_dir.remove()?,
     }
-    let (release, modules) = came_out;
-    summarize(&plan, (release, modules, compiled.cached), &images, (&receipt, &pages), run);
+    let (release, modules) = release_and_count;
+    summarize(&plan, (release, modules, compiled.cache_stats), &images, (&receipt, &pages), ctx);
     Ok(images)
 }
 
 /// The answer to `request` where nothing changed, without a look at its tree or a call of make.
-fn unchanged(
+fn find_unchanged(
     request: &Request,
     inputs: &Inputs,
     first: &Plan,
     profiles: &[Profile],
-    run: &Run<'_>,
+    ctx: &Context<'_>,
 ) -> Result<Option<Vec<PackedImage>>> {
-    if !run.reuses() || !run.cache_dir.is_dir() {
+    if !ctx.may_reuse() || !ctx.cache_dir.is_dir() {
         return Ok(None);
     }
-    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
-    match fetch::plan_at_hand(request, inputs, first, &cache, run)? {
-        Some(plan) => made_before(&plan, profiles, &cache, run),
+    let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
+    match fetch::cached_plan(request, inputs, first, &cache, ctx)? {
+        Some(plan) => find_cached_build(&plan, profiles, &cache, ctx),
         None => Ok(None),
     }
 }
 
 /// The images of `plan`, if it was built before.
-fn made_before(
+fn find_cached_build(
     plan: &Plan,
     profiles: &[Profile],
     cache: &Cache,
-    run: &Run<'_>,
+    ctx: &Context<'_>,
 ) -> Result<Option<Vec<PackedImage>>> {
-    let Some((made, images)) = reuse::find(plan, profiles, cache, run)? else { return Ok(None) };
-    let receipt = receipt::path(&run.output, plan);
-    summarize(plan, (&made.release, made.modules, None), &images, (&receipt, &[]), run);
+    let Some((cached_build, images)) = reuse::find(plan, profiles, cache, ctx)? else { return Ok(None) };
+    let receipt = receipt::path(&ctx.output, plan);
+    summarize(plan, (&cached_build.release, cached_build.modules, None), &images, (&receipt, &[]), ctx);
     Ok(Some(images))
 }
 
 fn summarize(
     plan: &Plan,
-    (release, modules, cached): (&str, usize, Option<report::Usage>),
+    (release, modules, cache_stats): (&str, usize, Option<report::CompilerCacheStats>),
     images: &[PackedImage],
     (receipt, pages): (&Utf8Path, &[Utf8PathBuf]),
-    run: &Run<'_>,
+    ctx: &Context<'_>,
 ) {
-    let Run { host, report, .. } = run;
-    report.summary(&Summary {
+    let Context { host, reporter, .. } = ctx;
+    reporter.summary(&KernelSummary {
         release: release.to_owned(),
-        cached,
+        cache_stats,
         images: images
             .iter()
             .map(|image| report::Image {
-                layout: shown(&image.written.layout, host),
+                layout: display_path(&image.written.layout, host),
                 tag: image.written.tag.clone(),
                 bytes: image.written.size,
             })
             .collect(),
         modules,
-        findings: report.findings(),
-        times: report.times(),
+        warnings: reporter.warnings(),
+        times: reporter.times(),
         plan: plan.digest().to_string(),
-        receipt: shown(receipt, host),
-        timings: pages.iter().map(|page| shown(page, host)).collect(),
+        receipt: display_path(receipt, host),
+        timings: pages.iter().map(|page| display_path(page, host)).collect(),
     });
 }
 
 /// Boots the kernel image of a build and notes in its receipt what came of it.
-pub fn boot_built(images: &[PackedImage], options: &boot::Options, run: &Run<'_>) -> Result<boot::Outcome> {
-    let Run { host, report, .. } = run;
+pub fn boot_built(
+    images: &[PackedImage],
+    options: &boot::Options,
+    ctx: &Context<'_>,
+) -> Result<boot::BootReport> {
+    let Context { host, reporter, .. } = ctx;
     let kernel = images.first().expect("every build has an image of its kernel");
     let has_modules = images.iter().any(|image| !image.holds_kernel);
-    let modules = if has_modules { ModulesAt::Beside } else { ModulesAt::Within };
-    let name = shown(&kernel.written.layout, host);
-    let subject = target::of_layout(
+    let modules = if has_modules { ModulesSource::Sibling } else { ModulesSource::SameImage };
+    let name = display_path(&kernel.written.layout, host);
+    let target = target::from_layout(
         &name,
         (&kernel.written.layout, Some(&kernel.written.tag)),
         modules,
-        Told::default(),
+        Overrides::default(),
         None,
     )?;
-    let cache = Cache::open(&run.cache_dir, host.uid)?;
-    let outcome = boot::boot(&subject, options, &cache, host, report)?;
-    if let Some(receipt) = inspect::receipt_path(&subject.kernel) {
-        let _packing = pack::lock_output(&run.output, report)?;
-        receipt::add_boot(&receipt, &outcome)?;
+    let cache = Cache::open(&ctx.cache_dir, host.uid)?;
+    let report = boot::boot(&target, options, &cache, host, reporter)?;
+    if let Some(receipt) = inspect::receipt_path(&target.kernel) {
+        let _packing = pack::lock_output(&ctx.output, reporter)?;
+        receipt::add_boot(&receipt, &report)?;
     }
-    Ok(outcome)
+    Ok(report)
 }

@@ -4,12 +4,12 @@
 
 use crate::host::process;
 use crate::image::pack::PackedImage;
-use crate::ops::context::Run;
-use crate::ops::scheduler::Crew;
+use crate::ops::context::Context;
+use crate::ops::scheduler::Scheduler;
 use crate::plan::request::Request;
-use crate::report::{Ending, Overview};
+use crate::report::{KernelResult, RunSummary};
 use crate::util::error::{Error, Kind, Result};
-use crate::util::text::printable;
+use crate::util::text::escape_control;
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::Instant;
@@ -20,53 +20,53 @@ use std::time::Instant;
 /// Returns a result for each, in their order. Errors: the run was interrupted.
 pub fn build_all(
     requests: &[Request],
-    run: &Run<'_>,
+    ctx: &Context<'_>,
     mut built: impl FnMut(&[PackedImage]) -> Result<()>,
 ) -> Result<Vec<Result<Vec<PackedImage>>>> {
     let launcher = requests.first().and_then(|request| request.toolchain.launcher.as_deref());
-    let (farm, jobs) = run.farm(launcher);
-    let run = &Run { jobs, ..run.clone() };
-    let crew = Crew::new(run.jobs, farm)?;
+    let (farm, jobs) = ctx.farm(launcher);
+    let ctx = &Context { jobs, ..ctx.clone() };
+    let scheduler = Scheduler::new(ctx.jobs, farm)?;
     let names = names(requests);
     let began = Instant::now();
-    let mut endings: Vec<Option<(Ending, Result<Vec<PackedImage>>)>> =
+    let mut outcomes: Vec<Option<(KernelResult, Result<Vec<PackedImage>>)>> =
         requests.iter().map(|_| None).collect();
     std::thread::scope(|scope| -> Result<()> {
-        let (sender, ended) = mpsc::channel();
+        let (sender, finished) = mpsc::channel();
         for (index, (request, name)) in requests.iter().zip(&names).enumerate() {
-            let (sender, crew) = (sender.clone(), &crew);
+            let (sender, scheduler) = (sender.clone(), &scheduler);
             scope.spawn(move || {
-                let report = run.report.for_kernel(name);
-                let run = run.one_of(crew.place(index), &report);
-                let result = crate::ops::build::build(request, &run);
+                let reporter = ctx.reporter.for_kernel(name);
+                let ctx = ctx.for_kernel(scheduler.slot(index), &reporter);
+                let result = crate::ops::build::build(request, &ctx);
                 if let Err(error) = &result
                     && !matches!(error.kind, Kind::Interrupted(_))
                 {
-                    report.error(error);
+                    reporter.error(error);
                 }
                 let _ = sender.send((index, result));
             });
         }
         drop(sender);
-        let mut told = 0;
-        for (index, result) in ended {
+        let mut reported = 0;
+        for (index, result) in finished {
             let outcome = match &result {
                 Ok(images) => Ok(images.first().map_or_else(String::new, |image| image.written.tag.clone())),
-                Err(error) => Err(printable(&error.to_string())),
+                Err(error) => Err(escape_control(&error.to_string())),
             };
             let seconds = began.elapsed().as_secs_f64();
-            endings[index] = Some((Ending { kernel: names[index].clone(), outcome, seconds }, result));
-            while let Some(Some((_, result))) = endings.get(told) {
+            outcomes[index] = Some((KernelResult { kernel: names[index].clone(), outcome, seconds }, result));
+            while let Some(Some((_, result))) = outcomes.get(reported) {
                 result.as_deref().map_or(Ok(()), &mut built)?;
-                told += 1;
+                reported += 1;
             }
         }
         Ok(())
     })?;
-    let (kernels, results): (Vec<Ending>, Vec<_>) =
-        endings.into_iter().map(|ending| ending.expect("each thread tells of its end")).unzip();
+    let (kernels, results): (Vec<KernelResult>, Vec<_>) =
+        outcomes.into_iter().map(|outcome| outcome.expect("each thread tells of its end")).unzip();
     process::check()?;
-    run.report.overview(Overview { kernels, seconds: began.elapsed().as_secs_f64() });
+    ctx.reporter.run_summary(RunSummary { kernels, seconds: began.elapsed().as_secs_f64() });
     Ok(results)
 }
 

@@ -4,31 +4,36 @@
 use crate::kbuild::Configured;
 use crate::kconfig;
 use crate::kconfig::explain::{self, Kernel, Renames};
-use crate::kconfig::repeatable;
-use crate::kconfig::requirements::{self, Outcome, Profile, Stage, Subject};
-use crate::ops::config_files::{self, Checked};
-use crate::ops::context::Run;
+use crate::kconfig::reproducibility;
+use crate::kconfig::requirements::{self, CheckInput, Profile, RequirementResult, Stage};
+use crate::ops::config_files::{self, FileInputs};
+use crate::ops::context::Context;
 use crate::plan::Plan;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::source::Tree;
 use crate::util::error::{Error, Result};
 
 /// An error names so many unmet requirements, and counts the others.
-const MOST_NAMED: usize = 6;
+const MAX_NAMED: usize = 6;
 
 /// Says why each setting came out otherwise, where there is one that did. What cannot be explained is
 /// no reason to fail.
-pub fn explained(configured: Configured, plan: &Plan, tree: &Tree, run: &Run<'_>) -> Result<Configured> {
+pub fn explain_differences(
+    configured: Configured,
+    plan: &Plan,
+    tree: &Tree,
+    ctx: &Context<'_>,
+) -> Result<Configured> {
     if configured.differences.is_empty() {
         return Ok(configured);
     }
-    let renames = Renames::read(run.library)?;
+    let renames = Renames::read(ctx.library)?;
     let kernel = Kernel { tree: &tree.path, arch: plan.arch, version: plan.version, renames: &renames };
-    let is_snapshot = |difference: &kconfig::Difference| !plan.config[difference.layer].must_take;
+    let is_snapshot = |difference: &kconfig::Difference| !plan.config[difference.layer].is_required;
     match explain::explain(&configured.differences, &configured.config, &kernel, is_snapshot) {
         Ok(differences) => Ok(Configured { differences, ..configured }),
         Err(error) => {
-            run.report.note(&format!("no reasons for what olddefconfig changed: {error}"));
+            ctx.reporter.note(&format!("no reasons for what olddefconfig changed: {error}"));
             Ok(configured)
         }
     }
@@ -36,12 +41,12 @@ pub fn explained(configured: Configured, plan: &Plan, tree: &Tree, run: &Run<'_>
 
 /// What `olddefconfig` changed: a setting that the user gave by `--set` or `--fragment` and that did
 /// not take fails the build before anything is compiled; any other is a finding.
-pub fn judge(configured: &Configured, plan: &Plan, report: &Report) -> Result<()> {
+pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter) -> Result<()> {
     let by = |difference: &kconfig::Difference| &plan.config[difference.layer];
     let (refused, found): (Vec<_>, Vec<_>) =
-        configured.differences.iter().partition(|difference| by(difference).must_take);
+        configured.differences.iter().partition(|difference| by(difference).is_required);
     for difference in found {
-        report.finding(format!("{difference} (asked for by {})", by(difference).name));
+        reporter.warning(format!("{difference} (asked for by {})", by(difference).name));
     }
     if refused.is_empty() {
         return Ok(());
@@ -57,34 +62,34 @@ pub fn judge(configured: &Configured, plan: &Plan, report: &Report) -> Result<()
 
 /// Holds the final config against the profiles: what one of them requires and the config lacks fails
 /// the build before anything is compiled; what is only recommended is one finding for each profile.
-pub fn require(
+pub fn check_requirements(
     configured: &Configured,
     plan: &Plan,
     profiles: &[Profile],
-    report: &Report,
-) -> Result<Vec<Outcome>> {
+    reporter: &Reporter,
+) -> Result<Vec<RequirementResult>> {
     let version = plan.version.expect("known with the source");
-    let subject = Subject { config: &configured.config, version, arch: plan.arch, stage: Stage::Final };
-    let outcomes = requirements::check(profiles, &subject);
-    let fatal: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.is_fatal()).collect();
+    let input = CheckInput { config: &configured.config, version, arch: plan.arch, stage: Stage::Final };
+    let results = requirements::check(profiles, &input);
+    let fatal: Vec<&RequirementResult> = results.iter().filter(|result| result.is_fatal()).collect();
     if fatal.is_empty() {
         for profile in profiles {
-            let advice = outcomes.iter().filter(|one| one.profile == profile.name && one.is_advice());
-            let advice: Vec<String> = advice.map(Outcome::to_string).collect();
+            let advice = results.iter().filter(|one| one.profile == profile.name && one.is_advice());
+            let advice: Vec<String> = advice.map(RequirementResult::to_string).collect();
             if !advice.is_empty() {
-                report.finding(format!(
+                reporter.warning(format!(
                     "the profile {} recommends otherwise: {}",
                     profile.name,
                     advice.join("; ")
                 ));
             }
         }
-        return Ok(outcomes);
+        return Ok(results);
     }
     let mut list: Vec<String> =
-        fatal.iter().take(MOST_NAMED).map(|outcome| format!("{outcome} ({})", outcome.reason)).collect();
-    list.extend((fatal.len() > MOST_NAMED).then(|| format!("and {} more", fatal.len() - MOST_NAMED)));
-    let mut names: Vec<&str> = fatal.iter().map(|outcome| outcome.profile.as_str()).collect();
+        fatal.iter().take(MAX_NAMED).map(|result| format!("{result} ({})", result.reason)).collect();
+    list.extend((fatal.len() > MAX_NAMED).then(|| format!("and {} more", fatal.len() - MAX_NAMED)));
+    let mut names: Vec<&str> = fatal.iter().map(|result| result.profile.as_str()).collect();
     names.dedup();
     let error =
         Error::build(format!("the final .config does not meet {}: {}", names.join(", "), list.join("; ")));
@@ -108,19 +113,20 @@ pub enum Reusable {
 /// Checks that the files are there that the final config names, and says what makes two builds of it differ.
 ///
 /// Errors (exit code 2): a file is not there, or is not the plan's.
-pub fn inputs(
+pub fn check_inputs(
     configured: &Configured,
     plan: &Plan,
     tree: &Tree,
-    owners_show: bool,
-    report: &Report,
+    keeps_owners: bool,
+    reporter: &Reporter,
 ) -> Result<Reusable> {
     let config = &configured.config;
-    let Checked { taken_in, warnings, mut unknown } = config_files::check(config, plan, tree, owners_show)?;
-    if !taken_in.is_empty() {
-        report.note(&format!("files of this machine get into the kernel: {}", taken_in.join(", ")));
+    let FileInputs { included, warnings, mut unknown } =
+        config_files::check(config, plan, tree, keeps_owners)?;
+    if !included.is_empty() {
+        reporter.note(&format!("files of this machine get into the kernel: {}", included.join(", ")));
     }
-    unknown.extend(repeatable::unknown(config));
+    unknown.extend(reproducibility::host_dependent_settings(config));
     let is_checked_out = [".git", ".hg", ".svn"].iter().any(|name| tree.path.join(name).exists());
     if config.value("LOCALVERSION_AUTO") == "y" && is_checked_out {
         unknown.push(
@@ -130,8 +136,9 @@ pub fn inputs(
     }
     let reusable = if unknown.is_empty() { Reusable::Yes } else { Reusable::No };
     let unknown = unknown.into_iter().map(|why| format!("{why}: its images are never reused"));
-    for finding in warnings.into_iter().chain(repeatable::differing(config)).chain(unknown) {
-        report.finding(finding);
+    for finding in warnings.into_iter().chain(reproducibility::irreproducible_settings(config)).chain(unknown)
+    {
+        reporter.warning(finding);
     }
     Ok(reusable)
 }

@@ -3,7 +3,7 @@
 
 use crate::cache::{Cache, Lock};
 use crate::source::BUILD_DIR_PREFIX;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::remove_tree;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use walkdir::WalkDir;
 
 /// What to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Choice {
+pub struct CleanOptions {
     /// Sources: trees, archives, repositories, partial downloads.
     pub sources: bool,
     /// Build directories, and the images that came of them.
@@ -24,7 +24,7 @@ pub struct Choice {
 
 /// Something in the cache that can be removed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Item {
+pub struct CleanItem {
     /// What it is, for people: `source tree`.
     #[serde(rename = "what")]
     pub what: &'static str,
@@ -34,7 +34,7 @@ pub struct Item {
     pub bytes: u64,
     /// Since it was last used.
     #[serde(skip)]
-    pub unused: Duration,
+    pub idle_time: Duration,
     /// The name of the lock that a user of it holds.
     #[serde(skip)]
     lock: String,
@@ -45,61 +45,61 @@ pub struct Item {
 
 /// Everything in the cache that `choice` means, the largest first. A tree is removed with the build
 /// directories in it, which are worth nothing without it.
-pub fn find(cache: &Cache, choice: Choice) -> Result<Vec<Item>> {
+pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
     let mut items = Vec::new();
-    for tree in children(&cache.root.join("trees"))? {
+    for tree in list_dir(&cache.root.join("trees"))? {
         let key = tree.file_name().unwrap_or_default();
-        match (choice.sources, choice.builds) {
+        match (options.sources, options.builds) {
             (true, _) => items.push(item("source tree", &tree, key, 3)),
             (false, true) => items.extend(builds(&tree.join("linux"), key)?),
             (false, false) => {}
         }
     }
-    if choice.builds {
-        for place in children(&cache.root.join("builds"))? {
+    if options.builds {
+        for place in list_dir(&cache.root.join("builds"))? {
             items.extend(builds(&place, source_of_builds(&place))?);
         }
     }
-    if choice.builds {
-        for path in children(&cache.root.join("images"))? {
+    if options.builds {
+        for path in list_dir(&cache.root.join("images"))? {
             items.push(item("packed images", &path, NO_LOCK, 1));
         }
-        for path in children(&cache.root.join("boots"))? {
+        for path in list_dir(&cache.root.join("boots"))? {
             let image = path.file_stem().unwrap_or_default();
             items.push(item("console", &path, &format!("boot-{image}"), 0));
         }
     }
-    if choice.sources {
+    if options.sources {
         for (what, dir) in [("archive", "archives"), ("partial download", "partial")] {
-            for path in children(&cache.root.join(dir))? {
+            for path in list_dir(&cache.root.join(dir))? {
                 // The record of an archive goes with it.
                 if path.extension() == Some("json") && path.with_extension("").exists() {
                     continue;
                 }
                 let record = path.extension().is_none().then(|| path.with_extension("json"));
-                items.push(Item { record, ..item(what, &path, &archive_lock(&path), 0) });
+                items.push(CleanItem { record, ..item(what, &path, &archive_lock(&path), 0) });
             }
         }
-        for path in children(&cache.root.join("git"))? {
+        for path in list_dir(&cache.root.join("git"))? {
             items.push(item("git repository", &path, &git_lock(&path), 1));
         }
     }
-    items.retain(|item| choice.older_than.is_none_or(|limit| item.unused >= limit));
+    items.retain(|item| options.older_than.is_none_or(|limit| item.idle_time >= limit));
     items.sort_by_key(|item| std::cmp::Reverse(item.bytes));
     Ok(items)
 }
 
 /// Removes it, unless another run works with it: then `false`.
-pub fn remove(cache: &Cache, item: &Item) -> Result<bool> {
-    let Some(_held) = try_locks(cache, &item.lock)? else { return Ok(false) };
+pub fn remove(cache: &Cache, item: &CleanItem) -> Result<bool> {
+    let Some(_locks) = try_locks(cache, &item.lock)? else { return Ok(false) };
     if let Some(record) = &item.record {
         remove_tree(record)?;
     }
     // Out of the way by one rename first: a run that comes now finds it whole or not at all.
     let scratch = cache.scratch()?;
-    let away = scratch.path.join("removed");
-    match std::fs::rename(&item.path, &away) {
-        Ok(()) => remove_tree(&away)?,
+    let trash = scratch.path.join("removed");
+    match std::fs::rename(&item.path, &trash) {
+        Ok(()) => remove_tree(&trash)?,
         // A read-only directory cannot be moved by an ordinary user.
         Err(_) => remove_tree(&item.path)?,
     }
@@ -129,19 +129,19 @@ pub(crate) fn source_of_builds(place: &Utf8Path) -> &str {
 
 /// The locks of all that begin with `name`: of a tree, and of the builds in it.
 pub(crate) fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> {
-    let mut held = Vec::new();
+    let mut locks = Vec::new();
     for name in cache.lock_names(name)? {
         match cache.try_lock(&name)? {
-            Some(lock) => held.push(lock),
+            Some(lock) => locks.push(lock),
             None => return Ok(None),
         }
     }
-    Ok(Some(held))
+    Ok(Some(locks))
 }
 
 /// The build directories right in `dir`.
-fn builds(dir: &Utf8Path, key: &str) -> Result<Vec<Item>> {
-    let builds = children(dir)?
+fn builds(dir: &Utf8Path, key: &str) -> Result<Vec<CleanItem>> {
+    let builds = list_dir(dir)?
         .into_iter()
         .filter(|path| path.file_name().is_some_and(|name| name.starts_with(BUILD_DIR_PREFIX)));
     let lock = |build: &Utf8Path| format!("{key}-{}", build.file_name().unwrap_or_default());
@@ -149,33 +149,33 @@ fn builds(dir: &Utf8Path, key: &str) -> Result<Vec<Item>> {
 }
 
 /// `depth`: how far down it shows when it was used.
-fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> Item {
-    Item {
+fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> CleanItem {
+    CleanItem {
         what,
         path: path.to_owned(),
-        bytes: size(path),
-        unused: unused(path, depth),
+        bytes: disk_usage(path),
+        idle_time: idle_time(path, depth),
         lock: lock.to_owned(),
         record: None,
     }
 }
 
 /// Bytes on disk of all below `path`.
-pub(crate) fn size(path: &Utf8Path) -> u64 {
+pub(crate) fn disk_usage(path: &Utf8Path) -> u64 {
     let files = WalkDir::new(path).into_iter().flatten();
     files.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }
 
 /// Since the newest change there: a build writes its log into its directory, a use of a tree touches the
 /// record beside it.
-fn unused(path: &Utf8Path, depth: usize) -> Duration {
+fn idle_time(path: &Utf8Path, depth: usize) -> Duration {
     let newest = WalkDir::new(path).max_depth(depth).into_iter().flatten();
     let newest = newest.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max();
     newest.and_then(|newest| SystemTime::now().duration_since(newest).ok()).unwrap_or_default()
 }
 
 /// The entries of a directory by name; of one that is not there, none.
-pub(crate) fn children(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+pub(crate) fn list_dir(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     if !dir.is_dir() {
         return Ok(Vec::new());
     }

@@ -12,10 +12,10 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 /// Tools that some configs use.
-pub const OTHERS: [&str; 4] = ["bindgen", "depmod", "pahole", "rustc"];
+pub const OTHER_TOOLS: [&str; 4] = ["bindgen", "depmod", "pahole", "rustc"];
 
 /// The command of each tool that compiles, assembles, links or strips; `launcher` is one that nothing is known of.
-pub fn commands(
+pub fn compiler_commands(
     choice: &ToolchainChoice,
     cc: &str,
     host_cc: &str,
@@ -41,17 +41,17 @@ pub fn commands(
 /// reads a file.
 ///
 /// A script is known by its own bytes. What it runs may be anything: only the compiler proper is asked for.
-pub fn programs(
+pub fn digest_programs(
     commands: &BTreeMap<String, String>,
     host: &Host,
     mut hash: impl FnMut(&Utf8Path) -> Result<Sha256>,
 ) -> Result<BTreeMap<String, Sha256>> {
     let mut programs = BTreeMap::new();
     for (tool, command) in commands {
-        let words = shlex::split(command).unwrap_or_default();
+        let argv = shlex::split(command).unwrap_or_default();
         // `ccache gcc`, `env X=1 gcc`: any word of it may be the wrapper.
         let files =
-            words.iter().filter_map(|word| host.find_program(word)).filter(|file| !is_distributions(file));
+            argv.iter().filter_map(|word| host.find_program(word)).filter(|file| !is_distribution_file(file));
         let digests = files.map(|file| hash(&file)).collect::<Result<Vec<_>>>()?;
         match &digests[..] {
             [] => continue,
@@ -59,7 +59,7 @@ pub fn programs(
             several => programs.insert(tool.clone(), Sha256::of(format!("{several:?}"))),
         };
         if tool == "cc"
-            && let Some(cc1) = compiler_proper(&words, host).filter(|cc1| !is_distributions(cc1))
+            && let Some(cc1) = find_cc1(&argv, host).filter(|cc1| !is_distribution_file(cc1))
         {
             programs.insert("cc1".to_owned(), hash(&cc1)?);
         }
@@ -68,7 +68,7 @@ pub fn programs(
 }
 
 /// Is it a program that the package manager keeps, and no script?
-fn is_distributions(program: &Utf8Path) -> bool {
+fn is_distribution_file(program: &Utf8Path) -> bool {
     let Ok(real) = program.canonicalize_utf8() else { return false };
     let is_kept = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|dir| real.starts_with(dir));
     let mut start = [0; 2];
@@ -78,9 +78,9 @@ fn is_distributions(program: &Utf8Path) -> bool {
 }
 
 /// What the driver `gcc` runs for C; clang is its own.
-fn compiler_proper(cc: &[String], host: &Host) -> Option<Utf8PathBuf> {
+fn find_cc1(cc: &[String], host: &Host) -> Option<Utf8PathBuf> {
     let program = host.find_program(cc.first()?)?;
     let args: Vec<&str> = cc[1..].iter().map(String::as_str).chain(["-print-prog-name=cc1"]).collect();
-    let told = process::capture(program.as_str(), &args, &host.child_env).ok()?;
-    host.find_program(told.trim())
+    let stdout = process::capture(program.as_str(), &args, &host.child_env).ok()?;
+    host.find_program(stdout.trim())
 }

@@ -2,42 +2,42 @@
 //! the lock file, and its patches are applied. Bundles carry the same to a machine without a network.
 
 use crate::cache::{Cache, memo};
-use crate::catalog::kernels::ended_warning;
+use crate::catalog::kernels::end_of_life_warning;
 use crate::catalog::lockfile::{self, LockFile, Locked};
 use crate::catalog::toolchain_quirks;
 use crate::kconfig::requirements;
 use crate::kernel::{Channel, KernelVersion};
 use crate::ops::config_files;
-use crate::ops::context::Run;
+use crate::ops::context::Context;
 use crate::plan::request::Request;
-use crate::plan::{Inputs, Locator, Plan, SourceIdentity};
+use crate::plan::{Inputs, Plan, SourceIdentity, SourceLocation};
 use crate::source::{self, Tree};
 use crate::util::error::Result;
 use camino::Utf8Path;
 use std::collections::BTreeMap;
 
 /// The version that a channel of kernel.org stands for today. Makes no cache where there is none.
-pub fn resolve(channel: Channel, mirrors: &[String], run: &Run<'_>) -> Result<KernelVersion> {
-    let cache = Cache { root: run.cache_dir.clone(), uid: run.host.uid };
-    source::resolve(channel, mirrors, &run.fetching(&cache, &LockFile::default()))
+pub fn resolve(channel: Channel, mirrors: &[String], ctx: &Context<'_>) -> Result<KernelVersion> {
+    let cache = Cache { root: ctx.cache_dir.clone(), uid: ctx.host.uid };
+    source::resolve(channel, mirrors, &ctx.fetch_context(&cache, &LockFile::default()))
 }
 
 /// The plan of `request`, as far as it is known before the source is fetched. Touches nothing.
-pub fn plan(request: &Request, run: &Run<'_>) -> Result<Plan> {
-    requirements::read_all(run.library, &request.profiles)?;
-    first_plan(request, &run.inputs(request)?)
+pub fn plan(request: &Request, ctx: &Context<'_>) -> Result<Plan> {
+    requirements::read_all(ctx.library, &request.profiles)?;
+    first_plan(request, &ctx.inputs(request)?)
 }
 
 /// The same from `inputs`.
 pub fn first_plan(request: &Request, inputs: &Inputs) -> Result<Plan> {
-    Ok(config_files::complete(Plan::new(request, inputs, None)?))
+    Ok(config_files::with_config_files(Plan::new(request, inputs, None)?))
 }
 
 /// Fetches the source of `request` into the cache, patched, and returns it with the whole plan.
-pub fn fetch(request: &Request, run: &Run<'_>) -> Result<(Plan, Tree)> {
-    let inputs = run.inputs(request)?;
+pub fn fetch(request: &Request, ctx: &Context<'_>) -> Result<(Plan, Tree)> {
+    let inputs = ctx.inputs(request)?;
     let first = first_plan(request, &inputs)?;
-    fetch_planned(request, &inputs, &first, &Cache::open(&run.cache_dir, run.host.uid)?, run)
+    fetch_planned(request, &inputs, &first, &Cache::open(&ctx.cache_dir, ctx.host.uid)?, ctx)
 }
 
 /// The same, where the plan as far as it is known is made already.
@@ -46,61 +46,65 @@ pub fn fetch_planned(
     inputs: &Inputs,
     first: &Plan,
     cache: &Cache,
-    run: &Run<'_>,
+    ctx: &Context<'_>,
 ) -> Result<(Plan, Tree)> {
-    memo::keep(cache, &inputs.facts);
-    let fetching = run.fetching(cache, &inputs.lock);
-    let pristine = source::obtain(first, &fetching)?;
-    let plan = whole_plan(request, inputs, &pristine, run)?;
-    let tree = source::patched(pristine, &plan, &fetching)?;
+    memo::put(cache, &inputs.memo_entries);
+    let fetch_context = ctx.fetch_context(cache, &inputs.lock);
+    let pristine = source::open_or_fetch(first, &fetch_context)?;
+    let plan = complete_plan(request, inputs, &pristine, ctx)?;
+    let tree = source::patched(pristine, &plan, &fetch_context)?;
     Ok((plan, tree))
 }
 
 /// The whole plan, if what its source is can be told from the cache at once.
-pub fn plan_at_hand(
+pub fn cached_plan(
     request: &Request,
     inputs: &Inputs,
     first: &Plan,
     cache: &Cache,
-    run: &Run<'_>,
+    ctx: &Context<'_>,
 ) -> Result<Option<Plan>> {
-    memo::keep(cache, &inputs.facts);
-    let tree = source::at_hand(first, &run.fetching(cache, &inputs.lock))?;
-    tree.map(|tree| whole_plan(request, inputs, &tree, run)).transpose()
+    memo::put(cache, &inputs.memo_entries);
+    let tree = source::find_cached(first, &ctx.fetch_context(cache, &inputs.lock))?;
+    tree.map(|tree| complete_plan(request, inputs, &tree, ctx)).transpose()
 }
 
 /// What the source has shown goes into the plan, whose notices are said, and into the lock file if the
 /// plan can be made with it: what is refused must not be pinned. That its series has ended is said, too.
-fn whole_plan(request: &Request, inputs: &Inputs, tree: &Tree, run: &Run<'_>) -> Result<Plan> {
+fn complete_plan(request: &Request, inputs: &Inputs, tree: &Tree, ctx: &Context<'_>) -> Result<Plan> {
     let defects = toolchain_quirks::defects(&inputs.rules, &tree.path);
-    let plan = config_files::complete(Plan::new(request, inputs, Some((&tree.identity, &defects)))?);
-    lock(&tree.identity, run);
-    plan.notices.iter().for_each(|notice| run.report.note(notice));
-    if let Some(end) = run.catalog.ended(tree.identity.version, run.host.now) {
-        run.report.finding(ended_warning(tree.identity.version.series(), Some(end)));
+    let plan = config_files::with_config_files(Plan::new(request, inputs, Some((&tree.identity, &defects)))?);
+    update_lock_file(&tree.identity, ctx);
+    plan.notices.iter().for_each(|notice| ctx.reporter.note(notice));
+    if let Some(end) = ctx.catalog.end_date(tree.identity.version, ctx.host.now) {
+        ctx.reporter.warning(end_of_life_warning(tree.identity.version.series(), Some(end)));
     }
     Ok(plan)
 }
 
 /// Writes what a build of these sources needs into the file `path`; see [`source::write_bundle`].
-pub fn write_bundle(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], run: &Run<'_>) -> Result<()> {
-    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
-    source::write_bundle(path, sources, &run.fetching(&cache, &LockFile::default()))
+pub fn write_bundle(
+    path: &Utf8Path,
+    sources: &[(SourceLocation, SourceIdentity)],
+    ctx: &Context<'_>,
+) -> Result<()> {
+    let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
+    source::write_bundle(path, sources, &ctx.fetch_context(&cache, &LockFile::default()))
 }
 
-/// Brings what is in the bundle `path` into the cache; see [`source::take_bundle`]. Returns what its sources are:
+/// Brings what is in the bundle `path` into the cache; see [`source::import_bundle`]. Returns what its sources are:
 /// an entry reaches the lock file when its source is used.
-pub fn take_bundle(path: &Utf8Path, run: &Run<'_>) -> Result<BTreeMap<String, Locked>> {
-    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
-    source::take_bundle(path, &run.fetching(&cache, &run.lock()?))
+pub fn import_bundle(path: &Utf8Path, ctx: &Context<'_>) -> Result<BTreeMap<String, Locked>> {
+    let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
+    source::import_bundle(path, &ctx.fetch_context(&cache, &ctx.lock()?))
 }
 
 /// Writes into the lock file what the source is, if it is not there yet. A lock file that cannot be
 /// written is no reason to fail: what it held has been checked.
-fn lock(source: &SourceIdentity, run: &Run<'_>) {
+fn update_lock_file(source: &SourceIdentity, ctx: &Context<'_>) {
     let Some(origin) = source.origin.clone() else { return };
-    let locked = Locked { digest: source.digest.clone(), unverified: !source.is_vouched_for() };
-    if let Err(error) = lockfile::add(&run.lock_path, &[(origin, locked)], run.update_lock) {
-        run.report.finding(format!("{error}: a later change of the source would not be noticed"));
+    let locked = Locked { digest: source.digest.clone(), unverified: !source.is_authenticated() };
+    if let Err(error) = lockfile::add(&ctx.lock_path, &[(origin, locked)], ctx.update_lock) {
+        ctx.reporter.warning(format!("{error}: a later change of the source would not be noticed"));
     }
 }

@@ -1,9 +1,9 @@
 //! What `CONFIG_INITRAMFS_SOURCE` takes in, as `usr/gen_initramfs.sh` and `usr/gen_init_cpio.c` of the kernel read it:
 //! a cpio archive, lists of files, directories.
 
-use super::named_files::{Files, LARGEST, digest, look, open, relative};
+use super::named_files::{FileDigests, MAX_FILE, digest, metadata_of, open, relative_path_error};
 use crate::host::process;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::Utf8Path;
 use std::fs::{self, Metadata};
 use std::io::Read;
@@ -11,12 +11,12 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use walkdir::WalkDir;
 
 /// An initramfs holds a small root file system.
-const MOST_ENTRIES: usize = 500_000;
-const LARGEST_LIST: u64 = 16 << 20;
+const MAX_ENTRIES: usize = 500_000;
+const MAX_LIST: u64 = 16 << 20;
 
 /// Adds what `path` names to `files`; `alone`: the setting names nothing else.
-pub(super) fn add(path: &Utf8Path, alone: bool, files: &mut Files) -> Result<()> {
-    if look(path)?.is_dir() {
+pub(super) fn add(path: &Utf8Path, alone: bool, files: &mut FileDigests) -> Result<()> {
+    if metadata_of(path)?.is_dir() {
         return add_directory(path, files);
     }
     let name = path.file_name().unwrap_or_default();
@@ -28,49 +28,49 @@ pub(super) fn add(path: &Utf8Path, alone: bool, files: &mut Files) -> Result<()>
 }
 
 /// A list, and the files that its lines name: `file NAME LOCATION MODE UID GID`.
-fn add_list(path: &Utf8Path, files: &mut Files) -> Result<()> {
+fn add_list(path: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     let mut text = Vec::new();
-    let read = open(path)?.take(LARGEST_LIST).read_to_end(&mut text);
+    let read = open(path)?.take(MAX_LIST).read_to_end(&mut text);
     read.context(Kind::Usage, || format!("cannot read {path}"))?;
     let text = String::from_utf8_lossy(&text);
     files.add(format!("{}  {path}", digest(path)?));
     for (index, line) in text.lines().enumerate() {
-        let mut words = line.split_whitespace();
-        let (Some("file"), Some(location)) = (words.next(), words.nth(1)) else { continue };
+        let mut fields = line.split_whitespace();
+        let (Some("file"), Some(location)) = (fields.next(), fields.nth(1)) else { continue };
         let location = Utf8Path::new(location);
-        let wrong = |error: Error| {
+        let message = |error: Error| {
             let hint = error.hint_text().unwrap_or("correct the list").to_owned();
             Error::usage(format!("{path}:{}: {error}", index + 1)).hint(hint)
         };
         if location.as_str().contains("${") {
-            return Err(wrong(
+            return Err(message(
                 Error::usage(format!("{location}: make gets no variables of your environment"))
                     .hint("give the whole path"),
             ));
         }
         if location.is_relative() {
-            return Err(wrong(relative(location)));
+            return Err(message(relative_path_error(location)));
         }
-        let metadata = look(location).map_err(wrong)?;
+        let metadata = metadata_of(location).map_err(message)?;
         files.paths.push(location.to_owned());
-        files.add(format!("{} {}  {location}", digest(location).map_err(wrong)?, metadata.mtime()));
+        files.add(format!("{} {}  {location}", digest(location).map_err(message)?, metadata.mtime()));
     }
     Ok(())
 }
 
 /// All below a directory: names, kinds, modes, owners, and the times of files get into the archive.
-fn add_directory(dir: &Utf8Path, files: &mut Files) -> Result<()> {
+fn add_directory(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     if dir.is_symlink() {
         return Err(Error::usage(format!("{dir} is a link: the kernel's script does not follow it"))
             .hint("give the path of the directory itself"));
     }
-    let wrong = || format!("cannot read {dir}");
+    let message = || format!("cannot read {dir}");
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut bytes = 0;
     files.add(format!("directory {dir}"));
     for (count, entry) in WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter().enumerate() {
         process::check()?;
-        let entry = entry.context(Kind::Usage, wrong)?;
+        let entry = entry.context(Kind::Usage, message)?;
         let Some(path) = Utf8Path::from_path(entry.path()) else {
             return Err(Error::usage(format!("{}: a name that is not UTF-8", entry.path().display())));
         };
@@ -80,13 +80,13 @@ fn add_directory(dir: &Utf8Path, files: &mut Files) -> Result<()> {
             ))
             .hint("rename it, or give a .cpio archive"));
         }
-        if count == MOST_ENTRIES {
-            return Err(Error::usage(format!("{dir}: more than {MOST_ENTRIES} files and directories")));
+        if count == MAX_ENTRIES {
+            return Err(Error::usage(format!("{dir}: more than {MAX_ENTRIES} files and directories")));
         }
-        let metadata = entry.metadata().context(Kind::Usage, wrong)?;
+        let metadata = entry.metadata().context(Kind::Usage, message)?;
         bytes += if metadata.is_file() { metadata.len() } else { 0 };
-        if bytes > LARGEST {
-            return Err(Error::usage(format!("{dir}: more than {} GiB", LARGEST >> 30)));
+        if bytes > MAX_FILE {
+            return Err(Error::usage(format!("{dir}: more than {} GiB", MAX_FILE >> 30)));
         }
         if metadata.uid() != user || metadata.gid() != group {
             files.foreign.get_or_insert_with(|| path.to_string());

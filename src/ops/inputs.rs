@@ -3,12 +3,12 @@
 //! this host has.
 
 use super::{compiler_identity, named_files};
-use crate::cache::memo::{self, Fact};
+use crate::cache::memo::{self, MemoEntry};
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::catalog::text::read_text;
 use crate::catalog::toolchain_quirks::{self, Tools};
-use crate::catalog::{Library, patches};
+use crate::catalog::{ConfigLibrary, patches};
 use crate::host::Host;
 use crate::host::process::{self, Interruptible};
 use crate::kernel::{SourceSpec, source_package};
@@ -16,8 +16,8 @@ use crate::plan::request::{Override, Request};
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::source;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::file_stamp::{self, Fingerprint};
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::file_stamp::{self, FileStamp};
 use crate::util::fs::digest_file;
 use crate::util::read::{Links, MAX_CONFIG, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -34,7 +34,7 @@ const MAX_SETTINGS: usize = 8 << 20;
 pub fn read(
     request: &Request,
     host: &Host,
-    (library, catalog): (&Library, &Catalog),
+    (library, catalog): (&ConfigLibrary, &Catalog),
     lock: LockFile,
     cache_dir: &Utf8Path,
 ) -> Result<Inputs> {
@@ -49,10 +49,10 @@ pub fn read(
         })?;
         overrides.push(text);
     }
-    let mut facts = Vec::new();
-    let mut asking = Asking { cache_dir, facts: &mut facts };
-    let (toolchain, ldd) = identify_toolchain(request, host, &mut asking)?;
-    let local = look_at_source(request, host, &mut asking)?;
+    let mut memo_entries = Vec::new();
+    let mut memo = MemoLookup { cache_dir, memo_entries: &mut memo_entries };
+    let (toolchain, ldd) = identify_toolchain(request, host, &mut memo)?;
+    let local = inspect_source(request, host, &mut memo)?;
     Ok(Inputs {
         library: library.clone(),
         catalog: catalog.clone(),
@@ -64,7 +64,7 @@ pub fn read(
         tools: Tools::new(&toolchain.identity, ldd.as_deref()),
         toolchain,
         rules: toolchain_quirks::read(library)?,
-        facts,
+        memo_entries,
     })
 }
 
@@ -74,7 +74,7 @@ fn read_config(option: &str, path: &Utf8Path) -> Result<Text> {
     Ok(Text { name: path.to_string(), text })
 }
 
-fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text> {
+fn read_override(over: &Override, host: &Host, library: &ConfigLibrary) -> Result<Text> {
     let fragment = match over {
         Override::Set(line) => {
             return Ok(Text { name: format!("--set {}", line.trim_end()), text: line.clone() });
@@ -102,54 +102,54 @@ fn read_override(over: &Override, host: &Host, library: &Library) -> Result<Text
 }
 
 /// Questions whose answers cost something.
-struct Asking<'a> {
+struct MemoLookup<'a> {
     /// Where answers are remembered.
     cache_dir: &'a Utf8Path,
     /// The new ones.
-    facts: &'a mut Vec<Fact>,
+    memo_entries: &'a mut Vec<MemoEntry>,
 }
 
-impl Asking<'_> {
+impl MemoLookup<'_> {
     /// The answer to `question` as it is remembered from the same state `from`, or else the one that `find`
     /// finds out now. An answer that could be of an older state than `from` is not remembered.
-    fn ask(
+    fn lookup(
         &mut self,
-        question: String,
-        from: String,
-        may_keep: bool,
+        key: String,
+        inputs: String,
+        cacheable: bool,
         find: impl FnOnce() -> Result<Option<String>>,
     ) -> Result<Option<String>> {
-        if let Some(answer) = memo::recall(self.cache_dir, &question, &from) {
-            return Ok(Some(answer));
+        if let Some(value) = memo::get(self.cache_dir, &key, &inputs) {
+            return Ok(Some(value));
         }
-        let answer = find()?;
-        if let Some(answer) = answer.clone().filter(|_| may_keep) {
-            self.facts.push(Fact { question, from, answer });
+        let value = find()?;
+        if let Some(value) = value.clone().filter(|_| cacheable) {
+            self.memo_entries.push(MemoEntry { key, inputs, value });
         }
-        Ok(answer)
+        Ok(value)
     }
 }
 
-fn look_at_source(request: &Request, host: &Host, asking: &mut Asking<'_>) -> Result<Option<LocalSource>> {
+fn inspect_source(request: &Request, host: &Host, memo: &mut MemoLookup<'_>) -> Result<Option<LocalSource>> {
     match &request.source {
         SourceSpec::Path(path) if path.is_dir() => {
             let version = source::tree_version(path)?;
-            source::keep_out(path, ("the cache directory", asking.cache_dir), "--cache-dir")?;
+            source::reject_inside_source(path, ("the cache directory", memo.cache_dir), "--cache-dir")?;
             Ok(Some(LocalSource::Directory { version }))
         }
         SourceSpec::Path(path) if path.is_file() => {
-            Ok(Some(LocalSource::Tarball { sha256: hash(path, asking)? }))
+            Ok(Some(LocalSource::Tarball { sha256: hash_file(path, memo)? }))
         }
         SourceSpec::Path(path) => Err(Error::usage(format!("--source {path}: no such file or directory"))
             .hint("kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory")),
         SourceSpec::Apt { package } => {
             let package = package.clone().unwrap_or_else(|| source_package(request.version));
-            let Some((from, may_keep)) = source::apt_state() else { return Ok(None) };
-            let shown = asking.ask(format!("apt's candidate of {package}"), from, may_keep, || {
+            let Some((inputs, is_racy)) = source::apt_state() else { return Ok(None) };
+            let candidate = memo.lookup(format!("apt's candidate of {package}"), inputs, !is_racy, || {
                 Ok(source::apt_candidate(&package, host))
             })?;
-            Ok(shown.and_then(|shown| {
-                let (version, sha256) = shown.split_once(' ')?;
+            Ok(candidate.and_then(|candidate| {
+                let (version, sha256) = candidate.split_once(' ')?;
                 Some(LocalSource::Package { version: version.to_owned(), sha256: sha256.parse().ok() })
             }))
         }
@@ -158,23 +158,23 @@ fn look_at_source(request: &Request, host: &Host, asking: &mut Asking<'_>) -> Re
 }
 
 /// The digest of a file of the user's: 130 MB are not read again while nobody has written there.
-fn hash(path: &Utf8Path, asking: &mut Asking<'_>) -> Result<Sha256> {
-    let wrong = || format!("cannot read {path}");
-    let file = open_file(path, Links::Follow).context(Kind::Usage, wrong)?;
-    let fingerprint = Fingerprint::of(&file.metadata().context(Kind::Usage, wrong)?);
-    if file.metadata().context(Kind::Usage, wrong)?.len() > named_files::LARGEST {
-        return Err(Error::usage(format!("{path}: larger than {} GiB", named_files::LARGEST >> 30)));
+fn hash_file(path: &Utf8Path, memo: &mut MemoLookup<'_>) -> Result<Sha256> {
+    let message = || format!("cannot read {path}");
+    let file = open_file(path, Links::Follow).context(Kind::Usage, message)?;
+    let stamp = FileStamp::of(&file.metadata().context(Kind::Usage, message)?);
+    if file.metadata().context(Kind::Usage, message)?.len() > named_files::MAX_FILE {
+        return Err(Error::usage(format!("{path}: larger than {} GiB", named_files::MAX_FILE >> 30)));
     }
-    let may_keep = fingerprint.is_settled(file_stamp::now());
-    let from = serde_json::to_string(&fingerprint).expect("plain numbers");
+    let cacheable = !stamp.is_racy(file_stamp::now());
+    let inputs = serde_json::to_string(&stamp).expect("plain numbers");
     let mut found = None;
-    let told = asking.ask(format!("sha256 of {path}"), from, may_keep, || {
-        let sha256 = Sha256::of_reader(Interruptible(file)).context(Kind::Usage, wrong)?;
+    let recorded = memo.lookup(format!("sha256 of {path}"), inputs, cacheable, || {
+        let sha256 = Sha256::of_reader(Interruptible(file)).context(Kind::Usage, message)?;
         found = Some(sha256);
         Ok(Some(sha256.to_string()))
     })?;
-    let remembered = told.and_then(|told| told.parse().ok());
-    found.or(remembered).ok_or_else(|| Error::usage(wrong()))
+    let remembered = recorded.and_then(|recorded| recorded.parse().ok());
+    found.or(remembered).ok_or_else(|| Error::usage(message()))
 }
 
 /// The make variables that choose the compiler, and what the tools say of themselves; and what `ldd` says of
@@ -182,7 +182,7 @@ fn hash(path: &Utf8Path, asking: &mut Asking<'_>) -> Result<Sha256> {
 fn identify_toolchain(
     request: &Request,
     host: &Host,
-    asking: &mut Asking<'_>,
+    memo: &mut MemoLookup<'_>,
 ) -> Result<(Toolchain, Option<String>)> {
     let choice = &request.toolchain;
     let mut variables = BTreeMap::new();
@@ -210,50 +210,50 @@ fn identify_toolchain(
 
     let mut tools =
         vec![("cc", cc.as_str()), ("hostcc", host_cc), ("ld", &ld), ("make", "make"), ("ldd", "ldd")];
-    tools.extend(compiler_identity::OTHERS.map(|tool| (tool, tool)));
+    tools.extend(compiler_identity::OTHER_TOOLS.map(|tool| (tool, tool)));
     let mut commands: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (_, command) in &tools {
-        let words = shlex::split(command).filter(|words| !words.is_empty());
-        let words = words.ok_or_else(|| Error::usage(format!("--cc `{command}`: not a command")))?;
-        commands.insert(command, words);
+        let argv = shlex::split(command).filter(|argv| !argv.is_empty());
+        let argv = argv.ok_or_else(|| Error::usage(format!("--cc `{command}`: not a command")))?;
+        commands.insert(command, argv);
     }
     // All at once: each takes a few milliseconds, of which most is waiting.
-    let said: BTreeMap<&str, Option<String>> = std::thread::scope(|scope| {
-        let asked: Vec<_> = commands
+    let versions: BTreeMap<&str, Option<String>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = commands
             .iter()
-            .map(|(command, words)| (*command, scope.spawn(|| first_version_line(words, host))))
+            .map(|(command, argv)| (*command, scope.spawn(|| first_version_line(argv, host))))
             .collect();
-        asked.into_iter().map(|(command, asked)| (command, asked.join().ok().flatten())).collect()
+        threads.into_iter().map(|(command, threads)| (command, threads.join().ok().flatten())).collect()
     });
     let mut identity: BTreeMap<String, String> = tools
         .iter()
-        .filter_map(|(tool, command)| Some(((*tool).to_owned(), said.get(command)?.clone()?)))
+        .filter_map(|(tool, command)| Some(((*tool).to_owned(), versions.get(command)?.clone()?)))
         .collect();
     let ldd = identity.remove("ldd");
-    let mut commands = compiler_identity::commands(choice, &cc, host_cc, &ld, &prefix);
+    let mut commands = compiler_identity::compiler_commands(choice, &cc, host_cc, &ld, &prefix);
     // A rustc of rustup tells no version, and is not used.
     commands.extend(
-        compiler_identity::OTHERS
+        compiler_identity::OTHER_TOOLS
             .map(String::from)
             .into_iter()
             .filter_map(|tool| identity.contains_key(&tool).then(|| (tool.clone(), tool))),
     );
-    let programs = compiler_identity::programs(&commands, host, |file| match file.metadata() {
-        Ok(metadata) if metadata.len() >= LARGE => hash(file, asking),
+    let programs = compiler_identity::digest_programs(&commands, host, |file| match file.metadata() {
+        Ok(metadata) if metadata.len() >= LARGE => hash_file(file, memo),
         _ => digest_file(file, Links::Follow),
     })?;
     Ok((Toolchain { variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
 }
 
-fn first_version_line(words: &[String], host: &Host) -> Option<String> {
-    let program: Utf8PathBuf = host.find_program(&words[0])?;
-    let mut args: Vec<&str> = words[1..].iter().map(String::as_str).collect();
+fn first_version_line(argv: &[String], host: &Host) -> Option<String> {
+    let program: Utf8PathBuf = host.find_program(&argv[0])?;
+    let mut args: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
     args.push("--version");
     let output = process::capture(program.as_str(), &args, &host.child_env).ok()?;
     // GCC puts the name that it was called by first: two names of one compiler are one compiler. A wrapper may put its
     // path there, which would stand in images.
     let line = output.lines().next()?.trim();
-    let names = [program.as_str(), words[0].as_str(), words[0].rsplit('/').next()?];
+    let names = [program.as_str(), argv[0].as_str(), argv[0].rsplit('/').next()?];
     let rest = names.into_iter().find_map(|name| line.strip_prefix(name));
     Some(rest.map_or(line, str::trim_start).to_owned())
 }

@@ -1,18 +1,18 @@
 //! Reading the files that a config names, with bounds.
 
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Metadata};
 use std::io::Read;
 
 /// Nothing larger fits into a kernel. `/proc` has files without an end.
-pub(super) const LARGEST: u64 = 4 << 30;
+pub(super) const MAX_FILE: u64 = 4 << 30;
 
 /// The files of one setting, as lines: of a single file its digest alone, else a line for each.
 #[derive(Default)]
-pub(super) struct Files {
+pub(super) struct FileDigests {
     lines: Vec<String>,
     /// Where they are.
     pub paths: Vec<Utf8PathBuf>,
@@ -20,7 +20,7 @@ pub(super) struct Files {
     pub foreign: Option<String>,
 }
 
-impl Files {
+impl FileDigests {
     /// Adds what `line` says.
     pub fn add(&mut self, line: String) {
         self.lines.push(line);
@@ -37,13 +37,13 @@ impl Files {
 }
 
 /// The error about a relative path.
-pub(super) fn relative(path: &Utf8Path) -> Error {
+pub(super) fn relative_path_error(path: &Utf8Path) -> Error {
     Error::usage(format!("`{path}` is a relative path, which make looks for in its build directory"))
         .hint("give the whole path, beginning with /")
 }
 
 /// What the file system says of the file, directory or link `path`.
-pub(super) fn look(path: &Utf8Path) -> Result<Metadata> {
+pub(super) fn metadata_of(path: &Utf8Path) -> Result<Metadata> {
     match fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             Err(Error::usage(format!("{path}: no such file or directory")))
@@ -59,16 +59,16 @@ pub(super) fn digest(path: &Utf8Path) -> Result<Sha256> {
 
 /// Opens a file for reading, of which not more than the largest is read.
 pub(super) fn open(path: &Utf8Path) -> Result<impl Read + use<>> {
-    let metadata = look(path)?;
+    let metadata = metadata_of(path)?;
     if metadata.is_dir() {
         return Err(Error::usage(format!("{path} is not a file")));
     }
     if !metadata.is_file() {
         return Err(Error::usage(format!("{path} is neither a file nor a directory")));
     }
-    if metadata.len() > LARGEST {
-        return Err(Error::usage(format!("{path} is larger than {} GiB", LARGEST >> 30)));
+    if metadata.len() > MAX_FILE {
+        return Err(Error::usage(format!("{path} is larger than {} GiB", MAX_FILE >> 30)));
     }
     let file = open_file(path, Links::Follow).context(Kind::Usage, || format!("cannot read {path}"))?;
-    Ok(file.take(LARGEST))
+    Ok(file.take(MAX_FILE))
 }

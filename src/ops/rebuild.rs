@@ -1,11 +1,11 @@
 //! Building a kernel a second time by its receipt, from nothing, to see whether the same bytes come out.
 
-use crate::cache::{Cache, Scratch};
+use crate::cache::{Cache, ScratchDir};
 use crate::image::pack::PackedImage;
-use crate::image::receipt::{self, Known};
-use crate::kbuild::Objects;
+use crate::image::receipt::{self, ReceiptFile};
+use crate::kbuild::BuildMode;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
-use crate::ops::context::Run;
+use crate::ops::context::Context;
 use crate::plan::Plan;
 use crate::plan::request::Request;
 use crate::util::error::{Error, Result};
@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// What of a plan is known before its source is at hand, and decides the bytes.
-const KNOWN_BEFORE: [&str; 10] = [
+const EARLY_PLAN_KEYS: [&str; 10] = [
     "kcompile",
     "layer_format",
     "requested",
@@ -26,7 +26,7 @@ const KNOWN_BEFORE: [&str; 10] = [
     "toolchain",
 ];
 /// So many differences of two plans are told.
-const MOST: usize = 8;
+const MAX_DIFFERENCES: usize = 8;
 
 /// The images of a second build, and where they lie until this is dropped.
 pub struct Rebuilt {
@@ -34,14 +34,14 @@ pub struct Rebuilt {
     pub images: Vec<PackedImage>,
     /// What of the plan is not as the receipt has it, each with both values; a reason for other bytes.
     pub plan_differences: Vec<String>,
-    _scratch: Scratch,
+    _scratch: ScratchDir,
 }
 
 /// The one of `requests` that the receipt is of: a command line may build several kernels.
 ///
 /// Errors (exit code 1): none is.
-pub fn request_of<'a>(known: &Known, requests: &'a [Request]) -> Result<&'a Request> {
-    let text = |key: &str| known.plan[key].as_str().unwrap_or_default();
+pub fn select_request<'a>(receipt: &ReceiptFile, requests: &'a [Request]) -> Result<&'a Request> {
+    let text = |key: &str| receipt.plan[key].as_str().unwrap_or_default();
     let flavor: Option<Flavor> = text("flavor").parse().ok();
     let arch: Option<Arch> = text("arch").parse().ok();
     let version: Option<KernelVersion> = text("version").parse().ok();
@@ -51,7 +51,7 @@ pub fn request_of<'a>(known: &Known, requests: &'a [Request]) -> Result<&'a Requ
         .filter(|one| (Some(one.flavor), Some(one.arch)) == (flavor, arch) && admits(one.version));
     fitting.next().ok_or_else(|| {
         Error::build(format!("the command of the receipt does not build Linux {} any more", text("version")))
-            .hint(format!("it is: {}", known.command))
+            .hint(format!("it is: {}", receipt.command))
     })
 }
 
@@ -60,59 +60,59 @@ pub fn request_of<'a>(known: &Known, requests: &'a [Request]) -> Result<&'a Requ
 ///
 /// Errors (exit code 1): a part of the plan that is known before is not as it was, such as the compiler;
 /// whatever a build fails with.
-pub fn rebuild(known: &Known, request: &Request, run: &Run<'_>) -> Result<Rebuilt> {
+pub fn rebuild(receipt: &ReceiptFile, request: &Request, ctx: &Context<'_>) -> Result<Rebuilt> {
     // The date may have come from the environment, which the command line does not show.
-    let epoch = known.plan["source_date_epoch"].as_u64();
+    let epoch = receipt.plan["source_date_epoch"].as_u64();
     let request = Request { source_date_epoch: epoch.or(request.source_date_epoch), ..request.clone() };
-    let first = crate::ops::fetch::plan(&request, run)?;
-    let now = plan_json(&first);
+    let first = crate::ops::fetch::plan(&request, ctx)?;
+    let current = plan_json(&first);
     let mut differences = Vec::new();
-    let then = receipt::published::without_tool_paths(&known.plan);
-    for key in KNOWN_BEFORE {
-        compare(key, &then[key], &now[key], &mut differences);
+    let recorded = receipt::redaction::strip_plan_tool_paths(&receipt.plan);
+    for key in EARLY_PLAN_KEYS {
+        compare(key, &recorded[key], &current[key], &mut differences);
     }
     if !differences.is_empty() {
-        return Err(Error::build(format!("it cannot be rebuilt here: {}", listed(&differences)))
+        return Err(Error::build(format!("it cannot be rebuilt here: {}", join_differences(&differences)))
             .hint("the same bytes need the same kcompile, config, patches and tools"));
     }
-    let cache = Cache::open(&run.cache_dir, run.host.uid)?;
+    let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
     let scratch = cache.scratch()?;
     let output = scratch.path.join("out");
-    let fresh = Run {
+    let fresh = Context {
         output: output.clone(),
         rebuild: true,
-        objects: Objects::Fresh,
+        build_mode: BuildMode::Clean,
         timings: Vec::new(),
         update_lock: false,
-        ..run.clone()
+        ..ctx.clone()
     };
     let images = crate::ops::build::build(&request, &fresh)?;
     let mut plan_differences = Vec::new();
-    let version = known.plan["version"].as_str().unwrap_or_default();
+    let version = receipt.plan["version"].as_str().unwrap_or_default();
     let path = output.join(receipt::file_name(request.flavor, version, request.arch));
-    if let Some(again) = Known::read(&path)? {
-        compare("plan", &then, &again.plan, &mut plan_differences);
+    if let Some(again) = ReceiptFile::read(&path)? {
+        compare("plan", &recorded, &again.plan, &mut plan_differences);
         plan_differences =
-            vec![listed(&plan_differences)].into_iter().filter(|text| !text.is_empty()).collect();
+            vec![join_differences(&plan_differences)].into_iter().filter(|text| !text.is_empty()).collect();
     }
     Ok(Rebuilt { images, plan_differences, _scratch: scratch })
 }
 
 fn plan_json(plan: &Plan) -> Value {
-    receipt::published::without_tool_paths(&serde_json::to_value(plan).expect("only string keys"))
+    receipt::redaction::strip_plan_tool_paths(&serde_json::to_value(plan).expect("only string keys"))
 }
 
-fn listed(differences: &[String]) -> String {
-    let mut text = differences.iter().take(MOST).cloned().collect::<Vec<_>>().join("; ");
-    if differences.len() > MOST {
-        write!(text, "; and {} more", differences.len() - MOST).expect("writing to a string");
+fn join_differences(differences: &[String]) -> String {
+    let mut text = differences.iter().take(MAX_DIFFERENCES).cloned().collect::<Vec<_>>().join("; ");
+    if differences.len() > MAX_DIFFERENCES {
+        write!(text, "; and {} more", differences.len() - MAX_DIFFERENCES).expect("writing to a string");
     }
     text
 }
 
 /// The leaves of two JSON values that differ; what is not known now is none.
-fn compare(path: &str, then: &Value, now: &Value, differences: &mut Vec<String>) {
-    match (then, now) {
+fn compare(path: &str, recorded: &Value, current: &Value, differences: &mut Vec<String>) {
+    match (recorded, current) {
         (_, Value::Null) => {}
         (Value::Object(one), Value::Object(other)) => {
             for (key, value) in other {
@@ -123,12 +123,12 @@ fn compare(path: &str, then: &Value, now: &Value, differences: &mut Vec<String>)
             }
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
-            for (index, (then, now)) in one.iter().zip(other).enumerate() {
-                compare(&format!("{path}[{index}]"), then, now, differences);
+            for (index, (recorded, current)) in one.iter().zip(other).enumerate() {
+                compare(&format!("{path}[{index}]"), recorded, current, differences);
             }
         }
-        (then, now) if then == now => {}
-        (then, now) => differences.push(format!("{path} was {then}, and is {now}")),
+        (recorded, current) if recorded == current => {}
+        (recorded, current) => differences.push(format!("{path} was {recorded}, and is {current}")),
     }
 }
 
@@ -139,10 +139,10 @@ mod tests {
 
     #[test]
     fn two_plans_are_compared_leaf_by_leaf() {
-        let then = json!({"a": {"cc": "gcc 11", "ld": "2.40"}, "b": [1, 2], "c": "x", "d": 1});
-        let now = json!({"a": {"cc": "gcc 12", "ld": "2.40"}, "b": [1, 3], "c": null, "e": 2});
+        let recorded = json!({"a": {"cc": "gcc 11", "ld": "2.40"}, "b": [1, 2], "c": "x", "d": 1});
+        let current = json!({"a": {"cc": "gcc 12", "ld": "2.40"}, "b": [1, 3], "c": null, "e": 2});
         let mut differences = Vec::new();
-        compare("plan", &then, &now, &mut differences);
+        compare("plan", &recorded, &current, &mut differences);
         assert_eq!(
             differences,
             [
@@ -152,6 +152,6 @@ mod tests {
                 "plan.d is gone"
             ]
         );
-        assert_eq!(listed(&vec!["x".to_owned(); 10]).matches('x').count(), 8);
+        assert_eq!(join_differences(&vec!["x".to_owned(); 10]).matches('x').count(), 8);
     }
 }

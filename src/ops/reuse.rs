@@ -5,20 +5,20 @@
 use crate::cache::Cache;
 use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
-use crate::image::receipt::Known;
+use crate::image::receipt::ReceiptFile;
 use crate::image::{attest, receipt};
-use crate::kbuild::sandbox::{self, Confinement};
+use crate::kbuild::sandbox::{self, SandboxReport};
 use crate::kconfig::requirements::Profile;
 use crate::oci;
-use crate::oci::snapshot::{self, Kept, Seen};
-use crate::ops::context::Run;
+use crate::oci::snapshot::{self, TagSnapshot, VerifiedBlobs};
+use crate::ops::context::Context;
 use crate::plan::Plan;
-use crate::report::{Phase, Report};
+use crate::report::{Phase, Reporter};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_JSON, open_file, read_file};
-use crate::util::text::counted;
+use crate::util::text::pluralize;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,13 +31,13 @@ const RECORD: &str = "record.json";
 /// What lies beside the layouts.
 const FILES: &str = "files";
 /// Which blobs were read, and where.
-const SEEN: &str = "seen.json";
+const VERIFIED: &str = "seen.json";
 /// Images that take more than this together go, those that were not used for longest first.
-const MOST_BYTES: u64 = 2 << 30;
+const MAX_BYTES: u64 = 2 << 30;
 
 /// What came of a plan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Made {
+pub struct CachedBuild {
     /// Its digest.
     #[serde(rename = "plan")]
     plan: Sha256,
@@ -50,19 +50,19 @@ pub struct Made {
     host: Sha256,
     /// Was make in a whole sandbox?
     #[serde(rename = "confined")]
-    confined: bool,
+    sandboxed: bool,
     /// `uname -r`.
     pub release: String,
     /// How many modules.
     pub modules: usize,
     /// What was to be looked at.
     #[serde(rename = "findings")]
-    pub findings: Vec<String>,
+    pub warnings: Vec<String>,
     #[serde(rename = "images")]
     images: Vec<PackedImage>,
     /// These, and what is attached to them.
     #[serde(rename = "tags")]
-    tags: Vec<Kept>,
+    tags: Vec<TagSnapshot>,
     /// What lies beside the layouts, by name: the receipt, and the same in others' formats.
     #[serde(rename = "files")]
     files: BTreeMap<String, Sha256>,
@@ -75,9 +75,11 @@ pub struct Made {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TypedCommand {
     /// As the receipt has it.
-    pub published: String,
+    #[serde(rename = "published")]
+    pub redacted: String,
     /// Its words, the program's name first.
-    pub words: Vec<String>,
+    #[serde(rename = "words")]
+    pub args: Vec<String>,
     /// Where it was typed.
     pub cwd: Utf8PathBuf,
 }
@@ -88,52 +90,52 @@ pub fn find(
     plan: &Plan,
     profiles: &[Profile],
     cache: &Cache,
-    run: &Run<'_>,
-) -> Result<Option<(Made, Vec<PackedImage>)>> {
-    let dir = place(plan.digest(), &cache.root);
-    let Some(made) = read(&dir, plan).filter(|_| run.reuses()) else { return Ok(None) };
-    if made.profiles != digest_of(profiles) || made.host != run.host.installed() {
+    ctx: &Context<'_>,
+) -> Result<Option<(CachedBuild, Vec<PackedImage>)>> {
+    let dir = entry_dir(plan.digest(), &cache.root);
+    let Some(cached_build) = read(&dir, plan).filter(|_| ctx.may_reuse()) else { return Ok(None) };
+    if cached_build.profiles != digest_of(profiles) || cached_build.host != ctx.host.installed() {
         return Ok(None);
     }
-    if run.sandbox == sandbox::Choice::On && !made.confined {
+    if ctx.sandbox == sandbox::SandboxMode::On && !cached_build.sandboxed {
         return Ok(None);
     }
-    let count = counted(made.images.len(), "image", "images");
-    let running = run.report.start(Phase::Reuse, &format!("{count} of the same plan"));
-    if is_whole(&made, &dir, plan, &run.output) {
-        running.finish(&format!("{count}, whole as they were: nothing to do"));
+    let count = pluralize(cached_build.images.len(), "image", "images");
+    let phase = ctx.reporter.start(Phase::Reuse, &format!("{count} of the same plan"));
+    if is_intact(&cached_build, &dir, plan, &ctx.output) {
+        phase.finish(&format!("{count}, whole as they were: nothing to do"));
     } else {
-        match restore(&made, &dir, plan, run)? {
-            Ok(()) => _ = running.finish(&format!("{count} from the cache, nothing compiled")),
+        match restore(&cached_build, &dir, plan, ctx)? {
+            Ok(()) => _ = phase.finish(&format!("{count} from the cache, nothing compiled")),
             Err(error) if matches!(error.kind, Kind::Interrupted(_)) => return Err(error),
             Err(error) => {
-                run.report.note(&format!("the images in the cache are of no use: {error}"));
+                ctx.reporter.note(&format!("the images in the cache are of no use: {error}"));
                 return Ok(None);
             }
         }
     }
     if let Some(owner) = cache.foreign_owner(&dir) {
         let made_by = format!("these images were made in the shared cache by user {owner}, who is believed");
-        run.report.note(&made_by);
+        ctx.reporter.note(&made_by);
     }
     // A use is a use; whether that can be written does not matter.
     let _ =
         open_file(dir.join(RECORD), Links::Refuse).and_then(|record| record.set_modified(SystemTime::now()));
-    made.findings.iter().for_each(|finding| run.report.finding(finding.clone()));
-    let images = made.in_output(&run.output);
-    Ok(Some((made, images)))
+    cached_build.warnings.iter().for_each(|finding| ctx.reporter.warning(finding.clone()));
+    let images = cached_build.in_output(&ctx.output);
+    Ok(Some((cached_build, images)))
 }
 
 fn read_json<T: serde::de::DeserializeOwned>(path: &Utf8Path) -> Option<T> {
     serde_json::from_slice(&read_file(path, Links::Refuse, MAX_JSON).ok()?).ok()
 }
 
-fn read(dir: &Utf8Path, plan: &Plan) -> Option<Made> {
-    let made: Made = read_json(&dir.join(RECORD))?;
-    (made.plan == plan.digest()).then_some(made)
+fn read(dir: &Utf8Path, plan: &Plan) -> Option<CachedBuild> {
+    let cached_build: CachedBuild = read_json(&dir.join(RECORD))?;
+    (cached_build.plan == plan.digest()).then_some(cached_build)
 }
 
-impl Made {
+impl CachedBuild {
     /// The images as they lie in `output`.
     fn in_output(&self, output: &Utf8Path) -> Vec<PackedImage> {
         let mut images = self.images.clone();
@@ -145,14 +147,14 @@ impl Made {
 }
 
 /// Does everything stand whole in the output directory?
-fn is_whole(made: &Made, dir: &Utf8Path, plan: &Plan, output: &Utf8Path) -> bool {
-    let before: Seen = read_json(&dir.join(SEEN)).unwrap_or_default();
-    let mut seen = before.clone();
-    let is_whole = made.tags.iter().all(|tag| tag.is_whole(output, &mut seen));
-    if seen != before {
-        let _ = write_atomically(&dir.join(SEEN), &serde_json::to_vec(&seen).expect("plain strings"));
+fn is_intact(cached_build: &CachedBuild, dir: &Utf8Path, plan: &Plan, output: &Utf8Path) -> bool {
+    let before: VerifiedBlobs = read_json(&dir.join(VERIFIED)).unwrap_or_default();
+    let mut verified = before.clone();
+    let is_whole = cached_build.tags.iter().all(|tag| tag.is_intact(output, &mut verified));
+    if verified != before {
+        let _ = write_atomically(&dir.join(VERIFIED), &serde_json::to_vec(&verified).expect("plain strings"));
     }
-    is_whole && made.files.iter().all(|(name, digest)| has_file(output, name, *digest, plan))
+    is_whole && cached_build.files.iter().all(|(name, digest)| has_file(output, name, *digest, plan))
 }
 
 /// Is the file there as it was? To a receipt other commands may have added: it has to be of this plan.
@@ -167,13 +169,13 @@ fn has_file(output: &Utf8Path, name: &str, digest: Sha256, plan: &Plan) -> bool 
 }
 
 /// Puts back what is missing. The inner error is one of the cache, the outer one of the output directory.
-fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Result<()>> {
-    let Run { output, report, .. } = run;
-    oci::check_output(output, made.tags.iter().map(Kept::layout))?;
-    let _packing = pack::lock_output(output, report)?;
+fn restore(cached_build: &CachedBuild, dir: &Utf8Path, plan: &Plan, ctx: &Context<'_>) -> Result<Result<()>> {
+    let Context { output, reporter, .. } = ctx;
+    oci::check_output(output, cached_build.tags.iter().map(TagSnapshot::layout))?;
+    let _packing = pack::lock_output(output, reporter)?;
     let restore = || {
-        snapshot::restore(&made.tags, output, dir)?;
-        for (name, digest) in &made.files {
+        snapshot::restore(&cached_build.tags, output, dir)?;
+        for (name, digest) in &cached_build.files {
             if !has_file(output, name, *digest, plan) {
                 let kept = dir.join(FILES).join(name);
                 let text = read_file(&kept, Links::Refuse, MAX_JSON)
@@ -187,59 +189,60 @@ fn restore(made: &Made, dir: &Utf8Path, plan: &Plan, run: &Run<'_>) -> Result<Re
 }
 
 /// What was typed where the receipt `known` has `known.command`; `None`: not on this machine, or it is forgotten.
-pub fn typed_command(known: &Known, cache_dir: &Utf8Path) -> Option<TypedCommand> {
+pub fn typed_command(known: &ReceiptFile, cache_dir: &Utf8Path) -> Option<TypedCommand> {
     let plan: Sha256 = known.plan_digest.parse().ok()?;
-    let record = place(plan, cache_dir).join(RECORD);
-    let made: Made = read_json(&record)?;
-    Some(made.command).filter(|command| command.published == known.command && command.cwd.is_dir())
+    let record = entry_dir(plan, cache_dir).join(RECORD);
+    let cached_build: CachedBuild = read_json(&record)?;
+    Some(cached_build.command).filter(|command| command.redacted == known.command && command.cwd.is_dir())
 }
 
 /// Keeps what `plan` made, for [`find`]. It saves time the next time: where it cannot be kept, it is not.
-pub fn keep(
-    (plan, profiles, confinement): (&Plan, &[Profile], &Confinement),
+pub fn store(
+    (plan, profiles, confinement): (&Plan, &[Profile], &SandboxReport),
     (release, modules): (&str, usize),
     (images, receipt): (&[PackedImage], &Utf8Path),
     command: TypedCommand,
     cache: &Cache,
-    (host, report): (&Host, &Report),
+    (host, reporter): (&Host, &Reporter),
 ) {
     let kept = || -> Result<()> {
         let scratch = cache.scratch()?;
-        let made = Made {
+        let cached_build = CachedBuild {
             plan: plan.digest(),
             profiles: digest_of(profiles),
             host: host.installed(),
-            confined: confinement.is_whole(),
+            sandboxed: confinement.is_complete(),
             release: release.to_owned(),
             modules,
-            findings: report.findings(),
+            warnings: reporter.warnings(),
             images: images.to_vec(),
-            tags: snapshot::keep(images.iter().map(|image| &image.written), &scratch.path)?,
-            files: keep_files(receipt, &scratch.path.join(FILES))?,
+            tags: snapshot::snapshot_tags(images.iter().map(|image| &image.written), &scratch.path)?,
+            files: store_files(receipt, &scratch.path.join(FILES))?,
             command,
         };
-        let record = serde_json::to_vec(&made).expect("plain strings");
+        let record = serde_json::to_vec(&cached_build).expect("plain strings");
         write_atomically(&scratch.path.join(RECORD), &record)?;
-        let dir = place(plan.digest(), &cache.root);
+        let dir = entry_dir(plan.digest(), &cache.root);
         remove_tree(&dir)?;
         fs::rename(&scratch.path, &dir).context(Kind::Build, || format!("cannot make {dir}"))?;
         remove_unused(cache, &dir)
     };
     if let Err(error) = kept() {
-        report.note(&format!("the images are not kept in the cache: {error}"));
+        reporter.note(&format!("the images are not kept in the cache: {error}"));
     }
 }
 
 /// Copies the receipt into `dir`, and the same in others' formats.
-fn keep_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha256>> {
+fn store_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha256>> {
     create_dir(dir)?;
-    let ours = ["json"].into_iter().chain(attest::BESIDE).map(|ending| receipt.with_extension(ending));
+    let ours =
+        ["json"].into_iter().chain(attest::DOCUMENT_SUFFIXES).map(|ending| receipt.with_extension(ending));
     let mut kept = BTreeMap::new();
     for path in ours {
-        let wrong = || format!("cannot copy {path}");
+        let message = || format!("cannot copy {path}");
         let name = path.file_name().unwrap_or_default();
-        let bytes = read_file(&path, Links::Refuse, MAX_JSON).context(Kind::Build, wrong)?;
-        fs::write(dir.join(name), &bytes).context(Kind::Build, wrong)?;
+        let bytes = read_file(&path, Links::Refuse, MAX_JSON).context(Kind::Build, message)?;
+        fs::write(dir.join(name), &bytes).context(Kind::Build, message)?;
         kept.insert(name.to_owned(), Sha256::of(&bytes));
     }
     Ok(kept)
@@ -247,10 +250,10 @@ fn keep_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha
 
 /// Makes room: `newest` stays in any case.
 fn remove_unused(cache: &Cache, newest: &Utf8Path) -> Result<()> {
-    let all = all(cache)?;
+    let all = list_entries(cache)?;
     let mut bytes: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
     for (_, size, dir) in all {
-        if bytes > MOST_BYTES && dir != newest {
+        if bytes > MAX_BYTES && dir != newest {
             remove_tree(&dir)?;
             bytes -= size;
         }
@@ -259,11 +262,11 @@ fn remove_unused(cache: &Cache, newest: &Utf8Path) -> Result<()> {
 }
 
 /// What is kept: when it was used last, its bytes, its place; in the order of the time.
-fn all(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
+fn list_entries(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
     let root = cache.root.join("images");
-    let wrong = || format!("cannot read {root}");
+    let message = || format!("cannot read {root}");
     let mut all = Vec::new();
-    for entry in root.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
+    for entry in root.read_dir_utf8().context(Kind::Build, message)?.flatten() {
         let files = WalkDir::new(entry.path()).into_iter().flatten();
         let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         let used = fs::symlink_metadata(entry.path().join(RECORD)).and_then(|record| record.modified());
@@ -274,7 +277,7 @@ fn all(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
 }
 
 /// Where the images of the plan with this digest are kept.
-fn place(plan: Sha256, cache_dir: &Utf8Path) -> Utf8PathBuf {
+fn entry_dir(plan: Sha256, cache_dir: &Utf8Path) -> Utf8PathBuf {
     cache_dir.join("images").join(plan.to_string())
 }
 

@@ -13,19 +13,19 @@ const BUILDS: usize = 2;
 /// each so many jobs want another kernel.
 const JOBS_FOR_A_BUILD: usize = 8;
 /// How often it is looked whether a signal has come while another kernel is waited for.
-const EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the kernels of one run share.
-pub struct Crew {
+pub struct Scheduler {
     /// The jobs of all makes.
     jobs: JobServer,
     /// The machines that compile, too.
     farm: Option<Farm>,
     /// One downloads and unpacks at a time: what it needs more than cores is the network and the disk.
-    fetching: Gate,
-    building: Gate,
+    fetching: PrioritySemaphore,
+    building: PrioritySemaphore,
     /// The output directory has one lock.
-    packing: Gate,
+    packing: PrioritySemaphore,
 }
 
 /// The parts of a build that wait for other kernels'.
@@ -41,53 +41,53 @@ pub enum Stage {
 
 /// The place of one kernel in a crew.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
-    crew: &'a Crew,
+pub struct Slot<'a> {
+    scheduler: &'a Scheduler,
     index: usize,
 }
 
-impl Crew {
+impl Scheduler {
     /// For kernels whose makes share `jobs` jobs, and those machines.
-    pub fn new(jobs: usize, farm: Option<Farm>) -> Result<Crew> {
-        Ok(Crew {
+    pub fn new(jobs: usize, farm: Option<Farm>) -> Result<Scheduler> {
+        Ok(Scheduler {
             farm,
             jobs: JobServer::new(jobs)?,
-            fetching: Gate::new(1),
-            building: Gate::new(BUILDS.max(jobs / JOBS_FOR_A_BUILD)),
-            packing: Gate::new(1),
+            fetching: PrioritySemaphore::new(1),
+            building: PrioritySemaphore::new(BUILDS.max(jobs / JOBS_FOR_A_BUILD)),
+            packing: PrioritySemaphore::new(1),
         })
     }
 
     /// The place of the kernel that stands at `index` in the run.
-    pub fn place(&self, index: usize) -> Place<'_> {
-        Place { crew: self, index }
+    pub fn slot(&self, index: usize) -> Slot<'_> {
+        Slot { scheduler: self, index }
     }
 }
 
-impl<'a> Place<'a> {
+impl<'a> Slot<'a> {
     /// The pool of jobs.
     pub fn jobs(&self) -> &'a JobServer {
-        &self.crew.jobs
+        &self.scheduler.jobs
     }
 
     /// The machines behind the launcher, which all kernels use.
     pub fn farm(&self) -> Option<Farm> {
-        self.crew.farm.clone()
+        self.scheduler.farm.clone()
     }
 
     /// Waits until the stage has room; kernels that stand first in the run go first.
-    pub fn enter(&self, stage: Stage) -> Result<Pass<'a>> {
-        let gate = match stage {
-            Stage::Fetch => &self.crew.fetching,
-            Stage::Build => &self.crew.building,
-            Stage::Pack => &self.crew.packing,
+    pub fn acquire(&self, stage: Stage) -> Result<StagePermit<'a>> {
+        let semaphore = match stage {
+            Stage::Fetch => &self.scheduler.fetching,
+            Stage::Build => &self.scheduler.building,
+            Stage::Pack => &self.scheduler.packing,
         };
-        gate.enter(self.index)
+        semaphore.acquire(self.index)
     }
 }
 
 /// Lets so many in at once.
-struct Gate {
+struct PrioritySemaphore {
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -98,14 +98,17 @@ struct State {
 }
 
 /// Has been let in; on drop the next one is.
-pub struct Pass<'a>(&'a Gate);
+pub struct StagePermit<'a>(&'a PrioritySemaphore);
 
-impl Gate {
-    fn new(free: usize) -> Gate {
-        Gate { state: Mutex::new(State { free, waiting: BTreeSet::new() }), changed: Condvar::new() }
+impl PrioritySemaphore {
+    fn new(free: usize) -> PrioritySemaphore {
+        PrioritySemaphore {
+            state: Mutex::new(State { free, waiting: BTreeSet::new() }),
+            changed: Condvar::new(),
+        }
     }
 
-    fn enter(&self, index: usize) -> Result<Pass<'_>> {
+    fn acquire(&self, index: usize) -> Result<StagePermit<'_>> {
         let mut state = self.state();
         state.waiting.insert(index);
         while state.free == 0 || state.waiting.first() != Some(&index) {
@@ -113,13 +116,13 @@ impl Gate {
                 state.waiting.remove(&index);
                 return Err(error);
             }
-            let waited = self.changed.wait_timeout(state, EVERY);
+            let waited = self.changed.wait_timeout(state, POLL_INTERVAL);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.free -= 1;
         state.waiting.remove(&index);
         self.changed.notify_all();
-        Ok(Pass(self))
+        Ok(StagePermit(self))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,7 +130,7 @@ impl Gate {
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for StagePermit<'_> {
     fn drop(&mut self) {
         self.0.state().free += 1;
         self.0.changed.notify_all();
@@ -141,18 +144,18 @@ mod tests {
 
     #[test]
     fn no_more_than_so_many_are_let_in_and_all_get_their_turn() {
-        let gate = Gate::new(2);
+        let semaphore = PrioritySemaphore::new(2);
         let (inside, most, passed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for index in 0..8 {
-                let (gate, inside, most, passed) = (&gate, &inside, &most, &passed);
+                let (semaphore, inside, most, passed) = (&semaphore, &inside, &most, &passed);
                 scope.spawn(move || {
-                    let pass = gate.enter(index).unwrap();
+                    let permit = semaphore.acquire(index).unwrap();
                     most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                     std::thread::yield_now();
                     inside.fetch_sub(1, Ordering::SeqCst);
                     passed.fetch_add(1, Ordering::SeqCst);
-                    drop(pass);
+                    drop(permit);
                 });
             }
         });
@@ -162,18 +165,18 @@ mod tests {
 
     #[test]
     fn who_stands_first_is_let_in_first() {
-        let gate = Gate::new(1);
+        let semaphore = PrioritySemaphore::new(1);
         let order = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            let held = gate.enter(0).unwrap();
+            let held = semaphore.acquire(0).unwrap();
             for index in [3, 1, 2] {
-                let (gate, order) = (&gate, &order);
+                let (semaphore, order) = (&semaphore, &order);
                 scope.spawn(move || {
-                    let _pass = gate.enter(index).unwrap();
+                    let _pass = semaphore.acquire(index).unwrap();
                     order.lock().unwrap().push(index);
                 });
             }
-            while gate.state().waiting.len() < 3 {
+            while semaphore.state().waiting.len() < 3 {
                 std::thread::yield_now();
             }
             drop(held);

@@ -33,7 +33,7 @@ pub const PAIRING: &str = "io.github.kcompile.pairing";
 pub const KERNEL_LICENCE: &str = "GPL-2.0-only WITH Linux-syscall-note";
 
 /// What a plan knows of its images; what is `None` is known when the source is at hand.
-pub(super) struct Planned<'a> {
+pub(super) struct PlanFacts<'a> {
     pub version: Option<KernelVersion>,
     pub flavor: Flavor,
     pub arch: Arch,
@@ -43,9 +43,9 @@ pub(super) struct Planned<'a> {
 }
 
 /// The annotations that the plan knows, of the image in this layout; `what` it is, for people.
-pub(super) fn planned(known: &Planned<'_>, layout: &str, what: &str) -> BTreeMap<String, String> {
-    let Planned { flavor, arch, source, .. } = known;
-    let version = known.version.map(|version| version.to_string());
+pub(super) fn plan_annotations(facts: &PlanFacts<'_>, layout: &str, what: &str) -> BTreeMap<String, String> {
+    let PlanFacts { flavor, arch, source, .. } = facts;
+    let version = facts.version.map(|version| version.to_string());
     let described = version.as_deref().unwrap_or("of the series asked for");
     let oci = |key: &str, value: String| (format!("{OCI}{key}"), value);
     let ours = |key: &str, value: String| (key.to_owned(), value);
@@ -56,10 +56,10 @@ pub(super) fn planned(known: &Planned<'_>, layout: &str, what: &str) -> BTreeMap
         oci("vendor", "kcompile".to_owned()),
         ours(FLAVOR, flavor.to_string()),
         ours(ARCHITECTURE, arch.to_string()),
-        ours(TOOLCHAIN, known.toolchain.in_words()),
+        ours(TOOLCHAIN, facts.toolchain.description()),
     ];
     pairs.extend(version.map(|version| oci("version", version)));
-    pairs.extend(known.epoch.map(|epoch| oci("created", crate::util::time::rfc3339(epoch))));
+    pairs.extend(facts.epoch.map(|epoch| oci("created", crate::util::time::rfc3339(epoch))));
     pairs.extend(source.origin.clone().map(|origin| oci("source", origin)));
     if let Some(digest) = &source.digest {
         let (key, revision) = match digest.commit() {
@@ -73,7 +73,7 @@ pub(super) fn planned(known: &Planned<'_>, layout: &str, what: &str) -> BTreeMap
 
 /// What only the build shows.
 #[derive(Clone, Copy, Debug)]
-pub struct Built<'a> {
+pub struct BuildFacts<'a> {
     /// `uname -r`.
     pub release: &'a str,
     /// Of the file that goes into the image.
@@ -85,8 +85,8 @@ pub struct Built<'a> {
 }
 
 /// The annotations of a finished build, which join those of the plan.
-pub fn built(built: Built<'_>) -> impl Iterator<Item = (String, String)> {
-    let Built { release, kernel, config, plan } = built;
+pub fn build_annotations(built: BuildFacts<'_>) -> impl Iterator<Item = (String, String)> {
+    let BuildFacts { release, kernel, config, plan } = built;
     let pairs = [
         (KERNEL_RELEASE, release.to_owned()),
         (CONFIG_DIGEST, config.oci()),

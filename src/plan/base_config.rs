@@ -1,11 +1,11 @@
 //! Which of the library's configs a kernel takes: `configs/<flavor>/linux-<arch>-<version>.config`.
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 
 /// A config of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Base<'a> {
+pub struct BaseConfig<'a> {
     /// The version, or the whole series, that it is for.
     pub version: VersionRequest,
     /// Its text, with headings and comments.
@@ -16,7 +16,7 @@ pub struct Base<'a> {
     arch: Arch,
 }
 
-impl<'a> Base<'a> {
+impl<'a> BaseConfig<'a> {
     /// Its name in the library.
     pub fn name(&self) -> String {
         config_name(self.flavor, self.arch, self.version)
@@ -28,37 +28,42 @@ impl<'a> Base<'a> {
     }
 
     /// All of a flavor and architecture, from the lowest version on.
-    pub fn all(library: &'a Library, flavor: Flavor, arch: Arch) -> Vec<Base<'a>> {
+    pub fn all(library: &'a ConfigLibrary, flavor: Flavor, arch: Arch) -> Vec<BaseConfig<'a>> {
         let prefix = format!("linux-{}-", arch.spec().kbuild);
         let version =
             |name: &str| name.strip_prefix(&prefix)?.strip_suffix(".config")?.parse::<VersionRequest>().ok();
         let dir = format!("configs/{flavor}");
         let bases = library.names_in(&dir).filter_map(|name| {
             let (origin, text) = library.layers(&format!("{dir}/{name}")).last()?;
-            Some(Base { version: version(name)?, text, origin, flavor, arch })
+            Some(BaseConfig { version: version(name)?, text, origin, flavor, arch })
         });
-        let mut bases: Vec<Base<'_>> = bases.collect();
+        let mut bases: Vec<BaseConfig<'_>> = bases.collect();
         bases.sort_by_key(|base| base.version.floor());
         bases
     }
 
     /// The one of exactly `version`, else of its series, else the nearest lower one.
-    pub fn of(library: &'a Library, flavor: Flavor, arch: Arch, version: KernelVersion) -> Option<Base<'a>> {
-        let all = Base::all(library, flavor, arch);
+    pub fn of(
+        library: &'a ConfigLibrary,
+        flavor: Flavor,
+        arch: Arch,
+        version: KernelVersion,
+    ) -> Option<BaseConfig<'a>> {
+        let all = BaseConfig::all(library, flavor, arch);
         let exact = all.iter().find(|base| base.version.floor() == version);
         let series = || all.iter().find(|base| base.is_for(version));
         let lower = || all.iter().rev().find(|base| base.version.floor() < version);
         exact.or_else(series).or_else(lower).copied()
     }
     /// The same; where there is no lower one, the nearest higher one.
-    pub fn nearest(
-        library: &'a Library,
+    pub fn find_nearest(
+        library: &'a ConfigLibrary,
         flavor: Flavor,
         arch: Arch,
         version: KernelVersion,
-    ) -> Option<Base<'a>> {
-        let lowest = || Base::all(library, flavor, arch).into_iter().next();
-        Base::of(library, flavor, arch, version).or_else(lowest)
+    ) -> Option<BaseConfig<'a>> {
+        let lowest = || BaseConfig::all(library, flavor, arch).into_iter().next();
+        BaseConfig::of(library, flavor, arch, version).or_else(lowest)
     }
 }
 
@@ -75,12 +80,12 @@ mod tests {
     fn the_nearest_config_is_taken() {
         let name = |version: &str| format!("configs/firecracker/linux-x86_64-{version}.config");
         let names = ["5.10", "5.10.77", "6.1", "6.1.7-rc1x"].map(name);
-        let library = Library::from_texts(names.iter().map(|name| (name.as_str(), "CONFIG_A=y\n")));
+        let library = ConfigLibrary::from_texts(names.iter().map(|name| (name.as_str(), "CONFIG_A=y\n")));
         let of = |version: &str, arch| {
-            let base = Base::of(&library, Flavor::Firecracker, arch, version.parse().unwrap());
+            let base = BaseConfig::of(&library, Flavor::Firecracker, arch, version.parse().unwrap());
             base.map(|base| base.version.to_string())
         };
-        for (version, takes) in [
+        for (version, expected) in [
             ("5.10.77", Some("5.10.77")),
             ("5.10.78", Some("5.10")),
             ("5.15.12", Some("5.10.77")),
@@ -88,13 +93,13 @@ mod tests {
             ("6.18", Some("6.1")),
             ("4.19", None),
         ] {
-            assert_eq!(of(version, Arch::Amd64).as_deref(), takes, "{version}");
+            assert_eq!(of(version, Arch::Amd64).as_deref(), expected, "{version}");
         }
         assert_eq!(of("6.1", Arch::Arm64), None);
         let version = "4.19".parse().unwrap();
-        let nearest = Base::nearest(&library, Flavor::Firecracker, Arch::Amd64, version);
+        let nearest = BaseConfig::find_nearest(&library, Flavor::Firecracker, Arch::Amd64, version);
         assert_eq!(nearest.unwrap().version.to_string(), "5.10");
-        let first = Base::all(&library, Flavor::Firecracker, Arch::Amd64)[0];
+        let first = BaseConfig::all(&library, Flavor::Firecracker, Arch::Amd64)[0];
         assert_eq!(first.name(), name("5.10"));
     }
 }

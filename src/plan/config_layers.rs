@@ -1,14 +1,14 @@
 //! The config layers of a plan: the catalog's config or the user's, and what goes over it.
 
-use super::base_config::Base;
+use super::base_config::BaseConfig;
 use super::{ConfigLayer, Inputs, Text};
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::kconfig::Config;
 use crate::kernel::{Arch, KernelVersion};
 use crate::plan::request::{Override, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
-use crate::util::text::counted;
+use crate::util::text::pluralize;
 
 /// What a line of a `.config` may be, for hints.
 const SETTINGS: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set";
@@ -27,12 +27,21 @@ pub(super) fn layers(
                 notices.push(format!(
                     "{}: {} left aside, the first at line {}: `{}`",
                     text.name,
-                    counted(config.malformed.len(), "line that is no setting", "lines that are no settings"),
+                    pluralize(
+                        config.malformed.len(),
+                        "line that is no setting",
+                        "lines that are no settings"
+                    ),
                     first.line,
                     first.text
                 ));
             }
-            ConfigLayer { name: text.name.clone(), sha256: Sha256::of(&text.text), must_take: false, config }
+            ConfigLayer {
+                name: text.name.clone(),
+                sha256: Sha256::of(&text.text),
+                is_required: false,
+                config,
+            }
         }
         None => match catalog_config(request, &inputs.library, version, notices) {
             Err(_) if !request.configures => return Ok(Vec::new()),
@@ -50,7 +59,7 @@ pub(super) fn layers(
             Override::Fragment(_) => text.name.clone(),
             Override::Set(line) => line.trim_end().to_owned(),
         };
-        layers.push(ConfigLayer { name, sha256: Sha256::of(&text.text), must_take: true, config });
+        layers.push(ConfigLayer { name, sha256: Sha256::of(&text.text), is_required: true, config });
     }
     Ok(layers)
 }
@@ -82,14 +91,14 @@ fn user_config(text: &Text, arch: Arch) -> Result<Config> {
 /// The catalog's config of exactly this version, else of its series, else the nearest lower one.
 fn catalog_config(
     request: &Request,
-    library: &Library,
+    library: &ConfigLibrary,
     version: KernelVersion,
     notices: &mut Vec<String>,
 ) -> Result<ConfigLayer> {
     let Request { flavor, arch, .. } = *request;
-    let Some(base) = Base::of(library, flavor, arch, version) else {
+    let Some(base) = BaseConfig::of(library, flavor, arch, version) else {
         let have: Vec<String> =
-            Base::all(library, flavor, arch).iter().map(|base| base.version.in_catalog()).collect();
+            BaseConfig::all(library, flavor, arch).iter().map(|base| base.version.in_catalog()).collect();
         let have = if have.is_empty() {
             "there are none".to_owned()
         } else {
@@ -112,5 +121,5 @@ fn catalog_config(
         return Err(Error::usage(format!("{}:{}: not a setting: `{}`", base.origin, bad.line, bad.text))
             .hint(SETTINGS));
     }
-    Ok(ConfigLayer { name, sha256: Sha256::of(base.text), must_take: false, config })
+    Ok(ConfigLayer { name, sha256: Sha256::of(base.text), is_required: false, config })
 }

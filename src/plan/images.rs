@@ -1,40 +1,40 @@
 //! The images of a plan: layouts, tags, contents.
 
-use super::annotations::{Planned, planned};
+use super::annotations::{PlanFacts, plan_annotations};
 use super::{Contents, ImagePlan};
 use crate::plan::request::{KernelLink, Request};
 use crate::util::error::{Error, Result};
 
-pub(super) fn plans(request: &Request, known: &Planned<'_>) -> Result<Vec<ImagePlan>> {
+pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<ImagePlan>> {
     let Request { flavor, arch, images, .. } = request;
     let (prefix, file_name) = (flavor.spec().image_prefix, flavor.kernel_file(*arch));
     let path = format!("bin/{file_name}");
     let image = |layout: String, what: &str, contents: Contents| ImagePlan {
-        annotations: planned(known, &layout, what),
+        annotations: plan_annotations(facts, &layout, what),
         layout,
-        tag: known.version.map(|version| version.to_string()),
+        tag: facts.version.map(|version| version.to_string()),
         contents,
         compression: images.compression,
     };
-    let also_at = match &images.kernel_link {
+    let kernel_link = match &images.kernel_link {
         KernelLink::Boot => Some(format!("boot/{file_name}")),
         KernelLink::None => None,
         KernelLink::At(second) => Some(second.clone()),
     };
-    if let Some(second) = also_at.as_deref().filter(|second| collide(second, &path)) {
+    if let Some(second) = kernel_link.as_deref().filter(|second| collide(second, &path)) {
         return Err(Error::usage(format!("--kernel-link {second}: the kernel lies at {path} already"))
             .hint("choose another path, or `none` for no second name"));
     }
     let mut plans =
-        vec![image(format!("{prefix}-kernel-bin-{arch}"), "kernel", Contents::Kernel { path, also_at })];
+        vec![image(format!("{prefix}-kernel-bin-{arch}"), "kernel", Contents::Kernel { path, kernel_link })];
     if !images.no_modules {
         let contents = Contents::Modules { layout: images.modules_layout };
         plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));
     }
-    if images.legacy {
-        let legacy_layout = format!("{}{}", flavor.spec().legacy_image, arch.spec().legacy_suffix);
+    if images.combined_image {
+        let combined_layout = format!("{}{}", flavor.spec().combined_image, arch.spec().combined_suffix);
         let file_name = file_name.to_owned();
-        plans.push(image(legacy_layout, "kernel and modules", Contents::Combined { file_name }));
+        plans.push(image(combined_layout, "kernel and modules", Contents::Combined { file_name }));
     }
     Ok(plans)
 }

@@ -1,7 +1,7 @@
 //! What a plan is made from beside the request: plain values, read by the room of the same name.
 
-use crate::cache::memo::Fact;
-use crate::catalog::Library;
+use crate::cache::memo::MemoEntry;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::catalog::patches::PatchDir;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug, Default)]
 pub struct Inputs {
     /// `configs/` and `patches/`, the user's own over ours.
-    pub library: Library,
+    pub library: ConfigLibrary,
     /// The kernels of `library`.
     pub catalog: Catalog,
     /// `--config`.
@@ -37,7 +37,7 @@ pub struct Inputs {
     /// What is known of old kernels on new tools.
     pub rules: Vec<Rule>,
     /// What was found out for this, for the next time; decides nothing.
-    pub facts: Vec<Fact>,
+    pub memo_entries: Vec<MemoEntry>,
 }
 
 /// A text and what to call it.
@@ -115,7 +115,7 @@ impl Toolchain {
     }
 
     /// Without what comes after make: another one of it compiles nothing anew.
-    pub fn compiling(&self) -> Toolchain {
+    pub fn for_compiling(&self) -> Toolchain {
         let mut compiling = self.clone();
         compiling.identity.remove("depmod");
         compiling.programs.remove("depmod");
@@ -125,18 +125,18 @@ impl Toolchain {
     /// Each tool with its version, and the digest of its program where that counts: `cc: (Debian 12.2.0-14) 12.2.0`.
     pub fn tools(&self) -> Vec<String> {
         let names: BTreeSet<&String> = self.identity.keys().chain(self.programs.keys()).collect();
-        let told = |tool: &String| {
+        let describe = |tool: &String| {
             let program = self.programs.get(tool).map(|sha256| format!("sha256:{}", sha256.short()));
             match (self.identity.get(tool), program) {
                 (Some(version), Some(program)) => format!("{tool}: {version} ({program})"),
                 (version, program) => format!("{tool}: {}", version.cloned().or(program).unwrap_or_default()),
             }
         };
-        names.into_iter().map(told).collect()
+        names.into_iter().map(describe).collect()
     }
 
     /// The same in one line.
-    pub fn in_words(&self) -> String {
+    pub fn description(&self) -> String {
         self.tools().join("; ")
     }
 }

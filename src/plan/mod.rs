@@ -12,16 +12,17 @@ mod inputs;
 pub mod request;
 mod source;
 
-pub use base_config::{Base, config_name};
+pub use base_config::{BaseConfig, config_name};
 pub use inputs::{Inputs, LocalSource, Text, Toolchain};
 pub use source::{
-    Check, KERNEL_ORG, Link, Locator, Outcome, Pin, Signable, SourceIdentity, SourcePlan, pin, release_url,
+    Check, KERNEL_ORG, Pin, Signable, SourceIdentity, SourceLocation, SourcePlan, StepStatus,
+    VerificationStep, pin, release_url,
 };
 
 use crate::catalog::kernels::Catalog;
 use crate::catalog::patches::{self, PatchFile};
 use crate::catalog::toolchain_quirks::{self, Applied};
-use crate::kconfig::{self, Config, repeatable};
+use crate::kconfig::{self, Config, reproducibility};
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::Compression;
 use crate::plan::request::{ModulesLayout, Request};
@@ -94,7 +95,7 @@ pub struct ConfigLayer {
     pub sha256: Sha256,
     /// A setting of this layer that does not survive `olddefconfig` fails the build.
     #[serde(skip)]
-    pub must_take: bool,
+    pub is_required: bool,
     /// The settings.
     #[serde(skip)]
     pub config: Config,
@@ -135,7 +136,7 @@ pub enum Contents {
         path: String,
         /// A second name, as a hard link.
         #[serde(rename = "also_at")]
-        also_at: Option<String>,
+        kernel_link: Option<String>,
     },
     /// The modules and depmod's files.
     #[serde(rename = "modules")]
@@ -188,10 +189,10 @@ impl Plan {
         };
         notices.extend(rules.iter().map(ToString::to_string));
         let config = config_layers::layers(request, inputs, selected, &mut notices)?;
-        let wanted = config_of(kconfig::merge(config.iter().map(|layer| &layer.config)));
-        let toolchain = inputs.toolchain.used_for(&wanted, !request.images.no_modules);
+        let requested = config_of(kconfig::merge(config.iter().map(|layer| &layer.config)));
+        let toolchain = inputs.toolchain.used_for(&requested, !request.images.no_modules);
         let make = make_plan(request, epoch, &toolchain, &rules);
-        let known = annotations::Planned {
+        let known = annotations::PlanFacts {
             version,
             flavor: request.flavor,
             arch: request.arch,
@@ -217,7 +218,11 @@ impl Plan {
             source: source_plan,
             make,
             source_date_epoch: epoch,
-            warnings: [repeatable::differing(&wanted), repeatable::unknown(&wanted)].concat(),
+            warnings: [
+                reproducibility::irreproducible_settings(&requested),
+                reproducibility::host_dependent_settings(&requested),
+            ]
+            .concat(),
             notices,
         })
     }
@@ -280,16 +285,16 @@ pub fn flavor_of(version: VersionRequest, catalog: &Catalog) -> Result<Flavor> {
 }
 
 /// The merged settings of the plan's layers.
-pub fn wanted_config(plan: &Plan) -> BTreeMap<String, kconfig::Wanted> {
+pub fn requested_settings(plan: &Plan) -> BTreeMap<String, kconfig::RequestedSetting> {
     kconfig::merge(plan.config.iter().map(|layer| &layer.config))
 }
 
 /// The same as a config.
-pub fn wanted(plan: &Plan) -> Config {
-    config_of(wanted_config(plan))
+pub fn requested_config(plan: &Plan) -> Config {
+    config_of(requested_settings(plan))
 }
 
-fn config_of(merged: BTreeMap<String, kconfig::Wanted>) -> Config {
-    let symbols = merged.into_iter().map(|(symbol, wanted)| (symbol, wanted.value));
+fn config_of(merged: BTreeMap<String, kconfig::RequestedSetting>) -> Config {
+    let symbols = merged.into_iter().map(|(symbol, requested)| (symbol, requested.value));
     Config { symbols: symbols.collect(), ..Config::default() }
 }

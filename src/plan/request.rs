@@ -63,7 +63,7 @@ pub struct ToolchainChoice {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageChoice {
     /// `--legacy`.
-    pub legacy: bool,
+    pub combined_image: bool,
     /// `--no-modules`.
     pub no_modules: bool,
     /// `--kernel-link`: a second name of the kernel in its image.

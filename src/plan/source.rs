@@ -30,12 +30,12 @@ pub struct SourcePlan {
     pub name: String,
     /// How to get it.
     #[serde(skip)]
-    pub locator: Locator,
+    pub location: SourceLocation,
 }
 
 /// How to get a source.
 #[derive(Clone, Debug)]
-pub enum Locator {
+pub enum SourceLocation {
     /// From kernel.org or a mirror.
     KernelOrg {
         /// The servers, in the order in which they are tried, without a trailing slash;
@@ -72,13 +72,13 @@ pub enum Locator {
     },
 }
 
-impl Locator {
+impl SourceLocation {
     /// Does getting it need a network?
     pub fn is_remote(&self) -> bool {
         match self {
-            Locator::KernelOrg { .. } | Locator::Apt { .. } => true,
-            Locator::Git { url, .. } => !url.starts_with('/') && !url.starts_with("file://"),
-            Locator::Tarball { .. } | Locator::Directory { .. } => false,
+            SourceLocation::KernelOrg { .. } | SourceLocation::Apt { .. } => true,
+            SourceLocation::Git { url, .. } => !url.starts_with('/') && !url.starts_with("file://"),
+            SourceLocation::Tarball { .. } | SourceLocation::Directory { .. } => false,
         }
     }
 }
@@ -100,20 +100,20 @@ pub struct SourceIdentity {
 
 impl SourceIdentity {
     /// Was it checked against something that its sender could not have changed?
-    pub fn is_vouched_for(&self) -> bool {
-        self.checks.iter().any(|check| check.outcome == Outcome::Proves)
+    pub fn is_authenticated(&self) -> bool {
+        self.checks.iter().any(|check| check.status == StepStatus::Authenticated)
     }
 
     /// What verified and what could not be, in one line.
     pub fn verified(&self) -> String {
-        let told = |absent: bool| {
-            let told = self.checks.iter().filter(|check| (check.outcome == Outcome::Absent) == absent);
-            told.map(|check| check.detail.as_str()).collect::<Vec<_>>().join(", ")
+        let details = |missing: bool| {
+            let details = self.checks.iter().filter(|check| (check.status == StepStatus::Missing) == missing);
+            details.map(|check| check.detail.as_str()).collect::<Vec<_>>().join(", ")
         };
-        match (told(false), told(true)) {
-            (held, absent) if absent.is_empty() => held,
-            (held, absent) if held.is_empty() => absent,
-            (held, absent) => format!("{held}; {absent}"),
+        match (details(false), details(true)) {
+            (present, missing) if missing.is_empty() => present,
+            (present, missing) if present.is_empty() => missing,
+            (present, missing) => format!("{present}; {missing}"),
         }
     }
 }
@@ -123,10 +123,10 @@ impl SourceIdentity {
 pub struct Check {
     /// Which one.
     #[serde(rename = "link")]
-    pub link: Link,
+    pub step: VerificationStep,
     /// What came of it.
     #[serde(rename = "outcome")]
-    pub outcome: Outcome,
+    pub status: StepStatus,
     /// In words, for people.
     pub detail: String,
     /// The developers' signature, where it is that.
@@ -145,32 +145,32 @@ pub struct Signature {
 
 impl Check {
     /// A link that proves where the bytes come from.
-    pub fn proves(link: Link, detail: impl Into<String>) -> Check {
-        Check { link, outcome: Outcome::Proves, detail: detail.into(), signature: None }
+    pub fn authenticated(step: VerificationStep, detail: impl Into<String>) -> Check {
+        Check { step, status: StepStatus::Authenticated, detail: detail.into(), signature: None }
     }
 
     /// The developers' signature, the text `signature`, which is by `signer`.
     pub fn signed(signer: &Signer, signature: &str) -> Check {
         let (fingerprint, sha256) = (signer.fingerprint.clone(), Sha256::of(signature));
-        let check = Check::proves(Link::Signature, format!("signed by {signer}"));
+        let check = Check::authenticated(VerificationStep::Signature, format!("signed by {signer}"));
         Check { signature: Some(Signature { fingerprint, sha256 }), ..check }
     }
 
     /// A link that holds, and could have been forged with the bytes.
-    pub fn holds(link: Link, detail: impl Into<String>) -> Check {
-        Check { link, outcome: Outcome::Holds, detail: detail.into(), signature: None }
+    pub fn consistent(step: VerificationStep, detail: impl Into<String>) -> Check {
+        Check { step, status: StepStatus::Consistent, detail: detail.into(), signature: None }
     }
 
     /// A link that is not there. One that is there and does not hold is an error, never a check.
-    pub fn absent(link: Link, detail: impl Into<String>) -> Check {
-        Check { link, outcome: Outcome::Absent, detail: detail.into(), signature: None }
+    pub fn missing(step: VerificationStep, detail: impl Into<String>) -> Check {
+        Check { step, status: StepStatus::Missing, detail: detail.into(), signature: None }
     }
 }
 
 /// What can vouch for a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Link {
+pub enum VerificationStep {
     /// A digest in the catalog.
     #[serde(rename = "catalog")]
     Catalog,
@@ -182,7 +182,7 @@ pub enum Link {
     Signature,
     /// The server's list of checksums.
     #[serde(rename = "sums")]
-    Sums,
+    ChecksumList,
     /// The signed lists of apt.
     #[serde(rename = "apt")]
     Apt,
@@ -200,16 +200,16 @@ pub enum Link {
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum StepStatus {
     /// It holds, and its sender could not have forged it.
     #[serde(rename = "proves")]
-    Proves,
+    Authenticated,
     /// It holds.
     #[serde(rename = "holds")]
-    Holds,
+    Consistent,
     /// There was nothing to check.
     #[serde(rename = "absent")]
-    Absent,
+    Missing,
     /// A newer kcompile knows it.
     #[serde(other, rename = "unknown")]
     Unknown,
@@ -235,8 +235,8 @@ pub struct Pin {
 
 impl Pin {
     /// Returns whether an archive with this digest is authenticated by that.
-    pub fn is_proof(&self) -> bool {
-        self.check.outcome == Outcome::Proves
+    pub fn is_authenticated(&self) -> bool {
+        self.check.status == StepStatus::Authenticated
     }
 }
 
@@ -253,16 +253,18 @@ pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result
             lockfile::NAME
         ))
         .hint("if the catalog is right, --update-lock takes its digest")),
-        (Some(sha256), _) => {
-            Ok(Some(Pin { sha256, check: Check::proves(Link::Catalog, "sha256 pinned by the catalog") }))
-        }
+        (Some(sha256), _) => Ok(Some(Pin {
+            sha256,
+            check: Check::authenticated(VerificationStep::Catalog, "sha256 pinned by the catalog"),
+        })),
         (None, Some((sha256, false))) => {
-            let check = Check::proves(Link::LockFile, format!("sha256 as in {}", lockfile::NAME));
+            let check =
+                Check::authenticated(VerificationStep::LockFile, format!("sha256 as in {}", lockfile::NAME));
             Ok(Some(Pin { sha256, check }))
         }
         (None, Some((sha256, true))) => {
             let detail = format!("sha256 as at its first use ({}), which nothing verified", lockfile::NAME);
-            Ok(Some(Pin { sha256, check: Check::holds(Link::LockFile, detail) }))
+            Ok(Some(Pin { sha256, check: Check::consistent(VerificationStep::LockFile, detail) }))
         }
         (None, None) => Ok(None),
     }
@@ -305,18 +307,18 @@ pub(super) fn plan(
                 origin: version.map(|version| release_url(KERNEL_ORG, version)),
                 digest: known.or(pin.map(|pin| SourceDigest::Sha256(pin.sha256))),
                 name,
-                locator: Locator::KernelOrg { mirrors },
+                location: SourceLocation::KernelOrg { mirrors },
             }
         }
         SourceSpec::Git { url, reference } => {
             let url = url.clone().unwrap_or_else(|| CLOUD_HYPERVISOR_LINUX.to_owned());
             let reference = reference.clone().unwrap_or_else(|| format!("ch-{}", request.version));
             let name = format!("{url}#{reference}");
-            let locator = Locator::Git { url, reference };
-            let origin = locator.is_remote().then(|| name.clone());
+            let location = SourceLocation::Git { url, reference };
+            let origin = location.is_remote().then(|| name.clone());
             let locked =
                 inputs.lock.of(&name).filter(|_| origin.is_some()).map(|locked| locked.digest.clone());
-            SourcePlan { origin, digest: known.or(locked), name, locator }
+            SourcePlan { origin, digest: known.or(locked), name, location }
         }
         SourceSpec::Apt { package } => {
             let package = package.clone().unwrap_or_else(|| source_package(request.version));
@@ -329,19 +331,19 @@ pub(super) fn plan(
                 name: version
                     .as_ref()
                     .map_or_else(|| package.clone(), |version| format!("{package} {version}")),
-                locator: Locator::Apt { package, version, pin },
+                location: SourceLocation::Apt { package, version, pin },
             }
         }
         SourceSpec::Path(path) => {
-            let (digest, locator) = match &inputs.local {
+            let (digest, location) = match &inputs.local {
                 Some(LocalSource::Tarball { sha256 }) => (
                     Some(SourceDigest::Sha256(*sha256)),
-                    Locator::Tarball { path: path.clone(), sha256: *sha256 },
+                    SourceLocation::Tarball { path: path.clone(), sha256: *sha256 },
                 ),
-                _ => (None, Locator::Directory { path: path.clone() }),
+                _ => (None, SourceLocation::Directory { path: path.clone() }),
             };
             let name = path.file_name().unwrap_or(path.as_str()).to_owned();
-            SourcePlan { origin: None, digest: known.or(digest), name, locator }
+            SourcePlan { origin: None, digest: known.or(digest), name, location }
         }
     })
 }

@@ -1,7 +1,7 @@
 //! A live line on the terminal for each kernel in hand; a finished phase leaves a line behind.
 
-use super::{Event, Told, Unit};
-use crate::util::text::{duration, printable};
+use super::{Event, ScopedEvent, Unit};
+use crate::util::text::{escape_control, format_duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use std::time::Duration;
 pub(super) struct Bar {
     color: bool,
     all: MultiProgress,
-    live: BTreeMap<Option<String>, Live>,
+    live: BTreeMap<Option<String>, LiveLine>,
     /// Of the longest name of a kernel so far.
     width: usize,
 }
 
 /// The line of a kernel.
-struct Live {
+struct LiveLine {
     bar: ProgressBar,
     counting: Option<(Unit, bool)>,
 }
@@ -38,19 +38,19 @@ impl Bar {
         });
     }
 
-    pub(super) fn render(&mut self, Told { kernel, event }: Told<'_>) {
+    pub(super) fn render(&mut self, ScopedEvent { kernel, event }: ScopedEvent<'_>) {
         let width = self.width.max(kernel.map_or(0, str::len));
         self.width = width;
-        let whose = kernel.map_or_else(String::new, |kernel| format!("{kernel:width$}  "));
+        let prefix = kernel.map_or_else(String::new, |kernel| format!("{kernel:width$}  "));
         match event {
             Event::Start { phase, what } => {
                 self.clear(kernel);
                 let bar = self.all.add(ProgressBar::no_length());
                 bar.set_style(style("{spinner} {prefix} {elapsed:>4}  {wide_msg}"));
-                bar.set_prefix(format!("{whose}{:10}", phase.title()));
+                bar.set_prefix(format!("{prefix}{:10}", phase.title()));
                 bar.set_message((*what).to_owned());
                 bar.enable_steady_tick(Duration::from_millis(125));
-                self.live.insert(kernel.map(str::to_owned), Live { bar, counting: None });
+                self.live.insert(kernel.map(str::to_owned), LiveLine { bar, counting: None });
             }
             Event::Progress { count, .. } => {
                 let Some(live) = self.live.get_mut(&kernel.map(str::to_owned)) else { return };
@@ -74,33 +74,33 @@ impl Bar {
             }
             Event::Finish { phase, seconds, what, .. } => {
                 self.clear(kernel);
-                let took = duration(Duration::from_secs_f64(*seconds));
+                let took = format_duration(Duration::from_secs_f64(*seconds));
                 self.say(&format!(
-                    "{} {whose}{:10} {took:>11}  {what}",
+                    "{} {prefix}{:10} {took:>11}  {what}",
                     self.paint("32", "✓"),
                     phase.title()
                 ));
             }
-            Event::Note { text } => self.say(&format!("{whose}{} {text}", self.paint("36", "note:"))),
-            Event::Finding { text } => self.say(&format!("{whose}{} {text}", self.paint("33", "warning:"))),
+            Event::Note { text } => self.say(&format!("{prefix}{} {text}", self.paint("36", "note:"))),
+            Event::Warning { text } => self.say(&format!("{prefix}{} {text}", self.paint("33", "warning:"))),
             Event::Error { text, hint, .. } => {
-                self.say(&format!("{whose}{} {text}", self.paint("1;31", "error:")));
+                self.say(&format!("{prefix}{} {text}", self.paint("1;31", "error:")));
                 hint.iter()
-                    .for_each(|hint| self.say(&format!("{whose}{} {hint}", self.paint("36", "hint:"))));
+                    .for_each(|hint| self.say(&format!("{prefix}{} {hint}", self.paint("36", "hint:"))));
             }
-            Event::Summary(summary) => self.say(&printable(&summary.to_string())),
-            Event::Overview(overview) => self.say(&printable(&overview.to_string())),
+            Event::KernelSummary(summary) => self.say(&escape_control(&summary.to_string())),
+            Event::RunSummary(run_summary) => self.say(&escape_control(&run_summary.to_string())),
         }
     }
 
     /// Does what writes to the terminal, with the live lines taken away.
-    pub(super) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    pub(super) fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         self.all.suspend(write)
     }
 
     /// Prints a line above the live ones.
     fn say(&self, line: &str) {
-        self.aside(|| say!("{line}"));
+        self.suspend(|| say!("{line}"));
     }
 
     fn paint(&self, code: &str, text: &str) -> String {

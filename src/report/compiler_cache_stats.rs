@@ -5,7 +5,7 @@ use std::fmt;
 
 /// Of one run of make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
+pub struct CompilerCacheStats {
     /// Compilations that were answered from the cache.
     #[serde(rename = "hits")]
     pub hits: u64,
@@ -17,10 +17,10 @@ pub struct Usage {
     pub uncacheable: u64,
 }
 
-impl Usage {
+impl CompilerCacheStats {
     /// What was counted after `before`.
-    pub fn since(self, before: Usage) -> Usage {
-        Usage {
+    pub fn since(self, before: CompilerCacheStats) -> CompilerCacheStats {
+        CompilerCacheStats {
             hits: self.hits.saturating_sub(before.hits),
             misses: self.misses.saturating_sub(before.misses),
             uncacheable: self.uncacheable.saturating_sub(before.uncacheable),
@@ -28,9 +28,9 @@ impl Usage {
     }
 }
 
-impl fmt::Display for Usage {
+impl fmt::Display for CompilerCacheStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Usage { hits, misses, uncacheable } = self;
+        let CompilerCacheStats { hits, misses, uncacheable } = self;
         let of = (hits + misses).max(1);
         write!(f, "{hits} hits, {misses} misses ({:.1} % hits)", *hits as f64 * 100.0 / of as f64)?;
         match uncacheable {

@@ -1,12 +1,12 @@
 //! One JSON object a line, for programs. `event` is `start`, `progress`, `finish`, `note`,
 //! `finding`, `error`, `summary` or `overview`; `kernel` says whose, where the run has several; times are seconds.
 
-use super::{Event, Told};
+use super::{Event, ScopedEvent};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// More often would cost more than it tells.
-const EVERY: Duration = Duration::from_millis(200);
+const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Default)]
 pub(super) struct Json {
@@ -14,14 +14,14 @@ pub(super) struct Json {
 }
 
 impl Json {
-    pub(super) fn render(&mut self, told: Told<'_>) {
-        if matches!(told.event, Event::Progress { .. }) {
-            let kernel = told.kernel.map(str::to_owned);
-            if self.last.get(&kernel).is_some_and(|last| last.elapsed() < EVERY) {
+    pub(super) fn render(&mut self, scoped: ScopedEvent<'_>) {
+        if matches!(scoped.event, Event::Progress { .. }) {
+            let kernel = scoped.kernel.map(str::to_owned);
+            if self.last.get(&kernel).is_some_and(|last| last.elapsed() < MIN_INTERVAL) {
                 return;
             }
             self.last.insert(kernel, Instant::now());
         }
-        say!("{}", serde_json::to_string(&told).expect("events have only string keys"));
+        say!("{}", serde_json::to_string(&scoped).expect("events have only string keys"));
     }
 }

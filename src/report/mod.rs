@@ -12,16 +12,16 @@ macro_rules! say {
 mod bar;
 mod compiler_cache_stats;
 mod json;
-mod overview;
+mod kernel_summary;
 mod plain;
-mod summary;
+mod run_summary;
 
-pub use compiler_cache_stats::Usage;
-pub use overview::{Ending, Overview};
-pub use summary::{Image, Summary};
+pub use compiler_cache_stats::CompilerCacheStats;
+pub use kernel_summary::{Image, KernelSummary};
+pub use run_summary::{KernelResult, RunSummary};
 
 use crate::util::error::Error;
-use crate::util::text::{printable, without_secrets};
+use crate::util::text::{escape_control, redact_secrets};
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -134,13 +134,13 @@ enum Event<'a> {
     #[serde(rename = "note")]
     Note { text: &'a str },
     #[serde(rename = "finding")]
-    Finding { text: &'a str },
+    Warning { text: &'a str },
     #[serde(rename = "error")]
     Error { text: &'a str, hint: Option<&'a str>, code: u8 },
     #[serde(rename = "summary")]
-    Summary(&'a Summary),
+    KernelSummary(&'a KernelSummary),
     #[serde(rename = "overview")]
-    Overview(&'a Overview),
+    RunSummary(&'a RunSummary),
 }
 
 enum Renderer {
@@ -152,7 +152,7 @@ enum Renderer {
 
 /// An event, and the kernel that it is about where the run has several.
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Told<'a> {
+struct ScopedEvent<'a> {
     #[serde(rename = "kernel", skip_serializing_if = "Option::is_none")]
     kernel: Option<&'a str>,
     #[serde(flatten)]
@@ -160,135 +160,135 @@ struct Told<'a> {
 }
 
 /// The teller. Findings and times are kept for the summary.
-pub struct Report {
+pub struct Reporter {
     renderer: Arc<Mutex<Renderer>>,
     /// Whose report it is, where the run has several kernels.
     kernel: Option<String>,
-    findings: Mutex<Vec<String>>,
+    warnings: Mutex<Vec<String>>,
     times: Mutex<Vec<(Phase, Duration)>>,
-    told: Mutex<Vec<String>>,
+    notes: Mutex<Vec<String>>,
 }
 
-impl Report {
+impl Reporter {
     /// A teller as `--progress` asks for it; `terminal` and `color` are the host's.
-    pub fn new(progress: Progress, terminal: bool, color: bool) -> Report {
+    pub fn new(progress: Progress, terminal: bool, color: bool) -> Reporter {
         let renderer = match (progress, terminal) {
             (Progress::Bar, _) | (Progress::Auto, true) => Renderer::Bar(bar::Bar::new(color)),
             (Progress::Plain, _) | (Progress::Auto, false) => Renderer::Plain(plain::Plain::default()),
             (Progress::Json, _) => Renderer::Json(json::Json::default()),
             (Progress::Quiet, _) => Renderer::Quiet,
         };
-        Report::of(Arc::new(Mutex::new(renderer)), None)
+        Reporter::of(Arc::new(Mutex::new(renderer)), None)
     }
 
     /// The same teller for one of several kernels, which it names; with findings and times of its own.
-    pub fn for_kernel(&self, kernel: &str) -> Report {
-        Report::of(Arc::clone(&self.renderer), Some(kernel.to_owned()))
+    pub fn for_kernel(&self, kernel: &str) -> Reporter {
+        Reporter::of(Arc::clone(&self.renderer), Some(kernel.to_owned()))
     }
 
-    fn of(renderer: Arc<Mutex<Renderer>>, kernel: Option<String>) -> Report {
-        Report {
+    fn of(renderer: Arc<Mutex<Renderer>>, kernel: Option<String>) -> Reporter {
+        Reporter {
             renderer,
             kernel,
-            findings: Mutex::default(),
+            warnings: Mutex::default(),
             times: Mutex::default(),
-            told: Mutex::default(),
+            notes: Mutex::default(),
         }
     }
 
     /// A phase begins; `what` says on what. It is finished through the value returned.
-    pub fn start(&self, phase: Phase, what: &str) -> Running<'_> {
-        self.render(&Event::Start { phase, what: &shown(what) });
-        Running { report: self, phase, since: Instant::now() }
+    pub fn start(&self, phase: Phase, what: &str) -> PhaseGuard<'_> {
+        self.render(&Event::Start { phase, what: &sanitize(what) });
+        PhaseGuard { reporter: self, phase, since: Instant::now() }
     }
 
     /// Something that the user should know and need not act on. Said once.
     pub fn note(&self, text: &str) {
         {
-            let mut told = held(&self.told);
-            if told.iter().any(|told| told == text) {
+            let mut notes = lock(&self.notes);
+            if notes.iter().any(|note| note == text) {
                 return;
             }
-            told.push(text.to_owned());
+            notes.push(text.to_owned());
         }
-        self.render(&Event::Note { text: &shown(text) });
+        self.render(&Event::Note { text: &sanitize(text) });
     }
 
     /// Something about the result that the user should look at; repeated in the summary and kept in
     /// the receipt.
-    pub fn finding(&self, text: String) {
-        let text = if text.contains(":/") { without_secrets(&text) } else { text };
-        if held(&self.findings).contains(&text) {
+    pub fn warning(&self, text: String) {
+        let text = if text.contains(":/") { redact_secrets(&text) } else { text };
+        if lock(&self.warnings).contains(&text) {
             return;
         }
-        self.render(&Event::Finding { text: &printable(&text) });
-        held(&self.findings).push(text);
+        self.render(&Event::Warning { text: &escape_control(&text) });
+        lock(&self.warnings).push(text);
     }
 
     /// The findings so far.
-    pub fn findings(&self) -> Vec<String> {
-        held(&self.findings).clone()
+    pub fn warnings(&self) -> Vec<String> {
+        lock(&self.warnings).clone()
     }
 
     /// The phases so far and what they took.
     pub fn times(&self) -> Vec<(Phase, Duration)> {
-        held(&self.times).clone()
+        lock(&self.times).clone()
     }
 
     /// Forgets findings and times: the next kernel of the run begins.
-    pub fn next_kernel(&self) {
-        held(&self.findings).clear();
-        held(&self.times).clear();
+    pub fn reset(&self) {
+        lock(&self.warnings).clear();
+        lock(&self.times).clear();
     }
 
     /// The run, or one of its kernels, failed.
     pub fn error(&self, error: &Error) {
         self.clear();
         self.render(&Event::Error {
-            text: &shown(&error.to_string()),
-            hint: error.hint_text().map(shown).as_deref(),
+            text: &sanitize(&error.to_string()),
+            hint: error.hint_text().map(sanitize).as_deref(),
             code: error.exit_code(),
         });
     }
 
     /// A kernel is done.
-    pub fn summary(&self, summary: &Summary) {
+    pub fn summary(&self, summary: &KernelSummary) {
         self.clear();
-        self.render(&Event::Summary(summary));
+        self.render(&Event::KernelSummary(summary));
     }
 
     /// All kernels of the run are done.
-    pub fn overview(&self, mut overview: Overview) {
-        for ending in &mut overview.kernels {
-            ending.outcome = ending.outcome.clone().map_err(|why| shown(&why));
+    pub fn run_summary(&self, mut run_summary: RunSummary) {
+        for result in &mut run_summary.kernels {
+            result.outcome = result.outcome.clone().map_err(|why| sanitize(&why));
         }
-        self.render(&Event::Overview(&overview));
+        self.render(&Event::RunSummary(&run_summary));
     }
 
     /// Clears what is drawn on the terminal of this kernel, so that other text can be printed.
     pub fn clear(&self) {
-        if let Renderer::Bar(bar) = &mut *held(&self.renderer) {
+        if let Renderer::Bar(bar) = &mut *lock(&self.renderer) {
             bar.clear(self.kernel.as_deref());
         }
     }
 
     /// Does what writes to the terminal by another way than this report, with nothing drawn there.
-    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &*held(&self.renderer) {
-            Renderer::Bar(bar) => bar.aside(write),
+    pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
+        match &*lock(&self.renderer) {
+            Renderer::Bar(bar) => bar.suspend(write),
             _ => write(),
         }
     }
 
     fn render(&self, event: &Event<'_>) {
-        let told = Told { kernel: self.kernel.as_deref(), event };
-        match &mut *held(&self.renderer) {
-            Renderer::Bar(bar) => bar.render(told),
-            Renderer::Plain(plain) => plain.render(told),
-            Renderer::Json(json) => json.render(told),
+        let scoped = ScopedEvent { kernel: self.kernel.as_deref(), event };
+        match &mut *lock(&self.renderer) {
+            Renderer::Bar(bar) => bar.render(scoped),
+            Renderer::Plain(plain) => plain.render(scoped),
+            Renderer::Json(json) => json.render(scoped),
             Renderer::Quiet => {
-                if matches!(event, Event::Finding { .. } | Event::Error { .. }) {
-                    plain::Plain::default().render(told);
+                if matches!(event, Event::Warning { .. } | Event::Error { .. }) {
+                    plain::Plain::default().render(scoped);
                 }
             }
         }
@@ -296,37 +296,37 @@ impl Report {
 }
 
 /// A text as it may go to a terminal or a log.
-fn shown(text: &str) -> String {
-    printable(&without_secrets(text))
+fn sanitize(text: &str) -> String {
+    escape_control(&redact_secrets(text))
 }
 
 /// What another thread left half-said is no reason to say nothing more.
-fn held<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
+fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A phase that goes on.
-pub struct Running<'a> {
-    report: &'a Report,
+pub struct PhaseGuard<'a> {
+    reporter: &'a Reporter,
     phase: Phase,
     since: Instant,
 }
 
-impl Running<'_> {
+impl PhaseGuard<'_> {
     /// How far it is.
     pub fn progress(&self, count: Count<'_>) {
-        let count = Count { item: &shown(count.item), ..count };
-        self.report.render(&Event::Progress { phase: self.phase, count });
+        let count = Count { item: &sanitize(count.item), ..count };
+        self.reporter.render(&Event::Progress { phase: self.phase, count });
     }
 
     /// It is done; `what` says what came out. Returns what it took.
     pub fn finish(self, what: &str) -> Duration {
         let took = self.since.elapsed();
-        held(&self.report.times).push((self.phase, took));
-        self.report.render(&Event::Finish {
+        lock(&self.reporter.times).push((self.phase, took));
+        self.reporter.render(&Event::Finish {
             phase: self.phase,
             seconds: took.as_secs_f64(),
-            what: &shown(what),
+            what: &sanitize(what),
             peak_memory_bytes: crate::util::rusage::peak_memory(),
         });
         took

@@ -2,22 +2,22 @@
 //! tarball inside its .deb unpacked without unpacking the .deb.
 
 use super::archive::decompress;
-use super::archive_store::{self, Kept, Proofs, Unknown};
-use super::context::{Fetching, verify};
+use super::archive_store::{self, Proofs, StoredArchive, Unknown};
+use super::context::{FetchContext, check_digest};
 use super::directory::check_tree;
 use super::stream::{Stream, unpack};
 use super::tree::Tree;
-use super::tree_manifest::Contents;
-use super::tree_store::{keep, keep_unlisted};
+use super::tree_manifest::TreeManifest;
+use super::tree_store::{store, store_unpinned};
 use crate::catalog::lockfile;
 use crate::host::Host;
 use crate::host::process::{self, CommandLine, Stream as Output};
 use crate::kernel::SourceDigest;
-use crate::plan::{Check, Link, SourceIdentity, SourcePlan};
-use crate::report::{Count, Running, Unit};
+use crate::plan::{Check, SourceIdentity, SourcePlan, VerificationStep};
+use crate::report::{Count, PhaseGuard, Unit};
 use crate::util::digest::{Hasher, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::file_stamp::{self, Fingerprint};
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::file_stamp::{self, FileStamp};
 use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::io::BufReader;
@@ -28,29 +28,29 @@ use walkdir::WalkDir;
 /// where they do not tell); `None` where there is no apt or no such package. Takes half a second.
 pub fn candidate(package: &str, host: &Host) -> Option<String> {
     host.find_program("apt-cache")?;
-    let shown =
+    let record =
         process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env).ok()?;
-    let field = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let field = |name: &str| record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     Some(format!("{} {}", field("Version")?.trim(), field("SHA256").unwrap_or_default().trim()))
 }
 
 /// What the file system says of all that apt answers from (its lists, its configuration, what is
-/// installed), and whether that has come to rest; `None` where there is no apt.
+/// installed), and whether a file among it is racy; `None` where there is no apt.
 pub fn state() -> Option<(String, bool)> {
     let now = file_stamp::now();
-    let (mut hasher, mut is_settled) = (Hasher::default(), true);
+    let (mut hasher, mut is_racy) = (Hasher::default(), false);
     for place in ["/var/lib/apt/lists", "/etc/apt", "/var/lib/dpkg/status"] {
         for entry in WalkDir::new(place).sort_by_file_name().into_iter().flatten() {
             // The times of a directory change with apt's own locks and temporary files.
             let Some(metadata) = entry.metadata().ok().filter(|metadata| !metadata.is_dir()) else {
                 continue;
             };
-            let fingerprint = Fingerprint::of(&metadata);
-            is_settled &= fingerprint.is_settled(now);
-            hasher.update(format!("{} {fingerprint:?}\n", entry.path().display()));
+            let stamp = FileStamp::of(&metadata);
+            is_racy |= stamp.is_racy(now);
+            hasher.update(format!("{} {stamp:?}\n", entry.path().display()));
         }
     }
-    Path::new("/var/lib/dpkg/status").is_file().then(|| (hasher.finish().to_string(), is_settled))
+    Path::new("/var/lib/dpkg/status").is_file().then(|| (hasher.finish().to_string(), is_racy))
 }
 
 /// Takes the package from the archives that are kept, else downloads it with `apt-get download`, which
@@ -60,124 +60,129 @@ pub(super) fn fetch(
     version: Option<&str>,
     pin: Option<Sha256>,
     plan: &SourcePlan,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Tree> {
-    if let Some(kept) = kept_deb(package, version, pin, fetching)? {
-        let name = kept.origin.strip_prefix("apt:").unwrap_or(&kept.origin);
-        let path = archive_store::path(fetching.cache, kept.sha256);
-        fetching.name_owner(&path);
+    if let Some(archive) = stored_deb(package, version, pin, ctx)? {
+        let name = archive.origin.strip_prefix("apt:").unwrap_or(&archive.origin);
+        let path = archive_store::path(ctx.cache, archive.sha256);
+        ctx.note_foreign_owner(&path);
         let locked =
-            fetching.lock.of(&kept.origin).filter(|locked| locked.digest.sha256() == Some(kept.sha256));
+            ctx.lock.of(&archive.origin).filter(|locked| locked.digest.sha256() == Some(archive.sha256));
         let check = match locked {
-            _ if pin.is_some() => Check::proves(Link::Apt, "as in the signed lists of apt"),
-            Some(locked) if !locked.unverified => {
-                Check::proves(Link::LockFile, format!("sha256 as in {}", lockfile::NAME))
+            _ if pin.is_some() => {
+                Check::authenticated(VerificationStep::Apt, "as in the signed lists of apt")
             }
-            _ => Check::holds(Link::Transport, "kept in the cache; apt's lists here do not tell of it"),
+            Some(locked) if !locked.unverified => {
+                Check::authenticated(VerificationStep::LockFile, format!("sha256 as in {}", lockfile::NAME))
+            }
+            _ => Check::consistent(
+                VerificationStep::Transport,
+                "kept in the cache; apt's lists here do not tell of it",
+            ),
         };
-        let unpacked = keep(&SourceDigest::Sha256(kept.sha256), fetching, |tree| {
-            verify(name, kept.sha256, digest_of(&path)?)?;
-            unpack_deb_as(&path, name, (kept.sha256, &kept.origin, check), tree, fetching, running)
+        let unpacked = store(&SourceDigest::Sha256(archive.sha256), ctx, |tree| {
+            check_digest(name, archive.sha256, digest_of(&path)?)?;
+            unpack_deb_as(&path, name, (archive.sha256, &archive.origin, check), tree, ctx, phase)
         });
         match unpacked {
             Err(error) if error.kind == Kind::Fetch => {
-                fetching.report.note(&format!("{error}; the archive in the cache is thrown away"));
-                archive_store::forget(fetching.cache, kept.sha256)?;
+                ctx.reporter.note(&format!("{error}; the archive in the cache is thrown away"));
+                archive_store::remove(ctx.cache, archive.sha256)?;
             }
             unpacked => return unpacked,
         }
     }
-    if fetching.offline {
-        return Err(fetching.not_here(&plan.name));
+    if ctx.offline {
+        return Err(ctx.not_cached_error(&plan.name));
     }
-    if fetching.host.find_program("apt-get").is_none() {
+    if ctx.host.find_program("apt-get").is_none() {
         return Err(
             Error::host("--source apt: this host has no apt-get").hint("use kernel.org, git or a tarball")
         );
     }
     let fill = |tree: &Utf8Path| {
-        let scratch = fetching.cache.scratch()?;
-        let deb = download(package, version, &scratch.path, fetching, running)?;
+        let scratch = ctx.cache.scratch()?;
+        let deb = download(package, version, &scratch.path, ctx, phase)?;
         let digest = digest_of(&deb)?;
-        verify(&plan.name, pin.unwrap_or(digest), digest)?;
+        check_digest(&plan.name, pin.unwrap_or(digest), digest)?;
         let origin = match (&plan.origin, deb.file_name().and_then(|name| name.split('_').nth(1))) {
             (Some(origin), _) => origin.clone(),
             // An epoch's colon is `%3a` in the name of the file.
             (None, Some(version)) => format!("apt:{package}={}", version.replace("%3a", ":")),
             (None, None) => format!("apt:{package}"),
         };
-        let check = Check::proves(Link::Apt, "by the signed lists of apt");
+        let check = Check::authenticated(VerificationStep::Apt, "by the signed lists of apt");
         let source = (digest, origin.as_str(), check);
-        let identity = unpack_deb_as(&deb, &plan.name, source, tree, fetching, running)?;
-        let kept = Kept {
+        let identity = unpack_deb_as(&deb, &plan.name, source, tree, ctx, phase)?;
+        let archive = StoredArchive {
             origin,
             sha256: digest,
             proofs: Proofs::default(),
             zstd: None,
             unknown: Unknown::default(),
         };
-        archive_store::keep(fetching.cache, &deb, None, &kept)?;
+        archive_store::store(ctx.cache, &deb, None, &archive)?;
         Ok(identity)
     };
     match pin {
-        Some(pin) => keep(&SourceDigest::Sha256(pin), fetching, fill),
-        None => keep_unlisted(&plan.name, fetching, fill),
+        Some(pin) => store(&SourceDigest::Sha256(pin), ctx, fill),
+        None => store_unpinned(&plan.name, ctx, fill),
     }
 }
 
 /// The package among the archives that are kept: the one that apt's lists mean; without lists, the one
 /// of the version asked for, or the newest.
-fn kept_deb(
+fn stored_deb(
     package: &str,
     version: Option<&str>,
     pin: Option<Sha256>,
-    fetching: &Fetching<'_>,
-) -> Result<Option<Kept>> {
+    ctx: &FetchContext<'_>,
+) -> Result<Option<StoredArchive>> {
     if let Some(pin) = pin {
-        return Ok(archive_store::find(fetching.cache, pin));
+        return Ok(archive_store::find(ctx.cache, pin));
     }
-    if !fetching.offline {
+    if !ctx.offline {
         return Ok(None);
     }
     let prefix = format!("apt:{package}=");
-    let rank = |kept: &Kept| {
-        let found = kept.origin.strip_prefix(&prefix)?;
-        version.is_none_or(|version| version == found).then(|| order(found))
+    let rank = |archive: &StoredArchive| {
+        let found = archive.origin.strip_prefix(&prefix)?;
+        version.is_none_or(|version| version == found).then(|| version_key(found))
     };
     let packages =
-        archive_store::all(fetching.cache)?.into_iter().filter_map(|kept| Some((rank(&kept)?, kept)));
-    Ok(packages.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, kept)| kept))
+        archive_store::all(ctx.cache)?.into_iter().filter_map(|archive| Some((rank(&archive)?, archive)));
+    Ok(packages.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, archive)| archive))
 }
 
 /// Where a package's version stands among others, as deb-version(7) has it: by epoch, upstream version and
 /// revision.
-fn order(version: &str) -> (u64, Vec<Run>, Vec<Run>) {
+fn version_key(version: &str) -> (u64, Vec<VersionPart>, Vec<VersionPart>) {
     let (epoch, version) = version.split_once(':').unwrap_or(("0", version));
     let (upstream, revision) = version.rsplit_once('-').unwrap_or((version, "0"));
-    (number(epoch), runs(upstream), runs(revision))
+    (number(epoch), version_parts(upstream), version_parts(revision))
 }
 
 /// The ranks of characters that are no digits, and the number behind them.
-type Run = (Vec<u32>, u64);
+type VersionPart = (Vec<u32>, u64);
 
 /// A tilde comes before the end of a run, that before letters, those before all else.
-fn runs(text: &str) -> Vec<Run> {
+fn version_parts(text: &str) -> Vec<VersionPart> {
     const END: u32 = 1;
     let rank = |character: char| match character {
         '~' => 0,
         letter if letter.is_ascii_alphabetic() => u32::from(letter),
         other => 256 + u32::from(other),
     };
-    let (mut runs, mut rest) = (Vec::new(), text);
+    let (mut version_parts, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
         let (others, digits) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-        runs.push((others.chars().map(rank).chain([END]).collect(), number(&digits[..end])));
+        version_parts.push((others.chars().map(rank).chain([END]).collect(), number(&digits[..end])));
         rest = &digits[end..];
     }
-    runs.push((vec![END], 0));
-    runs
+    version_parts.push((vec![END], 0));
+    version_parts
 }
 
 fn number(digits: &str) -> u64 {
@@ -196,10 +201,10 @@ fn unpack_deb_as(
     name: &str,
     (digest, origin, check): (Sha256, &str, Check),
     tree: &Utf8Path,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<SourceIdentity> {
-    let (contents, date) = unpack_deb(deb, name, tree, fetching.jobs, running)?;
+    let (contents, date) = unpack_deb(deb, name, tree, ctx.jobs, phase)?;
     contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
     Ok(SourceIdentity {
         origin: Some(origin.to_owned()),
@@ -214,43 +219,43 @@ fn download(
     package: &str,
     version: Option<&str>,
     dir: &Utf8Path,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Utf8PathBuf> {
-    let wanted = version.map_or_else(|| package.to_owned(), |version| format!("{package}={version}"));
+    let package_spec = version.map_or_else(|| package.to_owned(), |version| format!("{package}={version}"));
     let command = CommandLine {
         program: "apt-get".into(),
         // Status lines on standard output: `dlstatus:1:42.0000:Retrieving file 1 of 1 (3s remaining)`.
-        args: ["-q", "-o", "APT::Status-Fd=1", "download", &wanted].map(str::to_owned).into(),
-        env: fetching
+        args: ["-q", "-o", "APT::Status-Fd=1", "download", &package_spec].map(str::to_owned).into(),
+        env: ctx
             .host
             .child_env
             .iter()
-            .chain(&fetching.host.proxies)
+            .chain(&ctx.host.proxies)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect(),
         cwd: dir.to_owned(),
     };
     let log = tempfile::tempfile_in(dir).context(Kind::Build, || format!("cannot write in {dir}"))?;
-    let mut said = Vec::new();
+    let mut apt_errors = Vec::new();
     let status = process::run(&command, &log, None, |stream, line| {
         let percent =
             line.strip_prefix("dlstatus:").and_then(|rest| rest.split(':').nth(1)?.parse::<f64>().ok());
         match percent {
-            Some(percent) => running.progress(Count {
+            Some(percent) => phase.progress(Count {
                 done: percent as u64,
                 total: Some(100),
                 unit: Unit::Steps,
-                item: &format!("{wanted}: apt-get download, in percent"),
+                item: &format!("{package_spec}: apt-get download, in percent"),
             }),
             None if stream == Output::Err && line.starts_with("E:") => {
-                said.push(line.trim_start_matches("E: ").to_owned());
+                apt_errors.push(line.trim_start_matches("E: ").to_owned());
             }
             None => {}
         }
     })?;
     if !status.success() {
-        return Err(Error::fetch(format!("`{command}` failed: {}", said.join("; "))).hint(
+        return Err(Error::fetch(format!("`{command}` failed: {}", apt_errors.join("; "))).hint(
             "`apt-get update` renews the lists; `apt-cache search linux-source` shows the source packages",
         ));
     }
@@ -268,8 +273,8 @@ fn unpack_deb(
     name: &str,
     tree: &Utf8Path,
     threads: usize,
-    running: &Running<'_>,
-) -> Result<(Contents, u64)> {
+    phase: &PhaseGuard<'_>,
+) -> Result<(TreeManifest, u64)> {
     let corrupt = || format!("{name}: corrupt .deb");
     let file = open_file(deb, Links::Refuse).context(Kind::Fetch, corrupt)?;
     let total = file.metadata().context(Kind::Fetch, corrupt)?.len();
@@ -298,7 +303,7 @@ fn unpack_deb(
                     threads,
                     copy: None,
                 };
-                let unpacked = unpack(inner, tree, running)?;
+                let unpacked = unpack(inner, tree, phase)?;
                 return Ok((unpacked.contents, unpacked.date));
             }
         }
@@ -309,7 +314,7 @@ fn unpack_deb(
 
 #[cfg(test)]
 mod tests {
-    use super::order;
+    use super::version_key;
 
     #[test]
     fn versions_are_ordered_as_dpkg_orders_them() {
@@ -328,7 +333,7 @@ mod tests {
             "6.12-1",
             "1:5.10-1",
         ];
-        assert!(sorted.is_sorted_by(|a, b| order(a) < order(b)));
-        assert_eq!(order("6.1"), order("0:6.01-0"));
+        assert!(sorted.is_sorted_by(|a, b| version_key(a) < version_key(b)));
+        assert_eq!(version_key("6.1"), version_key("0:6.01-0"));
     }
 }

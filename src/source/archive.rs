@@ -2,7 +2,7 @@
 //! what an honest kernel source holds is taken.
 
 use super::tree_writer::TreeWriter;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::Utf8Path;
 use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
@@ -18,7 +18,7 @@ const XZ_THREADS_MEMORY: u64 = 48 << 20;
 /// The same limit for zstd's window, as a power of two.
 const ZSTD_WINDOW_LOG: u32 = 26;
 /// A record before an entry holds a path or two.
-const LARGEST_RECORD: u64 = 64 << 10;
+const MAX_RECORD: u64 = 64 << 10;
 
 /// The decoder of a tarball. `threads` may decompress at once, where the archive consists of blocks.
 pub(super) fn decompress<'a, R: BufRead + 'a>(
@@ -128,15 +128,15 @@ pub(super) fn unpack_tar(
     let mut writer = TreeWriter::create(tree, name)?;
     let mut top = None;
     let mut date = 0;
-    let mut before = Before::default();
-    let mut archive = tar::Archive::new(Counted { reader: tar, read: &read });
+    let mut before = SeenHeaders::default();
+    let mut archive = tar::Archive::new(CountingReader { reader: tar, read: &read });
     for entry in archive.entries().context(Kind::Fetch, corrupt)?.raw(true) {
         let mut entry = entry.context(Kind::Fetch, corrupt)?;
         let kind = entry.header().entry_type();
-        if before.takes(&mut entry).map_err(|why| writer.refuse("(a record before an entry)", &why))? {
+        if before.accepts(&mut entry).map_err(|why| writer.refuse("(a record before an entry)", &why))? {
             continue;
         }
-        let Before { path, link, size } = std::mem::take(&mut before);
+        let SeenHeaders { path, link, size } = std::mem::take(&mut before);
         let path = text(path.unwrap_or_else(|| entry.path_bytes().into_owned()), &writer)?;
         if size.is_some_and(|size| size != entry.size()) {
             return Err(writer.refuse(&path, "its PAX record says another size than its header"));
@@ -172,12 +172,12 @@ pub(super) fn unpack_tar(
 }
 
 /// A reader that tells how far it is.
-struct Counted<'a, R> {
+struct CountingReader<'a, R> {
     reader: R,
     read: &'a Cell<u64>,
 }
 
-impl<R: Read> Read for Counted<'_, R> {
+impl<R: Read> Read for CountingReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.read.set(self.read.get() + read as u64);
@@ -200,15 +200,15 @@ fn below_top<'a>(path: &'a str, is_dir: bool, top: &mut Option<String>) -> Optio
 
 /// What stands before an entry and overrides its header.
 #[derive(Default)]
-struct Before {
+struct SeenHeaders {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
     size: Option<u64>,
 }
 
-impl Before {
+impl SeenHeaders {
     /// Takes in `entry` if it is such a record.
-    fn takes(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, String> {
+    fn accepts(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, String> {
         let kind = entry.header().entry_type();
         let is_record = kind.is_pax_local_extensions()
             || kind.is_pax_global_extensions()
@@ -217,7 +217,7 @@ impl Before {
         if !is_record {
             return Ok(false);
         }
-        if entry.size() > LARGEST_RECORD {
+        if entry.size() > MAX_RECORD {
             return Err(format!("{} bytes long", entry.size()));
         }
         let mut bytes = Vec::new();

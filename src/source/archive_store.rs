@@ -9,7 +9,7 @@
 
 use crate::cache::Cache;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::{remove_tree, write_atomically};
 use crate::util::openpgp::Signer;
 use crate::util::read::{Links, MAX_JSON, open_file, read_file};
@@ -20,7 +20,7 @@ use std::os::unix::fs::PermissionsExt;
 
 /// What an archive is, and what came with it. Fields that a newer kcompile wrote stay in the record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Kept {
+pub(super) struct StoredArchive {
     /// As in a plan: kernel.org's URL, `apt:PACKAGE=VERSION`.
     pub origin: String,
     /// Of the archive. It is hashed again whenever it is read.
@@ -46,7 +46,7 @@ pub(super) struct Proofs {
     pub signature: Option<String>,
     /// What `sha256sums.asc` said when it was asked.
     #[serde(rename = "sums", default)]
-    pub sums: Sums,
+    pub checksums: ChecksumList,
     #[serde(flatten)]
     pub unknown: Unknown,
 }
@@ -54,7 +54,7 @@ pub(super) struct Proofs {
 /// What a server's list of checksums says of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Sums {
+pub(super) enum ChecksumList {
     /// No server was asked in this run, and none had a list before.
     #[default]
     #[serde(rename = "no-list")]
@@ -98,13 +98,13 @@ fn record(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
 
 impl Proofs {
     /// Returns whether they can prove an archive, by a signature over it or over a list with its digest.
-    pub fn can_prove(&self) -> bool {
-        self.signature.is_some() || matches!(self.sums, Sums::Listed { signer: Some(_), .. })
+    pub fn can_authenticate(&self) -> bool {
+        self.signature.is_some() || matches!(self.checksums, ChecksumList::Listed { signer: Some(_), .. })
     }
 }
 
 /// Every archive that is there.
-pub(super) fn all(cache: &Cache) -> Result<Vec<Kept>> {
+pub(super) fn all(cache: &Cache) -> Result<Vec<StoredArchive>> {
     let dir = dir(cache);
     let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
     let records = entries.flatten().filter(|entry| entry.file_name().ends_with(".json"));
@@ -112,54 +112,60 @@ pub(super) fn all(cache: &Cache) -> Result<Vec<Kept>> {
 }
 
 /// The archive of this digest, if it is there.
-pub(super) fn find(cache: &Cache, sha256: Sha256) -> Option<Kept> {
+pub(super) fn find(cache: &Cache, sha256: Sha256) -> Option<StoredArchive> {
     read(cache, &record(cache, sha256))
 }
 
 /// A record that cannot be read, or whose bytes are gone, is none.
-fn read(cache: &Cache, record: &Utf8Path) -> Option<Kept> {
-    let kept: Kept = serde_json::from_slice(&read_file(record, Links::Refuse, MAX_JSON).ok()?).ok()?;
-    path(cache, kept.sha256).is_file().then_some(kept)
+fn read(cache: &Cache, record: &Utf8Path) -> Option<StoredArchive> {
+    let archive: StoredArchive =
+        serde_json::from_slice(&read_file(record, Links::Refuse, MAX_JSON).ok()?).ok()?;
+    path(cache, archive.sha256).is_file().then_some(archive)
 }
 
 /// Keeps the file at `from`, and the one at `copy`, which are moved: their bytes have been checked.
-pub(super) fn keep(cache: &Cache, from: &Utf8Path, copy: Option<&Utf8Path>, kept: &Kept) -> Result<()> {
-    move_in(from, &path(cache, kept.sha256))?;
+pub(super) fn store(
+    cache: &Cache,
+    from: &Utf8Path,
+    copy: Option<&Utf8Path>,
+    archive: &StoredArchive,
+) -> Result<()> {
+    move_into_store(from, &path(cache, archive.sha256))?;
     if let Some(copy) = copy {
-        move_in(copy, &copy_path(cache, kept.sha256))?;
+        move_into_store(copy, &copy_path(cache, archive.sha256))?;
     }
-    write_record(cache, kept)
+    write_record(cache, archive)
 }
 
 /// Forgets the copy, which is not what it should be.
-pub(super) fn forget_copy(cache: &Cache, kept: &Kept) -> Result<()> {
-    write_record(cache, &Kept { zstd: None, ..kept.clone() })?;
-    remove_tree(&copy_path(cache, kept.sha256))
+pub(super) fn remove_copy(cache: &Cache, archive: &StoredArchive) -> Result<()> {
+    write_record(cache, &StoredArchive { zstd: None, ..archive.clone() })?;
+    remove_tree(&copy_path(cache, archive.sha256))
 }
 
 /// Notes what a server has beside the archive `sha256`, which is there. Whether there is a copy stays as it is.
 pub(super) fn record_proofs(cache: &Cache, sha256: Sha256, proofs: &Proofs) -> Result<()> {
     match find(cache, sha256) {
-        Some(kept) => write_record(cache, &Kept { proofs: proofs.clone(), ..kept }),
+        Some(archive) => write_record(cache, &StoredArchive { proofs: proofs.clone(), ..archive }),
         None => Ok(()),
     }
 }
 
-fn write_record(cache: &Cache, kept: &Kept) -> Result<()> {
-    let text = serde_json::to_vec_pretty(kept).expect("plain values");
-    write_atomically(&record(cache, kept.sha256), &text)
+fn write_record(cache: &Cache, archive: &StoredArchive) -> Result<()> {
+    let text = serde_json::to_vec_pretty(archive).expect("plain values");
+    write_atomically(&record(cache, archive.sha256), &text)
 }
 
-fn move_in(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
-    let wrong = || format!("cannot keep {to}");
-    let file = open_file(from, Links::Refuse).context(Kind::Build, wrong)?;
-    file.set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, wrong)?;
-    file.sync_all().context(Kind::Build, wrong)?;
-    fs::rename(from, to).context(Kind::Build, wrong)
+fn move_into_store(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
+    let message = || format!("cannot keep {to}");
+    let file = open_file(from, Links::Refuse).context(Kind::Build, message)?;
+    file.set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, message)?;
+    file.sync_all().context(Kind::Build, message)?;
+    fs::rename(from, to).context(Kind::Build, message)
 }
 
 /// Removes an archive that is not what its name says.
-pub(super) fn forget(cache: &Cache, sha256: Sha256) -> Result<()> {
+pub(super) fn remove(cache: &Cache, sha256: Sha256) -> Result<()> {
     remove_tree(&record(cache, sha256))?;
     remove_tree(&copy_path(cache, sha256))?;
     remove_tree(&path(cache, sha256))
@@ -172,11 +178,11 @@ mod tests {
     #[test]
     fn what_a_newer_version_wrote_stays_in_a_record() {
         let sha256 = Sha256::of("x");
-        for sums in [r#""signed-twice""#, r#"{"merkle":{"root":"x"}}"#, r#""no-list""#] {
-            let proofs = format!(r#"{{"signature":null,"sums":{sums},"log":[1]}}"#);
+        for checksums in [r#""signed-twice""#, r#"{"merkle":{"root":"x"}}"#, r#""no-list""#] {
+            let proofs = format!(r#"{{"signature":null,"sums":{checksums},"log":[1]}}"#);
             let text = format!(r#"{{"origin":"https://x","sha256":"{sha256}","proofs":{proofs},"size":7}}"#);
-            let kept: Kept = serde_json::from_str(&text).unwrap();
-            let written = serde_json::to_value(&kept).unwrap();
+            let archive: StoredArchive = serde_json::from_str(&text).unwrap();
+            let written = serde_json::to_value(&archive).unwrap();
             assert_eq!(written, serde_json::from_str::<serde_json::Value>(&text).unwrap());
         }
     }

@@ -13,20 +13,20 @@
 //! pins) when they are unpacked. Lock entries out of a bundle are marked as unverified until then, and those of
 //! sources that nobody asks for never reach the lock file.
 
-use super::archive_store::{self, Kept, Proofs, Sums};
-use super::context::{Fetching, verify};
+use super::archive_store::{self, ChecksumList, Proofs, StoredArchive};
+use super::context::{FetchContext, check_digest};
 use super::git;
-use super::git_fetch::LARGEST_PACK;
+use super::git_fetch::MAX_PACK;
 use super::git_store::repository_lock;
 use crate::catalog::lockfile::{self, Locked};
 use crate::host::process::Interruptible;
 use crate::kernel::{CommitId, SourceDigest};
-use crate::plan::{Locator, SourceIdentity};
+use crate::plan::{SourceIdentity, SourceLocation};
 use crate::util::digest::{HashingReader, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::persist;
 use crate::util::read::{Links, open_file};
-use crate::util::text::{counted, printable, size};
+use crate::util::text::{escape_control, format_size, pluralize};
 use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,14 +36,14 @@ use tempfile::NamedTempFile;
 
 const INDEX: &str = "kcompile-bundle.json";
 const FORMAT: u32 = 1;
-const LARGEST_INDEX: u64 = 1 << 20;
+const MAX_INDEX: u64 = 1 << 20;
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Index {
     format: u32,
     #[serde(rename = "archives")]
-    archives: Vec<Kept>,
+    archives: Vec<StoredArchive>,
     #[serde(rename = "commits")]
     commits: Vec<Commit>,
     /// Origin → digest.
@@ -62,11 +62,15 @@ struct Commit {
 /// Writes a bundle of these sources, which have just been obtained, into `path`.
 ///
 /// Errors: a source that lies on this machine anyway (exit code 2); the file cannot be written.
-pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &Fetching<'_>) -> Result<()> {
+pub fn write(
+    path: &Utf8Path,
+    sources: &[(SourceLocation, SourceIdentity)],
+    ctx: &FetchContext<'_>,
+) -> Result<()> {
     let mut index = Index { format: FORMAT, archives: vec![], commits: vec![], locked: BTreeMap::new() };
-    for (locator, identity) in sources {
-        match (locator, &identity.origin) {
-            (Locator::Git { url, .. }, Some(origin)) => {
+    for (location, identity) in sources {
+        match (location, &identity.origin) {
+            (SourceLocation::Git { url, .. }, Some(origin)) => {
                 let commit = identity.digest.commit().cloned();
                 let commit = commit.ok_or_else(|| Error::build(format!("{origin} is no commit")))?;
                 let commit = Commit { url: url.clone(), commit };
@@ -75,12 +79,13 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
                 }
             }
             (_, Some(origin)) => {
-                let kept =
-                    identity.digest.sha256().and_then(|sha256| archive_store::find(fetching.cache, sha256));
-                let kept = kept.ok_or_else(|| Error::build(format!("the archive of {origin} vanished")))?;
-                let kept = Kept { zstd: None, ..kept };
-                if !index.archives.contains(&kept) {
-                    index.archives.push(kept);
+                let archive =
+                    identity.digest.sha256().and_then(|sha256| archive_store::find(ctx.cache, sha256));
+                let archive =
+                    archive.ok_or_else(|| Error::build(format!("the archive of {origin} vanished")))?;
+                let archive = StoredArchive { zstd: None, ..archive };
+                if !index.archives.contains(&archive) {
+                    index.archives.push(archive);
                 }
             }
             (_, None) => {
@@ -90,34 +95,34 @@ pub fn write(path: &Utf8Path, sources: &[(Locator, SourceIdentity)], fetching: &
         }
         index.locked.extend(identity.origin.clone().map(|origin| (origin, identity.digest.clone())));
     }
-    let wrong = || format!("cannot write {path}");
+    let message = || format!("cannot write {path}");
     let dir = path.parent().unwrap_or(Utf8Path::new("."));
-    let file = NamedTempFile::with_prefix_in(".tmp-", dir).context(Kind::Build, wrong)?;
+    let file = NamedTempFile::with_prefix_in(".tmp-", dir).context(Kind::Build, message)?;
     let mut tar = tar::Builder::new(file);
     let text = serde_json::to_vec_pretty(&index).expect("plain values");
-    append(&mut tar, INDEX, text.len() as u64, &text[..]).context(Kind::Build, wrong)?;
-    for kept in &index.archives {
-        let archive = archive_store::path(fetching.cache, kept.sha256);
-        let file =
-            open_file(&archive, Links::Refuse).context(Kind::Build, || format!("cannot read {archive}"))?;
-        let bytes = file.metadata().context(Kind::Build, wrong)?.len();
-        append(&mut tar, &format!("archives/{}", kept.sha256), bytes, file).context(Kind::Build, wrong)?;
+    append(&mut tar, INDEX, text.len() as u64, &text[..]).context(Kind::Build, message)?;
+    for archive in &index.archives {
+        let from = archive_store::path(ctx.cache, archive.sha256);
+        let file = open_file(&from, Links::Refuse).context(Kind::Build, || format!("cannot read {from}"))?;
+        let bytes = file.metadata().context(Kind::Build, message)?.len();
+        append(&mut tar, &format!("archives/{}", archive.sha256), bytes, file)
+            .context(Kind::Build, message)?;
     }
     let mut packed = BTreeSet::new();
     for Commit { url, commit } in
         index.commits.iter().filter(|commit| packed.insert(commit.commit.to_string()))
     {
-        let mut pack = tempfile::tempfile_in(dir).context(Kind::Build, wrong)?;
-        git::write_pack(url, &commit.to_string(), &mut pack, fetching)?;
-        let bytes = pack.stream_position().context(Kind::Build, wrong)?;
-        pack.rewind().context(Kind::Build, wrong)?;
-        append(&mut tar, &format!("commits/{commit}.pack"), bytes, pack).context(Kind::Build, wrong)?;
+        let mut pack = tempfile::tempfile_in(dir).context(Kind::Build, message)?;
+        git::write_pack(url, &commit.to_string(), &mut pack, ctx)?;
+        let bytes = pack.stream_position().context(Kind::Build, message)?;
+        pack.rewind().context(Kind::Build, message)?;
+        append(&mut tar, &format!("commits/{commit}.pack"), bytes, pack).context(Kind::Build, message)?;
     }
-    let file = tar.into_inner().context(Kind::Build, wrong)?;
-    let bytes = file.as_file().metadata().context(Kind::Build, wrong)?.len();
+    let file = tar.into_inner().context(Kind::Build, message)?;
+    let bytes = file.as_file().metadata().context(Kind::Build, message)?.len();
     persist(file, path)?;
-    let sources = counted(index.archives.len() + index.commits.len(), "source", "sources");
-    fetching.report.note(&format!("{path}: {sources}, {}", size(bytes)));
+    let sources = pluralize(index.archives.len() + index.commits.len(), "source", "sources");
+    ctx.reporter.note(&format!("{path}: {sources}, {}", format_size(bytes)));
     Ok(())
 }
 
@@ -135,29 +140,29 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: im
 ///
 /// Exit code 3: not a bundle, a damaged one, or one with another source than the lock file's. Nothing of it is in
 /// the cache then.
-pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<BTreeMap<String, Locked>> {
-    let scratch = fetching.cache.scratch()?;
-    let index = unpack(path, &scratch.path, fetching)?;
+pub fn import(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<BTreeMap<String, Locked>> {
+    let scratch = ctx.cache.scratch()?;
+    let index = unpack(path, &scratch.path, ctx)?;
     let commits = index.commits.iter().map(|Commit { url, commit }| {
-        let lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
+        let lock = ctx.cache.lock(&repository_lock(url), ctx.reporter)?;
         let pack = scratch.path.join(pack_name(commit));
-        Ok((lock, url, git::read_pack(url, &commit.to_string(), &pack, fetching)?))
+        Ok((lock, url, git::read_pack(url, &commit.to_string(), &pack, ctx)?))
     });
     // All of them are read before the first reaches the cache.
     let commits = commits.collect::<Result<Vec<_>>>()?;
     for (_lock, url, repository) in &commits {
-        repository.give_to(url, fetching.cache)?;
+        repository.store_packs(url, ctx.cache)?;
     }
-    let is_new = |kept: &&Kept| archive_store::find(fetching.cache, kept.sha256).is_none();
-    let new: Vec<&Kept> = index.archives.iter().filter(is_new).collect();
-    let taken = new.iter().try_for_each(|kept| {
+    let is_new = |archive: &&StoredArchive| archive_store::find(ctx.cache, archive.sha256).is_none();
+    let new: Vec<&StoredArchive> = index.archives.iter().filter(is_new).collect();
+    let imported = new.iter().try_for_each(|archive| {
         // What a server once said is this file's word only; the signature speaks for itself.
-        let proofs = Proofs { sums: Sums::NotAsked, ..kept.proofs.clone() };
-        let kept = Kept { proofs, zstd: None, ..(*kept).clone() };
-        archive_store::keep(fetching.cache, &scratch.path.join(archive_name(&kept)), None, &kept)
+        let proofs = Proofs { checksums: ChecksumList::NotAsked, ..archive.proofs.clone() };
+        let archive = StoredArchive { proofs, zstd: None, ..(*archive).clone() };
+        archive_store::store(ctx.cache, &scratch.path.join(archive_name(&archive)), None, &archive)
     });
-    if let Err(error) = taken {
-        new.iter().try_for_each(|kept| archive_store::forget(fetching.cache, kept.sha256))?;
+    if let Err(error) = imported {
+        new.iter().try_for_each(|archive| archive_store::remove(ctx.cache, archive.sha256))?;
         return Err(error);
     }
     let unverified = |digest| Locked { digest, unverified: true };
@@ -165,7 +170,7 @@ pub fn take(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<BTreeMap<String,
 }
 
 /// Unpacks the members of the bundle into `dir`, each under its name with a `-` for the `/`, and returns the index.
-fn unpack(path: &Utf8Path, dir: &Utf8Path, fetching: &Fetching<'_>) -> Result<Index> {
+fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Index> {
     let damaged = || format!("{path}: not a bundle, or damaged");
     let file = open_file(path, Links::Follow).context(Kind::Fetch, || format!("cannot read {path}"))?;
     let mut archive = tar::Archive::new(Interruptible(file));
@@ -183,14 +188,14 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, fetching: &Fetching<'_>) -> Result<In
             return Err(refuse("not a file"));
         }
         let Some(index) = &mut index else {
-            if name != INDEX || size > LARGEST_INDEX {
+            if name != INDEX || size > MAX_INDEX {
                 return Err(refuse("a bundle begins with its index"));
             }
             let read: Index = serde_json::from_reader(&mut member).context(Kind::Fetch, damaged)?;
-            if let Some(why) = read.mistake() {
+            if let Some(why) = read.find_error() {
                 return Err(refuse(&why));
             }
-            read.check_lock(path, fetching)?;
+            read.check_lock(path, ctx)?;
             missing = read.archives.iter().map(archive_name).collect();
             missing.extend(read.commits.iter().map(|commit| pack_name(&commit.commit)));
             // Two URLs may have the same commit.
@@ -202,13 +207,13 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, fetching: &Fetching<'_>) -> Result<In
         let Some(place) = missing.iter().position(|wanted| name.replacen('/', "-", 1) == *wanted) else {
             return Err(refuse("not in its index, or there twice"));
         };
-        if size > LARGEST_PACK {
+        if size > MAX_PACK {
             return Err(refuse("larger than 2 GiB"));
         }
         let member_name = missing.swap_remove(place);
         let found = write_member(&mut member, &dir.join(&member_name))?;
-        if let Some(kept) = index.archives.iter().find(|kept| archive_name(kept) == member_name) {
-            verify(&format!("{} in {path}", kept.origin), kept.sha256, found)?;
+        if let Some(archive) = index.archives.iter().find(|archive| archive_name(archive) == member_name) {
+            check_digest(&format!("{} in {path}", archive.origin), archive.sha256, found)?;
         }
     }
     let Some(index) = index else { return Err(Error::fetch(format!("{path}: empty, not a bundle"))) };
@@ -223,7 +228,7 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, fetching: &Fetching<'_>) -> Result<In
 
 impl Index {
     /// What is wrong with it.
-    fn mistake(&self) -> Option<String> {
+    fn find_error(&self) -> Option<String> {
         if self.format != FORMAT {
             return Some(format!("of format {}, this kcompile knows {FORMAT}", self.format));
         }
@@ -232,7 +237,7 @@ impl Index {
             return Some("it names an archive twice".to_owned());
         }
         let is_held = |digest: &SourceDigest| match digest {
-            SourceDigest::Sha256(sha256) => self.archives.iter().any(|kept| kept.sha256 == *sha256),
+            SourceDigest::Sha256(sha256) => self.archives.iter().any(|archive| archive.sha256 == *sha256),
             SourceDigest::Commit(id) => self.commits.iter().any(|commit| commit.commit == *id),
             SourceDigest::Content(_) => false,
         };
@@ -240,19 +245,19 @@ impl Index {
             return Some("it locks a directory".to_owned());
         }
         let other = self.locked.iter().find(|(_, digest)| !is_held(digest));
-        other.map(|(origin, _)| format!("it locks {} to what it does not hold", printable(origin)))
+        other.map(|(origin, _)| format!("it locks {} to what it does not hold", escape_control(origin)))
     }
 
     /// Fails where the lock file has another digest for one of its sources.
-    fn check_lock(&self, path: &Utf8Path, fetching: &Fetching<'_>) -> Result<()> {
+    fn check_lock(&self, path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<()> {
         let differs = |(origin, digest): &(&String, &SourceDigest)| {
-            fetching.lock.of(origin).is_some_and(|ours| ours.digest != **digest)
+            ctx.lock.of(origin).is_some_and(|ours| ours.digest != **digest)
         };
         match self.locked.iter().find(differs) {
             None => Ok(()),
             Some((origin, _)) => Err(Error::fetch(format!(
                 "{path}: its {} is not what {} says it was",
-                printable(origin),
+                escape_control(origin),
                 lockfile::NAME
             ))
             .hint("if that is to be, --update-lock accepts it")),
@@ -260,8 +265,8 @@ impl Index {
     }
 }
 
-fn archive_name(kept: &Kept) -> String {
-    format!("archives-{}", kept.sha256)
+fn archive_name(archive: &StoredArchive) -> String {
+    format!("archives-{}", archive.sha256)
 }
 
 fn pack_name(commit: &CommitId) -> String {
@@ -270,9 +275,9 @@ fn pack_name(commit: &CommitId) -> String {
 
 /// Writes a member into a file and returns the digest of its bytes.
 fn write_member(content: impl Read, to: &Utf8Path) -> Result<Sha256> {
-    let wrong = || format!("cannot write {to}");
+    let message = || format!("cannot write {to}");
     let mut hashing = HashingReader::new(content);
-    let mut file = File::create_new(to).context(Kind::Build, wrong)?;
-    io::copy(&mut hashing, &mut file).context(Kind::Build, wrong)?;
+    let mut file = File::create_new(to).context(Kind::Build, message)?;
+    io::copy(&mut hashing, &mut file).context(Kind::Build, message)?;
     Ok(hashing.finish().0)
 }

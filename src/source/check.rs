@@ -8,7 +8,7 @@ use crate::util::read::Links;
 use camino::Utf8Path;
 
 /// What is wrong with the tree whose entry is at `path`.
-pub fn tree_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
+pub fn check_tree_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
     match tree_store::open(cache, path.file_name().unwrap_or_default()) {
         None => Ok(Some("half a source tree")),
         Some(tree) => Ok((!tree_manifest::is_intact(path, &tree.path)?).then_some("a damaged source tree")),
@@ -16,7 +16,7 @@ pub fn tree_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static st
 }
 
 /// What is wrong with a file in `archives/`. The record of an archive that has gone is looked at after it.
-pub fn archive_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
+pub fn check_archive_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
     let digest = path.file_stem().unwrap_or_default().parse().ok();
     let record = digest.and_then(|digest| archive_store::find(cache, digest));
     let Some((record, digest)) = record.zip(digest) else {
@@ -28,7 +28,7 @@ pub fn archive_ailment(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static
         Some(_) => false,
     };
     if is_damaged && path.extension().is_some() {
-        archive_store::forget_copy(cache, &record)?;
+        archive_store::remove_copy(cache, &record)?;
     }
     Ok(is_damaged.then_some("a damaged archive"))
 }

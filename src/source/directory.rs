@@ -1,19 +1,19 @@
 //! A kernel tree in a directory of the user's: used in place, never written to.
 
-use super::context::Fetching;
+use super::context::FetchContext;
 use super::git_program;
 use super::tree::{BUILD_DIR_PREFIX, Tree};
 use super::tree_manifest::STAT;
-use super::walk::{self, Found};
+use super::walk::{self, SourceFile};
 use crate::host::Host;
 use crate::kernel::{KernelVersion, SourceDigest};
-use crate::plan::{Check, Link, Signable, SourceIdentity};
-use crate::report::{Count, Running, Unit};
+use crate::plan::{Check, Signable, SourceIdentity, VerificationStep};
+use crate::report::{Count, PhaseGuard, Unit};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::file_stamp;
 use crate::util::fs::{check_kbuild_path, create_dir, remove_tree, write_atomically};
-use crate::util::read::{Links, MAX_NOTE, open_file, read_file, read_text};
+use crate::util::read::{Links, MAX_SMALL_FILE, open_file, read_file, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::HashSet;
 use std::fs::{self};
@@ -27,7 +27,7 @@ const MAX_CONTENT: u64 = 64 << 20;
 /// The limit of the top Makefile, which has 75 kB.
 const MAX_MAKEFILE: u64 = 2 << 20;
 /// A change so long ago, in nanoseconds, is over.
-const SETTLED: i64 = 1_000_000_000;
+const RACY_WINDOW: i64 = 1_000_000_000;
 
 /// The version of the kernel tree in a directory of the user's.
 ///
@@ -46,9 +46,9 @@ pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
 /// The first name at the top of the tree `dir` that is one of a build directory. Objects in it would be taken for
 /// those of an earlier build.
 pub(super) fn build_dir_in(dir: &Utf8Path) -> Result<Option<String>> {
-    let wrong = || format!("cannot read {dir}");
-    for entry in dir.read_dir_utf8().context(Kind::Usage, wrong)? {
-        let name = entry.context(Kind::Usage, wrong)?.file_name().to_owned();
+    let message = || format!("cannot read {dir}");
+    for entry in dir.read_dir_utf8().context(Kind::Usage, message)? {
+        let name = entry.context(Kind::Usage, message)?.file_name().to_owned();
         if name.starts_with(BUILD_DIR_PREFIX) {
             return Ok(Some(name));
         }
@@ -60,8 +60,8 @@ pub(super) fn build_dir_in(dir: &Utf8Path) -> Result<Option<String>> {
 /// `what` and chosen by `option`, may not lie in it. It need not be there yet.
 ///
 /// Errors (exit code 2): it does.
-pub fn keep_out(dir: &Utf8Path, (what, place): (&str, &Utf8Path), option: &str) -> Result<()> {
-    match real(place).starts_with(real(dir)) {
+pub fn reject_inside_source(dir: &Utf8Path, (what, place): (&str, &Utf8Path), option: &str) -> Result<()> {
+    match resolve(place).starts_with(resolve(dir)) {
         false => Ok(()),
         true => Err(Error::usage(format!("{what} {place} lies in the source directory {dir}"))
             .hint(format!("nothing is written there: choose another with {option} DIR"))),
@@ -69,7 +69,7 @@ pub fn keep_out(dir: &Utf8Path, (what, place): (&str, &Utf8Path), option: &str) 
 }
 
 /// The path without links, as far as it is there.
-fn real(path: &Utf8Path) -> Utf8PathBuf {
+fn resolve(path: &Utf8Path) -> Utf8PathBuf {
     let there = path.ancestors().find_map(|dir| Some((dir, dir.canonicalize_utf8().ok()?)));
     there.map_or(path.to_owned(), |(dir, real)| real.join(path.strip_prefix(dir).expect("an ancestor")))
 }
@@ -100,44 +100,44 @@ pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
 
 /// Takes the directory as it is. Its digest is one of its content: of the names, modes and bytes of
 /// all files but those of version control.
-pub(super) fn adopt(path: &Utf8Path, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
-    if let Some(tree) = recall(path, fetching)? {
+pub(super) fn open_in_place(path: &Utf8Path, ctx: &FetchContext<'_>, phase: &PhaseGuard<'_>) -> Result<Tree> {
+    if let Some(tree) = open_recorded(path, ctx)? {
         return Ok(tree);
     }
     tree_version(path)?;
-    fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
-    let (key, builds) = place(path, fetching);
+    ctx.check_signature_policy(path.as_str(), &[], Signable::Yes)?;
+    let (key, builds) = cache_location(path, ctx);
     let begin = file_stamp::now();
-    let found = walk::walk(path)?;
-    refuse_the_future(path, &found)?;
+    let files = walk::walk(path)?;
+    reject_future_mtimes(path, &files)?;
     create_dir(&builds)?;
-    let (before, last) = walk::stat(&found);
-    let outside = walk::outside(path, &found);
-    let content = content(path, &found, running)?;
-    let _lock = fetching.cache.lock(&key, fetching.report)?;
-    forget_what_make_cannot_see(path, &content, (&key, &builds), fetching)?;
+    let (before, last) = walk::stat(&files);
+    let external_paths = walk::external_paths(path, &files);
+    let content = content(path, &files, phase)?;
+    let _lock = ctx.cache.lock(&key, ctx.reporter)?;
+    invalidate_stale_builds(path, &content, (&key, &builds), ctx)?;
     // A file that was being written while it was read, or right before, is read again the next time.
-    if last.saturating_add(SETTLED) < begin && stat(path)? == before {
+    if last.saturating_add(RACY_WINDOW) < begin && stat(path)? == before {
         write_atomically(&builds.join(STAT), before.as_bytes())?;
     } else {
         remove_tree(&builds.join(STAT))?;
     }
-    let state = State { stat: before, content: &content, outside };
-    tree(path, fetching, state)
+    let state = DirectoryState { stat_hash: before, content: &content, external_paths };
+    tree(path, ctx, state)
 }
 
 /// Where a Kconfig file is newer than what make has just made of it, make starts over, for ever. A clock that is
 /// a little behind (a file server's) has caught up before it comes to that.
-fn refuse_the_future(dir: &Utf8Path, found: &[Found]) -> Result<()> {
+fn reject_future_mtimes(dir: &Utf8Path, files: &[SourceFile]) -> Result<()> {
     let limit = SystemTime::now() + Duration::from_secs(60);
-    let is_ahead = |found: &&Found| {
-        found.metadata.is_file() && found.metadata.modified().is_ok_and(|modified| modified > limit)
+    let is_ahead = |files: &&SourceFile| {
+        files.metadata.is_file() && files.metadata.modified().is_ok_and(|modified| modified > limit)
     };
-    match found.iter().find(is_ahead) {
+    match files.iter().find(is_ahead) {
         None => Ok(()),
-        Some(found) => Err(Error::usage(format!(
+        Some(files) => Err(Error::usage(format!(
             "{} is from the future: the kernel's make would never be done",
-            dir.join(&found.name)
+            dir.join(&files.name)
         ))
         .hint(format!("if the clock is right: find {dir} -newermt now -exec touch {{}} +"))),
     }
@@ -150,55 +150,65 @@ fn stat(dir: &Utf8Path) -> Result<String> {
 
 /// The same without reading the directory, where the file system says that it is as it was when it was
 /// read last: 84,000 files are looked at, not read.
-pub(super) fn recall(path: &Utf8Path, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
-    let (key, builds) = place(path, fetching);
-    let Ok(recorded) = read_text(builds.join(STAT), Links::Refuse, MAX_NOTE) else { return Ok(None) };
+pub(super) fn open_recorded(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Option<Tree>> {
+    let (key, builds) = cache_location(path, ctx);
+    let Ok(recorded) = read_text(builds.join(STAT), Links::Refuse, MAX_SMALL_FILE) else { return Ok(None) };
     tree_version(path)?;
-    fetching.require_signature(path.as_str(), &[], Signable::Yes)?;
-    let _lock = fetching.cache.lock(&key, fetching.report)?;
+    ctx.check_signature_policy(path.as_str(), &[], Signable::Yes)?;
+    let _lock = ctx.cache.lock(&key, ctx.reporter)?;
     match read_text(builds.join(CONTENT), Links::Refuse, MAX_CONTENT) {
         Ok(content) => {
-            let found = walk::walk(path)?;
-            let state =
-                State { stat: walk::stat(&found).0, content: &content, outside: walk::outside(path, &found) };
-            (state.stat == recorded).then(|| tree(path, fetching, state)).transpose()
+            let files = walk::walk(path)?;
+            let state = DirectoryState {
+                stat_hash: walk::stat(&files).0,
+                content: &content,
+                external_paths: walk::external_paths(path, &files),
+            };
+            (state.stat_hash == recorded).then(|| tree(path, ctx, state)).transpose()
         }
         _ => Ok(None),
     }
 }
 
 /// One place for the builds of this directory, whatever its content: make sees what changed.
-fn place(path: &Utf8Path, fetching: &Fetching<'_>) -> (String, Utf8PathBuf) {
+fn cache_location(path: &Utf8Path, ctx: &FetchContext<'_>) -> (String, Utf8PathBuf) {
     let key = format!("directory-{}", Sha256::of(path.as_str()).short());
-    let builds = fetching.cache.own_builds(&key);
+    let builds = ctx.cache.build_root(&key);
     (key, builds)
 }
 
 /// What a directory was when it was looked at.
-struct State<'a> {
-    stat: String,
+struct DirectoryState<'a> {
+    stat_hash: String,
     content: &'a str,
-    outside: Vec<Utf8PathBuf>,
+    external_paths: Vec<Utf8PathBuf>,
 }
 
-fn tree(path: &Utf8Path, fetching: &Fetching<'_>, state: State<'_>) -> Result<Tree> {
-    let (key, builds) = place(path, fetching);
+fn tree(path: &Utf8Path, ctx: &FetchContext<'_>, state: DirectoryState<'_>) -> Result<Tree> {
+    let (key, builds) = cache_location(path, ctx);
     let identity = SourceIdentity {
         origin: None,
         digest: SourceDigest::Content(Sha256::of(state.content)),
         version: tree_version(path)?,
-        date: date(path, fetching.host)?,
-        checks: vec![Check::proves(Link::User, "a directory, used in place")],
+        date: date(path, ctx.host)?,
+        checks: vec![Check::authenticated(VerificationStep::User, "a directory, used in place")],
     };
-    Ok(Tree { path: path.to_owned(), builds, outside: state.outside, identity, key, stat: Some(state.stat) })
+    Ok(Tree {
+        path: path.to_owned(),
+        builds,
+        external_paths: state.external_paths,
+        identity,
+        key,
+        stat_hash: Some(state.stat_hash),
+    })
 }
 
 /// Is a directory of the user's still what it was when it was looked at? To be asked when make has ended: what
 /// was compiled from another source than the plan names is no image of that plan. A tree in the cache is.
 ///
 /// Errors (exit code 1): somebody has written there since. The next build begins with no objects.
-pub fn still_the_same(tree: &Tree) -> Result<()> {
-    let Some(before) = &tree.stat else { return Ok(()) };
+pub fn check_unmodified(tree: &Tree) -> Result<()> {
+    let Some(before) = &tree.stat_hash else { return Ok(()) };
     if stat(&tree.path)? == *before {
         return Ok(());
     }
@@ -212,17 +222,18 @@ pub fn still_the_same(tree: &Tree) -> Result<()> {
 /// Make compiles anew what is newer than its object. A file that changed and is not newer (another
 /// version unpacked over the directory, a restored backup) would be missed: then the builds of this
 /// directory start afresh, once nobody builds in them. What it held is kept beside them from one time to the next.
-fn forget_what_make_cannot_see(
+fn invalidate_stale_builds(
     dir: &Utf8Path,
     content: &str,
     (key, builds): (&str, &Utf8Path),
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
 ) -> Result<()> {
     let record = builds.join(CONTENT);
-    let wrong = || format!("cannot read {record}");
+    let message = || format!("cannot read {record}");
     if record.is_file() {
-        let before = read_text(&record, Links::Refuse, MAX_CONTENT).context(Kind::Build, wrong)?;
-        let since = fs::metadata(&record).and_then(|record| record.modified()).context(Kind::Build, wrong)?;
+        let before = read_text(&record, Links::Refuse, MAX_CONTENT).context(Kind::Build, message)?;
+        let since =
+            fs::metadata(&record).and_then(|record| record.modified()).context(Kind::Build, message)?;
         let before: HashSet<&str> = before.lines().collect();
         let is_old = |line: &str| {
             let (kind, name) = line.split_once("  ").unwrap_or(("", line));
@@ -232,10 +243,10 @@ fn forget_what_make_cannot_see(
             file.and_then(|file| file.modified()).map_or(true, |modified| modified <= since)
         };
         if content.lines().any(|line| !before.contains(line) && is_old(line)) {
-            for entry in builds.read_dir_utf8().context(Kind::Build, wrong)?.flatten() {
+            for entry in builds.read_dir_utf8().context(Kind::Build, message)?.flatten() {
                 if entry.file_name().starts_with(BUILD_DIR_PREFIX) {
                     let name = format!("{key}-{}", entry.file_name());
-                    let _built = fetching.cache.lock(&name, fetching.report)?;
+                    let _built = ctx.cache.lock(&name, ctx.reporter)?;
                     remove_tree(entry.path())?;
                 }
             }
@@ -258,27 +269,27 @@ fn date(path: &Utf8Path, host: &Host) -> Result<u64> {
 }
 
 /// A line for each file: its digest, whether it is executable or a link, two spaces, its name.
-fn content(dir: &Utf8Path, found: &[Found], running: &Running<'_>) -> Result<String> {
-    let wrong = || format!("cannot read {dir}");
+fn content(dir: &Utf8Path, files: &[SourceFile], phase: &PhaseGuard<'_>) -> Result<String> {
+    let message = || format!("cannot read {dir}");
     let mut lines = String::new();
-    for (count, Found { name, path, metadata, resolved }) in found.iter().enumerate() {
+    for (count, SourceFile { name, path, metadata, resolved }) in files.iter().enumerate() {
         crate::host::process::check()?;
         let (digest, mode) = if metadata.is_dir() {
             continue;
         } else if metadata.is_symlink() {
-            let mut text = fs::read_link(path).context(Kind::Usage, wrong)?.to_string_lossy().into_owned();
+            let mut text = fs::read_link(path).context(Kind::Usage, message)?.to_string_lossy().into_owned();
             resolved.iter().for_each(|place| text.push_str(&format!("\0{}", place.display())));
             (Sha256::of(text), 'l')
         } else {
-            let file = open_file(path, Links::Follow).context(Kind::Usage, wrong)?;
+            let file = open_file(path, Links::Follow).context(Kind::Usage, message)?;
             let executable = metadata.permissions().mode() & 0o100 != 0;
-            (Sha256::of_reader(file).context(Kind::Usage, wrong)?, if executable { 'x' } else { '-' })
+            (Sha256::of_reader(file).context(Kind::Usage, message)?, if executable { 'x' } else { '-' })
         };
         // A name with a line end in it cannot be told from two files.
         lines.push_str(&format!("{digest}{mode}  {}\n", name.as_str().replace('\n', "\\n")));
         if count % 256 == 0 {
             let item = name.as_str();
-            running.progress(Count { done: count as u64, total: None, unit: Unit::Steps, item });
+            phase.progress(Count { done: count as u64, total: None, unit: Unit::Steps, item });
         }
     }
     Ok(lines)

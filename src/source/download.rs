@@ -1,9 +1,9 @@
 //! A file that is downloaded: its bytes as they come, kept as far as they came, resumed where the line drops.
 
-use super::http::{BROKE_OFF, Body, Http, refused};
+use super::http::{Body, CONNECTION_LOST, Http, status_error};
 use crate::host::process;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::text::size;
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::text::format_size;
 use reqwest::StatusCode;
 use reqwest::blocking::RequestBuilder;
 use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
@@ -11,9 +11,9 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
 /// A connection that brought this much before it failed does not count as a failure.
-const WORTH_IT: u64 = 64 << 10;
+const MIN_RESUME: u64 = 64 << 10;
 /// A kernel tarball is about 140 MB.
-pub(super) const LARGEST_DOWNLOAD: u64 = 2 << 30;
+pub(super) const MAX_DOWNLOAD: u64 = 2 << 30;
 
 /// The bytes of a file on a server as they come: resumed where the line drops.
 pub(super) struct Download<'a> {
@@ -68,12 +68,12 @@ impl Download<'_> {
     }
 
     fn begin(&mut self) -> Result<()> {
-        let wrong = || "cannot read a partial download".to_owned();
-        self.done = self.partial.seek(io::SeekFrom::End(0)).context(Kind::Build, wrong)?;
+        let message = || "cannot read a partial download".to_owned();
+        self.done = self.partial.seek(io::SeekFrom::End(0)).context(Kind::Build, message)?;
         self.connect(Resume::FromPartial)?;
         self.replay = self.done;
         self.is_resumed = self.done > 0;
-        self.partial.rewind().context(Kind::Build, wrong)
+        self.partial.rewind().context(Kind::Build, message)
     }
 
     /// Asks for the rest. Only a 206 that starts where we stopped continues; a server that sends all
@@ -87,16 +87,16 @@ impl Download<'_> {
         let response =
             self.http.send(&self.url, range, |status| status == StatusCode::RANGE_NOT_SATISFIABLE)?;
         let (start, all) = content_range(response.headers());
-        self.learn_total(all)?;
+        self.set_total(all)?;
         if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             if all == Some(done) {
                 self.body = None;
                 return Ok(());
             }
             return match resume {
-                Resume::FromPartial if done > 0 => self.start_over().and_then(|()| self.connect(resume)),
-                _ if done == 0 => Err(refused(&self.url, response.status())),
-                _ => Err(self.broken_off("the server has no more of it")),
+                Resume::FromPartial if done > 0 => self.restart().and_then(|()| self.connect(resume)),
+                _ if done == 0 => Err(status_error(&self.url, response.status())),
+                _ => Err(self.connection_lost("the server has no more of it")),
             };
         }
         if response.status() == StatusCode::PARTIAL_CONTENT && start == Some(done) {
@@ -104,12 +104,12 @@ impl Download<'_> {
             return Ok(());
         }
         if response.status() == StatusCode::PARTIAL_CONTENT && done > 0 {
-            return Err(self.broken_off("the server resumed at another place"));
+            return Err(self.connection_lost("the server resumed at another place"));
         }
-        self.learn_total(response.content_length())?;
+        self.set_total(response.content_length())?;
         match (done, resume) {
             (0, _) => {}
-            (_, Resume::FromPartial) => self.start_over()?,
+            (_, Resume::FromPartial) => self.restart()?,
             // All of it comes again: what has been handed on already is skipped. That both are the
             // same file is for the digest to say, so there must be one.
             (_, Resume::MidStream) => return self.skip(self.http.body(response)),
@@ -119,10 +119,10 @@ impl Download<'_> {
     }
 
     /// How much there is in all: where the server says it, no more than there may be, and what it said before.
-    fn learn_total(&mut self, total: Option<u64>) -> Result<()> {
+    fn set_total(&mut self, total: Option<u64>) -> Result<()> {
         let Some(total) = total else { return Ok(()) };
-        if total > LARGEST_DOWNLOAD {
-            let (total, limit) = (size(total), size(LARGEST_DOWNLOAD));
+        if total > MAX_DOWNLOAD {
+            let (total, limit) = (format_size(total), format_size(MAX_DOWNLOAD));
             return Err(Error::fetch(format!("{}: {total} are more than the limit of {limit}", self.url)));
         }
         match self.total.replace(total).filter(|before| *before != total) {
@@ -141,24 +141,24 @@ impl Download<'_> {
         let mut left = self.done;
         while left > 0 {
             process::check()?;
-            let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-            match body.receive(&mut buffer[..wanted]) {
-                Ok(0) => return Err(self.broken_off("the server cannot resume")),
+            let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            match body.receive(&mut buffer[..length]) {
+                Ok(0) => return Err(self.connection_lost("the server cannot resume")),
                 Ok(read) => left -= read as u64,
-                Err(why) => return Err(self.broken_off(&why)),
+                Err(why) => return Err(self.connection_lost(&why)),
             }
         }
         self.body = Some(body);
         Ok(())
     }
 
-    fn start_over(&mut self) -> Result<()> {
+    fn restart(&mut self) -> Result<()> {
         self.done = 0;
         let emptied = self.partial.set_len(0).and_then(|()| self.partial.rewind());
         emptied.context(Kind::Build, || "cannot write a partial download".into())
     }
 
-    fn broken_off(&self, why: &str) -> Error {
+    fn connection_lost(&self, why: &str) -> Error {
         let total = self.total.map_or_else(String::new, |total| format!(" of {total}"));
         Error::fetch(format!("{}: got {}{total} bytes: {why}", self.url, self.done))
             .hint("the same command goes on from there")
@@ -168,17 +168,17 @@ impl Download<'_> {
     fn receive(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, String> {
         let Some(body) = &mut self.body else { return Ok(0) };
         match body.receive(buffer)? {
-            0 if self.total.is_some_and(|total| self.done < total) => Err(BROKE_OFF.into()),
+            0 if self.total.is_some_and(|total| self.done < total) => Err(CONNECTION_LOST.into()),
             read => Ok(read),
         }
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Result<usize> {
         if self.replay > 0 {
-            let wanted = buffer.len().min(usize::try_from(self.replay).unwrap_or(usize::MAX));
+            let length = buffer.len().min(usize::try_from(self.replay).unwrap_or(usize::MAX));
             let read = self
                 .partial
-                .read(&mut buffer[..wanted])
+                .read(&mut buffer[..length])
                 .context(Kind::Build, || "cannot read a partial download".into())?;
             self.replay -= read as u64;
             return Ok(read);
@@ -189,11 +189,11 @@ impl Download<'_> {
                 Ok(read) => {
                     self.has_ended = read == 0;
                     self.done += read as u64;
-                    if self.done - self.failed_at >= WORTH_IT {
+                    if self.done - self.failed_at >= MIN_RESUME {
                         self.failures = 0;
                     }
-                    if self.done > self.total.unwrap_or(LARGEST_DOWNLOAD) {
-                        return Err(self.broken_off("more than was announced"));
+                    if self.done > self.total.unwrap_or(MAX_DOWNLOAD) {
+                        return Err(self.connection_lost("more than was announced"));
                     }
                     self.partial
                         .write_all(&buffer[..read])
@@ -201,11 +201,11 @@ impl Download<'_> {
                     return Ok(read);
                 }
                 // Two connections may bring two files: only a digest can tell.
-                Err(why) if !self.resumes && self.done > 0 => return Err(self.broken_off(&why)),
+                Err(why) if !self.resumes && self.done > 0 => return Err(self.connection_lost(&why)),
                 Err(why) => {
                     self.failures += 1;
                     self.failed_at = self.done;
-                    self.http.pause_after(self.broken_off(&why), self.failures, None)?;
+                    self.http.pause_after(self.connection_lost(&why), self.failures, None)?;
                     self.connect(Resume::MidStream)?;
                 }
             }

@@ -1,14 +1,14 @@
 //! For the fuzzer: bytes of anybody's given to what unpacks, in a directory that is thrown away.
 
 use super::archive::{decompress, unpack_tar};
-use super::bundle::take as take_bundle;
-use super::context::Fetching;
+use super::bundle::take as import_bundle;
+use super::context::FetchContext;
 use crate::cache::Cache;
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::host::Host;
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Reporter};
 use crate::util::fs::remove_tree;
 use crate::util::openpgp::Keyring;
 use camino::Utf8Path;
@@ -35,22 +35,22 @@ pub fn bundle(bytes: &[u8]) {
         let bundle = dir.join("bundle");
         fs::write(&bundle, bytes).expect("it can be written");
         let host = Host::read().expect("a host");
-        let fetching = Fetching {
+        let ctx = FetchContext {
             cache: &Cache::open(&dir.join("cache"), host.uid).expect("a cache"),
             host: &host,
-            report: &Report::new(Progress::Quiet, false, false),
+            reporter: &Reporter::new(Progress::Quiet, false, false),
             offline: true,
             stall: Duration::from_secs(1),
             jobs: 1,
-            catalog: &Catalog::read(&Library::built_in()).expect("our own"),
+            catalog: &Catalog::read(&ConfigLibrary::built_in()).expect("our own"),
             lock: &LockFile::default(),
             keyring: &Keyring::built_in(),
-            signature_required: false,
-            archive_wanted: false,
-            nothing_proves_it: false,
-            locator: None,
+            require_signature: false,
+            keep_archive: false,
+            is_unverifiable: false,
+            location: None,
         };
-        let _ = take_bundle(&bundle, &fetching);
+        let _ = import_bundle(&bundle, &ctx);
     });
 }
 

@@ -1,17 +1,17 @@
 //! One reference of a git repository: fetched to depth 1 and written as a tree, without checkout, filters, hooks or
 //! submodules.
 
-use super::context::Fetching;
+use super::context::FetchContext;
 use super::git_fetch::{self, no_such_reference};
 use super::git_program::Git;
-use super::git_store::{Borrowing, FETCHED, commit_of, repository_dir, repository_lock};
+use super::git_store::{FETCHED, ScratchRepository, commit_of, repository_dir, repository_lock};
 use super::git_tree::write;
 use super::tree::Tree;
 use crate::catalog::lockfile;
 use crate::kernel::CommitId;
-use crate::plan::{Check, Link, Signable, SourcePlan};
-use crate::report::Running;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::plan::{Check, Signable, SourcePlan, VerificationStep};
+use crate::report::PhaseGuard;
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_JSON, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -26,57 +26,61 @@ pub(super) fn fetch(
     url: &str,
     reference: &str,
     plan: &SourcePlan,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Tree> {
     let name = format!("{url}#{reference}");
     let local = Utf8Path::new(url.strip_prefix("file://").unwrap_or(url));
     if local.is_absolute() {
         let repository = local_git_dir(local);
-        let git = Git::local(fetching.host, &repository)?;
+        let git = Git::local(ctx.host, &repository)?;
         let commit = commit_of(&git, reference)?.ok_or_else(|| no_such_reference(url, reference, &[]))?;
-        let objects = git.answer(&["rev-parse", "--git-path", "objects"])?;
+        let objects = git.run_for_text(&["rev-parse", "--git-path", "objects"])?;
         let objects =
             objects.ok_or_else(|| Error::fetch(format!("cannot open the git repository {local}")))?;
-        let borrowing = Borrowing::new(&fetching.host.absolute(objects.as_ref()), None, fetching.cache)?;
-        let checks = vec![Check::proves(Link::User, "read from a local repository")];
-        fetching.require_signature(&name, &[], Signable::No)?;
-        return write(&borrowing, &commit_id(&commit)?, plan, checks, fetching, running);
+        let repository = ScratchRepository::new(&ctx.host.absolute(objects.as_ref()), None, ctx.cache)?;
+        let checks = vec![Check::authenticated(VerificationStep::User, "read from a local repository")];
+        ctx.check_signature_policy(&name, &[], Signable::No)?;
+        return write(&repository, &commit_id(&commit)?, plan, checks, ctx, phase);
     }
     if !["https://", "http://", "ssh://", "git://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(Error::usage(format!("--source git+{url}: not a URL that git can fetch from"))
             .hint("https://…, ssh://…, or the absolute path of a repository on this machine"));
     }
-    let locked = fetching.lock.of(&name);
-    let asked = is_commit(reference).then(|| reference.to_ascii_lowercase());
+    let locked = ctx.lock.of(&name);
+    let requested_commit = is_commit(reference).then(|| reference.to_ascii_lowercase());
     let pinned = locked.and_then(|locked| Some(locked.digest.commit()?.to_string()));
     let is_unverified = locked.is_some_and(|locked| locked.unverified);
     let check = match locked {
-        _ if asked.is_some() => Some(Check::proves(Link::LockFile, "the commit that was asked for")),
+        _ if requested_commit.is_some() => {
+            Some(Check::authenticated(VerificationStep::LockFile, "the commit that was asked for"))
+        }
         Some(locked) if locked.unverified => {
             let detail = format!("as at its first use ({}), which nothing verified", lockfile::NAME);
-            Some(Check::holds(Link::LockFile, detail))
+            Some(Check::consistent(VerificationStep::LockFile, detail))
         }
-        Some(_) => Some(Check::proves(Link::LockFile, format!("pinned by {}", lockfile::NAME))),
+        Some(_) => {
+            Some(Check::authenticated(VerificationStep::LockFile, format!("pinned by {}", lockfile::NAME)))
+        }
         None => None,
     };
-    fetching.require_signature(&name, check.as_slice(), Signable::No)?;
+    ctx.check_signature_policy(&name, check.as_slice(), Signable::No)?;
     let checks = Vec::from_iter(check);
-    let _lock = fetching.cache.lock(&repository_lock(url), fetching.report)?;
-    let wanted = Wanted { url, reference, plan, asked, pinned, is_unverified, checks };
-    match wanted.take(fetching, running) {
+    let _lock = ctx.cache.lock(&repository_lock(url), ctx.reporter)?;
+    let request = GitRequest { url, reference, plan, requested_commit, pinned, is_unverified, checks };
+    match request.fetch_tree(ctx, phase) {
         // What cannot be read does not get better by itself.
-        Err(failed) if failed.kind() == Kind::Fetch && is_damaged(url, &failed, fetching)? => {
+        Err(failed) if failed.kind() == Kind::Fetch && is_damaged(url, &failed, ctx)? => {
             let error = failed.into_error();
-            if fetching.offline {
+            if ctx.offline {
                 return Err(error
                     .hint("the repository in the cache is damaged; without --offline it is fetched again"));
             }
-            fetching.report.note(&format!("{error}; the repository in the cache is thrown away"));
-            remove_tree(&repository_dir(url, fetching.cache))?;
-            wanted.take(fetching, running).map_err(Unfetched::into_error)
+            ctx.reporter.note(&format!("{error}; the repository in the cache is thrown away"));
+            remove_tree(&repository_dir(url, ctx.cache))?;
+            request.fetch_tree(ctx, phase).map_err(FetchFailure::into_error)
         }
-        taken => taken.map_err(Unfetched::into_error),
+        tree => tree.map_err(FetchFailure::into_error),
     }
 }
 
@@ -91,12 +95,12 @@ fn commit_id(commit: &str) -> Result<CommitId> {
 }
 
 /// One reference of a repository on a server.
-struct Wanted<'a> {
+struct GitRequest<'a> {
     url: &'a str,
     reference: &'a str,
     plan: &'a SourcePlan,
     /// The commit that the reference itself is, where it is one in full.
-    asked: Option<String>,
+    requested_commit: Option<String>,
     /// The commit that it must be.
     pinned: Option<String>,
     /// Nothing verified the pin.
@@ -105,33 +109,36 @@ struct Wanted<'a> {
     checks: Vec<Check>,
 }
 
-impl Wanted<'_> {
+impl GitRequest<'_> {
     /// Makes sure that its commit is in the cache's repository, and writes its tree.
-    fn take(&self, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree, Unfetched> {
-        use Unfetched::{Refused, Unreachable};
-        let Wanted { url, reference, asked, pinned, .. } = self;
+    fn fetch_tree(&self, ctx: &FetchContext<'_>, phase: &PhaseGuard<'_>) -> Result<Tree, FetchFailure> {
+        use FetchFailure::{Refused, Unreachable};
+        let GitRequest { url, reference, requested_commit, pinned, .. } = self;
         let name = format!("{url}#{reference}");
         let mut checks = self.checks.clone();
-        let repository = Borrowing::of_url(url, fetching.cache).map_err(Refused)?;
-        let git = Git::local(fetching.host, &repository.dir()).map_err(Refused)?;
-        let cached = match asked.as_ref().or(pinned.as_ref()) {
+        let repository = ScratchRepository::of_url(url, ctx.cache).map_err(Refused)?;
+        let git = Git::local(ctx.host, &repository.dir()).map_err(Refused)?;
+        let cached = match requested_commit.as_ref().or(pinned.as_ref()) {
             Some(commit) => commit_of(&git, commit).map_err(Refused)?,
             None => None,
         };
         let commit = match cached {
-            Some(commit) if fetching.offline || asked.is_some() => commit,
-            None if fetching.offline => return Err(Unreachable(fetching.not_here(&name))),
-            cached => match (self.fetch(&repository, fetching, running), cached) {
+            Some(commit) if ctx.offline || requested_commit.is_some() => commit,
+            None if ctx.offline => return Err(Unreachable(ctx.not_cached_error(&name))),
+            cached => match (self.fetch(&repository, ctx, phase), cached) {
                 (Ok(commit), _) => {
                     checks.push(if self.is_encrypted() {
-                        Check::proves(Link::Transport, "fetched from its server")
+                        Check::authenticated(VerificationStep::Transport, "fetched from its server")
                     } else {
-                        Check::holds(Link::Transport, "fetched over an unencrypted connection")
+                        Check::consistent(
+                            VerificationStep::Transport,
+                            "fetched over an unencrypted connection",
+                        )
                     });
                     commit
                 }
                 (Err(Unreachable(error)), Some(commit)) => {
-                    fetching.report.finding(format!(
+                    ctx.reporter.warning(format!(
                         "{error}; going on with the commit that {} pins, from the cache",
                         lockfile::NAME
                     ));
@@ -141,10 +148,10 @@ impl Wanted<'_> {
             },
         };
         if pinned.as_ref().is_some_and(|pinned| *pinned != commit) {
-            checks.retain(|check| check.link != Link::LockFile);
+            checks.retain(|check| check.step != VerificationStep::LockFile);
         }
         let commit = commit_id(&commit).map_err(Refused)?;
-        write(&repository, &commit, self.plan, checks, fetching, running).map_err(Refused)
+        write(&repository, &commit, self.plan, checks, ctx, phase).map_err(Refused)
     }
 
     /// Is its server the one that it names?
@@ -156,48 +163,53 @@ impl Wanted<'_> {
     /// cache, and returns it.
     fn fetch(
         &self,
-        repository: &Borrowing,
-        fetching: &Fetching<'_>,
-        running: &Running<'_>,
-    ) -> Result<String, Unfetched> {
-        use Unfetched::Refused;
-        let Wanted { url, reference, asked, .. } = self;
-        let git = Git::local(fetching.host, &repository.dir()).map_err(Refused)?;
-        let located = match asked {
+        repository: &ScratchRepository,
+        ctx: &FetchContext<'_>,
+        phase: &PhaseGuard<'_>,
+    ) -> Result<String, FetchFailure> {
+        use FetchFailure::Refused;
+        let GitRequest { url, reference, requested_commit, .. } = self;
+        let git = Git::local(ctx.host, &repository.dir()).map_err(Refused)?;
+        let resolved = match requested_commit {
             // What a server calls by the name of a commit may be anything.
-            Some(commit) => {
-                git_fetch::Located { object: commit.clone(), name: commit.clone(), url: (*url).to_owned() }
+            Some(commit) => git_fetch::ResolvedRef {
+                object: commit.clone(),
+                name: commit.clone(),
+                url: (*url).to_owned(),
+            },
+            None => {
+                git_fetch::resolve_ref(url, reference, ctx).map_err(FetchFailure::of)?.map_err(Refused)?
             }
-            None => git_fetch::locate(url, reference, fetching).map_err(Unfetched::of)?.map_err(Refused)?,
         };
-        if let Some(commit) = commit_of(&git, &located.object).map_err(Refused)? {
-            return self.check_pin(commit, fetching).map_err(Refused);
+        if let Some(commit) = commit_of(&git, &resolved.object).map_err(Refused)? {
+            return self.check_pin(commit, ctx).map_err(Refused);
         }
-        git_fetch::fetch(&located, reference, repository, fetching, running).map_err(Unfetched::of)?;
+        git_fetch::fetch(&resolved, reference, repository, ctx, phase).map_err(FetchFailure::of)?;
         // An annotated tag is an object of its own: what it points at shows when it is here.
         let commit = commit_of(&git, FETCHED).map_err(Refused)?;
         let commit =
             commit.ok_or_else(|| Refused(Error::fetch(format!("{url}#{reference} is no commit"))))?;
-        if asked.as_ref().is_some_and(|asked| *asked != commit) {
+        if requested_commit.as_ref().is_some_and(|requested_commit| *requested_commit != commit) {
             return Err(Refused(Error::fetch(format!(
                 "{url}#{reference}: the server sent the commit {commit}"
             ))));
         }
-        let commit = self.check_pin(commit, fetching).map_err(Refused)?;
-        repository.give_to(url, fetching.cache).map_err(Refused)?;
+        let commit = self.check_pin(commit, ctx).map_err(Refused)?;
+        repository.store_packs(url, ctx.cache).map_err(Refused)?;
         Ok(commit)
     }
 
     /// Fails where another commit is pinned. A pin that nothing verified yields to an authenticated server.
-    fn check_pin(&self, commit: String, fetching: &Fetching<'_>) -> Result<String> {
-        let Wanted { url, reference, pinned, .. } = self;
-        let Some(pinned) = pinned.as_ref().filter(|pinned| **pinned != commit && self.asked.is_none()) else {
+    fn check_pin(&self, commit: String, ctx: &FetchContext<'_>) -> Result<String> {
+        let GitRequest { url, reference, pinned, .. } = self;
+        let Some(pinned) =
+            pinned.as_ref().filter(|pinned| **pinned != commit && self.requested_commit.is_none())
+        else {
             return Ok(commit);
         };
         let name = lockfile::NAME;
         if self.is_unverified && self.is_encrypted() {
-            fetching
-                .report
+            ctx.reporter
                 .note(&format!("{url}#{reference} is at {commit}; nothing verified {pinned} in {name}"));
             return Ok(commit);
         }
@@ -210,22 +222,22 @@ impl Wanted<'_> {
 
 /// Is something missing in the cache's repository, or an object that cannot be read? Each one is its own checksum.
 /// Where the server is to blame, not all of them are read.
-fn is_damaged(url: &str, failed: &Unfetched, fetching: &Fetching<'_>) -> Result<bool> {
-    let repository = repository_dir(url, fetching.cache);
+fn is_damaged(url: &str, failed: &FetchFailure, ctx: &FetchContext<'_>) -> Result<bool> {
+    let repository = repository_dir(url, ctx.cache);
     if !repository.join(FETCHED).is_file() {
         return Ok(false);
     }
-    let git = Git::local(fetching.host, &repository)?;
+    let git = Git::local(ctx.host, &repository)?;
     if commit_of(&git, FETCHED)?.is_none() {
         return Ok(true);
     }
-    if matches!(failed, Unfetched::Unreachable(_)) {
+    if matches!(failed, FetchFailure::Unreachable(_)) {
         return Ok(false);
     }
     let args = ["fsck", "--full", "--no-dangling", "--no-progress"];
-    let (ended, _) =
+    let (exit, _) =
         git.run(&args, |out| io::copy(&mut { out }, &mut io::sink()), |_| ControlFlow::Continue(()))?;
-    Ok(!ended.is_success)
+    Ok(!exit.is_success)
 }
 
 /// Is it a commit in full? Such a reference never moves.
@@ -234,19 +246,19 @@ pub(super) fn is_commit(reference: &str) -> bool {
 }
 
 /// Writes a pack with `commit` of `url` and all of its tree, and nothing else.
-pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, fetching: &Fetching<'_>) -> Result<()> {
-    let wrong = |why: String| Error::build(format!("cannot bundle the commit {commit} of {url}: {why}"));
-    let borrowing = Borrowing::of_url(url, fetching.cache)?;
+pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, ctx: &FetchContext<'_>) -> Result<()> {
+    let message = |why: String| Error::build(format!("cannot bundle the commit {commit} of {url}: {why}"));
+    let repository = ScratchRepository::of_url(url, ctx.cache)?;
     // Its parents are not here.
-    write_atomically(&borrowing.dir().join("shallow"), format!("{commit}\n").as_bytes())?;
-    fs::create_dir_all(borrowing.dir().join("refs/heads")).map_err(|error| wrong(error.to_string()))?;
-    write_atomically(&borrowing.dir().join("refs/heads/bundled"), format!("{commit}\n").as_bytes())?;
-    let git = Git::local(fetching.host, &borrowing.dir())?;
+    write_atomically(&repository.dir().join("shallow"), format!("{commit}\n").as_bytes())?;
+    fs::create_dir_all(repository.dir().join("refs/heads")).map_err(|error| message(error.to_string()))?;
+    write_atomically(&repository.dir().join("refs/heads/bundled"), format!("{commit}\n").as_bytes())?;
+    let git = Git::local(ctx.host, &repository.dir())?;
     let args = ["pack-objects", "--all", "--stdout", "-q"];
     let copy = |out| io::copy(&mut { out }, pack);
-    let (ended, copied) = git.run(&args, copy, |_| ControlFlow::Continue(()))?;
+    let (exit, copied) = git.run(&args, copy, |_| ControlFlow::Continue(()))?;
     copied.context(Kind::Build, || "cannot write the bundle".into())?;
-    if ended.is_success { Ok(()) } else { Err(wrong(ended.why())) }
+    if exit.is_success { Ok(()) } else { Err(message(exit.error_message())) }
 }
 
 /// Makes a repository of a pack out of a bundle, which must hold together and have `commit` in it.
@@ -254,46 +266,50 @@ pub(super) fn read_pack(
     url: &str,
     commit: &str,
     pack: &Utf8Path,
-    fetching: &Fetching<'_>,
-) -> Result<Borrowing> {
+    ctx: &FetchContext<'_>,
+) -> Result<ScratchRepository> {
     let damaged = || Error::fetch(format!("the bundle's pack of {url} is damaged"));
-    let borrowing = Borrowing::of_url(url, fetching.cache)?;
-    let path = borrowing.packs().join(format!("pack-{commit}.pack"));
+    let repository = ScratchRepository::of_url(url, ctx.cache)?;
+    let path = repository.packs().join(format!("pack-{commit}.pack"));
     fs::copy(pack, &path).context(Kind::Build, || format!("cannot write {path}"))?;
-    let shallow = borrowing.dir().join("shallow");
+    let shallow = repository.dir().join("shallow");
     let before = read_text(&shallow, Links::Refuse, MAX_JSON).unwrap_or_default();
     write_atomically(&shallow, format!("{before}{commit}\n").as_bytes())?;
-    let git = Git::local(fetching.host, &borrowing.dir())?;
-    let indexed = git.answer(&["index-pack", "--fsck-objects", path.as_str()])?;
+    let git = Git::local(ctx.host, &repository.dir())?;
+    let indexed = git.run_for_text(&["index-pack", "--fsck-objects", path.as_str()])?;
     if indexed.is_none() || commit_of(&git, commit)?.as_deref() != Some(commit) {
         return Err(damaged());
     }
-    Ok(borrowing)
+    Ok(repository)
 }
 
 /// Why a reference was not fetched.
-enum Unfetched {
+enum FetchFailure {
     /// The server cannot be asked.
     Unreachable(Error),
     /// It was asked, and what it says, or what has come of it, will not do; or we were told to stop.
     Refused(Error),
 }
 
-impl Unfetched {
+impl FetchFailure {
     /// Of an error while the server was asked.
-    fn of(error: Error) -> Unfetched {
-        if error.kind == Kind::Fetch { Unfetched::Unreachable(error) } else { Unfetched::Refused(error) }
+    fn of(error: Error) -> FetchFailure {
+        if error.kind == Kind::Fetch {
+            FetchFailure::Unreachable(error)
+        } else {
+            FetchFailure::Refused(error)
+        }
     }
 
     fn kind(&self) -> Kind {
         match self {
-            Unfetched::Unreachable(error) | Unfetched::Refused(error) => error.kind,
+            FetchFailure::Unreachable(error) | FetchFailure::Refused(error) => error.kind,
         }
     }
 
     fn into_error(self) -> Error {
         match self {
-            Unfetched::Unreachable(error) | Unfetched::Refused(error) => error,
+            FetchFailure::Unreachable(error) | FetchFailure::Refused(error) => error,
         }
     }
 }

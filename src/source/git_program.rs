@@ -3,8 +3,8 @@
 
 use crate::host::Host;
 use crate::host::packages;
-use crate::host::process::{self, CommandLine, Heard};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::host::process::{self, CommandLine, PipeEvent};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// Runs git with at most 2 GiB of memory: what a server sends, or a patch names, is of any size.
 pub(super) const LIMITED_GIT: &str = "ulimit -v 2097152 2>/dev/null; exec git \"$@\"";
 /// Of the errors that git prints, this much of the end is kept.
-const KEPT_STDERR: usize = 16 << 10;
+const MAX_STDERR: usize = 16 << 10;
 /// An answer that is held in memory.
 const MAX_ANSWER: u64 = 1 << 20;
 
@@ -31,7 +31,7 @@ pub(super) struct Git<'a> {
 }
 
 /// How git ended.
-pub(super) struct Ended {
+pub(super) struct GitExit {
     pub is_success: bool,
     /// The end of what it has printed on standard error.
     pub stderr: String,
@@ -97,12 +97,12 @@ impl<'a> Git<'a> {
             "gc.auto=0",
             "maintenance.auto=false",
         ];
-        let mut words = vec!["-c".to_owned(), LIMITED_GIT.to_owned(), "git".to_owned()];
-        words.push(format!("--git-dir={}", self.dir));
+        let mut argv = vec!["-c".to_owned(), LIMITED_GIT.to_owned(), "git".to_owned()];
+        argv.push(format!("--git-dir={}", self.dir));
         for setting in SETTINGS.into_iter().chain(self.settings.iter().map(String::as_str)) {
-            words.extend(["-c".to_owned(), setting.to_owned()]);
+            argv.extend(["-c".to_owned(), setting.to_owned()]);
         }
-        words.extend(args.iter().map(|arg| (*arg).to_owned()));
+        argv.extend(args.iter().map(|arg| (*arg).to_owned()));
         let mut env = self.host.child_env.clone();
         env.extend(self.env.clone());
         // `url.*.insteadOf` would fetch from another server than the one that the receipt names.
@@ -116,7 +116,7 @@ impl<'a> Git<'a> {
             ("HOME", self.dir.as_str()),
         ];
         env.extend(own.map(|(key, value)| (key.to_owned(), value.to_owned())));
-        CommandLine { program: "sh".to_owned(), args: words, env, cwd: self.host.cwd.clone() }
+        CommandLine { program: "sh".to_owned(), args: argv, env, cwd: self.host.cwd.clone() }
     }
 
     /// Runs git; its standard output goes to `take`, and `watch` may break it off.
@@ -124,18 +124,18 @@ impl<'a> Git<'a> {
         &self,
         args: &[&str],
         take: impl FnOnce(ChildStdout) -> T + Send,
-        mut watch: impl FnMut(Heard<'_>) -> ControlFlow<()>,
-    ) -> Result<(Ended, T)> {
+        mut watch: impl FnMut(PipeEvent<'_>) -> ControlFlow<()>,
+    ) -> Result<(GitExit, T)> {
         let mut stderr = Vec::new();
-        let (status, taken) = process::pipe(&self.command(args), take, |heard| {
-            if let Heard::Stderr(bytes) = heard {
+        let (status, output) = process::pipe(&self.command(args), take, |event| {
+            if let PipeEvent::Stderr(bytes) = event {
                 stderr.extend_from_slice(bytes);
-                stderr.drain(..stderr.len().saturating_sub(KEPT_STDERR));
+                stderr.drain(..stderr.len().saturating_sub(MAX_STDERR));
             }
-            watch(heard)
+            watch(event)
         })?;
         let stderr = String::from_utf8_lossy(&stderr).replace('\r', "\n");
-        Ok((Ended { is_success: status.success(), stderr }, taken))
+        Ok((GitExit { is_success: status.success(), stderr }, output))
     }
 
     /// What git answers at once, without the line end; `None` where it fails.
@@ -143,10 +143,10 @@ impl<'a> Git<'a> {
     /// # Errors
     ///
     /// Exit code 3: more than 1 MiB.
-    pub fn answer(&self, args: &[&str]) -> Result<Option<String>> {
-        let (ended, answer) = self.run(args, read_answer, |_| ControlFlow::Continue(()))?;
+    pub fn run_for_text(&self, args: &[&str]) -> Result<Option<String>> {
+        let (exit, answer) = self.run(args, read_answer, |_| ControlFlow::Continue(()))?;
         let answer = answer.context(Kind::Fetch, || format!("cannot read what git says of {}", self.dir))?;
-        Ok(ended.is_success.then_some(answer))
+        Ok(exit.is_success.then_some(answer))
     }
 }
 
@@ -160,15 +160,15 @@ pub(super) fn read_answer(stdout: ChildStdout) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
 
-impl Ended {
+impl GitExit {
     /// What git says is wrong, in one line.
-    pub fn why(&self) -> String {
+    pub fn error_message(&self) -> String {
         let lines = || self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
         let fatal = lines().find_map(|line| line.strip_prefix("fatal: "));
-        let said = fatal.or(lines().next_back()).unwrap_or("it says nothing");
+        let message = fatal.or(lines().next_back()).unwrap_or("it says nothing");
         // ssh says before git what is wrong.
-        let first = lines().next().filter(|_| said.starts_with("Could not read from remote"));
-        first.unwrap_or(said).to_owned()
+        let first = lines().next().filter(|_| message.starts_with("Could not read from remote"));
+        first.unwrap_or(message).to_owned()
     }
 }
 
@@ -178,7 +178,7 @@ pub(super) fn commit_date(path: &Utf8Path, host: &Host) -> Result<Option<u64>> {
     if !git_dir.exists() {
         return Ok(None);
     }
-    let commit = Git::local(host, &git_dir)?.answer(&["cat-file", "commit", "HEAD"])?;
+    let commit = Git::local(host, &git_dir)?.run_for_text(&["cat-file", "commit", "HEAD"])?;
     let committer =
         commit.as_deref().and_then(|commit| commit.lines().find(|line| line.starts_with("committer ")));
     let seconds = committer.and_then(|line| line.rsplit(' ').nth(1)?.parse::<i64>().ok());
@@ -202,8 +202,8 @@ fn ssh_command(host: &Host, stall: Duration) -> String {
         "ServerAliveCountMax=1".to_owned(),
         format!("UserKnownHostsFile={known}"),
     ];
-    let words = ["ssh".to_owned(), "-F".to_owned(), "/dev/null".to_owned()].into_iter();
-    let words: Vec<String> =
-        words.chain(options.into_iter().flat_map(|option| ["-o".to_owned(), option])).collect();
-    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| "false".to_owned())
+    let args = ["ssh".to_owned(), "-F".to_owned(), "/dev/null".to_owned()].into_iter();
+    let args: Vec<String> =
+        args.chain(options.into_iter().flat_map(|option| ["-o".to_owned(), option])).collect();
+    shlex::try_join(args.iter().map(String::as_str)).unwrap_or_else(|_| "false".to_owned())
 }

@@ -3,10 +3,10 @@
 //! it is whole: nothing half-received reaches the cache.
 
 use super::git_program::Git;
-use crate::cache::{Cache, Scratch};
+use crate::cache::{Cache, ScratchDir};
 use crate::host::Host;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, sync_dir, write_atomically};
 use crate::util::read::{Links, MAX_JSON, open_file, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -36,20 +36,26 @@ pub(super) fn has_commit(url: &str, commit: &str, cache: &Cache, host: &Host) ->
 
 /// Returns the commit that `object` is, or that it points at as a tag; `None`: it is not there.
 pub(super) fn commit_of(git: &Git<'_>, object: &str) -> Result<Option<String>> {
-    git.answer(&["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{object}^{{commit}}")])
+    git.run_for_text(&[
+        "rev-parse",
+        "--verify",
+        "--quiet",
+        "--end-of-options",
+        &format!("{object}^{{commit}}"),
+    ])
 }
 
 /// A repository for one task, which borrows the objects of another one.
-pub(super) struct Borrowing {
-    scratch: Scratch,
+pub(super) struct ScratchRepository {
+    scratch: ScratchDir,
 }
 
-impl Borrowing {
+impl ScratchRepository {
     /// Borrows the objects in the directory `objects`; a `shallow` file says which commits have no parents here.
-    pub fn new(objects: &Utf8Path, shallow: Option<&Utf8Path>, cache: &Cache) -> Result<Borrowing> {
-        let borrowing = Borrowing { scratch: cache.scratch()? };
-        let dir = borrowing.dir();
-        lay_out(&dir)?;
+    pub fn new(objects: &Utf8Path, shallow: Option<&Utf8Path>, cache: &Cache) -> Result<ScratchRepository> {
+        let repository = ScratchRepository { scratch: cache.scratch()? };
+        let dir = repository.dir();
+        init_repository(&dir)?;
         let write = |name: &str, text: &str| {
             let path = dir.join(name);
             fs::write(&path, text).context(Kind::Build, || format!("cannot write {path}"))
@@ -60,13 +66,13 @@ impl Borrowing {
             let copied = fs::copy(shallow, dir.join("shallow"));
             copied.context(Kind::Build, || format!("cannot copy {shallow}"))?;
         }
-        Ok(borrowing)
+        Ok(repository)
     }
 
     /// Borrows from the cache's repository for `url`.
-    pub fn of_url(url: &str, cache: &Cache) -> Result<Borrowing> {
+    pub fn of_url(url: &str, cache: &Cache) -> Result<ScratchRepository> {
         let repository = repository_dir(url, cache);
-        Borrowing::new(&repository.join("objects"), Some(&repository.join("shallow")), cache)
+        ScratchRepository::new(&repository.join("objects"), Some(&repository.join("shallow")), cache)
     }
 
     /// `--git-dir`.
@@ -80,20 +86,20 @@ impl Borrowing {
     }
 
     /// Gives its own objects to the cache's repository for `url`, whose lock the caller holds.
-    pub fn give_to(&self, url: &str, cache: &Cache) -> Result<()> {
+    pub fn store_packs(&self, url: &str, cache: &Cache) -> Result<()> {
         let repository = repository_dir(url, cache);
-        lay_out(&repository)?;
+        init_repository(&repository)?;
         let packs = self.packs();
-        let wrong = || format!("cannot keep the objects of {url} in {repository}");
-        let mut files: Vec<_> = packs.read_dir_utf8().context(Kind::Build, wrong)?.flatten().collect();
+        let message = || format!("cannot keep the objects of {url} in {repository}");
+        let mut files: Vec<_> = packs.read_dir_utf8().context(Kind::Build, message)?.flatten().collect();
         // git takes a pack for whole when its index is there.
         files.sort_by_key(|file| file.path().extension() == Some("idx"));
         let to = repository.join("objects/pack");
         for file in files {
             open_file(file.path(), Links::Refuse)
                 .and_then(|file| file.sync_all())
-                .context(Kind::Build, wrong)?;
-            fs::rename(file.path(), to.join(file.file_name())).context(Kind::Build, wrong)?;
+                .context(Kind::Build, message)?;
+            fs::rename(file.path(), to.join(file.file_name())).context(Kind::Build, message)?;
         }
         sync_dir(&to)?;
         for name in ["shallow", FETCHED] {
@@ -107,7 +113,7 @@ impl Borrowing {
 }
 
 /// Makes an empty bare repository where there is none.
-fn lay_out(dir: &Utf8Path) -> Result<()> {
+fn init_repository(dir: &Utf8Path) -> Result<()> {
     for name in ["objects/info", "objects/pack", "refs", "info"] {
         create_dir(&dir.join(name))?;
     }

@@ -1,10 +1,10 @@
 //! HTTP as a downloader needs it: patient with a bad line, strict with a bad answer.
 
 use crate::host::process;
-use crate::report::Report;
-use crate::source::Fetching;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::text::{size, without_login};
+use crate::report::Reporter;
+use crate::source::FetchContext;
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::text::{format_size, redact_credentials};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -17,16 +17,16 @@ const ATTEMPTS: u32 = 4;
 /// Before the second attempt; doubled before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// What a server may ask for by Retry-After.
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+const MAX_PAUSE: Duration = Duration::from_secs(120);
 /// Less than this, over the stall timeout, is no connection worth keeping: curl's `--speed-limit`.
-pub(super) const SLOWEST: u64 = 1_000;
+pub(super) const MIN_RATE: u64 = 1_000;
 /// What is said of a line that dropped.
-pub(super) const BROKE_OFF: &str = "the connection broke off";
+pub(super) const CONNECTION_LOST: &str = "the connection broke off";
 
 /// A client that uses the proxies of the environment, and never goes from https to http.
 pub(super) struct Http<'a> {
     client: Client,
-    report: &'a Report,
+    reporter: &'a Reporter,
     /// No progress worth the name for this long is a stall.
     stall: Duration,
     /// What to say of the proxies where a connection fails.
@@ -35,8 +35,8 @@ pub(super) struct Http<'a> {
 
 impl<'a> Http<'a> {
     /// Sets up the client.
-    pub(super) fn new(fetching: &Fetching<'a>) -> Result<Http<'a>> {
-        let Fetching { report, stall, .. } = *fetching;
+    pub(super) fn new(ctx: &FetchContext<'a>) -> Result<Http<'a>> {
+        let FetchContext { reporter, stall, .. } = *ctx;
         let builder = Client::builder()
             .user_agent(concat!("kcompile/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(stall)
@@ -51,7 +51,7 @@ impl<'a> Http<'a> {
                 }
             }));
         let client = builder.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
-        Ok(Http { client, report, stall, proxies: proxies_named(&fetching.host.proxies) })
+        Ok(Http { client, reporter, stall, proxies: proxies_named(&ctx.host.proxies) })
     }
 
     /// The text at `url`, at most `largest` bytes of it; `None` where the server has none (404). Where the line
@@ -74,7 +74,7 @@ impl<'a> Http<'a> {
                     Err(why) => break Some(why),
                 }
                 if bytes.len() as u64 > largest {
-                    let limit = size(largest);
+                    let limit = format_size(largest);
                     return Err(Error::fetch(format!("cannot fetch {url}: it is larger than {limit}")));
                 }
             };
@@ -90,7 +90,7 @@ impl<'a> Http<'a> {
 
     /// Something that the user should know.
     pub(super) fn note(&self, text: &str) {
-        self.report.note(text);
+        self.reporter.note(text);
     }
 
     /// Sends a request, again after a pause where the line or the server is to blame (no connection,
@@ -110,15 +110,15 @@ impl<'a> Http<'a> {
                 }
                 Ok(response) => {
                     let status = response.status();
-                    let error = refused(url, status);
+                    let error = status_error(url, status);
                     if !(status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error()) {
                         return Err(error);
                     }
                     (error, retry_after(response.headers()))
                 }
                 Err(cause) => {
-                    let is_final = cause.is_redirect() || cause.is_builder() || is_distrust(&cause);
-                    let error = Error::fetch(format!("cannot fetch {url}")).because(cause).hint(format!(
+                    let is_final = cause.is_redirect() || cause.is_builder() || is_certificate_error(&cause);
+                    let error = Error::fetch(format!("cannot fetch {url}")).caused_by(cause).hint(format!(
                         "name a server that can be reached with --mirror URL, or another --source (apt, a tarball){}",
                         self.proxies
                     ));
@@ -139,12 +139,12 @@ impl<'a> Http<'a> {
     }
 
     /// Says what went wrong and waits, as long as Ctrl-C lets us; after the last attempt, fails.
-    pub(super) fn pause_after(&self, error: Error, attempt: u32, wanted: Option<Duration>) -> Result<()> {
+    pub(super) fn pause_after(&self, error: Error, attempt: u32, delay: Option<Duration>) -> Result<()> {
         if attempt >= ATTEMPTS {
             return Err(error);
         }
-        let pause = wanted.unwrap_or(FIRST_PAUSE * 2u32.pow(attempt - 1)).min(LONGEST_PAUSE);
-        self.report.note(&format!("{error}; trying again (attempt {} of {ATTEMPTS})", attempt + 1));
+        let pause = delay.unwrap_or(FIRST_PAUSE * 2u32.pow(attempt - 1)).min(MAX_PAUSE);
+        self.reporter.note(&format!("{error}; trying again (attempt {} of {ATTEMPTS})", attempt + 1));
         let until = Instant::now() + pause;
         while Instant::now() < until {
             process::check()?;
@@ -168,13 +168,13 @@ impl Body {
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, String> {
         let read = self.response.read(buffer).map_err(|error| match is_timeout(&error) {
             true => format!("nothing came for {} s", self.stall.as_secs()),
-            false => BROKE_OFF.to_owned(),
+            false => CONNECTION_LOST.to_owned(),
         })?;
         self.come += read as u64;
         let elapsed = self.since.elapsed();
         if read > 0 && elapsed >= self.stall {
             let rate = self.come as f64 / elapsed.as_secs_f64();
-            if rate < SLOWEST as f64 {
+            if rate < MIN_RATE as f64 {
                 return Err(format!("stalled at {rate:.0} bytes a second"));
             }
             (self.since, self.come) = (Instant::now(), 0);
@@ -183,13 +183,13 @@ impl Body {
     }
 }
 
-pub(super) fn refused(url: &str, status: StatusCode) -> Error {
+pub(super) fn status_error(url: &str, status: StatusCode) -> Error {
     Error::fetch(format!("cannot fetch {url}: HTTP status {status}"))
         .hint("is there such a version, and does the mirror have kernel.org's layout?")
 }
 
 /// Is it the server's certificate? That does not get better by asking again.
-fn is_distrust(error: &reqwest::Error) -> bool {
+fn is_certificate_error(error: &reqwest::Error) -> bool {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         // The TLS library's own type is not reqwest's to give: its words are.
@@ -209,7 +209,7 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// `; the environment names a proxy: …`, or nothing.
 pub(super) fn proxies_named(proxies: &BTreeMap<String, String>) -> String {
-    let named = proxies.iter().map(|(key, value)| format!("{key}={}", without_login(value)));
+    let named = proxies.iter().map(|(key, value)| format!("{key}={}", redact_credentials(value)));
     let named: Vec<String> = named.collect();
     match named.is_empty() {
         true => String::new(),

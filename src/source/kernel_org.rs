@@ -1,24 +1,24 @@
 //! Release tarballs of kernel.org, or of any server with the same layout, and the chain that proves
 //! them: a pinned digest, the developers' signature, the server's signed list of checksums.
 
-use super::archive_store::{self, Kept};
-use super::context::Fetching;
+use super::archive_store::{self, StoredArchive};
+use super::context::FetchContext;
 use super::http::Http;
-use super::kernel_proofs::{checksums, proofs, tarballs};
+use super::kernel_proofs::{fetch_checksums, fetch_proofs, parse_checksums};
 use super::kernel_release::{Release, open_archive};
 use super::releases::{Releases, newest_listed};
 use super::tree::Tree;
-use super::tree_store::{keep, keep_unlisted, usable};
-use crate::cache::Scratch;
-use crate::catalog::kernels::ended_warning;
+use super::tree_store::{find_usable, store, store_unpinned};
+use crate::cache::ScratchDir;
+use crate::catalog::kernels::end_of_life_warning;
 use crate::kernel::{Channel, KernelVersion, SourceDigest, VersionRequest};
-use crate::plan::{Check, KERNEL_ORG, Link, Pin, SourceIdentity, pin, release_url};
-use crate::report::Running;
+use crate::plan::{Check, KERNEL_ORG, Pin, SourceIdentity, VerificationStep, pin, release_url};
+use crate::report::PhaseGuard;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{open_to_write, remove_tree};
 use crate::util::read::Links;
-use crate::util::text::{ago, file_name};
+use crate::util::text::{file_name, format_age};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io;
@@ -30,31 +30,31 @@ const JOBS_FOR_A_COPY: usize = 4;
 pub(super) fn fetch(
     version: VersionRequest,
     mirrors: &[String],
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Tree> {
-    if (fetching.offline || matches!(version, VersionRequest::Exact(_)))
-        && let Some(tree) = from_archive(version, fetching, running)?
+    if (ctx.offline || matches!(version, VersionRequest::Exact(_)))
+        && let Some(tree) = unpack_newest_stored(version, ctx, phase)?
     {
         return Ok(tree);
     }
-    if fetching.offline {
-        return Err(fetching.not_here(&match version {
+    if ctx.offline {
+        return Err(ctx.not_cached_error(&match version {
             VersionRequest::Exact(version) => file_name(&release_url(KERNEL_ORG, version)).to_owned(),
             VersionRequest::Series(..) => format!("linux-{version}.*.tar.xz"),
         }));
     }
-    let http = Http::new(fetching)?;
-    let fetched = try_each(mirrors, fetching, |mirror| {
+    let http = Http::new(ctx)?;
+    let fetched = try_mirrors(mirrors, ctx, |mirror| {
         let version = match version {
             VersionRequest::Exact(version) => version,
-            VersionRequest::Series(major, minor) => newest(&http, mirror, (major, minor), fetching)?,
+            VersionRequest::Series(major, minor) => find_newest(&http, mirror, (major, minor), ctx)?,
         };
-        fetch_from(version, mirror, &http, fetching, running)
+        fetch_from(version, mirror, &http, ctx, phase)
     });
     match (fetched, version) {
         (Err(error), VersionRequest::Exact(exact))
-            if error.kind == Kind::Fetch && !kept_releases(version, fetching)?.is_empty() =>
+            if error.kind == Kind::Fetch && !stored_releases(version, ctx)?.is_empty() =>
         {
             let name = release_url(KERNEL_ORG, exact);
             let name = file_name(&name);
@@ -66,41 +66,37 @@ pub(super) fn fetch(
 }
 
 /// The version that `channel` stands for today.
-pub(super) fn resolve(
-    channel: Channel,
-    mirrors: &[String],
-    fetching: &Fetching<'_>,
-) -> Result<KernelVersion> {
-    let http = if fetching.offline { None } else { Some(Http::new(fetching)?) };
+pub(super) fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'_>) -> Result<KernelVersion> {
+    let http = if ctx.offline { None } else { Some(Http::new(ctx)?) };
     let kernel_org = [KERNEL_ORG.to_owned()];
     let mirrors = if mirrors.is_empty() { &kernel_org } else { mirrors };
-    try_each(mirrors, fetching, |mirror| {
+    try_mirrors(mirrors, ctx, |mirror| {
         let mirror = mirror.trim_end_matches('/');
-        let releases = Releases::load(mirror, fetching.cache, http.as_ref())?;
+        let releases = Releases::load(mirror, ctx.cache, http.as_ref())?;
         let version = releases.as_ref().and_then(|releases| releases.of(channel));
         let Some((version, releases)) = version.zip(releases) else {
-            let why = if fetching.offline { "is not in the cache" } else { "does not tell" };
+            let why = if ctx.offline { "is not in the cache" } else { "does not tell" };
             return Err(Error::fetch(format!(
                 "releases.json of {mirror} {why}, so `{channel}` means nothing"
             ))
             .hint("name a version"));
         };
-        let age = ago(releases.age);
-        fetching.report.note(&format!("{channel} is Linux {version}, by releases.json of {age} ago"));
+        let age = format_age(releases.age);
+        ctx.reporter.note(&format!("{channel} is Linux {version}, by releases.json of {age} ago"));
         Ok(version)
     })
 }
 
 /// Tries one mirror after the other, as long as the fault is theirs.
-fn try_each<T>(
+fn try_mirrors<T>(
     mirrors: &[String],
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
     mut attempt: impl FnMut(&str) -> Result<T>,
 ) -> Result<T> {
     let mut last = None;
     for mirror in mirrors {
         if let Some(error) = last.take() {
-            fetching.report.note(&format!("{error}; trying the next mirror"));
+            ctx.reporter.note(&format!("{error}; trying the next mirror"));
         }
         match attempt(mirror) {
             Err(error) if error.kind == Kind::Fetch => last = Some(error),
@@ -111,22 +107,23 @@ fn try_each<T>(
 }
 
 /// The newest release of a series: by `releases.json`, by the list of checksums, by the directory.
-fn newest(
+fn find_newest(
     http: &Http<'_>,
     mirror: &str,
     series: (u32, u32),
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
 ) -> Result<KernelVersion> {
-    if let Some(releases) = Releases::load(mirror, fetching.cache, Some(http))? {
+    if let Some(releases) = Releases::load(mirror, ctx.cache, Some(http))? {
         if releases.has_ended(series) {
-            fetching.report.finding(ended_warning(series, None));
+            ctx.reporter.warning(end_of_life_warning(series, None));
         }
         if let Some(version) = releases.newest(series) {
             return Ok(version);
         }
     }
-    let list = checksums(http, mirror, series.0, fetching)?.unwrap_or_default().text;
-    let listed = tarballs(&list).map(|(version, _)| version).filter(|version| version.series() == series);
+    let list = fetch_checksums(http, mirror, series.0, ctx)?.unwrap_or_default().text;
+    let listed =
+        parse_checksums(&list).map(|(version, _)| version).filter(|version| version.series() == series);
     match listed.max() {
         Some(version) => Ok(version),
         None => newest_listed(http, mirror, series)?.ok_or_else(|| {
@@ -142,55 +139,56 @@ fn fetch_from(
     version: KernelVersion,
     mirror: &str,
     http: &Http<'_>,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Tree> {
-    let pin = pin(fetching.catalog, fetching.lock, version)?;
+    let pin = pin(ctx.catalog, ctx.lock, version)?;
     if let Some(pin) = &pin {
         // Of a series only the number had to be asked for.
-        if let Some(tree) = usable(&SourceDigest::Sha256(pin.sha256), fetching)? {
+        if let Some(tree) = find_usable(&SourceDigest::Sha256(pin.sha256), ctx)? {
             return Ok(tree);
         }
     }
-    let release = Release::new(version, pin, proofs(http, mirror, version, fetching)?);
-    release.check_before(fetching)?;
-    let fetching = &Fetching { nothing_proves_it: !release.can_be_proven(), ..*fetching };
-    for (_, kept) in kept_releases(VersionRequest::Exact(version), fetching)? {
-        let is_meant = release.expected().map_or(release.can_be_proven(), |digest| digest == kept.sha256);
-        if is_meant && let Some(tree) = unpack_kept(&release, &kept, fetching, running)? {
-            remove_unproven(&tree, version, fetching)?;
+    let release = Release::new(version, pin, fetch_proofs(http, mirror, version, ctx)?);
+    release.check_before_download(ctx)?;
+    let ctx = &FetchContext { is_unverifiable: !release.can_be_authenticated(), ..*ctx };
+    for (_, archive) in stored_releases(VersionRequest::Exact(version), ctx)? {
+        let is_expected =
+            release.expected().map_or(release.can_be_authenticated(), |digest| digest == archive.sha256);
+        if is_expected && let Some(tree) = unpack_stored(&release, &archive, ctx, phase)? {
+            remove_unauthenticated(&tree, version, ctx)?;
             return Ok(tree);
         }
     }
     let expected = release.expected();
     let url = release_url(mirror, version);
     let fill = |tree: &Utf8Path| {
-        let scratch = fetching.cache.scratch()?;
-        match download(&release, &url, tree, &scratch, http, fetching, running)? {
-            Downloaded::Whole(identity) => Ok(identity),
-            Downloaded::Spoilt(error) => {
-                fetching.report.note(&format!("{error}; what an earlier run had received is thrown away"));
+        let scratch = ctx.cache.scratch()?;
+        match download(&release, &url, tree, &scratch, http, ctx, phase)? {
+            DownloadResult::Complete(identity) => Ok(identity),
+            DownloadResult::CorruptResume(error) => {
+                ctx.reporter.note(&format!("{error}; what an earlier run had received is thrown away"));
                 remove_tree(tree)?;
-                match download(&release, &url, tree, &scratch, http, fetching, running)? {
-                    Downloaded::Whole(identity) => Ok(identity),
-                    Downloaded::Spoilt(error) => Err(error),
+                match download(&release, &url, tree, &scratch, http, ctx, phase)? {
+                    DownloadResult::Complete(identity) => Ok(identity),
+                    DownloadResult::CorruptResume(error) => Err(error),
                 }
             }
         }
     };
     let tree = match expected {
-        Some(digest) => keep(&SourceDigest::Sha256(digest), fetching, fill),
-        None => keep_unlisted(&url, fetching, fill),
+        Some(digest) => store(&SourceDigest::Sha256(digest), ctx, fill),
+        None => store_unpinned(&url, ctx, fill),
     }?;
-    remove_unproven(&tree, version, fetching)?;
+    remove_unauthenticated(&tree, version, ctx)?;
     Ok(tree)
 }
 
 /// How a download ended.
-enum Downloaded {
-    Whole(SourceIdentity),
+enum DownloadResult {
+    Complete(SourceIdentity),
     /// It went on with what an earlier run had received, and the whole is not what it should be.
-    Spoilt(Error),
+    CorruptResume(Error),
 }
 
 /// Downloads `release` from `url`, unpacks it into `tree` and keeps the archive.
@@ -198,31 +196,31 @@ fn download(
     release: &Release,
     url: &str,
     tree: &Utf8Path,
-    scratch: &Scratch,
+    scratch: &ScratchDir,
     http: &Http<'_>,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
-) -> Result<Downloaded> {
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
+) -> Result<DownloadResult> {
     let expected = release.expected();
     // Only what has a digest can be put together from two connections, let alone two runs.
-    let (path, file) = open_partial(expected, url, &scratch.path, fetching)?;
+    let (path, file) = open_partial(expected, url, &scratch.path, ctx)?;
     let mut download = http.download(url, file, expected.is_some())?;
     let total = download.total;
     // With a core to spare it costs no time; on a small machine it would.
-    let copy = (fetching.jobs >= JOBS_FOR_A_COPY).then(|| scratch.path.join("copy"));
+    let copy = (ctx.jobs >= JOBS_FOR_A_COPY).then(|| scratch.path.join("copy"));
     let from = (&mut download, total, copy.as_deref());
-    let unpacked = release.unpack(from, tree, fetching, running);
+    let unpacked = release.unpack(from, tree, ctx, phase);
     match unpacked {
-        Ok((identity, kept)) => {
-            archive_store::keep(fetching.cache, &path, copy.as_deref(), &kept)?;
-            Ok(Downloaded::Whole(identity))
+        Ok((identity, archive)) => {
+            archive_store::store(ctx.cache, &path, copy.as_deref(), &archive)?;
+            Ok(DownloadResult::Complete(identity))
         }
         // What is whole and not what it should be is of no more use.
         Err(error) if download.is_complete() => {
             remove_tree(&path)?;
             copy.iter().try_for_each(|copy| remove_tree(copy))?;
             if download.is_resumed && error.kind == Kind::Fetch {
-                return Ok(Downloaded::Spoilt(error));
+                return Ok(DownloadResult::CorruptResume(error));
             }
             Err(error)
         }
@@ -231,16 +229,15 @@ fn download(
 }
 
 /// Removes the archives of `version` that nothing authenticates, once `tree` is authenticated.
-fn remove_unproven(tree: &Tree, version: KernelVersion, fetching: &Fetching<'_>) -> Result<()> {
-    if !tree.identity.is_vouched_for() {
+fn remove_unauthenticated(tree: &Tree, version: KernelVersion, ctx: &FetchContext<'_>) -> Result<()> {
+    if !tree.identity.is_authenticated() {
         return Ok(());
     }
-    for (_, kept) in kept_releases(VersionRequest::Exact(version), fetching)? {
-        if Some(kept.sha256) != tree.identity.digest.sha256() && !kept.proofs.can_prove() {
-            fetching
-                .report
-                .note(&format!("an unverified archive of {} is removed from the cache", kept.origin));
-            archive_store::forget(fetching.cache, kept.sha256)?;
+    for (_, archive) in stored_releases(VersionRequest::Exact(version), ctx)? {
+        if Some(archive.sha256) != tree.identity.digest.sha256() && !archive.proofs.can_authenticate() {
+            ctx.reporter
+                .note(&format!("an unverified archive of {} is removed from the cache", archive.origin));
+            archive_store::remove(ctx.cache, archive.sha256)?;
         }
     }
     Ok(())
@@ -252,10 +249,10 @@ fn open_partial(
     expected: Option<Sha256>,
     url: &str,
     scratch: &Utf8Path,
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
 ) -> Result<(Utf8PathBuf, File)> {
     let own = scratch.join("archive");
-    let named = expected.map(|digest| fetching.cache.partial(digest, url));
+    let named = expected.map(|digest| ctx.cache.partial(digest, url));
     let opened = named.map(|path| (open_to_write(&path, Links::RefuseAnywhere), path));
     let (opened, path) = match opened {
         Some((Err(error), _)) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -269,80 +266,84 @@ fn open_partial(
 }
 
 /// Returns the archives of `version` that are kept: the newest first, and of one version those that can be proven.
-fn kept_releases(version: VersionRequest, fetching: &Fetching<'_>) -> Result<Vec<(KernelVersion, Kept)>> {
-    let found = archive_store::all(fetching.cache)?.into_iter().filter_map(|kept| {
+fn stored_releases(
+    version: VersionRequest,
+    ctx: &FetchContext<'_>,
+) -> Result<Vec<(KernelVersion, StoredArchive)>> {
+    let found = archive_store::all(ctx.cache)?.into_iter().filter_map(|archive| {
         let version_of =
-            || file_name(&kept.origin).strip_prefix("linux-")?.split_once(".tar.")?.0.parse().ok();
-        let found: KernelVersion = version_of().filter(|_| kept.origin.starts_with("https://"))?;
-        (kept.origin == release_url(KERNEL_ORG, found) && version.admits(found)).then_some((found, kept))
+            || file_name(&archive.origin).strip_prefix("linux-")?.split_once(".tar.")?.0.parse().ok();
+        let found: KernelVersion = version_of().filter(|_| archive.origin.starts_with("https://"))?;
+        (archive.origin == release_url(KERNEL_ORG, found) && version.admits(found))
+            .then_some((found, archive))
     });
     let mut found: Vec<_> = found.collect();
-    let rank = |version: KernelVersion, kept: &Kept| {
-        let pin = pin(fetching.catalog, fetching.lock, version).ok().flatten();
-        let pin = pin.filter(|pin| pin.sha256 == kept.sha256);
-        let is_pinned = pin.as_ref().is_some_and(Pin::is_proof);
-        (version, is_pinned, kept.proofs.can_prove(), pin.is_some())
+    let rank = |version: KernelVersion, archive: &StoredArchive| {
+        let pin = pin(ctx.catalog, ctx.lock, version).ok().flatten();
+        let pin = pin.filter(|pin| pin.sha256 == archive.sha256);
+        let is_pinned = pin.as_ref().is_some_and(Pin::is_authenticated);
+        (version, is_pinned, archive.proofs.can_authenticate(), pin.is_some())
     };
-    found.sort_by_key(|(version, kept)| std::cmp::Reverse(rank(*version, kept)));
+    found.sort_by_key(|(version, archive)| std::cmp::Reverse(rank(*version, archive)));
     Ok(found)
 }
 
 /// Unpacks `version` from an archive that is kept, if there is one that is what it should be. Where there is a
 /// network, one that nothing authenticates is left to what the server says of it.
-fn from_archive(
+fn unpack_newest_stored(
     version: VersionRequest,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Option<Tree>> {
-    let Some((version, kept)) = kept_releases(version, fetching)?.into_iter().next() else { return Ok(None) };
-    let release = Release::new(version, pin(fetching.catalog, fetching.lock, version)?, kept.proofs.clone());
-    if release.expected().is_some_and(|expected| expected != kept.sha256)
-        || !(fetching.offline || release.can_be_proven())
+    let Some((version, archive)) = stored_releases(version, ctx)?.into_iter().next() else { return Ok(None) };
+    let release = Release::new(version, pin(ctx.catalog, ctx.lock, version)?, archive.proofs.clone());
+    if release.expected().is_some_and(|expected| expected != archive.sha256)
+        || !(ctx.offline || release.can_be_authenticated())
     {
         return Ok(None);
     }
-    match release.check_before(fetching) {
-        Ok(()) => unpack_kept(&release, &kept, fetching, running),
+    match release.check_before_download(ctx) {
+        Ok(()) => unpack_stored(&release, &archive, ctx, phase),
         // A network may have what is missing here.
-        Err(error) if fetching.offline => Err(error),
+        Err(error) if ctx.offline => Err(error),
         Err(_) => Ok(None),
     }
 }
 
 /// Unpacks `release` from the archive `kept`; `None` where that is not what it should be, and is removed.
-fn unpack_kept(
+fn unpack_stored(
     release: &Release,
-    kept: &Kept,
-    fetching: &Fetching<'_>,
-    running: &Running<'_>,
+    archive: &StoredArchive,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Option<Tree>> {
-    fetching.name_owner(&archive_store::path(fetching.cache, kept.sha256));
-    let pin = release.pin.clone().or(Some(own_pin(kept)));
+    ctx.note_foreign_owner(&archive_store::path(ctx.cache, archive.sha256));
+    let pin = release.pin.clone().or(Some(stored_digest_pin(archive)));
     let release = Release { pin, version: release.version, proofs: release.proofs.clone() };
-    let unpacked = keep(&SourceDigest::Sha256(kept.sha256), fetching, |tree| {
-        if let Some(zstd) = kept.zstd {
-            match release.unpack_copy(kept, zstd, tree, fetching, running) {
+    let unpacked = store(&SourceDigest::Sha256(archive.sha256), ctx, |tree| {
+        if let Some(zstd) = archive.zstd {
+            match release.unpack_copy(archive, zstd, tree, ctx, phase) {
                 Err(error) if error.kind == Kind::Fetch => {
-                    fetching.report.note(&format!("{error}; the copy in the cache is thrown away"));
-                    archive_store::forget_copy(fetching.cache, kept)?;
+                    ctx.reporter.note(&format!("{error}; the copy in the cache is thrown away"));
+                    archive_store::remove_copy(ctx.cache, archive)?;
                     remove_tree(tree)?;
                 }
                 unpacked => return unpacked,
             }
         }
-        let (file, bytes) = open_archive(&archive_store::path(fetching.cache, kept.sha256))?;
-        Ok(release.unpack((file, Some(bytes), None), tree, fetching, running)?.0)
+        let (file, bytes) = open_archive(&archive_store::path(ctx.cache, archive.sha256))?;
+        Ok(release.unpack((file, Some(bytes), None), tree, ctx, phase)?.0)
     });
     match unpacked {
         Err(error) if error.kind == Kind::Fetch => {
-            fetching.report.note(&format!("{error}; the archive in the cache is thrown away"));
-            archive_store::forget(fetching.cache, kept.sha256)?;
+            ctx.reporter.note(&format!("{error}; the archive in the cache is thrown away"));
+            archive_store::remove(ctx.cache, archive.sha256)?;
             Ok(None)
         }
         Err(error) => Err(error),
         Ok(tree) => {
-            if release.proofs.can_prove() && release.proofs != kept.proofs {
-                archive_store::record_proofs(fetching.cache, kept.sha256, &release.proofs)?;
+            if release.proofs.can_authenticate() && release.proofs != archive.proofs {
+                archive_store::record_proofs(ctx.cache, archive.sha256, &release.proofs)?;
             }
             Ok(Some(tree))
         }
@@ -350,6 +351,6 @@ fn unpack_kept(
 }
 
 /// What an archive of the cache must be: its name is its digest. That proves nothing of its makers.
-fn own_pin(kept: &Kept) -> Pin {
-    Pin { sha256: kept.sha256, check: Check::holds(Link::Transport, "kept in the cache") }
+fn stored_digest_pin(archive: &StoredArchive) -> Pin {
+    Pin { sha256: archive.sha256, check: Check::consistent(VerificationStep::Transport, "kept in the cache") }
 }

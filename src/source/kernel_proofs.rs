@@ -1,7 +1,7 @@
 //! What a server has beside a release: its signature, and the list of checksums.
 
-use super::archive_store::{Proofs, Sums, Unknown};
-use super::context::Fetching;
+use super::archive_store::{ChecksumList, Proofs, Unknown};
+use super::context::FetchContext;
 use super::http::Http;
 use crate::kernel::KernelVersion;
 use crate::plan::release_url;
@@ -10,47 +10,47 @@ use crate::util::error::Result;
 use crate::util::openpgp::ClearSigned;
 
 /// A list of checksums is about 2 MB.
-const LARGEST_LIST: u64 = 16 << 20;
+const MAX_LIST: u64 = 16 << 20;
 /// A signature is about 1 kB.
-const LARGEST_SIGNATURE: u64 = 64 << 10;
+const MAX_SIGNATURE: u64 = 64 << 10;
 
 /// Asks the server for what it has beside the tarball.
-pub(super) fn proofs(
+pub(super) fn fetch_proofs(
     http: &Http<'_>,
     mirror: &str,
     version: KernelVersion,
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
 ) -> Result<Proofs> {
     if version.candidate().is_some() {
         return Ok(Proofs::default());
     }
     let url = release_url(mirror, version);
     let signature = format!("{}.sign", url.strip_suffix(".xz").unwrap_or(&url));
-    let sums = match checksums(http, mirror, version.major, fetching)? {
-        None => Sums::NoList,
-        Some(list) => match tarballs(&list.text).find(|(listed, _)| *listed == version) {
-            None => Sums::Missing,
-            Some((_, sha256)) => Sums::Listed { sha256, signer: list.signer },
+    let checksums = match fetch_checksums(http, mirror, version.major, ctx)? {
+        None => ChecksumList::NoList,
+        Some(list) => match parse_checksums(&list.text).find(|(listed, _)| *listed == version) {
+            None => ChecksumList::Missing,
+            Some((_, sha256)) => ChecksumList::Listed { sha256, signer: list.signer },
         },
     };
-    let signature = http.text(&signature, LARGEST_SIGNATURE)?;
-    Ok(Proofs { signature, sums, unknown: Unknown::default() })
+    let signature = http.text(&signature, MAX_SIGNATURE)?;
+    Ok(Proofs { signature, checksums, unknown: Unknown::default() })
 }
 
 /// The server's list of checksums for all of a major version, its signature checked; `None` where it
 /// has none.
-pub(super) fn checksums(
+pub(super) fn fetch_checksums(
     http: &Http<'_>,
     mirror: &str,
     major: u32,
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
 ) -> Result<Option<ClearSigned>> {
-    let text = http.text(&format!("{mirror}/pub/linux/kernel/v{major}.x/sha256sums.asc"), LARGEST_LIST)?;
-    text.map(|text| fetching.keyring.clear_signed("sha256sums.asc", &text, fetching.host.now)).transpose()
+    let text = http.text(&format!("{mirror}/pub/linux/kernel/v{major}.x/sha256sums.asc"), MAX_LIST)?;
+    text.map(|text| ctx.keyring.clear_signed("sha256sums.asc", &text, ctx.host.now)).transpose()
 }
 
 /// The release tarballs in a `sha256sums.asc`: lines of a digest, two spaces and a file name.
-pub(super) fn tarballs(list: &str) -> impl Iterator<Item = (KernelVersion, Sha256)> {
+pub(super) fn parse_checksums(list: &str) -> impl Iterator<Item = (KernelVersion, Sha256)> {
     list.lines().filter_map(|line| {
         let (digest, name) = line.split_once("  ")?;
         let version = name.strip_prefix("linux-")?.strip_suffix(".tar.xz")?;
@@ -69,7 +69,7 @@ mod tests {
             "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{digest}  linux-4.19.215.tar.xz\n\
              {digest}  linux-4.19.9.tar.xz\n{digest}  patch-4.19.216.xz\n{digest}  linux-4.19.300.tar.gz\nbad  linux-4.19.301.tar.xz\n"
         );
-        let versions: Vec<String> = tarballs(&list).map(|(version, _)| version.to_string()).collect();
+        let versions: Vec<String> = parse_checksums(&list).map(|(version, _)| version.to_string()).collect();
         assert_eq!(versions, ["4.19.215", "4.19.9"]);
     }
 }

@@ -1,18 +1,18 @@
 //! One release of kernel.org: what is known of it before its archive is there, and what its archive shows.
 
-use super::archive_store::{self, Kept, Proofs, Sums, Unknown};
-use super::context::Fetching;
+use super::archive_store::{self, ChecksumList, Proofs, StoredArchive, Unknown};
+use super::context::FetchContext;
 use super::directory::check_tree;
-use super::download::LARGEST_DOWNLOAD;
+use super::download::MAX_DOWNLOAD;
 use super::stream::{Stream, Unpacked, unpack};
 use crate::kernel::{KernelVersion, SourceDigest};
-use crate::plan::{Check, KERNEL_ORG, Link, Pin, Signable, SourceIdentity, release_url};
-use crate::report::Running;
+use crate::plan::{Check, KERNEL_ORG, Pin, Signable, SourceIdentity, VerificationStep, release_url};
+use crate::report::PhaseGuard;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::openpgp::Unproven;
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::openpgp::PendingSignature;
 use crate::util::read::{Links, open_file};
-use crate::util::text::{file_name, size};
+use crate::util::text::{file_name, format_size};
 use camino::Utf8Path;
 use std::fs::File;
 use std::io::Read;
@@ -28,13 +28,13 @@ pub(super) struct Release {
 impl Release {
     /// A pin that nothing verified shows a change, and does not count where the source itself can be proven.
     pub fn new(version: KernelVersion, pin: Option<Pin>, proofs: Proofs) -> Release {
-        let pin = pin.filter(|pin| pin.is_proof() || !proofs.can_prove());
+        let pin = pin.filter(|pin| pin.is_authenticated() || !proofs.can_authenticate());
         Release { version, pin, proofs }
     }
 
     /// Returns whether a pin, a signature or a signed list authenticates the archive, if they hold.
-    pub fn can_be_proven(&self) -> bool {
-        self.proofs.can_prove() || self.pin.as_ref().is_some_and(Pin::is_proof)
+    pub fn can_be_authenticated(&self) -> bool {
+        self.proofs.can_authenticate() || self.pin.as_ref().is_some_and(Pin::is_authenticated)
     }
 
     fn name(&self) -> String {
@@ -47,9 +47,12 @@ impl Release {
 
     /// What the archive must be.
     pub fn expected(&self) -> Option<Sha256> {
-        let listed = match &self.proofs.sums {
-            Sums::Listed { sha256, .. } => Some(*sha256),
-            Sums::Missing | Sums::NoList | Sums::NotAsked | Sums::Unknown(_) => None,
+        let listed = match &self.proofs.checksums {
+            ChecksumList::Listed { sha256, .. } => Some(*sha256),
+            ChecksumList::Missing
+            | ChecksumList::NoList
+            | ChecksumList::NotAsked
+            | ChecksumList::Unknown(_) => None,
         };
         self.pin.as_ref().map(|pin| pin.sha256).or(listed)
     }
@@ -60,9 +63,9 @@ impl Release {
     }
 
     /// Fails where it can be told without the archive that it will not do.
-    pub fn check_before(&self, fetching: &Fetching<'_>) -> Result<()> {
+    pub fn check_before_download(&self, ctx: &FetchContext<'_>) -> Result<()> {
         let name = self.name();
-        if let (Some(pin), Sums::Listed { sha256, .. }) = (&self.pin, &self.proofs.sums)
+        if let (Some(pin), ChecksumList::Listed { sha256, .. }) = (&self.pin, &self.proofs.checksums)
             && pin.sha256 != *sha256
         {
             return Err(Error::fetch(format!(
@@ -71,10 +74,11 @@ impl Release {
             ))
             .hint("the mirror may be stale or forged; try another --mirror"));
         }
-        self.signature(fetching)?;
+        self.signature(ctx)?;
         let pinned = self.pin.iter().map(|pin| pin.check.clone());
-        let promised = self.proofs.signature.iter().map(|_| Check::proves(Link::Signature, ""));
-        fetching.require_signature(&name, &pinned.chain(promised).collect::<Vec<_>>(), self.signable())
+        let promised =
+            self.proofs.signature.iter().map(|_| Check::authenticated(VerificationStep::Signature, ""));
+        ctx.check_signature_policy(&name, &pinned.chain(promised).collect::<Vec<_>>(), self.signable())
     }
 
     /// Unpacks the archive (its bytes, how many there are, where a quick copy goes) into `tree`, and says
@@ -83,60 +87,60 @@ impl Release {
         &self,
         (reader, total, copy): (impl Read, Option<u64>, Option<&Utf8Path>),
         tree: &Utf8Path,
-        fetching: &Fetching<'_>,
-        running: &Running<'_>,
-    ) -> Result<(SourceIdentity, Kept)> {
+        ctx: &FetchContext<'_>,
+        phase: &PhaseGuard<'_>,
+    ) -> Result<(SourceIdentity, StoredArchive)> {
         let name = self.name();
-        let signature = self.signature(fetching)?;
+        let signature = self.signature(ctx)?;
         let stream = Stream {
             name: &name,
             reader,
             total,
             expected: self.expected(),
             signature: signature.as_ref(),
-            threads: fetching.jobs,
+            threads: ctx.jobs,
             copy,
         };
-        let unpacked = unpack(stream, tree, running)?;
-        let kept = Kept {
+        let unpacked = unpack(stream, tree, phase)?;
+        let archive = StoredArchive {
             origin: release_url(KERNEL_ORG, self.version),
             sha256: unpacked.sha256,
             proofs: self.proofs.clone(),
             zstd: unpacked.copy,
             unknown: Unknown::default(),
         };
-        Ok((self.identity(unpacked.sha256, &unpacked, tree)?, kept))
+        Ok((self.identity(unpacked.sha256, &unpacked, tree)?, archive))
     }
 
     /// Unpacks the quick copy of what is kept: it was made of what the archive's digest stands for, and
     /// the signature is checked again.
     pub fn unpack_copy(
         &self,
-        kept: &Kept,
+        archive: &StoredArchive,
         zstd: Sha256,
         tree: &Utf8Path,
-        fetching: &Fetching<'_>,
-        running: &Running<'_>,
+        ctx: &FetchContext<'_>,
+        phase: &PhaseGuard<'_>,
     ) -> Result<SourceIdentity> {
-        let (file, bytes) = open_archive(&archive_store::copy_path(fetching.cache, kept.sha256))?;
+        let (file, bytes) = open_archive(&archive_store::copy_path(ctx.cache, archive.sha256))?;
         let name = format!("the copy of {}", self.name());
-        let signature = self.signature(fetching)?;
+        let signature = self.signature(ctx)?;
         let stream = Stream {
             name: &name,
             reader: file,
             total: Some(bytes),
             expected: Some(zstd),
             signature: signature.as_ref(),
-            threads: fetching.jobs,
+            threads: ctx.jobs,
             copy: None,
         };
-        self.identity(kept.sha256, &unpack(stream, tree, running)?, tree)
+        self.identity(archive.sha256, &unpack(stream, tree, phase)?, tree)
     }
 
-    fn signature<'a>(&self, fetching: &Fetching<'a>) -> Result<Option<Unproven<'a>>> {
+    fn signature<'a>(&self, ctx: &FetchContext<'a>) -> Result<Option<PendingSignature<'a>>> {
         let text = self.proofs.signature.as_ref();
-        let now = fetching.host.now;
-        text.map(|text| fetching.keyring.detached(&self.signature_name(), text.as_bytes(), now)).transpose()
+        let now = ctx.host.now;
+        text.map(|text| ctx.keyring.detached(&self.signature_name(), text.as_bytes(), now)).transpose()
     }
 
     /// What the archive of this digest is, now that its tree is there.
@@ -154,12 +158,14 @@ impl Release {
         checks.push(match (&unpacked.signer, self.signable()) {
             (Some(signer), _) => Check::signed(signer, self.proofs.signature.as_deref().unwrap_or_default()),
             (None, Signable::Yes) => {
-                Check::absent(Link::Signature, format!("no {} beside it", self.signature_name()))
+                Check::missing(VerificationStep::Signature, format!("no {} beside it", self.signature_name()))
             }
-            (None, Signable::No) => Check::absent(Link::Signature, "nobody signs release candidates"),
+            (None, Signable::No) => {
+                Check::missing(VerificationStep::Signature, "nobody signs release candidates")
+            }
         });
-        checks.extend(self.sums_check());
-        checks.push(Check::holds(Link::Transport, size(unpacked.bytes)));
+        checks.extend(self.checksum_check());
+        checks.push(Check::consistent(VerificationStep::Transport, format_size(unpacked.bytes)));
         Ok(SourceIdentity {
             origin: Some(release_url(KERNEL_ORG, self.version)),
             digest: SourceDigest::Sha256(sha256),
@@ -169,29 +175,32 @@ impl Release {
         })
     }
 
-    fn sums_check(&self) -> Option<Check> {
-        Some(match &self.proofs.sums {
+    fn checksum_check(&self) -> Option<Check> {
+        Some(match &self.proofs.checksums {
             _ if self.signable() == Signable::No => return None,
-            Sums::Listed { signer: Some(signer), .. } => {
-                Check::proves(Link::Sums, format!("in sha256sums.asc, signed by {signer}"))
+            ChecksumList::Listed { signer: Some(signer), .. } => Check::authenticated(
+                VerificationStep::ChecksumList,
+                format!("in sha256sums.asc, signed by {signer}"),
+            ),
+            ChecksumList::Listed { signer: None, .. } => {
+                Check::consistent(VerificationStep::ChecksumList, "in sha256sums.asc, which is not signed")
             }
-            Sums::Listed { signer: None, .. } => {
-                Check::holds(Link::Sums, "in sha256sums.asc, which is not signed")
+            ChecksumList::Missing => {
+                Check::missing(VerificationStep::ChecksumList, "missing from sha256sums.asc")
             }
-            Sums::Missing => Check::absent(Link::Sums, "missing from sha256sums.asc"),
-            Sums::NoList => Check::absent(Link::Sums, "no sha256sums.asc"),
-            Sums::NotAsked | Sums::Unknown(_) => return None,
+            ChecksumList::NoList => Check::missing(VerificationStep::ChecksumList, "no sha256sums.asc"),
+            ChecksumList::NotAsked | ChecksumList::Unknown(_) => return None,
         })
     }
 }
 
 /// Opens an archive; returns how many bytes it has, too.
 pub(super) fn open_archive(path: &Utf8Path) -> Result<(File, u64)> {
-    let wrong = || format!("cannot read {path}");
-    let file = open_file(path, Links::Refuse).context(Kind::Fetch, wrong)?;
-    let bytes = file.metadata().context(Kind::Fetch, wrong)?.len();
-    if bytes > LARGEST_DOWNLOAD {
-        return Err(Error::fetch(format!("{path}: larger than {} GiB", LARGEST_DOWNLOAD >> 30)));
+    let message = || format!("cannot read {path}");
+    let file = open_file(path, Links::Refuse).context(Kind::Fetch, message)?;
+    let bytes = file.metadata().context(Kind::Fetch, message)?.len();
+    if bytes > MAX_DOWNLOAD {
+        return Err(Error::fetch(format!("{path}: larger than {} GiB", MAX_DOWNLOAD >> 30)));
     }
     Ok((file, bytes))
 }

@@ -23,7 +23,7 @@ mod kernel_proofs;
 mod kernel_release;
 mod patched_tree;
 #[cfg(test)]
-mod properties;
+mod proptests;
 mod releases;
 mod signature_file;
 mod stream;
@@ -35,18 +35,18 @@ mod tree_writer;
 mod walk;
 
 pub use apt::{candidate as apt_candidate, state as apt_state};
-pub use bundle::{take as take_bundle, write as write_bundle};
-pub use check::{archive_ailment, tree_ailment};
-pub use context::Fetching;
-pub use directory::{keep_out, still_the_same, tree_version};
+pub use bundle::{import as import_bundle, write as write_bundle};
+pub use check::{check_archive_entry, check_tree_entry};
+pub use context::FetchContext;
+pub use directory::{check_unmodified, reject_inside_source, tree_version};
 pub use patched_tree::patched;
 pub use tree::{BUILD_DIR_PREFIX, Tree};
 
 use crate::cache::Cache;
 use crate::catalog::lockfile;
 use crate::kernel::{Channel, CommitId, KernelVersion, VersionRequest};
-use crate::plan::{KERNEL_ORG, Locator, Plan, SourceIdentity, SourcePlan, release_url};
-use crate::report::{Phase, Running};
+use crate::plan::{KERNEL_ORG, Plan, SourceIdentity, SourceLocation, SourcePlan, release_url};
+use crate::report::{Phase, PhaseGuard};
 use crate::util::error::{Error, Result};
 use tree_store::find;
 
@@ -54,27 +54,31 @@ use tree_store::find;
 ///
 /// Touches the network and the cache. Errors: exit code 3 for what cannot be fetched or does not
 /// verify, 2 for a source that is no kernel tree.
-pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
-    let fetching = &Fetching { locator: Some(&plan.source.locator), ..*fetching };
-    let Fetching { cache, report, .. } = *fetching;
+pub fn open_or_fetch(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> {
+    let ctx = &FetchContext { location: Some(&plan.source.location), ..*ctx };
+    let FetchContext { cache, reporter, .. } = *ctx;
     let source = &plan.source;
-    let running = report.start(Phase::Source, &source.name);
-    let cached = cached(plan, cache, fetching.offline)?.filter(|tree| fetching.accepts(&tree.identity));
+    let phase = reporter.start(Phase::Source, &source.name);
+    let cached = find_in_cache(plan, cache, ctx.offline)?.filter(|tree| ctx.accepts(&tree.identity));
     let tree = match cached {
-        Some(tree) if tree_store::is_intact(&tree, fetching)? => {
-            running.finish(&format!("Linux {} from the cache", tree.identity.version));
+        Some(tree) if tree_store::is_intact(&tree, ctx)? => {
+            phase.finish(&format!("Linux {} from the cache", tree.identity.version));
             tree
         }
         _ => {
-            let tree = fetch(plan, fetching, &running)?;
-            running.finish(&format!("Linux {}, {}", tree.identity.version, tree.identity.verified()));
+            let tree = fetch(plan, ctx, &phase)?;
+            phase.finish(&format!("Linux {}, {}", tree.identity.version, tree.identity.verified()));
             tree
         }
     };
-    let tree = called_as(tree, source);
-    refuse_changed(&tree.identity, fetching)?;
-    if !tree.identity.is_vouched_for() {
-        report.finding(format!("the source is not verified: {} ({})", source.name, tree.identity.verified()));
+    let tree = with_origin(tree, source);
+    check_lock_file(&tree.identity, ctx)?;
+    if !tree.identity.is_authenticated() {
+        reporter.warning(format!(
+            "the source is not verified: {} ({})",
+            source.name,
+            tree.identity.verified()
+        ));
     }
     Ok(tree)
 }
@@ -83,38 +87,38 @@ pub fn obtain(plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
 /// Whether it still holds what it held is open: what it is called, and what was made from it, can be told.
 ///
 /// Errors: it has changed since its first use, or is not signed where that is required (exit code 3).
-pub fn at_hand(plan: &Plan, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
-    let fetching = &Fetching { locator: Some(&plan.source.locator), ..*fetching };
-    let found = match &plan.source.locator {
-        Locator::Directory { path } => directory::recall(path, fetching)?,
-        _ => cached(plan, fetching.cache, fetching.offline)?.filter(|tree| fetching.accepts(&tree.identity)),
+pub fn find_cached(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Option<Tree>> {
+    let ctx = &FetchContext { location: Some(&plan.source.location), ..*ctx };
+    let found = match &plan.source.location {
+        SourceLocation::Directory { path } => directory::open_recorded(path, ctx)?,
+        _ => find_in_cache(plan, ctx.cache, ctx.offline)?.filter(|tree| ctx.accepts(&tree.identity)),
     };
-    let found = found.map(|tree| called_as(tree, &plan.source));
+    let found = found.map(|tree| with_origin(tree, &plan.source));
     if let Some(tree) = &found {
-        refuse_changed(&tree.identity, fetching)?;
+        check_lock_file(&tree.identity, ctx)?;
     }
     Ok(found)
 }
 
 /// A tree in the cache may have come under another name: that of a branch where a commit is asked for now.
-fn called_as(tree: Tree, source: &SourcePlan) -> Tree {
+fn with_origin(tree: Tree, source: &SourcePlan) -> Tree {
     let origin = source.origin.clone().or(tree.identity.origin);
     Tree { identity: SourceIdentity { origin, ..tree.identity }, ..tree }
 }
 
 /// The version that a channel of kernel.org stands for today; none of `mirrors`: kernel.org's own.
-pub fn resolve(channel: Channel, mirrors: &[String], fetching: &Fetching<'_>) -> Result<KernelVersion> {
-    kernel_org::resolve(channel, mirrors, fetching)
+pub fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'_>) -> Result<KernelVersion> {
+    kernel_org::resolve(channel, mirrors, ctx)
 }
 
 /// A source is what it was at its first use, or `--update-lock` says otherwise.
-fn refuse_changed(identity: &SourceIdentity, fetching: &Fetching<'_>) -> Result<()> {
-    let locked = identity.origin.as_ref().and_then(|origin| Some((origin, fetching.lock.of(origin)?)));
+fn check_lock_file(identity: &SourceIdentity, ctx: &FetchContext<'_>) -> Result<()> {
+    let locked = identity.origin.as_ref().and_then(|origin| Some((origin, ctx.lock.of(origin)?)));
     match locked.filter(|(_, locked)| locked.digest != identity.digest) {
         None => Ok(()),
         // Nothing verified what it was at its first use.
-        Some((origin, locked)) if locked.unverified && identity.is_vouched_for() => {
-            fetching.report.note(&format!(
+        Some((origin, locked)) if locked.unverified && identity.is_authenticated() => {
+            ctx.reporter.note(&format!(
                 "{origin} is {}, which is verified; {} had {}, which nothing verified",
                 identity.digest,
                 lockfile::NAME,
@@ -132,28 +136,30 @@ fn refuse_changed(identity: &SourceIdentity, fetching: &Fetching<'_>) -> Result<
     }
 }
 
-fn fetch(plan: &Plan, fetching: &Fetching<'_>, running: &Running<'_>) -> Result<Tree> {
-    match &plan.source.locator {
-        Locator::KernelOrg { mirrors } => kernel_org::fetch(plan.requested, mirrors, fetching, running),
-        Locator::Git { url, reference } => git::fetch(url, reference, &plan.source, fetching, running),
-        Locator::Apt { package, version, pin } => {
-            apt::fetch(package, version.as_deref(), *pin, &plan.source, fetching, running)
+fn fetch(plan: &Plan, ctx: &FetchContext<'_>, phase: &PhaseGuard<'_>) -> Result<Tree> {
+    match &plan.source.location {
+        SourceLocation::KernelOrg { mirrors } => kernel_org::fetch(plan.requested, mirrors, ctx, phase),
+        SourceLocation::Git { url, reference } => git::fetch(url, reference, &plan.source, ctx, phase),
+        SourceLocation::Apt { package, version, pin } => {
+            apt::fetch(package, version.as_deref(), *pin, &plan.source, ctx, phase)
         }
-        Locator::Tarball { path, sha256 } => tarball::fetch(path, *sha256, fetching, running),
-        Locator::Directory { path } => directory::adopt(path, fetching, running),
+        SourceLocation::Tarball { path, sha256 } => tarball::fetch(path, *sha256, ctx, phase),
+        SourceLocation::Directory { path } => directory::open_in_place(path, ctx, phase),
     }
 }
 
 /// The tree in the cache that the plan means, if it can be told without a network.
-fn cached(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
+fn find_in_cache(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
     let source = &plan.source;
     let has_origin = |identity: &SourceIdentity| source.origin.is_some() && identity.origin == source.origin;
-    match (&source.locator, plan.requested) {
-        (Locator::Directory { .. }, _) => Ok(None),
+    match (&source.location, plan.requested) {
+        (SourceLocation::Directory { .. }, _) => Ok(None),
         // A branch moves: its server is asked where it is now.
-        (Locator::Git { reference, .. }, _) if !offline && !git::is_commit(reference) => Ok(None),
+        (SourceLocation::Git { reference, .. }, _) if !offline && !git::is_commit(reference) => Ok(None),
         // It is its own digest, whatever the lock file says.
-        (Locator::Git { reference, .. }, _) if source.locator.is_remote() && git::is_commit(reference) => {
+        (SourceLocation::Git { reference, .. }, _)
+            if source.location.is_remote() && git::is_commit(reference) =>
+        {
             let commit = reference.to_ascii_lowercase().parse::<CommitId>().ok();
             find(cache, |identity| commit.is_some() && identity.digest.commit() == commit.as_ref())
         }
@@ -161,12 +167,14 @@ fn cached(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
             find(cache, |identity| Some(&identity.digest) == source.digest.as_ref())
         }
         // A release of kernel.org never changes: the tree that was fetched from there is it.
-        (Locator::KernelOrg { .. }, VersionRequest::Exact(_)) => find(cache, has_origin),
-        (Locator::KernelOrg { .. }, VersionRequest::Series(..)) if offline => find(cache, |identity| {
-            let origin = release_url(KERNEL_ORG, identity.version);
-            plan.requested.admits(identity.version) && identity.origin == Some(origin)
-        }),
-        (Locator::Apt { package, version: None, .. }, _) if offline => find(cache, |identity| {
+        (SourceLocation::KernelOrg { .. }, VersionRequest::Exact(_)) => find(cache, has_origin),
+        (SourceLocation::KernelOrg { .. }, VersionRequest::Series(..)) if offline => {
+            find(cache, |identity| {
+                let origin = release_url(KERNEL_ORG, identity.version);
+                plan.requested.admits(identity.version) && identity.origin == Some(origin)
+            })
+        }
+        (SourceLocation::Apt { package, version: None, .. }, _) if offline => find(cache, |identity| {
             identity.origin.as_ref().is_some_and(|origin| origin.starts_with(&format!("apt:{package}=")))
         }),
         _ if offline => find(cache, has_origin),

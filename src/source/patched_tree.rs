@@ -1,15 +1,15 @@
 //! A tree with patches: a second one beside the pristine tree, which shares all files that no patch touches.
 
-use super::context::Fetching;
+use super::context::FetchContext;
 use super::directory;
 use super::git_apply;
 use super::tree::Tree;
 use super::tree_manifest;
 use super::tree_store::{self, TREE};
-use crate::plan::{Locator, Plan};
+use crate::plan::{Plan, SourceLocation};
 use crate::report::Phase;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::text::counted;
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::text::pluralize;
 use camino::Utf8Path;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -18,51 +18,51 @@ use walkdir::WalkDir;
 /// The tree with the plan's patches, made once: unpatched files are shared with the pristine tree.
 ///
 /// Errors: a patch that does not apply (exit code 1); patches for a directory used in place (2); no git (4).
-pub fn patched(tree: Tree, plan: &Plan, fetching: &Fetching<'_>) -> Result<Tree> {
+pub fn patched(tree: Tree, plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> {
     let Some(digest) = plan.patches_digest() else { return Ok(tree) };
-    let Fetching { cache, report, .. } = *fetching;
-    if let Locator::Directory { path } = &plan.source.locator {
+    let FetchContext { cache, reporter, .. } = *ctx;
+    if let SourceLocation::Directory { path } = &plan.source.location {
         return Err(Error::usage(format!(
             "{path} is used in place and never written to, so it cannot be patched"
         ))
         .hint("apply the patches there yourself, or give a tarball"));
     }
     let key = format!("{}+{}", tree.key, digest.short());
-    let running = report.start(Phase::Patch, &counted(plan.patches.len(), "patch", "patches"));
-    let _lock = cache.lock(&key, report)?;
+    let phase = reporter.start(Phase::Patch, &pluralize(plan.patches.len(), "patch", "patches"));
+    let _lock = cache.lock(&key, reporter)?;
     if let Some(patched) = tree_store::open(cache, &key)
-        && tree_store::is_intact(&patched, fetching)?
+        && tree_store::is_intact(&patched, ctx)?
     {
-        running.finish("patched tree from the cache");
+        phase.finish("patched tree from the cache");
         return Ok(patched);
     }
     let scratch = cache.scratch()?;
     let copy = scratch.path.join(TREE);
     share(&tree.path, &copy)?;
-    git_apply::apply(&plan.patches, &copy, &scratch.path, fetching)?;
+    git_apply::apply(&plan.patches, &copy, &scratch.path, ctx)?;
     if let Some(name) = directory::build_dir_in(&copy)? {
         return Err(Error::build(format!("a patch adds {name}"))
             .hint("kcompile's own build directories are called so: leave that part of the patch out"));
     }
     fs::set_permissions(&copy, Permissions::from_mode(0o755))
         .context(Kind::Build, || format!("cannot patch {copy}"))?;
-    tree_manifest::Contents::of(&copy)?.record(&scratch.path, &copy)?;
+    tree_manifest::TreeManifest::of(&copy)?.record(&scratch.path, &copy)?;
     // The pristine files have got another link each, which their inodes tell.
     tree_manifest::record_stat(&cache.tree(&tree.key), &tree.path)?;
     tree_store::write_identity(&scratch.path, &tree.identity)?;
-    let patched = tree_store::install(fetching, &scratch.path, &key)?;
+    let patched = tree_store::install(ctx, &scratch.path, &key)?;
     for patch in &plan.patches {
         if let Some(reason) = &patch.reason {
-            report.note(&format!("{}: {reason}", patch.name));
+            reporter.note(&format!("{}: {reason}", patch.name));
         }
     }
-    running.finish(&counted(plan.patches.len(), "patch applied", "patches applied"));
+    phase.finish(&pluralize(plan.patches.len(), "patch applied", "patches applied"));
     Ok(patched)
 }
 
 /// Copies a tree by hard links; build directories, which are not part of it, stay behind.
 fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
-    let wrong = |path: &std::path::Path| format!("cannot copy {}", path.display());
+    let message = |path: &std::path::Path| format!("cannot copy {}", path.display());
     let walk = WalkDir::new(from).contents_first(false).into_iter().filter_entry(tree_manifest::is_source);
     let mut dirs = Vec::new();
     for entry in walk {
@@ -76,10 +76,10 @@ fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
             }
             _ => fs::hard_link(entry.path(), target),
         };
-        done.context(Kind::Build, || wrong(entry.path()))?;
+        done.context(Kind::Build, || message(entry.path()))?;
     }
     for dir in dirs.iter().rev() {
-        fs::set_permissions(dir, Permissions::from_mode(0o555)).context(Kind::Build, || wrong(dir))?;
+        fs::set_permissions(dir, Permissions::from_mode(0o555)).context(Kind::Build, || message(dir))?;
     }
     Ok(())
 }

@@ -6,21 +6,21 @@ use crate::cache::Cache;
 use crate::kernel::{Channel, KernelVersion};
 use crate::plan::KERNEL_ORG;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::write_atomically;
 use crate::util::read::{Links, read_text};
-use crate::util::text::ago;
+use crate::util::text::format_age;
 use camino::Utf8Path;
 use serde::Deserialize;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
 /// The file is about 10 kB.
-const LARGEST: u64 = 1 << 20;
+const MAX_RELEASES: u64 = 1 << 20;
 /// A listing of `v6.x/` is about 1 MB.
-const LARGEST_LISTING: u64 = 16 << 20;
+const MAX_LISTING: u64 = 16 << 20;
 /// What is younger than this is not asked for again: kernels come out once or twice a week.
-const FRESH: Duration = Duration::from_secs(3600);
+const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// `releases.json`, and how old what we have of it is.
 #[derive(Debug)]
@@ -59,12 +59,12 @@ impl Releases {
             mirror => format!("{mirror}/releases.json"),
         };
         let path = cache.root.join("releases").join(format!("{}.json", Sha256::of(&url).short()));
-        let kept = Self::kept(&path);
-        if let Some(fresh) = kept.as_ref().filter(|kept| kept.age < FRESH || http.is_none()) {
+        let cached = Self::cached(&path);
+        if let Some(fresh) = cached.as_ref().filter(|cached| cached.age < MAX_AGE || http.is_none()) {
             return Ok(Some(Releases { list: parse(&url, &fresh.text)?, age: fresh.age }));
         }
         let Some(http) = http else { return Ok(None) };
-        match (http.text(&url, LARGEST), kept) {
+        match (http.text(&url, MAX_RELEASES), cached) {
             (Ok(Some(text)), _) => {
                 let list = parse(&url, &text)?;
                 // A mere look at the plan makes no cache; and another user's list stays theirs.
@@ -72,20 +72,20 @@ impl Releases {
                 Ok(Some(Releases { list, age: Duration::ZERO }))
             }
             (Ok(None), _) => Ok(None),
-            (Err(error), Some(kept)) if error.kind == Kind::Fetch => {
-                http.note(&format!("{error}; going by what it said {} ago", ago(kept.age)));
-                Ok(Some(Releases { list: parse(&url, &kept.text)?, age: kept.age }))
+            (Err(error), Some(cached)) if error.kind == Kind::Fetch => {
+                http.note(&format!("{error}; going by what it said {} ago", format_age(cached.age)));
+                Ok(Some(Releases { list: parse(&url, &cached.text)?, age: cached.age }))
             }
             (Err(error), _) => Err(error),
         }
     }
 
-    fn kept(path: &Utf8Path) -> Option<Kept> {
-        let text = read_text(path, Links::Refuse, LARGEST).ok()?;
+    fn cached(path: &Utf8Path) -> Option<CachedList> {
+        let text = read_text(path, Links::Refuse, MAX_RELEASES).ok()?;
         let fetched = fs::symlink_metadata(path).and_then(|file| file.modified()).ok()?;
         // A file from the future has an age that nobody knows.
         let age = SystemTime::now().duration_since(fetched).unwrap_or(Duration::MAX);
-        Some(Kept { text, age })
+        Some(CachedList { text, age })
     }
 
     /// The version that `channel` stands for.
@@ -118,7 +118,7 @@ impl Releases {
     }
 }
 
-struct Kept {
+struct CachedList {
     text: String,
     age: Duration,
 }
@@ -136,12 +136,12 @@ pub(super) fn newest_listed(
 ) -> Result<Option<KernelVersion>> {
     let url = format!("{server}/pub/linux/kernel/v{}.x/", series.0);
     Ok(http
-        .text(&url, LARGEST_LISTING)?
-        .and_then(|html| in_listing(&html).filter(|v| v.series() == series).max()))
+        .text(&url, MAX_LISTING)?
+        .and_then(|html| parse_listing(&html).filter(|v| v.series() == series).max()))
 }
 
 /// Every `linux-<version>.tar.xz` that the page names, wherever it does.
-fn in_listing(html: &str) -> impl Iterator<Item = KernelVersion> {
+fn parse_listing(html: &str) -> impl Iterator<Item = KernelVersion> {
     html.split("linux-").skip(1).filter_map(|rest| rest.split_once(".tar.xz")?.0.parse().ok())
 }
 
@@ -174,7 +174,7 @@ mod tests {
     fn a_directory_listing_tells_versions() {
         let html = "<a href=\"linux-5.2.21.tar.xz\">linux-5.2.21.tar.xz</a> <a href=\"linux-5.2.9.tar.gz\">\
                     <a href=\"linux-5.2.3.tar.sign\"> <a href=\"linux-5.20.tar.xz\"> linux-x.tar.xz linux-";
-        let mut versions: Vec<String> = in_listing(html).map(|version| version.to_string()).collect();
+        let mut versions: Vec<String> = parse_listing(html).map(|version| version.to_string()).collect();
         versions.dedup();
         assert_eq!(versions, ["5.2.21", "5.20"]);
     }

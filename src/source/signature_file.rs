@@ -2,13 +2,13 @@
 
 use crate::catalog::text::read_text;
 use crate::util::error::Result;
-use crate::util::read::MAX_NOTE;
+use crate::util::read::MAX_SMALL_FILE;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// The text of the signature that lies beside the tarball at `archive`.
 pub(super) fn read(archive: &Utf8Path) -> Result<Option<String>> {
-    let beside = path(archive);
-    beside.is_file().then(|| read_text(&beside, MAX_NOTE)).transpose()
+    let sibling = path(archive);
+    sibling.is_file().then(|| read_text(&sibling, MAX_SMALL_FILE)).transpose()
 }
 
 /// As kernel.org names it: `linux-6.1.7.tar.sign` beside `linux-6.1.7.tar.xz`.

@@ -3,14 +3,14 @@
 //! so that all of it takes hardly longer than the slowest part.
 
 use super::archive::{XZ_MEMORY, decompress, unpack_tar};
-use super::context::verify;
-use super::tree_manifest::Contents;
+use super::context::check_digest;
+use super::tree_manifest::TreeManifest;
 use super::tree_writer::TreeWriter;
 use crate::host::process;
-use crate::report::{Count, Running, Unit};
+use crate::report::{Count, PhaseGuard, Unit};
 use crate::util::digest::{Hasher, HashingWriter, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::openpgp::{Signer, Unproven};
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::openpgp::{PendingSignature, Signer};
 use camino::Utf8Path;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -22,13 +22,13 @@ use std::thread::ScopedJoinHandle;
 /// At most so many bytes are handed on at a time.
 const CHUNK: usize = 128 << 10;
 /// A slow line's bytes are handed on sooner, so that it is seen how far they are.
-const ENOUGH: usize = 64 << 10;
+const MIN_CHUNK: usize = 64 << 10;
 /// How many chunks may wait between two threads: 1 MiB in each pipe at most.
-const WAITING: usize = 8;
+const QUEUE_LENGTH: usize = 8;
 /// 201 MB for a kernel, in 3 seconds of one core.
 const ZSTD_LEVEL: i32 = 3;
 /// Real kernel archives hold 1.4 GB; the tree's own limit is on what is written, this one on what is read.
-const MOST_BYTES: u64 = 10 << 30;
+const MAX_BYTES: u64 = 10 << 30;
 
 /// Bytes of an archive on their way.
 pub(super) struct Stream<'a, R> {
@@ -41,7 +41,7 @@ pub(super) struct Stream<'a, R> {
     /// The digest that they must have.
     pub expected: Option<Sha256>,
     /// A signature over the uncompressed archive.
-    pub signature: Option<&'a Unproven<'a>>,
+    pub signature: Option<&'a PendingSignature<'a>>,
     /// How many threads may decompress, where the archive is made for it.
     pub threads: usize,
     /// Where to put a copy that unpacks in a tenth of the time.
@@ -57,7 +57,7 @@ pub(super) struct Unpacked {
     /// Who signed it.
     pub signer: Option<Signer>,
     /// What the tree holds.
-    pub contents: Contents,
+    pub contents: TreeManifest,
     /// The digest of the copy.
     pub copy: Option<Sha256>,
 }
@@ -67,7 +67,7 @@ pub(super) struct Unpacked {
 pub(super) fn unpack<R: Read>(
     stream: Stream<'_, R>,
     tree: &Utf8Path,
-    running: &Running<'_>,
+    phase: &PhaseGuard<'_>,
 ) -> Result<Unpacked> {
     let Stream { name, reader, total, expected, signature, threads, copy } = stream;
     let item = Mutex::new(String::new());
@@ -79,7 +79,7 @@ pub(super) fn unpack<R: Read>(
         let proving = signature.map(|signature| {
             let (signed, signed_out) = pipe(None);
             uncompressed.takers.push(signed);
-            scope.spawn(move || signature.prove(signed_out))
+            scope.spawn(move || signature.verify(signed_out))
         });
         let copying = copy.map(|copy| {
             let (again, again_out) = pipe(None);
@@ -104,7 +104,7 @@ pub(super) fn unpack<R: Read>(
         });
         let received = receive(reader, Feed { takers: vec![compressed] }, |done| {
             let item = item.lock().unwrap_or_else(PoisonError::into_inner);
-            running.progress(Count { done, total, unit: Unit::Bytes, item: &item });
+            phase.progress(Count { done, total, unit: Unit::Bytes, item: &item });
         });
         let (decompressed, contents) = join(decompressing);
         let unpacked: Result<u64> = join(unpacking);
@@ -119,7 +119,7 @@ pub(super) fn unpack<R: Read>(
             unpacked => unpacked,
         };
         if let Some(expected) = expected {
-            verify(name, expected, sha256).map_err(|error| {
+            check_digest(name, expected, sha256).map_err(|error| {
                 error.hint("the mirror may be stale or the file damaged; try another --mirror")
             })?;
         }
@@ -134,9 +134,9 @@ pub(super) fn unpack<R: Read>(
 
 /// Compresses all of `tar` with zstd, which is quickly undone, into the new file `path`.
 fn write_copy(tar: impl Read, path: &Utf8Path) -> Result<Sha256> {
-    let wrong = || format!("cannot write {path}");
-    let mut file = HashingWriter::new(File::create_new(path).context(Kind::Build, wrong)?);
-    zstd::stream::copy_encode(tar, &mut file, ZSTD_LEVEL).context(Kind::Build, wrong)?;
+    let message = || format!("cannot write {path}");
+    let mut file = HashingWriter::new(File::create_new(path).context(Kind::Build, message)?);
+    zstd::stream::copy_encode(tar, &mut file, ZSTD_LEVEL).context(Kind::Build, message)?;
     Ok(file.finish())
 }
 
@@ -150,14 +150,14 @@ fn receive(mut reader: impl Read, mut takers: Feed, progress: impl Fn(u64)) -> i
     let (mut hasher, mut done) = (Hasher::default(), 0);
     loop {
         process::check().map_err(io::Error::other)?;
-        let chunk = read_chunk(&mut reader, ENOUGH)?;
+        let chunk = read_chunk(&mut reader, MIN_CHUNK)?;
         if chunk.is_empty() {
             return Ok((hasher.finish(), done));
         }
         hasher.update(&chunk);
         done += chunk.len() as u64;
         progress(done);
-        takers.give(chunk);
+        takers.send(chunk);
     }
 }
 
@@ -181,16 +181,13 @@ fn decompress_into(
             }
             let at = consumed.load(Ordering::Relaxed);
             let why = Error::fetch(format!("{name}: corrupt archive, at byte {at} of what was sent"));
-            why.because(error).hint("fetch it again; if it stays so, try another --mirror")
+            why.caused_by(error).hint("fetch it again; if it stays so, try another --mirror")
         })?;
         done += chunk.len() as u64;
-        if done > MOST_BYTES {
-            return Err(Error::fetch(format!(
-                "{name}: more than {} GiB when decompressed",
-                MOST_BYTES >> 30
-            )));
+        if done > MAX_BYTES {
+            return Err(Error::fetch(format!("{name}: more than {} GiB when decompressed", MAX_BYTES >> 30)));
         }
-        if chunk.is_empty() || !takers.give(chunk) {
+        if chunk.is_empty() || !takers.send(chunk) {
             return Ok(());
         }
     }
@@ -227,7 +224,7 @@ struct Feed {
 
 impl Feed {
     /// Hands a chunk to everyone who still listens, waiting for the slowest. Is there anyone left?
-    fn give(&mut self, chunk: Vec<u8>) -> bool {
+    fn send(&mut self, chunk: Vec<u8>) -> bool {
         let chunk = Arc::new(chunk);
         self.takers.retain(|taker| taker.send(chunk.clone()).is_ok());
         !self.takers.is_empty()
@@ -235,7 +232,7 @@ impl Feed {
 }
 
 fn pipe(consumed: Option<&AtomicU64>) -> (SyncSender<Chunk>, PipeReader<'_>) {
-    let (sender, receiver) = sync_channel(WAITING);
+    let (sender, receiver) = sync_channel(QUEUE_LENGTH);
     (sender, PipeReader { receiver, chunk: Chunk::default(), at: 0, consumed })
 }
 

@@ -15,13 +15,13 @@ pub struct Tree {
     /// Where build directories go.
     pub builds: Utf8PathBuf,
     /// Where links in a directory that is used in place lead out of it.
-    pub outside: Vec<Utf8PathBuf>,
+    pub external_paths: Vec<Utf8PathBuf>,
     /// What the source has shown.
     pub identity: SourceIdentity,
     /// The name of its entry in the cache, and of its lock.
     pub key: String,
     /// Of a directory that is used in place: what the file system said of it when it was looked at.
-    pub(super) stat: Option<String>,
+    pub(super) stat_hash: Option<String>,
 }
 
 impl Tree {

@@ -8,10 +8,10 @@
 
 use super::tree::BUILD_DIR_PREFIX;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::file_stamp::nanoseconds;
 use crate::util::fs::{digest_file, write_atomically};
-use crate::util::read::{Links, MAX_NOTE, open_file, read_text};
+use crate::util::read::{Links, MAX_SMALL_FILE, open_file, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fmt::Write as _;
 use std::fs::Metadata;
@@ -22,7 +22,7 @@ use walkdir::{DirEntry, WalkDir};
 use xxhash_rust::xxh3::Xxh3;
 
 /// The limit of all files of a tree. Real ones have 1.4 GB.
-pub(super) const MOST_BYTES: u64 = 8 << 30;
+pub(super) const MAX_BYTES: u64 = 8 << 30;
 
 /// Beside the tree: a line for each file.
 pub(super) const FILES: &str = "files";
@@ -31,68 +31,68 @@ pub(super) const STAT: &str = "stat";
 
 /// What one file holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Content {
+pub(super) struct FileHash {
     hash: u128,
     /// `-` a file, `x` an executable one, `l` a link.
     kind: char,
 }
 
-impl Content {
+impl FileHash {
     /// A link to `target`.
-    pub(super) fn link(target: &str) -> Content {
-        Content { hash: xxhash_rust::xxh3::xxh3_128(target.as_bytes()), kind: 'l' }
+    pub(super) fn link(target: &str) -> FileHash {
+        FileHash { hash: xxhash_rust::xxh3::xxh3_128(target.as_bytes()), kind: 'l' }
     }
 }
 
 /// The content of a file as it is written.
 #[derive(Default)]
-pub(super) struct ContentHasher(Xxh3);
+pub(super) struct FileHasher(Xxh3);
 
-impl ContentHasher {
+impl FileHasher {
     pub(super) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    pub(super) fn file(&self, executable: bool) -> Content {
-        Content { hash: self.0.digest128(), kind: if executable { 'x' } else { '-' } }
+    pub(super) fn file(&self, executable: bool) -> FileHash {
+        FileHash { hash: self.0.digest128(), kind: if executable { 'x' } else { '-' } }
     }
 }
 
 /// What a whole tree holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Contents {
+pub(super) struct TreeManifest {
     /// In the order of their names.
     lines: String,
 }
 
-impl Contents {
-    pub(super) fn new(mut files: Vec<(Utf8PathBuf, Content)>) -> Contents {
+impl TreeManifest {
+    pub(super) fn new(mut files: Vec<(Utf8PathBuf, FileHash)>) -> TreeManifest {
         files.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         let mut lines = String::new();
-        for (path, Content { hash, kind }) in files {
+        for (path, FileHash { hash, kind }) in files {
             writeln!(lines, "{hash:032x} {kind} {}", path.as_str().escape_debug())
                 .expect("writing to a string");
         }
-        Contents { lines }
+        TreeManifest { lines }
     }
 
     /// Reads the tree, all of it.
-    pub(super) fn of(tree: &Utf8Path) -> Result<Contents> {
+    pub(super) fn of(tree: &Utf8Path) -> Result<TreeManifest> {
         let mut contents = Vec::new();
         let mut buffer = vec![0; 1 << 17];
         for entry in walk(tree) {
             crate::host::process::check()?;
             let (path, metadata) = entry?;
             let full = tree.join(&path);
-            let wrong = || format!("cannot read {full}");
+            let message = || format!("cannot read {full}");
             let content = if metadata.is_symlink() {
-                Content::link(full.read_link_utf8().context(Kind::Build, wrong)?.as_str())
+                FileHash::link(full.read_link_utf8().context(Kind::Build, message)?.as_str())
             } else if metadata.is_file() {
-                let mut hasher = ContentHasher::default();
-                let mut file = open_file(&full, Links::Refuse).context(Kind::Build, wrong)?;
+                let mut hasher = FileHasher::default();
+                let mut file = open_file(&full, Links::Refuse).context(Kind::Build, message)?;
                 loop {
                     crate::host::process::check()?;
-                    match file.read(&mut buffer).context(Kind::Build, wrong)? {
+                    match file.read(&mut buffer).context(Kind::Build, message)? {
                         0 => break,
                         read => hasher.update(&buffer[..read]),
                     }
@@ -103,7 +103,7 @@ impl Contents {
             };
             contents.push((path, content));
         }
-        Ok(Contents::new(contents))
+        Ok(TreeManifest::new(contents))
     }
 
     /// Writes both records into `entry`, whose tree is `tree`, now and whole.
@@ -127,16 +127,16 @@ pub(super) fn touch(entry: &Utf8Path) {
 /// Does `tree` still hold what was recorded in `entry`? Reads the files only where the file system
 /// says that something has happened to them.
 pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
-    let recorded = read_text(entry.join(STAT), Links::Refuse, MAX_NOTE);
+    let recorded = read_text(entry.join(STAT), Links::Refuse, MAX_SMALL_FILE);
     if recorded.is_ok_and(|recorded| stat(tree).is_ok_and(|now| now == recorded)) {
         return Ok(true);
     }
-    if bytes_of(tree)? > MOST_BYTES {
+    if bytes_of(tree)? > MAX_BYTES {
         return Ok(false);
     }
     // By their digests: so the two lists are not in memory at once.
     let Ok(recorded) = digest_file(&entry.join(FILES), Links::Refuse) else { return Ok(false) };
-    let is_intact = Sha256::of(Contents::of(tree)?.lines) == recorded;
+    let is_intact = Sha256::of(TreeManifest::of(tree)?.lines) == recorded;
     if is_intact {
         // In another user's cache this cannot be written: then the files are read each time.
         let _ = record_stat(entry, tree);
@@ -173,8 +173,8 @@ pub(super) fn hash_stat(hasher: &mut Xxh3, path: &Utf8Path, metadata: &Metadata)
         metadata.ctime_nsec() as u64,
     ];
     // The times of a directory change with the build directories in it.
-    let told = if metadata.is_dir() { 1 } else { numbers.len() };
-    numbers[..told].iter().for_each(|number| hasher.update(&number.to_le_bytes()));
+    let count = if metadata.is_dir() { 1 } else { numbers.len() };
+    numbers[..count].iter().for_each(|number| hasher.update(&number.to_le_bytes()));
     nanoseconds(metadata.ctime(), metadata.ctime_nsec())
 }
 
@@ -188,9 +188,9 @@ fn walk(tree: &Utf8Path) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>
     let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(is_source);
     let tree = tree.to_owned();
     walk.map(move |entry| {
-        let wrong = || format!("cannot read {tree}");
-        let entry = entry.context(Kind::Build, wrong)?;
-        let metadata = entry.metadata().context(Kind::Build, wrong)?;
+        let message = || format!("cannot read {tree}");
+        let entry = entry.context(Kind::Build, message)?;
+        let metadata = entry.metadata().context(Kind::Build, message)?;
         let path = entry.path().strip_prefix(&tree).expect("walked from there").to_path_buf();
         let path = Utf8PathBuf::from_path_buf(path)
             .unwrap_or_else(|path| path.to_string_lossy().into_owned().into());

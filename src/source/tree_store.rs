@@ -1,14 +1,14 @@
 //! The entries of the cache's `trees/`: found, checked before they are used again, filled, and given
 //! their name when they are whole.
 
-use super::context::Fetching;
+use super::context::FetchContext;
 use super::tree::Tree;
 use super::tree_manifest;
-use crate::cache::{Cache, Scratch};
+use crate::cache::{Cache, ScratchDir};
 use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{digest_file, remove_tree, sync_dir, write_atomically};
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
@@ -28,7 +28,7 @@ pub(super) fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Res
         .filter_map(|entry| Some(entry.ok()?.file_name().to_owned()))
         .filter(|name| !name.contains('+'));
     let trees = names.filter_map(|key| open(cache, &key)).filter(|tree| fits(&tree.identity));
-    let rank = |tree: &Tree| (tree.identity.version, tree.identity.is_vouched_for(), tree.identity.date);
+    let rank = |tree: &Tree| (tree.identity.version, tree.identity.is_authenticated(), tree.identity.date);
     Ok(trees.max_by_key(rank))
 }
 
@@ -40,27 +40,27 @@ pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
     let path = entry.join(TREE);
     // In a tree of another user's the build directories cannot lie.
     let is_ours = rustix::fs::access(path.as_std_path(), rustix::fs::Access::WRITE_OK).is_ok();
-    let builds = if is_ours { path.clone() } else { cache.own_builds(key) };
+    let builds = if is_ours { path.clone() } else { cache.build_root(key) };
     path.join("Makefile").is_file().then(|| Tree {
         builds,
         path,
-        outside: Vec::new(),
+        external_paths: Vec::new(),
         identity,
         key: key.to_owned(),
-        stat: None,
+        stat_hash: None,
     })
 }
 
 /// Does the tree still hold what was unpacked? Says so where it does not, and else who put it there.
-pub(super) fn is_intact(tree: &Tree, fetching: &Fetching<'_>) -> Result<bool> {
-    let is_intact = tree_manifest::is_intact(&fetching.cache.tree(&tree.key), &tree.path)?;
+pub(super) fn is_intact(tree: &Tree, ctx: &FetchContext<'_>) -> Result<bool> {
+    let is_intact = tree_manifest::is_intact(&ctx.cache.tree(&tree.key), &tree.path)?;
     match is_intact {
         true => {
-            fetching.name_owner(&fetching.cache.tree(&tree.key));
-            tree_manifest::touch(&fetching.cache.tree(&tree.key));
+            ctx.note_foreign_owner(&ctx.cache.tree(&tree.key));
+            tree_manifest::touch(&ctx.cache.tree(&tree.key));
         }
         false => {
-            fetching.report.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
+            ctx.reporter.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
         }
     }
     Ok(is_intact)
@@ -73,62 +73,62 @@ fn key_of(digest: &SourceDigest) -> String {
 
 /// Fills the entry of the source `digest` unless another run has done it meanwhile: `fill` writes the
 /// tree and the record of its contents into the directory it is given and says what the source is.
-pub(super) fn keep(
+pub(super) fn store(
     digest: &SourceDigest,
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
     fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
 ) -> Result<Tree> {
     let key = key_of(digest);
-    let _lock = fetching.cache.lock(&key, fetching.report)?;
-    match usable(digest, fetching)? {
+    let _lock = ctx.cache.lock(&key, ctx.reporter)?;
+    match find_usable(digest, ctx)? {
         Some(tree) => Ok(tree),
         None => {
-            let filled = Filled::new(fetching, fill)?;
-            install(fetching, &filled.scratch.path, &key)
+            let filled = FilledTree::new(ctx, fill)?;
+            install(ctx, &filled.scratch.path, &key)
         }
     }
 }
 
 /// The same where the digest is known only after all bytes have passed: `name` keeps a second run
 /// from fetching the same at once.
-pub(super) fn keep_unlisted(
+pub(super) fn store_unpinned(
     name: &str,
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
     fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
 ) -> Result<Tree> {
-    let _fetching = fetching.cache.lock(&format!("fetch-{}", Sha256::of(name).short()), fetching.report)?;
-    let filled = Filled::new(fetching, fill)?;
+    let _fetching = ctx.cache.lock(&format!("fetch-{}", Sha256::of(name).short()), ctx.reporter)?;
+    let filled = FilledTree::new(ctx, fill)?;
     let key = key_of(&filled.digest);
-    let _lock = fetching.cache.lock(&key, fetching.report)?;
-    match usable(&filled.digest, fetching)? {
+    let _lock = ctx.cache.lock(&key, ctx.reporter)?;
+    match find_usable(&filled.digest, ctx)? {
         Some(tree) => Ok(tree),
-        None => install(fetching, &filled.scratch.path, &key),
+        None => install(ctx, &filled.scratch.path, &key),
     }
 }
 
 /// The entry of the source `digest`, if it is whole, intact and what this run asks for.
-pub(super) fn usable(digest: &SourceDigest, fetching: &Fetching<'_>) -> Result<Option<Tree>> {
-    match open(fetching.cache, &key_of(digest)).filter(|tree| fetching.accepts(&tree.identity)) {
-        Some(tree) if is_intact(&tree, fetching)? => Ok(Some(tree)),
+pub(super) fn find_usable(digest: &SourceDigest, ctx: &FetchContext<'_>) -> Result<Option<Tree>> {
+    match open(ctx.cache, &key_of(digest)).filter(|tree| ctx.accepts(&tree.identity)) {
+        Some(tree) if is_intact(&tree, ctx)? => Ok(Some(tree)),
         _ => Ok(None),
     }
 }
 
 /// A tree that is whole, but has no name yet.
-struct Filled {
-    scratch: Scratch,
+struct FilledTree {
+    scratch: ScratchDir,
     digest: SourceDigest,
 }
 
-impl Filled {
+impl FilledTree {
     fn new(
-        fetching: &Fetching<'_>,
+        ctx: &FetchContext<'_>,
         fill: impl FnOnce(&Utf8Path) -> Result<SourceIdentity>,
-    ) -> Result<Filled> {
-        let scratch = fetching.cache.scratch()?;
+    ) -> Result<FilledTree> {
+        let scratch = ctx.cache.scratch()?;
         let identity = fill(&scratch.path.join(TREE))?;
         write_identity(&scratch.path, &identity)?;
-        Ok(Filled { scratch, digest: identity.digest })
+        Ok(FilledTree { scratch, digest: identity.digest })
     }
 }
 
@@ -139,14 +139,14 @@ pub(super) fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Resul
 /// Gives a filled directory its final name. What is there under that name stays where it holds the same, for
 /// the sake of the builds in it, and is cleared away where it does not, once nobody builds there. The caller
 /// holds the lock of `key`.
-pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> Result<Tree> {
-    let Fetching { cache, report, .. } = *fetching;
+pub(super) fn install(ctx: &FetchContext<'_>, filled: &Utf8Path, key: &str) -> Result<Tree> {
+    let FetchContext { cache, reporter, .. } = *ctx;
     let entry = cache.tree(key);
-    let wrong = || format!("cannot install the tree {entry}");
-    if holds_the_same(cache, key, filled)? {
-        fs::rename(filled.join(IDENTITY), entry.join(IDENTITY)).context(Kind::Build, wrong)?;
+    let message = || format!("cannot install the tree {entry}");
+    if has_same_files(cache, key, filled)? {
+        fs::rename(filled.join(IDENTITY), entry.join(IDENTITY)).context(Kind::Build, message)?;
     } else {
-        let _builds = cache.lock_all(&format!("{key}-"), report)?;
+        let _builds = cache.lock_all(&format!("{key}-"), reporter)?;
         remove_tree(&entry)?;
         let moved = || -> std::io::Result<()> {
             fs::create_dir(&entry)?;
@@ -157,14 +157,14 @@ pub(super) fn install(fetching: &Fetching<'_>, filled: &Utf8Path, key: &str) -> 
             }
             Ok(())
         };
-        moved().context(Kind::Build, wrong)?;
+        moved().context(Kind::Build, message)?;
     }
     sync_dir(&entry)?;
     open(cache, key).ok_or_else(|| Error::build(format!("the tree {entry} vanished")))
 }
 
 /// Is the entry `key` whole and intact, with the very files of the tree in `filled`?
-fn holds_the_same(cache: &Cache, key: &str, filled: &Utf8Path) -> Result<bool> {
+fn has_same_files(cache: &Cache, key: &str, filled: &Utf8Path) -> Result<bool> {
     let entry = cache.tree(key);
     let recorded = |dir: &Utf8Path| digest_file(&dir.join(tree_manifest::FILES), Links::Refuse).ok();
     match open(cache, key) {

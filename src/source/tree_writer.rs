@@ -2,8 +2,8 @@
 //! repository says, only files, directories and links that stay inside the tree come out of it.
 
 use super::tree::BUILD_DIR_PREFIX;
-use super::tree_manifest::{Content, ContentHasher, Contents, MOST_BYTES};
-use crate::util::error::{Context, Error, Kind, Result};
+use super::tree_manifest::{FileHash, FileHasher, MAX_BYTES, TreeManifest};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions, Permissions};
@@ -11,16 +11,16 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 
 /// Real kernel trees have about 84,000 entries and 1.3 GB.
-const MOST_ENTRIES: usize = 250_000;
+const MAX_ENTRIES: usize = 250_000;
 /// All their paths together, which are kept. Real ones have 4 MB.
 const MAX_NAMES: usize = 16 << 20;
-const LONGEST_PATH: usize = 1_024;
+const MAX_PATH: usize = 1_024;
 
 /// A tree in the making.
 pub(super) struct TreeWriter {
     root: Utf8PathBuf,
     dirs: HashSet<Utf8PathBuf>,
-    others: HashMap<Utf8PathBuf, Content>,
+    others: HashMap<Utf8PathBuf, FileHash>,
     /// Bytes of all paths.
     names: usize,
     bytes: u64,
@@ -71,18 +71,18 @@ impl TreeWriter {
     ) -> Result<()> {
         let path = self.new_entry(path)?;
         self.bytes += size;
-        if self.bytes > MOST_BYTES {
+        if self.bytes > MAX_BYTES {
             return Err(Error::fetch(format!(
                 "{}: more than {} GiB when unpacked",
                 self.name,
-                MOST_BYTES >> 30
+                MAX_BYTES >> 30
             )));
         }
         let full = self.root.join(&path);
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&full);
         let mut file = created.context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
         let mut written = 0;
-        let mut hasher = ContentHasher::default();
+        let mut hasher = FileHasher::default();
         loop {
             let read = content.read(&mut self.buffer);
             let read = read.context(Kind::Fetch, || format!("{}: corrupt archive, in {path}", self.name))?;
@@ -126,13 +126,13 @@ impl TreeWriter {
         }
         let full = self.root.join(&path);
         symlink(target, &full).context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
-        self.others.insert(path, Content::link(target));
+        self.others.insert(path, FileHash::link(target));
         Ok(())
     }
 
     /// Ends the tree: its directories become read-only, but for the top one, whose direct children
     /// the build directories are.
-    pub(super) fn finish(self) -> Result<Contents> {
+    pub(super) fn finish(self) -> Result<TreeManifest> {
         let mut dirs: Vec<&Utf8PathBuf> = self.dirs.iter().collect();
         // Deepest first: a read-only directory above would not matter, but tell the same story.
         dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
@@ -142,12 +142,12 @@ impl TreeWriter {
             fs::set_permissions(&full, Permissions::from_mode(mode))
                 .context(Kind::Build, || format!("cannot write {full}"))?;
         }
-        Ok(Contents::new(self.others.into_iter().collect()))
+        Ok(TreeManifest::new(self.others.into_iter().collect()))
     }
 
     /// `path` as a path that stays inside.
     fn checked(&self, path: &str) -> Result<Utf8PathBuf> {
-        if path.len() > LONGEST_PATH || path.contains('\0') {
+        if path.len() > MAX_PATH || path.contains('\0') {
             return Err(self.refuse(path, "a name too long, or with a NUL byte"));
         }
         let mut clean = Utf8PathBuf::new();
@@ -161,8 +161,8 @@ impl TreeWriter {
         if clean.as_str().starts_with(BUILD_DIR_PREFIX) {
             return Err(self.refuse(path, "kcompile's own build directories have such names"));
         }
-        if self.dirs.len() + self.others.len() > MOST_ENTRIES {
-            return Err(Error::fetch(format!("{}: more than {MOST_ENTRIES} entries", self.name)));
+        if self.dirs.len() + self.others.len() > MAX_ENTRIES {
+            return Err(Error::fetch(format!("{}: more than {MAX_ENTRIES} entries", self.name)));
         }
         if self.names > MAX_NAMES {
             return Err(Error::fetch(format!("{}: more than {} MiB of names", self.name, MAX_NAMES >> 20)));

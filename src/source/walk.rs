@@ -3,8 +3,8 @@
 
 use super::tree_manifest;
 use crate::host::process;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::fs::without_dots;
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::fs::normalize_path;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Metadata};
 use std::path::{Component, Path, PathBuf};
@@ -12,10 +12,10 @@ use walkdir::{DirEntry, WalkDir};
 use xxhash_rust::xxh3::Xxh3;
 
 /// Real kernel trees have about 84,000 entries. A link may lead to anywhere.
-const MOST_ENTRIES: usize = 500_000;
+const MAX_ENTRIES: usize = 500_000;
 
 /// A file, a directory or a link.
-pub(super) struct Found {
+pub(super) struct SourceFile {
     /// Its path in the source directory.
     pub name: Utf8PathBuf,
     /// Where to read it.
@@ -31,18 +31,18 @@ pub(super) struct Found {
 ///
 /// Errors (exit code 2): there is neither a file nor a directory nor a link, or a link leads to a directory that `dir`
 /// lies in.
-pub(super) fn walk(dir: &Utf8Path) -> Result<Vec<Found>> {
+pub(super) fn walk(dir: &Utf8Path) -> Result<Vec<SourceFile>> {
     let real = fs::canonicalize(dir).context(Kind::Usage, || format!("cannot read {dir}"))?;
-    let mut walk = Walk { dir, roots: vec![real], found: Vec::new() };
+    let mut walk = Walker { dir, roots: vec![real], found: Vec::new() };
     walk.add(dir.as_std_path(), Utf8Path::new(""))?;
     Ok(walk.found)
 }
 
 /// One hash over what the file system says of `found`, and when the last of it changed, in nanoseconds since 1970.
-pub(super) fn stat(found: &[Found]) -> (String, i64) {
+pub(super) fn stat(found: &[SourceFile]) -> (String, i64) {
     let mut hasher = Xxh3::new();
     let mut last = 0;
-    for Found { name, metadata, resolved, .. } in found {
+    for SourceFile { name, metadata, resolved, .. } in found {
         last = last.max(tree_manifest::hash_stat(&mut hasher, name, metadata));
         resolved.iter().for_each(|place| hasher.update(place.as_os_str().as_encoded_bytes()));
     }
@@ -50,12 +50,12 @@ pub(super) fn stat(found: &[Found]) -> (String, i64) {
 }
 
 /// Where the links among `found` lead out of `dir`, as their texts say: the paths that make opens.
-pub(super) fn outside(dir: &Utf8Path, found: &[Found]) -> Vec<Utf8PathBuf> {
+pub(super) fn external_paths(dir: &Utf8Path, found: &[SourceFile]) -> Vec<Utf8PathBuf> {
     let links = found.iter().filter(|found| found.metadata.is_symlink());
-    let targets = links.filter_map(|Found { path, .. }| {
+    let targets = links.filter_map(|SourceFile { path, .. }| {
         let text = fs::read_link(path).ok()?;
         let from = Utf8Path::from_path(path.parent()?)?;
-        let target = without_dots(&from.join(Utf8Path::from_path(&text)?));
+        let target = normalize_path(&from.join(Utf8Path::from_path(&text)?));
         let is_outside = !target.starts_with(dir) && !target.starts_with("/proc");
         // A sandbox has devices of its own; a file in `/dev/shm` is a file.
         let is_device = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
@@ -67,31 +67,31 @@ pub(super) fn outside(dir: &Utf8Path, found: &[Found]) -> Vec<Utf8PathBuf> {
     targets
 }
 
-struct Walk<'a> {
+struct Walker<'a> {
     dir: &'a Utf8Path,
     /// The real paths of the directories of which everything is part of the source; the first is `dir`.
     roots: Vec<PathBuf>,
-    found: Vec<Found>,
+    found: Vec<SourceFile>,
 }
 
-impl Walk<'_> {
+impl Walker<'_> {
     /// Adds all that is in the directory `from`, whose name is `name`.
     fn add(&mut self, from: &Path, name: &Utf8Path) -> Result<()> {
-        let wrong = || format!("cannot read {}", from.display());
+        let message = || format!("cannot read {}", from.display());
         let is_top = name.as_str().is_empty();
         let is_source =
             |entry: &DirEntry| !is_top || entry.depth() != 1 || !is_version_control(entry.file_name());
         for entry in WalkDir::new(from).sort_by_file_name().into_iter().filter_entry(is_source) {
             process::check()?;
-            let entry = entry.context(Kind::Usage, wrong)?;
+            let entry = entry.context(Kind::Usage, message)?;
             let below = entry.path().strip_prefix(from).expect("walked from there").to_string_lossy();
             let name = name.join(&*below);
-            let metadata = entry.metadata().context(Kind::Usage, wrong)?;
+            let metadata = entry.metadata().context(Kind::Usage, message)?;
             let path = entry.into_path();
             if metadata.is_symlink() {
                 self.add_link(name, path, metadata)?;
             } else {
-                self.push(Found { name, path, metadata, resolved: None })?;
+                self.push(SourceFile { name, path, metadata, resolved: None })?;
             }
         }
         Ok(())
@@ -99,13 +99,13 @@ impl Walk<'_> {
 
     fn add_link(&mut self, name: Utf8PathBuf, path: PathBuf, metadata: Metadata) -> Result<()> {
         let Ok(real) = fs::canonicalize(&path) else {
-            return self.push(Found { name, path, metadata, resolved: None });
+            return self.push(SourceFile { name, path, metadata, resolved: None });
         };
         if let Some(place) = self.place(&real) {
             let text =
                 fs::read_link(&path).context(Kind::Usage, || format!("cannot read {}", path.display()))?;
-            let resolved = leaves(&name, &text).then_some(place);
-            return self.push(Found { name, path, metadata, resolved });
+            let resolved = escapes_dir(&name, &text).then_some(place);
+            return self.push(SourceFile { name, path, metadata, resolved });
         }
         if self.roots[0].starts_with(&real) {
             let (dir, real) = (self.dir, real.display());
@@ -114,14 +114,14 @@ impl Walk<'_> {
             ))
             .hint("make follows links, so all of that would be part of the source: remove the link"));
         }
-        self.push(Found { name: name.clone(), path, metadata, resolved: None })?;
+        self.push(SourceFile { name: name.clone(), path, metadata, resolved: None })?;
         let metadata =
             fs::metadata(&real).context(Kind::Usage, || format!("cannot read {}", real.display()))?;
         if metadata.is_dir() {
             self.roots.push(real.clone());
             return self.add(&real, &name);
         }
-        self.push(Found { name, path: real, metadata, resolved: None })
+        self.push(SourceFile { name, path: real, metadata, resolved: None })
     }
 
     /// Where in the source `real` lies: below which of the roots, and its path there.
@@ -131,24 +131,24 @@ impl Walk<'_> {
             .iter()
             .enumerate()
             .find_map(|(index, root)| Some((index, real.strip_prefix(root).ok()?)))?;
-        let is_kept_out = index == 0 && below.iter().next().is_some_and(is_version_control);
-        (!is_kept_out).then(|| Path::new(&index.to_string()).join(below))
+        let is_excluded = index == 0 && below.iter().next().is_some_and(is_version_control);
+        (!is_excluded).then(|| Path::new(&index.to_string()).join(below))
     }
 
-    fn push(&mut self, found: Found) -> Result<()> {
-        let Walk { dir, .. } = self;
+    fn push(&mut self, found: SourceFile) -> Result<()> {
+        let Walker { dir, .. } = self;
         let kind = found.metadata.file_type();
         if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
             let name = found.name;
             return Err(Error::usage(format!("{dir}/{name} is neither a file nor a directory nor a link")));
         }
-        if self.found.len() == MOST_ENTRIES {
+        if self.found.len() == MAX_ENTRIES {
             let hint = match &self.roots[1..] {
                 [] => "is it a kernel tree?".to_owned(),
                 [.., last] => format!("a link in it leads to {}, which counts", last.display()),
             };
             return Err(
-                Error::usage(format!("{dir}: more than {MOST_ENTRIES} files and directories")).hint(hint)
+                Error::usage(format!("{dir}: more than {MAX_ENTRIES} files and directories")).hint(hint)
             );
         }
         self.found.push(found);
@@ -162,7 +162,7 @@ fn is_version_control(name: &std::ffi::OsStr) -> bool {
 }
 
 /// Does the link `name` with this text leave the source on its way, as far as the text tells?
-fn leaves(name: &Utf8Path, text: &Path) -> bool {
+fn escapes_dir(name: &Utf8Path, text: &Path) -> bool {
     let mut depth = name.components().count() as i64 - 1;
     text.components().any(|part| {
         depth += match part {
@@ -188,20 +188,20 @@ mod tests {
     fn links_are_followed_out_of_the_source_and_not_in_circles() {
         let dir = tempfile::tempdir().unwrap();
         let dir = Utf8Path::from_path(dir.path()).unwrap();
-        let (source, outside) = (dir.join("linux"), dir.join("outside"));
-        for made in [source.join("init"), source.join(".git"), outside.join("sub")] {
-            fs::create_dir_all(made).unwrap();
+        let (source, external_paths) = (dir.join("linux"), dir.join("outside"));
+        for path in [source.join("init"), source.join(".git"), external_paths.join("sub")] {
+            fs::create_dir_all(path).unwrap();
         }
-        for made in [source.join("init/main.c"), source.join(".git/x"), outside.join("sub/x.c")] {
-            fs::write(made, "").unwrap();
+        for path in [source.join("init/main.c"), source.join(".git/x"), external_paths.join("sub/x.c")] {
+            fs::write(path, "").unwrap();
         }
-        symlink(&outside, source.join("a")).unwrap();
+        symlink(&external_paths, source.join("a")).unwrap();
         symlink("init/main.c", source.join("b")).unwrap();
         symlink("../linux/init/main.c", source.join("c")).unwrap();
         symlink(".git/x", source.join("d")).unwrap();
         symlink("gone", source.join("e")).unwrap();
-        symlink(&source, outside.join("back")).unwrap();
-        symlink("sub", outside.join("round")).unwrap();
+        symlink(&source, external_paths.join("back")).unwrap();
+        symlink("sub", external_paths.join("round")).unwrap();
         let expected = [
             "",
             "a",

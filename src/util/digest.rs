@@ -49,14 +49,14 @@ impl FromStr for Sha256 {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a SHA-256 digest (64 hexadecimal digits)");
+        let message = || format!("`{text}` is not a SHA-256 digest (64 hexadecimal digits)");
         let digits = text.strip_prefix("sha256:").unwrap_or(text);
         if digits.len() != 64 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(wrong());
+            return Err(message());
         }
         let mut bytes = [0; 32];
         for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
-            *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| wrong())?;
+            *byte = u8::from_str_radix(&digits[at..at + 2], 16).map_err(|_| message())?;
         }
         Ok(Sha256(bytes))
     }

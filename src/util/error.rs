@@ -65,7 +65,7 @@ impl Error {
     }
 
     /// The same error, with `what` before its message.
-    pub fn prefixed(mut self, what: &str) -> Self {
+    pub fn with_prefix(mut self, what: &str) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
@@ -84,13 +84,13 @@ impl Error {
 
     /// The same error, because bytes are missing or others than their digest or size says. A file that is whole and
     /// breaks a rule is not damaged.
-    pub fn damaged(mut self) -> Self {
+    pub fn mark_damaged(mut self) -> Self {
         self.is_damage = true;
         self
     }
 
     /// The same error with the error that caused it.
-    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
@@ -102,11 +102,11 @@ impl Error {
 
     /// The hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref().or(self.is_for_want_of_space().then_some(NO_SPACE))
+        self.hint.as_deref().or(self.is_disk_full().then_some(NO_SPACE))
     }
 
     /// Was a disk or a quota full?
-    fn is_for_want_of_space(&self) -> bool {
+    fn is_disk_full(&self) -> bool {
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
         while let Some(error) = cause {
             let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
@@ -133,14 +133,14 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        let mut said = self.message.clone();
+        let mut message = self.message.clone();
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
         while let Some(error) = cause {
             let text = error.to_string();
             // Libraries like to repeat their cause in their own text: say each thing once.
-            if !said.contains(&text) {
+            if !message.contains(&text) {
                 write!(f, ": {text}")?;
-                said.push_str(&text);
+                message.push_str(&text);
             }
             cause = error.source();
         }
@@ -151,12 +151,12 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Turns a library's error into ours, with the words that say what was being done to what.
-pub trait Context<T> {
+pub trait ResultExt<T> {
     /// `Err` becomes an [`Error`] of `kind` with `message`, caused by the original one.
     fn context(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T>;
 }
 
-impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T> for std::result::Result<T, E> {
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> ResultExt<T> for std::result::Result<T, E> {
     fn context(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| {
             let cause = error.into();
@@ -169,7 +169,7 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T> for std::r
             };
             match cause.downcast::<Error>() {
                 Ok(ours) => *ours,
-                Err(cause) => Error::new(kind, message()).because(cause),
+                Err(cause) => Error::new(kind, message()).caused_by(cause),
             }
         })
     }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn the_cause_chain_is_one_line() {
         let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
-        let error = Error::fetch("cannot read /x").because(cause).hint("make it");
+        let error = Error::fetch("cannot read /x").caused_by(cause).hint("make it");
         assert_eq!(error.to_string(), "cannot read /x: no such file");
         assert_eq!(error.exit_code(), 3);
     }

@@ -13,7 +13,7 @@ const TICK: i64 = 20_000_000;
 
 /// What the file system says of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fingerprint {
+pub struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -24,10 +24,10 @@ pub struct Fingerprint {
     changed: i64,
 }
 
-impl Fingerprint {
+impl FileStamp {
     /// Of the file with this metadata.
-    pub fn of(metadata: &Metadata) -> Fingerprint {
-        Fingerprint {
+    pub fn of(metadata: &Metadata) -> FileStamp {
+        FileStamp {
             device: metadata.dev(),
             inode: metadata.ino(),
             size: metadata.size(),
@@ -36,9 +36,10 @@ impl Fingerprint {
         }
     }
 
-    /// Had the last change come to rest at `moment` ([`now`])? Only then would a later one show.
-    pub fn is_settled(&self, moment: i64) -> bool {
-        self.changed.saturating_add(TICK) < moment
+    /// Returns whether the last change is so close to `moment` ([`now`]) that a later one might not show, as git
+    /// says of an entry of its index.
+    pub fn is_racy(&self, moment: i64) -> bool {
+        self.changed.saturating_add(TICK) >= moment
     }
 }
 
@@ -65,15 +66,15 @@ mod tests {
         fs::write(&path, "one").unwrap();
         let file = fs::File::options().write(true).open(&path).unwrap();
         let modified = file.metadata().unwrap().modified().unwrap();
-        let before = Fingerprint::of(&fs::symlink_metadata(&path).unwrap());
-        // Just written: a second write in the same tick would not show, and so it is not settled.
-        assert!(!before.is_settled(before.changed) && before.is_settled(before.changed + TICK + 1));
-        while !before.is_settled(now()) {
+        let before = FileStamp::of(&fs::symlink_metadata(&path).unwrap());
+        // Just written: a second write in the same tick would not show, and so it is racy.
+        assert!(before.is_racy(before.changed) && !before.is_racy(before.changed + TICK + 1));
+        while before.is_racy(now()) {
             std::thread::yield_now();
         }
         fs::write(&path, "two").unwrap();
         file.set_modified(modified).unwrap();
-        let after = Fingerprint::of(&fs::symlink_metadata(&path).unwrap());
+        let after = FileStamp::of(&fs::symlink_metadata(&path).unwrap());
         assert_eq!((before.size, before.modified), (after.size, after.modified));
         assert_ne!(before, after);
     }

@@ -2,7 +2,7 @@
 //! them, read-only directories included.
 
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, open_file, open_regular};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use rustix::fs::{Mode, OFlags};
@@ -17,19 +17,19 @@ pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// Writes `bytes` as `path`, mode 0644 whatever the umask: a reader sees the old file or the new one.
 pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
-    let wrong = || format!("cannot write {path}");
+    let message = || format!("cannot write {path}");
     let dir = path.parent().unwrap_or(Utf8Path::new("."));
-    let mut file = NamedTempFile::with_prefix_in(TEMPORARY, dir).context(Kind::Build, wrong)?;
-    file.write_all(bytes).context(Kind::Build, wrong)?;
+    let mut file = NamedTempFile::with_prefix_in(TEMPORARY, dir).context(Kind::Build, message)?;
+    file.write_all(bytes).context(Kind::Build, message)?;
     persist(file, path)
 }
 
 /// Gives a finished temporary file its name, synced, with mode 0644.
 pub fn persist(file: NamedTempFile, path: &Utf8Path) -> Result<()> {
-    let wrong = || format!("cannot write {path}");
-    file.as_file().set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, wrong)?;
-    file.as_file().sync_all().context(Kind::Build, wrong)?;
-    file.persist(path).context(Kind::Build, wrong)?;
+    let message = || format!("cannot write {path}");
+    file.as_file().set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, message)?;
+    file.as_file().sync_all().context(Kind::Build, message)?;
+    file.persist(path).context(Kind::Build, message)?;
     Ok(())
 }
 
@@ -71,7 +71,7 @@ pub fn create_dir(dir: &Utf8Path) -> Result<()> {
 /// `what` names the path for the user. Source of the rule: the top Makefile of every kernel stops
 /// with "source directory cannot contain spaces or colons", and says nothing for `O=`.
 pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
-    match kbuild_path_fault(path) {
+    match find_unsafe_char(path) {
         None => Ok(()),
         Some(bad) => Err(Error::usage(format!(
             "{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"
@@ -81,7 +81,7 @@ pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
 }
 
 /// The first character of `path` that make, or a shell below it, would take for something else.
-pub fn kbuild_path_fault(path: &Utf8Path) -> Option<char> {
+pub fn find_unsafe_char(path: &Utf8Path) -> Option<char> {
     path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c))
 }
 
@@ -89,7 +89,7 @@ pub fn kbuild_path_fault(path: &Utf8Path) -> Option<char> {
 pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
     match tempfile::tempfile_in(dir) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::usage(format!("{what} {dir} cannot be written")).because(error)),
+        Err(error) => Err(Error::usage(format!("{what} {dir} cannot be written")).caused_by(error)),
     }
 }
 
@@ -116,8 +116,8 @@ const NO_INODES: u64 = 100;
 
 /// Is the disk of `dir` full?
 pub fn is_full(dir: &Utf8Path) -> bool {
-    let told = rustix::fs::statvfs(dir.as_std_path());
-    told.is_ok_and(|disk| {
+    let stats = rustix::fs::statvfs(dir.as_std_path());
+    stats.is_ok_and(|disk| {
         let no_names = disk.f_files > 0 && disk.f_favail < NO_INODES;
         no_names || disk.f_bavail.saturating_mul(disk.f_frsize) < NO_SPACE
     })
@@ -137,14 +137,14 @@ pub fn sync_dir(dir: &Utf8Path) -> Result<()> {
 /// Locks a directory, so that only one run changes the files in it: nothing is left behind by that. Freed when
 /// the value is dropped.
 pub fn lock_dir(dir: &Utf8Path) -> Result<File> {
-    let wrong = || format!("cannot lock {dir}");
-    let dir = open_dir(dir).context(Kind::Build, wrong)?;
-    dir.lock().context(Kind::Build, wrong)?;
+    let message = || format!("cannot lock {dir}");
+    let dir = open_dir(dir).context(Kind::Build, message)?;
+    dir.lock().context(Kind::Build, message)?;
     Ok(dir)
 }
 
 /// The path with its `.` and `..` taken away, whatever links are on it.
-pub fn without_dots(path: &Utf8Path) -> Utf8PathBuf {
+pub fn normalize_path(path: &Utf8Path) -> Utf8PathBuf {
     let mut plain = Utf8PathBuf::new();
     for part in path.components() {
         match part {
@@ -161,18 +161,18 @@ pub fn without_dots(path: &Utf8Path) -> Utf8PathBuf {
 /// Removes `path` and all below it, read-only directories included; nothing there is no error.
 /// Links are removed, never followed.
 pub fn remove_tree(path: &Utf8Path) -> Result<()> {
-    let wrong = || format!("cannot remove {path}");
+    let message = || format!("cannot remove {path}");
     if path.symlink_metadata().is_err() {
         return Ok(());
     }
     // A directory can only be emptied when it can be written.
     for entry in WalkDir::new(path).into_iter().filter_map(std::result::Result::ok) {
         if entry.file_type().is_dir() {
-            fs::set_permissions(entry.path(), Permissions::from_mode(0o755)).context(Kind::Build, wrong)?;
+            fs::set_permissions(entry.path(), Permissions::from_mode(0o755)).context(Kind::Build, message)?;
         }
     }
     match path.is_dir() && !path.is_symlink() {
-        true => fs::remove_dir_all(path).context(Kind::Build, wrong),
-        false => fs::remove_file(path).context(Kind::Build, wrong),
+        true => fs::remove_dir_all(path).context(Kind::Build, message),
+        false => fs::remove_file(path).context(Kind::Build, message),
     }
 }

@@ -6,7 +6,7 @@
 //! has expired by now: a signature's date is its maker's word only, and whoever found an old key would
 //! date it back.
 
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use pgp::composed::{
     CleartextSignedMessage, Deserializable, DetachedSignature, SignedPublicKey, SignedPublicSubKey,
 };
@@ -53,7 +53,7 @@ impl fmt::Display for Signer {
 
 /// A signature by a key of the keyring that is in force; the bytes have yet to be held against it.
 #[derive(Clone, Debug)]
-pub struct Unproven<'a> {
+pub struct PendingSignature<'a> {
     name: String,
     signature: Signature,
     key: &'a SignedPublicKey,
@@ -84,24 +84,25 @@ impl Keyring {
     ///
     /// Errors (exit code 2): there is no key in it, or one that cannot be read.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let wrong = || format!("{name}: not a file of OpenPGP public keys");
+        let message = || format!("{name}: not a file of OpenPGP public keys");
         let mut read = Vec::new();
         match std::str::from_utf8(bytes) {
             Ok(text) if text.contains(ARMORED_KEY) => {
                 // What stands before the first block is prose.
                 for block in text.split(ARMORED_KEY).skip(1) {
                     let block = format!("{ARMORED_KEY}{block}");
-                    let (keys, _) = SignedPublicKey::from_string_many(&block).context(Kind::Usage, wrong)?;
+                    let (keys, _) =
+                        SignedPublicKey::from_string_many(&block).context(Kind::Usage, message)?;
                     read.extend(keys);
                 }
             }
-            _ => read.extend(SignedPublicKey::from_bytes_many(bytes).context(Kind::Usage, wrong)?),
+            _ => read.extend(SignedPublicKey::from_bytes_many(bytes).context(Kind::Usage, message)?),
         }
         if read.is_empty() {
-            return Err(Error::usage(wrong()).hint("`gpg --armor --export FINGERPRINT` writes one"));
+            return Err(Error::usage(message()).hint("`gpg --armor --export FINGERPRINT` writes one"));
         }
         for key in read {
-            let key = key.context(Kind::Usage, wrong)?;
+            let key = key.context(Kind::Usage, message)?;
             match self.keys.iter_mut().find(|known| fingerprint(known) == fingerprint(&key)) {
                 Some(known) => merge(known, key),
                 None => self.keys.push(key),
@@ -111,7 +112,7 @@ impl Keyring {
     }
 
     /// Is the key of this fingerprint one whose signatures are believed at `now`, seconds since 1970?
-    pub fn believes(&self, of: &str, now: u64) -> bool {
+    pub fn is_trusted(&self, of: &str, now: u64) -> bool {
         self.keys.iter().any(|key| fingerprint(key) == of && check_key("", key, now).is_ok())
     }
 
@@ -120,16 +121,16 @@ impl Keyring {
     ///
     /// Errors (exit code 3): not a signature, or one by an unknown, revoked or expired key, or one
     /// that has itself expired or was made with a broken hash function.
-    pub fn detached(&self, name: &str, bytes: &[u8], now: u64) -> Result<Unproven<'_>> {
-        let wrong = || format!("{name}: not an OpenPGP signature");
+    pub fn detached(&self, name: &str, bytes: &[u8], now: u64) -> Result<PendingSignature<'_>> {
+        let message = || format!("{name}: not an OpenPGP signature");
         let signatures = match std::str::from_utf8(bytes) {
             Ok(text) => DetachedSignature::from_string_many(text)
                 .map(|(signatures, _)| signatures.collect::<Result<Vec<_>, _>>()),
             Err(_) => DetachedSignature::from_bytes_many(bytes).map(Iterator::collect),
         };
-        let signatures = signatures.context(Kind::Fetch, wrong)?.context(Kind::Fetch, wrong)?;
+        let signatures = signatures.context(Kind::Fetch, message)?.context(Kind::Fetch, message)?;
         let signatures = signatures.into_iter().map(|detached| detached.signature).collect();
-        self.unproven(name, signatures, SignatureType::Binary, now)
+        self.pending_signature(name, signatures, SignatureType::Binary, now)
     }
 
     /// Takes a clear-signed text apart and checks its signature; a text without one is no error.
@@ -140,27 +141,27 @@ impl Keyring {
         let message = CleartextSignedMessage::from_string(text);
         let (message, _) = message.context(Kind::Fetch, || format!("{name}: not a clear-signed text"))?;
         let signatures = message.signatures().to_vec();
-        let unproven = self.unproven(name, signatures, SignatureType::Text, now)?;
+        let pending = self.pending_signature(name, signatures, SignatureType::Text, now)?;
         let signed = message.signed_text();
-        let signer = unproven.prove(signed.as_bytes())?;
+        let signer = pending.verify(signed.as_bytes())?;
         Ok(ClearSigned { text: signed, signer: Some(signer) })
     }
 
     /// The first of `signatures` that a known key says to have made.
-    fn unproven(
+    fn pending_signature(
         &self,
         name: &str,
         signatures: Vec<Signature>,
         typ: SignatureType,
         now: u64,
-    ) -> Result<Unproven<'_>> {
+    ) -> Result<PendingSignature<'_>> {
         let mut makers = Vec::new();
         for signature in signatures {
             for key in &self.keys {
-                if let Some(subkey) = maker(&signature, key) {
-                    let unproven = Unproven { name: name.to_owned(), signature, key, subkey };
-                    unproven.check_in_force(typ, now)?;
-                    return Ok(unproven);
+                if let Some(subkey) = issuer_key(&signature, key) {
+                    let pending = PendingSignature { name: name.to_owned(), signature, key, subkey };
+                    pending.check_in_force(typ, now)?;
+                    return Ok(pending);
                 }
             }
             makers.extend(
@@ -199,7 +200,7 @@ fn merge(known: &mut SignedPublicKey, copy: SignedPublicKey) {
 
 /// Which key of `key` made the signature, by its own words: `None` none of them, `Some(None)` the
 /// primary key, `Some(Some(index))` a subkey.
-fn maker(signature: &Signature, key: &SignedPublicKey) -> Option<Option<usize>> {
+fn issuer_key(signature: &Signature, key: &SignedPublicKey) -> Option<Option<usize>> {
     let made_by = |details: &dyn KeyDetails| {
         let fingerprints = signature.issuer_fingerprint();
         match fingerprints.is_empty() {
@@ -213,12 +214,12 @@ fn maker(signature: &Signature, key: &SignedPublicKey) -> Option<Option<usize>> 
     key.public_subkeys.iter().position(|subkey| made_by(&subkey.key)).map(Some)
 }
 
-impl Unproven<'_> {
+impl PendingSignature<'_> {
     /// Holds the signature against all that `content` has.
     ///
     /// Errors (exit code 3): it was not made for these bytes; reading failed.
-    pub fn prove(&self, content: impl Read) -> Result<Signer> {
-        let mut content = Remembering { inner: content, failed: None };
+    pub fn verify(&self, content: impl Read) -> Result<Signer> {
+        let mut content = ErrorRecorder { inner: content, failed: None };
         let verified = match self.subkey {
             None => self.signature.verify(&self.key.primary_key, &mut content),
             Some(index) => self.signature.verify(&self.key.public_subkeys[index].key, &mut content),
@@ -352,12 +353,12 @@ fn fingerprint(key: &SignedPublicKey) -> String {
 }
 
 /// Keeps the error of a reader that the library would put into other words.
-struct Remembering<R> {
+struct ErrorRecorder<R> {
     inner: R,
     failed: Option<std::io::Error>,
 }
 
-impl<R: Read> Read for Remembering<R> {
+impl<R: Read> Read for ErrorRecorder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.inner.read(buffer).map_err(|error| {
             let kind = error.kind();

@@ -21,7 +21,7 @@ pub enum Links {
 }
 
 /// The limit of a stamp or a note: a few words.
-pub const MAX_NOTE: u64 = 64 << 10;
+pub const MAX_SMALL_FILE: u64 = 64 << 10;
 /// The limit of a TOML file: a parsed one takes many times the memory of its text. kcompile's own catalog has 30 kB.
 pub const MAX_TOML: u64 = 1 << 20;
 /// The limit of a `.config`: the largest of a kernel have 400 kB.

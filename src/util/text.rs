@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 /// `1 patch`, `3 patches`.
-pub fn counted(count: usize, one: &str, many: &str) -> String {
+pub fn pluralize(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
 /// Returns `names` as a list with a word before the last one: `a, b or c`.
-pub fn listed(names: impl IntoIterator<Item = impl Into<String>>, word: &str) -> String {
+pub fn join_list(names: impl IntoIterator<Item = impl Into<String>>, word: &str) -> String {
     let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
     match names.pop() {
         Some(last) if !names.is_empty() => format!("{} {word} {last}", names.join(", ")),
@@ -19,7 +19,7 @@ pub fn listed(names: impl IntoIterator<Item = impl Into<String>>, word: &str) ->
 
 /// May `c` go to a terminal as it is? Not if that obeys it (control characters), shows what follows in
 /// another order (bidirectional controls), or shows nothing at all for it.
-pub fn is_plain(c: char) -> bool {
+pub fn is_printable(c: char) -> bool {
     !(c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -28,10 +28,10 @@ pub fn is_plain(c: char) -> bool {
 
 /// A text from outside as it may go to a terminal: what [`is_plain`] refuses stands as escapes; line feeds
 /// stay.
-pub fn printable(text: &str) -> String {
+pub fn escape_control(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c == '\n' || is_plain(c) {
+        match c == '\n' || is_printable(c) {
             true => shown.push(c),
             false => shown.extend(c.escape_unicode()),
         }
@@ -40,7 +40,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Bytes in decimal units, as disks and registries count them: `139.3 MB`.
-pub fn size(bytes: u64) -> String {
+pub fn format_size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
@@ -51,7 +51,7 @@ pub fn size(bytes: u64) -> String {
 
 /// Reads a size in bytes: `48000000`, `48 MB`, `45.8MiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size: expected a number and B, kB, MB, GB, KiB, MiB or GiB");
+    let message = || format!("`{text}` is no size: expected a number and B, kB, MB, GB, KiB, MiB or GiB");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -62,21 +62,21 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
-        _ => return Err(wrong()),
+        _ => return Err(message()),
     };
     let number = number.trim();
     if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor).ok_or_else(wrong);
+        return whole.checked_mul(factor).ok_or_else(message);
     }
     let plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     match number.parse::<f64>() {
         Ok(number) if plain && number * (factor as f64) < 1e18 => Ok((number * factor as f64) as u64),
-        _ => Err(wrong()),
+        _ => Err(message()),
     }
 }
 
 /// `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`.
-pub fn duration(took: Duration) -> String {
+pub fn format_duration(took: Duration) -> String {
     let seconds = took.as_secs();
     match seconds {
         0..10 => format!("{:.1} s", took.as_secs_f64()),
@@ -88,20 +88,20 @@ pub fn duration(took: Duration) -> String {
 
 /// `30d`, `12h`, `45m`, `2w`: how long ago.
 pub fn parse_age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}`: expected a number and m, h, d or w, such as 30d");
-    let unit = match text.chars().last().ok_or_else(wrong)? {
+    let message = || format!("`{text}`: expected a number and m, h, d or w, such as 30d");
+    let unit = match text.chars().last().ok_or_else(message)? {
         'm' => 60,
         'h' => 3_600,
         'd' => 86_400,
         'w' => 604_800,
-        _ => return Err(wrong()),
+        _ => return Err(message()),
     };
-    let count: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let count: u32 = text[..text.len() - 1].parse().map_err(|_| message())?;
     Ok(Duration::from_secs(u64::from(count) * unit))
 }
 
 /// For people: `12 min`, `3 h`, `5 days`.
-pub fn ago(age: Duration) -> String {
+pub fn format_age(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
         seconds @ 60..3600 => format!("{} min", seconds / 60),
@@ -113,19 +113,19 @@ pub fn ago(age: Duration) -> String {
 
 /// A text of somebody else's as it may go into a line of a terminal: with `?` for what [`is_plain`] refuses,
 /// line feeds too, and no longer than a person reads.
-pub fn tame(text: &str) -> String {
-    const LONGEST: usize = 240;
-    let plain = |c: char| if is_plain(c) { c } else { '?' };
-    let mut tamed: String = text.chars().take(LONGEST).map(plain).collect();
-    if text.chars().nth(LONGEST).is_some() {
-        tamed.push('…');
+pub fn sanitize_line(text: &str) -> String {
+    const MAX_CHARS: usize = 240;
+    let plain = |c: char| if is_printable(c) { c } else { '?' };
+    let mut line: String = text.chars().take(MAX_CHARS).map(plain).collect();
+    if text.chars().nth(MAX_CHARS).is_some() {
+        line.push('…');
     }
-    tamed
+    line
 }
 
 /// `text` in lines of at most `width` characters, broken between words; a longer word has a line
 /// of its own.
-pub fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -141,9 +141,9 @@ pub fn wrapped(text: &str, width: usize) -> Vec<String> {
 
 /// Does `url` hold a password (`https://name:password@host/`), or a token in its place? A mere name, as in
 /// `ssh://git@host/`, is none, but over http(s) it can only be one.
-pub fn has_password(url: &str) -> bool {
-    match login(url) {
-        Some((scheme, login)) => login.contains(':') || scheme.starts_with("http"),
+pub fn has_credentials(url: &str) -> bool {
+    match split_credentials(url) {
+        Some((scheme, split_credentials)) => split_credentials.contains(':') || scheme.starts_with("http"),
         None => false,
     }
 }
@@ -154,35 +154,35 @@ pub fn file_name(url: &str) -> &str {
 }
 
 /// `url` as it may be printed: what stands before the host's `@` is not repeated.
-pub fn without_login(url: &str) -> String {
-    match login(url) {
-        Some((_, login)) => url.replacen(&format!("{login}@"), "…@", 1),
+pub fn redact_credentials(url: &str) -> String {
+    match split_credentials(url) {
+        Some((_, split_credentials)) => url.replacen(&format!("{split_credentials}@"), "…@", 1),
         None => url.to_owned(),
     }
 }
 
 /// The scheme of a URL, and what stands before its host.
-fn login(url: &str) -> Option<(&str, &str)> {
+fn split_credentials(url: &str) -> Option<(&str, &str)> {
     // Proxies may be named without a scheme.
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    Some((scheme, login_of(rest)?))
+    Some((scheme, credentials_in(rest)?))
 }
 
 /// The login in a URL, of which `rest` is what follows the `//`. A password may hold a slash that nobody escaped:
 /// then what stands before it is no host with a port.
-fn login_of(rest: &str) -> Option<&str> {
+fn credentials_in(rest: &str) -> Option<&str> {
     let host = rest.split(['/', '?', '#']).next()?;
-    if let Some((login, _)) = host.rsplit_once('@') {
-        return Some(login);
+    if let Some((split_credentials, _)) = host.rsplit_once('@') {
+        return Some(split_credentials);
     }
     let (_, port) = host.split_once(':')?;
     let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    (!is_port).then(|| rest.rsplit_once('@').map(|(login, _)| login)).flatten()
+    (!is_port).then(|| rest.rsplit_once('@').map(|(split_credentials, _)| split_credentials)).flatten()
 }
 
 /// `text` as it may be kept or shown: of each URL in it, a login that may hold a secret and what stands behind a `?`
 /// are left out.
-pub fn without_secrets(text: &str) -> String {
+pub fn redact_secrets(text: &str) -> String {
     const ENDS: [char; 5] = ['"', '`', '<', '>', '|'];
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -201,20 +201,20 @@ pub fn without_secrets(text: &str) -> String {
         }
         let url = &rest[..rest.find(|c: char| c.is_whitespace() || ENDS.contains(&c)).unwrap_or(rest.len())];
         rest = &rest[url.len()..];
-        shown.push_str(&without_secret_parts(scheme, url));
+        shown.push_str(&redact_url(scheme, url));
     }
     shown.push_str(rest);
     shown
 }
 
 /// The same for one URL without its scheme.
-fn without_secret_parts(scheme: &str, url: &str) -> String {
+fn redact_url(scheme: &str, url: &str) -> String {
     let mut shown = String::new();
     let mut rest = url;
-    if let Some(login) = login_of(url) {
-        let is_name = matches!(scheme, "ssh" | "git") && !login.contains(':');
-        shown.push_str(if is_name { login } else { "…" });
-        rest = &url[login.len()..];
+    if let Some(split_credentials) = credentials_in(url) {
+        let is_name = matches!(scheme, "ssh" | "git") && !split_credentials.contains(':');
+        shown.push_str(if is_name { split_credentials } else { "…" });
+        rest = &url[split_credentials.len()..];
     }
     let Some((path, query)) = rest.split_once('?') else { return shown + rest };
     let end = query.trim_end_matches([':', ';', ',', '.', ')', '\'']);
@@ -228,36 +228,36 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        let text = |seconds: f64| duration(Duration::from_secs_f64(seconds));
+        let text = |seconds: f64| format_duration(Duration::from_secs_f64(seconds));
         assert_eq!(
             [text(0.44), text(12.7), text(185.0), text(3720.0)],
             ["0.4 s", "12 s", "3 min 05 s", "1 h 02 min"]
         );
-        assert_eq!([size(999), size(139_331_676)], ["999 B", "139.3 MB"]);
+        assert_eq!([format_size(999), format_size(139_331_676)], ["999 B", "139.3 MB"]);
         assert_eq!(
-            [counted(1, "patch", "patches"), counted(2, "patch", "patches")],
+            [pluralize(1, "patch", "patches"), pluralize(2, "patch", "patches")],
             ["1 patch", "2 patches"]
         );
         assert_eq!(
-            [listed(["a"; 0], "or"), listed(["a"], "or"), listed(["a", "b", "c"], "or")],
+            [join_list(["a"; 0], "or"), join_list(["a"], "or"), join_list(["a", "b", "c"], "or")],
             ["", "a", "a, b or c"]
         );
     }
 
     #[test]
     fn nobody_elses_text_moves_the_cursor() {
-        assert_eq!(tame("a\x1b[2Jb\nc\u{202e}d"), "a?[2Jb?c?d");
-        assert_eq!(tame(&"ä".repeat(1000)).chars().count(), 241);
+        assert_eq!(sanitize_line("a\x1b[2Jb\nc\u{202e}d"), "a?[2Jb?c?d");
+        assert_eq!(sanitize_line(&"ä".repeat(1000)).chars().count(), 241);
     }
 
     #[test]
     fn nothing_that_a_terminal_obeys_stays() {
-        assert_eq!(printable("a\x1b[2J\u{9b}1m\rb\nc é"), "a\\u{1b}[2J\\u{9b}1m\\u{d}b\nc é");
-        assert_eq!(printable("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+        assert_eq!(escape_control("a\x1b[2J\u{9b}1m\rb\nc é"), "a\\u{1b}[2J\\u{9b}1m\\u{d}b\nc é");
+        assert_eq!(escape_control("\u{202e}txt.exe"), "\\u{202e}txt.exe");
         for c in "\u{ad}\u{61c}\u{200b}\u{200f}\u{2028}\u{2060}\u{2069}\u{feff}\u{e0041}\t".chars() {
-            assert!(!is_plain(c), "{c:?}");
+            assert!(!is_printable(c), "{c:?}");
         }
-        assert!("a ä\u{a0}ß→𝄞".chars().all(is_plain));
+        assert!("a ä\u{a0}ß→𝄞".chars().all(is_printable));
     }
 
     #[test]
@@ -267,8 +267,8 @@ mod tests {
         {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
-        for wrong in ["", "MB", "-1", "1e3", "3 apples", "inf", "99999999999999999999 GB", "1.2.3"] {
-            assert!(parse_size(wrong).is_err(), "{wrong}");
+        for invalid in ["", "MB", "-1", "1e3", "3 apples", "inf", "99999999999999999999 GB", "1.2.3"] {
+            assert!(parse_size(invalid).is_err(), "{invalid}");
         }
     }
 
@@ -276,16 +276,16 @@ mod tests {
     fn ages_are_read() {
         assert_eq!(parse_age("30d").unwrap(), Duration::from_secs(30 * 86_400));
         assert_eq!(parse_age("0m").unwrap(), Duration::ZERO);
-        for wrong in ["", "d", "3", "-1d", "1é", "1.5h", "99999999999d"] {
-            assert!(parse_age(wrong).is_err(), "{wrong}");
+        for invalid in ["", "d", "3", "-1d", "1é", "1.5h", "99999999999d"] {
+            assert!(parse_age(invalid).is_err(), "{invalid}");
         }
     }
 
     #[test]
     fn lines_break_between_words() {
-        assert_eq!(wrapped("one two  three fourteen", 9), ["one two", "three", "fourteen"]);
-        assert_eq!(wrapped("incomprehensible", 4), ["incomprehensible"]);
-        assert!(wrapped(" ", 4).is_empty());
+        assert_eq!(wrap("one two  three fourteen", 9), ["one two", "three", "fourteen"]);
+        assert_eq!(wrap("incomprehensible", 4), ["incomprehensible"]);
+        assert!(wrap(" ", 4).is_empty());
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
             ("https://user:se/cret@host/x", true, "https://…@host/x"),
             ("https://host:8080/x@y", false, "https://host:8080/x@y"),
         ] {
-            assert_eq!((has_password(url), without_login(url).as_str()), (has, printed), "{url}");
+            assert_eq!((has_credentials(url), redact_credentials(url).as_str()), (has, printed), "{url}");
         }
     }
 
@@ -318,7 +318,7 @@ mod tests {
             ("\"https://me:hu/sh@host\" and mail@host", "\"https://…@host\" and mail@host"),
             ("a:/b@c ://d@e http://", "a:/b@c ://d@e http://"),
         ] {
-            assert_eq!(without_secrets(text), shown);
+            assert_eq!(redact_secrets(text), shown);
         }
     }
 }

@@ -1,17 +1,17 @@
 //! `kcompile add`: a new kernel of the user's catalog, and what its config came to.
 
 use crate::cli::args::{MakeArgs, Options, RequireArgs, TargetArgs};
-use crate::cli::output::{group, groups, lines, print, printed_json};
-use crate::cli::resolve::{CatalogFiles, one_request, requests, run, take_bundle};
+use crate::cli::output::{group, groups, lines, print, render_json};
+use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request, requests};
 use crate::host::Host;
 use crate::kconfig::Difference;
 use crate::kernel::VersionRequest;
-use crate::ops::add::{self, Addition, Carried, Wanted};
-use crate::ops::context::Run;
+use crate::ops::add::{self, MigratedConfig, NewKernel, NewKernelRequest};
+use crate::ops::context::Context;
 use crate::plan::request::Request;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::error::Result;
-use crate::util::text::counted;
+use crate::util::text::pluralize;
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -59,38 +59,38 @@ impl AddArgs {
     }
 }
 
-pub fn add(args: &AddArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn add(args: &AddArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = args.options();
     let files = CatalogFiles::read(args.make.catalog.configs.as_deref(), host)?;
     // Before the network is asked what `latest` means.
-    files.library.project.own_place()?;
-    let run = run(&options, &files, host, report)?;
-    let run = take_bundle(&options, run)?;
-    let wanted = wanted(args, &options, &run)?;
-    let addition = add::prepare(&wanted, &run)?;
+    files.library.project.user_dirs()?;
+    let ctx = context(&options, &files, host, reporter)?;
+    let ctx = import_bundle(&options, ctx)?;
+    let requested = wanted(args, &options, &ctx)?;
+    let new_kernel = add::prepare(&requested, &ctx)?;
     if !args.dry_run {
-        add::write(&addition, &run)?;
+        add::write(&new_kernel, &ctx)?;
     }
-    let text = if args.json { printed_json(&addition) } else { text(&addition, &run, args.dry_run) };
+    let text = if args.json { render_json(&new_kernel) } else { text(&new_kernel, &ctx, args.dry_run) };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn wanted<'a>(args: &AddArgs, options: &Options, run: &Run<'a>) -> Result<Vec<Wanted<'a>>> {
+fn wanted<'a>(args: &AddArgs, options: &Options, ctx: &Context<'a>) -> Result<Vec<NewKernelRequest<'a>>> {
     let with_base = |request: Request| {
-        let base = add::base(&request, args.from, run.library)?;
+        let base = add::base(&request, args.from, ctx.library)?;
         // Only the kernel differs: its own source, by the catalog or the flavor's default.
         let target =
             TargetArgs { hypervisor: Some(request.flavor).into(), arch: vec![request.arch], source: None };
         let options = Options { target, ..options.clone() };
-        let older = one_request(&base.version.in_catalog(), &options, run)?;
-        Ok(Wanted { request, base, older })
+        let older = one_request(&base.version.in_catalog(), &options, ctx)?;
+        Ok(NewKernelRequest { request, base, older })
     };
-    requests(slice::from_ref(&args.version), options, run)?.into_iter().map(with_base).collect()
+    requests(slice::from_ref(&args.version), options, ctx)?.into_iter().map(with_base).collect()
 }
 
-fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {
-    let Addition { entry, source, configs, catalog } = addition;
+fn text(new_kernel: &NewKernel, ctx: &Context<'_>, is_dry: bool) -> String {
+    let NewKernel { entry, source, configs, catalog } = new_kernel;
     let mut text = format!("Linux {} for {}\n", entry.version, entry.flavor.spec().title);
     let origin = source.origin.as_deref().unwrap_or_default();
     let digest = source.digest.to_string();
@@ -107,37 +107,42 @@ fn text(addition: &Addition, run: &Run<'_>, is_dry: bool) -> String {
     let verb = if is_dry { "would write" } else { "wrote" };
     text.push('\n');
     for path in configs.iter().map(|config| &config.path).chain([catalog]) {
-        writeln!(text, "{verb} {}", crate::ops::context::shown(path, run.host)).expect("writing to a string");
+        writeln!(text, "{verb} {}", crate::ops::context::display_path(path, ctx.host))
+            .expect("writing to a string");
     }
     text
 }
 
-fn of_config(config: &Carried) -> String {
-    let Carried { arch, from, from_config, renamed, gone, changed, since, profiles, .. } = config;
+fn of_config(config: &MigratedConfig) -> String {
+    let MigratedConfig {
+        arch, from, from_config, renamed, removed, changed, upstream_changes, profiles, ..
+    } = config;
     let mut text = format!("\n{arch}: the config of {} ({from_config})\n", from.in_catalog());
-    if renamed.is_empty() && gone.is_empty() && changed.is_empty() {
+    if renamed.is_empty() && removed.is_empty() && changed.is_empty() {
         text.push_str("\nevery setting takes as it is\n");
     }
     let with_reason = |one: &Difference, what: &str| {
         let reason = one.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
-        format!("{}={}{what}{reason}", one.symbol, one.wanted)
+        format!("{}={}{what}{reason}", one.symbol, one.requested)
     };
     let renamed = renamed.iter().map(crate::cli::output::renamed).collect();
     text.push_str(&group(&format!("renamed ({})", config.renamed.len()), renamed));
-    let gone: Vec<String> = gone.iter().map(|one| with_reason(one, "")).collect();
-    text.push_str(&group(&format!("gone ({})", gone.len()), gone));
+    let removed: Vec<String> = removed.iter().map(|one| with_reason(one, "")).collect();
+    text.push_str(&group(&format!("gone ({})", removed.len()), removed));
     let became = |one: &Difference| format!(" -> {}", one.found.as_deref().unwrap_or("n"));
     let changed: Vec<String> = changed.iter().map(|one| with_reason(one, &became(one))).collect();
     text.push_str(&group(&format!("changed ({})", changed.len()), changed));
-    if let Some(since) = since {
+    if let Some(since) = upstream_changes {
         writeln!(text, "\nwhat else can be set and is otherwise than in {}:", since.version)
             .expect("writing to a string");
         text.push_str(&groups(&since.differences));
     }
     let tallies: Vec<String> = profiles
         .iter()
-        .map(|tally| format!("{}: {} met, {} advised otherwise", tally.profile, tally.passed, tally.advised))
+        .map(|tally| {
+            format!("{}: {} met, {} advised otherwise", tally.profile, tally.passed, tally.recommended_failed)
+        })
         .collect();
-    text.push_str(&group(&counted(tallies.len(), "requirement profile", "requirement profiles"), tallies));
+    text.push_str(&group(&pluralize(tallies.len(), "requirement profile", "requirement profiles"), tallies));
     text
 }

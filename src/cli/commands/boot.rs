@@ -1,18 +1,19 @@
 //! `kcompile boot`: its words, and the report that it prints.
 
-use crate::boot::target::{self, ModulesAt, Told};
+use crate::boot::target::{self, ModulesSource, Overrides};
 use crate::boot::{
-    Accelerator, Ending, Modules, Options, Outcome, Requirement, RootChoice, Subject, Verdict, Vmm, boot,
+    Accelerator, BootReport, BootTarget, CheckStatus, ExitReason, Modules, Options, Requirement, RootChoice,
+    Vmm, boot,
 };
 use crate::cache::Cache;
 use crate::catalog::project::Project;
 use crate::cli::args::FlavorArgs;
-use crate::cli::output::{Fields, print, printed_json};
+use crate::cli::output::{Fields, print, render_json};
 use crate::cli::resolve::cache_dir;
-use crate::cli::target::Given;
+use crate::cli::target::Target;
 use crate::host::Host;
 use crate::kernel::{Arch, Flavor, VersionRequest};
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 /// So many of a kind are shown; --json has all.
-const MOST_LISTED: usize = 20;
+const MAX_LISTED: usize = 20;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,7 +46,7 @@ Exit codes: 0 booted, and all that is required works, 1 not, 2 usage, 3 a layout
 pub struct BootArgs {
     /// A kernel image as LAYOUT[:TAG], or a version or series that was built
     #[arg(value_name = "LAYOUT|VERSION")]
-    pub subject: String,
+    pub target: String,
     /// Its modules, or `none` [default: the same tag in the layout …-kernel-modules-… beside it]
     #[arg(long, value_name = "LAYOUT")]
     pub modules: Option<String>,
@@ -58,7 +59,7 @@ pub struct BootArgs {
     pub arch: Option<Arch>,
     /// How it is booted.
     #[command(flatten)]
-    pub how: HowArgs,
+    pub how: RunArgs,
     /// Where a version is looked for [default: out]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
@@ -75,7 +76,7 @@ pub struct BootArgs {
 
 /// How a kernel is booted, and what must be in order.
 #[derive(Clone, Debug, Args)]
-pub struct HowArgs {
+pub struct RunArgs {
     /// The program that makes the machine; only QEMU works without KVM
     #[arg(long, value_name = "PROGRAM", default_value = "qemu")]
     pub vmm: Vmm,
@@ -108,7 +109,7 @@ pub enum Accel {
     Tcg,
 }
 
-impl HowArgs {
+impl RunArgs {
     /// As the booting room takes it.
     pub fn options(&self) -> Options {
         Options {
@@ -121,7 +122,7 @@ impl HowArgs {
             root: self.root,
             required: match &self.require[..] {
                 [] => vec![Requirement::All],
-                given => given.to_vec(),
+                target => target.to_vec(),
             },
             limit: Duration::from_secs(self.time_limit.into()),
             append: self.append.clone(),
@@ -129,80 +130,80 @@ impl HowArgs {
     }
 }
 
-pub fn run(args: &BootArgs, host: &Host, report: &Report) -> Result<ExitCode> {
-    let subject = resolve(args, host)?;
-    subject.notes.iter().for_each(|note| report.note(note));
+pub fn run(args: &BootArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
+    let target = resolve(args, host)?;
+    target.notes.iter().for_each(|note| reporter.note(note));
     let cache = Cache::open(&cache_dir(args.cache_dir.as_deref(), host)?, host.uid)?;
-    let outcome = boot(&subject, &args.how.options(), &cache, host, report)?;
-    report.clear();
+    let report = boot(&target, &args.how.options(), &cache, host, reporter)?;
+    reporter.clear();
     print(&match args.json {
-        true => printed_json(&outcome),
-        false => text(&outcome),
+        true => render_json(&report),
+        false => text(&report),
     })?;
-    outcome.require()?;
+    report.require()?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// A directory is a layout; anything else a version that was built.
-fn resolve(args: &BootArgs, host: &Host) -> Result<Subject> {
-    let told = Told { flavor: args.hypervisor.chosen(), arch: args.arch };
-    let given = match args.modules.as_deref() {
+fn resolve(args: &BootArgs, host: &Host) -> Result<BootTarget> {
+    let overrides = Overrides { flavor: args.hypervisor.flavor(), arch: args.arch };
+    let target = match args.modules.as_deref() {
         None | Some("none") => None,
-        Some(text) => match Given::of(text, host) {
-            Ok(Given::Layout(path, tag)) => Some((path, tag)),
+        Some(text) => match Target::of(text, host) {
+            Ok(Target::Layout(path, tag)) => Some((path, tag)),
             _ => return Err(Error::usage(format!("--modules {text}: not an OCI layout"))),
         },
     };
-    let modules = match (&given, &args.modules) {
-        (Some((path, tag)), _) => ModulesAt::Layout(path, tag.as_deref()),
-        (None, Some(_)) => ModulesAt::Within,
-        (None, None) => ModulesAt::Beside,
+    let modules = match (&target, &args.modules) {
+        (Some((path, tag)), _) => ModulesSource::Layout(path, tag.as_deref()),
+        (None, Some(_)) => ModulesSource::SameImage,
+        (None, None) => ModulesSource::Sibling,
     };
-    match Given::of(&args.subject, host)? {
-        Given::Layout(path, tag) => {
-            return target::of_layout(&args.subject, (&path, tag.as_deref()), modules, told, host.arch);
+    match Target::of(&args.target, host)? {
+        Target::Layout(path, tag) => {
+            return target::from_layout(&args.target, (&path, tag.as_deref()), modules, overrides, host.arch);
         }
-        Given::File(path) => {
+        Target::File(path) => {
             return Err(Error::usage(format!("{path} is not an OCI layout"))
                 .hint("a kernel is booted as it lies in its image: LAYOUT[:TAG]"));
         }
-        Given::Version => {}
+        Target::Version => {}
     }
-    let version: VersionRequest = args.subject.parse().map_err(|why: String| Error::usage(why))?;
+    let version: VersionRequest = args.target.parse().map_err(|why: String| Error::usage(why))?;
     if args.modules.is_some() {
         return Err(Error::usage("--modules goes with a layout: a version has its modules beside it"));
     }
     let project = Project::find(&host.cwd, None, host.uid)?;
     let output = args.output.as_deref().or(project.defaults.output.as_deref());
     let output = host.absolute(output.unwrap_or(Utf8Path::new(crate::cli::resolve::OUTPUT)));
-    target::of_version(version, &output, told, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
+    target::from_version(version, &output, overrides, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
 }
 
 /// The report, in 80 columns.
-pub fn text(outcome: &Outcome) -> String {
+pub fn text(report: &BootReport) -> String {
     let mut fields = Fields::new(16);
-    fields.add("image", &outcome.subject);
-    fields.add("machine", &format!("{}, by {}", outcome.machine, outcome.accelerator));
-    outcome.notes.iter().for_each(|note| fields.add("", note));
-    fields.add("kernel", outcome.release.as_deref().unwrap_or("it did not say its release"));
-    fields.add("boot", &boot_line(outcome));
-    let modules = &outcome.modules;
+    fields.add("image", &report.target);
+    fields.add("machine", &format!("{}, by {}", report.machine, report.accelerator));
+    report.notes.iter().for_each(|note| fields.add("", note));
+    fields.add("kernel", report.release.as_deref().unwrap_or("it did not say its release"));
+    fields.add("boot", &boot_line(report));
+    let modules = &report.modules;
     fields.add("modules", &modules_line(modules));
-    for one in modules.refused.iter().take(MOST_LISTED) {
+    for one in modules.failed.iter().take(MAX_LISTED) {
         fields.add("  REFUSED", &format!("{}: {}", one.module, one.reason));
     }
-    if modules.refused.len() > MOST_LISTED {
-        fields.add("", &format!("and {} more: --json has them", modules.refused.len() - MOST_LISTED));
+    if modules.failed.len() > MAX_LISTED {
+        fields.add("", &format!("and {} more: --json has them", modules.failed.len() - MAX_LISTED));
     }
     let names = modules.without_hardware.iter().map(|one| one.module.rsplit('/').next().unwrap_or_default());
-    let names: Vec<&str> = names.take(MOST_LISTED).map(|name| name.trim_end_matches(".ko")).collect();
+    let names: Vec<&str> = names.take(MAX_LISTED).map(|name| name.trim_end_matches(".ko")).collect();
     fields.add("  no hardware", &names.join(", "));
-    let tried = outcome.checks.iter().filter(|check| check.verdict != Verdict::NotTried);
-    for (index, check) in tried.enumerate() {
-        let mark = match check.verdict {
-            Verdict::Passed => "passed",
-            Verdict::Failed => "FAILED",
-            Verdict::Skipped | Verdict::NotTried => "skipped",
+    let run_checks = report.checks.iter().filter(|check| check.status != CheckStatus::NotRun);
+    for (index, check) in run_checks.enumerate() {
+        let mark = match check.status {
+            CheckStatus::Passed => "passed",
+            CheckStatus::Failed => "FAILED",
+            CheckStatus::Skipped | CheckStatus::NotRun => "skipped",
         };
         let heading = if index == 0 { "checks" } else { "" };
         let what = match &check.text[..] {
@@ -211,15 +212,15 @@ pub fn text(outcome: &Outcome) -> String {
         };
         fields.add_at(36, &format!("{heading:15} {mark:8} {}", check.name), &what);
     }
-    fields.add("complaints", &complaints_line(outcome));
-    for trouble in outcome.troubles.iter().take(MOST_LISTED) {
-        trouble.lines.iter().take(6).for_each(|said| fields.add("", said));
+    fields.add("complaints", &kernel_warnings_line(report));
+    for issue in report.issues.iter().take(MAX_LISTED) {
+        issue.lines.iter().take(6).for_each(|line| fields.add("", line));
     }
-    for (index, said) in outcome.last_lines.iter().enumerate() {
-        fields.add(if index == 0 { "last lines" } else { "" }, said);
+    for (index, line) in report.last_lines.iter().enumerate() {
+        fields.add(if index == 0 { "last lines" } else { "" }, line);
     }
-    fields.add("console", outcome.console.as_str());
-    fields.add("result", if outcome.passed { "passed" } else { "FAILED" });
+    fields.add("console", report.console.as_str());
+    fields.add("result", if report.passed { "passed" } else { "FAILED" });
     fields.text()
 }
 
@@ -230,23 +231,23 @@ fn modules_line(modules: &Modules) -> String {
     let mut counts = vec![
         format!("{} loaded", modules.loaded),
         format!("{} without hardware", modules.without_hardware.len()),
-        format!("{} refused", modules.refused.len()),
+        format!("{} refused", modules.failed.len()),
     ];
-    counts.extend((modules.not_tried > 0).then(|| format!("{} not tried", modules.not_tried)));
+    counts.extend((modules.not_run > 0).then(|| format!("{} not tried", modules.not_run)));
     counts.join(", ")
 }
 
-fn complaints_line(outcome: &Outcome) -> String {
-    match outcome.troubles.len() + outcome.more_troubles {
+fn kernel_warnings_line(report: &BootReport) -> String {
+    match report.issues.len() + report.more_issues {
         0 => "none".to_owned(),
         count => format!("{count} of the kernel's own"),
     }
 }
 
-fn boot_line(outcome: &Outcome) -> String {
-    let whole = crate::util::text::duration(Duration::from_secs_f64(outcome.seconds));
-    match (outcome.seconds_to_init, &outcome.ending) {
-        (Some(seconds), Ending::Completed) => {
+fn boot_line(report: &BootReport) -> String {
+    let whole = crate::util::text::format_duration(Duration::from_secs_f64(report.seconds));
+    match (report.seconds_to_init, &report.exit_reason) {
+        (Some(seconds), ExitReason::Completed) => {
             format!("{seconds:.2} s to the init by the kernel's clock; {whole} in all")
         }
         (Some(seconds), _) => {

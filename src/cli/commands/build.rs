@@ -4,32 +4,32 @@ use crate::boot;
 use crate::cli::args::BuildArgs;
 use crate::cli::commands::plan::plan;
 use crate::cli::output::{line, print};
-use crate::cli::resolve::{CatalogFiles, requests, run, take_bundle};
+use crate::cli::resolve::{CatalogFiles, context, import_bundle, requests};
 use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
-use crate::oci::Written;
+use crate::oci::WrittenImage;
 use crate::ops::build_many;
-use crate::ops::context::Run;
-use crate::report::Report;
+use crate::ops::context::Context;
+use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use std::process::ExitCode;
 
-pub fn build(args: &BuildArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     if args.plan.is_dry_run()? {
-        return plan(args, host, report);
+        return plan(args, host, reporter);
     }
     let options = &args.options;
     let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
-    let run = run(options, &files, host, report)?;
-    say_what_was_ignored(host, report);
-    let run = take_bundle(options, run)?;
-    let requests = requests(&args.versions.versions, options, &run)?;
-    pack::check_joined(&requests, &run.output)?;
+    let ctx = context(options, &files, host, reporter)?;
+    note_ignored_env(host, reporter);
+    let ctx = import_bundle(options, ctx)?;
+    let requests = requests(&args.versions.versions, options, &ctx)?;
+    pack::check_multi_arch_output(&requests, &ctx.output)?;
     let print_all = |built: &[PackedImage]| {
         let mut lines = built
             .iter()
             .map(|image| line(&image.written.layout, &image.written.tag, image.written.digest, host));
-        report.aside(|| lines.try_for_each(|line| print(&line)))
+        reporter.suspend(|| lines.try_for_each(|line| print(&line)))
     };
     if options.images.boot {
         let options = boot::Options::default();
@@ -37,43 +37,43 @@ pub fn build(args: &BuildArgs, host: &Host, report: &Report) -> Result<ExitCode>
     }
     let (built, code) = match &requests[..] {
         [one] => {
-            let built = crate::ops::build::build(one, &run)?;
+            let built = crate::ops::build::build(one, &ctx)?;
             print_all(&built)?;
             (vec![built], ExitCode::SUCCESS)
         }
         several => {
-            let results = build_many::build_all(several, &run, print_all)?;
+            let results = build_many::build_all(several, &ctx, print_all)?;
             let code = build_many::first_error(&results).map(Error::exit_code);
             let built = results.into_iter().flatten().collect();
             (built, code.map_or(ExitCode::SUCCESS, ExitCode::from))
         }
     };
-    let images: Vec<Written> = built.iter().flatten().map(|image| image.written.clone()).collect();
-    for joined in pack::join(&images, &run.output, report)? {
-        print(&line(&joined.layout, &joined.tag, joined.digest, host))?;
+    let images: Vec<WrittenImage> = built.iter().flatten().map(|image| image.written.clone()).collect();
+    for indexes in pack::write_multi_arch(&images, &ctx.output, reporter)? {
+        print(&line(&indexes.layout, &indexes.tag, indexes.digest, host))?;
     }
-    if options.images.boot { boot_all(&built, code, &run) } else { Ok(code) }
+    if options.images.boot { boot_all(&built, code, &ctx) } else { Ok(code) }
 }
 
 /// Boots the kernels of some builds, one after the other. One that does not pass does not keep the others
 /// from being booted; `code` is what the builds have ended with.
-fn boot_all(builds: &[Vec<PackedImage>], code: ExitCode, run: &Run<'_>) -> Result<ExitCode> {
+fn boot_all(builds: &[Vec<PackedImage>], code: ExitCode, ctx: &Context<'_>) -> Result<ExitCode> {
     let mut first_error = None;
     for built in builds {
-        let outcome = crate::ops::build::boot_built(built, &boot::Options::default(), run)?;
-        let Err(error) = outcome.require() else { continue };
+        let report = crate::ops::build::boot_built(built, &boot::Options::default(), ctx)?;
+        let Err(error) = report.require() else { continue };
         if builds.len() == 1 {
             return Err(error);
         }
-        run.report.error(&error);
+        ctx.reporter.error(&error);
         first_error.get_or_insert(error.exit_code());
     }
     Ok(first_error.map_or(code, ExitCode::from))
 }
 
-fn say_what_was_ignored(host: &Host, report: &Report) {
+fn note_ignored_env(host: &Host, reporter: &Reporter) {
     if !host.ignored.is_empty() {
-        report.note(&format!(
+        reporter.note(&format!(
             "ignored from the environment, since it would change the build unseen: {}",
             host.ignored.join(", ")
         ));

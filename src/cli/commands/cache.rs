@@ -4,11 +4,11 @@ use crate::cli::output::{line, print};
 use crate::host::{self, Host};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
 use crate::oci::layout_reader::LayoutReader;
-use crate::oci::{Encoder, Named, read, tags};
+use crate::oci::{Encoder, ImageSpec, read, tags};
 use crate::ops::ccache_image::{self, Limit};
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
-use crate::util::text::{counted, parse_age, parse_size, size};
+use crate::util::text::{format_size, parse_age, parse_size, pluralize};
 use camino::Utf8Path;
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -73,14 +73,14 @@ struct ImportArgs {
     image: String,
 }
 
-pub fn cache(args: &CacheArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn cache(args: &CacheArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     match &args.action {
-        Action::Export(args) => export(args, host, report),
-        Action::Import(args) => import(args, host, report),
+        Action::Export(args) => export(args, host, reporter),
+        Action::Import(args) => import(args, host, reporter),
     }
 }
 
-fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+fn export(args: &ExportArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let (path, tag) = reference(&args.image, host);
     let tag = tag.filter(|tag| tags::is_registry_tag(tag)).ok_or_else(|| {
         Error::usage(format!("{}: no tag", args.image)).hint("give one at the end: oci:warm/ccache:6.1")
@@ -89,35 +89,35 @@ fn export(args: &ExportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
         return Err(Error::usage(format!("{path} is no place for a layout")));
     };
     let arch = host.own_arch()?;
-    let said = BTreeMap::from([
+    let annotations = BTreeMap::from([
         (TITLE.to_owned(), "ccache".to_owned()),
         (DESCRIPTION.to_owned(), "what ccache has compiled, for kcompile cache import".to_owned()),
     ]);
-    let named = Named { layout: name, tag, encoder: Encoder::Zstd, annotations: &said };
+    let spec = ImageSpec { layout: name, tag, encoder: Encoder::Zstd, annotations: &annotations };
     let since = args.used_within.and_then(|age| host::clock().checked_sub(age));
     let limit = Limit { bytes: args.max_size, since };
     let image = ccache_image::export(
         &ccache_image::directory(host)?,
         limit,
-        (output, named),
+        (output, spec),
         arch,
         host.cpus,
-        report,
+        reporter,
     )?;
     print(&line(&image.layout, tag, image.digest, host))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn import(args: &ImportArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+fn import(args: &ImportArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let (path, tag) = reference(&args.image, host);
     let dir = ccache_image::directory(host)?;
     let image = LayoutReader::open(&path)?.open_image(tag, None)?;
-    let imported = ccache_image::import(&image, &dir, host, report)?;
+    let imported = ccache_image::import(&image, &dir, host, reporter)?;
     print(&format!(
         "{dir}: {}, {}; {} before\n",
-        counted(imported.new, "new entry", "new entries"),
-        size(imported.bytes),
-        counted(imported.known, "was there", "were there")
+        pluralize(imported.new, "new entry", "new entries"),
+        format_size(imported.bytes),
+        pluralize(imported.known, "was there", "were there")
     ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,13 +1,13 @@
 //! `kcompile clean`.
 
 use crate::cache::Cache;
-use crate::cli::output::{print, printed_json};
+use crate::cli::output::{print, render_json};
 use crate::cli::resolve::cache_dir;
 use crate::host::Host;
-use crate::ops::clean::{self, Choice};
-use crate::report::Report;
+use crate::ops::clean::{self, CleanOptions};
+use crate::report::Reporter;
 use crate::util::error::Result;
-use crate::util::text::size;
+use crate::util::text::format_size;
 use camino::Utf8PathBuf;
 use clap::Args;
 use std::fmt::Write as _;
@@ -17,8 +17,8 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 pub struct CleanArgs {
     /// Sources (trees with the builds in them, archives, repositories, partial downloads)
-    #[arg(long)]
-    pub cache: bool,
+    #[arg(long = "cache")]
+    pub sources: bool,
     /// Build directories, and the packed images that the cache keeps of each plan
     #[arg(long)]
     pub builds: bool,
@@ -36,11 +36,11 @@ pub struct CleanArgs {
     pub cache_dir: Option<Utf8PathBuf>,
 }
 
-pub fn clean(args: &CleanArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn clean(args: &CleanArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let dir = cache_dir(args.cache_dir.as_deref(), host)?;
-    let everything = !args.cache && !args.builds;
-    let choice = Choice {
-        sources: args.cache || everything,
+    let everything = !args.sources && !args.builds;
+    let options = CleanOptions {
+        sources: args.sources || everything,
         builds: args.builds || everything,
         older_than: args.older_than,
     };
@@ -51,27 +51,28 @@ pub fn clean(args: &CleanArgs, host: &Host, report: &Report) -> Result<ExitCode>
     };
     let mut removed = Vec::new();
     if let Some(cache) = &found {
-        for item in clean::find(cache, choice)? {
+        for item in clean::find(cache, options)? {
             crate::host::process::check()?;
             if args.dry_run || clean::remove(cache, &item)? {
                 removed.push(item);
             } else {
-                report.note(&format!("{} is in use and stays", item.path));
+                reporter.note(&format!("{} is in use and stays", item.path));
             }
         }
     }
     let bytes: u64 = removed.iter().map(|item| item.bytes).sum();
     if args.json {
-        print(&printed_json(&serde_json::json!({ "bytes": bytes, "removed": removed })))?;
+        print(&render_json(&serde_json::json!({ "bytes": bytes, "removed": removed })))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
     for item in &removed {
         let path = item.path.strip_prefix(&dir).unwrap_or(&item.path);
-        writeln!(text, "{:>9}  {:16} {path}", size(item.bytes), item.what).expect("writing to a string");
+        writeln!(text, "{:>9}  {:16} {path}", format_size(item.bytes), item.what)
+            .expect("writing to a string");
     }
     let verb = if args.dry_run { "would be freed" } else { "freed" };
-    writeln!(text, "{:>9}  {verb} in {dir}", size(bytes)).expect("writing to a string");
+    writeln!(text, "{:>9}  {verb} in {dir}", format_size(bytes)).expect("writing to a string");
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,7 @@
 //! `kcompile completions` and `kcompile man`.
 
 use crate::cli::output::print_verbatim;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use std::process::ExitCode;
 
 pub fn completions(shell: clap_complete::Shell, mut command: clap::Command) -> Result<ExitCode> {

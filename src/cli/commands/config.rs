@@ -1,21 +1,21 @@
 //! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
 
 use crate::cli::args::{ConfigArgs, MakeArgs, Options, RequireArgs, TargetArgs};
-use crate::cli::output::{assigned, groups, print, print_verbatim, printed_json, renamed};
-use crate::cli::resolve::{CatalogFiles, one_request, run, take_bundle};
-use crate::cli::target::{Given, config_of};
+use crate::cli::output::{groups, print, print_verbatim, renamed, render_json, render_setting};
+use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request};
+use crate::cli::target::{Target, config_of};
 use crate::host::Host;
 use crate::image::inspect;
 use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config, Setting};
 use crate::kernel::Arch;
 use crate::oci::layout_reader::LayoutReader;
-use crate::ops::config::{self, Form, Rewritten};
-use crate::ops::context::Run;
+use crate::ops::config::{self, ConfigEdit, ConfigFormat};
+use crate::ops::context::Context;
 use crate::plan::Plan;
-use crate::report::{Progress, Report};
+use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
-use crate::util::text::{counted, tame};
+use crate::util::text::{pluralize, sanitize_line};
 use camino::Utf8PathBuf;
 use clap::Args;
 use clap::Subcommand;
@@ -23,7 +23,7 @@ use serde_json::json;
 use std::process::ExitCode;
 
 /// A note names so many settings, and counts the others.
-const MOST_NAMED: usize = 12;
+const MAX_NAMED: usize = 12;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -173,33 +173,33 @@ impl ConfigCommand {
     }
 }
 
-pub fn config(command: &ConfigCommand, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn config(command: &ConfigCommand, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = command.options();
     let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
-    let run = run(&options, &files, host, report)?;
-    let run = take_bundle(&options, run)?;
+    let ctx = context(&options, &files, host, reporter)?;
+    let ctx = import_bundle(&options, ctx)?;
     match &command.action {
-        Action::Show(args) => show(args, &options, &run),
-        Action::Diff(args) => diff(args, &options, &run),
+        Action::Show(args) => show(args, &options, &ctx),
+        Action::Diff(args) => diff(args, &options, &ctx),
         Action::Edit(args) => {
-            let request = one_request(&args.version.version, &options, &run)?;
+            let request = one_request(&args.version.version, &options, &ctx)?;
             if !host.interactive {
                 return Err(Error::usage("config edit shows menus on a terminal, and this is none")
                     .hint("config show prints a .config, config save writes an edited one back"));
             }
-            written(config::edit(&request, &run)?, &args.written, &run)
+            written(config::edit(&request, &ctx)?, &args.written, &ctx)
         }
         Action::Save(args) => {
-            let request = one_request(&args.version.version, &options, &run)?;
-            written(config::save(host.absolute(&args.file), &request, &run)?, &args.written, &run)
+            let request = one_request(&args.version.version, &options, &ctx)?;
+            written(config::save(host.absolute(&args.file), &request, &ctx)?, &args.written, &ctx)
         }
     }
 }
 
-fn show(args: &ShowArgs, options: &Options, run: &Run<'_>) -> Result<ExitCode> {
-    let form = if args.minimal { Form::Minimal } else { Form::Whole };
-    let request = one_request(&args.version.version, options, run)?;
-    let (plan, text) = config::final_config(&request, form, run)?;
+fn show(args: &ShowArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode> {
+    let form = if args.minimal { ConfigFormat::Minimal } else { ConfigFormat::Full };
+    let request = one_request(&args.version.version, options, ctx)?;
+    let (plan, text) = config::final_config(&request, form, ctx)?;
     if !args.final_config.json {
         print_verbatim(&text)?;
         return Ok(ExitCode::SUCCESS);
@@ -207,7 +207,7 @@ fn show(args: &ShowArgs, options: &Options, run: &Run<'_>) -> Result<ExitCode> {
     let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
     let symbols = Config::parse(&text).symbols;
     let json = json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "symbols": symbols });
-    print(&printed_json(&json))?;
+    print(&render_json(&json))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -217,12 +217,12 @@ struct Side {
     config: Config,
 }
 
-fn diff(args: &DiffArgs, options: &Options, run: &Run<'_>) -> Result<ExitCode> {
-    let sides = args.sides.iter().map(|text| side(text, options, run)).collect::<Result<Vec<_>>>()?;
+fn diff(args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode> {
+    let sides = args.sides.iter().map(|text| side(text, options, ctx)).collect::<Result<Vec<_>>>()?;
     let [first, second] = &sides[..] else { return Err(Error::usage("config diff compares two configs")) };
-    let comparison = kconfig::compare(&first.config, &second.config, &Renames::read(run.library)?);
+    let comparison = kconfig::compare(&first.config, &second.config, &Renames::read(ctx.library)?);
     let text = if args.final_config.json {
-        printed_json(&json!({ "first": first.name, "second": second.name, "differences": comparison }))
+        render_json(&json!({ "first": first.name, "second": second.name, "differences": comparison }))
     } else {
         format!("{} -> {}\n{}", first.name, second.name, groups(&comparison))
     };
@@ -230,20 +230,20 @@ fn diff(args: &DiffArgs, options: &Options, run: &Run<'_>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn side(text: &str, options: &Options, run: &Run<'_>) -> Result<Side> {
-    match Given::of(text, run.host)? {
-        Given::File(path) => Ok(Side { name: text.to_owned(), config: config_of(&path)? }),
-        Given::Layout(path, tag) => {
-            let arch = options.target.arch.first().copied().or(run.host.arch);
+fn side(text: &str, options: &Options, ctx: &Context<'_>) -> Result<Side> {
+    match Target::of(text, ctx.host)? {
+        Target::File(path) => Ok(Side { name: text.to_owned(), config: config_of(&path)? }),
+        Target::Layout(path, tag) => {
+            let arch = options.target.arch.first().copied().or(ctx.host.arch);
             let image = LayoutReader::open(&path)?.open_image(tag.as_deref(), arch.map(Arch::name))?;
-            let told = inspect::kernel_config(&image)?;
-            let told =
-                told.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;
-            Ok(Side { name: text.to_owned(), config: Config::parse(&told) })
+            let config = inspect::kernel_config(&image)?;
+            let config =
+                config.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;
+            Ok(Side { name: text.to_owned(), config: Config::parse(&config) })
         }
-        Given::Version => {
-            let request = one_request(text, options, run)?;
-            let (plan, text) = config::final_config(&request, Form::Whole, run)?;
+        Target::Version => {
+            let request = one_request(text, options, ctx)?;
+            let (plan, text) = config::final_config(&request, ConfigFormat::Full, ctx)?;
             Ok(Side { name: title(&plan), config: Config::parse(&text) })
         }
     }
@@ -254,34 +254,35 @@ fn title(plan: &Plan) -> String {
 }
 
 /// Writes what came of `edit` or `save`, and says what that is.
-fn written(rewritten: Option<Rewritten>, args: &WrittenConfigArgs, run: &Run<'_>) -> Result<ExitCode> {
-    let Some(rewritten) = rewritten else {
-        run.report.note("nothing has changed, and nothing was written");
+fn written(edit: Option<ConfigEdit>, args: &WrittenConfigArgs, ctx: &Context<'_>) -> Result<ExitCode> {
+    let Some(edit) = edit else {
+        ctx.reporter.note("nothing has changed, and nothing was written");
         return Ok(ExitCode::SUCCESS);
     };
     if args.dry_run {
-        print_verbatim(&rewritten.text)?;
+        print_verbatim(&edit.text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    config::write(&rewritten)?;
-    let Comparison { new, gone, renamed: other_names, changed } = &rewritten.comparison;
-    let on = |list: &[Setting]| list.iter().filter(|one| one.is_on()).map(assigned).collect::<Vec<_>>();
+    config::write(&edit)?;
+    let Comparison { new, removed, renamed: other_names, changed } = &edit.comparison;
+    let on = |list: &[Setting]| list.iter().filter(|one| one.is_on()).map(render_setting).collect::<Vec<_>>();
     let changed = changed.iter().map(|one| format!("{} {} -> {}", one.symbol, one.from, one.to)).collect();
     let renamed = other_names.iter().map(renamed).collect();
-    for (heading, list) in [("changed", changed), ("new", on(new)), ("gone", on(gone)), ("renamed", renamed)]
+    for (heading, list) in
+        [("changed", changed), ("new", on(new)), ("gone", on(removed)), ("renamed", renamed)]
     {
-        note(heading, &list, run.report);
+        note(heading, &list, ctx.reporter);
     }
-    print(&format!("{}\n", crate::ops::context::shown(&rewritten.path, run.host)))?;
+    print(&format!("{}\n", crate::ops::context::display_path(&edit.path, ctx.host)))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn note(heading: &str, list: &[String], report: &Report) {
+fn note(heading: &str, list: &[String], reporter: &Reporter) {
     if list.is_empty() {
         return;
     }
-    let mut named: Vec<String> = list.iter().take(MOST_NAMED).cloned().collect();
-    named.extend((list.len() > MOST_NAMED).then(|| format!("{} more", list.len() - MOST_NAMED)));
-    let count = counted(list.len(), "setting", "settings");
-    report.note(&tame(&format!("{heading}, {count}: {}", named.join(", "))));
+    let mut named: Vec<String> = list.iter().take(MAX_NAMED).cloned().collect();
+    named.extend((list.len() > MAX_NAMED).then(|| format!("{} more", list.len() - MAX_NAMED)));
+    let count = pluralize(list.len(), "setting", "settings");
+    reporter.note(&sanitize_line(&format!("{heading}, {count}: {}", named.join(", "))));
 }

@@ -1,18 +1,18 @@
 //! `kcompile diff`: its words, and what it prints.
 
-use crate::cli::output::{print, printed_json};
+use crate::cli::output::{print, render_json};
 use crate::cli::output_diff::text;
 use crate::cli::resolve::CatalogFiles;
 use crate::cli::target::{architectures, one_image};
 use crate::host::Host;
-use crate::image::size_limits::Budget;
+use crate::image::size_limits::SizeLimits;
 use crate::image::{diff, inspect};
 use crate::kconfig::explain::Renames;
 use crate::kernel::Arch;
 use crate::oci::read::Image;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::error::{Error, Result};
-use crate::util::text::printable;
+use crate::util::text::escape_control;
 use camino::Utf8PathBuf;
 use clap::Args;
 use std::process::ExitCode;
@@ -38,7 +38,7 @@ pub struct DiffArgs {
     pub second: Utf8PathBuf,
     /// How large the second may be.
     #[command(flatten)]
-    pub budget: Budget,
+    pub size_limits: SizeLimits,
     /// Of a tag that stands for several architectures, the image for this one: amd64 or arm64 [default: that of the
     /// other side, else this machine's]
     #[arg(long, value_name = "ARCH")]
@@ -49,37 +49,37 @@ pub struct DiffArgs {
 }
 
 /// Both images. Where a tag stands for several architectures, it is the same one on both sides.
-fn images(args: &DiffArgs, host: &Host, report: &Report) -> Result<(Image, Image)> {
-    let sides = [&args.first, &args.second].map(|given| host.absolute(given));
+fn images(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<(Image, Image)> {
+    let sides = [&args.first, &args.second].map(|reference| host.absolute(reference));
     let found = [architectures(&sides[0])?, architectures(&sides[1])?];
     let mut only = found.iter().filter(|found| found.len() == 1).map(|found| found[0].clone());
     let own = host.arch.map(|arch| arch.name().to_owned());
     let arch = args.arch.map(|arch| arch.name().to_owned()).or_else(|| only.next()).or(own);
     let images = (one_image(&sides[0], arch.as_deref())?, one_image(&sides[1], arch.as_deref())?);
     if found.iter().any(|found| found.len() > 1) {
-        report.note(&format!("compared for {}: choose with --arch", arch.unwrap_or_default()));
+        reporter.note(&format!("compared for {}: choose with --arch", arch.unwrap_or_default()));
     }
     Ok(images)
 }
 
-pub fn diff(args: &DiffArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn diff(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let renames = Renames::read(&CatalogFiles::read(None, host)?.library)?;
-    let images = images(args, host, report)?;
+    let images = images(args, host, reporter)?;
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference = diff::diff((&images.0, &images.1), (&found.0, &found.1), &renames)?;
-    let exceeded = args.budget.exceeded(&found.1);
+    let exceeded = args.size_limits.exceeded(&found.1);
     print(&match args.json {
         true => {
             let mut value = serde_json::to_value(&difference).expect("only string keys");
             value["over_budget"] = exceeded.clone().into();
-            printed_json(&value)
+            render_json(&value)
         }
-        false => printable(&text(&difference, host)),
+        false => escape_control(&text(&difference, host)),
     })?;
     match exceeded.is_empty() {
         true => Ok(ExitCode::SUCCESS),
         false => {
-            report.error(&Error::build(exceeded.join("; ")));
+            reporter.error(&Error::build(exceeded.join("; ")));
             Ok(ExitCode::from(1))
         }
     }

@@ -3,16 +3,16 @@
 use crate::cache::Cache;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::cli::args::{CatalogArgs, KbuildArgs, Options, TargetArgs};
-use crate::cli::output::{print, printed_json};
-use crate::cli::resolve::{CatalogFiles, cache_dir, requests, run};
+use crate::cli::output::{print, render_json};
+use crate::cli::resolve::{CatalogFiles, cache_dir, context, requests};
 use crate::host::{Host, bubblewrap};
 use crate::kernel::{Arch, Flavor};
 use crate::ops::{check_cache, doctor};
 use crate::plan as planning;
 use crate::plan::request::Request;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::error::Result;
-use crate::util::text::{counted, size};
+use crate::util::text::{format_size, pluralize};
 use camino::Utf8PathBuf;
 use clap::Args;
 use std::fmt::Write as _;
@@ -46,9 +46,9 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-pub fn doctor(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     if args.cache {
-        return checkup(args, host, report);
+        return check_cache(args, host, reporter);
     }
     let files = CatalogFiles::read(None, host)?;
     let versions = versions(args, &files.catalog);
@@ -62,19 +62,19 @@ pub fn doctor(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCod
         kbuild: KbuildArgs { llvm: args.llvm, ..KbuildArgs::default() },
         ..Options::default()
     };
-    let run = run(&options, &files, host, report)?;
+    let ctx = context(&options, &files, host, reporter)?;
     let mut code = ExitCode::SUCCESS;
-    for request in requests(&versions, &options, &run)? {
-        let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &run)?;
+    for request in requests(&versions, &options, &ctx)? {
+        let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &ctx)?;
         let mut diagnosis = doctor::examine(&plan, host);
-        bubblewrap::try_out(&mut diagnosis, host);
-        let text = if args.json { printed_json(&diagnosis) } else { diagnosis.to_string() };
+        bubblewrap::check_sandbox(&mut diagnosis, host);
+        let text = if args.json { render_json(&diagnosis) } else { diagnosis.to_string() };
         print(&text)?;
         if diagnosis.missing().is_empty() {
             continue;
         }
         if args.install {
-            diagnosis.install(host, report)?;
+            diagnosis.install(host, reporter)?;
             doctor::examine(&plan, host).require()?;
         } else {
             code = ExitCode::from(4);
@@ -93,33 +93,33 @@ fn versions(args: &DoctorArgs, catalog: &Catalog) -> Vec<String> {
 }
 
 /// Exit code 1: something is left for the user to look at.
-fn checkup(args: &DoctorArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+fn check_cache(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let dir = cache_dir(args.cache_dir.as_deref(), host)?;
     // To look through a cache that is not there is no reason to make one.
-    let checkup = if dir.is_dir() {
+    let report = if dir.is_dir() {
         check_cache::examine(&Cache::open(&dir, host.uid)?)?
     } else {
-        check_cache::Checkup::default()
+        check_cache::CacheReport::default()
     };
-    for path in &checkup.in_use {
-        report.note(&format!("{path} is in use and was not looked at"));
+    for path in &report.in_use {
+        reporter.note(&format!("{path} is in use and was not looked at"));
     }
-    let code = ExitCode::from(u8::from(checkup.found.iter().any(|found| !found.repaired)));
+    let code = ExitCode::from(u8::from(report.found.iter().any(|found| !found.repaired)));
     if args.json {
-        print(&printed_json(&checkup))?;
+        print(&render_json(&report))?;
         return Ok(code);
     }
     let mut text = String::new();
-    for found in &checkup.found {
+    for found in &report.found {
         let verb = if found.repaired { "removed" } else { "LOOK AT" };
         let path = found.path.strip_prefix(&dir).unwrap_or(&found.path);
-        writeln!(text, "{verb}  {:>9}  {}: {path}", size(found.bytes), found.what)
+        writeln!(text, "{verb}  {:>9}  {}: {path}", format_size(found.bytes), found.what)
             .expect("writing to a string");
     }
-    let examined = counted(checkup.examined, "entry", "entries");
-    match checkup.found.len() {
+    let examined = pluralize(report.examined, "entry", "entries");
+    match report.found.len() {
         0 => writeln!(text, "{examined} in {dir}: all as they should be"),
-        wrong => writeln!(text, "{examined} in {dir}: {wrong} not as they should be"),
+        count => writeln!(text, "{examined} in {dir}: {count} not as they should be"),
     }
     .expect("writing to a string");
     print(&text)?;

@@ -5,11 +5,11 @@ use crate::cli::args::{
 };
 use crate::cli::commands::plan::print_plans;
 use crate::cli::output::print;
-use crate::cli::resolve::{CatalogFiles, requests, run, take_bundle};
+use crate::cli::resolve::{CatalogFiles, context, import_bundle, requests};
 use crate::host::Host;
-use crate::ops::context::Run;
+use crate::ops::context::Context;
 use crate::plan::request::Request;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::error::{Kind, Result};
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -49,27 +49,27 @@ impl FetchArgs {
     }
 }
 
-pub fn fetch(args: &FetchArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn fetch(args: &FetchArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let is_dry_run = args.plan.is_dry_run()?;
     let options = args.options();
     let files = CatalogFiles::read(args.catalog.configs.as_deref(), host)?;
-    let run = run(&options, &files, host, report)?;
-    let run = Run { archive_wanted: args.bundle.is_some(), ..run };
-    let run = if is_dry_run { run } else { take_bundle(&options, run)? };
-    let mut requests = requests(&args.versions.versions, &options, &run)?;
+    let ctx = context(&options, &files, host, reporter)?;
+    let ctx = Context { keep_archive: args.bundle.is_some(), ..ctx };
+    let ctx = if is_dry_run { ctx } else { import_bundle(&options, ctx)? };
+    let mut requests = requests(&args.versions.versions, &options, &ctx)?;
     requests.iter_mut().for_each(|request| request.configures = false);
     if is_dry_run {
-        return print_plans(&requests, &args.plan, &run);
+        return print_plans(&requests, &args.plan, &ctx);
     }
     let mut sources = Vec::new();
-    let code = for_each_kernel(&requests, report, |request| {
-        let (plan, tree) = crate::ops::fetch::fetch(request, &run)?;
+    let code = for_each_kernel(&requests, reporter, |request| {
+        let (plan, tree) = crate::ops::fetch::fetch(request, &ctx)?;
         print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))?;
-        sources.push((plan.source.locator.clone(), tree.identity));
+        sources.push((plan.source.location.clone(), tree.identity));
         Ok(())
     })?;
     if let Some(path) = args.bundle.as_deref().filter(|_| code == ExitCode::SUCCESS) {
-        crate::ops::fetch::write_bundle(&host.absolute(path), &sources, &run)?;
+        crate::ops::fetch::write_bundle(&host.absolute(path), &sources, &ctx)?;
     }
     Ok(code)
 }
@@ -77,17 +77,17 @@ pub fn fetch(args: &FetchArgs, host: &Host, report: &Report) -> Result<ExitCode>
 /// One failure does not keep the other kernels from being built; the first one decides the code.
 fn for_each_kernel(
     requests: &[Request],
-    report: &Report,
+    reporter: &Reporter,
     mut job: impl FnMut(&Request) -> Result<()>,
 ) -> Result<ExitCode> {
     let mut first_error = None;
     for request in requests {
-        report.next_kernel();
+        reporter.reset();
         let Err(error) = job(request) else { continue };
         if requests.len() == 1 || matches!(error.kind, Kind::Interrupted(_)) {
             return Err(error);
         }
-        report.error(&error);
+        reporter.error(&error);
         first_error.get_or_insert(error.exit_code());
     }
     Ok(first_error.map_or(ExitCode::SUCCESS, ExitCode::from))

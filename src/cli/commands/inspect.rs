@@ -1,19 +1,19 @@
 //! `kcompile inspect`: its words, and what it prints.
 
-use crate::cli::output::{Fields, PrintedArray, print, printed_json, reference};
+use crate::cli::output::{Fields, JsonArrayPrinter, print, reference, render_json};
 use crate::cli::target::one_image;
 use crate::host::Host;
 use crate::image::inspect::{
-    self, Consumer, ImageKind, Inspected, KernelPath, ProvenanceFound, ReadCache, ReceiptFound,
+    self, Consumer, ImageInfo, ImageKind, KernelPath, ProvenanceInfo, ReadCache, ReceiptState,
 };
 use crate::kernel::Arch;
 use crate::oci::annotations::{REVISION, SOURCE};
 use crate::oci::layer_entries::LayerCompression;
 use crate::oci::read;
 use crate::plan::annotations;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::error::{Error, Result};
-use crate::util::text::{counted, printable, size};
+use crate::util::text::{escape_control, format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::process::ExitCode;
@@ -49,14 +49,14 @@ pub struct InspectArgs {
     pub arch: Option<Arch>,
 }
 
-pub fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn inspect(args: &InspectArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     if let Some(consumer) = args.consumer {
         let [reference] = &args.layouts[..] else {
             return Err(Error::usage("--as is about one image").hint("choose it with LAYOUT:TAG"));
         };
         let arch = args.arch.or(host.arch).map(Arch::name);
         let inspected = inspect::inspect(&one_image(&host.absolute(reference), arch)?)?;
-        spec(consumer, &inspected, &args.registry, report)?;
+        spec(consumer, &inspected, &args.registry, reporter)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut images = Vec::new();
@@ -64,16 +64,16 @@ pub fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Result<ExitC
     for reference in &args.layouts {
         let (layout, tag) = read::locate(&host.absolute(reference));
         let reader = cache.layout(&layout)?;
-        let parts = reader.images(tag.as_deref())?;
-        images.extend(parts.into_iter().map(|part| (reader.clone(), part)));
+        let manifest_refs = reader.images(tag.as_deref())?;
+        images.extend(manifest_refs.into_iter().map(|manifest_ref| (reader.clone(), manifest_ref)));
     }
     let several = images.len() > 1;
-    let mut array = PrintedArray::default();
-    let inspected = images.iter().enumerate().try_for_each(|(index, (reader, part))| {
-        let inspected = cache.inspect(&reader.image(part)?)?;
+    let mut array = JsonArrayPrinter::default();
+    let inspected = images.iter().enumerate().try_for_each(|(index, (reader, manifest_ref))| {
+        let inspected = cache.inspect(&reader.image(manifest_ref)?)?;
         match (args.json, index) {
             (true, _) if several => array.add(&inspected),
-            (true, _) => print(&printed_json(&inspected)),
+            (true, _) => print(&render_json(&inspected)),
             (false, 0) => print(&text(&inspected, host)),
             (false, _) => print(&format!("\n{}", text(&inspected, host))),
         }
@@ -84,12 +84,12 @@ pub fn inspect(args: &InspectArgs, host: &Host, report: &Report) -> Result<ExitC
 }
 
 /// The kernel and the modules of one image, or of it and its counterpart beside it.
-fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) -> Result<()> {
-    let beside = match one.kind {
+fn spec(consumer: Consumer, one: &ImageInfo, registry: &str, reporter: &Reporter) -> Result<()> {
+    let sibling = match one.kind {
         ImageKind::Combined => None,
         _ => inspect::counterpart(one)?,
     };
-    let (kernel, modules) = match (one.kind, &beside) {
+    let (kernel, modules) = match (one.kind, &sibling) {
         (ImageKind::Combined, _) => (one, Some(one)),
         (ImageKind::Modules, Some(kernel)) => (kernel, Some(one)),
         (_, modules) => (one, modules.as_ref()),
@@ -98,11 +98,11 @@ fn spec(consumer: Consumer, one: &Inspected, registry: &str, report: &Report) ->
         inspect::check_pair(kernel, modules)?;
     }
     let fragment = inspect::fragment(consumer, kernel, modules, registry.trim_end_matches('/'))?;
-    fragment.notes.iter().for_each(|note| report.note(note));
-    print(&printable(&fragment.text))
+    fragment.notes.iter().for_each(|note| reporter.note(note));
+    print(&escape_control(&fragment.text))
 }
 
-fn text(image: &Inspected, host: &Host) -> String {
+fn text(image: &ImageInfo, host: &Host) -> String {
     let mut lines = Fields::new(8);
     let version = image.version.as_deref().or(image.release.as_deref()).unwrap_or("?");
     let flavor = image.flavor.map_or_else(String::new, |flavor| format!(" for {}", flavor.spec().title));
@@ -119,8 +119,8 @@ fn text(image: &Inspected, host: &Host) -> String {
     if let Some(modules) = &image.modules {
         let place = if modules.directory.is_empty() { "its root" } else { &modules.directory };
         let signed = if modules.signed > 0 { format!(", {} signed", modules.signed) } else { String::new() };
-        let count = counted(modules.count, "module", "modules");
-        lines.add("modules", &format!("{count} in {place}, {}{signed}", size(modules.bytes)));
+        let count = pluralize(modules.count, "module", "modules");
+        lines.add("modules", &format!("{count} in {place}, {}{signed}", format_size(modules.bytes)));
         lines.add("", &format!("for Linux {}", modules.releases.join(", ")));
     }
     if let Some(config) = &image.config {
@@ -133,21 +133,21 @@ fn text(image: &Inspected, host: &Host) -> String {
         lines.add("", &layer.digest.oci());
         lines.add("diff_id", &layer.diff_id.oci());
     }
-    lines.add_all("source", [image.says(SOURCE), image.says(REVISION)].into_iter().flatten());
+    lines.add_all("source", [image.annotation(SOURCE), image.annotation(REVISION)].into_iter().flatten());
     for (name, key) in
         [("tools", annotations::TOOLCHAIN), ("plan", annotations::PLAN), ("pairing", annotations::PAIRING)]
     {
-        lines.add_all(name, image.says(key));
+        lines.add_all(name, image.annotation(key));
     }
     add_documents(image, host, &mut lines);
     format!("{}\n{}", reference(&image.layout, image.tag.as_deref(), host), lines.text())
 }
 
-fn add_kernels(image: &Inspected, lines: &mut Fields) {
+fn add_kernels(image: &ImageInfo, lines: &mut Fields) {
     for kernel in &image.kernels {
-        let names = std::iter::once(&kernel.path).chain(&kernel.also_at);
+        let names = std::iter::once(&kernel.path).chain(&kernel.other_paths);
         let names = names.map(String::as_str).collect::<Vec<_>>().join(", ");
-        lines.add("kernel", &format!("{names}, {}: {}", size(kernel.bytes), kernel.format));
+        lines.add("kernel", &format!("{names}, {}: {}", format_size(kernel.bytes), kernel.format));
         lines.add_all("", kernel.banner.iter());
         lines.add_all("", kernel.build_id.as_ref().map(|id| format!("build id {id}")).iter());
     }
@@ -155,26 +155,29 @@ fn add_kernels(image: &Inspected, lines: &mut Fields) {
     lines.add_all(name, image.kernel_path.as_ref().and_then(kernel_path_text).iter());
 }
 
-fn add_documents(image: &Inspected, host: &Host, lines: &mut Fields) {
+fn add_documents(image: &ImageInfo, host: &Host, lines: &mut Fields) {
     match &image.receipt {
-        ReceiptFound::Absent => {}
-        ReceiptFound::Unreadable { why } => lines.add("receipt", why),
-        ReceiptFound::OfAnother { path } => {
-            lines.add("receipt", &format!("{} is of another build", crate::ops::context::shown(path, host)));
+        ReceiptState::Missing => {}
+        ReceiptState::Unreadable { why } => lines.add("receipt", why),
+        ReceiptState::Mismatched { path } => {
+            lines.add(
+                "receipt",
+                &format!("{} is of another build", crate::ops::context::display_path(path, host)),
+            );
         }
-        ReceiptFound::Of { path, source_verified, tools, command, findings, .. } => {
+        ReceiptState::Matching { path, source_verified, tools, command, warnings, .. } => {
             lines.add("receipt", &document(path, host));
             lines.add("", source_verified);
-            if image.says(annotations::TOOLCHAIN).is_none() {
+            if image.annotation(annotations::TOOLCHAIN).is_none() {
                 let tools: Vec<String> =
                     tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect();
                 lines.add("", &tools.join("; "));
             }
             lines.add("", &format!("$ {command}"));
-            findings.iter().for_each(|finding| lines.add("", &format!("warning: {finding}")));
+            warnings.iter().for_each(|finding| lines.add("", &format!("warning: {finding}")));
         }
     }
-    if let Some(ProvenanceFound { path, builder, started, finished, .. }) = &image.provenance {
+    if let Some(ProvenanceInfo { path, builder, started, finished, .. }) = &image.provenance {
         let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "?".to_owned());
         lines.add("built", &format!("from {} to {} by {}", text(started), text(finished), text(builder)));
         lines.add("", &document(path, host));
@@ -183,9 +186,9 @@ fn add_documents(image: &Inspected, host: &Host, lines: &mut Fields) {
 
 /// Where a document of an image is, as the user would type it.
 fn document(path: &Utf8Path, host: &Host) -> String {
-    match inspect::attached_in(path) {
-        Some(layout) => format!("attached in {}", crate::ops::context::shown(layout, host)),
-        None => crate::ops::context::shown(path, host),
+    match inspect::referrers_layout_of(path) {
+        Some(layout) => format!("attached in {}", crate::ops::context::display_path(layout, host)),
+        None => crate::ops::context::display_path(path, host),
     }
 }
 
@@ -199,9 +202,10 @@ fn kernel_path_text(found: &KernelPath) -> Option<String> {
     }
 }
 
-fn layer_text(layer: &inspect::LayerFound) -> String {
-    let plain = format!("{} in {}", size(layer.plain_bytes), counted(layer.entries, "entry", "entries"));
-    let stored = size(layer.bytes);
+fn layer_text(layer: &inspect::LayerSummary) -> String {
+    let plain =
+        format!("{} in {}", format_size(layer.plain_bytes), pluralize(layer.entries, "entry", "entries"));
+    let stored = format_size(layer.bytes);
     match LayerCompression::of(&layer.media_type.as_str().into()) {
         Some(LayerCompression::Gzip) => format!("{plain}; {stored} as gzip"),
         Some(LayerCompression::Zstd) => format!("{plain}; {stored} as zstd"),

@@ -1,15 +1,15 @@
 //! `kcompile list`: the catalog as a table for people, and as JSON for scripts and CI.
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry};
-use crate::cli::output::{self, WIDTH, print, printed_json};
+use crate::cli::output::{self, WIDTH, print, render_json};
 use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
-use crate::kconfig::requirements::{self, Fitness, KernelRule, Profile};
+use crate::kconfig::requirements::{self, KernelRule, Profile, SupportLevel};
 use crate::kernel::{Arch, Flavor, SourceSpec};
-use crate::plan::Base;
+use crate::plan::BaseConfig;
 use crate::util::error::Result;
-use crate::util::text::wrapped;
+use crate::util::text::wrap;
 use camino::Utf8PathBuf;
 use clap::Args;
 use serde_json::Value;
@@ -57,14 +57,14 @@ pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     let CatalogFiles { library, catalog } = CatalogFiles::read(args.configs.as_deref(), host)?;
     let kubernetes = newest_kubernetes(&library)?;
     print(&match args.json {
-        true => printed_json(&json(&library, &catalog, kubernetes.as_ref())),
+        true => render_json(&json(&library, &catalog, kubernetes.as_ref())),
         false => text(&library, &catalog, kubernetes.as_ref()),
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The requirement profile of the newest Kubernetes; a user's library may have none.
-fn newest_kubernetes(library: &Library) -> Result<Option<Profile>> {
+fn newest_kubernetes(library: &ConfigLibrary) -> Result<Option<Profile>> {
     let minor = |name: &String| name.rsplit('.').next().and_then(|minor| minor.parse::<u32>().ok());
     let of_version = requirements::names(library).into_iter().filter(|name| name.starts_with(KUBERNETES));
     of_version.max_by_key(minor).map(|name| requirements::read(library, &name)).transpose()
@@ -81,15 +81,15 @@ fn source(entry: &Entry) -> String {
     }
 }
 
-fn json(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> Value {
+fn json(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>) -> Value {
     let kernel = |entry: &Entry| {
         let version = entry.request().floor();
         let config = |arch: &Arch| {
-            let base = Base::of(library, entry.flavor, *arch, version);
+            let base = BaseConfig::of(library, entry.flavor, *arch, version);
             (arch.to_string(), base.map_or(Value::Null, |base| base.name().into()))
         };
         let kubernetes = kubernetes.map(|profile| {
-            let (fitness, unmet) = requirements::fitness(profile, version);
+            let (fitness, unmet) = requirements::support(profile, version);
             let reasons = unmet.iter().map(|rule| {
                 json!({ "wanted": rule.version, "level": rule.level, "reason": rule.reason, "source": rule.source })
             });
@@ -117,7 +117,7 @@ fn json(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> V
     })
 }
 
-fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> String {
+fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>) -> String {
     let mut text = String::new();
     for &flavor in Flavor::ALL {
         let of_flavor: Vec<&Entry> = catalog.kernels.iter().filter(|entry| entry.flavor == flavor).collect();
@@ -130,7 +130,7 @@ fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> S
             for arch in &entry.arch {
                 text.push_str(&row(&cells(entry, *arch, library, catalog, kubernetes)));
             }
-            text.push_str(&below(entry.note.as_deref().unwrap_or_default(), COLUMNS[0].1 + 2));
+            text.push_str(&indented(entry.note.as_deref().unwrap_or_default(), COLUMNS[0].1 + 2));
         }
         text.push('\n');
     }
@@ -140,11 +140,11 @@ fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> S
              \"below\" is below its minimum (*)",
             profile.name
         );
-        text.push_str(&below(&what, 0));
+        text.push_str(&indented(&what, 0));
         for (index, rule) in profile.kernel.iter().enumerate() {
             let required = if rule.level == requirements::Level::Recommended { "" } else { "*" };
             let reason = format!("{} ({})", rule.reason, rule.version);
-            let lines = below(&reason, 5);
+            let lines = indented(&reason, 5);
             let number = format!("{:>3}{required:1}", index + 1);
             text.push_str(&lines.replacen("    ", &number, 1));
         }
@@ -156,21 +156,21 @@ fn text(library: &Library, catalog: &Catalog, kubernetes: Option<&Profile>) -> S
 }
 
 /// A line or two for each fragment, with what it is for.
-pub fn fragments(library: &Library) -> String {
+pub fn fragments(library: &ConfigLibrary) -> String {
     let fragment =
-        |(name, what): (&str, &str)| below(what, 14).replacen(&" ".repeat(12), &format!("  {name:10}"), 1);
+        |(name, what): (&str, &str)| indented(what, 14).replacen(&" ".repeat(12), &format!("  {name:10}"), 1);
     library.fragments().map(fragment).collect()
 }
 
 fn cells(
     entry: &Entry,
     arch: Arch,
-    library: &Library,
+    library: &ConfigLibrary,
     catalog: &Catalog,
     kubernetes: Option<&Profile>,
 ) -> [String; 8] {
     let version = entry.request().floor();
-    let config = Base::of(library, entry.flavor, arch, version).map(|base| base.version.in_catalog());
+    let config = BaseConfig::of(library, entry.flavor, arch, version).map(|base| base.version.in_catalog());
     let source = source(entry);
     // The pin is that of kernel.org's tarball.
     let pinned = entry.sha256.is_some() && source == "kernel.org";
@@ -183,16 +183,16 @@ fn cells(
         if pinned { "yes" } else { "-" }.to_owned(),
         or_dash(config),
         or_dash(catalog.end_of_life(version).map(str::to_owned)),
-        or_dash(kubernetes.map(|profile| verdict(profile, requirements::fitness(profile, version)))),
+        or_dash(kubernetes.map(|profile| verdict(profile, requirements::support(profile, version)))),
     ]
 }
 
 /// `limited 1,8-9`: the numbers are those of the profile's rules, from 1 on.
-fn verdict(profile: &Profile, (fitness, unmet): (Fitness, Vec<&KernelRule>)) -> String {
+fn verdict(profile: &Profile, (fitness, unmet): (SupportLevel, Vec<&KernelRule>)) -> String {
     let word = match fitness {
-        Fitness::Full => "full",
-        Fitness::Limited => "limited",
-        Fitness::BelowMinimum => "below",
+        SupportLevel::Full => "full",
+        SupportLevel::Limited => "limited",
+        SupportLevel::BelowMinimum => "below",
     };
     let numbers = (1..).zip(&profile.kernel).filter(|(_, rule)| unmet.contains(rule));
     let numbers: Vec<usize> = numbers.map(|(number, _)| number).collect();
@@ -202,22 +202,22 @@ fn verdict(profile: &Profile, (fitness, unmet): (Fitness, Vec<&KernelRule>)) -> 
 /// `1,3-5` of 1, 3, 4, 5.
 fn ranges(numbers: &[usize]) -> String {
     let runs = numbers.chunk_by(|one, next| one + 1 == *next);
-    let run = |run: &[usize]| match run {
+    let ctx = |ctx: &[usize]| match ctx {
         [only] => only.to_string(),
-        run => format!("{}-{}", run[0], run[run.len() - 1]),
+        ctx => format!("{}-{}", ctx[0], ctx[ctx.len() - 1]),
     };
-    runs.map(run).collect::<Vec<_>>().join(",")
+    runs.map(ctx).collect::<Vec<_>>().join(",")
 }
 
 /// One row of the table; a cell that is too wide loses its end.
 fn row(cells: &[String; 8]) -> String {
     let widths = COLUMNS.map(|(_, width)| width);
-    let fitted: [String; 8] = std::array::from_fn(|column| clipped(&cells[column], widths[column]));
+    let fitted: [String; 8] = std::array::from_fn(|column| truncate(&cells[column], widths[column]));
     output::row(fitted.each_ref().map(String::as_str), widths)
 }
 
 /// The text, or its beginning where it is too wide.
-fn clipped(text: &str, width: usize) -> String {
+fn truncate(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
@@ -226,8 +226,8 @@ fn clipped(text: &str, width: usize) -> String {
 }
 
 /// `words` in lines that begin with this many spaces.
-fn below(words: &str, indent: usize) -> String {
-    let lines = wrapped(words, WIDTH - indent).into_iter();
+fn indented(text: &str, indent: usize) -> String {
+    let lines = wrap(text, WIDTH - indent).into_iter();
     lines.map(|line| format!("{}{line}\n", " ".repeat(indent))).collect()
 }
 
@@ -239,7 +239,7 @@ mod tests {
     fn rows_fit_whatever_is_in_them() {
         let wide = row(&std::array::from_fn(|_| "a text that is too wide for any column".to_owned()));
         assert_eq!(wide.trim_end().chars().count(), WIDTH, "{wide}");
-        let note = below(&"words ".repeat(30), 10);
+        let note = indented(&"words ".repeat(30), 10);
         assert!(note.lines().count() > 1 && note.lines().all(|line| line.len() <= WIDTH), "{note}");
     }
 

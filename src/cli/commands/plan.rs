@@ -2,32 +2,32 @@
 
 use crate::catalog::patches::PatchFile;
 use crate::cli::args::{BuildArgs, PlanArgs};
-use crate::cli::output::{Fields, print, printed_json};
-use crate::cli::resolve::{CatalogFiles, requests, run};
+use crate::cli::output::{Fields, print, render_json};
+use crate::cli::resolve::{CatalogFiles, context, requests};
 use crate::host::Host;
-use crate::ops::context::Run;
+use crate::ops::context::Context;
 use crate::plan::request::{ModulesLayout, Request};
-use crate::plan::{ConfigLayer, Contents, ImagePlan, Locator, Plan};
-use crate::report::Report;
+use crate::plan::{ConfigLayer, Contents, ImagePlan, Plan, SourceLocation};
+use crate::report::Reporter;
 use crate::util::error::Result;
-use crate::util::text::{counted, without_secrets};
+use crate::util::text::{pluralize, redact_secrets};
 use std::process::ExitCode;
 
-pub fn plan(args: &BuildArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn plan(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = &args.options;
     let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
-    let run = run(options, &files, host, report)?;
-    print_plans(&requests(&args.versions.versions, options, &run)?, &args.plan, &run)
+    let ctx = context(options, &files, host, reporter)?;
+    print_plans(&requests(&args.versions.versions, options, &ctx)?, &args.plan, &ctx)
 }
 
 /// Prints the plan of each request, as text or JSON.
-pub fn print_plans(requests: &[Request], args: &PlanArgs, run: &Run<'_>) -> Result<ExitCode> {
-    let plan_one = |request| crate::ops::fetch::plan(request, run);
+pub fn print_plans(requests: &[Request], args: &PlanArgs, ctx: &Context<'_>) -> Result<ExitCode> {
+    let plan_one = |request| crate::ops::fetch::plan(request, ctx);
     let plans = requests.iter().map(plan_one).collect::<Result<Vec<_>>>()?;
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
         let json = if let [one] = &json[..] { one.clone() } else { json.into() };
-        print(&printed_json(&json))?;
+        print(&render_json(&json))?;
     } else {
         let texts: Vec<String> = plans.iter().map(plan_text).collect();
         print(&texts.join("\n"))?;
@@ -56,8 +56,8 @@ fn plan_text(plan: &Plan) -> String {
         plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
     fields.add("kernel", &format!("Linux {version} for {} on {}", plan.flavor.spec().title, plan.arch));
     fields.add("source", &plan.source.name);
-    if let Locator::KernelOrg { mirrors, .. } = &plan.source.locator {
-        fields.add("", &without_secrets(&format!("from {}", mirrors.join(", "))));
+    if let SourceLocation::KernelOrg { mirrors, .. } = &plan.source.location {
+        fields.add("", &redact_secrets(&format!("from {}", mirrors.join(", "))));
     }
     let digest = plan.source.digest.as_ref().map(ToString::to_string);
     fields.add("", digest.as_deref().unwrap_or("digest not known before it is fetched"));
@@ -85,14 +85,14 @@ fn plan_text(plan: &Plan) -> String {
 }
 
 fn config_layer(layer: &ConfigLayer) -> String {
-    let settings = counted(layer.config.symbols.len(), "setting", "settings");
+    let settings = pluralize(layer.config.symbols.len(), "setting", "settings");
     format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short())
 }
 
 fn image(image: &ImagePlan) -> String {
     let what = match &image.contents {
-        Contents::Kernel { path, also_at: None } => path.clone(),
-        Contents::Kernel { path, also_at: Some(second) } => format!("{path}, {second}"),
+        Contents::Kernel { path, kernel_link: None } => path.clone(),
+        Contents::Kernel { path, kernel_link: Some(second) } => format!("{path}, {second}"),
         Contents::Modules { layout: ModulesLayout::Tree } => "lib/modules/<release>".into(),
         Contents::Modules { layout: ModulesLayout::Flat } => "modules at its root".into(),
         Contents::Combined { file_name } => format!("bin/{file_name}, boot/{file_name}, lib/modules"),

@@ -2,8 +2,8 @@
 
 use crate::cli::output::print;
 use crate::host::{Host, packages};
-use crate::image::push::{self, Attachments, Overwrite, Registry};
-use crate::report::{Progress, Report};
+use crate::image::push::{self, OverwritePolicy, ReferrerPolicy, Registry};
+use crate::report::{Progress, Reporter};
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -63,7 +63,7 @@ pub struct PushArgs {
     pub dry_run: bool,
 }
 
-pub fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<ExitCode> {
+pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let registry = Registry {
         prefix: args.prefix.clone(),
         tls_verify: args.tls_verify,
@@ -72,11 +72,11 @@ pub fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<ExitCode> {
     };
     let references = match &args.layouts[..] {
         [] => push::layouts_in(&host.absolute(&args.output))?,
-        given => given.iter().map(|layout| host.absolute(layout)).collect(),
+        layouts => layouts.iter().map(|layout| host.absolute(layout)).collect(),
     };
-    let attachments = if args.no_attest { Attachments::LeftOut } else { Attachments::Pushed };
-    let overwrite = if args.no_overwrite { Overwrite::Refused } else { Overwrite::Named };
-    let copies = push::copies(&references, attachments, &registry, report)?;
+    let referrers = if args.no_attest { ReferrerPolicy::Skip } else { ReferrerPolicy::Push };
+    let overwrite = if args.no_overwrite { OverwritePolicy::Refuse } else { OverwritePolicy::Warn };
+    let copies = push::copies(&references, referrers, &registry, reporter)?;
     if args.dry_run {
         for copy in &copies {
             print(&format!("{}\n", copy.command(&registry, &host.cwd)))?;
@@ -84,7 +84,7 @@ pub fn push(args: &PushArgs, host: &Host, report: &Report) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     packages::examine_push(host).require()?;
-    push::push(&copies, overwrite, &registry, host, report, |copy| {
+    push::push(&copies, overwrite, &registry, host, reporter, |copy| {
         print(&format!("{} {}\n", copy.destination(), copy.digest().oci()))
     })?;
     Ok(ExitCode::SUCCESS)

@@ -42,7 +42,7 @@ pub(super) fn all() -> impl Iterator<Item = Process> {
 
 /// Sends `signal` to all that came of this process, but for `spared`. One that comes into being meanwhile gets it the
 /// next time.
-pub(super) fn signal_all(signal: Signal, spared: Option<Pid>) {
+pub(super) fn signal_descendants(signal: Signal, except: Option<Pid>) {
     let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
     for process in all() {
         children.entry(process.parent).or_default().push(process);
@@ -50,7 +50,7 @@ pub(super) fn signal_all(signal: Signal, spared: Option<Pid>) {
     let mut parents = vec![rustix::process::getpid()];
     while let Some(parent) = parents.pop() {
         for child in children.remove(&parent.as_raw_nonzero().get()).unwrap_or_default() {
-            if let Some(handle) = child.open().filter(|_| spared != Some(child.pid)) {
+            if let Some(handle) = child.open().filter(|_| except != Some(child.pid)) {
                 // One that has just ended is no error.
                 let _ = pidfd_send_signal(handle, signal);
             }

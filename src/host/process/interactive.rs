@@ -1,7 +1,7 @@
 //! The child that the user is talking to: it has the terminal, and is in our own process group.
 
-use super::signals::{attend, check, interrupted};
-use super::{CommandLine, not_started};
+use super::signals::{check, interrupted, wait_interactive};
+use super::{CommandLine, spawn_error};
 use crate::util::error::Result;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use signal_hook::consts::SIGINT;
@@ -13,20 +13,20 @@ use std::process::{Command, ExitStatus};
 /// installation would be worse. Its standard output is our standard error.
 ///
 /// Errors: it cannot be started (exit code 4), it was ended by Ctrl-C, or a signal asked us to end.
-pub fn interact(command: &CommandLine) -> Result<ExitStatus> {
+pub fn run_interactive(command: &CommandLine) -> Result<ExitStatus> {
     check()?;
     let mut process = Command::new(&command.program);
     process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
     process.stdout(std::io::stderr());
     let terminal = tcgetattr(std::io::stdin()).ok();
-    let mut child = process.spawn().map_err(|error| not_started(command, error))?;
-    let (status, was_interrupted) = attend(&mut child);
+    let mut child = process.spawn().map_err(|error| spawn_error(command, error))?;
+    let (status, was_interrupted) = wait_interactive(&mut child);
     if let Some(terminal) = terminal {
         // A program that was killed has left it as it needed it.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal);
     }
     check()?;
-    let status = status.map_err(|error| not_started(command, error))?;
+    let status = status.map_err(|error| spawn_error(command, error))?;
     // make, which dies of it as a rule, fails where its own children were gone first.
     let has_failed = was_interrupted && !status.success();
     if has_failed || status.signal() == Some(SIGINT) { Err(interrupted(SIGINT)) } else { Ok(status) }

@@ -1,7 +1,7 @@
 //! One pool of jobs for several makes, by the protocol of GNU make's jobserver: each job beyond the first of a
 //! make holds a token of the pool. Where one make has only one thing to do, the others use its tokens.
 
-use super::{CommandLine, Note, Stream, check};
+use super::{CommandLine, PidFile, Stream, check};
 use crate::util::error::{Error, Kind, Result};
 use std::fs::File;
 use std::process::{Command, ExitStatus};
@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 /// How often it is looked whether a signal has come while a job is awaited.
-const EVERY: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The pool.
 #[derive(Clone, Debug)]
@@ -19,7 +19,7 @@ impl JobServer {
     /// One of so many jobs.
     pub fn new(jobs: usize) -> Result<JobServer> {
         let client = jobserver::Client::new(jobs);
-        client.map(JobServer).map_err(|error| Error::new(Kind::Host, "cannot share jobs").because(error))
+        client.map(JobServer).map_err(|error| Error::new(Kind::Host, "cannot share jobs").caused_by(error))
     }
 
     /// Runs a make as [`super::run`] runs a program; its first job is one of the pool, too, and is waited for.
@@ -27,22 +27,22 @@ impl JobServer {
         &self,
         command: &CommandLine,
         log: &File,
-        note: Option<&Note<'_>>,
+        pid_file: Option<&PidFile<'_>>,
         on_line: impl FnMut(Stream, &str),
     ) -> Result<ExitStatus> {
-        let _first = self.first_job()?;
-        super::run_with(command, log, note, Some(self), super::listening(on_line))
+        let _first = self.acquire_job()?;
+        super::run_with(command, log, pid_file, Some(self), super::line_watcher(on_line))
     }
 
     /// Lets `process`, and all that it starts, take jobs.
-    pub(super) fn admit(&self, process: &mut Command) {
+    pub(super) fn configure(&self, process: &mut Command) {
         self.0.configure_make(process);
         // make knows MAKEFLAGS; these are for others.
         process.env_remove("CARGO_MAKEFLAGS").env_remove("MFLAGS");
     }
 
     /// Waits in line, as makes do, in a way that Ctrl-C still ends.
-    fn first_job(&self) -> Result<jobserver::Acquired> {
+    fn acquire_job(&self) -> Result<jobserver::Acquired> {
         let (sender, acquired) = mpsc::channel();
         let client = self.0.clone();
         // Whoever asks now and then only never gets a job while others wait for one.
@@ -51,8 +51,10 @@ impl JobServer {
         });
         loop {
             check()?;
-            match acquired.recv_timeout(EVERY) {
-                Ok(job) => return job.map_err(|error| Error::build("cannot wait for a job").because(error)),
+            match acquired.recv_timeout(POLL_INTERVAL) {
+                Ok(job) => {
+                    return job.map_err(|error| Error::build("cannot wait for a job").caused_by(error));
+                }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Err(Error::build("cannot wait for a job")),
             }

@@ -6,15 +6,15 @@
 mod descendants;
 mod interactive;
 mod jobserver;
-mod note;
+mod pid_file;
 mod pipe;
 mod signals;
 mod supervisor;
 
-pub use interactive::interact;
+pub use interactive::run_interactive;
 pub use jobserver::JobServer;
-pub use note::Note;
-pub use pipe::{Heard, pipe};
+pub use pid_file::PidFile;
+pub use pipe::{PipeEvent, pipe};
 pub use signals::{Interruptible, check, watch_signals};
 
 use crate::util::error::{Error, Result};
@@ -29,13 +29,13 @@ use std::time::Duration;
 
 /// What children get to end in good order before they are killed: make removes the targets it was
 /// writing when it is told to terminate.
-const GRACE: Duration = Duration::from_millis(1_000);
+const GRACE_PERIOD: Duration = Duration::from_millis(1_000);
 /// How long output is awaited when its process is gone.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a child that is watched may be silent before its watcher is told so.
-const TICK: Duration = Duration::from_millis(100);
+const SILENCE_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines of output are cut here; a log keeps them whole.
-const LONGEST_LINE: usize = 64 * 1024;
+const MAX_LINE: usize = 64 * 1024;
 
 /// The program that keeps another from what it has no business with: bubblewrap.
 pub const SANDBOX: &str = "bwrap";
@@ -56,8 +56,8 @@ pub struct CommandLine {
 impl std::fmt::Display for CommandLine {
     /// As a shell takes it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words = std::iter::once(self.program.as_str()).chain(self.args.iter().map(String::as_str));
-        f.write_str(&shlex::try_join(words).unwrap_or_else(|_| self.program.clone()))
+        let args = std::iter::once(self.program.as_str()).chain(self.args.iter().map(String::as_str));
+        f.write_str(&shlex::try_join(args).unwrap_or_else(|_| self.program.clone()))
     }
 }
 
@@ -72,7 +72,7 @@ pub enum Stream {
 
 /// From now on nobody else may write what we, or our children, make, whatever the umask was: what make
 /// compiles goes into images. A stricter umask stays as it is. To be called before threads are.
-pub fn keep_others_from_writing() {
+pub fn set_safe_umask() {
     use rustix::fs::Mode;
     let given = rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::process::umask(given | Mode::from_raw_mode(0o022));
@@ -80,9 +80,9 @@ pub fn keep_others_from_writing() {
 
 /// Words of the command line of a process that we have started as a supervisor: its whole life, and its
 /// exit code. `None`: this is kcompile itself.
-pub fn supervise(words: impl IntoIterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
-    let mut words = words.into_iter();
-    (words.next()? == supervisor::NAME).then(|| supervisor::main(words))
+pub fn supervise(args: impl IntoIterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
+    let mut args = args.into_iter();
+    (args.next()? == supervisor::NAME).then(|| supervisor::main(args))
 }
 
 /// Runs `command` with no standard input; copies all it prints to `log`; gives each line to
@@ -93,27 +93,27 @@ pub fn supervise(words: impl IntoIterator<Item = std::ffi::OsString>) -> Option<
 pub fn run(
     command: &CommandLine,
     log: &File,
-    note: Option<&Note<'_>>,
+    pid_file: Option<&PidFile<'_>>,
     on_line: impl FnMut(Stream, &str),
 ) -> Result<ExitStatus> {
-    run_with(command, log, note, None, listening(on_line))
+    run_with(command, log, pid_file, None, line_watcher(on_line))
 }
 
 fn run_with(
     command: &CommandLine,
     log: &File,
-    note: Option<&Note<'_>>,
+    pid_file: Option<&PidFile<'_>>,
     jobs: Option<&JobServer>,
-    watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
+    watch: impl FnMut(WatchEvent<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     check()?;
-    let logs = copies(log)?;
-    finish(spawn(command, note, jobs)?, command, logs, watch)
+    let logs = clone_log(log)?;
+    finish(spawn(command, pid_file, jobs)?, command, logs, watch)
 }
 
 /// What the watcher of a child is told.
 #[derive(Clone, Copy, Debug)]
-pub enum Seen<'a> {
+pub enum WatchEvent<'a> {
     /// A line of its output.
     Line(Stream, &'a str),
     /// A moment without one.
@@ -125,15 +125,15 @@ pub enum Seen<'a> {
 pub fn watch(
     command: &CommandLine,
     log: &File,
-    watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
+    watch: impl FnMut(WatchEvent<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     run_with(command, log, None, None, watch)
 }
 
 /// A watcher that only wants the lines.
-fn listening(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(Seen<'_>) -> ControlFlow<()> {
-    move |seen| {
-        if let Seen::Line(stream, line) = seen {
+fn line_watcher(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(WatchEvent<'_>) -> ControlFlow<()> {
+    move |event| {
+        if let WatchEvent::Line(stream, line) = event {
             on_line(stream, line);
         }
         ControlFlow::Continue(())
@@ -141,25 +141,25 @@ fn listening(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(Seen<'_>) -> C
 }
 
 /// The log for each of the threads that write to it. Made before the child is: nobody would look after it where this fails.
-fn copies(log: &File) -> Result<[File; 2]> {
-    let copy = || log.try_clone().map_err(|error| Error::build("cannot write the log").because(error));
+fn clone_log(log: &File) -> Result<[File; 2]> {
+    let copy = || log.try_clone().map_err(|error| Error::build("cannot write the log").caused_by(error));
     Ok([copy()?, copy()?])
 }
 
 /// What the threads around a child report.
-enum Said {
+enum ChildEvent {
     Line(Stream, String),
-    Ended(std::io::Result<ExitStatus>),
+    Exited(std::io::Result<ExitStatus>),
 }
 
 fn finish(
     mut child: std::process::Child,
     command: &CommandLine,
     logs: [File; 2],
-    mut watch: impl FnMut(Seen<'_>) -> ControlFlow<()>,
+    mut watch: impl FnMut(WatchEvent<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     let supervisor = signals::register(&mut child);
-    let (sender, said) = mpsc::sync_channel(1024);
+    let (sender, events) = mpsc::sync_channel(1024);
     let readers: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
         (Stream::Out, child.stdout.take().map(|out| Box::new(out) as _)),
         (Stream::Err, child.stderr.take().map(|err| Box::new(err) as _)),
@@ -169,43 +169,44 @@ fn finish(
         std::thread::spawn(move || forward_lines(stream, reader, &log, &sender));
     }
     std::thread::spawn(move || {
-        let _ = sender.send(Said::Ended(signals::reap(child)));
+        let _ = sender.send(ChildEvent::Exited(signals::reap(child)));
     });
     let mut ended = None;
     loop {
         // A descendant outside the group may hold the pipes open for as long as it likes: once the
         // leader is gone, only what is there already is read.
-        let goes_on = match said.recv_timeout(if ended.is_some() { LAST_WORDS } else { TICK }) {
-            Ok(Said::Line(stream, line)) => watch(Seen::Line(stream, &line)),
-            Ok(Said::Ended(status)) => {
-                ended = Some(status);
-                ControlFlow::Continue(())
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) if ended.is_none() => watch(Seen::Silence),
-            Err(_) => break,
-        };
+        let goes_on =
+            match events.recv_timeout(if ended.is_some() { DRAIN_TIMEOUT } else { SILENCE_INTERVAL }) {
+                Ok(ChildEvent::Line(stream, line)) => watch(WatchEvent::Line(stream, &line)),
+                Ok(ChildEvent::Exited(status)) => {
+                    ended = Some(status);
+                    ControlFlow::Continue(())
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) if ended.is_none() => watch(WatchEvent::Silence),
+                Err(_) => break,
+            };
         if goes_on.is_break() && ended.is_none() {
             signals::kill(supervisor);
         }
     }
     check()?;
     let status = ended.expect("the waiting thread reports before it ends");
-    status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).because(error))
+    status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).caused_by(error))
 }
 
 fn forward_lines(
     stream: Stream,
     reader: Option<Box<dyn Read + Send>>,
     mut log: &File,
-    sender: &mpsc::SyncSender<Said>,
+    sender: &mpsc::SyncSender<ChildEvent>,
 ) {
     let Some(reader) = reader else { return };
-    let mut reader = BufReader::with_capacity(LONGEST_LINE, reader);
+    let mut reader = BufReader::with_capacity(MAX_LINE, reader);
     let mut line = Vec::new();
     loop {
         line.clear();
         // `take` bounds the memory that a child without line ends can make us use.
-        match reader.by_ref().take(LONGEST_LINE as u64).read_until(b'\n', &mut line) {
+        match reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
@@ -213,7 +214,7 @@ fn forward_lines(
         let _ = log.write_all(&line);
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches(['\n', '\r']).to_owned();
-        if sender.send(Said::Line(stream, text)).is_err() {
+        if sender.send(ChildEvent::Line(stream, text)).is_err() {
             return;
         }
     }
@@ -229,8 +230,8 @@ pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     signals::register(&mut child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let output = std::thread::scope(|scope| {
-        let stdout = scope.spawn(|| whole(stdout));
-        let stderr = scope.spawn(|| whole(stderr));
+        let stdout = scope.spawn(|| read_all(stdout));
+        let stderr = scope.spawn(|| read_all(stderr));
         let status = signals::reap(child);
         let joined = "reading does not panic";
         Ok(std::process::Output {
@@ -241,11 +242,11 @@ pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     });
     check()?;
     output.map_err(|error: std::io::Error| {
-        Error::build(format!("cannot wait for {}", command.program)).because(error)
+        Error::build(format!("cannot wait for {}", command.program)).caused_by(error)
     })
 }
 
-fn whole(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
+fn read_all(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.map_or(Ok(0), |mut from| from.read_to_end(&mut bytes))?;
     Ok(bytes)
@@ -254,32 +255,32 @@ fn whole(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
 /// Runs a short probe and returns its standard output; a failure is an error of kind `Host`. It ends by
 /// itself, with us or without us.
 pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<String> {
-    let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").because(error))?;
+    let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").caused_by(error))?;
     let command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).quiet().ignore_stderr();
     let output = command.read();
     check()?;
-    output.map_err(|error| Error::host(format!("cannot run {program}")).because(error))
+    output.map_err(|error| Error::host(format!("cannot run {program}")).caused_by(error))
 }
 
 fn spawn(
     command: &CommandLine,
-    note: Option<&Note<'_>>,
+    pid_file: Option<&PidFile<'_>>,
     jobs: Option<&JobServer>,
 ) -> Result<std::process::Child> {
-    if !is_program(command) {
-        return Err(not_started(command, std::io::ErrorKind::NotFound.into()));
+    if !program_exists(command) {
+        return Err(spawn_error(command, std::io::ErrorKind::NotFound.into()));
     }
-    let mut process = supervisor::command(note, &command.program);
+    let mut process = supervisor::command(pid_file, &command.program);
     process.args(&command.args).env_clear().envs(&command.env).current_dir(&command.cwd);
     if let Some(jobs) = jobs {
-        jobs.admit(&mut process);
+        jobs.configure(&mut process);
     }
     process.stdout(Stdio::piped()).stderr(Stdio::piped());
-    process.spawn().map_err(|error| not_started(command, error))
+    process.spawn().map_err(|error| spawn_error(command, error))
 }
 
 /// Is there such a program? The supervisor, which starts it, could only fail.
-fn is_program(command: &CommandLine) -> bool {
+fn program_exists(command: &CommandLine) -> bool {
     let mut dirs = command.env.get("PATH").map_or("", String::as_str).split(':');
     match command.program.contains('/') {
         true => command.cwd.join(&command.program).is_file(),
@@ -287,7 +288,7 @@ fn is_program(command: &CommandLine) -> bool {
     }
 }
 
-fn not_started(command: &CommandLine, error: std::io::Error) -> Error {
-    let error = Error::host(format!("cannot run {}", command.program)).because(error);
+fn spawn_error(command: &CommandLine, error: std::io::Error) -> Error {
+    let error = Error::host(format!("cannot run {}", command.program)).caused_by(error);
     error.hint("`kcompile doctor` names what is missing and how to install it")
 }

@@ -1,6 +1,6 @@
 //! A program whose standard output is taken byte for byte while it runs, and which is watched meanwhile.
 
-use super::{CommandLine, TICK, check, signals, spawn};
+use super::{CommandLine, SILENCE_INTERVAL, check, signals, spawn};
 use crate::util::error::{Error, Result};
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 
 /// What the watcher of a program is told.
 #[derive(Clone, Copy, Debug)]
-pub enum Heard<'a> {
+pub enum PipeEvent<'a> {
     /// Bytes of its standard error.
     Stderr(&'a [u8]),
     /// A moment without any.
@@ -17,9 +17,9 @@ pub enum Heard<'a> {
 }
 
 /// What the threads around the program report.
-enum Event {
+enum ChildEvent {
     Stderr(Vec<u8>),
-    Ended(std::io::Result<ExitStatus>),
+    Exited(std::io::Result<ExitStatus>),
 }
 
 /// Runs `command` with no standard input, and gives its standard output to `take` on another thread. `watch` sees
@@ -32,7 +32,7 @@ enum Event {
 pub fn pipe<T: Send>(
     command: &CommandLine,
     take: impl FnOnce(ChildStdout) -> T + Send,
-    mut watch: impl FnMut(Heard<'_>) -> ControlFlow<()>,
+    mut watch: impl FnMut(PipeEvent<'_>) -> ControlFlow<()>,
 ) -> Result<(ExitStatus, T)> {
     check()?;
     let mut child = spawn(command, None, None)?;
@@ -40,22 +40,22 @@ pub fn pipe<T: Send>(
     let stdout = child.stdout.take().expect("it is piped");
     let stderr = child.stderr.take().expect("it is piped");
     let (sender, events) = mpsc::sync_channel(64);
-    let (status, taken) = std::thread::scope(|scope| {
+    let (status, output) = std::thread::scope(|scope| {
         let taking = scope.spawn(move || take(stdout));
         let errors = sender.clone();
         scope.spawn(move || forward(stderr, &errors));
         scope.spawn(move || {
-            let _ = sender.send(Event::Ended(signals::reap(child)));
+            let _ = sender.send(ChildEvent::Exited(signals::reap(child)));
         });
         let mut ended = None;
         loop {
-            let goes_on = match events.recv_timeout(TICK) {
-                Ok(Event::Stderr(bytes)) => watch(Heard::Stderr(&bytes)),
-                Ok(Event::Ended(status)) => {
+            let goes_on = match events.recv_timeout(SILENCE_INTERVAL) {
+                Ok(ChildEvent::Stderr(bytes)) => watch(PipeEvent::Stderr(&bytes)),
+                Ok(ChildEvent::Exited(status)) => {
                     ended = Some(status);
                     ControlFlow::Continue(())
                 }
-                Err(RecvTimeoutError::Timeout) if ended.is_none() => watch(Heard::Silence),
+                Err(RecvTimeoutError::Timeout) if ended.is_none() => watch(PipeEvent::Silence),
                 Err(RecvTimeoutError::Timeout) => ControlFlow::Continue(()),
                 Err(RecvTimeoutError::Disconnected) => break,
             };
@@ -63,19 +63,19 @@ pub fn pipe<T: Send>(
                 signals::kill(supervisor);
             }
         }
-        let taken = taking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (ended.expect("the waiting thread reports before it ends"), taken)
+        let output = taking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (ended.expect("the waiting thread reports before it ends"), output)
     });
     check()?;
     let status =
-        status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).because(error));
-    Ok((status?, taken))
+        status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).caused_by(error));
+    Ok((status?, output))
 }
 
-fn forward(mut stderr: ChildStderr, events: &SyncSender<Event>) {
+fn forward(mut stderr: ChildStderr, events: &SyncSender<ChildEvent>) {
     let mut buffer = vec![0; 8 << 10];
     while let Ok(read @ 1..) = stderr.read(&mut buffer) {
-        if events.send(Event::Stderr(buffer[..read].to_vec())).is_err() {
+        if events.send(ChildEvent::Stderr(buffer[..read].to_vec())).is_err() {
             return;
         }
     }

@@ -1,7 +1,7 @@
 //! Signals that ask kcompile to end or to stop, and the supervisors that carry them out.
 
-use super::GRACE;
-use super::supervisor::{Ask, Leash};
+use super::GRACE_PERIOD;
+use super::supervisor::{Lifeline, Request};
 use crate::util::error::{Error, Kind, Result};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
@@ -26,23 +26,23 @@ pub fn watch_signals() -> Result<()> {
     let watched = [SIGINT, SIGTERM, SIGHUP, SIGTSTP];
     let watched = watched.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
     let mut signals = signal_hook::iterator::Signals::new(watched)
-        .map_err(|error| Error::host("cannot watch signals").because(error))?;
+        .map_err(|error| Error::host("cannot watch signals").caused_by(error))?;
     std::thread::spawn(move || {
-        for signal in signals.forever().filter(|signal| !is_taken(*signal)) {
+        for signal in signals.forever().filter(|signal| !forward_sigint(*signal)) {
             if signal == SIGTSTP {
                 stop();
                 continue;
             }
             let first = SIGNALLED.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
             if !first {
-                ask_all(Ask::Kill);
+                send_to_all(Request::Kill);
             } else {
-                ask_all(Ask::Terminate);
-                terminate_attended();
+                send_to_all(Request::Terminate);
+                terminate_interactive();
                 std::thread::spawn(move || {
-                    std::thread::sleep(GRACE);
-                    ask_all(Ask::Kill);
-                    std::thread::sleep(GRACE / 2);
+                    std::thread::sleep(GRACE_PERIOD);
+                    send_to_all(Request::Kill);
+                    std::thread::sleep(GRACE_PERIOD / 2);
                     // Scratch directories that stay are removed by the next run.
                     std::process::exit(128 + signal);
                 });
@@ -55,9 +55,9 @@ pub fn watch_signals() -> Result<()> {
 /// Stops the children, which are in sessions of their own and see nothing of the terminal, and then this process,
 /// until it is told to go on.
 fn stop() {
-    ask_all(Ask::Stop);
+    send_to_all(Request::Stop);
     let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
-    ask_all(Ask::Continue);
+    send_to_all(Request::Continue);
 }
 
 /// The mask of signals that are ignored, bit 0 for signal 1: `SigIgn` of proc(5).
@@ -96,32 +96,32 @@ impl<R: Read> Read for Interruptible<R> {
 }
 
 /// The child that the user is talking to, in our own process group.
-static ATTENDED: Mutex<Option<OwnedFd>> = Mutex::new(None);
+static INTERACTIVE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 /// Has Ctrl-C been left to it?
-static TAKEN: AtomicBool = AtomicBool::new(false);
+static SIGINT_FORWARDED: AtomicBool = AtomicBool::new(false);
 
-fn attended() -> MutexGuard<'static, Option<OwnedFd>> {
-    ATTENDED.lock().unwrap_or_else(PoisonError::into_inner)
+fn interactive_child() -> MutexGuard<'static, Option<OwnedFd>> {
+    INTERACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits for `child`, to which Ctrl-C is left meanwhile. Returns how it ended, and whether Ctrl-C came.
-pub(super) fn attend(child: &mut Child) -> (std::io::Result<ExitStatus>, bool) {
-    TAKEN.store(false, Ordering::SeqCst);
-    *attended() = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok();
+pub(super) fn wait_interactive(child: &mut Child) -> (std::io::Result<ExitStatus>, bool) {
+    SIGINT_FORWARDED.store(false, Ordering::SeqCst);
+    *interactive_child() = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok();
     let status = child.wait();
-    *attended() = None;
-    (status, TAKEN.load(Ordering::SeqCst))
+    *interactive_child() = None;
+    (status, SIGINT_FORWARDED.load(Ordering::SeqCst))
 }
 
 /// Is `signal` meant for such a child? The terminal sends Ctrl-C to both of us.
-fn is_taken(signal: i32) -> bool {
-    let is_taken = signal == signal_hook::consts::SIGINT && attended().is_some();
-    TAKEN.fetch_or(is_taken, Ordering::SeqCst);
-    is_taken
+fn forward_sigint(signal: i32) -> bool {
+    let is_forwarded = signal == signal_hook::consts::SIGINT && interactive_child().is_some();
+    SIGINT_FORWARDED.fetch_or(is_forwarded, Ordering::SeqCst);
+    is_forwarded
 }
 
-fn terminate_attended() {
-    if let Some(handle) = &*attended() {
+fn terminate_interactive() {
+    if let Some(handle) = &*interactive_child() {
         let _ = pidfd_send_signal(handle, Signal::TERM);
     }
 }
@@ -129,19 +129,19 @@ fn terminate_attended() {
 /// A supervisor that is running now.
 struct Supervisor {
     pid: Pid,
-    leash: Option<Leash>,
+    lifeline: Option<Lifeline>,
 }
 
 /// Makes a supervisor that was just started known to the thread that watches signals. Returns its number.
 pub(super) fn register(child: &mut Child) -> Pid {
     let pid = Pid::from_child(child);
-    let mut leash = Leash::of(child);
+    let mut lifeline = Lifeline::of(child);
     let mut supervisors = supervisors();
     // A signal that came between the last check and this line has not reached it.
     if check().is_err() {
-        leash.iter_mut().for_each(|leash| leash.ask(Ask::Terminate));
+        lifeline.iter_mut().for_each(|lifeline| lifeline.send(Request::Terminate));
     }
-    supervisors.push(Supervisor { pid, leash });
+    supervisors.push(Supervisor { pid, lifeline });
     pid
 }
 
@@ -149,7 +149,10 @@ pub(super) fn register(child: &mut Child) -> Pid {
 pub(super) fn kill(pid: Pid) {
     let mut supervisors = supervisors();
     let found = supervisors.iter_mut().find(|supervisor| supervisor.pid == pid);
-    found.and_then(|supervisor| supervisor.leash.as_mut()).into_iter().for_each(|leash| leash.ask(Ask::Kill));
+    found
+        .and_then(|supervisor| supervisor.lifeline.as_mut())
+        .into_iter()
+        .for_each(|lifeline| lifeline.send(Request::Kill));
 }
 
 /// Waits for a supervisor. It is gone with all that was below it, unless it was killed: then its process group is
@@ -173,11 +176,11 @@ fn supervisors() -> MutexGuard<'static, Vec<Supervisor>> {
     SUPERVISORS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn ask_all(ask: Ask) {
+fn send_to_all(request: Request) {
     supervisors()
         .iter_mut()
-        .filter_map(|supervisor| supervisor.leash.as_mut())
-        .for_each(|leash| leash.ask(ask));
+        .filter_map(|supervisor| supervisor.lifeline.as_mut())
+        .for_each(|lifeline| lifeline.send(request));
 }
 
 #[cfg(test)]
@@ -188,6 +191,6 @@ mod tests {
     #[test]
     fn a_signal_ends_us_within_two_seconds() {
         // What the signal's thread waits before it kills, and after that.
-        assert!(GRACE + GRACE / 2 < Duration::from_secs(2));
+        assert!(GRACE_PERIOD + GRACE_PERIOD / 2 < Duration::from_secs(2));
     }
 }

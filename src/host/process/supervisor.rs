@@ -8,8 +8,8 @@
 //! has ended becomes its child, even where it has left the process group and the session. It leads a session of its
 //! own, so that the program has no terminal.
 
-use super::descendants::signal_all;
-use super::{GRACE, Note, SANDBOX};
+use super::descendants::signal_descendants;
+use super::{GRACE_PERIOD, PidFile, SANDBOX};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -22,16 +22,16 @@ use std::time::{Duration, Instant};
 /// What the supervisor is called in lists of processes, and what tells it from kcompile itself.
 pub(super) const NAME: &str = "kcompile-supervisor";
 /// How often it is looked whether everything has ended.
-const EVERY: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// What cannot be killed in this time hangs in the kernel: it is not waited for any longer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REAP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Must all that is left be killed, without time to end in good order?
-static KILL: AtomicBool = AtomicBool::new(false);
+static FORCE_KILL: AtomicBool = AtomicBool::new(false);
 
 /// What a supervisor is asked to send to the program and all its descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum Request {
     /// To end in good order.
     Terminate,
     /// To end at once.
@@ -42,55 +42,55 @@ pub(super) enum Ask {
     Continue,
 }
 
-impl Ask {
-    const ALL: [Ask; 4] = [Ask::Terminate, Ask::Kill, Ask::Stop, Ask::Continue];
+impl Request {
+    const ALL: [Request; 4] = [Request::Terminate, Request::Kill, Request::Stop, Request::Continue];
 
     fn byte(self) -> u8 {
         match self {
-            Ask::Terminate => b't',
-            Ask::Kill => b'k',
-            Ask::Stop => b's',
-            Ask::Continue => b'c',
+            Request::Terminate => b't',
+            Request::Kill => b'k',
+            Request::Stop => b's',
+            Request::Continue => b'c',
         }
     }
 }
 
 /// The pipe by which a supervisor knows that kcompile is there. Dropped, it has the program and all its
 /// descendants terminated, and killed if they do not end.
-pub(super) struct Leash(ChildStdin);
+pub(super) struct Lifeline(ChildStdin);
 
-impl Leash {
+impl Lifeline {
     /// Of a supervisor that was just started.
-    pub(super) fn of(supervisor: &mut Child) -> Option<Leash> {
-        supervisor.stdin.take().map(Leash)
+    pub(super) fn of(supervisor: &mut Child) -> Option<Lifeline> {
+        supervisor.stdin.take().map(Lifeline)
     }
 
-    pub(super) fn ask(&mut self, ask: Ask) {
+    pub(super) fn send(&mut self, request: Request) {
         // A supervisor that is gone has killed it already.
-        let _ = self.0.write_all(&[ask.byte()]);
+        let _ = self.0.write_all(&[request.byte()]);
     }
 }
 
 /// The command that runs `program` under a supervisor; arguments, environment and working directory of the
 /// program are added to it. `note` is a file that is there as long as the program runs, and stays unless it succeeds,
 /// or ends when it is told to.
-pub(super) fn command(note: Option<&Note<'_>>, program: &str) -> Command {
+pub(super) fn command(pid_file: Option<&PidFile<'_>>, program: &str) -> Command {
     use std::os::unix::process::CommandExt;
     // Not by its path: that may have been replaced since, by an update.
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(NAME).arg(note.map_or("", |note| note.0.as_str())).arg(program);
+    command.arg0(NAME).arg(pid_file.map_or("", |pid_file| pid_file.0.as_str())).arg(program);
     command.stdin(Stdio::piped());
     command
 }
 
 /// The supervisor's whole life: runs the program that `args` name, and returns its exit code.
 pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
-    let (Some(note), Some(program)) = (args.next(), args.next()) else { return ExitCode::from(2) };
-    let note = (!note.is_empty()).then_some(note);
+    let (Some(pid_file), Some(program)) = (args.next(), args.next()) else { return ExitCode::from(2) };
+    let pid_file = (!pid_file.is_empty()).then_some(pid_file);
     let is_sandbox = program == SANDBOX;
     // A signal to end is meant for the program: when that has ended, so will this process.
-    let told_to_end = Arc::<AtomicBool>::default();
-    let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, told_to_end.clone());
+    let terminate_requested = Arc::<AtomicBool>::default();
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, terminate_requested.clone());
     let ourselves = rustix::process::getpid();
     let prepared = rustix::process::setsid()
         .and_then(|_| rustix::process::set_child_subreaper(Some(ourselves)))
@@ -99,108 +99,108 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         eprintln!("{NAME}: cannot adopt processes: {error}");
         return ExitCode::from(127);
     }
-    if let Some(note) = &note {
+    if let Some(pid_file) = &pid_file {
         // Without it only a kill of ourselves would go unnoticed.
-        let _ = write_note(note, ourselves);
+        let _ = write_pid_file(pid_file, ourselves);
     }
     let started = Command::new(&program).args(args).stdin(Stdio::null()).spawn();
     let status = match started {
         Ok(child) => {
             let program = Pid::from_child(&child);
             // It would be ended by a signal, and kill its sandbox, where make is to end in good order.
-            let spared = is_sandbox.then_some(program);
+            let except = is_sandbox.then_some(program);
             std::thread::spawn({
-                let told_to_end = told_to_end.clone();
-                move || hold_leash(spared, &told_to_end)
+                let terminate_requested = terminate_requested.clone();
+                move || watch_lifeline(except, &terminate_requested)
             });
             let status = wait_for(program);
-            end_descendants();
+            terminate_descendants();
             status
         }
         Err(error) => {
             eprintln!("cannot run {}: {error}", program.display());
-            Some(Ended::Exited(127))
+            Some(ProgramExit::Exited(127))
         }
     };
-    let ended_well = match status {
-        Some(Ended::Exited(0)) => true,
+    let is_clean = match status {
+        Some(ProgramExit::Exited(0)) => true,
         // A program that fails by itself may have had one of its own killed, which has removed nothing.
-        Some(Ended::Exited(_)) => told_to_end.load(Ordering::SeqCst),
+        Some(ProgramExit::Exited(_)) => terminate_requested.load(Ordering::SeqCst),
         // make ends so when it was told to. A sandbox has killed all that was in it.
-        Some(Ended::Signalled(_)) => told_to_end.load(Ordering::SeqCst) && !is_sandbox,
+        Some(ProgramExit::Signalled(_)) => terminate_requested.load(Ordering::SeqCst) && !is_sandbox,
         None => false,
     };
-    if let Some(note) = note.filter(|_| ended_well && !KILL.load(Ordering::SeqCst)) {
-        let _ = std::fs::remove_file(note);
+    if let Some(pid_file) = pid_file.filter(|_| is_clean && !FORCE_KILL.load(Ordering::SeqCst)) {
+        let _ = std::fs::remove_file(pid_file);
     }
-    ExitCode::from(status.and_then(Ended::code).unwrap_or(1))
+    ExitCode::from(status.and_then(ProgramExit::code).unwrap_or(1))
 }
 
 /// How the program has ended.
 #[derive(Clone, Copy)]
-enum Ended {
+enum ProgramExit {
     Exited(i32),
     Signalled(i32),
 }
 
-impl Ended {
+impl ProgramExit {
     /// The exit code, as a shell has it.
     fn code(self) -> Option<u8> {
-        let (Ended::Exited(code) | Ended::Signalled(code)) = self;
-        let base = if matches!(self, Ended::Signalled(_)) { 128 } else { 0 };
+        let (ProgramExit::Exited(code) | ProgramExit::Signalled(code)) = self;
+        let base = if matches!(self, ProgramExit::Signalled(_)) { 128 } else { 0 };
         u8::try_from(base + code).ok()
     }
 }
 
 /// On the disk, so that it tells of a power cut, too.
-fn write_note(note: &OsStr, pid: Pid) -> std::io::Result<()> {
+fn write_pid_file(pid_file: &OsStr, pid: Pid) -> std::io::Result<()> {
     // A build script may have left a link there.
-    let _ = std::fs::remove_file(note);
-    let mut file = File::create_new(note)?;
+    let _ = std::fs::remove_file(pid_file);
+    let mut file = File::create_new(pid_file)?;
     write!(file, "{}", pid.as_raw_nonzero())?;
     file.sync_all()
 }
 
 /// Does what kcompile asks for, and ends everything when kcompile is gone.
-fn hold_leash(spared: Option<Pid>, told_to_end: &AtomicBool) {
-    let mut asked = [0];
+fn watch_lifeline(except: Option<Pid>, terminate_requested: &AtomicBool) {
+    let mut byte = [0];
     // The end of the pipe: kcompile is gone.
-    while std::io::stdin().read_exact(&mut asked).is_ok() {
-        match Ask::ALL.into_iter().find(|ask| ask.byte() == asked[0]) {
-            Some(Ask::Terminate) => terminate(spared, told_to_end),
-            Some(Ask::Stop) => signal_all(Signal::STOP, None),
-            Some(Ask::Continue) => signal_all(Signal::CONT, None),
-            Some(Ask::Kill) | None => kill_for_ever(),
+    while std::io::stdin().read_exact(&mut byte).is_ok() {
+        match Request::ALL.into_iter().find(|request| request.byte() == byte[0]) {
+            Some(Request::Terminate) => terminate(except, terminate_requested),
+            Some(Request::Stop) => signal_descendants(Signal::STOP, None),
+            Some(Request::Continue) => signal_descendants(Signal::CONT, None),
+            Some(Request::Kill) | None => kill_forever(),
         }
     }
-    terminate(spared, told_to_end);
-    std::thread::sleep(GRACE);
-    kill_for_ever();
+    terminate(except, terminate_requested);
+    std::thread::sleep(GRACE_PERIOD);
+    kill_forever();
 }
 
 /// make removes the targets that it was writing if it is given the time. A stopped process gets the signal when it
 /// goes on.
-fn terminate(spared: Option<Pid>, told_to_end: &AtomicBool) {
-    told_to_end.store(true, Ordering::SeqCst);
-    signal_all(Signal::TERM, spared);
-    signal_all(Signal::CONT, None);
+fn terminate(except: Option<Pid>, terminate_requested: &AtomicBool) {
+    terminate_requested.store(true, Ordering::SeqCst);
+    signal_descendants(Signal::TERM, except);
+    signal_descendants(Signal::CONT, None);
 }
 
-fn kill_for_ever() -> ! {
-    KILL.store(true, Ordering::SeqCst);
+fn kill_forever() -> ! {
+    FORCE_KILL.store(true, Ordering::SeqCst);
     loop {
-        signal_all(Signal::KILL, None);
-        std::thread::sleep(EVERY);
+        signal_descendants(Signal::KILL, None);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
 /// Waits for `program`, and meanwhile for all that were adopted.
-fn wait_for(program: Pid) -> Option<Ended> {
+fn wait_for(program: Pid) -> Option<ProgramExit> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == program => {
-                let exited = status.exit_status().map(Ended::Exited);
-                return exited.or(status.terminating_signal().map(Ended::Signalled));
+                let exited = status.exit_status().map(ProgramExit::Exited);
+                return exited.or(status.terminating_signal().map(ProgramExit::Signalled));
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
@@ -209,21 +209,21 @@ fn wait_for(program: Pid) -> Option<Ended> {
 }
 
 /// The program is gone: ends what it has left running.
-fn end_descendants() {
+fn terminate_descendants() {
     let since = Instant::now();
-    let mut told = false;
-    while has_children() && since.elapsed() < PATIENCE {
-        if since.elapsed() > GRACE {
-            KILL.store(true, Ordering::SeqCst);
+    let mut sent_term = false;
+    while has_children() && since.elapsed() < REAP_TIMEOUT {
+        if since.elapsed() > GRACE_PERIOD {
+            FORCE_KILL.store(true, Ordering::SeqCst);
         }
         // A second SIGTERM would end a make before it has removed what it was writing.
-        if KILL.load(Ordering::SeqCst) {
-            signal_all(Signal::KILL, None);
-        } else if !told {
-            signal_all(Signal::TERM, None);
+        if FORCE_KILL.load(Ordering::SeqCst) {
+            signal_descendants(Signal::KILL, None);
+        } else if !sent_term {
+            signal_descendants(Signal::TERM, None);
         }
-        told = true;
-        std::thread::sleep(EVERY);
+        sent_term = true;
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 

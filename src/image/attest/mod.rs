@@ -12,11 +12,11 @@ mod spdx;
 pub(super) use provenance::MEDIA_TYPE as PROVENANCE;
 
 use crate::image::pack::PackedImage;
-use crate::image::receipt::Published;
+use crate::image::receipt::Redaction;
 use crate::kbuild::{Compiled, Configured};
 use crate::oci::{self, Artifact};
 use crate::plan::{Plan, SourceIdentity};
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::write_atomically;
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
@@ -26,7 +26,7 @@ use serde_json::Value;
 pub(super) const RECEIPT: &str = "application/vnd.kcompile.receipt.v1+json";
 
 /// The endings of what [`write`] leaves beside a receipt.
-pub const BESIDE: [&str; 2] = ["spdx.json", "provenance.json"];
+pub const DOCUMENT_SUFFIXES: [&str; 2] = ["spdx.json", "provenance.json"];
 
 /// A finished build, its images and its receipt.
 pub struct Build<'a> {
@@ -43,7 +43,7 @@ pub struct Build<'a> {
     /// Where the receipt lies.
     pub receipt: &'a Utf8Path,
     /// How the build is told to others.
-    pub published: &'a Published,
+    pub redaction: &'a Redaction,
     /// When the build began, seconds since 1970.
     pub began: u64,
     /// When it ended.
@@ -53,22 +53,26 @@ pub struct Build<'a> {
 /// Writes `….spdx.json` and `….provenance.json` beside the receipt `….json`, and attaches all three to
 /// each image, in the layout `<image>-attest` beside its own. The caller holds the lock of the output directory.
 pub fn write(build: &Build<'_>) -> Result<()> {
-    let Build { receipt, published, .. } = build;
+    let Build { receipt, redaction, .. } = build;
     let output = receipt.parent().expect("a receipt lies in the output directory");
-    let said = read_file(receipt, Links::Refuse, MAX_JSON)
+    let receipt_bytes = read_file(receipt, Links::Refuse, MAX_JSON)
         .context(Kind::Build, || format!("cannot read {receipt}"))?;
     let stem = receipt.file_stem().expect("a receipt has a name");
     let artifact =
         |end: &str, media_type, bytes| Artifact { name: format!("{stem}.{end}"), media_type, bytes };
     // For people, too. Keys of a `Value` are sorted.
-    let text = |value: &Value| published.cleaned(&format!("{value:#}\n")).into_bytes();
+    let text = |value: &Value| redaction.redact(&format!("{value:#}\n")).into_bytes();
     let artifacts = [
-        artifact(BESIDE[0], spdx::MEDIA_TYPE, text(&spdx::document(build))),
-        artifact(BESIDE[1], provenance::MEDIA_TYPE, text(&provenance::statement(build, &said))),
-        artifact("json", RECEIPT, said),
+        artifact(DOCUMENT_SUFFIXES[0], spdx::MEDIA_TYPE, text(&spdx::document(build))),
+        artifact(
+            DOCUMENT_SUFFIXES[1],
+            provenance::MEDIA_TYPE,
+            text(&provenance::statement(build, &receipt_bytes)),
+        ),
+        artifact("json", RECEIPT, receipt_bytes),
     ];
     for new in &artifacts[..2] {
         write_atomically(&output.join(&new.name), &new.bytes)?;
     }
-    build.images.iter().try_for_each(|image| oci::attach(output, &image.written, &artifacts))
+    build.images.iter().try_for_each(|image| oci::write_referrers(output, &image.written, &artifacts))
 }

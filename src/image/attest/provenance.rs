@@ -16,7 +16,7 @@ const BUILD_TYPE: &str = "https://kcompile.github.io/build/v1";
 const BUILDER: &str = "https://kcompile.github.io/builder/local/v1";
 
 /// The statement about all images of a build; `said` is what the receipt says.
-pub(super) fn statement(build: &Build<'_>, said: &[u8]) -> Value {
+pub(super) fn statement(build: &Build<'_>, receipt_bytes: &[u8]) -> Value {
     let Build { plan, configured, .. } = build;
     let subject = build.images.iter().map(|image| {
         let name = image.written.layout.file_name().unwrap_or_default();
@@ -38,7 +38,7 @@ pub(super) fn statement(build: &Build<'_>, said: &[u8]) -> Value {
                     "flavor": plan.flavor,
                     "arch": plan.arch,
                     "source": build.source.origin,
-                    "make": receipt::published::make(&plan.make),
+                    "make": receipt::redaction::make(&plan.make),
                     "images": plan.images,
                     "sourceDateEpoch": plan.source_date_epoch,
                 },
@@ -54,13 +54,13 @@ pub(super) fn statement(build: &Build<'_>, said: &[u8]) -> Value {
             "runDetails": {
                 "builder": { "id": BUILDER, "version": { "kcompile": plan.kcompile } },
                 "metadata": {
-                    "invocationId": format!("{}-{}", Sha256::of(said).short(), build.began),
+                    "invocationId": format!("{}-{}", Sha256::of(receipt_bytes).short(), build.began),
                     "startedOn": crate::util::time::rfc3339(build.began),
                     "finishedOn": crate::util::time::rfc3339(build.ended),
                 },
                 "byproducts": [{
                     "name": build.receipt.file_name(),
-                    "digest": { "sha256": Sha256::of(said).to_string() },
+                    "digest": { "sha256": Sha256::of(receipt_bytes).to_string() },
                     "mediaType": RECEIPT,
                 }],
             },

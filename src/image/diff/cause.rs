@@ -1,7 +1,7 @@
 //! Why the bytes of two files of one name differ: the likely causes, from what is written in them.
 
-use crate::kconfig::{Config, repeatable};
-use crate::kernel::binary::Anatomy;
+use crate::kconfig::{Config, reproducibility};
+use crate::kernel::binary::ElfSections;
 use serde::Serialize;
 
 /// An option that brings the time into the kernel, and what it does.
@@ -75,8 +75,8 @@ impl std::fmt::Display for Cause {
             Cause::TimeStamp { first, second } => write!(f, "a time stamp: {first} -> {second}"),
             Cause::Builder { first, second } => write!(f, "another builder: {first} -> {second}"),
             Cause::EmbeddedPath { first, second } => {
-                let shown = |path: &Option<String>| path.clone().unwrap_or_else(|| "none".into());
-                write!(f, "an embedded path: {} -> {}", shown(first), shown(second))
+                let describe = |path: &Option<String>| path.clone().unwrap_or_else(|| "none".into());
+                write!(f, "an embedded path: {} -> {}", describe(first), describe(second))
             }
             Cause::Signature => f.write_str("the signature of a module"),
             Cause::Random { symbol, why } => write!(f, "CONFIG_{symbol}: {why}"),
@@ -87,7 +87,7 @@ impl std::fmt::Display for Cause {
 
 /// What is known beside the bytes of two files.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Known<'a> {
+pub(super) struct CauseInputs<'a> {
     /// What the kernels print first, where these are kernels.
     pub banners: (Option<&'a str>, Option<&'a str>),
     /// The final config of the first.
@@ -98,17 +98,17 @@ pub(super) struct Known<'a> {
 
 /// The likely causes, the surest first; `sections` are those that differ.
 pub(super) fn causes(
-    first: &Anatomy,
-    second: &Anatomy,
+    first: &ElfSections,
+    second: &ElfSections,
     sections: &[String],
-    known: &Known<'_>,
+    inputs: &CauseInputs<'_>,
 ) -> Vec<Cause> {
     // vmlinux has the build id in .notes, among other notes; a module in a section of its own.
     if !sections.is_empty() && sections.iter().all(|name| name == ".note.gnu.build-id" || name == ".notes") {
         return vec![Cause::BuildIdOnly];
     }
     let mut causes = Vec::new();
-    let banners = (known.banners.0.map(Banner::of), known.banners.1.map(Banner::of));
+    let banners = (inputs.banners.0.map(Banner::of), inputs.banners.1.map(Banner::of));
     let mut compilers = (first.compilers.clone(), second.compilers.clone());
     if let (Some(one), Some(other)) = &banners {
         // A banner of another version may say the same compiler in other words.
@@ -127,7 +127,7 @@ pub(super) fn causes(
     {
         causes.insert(0, Cause::Compiler { first: one, second: other });
     }
-    let only = |of: &Anatomy, other: &Anatomy| of.paths.difference(&other.paths).next().cloned();
+    let only = |of: &ElfSections, other: &ElfSections| of.paths.difference(&other.paths).next().cloned();
     let paths = (only(first, second), only(second, first));
     if paths.0.is_some() || paths.1.is_some() {
         causes.push(Cause::EmbeddedPath { first: paths.0, second: paths.1 });
@@ -135,13 +135,13 @@ pub(super) fn causes(
     if first.is_signed || second.is_signed {
         causes.push(Cause::Signature);
     }
-    if !known.inputs.is_empty() {
-        causes.push(Cause::Inputs { which: known.inputs.to_vec() });
+    if !inputs.inputs.is_empty() {
+        causes.push(Cause::Inputs { which: inputs.inputs.to_vec() });
     }
     // Where the inputs differ, what is random would differ too, and says nothing.
-    if let Some(config) = known.config.filter(|_| known.inputs.is_empty()) {
+    if let Some(config) = inputs.config.filter(|_| inputs.inputs.is_empty()) {
         let dated = Some(DATED).filter(|(symbol, _)| config.enabled(symbol));
-        let random = repeatable::random(config).into_iter().chain(dated);
+        let random = reproducibility::random_settings(config).into_iter().chain(dated);
         causes.extend(
             random.map(|(symbol, why)| Cause::Random { symbol: symbol.to_owned(), why: why.to_owned() }),
         );
@@ -187,33 +187,33 @@ mod tests {
 
     #[test]
     fn each_cause_is_told_by_what_is_written_in_the_files() {
-        let anatomy = |path: &str, signed: bool| Anatomy {
+        let elf_sections = |path: &str, signed: bool| ElfSections {
             paths: [path.to_owned()].into(),
             is_signed: signed,
             compilers: Some("GCC 12".into()),
-            ..Anatomy::default()
+            ..ElfSections::default()
         };
-        let (one, other) = (anatomy("/a/b", false), anatomy("/c/d", false));
+        let (one, other) = (elf_sections("/a/b", false), elf_sections("/c/d", false));
         let text = [".text".to_owned()];
-        let told = |first: &Anatomy, second: &Anatomy, known: &Known<'_>| {
-            causes(first, second, &text, known).iter().map(ToString::to_string).collect::<Vec<_>>()
+        let causes_in = |first: &ElfSections, second: &ElfSections, inputs: &CauseInputs<'_>| {
+            causes(first, second, &text, inputs).iter().map(ToString::to_string).collect::<Vec<_>>()
         };
-        let nothing = Known::default();
-        assert_eq!(told(&one, &other, &nothing), ["an embedded path: /a/b -> /c/d"]);
-        assert_eq!(told(&one, &anatomy("/a/b", true), &nothing), ["the signature of a module"]);
-        let clang = Anatomy { compilers: Some("clang".into()), ..one.clone() };
-        assert_eq!(told(&one, &clang, &nothing), ["another compiler: GCC 12 -> clang"]);
+        let nothing = CauseInputs::default();
+        assert_eq!(causes_in(&one, &other, &nothing), ["an embedded path: /a/b -> /c/d"]);
+        assert_eq!(causes_in(&one, &elf_sections("/a/b", true), &nothing), ["the signature of a module"]);
+        let clang = ElfSections { compilers: Some("clang".into()), ..one.clone() };
+        assert_eq!(causes_in(&one, &clang, &nothing), ["another compiler: GCC 12 -> clang"]);
         let later = BANNER.replace("31 09", "31 10").replace("me@here", "you@there");
-        let banners = Known { banners: (Some(BANNER), Some(&later)), ..nothing };
-        let said = told(&one, &one, &banners);
-        assert!(said[0].starts_with("another builder: me@here -> you@there"), "{said:?}");
-        assert!(said[1].starts_with("a time stamp: SMP Fri Jul 31 09"), "{said:?}");
+        let banners = CauseInputs { banners: (Some(BANNER), Some(&later)), ..nothing };
+        let found = causes_in(&one, &one, &banners);
+        assert!(found[0].starts_with("another builder: me@here -> you@there"), "{found:?}");
+        assert!(found[1].starts_with("a time stamp: SMP Fri Jul 31 09"), "{found:?}");
         let config = Config::parse("CONFIG_MODULE_SIG=y\n");
-        let random = Known { config: Some(&config), ..nothing };
-        assert!(told(&one, &one, &random)[0].starts_with("CONFIG_MODULE_SIG: a key that is made"));
+        let random = CauseInputs { config: Some(&config), ..nothing };
+        assert!(causes_in(&one, &one, &random)[0].starts_with("CONFIG_MODULE_SIG: a key that is made"));
         let inputs = ["config".to_owned()];
-        let other_config = Known { config: Some(&config), inputs: &inputs, ..nothing };
-        assert_eq!(told(&one, &one, &other_config), ["other inputs: config"]);
+        let other_config = CauseInputs { config: Some(&config), inputs: &inputs, ..nothing };
+        assert_eq!(causes_in(&one, &one, &other_config), ["other inputs: config"]);
         assert_eq!(causes(&one, &one, &[".notes".to_owned()], &nothing), [Cause::BuildIdOnly]);
     }
 }

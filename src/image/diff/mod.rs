@@ -5,31 +5,31 @@ mod cause;
 
 pub use cause::Cause;
 
-use crate::image::inspect::{self, FileContent, Inspected, KernelFound, ReceiptFound};
+use crate::image::inspect::{self, FileContent, ImageInfo, KernelInfo, ReceiptState};
 use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config};
-use crate::kernel::binary::Anatomy;
+use crate::kernel::binary::ElfSections;
 use crate::oci::annotations::REVISION;
 use crate::oci::read::Image;
 use crate::plan::annotations;
-use crate::util::error::{Context, Kind, Result};
-use cause::{Known, causes};
+use crate::util::error::{Kind, Result, ResultExt};
+use cause::{CauseInputs, causes};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 /// So many files are looked into; what differs in all of 7000 modules differs in the first ones.
-const MOST_FILES: usize = 100;
+const MAX_FILES: usize = 100;
 /// A file is held in memory while it is looked into.
-const LARGEST_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 256 << 20;
 
 /// What differs. Serialised, it is what `diff --json` prints: field names are part of the contract.
 #[derive(Debug, Serialize)]
 pub struct Difference {
     /// The one image.
-    pub first: Side,
+    pub first: DiffSide,
     /// The other.
-    pub second: Side,
+    pub second: DiffSide,
     /// Are they the same image?
     pub equal: bool,
     /// Which of the inputs differ: `version`, `architecture`, `source`, `config`, `tools`.
@@ -54,7 +54,7 @@ pub struct Difference {
 
 /// One of the two.
 #[derive(Debug, Serialize)]
-pub struct Side {
+pub struct DiffSide {
     /// The layout's directory.
     pub layout: camino::Utf8PathBuf,
     /// Its tag.
@@ -94,7 +94,7 @@ pub struct ModulesChange {
     pub new: Vec<String>,
     /// Only in the first.
     #[serde(rename = "gone")]
-    pub gone: Vec<String>,
+    pub removed: Vec<String>,
     /// With another size, the largest change first.
     pub sizes: Vec<SizeChange>,
 }
@@ -126,7 +126,7 @@ pub struct FileChange {
 /// Errors (exit code 3): one of them breaks a rule.
 pub fn diff(
     images: (&Image, &Image),
-    found: (&Inspected, &Inspected),
+    found: (&ImageInfo, &ImageInfo),
     renames: &Renames,
 ) -> Result<Difference> {
     let (first, second) = found;
@@ -153,32 +153,32 @@ pub fn diff(
     })
 }
 
-fn side(image: &Inspected) -> Side {
-    Side { layout: image.layout.clone(), tag: image.tag.clone(), digest: image.digest.oci() }
+fn side(image: &ImageInfo) -> DiffSide {
+    DiffSide { layout: image.layout.clone(), tag: image.tag.clone(), digest: image.digest.oci() }
 }
 
 /// The final config of an image: in it, or in the image beside it that belongs to it.
-fn config_of(image: &Inspected) -> Option<Config> {
-    if let Some((_, text)) = image.survey.kernel_config() {
+fn config_of(image: &ImageInfo) -> Option<Config> {
+    if let Some((_, text)) = image.scan.kernel_config() {
         return Some(Config::parse(text));
     }
-    let beside = inspect::counterpart(image).ok().flatten()?;
-    inspect::check_pair(image, &beside).ok()?;
-    beside.survey.kernel_config().map(|(_, text)| Config::parse(text))
+    let sibling = inspect::counterpart(image).ok().flatten()?;
+    inspect::check_pair(image, &sibling).ok()?;
+    sibling.scan.kernel_config().map(|(_, text)| Config::parse(text))
 }
 
 /// Of the receipts, where both have one; else of what both images say of themselves.
-fn tools(first: &Inspected, second: &Inspected) -> Vec<Change> {
-    if let (ReceiptFound::Of { tools: one, .. }, ReceiptFound::Of { tools: other, .. }) =
+fn tools(first: &ImageInfo, second: &ImageInfo) -> Vec<Change> {
+    if let (ReceiptState::Matching { tools: one, .. }, ReceiptState::Matching { tools: other, .. }) =
         (&first.receipt, &second.receipt)
     {
         return changes(one, other);
     }
-    let said = |image: &Inspected| -> BTreeMap<String, String> {
-        let said = image.says(annotations::TOOLCHAIN);
-        said.map(|said| ("toolchain".to_owned(), said.to_owned())).into_iter().collect()
+    let claimed = |image: &ImageInfo| -> BTreeMap<String, String> {
+        let claimed = image.annotation(annotations::TOOLCHAIN);
+        claimed.map(|claimed| ("toolchain".to_owned(), claimed.to_owned())).into_iter().collect()
     };
-    changes(&said(first), &said(second))
+    changes(&claimed(first), &claimed(second))
 }
 
 fn changes(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> Vec<Change> {
@@ -195,13 +195,13 @@ fn changes(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) 
 }
 
 fn inputs(
-    first: &Inspected,
-    second: &Inspected,
+    first: &ImageInfo,
+    second: &ImageInfo,
     config: Option<&Comparison>,
     tools: &[Change],
 ) -> Vec<String> {
-    let revision = |image: &Inspected| image.says(REVISION).map(str::to_owned);
-    let digest = |image: &Inspected| image.says(annotations::CONFIG_DIGEST).map(str::to_owned);
+    let revision = |image: &ImageInfo| image.annotation(REVISION).map(str::to_owned);
+    let digest = |image: &ImageInfo| image.annotation(annotations::CONFIG_DIGEST).map(str::to_owned);
     let config = config.map_or_else(|| digest(first) != digest(second), |config| !config.is_equal());
     let differ = [
         ("version", first.release != second.release),
@@ -214,14 +214,14 @@ fn inputs(
     differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
 }
 
-fn sizes(first: &Inspected, second: &Inspected) -> Vec<SizeChange> {
-    let kernel = |image: &Inspected| {
-        let kernels = &image.survey.kernels;
-        let main = image.survey.main_kernel().map(|(_, kernel)| kernel).or(kernels.values().next());
+fn sizes(first: &ImageInfo, second: &ImageInfo) -> Vec<SizeChange> {
+    let kernel = |image: &ImageInfo| {
+        let kernels = &image.scan.kernels;
+        let main = image.scan.main_kernel().map(|(_, kernel)| kernel).or(kernels.values().next());
         main.map_or(0, |kernel| kernel.size)
     };
-    let modules = |image: &Inspected| image.modules.as_ref().map_or(0, |modules| modules.bytes);
-    let stored = |image: &Inspected| image.layers.iter().map(|layer| layer.bytes).sum();
+    let modules = |image: &ImageInfo| image.modules.as_ref().map_or(0, |modules| modules.bytes);
+    let stored = |image: &ImageInfo| image.layers.iter().map(|layer| layer.bytes).sum();
     let all = [
         ("kernel", kernel(first), kernel(second)),
         ("modules", modules(first), modules(second)),
@@ -232,14 +232,14 @@ fn sizes(first: &Inspected, second: &Inspected) -> Vec<SizeChange> {
 }
 
 /// A path as it is compared: without the directory that has the release in its name.
-fn key(image: &Inspected, path: &str) -> String {
+fn key(image: &ImageInfo, path: &str) -> String {
     let directory = image.modules.as_ref().map_or("", |modules| modules.directory.as_str());
     path.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path).to_owned()
 }
 
-fn modules(first: &Inspected, second: &Inspected) -> ModulesChange {
-    let all = |image: &Inspected| -> BTreeMap<String, u64> {
-        image.survey.modules.iter().map(|(path, file)| (key(image, path), file.size)).collect()
+fn modules(first: &ImageInfo, second: &ImageInfo) -> ModulesChange {
+    let all = |image: &ImageInfo| -> BTreeMap<String, u64> {
+        image.scan.modules.iter().map(|(path, file)| (key(image, path), file.size)).collect()
     };
     let (one, other) = (all(first), all(second));
     let only = |of: &BTreeMap<String, u64>, other: &BTreeMap<String, u64>| {
@@ -254,48 +254,48 @@ fn modules(first: &Inspected, second: &Inspected) -> ModulesChange {
     ModulesChange {
         count: (one.len(), other.len()),
         new: only(&other, &one),
-        gone: only(&one, &other),
+        removed: only(&one, &other),
         sizes,
     }
 }
 
 fn files(
     (first_image, second_image): (&Image, &Image),
-    (first, second): (&Inspected, &Inspected),
+    (first, second): (&ImageInfo, &ImageInfo),
     config: Option<&Config>,
     inputs: &[String],
 ) -> Result<(Vec<FileChange>, usize)> {
-    let all = |image: &Inspected| -> BTreeMap<String, FileContent> {
-        image.survey.files.iter().map(|(path, file)| (key(image, path), file.clone())).collect()
+    let all = |image: &ImageInfo| -> BTreeMap<String, FileContent> {
+        image.scan.files.iter().map(|(path, file)| (key(image, path), file.clone())).collect()
     };
     let (one, other) = (all(first), all(second));
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
     // A file with the same second name in both is told once, under its first.
     let links = (second_names(first), second_names(second));
-    let is_told_by_another =
+    let is_listed_elsewhere =
         |name: &String| links.0.get(name).is_some_and(|to| links.1.get(name) == Some(to));
     let differ: Vec<&String> = names
         .into_iter()
-        .filter(|name| one.get(*name) != other.get(*name) && !is_told_by_another(name))
+        .filter(|name| one.get(*name) != other.get(*name) && !is_listed_elsewhere(name))
         .collect();
     let in_both = |name: &&&String| [&one, &other].iter().all(|files| size_of(files, name).is_some());
     // Kernels sort before modules where both are in one image.
-    let looked_into: BTreeSet<&String> = differ.iter().filter(in_both).take(MOST_FILES).copied().collect();
-    let (told, more): (Vec<&String>, Vec<&String>) =
-        differ.iter().partition(|name| looked_into.contains(*name) || !in_both(name));
-    let anatomies =
-        (anatomies(first_image, first, &looked_into)?, anatomies(second_image, second, &looked_into)?);
-    let banner = |image: &Inspected, name: &String| {
-        let is_named = |kernel: &&KernelFound| kernel.path == *name || kernel.also_at.contains(name);
+    let compared: BTreeSet<&String> = differ.iter().filter(in_both).take(MAX_FILES).copied().collect();
+    let (listed, more): (Vec<&String>, Vec<&String>) =
+        differ.iter().partition(|name| compared.contains(*name) || !in_both(name));
+    let sections_of =
+        (sections_of(first_image, first, &compared)?, sections_of(second_image, second, &compared)?);
+    let banner = |image: &ImageInfo, name: &String| {
+        let is_named = |kernel: &&KernelInfo| kernel.path == *name || kernel.other_paths.contains(name);
         image.kernels.iter().find(is_named).and_then(|kernel| kernel.banner.clone())
     };
     let change = |name: &String| {
         let banners = (banner(first, name), banner(second, name));
-        let known = Known { banners: (banners.0.as_deref(), banners.1.as_deref()), config, inputs };
-        let (sections, causes) = match (anatomies.0.get(name), anatomies.1.get(name)) {
+        let inputs = CauseInputs { banners: (banners.0.as_deref(), banners.1.as_deref()), config, inputs };
+        let (sections, causes) = match (sections_of.0.get(name), sections_of.1.get(name)) {
             (Some(one), Some(other)) => {
                 let sections = one.differing_sections(other);
-                let causes = causes(one, other, &sections, &known);
+                let causes = causes(one, other, &sections, &inputs);
                 (sections, causes)
             }
             _ => (Vec::new(), Vec::new()),
@@ -310,12 +310,12 @@ fn files(
             causes,
         }
     };
-    Ok((told.into_iter().map(change).collect(), more.len()))
+    Ok((listed.into_iter().map(change).collect(), more.len()))
 }
 
 /// Second names of files → the first ones, as they are compared.
-fn second_names(image: &Inspected) -> BTreeMap<String, String> {
-    let links = image.survey.hard_links.iter();
+fn second_names(image: &ImageInfo) -> BTreeMap<String, String> {
+    let links = image.scan.hard_links.iter();
     links.map(|(name, to)| (key(image, name), key(image, to))).collect()
 }
 
@@ -334,27 +334,27 @@ fn link_of(files: &BTreeMap<String, FileContent>, name: &str) -> Option<String> 
 }
 
 /// Looks into these files of an image, one after the other. One that is too large to be held is left out.
-fn anatomies(
+fn sections_of(
     image: &Image,
-    found: &Inspected,
+    found: &ImageInfo,
     names: &BTreeSet<&String>,
-) -> Result<BTreeMap<String, Anatomy>> {
-    let mut anatomies = BTreeMap::new();
+) -> Result<BTreeMap<String, ElfSections>> {
+    let mut sections_of = BTreeMap::new();
     if names.is_empty() {
-        return Ok(anatomies);
+        return Ok(sections_of);
     }
     image.visit_files(&image.root()?, |paths, size, reader| {
         let keys = paths.iter().map(|path| key(found, path)).filter(|name| names.contains(name));
         let keys: Vec<String> = keys.collect();
-        if size == 0 || size > LARGEST_FILE || keys.is_empty() {
+        if size == 0 || size > MAX_FILE || keys.is_empty() {
             return Ok(());
         }
         let mut bytes = Vec::new();
-        let read = reader.take(LARGEST_FILE).read_to_end(&mut bytes);
+        let read = reader.take(MAX_FILE).read_to_end(&mut bytes);
         read.context(Kind::Fetch, || format!("{}: {}", image.layout, paths[0].escape_debug()))?;
-        let anatomy = Anatomy::of(&bytes);
-        anatomies.extend(keys.into_iter().map(|key| (key, anatomy.clone())));
+        let elf_sections = ElfSections::of(&bytes);
+        sections_of.extend(keys.into_iter().map(|key| (key, elf_sections.clone())));
         Ok(())
     })?;
-    Ok(anatomies)
+    Ok(sections_of)
 }

@@ -2,7 +2,7 @@
 //! many tags lead to it.
 
 use super::scan::{LayerScan, ScanLimits, scan_layer};
-use crate::image::receipt::Known;
+use crate::image::receipt::ReceiptFile;
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::Image;
 use crate::util::error::Result;
@@ -11,19 +11,19 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Layouts and receipts that are kept.
-const MAX_KEPT: usize = 64;
+const MAX_CACHED: usize = 64;
 /// Entries of layers that are kept: as many as an image may have.
 const MAX_ENTRIES: usize = 200_000;
 
 /// What a receipt says; `None`: there is none; else why it cannot be read.
-type Receipt = std::result::Result<Option<Known>, String>;
+type ReceiptResult = std::result::Result<Option<ReceiptFile>, String>;
 
 /// What was read, and what reading may still cost.
 #[derive(Default)]
 pub struct ReadCache {
     limits: ScanLimits,
     layouts: BTreeMap<Utf8PathBuf, Rc<LayoutReader>>,
-    receipts: BTreeMap<Utf8PathBuf, Rc<Receipt>>,
+    receipts: BTreeMap<Utf8PathBuf, Rc<ReceiptResult>>,
     layers: BTreeMap<LayerKey, Rc<LayerScan>>,
 }
 
@@ -42,8 +42,8 @@ impl ReadCache {
     ///
     /// Errors: no such layout (exit code 2); a rule is broken (3).
     pub fn layout(&mut self, path: &Utf8Path) -> Result<Rc<LayoutReader>> {
-        if let Some(kept) = self.layouts.get(path) {
-            return Ok(kept.clone());
+        if let Some(cached) = self.layouts.get(path) {
+            return Ok(cached.clone());
         }
         let layout = Rc::new(LayoutReader::open(path)?);
         insert(&mut self.layouts, path, layout.clone());
@@ -51,11 +51,11 @@ impl ReadCache {
     }
 
     /// A receipt.
-    pub(super) fn receipt(&mut self, path: &Utf8Path) -> Rc<Receipt> {
-        if let Some(kept) = self.receipts.get(path) {
-            return kept.clone();
+    pub(super) fn receipt(&mut self, path: &Utf8Path) -> Rc<ReceiptResult> {
+        if let Some(cached) = self.receipts.get(path) {
+            return cached.clone();
         }
-        let receipt = Rc::new(Known::read(path).map_err(|error| error.to_string()));
+        let receipt = Rc::new(ReceiptFile::read(path).map_err(|error| error.to_string()));
         insert(&mut self.receipts, path, receipt.clone());
         receipt
     }
@@ -77,13 +77,13 @@ impl ReadCache {
             media_type: descriptor.media_type().to_string(),
             diff_id: image.config.rootfs().diff_ids()[layer].clone(),
         };
-        if let Some(kept) = self.layers.get(&key) {
-            self.limits.take_layer(kept)?;
-            return Ok(kept.clone());
+        if let Some(cached) = self.layers.get(&key) {
+            self.limits.take_layer(cached)?;
+            return Ok(cached.clone());
         }
         let scan = Rc::new(scan_layer(image, layer, &mut self.limits)?);
-        let kept: usize = self.layers.values().map(|layer| layer.entries.len()).sum();
-        if kept + scan.entries.len() > MAX_ENTRIES {
+        let cached: usize = self.layers.values().map(|layer| layer.entries.len()).sum();
+        if cached + scan.entries.len() > MAX_ENTRIES {
             self.layers.clear();
         }
         self.layers.insert(key, scan.clone());
@@ -92,9 +92,9 @@ impl ReadCache {
 }
 
 /// Keeps a value, and forgets the others where there are too many.
-fn insert<T>(kept: &mut BTreeMap<Utf8PathBuf, T>, path: &Utf8Path, value: T) {
-    if kept.len() == MAX_KEPT {
-        kept.clear();
+fn insert<T>(cached: &mut BTreeMap<Utf8PathBuf, T>, path: &Utf8Path, value: T) {
+    if cached.len() == MAX_CACHED {
+        cached.clear();
     }
-    kept.insert(path.to_owned(), value);
+    cached.insert(path.to_owned(), value);
 }

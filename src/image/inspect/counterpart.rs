@@ -1,6 +1,6 @@
 //! A kernel's image and that of its modules lie beside each other, in layouts whose names tell.
 
-use super::{Inspected, ReadCache};
+use super::{ImageInfo, ReadCache};
 use crate::oci::read::{Image, tag_part};
 use crate::plan::annotations;
 use crate::util::error::{Error, Kind, Result};
@@ -10,7 +10,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 /// modules; `None`: there is no such layout, or it has no image of this tag.
 ///
 /// Errors (exit code 3): it breaks a rule.
-pub fn counterpart(image: &Inspected) -> Result<Option<Inspected>> {
+pub fn counterpart(image: &ImageInfo) -> Result<Option<ImageInfo>> {
     let cache = &mut ReadCache::default();
     let other = counterpart_image(&image.layout, image.tag.as_deref(), &image.arch, cache)?;
     other.map(|other| cache.inspect(&other)).transpose()
@@ -27,13 +27,13 @@ pub fn counterpart_image(
 ) -> Result<Option<Image>> {
     let Some(layout) = counterpart_layout(layout) else { return Ok(None) };
     let layout = cache.layout(&layout)?;
-    let parts = match layout.images(tag.map(tag_part)) {
-        Ok(parts) => parts,
+    let manifest_refs = match layout.images(tag.map(tag_part)) {
+        Ok(manifest_refs) => manifest_refs,
         Err(error) if error.kind == Kind::Usage => return Ok(None),
         Err(error) => return Err(error),
     };
-    for part in parts {
-        let other = layout.image(&part)?;
+    for manifest_ref in manifest_refs {
+        let other = layout.image(&manifest_ref)?;
         if other.config.architecture().to_string() == arch {
             return Ok(Some(other));
         }
@@ -56,21 +56,21 @@ pub fn counterpart_layout(layout: &Utf8Path) -> Option<Utf8PathBuf> {
 /// Do a kernel and modules belong together? By what both say of their build, else by their release.
 ///
 /// Errors (exit code 1): they do not.
-pub fn check_pair(kernel: &Inspected, modules: &Inspected) -> Result<()> {
-    let pairing = |image: &Inspected| image.says(annotations::PAIRING).map(str::to_owned);
-    let wrong = |why: String| {
+pub fn check_pair(kernel: &ImageInfo, modules: &ImageInfo) -> Result<()> {
+    let pairing = |image: &ImageInfo| image.annotation(annotations::PAIRING).map(str::to_owned);
+    let message = |why: String| {
         let (kernel, modules) = (&kernel.layout, &modules.layout);
         Err(Error::build(format!("{kernel} and {modules} do not belong together: {why}")))
     };
     match (pairing(kernel), pairing(modules)) {
         (Some(one), Some(other)) if one != other => {
-            return wrong("they say that they are of two builds".into());
+            return message("they say that they are of two builds".into());
         }
         _ => {}
     }
     match (&kernel.release, &modules.release) {
         (Some(one), Some(other)) if one != other => {
-            wrong(format!("the kernel is {one}, the modules are for {other}"))
+            message(format!("the kernel is {one}, the modules are for {other}"))
         }
         _ => Ok(()),
     }

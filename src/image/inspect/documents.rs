@@ -1,9 +1,9 @@
 //! The documents of an image: its receipt and its provenance, as files beside the layout or, where those are not there,
 //! as they are attached to the image in the layout `<name>-attest` beside its own.
 
-use super::{ReadCache, ReceiptFound, receipt_path};
+use super::{ReadCache, ReceiptState, receipt_path};
 use crate::image::attest;
-use crate::image::receipt::Known;
+use crate::image::receipt::ReceiptFile;
 use crate::oci;
 use crate::oci::blob::read_bounded;
 use crate::oci::read::{Image, tag_part};
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 /// What a statement of provenance says of an image.
 #[derive(Debug, Serialize)]
-pub struct ProvenanceFound {
+pub struct ProvenanceInfo {
     /// Where it lies.
     #[serde(rename = "path")]
     pub path: Utf8PathBuf,
@@ -34,57 +34,57 @@ pub struct ProvenanceFound {
 
 /// Finds the receipt of an image. A file of another build of this version does not count where the right one is
 /// attached.
-pub fn receipt(image: &Image, cache: &mut ReadCache) -> ReceiptFound {
-    let beside = receipt_path(image).map_or(ReceiptFound::Absent, |path| match &*cache.receipt(&path) {
-        Err(why) => ReceiptFound::Unreadable { why: why.clone() },
-        Ok(None) => ReceiptFound::Absent,
-        Ok(Some(known)) => of_image(image, path, known),
+pub fn receipt(image: &Image, cache: &mut ReadCache) -> ReceiptState {
+    let sibling = receipt_path(image).map_or(ReceiptState::Missing, |path| match &*cache.receipt(&path) {
+        Err(why) => ReceiptState::Unreadable { why: why.clone() },
+        Ok(None) => ReceiptState::Missing,
+        Ok(Some(receipt)) => of_image(image, path, receipt),
     });
-    if !matches!(beside, ReceiptFound::Absent | ReceiptFound::OfAnother { .. }) {
-        return beside;
+    if !matches!(sibling, ReceiptState::Missing | ReceiptState::Mismatched { .. }) {
+        return sibling;
     }
     match attached_receipt(image, cache) {
-        Ok(Some(found @ ReceiptFound::Of { .. })) => found,
-        Ok(_) => beside,
-        Err(error) => ReceiptFound::Unreadable { why: error.to_string() },
+        Ok(Some(found @ ReceiptState::Matching { .. })) => found,
+        Ok(_) => sibling,
+        Err(error) => ReceiptState::Unreadable { why: error.to_string() },
     }
 }
 
-fn attached_receipt(image: &Image, cache: &mut ReadCache) -> Result<Option<ReceiptFound>> {
-    let Some((path, bytes)) = attached(image, attest::RECEIPT, cache)? else { return Ok(None) };
-    let known = Known::parse(&path, &bytes)?;
-    Ok(Some(of_image(image, path, &known)))
+fn attached_receipt(image: &Image, cache: &mut ReadCache) -> Result<Option<ReceiptState>> {
+    let Some((path, bytes)) = find_referrer(image, attest::RECEIPT, cache)? else { return Ok(None) };
+    let receipt = ReceiptFile::parse(&path, &bytes)?;
+    Ok(Some(of_image(image, path, &receipt)))
 }
 
-fn of_image(image: &Image, path: Utf8PathBuf, known: &Known) -> ReceiptFound {
-    if !known.images.iter().any(|one| one.digest == image.digest.oci()) {
-        return ReceiptFound::OfAnother { path };
+fn of_image(image: &Image, path: Utf8PathBuf, receipt: &ReceiptFile) -> ReceiptState {
+    if !receipt.images.iter().any(|one| one.digest == image.digest.oci()) {
+        return ReceiptState::Mismatched { path };
     }
-    ReceiptFound::Of {
+    ReceiptState::Matching {
         path,
-        tools: known.tools().into_iter().collect(),
-        source_verified: known.source_verified.clone(),
-        plan: known.plan_digest.clone(),
-        release: known.kernel_release.clone(),
-        config_sha256: known.config_sha256.clone(),
-        command: known.command.clone(),
-        findings: known.findings.clone(),
+        tools: receipt.tools().into_iter().collect(),
+        source_verified: receipt.source_verified.clone(),
+        plan: receipt.plan_digest.clone(),
+        release: receipt.kernel_release.clone(),
+        config_sha256: receipt.config_sha256.clone(),
+        command: receipt.command.clone(),
+        warnings: receipt.warnings.clone(),
     }
 }
 
 /// Finds the statement of provenance about an image. One that cannot be read, or is about other images, is none: it is
 /// told, and nothing depends on it.
-pub(super) fn provenance(image: &Image, cache: &mut ReadCache) -> Option<ProvenanceFound> {
-    let beside = receipt_path(image).map(|path| path.with_extension("provenance.json"));
-    let beside = beside.and_then(|path| Some((read_bounded(&path).ok()?, path)));
-    let about = beside.and_then(|(bytes, path)| statement(image, path, &bytes));
+pub(super) fn provenance(image: &Image, cache: &mut ReadCache) -> Option<ProvenanceInfo> {
+    let sibling = receipt_path(image).map(|path| path.with_extension("provenance.json"));
+    let sibling = sibling.and_then(|path| Some((read_bounded(&path).ok()?, path)));
+    let about = sibling.and_then(|(bytes, path)| statement(image, path, &bytes));
     about.or_else(|| {
-        let (path, bytes) = attached(image, attest::PROVENANCE, cache).ok()??;
+        let (path, bytes) = find_referrer(image, attest::PROVENANCE, cache).ok()??;
         statement(image, path, &bytes)
     })
 }
 
-fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<ProvenanceFound> {
+fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<ProvenanceInfo> {
     let statement: Value = serde_json::from_slice(bytes).ok()?;
     let digest = image.digest.to_string();
     let is_about = |subject: &Value| subject["digest"]["sha256"].as_str() == Some(&digest);
@@ -92,7 +92,7 @@ fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<Provenanc
     let predicate = &statement["predicate"];
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let (build, run) = (&predicate["buildDefinition"], &predicate["runDetails"]);
-    Some(ProvenanceFound {
+    Some(ProvenanceInfo {
         path,
         builder: text(&run["builder"]["id"]),
         started: text(&run["metadata"]["startedOn"]),
@@ -102,16 +102,18 @@ fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<Provenanc
 }
 
 /// The file of this type that is attached to an image: alone, or as one of an index over architectures.
-fn attached(
+fn find_referrer(
     image: &Image,
     media_type: &str,
     cache: &mut ReadCache,
 ) -> Result<Option<(Utf8PathBuf, Vec<u8>)>> {
-    let (Some(tag), Some(layout)) = (&image.tag, oci::attachments(&image.layout)) else { return Ok(None) };
+    let (Some(tag), Some(layout)) = (&image.tag, oci::referrers_layout(&image.layout)) else {
+        return Ok(None);
+    };
     let layout = cache.layout(&layout)?;
     let tag = tag_part(tag);
     for tag in [tag.to_owned(), format!("{tag}-{}", image.config.architecture())] {
-        if let Some(found) = oci::attached(&layout, &tag, image.digest, media_type)? {
+        if let Some(found) = oci::find_referrer(&layout, &tag, image.digest, media_type)? {
             return Ok(Some(found));
         }
     }
@@ -120,14 +122,14 @@ fn attached(
 
 /// What a document is called where a person reads it: its file, or what it is attached in.
 pub fn document_name(path: &Utf8Path, what: &str) -> String {
-    match attached_in(path).and_then(Utf8Path::file_name) {
+    match referrers_layout_of(path).and_then(Utf8Path::file_name) {
         Some(layout) => format!("the {what} attached in {layout}"),
         None => path.file_name().unwrap_or_default().to_owned(),
     }
 }
 
 /// The layout that a document is attached in; `None`: it is a file beside the layouts.
-pub fn attached_in(path: &Utf8Path) -> Option<&Utf8Path> {
+pub fn referrers_layout_of(path: &Utf8Path) -> Option<&Utf8Path> {
     let blobs = path.parent().filter(|dir| dir.ends_with("blobs/sha256"))?;
     blobs.parent()?.parent()
 }

@@ -1,25 +1,25 @@
 //! What is in an image, from one pass over it and without unpacking anything; and, from its annotations
 //! and its documents, what it was built from. Everything that an image says of itself is text
-//! from outside: it goes through [`printable`](crate::util::text::printable) before a person sees it.
+//! from outside: it goes through [`escape_control`](crate::util::text::escape_control) before a person sees it.
 
 mod cache;
 mod counterpart;
 mod documents;
+mod image_scan;
 pub mod scan;
 mod spec;
-mod survey;
 
 pub use cache::ReadCache;
 pub use counterpart::{check_pair, counterpart, counterpart_image, counterpart_layout};
-pub use documents::{ProvenanceFound, attached_in, document_name, receipt};
+pub use documents::{ProvenanceInfo, document_name, receipt, referrers_layout_of};
+pub use image_scan::{FileContent, ImageScan, KernelFile, KernelPath, release_of_module};
 pub use spec::{Consumer, fragment};
-pub use survey::{FileContent, KernelFile, KernelPath, Survey, release_of_module};
 
 use crate::image::kernel_image;
 use crate::kconfig::Config;
 use crate::kernel::binary::{Kernel, Pvh};
 use crate::kernel::{Arch, Flavor};
-use crate::oci::layer_entries::LayerRead;
+use crate::oci::layer_entries::LayerInfo;
 use crate::oci::read::Image;
 use crate::plan::annotations;
 use crate::util::digest::Sha256;
@@ -33,7 +33,7 @@ use std::rc::Rc;
 /// An image and what is in it. Serialised, it is what `inspect --json` prints: field names are part of
 /// the contract.
 #[derive(Debug, Serialize)]
-pub struct Inspected {
+pub struct ImageInfo {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
     /// Its tag; `None`: it has none.
@@ -58,25 +58,25 @@ pub struct Inspected {
     /// The place that the hypervisor's configuration names, and what is there.
     pub kernel_path: Option<KernelPath>,
     /// The kernel files.
-    pub kernels: Vec<KernelFound>,
+    pub kernels: Vec<KernelInfo>,
     /// The modules.
-    pub modules: Option<ModulesFound>,
+    pub modules: Option<ModulesInfo>,
     /// The final `.config`.
-    pub config: Option<ConfigFound>,
+    pub config: Option<ConfigInfo>,
     /// The layers.
-    pub layers: Vec<LayerFound>,
+    pub layers: Vec<LayerSummary>,
     /// Of the manifest.
     pub annotations: BTreeMap<String, String>,
     /// Of the image's config.
     pub labels: BTreeMap<String, String>,
     /// The receipt, beside the layout or attached.
-    pub receipt: ReceiptFound,
+    pub receipt: ReceiptState,
     /// The provenance, beside the layout or attached.
     #[serde(rename = "provenance")]
-    pub provenance: Option<ProvenanceFound>,
+    pub provenance: Option<ProvenanceInfo>,
     /// All that was found, for those who compare.
     #[serde(skip)]
-    pub survey: Survey,
+    pub scan: ImageScan,
 }
 
 /// What kind of image it is, by what is in it.
@@ -107,12 +107,12 @@ impl ImageKind {
 
 /// A kernel file.
 #[derive(Debug, Serialize)]
-pub struct KernelFound {
+pub struct KernelInfo {
     /// Its path in the image.
     pub path: String,
     /// Its other names there.
     #[serde(rename = "also_at")]
-    pub also_at: Vec<String>,
+    pub other_paths: Vec<String>,
     /// Its size.
     pub bytes: u64,
     /// Its digest.
@@ -129,7 +129,7 @@ pub struct KernelFound {
 
 /// The modules.
 #[derive(Debug, Serialize)]
-pub struct ModulesFound {
+pub struct ModulesInfo {
     /// The directory that `modules.dep` lies in; empty: the root of the image.
     pub directory: String,
     /// How many there are.
@@ -144,7 +144,7 @@ pub struct ModulesFound {
 
 /// The final `.config`.
 #[derive(Debug, Serialize)]
-pub struct ConfigFound {
+pub struct ConfigInfo {
     /// Its path in the image, or `inside` and that of the kernel.
     #[serde(rename = "place")]
     pub place: String,
@@ -158,7 +158,7 @@ pub struct ConfigFound {
 
 /// A layer.
 #[derive(Debug, Serialize)]
-pub struct LayerFound {
+pub struct LayerSummary {
     /// Of the blob.
     #[serde(serialize_with = "as_oci")]
     pub digest: Sha256,
@@ -179,10 +179,10 @@ pub struct LayerFound {
 /// The receipt of an image.
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
-pub enum ReceiptFound {
+pub enum ReceiptState {
     /// There is none.
     #[serde(rename = "absent")]
-    Absent,
+    Missing,
     /// It cannot be read.
     #[serde(rename = "unreadable")]
     Unreadable {
@@ -192,13 +192,13 @@ pub enum ReceiptFound {
     },
     /// It is of another build of this version.
     #[serde(rename = "of-another")]
-    OfAnother {
+    Mismatched {
         /// Where it lies.
         path: Utf8PathBuf,
     },
     /// It is of this image.
     #[serde(rename = "of")]
-    Of {
+    Matching {
         /// Where it lies.
         path: Utf8PathBuf,
         /// How the source was verified.
@@ -218,13 +218,13 @@ pub enum ReceiptFound {
         command: String,
         /// What the user was told to look at.
         #[serde(rename = "findings")]
-        findings: Vec<String>,
+        warnings: Vec<String>,
     },
 }
 
-impl Inspected {
+impl ImageInfo {
     /// What the image says of itself under this key: in an annotation of its manifest, or else in a label of its config.
-    pub fn says(&self, key: &str) -> Option<&str> {
+    pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).or_else(|| self.labels.get(key)).map(String::as_str)
     }
 }
@@ -232,7 +232,7 @@ impl Inspected {
 /// Reads all of an image.
 ///
 /// Errors (exit code 3): it breaks a rule, and which.
-pub fn inspect(image: &Image) -> Result<Inspected> {
+pub fn inspect(image: &Image) -> Result<ImageInfo> {
     ReadCache::default().inspect(image)
 }
 
@@ -241,11 +241,11 @@ pub fn inspect(image: &Image) -> Result<Inspected> {
 ///
 /// Errors (exit code 3): the image breaks a rule, or what should be its config is none.
 pub fn kernel_config(image: &Image) -> Result<Option<String>> {
-    let survey = inspect(image)?.survey;
-    if let Some((_, text)) = survey.kernel_config() {
+    let scan = inspect(image)?.scan;
+    if let Some((_, text)) = scan.kernel_config() {
         return Ok(Some(text.to_owned()));
     }
-    match survey.unreadable_configs.first_key_value() {
+    match scan.unreadable_configs.first_key_value() {
         Some((path, why)) => Err(Error::fetch(format!("{}: {}: {why}", image.layout, path.escape_debug()))),
         None => Ok(None),
     }
@@ -254,20 +254,20 @@ pub fn kernel_config(image: &Image) -> Result<Option<String>> {
 /// Summarizes the layers of an image, without its documents.
 ///
 /// Errors (exit code 3): they cannot be merged.
-pub fn summarize(image: &Image, layers: &[Rc<LayerScan>]) -> Result<Inspected> {
+pub fn summarize(image: &Image, layers: &[Rc<LayerScan>]) -> Result<ImageInfo> {
     let flavor = kernel_image::flavor(image);
     let arch = image.config.architecture().to_string();
     let root = image.merge(layers.iter().map(|layer| layer.entries.as_slice()))?;
     let kernel_path =
         flavor.zip(arch.parse().ok()).map(|(flavor, arch)| kernel_image::kernel_path(flavor, arch));
-    let survey = Survey::of(&root, layers, kernel_path.as_deref());
-    let kernels: Vec<KernelFound> =
-        survey.kernels.iter().map(|(path, file)| kernel_found(path, file, &survey)).collect();
-    let modules = modules_found(&survey);
-    let config = survey.kernel_config().map(|(place, text)| {
+    let scan = ImageScan::of(&root, layers, kernel_path.as_deref());
+    let kernels: Vec<KernelInfo> =
+        scan.kernels.iter().map(|(path, file)| kernel_info(path, file, &scan)).collect();
+    let modules = modules_info(&scan);
+    let config = scan.kernel_config().map(|(place, text)| {
         let config = Config::parse(text);
         let count = |value: &str| config.symbols.values().filter(|found| *found == value).count();
-        ConfigFound { place, sha256: Sha256::of(text), built_in: count("y"), modules: count("m") }
+        ConfigInfo { place, sha256: Sha256::of(text), built_in: count("y"), modules: count("m") }
     });
     let kind = match (kernels.is_empty(), modules.is_some()) {
         (false, true) => ImageKind::Combined,
@@ -275,38 +275,38 @@ pub fn summarize(image: &Image, layers: &[Rc<LayerScan>]) -> Result<Inspected> {
         (true, true) => ImageKind::Modules,
         (true, false) => ImageKind::Other,
     };
-    let release = survey.release().or_else(|| image.own_annotation(annotations::KERNEL_RELEASE));
+    let release = scan.release().or_else(|| image.annotation(annotations::KERNEL_RELEASE));
     let labels = image.config.config().as_ref().and_then(|config| config.labels().clone());
-    Ok(Inspected {
+    Ok(ImageInfo {
         layout: image.layout.clone(),
         tag: image.tag.clone(),
         digest: image.digest,
         kind,
-        version: image.annotation("version").map(str::to_owned),
+        version: image.oci_annotation("version").map(str::to_owned),
         release: release.map(str::to_owned),
         flavor,
         arch,
         created: image.config.created().clone(),
-        description: image.annotation("description").map(str::to_owned),
-        kernel_path: survey.kernel_path.clone(),
+        description: image.oci_annotation("description").map(str::to_owned),
+        kernel_path: scan.kernel_path.clone(),
         kernels,
         modules,
         config,
-        layers: layers.iter().map(|layer| layer_found(&layer.read)).collect(),
+        layers: layers.iter().map(|layer| layer_summary(&layer.info)).collect(),
         annotations: image.manifest.annotations().clone().unwrap_or_default().into_iter().collect(),
         labels: labels.unwrap_or_default().into_iter().collect(),
-        receipt: ReceiptFound::Absent,
+        receipt: ReceiptState::Missing,
         provenance: None,
-        survey,
+        scan,
     })
 }
 
-fn kernel_found(path: &str, file: &KernelFile, survey: &Survey) -> KernelFound {
+fn kernel_info(path: &str, file: &KernelFile, scan: &ImageScan) -> KernelInfo {
     let Kernel { identity, banner, .. } = &*file.kernel;
     let pvh = identity.pvh == Pvh::Entry;
-    KernelFound {
+    KernelInfo {
         path: path.to_owned(),
-        also_at: survey.names_of(path).split_off(1),
+        other_paths: scan.hard_link_names(path).split_off(1),
         bytes: file.size,
         sha256: file.sha256,
         format: format!("{}{}", identity.format, if pvh { " with a PVH note" } else { "" }),
@@ -316,46 +316,46 @@ fn kernel_found(path: &str, file: &KernelFile, survey: &Survey) -> KernelFound {
     }
 }
 
-fn modules_found(survey: &Survey) -> Option<ModulesFound> {
+fn modules_info(scan: &ImageScan) -> Option<ModulesInfo> {
     let is_index = |path: &&String| match path.rsplit_once('/') {
         Some((_, name)) => {
-            name == "modules.dep" && (release_of_module(path).is_some() || !survey.modules.is_empty())
+            name == "modules.dep" && (release_of_module(path).is_some() || !scan.modules.is_empty())
         }
         None => *path == "modules.dep",
     };
-    let dep = survey.files.keys().find(is_index);
-    if dep.is_none() && survey.modules.is_empty() {
+    let dep = scan.files.keys().find(is_index);
+    if dep.is_none() && scan.modules.is_empty() {
         return None;
     }
     let above = |path: &String| path.rsplit_once('/').map_or("", |(dir, _)| dir).to_owned();
-    let in_tree = survey.module_dirs.first().map(|release| format!("lib/modules/{release}"));
+    let in_tree = scan.module_dirs.first().map(|release| format!("lib/modules/{release}"));
     let mut releases: Vec<String> =
-        survey.modules.values().filter_map(|file| file.module.release().map(str::to_owned)).collect();
+        scan.modules.values().filter_map(|file| file.module.release().map(str::to_owned)).collect();
     releases.sort();
     releases.dedup();
-    Some(ModulesFound {
+    Some(ModulesInfo {
         directory: dep.map(above).or(in_tree).unwrap_or_default(),
-        count: survey.modules.len(),
-        bytes: survey.module_bytes(),
+        count: scan.modules.len(),
+        bytes: scan.module_bytes(),
         releases,
-        signed: survey.modules.values().filter(|file| file.module.is_signed).count(),
+        signed: scan.modules.values().filter(|file| file.module.is_signed).count(),
     })
 }
 
-fn layer_found(layer: &LayerRead) -> LayerFound {
-    LayerFound {
+fn layer_summary(layer: &LayerInfo) -> LayerSummary {
+    LayerSummary {
         digest: layer.digest,
         diff_id: layer.diff_id,
         media_type: layer.media_type.clone(),
         bytes: layer.size,
-        plain_bytes: layer.plain_size,
+        plain_bytes: layer.uncompressed_size,
         entries: layer.entries,
     }
 }
 
 /// Where the receipt of an image lies, if it is one of ours.
 pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
-    let (flavor, version) = (kernel_image::flavor(image)?, image.annotation("version")?);
+    let (flavor, version) = (kernel_image::flavor(image)?, image.oci_annotation("version")?);
     let arch: Arch = image.config.architecture().to_string().parse().ok()?;
     // It becomes a file's name: what stands in an annotation may be anything.
     let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
@@ -371,10 +371,10 @@ impl ReadCache {
     /// Reads all of an image.
     ///
     /// Errors (exit code 3): it breaks a rule, and which.
-    pub fn inspect(&mut self, image: &Image) -> Result<Inspected> {
+    pub fn inspect(&mut self, image: &Image) -> Result<ImageInfo> {
         let layers = self.scan(image)?;
         let receipt = documents::receipt(image, self);
         let provenance = documents::provenance(image, self);
-        Ok(Inspected { receipt, provenance, ..summarize(image, &layers)? })
+        Ok(ImageInfo { receipt, provenance, ..summarize(image, &layers)? })
     }
 }

@@ -4,10 +4,10 @@
 use crate::image::kernel_image::{is_kernel, is_kernel_config};
 use crate::kconfig::Config;
 use crate::kernel::binary::{Kernel, Module, module};
-use crate::oci::layer_entries::{Allowance, Found, FoundKind, LayerRead, Limits};
+use crate::oci::layer_entries::{EntryKind, LayerEntry, LayerInfo, Limits, UnpackBudget};
 use crate::oci::read::Image;
 use crate::util::digest::{HashingReader, Sha256};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::rc::Rc;
@@ -21,9 +21,9 @@ const MAX_CONFIGS: usize = 32 << 20;
 #[derive(Debug)]
 pub struct LayerScan {
     /// The layer as a whole.
-    pub read: LayerRead,
+    pub info: LayerInfo,
     /// Its entries, in their order.
-    pub entries: Vec<Found>,
+    pub entries: Vec<LayerEntry>,
     /// Those that are files, by their place among the entries.
     pub files: BTreeMap<usize, FileFacts>,
 }
@@ -59,7 +59,7 @@ pub enum Content {
 pub struct ScanLimits {
     layers: Limits,
     /// For what is compressed inside of files.
-    inside: Allowance,
+    nested: UnpackBudget,
 }
 
 impl ScanLimits {
@@ -70,7 +70,7 @@ impl ScanLimits {
 
     /// Takes what a layer of it has that was read before.
     pub(super) fn take_layer(&mut self, layer: &LayerScan) -> Result<()> {
-        self.layers.take_layer(&layer.read)
+        self.layers.take_layer(&layer.info)
     }
 }
 
@@ -79,29 +79,29 @@ impl ScanLimits {
 /// Errors (exit code 3): it is damaged, breaks a rule, or unpacks to more than is left.
 pub fn scan_layer(image: &Image, layer: usize, limits: &mut ScanLimits) -> Result<LayerScan> {
     let (mut entries, mut files) = (Vec::new(), BTreeMap::new());
-    let ScanLimits { layers, inside } = limits;
-    inside.grant(image.manifest.layers()[layer].size());
-    let mut room = MAX_CONFIGS;
-    let read = image.visit_layer(layer, layers, |found, reader| {
-        if found.kind == FoundKind::File {
-            let wrong = || format!("{}: {}", image.layout, found.path.escape_debug());
-            let facts = facts(found, reader, inside, &mut room).context(Kind::Fetch, wrong)?;
+    let ScanLimits { layers, nested } = limits;
+    nested.grant(image.manifest.layers()[layer].size());
+    let mut budget = MAX_CONFIGS;
+    let info = image.visit_layer(layer, layers, |found, reader| {
+        if found.kind == EntryKind::File {
+            let message = || format!("{}: {}", image.layout, found.path.escape_debug());
+            let facts = facts(found, reader, nested, &mut budget).context(Kind::Fetch, message)?;
             files.insert(entries.len(), facts);
         }
         entries.push(found.clone());
         Ok(())
     })?;
-    Ok(LayerScan { read, entries, files })
+    Ok(LayerScan { info, entries, files })
 }
 
 fn facts(
-    found: &Found,
+    found: &LayerEntry,
     reader: &mut dyn Read,
-    inside: &mut Allowance,
-    room: &mut usize,
+    nested: &mut UnpackBudget,
+    budget: &mut usize,
 ) -> io::Result<FileFacts> {
     let mut hashed = HashingReader::new(reader);
-    let content = content(found, &mut hashed, room);
+    let content = content(found, &mut hashed, budget);
     // What is left; and if it was the layer that could not be read, it cannot be now.
     io::copy(&mut hashed, &mut io::sink())?;
     let (sha256, size) = hashed.finish();
@@ -112,26 +112,26 @@ fn facts(
         Ok(ours) => Err(io::Error::other(ours)),
         Err(why) => Ok(Content::Unreadable(why.to_string())),
     })?;
-    inside.take(match &content {
-        Content::Module(module) if module.plain_size != size => module.plain_size,
+    nested.take(match &content {
+        Content::Module(module) if module.uncompressed_size != size => module.uncompressed_size,
         Content::Kernel(kernel) => kernel.config.as_ref().map_or(0, |config| config.len() as u64),
         _ => 0,
     })?;
     Ok(FileFacts { size, sha256, content })
 }
 
-fn content(found: &Found, reader: &mut impl Read, room: &mut usize) -> io::Result<Content> {
+fn content(found: &LayerEntry, reader: &mut impl Read, budget: &mut usize) -> io::Result<Content> {
     if module::compression(&found.path).is_some() {
         return Ok(Content::Module(Rc::new(Module::read(&found.path, reader)?)));
     }
     if is_kernel_config(&found.path) {
-        return config(found, reader, room);
+        return config(found, reader, budget);
     }
     let mut kernel = Kernel::read(reader)?;
     if !is_kernel(&found.path, &kernel) {
         return Ok(Content::Other);
     }
-    if kernel.config.as_ref().is_some_and(|config| !take(room, config.len())) {
+    if kernel.config.as_ref().is_some_and(|config| !reserve(budget, config.len())) {
         kernel.config = None;
         kernel
             .problems
@@ -140,7 +140,7 @@ fn content(found: &Found, reader: &mut impl Read, room: &mut usize) -> io::Resul
     Ok(Content::Kernel(Rc::new(kernel)))
 }
 
-fn config(found: &Found, reader: &mut impl Read, room: &mut usize) -> io::Result<Content> {
+fn config(found: &LayerEntry, reader: &mut impl Read, budget: &mut usize) -> io::Result<Content> {
     let too_many = || Content::Unreadable(format!("{} bytes are too many for a config", found.size));
     if found.size > MAX_CONFIG {
         return Ok(too_many());
@@ -151,14 +151,14 @@ fn config(found: &Found, reader: &mut impl Read, room: &mut usize) -> io::Result
         // Other things are called so, too.
         None if found.path == "config" => Content::Other,
         None => Content::Unreadable("it is not a kernel config".to_owned()),
-        Some(text) if take(room, text.len()) => Content::Config(text.into()),
+        Some(text) if reserve(budget, text.len()) => Content::Config(text.into()),
         Some(_) => too_many(),
     })
 }
 
 /// Takes so many bytes of the room that is left, if they fit.
-fn take(room: &mut usize, bytes: usize) -> bool {
-    let left = room.checked_sub(bytes);
-    *room = left.unwrap_or(*room);
+fn reserve(budget: &mut usize, bytes: usize) -> bool {
+    let left = budget.checked_sub(bytes);
+    *budget = left.unwrap_or(*budget);
     left.is_some()
 }

@@ -1,7 +1,7 @@
 //! What a consumer's machine specification says of a kernel: the image, the file in it, the volume of its
 //! modules and where that is mounted, the kernel's command line.
 
-use super::Inspected;
+use super::ImageInfo;
 use crate::kernel::{Arch, Flavor, FlavorSpec, Platform};
 use crate::util::error::{Error, Result};
 use serde_json::json;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Where a volume goes that has the modules in `lib/modules/<release>`: it cannot be mounted there.
-const BESIDE: &str = "/opt/kernel-modules";
+const MODULES_MOUNT: &str = "/opt/kernel-modules";
 
 /// Who reads the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -22,7 +22,7 @@ pub enum Consumer {
 
 /// A part of a specification.
 #[derive(Debug)]
-pub struct Fragment {
+pub struct SpecFragment {
     /// As its consumer takes it.
     pub text: String,
     /// What its user should know.
@@ -50,11 +50,11 @@ struct Volume {
 /// Errors (exit code 2): the kernel's image has no tag, or nothing tells the hypervisor.
 pub fn fragment(
     consumer: Consumer,
-    kernel: &Inspected,
-    modules: Option<&Inspected>,
+    kernel: &ImageInfo,
+    modules: Option<&ImageInfo>,
     prefix: &str,
-) -> Result<Fragment> {
-    let filename = match (&kernel.kernel_path, kernel.survey.main_kernel()) {
+) -> Result<SpecFragment> {
+    let filename = match (&kernel.kernel_path, kernel.scan.main_kernel()) {
         (Some(at), Some(_)) if at.exists => &at.path,
         (_, Some((path, _))) => path,
         (at, None) => {
@@ -87,11 +87,11 @@ pub fn fragment(
         Consumer::Flintlock => flintlock(&machine),
         Consumer::Capmvm => capmvm(&machine),
     };
-    Ok(Fragment { text, notes })
+    Ok(SpecFragment { text, notes })
 }
 
 /// The name that `kcompile push` gives an image.
-fn in_registry(image: &Inspected, prefix: &str) -> Result<String> {
+fn in_registry(image: &ImageInfo, prefix: &str) -> Result<String> {
     let name = image.layout.file_name().unwrap_or_default();
     match &image.tag {
         Some(tag) => Ok(format!("{prefix}/{name}:{tag}")),
@@ -99,20 +99,20 @@ fn in_registry(image: &Inspected, prefix: &str) -> Result<String> {
     }
 }
 
-fn volume(modules: &Inspected, prefix: &str, notes: &mut Vec<String>) -> Result<Volume> {
+fn volume(modules: &ImageInfo, prefix: &str, notes: &mut Vec<String>) -> Result<Volume> {
     let image = in_registry(modules, prefix)?;
     let release = modules.release.as_deref().unwrap_or_default();
     let directory = modules.modules.as_ref().map_or("", |found| found.directory.as_str());
-    let wanted = format!("/lib/modules/{release}");
+    let target = format!("/lib/modules/{release}");
     if directory.is_empty() {
-        return Ok(Volume { image, mount_point: wanted });
+        return Ok(Volume { image, mount_point: target });
     }
     notes.push(format!(
-        "the volume has the modules in {directory}, so in the guest: mkdir -p {wanted} && \
-         mount --bind {BESIDE}/{directory} {wanted} (an image built with --modules-layout flat is mounted \
-         on {wanted} itself)"
+        "the volume has the modules in {directory}, so in the guest: mkdir -p {target} && \
+         mount --bind {MODULES_MOUNT}/{directory} {target} (an image built with --modules-layout flat is mounted \
+         on {target} itself)"
     ));
-    Ok(Volume { image, mount_point: BESIDE.to_owned() })
+    Ok(Volume { image, mount_point: MODULES_MOUNT.to_owned() })
 }
 
 /// Flintlock's own defaults, said so that they can be changed: `DefaultKernelCmdLine` of its

@@ -8,13 +8,13 @@ mod referrers;
 mod skopeo;
 
 use crate::host::Host;
-use crate::oci::ATTACHMENTS;
+use crate::oci::REFERRERS_SUFFIX;
 use crate::oci::read::locate;
 use crate::oci::tags::{self, Tagged, TaggedKind};
-use crate::report::{Count, Phase, Report, Running, Unit};
+use crate::report::{Count, Phase, PhaseGuard, Reporter, Unit};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
-use crate::util::text::{counted, size};
+use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::text::{format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use names::{check_name, check_prefix};
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,20 +41,20 @@ impl Registry {
 
 /// What becomes of a tag of the registry that stands for something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Overwrite {
+pub enum OverwritePolicy {
     /// It is named, and replaced.
-    Named,
+    Warn,
     /// Nothing is pushed.
-    Refused,
+    Refuse,
 }
 
 /// Does what is attached to images go with them?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attachments {
+pub enum ReferrerPolicy {
     /// It does, and the registry's list of what refers to an image has it.
-    Pushed,
+    Push,
     /// `--no-attest`.
-    LeftOut,
+    Skip,
 }
 
 /// An image, an index or an attachment of a layout, and the repository that it goes to.
@@ -111,21 +111,21 @@ pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 /// that breaks a rule (3).
 pub fn copies(
     references: &[Utf8PathBuf],
-    attachments: Attachments,
+    referrers: ReferrerPolicy,
     registry: &Registry,
-    report: &Report,
+    reporter: &Reporter,
 ) -> Result<Vec<ImageCopy>> {
     check_prefix(&registry.prefix)?;
     let mut copies = BTreeMap::new();
-    let mut subjects = Subjects::default();
+    let mut subjects = SubjectLayouts::default();
     for reference in references {
-        let (layout, wanted) = choice(reference)?;
-        for tagged in wanted {
-            if tagged.kind.subject().is_some() && attachments == Attachments::LeftOut {
+        let (layout, selected) = select_tags(reference)?;
+        for tagged in selected {
+            if tagged.kind.subject().is_some() && referrers == ReferrerPolicy::Skip {
                 continue;
             }
             let Some(name) = subjects.repository(&layout, &tagged)? else {
-                report.note(&format!("{layout}:{} is attached to no image here: not pushed", tagged.tag));
+                reporter.note(&format!("{layout}:{} is attached to no image here: not pushed", tagged.tag));
                 continue;
             };
             check_name(&layout, &name, &tagged.tag)?;
@@ -151,7 +151,7 @@ pub fn copies(
 }
 
 /// The layout of a reference, and those of its tags that are meant.
-fn choice(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
+fn select_tags(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
     let (layout, tag) = locate(reference);
     // Readers of `oci:PATH:TAG` end the path there.
     if layout.as_str().contains(':') {
@@ -171,49 +171,51 @@ fn choice(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
 
 /// What the layouts of a directory hold that something may be attached to. Each layout is read once.
 #[derive(Default)]
-struct Subjects(BTreeMap<Utf8PathBuf, Vec<Subject>>);
+struct SubjectLayouts(BTreeMap<Utf8PathBuf, Vec<SubjectLayout>>);
 
 /// A layout, but for those of attachments.
-struct Subject {
+struct SubjectLayout {
     name: String,
     /// What its tags stand for.
     tagged: BTreeSet<Sha256>,
     /// The images of its indexes.
-    below: BTreeSet<Sha256>,
+    manifests: BTreeSet<Sha256>,
 }
 
-impl Subjects {
+impl SubjectLayouts {
     /// The name of the repository in the registry; `None`: an attachment, and nothing beside it has its subject.
     fn repository(&mut self, layout: &Utf8Path, tagged: &Tagged) -> Result<Option<String>> {
         let name = layout.file_name().unwrap_or_default();
         let Some(subject) = tagged.kind.subject() else { return Ok(Some(name.to_owned())) };
         let dir = layout.parent().unwrap_or(Utf8Path::new("/"));
         if !self.0.contains_key(dir) {
-            self.0.insert(dir.to_owned(), Subject::beside(dir)?);
+            self.0.insert(dir.to_owned(), SubjectLayout::sibling_layouts(dir)?);
         }
         let all = &self.0[dir];
         // The layout that it is called after may have its subject below an index over architectures.
-        let own = name.strip_suffix(ATTACHMENTS).and_then(|name| all.iter().find(|one| one.name == name));
-        let has = |one: &&Subject| one.tagged.contains(&subject);
-        let own = own.filter(|one| has(one) || one.below.contains(&subject));
+        let own =
+            name.strip_suffix(REFERRERS_SUFFIX).and_then(|name| all.iter().find(|one| one.name == name));
+        let has = |one: &&SubjectLayout| one.tagged.contains(&subject);
+        let own = own.filter(|one| has(one) || one.manifests.contains(&subject));
         Ok(own.or_else(|| all.iter().find(has)).map(|one| one.name.clone()))
     }
 }
 
-impl Subject {
-    fn beside(dir: &Utf8Path) -> Result<Vec<Subject>> {
-        let layouts = layouts_in(dir)?.into_iter().filter(|layout| !layout.as_str().ends_with(ATTACHMENTS));
-        layouts.map(|layout| Subject::of(&layout)).collect()
+impl SubjectLayout {
+    fn sibling_layouts(dir: &Utf8Path) -> Result<Vec<SubjectLayout>> {
+        let layouts =
+            layouts_in(dir)?.into_iter().filter(|layout| !layout.as_str().ends_with(REFERRERS_SUFFIX));
+        layouts.map(|layout| SubjectLayout::of(&layout)).collect()
     }
 
-    fn of(layout: &Utf8Path) -> Result<Subject> {
+    fn of(layout: &Utf8Path) -> Result<SubjectLayout> {
         let tags = tags::tags(layout)?;
-        let mut below = BTreeSet::new();
+        let mut manifests = BTreeSet::new();
         for index in tags.iter().filter(|tagged| tagged.kind == TaggedKind::Index) {
-            below.extend(index.images(layout)?);
+            manifests.extend(index.images(layout)?);
         }
         let name = layout.file_name().unwrap_or_default().to_owned();
-        Ok(Subject { name, tagged: tags.iter().map(|tagged| tagged.digest).collect(), below })
+        Ok(SubjectLayout { name, tagged: tags.iter().map(|tagged| tagged.digest).collect(), manifests })
     }
 }
 
@@ -224,49 +226,49 @@ impl Subject {
 /// is damaged, the registry refuses, cannot be reached, or serves another digest (3).
 pub fn push(
     copies: &[ImageCopy],
-    overwrite: Overwrite,
+    overwrite: OverwritePolicy,
     registry: &Registry,
     host: &Host,
-    report: &Report,
+    reporter: &Reporter,
     mut pushed: impl FnMut(&ImageCopy) -> Result<()>,
 ) -> Result<()> {
-    let running = report.start(Phase::Push, &format!("to {}", registry.prefix));
+    let phase = reporter.start(Phase::Push, &format!("to {}", registry.prefix));
     let mut bytes = 0;
     for (index, copy) in copies.iter().enumerate() {
-        progress(&running, index, copies.len(), &format!("checking {}:{}", copy.layout, copy.tagged.tag));
+        progress(&phase, index, copies.len(), &format!("checking {}:{}", copy.layout, copy.tagged.tag));
         bytes += tags::check(&copy.layout, &copy.tagged).map_err(|error| {
             error.hint("nothing was pushed: build the image again, it is replaced by a whole one")
         })?;
     }
-    check_tags(copies, overwrite, registry, host, report)?;
+    check_tags(copies, overwrite, registry, host, reporter)?;
     for (index, copy) in copies.iter().enumerate() {
         let destination = copy.destination();
-        progress(&running, index, copies.len(), &destination);
+        progress(&phase, index, copies.len(), &destination);
         skopeo::copy(copy, registry, host, |line| {
-            progress(&running, index, copies.len(), &format!("{destination}  {line}"));
+            progress(&phase, index, copies.len(), &format!("{destination}  {line}"));
         })?;
         check_served(copy, registry, host)?;
         if let Some(subject) = copy.tagged.kind.subject() {
-            referrers::list(copy, subject, registry, host, report)?;
+            referrers::list(copy, subject, registry, host, reporter)?;
         }
         pushed(copy)?;
     }
-    running.finish(&format!("{}, {}", counted(copies.len(), "image", "images"), size(bytes)));
+    phase.finish(&format!("{}, {}", pluralize(copies.len(), "image", "images"), format_size(bytes)));
     Ok(())
 }
 
-fn progress(running: &Running<'_>, done: usize, total: usize, item: &str) {
-    running.progress(Count { done: done as u64, total: Some(total as u64), unit: Unit::Steps, item });
+fn progress(phase: &PhaseGuard<'_>, done: usize, total: usize, item: &str) {
+    phase.progress(Count { done: done as u64, total: Some(total as u64), unit: Unit::Steps, item });
 }
 
 /// Names the tags of the registry that stand for something else than they will. The protocol has no way to keep others
 /// from writing there meanwhile.
 fn check_tags(
     copies: &[ImageCopy],
-    overwrite: Overwrite,
+    overwrite: OverwritePolicy,
     registry: &Registry,
     host: &Host,
-    report: &Report,
+    reporter: &Reporter,
 ) -> Result<()> {
     let mut others = Vec::new();
     for copy in copies {
@@ -275,13 +277,13 @@ fn check_tags(
             others.push(format!("{} stands for {}", copy.destination(), other.oci()));
         }
     }
-    if overwrite == Overwrite::Refused && !others.is_empty() {
+    if overwrite == OverwritePolicy::Refuse && !others.is_empty() {
         return Err(Error::build(others.join("; ")).hint(
             "nothing was pushed: without --no-overwrite these tags are replaced; --no-attest leaves those of \
              attachments out",
         ));
     }
-    others.iter().for_each(|other| report.note(&format!("{other}, and is replaced")));
+    others.iter().for_each(|other| reporter.note(&format!("{other}, and is replaced")));
     Ok(())
 }
 

@@ -11,18 +11,18 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
         return Err(Error::usage("the registry has an `@` in it")
             .hint("a name and a password do not belong there: log in with `skopeo login`"));
     }
-    let wrong = |why: &str| {
+    let message = |why: &str| {
         Err(Error::usage(format!("`{}` is not a place in a registry: {why}", prefix.escape_debug()))
             .hint("expected REGISTRY/PREFIX, such as docker.io/foobar or localhost:5000/test"))
     };
     if prefix.contains("://") {
-        return wrong("without `https://` or `docker://` before it");
+        return message("without `https://` or `docker://` before it");
     }
     let (host, path) = prefix.split_once('/').unwrap_or((prefix, ""));
     let (name, port) = host.split_once(':').unwrap_or((host, "1"));
     // Otherwise Docker's rules would put docker.io before it, and nobody sees that.
     if !name.contains('.') && name != "localhost" && !host.contains(':') {
-        return wrong("it must begin with the host of the registry");
+        return message("it must begin with the host of the registry");
     }
     let fits = |part: &str| {
         !part.is_empty()
@@ -31,12 +31,12 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
             && !part.ends_with('-')
     };
     if !name.split('.').all(fits) || !port.parse::<u16>().is_ok_and(|port| port != 0) {
-        return wrong("that is no host");
+        return message("that is no host");
     }
     match path.is_empty() && !prefix.ends_with('/') || path.split('/').all(is_repository_name) {
         true => Ok(()),
         false => {
-            wrong("the names after the host are of lower-case letters and digits, joined by one of `-._`")
+            message("the names after the host are of lower-case letters and digits, joined by one of `-._`")
         }
     }
 }
@@ -79,7 +79,7 @@ mod tests {
         ] {
             assert!(check_prefix(right).is_ok(), "{right}");
         }
-        for wrong in [
+        for invalid in [
             "",
             "foobar",
             "foobar/x",
@@ -96,7 +96,7 @@ mod tests {
             "docker.io/x y",
             "docker.io/é",
         ] {
-            assert!(check_prefix(wrong).is_err(), "{wrong}");
+            assert!(check_prefix(invalid).is_err(), "{invalid}");
         }
     }
 
@@ -110,8 +110,8 @@ mod tests {
     fn tags_are_of_the_distribution_specification() {
         let check = |tag: &str| check_name("out/x".into(), "x", tag);
         assert!(check("6.1.7").is_ok() && check("6.18-rc3").is_ok() && check(&"a".repeat(128)).is_ok());
-        for wrong in ["", "-a", ".a", "6.1+x", "a b", &"a".repeat(129)] {
-            assert!(check(wrong).is_err(), "{wrong}");
+        for invalid in ["", "-a", ".a", "6.1+x", "a b", &"a".repeat(129)] {
+            assert!(check(invalid).is_err(), "{invalid}");
         }
     }
 }

@@ -7,9 +7,9 @@
 use super::{ImageCopy, Registry, skopeo};
 use crate::host::{Host, process};
 use crate::oci;
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::Utf8Path;
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -21,9 +21,9 @@ use std::time::Duration;
 /// So often the list is read, to see that it is as it was written or to write it anew.
 const ATTEMPTS: usize = 6;
 /// What registries take as a manifest.
-const LARGEST_INDEX: u64 = 4 << 20;
+const MAX_INDEX: u64 = 4 << 20;
 /// How long a registry may take to answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Makes sure that `subject` has the artifacts of `copy`, which has been pushed, in the registry's list of what refers
@@ -36,54 +36,55 @@ pub(super) fn list(
     subject: Sha256,
     registry: &Registry,
     host: &Host,
-    report: &Report,
+    reporter: &Reporter,
 ) -> Result<()> {
     let ours = oci::referrers(&copy.layout, &copy.tagged)?;
-    let nobody = Anonymous::new(registry, &copy.repository)?;
+    let nobody = AnonymousClient::new(registry, &copy.repository)?;
     if nobody.lists(subject, &ours) {
         return Ok(());
     }
     let tag = format!("sha256-{subject}");
     let reference = format!("docker://{}:{tag}", copy.repository);
     let what = format!("cannot add to the list of artifacts {reference}");
-    let failed = |said: String| skopeo::failure(&what, &said, copy, registry, host);
+    let failed = |stderr: String| skopeo::failure(&what, &stderr, copy, registry, host);
     for _ in 0..ATTEMPTS {
         process::check()?;
-        let current = skopeo::served(&reference, registry, &host.cwd)?.map_err(failed)?;
-        let Some(index) = merge(current.as_deref(), &ours).map_err(|why| not_a_list(&what, &why))? else {
+        let current = skopeo::inspect_remote(&reference, registry, &host.cwd)?.map_err(failed)?;
+        let Some(index) = merge(current.as_deref(), &ours).map_err(|why| invalid_index_error(&what, &why))?
+        else {
             return Ok(());
         };
         match write_by_skopeo(&reference, &index, registry)? {
             None => {}
-            Some(said) if is_for_age(&said) => {
+            Some(stderr) if is_skopeo_too_old(&stderr) => {
                 if let Some(why) = nobody.list(&tag, &ours, &what)? {
-                    report.finding(format!(
+                    reporter.warning(format!(
                         "{reference}, the list of what is attached to the image, is not written: skopeo would change \
                          it (before 1.15 it drops the types of artifacts), and without its login: {why}"
                     ));
                 }
                 return Ok(());
             }
-            Some(said) => return Err(failed(said)),
+            Some(stderr) => return Err(failed(stderr)),
         }
     }
-    Err(contested(&what))
+    Err(conflict_error(&what))
 }
 
-fn not_a_list(what: &str, why: &str) -> Error {
+fn invalid_index_error(what: &str, why: &str) -> Error {
     Error::fetch(format!("{what}: {why}"))
         .hint("delete that tag if nobody needs it; --no-attest leaves the attachments out")
 }
 
-fn contested(what: &str) -> Error {
+fn conflict_error(what: &str) -> Error {
     Error::fetch(format!("{what}: somebody else changes it all the time"))
         .hint("the same command goes on from here")
 }
 
 /// Did skopeo fail for being too old? It compares an index with what it has understood of it, and some releases
 /// understand no artifact types; older ones know no such option.
-fn is_for_age(said: &str) -> bool {
-    said.contains("must be converted to type") || said.contains("unknown flag")
+fn is_skopeo_too_old(stderr: &str) -> bool {
+    stderr.contains("must be converted to type") || stderr.contains("unknown flag")
 }
 
 /// The list with `ours` in it; `None`: they are there. What others have in it stays as it is.
@@ -113,23 +114,23 @@ fn merge(current: Option<&[u8]>, ours: &[Value]) -> Result<Option<Vec<u8>>, Stri
         return Ok(None);
     }
     let merged = serde_json::to_vec(&index).expect("only string keys");
-    match merged.len() as u64 > LARGEST_INDEX {
+    match merged.len() as u64 > MAX_INDEX {
         true => Err("it is longer than a registry takes".into()),
         false => Ok(Some(merged)),
     }
 }
 
 fn read_index(bytes: &[u8]) -> Result<Value, String> {
-    let not_a_list = || "something else stands under that tag".to_owned();
-    if bytes.len() as u64 > LARGEST_INDEX {
-        return Err(not_a_list());
+    let invalid_index_error = || "something else stands under that tag".to_owned();
+    if bytes.len() as u64 > MAX_INDEX {
+        return Err(invalid_index_error());
     }
-    let index: Value = serde_json::from_slice(bytes).map_err(|_| not_a_list())?;
+    let index: Value = serde_json::from_slice(bytes).map_err(|_| invalid_index_error())?;
     let is_index = index["schemaVersion"] == 2 && index.get("mediaType").is_none_or(|kind| kind == INDEX);
     let has_digest = |entry: &Value| entry.is_object() && entry["digest"].is_string();
     match index["manifests"].as_array() {
         Some(manifests) if is_index && manifests.iter().all(has_digest) => Ok(index),
-        _ => Err(not_a_list()),
+        _ => Err(invalid_index_error()),
     }
 }
 
@@ -143,17 +144,17 @@ fn write_by_skopeo(reference: &str, index: &[u8], registry: &Registry) -> Result
 }
 
 /// The registry, asked without credentials.
-struct Anonymous {
+struct AnonymousClient {
     client: Client,
     /// Where the repository is, in the order in which skopeo tries.
     bases: Vec<String>,
 }
 
-impl Anonymous {
-    fn new(registry: &Registry, repository: &str) -> Result<Anonymous> {
+impl AnonymousClient {
+    fn new(registry: &Registry, repository: &str) -> Result<AnonymousClient> {
         let client = Client::builder()
             .user_agent(concat!("kcompile/", env!("CARGO_PKG_VERSION")))
-            .timeout(PATIENCE)
+            .timeout(REQUEST_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .danger_accept_invalid_certs(!registry.tls_verify);
         let client = client.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
@@ -165,7 +166,7 @@ impl Anonymous {
         };
         let schemes = if registry.tls_verify { &["https"][..] } else { &["https", "http"] };
         let bases = schemes.iter().map(|scheme| format!("{scheme}://{host}/v2/{name}"));
-        Ok(Anonymous { client, bases: bases.collect() })
+        Ok(AnonymousClient { client, bases: bases.collect() })
     }
 
     /// Does the registry list these artifacts by itself? Only an answer that names them all is one.
@@ -196,13 +197,13 @@ impl Anonymous {
                 Ok(read) => read,
                 Err(why) => return Ok(Some(why)),
             };
-            let merged = merge(current.as_deref(), ours).map_err(|why| not_a_list(what, &why))?;
+            let merged = merge(current.as_deref(), ours).map_err(|why| invalid_index_error(what, &why))?;
             let Some(index) = merged else { return Ok(None) };
             if let Err(why) = self.write(tag, &index, version.as_ref()) {
                 return Ok(Some(why));
             }
         }
-        Err(contested(what))
+        Err(conflict_error(what))
     }
 
     /// What stands under a tag, and the version of it that the registry tells, if it does.
@@ -249,7 +250,7 @@ impl Anonymous {
 
 fn body(response: Response) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    response.take(LARGEST_INDEX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    response.take(MAX_INDEX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
 }
 
@@ -290,7 +291,7 @@ mod tests {
     #[test]
     fn what_is_no_list_is_left_alone() {
         let ours = [artifact("sha256:a", "x")];
-        let long = "x".repeat(usize::try_from(LARGEST_INDEX).unwrap());
+        let long = "x".repeat(usize::try_from(MAX_INDEX).unwrap());
         for hostile in [
             "",
             "[]",

@@ -5,7 +5,7 @@ use crate::host::process::{self, CommandLine, Stream};
 use crate::host::{self, Host};
 use crate::oci::tags::TaggedKind;
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::Utf8Path;
 
 /// What a failed skopeo has to say stands at its end.
@@ -16,7 +16,7 @@ impl ImageCopy {
     pub fn command(&self, registry: &Registry, cwd: &Utf8Path) -> CommandLine {
         let source = self.layout.strip_prefix(cwd).unwrap_or(&self.layout);
         // Without it skopeo would choose the image of this machine.
-        let is_index = matches!(self.tagged.kind, TaggedKind::Index | TaggedKind::Attachments(_));
+        let is_index = matches!(self.tagged.kind, TaggedKind::Index | TaggedKind::ReferrersIndex(_));
         let options = if is_index { &["--all"][..] } else { &[] };
         copy_command(
             options,
@@ -35,9 +35,9 @@ fn copy_command(
     registry: &Registry,
     cwd: &Utf8Path,
 ) -> CommandLine {
-    let words = ["copy", "--preserve-digests"].iter().chain(options).map(|word| (*word).to_owned());
+    let args = ["copy", "--preserve-digests"].iter().chain(options).map(|word| (*word).to_owned());
     let common = common_options(registry, "--dest-tls-verify");
-    let args = words.chain(common).chain([source.to_owned(), destination.to_owned()]);
+    let args = args.chain(common).chain([source.to_owned(), destination.to_owned()]);
     skopeo(args.collect(), cwd)
 }
 
@@ -53,7 +53,7 @@ fn authfile(registry: &Registry) -> impl Iterator<Item = String> + '_ {
 
 fn skopeo(args: Vec<String>, cwd: &Utf8Path) -> CommandLine {
     // Credential helpers of the user's want their own variables.
-    CommandLine { program: "skopeo".into(), args, env: host::whole_env(), cwd: cwd.to_owned() }
+    CommandLine { program: "skopeo".into(), args, env: host::full_env(), cwd: cwd.to_owned() }
 }
 
 /// Copies an image. `on_step` gets each line that skopeo prints meanwhile.
@@ -65,7 +65,7 @@ pub(super) fn copy(
 ) -> Result<()> {
     match run(&copy.command(registry, &host.cwd), on_step)? {
         None => Ok(()),
-        Some(said) => Err(failure(&cannot_push(copy), &said, copy, registry, host)),
+        Some(stderr) => Err(failure(&push_error_message(copy), &stderr, copy, registry, host)),
     }
 }
 
@@ -84,7 +84,7 @@ pub(super) fn copy_index(
 }
 
 /// The manifest or index that a reference stands for; `None`: there is none in the registry.
-pub(super) fn served(
+pub(super) fn inspect_remote(
     reference: &str,
     registry: &Registry,
     cwd: &Utf8Path,
@@ -96,21 +96,21 @@ pub(super) fn served(
     if output.status.success() {
         return Ok(Ok(Some(output.stdout)));
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let reason = reason(&said).to_lowercase();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let reason = reason(&stderr).to_lowercase();
     // The two codes of the specification, and a status without one.
     let missing = ["manifest unknown", "name unknown", "statuscode: 404", "404 (not found)", "404 not found"];
     match missing.iter().any(|word| reason.contains(word)) {
         true => Ok(Ok(None)),
-        false => Ok(Err(said)),
+        false => Ok(Err(stderr)),
     }
 }
 
 /// The digest of what the registry serves for the tag of a copy.
 pub(super) fn served_digest(copy: &ImageCopy, registry: &Registry, host: &Host) -> Result<Option<Sha256>> {
-    match served(&copy.destination(), registry, &host.cwd)? {
+    match inspect_remote(&copy.destination(), registry, &host.cwd)? {
         Ok(served) => Ok(served.map(Sha256::of)),
-        Err(said) => Err(failure(&cannot_push(copy), &said, copy, registry, host)),
+        Err(stderr) => Err(failure(&push_error_message(copy), &stderr, copy, registry, host)),
     }
 }
 
@@ -128,21 +128,21 @@ fn run(command: &CommandLine, mut on_step: impl FnMut(&str)) -> Result<Option<St
     Ok((!status.success()).then(|| errors.join("\n")))
 }
 
-fn cannot_push(copy: &ImageCopy) -> String {
+fn push_error_message(copy: &ImageCopy) -> String {
     let ImageCopy { layout, tagged, .. } = copy;
     format!("cannot push {layout}:{} to {}", tagged.tag, copy.destination())
 }
 
 /// What skopeo said at its end, and what to do about the commonest of it. `what` is what cannot be done.
-pub(super) fn failure(what: &str, said: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Error {
-    let reason = reason(said);
+pub(super) fn failure(what: &str, stderr: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Error {
+    let reason = reason(stderr);
     let hint = hint(&reason.to_lowercase(), copy, registry, host);
     Error::fetch(format!("{what}: {reason}")).hint(hint)
 }
 
 fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> String {
     let name = registry.host();
-    let has = |words: &[&str]| words.iter().any(|word| reason.contains(word));
+    let has = |args: &[&str]| args.iter().any(|word| reason.contains(word));
     if has(&["unauthorized", "authentication required", "denied", "forbidden", "statuscode: 403"]) {
         let refused = if has(&["denied", "forbidden", "statuscode: 403"]) { "push there" } else { "in" };
         return match login(registry, host) {
@@ -193,8 +193,8 @@ fn login(registry: &Registry, host: &Host) -> Option<String> {
 }
 
 /// The text of skopeo's last message: `time="…" level=fatal msg="…"`, or a plain line.
-pub(super) fn reason(said: &str) -> String {
-    let line = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+pub(super) fn reason(stderr: &str) -> String {
+    let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
     let quoted = line.split_once("msg=").and_then(|(_, text)| serde_json::from_str(text).ok());
     quoted.map_or_else(|| line.trim().to_owned(), |text: String| text.trim().to_owned())
 }
@@ -205,9 +205,9 @@ mod tests {
 
     #[test]
     fn the_last_message_is_the_reason() {
-        let said =
+        let stderr =
             "warning\ntime=\"2026-01-01\" level=fatal msg=\"pinging: Get \\\"http://x/\\\": refused\"\n\n";
-        assert_eq!(reason(said), "pinging: Get \"http://x/\": refused");
+        assert_eq!(reason(stderr), "pinging: Get \"http://x/\": refused");
         assert_eq!(reason("FATA[0000] no\n"), "FATA[0000] no");
         assert_eq!(reason(""), "it said nothing");
     }

@@ -1,21 +1,21 @@
 //! The receipt: what was built from what, by which tools, how long it took, and how to do it again.
 
-pub mod published;
 mod read;
+pub mod redaction;
 
-pub use published::Published;
-pub use read::Known;
+pub use read::ReceiptFile;
+pub use redaction::Redaction;
 
 use crate::image::pack::PackedImage;
-use crate::kbuild::sandbox::Confinement;
+use crate::kbuild::sandbox::SandboxReport;
 use crate::kbuild::{Compiled, Configured};
 use crate::kconfig::Difference;
-use crate::kconfig::requirements::{self, Outcome, Tally};
+use crate::kconfig::requirements::{self, RequirementResult, Tally};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::{Plan, SourceIdentity};
-use crate::report::{Report, Usage};
+use crate::report::{CompilerCacheStats, Reporter};
 use crate::util::digest::Sha256;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::write_atomically;
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -44,16 +44,16 @@ struct Receipt<'a> {
     requirements: Vec<Requirements<'a>>,
     /// What make might do beside building: decides no byte.
     #[serde(rename = "sandbox")]
-    sandbox: &'a Confinement,
+    sandbox: &'a SandboxReport,
     #[serde(rename = "compiler_warnings")]
     compiler_warnings: u64,
     /// `--launcher`.
     launcher: Option<String>,
     /// What it has done, where it is a cache that tells.
     #[serde(rename = "compiler_cache")]
-    compiler_cache: Option<Usage>,
+    compiler_cache: Option<CompilerCacheStats>,
     #[serde(rename = "findings")]
-    findings: Vec<String>,
+    warnings: Vec<String>,
     images: Vec<Image<'a>>,
     seconds: BTreeMap<&'static str, f64>,
     /// Of kcompile itself, without make and its children.
@@ -67,7 +67,7 @@ struct Requirements<'a> {
     counts: Tally,
     /// What is not met.
     #[serde(rename = "failures")]
-    failures: Vec<&'a Outcome>,
+    failures: Vec<&'a RequirementResult>,
 }
 
 #[derive(Serialize)]
@@ -93,25 +93,25 @@ pub fn write(
     output: &Utf8Path,
     plan: &Plan,
     source: &SourceIdentity,
-    (configured, outcomes, compiled): (&Configured, &[Outcome], &Compiled),
+    (configured, results, compiled): (&Configured, &[RequirementResult], &Compiled),
     images: &[PackedImage],
-    report: &Report,
-    published: &Published,
+    reporter: &Reporter,
+    redaction: &Redaction,
 ) -> Result<Utf8PathBuf> {
     let receipt = Receipt {
         kcompile: env!("CARGO_PKG_VERSION"),
         plan_digest: plan.digest(),
-        plan: published::plan(plan),
+        plan: redaction::plan(plan),
         source,
         source_verified: source.verified(),
         kernel_release: &compiled.release,
         config_layers: plan.config.iter().map(|layer| layer.name.as_str()).collect(),
         config_sha256: configured.sha256,
         config_differences: &configured.differences,
-        requirements: requirements::tallies(outcomes)
+        requirements: requirements::tallies(results)
             .into_iter()
             .map(|counts| Requirements {
-                failures: outcomes
+                failures: results
                     .iter()
                     .filter(|one| one.profile == counts.profile && one.is_failure())
                     .collect(),
@@ -120,9 +120,9 @@ pub fn write(
             .collect(),
         sandbox: &compiled.confinement,
         compiler_warnings: compiled.warnings,
-        launcher: plan.toolchain.launcher.as_deref().map(published::tool),
-        compiler_cache: compiled.cached,
-        findings: report.findings(),
+        launcher: plan.toolchain.launcher.as_deref().map(redaction::strip_tool_path),
+        compiler_cache: compiled.cache_stats,
+        warnings: reporter.warnings(),
         images: images
             .iter()
             .map(|image| Image {
@@ -132,26 +132,26 @@ pub fn write(
                 layer_bytes: image.written.size,
             })
             .collect(),
-        seconds: report
+        seconds: reporter
             .times()
             .into_iter()
             .map(|(phase, took)| (phase.title(), took.as_secs_f64()))
             .collect(),
         peak_memory_bytes: crate::util::rusage::peak_memory(),
-        command: &published.command,
+        command: &redaction.command,
     };
     let path = path(output, plan);
-    write_atomically(&path, published.cleaned(&text(&receipt)).as_bytes())?;
+    write_atomically(&path, redaction.redact(&text(&receipt)).as_bytes())?;
     Ok(path)
 }
 
 /// Adds what came of booting its images to a receipt, in the place of what an earlier boot added.
-pub fn add_boot(path: &Utf8Path, outcome: &impl Serialize) -> Result<()> {
-    let wrong = || format!("cannot add to the receipt {path}");
-    let said = read_file(path, Links::Refuse, MAX_JSON).context(Kind::Build, wrong)?;
-    let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&said).context(Kind::Build, wrong)?;
-    let outcome = serde_json::to_value(outcome).expect("only string keys");
-    receipt.insert("boot".to_owned(), outcome);
+pub fn add_boot(path: &Utf8Path, boot_report: &impl Serialize) -> Result<()> {
+    let message = || format!("cannot add to the receipt {path}");
+    let bytes = read_file(path, Links::Refuse, MAX_JSON).context(Kind::Build, message)?;
+    let mut receipt: serde_json::Map<_, _> = serde_json::from_slice(&bytes).context(Kind::Build, message)?;
+    let boot_report = serde_json::to_value(boot_report).expect("only string keys");
+    receipt.insert("boot".to_owned(), boot_report);
     write_atomically(path, text(&receipt).as_bytes())
 }
 

@@ -1,13 +1,13 @@
 //! A receipt that was written earlier, perhaps by somebody else.
 
 use crate::oci::blob::read_bounded;
-use crate::util::error::{Context, Kind, Result};
+use crate::util::error::{Kind, Result, ResultExt};
 use camino::Utf8Path;
 use serde::Deserialize;
 
 /// What of a receipt is of use later. What an older kcompile did not write is empty.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Known {
+pub struct ReceiptFile {
     /// The version of kcompile.
     #[serde(default)]
     pub kcompile: String,
@@ -28,10 +28,10 @@ pub struct Known {
     pub config_sha256: String,
     /// What the user was told to look at.
     #[serde(rename = "findings", default)]
-    pub findings: Vec<String>,
+    pub warnings: Vec<String>,
     /// The images that were written.
     #[serde(default)]
-    pub images: Vec<KnownImage>,
+    pub images: Vec<ReceiptImage>,
     /// The command line that built them.
     #[serde(default)]
     pub command: String,
@@ -39,7 +39,7 @@ pub struct Known {
 
 /// An image of a receipt.
 #[derive(Clone, Debug, Deserialize)]
-pub struct KnownImage {
+pub struct ReceiptImage {
     /// The name of the layout.
     pub layout: String,
     /// The tag.
@@ -48,21 +48,21 @@ pub struct KnownImage {
     pub digest: String,
 }
 
-impl Known {
+impl ReceiptFile {
     /// Reads a receipt; `None`: there is none.
     ///
     /// Errors (exit code 3): it cannot be read, is too large, or no receipt.
-    pub fn read(path: &Utf8Path) -> Result<Option<Known>> {
+    pub fn read(path: &Utf8Path) -> Result<Option<ReceiptFile>> {
         if path.symlink_metadata().is_err() {
             return Ok(None);
         }
-        Known::parse(path, &read_bounded(path)?).map(Some)
+        ReceiptFile::parse(path, &read_bounded(path)?).map(Some)
     }
 
     /// What the bytes of the receipt at `path` say.
     ///
     /// Errors (exit code 3): it is no receipt.
-    pub fn parse(path: &Utf8Path, bytes: &[u8]) -> Result<Known> {
+    pub fn parse(path: &Utf8Path, bytes: &[u8]) -> Result<ReceiptFile> {
         serde_json::from_slice(bytes).context(Kind::Fetch, || format!("{path} is not a receipt"))
     }
 

@@ -1,11 +1,11 @@
 //! For the fuzzer and for the properties in this file: layouts that mean harm, around bytes of anybody's.
 
 use super::{VerifyCache, verify};
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::image::diff::diff;
 use crate::image::inspect::inspect;
 use crate::kconfig::explain::Renames;
-use crate::kernel::binary::{Anatomy, Kernel, Module};
+use crate::kernel::binary::{ElfSections, Kernel, Module};
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::Image;
 use crate::util::digest::Sha256;
@@ -57,23 +57,23 @@ pub fn examine(bytes: &[u8]) {
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("an empty place");
 
     let before = files_of(dir.path());
-    let _ = verify(&layout, None, &mut VerifyCache::default(), |verified| {
-        assert!(!verified.checks.is_empty(), "nothing is said of it");
+    let _ = verify(&layout, None, &mut VerifyCache::default(), |report| {
+        assert!(!report.checks.is_empty(), "nothing is said of it");
         Ok(())
     });
     let images = LayoutReader::open(&layout).and_then(|reader| {
-        let parts = reader.images(None)?;
-        Ok(parts.iter().filter_map(|part| reader.image(part).ok()).collect())
+        let manifest_refs = reader.images(None)?;
+        Ok(manifest_refs.iter().filter_map(|manifest_ref| reader.image(manifest_ref).ok()).collect())
     });
     let images: Vec<Image> = images.unwrap_or_default();
     for image in images {
         let Ok(found) = inspect(&image) else { continue };
-        let renames = Renames::read(&Library::built_in()).expect("our own table");
+        let renames = Renames::read(&ConfigLibrary::built_in()).expect("our own table");
         let same = diff((&image, &image), (&found, &found), &renames).expect("it was read before");
         assert!(same.equal && same.files.is_empty());
     }
     // As diff looks into files that differ.
-    let _ = (Kernel::read(bytes), Module::read("a.ko.xz", bytes), Anatomy::of(bytes));
+    let _ = (Kernel::read(bytes), Module::read("a.ko.xz", bytes), ElfSections::of(bytes));
     assert_eq!(files_of(dir.path()), before, "something was written");
 }
 

@@ -1,9 +1,9 @@
 //! `index.json` is the one file of a layout that no digest vouches for: it is held against what it leads to.
 
 use super::image::ImageChecks;
-use super::{Outcome, Problems};
+use super::{CheckResult, Problems};
 use crate::kernel::{KernelVersion, VersionRequest};
-use crate::oci::layout_reader::{LayoutReader, Part};
+use crate::oci::layout_reader::{LayoutReader, ManifestRef};
 use crate::oci::read::{is_image_config, tag_of, tag_part};
 use oci_spec::image::{Descriptor, MediaType, Platform};
 use std::collections::BTreeSet;
@@ -35,16 +35,23 @@ impl IndexFacts {
     }
 
     /// Checks what the layout's index says of an image; `outer` is its descriptor there.
-    pub(super) fn check(&self, image: &ImageChecks, part: &Part, outer: &Descriptor) -> Outcome {
+    pub(super) fn check(
+        &self,
+        image: &ImageChecks,
+        manifest_ref: &ManifestRef,
+        outer: &Descriptor,
+    ) -> CheckResult {
         let mut problems = Problems::default();
         self.problems.iter().for_each(|problem| problems.add(problem.clone()));
         let arch = &image.inspected.arch;
-        if let Some(problem) = part.descriptor.platform().as_ref().and_then(|said| platform(said, image)) {
+        if let Some(problem) =
+            manifest_ref.descriptor.platform().as_ref().and_then(|platform| platform_problem(platform, image))
+        {
             problems.add(problem);
         }
         let name = tag_of(outer);
         if image.origin.is_ours() {
-            if let Some(problem) = name.as_deref().and_then(|name| wrong_name(name, image)) {
+            if let Some(problem) = name.as_deref().and_then(|name| tag_problem(name, image)) {
                 problems.add(problem);
             }
             if self.has_unknown_fields {
@@ -59,18 +66,18 @@ impl IndexFacts {
         if !is_image_config(config) {
             problems.add(format!("the manifest says that its config is of type {config}"));
         }
-        let kind = part.descriptor.media_type();
-        if let Some(said) = image.manifest.media_type().as_ref().filter(|said| *said != kind) {
-            problems.add(format!("the manifest says that it is of type {said}, the index {kind}"));
+        let kind = manifest_ref.descriptor.media_type();
+        if let Some(platform) = image.manifest.media_type().as_ref().filter(|platform| *platform != kind) {
+            problems.add(format!("the manifest says that it is of type {platform}, the index {kind}"));
         }
         let tag = name.map_or_else(|| "no tag".to_owned(), |tag| format!("tag {tag}"));
-        problems.outcome(format!("{tag}, {} on {arch}", image.os))
+        problems.result(format!("{tag}, {} on {arch}", image.os))
     }
 }
 
 /// What is wrong with the name of an image of kcompile's. It may have any tag, and a full reference as `podman save` has
 /// it, but not the version of another kernel.
-fn wrong_name(name: &str, image: &ImageChecks) -> Option<String> {
+fn tag_problem(name: &str, image: &ImageChecks) -> Option<String> {
     let tag = tag_part(name);
     if tag.is_empty() || tag.contains('/') {
         return Some(format!("the name {name} has no tag in it"));
@@ -83,8 +90,8 @@ fn wrong_name(name: &str, image: &ImageChecks) -> Option<String> {
     differs.then(|| format!("the tag is {tag}, the image says that it is version {version}"))
 }
 
-fn platform(said: &Platform, image: &ImageChecks) -> Option<String> {
-    let (os, arch) = (said.os().to_string(), said.architecture().to_string());
+fn platform_problem(platform: &Platform, image: &ImageChecks) -> Option<String> {
+    let (os, arch) = (platform.os().to_string(), platform.architecture().to_string());
     let (own_os, own_arch) = (&image.os, &image.inspected.arch);
     let differs = os != *own_os || arch != *own_arch;
     differs.then(|| format!("the index says {os} on {arch}, the image's config {own_os} on {own_arch}"))

@@ -7,19 +7,19 @@ mod contents;
 pub mod fuzz;
 mod image;
 mod index;
-mod layer_form;
+mod layer_checker;
 mod modules;
 mod origin;
 mod pairing;
 
 use crate::host::process;
-use crate::image::inspect::{self, Inspected, ReadCache, ReceiptFound};
-use crate::image::size_limits::Budget;
-use crate::oci::layout_reader::{LayoutReader, Part, PartKind};
+use crate::image::inspect::{self, ImageInfo, ReadCache, ReceiptState};
+use crate::image::size_limits::SizeLimits;
+use crate::oci::layout_reader::{LayoutReader, ManifestKind, ManifestRef};
 use crate::oci::read::tag_of;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result};
-use crate::util::text::size;
+use crate::util::text::format_size;
 use camino::{Utf8Path, Utf8PathBuf};
 use image::ImageChecks;
 use index::IndexFacts;
@@ -29,11 +29,11 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// So many faults of one kind are told, and the others counted: a hostile image may have 200,000.
-const MOST_FAULTS: usize = 8;
+const MAX_PROBLEMS: usize = 8;
 
 /// What came of it for one image, or for an artifact that is attached to one.
 #[derive(Debug, Serialize)]
-pub struct Verified {
+pub struct VerifyReport {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
     /// The tag; `None`: it has none, or it is the layout itself that is meant.
@@ -47,10 +47,10 @@ pub struct Verified {
     pub checks: Vec<Check>,
     /// What was found in it; `None`: it could not be read, or is no image.
     #[serde(skip)]
-    pub inspected: Option<Rc<Inspected>>,
+    pub inspected: Option<Rc<ImageInfo>>,
     /// Its receipt.
     #[serde(skip)]
-    pub receipt: Option<ReceiptFound>,
+    pub receipt: Option<ReceiptState>,
 }
 
 /// One thing that was checked.
@@ -58,16 +58,16 @@ pub struct Verified {
 pub struct Check {
     /// What.
     #[serde(rename = "name")]
-    pub name: Subject,
+    pub name: CheckName,
     /// What came of it.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub result: CheckResult,
 }
 
 /// What is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Subject {
+pub enum CheckName {
     /// `index.json`.
     #[serde(rename = "index")]
     Index,
@@ -103,21 +103,21 @@ pub enum Subject {
     Size,
 }
 
-impl Subject {
+impl CheckName {
     /// One word for people.
     pub fn title(self) -> &'static str {
         match self {
-            Subject::Index => "index",
-            Subject::Image => "image",
-            Subject::Blobs => "blobs",
-            Subject::Entries => "entries",
-            Subject::Kernel => "kernel",
-            Subject::Modules => "modules",
-            Subject::Config => "config",
-            Subject::Annotations => "annotations",
-            Subject::Pairing => "pairing",
-            Subject::Receipt => "receipt",
-            Subject::Size => "size",
+            CheckName::Index => "index",
+            CheckName::Image => "image",
+            CheckName::Blobs => "blobs",
+            CheckName::Entries => "entries",
+            CheckName::Kernel => "kernel",
+            CheckName::Modules => "modules",
+            CheckName::Config => "config",
+            CheckName::Annotations => "annotations",
+            CheckName::Pairing => "pairing",
+            CheckName::Receipt => "receipt",
+            CheckName::Size => "size",
         }
     }
 }
@@ -125,27 +125,27 @@ impl Subject {
 /// What came of a check.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
-pub enum Outcome {
+pub enum CheckResult {
     /// It is as it should be.
     #[serde(rename = "holds")]
-    Holds {
+    Passed {
         /// In words.
         #[serde(rename = "detail")]
         detail: String,
     },
     /// Nothing there says anything about it.
     #[serde(rename = "not-said")]
-    NotSaid {
+    NotApplicable {
         /// In words.
         #[serde(rename = "detail")]
         detail: String,
     },
     /// It is not what it should be.
     #[serde(rename = "fails")]
-    Fails {
+    Failed {
         /// Each thing that is wrong.
         #[serde(rename = "faults")]
-        faults: Vec<String>,
+        problems: Vec<String>,
     },
     /// Bytes are missing, or others than their digest or size says.
     #[serde(rename = "damaged")]
@@ -156,23 +156,23 @@ pub enum Outcome {
     },
     /// It is whole, and breaks a rule that makes it dangerous to read, or that readers understand differently.
     #[serde(rename = "refused")]
-    Refused {
+    Rejected {
         /// Which rule.
         #[serde(rename = "why")]
         why: String,
     },
 }
 
-impl Outcome {
-    fn not_said(detail: impl Into<String>) -> Outcome {
-        Outcome::NotSaid { detail: detail.into() }
+impl CheckResult {
+    fn not_applicable(detail: impl Into<String>) -> CheckResult {
+        CheckResult::NotApplicable { detail: detail.into() }
     }
 
     /// What an error means that names a rule; an error of another kind comes back.
-    fn of_error(error: Error) -> Result<Outcome> {
+    fn from_error(error: Error) -> Result<CheckResult> {
         match error.kind {
-            Kind::Fetch if error.is_damage() => Ok(Outcome::Damaged { why: error.to_string() }),
-            Kind::Fetch => Ok(Outcome::Refused { why: error.to_string() }),
+            Kind::Fetch if error.is_damage() => Ok(CheckResult::Damaged { why: error.to_string() }),
+            Kind::Fetch => Ok(CheckResult::Rejected { why: error.to_string() }),
             _ => Err(error),
         }
     }
@@ -187,7 +187,7 @@ pub(super) struct Problems {
 
 impl Problems {
     fn add(&mut self, text: String) {
-        match self.texts.len() < MOST_FAULTS {
+        match self.texts.len() < MAX_PROBLEMS {
             true => self.texts.push(text),
             false => self.more += 1,
         }
@@ -203,44 +203,45 @@ impl Problems {
     }
 
     /// Without any, the check holds.
-    fn outcome(self, detail: impl Into<String>) -> Outcome {
+    fn result(self, detail: impl Into<String>) -> CheckResult {
         match self.texts.is_empty() {
-            true => Outcome::Holds { detail: detail.into() },
-            false => Outcome::Fails { faults: self.into_texts() },
+            true => CheckResult::Passed { detail: detail.into() },
+            false => CheckResult::Failed { problems: self.into_texts() },
         }
     }
 }
 
-impl Verified {
+impl VerifyReport {
     /// Does nothing fail?
-    pub fn is_right(&self) -> bool {
-        !self.is_damaged() && !self.checks.iter().any(|one| matches!(one.outcome, Outcome::Fails { .. }))
+    pub fn passes(&self) -> bool {
+        !self.is_damaged() && !self.checks.iter().any(|one| matches!(one.result, CheckResult::Failed { .. }))
     }
 
     /// Are bytes missing or wrong, or is a rule broken?
     pub fn is_damaged(&self) -> bool {
-        let is_damage =
-            |check: &Check| matches!(check.outcome, Outcome::Damaged { .. } | Outcome::Refused { .. });
+        let is_damage = |check: &Check| {
+            matches!(check.result, CheckResult::Damaged { .. } | CheckResult::Rejected { .. })
+        };
         self.checks.iter().any(is_damage)
     }
 
     /// Adds what came of a limit of its size, where there is one.
-    pub fn hold_to(&mut self, budget: &Budget) {
-        let is_kernel_image = |image: &&Rc<Inspected>| !image.kernels.is_empty() || image.modules.is_some();
+    pub fn check_size_limits(&mut self, size_limits: &SizeLimits) {
+        let is_kernel_image = |image: &&Rc<ImageInfo>| !image.kernels.is_empty() || image.modules.is_some();
         let inspected = self.inspected.as_ref().filter(is_kernel_image);
-        let Some(inspected) = inspected.filter(|_| budget.is_set()) else { return };
-        let mut faults = Problems::default();
-        budget.exceeded(inspected).into_iter().for_each(|text| faults.add(text));
-        self.add(Subject::Size, faults.outcome("within the budget"));
+        let Some(inspected) = inspected.filter(|_| size_limits.is_set()) else { return };
+        let mut problems = Problems::default();
+        size_limits.exceeded(inspected).into_iter().for_each(|text| problems.add(text));
+        self.add(CheckName::Size, problems.result("within the budget"));
     }
 
-    fn new(layout: &Utf8Path, tag: Option<String>, digest: String) -> Verified {
+    fn new(layout: &Utf8Path, tag: Option<String>, digest: String) -> VerifyReport {
         let layout = layout.to_owned();
-        Verified { layout, tag, digest, arch: None, checks: Vec::new(), inspected: None, receipt: None }
+        VerifyReport { layout, tag, digest, arch: None, checks: Vec::new(), inspected: None, receipt: None }
     }
 
-    fn add(&mut self, name: Subject, outcome: Outcome) {
-        self.checks.push(Check { name, outcome });
+    fn add(&mut self, name: CheckName, result: CheckResult) {
+        self.checks.push(Check { name, result });
     }
 }
 
@@ -249,13 +250,13 @@ impl Verified {
 pub struct VerifyCache {
     read: ReadCache,
     /// By layout, digest and size of the manifest; or what the error means that reading one of them ended with.
-    images: BTreeMap<(Utf8PathBuf, Sha256, u64), Verdict>,
+    images: BTreeMap<(Utf8PathBuf, Sha256, u64), ImageResult>,
     /// Files of the images that are kept.
     files: usize,
 }
 
 /// What came of an image, whatever its tag; or why it could not be read.
-type Verdict = std::result::Result<Rc<ImageChecks>, Outcome>;
+type ImageResult = std::result::Result<Rc<ImageChecks>, CheckResult>;
 
 /// Verdicts are kept as long as their images have no more files together: as many as one may have.
 const MAX_FILES: usize = 200_000;
@@ -268,32 +269,32 @@ pub fn verify(
     layout: &Utf8Path,
     tag: Option<&str>,
     cache: &mut VerifyCache,
-    mut each: impl FnMut(Verified) -> Result<()>,
+    mut each: impl FnMut(VerifyReport) -> Result<()>,
 ) -> Result<()> {
     let reader = match cache.read.layout(layout) {
         Ok(reader) => reader,
         Err(error) => {
-            let mut verified = Verified::new(layout, tag.map(str::to_owned), String::new());
-            verified.add(Subject::Index, Outcome::of_error(error)?);
-            return each(verified);
+            let mut report = VerifyReport::new(layout, tag.map(str::to_owned), String::new());
+            report.add(CheckName::Index, CheckResult::from_error(error)?);
+            return each(report);
         }
     };
     let index = IndexFacts::of(&reader);
-    for descriptor in &reader.chosen(tag)? {
+    for descriptor in &reader.select_all(tag)? {
         process::check()?;
-        match reader.parts(descriptor) {
-            Ok(parts) => {
-                for part in &parts {
-                    let mut verified = cache.verify_part(&reader, &index, part, descriptor)?;
-                    verified.arch = verified.arch.filter(|_| parts.len() > 1);
-                    each(verified)?;
+        match reader.manifest_refs(descriptor) {
+            Ok(manifest_refs) => {
+                for manifest_ref in &manifest_refs {
+                    let mut report = cache.verify_manifest(&reader, &index, manifest_ref, descriptor)?;
+                    report.arch = report.arch.filter(|_| manifest_refs.len() > 1);
+                    each(report)?;
                 }
             }
             Err(error) => {
                 let digest = descriptor.digest().to_string();
-                let mut verified = Verified::new(layout, tag_of(descriptor), digest);
-                verified.add(Subject::Blobs, Outcome::of_error(error)?);
-                each(verified)?;
+                let mut report = VerifyReport::new(layout, tag_of(descriptor), digest);
+                report.add(CheckName::Blobs, CheckResult::from_error(error)?);
+                each(report)?;
             }
         }
     }
@@ -302,24 +303,24 @@ pub fn verify(
 
 impl VerifyCache {
     /// `outer` is the descriptor in the layout's own index: that of the part, or of an index over it.
-    fn verify_part(
+    fn verify_manifest(
         &mut self,
         reader: &LayoutReader,
         index: &IndexFacts,
-        part: &Part,
+        manifest_ref: &ManifestRef,
         outer: &Descriptor,
-    ) -> Result<Verified> {
-        let digest = part.descriptor.digest().to_string();
-        let mut verified = Verified::new(reader.path(), part.tag.clone(), digest);
-        if part.kind != PartKind::Image {
-            check_artifact(reader, part, &mut verified)?;
-            return Ok(verified);
+    ) -> Result<VerifyReport> {
+        let digest = manifest_ref.descriptor.digest().to_string();
+        let mut report = VerifyReport::new(reader.path(), manifest_ref.tag.clone(), digest);
+        if manifest_ref.kind != ManifestKind::Image {
+            check_artifact(reader, manifest_ref, &mut report)?;
+            return Ok(report);
         }
-        match self.image(reader, part)? {
-            Ok(checks) => self.add_image(reader, index, part, outer, &checks, &mut verified)?,
-            Err(outcome) => verified.add(Subject::Blobs, outcome),
+        match self.image(reader, manifest_ref)? {
+            Ok(checks) => self.add_image(reader, index, manifest_ref, outer, &checks, &mut report)?,
+            Err(result) => report.add(CheckName::Blobs, result),
         }
-        Ok(verified)
+        Ok(report)
     }
 
     /// Adds the checks of an image, and those that depend on its tag.
@@ -327,87 +328,91 @@ impl VerifyCache {
         &mut self,
         reader: &LayoutReader,
         index: &IndexFacts,
-        part: &Part,
+        manifest_ref: &ManifestRef,
         outer: &Descriptor,
         checks: &ImageChecks,
-        verified: &mut Verified,
+        report: &mut VerifyReport,
     ) -> Result<()> {
         let inspected = checks.inspected.clone();
-        verified.add(Subject::Index, index.check(checks, part, outer));
-        verified.checks.extend(checks.checks.iter().cloned());
+        report.add(CheckName::Index, index.check(checks, manifest_ref, outer));
+        report.checks.extend(checks.checks.iter().cloned());
         if let Some(pairing) = &checks.pairing {
-            let outcome = pairing.check(&inspected, part.tag.as_deref(), &mut self.read);
-            verified.add(Subject::Pairing, outcome);
-            let receipt = inspect::receipt(&reader.image(part)?, &mut self.read);
-            verified.add(Subject::Receipt, contents::receipt(&inspected, &receipt));
-            verified.receipt = Some(receipt);
+            let result = pairing.check(&inspected, manifest_ref.tag.as_deref(), &mut self.read);
+            report.add(CheckName::Pairing, result);
+            let receipt = inspect::receipt(&reader.image(manifest_ref)?, &mut self.read);
+            report.add(CheckName::Receipt, contents::receipt(&inspected, &receipt));
+            report.receipt = Some(receipt);
         }
-        verified.arch = Some(inspected.arch.clone());
-        verified.inspected = Some(inspected);
+        report.arch = Some(inspected.arch.clone());
+        report.inspected = Some(inspected);
         Ok(())
     }
 
-    fn image(&mut self, reader: &LayoutReader, part: &Part) -> Result<Verdict> {
-        let digest = part.descriptor.digest().digest().parse();
+    fn image(&mut self, reader: &LayoutReader, manifest_ref: &ManifestRef) -> Result<ImageResult> {
+        let digest = manifest_ref.descriptor.digest().digest().parse();
         let Ok(digest) = digest.map_err(|_: String| ()) else {
-            return self.read_image(reader, part);
+            return self.read_image(reader, manifest_ref);
         };
-        let key = (reader.path().to_owned(), digest, part.descriptor.size());
-        if let Some(verdict) = self.images.get(&key) {
-            return Ok(verdict.clone());
+        let key = (reader.path().to_owned(), digest, manifest_ref.descriptor.size());
+        if let Some(result) = self.images.get(&key) {
+            return Ok(result.clone());
         }
-        let verdict = self.read_image(reader, part)?;
-        self.files += verdict.as_ref().map_or(0, |checks| checks.inspected.survey.files.len());
+        let result = self.read_image(reader, manifest_ref)?;
+        self.files += result.as_ref().map_or(0, |checks| checks.inspected.scan.files.len());
         if self.files > MAX_FILES {
             self.files = 0;
             self.images.clear();
         }
-        self.images.insert(key, verdict.clone());
-        Ok(verdict)
+        self.images.insert(key, result.clone());
+        Ok(result)
     }
 
-    fn read_image(&mut self, reader: &LayoutReader, part: &Part) -> Result<Verdict> {
-        match reader.image(part).and_then(|image| ImageChecks::of(&image, &mut self.read)) {
+    fn read_image(&mut self, reader: &LayoutReader, manifest_ref: &ManifestRef) -> Result<ImageResult> {
+        match reader.image(manifest_ref).and_then(|image| ImageChecks::of(&image, &mut self.read)) {
             Ok(checks) => Ok(Ok(Rc::new(checks))),
-            Err(error) => Outcome::of_error(error).map(Err),
+            Err(error) => CheckResult::from_error(error).map(Err),
         }
     }
 }
 
 /// No kernel image; but an image of kcompile's, or a manifest under another type, should be one.
-fn artifact(reader: &LayoutReader, part: &Part) -> Outcome {
-    let title = part.kind.title();
-    let kind = part.descriptor.media_type().to_string();
-    let problem = match &part.kind {
-        PartKind::Blob(_) => {
-            let own = reader.own_media_type(part).filter(|own| *own != kind);
+fn artifact(reader: &LayoutReader, manifest_ref: &ManifestRef) -> CheckResult {
+    let title = manifest_ref.kind.title();
+    let kind = manifest_ref.descriptor.media_type().to_string();
+    let problem = match &manifest_ref.kind {
+        ManifestKind::Blob(_) => {
+            let own = reader.embedded_media_type(manifest_ref).filter(|own| *own != kind);
             own.map(|own| format!("the index says that it is of type {kind}, it says itself {own}"))
         }
         _ => {
-            let manifest = reader.image_manifest(part).ok().flatten();
+            let manifest = reader.image_manifest(manifest_ref).ok().flatten();
             let is_ours = manifest.is_some_and(|manifest| origin::is_ours(&manifest));
             is_ours.then(|| format!("it says that it is an image of kcompile's, and is {title}"))
         }
     };
     match problem {
-        Some(problem) => Outcome::Fails { faults: vec![problem] },
-        None => Outcome::not_said(format!("not a kernel image: {title}")),
+        Some(problem) => CheckResult::Failed { problems: vec![problem] },
+        None => CheckResult::not_applicable(format!("not a kernel image: {title}")),
     }
 }
 
 /// An artifact, or a blob that is no manifest: no root file system can be made of it.
-fn check_artifact(reader: &LayoutReader, part: &Part, verified: &mut Verified) -> Result<()> {
-    let is_attached = part.kind == PartKind::Attachment;
+fn check_artifact(
+    reader: &LayoutReader,
+    manifest_ref: &ManifestRef,
+    report: &mut VerifyReport,
+) -> Result<()> {
+    let is_attached = manifest_ref.kind == ManifestKind::Referrer;
     if !is_attached {
-        verified.add(Subject::Image, artifact(reader, part));
+        report.add(CheckName::Image, artifact(reader, manifest_ref));
     }
-    let outcome = match reader.check_artifact(part) {
+    let result = match reader.check_artifact(manifest_ref) {
         Ok(bytes) => {
             let attached = if is_attached { " attached to an image" } else { "" };
-            Outcome::Holds { detail: format!("{}{attached}: sizes and digests", size(bytes)) }
+            CheckResult::Passed { detail: format!("{}{attached}: sizes and digests", format_size(bytes)) }
         }
-        Err(error) => Outcome::of_error(error)?,
+        Err(error) => CheckResult::from_error(error)?,
     };
-    verified.add(Subject::Blobs, outcome);
+    report.add(CheckName::Blobs, result);
     Ok(())
 }

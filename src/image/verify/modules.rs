@@ -1,12 +1,12 @@
 //! The modules of an image, and the files that depmod and Kbuild leave beside them.
 
 use super::origin::{Claim, Origin};
-use super::{Outcome, Problems};
-use crate::image::inspect::{Inspected, release_of_module};
+use super::{CheckResult, Problems};
+use crate::image::inspect::{ImageInfo, release_of_module};
 use crate::kernel::binary::Format;
 use crate::kernel::{Arch, KernelVersion, depmod};
 use crate::plan::annotations;
-use crate::util::text::counted;
+use crate::util::text::pluralize;
 use std::collections::BTreeSet;
 
 /// What Kbuild installs, for every kernel since 2.6.34.
@@ -15,19 +15,19 @@ const KBUILD_FILES: [&str; 2] = ["modules.builtin", "modules.order"];
 const BUILTIN_MODINFO: (&str, (u32, u32)) = ("modules.builtin.modinfo", (5, 2));
 
 /// Every module is for this machine and for the kernel of this release, which would refuse others.
-pub(super) fn check(found: &Inspected, arch: Option<Arch>, origin: Origin) -> Outcome {
+pub(super) fn check(info: &ImageInfo, arch: Option<Arch>, origin: Origin) -> CheckResult {
     let mut problems = Problems::default();
-    let survey = &found.survey;
-    let release = found.release.as_deref();
-    check_directories(found, origin, &mut problems);
-    for (path, why) in &survey.unreadable_modules {
+    let scan = &info.scan;
+    let release = info.release.as_deref();
+    check_directories(info, origin, &mut problems);
+    for (path, why) in &scan.unreadable_modules {
         problems.add(format!("{path} cannot be read as a module: {why}"));
     }
     let machine = arch.map(|arch| Format::Elf { machine: arch.spec().elf_machine });
-    for (path, file) in &survey.modules {
+    for (path, file) in &scan.modules {
         let module = &file.module;
         if machine.is_some_and(|machine| machine != module.format) {
-            problems.add(format!("{path} is no module for {}: it is {}", found.arch, module.format));
+            problems.add(format!("{path} is no module for {}: it is {}", info.arch, module.format));
             continue;
         }
         // Of several kernels, each has its own directory.
@@ -40,46 +40,45 @@ pub(super) fn check(found: &Inspected, arch: Option<Arch>, origin: Origin) -> Ou
             Some(_) => {}
         }
     }
-    check_files(found, origin, &mut problems);
-    let count = counted(survey.modules.len(), "module", "modules");
-    problems.outcome(format!("{count} for Linux {} on {}", release.unwrap_or_default(), found.arch))
+    check_files(info, origin, &mut problems);
+    let count = pluralize(scan.modules.len(), "module", "modules");
+    problems.result(format!("{count} for Linux {} on {}", release.unwrap_or_default(), info.arch))
 }
 
 /// Modules are in the directory that modprobe looks in for a kernel of the image, or in kcompile's for the kernel that it
 /// says.
-fn check_directories(found: &Inspected, origin: Origin, problems: &mut Problems) {
-    let survey = &found.survey;
-    let release = found.release.as_deref();
-    let of_kernels = survey.kernels.values().filter_map(|file| file.kernel.release());
+fn check_directories(info: &ImageInfo, origin: Origin, problems: &mut Problems) {
+    let scan = &info.scan;
+    let release = info.release.as_deref();
+    let of_kernels = scan.kernels.values().filter_map(|file| file.kernel.release());
     let mut releases: BTreeSet<&str> = of_kernels.collect();
     if releases.is_empty() && origin.is_ours() {
         releases.extend(release);
     }
-    for dir in
-        survey.module_dirs.iter().filter(|dir| !releases.is_empty() && !releases.contains(dir.as_str()))
+    for dir in scan.module_dirs.iter().filter(|dir| !releases.is_empty() && !releases.contains(dir.as_str()))
     {
         problems.add(format!("lib/modules/{dir} is for another kernel than {}", release.unwrap_or("any")));
     }
-    let said = found.says(annotations::KERNEL_RELEASE);
-    if let (Some(release), Some(said)) = (release, said)
-        && release != said
+    let claimed = info.annotation(annotations::KERNEL_RELEASE);
+    if let (Some(release), Some(claimed)) = (release, claimed)
+        && release != claimed
     {
-        problems.add(format!("the modules are for Linux {release}, the image says {said}"));
+        problems.add(format!("the modules are for Linux {release}, the image says {claimed}"));
     }
 }
 
-fn check_files(found: &Inspected, origin: Origin, problems: &mut Problems) {
-    let files = &found.survey.files;
+fn check_files(info: &ImageInfo, origin: Origin, problems: &mut Problems) {
+    let files = &info.scan.files;
     if !origin.is_ours() {
         if !files.keys().any(|path| path.ends_with("modules.dep")) {
             problems.add("there is no modules.dep: modprobe would find none of them".into());
         }
         return;
     }
-    let release = found.release.as_deref().unwrap_or_default();
-    let directory = found.modules.as_ref().map_or("", |modules| modules.directory.as_str());
+    let release = info.release.as_deref().unwrap_or_default();
+    let directory = info.modules.as_ref().map_or("", |modules| modules.directory.as_str());
     let at = |name: &str| if directory.is_empty() { name.to_owned() } else { format!("{directory}/{name}") };
-    let depmod_version = found.says(annotations::TOOLCHAIN).and_then(depmod_version);
+    let depmod_version = info.annotation(annotations::TOOLCHAIN).and_then(depmod_version);
     let mut expected: Vec<&str> = depmod::files(depmod_version).chain(KBUILD_FILES).collect();
     let version = KernelVersion::from_release(release);
     expected
@@ -95,10 +94,8 @@ fn depmod_version(tools: &str) -> Option<&str> {
 }
 
 /// Should an image of kcompile's have modules in it?
-pub(super) fn are_expected(found: &Inspected, origin: Origin) -> bool {
-    found.modules.is_some()
-        || !found.survey.module_dirs.is_empty()
-        || origin == Origin::Kcompile(Claim::Modules)
+pub(super) fn are_expected(info: &ImageInfo, origin: Origin) -> bool {
+    info.modules.is_some() || !info.scan.module_dirs.is_empty() || origin == Origin::Kcompile(Claim::Modules)
 }
 
 #[cfg(test)]
@@ -107,8 +104,8 @@ mod tests {
 
     #[test]
     fn the_version_of_depmod_is_among_the_tools() {
-        let found = depmod_version("cc: gcc 12; depmod: kmod version 30; ld: GNU ld");
-        assert_eq!(found, Some("kmod version 30"));
+        let info = depmod_version("cc: gcc 12; depmod: kmod version 30; ld: GNU ld");
+        assert_eq!(info, Some("kmod version 30"));
         assert_eq!(depmod_version("depmod: kmod version 34.2"), Some("kmod version 34.2"));
         assert_eq!(depmod_version("cc: gcc 12"), None);
     }

@@ -30,7 +30,7 @@ pub(super) fn is_ours(manifest: &ImageManifest) -> bool {
 
 impl Origin {
     pub(super) fn of(image: &Image) -> Origin {
-        let title = image.annotation("title").unwrap_or_default();
+        let title = image.oci_annotation("title").unwrap_or_default();
         match (is_ours(&image.manifest), title.contains("-kernel-modules")) {
             (false, _) => Origin::Other,
             (true, true) => Origin::Kcompile(Claim::Modules),

@@ -2,14 +2,14 @@
 
 use super::Tool;
 use crate::host::{Host, process};
-use crate::report::Report;
+use crate::report::Reporter;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 /// A machine that does not answer in this time would only be waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where distccd listens unless it is said otherwise.
 const DISTCC_PORT: u16 = 3632;
 /// What a machine of distcc takes at once unless it is said otherwise (distcc(1)).
@@ -17,10 +17,10 @@ const DISTCC_SLOTS: usize = 4;
 /// Where a scheduler of icecream is asked by people (icecc-scheduler(1)).
 const ICECC_CONTROL_PORT: u16 = 8766;
 /// What a scheduler says of a few hundred machines.
-const LONGEST_ANSWER: u64 = 1 << 20;
+const MAX_ANSWER: u64 = 1 << 20;
 /// To preprocess, which is done here, takes about half as long as to compile: a core here feeds no more than
 /// so many jobs.
-const JOBS_FED_BY_A_CORE: usize = 4;
+const JOBS_PER_LOCAL_CPU: usize = 4;
 
 /// What is known of a farm.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl Farm {
     /// How many jobs make should have, on so many cores here: twice what the farm takes, so that it never waits
     /// for this machine, as far as this machine can feed them.
     pub fn jobs(&self, cpus: usize) -> usize {
-        (2 * self.slots).min(JOBS_FED_BY_A_CORE * cpus).max(cpus)
+        (2 * self.slots).min(JOBS_PER_LOCAL_CPU * cpus).max(cpus)
     }
 
     /// What the launcher is told so that it does not ask machines that are dead.
@@ -51,49 +51,51 @@ impl Farm {
     }
 
     /// Says what is wrong with it.
-    pub fn tell(&self, report: &Report) {
+    pub fn report_to(&self, reporter: &Reporter) {
         let name = self.tool.name();
         match (&self.alive[..], &self.dead[..]) {
             ([], []) => {
-                report.finding(format!("{name} knows no machine: everything was compiled on this one"));
+                reporter.warning(format!("{name} knows no machine: everything was compiled on this one"));
             }
             // Findings are published, and names of machines are not.
             ([], _) => {
-                report.finding(format!("no machine of {name} answered: everything was compiled on this one"));
+                reporter
+                    .warning(format!("no machine of {name} answered: everything was compiled on this one"));
             }
             _ => {}
         }
         if !self.dead.is_empty() {
-            report.note(&format!("{name}: no answer from {}", self.dead.join(", ")));
+            reporter.note(&format!("{name}: no answer from {}", self.dead.join(", ")));
         }
         if !self.alive.is_empty() && self.slots == 0 {
-            report.note(&format!("how large the farm of {name} is cannot be told: choose the jobs with -j"));
+            reporter
+                .note(&format!("how large the farm of {name} is cannot be told: choose the jobs with -j"));
         }
     }
 }
 
 /// Asks all machines of a farm, at once. `None`: this launcher is no farm.
-pub fn survey(command: &str, host: &Host) -> Option<Farm> {
+pub fn probe(command: &str, host: &Host) -> Option<Farm> {
     match Tool::of(command)? {
         Tool::Distcc => {
             let mut env = host.child_env.clone();
             env.extend(host.launcher_env.clone());
-            let listed = process::capture("distcc", &["--show-hosts"], &env).unwrap_or_default();
-            Some(ask(listed.split_whitespace().filter_map(Machine::parse).collect()))
+            let listing = process::capture("distcc", &["--show-hosts"], &env).unwrap_or_default();
+            Some(probe_distcc(listing.split_whitespace().filter_map(Machine::parse).collect()))
         }
-        Tool::Icecc => Some(ask_icecc(host)),
+        Tool::Icecc => Some(probe_icecc(host)),
         Tool::Ccache | Tool::Sccache => None,
     }
 }
 
-fn ask(machines: Vec<Machine>) -> Farm {
-    let answers: Vec<bool> = std::thread::scope(|scope| {
-        let asked: Vec<_> = machines.iter().map(|machine| scope.spawn(|| machine.answers())).collect();
-        asked.into_iter().map(|asked| asked.join().unwrap_or(false)).collect()
+fn probe_distcc(machines: Vec<Machine>) -> Farm {
+    let is_reachable: Vec<bool> = std::thread::scope(|scope| {
+        let probes: Vec<_> = machines.iter().map(|machine| scope.spawn(|| machine.is_reachable())).collect();
+        probes.into_iter().map(|probes| probes.join().unwrap_or(false)).collect()
     });
     let mut farm = Farm { tool: Tool::Distcc, alive: Vec::new(), dead: Vec::new(), slots: 0 };
-    for (machine, answers) in machines.into_iter().zip(answers) {
-        match answers {
+    for (machine, is_reachable) in machines.into_iter().zip(is_reachable) {
+        match is_reachable {
             true => {
                 farm.slots += machine.slots;
                 farm.alive.push(machine.text);
@@ -106,17 +108,17 @@ fn ask(machines: Vec<Machine>) -> Farm {
 
 /// The clients of icecream talk to a daemon on this machine, which knows the scheduler; how many jobs all machines
 /// take together, the scheduler tells on a port of its own.
-fn ask_icecc(host: &Host) -> Farm {
-    let told = |key: &str| host.launcher_env.get(key).cloned();
+fn probe_icecc(host: &Host) -> Farm {
+    let env_value = |key: &str| host.launcher_env.get(key).cloned();
     let sockets = ["/run/icecc/iceccd.socket", "/var/run/icecc/iceccd.socket"].map(str::to_owned);
-    let sockets = told("ICECC_TEST_SOCKET").map_or_else(|| sockets.to_vec(), |socket| vec![socket]);
+    let sockets = env_value("ICECC_TEST_SOCKET").map_or_else(|| sockets.to_vec(), |socket| vec![socket]);
     let alive = sockets.iter().find(|socket| UnixStream::connect(socket).is_ok()).cloned();
     let mut farm = Farm { tool: Tool::Icecc, alive: Vec::new(), dead: Vec::new(), slots: 0 };
     match alive {
         None => farm.dead.extend(sockets.into_iter().take(1)),
         Some(alive) => {
             farm.alive.push(alive);
-            let scheduler = told("ICECC_SCHEDULER").unwrap_or_else(|| "localhost".to_owned());
+            let scheduler = env_value("ICECC_SCHEDULER").unwrap_or_else(|| "localhost".to_owned());
             farm.slots = scheduler_slots(scheduler.split(':').next().unwrap_or_default()).unwrap_or(0);
         }
     }
@@ -126,12 +128,12 @@ fn ask_icecc(host: &Host) -> Farm {
 /// The sum of `jobs=0/4` in what the scheduler answers to `listcs`.
 fn scheduler_slots(host: &str) -> Option<usize> {
     let address = (host, ICECC_CONTROL_PORT).to_socket_addrs().ok()?.next()?;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
+    stream.set_read_timeout(Some(CONNECT_TIMEOUT)).ok()?;
     stream.write_all(b"listcs\nquit\n").ok()?;
     let mut answer = String::new();
     // A scheduler that does not hang up is heard as long as it speaks.
-    let _ = stream.take(LONGEST_ANSWER).read_to_string(&mut answer);
+    let _ = stream.take(MAX_ANSWER).read_to_string(&mut answer);
     Some(slots_of(&answer))
 }
 
@@ -172,11 +174,12 @@ impl Machine {
         Some(Machine { text: text.to_owned(), address, slots: slots.unwrap_or(DISTCC_SLOTS) })
     }
 
-    fn answers(&self) -> bool {
+    fn is_reachable(&self) -> bool {
         let Some((host, port)) = &self.address else { return true };
         let addresses = (host.as_str(), *port).to_socket_addrs();
-        addresses
-            .is_ok_and(|mut all| all.any(|address| TcpStream::connect_timeout(&address, PATIENCE).is_ok()))
+        addresses.is_ok_and(|mut all| {
+            all.any(|address| TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).is_ok())
+        })
     }
 }
 
@@ -207,10 +210,14 @@ mod tests {
     fn a_machine_that_does_not_answer_is_told_from_one_that_does() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let alive = listener.local_addr().unwrap().to_string();
-        let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let machines = [format!("{alive}/3"), gone.clone()];
-        let farm = ask(machines.iter().filter_map(|machine| Machine::parse(machine)).collect());
-        assert_eq!((&farm.alive, &farm.dead, farm.slots), (&vec![format!("{alive}/3")], &vec![gone], 3));
+        let unreachable =
+            std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let machines = [format!("{alive}/3"), unreachable.clone()];
+        let farm = probe_distcc(machines.iter().filter_map(|machine| Machine::parse(machine)).collect());
+        assert_eq!(
+            (&farm.alive, &farm.dead, farm.slots),
+            (&vec![format!("{alive}/3")], &vec![unreachable], 3)
+        );
         assert_eq!(farm.environment().unwrap().1, format!("{alive}/3"));
     }
 

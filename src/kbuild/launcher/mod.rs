@@ -5,11 +5,11 @@
 mod farm;
 mod stats;
 
-pub use farm::{Farm, survey};
+pub use farm::{Farm, probe};
 
 use crate::host::{Host, process};
 use crate::plan::Toolchain;
-use crate::report::Usage;
+use crate::report::CompilerCacheStats;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use crate::util::fs::{make_executable, remove_tree, write_atomically};
@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 /// ccache notes what it has done in this run in this file of the build directory.
 const CCACHE_LOG: &str = "kcompile-ccache.log";
 /// The script before sccache.
-const GUARD: &str = "kcompile-sccache";
+const WRAPPER: &str = "kcompile-sccache";
 /// The limit of ccache's log of a build: 30,000 calls take 5 MB.
 const MAX_STATS: u64 = 32 << 20;
 
@@ -38,7 +38,7 @@ pub enum Tool {
 }
 
 /// A server of sccache that we have started ends after so long without work.
-const SERVER_SECONDS: &str = "60";
+const SERVER_IDLE_SECONDS: &str = "60";
 
 /// `--launcher`, for one build directory.
 pub struct Launcher<'a> {
@@ -101,20 +101,20 @@ impl<'a> Launcher<'a> {
     }
 
     /// What to put before the compiler's command. It is the same each time: another command compiles all anew.
-    pub fn words(&self) -> String {
+    pub fn command_prefix(&self) -> String {
         match self.tool {
-            Some(Tool::Sccache) => self.guard().into_string(),
+            Some(Tool::Sccache) => self.wrapper().into_string(),
             _ => self.command.to_owned(),
         }
     }
 
     /// Gets ready for a run of make. Returns what the cache counted until now, where it counts all its uses.
-    pub fn prepare(&self, host: &Host) -> Result<Option<Usage>> {
+    pub fn prepare(&self, host: &Host) -> Result<Option<CompilerCacheStats>> {
         match self.tool {
             Some(Tool::Ccache) => remove_tree(&self.log()).map(|()| None),
             Some(Tool::Sccache) => {
-                write_atomically(&self.guard(), guard(self.command).as_bytes())?;
-                make_executable(&self.guard())?;
+                write_atomically(&self.wrapper(), wrapper(self.command).as_bytes())?;
+                make_executable(&self.wrapper())?;
                 // One that a compilation started would be ended with its make. It ends by itself when it has had
                 // nothing to do for a while. One that runs already is no error.
                 let _ = process::capture(
@@ -122,7 +122,7 @@ impl<'a> Launcher<'a> {
                     &["--start-server"],
                     &self.environment(&host.child_env, host, None),
                 );
-                Ok(self.sccache_usage(host))
+                Ok(self.sccache_stats(host))
             }
             _ => Ok(None),
         }
@@ -139,12 +139,12 @@ impl<'a> Launcher<'a> {
         env.extend(host.launcher_env.clone());
         env.extend(farm.and_then(Farm::environment));
         // Neither cache looks at the assembler: without this, an object of an older one would be handed out.
-        let Toolchain { identity, programs, .. } = self.toolchain.compiling();
+        let Toolchain { identity, programs, .. } = self.toolchain.for_compiling();
         let mut tools = serde_json::to_string(&identity).expect("plain strings");
         programs.iter().for_each(|(tool, sha256)| tools.push_str(&format!(" {tool} {sha256}")));
         let tools = Sha256::of(tools).short();
         if self.tool == Some(Tool::Ccache) {
-            let told = [
+            let settings = [
                 // What the user's own configuration may have loosened would change bytes: paths in `__FILE__`
                 // and debug information, dates, options and headers that count. Nor may it choose another
                 // compiler, or put something before the compiler. Where a variable is there its setting is not
@@ -163,7 +163,7 @@ impl<'a> Launcher<'a> {
                 ("CCACHE_STATSLOG", self.log().as_str()),
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned()));
-            env.extend(told);
+            env.extend(settings);
             if self.network == Network::Forbidden {
                 env.insert("CCACHE_REMOTE_STORAGE".to_owned(), String::new());
                 env.remove("CCACHE_REMOTE_ONLY");
@@ -176,23 +176,23 @@ impl<'a> Launcher<'a> {
         }
         if self.tool == Some(Tool::Sccache) {
             env.insert("SCCACHE_C_CUSTOM_CACHE_BUSTER".to_owned(), tools);
-            env.entry("SCCACHE_IDLE_TIMEOUT".to_owned()).or_insert_with(|| SERVER_SECONDS.to_owned());
+            env.entry("SCCACHE_IDLE_TIMEOUT".to_owned()).or_insert_with(|| SERVER_IDLE_SECONDS.to_owned());
         }
         env
     }
 
     /// What it has done since [`prepare`](Self::prepare) returned `before`, where it tells.
-    pub fn usage(&self, before: Option<Usage>, host: &Host) -> Option<Usage> {
+    pub fn stats(&self, before: Option<CompilerCacheStats>, host: &Host) -> Option<CompilerCacheStats> {
         match self.tool {
             Some(Tool::Ccache) => {
                 stats::read_log(&read_text(self.log(), Links::RefuseAnywhere, MAX_STATS).ok()?)
             }
-            Some(Tool::Sccache) => Some(self.sccache_usage(host)?.since(before?)),
+            Some(Tool::Sccache) => Some(self.sccache_stats(host)?.since(before?)),
             _ => None,
         }
     }
 
-    fn sccache_usage(&self, host: &Host) -> Option<Usage> {
+    fn sccache_stats(&self, host: &Host) -> Option<CompilerCacheStats> {
         let args = ["--show-stats", "--stats-format", "json"];
         stats::read_stats(
             &process::capture("sccache", &args, &self.environment(&host.child_env, host, None)).ok()?,
@@ -203,15 +203,15 @@ impl<'a> Launcher<'a> {
         self.build.join(CCACHE_LOG)
     }
 
-    fn guard(&self) -> Utf8PathBuf {
-        self.build.join(GUARD)
+    fn wrapper(&self) -> Utf8PathBuf {
+        self.build.join(WRAPPER)
     }
 }
 
 /// sccache does not see that a source takes in another file by the assembler's `.incbin` and hands out the object of
 /// an older one (mozilla/sccache#2795): the config inside the kernel, or a key, would be another build's. Such
 /// sources go past it.
-fn guard(command: &str) -> String {
+fn wrapper(command: &str) -> String {
     format!(
         "#!/bin/sh\n\
          # Written by kcompile: what takes in other files unseen is compiled, not taken from a cache.\n\

@@ -1,26 +1,26 @@
 //! Reads what compiler caches say of themselves.
 
-use crate::report::Usage;
+use crate::report::CompilerCacheStats;
 
 /// Reads the log that ccache writes for `CCACHE_STATSLOG`: for each call a line `# SOURCE`, and then what came of it,
 /// a word a line. `None`: nothing was called.
-pub(super) fn read_log(log: &str) -> Option<Usage> {
-    let mut usage = Usage::default();
+pub(super) fn read_log(log: &str) -> Option<CompilerCacheStats> {
+    let mut stats = CompilerCacheStats::default();
     let mut calls = 0;
     for line in log.lines() {
         match line {
-            "direct_cache_hit" | "preprocessed_cache_hit" => usage.hits += 1,
-            "cache_miss" => usage.misses += 1,
+            "direct_cache_hit" | "preprocessed_cache_hit" => stats.hits += 1,
+            "cache_miss" => stats.misses += 1,
             line if line.starts_with('#') => calls += 1,
             _ => {}
         }
     }
-    usage.uncacheable = u64::saturating_sub(calls, usage.hits + usage.misses);
-    (calls > 0).then_some(usage)
+    stats.uncacheable = u64::saturating_sub(calls, stats.hits + stats.misses);
+    (calls > 0).then_some(stats)
 }
 
 /// Reads what `sccache --show-stats --stats-format json` prints: since the start of its server.
-pub(super) fn read_stats(text: &str) -> Option<Usage> {
+pub(super) fn read_stats(text: &str) -> Option<CompilerCacheStats> {
     let all: serde_json::Value = serde_json::from_str(text).ok()?;
     let count = |name: &str| -> Option<u64> {
         let counts = all["stats"][name]["counts"].as_object()?;
@@ -28,7 +28,7 @@ pub(super) fn read_stats(text: &str) -> Option<Usage> {
     };
     let (hits, misses) = (count("cache_hits")?, count("cache_misses")?);
     let requests = all["stats"]["compile_requests"].as_u64()?;
-    Some(Usage { hits, misses, uncacheable: requests.saturating_sub(hits + misses) })
+    Some(CompilerCacheStats { hits, misses, uncacheable: requests.saturating_sub(hits + misses) })
 }
 
 #[cfg(test)]
@@ -40,9 +40,9 @@ mod tests {
         let log = "# a.c\ncache_miss\ndirect_cache_miss\nlocal_storage_write\npreprocessed_cache_miss\n# a.c\n\
                    direct_cache_hit\nlocal_storage_hit\n# a.c\ncalled_for_preprocessing\n# \nno_input_file\n\
                    # b.c\npreprocessed_cache_hit\n";
-        let usage = read_log(log).unwrap();
-        assert_eq!(usage, Usage { hits: 2, misses: 1, uncacheable: 2 });
-        assert_eq!(usage.to_string(), "2 hits, 1 misses (66.7 % hits), 2 calls that no cache answers");
+        let stats = read_log(log).unwrap();
+        assert_eq!(stats, CompilerCacheStats { hits: 2, misses: 1, uncacheable: 2 });
+        assert_eq!(stats.to_string(), "2 hits, 1 misses (66.7 % hits), 2 calls that no cache answers");
         assert_eq!(read_log(""), None);
     }
 
@@ -55,7 +55,10 @@ mod tests {
             );
             read_stats(&text).unwrap()
         };
-        assert_eq!(stats(7, 12).since(stats(2, 5)), Usage { hits: 5, misses: 0, uncacheable: 2 });
+        assert_eq!(
+            stats(7, 12).since(stats(2, 5)),
+            CompilerCacheStats { hits: 5, misses: 0, uncacheable: 2 }
+        );
         assert_eq!(read_stats("sccache: error"), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Which files make sees in the sandbox, as arguments of bubblewrap. Later ones lie over earlier ones.
 
-use super::Place;
+use super::SandboxPaths;
 use crate::host::{Host, process};
 use crate::kbuild::launcher::Launcher;
 use crate::util::error::Result;
@@ -46,64 +46,66 @@ const LLVM_TOOLS: [&str; 9] = [
 
 /// Arguments of bubblewrap.
 #[derive(Default)]
-struct Arguments(Vec<String>);
+struct BindArgs(Vec<String>);
 
-impl Arguments {
-    fn add<const N: usize>(&mut self, words: [&str; N]) {
-        self.0.extend(words.map(str::to_owned));
+impl BindArgs {
+    fn add<const N: usize>(&mut self, args: [&str; N]) {
+        self.0.extend(args.map(str::to_owned));
     }
 
     /// Shows `path` and all below it, with what is mounted there, read-only. Nothing there is no error.
-    fn show(&mut self, path: &Utf8Path) {
-        if !is_systems(path) {
+    fn bind_read_only(&mut self, path: &Utf8Path) {
+        if !is_system_path(path) {
             self.add(["--ro-bind-try", path.as_str(), path.as_str()]);
         }
     }
 
     /// Lets `path` be written.
-    fn open(&mut self, path: &Utf8Path) {
+    fn bind_writable(&mut self, path: &Utf8Path) {
         self.add(["--bind", path.as_str(), path.as_str()]);
     }
 
     /// Shows a program with the others in its directory, which it may run, and with what was installed together with
     /// it: all of `/opt/gcc-14` for `/opt/gcc-14/bin/gcc`.
-    fn show_program(&mut self, program: &Utf8Path, home: Option<&Utf8Path>) {
+    fn bind_program(&mut self, program: &Utf8Path, home: Option<&Utf8Path>) {
         let is_small =
             |dir: &Utf8Path| dir.parent().is_some() && home.is_none_or(|home| !home.starts_with(dir));
         let real = program.canonicalize_utf8().ok();
         for program in [Some(program), real.as_deref()].into_iter().flatten() {
             let Some(dir) = program.parent().filter(|dir| is_small(dir)) else {
-                self.show(program);
+                self.bind_read_only(program);
                 continue;
             };
-            self.show(dir);
+            self.bind_read_only(dir);
             let prefix = dir.parent().filter(|prefix| is_small(prefix));
             let Some(prefix) = prefix.filter(|_| matches!(dir.file_name(), Some("bin" | "sbin"))) else {
                 continue;
             };
             if prefix.parent() == home {
                 // `~/.local` has more than programs.
-                ["lib", "lib64", "libexec", "include"].iter().for_each(|part| self.show(&prefix.join(part)));
+                ["lib", "lib64", "libexec", "include"]
+                    .iter()
+                    .for_each(|part| self.bind_read_only(&prefix.join(part)));
             } else {
-                self.show(prefix);
+                self.bind_read_only(prefix);
             }
         }
     }
 }
 
 /// Is `path` there without our help, and no link out of the system's directories?
-fn is_systems(path: &Utf8Path) -> bool {
+fn is_system_path(path: &Utf8Path) -> bool {
     let is_below = |path: &Utf8Path| ["/usr"].iter().chain(&ROOT).any(|dir| path.starts_with(dir));
     is_below(path) && path.canonicalize_utf8().is_ok_and(|real| is_below(&real))
 }
 
 /// All arguments that say what is to be seen; `env` is the environment of make.
 pub(super) fn arguments(
-    place: Place<'_>,
+    paths: SandboxPaths<'_>,
     env: &BTreeMap<String, String>,
     host: &Host,
 ) -> Result<Vec<String>> {
-    let mut arguments = Arguments::default();
+    let mut arguments = BindArgs::default();
     for path in SYSTEM {
         arguments.add(["--ro-bind-try", path, path]);
     }
@@ -115,33 +117,33 @@ pub(super) fn arguments(
     }
     arguments.add(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]);
     let home = host.child_env.get("HOME").map(Utf8Path::new);
-    for program in programs(place, host) {
-        arguments.show_program(&program, home);
+    for program in programs(paths, host) {
+        arguments.bind_program(&program, home);
     }
-    place.plan.config_paths.iter().for_each(|path| arguments.show(path));
-    if let Some(launcher) = Launcher::of(&place.plan.toolchain, place.build) {
-        show_ccache(&mut arguments, &launcher.environment(env, host, None), host)?;
+    paths.plan.config_paths.iter().for_each(|path| arguments.bind_read_only(path));
+    if let Some(launcher) = Launcher::of(&paths.plan.toolchain, paths.build) {
+        bind_ccache(&mut arguments, &launcher.environment(env, host, None), host)?;
     }
-    place.tree.outside.iter().for_each(|path| arguments.show(path));
-    arguments.add(["--ro-bind", place.tree.path.as_str(), place.tree.path.as_str()]);
-    arguments.open(place.build);
-    arguments.open(place.private);
+    paths.tree.external_paths.iter().for_each(|path| arguments.bind_read_only(path));
+    arguments.add(["--ro-bind", paths.tree.path.as_str(), paths.tree.path.as_str()]);
+    arguments.bind_writable(paths.build);
+    arguments.bind_writable(paths.private_dir);
     // The directories that lead to all of these are bubblewrap's own.
     arguments.add(["--remount-ro", "/"]);
     Ok(arguments.0)
 }
 
 /// The programs of the plan, where they are found.
-fn programs(place: Place<'_>, host: &Host) -> Vec<Utf8PathBuf> {
-    let toolchain = &place.plan.toolchain;
-    let chosen = ["CC", "HOSTCC", "LD"].into_iter().filter_map(|key| toolchain.variables.get(key));
-    let chosen =
-        chosen.chain(&toolchain.launcher).flat_map(|command| shlex::split(command).unwrap_or_default());
+fn programs(paths: SandboxPaths<'_>, host: &Host) -> Vec<Utf8PathBuf> {
+    let toolchain = &paths.plan.toolchain;
+    let configured = ["CC", "HOSTCC", "LD"].into_iter().filter_map(|key| toolchain.variables.get(key));
+    let configured =
+        configured.chain(&toolchain.launcher).flat_map(|command| shlex::split(command).unwrap_or_default());
     let prefix = toolchain.variables.get("CROSS_COMPILE").map_or("", String::as_str);
     let names = GNU_TOOLS.iter().flat_map(|tool| [format!("{prefix}{tool}"), (*tool).to_owned()]);
     let names = names.chain(LLVM_TOOLS.into_iter().chain(PROGRAMS).map(str::to_owned));
     let mut found: Vec<Utf8PathBuf> =
-        chosen.chain(names).filter_map(|name| host.find_program(&name)).collect();
+        configured.chain(names).filter_map(|name| host.find_program(&name)).collect();
     for name in INTERPRETERS {
         let is_there = ["/usr/bin", "/bin"].iter().any(|dir| Utf8Path::new(dir).join(name).exists());
         found.extend(host.find_program(name).filter(|_| !is_there));
@@ -152,21 +154,21 @@ fn programs(place: Place<'_>, host: &Host) -> Vec<Utf8PathBuf> {
 }
 
 /// Lets ccache write into its cache and read its settings. `env` is its environment.
-fn show_ccache(arguments: &mut Arguments, env: &BTreeMap<String, String>, host: &Host) -> Result<()> {
+fn bind_ccache(arguments: &mut BindArgs, env: &BTreeMap<String, String>, host: &Host) -> Result<()> {
     let config_home = env.get("XDG_CONFIG_HOME").map(Utf8PathBuf::from);
     let home = host.child_env.get("HOME").map(Utf8Path::new);
     let config_home = config_home.or(home.map(|home| home.join(".config")));
     let settings = config_home.map(|dir| dir.join("ccache/ccache.conf"));
     let settings = settings.into_iter().chain(env.get("CCACHE_CONFIGPATH").map(Utf8PathBuf::from));
-    settings.chain(["/etc/ccache.conf".into()]).for_each(|path| arguments.show(&path));
+    settings.chain(["/etc/ccache.conf".into()]).for_each(|path| arguments.bind_read_only(&path));
     let dir = process::capture("ccache", &["--get-config", "cache_dir"], env)?;
     let dir = host.absolute(Utf8Path::new(dir.trim()));
     create_dir(&dir)?;
-    arguments.open(&dir);
+    arguments.bind_writable(&dir);
     if let Some(dir) = env.get("CCACHE_TEMPDIR") {
         let dir = host.absolute(Utf8Path::new(dir));
         create_dir(&dir)?;
-        arguments.open(&dir);
+        arguments.bind_writable(&dir);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 /// `--sandbox`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Choice {
+pub enum SandboxMode {
     /// A sandbox where the host allows it; a note says why there is none
     #[default]
     #[serde(rename = "auto")]
@@ -34,10 +34,10 @@ pub enum Choice {
 
 /// Which walls stood, for the receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Confinement {
+pub struct SandboxReport {
     /// What was asked for.
     #[serde(rename = "asked")]
-    pub asked: Choice,
+    pub mode: SandboxMode,
     /// `none`, or the `host`'s.
     pub network: &'static str,
     /// `read-only`, or `writable` as far as its modes let the user.
@@ -55,9 +55,9 @@ pub struct Confinement {
     pub why: Option<String>,
 }
 
-impl Confinement {
-    const NONE: Confinement = Confinement {
-        asked: Choice::Off,
+impl SandboxReport {
+    const NONE: SandboxReport = SandboxReport {
+        mode: SandboxMode::Off,
         network: "host",
         source: "writable",
         home: "user",
@@ -68,29 +68,29 @@ impl Confinement {
     };
 
     /// Does it satisfy `--sandbox on`?
-    pub fn is_whole(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         self.network == "none"
     }
 }
 
 /// What make works on.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct SandboxPaths<'a> {
     pub plan: &'a Plan,
     pub tree: &'a Tree,
     /// The build directory.
     pub build: &'a Utf8Path,
     /// An empty directory: HOME and TMPDIR lie in it, and modules are installed there.
-    pub private: &'a Utf8Path,
+    pub private_dir: &'a Utf8Path,
 }
 
 /// A sandbox that is there to be used.
 #[derive(Debug)]
 pub struct Sandbox {
     /// Which walls it has.
-    pub confinement: Confinement,
+    pub confinement: SandboxReport,
     /// What stands before the program.
-    words: Vec<String>,
+    argv: Vec<String>,
     /// The environment in it.
     env: BTreeMap<String, String>,
 }
@@ -98,7 +98,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// None at all.
     pub fn none(host: &Host) -> Sandbox {
-        Sandbox { confinement: Confinement::NONE, words: Vec::new(), env: host.child_env.clone() }
+        Sandbox { confinement: SandboxReport::NONE, argv: Vec::new(), env: host.child_env.clone() }
     }
 
     /// Makes the sandbox that `choice` asks for.
@@ -107,32 +107,32 @@ impl Sandbox {
     ///
     /// `--sandbox on` cannot be had: this host does not allow it (exit code 4), or the launcher or the signing key
     /// needs what it keeps away (2).
-    pub fn find(choice: Choice, place: Place<'_>, host: &Host) -> Result<Sandbox> {
-        let Sandbox { mut confinement, mut words, mut env } = Sandbox::none(host);
-        if choice == Choice::Off {
-            return Ok(Sandbox { confinement, words, env });
+    pub fn find(mode: SandboxMode, paths: SandboxPaths<'_>, host: &Host) -> Result<Sandbox> {
+        let Sandbox { mut confinement, mut argv, mut env } = Sandbox::none(host);
+        if mode == SandboxMode::Off {
+            return Ok(Sandbox { confinement, argv, env });
         }
-        confinement.asked = choice;
-        let tmp = place.private.join("tmp");
+        confinement.mode = mode;
+        let tmp = paths.private_dir.join("tmp");
         create_dir(&tmp)?;
         env.insert("TMPDIR".into(), tmp.into_string());
         // A launcher keeps what it has compiled, and its settings, in the user's home directory.
-        if place.plan.toolchain.launcher.is_none() {
-            let home = place.private.join("home");
+        if paths.plan.toolchain.launcher.is_none() {
+            let home = paths.private_dir.join("home");
             create_dir(&home)?;
             env.insert("HOME".into(), home.into_string());
             confinement.home = "private";
         }
-        let walls = match needs_more(place.plan, host) {
-            None => files::arguments(place, &env, host)
-                .and_then(|files| bubblewrap::find(&files, place.build, &env, host)),
+        let prefix = match sandbox_obstacle(paths.plan, host) {
+            None => files::arguments(paths, &env, host)
+                .and_then(|files| bubblewrap::find_command(&files, paths.build, &env, host)),
             Some(why) => Err(Error::usage(why).hint("--sandbox auto does without the sandbox here")),
         };
         process::check()?;
-        match walls {
+        match prefix {
             Ok(found) => {
-                words = found;
-                confinement = Confinement {
+                argv = found;
+                confinement = SandboxReport {
                     network: "none",
                     source: "read-only",
                     home: "private",
@@ -142,15 +142,15 @@ impl Sandbox {
                     ..confinement
                 };
             }
-            Err(error) if choice == Choice::On => return Err(error.prefixed("--sandbox on")),
+            Err(error) if mode == SandboxMode::On => return Err(error.with_prefix("--sandbox on")),
             Err(error) => confinement.why = Some(error.to_string()),
         }
-        Ok(Sandbox { confinement, words, env })
+        Ok(Sandbox { confinement, argv, env })
     }
 
     /// Are there other users in it? In a user namespace there is only its own.
-    pub fn owners_show(&self) -> bool {
-        !self.words.iter().any(|word| word == bubblewrap::USER_NAMESPACE)
+    pub fn keeps_owners(&self) -> bool {
+        !self.argv.iter().any(|word| word == bubblewrap::USER_NAMESPACE)
     }
 
     /// The environment in it: what make may see of ours.
@@ -160,21 +160,21 @@ impl Sandbox {
 
     /// The command line that runs `command` in it.
     pub fn wrap(&self, command: &CommandLine) -> CommandLine {
-        let mut words = self.words.iter().chain([&command.program]).chain(&command.args).cloned();
-        let program = words.next().expect("at least the program itself");
-        CommandLine { program, args: words.collect(), env: command.env.clone(), cwd: command.cwd.clone() }
+        let mut argv = self.argv.iter().chain([&command.program]).chain(&command.args).cloned();
+        let program = argv.next().expect("at least the program itself");
+        CommandLine { program, args: argv.collect(), env: command.env.clone(), cwd: command.cwd.clone() }
     }
 }
 
 /// What of the plan needs something that the sandbox keeps away.
-fn needs_more(plan: &Plan, host: &Host) -> Option<String> {
+fn sandbox_obstacle(plan: &Plan, host: &Host) -> Option<String> {
     // ccache may be told to ask a server, too.
     let asks_others = host.launcher_env.contains_key("CCACHE_REMOTE_STORAGE");
     let launcher = plan.toolchain.launcher.as_deref();
     if let Some(launcher) = launcher.filter(|launcher| asks_others || !works_alone(launcher)) {
         return Some(format!("{launcher} works through the network"));
     }
-    let key = plan::wanted(plan).text("MODULE_SIG_KEY").unwrap_or_default();
+    let key = plan::requested_config(plan).text("MODULE_SIG_KEY").unwrap_or_default();
     file_settings::is_in_token(&key).then(|| "the key of CONFIG_MODULE_SIG_KEY is in a token".to_owned())
 }
 
@@ -197,8 +197,8 @@ mod tests {
 
     #[test]
     fn the_program_stands_after_the_words() {
-        let words = ["bwrap", "--"].map(str::to_owned).to_vec();
-        let sandbox = Sandbox { confinement: Confinement::NONE, words, env: BTreeMap::new() };
+        let argv = ["bwrap", "--"].map(str::to_owned).to_vec();
+        let sandbox = Sandbox { confinement: SandboxReport::NONE, argv, env: BTreeMap::new() };
         let make = CommandLine {
             program: "make".into(),
             args: vec!["-j2".into()],
@@ -206,7 +206,7 @@ mod tests {
             cwd: "/o".into(),
         };
         assert_eq!(sandbox.wrap(&make).to_string(), "bwrap -- make -j2");
-        let none = Sandbox { words: Vec::new(), ..sandbox };
+        let none = Sandbox { argv: Vec::new(), ..sandbox };
         assert_eq!(none.wrap(&make).to_string(), "make -j2");
     }
 }

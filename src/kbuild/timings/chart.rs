@@ -2,7 +2,7 @@
 
 use super::treemap::{Rect, squarified};
 use super::{Cost, Directory};
-use crate::util::text::duration;
+use crate::util::text::format_duration;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ const WIDTH: f64 = 1120.0;
 const TREEMAP_HEIGHT: f64 = 620.0;
 const LINE_HEIGHT: f64 = 150.0;
 /// Rectangles with a shorter side are not drawn.
-const SMALLEST: f64 = 4.0;
+const MIN_SIZE: f64 = 4.0;
 /// How deep rectangles nest.
-const DEEPEST: usize = 5;
+const MAX_DEPTH: usize = 5;
 /// The height of a name in a rectangle, and the width of one of its letters.
 const NAME_HEIGHT: f64 = 15.0;
 const LETTER: f64 = 6.4;
 
 /// `text` as HTML and XML take it, also between quotes; control characters are shown, not sent.
-pub(super) fn escaped(text: &str) -> String {
+pub(super) fn escape_html(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -64,7 +64,7 @@ pub(super) fn jobs_running(running: &[f64], jobs: usize, seconds: f64) -> String
             "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
             left + width * share,
             LINE_HEIGHT - 6.0,
-            duration(Duration::from_secs_f64(seconds.max(0.0) * share))
+            format_duration(Duration::from_secs_f64(seconds.max(0.0) * share))
         )
         .expect("writing to a string");
     }
@@ -110,7 +110,7 @@ impl Map {
         parts.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
         let sizes: Vec<f64> = parts.iter().map(|(_, (cost, _))| *cost).collect();
         for ((index, (cost, below)), rect) in parts.iter().zip(squarified(&sizes, within)) {
-            if rect.width.min(rect.height) < SMALLEST {
+            if rect.width.min(rect.height) < MIN_SIZE {
                 continue;
             }
             // Steps around the colour circle that never come back to where they were.
@@ -124,7 +124,7 @@ impl Map {
             };
             self.draw(svg, (name, &whole_name), *cost, rect, depth, hue);
             let inner = rect.inside(NAME_HEIGHT + 2.0, 2.0).filter(|_| rect.height > 3.0 * NAME_HEIGHT);
-            if let (Some(below), Some(inner), true) = (below, inner, depth + 1 < DEEPEST)
+            if let (Some(below), Some(inner), true) = (below, inner, depth + 1 < MAX_DEPTH)
                 && !below.directories.is_empty()
             {
                 self.draw_inside(svg, below, &whole_name, inner, depth + 1, Some(hue));
@@ -147,7 +147,7 @@ impl Map {
             svg,
             "<g><title>{}: {}, {:.1} %</title><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
              fill=\"hsl({hue} 38% {light}%)\"/>",
-            escaped(whole_name),
+            escape_html(whole_name),
             (self.shown)(cost),
             cost / self.total * 100.0
         )
@@ -158,8 +158,14 @@ impl Map {
             let text = if with_cost.chars().count() <= letters { &with_cost } else { name };
             let text: String = text.chars().take(letters).collect();
             let dark = if light > 55 { " class=\"dark\"" } else { "" };
-            write!(svg, "<text{dark} x=\"{:.1}\" y=\"{:.1}\">{}</text>", x + 3.0, y + 12.0, escaped(&text))
-                .expect("writing to a string");
+            write!(
+                svg,
+                "<text{dark} x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                x + 3.0,
+                y + 12.0,
+                escape_html(&text)
+            )
+            .expect("writing to a string");
         }
         svg.push_str("</g>");
     }
@@ -172,7 +178,7 @@ mod tests {
     #[test]
     fn nothing_of_a_name_is_markup() {
         assert_eq!(
-            escaped("<b a=\"x\" c='y'>&\u{1b}[2J"),
+            escape_html("<b a=\"x\" c='y'>&\u{1b}[2J"),
             "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;\\u{1b}[2J"
         );
     }
@@ -206,13 +212,16 @@ mod tests {
         let top =
             Directory { bytes: 100, directories: vec![drivers, file("fs", 25)], ..Directory::default() };
         let svg = treemap(&top, |cost| cost.bytes as f64, |bytes| format!("{bytes} B"));
-        for wanted in [
+        for requested_config in [
             "drivers: 75 B, 75.0 %",
             "drivers/net: 50 B, 50.0 %",
             "fs: 25 B, 25.0 %",
             "drivers/&lt;i&gt;: 25 B",
         ] {
-            assert!(svg.contains(&format!("<title>{wanted}")), "`{wanted}` is not in {svg}");
+            assert!(
+                svg.contains(&format!("<title>{requested_config}")),
+                "`{requested_config}` is not in {svg}"
+            );
         }
         assert!(!svg.contains("<i>"), "{svg}");
     }

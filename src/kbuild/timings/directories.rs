@@ -1,6 +1,6 @@
 //! What each directory costs: the steps and the objects in it and below it, summed up. Pure.
 
-use super::{Objects, Step};
+use super::{ObjectSizes, Step};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub struct Cost {
 
 impl Directory {
     /// The directories that the targets of steps and the objects lie in.
-    pub(super) fn of(steps: &[Step], objects: &Objects) -> Directory {
+    pub(super) fn of(steps: &[Step], objects: &ObjectSizes) -> Directory {
         let mut own: BTreeMap<Vec<&str>, Cost> = BTreeMap::new();
         for step in steps.iter().filter(|step| step.measured) {
             own.entry(parts(&step.target)).or_default().seconds += step.seconds;
@@ -68,9 +68,9 @@ impl Directory {
 
 /// The directories that a file lies in. What is deeper than any kernel's counts for the one above it.
 fn parts(path: &str) -> Vec<&str> {
-    const DEEPEST: usize = 24;
+    const MAX_DEPTH: usize = 24;
     let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
-    dir.split('/').filter(|part| !part.is_empty()).take(DEEPEST).collect()
+    dir.split('/').filter(|part| !part.is_empty()).take(MAX_DEPTH).collect()
 }
 
 #[cfg(test)]
@@ -90,7 +90,7 @@ mod tests {
         let steps = [step("fs/ext4/inode.o", 2.0), step("fs/open.o", 1.0), step("vmlinux", 4.0)];
         let objects = [("fs/ext4/inode.o", 10), ("fs/ext4/dir.o", 5), ("kernel/fork.o", 7)];
         let objects = objects.map(|(name, bytes)| (name.to_owned(), bytes)).into();
-        let top = Directory::of(&steps, &Objects { bytes: 30, objects });
+        let top = Directory::of(&steps, &ObjectSizes { bytes: 30, objects });
         assert_eq!((top.seconds, top.bytes, top.own), (7.0, 22, Cost { seconds: 4.0, bytes: 0 }));
         let names: Vec<&str> = top.directories.iter().map(|dir| &*dir.name).collect();
         assert_eq!(names, ["fs", "kernel"]);
@@ -101,6 +101,6 @@ mod tests {
 
     #[test]
     fn nothing_costs_nothing() {
-        assert_eq!(Directory::of(&[], &Objects::default()), Directory::default());
+        assert_eq!(Directory::of(&[], &ObjectSizes::default()), Directory::default());
     }
 }

@@ -13,13 +13,13 @@ mod steps;
 mod treemap;
 
 pub use directories::{Cost, Directory};
-pub use objects::Objects;
+pub use objects::ObjectSizes;
 pub use steps::Step;
 
 use crate::kbuild::{BuildDir, Compiled};
 use crate::kernel::{Arch, Flavor};
 use crate::plan::Plan;
-use crate::report::{Phase, Report};
+use crate::report::{Phase, Reporter};
 use crate::util::error::Result;
 use crate::util::fs::write_atomically;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -27,7 +27,7 @@ use serde::Serialize;
 
 /// `--timings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Form {
+pub enum TimingsFormat {
     /// A page for a browser
     Html,
     /// Numbers for programs
@@ -55,7 +55,7 @@ pub struct Timings {
     /// What make ran in this run, in the order of its beginnings.
     pub steps: Vec<Step>,
     /// What is in vmlinux.
-    pub vmlinux: Objects,
+    pub vmlinux: ObjectSizes,
     /// What each directory cost; the top one is the kernel.
     pub directories: Directory,
 }
@@ -77,22 +77,22 @@ const PARTS: usize = 240;
 ///
 /// Reads the object files of the build directory and the times of what make wrote there.
 pub fn write(
-    forms: &[Form],
+    forms: &[TimingsFormat],
     receipt: &Utf8Path,
     plan: &Plan,
     build_dir: &BuildDir<'_>,
     compiled: &Compiled,
-    report: &Report,
+    reporter: &Reporter,
 ) -> Result<Vec<Utf8PathBuf>> {
     if forms.is_empty() {
         return Ok(Vec::new());
     }
-    let timings = read(plan, build_dir, compiled, report);
+    let timings = read(plan, build_dir, compiled, reporter);
     let base = receipt.with_extension("");
-    let one = |form: &Form| {
+    let one = |form: &TimingsFormat| {
         let (extension, text) = match form {
-            Form::Html => ("html", page::render(&timings)),
-            Form::Json => {
+            TimingsFormat::Html => ("html", page::render(&timings)),
+            TimingsFormat::Json => {
                 ("json", serde_json::to_string_pretty(&timings).expect("numbers and strings") + "\n")
             }
         };
@@ -103,7 +103,7 @@ pub fn write(
     forms.iter().map(one).collect()
 }
 
-fn read(plan: &Plan, build_dir: &BuildDir<'_>, compiled: &Compiled, report: &Report) -> Timings {
+fn read(plan: &Plan, build_dir: &BuildDir<'_>, compiled: &Compiled, reporter: &Reporter) -> Timings {
     let steps = steps::read(&build_dir.path, compiled);
     let vmlinux = objects::read(&build_dir.path);
     Timings {
@@ -111,7 +111,7 @@ fn read(plan: &Plan, build_dir: &BuildDir<'_>, compiled: &Compiled, report: &Rep
         flavor: plan.flavor,
         arch: plan.arch,
         jobs: build_dir.jobs,
-        phases: report
+        phases: reporter
             .times()
             .into_iter()
             .map(|(phase, took)| PhaseTime { phase, seconds: took.as_secs_f64() })

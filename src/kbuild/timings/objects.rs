@@ -11,21 +11,21 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// More than any archive of Kbuild's: they are thin, and hold only names.
-const LARGEST_ARCHIVE: u64 = 64 << 20;
+const MAX_ARCHIVE: u64 = 64 << 20;
 /// More objects than any kernel has.
-const MOST_OBJECTS: usize = 100_000;
+const MAX_OBJECTS: usize = 100_000;
 
 /// What is in vmlinux. Bytes are those of sections that are loaded and have contents: `.bss` is none of them, nor is
 /// debug information.
 #[derive(Debug, Default, Serialize)]
-pub struct Objects {
+pub struct ObjectSizes {
     /// Of vmlinux itself.
     pub bytes: u64,
     /// Object file, as a path in the build directory → bytes.
     pub objects: BTreeMap<String, u64>,
 }
 
-impl Objects {
+impl ObjectSizes {
     /// What the object files have together: other than vmlinux, since the linker merges texts, drops sections, and
     /// adds its own tables.
     pub fn sum(&self) -> u64 {
@@ -35,16 +35,16 @@ impl Objects {
 
 /// Reads the archives and objects of the build directory. What is missing or cannot be read (objects of LLVM's link
 /// time optimisation are no ELF files) counts for nothing.
-pub(super) fn read(build: &Utf8Path) -> Objects {
+pub(super) fn read(build: &Utf8Path) -> ObjectSizes {
     let members: BTreeSet<Utf8PathBuf> =
         archives(build).iter().flat_map(|archive| members(archive)).collect();
     let of_object = |path: &Utf8PathBuf| {
         let name = path.strip_prefix(build).ok()?.as_str().to_owned();
         Some((name, loaded_bytes(path)?))
     };
-    Objects {
+    ObjectSizes {
         bytes: loaded_bytes(&build.join("vmlinux")).unwrap_or(0),
-        objects: members.iter().take(MOST_OBJECTS).filter_map(of_object).collect(),
+        objects: members.iter().take(MAX_OBJECTS).filter_map(of_object).collect(),
     }
 }
 
@@ -76,14 +76,14 @@ fn below(dir: &Utf8Path, depth: usize) -> Vec<Utf8PathBuf> {
 
 /// The object files that an archive names; they lie where it says, seen from its directory.
 fn members(archive: &Utf8Path) -> Vec<Utf8PathBuf> {
-    let Ok(bytes) = read_file(archive, Links::RefuseAnywhere, LARGEST_ARCHIVE) else { return Vec::new() };
+    let Ok(bytes) = read_file(archive, Links::RefuseAnywhere, MAX_ARCHIVE) else { return Vec::new() };
     let Ok(parsed) = ArchiveFile::parse(&*bytes) else { return Vec::new() };
     let dir = archive.parent().unwrap_or(archive);
     let names = parsed.members().map_while(Result::ok).filter_map(|member| {
         let name = std::str::from_utf8(member.name()).ok()?;
         (name.ends_with(".o") && !name.contains("..")).then(|| dir.join(name))
     });
-    names.take(MOST_OBJECTS).collect()
+    names.take(MAX_OBJECTS).collect()
 }
 
 fn loaded_bytes(path: &Utf8Path) -> Option<u64> {

@@ -1,21 +1,21 @@
 //! The page: one HTML file with all it needs, no script and nothing from a network. Pure.
 
-use super::chart::{self, escaped};
+use super::chart::{self, escape_html};
 use super::{Directory, Step, Timings};
-use crate::util::text::{counted, duration, size};
+use crate::util::text::{format_duration, format_size, pluralize};
 use std::fmt::Write as _;
 use std::time::Duration;
 
 const STYLE: &str = include_str!("page.css");
 /// How many translation units the list of the slowest has.
-const SLOWEST: usize = 40;
+const MAX_SLOWEST: usize = 40;
 /// The least share of the whole for a directory to have its line.
-const LEAST_SHARE: f64 = 0.002;
+const MIN_SHARE: f64 = 0.002;
 
 /// Renders the page.
 pub(super) fn render(timings: &Timings) -> String {
     let Timings { release, flavor, arch, directories, vmlinux, .. } = timings;
-    let title = format!("Linux {} for {} on {arch}", escaped(release), flavor.spec().title);
+    let title = format!("Linux {} for {} on {arch}", escape_html(release), flavor.spec().title);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
@@ -45,7 +45,7 @@ pub(super) fn render(timings: &Timings) -> String {
     );
     let about = format!(
         "What costs less than {:.1} % of both is left out: --timings=json has all.",
-        LEAST_SHARE * 100.0
+        MIN_SHARE * 100.0
     );
     let whole = (directories.seconds.max(f64::MIN_POSITIVE), (vmlinux.sum() as f64).max(1.0));
     let heading = "<p class=\"row head\"><span>directory</span><span>seconds</span><span>bytes</span></p>";
@@ -59,7 +59,7 @@ fn seconds(seconds: f64) -> String {
 }
 
 fn bytes(bytes: f64) -> String {
-    size(bytes as u64)
+    format_size(bytes as u64)
 }
 
 fn phases(timings: &Timings) -> String {
@@ -75,7 +75,7 @@ fn phases(timings: &Timings) -> String {
 
 /// A row of a table: cells, and a bar for a share of 1.
 fn row(cells: &[&str], share: f64) -> String {
-    let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escaped(cell))).collect();
+    let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape_html(cell))).collect();
     let share = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
     format!("<tr>{cells}<td class=\"bar\"><i style=\"width:{share:.1}%\"></i></td></tr>\n")
 }
@@ -95,8 +95,8 @@ fn about_units(timings: &Timings) -> String {
     format!(
         "This run compiled {} in {} of wall time, summed up over the files. What an earlier run compiled is not among \
          them.",
-        counted(count, "file", "files"),
-        duration(Duration::from_secs_f64(took))
+        pluralize(count, "file", "files"),
+        format_duration(Duration::from_secs_f64(took))
     )
 }
 
@@ -105,7 +105,7 @@ fn slowest(steps: &[Step]) -> String {
     units.sort_by(|a, b| b.seconds.total_cmp(&a.seconds).then_with(|| a.target.cmp(&b.target)));
     let longest = units.first().map_or(0.0, |unit| unit.seconds);
     let mut rows = String::from("<table>");
-    for unit in units.iter().take(SLOWEST) {
+    for unit in units.iter().take(MAX_SLOWEST) {
         let tool = if unit.module { format!("{} [M]", unit.tool) } else { unit.tool.clone() };
         let took = format!("{:.2} s", unit.seconds);
         rows.push_str(&row(&[&tool, &unit.target, &took], unit.seconds / longest));
@@ -118,23 +118,23 @@ fn about_bytes(timings: &Timings) -> String {
     format!(
         "Code and data of the object files that vmlinux is linked from, {} in all; vmlinux has {}, with the linker's own \
          tables and the room between sections, and without what it drops or merges. Modules are not in it.",
-        size(timings.vmlinux.sum()),
-        size(timings.vmlinux.bytes)
+        format_size(timings.vmlinux.sum()),
+        format_size(timings.vmlinux.bytes)
     )
 }
 
 /// A directory and those in it, the costliest first, to open and close.
 fn tree(dir: &Directory, whole: (f64, f64)) -> String {
     let share = |dir: &Directory| (dir.seconds / whole.0).max(dir.bytes as f64 / whole.1);
-    let mut below: Vec<&Directory> = dir.directories.iter().filter(|dir| share(dir) >= LEAST_SHARE).collect();
+    let mut below: Vec<&Directory> = dir.directories.iter().filter(|dir| share(dir) >= MIN_SHARE).collect();
     below.sort_by(|a, b| share(b).total_cmp(&share(a)));
     let mut html = String::new();
     for dir in below {
         let line = format!(
             "<span>{}</span><span>{}</span><span>{}</span>",
-            escaped(&dir.name),
+            escape_html(&dir.name),
             seconds(dir.seconds),
-            size(dir.bytes)
+            format_size(dir.bytes)
         );
         let inner = tree(dir, whole);
         html += &match inner.is_empty() {
@@ -147,7 +147,7 @@ fn tree(dir: &Directory, whole: (f64, f64)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Objects, PhaseTime};
+    use super::super::{ObjectSizes, PhaseTime};
     use super::*;
     use crate::kernel::{Arch, Flavor};
     use crate::report::Phase;
@@ -162,7 +162,8 @@ mod tests {
             seconds: 3.0,
             measured: true,
         };
-        let objects = Objects { bytes: 2000, objects: [("fs/\"><img src=x>.o/y.o".to_owned(), 1000)].into() };
+        let objects =
+            ObjectSizes { bytes: 2000, objects: [("fs/\"><img src=x>.o/y.o".to_owned(), 1000)].into() };
         let timings = Timings {
             release: "6.1.7".into(),
             flavor: Flavor::Firecracker,
@@ -176,7 +177,7 @@ mod tests {
             vmlinux: objects,
         };
         let page = render(&timings);
-        for wanted in [
+        for requested_config in [
             "CC [M]",
             "3.00 s",
             "1.0 kB",
@@ -184,7 +185,7 @@ mod tests {
             "0.75 on average",
             "Linux 6.1.7 for Firecracker on amd64",
         ] {
-            assert!(page.contains(wanted), "`{wanted}` is not in {page}");
+            assert!(page.contains(requested_config), "`{requested_config}` is not in {page}");
         }
         for markup in
             ["<script", "<img", "http://", "https://", "url(", "@import", " src=\"", " href=", " onload"]

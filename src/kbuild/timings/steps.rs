@@ -41,10 +41,13 @@ impl Step {
 pub(super) fn read(build: &Utf8Path, compiled: &Compiled) -> Vec<Step> {
     let since =
         |time: SystemTime| time.duration_since(compiled.began).map_or(0.0, |since| since.as_secs_f64());
-    let announced: Vec<_> =
-        compiled.announced.iter().filter_map(|(at, text)| Some((since(*at), parse(text, build)?))).collect();
-    let begins: Vec<f64> = announced.iter().map(|(begin, _)| *begin).collect();
-    let steps = announced.into_iter().enumerate().map(|(index, (begin, (tool, module, target)))| {
+    let announced_steps: Vec<_> = compiled
+        .announced_steps
+        .iter()
+        .filter_map(|(at, text)| Some((since(*at), parse(text, build)?)))
+        .collect();
+    let begins: Vec<f64> = announced_steps.iter().map(|(begin, _)| *begin).collect();
+    let steps = announced_steps.into_iter().enumerate().map(|(index, (begin, (tool, module, target)))| {
         let ended = end_marks(&target).into_iter().find_map(|mark| {
             let modified = fs::symlink_metadata(build.join(mark)).ok()?.modified().ok()?;
             let end = since(modified);

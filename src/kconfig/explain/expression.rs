@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::fmt;
 
 /// Parentheses and negations deeper than this are no kernel's; reading goes by descent.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// A tristate's value: n, m, y in this order.
 pub(super) const NO: u8 = 0;
@@ -209,7 +209,7 @@ fn all(rest: &mut &[Token], depth: usize) -> Option<Expr> {
 }
 
 fn one(rest: &mut &[Token], depth: usize) -> Option<Expr> {
-    if depth > DEEPEST {
+    if depth > MAX_DEPTH {
         return None;
     }
     if take(rest, "!") {

@@ -23,7 +23,7 @@ pub use renames::Renames;
 
 use super::{Config, Difference};
 use crate::kernel::{Arch, KernelVersion};
-use crate::util::text::tame;
+use crate::util::text::sanitize_line;
 use camino::Utf8Path;
 use model::Model;
 use nearest::nearest;
@@ -33,7 +33,7 @@ use std::collections::{HashMap, HashSet};
 
 /// For how many symbols that are not there the nearest names are looked for: it takes some
 /// milliseconds for each, and nobody reads more.
-const MOST_NEAREST: usize = 200;
+const MAX_NEAREST: usize = 200;
 
 /// The kernel that was configured.
 pub struct Kernel<'a> {
@@ -65,7 +65,7 @@ pub fn explain(
         return Ok(Vec::new());
     }
     let model = Model::new(read::read(kernel.tree, kernel.arch)?);
-    Ok(explained(differences, config, kernel, &model, is_snapshot))
+    Ok(add_reasons(differences, config, kernel, &model, is_snapshot))
 }
 
 /// All symbols that the Kconfig files of `tree` define for `arch`, each with whether it can be set: the others are
@@ -76,31 +76,32 @@ pub fn symbols(tree: &Utf8Path, arch: Arch) -> Result<HashMap<String, bool>, Str
     Ok(defined.map(|(name, symbol)| (name, symbol.has_prompt())).collect())
 }
 
-fn explained(
+fn add_reasons(
     differences: &[Difference],
     config: &Config,
     kernel: &Kernel<'_>,
     model: &Model,
     is_snapshot: impl Fn(&Difference) -> bool,
 ) -> Vec<Difference> {
-    let tools = tools::from_tools(model);
-    let noise =
+    let tools = tools::tool_dependent_symbols(model);
+    let is_noise =
         |difference: &&Difference| tools.contains(difference.symbol.as_str()) && is_snapshot(difference);
-    let kept: Vec<&Difference> = differences.iter().filter(|difference| !noise(difference)).collect();
-    let of_others = LazyCell::new(|| read::of_others(kernel.tree, kernel.arch));
+    let relevant: Vec<&Difference> = differences.iter().filter(|difference| !is_noise(difference)).collect();
+    let symbols_of_other_arches = LazyCell::new(|| read::symbols_of_other_arches(kernel.tree, kernel.arch));
     let mut absent = 0;
-    let reasons: HashMap<&str, Reason> = kept
+    let reasons: HashMap<&str, Reason> = relevant
         .iter()
         .filter_map(|difference| {
             let reason = match model.defined(&difference.symbol) {
                 Some(symbol) => reason::reason(difference, symbol, model, config)?,
                 None => {
                     let symbol = &difference.symbol;
-                    let text = renamed(symbol, config, kernel, model);
-                    let text = text.or_else(|| Some(elsewhere(of_others.get(symbol)?)));
+                    let text = describe_rename(symbol, config, kernel, model);
+                    let text =
+                        text.or_else(|| Some(describe_other_arches(symbols_of_other_arches.get(symbol)?)));
                     let text = text.unwrap_or_else(|| {
                         absent += 1;
-                        missing(symbol, model, absent <= MOST_NEAREST)
+                        describe_unknown(symbol, model, absent <= MAX_NEAREST)
                     });
                     Reason { text, symbols: Vec::new() }
                 }
@@ -108,11 +109,12 @@ fn explained(
             Some((difference.symbol.as_str(), reason))
         })
         .collect();
-    kept.into_iter()
+    relevant
+        .into_iter()
         .map(|difference| {
             let reason = reasons.get(difference.symbol.as_str()).map(|reason| {
-                let text = tame(&reason.text);
-                match root(&difference.symbol, &reasons) {
+                let text = sanitize_line(&reason.text);
+                match root_cause(&difference.symbol, &reasons) {
                     Some(root) if reason.symbols == [root] => format!("{text}, see there"),
                     Some(root) => format!("{text}, see CONFIG_{root}"),
                     None => text,
@@ -125,11 +127,11 @@ fn explained(
 
 /// Where the reason for `symbol` rests on another symbol that did not take either: the last of that
 /// chain, whose reason is the one that a user has to look at.
-fn root<'a>(symbol: &'a str, reasons: &'a HashMap<&str, Reason>) -> Option<&'a str> {
-    let mut seen = HashSet::from([symbol]);
+fn root_cause<'a>(symbol: &'a str, reasons: &'a HashMap<&str, Reason>) -> Option<&'a str> {
+    let mut visited = HashSet::from([symbol]);
     let mut at = symbol;
     while let Some(next) = reasons[at].symbols.iter().find(|next| reasons.contains_key(next.as_str())) {
-        if !seen.insert(next) {
+        if !visited.insert(next) {
             break;
         }
         at = next;
@@ -138,7 +140,7 @@ fn root<'a>(symbol: &'a str, reasons: &'a HashMap<&str, Reason>) -> Option<&'a s
 }
 
 /// That the tree defines it for these architectures only.
-fn elsewhere(having: &[String]) -> String {
+fn describe_other_arches(having: &[String]) -> String {
     match having {
         [one] => format!("only another architecture has it: {one}"),
         [first, second, third, rest @ ..] if !rest.is_empty() => {
@@ -149,8 +151,8 @@ fn elsewhere(having: &[String]) -> String {
 }
 
 /// That the tree does not define `symbol`; with the names nearest to it where `look`.
-fn missing(symbol: &str, model: &Model, look: bool) -> String {
-    let names = model.symbols.iter().filter(|(_, symbol)| look && symbol.has_prompt());
+fn describe_unknown(symbol: &str, model: &Model, suggest_nearest: bool) -> String {
+    let names = model.symbols.iter().filter(|(_, symbol)| suggest_nearest && symbol.has_prompt());
     let near = nearest(symbol, names.map(|(name, _)| name.as_str()));
     match near.is_empty() {
         true => "no such symbol in this kernel".into(),
@@ -159,7 +161,7 @@ fn missing(symbol: &str, model: &Model, look: bool) -> String {
 }
 
 /// What the table knows of it, as far as that fits this kernel: a new name has to be there.
-fn renamed(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> Option<String> {
+fn describe_rename(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> Option<String> {
     let valued = |name: &str| format!("{name} ({})", config.value(name));
     // A new name may have got a newer one.
     for rename in kernel.renames.chain(symbol) {
@@ -182,7 +184,7 @@ fn renamed(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::Library;
+    use crate::catalog::ConfigLibrary;
     use crate::kconfig::{differences, merge};
 
     /// A kernel in a few lines: one symbol for each thing that can happen.
@@ -270,24 +272,24 @@ config NF_NAT
 "#;
 
     /// What is said of each symbol of `wanted`, when `result` came out.
-    fn say(wanted: &str, result: &str) -> Vec<String> {
+    fn say(requested: &str, result: &str) -> Vec<String> {
         let model = Model::new(statement::statements(KCONFIG));
         let result = Config::parse(result);
-        let differences = differences(&merge([&Config::parse(wanted)]), &result);
-        let renames = Renames::read(&Library::built_in()).unwrap();
+        let differences = differences(&merge([&Config::parse(requested)]), &result);
+        let renames = Renames::read(&ConfigLibrary::built_in()).unwrap();
         let kernel = Kernel {
             tree: Utf8Path::new("/nowhere"),
             arch: Arch::Amd64,
             version: Some(KernelVersion::new(6, 1, 7)),
             renames: &renames,
         };
-        let explained = explained(&differences, &result, &kernel, &model, |_| true);
+        let explained = add_reasons(&differences, &result, &kernel, &model, |_| true);
         explained.iter().map(ToString::to_string).collect()
     }
 
     #[track_caller]
-    fn says(wanted: &str, result: &str, expected: &str) {
-        assert_eq!(say(wanted, result), [expected]);
+    fn says(requested: &str, result: &str, expected: &str) {
+        assert_eq!(say(requested, result), [expected]);
     }
 
     #[test]
@@ -428,8 +430,8 @@ config NF_NAT
 
     #[test]
     fn what_tools_say_is_no_difference_in_a_snapshot() {
-        let wanted = "CONFIG_CC_VERSION=90100\nCONFIG_CC_HAS_NEW=y\n";
-        assert!(say(wanted, "CONFIG_CC_VERSION=80300\n").is_empty());
+        let requested = "CONFIG_CC_VERSION=90100\nCONFIG_CC_HAS_NEW=y\n";
+        assert!(say(requested, "CONFIG_CC_VERSION=80300\n").is_empty());
     }
 
     #[test]
@@ -442,8 +444,8 @@ config NF_NAT
             renames: &renames,
         };
         assert_eq!(explain(&[], &Config::default(), &kernel, |_| true), Ok(Vec::new()));
-        let wanted = merge([&Config::parse("CONFIG_A=y\n")]);
-        let differences = differences(&wanted, &Config::default());
+        let requested = merge([&Config::parse("CONFIG_A=y\n")]);
+        let differences = differences(&requested, &Config::default());
         assert!(explain(&differences, &Config::default(), &kernel, |_| true).is_err());
     }
 }

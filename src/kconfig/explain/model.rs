@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 /// Blocks inside blocks deeper than this are no kernel's; a deeper one adds no condition.
-const DEEPEST: usize = 64;
+const MAX_DEPTH: usize = 64;
 
 /// The conditions of all blocks around a symbol are fewer than this in a real tree.
-const MOST_CONDITIONS: usize = 256;
+const MAX_CONDITIONS: usize = 256;
 
 /// A condition, shared by all symbols of a block.
 pub(super) type Condition = Rc<Expr>;
@@ -28,8 +28,8 @@ pub(super) struct Model {
 pub(super) struct Symbol {
     pub(super) kind: Option<Type>,
     pub(super) definitions: Vec<Definition>,
-    pub(super) selected_by: Vec<Link>,
-    pub(super) implied_by: Vec<Link>,
+    pub(super) selected_by: Vec<Selector>,
+    pub(super) implied_by: Vec<Selector>,
 }
 
 /// One `config` of a symbol.
@@ -48,7 +48,7 @@ pub(super) struct Definition {
 }
 
 /// A `select` or `imply`.
-pub(super) struct Link {
+pub(super) struct Selector {
     pub(super) by: String,
     pub(super) condition: Option<Condition>,
 }
@@ -85,7 +85,7 @@ impl Model {
         let mut blocks: Vec<Block> = Vec::new();
         let mut current = Current::Nothing;
         for statement in statements {
-            current = model.take_in(statement, current, &mut blocks);
+            current = model.add_statement(statement, current, &mut blocks);
         }
         model
     }
@@ -95,10 +95,10 @@ impl Model {
         self.symbols.get(name).filter(|symbol| !symbol.definitions.is_empty())
     }
 
-    fn take_in(&mut self, statement: Statement, current: Current, blocks: &mut Vec<Block>) -> Current {
+    fn add_statement(&mut self, statement: Statement, current: Current, blocks: &mut Vec<Block>) -> Current {
         match statement {
             Statement::Config(name) => {
-                let (depends, visible) = around(blocks);
+                let (depends, visible) = enclosing_conditions(blocks);
                 let choice = blocks.iter().rev().find_map(|block| block.choice);
                 if let Some(choice) = choice {
                     let members = &mut self.choices[choice].members;
@@ -111,7 +111,7 @@ impl Model {
                 return Current::Symbol(name);
             }
             Statement::Choice => {
-                let (depends, visible) = around(blocks);
+                let (depends, visible) = enclosing_conditions(blocks);
                 self.choices.push(Choice { depends, visible, ..Choice::default() });
                 let choice = self.choices.len() - 1;
                 blocks.push(Block { choice: Some(choice), ..Block::default() });
@@ -130,12 +130,12 @@ impl Model {
                 return Current::Nothing;
             }
             Statement::Comment | Statement::Source(_) => return Current::Nothing,
-            attribute => self.attribute(attribute, &current, blocks),
+            attribute => self.add_attribute(attribute, &current, blocks),
         }
         current
     }
 
-    fn attribute(&mut self, attribute: Statement, current: &Current, blocks: &mut [Block]) {
+    fn add_attribute(&mut self, attribute: Statement, current: &Current, blocks: &mut [Block]) {
         match current {
             Current::Nothing => {}
             Current::Menu => {
@@ -156,23 +156,26 @@ impl Model {
                             block.depends.push(condition);
                         }
                     }
-                    Statement::Prompt(condition) => choice.prompt = Some(asked(&choice.visible, condition)),
+                    Statement::Prompt(condition) => {
+                        choice.prompt = Some(prompt_conditions(&choice.visible, condition));
+                    }
                     _ => {}
                 }
             }
-            Current::Symbol(name) => self.of_symbol(name, attribute),
+            Current::Symbol(name) => self.add_symbol_attribute(name, attribute),
         }
     }
 
-    fn of_symbol(&mut self, name: &str, attribute: Statement) {
-        let link = |condition: Option<Expr>| Link { by: name.to_owned(), condition: condition.map(Rc::new) };
+    fn add_symbol_attribute(&mut self, name: &str, attribute: Statement) {
+        let selector =
+            |condition: Option<Expr>| Selector { by: name.to_owned(), condition: condition.map(Rc::new) };
         match attribute {
             Statement::Select(target, condition) => {
-                self.symbols.entry(target).or_default().selected_by.push(link(condition));
+                self.symbols.entry(target).or_default().selected_by.push(selector(condition));
                 return;
             }
             Statement::Imply(target, condition) => {
-                self.symbols.entry(target).or_default().implied_by.push(link(condition));
+                self.symbols.entry(target).or_default().implied_by.push(selector(condition));
                 return;
             }
             _ => {}
@@ -181,7 +184,9 @@ impl Model {
         let Some(definition) = symbol.definitions.last_mut() else { return };
         match attribute {
             Statement::Type(kind) => symbol.kind = Some(kind),
-            Statement::Prompt(condition) => definition.prompt = Some(asked(&definition.visible, condition)),
+            Statement::Prompt(condition) => {
+                definition.prompt = Some(prompt_conditions(&definition.visible, condition));
+            }
             Statement::Default(value, condition) => {
                 definition.defaults.push((value, condition.map(Rc::new)));
             }
@@ -201,16 +206,16 @@ impl Symbol {
     }
 }
 
-fn asked(visible: &[Condition], condition: Option<Expr>) -> Vec<Condition> {
+fn prompt_conditions(visible: &[Condition], condition: Option<Expr>) -> Vec<Condition> {
     visible.iter().cloned().chain(condition.map(Rc::new)).collect()
 }
 
 /// The dependencies and the `visible if` of all open blocks.
-fn around(blocks: &[Block]) -> (Vec<Condition>, Vec<Condition>) {
-    let near = || blocks.iter().take(DEEPEST);
+fn enclosing_conditions(blocks: &[Block]) -> (Vec<Condition>, Vec<Condition>) {
+    let near = || blocks.iter().take(MAX_DEPTH);
     (
-        near().flat_map(|block| block.depends.iter().cloned()).take(MOST_CONDITIONS).collect(),
-        near().flat_map(|block| block.visible.iter().cloned()).take(MOST_CONDITIONS).collect(),
+        near().flat_map(|block| block.depends.iter().cloned()).take(MAX_CONDITIONS).collect(),
+        near().flat_map(|block| block.visible.iter().cloned()).take(MAX_CONDITIONS).collect(),
     )
 }
 

@@ -1,20 +1,20 @@
 //! Names that look like another: for a symbol that is not there.
 
 /// How many are named.
-const MOST: usize = 3;
+const MAX_SUGGESTIONS: usize = 3;
 /// In thousandths: names less alike than this are no help.
-const ALIKE: usize = 700;
+const MIN_SIMILARITY: usize = 700;
 
 /// At most three of `names` that are nearest to `name`, by edit distance or by the words that they share.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let words: Vec<&str> = name.split('_').collect();
+    let parts: Vec<&str> = name.split('_').collect();
     let mut row = Vec::new();
     let mut near: Vec<(usize, &str)> = names
-        .map(|other| (by_distance(name, other, &mut row).max(by_words(&words, other)), other))
-        .filter(|(alike, _)| *alike >= ALIKE)
+        .map(|other| (by_distance(name, other, &mut row).max(by_words(&parts, other)), other))
+        .filter(|(alike, _)| *alike >= MIN_SIMILARITY)
         .collect();
     near.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
-    near.into_iter().take(MOST).map(|(_, other)| other).collect()
+    near.into_iter().take(MAX_SUGGESTIONS).map(|(_, other)| other).collect()
 }
 
 fn by_distance(a: &str, b: &str, row: &mut Vec<usize>) -> usize {
@@ -53,10 +53,10 @@ fn distance(a: &[u8], b: &[u8], limit: usize, row: &mut Vec<usize>) -> Option<us
 }
 
 /// Slightly less than the share of words in common, so that a misspelt name wins over a related one.
-fn by_words(words: &[&str], other: &str) -> usize {
+fn by_words(parts: &[&str], other: &str) -> usize {
     let others = other.split('_').count();
-    let shared = other.split('_').filter(|word| words.contains(word)).count();
-    (1800 * shared.min(words.len())) / (words.len() + others)
+    let shared = other.split('_').filter(|word| parts.contains(word)).count();
+    (1800 * shared.min(parts.len())) / (parts.len() + others)
 }
 
 #[cfg(test)]

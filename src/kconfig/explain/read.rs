@@ -10,13 +10,13 @@ use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::HashMap;
 
 /// Real trees go four deep.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 /// Real trees have about 1600 for one architecture.
-const MOST_FILES: usize = 20_000;
+const MAX_FILES: usize = 20_000;
 /// The largest real one has 110 KiB.
-const LARGEST_FILE: u64 = 2 << 20;
+const MAX_FILE: u64 = 2 << 20;
 /// Of all files together; 6.12 has 5 MiB.
-const LARGEST_TREE: u64 = 64 << 20;
+const MAX_TREE: u64 = 64 << 20;
 
 /// The statements of the whole tree at `root`, for `arch`.
 ///
@@ -24,7 +24,7 @@ const LARGEST_TREE: u64 = 64 << 20;
 /// for people: the top file is missing, a `source` leaves the tree or includes itself, a bound is hit.
 pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String> {
     let spec = arch.spec();
-    let mut reading = Reading::new(root, spec.srcarch, spec.kbuild, "")?;
+    let mut reading = Reader::new(root, spec.srcarch, spec.kbuild, "")?;
     match reading.file("Kconfig")? {
         true => Ok(reading.statements),
         false => Err("there is no Kconfig at the top of the tree".into()),
@@ -33,14 +33,14 @@ pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String
 
 /// The symbols that the files of architectures other than `arch`, those below `arch/`, define: each with these
 /// architectures, as the tree calls them. What cannot be read is left aside.
-pub(super) fn of_others(root: &Utf8Path, arch: Arch) -> HashMap<String, Vec<String>> {
+pub(super) fn symbols_of_other_arches(root: &Utf8Path, arch: Arch) -> HashMap<String, Vec<String>> {
     let entries = root.join("arch").read_dir_utf8().into_iter().flatten().flatten();
     let mut others: Vec<String> = entries.map(|entry| entry.file_name().to_owned()).collect();
     others.retain(|name| name != arch.spec().srcarch);
     others.sort();
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     for other in others {
-        let Ok(mut reading) = Reading::new(root, &other, &other, "arch/") else { continue };
+        let Ok(mut reading) = Reader::new(root, &other, &other, "arch/") else { continue };
         // `lib/Kconfig.debug` sources the second one. After an error, what was read before it holds.
         for name in ["Kconfig", "Kconfig.debug"] {
             let _ = reading.file(&format!("arch/{other}/{name}"));
@@ -56,7 +56,7 @@ pub(super) fn of_others(root: &Utf8Path, arch: Arch) -> HashMap<String, Vec<Stri
     found
 }
 
-struct Reading {
+struct Reader {
     root: Utf8PathBuf,
     /// `$(SRCARCH)`, and `$(ARCH)`.
     srcarch: String,
@@ -70,12 +70,12 @@ struct Reading {
     statements: Vec<Statement>,
 }
 
-impl Reading {
-    fn new(root: &Utf8Path, srcarch: &str, arch: &str, below: &'static str) -> Result<Reading, String> {
+impl Reader {
+    fn new(root: &Utf8Path, srcarch: &str, arch: &str, below: &'static str) -> Result<Reader, String> {
         let root = root.canonicalize_utf8().map_err(|error| format!("{root}: {error}"))?;
         let (srcarch, arch) = (srcarch.to_owned(), arch.to_owned());
         let (open, statements) = (Vec::new(), Vec::new());
-        Ok(Reading { root, srcarch, arch, below, open, files: 0, bytes: 0, statements })
+        Ok(Reader { root, srcarch, arch, below, open, files: 0, bytes: 0, statements })
     }
 
     /// Is it there? Takes in its statements, and those of the files that it sources.
@@ -97,13 +97,12 @@ impl Reading {
             return Ok(false);
         }
         self.files += 1;
-        if self.open.len() >= DEEPEST || self.files > MOST_FILES {
+        if self.open.len() >= MAX_DEPTH || self.files > MAX_FILES {
             return Err(format!("{shown}: too many files source each other"));
         }
-        let bytes =
-            read_file(&path, Links::Refuse, LARGEST_FILE).map_err(|error| format!("{shown}: {error}"))?;
+        let bytes = read_file(&path, Links::Refuse, MAX_FILE).map_err(|error| format!("{shown}: {error}"))?;
         self.bytes += bytes.len() as u64;
-        if self.bytes > LARGEST_TREE {
+        if self.bytes > MAX_TREE {
             return Err(format!("{shown}: too large for a Kconfig file"));
         }
         self.open.push(path);
@@ -173,13 +172,13 @@ mod tests {
             ("arch/arm64/Kconfig.more", "config BOTH\nmenuconfig ERRATUM\nconfig ERRATUM\n"),
             ("init/Kconfig", "config EVERYBODYS\n"),
         ]);
-        let mut found: Vec<_> = of_others(&root, Arch::Amd64).into_iter().collect();
+        let mut found: Vec<_> = symbols_of_other_arches(&root, Arch::Amd64).into_iter().collect();
         found.sort();
         let expected = [("BOTH", "arm arm64"), ("DEBUG", "arm"), ("ERRATUM", "arm64"), ("OLD", "arm")];
         let found: Vec<_> = found.iter().map(|(symbol, having)| (&**symbol, having.join(" "))).collect();
         assert_eq!(found, expected.map(|(symbol, having)| (symbol, having.to_owned())));
-        assert!(of_others(&root, Arch::Arm64).contains_key("X86"));
-        assert!(of_others(Utf8Path::new("/nowhere/at/all"), Arch::Arm64).is_empty());
+        assert!(symbols_of_other_arches(&root, Arch::Arm64).contains_key("X86"));
+        assert!(symbols_of_other_arches(Utf8Path::new("/nowhere/at/all"), Arch::Arm64).is_empty());
     }
 
     #[test]
@@ -195,7 +194,7 @@ mod tests {
         ] {
             let (_dir, root) = tree(&[("Kconfig", text), ("a", "source \"b\""), ("b", "source \"a\"")]);
             std::os::unix::fs::symlink("/etc", root.join("link")).unwrap();
-            fs::write(root.join("large"), vec![b'\n'; LARGEST_FILE as usize + 1]).unwrap();
+            fs::write(root.join("large"), vec![b'\n'; MAX_FILE as usize + 1]).unwrap();
             for step in 0..20 {
                 let next = format!("source \"wide{}\"\n", step + 1).repeat(2);
                 fs::write(root.join(format!("wide{step}")), next).unwrap();

@@ -1,15 +1,15 @@
 //! Why one symbol that this kernel has came out other than asked for.
 
 use super::expression::{Expr, MODULE, NO, Term, YES, number};
-use super::model::{Condition, Definition, Link, Model, Symbol};
+use super::model::{Condition, Definition, Model, Selector, Symbol};
 use super::statement::Type;
-use super::unmet::{Sure, Unmet};
+use super::unmet::{Certainty, Unmet};
 use crate::kconfig::{Config, Difference};
 
 /// How many symbols that select another are named.
-const SHOWN: usize = 3;
+const MAX_SHOWN: usize = 3;
 /// How many of them are weighed; in real trees the most selected symbol has some seven hundred.
-const MOST_LINKS: usize = 1000;
+const MAX_LINKS: usize = 1000;
 
 /// A reason, and the symbols whose values it rests on.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,28 +37,30 @@ pub(super) fn reason(
     model: &Model,
     config: &Config,
 ) -> Option<Reason> {
-    let asking = Asking { difference, symbol, model, config, sure: Sure::Certainly };
-    let perhaps = Asking { sure: Sure::Perhaps, ..asking };
-    asking.reason().or_else(|| perhaps.reason()).or_else(|| asking.wrong_kind())
+    let query = Query { difference, symbol, model, config, certainty: Certainty::Certain };
+    let lenient = Query { certainty: Certainty::Possible, ..query };
+    query.reason().or_else(|| lenient.reason()).or_else(|| query.explain_type())
 }
 
 #[derive(Clone, Copy)]
-struct Asking<'a> {
+struct Query<'a> {
     difference: &'a Difference,
     symbol: &'a Symbol,
     model: &'a Model,
     config: &'a Config,
-    sure: Sure,
+    certainty: Certainty,
 }
 
-impl<'a> Asking<'a> {
+impl<'a> Query<'a> {
     fn reason(self) -> Option<Reason> {
         let found = self.difference.found.as_deref().unwrap_or("n");
-        match (self.is_logical(), level(&self.difference.wanted), level(found)) {
-            (true, Some(wanted), Some(found)) if found < wanted => self.lowered(wanted),
-            (true, Some(wanted), Some(found)) => self.raised(wanted, found),
+        match (self.is_logical(), level(&self.difference.requested), level(found)) {
+            (true, Some(requested), Some(found)) if found < requested => self.explain_lowered(requested),
+            (true, Some(requested), Some(found)) => self.explain_raised(requested, found),
             (true, _, _) => None,
-            (false, _, _) => self.hidden(MODULE).or_else(|| self.fixed()).or_else(|| self.out_of_range()),
+            (false, _, _) => {
+                self.explain_hidden(MODULE).or_else(|| self.explain_fixed()).or_else(|| self.explain_range())
+            }
         }
     }
 
@@ -67,17 +69,17 @@ impl<'a> Asking<'a> {
     }
 
     /// It came out as n or m, and more was asked for.
-    fn lowered(self, wanted: u8) -> Option<Reason> {
+    fn explain_lowered(self, requested: u8) -> Option<Reason> {
         // A bool is y as soon as what it depends on is m.
-        let needed = if self.symbol.kind == Some(Type::Tristate) { wanted } else { MODULE };
+        let needed = if self.symbol.kind == Some(Type::Tristate) { requested } else { MODULE };
         if !self.symbol.has_prompt() {
-            return self.never_asked(needed);
+            return self.explain_no_prompt(needed);
         }
-        self.hidden(needed).or_else(|| self.other_of_choice())
+        self.explain_hidden(needed).or_else(|| self.explain_choice())
     }
 
     /// What keeps Kconfig from asking for it at `needed`.
-    fn hidden(self, needed: u8) -> Option<Reason> {
+    fn explain_hidden(self, needed: u8) -> Option<Reason> {
         let unmet = self.unmet_prompts(needed)?;
         Some(match self.unmet_prompts(MODULE) {
             None if unmet.symbols().is_empty() => Reason::new("can only be a module"),
@@ -101,13 +103,13 @@ impl<'a> Asking<'a> {
     }
 
     fn unmet<'b>(self, conditions: impl IntoIterator<Item = &'b Condition>, level: u8) -> Option<Unmet> {
-        Unmet::of(conditions.into_iter().map(AsRef::as_ref), level, self.config, self.sure)
+        Unmet::of(conditions.into_iter().map(AsRef::as_ref), level, self.config, self.certainty)
     }
 
     /// Without a prompt, only what selects it or its defaults can turn it on.
-    fn never_asked(self, needed: u8) -> Option<Reason> {
+    fn explain_no_prompt(self, needed: u8) -> Option<Reason> {
         if !self.symbol.selected_by.is_empty() {
-            return Some(self.selectors());
+            return Some(self.explain_selectors());
         }
         let defaults = self.symbol.definitions.iter().flat_map(|definition| {
             definition.defaults.iter().map(move |(value, condition)| (definition, value, condition))
@@ -115,7 +117,7 @@ impl<'a> Asking<'a> {
         let unmet: Vec<Option<Unmet>> = defaults
             .map(|(definition, value, condition)| {
                 let conditions = definition.depends.iter().chain(condition).map(AsRef::as_ref);
-                Unmet::of(conditions.chain([value]), needed, self.config, self.sure)
+                Unmet::of(conditions.chain([value]), needed, self.config, self.certainty)
             })
             .collect();
         match unmet.is_empty() {
@@ -127,36 +129,39 @@ impl<'a> Asking<'a> {
         }
     }
 
-    fn selectors(self) -> Reason {
-        let mut links: Vec<&Link> = self.symbol.selected_by.iter().take(MOST_LINKS).collect();
+    fn explain_selectors(self) -> Reason {
+        let mut selectors: Vec<&Selector> = self.symbol.selected_by.iter().take(MAX_LINKS).collect();
         // First those that are on and do not select it for another reason, then those that a user
         // could turn on right away.
-        let rank = |link: &&Link| {
+        let rank = |selector: &&Selector| {
             let askable = self
                 .model
-                .defined(&link.by)
+                .defined(&selector.by)
                 .is_some_and(|symbol| symbol.has_prompt() && self.unmet_prompts_of(symbol, MODULE).is_none());
-            (!self.config.enabled(&link.by), !askable)
+            (!self.config.enabled(&selector.by), !askable)
         };
-        links.sort_by_cached_key(rank);
-        let shown = links.iter().take(SHOWN).map(|link| {
-            let value = self.config.value(&link.by);
-            let unmet = link.condition.as_ref().and_then(|condition| self.unmet([condition], MODULE));
+        selectors.sort_by_cached_key(rank);
+        let examples = selectors.iter().take(MAX_SHOWN).map(|selector| {
+            let value = self.config.value(&selector.by);
+            let unmet = selector.condition.as_ref().and_then(|condition| self.unmet([condition], MODULE));
             match unmet {
-                Some(unmet) if value != "n" => format!("{} ({value}) if {unmet}", link.by),
-                _ => format!("{} ({value})", link.by),
+                Some(unmet) if value != "n" => format!("{} ({value}) if {unmet}", selector.by),
+                _ => format!("{} ({value})", selector.by),
             }
         });
         let mut text =
-            format!("has no prompt; could be selected by {}", shown.collect::<Vec<_>>().join(", "));
-        if let Some(more @ 1..) = links.len().checked_sub(SHOWN) {
+            format!("has no prompt; could be selected by {}", examples.collect::<Vec<_>>().join(", "));
+        if let Some(more @ 1..) = selectors.len().checked_sub(MAX_SHOWN) {
             text.push_str(&format!(" and {more} more"));
         }
-        Reason { text, symbols: links.iter().take(SHOWN).map(|link| link.by.clone()).collect() }
+        Reason {
+            text,
+            symbols: selectors.iter().take(MAX_SHOWN).map(|selector| selector.by.clone()).collect(),
+        }
     }
 
     /// It could be asked for, but a choice has one member that is on.
-    fn other_of_choice(self) -> Option<Reason> {
+    fn explain_choice(self) -> Option<Reason> {
         let choice = self.symbol.definitions.iter().find_map(|definition| definition.choice)?;
         let choice = &self.model.choices[choice];
         if let Some(unmet) = self.unmet(choice.prompt.iter().flatten(), MODULE) {
@@ -167,11 +172,13 @@ impl<'a> Asking<'a> {
     }
 
     /// It came out as y or m, and less was asked for.
-    fn raised(self, wanted: u8, found: u8) -> Option<Reason> {
-        if let Some(reason) = self.forced(&self.symbol.selected_by, "selected by ", wanted, found) {
+    fn explain_raised(self, requested: u8, found: u8) -> Option<Reason> {
+        if let Some(reason) = self.explain_forced(&self.symbol.selected_by, "selected by ", requested, found)
+        {
             return Some(reason);
         }
-        if self.symbol.kind == Some(Type::Tristate) && wanted == MODULE && !self.config.enabled("MODULES") {
+        if self.symbol.kind == Some(Type::Tristate) && requested == MODULE && !self.config.enabled("MODULES")
+        {
             return Some(Reason { text: "MODULES (n)".into(), symbols: vec!["MODULES".into()] });
         }
         if self.symbol.definitions.iter().any(|definition| definition.choice.is_some())
@@ -179,49 +186,56 @@ impl<'a> Asking<'a> {
         {
             return Some(Reason::new("one of its choice has to be on, and no other was taken"));
         }
-        self.forced(&self.symbol.implied_by, "cannot be changed here; implied by ", wanted, found)
+        self.explain_forced(&self.symbol.implied_by, "cannot be changed here; implied by ", requested, found)
             .filter(|_| self.unmet_prompts(MODULE).is_some() || !self.symbol.has_prompt())
-            .or_else(|| self.fixed())
+            .or_else(|| self.explain_fixed())
     }
 
     /// Which of `links` are on, more than what was wanted.
-    fn forced(self, links: &[Link], before: &str, wanted: u8, found: u8) -> Option<Reason> {
-        let strength = |link: &Link| {
+    fn explain_forced(
+        self,
+        selectors: &[Selector],
+        before: &str,
+        requested: u8,
+        found: u8,
+    ) -> Option<Reason> {
+        let strength = |selector: &Selector| {
             let condition =
-                link.condition.as_ref().map_or(YES, |condition| condition.value(self.config).most);
-            level(self.config.value(&link.by)).unwrap_or(NO).min(condition)
+                selector.condition.as_ref().map_or(YES, |condition| condition.value(self.config).most);
+            level(self.config.value(&selector.by)).unwrap_or(NO).min(condition)
         };
         // A bool becomes y by what is m.
         let enough = if self.symbol.kind == Some(Type::Tristate) { found } else { MODULE };
-        let on = links.iter().filter(|link| strength(link) >= enough && strength(link) > NO);
-        let mut on: Vec<&str> = on.map(|link| link.by.as_str()).collect();
-        if on.is_empty() || found <= wanted {
+        let on = selectors.iter().filter(|selector| strength(selector) >= enough && strength(selector) > NO);
+        let mut on: Vec<&str> = on.map(|selector| selector.by.as_str()).collect();
+        if on.is_empty() || found <= requested {
             return None;
         }
         on.dedup();
-        let shown = on.iter().take(SHOWN).map(|by| format!("{by} ({})", self.config.value(by)));
-        let mut text = format!("{before}{}", shown.collect::<Vec<_>>().join(", "));
-        if let Some(more @ 1..) = on.len().checked_sub(SHOWN) {
+        let examples = on.iter().take(MAX_SHOWN).map(|by| format!("{by} ({})", self.config.value(by)));
+        let mut text = format!("{before}{}", examples.collect::<Vec<_>>().join(", "));
+        if let Some(more @ 1..) = on.len().checked_sub(MAX_SHOWN) {
             text.push_str(&format!(" and {more} more"));
         }
-        Some(Reason { text, symbols: on.into_iter().take(SHOWN).map(str::to_owned).collect() })
+        Some(Reason { text, symbols: on.into_iter().take(MAX_SHOWN).map(str::to_owned).collect() })
     }
 
     /// A default that the user cannot change here.
-    fn fixed(self) -> Option<Reason> {
+    fn explain_fixed(self) -> Option<Reason> {
         let default = self.default_in_force();
-        let shown = |(value, condition): (&Expr, Option<&Condition>)| match condition {
+        let describe_default = |(value, condition): (&Expr, Option<&Condition>)| match condition {
             Some(condition) => format!("{value} if {condition}"),
             None => value.to_string(),
         };
         if !self.symbol.has_prompt() {
             return Some(match default {
-                Some(default) => Reason::new(format!("has no prompt; default {}", shown(default))),
+                Some(default) => Reason::new(format!("has no prompt; default {}", describe_default(default))),
                 None => Reason::new("has no prompt"),
             });
         }
         let unmet = self.unmet_prompts(MODULE)?;
-        let after = default.map(|default| format!("; default {}", shown(default))).unwrap_or_default();
+        let after =
+            default.map(|default| format!("; default {}", describe_default(default))).unwrap_or_default();
         Some(Reason::unmet("to change it needs ", &unmet, &after))
     }
 
@@ -238,8 +252,8 @@ impl<'a> Asking<'a> {
         )
     }
 
-    fn out_of_range(self) -> Option<Reason> {
-        let wanted = number(&self.difference.wanted)?;
+    fn explain_range(self) -> Option<Reason> {
+        let requested = number(&self.difference.requested)?;
         let bound = |text: &Term| number(text.text(self.config)?);
         let in_force = |definition: &Definition| {
             definition.ranges.iter().find_map(|(low, high, condition)| {
@@ -250,19 +264,19 @@ impl<'a> Asking<'a> {
             })
         };
         let (low_term, high_term, low, high) = self.symbol.definitions.iter().find_map(in_force)?;
-        (wanted < low || wanted > high)
+        (requested < low || requested > high)
             .then(|| Reason::new(format!("outside its range, {low_term} to {high_term}")))
     }
 
     /// A value that this kind of symbol cannot have.
-    fn wrong_kind(self) -> Option<Reason> {
-        let wanted = self.difference.wanted.as_str();
+    fn explain_type(self) -> Option<Reason> {
+        let requested = self.difference.requested.as_str();
         let (name, fits) = match self.symbol.kind? {
-            Type::Bool => ("a bool: y or n", matches!(wanted, "y" | "n")),
-            Type::Tristate => ("a tristate: y, m or n", matches!(wanted, "y" | "m" | "n")),
-            Type::String => ("a string", wanted.starts_with('"')),
-            Type::Int => ("an int", wanted.parse::<i64>().is_ok()),
-            Type::Hex => ("a hex number", number(wanted).is_some()),
+            Type::Bool => ("a bool: y or n", matches!(requested, "y" | "n")),
+            Type::Tristate => ("a tristate: y, m or n", matches!(requested, "y" | "m" | "n")),
+            Type::String => ("a string", requested.starts_with('"')),
+            Type::Int => ("an int", requested.parse::<i64>().is_ok()),
+            Type::Hex => ("a hex number", number(requested).is_some()),
         };
         (!fits).then(|| Reason::new(format!("is {name}")))
     }

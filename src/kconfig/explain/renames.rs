@@ -1,6 +1,6 @@
 //! Symbols that got another name or went away: `configs/renames.toml`.
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
 use crate::kernel::KernelVersion;
 use crate::util::error::Result;
@@ -42,7 +42,7 @@ struct File {
 impl Renames {
     /// Reads every layer of `configs/renames.toml`; a later entry of the same old name replaces an
     /// earlier one. Errors (exit code 2), with file, line and field: a mistake in one of them.
-    pub fn read(library: &Library) -> Result<Renames> {
+    pub fn read(library: &ConfigLibrary) -> Result<Renames> {
         let mut renames = Renames::default();
         for (name, text) in library.layers(FILE) {
             let file: File = read_toml(name, text)?;
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_built_in_table_is_sound() {
-        let renames = Renames::read(&Library::built_in()).unwrap();
+        let renames = Renames::read(&ConfigLibrary::built_in()).unwrap();
         assert!(renames.list.len() > 30);
         for rename in &renames.list {
             assert!(!rename.new.is_empty() || rename.note.is_some(), "{}: neither name nor note", rename.old);
@@ -102,7 +102,7 @@ mod tests {
                     [[rename]]\nold = \"B\"\nnew = [\"D\"]\nsince = \"6.1\"\n\
                     [[rename]]\nold = \"X\"\nnew = [\"Y\"]\nsince = \"6.1\"\n\
                     [[rename]]\nold = \"Y\"\nnew = [\"X\"]\nsince = \"6.2\"\n";
-        let renames = Renames::read(&Library::from_texts([(FILE, text)])).unwrap();
+        let renames = Renames::read(&ConfigLibrary::from_texts([(FILE, text)])).unwrap();
         let now =
             |symbol, kernel: &[&str]| renames.successors(symbol, |name| kernel.contains(&name)).join(" ");
         assert_eq!(now("A", &["B", "C"]), "B C");
@@ -115,11 +115,11 @@ mod tests {
     fn a_users_entry_replaces_ours() {
         let text = "[[rename]]\nold = \"A\"\nsince = \"5.1\"\nnote = \"gone\"\n\
                     [[rename]]\nold = \"A\"\nnew = [\"B\"]\nsince = \"5.1\"\n";
-        let renames = Renames::read(&Library::from_texts([(FILE, text)])).unwrap();
+        let renames = Renames::read(&ConfigLibrary::from_texts([(FILE, text)])).unwrap();
         assert_eq!(renames.of("A").unwrap().new, ["B"]);
         assert_eq!(renames.to("B").count(), 1);
-        let wrong = Library::from_texts([(FILE, "[[rename]]\nold = 1\n")]);
-        let error = Renames::read(&wrong).unwrap_err().to_string();
+        let message = ConfigLibrary::from_texts([(FILE, "[[rename]]\nold = 1\n")]);
+        let error = Renames::read(&message).unwrap_err().to_string();
         assert!(
             error.starts_with("configs/renames.toml: TOML parse error at line 2, column 7: old: "),
             "{error}"

@@ -52,7 +52,7 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
     let mut lines = text.lines();
     while let Some(line) = lines.next() {
         if let Some(open) = &mut help {
-            if open.goes_on(line) {
+            if open.continues(line) {
                 continue;
             }
             help = None;
@@ -80,7 +80,7 @@ struct Help {
 }
 
 impl Help {
-    fn goes_on(&mut self, line: &str) -> bool {
+    fn continues(&mut self, line: &str) -> bool {
         if line.trim().is_empty() {
             return true;
         }
@@ -95,8 +95,8 @@ fn indent(line: &str) -> usize {
     blank.fold(0, |column, c| if c == '\t' { column / 8 * 8 + 8 } else { column + 1 })
 }
 
-fn statement(keyword: &str, words: &[Token], out: &mut Vec<Statement>) {
-    let (head, condition) = split_if(words);
+fn statement(keyword: &str, tokens: &[Token], out: &mut Vec<Statement>) {
+    let (head, condition) = split_if(tokens);
     let name = || match head {
         [Token::Term(Term::Name(name)), ..] => Some(name.clone()),
         _ => None,
@@ -107,12 +107,12 @@ fn statement(keyword: &str, words: &[Token], out: &mut Vec<Statement>) {
         "endchoice" => Some(Statement::EndChoice),
         "menu" => Some(Statement::Menu),
         "endmenu" => Some(Statement::EndMenu),
-        "if" => Some(Statement::If(Expr::read(words))),
+        "if" => Some(Statement::If(Expr::read(tokens))),
         "endif" => Some(Statement::EndIf),
         "comment" => Some(Statement::Comment),
         "prompt" => Some(Statement::Prompt(condition)),
         "default" => Some(Statement::Default(Expr::read(head), condition)),
-        "depends" => match words {
+        "depends" => match tokens {
             [Token::Term(Term::Name(on)), ..] if on == "on" => {
                 let on = Expr::read(&head[1..]);
                 Some(Statement::DependsOn(match condition {
@@ -170,11 +170,11 @@ fn typed(keyword: &str, head: &[Token], condition: Option<Expr>, out: &mut Vec<S
 }
 
 /// What stands before the word `if`, and the condition after it.
-fn split_if(words: &[Token]) -> (&[Token], Option<Expr>) {
+fn split_if(tokens: &[Token]) -> (&[Token], Option<Expr>) {
     let is_if = |word: &Token| matches!(word, Token::Term(Term::Name(name)) if name == "if");
-    match words.iter().position(is_if) {
-        Some(at) => (&words[..at], Some(Expr::read(&words[at + 1..]))),
-        None => (words, None),
+    match tokens.iter().position(is_if) {
+        Some(at) => (&tokens[..at], Some(Expr::read(&tokens[at + 1..]))),
+        None => (tokens, None),
     }
 }
 

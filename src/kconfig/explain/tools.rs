@@ -6,11 +6,11 @@ use super::model::{Definition, Model, Symbol};
 use std::collections::HashSet;
 
 /// How long a chain of symbols that are made of each other is followed.
-const LONGEST: usize = 16;
+const MAX_NAME: usize = 16;
 
 /// The symbols that nobody can set and that are made from a macro (`$(shell,…)`, `$(cc-option,…)`), or
 /// from nothing but such symbols: `CC_VERSION_TEXT`, `GCC_VERSION`, `CC_HAS_…`.
-pub(super) fn from_tools(model: &Model) -> HashSet<&str> {
+pub(super) fn tool_dependent_symbols(model: &Model) -> HashSet<&str> {
     let candidates: Vec<(&str, &Symbol)> = model
         .symbols
         .iter()
@@ -18,10 +18,10 @@ pub(super) fn from_tools(model: &Model) -> HashSet<&str> {
         .map(|(name, symbol)| (name.as_str(), symbol))
         .collect();
     let mut found = HashSet::new();
-    for _ in 0..LONGEST {
+    for _ in 0..MAX_NAME {
         let before = found.len();
         for (name, symbol) in &candidates {
-            if !found.contains(name) && is_made_from(symbol, &found) {
+            if !found.contains(name) && depends_on_tools(symbol, &found) {
                 found.insert(*name);
             }
         }
@@ -32,15 +32,15 @@ pub(super) fn from_tools(model: &Model) -> HashSet<&str> {
     found
 }
 
-fn is_made_from(symbol: &Symbol, found: &HashSet<&str>) -> bool {
+fn depends_on_tools(symbol: &Symbol, found: &HashSet<&str>) -> bool {
     let (mut macros, mut known, mut others) = (false, false, false);
-    let mut look = |term: &Term| match (term, term.symbol()) {
+    let mut visit = |term: &Term| match (term, term.symbol()) {
         (Term::Macro(_), _) => macros = true,
         (_, Some(symbol)) if found.contains(symbol) => known = true,
         (_, Some(_)) => others = true,
         (_, None) => {}
     };
-    symbol.definitions.iter().flat_map(parts).for_each(|part| part.each_term(&mut look));
+    symbol.definitions.iter().flat_map(parts).for_each(|part| part.each_term(&mut visit));
     macros || known && !others
 }
 
@@ -70,7 +70,7 @@ mod tests {
                     config MIXED\n\tdef_bool CC_HAS_X && ASKED\n\
                     config PLAIN\n\tdef_bool y\n";
         let model = Model::new(statements(text));
-        let mut found: Vec<&str> = from_tools(&model).into_iter().collect();
+        let mut found: Vec<&str> = tool_dependent_symbols(&model).into_iter().collect();
         found.sort_unstable();
         assert_eq!(found, ["CC_HAS_X", "CC_IS_GCC", "CC_VERSION_TEXT", "GCC_VERSION"]);
     }

@@ -5,9 +5,9 @@ use crate::kconfig::Config;
 use std::fmt;
 
 /// How many parts of one list are written out.
-const SHOWN: usize = 4;
+const MAX_SHOWN: usize = 4;
 /// How many parts of one list are looked at: a hostile tree may have a million.
-const MOST: usize = 64;
+const MAX_PARTS: usize = 64;
 
 /// The parts of a condition that keep it from being met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +22,11 @@ pub(super) enum Unmet {
 
 /// How sure one has to be that a part is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sure {
+pub(super) enum Certainty {
     /// It cannot be met, whatever macros say.
-    Certainly,
+    Certain,
     /// It may be a macro that says no.
-    Perhaps,
+    Possible,
 }
 
 impl Unmet {
@@ -35,10 +35,10 @@ impl Unmet {
         conditions: impl IntoIterator<Item = &'a Expr>,
         level: u8,
         config: &Config,
-        sure: Sure,
+        certainty: Certainty,
     ) -> Option<Unmet> {
-        let asking = Asking { level, config, sure };
-        all(conditions.into_iter().filter_map(|condition| asking.walk(condition, false)).collect())
+        let query = Query { level, config, certainty };
+        all(conditions.into_iter().filter_map(|condition| query.walk(condition, false)).collect())
     }
 
     /// Where one of `list` would be enough. `None` where the list is empty.
@@ -56,17 +56,17 @@ impl Unmet {
 }
 
 #[derive(Clone, Copy)]
-struct Asking<'a> {
+struct Query<'a> {
     level: u8,
     config: &'a Config,
-    sure: Sure,
+    certainty: Certainty,
 }
 
-impl Asking<'_> {
+impl Query<'_> {
     fn fails(self, Span { least, most }: Span) -> bool {
-        match self.sure {
-            Sure::Certainly => most < self.level,
-            Sure::Perhaps => least < self.level,
+        match self.certainty {
+            Certainty::Certain => most < self.level,
+            Certainty::Possible => least < self.level,
         }
     }
 
@@ -139,7 +139,7 @@ fn all(parts: Vec<Unmet>) -> Option<Unmet> {
     for part in parts {
         let parts = if let Unmet::All(inner) = part { inner } else { vec![part] };
         for part in parts {
-            if flat.len() < MOST && !flat.contains(&part) {
+            if flat.len() < MAX_PARTS && !flat.contains(&part) {
                 flat.push(part);
             }
         }
@@ -155,7 +155,7 @@ fn any(parts: Vec<Unmet>) -> Option<Unmet> {
     for part in parts {
         let parts = if let Unmet::Any(inner) = part { inner } else { vec![part] };
         for part in parts {
-            if flat.len() < MOST && !flat.contains(&part) {
+            if flat.len() < MAX_PARTS && !flat.contains(&part) {
                 flat.push(part);
             }
         }
@@ -178,7 +178,7 @@ impl fmt::Display for Unmet {
             Unmet::All(parts) => (parts, " && "),
             Unmet::Any(parts) => (parts, " || "),
         };
-        for (index, part) in parts.iter().take(SHOWN).enumerate() {
+        for (index, part) in parts.iter().take(MAX_SHOWN).enumerate() {
             if index > 0 {
                 f.write_str(sign)?;
             }
@@ -187,7 +187,7 @@ impl fmt::Display for Unmet {
                 list => write!(f, "({list})")?,
             }
         }
-        match parts.len().saturating_sub(SHOWN) {
+        match parts.len().saturating_sub(MAX_SHOWN) {
             0 => Ok(()),
             more => write!(f, "{sign}… {more} more"),
         }
@@ -199,11 +199,11 @@ mod tests {
     use super::super::expression::{MODULE, tokens};
     use super::*;
 
-    fn unmet(text: &str, level: u8, sure: Sure) -> Option<String> {
+    fn unmet(text: &str, level: u8, certainty: Certainty) -> Option<String> {
         let config = Config::parse(
             "CONFIG_MODULES=y\nCONFIG_Y=y\nCONFIG_M=m\nCONFIG_V=30000\nCONFIG_S=\"a\"\nCONFIG_Y2=y\n",
         );
-        Unmet::of([&Expr::read(&tokens(text))], level, &config, sure).map(|unmet| unmet.to_string())
+        Unmet::of([&Expr::read(&tokens(text))], level, &config, certainty).map(|unmet| unmet.to_string())
     }
 
     #[test]
@@ -226,25 +226,25 @@ mod tests {
             ("A && (M=y || M=A)", "A (n) && (M=y (m) || M=A (m, n))"),
             ("A || B || C || D || E || F", "A (n) || B (n) || C (n) || D (n) || … 2 more"),
         ] {
-            assert_eq!(unmet(text, MODULE, Sure::Certainly).as_deref(), Some(expected), "{text}");
+            assert_eq!(unmet(text, MODULE, Certainty::Certain).as_deref(), Some(expected), "{text}");
         }
         for text in ["Y", "M", "A || M", "!A", "$(cc-option,-m)", "A || $(cc-option,-m)"] {
-            assert_eq!(unmet(text, MODULE, Sure::Certainly), None, "{text}");
+            assert_eq!(unmet(text, MODULE, Certainty::Certain), None, "{text}");
         }
     }
 
     #[test]
     fn what_limits_to_m_is_named() {
-        assert_eq!(unmet("Y && M", YES, Sure::Certainly).as_deref(), Some("M (m)"));
-        assert_eq!(unmet("M || !M", YES, Sure::Certainly).as_deref(), Some("M (m)"));
-        assert_eq!(unmet("M || M=n", YES, Sure::Certainly).as_deref(), Some("M (m)"));
-        assert_eq!(unmet("m && Y", YES, Sure::Certainly).as_deref(), Some("m"));
+        assert_eq!(unmet("Y && M", YES, Certainty::Certain).as_deref(), Some("M (m)"));
+        assert_eq!(unmet("M || !M", YES, Certainty::Certain).as_deref(), Some("M (m)"));
+        assert_eq!(unmet("M || M=n", YES, Certainty::Certain).as_deref(), Some("M (m)"));
+        assert_eq!(unmet("m && Y", YES, Certainty::Certain).as_deref(), Some("m"));
     }
 
     #[test]
     fn a_macro_is_named_where_nothing_else_explains() {
         let text = "Y && $(cc-option,-mretpoline)";
-        assert_eq!(unmet(text, YES, Sure::Certainly), None);
-        assert_eq!(unmet(text, YES, Sure::Perhaps).as_deref(), Some("$(cc-option,-mretpoline)"));
+        assert_eq!(unmet(text, YES, Certainty::Certain), None);
+        assert_eq!(unmet(text, YES, Certainty::Possible).as_deref(), Some("$(cc-option,-mretpoline)"));
     }
 }

@@ -2,10 +2,10 @@
 //! kernel's final `.config`, and holding a config against them. Pure: the profiles are data,
 //! `configs/requirements/*.toml`; what becomes of an outcome is the caller's business.
 
-mod fitness;
-mod outcome;
 mod profile;
+mod result;
+mod support;
 
-pub use fitness::{Fitness, fitness};
-pub use outcome::{Outcome, Stage, Subject, Tally, Verdict, check, tallies};
 pub use profile::{KernelRule, Level, Profile, names, read, read_all};
+pub use result::{CheckInput, RequirementResult, RequirementStatus, Stage, Tally, check, tallies};
+pub use support::{SupportLevel, support};

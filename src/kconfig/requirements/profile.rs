@@ -1,6 +1,6 @@
 //! Profiles as data: `configs/requirements/<name>.toml`, with what they include.
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, KernelVersion, VersionRange};
 use crate::util::error::{Error, Result};
@@ -187,7 +187,7 @@ impl TryFrom<String> for Symbols {
 }
 
 /// The names of all profiles of the library, in their order.
-pub fn names(library: &Library) -> Vec<String> {
+pub fn names(library: &ConfigLibrary) -> Vec<String> {
     let files = library.names_in(DIR);
     let mut names: Vec<String> =
         files.filter_map(|name| name.strip_suffix(".toml")).map(str::to_owned).collect();
@@ -196,9 +196,9 @@ pub fn names(library: &Library) -> Vec<String> {
 }
 
 /// Reads these profiles, each once, in this order.
-pub fn read_all(library: &Library, wanted: &[String]) -> Result<Vec<Profile>> {
-    let first = |(index, name): &(usize, &String)| !wanted[..*index].contains(name);
-    wanted.iter().enumerate().filter(first).map(|(_, name)| read(library, name)).collect()
+pub fn read_all(library: &ConfigLibrary, requested: &[String]) -> Result<Vec<Profile>> {
+    let first = |(index, name): &(usize, &String)| !requested[..*index].contains(name);
+    requested.iter().enumerate().filter(first).map(|(_, name)| read(library, name)).collect()
 }
 
 /// Reads the profile `name` with all that it includes. A user's file of a name takes the place of
@@ -207,14 +207,14 @@ pub fn read_all(library: &Library, wanted: &[String]) -> Result<Vec<Profile>> {
 ///
 /// Errors (exit code 2): there is no such profile (the hint lists them), a mistake in a file (named
 /// with line and field), a profile that includes itself.
-pub fn read(library: &Library, name: &str) -> Result<Profile> {
+pub fn read(library: &ConfigLibrary, name: &str) -> Result<Profile> {
     let mut profile = read_below(library, name, &mut Vec::new())?;
     profile.name = name.to_owned();
     Ok(profile)
 }
 
 /// `above` are the profiles that are being read: those that include this one.
-fn read_below(library: &Library, name: &str, above: &mut Vec<String>) -> Result<Profile> {
+fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> Result<Profile> {
     let Some((origin, text)) = library.layers(&Profile::path(name)).last() else {
         let unknown = match above.last() {
             Some(by) => format!("{}: include: there is no profile `{name}`", Profile::path(by)),
@@ -283,10 +283,10 @@ mod tests {
     const BASE: &str = "title = \"base\"\nsource = \"a book\"\n[[option]]\nsymbols = [\"A\", \"B|C\"]\n\
                         level = \"required\"\nreason = \"why\"\n";
 
-    fn library(texts: &[(&str, &str)]) -> Library {
+    fn library(texts: &[(&str, &str)]) -> ConfigLibrary {
         let named: Vec<(String, &str)> =
             texts.iter().map(|(name, text)| (Profile::path(name), *text)).collect();
-        Library::from_texts(named.iter().map(|(name, text)| (name.as_str(), *text)))
+        ConfigLibrary::from_texts(named.iter().map(|(name, text)| (name.as_str(), *text)))
     }
 
     fn mistake(text: &str) -> String {
@@ -323,9 +323,12 @@ mod tests {
             (BASE.replace("B|C", "!B").replace("required", "forbidden"), "symbols: `!` turns"),
             (BASE.replace("[\"A\", \"B|C\"]", "[]"), "symbols: there are none"),
         ] {
-            let said = mistake(&text);
-            assert!(said.starts_with("configs/requirements/base.toml: TOML parse error at line "), "{said}");
-            assert!(said.contains(says), "`{says}` is not in: {said}");
+            let message = mistake(&text);
+            assert!(
+                message.starts_with("configs/requirements/base.toml: TOML parse error at line "),
+                "{message}"
+            );
+            assert!(message.contains(says), "`{says}` is not in: {message}");
         }
     }
 
@@ -333,16 +336,16 @@ mod tests {
     fn circles_and_unknown_names_are_refused() {
         let to = |name: &str| format!("title = \"t\"\nsource = \"s\"\ninclude = [\"{name}\"]\n");
         let library = library(&[("a", &to("b")), ("b", &to("a")), ("c", &to("d"))]);
-        let said = |name: &str| read(&library, name).unwrap_err();
-        assert_eq!(said("a").to_string(), "configs/requirements/a.toml: include: `a` includes itself");
-        assert_eq!(said("c").to_string(), "configs/requirements/c.toml: include: there is no profile `d`");
-        assert_eq!(said("x").to_string(), "there is no requirement profile `x`");
-        assert_eq!(said("x").hint_text(), Some("known are a, b, c"));
+        let message = |name: &str| read(&library, name).unwrap_err();
+        assert_eq!(message("a").to_string(), "configs/requirements/a.toml: include: `a` includes itself");
+        assert_eq!(message("c").to_string(), "configs/requirements/c.toml: include: there is no profile `d`");
+        assert_eq!(message("x").to_string(), "there is no requirement profile `x`");
+        assert_eq!(message("x").hint_text(), Some("known are a, b, c"));
     }
 
     #[test]
     fn the_built_in_profiles_are_sound() {
-        let library = Library::built_in();
+        let library = ConfigLibrary::built_in();
         let known = names(&library);
         for name in [
             "firecracker",

@@ -10,24 +10,24 @@ const START: &[u8] = b"IKCFG_ST\x1f\x8b";
 /// Of that, the mark.
 const MARK: usize = 8;
 /// A kernel's `.config` has about 150 kB.
-const LARGEST: u64 = 16 << 20;
+const MAX_CONFIG: u64 = 16 << 20;
 
 /// Looks through an uncompressed kernel for its `.config`; `None`: it carries none. Reads in pieces,
 /// whatever the size of the kernel.
 ///
 /// Errors: reading fails; what stands there is not gzip, not UTF-8, or larger than 16 MiB.
-pub fn embedded(mut kernel: impl Read) -> io::Result<Option<String>> {
+pub fn extract_config(mut kernel: impl Read) -> io::Result<Option<String>> {
     let start = memmem::Finder::new(START);
-    let mut piece = Vec::new();
+    let mut chunk = Vec::new();
     loop {
         // The end of the last piece may be the first part of the mark.
-        let kept = piece.len().min(START.len() - 1);
-        piece.drain(..piece.len() - kept);
-        if Read::take(&mut kernel, 1 << 16).read_to_end(&mut piece)? == 0 {
+        let overlap = chunk.len().min(START.len() - 1);
+        chunk.drain(..chunk.len() - overlap);
+        if Read::take(&mut kernel, 1 << 16).read_to_end(&mut chunk)? == 0 {
             return Ok(None);
         }
-        if let Some(at) = start.find(&piece) {
-            return unpack(piece[at + MARK..].chain(kernel), LARGEST).map(Some);
+        if let Some(at) = start.find(&chunk) {
+            return unpack(chunk[at + MARK..].chain(kernel), MAX_CONFIG).map(Some);
         }
     }
 }
@@ -57,17 +57,17 @@ mod tests {
     fn the_config_is_found_wherever_it_lies() {
         // Around the border of two pieces, too.
         for before in [0, 100, 65_520, 65_527, 65_528, 65_529, 65_535, 65_536, 200_000] {
-            let found = embedded(&kernel(before, "CONFIG_A=y\n")[..]).unwrap();
+            let found = extract_config(&kernel(before, "CONFIG_A=y\n")[..]).unwrap();
             assert_eq!(found.as_deref(), Some("CONFIG_A=y\n"), "{before}");
         }
-        assert_eq!(embedded(&[7; 100_000][..]).unwrap(), None);
+        assert_eq!(extract_config(&[7; 100_000][..]).unwrap(), None);
         let decoy = [b"IKCFG_ST is a mark".to_vec(), kernel(10, "CONFIG_B=m\n")].concat();
-        assert_eq!(embedded(&decoy[..]).unwrap().as_deref(), Some("CONFIG_B=m\n"));
+        assert_eq!(extract_config(&decoy[..]).unwrap().as_deref(), Some("CONFIG_B=m\n"));
     }
 
     #[test]
     fn a_damaged_or_endless_config_is_an_error() {
-        assert!(embedded(&kernel(10, "CONFIG_A=y\n")[..25]).is_err());
+        assert!(extract_config(&kernel(10, "CONFIG_A=y\n")[..25]).is_err());
         let packed = &kernel(0, "CONFIG_A=y\n")[MARK..];
         assert_eq!(unpack(packed, 11).unwrap(), "CONFIG_A=y\n");
         assert!(unpack(packed, 10).unwrap_err().to_string().contains("more than 10 bytes"));

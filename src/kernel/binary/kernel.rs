@@ -7,14 +7,14 @@ use std::io::{self, Read};
 /// Linkers put the program headers right behind the ELF header.
 const HEAD: usize = 64 << 10;
 /// More than all notes of any kernel together.
-const LARGEST_NOTES: usize = 1 << 20;
+const MAX_NOTES: usize = 1 << 20;
 /// The type of Xen's note that holds the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY of
 /// `include/xen/interface/elfnote.h`.
 const PHYS32_ENTRY: u32 = 18;
 /// The type of GNU's note that holds the build id: NT_GNU_BUILD_ID of `elf.h`.
 const GNU_BUILD_ID: u32 = 3;
 /// The banner has the release, who compiled it with what, and when.
-const LONGEST_BANNER: usize = 1024;
+const MAX_BANNER: usize = 1024;
 
 /// Is the kernel entered by PVH?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,11 +54,11 @@ pub struct Kernel {
 /// Errors: reading fails; an ELF file's headers or notes are not where they should be.
 pub fn identify(mut reader: impl Read) -> io::Result<Identity> {
     let mut headers = Headers::default();
-    let mut piece = vec![0; HEAD];
-    while !headers.are_complete() {
-        match reader.read(&mut piece)? {
+    let mut chunk = vec![0; HEAD];
+    while !headers.is_complete() {
+        match reader.read(&mut chunk)? {
             0 => break,
-            read => headers.see(&piece[..read]),
+            read => headers.feed(&chunk[..read]),
         }
     }
     match headers.finish() {
@@ -73,12 +73,12 @@ impl Kernel {
     /// Errors: reading fails.
     pub fn read(reader: impl Read) -> io::Result<Kernel> {
         let is_banner: fn(&[u8]) -> bool = |text| text.first().is_some_and(u8::is_ascii_digit);
-        let mut watched = Watched {
+        let mut watched = TeeReader {
             inner: reader,
             headers: Headers::default(),
-            banner: Finder::new(b"Linux version ", is_banner, LONGEST_BANNER),
+            banner: Finder::new(b"Linux version ", is_banner, MAX_BANNER),
         };
-        let config = ikconfig::embedded(&mut watched);
+        let config = ikconfig::extract_config(&mut watched);
         // If it was the reader that failed, it fails again.
         io::copy(&mut watched, &mut io::sink())?;
         let banner = watched.banner.finish();
@@ -103,18 +103,18 @@ impl Kernel {
 }
 
 /// Looks at all that is read through it.
-struct Watched<R> {
+struct TeeReader<R> {
     inner: R,
     headers: Headers,
     banner: Finder,
 }
 
-impl<R: Read> Read for Watched<R> {
+impl<R: Read> Read for TeeReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
-        let piece = &buffer[..read];
-        self.headers.see(piece);
-        self.banner.see(piece);
+        let chunk = &buffer[..read];
+        self.headers.feed(chunk);
+        self.banner.feed(chunk);
         Ok(read)
     }
 }
@@ -130,19 +130,19 @@ struct Headers {
 }
 
 impl Headers {
-    fn see(&mut self, piece: &[u8]) {
+    fn feed(&mut self, chunk: &[u8]) {
         if let Some(notes) = &mut self.notes {
-            notes.see(piece);
+            notes.feed(chunk);
             return;
         }
-        let (head, rest) = piece.split_at(piece.len().min(HEAD - self.head.len()));
+        let (head, rest) = chunk.split_at(chunk.len().min(HEAD - self.head.len()));
         self.head.extend_from_slice(head);
         if self.head.len() == HEAD {
-            self.find_notes().see(rest);
+            self.find_notes().feed(rest);
         }
     }
 
-    fn are_complete(&self) -> bool {
+    fn is_complete(&self) -> bool {
         self.notes.as_ref().is_some_and(Ranges::is_complete)
     }
 
@@ -153,7 +153,7 @@ impl Headers {
         });
         self.alignments = segments.iter().map(|segment| segment.alignment).collect();
         let mut notes = Ranges::new(segments.into_iter().map(|segment| (segment.from, segment.length)));
-        notes.see(&self.head);
+        notes.feed(&self.head);
         self.notes.insert(notes)
     }
 
@@ -213,7 +213,7 @@ fn note_segments(head: &[u8]) -> Result<Vec<NoteSegment>, String> {
     let length = usize::from(size) * usize::from(count);
     let table = offset.checked_add(length).and_then(|end| head.get(offset..end)).ok_or_else(headers)?;
     let mut segments = Vec::new();
-    let mut left = LARGEST_NOTES;
+    let mut left = MAX_NOTES;
     // Elf64_Phdr: p_type at 0 (PT_NOTE is 4), p_offset at 8, p_filesz at 32, p_align at 48.
     for entry in table.chunks(usize::from(size).max(1)).filter(|entry| word(entry, 0) == Some(4)) {
         let (Some(from), Some(length), Some(alignment)) = (long(entry, 8), long(entry, 32), long(entry, 48))
@@ -221,7 +221,7 @@ fn note_segments(head: &[u8]) -> Result<Vec<NoteSegment>, String> {
             return Err(headers());
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        left = left.checked_sub(length).ok_or_else(|| format!("more than {LARGEST_NOTES} bytes of notes"))?;
+        left = left.checked_sub(length).ok_or_else(|| format!("more than {MAX_NOTES} bytes of notes"))?;
         let alignment = usize::try_from(alignment.max(1)).map_err(|_| headers())?;
         segments.push(NoteSegment { from, length, alignment });
     }

@@ -11,7 +11,7 @@ mod scan;
 
 pub use kernel::{Kernel, Pvh, identify};
 pub use module::Module;
-pub use sections::Anatomy;
+pub use sections::ElfSections;
 
 use crate::kernel::{Arch, ArchSpec, KernelFormat};
 use std::fmt;

@@ -5,9 +5,9 @@ use super::scan::Finder;
 use std::io::{self, BufReader, Read};
 
 /// A module with debug information has a few hundred kilobytes, a large driver's some megabytes.
-pub const LARGEST: u64 = 512 << 20;
+pub const MAX_MODULE: u64 = 512 << 20;
 /// The release of the kernel and a few words.
-const LONGEST_VERMAGIC: usize = 256;
+const MAX_VERMAGIC: usize = 256;
 /// What `scripts/sign-file` puts at the end of a signed module.
 pub(super) const SIGNED: &[u8] = b"~Module signature appended~\n";
 /// Memory that an .xz file may ask for.
@@ -23,7 +23,7 @@ pub struct Module {
     /// Does it end in a signature?
     pub is_signed: bool,
     /// How many bytes it has, unpacked.
-    pub plain_size: u64,
+    pub uncompressed_size: u64,
 }
 
 /// How a module is compressed, by the end of its name; `None`: it is no module.
@@ -33,8 +33,8 @@ pub fn compression(path: &str) -> Option<&str> {
 }
 
 /// The plain bytes of the module of this name, unpacked where its name says that it is compressed
-/// (CONFIG_MODULE_COMPRESS). How many there are is not bounded: the reader has to stop at [`LARGEST`].
-pub fn unpacked<'a>(path: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+/// (CONFIG_MODULE_COMPRESS). How many there are is not bounded: the reader has to stop at [`MAX_MODULE`].
+pub fn decompressed<'a>(path: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match compression(path) {
         Some(".gz") => Box::new(flate2::read::MultiGzDecoder::new(stored)),
         Some(".zst") => Box::new(zstd::stream::read::Decoder::new(stored)?),
@@ -51,8 +51,8 @@ impl Module {
     ///
     /// Errors: reading fails; it is not compressed as its name says, or unpacks to more than 512 MiB.
     pub fn read(path: &str, reader: impl Read) -> io::Result<Module> {
-        let Plain { format, vermagic, is_signed, size } = examine(unpacked(path, reader)?)?;
-        Ok(Module { format, vermagic, is_signed, plain_size: size })
+        let Plain { format, vermagic, is_signed, size } = examine(decompressed(path, reader)?)?;
+        Ok(Module { format, vermagic, is_signed, uncompressed_size: size })
     }
 
     /// The first word of `vermagic`: the release of the kernel.
@@ -70,27 +70,27 @@ struct Plain {
 }
 
 fn examine(module: impl Read) -> io::Result<Plain> {
-    let mut module = module.take(LARGEST + 1);
-    let mut vermagic = Finder::new(b"\0vermagic=", |_| true, LONGEST_VERMAGIC);
+    let mut module = module.take(MAX_MODULE + 1);
+    let mut vermagic = Finder::new(b"\0vermagic=", |_| true, MAX_VERMAGIC);
     let mut head = Vec::new();
     let mut tail = Vec::new();
-    let mut piece = vec![0; 64 << 10];
+    let mut chunk = vec![0; 64 << 10];
     loop {
-        let read = module.read(&mut piece)?;
-        let seen = &piece[..read];
+        let read = module.read(&mut chunk)?;
+        let bytes = &chunk[..read];
         if read == 0 {
             break;
         }
-        head.extend(seen.iter().take(1024 - head.len().min(1024)));
-        vermagic.see(seen);
-        tail.extend_from_slice(&seen[seen.len().saturating_sub(SIGNED.len())..]);
+        head.extend(bytes.iter().take(1024 - head.len().min(1024)));
+        vermagic.feed(bytes);
+        tail.extend_from_slice(&bytes[bytes.len().saturating_sub(SIGNED.len())..]);
         tail.drain(..tail.len().saturating_sub(SIGNED.len()));
     }
     if module.limit() == 0 {
-        return Err(io::Error::other(format!("a module of more than {LARGEST} bytes")));
+        return Err(io::Error::other(format!("a module of more than {MAX_MODULE} bytes")));
     }
     let vermagic = vermagic.finish().map(|text| String::from_utf8_lossy(&text).trim_end().to_owned());
-    let size = LARGEST + 1 - module.limit();
+    let size = MAX_MODULE + 1 - module.limit();
     Ok(Plain { format: Format::of(&head), vermagic, is_signed: tail == SIGNED, size })
 }
 
@@ -124,7 +124,7 @@ mod tests {
             assert_eq!(module.format, Format::Elf { machine: 62 }, "{name}");
             assert_eq!(module.vermagic.as_deref(), Some("6.1.7 SMP mod_unload"));
             assert_eq!((module.release(), module.is_signed), (Some("6.1.7"), false));
-            assert_eq!(module.plain_size, MODULE.len() as u64);
+            assert_eq!(module.uncompressed_size, MODULE.len() as u64);
         }
         assert!(Module::read("a.ko.zst", MODULE).is_err());
         assert!(Module::read("a.ko", &[MODULE, SIGNED].concat()[..]).unwrap().is_signed);

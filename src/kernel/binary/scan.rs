@@ -18,9 +18,9 @@ impl Finder {
         Finder { needle: memmem::Finder::new(needle), fits, longest, tail: Vec::new(), found: None }
     }
 
-    pub(super) fn see(&mut self, piece: &[u8]) {
+    pub(super) fn feed(&mut self, chunk: &[u8]) {
         if self.found.is_none() {
-            self.tail.extend_from_slice(piece);
+            self.tail.extend_from_slice(chunk);
             self.search(false);
         }
     }
@@ -33,14 +33,14 @@ impl Finder {
         self.found
     }
 
-    fn search(&mut self, ended: bool) {
+    fn search(&mut self, is_last: bool) {
         let mut from = 0;
         while let Some(at) = self.needle.find(&self.tail[from..]).map(|at| from + at) {
             let text = at + self.needle.needle().len();
             let rest = &self.tail[text..];
             let end = rest.iter().take(self.longest).position(|&byte| byte == 0 || byte == b'\n');
             match end {
-                None if rest.len() < self.longest && !ended => {
+                None if rest.len() < self.longest && !is_last => {
                     self.tail.drain(..at);
                     return;
                 }
@@ -55,8 +55,8 @@ impl Finder {
             from = text;
         }
         // The end of this piece may be the first part of the needle.
-        let kept = (self.needle.needle().len() - 1).min(self.tail.len() - from);
-        self.tail.drain(..self.tail.len() - kept);
+        let overlap = (self.needle.needle().len() - 1).min(self.tail.len() - from);
+        self.tail.drain(..self.tail.len() - overlap);
     }
 }
 
@@ -64,24 +64,24 @@ impl Finder {
 #[derive(Default)]
 pub(super) struct Ranges {
     at: u64,
-    wanted: Vec<(u64, usize, Vec<u8>)>,
+    ranges: Vec<(u64, usize, Vec<u8>)>,
 }
 
 impl Ranges {
     /// Ranges as offset and length, wherever they lie from the beginning on.
-    pub(super) fn new(wanted: impl IntoIterator<Item = (u64, usize)>) -> Ranges {
-        let wanted = wanted.into_iter().map(|(offset, length)| (offset, length, Vec::new()));
-        Ranges { at: 0, wanted: wanted.collect() }
+    pub(super) fn new(ranges: impl IntoIterator<Item = (u64, usize)>) -> Ranges {
+        let ranges = ranges.into_iter().map(|(offset, length)| (offset, length, Vec::new()));
+        Ranges { at: 0, ranges: ranges.collect() }
     }
 
-    pub(super) fn see(&mut self, piece: &[u8]) {
-        let end = self.at + piece.len() as u64;
-        for (offset, length, bytes) in &mut self.wanted {
+    pub(super) fn feed(&mut self, chunk: &[u8]) {
+        let end = self.at + chunk.len() as u64;
+        for (offset, length, bytes) in &mut self.ranges {
             let next = *offset + bytes.len() as u64;
             let missing = *length - bytes.len();
             if missing > 0 && (self.at..end).contains(&next) {
                 let from = usize::try_from(next - self.at).expect("inside the piece");
-                bytes.extend_from_slice(&piece[from..piece.len().min(from.saturating_add(missing))]);
+                bytes.extend_from_slice(&chunk[from..chunk.len().min(from.saturating_add(missing))]);
             }
         }
         self.at = end;
@@ -89,12 +89,12 @@ impl Ranges {
 
     /// Is there nothing more to come?
     pub(super) fn is_complete(&self) -> bool {
-        self.wanted.iter().all(|(_, length, bytes)| bytes.len() == *length)
+        self.ranges.iter().all(|(_, length, bytes)| bytes.len() == *length)
     }
 
     /// The ranges, as far as the stream had them, in the order in which they were given.
     pub(super) fn finish(self) -> Vec<Vec<u8>> {
-        self.wanted.into_iter().map(|(.., bytes)| bytes).collect()
+        self.ranges.into_iter().map(|(.., bytes)| bytes).collect()
     }
 }
 
@@ -108,12 +108,12 @@ mod tests {
         let fits: fn(&[u8]) -> bool = |text| text.starts_with(b"yes");
         for size in 1..stream.len() {
             let mut finder = Finder::new(b"key=", fits, 20);
-            stream.chunks(size).for_each(|piece| finder.see(piece));
+            stream.chunks(size).for_each(|chunk| finder.feed(chunk));
             assert_eq!(finder.finish().as_deref(), Some(&b"yes and so on"[..]), "pieces of {size}");
         }
         let found = |stream: &[u8], longest| {
             let mut finder = Finder::new(b"key=", |_| true, longest);
-            finder.see(stream);
+            finder.feed(stream);
             finder.finish()
         };
         assert_eq!(found(b"a key=long text", 4).as_deref(), Some(&b"long"[..]));
@@ -126,9 +126,9 @@ mod tests {
         let stream: Vec<u8> = (0..100).collect();
         for size in 1..stream.len() {
             let mut ranges = Ranges::new([(90, 20), (0, 3), (10, 5), (12, 1), (50, 0)]);
-            for piece in stream.chunks(size) {
+            for chunk in stream.chunks(size) {
                 assert!(!ranges.is_complete());
-                ranges.see(piece);
+                ranges.feed(chunk);
             }
             let bytes = ranges.finish();
             assert_eq!(bytes[0], &stream[90..], "pieces of {size}: what is not there is missing");

@@ -10,15 +10,15 @@ use object::read::elf::{FileHeader, SectionHeader};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A module has a few dozen sections, with a section for each function some thousands.
-const MOST_SECTIONS: usize = 20_000;
+const MAX_SECTIONS: usize = 20_000;
 /// Paths that are kept of one file.
-const MOST_PATHS: usize = 4_000;
+const MAX_PATHS: usize = 4_000;
 /// Longer than any path that a compiler writes.
-const LONGEST_PATH: usize = 256;
+const MAX_PATH: usize = 256;
 
 /// What a file consists of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Anatomy {
+pub struct ElfSections {
     /// Section → digest of its bytes; of a name that comes twice, `name#2`. Empty: it is no ELF file.
     pub sections: BTreeMap<String, Sha256>,
     /// Texts that are absolute paths of two parts or more.
@@ -29,11 +29,11 @@ pub struct Anatomy {
     pub is_signed: bool,
 }
 
-impl Anatomy {
+impl ElfSections {
     /// Of all bytes of a file. What of an ELF file's headers makes no sense is left out.
-    pub fn of(bytes: &[u8]) -> Anatomy {
+    pub fn of(bytes: &[u8]) -> ElfSections {
         let mut anatomy =
-            Anatomy { paths: paths(bytes), is_signed: bytes.ends_with(SIGNED), ..Anatomy::default() };
+            ElfSections { paths: paths(bytes), is_signed: bytes.ends_with(SIGNED), ..ElfSections::default() };
         anatomy.add_sections(bytes).unwrap_or_default();
         anatomy
     }
@@ -45,14 +45,14 @@ impl Anatomy {
         let table = header.sections(endian, bytes).ok()?;
         // Sections that overlap would let a small file keep us busy.
         let mut left = 2 * bytes.len();
-        for section in table.iter().take(MOST_SECTIONS) {
+        for section in table.iter().take(MAX_SECTIONS) {
             let Ok(data) = section.data(endian, bytes) else { continue };
             let name = table.section_name(endian, section).unwrap_or_default();
             if name.is_empty() {
                 continue;
             }
             left = left.checked_sub(data.len())?;
-            let name = String::from_utf8_lossy(&name[..name.len().min(LONGEST_PATH)]).into_owned();
+            let name = String::from_utf8_lossy(&name[..name.len().min(MAX_PATH)]).into_owned();
             if name == ".comment" {
                 let text = String::from_utf8_lossy(&data[..data.len().min(1024)]);
                 let texts: BTreeSet<&str> = text.split('\0').filter(|text| !text.is_empty()).collect();
@@ -74,7 +74,7 @@ impl Anatomy {
     }
 
     /// The sections that the two do not have the same, in the order of their names.
-    pub fn differing_sections(&self, other: &Anatomy) -> Vec<String> {
+    pub fn differing_sections(&self, other: &ElfSections) -> Vec<String> {
         let names: BTreeSet<&String> = self.sections.keys().chain(other.sections.keys()).collect();
         names
             .into_iter()
@@ -91,13 +91,13 @@ fn paths(bytes: &[u8]) -> BTreeSet<String> {
         if at.checked_sub(1).is_some_and(|before| bytes[before] != 0) {
             continue;
         }
-        let rest = &bytes[at..bytes.len().min(at + LONGEST_PATH)];
+        let rest = &bytes[at..bytes.len().min(at + MAX_PATH)];
         let end = rest.iter().position(|&byte| !byte.is_ascii_graphic());
         let Some(end) = end.filter(|&end| rest[end] == 0) else { continue };
         let text = &rest[1..end];
         if text.contains(&b'/') && text.first().is_some_and(u8::is_ascii_alphanumeric) {
             paths.insert(String::from_utf8_lossy(&rest[..end]).into_owned());
-            if paths.len() == MOST_PATHS {
+            if paths.len() == MAX_PATHS {
                 break;
             }
         }
@@ -119,7 +119,7 @@ mod tests {
     fn sections_are_told_apart_by_their_bytes() {
         // This test itself is an ELF file.
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let one = Anatomy::of(&bytes);
+        let one = ElfSections::of(&bytes);
         assert!(one.sections.contains_key(".text") && one.compilers.is_some(), "{:?}", one.sections.keys());
         let mut changed = bytes.clone();
         // The name of the compiler stands in other sections, too, in which ones hangs on linker and profile.
@@ -130,16 +130,16 @@ mod tests {
         let at =
             comment.data(endian, &*bytes).unwrap().windows(5).position(|found| found == b"rustc").unwrap();
         changed[comment.sh_offset(endian) as usize + at] = b'R';
-        let other = Anatomy::of(&changed);
+        let other = ElfSections::of(&changed);
         assert_eq!(one.differing_sections(&other), [".comment"]);
         assert_ne!(one.compilers, other.compilers);
     }
 
     #[test]
     fn nonsense_has_no_sections() {
-        assert_eq!(Anatomy::of(b"\x7fELF and no more").sections.len(), 0);
+        assert_eq!(ElfSections::of(b"\x7fELF and no more").sections.len(), 0);
         let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
         bytes.resize(4096, 0xff);
-        assert!(Anatomy::of(&bytes).sections.is_empty());
+        assert!(ElfSections::of(&bytes).sections.is_empty());
     }
 }

@@ -1,21 +1,21 @@
 //! A new kernel in the user's catalog: its source is fetched and pinned, the config of the nearest version is
 //! carried over to it, and entry and configs are written, all of them or none.
 
-mod carry;
+mod migrate;
 
-pub use carry::{Carried, base};
+pub use migrate::{MigratedConfig, base};
 
-use crate::catalog::Library;
+use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry, Status};
-use crate::catalog::text::read_text_if_there;
+use crate::catalog::text::read_optional_text;
 use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
-use crate::ops::context::Run;
+use crate::ops::context::Context;
 use crate::plan::request::Request;
-use crate::plan::{Base, Link, SourceIdentity};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::plan::{BaseConfig, SourceIdentity, VerificationStep};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, lock_dir, write_atomically};
 use crate::util::read::{Links, MAX_CONFIG, MAX_TOML};
-use crate::util::text::tame;
+use crate::util::text::sanitize_line;
 use crate::util::time;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
@@ -26,7 +26,7 @@ const CATALOG: &str = "configs/kernels.toml";
 
 /// A kernel that can be added.
 #[derive(Debug, Serialize)]
-pub struct Addition {
+pub struct NewKernel {
     /// What the catalog will say of it.
     #[serde(rename = "entry")]
     pub entry: Entry,
@@ -34,17 +34,17 @@ pub struct Addition {
     pub source: SourceIdentity,
     /// One for each architecture.
     #[serde(rename = "configs")]
-    pub configs: Vec<Carried>,
+    pub configs: Vec<MigratedConfig>,
     /// The user's catalog.
     pub catalog: Utf8PathBuf,
 }
 
 /// One architecture of the kernel that is added.
-pub struct Wanted<'a> {
+pub struct NewKernelRequest<'a> {
     /// The kernel.
     pub request: Request,
     /// The config that is carried over to it.
-    pub base: Base<'a>,
+    pub base: BaseConfig<'a>,
     /// The kernel whose config that is.
     pub older: Request,
 }
@@ -53,32 +53,35 @@ pub struct Wanted<'a> {
 ///
 /// Errors: the catalog has the kernel already, or it is no source for a catalog (exit code 2); it cannot be fetched
 /// or does not hold (3); the config cannot be carried over, or the flavor's requirement profile is not met (1).
-pub fn prepare(wanted: &[Wanted<'_>], run: &Run<'_>) -> Result<Addition> {
-    let place = run.library.project.own_place()?;
-    let catalog = place.path_of(CATALOG);
-    let own = own_catalog(&catalog)?.1;
-    for Wanted { request, .. } in wanted {
+pub fn prepare(requested: &[NewKernelRequest<'_>], ctx: &Context<'_>) -> Result<NewKernel> {
+    let dirs = ctx.library.project.user_dirs()?;
+    let catalog = dirs.path_of(CATALOG);
+    let own = user_catalog(&catalog)?.1;
+    for NewKernelRequest { request, .. } in requested {
         if let SourceSpec::Path(path) = &request.source {
             return Err(Error::usage(format!("--source {path}: a catalog names what others can fetch, too"))
                 .hint("kernel.org, git+URL[#REF] or apt[:PACKAGE]"));
         }
         check_new((request.version, request.flavor, request.arch), &own, &catalog)?;
     }
-    let carried = wanted.iter().map(|wanted| carry::carry(wanted, place, run)).collect::<Result<Vec<_>>>()?;
-    let (mut sources, configs): (Vec<SourceIdentity>, Vec<Carried>) = carried.into_iter().unzip();
-    let (source, request) = (sources.remove(0), &wanted[0].request);
+    let migrated = requested
+        .iter()
+        .map(|requested| migrate::migrate(requested, dirs, ctx))
+        .collect::<Result<Vec<_>>>()?;
+    let (mut sources, configs): (Vec<SourceIdentity>, Vec<MigratedConfig>) = migrated.into_iter().unzip();
+    let (source, request) = (sources.remove(0), &requested[0].request);
     let froms: Vec<String> = configs.iter().map(|config| config.from.in_catalog()).collect();
     let default = &request.flavor.spec().source;
     let entry = Entry {
         version: request.version.in_catalog(),
         flavor: request.flavor,
-        arch: wanted.iter().map(|wanted| wanted.request.arch).collect(),
+        arch: requested.iter().map(|requested| requested.request.arch).collect(),
         source: (request.source != *default).then(|| request.source.to_string()),
         sha256: pin(request, &source),
         status: Status::Untested,
         note: Some(format!("its config was carried over from {}", froms.join(" and "))),
     };
-    Ok(Addition { entry, source, configs, catalog })
+    Ok(NewKernel { entry, source, configs, catalog })
 }
 
 /// The digest for the catalog: of one release of kernel.org that somebody vouches for. What nobody vouches for is
@@ -86,27 +89,27 @@ pub fn prepare(wanted: &[Wanted<'_>], run: &Run<'_>) -> Result<Addition> {
 fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::util::digest::Sha256> {
     let is_release =
         request.source == SourceSpec::KernelOrg && matches!(request.version, VersionRequest::Exact(_));
-    source.digest.sha256().filter(|_| is_release && source.is_vouched_for())
+    source.digest.sha256().filter(|_| is_release && source.is_authenticated())
 }
 
 /// Writes configs and entry. Where one of them cannot be written, what was before is there again.
 ///
 /// Errors: they cannot be written (exit code 1), the catalog got such an entry in the meantime (2).
-pub fn write(addition: &Addition, run: &Run<'_>) -> Result<()> {
-    let Addition { entry, source, configs, catalog: path } = addition;
-    let _writing = lock_dir(&run.library.project.own_place()?.root)?;
-    let (text, own) = own_catalog(path)?;
+pub fn write(new_kernel: &NewKernel, ctx: &Context<'_>) -> Result<()> {
+    let NewKernel { entry, source, configs, catalog: path } = new_kernel;
+    let _writing = lock_dir(&ctx.library.project.user_dirs()?.root)?;
+    let (text, own) = user_catalog(path)?;
     for arch in &entry.arch {
         check_new((entry.request(), entry.flavor, *arch), &own, path)?;
     }
-    let text = with_entry(text.as_deref().unwrap_or(HEADER), entry, &told(source, run.host.now));
+    let text = with_entry(text.as_deref().unwrap_or(HEADER), entry, &pin_comment(source, ctx.host.now));
     // An entry that could not be read would spoil the whole catalog.
-    Catalog::read(&Library::from_texts([(CATALOG, text.as_str())]))?;
+    Catalog::read(&ConfigLibrary::from_texts([(CATALOG, text.as_str())]))?;
     // The entry comes last: what is killed before leaves a config that nobody knows.
     let files = configs.iter().map(|config| (&config.path, &config.text)).chain([(path, &text)]);
     let mut before: Vec<(&Utf8Path, Option<String>)> = Vec::new();
     for (path, text) in files {
-        let old = read_text_if_there(path, Links::Follow, MAX_CONFIG)?;
+        let old = read_optional_text(path, Links::Follow, MAX_CONFIG)?;
         let parent = path.parent().expect("a file is in a directory");
         let done = create_dir(parent).and_then(|()| write_atomically(path, text.as_bytes()));
         if let Err(error) = done {
@@ -127,9 +130,9 @@ fn restore(path: &Utf8Path, text: Option<&str>) {
 }
 
 /// The text of the user's catalog, and what it says.
-fn own_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
-    let text = read_text_if_there(path, Links::Follow, MAX_TOML)?;
-    let catalog = Catalog::read(&Library::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
+fn user_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
+    let text = read_optional_text(path, Links::Follow, MAX_TOML)?;
+    let catalog = Catalog::read(&ConfigLibrary::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
     Ok((text, catalog))
 }
 
@@ -156,7 +159,7 @@ const HEADER: &str = "\
 ";
 
 /// The catalog `text` with one more entry at its end; `told` says who vouches for the digest.
-fn with_entry(text: &str, entry: &Entry, told: &str) -> String {
+fn with_entry(text: &str, entry: &Entry, pin_comment: &str) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let arches: Vec<String> = entry.arch.iter().map(|arch| quoted(&arch.to_string())).collect();
     let mut lines = vec![
@@ -166,20 +169,19 @@ fn with_entry(text: &str, entry: &Entry, told: &str) -> String {
         format!("arch = [{}]", arches.join(", ")),
     ];
     lines.extend(entry.source.as_deref().map(|source| format!("source = {}", quoted(source))));
-    lines.extend(entry.sha256.map(|sha256| format!("sha256 = \"{sha256}\" # {told}")));
+    lines.extend(entry.sha256.map(|sha256| format!("sha256 = \"{sha256}\" # {pin_comment}")));
     lines.push(format!("status = {}", quoted(entry.status.name())));
     lines.extend(entry.note.as_deref().map(|note| format!("note = {}", quoted(note))));
     format!("{}\n\n{}\n", text.trim_end(), lines.join("\n")).trim_start().to_owned()
 }
 
 /// What verified the source, for the comment beside its digest.
-fn told(source: &SourceIdentity, now: u64) -> String {
-    let held = source
-        .checks
-        .iter()
-        .filter(|check| check.link != Link::LockFile && check.outcome == crate::plan::Outcome::Proves);
-    let held: Vec<&str> = held.map(|check| check.detail.as_str()).collect();
-    tame(&format!("{}, {}", held.join(", "), &time::rfc3339(now)[..10]))
+fn pin_comment(source: &SourceIdentity, now: u64) -> String {
+    let proofs = source.checks.iter().filter(|check| {
+        check.step != VerificationStep::LockFile && check.status == crate::plan::StepStatus::Authenticated
+    });
+    let proofs: Vec<&str> = proofs.map(|check| check.detail.as_str()).collect();
+    sanitize_line(&format!("{}, {}", proofs.join(", "), &time::rfc3339(now)[..10]))
 }
 
 #[cfg(test)]
@@ -205,7 +207,7 @@ mod tests {
         let text = with_entry(ours, &entry(), "signed by somebody");
         assert!(text.starts_with(&format!("{ours}\n\n[[kernel]]\n")) && text.ends_with("\n"), "{text}");
         assert!(text.contains("\" # signed by somebody\n"), "{text}");
-        let read = Catalog::read(&Library::from_texts([(CATALOG, text.as_str())])).unwrap();
+        let read = Catalog::read(&ConfigLibrary::from_texts([(CATALOG, text.as_str())])).unwrap();
         assert_eq!(read.kernels.len(), 2);
         assert_eq!(read.kernels[1], entry());
         assert!(with_entry("", &entry(), "").starts_with("[[kernel]]\n"));

@@ -10,7 +10,7 @@ const MAGIC: [u8; 3] = [0xcc, 0xac, 1];
 /// The bytes of the checksum.
 const CHECKSUM: usize = 16;
 /// More than a header has at least.
-const SHORTEST: usize = 24 + CHECKSUM;
+const MIN_ENTRY: usize = 24 + CHECKSUM;
 
 /// Is this the path of an entry in a cache, relative to it: `b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naR`?
 pub fn is_entry(path: &str) -> bool {
@@ -35,7 +35,7 @@ pub(super) fn is_directory(path: &str) -> bool {
 
 /// Are these the bytes of the entry at `path`, and undamaged? Else says what they are.
 pub fn check(path: &str, bytes: &[u8]) -> Result<(), &'static str> {
-    if bytes.len() < SHORTEST || !bytes.starts_with(&MAGIC) {
+    if bytes.len() < MIN_ENTRY || !bytes.starts_with(&MAGIC) {
         return Err("not in the format of ccache 4.7 and later");
     }
     // The type of the header and of the name: a result, or a manifest of results.
@@ -101,9 +101,9 @@ mod tests {
         assert!(check("b/e/xM", &entry(0)).unwrap_err().contains("another type"));
         assert!(check("b/e/xR", b"\x7fELF").unwrap_err().contains("format"));
         assert!(check("b/e/xR", &[]).is_err());
-        let mut beside = entry(0);
-        beside[6] = 0;
-        assert!(check("b/e/xR", &beside).unwrap_err().contains("self-contained"));
+        let mut sibling = entry(0);
+        sibling[6] = 0;
+        assert!(check("b/e/xR", &sibling).unwrap_err().contains("self-contained"));
         for place in [3, 10, 29, 30, 45] {
             let mut flipped = entry(0);
             flipped[place] ^= 1;

@@ -4,20 +4,20 @@ use super::entry;
 use crate::host::process;
 use crate::image::pack;
 use crate::kernel::Arch;
-use crate::oci::{self, Entries, Entry, Named, Written};
-use crate::report::{Phase, Report};
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::oci::{self, Entries, Entry, ImageSpec, WrittenImage};
+use crate::report::{Phase, Reporter};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, read_file};
-use crate::util::text::{counted, size};
+use crate::util::text::{format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::time::SystemTime;
 use walkdir::WalkDir;
 
 /// Entries that are larger are left out: no object of a kernel is.
-pub(super) const LARGEST_ENTRY: u64 = 64 << 20;
+pub(super) const MAX_ENTRY: u64 = 64 << 20;
 /// No more is exported, so that it can be imported: readers of layouts have their own bounds, somewhat above.
-const MOST_BYTES: u64 = 3 << 30;
-const MOST_ENTRIES: usize = 150_000;
+const MAX_BYTES: u64 = 3 << 30;
+const MAX_ENTRIES: usize = 150_000;
 
 /// Which entries are wanted.
 #[derive(Clone, Copy, Debug)]
@@ -43,28 +43,28 @@ struct Candidate {
 pub fn export(
     dir: &Utf8Path,
     limit: Limit,
-    (output, named): (&Utf8Path, Named<'_>),
+    (output, spec): (&Utf8Path, ImageSpec<'_>),
     arch: Arch,
     threads: usize,
-    report: &Report,
-) -> Result<Written> {
-    oci::check_output(output, [named.layout])?;
-    let running = report.start(Phase::Pack, &format!("the cache of ccache, {dir}"));
-    let chosen = chosen(candidates(dir)?, limit)?;
-    if chosen.is_empty() {
+    reporter: &Reporter,
+) -> Result<WrittenImage> {
+    oci::check_output(output, [spec.layout])?;
+    let phase = reporter.start(Phase::Pack, &format!("the cache of ccache, {dir}"));
+    let selected = select_entries(candidates(dir)?, limit)?;
+    if selected.is_empty() {
         return Err(Error::usage(format!("{dir} has no entry of ccache 4.7 or later to export"))
             .hint("build with --launcher ccache first"));
     }
-    let _packing = pack::lock_output(output, report)?;
+    let _packing = pack::lock_output(output, reporter)?;
     // Dated 1970, since no date may change the digest.
-    let image = oci::prepare(output, named, arch.name(), &entries(&chosen), 0, threads)?.publish()?;
-    let bytes = chosen.iter().map(|entry| entry.bytes).sum();
-    running.finish(&format!("{}, {}", counted(chosen.len(), "entry", "entries"), size(bytes)));
+    let image = oci::prepare(output, spec, arch.name(), &entries(&selected), 0, threads)?.publish()?;
+    let bytes = selected.iter().map(|entry| entry.bytes).sum();
+    phase.finish(&format!("{}, {}", pluralize(selected.len(), "entry", "entries"), format_size(bytes)));
     Ok(image)
 }
 
 fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
-    let wrong = || format!("cannot read {dir}");
+    let message = || format!("cannot read {dir}");
     let mut candidates = Vec::new();
     if !dir.is_dir() {
         return Ok(candidates);
@@ -78,12 +78,12 @@ fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
         };
         let path = from.strip_prefix(dir).map(Utf8Path::as_str).unwrap_or_default();
         let Ok(metadata) = found.metadata() else { continue };
-        if entry::is_entry(path) && metadata.len() <= LARGEST_ENTRY {
+        if entry::is_entry(path) && metadata.len() <= MAX_ENTRY {
             candidates.push(Candidate {
                 path: path.to_owned(),
                 from: from.to_owned(),
                 bytes: metadata.len(),
-                used: metadata.modified().context(Kind::Build, wrong)?,
+                used: metadata.modified().context(Kind::Build, message)?,
             });
         }
     }
@@ -91,30 +91,30 @@ fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
 }
 
 /// The newest that fit and are undamaged.
-fn chosen(mut candidates: Vec<Candidate>, limit: Limit) -> Result<Vec<Candidate>> {
+fn select_entries(mut candidates: Vec<Candidate>, limit: Limit) -> Result<Vec<Candidate>> {
     candidates.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
-    let mut left = limit.bytes.min(MOST_BYTES);
-    let mut chosen = Vec::new();
+    let mut left = limit.bytes.min(MAX_BYTES);
+    let mut selected = Vec::new();
     for candidate in candidates {
         process::check()?;
         let too_old = limit.since.is_some_and(|since| candidate.used < since);
-        if too_old || candidate.bytes > left || chosen.len() == MOST_ENTRIES {
+        if too_old || candidate.bytes > left || selected.len() == MAX_ENTRIES {
             break;
         }
-        let whole = read_file(&candidate.from, Links::Refuse, LARGEST_ENTRY)
+        let whole = read_file(&candidate.from, Links::Refuse, MAX_ENTRY)
             .is_ok_and(|bytes| entry::check(&candidate.path, &bytes).is_ok());
         if whole {
             left -= candidate.bytes;
-            chosen.push(candidate);
+            selected.push(candidate);
         }
     }
-    Ok(chosen)
+    Ok(selected)
 }
 
 /// As entries of a layer, with the directories above them.
-fn entries(chosen: &[Candidate]) -> Entries {
+fn entries(selected: &[Candidate]) -> Entries {
     let mut entries = Entries::new();
-    for Candidate { path, from, .. } in chosen {
+    for Candidate { path, from, .. } in selected {
         for (slash, _) in path.match_indices('/') {
             entries.insert(path[..slash].to_owned(), Entry::Dir);
         }

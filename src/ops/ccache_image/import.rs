@@ -1,20 +1,20 @@
 //! Entries of ccache from an image that anybody may have written.
 
-use super::export::LARGEST_ENTRY;
-use super::{ask, entry};
+use super::export::MAX_ENTRY;
+use super::{entry, run_ccache};
 use crate::cache::lock_file;
 use crate::host::Host;
-use crate::oci::layer_entries::FoundKind;
+use crate::oci::layer_entries::EntryKind;
 use crate::oci::read::Image;
-use crate::report::Report;
-use crate::util::error::{Context, Error, Kind, Result};
+use crate::report::Reporter;
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, remove_tree};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 
 /// What was imported.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Import {
+pub struct ImportSummary {
     /// Entries that the cache did not have.
     pub new: usize,
     /// Entries that it had, and keeps as they are.
@@ -28,17 +28,17 @@ pub struct Import {
 /// killed may leave some, each of them whole.
 ///
 /// Errors (exit code 3): anything in the image is no undamaged entry of ccache, or a rule of layouts is broken.
-pub fn import(image: &Image, dir: &Utf8Path, host: &Host, report: &Report) -> Result<Import> {
+pub fn import(image: &Image, dir: &Utf8Path, host: &Host, reporter: &Reporter) -> Result<ImportSummary> {
     create_dir(dir)?;
-    let _importing = lock_file(&dir.join("kcompile.lock"), report)?;
+    let _importing = lock_file(&dir.join("kcompile.lock"), reporter)?;
     // On the same file system as the entries' places. A run that was killed has left it.
     let work = dir.join("kcompile-import");
     remove_tree(&work)?;
     create_dir(&work)?;
-    let imported = unpack(image, &work).and_then(|entries| put(&entries, dir));
+    let imported = unpack(image, &work).and_then(|entries| install(&entries, dir));
     remove_tree(&work)?;
     let imported = imported?;
-    ask(host, &["--cleanup"])?;
+    run_ccache(host, &["--cleanup"])?;
     Ok(imported)
 }
 
@@ -59,11 +59,11 @@ fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
             Err(Error::fetch(format!("{}: refused entry `{path}`: {why}", image.layout)))
         };
         match found.kind {
-            FoundKind::Dir if found.path.is_empty() || entry::is_directory(&found.path) => return Ok(()),
-            FoundKind::File if entry::is_entry(&found.path) => {}
+            EntryKind::Dir if found.path.is_empty() || entry::is_directory(&found.path) => return Ok(()),
+            EntryKind::File if entry::is_entry(&found.path) => {}
             _ => return refuse("ccache has no such entry"),
         }
-        if found.size > LARGEST_ENTRY {
+        if found.size > MAX_ENTRY {
             return refuse("too large");
         }
         let mut bytes = Vec::new();
@@ -82,26 +82,26 @@ fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
     Ok(entries)
 }
 
-fn put(entries: &[Unpacked], dir: &Utf8Path) -> Result<Import> {
+fn install(entries: &[Unpacked], dir: &Utf8Path) -> Result<ImportSummary> {
     let mut new = Vec::new();
-    put_each(entries, dir, &mut new).inspect_err(|_| {
+    install_each(entries, dir, &mut new).inspect_err(|_| {
         // Whatever hinders this leaves an entry of ccache like any other.
         new.iter().for_each(|place| drop(fs::remove_file(place)));
     })
 }
 
 /// `new` gets the places of those that were not there.
-fn put_each(entries: &[Unpacked], dir: &Utf8Path, new: &mut Vec<Utf8PathBuf>) -> Result<Import> {
-    let mut imported = Import::default();
+fn install_each(entries: &[Unpacked], dir: &Utf8Path, new: &mut Vec<Utf8PathBuf>) -> Result<ImportSummary> {
+    let mut imported = ImportSummary::default();
     for Unpacked { path, at, bytes } in entries {
         let place = dir.join(path);
         if place.symlink_metadata().is_ok() {
             imported.known += 1;
             continue;
         }
-        let wrong = || format!("cannot write {place}");
-        fs::create_dir_all(place.parent().unwrap_or(dir)).context(Kind::Build, wrong)?;
-        fs::rename(at, &place).context(Kind::Build, wrong)?;
+        let message = || format!("cannot write {place}");
+        fs::create_dir_all(place.parent().unwrap_or(dir)).context(Kind::Build, message)?;
+        fs::rename(at, &place).context(Kind::Build, message)?;
         new.push(place);
         imported.new += 1;
         imported.bytes += bytes;
@@ -126,11 +126,11 @@ mod tests {
         fs::write(dir.join("0/old"), "old").unwrap();
         fs::write(dir.join("2"), "no directory").unwrap();
         let entries = || vec![entry("0/old"), entry("0/new"), entry("2/new")];
-        let error = put(&entries(), dir).unwrap_err().to_string();
+        let error = install(&entries(), dir).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot write {dir}/2/new")), "{error}");
         assert!(dir.join("0/old").is_file() && !dir.join("0/new").exists());
         fs::remove_file(dir.join("2")).unwrap();
-        assert_eq!(put(&entries(), dir).unwrap(), Import { new: 2, known: 1, bytes: 6 });
+        assert_eq!(install(&entries(), dir).unwrap(), ImportSummary { new: 2, known: 1, bytes: 6 });
         assert_eq!(fs::read_to_string(dir.join("0/old")).unwrap(), "old");
     }
 }

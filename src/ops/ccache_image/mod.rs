@@ -11,12 +11,12 @@ mod import;
 
 pub use entry::{check, is_entry};
 pub use export::{Limit, export};
-pub use import::{Import, import};
+pub use import::{ImportSummary, import};
 
 use crate::host::Host;
 use crate::host::process::{self, CommandLine};
 use crate::util::error::{Error, Kind, Result};
-use crate::util::text::tame;
+use crate::util::text::sanitize_line;
 use camino::Utf8PathBuf;
 
 /// Where ccache keeps what it has compiled, for a build with `--launcher ccache`: by `CCACHE_DIR`, its configuration or
@@ -24,8 +24,8 @@ use camino::Utf8PathBuf;
 ///
 /// Errors (exit code 4): ccache is not installed.
 pub fn directory(host: &Host) -> Result<Utf8PathBuf> {
-    let said = ask(host, &["-k", "cache_dir"])?;
-    let dir = Utf8PathBuf::from(said.trim());
+    let stdout = run_ccache(host, &["-k", "cache_dir"])?;
+    let dir = Utf8PathBuf::from(stdout.trim());
     match dir.is_absolute() {
         true => Ok(dir),
         false => Err(Error::host(format!(
@@ -35,7 +35,7 @@ pub fn directory(host: &Host) -> Result<Utf8PathBuf> {
     }
 }
 
-fn ask(host: &Host, args: &[&str]) -> Result<String> {
+fn run_ccache(host: &Host, args: &[&str]) -> Result<String> {
     let env = host.child_env.iter().chain(&host.launcher_env);
     let env = env.map(|(key, value)| (key.clone(), value.clone())).collect();
     let command = CommandLine {
@@ -50,8 +50,8 @@ fn ask(host: &Host, args: &[&str]) -> Result<String> {
     match output.status.success() {
         true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         false => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(Error::host(format!("{command} failed: {}", tame(said.trim()))).hint(install))
+            let stdout = String::from_utf8_lossy(&output.stderr);
+            Err(Error::host(format!("{command} failed: {}", sanitize_line(stdout.trim()))).hint(install))
         }
     }
 }

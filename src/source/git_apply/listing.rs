@@ -1,6 +1,6 @@
 //! What git prints of a patch. Nothing of the patch itself is interpreted here.
 
-use crate::util::text::tame;
+use crate::util::text::sanitize_line;
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use std::collections::BTreeSet;
 
@@ -66,8 +66,8 @@ impl Listing {
     pub(super) fn foreign_mode(&self) -> Option<&str> {
         let is_foreign = |mode: &str| ["120000", "160000"].contains(&mode);
         self.summary.lines().find(|line| {
-            let words: Vec<&str> = line.split(' ').collect();
-            match words[..] {
+            let fields: Vec<&str> = line.split(' ').collect();
+            match fields[..] {
                 ["", "create" | "delete", "mode", mode, ..] => is_foreign(mode),
                 ["", "mode", "change", old, "=>", new, ..] => is_foreign(old) || is_foreign(new),
                 _ => false,
@@ -90,8 +90,8 @@ impl Listing {
     /// The old names of renamed files. A copied file keeps its name, so that it may be changed as well.
     fn renamed(&self) -> BTreeSet<&Utf8Path> {
         let moved: Vec<&Change> = self.changes.iter().filter(|change| change.old != change.new).collect();
-        let words = self.summary.lines().filter_map(|line| line.split(' ').nth(1));
-        let mut kinds: Vec<&str> = words.filter(|word| ["copy", "rename"].contains(word)).collect();
+        let fields = self.summary.lines().filter_map(|line| line.split(' ').nth(1));
+        let mut kinds: Vec<&str> = fields.filter(|word| ["copy", "rename"].contains(word)).collect();
         if kinds.len() != moved.len() {
             // A line feed in a name makes lines of its own.
             kinds = vec!["rename"; moved.len()];
@@ -107,7 +107,7 @@ pub(super) fn first_error(stderr: &str) -> String {
         let error = line.strip_prefix("error: ").or_else(|| line.strip_prefix("fatal: "))?;
         (!error.starts_with("while searching for:")).then_some(error)
     });
-    tame(errors.next().unwrap_or("failed without a reason"))
+    sanitize_line(errors.next().unwrap_or("failed without a reason"))
 }
 
 /// Whether `path` is relative and names something below its beginning.

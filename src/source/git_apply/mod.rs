@@ -11,18 +11,18 @@ mod scan;
 use crate::catalog::patches::{MAX_PATCH, PatchBytes, PatchFile};
 use crate::host::packages;
 use crate::host::process::{self, CommandLine, Interruptible};
-use crate::report::Report;
+use crate::report::Reporter;
 use crate::source::archive;
-use crate::source::context::Fetching;
+use crate::source::context::FetchContext;
 use crate::source::git_program::LIMITED_GIT;
 use crate::util::digest::HashingReader;
-use crate::util::error::{Context, Error, Kind, NO_SPACE, Result};
+use crate::util::error::{Error, Kind, NO_SPACE, Result, ResultExt};
 use crate::util::fs as files;
 use crate::util::read::{Links, open_file};
-use crate::util::text::{counted, tame};
+use crate::util::text::{pluralize, sanitize_line};
 use camino::{Utf8Path, Utf8PathBuf};
 use listing::{Change, Listed, Listing, first_error, is_inside};
-use scan::{Pieces, Scan, begins_mail};
+use scan::{LinePieces, Scan, starts_mail};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -31,7 +31,7 @@ use std::process::Output;
 use walkdir::WalkDir;
 
 /// What git says of a text without a patch in it, from version 2.35 on and before.
-const NO_PATCH: [&str; 2] = ["No valid patches in input", "unrecognized input"];
+const NOT_A_PATCH: [&str; 2] = ["No valid patches in input", "unrecognized input"];
 
 /// Applies `patches` in their order to `tree`, a read-only kernel tree in the making. `scratch` is a directory on
 /// the same file system.
@@ -44,12 +44,12 @@ pub(super) fn apply(
     patches: &[PatchFile],
     tree: &Utf8Path,
     scratch: &Utf8Path,
-    fetching: &Fetching<'_>,
+    ctx: &FetchContext<'_>,
 ) -> Result<()> {
-    packages::examine_git(fetching.host).require()?;
-    let mut worktree = Worktree::create(tree, scratch, &fetching.host.child_env)?;
+    packages::examine_git(ctx.host).require()?;
+    let mut worktree = Worktree::create(tree, scratch, &ctx.host.child_env)?;
     for patch in patches {
-        worktree.apply(patch, fetching.report)?;
+        worktree.apply(patch, ctx.reporter)?;
     }
     worktree.install()
 }
@@ -59,7 +59,7 @@ struct Worktree<'a> {
     tree: &'a Utf8Path,
     files: Utf8PathBuf,
     /// The patch as it was given, and decompressed.
-    given: Utf8PathBuf,
+    input: Utf8PathBuf,
     text: Utf8PathBuf,
     /// The part of a patch that git reads.
     part: Utf8PathBuf,
@@ -89,19 +89,20 @@ impl<'a> Worktree<'a> {
             ]
             .map(|(key, value)| (key.to_owned(), value.to_owned())),
         );
-        let [given, text, part] = ["given", "text", "patch"].map(|name| dir.join(name));
-        Ok(Worktree { tree, files, given, text, part, env, named: BTreeSet::new() })
+        let [input, text, part] = ["given", "text", "patch"].map(|name| dir.join(name));
+        Ok(Worktree { tree, files, input, text, part, env, named: BTreeSet::new() })
     }
 
     /// Applies one patch file, which may be a mailbox of several patches.
-    fn apply(&mut self, patch: &PatchFile, report: &Report) -> Result<()> {
+    fn apply(&mut self, patch: &PatchFile, reporter: &Reporter) -> Result<()> {
         let name = &patch.name;
-        let wrong = || format!("cannot read {name}");
+        let message = || format!("cannot read {name}");
         let text = self.unpack(patch)?;
-        let scan = Scan::of(open(text).context(Kind::Build, wrong)?).context(Kind::Build, wrong)?;
+        let scan = Scan::of(open(text).context(Kind::Build, message)?).context(Kind::Build, message)?;
         if let Some((first, count)) = &scan.omissions {
-            let files = counted(*count, "file", "files");
-            report.finding(format!("{name}: diff seems to have left out {files}: `{}`", tame(first)));
+            let files = pluralize(*count, "file", "files");
+            reporter
+                .warning(format!("{name}: diff seems to have left out {files}: `{}`", sanitize_line(first)));
         }
         if scan.names_too_much() {
             return Err(
@@ -109,25 +110,27 @@ impl<'a> Worktree<'a> {
             );
         }
         if let Some(line) = scan.surplus {
-            let error =
-                Error::build(format!("{name}: `{}` follows a hunk that has all its lines", tame(&line)));
+            let error = Error::build(format!(
+                "{name}: `{}` follows a hunk that has all its lines",
+                sanitize_line(&line)
+            ));
             return Err(error.hint("correct the numbers of lines in the `@@` line before it"));
         }
-        let mut pieces = Pieces::new(open(text).context(Kind::Build, wrong)?);
+        let mut pieces = LinePieces::new(open(text).context(Kind::Build, message)?);
         let mut changes = 0;
         let mut part = self.new_part()?;
         let mut is_empty = true;
-        while let Some((piece, begins)) = pieces.next().context(Kind::Build, wrong)? {
-            if begins && begins_mail(piece) && !is_empty {
+        while let Some((piece, begins)) = pieces.next().context(Kind::Build, message)? {
+            if begins && starts_mail(piece) && !is_empty {
                 self.finish_part(part)?;
-                changes += self.apply_part(patch, report)?;
+                changes += self.apply_part(patch, reporter)?;
                 part = self.new_part()?;
             }
             part.write_all(piece).context(Kind::Build, || format!("cannot write {}", self.part))?;
             is_empty = false;
         }
         self.finish_part(part)?;
-        changes += self.apply_part(patch, report)?;
+        changes += self.apply_part(patch, reporter)?;
         if changes == 0 {
             return Err(Error::build(format!("{name}: no change in it, this is no patch")));
         }
@@ -146,15 +149,15 @@ impl<'a> Worktree<'a> {
     /// Writes the patch as git reads it, and returns where. Not in memory: it may be large.
     fn unpack(&self, patch: &PatchFile) -> Result<&Utf8Path> {
         let name = &patch.name;
-        let given = &self.given;
+        let input = &self.input;
         match &patch.bytes {
             PatchBytes::InMemory(bytes) => {
-                fs::write(given, bytes).context(Kind::Build, || format!("cannot write {given}"))?;
+                fs::write(input, bytes).context(Kind::Build, || format!("cannot write {input}"))?;
             }
-            PatchBytes::At(path) => copy_in_checked(path, patch, given)?,
+            PatchBytes::At(path) => copy_in_checked(path, patch, input)?,
         }
-        let packed = open(given).context(Kind::Build, || format!("cannot read {name}"))?;
-        let Some(decoder) = archive::decoder(name, packed, 1)? else { return Ok(given) };
+        let packed = open(input).context(Kind::Build, || format!("cannot read {name}"))?;
+        let Some(decoder) = archive::decoder(name, packed, 1)? else { return Ok(input) };
         let text = File::create(&self.text).context(Kind::Build, || format!("cannot write {}", self.text))?;
         let unpacked = io::copy(&mut Interruptible(decoder.take(MAX_PATCH + 1)), &mut BufWriter::new(text));
         if unpacked.context(Kind::Build, || format!("{name}: cannot decompress it"))? > MAX_PATCH {
@@ -165,23 +168,23 @@ impl<'a> Worktree<'a> {
     }
 
     /// Applies what is in the file `part`. Returns the number of changed files.
-    fn apply_part(&mut self, patch: &PatchFile, report: &Report) -> Result<usize> {
+    fn apply_part(&mut self, patch: &PatchFile, reporter: &Reporter) -> Result<usize> {
         let name = &patch.name;
-        let wrong = |why: String| Error::build(format!("{name}: git apply: {why}"));
-        let listing = match self.list_with_prefix(patch, report)? {
+        let message = |why: String| Error::build(format!("{name}: git apply: {why}"));
+        let listing = match self.list_with_prefix(patch, reporter)? {
             Listed::Changes(listing) => listing,
             Listed::Nothing => return Ok(0),
-            Listed::Refused(why) => return Err(wrong(why)),
+            Listed::Refused(why) => return Err(message(why)),
         };
         let listing = match self.list(listing.strip, &["-R"])? {
             Listed::Changes(reversed) => listing.with_old_names(reversed),
             Listed::Nothing | Listed::Refused(_) => None,
         };
-        let listing = listing.ok_or_else(|| wrong("the patch cannot be reversed".to_owned()))?;
+        let listing = listing.ok_or_else(|| message("the patch cannot be reversed".to_owned()))?;
         if let Some(line) = listing.foreign_mode() {
             return Err(Error::build(format!(
                 "{name}: symbolic links and submodules are not supported: {}",
-                tame(line)
+                sanitize_line(line)
             )));
         }
         if let Some(path) = listing.ambiguous() {
@@ -195,16 +198,16 @@ impl<'a> Worktree<'a> {
         let Output { status, stderr, .. } = self.git(&["-v", &listing.strip_option()])?;
         let stderr = String::from_utf8_lossy(&stderr);
         if !status.success() {
-            return Err(self.refused(name, &listing, &stderr)?);
+            return Err(self.apply_error(name, &listing, &stderr)?);
         }
         if let Some(skipped) = stderr.lines().find(|line| line.starts_with("Skipped patch ")) {
-            return Err(wrong(tame(skipped)));
+            return Err(message(sanitize_line(skipped)));
         }
         Ok(listing.changes.len())
     }
 
     /// Lists the changes as the series says, or else with `-p1`; with `-p0` where no name has a prefix.
-    fn list_with_prefix(&self, patch: &PatchFile, report: &Report) -> Result<Listed> {
+    fn list_with_prefix(&self, patch: &PatchFile, reporter: &Reporter) -> Result<Listed> {
         if let Some(strip) = patch.strip {
             return self.list(strip, &[]);
         }
@@ -216,7 +219,7 @@ impl<'a> Worktree<'a> {
         if !self.is_bare(&with_prefix, &bare) {
             return Ok(with_prefix);
         }
-        report.note(&format!("{}: no prefix (a/, b/) before its paths: applied with -p0", patch.name));
+        reporter.note(&format!("{}: no prefix (a/, b/) before its paths: applied with -p0", patch.name));
         Ok(bare)
     }
 
@@ -230,7 +233,7 @@ impl<'a> Worktree<'a> {
             return Ok(Listing::parse(strip, &stdout).map_or_else(unreadable, Listed::Changes));
         }
         let why = first_error(&String::from_utf8_lossy(&stderr));
-        if NO_PATCH.iter().any(|no_patch| why.starts_with(no_patch)) {
+        if NOT_A_PATCH.iter().any(|no_patch| why.starts_with(no_patch)) {
             return Ok(Listed::Nothing);
         }
         Ok(Listed::Refused(why))
@@ -242,20 +245,21 @@ impl<'a> Worktree<'a> {
             // Without a slash, a path has nothing to lose.
             let Listed::Changes(zero) = bare else { return false };
             let bare = |path: &Utf8Path| {
-                path.parent() == Some("".into()) || self.missing(path) < path.components().count()
+                path.parent() == Some("".into()) || self.missing_components(path) < path.components().count()
             };
             return zero.paths().any(bare);
         };
-        let missing = |listing: &Listing| listing.paths().map(|path| self.missing(path)).sum::<usize>();
+        let missing =
+            |listing: &Listing| listing.paths().map(|path| self.missing_components(path)).sum::<usize>();
         one.changes != zero.changes && one.paths().all(is_inside) && missing(zero) <= missing(one)
     }
 
     /// How many components of `path` are neither in the tree nor made by earlier patches.
-    fn missing(&self, path: &Utf8Path) -> usize {
-        path.components().count() - path.ancestors().filter(|path| self.is_there(path)).count()
+    fn missing_components(&self, path: &Utf8Path) -> usize {
+        path.components().count() - path.ancestors().filter(|path| self.exists_in_tree(path)).count()
     }
 
-    fn is_there(&self, path: &Utf8Path) -> bool {
+    fn exists_in_tree(&self, path: &Utf8Path) -> bool {
         is_inside(path)
             && [self.tree, &self.files].iter().any(|dir| dir.join(path).symlink_metadata().is_ok())
     }
@@ -287,18 +291,18 @@ impl<'a> Worktree<'a> {
     /// Runs `git apply` on the file `part`.
     fn git(&self, options: &[&str]) -> Result<Output> {
         let config = ["-c", "core.autocrlf=false", "-c", "core.attributesFile=/dev/null"];
-        let words = ["-c", LIMITED_GIT, "git"].into_iter().chain(config);
-        let words = words.chain(["apply", "--whitespace=nowarn"]).chain(options.iter().copied());
+        let args = ["-c", LIMITED_GIT, "git"].into_iter().chain(config);
+        let args = args.chain(["apply", "--whitespace=nowarn"]).chain(options.iter().copied());
         process::output(&CommandLine {
             program: "sh".to_owned(),
-            args: words.chain([self.part.as_str()]).map(str::to_owned).collect(),
+            args: args.chain([self.part.as_str()]).map(str::to_owned).collect(),
             env: self.env.clone(),
             cwd: self.files.clone(),
         })
     }
 
     /// The error of a patch that does not apply.
-    fn refused(&self, name: &str, listing: &Listing, stderr: &str) -> Result<Error> {
+    fn apply_error(&self, name: &str, listing: &Listing, stderr: &str) -> Result<Error> {
         let why = first_error(stderr);
         let hunk = why.strip_prefix("patch failed: ").and_then(|place| place.rsplit_once(':'));
         let error = Error::build(match hunk {
@@ -383,11 +387,11 @@ fn open(path: &Utf8Path) -> io::Result<BufReader<File>> {
 
 /// Copies the file of a patch, which must be the one that the plan was made with.
 fn copy_in_checked(path: &Utf8Path, patch: &PatchFile, to: &Utf8Path) -> Result<()> {
-    let wrong = || format!("cannot read {path}");
-    let file = open_file(path, Links::Follow).context(Kind::Build, wrong)?;
+    let message = || format!("cannot read {path}");
+    let file = open_file(path, Links::Follow).context(Kind::Build, message)?;
     let mut file = HashingReader::new(Interruptible(file.take(MAX_PATCH + 1)));
     let mut copy = File::create(to).context(Kind::Build, || format!("cannot write {to}"))?;
-    io::copy(&mut file, &mut copy).context(Kind::Build, wrong)?;
+    io::copy(&mut file, &mut copy).context(Kind::Build, message)?;
     if file.finish().0 == patch.sha256 {
         return Ok(());
     }
@@ -397,7 +401,7 @@ fn copy_in_checked(path: &Utf8Path, patch: &PatchFile, to: &Utf8Path) -> Result<
 
 /// Do the hunks of the patch at `path` have the line ends of Windows?
 fn has_crlf(path: &Utf8Path) -> io::Result<bool> {
-    let mut pieces = Pieces::new(open(path)?);
+    let mut pieces = LinePieces::new(open(path)?);
     while let Some((piece, _)) = pieces.next()? {
         if piece.starts_with(b"@@ -") && piece.ends_with(b"\r\n") {
             return Ok(true);

@@ -9,14 +9,14 @@ const MAX_LINE: u64 = 64 << 10;
 const MAX_NAMES: usize = 32 << 20;
 
 /// Reads a text in pieces: lines with their ends, and long lines in parts.
-pub(super) struct Pieces<R> {
+pub(super) struct LinePieces<R> {
     reader: R,
     piece: Vec<u8>,
 }
 
-impl<R: BufRead> Pieces<R> {
+impl<R: BufRead> LinePieces<R> {
     pub(super) fn new(reader: R) -> Self {
-        Pieces { reader, piece: vec![b'\n'] }
+        LinePieces { reader, piece: vec![b'\n'] }
     }
 
     /// The next piece, and whether a line begins with it.
@@ -29,7 +29,7 @@ impl<R: BufRead> Pieces<R> {
 }
 
 /// Does a mail of a mailbox begin here, which `git am` would apply by itself? No line of a hunk begins so.
-pub(super) fn begins_mail(line: &[u8]) -> bool {
+pub(super) fn starts_mail(line: &[u8]) -> bool {
     line.starts_with(b"From ")
 }
 
@@ -55,7 +55,7 @@ impl Scan {
     /// Reads all of a patch.
     pub(super) fn of(reader: impl BufRead) -> io::Result<Scan> {
         let mut scan = Scan::default();
-        let mut pieces = Pieces::new(reader);
+        let mut pieces = LinePieces::new(reader);
         while let Some((piece, begins)) = pieces.next()? {
             if begins {
                 scan.line(piece.strip_suffix(b"\n").unwrap_or(piece));
@@ -135,12 +135,12 @@ mod tests {
     fn long_lines_come_in_pieces() {
         let long = vec![b'x'; MAX_LINE as usize + 5];
         let text = [b"a\n", &long[..], b"\nFrom b"].concat();
-        let mut pieces = Pieces::new(&text[..]);
-        let mut seen = Vec::new();
+        let mut pieces = LinePieces::new(&text[..]);
+        let mut lengths = Vec::new();
         while let Some((piece, begins)) = pieces.next().unwrap() {
-            seen.push((piece.len(), begins));
+            lengths.push((piece.len(), begins));
         }
-        assert_eq!(seen, [(2, true), (MAX_LINE as usize, true), (6, false), (6, true)]);
+        assert_eq!(lengths, [(2, true), (MAX_LINE as usize, true), (6, false), (6, true)]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::support::context::{RunResult, TestContext, copy};
 use crate::support::fixtures::{Parts, replace, rewrite};
 use crate::support::registry::{add_blob, descriptor, write_layout};
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::internals::{Verified, VerifyCache};
+use kcompile::internals::{VerifyCache, VerifyReport};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -12,7 +12,7 @@ const BIN: &str = "out/firecracker-kernel-bin-amd64";
 const MODULES: &str = "out/firecracker-kernel-modules-amd64";
 
 /// What came of each image of a layout, without a process of its own.
-fn verified(layout: &Utf8Path) -> Vec<Verified> {
+fn verified(layout: &Utf8Path) -> Vec<VerifyReport> {
     let mut all = Vec::new();
     kcompile::internals::verify(layout, None, &mut Default::default(), |verified| {
         all.push(verified);
@@ -85,7 +85,7 @@ fn one_flipped_byte_anywhere_is_found() {
     context.build("").ok();
     for layout in [BIN, MODULES] {
         let layout = context.path("work").join(layout);
-        assert!(verified(&layout).iter().all(Verified::is_right));
+        assert!(verified(&layout).iter().all(VerifyReport::passes));
         for file in walkdir::WalkDir::new(&layout).into_iter().map(Result::unwrap) {
             if !file.file_type().is_file() {
                 continue;
@@ -103,17 +103,17 @@ fn one_flipped_byte_anywhere_is_found() {
                 fs::write(path, flipped).unwrap();
                 let found = match path.ends_with("oci-layout") {
                     true => kcompile::internals::verify(&layout, None, &mut Default::default(), |one| {
-                        assert!(!one.is_right(), "byte {at} of {}", path.display());
+                        assert!(!one.passes(), "byte {at} of {}", path.display());
                         Ok(())
                     })
                     .is_ok(),
-                    false => !verified(&layout).iter().all(Verified::is_right),
+                    false => !verified(&layout).iter().all(VerifyReport::passes),
                 };
                 assert!(found, "byte {at} of {} was flipped", path.display());
             }
             fs::write(path, bytes).unwrap();
         }
-        assert!(verified(&layout).iter().all(Verified::is_right));
+        assert!(verified(&layout).iter().all(VerifyReport::passes));
     }
 }
 
@@ -302,7 +302,7 @@ fn what_buildkit_puts_beside_an_image_is_no_image() {
     });
     write_layout(&layout, &[("6.1.7", index)]);
     let all = verified(&layout);
-    assert!(all.len() == 2 && all.iter().all(Verified::is_right), "{all:?}");
+    assert!(all.len() == 2 && all.iter().all(VerifyReport::passes), "{all:?}");
     let told = context.run("inspect docker:6.1.7").ok();
     assert_eq!(told.stdout.matches("image   a kernel").count(), 1, "{}", told.stdout);
 }
@@ -373,7 +373,7 @@ fn all_that_depmod_writes_is_there() {
     let context = TestContext::new();
     context.build("--compression none").ok();
     let modules = context.path("work").join(MODULES);
-    assert!(verified(&modules).iter().all(Verified::is_right));
+    assert!(verified(&modules).iter().all(VerifyReport::passes));
     let names = |at: &str| -> Vec<String> {
         let layer = fs::read(largest_blob(&context.path("work").join(at))).unwrap();
         let mut archive = tar::Archive::new(&layer[..]);
@@ -391,7 +391,7 @@ fn all_that_depmod_writes_is_there() {
         assert!(said.contains(&format!("there is no {file}")), "{file}: {said}");
     }
     context.build("--modules-layout flat --compression none").ok();
-    assert!(verified(&modules).iter().all(Verified::is_right));
+    assert!(verified(&modules).iter().all(VerifyReport::passes));
     let copy = copy_of(&context, MODULES);
     rewrite(&copy, |parts| parts.tar = without(&parts.tar, "modules.alias"));
     fails(&context, copy.as_str(), &["there is no modules.alias"]);
@@ -400,13 +400,13 @@ fn all_that_depmod_writes_is_there() {
     context.run("4.19.7 --fc --source old --config mini.config --compression none -o old-out").ok();
     let old = context.path("work/old-out/firecracker-kernel-modules-amd64");
     assert!(
-        verified(&old).iter().all(Verified::is_right),
+        verified(&old).iter().all(VerifyReport::passes),
         "{}",
         context.run(&format!("verify {old}")).stdout
     );
     rewrite(&old, |parts| parts.tar = without(&parts.tar, "lib/modules/4.19.7/modules.builtin.modinfo"));
     assert!(
-        verified(&old).iter().all(Verified::is_right),
+        verified(&old).iter().all(VerifyReport::passes),
         "{}",
         context.run(&format!("verify {old}")).stdout
     );
@@ -502,7 +502,7 @@ fn each_blob_is_read_once_in_a_run() {
     let mut cache = VerifyCache::default();
     let mut told = |tag: &str| {
         let mut all = Vec::new();
-        let each = |verified: Verified| {
+        let each = |verified: VerifyReport| {
             all.push(serde_json::to_value(verified).unwrap());
             Ok(())
         };
@@ -536,7 +536,7 @@ fn many_tags_cost_as_much_as_they_are() {
         let layout = tags(count);
         let begin = std::time::Instant::now();
         let all = verified(&layout);
-        assert!(all.len() == count && all.iter().all(Verified::is_right));
+        assert!(all.len() == count && all.iter().all(VerifyReport::passes));
         begin.elapsed()
     };
     // Beside it lies the kernel's layout, with as many tags.

@@ -247,7 +247,7 @@ fn tree(root: &Utf8Path) -> BTreeMap<String, String> {
 fn merged(context: &TestContext) -> BTreeMap<String, String> {
     let reader = kcompile::internals::LayoutReader::open(&context.path("work").join(BIN)).unwrap();
     let image = reader.open_image(None, None).unwrap();
-    let survey = kcompile::internals::inspect(&image).unwrap().survey;
+    let survey = kcompile::internals::inspect(&image).unwrap().scan;
     let shown = |content| match content {
         kcompile::internals::FileContent::File { sha256, .. } => sha256.to_string(),
         kcompile::internals::FileContent::Link { to } => format!("-> {to}"),

@@ -7,11 +7,11 @@ use serde::Serialize;
 use std::fmt;
 
 /// What is found of several symbols that are all off.
-const NONE: &str = "none is on";
+const NONE_ENABLED: &str = "none is on";
 
 /// What is held against the profiles.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub struct CheckInput<'a> {
     /// Its settings.
     pub config: &'a Config,
     /// The kernel that it is for.
@@ -31,18 +31,19 @@ pub enum Stage {
     Final,
     /// Before it: what is not in it is left to the kernel's own defaults and selections.
     #[serde(rename = "as-asked-for")]
-    AsAskedFor,
+    Requested,
 }
 
 /// One line of a profile, and what a config has of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Outcome {
+pub struct RequirementResult {
     /// The profile that was asked for; the line may be of one that it includes.
     pub profile: String,
     /// `PSI`, `IP_NF_TARGET_REJECT|NFT_REJECT`; empty where the kernel's version is meant.
     pub symbols: Vec<String>,
     /// `y`, `y or m`, `off`, or a range of versions.
-    pub wanted: String,
+    #[serde(rename = "wanted")]
+    pub requested: String,
     /// The value in the config, `not set` or `missing`; or the kernel's version.
     #[serde(rename = "found")]
     pub found: String,
@@ -54,13 +55,13 @@ pub struct Outcome {
     pub source: String,
     /// Met or not.
     #[serde(rename = "verdict")]
-    pub verdict: Verdict,
+    pub status: RequirementStatus,
 }
 
 /// What came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum RequirementStatus {
     /// As it should be.
     #[serde(rename = "passed")]
     Passed,
@@ -69,7 +70,7 @@ pub enum Verdict {
     Failed,
     /// The config does not say, and the kernel's `olddefconfig` has not been asked yet.
     #[serde(rename = "open")]
-    Open,
+    Undecided,
     /// The line is for other kernels or machines.
     #[serde(rename = "not-applicable")]
     NotApplicable,
@@ -86,16 +87,16 @@ pub struct Tally {
     pub failed: usize,
     /// Recommended lines that are not met.
     #[serde(rename = "advised")]
-    pub advised: usize,
+    pub recommended_failed: usize,
     /// Lines left open.
     #[serde(rename = "open")]
-    pub open: usize,
+    pub undecided: usize,
     /// Lines for other kernels or machines.
     #[serde(rename = "not_applicable")]
     pub not_applicable: usize,
 }
 
-impl Outcome {
+impl RequirementResult {
     /// Does it make the kernel unfit: required and not met, or forbidden and on?
     pub fn is_fatal(&self) -> bool {
         self.is_failure() && self.level != Level::Recommended
@@ -108,7 +109,7 @@ impl Outcome {
 
     /// Is it not as it should be, however bad that is?
     pub fn is_failure(&self) -> bool {
-        self.verdict == Verdict::Failed
+        self.status == RequirementStatus::Failed
     }
 
     /// What is asked about: `PSI`, `A | B`, `kernel version`.
@@ -120,95 +121,102 @@ impl Outcome {
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for RequirementResult {
     /// `CONFIG_PSI is not set, wanted y`; `none of A, B is on, wanted y or m`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome { symbols, found, wanted, .. } = self;
+        let RequirementResult { symbols, found, requested, .. } = self;
         match &symbols[..] {
-            [] => write!(f, "the kernel is {found}, wanted {wanted}"),
-            [symbol] => write!(f, "CONFIG_{} is {found}, wanted {wanted}", symbol.trim_start_matches('!')),
-            several if found == NONE => {
-                write!(f, "none of {} is on, wanted {wanted}", several.join(", "))
+            [] => write!(f, "the kernel is {found}, wanted {requested}"),
+            [symbol] => write!(f, "CONFIG_{} is {found}, wanted {requested}", symbol.trim_start_matches('!')),
+            several if found == NONE_ENABLED => {
+                write!(f, "none of {} is on, wanted {requested}", several.join(", "))
             }
-            several => write!(f, "of {} there is {found}, wanted {wanted}", several.join(", ")),
+            several => write!(f, "of {} there is {found}, wanted {requested}", several.join(", ")),
         }
     }
 }
 
 /// Holds `subject` against every line of the profiles, in their order.
-pub fn check(profiles: &[Profile], subject: &Subject<'_>) -> Vec<Outcome> {
-    let mut outcomes = Vec::new();
+pub fn check(profiles: &[Profile], input: &CheckInput<'_>) -> Vec<RequirementResult> {
+    let mut results = Vec::new();
     for profile in profiles {
-        outcomes.extend(profile.kernel.iter().map(|rule| check_version(profile, rule, subject.version)));
-        outcomes.extend(profile.options.iter().map(|line| check_option(profile, line, subject)));
+        results.extend(profile.kernel.iter().map(|rule| check_version(profile, rule, input.version)));
+        results.extend(profile.options.iter().map(|line| check_option(profile, line, input)));
     }
-    outcomes
+    results
 }
 
 /// Counts the outcomes of each profile.
-pub fn tallies(outcomes: &[Outcome]) -> Vec<Tally> {
+pub fn tallies(results: &[RequirementResult]) -> Vec<Tally> {
     let mut tallies: Vec<Tally> = Vec::new();
-    for outcome in outcomes {
-        if tallies.last().is_none_or(|tally| tally.profile != outcome.profile) {
-            let profile = outcome.profile.clone();
-            tallies.push(Tally { profile, passed: 0, failed: 0, advised: 0, open: 0, not_applicable: 0 });
+    for result in results {
+        if tallies.last().is_none_or(|tally| tally.profile != result.profile) {
+            let profile = result.profile.clone();
+            tallies.push(Tally {
+                profile,
+                passed: 0,
+                failed: 0,
+                recommended_failed: 0,
+                undecided: 0,
+                not_applicable: 0,
+            });
         }
         let tally = tallies.last_mut().expect("one was just added");
-        match outcome.verdict {
-            Verdict::Passed => tally.passed += 1,
-            Verdict::Failed if outcome.is_advice() => tally.advised += 1,
-            Verdict::Failed => tally.failed += 1,
-            Verdict::Open => tally.open += 1,
-            Verdict::NotApplicable => tally.not_applicable += 1,
+        match result.status {
+            RequirementStatus::Passed => tally.passed += 1,
+            RequirementStatus::Failed if result.is_advice() => tally.recommended_failed += 1,
+            RequirementStatus::Failed => tally.failed += 1,
+            RequirementStatus::Undecided => tally.undecided += 1,
+            RequirementStatus::NotApplicable => tally.not_applicable += 1,
         }
     }
     tallies
 }
 
-fn check_version(profile: &Profile, rule: &KernelRule, version: KernelVersion) -> Outcome {
-    Outcome {
+fn check_version(profile: &Profile, rule: &KernelRule, version: KernelVersion) -> RequirementResult {
+    RequirementResult {
         profile: profile.name.clone(),
         symbols: Vec::new(),
-        wanted: rule.version.to_string(),
+        requested: rule.version.to_string(),
         found: version.to_string(),
         level: rule.level,
         reason: rule.reason.clone(),
         source: rule.source.clone(),
-        verdict: match rule.admits(version) {
-            true => Verdict::Passed,
-            false => Verdict::Failed,
+        status: match rule.admits(version) {
+            true => RequirementStatus::Passed,
+            false => RequirementStatus::Failed,
         },
     }
 }
 
-fn check_option(profile: &Profile, line: &Requirement, subject: &Subject<'_>) -> Outcome {
-    let applies = line.kernel.as_ref().is_none_or(|range| range.contains(subject.version))
-        && (line.arch.is_empty() || line.arch.contains(&subject.arch));
-    let verdict = if applies { judge(line, subject) } else { Verdict::NotApplicable };
-    Outcome {
+fn check_option(profile: &Profile, line: &Requirement, input: &CheckInput<'_>) -> RequirementResult {
+    let applies = line.kernel.as_ref().is_none_or(|range| range.contains(input.version))
+        && (line.arch.is_empty() || line.arch.contains(&input.arch));
+    let status = if applies { evaluate(line, input) } else { RequirementStatus::NotApplicable };
+    RequirementResult {
         profile: profile.name.clone(),
         symbols: line.alternatives.iter().map(ToString::to_string).collect(),
-        wanted: match (line.level, line.value) {
+        requested: match (line.level, line.value) {
             (Level::Forbidden, _) => "off".to_owned(),
             _ if line.alternatives.iter().all(|alternative| alternative.negated) => "off".to_owned(),
             (_, Value::Y) => "y".to_owned(),
             (_, Value::YOrM) => "y or m".to_owned(),
         },
-        found: found(line, subject),
+        found: describe_found(line, input),
         level: line.level,
         reason: line.reason.clone(),
         source: line.source.clone(),
-        verdict,
+        status,
     }
 }
 
-fn judge(line: &Requirement, subject: &Subject<'_>) -> Verdict {
+fn evaluate(line: &Requirement, input: &CheckInput<'_>) -> RequirementStatus {
     // `None`: the config does not say.
-    let holds = |alternative: &Alternative| {
-        let value = match (subject.config.symbols.get(&alternative.symbol), subject.stage) {
+    let is_met = |alternative: &Alternative| {
+        let value = match (input.config.symbols.get(&alternative.symbol), input.stage) {
             (Some(value), _) => value.as_str(),
             (None, Stage::Final) => "n",
-            (None, Stage::AsAskedFor) => return None,
+            (None, Stage::Requested) => return None,
         };
         Some(match (alternative.negated, line.value) {
             (true, _) => value == "n",
@@ -218,26 +226,26 @@ fn judge(line: &Requirement, subject: &Subject<'_>) -> Verdict {
             (false, Value::YOrM) => value != "n",
         })
     };
-    let answers: Vec<Option<bool>> = line.alternatives.iter().map(holds).collect();
-    let any = match answers.contains(&Some(true)) {
+    let values: Vec<Option<bool>> = line.alternatives.iter().map(is_met).collect();
+    let any = match values.contains(&Some(true)) {
         true => Some(true),
-        false if answers.contains(&None) => None,
+        false if values.contains(&None) => None,
         false => Some(false),
     };
     match any.map(|any| any != (line.level == Level::Forbidden)) {
-        Some(true) => Verdict::Passed,
-        Some(false) => Verdict::Failed,
-        None => Verdict::Open,
+        Some(true) => RequirementStatus::Passed,
+        Some(false) => RequirementStatus::Failed,
+        None => RequirementStatus::Undecided,
     }
 }
 
 /// What the config has, in few words: the value of the only symbol; of several, those that are on.
-fn found(line: &Requirement, subject: &Subject<'_>) -> String {
-    let config = subject.config;
+fn describe_found(line: &Requirement, input: &CheckInput<'_>) -> String {
+    let config = input.config;
     if let [only] = &line.alternatives[..] {
-        return match (config.symbols.get(&only.symbol).map(String::as_str), subject.stage) {
+        return match (config.symbols.get(&only.symbol).map(String::as_str), input.stage) {
             (None, Stage::Final) => "missing".to_owned(),
-            (None, Stage::AsAskedFor) => "not said".to_owned(),
+            (None, Stage::Requested) => "not said".to_owned(),
             (Some("n"), _) => "not set".to_owned(),
             (Some(value), _) => value.to_owned(),
         };
@@ -247,14 +255,14 @@ fn found(line: &Requirement, subject: &Subject<'_>) -> String {
         .filter(|symbol| config.value(symbol) != "n")
         .map(|symbol| format!("{symbol}={}", config.value(symbol)))
         .collect();
-    if on.is_empty() { NONE.to_owned() } else { on.join(", ") }
+    if on.is_empty() { NONE_ENABLED.to_owned() } else { on.join(", ") }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::profile::read;
     use super::*;
-    use crate::catalog::Library;
+    use crate::catalog::ConfigLibrary;
 
     const PROFILE: &str = r#"
         title = "t"
@@ -288,23 +296,23 @@ mod tests {
         reason = "r"
     "#;
 
-    fn verdicts(config: &str, version: &str, stage: Stage) -> Vec<(String, Verdict, String)> {
-        let library = Library::from_texts([("configs/requirements/p.toml", PROFILE)]);
+    fn verdicts(config: &str, version: &str, stage: Stage) -> Vec<(String, RequirementStatus, String)> {
+        let library = ConfigLibrary::from_texts([("configs/requirements/p.toml", PROFILE)]);
         let profile = read(&library, "p").unwrap();
         let config = Config::parse(config);
-        let subject =
-            Subject { config: &config, version: version.parse().unwrap(), arch: Arch::Amd64, stage };
-        let outcomes = check(&[profile], &subject);
-        outcomes.into_iter().map(|one| (one.symbols_text(), one.verdict, one.found)).collect()
+        let input =
+            CheckInput { config: &config, version: version.parse().unwrap(), arch: Arch::Amd64, stage };
+        let results = check(&[profile], &input);
+        results.into_iter().map(|one| (one.symbols_text(), one.status, one.found)).collect()
     }
 
-    fn of(verdicts: &[(String, Verdict, String)]) -> Vec<Verdict> {
-        verdicts.iter().map(|(_, verdict, _)| *verdict).collect()
+    fn of(verdicts: &[(String, RequirementStatus, String)]) -> Vec<RequirementStatus> {
+        verdicts.iter().map(|(_, status, _)| *status).collect()
     }
 
     #[test]
     fn what_is_there_passes() {
-        use Verdict::{NotApplicable, Passed};
+        use RequirementStatus::{NotApplicable, Passed};
         let config = "CONFIG_IN=m\nCONFIG_OTHER=y\nCONFIG_BUILT=y\n";
         let came = verdicts(config, "5.10.77", Stage::Final);
         assert_eq!(of(&came), [Passed, Passed, Passed, Passed, Passed, Passed, NotApplicable, NotApplicable]);
@@ -313,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_fails() {
-        use Verdict::{Failed, NotApplicable};
+        use RequirementStatus::{Failed, NotApplicable};
         let config = "# CONFIG_IN is not set\nCONFIG_DANGER=y\nCONFIG_BUILT=m\nCONFIG_BAD=m\n";
         let came = verdicts(config, "4.19.215", Stage::Final);
         assert_eq!(of(&came), [Failed, Failed, Failed, Failed, Failed, Failed, Failed, NotApplicable]);
@@ -323,26 +331,38 @@ mod tests {
 
     #[test]
     fn before_olddefconfig_silence_is_no_answer() {
-        use Verdict::{Failed, NotApplicable, Open, Passed};
-        let came = verdicts("# CONFIG_IN is not set\nCONFIG_ONE=y\n", "5.10", Stage::AsAskedFor);
-        assert_eq!(of(&came), [Passed, Failed, Passed, Open, Open, Open, NotApplicable, NotApplicable]);
+        use RequirementStatus::{Failed, NotApplicable, Passed, Undecided};
+        let came = verdicts("# CONFIG_IN is not set\nCONFIG_ONE=y\n", "5.10", Stage::Requested);
+        assert_eq!(
+            of(&came),
+            [Passed, Failed, Passed, Undecided, Undecided, Undecided, NotApplicable, NotApplicable]
+        );
     }
 
     #[test]
     fn outcomes_are_counted_by_profile() {
-        let library = Library::from_texts([("configs/requirements/p.toml", PROFILE)]);
+        let library = ConfigLibrary::from_texts([("configs/requirements/p.toml", PROFILE)]);
         let profile = read(&library, "p").unwrap();
         let config = Config::parse("CONFIG_IN=y\nCONFIG_ONE=y\n");
-        let subject = Subject {
+        let input = CheckInput {
             config: &config,
             version: KernelVersion::new(5, 10, 0),
             arch: Arch::Amd64,
             stage: Stage::Final,
         };
-        let outcomes = check(&[profile], &subject);
-        let wanted =
-            Tally { profile: "p".into(), passed: 5, failed: 0, advised: 1, open: 0, not_applicable: 2 };
-        assert_eq!(tallies(&outcomes), [wanted]);
-        assert!(outcomes.iter().any(Outcome::is_advice) && !outcomes.iter().any(Outcome::is_fatal));
+        let results = check(&[profile], &input);
+        let requested = Tally {
+            profile: "p".into(),
+            passed: 5,
+            failed: 0,
+            recommended_failed: 1,
+            undecided: 0,
+            not_applicable: 2,
+        };
+        assert_eq!(tallies(&results), [requested]);
+        assert!(
+            results.iter().any(RequirementResult::is_advice)
+                && !results.iter().any(RequirementResult::is_fatal)
+        );
     }
 }

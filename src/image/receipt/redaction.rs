@@ -3,26 +3,26 @@
 
 use crate::host::Host;
 use crate::kconfig::Config;
-use crate::kconfig::file_settings::{self, Names};
+use crate::kconfig::file_settings::{self, FileKind};
 use crate::kernel::SourceSpec;
 use crate::oci::Compression;
 use crate::plan::request::{ImageChoice, KernelLink, ModulesLayout, Override, Request, ToolchainChoice};
 use crate::plan::{MakePlan, Plan, Toolchain};
-use crate::util::text::without_secrets;
+use crate::util::text::redact_secrets;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// How a build is told to others.
 #[derive(Clone, Debug)]
-pub struct Published {
+pub struct Redaction {
     /// A command line that builds it again where its files lie in the working directory.
     pub command: String,
     /// The places of this machine that texts may name, the longest first.
-    places: Vec<Utf8PathBuf>,
+    paths: Vec<Utf8PathBuf>,
 }
 
-impl Published {
+impl Redaction {
     /// The build of `request` with the final `config`. `own` are further places of this machine that its texts may
     /// name; `configs` is the directory of `--configs`.
     pub fn new<'a>(
@@ -31,66 +31,67 @@ impl Published {
         host: &Host,
         configs: Option<&Utf8Path>,
         own: impl IntoIterator<Item = &'a Utf8Path>,
-    ) -> Published {
-        let mut places: Vec<Utf8PathBuf> = own.into_iter().map(Utf8Path::to_owned).collect();
-        places.extend([host.cwd.clone()]);
-        places.extend(host.child_env.get("HOME").map(Utf8PathBuf::from));
-        places.extend(configs.map(Utf8Path::to_owned));
-        places.extend(request.config.iter().chain(&request.patches).cloned());
-        places.extend(source_path(&request.source).map(Utf8Path::to_owned));
-        places.extend(request.overrides.iter().filter_map(|over| match over {
+    ) -> Redaction {
+        let mut paths: Vec<Utf8PathBuf> = own.into_iter().map(Utf8Path::to_owned).collect();
+        paths.extend([host.cwd.clone()]);
+        paths.extend(host.child_env.get("HOME").map(Utf8PathBuf::from));
+        paths.extend(configs.map(Utf8Path::to_owned));
+        paths.extend(request.config.iter().chain(&request.patches).cloned());
+        paths.extend(source_path(&request.source).map(Utf8Path::to_owned));
+        paths.extend(request.overrides.iter().filter_map(|over| match over {
             Override::Fragment(fragment) => Some(host.absolute(Utf8Path::new(fragment))),
             Override::Set(_) => None,
         }));
-        let named = file_settings::named(config).into_iter().filter(|one| one.names != Names::Perhaps);
-        places.extend(named.flat_map(|one| one.paths).map(Utf8PathBuf::from));
-        places.retain(|place| place.is_absolute() && place.file_name().is_some());
-        places.sort_by_key(|place| std::cmp::Reverse(place.as_str().len()));
-        places.dedup();
+        let named =
+            file_settings::named_paths(config).into_iter().filter(|one| one.kind != FileKind::Unknown);
+        paths.extend(named.flat_map(|one| one.paths).map(Utf8PathBuf::from));
+        paths.retain(|place| place.is_absolute() && place.file_name().is_some());
+        paths.sort_by_key(|place| std::cmp::Reverse(place.as_str().len()));
+        paths.dedup();
         let command = command(request, &host.cwd, configs);
-        Published { command: without_places(&command, &places, ToString::to_string), places }
+        Redaction { command: strip_paths(&command, &paths, ToString::to_string), paths }
     }
 
     /// A text of JSON without the places of this machine and without secrets.
-    pub fn cleaned(&self, json: &str) -> String {
+    pub fn redact(&self, json: &str) -> String {
         let quoted =
             |place: &str| serde_json::to_string(place).expect("a string").trim_matches('"').to_owned();
-        without_places(json, &self.places, quoted)
+        strip_paths(json, &self.paths, quoted)
     }
 }
 
 /// The same for a text in which places stand as `quoted` has them.
-fn without_places(text: &str, places: &[Utf8PathBuf], quoted: impl Fn(&str) -> String) -> String {
-    places.iter().fold(without_secrets(text), |text, place| {
-        without_place(&text, &quoted(place.as_str()), place.file_name().unwrap_or_default())
+fn strip_paths(text: &str, paths: &[Utf8PathBuf], quoted: impl Fn(&str) -> String) -> String {
+    paths.iter().fold(redact_secrets(text), |text, place| {
+        strip_path(&text, &quoted(place.as_str()), place.file_name().unwrap_or_default())
     })
 }
 
 /// What lies below `place` keeps its path from there, and the place itself its name.
-fn without_place(text: &str, place: &str, name: &str) -> String {
+fn strip_path(text: &str, place: &str, name: &str) -> String {
     let is_of_a_path = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
-    let mut cleaned = String::with_capacity(text.len());
+    let mut redacted = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find(place) {
         let (before, after) = (&rest[..at], &rest[at + place.len()..]);
         let begins = !before.ends_with(is_of_a_path);
-        cleaned.push_str(before);
+        redacted.push_str(before);
         rest = after;
         match after.chars().next() {
             Some('/') if begins => rest = &after[1..],
-            Some(next) if begins && is_of_a_path(next) => cleaned.push_str(place),
-            _ if begins => cleaned.push_str(name),
-            _ => cleaned.push_str(place),
+            Some(next) if begins && is_of_a_path(next) => redacted.push_str(place),
+            _ if begins => redacted.push_str(name),
+            _ => redacted.push_str(place),
         }
     }
-    cleaned + rest
+    redacted + rest
 }
 
 /// The plan with the names of its tools in the place of their paths: what its digest is of has the paths.
 pub(super) fn plan(plan: &Plan) -> Plan {
     Plan {
         toolchain: Toolchain {
-            variables: without_directories(&plan.toolchain.variables),
+            variables: strip_directories(&plan.toolchain.variables),
             ..plan.toolchain.clone()
         },
         make: make(&plan.make),
@@ -100,32 +101,32 @@ pub(super) fn plan(plan: &Plan) -> Plan {
 
 /// What make was asked for, with the names of tools in the place of their paths.
 pub fn make(make: &MakePlan) -> MakePlan {
-    MakePlan { variables: without_directories(&make.variables), ..make.clone() }
+    MakePlan { variables: strip_directories(&make.variables), ..make.clone() }
 }
 
 /// The same for the plan of a receipt: those of older versions have the paths.
-pub fn without_tool_paths(plan: &Value) -> Value {
+pub fn strip_plan_tool_paths(plan: &Value) -> Value {
     let mut plan = plan.clone();
     for part in ["toolchain", "make"] {
         let variables = plan.get_mut(part).and_then(|part| part.get_mut("variables")?.as_object_mut());
         for variable in variables.into_iter().flat_map(Map::values_mut) {
             if let Some(value) = variable.as_str() {
-                *variable = tool(value).into();
+                *variable = strip_tool_path(value).into();
             }
         }
     }
     plan
 }
 
-fn without_directories(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    variables.iter().map(|(name, value)| (name.clone(), tool(value))).collect()
+fn strip_directories(variables: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    variables.iter().map(|(name, value)| (name.clone(), strip_tool_path(value))).collect()
 }
 
 /// A command or a prefix of commands (`/opt/bin/gcc -B/opt/lib`) with names in the place of paths.
-pub fn tool(command: &str) -> String {
+pub fn strip_tool_path(command: &str) -> String {
     let word = |word: &str| match word.find('/') {
-        Some(slash) if word.starts_with('-') => format!("{}{}", &word[..slash], name_of(&word[slash..])),
-        Some(_) if !is_portable(word) => name_of(word).to_owned(),
+        Some(slash) if word.starts_with('-') => format!("{}{}", &word[..slash], base_name(&word[slash..])),
+        Some(_) if !is_portable(word) => base_name(word).to_owned(),
         _ => word.to_owned(),
     };
     command.split(' ').map(word).collect::<Vec<_>>().join(" ")
@@ -136,7 +137,7 @@ fn is_portable(path: &str) -> bool {
     !path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }
 
-fn name_of(path: &str) -> &str {
+fn base_name(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }
 
@@ -174,11 +175,11 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
         Ok(below) => below.to_string(),
         Err(_) => path.file_name().unwrap_or_default().to_owned(),
     };
-    let mut words: Vec<String> =
+    let mut args: Vec<String> =
         ["kcompile".to_owned(), version.to_string(), format!("--{}", flavor.spec().flag)].into();
-    let mut add = |option: &str, value: String| words.extend([option.to_owned(), value]);
+    let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
     add("--arch", arch.to_string());
-    add("--source", source_word(source, path));
+    add("--source", source_arg(source, path));
     config.iter().for_each(|config| add("--config", path(config)));
     for over in overrides {
         match over {
@@ -194,20 +195,20 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
     configs.iter().for_each(|configs| add("--configs", path(configs)));
     let tools = [("--cc", cc), ("--cross-compile", cross_compile), ("--launcher", launcher)];
     for (option, value) in tools {
-        value.iter().for_each(|value| add(option, tool(value)));
+        value.iter().for_each(|value| add(option, strip_tool_path(value)));
     }
     let own = flavor.to_string();
     if !profiles.contains(&own) {
         add("--require", "none".into());
     }
     profiles.iter().filter(|name| **name != own).for_each(|name| add("--require", name.clone()));
-    words.extend(llvm.then(|| "--llvm".to_owned()));
-    words.extend(image_words(images));
-    shlex::try_join(words.iter().map(String::as_str)).unwrap_or_default()
+    args.extend(llvm.then(|| "--llvm".to_owned()));
+    args.extend(image_args(images));
+    shlex::try_join(args.iter().map(String::as_str)).unwrap_or_default()
 }
 
 /// A source as `--source` takes it, with what `path` makes of its path.
-fn source_word(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> String {
+fn source_arg(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> String {
     let Some(local) = source_path(source).map(path) else { return source.to_string() };
     match source {
         SourceSpec::Git { reference, .. } => {
@@ -220,24 +221,24 @@ fn source_word(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> Strin
 }
 
 /// The options for the images, as far as they are not the defaults.
-fn image_words(images: &ImageChoice) -> Vec<String> {
-    let ImageChoice { legacy, no_modules, kernel_link, modules_layout, compression } = images;
-    let mut words = Vec::new();
-    words.extend(legacy.then(|| "--legacy".to_owned()));
-    words.extend(no_modules.then(|| "--no-modules".to_owned()));
+fn image_args(images: &ImageChoice) -> Vec<String> {
+    let ImageChoice { combined_image, no_modules, kernel_link, modules_layout, compression } = images;
+    let mut args = Vec::new();
+    args.extend(combined_image.then(|| "--legacy".to_owned()));
+    args.extend(no_modules.then(|| "--no-modules".to_owned()));
     let link = match kernel_link {
         KernelLink::Boot => None,
         KernelLink::None => Some("none".to_owned()),
         KernelLink::At(path) => Some(path.clone()),
     };
-    words.extend(link.into_iter().flat_map(|link| ["--kernel-link".to_owned(), link]));
+    args.extend(link.into_iter().flat_map(|link| ["--kernel-link".to_owned(), link]));
     if *modules_layout != ModulesLayout::default() {
-        words.extend(["--modules-layout".to_owned(), value_name(modules_layout)]);
+        args.extend(["--modules-layout".to_owned(), value_name(modules_layout)]);
     }
     if *compression != Compression::default() {
-        words.extend(["--compression".to_owned(), value_name(compression)]);
+        args.extend(["--compression".to_owned(), value_name(compression)]);
     }
-    words
+    args
 }
 
 fn value_name(value: &impl clap::ValueEnum) -> String {
@@ -250,7 +251,7 @@ mod tests {
 
     #[test]
     fn tools_keep_their_names() {
-        for (command, published) in [
+        for (command, redaction) in [
             ("gcc", "gcc"),
             ("/opt/cross/bin/gcc-12", "gcc-12"),
             ("../bin/gcc", "gcc"),
@@ -261,14 +262,14 @@ mod tests {
                 "ccache gcc -O2 --sysroot=root -Bbin",
             ),
         ] {
-            assert_eq!(tool(command), published);
+            assert_eq!(strip_tool_path(command), redaction);
         }
     }
 
     #[test]
     fn places_of_the_machine_are_left_out_of_texts() {
-        let without = |text: &str| without_place(text, "/home/me/work", "work");
-        for (text, cleaned) in [
+        let without = |text: &str| strip_path(text, "/home/me/work", "work");
+        for (text, redacted) in [
             ("cannot read /home/me/work/a/b: no", "cannot read a/b: no"),
             ("\"/home/me/work\"", "\"work\""),
             (
@@ -277,7 +278,7 @@ mod tests {
             ),
             ("/home/me/work, /home/me/work/x", "work, x"),
         ] {
-            assert_eq!(without(text), cleaned);
+            assert_eq!(without(text), redacted);
         }
     }
 }

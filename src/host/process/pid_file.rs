@@ -1,26 +1,27 @@
 //! The file by which the next run knows that a program may have left half-written files.
 
-use super::{GRACE, descendants};
-use crate::util::read::{Links, MAX_NOTE, read_text};
+use super::{GRACE_PERIOD, descendants};
+use crate::util::read::{Links, MAX_SMALL_FILE, read_text};
 use camino::Utf8Path;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use std::time::{Duration, Instant};
 
 /// A file that is there as long as a program runs; after it has ended only if it failed or was killed, so
 /// that it, or one of its own that was killed, may have left files half-written. The session of the program is in it.
-pub struct Note<'a>(pub &'a Utf8Path);
+pub struct PidFile<'a>(pub &'a Utf8Path);
 
-impl Note<'_> {
+impl PidFile<'_> {
     /// May there be files that are half-written?
-    pub fn is_there(&self) -> bool {
+    pub fn exists(&self) -> bool {
         self.0.symlink_metadata().is_ok()
     }
 
     /// Ends what a run that was killed together with its supervisor has left running. A session of that number of
     /// which no process works in one of `dirs` belongs to another program.
-    pub fn end_left_behind(&self, dirs: &[&Utf8Path]) {
-        let noted: Option<i32> =
-            read_text(self.0, Links::RefuseAnywhere, MAX_NOTE).ok().and_then(|text| text.trim().parse().ok());
+    pub fn kill_orphans(&self, dirs: &[&Utf8Path]) {
+        let noted: Option<i32> = read_text(self.0, Links::RefuseAnywhere, MAX_SMALL_FILE)
+            .ok()
+            .and_then(|text| text.trim().parse().ok());
         let Some(session) = noted else { return };
         let works_there = |pid: Pid| {
             let works_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));
@@ -30,10 +31,10 @@ impl Note<'_> {
         let mut signal = Signal::TERM;
         loop {
             let members: Vec<_> = descendants::all().filter(|process| process.session == session).collect();
-            if !members.iter().any(|member| works_there(member.pid)) || since.elapsed() > GRACE * 3 {
+            if !members.iter().any(|member| works_there(member.pid)) || since.elapsed() > GRACE_PERIOD * 3 {
                 return;
             }
-            if signal == Signal::TERM || since.elapsed() > GRACE {
+            if signal == Signal::TERM || since.elapsed() > GRACE_PERIOD {
                 for member in members {
                     member.open().map(|handle| pidfd_send_signal(handle, signal));
                 }

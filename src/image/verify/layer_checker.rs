@@ -3,7 +3,7 @@
 
 use super::Problems;
 use super::origin::Origin;
-use crate::oci::layer_entries::{Attributes, Found, FoundKind};
+use crate::oci::layer_entries::{Attributes, EntryKind, LayerEntry};
 use crate::oci::root::is_whiteout;
 use camino::{Utf8Component, Utf8Path};
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 const CAPABILITY: &str = "SCHILY.xattr.security.capability";
 
 /// The rules for one layer, while its entries pass by in their order.
-pub(super) struct LayerForm<'a> {
+pub(super) struct LayerChecker<'a> {
     /// Seconds since 1970 that every entry must be dated; `None`: any will do.
     date: Option<u64>,
     /// The entries of kcompile's are all alike.
@@ -25,14 +25,14 @@ pub(super) struct LayerForm<'a> {
     problems: &'a mut Problems,
 }
 
-impl<'a> LayerForm<'a> {
+impl<'a> LayerChecker<'a> {
     pub(super) fn new(
         date: Option<u64>,
         origin: Origin,
         kernel_path: Option<&'a str>,
         problems: &'a mut Problems,
-    ) -> LayerForm<'a> {
-        LayerForm {
+    ) -> LayerChecker<'a> {
+        LayerChecker {
             date,
             is_ours: origin.is_ours(),
             kernel_path,
@@ -43,15 +43,15 @@ impl<'a> LayerForm<'a> {
         }
     }
 
-    pub(super) fn add(&mut self, found: &Found) {
-        self.check_dangers(found);
+    pub(super) fn add(&mut self, entry: &LayerEntry) {
+        self.check_security(entry);
         if self.is_ours {
-            self.check_form(found);
-            self.check_kind(found);
-            if found.kind == FoundKind::Dir {
-                self.dirs.insert(found.path.clone());
+            self.check_metadata(entry);
+            self.check_kind(entry);
+            if entry.kind == EntryKind::Dir {
+                self.dirs.insert(entry.path.clone());
             }
-            self.last = Some(found.path.clone());
+            self.last = Some(entry.path.clone());
         }
     }
 
@@ -66,35 +66,35 @@ impl<'a> LayerForm<'a> {
     }
 
     /// What may hurt whoever unpacks it.
-    fn check_dangers(&mut self, found: &Found) {
-        let path = &found.path;
-        let mode = found.attributes.mode.unwrap_or_default();
+    fn check_security(&mut self, entry: &LayerEntry) {
+        let path = &entry.path;
+        let mode = entry.attributes.mode.unwrap_or_default();
         if mode & 0o7000 != 0 {
             self.problems.add(format!("{path} has the mode {mode:04o}: setuid, setgid or sticky"));
         }
-        if mode & 0o002 != 0 && !matches!(found.kind, FoundKind::SymLink(_)) {
+        if mode & 0o002 != 0 && !matches!(entry.kind, EntryKind::SymLink(_)) {
             self.problems.add(format!("{path} has the mode {mode:04o}: everybody may write it"));
         }
-        if found.attributes.records.iter().any(|key| key == CAPABILITY) {
+        if entry.attributes.records.iter().any(|key| key == CAPABILITY) {
             self.problems.add(format!("{path} gives whoever runs it a capability"));
         }
-        match &found.kind {
-            FoundKind::SymLink(to) if leaves(path, to) => {
+        match &entry.kind {
+            EntryKind::SymLink(to) if escapes_root(path, to) => {
                 self.problems.add(format!("{path} is a symbolic link that leaves the image: {to}"));
             }
-            FoundKind::Special => self.problems.add(format!("{path} is a device or a pipe")),
+            EntryKind::Special => self.problems.add(format!("{path} is a device or a pipe")),
             _ => {}
         }
     }
 
     /// There are files and directories, and one link: the kernel's second name.
-    fn check_kind(&mut self, found: &Found) {
-        let path = &found.path;
+    fn check_kind(&mut self, entry: &LayerEntry) {
+        let path = &entry.path;
         if is_whiteout(path) {
             self.problems.add(format!("{path} is a whiteout, and hides a file where the image is unpacked"));
         }
-        match &found.kind {
-            FoundKind::HardLink(to) => {
+        match &entry.kind {
+            EntryKind::HardLink(to) => {
                 self.hard_links += 1;
                 let is_kernel = [path, to].iter().any(|name| Some(name.as_str()) == self.kernel_path);
                 if !is_kernel || self.hard_links > 1 {
@@ -102,7 +102,7 @@ impl<'a> LayerForm<'a> {
                         .add(format!("{path} is a hard link to {to}: only the kernel has a second name"));
                 }
             }
-            FoundKind::SymLink(to) => {
+            EntryKind::SymLink(to) => {
                 self.problems
                     .add(format!("{path} is a symbolic link to {to}: an image of kcompile's has none"));
             }
@@ -111,8 +111,8 @@ impl<'a> LayerForm<'a> {
     }
 
     /// What two builds of the same files could have otherwise.
-    fn check_form(&mut self, found: &Found) {
-        let Found { path, kind, attributes, .. } = found;
+    fn check_metadata(&mut self, entry: &LayerEntry) {
+        let LayerEntry { path, kind, attributes, .. } = entry;
         let Attributes { stored_path, mode, uid, gid, is_named, mtime, records } = attributes;
         if self.last.as_ref().is_some_and(|last| last >= path) {
             self.problems.add(format!("{path} stands behind an entry that does not sort before it"));
@@ -121,7 +121,7 @@ impl<'a> LayerForm<'a> {
         if above.is_some_and(|above| !self.dirs.contains(above)) {
             self.problems.add(format!("{path} has no directory entry before it"));
         }
-        let slash = if *kind == FoundKind::Dir { "/" } else { "" };
+        let slash = if *kind == EntryKind::Dir { "/" } else { "" };
         if *stored_path != format!("{path}{slash}") {
             self.problems.add(format!("{path} stands there as {stored_path}"));
         }
@@ -132,11 +132,11 @@ impl<'a> LayerForm<'a> {
             self.problems.add(format!("{path} has a PAX record {key}, which replaces what its header says"));
         }
         let fits = match kind {
-            FoundKind::Dir => *mode == Some(0o755),
-            FoundKind::File => matches!(mode, Some(0o644 | 0o755)),
-            FoundKind::HardLink(_) => *mode == Some(0o644),
+            EntryKind::Dir => *mode == Some(0o755),
+            EntryKind::File => matches!(mode, Some(0o644 | 0o755)),
+            EntryKind::HardLink(_) => *mode == Some(0o644),
             // They are no entries of kcompile's anyway.
-            FoundKind::SymLink(_) | FoundKind::Special => true,
+            EntryKind::SymLink(_) | EntryKind::Special => true,
         };
         if !fits {
             let mode = mode.map_or_else(|| "none".to_owned(), |mode| format!("{mode:04o}"));
@@ -150,7 +150,7 @@ impl<'a> LayerForm<'a> {
 }
 
 /// Does a link at this path lead out of the image?
-fn leaves(path: &str, to: &str) -> bool {
+fn escapes_root(path: &str, to: &str) -> bool {
     let mut depth = path.matches('/').count();
     for part in Utf8Path::new(to).components() {
         match part {
@@ -168,13 +168,13 @@ mod tests {
     use super::*;
     use crate::image::verify::origin::Claim;
 
-    fn entry(path: &str, kind: FoundKind) -> Found {
+    fn entry(path: &str, kind: EntryKind) -> LayerEntry {
         let mode = match kind {
-            FoundKind::Dir => 0o755,
-            FoundKind::SymLink(_) => 0o777,
+            EntryKind::Dir => 0o755,
+            EntryKind::SymLink(_) => 0o777,
             _ => 0o644,
         };
-        let slash = if kind == FoundKind::Dir { "/" } else { "" };
+        let slash = if kind == EntryKind::Dir { "/" } else { "" };
         let attributes = Attributes {
             stored_path: format!("{path}{slash}"),
             mode: Some(mode),
@@ -184,14 +184,14 @@ mod tests {
             mtime: Some(17),
             records: Vec::new(),
         };
-        Found { path: path.into(), kind, size: 0, attributes }
+        LayerEntry { path: path.into(), kind, size: 0, attributes }
     }
 
-    fn problems(origin: Origin, entries: &[Found]) -> Vec<String> {
+    fn problems(origin: Origin, entries: &[LayerEntry]) -> Vec<String> {
         let mut problems = Problems::default();
-        let mut form = LayerForm::new(Some(17), origin, Some("bin/a"), &mut problems);
-        entries.iter().for_each(|entry| form.add(entry));
-        form.finish(&[]);
+        let mut checker = LayerChecker::new(Some(17), origin, Some("bin/a"), &mut problems);
+        entries.iter().for_each(|entry| checker.add(entry));
+        checker.finish(&[]);
         problems.into_texts()
     }
 
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_layer_of_ours_has_no_problems_and_every_other_form_is_one() {
-        use FoundKind::{Dir, File, HardLink};
+        use EntryKind::{Dir, File, HardLink};
         let good = [entry("bin", Dir), entry("bin/a", File), entry("bin/b", HardLink("bin/a".into()))];
         assert!(problems(OURS, &good).is_empty());
         let changed = |change: fn(&mut Attributes)| {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_layer_of_ours_has_no_links_but_the_kernels_second_name() {
-        use FoundKind::{File, HardLink, SymLink};
+        use EntryKind::{File, HardLink, SymLink};
         let link = |to: &str| HardLink(to.to_owned());
         for (entries, says) in [
             (vec![entry("a", File), entry("b", link("a"))], "b is a hard link to a: only the kernel has"),
@@ -235,11 +235,11 @@ mod tests {
             ),
             (vec![entry(".wh.a", File)], ".wh.a is a whiteout"),
         ] {
-            let told = problems(OURS, &entries);
-            assert!(told.len() == 1 && told[0].starts_with(says), "{told:?}");
+            let reported = problems(OURS, &entries);
+            assert!(reported.len() == 1 && reported[0].starts_with(says), "{reported:?}");
             assert!(problems(Origin::Other, &entries).is_empty());
         }
-        let first = [entry("a", File), entry("bin", FoundKind::Dir), entry("bin/a", link("a"))];
+        let first = [entry("a", File), entry("bin", EntryKind::Dir), entry("bin/a", link("a"))];
         assert!(problems(OURS, &first).is_empty(), "the name that sorts first has the bytes");
         let mut third = first.to_vec();
         third.push(entry("c", link("bin/a")));
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn dangers_are_problems_whoever_made_it() {
-        use FoundKind::{File, Special, SymLink};
+        use EntryKind::{File, Special, SymLink};
         let mut setuid = entry("a", File);
         setuid.attributes.mode = Some(0o4755);
         let mut open = entry("a", File);
@@ -265,9 +265,9 @@ mod tests {
         ] {
             assert_eq!(problems(Origin::Other, std::slice::from_ref(&bad)).len(), 1, "{bad:?}");
         }
-        assert!(!leaves("lib/a/b", "../../x") && leaves("a", ".."));
+        assert!(!escapes_root("lib/a/b", "../../x") && escapes_root("a", ".."));
         let mut all = Problems::default();
-        LayerForm::new(None, Origin::Other, None, &mut all).finish(&[CAPABILITY.to_owned()]);
+        LayerChecker::new(None, Origin::Other, None, &mut all).finish(&[CAPABILITY.to_owned()]);
         assert_eq!(all.into_texts(), ["every file gives whoever runs it a capability"]);
     }
 }

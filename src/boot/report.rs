@@ -1,10 +1,10 @@
 //! What came of a boot, as a value: what it reached, what failed, and whether that is good enough.
 
-use super::console::{Console, Loaded, Trouble, TroubleKind};
+use super::console::{Console, KernelIssue, KernelIssueKind, ModuleLoad};
 use super::machine::Accelerator;
 use super::module_order::Module;
 use crate::util::error::{Error, Result};
-use crate::util::text::{counted, duration};
+use crate::util::text::{format_duration, pluralize};
 use camino::Utf8PathBuf;
 use serde::Serialize;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const NO_HARDWARE: [i32; 3] = [6, 19, 95];
 /// A symbol that no loaded module has, or a driver's own.
 const ENOENT: i32 = 2;
 /// An error names so many failures, and counts the others.
-const MOST_NAMED: usize = 4;
+const MAX_NAMED: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Group {
@@ -79,7 +79,7 @@ impl std::str::FromStr for Requirement {
 /// How the machine ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Ending {
+pub enum ExitReason {
     /// The init did all that it had to do.
     #[serde(rename = "completed")]
     Completed,
@@ -111,14 +111,14 @@ pub enum Ending {
         status: String,
         /// What that program printed.
         #[serde(rename = "said")]
-        said: Vec<String>,
+        stderr: Vec<String>,
     },
 }
 
 /// How the machine was made to end, where it did not end by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Stopped {
-    No { status: String, said: Vec<String> },
+pub(super) enum StopReason {
+    Exited { status: String, stderr: Vec<String> },
     OutOfTime(Duration),
     Silent(Duration),
     Flood,
@@ -126,7 +126,7 @@ pub(super) enum Stopped {
 
 /// A module that was not loaded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Refused {
+pub struct ModuleFailure {
     /// Its path below `lib/modules/<release>`.
     #[serde(rename = "module")]
     pub module: String,
@@ -146,13 +146,13 @@ pub struct Modules {
     pub loaded: usize,
     /// Those whose hardware is not there.
     #[serde(rename = "without_hardware")]
-    pub without_hardware: Vec<Refused>,
+    pub without_hardware: Vec<ModuleFailure>,
     /// Those that the kernel does not take.
     #[serde(rename = "refused")]
-    pub refused: Vec<Refused>,
+    pub failed: Vec<ModuleFailure>,
     /// How many it did not come to.
     #[serde(rename = "not_tried")]
-    pub not_tried: usize,
+    pub not_run: usize,
 }
 
 /// What came of a check.
@@ -165,7 +165,7 @@ pub struct Check {
     pub what: &'static str,
     /// What came of it.
     #[serde(rename = "verdict")]
-    pub verdict: Verdict,
+    pub status: CheckStatus,
     /// What was found, or what failed and why.
     #[serde(rename = "text")]
     pub text: String,
@@ -174,7 +174,7 @@ pub struct Check {
 /// What came of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Verdict {
+pub enum CheckStatus {
     /// It works.
     #[serde(rename = "passed")]
     Passed,
@@ -186,15 +186,15 @@ pub enum Verdict {
     Skipped,
     /// The init did not come to it.
     #[serde(rename = "not-tried")]
-    NotTried,
+    NotRun,
 }
 
 /// All that came of a boot. Field names are part of the contract.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct BootReport {
     /// The image, or the kernel, as it was named.
     #[serde(rename = "subject")]
-    pub subject: String,
+    pub target: String,
     /// Did the init come to its end, and is all in order that must be?
     pub passed: bool,
     /// What is not.
@@ -205,7 +205,7 @@ pub struct Outcome {
     pub accelerator: Accelerator,
     /// How it ended.
     #[serde(rename = "ending")]
-    pub ending: Ending,
+    pub exit_reason: ExitReason,
     /// What uname(2) says.
     pub release: Option<String>,
     /// The kernel's clock when its first process began.
@@ -219,10 +219,10 @@ pub struct Outcome {
     pub checks: Vec<Check>,
     /// What the kernel complained of.
     #[serde(rename = "troubles")]
-    pub troubles: Vec<Trouble>,
+    pub issues: Vec<KernelIssue>,
     /// How many complaints more there were.
     #[serde(rename = "more_troubles")]
-    pub more_troubles: usize,
+    pub more_issues: usize,
     /// The last lines of the console, where the init did not come to its end.
     #[serde(rename = "last_lines")]
     pub last_lines: Vec<String>,
@@ -234,8 +234,8 @@ pub struct Outcome {
 }
 
 /// What is known of a boot when its machine has ended.
-pub(super) struct Ended<'a> {
-    pub subject: String,
+pub(super) struct RunRecord<'a> {
+    pub target: String,
     pub machine: String,
     pub accelerator: Accelerator,
     pub has_network: bool,
@@ -245,85 +245,89 @@ pub(super) struct Ended<'a> {
     pub expected_release: Option<&'a str>,
     /// In the order in which they are loaded.
     pub modules: &'a [Module],
-    pub stopped: Stopped,
+    pub stop_reason: StopReason,
     pub seconds: f64,
     pub notes: Vec<String>,
     pub console: Utf8PathBuf,
 }
 
 /// Judges what a console has shown.
-pub(super) fn judge(console: &Console, ended: Ended<'_>, required: &[Requirement]) -> Outcome {
-    let modules = modules(console, ended.modules);
-    let checks = checks(console, &ended);
-    let ending = ending(console, &ended);
-    let mut outcome = Outcome {
-        subject: ended.subject,
+pub(super) fn evaluate(console: &Console, run: RunRecord<'_>, required: &[Requirement]) -> BootReport {
+    let modules = modules(console, run.modules);
+    let checks = checks(console, &run);
+    let exit_reason = exit_reason(console, &run);
+    let mut report = BootReport {
+        target: run.target,
         passed: false,
         failures: Vec::new(),
-        machine: ended.machine,
-        accelerator: ended.accelerator,
-        last_lines: if ending == Ending::Completed { Vec::new() } else { console.last.clone() },
-        ending,
+        machine: run.machine,
+        accelerator: run.accelerator,
+        last_lines: if exit_reason == ExitReason::Completed { Vec::new() } else { console.last.clone() },
+        exit_reason,
         release: console.release.clone(),
         seconds_to_init: console.seconds_to_init,
-        seconds: ended.seconds,
+        seconds: run.seconds,
         modules,
         checks,
-        troubles: console.troubles.clone(),
-        more_troubles: console.more_troubles,
-        notes: ended.notes,
-        console: ended.console,
+        issues: console.issues.clone(),
+        more_issues: console.more_issues,
+        notes: run.notes,
+        console: run.console,
     };
-    outcome.failures = failures(&outcome, ended.expected_release, required);
-    outcome.passed = outcome.failures.is_empty();
-    outcome
+    report.failures = failures(&report, run.expected_release, required);
+    report.passed = report.failures.is_empty();
+    report
 }
 
 /// Everything that is not as it must be, in one line each.
-fn failures(outcome: &Outcome, expected: Option<&str>, required: &[Requirement]) -> Vec<String> {
+fn failures(report: &BootReport, expected: Option<&str>, required: &[Requirement]) -> Vec<String> {
     let mut failures = Vec::new();
-    if let Some(ending) = outcome.ending.failure() {
-        failures.push(ending);
+    if let Some(exit_reason) = report.exit_reason.failure() {
+        failures.push(exit_reason);
     }
-    if let (Some(release), Some(expected)) = (&outcome.release, expected)
+    if let (Some(release), Some(expected)) = (&report.release, expected)
         && release != expected
     {
         failures.push(format!("the kernel says that it is {release}, the image that it is {expected}"));
     }
     failures.extend(
-        outcome.troubles.iter().filter(|trouble| trouble.kind == TroubleKind::Oops).map(|trouble| {
-            format!("the kernel oopsed: {}", trouble.lines.first().map_or("", String::as_str))
-        }),
+        report
+            .issues
+            .iter()
+            .filter(|issue| issue.kind == KernelIssueKind::Oops)
+            .map(|issue| format!("the kernel oopsed: {}", issue.lines.first().map_or("", String::as_str))),
     );
-    if outcome.ending != Ending::Completed {
+    if report.exit_reason != ExitReason::Completed {
         // What it did not come to is no failure of its own.
         return failures;
     }
-    let wants = |wanted: &Requirement| required.contains(&Requirement::All) || required.contains(wanted);
-    if wants(&Requirement::Modules) {
-        failures.extend(outcome.modules.refused.iter().map(|one| format!("{}: {}", one.module, one.reason)));
-        let not_tried = outcome.modules.not_tried;
-        failures.extend(
-            (not_tried > 0).then(|| format!("{} not tried", counted(not_tried, "module", "modules"))),
-        );
+    let requires =
+        |requirement: &Requirement| required.contains(&Requirement::All) || required.contains(requirement);
+    if requires(&Requirement::Modules) {
+        failures.extend(report.modules.failed.iter().map(|one| format!("{}: {}", one.module, one.reason)));
+        let not_run = report.modules.not_run;
+        failures
+            .extend((not_run > 0).then(|| format!("{} not tried", pluralize(not_run, "module", "modules"))));
     }
-    for (check, (_, group, _)) in outcome.checks.iter().zip(CHECKS) {
+    for (check, (_, group, _)) in report.checks.iter().zip(CHECKS) {
         let group = match group {
             Group::Devices => Requirement::Devices,
             Group::Kubernetes => Requirement::Kubernetes,
         };
-        let wanted = wants(&group) || required.contains(&Requirement::Check(check.name));
-        match check.verdict {
-            Verdict::Failed if wanted => {
+        let requirement = requires(&group) || required.contains(&Requirement::Check(check.name));
+        match check.status {
+            CheckStatus::Failed if requirement => {
                 failures.push(format!("{}: {}: {}", check.name, check.what, check.text));
             }
-            Verdict::NotTried if wanted => failures.push(format!("{}: the init did not try it", check.name)),
+            CheckStatus::NotRun if requirement => {
+                failures.push(format!("{}: the init did not try it", check.name));
+            }
             _ => {}
         }
     }
-    let warnings = outcome.troubles.len() + outcome.more_troubles;
+    let warnings = report.issues.len() + report.more_issues;
     if required.contains(&Requirement::Clean) && warnings > 0 {
-        failures.push(format!("the kernel warned {}", counted(warnings, "time", "times")));
+        failures.push(format!("the kernel warned {}", pluralize(warnings, "time", "times")));
     }
     failures
 }
@@ -332,101 +336,104 @@ fn modules(console: &Console, order: &[Module]) -> Modules {
     let mut modules = Modules { total: order.len(), ..Modules::default() };
     let mut has_no_hardware = vec![false; order.len()];
     for (place, (module, loaded)) in order.iter().zip(&console.modules).enumerate() {
-        let Some(Loaded { errno, lines }) = loaded else {
-            modules.not_tried += 1;
+        let Some(ModuleLoad { errno, lines }) = loaded else {
+            modules.not_run += 1;
             continue;
         };
         // Its symbols are unknown where the module that has them would not stay.
-        let missing = module.needs.iter().find(|&&needed| *errno == ENOENT && has_no_hardware[needed]);
-        let words = errno_in_words(*errno);
+        let missing = module.dependencies.iter().find(|&&needed| *errno == ENOENT && has_no_hardware[needed]);
+        let text = errno_text(*errno);
         let reason = match (missing, lines.first()) {
             (Some(&needed), _) => format!("needs {}, which has no hardware", order[needed].path),
-            (None, Some(line)) => format!("{words} ({line})"),
-            (None, None) => words,
+            (None, Some(line)) => format!("{text} ({line})"),
+            (None, None) => text,
         };
-        let refused = Refused { module: module.path.clone(), errno: *errno, reason };
+        let failed = ModuleFailure { module: module.path.clone(), errno: *errno, reason };
         if *errno == 0 {
             modules.loaded += 1;
         } else if missing.is_some() || NO_HARDWARE.contains(errno) {
             has_no_hardware[place] = true;
-            modules.without_hardware.push(refused);
+            modules.without_hardware.push(failed);
         } else {
-            modules.refused.push(refused);
+            modules.failed.push(failed);
         }
     }
     modules
 }
 
-fn checks(console: &Console, ended: &Ended<'_>) -> Vec<Check> {
+fn checks(console: &Console, run: &RunRecord<'_>) -> Vec<Check> {
     let check = |&(name, _, what): &(&'static str, Group, &'static str)| {
-        let tried = console.checks.iter().find(|tried| tried.name == name);
-        let (verdict, text) = match tried {
-            None => (Verdict::NotTried, String::new()),
-            Some(_) if name == "network" && !ended.has_network => {
-                (Verdict::Skipped, "the machine has no network device".to_owned())
+        let check = console.checks.iter().find(|check| check.name == name);
+        let (status, text) = match check {
+            None => (CheckStatus::NotRun, String::new()),
+            Some(_) if name == "network" && !run.has_network => {
+                (CheckStatus::Skipped, "the machine has no network device".to_owned())
             }
-            Some(tried) if tried.errno != 0 => {
-                let why = errno_in_words(tried.errno);
-                (Verdict::Failed, if tried.text.is_empty() { why } else { format!("{}: {why}", tried.text) })
+            Some(check) if check.errno != 0 => {
+                let why = errno_text(check.errno);
+                (
+                    CheckStatus::Failed,
+                    if check.text.is_empty() { why } else { format!("{}: {why}", check.text) },
+                )
             }
-            Some(tried) if name == "vsock" && tried.text == "no device" => match ended.has_vsock {
-                true => (Verdict::Failed, "the driver did not find the machine's device".to_owned()),
-                false => (Verdict::Passed, "its driver; this host offers no device for it".to_owned()),
+            Some(check) if name == "vsock" && check.text == "no device" => match run.has_vsock {
+                true => (CheckStatus::Failed, "the driver did not find the machine's device".to_owned()),
+                false => (CheckStatus::Passed, "its driver; this host offers no device for it".to_owned()),
             },
-            Some(_) if name == "block" && ended.has_disk_root => {
-                (Verdict::Passed, "the root file system is on it".to_owned())
+            Some(_) if name == "block" && run.has_disk_root => {
+                (CheckStatus::Passed, "the root file system is on it".to_owned())
             }
-            Some(tried) => (Verdict::Passed, tried.text.clone()),
+            Some(check) => (CheckStatus::Passed, check.text.clone()),
         };
-        Check { name, what, verdict, text }
+        Check { name, what, status, text }
     };
     CHECKS.iter().map(check).collect()
 }
 
-fn ending(console: &Console, ended: &Ended<'_>) -> Ending {
+fn exit_reason(console: &Console, run: &RunRecord<'_>) -> ExitReason {
     if let Some(panic) = console.panic() {
         let line = panic.lines.first().map_or("", String::as_str);
         let reason = line.split_once("not syncing: ").map_or(line, |(_, reason)| reason);
         let reason = reason.trim_end_matches('.').to_owned();
-        return Ending::Panic { meaning: meaning(&reason), reason };
+        return ExitReason::Panic { meaning: explain_panic(&reason), reason };
     }
-    if console.ended {
-        return Ending::Completed;
+    if console.has_ended {
+        return ExitReason::Completed;
     }
-    let during = || match console.loading.and_then(|number| ended.modules.get(number)) {
+    let during = || match console.loading.and_then(|number| run.modules.get(number)) {
         Some(module) => format!("while it loaded {}", module.path),
         None if console.init => "in the init".to_owned(),
-        None if console.heard => "before the init".to_owned(),
+        None if console.has_output => "before the init".to_owned(),
         None => "before it printed anything".to_owned(),
     };
-    match &ended.stopped {
-        Stopped::OutOfTime(limit) => {
-            Ending::Hang { why: format!("not done after {}, {}", duration(*limit), during()) }
+    match &run.stop_reason {
+        StopReason::OutOfTime(limit) => {
+            ExitReason::Hang { why: format!("not done after {}, {}", format_duration(*limit), during()) }
         }
-        Stopped::Silent(silence) => {
-            Ending::Hang { why: format!("fell silent for {}, {}", duration(*silence), during()) }
+        StopReason::Silent(silence) => {
+            ExitReason::Hang { why: format!("fell silent for {}, {}", format_duration(*silence), during()) }
         }
-        Stopped::Flood => Ending::Flood,
-        Stopped::No { status, said } => {
-            Ending::Died { status: format!("{status}, {}", during()), said: said.clone() }
+        StopReason::Flood => ExitReason::Flood,
+        StopReason::Exited { status, stderr } => {
+            ExitReason::Died { status: format!("{status}, {}", during()), stderr: stderr.clone() }
         }
     }
 }
 
-impl Ending {
+impl ExitReason {
     /// Why it is a failure, if it is one.
     fn failure(&self) -> Option<String> {
         match self {
-            Ending::Completed => None,
-            Ending::Panic { reason, meaning: None } => Some(format!("the kernel panicked: {reason}")),
-            Ending::Panic { reason, meaning: Some(meaning) } => {
+            ExitReason::Completed => None,
+            ExitReason::Panic { reason, meaning: None } => Some(format!("the kernel panicked: {reason}")),
+            ExitReason::Panic { reason, meaning: Some(meaning) } => {
                 Some(format!("the kernel panicked: {reason}: {meaning}"))
             }
-            Ending::Hang { why } => Some(format!("the kernel hangs: {why}")),
-            Ending::Flood => Some("the kernel prints without end".to_owned()),
-            Ending::Died { status, said } => {
-                let said = said.last().map_or_else(String::new, |line| format!(": {line}"));
-                Some(format!("the machine ended with {status}{said}"))
+            ExitReason::Hang { why } => Some(format!("the kernel hangs: {why}")),
+            ExitReason::Flood => Some("the kernel prints without end".to_owned()),
+            ExitReason::Died { status, stderr } => {
+                let stderr = stderr.last().map_or_else(String::new, |line| format!(": {line}"));
+                Some(format!("the machine ended with {status}{stderr}"))
             }
         }
     }
@@ -434,7 +441,7 @@ impl Ending {
 
 /// What the reason of a panic tells about the kernel: the texts are those of `init/do_mounts.c` and
 /// `init/main.c`.
-fn meaning(reason: &str) -> Option<&'static str> {
+fn explain_panic(reason: &str) -> Option<&'static str> {
     let known = [
         (
             "VFS: Unable to mount root fs on unknown-block(0,0)",
@@ -449,36 +456,36 @@ fn meaning(reason: &str) -> Option<&'static str> {
 }
 
 /// The error numbers are the same on x86-64 and arm64, and on this host.
-fn errno_in_words(errno: i32) -> String {
+fn errno_text(errno: i32) -> String {
     let text = std::io::Error::from_raw_os_error(errno).to_string();
     match text.split_once(" (os error") {
-        Some((words, _)) => words.to_lowercase(),
+        Some((text, _)) => text.to_lowercase(),
         None => text,
     }
 }
 
-impl Outcome {
+impl BootReport {
     /// Fails (exit code 1) when what must be in order is not.
     pub fn require(&self) -> Result<()> {
         if self.passed {
             return Ok(());
         }
-        let mut named: Vec<String> = self.failures.iter().take(MOST_NAMED).cloned().collect();
+        let mut named: Vec<String> = self.failures.iter().take(MAX_NAMED).cloned().collect();
         let more = self.failures.len() - named.len();
         named.extend((more > 0).then(|| format!("and {more} more")));
-        let error = Error::build(format!("{} did not pass: {}", self.subject, named.join("; ")));
+        let error = Error::build(format!("{} did not pass: {}", self.target, named.join("; ")));
         Err(error.hint(format!("all of its console is in {}", self.console)))
     }
 
     /// One line for a summary or a receipt.
-    pub fn in_short(&self) -> String {
-        let verdict = if self.passed { "booted" } else { "failed" };
+    pub fn summary(&self) -> String {
+        let status = if self.passed { "booted" } else { "failed" };
         let Modules { loaded, total, .. } = self.modules;
         format!(
-            "{verdict} on {}, by {}: {loaded} of {}",
+            "{status} on {}, by {}: {loaded} of {}",
             self.machine,
             self.accelerator,
-            counted(total, "module", "modules")
+            pluralize(total, "module", "modules")
         )
     }
 }

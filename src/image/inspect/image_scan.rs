@@ -2,7 +2,7 @@
 
 use super::scan::{Content, FileFacts, LayerScan};
 use crate::kernel::binary::{Format, Kernel, Module, module};
-use crate::oci::root::{FileId, Node, Root, Target};
+use crate::oci::root::{FileId, Node, RootFs, Target};
 use crate::util::digest::Sha256;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 /// What was found, by paths of the root file system.
 #[derive(Debug, Default)]
-pub struct Survey {
+pub struct ImageScan {
     /// Kernels, by the first of their names.
     pub kernels: BTreeMap<String, KernelFile>,
     /// The place that the hypervisor's configuration names, where there is something or there are kernels elsewhere.
@@ -99,17 +99,17 @@ pub struct ConfigFile {
     pub sha256: Sha256,
 }
 
-impl Survey {
+impl ImageScan {
     /// What is in `root`, which is made of these layers. `kernel_path` is what the hypervisor's configuration names.
-    pub fn of(root: &Root, layers: &[Rc<LayerScan>], kernel_path: Option<&str>) -> Survey {
+    pub fn of(root: &RootFs, layers: &[Rc<LayerScan>], kernel_path: Option<&str>) -> ImageScan {
         let files = root.files();
-        let mut survey = Survey { dangling: root.dangling().to_vec(), ..Survey::default() };
+        let mut scan = ImageScan { dangling: root.dangling().to_vec(), ..ImageScan::default() };
         let mut module_places = BTreeSet::new();
         for (path, node) in root.nodes() {
             match node {
-                Node::Dir => survey.module_dirs.extend(release_of_dir(path).map(str::to_owned)),
+                Node::Dir => scan.module_dirs.extend(release_of_dir(path).map(str::to_owned)),
                 Node::SymLink(to) => {
-                    survey.files.insert(path.to_owned(), FileContent::Link { to: to.clone() });
+                    scan.files.insert(path.to_owned(), FileContent::Link { to: to.clone() });
                 }
                 Node::File(_) if path.rsplit('/').next() == Some("modules.dep") => {
                     module_places.insert(path.rsplit_once('/').map_or("", |(dir, _)| dir));
@@ -122,10 +122,10 @@ impl Survey {
         };
         for (id, names) in &files {
             let facts = &layers[id.layer].files[&id.entry];
-            survey.add(names, facts, &is_module_place);
+            scan.add(names, facts, &is_module_place);
         }
-        survey.kernel_path = kernel_path.and_then(|path| survey.look_at(path, root, &files));
-        survey
+        scan.kernel_path = kernel_path.and_then(|path| scan.inspect_kernel_path(path, root, &files));
+        scan
     }
 
     fn add(&mut self, names: &[&str], facts: &FileFacts, is_module_place: &impl Fn(&str) -> bool) {
@@ -164,7 +164,12 @@ impl Survey {
         }
     }
 
-    fn look_at(&self, path: &str, root: &Root, files: &BTreeMap<FileId, Vec<&str>>) -> Option<KernelPath> {
+    fn inspect_kernel_path(
+        &self,
+        path: &str,
+        root: &RootFs,
+        files: &BTreeMap<FileId, Vec<&str>>,
+    ) -> Option<KernelPath> {
         let exists = root.lstat(path).is_some();
         if self.kernels.is_empty() && !exists {
             return None;
@@ -222,14 +227,14 @@ impl Survey {
     }
 
     /// The names of a file, its first first.
-    pub fn names_of(&self, path: &str) -> Vec<String> {
+    pub fn hard_link_names(&self, path: &str) -> Vec<String> {
         let second = self.hard_links.iter().filter(|(_, to)| *to == path).map(|(name, _)| name.clone());
         std::iter::once(path.to_owned()).chain(second).collect()
     }
 
     /// Bytes of all modules, as they are loaded.
     pub fn module_bytes(&self) -> u64 {
-        self.modules.values().map(|file| file.module.plain_size).sum()
+        self.modules.values().map(|file| file.module.uncompressed_size).sum()
     }
 }
 
@@ -239,7 +244,7 @@ fn is_elf_with_vermagic(module: &Module) -> bool {
 }
 
 /// What is behind `lib/modules/`, which is `usr/lib/modules/` in root file systems where `lib` is a link.
-fn behind_modules(path: &str) -> Option<&str> {
+fn after_modules_dir(path: &str) -> Option<&str> {
     path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/")
 }
 
@@ -250,30 +255,30 @@ fn dirs_above(path: &str) -> impl Iterator<Item = &str> {
 
 /// The release of the directory in `lib/modules` that a file lies in.
 pub fn release_of_module(path: &str) -> Option<&str> {
-    Some(behind_modules(path)?.split_once('/')?.0)
+    Some(after_modules_dir(path)?.split_once('/')?.0)
 }
 
 /// The release of a directory in `lib/modules`.
 fn release_of_dir(path: &str) -> Option<&str> {
-    behind_modules(path).filter(|name| !name.contains('/'))
+    after_modules_dir(path).filter(|name| !name.contains('/'))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::kernel::binary::Kernel;
-    use crate::oci::layer_entries::{Attributes, Found, FoundKind, LayerRead};
+    use crate::oci::layer_entries::{Attributes, EntryKind, LayerEntry, LayerInfo};
 
     /// A layer of these entries; a file's bytes are what it is.
-    fn layer(entries: &[(&str, FoundKind, &[u8])]) -> Rc<LayerScan> {
-        let entry = |(path, kind, bytes): &(&str, FoundKind, &[u8])| Found {
+    fn layer(entries: &[(&str, EntryKind, &[u8])]) -> Rc<LayerScan> {
+        let entry = |(path, kind, bytes): &(&str, EntryKind, &[u8])| LayerEntry {
             path: (*path).to_owned(),
             kind: kind.clone(),
             size: bytes.len() as u64,
             attributes: Attributes::default(),
         };
-        let files = entries.iter().enumerate().filter(|(_, (_, kind, _))| *kind == FoundKind::File);
-        let facts = |(at, (path, _, bytes)): (usize, &(&str, FoundKind, &[u8]))| {
+        let files = entries.iter().enumerate().filter(|(_, (_, kind, _))| *kind == EntryKind::File);
+        let facts = |(at, (path, _, bytes)): (usize, &(&str, EntryKind, &[u8]))| {
             let content = match *bytes {
                 bytes if module::compression(path).is_some() => {
                     Content::Module(Rc::new(Module::read(path, bytes).unwrap()))
@@ -290,21 +295,21 @@ mod tests {
         };
         let files = files.map(facts).collect();
         let zero = Sha256::of("");
-        let read = LayerRead {
+        let info = LayerInfo {
             digest: zero,
             diff_id: zero,
             media_type: String::new(),
             size: 0,
-            plain_size: 0,
+            uncompressed_size: 0,
             entries: 0,
             global_records: Vec::new(),
         };
-        Rc::new(LayerScan { read, entries: entries.iter().map(entry).collect(), files })
+        Rc::new(LayerScan { info, entries: entries.iter().map(entry).collect(), files })
     }
 
-    fn survey(layers: &[Rc<LayerScan>]) -> Survey {
-        let root = Root::merge(layers.iter().map(|layer| layer.entries.as_slice())).unwrap();
-        Survey::of(&root, layers, Some("bin/vmlinux"))
+    fn probe(layers: &[Rc<LayerScan>]) -> ImageScan {
+        let root = RootFs::merge(layers.iter().map(|layer| layer.entries.as_slice())).unwrap();
+        ImageScan::of(&root, layers, Some("bin/vmlinux"))
     }
 
     const OLD: &[u8] = b"Linux version 6.1.7 (x)\0";
@@ -312,8 +317,8 @@ mod tests {
 
     #[test]
     fn every_entry_is_what_its_place_and_bytes_say() {
-        use FoundKind::{Dir, File, HardLink};
-        let found = survey(&[layer(&[
+        use EntryKind::{Dir, File, HardLink};
+        let found = probe(&[layer(&[
             ("a/kernel", File, OLD),
             ("bin/vmlinux", HardLink("a/kernel".into()), b""),
             ("lib/modules/6.1.7", Dir, b""),
@@ -323,7 +328,7 @@ mod tests {
             ("usr/share/vim/tutor.ko", File, b"Korean"),
         ])]);
         assert_eq!(found.kernels["a/kernel"].kernel.release(), Some("6.1.7"));
-        assert_eq!(found.names_of("a/kernel"), ["a/kernel", "bin/vmlinux"]);
+        assert_eq!(found.hard_link_names("a/kernel"), ["a/kernel", "bin/vmlinux"]);
         assert_eq!(found.modules.keys().collect::<Vec<_>>(), ["lib/modules/6.1.7/kernel/a.ko"]);
         assert_eq!(found.module_dirs.iter().collect::<Vec<_>>(), ["6.1.7"]);
         assert_eq!(found.kernel_config(), Some(("lib/modules/6.1.7/config".into(), "CONFIG_A=y\n")));
@@ -335,11 +340,10 @@ mod tests {
 
     #[test]
     fn the_kernel_is_the_one_that_its_path_finally_leads_to() {
-        use FoundKind::{File, SymLink};
+        use EntryKind::{File, SymLink};
         let lower = layer(&[("bin/vmlinux", File, OLD), ("boot/new", File, NEW), ("boot/text", File, b"no")]);
-        let with =
-            |to: &str| survey(&[lower.clone(), layer(&[("bin/vmlinux", SymLink(to.to_owned()), b"")])]);
-        assert_eq!(survey(std::slice::from_ref(&lower)).release(), Some("6.1.7"));
+        let with = |to: &str| probe(&[lower.clone(), layer(&[("bin/vmlinux", SymLink(to.to_owned()), b"")])]);
+        assert_eq!(probe(std::slice::from_ref(&lower)).release(), Some("6.1.7"));
         let swapped = with("../boot/new");
         assert_eq!(swapped.release(), Some("6.1.8"));
         assert_eq!(swapped.kernel_path.as_ref().unwrap().leads_to.as_deref(), Some("boot/new"));
@@ -359,8 +363,8 @@ mod tests {
 
     #[test]
     fn of_several_configs_it_is_the_one_of_the_release() {
-        use FoundKind::File;
-        let found = survey(&[layer(&[
+        use EntryKind::File;
+        let found = probe(&[layer(&[
             ("bin/vmlinux", File, NEW),
             ("boot/config-6.1.7", File, b"CONFIG_A=y\n"),
             ("boot/config-6.1.8", File, b"CONFIG_A=m\n"),

@@ -17,7 +17,7 @@ const RANDOM: [(&str, &str); 6] = [
 ];
 
 /// The options of `config` by which no two builds are equal, and why; each reason once.
-pub fn random(config: &Config) -> Vec<(&'static str, &'static str)> {
+pub fn random_settings(config: &Config) -> Vec<(&'static str, &'static str)> {
     let has_own_key = config.text("MODULE_SIG_KEY").is_some_and(|key| key != GENERATED_KEY);
     let applies = |symbol: &str| config.value(symbol) == "y" && !(symbol == "MODULE_SIG" && has_own_key);
     let mut options: Vec<(&str, &str)> = RANDOM.into_iter().filter(|(symbol, _)| applies(symbol)).collect();
@@ -26,17 +26,17 @@ pub fn random(config: &Config) -> Vec<(&'static str, &'static str)> {
 }
 
 /// The same as sentences.
-pub fn differing(config: &Config) -> Vec<String> {
+pub fn irreproducible_settings(config: &Config) -> Vec<String> {
     let sentence = |(symbol, why): (&str, &str)| {
         let hint =
             if symbol == "MODULE_SIG" { "; CONFIG_MODULE_SIG_KEY names a key of your own" } else { "" };
         format!("CONFIG_{symbol}: {why}: no two builds are equal{hint}")
     };
-    random(config).into_iter().map(sentence).collect()
+    random_settings(config).into_iter().map(sentence).collect()
 }
 
 /// What in no plan is, and what this config makes depends on; one sentence for each.
-pub fn unknown(config: &Config) -> Vec<String> {
+pub fn host_dependent_settings(config: &Config) -> Vec<String> {
     let is_in_token = config.text("MODULE_SIG_KEY").is_some_and(|key| is_in_token(&key));
     let is_native = config.value("X86_NATIVE_CPU") == "y";
     let token = "CONFIG_MODULE_SIG_KEY: the key is in a token, and may be another one the next time";
@@ -54,11 +54,14 @@ mod tests {
 
     #[test]
     fn what_is_random_is_said_once() {
-        let reasons = |text: &str| differing(&Config::parse(text));
+        let reasons = |text: &str| irreproducible_settings(&Config::parse(text));
         assert_eq!(reasons("CONFIG_RANDSTRUCT=y\nCONFIG_RANDSTRUCT_FULL=y\n").len(), 1);
         assert_eq!(reasons("CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_KEY=\"/k.pem\"\n"), [""; 0]);
         let own = "CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_KEY=\"certs/signing_key.pem\"\n";
         assert!(reasons(own)[0].starts_with("CONFIG_MODULE_SIG: "));
-        assert_eq!(unknown(&Config::parse("CONFIG_MODULE_SIG_KEY=\"pkcs11:object=x\"\n")).len(), 1);
+        assert_eq!(
+            host_dependent_settings(&Config::parse("CONFIG_MODULE_SIG_KEY=\"pkcs11:object=x\"\n")).len(),
+            1
+        );
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 /// How fit a version is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Fitness {
+pub enum SupportLevel {
     /// All that the profile says of versions is met.
     #[serde(rename = "full")]
     Full,
@@ -21,12 +21,12 @@ pub enum Fitness {
 
 /// How fit `version` is for the consumer of `profile`, and the rules that it does not meet, in the order
 /// of the profile.
-pub fn fitness(profile: &Profile, version: KernelVersion) -> (Fitness, Vec<&KernelRule>) {
+pub fn support(profile: &Profile, version: KernelVersion) -> (SupportLevel, Vec<&KernelRule>) {
     let unmet: Vec<&KernelRule> = profile.kernel.iter().filter(|rule| !rule.admits(version)).collect();
     let fitness = match unmet.iter().any(|rule| rule.level != Level::Recommended) {
-        true => Fitness::BelowMinimum,
-        false if unmet.is_empty() => Fitness::Full,
-        false => Fitness::Limited,
+        true => SupportLevel::BelowMinimum,
+        false if unmet.is_empty() => SupportLevel::Full,
+        false => SupportLevel::Limited,
     };
     (fitness, unmet)
 }
@@ -35,23 +35,26 @@ pub fn fitness(profile: &Profile, version: KernelVersion) -> (Fitness, Vec<&Kern
 mod tests {
     use super::super::profile::read;
     use super::*;
-    use crate::catalog::Library;
+    use crate::catalog::ConfigLibrary;
 
     #[test]
     fn kubernetes_minimum_is_cgroup_v2() {
-        let profile = read(&Library::built_in(), "kubernetes-1.35").unwrap();
+        let profile = read(&ConfigLibrary::built_in(), "kubernetes-1.35").unwrap();
         let of = |version: &str| {
-            let (fitness, unmet) = fitness(&profile, version.parse().unwrap());
+            let (fitness, unmet) = support(&profile, version.parse().unwrap());
             (fitness, unmet.iter().map(|rule| rule.version.to_string()).collect::<Vec<_>>())
         };
-        assert_eq!(of("6.12.8"), (Fitness::Full, vec![]));
-        assert_eq!(of("6.1"), (Fitness::Limited, vec![">=6.3".to_owned(), ">=6.5".to_owned()]));
+        assert_eq!(of("6.12.8"), (SupportLevel::Full, vec![]));
+        assert_eq!(of("6.1"), (SupportLevel::Limited, vec![">=6.3".to_owned(), ">=6.5".to_owned()]));
         let (fitness, unmet) = of("5.12");
-        assert_eq!(fitness, Fitness::Limited);
+        assert_eq!(fitness, SupportLevel::Limited);
         assert!(unmet.iter().any(|range| range.starts_with("5.4 | 5.10")), "{unmet:?}");
         for old in ["5.2.21", "4.19.215"] {
             let (fitness, unmet) = of(old);
-            assert!(fitness == Fitness::BelowMinimum && unmet.contains(&">=5.8".to_owned()), "{unmet:?}");
+            assert!(
+                fitness == SupportLevel::BelowMinimum && unmet.contains(&">=5.8".to_owned()),
+                "{unmet:?}"
+            );
         }
         assert!(of("4.19.215").1.contains(&">=4.20".to_owned()));
     }
