@@ -133,7 +133,7 @@ pub struct ImageArgs {
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
     /// Also the combined image (kernel and modules in one)
-    #[arg(long = "legacy")]
+    #[arg(long, alias = "legacy")]
     pub combined_image: bool,
     /// Only the kernel binary
     #[arg(long, conflicts_with_all = ["combined_image", "modules_layout"])]

@@ -13,6 +13,7 @@ use crate::catalog::ConfigLibrary;
 use crate::cli::args::BuildArgs;
 use crate::cli::commands::boot::BootArgs;
 use crate::cli::commands::cache::CacheArgs;
+use crate::cli::commands::ccache::CcacheArgs;
 use crate::cli::commands::check::CheckArgs;
 use crate::cli::commands::clean::CleanArgs;
 use crate::cli::commands::diff::DiffArgs;
@@ -28,7 +29,7 @@ use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, join_list, redact_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    add, boot, build, cache, check, clean, completions, config, diff, doctor, fetch, inspect, list,
+    add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, fetch, inspect, list,
     plan, push, verify,
 };
 use std::io::Write as _;
@@ -110,8 +111,10 @@ pub enum Command {
     Diff(DiffArgs),
     /// Copy layouts to a registry by skopeo, and check what it then serves
     Push(PushArgs),
-    /// Move what ccache has compiled between machines, as an image
+    /// Show, check and prune the cache of sources, builds and images
     Cache(CacheArgs),
+    /// Move what ccache has compiled between machines, as an image
+    Ccache(CcacheArgs),
     /// Free space in the cache: all of it, or what the options say
     Clean(CleanArgs),
     /// Print the completions of a shell
@@ -138,6 +141,7 @@ impl Command {
             Command::Verify(args) => args.progress,
             Command::Push(args) => args.progress,
             Command::Cache(args) => args.progress,
+            Command::Ccache(args) => args.progress,
             Command::List(_)
             | Command::Doctor(_)
             | Command::Check(_)
@@ -187,6 +191,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Diff(args) => diff::diff(args, host, reporter),
         Command::Push(args) => push::push(args, host, reporter),
         Command::Cache(args) => cache::cache(args, host, reporter),
+        Command::Ccache(args) => ccache::ccache(args, host, reporter),
         Command::Clean(args) => clean::clean(args, host, reporter),
         Command::Completions { shell } => completions::completions(*shell, command_line()),
         Command::Man { command } => completions::man(command.as_deref(), command_line()),
@@ -251,6 +256,8 @@ mod tests {
             "boot 6.1",
             "verify out",
             "push x",
+            "ccache export x:y",
+            "ccache import x:y",
             "cache export x:y",
             "cache import x:y",
         ] {

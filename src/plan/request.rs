@@ -62,7 +62,7 @@ pub struct ToolchainChoice {
 /// What goes into which image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageChoice {
-    /// `--legacy`.
+    /// `--combined-image`.
     pub combined_image: bool,
     /// `--no-modules`.
     pub no_modules: bool,

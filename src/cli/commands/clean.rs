@@ -17,7 +17,7 @@ use std::process::ExitCode;
 #[derive(Debug, Args)]
 pub struct CleanArgs {
     /// Sources (trees with the builds in them, archives, repositories, partial downloads)
-    #[arg(long = "cache")]
+    #[arg(long, alias = "cache")]
     pub sources: bool,
     /// Build directories, and the packed images that the cache keeps of each plan
     #[arg(long)]

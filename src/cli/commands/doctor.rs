@@ -1,21 +1,19 @@
-//! `kcompile doctor`: what the host lacks; with `--cache`, what was found in the cache, and what was done about it.
+//! `kcompile doctor`: what the host lacks.
 
-use crate::cache::Cache;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::cli::args::{CatalogArgs, KbuildArgs, Options, TargetArgs};
+use crate::cli::commands::cache::{self, CheckArgs, LocationArgs};
 use crate::cli::output::{print, render_json};
-use crate::cli::resolve::{CatalogFiles, cache_dir, context, requests};
+use crate::cli::resolve::{CatalogFiles, context, requests};
 use crate::host::{Host, bubblewrap};
 use crate::kernel::{Arch, Flavor};
-use crate::ops::{check_cache, doctor};
+use crate::ops::doctor;
 use crate::plan as planning;
 use crate::plan::request::Request;
 use crate::report::Reporter;
 use crate::util::error::Result;
-use crate::util::text::{format_size, pluralize};
 use camino::Utf8PathBuf;
 use clap::Args;
-use std::fmt::Write as _;
 use std::process::ExitCode;
 
 /// The options of `doctor`.
@@ -35,11 +33,10 @@ pub struct DoctorArgs {
     /// Run the install command
     #[arg(long)]
     pub install: bool,
-    /// Look through the cache instead, and remove what a broken disk, a full one or a power cut has left there
-    #[arg(long, conflicts_with_all = ["versions", "arch", "llvm", "patches", "install"])]
+    /// The old spelling of `kcompile cache check`.
+    #[arg(long, hide = true, conflicts_with_all = ["versions", "arch", "llvm", "patches", "install"])]
     pub cache: bool,
-    /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
-    #[arg(long, value_name = "DIR", requires = "cache")]
+    #[arg(long, hide = true, value_name = "DIR", requires = "cache")]
     pub cache_dir: Option<Utf8PathBuf>,
     /// As JSON
     #[arg(long)]
@@ -48,7 +45,8 @@ pub struct DoctorArgs {
 
 pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     if args.cache {
-        return check_cache(args, host, reporter);
+        let location = LocationArgs { cache_dir: args.cache_dir.clone() };
+        return cache::check(&CheckArgs { json: args.json, location }, host, reporter);
     }
     let files = CatalogFiles::read(None, host)?;
     let versions = versions(args, &files.catalog);
@@ -90,38 +88,4 @@ fn versions(args: &DoctorArgs, catalog: &Catalog) -> Vec<String> {
     }
     let supported = catalog.kernels.iter().find(|entry| entry.status == Status::Supported);
     vec![supported.expect("the catalog is not empty").version.clone()]
-}
-
-/// Exit code 1: something is left for the user to look at.
-fn check_cache(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
-    let dir = cache_dir(args.cache_dir.as_deref(), host)?;
-    // To look through a cache that is not there is no reason to make one.
-    let report = if dir.is_dir() {
-        check_cache::examine(&Cache::open(&dir, host.uid)?)?
-    } else {
-        check_cache::CacheReport::default()
-    };
-    for path in &report.in_use {
-        reporter.note(&format!("{path} is in use and was not looked at"));
-    }
-    let code = ExitCode::from(u8::from(report.found.iter().any(|found| !found.repaired)));
-    if args.json {
-        print(&render_json(&report))?;
-        return Ok(code);
-    }
-    let mut text = String::new();
-    for found in &report.found {
-        let verb = if found.repaired { "removed" } else { "LOOK AT" };
-        let path = found.path.strip_prefix(&dir).unwrap_or(&found.path);
-        writeln!(text, "{verb}  {:>9}  {}: {path}", format_size(found.bytes), found.what)
-            .expect("writing to a string");
-    }
-    let examined = pluralize(report.examined, "entry", "entries");
-    match report.found.len() {
-        0 => writeln!(text, "{examined} in {dir}: all as they should be"),
-        count => writeln!(text, "{examined} in {dir}: {count} not as they should be"),
-    }
-    .expect("writing to a string");
-    print(&text)?;
-    Ok(code)
 }

@@ -4,6 +4,7 @@ pub mod add;
 pub mod boot;
 pub mod build;
 pub mod cache;
+pub mod ccache;
 pub mod check;
 pub mod clean;
 pub mod completions;

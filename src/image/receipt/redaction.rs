@@ -224,7 +224,7 @@ fn source_arg(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> String
 fn image_args(images: &ImageChoice) -> Vec<String> {
     let ImageChoice { combined_image, no_modules, kernel_link, modules_layout, compression } = images;
     let mut args = Vec::new();
-    args.extend(combined_image.then(|| "--legacy".to_owned()));
+    args.extend(combined_image.then(|| "--combined-image".to_owned()));
     args.extend(no_modules.then(|| "--no-modules".to_owned()));
     let link = match kernel_link {
         KernelLink::Boot => None,

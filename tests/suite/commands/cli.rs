@@ -23,7 +23,7 @@ fn help_is_grouped_and_has_examples() {
 const TARGET: &str = "fc ch flavor arch source";
 const CONFIG: &str = "config fragment set";
 const CATALOG: &str = "patches configs";
-const IMAGES: &str = "output legacy no-modules kernel-link modules-layout compression boot";
+const IMAGES: &str = "output combined-image no-modules kernel-link modules-layout compression boot";
 const KBUILD: &str = "cc llvm cross-compile sandbox";
 const COMPILE: &str = "rebuild launcher timings";
 const SOURCE: &str =
@@ -46,7 +46,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config edit", written_config.to_vec()),
         ("config save", written_config.to_vec()),
         ("list", vec!["configs json"]),
-        ("doctor", vec!["arch llvm patches install cache cache-dir json"]),
+        ("doctor", vec!["arch llvm patches install json"]),
         ("check", vec!["for fc ch flavor arch kernel all json configs"]),
         ("inspect", vec!["arch json as registry"]),
         (
@@ -59,9 +59,14 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("verify", vec!["max-bin-size max-modules-size rebuild progress json"]),
         ("diff", vec!["arch max-bin-size max-modules-size json"]),
         ("push", vec!["output tls-verify authfile retry-times progress dry-run no-attest no-overwrite"]),
-        ("cache export", vec!["max-size used-within progress"]),
-        ("cache import", vec!["progress"]),
-        ("clean", vec!["cache builds older-than dry-run json cache-dir"]),
+        ("cache dir", vec!["cache-dir"]),
+        ("cache size", vec!["json cache-dir"]),
+        ("cache ls", vec!["json cache-dir"]),
+        ("cache check", vec!["json cache-dir"]),
+        ("cache prune", vec!["older-than dry-run json cache-dir"]),
+        ("ccache export", vec!["max-size used-within progress"]),
+        ("ccache import", vec!["progress"]),
+        ("clean", vec!["sources builds older-than dry-run json cache-dir"]),
         ("completions", vec![]),
         ("man", vec![]),
     ]
@@ -98,7 +103,7 @@ fn what_a_command_does_not_act_on_is_refused() {
         ("fetch 6.1.7 --fc", "--llvm"),
         ("fetch 6.1.7 --fc", "--timings"),
         ("add 6.6.60 --fc", "--config mini.config"),
-        ("add 6.6.60 --fc", "--legacy"),
+        ("add 6.6.60 --fc", "--combined-image"),
         ("config show 6.1.7 --fc", "--launcher ccache"),
         ("config show 6.1.7 --fc", "--dry-run"),
         ("config diff 6.1.7 6.12.1 --fc", "--require none"),
@@ -225,4 +230,66 @@ fn a_closed_standard_error_stops_nothing() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     assert!(command.stderr(writer).output().unwrap().status.success());
+}
+
+#[test]
+fn old_spellings_still_work_and_are_hidden() {
+    let context = TestContext::new();
+    context.tree("6.1.7", "work/linux");
+    let plan = "plan 6.1.7 --fc --config mini.config --source linux --json";
+    let combined = context.run(&format!("{plan} --combined-image")).ok().stdout;
+    assert!(combined.contains("\"combined\""), "{combined}");
+    for (old, new) in [
+        (format!("{plan} --legacy"), format!("{plan} --combined-image")),
+        (format!("{plan} --also-at k/linux"), format!("{plan} --kernel-link k/linux")),
+        ("clean --cache --json".into(), "clean --sources --json".into()),
+        ("doctor --cache --json".into(), "cache check --json".into()),
+        ("cache export oci:warm/ccache".into(), "ccache export oci:warm/ccache".into()),
+        ("cache import oci:nowhere:x --progress plain".into(), "ccache import oci:nowhere:x".into()),
+    ] {
+        let (by_old, by_new) = (context.run(&old), context.run(&new));
+        assert_eq!((&by_old.stdout, &by_old.stderr), (&by_new.stdout, &by_new.stderr), "{old}");
+        assert!(!by_new.stderr.contains("unexpected argument"), "{}", by_new.stderr);
+    }
+    for (command, old) in [
+        ("build", "--legacy"),
+        ("build", "--also-at"),
+        ("clean", "--cache "),
+        ("doctor", "--cache"),
+        ("cache", "export"),
+        ("cache", "import"),
+    ] {
+        let help = context.run(&format!("{command} --help")).ok().stdout;
+        assert!(!help.contains(&format!("  {old}")), "{old} in {help}");
+    }
+}
+
+#[test]
+fn the_cache_is_shown_and_pruned() {
+    let context = TestContext::new();
+    let json =
+        |args: &str| -> serde_json::Value { serde_json::from_str(&context.run(args).ok().stdout).unwrap() };
+    assert!(context.run("cache size --cache-dir nowhere").ok().stdout.contains("0 B  in "));
+    assert!(!context.path("work/nowhere").exists());
+    context.build("").ok();
+    assert_eq!(context.run("cache dir").ok().stdout.trim(), context.path("cache").as_str());
+    let listed = json("cache ls --json");
+    let items = listed["items"].as_array().unwrap();
+    let bytes: u64 = items.iter().map(|item| item["bytes"].as_u64().unwrap()).sum();
+    assert!(bytes > 0 && items.iter().any(|item| item["what"] == "build directory"), "{listed}");
+    assert_eq!(
+        (json("cache size --json")["bytes"].as_u64(), listed["schema"].as_u64()),
+        (Some(bytes), Some(1))
+    );
+    assert_eq!(context.run("cache ls").ok().stdout.lines().count(), items.len());
+    assert!(context.run("cache size").ok().stdout.contains("packed images (1)"));
+    assert_eq!(json("cache prune --json")["removed"], serde_json::json!([]), "everything was just used");
+    assert!(!json("cache prune --older-than 0m --dry-run --json")["removed"].as_array().unwrap().is_empty());
+    assert_eq!(
+        json("cache ls --json")["items"].as_array().unwrap().len(),
+        items.len(),
+        "a dry run leaves all"
+    );
+    context.run("cache prune --older-than 0m").ok();
+    assert!(context.names("cache/images").is_empty());
 }
