@@ -52,7 +52,7 @@ impl From<Compression> for Encoder {
 /// another digest: the layout of the tar, the constants below, an update of an encoder.
 pub const LAYER_FORMAT: u32 = 2;
 
-/// docs/speed.md has a table of the levels.
+/// docs/benchmarks.md has a table of the levels.
 const GZIP_LEVEL: u32 = 2;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;

@@ -2,7 +2,7 @@
 //! as labels in its config. Nothing in them depends on anything but the plan and what is built from it, so
 //! that the same plan gives the same digest.
 //!
-//! Keys are OCI's predefined ones where there is one for it, else our own; docs/images.md lists them.
+//! Keys are OCI's predefined ones where there is one for it, else our own; docs/reference/annotations.md lists them.
 
 use super::{SourcePlan, Toolchain};
 use crate::kernel::{Arch, Flavor, KernelVersion};

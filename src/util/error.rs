@@ -118,7 +118,7 @@ impl Error {
         false
     }
 
-    /// The process exit code, as README.md lists them; never 0.
+    /// The process exit code, as docs/reference/exit-codes.md lists them; never 0.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Build => 1,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// What in-toto statements have as their media type.
 pub(in crate::image) const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
-/// What the parameters below mean: docs/images.md.
+/// What the parameters below mean: docs/reference/images.md.
 const BUILD_TYPE: &str = "https://kcompile.github.io/build/v1";
 /// Somebody ran kcompile on a machine of theirs.
 const BUILDER: &str = "https://kcompile.github.io/builder/local/v1";
