@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+mod docs;
 mod imports;
 
 /// Builds of one kernel and of several.
