@@ -1,7 +1,7 @@
 //! For the fuzzer: bytes of anybody's given to what unpacks, in a directory that is thrown away.
 
 use super::archive::{decompress, unpack_tar};
-use super::bundle::take as import_bundle;
+use super::bundle::import as import_bundle;
 use super::context::FetchContext;
 use crate::cache::Cache;
 use crate::catalog::ConfigLibrary;

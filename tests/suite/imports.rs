@@ -1,4 +1,5 @@
-//! The layout of `src/`: modules import downwards only, and no files import each other in a circle.
+//! The layout of `src/`: modules import downwards only, and no files import each other in a circle. And the layout
+//! of the suite: its files import from `support` and from nothing else of the suite.
 //!
 //! A `mod.rs` is the face of its folder: the files beside it may use what it defines, and it uses them.
 
@@ -230,6 +231,30 @@ fn faults_of(files: &[(&str, &str)]) -> Vec<String> {
     faults(&sources.imports())
 }
 
+/// What a file of the suite names of its other files, `support` aside.
+fn imports_of_tests(code: &str) -> Vec<String> {
+    let is_support = |path: &[String]| path.get(1).is_some_and(|folder| folder == "support");
+    let is_wrong = |path: &Vec<String>| match path[0].as_str() {
+        "crate" => !is_support(path),
+        "super" => true,
+        _ => false,
+    };
+    paths(&strip(code)).into_iter().filter(is_wrong).map(|path| path.join("::")).collect()
+}
+
+#[test]
+fn test_files_import_only_from_support() {
+    let sources = Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/suite"));
+    assert!(sources.code.len() > 60, "{} files were read", sources.code.len());
+    for (module, code) in &sources.code {
+        let wrong = imports_of_tests(code);
+        assert!(wrong.is_empty(), "tests/suite/{}.rs names {}", module.join("/"), wrong.join(", "));
+    }
+    let planted = "use crate::support::context::TestContext;\nuse crate::{build::inputs, support::git};\n\
+                   fn f() { super::plan::f(\"crate::oci\") }\n";
+    assert_eq!(imports_of_tests(planted), ["crate::build::inputs", "super::plan::f"]);
+}
+
 #[test]
 fn imports_go_downwards_and_not_in_circles() {
     let sources = Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
@@ -244,7 +269,7 @@ fn imports_go_downwards_and_not_in_circles() {
 }
 
 #[test]
-fn a_planted_import_is_found() {
+fn upward_and_circular_imports_are_found() {
     let up = [("oci/mod", "use crate::util::text;\n"), ("util/mod", "pub mod text;\n")];
     assert!(faults_of(&up).is_empty());
     let up = [("oci/mod", "pub struct Layout;\n"), ("util/text", "fn f() -> crate::oci::Layout {}\n")];

@@ -7,7 +7,6 @@ mod imports;
 
 /// Builds of one kernel and of several.
 mod build {
-    mod build;
     mod concurrency;
     mod config_files;
     mod golden_builds;
@@ -17,6 +16,7 @@ mod build {
     mod multi_kernel;
     mod reproducible;
     mod sandbox;
+    mod single_kernel;
     mod timings;
 }
 
@@ -24,34 +24,35 @@ mod build {
 mod commands {
     mod add;
     mod bench;
-    pub(crate) mod boot;
+    mod boot;
     mod cache_check;
     mod ccache;
     mod check;
     mod cli;
     mod config;
     mod diff;
-    pub(crate) mod golden;
+    mod golden;
     mod inspect;
     mod list;
     mod plan;
     mod project;
     mod push;
     mod verify;
+    mod verify_names;
     mod verify_rebuild;
 }
 
 /// What goes wrong, and what kcompile does then.
 mod faults {
-    pub(crate) mod crash_tests;
-    pub(crate) mod disk_full;
+    mod crash_tests;
+    mod disk_full;
     mod documented;
     mod fetch_faults;
     mod invalid_input;
-    pub(crate) mod malicious_archives;
-    pub(crate) mod network;
+    mod malicious_archives;
+    mod network;
     mod partial_outputs;
-    pub(crate) mod signals;
+    mod signals;
     mod soak;
     mod special_files;
 }
@@ -59,7 +60,7 @@ mod faults {
 /// The image layouts: written, read, pushed, and as other tools have them.
 mod oci {
     mod attestations;
-    pub(crate) mod clients;
+    mod clients;
     mod foreign_images;
     mod foreign_tools;
     mod layers;
@@ -76,11 +77,13 @@ mod source {
     mod bundles;
     mod cache;
     mod directory;
+    mod git;
     mod git_servers;
     mod git_ssh;
     mod invalid_patches;
-    pub(crate) mod kinds;
-    pub(crate) mod patches;
+    mod kinds;
+    mod patches;
+    mod pins;
     mod random_patches;
     mod signatures;
     mod versions;
@@ -89,12 +92,23 @@ mod source {
 /// What the tests share. Test files import nothing else of the suite.
 mod support {
     pub(crate) mod context;
+    pub(crate) mod downloads;
     pub(crate) mod fixed_tools;
     pub(crate) mod fixtures;
+    pub(crate) mod git;
+    pub(crate) mod golden;
+    pub(crate) mod layouts;
+    pub(crate) mod mounts;
     pub(crate) mod normalize;
+    pub(crate) mod patching;
     pub(crate) mod processes;
+    pub(crate) mod progress;
+    pub(crate) mod qemu;
+    pub(crate) mod random;
     pub(crate) mod random_trees;
     pub(crate) mod registry;
+    pub(crate) mod registry_daemon;
     pub(crate) mod servers;
     pub(crate) mod signing;
+    pub(crate) mod tls;
 }

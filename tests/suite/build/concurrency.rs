@@ -1,9 +1,9 @@
 //! Several runs at once: on one cache, into one output directory, and with some of them killed.
 
-use crate::faults::crash_tests::layouts_are_whole;
-use crate::faults::network::{ranged, requests, server};
-use crate::faults::signals::stall;
 use crate::support::context::{RunResult, TestContext, run_result};
+use crate::support::downloads::{answer_range, archive_requests, archive_server};
+use crate::support::layouts::layouts_are_whole;
+use crate::support::progress::start_stalled_build;
 use crate::support::servers::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -12,7 +12,7 @@ use std::process::{Child, Stdio};
 
 fn release(context: &TestContext) -> Server {
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
-    server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes))
+    archive_server(&bytes, |_, request, stream, bytes| answer_range(request, stream, bytes))
 }
 
 fn spawn(context: &TestContext, args: &str) -> Child {
@@ -25,7 +25,7 @@ fn wait(child: Child) -> RunResult {
 }
 
 #[test]
-fn eight_runs_on_one_cache_are_all_right_though_three_are_killed() {
+fn eight_concurrent_runs_succeed_when_three_are_killed() {
     let context = TestContext::new();
     let server = release(&context);
     let args = |run: usize| {
@@ -51,14 +51,14 @@ fn eight_runs_on_one_cache_are_all_right_though_three_are_killed() {
     assert!(digests.iter().skip(2).zip(&digests).all(|(later, earlier)| later == earlier), "{digests:?}");
     assert_ne!(digests[0], digests[1]);
     // Whoever was killed may have had to begin.
-    let downloads = requests(&server).len();
-    assert!(downloads <= 4, "{:?}", requests(&server));
+    let downloads = archive_requests(&server).len();
+    assert!(downloads <= 4, "{:?}", archive_requests(&server));
     assert_eq!(context.names("cache/trees").len(), 1);
     assert_eq!(context.names("cache/tmp"), [""; 0]);
 }
 
 #[test]
-fn two_runs_into_one_output_directory_both_leave_their_images() {
+fn two_runs_can_write_to_one_output_directory() {
     let context = TestContext::new();
     let server = release(&context);
     let args = |more: &str| format!("6.1.7 --config mini.config --mirror {} {more}", server.url);
@@ -69,15 +69,15 @@ fn two_runs_into_one_output_directory_both_leave_their_images() {
     for (ran, layout) in both.iter().zip(ours) {
         assert!(ran.stdout.contains(layout) && context.path("work/out").join(layout).is_dir());
     }
-    assert_eq!(requests(&server).len(), 1);
+    assert_eq!(archive_requests(&server).len(), 1);
     let again = [context.run(&args(one)).ok(), context.run(&args(two)).ok()];
     assert_eq!(again.map(|ran| ran.digests()), both.map(|ran| ran.digests()));
 }
 
 #[test]
-fn a_lock_whose_holder_is_killed_is_free() {
+fn a_lock_is_released_when_its_holder_is_killed() {
     let context = TestContext::new();
-    let (mut holder, _) = stall(&context, "");
+    let (mut holder, _) = start_stalled_build(&context, "");
     let mut waiting =
         spawn(&context, "6.1.7 --fc --source linux --config mini.config --progress plain -o second");
     let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines().map(Result::unwrap);

@@ -1,7 +1,7 @@
 //! Files that a config names: what they hold is in the kernel, so it is in the plan, and it is there before make is.
 
-use crate::source::kinds::sh;
 use crate::support::context::{RunResult, TestContext, has_tool, sha256, skipped, write_script};
+use crate::support::git::{commit, sh};
 use serde_json::Value;
 use std::fs;
 
@@ -142,7 +142,7 @@ fn planned(context: &TestContext, settings: &str) -> (Value, Value) {
 }
 
 #[test]
-fn a_changed_file_that_the_config_names_is_another_kernel() {
+fn changing_a_file_named_by_the_config_changes_the_plan() {
     let context = context();
     let settings = "CONFIG_INITRAMFS_SOURCE=\"HOST/list HOST/root\"\n\
                     CONFIG_EXTRA_FIRMWARE=\"blob.bin\"\nCONFIG_EXTRA_FIRMWARE_DIR=\"HOST\"\n\
@@ -170,7 +170,7 @@ fn a_changed_file_that_the_config_names_is_another_kernel() {
 }
 
 #[test]
-fn the_plan_has_the_digest_of_each_file_and_none_where_there_is_none() {
+fn the_plan_records_the_digest_of_each_config_file() {
     let context = context();
     assert_eq!(planned(&context, "CONFIG_PSI=y\n").0, Value::Null);
     let (files, _) = planned(
@@ -211,7 +211,7 @@ fn the_plan_has_the_digest_of_each_file_and_none_where_there_is_none() {
 }
 
 #[test]
-fn a_file_that_is_not_there_is_an_error_before_anything_compiles() {
+fn a_missing_config_file_fails_before_compiling() {
     let context = context();
     let host = context.path("host");
     fs::create_dir(context.path("host/sp ace")).unwrap();
@@ -254,7 +254,7 @@ fn a_file_that_is_not_there_is_an_error_before_anything_compiles() {
 }
 
 #[test]
-fn a_file_in_the_source_is_named_relative_to_it() {
+fn config_file_paths_are_relative_to_the_source() {
     let context = context();
     let settings = "CONFIG_SYSTEM_TRUSTED_KEYRING=y\nCONFIG_SYSTEM_TRUSTED_KEYS=\"certs/in-tree.pem\"\n";
     let first = build(&context, settings, "").ok().digests();
@@ -264,7 +264,7 @@ fn a_file_in_the_source_is_named_relative_to_it() {
 
 /// A path that nobody asked for and that is in no plan.
 #[test]
-fn a_file_that_only_kconfig_names_has_to_be_named_in_the_config() {
+fn files_named_by_kconfig_defaults_must_be_named_in_the_config() {
     let context = context();
     let default = "CONFIG_VENDOR_DEFAULT=y\n";
     // A kernel does not choose which files of this machine make sees.
@@ -273,10 +273,8 @@ fn a_file_that_only_kconfig_names_has_to_be_named_in_the_config() {
         ran.failed(1, &["warning: CONFIG_VENDOR_DEFAULT_BLOB=", "vendor"]);
     }
     for _ in ["once", "again"] {
-        let ran = build(&context, default, "--sandbox off")
-            .ok()
-            .says("Compile: done")
-            .says("warning: CONFIG_VENDOR_DEFAULT_BLOB=");
+        let ran = build(&context, default, "--sandbox off").ok().says("Compile: done");
+        let ran = ran.says("warning: CONFIG_VENDOR_DEFAULT_BLOB=");
         ran.says("is this kernel's own default").says("--set 'VENDOR_DEFAULT_BLOB=\"");
     }
     let named = format!("{default}CONFIG_VENDOR_DEFAULT_BLOB=\"HOST/vendor\"\n");
@@ -302,7 +300,7 @@ fn a_file_that_only_kconfig_names_has_to_be_named_in_the_config() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_compiled_in_is_an_error() {
+fn a_config_file_that_changes_during_the_build_is_an_error() {
     let context = context();
     let makefile = context.path("work/linux/Kbuild");
     let text = fs::read_to_string(&makefile).unwrap();
@@ -322,7 +320,7 @@ fn a_file_that_changes_while_it_is_compiled_in_is_an_error() {
 }
 
 #[test]
-fn what_no_two_builds_have_in_common_is_said() {
+fn unreproducible_settings_are_warned_about() {
     let context = context();
     let settings = "CONFIG_MODULE_SIG=y\n";
     let says = "CONFIG_MODULE_SIG: a key that is made for this build signs the modules";
@@ -355,23 +353,21 @@ fn what_no_two_builds_have_in_common_is_said() {
 
 /// What cannot be read is never the reason to give old images for a new build.
 #[test]
-fn what_is_not_known_is_compiled_each_time() {
+fn builds_with_unknown_inputs_are_never_reused() {
     let context = context();
     let token = "CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_KEY=\"pkcs11:token=x;object=y\"\n";
     let (files, notices) = planned(&context, token);
     assert!(files.is_null() && notices.to_string().contains("the key is in a token"), "{notices}");
     for _ in ["once", "again"] {
-        build(&context, token, "")
-            .ok()
-            .says("warning: CONFIG_MODULE_SIG_KEY: the key is in a token")
-            .says("Compile: done");
+        let built = build(&context, token, "").ok().says("Compile: done");
+        built.says("warning: CONFIG_MODULE_SIG_KEY: the key is in a token");
     }
     if has_tool("git") {
         let auto = "CONFIG_LOCALVERSION_AUTO=y\n";
         build(&context, auto, "").ok();
         build(&context, auto, "").ok().says("nothing to do");
         sh(&context.path("work/linux"), "git init -q . && git add .");
-        crate::source::kinds::commit(&context.path("work/linux"));
+        commit(&context.path("work/linux"));
         for _ in ["once", "again"] {
             build(&context, auto, "--rebuild").ok().says("warning: CONFIG_LOCALVERSION_AUTO: ");
             build(&context, auto, "").ok().says("Compile: done");
@@ -381,7 +377,7 @@ fn what_is_not_known_is_compiled_each_time() {
 
 /// The sandbox of an ordinary user has no other users in it: their files would belong to nobody.
 #[test]
-fn owners_that_the_sandbox_hides_are_refused() {
+fn initramfs_files_with_owners_hidden_by_the_sandbox_are_refused() {
     if !rustix::process::geteuid().is_root() {
         skipped("only root can give a file to somebody else");
         return;

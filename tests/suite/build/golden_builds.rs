@@ -1,11 +1,11 @@
 //! Golden files of builds: receipts, images to the byte, and what commands tell of them as JSON. The tools are
 //! [`crate::support::fixed_tools`]'s, so that no byte is the host's; those of the host's own are held where it has the same ones.
 
-use crate::commands::golden::{compare, context, directory, is_update, printed, repository, section};
 use crate::support::context::{TestContext, run_result, sha256, skipped};
 use crate::support::fixed_tools;
+use crate::support::golden::{compare, context, directory, is_update, printed, repository, section};
+use crate::support::layouts::descriptor;
 use crate::support::normalize::{compact, normal, pretty, shape};
-use crate::support::registry::descriptor;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 use std::fs;

@@ -39,7 +39,7 @@ fn blobs(context: &TestContext) -> Vec<String> {
 }
 
 #[test]
-fn the_same_plan_again_is_answered_without_make() {
+fn an_unchanged_plan_does_not_run_make() {
     let mut context = TestContext::new();
     watch_make(&mut context);
     let first = context.build("").ok();
@@ -70,7 +70,7 @@ fn the_same_plan_again_is_answered_without_make() {
 }
 
 #[test]
-fn damaged_output_is_noticed_and_repaired_without_compiling() {
+fn damaged_output_is_repaired_without_compiling() {
     let mut context = TestContext::new();
     watch_make(&mut context);
     let whole = context.build("").ok();
@@ -122,7 +122,7 @@ fn damaged_output_is_noticed_and_repaired_without_compiling() {
 }
 
 #[test]
-fn images_in_the_cache_that_are_damaged_are_made_anew() {
+fn damaged_cached_images_are_rebuilt() {
     let context = TestContext::new();
     let first = context.build("").ok().digests();
     for blob in walkdir::WalkDir::new(context.path("cache/images")).into_iter().flatten() {
@@ -141,7 +141,7 @@ fn images_in_the_cache_that_are_damaged_are_made_anew() {
 }
 
 #[test]
-fn what_decides_no_byte_is_still_asked_for() {
+fn unchanged_builds_still_check_requirements_and_tools() {
     let mut context = TestContext::new();
     // Somebody's own directories in PATH may change at any moment: shims of a version manager do.
     let programs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -170,7 +170,7 @@ fn what_decides_no_byte_is_still_asked_for() {
 }
 
 #[test]
-fn sources_that_are_at_hand_are_not_read_again_unless_somebody_wrote_there() {
+fn cached_sources_are_only_read_again_after_a_change() {
     let context = TestContext::new();
     let tarball = context.tarball("6.1.7", "gz");
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz";
@@ -198,7 +198,7 @@ fn steps(ran: &crate::support::context::RunResult) -> u64 {
 }
 
 #[test]
-fn a_changed_setting_costs_what_it_touches_and_gives_the_bytes_of_a_clean_build() {
+fn an_incremental_build_equals_a_clean_build() {
     let context = TestContext::new();
     let whole = steps(&context.build("").ok());
     for set in ["DUMMY=n", "DUMMY=y", "PSI=y"] {

@@ -1,16 +1,16 @@
 //! What decides the bytes of an image is in its plan, or is refused: nothing reaches a kernel unseen.
 
-use crate::faults::disk_full::own_mounts;
-use crate::source::kinds::{commit, repository, sh};
 use crate::support::context::{
     TestContext, compress, has_tool, run_result, sha256, skipped, tar_of, write_script,
 };
+use crate::support::git::{commit, repository, sh};
+use crate::support::mounts::mount_namespace_command;
 use crate::support::servers;
 use std::fs;
 use std::os::unix::fs::symlink;
 
 #[test]
-fn the_users_git_config_does_not_decide_where_a_source_comes_from() {
+fn git_url_rewrites_of_the_user_are_ignored() {
     if !has_tool("git") {
         return;
     }
@@ -36,7 +36,7 @@ fn the_users_git_config_does_not_decide_where_a_source_comes_from() {
 
 /// Objects in it would be taken for those that kcompile compiled itself.
 #[test]
-fn no_source_may_bring_a_build_directory() {
+fn sources_with_a_build_directory_are_refused() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "repos/linux");
     fs::create_dir(tree.join("kcompile-firecracker-amd64-0")).unwrap();
@@ -64,8 +64,8 @@ fn no_source_may_bring_a_build_directory() {
 
 /// The digest of a source directory counts what is mounted in it, so make has to see that, too.
 #[test]
-fn make_sees_what_is_mounted_in_a_source_directory() {
-    let Some(way) = own_mounts() else { return };
+fn mounts_inside_a_source_directory_are_part_of_the_source() {
+    let Some(way) = mount_namespace_command() else { return };
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
     crate::support::context::copy(&tree.join("init"), &context.path("other/init"));
@@ -96,7 +96,7 @@ fn make_sees_what_is_mounted_in_a_source_directory() {
 
 /// A header and a driver's directory that a developer has linked into the tree.
 #[test]
-fn files_outside_of_a_source_directory_that_its_links_lead_to_are_part_of_it() {
+fn files_behind_links_out_of_a_source_directory_are_inputs() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
     fs::create_dir(context.path("mine")).unwrap();
@@ -133,7 +133,7 @@ fn files_outside_of_a_source_directory_that_its_links_lead_to_are_part_of_it() {
 }
 
 #[test]
-fn a_changed_compiler_wrapper_is_another_compiler() {
+fn changing_a_compiler_wrapper_changes_the_plan() {
     let context = TestContext::new();
     let wrapper = context.path("home/cc");
     let args = format!("--cc {wrapper}");
@@ -164,7 +164,7 @@ fn a_changed_compiler_wrapper_is_another_compiler() {
 }
 
 #[test]
-fn tools_that_are_not_the_distributions_are_known_by_their_bytes() {
+fn tools_outside_the_distribution_are_identified_by_digest() {
     let mut context = TestContext::new();
     let path = std::env::var("PATH").unwrap();
     for tool in ["as", "ld", "objcopy", "x-ld", "llvm-ar"] {

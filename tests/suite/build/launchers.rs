@@ -26,7 +26,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn ccache_hits_from_another_place_and_changes_no_byte() {
+fn ccache_hits_from_another_directory_and_keeps_the_output() {
     if !has_tool("ccache") {
         return;
     }
@@ -52,7 +52,7 @@ fn ccache_hits_from_another_place_and_changes_no_byte() {
 }
 
 #[test]
-fn the_users_settings_of_ccache_loosen_nothing_and_choose_no_compiler() {
+fn ccache_ignores_unsafe_user_settings() {
     if !has_tool("ccache") {
         return;
     }
@@ -83,7 +83,7 @@ fn the_users_settings_of_ccache_loosen_nothing_and_choose_no_compiler() {
 }
 
 #[test]
-fn sccache_never_hands_out_the_config_of_another_kernel() {
+fn sccache_does_not_return_the_config_of_another_kernel() {
     if !has_tool("sccache") {
         return;
     }
@@ -107,7 +107,7 @@ fn sccache_never_hands_out_the_config_of_another_kernel() {
 
 /// A cache that looks at the compiler alone would hand out what an older assembler has made.
 #[test]
-fn another_assembler_gets_no_object_of_the_one_before() {
+fn changing_the_assembler_invalidates_cached_objects() {
     let mut context = context();
     let path = std::env::var("PATH").unwrap();
     context.env.insert("CCACHE_DIR".into(), context.path("ccache").into_string());
@@ -181,7 +181,7 @@ impl Drop for Farm {
 }
 
 #[test]
-fn a_farm_compiles_the_same_bytes_with_as_many_jobs_as_it_takes() {
+fn a_compile_farm_does_not_affect_the_output() {
     if !has_tool("distcc") || !has_tool("distccd") {
         return;
     }
@@ -203,7 +203,7 @@ fn a_farm_compiles_the_same_bytes_with_as_many_jobs_as_it_takes() {
 }
 
 #[test]
-fn a_dead_farm_is_noticed_and_everything_compiled_here() {
+fn an_unreachable_farm_falls_back_to_local_compilation() {
     if !has_tool("distcc") {
         return;
     }
@@ -226,7 +226,7 @@ fn a_dead_farm_is_noticed_and_everything_compiled_here() {
 }
 
 #[test]
-fn offline_builds_ask_no_farm() {
+fn offline_builds_do_not_contact_a_farm() {
     let context = context();
     for launcher in ["distcc", "icecc", "sccache"] {
         context
@@ -236,7 +236,7 @@ fn offline_builds_ask_no_farm() {
 }
 
 #[test]
-fn offline_builds_ask_no_remote_storage_of_ccache() {
+fn offline_builds_do_not_contact_ccache_remote_storage() {
     if !has_tool("ccache") {
         return;
     }

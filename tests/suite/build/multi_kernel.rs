@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[test]
-fn several_kernels_share_their_jobs_and_one_failure_stops_no_other() {
+fn one_failed_kernel_does_not_stop_the_others() {
     let mut context = TestContext::new();
     let server = mirror(&context, &["6.1.7", "6.1.9"]);
     // What each make is told of its jobs.
@@ -69,7 +69,7 @@ fn several_kernels_share_their_jobs_and_one_failure_stops_no_other() {
 }
 
 #[test]
-fn every_line_of_json_says_whose_it_is() {
+fn every_json_event_names_its_kernel() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7", "6.1.9"]);
     let args = format!("6.1.7 6.1.9 --fc --config mini.config --progress json --mirror {}", server.url);
@@ -90,7 +90,7 @@ fn every_line_of_json_says_whose_it_is() {
 }
 
 #[test]
-fn one_tree_serves_two_kernels_at_once() {
+fn two_kernels_build_from_one_tree_at_the_same_time() {
     let context = TestContext::new();
     context.tarball("6.1.7", "xz");
     let args = "6.1.7 6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --rebuild";
@@ -100,7 +100,7 @@ fn one_tree_serves_two_kernels_at_once() {
 }
 
 #[test]
-fn the_tree_of_a_kernel_that_waits_for_its_turn_is_in_use() {
+fn the_tree_of_a_queued_kernel_is_not_cleaned() {
     let context = TestContext::new();
     let versions = ["6.1.7", "6.1.8", "6.1.9"];
     let server = mirror(&context, &versions);
@@ -125,7 +125,7 @@ fn the_tree_of_a_kernel_that_waits_for_its_turn_is_in_use() {
 }
 
 #[test]
-fn ctrl_c_ends_all_of_them() {
+fn ctrl_c_stops_all_kernels() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7", "6.1.9"]);
     let args = format!(

@@ -67,7 +67,7 @@ fn another_machine_gives_the_same_digests() {
 /// A clock that stands elsewhere, for kcompile and for all that it runs: whoever changes it for make, too, has to
 /// put it before make.
 #[test]
-fn the_clock_does_not_matter() {
+fn the_clock_does_not_affect_the_output() {
     if !can(&["faketime", "2030-01-01"], "faketime is not installed") {
         return;
     }
@@ -89,7 +89,7 @@ fn the_clock_does_not_matter() {
 }
 
 #[test]
-fn files_from_the_future_are_named_since_make_would_never_be_done() {
+fn files_with_future_timestamps_are_refused() {
     let context = TestContext::new();
     let kconfig = context.tree("6.1.7", "work/linux").join("init/Kconfig");
     let touch = |date: &str| Command::new("touch").args(["-d", date, kconfig.as_str()]).status().unwrap();
@@ -101,7 +101,7 @@ fn files_from_the_future_are_named_since_make_would_never_be_done() {
 
 /// The order in which a file system lists a directory: another one here than there.
 #[test]
-fn the_order_of_the_file_system_does_not_matter() {
+fn file_system_order_does_not_affect_the_output() {
     let (here, there) = two();
     let Ok(memory) = tempfile::tempdir_in("/dev/shm") else {
         return skipped("there is no /dev/shm to write in");
@@ -116,7 +116,7 @@ fn the_order_of_the_file_system_does_not_matter() {
 
 /// A mount that cannot be written, as root or not: a mode would not keep root from it.
 #[test]
-fn what_cannot_be_written_is_found_before_anything_is_built() {
+fn unwritable_directories_are_reported_before_building() {
     let namespace: &[&str] = match rustix::process::geteuid().is_root() {
         true => &["unshare", "--mount"],
         false => &["unshare", "--mount", "--map-root-user"],
@@ -147,7 +147,7 @@ fn what_cannot_be_written_is_found_before_anything_is_built() {
 
 /// What Kconfig makes of the tools of the host is in no plan, and in the images.
 #[test]
-fn another_tool_on_the_host_gives_the_config_of_a_clean_build() {
+fn a_new_host_tool_gives_the_config_of_a_clean_build() {
     let mut context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
     // As the kernel's own Kconfig asks for it.

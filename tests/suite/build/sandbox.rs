@@ -99,7 +99,7 @@ const ALL: [&str; 11] = [
 ];
 
 #[test]
-fn the_kernels_scripts_reach_nothing_outside_of_the_sandbox() {
+fn build_scripts_cannot_reach_outside_the_sandbox() {
     let prying = Prying::new();
     let Prying { context, args, .. } = &prying;
     let open = context.run(&format!("{args} --sandbox off")).ok();
@@ -134,7 +134,7 @@ fn the_kernels_scripts_reach_nothing_outside_of_the_sandbox() {
 
 /// An ordinary user, and root and such a user where no user namespaces can be made: inside of one that allows none.
 #[test]
-fn the_walls_stand_for_root_and_for_others() {
+fn the_sandbox_holds_for_root_and_other_users() {
     if !rustix::process::geteuid().is_root() || !has_tool("setpriv") {
         skipped("only root can become another user");
         return;
@@ -180,7 +180,7 @@ fn the_walls_stand_for_root_and_for_others() {
 }
 
 #[test]
-fn no_script_types_into_the_terminal() {
+fn build_scripts_cannot_type_into_the_terminal() {
     if !has_tool("script") {
         return;
     }
@@ -204,7 +204,7 @@ fn no_script_types_into_the_terminal() {
 }
 
 #[test]
-fn a_launcher_that_needs_the_network_keeps_it() {
+fn launchers_that_need_the_network_keep_it() {
     let prying = Prying::new();
     let Prying { context, args, .. } = &prying;
     // A launcher by another name, which does nothing.
@@ -220,7 +220,7 @@ fn a_launcher_that_needs_the_network_keeps_it() {
 }
 
 #[test]
-fn where_the_host_forbids_it_auto_says_so_and_on_fails() {
+fn without_namespaces_sandbox_auto_warns_and_on_fails() {
     let prying = Prying::new();
     let Prying { context, args, .. } = &prying;
     // Found first in the PATH: a host that does not let us.
@@ -237,7 +237,7 @@ fn where_the_host_forbids_it_auto_says_so_and_on_fails() {
 
 /// A program that lies in no directory of the system is seen in it, and so is what the config and links name.
 #[test]
-fn what_the_build_needs_is_seen_in_it() {
+fn the_sandbox_shows_what_the_build_needs() {
     let mut context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
     // A link out of the source, by way of another one.
@@ -273,7 +273,7 @@ fn what_the_build_needs_is_seen_in_it() {
 }
 
 #[test]
-fn images_that_were_made_outside_of_it_do_not_satisfy_it() {
+fn images_built_without_the_sandbox_are_not_reused_with_it() {
     let context = TestContext::new();
     let open = context.build("--sandbox off").ok().digests();
     context.build("").ok().says("nothing to do");
@@ -291,7 +291,7 @@ fn images_that_were_made_outside_of_it_do_not_satisfy_it() {
 
 /// What `uname` and `hostname` say is in no image.
 #[test]
-fn another_host_makes_the_same_bytes() {
+fn the_sandbox_does_not_affect_the_output() {
     let context = TestContext::new();
     let digests = context.build("").ok().digests();
     let ways: [&[&str]; 2] = [

@@ -9,7 +9,7 @@ fn numbers(context: &TestContext) -> serde_json::Value {
 }
 
 #[test]
-fn steps_have_their_times_and_objects_their_bytes() {
+fn timings_report_step_times_and_object_sizes() {
     let context = TestContext::new();
     context
         .build("--timings=html,json -j 2")
@@ -50,7 +50,7 @@ fn steps_have_their_times_and_objects_their_bytes() {
 }
 
 #[test]
-fn looking_changes_no_byte_and_rebuilds_nothing() {
+fn timings_do_not_affect_the_output() {
     let context = TestContext::new();
     let plain = context.build("").ok();
     let compiled = |ran: &str| ran.lines().find(|line| line.starts_with("Compile: done")).unwrap().to_owned();
@@ -68,6 +68,6 @@ fn looking_changes_no_byte_and_rebuilds_nothing() {
 }
 
 #[test]
-fn an_unknown_form_is_a_mistake() {
+fn an_unknown_timings_format_is_refused() {
     TestContext::new().run("6.1.7 --fc --timings=pdf").failed(2, &["pdf", "html"]);
 }

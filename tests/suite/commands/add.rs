@@ -1,9 +1,9 @@
 //! `kcompile add`: a new kernel in the user's catalog, with the config of another version carried over.
 
-use crate::source::kinds::repository;
 use crate::support::context::{
     CONFIG, RunResult, TestContext, compress, has_tool, run_result, sha256, tar_of,
 };
+use crate::support::git::repository;
 use crate::support::servers;
 use crate::support::signing::Gpg;
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ fn read(context: &TestContext, path: &str) -> String {
 }
 
 #[test]
-fn a_kernel_is_added_by_one_command_and_builds_at_once() {
+fn an_added_kernel_can_be_built_immediately() {
     if !has_tool("gpg") {
         return;
     }
@@ -130,7 +130,7 @@ fn a_kernel_is_added_by_one_command_and_builds_at_once() {
 }
 
 #[test]
-fn what_nobody_vouches_for_is_pinned_by_the_lock_file_only() {
+fn unverified_sources_are_pinned_in_the_lock_file_only() {
     let context = project();
     let json: Value = serde_json::from_str(&run(&context, "add 6.1.7 --json").ok().stdout).unwrap();
     assert_eq!((&json["entry"]["version"], &json["entry"]["sha256"]), (&json!("6.1.7"), &Value::Null));
@@ -142,7 +142,7 @@ fn what_nobody_vouches_for_is_pinned_by_the_lock_file_only() {
 }
 
 #[test]
-fn all_is_written_or_nothing() {
+fn add_writes_all_of_its_files_or_none() {
     let context = project();
     let configs = || (context.names("work/own/configs"), context.names("work/own/configs/firecracker"));
     let before = configs();
@@ -178,7 +178,7 @@ fn all_is_written_or_nothing() {
 }
 
 #[test]
-fn where_it_comes_from_and_where_it_goes_is_checked_first() {
+fn add_checks_its_input_and_destination_first() {
     let context = project();
     let add = |args: &str| run(&context, &format!("add {args}"));
     add("6.6.60 --from 6.3")
@@ -195,7 +195,7 @@ fn where_it_comes_from_and_where_it_goes_is_checked_first() {
 }
 
 #[test]
-fn several_architectures_are_one_entry_and_a_config_each() {
+fn several_architectures_share_one_catalog_entry() {
     let context = project();
     fs::write(context.path("work/own/configs/firecracker/linux-arm64-6.1.config"), CONFIG).unwrap();
     let args = "add 6.6.60 --arch arm64 --arch amd64 --cross-compile= --require none";
@@ -219,7 +219,7 @@ fn several_architectures_are_one_entry_and_a_config_each() {
 }
 
 #[test]
-fn the_first_release_of_a_series_is_not_the_series() {
+fn the_first_release_of_a_series_has_its_own_entry() {
     let mut context = project();
     context.env.insert("KCOMPILE_MIRROR".into(), servers::mirror(&context, &["6.1.7", "6.6", "6.6.60"]).url);
     run(&context, "add 6.6.0").ok();

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 
 #[test]
-fn a_pair_has_two_sides_and_a_ratio() {
+fn bench_reports_both_sides_and_their_ratio() {
     if !has_tool("umoci") || !has_tool("make") {
         return;
     }
@@ -32,7 +32,7 @@ fn a_pair_has_two_sides_and_a_ratio() {
 
 /// The other side is the same program, at the level that it has by itself.
 #[test]
-fn each_level_of_gzip_has_its_time_and_size() {
+fn bench_reports_time_and_size_of_each_gzip_level() {
     let pack = Utf8Path::new(env!("CARGO_BIN_EXE_kcompile")).with_file_name("examples").join("pack");
     if !pack.exists() {
         return skipped("the example `pack` is not built: cargo build --example pack");
@@ -61,7 +61,7 @@ fn each_level_of_gzip_has_its_time_and_size() {
 }
 
 #[test]
-fn a_wrong_word_is_told_how_it_is_used() {
+fn bench_prints_its_usage_for_unknown_arguments() {
     let mut bench = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/bench"));
     run_result(bench.arg("nothing").output().unwrap()).failed(2, &["scripts/bench WHAT"]);
 }

@@ -3,26 +3,13 @@
 
 use crate::support::context::{RunResult, TestContext, copy, has_tool, skipped};
 use crate::support::fixtures::craft;
+use crate::support::qemu::{good_console, install, set_console};
 use serde_json::Value;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 const LAYOUT: &str = "out/firecracker-kernel-bin-amd64";
-const CHECKS: [&str; 11] = [
-    "block eth0",
-    "network eth0",
-    "vsock device",
-    "config",
-    "cgroup2 cpu memory",
-    "overlay",
-    "veth",
-    "bridge",
-    "nftables",
-    "iptables",
-    "namespaces",
-];
 
 /// A context with images of the miniature kernel, and with a script in the place of QEMU that writes its
 /// arguments down, prints the file `console` and runs the file `then`. `None`: no tools to make a root.
@@ -37,41 +24,8 @@ fn context() -> Option<TestContext> {
     }
     let mut context = TestContext::new();
     copy(&BUILT.path("work/out"), &context.path("work/out"));
-    machine(&mut context);
+    install(&mut context);
     Some(context)
-}
-
-/// Puts the script in the place of QEMU, with a console where all is well.
-pub(crate) fn machine(context: &mut TestContext) {
-    let script =
-        "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$HOME/args\"\ncat \"$HOME/console\"\n. \"$HOME/then\"\n";
-    fs::create_dir(context.path("fake")).unwrap();
-    fs::write(context.path("fake/qemu-system-x86_64"), script).unwrap();
-    fs::set_permissions(context.path("fake/qemu-system-x86_64"), fs::Permissions::from_mode(0o755)).unwrap();
-    let path = context.env.get("PATH").map_or_else(|| std::env::var("PATH").unwrap(), Clone::clone);
-    context.env.insert("PATH".into(), format!("{}:{path}", context.path("fake")));
-    prints(context, &good(), "");
-}
-
-/// What the machine prints, and what the script does then.
-pub(crate) fn prints(context: &TestContext, console: &str, then: &str) {
-    fs::write(context.path("home/console"), console).unwrap();
-    fs::write(context.path("home/then"), then).unwrap();
-}
-
-/// A boot where all is well.
-pub(crate) fn good() -> String {
-    let loads = (0..4).map(|n| format!("[    2.0] kcompile: load {n} x\n[    2.0] kcompile: loaded {n} 0\n"));
-    let checks = CHECKS.map(|check| {
-        let (name, found) = check.split_once(' ').unwrap_or((check, ""));
-        format!("[    3.0] kcompile: check {name} 0 {found}\n")
-    });
-    format!(
-        "[    0.0] Linux version 6.1.7\n[    1.25] kcompile: init\n[    1.25] kcompile: release 6.1.7\n{}{}\
-         [    4.0] kcompile: end\n",
-        loads.collect::<String>(),
-        checks.concat()
-    )
 }
 
 fn boot(context: &TestContext, args: &str) -> RunResult {
@@ -116,10 +70,10 @@ fn a_good_boot_passes_and_is_reported() {
 }
 
 #[test]
-fn what_fails_is_named() {
+fn failed_boot_checks_are_named() {
     let Some(context) = context() else { return };
     // A module of another kernel, one without its hardware, a check that fails, a complaint.
-    let console = good()
+    let console = good_console()
         .replace("loaded 0 0", "loaded 0 19")
         .replace(
             "[    2.0] kcompile: loaded 1 0",
@@ -130,7 +84,7 @@ fn what_fails_is_named() {
             "[    4.0]",
             "[    3.5] WARNING: CPU: 0 PID: 1 at kernel/x.c:1\n[    3.5] ---[ end trace 0 ]---\n[    4.0]",
         );
-    prints(&context, &console, "");
+    set_console(&context, &console, "");
     let ran = boot(&context, LAYOUT).failed(
         1,
         &[
@@ -156,13 +110,13 @@ fn what_fails_is_named() {
     boot(&context, &format!("{LAYOUT} --require nftables")).failed(1, &["nftables"]);
     boot(&context, &format!("{LAYOUT} --require ipvs")).failed(2, &["known are all, none, modules"]);
 
-    prints(&context, &good().replace("release 6.1.7", "release 6.1.8"), "");
+    set_console(&context, &good_console().replace("release 6.1.7", "release 6.1.8"), "");
     boot(&context, &format!("{LAYOUT} --require none"))
         .failed(1, &["the kernel says that it is 6.1.8, the image that it is 6.1.7"]);
 }
 
 #[test]
-fn panics_and_early_ends_are_named_with_their_lines() {
+fn panics_and_early_exits_are_reported_with_console_lines() {
     let Some(context) = context() else { return };
     let start = "[    0.0] Linux version 6.1.7\n";
     for (console, says) in [
@@ -186,19 +140,23 @@ fn panics_and_early_ends_are_named_with_their_lines() {
         ),
         ("[ 1.0] kcompile: init\n", "exit status: 3, in the init: qemu: no such thing"),
     ] {
-        prints(&context, &format!("{start}{console}"), "echo 'qemu: no such thing' >&2; exit 3");
+        set_console(&context, &format!("{start}{console}"), "echo 'qemu: no such thing' >&2; exit 3");
         let ran = boot(&context, &format!("{LAYOUT} --require none")).failed(1, &[says]);
         assert!(ran.stdout.contains("last lines      "), "{}", ran.stdout);
     }
-    prints(&context, "", "echo 'qemu: no such machine' >&2; exit 1");
+    set_console(&context, "", "echo 'qemu: no such machine' >&2; exit 1");
     boot(&context, LAYOUT).failed(1, &["before it printed anything: qemu: no such machine"]);
 }
 
 #[test]
-fn a_kernel_that_hangs_is_ended_with_all_that_runs_it() {
+fn a_hanging_kernel_is_killed_with_its_machine() {
     let Some(context) = context() else { return };
     let hangs = "sleep 1000 & echo $! >\"$HOME/child\"; wait";
-    prints(&context, "[ 0.0] Linux version 6.1.7\n[ 1.0] kcompile: init\n[ 1.0] kcompile: load 1 x\n", hangs);
+    set_console(
+        &context,
+        "[ 0.0] Linux version 6.1.7\n[ 1.0] kcompile: init\n[ 1.0] kcompile: load 1 x\n",
+        hangs,
+    );
     let started = Instant::now();
     boot(&context, &format!("{LAYOUT} --time-limit 5"))
         .failed(1, &["the kernel hangs: not done after 5.0 s, while it loaded kernel/"]);
@@ -208,14 +166,14 @@ fn a_kernel_that_hangs_is_ended_with_all_that_runs_it() {
     assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
 
     // A machine that does not end when its kernel has ended is no hang.
-    prints(&context, &good(), hangs);
+    set_console(&context, &good_console(), hangs);
     boot(&context, LAYOUT).ok();
 }
 
 #[test]
-fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
+fn console_output_is_bounded_and_escaped() {
     let Some(context) = context() else { return };
-    prints(
+    set_console(
         &context,
         "[ 0.0] \u{1b}[2J\u{1b}]0;gone\u{7}\n[ 1.0] Kernel panic - not syncing: \u{1b}[31mred\n",
         "",
@@ -233,7 +191,7 @@ fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
     for (console, says) in
         [("", "the kernel prints without end"), ("Kernel panic - not syncing: x\n", "the kernel panicked: x")]
     {
-        prints(&context, console, "yes '[ 1.0] kcompile: check block 0 and so on'");
+        set_console(&context, console, "yes '[ 1.0] kcompile: check block 0 and so on'");
         // Whatever way the layout is typed, its log has its name.
         boot(&context, &format!("{LAYOUT}/")).failed(1, &[says]);
         let log = fs::metadata(context.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();
@@ -242,7 +200,7 @@ fn a_hostile_console_neither_fills_the_disk_nor_reaches_the_terminal() {
 }
 
 #[test]
-fn a_kvm_that_gives_no_sign_is_left_for_emulation() {
+fn boot_falls_back_to_emulation_when_kvm_hangs() {
     let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
     let Some(context) = context() else { return };
     if kvm.is_err() {
@@ -251,15 +209,15 @@ fn a_kvm_that_gives_no_sign_is_left_for_emulation() {
         return;
     }
     // The first attempt prints nothing and hangs; the second one is well.
-    prints(&context, "", "grep -q '^tcg$' \"$HOME/args\" || sleep 1000\ncat \"$HOME/good\"");
-    fs::write(context.path("home/good"), good()).unwrap();
+    set_console(&context, "", "grep -q '^tcg$' \"$HOME/args\" || sleep 1000\ncat \"$HOME/good\"");
+    fs::write(context.path("home/good"), good_console()).unwrap();
     let ran = context.run(&format!("boot {LAYOUT} --time-limit 10")).ok();
     let says = "KVM gave no sign of life in 10 s: trying software emulation";
     assert!(ran.stderr.contains(says) && ran.stdout.contains("by software emulation"), "{}", ran.stderr);
 }
 
 #[test]
-fn a_build_boots_what_it_packed_and_its_receipt_says_so() {
+fn build_boot_boots_the_packed_image_and_records_it() {
     let Some(context) = context() else { return };
     let receipt = || -> Value {
         let text = fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
@@ -274,7 +232,7 @@ fn a_build_boots_what_it_packed_and_its_receipt_says_so() {
     );
     let before = receipt();
 
-    prints(&context, &good().replace("check cgroup2 0", "check cgroup2 19"), "");
+    set_console(&context, &good_console().replace("check cgroup2 0", "check cgroup2 19"), "");
     let ran = context
         .build("--boot")
         .failed(1, &["out/firecracker-kernel-bin-amd64:6.1.7 did not pass: cgroup2: "]);
@@ -285,7 +243,7 @@ fn a_build_boots_what_it_packed_and_its_receipt_says_so() {
     assert_eq!((&after["images"], &after["source"]), (&before["images"], &before["source"]));
 
     // Modules that an earlier build left there are none of this kernel's.
-    prints(&context, &good().replace("kcompile: load", "load"), "");
+    set_console(&context, &good_console().replace("kcompile: load", "load"), "");
     context.build("--no-modules --boot").ok().says("0 of 0 modules");
 }
 
@@ -305,7 +263,7 @@ fn elf() -> Vec<u8> {
 }
 
 #[test]
-fn a_hostile_layout_writes_nowhere_else() {
+fn booting_a_malicious_layout_writes_nothing_outside() {
     let Some(context) = context() else { return };
     if cfg!(not(target_arch = "x86_64")) {
         return skipped("the entry of a kernel without PVH is compiled on x86-64");
@@ -354,7 +312,7 @@ fn a_hostile_layout_writes_nowhere_else() {
 }
 
 #[test]
-fn what_cannot_be_booted_says_so_first() {
+fn images_that_cannot_boot_are_refused_first() {
     let context = TestContext::new();
     context
         .run("boot 6.1 --fc")

@@ -1,7 +1,7 @@
 //! `doctor --cache`: what a broken disk left is found and goes, and what is whole stays.
 
-use crate::faults::network::{ranged, server};
 use crate::support::context::TestContext;
+use crate::support::downloads::{answer_range, archive_server};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::time::{Duration, SystemTime};
@@ -17,10 +17,10 @@ fn found(context: &TestContext, code: i32) -> BTreeSet<(String, String)> {
 }
 
 #[test]
-fn what_a_broken_disk_left_is_found_and_removed() {
+fn damaged_cache_entries_are_found_and_removed() {
     let context = TestContext::new();
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
-    let server = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
+    let server = archive_server(&bytes, |_, request, stream, bytes| answer_range(request, stream, bytes));
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
     let digests = context.run(&args).ok().digests();
     context.build("-o elsewhere").ok();
@@ -86,7 +86,7 @@ fn what_a_broken_disk_left_is_found_and_removed() {
 }
 
 #[test]
-fn what_a_newer_version_wrote_is_left_alone() {
+fn cache_entries_of_a_newer_version_are_kept() {
     let context = TestContext::new();
     let server = crate::support::servers::mirror(&context, &["6.1.7"]);
     context.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();

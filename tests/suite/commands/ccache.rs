@@ -56,7 +56,7 @@ fn carry(from: &TestContext, to: &TestContext) {
 }
 
 #[test]
-fn a_second_machine_compiles_next_to_nothing() {
+fn an_imported_ccache_saves_nearly_all_compilation() {
     let (Some(first), Some(second)) = (context(), context()) else { return };
     let cold = build(&first);
     let misses = count(&first, "cache_miss");
@@ -87,7 +87,7 @@ fn a_second_machine_compiles_next_to_nothing() {
 }
 
 #[test]
-fn the_newest_entries_go_first_and_damaged_ones_not_at_all() {
+fn export_prefers_new_entries_and_skips_damaged_ones() {
     let Some(context) = context() else { return };
     context.build("--launcher ccache").ok();
     let all = entries(&context);
@@ -114,7 +114,7 @@ fn the_newest_entries_go_first_and_damaged_ones_not_at_all() {
 }
 
 #[test]
-fn nothing_but_undamaged_entries_gets_in() {
+fn import_refuses_anything_but_valid_entries() {
     let (Some(source), Some(context)) = (context(), context()) else { return };
     source.build("--launcher ccache").ok();
     let (path, good) = entries(&source).into_iter().find(|(path, _)| path.as_str().ends_with('R')).unwrap();
@@ -164,7 +164,7 @@ fn nothing_but_undamaged_entries_gets_in() {
 }
 
 #[test]
-fn an_entry_that_was_spoilt_in_the_cache_is_compiled_again() {
+fn a_damaged_ccache_entry_is_compiled_again() {
     let Some(context) = context() else { return };
     let cold = context.build("--launcher ccache").ok();
     for (path, mut bytes) in entries(&context) {
@@ -181,7 +181,7 @@ fn an_entry_that_was_spoilt_in_the_cache_is_compiled_again() {
 }
 
 #[test]
-fn without_ccache_it_says_what_to_install() {
+fn a_missing_ccache_is_reported_with_the_package_to_install() {
     let mut context = TestContext::new();
     context.env.insert("PATH".into(), "/nonexistent".into());
     if let Some(dir) = ["/usr/local/sbin", "/usr/sbin", "/sbin"]

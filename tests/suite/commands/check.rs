@@ -23,7 +23,7 @@ fn context(config: &str) -> TestContext {
 }
 
 #[test]
-fn a_config_is_held_against_a_profile_of_the_users_own() {
+fn a_config_is_checked_against_a_user_profile() {
     let context = context(&format!("{HEADER}CONFIG_NET=y\nCONFIG_B=m\n"));
     let told = context.run("check x.config --for mine --configs own").ok();
     assert!(told.stdout.starts_with("x.config: Linux 5.10.77 on amd64\n"), "{}", told.stdout);
@@ -75,7 +75,7 @@ fn several_profiles_are_grouped() {
 }
 
 #[test]
-fn what_cannot_be_told_is_asked_for() {
+fn check_asks_for_what_the_config_does_not_say() {
     let context = context("CONFIG_NET=y\nCONFIG_B=y\n");
     let check = |args: &str| context.run(&format!("check {args}"));
     check("x.config --for mine --configs own")
@@ -104,7 +104,7 @@ fn what_cannot_be_told_is_asked_for() {
 }
 
 #[test]
-fn the_catalogs_own_configs_meet_their_flavors_profile() {
+fn catalog_configs_meet_the_profile_of_their_hypervisor() {
     let context = TestContext::new();
     for kernel in ["5.10 --fc", "6.1 --fc", "5.10 --ch", "6.1 --ch"] {
         for profile in ["", "--for flintlock", "--for kubernetes-1.34", "--for docker"] {
@@ -117,7 +117,7 @@ fn the_catalogs_own_configs_meet_their_flavors_profile() {
 }
 
 #[test]
-fn an_image_is_checked_by_the_config_that_lies_in_it() {
+fn an_image_is_checked_by_its_embedded_config() {
     let context = context("");
     context.build("").ok();
     let told = context.run(&format!("check {MODULES}")).ok();
@@ -139,7 +139,7 @@ fn an_image_is_checked_by_the_config_that_lies_in_it() {
 }
 
 #[test]
-fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
+fn check_refuses_damaged_layouts_and_names_the_rule() {
     let context = context("");
     context.build("--compression none").ok();
     let good = context.path("work").join(MODULES);
@@ -181,7 +181,7 @@ fn a_damaged_layout_is_refused_by_the_rule_that_it_breaks() {
 }
 
 #[test]
-fn a_hostile_layer_is_refused_and_nothing_is_written() {
+fn check_refuses_malicious_layers_and_writes_nothing() {
     use tar::EntryType::{GNULongName, GNUSparse, Regular, Symlink, XHeader};
     let context = TestContext::new();
     let config = format!("{HEADER}CONFIG_NET=y\n").into_bytes();
@@ -231,7 +231,7 @@ fn a_hostile_layer_is_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn a_build_that_lacks_what_is_required_stops_before_it_compiles() {
+fn unmet_requirements_stop_a_build_before_compiling() {
     let context = TestContext::new();
     let ran = context.build("--require kubernetes").failed(
         1,
@@ -247,7 +247,7 @@ fn a_build_that_lacks_what_is_required_stops_before_it_compiles() {
 }
 
 #[test]
-fn a_recommendation_is_a_finding_and_the_receipt_has_all_counts() {
+fn unmet_recommendations_are_warnings_and_counted_in_the_receipt() {
     let context = TestContext::new();
     let receipt = || -> Value {
         serde_json::from_slice(&fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap())
@@ -268,7 +268,7 @@ fn a_recommendation_is_a_finding_and_the_receipt_has_all_counts() {
 }
 
 #[test]
-fn a_kernel_that_the_hypervisor_would_not_load_is_refused() {
+fn kernels_that_the_hypervisor_cannot_load_are_refused() {
     let context = TestContext::new();
     context.tree("6.1.7", "work/linux");
     let ch = "6.1.7 --ch --source linux --config mini.config --set PVH=n";

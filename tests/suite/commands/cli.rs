@@ -73,7 +73,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
 }
 
 #[test]
-fn help_lists_what_a_command_acts_on() {
+fn help_lists_the_options_of_each_command() {
     let context = TestContext::new();
     for (command, options) in options() {
         let help = context.run(&format!("{command} --help")).ok().stdout;
@@ -92,7 +92,7 @@ fn help_lists_what_a_command_acts_on() {
 }
 
 #[test]
-fn what_a_command_does_not_act_on_is_refused() {
+fn options_of_other_commands_are_refused() {
     let context = TestContext::new();
     for (command, option) in [
         ("fetch 6.1.7 --fc", "--compression zstd"),
@@ -123,7 +123,7 @@ fn the_version_names_the_catalog() {
 }
 
 #[test]
-fn completions_and_the_man_page_come_from_the_same_words() {
+fn completions_and_man_pages_are_generated() {
     let context = TestContext::new();
     for shell in ["bash", "zsh", "fish"] {
         assert!(
@@ -138,7 +138,7 @@ fn completions_and_the_man_page_come_from_the_same_words() {
 }
 
 #[test]
-fn wrong_words_are_usage_errors() {
+fn invalid_arguments_are_usage_errors() {
     let context = TestContext::new();
     context.run("").failed(2, &["Usage"]);
     context.run("sixpointone --fc").failed(2, &["error: `sixpointone` is not a kernel version", "hint:"]);
@@ -201,7 +201,7 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
 }
 
 #[test]
-fn doctor_finds_what_a_build_needs_here() {
+fn doctor_passes_on_this_host() {
     let context = TestContext::new();
     for version in ["4.19.215", "5.15.12", "6.1", "all"] {
         context.run(&format!("doctor {version}")).ok();
@@ -211,7 +211,7 @@ fn doctor_finds_what_a_build_needs_here() {
 }
 
 #[test]
-fn without_a_home_only_the_cache_is_missing() {
+fn without_home_only_the_cache_directory_is_missing() {
     let context = TestContext::new();
     let run = |args: &str| {
         let output = context.command(args).env_remove("HOME").env_remove("KCOMPILE_CACHE_DIR").output();
@@ -223,7 +223,7 @@ fn without_a_home_only_the_cache_is_missing() {
 }
 
 #[test]
-fn a_closed_standard_error_stops_nothing() {
+fn a_closed_standard_error_does_not_stop_a_build() {
     let context = TestContext::new();
     context.tree("6.1.7", "work/linux");
     let mut command = context.command("6.1.7 --fc --source linux --config mini.config");

@@ -45,7 +45,7 @@ fn config(context: &TestContext, args: &str) -> RunResult {
 }
 
 #[test]
-fn the_final_config_is_shown_and_no_build_is_touched() {
+fn config_show_prints_the_final_config_without_touching_builds() {
     let context = project();
     context.tree("6.1.7", "work/own/linux");
     let show = |more: &str| config(&context, &format!("show 6.1.7 --source linux {more}"));
@@ -71,7 +71,7 @@ fn the_final_config_is_shown_and_no_build_is_touched() {
 }
 
 #[test]
-fn versions_files_and_images_are_compared() {
+fn config_diff_compares_versions_files_and_images() {
     let mut context = project();
     let server = mirror(&context, &["6.1.7", "6.2.1"]);
     context.env.insert("KCOMPILE_MIRROR".into(), server.url);
@@ -110,7 +110,7 @@ fn versions_files_and_images_are_compared() {
 }
 
 #[test]
-fn an_edited_config_comes_back_in_its_old_headings() {
+fn config_save_keeps_the_sections_of_the_file() {
     let context = project();
     let whole = config(&context, &format!("show 6.1.7 {LINUX}")).ok().stdout;
     let edited = context.path("work/own/edited.config");
@@ -148,7 +148,7 @@ fn an_edited_config_comes_back_in_its_old_headings() {
 }
 
 #[test]
-fn a_config_of_the_catalog_becomes_the_users_own() {
+fn config_save_copies_a_catalog_config_to_the_user() {
     let context = project();
     fs::remove_file(path(&context)).unwrap();
     let whole = config(&context, &format!("show 6.1.7 {LINUX}")).ok().stdout;
@@ -208,7 +208,7 @@ fn can_edit() -> bool {
 }
 
 #[test]
-fn the_menus_are_the_kernels_own() {
+fn config_edit_runs_the_kernels_menuconfig() {
     if !can_edit() {
         return;
     }
@@ -235,7 +235,7 @@ fn the_menus_are_the_kernels_own() {
 }
 
 #[test]
-fn what_cannot_be_written_back_is_said_before_anything_is_done() {
+fn config_edit_and_save_check_their_input_first() {
     let context = project();
     config(&context, "edit 6.1.7").failed(2, &["shows menus on a terminal, and this is none", "config save"]);
     fs::write(context.path("work/own/x"), CONFIG).unwrap();

@@ -4,7 +4,7 @@ use crate::support::context::{TestContext, has_tool};
 use crate::support::fixtures::{
     Item, kernel, layer, named, put_image, put_image_for, put_index, replace, rewrite,
 };
-use crate::support::registry::add_blob;
+use crate::support::layouts::add_blob;
 use Item::{File, HardLink, SymLink};
 use camino::Utf8PathBuf;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ fn causes(file: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn equal_images_are_said_to_be() {
+fn equal_images_are_reported_as_equal() {
     let context = context("", "");
     let told = context.run(&format!("diff a/{BIN} out/{BIN}:6.1.7")).ok().stdout;
     assert!(told.ends_with("\nthe two are the same image\n"), "{told}");
@@ -38,7 +38,7 @@ fn equal_images_are_said_to_be() {
 }
 
 #[test]
-fn another_config_is_told_in_groups_with_what_it_did() {
+fn config_differences_are_grouped_with_their_effects() {
     let context = context("", "--set DUMMY=n --set WIREGUARD=m --set PSI=y --set BRIDGE=y");
     let before = context.snapshot("work");
     let told = context.run(&format!("diff a/{MODULES} out/{MODULES}")).ok().stdout;
@@ -84,7 +84,7 @@ fn two_versions_are_compared_module_by_module() {
 }
 
 #[test]
-fn another_date_and_another_compiler_are_named_as_the_cause() {
+fn a_changed_date_or_compiler_is_named_as_the_cause() {
     if !has_tool("gcc-11") || !has_tool("gcc-12") {
         return;
     }
@@ -109,7 +109,7 @@ fn another_date_and_another_compiler_are_named_as_the_cause() {
 }
 
 #[test]
-fn a_path_and_a_build_id_are_found_in_the_bytes() {
+fn embedded_paths_and_build_ids_are_found() {
     let context = context("", "");
     let (a, b): (Utf8PathBuf, Utf8PathBuf) =
         (context.path("work/a").join(BIN), context.path("work/out").join(BIN));
@@ -132,7 +132,7 @@ fn a_path_and_a_build_id_are_found_in_the_bytes() {
 }
 
 #[test]
-fn a_budget_fails_the_job_and_says_by_how_much() {
+fn exceeding_a_size_limit_fails_and_reports_the_excess() {
     let context = context("", "");
     let within = "--max-bin-size 1MB --max-modules-size 1MiB";
     context.run(&format!("diff a/{BIN} out/{BIN} {within}")).ok();
@@ -159,7 +159,7 @@ fn a_budget_fails_the_job_and_says_by_how_much() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_a_usage_error() {
+fn images_that_cannot_be_compared_are_a_usage_error() {
     let context = context("", "");
     context.tree("6.1.8", "work/newer");
     context.run("6.1.8 --fc --source newer --config mini.config").ok();
@@ -168,7 +168,7 @@ fn what_cannot_be_compared_is_a_usage_error() {
 }
 
 #[test]
-fn files_that_only_one_side_has_are_told() {
+fn files_on_only_one_side_are_reported() {
     let context = TestContext::new();
     let kernel = kernel("6.1.7");
     let put = |name: &str, items: &[(&str, Item<'_>)]| {
@@ -218,7 +218,7 @@ fn files_that_only_one_side_has_are_told() {
 }
 
 #[test]
-fn a_difference_that_is_not_in_the_files_is_told() {
+fn differences_outside_the_files_are_reported() {
     let context = TestContext::new();
     context.build("-o a --compression none").ok();
     context.build("--compression gzip").ok();
@@ -228,7 +228,7 @@ fn a_difference_that_is_not_in_the_files_is_told() {
 }
 
 #[test]
-fn a_tag_for_several_architectures_is_compared_image_by_image() {
+fn multi_arch_tags_are_compared_image_by_image() {
     let context = TestContext::new();
     let layout = context.path("work/x");
     let kernels = ["6.1.7", "6.1.8"].map(kernel);

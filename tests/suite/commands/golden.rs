@@ -1,147 +1,17 @@
 //! Golden files, `tests/golden`: what plans and `--json` print for fixed inputs. A change of the code that is meant
 //! to change nothing leaves them as they are; `KCOMPILE_GOLDEN=update` writes them anew.
 
-use crate::commands::boot;
-use crate::source::kinds::sh;
-use crate::support::context::{CONFIG, RunResult, TestContext, has_tool, skipped};
-use crate::support::fixed_tools;
+use crate::support::context::{CONFIG, RunResult, TestContext, has_tool};
+use crate::support::golden::{GIT, compare, context, printed, section};
 use crate::support::normalize::{compact, differing, first_of_each, masked, normal, pretty};
-use crate::support::servers;
-use camino::Utf8PathBuf;
+use crate::support::qemu;
 use serde_json::{Value, json};
 use std::fs;
-use std::time::{Duration, UNIX_EPOCH};
-
-/// The date of sources that have none of their own.
-const DATE: u64 = 1_700_000_000;
-
-/// A text under its heading.
-pub(crate) fn section(heading: &str, text: &str) -> String {
-    format!("== {heading}\n{}\n\n", text.trim_end())
-}
-
-/// Where the files are.
-pub(crate) fn directory() -> Utf8PathBuf {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").into()
-}
-
-/// Are they to be written anew?
-pub(crate) fn is_update() -> bool {
-    std::env::var("KCOMPILE_GOLDEN").is_ok_and(|what| what == "update")
-}
-
-/// Holds a text against the file of this name.
-#[track_caller]
-pub(crate) fn compare(name: &str, found: &str) {
-    let path = directory().join(name);
-    let found = found.trim_end().to_owned() + "\n";
-    for private in [std::env::temp_dir().to_str().unwrap(), env!("CARGO_MANIFEST_DIR")] {
-        assert!(!found.contains(private), "{name} has a path of this machine, {private}:\n{found}");
-    }
-    if is_update() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, found).unwrap();
-        return;
-    }
-    let golden = fs::read_to_string(&path).unwrap_or_default();
-    if found == golden {
-        return;
-    }
-    let (before, now): (Vec<&str>, Vec<&str>) = (golden.lines().collect(), found.lines().collect());
-    let at = before.iter().zip(&now).take_while(|(before, now)| before == now).count();
-    let show = |lines: &[&str], sign: &str| {
-        lines.iter().skip(at).take(8).map(|line| format!("{sign} {line}\n")).collect::<String>()
-    };
-    let heading = before[..at].iter().rev().find(|line| line.starts_with("== ")).unwrap_or(&"");
-    let above: String = before[at.saturating_sub(3)..at].iter().map(|line| format!("  {line}\n")).collect();
-    panic!(
-        "tests/golden/{name}, line {}, {heading}\n{above}{}{}KCOMPILE_GOLDEN=update writes it anew",
-        at + 1,
-        show(&before, "-"),
-        show(&now, "+")
-    );
-}
-
-/// The context of all golden files: tools that are the same everywhere, and a kernel tree of each kind.
-pub(crate) fn context() -> Option<TestContext> {
-    if std::env::consts::ARCH != "x86_64" {
-        skipped("the golden files are of an x86-64 host");
-        return None;
-    }
-    let mut context = fixed_tools::context(&["5.10.77", "6.1.7", "6.6.60"]);
-    let server = servers::mirror(&context, &["6.1.7", "6.6.60"]);
-    context.env.insert("KCOMPILE_MIRROR".into(), server.url);
-    context.tarball("6.1.7", "gz");
-    let dir = context.tree("5.10.77", "work/linux");
-    for entry in walkdir::WalkDir::new(dir) {
-        let file = fs::File::open(entry.unwrap().path()).unwrap();
-        file.set_modified(UNIX_EPOCH + Duration::from_secs(DATE)).unwrap();
-    }
-    fs::write(
-        context.path("work/odd.config"),
-        format!("{CONFIG}CONFIG_MINI_NEEDS_ABSENT=y\nCONFIG_NOWHERE=y\n"),
-    )
-    .unwrap();
-    fs::write(context.path("work/some.config"), "CONFIG_PSI=y\n# CONFIG_VETH is not set\n").unwrap();
-    fs::create_dir(context.path("work/patches")).unwrap();
-    let patch = "--- a/NEW\n+++ b/NEW\n@@ -0,0 +1,1 @@\n+new\n".replace("--- a/NEW", "--- /dev/null");
-    fs::write(context.path("work/patches/new.patch"), patch).unwrap();
-    Some(context)
-}
-
-/// A git source that no server has: its name is the same everywhere.
-const GIT: &str = "git+http://git.example/linux/.git";
-
-/// The options by which [`GIT`] is taken from a bundle; `None`: there is no git.
-pub(crate) fn repository(context: &TestContext) -> Option<String> {
-    if !has_tool("git") {
-        return None;
-    }
-    let tree = context.tree("6.1.7", "repos/linux");
-    let date = format!("@{DATE} +0000");
-    sh(
-        &tree,
-        &format!(
-            "git init -q -b ch-6.1.7 . && git add . && GIT_AUTHOR_DATE='{date}' GIT_COMMITTER_DATE='{date}' git \
-             -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q -m x
-             git rev-parse HEAD > ../head; git rev-parse HEAD | git pack-objects -q --revs --stdout > ../pack"
-        ),
-    );
-    let commit = fs::read_to_string(context.path("repos/head")).unwrap().trim().to_owned();
-    let url = GIT.trim_start_matches("git+");
-    let index = json!({
-        "format": 1,
-        "archives": [],
-        "commits": [{ "url": url, "commit": commit }],
-        "locked": { (format!("{url}#ch-6.1.7")): format!("commit:{commit}") },
-    });
-    let mut bundle = tar::Builder::new(fs::File::create(context.path("work/seed.tar")).unwrap());
-    let pack = fs::read(context.path("repos/pack")).unwrap();
-    for (name, bytes) in [
-        ("kcompile-bundle.json".to_owned(), index.to_string().into_bytes()),
-        (format!("commits/{commit}.pack"), pack),
-    ] {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        bundle.append_data(&mut header, name, &bytes[..]).unwrap();
-    }
-    bundle.finish().unwrap();
-    Some(format!("--source {GIT} --offline --from-bundle seed.tar"))
-}
 
 /// What a command prints as JSON.
 fn json(context: &TestContext, args: &str) -> Value {
     let RunResult { stdout, stderr, .. } = context.run(args);
     serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{args}: {error}: {stdout}{stderr}"))
-}
-
-/// What a command prints, and its exit code where that is not 0.
-pub(crate) fn printed(context: &TestContext, args: &str) -> String {
-    let RunResult { code, stdout, stderr } = context.run(args);
-    assert!(!stdout.is_empty(), "{args}: {stderr}");
-    let text = compact(&normal(context, &stdout));
-    section(&if code == 0 { args.to_owned() } else { format!("{args} (exit code {code})") }, &text)
 }
 
 #[test]
@@ -181,7 +51,7 @@ fn plans_and_their_digests() {
 }
 
 #[test]
-fn the_catalog() {
+fn the_catalog_as_json() {
     let Some(context) = context() else { return };
     fs::create_dir_all(context.path("work/own")).unwrap();
     fs::write(
@@ -204,7 +74,7 @@ fn the_catalog() {
 }
 
 #[test]
-fn the_host_and_the_cache() {
+fn doctor_and_clean_as_json() {
     let Some(context) = context() else { return };
     let mut doctor = json(&context, "doctor 6.1.7 --arch arm64 --json");
     for finding in doctor["findings"].as_array_mut().unwrap() {
@@ -230,7 +100,7 @@ fn the_host_and_the_cache() {
 }
 
 #[test]
-fn configs_and_requirements() {
+fn configs_and_requirements_as_json() {
     let Some(context) = context() else { return };
     fs::write(context.path("work/a"), "CONFIG_NF_NAT_IPV4=m\nCONFIG_A=y\nCONFIG_B=m\n").unwrap();
     fs::write(context.path("work/b"), "CONFIG_NF_NAT=m\nCONFIG_B=y\nCONFIG_C=\"c\"\n").unwrap();
@@ -253,7 +123,7 @@ fn configs_and_requirements() {
 }
 
 #[test]
-fn a_kernel_that_is_added() {
+fn an_added_kernel_as_json() {
     let Some(context) = context() else { return };
     fs::create_dir_all(context.path("work/own/firecracker")).unwrap();
     let config =
@@ -270,18 +140,18 @@ fn a_kernel_that_is_added() {
 }
 
 #[test]
-fn boots() {
+fn boot_reports_as_json() {
     if !has_tool("gcc") || !has_tool("mke2fs") {
         return;
     }
     let Some(mut context) = context() else { return };
     context.run("6.1.7 --fc --arch amd64 --config mini.config --progress quiet").ok();
-    boot::machine(&mut context);
+    qemu::install(&mut context);
     let boot = |console: &str, then: &str, args: &str| {
-        boot::prints(&context, console, then);
+        qemu::set_console(&context, console, then);
         context.run(&format!("boot 6.1.7 --fc --accel tcg --json {args}"))
     };
-    let good = boot::good();
+    let good = qemu::good_console();
     let faults = good
         .replace("loaded 0 0", "loaded 0 19")
         .replace("loaded 1 0", "loaded 1 8")

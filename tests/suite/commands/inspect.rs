@@ -2,7 +2,7 @@
 
 use crate::support::context::{TestContext, copy, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image_for, put_index};
-use crate::support::registry::add_blob;
+use crate::support::layouts::add_blob;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -14,7 +14,7 @@ fn inspected(context: &TestContext, image: &str) -> Value {
 }
 
 #[test]
-fn an_image_tells_what_is_in_it_and_what_it_was_built_from() {
+fn inspect_reports_contents_and_origin() {
     let context = TestContext::new();
     let built = context.build("--set IKCONFIG=y").ok();
     let before = context.snapshot("work/out");
@@ -49,7 +49,7 @@ fn an_image_tells_what_is_in_it_and_what_it_was_built_from() {
 }
 
 #[test]
-fn people_read_it_in_eighty_columns() {
+fn inspect_fits_80_columns() {
     let context = TestContext::new();
     context.build("--legacy").ok();
     let told = context.run(&format!("inspect {BIN} {MODULES} out/flintlock-kernel")).ok().stdout;
@@ -75,7 +75,7 @@ fn people_read_it_in_eighty_columns() {
 }
 
 #[test]
-fn a_receipt_counts_only_for_the_image_that_it_names() {
+fn a_receipt_of_another_image_is_ignored() {
     let context = TestContext::new();
     context.build("").ok();
     let receipt = context.path("work/out/firecracker-6.1.7-amd64.json");
@@ -93,7 +93,7 @@ fn a_receipt_counts_only_for_the_image_that_it_names() {
 }
 
 #[test]
-fn flintlock_and_capmvm_get_a_ready_part_of_their_specification() {
+fn inspect_prints_flintlock_and_capmvm_specifications() {
     let context = TestContext::new();
     context.build("--modules-layout flat").ok();
     let told = context.run(&format!("inspect {BIN} --as flintlock --registry docker.io/foobar/")).ok();
@@ -126,7 +126,7 @@ fn flintlock_and_capmvm_get_a_ready_part_of_their_specification() {
 }
 
 #[test]
-fn a_tree_of_modules_cannot_be_mounted_where_modprobe_looks() {
+fn tree_layout_modules_need_a_bind_mount() {
     let context = TestContext::new();
     context.build("").ok();
     let told = context.run(&format!("inspect {BIN} --as capmvm")).ok();
@@ -139,7 +139,7 @@ fn a_tree_of_modules_cannot_be_mounted_where_modprobe_looks() {
 }
 
 #[test]
-fn modules_of_another_kernel_are_no_part_of_a_specification() {
+fn modules_of_another_kernel_are_refused_in_a_specification() {
     let context = TestContext::new();
     context.build("").ok();
     let modules = context.path("work").join(MODULES);
@@ -151,7 +151,7 @@ fn modules_of_another_kernel_are_no_part_of_a_specification() {
 }
 
 #[test]
-fn what_cannot_be_inspected_is_a_usage_error() {
+fn images_that_cannot_be_inspected_are_a_usage_error() {
     let context = TestContext::new();
     context.build("").ok();
     context.run("inspect nowhere").failed(2, &["no such directory"]);
@@ -171,7 +171,7 @@ fn what_cannot_be_inspected_is_a_usage_error() {
 }
 
 #[test]
-fn what_an_image_says_cannot_steer_a_terminal() {
+fn control_characters_of_an_image_are_escaped() {
     let context = TestContext::new();
     context.build("").ok();
     let layout = context.path("work").join(BIN);
@@ -212,7 +212,7 @@ fn attached(context: &TestContext, end: &str) -> camino::Utf8PathBuf {
 }
 
 #[test]
-fn receipt_and_provenance_are_read_from_the_attachments_where_no_file_is_beside() {
+fn receipts_and_provenance_are_read_from_attachments() {
     let context = TestContext::new();
     context.build("").ok();
     let image = copied(&context);
@@ -254,7 +254,7 @@ fn receipt_and_provenance_are_read_from_the_attachments_where_no_file_is_beside(
 }
 
 #[test]
-fn an_attached_receipt_is_not_believed_for_its_own_sake() {
+fn an_attached_receipt_must_match_its_image() {
     let context = TestContext::new();
     context.build("--no-modules").ok();
     let image = copied(&context);
@@ -281,7 +281,7 @@ fn an_attached_receipt_is_not_believed_for_its_own_sake() {
 }
 
 #[test]
-fn a_tag_for_several_architectures_has_a_specification_too() {
+fn multi_arch_tags_have_specifications() {
     let context = TestContext::new();
     let layout = context.path("work/firecracker-kernel-bin");
     let image = |arch: &str, path: &str| {

@@ -78,7 +78,7 @@ fn every_kernel_of_the_catalog_can_be_planned() {
 }
 
 #[test]
-fn a_users_entry_is_shown_with_its_note() {
+fn user_catalog_entries_are_listed_with_their_note() {
     let context = TestContext::new();
     fs::create_dir(context.path("work/own")).unwrap();
     let entry = "[[kernel]]\nversion = \"6.6.60\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \

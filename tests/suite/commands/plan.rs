@@ -8,7 +8,7 @@ fn plan(context: &TestContext, args: &str) -> Value {
 }
 
 #[test]
-fn a_plan_touches_nothing() {
+fn plan_writes_nothing() {
     let mut context = TestContext::new();
     // A port that nobody listens on: any use of the network would fail.
     context.env.insert("KCOMPILE_MIRROR".into(), "http://127.0.0.1:1".into());
@@ -25,7 +25,7 @@ fn a_plan_touches_nothing() {
 }
 
 #[test]
-fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
+fn the_plan_digest_covers_exactly_the_inputs_of_the_output() {
     let (here, there) = (TestContext::new(), TestContext::new());
     here.tarball("6.1.7", "gz");
     crate::support::context::copy(
@@ -72,7 +72,7 @@ fn the_digest_follows_what_decides_the_bytes_and_nothing_else() {
 }
 
 #[test]
-fn a_plan_says_what_it_will_do() {
+fn plan_lists_every_step() {
     let context = TestContext::new();
     let plan = plan(&context, "5.10.77 --fc");
     let source = &plan["plan"]["source"];
@@ -92,7 +92,7 @@ fn a_plan_says_what_it_will_do() {
 }
 
 #[test]
-fn the_nearest_lower_config_is_taken_and_said_to_be() {
+fn the_nearest_lower_config_is_used_and_named() {
     let context = TestContext::new();
     let text = context.run("plan 5.14.2 --ch").ok().stdout;
     assert!(text.contains("configs/cloud-hypervisor/linux-x86_64-5.12.config"), "{text}");
@@ -106,7 +106,7 @@ fn the_nearest_lower_config_is_taken_and_said_to_be() {
 }
 
 #[test]
-fn a_version_that_two_flavors_know_names_both_flags() {
+fn a_version_of_two_hypervisors_asks_for_a_flag() {
     let context = TestContext::new();
     context.run("plan 6.1").failed(2, &["known for Firecracker and for Cloud Hypervisor", "--fc or --ch"]);
     context.run("plan 3.2.1").failed(2, &["the catalog does not know Linux 3.2.1", "--fc or --ch"]);
@@ -114,7 +114,7 @@ fn a_version_that_two_flavors_know_names_both_flags() {
 }
 
 #[test]
-fn layers_are_applied_in_the_order_they_were_typed() {
+fn config_layers_apply_in_command_line_order() {
     let context = TestContext::new();
     std::fs::write(context.path("work/f.config"), "CONFIG_KSM=m\n").unwrap();
     let plan = plan(&context, "6.1 --fc --set KSM=n --fragment f.config --set CONFIG_PSI=y");
@@ -126,7 +126,7 @@ fn layers_are_applied_in_the_order_they_were_typed() {
 }
 
 #[test]
-fn a_config_that_is_none_is_refused() {
+fn invalid_config_files_are_refused() {
     let context = TestContext::new();
     for (text, says) in [
         (&b""[..], "not a kernel config"),
@@ -149,7 +149,7 @@ fn a_config_that_is_none_is_refused() {
 }
 
 #[test]
-fn a_users_catalog_lies_over_the_built_in_one() {
+fn a_user_catalog_overrides_the_built_in_one() {
     let context = TestContext::new();
     let dir = context.path("work/own");
     std::fs::create_dir_all(dir.join("firecracker")).unwrap();
@@ -169,14 +169,14 @@ fn a_users_catalog_lies_over_the_built_in_one() {
 }
 
 #[test]
-fn a_source_of_another_version_is_refused_by_the_plan_already() {
+fn plan_refuses_a_source_of_another_version() {
     let context = TestContext::new();
     context.tree("6.1.8", "work/newer");
     context.run("plan 6.1.7 --fc --source newer").failed(2, &["the source is Linux 6.1.8, not the 6.1.7"]);
 }
 
 #[test]
-fn two_names_of_the_kernel_must_both_fit() {
+fn both_paths_of_the_kernel_file_are_validated() {
     let context = TestContext::new();
     for second in ["bin", "bin/vmlinux", "bin/vmlinux/x"] {
         context

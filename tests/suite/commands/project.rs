@@ -1,7 +1,7 @@
 //! The user's own repository: `kcompile.toml`, `configs/`, `patches/`.
 
-use crate::source::kinds::repository;
 use crate::support::context::{RunResult, TestContext, has_tool, run_result};
+use crate::support::git::repository;
 use crate::support::servers;
 use serde_json::Value;
 use std::fs;
@@ -26,7 +26,7 @@ fn plan(context: &TestContext, args: &str) -> Value {
 }
 
 #[test]
-fn a_projects_files_lie_over_the_built_in_ones() {
+fn project_files_override_the_built_in_ones() {
     let context = project("");
     let own = context.path("work/own");
     let entry = "[[kernel]]\nversion = \"9.9\"\nflavor = \"firecracker\"\narch = [\"amd64\"]\nstatus = \"untested\"\n";
@@ -48,7 +48,7 @@ fn a_projects_files_lie_over_the_built_in_ones() {
 }
 
 #[test]
-fn its_defaults_give_way_to_the_command_line() {
+fn command_line_options_override_project_defaults() {
     let mut context = project(
         "flavor = \"cloud-hypervisor\"\narch = [\"arm64\"]\noutput = \"images\"\n\
          mirror = [\"https://mirror.example\"]\nrequire = [\"kubernetes-1.35\"]\n",
@@ -67,7 +67,7 @@ fn its_defaults_give_way_to_the_command_line() {
 }
 
 #[test]
-fn a_project_of_another_user_is_not_obeyed() {
+fn a_project_of_another_user_is_refused() {
     if !rustix::process::geteuid().is_root() {
         crate::support::context::skipped("only root can give files to another user");
         return;
@@ -94,7 +94,7 @@ fn a_project_of_another_user_is_not_obeyed() {
 }
 
 #[test]
-fn images_and_the_lock_file_go_to_the_top_of_the_project() {
+fn images_and_the_lock_file_are_written_to_the_project_root() {
     let context = project("flavor = \"firecracker\"\noutput = \"images\"\n");
     context.tree("6.1.7", "work/linux");
     let config = context.path("work/mini.config");

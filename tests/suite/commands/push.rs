@@ -1,7 +1,8 @@
 //! `kcompile push`, against registries on loopback: honest ones, ones that misbehave, and none.
 
 use crate::support::context::{RunResult, TestContext, copy, has_tool};
-use crate::support::registry::{self, Registry, add_blob, descriptor, send, write_layout};
+use crate::support::layouts::{add_blob, descriptor, write_layout};
+use crate::support::registry::{self, Registry, send};
 use crate::support::servers::respond;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
@@ -77,7 +78,7 @@ fn one_image_can_be_chosen() {
 }
 
 #[test]
-fn what_refers_to_an_image_follows_it() {
+fn push_copies_referrers_with_the_image() {
     let Some(context) = built() else { return };
     let out = context.path("work/out");
     let subject = descriptor(&out.join(BIN), "6.1.7");
@@ -116,7 +117,7 @@ fn what_refers_to_an_image_follows_it() {
 }
 
 #[test]
-fn a_registry_that_serves_another_image_is_found_out() {
+fn push_detects_a_registry_that_serves_another_image() {
     let Some(context) = built() else { return };
     // It makes the manifest pretty, as one did that rewrote what it got.
     let registry = registry::misbehaving(|request, stream| {
@@ -135,7 +136,7 @@ fn a_registry_that_serves_another_image_is_found_out() {
 }
 
 #[test]
-fn a_registry_that_refuses_is_named_with_what_to_do() {
+fn registry_refusals_come_with_a_hint() {
     let Some(context) = built() else { return };
     let refuses = registry::misbehaving(|_, stream| {
         respond(stream, "401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], b"");
@@ -178,7 +179,7 @@ fn credentials_are_skopeos_own_and_stay_secret() {
 }
 
 #[test]
-fn a_damaged_blob_is_found_though_the_registry_has_it() {
+fn push_finds_damaged_blobs_that_the_registry_already_has() {
     let Some(context) = built() else { return };
     let registry = registry::honest();
     push(&context, &registry, "").ok();
@@ -202,7 +203,7 @@ fn a_damaged_blob_is_found_though_the_registry_has_it() {
 }
 
 #[test]
-fn a_signal_ends_skopeo_too() {
+fn a_signal_also_ends_skopeo() {
     let Some(context) = built() else { return };
     let (tell, told) = std::sync::mpsc::channel();
     let registry = registry::misbehaving(move |request, stream| {
@@ -225,7 +226,7 @@ fn a_signal_ends_skopeo_too() {
 }
 
 #[test]
-fn bad_input_is_refused_before_skopeo_is_asked() {
+fn invalid_input_is_refused_before_skopeo_runs() {
     let context = TestContext::new();
     context.build("").ok();
     // No skopeo is found there, and none is wanted.

@@ -1,52 +1,18 @@
 //! `kcompile verify`: every byte counts, and so does what an image says of itself.
 
-use crate::support::context::{RunResult, TestContext, copy};
+use crate::support::context::{RunResult, TestContext};
 use crate::support::fixtures::{Parts, replace, rewrite};
-use crate::support::registry::{add_blob, descriptor, write_layout};
+use crate::support::layouts::{copy_of, fails, verified, words};
 use camino::{Utf8Path, Utf8PathBuf};
-use kcompile::internals::{VerifyCache, VerifyReport};
+use kcompile::internals::VerifyReport;
 use serde_json::{Value, json};
 use std::fs;
 
 const BIN: &str = "out/firecracker-kernel-bin-amd64";
 const MODULES: &str = "out/firecracker-kernel-modules-amd64";
 
-/// What came of each image of a layout, without a process of its own.
-fn verified(layout: &Utf8Path) -> Vec<VerifyReport> {
-    let mut all = Vec::new();
-    kcompile::internals::verify(layout, None, &mut Default::default(), |verified| {
-        all.push(verified);
-        Ok(())
-    })
-    .unwrap();
-    all
-}
-
-/// What failed of the only image, as check → the first fault.
-#[track_caller]
-fn fails(context: &TestContext, layout: &str, says: &[&str]) {
-    let told = context.run(&format!("verify {layout}"));
-    assert_eq!(told.code, 1, "{}{}", told.stdout, told.stderr);
-    let words = words(&told.stdout);
-    for said in says {
-        assert!(words.contains(said), "`{said}` is not in:\n{}", told.stdout);
-    }
-}
-
-/// A table as one line, without its padding.
-fn words(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn copy_of(context: &TestContext, layout: &str) -> Utf8PathBuf {
-    let copy = context.path("work/copy").join(Utf8Path::new(layout).file_name().unwrap());
-    let _ = fs::remove_dir_all(&copy);
-    crate::support::context::copy(&context.path("work").join(layout), &copy);
-    copy
-}
-
 #[test]
-fn what_was_built_is_what_it_should_be() {
+fn verify_accepts_what_was_built() {
     let context = TestContext::new();
     context.build("--legacy --set IKCONFIG=y").ok();
     let before = context.snapshot("work/out");
@@ -153,7 +119,7 @@ fn a_damaged_blob_is_named_by_what_it_is() {
 }
 
 #[test]
-fn modules_that_their_kernel_would_refuse_are_found_one_by_one() {
+fn modules_that_the_kernel_would_refuse_are_listed() {
     let context = TestContext::new();
     context.build("--compression none").ok();
     let edited = |change: fn(&mut Parts)| {
@@ -176,7 +142,7 @@ fn modules_that_their_kernel_would_refuse_are_found_one_by_one() {
 }
 
 #[test]
-fn a_kernel_file_is_judged_by_its_bytes_for_the_hypervisor_that_is_named() {
+fn kernel_files_are_checked_for_their_hypervisor() {
     let context = TestContext::new();
     context.tree("6.1.7", "work/linux");
     context.run("6.1.7 --ch --source linux --config mini.config --compression none").ok();
@@ -204,7 +170,7 @@ fn a_kernel_file_is_judged_by_its_bytes_for_the_hypervisor_that_is_named() {
 }
 
 #[test]
-fn what_an_image_says_must_be_true() {
+fn annotations_must_match_the_image() {
     let context = TestContext::new();
     context.build("--compression none").ok();
     let edited = |change: fn(&mut Parts)| {
@@ -243,7 +209,7 @@ fn what_an_image_says_must_be_true() {
 }
 
 #[test]
-fn a_pair_is_told_from_two_builds_of_one_version() {
+fn kernel_and_modules_of_different_builds_are_detected() {
     let context = TestContext::new();
     context.build("").ok();
     let kept = copy_of(&context, MODULES);
@@ -263,7 +229,7 @@ fn a_pair_is_told_from_two_builds_of_one_version() {
 }
 
 #[test]
-fn an_image_of_others_is_only_held_against_the_rules_of_all() {
+fn foreign_images_are_only_checked_against_the_oci_rules() {
     let context = TestContext::new();
     context.build("--compression none").ok();
     let copy = copy_of(&context, BIN);
@@ -281,95 +247,7 @@ fn an_image_of_others_is_only_held_against_the_rules_of_all() {
 }
 
 #[test]
-fn what_buildkit_puts_beside_an_image_is_no_image() {
-    let context = TestContext::new();
-    context.build("").ok();
-    let layout = context.path("work/docker");
-    copy(&context.path("work").join(BIN), &layout);
-    let manifest = json!("application/vnd.oci.image.manifest.v1+json");
-    let config =
-        json!({ "architecture": "unknown", "os": "unknown", "rootfs": { "type": "layers", "diff_ids": [] } });
-    let statement = json!({
-        "schemaVersion": 2, "mediaType": manifest,
-        "config": add_blob(&layout, config.to_string().as_bytes(), &json!("application/vnd.oci.image.config.v1+json")),
-        "layers": [add_blob(&layout, b"{}", &json!("application/vnd.in-toto+json"))],
-    });
-    let mut attestation = add_blob(&layout, statement.to_string().as_bytes(), &manifest);
-    attestation["annotations"] = json!({ "vnd.docker.reference.type": "attestation-manifest" });
-    let index = json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [descriptor(&layout, "6.1.7"), attestation],
-    });
-    write_layout(&layout, &[("6.1.7", index)]);
-    let all = verified(&layout);
-    assert!(all.len() == 2 && all.iter().all(VerifyReport::passes), "{all:?}");
-    let told = context.run("inspect docker:6.1.7").ok();
-    assert_eq!(told.stdout.matches("image   a kernel").count(), 1, "{}", told.stdout);
-}
-
-/// Puts an image of `out` under these names in a layout of its own, which is called the same.
-fn under_names(context: &TestContext, layout: &str, names: &[Value]) -> Utf8PathBuf {
-    let copy = copy_of(context, layout);
-    let mut index: Value = serde_json::from_slice(&fs::read(copy.join("index.json")).unwrap()).unwrap();
-    let image = index["manifests"][0].clone();
-    let named = |annotations: &Value| {
-        let mut image = image.clone();
-        image["annotations"] = annotations.clone();
-        image
-    };
-    index["manifests"] = names.iter().map(named).collect();
-    fs::write(copy.join("index.json"), index.to_string()).unwrap();
-    copy
-}
-
-#[test]
-fn a_good_image_is_good_under_any_name() {
-    let context = TestContext::new();
-    context.build("").ok();
-    let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
-    let plan = "3f2a".repeat(16);
-    let names = [
-        name("6.1.7"),
-        name("6.1"),
-        name("latest"),
-        name("6.1.7-debug"),
-        name("debug"),
-        name(&plan),
-        name("docker.io/foobar/firecracker-kernel-bin-amd64:latest"),
-        name(
-            "ghcr.io/foobar/kernel:6.1.7@sha256:0000000000000000000000000000000000000000000000000000000000000000",
-        ),
-        // A version of somebody's own things.
-        name("2024.10.1"),
-        name("1.4.0"),
-        json!({}),
-        json!({ "io.containerd.image.name": "docker.io/foobar/kernel:6.1.7", "com.example.note": "x" }),
-    ];
-    let layout = under_names(&context, BIN, &names);
-    let told = context.run(&format!("verify {layout}")).ok().stdout;
-    assert_eq!(told.matches("  ok       index").count(), names.len(), "{told}");
-    for reference in ["latest", "docker.io/foobar/firecracker-kernel-bin-amd64:latest"] {
-        assert!(
-            context
-                .run(&format!("verify {layout}:{reference}"))
-                .ok()
-                .stdout
-                .contains(&format!(":{reference}\n"))
-        );
-    }
-    // The name of another kernel is none of its names.
-    for (wrong, says) in [
-        ("6.1.9", "the tag is 6.1.9, the image says that it is version 6.1.7"),
-        ("5.10", "the tag is 5.10, the image says that it is version 6.1.7"),
-        ("docker.io/foobar/kernel:6.1.9", "the tag is 6.1.9"),
-        ("docker.io/foobar/kernel", "the name docker.io/foobar/kernel has no tag in it"),
-    ] {
-        fails(&context, under_names(&context, BIN, &[name(wrong)]).as_str(), &[says]);
-    }
-}
-
-#[test]
-fn all_that_depmod_writes_is_there() {
+fn all_depmod_files_are_required() {
     let context = TestContext::new();
     context.build("--compression none").ok();
     let modules = context.path("work").join(MODULES);
@@ -432,7 +310,7 @@ fn without(tar: &[u8], path: &str) -> Vec<u8> {
 }
 
 #[test]
-fn an_image_of_kcompiles_has_its_kernel_at_its_path() {
+fn kcompile_images_must_have_the_kernel_at_its_path() {
     let context = TestContext::new();
     context.build("--compression none --legacy").ok();
     for (layout, path) in [(BIN, "bin/vmlinux"), ("out/flintlock-kernel", "boot/vmlinux")] {
@@ -468,7 +346,7 @@ fn fix_checksums(tar: &mut [u8]) {
 }
 
 #[test]
-fn an_image_of_kcompiles_is_an_image() {
+fn kcompile_images_must_not_be_artifacts() {
     let context = TestContext::new();
     context.build("--compression none").ok();
     let copy = copy_of(&context, BIN);
@@ -483,68 +361,10 @@ fn an_image_of_kcompiles_is_an_image() {
 }
 
 #[test]
-fn only_the_kernel_has_a_second_name() {
+fn verify_accepts_a_second_path_of_the_kernel() {
     let context = TestContext::new();
     for second in ["boot/vmlinux", "a/first/vmlinux"] {
         context.build(&format!("--also-at {second} --legacy")).ok();
         context.run(&format!("verify {BIN} {MODULES} out/flintlock-kernel")).ok();
     }
-}
-
-/// What was read is not read again: it may even be gone.
-#[test]
-fn each_blob_is_read_once_in_a_run() {
-    let context = TestContext::new();
-    context.build("").ok();
-    let name = |name: &str| json!({ "org.opencontainers.image.ref.name": name });
-    let layout = under_names(&context, MODULES, &[name("one"), name("two")]);
-    let beside = under_names(&context, BIN, &[name("one"), name("two")]);
-    let mut cache = VerifyCache::default();
-    let mut told = |tag: &str| {
-        let mut all = Vec::new();
-        let each = |verified: VerifyReport| {
-            all.push(serde_json::to_value(verified).unwrap());
-            Ok(())
-        };
-        kcompile::internals::verify(&layout, Some(tag), &mut cache, each).unwrap();
-        all[0]["checks"].clone()
-    };
-    let first = told("one");
-    for layout in [&layout, &beside] {
-        fs::remove_dir_all(layout.join("blobs")).unwrap();
-        fs::remove_file(layout.join("index.json")).unwrap();
-    }
-    let second = told("two");
-    assert_eq!(second[0]["detail"], "tag two, linux on amd64");
-    assert_eq!(first.as_array().unwrap()[1..], second.as_array().unwrap()[1..]);
-    assert!(first.to_string().contains("the same in firecracker-kernel-bin-amd64"), "{first:#}");
-    let fresh = context.run(&format!("verify {layout}:two"));
-    assert_eq!(fresh.code, 3, "another run reads it: {}", fresh.stdout);
-}
-
-/// The time of a run grows with its tags, and not with their square.
-#[test]
-fn many_tags_cost_as_much_as_they_are() {
-    let context = TestContext::new();
-    context.build("").ok();
-    let tags = |count: usize| {
-        let name =
-            |number: usize| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") });
-        under_names(&context, MODULES, &(0..count).map(name).collect::<Vec<_>>())
-    };
-    let timed = |count: usize| {
-        let layout = tags(count);
-        let begin = std::time::Instant::now();
-        let all = verified(&layout);
-        assert!(all.len() == count && all.iter().all(VerifyReport::passes));
-        begin.elapsed()
-    };
-    // Beside it lies the kernel's layout, with as many tags.
-    let beside =
-        (0..6000).map(|number| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") }));
-    under_names(&context, BIN, &beside.collect::<Vec<_>>());
-    timed(100);
-    let (few, many) = (timed(500), timed(6000));
-    // Twelve times as many: four times that is a slow machine, a hundred and forty times is a square.
-    assert!(many < few * 48 + std::time::Duration::from_secs(1), "500 tags: {few:?}, 6000 tags: {many:?}");
 }

@@ -6,7 +6,7 @@ use std::fs;
 const BIN: &str = "out/firecracker-kernel-bin-amd64";
 
 #[test]
-fn a_kernel_is_built_again_by_its_receipt_and_is_the_same() {
+fn a_rebuild_from_the_receipt_is_identical() {
     let mut context = TestContext::new();
     context.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
     let first = context.build("--legacy --set PSI=y").ok();
@@ -27,7 +27,7 @@ fn a_kernel_is_built_again_by_its_receipt_and_is_the_same() {
 }
 
 #[test]
-fn what_comes_out_otherwise_is_told_with_its_section() {
+fn a_different_rebuild_names_the_differing_sections() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
     // A careless script puts a random number into the kernel. (A process number would not do:
@@ -50,7 +50,7 @@ fn what_comes_out_otherwise_is_told_with_its_section() {
 }
 
 #[test]
-fn what_cannot_be_built_again_is_found_out_before_it_compiles() {
+fn impossible_rebuilds_are_refused_before_compiling() {
     let context = TestContext::new();
     context.build("").ok();
     let config = fs::read_to_string(context.path("work/mini.config")).unwrap();

@@ -1,22 +1,24 @@
-//! The kill campaign: kcompile is killed at random moments of every phase, by itself or together with all
-//! that it runs; what it leaves is looked at; and the next run must end with the right images.
+//! Crash tests: kcompile is killed at random moments of every phase, alone or together with all that it runs.
+//! What it leaves is checked, and the next run must end with the right images.
 //!
 //! One kill for each phase here; `scripts/campaign KILLS` runs thousands.
 
-use crate::faults::network::server;
-use crate::support::context::{TestContext, compress, run_result};
+use crate::support::context::{TestContext, run_result};
+use crate::support::downloads::{archive_server, noisy_archive};
+use crate::support::layouts::layouts_are_whole;
 use crate::support::processes::{descendants, wait_until_gone};
+use crate::support::progress::event;
+use crate::support::random::{Random, number_from_env, seeded};
 use crate::support::servers::{Request, Server};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use kcompile::internals::remove_tree;
-use kcompile::internals::tags;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Where a kill is aimed at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,24 +67,7 @@ enum Victims {
     All,
 }
 
-/// Numbers that look random and come again with the same seed: SplitMix64, by Steele, Lea and Flood.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Between 0 and 1.
-    fn part(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
-    }
-}
-
-/// One place of the campaign: its kills come one after the other.
+/// One worker of the crash tests: its kills come one after the other.
 struct Place {
     context: TestContext,
     server: Server,
@@ -99,7 +84,7 @@ impl Place {
     fn new(seed: u64) -> Place {
         let context = TestContext::new();
         let archive = noisy_archive(&context, seed);
-        let server = server(&archive, |_, request, stream, bytes| drip(request, stream, bytes));
+        let server = archive_server(&archive, |_, request, stream, bytes| drip(request, stream, bytes));
         let mut place = Place {
             context,
             server,
@@ -253,42 +238,6 @@ impl Place {
     }
 }
 
-/// Every layout of this output directory that has its name is whole: what its tags stand for is there and has
-/// its digest.
-pub(crate) fn layouts_are_whole(output: &Utf8Path, case: &str) {
-    for entry in output.read_dir_utf8().into_iter().flatten().flatten() {
-        let path = entry.path();
-        if entry.file_name().starts_with('.') {
-            continue;
-        }
-        if !path.is_dir() {
-            // A receipt.
-            let receipt = serde_json::from_slice::<serde_json::Value>(&fs::read(path).unwrap());
-            receipt.unwrap_or_else(|error| panic!("{case}: {path}: {error}"));
-            continue;
-        }
-        let tags = tags::tags(path).unwrap_or_else(|error| panic!("{case}: {error}"));
-        assert!(!tags.is_empty(), "{case}: {path} has no tag");
-        for tagged in tags {
-            tags::check(path, &tagged).unwrap_or_else(|error| panic!("{case}: {error}"));
-        }
-    }
-}
-
-/// A release with random bytes in it, so that it is large enough to be cut off in its middle.
-pub(crate) fn noisy_archive(context: &TestContext, seed: u64) -> Vec<u8> {
-    let mut random = Random(seed);
-    let tree = context.tree("6.1.7", "trees/linux");
-    let noise: Vec<u8> = (0..32_000).flat_map(|_| random.next().to_le_bytes()).collect();
-    fs::write(tree.join("noise.bin"), noise).unwrap();
-    compress(&crate::support::context::tar_of(&tree, "linux-6.1.7"), "xz")
-}
-
-/// An event of `--progress json`.
-pub(crate) fn event(line: impl AsRef<str>) -> Option<serde_json::Value> {
-    serde_json::from_str(line.as_ref()).ok()
-}
-
 /// Sends an archive, or what is missing of it, in small pieces.
 fn drip(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     let start = request.range_start().unwrap_or(0).min(bytes.len());
@@ -312,20 +261,9 @@ fn drip(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     }
 }
 
-/// Numbers that come again with `KCOMPILE_SEED`, and their seed.
-pub(crate) fn seeded() -> (u64, Random) {
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-    let seed = number("KCOMPILE_SEED").unwrap_or(clock);
-    (seed, Random(seed))
-}
-
-pub(crate) fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
 #[test]
-fn whenever_it_is_killed_the_next_run_ends_with_the_right_images() {
-    let kills = number("KCOMPILE_KILLS").unwrap_or(PHASES.len() as u64);
+fn after_a_kill_at_any_moment_the_next_run_succeeds() {
+    let kills = number_from_env("KCOMPILE_KILLS").unwrap_or(PHASES.len() as u64);
     let (seed, _) = seeded();
     println!("seed: {seed} (KCOMPILE_SEED)");
     let places = std::thread::available_parallelism().unwrap().get().min(4) as u64;

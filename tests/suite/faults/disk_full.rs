@@ -1,29 +1,13 @@
 //! A full disk, which is a small tmpfs: what is said, what stays, and that the same command goes on from
 //! there when there is space again.
 
-use crate::faults::crash_tests::{event, layouts_are_whole, noisy_archive, number, seeded};
-use crate::faults::network::{ranged, server};
-use crate::support::context::{RunResult, TestContext, skipped};
+use crate::support::context::{RunResult, TestContext};
+use crate::support::downloads::{answer_range, archive_server, noisy_archive};
+use crate::support::layouts::layouts_are_whole;
+use crate::support::mounts::mount_namespace_command;
+use crate::support::progress::event;
+use crate::support::random::{number_from_env, seeded};
 use std::collections::BTreeSet;
-use std::process::Command;
-
-/// How a process gets a file system of its own here: without being root, or as root.
-pub(crate) fn own_mounts() -> Option<Vec<&'static str>> {
-    let ways = [vec!["unshare", "--user", "--map-root-user", "--mount"], vec!["unshare", "--mount"]];
-    let works = |way: &Vec<&str>| {
-        let mount = "mount -t tmpfs tmpfs /mnt";
-        Command::new(way[0])
-            .args(&way[1..])
-            .args(["sh", "-c", mount])
-            .output()
-            .is_ok_and(|it| it.status.success())
-    };
-    let way = ways.into_iter().find(works);
-    if way.is_none() {
-        skipped("no mount namespace: a full disk cannot be had");
-    }
-    way
-}
 
 /// Runs kcompile with a file system of `bounds` (`size=12k`, `nr_inodes=100`) at the place `full`, and once more when that
 /// has grown. What the first run left is in `<full>.left`.
@@ -61,10 +45,10 @@ fn last_phase(ran: &RunResult) -> String {
 
 /// Downloading, unpacking, compiling: what the cache takes is more with each.
 #[test]
-fn a_full_cache_is_said_and_the_next_run_goes_on() {
-    let Some(way) = own_mounts() else { return };
+fn a_full_cache_is_reported_and_the_next_run_resumes() {
+    let Some(way) = mount_namespace_command() else { return };
     let archive = noisy_archive(&TestContext::new(), 1);
-    let server = server(&archive, |_, request, stream, bytes| ranged(request, stream, bytes));
+    let server = archive_server(&archive, |_, request, stream, bytes| answer_range(request, stream, bytes));
     let mut phases = BTreeSet::new();
     let mut digests = BTreeSet::new();
     for size in ["128k", "420k", "1050k", "1200k"] {
@@ -84,8 +68,8 @@ fn a_full_cache_is_said_and_the_next_run_goes_on() {
 }
 
 #[test]
-fn a_full_output_directory_is_said_and_holds_whole_images_or_none() {
-    let Some(way) = own_mounts() else { return };
+fn a_full_output_directory_never_holds_partial_images() {
+    let Some(way) = mount_namespace_command() else { return };
     let context = TestContext::new();
     let digests = context.build("-o elsewhere").ok().digests();
     for size in ["12k", "20k", "24k", "28k", "32k"] {
@@ -124,8 +108,8 @@ fn need(context: &TestContext, way: &[&str], args: &str) -> (u64, u64) {
 /// A run either says that there is no space, or ends with the right images: some programs go on where they cannot write.
 /// A few file systems here; `scripts/campaign` tries all.
 #[test]
-fn on_a_small_file_system_a_build_fails_or_is_right() {
-    let Some(way) = own_mounts() else { return };
+fn on_a_small_file_system_a_build_fails_or_is_correct() {
+    let Some(way) = mount_namespace_command() else { return };
     let context = TestContext::new();
     let good = context.build("-o good").ok().digests();
     let args = "6.1.7 --fc --source linux --config mini.config --cache-dir ../small/cache --progress json";
@@ -136,7 +120,7 @@ fn on_a_small_file_system_a_build_fails_or_is_right() {
         (0..INODE_COUNTS).map(|number| format!("nr_inodes={}", part(inodes, number, INODE_COUNTS).max(2)));
     let all: Vec<String> = sizes.chain(counts).collect();
     let (seed, mut random) = seeded();
-    let wanted = number("KCOMPILE_SMALL").unwrap_or(5).min(all.len() as u64);
+    let wanted = number_from_env("KCOMPILE_SMALL").unwrap_or(5).min(all.len() as u64);
     let first = random.next() % all.len() as u64;
     println!("seed: {seed} (KCOMPILE_SEED)");
     let (mut refused, mut right) = (0, 0);

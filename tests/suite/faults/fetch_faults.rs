@@ -1,9 +1,11 @@
 //! What else can go wrong while a source is fetched, and that earlier work stays whole through all of it.
 
-use crate::faults::malicious_archives::Tls;
-use crate::faults::network::{PATH, broken, fetch, partial, ranged, requests, server};
 use crate::support::context::{RunResult, TestContext, has_tool, sha256};
+use crate::support::downloads::{
+    PATH, answer_range, archive_requests, archive_server, fetch, partial_file_name, send_part,
+};
 use crate::support::servers::{self, respond};
+use crate::support::tls::Tls;
 use std::fs;
 use std::io::{Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,23 +25,23 @@ fn nothing_left(context: &TestContext) {
 }
 
 #[test]
-fn two_halves_of_two_files_are_never_put_together() {
+fn downloads_of_two_files_are_never_joined() {
     let context = TestContext::new();
     let bytes = release(&context);
     let half = bytes.len() / 2;
     let mut other = bytes.clone();
     other[half..].reverse();
     // The second answer ignores the range and has another file of the same size.
-    let changing = server(&bytes, move |count, _, stream, bytes| match count {
-        0 => broken(stream, bytes, half),
+    let changing = archive_server(&bytes, move |count, _, stream, bytes| match count {
+        0 => send_part(stream, bytes, half),
         _ => respond(stream, "200 OK", &[], &other),
     });
     fetch(&context, &changing, "").failed(3, &["checksum mismatch for linux-6.1.7.tar.xz"]);
     nothing_left(&context);
     // A 206 for another range than the one that was asked for.
-    let shifted = server(&bytes, move |count, request, stream, bytes| match count {
-        0 => broken(stream, bytes, half),
-        2.. => ranged(request, stream, bytes),
+    let shifted = archive_server(&bytes, move |count, request, stream, bytes| match count {
+        0 => send_part(stream, bytes, half),
+        2.. => answer_range(request, stream, bytes),
         _ => {
             let range = format!("Content-Range: bytes {}-{}/{}", half + 1, bytes.len() - 1, bytes.len());
             respond(stream, "206 Partial Content", &[&range], &bytes[half + 1..]);
@@ -48,63 +50,70 @@ fn two_halves_of_two_files_are_never_put_together() {
     fetch(&context, &shifted, "").failed(3, &["the server resumed at another place"]);
     assert_eq!(context.names("cache/trees"), [""; 0]);
     fetch(&context, &shifted, "").ok();
-    assert_eq!(requests(&shifted)[2..], [format!("GET {PATH} bytes={half}-")], "what came before was kept");
+    assert_eq!(
+        archive_requests(&shifted)[2..],
+        [format!("GET {PATH} bytes={half}-")],
+        "what came before was kept"
+    );
 }
 
 #[test]
-fn a_refusal_is_named_with_its_status_and_url_and_not_repeated() {
+fn http_refusals_name_status_and_url_and_are_not_retried() {
     let context = TestContext::new();
     let bytes = release(&context);
     for status in
         ["400 Bad Request", "403 Forbidden", "404 Not Found", "410 Gone", "416 Range Not Satisfiable"]
     {
-        let refusing = server(&bytes, move |_, _, stream, _| respond(stream, status, &[], b""));
+        let refusing = archive_server(&bytes, move |_, _, stream, _| respond(stream, status, &[], b""));
         fetch(&context, &refusing, "")
             .failed(3, &[&format!("cannot fetch {}{PATH}: HTTP status {status}", refusing.url), "hint: "]);
-        assert_eq!(requests(&refusing).len(), 1, "{status}");
+        assert_eq!(archive_requests(&refusing).len(), 1, "{status}");
         assert_eq!(context.names("cache/trees"), [""; 0]);
     }
     // What an earlier run left is longer than the file: the server has nothing there, and it begins anew.
-    let strict = server(&bytes, |_, request, stream, bytes| match request.range_start() {
+    let strict = archive_server(&bytes, |_, request, stream, bytes| match request.range_start() {
         Some(start) if start >= bytes.len() => {
             let range = format!("Content-Range: bytes */{}", bytes.len());
             respond(stream, "416 Range Not Satisfiable", &[&range], b"");
         }
-        _ => ranged(request, stream, bytes),
+        _ => answer_range(request, stream, bytes),
     });
     let twice = [&bytes[..], &bytes[..]].concat();
-    fs::write(context.path("cache/partial").join(partial(&strict, &bytes)), twice).unwrap();
+    fs::write(context.path("cache/partial").join(partial_file_name(&strict, &bytes)), twice).unwrap();
     fetch(&context, &strict, "").ok();
-    assert_eq!(requests(&strict), [format!("GET {PATH} bytes={}-", 2 * bytes.len()), format!("GET {PATH}")]);
+    assert_eq!(
+        archive_requests(&strict),
+        [format!("GET {PATH} bytes={}-", 2 * bytes.len()), format!("GET {PATH}")]
+    );
 }
 
 #[test]
-fn a_busy_server_gets_the_time_that_it_asks_for() {
+fn retry_after_is_respected() {
     for status in ["429 Too Many Requests", "503 Service Unavailable"] {
         let context = TestContext::new();
         let bytes = release(&context);
         // Our own pause would be half a second.
-        let busy = server(&bytes, move |count, request, stream, bytes| match count {
+        let busy = archive_server(&bytes, move |count, request, stream, bytes| match count {
             0 => respond(stream, status, &["Retry-After: 2"], b""),
-            _ => ranged(request, stream, bytes),
+            _ => answer_range(request, stream, bytes),
         });
         let since = Instant::now();
         fetch(&context, &busy, "")
             .ok()
             .says(&format!("cannot fetch {}{PATH}: HTTP status {status}; trying again", busy.url));
         assert!(since.elapsed() >= Duration::from_secs(2), "{:?}", since.elapsed());
-        assert_eq!(requests(&busy).len(), 2);
+        assert_eq!(archive_requests(&busy).len(), 2);
     }
 }
 
 #[test]
-fn a_line_that_drips_and_then_falls_silent_leaves_what_came() {
+fn a_slow_download_that_stalls_is_kept_for_resuming() {
     let context = TestContext::new();
     let bytes = release(&context);
-    let dying = server(&bytes, |count, request, stream, bytes| match count {
+    let dying = archive_server(&bytes, |count, request, stream, bytes| match count {
         // A byte every tenth of a second, for as long as somebody listens.
         0 => {
-            broken(stream, bytes, 100);
+            send_part(stream, bytes, 100);
             for byte in &bytes[100..] {
                 if stream.write_all(&[*byte]).is_err() {
                     break;
@@ -124,7 +133,7 @@ fn a_line_that_drips_and_then_falls_silent_leaves_what_came() {
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.read(&mut [0]));
         }
         2 => respond(stream, "404 Not Found", &[], b""),
-        _ => ranged(request, stream, bytes),
+        _ => answer_range(request, stream, bytes),
     });
     let ran = fetch(&context, &dying, "--stall-timeout 1").failed(
         3,
@@ -136,20 +145,20 @@ fn a_line_that_drips_and_then_falls_silent_leaves_what_came() {
         ],
     );
     assert!(ran.stderr.contains(&format!(" of {} bytes: ", bytes.len())), "{}", ran.stderr);
-    let partial = fs::read(context.path("cache/partial").join(partial(&dying, &bytes))).unwrap();
+    let partial = fs::read(context.path("cache/partial").join(partial_file_name(&dying, &bytes))).unwrap();
     assert!(partial.len() >= 100 && bytes.starts_with(&partial), "{} bytes", partial.len());
     fetch(&context, &dying, "").ok();
-    assert_eq!(requests(&dying)[3..], [format!("GET {PATH} bytes={}-", partial.len())]);
+    assert_eq!(archive_requests(&dying)[3..], [format!("GET {PATH} bytes={}-", partial.len())]);
 }
 
 #[test]
-fn a_resumed_download_stays_the_file_that_it_was() {
+fn a_resumed_download_must_be_the_same_file() {
     let context = TestContext::new();
     let bytes = release(&context);
     let half = bytes.len() / 2;
     let grown = |total: u64| {
-        server(&bytes, move |_, request, stream, bytes| match request.range_start() {
-            None => broken(stream, bytes, half),
+        archive_server(&bytes, move |_, request, stream, bytes| match request.range_start() {
+            None => send_part(stream, bytes, half),
             Some(start) => {
                 let range = format!("Content-Range: bytes {start}-{}/{total}", total - 1);
                 respond(stream, "206 Partial Content", &[&range], &bytes[start..]);
@@ -157,7 +166,7 @@ fn a_resumed_download_stays_the_file_that_it_was() {
         })
     };
     let kept = |server: &servers::Server| {
-        fs::metadata(context.path("cache/partial").join(partial(server, &bytes))).unwrap().len()
+        fs::metadata(context.path("cache/partial").join(partial_file_name(server, &bytes))).unwrap().len()
     };
     let (total, before) = (bytes.len() as u64 + 1, bytes.len());
     let says = format!("the server speaks of another file: of {total} bytes, and before of {before}");
@@ -171,7 +180,7 @@ fn a_resumed_download_stays_the_file_that_it_was() {
 }
 
 #[test]
-fn a_list_that_breaks_off_or_drips_is_asked_for_again() {
+fn a_truncated_or_slow_checksum_list_is_fetched_again() {
     let context = TestContext::new();
     let bytes = release(&context);
     let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(&bytes)).into_bytes();
@@ -179,10 +188,10 @@ fn a_list_that_breaks_off_or_drips_is_asked_for_again() {
     let server = servers::serve(move |request, stream| match request.path.as_str() {
         PATH => respond(stream, "200 OK", &[], &bytes),
         path if path.ends_with("sha256sums.asc") => match count.fetch_add(1, Ordering::SeqCst) {
-            0 => broken(stream, &list, 10),
+            0 => send_part(stream, &list, 10),
             // A byte every tenth of a second, for as long as somebody listens.
             1 => {
-                broken(stream, &list, 0);
+                send_part(stream, &list, 0);
                 for byte in &list {
                     if stream.write_all(&[*byte]).is_err() {
                         break;
@@ -219,7 +228,7 @@ fn a_certificate_for_another_host_is_refused() {
 }
 
 #[test]
-fn a_proxy_that_is_down_is_named_for_git_too() {
+fn an_unreachable_proxy_is_named_for_git() {
     let mut context = TestContext::new();
     let proxy = servers::serve(|_, stream| respond(stream, "502 Bad Gateway", &[], b""));
     for url in [&proxy.url, "http://127.0.0.1:1"] {
@@ -238,7 +247,7 @@ fn a_damaged_repository_is_fetched_again() {
         return;
     }
     let context = TestContext::new();
-    crate::source::kinds::repository(&context);
+    crate::support::git::repository(&context);
     let server = servers::git(context.path("repos").as_str());
     let args = format!("fetch 6.1.7 --ch --source git+{}/linux/.git", server.url);
     let before = context.run(&args).ok().digests();
@@ -263,7 +272,7 @@ fn a_damaged_repository_is_fetched_again() {
 /// Every way in which a fetch of 6.1.7 goes wrong: its name, the run.
 fn faults(context: &TestContext, bytes: &[u8]) -> Vec<(&'static str, RunResult)> {
     let serve = |answer: fn(&mut std::net::TcpStream, &[u8])| {
-        let server = server(bytes, move |_, _, stream, bytes| answer(stream, bytes));
+        let server = archive_server(bytes, move |_, _, stream, bytes| answer(stream, bytes));
         fetch(context, &server, "--stall-timeout 1")
     };
     let damaged = |bytes: &[u8]| {
@@ -290,7 +299,7 @@ fn faults(context: &TestContext, bytes: &[u8]) -> Vec<(&'static str, RunResult)>
 }
 
 #[test]
-fn earlier_work_stays_whole_through_all_of_it() {
+fn failed_fetches_leave_earlier_work_intact() {
     let context = TestContext::new();
     let bytes = release(&context);
     let earlier = fs::read(context.tarball("6.1.8", "xz")).unwrap();

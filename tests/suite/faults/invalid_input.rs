@@ -58,7 +58,7 @@ fn a_config_with_carriage_returns_is_the_same_config() {
 }
 
 #[test]
-fn no_config_that_is_refused_is_changed() {
+fn refused_configs_are_not_modified() {
     let context = TestContext::new();
     for text in ["", "hello\nworld\n", "CONFIG_ARM64=y\n", "\u{feff}\0\u{1}", "CONFIG_A=q\n"] {
         fs::write(context.path("work/x.config"), text).unwrap();
@@ -70,7 +70,7 @@ fn no_config_that_is_refused_is_changed() {
 }
 
 #[test]
-fn a_patch_that_does_not_fit_exactly_leaves_the_pristine_tree_as_it_was() {
+fn a_patch_that_does_not_apply_leaves_the_tree_unchanged() {
     let context = TestContext::new();
     context.tarball("6.1.7", "gz");
     let copying = fs::read_to_string(context.path("trees/6.1.7-gz/COPYING")).unwrap();
@@ -108,7 +108,7 @@ fn a_patch_that_does_not_fit_exactly_leaves_the_pristine_tree_as_it_was() {
 }
 
 #[test]
-fn an_image_that_is_none_is_refused_on_arm64_too() {
+fn a_missing_or_invalid_arm64_image_fails_the_build() {
     let context = TestContext::new();
     context.tree("6.1.7", "work/linux");
     copy(&context.path("work/linux"), &context.path("work/again"));

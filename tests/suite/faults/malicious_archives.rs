@@ -2,10 +2,9 @@
 
 use crate::support::context::{RunResult, TestContext, compress, has_tool, sha256, tar_of};
 use crate::support::servers;
+use crate::support::tls::Tls;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
 use tar::EntryType;
 
 const DIR: &str = "/pub/linux/kernel/v6.x";
@@ -33,7 +32,7 @@ fn nothing_left(context: &TestContext) {
 }
 
 #[test]
-fn a_damaged_archive_says_where() {
+fn a_corrupt_archive_is_reported_with_its_offset() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "trees/x");
     let tar = tar_of(&tree, "linux-6.1.7");
@@ -52,7 +51,7 @@ fn a_damaged_archive_says_where() {
 }
 
 #[test]
-fn an_xz_that_asks_for_much_memory_is_refused() {
+fn an_xz_with_a_huge_dictionary_is_refused() {
     let context = TestContext::new();
     let mut xz = compress(b"hello", "xz");
     // The block header begins behind the stream header of 12 bytes: its size, flags, the filter (0x21), the
@@ -68,20 +67,20 @@ fn an_xz_that_asks_for_much_memory_is_refused() {
 }
 
 #[test]
-fn a_file_of_a_repository_is_not_held_in_memory() {
+fn large_files_of_a_repository_are_streamed() {
     if !has_tool("git") {
         return;
     }
     let context = TestContext::new();
-    let repo = crate::source::kinds::repository(&context);
-    crate::source::kinds::sh(&repo, "truncate -s 700M bomb && git add bomb");
-    crate::source::kinds::commit(&repo);
+    let repo = crate::support::git::repository(&context);
+    crate::support::git::sh(&repo, "truncate -s 700M bomb && git add bomb");
+    crate::support::git::commit(&repo);
     let limits = "ulimit -v 600000; exec \"$0\" \"$@\"";
     context.run_by(&["sh", "-c", limits], &format!("fetch 6.1.7 --ch --source git+{repo}")).ok();
 }
 
 #[test]
-fn a_bomb_ends_at_the_limit_with_the_disk_and_the_memory_as_they_were() {
+fn a_decompression_bomb_stops_at_the_limit() {
     let context = TestContext::new();
     let tar = tar_with("linux/x", EntryType::Regular, 0, "", |_| {});
     // Behind the end of the tar, 12 GiB of zeros in 180 small frames.
@@ -122,7 +121,7 @@ fn tar_with(path: &str, kind: EntryType, size: u64, link: &str, spoil: impl Fn(&
 }
 
 #[test]
-fn entries_that_mean_harm_are_refused_by_name() {
+fn malicious_entries_are_refused_by_name() {
     let context = TestContext::new();
     fs::write(context.path("outside"), "as it was").unwrap();
     let same = |_: &mut tar::Header| {};
@@ -174,7 +173,7 @@ fn link(tar: &mut tar::Builder<Vec<u8>>, path: &str, target: &str) {
 }
 
 #[test]
-fn two_entries_may_not_meet() {
+fn entries_that_overwrite_each_other_are_refused() {
     let context = TestContext::new();
     let victim = context.path("victim");
     fs::create_dir(&victim).unwrap();
@@ -236,7 +235,7 @@ fn two_entries_may_not_meet() {
 }
 
 #[test]
-fn records_that_contradict_are_refused() {
+fn contradictory_tar_records_are_refused() {
     let context = TestContext::new();
     let pax = |records: &[(&str, &[u8])]| {
         tar_of_entries(|tar| {
@@ -257,7 +256,7 @@ fn records_that_contradict_are_refused() {
 }
 
 #[test]
-fn no_umask_and_no_archive_makes_a_file_that_others_may_write() {
+fn unpacked_files_are_never_writable_by_others() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "trees/x");
     let mut tar = tar::Builder::new(Vec::new());
@@ -300,59 +299,6 @@ fn no_umask_and_no_archive_makes_a_file_that_others_may_write() {
             };
             assert!(wanted.contains(&mode), "umask {umask}: {} {mode:o}", file.path().display());
         }
-    }
-}
-
-/// `openssl s_server` with a certificate of its own, answering with what lies in `work/tls`; its URL.
-pub(crate) struct Tls {
-    child: std::process::Child,
-    pub url: String,
-}
-
-impl Tls {
-    pub(crate) fn start(context: &TestContext) -> Tls {
-        fs::create_dir_all(context.path(&format!("work/tls{DIR}"))).unwrap();
-        // openssl's own configuration would make it the certificate of an authority.
-        let config = "[req]\ndistinguished_name = dn\nx509_extensions = v3\n[dn]\n\
-                      [v3]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:localhost\n";
-        fs::write(context.path("work/openssl.cnf"), config).unwrap();
-        let made = Command::new("openssl")
-            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-            .args(["-config", "openssl.cnf", "-keyout", "key.pem", "-out", "cert.pem"])
-            .current_dir(context.path("work"))
-            .output()
-            .unwrap();
-        assert!(made.status.success());
-        let mut child = Command::new("openssl")
-            .args([
-                "s_server",
-                "-accept",
-                "127.0.0.1:0",
-                "-key",
-                "../key.pem",
-                "-cert",
-                "../cert.pem",
-                "-HTTP",
-            ])
-            .current_dir(context.path("work/tls"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let port =
-            lines.find_map(|line| Some(line.ok()?.strip_prefix("ACCEPT 127.0.0.1:")?.trim().to_owned()));
-        // It stops when nobody reads what it says.
-        std::thread::spawn(move || lines.for_each(drop));
-        Tls { child, url: format!("https://localhost:{}", port.unwrap()) }
-    }
-}
-
-impl Drop for Tls {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 
 /// A sub-make is killed alone, as by the kernel where memory runs out; the make above it fails in good order.
 #[test]
-fn a_header_that_a_killed_sub_make_has_half_written_is_made_again() {
+fn a_partial_file_of_a_killed_sub_make_is_made_again() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
     // Out of reach in a sandbox.
@@ -37,7 +37,7 @@ fn a_header_that_a_killed_sub_make_has_half_written_is_made_again() {
 
 /// depmod goes on where it cannot make one of its files, and succeeds.
 #[test]
-fn a_depmod_that_has_not_written_all_of_its_files_is_an_error() {
+fn incomplete_depmod_output_is_an_error() {
     let mut context = TestContext::new();
     if !has_tool("depmod") && !fs::exists("/sbin/depmod").unwrap() {
         skipped("depmod is not installed");

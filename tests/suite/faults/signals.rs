@@ -1,17 +1,17 @@
 //! Ctrl-C and its relatives, on the real binary with a make that stalls.
 
 use crate::support::context::{TestContext, has_tool, signals};
-use crate::support::processes::{Process, descendants, wait_until_gone};
+use crate::support::processes::{Process, wait_until_gone};
+use crate::support::progress::{find_build_file, start_stalled_build, wait_until_make_stalls};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Starts a build that stalls, sends `signal` when it does, and returns the exit code, how long the
 /// end took, and the processes that had been running.
 fn interrupt(context: &TestContext, signal: Signal) -> (i32, Duration, Vec<Process>) {
-    let (mut child, below) = stall(context, "");
+    let (mut child, below) = start_stalled_build(context, "");
     let since = Instant::now();
     kill_process(Pid::from_child(&child), signal).unwrap();
     BufReader::new(child.stderr.take().unwrap()).lines().for_each(drop);
@@ -19,43 +19,8 @@ fn interrupt(context: &TestContext, signal: Signal) -> (i32, Duration, Vec<Proce
     (code, since.elapsed(), below)
 }
 
-/// A build that stalls, and the processes below it when it does.
-pub(crate) fn stall(context: &TestContext, more: &str) -> (Child, Vec<Process>) {
-    context.tree("6.1.7", "work/linux");
-    let mut command = context.command(&format!(
-        "6.1.7 --fc --source linux --config mini.config --set MINI_STALL=y --progress json -j 2 {more}"
-    ));
-    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let lines = &mut BufReader::new(child.stderr.as_mut().unwrap()).lines();
-    // Compiling has begun once its start is told; from then on the log is the thing to watch.
-    assert!(lines.any(|line| line.unwrap().contains("\"phase\":\"compile\"")));
-    wait_for_the_stall(context);
-    let below = descendants(&child);
-    (child, below)
-}
-
-/// Waits until the log says that make stalls.
-fn wait_for_the_stall(context: &TestContext) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        assert!(Instant::now() < deadline, "make never stalled");
-        let log = find(context, "kcompile.log");
-        let log = log.map(|log| std::fs::read_to_string(log).unwrap_or_default()).unwrap_or_default();
-        if log.contains("  STALL   waiting") {
-            return;
-        }
-        std::thread::yield_now();
-    }
-}
-
-/// A file of this name among the builds.
-fn find(context: &TestContext, name: &str) -> Option<PathBuf> {
-    let found = walkdir::WalkDir::new(context.path("cache/builds")).into_iter().flatten();
-    found.map(walkdir::DirEntry::into_path).find(|path| path.file_name().is_some_and(|found| found == name))
-}
-
 #[test]
-fn ctrl_c_ends_everything_and_the_next_run_resumes() {
+fn ctrl_c_ends_all_processes_and_the_next_run_resumes() {
     let context = TestContext::new();
     let (code, took, below) = interrupt(&context, Signal::INT);
     assert_eq!(code, 130);
@@ -74,7 +39,7 @@ fn ctrl_c_ends_everything_and_the_next_run_resumes() {
 }
 
 #[test]
-fn terminate_and_hang_up_have_their_own_codes() {
+fn sigterm_and_sighup_have_their_own_exit_codes() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
         let context = TestContext::new();
         let (found, took, below) = interrupt(&context, signal);
@@ -84,10 +49,10 @@ fn terminate_and_hang_up_have_their_own_codes() {
 }
 
 #[test]
-fn nothing_is_left_running_by_a_run_that_was_killed() {
+fn a_killed_run_leaves_no_processes() {
     for sandbox in ["on", "off"] {
         let context = TestContext::new();
-        let (mut child, below) = stall(&context, &format!("--sandbox {sandbox}"));
+        let (mut child, below) = start_stalled_build(&context, &format!("--sandbox {sandbox}"));
         // It sees kcompile go all the same.
         below[0].signal(Signal::STOP);
         kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
@@ -98,9 +63,9 @@ fn nothing_is_left_running_by_a_run_that_was_killed() {
 }
 
 #[test]
-fn what_was_left_running_by_a_run_killed_with_its_supervisor_is_ended_by_the_next() {
+fn the_next_run_ends_processes_of_a_killed_supervisor() {
     let context = TestContext::new();
-    let (mut child, below) = stall(&context, "--sandbox off");
+    let (mut child, below) = start_stalled_build(&context, "--sandbox off");
     let (supervisor, below) = below.split_first().unwrap();
     assert_eq!(supervisor.words()[0], "kcompile-supervisor");
     for signal in [Signal::STOP, Signal::KILL] {
@@ -110,10 +75,10 @@ fn what_was_left_running_by_a_run_killed_with_its_supervisor_is_ended_by_the_nex
     child.wait().unwrap();
     assert!(below.iter().any(|process| !process.is_gone()), "make should have survived");
     // What make was writing when it was killed may be only a part, and looks as if it were done.
-    let object = find(&context, "main.o").unwrap();
+    let object = find_build_file(&context, "main.o").unwrap();
     std::fs::write(&object, "half an obj").unwrap();
     let again = context.build("").ok().says("make failed or was killed in ");
-    assert!(find(&context, ".kcompile-make.pid").is_none());
+    assert!(find_build_file(&context, ".kcompile-make.pid").is_none());
     // One of them has left the session; it is out of reach when its supervisor is gone.
     let (escaped, others): (Vec<_>, Vec<_>) = below.iter().partition(|process| has_left(process.pid));
     assert!(others.into_iter().all(Process::is_gone));
@@ -123,9 +88,9 @@ fn what_was_left_running_by_a_run_killed_with_its_supervisor_is_ended_by_the_nex
 
 /// In a sandbox nothing survives its supervisor, and what was half-written is not taken for whole.
 #[test]
-fn a_sandbox_goes_with_its_supervisor() {
+fn a_sandbox_ends_with_its_supervisor() {
     let context = TestContext::new();
-    let (mut child, below) = stall(&context, "--sandbox on");
+    let (mut child, below) = start_stalled_build(&context, "--sandbox on");
     below[0].signal(Signal::KILL);
     assert_eq!(child.wait().unwrap().code(), Some(1));
     wait_until_gone(&below, "after the supervisor");
@@ -134,10 +99,10 @@ fn a_sandbox_goes_with_its_supervisor() {
 
 /// Make is in a session of its own: the terminal's Ctrl-Z does not reach it.
 #[test]
-fn ctrl_z_stops_make_too_and_it_goes_on() {
+fn ctrl_z_stops_and_continues_make() {
     for sandbox in ["on", "off"] {
         let context = TestContext::new();
-        let (mut child, below) = stall(&context, &format!("--sandbox {sandbox}"));
+        let (mut child, below) = start_stalled_build(&context, &format!("--sandbox {sandbox}"));
         let kcompile = Pid::from_child(&child);
         let is_stopped = |pid: Pid| {
             let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
@@ -174,7 +139,7 @@ fn has_left(pid: Pid) -> bool {
 
 /// As on a real terminal, which `script` makes.
 #[test]
-fn the_terminal_is_as_it_was() {
+fn terminal_settings_are_restored() {
     if !has_tool("script") || !has_tool("stty") {
         return;
     }
@@ -196,7 +161,7 @@ fn the_terminal_is_as_it_was() {
             let mut stdout = script.stdout.take().unwrap();
             move || std::io::read_to_string(&mut stdout).unwrap()
         });
-        wait_for_the_stall(&context);
+        wait_until_make_stalls(&context);
         let read = |name: &str| std::fs::read_to_string(context.path("work").join(name)).unwrap();
         match ends {
             None => script.stdin.as_mut().unwrap().write_all(b"\x03").unwrap(),
@@ -218,7 +183,7 @@ fn the_terminal_is_as_it_was() {
 }
 
 #[test]
-fn a_silent_server_does_not_keep_ctrl_c_waiting() {
+fn ctrl_c_works_while_a_server_is_silent() {
     let context = TestContext::new();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();

@@ -2,9 +2,9 @@
 //!
 //! Two rounds here; `scripts/soak ROUNDS` runs as many as it is told to.
 
-use crate::faults::crash_tests::number;
-use crate::faults::network::{ranged, server};
 use crate::support::context::TestContext;
+use crate::support::downloads::{answer_range, archive_server};
+use crate::support::random::number_from_env;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -38,11 +38,11 @@ fn grow_old(context: &TestContext) {
 }
 
 #[test]
-fn rounds_of_builds_kills_and_cleans_leave_what_the_first_left() {
-    let rounds = number("KCOMPILE_ROUNDS").unwrap_or(2);
+fn repeated_builds_kills_and_cleans_leave_no_residue() {
+    let rounds = number_from_env("KCOMPILE_ROUNDS").unwrap_or(2);
     let context = TestContext::new();
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
-    let server = server(&bytes, |_, request, stream, bytes| ranged(request, stream, bytes));
+    let server = archive_server(&bytes, |_, request, stream, bytes| answer_range(request, stream, bytes));
     let args = |set: &str| {
         format!("6.1.7 --fc --config mini.config {set} -j 2 --progress plain --mirror {}", server.url)
     };

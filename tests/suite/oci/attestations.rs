@@ -2,7 +2,8 @@
 //! attached to the images; by our own reading, by the formats' own libraries, and through skopeo.
 
 use crate::support::context::{TestContext, has_tool, sha256, skipped};
-use crate::support::registry::{self, descriptor};
+use crate::support::layouts::descriptor;
+use crate::support::registry;
 use camino::Utf8Path;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
 }
 
 #[test]
-fn every_image_has_its_papers_attached() {
+fn every_image_has_its_documents_attached() {
     let context = TestContext::new();
     build(&context);
     for name in [BIN, MODULES] {
@@ -86,7 +87,7 @@ fn pulled(layout: &Utf8Path, descriptor: &Value, files: &mut BTreeMap<String, St
 }
 
 #[test]
-fn only_files_have_titles() {
+fn only_files_have_title_annotations() {
     let context = TestContext::new();
     context.build("--no-modules").ok();
     let attest = context.path("work/out").join(format!("{BIN}-attest"));
@@ -103,7 +104,7 @@ fn only_files_have_titles() {
 }
 
 #[test]
-fn the_tag_of_several_architectures_has_its_attachments() {
+fn multi_arch_tags_have_attachments() {
     let context = TestContext::new();
     context.tarball("6.1.7", "xz");
     let build = |more: &str| {
@@ -166,7 +167,7 @@ fn the_tag_of_several_architectures_has_its_attachments() {
 }
 
 #[test]
-fn another_build_of_a_version_replaces_what_was_attached() {
+fn rebuilding_a_version_replaces_its_attachments() {
     let context = TestContext::new();
     context.build("").ok();
     let blobs = || context.names(&format!("work/out/{BIN}-attest/blobs/sha256"));
@@ -186,7 +187,7 @@ fn another_build_of_a_version_replaces_what_was_attached() {
 }
 
 #[test]
-fn the_bill_of_materials_names_all_that_went_in() {
+fn the_bill_of_materials_lists_all_inputs() {
     let context = TestContext::new();
     build(&context);
     let (sbom, receipt) =
@@ -220,7 +221,7 @@ fn the_bill_of_materials_names_all_that_went_in() {
 }
 
 #[test]
-fn the_bill_of_materials_is_reproducible_and_provenance_is_but_for_its_times() {
+fn attestations_are_reproducible_except_for_times() {
     let (here, there) = (TestContext::new(), TestContext::new());
     build(&here);
     build(&there);
@@ -258,7 +259,7 @@ fn the_bill_of_materials_is_reproducible_and_provenance_is_but_for_its_times() {
 }
 
 #[test]
-fn the_formats_own_libraries_find_no_fault() {
+fn spdx_and_slsa_libraries_accept_the_documents() {
     let context = TestContext::new();
     build(&context);
     let check = |module: &str, script: &str, file: &str| {
@@ -298,7 +299,7 @@ json_format.ParseDict(value['predicate'], Provenance())",
 }
 
 #[test]
-fn skopeo_copies_what_is_attached_and_push_puts_it_beside_the_image() {
+fn skopeo_and_push_copy_attachments() {
     if !has_tool("skopeo") {
         return;
     }

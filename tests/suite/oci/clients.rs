@@ -2,81 +2,19 @@
 //! them, is unpacked by each, and has the kernel where its flavor wants it.
 
 use crate::support::context::{TestContext, has_tool, run_result, skipped};
-use crate::support::registry::descriptor;
+use crate::support::layouts::descriptor;
+use crate::support::registry_daemon::{Daemon, configured_registry};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
-use std::time::Duration;
-
-/// How long a daemon may take until it says that it is ready: for one that hangs, on a slow machine.
-const READY: Duration = Duration::from_secs(60);
-
-/// A daemon of the test's own: it ends with this value, and with the thread that it was started from.
-pub(crate) struct Daemon(Child);
-
-impl Daemon {
-    /// Starts it, and waits for the line on its standard error of which `ready` makes something.
-    #[track_caller]
-    fn start<T: Send + 'static>(
-        program: &str,
-        args: &[&str],
-        mut ready: impl FnMut(&str) -> Option<T> + Send + 'static,
-    ) -> (Daemon, T) {
-        // If the whole test process is killed, nobody drops this value.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", program]).args(args);
-        let (none, pipe) = (Stdio::null(), Stdio::piped());
-        let mut child = command.stdin(none).stdout(Stdio::null()).stderr(pipe).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let daemon = Daemon(child);
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut said = String::new();
-            // It is read to its end, since a daemon whose words nobody takes stops.
-            for line in lines.map_while(Result::ok) {
-                said += &format!("{line}\n");
-                if let Some(found) = ready(&line) {
-                    let _ = sender.send(Ok(found));
-                }
-            }
-            let _ = sender.send(Err(said));
-        });
-        match receiver.recv_timeout(READY) {
-            Ok(Ok(found)) => (daemon, found),
-            Ok(Err(said)) => panic!("{program} ended before it was ready:\n{said}"),
-            Err(_) => panic!("{program} is not ready after {READY:?}"),
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use std::process::Command;
 
 /// Debian's docker-registry on a port that the system chooses, without the referrers API. Returns its host and port.
 fn docker_registry(dir: &Utf8Path) -> (Daemon, String) {
     configured_registry(dir, "", "")
-}
-
-/// The same with more lines of its configuration: below `storage`, and at its end.
-pub(crate) fn configured_registry(dir: &Utf8Path, storage: &str, more: &str) -> (Daemon, String) {
-    fs::create_dir(dir).unwrap();
-    let config = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {dir}/store\n{storage}http:\n  addr: 127.0.0.1:0\n{more}"
-    );
-    fs::write(dir.join("config.yml"), config).unwrap();
-    Daemon::start("docker-registry", &["serve", dir.join("config.yml").as_str()], |line| {
-        let (_, rest) = line.split_once("listening on ")?;
-        Some(rest.split(['"', ' ']).next().unwrap().to_owned())
-    })
 }
 
 /// An image in the registry, and what is in it, read by the tar crate from the layout.
@@ -176,7 +114,7 @@ fn client(context: &TestContext, words: &[&str]) -> String {
 }
 
 #[test]
-fn what_is_pushed_comes_back_the_same_through_every_client() {
+fn every_client_pulls_what_was_pushed() {
     if !has_tool("skopeo") || !has_tool("docker-registry") {
         return;
     }

@@ -3,7 +3,7 @@
 
 use crate::support::context::{RunResult, TestContext, compress, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image, put_index, put_manifest, tar_with};
-use crate::support::registry::add_blob;
+use crate::support::layouts::add_blob;
 use Item::{Dir, File, HardLink, SymLink};
 use camino::Utf8PathBuf;
 use serde_json::{Value, json};
@@ -52,7 +52,7 @@ fn not_a_kernel_image(context: &TestContext) {
 }
 
 #[test]
-fn what_lies_beside_kernels_is_none() {
+fn other_images_are_not_kernel_images() {
     let context = TestContext::new();
     let initrd = compress(b"070701 a cpio archive", "gz");
     image(
@@ -100,7 +100,7 @@ fn root_file_system() -> Vec<u8> {
 }
 
 #[test]
-fn a_root_file_system_is_read_whole_and_is_no_kernel_image() {
+fn a_root_file_system_is_not_a_kernel_image() {
     let context = TestContext::new();
     let root = root_file_system();
     image(&context, std::slice::from_ref(&root));
@@ -202,7 +202,7 @@ fn estargz_is_a_layer_like_any_other() {
 }
 
 #[test]
-fn dockers_types_mean_the_same_as_ocis() {
+fn docker_media_types_are_accepted() {
     let context = TestContext::new();
     let layout = layout(&context);
     let tar = layer(&[("bin/vmlinux", File(&kernel("6.1.7")))]);
@@ -262,7 +262,7 @@ fn index_over(layout: &camino::Utf8Path, manifests: &[Value]) -> Value {
 }
 
 #[test]
-fn indexes_in_indexes_lead_to_their_images() {
+fn nested_indexes_are_followed() {
     let context = TestContext::new();
     let layout = layout(&context);
     let one = put_image(&layout, &[layer(&[("bin/vmlinux", File(&kernel("6.1.7")))])], &Value::Null);
@@ -292,7 +292,7 @@ fn indexes_in_indexes_lead_to_their_images() {
 }
 
 #[test]
-fn artifacts_are_no_kernel_images() {
+fn artifacts_are_not_kernel_images() {
     let context = TestContext::new();
     let layout = layout(&context);
     let manifest = json!("application/vnd.oci.image.manifest.v1+json");
@@ -352,7 +352,7 @@ fn artifacts_are_no_kernel_images() {
 }
 
 #[test]
-fn a_label_says_the_same_where_an_annotation_is_lost() {
+fn labels_replace_missing_annotations() {
     let context = TestContext::new();
     let layout = layout(&context);
     let tar = layer(&[("bin/vmlinux", File(&kernel("6.1.7")))]);

@@ -66,7 +66,7 @@ fn kernels(context: &TestContext) {
 }
 
 #[test]
-fn what_buildah_makes_is_read() {
+fn buildah_images_are_read() {
     let context = TestContext::new();
     let Some(buildah) = with_storage(&context, "buildah") else { return };
     kernels(&context);
@@ -101,7 +101,7 @@ fn what_buildah_makes_is_read() {
 }
 
 #[test]
-fn what_buildah_builds_upon_an_image_of_kcompiles_is_none() {
+fn images_that_buildah_derives_are_not_kcompile_images() {
     let context = TestContext::new();
     let Some(buildah) = with_storage(&context, "buildah") else { return };
     kernels(&context);
@@ -119,7 +119,7 @@ fn what_buildah_builds_upon_an_image_of_kcompiles_is_none() {
 }
 
 #[test]
-fn what_podman_saves_is_read() {
+fn podman_images_are_read() {
     let context = TestContext::new();
     let Some(podman) = with_storage(&context, "podman") else { return };
     kernels(&context);
@@ -148,7 +148,7 @@ fn what_podman_saves_is_read() {
 }
 
 #[test]
-fn what_umoci_makes_is_read() {
+fn umoci_images_are_read() {
     if !has_tool("umoci") {
         return;
     }
@@ -181,7 +181,7 @@ fn what_umoci_makes_is_read() {
 }
 
 #[test]
-fn what_skopeo_passes_on_keeps_its_kernel() {
+fn images_copied_by_skopeo_keep_their_kernel() {
     if !has_tool("skopeo") {
         return;
     }

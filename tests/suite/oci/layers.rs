@@ -2,7 +2,7 @@
 
 use crate::support::context::{RunResult, TestContext, copy, has_tool, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image, put_index, rewrite};
-use crate::support::registry::add_blob;
+use crate::support::layouts::add_blob;
 use Item::{Dir, File, HardLink, SymLink};
 use camino::Utf8Path;
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ fn verified(context: &TestContext, code: i32) -> String {
 }
 
 #[test]
-fn an_upper_layers_link_puts_another_kernel_at_the_path() {
+fn a_link_in_an_upper_layer_replaces_the_kernel() {
     let context = TestContext::new();
     let (old, new) = (kernel("6.1.7"), kernel("6.1.8"));
     let lower = layer(&[("bin", Dir), ("bin/vmlinux", File(&old)), ("opt", Dir), ("opt/new", File(&new))]);
@@ -71,7 +71,7 @@ fn an_upper_layers_link_puts_another_kernel_at_the_path() {
 }
 
 #[test]
-fn an_image_of_kcompiles_has_one_layer_and_says_what_its_path_leads_to() {
+fn kcompile_images_have_one_layer_and_a_real_kernel_path() {
     let context = TestContext::new();
     context.build("--compression none").ok();
     let layout = context.path("work").join(BIN);
@@ -98,7 +98,7 @@ fn an_image_of_kcompiles_has_one_layer_and_says_what_its_path_leads_to() {
 }
 
 #[test]
-fn whiteouts_and_opaque_directories_hide_what_is_below() {
+fn whiteouts_and_opaque_directories_hide_lower_layers() {
     let context = TestContext::new();
     let (one, other) = (kernel("6.1.7"), kernel("6.1.8"));
     let module = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\0vermagic=6.1.7 SMP \0";
@@ -147,7 +147,7 @@ fn whiteouts_and_opaque_directories_hide_what_is_below() {
 }
 
 #[test]
-fn a_link_in_a_parent_and_a_hard_link_to_a_lower_layer_are_followed() {
+fn links_across_layers_are_followed() {
     let context = TestContext::new();
     let (old, new) = (kernel("6.1.7"), kernel("6.1.8"));
     // As in a root file system whose /bin is /usr/bin.
@@ -170,7 +170,7 @@ fn a_link_in_a_parent_and_a_hard_link_to_a_lower_layer_are_followed() {
 }
 
 #[test]
-fn diff_and_check_compare_what_is_there_in_the_end() {
+fn diff_and_check_use_the_merged_layers() {
     let context = TestContext::new();
     let config = b"# Linux/x86 6.1.7 Kernel Configuration\nCONFIG_X86_64=y\nCONFIG_NET=y\n";
     let other = b"# Linux/x86 6.1.7 Kernel Configuration\nCONFIG_X86_64=y\n# CONFIG_NET is not set\n";
@@ -190,7 +190,7 @@ fn diff_and_check_compare_what_is_there_in_the_end() {
 }
 
 #[test]
-fn a_tar_that_ends_early_is_no_whole_layer() {
+fn a_truncated_layer_is_refused() {
     let context = TestContext::new();
     let kernel = kernel("6.1.7");
     // As `umoci insert` leaves it: without what fills the last block up, and without an end.
@@ -303,7 +303,7 @@ fn some_layers(seed: u64) -> Vec<Vec<u8>> {
 
 /// The root file system is the one that umoci unpacks.
 #[test]
-fn layers_are_merged_as_umoci_unpacks_them() {
+fn layer_merging_agrees_with_umoci() {
     if !has_tool("umoci") {
         return;
     }

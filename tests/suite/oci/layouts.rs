@@ -71,7 +71,7 @@ fn paths(context: &TestContext, layout: &str, tag: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_images_hold_what_they_say() {
+fn images_contain_the_expected_files() {
     let context = TestContext::new();
     let ran = context.build("").ok();
     assert_eq!(paths(&context, BIN, "6.1.7"), ["bin/", "bin/vmlinux", "boot/", "boot/vmlinux"]);
@@ -105,7 +105,7 @@ fn file(layout: &Utf8Path, tag: &str, path: &str) -> Vec<u8> {
 }
 
 #[test]
-fn an_image_says_what_it_is_and_what_belongs_to_it() {
+fn annotations_describe_the_image_and_its_counterpart() {
     let context = TestContext::new();
     context.build("--legacy").ok();
     let out = context.path("work/out");
@@ -141,7 +141,7 @@ fn an_image_says_what_it_is_and_what_belongs_to_it() {
 }
 
 #[test]
-fn the_vmlinux_bin_is_the_stripped_elf_with_its_pvh_note() {
+fn vmlinux_is_stripped_and_keeps_its_pvh_note() {
     let context = TestContext::new();
     context.tree("6.1.7", "work/linux");
     context.run("6.1.7 --ch --source linux --config mini.config --compression none").ok();
@@ -157,7 +157,7 @@ fn the_vmlinux_bin_is_the_stripped_elf_with_its_pvh_note() {
 }
 
 #[test]
-fn two_places_give_the_same_digests() {
+fn the_output_directory_does_not_affect_the_digests() {
     let (here, there) = (TestContext::new(), TestContext::new());
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy";
     here.tarball("6.1.7", "xz");
@@ -173,7 +173,7 @@ fn two_places_give_the_same_digests() {
 }
 
 #[test]
-fn a_second_version_joins_and_the_same_one_is_replaced() {
+fn a_new_version_is_added_and_the_same_one_replaced() {
     let context = TestContext::new();
     context.build("").ok();
     context.tree("6.1.8", "work/newer");
@@ -201,7 +201,7 @@ fn a_kernel_without_modules_gives_one_image() {
 }
 
 #[test]
-fn other_shapes_of_images() {
+fn image_options_change_the_layout() {
     let context = TestContext::new();
     context.build("--legacy --kernel-link k/linux --modules-layout flat --compression zstd").ok();
     assert_eq!(link_of(&context, "out"), ("k/linux".into(), "bin/vmlinux".into()));
@@ -221,7 +221,7 @@ fn link_of(context: &TestContext, output: &str) -> (String, String) {
 }
 
 #[test]
-fn the_kernel_has_a_second_name_in_boot_unless_told_otherwise() {
+fn the_kernel_is_also_linked_in_boot_by_default() {
     let context = TestContext::new();
     context.build("--no-modules").ok();
     assert_eq!(link_of(&context, "out"), ("boot/vmlinux".into(), "bin/vmlinux".into()));
@@ -238,7 +238,7 @@ fn the_kernel_has_a_second_name_in_boot_unless_told_otherwise() {
 }
 
 #[test]
-fn an_output_directory_that_is_not_ours_is_left_alone() {
+fn foreign_output_directories_are_not_touched() {
     let context = TestContext::new();
     fs::create_dir(context.path("work/mine")).unwrap();
     fs::write(context.path("work/mine/thesis.tex"), "x").unwrap();
@@ -278,7 +278,7 @@ fn modes_do_not_depend_on_the_umask() {
 }
 
 #[test]
-fn skopeo_and_umoci_take_the_layouts() {
+fn skopeo_and_umoci_read_the_layouts() {
     if !has_tool("skopeo") || !has_tool("umoci") {
         return;
     }
@@ -309,7 +309,7 @@ fn a_damaged_layout_stops_the_build_before_it_changes_anything() {
 }
 
 #[test]
-fn a_lock_that_is_a_link_is_not_followed() {
+fn lock_files_that_are_links_are_refused() {
     let context = TestContext::new();
     context.build("").ok();
     fs::remove_file(context.path("work/out/.kcompile.lock")).unwrap();

@@ -47,7 +47,7 @@ fn layer_of(layout: &Utf8Path) -> Utf8PathBuf {
 }
 
 #[test]
-fn an_index_that_is_too_large_too_deep_or_no_file_is_refused() {
+fn oversized_deep_or_special_indexes_are_refused() {
     let context = TestContext::new();
     let layout = good(&context);
     let index = layout.join("index.json");
@@ -68,7 +68,7 @@ fn an_index_that_is_too_large_too_deep_or_no_file_is_refused() {
 }
 
 #[test]
-fn a_tower_of_indexes_and_one_of_layers_are_refused() {
+fn too_many_indexes_or_layers_are_refused() {
     let context = TestContext::new();
     let layout = good(&context);
     let mut index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
@@ -95,7 +95,7 @@ fn a_tower_of_indexes_and_one_of_layers_are_refused() {
 }
 
 #[test]
-fn blobs_that_are_links_or_lie_about_their_size_are_refused() {
+fn blobs_that_are_links_or_have_a_wrong_size_are_refused() {
     let context = TestContext::new();
     let layout = good(&context);
     let layer = layer_of(&layout);
@@ -112,7 +112,7 @@ fn blobs_that_are_links_or_lie_about_their_size_are_refused() {
 }
 
 #[test]
-fn entries_that_lead_outside_or_unpack_without_end_are_refused() {
+fn escaping_entries_and_bombs_in_layers_are_refused() {
     let context = TestContext::new();
     let given = |entries: &[(&str, tar::EntryType, &[u8])], kind: &str, says: &str| {
         let tar = tar_with(entries);
@@ -139,7 +139,7 @@ fn entries_that_lead_outside_or_unpack_without_end_are_refused() {
 }
 
 #[test]
-fn a_link_out_of_an_image_and_a_setuid_file_are_told() {
+fn escaping_links_and_setuid_files_are_reported() {
     let context = TestContext::new();
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -165,7 +165,7 @@ fn a_link_out_of_an_image_and_a_setuid_file_are_told() {
 }
 
 #[test]
-fn layers_of_several_members_and_frames_are_read_whole() {
+fn multi_member_layers_are_read_completely() {
     let context = TestContext::new();
     let kernel = [&b"Linux version 6.1.7 (x)\0"[..], &[0; 3000]].concat();
     let tar = tar_with(&[

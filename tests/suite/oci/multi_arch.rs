@@ -1,7 +1,7 @@
 //! Several architectures in one command: an image each, and one tag for all of them.
 
 use crate::support::context::{RunResult, TestContext, has_tool, run_result};
-use crate::support::registry::descriptor;
+use crate::support::layouts::descriptor;
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +28,7 @@ fn index(context: &TestContext, layout: &str) -> Value {
 }
 
 #[test]
-fn one_tag_stands_for_all_architectures() {
+fn one_tag_covers_all_architectures() {
     let context = TestContext::new();
     let ran = build(&context, "").ok().says("Pack: one tag for amd64 and arm64").says("2 indexes");
     let lines: Vec<&str> = ran.stdout.lines().map(|line| line.split(' ').next().unwrap()).collect();
@@ -96,7 +96,7 @@ fn one_tag_stands_for_all_architectures() {
 }
 
 #[test]
-fn what_is_in_the_way_of_the_index_is_found_before_anything_is_built() {
+fn index_conflicts_are_found_before_building() {
     let context = TestContext::new();
     fs::create_dir_all(context.path("work/out").join(MODULES)).unwrap();
     fs::create_dir_all(context.path("work/out/x")).unwrap();
@@ -106,7 +106,7 @@ fn what_is_in_the_way_of_the_index_is_found_before_anything_is_built() {
 }
 
 #[test]
-fn one_failure_leaves_the_other_architecture_and_no_index() {
+fn one_failed_architecture_leaves_the_other_without_an_index() {
     let context = TestContext::new();
     context.tarball("6.1.7", "xz");
     let ran = context.run(
@@ -124,7 +124,7 @@ fn one_failure_leaves_the_other_architecture_and_no_index() {
 }
 
 #[test]
-fn skopeo_takes_each_architecture_or_all_of_them_from_the_tag() {
+fn skopeo_copies_one_or_all_architectures() {
     if !has_tool("skopeo") {
         return;
     }

@@ -48,7 +48,7 @@ fn build_elsewhere(context: &TestContext, more: &str) -> RunResult {
 }
 
 #[test]
-fn no_document_names_a_place_of_the_machine() {
+fn published_documents_contain_no_local_paths() {
     let context = TestContext::new();
     let own = |name: &str| context.path(&format!("sources/{name}"));
     let more = format!("--cc {} --set INITRAMFS_SOURCE=\"{}\"", own("bin/own-gcc"), own("own.cpio"));
@@ -78,7 +78,7 @@ fn no_document_names_a_place_of_the_machine() {
 }
 
 #[test]
-fn the_bill_of_materials_is_the_same_wherever_the_source_lies() {
+fn the_bill_of_materials_does_not_depend_on_local_paths() {
     let spdx = |context: &TestContext, out: &str| {
         fs::read(context.path(out).join(format!("{NAME}.spdx.json"))).unwrap()
     };
@@ -113,7 +113,7 @@ fn the_bill_of_materials_is_the_same_wherever_the_source_lies() {
 }
 
 #[test]
-fn no_secret_of_a_mirror_is_kept_or_shown() {
+fn mirror_secrets_are_never_stored_or_printed() {
     let context = TestContext::new();
     let tarball = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let path = format!("{DIR}/linux-6.1.7.tar.xz");
@@ -151,7 +151,7 @@ fn no_secret_of_a_mirror_is_kept_or_shown() {
 }
 
 #[test]
-fn a_password_on_the_command_line_is_not_repeated() {
+fn passwords_on_the_command_line_are_redacted() {
     let context = TestContext::new();
     for words in [
         "plan 6.1.7 --fc --source git+http://user:PASSWORD@host/linux.git",
@@ -177,7 +177,7 @@ fn a_password_on_the_command_line_is_not_repeated() {
 }
 
 #[test]
-fn a_kernel_is_built_again_by_a_receipt_without_paths() {
+fn a_published_receipt_can_be_rebuilt() {
     let context = TestContext::new();
     let built = build_elsewhere(&context, "").ok();
     let bin = context.path("sources/out").join(BIN);
@@ -201,7 +201,7 @@ fn a_kernel_is_built_again_by_a_receipt_without_paths() {
 }
 
 #[test]
-fn a_cloned_repository_does_not_reach_the_terminal() {
+fn control_characters_of_a_project_are_escaped() {
     const ESCAPE: char = '\u{1b}';
     let clone = |toml: &str| {
         let context = TestContext::new();

@@ -1,9 +1,10 @@
 //! What `push` does beside copying: the registry's list of what is attached to an image, tags that stand for
 //! something else, and what it says of a registry that refuses.
 
-use crate::oci::clients::configured_registry;
 use crate::support::context::{RunResult, TestContext, has_tool, sha256};
-use crate::support::registry::{self, Registry, descriptor, request};
+use crate::support::layouts::descriptor;
+use crate::support::registry::{self, Registry, request};
+use crate::support::registry_daemon::configured_registry;
 use crate::support::servers::{Request, respond};
 use serde_json::{Value, json};
 use std::fs;
@@ -81,7 +82,7 @@ fn of_another_tool(context: &TestContext, host: &str) -> Value {
 }
 
 #[test]
-fn a_registry_without_the_referrers_api_gets_the_list() {
+fn registries_without_the_referrers_api_get_a_fallback_tag() {
     if !has_tool("docker-registry") {
         return;
     }
@@ -116,7 +117,7 @@ fn a_registry_without_the_referrers_api_gets_the_list() {
 }
 
 #[test]
-fn a_registry_that_lists_by_itself_gets_no_tag() {
+fn registries_with_the_referrers_api_get_no_fallback_tag() {
     let Some(context) = built() else { return };
     let registry = registry::with_referrers();
     let ran = push(&context, registry.host(), "").ok();
@@ -126,7 +127,7 @@ fn a_registry_that_lists_by_itself_gets_no_tag() {
 }
 
 #[test]
-fn what_is_no_list_is_not_replaced() {
+fn a_fallback_tag_that_is_not_an_index_is_not_replaced() {
     let Some(context) = built() else { return };
     let image = fs::read(
         context.path("work/out").join(BIN).join("blobs").join(
@@ -161,7 +162,7 @@ fn contested(theirs: &Value, times: usize) -> Registry {
 }
 
 #[test]
-fn a_change_at_the_same_time_is_noticed() {
+fn concurrent_changes_of_the_fallback_tag_are_detected() {
     let Some(context) = built() else { return };
     let theirs = json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", "1".repeat(64)), "size": 7, "artifactType": "x" });
     let registry = contested(&theirs, 2);
@@ -185,7 +186,7 @@ fn a_change_at_the_same_time_is_noticed() {
 }
 
 #[test]
-fn a_registry_that_wants_a_login_gets_the_list_by_skopeo_or_a_warning() {
+fn registries_with_login_get_the_fallback_tag_or_a_warning() {
     if !has_tool("docker-registry") {
         return;
     }
@@ -231,7 +232,7 @@ fn a_registry_that_wants_a_login_gets_the_list_by_skopeo_or_a_warning() {
 }
 
 #[test]
-fn a_tag_that_stands_for_something_else_is_named_before_it_is_replaced() {
+fn replacing_an_existing_tag_is_announced() {
     let Some(context) = built() else { return };
     let registry = registry::honest();
     push(&context, registry.host(), "--no-overwrite").ok();
@@ -252,7 +253,7 @@ fn a_tag_that_stands_for_something_else_is_named_before_it_is_replaced() {
 }
 
 #[test]
-fn attachments_can_be_left_out() {
+fn no_attest_leaves_out_attachments() {
     let Some(context) = built() else { return };
     let registry = registry::honest();
     let ran = push(&context, registry.host(), "--no-attest").ok();
@@ -265,7 +266,7 @@ fn attachments_can_be_left_out() {
 }
 
 #[test]
-fn a_registry_that_takes_nothing_is_told_from_one_that_takes_no_attachments() {
+fn read_only_registries_and_refused_attachments_are_distinguished() {
     let Some(context) = built() else { return };
     if has_tool("docker-registry") {
         let readonly = "  maintenance:\n    readonly:\n      enabled: true\n";

@@ -63,7 +63,7 @@ fn check(reader: &str, layout: &str, plain: &[u8], diff_id: &str) {
 }
 
 #[test]
-fn readers_of_one_member_or_frame_read_the_whole_layer() {
+fn single_stream_readers_read_the_whole_layer() {
     let context = TestContext::new();
     grow(&context.tree("6.1.7", "work/linux"));
     for compression in ["gzip", "zstd"] {

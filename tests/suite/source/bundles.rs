@@ -48,7 +48,7 @@ fn a_branch_goes_into_a_bundle_as_its_commit() {
         return;
     }
     let context = TestContext::new();
-    crate::source::kinds::repository(&context);
+    crate::support::git::repository(&context);
     let server = servers::git(context.path("repos").as_str());
     let source = format!("--source git+{}/linux/.git", server.url);
     let fetched = context.run(&format!("fetch 6.1.7 --ch {source} --bundle b.tar")).ok();
@@ -84,7 +84,7 @@ fn member(name: &str, kind: tar::EntryType, content: &str) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_bundle_locks_is_a_digest() {
+fn bundles_lock_digests_only() {
     let context = TestContext::new();
     for (digest, why) in [
         ("nonsense".to_owned(), "not a bundle, or damaged"),
@@ -99,7 +99,7 @@ fn what_a_bundle_locks_is_a_digest() {
 }
 
 #[test]
-fn a_damaged_or_hostile_bundle_is_refused() {
+fn damaged_or_malicious_bundles_are_refused() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     context.run(&format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar", server.url)).ok();
@@ -152,7 +152,7 @@ fn a_bundle_pins_only_what_was_asked_for() {
 }
 
 #[test]
-fn a_bundle_that_fails_leaves_nothing() {
+fn a_refused_bundle_leaves_nothing_in_the_cache() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7", "6.1.8"]);
     context.run(&format!("fetch 6.1.7 6.1.8 --fc --mirror {} --bundle b.tar", server.url)).ok();
@@ -185,7 +185,7 @@ fn a_bundle_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn only_a_server_that_was_asked_has_no_list_of_checksums() {
+fn a_bundle_does_not_report_missing_checksum_lists() {
     let context = TestContext::new();
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let server = servers::files([(format!("{DIR}/linux-6.1.7.tar.xz"), bytes)]);
@@ -196,7 +196,7 @@ fn only_a_server_that_was_asked_has_no_list_of_checksums() {
 }
 
 #[test]
-fn what_lies_here_needs_no_bundle() {
+fn local_sources_need_no_bundle() {
     let context = TestContext::new();
     context.tarball("6.1.7", "xz");
     context

@@ -73,7 +73,7 @@ fn a_damaged_archive_is_fetched_again() {
 }
 
 #[test]
-fn a_cache_that_was_copied_is_read_once_and_believed() {
+fn a_copied_cache_is_verified_once() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     context.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
@@ -83,7 +83,7 @@ fn a_cache_that_was_copied_is_read_once_and_believed() {
 }
 
 #[test]
-fn a_patched_tree_does_not_spoil_the_pristine_one() {
+fn a_patched_tree_does_not_change_the_pristine_one() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     fs::create_dir(context.path("work/patches")).unwrap();
@@ -105,7 +105,7 @@ fn a_patched_tree_does_not_spoil_the_pristine_one() {
 }
 
 #[test]
-fn several_users_share_a_cache_that_they_may_write() {
+fn several_users_can_share_a_cache() {
     if !rustix::process::geteuid().is_root() {
         crate::support::context::skipped("only root can run as two users");
         return;
@@ -144,7 +144,7 @@ fn several_users_share_a_cache_that_they_may_write() {
 }
 
 #[test]
-fn clean_frees_what_is_named_and_says_how_much() {
+fn clean_removes_what_is_named_and_reports_its_size() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
@@ -176,7 +176,7 @@ fn clean_frees_what_is_named_and_says_how_much() {
 }
 
 #[test]
-fn what_is_in_use_is_not_cleaned() {
+fn clean_keeps_what_is_in_use() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     context.run(&format!("6.1.7 --fc --config mini.config --mirror {}", server.url)).ok();
@@ -189,7 +189,7 @@ fn what_is_in_use_is_not_cleaned() {
 }
 
 #[test]
-fn the_builds_in_a_tree_outlive_the_fetching_of_its_archive() {
+fn fetching_an_archive_again_keeps_its_builds() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --mirror {}", server.url);
@@ -203,7 +203,7 @@ fn the_builds_in_a_tree_outlive_the_fetching_of_its_archive() {
 }
 
 #[test]
-fn a_damaged_tree_stays_while_another_run_builds_in_it() {
+fn a_damaged_tree_in_use_is_not_replaced() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     let args = format!("6.1.7 --fc --mirror {}", server.url);
@@ -224,7 +224,7 @@ fn a_damaged_tree_stays_while_another_run_builds_in_it() {
 }
 
 #[test]
-fn with_cores_to_spare_a_quick_copy_is_kept() {
+fn a_quick_copy_of_the_archive_is_kept_on_many_cores() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     let args = format!("fetch 6.1.7 --fc -j 4 --mirror {}", server.url);

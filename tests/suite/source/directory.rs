@@ -1,14 +1,14 @@
 //! A kernel tree in a directory of the user's, in which somebody works meanwhile.
 
-use crate::faults::signals::stall;
 use crate::support::context::{TestContext, copy, run_result, write_script};
+use crate::support::progress::start_stalled_build;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 #[test]
-fn what_is_edited_while_it_is_compiled_is_no_image_of_the_plan() {
+fn sources_edited_during_a_build_fail_it() {
     let mut context = TestContext::new();
     let file = context.tree("6.1.7", "work/linux").join("init/main.c");
     let whole = context.build("--cache-dir whole -o whole").ok().digests();
@@ -29,7 +29,7 @@ fn what_is_edited_while_it_is_compiled_is_no_image_of_the_plan() {
 }
 
 #[test]
-fn neither_output_nor_cache_may_lie_in_it() {
+fn output_and_cache_inside_the_source_are_refused() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
     std::os::unix::fs::symlink("linux", context.path("work/link")).unwrap();
@@ -51,9 +51,9 @@ fn neither_output_nor_cache_may_lie_in_it() {
 }
 
 #[test]
-fn a_build_goes_afresh_only_when_nobody_builds_in_it() {
+fn a_build_directory_in_use_is_not_reset() {
     let context = TestContext::new();
-    let (mut holder, _) = stall(&context, "");
+    let (mut holder, _) = start_stalled_build(&context, "");
     let builds = context.path("cache/builds").join(&context.names("cache/builds")[0]);
     let is_there = || fs::read_dir(&builds).unwrap().any(|entry| entry.unwrap().path().is_dir());
     // A change that make cannot see: the file is as old as it was.

@@ -1,7 +1,7 @@
 //! Git servers that mean harm, on loopback: each is given up in time, with an error that says why, and nothing stays.
 
-use crate::source::kinds::{COMMIT, repository, sh};
 use crate::support::context::{RunResult, TestContext, has_tool};
+use crate::support::git::{COMMIT, repository, sh};
 use crate::support::servers::{self, Request, Server, respond};
 use std::fs;
 use std::io::{Read, Write};
@@ -84,7 +84,7 @@ fn honest_until_the_pack(
 }
 
 #[test]
-fn a_git_server_that_says_nothing_is_given_up() {
+fn silent_git_servers_time_out() {
     if !has_tool("git") {
         return;
     }
@@ -105,7 +105,7 @@ fn a_git_server_that_says_nothing_is_given_up() {
 }
 
 #[test]
-fn a_git_server_that_does_not_stop_is_given_up() {
+fn endless_git_responses_are_aborted() {
     if !has_tool("git") {
         return;
     }
@@ -128,7 +128,7 @@ fn a_git_server_that_does_not_stop_is_given_up() {
 }
 
 #[test]
-fn a_pack_that_does_not_come_or_does_not_end_is_given_up() {
+fn missing_or_endless_packs_are_aborted() {
     if !has_tool("git") {
         return;
     }
@@ -156,7 +156,7 @@ fn a_pack_that_does_not_come_or_does_not_end_is_given_up() {
 }
 
 #[test]
-fn a_git_server_may_not_redirect_to_another_host() {
+fn git_redirects_to_another_host_are_refused() {
     if !has_tool("git") {
         return;
     }
@@ -181,7 +181,7 @@ fn a_git_server_may_not_redirect_to_another_host() {
 }
 
 #[test]
-fn a_proxy_that_never_answers_is_given_up_and_named() {
+fn silent_proxies_time_out_and_are_named() {
     if !has_tool("git") {
         return;
     }
@@ -201,7 +201,7 @@ fn a_proxy_that_never_answers_is_given_up_and_named() {
 }
 
 #[test]
-fn the_users_configuration_of_git_decides_nothing() {
+fn git_configuration_of_the_user_is_ignored() {
     if !has_tool("git") {
         return;
     }

@@ -1,7 +1,7 @@
 //! git over ssh, by a real sshd on loopback: the agent's key and nothing else, and never a prompt.
 
-use crate::source::kinds::{repository, sh};
 use crate::support::context::{TestContext, has_tool};
+use crate::support::git::{repository, sh};
 use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
@@ -48,7 +48,7 @@ fn serve(context: &TestContext) -> u16 {
 }
 
 #[test]
-fn git_over_ssh_takes_the_agents_key_and_never_prompts() {
+fn git_over_ssh_uses_the_agent_and_never_prompts() {
     if !has_tool("ssh-keygen") || !has_tool("ssh-agent") || !has_tool("git") {
         return;
     }

@@ -1,12 +1,12 @@
 //! Patches that are refused, and what patches need.
 
-use crate::source::patches::{CHANGED, FETCH, HUNK, LINES, Patching, diff, one, read};
 use crate::support::context::{TestContext, compress, tar_of};
+use crate::support::patching::{CHANGED, FETCH, HUNK, LINES, Patching, diff, one, read};
 use std::fs;
 use std::process::Command;
 
 #[test]
-fn no_hunk_is_lost_in_silence() {
+fn no_hunk_is_silently_ignored() {
     let patching = Patching::new(&[("a.c", LINES.as_bytes())]);
     let second = "@@ -7,4 +7,4 @@\n 7\n-8\n+eight\n 9\n 10\n";
     patching.refused(
@@ -58,7 +58,7 @@ fn links_submodules_and_paths_out_of_the_tree_are_refused() {
 }
 
 #[test]
-fn no_patch_goes_through_a_link_of_the_source() {
+fn patches_cannot_write_through_links() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "tree");
     fs::create_dir(tree.join("real")).unwrap();
@@ -73,7 +73,7 @@ fn no_patch_goes_through_a_link_of_the_source() {
 }
 
 #[test]
-fn git_is_needed_for_patches_only() {
+fn git_is_only_needed_for_patches() {
     let mut patching = Patching::new(&[("a.c", LINES.as_bytes())]);
     let bin = patching.context.path("bin");
     fs::create_dir(&bin).unwrap();
@@ -99,7 +99,7 @@ fn git_is_needed_for_patches_only() {
 }
 
 #[test]
-fn a_pipe_in_the_directory_is_no_patch() {
+fn a_named_pipe_among_the_patches_is_refused() {
     let patching = Patching::new(&[]);
     patching.write(&one(&diff("a.c", HUNK)));
     let pipe = patching.context.path("work/p/2.patch");

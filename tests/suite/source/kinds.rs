@@ -1,10 +1,8 @@
 //! The four kinds of sources, each from something that behaves like the real one.
 
-use crate::support::context::{TestContext, compress, has_tool, sha256, tar_of};
+use crate::support::context::{TestContext, compress, sha256, tar_of};
 use crate::support::servers::{self, DIR, mirror};
-use camino::Utf8Path;
 use std::fs;
-use std::process::Command;
 
 #[test]
 fn a_release_comes_from_a_mirror_once() {
@@ -24,7 +22,7 @@ fn a_release_comes_from_a_mirror_once() {
 }
 
 #[test]
-fn a_series_means_its_newest_release() {
+fn a_series_resolves_to_its_newest_release() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.9", "6.1.10", "6.2.1"]);
     let ran = context.run(&format!("fetch 6.1 --fc --mirror {}/", server.url)).ok();
@@ -60,7 +58,7 @@ fn a_wrong_pinned_digest_refuses_the_source() {
 }
 
 #[test]
-fn a_source_that_cannot_be_had_is_named() {
+fn unavailable_sources_are_named() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7"]);
     let url = &server.url;
@@ -131,7 +129,7 @@ fn a_directory_is_used_in_place_and_never_written_to() {
 }
 
 #[test]
-fn what_is_no_kernel_tree_is_refused() {
+fn sources_that_are_not_kernel_trees_are_refused() {
     let context = TestContext::new();
     fs::create_dir(context.path("work/empty")).unwrap();
     fs::write(context.path("work/empty/x"), "x").unwrap();
@@ -149,7 +147,7 @@ fn what_is_no_kernel_tree_is_refused() {
 }
 
 #[test]
-fn a_damaged_or_hostile_tarball_leaves_nothing() {
+fn a_damaged_or_malicious_tarball_leaves_nothing() {
     let context = TestContext::new();
     let whole = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     fs::write(context.path("work/short.tar.xz"), &whole[..whole.len() / 2]).unwrap();
@@ -183,198 +181,6 @@ fn a_damaged_or_hostile_tarball_leaves_nothing() {
             .failed(3, &["refused entry", path.trim_start_matches("linux/")]);
     }
     assert!(context.names("cache/trees").is_empty() && context.names("cache/tmp").is_empty());
-}
-
-pub(crate) fn sh(dir: &Utf8Path, script: &str) {
-    let status = Command::new("sh").args(["-ec", script]).current_dir(dir).env("HOME", dir).status().unwrap();
-    assert!(status.success(), "{script}");
-}
-
-pub(crate) const COMMIT: &str = "git -c user.name=t -c user.email=t@example.org -c commit.gpgsign=false commit -q --date=@1700000000 -m x";
-
-/// Commits what has been added to the repository.
-pub(crate) fn commit(repo: &Utf8Path) {
-    sh(repo, COMMIT);
-}
-
-/// A repository with the branch `ch-6.1.7` and an older commit below it.
-pub(crate) fn repository(context: &TestContext) -> camino::Utf8PathBuf {
-    let tree = context.tree("6.1.7", "repos/linux");
-    sh(
-        &tree,
-        &format!(
-            "git init -q -b ch-6.1.7 . && git add README && {COMMIT} && git add . && GIT_COMMITTER_DATE=@1700000000 {COMMIT} && git branch other"
-        ),
-    );
-    tree
-}
-
-#[test]
-fn a_branch_is_fetched_to_depth_one() {
-    if !has_tool("git") {
-        return;
-    }
-    let context = TestContext::new();
-    repository(&context);
-    let server = servers::git(context.path("repos").as_str());
-    let source = format!("--source git+{}/linux/.git", server.url);
-    let ran = context.run(&format!("6.1.7 --ch --config mini.config {source}")).ok().says("unencrypted");
-    assert!(ran.stdout.starts_with("out/cloudhypervisor-kernel-bin-amd64:6.1.7 "), "{}", ran.stdout);
-    let repo = context.path(&format!("cache/git/{}", context.names("cache/git")[0]));
-    assert_eq!(fs::read_to_string(repo.join("shallow")).unwrap().lines().count(), 1);
-    let receipt = fs::read_to_string(context.path("work/out/cloudhypervisor-6.1.7-amd64.json")).unwrap();
-    assert!(receipt.contains("\"digest\": \"commit:") && receipt.contains("1700000000"), "{receipt}");
-    context
-        .run(&format!("fetch 6.1.8 --ch {source}"))
-        .failed(3, &["has no branch or tag `ch-6.1.8`", "among others: ch-6.1.7, other"]);
-    context.run(&format!("fetch 6.1.7 --ch {source}#other")).ok();
-    assert!(context.run(&format!("fetch 6.1.7 --ch {source} --offline")).ok().stdout.contains("commit:"));
-    context
-        .run("fetch 6.1.7 --ch --source git+http://127.0.0.1:1/x")
-        .failed(3, &["cannot fetch http://127.0.0.1:1/x#ch-6.1.7"]);
-}
-
-#[test]
-fn a_branch_that_moves_is_refused_until_it_is_accepted() {
-    if !has_tool("git") {
-        return;
-    }
-    let mut context = TestContext::new();
-    let repo = repository(&context);
-    let server = servers::git(context.path("repos").as_str());
-    let source = format!("--source git+{}/linux/.git", server.url);
-    let fetch = format!("fetch 6.1.7 --ch {source}");
-    let first = context.run(&fetch).ok();
-    let commit = first.digests()[0].trim_start_matches("commit:").to_owned();
-    let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
-    assert!(lock.contains(&format!("/linux/.git#ch-6.1.7\"\ndigest = \"commit:{commit}\"")), "{lock}");
-    // Another history under the same name.
-    sh(
-        &repo,
-        &format!(
-            "git checkout -q --orphan forced && echo forced >README && git add . && {COMMIT} && git branch -f ch-6.1.7"
-        ),
-    );
-    context
-        .run(&fetch)
-        .failed(3, &["#ch-6.1.7 has moved: kcompile.lock pins the commit", &commit, "hint: --update-lock"]);
-    assert_eq!(context.run(&format!("{fetch} --offline")).ok().digests(), first.digests());
-    let second = context.run(&format!("{fetch} --update-lock")).ok();
-    assert_ne!(second.digests(), first.digests());
-    assert_eq!(context.run(&fetch).ok().digests(), second.digests());
-    // A commit in full never moves; it needs no server once it is here.
-    let pinned = context.run(&format!("{fetch}#{commit} --require-signature")).ok();
-    assert_eq!(pinned.digests(), first.digests());
-    context
-        .run(&format!("{fetch} --require-signature --cache-dir new"))
-        .failed(3, &["nobody signs", "pins it"]);
-    // The repository goes away: the commit that the lock file pins is in the cache.
-    fs::rename(context.path("repos/linux"), context.path("repos/gone")).unwrap();
-    let gone = context
-        .run(&fetch)
-        .ok()
-        .says("cannot fetch")
-        .says("going on with the commit that kcompile.lock pins");
-    assert_eq!(gone.digests(), second.digests());
-    context.run(&format!("{fetch} --cache-dir new")).failed(3, &["cannot fetch", "/linux/.git#ch-6.1.7"]);
-    context.env.insert("https_proxy".into(), "http://127.0.0.1:1".into());
-    context
-        .run("fetch 6.1.7 --ch --source git+https://127.0.0.1:2/x")
-        .failed(3, &["cannot fetch https://127.0.0.1:2/x#ch-6.1.7"]);
-}
-
-#[test]
-fn a_commit_in_full_is_no_name_that_a_server_gives() {
-    if !has_tool("git") {
-        return;
-    }
-    let context = TestContext::new();
-    let repo = repository(&context);
-    let commit = Command::new("git").args(["rev-parse", "ch-6.1.7"]).current_dir(&repo).output().unwrap();
-    let commit = String::from_utf8(commit.stdout).unwrap().trim().to_owned();
-    sh(
-        &repo,
-        &format!(
-            "git config uploadpack.allowAnySHA1InWant true && echo other >README && git add . && {COMMIT} && \
-             git update-ref refs/heads/{commit} HEAD && git update-ref refs/tags/{commit} HEAD"
-        ),
-    );
-    let server = servers::git(context.path("repos").as_str());
-    let source = format!("git+{}/linux/.git#{commit}", server.url);
-    let fetched = context.run(&format!("fetch 6.1.7 --ch --source {source} --require-signature")).ok();
-    assert_eq!(fetched.digests(), [format!("commit:{commit}")]);
-    // Nor is it one that the lock file gives.
-    let other =
-        context.run(&format!("fetch 6.1.7 --ch --source git+{}/linux/.git#ch-6.1.7", server.url)).ok();
-    let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
-    let locked = format!("#{commit}\"\ndigest = ");
-    let wrong =
-        lock.replace(&format!("{locked}\"commit:{commit}\""), &format!("{locked}\"{}\"", other.digests()[0]));
-    assert_ne!(wrong, lock);
-    fs::write(context.path("cache/kcompile.lock"), wrong).unwrap();
-    context
-        .run(&format!("fetch 6.1.7 --ch --source {source}"))
-        .failed(3, &["has changed since its first use", "found commit:", "hint: "]);
-}
-
-#[test]
-fn a_commit_is_not_the_branch_that_it_came_by() {
-    if !has_tool("git") {
-        return;
-    }
-    let context = TestContext::new();
-    let repo = repository(&context);
-    let server = servers::git(context.path("repos").as_str());
-    let fetch = format!("fetch 6.1.7 --ch --source git+{}/linux/.git", server.url);
-    let first = context.run(&format!("{fetch}#ch-6.1.7")).ok().digests();
-    sh(&repo, &format!("git checkout -q ch-6.1.7 && echo other >README && git add . && {COMMIT}"));
-    let second = context.run(&format!("{fetch}#ch-6.1.7 --update-lock")).ok().digests();
-    assert_ne!(first, second);
-    // The branch is elsewhere now, which is no matter to the commit.
-    let commit = first[0].strip_prefix("commit:").unwrap();
-    assert_eq!(context.run(&format!("{fetch}#{commit}")).ok().digests(), first);
-    assert_eq!(context.run(&format!("{fetch}#ch-6.1.7")).ok().digests(), second);
-}
-
-#[test]
-fn what_is_not_the_version_asked_for_is_not_pinned() {
-    if !has_tool("git") {
-        return;
-    }
-    let context = TestContext::new();
-    repository(&context);
-    let server = servers::git(context.path("repos").as_str());
-    context
-        .run(&format!("fetch 6.1.8 --ch --source git+{}/linux/.git#ch-6.1.7", server.url))
-        .failed(2, &["the source is Linux 6.1.7, not the 6.1.8 that was asked for"]);
-    assert!(!context.path("cache/kcompile.lock").exists());
-}
-
-#[test]
-fn a_server_that_asks_for_a_login_gets_none() {
-    let context = TestContext::new();
-    let asking = servers::serve(|_, stream| {
-        servers::respond(stream, "401 Unauthorized", &["WWW-Authenticate: Basic realm=\"x\""], b"");
-    });
-    context
-        .run(&format!("fetch 6.1.7 --ch --source git+{}/x.git", asking.url))
-        .failed(3, &["/x.git#ch-6.1.7", "asks for a login, and kcompile never prompts"]);
-}
-
-#[test]
-fn a_local_repository_is_read_where_it_is() {
-    if !has_tool("git") {
-        return;
-    }
-    let context = TestContext::new();
-    let repo = repository(&context);
-    // The work tree is not what counts.
-    fs::write(repo.join("Makefile"), "broken").unwrap();
-    context.run(&format!("6.1.7 --ch --config mini.config --source git+{repo}")).ok();
-    assert!(context.names("cache/git").is_empty());
-    context
-        .run(&format!("fetch 6.1.7 --ch --source git+{repo}#nowhere"))
-        .failed(3, &["has no branch or tag `nowhere`"]);
 }
 
 /// An apt that knows one package, of this kernel and this version, and the package.
@@ -433,7 +239,7 @@ fn the_distributions_source_package_is_unpacked() {
 }
 
 #[test]
-fn of_the_packages_that_are_kept_the_newest_is_taken() {
+fn the_newest_cached_source_package_is_used() {
     let mut context = TestContext::new();
     for (kernel, version) in [("6.1.192", "6.1.192-1"), ("6.1.7", "6.1.7-1")] {
         fake_apt(&mut context, kernel, version);
@@ -466,7 +272,7 @@ fn one_download_serves_two_runs_at_once() {
 }
 
 #[test]
-fn a_local_tarball_is_not_taken_for_kernel_orgs() {
+fn a_local_tarball_is_not_used_as_the_kernel_org_one() {
     let context = TestContext::new();
     context.tarball("6.1.7", "xz");
     context.run("fetch 6.1.7 --fc --source linux-6.1.7.tar.xz").ok();
@@ -475,7 +281,7 @@ fn a_local_tarball_is_not_taken_for_kernel_orgs() {
 }
 
 #[test]
-fn what_a_file_is_called_does_not_show_in_the_images() {
+fn source_file_names_do_not_affect_the_output() {
     let context = TestContext::new();
     let path = context.tarball("6.1.7", "xz");
     fs::copy(&path, context.path("work/renamed.tar.xz")).unwrap();
@@ -492,7 +298,7 @@ fn what_a_file_is_called_does_not_show_in_the_images() {
 }
 
 #[test]
-fn an_unverified_source_is_said_to_be_every_time() {
+fn unverified_sources_are_warned_about_every_time() {
     let context = TestContext::new();
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let server = servers::files([(format!("{DIR}/linux-6.1.7.tar.xz"), bytes)]);
@@ -502,7 +308,7 @@ fn an_unverified_source_is_said_to_be_every_time() {
 }
 
 #[test]
-fn a_record_before_an_entry_may_not_be_large() {
+fn oversized_tar_records_are_refused() {
     let context = TestContext::new();
     let mut tar = Vec::new();
     let mut header = tar::Header::new_gnu();
@@ -518,7 +324,7 @@ fn a_record_before_an_entry_may_not_be_large() {
 }
 
 #[test]
-fn what_a_killed_run_left_is_removed() {
+fn leftovers_of_a_killed_run_are_removed() {
     let context = TestContext::new();
     fs::create_dir_all(context.path("cache/tmp/work-left/linux")).unwrap();
     fs::create_dir_all(context.path("work/out/.tmp-left")).unwrap();

@@ -1,94 +1,13 @@
 //! Patches as people have them: of git, diff, quilt and mail programs.
 
-use crate::support::context::{RunResult, TestContext, compress, copy, has_tool, tar_of};
-use camino::Utf8PathBuf;
-use std::collections::BTreeSet;
+use crate::support::context::{compress, copy, has_tool};
+use crate::support::patching::{CHANGED, FETCH, HUNK, LINES, Patching, diff, one, read};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-/// Ten lines, of which the patches of these tests change some.
-pub(crate) const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n";
-/// Changes the second of them, in a file whose name is put before and after.
-pub(crate) const HUNK: &str = "@@ -1,4 +1,4 @@\n 1\n-2\n+two\n 3\n 4\n";
-/// What that makes of them.
-pub(crate) const CHANGED: &str = "1\ntwo\n3\n4\n5\n6\n7\n8\n9\n10\n";
-pub(crate) const FETCH: &str = "fetch 6.1.7 --fc --source linux.tar.gz --patches p";
-
-/// A tarball of the miniature kernel tree with some more files, and patches for it.
-pub(crate) struct Patching {
-    pub(crate) context: TestContext,
-}
-
-impl Patching {
-    pub(crate) fn new(files: &[(&str, &[u8])]) -> Patching {
-        let context = TestContext::new();
-        let tree = context.tree("6.1.7", "tree");
-        for (name, bytes) in files {
-            let path = tree.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-        let tar = tar_of(&tree, "linux-6.1.7");
-        fs::write(context.path("work/linux.tar.gz"), compress(&tar, "gz")).unwrap();
-        Patching { context }
-    }
-
-    /// Puts the files into the directory of the patches, in place of what is in there.
-    pub(crate) fn write(&self, patches: &[(&str, &[u8])]) {
-        let dir = self.context.path("work/p");
-        let _ = fs::remove_dir_all(&dir);
-        for (name, bytes) in patches {
-            let path = dir.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-    }
-
-    fn fetch(&self, patches: &[(&str, &[u8])]) -> RunResult {
-        self.write(patches);
-        self.context.run(FETCH)
-    }
-
-    fn trees(&self) -> BTreeSet<String> {
-        self.context.names("cache/trees").into_iter().collect()
-    }
-
-    /// The tree that the patches make.
-    #[track_caller]
-    pub(crate) fn tree(&self, patches: &[(&str, &[u8])]) -> (RunResult, Utf8PathBuf) {
-        let before = self.trees();
-        let ran = self.fetch(patches).ok();
-        let made = self.trees();
-        let mut made = made.difference(&before).filter(|name| name.contains('+'));
-        let tree = self.context.path(&format!("cache/trees/{}/linux", made.next().expect("a patched tree")));
-        (ran, tree)
-    }
-
-    /// The patches are refused for these reasons, and nothing is left of them.
-    #[track_caller]
-    pub(crate) fn refused(&self, patches: &[(&str, &[u8])], says: &[&str]) {
-        self.fetch(patches).failed(1, says);
-        assert_eq!(self.trees().iter().filter(|name| name.contains('+')).count(), 0);
-        assert!(self.context.names("cache/tmp").is_empty());
-    }
-}
-
-/// `--- a/NAME`, `+++ b/NAME` and a hunk.
-pub(crate) fn diff(name: &str, hunk: &str) -> String {
-    format!("--- a/{name}\n+++ b/{name}\n{hunk}")
-}
-
-pub(crate) fn one(patch: &str) -> [(&'static str, &[u8]); 1] {
-    [("1.patch", patch.as_bytes())]
-}
-
-pub(crate) fn read(tree: &Utf8PathBuf, name: &str) -> Option<String> {
-    fs::read_to_string(tree.join(name)).ok()
-}
-
 #[test]
-fn a_rename_in_a_directory_moves_that_file() {
+fn renames_in_a_directory_are_applied() {
     let patching = Patching::new(&[
         ("lib/rbtree.c", b"the kernel's\n"),
         ("tools/lib/rbtree.c", LINES.as_bytes()),
@@ -127,7 +46,7 @@ fn a_rename_in_a_directory_moves_that_file() {
 }
 
 #[test]
-fn a_patch_may_mix_parts_of_git_and_of_diff() {
+fn git_and_plain_diffs_can_be_mixed_in_one_patch() {
     let files: Vec<(&str, &[u8])> =
         ["a.c", "lib/b.c", "lib/c.c", "d.c"].map(|name| (name, LINES.as_bytes())).to_vec();
     let patching = Patching::new(&files);
@@ -144,7 +63,7 @@ fn a_patch_may_mix_parts_of_git_and_of_diff() {
 }
 
 #[test]
-fn files_that_diff_nur_makes_and_removes() {
+fn diff_with_new_and_removed_files_is_applied() {
     if !has_tool("diff") {
         return;
     }
@@ -171,7 +90,7 @@ fn files_that_diff_nur_makes_and_removes() {
 }
 
 #[test]
-fn a_file_without_a_last_line_end_before_a_signature() {
+fn a_missing_final_newline_before_a_mail_signature_is_kept() {
     let patching = Patching::new(&[("a.c", b"1\n2\n3")]);
     let hunk = "@@ -1,3 +1,3 @@\n 1\n 2\n-3\n\\ No newline at end of file\n+three\n\\ No newline at end of file\n-- \n2.39.2\n\n";
     let (_, tree) = patching.tree(&one(&diff("a.c", hunk)));
@@ -179,7 +98,7 @@ fn a_file_without_a_last_line_end_before_a_signature() {
 }
 
 #[test]
-fn latin_1_in_authors_and_in_files() {
+fn latin_1_authors_and_files_are_applied() {
     let patching = Patching::new(&[("a.c", b"/* J\xf6rg */\n2\n3\n")]);
     let patch = b"From: J\xf6rg <j@example.org>\n\n--- a/a.c\n+++ b/a.c\n@@ -1,3 +1,3 @@\n /* J\xf6rg */\n-2\n+zw\xf6lf\n 3\n";
     let (_, tree) = patching.tree(&[("1.patch", patch)]);
@@ -204,7 +123,7 @@ fn latin_1_in_authors_and_in_files() {
 }
 
 #[test]
-fn crlf_in_files_stays_and_crlf_of_a_mail_program_is_named() {
+fn crlf_files_are_kept_and_crlf_patches_are_reported() {
     let crlf = |text: &str| text.replace('\n', "\r\n");
     let patching = Patching::new(&[("a.bat", crlf(LINES).as_bytes()), ("a.c", LINES.as_bytes())]);
     // git writes its own lines with LF, and those of the file as they are.
@@ -223,7 +142,7 @@ fn crlf_in_files_stays_and_crlf_of_a_mail_program_is_named() {
 }
 
 #[test]
-fn compressed_patches_are_read_and_what_is_not_read_is_named() {
+fn compressed_patches_are_read_and_ignored_files_are_listed() {
     let names = ["a.c", "b.c", "c.c", "d.c", "e.c", "f.c"];
     let files: Vec<(&str, &[u8])> = names.iter().map(|name| (*name, LINES.as_bytes())).collect();
     let patching = Patching::new(&files);
@@ -262,7 +181,7 @@ fn compressed_patches_are_read_and_what_is_not_read_is_named() {
 }
 
 #[test]
-fn a_quilt_series_says_what_is_applied_and_how() {
+fn a_quilt_series_controls_what_is_applied() {
     let patching =
         Patching::new(&[("a.c", LINES.as_bytes()), ("lib/b.c", LINES.as_bytes()), ("c.c", b"x\n")]);
     let second = "--- a.c\n+++ a.c\n@@ -1,4 +1,4 @@\n 1\n-two\n+zwei\n 3\n 4\n".as_bytes();
@@ -307,7 +226,7 @@ fn a_quilt_series_says_what_is_applied_and_how() {
 }
 
 #[test]
-fn paths_without_a_prefix_are_taken_as_they_are_and_that_is_said() {
+fn patches_without_path_prefix_are_applied_with_a_note() {
     let patching = Patching::new(&[
         ("lib/a.c", LINES.as_bytes()),
         ("lib/Makefile", LINES.as_bytes()),
@@ -360,7 +279,7 @@ fn paths_without_a_prefix_are_taken_as_they_are_and_that_is_said() {
 }
 
 #[test]
-fn a_repository_around_the_cache_and_a_users_git_config_change_nothing() {
+fn patching_ignores_outer_repositories_and_git_config() {
     let mut patching = Patching::new(&[
         ("lib/a.c", LINES.as_bytes()),
         ("lib/b.c", LINES.replace("3\n", "3 3\n").as_bytes()),
@@ -434,7 +353,7 @@ fn a_mailbox_of_commits_is_applied_commit_by_commit() {
 }
 
 #[test]
-fn files_that_diff_has_left_out_are_a_finding() {
+fn files_left_out_by_diff_are_warned_about() {
     let patching = Patching::new(&[("a.c", LINES.as_bytes())]);
     let patch = format!(
         "Only in any case: this is text\nOnly in linux/lib: new.c\nBinary files a/x.bin and b/x.bin differ\n{}\

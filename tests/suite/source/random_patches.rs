@@ -3,13 +3,12 @@
 //!
 //! 300 sets here; `scripts/patches SETS` tries as many as it is told to.
 
-use crate::faults::crash_tests::{Random, number};
 use crate::support::context::{TestContext, compress, has_tool};
-use crate::support::random_trees::{Blob, Files, Writer, changed, write};
-use camino::{Utf8Path, Utf8PathBuf};
+use crate::support::random::{Random, number_from_env};
+use crate::support::random_trees::{Files, Writer, by_two, changed, modes_of, read, write};
+use camino::Utf8Path;
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
@@ -235,51 +234,13 @@ impl Batch {
     }
 }
 
-/// The files below `dir`, in directories of their own. Nobody may write there, and no directory is empty.
-fn read(dir: &Utf8Path) -> Files {
-    let mut files = Files::new();
-    for entry in walkdir::WalkDir::new(dir).min_depth(1) {
-        let entry = entry.unwrap();
-        let path = Utf8PathBuf::from_path_buf(entry.path().to_owned()).unwrap();
-        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-        if entry.file_type().is_dir() {
-            assert!(fs::read_dir(&path).unwrap().next().is_some(), "{path} is empty");
-            assert_eq!(mode, 0o555, "{path}");
-        } else if entry.depth() > 1 {
-            assert!([0o444, 0o555].contains(&mode) && entry.file_type().is_file(), "{path}: {mode:o}");
-            let blob = Blob { bytes: fs::read(&path).unwrap(), executable: mode == 0o555 };
-            files.insert(path.strip_prefix(dir).unwrap().to_string(), blob);
-        }
-    }
-    files
-}
-
-/// Has `jobs` done by two threads.
-fn by_two<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) {
-    let jobs = Mutex::new(jobs);
-    std::thread::scope(|scope| {
-        let threads = [(); 2].map(|()| {
-            scope.spawn(|| {
-                while let Some(job) = { jobs.lock().unwrap().pop() } {
-                    work(job);
-                }
-            })
-        });
-        for thread in threads {
-            if let Err(panic) = thread.join() {
-                std::panic::resume_unwind(panic);
-            }
-        }
-    });
-}
-
 /// How many sets there are in all, and the seed of the first.
 fn sets() -> (u64, u64) {
-    (number("KCOMPILE_PATCH_SETS").unwrap_or(300), number("KCOMPILE_SEED").unwrap_or(1))
+    (number_from_env("KCOMPILE_PATCH_SETS").unwrap_or(300), number_from_env("KCOMPILE_SEED").unwrap_or(1))
 }
 
 #[test]
-fn patches_of_git_and_diff_make_the_tree_that_the_edits_made() {
+fn random_patches_reproduce_the_edited_tree() {
     if !has_tool("git") || !has_tool("diff") {
         return;
     }
@@ -358,24 +319,8 @@ fn damaged_patches_are_refused_where_git_refuses_them() {
     println!("damaged patches: {count}, of which {} were refused", refused.lock().unwrap());
 }
 
-/// The files of a tree that anybody may write.
-fn modes_of(dir: &Utf8Path) -> Files {
-    let entries = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
-    let files = entries.filter(|entry| entry.file_type().is_file() && entry.depth() > 1);
-    files
-        .map(|entry| {
-            let path = Utf8PathBuf::from_path_buf(entry.path().to_owned()).unwrap();
-            let executable = entry.metadata().unwrap().permissions().mode() & 0o100 != 0;
-            (
-                path.strip_prefix(dir).unwrap().to_string(),
-                Blob { bytes: fs::read(&path).unwrap(), executable },
-            )
-        })
-        .collect()
-}
-
 #[test]
-fn commits_without_their_mails_make_the_right_tree_or_none() {
+fn mbox_commits_make_the_right_tree_or_fail() {
     if !has_tool("git") {
         return;
     }
@@ -400,7 +345,7 @@ fn commits_without_their_mails_make_the_right_tree_or_none() {
 }
 
 #[test]
-fn a_series_of_quilt_makes_the_tree_that_quilt_made() {
+fn a_quilt_series_makes_the_same_tree_as_quilt() {
     if !has_tool("quilt") || !has_tool("diff") {
         return;
     }

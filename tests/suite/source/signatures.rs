@@ -1,56 +1,8 @@
 //! The chain of verification: signatures, checksums, pins, the lock file.
 
-use crate::support::context::{TestContext, compress, has_tool, sha256, tar_of};
-use crate::support::servers::{self, Server};
-use crate::support::signing::Gpg;
-use camino::Utf8PathBuf;
-use std::collections::BTreeMap;
+use crate::support::context::{TestContext, has_tool, sha256};
+use crate::support::signing::{Gpg, Release, fetched_tarballs, signer};
 use std::fs;
-
-const DIR: &str = "/pub/linux/kernel/v6.x";
-
-/// What a mirror has of 6.1.7.
-struct Release {
-    files: BTreeMap<String, Vec<u8>>,
-    tar: Vec<u8>,
-    xz: Vec<u8>,
-}
-
-impl Release {
-    fn new(context: &TestContext) -> Release {
-        let tree = context.tree("6.1.7", "trees/release");
-        let tar = tar_of(&tree, "linux-6.1.7");
-        let xz = compress(&tar, "xz");
-        let mut release = Release { files: BTreeMap::new(), tar, xz };
-        let xz = release.xz.clone();
-        release.put("linux-6.1.7.tar.xz", xz);
-        release
-    }
-
-    fn put(&mut self, name: &str, bytes: Vec<u8>) {
-        self.files.insert(format!("{DIR}/{name}"), bytes);
-    }
-
-    fn list(&self) -> String {
-        format!("{}  linux-6.1.7.tar.xz\n", sha256(&self.xz))
-    }
-
-    fn serve(&self) -> Server {
-        servers::files(self.files.clone())
-    }
-}
-
-fn fetched_tarballs(server: &Server) -> usize {
-    server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count()
-}
-
-/// GnuPG with one key, its fingerprint, and its public part in the working directory.
-fn signer(context: &TestContext) -> (Gpg, String) {
-    let gpg = Gpg::new(&context.path("gpg"));
-    let key = gpg.key("Signer", "never", "");
-    gpg.export(&key, &context.path("work/signer.asc"));
-    (gpg, key)
-}
 
 #[test]
 fn a_signed_release_is_verified_while_it_is_unpacked() {
@@ -92,7 +44,7 @@ fn a_signed_release_is_verified_while_it_is_unpacked() {
 }
 
 #[test]
-fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
+fn bad_signatures_are_errors_with_a_reason() {
     if !has_tool("gpg") {
         return;
     }
@@ -147,7 +99,7 @@ fn a_signature_that_does_not_hold_is_an_error_that_says_which() {
 }
 
 #[test]
-fn every_copy_of_a_key_counts_in_any_order() {
+fn revocation_and_expiry_count_in_any_keyring_order() {
     if !has_tool("gpg") {
         return;
     }
@@ -188,7 +140,7 @@ fn every_copy_of_a_key_counts_in_any_order() {
 }
 
 #[test]
-fn a_release_under_the_name_of_another_is_refused() {
+fn a_renamed_older_release_is_refused() {
     if !has_tool("gpg") {
         return;
     }
@@ -215,7 +167,7 @@ fn a_release_under_the_name_of_another_is_refused() {
 }
 
 #[test]
-fn a_signing_subkey_counts_for_its_key() {
+fn signing_subkeys_are_accepted() {
     if !has_tool("gpg") {
         return;
     }
@@ -241,7 +193,7 @@ fn a_signing_subkey_counts_for_its_key() {
 }
 
 #[test]
-fn the_list_of_checksums_is_held_against_its_signature_and_the_tarball() {
+fn checksum_lists_are_verified_by_signature_and_digest() {
     if !has_tool("gpg") {
         return;
     }
@@ -274,7 +226,7 @@ fn the_list_of_checksums_is_held_against_its_signature_and_the_tarball() {
 }
 
 #[test]
-fn an_unsigned_source_fails_where_a_signature_is_required() {
+fn require_signature_refuses_unsigned_sources() {
     let context = TestContext::new();
     let mut release = Release::new(&context);
     let list = release.list();
@@ -320,7 +272,7 @@ fn a_local_tarball_is_verified_by_the_signature_beside_it() {
 }
 
 #[test]
-fn a_tree_in_the_cache_is_signed_for_as_long_as_its_key_is_believed() {
+fn cached_trees_are_verified_against_the_current_keyring() {
     if !has_tool("gpg") {
         return;
     }
@@ -344,182 +296,11 @@ fn a_tree_in_the_cache_is_signed_for_as_long_as_its_key_is_believed() {
 }
 
 #[test]
-fn what_is_no_keyring_is_refused() {
+fn invalid_keyrings_are_refused() {
     let context = TestContext::new();
     fs::write(context.path("work/no.asc"), "hello").unwrap();
     context
         .run("fetch 6.1.7 --fc --keyring no.asc")
         .failed(2, &["no.asc: not a file of OpenPGP public keys"]);
     context.run("fetch 6.1.7 --fc --keyring gone.asc").failed(2, &["--keyring: cannot read"]);
-}
-
-fn own_configs(context: &TestContext) -> Utf8PathBuf {
-    let dir = context.path("work/own");
-    fs::create_dir(&dir).unwrap();
-    fs::write(dir.join("kernels.toml"), "").unwrap();
-    dir
-}
-
-#[test]
-fn a_source_that_changes_after_its_first_use_is_refused() {
-    let context = TestContext::new();
-    let configs = own_configs(&context);
-    let mut release = Release::new(&context);
-    let args = |server: &Server| format!("fetch 6.1.7 --fc --configs own --mirror {}", server.url);
-    context.run(&args(&release.serve())).ok().says("the source is not verified");
-    let lock = fs::read_to_string(configs.join("kcompile.lock")).unwrap();
-    assert!(lock.contains("https://cdn.kernel.org/pub/linux/kernel/v6.x/linux-6.1.7.tar.xz"), "{lock}");
-    assert!(lock.contains(&sha256(&release.xz)) && lock.contains("unverified = true"), "{lock}");
-    // Other bytes, on another machine with the same configs.
-    fs::write(context.path("trees/release/README"), "changed").unwrap();
-    release.xz = compress(&tar_of(&context.path("trees/release"), "linux-6.1.7"), "xz");
-    let xz = release.xz.clone();
-    release.put("linux-6.1.7.tar.xz", xz);
-    let server = release.serve();
-    let elsewhere = format!("{} --cache-dir elsewhere", args(&server));
-    context.run(&elsewhere).failed(3, &["checksum mismatch for linux-6.1.7.tar.xz", "found "]);
-    assert!(context.names("work/elsewhere/trees").is_empty());
-    context.run(&format!("{elsewhere} --update-lock")).ok();
-    let lock = fs::read_to_string(configs.join("kcompile.lock")).unwrap();
-    assert!(lock.contains(&sha256(&release.xz)), "{lock}");
-    context.run(&elsewhere).ok();
-    fs::write(configs.join("kcompile.lock"), "[[source]]\norigin = 1\n").unwrap();
-    context.run(&elsewhere).failed(2, &["kcompile.lock: TOML parse error at line 2"]);
-}
-
-#[test]
-fn a_pin_of_the_users_own_is_believed() {
-    let context = TestContext::new();
-    let configs = own_configs(&context);
-    let release = Release::new(&context);
-    let entry = format!(
-        "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.7.tar.xz\"\ndigest = \"sha256:{}\"\n",
-        sha256(&release.xz)
-    );
-    fs::write(configs.join("kcompile.lock"), entry).unwrap();
-    let ran = context.run(&format!("fetch 6.1.7 --fc --configs own --mirror {}", release.serve().url)).ok();
-    assert!(
-        ran.stderr.contains("sha256 as in kcompile.lock") && !ran.stderr.contains("not verified"),
-        "{}",
-        ran.stderr
-    );
-}
-
-/// A bundle `forged.tar` with other bytes as 6.1.7, which nothing signs.
-fn forged_bundle(context: &TestContext, release: &Release) -> String {
-    let tree = context.tree("6.1.7", "trees/forged");
-    fs::write(tree.join("README"), "forged").unwrap();
-    let mut forged = Release { files: release.files.clone(), tar: vec![], xz: vec![] };
-    forged.xz = compress(&tar_of(&tree, "linux-6.1.7"), "xz");
-    let xz = forged.xz.clone();
-    forged.put("linux-6.1.7.tar.xz", xz);
-    let server = forged.serve();
-    context
-        .run(&format!("fetch 6.1.7 --fc --mirror {} --bundle forged.tar --cache-dir forger", server.url))
-        .ok();
-    sha256(&forged.xz)
-}
-
-fn archives(context: &TestContext) -> Vec<String> {
-    context.names("cache/archives").into_iter().filter(|name| !name.contains('.')).collect()
-}
-
-#[test]
-fn what_nothing_verifies_yields_to_a_signed_release() {
-    if !has_tool("gpg") {
-        return;
-    }
-    let context = TestContext::new();
-    let (gpg, key) = signer(&context);
-    let mut release = Release::new(&context);
-    let forged = forged_bundle(&context, &release);
-    let honest = sha256(&release.xz);
-    release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
-    for list in [None, Some(release.list().into_bytes()), Some(gpg.clear_sign(&key, &release.list()))] {
-        list.into_iter().for_each(|list| release.put("sha256sums.asc", list));
-        let removed = format!("chmod -R u+w {0}; rm -rf {0}", context.path("cache"));
-        std::process::Command::new("sh").args(["-c", &removed]).output().unwrap();
-        let taken = context.run("fetch 6.1.7 --fc --offline --from-bundle forged.tar").ok();
-        assert!(taken.says("the source is not verified").stdout.contains(&forged));
-        let args = format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", release.serve().url);
-        let ran = context.run(&args).ok().says(&format!("signed by Signer ({key})"));
-        assert!(ran.stdout.contains(&honest), "{}", ran.stdout);
-        assert_eq!(archives(&context), std::slice::from_ref(&honest));
-        let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
-        assert!(lock.contains(&honest) && !lock.contains("unverified"), "{lock}");
-        let offline = context.run("fetch 6.1.7 --fc --offline --keyring signer.asc").ok();
-        assert!(offline.stdout.contains(&honest), "{}", offline.stdout);
-    }
-}
-
-#[test]
-fn an_unverified_archive_is_verified_by_what_its_server_has_beside_it() {
-    if !has_tool("gpg") {
-        return;
-    }
-    let context = TestContext::new();
-    let (gpg, key) = signer(&context);
-    let mut release = Release::new(&context);
-    let bundled = format!("fetch 6.1.7 --fc --mirror {} --bundle b.tar --cache-dir one", release.serve().url);
-    context.run(&bundled).ok();
-    context.run("fetch 6.1.7 --fc --offline --from-bundle b.tar").ok().says("not verified");
-    release.put("linux-6.1.7.tar.sign", gpg.sign(&key, &release.tar, ""));
-    let server = release.serve();
-    let args = format!("fetch 6.1.7 --fc --mirror {} --keyring signer.asc", server.url);
-    context.run(&args).ok().says(&format!("signed by Signer ({key})"));
-    assert_eq!(fetched_tarballs(&server), 0);
-    // The server is not asked again, and the signature is kept.
-    let before = server.log.lock().unwrap().len();
-    context.run(&args).ok().says("from the cache");
-    assert_eq!(server.log.lock().unwrap().len(), before);
-    let removed = format!("chmod -R u+w {0} && rm -rf {0}", context.path("cache/trees"));
-    std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
-    context.run("fetch 6.1.7 --fc --offline --keyring signer.asc --require-signature").ok();
-}
-
-#[test]
-fn an_unverified_archive_is_not_used_online_before_its_server_was_asked() {
-    let context = TestContext::new();
-    let release = Release::new(&context);
-    let server = release.serve();
-    let args = |url: &str| format!("fetch 6.1.7 --fc --mirror {url}");
-    context.run(&args(&server.url)).ok();
-    context
-        .run(&args("http://127.0.0.1:1"))
-        .failed(3, &["linux-6.1.7.tar.xz is in the cache, where nothing verifies it", "hint: --offline"]);
-    // A server that has nothing better to say is asked, and not for the tarball.
-    let before = server.log.lock().unwrap().len();
-    context.run(&args(&server.url)).ok().says("not verified");
-    assert!(server.log.lock().unwrap().len() > before);
-    assert_eq!(fetched_tarballs(&server), 1);
-    context.run("fetch 6.1.7 --fc --offline").ok();
-}
-
-#[test]
-fn other_users_whose_files_are_believed_are_named() {
-    use std::os::unix::fs::PermissionsExt;
-    let context = TestContext::new();
-    let release = Release::new(&context);
-    let server = release.serve();
-    fs::write(context.path("work/kcompile.toml"), "").unwrap();
-    let args = format!("fetch 6.1.7 --fc --mirror {}", server.url);
-    let quiet = context.run(&args).ok();
-    assert!(!quiet.stderr.contains("believed"), "{}", quiet.stderr);
-    fs::set_permissions(context.path("work"), fs::Permissions::from_mode(0o777)).unwrap();
-    context.run(&args).ok().says("everybody may write in");
-    fs::set_permissions(context.path("work"), fs::Permissions::from_mode(0o755)).unwrap();
-    if !rustix::process::geteuid().is_root() {
-        crate::support::context::skipped("only root can give files to another user");
-        return;
-    }
-    let give = |dir: &str| {
-        let to = format!("chown -R 4242 {}", context.path(dir));
-        assert!(std::process::Command::new("sh").args(["-c", &to]).status().unwrap().success());
-    };
-    give("cache/trees");
-    context.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
-    let removed = format!("chmod -R u+w {0} && rm -rf {0}", context.path("cache/trees"));
-    std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
-    give("cache/archives");
-    context.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
 }

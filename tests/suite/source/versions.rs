@@ -32,7 +32,7 @@ fn mirror(context: &TestContext, versions: &[&str]) -> Server {
 }
 
 #[test]
-fn channels_mean_what_kernel_org_says() {
+fn channels_resolve_by_releases_json() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.17.8", "6.12.58", "6.1.7"]);
     for (channel, version) in [("latest", "6.17.8"), ("longterm", "6.12.58")] {
@@ -63,7 +63,7 @@ fn channels_mean_what_kernel_org_says() {
 }
 
 #[test]
-fn a_series_is_looked_up_where_it_is_listed() {
+fn a_series_is_looked_up_in_its_directory() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.1.7", "6.2.9", "6.2.16", "6.16.12"]);
     let fetch = |series: &str| context.run(&format!("fetch {series} --fc --mirror {}", server.url)).ok();
@@ -76,7 +76,7 @@ fn a_series_is_looked_up_where_it_is_listed() {
 }
 
 #[test]
-fn a_server_that_is_down_is_not_missed_for_a_list_that_is_here() {
+fn a_cached_release_list_works_without_the_server() {
     let context = TestContext::new();
     let server = servers::serve(|request, stream| match request.path.as_str() {
         "/releases.json" => respond(stream, "200 OK", &[], RELEASES.as_bytes()),
@@ -93,7 +93,7 @@ fn a_server_that_is_down_is_not_missed_for_a_list_that_is_here() {
 }
 
 #[test]
-fn an_ended_series_is_a_finding_with_its_date() {
+fn end_of_life_series_are_warned_about_with_their_date() {
     let context = TestContext::new();
     context.tree("5.12.19", "work/linux");
     context
@@ -103,7 +103,7 @@ fn an_ended_series_is_a_finding_with_its_date() {
 }
 
 #[test]
-fn a_series_that_has_ended_since_the_kernel_was_built_is_a_finding() {
+fn series_that_ended_after_the_build_are_warned_about() {
     let context = TestContext::new();
     fs::create_dir(context.path("work/own")).unwrap();
     let ends = |day: &str| {
@@ -118,7 +118,7 @@ fn a_series_that_has_ended_since_the_kernel_was_built_is_a_finding() {
 }
 
 #[test]
-fn a_release_candidate_is_signed_by_nobody() {
+fn release_candidates_have_no_signature() {
     let context = TestContext::new();
     let server = mirror(&context, &["6.18-rc6"]);
     let args = format!("fetch 6.18-rc6 --fc --mirror {}", server.url);

@@ -1,7 +1,7 @@
 //! Layouts that no honest tool writes, with digests that are right.
 
 use crate::support::context::{TestContext, sha256};
-use crate::support::registry::add_blob;
+use crate::support::layouts::add_blob;
 use camino::Utf8Path;
 use serde_json::{Value, json};
 use std::fs;

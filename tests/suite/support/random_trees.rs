@@ -1,10 +1,11 @@
 //! Random trees of files and random edits of them, for the tests of patches.
 
-use crate::faults::crash_tests::Random;
-use camino::Utf8Path;
+use crate::support::random::Random;
+use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Mutex;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Blob {
@@ -224,4 +225,58 @@ pub(crate) fn write(dir: &Utf8Path, files: &Files) {
         fs::set_permissions(&path, fs::Permissions::from_mode(if blob.executable { 0o755 } else { 0o644 }))
             .unwrap();
     }
+}
+
+/// The files below `dir`, in directories of their own. Nobody may write there, and no directory is empty.
+pub(crate) fn read(dir: &Utf8Path) -> Files {
+    let mut files = Files::new();
+    for entry in walkdir::WalkDir::new(dir).min_depth(1) {
+        let entry = entry.unwrap();
+        let path = Utf8PathBuf::from_path_buf(entry.path().to_owned()).unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        if entry.file_type().is_dir() {
+            assert!(fs::read_dir(&path).unwrap().next().is_some(), "{path} is empty");
+            assert_eq!(mode, 0o555, "{path}");
+        } else if entry.depth() > 1 {
+            assert!([0o444, 0o555].contains(&mode) && entry.file_type().is_file(), "{path}: {mode:o}");
+            let blob = Blob { bytes: fs::read(&path).unwrap(), executable: mode == 0o555 };
+            files.insert(path.strip_prefix(dir).unwrap().to_string(), blob);
+        }
+    }
+    files
+}
+
+/// The files of a tree that anybody may write.
+pub(crate) fn modes_of(dir: &Utf8Path) -> Files {
+    let entries = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
+    let files = entries.filter(|entry| entry.file_type().is_file() && entry.depth() > 1);
+    files
+        .map(|entry| {
+            let path = Utf8PathBuf::from_path_buf(entry.path().to_owned()).unwrap();
+            let executable = entry.metadata().unwrap().permissions().mode() & 0o100 != 0;
+            (
+                path.strip_prefix(dir).unwrap().to_string(),
+                Blob { bytes: fs::read(&path).unwrap(), executable },
+            )
+        })
+        .collect()
+}
+
+/// Has `jobs` done by two threads.
+pub(crate) fn by_two<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) {
+    let jobs = Mutex::new(jobs);
+    std::thread::scope(|scope| {
+        let threads = [(); 2].map(|()| {
+            scope.spawn(|| {
+                while let Some(job) = { jobs.lock().unwrap().pop() } {
+                    work(job);
+                }
+            })
+        });
+        for thread in threads {
+            if let Err(panic) = thread.join() {
+                std::panic::resume_unwind(panic);
+            }
+        }
+    });
 }

@@ -3,10 +3,8 @@
 
 use crate::support::context::sha256;
 use crate::support::servers::{Request, Server, respond, serve};
-use camino::Utf8Path;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
@@ -193,36 +191,4 @@ pub(crate) fn send(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     );
     let body = if request.method == "HEAD" { &[][..] } else { bytes };
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-}
-
-/// The descriptor of a tag of a layout, without the tag.
-pub(crate) fn descriptor(layout: &Utf8Path, tag: &str) -> Value {
-    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
-    let all = index["manifests"].as_array().unwrap();
-    let found =
-        all.iter().find(|one| one["annotations"]["org.opencontainers.image.ref.name"] == tag).unwrap();
-    json!({ "mediaType": found["mediaType"], "digest": found["digest"], "size": found["size"] })
-}
-
-/// Writes a layout with these manifests or indexes under these tags, and returns their digests.
-pub(crate) fn write_layout(layout: &Utf8Path, tagged: &[(&str, Value)]) -> Vec<String> {
-    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-    let mut manifests = Vec::new();
-    for (tag, manifest) in tagged {
-        let mut descriptor = add_blob(layout, manifest.to_string().as_bytes(), &manifest["mediaType"]);
-        descriptor["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
-        manifests.push(descriptor);
-    }
-    let digests = manifests.iter().map(|one| one["digest"].as_str().unwrap().to_owned()).collect();
-    let index = json!({ "schemaVersion": 2, "manifests": manifests });
-    fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    digests
-}
-
-/// Adds a blob to a layout, and returns its descriptor.
-pub(crate) fn add_blob(layout: &Utf8Path, bytes: &[u8], media_type: &Value) -> Value {
-    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
-    fs::write(layout.join("blobs/sha256").join(sha256(bytes)), bytes).unwrap();
-    json!({ "mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
 }

@@ -1,6 +1,9 @@
 //! Keys and signatures by GnuPG itself, in a home of their own.
 
+use crate::support::context::{TestContext, compress, sha256, tar_of};
+use crate::support::servers::{self, DIR, Server};
 use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -63,4 +66,47 @@ impl Drop for Gpg {
     fn drop(&mut self) {
         let _ = Command::new("gpgconf").args(["--homedir", self.home.as_str(), "--kill", "all"]).status();
     }
+}
+
+/// What a mirror has of 6.1.7.
+pub(crate) struct Release {
+    pub(crate) files: BTreeMap<String, Vec<u8>>,
+    pub(crate) tar: Vec<u8>,
+    pub(crate) xz: Vec<u8>,
+}
+
+impl Release {
+    pub(crate) fn new(context: &TestContext) -> Release {
+        let tree = context.tree("6.1.7", "trees/release");
+        let tar = tar_of(&tree, "linux-6.1.7");
+        let xz = compress(&tar, "xz");
+        let mut release = Release { files: BTreeMap::new(), tar, xz };
+        let xz = release.xz.clone();
+        release.put("linux-6.1.7.tar.xz", xz);
+        release
+    }
+
+    pub(crate) fn put(&mut self, name: &str, bytes: Vec<u8>) {
+        self.files.insert(format!("{DIR}/{name}"), bytes);
+    }
+
+    pub(crate) fn list(&self) -> String {
+        format!("{}  linux-6.1.7.tar.xz\n", sha256(&self.xz))
+    }
+
+    pub(crate) fn serve(&self) -> Server {
+        servers::files(self.files.clone())
+    }
+}
+
+/// GnuPG with one key, its fingerprint, and its public part in the working directory.
+pub(crate) fn signer(context: &TestContext) -> (Gpg, String) {
+    let gpg = Gpg::new(&context.path("gpg"));
+    let key = gpg.key("Signer", "never", "");
+    gpg.export(&key, &context.path("work/signer.asc"));
+    (gpg, key)
+}
+
+pub(crate) fn fetched_tarballs(server: &Server) -> usize {
+    server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count()
 }

@@ -27,7 +27,7 @@ fn a_setting_that_did_not_take_fails_before_compiling() {
 }
 
 #[test]
-fn what_the_config_asked_for_and_did_not_get_is_a_finding() {
+fn requested_settings_that_did_not_take_are_warned_about() {
     let context = TestContext::new();
     let mut config = fs::read_to_string(context.path("work/mini.config")).unwrap();
     config.push_str("CONFIG_NO_SUCH_THING=y\nCONFIG_MINI_SELECTED=n\n");
@@ -51,7 +51,7 @@ const SMALL: &str = "CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIR
                      CONFIG_NET=y\nCONFIG_DUMMY=m\n";
 
 #[test]
-fn every_difference_has_its_reason() {
+fn every_config_difference_is_explained() {
     let context = TestContext::new();
     let mut config = SMALL.to_owned();
     config.push_str(
@@ -81,7 +81,7 @@ fn every_difference_has_its_reason() {
 }
 
 #[test]
-fn kconfig_files_that_cannot_be_read_cost_only_the_reasons() {
+fn unreadable_kconfig_files_only_remove_the_explanations() {
     let context = TestContext::new();
     let kconfig = context.tree("6.1.7", "work/linux").join("lib/Kconfig.debug");
     let mut text = fs::read_to_string(&kconfig).unwrap();
@@ -129,7 +129,7 @@ fn patches_are_applied_to_a_copy() {
 }
 
 #[test]
-fn an_old_tree_gets_what_the_tools_of_this_host_need() {
+fn toolchain_rules_apply_to_old_trees() {
     let context = TestContext::new();
     let rule = |id: &str, sign: &str| {
         format!(
@@ -193,7 +193,7 @@ fn a_failed_build_names_file_line_log_and_command() {
 }
 
 #[test]
-fn a_kernel_that_is_none_is_refused_though_make_succeeds() {
+fn a_missing_or_invalid_vmlinux_fails_the_build_even_if_make_succeeds() {
     let context = TestContext::new();
     context.build("--set MINI_NO_VMLINUX=y").failed(1, &["make succeeded, but ", "vmlinux is missing"]);
     context
@@ -208,12 +208,12 @@ fn a_kernel_that_is_none_is_refused_though_make_succeeds() {
 }
 
 #[test]
-fn modules_without_depmods_files_are_refused() {
+fn missing_depmod_output_fails_the_build() {
     TestContext::new().build("--set MINI_NO_DEPMOD=y").failed(4, &["depmod wrote no modules.dep"]);
 }
 
 #[test]
-fn the_environment_does_not_matter() {
+fn environment_variables_do_not_affect_the_output() {
     let mut context = TestContext::new();
     let clean = context.build("").ok().digests();
     for (key, value) in [
@@ -246,7 +246,7 @@ fn the_environment_does_not_matter() {
 }
 
 #[test]
-fn a_prefix_in_the_trees_makefile_does_not_matter() {
+fn cross_compile_in_the_makefile_does_not_affect_the_output() {
     let context = TestContext::new();
     let makefile = context.tree("6.1.7", "work/linux").join("Makefile");
     let text = fs::read_to_string(&makefile).unwrap();
@@ -255,7 +255,7 @@ fn a_prefix_in_the_trees_makefile_does_not_matter() {
 }
 
 #[test]
-fn source_date_epoch_dates_everything() {
+fn source_date_epoch_sets_every_date() {
     let mut context = TestContext::new();
     context.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
     context.build("--compression none").ok();
@@ -269,7 +269,7 @@ fn source_date_epoch_dates_everything() {
 }
 
 #[test]
-fn the_same_build_again_compiles_nothing() {
+fn repeating_a_build_compiles_nothing() {
     let context = TestContext::new();
     context.build("").ok();
     context.build("--rebuild").ok().says("6.1.7, 0 steps");
@@ -277,7 +277,7 @@ fn the_same_build_again_compiles_nothing() {
 }
 
 #[test]
-fn progress_as_json_is_one_object_a_line() {
+fn json_progress_is_one_object_per_line() {
     let context = TestContext::new();
     let ran = context.build("--progress json").ok();
     let events: Vec<serde_json::Value> =
@@ -296,7 +296,7 @@ fn progress_as_json_is_one_object_a_line() {
 }
 
 #[test]
-fn a_path_that_kbuild_would_split_is_refused() {
+fn paths_with_spaces_or_colons_are_refused() {
     let mut context = TestContext::new();
     for name in ["sp ace", "co:lon"] {
         context.env.insert("KCOMPILE_CACHE_DIR".into(), context.path(name).into_string());
@@ -306,7 +306,7 @@ fn a_path_that_kbuild_would_split_is_refused() {
 }
 
 #[test]
-fn two_architectures_share_one_tree() {
+fn two_architectures_share_one_source_tree() {
     let context = TestContext::new();
     context.tarball("6.1.7", "xz");
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch arm64 --cross-compile";
@@ -319,7 +319,7 @@ fn two_architectures_share_one_tree() {
 }
 
 #[test]
-fn a_changed_directory_is_compiled_anew_even_where_make_would_not_see_it() {
+fn source_changes_that_make_cannot_see_are_rebuilt() {
     let context = TestContext::new();
     let first = context.build("").ok().digests();
     let main = context.path("work/linux/init/main.c");
@@ -334,7 +334,7 @@ fn a_changed_directory_is_compiled_anew_even_where_make_would_not_see_it() {
 }
 
 #[test]
-fn no_path_and_no_launcher_shows_in_debug_information() {
+fn debug_info_contains_no_host_paths_or_launcher() {
     let context = TestContext::new();
     context.tarball("6.1.7", "gz");
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --set DEBUG_INFO=y";
@@ -349,7 +349,7 @@ fn no_path_and_no_launcher_shows_in_debug_information() {
 
 /// From there the compiler is given whole paths, in the tree `..`: another user's build in a shared cache lies so.
 #[test]
-fn debug_information_is_the_same_from_a_build_directory_outside_of_the_tree() {
+fn debug_info_does_not_depend_on_the_build_directory() {
     let mut context = TestContext::new();
     context.env.insert("SOURCE_DATE_EPOCH".into(), "1600000000".into());
     context.tarball("6.1.7", "gz");
