@@ -115,3 +115,14 @@ fn style(template: &str) -> ProgressStyle {
     let style = ProgressStyle::with_template(template).expect("our own template");
     style.progress_chars("━╸ ").tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_with_colors_gets_them() {
+        assert_eq!(Bar::new(false).paint("31", "error:"), "error:");
+        assert_eq!(Bar::new(true).paint("31", "error:"), "\u{1b}[31merror:\u{1b}[0m");
+    }
+}

@@ -332,3 +332,6 @@ impl PhaseGuard<'_> {
         took
     }
 }
+
+#[cfg(test)]
+mod tests;

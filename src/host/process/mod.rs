@@ -292,3 +292,6 @@ fn spawn_error(command: &CommandLine, error: std::io::Error) -> Error {
     let error = Error::host(format!("cannot run {}", command.program)).caused_by(error);
     error.hint("`kcompile doctor` names what is missing and how to install it")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! What the renderers are given, and what they make of it. The suite holds what comes out on standard error.
+
+use super::*;
+use serde_json::{Value, json};
+
+fn summary() -> Summary {
+    Summary {
+        release: "6.1.7".into(),
+        images: vec![Image { layout: "out/kernel-bin".into(), tag: "6.1.7".into(), bytes: 1_234_567 }],
+        cached: None,
+        modules: 1,
+        findings: Vec::new(),
+        times: vec![(Phase::Source, Duration::from_millis(1_500)), (Phase::Compile, Duration::from_secs(75))],
+        plan: "ab".repeat(32),
+        receipt: "out/kernel.json".into(),
+        timings: Vec::new(),
+    }
+}
+
+#[test]
+fn a_summary_names_images_findings_and_times() {
+    let quiet = summary().to_string();
+    for line in [
+        "  kernel release  6.1.7, 1 module\n",
+        "  image           out/kernel-bin:6.1.7  1.2 MB\n",
+        "  receipt         out/kernel.json\n",
+        "  time            1 min 16 s: source 1.5 s, compile 1 min 15 s\n",
+        "  findings        none\n",
+        "\n    skopeo copy oci:out/kernel-bin:6.1.7 docker://REGISTRY/kernel-bin:6.1.7",
+    ] {
+        assert!(quiet.contains(line), "`{line}` is not in:\n{quiet}");
+    }
+    assert!(!quiet.contains("  cache ") && !quiet.contains("  timings "), "{quiet}");
+    let told = Summary {
+        modules: 0,
+        cached: Some(Usage { hits: 1, misses: 2, uncacheable: 0 }),
+        findings: vec!["a".into(), "b".into()],
+        timings: vec!["out/timings.html".into()],
+        ..summary()
+    };
+    let told = told.to_string();
+    for line in [
+        "6.1.7, 0 modules\n",
+        "  timings         out/timings.html\n",
+        "  cache           1 hits, 2 misses (33.3 % hits)\n",
+        "  findings        2\n    - a\n    - b\n",
+    ] {
+        assert!(told.contains(line), "`{line}` is not in:\n{told}");
+    }
+}
+
+#[test]
+fn an_overview_counts_the_kernels_that_were_built() {
+    let ending = |kernel: &str, outcome| Ending { kernel: kernel.into(), outcome, seconds: 61.0 };
+    let kernels =
+        vec![ending("6.1 firecracker", Ok("6.1.7".into())), ending("6.6", Err("make failed".into()))];
+    let text = Overview { kernels, seconds: 3_700.0 }.to_string();
+    assert_eq!(
+        text,
+        "\n  1 of 2 kernels built in 1 h 01 min\n\
+         \n    built   6.1 firecracker  Linux 6.1.7, after 1 min 01 s\
+         \n    FAILED  6.6              make failed"
+    );
+}
+
+#[test]
+fn a_compiler_cache_is_counted_from_before_the_run() {
+    let before = Usage { hits: 10, misses: 5, uncacheable: 1 };
+    let after = Usage { hits: 19, misses: 6, uncacheable: 3 };
+    assert_eq!(after.since(before), Usage { hits: 9, misses: 1, uncacheable: 2 });
+    // Somebody has set its counters to nothing meanwhile.
+    assert_eq!(before.since(after), Usage::default());
+    let text = after.since(before).to_string();
+    assert_eq!(text, "9 hits, 1 misses (90.0 % hits), 2 calls that no cache answers");
+    assert_eq!(Usage::default().to_string(), "0 hits, 0 misses (0.0 % hits)");
+}
+
+/// An event as a line of `--progress json`.
+fn json_of(kernel: Option<&str>, event: &Event<'_>) -> Value {
+    serde_json::to_value(Told { kernel, event }).unwrap()
+}
+
+#[test]
+fn events_are_flat_objects_that_name_their_kernel() {
+    let start = Event::Start { phase: Phase::Source, what: "linux-6.1.7.tar.xz" };
+    assert_eq!(
+        json_of(None, &start),
+        json!({"event": "start", "phase": "source", "what": "linux-6.1.7.tar.xz"})
+    );
+    let count = Count { done: 3, total: None, unit: Unit::Bytes, item: "x" };
+    let progress = Event::Progress { phase: Phase::Compile, count };
+    assert_eq!(
+        json_of(Some("6.1"), &progress),
+        json!({"kernel": "6.1", "event": "progress", "phase": "compile", "done": 3, "total": null, "unit": "bytes", "item": "x"})
+    );
+    let error = Event::Error { text: "make failed", hint: None, code: 1 };
+    assert_eq!(
+        json_of(None, &error),
+        json!({"event": "error", "text": "make failed", "hint": null, "code": 1})
+    );
+    let summary = summary();
+    let told = json_of(None, &Event::Summary(&summary));
+    assert_eq!((&told["event"], &told["images"][0]["bytes"]), (&json!("summary"), &json!(1_234_567)));
+}
+
+#[test]
+fn warnings_and_notes_are_kept_once_and_without_secrets() {
+    let report = Report::new(Progress::Quiet, false, false);
+    let text = "https://me:secret@host/x is not signed";
+    report.finding(text.to_owned());
+    report.finding(text.to_owned());
+    let kept = report.findings();
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].contains("host/x is not signed") && !kept[0].contains("secret"), "{kept:?}");
+    report.note("a note");
+    report.note("a note");
+    assert_eq!(*held(&report.told), ["a note"]);
+}
+
+#[test]
+fn each_kernel_has_findings_and_times_of_its_own() {
+    let report = Report::new(Progress::Quiet, false, false);
+    let first = report.for_kernel("6.1");
+    let second = report.for_kernel("6.6");
+    let took = first.start(Phase::Patch, "patches").finish("one patch");
+    assert_eq!(first.times(), [(Phase::Patch, took)]);
+    assert!(second.times().is_empty() && report.times().is_empty());
+    first.next_kernel();
+    assert!(first.times().is_empty());
+}
+
+#[test]
+fn what_goes_to_a_terminal_has_no_control_characters_and_no_secrets() {
+    let text = shown("\u{1b}[2J of https://me:secret@host/x");
+    assert!(!text.contains('\u{1b}') && !text.contains("secret"), "{text}");
+}
+
+#[test]
+fn phases_have_a_word_for_people_and_one_for_programs() {
+    for phase in [Phase::Source, Phase::Patch, Phase::Configure, Phase::Compile, Phase::Install, Phase::Pack]
+    {
+        assert_eq!(serde_json::to_value(phase).unwrap(), json!(phase.title().to_lowercase()));
+    }
+}
