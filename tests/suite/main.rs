@@ -37,6 +37,7 @@ mod commands {
     mod plan;
     mod project;
     mod push;
+    mod snapshots;
     mod verify;
     mod verify_names;
     mod verify_rebuild;
@@ -50,6 +51,7 @@ mod faults {
     mod fetch_faults;
     mod invalid_input;
     mod malicious_archives;
+    mod messages;
     mod network;
     mod partial_outputs;
     mod signals;
