@@ -4,6 +4,7 @@
 
 mod docs;
 mod imports;
+mod smoke;
 
 /// Builds of one kernel and of several.
 mod build {
