@@ -3,13 +3,13 @@
 use super::*;
 use serde_json::{Value, json};
 
-fn summary() -> Summary {
-    Summary {
+fn summary() -> KernelSummary {
+    KernelSummary {
         release: "6.1.7".into(),
         images: vec![Image { layout: "out/kernel-bin".into(), tag: "6.1.7".into(), bytes: 1_234_567 }],
-        cached: None,
+        cache_stats: None,
         modules: 1,
-        findings: Vec::new(),
+        warnings: Vec::new(),
         times: vec![(Phase::Source, Duration::from_millis(1_500)), (Phase::Compile, Duration::from_secs(75))],
         plan: "ab".repeat(32),
         receipt: "out/kernel.json".into(),
@@ -31,10 +31,10 @@ fn a_summary_names_images_findings_and_times() {
         assert!(quiet.contains(line), "`{line}` is not in:\n{quiet}");
     }
     assert!(!quiet.contains("  cache ") && !quiet.contains("  timings "), "{quiet}");
-    let told = Summary {
+    let told = KernelSummary {
         modules: 0,
-        cached: Some(Usage { hits: 1, misses: 2, uncacheable: 0 }),
-        findings: vec!["a".into(), "b".into()],
+        cache_stats: Some(CompilerCacheStats { hits: 1, misses: 2, uncacheable: 0 }),
+        warnings: vec!["a".into(), "b".into()],
         timings: vec!["out/timings.html".into()],
         ..summary()
     };
@@ -51,10 +51,10 @@ fn a_summary_names_images_findings_and_times() {
 
 #[test]
 fn an_overview_counts_the_kernels_that_were_built() {
-    let ending = |kernel: &str, outcome| Ending { kernel: kernel.into(), outcome, seconds: 61.0 };
+    let ending = |kernel: &str, outcome| KernelResult { kernel: kernel.into(), outcome, seconds: 61.0 };
     let kernels =
         vec![ending("6.1 firecracker", Ok("6.1.7".into())), ending("6.6", Err("make failed".into()))];
-    let text = Overview { kernels, seconds: 3_700.0 }.to_string();
+    let text = RunSummary { kernels, seconds: 3_700.0 }.to_string();
     assert_eq!(
         text,
         "\n  1 of 2 kernels built in 1 h 01 min\n\
@@ -65,19 +65,19 @@ fn an_overview_counts_the_kernels_that_were_built() {
 
 #[test]
 fn a_compiler_cache_is_counted_from_before_the_run() {
-    let before = Usage { hits: 10, misses: 5, uncacheable: 1 };
-    let after = Usage { hits: 19, misses: 6, uncacheable: 3 };
-    assert_eq!(after.since(before), Usage { hits: 9, misses: 1, uncacheable: 2 });
+    let before = CompilerCacheStats { hits: 10, misses: 5, uncacheable: 1 };
+    let after = CompilerCacheStats { hits: 19, misses: 6, uncacheable: 3 };
+    assert_eq!(after.since(before), CompilerCacheStats { hits: 9, misses: 1, uncacheable: 2 });
     // Somebody has set its counters to nothing meanwhile.
-    assert_eq!(before.since(after), Usage::default());
+    assert_eq!(before.since(after), CompilerCacheStats::default());
     let text = after.since(before).to_string();
     assert_eq!(text, "9 hits, 1 misses (90.0 % hits), 2 calls that no cache answers");
-    assert_eq!(Usage::default().to_string(), "0 hits, 0 misses (0.0 % hits)");
+    assert_eq!(CompilerCacheStats::default().to_string(), "0 hits, 0 misses (0.0 % hits)");
 }
 
 /// An event as a line of `--progress json`.
 fn json_of(kernel: Option<&str>, event: &Event<'_>) -> Value {
-    serde_json::to_value(Told { kernel, event }).unwrap()
+    serde_json::to_value(ScopedEvent { kernel, event }).unwrap()
 }
 
 #[test]
@@ -99,39 +99,39 @@ fn events_are_flat_objects_that_name_their_kernel() {
         json!({"event": "error", "text": "make failed", "hint": null, "code": 1})
     );
     let summary = summary();
-    let told = json_of(None, &Event::Summary(&summary));
+    let told = json_of(None, &Event::KernelSummary(&summary));
     assert_eq!((&told["event"], &told["images"][0]["bytes"]), (&json!("summary"), &json!(1_234_567)));
 }
 
 #[test]
 fn warnings_and_notes_are_kept_once_and_without_secrets() {
-    let report = Report::new(Progress::Quiet, false, false);
+    let report = Reporter::new(Progress::Quiet, false, false);
     let text = "https://me:secret@host/x is not signed";
-    report.finding(text.to_owned());
-    report.finding(text.to_owned());
-    let kept = report.findings();
+    report.warning(text.to_owned());
+    report.warning(text.to_owned());
+    let kept = report.warnings();
     assert_eq!(kept.len(), 1);
     assert!(kept[0].contains("host/x is not signed") && !kept[0].contains("secret"), "{kept:?}");
     report.note("a note");
     report.note("a note");
-    assert_eq!(*held(&report.told), ["a note"]);
+    assert_eq!(*lock(&report.notes), ["a note"]);
 }
 
 #[test]
 fn each_kernel_has_findings_and_times_of_its_own() {
-    let report = Report::new(Progress::Quiet, false, false);
+    let report = Reporter::new(Progress::Quiet, false, false);
     let first = report.for_kernel("6.1");
     let second = report.for_kernel("6.6");
     let took = first.start(Phase::Patch, "patches").finish("one patch");
     assert_eq!(first.times(), [(Phase::Patch, took)]);
     assert!(second.times().is_empty() && report.times().is_empty());
-    first.next_kernel();
+    first.reset();
     assert!(first.times().is_empty());
 }
 
 #[test]
 fn what_goes_to_a_terminal_has_no_control_characters_and_no_secrets() {
-    let text = shown("\u{1b}[2J of https://me:secret@host/x");
+    let text = sanitize("\u{1b}[2J of https://me:secret@host/x");
     assert!(!text.contains('\u{1b}') && !text.contains("secret"), "{text}");
 }
 

@@ -244,27 +244,27 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
-    fn what_is_asked_for_is_one_byte_each() {
-        let bytes: BTreeSet<u8> = Ask::ALL.into_iter().map(Ask::byte).collect();
-        assert_eq!(bytes.len(), Ask::ALL.len());
+    fn each_request_is_one_byte() {
+        let bytes: BTreeSet<u8> = Request::ALL.into_iter().map(Request::byte).collect();
+        assert_eq!(bytes.len(), Request::ALL.len());
     }
 
     #[test]
     fn exit_codes_are_those_of_a_shell() {
-        assert_eq!(Ended::Exited(0).code(), Some(0));
-        assert_eq!(Ended::Exited(2).code(), Some(2));
-        assert_eq!(Ended::Signalled(9).code(), Some(137));
-        assert_eq!(Ended::Exited(256).code(), None);
+        assert_eq!(ProgramExit::Exited(0).code(), Some(0));
+        assert_eq!(ProgramExit::Exited(2).code(), Some(2));
+        assert_eq!(ProgramExit::Signalled(9).code(), Some(137));
+        assert_eq!(ProgramExit::Exited(256).code(), None);
     }
 
     #[test]
-    fn a_note_of_a_process_takes_the_place_of_a_link_and_not_of_its_target() {
+    fn a_pid_file_replaces_a_link_and_not_its_target() {
         let dir = tempfile::tempdir().unwrap();
         let (note, other) = (dir.path().join("note"), dir.path().join("other"));
         std::fs::write(&other, "as it was").unwrap();
         std::os::unix::fs::symlink(&other, &note).unwrap();
         let ourselves = rustix::process::getpid();
-        write_note(note.as_os_str(), ourselves).unwrap();
+        write_pid_file(note.as_os_str(), ourselves).unwrap();
         assert_eq!(std::fs::read_to_string(&other).unwrap(), "as it was");
         assert_eq!(std::fs::read_to_string(&note).unwrap(), ourselves.as_raw_nonzero().to_string());
     }

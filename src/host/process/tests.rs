@@ -24,12 +24,15 @@ fn a_program_is_searched_in_the_path_of_its_own_environment() {
     let cwd = Utf8Path::from_path(dir.path()).unwrap();
     std::fs::create_dir_all(cwd.join("bin/folder")).unwrap();
     std::fs::write(cwd.join("bin/tool"), "").unwrap();
-    assert!(is_program(&command("tool", &format!("/nowhere:{cwd}/bin"), cwd)));
-    assert!(is_program(&command("tool", "bin", cwd)), "a relative directory is one of the working directory");
-    assert!(is_program(&command("bin/tool", "", cwd)), "with a slash no PATH is searched");
-    assert!(!is_program(&command("tool", "/nowhere", cwd)));
-    assert!(!is_program(&command("folder", "bin", cwd)), "a directory is no program");
-    let error = not_started(&command("tool", "", cwd), std::io::ErrorKind::NotFound.into());
+    assert!(program_exists(&command("tool", &format!("/nowhere:{cwd}/bin"), cwd)));
+    assert!(
+        program_exists(&command("tool", "bin", cwd)),
+        "a relative directory is one of the working directory"
+    );
+    assert!(program_exists(&command("bin/tool", "", cwd)), "with a slash no PATH is searched");
+    assert!(!program_exists(&command("tool", "/nowhere", cwd)));
+    assert!(!program_exists(&command("folder", "bin", cwd)), "a directory is no program");
+    let error = spawn_error(&command("tool", "", cwd), std::io::ErrorKind::NotFound.into());
     assert_eq!(error.exit_code(), 4);
     assert!(error.to_string().starts_with("cannot run tool: "), "{error}");
 }
@@ -42,7 +45,7 @@ fn forwarded(output: &[u8]) -> (Vec<String>, Vec<u8>) {
     forward_lines(Stream::Err, Some(Box::new(output)), path.as_file(), &sender);
     drop(sender);
     let lines = lines.into_iter().map(|said| match said {
-        Said::Line(Stream::Err, line) => line,
+        ChildEvent::Line(Stream::Err, line) => line,
         _ => panic!("not a line of standard error"),
     });
     (lines.collect(), std::fs::read(path.path()).unwrap())
@@ -58,18 +61,18 @@ fn output_comes_as_lines_and_the_log_keeps_every_byte() {
 
 #[test]
 fn a_line_without_an_end_is_cut_in_pieces() {
-    let output = vec![b'x'; LONGEST_LINE * 2 + 1];
+    let output = vec![b'x'; MAX_LINE * 2 + 1];
     let (lines, log) = forwarded(&output);
-    assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [LONGEST_LINE, LONGEST_LINE, 1]);
+    assert_eq!(lines.iter().map(String::len).collect::<Vec<_>>(), [MAX_LINE, MAX_LINE, 1]);
     assert_eq!(log, output);
 }
 
 #[test]
 fn a_listener_hears_lines_and_never_ends_the_program() {
     let mut heard = Vec::new();
-    let mut watch = listening(|stream, line: &str| heard.push((stream, line.to_owned())));
-    assert!(watch(Seen::Silence).is_continue());
-    assert!(watch(Seen::Line(Stream::Out, "a line")).is_continue());
+    let mut watch = line_watcher(|stream, line: &str| heard.push((stream, line.to_owned())));
+    assert!(watch(WatchEvent::Silence).is_continue());
+    assert!(watch(WatchEvent::Line(Stream::Out, "a line")).is_continue());
     drop(watch);
     assert_eq!(heard, [(Stream::Out, "a line".to_owned())]);
 }
@@ -109,23 +112,23 @@ fn a_process_is_described_by_proc() {
 fn a_note_is_there_even_as_a_link_to_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = Utf8Path::from_path(dir.path()).unwrap().join("note");
-    let note = Note(&path);
-    assert!(!note.is_there());
+    let pid_file = PidFile(&path);
+    assert!(!pid_file.exists());
     std::os::unix::fs::symlink("nowhere", &path).unwrap();
-    assert!(note.is_there());
+    assert!(pid_file.exists());
     // Nobody is ended by what is no number, or by the number of a session that works elsewhere.
-    note.end_left_behind(&[&path]);
+    pid_file.kill_orphans(&[&path]);
     std::fs::remove_file(&path).unwrap();
     for text in ["", "x", "1"] {
         std::fs::write(&path, text).unwrap();
-        note.end_left_behind(&[&path]);
+        pid_file.kill_orphans(&[&path]);
     }
 }
 
 #[test]
 fn only_make_learns_of_the_shared_jobs() {
     let mut process = std::process::Command::new("make");
-    JobServer::new(3).unwrap().admit(&mut process);
+    JobServer::new(3).unwrap().configure(&mut process);
     let value = |name: &str| process.get_envs().find(|(key, _)| *key == name).and_then(|(_, value)| value);
     let flags = value("MAKEFLAGS").unwrap().to_str().unwrap();
     assert!(flags.contains("--jobserver-auth="), "{flags}");
