@@ -22,7 +22,7 @@ use crate::util::read::{Links, open_file};
 use crate::util::text::{pluralize, sanitize_line};
 use camino::{Utf8Path, Utf8PathBuf};
 use listing::{Change, Listed, Listing, first_error, is_inside};
-use scan::{LinePieces, Scan, starts_mail};
+use scan::{LinePieces, PartFinder, Scan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -119,9 +119,10 @@ impl<'a> Worktree<'a> {
         let mut pieces = LinePieces::new(open(text).context(Kind::Build, message)?);
         let mut changes = 0;
         let mut part = self.new_part()?;
+        let mut parts = PartFinder::default();
         let mut is_empty = true;
         while let Some((piece, begins)) = pieces.next().context(Kind::Build, message)? {
-            if begins && starts_mail(piece) && !is_empty {
+            if begins && parts.starts_part(piece) && !is_empty {
                 self.finish_part(part)?;
                 changes += self.apply_part(patch, reporter)?;
                 part = self.new_part()?;
@@ -314,6 +315,11 @@ impl<'a> Worktree<'a> {
         }
         if self.git(&["--check", "-R", &listing.strip_option()])?.status.success() {
             return Ok(error.hint("this patch is already in the source: leave it out"));
+        }
+        if listing.strip == 1 && self.git(&["--check", "-p0"])?.status.success() {
+            return Ok(error.hint(
+                "the patch applies with -p0: write `NAME -p0` into a `series` file beside it, if its paths have no prefix",
+            ));
         }
         if has_crlf(&self.part).context(Kind::Build, || format!("cannot read {}", self.part))? {
             return Ok(error.hint(

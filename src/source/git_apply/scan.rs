@@ -28,9 +28,36 @@ impl<R: BufRead> LinePieces<R> {
     }
 }
 
-/// Does a mail of a mailbox begin here, which `git am` would apply by itself? No line of a hunk begins so.
-pub(super) fn starts_mail(line: &[u8]) -> bool {
-    line.starts_with(b"From ")
+/// Finds the parts of a patch that are applied one after the other: the mails of a mailbox, as `git am` does it, and
+/// what `git diff` and `diff` have written in turn.
+#[derive(Default)]
+pub(super) struct PartFinder {
+    /// Which program wrote the last `diff` line of this part.
+    writer: Option<Writer>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Git,
+    Diff,
+}
+
+impl PartFinder {
+    /// Whether a part starts with `line`. No line of a hunk looks like one of these.
+    pub(super) fn starts_part(&mut self, line: &[u8]) -> bool {
+        if line.starts_with(b"From ") {
+            self.writer = None;
+            return true;
+        }
+        let writer = if line.starts_with(b"diff --git ") {
+            Writer::Git
+        } else if line.starts_with(b"diff -") {
+            Writer::Diff
+        } else {
+            return false;
+        };
+        self.writer.replace(writer).is_some_and(|last| last != writer)
+    }
 }
 
 /// What the lines of a patch say.

@@ -62,6 +62,34 @@ fn git_and_plain_diffs_can_be_mixed_in_one_patch() {
     }
 }
 
+/// git would remove the file before it looks for the directory that the other part names.
+#[test]
+fn diff_may_create_a_file_that_git_removed_before() {
+    let patching = Patching::new(&[("a.c", b"x\n"), ("b.c", b"x\n")]);
+    let removed = "diff --git a/a.c b/a.c\ndeleted file mode 100644\nindex 1..0\n--- a/a.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-x\n";
+    let created = "diff -Nur linux/a.c linux.new/a.c\n--- linux/a.c\t1970-01-01 00:00:00.000000000 +0000\n\
+                   +++ linux.new/a.c\t2020-01-01 00:00:00.000000000 +0000\n@@ -0,0 +1 @@\n+y\n";
+    let (_, tree) = patching.tree(&one(&format!("{removed}{created}")));
+    assert_eq!(read(&tree, "a.c").unwrap(), "y\n");
+    assert_eq!(read(&tree, "b.c").unwrap(), "x\n");
+}
+
+/// `linux/Makefile` may mean a file in a new directory, or the Makefile that is there.
+#[test]
+fn a_new_file_without_a_prefix_gets_a_hint() {
+    let patching = Patching::new(&[("a.c", b"x\n")]);
+    let patch = "diff --git new/Makefile new/Makefile\nnew file mode 100644\nindex 0..1\n--- /dev/null\n\
+                 +++ new/Makefile\n@@ -0,0 +1 @@\n+y\n";
+    patching.write(&one(patch));
+    patching.context.run(FETCH).failed(
+        1,
+        &[
+            "1.patch: git apply: Makefile: already exists",
+            "hint: the patch applies with -p0: write `NAME -p0`",
+        ],
+    );
+}
+
 #[test]
 fn diff_with_new_and_removed_files_is_applied() {
     if !has_tool("diff") {

@@ -150,7 +150,10 @@ impl Batch {
             Form::FormatPatch | Form::Mailbox => {
                 let edits = 1 + self.random.below(3);
                 let steps = self.steps(dir, edits, Writer::Git);
-                let texts = self.format_patch(&steps, &FORMAT_PATCH);
+                // Without a prefix, a file in a new directory may be taken for one at the top of the tree.
+                let makes_directory = steps.iter().any(Files::is_empty);
+                let options = &FORMAT_PATCH[..FORMAT_PATCH.len() - usize::from(makes_directory)];
+                let texts = self.format_patch(&steps, options);
                 match form {
                     Form::Mailbox => self.push(texts.concat()),
                     _ => texts.into_iter().for_each(|text| self.push(text)),
