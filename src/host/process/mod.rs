@@ -36,6 +36,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
 const SILENCE_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines of output are cut here; a log keeps them whole.
 const MAX_LINE: usize = 64 * 1024;
+/// What [`output`] holds in memory. The longest lists are those of the files that a patch changes.
+const MAX_OUTPUT: u64 = 32 << 20;
 
 /// The program that keeps another from what it has no business with: bubblewrap.
 pub const SANDBOX: &str = "bwrap";
@@ -220,10 +222,11 @@ fn forward_lines(
     }
 }
 
-/// Runs `command` with no standard input and returns what it printed, byte for byte, after every
-/// process that came of it is gone. It is held in memory: for what says little.
+/// Runs `command` without standard input. Returns what it printed, once all its processes have ended.
 ///
-/// Errors: it cannot be started (exit code 4), or a signal asked us to end.
+/// # Errors
+///
+/// The program cannot be started (exit code 4), it prints more than 32 MiB (1), or kcompile was interrupted.
 pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     check()?;
     let mut child = spawn(command, None, None)?;
@@ -242,13 +245,17 @@ pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     });
     check()?;
     output.map_err(|error: std::io::Error| {
-        Error::build(format!("cannot wait for {}", command.program)).caused_by(error)
+        Error::build(format!("cannot run {}", command.program)).caused_by(error)
     })
 }
 
+/// Reads to the end. A pipe with too much in it is closed, which ends most programs.
 fn read_all(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    from.map_or(Ok(0), |mut from| from.read_to_end(&mut bytes))?;
+    from.map_or(Ok(0), |from| from.take(MAX_OUTPUT + 1).read_to_end(&mut bytes))?;
+    if bytes.len() as u64 > MAX_OUTPUT {
+        return Err(std::io::Error::other(format!("it printed more than {} MiB", MAX_OUTPUT >> 20)));
+    }
     Ok(bytes)
 }
 

@@ -37,6 +37,14 @@ fn a_program_is_searched_in_the_path_of_its_own_environment() {
     assert!(error.to_string().starts_with("cannot run tool: "), "{error}");
 }
 
+#[test]
+fn output_that_is_too_long_for_memory_is_an_error() {
+    let endless = std::io::repeat(b'x');
+    assert!(read_all(Some(endless)).unwrap_err().to_string().contains("more than 32 MiB"));
+    let longest = std::io::repeat(b'x').take(MAX_OUTPUT);
+    assert_eq!(read_all(Some(longest)).unwrap().len() as u64, MAX_OUTPUT);
+}
+
 /// The lines that are handed on of this output, and what the log has then.
 fn forwarded(output: &[u8]) -> (Vec<String>, Vec<u8>) {
     let path = tempfile::NamedTempFile::new().unwrap();
