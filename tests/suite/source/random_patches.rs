@@ -150,9 +150,11 @@ impl Batch {
             Form::FormatPatch | Form::Mailbox => {
                 let edits = 1 + self.random.below(3);
                 let steps = self.steps(dir, edits, Writer::Git);
-                // Without a prefix, a file in a new directory may be taken for one at the top of the tree.
-                let makes_directory = steps.iter().any(Files::is_empty);
-                let options = &FORMAT_PATCH[..FORMAT_PATCH.len() - usize::from(makes_directory)];
+                // Without a prefix, a file in a new directory, or one with the name of a file at the top of the
+                // tree, may be taken for one at the top.
+                let makefile = format!("{dir}/Makefile");
+                let is_unclear = steps.iter().any(|files| files.is_empty() || files.contains_key(&makefile));
+                let options = &FORMAT_PATCH[..FORMAT_PATCH.len() - usize::from(is_unclear)];
                 let texts = self.format_patch(&steps, options);
                 match form {
                     Form::Mailbox => self.push(texts.concat()),
