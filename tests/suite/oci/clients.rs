@@ -219,7 +219,8 @@ fn podman(context: &TestContext, pushed: &[Pushed]) {
     if !rustix::process::geteuid().is_root() && !runs("podman", &["unshare", "true"]) {
         return skipped("podman cannot make a user namespace here");
     }
-    let [root, run, tmp] = ["root", "run", "tmp"].map(|name| context.path("podman").join(name).into_string());
+    // podman refuses a longer path than 50 characters for its sockets.
+    let [root, run, tmp] = ["podman/root", "r", "podman/tmp"].map(|name| context.path(name).into_string());
     let podman = |args: &[&str]| {
         let own = ["podman", "--storage-driver", "vfs", "--root", &root, "--runroot", &run, "--tmpdir", &tmp];
         client(context, &[&own, args].concat())

@@ -28,7 +28,9 @@ fn with_storage<'a>(context: &'a TestContext, tool: &'a str) -> Option<impl Fn(&
     if !has_tool(tool) {
         return None;
     }
-    let [root, run_root] = ["root", "run"].map(|name| context.path(tool).join(name).into_string());
+    // podman refuses a longer path than 50 characters for its sockets.
+    let [root, run_root] =
+        [format!("{tool}-root"), "r".to_owned()].map(|name| context.path(&name).into_string());
     let own =
         move || [tool, "--storage-driver", "vfs", "--root", &root, "--runroot", &run_root].map(str::to_owned);
     let info: Vec<String> = own().into_iter().chain(["info".to_owned()]).collect();
