@@ -1,7 +1,7 @@
-//! Configuring without compiling: build directories in which the kernel's own Kconfig completes a config,
-//! brings it to its minimal form, or shows its menus. The `.config` of a real build is never touched.
+//! Configures without compiling. The kernel's own Kconfig completes a config, reduces it to its
+//! minimal form or shows its menus, in a build directory that no real build uses.
 
-use super::{BuildDir, BuildMode, dir_name};
+use super::{BuildDir, BuildMode, MakeOptions, dir_name};
 use crate::host::{Host, process};
 use crate::plan::Plan;
 use crate::report::Reporter;
@@ -11,12 +11,12 @@ use crate::util::fs::write_atomically;
 use crate::util::read::{Links, MAX_CONFIG, read_file};
 use std::collections::BTreeMap;
 
-/// What the directories' names end with.
+/// The suffix of these directories' names.
 const SUFFIX: &str = "-config";
 
 impl<'a> BuildDir<'a> {
-    /// Opens a directory that is used for nothing but configuring. It stays, so that the next time Kconfig's
-    /// own programs are there already. The caller holds the lock of that name: [`config_lock_name`].
+    /// Opens a directory that is only used to configure. It persists, because Kconfig's own
+    /// programs are compiled there. The caller holds the lock named by [`config_lock_name`].
     pub fn open_for_config(
         plan: &'a Plan,
         tree: &'a Tree,
@@ -25,50 +25,52 @@ impl<'a> BuildDir<'a> {
         reporter: &Reporter,
     ) -> Result<BuildDir<'a>> {
         let path = tree.builds.join(format!("{}{SUFFIX}", dir_name(plan)));
-        BuildDir::open_at(path, plan, tree, (host, jobs), reporter)
+        BuildDir::open_at(path, plan, tree, host, MakeOptions::new(jobs), reporter)
     }
 
-    /// The `.config` as it is now.
+    /// Reads the current `.config`.
     pub fn config_text(&self) -> Result<String> {
         self.read(".config")
     }
 
-    /// What `olddefconfig` makes of `text`, which becomes the `.config`.
+    /// Writes `text` as `.config`, runs `olddefconfig` and returns the result.
     pub fn complete(&self, text: &str) -> Result<String> {
         write_atomically(&self.path.join(".config"), text.as_bytes())?;
         self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
         self.config_text()
     }
 
-    /// What of the `.config` is no default, by `savedefconfig`.
+    /// Returns the settings of `.config` that are not defaults, from `savedefconfig`.
     pub fn minimal(&self) -> Result<String> {
         self.make(&["savedefconfig"], &BTreeMap::new(), None)?;
         self.read("defconfig")
     }
 
-    /// Shows the kernel's menus on the terminal, and waits until the user leaves them. Standard output stays
-    /// free for results: the menus are drawn on standard error.
+    /// Shows the kernel's menus on the terminal and waits until the user leaves them. They are
+    /// drawn on standard error, because standard output is for results.
     ///
-    /// Errors: they cannot be built or shown (exit code 1).
+    /// # Errors
+    ///
+    /// The menus cannot be built or shown (exit code 1).
     pub fn menuconfig(&self) -> Result<()> {
         let mut command = self.make_command(&["menuconfig"], &BTreeMap::new());
         command.args.extend(["-s", "--no-print-directory"].map(str::to_owned));
         command.env.extend(self.host.terminal_env.clone());
-        match process::run_interactive(&self.sandbox.wrap(&command))?.success() {
-            true => Ok(()),
-            false => Err(Error::build("make menuconfig failed").hint(format!("the command: {command}"))),
+        if process::run_interactive(&self.sandbox.wrap(&command))?.success() {
+            return Ok(());
         }
+        Err(Error::build("make menuconfig failed").hint(format!("the command was: {command}")))
     }
 
     fn read(&self, name: &str) -> Result<String> {
         let path = self.path.join(name);
         let bytes = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG)
-            .context(Kind::Build, || format!("make left no {path}"))?;
+            .context(Kind::Build, || format!("cannot read {path}, which make should have written"))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 
-/// The name of the lock on the directory in which the plan's config is completed.
+/// Returns the name of the lock on the directory in which the plan's config is completed.
 pub fn config_lock_name(plan: &Plan, tree: &Tree) -> String {
     format!("{}{SUFFIX}", super::lock_name(plan, tree, BuildMode::Incremental))
 }

@@ -1,5 +1,6 @@
-//! Objects that are made from files of the host that the config names. Make sees another file by its time alone: one
-//! that is not newer, or whose mode has changed, it misses. So the digests of the files are kept beside the objects.
+//! Removes objects that were made from other files than those that the config names now. Make only
+//! compares time stamps, so it misses a file that is replaced by an older one or whose mode
+//! changes. The digests of the files are therefore kept beside the objects.
 
 use super::BuildDir;
 use crate::kconfig::file_settings;
@@ -11,12 +12,12 @@ use crate::util::read::{Links, MAX_SMALL_FILE, read_file};
 use camino::Utf8PathBuf;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The plan's `config_files` of the last build that ended well.
+/// The plan's `config_files` of the last successful build.
 const FILES: &str = ".kcompile-files";
 
 impl BuildDir<'_> {
-    /// Removes what was made from other files than the plan's. Until [`record_file_inputs`](Self::note_files) all of them count
-    /// as other ones.
+    /// Removes objects that were made from other files than the plan's. Also removes the record, so
+    /// that all files count as changed until [`record_file_inputs`](Self::record_file_inputs).
     pub(super) fn drop_stale_objects(&self) -> Result<()> {
         let stamp = self.files_stamp();
         let before: BTreeMap<String, Sha256> = read_file(&stamp, Links::RefuseAnywhere, MAX_SMALL_FILE)
@@ -31,7 +32,7 @@ impl BuildDir<'_> {
             .map(String::as_str)
             .collect();
         let key = plan::requested_config(self.plan).text("MODULE_SIG_KEY").unwrap_or_default();
-        // What a token holds is not known.
+        // kcompile cannot read a key in a token, so it may have changed.
         stale.extend(file_settings::is_in_token(&key).then_some("MODULE_SIG_KEY"));
         for symbol in stale {
             match file_settings::setting(symbol).objects {
@@ -42,7 +43,7 @@ impl BuildDir<'_> {
         remove_tree(&stamp)
     }
 
-    /// Notes that the objects are made from the files of the plan.
+    /// Records that the objects are made from the plan's files.
     pub fn record_file_inputs(&self) -> Result<()> {
         let files = &self.plan.config_files;
         if files.is_empty() {

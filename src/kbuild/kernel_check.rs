@@ -1,5 +1,5 @@
-//! What a kernel file is, from its bytes: make may succeed and leave something else under its name,
-//! and two files of a build are called `vmlinux.bin`. Nothing of this is read from `.config`.
+//! Checks the kernel file and the modules by their bytes, not by `.config`. Make may succeed and
+//! leave another file under the same name, and two files of a build are called `vmlinux.bin`.
 
 use crate::kernel::binary::kernel::{self, Identity};
 use crate::kernel::binary::{Module, Pvh, expected_format};
@@ -9,35 +9,37 @@ use crate::util::read::{Links, open_file};
 use camino::Utf8Path;
 use walkdir::WalkDir;
 
-/// The kernel file must be one that the hypervisor loads on this machine: on x86-64 an ELF file, for
-/// Cloud Hypervisor with a PVH note; on arm64 an `Image` with a PE header.
+/// Checks that the hypervisor can load the kernel file on this architecture. On x86-64 it is an ELF
+/// file, for Cloud Hypervisor with a PVH note. On arm64 it is an `Image` with a PE header.
 ///
-/// Errors (exit code 1): it is missing, empty, or something else, and then what.
+/// # Errors
+///
+/// The file is missing, damaged or of another kind (exit code 1).
 pub(super) fn check(path: &Utf8Path, arch: Arch, flavor: Flavor) -> Result<Pvh> {
-    let missing = || format!("make succeeded, but {path} is missing");
-    let file = open_file(path, Links::RefuseAnywhere).context(Kind::Build, missing)?;
+    let file = open_file(path, Links::RefuseAnywhere)
+        .context(Kind::Build, || format!("make succeeded, but {path} is missing"))?;
     let identity = kernel::identify(file);
     let Identity { format, pvh, .. } =
         identity.context(Kind::Build, || format!("{path} is a damaged ELF file"))?;
     if format != expected_format(arch) {
-        return Err(Error::build(format!(
-            "make succeeded, but {path} is not {}: it is {format}",
-            expected_format(arch)
-        )));
+        let expected = expected_format(arch);
+        return Err(Error::build(format!("make succeeded, but {path} is {format}, expected {expected}")));
     }
     if pvh == Pvh::NoEntry && flavor.requires_pvh(arch) {
         let title = flavor.spec().title;
-        return Err(Error::build(format!("{path} has no PVH note: {title} would not load it")).hint(
-            "CONFIG_PVH gives it from Linux 5.0 on, CONFIG_XEN_PVH before; newer assemblers may hide it",
+        return Err(Error::build(format!("{path} has no PVH note, so {title} cannot load it")).hint(
+            "set CONFIG_PVH=y, or CONFIG_XEN_PVH=y before Linux 5.0; newer assemblers may hide the note",
         ));
     }
     Ok(pvh)
 }
 
-/// The modules installed below `root` must be those of the kernel of this release, which would
-/// refuse to load others: by the name of their directory, and by the `vermagic` of the first of them.
+/// Checks that the modules installed below `root` are of this release, since the kernel refuses
+/// others. Looks at the name of their directory and at the `vermagic` of the first module.
 ///
-/// Errors (exit code 1): they are of another release.
+/// # Errors
+///
+/// The modules are of another release (exit code 1).
 pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
     let dir = root.join("lib/modules");
     let message = || format!("cannot read {dir}");
@@ -45,12 +47,12 @@ pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
         let entry = entry.context(Kind::Build, message)?;
         if entry.file_name() != release {
             return Err(Error::build(format!(
-                "the kernel is {release}, but modules of {} were installed",
+                "the kernel release is {release}, but modules of {} were installed",
                 entry.file_name()
             )));
         }
     }
-    // Compressed modules (CONFIG_MODULE_COMPRESS) have other endings, and their directory is enough.
+    // Compressed modules (CONFIG_MODULE_COMPRESS) have other suffixes. Their directory is enough.
     let files =
         WalkDir::new(dir.join(release)).sort_by_file_name().into_iter().filter_map(std::result::Result::ok);
     let Some(first) =
@@ -58,12 +60,12 @@ pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
     else {
         return Ok(());
     };
-    let message = || format!("cannot read {}", first.display());
     let module = open_file(&first, Links::RefuseAnywhere)
-        .and_then(|file| Module::read(&first.to_string_lossy(), file));
-    match module.context(Kind::Build, message)?.release() {
+        .and_then(|file| Module::read(&first.to_string_lossy(), file))
+        .context(Kind::Build, || format!("cannot read {}", first.display()))?;
+    match module.release() {
         Some(found) if found != release => Err(Error::build(format!(
-            "the kernel is {release}, but {} was built for {found}",
+            "the kernel release is {release}, but {} was built for {found}",
             first.display()
         ))),
         _ => Ok(()),
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pvh_note_is_found_among_others() {
+    fn the_pvh_note_is_found_among_other_notes() {
         let (with, without) = (elf(18), elf(17));
         assert_eq!(check_bytes(&with, Arch::Amd64, Flavor::CloudHypervisor), Ok(Pvh::Entry));
         assert_eq!(check_bytes(&without, Arch::Amd64, Flavor::Firecracker), Ok(Pvh::NoEntry));
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused_by_what_it_is() {
+    fn other_files_are_refused_by_name_of_their_format() {
         let mut foreign = elf(18);
         foreign[18] = 183;
         let mut small = elf(18);
@@ -141,13 +143,13 @@ mod tests {
         let mut no_efi = arm64_image();
         no_efi[..2].fill(0);
         for (bytes, arch, says) in [
-            (foreign, Arch::Amd64, "it is an ELF file for arm64"),
+            (foreign, Arch::Amd64, "is an ELF file for arm64"),
             (small, Arch::Amd64, "not of 64 bits"),
             (bz_image, Arch::Amd64, "a bzImage, compressed"),
             (vec![0xfc; 4096], Arch::Amd64, "a raw binary"),
             (Vec::new(), Arch::Amd64, "a raw binary"),
-            (arm64_image(), Arch::Amd64, "it is an arm64 Image"),
-            (elf(18), Arch::Arm64, "it is an ELF file for x86-64"),
+            (arm64_image(), Arch::Amd64, "is an arm64 Image"),
+            (elf(18), Arch::Arm64, "is an ELF file for x86-64"),
             (vec![0x1f, 0x8b, 8, 0], Arch::Arm64, "compressed by gzip"),
             (no_efi, Arch::Arm64, "without an EFI header"),
         ] {
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_off_or_lying_elf_is_damaged_not_a_panic() {
+    fn damaged_elf_files_are_refused_without_a_panic() {
         let whole = elf(18);
         for end in 20..whole.len() {
             let _ = check_bytes(&whole[..end], Arch::Amd64, Flavor::Firecracker);

@@ -1,35 +1,35 @@
-//! What make's output means: steps, warnings, the first real error. Pure: lines in, facts out.
+//! Reads make's output line by line. Counts steps and warnings and finds the first real error.
 
 use crate::util::error::NO_SPACE;
 use std::time::SystemTime;
 
-/// More announcements than any kernel makes, and longer ones; what is beyond is only counted.
+/// More steps than any kernel build has. Further steps, and longer ones, are only counted.
 const MAX_STEPS: usize = 200_000;
 const MAX_STEP_LENGTH: usize = 512;
 
-/// The facts of a log, gathered line by line.
+/// The summary of a log.
 #[derive(Debug, Default)]
 pub struct LogSummary {
-    /// Commands that Kbuild announced (`  CC      init/main.o`).
+    /// The number of commands that Kbuild announced (`  CC      init/main.o`).
     pub steps: u64,
-    /// These announcements, and when they came.
+    /// These commands, with the time of their lines.
     pub announced_steps: Vec<(SystemTime, String)>,
-    /// Compiler warnings.
+    /// The number of compiler warnings.
     pub warnings: u64,
-    /// Files that distcc compiled here because its machines did not (`distcc[1] … running locally instead`).
+    /// The number of files that distcc compiled on this machine (`distcc[1] … running locally instead`).
     pub local_fallbacks: u64,
-    /// The first line that is an error of its own, not the echo of one.
+    /// The first line with the cause of an error, or else the first `make[2]: *** […] Error 1`.
     pub first_error: Option<String>,
-    /// The first line by which depmod says that it could not do something.
+    /// The first line with which depmod reports a failure.
     pub depmod_error: Option<String>,
-    /// Did something say that the disk, or the quota, is full?
+    /// Whether a line reports a full disk or quota.
     pub out_of_space: bool,
-    /// `make[2]: *** […] Error 1`, should nothing better be found.
+    /// Whether `first_error` only reports the consequence of an error.
     is_consequence: bool,
 }
 
 impl LogSummary {
-    /// Takes in a line that came at this time. Returns the step that it announces.
+    /// Reads a line. Returns the step that the line announces.
     pub fn add_line<'a>(&mut self, line: &'a str, at: SystemTime) -> Option<&'a str> {
         self.out_of_space |= is_disk_full(line);
         if let Some(step) = step(line) {
@@ -63,7 +63,7 @@ impl LogSummary {
     }
 }
 
-/// Kbuild's quiet form: two spaces, a tag in capitals padded to eight columns, a file.
+/// Reads Kbuild's quiet output, which is two spaces, a tag in capitals padded to eight columns, and a file.
 fn step(line: &str) -> Option<&str> {
     let rest = line.strip_prefix("  ")?;
     let tag = rest.split_whitespace().next()?;
@@ -78,7 +78,7 @@ enum ErrorKind {
 }
 
 fn error_kind(line: &str) -> Option<ErrorKind> {
-    // A warning that names an error (`[-Wno-error=…]`) is no error; one turned into an error is.
+    // A warning that contains "error" (`[-Wno-error=…]`) is not an error.
     let cause = [
         ": error: ",
         ": fatal error: ",
@@ -104,7 +104,7 @@ fn error_kind(line: &str) -> Option<ErrorKind> {
     (line.starts_with("make") && line.contains("*** ")).then_some(ErrorKind::Consequence)
 }
 
-/// `ld: …` and `/usr/bin/ld: …`, but for what the linker only remarks.
+/// Matches `ld: …` and `/usr/bin/ld: …`, except for the linker's warnings and notes.
 fn is_linker_error(line: &str) -> bool {
     let message =
         line.split_once("ld: ").filter(|(path, _)| path.is_empty() || path.ends_with(['/', '-', '.']));
@@ -114,7 +114,8 @@ fn is_linker_error(line: &str) -> bool {
     })
 }
 
-/// Its warnings of symbols that nobody exports are none; nor is that of a file that kernels before 5.2 do not have.
+/// depmod's warnings of unknown symbols are not errors, nor is the one of a file that kernels
+/// before 5.2 do not have.
 fn is_depmod_error(line: &str) -> bool {
     let message = line
         .strip_prefix("depmod: ")
@@ -128,35 +129,34 @@ fn is_disk_full(line: &str) -> bool {
     line.contains("No space left on device") || line.contains("Disk quota exceeded")
 }
 
-/// What to do about an error whose cause is known. The sources are the kernel's history; commits
-/// are upstream's.
+/// Returns what to do about a known error. Commits are those of the upstream kernel.
 pub(super) fn hint(error: &str) -> Option<&'static str> {
     const KNOWN: [(&str, &str); 10] = [
         (
             "use-after-free",
-            "gcc 12 and later refuse this kernel's tools/lib/subcmd (fixed by 52a9dab6d892): try another --cc, or a newer release of the series",
+            "gcc 12 and later reject tools/lib/subcmd of this kernel (fixed by 52a9dab6d892); use another --cc or a newer release of the series",
         ),
         (
             "objtool: missing symbol table",
-            "binutils 2.36 and later confuse this kernel's objtool (fixed by 1d489151e9f9): a newer release of the series has the fix",
+            "objtool of this kernel does not support binutils 2.36 and later (fixed by 1d489151e9f9); use a newer release of the series",
         ),
         (
             "redundant redeclaration of 'strlcpy'",
-            "glibc 2.38 and later clash with this kernel's tools: a newer release of the series has the fix",
+            "tools of this kernel do not compile with glibc 2.38 and later; use a newer release of the series",
         ),
         (
             "cannot use keyword 'false'",
-            "gcc 15 compiles C23 by default, which this kernel is not: try --cc 'gcc -std=gnu11'",
+            "gcc 15 compiles as C23 by default, which this kernel does not support; use --cc 'gcc -std=gnu11'",
         ),
-        ("libelf", "a header of libelf is missing: `kcompile doctor` names the package"),
-        ("openssl/", "a header of OpenSSL is missing: `kcompile doctor` names the package"),
+        ("libelf", "a header of libelf is missing; `kcompile doctor` names its package"),
+        ("openssl/", "a header of OpenSSL is missing; `kcompile doctor` names its package"),
         ("No space left on device", NO_SPACE),
         ("Disk quota exceeded", NO_SPACE),
         (
             "Killed signal terminated program",
-            "the compiler was killed, most likely for want of memory: try fewer --jobs",
+            "the compiler was killed, probably because memory ran out; use fewer --jobs",
         ),
-        ("not clean", "the source directory was built in: `make mrproper` there cleans it"),
+        ("not clean", "the source directory contains a build; run `make mrproper` in it"),
     ];
     KNOWN.iter().find(|(mark, _)| error.contains(mark)).map(|(_, hint)| *hint)
 }
@@ -165,37 +165,37 @@ pub(super) fn hint(error: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
 
-    fn digest(log: &str) -> LogSummary {
-        let mut digest = LogSummary::default();
-        log.lines().for_each(|line| _ = digest.add_line(line, SystemTime::UNIX_EPOCH));
-        digest
+    fn summarize(log: &str) -> LogSummary {
+        let mut summary = LogSummary::default();
+        log.lines().for_each(|line| _ = summary.add_line(line, SystemTime::UNIX_EPOCH));
+        summary
     }
 
     #[test]
     fn steps_and_warnings_are_counted() {
-        let digest = digest(
+        let summary = summarize(
             "make[1]: Entering directory '/o'\n  GEN     Makefile\n  CC      init/main.o\n  CC [M]  net/x.o\n  LD [M]  net/x.ko\n\
              ../init/main.c:3:5: warning: unused variable 'x' [-Wunused-variable]\n    indented text\n  AR      built-in.a\n",
         );
-        assert_eq!((digest.steps, digest.warnings), (5, 1));
-        assert_eq!(digest.announced_steps[2].1, "CC [M]  net/x.o");
-        assert_eq!(digest.first_error, None);
+        assert_eq!((summary.steps, summary.warnings), (5, 1));
+        assert_eq!(summary.announced_steps[2].1, "CC [M]  net/x.o");
+        assert_eq!(summary.first_error, None);
     }
 
     #[test]
-    fn the_first_real_error_wins_over_its_echoes() {
-        let digest = digest(
+    fn the_cause_of_an_error_is_preferred_to_its_consequences() {
+        let summary = summarize(
             "  CC      kernel/fork.o\nmake[3]: *** [x] Error 1\n../kernel/fork.c:7:1: error: expected ';'\n\
              ../kernel/fork.c:9:1: error: second\nmake[2]: *** [../Makefile:500: kernel/fork.o] Error 1\n",
         );
-        assert_eq!(digest.first_error.unwrap(), "../kernel/fork.c:7:1: error: expected ';'");
+        assert_eq!(summary.first_error.unwrap(), "../kernel/fork.c:7:1: error: expected ';'");
     }
 
     #[test]
-    fn an_echo_is_better_than_nothing() {
-        assert!(digest("make[1]: *** [Makefile:1: x] Error 2\n").first_error.is_some());
+    fn a_consequence_is_reported_if_no_cause_is_found() {
+        assert!(summarize("make[1]: *** [Makefile:1: x] Error 2\n").first_error.is_some());
         assert!(
-            digest("/bin/sh: 1: bc: not found\nmake: *** [x] Error 127\n")
+            summarize("/bin/sh: 1: bc: not found\nmake: *** [x] Error 127\n")
                 .first_error
                 .unwrap()
                 .contains("bc: not found")
@@ -203,29 +203,26 @@ mod tests {
     }
 
     #[test]
-    fn a_linkers_remarks_are_no_errors() {
-        let digest = digest(
+    fn linker_warnings_are_not_errors() {
+        let summary = summarize(
             "ld: warning: x.o: missing .note.GNU-stack section implies executable stack\n\
              ld: NOTE: This behaviour is deprecated and will be removed in a future version of the linker\n\
              /usr/bin/ld: cannot find -lelf: No such file or directory\n",
         );
-        assert_eq!(digest.first_error.unwrap(), "/usr/bin/ld: cannot find -lelf: No such file or directory");
+        assert_eq!(summary.first_error.unwrap(), "/usr/bin/ld: cannot find -lelf: No such file or directory");
     }
 
     #[test]
-    fn depmods_complaints_are_told_from_its_remarks() {
-        let remarks = "depmod: WARNING: /x/y.ko needs unknown symbol z\n\
+    fn depmod_errors_are_distinguished_from_its_warnings() {
+        let warnings = "depmod: WARNING: /x/y.ko needs unknown symbol z\n\
              depmod: WARNING: could not open modules.builtin.modinfo at /x/lib/modules/4.19.0: No such file or directory\n";
-        assert_eq!(digest(remarks).depmod_error, None);
-        let complaint = "depmod: WARNING: could not open modules.order at /x: No such file or directory";
-        assert_eq!(
-            digest(&format!("{remarks}{complaint}\ndepmod: ERROR: x\n")).depmod_error.unwrap(),
-            complaint
-        );
+        assert_eq!(summarize(warnings).depmod_error, None);
+        let error = "depmod: WARNING: could not open modules.order at /x: No such file or directory";
+        assert_eq!(summarize(&format!("{warnings}{error}\ndepmod: ERROR: x\n")).depmod_error.unwrap(), error);
     }
 
     #[test]
-    fn known_causes_have_hints() {
+    fn known_errors_have_hints() {
         let error =
             "subcmd-util.h:56:23: error: pointer may be used after 'realloc' [-Werror=use-after-free]";
         assert!(hint(error).unwrap().contains("gcc 12"));

@@ -1,4 +1,4 @@
-//! What stands on make's command line beside its targets.
+//! The variables on make's command line.
 
 use crate::kbuild::launcher::Launcher;
 use crate::plan::Plan;
@@ -7,15 +7,15 @@ use crate::util::read::{Links, MAX_CONFIG, read_file};
 use camino::Utf8Path;
 use std::collections::BTreeMap;
 
-/// What debug information calls the source: so Kbuild itself calls it from a build directory in the tree. From one
-/// elsewhere (of a directory that is used in place, or of another user in a shared cache) it gives its whole path.
+/// The path of the source in debug information. Kbuild uses it in a build directory inside the tree.
+/// Elsewhere (a source directory used in place, another user's shared cache) Kbuild uses the full path.
 const MAPPED_SOURCE: &str = "..";
-/// Where debug information says that the build directory lies, whatever its name and place.
+/// The path of the build directory in debug information, whatever its real path.
 const MAPPED_BUILD: &str = "/usr/src/linux/build";
 
-/// All variables on make's command line: the plan's, with the launcher before the compilers; and, where the config
-/// has debug information, prefix maps, so that no path of this machine gets into that. Without it no path is
-/// in an object, and a compiler cache, which takes such an option as it is, finds what was compiled in another place.
+/// Returns the plan's variables, with the launcher before the compilers. If the config has debug
+/// information, adds prefix maps, so that no path of this machine gets into it. Without debug
+/// information no object holds a path, and the options would only cause misses in a compiler cache.
 pub(super) fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<String, String> {
     let mut variables = plan.make.variables.clone();
     if let Some(launcher) = Launcher::of(&plan.toolchain, build) {
@@ -25,7 +25,7 @@ pub(super) fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<
         }
     }
     if has_debug_info(build) {
-        // Of two maps that fit, compilers take the one that was given last.
+        // Where two maps match, compilers use the last one.
         let maps = [(&*tree.path, MAPPED_SOURCE), (build, MAPPED_BUILD)];
         let maps = maps.map(|(path, mapped)| format!("-fdebug-prefix-map={path}={mapped}"));
         for key in ["KCFLAGS", "KAFLAGS"] {
@@ -35,8 +35,8 @@ pub(super) fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<
     variables
 }
 
-/// Does the final `.config` ask for debug information? A few objects have some in any case, in which no path
-/// is absolute.
+/// Returns whether the final `.config` enables debug information. Some objects always have it, without
+/// absolute paths.
 fn has_debug_info(build: &Utf8Path) -> bool {
     let config = read_file(build.join(".config"), Links::RefuseAnywhere, MAX_CONFIG).unwrap_or_default();
     config.split(|byte| *byte == b'\n').any(|line| line == b"CONFIG_DEBUG_INFO=y")

@@ -1,4 +1,4 @@
-//! `make modules_install`, and what depmod has made of the modules.
+//! `make modules_install`, and the check of depmod's files.
 
 use super::{BuildDir, Compiled, kernel_check, make_log};
 use crate::kernel::depmod;
@@ -7,7 +7,7 @@ use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
 impl BuildDir<'_> {
-    /// Installs the modules, stripped, below `root`: `root/lib/modules/<release>/…`, with depmod's files.
+    /// Installs the stripped modules and depmod's files in `root/lib/modules/<release>/`.
     pub fn install_modules(&self, root: &Utf8Path, compiled: &Compiled, reporter: &Reporter) -> Result<()> {
         let phase = reporter.start(Phase::Install, "make modules_install");
         let variables =
@@ -20,13 +20,11 @@ impl BuildDir<'_> {
         Ok(())
     }
 
-    /// depmod goes on where it cannot make a file, and the kernel's depmod.sh only warns where depmod is missing: make
-    /// succeeds. `dir` holds the modules and depmod's files.
+    /// Checks depmod's files in `dir`. depmod goes on where it cannot write a file, and the
+    /// kernel's depmod.sh only warns if depmod is missing, so make succeeds in both cases.
     fn check_depmod(&self, log_summary: &make_log::LogSummary, dir: &Utf8Path) -> Result<()> {
         if let Some(error) = &log_summary.depmod_error {
-            let known = make_log::hint(error).map(|hint| format!("{hint}\n      ")).unwrap_or_default();
-            return Err(Error::build(format!("depmod failed: {error}"))
-                .hint(format!("{known}the whole log: {}", self.log_path)));
+            return Err(Error::build(format!("depmod failed: {error}")).hint(self.log_hint(error)));
         }
         let has_modules = dir
             .join("modules.order")
@@ -35,11 +33,10 @@ impl BuildDir<'_> {
         let version = self.plan.toolchain.identity.get("depmod").map(String::as_str);
         match depmod::find_missing(dir, has_modules, version) {
             None => Ok(()),
-            Some(fault) => {
-                let hint =
-                    format!("is depmod (package kmod) there and working? The log is {}", self.log_path);
-                Err(Error::host(fault).hint(hint))
-            }
+            Some(fault) => Err(Error::host(fault).hint(format!(
+                "check that depmod (package kmod) is installed and works\n      full log: {}",
+                self.log_path
+            ))),
         }
     }
 }

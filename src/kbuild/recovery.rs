@@ -1,6 +1,6 @@
-//! What a make that was killed, or that failed, may have left: files of which only a part was written, and which make
-//! would take for done, since they are newer than what they are made of. A make that fails may have lost a compiler or
-//! a make of its own to a signal (where memory runs out), and knows nothing of what that was writing.
+//! Cleans up after a make that failed or was killed. Such a make may leave half-written files that the
+//! next make takes for finished, since they are newer than their sources. A make that fails may have lost
+//! a compiler or a make of its own to a signal (out of memory) without knowing what that was writing.
 
 use crate::host::process::{self, PidFile};
 use crate::report::Reporter;
@@ -12,26 +12,25 @@ use std::fs::{self, Metadata};
 use std::time::{Duration, SystemTime};
 use walkdir::{DirEntry, WalkDir};
 
-/// No program of a kernel's build takes longer from the first byte of a file to the last; linkers of the
-/// whole kernel do, and have their own rule.
+/// No program of a kernel build writes one file for longer, except linkers ([`LINKER_OUTPUTS`]).
 const MAX_WRITE_TIME: Duration = Duration::from_secs(60);
-/// What such linkers write, at the top of the build directory: names begin so.
+/// How the names of those linkers' files at the top of the build directory begin.
 const LINKER_OUTPUTS: [&str; 3] = ["vmlinux", ".tmp_", "modules."];
 
-/// A make that a killed run has left running in `dirs`, of which the first is its build directory, is ended,
-/// and what it was writing removed. `note` is make's.
+/// Kills a make that a killed run left running in `dirs`, and removes what it was writing. The
+/// first of `dirs` is its build directory.
 pub(super) fn recover(pid_file: &PidFile<'_>, dirs: &[&Utf8Path; 2], reporter: &Reporter) -> Result<()> {
     if !pid_file.exists() {
         return Ok(());
     }
     pid_file.kill_orphans(dirs);
-    // Gone by now, if make ended when it was told to.
+    // A make that ended when it was told to has removed the file.
     if pid_file.exists() {
         let [build, _] = dirs;
         let removed = remove_unfinished(build)?;
         if removed > 0 {
             reporter.note(&format!(
-                "make failed or was killed in {build}: what it wrote in its last minute ({}) is made again",
+                "an earlier make in {build} failed or was killed, so {} of its last minute will be built again",
                 pluralize(removed, "file", "files")
             ));
         }
@@ -40,10 +39,10 @@ pub(super) fn recover(pid_file: &PidFile<'_>, dirs: &[&Utf8Path; 2], reporter: &
     Ok(())
 }
 
-/// Removes what was written in the last minute before make ended, so that make does it again: a minute of work
-/// against a kernel that nobody can explain. Returns the number of files.
+/// Removes what was written in the last minute before make ended, so that make builds it again.
+/// Returns the number of files.
 pub(super) fn remove_unfinished(build: &Utf8Path) -> Result<usize> {
-    let message = || format!("cannot look through {build}");
+    let message = || format!("cannot read {build}");
     let mut written = Vec::new();
     let now = SystemTime::now();
     let mut killed = SystemTime::UNIX_EPOCH;
@@ -52,7 +51,7 @@ pub(super) fn remove_unfinished(build: &Utf8Path) -> Result<usize> {
         let entry = entry.context(Kind::Build, message)?;
         let metadata = entry.metadata().context(Kind::Build, message)?;
         if metadata.is_file() {
-            // What a clock that was ahead has written tells nothing about the rest.
+            // A time stamp in the future comes from a wrong clock and does not date the end of make.
             if modified(&metadata) <= now {
                 killed = killed.max(modified(&metadata));
             }
@@ -73,8 +72,9 @@ pub(super) fn remove_unfinished(build: &Utf8Path) -> Result<usize> {
     Ok(suspect.len())
 }
 
-/// What is ours, and what make would not make again: what Kconfig writes, whole, beside `auto.conf`, and files that
-/// say by their mere age that a setting or a symbol has changed.
+/// Returns whether a file stays. These are kcompile's own files and those that make would not write
+/// again. Kconfig writes the latter whole, beside `auto.conf`, and others are markers whose age
+/// tells that a setting or a symbol has changed.
 fn is_preserved(entry: &DirEntry, build: &Utf8Path) -> bool {
     const PRESERVED: [&str; 4] =
         ["include/config", "include/ksym", "include/generated/autoconf.h", "include/generated/rustc_cfg"];
@@ -95,7 +95,7 @@ mod tests {
     use std::fs::File;
 
     #[test]
-    fn only_what_is_old_enough_or_written_whole_stays() {
+    fn recent_files_and_linker_outputs_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let build = Utf8Path::from_path(dir.path()).unwrap();
         fs::create_dir_all(build.join("include/config")).unwrap();

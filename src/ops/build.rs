@@ -9,7 +9,7 @@ use crate::image::contents::ImageInputs;
 use crate::image::pack::{self, PackedImage};
 use crate::image::{attest, inspect, receipt};
 use crate::kbuild::launcher::Network;
-use crate::kbuild::{self, BuildDir, BuildMode, timings};
+use crate::kbuild::{self, BuildDir, BuildMode, MakeOptions, timings};
 use crate::kconfig::requirements::{self, Profile};
 use crate::oci;
 use crate::ops::check_config::{self, Reusable};
@@ -59,11 +59,17 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
         None => ctx.farm(request.toolchain.launcher.as_deref()),
     };
     farm.iter().for_each(|farm| farm.report_to(reporter));
-    let build_dir = BuildDir::open(&plan, &tree, ctx.build_mode, (host, jobs), reporter)?
-        .with_jobserver(ctx.slot.map(|slot| slot.jobs()))
-        .with_farm(farm)
-        .with_network(if ctx.offline { Network::Forbidden } else { Network::Allowed })
-        .sandboxed(ctx.sandbox, &private_dir.path, reporter)?;
+    let options = MakeOptions {
+        jobs,
+        jobserver: ctx.slot.map(|slot| slot.jobs().clone()),
+        farm,
+        network: if ctx.offline { Network::Forbidden } else { Network::Allowed },
+    };
+    let build_dir = BuildDir::open(&plan, &tree, ctx.build_mode, host, options, reporter)?.sandboxed(
+        ctx.sandbox,
+        &private_dir.path,
+        reporter,
+    )?;
     let configured = check_config::explain_differences(build_dir.configure(reporter)?, &plan, &tree, ctx)?;
     check_config::check_overrides(&configured, &plan, reporter)?;
     let results = check_config::check_requirements(&configured, &plan, &profiles, reporter)?;
@@ -105,7 +111,7 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     })?;
     let pages = timings::write(&ctx.timings, &receipt, &plan, &build_dir, &compiled, reporter)?;
     let release_and_count = (&*compiled.release, image_inputs.module_count()?);
-    let cache_entry = (&plan, &profiles[..], &compiled.confinement);
+    let cache_entry = (&plan, &profiles[..], &compiled.sandbox);
     match (ctx.build_mode, reusable) {
         (BuildMode::Incremental, Reusable::Yes) => {
             let command = TypedCommand {

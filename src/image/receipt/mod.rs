@@ -118,7 +118,7 @@ pub fn write(
                 counts,
             })
             .collect(),
-        sandbox: &compiled.confinement,
+        sandbox: &compiled.sandbox,
         compiler_warnings: compiled.warnings,
         launcher: plan.toolchain.launcher.as_deref().map(redaction::strip_tool_path),
         compiler_cache: compiled.cache_stats,

@@ -1,4 +1,4 @@
-//! A farm: which of its machines answer, and how many jobs it is good for.
+//! Asks the machines of a compile farm whether they answer, and how many jobs they take.
 
 use super::Tool;
 use crate::host::{Host, process};
@@ -8,73 +8,63 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-/// A machine that does not answer in this time would only be waited for.
+/// A machine that answers later would only slow the build down.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Where distccd listens unless it is said otherwise.
+/// distccd's default port.
 const DISTCC_PORT: u16 = 3632;
-/// What a machine of distcc takes at once unless it is said otherwise (distcc(1)).
+/// distcc's default limit of jobs for a machine (distcc(1)).
 const DISTCC_SLOTS: usize = 4;
-/// Where a scheduler of icecream is asked by people (icecc-scheduler(1)).
+/// The port on which an icecream scheduler takes text commands (icecc-scheduler(1)).
 const ICECC_CONTROL_PORT: u16 = 8766;
-/// What a scheduler says of a few hundred machines.
+/// The answer of a scheduler with a few hundred machines is smaller.
 const MAX_ANSWER: u64 = 1 << 20;
-/// To preprocess, which is done here, takes about half as long as to compile: a core here feeds no more than
-/// so many jobs.
+/// This machine preprocesses all files. That takes about half as long as compiling, so a CPU here
+/// keeps only a few jobs busy.
 const JOBS_PER_LOCAL_CPU: usize = 4;
 
-/// What is known of a farm.
+/// The state of a farm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Farm {
     tool: Tool,
-    /// Machines that answer, as distcc's list has them.
+    /// Machines that answer, as written in distcc's list.
     pub alive: Vec<String>,
-    /// Machines that do not.
+    /// Machines that do not answer.
     pub dead: Vec<String>,
-    /// Compilations that those that answer take at once; 0: that cannot be told.
+    /// The number of jobs that the machines take at once, or 0 if that is unknown.
     pub slots: usize,
 }
 
 impl Farm {
-    /// How many jobs make should have, on so many cores here: twice what the farm takes, so that it never waits
-    /// for this machine, as far as this machine can feed them.
+    /// Returns the number of jobs for make on a machine with this many CPUs. That is twice what the
+    /// farm takes, so that the farm never waits, but no more than this machine can preprocess.
     pub fn jobs(&self, cpus: usize) -> usize {
         (2 * self.slots).min(JOBS_PER_LOCAL_CPU * cpus).max(cpus)
     }
 
-    /// What the launcher is told so that it does not ask machines that are dead.
+    /// Returns a variable that keeps distcc from using machines that do not answer.
     pub fn environment(&self) -> Option<(String, String)> {
-        let hosts = match &self.alive[..] {
-            [] => "localhost".to_owned(),
-            alive => alive.join(" "),
-        };
+        let hosts = if self.alive.is_empty() { "localhost".to_owned() } else { self.alive.join(" ") };
         (self.tool == Tool::Distcc && !self.dead.is_empty()).then(|| ("DISTCC_HOSTS".to_owned(), hosts))
     }
 
-    /// Says what is wrong with it.
+    /// Reports machines that do not answer and a farm of unknown size.
     pub fn report_to(&self, reporter: &Reporter) {
         let name = self.tool.name();
-        match (&self.alive[..], &self.dead[..]) {
-            ([], []) => {
-                reporter.warning(format!("{name} knows no machine: everything was compiled on this one"));
-            }
-            // Findings are published, and names of machines are not.
-            ([], _) => {
-                reporter
-                    .warning(format!("no machine of {name} answered: everything was compiled on this one"));
-            }
-            _ => {}
+        // Warnings are published in receipts, so they do not name machines.
+        if self.alive.is_empty() {
+            let problem = if self.dead.is_empty() { "is configured" } else { "answered" };
+            reporter.warning(format!("no {name} machine {problem}, so this machine compiled everything"));
         }
         if !self.dead.is_empty() {
             reporter.note(&format!("{name}: no answer from {}", self.dead.join(", ")));
         }
         if !self.alive.is_empty() && self.slots == 0 {
-            reporter
-                .note(&format!("how large the farm of {name} is cannot be told: choose the jobs with -j"));
+            reporter.note(&format!("cannot find out how many jobs the {name} farm takes; set them with -j"));
         }
     }
 }
 
-/// Asks all machines of a farm, at once. `None`: this launcher is no farm.
+/// Asks all machines of a farm at once. Returns `None` if the launcher is not a farm.
 pub fn probe(command: &str, host: &Host) -> Option<Farm> {
     match Tool::of(command)? {
         Tool::Distcc => {
@@ -95,19 +85,18 @@ fn probe_distcc(machines: Vec<Machine>) -> Farm {
     });
     let mut farm = Farm { tool: Tool::Distcc, alive: Vec::new(), dead: Vec::new(), slots: 0 };
     for (machine, is_reachable) in machines.into_iter().zip(is_reachable) {
-        match is_reachable {
-            true => {
-                farm.slots += machine.slots;
-                farm.alive.push(machine.text);
-            }
-            false => farm.dead.push(machine.text),
+        if is_reachable {
+            farm.slots += machine.slots;
+            farm.alive.push(machine.text);
+        } else {
+            farm.dead.push(machine.text);
         }
     }
     farm
 }
 
-/// The clients of icecream talk to a daemon on this machine, which knows the scheduler; how many jobs all machines
-/// take together, the scheduler tells on a port of its own.
+/// icecream's clients talk to a daemon on this machine, which knows the scheduler. The scheduler
+/// knows how many jobs all machines take.
 fn probe_icecc(host: &Host) -> Farm {
     let env_value = |key: &str| host.launcher_env.get(key).cloned();
     let sockets = ["/run/icecc/iceccd.socket", "/var/run/icecc/iceccd.socket"].map(str::to_owned);
@@ -125,53 +114,54 @@ fn probe_icecc(host: &Host) -> Farm {
     farm
 }
 
-/// The sum of `jobs=0/4` in what the scheduler answers to `listcs`.
+/// Asks the scheduler for its machines with `listcs`.
 fn scheduler_slots(host: &str) -> Option<usize> {
     let address = (host, ICECC_CONTROL_PORT).to_socket_addrs().ok()?.next()?;
     let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT).ok()?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT)).ok()?;
     stream.write_all(b"listcs\nquit\n").ok()?;
     let mut answer = String::new();
-    // A scheduler that does not hang up is heard as long as it speaks.
+    // If the scheduler does not close the connection, the read ends with the timeout.
     let _ = stream.take(MAX_ANSWER).read_to_string(&mut answer);
     Some(slots_of(&answer))
 }
 
+/// Adds up the limits in fields like `jobs=0/4`.
 fn slots_of(answer: &str) -> usize {
     let jobs = answer.split_whitespace().filter_map(|word| word.strip_prefix("jobs=")?.split_once('/'));
-    jobs.filter_map(|(_, most)| most.parse::<usize>().ok()).sum()
+    jobs.filter_map(|(_, limit)| limit.parse::<usize>().ok()).sum()
 }
 
 /// A machine of distcc's list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Machine {
-    /// As it stands in the list.
+    /// The entry in the list.
     text: String,
-    /// `None`: by ssh, or this machine; not asked.
+    /// `None` for this machine and for those reached by ssh, which are not asked.
     address: Option<(String, u16)>,
     slots: usize,
 }
 
 impl Machine {
-    /// `HOST[:PORT][/LIMIT][,OPTIONS]`, `[USER]@HOST[/LIMIT]…`, `localhost[/LIMIT]`; `--…` is an option of the list.
+    /// Parses `HOST[:PORT][/LIMIT][,OPTIONS]`, `[USER]@HOST[/LIMIT]…` or `localhost[/LIMIT]`. `--…`
+    /// is an option of the list.
     fn parse(text: &str) -> Option<Machine> {
         if text.starts_with('-') || text.starts_with('+') {
             return None;
         }
         let plain = text.split(',').next()?;
         let (name, limit) = plain.split_once('/').map_or((plain, None), |(name, limit)| (name, Some(limit)));
-        let slots = limit.and_then(|limit| limit.parse().ok());
-        let address = match name {
-            name if name.contains('@') || name == "localhost" => None,
-            name => {
-                let (host, port) = match name.rsplit_once(':') {
-                    Some((host, port)) => (host, port.parse().ok()?),
-                    None => (name, DISTCC_PORT),
-                };
-                Some((host.trim_matches(['[', ']']).to_owned(), port))
-            }
+        let slots = limit.and_then(|limit| limit.parse().ok()).unwrap_or(DISTCC_SLOTS);
+        let address = if name.contains('@') || name == "localhost" {
+            None
+        } else {
+            let (host, port) = match name.rsplit_once(':') {
+                Some((host, port)) => (host, port.parse().ok()?),
+                None => (name, DISTCC_PORT),
+            };
+            Some((host.trim_matches(['[', ']']).to_owned(), port))
         };
-        Some(Machine { text: text.to_owned(), address, slots: slots.unwrap_or(DISTCC_SLOTS) })
+        Some(Machine { text: text.to_owned(), address, slots })
     }
 
     fn is_reachable(&self) -> bool {
@@ -188,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_hosts_are_read() {
+    fn host_lists_are_parsed() {
         let machine = |text: &str| Machine::parse(text).map(|machine| (machine.address, machine.slots));
         let tcp = |host: &str, port| Some((host.to_owned(), port));
         assert_eq!(machine("red"), Some((tcp("red", 3632), 4)));
@@ -200,14 +190,14 @@ mod tests {
     }
 
     #[test]
-    fn jobs_follow_the_farm_as_far_as_it_can_be_fed() {
+    fn jobs_are_limited_by_the_farm_and_by_this_machine() {
         let farm = |slots| Farm { tool: Tool::Distcc, alive: vec![], dead: vec![], slots };
         let jobs = |slots, cpus| farm(slots).jobs(cpus);
         assert_eq!((jobs(0, 2), jobs(3, 2), jobs(64, 2), jobs(64, 16)), (2, 6, 8, 64));
     }
 
     #[test]
-    fn a_machine_that_does_not_answer_is_told_from_one_that_does() {
+    fn unreachable_machines_are_found() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let alive = listener.local_addr().unwrap().to_string();
         let unreachable =
@@ -222,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scheduler_tells_how_much_its_machines_take() {
+    fn the_slots_of_a_scheduler_are_added_up() {
         let answer = "200-ICECC 1.4: 2s uptime, 2 hosts, 0 jobs in queue (0 total).\n200 Use 'help' for help.\n \
                       red (10.0.0.1:10245) [x86_64] speed=0.00 jobs=0/4 load=0\n blue (10.0.0.2:10245) [x86_64] \
                       speed=1.00 jobs=3/8 load=100\n200 done\n";

@@ -1,6 +1,6 @@
-//! What stands before the compiler: a cache of what was compiled (ccache, sccache) or a farm of machines (distcc,
-//! icecc). Here is what each of them has to be told so that the bytes stay the same, what it says it has done,
-//! and how many jobs a farm is good for. None of it decides a byte of a kernel.
+//! Launchers before the compiler, which are compiler caches (ccache, sccache) and compile farms
+//! (distcc, icecc). Sets their environment so that they do not affect the output, reads their
+//! statistics and finds out how many jobs a farm takes.
 
 mod farm;
 mod stats;
@@ -17,27 +17,23 @@ use crate::util::read::{Links, read_text};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
-/// ccache notes what it has done in this run in this file of the build directory.
+/// ccache's log of this run, in the build directory.
 const CCACHE_LOG: &str = "kcompile-ccache.log";
-/// The script before sccache.
+/// The script that runs sccache.
 const WRAPPER: &str = "kcompile-sccache";
-/// The limit of ccache's log of a build: 30,000 calls take 5 MB.
+/// The limit of ccache's log. 30,000 calls take 5 MB.
 const MAX_STATS: u64 = 32 << 20;
 
-/// A launcher that is known; any other command is put before the compiler as it is.
+/// A launcher that kcompile knows. Any other command is put before the compiler unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
-    /// A cache.
     Ccache,
-    /// A cache.
     Sccache,
-    /// A farm.
     Distcc,
-    /// A farm.
     Icecc,
 }
 
-/// A server of sccache that we have started ends after so long without work.
+/// An sccache server that kcompile started ends after this time without work.
 const SERVER_IDLE_SECONDS: &str = "60";
 
 /// `--launcher`, for one build directory.
@@ -50,17 +46,17 @@ pub struct Launcher<'a> {
     network: Network,
 }
 
-/// Whether a compiler cache may ask other machines.
+/// Whether a compiler cache may use other machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
-    /// As its user has configured it.
+    /// As configured by the user.
     Allowed,
     /// `--offline`.
     Forbidden,
 }
 
 impl Tool {
-    /// The one that `command` runs, by the name of its program.
+    /// Returns the launcher that `command` runs, by the name of its program.
     pub fn of(command: &str) -> Option<Tool> {
         let program = shlex::split(command)?.into_iter().next()?;
         match Utf8Path::new(&program).file_name()? {
@@ -72,12 +68,11 @@ impl Tool {
         }
     }
 
-    /// Returns whether it works through other machines, or a server that may.
+    /// Returns whether the launcher uses other machines, or a server that may.
     pub fn is_remote(self) -> bool {
         self != Tool::Ccache
     }
 
-    /// Its name.
     pub fn name(self) -> &'static str {
         match self {
             Tool::Ccache => "ccache",
@@ -89,18 +84,19 @@ impl Tool {
 }
 
 impl<'a> Launcher<'a> {
-    /// Before the compilers of `build`, where the toolchain has one.
+    /// Returns the toolchain's launcher for the compilers of `build`.
     pub fn of(toolchain: &'a Toolchain, build: &'a Utf8Path) -> Option<Launcher<'a>> {
         let command = toolchain.launcher.as_deref()?;
         Some(Launcher { command, tool: Tool::of(command), toolchain, build, network: Network::Allowed })
     }
 
-    /// The same where a compiler cache may ask other machines, or not.
+    /// Returns the same launcher with other access to the network.
     pub fn with_network(self, network: Network) -> Launcher<'a> {
         Launcher { network, ..self }
     }
 
-    /// What to put before the compiler's command. It is the same each time: another command compiles all anew.
+    /// Returns what to put before the compiler's command. It never changes, since make compiles
+    /// everything again if a command changes.
     pub fn command_prefix(&self) -> String {
         match self.tool {
             Some(Tool::Sccache) => self.wrapper().into_string(),
@@ -108,15 +104,15 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    /// Gets ready for a run of make. Returns what the cache counted until now, where it counts all its uses.
+    /// Prepares a run of make. Returns the cache's statistics so far if they cover all its uses.
     pub fn prepare(&self, host: &Host) -> Result<Option<CompilerCacheStats>> {
         match self.tool {
             Some(Tool::Ccache) => remove_tree(&self.log()).map(|()| None),
             Some(Tool::Sccache) => {
                 write_atomically(&self.wrapper(), wrapper(self.command).as_bytes())?;
                 make_executable(&self.wrapper())?;
-                // One that a compilation started would be ended with its make. It ends by itself when it has had
-                // nothing to do for a while. One that runs already is no error.
+                // A server that a compilation starts would be killed with its make. This one ends
+                // by itself when idle. An error is ignored, because a server may already run.
                 let _ = process::capture(
                     "sccache",
                     &["--start-server"],
@@ -128,7 +124,7 @@ impl<'a> Launcher<'a> {
         }
     }
 
-    /// The environment of make: `base` with what this launcher is told.
+    /// Returns the environment of make, which is `base` with the launcher's variables.
     pub fn environment(
         &self,
         base: &BTreeMap<String, String>,
@@ -138,17 +134,16 @@ impl<'a> Launcher<'a> {
         let mut env = base.clone();
         env.extend(host.launcher_env.clone());
         env.extend(farm.and_then(Farm::environment));
-        // Neither cache looks at the assembler: without this, an object of an older one would be handed out.
+        // Neither cache checks the assembler. With another one, old objects would be returned.
         let Toolchain { identity, programs, .. } = self.toolchain.for_compiling();
         let mut tools = serde_json::to_string(&identity).expect("plain strings");
         programs.iter().for_each(|(tool, sha256)| tools.push_str(&format!(" {tool} {sha256}")));
         let tools = Sha256::of(tools).short();
         if self.tool == Some(Tool::Ccache) {
             let settings = [
-                // What the user's own configuration may have loosened would change bytes: paths in `__FILE__`
-                // and debug information, dates, options and headers that count. Nor may it choose another
-                // compiler, or put something before the compiler. Where a variable is there its setting is not
-                // read, also where the variable is empty.
+                // Override settings of the user's configuration that may change the output (paths
+                // in `__FILE__` and debug information, dates, ignored options and headers, another
+                // compiler). A variable overrides a setting even if it is empty.
                 ("CCACHE_BASEDIR", ""),
                 ("CCACHE_SLOPPINESS", ""),
                 ("CCACHE_HASHDIR", "true"),
@@ -171,7 +166,7 @@ impl<'a> Launcher<'a> {
             }
         }
         if self.tool == Some(Tool::Distcc) {
-            // It would call gcc by its long name, which the kernel writes into its config.
+            // distcc would call gcc by its long name, which the kernel writes into its config.
             env.insert("DISTCC_NO_REWRITE_CROSS".to_owned(), "1".to_owned());
         }
         if self.tool == Some(Tool::Sccache) {
@@ -181,7 +176,7 @@ impl<'a> Launcher<'a> {
         env
     }
 
-    /// What it has done since [`prepare`](Self::prepare) returned `before`, where it tells.
+    /// Returns the cache's statistics since [`prepare`](Self::prepare) returned `before`.
     pub fn stats(&self, before: Option<CompilerCacheStats>, host: &Host) -> Option<CompilerCacheStats> {
         match self.tool {
             Some(Tool::Ccache) => {
@@ -208,13 +203,13 @@ impl<'a> Launcher<'a> {
     }
 }
 
-/// sccache does not see that a source takes in another file by the assembler's `.incbin` and hands out the object of
-/// an older one (mozilla/sccache#2795): the config inside the kernel, or a key, would be another build's. Such
-/// sources go past it.
+/// Returns a script that compiles sources with `.incbin` without sccache. sccache does not track
+/// files that are included by `.incbin` (mozilla/sccache#2795), so the config or a key inside the
+/// kernel would be that of another build.
 fn wrapper(command: &str) -> String {
     format!(
         "#!/bin/sh\n\
-         # Written by kcompile: what takes in other files unseen is compiled, not taken from a cache.\n\
+         # Written by kcompile. Compiles sources with .incbin without sccache.\n\
          for word; do\n\
          \tcase $word in *.c | *.S) ! grep -qs '\\.incbin' \"$word\" || exec \"$@\" ;; esac\n\
          done\n\
@@ -227,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_launcher_is_known_by_its_program() {
+    fn a_launcher_is_recognized_by_its_program() {
         assert_eq!(Tool::of("/usr/bin/ccache"), Some(Tool::Ccache));
         assert_eq!(Tool::of("distcc -x"), Some(Tool::Distcc));
         assert_eq!((Tool::of("env"), Tool::of("")), (None, None));

@@ -1,9 +1,9 @@
-//! Reads what compiler caches say of themselves.
+//! Reads the statistics of compiler caches.
 
 use crate::report::CompilerCacheStats;
 
-/// Reads the log that ccache writes for `CCACHE_STATSLOG`: for each call a line `# SOURCE`, and then what came of it,
-/// a word a line. `None`: nothing was called.
+/// Reads the log that ccache writes for `CCACHE_STATSLOG`. Each call has a line `# SOURCE`, and
+/// then a line for each counter. Returns `None` if there was no call.
 pub(super) fn read_log(log: &str) -> Option<CompilerCacheStats> {
     let mut stats = CompilerCacheStats::default();
     let mut calls = 0;
@@ -19,7 +19,7 @@ pub(super) fn read_log(log: &str) -> Option<CompilerCacheStats> {
     (calls > 0).then_some(stats)
 }
 
-/// Reads what `sccache --show-stats --stats-format json` prints: since the start of its server.
+/// Reads the output of `sccache --show-stats --stats-format json`, which counts from the server's start.
 pub(super) fn read_stats(text: &str) -> Option<CompilerCacheStats> {
     let all: serde_json::Value = serde_json::from_str(text).ok()?;
     let count = |name: &str| -> Option<u64> {
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_log_of_ccache_is_counted() {
+    fn the_ccache_log_is_counted() {
         let log = "# a.c\ncache_miss\ndirect_cache_miss\nlocal_storage_write\npreprocessed_cache_miss\n# a.c\n\
                    direct_cache_hit\nlocal_storage_hit\n# a.c\ncalled_for_preprocessing\n# \nno_input_file\n\
                    # b.c\npreprocessed_cache_hit\n";
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn the_statistics_of_sccache_are_counted_from_before() {
+    fn sccache_statistics_are_differences() {
         let stats = |hits: u64, requests: u64| {
             let text = format!(
                 "{{\"stats\":{{\"compile_requests\":{requests},\"cache_hits\":{{\"counts\":{{\"C/C++\":{hits}}}}},\

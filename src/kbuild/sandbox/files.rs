@@ -1,4 +1,4 @@
-//! Which files make sees in the sandbox, as arguments of bubblewrap. Later ones lie over earlier ones.
+//! Lists the files that make sees in the sandbox, as arguments of bubblewrap. Later mounts hide earlier ones.
 
 use super::SandboxPaths;
 use crate::host::{Host, process};
@@ -8,9 +8,9 @@ use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
-/// Links in the root directory, or directories of their own.
+/// Directories or links in the root directory.
 const ROOT: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
-/// What the system's programs need beside `/usr`. Nix and Guix keep all programs in places of their own.
+/// What system programs need besides `/usr`, and the directories in which Nix and Guix keep programs.
 const SYSTEM: [&str; 12] = [
     "/usr",
     "/etc/alternatives",
@@ -25,12 +25,12 @@ const SYSTEM: [&str; 12] = [
     "/gnu/store",
     "/run/current-system/sw",
 ];
-/// Programs of a build that no make variable names. A user's own ones are used where the system has them, too.
+/// Programs of a build that no make variable names. The user's own ones are preferred.
 const PROGRAMS: [&str; 10] =
     ["make", "flex", "bison", "bc", "depmod", "openssl", "pahole", "rustc", "bindgen", "gzip"];
-/// Interpreters, of which the system's is preferred: a user's own is often a script that needs the home directory.
+/// Interpreters. The system's are preferred, since a user's own may be a script that needs HOME.
 const INTERPRETERS: [&str; 2] = ["perl", "python3"];
-/// Tools that `CROSS_COMPILE` or `LLVM` names.
+/// Tools that `CROSS_COMPILE` or `LLVM` selects.
 const GNU_TOOLS: [&str; 9] = ["gcc", "ld", "as", "ar", "nm", "objcopy", "objdump", "strip", "readelf"];
 const LLVM_TOOLS: [&str; 9] = [
     "clang",
@@ -53,20 +53,19 @@ impl BindArgs {
         self.0.extend(args.map(str::to_owned));
     }
 
-    /// Shows `path` and all below it, with what is mounted there, read-only. Nothing there is no error.
+    /// Binds `path` with all mounts below it, read-only. A missing path is not an error.
     fn bind_read_only(&mut self, path: &Utf8Path) {
         if !is_system_path(path) {
             self.add(["--ro-bind-try", path.as_str(), path.as_str()]);
         }
     }
 
-    /// Lets `path` be written.
     fn bind_writable(&mut self, path: &Utf8Path) {
         self.add(["--bind", path.as_str(), path.as_str()]);
     }
 
-    /// Shows a program with the others in its directory, which it may run, and with what was installed together with
-    /// it: all of `/opt/gcc-14` for `/opt/gcc-14/bin/gcc`.
+    /// Binds a program, its directory (whose programs it may run) and the prefix that it was
+    /// installed to, such as `/opt/gcc-14` for `/opt/gcc-14/bin/gcc`.
     fn bind_program(&mut self, program: &Utf8Path, home: Option<&Utf8Path>) {
         let is_small =
             |dir: &Utf8Path| dir.parent().is_some() && home.is_none_or(|home| !home.starts_with(dir));
@@ -82,7 +81,7 @@ impl BindArgs {
                 continue;
             };
             if prefix.parent() == home {
-                // `~/.local` has more than programs.
+                // `~/.local` also holds data.
                 ["lib", "lib64", "libexec", "include"]
                     .iter()
                     .for_each(|part| self.bind_read_only(&prefix.join(part)));
@@ -93,13 +92,13 @@ impl BindArgs {
     }
 }
 
-/// Is `path` there without our help, and no link out of the system's directories?
+/// Returns whether `path` is already bound, and is not a link out of the system's directories.
 fn is_system_path(path: &Utf8Path) -> bool {
     let is_below = |path: &Utf8Path| ["/usr"].iter().chain(&ROOT).any(|dir| path.starts_with(dir));
     is_below(path) && path.canonicalize_utf8().is_ok_and(|real| is_below(&real))
 }
 
-/// All arguments that say what is to be seen; `env` is the environment of make.
+/// Returns all arguments about files. `env` is the environment of make.
 pub(super) fn arguments(
     paths: SandboxPaths<'_>,
     env: &BTreeMap<String, String>,
@@ -128,12 +127,12 @@ pub(super) fn arguments(
     arguments.add(["--ro-bind", paths.tree.path.as_str(), paths.tree.path.as_str()]);
     arguments.bind_writable(paths.build);
     arguments.bind_writable(paths.private_dir);
-    // The directories that lead to all of these are bubblewrap's own.
+    // bubblewrap has created the directories that lead to all of these.
     arguments.add(["--remount-ro", "/"]);
     Ok(arguments.0)
 }
 
-/// The programs of the plan, where they are found.
+/// Returns the paths of the plan's programs.
 fn programs(paths: SandboxPaths<'_>, host: &Host) -> Vec<Utf8PathBuf> {
     let toolchain = &paths.plan.toolchain;
     let configured = ["CC", "HOSTCC", "LD"].into_iter().filter_map(|key| toolchain.variables.get(key));
@@ -153,7 +152,7 @@ fn programs(paths: SandboxPaths<'_>, host: &Host) -> Vec<Utf8PathBuf> {
     found
 }
 
-/// Lets ccache write into its cache and read its settings. `env` is its environment.
+/// Binds ccache's settings and, writable, its cache. `env` is ccache's environment.
 fn bind_ccache(arguments: &mut BindArgs, env: &BTreeMap<String, String>, host: &Host) -> Result<()> {
     let config_home = env.get("XDG_CONFIG_HOME").map(Utf8PathBuf::from);
     let home = host.child_env.get("HOME").map(Utf8Path::new);

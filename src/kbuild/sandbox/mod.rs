@@ -1,6 +1,7 @@
-//! What the kernel's own build scripts can reach: bubblewrap (`bwrap`) runs make in namespaces of its own, without
-//! capabilities, network and terminal. It sees the system's programs, the source and what the config names, all
-//! read-only, and can write into the build directory and its private directories. Images are the same with and without it.
+//! Limits what the kernel's build scripts can reach. bubblewrap (`bwrap`) runs make in namespaces
+//! of its own, without capabilities, network and terminal. Make sees the system's programs, the
+//! source and the files that the config names read-only, and writes to the build directory and
+//! private directories. Images are the same with and without it.
 
 mod files;
 
@@ -20,35 +21,34 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxMode {
-    /// A sandbox where the host allows it; a note says why there is none
+    /// Use a sandbox if the host allows it, else print a note that says why not
     #[default]
     #[serde(rename = "auto")]
     Auto,
-    /// A sandbox, or an error
+    /// Use a sandbox, or fail
     #[serde(rename = "on")]
     On,
-    /// No sandbox
+    /// Use no sandbox
     #[serde(rename = "off")]
     Off,
 }
 
-/// Which walls stood, for the receipt.
+/// What the sandbox isolated, for the receipt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SandboxReport {
-    /// What was asked for.
     #[serde(rename = "asked")]
     pub mode: SandboxMode,
-    /// `none`, or the `host`'s.
+    /// `none` or `host`.
     pub network: &'static str,
-    /// `read-only`, or `writable` as far as its modes let the user.
+    /// `read-only`, or `writable` as its file modes allow.
     pub source: &'static str,
-    /// `private`, or the `user`'s own.
+    /// `private` or `user`.
     pub home: &'static str,
-    /// `listed`: the system's programs, the source and what the config names; or `all` that the user may read.
+    /// `listed` for the files that the sandbox binds, or `all` that the user may read.
     pub files: &'static str,
-    /// `own`: no other processes are visible; or the `host`'s.
+    /// `own` if no other processes are visible, or `host`.
     pub processes: &'static str,
-    /// `none`, or the `user`'s.
+    /// `none` or `user`.
     pub capabilities: &'static str,
     /// Why there is no sandbox.
     #[serde(rename = "why")]
@@ -67,98 +67,97 @@ impl SandboxReport {
         why: None,
     };
 
-    /// Does it satisfy `--sandbox on`?
+    /// Returns whether this satisfies `--sandbox on`.
     pub fn is_complete(&self) -> bool {
         self.network == "none"
     }
 }
 
-/// What make works on.
+/// The directories that make needs.
 #[derive(Clone, Copy)]
 pub struct SandboxPaths<'a> {
     pub plan: &'a Plan,
     pub tree: &'a Tree,
     /// The build directory.
     pub build: &'a Utf8Path,
-    /// An empty directory: HOME and TMPDIR lie in it, and modules are installed there.
+    /// An empty directory for HOME, TMPDIR and installed modules.
     pub private_dir: &'a Utf8Path,
 }
 
-/// A sandbox that is there to be used.
+/// A sandbox, or none.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// Which walls it has.
-    pub confinement: SandboxReport,
-    /// What stands before the program.
+    pub report: SandboxReport,
+    /// The command that runs a program in the sandbox.
     argv: Vec<String>,
-    /// The environment in it.
+    /// The environment in the sandbox.
     env: BTreeMap<String, String>,
 }
 
 impl Sandbox {
-    /// None at all.
+    /// Returns a sandbox that isolates nothing.
     pub fn none(host: &Host) -> Sandbox {
-        Sandbox { confinement: SandboxReport::NONE, argv: Vec::new(), env: host.child_env.clone() }
+        Sandbox { report: SandboxReport::NONE, argv: Vec::new(), env: host.child_env.clone() }
     }
 
-    /// Makes the sandbox that `choice` asks for.
+    /// Returns the sandbox for `--sandbox`.
     ///
     /// # Errors
     ///
-    /// `--sandbox on` cannot be had: this host does not allow it (exit code 4), or the launcher or the signing key
-    /// needs what it keeps away (2).
+    /// With `--sandbox on`, the host allows no sandbox (exit code 4), or the launcher or the
+    /// signing key does not work in one (2).
     pub fn find(mode: SandboxMode, paths: SandboxPaths<'_>, host: &Host) -> Result<Sandbox> {
-        let Sandbox { mut confinement, mut argv, mut env } = Sandbox::none(host);
+        let Sandbox { mut report, mut argv, mut env } = Sandbox::none(host);
         if mode == SandboxMode::Off {
-            return Ok(Sandbox { confinement, argv, env });
+            return Ok(Sandbox { report, argv, env });
         }
-        confinement.mode = mode;
+        report.mode = mode;
         let tmp = paths.private_dir.join("tmp");
         create_dir(&tmp)?;
         env.insert("TMPDIR".into(), tmp.into_string());
-        // A launcher keeps what it has compiled, and its settings, in the user's home directory.
+        // Launchers keep caches and settings in the user's home directory.
         if paths.plan.toolchain.launcher.is_none() {
             let home = paths.private_dir.join("home");
             create_dir(&home)?;
             env.insert("HOME".into(), home.into_string());
-            confinement.home = "private";
+            report.home = "private";
         }
         let prefix = match sandbox_obstacle(paths.plan, host) {
             None => files::arguments(paths, &env, host)
                 .and_then(|files| bubblewrap::find_command(&files, paths.build, &env, host)),
-            Some(why) => Err(Error::usage(why).hint("--sandbox auto does without the sandbox here")),
+            Some(why) => Err(Error::usage(why).hint("use --sandbox auto to build without a sandbox")),
         };
         process::check()?;
         match prefix {
             Ok(found) => {
                 argv = found;
-                confinement = SandboxReport {
+                report = SandboxReport {
                     network: "none",
                     source: "read-only",
                     home: "private",
                     files: "listed",
                     processes: "own",
                     capabilities: "none",
-                    ..confinement
+                    ..report
                 };
             }
             Err(error) if mode == SandboxMode::On => return Err(error.with_prefix("--sandbox on")),
-            Err(error) => confinement.why = Some(error.to_string()),
+            Err(error) => report.why = Some(error.to_string()),
         }
-        Ok(Sandbox { confinement, argv, env })
+        Ok(Sandbox { report, argv, env })
     }
 
-    /// Are there other users in it? In a user namespace there is only its own.
+    /// Returns whether the sandbox shows the owners of files. A user namespace only has one user.
     pub fn keeps_owners(&self) -> bool {
         !self.argv.iter().any(|word| word == bubblewrap::USER_NAMESPACE)
     }
 
-    /// The environment in it: what make may see of ours.
+    /// Returns the environment in the sandbox.
     pub fn env(&self) -> &BTreeMap<String, String> {
         &self.env
     }
 
-    /// The command line that runs `command` in it.
+    /// Returns the command line that runs `command` in the sandbox.
     pub fn wrap(&self, command: &CommandLine) -> CommandLine {
         let mut argv = self.argv.iter().chain([&command.program]).chain(&command.args).cloned();
         let program = argv.next().expect("at least the program itself");
@@ -166,20 +165,21 @@ impl Sandbox {
     }
 }
 
-/// What of the plan needs something that the sandbox keeps away.
+/// Returns why the plan does not work in a sandbox.
 fn sandbox_obstacle(plan: &Plan, host: &Host) -> Option<String> {
-    // ccache may be told to ask a server, too.
+    // With this variable ccache uses a server too.
     let asks_others = host.launcher_env.contains_key("CCACHE_REMOTE_STORAGE");
     let launcher = plan.toolchain.launcher.as_deref();
     if let Some(launcher) = launcher.filter(|launcher| asks_others || !works_alone(launcher)) {
         return Some(format!("{launcher} works through the network"));
     }
     let key = plan::requested_config(plan).text("MODULE_SIG_KEY").unwrap_or_default();
-    file_settings::is_in_token(&key).then(|| "the key of CONFIG_MODULE_SIG_KEY is in a token".to_owned())
+    file_settings::is_in_token(&key)
+        .then(|| "the key of CONFIG_MODULE_SIG_KEY is in a PKCS#11 token".to_owned())
 }
 
-/// Does the launcher do without a network? ccache looks into its own directory; all others ask other machines, or a
-/// server on this one.
+/// Returns whether the launcher works without a network. ccache uses its own directory. All others
+/// use other machines, or a server on this one.
 fn works_alone(launcher: &str) -> bool {
     Tool::of(launcher) == Some(Tool::Ccache)
 }
@@ -189,16 +189,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_ccache_does_without_a_network() {
+    fn only_ccache_works_without_a_network() {
         assert!(works_alone("ccache") && works_alone("/usr/bin/ccache -x"));
         assert!(!works_alone("distcc") && !works_alone("icecc") && !works_alone("sccache"));
         assert!(!works_alone("env CCACHE_PREFIX=distcc ccache"));
     }
 
     #[test]
-    fn the_program_stands_after_the_words() {
+    fn the_command_follows_the_arguments_of_the_sandbox() {
         let argv = ["bwrap", "--"].map(str::to_owned).to_vec();
-        let sandbox = Sandbox { confinement: SandboxReport::NONE, argv, env: BTreeMap::new() };
+        let sandbox = Sandbox { report: SandboxReport::NONE, argv, env: BTreeMap::new() };
         let make = CommandLine {
             program: "make".into(),
             args: vec!["-j2".into()],

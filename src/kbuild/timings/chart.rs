@@ -1,4 +1,4 @@
-//! The drawings of the page, as SVG. Every text that comes from a build goes through [`escaped`]. Pure.
+//! Draws the charts of the page as SVG. [`escape_html`] escapes every text that comes from a build.
 
 use super::treemap::{Rect, squarified};
 use super::{Cost, Directory};
@@ -6,19 +6,18 @@ use crate::util::text::format_duration;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// The width of a drawing; browsers scale it.
+/// The width of a chart. Browsers scale it.
 const WIDTH: f64 = 1120.0;
 const TREEMAP_HEIGHT: f64 = 620.0;
 const LINE_HEIGHT: f64 = 150.0;
 /// Rectangles with a shorter side are not drawn.
 const MIN_SIZE: f64 = 4.0;
-/// How deep rectangles nest.
 const MAX_DEPTH: usize = 5;
 /// The height of a name in a rectangle, and the width of one of its letters.
 const NAME_HEIGHT: f64 = 15.0;
 const LETTER: f64 = 6.4;
 
-/// `text` as HTML and XML take it, also between quotes; control characters are shown, not sent.
+/// Escapes `text` for HTML and XML, also inside quotes, and spells out control characters.
 pub(super) fn escape_html(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
@@ -35,7 +34,7 @@ pub(super) fn escape_html(text: &str) -> String {
     safe
 }
 
-/// How many jobs ran over the time: an area, and a line where `-j` is.
+/// Draws the number of running jobs over time as an area, and `-j` as a line.
 pub(super) fn jobs_running(running: &[f64], jobs: usize, seconds: f64) -> String {
     let (left, top, width, height) = (30.0, 8.0, WIDTH - 40.0, LINE_HEIGHT - 30.0);
     let most = running.iter().copied().fold(jobs as f64, f64::max).max(1.0);
@@ -72,13 +71,13 @@ pub(super) fn jobs_running(running: &[f64], jobs: usize, seconds: f64) -> String
     svg
 }
 
-/// The directories by what they cost: `cost` chooses what is drawn, `shown` writes it.
-pub(super) fn treemap(top: &Directory, cost: fn(Cost) -> f64, shown: fn(f64) -> String) -> String {
+/// Draws a treemap of the directories. `cost` selects what is drawn, and `format` formats it.
+pub(super) fn treemap(top: &Directory, cost: fn(Cost) -> f64, format: fn(f64) -> String) -> String {
     let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {TREEMAP_HEIGHT}\" role=\"img\">");
     let whole = Rect { x: 0.0, y: 0.0, width: WIDTH, height: TREEMAP_HEIGHT };
     let total = cost(top.whole());
     if total > 0.0 {
-        let map = Map { cost, shown, total };
+        let map = Map { cost, format, total };
         map.draw_inside(&mut svg, top, "", whole, 0, None);
     }
     svg.push_str("</svg>");
@@ -87,13 +86,22 @@ pub(super) fn treemap(top: &Directory, cost: fn(Cost) -> f64, shown: fn(f64) -> 
 
 struct Map {
     cost: fn(Cost) -> f64,
-    shown: fn(f64) -> String,
+    format: fn(f64) -> String,
     total: f64,
 }
 
+/// A rectangle of the treemap with its labels.
+struct Tile<'a> {
+    name: &'a str,
+    path: &'a str,
+    cost: f64,
+    depth: usize,
+    hue: u32,
+}
+
 impl Map {
-    /// Draws what is in `dir`, whose path is `path`, into `within`. Each directory of the top has a colour, the same in
-    /// every map, and all in it shades of that.
+    /// Draws the content of `dir` into `within`. Each top directory has the same colour in every
+    /// map, and the directories in it have shades of that colour.
     fn draw_inside(
         &self,
         svg: &mut String,
@@ -113,7 +121,7 @@ impl Map {
             if rect.width.min(rect.height) < MIN_SIZE {
                 continue;
             }
-            // Steps around the colour circle that never come back to where they were.
+            // Steps around the colour circle that do not repeat soon.
             let hue = hue.unwrap_or((*index as u32 * 137) % 360);
             let name = below.map_or("files", |below| &below.name);
             let whole_name = match (below, path) {
@@ -122,7 +130,7 @@ impl Map {
                 (None, "") => "files in the top directory".to_owned(),
                 (None, _) => format!("files in {path}"),
             };
-            self.draw(svg, (name, &whole_name), *cost, rect, depth, hue);
+            self.draw(svg, &Tile { name, path: &whole_name, cost: *cost, depth, hue }, rect);
             let inner = rect.inside(NAME_HEIGHT + 2.0, 2.0).filter(|_| rect.height > 3.0 * NAME_HEIGHT);
             if let (Some(below), Some(inner), true) = (below, inner, depth + 1 < MAX_DEPTH)
                 && !below.directories.is_empty()
@@ -132,29 +140,22 @@ impl Map {
         }
     }
 
-    fn draw(
-        &self,
-        svg: &mut String,
-        (name, whole_name): (&str, &str),
-        cost: f64,
-        rect: Rect,
-        depth: usize,
-        hue: u32,
-    ) {
+    fn draw(&self, svg: &mut String, tile: &Tile<'_>, rect: Rect) {
+        let Tile { name, path, cost, depth, hue } = *tile;
         let Rect { x, y, width, height } = rect;
         let light = 38 + 9 * depth;
         write!(
             svg,
             "<g><title>{}: {}, {:.1} %</title><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
              fill=\"hsl({hue} 38% {light}%)\"/>",
-            escape_html(whole_name),
-            (self.shown)(cost),
+            escape_html(path),
+            (self.format)(cost),
             cost / self.total * 100.0
         )
         .expect("writing to a string");
         let letters = ((width - 6.0) / LETTER) as usize;
         if letters >= 3 && height >= NAME_HEIGHT {
-            let with_cost = format!("{name} {}", (self.shown)(cost));
+            let with_cost = format!("{name} {}", (self.format)(cost));
             let text = if with_cost.chars().count() <= letters { &with_cost } else { name };
             let text: String = text.chars().take(letters).collect();
             let dark = if light > 55 { " class=\"dark\"" } else { "" };
@@ -176,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_name_is_markup() {
+    fn names_are_escaped() {
         assert_eq!(
             escape_html("<b a=\"x\" c='y'>&\u{1b}[2J"),
             "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;\\u{1b}[2J"
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_is_as_high_as_jobs_ran() {
+    fn the_height_of_the_area_is_the_number_of_jobs() {
         let svg = jobs_running(&[2.0, 0.0], 2, 10.0);
         // Half of the width at the top, half at the bottom.
         assert!(
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn directories_nest_with_their_shares() {
+    fn the_treemap_nests_directories_with_their_shares() {
         let file = |name: &str, bytes| Directory {
             name: name.into(),
             bytes,
@@ -212,16 +213,13 @@ mod tests {
         let top =
             Directory { bytes: 100, directories: vec![drivers, file("fs", 25)], ..Directory::default() };
         let svg = treemap(&top, |cost| cost.bytes as f64, |bytes| format!("{bytes} B"));
-        for requested_config in [
+        for title in [
             "drivers: 75 B, 75.0 %",
             "drivers/net: 50 B, 50.0 %",
             "fs: 25 B, 25.0 %",
             "drivers/&lt;i&gt;: 25 B",
         ] {
-            assert!(
-                svg.contains(&format!("<title>{requested_config}")),
-                "`{requested_config}` is not in {svg}"
-            );
+            assert!(svg.contains(&format!("<title>{title}")), "`{title}` is not in {svg}");
         }
         assert!(!svg.contains("<i>"), "{svg}");
     }

@@ -1,36 +1,34 @@
-//! What each directory costs: the steps and the objects in it and below it, summed up. Pure.
+//! Adds up the time of steps and the size of objects for each directory.
 
 use super::{ObjectSizes, Step};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// A directory of the kernel, with all below it.
+/// A directory of the kernel with everything below it.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Directory {
-    /// Its own name; empty at the top.
+    /// The last part of its path. Empty at the top.
     pub name: String,
-    /// Seconds of its steps in this run.
+    /// The time of its steps in this run.
     pub seconds: f64,
-    /// Bytes of its objects in vmlinux.
+    /// The size of its objects in vmlinux.
     pub bytes: u64,
-    /// Those of the files that lie in it and in no directory below it.
+    /// The cost of the files in this directory, without those in directories below it.
     #[serde(rename = "own")]
     pub own: Cost,
-    /// Directories in it, in the order of their names.
+    /// The directories in it, sorted by name.
     pub directories: Vec<Directory>,
 }
 
-/// Seconds and bytes.
+/// The time of steps and the size of objects in vmlinux.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
-    /// Of steps.
     pub seconds: f64,
-    /// In vmlinux.
     pub bytes: u64,
 }
 
 impl Directory {
-    /// The directories that the targets of steps and the objects lie in.
+    /// Returns the tree of all directories that hold targets of steps or objects.
     pub(super) fn of(steps: &[Step], objects: &ObjectSizes) -> Directory {
         let mut own: BTreeMap<Vec<&str>, Cost> = BTreeMap::new();
         for step in steps.iter().filter(|step| step.measured) {
@@ -43,12 +41,12 @@ impl Directory {
         Directory::from_sorted("", &sorted, 0)
     }
 
-    /// What all in it costs.
+    /// Returns the cost of everything in it.
     pub(super) fn whole(&self) -> Cost {
         Cost { seconds: self.seconds, bytes: self.bytes }
     }
 
-    /// Of sorted paths that agree in their first `depth` parts.
+    /// Builds a directory from sorted paths that have the same first `depth` parts.
     fn from_sorted(name: &str, paths: &[(Vec<&str>, Cost)], depth: usize) -> Directory {
         let here = paths.iter().take_while(|(path, _)| path.len() == depth).count();
         let own = paths[..here].first().map(|(_, cost)| *cost).unwrap_or_default();
@@ -66,7 +64,7 @@ impl Directory {
     }
 }
 
-/// The directories that a file lies in. What is deeper than any kernel's counts for the one above it.
+/// Returns the directories above a file. Deeper ones than any kernel has are merged into the last one.
 fn parts(path: &str) -> Vec<&str> {
     const MAX_DEPTH: usize = 24;
     let dir = path.rsplit_once('/').map_or("", |(dir, _)| dir);
@@ -78,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_costs_what_is_in_it_and_below() {
+    fn directories_add_up_what_is_in_them() {
         let step = |target: &str, seconds| Step {
             tool: "CC".into(),
             target: target.into(),
@@ -100,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_costs_nothing() {
+    fn an_empty_build_has_no_directories() {
         assert_eq!(Directory::of(&[], &ObjectSizes::default()), Directory::default());
     }
 }

@@ -1,9 +1,9 @@
-//! Where the time and the bytes of a build went: `--timings` writes a page that any browser shows without a network
-//! and without a script, `--timings=json` the same numbers.
+//! Shows where the time and the bytes of a build went. `--timings` writes an HTML page that needs
+//! no network and no script, and `--timings=json` writes the same numbers as JSON.
 //!
-//! Nothing is put between make and the compiler, since Kbuild would compile everything anew with another command:
-//! a step begins when Kbuild announces it, and ends when the file is written that Kbuild writes last (`steps.rs`).
-//! What a directory costs in vmlinux is read from its object files (`objects.rs`).
+//! Nothing runs between make and the compiler, since Kbuild compiles everything again if a command
+//! changes. A step starts when Kbuild announces it, and ends with the last file that Kbuild writes
+//! for it (`steps.rs`). Object files give the sizes of directories in vmlinux (`objects.rs`).
 
 mod chart;
 mod directories;
@@ -28,69 +28,59 @@ use serde::Serialize;
 /// `--timings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum TimingsFormat {
-    /// A page for a browser
+    /// An HTML page
     Html,
-    /// Numbers for programs
+    /// JSON
     Json,
 }
 
-/// Where the time and the bytes of one build went. Field names are part of the contract; times are seconds of wall
-/// time, sizes bytes.
+/// The timings of one build. Field names are part of the contract. Times are wall time in seconds,
+/// and sizes are in bytes.
 #[derive(Debug, Serialize)]
 pub struct Timings {
-    /// `uname -r` of the kernel.
+    /// `uname -r`.
     pub release: String,
-    /// For which hypervisor.
     pub flavor: Flavor,
-    /// For which machine.
     pub arch: Arch,
     /// `-j`.
     pub jobs: usize,
-    /// What each phase took, in order.
     pub phases: Vec<PhaseTime>,
-    /// What the compile phase took.
     pub compile_seconds: f64,
-    /// How many jobs ran, from the beginning of the compile phase to its end, in equal parts.
+    /// The number of running jobs in each of equal parts of the compile phase.
     pub jobs_running: Vec<f64>,
-    /// What make ran in this run, in the order of its beginnings.
+    /// The commands of this run, in the order of their start.
     pub steps: Vec<Step>,
-    /// What is in vmlinux.
     pub vmlinux: ObjectSizes,
-    /// What each directory cost; the top one is the kernel.
+    /// The top directory of the kernel.
     pub directories: Directory,
 }
 
-/// A phase and what it took.
 #[derive(Debug, Serialize)]
 pub struct PhaseTime {
-    /// Which.
     pub phase: Phase,
-    /// How long.
     pub seconds: f64,
 }
 
-/// Into how many parts the compile phase is cut for its utilisation.
+/// The number of parts of the compile phase in `jobs_running`.
 const PARTS: usize = 240;
 
-/// Writes what was asked for beside the receipt, as `<flavor>-<version>-<arch>-timings.html` and `.json`. Returns
-/// the paths.
-///
-/// Reads the object files of the build directory and the times of what make wrote there.
+/// Writes `<flavor>-<version>-<arch>-timings.html` or `.json` beside the receipt. Reads the object
+/// files of the build directory and the time stamps of make's files. Returns the paths.
 pub fn write(
-    forms: &[TimingsFormat],
+    formats: &[TimingsFormat],
     receipt: &Utf8Path,
     plan: &Plan,
     build_dir: &BuildDir<'_>,
     compiled: &Compiled,
     reporter: &Reporter,
 ) -> Result<Vec<Utf8PathBuf>> {
-    if forms.is_empty() {
+    if formats.is_empty() {
         return Ok(Vec::new());
     }
     let timings = read(plan, build_dir, compiled, reporter);
     let base = receipt.with_extension("");
-    let one = |form: &TimingsFormat| {
-        let (extension, text) = match form {
+    let write_one = |format: &TimingsFormat| {
+        let (extension, text) = match format {
             TimingsFormat::Html => ("html", page::render(&timings)),
             TimingsFormat::Json => {
                 ("json", serde_json::to_string_pretty(&timings).expect("numbers and strings") + "\n")
@@ -100,7 +90,7 @@ pub fn write(
         write_atomically(&path, text.as_bytes())?;
         Ok(path)
     };
-    forms.iter().map(one).collect()
+    formats.iter().map(write_one).collect()
 }
 
 fn read(plan: &Plan, build_dir: &BuildDir<'_>, compiled: &Compiled, reporter: &Reporter) -> Timings {
@@ -110,7 +100,7 @@ fn read(plan: &Plan, build_dir: &BuildDir<'_>, compiled: &Compiled, reporter: &R
         release: compiled.release.clone(),
         flavor: plan.flavor,
         arch: plan.arch,
-        jobs: build_dir.jobs,
+        jobs: build_dir.options.jobs,
         phases: reporter
             .times()
             .into_iter()

@@ -1,5 +1,5 @@
-//! What is in vmlinux, object file by object file. Which ones there are say the archives that Kbuild links it from;
-//! how large each is, its section headers: of all else in it nothing is read.
+//! Reads the sizes of vmlinux's object files. The archives that Kbuild links vmlinux from name
+//! them, and their section headers have the sizes. Nothing else in them is read.
 
 use crate::util::read::{Links, open_file, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -10,31 +10,31 @@ use object::{Endianness, elf};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// More than any archive of Kbuild's: they are thin, and hold only names.
+/// Kbuild's archives are thin (they only hold names) and smaller than this.
 const MAX_ARCHIVE: u64 = 64 << 20;
-/// More objects than any kernel has.
+/// No kernel has as many objects.
 const MAX_OBJECTS: usize = 100_000;
 
-/// What is in vmlinux. Bytes are those of sections that are loaded and have contents: `.bss` is none of them, nor is
-/// debug information.
+/// The sizes of vmlinux and its object files. Only sections that are loaded and have contents
+/// count, so not `.bss` and debug information.
 #[derive(Debug, Default, Serialize)]
 pub struct ObjectSizes {
-    /// Of vmlinux itself.
+    /// The size of vmlinux itself.
     pub bytes: u64,
-    /// Object file, as a path in the build directory → bytes.
+    /// Object files, as paths in the build directory, with their sizes.
     pub objects: BTreeMap<String, u64>,
 }
 
 impl ObjectSizes {
-    /// What the object files have together: other than vmlinux, since the linker merges texts, drops sections, and
-    /// adds its own tables.
+    /// Returns the size of all object files. It differs from vmlinux, since the linker merges
+    /// strings, drops sections and adds tables.
     pub fn sum(&self) -> u64 {
         self.objects.values().sum()
     }
 }
 
-/// Reads the archives and objects of the build directory. What is missing or cannot be read (objects of LLVM's link
-/// time optimisation are no ELF files) counts for nothing.
+/// Reads the archives and objects of the build directory. Files that are missing or are not ELF
+/// files (LLVM's link-time optimization) are left out.
 pub(super) fn read(build: &Utf8Path) -> ObjectSizes {
     let members: BTreeSet<Utf8PathBuf> =
         archives(build).iter().flat_map(|archive| members(archive)).collect();
@@ -48,33 +48,31 @@ pub(super) fn read(build: &Utf8Path) -> ObjectSizes {
     }
 }
 
-/// The archives that vmlinux is linked from. Kbuild puts them all into one, `vmlinux.a`, since 6.1, but for the
-/// libraries; before, each directory of the top has its own, and x86 some below `arch/x86/`.
+/// Returns the archives that vmlinux is linked from. Since 6.1 that is `vmlinux.a` and the
+/// libraries. Before, each top directory has its own, and x86 has some below `arch/x86/`.
 fn archives(build: &Utf8Path) -> Vec<Utf8PathBuf> {
     let libraries = [build.join("lib"), build.join("arch")];
     let libraries = libraries.iter().flat_map(|dir| below(dir, 2)).map(|dir| dir.join("lib.a"));
     let whole = build.join("vmlinux.a");
-    let mut archives: Vec<Utf8PathBuf> = match whole.is_file() {
-        true => vec![whole],
-        false => {
-            let mut dirs = below(build, 1);
-            dirs.extend(below(&build.join("arch"), 2));
-            dirs.into_iter().map(|dir| dir.join("built-in.a")).collect()
-        }
+    let mut archives: Vec<Utf8PathBuf> = if whole.is_file() {
+        vec![whole]
+    } else {
+        let dirs = below(build, 1).into_iter().chain(below(&build.join("arch"), 2));
+        dirs.map(|dir| dir.join("built-in.a")).collect()
     };
     archives.extend(libraries);
     archives.retain(|archive| archive.is_file());
     archives
 }
 
-/// `dir` and the directories in it, to this depth.
+/// Returns `dir` and the directories in it, down to this depth.
 fn below(dir: &Utf8Path, depth: usize) -> Vec<Utf8PathBuf> {
     let walk = walkdir::WalkDir::new(dir).max_depth(depth).into_iter();
     let dirs = walk.filter_map(Result::ok).filter(|entry| entry.file_type().is_dir());
     dirs.filter_map(|entry| Utf8PathBuf::from_path_buf(entry.into_path()).ok()).collect()
 }
 
-/// The object files that an archive names; they lie where it says, seen from its directory.
+/// Returns the object files that an archive names, relative to its directory.
 fn members(archive: &Utf8Path) -> Vec<Utf8PathBuf> {
     let Ok(bytes) = read_file(archive, Links::RefuseAnywhere, MAX_ARCHIVE) else { return Vec::new() };
     let Ok(parsed) = ArchiveFile::parse(&*bytes) else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! The page: one HTML file with all it needs, no script and nothing from a network. Pure.
+//! Renders the page, which is one HTML file without scripts and without anything from the network.
 
 use super::chart::{self, escape_html};
 use super::{Directory, Step, Timings};
@@ -7,9 +7,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 const STYLE: &str = include_str!("page.css");
-/// How many translation units the list of the slowest has.
+/// The length of the list of the slowest translation units.
 const MAX_SLOWEST: usize = 40;
-/// The least share of the whole for a directory to have its line.
+/// Directories with a smaller share of the whole are left out.
 const MIN_SHARE: f64 = 0.002;
 
 /// Renders the page.
@@ -35,7 +35,7 @@ pub(super) fn render(timings: &Timings) -> String {
     section("Slowest translation units", &about_units(timings), &slowest(&timings.steps));
     section(
         "Compile time by directory",
-        "Seconds of this run's steps, modules included. Point at a rectangle for its path and share.",
+        "The time of this run's steps, including modules. Point at a rectangle for its path and share.",
         &chart::treemap(directories, |cost| cost.seconds, seconds),
     );
     section(
@@ -44,14 +44,22 @@ pub(super) fn render(timings: &Timings) -> String {
         &chart::treemap(directories, |cost| cost.bytes as f64, bytes),
     );
     let about = format!(
-        "What costs less than {:.1} % of both is left out: --timings=json has all.",
+        "Directories below {:.1} % of both are left out. --timings=json has all of them.",
         MIN_SHARE * 100.0
     );
-    let whole = (directories.seconds.max(f64::MIN_POSITIVE), (vmlinux.sum() as f64).max(1.0));
+    let whole =
+        Whole { seconds: directories.seconds.max(f64::MIN_POSITIVE), bytes: (vmlinux.sum() as f64).max(1.0) };
     let heading = "<p class=\"row head\"><span>directory</span><span>seconds</span><span>bytes</span></p>";
     section("Directories", &about, &format!("{heading}{}", tree(directories, whole)));
     page.push_str("</body>\n</html>\n");
     page
+}
+
+/// The cost of the whole kernel.
+#[derive(Clone, Copy)]
+struct Whole {
+    seconds: f64,
+    bytes: f64,
 }
 
 fn seconds(seconds: f64) -> String {
@@ -68,12 +76,12 @@ fn phases(timings: &Timings) -> String {
     for phase in &timings.phases {
         rows.push_str(&row(&[phase.phase.title(), &seconds(phase.seconds)], phase.seconds / whole));
     }
-    write!(rows, "<tr><td>Together</td><td>{}</td><td></td></tr></table>", seconds(whole))
+    write!(rows, "<tr><td>Total</td><td>{}</td><td></td></tr></table>", seconds(whole))
         .expect("writing to a string");
     rows
 }
 
-/// A row of a table: cells, and a bar for a share of 1.
+/// Renders a row of a table, with a bar for a share of 1.
 fn row(cells: &[&str], share: f64) -> String {
     let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape_html(cell))).collect();
     let share = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
@@ -83,8 +91,8 @@ fn row(cells: &[&str], share: f64) -> String {
 fn about_jobs(timings: &Timings) -> String {
     let busy: f64 = timings.jobs_running.iter().sum::<f64>() / timings.jobs_running.len().max(1) as f64;
     format!(
-        "How many steps of make ran at a time while it compiled: {busy:.2} on average, of -j {}. Where it is low, make read \
-         its files, waited for one step, or linked.",
+        "The number of make's steps that ran at the same time. It was {busy:.2} on average, with -j {}. Where it is \
+         low, make read its files, waited for one step, or linked.",
         timings.jobs
     )
 }
@@ -93,8 +101,7 @@ fn about_units(timings: &Timings) -> String {
     let units = timings.steps.iter().filter(|step| step.is_translation_unit());
     let (count, took) = units.fold((0, 0.0), |(count, took), step| (count + 1, took + step.seconds));
     format!(
-        "This run compiled {} in {} of wall time, summed up over the files. What an earlier run compiled is not among \
-         them.",
+        "This run compiled {} in {}, added up over the files. Files that an earlier run compiled do not count.",
         pluralize(count, "file", "files"),
         format_duration(Duration::from_secs_f64(took))
     )
@@ -116,16 +123,17 @@ fn slowest(steps: &[Step]) -> String {
 
 fn about_bytes(timings: &Timings) -> String {
     format!(
-        "Code and data of the object files that vmlinux is linked from, {} in all; vmlinux has {}, with the linker's own \
-         tables and the room between sections, and without what it drops or merges. Modules are not in it.",
+        "Code and data of the object files that vmlinux is linked from, {} in total. vmlinux has {}, since the linker \
+         adds tables and padding, and drops and merges sections. Modules do not count.",
         format_size(timings.vmlinux.sum()),
         format_size(timings.vmlinux.bytes)
     )
 }
 
-/// A directory and those in it, the costliest first, to open and close.
-fn tree(dir: &Directory, whole: (f64, f64)) -> String {
-    let share = |dir: &Directory| (dir.seconds / whole.0).max(dir.bytes as f64 / whole.1);
+/// Renders a directory and those in it as a list that opens and closes, sorted by cost. `whole` is
+/// the cost of the kernel.
+fn tree(dir: &Directory, whole: Whole) -> String {
+    let share = |dir: &Directory| (dir.seconds / whole.seconds).max(dir.bytes as f64 / whole.bytes);
     let mut below: Vec<&Directory> = dir.directories.iter().filter(|dir| share(dir) >= MIN_SHARE).collect();
     below.sort_by(|a, b| share(b).total_cmp(&share(a)));
     let mut html = String::new();
@@ -137,9 +145,10 @@ fn tree(dir: &Directory, whole: (f64, f64)) -> String {
             format_size(dir.bytes)
         );
         let inner = tree(dir, whole);
-        html += &match inner.is_empty() {
-            true => format!("<p class=\"row\">{line}</p>\n"),
-            false => format!("<details><summary class=\"row\">{line}</summary>\n{inner}</details>\n"),
+        html += &if inner.is_empty() {
+            format!("<p class=\"row\">{line}</p>\n")
+        } else {
+            format!("<details><summary class=\"row\">{line}</summary>\n{inner}</details>\n")
         };
     }
     html
@@ -153,7 +162,7 @@ mod tests {
     use crate::report::Phase;
 
     #[test]
-    fn the_page_needs_nothing_else_and_believes_no_name() {
+    fn the_page_loads_nothing_and_escapes_names() {
         let step = Step {
             tool: "CC".into(),
             target: "drivers/<script>alert(1)</script>/x.o".into(),
@@ -177,7 +186,7 @@ mod tests {
             vmlinux: objects,
         };
         let page = render(&timings);
-        for requested_config in [
+        for text in [
             "CC [M]",
             "3.00 s",
             "1.0 kB",
@@ -185,7 +194,7 @@ mod tests {
             "0.75 on average",
             "Linux 6.1.7 for Firecracker on amd64",
         ] {
-            assert!(page.contains(requested_config), "`{requested_config}` is not in {page}");
+            assert!(page.contains(text), "`{text}` is not in {page}");
         }
         for markup in
             ["<script", "<img", "http://", "https://", "url(", "@import", " src=\"", " href=", " onload"]

@@ -1,5 +1,5 @@
-//! The steps of make, and how long each took. Kbuild announces a step (`  CC      init/main.o`) just before its
-//! command runs, and writes `init/.main.o.cmd` when it has ended, after objtool and all else that belongs to it.
+//! Finds out how long each step of make took. Kbuild announces a step (`  CC      init/main.o`) just before
+//! its command runs, and writes `init/.main.o.cmd` when the step, including objtool, has ended.
 
 use crate::kbuild::Compiled;
 use camino::{Utf8Component, Utf8Path};
@@ -7,29 +7,28 @@ use serde::Serialize;
 use std::fs;
 use std::time::SystemTime;
 
-/// A busy machine reads an announcement so many seconds late: a short step may have ended by then.
+/// A busy machine may read an announcement so many seconds late, when a short step has already ended.
 const READ_LATE: f64 = 0.05;
 
-/// A command that make ran. Times are seconds; `begin` counts from the beginning of the compile phase.
+/// A command that make ran. Times are in seconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
-    /// Kbuild's word: `CC`, `AS`, `LD`, …
+    /// Kbuild's tag, such as `CC`, `AS` or `LD`.
     pub tool: String,
-    /// What was made, as a path in the build directory.
+    /// The file that was made, as a path in the build directory.
     pub target: String,
-    /// Is it part of a module?
+    /// Whether the target is part of a module.
     pub module: bool,
-    /// When it was announced.
+    /// The time from the start of the compile phase to the announcement.
     pub begin: f64,
-    /// How long it ran.
     pub seconds: f64,
-    /// Was the end found? Else it is taken to be the beginning of the next step.
+    /// Whether the end is known. If not, the step counts until the next one starts.
     #[serde(rename = "measured")]
     pub measured: bool,
 }
 
 impl Step {
-    /// Is it the compilation of one source file?
+    /// Returns whether the step compiled one source file.
     pub fn is_translation_unit(&self) -> bool {
         self.measured
             && self.target.ends_with(".o")
@@ -37,53 +36,56 @@ impl Step {
     }
 }
 
-/// The steps that Kbuild announced while it compiled in the directory `build`.
+/// Returns the steps that Kbuild announced while it compiled in the directory `build`.
 pub(super) fn read(build: &Utf8Path, compiled: &Compiled) -> Vec<Step> {
     let since =
         |time: SystemTime| time.duration_since(compiled.began).map_or(0.0, |since| since.as_secs_f64());
-    let announced_steps: Vec<_> = compiled
-        .announced_steps
-        .iter()
-        .filter_map(|(at, text)| Some((since(*at), parse(text, build)?)))
-        .collect();
-    let begins: Vec<f64> = announced_steps.iter().map(|(begin, _)| *begin).collect();
-    let steps = announced_steps.into_iter().enumerate().map(|(index, (begin, (tool, module, target)))| {
-        let ended = end_marks(&target).into_iter().find_map(|mark| {
+    let announced = compiled.announced_steps.iter();
+    let mut steps: Vec<Step> =
+        announced.filter_map(|(at, text)| Some(Step { begin: since(*at), ..parse(text, build)? })).collect();
+    let mut next = compiled.seconds;
+    for step in steps.iter_mut().rev() {
+        let begin = step.begin;
+        let ended = end_marks(&step.target).into_iter().find_map(|mark| {
             let modified = fs::symlink_metadata(build.join(mark)).ok()?.modified().ok()?;
             let end = since(modified);
             (end >= begin - READ_LATE && end <= compiled.seconds).then_some(end.max(begin))
         });
-        let next = begins.get(index + 1).copied().unwrap_or(compiled.seconds);
-        let seconds = (ended.unwrap_or(next) - begin).max(0.0);
-        Step { tool, target, module, begin, seconds, measured: ended.is_some() }
-    });
-    steps.collect()
+        step.measured = ended.is_some();
+        step.seconds = (ended.unwrap_or(next) - begin).max(0.0);
+        next = begin;
+    }
+    steps
 }
 
-/// `CC [M]  drivers/net/dummy.o` → tool, whether it is a module's, target. What is announced by its whole path (as
-/// the tools are) is shown as one in the build directory; what lies elsewhere is none of its steps.
-fn parse(step: &str, build: &Utf8Path) -> Option<(String, bool, String)> {
+/// Parses `CC [M]  drivers/net/dummy.o`, without times. Makes an absolute target (of host tools)
+/// relative to the build directory. Returns `None` for targets elsewhere.
+fn parse(step: &str, build: &Utf8Path) -> Option<Step> {
     let (tool, rest) = step.split_once(char::is_whitespace)?;
     let rest = rest.trim();
-    let (module, target) = match rest.strip_prefix("[M]") {
-        Some(target) => (true, target.trim()),
-        None => (false, rest),
-    };
+    let module = rest.starts_with("[M]");
+    let target = rest.strip_prefix("[M]").unwrap_or(rest).trim();
     let target = target.strip_prefix(build.as_str()).unwrap_or(target).trim_start_matches('/');
     let plain = |part: Utf8Component<'_>| matches!(part, Utf8Component::Normal(_));
     let fits = !target.is_empty() && !target.contains(char::is_whitespace);
-    (fits && Utf8Path::new(target).components().all(plain))
-        .then(|| (tool.to_owned(), module, target.to_owned()))
+    (fits && Utf8Path::new(target).components().all(plain)).then(|| Step {
+        tool: tool.to_owned(),
+        target: target.to_owned(),
+        module,
+        begin: 0.0,
+        seconds: 0.0,
+        measured: false,
+    })
 }
 
-/// The files whose last writing ends the making of `target`, best first.
+/// Returns the files that are written last for `target`, the most reliable first.
 fn end_marks(target: &str) -> [String; 2] {
     let (dir, name) = target.rsplit_once('/').map_or(("", target), |(dir, name)| (dir, name));
     let slash = if dir.is_empty() { "" } else { "/" };
     [format!("{dir}{slash}.{name}.cmd"), target.to_owned()]
 }
 
-/// How many steps ran at a time, on average, in each of so many equal parts of so many seconds.
+/// Returns the average number of running steps in each of `parts` equal parts of `seconds`.
 pub(super) fn jobs_running(steps: &[Step], seconds: f64, parts: usize) -> Vec<f64> {
     let mut running = vec![0.0; parts];
     let width = seconds / parts as f64;
@@ -110,7 +112,8 @@ mod tests {
 
     #[test]
     fn announcements_are_parsed() {
-        let parsed = |text| parse(text, Utf8Path::new("/build"));
+        let parsed =
+            |text| parse(text, Utf8Path::new("/build")).map(|step| (step.tool, step.module, step.target));
         let step = |tool: &str, module, target: &str| Some((tool.to_owned(), module, target.to_owned()));
         assert_eq!(parsed("CC      init/main.o"), step("CC", false, "init/main.o"));
         assert_eq!(parsed("CC [M]  drivers/net/dummy.o"), step("CC", true, "drivers/net/dummy.o"));
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_lie_beside_their_target() {
+    fn end_marks_are_beside_their_target() {
         assert_eq!(end_marks("init/main.o"), ["init/.main.o.cmd", "init/main.o"]);
         assert_eq!(end_marks("vmlinux"), [".vmlinux.cmd", "vmlinux"]);
     }

@@ -1,4 +1,4 @@
-//! A treemap: rectangles in rectangles whose areas are what things cost. Pure.
+//! Lays out a treemap, in which the areas of nested rectangles are proportional to costs.
 
 /// A rectangle, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -10,7 +10,7 @@ pub(super) struct Rect {
 }
 
 impl Rect {
-    /// The same with `top` and a margin cut off; nothing where too little is left.
+    /// Cuts off `top` and a margin. Returns `None` if nothing is left.
     pub(super) fn inside(self, top: f64, margin: f64) -> Option<Rect> {
         let Rect { x, y, width, height } = self;
         let (width, height) = (width - 2.0 * margin, height - top - margin);
@@ -18,17 +18,16 @@ impl Rect {
     }
 }
 
-/// Fills `within` with one rectangle for each size, as near to squares as it goes: rows along the shorter side, each
-/// taking as long as that makes its worst rectangle no worse (Bruls, Huizing and van Wijk, "Squarified Treemaps").
-///
-/// The sizes are positive and fall.
+/// Fills `within` with one rectangle for each size, as close to squares as possible. `sizes` are
+/// positive and descending. Rows run along the shorter side, and a row takes sizes as long as its
+/// worst rectangle does not get worse ("Squarified Treemaps" by Bruls, Huizing and van Wijk).
 pub(super) fn squarified(sizes: &[f64], mut within: Rect) -> Vec<Rect> {
     let mut rects = Vec::with_capacity(sizes.len());
     let mut rest = sizes;
     while !rest.is_empty() {
         let side = within.width.min(within.height);
         if side <= 0.0 {
-            // Rounding has left no room for what is too small to be seen.
+            // Rounding left no room for the smallest ones.
             rects.extend(rest.iter().map(|_| Rect { width: 0.0, height: 0.0, ..within }));
             break;
         }
@@ -40,25 +39,28 @@ pub(super) fn squarified(sizes: &[f64], mut within: Rect) -> Vec<Rect> {
         }
         let (row, after) = rest.split_at(count);
         let thickness = row.iter().sum::<f64>() * scale / side;
+        let is_wide = within.width >= within.height;
         let mut along = 0.0;
         for size in row {
             let length = size * scale / thickness;
-            rects.push(match within.width >= within.height {
-                true => Rect { x: within.x, y: within.y + along, width: thickness, height: length },
-                false => Rect { x: within.x + along, y: within.y, width: length, height: thickness },
+            rects.push(if is_wide {
+                Rect { x: within.x, y: within.y + along, width: thickness, height: length }
+            } else {
+                Rect { x: within.x + along, y: within.y, width: length, height: thickness }
             });
             along += length;
         }
-        match within.width >= within.height {
-            true => (within.x, within.width) = (within.x + thickness, (within.width - thickness).max(0.0)),
-            false => (within.y, within.height) = (within.y + thickness, (within.height - thickness).max(0.0)),
+        if is_wide {
+            (within.x, within.width) = (within.x + thickness, (within.width - thickness).max(0.0));
+        } else {
+            (within.y, within.height) = (within.y + thickness, (within.height - thickness).max(0.0));
         }
         rest = after;
     }
     rects
 }
 
-/// How much longer than broad the worst rectangle of a row is.
+/// Returns the largest aspect ratio in a row.
 fn worst(row: &[f64], scale: f64, side: f64) -> f64 {
     let sum = row.iter().sum::<f64>() * scale;
     let (largest, smallest) = (row[0] * scale, row[row.len() - 1] * scale);
@@ -97,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn very_small_ones_are_no_trouble() {
+    fn very_small_sizes_are_accepted() {
         let rects = squarified(&[1e9, 1e-9, 1e-12], Rect { x: 0.0, y: 0.0, width: 9.0, height: 9.0 });
         assert!(rects.iter().all(|rect| rect.width.is_finite() && rect.height.is_finite()), "{rects:?}");
         assert!(squarified(&[], Rect { x: 0.0, y: 0.0, width: 9.0, height: 9.0 }).is_empty());

@@ -276,7 +276,7 @@ fn kernels_that_the_hypervisor_cannot_load_are_refused() {
     // The config is believed by nobody: the bytes say it, too.
     context
         .run(&format!("{ch} --require none"))
-        .failed(1, &["has no PVH note: Cloud Hypervisor would not load it"]);
+        .failed(1, &["has no PVH note, so Cloud Hypervisor cannot load it"]);
     assert!(!context.path("work/out").exists());
     context.build("--set PVH=n").ok().says("note: the kernel has no PVH note");
 }

@@ -117,7 +117,7 @@ fn a_missing_or_invalid_arm64_image_fails_the_build() {
     run("linux", "--set MINI_NO_VMLINUX=y")
         .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is missing"]);
     run("linux", "--set MINI_BAD_VMLINUX=y")
-        .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is not"]);
+        .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is ", "expected an arm64 Image"]);
     run("again", "").ok();
     run("again", "--set MINI_STALE_VMLINUX=y --set PSI=y")
         .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is missing"]);
