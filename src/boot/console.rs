@@ -1,116 +1,109 @@
-//! The console of a machine: what the kernel and our init print there, a line at a time. Whoever made the
-//! kernel wrote it, so all that is kept is bounded, and shown with its control characters spelled out.
+//! Reads what the kernel and init print on the console of the virtual machine, line by line. The
+//! output is untrusted, so limits apply to all that is kept, and control characters are escaped.
 
 use crate::util::text::is_printable;
 use std::fmt::Write as _;
 
-/// Longer lines are cut.
+/// Longer lines are truncated.
 const MAX_LINE: usize = 400;
-/// So many troubles are kept; a kernel in trouble has more and more of them.
+/// The number of kernel issues that are kept. A broken kernel prints more and more of them.
 const MAX_ISSUES: usize = 20;
-/// So many lines after the first one of a trouble belong to it.
+/// The number of lines that are kept of a kernel issue.
 const MAX_ISSUE_LINES: usize = 30;
-/// So many lines before the end are kept, for a machine that said nothing of why it ended.
+/// The number of last lines that are kept, for a virtual machine that ends without a known reason.
 const MAX_LAST_LINES: usize = 8;
-/// So many lines of a module that is being loaded are kept, for the reason why it was refused.
+/// The number of lines that are kept while a module is loaded, since they may explain a failure.
 const MAX_MODULE_LINES: usize = 4;
-/// The init checks a dozen things.
+/// Init runs a dozen checks.
 const MAX_CHECKS: usize = 100;
-/// What the init's lines begin with.
+/// The prefix of init's lines.
 const PREFIX: &str = "kcompile: ";
 
-/// What a console has shown so far.
+/// The output of a console so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Console {
-    /// Has it shown anything at all?
     pub has_output: bool,
-    /// The kernel's clock when its first process began, in seconds.
+    /// The kernel's clock when its first process started.
     pub seconds_to_init: Option<f64>,
-    /// Does the init run, with a clock or without?
+    /// Whether init has started, also if the line has no clock.
     pub init: bool,
-    /// What uname(2) says.
+    /// The release from uname(2).
     pub release: Option<String>,
-    /// What came of loading each module, by its place in the order.
+    /// The result for each module in load order.
     pub modules: Vec<Option<ModuleLoad>>,
     /// The module that is being loaded.
     pub loading: Option<usize>,
-    /// What the init tried.
     pub checks: Vec<GuestCheck>,
-    /// Did the init come to its end?
+    /// Whether init came to its end.
     pub has_ended: bool,
-    /// What the kernel said of itself that it should not have to say.
+    /// Kernel warnings, oopses and panics.
     pub issues: Vec<KernelIssue>,
-    /// Troubles that were not kept.
+    /// The number of issues that were not kept.
     pub more_issues: usize,
-    /// The last lines.
     pub last: Vec<String>,
     lines_of_module: Vec<String>,
-    /// The trouble that still takes lines.
+    /// The issue that the next lines belong to.
     open: Option<usize>,
 }
 
-/// What came of loading a module.
+/// The result of loading a module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ModuleLoad {
-    /// 0, or the kernel's error.
+    /// 0 for success.
     pub errno: i32,
     /// What the kernel printed meanwhile.
     pub lines: Vec<String>,
 }
 
-/// What came of a trial of the init's.
+/// The result of one of init's checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GuestCheck {
-    /// Its name.
     pub name: String,
-    /// 0, or the kernel's error.
+    /// 0 for success.
     pub errno: i32,
     /// The step that failed, or what was found.
     pub text: String,
 }
 
-/// A kernel's own complaint.
+/// A kernel warning, oops or panic.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct KernelIssue {
-    /// How bad it is.
     #[serde(rename = "kind")]
     pub kind: KernelIssueKind,
-    /// Its lines.
     pub lines: Vec<String>,
 }
 
-/// How bad a kernel's complaint is.
+/// The severity of a kernel issue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KernelIssueKind {
-    /// It goes on.
+    /// The kernel goes on.
     #[serde(rename = "warning")]
     Warning,
-    /// A process of it was killed; what it held may be locked for ever.
+    /// The kernel killed a process, whose locks may be held for ever.
     #[serde(rename = "oops")]
     Oops,
-    /// It has stopped.
+    /// The kernel has stopped.
     #[serde(rename = "panic")]
     Panic,
 }
 
 impl Console {
-    /// A console that is still dark, of a kernel that so many modules are to be loaded into.
+    /// Returns an empty console for a boot that loads this number of modules.
     pub(super) fn new(modules: usize) -> Console {
         Console { modules: vec![None; modules], ..Console::default() }
     }
 
-    /// Has the kernel stopped, or the init come to its end?
+    /// Returns whether the kernel panicked or init came to its end.
     pub(super) fn is_finished(&self) -> bool {
         self.has_ended || self.panic().is_some()
     }
 
-    /// The panic.
     pub(super) fn panic(&self) -> Option<&KernelIssue> {
         self.issues.iter().find(|issue| issue.kind == KernelIssueKind::Panic)
     }
 
-    /// Takes the next line, without its end.
+    /// Reads the next line, without its newline.
     pub(super) fn push_line(&mut self, raw: &str) {
         let line = escape_line(raw);
         self.has_output |= !line.is_empty();
@@ -133,7 +126,7 @@ impl Console {
         self.last.push(line);
     }
 
-    /// A line of the init's.
+    /// Reads a line of init.
     fn handle_init_line(&mut self, clock: Option<f64>, report: &str) {
         let (word, rest) = report.split_once(' ').unwrap_or((report, ""));
         match word {
@@ -170,13 +163,13 @@ impl Console {
         }
     }
 
-    /// A line of the kernel's.
+    /// Reads a line of the kernel.
     fn scan_line(&mut self, line: &str, text: &str) {
         let open = self.open.and_then(|open| self.issues.get_mut(open));
         match (classify(text), open) {
-            // An oops has several lines that would each begin one, and often ends in a panic.
+            // An oops has several lines that would each start an issue, and often ends in a panic.
             (Some(kind), Some(open)) if kind <= open.kind => open.push_line(line),
-            (Some(kind), _) => self.begin(KernelIssue { kind, lines: vec![line.to_owned()] }),
+            (Some(kind), _) => self.start_issue(KernelIssue { kind, lines: vec![line.to_owned()] }),
             (None, Some(open)) => {
                 open.push_line(line);
                 if text.starts_with("---[ end ") {
@@ -187,9 +180,8 @@ impl Console {
         }
     }
 
-    /// Another complaint. There is room for so many, always for a panic; an oops takes the place of one of the
-    /// many warnings before it.
-    fn begin(&mut self, issue: KernelIssue) {
+    /// Starts an issue. If there are too many, a panic is still kept, and an oops replaces a warning.
+    fn start_issue(&mut self, issue: KernelIssue) {
         if self.issues.len() < MAX_ISSUES || issue.kind == KernelIssueKind::Panic {
             self.open = Some(self.issues.len());
             self.issues.push(issue);
@@ -212,8 +204,8 @@ impl KernelIssue {
     }
 }
 
-/// What the kernel prints when it is in trouble: the beginnings of lines in `kernel/panic.c`, `lib/bug.c`,
-/// `arch/*/kernel/traps.c`, `arch/*/mm/fault.c`, `kernel/watchdog.c`, `kernel/hung_task.c`, `kernel/rcu/`.
+/// Recognizes the first lines of issues that are printed by `kernel/panic.c`, `lib/bug.c`,
+/// `arch/*/kernel/traps.c`, `arch/*/mm/fault.c`, `kernel/watchdog.c`, `kernel/hung_task.c` and `kernel/rcu/`.
 fn classify(text: &str) -> Option<KernelIssueKind> {
     const PANICS: [&str; 1] = ["Kernel panic - not syncing"];
     const OOPSES: [&str; 12] = [
@@ -242,7 +234,7 @@ fn classify(text: &str) -> Option<KernelIssueKind> {
     }
 }
 
-/// The clock before a line of the kernel's, `[    1.234567] `, with or without the caller behind it.
+/// Splits off the kernel's clock, `[    1.234567] `, and the caller if there is one.
 fn split_clock(line: &str) -> (Option<f64>, &str) {
     let bracket = |text: &'_ str| -> Option<(usize, usize)> {
         let end = text.strip_prefix('[')?.find(']')?;
@@ -251,7 +243,7 @@ fn split_clock(line: &str) -> (Option<f64>, &str) {
     let Some((from, to)) = bracket(line) else { return (None, line) };
     let Ok(clock) = line[from..to].trim().parse::<f64>() else { return (None, line) };
     let rest = &line[to + 1..];
-    // CONFIG_PRINTK_CALLER puts the thread or the CPU there.
+    // CONFIG_PRINTK_CALLER adds the thread or the CPU.
     let rest = match bracket(rest) {
         Some((from, to)) if rest[from..to].trim().starts_with(['T', 'C']) => &rest[to + 1..],
         _ => rest,
@@ -259,7 +251,7 @@ fn split_clock(line: &str) -> (Option<f64>, &str) {
     (Some(clock), rest.strip_prefix(' ').unwrap_or(rest))
 }
 
-/// A line as a terminal can bear it: control characters spelled out, and not too long.
+/// Escapes control characters and truncates long lines.
 pub(super) fn escape_line(raw: &str) -> String {
     let mut line = String::new();
     for c in raw.trim_end_matches(['\r', '\n']).chars() {
@@ -282,15 +274,15 @@ pub(super) fn escape_line(raw: &str) -> String {
 mod tests {
     use super::*;
 
-    fn console(modules: usize, text: &str) -> Console {
+    fn read(modules: usize, text: &str) -> Console {
         let mut console = Console::new(modules);
         text.lines().for_each(|line| console.push_line(line));
         console
     }
 
     #[test]
-    fn the_inits_report_is_read() {
-        let stderr = console(
+    fn the_lines_of_init_are_read() {
+        let console = read(
             3,
             "[    0.000000] Linux version 6.1.7\r\n\
              [    1.436039] kcompile: init\n\
@@ -307,19 +299,19 @@ mod tests {
              [    2.4] kcompile: load 2 /x\n\
              [    9.9] kcompile: nonsense\n",
         );
-        assert_eq!((stderr.seconds_to_init, stderr.release.as_deref()), (Some(1.436_039), Some("6.1.7")));
-        assert_eq!(stderr.modules[0], Some(ModuleLoad { errno: 0, lines: vec![] }));
+        assert_eq!((console.seconds_to_init, console.release.as_deref()), (Some(1.436_039), Some("6.1.7")));
+        assert_eq!(console.modules[0], Some(ModuleLoad { errno: 0, lines: vec![] }));
         let reason = "b: version magic '6.1.8' should be '6.1.7'".to_owned();
-        assert_eq!(stderr.modules[1], Some(ModuleLoad { errno: 8, lines: vec![reason] }));
-        assert_eq!((stderr.loading, &stderr.modules[2]), (Some(2), &None));
-        assert_eq!(stderr.checks[0].text, "cpu memory");
-        assert_eq!(stderr.checks[1], GuestCheck { name: "vsock".into(), errno: 97, text: "socket".into() });
-        assert!(stderr.init && !stderr.is_finished() && stderr.issues.is_empty());
+        assert_eq!(console.modules[1], Some(ModuleLoad { errno: 8, lines: vec![reason] }));
+        assert_eq!((console.loading, &console.modules[2]), (Some(2), &None));
+        assert_eq!(console.checks[0].text, "cpu memory");
+        assert_eq!(console.checks[1], GuestCheck { name: "vsock".into(), errno: 97, text: "socket".into() });
+        assert!(console.init && !console.is_finished() && console.issues.is_empty());
     }
 
     #[test]
-    fn troubles_have_their_lines() {
-        let stderr = console(
+    fn kernel_issues_keep_their_lines() {
+        let console = read(
             0,
             "[    1.0] WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x1\n\
              [    1.0] Call Trace:\n\
@@ -332,43 +324,45 @@ mod tests {
              [    2.1] Kernel Offset: disabled\n",
         );
         let kinds: Vec<(KernelIssueKind, usize)> =
-            stderr.issues.iter().map(|one| (one.kind, one.lines.len())).collect();
+            console.issues.iter().map(|one| (one.kind, one.lines.len())).collect();
         use KernelIssueKind::{Oops, Panic, Warning};
         assert_eq!(kinds, [(Warning, 3), (Oops, 3), (Panic, 2)]);
-        assert!(stderr.is_finished() && stderr.panic().unwrap().lines[0].contains("Attempted to kill init"));
-        assert!(console(0, "[ 1.0] PCI: use \"pci=nocrs\" and report a bug").issues.is_empty());
+        assert!(
+            console.is_finished() && console.panic().unwrap().lines[0].contains("Attempted to kill init")
+        );
+        assert!(read(0, "[ 1.0] PCI: use \"pci=nocrs\" and report a bug").issues.is_empty());
     }
 
     #[test]
     fn an_oops_is_not_lost_among_warnings() {
-        let mut stderr = Console::new(0);
+        let mut console = Console::new(0);
         for _ in 0..30 {
-            stderr.push_line("[    1.0] WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x1");
-            stderr.push_line("[    1.0] ---[ end trace 0000000000000000 ]---");
+            console.push_line("[    1.0] WARNING: CPU: 0 PID: 1 at mm/x.c:1 x+0x1");
+            console.push_line("[    1.0] ---[ end trace 0000000000000000 ]---");
         }
-        stderr.push_line("[    2.0] BUG: kernel NULL pointer dereference, address: 0");
-        stderr.push_line("[    2.0] Oops: 0000 [#1] SMP");
-        let oops = stderr.issues.iter().find(|issue| issue.kind == KernelIssueKind::Oops).unwrap();
-        assert_eq!((oops.lines.len(), stderr.issues.len(), stderr.more_issues), (2, MAX_ISSUES, 11));
+        console.push_line("[    2.0] BUG: kernel NULL pointer dereference, address: 0");
+        console.push_line("[    2.0] Oops: 0000 [#1] SMP");
+        let oops = console.issues.iter().find(|issue| issue.kind == KernelIssueKind::Oops).unwrap();
+        assert_eq!((oops.lines.len(), console.issues.len(), console.more_issues), (2, MAX_ISSUES, 11));
     }
 
     #[test]
     fn a_hostile_console_is_bounded_and_harmless() {
-        let mut stderr = Console::new(1);
+        let mut console = Console::new(1);
         for number in 0..5_000 {
-            stderr.push_line(&format!("[    1.0] BUG: {number}"));
-            stderr.push_line("---[ end trace");
-            stderr.push_line(&format!("kcompile: check x{number} 0 {}", "y".repeat(9_000)));
-            stderr.push_line("kcompile: load 0 x");
-            stderr.push_line(&"z".repeat(9_000));
+            console.push_line(&format!("[    1.0] BUG: {number}"));
+            console.push_line("---[ end trace");
+            console.push_line(&format!("kcompile: check x{number} 0 {}", "y".repeat(9_000)));
+            console.push_line("kcompile: load 0 x");
+            console.push_line(&"z".repeat(9_000));
         }
-        assert_eq!((stderr.issues.len(), stderr.checks.len()), (MAX_ISSUES, MAX_CHECKS));
-        assert!(stderr.more_issues > 4_000 && stderr.last.len() == MAX_LAST_LINES);
-        assert!(stderr.issues.iter().all(|issue| issue.lines.len() <= MAX_ISSUE_LINES));
-        assert!(stderr.checks.iter().all(|check| check.text.len() <= MAX_LINE + 4));
-        // A panic is the one thing that must not get lost in all this.
-        stderr.push_line("Kernel panic - not syncing: at last");
-        assert!(stderr.panic().is_some());
+        assert_eq!((console.issues.len(), console.checks.len()), (MAX_ISSUES, MAX_CHECKS));
+        assert!(console.more_issues > 4_000 && console.last.len() == MAX_LAST_LINES);
+        assert!(console.issues.iter().all(|issue| issue.lines.len() <= MAX_ISSUE_LINES));
+        assert!(console.checks.iter().all(|check| check.text.len() <= MAX_LINE + 4));
+        // A panic must never be lost.
+        console.push_line("Kernel panic - not syncing: at last");
+        assert!(console.panic().is_some());
         assert_eq!(escape_line("a\u{1b}[2J\tb\u{202e}c\r"), "a\\u{1b}[2J b\\u{202e}c");
         for odd in [
             "[",
@@ -381,7 +375,7 @@ mod tests {
             "[1.0] kcompile: check",
             "é[1.0]",
         ] {
-            stderr.push_line(odd);
+            console.push_line(odd);
         }
     }
 }

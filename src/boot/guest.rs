@@ -1,5 +1,5 @@
-//! What goes into the machine: the kernel as it lies in its image, and a disk with our init and the
-//! modules of the modules image on it.
+//! Makes the files of a virtual machine, which are the kernel from its image, and a disk with
+//! kcompile's init and the modules of the modules image.
 
 use super::machine::RootMedium;
 use super::module_order::{self, Module};
@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 
-/// The init, in C, one translation unit: no library and no header is needed to compile it.
+/// The source of init, one translation unit in C that needs no library and no header.
 const INIT: &str = concat!(
     include_str!("init/interface.c"),
     include_str!("init/modules.c"),
@@ -35,40 +35,38 @@ const INIT: &str = concat!(
     include_str!("init/devices.c"),
     include_str!("init/main.c"),
 );
-/// `modules.dep` of a distribution has 1 MB.
+/// The `modules.dep` of a distribution has 1 MB.
 const MAX_MODULES_DEP: u64 = 64 << 20;
 
-/// `--root`: where the first process comes from.
+/// `--root`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum RootChoice {
-    /// A disk, where mke2fs is there to make one.
+    /// A disk if mke2fs is installed, or else an initramfs
     #[default]
     Auto,
-    /// An ext4 file system on a virtio disk, as in a microVM.
+    /// An ext4 file system on a virtio disk, as in a microVM
     Disk,
-    /// An initial RAM disk, for a kernel that needs modules for its disk.
+    /// An initramfs, for a kernel that needs modules for its disk
     Initramfs,
 }
 
-/// The files of a machine, and what is in them.
+/// The files of a virtual machine.
 pub(super) struct Guest {
-    /// The kernel.
     pub kernel: Utf8PathBuf,
-    /// Is it entered by PVH?
     pub pvh: Pvh,
-    /// A disk image.
     pub disk: Utf8PathBuf,
-    /// Where the init is.
     pub root: RootMedium,
-    /// The modules, in the order in which they are loaded.
+    /// The modules in load order.
     pub modules: Vec<Module>,
-    /// The kernel's config, if it is to be had.
+    /// The kernel's config, if an image has it.
     pub config: Option<Config>,
 }
 
-/// Makes the files of a machine for `subject` below the directory `scratch`.
+/// Makes the files for `target` in the directory `scratch`.
 ///
-/// Errors: an image breaks a rule or its kernel is none (exit code 3), or it has none (2); the compiler or mke2fs fails (1).
+/// # Errors
+///
+/// An image is invalid (exit code 3) or has no kernel (2), or the compiler or mke2fs fails (1).
 pub(super) fn prepare(
     target: &BootTarget,
     choice: RootChoice,
@@ -77,21 +75,24 @@ pub(super) fn prepare(
 ) -> Result<Guest> {
     let kernel = scratch.join("kernel");
     let tree = scratch.join("root");
-    // Mount points of the init.
+    // The mount points of init.
     for dir in ["dev", "proc", "sys", "tmp"] {
         let dir = tree.join(dir);
         fs::create_dir_all(&dir).context(Kind::Build, || format!("cannot make {dir}"))?;
     }
     unpack_kernel(&target.kernel, &kernel)?;
-    let message = || format!("{}: its kernel is damaged", target.name);
+    let message = || format!("{}: the kernel is damaged", target.name);
     let opened = File::open(&kernel).context(Kind::Fetch, message)?;
     let identity = binary::identify(opened).context(Kind::Fetch, message)?;
     if identity.format != binary::expected_format(target.arch) {
-        return Err(Error::fetch(format!("{}: its kernel is {}", target.name, identity.format))
-            .hint(format!("the hypervisors load {}", binary::expected_format(target.arch))));
+        let expected = binary::expected_format(target.arch);
+        return Err(Error::fetch(format!(
+            "{}: the kernel is {}, expected {expected}",
+            target.name, identity.format
+        )));
     }
-    let of_modules = target.modules.as_ref().unwrap_or(&target.kernel);
-    let modules = unpack_modules(of_modules, &tree)?;
+    let modules_image = target.modules.as_ref().unwrap_or(&target.kernel);
+    let modules = unpack_modules(modules_image, &tree)?;
     compile_init(target.arch, &tree.join("init"), host)?;
 
     let disk = scratch.join("disk");
@@ -110,59 +111,61 @@ pub(super) fn prepare(
             make_empty_disk(&disk, 1 << 20)?;
         }
     }
-    let config = match (inspect::kernel_config(of_modules)?, &target.modules) {
+    let config = match (inspect::kernel_config(modules_image)?, &target.modules) {
         (None, Some(_)) => inspect::kernel_config(&target.kernel)?,
         (text, _) => text,
     };
     Ok(Guest { kernel, pvh: identity.pvh, disk, root, modules, config: config.as_deref().map(Config::parse) })
 }
 
-/// Links on the way to the kernel are followed inside the image.
+/// Copies the kernel out of an image. Follows links inside the image.
 fn unpack_kernel(image: &Image, to: &Utf8Path) -> Result<()> {
     let root = image.root()?;
-    // In the order in which they are looked for.
     let paths = kernel_paths();
     let found = paths.iter().find_map(|path| match root.resolve(path) {
         Target::Found(to, Node::File(_)) => Some(to),
         _ => None,
     });
     let Some(found) = found else {
-        return Err(Error::usage(format!("{} holds no kernel", image.layout))
-            .hint(format!("a kernel lies at one of {}", paths.join(", "))));
+        return Err(Error::usage(format!("{}: the image has no kernel", image.layout))
+            .hint(format!("a kernel image has one of the files {}", paths.join(", "))));
     };
-    image.visit_files(&root, |names, _, reader| match names.contains(&found.as_str()) {
-        true => write_file(to, reader),
-        false => Ok(()),
-    })
+    image.visit_files(
+        &root,
+        |names, _, reader| {
+            if names.contains(&found.as_str()) { write_file(to, reader) } else { Ok(()) }
+        },
+    )
 }
 
-/// Writes the modules of an image below `tree/modules`, plain, and their order to `tree/order`. Returns the
-/// order. Links are left out: what is written goes through none.
+/// Writes the decompressed modules of an image to `tree/modules`, and their load order to
+/// `tree/order`. Returns the order. Writes no links, so that no file is written through one.
 fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     let mut index: Option<(Utf8PathBuf, String)> = None;
     let mut unpacked = BTreeSet::new();
-    let mut left = MAX_IMAGE;
+    let mut budget = MAX_IMAGE;
     let root = image.root()?;
+    let layout = &image.layout;
     image.visit_files(&root, |names, size, reader| {
         let as_module = names.iter().find(|name| module::compression(name).is_some());
         let found = *as_module.unwrap_or(&names[0]);
-        let message = || format!("{}: {found}", image.layout);
+        let name = format!("{layout}: {found}");
         let path = Utf8Path::new(found);
         if path.file_name() == Some("modules.dep") {
             if size > MAX_MODULES_DEP {
-                return Err(Error::fetch(format!("{}: {size} bytes are too many for it", message())));
+                return Err(Error::fetch(format!("{name}: larger than {MAX_MODULES_DEP} bytes")));
             }
             let mut text = String::new();
-            reader.read_to_string(&mut text).context(Kind::Fetch, message)?;
+            reader.read_to_string(&mut text).context(Kind::Fetch, || name.clone())?;
             let dir = path.parent().unwrap_or(Utf8Path::new("")).to_owned();
             if index.replace((dir, text)).is_some() {
-                return Err(Error::fetch(format!("{}: a second modules.dep", message())));
+                return Err(Error::fetch(format!("{name}: the image has a second modules.dep")));
             }
         } else if as_module.is_some() {
-            let plain = module::decompressed(found, reader).context(Kind::Fetch, message)?;
-            let name = Utf8PathBuf::from(module_order::plain_name(found));
-            unpack_module(&message(), plain, &tree.join("modules").join(&name), &mut left)?;
-            unpacked.insert(name);
+            let plain = module::decompressed(found, reader).context(Kind::Fetch, || name.clone())?;
+            let to = Utf8PathBuf::from(module_order::plain_name(found));
+            unpack_module(&name, plain, &tree.join("modules").join(&to), &mut budget)?;
+            unpacked.insert(to);
         }
         Ok(())
     })?;
@@ -170,30 +173,26 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
         return match unpacked.first() {
             None => Ok(Vec::new()),
             Some(first) => Err(Error::fetch(format!(
-                "{}: it has modules ({first}), and no modules.dep that says how to load them",
-                image.layout
+                "{layout}: the image has modules, such as {first}, but no modules.dep"
             ))),
         };
     };
     let order = module_order::load_order(&text)?;
     let module_paths: Vec<Utf8PathBuf> =
         order.iter().map(|module| module_path(&dir.join(&module.path), &root)).collect();
-    for place in &module_paths {
-        unpacked.remove(place);
+    for path in &module_paths {
+        unpacked.remove(path);
     }
     if let Some(first) = unpacked.first() {
-        let count = pluralize(unpacked.len(), "module", "modules");
-        let layout = &image.layout;
-        return Err(Error::fetch(format!(
-            "{layout}: its modules.dep leaves {count} out, {first} among them"
-        )));
+        let count = pluralize(unpacked.len(), "module is", "modules are");
+        return Err(Error::fetch(format!("{layout}: {count} missing in modules.dep, such as {first}")));
     }
-    let lines: String = module_paths.iter().map(|place| format!("/modules/{place}\n")).collect();
+    let lines: String = module_paths.iter().map(|path| format!("/modules/{path}\n")).collect();
     write_file(&tree.join("order"), &mut lines.as_bytes())?;
     Ok(order)
 }
 
-/// Where a module of `modules.dep` was unpacked: links on the way to it are followed inside the image.
+/// Returns the path to which a module of `modules.dep` was unpacked. Follows links inside the image.
 fn module_path(path: &Utf8Path, root: &RootFs) -> Utf8PathBuf {
     let found =
         ["", ".gz", ".xz", ".zst"].iter().find_map(|end| match root.resolve(&format!("{path}{end}")) {
@@ -203,21 +202,23 @@ fn module_path(path: &Utf8Path, root: &RootFs) -> Utf8PathBuf {
     found.unwrap_or_else(|| path.to_owned())
 }
 
-/// Writes a module to `to`, plain, and takes its bytes from those that are `left` for all modules.
-fn unpack_module(name: &str, plain: impl Read, to: &Utf8Path, left: &mut u64) -> Result<()> {
-    let limit = module::MAX_MODULE.min(*left);
+/// Writes a decompressed module to `to`. `budget` is what is left of the limit for all modules.
+fn unpack_module(name: &str, plain: impl Read, to: &Utf8Path, budget: &mut u64) -> Result<()> {
+    let limit = module::MAX_MODULE.min(*budget);
     let mut plain = plain.take(limit + 1);
     write_file(to, &mut plain)?;
     if plain.limit() == 0 {
-        let of = if limit < *left { "more" } else { "with the modules before it more" };
-        let limit = if limit < *left { limit } else { MAX_IMAGE };
-        return Err(Error::fetch(format!("{name}: {of} than {limit} bytes")));
+        return Err(Error::fetch(if limit < *budget {
+            format!("{name}: larger than {limit} bytes")
+        } else {
+            format!("{name}: all modules together are larger than {MAX_IMAGE} bytes")
+        }));
     }
-    *left -= limit + 1 - plain.limit();
+    *budget -= limit + 1 - plain.limit();
     Ok(())
 }
 
-/// Writes a file, in the place of that of an earlier layer, and the directories above it.
+/// Writes a file and the directories above it. Replaces the file of an earlier layer.
 fn write_file(path: &Utf8Path, bytes: &mut dyn Read) -> Result<()> {
     let message = || format!("cannot write {path}");
     if let Some(dir) = path.parent() {
@@ -228,15 +229,15 @@ fn write_file(path: &Utf8Path, bytes: &mut dyn Read) -> Result<()> {
     Ok(())
 }
 
-/// The compiler that makes programs for `arch` here.
+/// Returns the compiler for `arch` on this host.
 pub(super) fn compiler(arch: Arch, host: &Host) -> String {
     if host.arch == Some(arch) { "gcc".to_owned() } else { format!("{}-gcc", arch.spec().triple) }
 }
 
-/// The same, and where it comes from.
+/// Returns that compiler with its packages.
 pub(super) fn compiler_dependency(arch: Arch, host: &Host) -> Dependency {
     let packages = if host.arch == Some(arch) { ["gcc"; 5] } else { arch.spec().cross_packages };
-    Dependency::program(compiler(arch, host), "compiles the init", packages)
+    Dependency::program(compiler(arch, host), "compiles init", packages)
 }
 
 fn compile_init(arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
@@ -244,12 +245,14 @@ fn compile_init(arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
     compile(INIT, &extra_flags, arch, to, host)
 }
 
-/// Gives the ELF file `kernel`, which has no entry by PVH, one that leads to its 64-bit entry.
+/// Adds a PVH entry to the ELF file `kernel`, which has none. The entry jumps to the 64-bit entry.
 ///
-/// Errors (exit code 1): it leaves no room for it, or the compiler fails.
+/// # Errors
+///
+/// The stub does not fit, or the compiler fails (exit code 1).
 pub(super) fn add_pvh_stub(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -> Result<()> {
-    let message = || format!("{kernel}: no entry by PVH can be added");
-    let program = scratch.join("entry");
+    let message = || format!("cannot add a PVH entry to {kernel}");
+    let program = scratch.join("pvh_stub");
     let mut file = File::options().read(true).write(true).open(kernel).context(Kind::Build, message)?;
     let entry_point = pvh_stub::read(&mut file).context(Kind::Build, message)?;
     let extra_flags = [
@@ -257,7 +260,7 @@ pub(super) fn add_pvh_stub(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -
         "-mgeneral-regs-only",
         "-fcf-protection=none",
         "-fno-pic",
-        // Its first instruction stands first.
+        // The first instruction must stay first.
         "-fno-toplevel-reorder",
         "-Wl,-m,elf_i386,--build-id=none,-N,--oformat=binary,-e,enter",
     ];
@@ -272,7 +275,7 @@ pub(super) fn add_pvh_stub(kernel: &Utf8Path, scratch: &Utf8Path, host: &Host) -
     pvh_stub::add(&mut file, &entry_point, &program).context(Kind::Build, message)
 }
 
-/// Compiles a program that stands alone.
+/// Compiles a program without a C library.
 fn compile(source: &str, extra_flags: &[String], arch: Arch, to: &Utf8Path, host: &Host) -> Result<()> {
     let file = to.with_extension("c");
     write_file(&file, &mut source.as_bytes())?;
@@ -283,7 +286,7 @@ fn compile(source: &str, extra_flags: &[String], arch: Arch, to: &Utf8Path, host
         "-ffreestanding",
         "-fno-stack-protector",
         "-fno-asynchronous-unwind-tables",
-        // Else its memcpy is made into a call of memcpy.
+        // Without this, memcpy is compiled to a call of memcpy.
         "-fno-tree-loop-distribute-patterns",
     ];
     let mut args = flags.map(str::to_owned).to_vec();
@@ -293,8 +296,8 @@ fn compile(source: &str, extra_flags: &[String], arch: Arch, to: &Utf8Path, host
     fs::remove_file(&file).context(Kind::Build, || format!("cannot remove {file}"))
 }
 
-/// An ext4 file system with all of `tree` in it, made without root; its features are those of the first
-/// ext4, which every kernel mounts.
+/// Makes an ext4 file system with the content of `tree`, without root. It has only the features of
+/// the first ext4, so that every kernel mounts it.
 fn make_file_system(tree: &Utf8Path, disk: &Utf8Path, host: &Host) -> Result<()> {
     const BLOCK: u64 = 4096;
     let (mut files, mut bytes) = (0, 0);
@@ -304,7 +307,7 @@ fn make_file_system(tree: &Utf8Path, disk: &Utf8Path, host: &Host) -> Result<()>
         files += 1;
         bytes += size.next_multiple_of(BLOCK) + BLOCK;
     }
-    // Beside the contents: inodes of 256 bytes, bitmaps, and a margin.
+    // Add inodes of 256 bytes, bitmaps and a margin.
     make_empty_disk(disk, (bytes + files * 256 + bytes / 16).next_multiple_of(1 << 20) + (16 << 20))?;
     let args = [
         "-q",
@@ -331,7 +334,7 @@ fn make_empty_disk(path: &Utf8Path, bytes: u64) -> Result<()> {
     made.context(Kind::Build, || format!("cannot write {path}"))
 }
 
-/// Runs a program that says nothing when all is well.
+/// Runs a program, and returns its first line of standard error if it fails.
 fn run(program: &str, args: Vec<String>, host: &Host) -> Result<()> {
     let env = host.child_env.clone();
     let command = CommandLine { program: program.to_owned(), args, env, cwd: host.cwd.clone() };
@@ -340,7 +343,7 @@ fn run(program: &str, args: Vec<String>, host: &Host) -> Result<()> {
         return Ok(());
     }
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let stderr = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("it says nothing").to_owned();
+    let stderr = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or("no output").to_owned();
     Err(Error::build(format!("{program} failed with {}: {stderr}", output.status))
         .hint(format!("the command was: {command}")))
 }
@@ -350,15 +353,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_modules_together_are_bounded() {
+    fn the_size_of_all_modules_together_is_limited() {
         let dir = tempfile::tempdir().unwrap();
         let to = |name: &str| Utf8Path::from_path(dir.path()).unwrap().join(name);
-        let mut left = 150;
-        unpack_module("a", &[0; 100][..], &to("a"), &mut left).unwrap();
-        assert_eq!((left, fs::metadata(to("a")).unwrap().len()), (50, 100));
-        unpack_module("b", &[0; 50][..], &to("b"), &mut left).unwrap();
-        let error = unpack_module("c", io::repeat(0), &to("c"), &mut left).unwrap_err();
-        assert_eq!(error.to_string(), "c: with the modules before it more than 4294967296 bytes");
+        let mut budget = 150;
+        unpack_module("a", &[0; 100][..], &to("a"), &mut budget).unwrap();
+        assert_eq!((budget, fs::metadata(to("a")).unwrap().len()), (50, 100));
+        unpack_module("b", &[0; 50][..], &to("b"), &mut budget).unwrap();
+        let error = unpack_module("c", io::repeat(0), &to("c"), &mut budget).unwrap_err();
+        assert_eq!(error.to_string(), "c: all modules together are larger than 4294967296 bytes");
         assert_eq!(fs::metadata(to("c")).unwrap().len(), 1);
     }
 }

@@ -1,51 +1,51 @@
-//! An initial RAM disk: a cpio archive of the kind that the kernel unpacks at boot, `newc` of
-//! Documentation/driver-api/early-userspace/buffer-format.rst. Pure, but for the reading of files.
+//! Writes an initramfs, a `newc` cpio archive (early-userspace/buffer-format.rst of the kernel's docs).
 
 use crate::util::read::{Links, open_file};
 use std::io::{self, Write};
 use std::path::Path;
 use walkdir::WalkDir;
 
-/// S_IFDIR, S_IFREG and S_IFCHR with the modes of their kind.
+/// S_IFDIR, S_IFREG and S_IFCHR with permissions.
 const DIRECTORY: u32 = 0o040_755;
 const FILE: u32 = 0o100_755;
 const CONSOLE: u32 = 0o020_600;
 
-/// Writes all below `root` to `out`, and the console, which the kernel opens for its first process.
+/// Writes everything below `root` to `out`, and the console that the kernel opens for its first process.
 pub(super) fn write(root: &Path, out: &mut impl Write) -> io::Result<()> {
     let mut archive = Archive { out, inode: 0, padding: 0 };
     for found in WalkDir::new(root).min_depth(1).sort_by_file_name() {
         let found = found?;
         let name = found.path().strip_prefix(root).map_err(io::Error::other)?;
-        let name = name.to_str().ok_or_else(|| io::Error::other("a name that is not UTF-8"))?;
-        match found.file_type().is_dir() {
-            true => archive.entry(name, DIRECTORY, (0, 0), 0)?,
-            false => {
-                let mut file = open_file(found.path(), Links::Refuse)?;
-                archive.entry(name, FILE, (0, 0), file.metadata()?.len())?;
-                io::copy(&mut file, archive.out)?;
-            }
+        let name = name.to_str().ok_or_else(|| io::Error::other("a file name is not UTF-8"))?;
+        if found.file_type().is_dir() {
+            archive.entry(name, DIRECTORY, 0)?;
+        } else {
+            let mut file = open_file(found.path(), Links::Refuse)?;
+            archive.entry(name, FILE, file.metadata()?.len())?;
+            io::copy(&mut file, archive.out)?;
         }
     }
-    archive.entry("dev/console", CONSOLE, (5, 1), 0)?;
-    archive.entry("TRAILER!!!", 0, (0, 0), 0)?;
+    archive.entry("dev/console", CONSOLE, 0)?;
+    archive.entry("TRAILER!!!", 0, 0)?;
     archive.pad()
 }
 
 struct Archive<'a, W> {
     out: &'a mut W,
     inode: u32,
-    /// Zeros that the content before still lacks.
+    /// The padding that the previous content still needs.
     padding: usize,
 }
 
 impl<W: Write> Archive<'_, W> {
-    /// A header and a name; the caller writes as many bytes as it announces behind it.
-    fn entry(&mut self, name: &str, mode: u32, device: (u32, u32), size: u64) -> io::Result<()> {
+    /// Writes a header and a name. The caller writes `size` bytes after it.
+    fn entry(&mut self, name: &str, mode: u32, size: u64) -> io::Result<()> {
         self.pad()?;
-        let size = u32::try_from(size).map_err(|_| io::Error::other(format!("{name} has over 4 GiB")))?;
+        let size =
+            u32::try_from(size).map_err(|_| io::Error::other(format!("{name} is larger than 4 GiB")))?;
         self.inode += 1;
-        let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, device.0, device.1, name.len() as u32 + 1, 0];
+        let [major, minor] = if mode == CONSOLE { [5, 1] } else { [0, 0] };
+        let fields = [self.inode, mode, 0, 0, 1, 0, size, 0, 0, major, minor, name.len() as u32 + 1, 0];
         let mut header = "070701".to_owned();
         header.extend(fields.iter().map(|field| format!("{field:08X}")));
         write!(self.out, "{header}{name}\0")?;
@@ -62,7 +62,7 @@ impl<W: Write> Archive<'_, W> {
     }
 }
 
-/// Headers and contents begin at multiples of four bytes.
+/// Headers and contents are aligned to four bytes.
 fn padding_for(length: usize) -> usize {
     length.next_multiple_of(4) - length
 }
@@ -74,7 +74,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn the_kernels_format_is_what_cpio_reads() {
+    fn cpio_reads_the_archive() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("lib/deep")).unwrap();
         fs::write(dir.path().join("init"), "12345").unwrap();
@@ -84,7 +84,7 @@ mod tests {
         assert!(bytes.starts_with(b"070701") && bytes.len() % 4 == 0);
         let cpio = Command::new("cpio").arg("-itv").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let Ok(mut cpio) = cpio else {
-            // The harness keeps what a passing test prints by `eprintln!` to itself: write past it.
+            // The test harness hides what a passing test prints by `eprintln!`.
             writeln!(io::stderr(), "skipped: cpio is not installed").unwrap();
             return;
         };
@@ -96,12 +96,12 @@ mod tests {
     }
 
     #[test]
-    fn everything_begins_at_a_multiple_of_four() {
+    fn headers_and_contents_are_aligned() {
         let mut bytes = Vec::new();
         let mut archive = Archive { out: &mut bytes, inode: 0, padding: 0 };
-        archive.entry("ab", FILE, (0, 0), 5).unwrap();
+        archive.entry("ab", FILE, 5).unwrap();
         archive.out.extend(b"12345");
-        archive.entry("TRAILER!!!", 0, (0, 0), 0).unwrap();
+        archive.entry("TRAILER!!!", 0, 0).unwrap();
         archive.pad().unwrap();
         let name = 6 + 13 * 8;
         assert_eq!((&bytes[..14], &bytes[name..name + 3]), (&b"07070100000001"[..], &b"ab\0"[..]));

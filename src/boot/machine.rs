@@ -1,4 +1,4 @@
-//! The machine that a kernel is booted on, as the command line of the program that makes it. Pure.
+//! Builds the command lines of QEMU and the hypervisors.
 
 use crate::host::packages::Dependency;
 use crate::kernel::{Arch, ArchSpec, Bus, Flavor, Platform};
@@ -8,18 +8,18 @@ use serde::Serialize;
 use std::fmt;
 use std::sync::LazyLock;
 
-/// Memory in MiB: what the smallest nodes have.
+/// The memory in MiB, as small nodes have.
 const MEMORY: u64 = 1024;
-/// Several, since a kernel may hang as it starts the second.
+/// More than one, since a kernel may hang when it starts the second CPU.
 const CPUS: u32 = 2;
 
-/// `--vmm`: the program that makes the machine.
+/// `--vmm`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Vmm {
-    /// A machine like that of the kernel's hypervisor, by KVM or without it.
+    /// A virtual machine like that of the kernel's hypervisor, with KVM or without.
     #[default]
     Qemu,
-    /// The program of a hypervisor itself; needs KVM.
+    /// The hypervisor itself, which needs KVM.
     Hypervisor(Flavor),
 }
 
@@ -33,17 +33,16 @@ impl clap::ValueEnum for Vmm {
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
-            Vmm::Qemu => PossibleValue::new("qemu")
-                .help("A machine like that of the kernel's hypervisor, by KVM or without it"),
-            Vmm::Hypervisor(flavor) => {
-                PossibleValue::new(flavor.name()).help(format!("{} itself; needs KVM", flavor.spec().title))
+            Vmm::Qemu => {
+                PossibleValue::new("qemu").help("QEMU, with a machine like that of the kernel's hypervisor")
             }
+            Vmm::Hypervisor(flavor) => PossibleValue::new(flavor.name())
+                .help(format!("{} itself, which needs KVM", flavor.spec().title)),
         })
     }
 }
 
 impl Vmm {
-    /// The program's name.
     pub fn program(self, arch: Arch) -> &'static str {
         match self {
             Vmm::Qemu => arch.spec().qemu.program,
@@ -51,10 +50,10 @@ impl Vmm {
         }
     }
 
-    /// The program, and where it comes from: distributions package QEMU only.
+    /// Returns the program with its packages. Distributions only package QEMU.
     pub(super) fn dependency(self, arch: Arch) -> Dependency {
         let packages = if self == Vmm::Qemu { arch.spec().qemu.packages } else { [""; 5] };
-        Dependency::program(self.program(arch), "makes the machine", packages)
+        Dependency::program(self.program(arch), "runs the virtual machine", packages)
     }
 }
 
@@ -62,9 +61,7 @@ impl Vmm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accelerator {
-    /// The processor.
     Kvm,
-    /// QEMU's translator.
     Emulation,
 }
 
@@ -77,40 +74,35 @@ impl fmt::Display for Accelerator {
     }
 }
 
-/// Where the first process comes from.
+/// Where init is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RootMedium {
-    /// The disk, as in a microVM.
     Disk,
-    /// This initial RAM disk.
+    /// An initramfs at this path.
     Initramfs(Utf8PathBuf),
 }
 
-/// A machine and what runs on it. Paths are absolute.
+/// A virtual machine with its kernel and disk. Paths are absolute.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
-    /// Who makes it.
     pub vmm: Vmm,
-    /// What the kernel was built for.
     pub arch: Arch,
-    /// Whose machine it resembles.
+    /// The hypervisor whose machine QEMU resembles.
     pub flavor: Flavor,
-    /// The kernel file.
     pub kernel: Utf8PathBuf,
-    /// A disk image: the root, or a mere disk.
+    /// A disk image, which holds the root file system or is empty.
     pub disk: Utf8PathBuf,
-    /// Where the init is.
     pub root: RootMedium,
-    /// Does the kernel find its virtio devices on its command line? Else ACPI has them.
+    /// Whether the kernel finds virtio devices on its command line, and not by ACPI.
     pub devices_on_command_line: bool,
-    /// The number of its vsock device, where this host can give one.
+    /// The CID of the vsock device, if this host supports one.
     pub vsock: Option<u32>,
-    /// `--append`: more of the kernel's command line.
+    /// `--append`.
     pub append: Option<String>,
 }
 
 impl Machine {
-    /// What people call it.
+    /// Returns the name for people.
     pub(super) fn title(&self) -> String {
         match self.vmm {
             Vmm::Qemu => format!("QEMU {}", self.qemu_machine().split(',').next().unwrap_or_default()),
@@ -118,18 +110,18 @@ impl Machine {
         }
     }
 
-    /// Has it a network device? Firecracker and Cloud Hypervisor attach theirs to a device of the host
-    /// that only root can make.
+    /// Returns whether there is a network device. Firecracker and Cloud Hypervisor need a TAP
+    /// device that only root can create.
     pub(super) fn has_network(&self) -> bool {
         self.vmm == Vmm::Qemu
     }
 
-    /// The kernel's command line: everything to the first serial port, from the first moment on; after a
-    /// panic the machine ends.
+    /// Returns the kernel's command line. It sends all output to the first serial port as early as
+    /// possible, and ends the virtual machine after a panic.
     pub(super) fn kernel_command_line(&self) -> String {
         let ArchSpec { serial, early_console, platform, .. } = self.arch.spec();
         let (serial, pc_options) = match self.vmm {
-            // Without a keyboard controller a triple fault ends the machine.
+            // There is no keyboard controller, so a triple fault ends the virtual machine.
             Vmm::Qemu => (*serial, "reboot=t"),
             Vmm::Hypervisor(flavor) => (flavor.spec().serial.unwrap_or(serial), flavor.spec().pc_options),
         };
@@ -151,8 +143,8 @@ impl Machine {
         line
     }
 
-    /// The arguments of [`Vmm::program`]. `config` is the path of the file that
-    /// [`firecracker_config`](Self::firecracker_config) goes into; only Firecracker reads it.
+    /// Returns the arguments of [`Vmm::program`]. `config` is the path of the file with
+    /// [`firecracker_config`](Self::firecracker_config), which only Firecracker reads.
     pub(super) fn args(&self, accelerator: Accelerator, config: &Utf8Path) -> Vec<String> {
         match self.vmm {
             Vmm::Qemu => self.qemu(accelerator),
@@ -163,7 +155,7 @@ impl Machine {
         }
     }
 
-    /// `microvm` is made after Firecracker's machine; Cloud Hypervisor's has PCI and ACPI, as q35 has.
+    /// QEMU's `microvm` is like Firecracker's machine. Cloud Hypervisor's has PCI and ACPI, like q35.
     fn qemu_machine(&self) -> &'static str {
         let qemu = &self.arch.spec().qemu;
         match self.flavor.spec().bus {
@@ -207,7 +199,7 @@ impl Machine {
             format!("if=none,id=disk,format=raw,read-only=on,file={}", escape_commas(&self.disk)),
             "-device".into(),
             format!("virtio-blk-{bus},drive=disk"),
-            // A network of its own with nobody else on it.
+            // A network without other members.
             "-netdev".into(),
             "hubport,id=net,hubid=0".into(),
             "-device".into(),
@@ -220,7 +212,7 @@ impl Machine {
         }
         if let RootMedium::Initramfs(path) = &self.root {
             args.extend(["-initrd".into(), path.to_string()]);
-            // It lies in memory as it is, and again unpacked.
+            // The initramfs is in memory twice, packed and unpacked.
             memory *= 2;
         }
         args.extend(["-m".into(), memory.to_string()]);
@@ -252,7 +244,7 @@ impl Machine {
         args
     }
 
-    /// What Firecracker is to make, as its `--config-file` has it.
+    /// Returns the file for Firecracker's `--config-file`.
     pub(super) fn firecracker_config(&self, config: &Utf8Path) -> serde_json::Value {
         let mut source = serde_json::json!({
             "kernel_image_path": self.kernel,
@@ -267,7 +259,7 @@ impl Machine {
             "drives": [{
                 "drive_id": "disk",
                 "path_on_host": self.disk,
-                // The name of the root device stands in our own command line.
+                // The kernel's command line names the root device.
                 "is_root_device": false,
                 "is_read_only": true,
             }],
@@ -276,7 +268,7 @@ impl Machine {
     }
 }
 
-/// A comma ends a value of QEMU's options unless it is doubled.
+/// Doubles commas, which would end a value of QEMU's options.
 fn escape_commas(path: &Utf8Path) -> String {
     path.as_str().replace(',', ",,")
 }
@@ -308,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn each_flavor_has_a_machine_like_its_own() {
+    fn qemu_resembles_the_machine_of_each_flavor() {
         let firecracker = machine(Arch::Amd64, Flavor::Firecracker, Vmm::Qemu);
         assert_eq!(
             line(&firecracker, Accelerator::Emulation),
@@ -334,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn an_initial_ram_disk_takes_the_place_of_the_disk() {
+    fn an_initramfs_replaces_the_disk() {
         let root = RootMedium::Initramfs("/w/initrd".into());
         let append = Some("quiet".to_owned());
         let machine = Machine {
@@ -351,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn firecracker_and_cloud_hypervisor_get_their_own_words() {
+    fn firecracker_and_cloud_hypervisor_get_their_own_options() {
         let cloud = machine(Arch::Amd64, Flavor::CloudHypervisor, Vmm::Hypervisor(Flavor::CloudHypervisor));
         assert_eq!(
             line(&cloud, Accelerator::Kvm),

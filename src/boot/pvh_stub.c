@@ -1,11 +1,11 @@
 /*
- * An entry by PVH for a kernel that has none of its own, such as those before Linux 5.0: enters it at its
- * 64-bit entry, by the same protocol as Firecracker does (Documentation/x86/boot.rst, "64-bit Boot
- * Protocol"). The kernel itself stays as it is.
+ * A PVH entry for a kernel that has none, such as those before Linux 5.0. Jumps to the kernel's 64-bit
+ * entry by the same protocol as Firecracker (Documentation/x86/boot.rst, "64-bit Boot Protocol"). The
+ * kernel itself is unchanged.
  *
- * QEMU calls it in protected mode without paging, with the address of struct hvm_start_info of
- * xen/include/public/arch-x86/hvm/start_info.h in ebx. It is linked to where it is loaded, and writes to
- * the memory behind itself, up to 128 KiB from BASE on. BASE and KERNEL_ENTRY come from who compiles it.
+ * QEMU calls it in protected mode without paging. ebx has the address of struct hvm_start_info from
+ * xen/include/public/arch-x86/hvm/start_info.h. The stub is linked to its load address BASE, and uses the
+ * memory up to 128 KiB from there. The compiler's command line defines BASE and KERNEL_ENTRY.
  */
 
 typedef unsigned char u8;
@@ -16,7 +16,7 @@ typedef unsigned long long u64;
 #define TEXT_OF(number) #number
 #define TEXT(number) TEXT_OF(number)
 
-/* Page tables: one of level 4, one of level 3, four of level 2, which map 4 GiB by pages of 2 MiB. */
+/* Page tables, one of level 4, one of level 3 and four of level 2. They map 4 GiB in pages of 2 MiB. */
 #define TABLES (BASE + 0x10000)
 #define ZERO_PAGE (BASE + 0x18000)
 #define STACK (BASE + 0x1c000)
@@ -43,7 +43,7 @@ __asm__(".globl enter\n"
         "    or $0x80000001, %eax\n" /* PG, PE */
         "    mov %eax, %cr0\n"
         "    ljmp $0x10, $1f\n"
-        "1:\n" /* From here on these bytes are instructions of 64 bits, with the same meaning. */
+        "1:\n" /* From here on these bytes are 64-bit instructions with the same meaning. */
         "    mov $0x18, %ax\n"
         "    mov %ax, %ds\n"
         "    mov %ax, %es\n"
@@ -52,7 +52,7 @@ __asm__(".globl enter\n"
         "    mov %edi, %edi\n"
         "    jmp *%edi\n");
 
-/* As the boot protocol wants them: code at 0x10, data at 0x18, both flat. */
+/* As the boot protocol requires, flat code at 0x10 and flat data at 0x18. */
 const u64 gdt[] = { 0, 0, 0x00af9b000000ffffull, 0x00cf93000000ffffull };
 const struct __attribute__((packed)) {
     u16 limit;
@@ -80,7 +80,7 @@ struct __attribute__((packed)) e820 {
     u32 type;
 };
 
-/* A field of struct boot_params, by its place. */
+/* A field of struct boot_params, by its offset. */
 #define FIELD(type, place) (*(type *)(ZERO_PAGE + (place)))
 
 void prepare(const struct start_info *info)
@@ -101,9 +101,9 @@ void prepare(const struct start_info *info)
     FIELD(u64, 0x070) = info->rsdp;
     FIELD(u16, 0x1fe) = 0xaa55;
     FIELD(u32, 0x202) = 0x53726448; /* HdrS */
-    FIELD(u16, 0x206) = 0x020c;     /* The version of the protocol. */
-    FIELD(u8, 0x210) = 0xff;        /* A loader without a number. */
-    FIELD(u8, 0x211) = 1;           /* Loaded high. */
+    FIELD(u16, 0x206) = 0x020c;     /* Protocol version */
+    FIELD(u8, 0x210) = 0xff;        /* Unregistered loader */
+    FIELD(u8, 0x211) = 1;           /* LOADED_HIGH */
     FIELD(u32, 0x228) = (u32)info->command_line;
     FIELD(u32, 0x230) = 0x1000000; /* kernel_alignment */
     if (info->modules_count > 0) {

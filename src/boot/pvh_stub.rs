@@ -1,33 +1,36 @@
-//! An entry by PVH for a kernel that has none: a small program and the note that names it are added to a
-//! copy of the ELF file. Nothing that the file has is changed but where its program headers stand.
+//! Adds a PVH entry to a copy of a kernel that has none. Appends a small program and a note with its address
+//! to the ELF file. The file does not change otherwise, except that its program headers move.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-/// The program, in C; see there.
+/// The program, in C.
 pub(super) const SOURCE: &str = include_str!("pvh_stub.c");
-/// Where it is loaded: below every kernel, which starts at 16 MiB unless somebody chose otherwise.
+/// The load address of the program, below the kernel, whose default is 16 MiB.
 pub(super) const BASE: u64 = 0x20_0000;
-/// What it takes from there on.
+/// The memory that the program uses from there on.
 const STUB_SIZE: u64 = 0x2_0000;
-/// Elf64_Ehdr and Elf64_Phdr.
+/// The sizes of Elf64_Ehdr and Elf64_Phdr.
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
-/// Kernels have five or six.
+/// A kernel has five or six.
 const MAX_HEADERS: usize = 64;
 
-/// What the program needs to know of the kernel.
+/// What the program has to know about the kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct EntryPoint {
-    /// Its 64-bit entry.
+    /// The address of the 64-bit entry.
     pub entry: u32,
+    /// The program headers.
     table: Vec<u8>,
 }
 
-/// Reads where an ELF file for x86-64 is entered.
+/// Reads the entry point of an ELF file for x86-64.
 ///
-/// Errors: its headers are damaged; something of it lies where the program goes; it lies too high.
+/// # Errors
+///
+/// The headers are damaged, the entry is above 4 GiB, or a segment overlaps the program.
 pub(super) fn read(kernel: &mut (impl Read + Seek)) -> io::Result<EntryPoint> {
-    let damaged = || io::Error::other("its headers are not those of a kernel");
+    let damaged = || io::Error::other("its ELF headers are damaged");
     let mut header = [0; HEADER];
     kernel.read_exact(&mut header)?;
     // e_entry at 24, e_phoff at 32, e_phentsize at 54, e_phnum at 56.
@@ -45,15 +48,17 @@ pub(super) fn read(kernel: &mut (impl Read + Seek)) -> io::Result<EntryPoint> {
     for segment in table.chunks(PROGRAM_HEADER).filter(|segment| segment[..4] == [1, 0, 0, 0]) {
         let (from, size) = (long(segment, 24), long(segment, 40));
         if from < BASE + STUB_SIZE && from.saturating_add(size) > BASE {
-            return Err(io::Error::other(format!("it is loaded at {from:#x}, where its entry has to be")));
+            return Err(io::Error::other(format!(
+                "a segment is loaded at {from:#x}, where the stub has to be"
+            )));
         }
     }
     Ok(EntryPoint { entry, table })
 }
 
-/// Adds the compiled `program` to a copy of the kernel. `file` is that copy.
+/// Adds the compiled `program` to `file`, which is a copy of the kernel.
 pub(super) fn add(file: &mut (impl Write + Seek), kernel: &EntryPoint, program: &[u8]) -> io::Result<()> {
-    // Elf64_Nhdr and its content, which QEMU reads as 64 bits: XEN_ELFNOTE_PHYS32_ENTRY of "Xen".
+    // Elf64_Nhdr, and the XEN_ELFNOTE_PHYS32_ENTRY of "Xen", which QEMU reads as 64 bits.
     let mut note = Vec::new();
     for word in [4_u32, 8, 18] {
         note.extend(word.to_le_bytes());
@@ -80,8 +85,7 @@ pub(super) fn add(file: &mut (impl Write + Seek), kernel: &EntryPoint, program: 
     file.write_all(&((table.len() / PROGRAM_HEADER) as u16).to_le_bytes())
 }
 
-/// An Elf64_Phdr: type, flags, place in the file, address (virtual and physical), size (there and in
-/// memory), alignment.
+/// Returns an Elf64_Phdr. `address` is virtual and physical, and `size` is that in the file and in memory.
 fn segment(kind: u32, flags: u32, offset: u64, address: u64, size: u64, align: u64) -> Vec<u8> {
     let mut header = [kind.to_le_bytes(), flags.to_le_bytes()].concat();
     for long in [offset, address, address, size, size, align] {
@@ -102,7 +106,7 @@ mod tests {
     use crate::kernel::binary::{Pvh, identify};
     use std::io::Cursor;
 
-    /// A kernel with one segment at this physical address.
+    /// Returns a kernel with one segment at this physical address.
     fn kernel(at: u64) -> Cursor<Vec<u8>> {
         let mut file = b"\x7fELF\x02\x01\x01".to_vec();
         file.resize(HEADER, 0);
@@ -117,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_gets_an_entry_and_stays_what_it_was() {
+    fn the_stub_is_added_and_the_kernel_is_unchanged() {
         let mut file = kernel(0x100_0000);
         assert_eq!(identify(file.clone()).unwrap().pvh, Pvh::NoEntry);
         let entry_point = read(&mut file).unwrap();
@@ -127,12 +131,12 @@ mod tests {
         assert_eq!(&file.get_ref()[120..124], b"code");
         assert_eq!(&file.get_ref()[0x1000..0x1007], b"program");
         file.set_position(0);
-        // What was added lies where it would have to go.
+        // The address of the stub is taken now.
         assert!(read(&mut file).unwrap_err().to_string().contains("loaded at 0x200000"));
     }
 
     #[test]
-    fn a_kernel_that_leaves_no_room_or_is_damaged_is_refused() {
+    fn overlapping_and_damaged_kernels_are_refused() {
         assert!(read(&mut kernel(0x10_0000)).is_ok());
         assert!(read(&mut kernel(BASE + 8)).is_err());
         let whole = kernel(0x100_0000).into_inner();

@@ -1,4 +1,4 @@
-//! What is booted: a kernel image, and the modules image of the same kernel.
+//! Finds the images to boot, which are a kernel image and the modules image of the same kernel.
 
 use crate::image::inspect::{self, ReadCache};
 use crate::image::kernel_image;
@@ -9,26 +9,22 @@ use crate::plan::annotations;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
-/// What is booted.
+/// The images to boot.
 #[derive(Clone, Debug)]
 pub struct BootTarget {
-    /// The image as the user knows it.
+    /// The image as the user named it.
     pub name: String,
-    /// Holds the kernel.
     pub kernel: Image,
-    /// Holds the modules; `None`: they are in the image of the kernel, or there are none.
+    /// `None` if the modules are in the kernel image, or if there are none.
     pub modules: Option<Image>,
-    /// Which hypervisor it is for.
     pub flavor: Flavor,
-    /// Which machine.
     pub arch: Arch,
-    /// What uname(2) should say.
+    /// The release that uname(2) should report.
     pub release: Option<String>,
-    /// What the user should know before it is booted.
     pub notes: Vec<String>,
 }
 
-/// What cannot be told by an image that somebody else made.
+/// Options that replace what the image says, since images of other tools may not say it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Overrides {
     /// `--fc`, `--ch`, `--flavor`.
@@ -37,57 +33,59 @@ pub struct Overrides {
     pub arch: Option<Arch>,
 }
 
-/// Where the modules of a kernel are.
+/// Where to find the modules of a kernel.
 #[derive(Clone, Copy, Debug)]
 pub enum ModulesSource<'a> {
-    /// In the layout beside the kernel's, under the same tag, if they are there; else in its own image.
+    /// In the layout beside the kernel's, under the same tag, or else in the kernel image.
     Sibling,
-    /// In this layout.
-    Layout(&'a Utf8Path, Option<&'a str>),
-    /// In the kernel's own image, or nowhere.
+    Layout(ImageRef<'a>),
+    /// In the kernel image, if there are any.
     SameImage,
 }
 
-/// The image of this tag, or the only one, of a layout, and of an index the one for `host_arch` where no other
-/// is told. `name` is what the user calls it.
+/// An image in a layout. Without a tag it is the only one.
+#[derive(Clone, Copy, Debug)]
+pub struct ImageRef<'a> {
+    pub layout: &'a Utf8Path,
+    pub tag: Option<&'a str>,
+}
+
+/// Opens an image of a layout. Without `--arch`, selects the image for `host_arch` from an index.
+/// `name` is the user's name for it.
 ///
-/// Errors: no such image, or nothing tells what it is for (exit code 2); a layout breaks a rule (3).
+/// # Errors
+///
+/// The image is missing, names no hypervisor or architecture (exit code 2), or is invalid (3).
 pub fn from_layout(
     name: &str,
-    (layout, tag): (&Utf8Path, Option<&str>),
+    image: ImageRef<'_>,
     modules: ModulesSource<'_>,
     overrides: Overrides,
     host_arch: Option<Arch>,
 ) -> Result<BootTarget> {
+    let ImageRef { layout, tag } = image;
     let kernel = LayoutReader::open(layout)?.open_image(tag, overrides.arch.or(host_arch).map(Arch::name))?;
-    let arch = kernel.config.architecture().to_string().parse().ok();
+    let arch_name = kernel.config.architecture().to_string();
     let modules = match modules {
-        ModulesSource::Layout(layout, tag) => {
+        ModulesSource::Layout(ImageRef { layout, tag }) => {
+            let arch = arch_name.parse::<Arch>().ok();
             Some(LayoutReader::open(layout)?.open_image(tag, arch.map(Arch::name))?)
         }
         ModulesSource::Sibling => {
-            let arch = kernel.config.architecture().to_string();
-            inspect::counterpart_image(
-                &kernel.layout,
-                kernel.tag.as_deref(),
-                &arch,
-                &mut ReadCache::default(),
-            )?
+            let tag = kernel.tag.as_deref();
+            inspect::counterpart_image(&kernel.layout, tag, &arch_name, &mut ReadCache::default())?
         }
         ModulesSource::SameImage => None,
     };
     let flavor = overrides.flavor.or_else(|| kernel_image::flavor(&kernel)).ok_or_else(|| {
-        Error::usage(format!("{name}: nothing in it tells which hypervisor it is for"))
-            .hint(format!("say it with {}", Flavor::flags()))
+        Error::usage(format!("{name}: the image does not name its hypervisor"))
+            .hint(format!("set it with {}", Flavor::flags()))
     })?;
     let arch = match overrides.arch {
         Some(arch) => arch,
-        None => kernel
-            .config
-            .architecture()
-            .to_string()
+        None => arch_name
             .parse()
-            .map_err(|why: String| Error::usage(format!("{name}: {why}")).hint("say it with --arch"))?,
+            .map_err(|why: String| Error::usage(format!("{name}: {why}")).hint("set it with --arch"))?,
     };
     let mut notes = Vec::new();
     if let Some(modules) = &modules {
@@ -95,7 +93,9 @@ pub fn from_layout(
         if let [Some(kernel), Some(modules)] = pairings
             && kernel != modules
         {
-            notes.push("the modules image was not made with this kernel: their pairings differ".to_owned());
+            notes.push(
+                "the modules image belongs to another kernel (their pairing annotations differ)".to_owned(),
+            );
         }
     }
     let release = kernel.annotation(annotations::KERNEL_RELEASE).map(str::to_owned);
@@ -106,9 +106,11 @@ pub fn from_layout(
     Ok(BootTarget { name, kernel, modules, flavor, arch, release, notes })
 }
 
-/// The newest image of this version, or of its series, among the layouts of `output`.
+/// Opens the newest image of this version or series in the layouts of `output`.
 ///
-/// Errors (exit code 2): there is none, or there is one for each hypervisor and nothing says which.
+/// # Errors
+///
+/// There is none, or there is one for each hypervisor and no option selects one (exit code 2).
 pub fn from_version(
     version: VersionRequest,
     output: &Utf8Path,
@@ -135,11 +137,17 @@ pub fn from_version(
     match &found[..] {
         [(layout, tag)] => {
             let name = format!("{}:{tag}", layout.file_name().unwrap_or_default());
-            from_layout(&name, (layout, Some(tag)), ModulesSource::Sibling, overrides, Some(arch))
+            from_layout(
+                &name,
+                ImageRef { layout, tag: Some(tag) },
+                ModulesSource::Sibling,
+                overrides,
+                Some(arch),
+            )
         }
-        [] => Err(Error::usage(format!("there is no image of {version} for {arch} in {output}"))
-            .hint(format!("build it first (kcompile {version}), or name a layout"))),
+        [] => Err(Error::usage(format!("no image of {version} for {arch} in {output}"))
+            .hint(format!("build it with `kcompile {version}`, or name a layout"))),
         _ => Err(Error::usage(format!("{output} has an image of {version} for each hypervisor"))
-            .hint(format!("choose with {}", Flavor::flags()))),
+            .hint(format!("choose one with {}", Flavor::flags()))),
     }
 }

@@ -2,7 +2,7 @@
 //! that the step before it worked.
 
 use crate::boot;
-use crate::boot::target::{self, ModulesSource, Overrides};
+use crate::boot::target::{self, ImageRef, ModulesSource, Overrides};
 use crate::cache::Cache;
 use crate::host;
 use crate::image::contents::ImageInputs;
@@ -206,13 +206,8 @@ pub fn boot_built(
     let has_modules = images.iter().any(|image| !image.holds_kernel);
     let modules = if has_modules { ModulesSource::Sibling } else { ModulesSource::SameImage };
     let name = display_path(&kernel.written.layout, host);
-    let target = target::from_layout(
-        &name,
-        (&kernel.written.layout, Some(&kernel.written.tag)),
-        modules,
-        Overrides::default(),
-        None,
-    )?;
+    let image = ImageRef { layout: &kernel.written.layout, tag: Some(&kernel.written.tag) };
+    let target = target::from_layout(&name, image, modules, Overrides::default(), None)?;
     let cache = Cache::open(&ctx.cache_dir, host.uid)?;
     let report = boot::boot(&target, options, &cache, host, reporter)?;
     if let Some(receipt) = inspect::receipt_path(&target.kernel) {

@@ -1,20 +1,19 @@
 /*
- * The first process of a kernel on trial: says that it runs, loads every module of the order it is
- * given, tries what a Kubernetes node needs of a kernel, and ends the machine.
+ * The first process of a kernel under test. Loads every module in the given order, checks what a
+ * Kubernetes node needs, and ends the virtual machine.
  *
- * It stands alone: no C library, no headers, so that any gcc or clang of the host can compile it for
- * x86-64 and arm64. Numbers of the kernel's interface stand here under its own names, from
- * include/uapi/ of the kernel.
+ * It needs no C library and no headers, so that any gcc or clang of the host can compile it for x86-64
+ * and arm64. Constants of the kernel's interface have their names from include/uapi/ of the kernel.
  *
- * What it has to say goes to /dev/kmsg, a record a line: written to the console itself, it would be
- * torn apart by what the kernel prints there at the same time. Every line begins with "kcompile: ":
+ * The output goes to /dev/kmsg, one record for each line. On the console itself it would be mixed with
+ * what the kernel prints at the same time. Every line begins with "kcompile: ":
  *
- *   init                        it runs; the kernel's own clock stands before the line
- *   release 6.1.7               as uname(2) has it
- *   load 3 PATH                 module 3 of the order is being loaded
- *   loaded 3 ERRNO              what came of it
- *   check NAME ERRNO TEXT       a trial; the step that failed, or what was found
- *   end                         all is done
+ *   init                        init runs; the kernel's clock is before the line
+ *   release 6.1.7               the release from uname(2)
+ *   load 3 PATH                 init loads module 3 of the order
+ *   loaded 3 ERRNO              the result
+ *   check NAME ERRNO TEXT       a check, with the step that failed, or with what was found
+ *   end                         init has ended
  */
 
 /* --- The kernel's interface, and text. */
@@ -46,7 +45,7 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
     return result;
 }
 
-__asm__(".globl _start\n_start: xor %ebp, %ebp\n and $-16, %rsp\n call trial\n");
+__asm__(".globl _start\n_start: xor %ebp, %ebp\n and $-16, %rsp\n call init\n");
 #elif defined(__aarch64__)
 enum {
     SYS_mknodat = 33, SYS_mkdirat = 34, SYS_mount = 40, SYS_openat = 56, SYS_close = 57,
@@ -72,7 +71,7 @@ static long call(long number, long a, long b, long c, long d, long e, long f)
     return x0;
 }
 
-__asm__(".globl _start\n_start: mov x29, #0\n bl trial\n");
+__asm__(".globl _start\n_start: mov x29, #0\n bl init\n");
 #else
 #error "neither x86-64 nor arm64"
 #endif
@@ -83,7 +82,7 @@ __asm__(".globl _start\n_start: mov x29, #0\n bl trial\n");
 enum { ENOENT = 2, ENODEV = 19, EPROTO = 71 };
 enum { O_RDONLY = 0, O_WRONLY = 1, O_RDWR = 2, O_CREAT = 0100, AT_FDCWD = -100 };
 
-/* The compiler calls these by itself. */
+/* The compiler emits calls of these. */
 void *memset(void *to, int value, unsigned long count)
 {
     for (u8 *at = to; count--; at++)
@@ -114,7 +113,7 @@ static int begins(const char *text, const char *start)
     return !*start;
 }
 
-/* Text that grows at its end, and stops growing when it is full. */
+/* Text that can be appended to until it is full. */
 struct text {
     char bytes[512];
     unsigned length;
@@ -139,14 +138,14 @@ static void add_number(struct text *text, unsigned long number)
     add(text, digits + at);
 }
 
-/* /dev/kmsg, or the console where that is not to be had. */
+/* /dev/kmsg, or else the console. */
 static long kmsg = -1;
 
-static void say(const struct text *line)
+static void print(const struct text *line)
 {
     struct text record = { .length = 0 };
 
-    /* The level of a notice, which `loglevel=7` lets through. */
+    /* The level of a notice, which `loglevel=7` prints. */
     if (kmsg >= 0)
         add(&record, "<5>");
     add(&record, "kcompile: ");
@@ -155,12 +154,12 @@ static void say(const struct text *line)
     CALL(write, kmsg >= 0 ? kmsg : 1, record.bytes, record.length, 0, 0, 0);
 }
 
-static void say_text(const char *text)
+static void print_text(const char *text)
 {
     struct text line = { .length = 0 };
 
     add(&line, text);
-    say(&line);
+    print(&line);
 }
 
 static long open_at(const char *path, int flags)

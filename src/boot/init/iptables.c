@@ -1,4 +1,4 @@
-/* --- iptables: the filter table is read and replaced as a whole, by socket options of IPv4. */
+/* --- iptables. Reads and replaces the whole filter table, by socket options of IPv4. */
 
 enum { SOL_IP = 0, IPT_SO_GET_INFO = 64, IPT_SO_SET_REPLACE = 64 };
 enum { INPUT = 1, FORWARD = 2, OUTPUT = 3 };
@@ -38,7 +38,7 @@ struct table {
     u8 entries[BLOB];
 };
 
-static long try_iptables(struct text *text)
+static long check_iptables(struct text *text)
 {
     static u64 old_counters[2 * 64];
     struct table_info info = { .name = "filter" };
@@ -53,7 +53,7 @@ static long try_iptables(struct text *text)
         result = -EPROTO;
     if (result)
         return result;
-    /* A rule for TCP to INPUT, which accepts; then the policy of each chain, and the end. */
+    /* A rule that accepts TCP in INPUT, then the policy of each chain, and the end. */
     for (unsigned i = 0; i <= RULES; i++) {
         struct rule rule = { .target_offset = ENTRY, .next_offset = i < RULES ? STANDARD : ERROR };
 

@@ -1,9 +1,9 @@
-/* --- Links: a veth pair, and a bridge. */
+/* --- Network links, which are a veth pair and a bridge. */
 
 enum { RTM_NEWLINK = 16, IFLA_IFNAME = 3, IFLA_MASTER = 10, IFLA_LINKINFO = 18 };
 enum { IFLA_INFO_KIND = 1, IFLA_INFO_DATA = 2, VETH_INFO_PEER = 1, IFF_UP = 1 };
 
-/* struct ifinfomsg: index at 4, flags at 8, which of them change at 12. */
+/* struct ifinfomsg has the index at 4, flags at 8, and the mask of changes at 12. */
 static void put_link(struct block *block, u32 index, u32 flags)
 {
     u32 link[4] = { 0, index, flags, flags };
@@ -49,7 +49,7 @@ static long index_of(const char *name)
     return result < 0 ? result : index;
 }
 
-/* Puts an interface up, or into a bridge. */
+/* Sets an interface up, or adds it to a bridge. */
 static long change_link(const char *name, u32 flags, const char *master)
 {
     struct block block = { .length = 0 };
@@ -66,15 +66,15 @@ static long change_link(const char *name, u32 flags, const char *master)
     return exchange(NETLINK_ROUTE, &block, 1);
 }
 
-static long try_veth(struct text *text)
+static long check_veth(struct text *text)
 {
     long result = step(text, "new link", make_link("veth", "kcveth0", "kcveth1"));
 
     return result ? result : step(text, "up", change_link("kcveth0", IFF_UP, 0));
 }
 
-/* After veth: one end of the pair becomes a port of the bridge, as a pod's is. */
-static long try_bridge(struct text *text)
+/* Runs after veth. One end of the pair becomes a port of the bridge, like that of a pod. */
+static long check_bridge(struct text *text)
 {
     long result = step(text, "new link", make_link("bridge", "kcbridge0", 0));
 

@@ -1,46 +1,46 @@
-/* --- The trials in their order, and the process itself. */
+/* --- The checks in their order, and the process. */
 
 static const struct {
     const char *name;
-    long (*of)(struct text *text);
-} trials[] = {
-    { "block", try_block },       { "network", try_network }, { "vsock", try_vsock },
-    { "config", try_config },     { "cgroup2", try_cgroup2 }, { "overlay", try_overlay },
-    { "veth", try_veth },         { "bridge", try_bridge },   { "nftables", try_nftables },
-    { "iptables", try_iptables },
-    /* The last, since nothing after it is where it was. */
-    { "namespaces", try_namespaces },
+    long (*run)(struct text *text);
+} checks[] = {
+    { "block", check_block },       { "network", check_network }, { "vsock", check_vsock },
+    { "config", check_config },     { "cgroup2", check_cgroup2 }, { "overlay", check_overlay },
+    { "veth", check_veth },         { "bridge", check_bridge },   { "nftables", check_nftables },
+    { "iptables", check_iptables },
+    /* The last one, because it changes the namespaces of the process. */
+    { "namespaces", check_namespaces },
 };
 
-static void run_trials(void)
+static void run_checks(void)
 {
-    for (unsigned i = 0; i < sizeof trials / sizeof *trials; i++) {
+    for (unsigned i = 0; i < sizeof checks / sizeof *checks; i++) {
         struct text line = { .length = 0 }, found = { .length = 0 };
-        long result = trials[i].of(&found);
+        long result = checks[i].run(&found);
 
         add(&line, "check ");
-        add(&line, trials[i].name);
+        add(&line, checks[i].name);
         add(&line, " ");
         add_number(&line, (unsigned long)(result < 0 ? -result : 0));
         add(&line, " ");
         add(&line, found.bytes);
-        say(&line);
+        print(&line);
     }
 }
 
-static void say_release(void)
+static void print_release(void)
 {
-    /* struct utsname: six texts of 65 bytes; the release is the third. */
+    /* struct utsname has six texts of 65 bytes. The release is the third. */
     char names[6][65];
     struct text line = { .length = 0 };
 
     CALL(uname, names, 0, 0, 0, 0, 0);
     add(&line, "release ");
     add(&line, names[2]);
-    say(&line);
+    print(&line);
 }
 
-__attribute__((noreturn, used)) void trial(void)
+__attribute__((noreturn, used)) void init(void)
 {
     long second[2] = { 1, 0 };
 
@@ -51,12 +51,12 @@ __attribute__((noreturn, used)) void trial(void)
         CALL(mknodat, AT_FDCWD, "/dev/kmsg", 020644, 1 << 8 | 11, 0, 0);
     kmsg = open_at("/dev/kmsg", O_WRONLY);
 
-    say_text("init");
-    say_release();
+    print_text("init");
+    print_release();
     load_modules();
-    run_trials();
-    say_text("end");
-    /* LINUX_REBOOT_CMD_RESTART: on every machine it ends the emulator, which is told not to reboot. */
+    run_checks();
+    print_text("end");
+    /* LINUX_REBOOT_CMD_RESTART ends the hypervisor, which does not reboot. */
     CALL(reboot, 0xfee1dead, 672274793, 0x01234567, 0, 0, 0);
     for (;;)
         CALL(nanosleep, second, 0, 0, 0, 0, 0);

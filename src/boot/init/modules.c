@@ -1,4 +1,4 @@
-/* --- Modules: the order is a file with a path a line; what a module needs stands before it. */
+/* --- Modules. The order is a file with one path in each line, dependencies first. */
 
 static void load_module(unsigned number, const char *path)
 {
@@ -9,7 +9,7 @@ static void load_module(unsigned number, const char *path)
     add_number(&line, number);
     add(&line, " ");
     add(&line, path);
-    say(&line);
+    print(&line);
     file = open_at(path, O_RDONLY);
     result = file < 0 ? file : CALL(finit_module, file, "", 0, 0, 0, 0);
     if (file >= 0)
@@ -19,7 +19,7 @@ static void load_module(unsigned number, const char *path)
     add_number(&line, number);
     add(&line, " ");
     add_number(&line, (unsigned long)(result < 0 ? -result : 0));
-    say(&line);
+    print(&line);
 }
 
 static void load_modules(void)

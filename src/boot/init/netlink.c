@@ -1,4 +1,4 @@
-/* --- Netlink: messages are built in a block; attributes nest. */
+/* --- Netlink. Messages are built in a block, and attributes nest. */
 
 enum { AF_INET = 2, AF_NETLINK = 16, AF_VSOCK = 40, SOCK_STREAM = 1, SOCK_RAW = 3 };
 enum { NETLINK_ROUTE = 0, NETLINK_NETFILTER = 12 };
@@ -9,7 +9,7 @@ struct block {
     unsigned length, messages;
 };
 
-/* The place of the message that was refused last. */
+/* The index of the message that was refused last. */
 static u32 refused;
 
 static void put(struct block *block, const void *bytes, unsigned count)
@@ -20,7 +20,7 @@ static void put(struct block *block, const void *bytes, unsigned count)
         block->bytes[block->length++] = 0;
 }
 
-/* struct nlmsghdr; the length is set at its end. Its sequence number is its place in the block. */
+/* struct nlmsghdr. The length is set later. The sequence number is the index in the block. */
 static unsigned begin_message(struct block *block, u16 type, u16 flags)
 {
     unsigned start = block->length;
@@ -62,10 +62,10 @@ static void end_nest(struct block *block, unsigned start)
     *(u16 *)(block->bytes + start) = (u16)(block->length - start);
 }
 
-/* Sends it, and waits for as many acknowledgements; the first that is none is the result. */
+/* Sends the block and waits for an acknowledgement of each message. Returns the first error. */
 static long exchange(int protocol, const struct block *block, unsigned acknowledgements)
 {
-    /* struct sockaddr_nl of the kernel. */
+    /* struct sockaddr_nl with the address of the kernel. */
     u32 kernel[3] = { AF_NETLINK, 0, 0 };
     long patience[2] = { 5, 0 };
     u8 answer[2048] __attribute__((aligned(8)));
@@ -73,7 +73,7 @@ static long exchange(int protocol, const struct block *block, unsigned acknowled
 
     if (file < 0)
         return file;
-    /* SOL_SOCKET, SO_RCVTIMEO: a kernel that does not answer must not keep us. */
+    /* SOL_SOCKET, SO_RCVTIMEO, in case the kernel does not answer. */
     CALL(setsockopt, file, 1, 20, patience, sizeof patience, 0);
     result = CALL(sendto, file, block->bytes, block->length, 0, kernel, sizeof kernel);
     while (result >= 0 && acknowledgements) {

@@ -1,8 +1,8 @@
-/* --- nftables: a table, a chain and a rule in one batch. */
+/* --- nftables. Adds a table, a chain and a rule in one batch. */
 
 enum { NFPROTO_IPV4 = 2, NFNL_SUBSYS_NFTABLES = 10, NFT_MSG_NEWTABLE = 0, NFT_MSG_NEWCHAIN = 3, NFT_MSG_NEWRULE = 6 };
 
-/* A message of nf_tables; its struct nfgenmsg holds the family and, big-endian, a subsystem. */
+/* A message of nf_tables. Its struct nfgenmsg has the family and, big-endian, a subsystem. */
 static unsigned begin_nft(struct block *block, u16 type, u16 flags)
 {
     unsigned start = begin_message(block, (u16)(NFNL_SUBSYS_NFTABLES << 8 | type), (u16)(flags | NLM_F_ACK | NLM_F_CREATE));
@@ -22,7 +22,7 @@ static void batch_end(struct block *block, u16 type)
 }
 
 /* table ip kcompile { chain input { type filter hook input priority 0; counter; } } */
-static long try_nftables(struct text *text)
+static long check_nftables(struct text *text)
 {
     static const char *const steps[] = { "nf_tables", "a table", "a chain", "a rule with a counter" };
     static const u8 local_in[4] = { 0, 0, 0, 1 }, priority[4] = { 0, 0, 0, 0 };

@@ -1,4 +1,4 @@
-/* --- Trials: each returns 0 or a negative errno, and says in `text` at which step or what it found. */
+/* --- Checks. Each returns 0 or a negative errno. `text` gets the failed step, or what was found. */
 
 static long step(struct text *text, const char *what, long result)
 {
@@ -9,7 +9,7 @@ static long step(struct text *text, const char *what, long result)
     return result < 0 ? result : 0;
 }
 
-static long try_cgroup2(struct text *text)
+static long check_cgroup2(struct text *text)
 {
     char controllers[256];
     long result;
@@ -28,7 +28,7 @@ static long try_cgroup2(struct text *text)
     return result;
 }
 
-static long try_overlay(struct text *text)
+static long check_overlay(struct text *text)
 {
     long result, file;
 
@@ -43,7 +43,7 @@ static long try_overlay(struct text *text)
                            "lowerdir=/tmp/lower,upperdir=/tmp/upper,workdir=/tmp/work"));
     if (result)
         return result;
-    /* A file of the lower layer that is written to must come up to the upper one. */
+    /* A file of the lower layer must be copied up when it is opened for writing. */
     file = open_at("/tmp/merged/file", O_RDWR);
     result = step(text, "write", file < 0 ? file : CALL(write, file, "x", 1, 0, 0, 0));
     if (!result)
@@ -51,7 +51,7 @@ static long try_overlay(struct text *text)
     return result;
 }
 
-static long try_namespaces(struct text *text)
+static long check_namespaces(struct text *text)
 {
     static const struct { const char *name; unsigned long flag; } all[] = {
         { "mount", 0x00020000 }, { "cgroup", 0x02000000 }, { "uts", 0x04000000 },
@@ -64,7 +64,7 @@ static long try_namespaces(struct text *text)
     return result;
 }
 
-static long try_config(struct text *text)
+static long check_config(struct text *text)
 {
     char start[3];
     long result = step(text, "/proc/config.gz", read_file("/proc/config.gz", start, sizeof start));

@@ -1,6 +1,6 @@
 //! `kcompile boot`: its words, and the report that it prints.
 
-use crate::boot::target::{self, ModulesSource, Overrides};
+use crate::boot::target::{self, ImageRef, ModulesSource, Overrides};
 use crate::boot::{
     Accelerator, BootReport, BootTarget, CheckStatus, ExitReason, Modules, Options, Requirement, RootChoice,
     Vmm, boot,
@@ -155,13 +155,14 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<BootTarget> {
         },
     };
     let modules = match (&target, &args.modules) {
-        (Some((path, tag)), _) => ModulesSource::Layout(path, tag.as_deref()),
+        (Some((layout, tag)), _) => ModulesSource::Layout(ImageRef { layout, tag: tag.as_deref() }),
         (None, Some(_)) => ModulesSource::SameImage,
         (None, None) => ModulesSource::Sibling,
     };
     match Target::of(&args.target, host)? {
         Target::Layout(path, tag) => {
-            return target::from_layout(&args.target, (&path, tag.as_deref()), modules, overrides, host.arch);
+            let image = ImageRef { layout: &path, tag: tag.as_deref() };
+            return target::from_layout(&args.target, image, modules, overrides, host.arch);
         }
         Target::File(path) => {
             return Err(Error::usage(format!("{path} is not an OCI layout"))
@@ -212,7 +213,7 @@ pub fn text(report: &BootReport) -> String {
         };
         fields.add_at(36, &format!("{heading:15} {mark:8} {}", check.name), &what);
     }
-    fields.add("complaints", &kernel_warnings_line(report));
+    fields.add("kernel warnings", &kernel_warnings_line(report));
     for issue in report.issues.iter().take(MAX_LISTED) {
         issue.lines.iter().take(6).for_each(|line| fields.add("", line));
     }
@@ -240,7 +241,7 @@ fn modules_line(modules: &Modules) -> String {
 fn kernel_warnings_line(report: &BootReport) -> String {
     match report.issues.len() + report.more_issues {
         0 => "none".to_owned(),
-        count => format!("{count} of the kernel's own"),
+        count => count.to_string(),
     }
 }
 
