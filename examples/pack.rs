@@ -1,7 +1,8 @@
-//! Packs a kernel file and a tree of modules that lie there, as a build would: for `scripts/bench pack`.
+//! Packs an existing kernel file and a directory of modules like a build, for `scripts/bench pack`.
 //!
-//! `pack KERNEL MODULES OUTPUT THREADS [LEVEL]`: KERNEL becomes `bin/vmlinux.bin` of one image, what is in the
-//! directory MODULES `lib/modules/…` of another. LEVEL is that of gzip, 1 to 9; without it, a build's own.
+//! `pack KERNEL MODULES OUTPUT THREADS [LEVEL]` packs KERNEL as `bin/vmlinux.bin` of one image, and the
+//! content of MODULES as `lib/modules/…` of another. LEVEL is a gzip level from 1 to 9. The default is that
+//! of a build.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use kcompile::internals::{Compression, Encoder, Entries, Entry, ImageSpec, prepare};
@@ -34,12 +35,12 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The entries of an image with the content of `modules` as its `lib/modules`.
+/// Returns the entries of an image with the content of `modules` in `lib/modules`.
 fn walk(modules: &Utf8Path) -> Result<Entries> {
     let mut entries = Entries::from([("lib".into(), Entry::Dir), ("lib/modules".into(), Entry::Dir)]);
     for found in walkdir::WalkDir::new(modules).min_depth(1) {
         let found = found?;
-        let from = Utf8Path::from_path(found.path()).ok_or("a name that is not UTF-8")?;
+        let from = Utf8Path::from_path(found.path()).ok_or("a file name is not UTF-8")?;
         let path = format!("lib/modules/{}", from.strip_prefix(modules)?);
         let entry = if found.file_type().is_dir() {
             Entry::Dir

@@ -1,10 +1,10 @@
 //! kcompile builds Linux guest kernels natively and packs them as OCI layouts.
 //!
-//! The interface of this program is its command line: the crate promises no stable Rust API. The story of one
-//! build is `ops/build.rs`, and ARCHITECTURE.md is the map.
+//! The interface is the command line. The crate has no stable Rust API. `ops/build.rs` shows the
+//! steps of a build, and ARCHITECTURE.md describes the modules.
 
-// cli, ops, boot, image, kbuild, source, plan, kconfig, catalog, oci, cache, host, report, kernel, util: a module
-// imports only from those after it in this list. `tests/suite/imports.rs` checks that.
+// A module imports only from those after it in this list, as `tests/suite/imports.rs` checks: cli,
+// ops, boot, image, kbuild, source, plan, kconfig, catalog, oci, cache, host, report, kernel, util.
 mod boot;
 mod cache;
 mod catalog;
@@ -23,7 +23,7 @@ mod util;
 
 pub use cli::main;
 
-/// What the project's own tests, fuzz targets and examples use. Nobody else should.
+/// For the tests, fuzz targets and examples of this project only.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::catalog::ConfigLibrary;

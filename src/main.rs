@@ -1,4 +1,4 @@
-//! Runs the command line and hands its exit code on.
+//! Runs the command line.
 
 fn main() -> std::process::ExitCode {
     kcompile::main()

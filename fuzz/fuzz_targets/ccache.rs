@@ -1,4 +1,4 @@
-//! The judge of what gets into a compiler cache: a path that it takes stays inside, whatever the bytes.
+//! Checks arbitrary entries of a compiler cache. An accepted path stays inside the cache.
 #![no_main]
 
 use kcompile::internals::ccache_image::{check, is_entry};

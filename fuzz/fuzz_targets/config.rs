@@ -1,5 +1,5 @@
-//! The readers of `.config` and of Kconfig files. The input is a `.config` and, after a NUL, a Kconfig file; the
-//! reasons for all that the second makes of the first are worked out. What is rendered reads back as the same.
+//! Parses a `.config` and, after a NUL, a Kconfig file, and explains the differences between them. A rendered
+//! config parses as the same config.
 #![no_main]
 
 use camino::Utf8Path;
@@ -18,10 +18,10 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     assert_eq!(render(&merge([&again])), render(&requested));
     assert!(differences(&requested, &again).is_empty());
 
-    let dir = tempfile::tempdir().expect("a place to write");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let tree = Utf8Path::from_path(dir.path()).expect("UTF-8");
-    std::fs::write(tree.join("Kconfig"), kconfig).expect("it can be written");
-    let renames = RENAMES.get_or_init(|| Renames::read(&ConfigLibrary::built_in()).expect("our own"));
+    std::fs::write(tree.join("Kconfig"), kconfig).expect("it is writable");
+    let renames = RENAMES.get_or_init(|| Renames::read(&ConfigLibrary::built_in()).expect("the built-in catalog"));
     let _ = symbols(tree, Arch::Amd64);
     let kernel = Kernel { tree, arch: Arch::Amd64, version: None, renames };
     let lost = differences(&requested, &Config::parse(""));

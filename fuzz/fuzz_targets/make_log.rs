@@ -1,4 +1,4 @@
-//! What make's output means: any bytes, as the lines that they are taken for.
+//! Summarizes arbitrary bytes as the output of make.
 #![no_main]
 
 use kcompile::internals::LogSummary;

@@ -1,4 +1,4 @@
-//! The readers of OpenPGP keys, signatures and clear-signed texts.
+//! Reads arbitrary bytes as OpenPGP keys, signatures and clear-signed texts.
 #![no_main]
 
 use kcompile::internals::Keyring;
