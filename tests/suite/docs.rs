@@ -1,4 +1,5 @@
-//! The pages: their links resolve, they show what the program prints, and they keep to docs/style.md.
+//! Checks of the pages. Links resolve, pages show what the program prints, and they follow
+//! docs/style.md.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -122,7 +123,7 @@ fn at_most_one_sentence_in_four_has_a_colon_or_a_semicolon() {
 }
 
 #[test]
-fn the_count_of_colons_and_semicolons_sees_them() {
+fn scripts_prose_counts_colons_and_semicolons() {
     let dir = tempfile::tempdir().unwrap();
     let counts = |text: &str| {
         let page = dir.path().join("page.md");
@@ -141,7 +142,7 @@ fn the_count_of_colons_and_semicolons_sees_them() {
     assert!(!is_good && text.contains("2 of     6"), "{text}");
 }
 
-/// Runs `scripts/prose`; `None`: there is no Python.
+/// Runs `scripts/prose`. Returns `None` without Python.
 fn prose(args: &[&str]) -> Option<std::process::Output> {
     let output = Command::new("python3").arg(format!("{ROOT}/scripts/prose")).args(args).output();
     if output.is_err() {
@@ -166,7 +167,7 @@ fn add_help(command: &[&str], sections: &mut Vec<(String, String)>) {
     let name = ["kcompile"].iter().chain(command).copied().collect::<Vec<_>>().join(" ");
     sections.push((name, help.join("\n")));
     let listed = help.iter().skip_while(|line| **line != "Commands:").skip(1);
-    // The description of a command goes on in lines that are indented further.
+    // The description of a command continues in lines with deeper indentation.
     let entries = listed.take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  "));
     let names = entries.filter(|entry| !entry.starts_with(' ')).filter_map(|entry| entry.split(' ').next());
     for name in names.filter(|name| *name != "help") {
@@ -177,7 +178,7 @@ fn add_help(command: &[&str], sections: &mut Vec<(String, String)>) {
 /// Returns every Markdown file of the repository.
 fn pages() -> Vec<PathBuf> {
     let tops = fs::read_dir(ROOT).unwrap().map(|entry| entry.unwrap().path());
-    // Built and cloned things are no pages of ours.
+    // Skips build output and cloned repositories.
     let ours = tops.filter(|path| !["target", ".git", "out", "fuzz"].iter().any(|name| path.ends_with(name)));
     let mut pages: Vec<PathBuf> = ours.flat_map(|top| files(&top)).collect();
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));

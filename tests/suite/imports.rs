@@ -1,7 +1,7 @@
-//! The layout of `src/`: modules import downwards only, and no files import each other in a circle. And the layout
-//! of the suite: its files import from `support` and from nothing else of the suite.
+//! Checks the imports of `src/` and of the suite. Modules import downwards only, no files import
+//! each other in a circle, and test files import only from `support`.
 //!
-//! A `mod.rs` is the face of its folder: the files beside it may use what it defines, and it uses them.
+//! The files beside a `mod.rs` may use what it defines, and it uses them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ const ORDER: [&str; 15] = [
 
 type Module = Vec<String>;
 
-/// The modules of a source tree, and what each imports.
+/// The modules of a source tree with their imports.
 #[derive(Default)]
 struct Sources {
-    /// Modules with the text of their file, without comments, strings and tests.
+    /// Modules with their code, without comments, strings and tests.
     code: BTreeMap<Module, String>,
 }
 
@@ -44,7 +44,7 @@ impl Sources {
         self.code.insert(module, code);
     }
 
-    /// Every import of a file by another one, as `(importer, imported)`.
+    /// Returns every import as `(importer, imported)`.
     fn imports(&self) -> BTreeSet<(Module, Module)> {
         let mut imports = BTreeSet::new();
         for (module, code) in &self.code {
@@ -58,8 +58,8 @@ impl Sources {
         imports
     }
 
-    /// The file that defines what `path` names in `module`. A name that a `mod.rs` hands on is the file's that it
-    /// is handed on from.
+    /// Returns the file that defines what `path` names in `module`. Follows re-exports of a
+    /// `mod.rs`.
     fn resolve(&self, module: &Module, path: &[String]) -> Option<Module> {
         let mut place = match path.first()?.as_str() {
             "crate" => Module::new(),
@@ -95,7 +95,7 @@ impl Sources {
     }
 }
 
-/// The text without comments and without what is inside of strings.
+/// Removes comments and the content of strings.
 fn strip(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -123,7 +123,8 @@ fn strip(text: &str) -> String {
     code
 }
 
-/// Every path in the code that may name a module: those of `use`, groups taken apart, and those with `::`.
+/// Returns every path that may name a module, from `use` (with groups expanded) and from paths with
+/// `::`.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
@@ -149,7 +150,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// The braces that `text` begins with, and what is in them.
+/// Returns the group in braces that `text` starts with.
 fn group(text: &str) -> &str {
     let mut depth = 0;
     let end = text.find(|c| {
@@ -181,13 +182,13 @@ fn split(path: &str) -> Vec<String> {
     path.split("::").map(str::to_owned).collect()
 }
 
-/// The paths of `pub use`.
+/// Returns the paths of `pub use`.
 fn reexports(code: &str) -> Vec<Vec<String>> {
     let statements = code.split("pub use ").skip(1).filter_map(|rest| rest.split(';').next());
     statements.flat_map(paths).collect()
 }
 
-/// What is wrong with these imports: those that go up, and those that are part of a circle.
+/// Returns imports that go up or are part of a circle.
 fn faults(imports: &BTreeSet<(Module, Module)>) -> Vec<String> {
     let floor =
         |module: &Module| ORDER.iter().position(|name| module.first().is_some_and(|first| first == name));
@@ -212,7 +213,7 @@ fn faults(imports: &BTreeSet<(Module, Module)>) -> Vec<String> {
     faults
 }
 
-/// Whether `from` imports `to`, by other modules or by itself.
+/// Returns whether `from` imports `to`, directly or through other modules.
 fn reaches(from: &Module, to: &Module, below: &BTreeMap<&Module, BTreeSet<&Module>>) -> bool {
     let mut seen = BTreeSet::from([from]);
     let mut next = vec![from];
@@ -231,7 +232,7 @@ fn faults_of(files: &[(&str, &str)]) -> Vec<String> {
     faults(&sources.imports())
 }
 
-/// What a file of the suite names of its other files, `support` aside.
+/// Returns what a file of the suite imports from other files, except `support`.
 fn imports_of_tests(code: &str) -> Vec<String> {
     let is_support = |path: &[String]| path.get(1).is_some_and(|folder| folder == "support");
     let is_wrong = |path: &Vec<String>| match path[0].as_str() {

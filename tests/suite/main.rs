@@ -1,4 +1,5 @@
-//! The hermetic suite: the real binary, a miniature kernel tree, servers on loopback. No network.
+//! The suite runs the real binary on a miniature kernel tree, with servers on loopback and without
+//! a network.
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
@@ -21,7 +22,7 @@ mod build {
     mod timings;
 }
 
-/// What one command prints and does.
+/// The commands and their output.
 mod commands {
     mod add;
     mod bench;
@@ -44,7 +45,7 @@ mod commands {
     mod verify_rebuild;
 }
 
-/// What goes wrong, and what kcompile does then.
+/// Faults and how kcompile handles them.
 mod faults {
     mod crash_tests;
     mod disk_full;
@@ -60,7 +61,7 @@ mod faults {
     mod special_files;
 }
 
-/// The image layouts: written, read, pushed, and as other tools have them.
+/// Image layouts, written, read, pushed, and of other tools.
 mod oci {
     mod attestations;
     mod clients;
@@ -75,7 +76,7 @@ mod oci {
     mod single_stream;
 }
 
-/// Where a kernel's source comes from, what proves it, and what patches make of it.
+/// Sources, their verification, and patches.
 mod source {
     mod bundles;
     mod cache;
@@ -92,7 +93,7 @@ mod source {
     mod versions;
 }
 
-/// What the tests share. Test files import nothing else of the suite.
+/// Shared code. Test files import nothing else of the suite.
 mod support {
     pub(crate) mod context;
     pub(crate) mod downloads;

@@ -1,5 +1,5 @@
-//! The short way through the whole program, which `scripts/test-fast` takes: a build, its images, and an error of
-//! each exit code.
+//! A short way through the whole program for `scripts/test-fast`, with a build, its images, and an
+//! error of each exit code.
 
 use crate::support::context::{TestContext, compress};
 use crate::support::fixtures::tar_with;
@@ -27,7 +27,7 @@ fn a_kernel_is_planned_built_verified_and_reused() {
     let again = context.run(args).ok();
     assert_eq!(again.digests(), built.digests());
     assert!(!again.stderr.contains("Compile:"), "{}", again.stderr);
-    // A byte of an image is another one.
+    // Changes a byte of an image.
     let blobs = context.path("work").join(BIN).join("blobs/sha256");
     let layer = blobs.read_dir_utf8().unwrap().map(|entry| entry.unwrap().into_path());
     let layer = layer.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();

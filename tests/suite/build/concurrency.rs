@@ -1,4 +1,4 @@
-//! Several runs at once: on one cache, into one output directory, and with some of them killed.
+//! Runs several builds at once, on one cache and into one output directory, and kills some of them.
 
 use crate::support::context::{RunResult, TestContext, run_result};
 use crate::support::downloads::{answer_range, archive_requests, archive_server};
@@ -29,13 +29,13 @@ fn eight_concurrent_runs_succeed_when_three_are_killed() {
     let context = TestContext::new();
     let server = release(&context);
     let args = |run: usize| {
-        // Two configs, which share a tree and a build directory.
+        // The two configs share a tree and a build directory.
         let set = if run.is_multiple_of(2) { "--set DUMMY=y" } else { "" };
         format!("6.1.7 --fc --config mini.config {set} -j 1 -o out-{run} --mirror {}", server.url)
     };
     let mut runs: Vec<Child> = (0..8).map(|run| spawn(&context, &args(run))).collect();
     for killed in [0, 3, 6] {
-        // It has begun, and waits for others or has them wait.
+        // The run has started, and waits for others or makes others wait.
         let mut first = String::new();
         BufReader::new(runs[killed].stderr.as_mut().unwrap()).read_line(&mut first).unwrap();
         kill_process(Pid::from_child(&runs[killed]), Signal::KILL).unwrap();
@@ -50,7 +50,7 @@ fn eight_concurrent_runs_succeed_when_three_are_killed() {
     }
     assert!(digests.iter().skip(2).zip(&digests).all(|(later, earlier)| later == earlier), "{digests:?}");
     assert_ne!(digests[0], digests[1]);
-    // Whoever was killed may have had to begin.
+    // A killed run may have had to start again.
     let downloads = archive_requests(&server).len();
     assert!(downloads <= 4, "{:?}", archive_requests(&server));
     assert_eq!(context.names("cache/trees").len(), 1);

@@ -1,11 +1,12 @@
-//! Files that a config names: what they hold is in the kernel, so it is in the plan, and it is there before make is.
+//! Files that a config names are part of the kernel, so they are in the plan before make runs.
 
 use crate::support::context::{RunResult, TestContext, has_tool, sha256, skipped, write_script};
 use crate::support::git::{commit, sh};
 use serde_json::Value;
 use std::fs;
 
-/// The parts of a kernel that take in files of the host, as Kbuild does it: a change shows by a newer file.
+/// The parts of a kernel that include files of the host, like Kbuild does. Make only notices newer
+/// files.
 const KCONFIG: &str = r#"
 config INITRAMFS_SOURCE
 	string "Initramfs source file(s)"
@@ -94,7 +95,7 @@ for input; do
 done
 "#;
 
-/// A kernel that takes in files.
+/// Returns a context with a kernel that includes files.
 fn context() -> TestContext {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
@@ -121,7 +122,7 @@ fn context() -> TestContext {
     context
 }
 
-/// The fragment for `build`, with `HOST` for the directory of the files.
+/// Returns the fragment for `build`, with `HOST` for the directory of the files.
 fn config(context: &TestContext, settings: &str) -> String {
     let settings = settings.replace("HOST", context.path("host").as_str());
     fs::write(context.path("work/files.config"), settings).unwrap();
@@ -133,7 +134,7 @@ fn build(context: &TestContext, settings: &str, args: &str) -> RunResult {
     context.build(&format!("{fragment} {args}"))
 }
 
-/// The `config_files` of the plan.
+/// Returns the plan's `config_files`.
 fn planned(context: &TestContext, settings: &str) -> (Value, Value) {
     let fragment = config(context, settings);
     let plan = context.run(&format!("plan 6.1.7 --fc --source linux --config mini.config {fragment} --json"));
@@ -153,14 +154,14 @@ fn changing_a_file_named_by_the_config_changes_the_plan() {
         let path = context.path("host").join(file);
         let before = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("# changed\n{before}")).unwrap();
-        // Make does not see it.
+        // Make does not notice this change.
         sh(&context.path("host"), &format!("touch -d 2001-01-01 {file}"));
         let digests = build(&context, settings, "").ok().digests();
         assert!(!seen.contains(&digests), "{file}");
         seen.push(digests);
     }
     build(&context, settings, "").ok().says("nothing to do");
-    // None of it is left in an object.
+    // No object contains any of it.
     let clean = build(&context, settings, "--cache-dir clean -o clean").ok().digests();
     assert_eq!(seen.last().unwrap(), &clean);
     let archive = "CONFIG_INITRAMFS_SOURCE=\"HOST/whole.cpio\"\n";
@@ -179,7 +180,7 @@ fn the_plan_records_the_digest_of_each_config_file() {
     );
     let digest = sha256(&fs::read(context.path("host/trusted.pem")).unwrap());
     assert_eq!(files, serde_json::json!({ "SYSTEM_TRUSTED_KEYS": digest }));
-    // What is in a directory: modes and links, too.
+    // The content of a directory, including modes and links.
     let settings = "CONFIG_INITRAMFS_SOURCE=\"HOST/root\"\n";
     let mut seen = vec![planned(&context, settings).0];
     for change in [
@@ -244,7 +245,7 @@ fn a_missing_config_file_fails_before_compiling() {
         let ran = build(&context, &format!("{settings}\n"), "").failed(2, &[symbol, &says, "hint: "]);
         assert!(!ran.stderr.contains("Compile"), "{}", ran.stderr);
     }
-    // In a config that leaves it out, it does not matter.
+    // The file does not matter if the config does not name it.
     let settings = "CONFIG_SYSTEM_TRUSTED_KEYS=\"debian/certs/x.pem\"\n";
     fs::write(context.path("work/mini.config"), format!("{}{settings}", crate::support::context::CONFIG))
         .unwrap();
@@ -262,12 +263,12 @@ fn config_file_paths_are_relative_to_the_source() {
     assert_ne!(build(&context, settings, "").ok().digests(), first);
 }
 
-/// A path that nobody asked for and that is in no plan.
+/// Nobody asked for this path, and no plan has it.
 #[test]
 fn files_named_by_kconfig_defaults_must_be_named_in_the_config() {
     let context = context();
     let default = "CONFIG_VENDOR_DEFAULT=y\n";
-    // A kernel does not choose which files of this machine make sees.
+    // The source must not choose which files of the host make sees.
     let ran = build(&context, default, "--sandbox on");
     if ran.code != 4 {
         ran.failed(1, &["warning: CONFIG_VENDOR_DEFAULT_BLOB=", "vendor"]);
@@ -282,7 +283,7 @@ fn files_named_by_kconfig_defaults_must_be_named_in_the_config() {
         .ok()
         .says("note: files of this machine get into the kernel: CONFIG_VENDOR_DEFAULT_BLOB=");
     build(&context, &named, "").ok().says("nothing to do");
-    // Of a setting that is known to name a file.
+    // A setting that is known to name a file.
     let kconfig = context.path("work/linux/drivers/mini/Kconfig");
     let text = fs::read_to_string(&kconfig).unwrap();
     let hashes = format!("keyring\"\n\tdefault \"{}\"", context.path("host/hashes"));
@@ -311,7 +312,7 @@ fn a_config_file_that_changes_during_the_build_is_an_error() {
     build(&context, settings, "--sandbox off")
         .failed(1, &["CONFIG_SYSTEM_BLACKLIST_HASH_LIST", "was changed while it was compiled"]);
     assert!(!context.path("work/out").exists());
-    // Back again: what was compiled meanwhile is not this kernel's.
+    // The first text again. What was compiled in between belongs to another kernel.
     fs::write(&makefile, &text).unwrap();
     fs::write(&hashes, "the first hashes").unwrap();
     sh(&context.path("host"), "touch -d 2001-01-01 hashes");
@@ -329,7 +330,7 @@ fn unreproducible_settings_are_warned_about() {
     let first = build(&context, settings, "").ok().says(&format!("warning: {says}")).digests();
     build(&context, settings, "").ok().says("nothing to do").says(says);
     assert_ne!(build(&context, settings, "--cache-dir clean -o clean").ok().digests(), first);
-    // A key of the user's own: RSA gives the same signatures each time.
+    // A user's own key. RSA signatures are deterministic.
     if !has_tool("openssl") {
         return;
     }
@@ -351,7 +352,7 @@ fn unreproducible_settings_are_warned_about() {
     build(&context, locked, "").failed(2, &["CONFIG_MODULE_SIG_KEY", "locked.pem is encrypted"]);
 }
 
-/// What cannot be read is never the reason to give old images for a new build.
+/// Unreadable inputs must not lead to the reuse of old images.
 #[test]
 fn builds_with_unknown_inputs_are_never_reused() {
     let context = context();
@@ -375,7 +376,8 @@ fn builds_with_unknown_inputs_are_never_reused() {
     }
 }
 
-/// The sandbox of an ordinary user has no other users in it: their files would belong to nobody.
+/// The user namespace of an ordinary user has no other users, so files of others have no owner in
+/// it.
 #[test]
 fn initramfs_files_with_owners_hidden_by_the_sandbox_are_refused() {
     if !rustix::process::geteuid().is_root() {

@@ -1,5 +1,6 @@
-//! Golden files of builds: receipts, images to the byte, and what commands tell of them as JSON. The tools are
-//! [`crate::support::fixed_tools`]'s, so that no byte is the host's; those of the host's own are held where it has the same ones.
+//! Golden files of builds, which are receipts, the bytes of images, and the JSON output of
+//! commands. [`crate::support::fixed_tools`] keep the host's tools out of the output. Digests with
+//! the host's own tools are compared where a golden file for the same tools exists.
 
 use crate::support::context::{TestContext, run_result, sha256, skipped};
 use crate::support::fixed_tools;
@@ -13,7 +14,8 @@ use std::io::Read;
 use std::process::Command;
 
 fn build(context: &TestContext, args: &str) -> String {
-    // An empty prefix is the host's: the miniature tree makes a true Image with any compiler.
+    // An empty prefix selects the host's compiler. The miniature tree makes a real Image with any
+    // compiler.
     let mut command = context.command(&format!("{args} --sandbox off --progress plain"));
     if args.contains("arm64") {
         command.arg("--cross-compile=");
@@ -30,7 +32,7 @@ fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
     fs::read(layout.join("blobs").join(digest)).unwrap()
 }
 
-/// The layouts of a context, without what is attached to them: receipts have times in them.
+/// Returns the layouts of a context, without attachments, since receipts contain times.
 fn layouts(context: &TestContext) -> Vec<Utf8PathBuf> {
     let names = context.names("work/out").into_iter();
     let layouts =
@@ -38,7 +40,7 @@ fn layouts(context: &TestContext) -> Vec<Utf8PathBuf> {
     layouts.filter(|path| !path.as_str().ends_with("-attest")).collect()
 }
 
-/// The entries of all layers of a layout: mode, owner, date, size, digest, name.
+/// Returns the entries of all layers of a layout with mode, owner, date, size, digest and name.
 fn listings(layout: &Utf8Path) -> String {
     let index: Value = serde_json::from_str(&read(&layout.join("index.json"))).unwrap();
     let manifest: Value = serde_json::from_slice(&blob(layout, &index["manifests"][0])).unwrap();
@@ -77,14 +79,14 @@ fn listings(layout: &Utf8Path) -> String {
     text
 }
 
-/// The receipt, but for a plan that another one shows already.
+/// Returns the receipt, without a plan that another receipt already shows.
 fn receipt(context: &TestContext, name: &str) -> String {
     let mut receipt: Value = serde_json::from_str(&read(&context.path("work/out").join(name))).unwrap();
     receipt["plan"] = json!("*");
     section(name, &compact(&normal(context, &pretty(&receipt))))
 }
 
-/// What a build left: its layers' entries, and its receipts.
+/// Returns the layer entries and the receipts of a build.
 fn left(context: &TestContext) -> String {
     let mut text = String::new();
     for layout in layouts(context) {
@@ -107,7 +109,7 @@ fn a_build_from_kernel_org() {
     let mut text = section("6.1.7 --fc, from kernel.org", &first.stdout);
     text.push_str(&events(&context, &first.stderr));
     let file = |name: &str| context.path("work/out").join(name);
-    // In the order of its keys.
+    // Sorted by key.
     text.push_str(&section(
         "the receipt",
         &compact(&normal(&context, &read(&file("firecracker-6.1.7-amd64.json")))),
@@ -140,20 +142,20 @@ fn a_build_from_kernel_org() {
     compare("build-kernel-org.txt", &text);
 }
 
-/// The events of a run. How many there are of progress is a matter of time.
+/// Returns the events of a run. The number of progress events depends on timing.
 fn events(context: &TestContext, lines: &str) -> String {
     let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let all: String = all.filter(|event| event["event"] != "progress").map(|event| pretty(&event)).collect();
     section("--progress json", &compact(&normal(context, &all)))
 }
 
-/// A text without the digest of the receipt, which has times in it.
+/// Returns a text without the digest of the receipt, which contains times.
 fn without_receipts(context: &TestContext, text: &str) -> String {
     let receipt = fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
     text.replace(&sha256(&receipt), "*")
 }
 
-/// The manifests that refer to an image, without the digests of what has times in it.
+/// Returns the manifests that refer to an image, without digests of files with times.
 fn attached(context: &TestContext, name: &str) -> String {
     let layout = context.path("work/out").join(format!("{name}-attest"));
     let index: Value = serde_json::from_str(&read(&layout.join("index.json"))).unwrap();
@@ -177,7 +179,7 @@ fn a_build_from_a_tarball_with_other_options() {
         "--compression zstd --modules-layout flat --also-at boot/vmlinux --legacy --fragment some.config";
     let args = format!("6.1.7 --ch --arch amd64 --source linux-6.1.7.tar.gz --config mini.config {options}");
     let text = build(&context, &args) + &left(&context);
-    // The second time nothing is compiled, and what was read is remembered.
+    // The second run compiles nothing and uses memoized results.
     build(&context, &args);
     let inspected = printed(&context, "inspect out/cloudhypervisor-kernel --json");
     compare("build-tarball.txt", &(text + &inspected + &records(&context)));
@@ -200,7 +202,7 @@ fn a_build_from_a_repository_with_patches() {
     compare("build-git.txt", &text);
 }
 
-/// What the cache keeps beside sources and images.
+/// Returns what the cache keeps besides sources and images.
 fn records(context: &TestContext) -> String {
     let mut records = Vec::new();
     for entry in walkdir::WalkDir::new(context.path("cache")) {
@@ -228,14 +230,14 @@ fn records(context: &TestContext) -> String {
     records.concat()
 }
 
-/// Of the blobs that were read, the first of an image.
+/// Returns the first blob of an image among those that were read.
 fn first_image(seen: &Value) -> Value {
     let of_image = |(path, _): &(&String, &Value)| !path.contains("-attest/");
     let first = seen.as_object().unwrap().iter().find(of_image);
     first.into_iter().map(|(path, look)| (path.clone(), look.clone())).collect()
 }
 
-/// Takes away what a record has of this host's files, and of receipts.
+/// Removes the host's files and receipts from a record.
 fn anonymize(value: &mut Value) {
     for key in ["from", "host", "fingerprint", "steps", "at"] {
         if let Some(value) = value.get_mut(key) {
@@ -287,7 +289,7 @@ fn images_of_two_architectures() {
         let told: Value = serde_json::from_str(&told).unwrap();
         section("inspect: a receipt", &compact(&normal(&context, &pretty(&told["receipt"]))))
     };
-    // The one that is attached would count in its place.
+    // The attached one would be used instead.
     fs::remove_dir_all(context.path(&format!("work/other/{bin}-attest"))).unwrap();
     fs::copy(context.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
     text.push_str(&inspect());
@@ -332,7 +334,7 @@ fn a_bundle() {
     compare("bundle.txt", &text);
 }
 
-/// The digests that the host's own tools give. There is a file for each set of tools.
+/// The digests with the host's own tools. There is a file for each set of tools.
 #[test]
 fn the_digests_of_this_toolchain() {
     let first_line = |tool: &str| -> Option<String> {

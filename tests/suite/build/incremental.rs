@@ -1,4 +1,4 @@
-//! Nothing changed, nothing done; little changed, little done.
+//! Unchanged builds do nothing, and small changes only rebuild what they affect.
 
 use crate::support::context::{TestContext, sha256};
 use std::fs;
@@ -8,12 +8,12 @@ use std::time::{Duration, SystemTime};
 const BIN: &str = "work/out/firecracker-kernel-bin-amd64";
 const RECEIPT: &str = "work/out/firecracker-6.1.7-amd64.json";
 
-/// From now on `make` notes its arguments; [`calls`] tells them.
+/// Makes `make` record its arguments, for [`calls`].
 fn watch_make(context: &mut TestContext) {
     let path = std::env::var("PATH").unwrap();
     let dir = context.path("bin");
     fs::create_dir(&dir).unwrap();
-    // Into its build directory: the sandbox lets make write nowhere else.
+    // The record is in the build directory, because make cannot write elsewhere in the sandbox.
     let note = "for word; do case $word in O=*) echo \"$@\" >>\"${word#O=}/calls\";; esac; done";
     let script = format!("#!/bin/sh\n{note}\nPATH='{path}' exec make \"$@\"\n");
     fs::write(dir.join("make"), script).unwrap();
@@ -21,7 +21,7 @@ fn watch_make(context: &mut TestContext) {
     context.env.insert("PATH".into(), format!("{dir}:{path}"));
 }
 
-/// How often make was called for a build directory since the last time.
+/// Returns how often make ran in a build directory since the last call.
 fn calls(context: &TestContext) -> usize {
     let files = walkdir::WalkDir::new(context.path("cache")).into_iter().flatten();
     let files = files.filter(|entry| entry.file_name() == "calls");
@@ -33,7 +33,7 @@ fn calls(context: &TestContext) -> usize {
     count.sum()
 }
 
-/// The blobs of the layout with the kernel.
+/// Returns the blobs of the kernel layout.
 fn blobs(context: &TestContext) -> Vec<String> {
     context.names(&format!("{BIN}/blobs/sha256"))
 }
@@ -50,7 +50,7 @@ fn an_unchanged_plan_does_not_run_make() {
     assert_eq!((again.stdout, calls(&context)), (first.stdout.clone(), 0));
     assert!(again.stderr.contains("kernel release  6.1.7, "), "{}", again.stderr);
     assert_eq!(context.snapshot("work/out"), before);
-    // Another directory, a launcher, other jobs: the same plan.
+    // Another directory, a launcher and other jobs do not change the plan.
     let elsewhere = context
         .build("-o elsewhere --launcher env -j 7")
         .ok()
@@ -63,7 +63,7 @@ fn an_unchanged_plan_does_not_run_make() {
             .collect()
     };
     assert_eq!(images("work/out"), images("work/elsewhere"));
-    // Only where it is asked for.
+    // Compiled again only on request.
     let rebuilt = context.build("--rebuild").ok().says("6.1.7, 0 steps");
     assert_eq!(rebuilt.digests(), first.digests());
     assert!(calls(&context) > 0);
@@ -82,14 +82,14 @@ fn damaged_output_is_repaired_without_compiling() {
         let path = context.path(&format!("{BIN}/blobs/sha256/{blob}"));
         let bytes = fs::read(&path).unwrap();
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
-        // One bit; the size and the time of the content are as they were.
+        // Flips one bit. The size and the time of the content stay the same.
         let mut damaged = bytes.clone();
         damaged[10] ^= 1;
         fs::write(&path, damaged).unwrap();
         fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
         let ran = context.build("").ok();
         if ran.stderr.contains("nothing to do") {
-            // A blob of the other version: another plan's business.
+            // A blob of the other version, which belongs to another plan.
             fs::write(&path, &bytes).unwrap();
         } else {
             repairs += 1;
@@ -98,7 +98,7 @@ fn damaged_output_is_repaired_without_compiling() {
     }
     assert_eq!(repairs, 3, "a manifest, a config, a layer");
     let receipt = fs::read_to_string(context.path(RECEIPT)).unwrap();
-    // What no digest vouches for.
+    // Annotations, which no digest covers.
     let index = |from: &'static str, to: &'static str| {
         let path = context.path(&format!("{BIN}/index.json"));
         move || fs::write(&path, fs::read_to_string(&path).unwrap().replacen(from, to, 1)).unwrap()
@@ -130,7 +130,7 @@ fn damaged_cached_images_are_rebuilt() {
             fs::write(blob.path(), "x").unwrap();
         }
     }
-    // What stands in the output directory is right and needs none of them.
+    // The output directory is right, so none of them is needed.
     context.build("").ok().says("nothing to do");
     fs::remove_dir_all(context.path("work/out")).unwrap();
     let made =
@@ -143,14 +143,15 @@ fn damaged_cached_images_are_rebuilt() {
 #[test]
 fn unchanged_builds_still_check_requirements_and_tools() {
     let mut context = TestContext::new();
-    // Somebody's own directories in PATH may change at any moment: shims of a version manager do.
+    // Directories of the user in PATH may change at any moment, such as the shims of version
+    // managers.
     let programs = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     context.env.insert("PATH".into(), programs.into());
     context.build("--require none").ok();
-    // Another profile may not be met.
+    // Another profile may have unmet requirements.
     context.build("--require kubernetes").failed(1, &["does not meet kubernetes"]);
     context.build("--require none").ok().says("nothing to do");
-    // A finding is repeated; another tool on this host may change what Kconfig says.
+    // A warning is repeated. Another tool on the host may change Kconfig's answer.
     let mut config = fs::read_to_string(context.path("work/mini.config")).unwrap();
     config.push_str("CONFIG_NO_SUCH_THING=y\n");
     fs::write(context.path("work/mini.config"), config).unwrap();
@@ -182,7 +183,7 @@ fn cached_sources_are_only_read_again_after_a_change() {
     assert_eq!(known().len(), 1);
     let fact = fs::read_to_string(context.path(&format!("cache/known/{}", known()[0]))).unwrap();
     assert!(fact.contains(&sha256(&fs::read(&tarball).unwrap())), "{fact}");
-    // As long, as old, other bytes.
+    // The same size and time with other bytes.
     let mut bytes = fs::read(&tarball).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -191,7 +192,7 @@ fn cached_sources_are_only_read_again_after_a_change() {
     context.run(args).failed(3, &["corrupt archive"]);
 }
 
-/// How many commands make has run, by what the compile phase says at its end.
+/// Returns the number of commands in the summary of the compile phase.
 fn steps(ran: &crate::support::context::RunResult) -> u64 {
     let text = ran.stderr.split("Compile: done").nth(1).unwrap().split("6.1.7, ").nth(1).unwrap();
     text.split(' ').next().unwrap().parse().unwrap()

@@ -1,4 +1,4 @@
-//! What decides the bytes of an image is in its plan, or is refused: nothing reaches a kernel unseen.
+//! Every input of an image is in its plan or is refused.
 
 use crate::support::context::{
     TestContext, compress, has_tool, run_result, sha256, skipped, tar_of, write_script,
@@ -24,7 +24,7 @@ fn git_url_rewrites_of_the_user_are_ignored() {
         (servers::git(context.path("repos").as_str()), servers::git(context.path("elsewhere").as_str()));
     let fetch = format!("fetch 6.1.7 --ch --source git+{}/linux/.git", here.url);
     let plain = context.run(&format!("{fetch} --cache-dir plain")).ok();
-    // Another server in its place; a proxy that is not there.
+    // Another server instead, and a proxy that does not exist.
     let rewritten = format!("[url \"{}/\"]\n\tinsteadOf = {}/\n", elsewhere.url, here.url);
     for (cache, config) in [("rewritten", &*rewritten), ("proxy", "[http]\n\tproxy = http://127.0.0.1:1\n")] {
         fs::write(context.path("home/.gitconfig"), config).unwrap();
@@ -34,7 +34,7 @@ fn git_url_rewrites_of_the_user_are_ignored() {
     assert!(elsewhere.log.lock().unwrap().is_empty());
 }
 
-/// Objects in it would be taken for those that kcompile compiled itself.
+/// Its objects would be taken for those of kcompile.
 #[test]
 fn sources_with_a_build_directory_are_refused() {
     let context = TestContext::new();
@@ -62,7 +62,7 @@ fn sources_with_a_build_directory_are_refused() {
     assert!(context.names("cache/tmp").is_empty());
 }
 
-/// The digest of a source directory counts what is mounted in it, so make has to see that, too.
+/// The digest of a source directory covers mounts in it, so make has to see them.
 #[test]
 fn mounts_inside_a_source_directory_are_part_of_the_source() {
     let Some(way) = mount_namespace_command() else { return };
@@ -86,7 +86,7 @@ fn mounts_inside_a_source_directory_are_part_of_the_source() {
     let mut words = way.clone();
     words.extend(["sh", "-c", &script]);
     assert_eq!(context.run_by(&words, &format!("{args} linux")).ok().digests(), whole);
-    // To make it is as read-only as the rest.
+    // The mount is read-only for make, like the rest.
     let makefile = tree.join("Makefile");
     let text = fs::read_to_string(&makefile).unwrap();
     fs::write(&makefile, format!("$(shell touch {}/written)\n{text}", tree.join("init"))).unwrap();
@@ -94,7 +94,7 @@ fn mounts_inside_a_source_directory_are_part_of_the_source() {
     assert!(!context.path("other/init/written").exists());
 }
 
-/// A header and a driver's directory that a developer has linked into the tree.
+/// A header and a driver's directory that a developer linked into the tree.
 #[test]
 fn files_behind_links_out_of_a_source_directory_are_inputs() {
     let context = TestContext::new();
@@ -122,7 +122,7 @@ fn files_behind_links_out_of_a_source_directory_are_inputs() {
         assert_eq!(context.build(&format!("{config} {cache}")).ok().digests(), digests);
         seen.push(digests);
     }
-    // One that leads around the source, and one to nothing.
+    // A link to the directory above the source, and a dangling link.
     symlink(context.path("."), tree.join("around")).unwrap();
     context.build(config).failed(2, &["linux/around leads to ", "the source directory lies in it"]);
     fs::remove_file(tree.join("around")).unwrap();
@@ -145,7 +145,7 @@ fn changing_a_compiler_wrapper_changes_the_plan() {
     assert_eq!(context.build(&format!("{args} --cache-dir fresh -o fresh")).ok().digests(), second);
     write_script(&wrapper, "exec gcc \"$@\"");
     assert_eq!(context.build(&args).ok().says("nothing compiled").digests(), first);
-    // Where it stands in the command does not matter.
+    // Its place in the command does not matter.
     write_script(&wrapper, "exec \"$@\"");
     let plan = |args: &str| -> serde_json::Value {
         let plan = context.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
@@ -159,7 +159,7 @@ fn changing_a_compiler_wrapper_changes_the_plan() {
     };
     assert_eq!(shell(&format!("{wrapper} gcc"))["cc"], digest);
     assert_eq!(plan(&format!("--launcher {wrapper}")), serde_json::json!({ "launcher": digest }));
-    // The distribution's own tools are known by their versions.
+    // Versions identify the distribution's own tools.
     assert_eq!(plan("--launcher env"), serde_json::Value::Null);
 }
 

@@ -1,4 +1,4 @@
-//! Compiler caches and farms, the real ones, on loopback: whatever stands before the compiler, the bytes are the same.
+//! Runs real compiler caches and farms on loopback. Launchers must not affect the output.
 
 use crate::support::context::{TestContext, has_tool, write_script};
 use std::fs;
@@ -14,13 +14,13 @@ fn context() -> TestContext {
     context
 }
 
-/// What the receipt in `out` says of the compiler cache.
+/// Returns the statistics of the compiler cache in the receipt in `out`.
 fn counted(context: &TestContext, out: &str) -> serde_json::Value {
     let receipt = fs::read(context.path(&format!("work/{out}/firecracker-6.1.7-amd64.json"))).unwrap();
     serde_json::from_slice::<serde_json::Value>(&receipt).unwrap()["compiler_cache"].clone()
 }
 
-/// A port that nobody listens on.
+/// Returns a port on which nobody listens.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -33,7 +33,7 @@ fn ccache_hits_from_another_directory_and_keeps_the_output() {
     let mut context = context();
     let plain = context.run(&format!("{ARGS} --cache-dir plain -o plain-out")).ok().digests();
     context.env.insert("CCACHE_DIR".into(), context.path("ccache").into_string());
-    // What would loosen its checks does not reach it.
+    // Settings that loosen its checks are overridden.
     context.env.insert("CCACHE_SLOPPINESS".into(), "time_macros,include_file_mtime,file_macro".into());
     context.env.insert("CCACHE_BASEDIR".into(), "/".into());
     let cold = context.run(&format!("{ARGS} --launcher ccache --cache-dir one -o one-out")).ok();
@@ -75,7 +75,7 @@ fn ccache_ignores_unsafe_user_settings() {
         context.run(&format!("{ARGS} --launcher ccache --cache-dir {dir} -o {dir}-out")).ok();
         assert!(!context.path("called").exists(), "{choice}");
     }
-    // It says the same of itself and is another one.
+    // The other compiler has the same version output.
     write_script(&compiler, &format!("PATH='{path}' exec gcc \"$@\" -O1"));
     context.run(&format!("{ARGS} --launcher ccache --cache-dir three -o three-out")).ok();
     let counts = counted(&context, "three-out");
@@ -105,7 +105,7 @@ fn sccache_does_not_return_the_config_of_another_kernel() {
     assert!(counts["misses"] == 0, "{counts}");
 }
 
-/// A cache that looks at the compiler alone would hand out what an older assembler has made.
+/// A cache that only checks the compiler would return objects of an older assembler.
 #[test]
 fn changing_the_assembler_invalidates_cached_objects() {
     let mut context = context();
@@ -119,7 +119,7 @@ fn changing_the_assembler_invalidates_cached_objects() {
         let args = format!("{ARGS} --launcher {cache} --cache-dir old-{cache} -o old-{cache}-out");
         context.run(&args).ok();
     }
-    // As after an upgrade of the package binutils, whose tools come together.
+    // Like an upgrade of the package binutils, whose tools come together.
     let linker = context.path("bin/ld");
     let other = "case $1 in --version) echo 'GNU ld (GNU Binutils) 2.99'; exit;; esac";
     write_script(&linker, &format!("{other}\nPATH='{path}' exec ld \"$@\""));
@@ -132,7 +132,7 @@ fn changing_the_assembler_invalidates_cached_objects() {
     }
 }
 
-/// A distccd that ends with the test.
+/// A distccd that is killed when the value is dropped.
 struct Farm(Child, u16);
 
 impl Farm {
@@ -149,7 +149,7 @@ impl Farm {
             "--jobs",
             "2",
         ]);
-        // Else Debian's would only run what its package has linked for it.
+        // Without this, Debian's distccd only runs compilers that its package has linked.
         command.args([
             "--enable-tcp-insecure",
             "--log-stderr",
@@ -173,7 +173,7 @@ impl Farm {
 
 impl Drop for Farm {
     fn drop(&mut self) {
-        // It ends its own children when it is told to.
+        // distccd ends its children on SIGTERM.
         let pid = rustix::process::Pid::from_child(&self.0);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.0.wait();
@@ -198,7 +198,7 @@ fn a_compile_farm_does_not_affect_the_output() {
     let log = BufReader::new(fs::File::open(context.path("distccd.log")).unwrap());
     let compiled = log.lines().filter(|line| line.as_ref().unwrap().contains("COMPILE_OK")).count();
     assert!(compiled > 10, "{compiled} of its own");
-    // -j is the user's word.
+    // The user's -j wins.
     context.run(&format!("{ARGS} --launcher distcc --rebuild -j 2")).ok().says("make -j2 vmlinux");
 }
 
@@ -215,7 +215,7 @@ fn an_unreachable_farm_falls_back_to_local_compilation() {
     let ran = ran.says("warning: no distcc machine answered, so this machine compiled everything");
     let ran = ran.says(&format!("note: distcc: no answer from {dead}"));
     assert_eq!(ran.digests(), plain);
-    // Of several kernels each was, and its receipt says so.
+    // With several kernels, each receipt has the statistics of its own build.
     let ran = context.run(&format!("6.1.7 {ARGS} --launcher distcc --rebuild -o several")).ok();
     for kernel in ["6.1.7", "6.1.7 #2"] {
         let told = format!("[{kernel}] warning: no distcc machine answered");

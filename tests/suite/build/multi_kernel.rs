@@ -1,4 +1,4 @@
-//! Several kernels in one run.
+//! Builds several kernels in one run.
 
 use crate::support::context::TestContext;
 use crate::support::processes::{Process, descendants};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 fn one_failed_kernel_does_not_stop_the_others() {
     let mut context = TestContext::new();
     let server = mirror(&context, &["6.1.7", "6.1.9"]);
-    // What each make is told of its jobs.
+    // Records the job arguments of each make.
     let path = std::env::var("PATH").unwrap();
     fs::create_dir(context.path("bin")).unwrap();
     let make = context.path("bin/make");
@@ -58,7 +58,7 @@ fn one_failed_kernel_does_not_stop_the_others() {
     }
     assert!(!ran.stderr.contains("waiting for the lock"), "{}", ran.stderr);
 
-    // One after the other they are the same.
+    // Separate builds give the same images.
     for (version, digests) in [("6.1.7", &ran.digests()[..2]), ("6.1.9", &ran.digests()[2..])] {
         let alone = format!(
             "{version} --fc --config mini.config --mirror {} --cache-dir fresh -o fresh-out",
@@ -110,7 +110,7 @@ fn the_tree_of_a_queued_kernel_is_not_cleaned() {
         server.url
     );
     let mut child = context.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-    // Two compile, for ever, and the third has its tree and waits.
+    // Two kernels compile for ever, and the third has its tree and waits.
     let deadline = Instant::now() + Duration::from_secs(60);
     let builds = |name: &String| name.contains("-kcompile-");
     while context.names("cache/locks").iter().filter(|name| builds(name)).count() < versions.len() {

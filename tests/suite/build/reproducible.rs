@@ -1,4 +1,4 @@
-//! Bit for bit: the same plan gives the same digests, whatever else differs from one machine to the next.
+//! The same plan gives the same digests on different machines.
 
 use crate::support::context::{TestContext, copy, run_result, skipped, write_script};
 use std::fs;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 const ARGS: &str = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --legacy";
 
-/// Two contexts with the same tarball.
+/// Returns two contexts with the same tarball.
 fn two() -> (TestContext, TestContext) {
     let (here, there) = (TestContext::new(), TestContext::new());
     here.tarball("6.1.7", "xz");
@@ -15,7 +15,7 @@ fn two() -> (TestContext, TestContext) {
     (here, there)
 }
 
-/// Can a program be run like this here?
+/// Returns whether a program can be run like this on this host.
 fn can(words: &[&str], why: &str) -> bool {
     let runs = Command::new(words[0]).args(&words[1..]).arg("true").output();
     let can = runs.is_ok_and(|output| output.status.success());
@@ -45,7 +45,7 @@ fn another_machine_gives_the_same_digests() {
     there
         .env
         .insert("KCOMPILE_CACHE_DIR".into(), there.path("a/much/longer/place/for/the/cache").into_string());
-    // Another name of the machine, where one can be given.
+    // Another host name, if possible.
     let namespace: &[&str] = match rustix::process::geteuid().is_root() {
         true => &["unshare", "--uts"],
         false => &["unshare", "--uts", "--map-root-user"],
@@ -57,15 +57,14 @@ fn another_machine_gives_the_same_digests() {
     };
     let second = there.run_by(&by, &format!("{ARGS} -j 3 -o deep/er/out --launcher env")).ok();
     assert_eq!(second.digests(), first);
-    // In the same place again: from what is compiled already, and after another config in between.
+    // The same directory again, with existing objects and another config in between.
     let again = format!("{ARGS} -o deep/er/out --launcher env");
     assert_eq!(there.run(&again).ok().digests(), first);
     assert_ne!(there.run(&format!("{again} --set DEBUG_INFO=y")).ok().digests(), first);
     assert_eq!(there.run(&again).ok().digests(), first);
 }
 
-/// A clock that stands elsewhere, for kcompile and for all that it runs: whoever changes it for make, too, has to
-/// put it before make.
+/// Another clock for kcompile and everything that it runs. A script in PATH sets it for make.
 #[test]
 fn the_clock_does_not_affect_the_output() {
     if !can(&["faketime", "2030-01-01"], "faketime is not installed") {
@@ -99,7 +98,7 @@ fn files_with_future_timestamps_are_refused() {
     context.build("").ok();
 }
 
-/// The order in which a file system lists a directory: another one here than there.
+/// Another order of directory listings.
 #[test]
 fn file_system_order_does_not_affect_the_output() {
     let (here, there) = two();
@@ -114,7 +113,7 @@ fn file_system_order_does_not_affect_the_output() {
     assert!(removable.unwrap().success());
 }
 
-/// A mount that cannot be written, as root or not: a mode would not keep root from it.
+/// A read-only mount, since modes do not stop root.
 #[test]
 fn unwritable_directories_are_reported_before_building() {
     let namespace: &[&str] = match rustix::process::geteuid().is_root() {
@@ -145,12 +144,12 @@ fn unwritable_directories_are_reported_before_building() {
     assert!(built.is_empty(), "{built:?}");
 }
 
-/// What Kconfig makes of the tools of the host is in no plan, and in the images.
+/// Kconfig's view of the host's tools is not in the plan, but in the images.
 #[test]
 fn a_new_host_tool_gives_the_config_of_a_clean_build() {
     let mut context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
-    // As the kernel's own Kconfig asks for it.
+    // Like the kernel's own Kconfig.
     let add = |name: &str, lines: &str| {
         let text = fs::read_to_string(tree.join(name)).unwrap();
         fs::write(tree.join(name), format!("{text}{lines}")).unwrap();

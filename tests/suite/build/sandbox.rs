@@ -1,4 +1,4 @@
-//! What the kernel's own build scripts can do beside building, with a kernel whose scripts try.
+//! Builds a kernel whose build scripts try to do more than build.
 
 use crate::support::context::{TestContext, has_tool, skipped, write_script};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Stdio};
 
-/// A kernel that looks around while it is built, and what it looks for.
+/// A kernel whose build scripts look around, and what they look for.
 struct Prying {
     context: TestContext,
     args: String,
@@ -25,7 +25,7 @@ impl Prying {
         fs::write(context.path("home/SECRET"), "in the home directory").unwrap();
         fs::create_dir_all(context.path("other")).unwrap();
         let agent = context.path("home/agent");
-        // No two contexts have the same path.
+        // Paths of contexts differ.
         let magic = format!("magic-{}", kcompile::internals::Sha256::of(agent.as_str()).short());
         let listeners = (
             TcpListener::bind("127.0.0.1:0").unwrap(),
@@ -39,7 +39,7 @@ impl Prying {
             ("AGENT", agent.into_string()),
             ("ABSTRACT", magic.clone()),
             ("PORT", listeners.0.local_addr().unwrap().port().to_string()),
-            // The program that looks for it does not find itself.
+            // The program that searches must not find itself.
             ("MAGIC", magic.replacen('m', "[m]", 1)),
         ];
         let settings: String = settings.iter().map(|(key, value)| format!("{key}='{value}'\n")).collect();
@@ -48,7 +48,7 @@ impl Prying {
         Prying { context, args, output: format!("work/{magic}"), _listeners: listeners }
     }
 
-    /// What it tried with success.
+    /// Returns what the scripts reached.
     fn reached(&self) -> Vec<String> {
         let builds = walkdir::WalkDir::new(self.context.path("cache/builds")).into_iter().flatten();
         let found = builds.into_iter().find(|entry| entry.file_name() == "pry.txt").unwrap();
@@ -56,7 +56,7 @@ impl Prying {
         assert!(text.lines().count() == 18, "{text}");
         fs::remove_file(found.path()).unwrap();
         let reached = text.lines().filter_map(|line| line.strip_suffix(": yes")).map(str::to_owned);
-        // Directories that lead to others are the sandbox's own: what is written there is nowhere.
+        // Directories above bind mounts belong to the sandbox, so writes to them are lost.
         let is_real = |what: &String| match what.as_str() {
             "cache" | "other" => fs::remove_file(self.context.path(what).join("pried")).is_ok(),
             _ => true,
@@ -64,13 +64,13 @@ impl Prying {
         reached.filter(is_real).collect()
     }
 
-    /// Which walls stood, by the receipt.
+    /// Returns what the sandbox isolated, from the receipt.
     fn walls(&self) -> Value {
         let text = fs::read(self.context.path(&self.output).join("firecracker-6.1.7-amd64.json")).unwrap();
         serde_json::from_slice::<Value>(&text).unwrap()["sandbox"].clone()
     }
 
-    /// The daemon that it has begun is gone with make.
+    /// Checks that the daemon it started ended with make.
     fn nothing_is_left(&self) {
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let works_in = fs::read_link(entry.path().join("cwd")).unwrap_or_default();
@@ -83,7 +83,7 @@ impl Prying {
     }
 }
 
-/// What a kernel's scripts can do on this host where nothing keeps them from it.
+/// What build scripts can do on this host without a sandbox.
 const ALL: [&str; 11] = [
     "network",
     "agent",
@@ -103,8 +103,7 @@ fn build_scripts_cannot_reach_outside_the_sandbox() {
     let prying = Prying::new();
     let Prying { context, args, .. } = &prying;
     let open = context.run(&format!("{args} --sandbox off")).ok();
-    // What the walls are for: without them all this is there. The environment and the terminal are out of reach in
-    // any case.
+    // Without a sandbox all of this is reachable, except the environment and the terminal.
     let mut reached: Vec<String> = prying.reached();
     reached.retain(|what| what != "capabilities");
     assert_eq!(reached, [&ALL[..], &["daemon"]].concat());
@@ -118,7 +117,7 @@ fn build_scripts_cannot_reach_outside_the_sandbox() {
     }
     let closed = closed.ok();
     assert_eq!(prying.reached(), ["private", "temporary", "daemon"]);
-    // With the environment, the capabilities of root, and the terminal.
+    // Including the environment, root's capabilities and the terminal.
     println!("escapes from the sandbox: {} tried, all held", ALL.len() + 4);
     assert_eq!(
         prying.walls(),
@@ -132,7 +131,8 @@ fn build_scripts_cannot_reach_outside_the_sandbox() {
     assert_eq!(closed.digests(), open.digests());
 }
 
-/// An ordinary user, and root and such a user where no user namespaces can be made: inside of one that allows none.
+/// An ordinary user, and root and such a user without user namespaces (inside a namespace that
+/// forbids them).
 #[test]
 fn the_sandbox_holds_for_root_and_other_users() {
     if !rustix::process::geteuid().is_root() || !has_tool("setpriv") {
@@ -207,7 +207,7 @@ fn build_scripts_cannot_type_into_the_terminal() {
 fn launchers_that_need_the_network_keep_it() {
     let prying = Prying::new();
     let Prying { context, args, .. } = &prying;
-    // A launcher by another name, which does nothing.
+    // A launcher with another name that only runs its arguments.
     let launcher = context.path("home/distcc");
     write_script(&launcher, "exec \"$@\"");
     let args = format!("{args} --launcher {launcher}");
@@ -223,7 +223,7 @@ fn launchers_that_need_the_network_keep_it() {
 fn without_namespaces_sandbox_auto_warns_and_on_fails() {
     let prying = Prying::new();
     let Prying { context, args, .. } = &prying;
-    // Found first in the PATH: a host that does not let us.
+    // First in PATH, like a host that does not allow namespaces.
     write_script(&context.path("tools/bwrap"), "echo 'bwrap: not here' >&2; exit 1");
     let path = format!("PATH={}:{}", context.path("tools"), std::env::var("PATH").unwrap());
     let with_path = |args: &str| context.run_by(&["env", &path], args);
@@ -235,17 +235,18 @@ fn without_namespaces_sandbox_auto_warns_and_on_fails() {
     assert!(told.contains("advised  bwrap                bwrap: not here\n"), "{told}");
 }
 
-/// A program that lies in no directory of the system is seen in it, and so is what the config and links name.
+/// Programs outside system directories are visible, and so are files that the config and links
+/// name.
 #[test]
 fn the_sandbox_shows_what_the_build_needs() {
     let mut context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
-    // A link out of the source, by way of another one.
+    // A link out of the source by way of another link.
     fs::create_dir_all(context.path("outside/real")).unwrap();
     fs::rename(tree.join("init/main.c"), context.path("outside/real/main.c")).unwrap();
     symlink("real", context.path("outside/link")).unwrap();
     symlink("../../../outside/link/main.c", tree.join("init/main.c")).unwrap();
-    // One into a file system that the sandbox has its own of.
+    // A link into a file system that the sandbox replaces.
     let shared_memory = tempfile::tempdir_in("/dev/shm").unwrap();
     let header = shared_memory.path().join("mini.h");
     fs::write(&header, "#define IN_SHARED_MEMORY 1\n").unwrap();
@@ -254,7 +255,7 @@ fn the_sandbox_shows_what_the_build_needs() {
     let text = fs::read_to_string(&main).unwrap();
     fs::write(&main, format!("{text}\n#include <shm.h>\nconst int kcompile_test = IN_SHARED_MEMORY;\n"))
         .unwrap();
-    // A compiler with a file beside its programs.
+    // A compiler with a file outside its directory of programs.
     fs::create_dir_all(context.path("gcc/share")).unwrap();
     fs::write(context.path("gcc/share/options"), "").unwrap();
     write_script(
@@ -289,7 +290,7 @@ fn images_built_without_the_sandbox_are_not_reused_with_it() {
     context.build("--sandbox on").ok().says("nothing to do");
 }
 
-/// What `uname` and `hostname` say is in no image.
+/// No image contains the output of `uname` and `hostname`.
 #[test]
 fn the_sandbox_does_not_affect_the_output() {
     let context = TestContext::new();

@@ -1,5 +1,5 @@
-//! Config, patches, compiling: what takes, what is said, what fails, and that the environment does
-//! not matter.
+//! Config, patches and compiling of one kernel, with failures and messages, independent of the
+//! environment.
 
 use crate::support::context::TestContext;
 use std::fs;
@@ -46,7 +46,7 @@ fn requested_settings_that_did_not_take_are_warned_about() {
     assert_eq!(fs::read_to_string(context.path("work/mini.config")).unwrap(), config);
 }
 
-/// Settings that leave much to be missed.
+/// A config that lacks many settings.
 const SMALL: &str = "CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIRT=y\nCONFIG_KVM_GUEST=y\nCONFIG_PVH=y\n\
                      CONFIG_NET=y\nCONFIG_DUMMY=m\n";
 
@@ -72,7 +72,7 @@ fn every_config_difference_is_explained() {
     ] {
         assert!(ran.stderr.contains(&format!("warning: {said}")), "`{said}` is not in:\n{}", ran.stderr);
     }
-    // Which compiler another build had is nothing that anybody asked for, unless they do.
+    // The compiler version of another build is not reported unless requested.
     assert!(!ran.stderr.contains("CC_VERSION_TEXT"), "{}", ran.stderr);
     fs::write(context.path("work/f.config"), "CONFIG_CC_VERSION_TEXT=\"gcc 1.0\"\n").unwrap();
     context
@@ -156,7 +156,7 @@ fn toolchain_rules_apply_to_old_trees() {
         .unwrap();
     let commands = fs::read_to_string(commands.path()).unwrap();
     assert!(commands.contains("-DOLD") && !commands.contains("-DNEW"), "{commands}");
-    // Before the source is at hand nothing is known of it, and the plan is not said to be final.
+    // Before the source is fetched, the plan is not final.
     context.tarball("6.1.7", "gz");
     let args = "plan 6.1.7 --fc --source linux-6.1.7.tar.gz --configs own";
     let text = context.run(args).ok().stdout;
@@ -188,7 +188,7 @@ fn a_failed_build_names_file_line_log_and_command() {
     let log = ran.stderr.split("full log: ").nth(1).unwrap().lines().next().unwrap();
     assert!(fs::read_to_string(log).unwrap().contains("undeclared_on_purpose"));
     assert!(!context.path("work/out").exists());
-    // The same directory builds once the fault is gone.
+    // The same directory builds after the fix.
     context.build("").ok();
 }
 
@@ -200,7 +200,7 @@ fn a_missing_or_invalid_vmlinux_fails_the_build_even_if_make_succeeds() {
         .build("--set MINI_BAD_VMLINUX=y")
         .failed(1, &["make succeeded, but ", "vmlinux is ", ", expected an ELF file for x86-64"]);
     assert!(!context.path("work/out").exists());
-    // The kernel of an earlier config, left in its place.
+    // The kernel of an earlier config is left in place.
     context.build("").ok();
     context
         .build("--set MINI_STALE_VMLINUX=y --set PSI=y")
@@ -310,7 +310,8 @@ fn two_architectures_share_one_source_tree() {
     let context = TestContext::new();
     context.tarball("6.1.7", "xz");
     let args = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --arch arm64 --cross-compile";
-    // The miniature tree makes a true arm64 Image header with any compiler: an empty prefix is the host's.
+    // The miniature tree makes a real arm64 Image header with any compiler, and an empty prefix
+    // selects the host's.
     let ran = context.command(args).arg("").output().unwrap();
     let ran = crate::support::context::run_result(ran).ok();
     assert!(ran.stdout.contains("firecracker-kernel-bin-arm64:6.1.7"), "{}", ran.stdout);
@@ -347,7 +348,8 @@ fn debug_info_contains_no_host_paths_or_launcher() {
     assert!(!String::from_utf8_lossy(&bytes).contains("real-cache"));
 }
 
-/// From there the compiler is given whole paths, in the tree `..`: another user's build in a shared cache lies so.
+/// There the compiler gets absolute paths, and `..` in the tree. Another user's build in a shared
+/// cache does the same.
 #[test]
 fn debug_info_does_not_depend_on_the_build_directory() {
     let mut context = TestContext::new();
@@ -359,7 +361,7 @@ fn debug_info_does_not_depend_on_the_build_directory() {
         .ok();
     let blobs = ["outside", "within"]
         .map(|out| context.names(&format!("work/{out}/firecracker-kernel-bin-amd64/blobs/sha256")));
-    // Manifest and config name the source, which is another one; the layer is the kernel.
+    // The manifest and the config name the source, which differs. The layer is the kernel.
     let same = blobs[0].iter().filter(|blob| blobs[1].contains(blob)).count();
     assert_eq!((blobs[0].len(), same), (3, 1), "{blobs:?}");
 }

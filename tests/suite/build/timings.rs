@@ -1,4 +1,4 @@
-//! `--timings`: what a build of the miniature kernel cost, and that looking at it changes nothing.
+//! `--timings` of the miniature kernel. Timings must not affect the output.
 
 use crate::support::context::TestContext;
 use std::fs;
@@ -28,7 +28,8 @@ fn timings_report_step_times_and_object_sizes() {
         let step = step(target);
         assert_eq!((&step["tool"], &step["module"]), (&tool.into(), &module.into()), "{step}");
         let (begin, took) = (step["begin"].as_f64().unwrap(), step["seconds"].as_f64().unwrap());
-        // On a busy machine its line may be read when it is done: then it took no time, or has no end of its own.
+        // On a busy machine its line may be read when the step has ended. The step then took no
+        // time or has no measured end.
         assert!(took >= 0.0 && begin >= 0.0 && begin + took <= compile, "{step} of {compile}");
     }
     assert!(step("init/main.o")["begin"].as_f64() <= step("vmlinux")["begin"].as_f64());
@@ -56,7 +57,7 @@ fn timings_do_not_affect_the_output() {
     let compiled = |ran: &str| ran.lines().find(|line| line.starts_with("Compile: done")).unwrap().to_owned();
     let timed = context.build("--timings --timings=json").ok();
     assert_eq!(timed.digests(), plain.digests());
-    // What was compiled before has no time now, and its bytes all the same.
+    // Objects of an earlier build have sizes but no times.
     let numbers = numbers(&context);
     assert_eq!(numbers["steps"], serde_json::json!([]));
     assert!(compiled(&timed.stderr).ends_with(", 0 steps"), "{}", timed.stderr);

@@ -1,4 +1,4 @@
-//! `kcompile add`: a new kernel in the user's catalog, with the config of another version carried over.
+//! `kcompile add` adds a kernel to the user's catalog and migrates the config of another version.
 
 use crate::support::context::{
     CONFIG, RunResult, TestContext, compress, has_tool, run_result, sha256, tar_of,
@@ -14,7 +14,8 @@ const DIR: &str = "/pub/linux/kernel/v6.x";
 const NEW: &str = "work/own/configs/firecracker/linux-x86_64-6.6.60.config";
 const CATALOG: &str = "work/own/configs/kernels.toml";
 
-/// A project in `work/own` with a config for 6.1, and a mirror with 6.1.7 and 6.6.60, which has other symbols.
+/// Returns a project in `work/own` with a config for 6.1, and a mirror with 6.1.7 and 6.6.60, which
+/// has other symbols.
 fn project() -> TestContext {
     with_mirror(false)
 }
@@ -60,7 +61,7 @@ fn with_mirror(signed: bool) -> TestContext {
             gpg.sign(&key, &tar_of(&new, "linux-6.6.60"), ""),
         );
     }
-    // Not clear-signed: it is no proof, and tells which is the newest 6.1.
+    // Not clear-signed, so it proves nothing, but it shows the newest 6.1.
     files.insert(format!("{DIR}/sha256sums.asc"), list.into_bytes());
     context.env.insert("KCOMPILE_MIRROR".into(), servers::files(files).url);
     context
@@ -105,7 +106,7 @@ fn an_added_kernel_can_be_built_immediately() {
     }
     let fits = |line: &str| line.chars().count() <= 80 || line.contains("sha256:");
     assert!(told.lines().all(fits) && !told.contains("gone (2"), "{told}");
-    // As it was, but for what is gone.
+    // The same text without the settings that are gone.
     let expected = format!("# --- Ours\n{CONFIG}CONFIG_WG=y\n\n# --- Rest\n");
     assert_eq!(read(&context, NEW), expected);
     let catalog = read(&context, CATALOG);
@@ -153,7 +154,7 @@ fn add_writes_all_of_its_files_or_none() {
     run(&context, "add 6.6.60").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST"]);
     assert_eq!(configs(), before);
     fs::write(&base, text).unwrap();
-    // The catalog is the last one to be written, and the disk is full by then.
+    // The catalog is written last, when the disk is full.
     let large = format!("# ours\n{}", "# a line of a catalog\n".repeat(30_000));
     fs::write(context.path(CATALOG), &large).unwrap();
     let before = configs();
@@ -164,7 +165,8 @@ fn add_writes_all_of_its_files_or_none() {
         .failed(1, &["cannot write", "configs/kernels.toml", "File too large"]);
     assert_eq!(configs(), before);
     assert_eq!(read(&context, CATALOG), large);
-    // Killed between the two: there is a config that nobody knows, and the same command goes on from there.
+    // Killed between the two writes. The config has no catalog entry, and the same command
+    // continues.
     let script = script.replace("trap '' XFSZ && ", "");
     assert_eq!(context.run_by(&["sh", "-c", &script], "add 6.6.60").code, -1);
     assert_eq!((context.path(NEW).is_file(), read(&context, CATALOG)), (true, large));
@@ -172,7 +174,7 @@ fn add_writes_all_of_its_files_or_none() {
     fs::write(context.path(CATALOG), "# ours\n").unwrap();
     run(&context, "add 6.6.60").ok();
     assert!(run(&context, "list").ok().stdout.contains("6.6.60"));
-    // A catalog that cannot be read is found out before anything is done.
+    // An unreadable catalog is found before anything is done.
     fs::write(context.path(CATALOG), "[[kernel]]\nversion = 1\n").unwrap();
     run(&context, "add 6.6.60").failed(2, &["configs/kernels.toml: TOML parse error at line 2"]);
 }
@@ -188,7 +190,7 @@ fn add_checks_its_input_and_destination_first() {
     add("6.6.60 --from 6.1").failed(2, &["linux-x86_64-6.6.60.config is there already"]);
     context.run("add 6.6.60 --fc").failed(2, &["there is no directory of your own to write to"]);
     assert!(!context.path("work/own/kcompile.lock").exists() && !context.path("cache/trees").exists());
-    // A config that is there without an entry is the nearest one.
+    // The nearest config, even without a catalog entry.
     let told = add("6.6.60").ok().stdout;
     assert!(told.contains("amd64: the config of 6.6.60 ") && told.contains("every setting takes"), "{told}");
     assert_eq!(read(&context, NEW), CONFIG);
@@ -232,7 +234,7 @@ fn the_first_release_of_a_series_has_its_own_entry() {
     assert!(plan.contains("linux-6.6.tar.xz") && plan.contains("linux-x86_64-6.6.0.config"), "{plan}");
     assert!(run(&context, "plan 6.6").ok().stdout.contains("linux-6.6.*.tar.xz"));
     run(&context, "add 6.6.0").failed(2, &["has an entry for 6.6.0, firecracker, amd64 already"]);
-    // The series can have an entry of its own, and takes its config from the nearest.
+    // The series can have its own entry, which uses the nearest config.
     let told = run(&context, "add 6.6").ok().stdout;
     assert!(told.contains("(configs/firecracker/linux-x86_64-6.6.0.config)"), "{told}");
     assert!(read(&context, CATALOG).contains("\nversion = \"6.6\"\n"), "{}", read(&context, CATALOG));

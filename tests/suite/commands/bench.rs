@@ -1,4 +1,4 @@
-//! `scripts/bench` on the miniature kernel: that it measures both sides and writes what it found.
+//! `scripts/bench` on the miniature kernel measures both sides and writes the results.
 
 use crate::support::context::{TestContext, has_tool, run_result, skipped};
 use camino::Utf8Path;
@@ -30,7 +30,7 @@ fn bench_reports_both_sides_and_their_ratio() {
     assert_eq!(json["pairs"].as_array().unwrap().len(), 1);
 }
 
-/// The other side is the same program, at the level that it has by itself.
+/// The other side is the same program at its default level.
 #[test]
 fn bench_reports_time_and_size_of_each_gzip_level() {
     let pack = Utf8Path::new(env!("CARGO_BIN_EXE_kcompile")).with_file_name("examples").join("pack");

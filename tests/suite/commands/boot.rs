@@ -1,5 +1,5 @@
-//! Booting: what a console that comes out of a machine is taken for, and how the machine is made. The
-//! machine's program is a script here that prints a console; scripts/real-kernel has real ones.
+//! Boots with a script instead of QEMU that prints a console. Checks how the console is evaluated
+//! and how the machine is configured. scripts/real-kernel uses real ones.
 
 use crate::support::context::{RunResult, TestContext, copy, has_tool, skipped};
 use crate::support::fixtures::craft;
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 const LAYOUT: &str = "out/firecracker-kernel-bin-amd64";
 
-/// A context with images of the miniature kernel, and with a script in the place of QEMU that writes its
-/// arguments down, prints the file `console` and runs the file `then`. `None`: no tools to make a root.
+/// Returns a context with images of the miniature kernel and a script instead of QEMU. The script
+/// records its arguments, prints the file `console` and runs the file `then`. Returns `None` if the
+/// tools to make a root are missing.
 fn context() -> Option<TestContext> {
     static BUILT: LazyLock<TestContext> = LazyLock::new(|| {
         let context = TestContext::new();
@@ -50,7 +51,7 @@ fn a_good_boot_passes_and_is_reported() {
     }
     let tables = ran.stdout.lines().filter(|line| !line.starts_with("console "));
     assert!(tables.into_iter().all(|line| line.chars().count() <= 80), "{}", ran.stdout);
-    // The machine is one like Firecracker's, and its kernel is the one of the image.
+    // The machine resembles Firecracker's, with the kernel of the image.
     let args = fs::read_to_string(context.path("home/args")).unwrap();
     assert!(args.contains("-M\nmicrovm,acpi=off\n-accel\ntcg\n"), "{args}");
     assert!(args.contains("root=/dev/vda rootfstype=ext4 ro init=/init\n"), "{args}");
@@ -72,7 +73,7 @@ fn a_good_boot_passes_and_is_reported() {
 #[test]
 fn failed_boot_checks_are_named() {
     let Some(context) = context() else { return };
-    // A module of another kernel, one without its hardware, a check that fails, a complaint.
+    // A module of another kernel, one without hardware, a failed check and a kernel warning.
     let console = good_console()
         .replace("loaded 0 0", "loaded 0 19")
         .replace(
@@ -103,10 +104,11 @@ fn failed_boot_checks_are_named() {
     ] {
         assert!(ran.stdout.contains(says), "`{says}` is not in:\n{}", ran.stdout);
     }
-    // What is not required is shown and does no harm.
+    // Failures that are not required are only shown.
     boot(&context, &format!("{LAYOUT} --require devices,cgroup2")).ok();
     boot(&context, &format!("{LAYOUT} --require none")).ok();
-    boot(&context, &format!("{LAYOUT} --require devices --require clean")).failed(1, &["1 kernel warning on the console"]);
+    boot(&context, &format!("{LAYOUT} --require devices --require clean"))
+        .failed(1, &["1 kernel warning on the console"]);
     boot(&context, &format!("{LAYOUT} --require nftables")).failed(1, &["nftables"]);
     boot(&context, &format!("{LAYOUT} --require ipvs")).failed(2, &["expected all, none, modules"]);
 
@@ -165,7 +167,7 @@ fn a_hanging_kernel_is_killed_with_its_machine() {
     let state = fs::read_to_string(format!("/proc/{}/stat", child.trim())).unwrap_or_default();
     assert!(state.is_empty() || state.contains(") Z "), "it still runs: {state}");
 
-    // A machine that does not end when its kernel has ended is no hang.
+    // A machine that does not exit after its kernel has ended is not a hang.
     set_console(&context, &good_console(), hangs);
     boot(&context, LAYOUT).ok();
 }
@@ -188,11 +190,12 @@ fn console_output_is_bounded_and_escaped() {
         boot(&context, LAYOUT).failed(1, &["Boot: out/firecracker-kernel-bin-amd64:6.1.7\\u{1b}]0;gone"]);
     assert!(!ran.stdout.contains('\u{1b}') && !ran.stderr.contains('\u{1b}'), "{}", ran.stdout);
     fs::write(&index, text).unwrap();
-    for (console, says) in
-        [("", "the kernel printed more than 16 MiB"), ("Kernel panic - not syncing: x\n", "the kernel panicked: x")]
-    {
+    for (console, says) in [
+        ("", "the kernel printed more than 16 MiB"),
+        ("Kernel panic - not syncing: x\n", "the kernel panicked: x"),
+    ] {
         set_console(&context, console, "yes '[ 1.0] kcompile: check block 0 and so on'");
-        // Whatever way the layout is typed, its log has its name.
+        // The log has the same name for every spelling of the layout.
         boot(&context, &format!("{LAYOUT}/")).failed(1, &[says]);
         let log = fs::metadata(context.path("cache/boots/firecracker-kernel-bin-amd64-6.1.7.log")).unwrap();
         assert!(log.len() < 32 << 20, "{}", log.len());
@@ -208,7 +211,7 @@ fn boot_falls_back_to_emulation_when_kvm_hangs() {
         boot(&context, &format!("{LAYOUT} --accel kvm")).failed(4, &["cannot use /dev/kvm for "]);
         return;
     }
-    // The first attempt prints nothing and hangs; the second one is well.
+    // The first attempt prints nothing and hangs. The second one is good.
     set_console(&context, "", "grep -q '^tcg$' \"$HOME/args\" || sleep 1000\ncat \"$HOME/good\"");
     fs::write(context.path("home/good"), good_console()).unwrap();
     let ran = context.run(&format!("boot {LAYOUT} --time-limit 10")).ok();
@@ -223,7 +226,7 @@ fn build_boot_boots_the_packed_image_and_records_it() {
         let text = fs::read(context.path("work/out/firecracker-6.1.7-amd64.json")).unwrap();
         serde_json::from_slice(&text).unwrap()
     };
-    // KVM would have to be tried first; the script does not care who calls it.
+    // KVM may be tried first, but the script ignores the accelerator.
     let built = context.build("--boot").ok().says("booted on QEMU microvm");
     assert_eq!(built.stdout.lines().count(), 2, "{}", built.stdout);
     assert_eq!(
@@ -239,15 +242,15 @@ fn build_boot_boots_the_packed_image_and_records_it() {
     assert_eq!(ran.stdout, built.stdout, "the images are there");
     let after = receipt();
     assert_eq!((&after["boot"]["passed"], &after["plan_digest"]), (&false.into(), &before["plan_digest"]));
-    // What else the receipt says is as it was.
+    // The rest of the receipt is unchanged.
     assert_eq!((&after["images"], &after["source"]), (&before["images"], &before["source"]));
 
-    // Modules that an earlier build left there are none of this kernel's.
+    // Modules of an earlier build do not belong to this kernel.
     set_console(&context, &good_console().replace("kcompile: load", "load"), "");
     context.build("--no-modules --boot").ok().says("0 of 0 modules");
 }
 
-/// An ELF file for x86-64 with one segment, at 16 MiB, and no note.
+/// Returns an ELF file for x86-64 with one segment at 16 MiB and without a note.
 fn elf() -> Vec<u8> {
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(120, 0);
@@ -314,20 +317,20 @@ fn booting_a_malicious_layout_writes_nothing_outside() {
 #[test]
 fn images_that_cannot_boot_are_refused_first() {
     let context = TestContext::new();
-    context
-        .run("boot 6.1 --fc")
-        .failed(2, &["no image of 6.1 for ", "build it with `kcompile 6.1`"]);
+    context.run("boot 6.1 --fc").failed(2, &["no image of 6.1 for ", "build it with `kcompile 6.1`"]);
     context.run("boot nowhere").failed(2, &["no such file or directory, and no kernel version"]);
     context.run("boot 6.1 --modules x").failed(2, &["--modules x: not an OCI layout"]);
     context.build("").ok();
-    context.run("boot out/firecracker-kernel-modules-amd64 --accel tcg").failed(2, &["the image has no kernel"]);
+    context
+        .run("boot out/firecracker-kernel-modules-amd64 --accel tcg")
+        .failed(2, &["the image has no kernel"]);
     context
         .run(&format!("boot {LAYOUT} --vmm firecracker --accel tcg"))
         .failed(2, &["no software emulation"]);
     let mut empty = context;
     fs::create_dir(empty.path("bin")).unwrap();
     empty.env.insert("PATH".into(), empty.path("bin").into_string());
-    // The administrators' directories are searched, too, and may have them.
+    // The administrators' directories are also searched, and may have the tools.
     let ran = empty.run(&format!("boot {LAYOUT} --accel tcg"));
     assert!(ran.code == 4 && ran.stderr.contains("this host lacks "), "{}", ran.stderr);
 }

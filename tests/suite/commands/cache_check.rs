@@ -1,4 +1,4 @@
-//! `doctor --cache`: what a broken disk left is found and goes, and what is whole stays.
+//! `cache check` finds and removes what a broken disk left, and keeps what is intact.
 
 use crate::support::context::TestContext;
 use crate::support::downloads::{answer_range, archive_server};
@@ -33,7 +33,8 @@ fn damaged_cache_entries_are_found_and_removed() {
     let archive = context.names("cache/archives").into_iter().find(|name| !name.contains('.')).unwrap();
     let tree = context.names("cache/trees").remove(0);
     let [history, images] = ["history", "images"].map(|dir| context.names(&format!("cache/{dir}")));
-    // A byte of an archive, half a record, half a tree, a file of a tree, and what nobody will finish.
+    // A changed byte of an archive, half a record, half a tree, a changed file of a tree, and
+    // abandoned work.
     let mut bytes = fs::read(cache("archives").join(&archive)).unwrap();
     bytes[100] ^= 1;
     fs::write(cache("archives").join(&archive), bytes).unwrap();

@@ -1,4 +1,5 @@
-//! `kcompile cache`: what ccache has compiled goes to another machine, and nothing else does. With the real ccache.
+//! `ccache export` and `ccache import` carry ccache's directory, and nothing else, to another
+//! machine. Uses the real ccache.
 
 use crate::support::context::{RunResult, TestContext, compress, has_tool, skipped};
 use crate::support::fixtures::craft;
@@ -7,7 +8,7 @@ use std::fs;
 use std::process::Command;
 use tar::EntryType;
 
-/// A context whose ccache has a directory of its own; `None` where ccache is not installed.
+/// Returns a context with its own ccache directory, or `None` if ccache is not installed.
 fn context() -> Option<TestContext> {
     has_tool("ccache").then(|| {
         let mut context = TestContext::new();
@@ -17,7 +18,7 @@ fn context() -> Option<TestContext> {
     })
 }
 
-/// A counter of ccache's.
+/// Returns one of ccache's counters.
 fn count(context: &TestContext, name: &str) -> u64 {
     let output =
         Command::new("ccache").arg("--print-stats").env("CCACHE_DIR", context.path("ccache")).output();
@@ -26,7 +27,7 @@ fn count(context: &TestContext, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
-/// The entries in the cache, with their bytes.
+/// Returns the cache entries with their bytes.
 fn entries(context: &TestContext) -> Vec<(Utf8PathBuf, Vec<u8>)> {
     let walk = walkdir::WalkDir::new(context.path("ccache")).sort_by_file_name().into_iter();
     let files = walk.map(|entry| Utf8PathBuf::from_path_buf(entry.unwrap().into_path()).unwrap());
@@ -37,13 +38,14 @@ fn entries(context: &TestContext) -> Vec<(Utf8PathBuf, Vec<u8>)> {
     entries.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
 }
 
-/// A build as on a machine of continuous integration: from a tarball, in whatever directory.
+/// Builds from a tarball in an arbitrary directory, like a CI machine.
 fn build(context: &TestContext) -> RunResult {
     context.tarball("6.1.7", "zst");
     context.run("6.1.7 --fc --source linux-6.1.7.tar.zst --config mini.config --launcher ccache").ok()
 }
 
-/// Copies the image from the working directory of one context into that of another, as it goes through a registry.
+/// Copies the image from the working directory of one context to that of another, like a registry
+/// does.
 fn carry(from: &TestContext, to: &TestContext) {
     let [from, to] = [from, to].map(|context| context.path("work/warm/ccache"));
     fs::create_dir_all(to.parent().unwrap()).unwrap();
@@ -63,7 +65,7 @@ fn an_imported_ccache_saves_nearly_all_compilation() {
     assert!(misses > 5 && count(&first, "direct_cache_hit") == 0, "{misses}");
     let export = first.run("cache export oci:warm/ccache:6.1").ok();
     assert!(export.stdout.starts_with("warm/ccache:6.1 sha256:"), "{}", export.stdout);
-    // The same entries, the same digest.
+    // The same entries have the same digest.
     assert_eq!(first.run("cache export oci:warm/ccache:6.1").ok().stdout, export.stdout);
     let told = first.run("verify warm/ccache").ok().stdout;
     assert!(told.contains("not a kernel image: what ccache has compiled"), "{told}");
@@ -80,7 +82,7 @@ fn an_imported_ccache_saves_nearly_all_compilation() {
     let warm = build(&second);
     assert_eq!(warm.digests(), cold.digests());
     assert_eq!((count(&second, "cache_miss"), count(&second, "direct_cache_hit")), (0, misses));
-    // Nothing is written over, and nothing is left behind.
+    // Nothing is overwritten, and nothing is left behind.
     let again = second.run("cache import oci:warm/ccache").ok();
     assert!(again.stdout.contains(": 0 new entries, 0 B; "), "{}", again.stdout);
     assert!(!second.path("ccache/kcompile-import").exists());
@@ -95,7 +97,7 @@ fn export_prefers_new_entries_and_skips_damaged_ones() {
     let (newest, bytes) = &all[all.len() / 2];
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
     fs::File::options().write(true).open(newest).unwrap().set_modified(later).unwrap();
-    // Room for this one, and for nothing else.
+    // Leaves room for this file and nothing else.
     context
         .run(&format!("cache export oci:warm/ccache:one --max-size {}B", bytes.len()))
         .ok()
@@ -141,7 +143,7 @@ fn import_refuses_anything_but_valid_entries() {
         ("/b/e/x", EntryType::Regular, b"x", "", "is no path inside an image"),
     ] {
         let mut tar = tar::Builder::new(Vec::new());
-        // A good one before: it must not get in, either.
+        // A valid entry comes first, which must not be imported either.
         for (path, kind, bytes, link) in [
             (&*format!("0/0/{}", "0".repeat(31) + "R"), EntryType::Regular, &good[..], ""),
             (path, kind, bytes, link),

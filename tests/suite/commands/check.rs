@@ -1,4 +1,4 @@
-//! Requirement profiles: what `check` reads and says, and what a build refuses.
+//! Requirement profiles in `check` and before builds.
 
 use crate::support::context::{TestContext, compress};
 use crate::support::fixtures::{craft, tar_with};
@@ -13,7 +13,7 @@ const PROFILE: &str = "title = \"mine\"\nsource = \"me\"\n[[kernel]]\nversion = 
                        reason = \"saves memory\"\n[[option]]\nsymbols = [\"DEVKMEM\"]\nlevel = \"forbidden\"\n\
                        reason = \"unsafe\"\n";
 
-/// A context with a profile `mine` in `own`, and `x.config` with this text.
+/// Returns a context with a profile `mine` in `own`, and `x.config` with this text.
 fn context(config: &str) -> TestContext {
     let context = TestContext::new();
     fs::create_dir_all(context.path("work/own/requirements")).unwrap();
@@ -70,7 +70,7 @@ fn several_profiles_are_grouped() {
         "{}",
         told.stdout
     );
-    // Gone before 5.10, and on x86 no concern of arm64's.
+    // Gone before 5.10, and x86 settings do not matter for arm64.
     assert!(!told.stdout.contains("NF_NAT_IPV4") && !told.stdout.contains("MEMCG_SWAP"), "{}", told.stdout);
 }
 
@@ -240,7 +240,7 @@ fn unmet_requirements_stop_a_build_before_compiling() {
     assert!(!ran.stderr.contains("Compile") && !context.path("work/out").exists(), "{}", ran.stderr);
     context.build("--require nobody").failed(2, &["there is no requirement profile `nobody`"]);
     context.run("plan 6.1 --fc --require nobody").failed(2, &["there is no requirement profile `nobody`"]);
-    // The flavor's own profile is asked for by itself.
+    // The flavor's own profile is checked by default.
     context.build("--set KVM_GUEST=n").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST is not set"]);
     context.build("--set KVM_GUEST=n --require none").ok();
     context.build("--require none --require kubernetes").failed(1, &["does not meet kubernetes"]);
@@ -273,7 +273,7 @@ fn kernels_that_the_hypervisor_cannot_load_are_refused() {
     context.tree("6.1.7", "work/linux");
     let ch = "6.1.7 --ch --source linux --config mini.config --set PVH=n";
     context.run(ch).failed(1, &["does not meet cloud-hypervisor: CONFIG_PVH is not set"]);
-    // The config is believed by nobody: the bytes say it, too.
+    // The kernel file is checked too, not only the config.
     context
         .run(&format!("{ch} --require none"))
         .failed(1, &["has no PVH note, so Cloud Hypervisor cannot load it"]);

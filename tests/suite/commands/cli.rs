@@ -1,4 +1,4 @@
-//! The command line itself: help, errors, completions, the doctor.
+//! Help, errors, completions and doctor.
 
 use crate::support::context::TestContext;
 use std::os::unix::fs::symlink;
@@ -29,7 +29,7 @@ const COMPILE: &str = "rebuild launcher timings";
 const SOURCE: &str =
     "mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock";
 
-/// The commands, and the options that each acts on. `plan` takes the command line of a build.
+/// The commands with their options. `plan` has the options of a build.
 fn options() -> Vec<(&'static str, Vec<&'static str>)> {
     let build =
         [TARGET, CONFIG, CATALOG, IMAGES, KBUILD, COMPILE, SOURCE, "require jobs progress dry-run json"];
@@ -155,7 +155,7 @@ fn invalid_arguments_are_usage_errors() {
     context.run("all").failed(2, &["--fc or --ch"]);
 }
 
-/// A directory with links to the host's programs, but for some.
+/// Returns a directory with links to the host's programs, except for some.
 fn path_without(context: &TestContext, missing: &[&str]) -> String {
     let bin = context.path("bin");
     std::fs::create_dir(&bin).unwrap();
@@ -164,7 +164,7 @@ fn path_without(context: &TestContext, missing: &[&str]) -> String {
         for entry in entries.flatten() {
             let name = entry.file_name();
             if !missing.iter().any(|missing| name == *missing) {
-                // Two directories may have the same program: the first one counts.
+                // If two directories have the same program, the first one wins.
                 let _ = symlink(entry.path(), bin.join(name.to_str().unwrap()));
             }
         }
@@ -178,7 +178,7 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
     let server = crate::support::servers::files([]);
     let path = path_without(&context, &["flex", "bc", "gcc"]);
     context.env.insert("PATH".into(), path);
-    // The administrators' directories are searched too: nothing of the three may be there.
+    // The administrators' directories are searched too, so none of the three tools may be there.
     context.env.insert("KCOMPILE_MIRROR".into(), server.url.clone());
     let ran = context.run("6.1.7 --fc").failed(4, &["this host lacks", "gcc", "flex", "bc"]);
     assert!(!ran.stderr.contains("bison"), "{}", ran.stderr);

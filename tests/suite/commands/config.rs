@@ -1,4 +1,4 @@
-//! `kcompile config`: final configs shown and compared; the user's own edited and written back.
+//! `kcompile config` shows and compares final configs, and edits the user's own.
 
 use crate::support::context::{CONFIG, RunResult, TestContext, has_tool, run_result, skipped};
 use crate::support::servers::mirror;
@@ -11,14 +11,15 @@ use std::process::{Command, Stdio};
 const KEPT: &str = "configs/firecracker/linux-x86_64-6.1.config";
 const LINUX: &str = "--source ../linux";
 
-/// A config under headings, for the miniature tree.
+/// Returns a config with section headings for the miniature tree.
 fn kept() -> String {
     format!(
         "# --- A kernel that people keep\n{CONFIG}\n# --- Others\n# left out by will\n# CONFIG_VETH is not set\n"
     )
 }
 
-/// A context with a project in `work/own` that has a config for 6.1, and the tree `work/linux` of 6.1.7.
+/// Returns a context with a project in `work/own` that has a config for 6.1, and the tree
+/// `work/linux` of 6.1.7.
 fn project() -> TestContext {
     let context = TestContext::new();
     fs::create_dir_all(context.path("work/own/configs/firecracker")).unwrap();
@@ -37,7 +38,7 @@ fn text(context: &TestContext) -> String {
     fs::read_to_string(path(context)).unwrap()
 }
 
-/// `kcompile config`, in the project.
+/// Runs `kcompile config` in the project.
 fn config(context: &TestContext, args: &str) -> RunResult {
     run_result(
         context.command(&format!("config {args}")).current_dir(context.path("work/own")).output().unwrap(),
@@ -86,7 +87,7 @@ fn config_diff_compares_versions_files_and_images() {
     for line in ["  BRIDGE: m -> y", "  DUMMY: m -> n", "  PSI: n -> y"] {
         assert!(told.lines().any(|have| have == line), "{line} is not in {told}");
     }
-    // An image has the final config of its kernel in it.
+    // An image contains the final config of its kernel.
     let build =
         context.command("6.1.7 --progress quiet").current_dir(context.path("work/own")).output().unwrap();
     run_result(build).ok();
@@ -119,7 +120,8 @@ fn config_save_keeps_the_sections_of_the_file() {
     assert!(save("").ok().says("nothing has changed").stdout.is_empty());
     assert_eq!(text(&context), kept());
 
-    // One changes in its place, one goes to its default, two are new, one of them off against its default.
+    // One setting changes in place, one returns to its default, and two are new, one of which is
+    // off against its default.
     let changed = whole
         .replace("CONFIG_BRIDGE=m", "CONFIG_BRIDGE=y")
         .replace("CONFIG_STP=m", "CONFIG_STP=y")
@@ -135,11 +137,11 @@ fn config_save_keeps_the_sections_of_the_file() {
     let ran = save("").ok().says("note: changed, 6 settings: BRIDGE m -> y, DUMMY m -> n, ");
     assert_eq!(ran.stdout, format!("{KEPT}\n"));
     assert_eq!(text(&context), expected);
-    // The kernel makes the same of it.
+    // The kernel completes it to the same config.
     assert_eq!(config(&context, &format!("show 6.1.7 {LINUX}")).ok().stdout, changed);
     assert_eq!(fs::read_to_string(&edited).unwrap(), changed);
 
-    // What a build would refuse is said, and written.
+    // A config that a build would refuse is written with a warning.
     fs::write(&edited, changed.replace("CONFIG_KVM_GUEST=y", "# CONFIG_KVM_GUEST is not set")).unwrap();
     save("").ok().says("the final .config does not meet firecracker: CONFIG_KVM_GUEST is ");
     assert!(!text(&context).contains("KVM_GUEST=y"));
@@ -160,7 +162,7 @@ fn config_save_copies_a_catalog_config_to_the_user() {
     config(&context, &format!("save x 6.1.7 {LINUX} --require none")).ok();
     let ours = include_str!("../../../configs/firecracker/linux-x86_64-6.1.config");
     assert_eq!(text(&context), format!("{ours}\n# --- Test switches\nCONFIG_MINI_WARN=y\n"));
-    // A config for a lower version is not changed by editing it for a higher one.
+    // Editing for a higher version does not change the config of a lower version.
     context.tree("6.2.3", "work/later");
     fs::write(
         context.path("work/own/x"),
@@ -169,7 +171,7 @@ fn config_save_copies_a_catalog_config_to_the_user() {
     .unwrap();
     config(&context, "save x 6.2.3 --source ../later --require none").ok();
     assert!(context.path("work/own/configs/firecracker/linux-x86_64-6.2.3.config").is_file());
-    // One that no version of the catalog is near enough to begins anew.
+    // Without a catalog version that is near enough, the config starts from scratch.
     context.tree("4.14.2", "work/old");
     config(&context, "save x 4.14.2 --source ../old --require none").ok();
     let new =
@@ -177,7 +179,7 @@ fn config_save_copies_a_catalog_config_to_the_user() {
     assert!(new.contains("# --- Test switches\nCONFIG_MINI_WARN=m\n") && !new.contains("OVERLAYFS"), "{new}");
 }
 
-/// `kcompile config edit` on a terminal of its own; `typed` is typed when the menu asks.
+/// Runs `kcompile config edit` on a terminal of its own. `typed` is typed when the menu asks.
 fn edit(context: &TestContext, args: &str, typed: &str) -> RunResult {
     let kcompile = context.command(&format!("config edit {args} --progress plain"));
     let words: Vec<&str> = kcompile.get_args().map(|word| word.to_str().unwrap()).collect();
@@ -198,7 +200,7 @@ fn edit(context: &TestContext, args: &str, typed: &str) -> RunResult {
     RunResult { stdout: String::from_utf8(said).unwrap(), ..ran }
 }
 
-/// Is there what `config edit` needs: a terminal, and what kcompile looks for because the kernel's menus want it?
+/// Returns whether `config edit` has what it needs, a terminal and the kernel menus' dependencies.
 fn can_edit() -> bool {
     let curses = Command::new("sh").args(["-c", "echo '#include <curses.h>' | gcc -E -"]).output().unwrap();
     if !curses.status.success() {
@@ -221,11 +223,11 @@ fn config_edit_runs_the_kernels_menuconfig() {
     let expected =
         kept().replace("CONFIG_DUMMY=m", "CONFIG_DUMMY=y") + "\n# --- General setup\nCONFIG_PSI=y\n";
     assert_eq!(text(&context), expected);
-    // Ctrl-C is the menu's own business, and ends both of them; nothing is written.
+    // The menu handles Ctrl-C, which ends both programs. Nothing is written.
     let ended = edit(&format!("6.1.7 {LINUX}"), "CONFIG_PSI=n\n\x03");
     assert!(ended.code == 130 && ended.stdout.contains("error: interrupted"), "{}", ended.stdout);
     assert_eq!(text(&context), expected);
-    // A file by its own name, through a link to it.
+    // A file given by path, through a link.
     fs::write(context.path("work/own/mine"), CONFIG).unwrap();
     std::os::unix::fs::symlink("mine", context.path("work/own/link")).unwrap();
     edit(&format!("6.1.7 {LINUX} --config link"), "CONFIG_PSI=y\n\n").ok();

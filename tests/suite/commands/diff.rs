@@ -1,4 +1,4 @@
-//! `kcompile diff`: what differs between two images, why their bytes do, and budgets.
+//! `kcompile diff` shows what differs between two images and why, and checks size limits.
 
 use crate::support::context::{TestContext, has_tool};
 use crate::support::fixtures::{
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const BIN: &str = "firecracker-kernel-bin-amd64";
 const MODULES: &str = "firecracker-kernel-modules-amd64";
 
-/// Two builds of one tree, in `a` and `out`, with these options.
+/// Builds one tree twice, into `a` and `out`, with these options.
 fn context(first: &str, second: &str) -> TestContext {
     let context = TestContext::new();
     context.build(&format!("--compression none -o a {first}")).ok();
@@ -60,7 +60,7 @@ fn config_differences_are_grouped_with_their_effects() {
     assert!(
         difference["modules"]["gone"].as_array().unwrap().contains(&json!("kernel/drivers/net/dummy.ko"))
     );
-    // The kernel image has no config in it: the image beside it does.
+    // The kernel image has no config, but the image beside it does.
     let kernel = json(&context, BIN);
     let changed = kernel["config"]["changed"].as_array().unwrap();
     assert!(changed.contains(&json!({"symbol": "BRIDGE", "from": "m", "to": "y"})), "{changed:?}");
@@ -249,7 +249,7 @@ fn multi_arch_tags_are_compared_image_by_image() {
     };
     assert_eq!(inputs("x:1 x:2 --arch amd64"), json!(["version"]));
     assert_eq!(inputs("x:1 x:2 --arch arm64"), json!([]));
-    // The other side tells, where it is for one only.
+    // The other image selects the architecture if it has only one.
     assert_eq!(inputs("x:3 x:1"), json!(["version"]));
     context.run("diff x:1 x:3").ok().says("compared for arm64: choose with --arch");
     if cfg!(target_arch = "x86_64") {

@@ -1,5 +1,5 @@
-//! Golden files, `tests/golden`: what plans and `--json` print for fixed inputs. A change of the code that is meant
-//! to change nothing leaves them as they are; `KCOMPILE_GOLDEN=update` writes them anew.
+//! Golden files in `tests/golden` of plans and `--json` output for fixed inputs. Refactoring must
+//! not change them. `KCOMPILE_GOLDEN=update` writes them anew.
 
 use crate::support::context::{CONFIG, RunResult, TestContext, has_tool};
 use crate::support::golden::{GIT, compare, context, printed, section};
@@ -8,7 +8,7 @@ use crate::support::qemu;
 use serde_json::{Value, json};
 use std::fs;
 
-/// What a command prints as JSON.
+/// Returns the JSON output of a command.
 fn json(context: &TestContext, args: &str) -> Value {
     let RunResult { stdout, stderr, .. } = context.run(args);
     serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{args}: {error}: {stdout}{stderr}"))
@@ -91,7 +91,7 @@ fn doctor_and_clean_as_json() {
         [("doctor --cache --json", "found"), ("clean --cache --builds --dry-run --json", "removed")]
     {
         let mut items = json(&context, args);
-        // Sizes are those of a file system, and the order is that of times that are nearly the same.
+        // Sizes depend on the file system, and the order on times that are nearly equal.
         items[list].as_array_mut().unwrap().sort_by_key(|item| item["path"].to_string());
         let text_of = normal(&context, &pretty(&items));
         text.push_str(&section(args, &compact(&masked(&text_of, "\"bytes\": ", |c| c.is_ascii_digit()))));

@@ -1,4 +1,4 @@
-//! `kcompile inspect`: what is in an image, and the parts of machine specifications.
+//! `kcompile inspect` shows the content of an image and parts of machine specifications.
 
 use crate::support::context::{TestContext, copy, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image_for, put_index};
@@ -64,7 +64,7 @@ fn inspect_fits_80_columns() {
     ] {
         assert!(told.contains(text), "`{text}` is not in:\n{told}");
     }
-    // Where the line of the kernel is wrapped depends on its size.
+    // Line breaks depend on the size of the kernel.
     let words = told.split_whitespace().collect::<Vec<_>>().join(" ");
     let kernel = ": an ELF file for x86-64 with a PVH note Linux version 6.1.7 (kcompile@kcompile) (";
     assert!(words.contains(kernel), "`{kernel}` is not in:\n{told}");
@@ -79,7 +79,7 @@ fn a_receipt_of_another_image_is_ignored() {
     let context = TestContext::new();
     context.build("").ok();
     let receipt = context.path("work/out/firecracker-6.1.7-amd64.json");
-    // The one that is attached would count.
+    // The attached one would be used.
     fs::remove_dir_all(context.path(&format!("work/{BIN}-attest"))).unwrap();
     fs::write(&receipt, fs::read_to_string(&receipt).unwrap().replace("sha256:", "sha256:0")).unwrap();
     assert_eq!(inspected(&context, BIN)["receipt"]["state"], "of-another");
@@ -108,7 +108,7 @@ fn inspect_prints_flintlock_and_capmvm_specifications() {
         spec["additionalVolumes"],
         json!([{"id": "modules", "mountPoint": "/lib/modules/6.1.7", "source": {"containerSource": image("modules")}}])
     );
-    // The modules' own layout leads to the same.
+    // The modules' own layout gives the same result.
     let other =
         context.run(&format!("inspect {MODULES}:6.1.7 --as flintlock --registry docker.io/foobar")).ok();
     assert_eq!(other.stdout, told.stdout);
@@ -160,7 +160,7 @@ fn images_that_cannot_be_inspected_are_a_usage_error() {
     context.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as is about one image"]);
     context.run(&format!("inspect {BIN} --as capmvm --json")).failed(2, &["cannot be used with"]);
 
-    // What was printed before a damaged image is whole.
+    // Output before a damaged image is complete.
     let blobs = context.path("work").join(MODULES).join("blobs/sha256");
     let layer = blobs.read_dir_utf8().unwrap().map(|blob| blob.unwrap().into_path());
     let layer = layer.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap();
@@ -175,7 +175,7 @@ fn control_characters_of_an_image_are_escaped() {
     let context = TestContext::new();
     context.build("").ok();
     let layout = context.path("work").join(BIN);
-    // The same image, whose annotations and tag want to clear the screen.
+    // The same image with annotations and a tag that try to clear the screen.
     let mut index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     let blob = |digest: &str| layout.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
     let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
@@ -196,7 +196,7 @@ fn control_characters_of_an_image_are_escaped() {
     assert!(is_plain(&refused.stderr), "{}", refused.stderr);
 }
 
-/// The image of a kernel and what is attached to it in another directory, as a copy from a registry leaves them.
+/// Copies a kernel image and its attachments to another directory, like a copy from a registry.
 fn copied(context: &TestContext) -> String {
     for end in ["", "-attest"] {
         let name = format!("firecracker-kernel-bin-amd64{end}");
@@ -205,7 +205,7 @@ fn copied(context: &TestContext) -> String {
     "copied/firecracker-kernel-bin-amd64:6.1.7".into()
 }
 
-/// The blob of an attached file, by the end of its name beside the layouts.
+/// Returns the blob of an attached file by the end of its name beside the layouts.
 fn attached(context: &TestContext, end: &str) -> camino::Utf8PathBuf {
     let bytes = fs::read(context.path(&format!("work/out/firecracker-6.1.7-amd64{end}"))).unwrap();
     context.path("work/copied/firecracker-kernel-bin-amd64-attest/blobs/sha256").join(sha256(&bytes))
@@ -224,7 +224,7 @@ fn receipts_and_provenance_are_read_from_attachments() {
     assert_eq!(found["receipt"]["path"].as_str().unwrap(), attached(&context, ".json"));
     let text = context.run(&format!("inspect {image}")).ok().stdout;
     assert!(text.contains("\nreceipt attached in copied/firecracker-kernel-bin-amd64-attest\n"), "{text}");
-    // The provenance tells when it was built, and by what.
+    // The provenance has the time and the builder.
     let statement: Value = serde_json::from_slice(
         &fs::read(context.path("work/out/firecracker-6.1.7-amd64.provenance.json")).unwrap(),
     )
@@ -236,7 +236,7 @@ fn receipts_and_provenance_are_read_from_attachments() {
         assert_eq!(found["provenance"]["builder"], "https://kcompile.github.io/builder/local/v1");
     }
     assert_eq!(found["provenance"]["path"].as_str().unwrap(), attached(&context, ".provenance.json"));
-    // It counts for the other commands, too.
+    // Other commands use it too.
     let told = context.run(&format!("verify {image} --rebuild")).ok().stdout;
     assert!(told.contains("ok       receipt      the receipt attached in\n"), "{told}");
     assert!(told.contains("ok       firecracker-kernel-bin-amd64:6.1.7\n"), "{told}");
@@ -244,7 +244,7 @@ fn receipts_and_provenance_are_read_from_attachments() {
     let difference: Value =
         serde_json::from_str(&context.run(&format!("diff {image} {BIN} --json")).ok().stdout).unwrap();
     assert_eq!(difference["tools"], json!([]));
-    // A file of another build of this version is no receipt of the image.
+    // A file of another build of this version is not a receipt of the image.
     fs::copy(
         context.path("work/out/firecracker-6.1.7-amd64.json"),
         context.path("work/copied/firecracker-6.1.7-amd64.json"),
@@ -270,7 +270,7 @@ fn an_attached_receipt_must_match_its_image() {
     fs::remove_file(&receipt).unwrap();
     std::os::unix::fs::symlink(context.path("work/out/firecracker-6.1.7-amd64.json"), &receipt).unwrap();
     assert_eq!(state(), "unreadable");
-    // A layout in its place that is none, or that is damaged, is no fault of the image.
+    // A damaged layout or another file in its place is not a fault of the image.
     let attest = context.path("work/copied/firecracker-kernel-bin-amd64-attest");
     fs::write(attest.join("index.json"), "[]").unwrap();
     assert_eq!(state(), "unreadable");

@@ -1,4 +1,4 @@
-//! The catalog: what `list` shows, and that every entry of it can be planned.
+//! `list` shows the catalog, and every entry can be planned.
 
 use crate::support::context::TestContext;
 use serde_json::{Value, json};
@@ -31,7 +31,7 @@ fn the_table_fits_a_terminal_and_has_reasons_and_fragments() {
     ] {
         let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let row = cells.into_iter().find(|cells| cells.first() == Some(&version)).unwrap();
-        // The third one is the status, which changes as kernels get built.
+        // The third column is the status, which changes as kernels are built.
         assert_eq!(row[3..].join(" "), rest);
     }
 }

@@ -1,4 +1,4 @@
-//! Plans: pure, complete, and their digest the same wherever they are made.
+//! Plans have no side effects and are complete, and their digest is the same everywhere.
 
 use crate::support::context::TestContext;
 use serde_json::Value;
@@ -10,14 +10,14 @@ fn plan(context: &TestContext, args: &str) -> Value {
 #[test]
 fn plan_writes_nothing() {
     let mut context = TestContext::new();
-    // A port that nobody listens on: any use of the network would fail.
+    // Nobody listens on this port, so any use of the network would fail.
     context.env.insert("KCOMPILE_MIRROR".into(), "http://127.0.0.1:1".into());
     let before = context.names("work");
     context.run("plan 6.1 --fc").ok();
     context.run("6.1 --fc --dry-run").ok();
     let told = context.run("fetch 6.1.7 --fc --bundle x.tar --dry-run").ok().stdout;
     assert!(told.contains("linux-6.1.7.tar.xz"), "{told}");
-    // What can be fetched without a config can be looked at without one.
+    // A source that can be fetched without a config can be planned without one.
     context.run("fetch 3.2.1 --fc --dry-run").ok();
     context.run("plan 5.15.12 --ch").ok();
     assert_eq!(context.names("work"), before);
@@ -53,7 +53,7 @@ fn the_plan_digest_covers_exactly_the_inputs_of_the_output() {
     ] {
         assert_eq!(digest(&there, same), base, "{same}");
     }
-    // How the version was found decides nothing.
+    // How the version was found does not affect the output.
     here.tree("6.1.7", "work/linux");
     let of_directory =
         |version: &str| plan(&here, &format!("{version} --fc --source linux"))["digest"].clone();
@@ -80,9 +80,9 @@ fn plan_lists_every_step() {
     assert_eq!(source["digest"], "sha256:d3b64edfc1dd7212e62ed733aeeb73d64ffd6d9658d322d44cddf1b41d5b8fc3");
     assert_eq!(plan["plan"]["make"]["targets"], serde_json::json!(["vmlinux", "modules"]));
     assert_eq!(plan["plan"]["images"][0]["layout"], "firecracker-kernel-bin-amd64");
-    // Images of an older kcompile are of another plan, though the version is the same.
+    // Images of an older kcompile have another plan, even for the same version.
     assert_eq!(plan["plan"]["layer_format"], 2);
-    // 6.1 is taken from kernel.org, but a version of it may have a branch of its own.
+    // 6.1 comes from kernel.org, but one of its versions may have its own branch.
     assert!(context.run("plan 6.1.6 --ch").ok().stdout.contains("linux.git#ch-6.1.6"));
     assert!(context.run("plan 6.1 --ch").ok().stdout.contains("from https://cdn.kernel.org"));
     let text = context.run("plan 5.12 --ch").ok().stdout;

@@ -1,4 +1,4 @@
-//! The user's own repository: `kcompile.toml`, `configs/`, `patches/`.
+//! The user's own repository with `kcompile.toml`, `configs/` and `patches/`.
 
 use crate::support::context::{RunResult, TestContext, has_tool, run_result};
 use crate::support::git::repository;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{chown, lchown, symlink};
 
-/// A context with a project in `work/own`, with this `kcompile.toml`.
+/// Returns a context with a project in `work/own` with this `kcompile.toml`.
 fn project(text: &str) -> TestContext {
     let context = TestContext::new();
     fs::create_dir_all(context.path("work/own/configs/firecracker")).unwrap();
@@ -16,7 +16,7 @@ fn project(text: &str) -> TestContext {
     context
 }
 
-/// kcompile, below the top of the project.
+/// Runs kcompile below the top of the project.
 fn run(context: &TestContext, args: &str) -> RunResult {
     run_result(context.command(args).current_dir(context.path("work/own/sub/directory")).output().unwrap())
 }
@@ -41,9 +41,9 @@ fn project_files_override_the_built_in_ones() {
     assert!(ran.stdout.contains("patches/x.patch"), "{}", ran.stdout);
     assert!(ran.stderr.contains("own/kcompile.toml"), "{}", ran.stderr);
     assert!(run(&context, "list").ok().stdout.contains("\n9.9 "));
-    // What --configs names takes the place of the project's files.
+    // --configs replaces the project's files.
     run(&context, "plan 9.9.3 --configs ../../configs/firecracker").failed(2, &["does not know Linux 9.9.3"]);
-    // Outside of the project nothing is known of it.
+    // The project has no effect outside its directory.
     context.run("plan 9.9.3").failed(2, &["does not know Linux 9.9.3"]);
 }
 
@@ -79,13 +79,13 @@ fn a_project_of_another_user_is_refused() {
     run(&context, "plan 6.1 --fc").failed(2, &says);
     let named = run(&context, "plan 6.1 --fc --configs ../../configs").ok().stdout;
     assert!(!named.contains("theirs.example"), "only what was named is believed: {named}");
-    // A link of theirs to a file of ours chooses as well.
+    // A link of another user to our file is refused too.
     fs::rename(&file, context.path("work/ours.toml")).unwrap();
     chown(context.path("work/ours.toml"), Some(0), None).unwrap();
     symlink(context.path("work/ours.toml"), &file).unwrap();
     lchown(&file, Some(12345), None).unwrap();
     run(&context, "plan 6.1 --fc").failed(2, &says);
-    // Theirs is the directory, too, that we work in.
+    // The working directory also belongs to another user.
     chown(&sub, Some(12345), None).unwrap();
     assert!(run(&context, "plan 6.1 --fc").ok().stdout.contains("theirs.example"));
     chown(&sub, Some(0), None).unwrap();

@@ -1,4 +1,4 @@
-//! `kcompile push`, against registries on loopback: honest ones, ones that misbehave, and none.
+//! `kcompile push` to good, misbehaving and missing registries on loopback.
 
 use crate::support::context::{RunResult, TestContext, copy, has_tool};
 use crate::support::layouts::{add_blob, descriptor, write_layout};
@@ -16,7 +16,7 @@ const MODULES: &str = "firecracker-kernel-modules-amd64";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// A context with the images of one kernel in `out`; `None` where there is no skopeo.
+/// Returns a context with the images of one kernel in `out`, or `None` without skopeo.
 fn built() -> Option<TestContext> {
     if !has_tool("skopeo") {
         return None;
@@ -30,7 +30,7 @@ fn push(context: &TestContext, registry: &Registry, args: &str) -> RunResult {
     context.run(&format!("push {}/test --tls-verify=false {args}", registry.host()))
 }
 
-/// The digest that a line on standard output gives a destination.
+/// Returns the digest on the line of a destination in standard output.
 fn line(registry: &Registry, name: &str, tag: &str, digest: &str) -> String {
     format!("docker://{}/test/{name}:{tag} {digest}\n", registry.host())
 }
@@ -55,12 +55,12 @@ fn every_tag_of_every_layout_is_pushed_and_served() {
         assert_eq!(registry.digest(&format!("test/{name}"), tag), Some(digest.clone()), "{name}:{tag}");
         expected += &line(&registry, name, tag, &digest);
     }
-    // What is attached to them follows.
+    // The attachments follow.
     let (images, attached) = ran.stdout.split_at(expected.len());
     assert_eq!(images, expected);
     assert!(attached.lines().all(|line| line.contains("-attest sha256:")), "{attached}");
     assert_eq!(attached.lines().count(), 5);
-    // Nothing but manifests is sent a second time.
+    // Only manifests are sent a second time.
     let uploads = registry.uploads().len();
     push(&context, &registry, "").ok();
     let again = &registry.uploads()[uploads..];
@@ -83,7 +83,7 @@ fn push_copies_referrers_with_the_image() {
     let out = context.path("work/out");
     let subject = descriptor(&out.join(BIN), "6.1.7");
     let tag = format!("{}.sbom", subject["digest"].as_str().unwrap().replace(':', "-"));
-    // An attachment to the kernel, and one to an image that is not there any more.
+    // An attachment of the kernel, and one of an image that no longer exists.
     let attest = out.join(format!("{BIN}-attest"));
     let attachment = |subject: &Value| {
         json!({
@@ -94,7 +94,7 @@ fn push_copies_referrers_with_the_image() {
     };
     let gone = json!({ "mediaType": MANIFEST, "digest": format!("sha256:{}", "0".repeat(64)), "size": 1 });
     let attached = write_layout(&attest, &[(&tag, attachment(&subject)), ("stale", attachment(&gone))]);
-    // An index over the kernel as if it were for two machines.
+    // An index over the kernel, as if it were for two architectures.
     let both = out.join("firecracker-kernel-bin");
     copy(&out.join(BIN), &both);
     let platform = |arch: &str| {
@@ -111,7 +111,7 @@ fn push_copies_referrers_with_the_image() {
     assert_eq!(lines.len(), 5, "{lines:?}");
     assert_eq!(format!("{}\n", lines[2]), line(&registry, "firecracker-kernel-bin", "6.1.7", &indexed[0]));
     assert_eq!(format!("{}\n", lines[3]), line(&registry, BIN, &tag, &attached[0]));
-    // The images of an index are in its own repository, too.
+    // The repository of an index also has its images.
     let child = subject["digest"].as_str().unwrap();
     assert_eq!(registry.digest("test/firecracker-kernel-bin", child).as_deref(), Some(child));
 }
@@ -119,7 +119,7 @@ fn push_copies_referrers_with_the_image() {
 #[test]
 fn push_detects_a_registry_that_serves_another_image() {
     let Some(context) = built() else { return };
-    // It makes the manifest pretty, as one did that rewrote what it got.
+    // Returns reformatted manifests, like a registry that rewrites what it gets.
     let registry = registry::misbehaving(|request, stream| {
         let rewrites = request.method == "GET" && request.path.contains("/manifests/");
         if rewrites {
@@ -152,7 +152,7 @@ fn registry_refusals_come_with_a_hint() {
 #[test]
 fn credentials_are_skopeos_own_and_stay_secret() {
     let Some(context) = built() else { return };
-    // me:hush
+    // Base64 of me:hush.
     let registry = registry::misbehaving(|request, stream| {
         let known = request.headers.get("authorization").is_some_and(|sent| sent == "Basic bWU6aHVzaA==");
         if !known {
@@ -172,7 +172,7 @@ fn credentials_are_skopeos_own_and_stay_secret() {
     for secret in ["bWU6", "nothing", "hush"] {
         assert!(!ran.stderr.contains(secret), "{}", ran.stderr);
     }
-    // Where the environment says that they are.
+    // The file that the environment names.
     let mut command = context.command(&format!("push {}/test --tls-verify=false", registry.host()));
     command.env("REGISTRY_AUTH_FILE", context.path("work/right.json"));
     crate::support::context::run_result(command.output().unwrap()).ok();
@@ -207,7 +207,7 @@ fn a_signal_also_ends_skopeo() {
     let Some(context) = built() else { return };
     let (tell, told) = std::sync::mpsc::channel();
     let registry = registry::misbehaving(move |request, stream| {
-        // An upload that is never answered: the connection ends when skopeo does.
+        // An upload without an answer. The connection ends with skopeo.
         let stalls = request.method == "PATCH";
         if stalls {
             tell.send("stalled").unwrap();
@@ -229,7 +229,7 @@ fn a_signal_also_ends_skopeo() {
 fn invalid_input_is_refused_before_skopeo_runs() {
     let context = TestContext::new();
     context.build("").ok();
-    // No skopeo is found there, and none is wanted.
+    // skopeo is missing here, and is not needed.
     let run = |args: &str| {
         let mut command = context.command(args);
         command.env("PATH", context.path("home"));
@@ -252,7 +252,7 @@ fn invalid_input_is_refused_before_skopeo_runs() {
     copy(&context.path("work/out").join(BIN), &context.path("work/other").join(BIN));
     run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
         .failed(2, &["would both become docker://localhost:1/x/"]);
-    // An index is another kind of thing, and would be pushed after the image.
+    // An index has another media type and would be pushed after the image.
     let other = context.path("work/other").join(BIN);
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(&other, "6.1.7")] });
     write_layout(&other, &[("6.1.7", index)]);

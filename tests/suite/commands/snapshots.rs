@@ -1,4 +1,4 @@
-//! Golden files of what a person reads: `--help`, and what the commands print as text.
+//! Golden files of text for people, which are `--help` and the output of commands.
 
 use crate::support::context::{TestContext, has_tool};
 use crate::support::golden::{compare, context, section};
@@ -6,7 +6,7 @@ use crate::support::normalize::{masked, plain};
 use crate::support::qemu;
 use std::fs;
 
-/// Standard output and standard error of a command, and its exit code where that is not 0.
+/// Returns standard output, standard error and a nonzero exit code of a command.
 fn read(context: &TestContext, args: &str) -> String {
     let ran = context.run(args);
     let heading = if ran.code == 0 { args.to_owned() } else { format!("{args} (exit code {})", ran.code) };
@@ -15,14 +15,14 @@ fn read(context: &TestContext, args: &str) -> String {
     section(&heading, &told.map(|(name, text)| format!("{name}{}", plain(context, text))).collect::<String>())
 }
 
-/// The help of a command, and that of all commands below it.
+/// Adds the help of a command and of all commands below it.
 fn help(context: &TestContext, command: &str, text: &mut String) {
     let args = format!("{command} --help").trim_start().to_owned();
     let told = context.run(&args).ok().stdout;
     text.push_str(&section(&args, &told));
     let commands =
         told.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // A name has two spaces before it; more of them stand before the next line of its description.
+    // A name is indented by two spaces, and continued descriptions by more.
     for name in commands.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()) {
         if !name.is_empty() && name != "help" {
             help(context, format!("{command} {name}").trim_start(), text);
@@ -60,7 +60,7 @@ fn plans_the_catalog_and_configs() {
     compare("text/plan.txt", &text.concat());
 }
 
-/// The versions are those of the host, and so is what it lacks.
+/// Versions and missing tools depend on the host.
 fn doctor(context: &TestContext, args: &str) -> String {
     let told = plain(context, &context.run(args).stdout);
     let finding = |line: &str| match line.trim_start().split_once("  ") {
@@ -79,7 +79,7 @@ fn builds_and_images() {
     let mut text = read(&context, build);
     text.push_str(&read(&context, build));
     text.push_str(&read(&context, &format!("{build} --set PSI=y --require none -o other --timings")));
-    // The lines of two kernels come in any order: only the end is always the same.
+    // The lines of two kernels come in any order. Only the end is always the same.
     let two = context.run("6.1.7 6.6.61 --fc --arch amd64 --config mini.config --sandbox off -o two");
     let end = two.stderr.find("  1 of 2 kernels").unwrap_or_else(|| panic!("{}", two.stderr));
     text.push_str(&section("the end of a run of two kernels", &plain(&context, &two.stderr[end..])));

@@ -1,4 +1,4 @@
-//! `kcompile verify`: every byte counts, and so does what an image says of itself.
+//! `kcompile verify` checks every byte and every annotation of an image.
 
 use crate::support::context::{RunResult, TestContext};
 use crate::support::fixtures::{Parts, replace, rewrite};
@@ -57,9 +57,9 @@ fn one_flipped_byte_anywhere_is_found() {
                 continue;
             }
             let (path, bytes) = (file.path(), fs::read(file.path()).unwrap());
-            // All of the index, which no digest vouches for; of large files every so many bytes.
+            // The whole index, which no digest covers, and a sample of the bytes of large files.
             let step = if path.ends_with("index.json") { 1 } else { bytes.len() / 50 + 1 };
-            // Under another key the tag is an annotation of somebody's, and the image one without a tag.
+            // With another key the tag is a foreign annotation, and the image has no tag.
             let key = b"org.opencontainers.image.ref.name";
             let key_at = bytes.windows(key.len()).position(|window| window == key);
             let is_key = |at: usize| key_at.is_some_and(|from| (from..from + key.len()).contains(&at));
@@ -290,13 +290,13 @@ fn all_depmod_files_are_required() {
     );
 }
 
-/// The largest blob of a layout: its layer.
+/// Returns the largest blob of a layout, which is its layer.
 fn largest_blob(layout: &Utf8Path) -> Utf8PathBuf {
     let blobs = layout.join("blobs/sha256").read_dir_utf8().unwrap().map(|blob| blob.unwrap().into_path());
     blobs.max_by_key(|blob| blob.metadata().unwrap().len()).unwrap()
 }
 
-/// A tar without one of its entries.
+/// Returns a tar without one of its entries.
 fn without(tar: &[u8], path: &str) -> Vec<u8> {
     let mut left = tar::Builder::new(Vec::new());
     for entry in tar::Archive::new(tar).entries().unwrap() {
@@ -317,7 +317,7 @@ fn kcompile_images_must_have_the_kernel_at_its_path() {
         let copy = copy_of(&context, layout);
         rewrite(&copy, |parts| parts.tar = without(&parts.tar, path));
         let told = context.run(&format!("verify {copy}"));
-        // Without its second name a combined image still has its kernel.
+        // A combined image still has its kernel without the second name.
         assert_eq!(told.code, i32::from(layout == BIN), "{}", told.stdout);
     }
     let copy = copy_of(&context, BIN);
@@ -333,7 +333,7 @@ fn kcompile_images_must_have_the_kernel_at_its_path() {
     fails(&context, copy.as_str(), &["FAILED kernel there is no kernel"]);
 }
 
-/// Makes the checksums of all headers right that were written over.
+/// Corrects the checksums of all headers after a change.
 fn fix_checksums(tar: &mut [u8]) {
     for at in (0..tar.len()).step_by(512) {
         if tar[at..].get(257..262) == Some(b"ustar") {

@@ -1,4 +1,4 @@
-//! `kcompile verify` of images under several names, and of images that are not kcompile's.
+//! `kcompile verify` of images under several names, and of images of other tools.
 
 use crate::support::context::{TestContext, copy};
 use crate::support::layouts::{add_blob, copy_of, descriptor, fails, verified, write_layout};
@@ -36,7 +36,7 @@ fn buildkit_attestation_manifests_are_ignored() {
     assert_eq!(told.stdout.matches("image   a kernel").count(), 1, "{}", told.stdout);
 }
 
-/// Puts an image of `out` under these names in a layout of its own, which is called the same.
+/// Copies an image of `out` to a layout of the same name under these names.
 fn under_names(context: &TestContext, layout: &str, names: &[Value]) -> Utf8PathBuf {
     let copy = copy_of(context, layout);
     let mut index: Value = serde_json::from_slice(&fs::read(copy.join("index.json")).unwrap()).unwrap();
@@ -68,7 +68,7 @@ fn verify_does_not_depend_on_the_layout_name() {
         name(
             "ghcr.io/foobar/kernel:6.1.7@sha256:0000000000000000000000000000000000000000000000000000000000000000",
         ),
-        // A version of somebody's own things.
+        // A version of something else.
         name("2024.10.1"),
         name("1.4.0"),
         json!({}),
@@ -86,7 +86,7 @@ fn verify_does_not_depend_on_the_layout_name() {
                 .contains(&format!(":{reference}\n"))
         );
     }
-    // The name of another kernel is none of its names.
+    // The name of another kernel is not one of its names.
     for (wrong, says) in [
         ("6.1.9", "the tag is 6.1.9, the image says that it is version 6.1.7"),
         ("5.10", "the tag is 5.10, the image says that it is version 6.1.7"),
@@ -97,7 +97,7 @@ fn verify_does_not_depend_on_the_layout_name() {
     }
 }
 
-/// What was read is not read again: it may even be gone.
+/// What was read is not read again, so it may even be gone.
 #[test]
 fn each_blob_is_read_once_per_run() {
     let context = TestContext::new();
@@ -128,7 +128,7 @@ fn each_blob_is_read_once_per_run() {
     assert_eq!(fresh.code, 3, "another run reads it: {}", fresh.stdout);
 }
 
-/// The time of a run grows with its tags, and not with their square.
+/// The time of a run is linear in the number of tags.
 #[test]
 fn verify_time_is_linear_in_the_number_of_tags() {
     let context = TestContext::new();
@@ -145,12 +145,13 @@ fn verify_time_is_linear_in_the_number_of_tags() {
         assert!(all.len() == count && all.iter().all(VerifyReport::passes));
         begin.elapsed()
     };
-    // Beside it lies the kernel's layout, with as many tags.
+    // The kernel's layout beside it has as many tags.
     let beside =
         (0..6000).map(|number| json!({ "org.opencontainers.image.ref.name": format!("nightly-{number}") }));
     under_names(&context, BIN, &beside.collect::<Vec<_>>());
     timed(100);
     let (few, many) = (timed(500), timed(6000));
-    // Twelve times as many: four times that is a slow machine, a hundred and forty times is a square.
+    // With twelve times as many tags, 48 times the time allows for a slow machine, but not for
+    // quadratic growth (144).
     assert!(many < few * 48 + std::time::Duration::from_secs(1), "500 tags: {few:?}, 6000 tags: {many:?}");
 }

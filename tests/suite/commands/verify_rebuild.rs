@@ -1,4 +1,4 @@
-//! `kcompile verify --rebuild`: does the same come out again, from nothing?
+//! `kcompile verify --rebuild` builds from scratch and compares.
 
 use crate::support::context::{TestContext, copy};
 use std::fs;
@@ -30,8 +30,7 @@ fn a_rebuild_from_the_receipt_is_identical() {
 fn a_different_rebuild_names_the_differing_sections() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
-    // A careless script puts a random number into the kernel. (A process number would not do:
-    // in the sandbox it may be the same the second time.)
+    // A script that adds a random number to the kernel. A process number may repeat in the sandbox.
     let script = tree.join("scripts/mkcompile_h");
     let line = "\necho \"#define BUILD_ID \\\"$(cat /proc/sys/kernel/random/uuid)\\\"\"\n";
     let text = fs::read_to_string(&script).unwrap() + line;
@@ -43,7 +42,7 @@ fn a_different_rebuild_names_the_differing_sections() {
     let told = context.run(&format!("verify {BIN} --rebuild"));
     assert_eq!(told.code, 1, "{}{}", told.stdout, told.stderr);
     assert!(told.stdout.contains("FAILED   firecracker-kernel-bin-amd64:6.1.7\n"), "{}", told.stdout);
-    // The modules are the same bytes, but they belong to another kernel now.
+    // The modules have the same bytes, but now belong to another kernel.
     assert!(told.stdout.contains("FAILED   firecracker-kernel-modules-amd64:6.1.7\n"), "{}", told.stdout);
     let bytes = told.stdout.split("\nbytes\n").nth(1).unwrap();
     assert!(bytes.starts_with("  bin/vmlinux in ") && bytes.contains(".rodata"), "{}", told.stdout);
@@ -65,7 +64,7 @@ fn impossible_rebuilds_are_refused_before_compiling() {
     context.run(alone).failed(2, &["there is no receipt", "--rebuild goes by the receipt"]);
     let receipt = context.path("work/out/firecracker-6.1.7-amd64.json");
     let text = fs::read_to_string(&receipt).unwrap();
-    // Of a kcompile that compressed layers in another way.
+    // A kcompile that compressed layers differently.
     let mut older: serde_json::Value = serde_json::from_str(&text).unwrap();
     older["plan"].as_object_mut().unwrap().remove("layer_format");
     fs::write(&receipt, older.to_string()).unwrap();

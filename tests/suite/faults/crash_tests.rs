@@ -1,7 +1,7 @@
-//! Crash tests: kcompile is killed at random moments of every phase, alone or together with all that it runs.
-//! What it leaves is checked, and the next run must end with the right images.
+//! Kills kcompile at random moments of every phase, alone or with all of its processes. Checks what
+//! is left, and that the next run makes the right images.
 //!
-//! One kill for each phase here; `scripts/campaign KILLS` runs thousands.
+//! Kills once in each phase here. `scripts/campaign KILLS` kills thousands of times.
 
 use crate::support::context::{TestContext, run_result};
 use crate::support::downloads::{archive_server, noisy_archive};
@@ -20,7 +20,7 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
-/// Where a kill is aimed at.
+/// The phase in which a run is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Fetch,
@@ -45,7 +45,7 @@ const PHASES: [Phase; 8] = [
 ];
 
 impl Phase {
-    /// The event of `--progress json` that begins it.
+    /// Returns the event of `--progress json` that starts the phase.
     fn event(self) -> &'static str {
         match self {
             Phase::Fetch | Phase::Unpack => "source",
@@ -58,25 +58,25 @@ impl Phase {
     }
 }
 
-/// Who is killed.
+/// The processes that are killed.
 #[derive(Clone, Copy, Debug)]
 enum Victims {
     /// kcompile alone.
     Alone,
-    /// Everything at once, as when a container or a machine is switched off.
+    /// All processes at once, as when a container or a machine is switched off.
     All,
 }
 
-/// One worker of the crash tests: its kills come one after the other.
+/// One worker of the crash tests, which kills one run after the other.
 struct Place {
     context: TestContext,
     server: Server,
     random: Random,
-    /// What a run that nobody disturbed made.
+    /// The digests of an undisturbed run.
     digests: Vec<String>,
-    /// What its phases took.
+    /// The duration of each phase.
     seconds: BTreeMap<String, f64>,
-    /// Where the kills fell.
+    /// The phases in which kills happened.
     fell: BTreeMap<String, usize>,
 }
 
@@ -112,7 +112,7 @@ impl Place {
         format!("6.1.7 --fc --config mini.config -j 2 --progress json --mirror {}", self.server.url)
     }
 
-    /// Kills a run in `phase`, and proves that nothing is lost by it.
+    /// Kills a run in `phase` and checks that nothing is lost.
     fn kill_in(&mut self, phase: Phase) {
         self.undo(phase);
         let victims = if self.random.next().is_multiple_of(3) { Victims::All } else { Victims::Alone };
@@ -127,7 +127,7 @@ impl Place {
         self.nothing_is_left(&case);
     }
 
-    /// Takes away what would keep a run from doing anything in `phase`.
+    /// Removes results that would make a run skip `phase`.
     fn undo(&mut self, phase: Phase) {
         let remove = |path: &str| remove_tree(&self.context.path(path)).unwrap();
         let build = self.build_dir();
@@ -142,15 +142,15 @@ impl Place {
         if phase == Phase::Reuse {
             return remove("work/out");
         }
-        // What these plans made is not to be put back.
+        // Cached images must not be restored.
         remove("cache/images");
-        // Into new layouts, and into old ones.
+        // Into new or existing layouts.
         if self.random.next().is_multiple_of(2) {
             remove("work/out");
         }
     }
 
-    /// The one build directory.
+    /// Returns the only build directory.
     fn build_dir(&self) -> Utf8PathBuf {
         let trees = walkdir::WalkDir::new(self.context.path("cache/trees")).min_depth(3).max_depth(3);
         let found = trees.into_iter().flatten().find(|entry| {
@@ -160,7 +160,8 @@ impl Place {
         Utf8PathBuf::from_path_buf(found.expect("every run ends with a build").into_path()).unwrap()
     }
 
-    /// Starts a run and kills it at a random moment after `phase` has begun. Returns where it fell.
+    /// Starts a run and kills it at a random moment after `phase` has started. Returns where the
+    /// kill happened.
     fn kill(&mut self, phase: Phase, victims: Victims) -> String {
         let mut child = self.context.command(&self.args());
         let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -176,12 +177,12 @@ impl Place {
         }
         let (from, to) = if phase == Phase::Layout { (0.4, 1.3) } else { (0.0, 1.1) };
         let usual = self.seconds[phase.event()].max(0.02);
-        // The moment itself, and nothing that is waited for.
+        // A random moment, which no event announces.
         std::thread::sleep(Duration::from_secs_f64(usual * (from + (to - from) * self.random.part())));
         let below = descendants(&child);
-        // Stopped first: none must see the other go.
+        // All are stopped first, so that none notices the end of another.
         for signal in [Signal::STOP, Signal::KILL] {
-            // What has ended meanwhile cannot be killed any more.
+            // A process that has ended cannot be killed.
             let _ = kill_process(Pid::from_child(&child), signal);
             if matches!(victims, Victims::All) {
                 below.iter().for_each(|process| process.signal(signal));
@@ -207,13 +208,14 @@ impl Place {
         }
     }
 
-    /// Has a layout been begun that is not whole, or that nothing names yet?
+    /// Returns whether a layout is incomplete or not yet named.
     fn is_writing_layouts(&self) -> bool {
         let all = walkdir::WalkDir::new(self.context.path("work/out")).into_iter().flatten();
         all.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(".tmp-"))
     }
 
-    /// No scratch, no second tree, no note, nothing half-written and no process.
+    /// Checks that there are no temporary files, no second tree, no PID file, nothing half-written
+    /// and no process.
     fn nothing_is_left(&self, case: &str) {
         assert_eq!(self.context.names("cache/tmp"), [""; 0], "{case}");
         assert_eq!(self.context.names("cache/partial"), [""; 0], "{case}");
@@ -238,7 +240,7 @@ impl Place {
     }
 }
 
-/// Sends an archive, or what is missing of it, in small pieces.
+/// Sends an archive, or the rest of it, in small pieces.
 fn drip(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     let start = request.range_start().unwrap_or(0).min(bytes.len());
     let status = match start {
@@ -256,7 +258,7 @@ fn drip(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
         if stream.write_all(piece).is_err() {
             return;
         }
-        // A slow line, so that a kill can fall between two pieces.
+        // A slow connection, so that a kill can happen between two pieces.
         std::thread::sleep(Duration::from_millis(4));
     }
 }

@@ -1,5 +1,5 @@
-//! A full disk, which is a small tmpfs: what is said, what stays, and that the same command goes on from
-//! there when there is space again.
+//! Full disks, which are small tmpfs file systems. Checks the message, what is kept, and that the
+//! same command continues after space is freed.
 
 use crate::support::context::{RunResult, TestContext};
 use crate::support::downloads::{answer_range, archive_server, noisy_archive};
@@ -9,8 +9,8 @@ use crate::support::progress::event;
 use crate::support::random::{number_from_env, seeded};
 use std::collections::BTreeSet;
 
-/// Runs kcompile with a file system of `bounds` (`size=12k`, `nr_inodes=100`) at the place `full`, and once more when that
-/// has grown. What the first run left is in `<full>.left`.
+/// Runs kcompile with a file system of `bounds` (`size=12k`, `nr_inodes=100`) at `full`, and again
+/// after it has grown. `<full>.left` has what the first run left.
 fn run_twice(
     context: &TestContext,
     way: &[&str],
@@ -37,13 +37,13 @@ fn run_twice(
     (first, RunResult { stderr: second.to_owned(), ..both })
 }
 
-/// The phase that was begun last.
+/// Returns the phase that started last.
 fn last_phase(ran: &RunResult) -> String {
     let mut starts = ran.stderr.lines().filter_map(event).filter(|event| event["event"] == "start");
     starts.next_back().map_or_else(String::new, |event| event["phase"].as_str().unwrap().to_owned())
 }
 
-/// Downloading, unpacking, compiling: what the cache takes is more with each.
+/// The cache grows while downloading, unpacking and compiling.
 #[test]
 fn a_full_cache_is_reported_and_the_next_run_resumes() {
     let Some(way) = mount_namespace_command() else { return };
@@ -58,7 +58,7 @@ fn a_full_cache_is_reported_and_the_next_run_resumes() {
         phases.insert(last_phase(&first));
         first.failed(1, &["No space left on device", "free some space"]);
         digests.insert(second.ok().digests());
-        // Half a tree has no name.
+        // Half a tree has no final name.
         let trees = context.names("cache.left/trees");
         let whole = |tree: &String| context.path("cache.left/trees").join(tree).join("source.json").exists();
         assert!(trees.iter().all(whole), "{trees:?}");
@@ -86,11 +86,12 @@ fn a_full_output_directory_never_holds_partial_images() {
     }
 }
 
-/// How many small file systems of each kind the campaign tries, from hardly anything to a little more than enough.
+/// The number of sizes of small file systems in the campaign, from almost nothing to more than
+/// enough.
 const SIZES: u64 = 34;
 const INODE_COUNTS: u64 = 63;
 
-/// What the cache of one build takes of a file system: KiB and inodes.
+/// Returns the KiB and inodes that the cache of one build needs.
 fn need(context: &TestContext, way: &[&str], args: &str) -> (u64, u64) {
     let place = context.path("small");
     let script = format!(
@@ -105,8 +106,8 @@ fn need(context: &TestContext, way: &[&str], args: &str) -> (u64, u64) {
     (need[0], need[1])
 }
 
-/// A run either says that there is no space, or ends with the right images: some programs go on where they cannot write.
-/// A few file systems here; `scripts/campaign` tries all.
+/// A run reports a full disk or makes the right images, although some programs ignore write errors.
+/// Tries a few file systems here, and all in `scripts/campaign`.
 #[test]
 fn on_a_small_file_system_a_build_fails_or_is_correct() {
     let Some(way) = mount_namespace_command() else { return };
@@ -125,7 +126,7 @@ fn on_a_small_file_system_a_build_fails_or_is_correct() {
     println!("seed: {seed} (KCOMPILE_SEED)");
     let (mut refused, mut right) = (0, 0);
     for step in 0..wanted {
-        // Spread over all of them.
+        // Evenly distributed.
         let bounds = &all[((first + step * all.len() as u64 / wanted) % all.len() as u64) as usize];
         let (run, again) = run_twice(&context, &way, "small", bounds, args);
         layouts_are_whole(&context.path("work/out"), bounds);
@@ -136,7 +137,7 @@ fn on_a_small_file_system_a_build_fails_or_is_correct() {
             assert!([1, 2].contains(&run.code), "{bounds}: {}: {}", run.code, run.stderr);
             assert!(run.stderr.contains("No space left on device"), "{bounds}: {}", run.stderr);
         }
-        // Of both runs, where both have images.
+        // Of both runs if both made images.
         let expected = if run.code == 0 { [good.clone(), good.clone()].concat() } else { good.clone() };
         assert_eq!(again.ok().digests(), expected, "{bounds}");
         for left in ["small.left", "work/out"] {

@@ -1,4 +1,4 @@
-//! Every test that docs/faults.md and SECURITY.md name is there.
+//! Every test that docs/faults.md and SECURITY.md name exists.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ fn every_documented_test_exists() {
     let all = rows.into_iter().chain(promises);
     for name in all.flat_map(|row| row.split('`')).filter(|word| word.contains("::")) {
         let (file, test) = name.rsplit_once("::").unwrap();
-        // As the harness says it, so that scripts/campaign can ask for it.
+        // The name that the test harness uses, for scripts/campaign.
         let file = file.trim_end_matches("::tests");
         let place = ["tests/suite", "src"].map(|dir| format!("{root}{dir}/{}.rs", file.replace("::", "/")));
         let code = place.iter().find_map(|path| fs::read_to_string(path).ok());

@@ -1,4 +1,4 @@
-//! What else can go wrong while a source is fetched, and that earlier work stays whole through all of it.
+//! Other faults of fetches. Earlier work must stay intact.
 
 use crate::support::context::{RunResult, TestContext, has_tool, sha256};
 use crate::support::downloads::{
@@ -31,14 +31,14 @@ fn downloads_of_two_files_are_never_joined() {
     let half = bytes.len() / 2;
     let mut other = bytes.clone();
     other[half..].reverse();
-    // The second answer ignores the range and has another file of the same size.
+    // The second answer ignores the range and sends another file of the same size.
     let changing = archive_server(&bytes, move |count, _, stream, bytes| match count {
         0 => send_part(stream, bytes, half),
         _ => respond(stream, "200 OK", &[], &other),
     });
     fetch(&context, &changing, "").failed(3, &["checksum mismatch for linux-6.1.7.tar.xz"]);
     nothing_left(&context);
-    // A 206 for another range than the one that was asked for.
+    // A 206 for another range than requested.
     let shifted = archive_server(&bytes, move |count, request, stream, bytes| match count {
         0 => send_part(stream, bytes, half),
         2.. => answer_range(request, stream, bytes),
@@ -70,7 +70,8 @@ fn http_refusals_name_status_and_url_and_are_not_retried() {
         assert_eq!(archive_requests(&refusing).len(), 1, "{status}");
         assert_eq!(context.names("cache/trees"), [""; 0]);
     }
-    // What an earlier run left is longer than the file: the server has nothing there, and it begins anew.
+    // The partial file is longer than the file. The server has nothing at that offset, so the
+    // download starts again.
     let strict = archive_server(&bytes, |_, request, stream, bytes| match request.range_start() {
         Some(start) if start >= bytes.len() => {
             let range = format!("Content-Range: bytes */{}", bytes.len());
@@ -92,7 +93,7 @@ fn retry_after_is_respected() {
     for status in ["429 Too Many Requests", "503 Service Unavailable"] {
         let context = TestContext::new();
         let bytes = release(&context);
-        // Our own pause would be half a second.
+        // kcompile's own pause would be half a second.
         let busy = archive_server(&bytes, move |count, request, stream, bytes| match count {
             0 => respond(stream, status, &["Retry-After: 2"], b""),
             _ => answer_range(request, stream, bytes),
@@ -111,7 +112,7 @@ fn a_slow_download_that_stalls_is_kept_for_resuming() {
     let context = TestContext::new();
     let bytes = release(&context);
     let dying = archive_server(&bytes, |count, request, stream, bytes| match count {
-        // A byte every tenth of a second, for as long as somebody listens.
+        // Sends a byte every tenth of a second until the client hangs up.
         0 => {
             send_part(stream, bytes, 100);
             for byte in &bytes[100..] {
@@ -121,7 +122,7 @@ fn a_slow_download_that_stalls_is_kept_for_resuming() {
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
-        // The head of an answer, and then nothing until the client hangs up.
+        // Sends the head of an answer and nothing else until the client hangs up.
         1 => {
             let start = request.range_start().unwrap();
             let head = format!(
@@ -189,7 +190,7 @@ fn a_truncated_or_slow_checksum_list_is_fetched_again() {
         PATH => respond(stream, "200 OK", &[], &bytes),
         path if path.ends_with("sha256sums.asc") => match count.fetch_add(1, Ordering::SeqCst) {
             0 => send_part(stream, &list, 10),
-            // A byte every tenth of a second, for as long as somebody listens.
+            // Sends a byte every tenth of a second until the client hangs up.
             1 => {
                 send_part(stream, &list, 0);
                 for byte in &list {
@@ -219,7 +220,7 @@ fn a_certificate_for_another_host_is_refused() {
     let mut context = TestContext::new();
     let tls = Tls::start(&context);
     context.env.insert("SSL_CERT_FILE".into(), context.path("work/cert.pem").into_string());
-    // The certificate is believed, but it is for `localhost`.
+    // The certificate is trusted, but is for `localhost`.
     let url = tls.url.replace("localhost", "127.0.0.1");
     context
         .run(&format!("fetch 6.1.7 --fc --mirror {url}"))
@@ -269,7 +270,7 @@ fn a_damaged_repository_is_fetched_again() {
     }
 }
 
-/// Every way in which a fetch of 6.1.7 goes wrong: its name, the run.
+/// Returns failed fetches of 6.1.7, with names.
 fn faults(context: &TestContext, bytes: &[u8]) -> Vec<(&'static str, RunResult)> {
     let serve = |answer: fn(&mut std::net::TcpStream, &[u8])| {
         let server = archive_server(bytes, move |_, _, stream, bytes| answer(stream, bytes));
@@ -313,7 +314,7 @@ fn failed_fetches_leave_earlier_work_intact() {
     let before = places.map(|dir| context.snapshot(dir));
     for (fault, ran) in faults(&context, &bytes) {
         assert_eq!(ran.code, 3, "{fault}: {}", ran.stderr);
-        // One file tells when an entry was used: that it was looked at is no change.
+        // The file that records the use of an entry may change.
         for (dir, before) in places.iter().zip(&before) {
             assert_eq!(context.snapshot(dir), *before, "{fault}, in {dir}");
         }

@@ -1,4 +1,4 @@
-//! Bad input: data files with a mistake in them, configs and patches that are none.
+//! Invalid data files, configs and patches.
 
 use crate::support::context::{CONFIG, TestContext, copy};
 use serde_json::Value;
@@ -84,7 +84,7 @@ fn a_patch_that_does_not_apply_leaves_the_tree_unchanged() {
         fs::write(context.path("work/p/1.patch"), text).unwrap();
         context.run("6.1.7 --fc --config mini.config --source linux-6.1.7.tar.gz --no-modules --patches p")
     };
-    // GNU patch would take this one with fuzz: the context is off by one word.
+    // GNU patch would apply this with fuzz, because one word of the context differs.
     let fuzzy = patch(&hunk(&format!("{first} nearly")));
     build(&fuzzy)
         .failed(1, &["1.patch: the hunk at line 1 of COPYING does not apply", "context must match exactly"]);
@@ -99,7 +99,7 @@ fn a_patch_that_does_not_apply_leaves_the_tree_unchanged() {
     }
     assert!(!context.path("cache/evil").exists() && context.names("cache/tmp").is_empty());
     assert_eq!(context.names("cache/trees").len(), 1);
-    // The same pristine tree, from the cache, takes the patch that fits.
+    // The same pristine tree in the cache accepts the right patch.
     build(&patch(&hunk(first))).ok().says("from the cache");
     let trees = context.names("cache/trees");
     let pristine = trees.iter().find(|name| !name.contains('+')).unwrap();

@@ -1,4 +1,4 @@
-//! Archives that are damaged or mean harm, from a server that lists their right checksum.
+//! Damaged and malicious archives from a server that lists their checksums.
 
 use crate::support::context::{RunResult, TestContext, compress, has_tool, sha256, tar_of};
 use crate::support::servers;
@@ -9,7 +9,7 @@ use tar::EntryType;
 
 const DIR: &str = "/pub/linux/kernel/v6.x";
 
-/// Fetches 6.1.7 from a server that has these bytes for it.
+/// Fetches 6.1.7 from a server that sends these bytes.
 fn fetch(context: &TestContext, bytes: &[u8]) -> RunResult {
     let list = format!("{}  linux-6.1.7.tar.xz\n", sha256(bytes));
     let server = servers::files([
@@ -19,7 +19,7 @@ fn fetch(context: &TestContext, bytes: &[u8]) -> RunResult {
     context.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url))
 }
 
-/// Nothing of it has stayed.
+/// Checks that nothing is left.
 #[track_caller]
 fn nothing_left(context: &TestContext) {
     for dir in ["trees", "tmp", "partial", "archives"] {
@@ -54,8 +54,9 @@ fn a_corrupt_archive_is_reported_with_its_offset() {
 fn an_xz_with_a_huge_dictionary_is_refused() {
     let context = TestContext::new();
     let mut xz = compress(b"hello", "xz");
-    // The block header begins behind the stream header of 12 bytes: its size, flags, the filter (0x21), the
-    // size of its properties, the dictionary's size as a code (40 is 4 GiB), padding, and a CRC32.
+    // The block header follows the stream header of 12 bytes. It has its size, flags, the filter
+    // (0x21), the size of its properties, the size of the dictionary as a code (40 is 4 GiB),
+    // padding and a CRC32.
     let size = (usize::from(xz[12]) + 1) * 4;
     let dictionary = 12 + xz[12..12 + size].iter().position(|byte| *byte == 0x21).unwrap() + 2;
     xz[dictionary] = 40;
@@ -83,7 +84,7 @@ fn large_files_of_a_repository_are_streamed() {
 fn a_decompression_bomb_stops_at_the_limit() {
     let context = TestContext::new();
     let tar = tar_with("linux/x", EntryType::Regular, 0, "", |_| {});
-    // Behind the end of the tar, 12 GiB of zeros in 180 small frames.
+    // 12 GiB of zeros in 180 small frames after the end of the tar.
     let frame = zstd::encode_all(&vec![0; 64 << 20][..], 1).unwrap();
     let bomb = [&compress(&tar, "zst")[..], &frame.repeat(192)].concat();
     assert!(bomb.len() < 2 << 20, "{}", bomb.len());
@@ -92,14 +93,14 @@ fn a_decompression_bomb_stops_at_the_limit() {
         (format!("{DIR}/linux-6.1.7.tar.xz"), bomb),
         (format!("{DIR}/sha256sums.asc"), list.into_bytes()),
     ]);
-    // Address space is more than memory; threads that only might use it count, too.
+    // Address space is more than memory, since threads that might use it count too.
     let limits = "ulimit -v 2000000; ulimit -f 10000; exec \"$0\" \"$@\"";
     let ran = context.run_by(&["sh", "-c", limits], &format!("fetch 6.1.7 --fc --mirror {}", server.url));
     ran.failed(3, &["linux-6.1.7.tar.xz: more than 10 GiB when decompressed"]);
     nothing_left(&context);
 }
 
-/// A tar with the directory `linux`, and then this entry; `spoil` may change its header.
+/// Returns a tar with the directory `linux` and this entry. `spoil` may change its header.
 fn tar_with(path: &str, kind: EntryType, size: u64, link: &str, spoil: impl Fn(&mut tar::Header)) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
@@ -151,7 +152,7 @@ fn malicious_entries_are_refused_by_name() {
     assert_eq!(fs::read_to_string(context.path("outside")).unwrap(), "as it was");
 }
 
-/// A tar with `linux/` and these entries in it, each written by the tar crate.
+/// Returns a tar with `linux/` and these entries, each written by the tar crate.
 fn tar_of_entries(entries: impl Fn(&mut tar::Builder<Vec<u8>>)) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     entries(&mut tar);
@@ -277,7 +278,7 @@ fn unpacked_files_are_never_writable_by_others() {
             server.url
         );
         context.run_by(&["sh", "-c", &format!("umask {umask}; exec \"$0\" \"$@\"")], &args).ok();
-        // Whatever else lies in the cache, what make compiled included.
+        // All files in the cache, including those of make.
         for file in walkdir::WalkDir::new(context.path(&format!("work/cache-{umask}"))) {
             let file = file.unwrap();
             let mode = file.metadata().unwrap().permissions().mode() & 0o7777;
@@ -321,7 +322,7 @@ fn a_redirect_from_https_to_http_and_a_bad_certificate_are_refused() {
         fs::write(context.path(&format!("work/tls{DIR}/{name}")), text).unwrap();
     }
     let fetch = format!("fetch 6.1.7 --fc --mirror {}", tls.url);
-    // Nobody has signed that certificate.
+    // No trusted authority signed the certificate.
     context.run(&fetch).failed(3, &["cannot fetch https://localhost", "certificate"]);
     context.env.insert("SSL_CERT_FILE".into(), context.path("work/cert.pem").into_string());
     context.run(&fetch).failed(3, &["a redirect from https to http is refused"]);

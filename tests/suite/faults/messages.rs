@@ -1,4 +1,4 @@
-//! Golden files of error messages with their hints, for mistakes of each exit code.
+//! Golden files of error messages with hints, for mistakes of each exit code.
 
 use crate::support::context::{CONFIG, TestContext, compress, run_result};
 use crate::support::fixtures::{replace, tar_with};
@@ -6,7 +6,7 @@ use crate::support::golden::{compare, context, section};
 use crate::support::normalize::{masked, plain};
 use std::fs;
 
-/// The error that a command ends with: what stands on standard error from the line of the error on.
+/// Returns the error that ends a command, which is standard error from the line of the error on.
 fn message(context: &TestContext, args: &str) -> String {
     message_in(context, "work", args)
 }
@@ -175,10 +175,10 @@ fn messages_about_builds() {
     ]
     .map(|args| message(&context, &format!("{build} {args}")))
     .concat();
-    // Nothing but the shell's own programs.
+    // Only the shell's built-in commands.
     context.env.insert("PATH".into(), context.path("nothing").into_string());
     let lacks = message(&context, "6.1.7 --fc --arch amd64 --config mini.config");
-    // The command that installs it is that of the distribution.
+    // The install command depends on the distribution.
     text.push_str(&masked(&lacks, "hint: ", |c| c != '\n'));
     compare("text/errors-builds.txt", &text);
 }

@@ -1,4 +1,4 @@
-//! Bad lines and bad servers: what drops, stalls, refuses and lies, on loopback.
+//! Bad connections and bad servers on loopback.
 
 use crate::support::context::TestContext;
 use crate::support::downloads::{
@@ -30,7 +30,7 @@ fn a_dropped_connection_is_resumed_where_it_broke() {
 fn a_failed_download_is_resumed_by_the_next_run() {
     let context = TestContext::new();
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
-    // It breaks off in all attempts of the first run.
+    // The connection breaks in all attempts of the first run.
     let server = archive_server(&bytes, |count, request, stream, bytes| match count {
         0 => send_part(stream, bytes, 1000),
         4.. => answer_range(request, stream, bytes),
@@ -62,7 +62,7 @@ fn a_server_that_ignores_the_range_starts_over() {
     let context = TestContext::new();
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
     let half = bytes.len() / 2;
-    // In the middle of a run: the first half comes again and is skipped.
+    // Within a run, the first half is sent again and skipped.
     let stubborn = archive_server(&bytes, move |count, _, stream, bytes| match count {
         0 => send_part(stream, bytes, half),
         _ => respond(stream, "200 OK", &[], bytes),
@@ -93,7 +93,7 @@ fn a_damaged_partial_download_is_discarded() {
     assert!(context.names("cache/partial").is_empty());
 }
 
-/// Sends the head of an answer whose end is told by the end of the connection, and `bytes`.
+/// Sends an answer without a length, which ends with the connection.
 fn without_length(stream: &mut TcpStream, bytes: &[u8]) {
     let head = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
     let _ = stream.write_all(head).and_then(|()| stream.write_all(bytes));
@@ -104,7 +104,7 @@ fn bytes_of_a_bad_mirror_are_not_used_for_the_next_mirror() {
     let bytes = fs::read(TestContext::new().tarball("6.1.7", "xz")).unwrap();
     let good = || archive_server(&bytes, |_, request, stream, bytes| answer_range(request, stream, bytes));
     let other = vec![7; 2000];
-    // Wrong bytes, and then the line breaks.
+    // Wrong bytes, and then the connection breaks.
     let context = TestContext::new();
     let wrong = other.clone();
     let breaking = archive_server(&bytes, move |_, request, stream, bytes| match request.range_start() {
@@ -117,13 +117,13 @@ fn bytes_of_a_bad_mirror_are_not_used_for_the_next_mirror() {
     let next = good();
     context.run(&format!("fetch 6.1.7 --fc --mirror {} --mirror {}", breaking.url, next.url)).ok();
     assert_eq!(archive_requests(&next), [format!("GET {PATH}")]);
-    // And in another run.
+    // In another run.
     let context = TestContext::new();
     fetch(&context, &breaking, "").failed(3, &["HTTP status 403"]);
     let next = good();
     fetch(&context, &next, "").ok();
     assert_eq!(archive_requests(&next), [format!("GET {PATH}")]);
-    // Wrong bytes to their end, of which the server does not say how many there are.
+    // Wrong bytes to their end, without an announced length.
     let context = TestContext::new();
     let lying = archive_server(&bytes, move |count, request, stream, bytes| match count {
         0 => without_length(stream, &other),
@@ -166,7 +166,7 @@ fn only_temporary_failures_are_retried() {
 fn a_stalled_download_is_aborted_with_its_rate() {
     let context = TestContext::new();
     let bytes = fs::read(context.tarball("6.1.7", "xz")).unwrap();
-    // A byte every tenth of a second, for as long as somebody listens.
+    // Sends a byte every tenth of a second until the client hangs up.
     let slow = archive_server(&bytes, |count, request, stream, bytes| match count {
         0 => {
             send_part(stream, bytes, 0);

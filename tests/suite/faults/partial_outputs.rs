@@ -1,16 +1,18 @@
-//! What is half-made must not be taken for whole: a header of a make that was killed, a depmod that could not write.
+//! Half-written files must not be used, such as a header of a killed make or files that depmod
+//! could not write.
 
 use crate::support::context::{TestContext, has_tool, skipped, write_script};
 use std::fs;
 
-/// A sub-make is killed alone, as by the kernel where memory runs out; the make above it fails in good order.
+/// A sub-make is killed alone, like by the kernel's OOM killer. The make above it fails in an
+/// orderly way.
 #[test]
-fn a_partial_file_of_a_killed_sub_make_is_made_again() {
+fn a_partial_file_of_a_killed_sub_make_is_built_again() {
     let context = TestContext::new();
     let tree = context.tree("6.1.7", "work/linux");
-    // Out of reach in a sandbox.
+    // Not reachable from a sandbox.
     let kill = context.path("home/kill");
-    // As Kbuild's plain `cmd`: no file beside the header says how it was made.
+    // Kbuild's plain `cmd`, without a file beside the header that records the command.
     let rule = format!(
         "include/generated/half.h:\n\t@echo '#define HALF \"half\"' > $@; if [ -e {kill} ]; then kill -9 $$PPID; exit; fi; \
          echo '#define WHOLE \"whole\"' >> $@\n"
@@ -35,7 +37,7 @@ fn a_partial_file_of_a_killed_sub_make_is_made_again() {
     assert_eq!(context.build("--sandbox off --cache-dir fresh -o fresh").ok().digests(), digests);
 }
 
-/// depmod goes on where it cannot make one of its files, and succeeds.
+/// depmod continues and succeeds if it cannot write one of its files.
 #[test]
 fn incomplete_depmod_output_is_an_error() {
     let mut context = TestContext::new();
@@ -66,6 +68,6 @@ fn incomplete_depmod_output_is_an_error() {
     assert!(!context.path("work/out").exists());
     let harmless = "depmod: WARNING: /x/y.ko needs unknown symbol z";
     run(&mut context, &format!("echo '{harmless}' >&2"), "").ok();
-    // No modules at all: then there is nothing that modules.dep could name.
+    // Without modules, modules.dep is empty.
     run(&mut context, ":", "--set DUMMY=n --set BRIDGE=n").ok();
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and its relatives, on the real binary with a make that stalls.
+//! Signals, such as Ctrl-C, to the real binary while make stalls.
 
 use crate::support::context::{TestContext, has_tool, signals};
 use crate::support::processes::{Process, wait_until_gone};
@@ -8,8 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Starts a build that stalls, sends `signal` when it does, and returns the exit code, how long the
-/// end took, and the processes that had been running.
+/// Starts a build that stalls, sends `signal`, and returns the exit code, the time until the end,
+/// and the processes that were running.
 fn interrupt(context: &TestContext, signal: Signal) -> (i32, Duration, Vec<Process>) {
     let (mut child, below) = start_stalled_build(context, "");
     let since = Instant::now();
@@ -25,7 +25,7 @@ fn ctrl_c_ends_all_processes_and_the_next_run_resumes() {
     let (code, took, below) = interrupt(&context, Signal::INT);
     assert_eq!(code, 130);
     assert!(took < Duration::from_secs(10), "{took:?}");
-    // The supervisor, make, shells, and what they have started.
+    // The supervisor, make, shells and their children.
     assert!(below.len() > 5 && below.iter().all(Process::is_gone));
     assert!(!context.path("work/out").exists() && context.names("cache/tmp").is_empty());
     // What was compiled before the interruption is not compiled again.
@@ -53,7 +53,7 @@ fn a_killed_run_leaves_no_processes() {
     for sandbox in ["on", "off"] {
         let context = TestContext::new();
         let (mut child, below) = start_stalled_build(&context, &format!("--sandbox {sandbox}"));
-        // It sees kcompile go all the same.
+        // A stopped supervisor still notices that kcompile has ended.
         below[0].signal(Signal::STOP);
         kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
         child.wait().unwrap();
@@ -74,19 +74,19 @@ fn the_next_run_ends_processes_of_a_killed_supervisor() {
     }
     child.wait().unwrap();
     assert!(below.iter().any(|process| !process.is_gone()), "make should have survived");
-    // What make was writing when it was killed may be only a part, and looks as if it were done.
+    // A file that make was writing when killed may be incomplete, although it looks finished.
     let object = find_build_file(&context, "main.o").unwrap();
     std::fs::write(&object, "half an obj").unwrap();
     let again = context.build("").ok().says("make failed or was killed in ");
     assert!(find_build_file(&context, ".kcompile-make.pid").is_none());
-    // One of them has left the session; it is out of reach when its supervisor is gone.
+    // One of the processes has left the session, so it survives if its supervisor is gone.
     let (escaped, others): (Vec<_>, Vec<_>) = below.iter().partition(|process| has_left(process.pid));
     assert!(others.into_iter().all(Process::is_gone));
     escaped.into_iter().for_each(|process| process.signal(Signal::KILL));
     assert_eq!(again.digests(), context.build("--cache-dir fresh -o fresh").ok().digests());
 }
 
-/// In a sandbox nothing survives its supervisor, and what was half-written is not taken for whole.
+/// In a sandbox nothing survives the supervisor, and half-written files are not used.
 #[test]
 fn a_sandbox_ends_with_its_supervisor() {
     let context = TestContext::new();
@@ -97,7 +97,7 @@ fn a_sandbox_ends_with_its_supervisor() {
     context.build("").ok().says("make failed or was killed in ");
 }
 
-/// Make is in a session of its own: the terminal's Ctrl-Z does not reach it.
+/// Make has a session of its own, so the terminal's Ctrl-Z does not reach it.
 #[test]
 fn ctrl_z_stops_and_continues_make() {
     for sandbox in ["on", "off"] {
@@ -115,14 +115,14 @@ fn ctrl_z_stops_and_continues_make() {
                 std::thread::yield_now();
             }
         };
-        // The supervisor itself has to go on: it is what hears of all else.
+        // The supervisor must not stop, because it handles all other events.
         let make = &below[1..];
         let all_stop = || make.iter().all(|process| process.is_gone() || is_stopped(process.pid));
         kill_process(kcompile, Signal::TSTP).unwrap();
         wait("not stopped", &|| is_stopped(kcompile) && all_stop());
         kill_process(kcompile, Signal::CONT).unwrap();
         wait("still stopped", &|| !make.iter().any(|process| is_stopped(process.pid)));
-        // A stopped build ends, too.
+        // A stopped build ends too.
         kill_process(kcompile, Signal::TSTP).unwrap();
         wait("not stopped again", &|| is_stopped(kcompile) && all_stop());
         kill_process(kcompile, Signal::INT).unwrap();
@@ -132,12 +132,12 @@ fn ctrl_z_stops_and_continues_make() {
     }
 }
 
-/// Does it lead a session of its own?
+/// Returns whether a process leads its own session.
 fn has_left(pid: Pid) -> bool {
     rustix::process::getsid(Some(pid)).is_ok_and(|session| session == pid)
 }
 
-/// As on a real terminal, which `script` makes.
+/// Like a real terminal, which `script` provides.
 #[test]
 fn terminal_settings_are_restored() {
     if !has_tool("script") || !has_tool("stty") {
@@ -190,7 +190,7 @@ fn ctrl_c_works_while_a_server_is_silent() {
     for source in [format!("--mirror http://{address}"), format!("--source git+http://{address}/x")] {
         let mut command = context.command(&format!("fetch 6.1.7 --fc {source}"));
         let mut child = command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
-        // It has connected: it waits for an answer.
+        // The client has connected and waits for an answer.
         let (_connection, _) = silent.accept().unwrap();
         let since = Instant::now();
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
@@ -204,7 +204,7 @@ fn nohup_is_respected() {
     let context = TestContext::new();
     context.tree("6.1.7", "work/linux");
     let mut command = Command::new("/usr/bin/env");
-    // Whatever this process ignores.
+    // Independent of the signals that the test process ignores.
     command
         .args(["--default-signal=INT", "nohup", env!("CARGO_BIN_EXE_kcompile")])
         .args(["fetch", "6.1.7", "--fc", "--mirror"]);

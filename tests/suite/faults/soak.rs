@@ -1,6 +1,7 @@
-//! Rounds of builds, kills and cleans: what is in the cache after the last is what was there after the first.
+//! Builds, kills and cleans in rounds. The content of the cache must be the same after the last
+//! round as after the first.
 //!
-//! Two rounds here; `scripts/soak ROUNDS` runs as many as it is told to.
+//! Two rounds here, or as many as `scripts/soak ROUNDS` asks for.
 
 use crate::support::context::TestContext;
 use crate::support::downloads::{answer_range, archive_server};
@@ -11,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-/// Every path in the cache, and the bytes of all of them together.
+/// Returns every path in the cache and the total size.
 fn contents(context: &TestContext) -> (Vec<String>, u64) {
     let cache = context.path("cache");
     let mut bytes = 0;
@@ -27,7 +28,7 @@ fn contents(context: &TestContext) -> (Vec<String>, u64) {
     (paths, bytes)
 }
 
-/// Time passes: what was being written when a run was killed will not be finished any more.
+/// Makes abandoned files of killed runs old enough to be removed.
 fn grow_old(context: &TestContext) {
     for entry in walkdir::WalkDir::new(context.path("cache")).into_iter().flatten() {
         if entry.file_name().to_string_lossy().starts_with(".tmp-") && entry.file_type().is_file() {
@@ -51,7 +52,7 @@ fn repeated_builds_kills_and_cleans_leave_no_residue() {
         for set in ["", "--set DUMMY=y"] {
             let mut killed = context.command(&args(set));
             let mut killed = killed.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-            // After another line of its progress in each round.
+            // Each round kills after another line of progress.
             let lines = BufReader::new(killed.stderr.take().unwrap()).lines();
             lines.take(1 + round as usize % 9).for_each(drop);
             kill_process(Pid::from_child(&killed), Signal::KILL).unwrap();
@@ -71,18 +72,18 @@ fn repeated_builds_kills_and_cleans_leave_no_residue() {
             paths.iter().filter(|path| path.contains(".tmp-") || path.contains("work-")).collect();
         assert!(left.is_empty(), "round {round}: {left:?}");
         match &first {
-            // The first round is the one before which there was nothing.
+            // Round 0 starts with an empty cache, so it does not count.
             None if round > 0 => first = Some((paths, bytes)),
             None => {}
             Some((paths_then, bytes_then)) => {
                 assert_eq!(&paths, paths_then, "round {round}");
-                // Some records hold numbers of more or fewer digits.
+                // Some records contain numbers of different length.
                 assert!(bytes.abs_diff(*bytes_then) < 4096, "round {round}: {bytes}, at first {bytes_then}");
             }
         }
     }
     let (paths, bytes) = contents(&context);
     println!("rounds: {rounds}; the cache has {} entries of {bytes} bytes, as after the first", paths.len());
-    // No lock is held by anybody, and none is left in the way.
+    // No lock is held, and none is left in the way.
     context.run(&format!("{} --offline", args(""))).ok();
 }

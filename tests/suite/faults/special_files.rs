@@ -1,5 +1,6 @@
-//! Named pipes, devices, links and files without an end, in every place that kcompile reads from or writes to: each is
-//! refused by its name or replaced, nothing that a link leads to is touched, and no run waits or takes the memory.
+//! Named pipes, devices, links and endless files instead of every file that kcompile reads or
+//! writes. Each is refused by name or replaced, no link target changes, and no run waits or uses
+//! much memory.
 
 use crate::support::context::{RunResult, TestContext, compress, sha256, tar_of};
 use crate::support::servers::{self, DIR};
@@ -9,20 +10,20 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
 
-/// kcompile with 100 MB of memory (address space is no measure: it may be reserved and never used), for a minute at
-/// most. git and make have their own limits: those of a compiler are higher.
+/// Runs kcompile with 100 MB of memory for at most a minute. Address space is not limited, since it
+/// may be reserved and unused. git and make have other limits, since compilers need more.
 const BOUNDED: &str = "ulimit -S -d 97656; exec timeout -k 1 60 \"$0\" \"$@\"";
 
-/// What stands in the place of a file.
+/// The kind of file that replaces another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Special {
-    /// Nobody writes into it.
+    /// A named pipe without a writer.
     Pipe,
-    /// A link to a file of the user's.
+    /// A link to a file of the user.
     Link,
-    /// A link to a device without an end.
+    /// A link to an endless device.
     Device,
-    /// 1 TiB without a byte on the disk.
+    /// A sparse file of 1 TiB.
     Endless,
 }
 
@@ -42,7 +43,7 @@ impl Special {
         }
     }
 
-    /// How it is refused in a place where the user may have links.
+    /// Returns the error for a place in which users may have links.
     fn refusal(self) -> &'static str {
         match self {
             Special::Pipe => "not a regular file, but a named pipe",
@@ -65,7 +66,7 @@ fn bounded(context: &TestContext, args: &str) -> RunResult {
     context.run_by(&["sh", "-c", BOUNDED], args)
 }
 
-/// The make and the git of the host, without the limit on memory.
+/// The host's make and git, without the memory limit.
 fn unlimited(context: &mut TestContext) {
     let path = std::env::var("PATH").unwrap();
     for tool in ["make", "git"] {
@@ -108,7 +109,7 @@ fn files_named_by_the_user_must_be_regular_and_bounded() {
     let mut tried = 0;
     for (place, args, code, says) in &places {
         for special in ALL.into_iter().filter(|special| *special != Special::Link) {
-            // A bundle may have any size: what it holds is bounded.
+            // A bundle may have any size, but its content is limited.
             if *place == "work/bundle" && special == Special::Endless {
                 continue;
             }
@@ -123,7 +124,7 @@ fn files_named_by_the_user_must_be_regular_and_bounded() {
             tried += 1;
         }
     }
-    // Links are the user's own business where they lead to a file.
+    // Users may name files by links.
     symlink("mini.config", context.path("work/given.config")).unwrap();
     bounded(&context, &places[0].1).ok();
     println!("special files given and refused: {tried}");
@@ -161,7 +162,7 @@ fn many_large_files_are_limited_in_sum() {
         patch.set_len(250 << 20).unwrap();
     }
     bounded(&context, &format!("{plan} --patches many")).failed(2, &["4.patch: with the patches before it"]);
-    // Settings of two bytes each take most memory.
+    // Settings of two bytes need the most memory.
     let line = |index: usize| format!("CONFIG_A{index:x}=y\n");
     let fragment: String = (0..100_000).map(line).collect();
     fs::write(context.path("work/large.config"), &fragment).unwrap();
@@ -215,7 +216,7 @@ fn a_cache_writable_by_others_is_refused() {
     }
     context.run("clean").failed(2, &["everybody may replace files in it"]);
     assert!(context.names("cache").is_empty());
-    // Of everybody, but nobody replaces another's files.
+    // Writable by everybody, but nobody can replace files of others.
     mode("cache", 0o1777);
     context.run(&format!("build {args}")).ok();
     mode("cache", 0o755);
@@ -251,7 +252,7 @@ fn the_pid_file_does_not_follow_links() {
     let files = walkdir::WalkDir::new(context.path("cache")).into_iter().flatten();
     let log = files.map(walkdir::DirEntry::into_path).find(|path| path.ends_with("kcompile.log")).unwrap();
     let note = Utf8PathBuf::from_path_buf(log.with_file_name(".kcompile-make.pid")).unwrap();
-    // As a build script could leave it, outside of its sandbox.
+    // Like a build script without a sandbox could leave it.
     symlink(context.path("home/made"), &note).unwrap();
     bounded(&context, args).ok();
     assert!(!context.path("home/made").exists());
@@ -262,7 +263,7 @@ fn the_pid_file_does_not_follow_links() {
     }
 }
 
-/// A context that has built 6.1.7 from a mirror, and the command line of that.
+/// A context that built 6.1.7 from a mirror, and its command line.
 struct Built {
     context: TestContext,
     args: String,
@@ -287,7 +288,7 @@ impl Built {
         Built { context, args, digests }
     }
 
-    /// The files that kcompile has made and reads again: not those of the source, nor what make alone has to do with.
+    /// Returns the files that kcompile wrote and reads again, without those of the source or make.
     fn places(&self) -> Vec<Utf8PathBuf> {
         let mut places = Vec::new();
         for dir in ["cache", "work/out"] {
@@ -308,7 +309,8 @@ impl Built {
         places
     }
 
-    /// Puts it there, runs the same build, and looks at what came of it. Was it refused?
+    /// Puts the special file in place, runs the same build, checks the result, and returns whether
+    /// the file was refused.
     fn attack(&self, special: Special, place: &Utf8Path, args: &str) -> bool {
         let context = &self.context;
         special.make(context, place);
@@ -341,12 +343,12 @@ fn special_files_in_the_cache_or_output_are_refused() {
     let (mut tried, mut refused) = (0, 0);
     for (index, place) in built.places().iter().enumerate() {
         for (turn, special) in ALL.into_iter().enumerate() {
-            // Make itself waits for a pipe in the place of its own file, and Ctrl-C ends that.
+            // Make waits for a pipe instead of its own file, and Ctrl-C ends that.
             let waits = special == Special::Pipe && place.file_name() == Some("kernel.release");
             if waits || !all && index % ALL.len() != turn {
                 continue;
             }
-            // Put back from the cache, and made anew.
+            // Restored from the cache, and built again.
             for more in ["", " --rebuild"].into_iter().take(if all { 2 } else { 1 + turn % 2 }) {
                 tried += 1;
                 refused += u32::from(built.attack(special, place, &format!("{}{more}", built.args)));

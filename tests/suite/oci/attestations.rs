@@ -1,5 +1,5 @@
-//! Where an image comes from: the bill of materials, the provenance and the receipt, beside the layouts and
-//! attached to the images; by our own reading, by the formats' own libraries, and through skopeo.
+//! The bill of materials, the provenance and the receipt, beside the layouts and attached to the
+//! images. Read by these tests, by the formats' libraries, and through skopeo.
 
 use crate::support::context::{TestContext, has_tool, sha256, skipped};
 use crate::support::layouts::descriptor;
@@ -14,7 +14,7 @@ const BIN: &str = "firecracker-kernel-bin-amd64";
 const MODULES: &str = "firecracker-kernel-modules-amd64";
 const NAME: &str = "firecracker-6.1.7-amd64";
 
-/// Builds a tarball with a patch, so that there is something of everything.
+/// Builds a tarball with a patch, so that the documents have all kinds of entries.
 fn build(context: &TestContext) {
     context.tarball("6.1.7", "xz");
     fs::create_dir(context.path("work/p")).unwrap();
@@ -69,8 +69,8 @@ fn every_image_has_its_documents_attached() {
     }
 }
 
-/// What `oras pull` writes: an entry with a title is a file, an entry without one is gone into if it names others.
-/// Two files of one name and other bytes make it fail.
+/// Collects the files that `oras pull` would write. An entry with a title is a file, and others are
+/// followed. Fails if two different files have the same name.
 fn pulled(layout: &Utf8Path, descriptor: &Value, files: &mut BTreeMap<String, String>) {
     let title = descriptor["annotations"]["org.opencontainers.image.title"].as_str();
     if let Some(title) = title {
@@ -126,7 +126,7 @@ fn multi_arch_tags_have_attachments() {
     };
     let kinds =
         ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
-    // Those of both machines are attached to the index, and those of each to its image.
+    // The index has the attachments of both architectures, and each image has its own.
     let of_index = attached("6.1.7-attest");
     assert_eq!(
         of_index,
@@ -144,7 +144,7 @@ fn multi_arch_tags_have_attachments() {
         assert_eq!(descriptor(&attest, &tag), beside, "the same artifacts");
     }
     context.run(&format!("verify out/{name} out/{name}-attest")).ok();
-    // Built again, nothing is left of what was there before.
+    // A new build leaves nothing of the old attachments.
     let blobs = || context.names(&format!("work/out/{name}-attest/blobs/sha256"));
     let before = blobs();
     build("--set PSI=y").ok();
@@ -175,10 +175,10 @@ fn rebuilding_a_version_replaces_its_attachments() {
     context.build("--set PSI=y").ok();
     let after = blobs();
     assert_eq!(before.len(), after.len());
-    // The config of an artifact that has none is all that stays.
+    // Only the empty config of artifacts stays the same.
     let same: Vec<&String> = after.iter().filter(|name| before.contains(name)).collect();
     assert_eq!(same, [&sha256(b"{}")]);
-    // In the way of one of them: found out before anything is built.
+    // A conflict with one of them is found before anything is built.
     let other = TestContext::new();
     fs::create_dir_all(other.path("work/out").join(BIN)).unwrap();
     fs::create_dir_all(other.path("work/out").join(format!("{BIN}-attest"))).unwrap();
@@ -225,7 +225,7 @@ fn attestations_are_reproducible_except_for_times() {
     let (here, there) = (TestContext::new(), TestContext::new());
     build(&here);
     build(&there);
-    // The word of the JSON form; in the form of tags and values it has a hyphen.
+    // The JSON spelling. The tag-value format has a hyphen.
     let purposes = read(&here, &format!("{NAME}.spdx.json"))["packages"].to_string();
     assert!(purposes.contains("\"OPERATING_SYSTEM\""), "{purposes}");
     let bytes =
@@ -247,7 +247,7 @@ fn attestations_are_reproducible_except_for_times() {
     assert_eq!(format!("sha256:{}", statement["subject"][0]["digest"]["sha256"].as_str().unwrap()), digest);
     let taken = &statement["predicate"]["buildDefinition"]["resolvedDependencies"];
     assert_eq!(taken[0]["name"], "linux");
-    // in-toto wants one of these of each descriptor.
+    // in-toto requires one of these fields in each descriptor.
     let details = &read(&here, &format!("{NAME}.provenance.json"))["predicate"]["runDetails"];
     let lists = [taken, &statement["subject"], &details["byproducts"]];
     for descriptor in lists.iter().flat_map(|list| list.as_array().unwrap()) {
@@ -283,7 +283,7 @@ wrong = validate_full_spdx_document(parse_file(sys.argv[1]))
 sys.exit('\\n'.join(str(one) for one in wrong) or 0)",
         &format!("{NAME}.spdx.json"),
     );
-    // Unknown and mistyped fields are errors of the parser.
+    // The parser rejects unknown and mistyped fields.
     check(
         "in_toto_attestation.v1",
         "import json, sys
@@ -320,7 +320,7 @@ fn skopeo_and_push_copy_attachments() {
         format!("docker://{}/test/{BIN}:{tag} {}", registry.host(), one["digest"].as_str().unwrap())
     });
     assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), expected);
-    // Each artifact is there by its digest, so that a registry can list what refers to an image.
+    // Each artifact is available by digest, so that a registry can list referrers.
     let served = format!("/v2/test/{BIN}/manifests/6.1.7-attest");
     let index: Value = serde_json::from_slice(&registry.store.lock().unwrap()[&served]).unwrap();
     for one in index["manifests"].as_array().unwrap() {

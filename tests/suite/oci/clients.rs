@@ -1,5 +1,5 @@
-//! The real clients: what is pushed to a real registry on loopback comes back the same through each of
-//! them, is unpacked by each, and has the kernel where its flavor wants it.
+//! Real clients pull what was pushed to a real registry on loopback, and unpack it. The kernel is
+//! at the path of its flavor.
 
 use crate::support::context::{TestContext, has_tool, run_result, skipped};
 use crate::support::layouts::descriptor;
@@ -12,20 +12,21 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-/// Debian's docker-registry on a port that the system chooses, without the referrers API. Returns its host and port.
+/// Starts Debian's docker-registry on a free port, without the referrers API. Returns its host and
+/// port.
 fn docker_registry(dir: &Utf8Path) -> (Daemon, String) {
     configured_registry(dir, "", "")
 }
 
-/// An image in the registry, and what is in it, read by the tar crate from the layout.
+/// An image in the registry, with its content as the tar crate reads it from the layout.
 struct Pushed {
-    /// `127.0.0.1:41231/test/firecracker-kernel-bin-amd64:6.1.7`
+    /// Such as `127.0.0.1:41231/test/firecracker-kernel-bin-amd64:6.1.7`.
     reference: String,
-    /// Name of its layout, and of directories that belong to it.
+    /// The name of the layout and of directories for it.
     name: String,
     digest: String,
     diff_id: String,
-    /// Path → bytes; a hard link has those of its other name.
+    /// Paths with bytes. A hard link has those of its other name.
     files: BTreeMap<String, Vec<u8>>,
     media_type: String,
 }
@@ -62,7 +63,7 @@ impl Pushed {
         }
     }
 
-    /// The tree `root` has these files, with these bytes, and no others.
+    /// Checks that the tree `root` has exactly these files with these bytes.
     #[track_caller]
     fn check(&self, root: &Utf8Path, client: &str) {
         let mut found = BTreeMap::new();
@@ -102,8 +103,8 @@ fn files_of_tar(plain: &[u8]) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Runs a client in the context's working directory, with none of the user's settings; returns what it
-/// prints on standard output.
+/// Runs a client in the context's working directory without the user's settings. Returns standard
+/// output.
 #[track_caller]
 fn client(context: &TestContext, words: &[&str]) -> String {
     let mut command = Command::new(words[0]);
@@ -121,7 +122,7 @@ fn every_client_pulls_what_was_pushed() {
     let context = TestContext::new();
     context.build("--legacy").ok();
     context.run("6.1.7 --ch --source linux --config mini.config").ok();
-    // Of another date, lest a client takes a layer for one that it has unpacked already.
+    // With another date, so that no client uses a layer that it unpacked before.
     let mut zstd = context.command(
         "6.1.7 --ch --source linux --config mini.config --modules-layout flat --compression zstd -o zstd",
     );
@@ -131,7 +132,7 @@ fn every_client_pulls_what_was_pushed() {
     for (output, count) in [("out", 10), ("zstd", 4)] {
         let ran = context.run(&format!("push {host}/{output} -o {output} --tls-verify=false")).ok();
         assert_eq!(ran.stdout.lines().count(), count);
-        // What is attached to an image is none.
+        // Attachments are not images.
         for line in ran.stdout.lines().filter(|line| !line.contains("-attest sha256:")) {
             let (reference, _) = line.strip_prefix("docker://").unwrap().split_once(' ').unwrap();
             let name = reference.rsplit('/').next().unwrap().strip_suffix(":6.1.7").unwrap();
@@ -146,13 +147,13 @@ fn every_client_pulls_what_was_pushed() {
             scope.spawn(move || client(context, pushed));
         }
     });
-    // It has no TLS, which a client that was not told so must notice.
+    // The registry has no TLS, which a client must notice unless told.
     context
         .run(&format!("push {host}/x"))
         .failed(3, &[&format!("to docker://{host}/x/"), "hint: the registry has no TLS: --tls-verify=false"]);
 }
 
-/// The kernel is where its flavor wants it, and byte for byte the vmlinux that make left, or what Kbuild's
+/// Checks that the kernel is at the path of its flavor, and equals make's vmlinux or what Kbuild's
 /// rule for `arch/x86/boot/compressed/vmlinux.bin` makes of it.
 fn check_kernels(context: &TestContext, pushed: &[Pushed]) {
     let vmlinux = |flavor: &str| {
@@ -171,7 +172,7 @@ fn check_kernels(context: &TestContext, pushed: &[Pushed]) {
         ("cloudhypervisor-kernel-bin-amd64", "bin/vmlinux.bin", stripped),
     ];
     for (name, path, made) in kernels {
-        // The last one of its name is what the build directory holds now.
+        // The last image of this name matches the build directory.
         let image = pushed.iter().rfind(|image| image.name == name).unwrap();
         assert!(image.files[path] == fs::read(made).unwrap(), "{name}: {path} is not what make left");
     }
@@ -197,16 +198,16 @@ fn umoci(context: &TestContext, pushed: &[Pushed]) {
     if !has_tool("umoci") {
         return;
     }
-    // umoci 0.4 knows no zstd.
+    // umoci 0.4 does not support zstd.
     for (index, image) in pushed.iter().filter(|image| !image.media_type.ends_with("zstd")).enumerate() {
         let (back, bundle) = (format!("umoci-{index}"), format!("bundle-{index}"));
         let (from, to) = (format!("docker://{}", image.reference), format!("oci:{back}:x"));
         client(context, &["skopeo", "--insecure-policy", "copy", "-q", "--src-tls-verify=false", &from, &to]);
-        // It checks the diff_id itself.
+        // umoci checks the diff_id.
         client(context, &["umoci", "unpack", "--rootless", "--image", &format!("{back}:x"), &bundle]);
         let root = context.path("work").join(bundle).join("rootfs");
         image.check(&root, "umoci");
-        // Two names of one file take the place of one.
+        // Two names of one file share an inode.
         let inode = |path: &str| Some(fs::metadata(root.join(path)).ok()?.ino());
         assert_eq!(inode("boot/vmlinux"), inode("bin/vmlinux").filter(|_| root.join("boot").exists()));
     }
@@ -219,7 +220,7 @@ fn podman(context: &TestContext, pushed: &[Pushed]) {
     if !rustix::process::geteuid().is_root() && !runs("podman", &["unshare", "true"]) {
         return skipped("podman cannot make a user namespace here");
     }
-    // podman refuses a longer path than 50 characters for its sockets.
+    // podman refuses paths of sockets with more than 50 characters.
     let [root, run, tmp] = ["podman/root", "r", "podman/tmp"].map(|name| context.path(name).into_string());
     let podman = |args: &[&str]| {
         let own = ["podman", "--storage-driver", "vfs", "--root", &root, "--runroot", &run, "--tmpdir", &tmp];
@@ -240,7 +241,8 @@ fn podman(context: &TestContext, pushed: &[Pushed]) {
             "podman: {}",
             image.reference
         );
-        // A container that is never started: its files can be had as a tar, as root and as a user.
+        // A container that is never started. Its files can be exported as a tar, as root and as a
+        // user.
         let container = format!("unpacked-{index}");
         podman(&["create", "--name", &container, &image.reference, "none"]);
         let tar = context.path("work").join(&container);
@@ -277,8 +279,8 @@ fn containerd(context: &TestContext, pushed: &[Pushed]) {
                 .lines()
                 .any(|line| line.starts_with(&image.reference) && line.contains(&image.digest))
         );
-        // A snapshot of one layer goes by its diff_id, which containerd checks. What would be mounted
-        // on top of it is a copy of the directory that it unpacked to.
+        // The name of a snapshot of one layer is its diff_id, which containerd checks. The mount on
+        // top of it is a copy of the unpacked directory.
         let (key, snapshots) = (format!("top-{index}"), ["snapshots", "--snapshotter", "native"]);
         ctr(&[&snapshots[..], &["prepare", &key, &image.diff_id]].concat());
         let mount = ctr(&[&snapshots[..], &["mounts", "/mnt", &key]].concat());

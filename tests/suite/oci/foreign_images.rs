@@ -1,5 +1,5 @@
-//! Whole images that others made, in every form that the field writes: they are read, or said to be no kernel image.
-//! Only wrong bytes are damage.
+//! Images of other tools in every form. They are read, or reported as not being kernel images. Only
+//! wrong bytes are damage.
 
 use crate::support::context::{RunResult, TestContext, compress, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image, put_index, put_manifest, tar_with};
@@ -13,21 +13,21 @@ use tar::EntryType;
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
-/// A layout called `x` over these descriptors, of which there is one for each name.
+/// Returns the layout `x` with these named descriptors.
 fn layout(context: &TestContext) -> Utf8PathBuf {
     let layout = context.path("work/x");
     let _ = fs::remove_dir_all(&layout);
     layout
 }
 
-/// A layout with one image of these layers, which are not compressed.
+/// Makes a layout with one image of these uncompressed layers.
 fn image(context: &TestContext, layers: &[Vec<u8>]) {
     let layout = layout(context);
     let image = named(put_image(&layout, layers, &Value::Null), "1");
     put_index(&layout, &[image]);
 }
 
-/// What verify says, as one line: it is whole.
+/// Checks that verify succeeds, and returns its output as one line.
 #[track_caller]
 fn whole(context: &TestContext) -> String {
     let RunResult { code, stdout, stderr } = context.run("verify x");
@@ -65,7 +65,7 @@ fn other_images_are_not_kernel_images() {
         ])],
     );
     not_a_kernel_image(&context);
-    // One of them beside a kernel is no second one.
+    // Beside a kernel it is not a second image.
     let kernel = kernel("6.1.7");
     image(&context, &[layer(&[("boot/vmlinux", File(&kernel)), ("boot/initrd.img", File(&initrd))])]);
     let said = whole(&context);
@@ -74,9 +74,10 @@ fn other_images_are_not_kernel_images() {
     assert_eq!(told["kernels"].as_array().unwrap().len(), 1, "{told:#}");
 }
 
-/// The root file system of a system: many files, and such as a kernel image must not have.
+/// Returns the root file system of a system, with many files and some that kernel images must not
+/// have.
 fn root_file_system() -> Vec<u8> {
-    // Its program headers are far behind, as no kernel's are.
+    // Its program headers are far from the start, unlike a kernel's.
     let mut program = b"\x7fELF\x02\x01\x01".to_vec();
     program.resize(200, 0);
     (program[18], program[34], program[54], program[56]) = (62, 0x20, 56, 4);
@@ -105,7 +106,7 @@ fn a_root_file_system_is_not_a_kernel_image() {
     let root = root_file_system();
     image(&context, std::slice::from_ref(&root));
     not_a_kernel_image(&context);
-    // With a kernel in it, it is read as any other image.
+    // With a kernel it is read like any other image.
     let kernel = kernel("6.1.7");
     image(
         &context,
@@ -136,8 +137,9 @@ fn a_root_file_system_is_not_a_kernel_image() {
     );
 }
 
-/// A layer as eStargz has it: a gzip member for each file and its headers, a landmark, the table of contents in a member of its own,
-/// and a footer of an empty member with the place of that table in its extra field.
+/// Returns a layer in eStargz format, which has a gzip member for each file with its headers, a
+/// landmark, a member with the table of contents, and an empty member as footer whose extra field
+/// points to that table.
 fn estargz(files: &[(&str, &[u8])]) -> (Vec<u8>, Vec<u8>) {
     let header = |path: &str, size: usize| {
         let mut header = tar::Header::new_ustar();
@@ -157,7 +159,7 @@ fn estargz(files: &[(&str, &[u8])]) -> (Vec<u8>, Vec<u8>) {
         plain.append(&mut pending);
         let digest = format!("sha256:{}", sha256(bytes));
         entries.push(json!({"name": path, "type": "reg", "size": bytes.len(), "mode": 420, "offset": stored.len(), "digest": digest, "chunkDigest": digest}));
-        // Its payload has members of its own, here two.
+        // The payload has two members.
         let (first, second) = bytes.split_at(bytes.len() / 2);
         stored.extend([compress(first, "gz"), compress(second, "gz")].concat());
         plain.extend_from_slice(bytes);
@@ -238,7 +240,7 @@ fn long_names_and_global_headers_are_read() {
     let module = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x01\0\x3e\0\0vermagic=6.1.7 SMP \0";
     let kernel = kernel("6.1.7");
     let path = format!("{long}module.ko");
-    // The tar crate writes GNU's long names; git-archive a global header before all.
+    // The tar crate writes GNU long names, and git-archive starts with a global header.
     let items = layer(&[
         ("bin/vmlinux", File(&kernel)),
         ("lib/modules/6.1.7/modules.dep", File(format!("{path}:\n").as_bytes())),
@@ -275,7 +277,7 @@ fn nested_indexes_are_followed() {
     assert!(said.contains("ok kernel Linux 6.1.7") && said.contains("not a kernel image"), "{said}");
     assert_eq!(context.run("inspect x").ok().stdout.matches("\nimage   ").count(), 2);
 
-    // Eight levels in which each index names the one below it a hundred times.
+    // Eight levels, in which each index names the one below a hundred times.
     let mut tower = inner;
     for _ in 0..6 {
         tower = index_over(&layout, &vec![tower; 100]);
@@ -335,7 +337,7 @@ fn artifacts_are_not_kernel_images() {
         assert!(said.contains("sizes and digests"), "{said}");
         context.run("inspect x").failed(2, &["no image under this name, only ", says]);
     }
-    // A manifest under another type is one all the same.
+    // A manifest with another media type.
     let mut disguised = oras.clone();
     disguised["mediaType"] = json!("application/vnd.example.thing");
     put_index(&layout, &[named(disguised, "1")]);

@@ -1,4 +1,4 @@
-//! Images that buildah, podman, umoci and skopeo make or pass on: what kcompile says of them.
+//! Images that buildah, podman, umoci and skopeo make or copy.
 
 use crate::support::context::{TestContext, has_tool, skipped};
 use crate::support::fixtures::kernel;
@@ -8,14 +8,14 @@ use std::process::{Command, Output};
 
 const BIN: &str = "firecracker-kernel-bin-amd64";
 
-/// Runs a tool in the context's working directory, with none of the user's settings.
+/// Runs a tool in the context's working directory without the user's settings.
 fn output(context: &TestContext, words: &[&str]) -> Output {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).current_dir(context.path("work")).env("HOME", context.path("home"));
     command.env_remove("XDG_RUNTIME_DIR").output().unwrap()
 }
 
-/// What it prints on standard output.
+/// Returns its standard output.
 #[track_caller]
 fn run(context: &TestContext, words: &[&str]) -> String {
     let output = output(context, words);
@@ -23,12 +23,13 @@ fn run(context: &TestContext, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// buildah or podman with a storage of its own; `None` where it is not there or cannot work here.
+/// Runs buildah or podman with its own storage. Returns `None` if it is missing or does not work
+/// here.
 fn with_storage<'a>(context: &'a TestContext, tool: &'a str) -> Option<impl Fn(&[&str]) -> String + 'a> {
     if !has_tool(tool) {
         return None;
     }
-    // podman refuses a longer path than 50 characters for its sockets.
+    // podman refuses paths of sockets with more than 50 characters.
     let [root, run_root] =
         [format!("{tool}-root"), "r".to_owned()].map(|name| context.path(&name).into_string());
     let own =
@@ -50,7 +51,7 @@ fn inspected(context: &TestContext, image: &str) -> Value {
     serde_json::from_str(&context.run(&format!("inspect {image} --json")).ok().stdout).unwrap()
 }
 
-/// What verify says, as one line.
+/// Returns verify's output as one line.
 #[track_caller]
 fn verified(context: &TestContext, image: &str, code: i32) -> String {
     let ran = context.run(&format!("verify {image}"));
@@ -59,10 +60,10 @@ fn verified(context: &TestContext, image: &str, code: i32) -> String {
     ran.stdout.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Two kernels in the working directory, `old` and `new`.
+/// Writes two kernels to the working directory, `old` and `new`.
 fn kernels(context: &TestContext) {
     fs::write(context.path("work/old"), kernel("6.1.7")).unwrap();
-    // Of another size: tools that compare times may take two files of one second for one.
+    // With another size, since tools that compare times may miss a change within a second.
     fs::write(context.path("work/new"), [kernel("6.1.8"), vec![0; 100]].concat()).unwrap();
     fs::write(context.path("work/text"), "System.map").unwrap();
 }
@@ -81,7 +82,7 @@ fn buildah_images_are_read() {
         assert!(verified(&context, format, 0).contains("ok kernel Linux 6.1.7, an ELF file for x86-64"));
     }
     assert_eq!(inspected(&context, "oci")["flavor"], "firecracker");
-    // A second layer, in which another file is at the place of the kernel.
+    // A second layer has another file at the kernel's path.
     buildah(&["commit", "-q", &container, "base"]);
     let second = buildah(&["from", "--pull-never", "base"]);
     buildah(&["copy", &second, "new", "/bin/vmlinux"]);
@@ -92,7 +93,7 @@ fn buildah_images_are_read() {
     if !rustix::process::geteuid().is_root() {
         return skipped("buildah mounts for root only");
     }
-    // A third one, which hides the kernel.
+    // A third layer hides the kernel.
     buildah(&["commit", "-q", &second, "base-2"]);
     let third = buildah(&["from", "--pull-never", "base-2"]);
     let mounted = buildah(&["mount", &third]);
@@ -132,7 +133,7 @@ fn podman_images_are_read() {
     .unwrap();
     podman(&["build", "-q", "--layers", "-t", "kernel:latest", "."]);
     podman(&["save", "-q", "--format", "oci-dir", "-o", "saved", "localhost/kernel:latest"]);
-    // Its index has the full reference, and either that or its tag is the image's name.
+    // The index has the full reference, and that or its tag is the image's name.
     let index = fs::read_to_string(context.path("work/saved/index.json")).unwrap();
     assert!(index.contains("localhost/kernel:latest"), "{index}");
     for name in ["saved", "saved:latest", "saved:localhost/kernel:latest"] {

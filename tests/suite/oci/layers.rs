@@ -1,4 +1,4 @@
-//! Images of several layers: what inspect, verify, diff and check say is of the root file system that they make together.
+//! Images of several layers. inspect, verify, diff and check use the merged root file system.
 
 use crate::support::context::{RunResult, TestContext, copy, has_tool, sha256};
 use crate::support::fixtures::{Item, kernel, layer, named, put_image, put_index, rewrite};
@@ -12,7 +12,7 @@ use std::process::Command;
 
 const BIN: &str = "firecracker-kernel-bin-amd64";
 
-/// An image of these layers in a layout that is called as a kernel for Firecracker.
+/// Makes an image of these layers in a layout with the name of a Firecracker kernel.
 fn image(context: &TestContext, layers: &[Vec<u8>]) {
     let layout = context.path("work").join(BIN);
     let _ = fs::remove_dir_all(&layout);
@@ -24,7 +24,7 @@ fn inspected(context: &TestContext) -> Value {
     serde_json::from_str(&context.run(&format!("inspect {BIN} --json")).ok().stdout).unwrap()
 }
 
-/// What verify says, as one line.
+/// Returns verify's output as one line.
 fn verified(context: &TestContext, code: i32) -> String {
     let RunResult { code: found, stdout, stderr } = context.run(&format!("verify {BIN}"));
     assert_eq!(found, code, "{stdout}{stderr}");
@@ -135,7 +135,7 @@ fn whiteouts_and_opaque_directories_hide_lower_layers() {
         (&json!("kernel"), &json!("boot/vmlinux-other"))
     );
 
-    // Everything is gone: an image that is called a kernel image, and is none.
+    // Everything is hidden, so the layout has the name of a kernel image but is none.
     let rest = layer(&[(".wh.lib", File(b"")), (".wh.bin", File(b"")), (".wh.boot", File(b""))]);
     image(&context, &[lower, rest]);
     assert_eq!(inspected(&context)["kind"], "other");
@@ -150,7 +150,7 @@ fn whiteouts_and_opaque_directories_hide_lower_layers() {
 fn links_across_layers_are_followed() {
     let context = TestContext::new();
     let (old, new) = (kernel("6.1.7"), kernel("6.1.8"));
-    // As in a root file system whose /bin is /usr/bin.
+    // Like a root file system whose /bin is a link to /usr/bin.
     let lower = layer(&[("usr/bin", Dir), ("bin", SymLink("usr/bin")), ("usr/bin/vmlinux", File(&old))]);
     image(&context, &[lower.clone(), layer(&[("bin/vmlinux", File(&new))])]);
     let found = inspected(&context);
@@ -159,7 +159,7 @@ fn links_across_layers_are_followed() {
         (&json!("6.1.8"), &json!("usr/bin/vmlinux"))
     );
     assert_eq!(found["kernel_path"]["leads_to"], "usr/bin/vmlinux");
-    // A second name keeps the bytes when the first is gone.
+    // A second name keeps the bytes when the first is removed.
     let linked = layer(&[("boot/vmlinux", HardLink("bin/vmlinux")), ("usr/bin/.wh.vmlinux", File(b""))]);
     image(&context, &[lower, linked]);
     let found = inspected(&context);
@@ -193,7 +193,7 @@ fn diff_and_check_use_the_merged_layers() {
 fn a_truncated_layer_is_refused() {
     let context = TestContext::new();
     let kernel = kernel("6.1.7");
-    // As `umoci insert` leaves it: without what fills the last block up, and without an end.
+    // Like the layers of `umoci insert`, without padding and end.
     let whole = layer(&[("bin/vmlinux", File(&kernel))])[..512 + kernel.len()].to_vec();
     image(&context, std::slice::from_ref(&whole));
     assert!(verified(&context, 0).contains("ok kernel Linux 6.1.7"));
@@ -227,7 +227,7 @@ fn layers_that_cannot_be_merged_are_refused() {
     }
 }
 
-/// Paths below a directory → what they are; directories only where they are empty.
+/// Returns the paths below a directory. Only empty directories are listed.
 fn tree(root: &Utf8Path) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
     for entry in walkdir::WalkDir::new(root).min_depth(1) {
@@ -243,7 +243,7 @@ fn tree(root: &Utf8Path) -> BTreeMap<String, String> {
     found
 }
 
-/// The same of an image, as diff has it: against an image without any file.
+/// Returns the same for an image, from a diff with an empty image.
 fn merged(context: &TestContext) -> BTreeMap<String, String> {
     let reader = kcompile::internals::LayoutReader::open(&context.path("work").join(BIN)).unwrap();
     let image = reader.open_image(None, None).unwrap();
@@ -255,7 +255,7 @@ fn merged(context: &TestContext) -> BTreeMap<String, String> {
     survey.files.into_iter().map(|(path, content)| (path, shown(content))).collect()
 }
 
-/// Layers of few names, so that they meet: whatever a number is, it gives one.
+/// Returns random layers with few names, so that they overlap.
 fn some_layers(seed: u64) -> Vec<Vec<u8>> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = |below: u64| {
@@ -301,7 +301,7 @@ fn some_layers(seed: u64) -> Vec<Vec<u8>> {
     all
 }
 
-/// The root file system is the one that umoci unpacks.
+/// The merged root file system is the one that umoci unpacks.
 #[test]
 fn layer_merging_agrees_with_umoci() {
     if !has_tool("umoci") {

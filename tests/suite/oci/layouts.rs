@@ -1,4 +1,4 @@
-//! The layouts: what is in them, what joins and replaces what, and who can read them.
+//! The content of layouts, which images are added and replaced, and which tools read them.
 
 use crate::support::context::{TestContext, has_tool};
 use camino::Utf8Path;
@@ -23,7 +23,7 @@ fn blob(layout: &Utf8Path, descriptor: &Value) -> Vec<u8> {
     bytes
 }
 
-/// Tag → (manifest, config), everything on the way checked against its digest.
+/// Returns tags with manifests and configs, and checks all digests.
 fn images(layout: &Utf8Path) -> BTreeMap<String, (Value, Value)> {
     assert_eq!(fs::read(layout.join("oci-layout")).unwrap(), br#"{"imageLayoutVersion":"1.0.0"}"#);
     let index = json(&layout.join("index.json"));
@@ -36,7 +36,7 @@ fn images(layout: &Utf8Path) -> BTreeMap<String, (Value, Value)> {
     index["manifests"].as_array().unwrap().iter().map(image).collect()
 }
 
-/// Path → (type, mode, size or link), in the order of the tar.
+/// Returns path, type, mode, and size or link target, in tar order.
 fn entries(layout: &Utf8Path, tag: &str) -> Vec<(String, tar::EntryType, u32, String)> {
     let (manifest, config) = images(layout).remove(tag).unwrap();
     let bytes = blob(layout, &manifest["layers"][0]);
@@ -92,7 +92,7 @@ fn images_contain_the_expected_files() {
     assert_eq!(ran.stdout.lines().next().unwrap(), format!("out/{BIN}:6.1.7 {digest}"));
 }
 
-/// The bytes of a file of an image.
+/// Returns the bytes of a file in an image.
 fn file(layout: &Utf8Path, tag: &str, path: &str) -> Vec<u8> {
     let (manifest, _) = images(layout).remove(tag).unwrap();
     let packed = blob(layout, &manifest["layers"][0]);
@@ -111,7 +111,7 @@ fn annotations_describe_the_image_and_its_counterpart() {
     let out = context.path("work/out");
     let receipt = json(&out.join("firecracker-6.1.7-amd64.json"));
     let layouts = [BIN, MODULES, "flintlock-kernel"].map(|name| out.join(name));
-    // Whoever has both images can compute what they have in common.
+    // The common part can be computed from both images.
     let digest = |bytes: &[u8]| format!("sha256:{}", crate::support::context::sha256(bytes));
     let kernel = digest(&file(&layouts[0], "6.1.7", "bin/vmlinux"));
     let config = digest(&file(&layouts[1], "6.1.7", "lib/modules/6.1.7/config"));
@@ -130,7 +130,7 @@ fn annotations_describe_the_image_and_its_counterpart() {
         assert!(ours("toolchain").contains(&format!("cc: {compiler}; ")), "{}", ours("toolchain"));
         assert_eq!(ours("pairing"), pairing);
     }
-    // Another shape of the same kernel belongs to it, another kernel does not.
+    // Other shapes of the same kernel have the same pairing, and other kernels have another one.
     let pairing_of = |args: &str, output: &str| {
         context.build(&format!("-o {output} --no-modules {args}")).ok();
         let (manifest, _) = images(&context.path("work").join(output).join(BIN)).remove("6.1.7").unwrap();
@@ -212,7 +212,7 @@ fn image_options_change_the_layout() {
     }
 }
 
-/// The last entry of the kernel's image, a hard link, and what it links to.
+/// Returns the last entry of the kernel image, which is a hard link, and its target.
 fn link_of(context: &TestContext, output: &str) -> (String, String) {
     let entries = entries(&context.path("work").join(output).join(BIN), "6.1.7");
     let (path, kind, _, to) = entries.last().unwrap().clone();

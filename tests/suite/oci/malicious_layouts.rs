@@ -1,4 +1,4 @@
-//! Layouts that mean harm, given to every command that reads one: refused by the rule that they break, and
+//! Malicious layouts for every command that reads one. Each is refused with the broken rule, and
 //! nothing is written.
 
 use crate::support::context::{TestContext, compress};
@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use tar::EntryType::{Regular, Symlink};
 
-/// inspect, verify, diff and check refuse the layout, and say this.
+/// Checks that inspect, verify, diff and check refuse the layout with this message.
 #[track_caller]
 fn refused(context: &TestContext, layout: &Utf8Path, says: &str) {
     let before = context.snapshot("work");
@@ -32,7 +32,7 @@ fn all_refuse(told: &crate::support::context::RunResult, says: &str, args: &str)
     assert!(is_plain(&told.stdout) && is_plain(&told.stderr), "{args}: {}", told.stderr);
 }
 
-/// A small layout of its own with nothing wrong, uncompressed.
+/// Makes a small valid layout without compression.
 fn good(context: &TestContext) -> Utf8PathBuf {
     let tar = tar_with(&[("bin/vmlinux", Regular, b"Linux version 6.1.7 (x)\0")]);
     craft(context, &tar, &tar, "layer.v1.tar");
@@ -130,7 +130,7 @@ fn escaping_entries_and_bombs_in_layers_are_refused() {
     given(&[("../\x1b[2J\x07", Regular, b"x")], "zst", "\\u{1b}[2J");
     given(&[("bin/a", Regular, b"x"), ("./bin/a", Regular, b"y")], "", "two entries are called bin/a");
     given(&[("a", Symlink, b"x")], "", "is no file and has 1 bytes");
-    // A few kilobytes inside a kernel that unpack to 17 MB, where its config should be.
+    // A few kilobytes in place of the kernel's config that decompress to 17 MB.
     let inside = [b"IKCFG_ST", &compress(&vec![b'\n'; 17 << 20], "gz")[..]].concat();
     let tar = tar_with(&[("bin/vmlinux", Regular, &inside)]);
     craft(&context, &tar, &tar, "layer.v1.tar");

@@ -1,4 +1,4 @@
-//! Several architectures in one command: an image each, and one tag for all of them.
+//! Several architectures in one command, with one image for each and one tag for all.
 
 use crate::support::context::{RunResult, TestContext, has_tool, run_result};
 use crate::support::layouts::descriptor;
@@ -11,8 +11,8 @@ use std::process::Command;
 const BIN: &str = "firecracker-kernel-bin";
 const MODULES: &str = "firecracker-kernel-modules";
 
-/// Builds for both. The miniature tree makes a true arm64 Image header with any compiler: an empty prefix is the
-/// host's.
+/// Builds for both. The miniature tree makes a real arm64 Image header with any compiler, and an
+/// empty prefix selects the host's.
 fn build(context: &TestContext, args: &str) -> RunResult {
     if !context.path("work/linux-6.1.7.tar.xz").exists() {
         context.tarball("6.1.7", "xz");
@@ -45,7 +45,7 @@ fn one_tag_covers_all_architectures() {
                 image["digest"],
                 descriptor(&context.path("work/out").join(&alone), "6.1.7")["digest"]
             );
-            // Every blob of the image is there, and takes no place of its own.
+            // Every blob of the image is there, as a hard link.
             for blob in context.names(&format!("work/out/{alone}/blobs/sha256")) {
                 let path =
                     |layout: &str| context.path("work/out").join(layout).join("blobs/sha256").join(&blob);
@@ -55,10 +55,10 @@ fn one_tag_covers_all_architectures() {
         }
         let says = |key: &str| index["annotations"][format!("org.opencontainers.image.{key}")].clone();
         assert_eq!((says("title"), says("version")), (name.into(), "6.1.7".into()));
-        // What is true of one of them only is left to it.
+        // What is true of only one architecture is left out.
         assert_eq!(index["annotations"]["io.github.kcompile.pairing"], Value::Null);
     }
-    // One of them is chosen where one is wanted.
+    // `--arch` selects one where one is needed.
     for arch in ["amd64", "arm64"] {
         let told = context.run(&format!("check out/{MODULES}:6.1.7 --arch {arch} --for kubernetes"));
         let heading = format!("out/{MODULES}:6.1.7: Linux 6.1.7 on {arch}\n");
@@ -67,10 +67,10 @@ fn one_tag_covers_all_architectures() {
             context.run(&format!("config diff out/{MODULES}:6.1.7 out/{MODULES}-{arch}:6.1.7 --arch {arch}"));
         assert!(told.ok().stdout.ends_with("the settings are the same\n"));
     }
-    // Again, and with other bytes: what no tag needs any more is gone.
+    // A second build with other bytes removes what no tag needs.
     let blobs =
         || context.names(&format!("work/out/{BIN}/blobs/sha256")).into_iter().collect::<BTreeSet<_>>();
-    // By its times a blob is known to be whole without being read.
+    // Time stamps show that a blob is unchanged without reading it.
     let changed = || {
         let layout = format!("work/out/{BIN}-amd64/blobs/sha256");
         let times = |blob: &String| fs::metadata(context.path(&layout).join(blob)).unwrap();
@@ -79,14 +79,14 @@ fn one_tag_covers_all_architectures() {
     };
     let (before, then, again) = (blobs(), changed(), build(&context, "").ok());
     assert_eq!((again.stdout, blobs(), changed()), (ran.stdout, before.clone(), then));
-    // One of them alone leaves the index behind, and says so.
+    // A build of one architecture leaves the index unchanged, and says so.
     let alone = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --set DEBUG_INFO=y";
     let outdated = format!("out/{BIN}:6.1.7, the index over architectures, has another image than this one");
     context.run(alone).ok().says(&outdated);
     assert_eq!(blobs(), before);
     build(&context, "--set DEBUG_INFO=y").ok();
     let after = blobs();
-    // Somebody else's layout of this name is no matter.
+    // A foreign layout of this name does not matter.
     let index = context.path(&format!("work/out/{BIN}/index.json"));
     let docker = "application/vnd.docker.distribution.manifest.v2+json";
     let text = fs::read_to_string(&index).unwrap().replace("application/vnd.oci.image.index.v1+json", docker);

@@ -1,5 +1,5 @@
-//! What leaves the machine: the documents beside the images and attached to them, lock files, bundles, and what is
-//! printed. None of it holds a path of the machine or a secret.
+//! What leaves the machine (documents beside images and attached to them, lock files, bundles and
+//! output) contains no local path and no secret.
 
 use crate::support::context::{CONFIG, RunResult, TestContext, run_result, sha256, write_script};
 use crate::support::servers::{self, DIR, respond, serve};
@@ -11,7 +11,7 @@ const NAME: &str = "firecracker-6.1.7-amd64";
 const BIN: &str = "firecracker-kernel-bin-amd64";
 const TOKEN: &str = "hush-4711";
 
-/// The files below a directory that contain `text`.
+/// Returns the files below a directory that contain `text`.
 fn holding(dir: &Utf8Path, text: &str) -> Vec<String> {
     let files = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
     let holds = |path: &std::path::Path| {
@@ -26,7 +26,7 @@ fn receipt(context: &TestContext, output: &str) -> Value {
     serde_json::from_slice(&fs::read(context.path(output).join(format!("{NAME}.json"))).unwrap()).unwrap()
 }
 
-/// Builds with everything at absolute paths, some of them outside the working directory.
+/// Builds with absolute paths, some of them outside the working directory.
 fn build_elsewhere(context: &TestContext, more: &str) -> RunResult {
     let tree = context.tree("6.1.7", "sources/deep/linux");
     let kconfig = fs::read_to_string(tree.join("Kconfig")).unwrap();
@@ -53,7 +53,7 @@ fn published_documents_contain_no_local_paths() {
     let own = |name: &str| context.path(&format!("sources/{name}"));
     let more = format!("--cc {} --set INITRAMFS_SOURCE=\"{}\"", own("bin/own-gcc"), own("own.cpio"));
     let ran = build_elsewhere(&context, &more).ok();
-    // A person at the terminal is told where things are.
+    // The terminal shows paths.
     let config = context.path("sources/own.config");
     assert!(ran.stderr.contains(&format!("asked for by {config}")), "{}", ran.stderr);
     let out = context.path("sources/out");
@@ -69,7 +69,7 @@ fn published_documents_contain_no_local_paths() {
     assert_eq!(receipt["plan"]["toolchain"]["variables"]["CC"], "own-gcc");
     let finding = receipt["findings"][0].as_str().unwrap();
     assert!(finding.ends_with("(asked for by own.config)"), "{finding}");
-    // What is attached is what lies beside the layouts, byte for byte.
+    // Attachments equal the files beside the layouts.
     let attached = out.join(format!("{BIN}-attest/blobs/sha256"));
     for end in ["json", "spdx.json", "provenance.json"] {
         let bytes = fs::read(out.join(format!("{NAME}.{end}"))).unwrap();
@@ -96,7 +96,7 @@ fn the_bill_of_materials_does_not_depend_on_local_paths() {
     assert_eq!(plan(&context, "work/one"), plan(&context, "work/two"));
     assert!(spdx(&context, "work/one") == spdx(&context, "work/two"));
 
-    // The same release, verified by a list of checksums here, and by the lock file there.
+    // The same release, verified by a list of checksums here and by the lock file there.
     let (first, second) = (TestContext::new(), TestContext::new());
     let mirror = servers::mirror(&first, &["6.1.7"]);
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", mirror.url);
@@ -133,7 +133,7 @@ fn mirror_secrets_are_never_stored_or_printed() {
     silent(&context.run(&format!("fetch 6.1.7 --fc {mirror} --bundle own.bundle")).ok());
     assert_eq!(holding(&context.path("work"), TOKEN), [""; 0]);
     assert_eq!(holding(&context.path("cache"), TOKEN), [""; 0]);
-    // What goes wrong names the server, and not the key.
+    // Errors name the server without the key.
     for (version, code) in [("6.1.8", 3), ("6.1", 3)] {
         let failed = context.run(&args.replacen("6.1.7", version, 1));
         silent(&failed);
@@ -144,7 +144,7 @@ fn mirror_secrets_are_never_stored_or_printed() {
     let failed = context.run(&nobody);
     silent(&failed);
     failed.failed(3, &["cannot fetch http://127.0.0.1:1/"]);
-    // Nor that of a git repository, whose URL stands in the lock file and in images.
+    // Neither do those about a git repository, whose URL is in the lock file and in images.
     let git = context.run(&format!("plan 6.1.7 --fc --source git+https://host/linux.git?token={TOKEN}"));
     silent(&git);
     git.failed(2, &["query"]);
@@ -185,10 +185,10 @@ fn a_published_receipt_can_be_rebuilt() {
         let mut command = context.command(&format!("verify {bin} --rebuild"));
         run_result(command.current_dir(context.path(at)).output().unwrap())
     };
-    // This machine knows where it all was, whatever the directory.
+    // This machine finds all inputs from any directory.
     let told = verify("home").ok();
     built.digests().iter().for_each(|digest| assert!(told.stdout.contains(digest), "{}", told.stdout));
-    // Another one does not: it looks for it in the directory that it is run in.
+    // Another machine looks in the current directory.
     let images = fs::read_dir(context.path("cache/images")).unwrap().map(|entry| entry.unwrap().path());
     images.for_each(|dir| fs::remove_dir_all(dir).unwrap());
     verify("home")
@@ -228,7 +228,7 @@ fn control_characters_of_a_project_are_escaped() {
     );
     let refused = run(&context, &args).failed(2, &["kcompile.toml", "output", "\\u{1b}]0;owned"]);
     assert!(!refused.stderr.contains("Compile"), "{}", refused.stderr);
-    // The other values of the file, and the names of the files of the repository.
+    // The other values of the file, and file names of the repository.
     let context = clone("mirror = [\"https://host/\\u001b[2J\"]\nrequire = [\"\\u001b[2J\"]\n");
     run(&context, "plan 6.1.7 --fc").failed(2, &["profile"]);
     let context = clone("mirror = [\"https://host/\\u001b[2J\"]\n");

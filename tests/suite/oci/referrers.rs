@@ -1,5 +1,5 @@
-//! What `push` does beside copying: the registry's list of what is attached to an image, tags that stand for
-//! something else, and what it says of a registry that refuses.
+//! Besides copying, `push` updates the registry's list of attachments, protects existing tags, and
+//! reports refusals.
 
 use crate::support::context::{RunResult, TestContext, has_tool, sha256};
 use crate::support::layouts::descriptor;
@@ -13,12 +13,12 @@ use std::sync::Mutex;
 const BIN: &str = "firecracker-kernel-bin-amd64";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Of `me`, for `hush`.
+/// The user `me` with the password `hush`.
 const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuulzd.YqjLDl8lvpSmVj3De/fioSBHnUa\n";
 const KINDS: [&str; 3] =
     ["application/spdx+json", "application/vnd.in-toto+json", "application/vnd.kcompile.receipt.v1+json"];
 
-/// A context with the image of one kernel in `out`; `None` where there is no skopeo.
+/// Returns a context with the image of one kernel in `out`, or `None` without skopeo.
 fn built() -> Option<TestContext> {
     if !has_tool("skopeo") {
         return None;
@@ -32,7 +32,7 @@ fn push(context: &TestContext, host: &str, args: &str) -> RunResult {
     context.run(&format!("push {host}/test --tls-verify=false {args}"))
 }
 
-/// Where the list of what refers to the image of the context lies.
+/// Returns the path of the referrers list of the context's image.
 fn list_path(context: &TestContext) -> String {
     let image = descriptor(&context.path("work/out").join(BIN), "6.1.7");
     format!("/v2/test/{BIN}/manifests/{}", image["digest"].as_str().unwrap().replace(':', "-"))
@@ -44,7 +44,7 @@ fn list(context: &TestContext, host: &str) -> Value {
     serde_json::from_slice(&body).unwrap()
 }
 
-/// The types of the artifacts of a list, each of which is in the registry by its digest.
+/// Returns the artifact types of a list, and checks that the registry has each artifact.
 fn kinds(list: &Value, host: &str) -> Vec<String> {
     let entry = |entry: &Value| {
         let path = format!("/v2/test/{BIN}/manifests/{}", entry["digest"].as_str().unwrap());
@@ -57,7 +57,8 @@ fn kinds(list: &Value, host: &str) -> Vec<String> {
     list["manifests"].as_array().unwrap().iter().map(entry).collect()
 }
 
-/// An artifact of another tool, attached to the image, in the registry. Returns what a list has of it.
+/// Attaches an artifact of another tool to the image in the registry. Returns its entry in the
+/// list.
 fn of_another_tool(context: &TestContext, host: &str) -> Value {
     let blob = |bytes: &[u8]| {
         let (status, answer) = request(host, "POST", &format!("/v2/test/{BIN}/blobs/uploads/"), "", b"");
@@ -65,7 +66,7 @@ fn of_another_tool(context: &TestContext, host: &str) -> Value {
         json!({ "mediaType": "application/vnd.oci.empty.v1+json", "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
     };
     let subject = descriptor(&context.path("work/out").join(BIN), "6.1.7");
-    // The empty blob is there with our own attachments.
+    // The empty blob was pushed with the other attachments.
     let empty = blob(b"{}");
     let manifest = json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.example", "config": empty,
@@ -92,10 +93,10 @@ fn registries_without_the_referrers_api_get_a_fallback_tag() {
     let first = list(&context, &host);
     assert_eq!((&first["schemaVersion"], &first["mediaType"]), (&2.into(), &INDEX.into()));
     assert_eq!(kinds(&first, &host), KINDS);
-    // Nothing changes, nothing is written.
+    // Without a change, nothing is written.
     push(&context, &host, "").ok();
     assert_eq!(list(&context, &host), first);
-    // What another tool has added is kept as it is, when the attachments of another build join it.
+    // Entries of other tools are kept when attachments of another build are added.
     let theirs = of_another_tool(&context, &host);
     let mut both = first.clone();
     both["manifests"].as_array_mut().unwrap().insert(0, theirs.clone());
@@ -106,7 +107,7 @@ fn registries_without_the_referrers_api_get_a_fallback_tag() {
     let second = list(&context, &host);
     assert_eq!(second["annotations"], both["annotations"]);
     let (before, after) = (both["manifests"].as_array().unwrap(), second["manifests"].as_array().unwrap());
-    // The bill of materials is the same; provenance and receipt tell of another time.
+    // The bill of materials is the same. Provenance and receipt have other times.
     assert_eq!((&after[..before.len()], after.len()), (&before[..], before.len() + 2));
     assert_eq!(kinds(&second, &host)[4..], KINDS[1..]);
     // Without attachments there is no list.
@@ -142,14 +143,15 @@ fn a_fallback_tag_that_is_not_an_index_is_not_replaced() {
         let registry = registry::honest();
         registry.store.lock().unwrap().insert(list_path(&context), hostile.to_vec());
         let ran = push(&context, registry.host(), "");
-        // The image itself is there.
+        // The image itself was pushed.
         assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stderr);
         ran.failed(3, &["cannot add to the list of artifacts docker://", ":sha256-"]);
         assert!(registry.store.lock().unwrap()[&list_path(&context)] == hostile);
     }
 }
 
-/// A registry in which somebody else writes a list of theirs right after each of ours, so many times.
+/// Returns a registry in which another client writes its list right after ours, this number of
+/// times.
 fn contested(theirs: &Value, times: usize) -> Registry {
     let left = Mutex::new(times);
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [theirs] }).to_string();
@@ -175,7 +177,7 @@ fn concurrent_changes_of_the_fallback_tag_are_detected() {
         .map(|one| one["artifactType"].as_str().unwrap())
         .collect();
     assert_eq!((list["manifests"][0].clone(), &kinds[1..]), (theirs.clone(), &KINDS[..]));
-    // Where the registry heeds the version that was read, nothing is overwritten in the first place.
+    // If the registry supports conditional requests, nothing is overwritten.
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [theirs] }).to_string();
     let registry = registry::conditional(index.into_bytes());
     push(&context, registry.host(), "").ok();
@@ -198,7 +200,7 @@ fn registries_with_login_get_the_fallback_tag_or_a_warning() {
         let auths = json!({ "auths": { &host: { "auth": secret } } });
         fs::write(context.path("work/auth.json"), auths.to_string()).unwrap();
     };
-    // Nobody is logged in; somebody is, and the password is wrong.
+    // Without a login, and with a wrong password.
     fs::write(context.path("work/auth.json"), "{\"auths\":{}}").unwrap();
     push(&context, &host, "--authfile auth.json")
         .failed(3, &[&format!("hint: log in first: skopeo login {host}")]);
@@ -236,7 +238,7 @@ fn replacing_an_existing_tag_is_announced() {
     let Some(context) = built() else { return };
     let registry = registry::honest();
     push(&context, registry.host(), "--no-overwrite").ok();
-    // The same again is no matter.
+    // The same image again is accepted.
     push(&context, registry.host(), "--no-overwrite").ok();
     let before =
         descriptor(&context.path("work/out").join(BIN), "6.1.7")["digest"].as_str().unwrap().to_owned();

@@ -1,4 +1,5 @@
-//! A layer is one gzip member or one zstd frame: readers that stop after the first one read all of it.
+//! A layer is one gzip member or one zstd frame, so readers that stop after the first one read all
+//! of it.
 
 use crate::support::context::{TestContext, sha256};
 use async_compression::futures::bufread::{GzipDecoder, ZstdDecoder};
@@ -12,7 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 const SIZE: usize = 5 << 19;
 
-/// Puts bytes that compress to about a half into the kernel file and into a module.
+/// Adds bytes that compress to about a half to the kernel file and to a module.
 fn grow(tree: &Utf8Path) {
     let mut state = 1_u32;
     let digit = || {
@@ -30,7 +31,7 @@ fn grow(tree: &Utf8Path) {
     }
 }
 
-/// Everything that an asynchronous reader gives; one over memory is always ready.
+/// Returns everything from an asynchronous reader. Readers of memory are always ready.
 fn read_async(mut reader: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     let mut context = Context::from_waker(Waker::noop());
     let (mut all, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
@@ -43,7 +44,7 @@ fn read_async(mut reader: impl AsyncRead + Unpin) -> io::Result<Vec<u8>> {
     }
 }
 
-/// The layer of the only image of a layout, and the digest of its tar.
+/// Returns the layer of the only image in a layout, and the digest of its tar.
 fn layer(layout: &Utf8Path) -> (Vec<u8>, String) {
     let read = |digest: &Value| {
         fs::read(layout.join("blobs").join(digest.as_str().unwrap().replace(':', "/"))).unwrap()

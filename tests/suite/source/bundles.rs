@@ -1,11 +1,11 @@
-//! Bundles: everything for a build without a network, in one file.
+//! Bundles contain everything for a build without a network in one file.
 
 use crate::support::context::{TestContext, has_tool, sha256};
 use crate::support::servers::{self, DIR, mirror};
 use std::fs;
 use std::process::Command;
 
-/// Runs kcompile where there is no network at all, if this machine can do that.
+/// Runs kcompile without any network, if this machine supports that.
 fn without_network(context: &TestContext, args: &str) -> Option<crate::support::context::RunResult> {
     let flags = ["-n", "-rn"].into_iter().find(|flags| {
         Command::new("unshare").args([flags, "true"]).output().is_ok_and(|output| output.status.success())
@@ -33,7 +33,7 @@ fn a_bundle_builds_on_a_machine_without_a_network() {
     let args = format!("6.1 --fc {config} --offline --from-bundle b.tar --cache-dir empty -o out2");
     let Some(ran) = without_network(&context, &args) else { return };
     assert_eq!(ran.ok().digests(), direct.digests());
-    // It is in the cache from then on.
+    // The cache has it from then on.
     let again = format!("6.1.7 --fc {config} --offline --cache-dir empty -o out3");
     without_network(&context, &again).unwrap().ok();
     let missing = format!("6.1.8 --fc {config} --offline --cache-dir empty -o out3");
@@ -56,7 +56,7 @@ fn a_branch_goes_into_a_bundle_as_its_commit() {
     let taken = context.run(&format!("fetch 6.1.7 --ch {source} {offline}")).ok();
     assert_eq!(taken.digests(), fetched.digests());
     context.run(&format!("6.1.7 --ch {source} --config mini.config --offline --cache-dir empty")).ok();
-    // A tree alone is not what a bundle is made of.
+    // A bundle needs more than a tree.
     let commit = fetched.digests()[0].replace("commit:", "#");
     context.run(&format!("fetch 6.1.7 --ch {source}{commit}")).ok();
     fs::remove_dir_all(context.path("cache/git")).unwrap();
@@ -70,7 +70,7 @@ fn a_branch_goes_into_a_bundle_as_its_commit() {
 
 const INDEX: &str = "kcompile-bundle.json";
 
-/// A bundle with one member.
+/// Returns a bundle with one member.
 fn member(name: &str, kind: tar::EntryType, content: &str) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -127,7 +127,7 @@ fn damaged_or_malicious_bundles_are_refused() {
     take(&member(INDEX, regular, "{}")).failed(3, &["missing field"]);
     assert!(context.names("work/other/trees").is_empty() && context.names("work/other/archives").is_empty());
     assert!(context.names("work/other/tmp").is_empty());
-    // Without the network and without the bundle there is nothing.
+    // Without the network and the bundle it fails.
     context.run("fetch 6.1.7 --fc --offline --cache-dir other").failed(3, &["is not in the cache"]);
 }
 
@@ -139,7 +139,7 @@ fn a_bundle_pins_only_what_was_asked_for() {
     context.run("fetch 6.1.7 --fc --offline --from-bundle b.tar --cache-dir other").ok();
     let lock = fs::read_to_string(context.path("work/other/kcompile.lock")).unwrap();
     assert!(lock.contains("linux-6.1.7.tar.xz") && !lock.contains("linux-6.1.8.tar.xz"), "{lock}");
-    // A digest that it does not hold is none of its business.
+    // The bundle ignores a digest of another archive.
     let origin = format!("https://cdn.kernel.org{DIR}/linux-6.1.9.tar.xz");
     let index = format!(
         r#"{{"format":1,"archives":[],"commits":[],"locked":{{"{origin}":"sha256:{}"}}}}"#,
@@ -171,7 +171,7 @@ fn a_refused_bundle_leaves_nothing_in_the_cache() {
         }
         assert!(!context.path("work/other/kcompile.lock").exists(), "{bundle}");
     }
-    // One that is refused for what the lock file says.
+    // A bundle that contradicts the lock file.
     let other = format!("sha256:{}", "0".repeat(64));
     let entry = format!(
         "[[source]]\norigin = \"https://cdn.kernel.org{DIR}/linux-6.1.8.tar.xz\"\ndigest = \"{other}\"\n"

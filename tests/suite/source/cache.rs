@@ -1,4 +1,4 @@
-//! The cache: checked before it is used again, never trusted when damaged, shared, cleaned.
+//! The cache is checked before reuse, repaired if damaged, shared and cleaned.
 
 use crate::support::context::{TestContext, sha256};
 use crate::support::servers::{Server, mirror};
@@ -16,13 +16,13 @@ fn tree(context: &TestContext) -> Utf8PathBuf {
     context.path(&format!("cache/trees/{}/linux", context.names("cache/trees")[0]))
 }
 
-/// The builds in it.
+/// Returns the build directories in the cache.
 fn build_dirs(context: &TestContext) -> Vec<String> {
     let names = tree(context).read_dir_utf8().unwrap().map(|entry| entry.unwrap().file_name().to_owned());
     names.filter(|name| name.starts_with("kcompile-")).collect()
 }
 
-/// Writes into a file of a tree as an ordinary user's broken tool would.
+/// Writes to a file of a tree like a broken tool of an ordinary user.
 fn spoil(path: &Utf8PathBuf, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     fs::write(path, text).unwrap();
@@ -37,14 +37,14 @@ fn a_damaged_tree_is_unpacked_again_from_its_archive() {
     let before = context.run(&args).ok();
     let readme = tree(&context).join("README");
     let whole = fs::read_to_string(&readme).unwrap();
-    // Of the same length, and with the time that it had.
+    // With the same length and time.
     let modified = fs::metadata(&readme).unwrap().modified().unwrap();
     spoil(&readme, &whole.replace('e', "x"));
     fs::File::open(&readme).unwrap().set_modified(modified).unwrap();
     let after = context.run(&args).ok().says("is not what was unpacked there: it is made anew");
     assert_eq!(after.digests(), before.digests());
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole.clone(), 1));
-    // A file too many, one too few.
+    // An extra file, and a missing one.
     let dir = tree(&context);
     fs::write(dir.join("stray"), "x").unwrap();
     context.run(&args).ok().says("it is made anew");
@@ -240,7 +240,7 @@ fn a_quick_copy_of_the_archive_is_kept_on_many_cores() {
     spoil(&readme, "x");
     context.run(&args).ok().says("made anew");
     assert_eq!(fs::read_to_string(&readme).unwrap(), whole);
-    // A damaged copy is no loss.
+    // A damaged copy does not matter.
     fs::write(&archive, bytes).unwrap();
     fs::write(&copy, "x").unwrap();
     spoil(&readme, "x");

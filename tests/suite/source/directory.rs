@@ -1,4 +1,4 @@
-//! A kernel tree in a directory of the user's, in which somebody works meanwhile.
+//! A kernel tree in a directory in which its user works.
 
 use crate::support::context::{TestContext, copy, run_result, write_script};
 use crate::support::progress::start_stalled_build;
@@ -13,7 +13,7 @@ fn sources_edited_during_a_build_fail_it() {
     let file = context.tree("6.1.7", "work/linux").join("init/main.c");
     let whole = context.build("--cache-dir whole -o whole").ok().digests();
     copy(&file, &context.path("home/main.c"));
-    // Somebody's editor, when the compilation begins.
+    // An editor that saves when compilation starts.
     let (edit, path) = (context.path("home/edit"), std::env::var("PATH").unwrap());
     fs::write(&edit, "const char edited[] = \"edited\";\n").unwrap();
     let editing = format!("[ ! -e '{edit}' ] || {{ cat '{edit}' >>'{file}'; rm '{edit}'; }}");
@@ -23,7 +23,7 @@ fn sources_edited_during_a_build_fail_it() {
     let says = ["work/linux was changed while it was compiled", "hint: the same command again builds"];
     context.build("--sandbox off").failed(1, &says);
     assert!(!edit.exists() && context.names("work/out").is_empty());
-    // What it was, with the time that it had: make cannot see that it was something else.
+    // The old content with the old time, so make cannot notice the change.
     copy(&context.path("home/main.c"), &file);
     assert_eq!(context.build("").ok().digests(), whole);
 }
@@ -46,7 +46,7 @@ fn output_and_cache_inside_the_source_are_refused() {
     run_result(inside.current_dir(&tree).output().unwrap())
         .failed(2, &["linux/out lies in the source directory "]);
     assert_eq!(context.snapshot("work/linux"), before);
-    // A name that only begins the same is another directory.
+    // A directory whose name only starts with the same text.
     context.build("-o linux-out --cache-dir linux-cache").ok();
 }
 
@@ -56,7 +56,7 @@ fn a_build_directory_in_use_is_not_reset() {
     let (mut holder, _) = start_stalled_build(&context, "");
     let builds = context.path("cache/builds").join(&context.names("cache/builds")[0]);
     let is_there = || fs::read_dir(&builds).unwrap().any(|entry| entry.unwrap().path().is_dir());
-    // A change that make cannot see: the file is as old as it was.
+    // A change that make cannot notice, because the time is the same.
     let file = context.path("work/linux/init/main.c");
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
     let text = fs::read_to_string(&file).unwrap();

@@ -1,4 +1,4 @@
-//! Sources from git repositories: branches, commits, and what the lock file pins.
+//! Git sources, with branches, commits and pins in the lock file.
 
 use crate::support::context::{TestContext, has_tool};
 use crate::support::git::{COMMIT, repository, sh};
@@ -59,13 +59,13 @@ fn a_branch_that_moves_is_refused_until_it_is_accepted() {
     let second = context.run(&format!("{fetch} --update-lock")).ok();
     assert_ne!(second.digests(), first.digests());
     assert_eq!(context.run(&fetch).ok().digests(), second.digests());
-    // A commit in full never moves; it needs no server once it is here.
+    // A full commit id never moves, so it needs no server once it is cached.
     let pinned = context.run(&format!("{fetch}#{commit} --require-signature")).ok();
     assert_eq!(pinned.digests(), first.digests());
     context
         .run(&format!("{fetch} --require-signature --cache-dir new"))
         .failed(3, &["nobody signs", "pins it"]);
-    // The repository goes away: the commit that the lock file pins is in the cache.
+    // Without the repository, the commit of the lock file is in the cache.
     fs::rename(context.path("repos/linux"), context.path("repos/gone")).unwrap();
     let gone = context
         .run(&fetch)
@@ -100,7 +100,7 @@ fn a_full_commit_id_is_never_a_branch_name() {
     let source = format!("git+{}/linux/.git#{commit}", server.url);
     let fetched = context.run(&format!("fetch 6.1.7 --ch --source {source} --require-signature")).ok();
     assert_eq!(fetched.digests(), [format!("commit:{commit}")]);
-    // Nor is it one that the lock file gives.
+    // Neither is one in the lock file.
     let other =
         context.run(&format!("fetch 6.1.7 --ch --source git+{}/linux/.git#ch-6.1.7", server.url)).ok();
     let lock = fs::read_to_string(context.path("cache/kcompile.lock")).unwrap();
@@ -127,7 +127,7 @@ fn a_commit_is_cached_apart_from_its_branch() {
     sh(&repo, &format!("git checkout -q ch-6.1.7 && echo other >README && git add . && {COMMIT}"));
     let second = context.run(&format!("{fetch}#ch-6.1.7 --update-lock")).ok().digests();
     assert_ne!(first, second);
-    // The branch is elsewhere now, which is no matter to the commit.
+    // The branch has moved, which does not affect the commit.
     let commit = first[0].strip_prefix("commit:").unwrap();
     assert_eq!(context.run(&format!("{fetch}#{commit}")).ok().digests(), first);
     assert_eq!(context.run(&format!("{fetch}#ch-6.1.7")).ok().digests(), second);
@@ -165,7 +165,7 @@ fn a_local_repository_is_read_in_place() {
     }
     let context = TestContext::new();
     let repo = repository(&context);
-    // The work tree is not what counts.
+    // The work tree is ignored.
     fs::write(repo.join("Makefile"), "broken").unwrap();
     context.run(&format!("6.1.7 --ch --config mini.config --source git+{repo}")).ok();
     assert!(context.names("cache/git").is_empty());

@@ -1,4 +1,4 @@
-//! Git servers that mean harm, on loopback: each is given up in time, with an error that says why, and nothing stays.
+//! Malicious git servers on loopback. Each fetch ends in time with an error and leaves nothing.
 
 use crate::support::context::{RunResult, TestContext, has_tool};
 use crate::support::git::{COMMIT, repository, sh};
@@ -9,12 +9,12 @@ use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// With a stall timeout of two seconds.
+/// Fetches with a stall timeout of two seconds.
 fn fetch(context: &TestContext, url: &str) -> RunResult {
     context.run(&format!("fetch 6.1.7 --ch --source git+{url}/linux/.git --stall-timeout 2"))
 }
 
-/// It has failed in time, and nothing is left: no file in the cache, no process.
+/// Checks that it failed in time and left no files in the cache and no processes.
 #[track_caller]
 fn gives_up(context: &TestContext, url: &str, says: &[&str]) {
     let began = Instant::now();
@@ -32,7 +32,7 @@ fn gives_up(context: &TestContext, url: &str, says: &[&str]) {
     assert_eq!(processes.collect::<Vec<_>>(), [""; 0]);
 }
 
-/// Sends the head of an answer without an end, and then what `send` sends until the client has enough.
+/// Sends the head of an endless answer, and then calls `send` until the client hangs up.
 fn endless(stream: &mut TcpStream, kind: &str, mut send: impl FnMut(&mut TcpStream) -> std::io::Result<()>) {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nConnection: close\r\n\r\n");
     if stream.write_all(head.as_bytes()).is_ok() {
@@ -52,7 +52,7 @@ fn packet(text: &[u8]) -> Vec<u8> {
 const ADVERTISEMENT: &str = "application/x-git-upload-pack-advertisement";
 const RESULT: &str = "application/x-git-upload-pack-result";
 
-/// Asks another server, and sends what it answers.
+/// Forwards a request to another server and sends its answer.
 fn forward(request: &Request, server: &Server, stream: &mut TcpStream) {
     let mut there = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
     let length = request.body.len();
@@ -69,7 +69,7 @@ fn forward(request: &Request, server: &Server, stream: &mut TcpStream) {
     let _ = stream.write_all(&bytes);
 }
 
-/// A server of `context`'s repository that is honest until the client asks for objects, which `answer` sends.
+/// Returns a server of `context`'s repository. When the client asks for objects, `answer` answers.
 fn honest_until_the_pack(
     context: &TestContext,
     answer: impl Fn(&mut TcpStream) + Send + Sync + 'static,
@@ -89,7 +89,7 @@ fn silent_git_servers_time_out() {
         return;
     }
     let context = TestContext::new();
-    // Silent after the connection, also of git's own protocol.
+    // Silent after the connection, also with git's own protocol.
     let server = servers::serve(|_, stream| silent(stream));
     gives_up(&context, &server.url, &["the server did not say what it has within 2 s"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -136,7 +136,7 @@ fn missing_or_endless_packs_are_aborted() {
     repository(&context);
     let server = honest_until_the_pack(&context, silent);
     gives_up(&context, &server.url, &[]);
-    // Nothing but news of how far the server is.
+    // Only sends progress messages.
     let server = honest_until_the_pack(&context, |stream| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {RESULT}\r\n\r\n");
         let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&packet(b"packfile\n")));
@@ -144,7 +144,7 @@ fn missing_or_endless_packs_are_aborted() {
         while stream.write_all(&news).is_ok() {}
     });
     gives_up(&context, &server.url, &["the server does not stop to say how far it is"]);
-    // The beginning of a pack, and then nothing.
+    // Sends the start of a pack, and then nothing.
     let server = honest_until_the_pack(&context, |stream| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {RESULT}\r\n\r\n");
         let pack = packet(b"\x01PACK\0\0\0\x02\0\0\xff\xff");
@@ -168,7 +168,7 @@ fn git_redirects_to_another_host_are_refused() {
         respond(stream, "302 Found", &[&format!("Location: {to}{}", request.path)], b"");
     });
     gives_up(&context, &other.url, &["the server redirects to another one, 127.0.0.1:"]);
-    // To another path of its own it may.
+    // Redirects within the server are followed.
     let moving = servers::serve(move |request, stream| {
         if request.path.starts_with("/linux/.git") {
             let path = request.path.replace("/linux/.git", "/moved/linux/.git");
@@ -215,7 +215,7 @@ fn git_configuration_of_the_user_is_ignored() {
     );
     fs::write(context.path("home/.gitconfig"), config).unwrap();
     fs::write(context.path("home/attributes"), "* export-ignore\n").unwrap();
-    // Nor do the attributes of the tree.
+    // Neither do the attributes of the tree.
     let attributes = "README export-ignore\nMakefile text eol=crlf working-tree-encoding=UTF-16LE\n\
         odd export-subst ident text eol=crlf\n";
     sh(&repo, "echo '$Format:%H$ $Id$' >odd; git add odd");

@@ -1,4 +1,4 @@
-//! git over ssh, by a real sshd on loopback: the agent's key and nothing else, and never a prompt.
+//! git over ssh with a real sshd on loopback. Only uses the agent's key and never prompts.
 
 use crate::support::context::{TestContext, has_tool};
 use crate::support::git::{repository, sh};
@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-/// Where Debian puts the server; it is on no user's PATH.
+/// Debian's path of the server, which is in no user's PATH.
 const SSHD: &str = "/usr/sbin/sshd";
 
 /// An agent that ends with the test.
@@ -20,7 +20,7 @@ impl Drop for Agent {
     }
 }
 
-/// Serves every connection by an sshd of its own, which takes the key `key` and no other. Returns the port.
+/// Starts an sshd for each connection, which only accepts the key `key`. Returns the port.
 fn serve(context: &TestContext) -> u16 {
     let config = format!(
         "HostKey {0}/host\nAuthorizedKeysFile {0}/key.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n\
@@ -34,7 +34,7 @@ fn serve(context: &TestContext) -> u16 {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let stream = OwnedFd::from(stream.unwrap());
-            // Inetd's way: the connection is standard input and output.
+            // In inetd mode the connection is standard input and output.
             let server = Command::new(SSHD)
                 .args(["-i", "-e", "-f", config.as_str()])
                 .stdin(stream.try_clone().unwrap())
@@ -66,13 +66,13 @@ fn git_over_ssh_uses_the_agent_and_never_prompts() {
         &context.path("."),
         "mkdir ssh; ssh-keygen -q -t ed25519 -N '' -f ssh/host; ssh-keygen -q -t ed25519 -N '' -f ssh/key",
     );
-    // Debian's sshd wants this directory; a package that was just installed may not have made it.
+    // Debian's sshd needs this directory, which a fresh installation may lack.
     let _ = fs::create_dir_all("/run/sshd");
     let port = serve(&context);
     let fetch =
         format!("fetch 6.1.7 --ch --source git+ssh://root@127.0.0.1:{port}{}", context.path("repos/linux"));
 
-    // Whose key nobody has looked at is not connected to.
+    // A host with an unknown key is refused.
     context.run(&fetch).failed(3, &["host key is known for", "hint: the server's key is not in"]);
     let host_key = fs::read_to_string(context.path("ssh/host.pub")).unwrap();
     let host_key: Vec<&str> = host_key.split_whitespace().take(2).collect();
@@ -86,7 +86,7 @@ fn git_over_ssh_uses_the_agent_and_never_prompts() {
     let socket = context.path("ssh/agent");
     let agent = Command::new("ssh-agent").args(["-D", "-a", socket.as_str()]).stdout(Stdio::piped()).spawn();
     let mut agent = Agent(agent.unwrap());
-    // It says where it listens once it does.
+    // sshd prints the address when it listens.
     let mut said = String::new();
     let out = agent.0.stdout.take().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut said).unwrap();

@@ -17,7 +17,7 @@ fn no_hunk_is_silently_ignored() {
         &one(&diff("a.c", &HUNK.replace("-1,4 +1,4", "-1,5 +1,5"))),
         &["1.patch: git apply: corrupt patch"],
     );
-    // A line that somebody has added by hand, without counting it.
+    // A line that was added by hand without updating the count.
     let new = "--- /dev/null\n+++ b/new.c\n@@ -0,0 +1,2 @@\n+1\n+2\n";
     for surplus in ["+3\n", "\\ No newline at end of file\n+3\n"] {
         let says = ["1.patch: `+3` follows a hunk that has all its lines", "correct the numbers of lines"];

@@ -1,4 +1,4 @@
-//! The four kinds of sources, each from something that behaves like the real one.
+//! The kinds of sources, each from a realistic server or file.
 
 use crate::support::context::{TestContext, compress, sha256, tar_of};
 use crate::support::servers::{self, DIR, mirror};
@@ -13,7 +13,7 @@ fn a_release_comes_from_a_mirror_once() {
     assert!(ran.stdout.starts_with("out/firecracker-kernel-bin-amd64:6.1.7 sha256:"), "{}", ran.stdout);
     assert_eq!(server.log.lock().unwrap().len(), 3, "the list, the signature, the tarball");
     let again = context.run(&format!("{args} -o other")).ok();
-    // Nothing verifies it, so the server is asked again for the list and the signature.
+    // Nothing verifies the archive, so the server is asked again for the list and the signature.
     assert_eq!(server.log.lock().unwrap().len(), 5);
     let tarballs = server.log.lock().unwrap().iter().filter(|line| line.ends_with(".tar.xz")).count();
     assert_eq!(tarballs, 1, "fetched twice");
@@ -34,7 +34,7 @@ fn a_series_resolves_to_its_newest_release() {
     let tarballs =
         server.log.lock().unwrap().iter().filter(|line| line.ends_with("linux-6.1.10.tar.xz")).count();
     assert_eq!(tarballs, 1, "fetched though it is in the cache");
-    // Without a network the newest one of the cache is meant.
+    // Without a network, the newest cached version is used.
     assert!(context.run("fetch 6.1 --fc --offline").ok().stdout.contains(" 6.1.10 "));
     context.run("fetch 6.2 --fc --offline").failed(3, &["--offline: linux-6.2.*.tar.xz is not in the cache"]);
 }
@@ -120,7 +120,7 @@ fn a_directory_is_used_in_place_and_never_written_to() {
     let ran = context.build("").ok();
     assert_eq!(sha256(&tar_of(&tree, "x")), before);
     assert!(context.names("cache/trees").is_empty());
-    // What is in it decides, not where it lies.
+    // The content of the directory matters, not its path.
     crate::support::context::copy(&tree, &context.path("work/moved"));
     let moved = context.run("6.1.7 --fc --source moved --config mini.config -o out2").ok();
     assert_eq!(moved.digests(), ran.digests());
@@ -183,7 +183,7 @@ fn a_damaged_or_malicious_tarball_leaves_nothing() {
     assert!(context.names("cache/trees").is_empty() && context.names("cache/tmp").is_empty());
 }
 
-/// An apt that knows one package, of this kernel and this version, and the package.
+/// Installs a fake apt that knows one package with this kernel version.
 fn fake_apt(context: &mut TestContext, kernel: &str, version: &str) {
     let tree = context.tree(kernel, &format!("trees/apt-{version}"));
     let inner = compress(&tar_of(&tree, "linux-source-6.1"), "xz");
@@ -245,7 +245,7 @@ fn the_newest_cached_source_package_is_used() {
         fake_apt(&mut context, kernel, version);
         context.run("fetch 6.1 --fc --source apt").ok();
     }
-    // Another machine, whose apt does not know the package, with these archives and nothing else.
+    // Another machine, whose apt does not know the package, with only these archives.
     fs::write(context.path("aptbin/apt-cache"), "#!/bin/sh\nexit 100\n").unwrap();
     crate::support::context::copy(&context.path("cache/archives"), &context.path("work/other/archives"));
     let ran = context.run("fetch 6.1 --fc --source apt --offline --cache-dir other").ok();

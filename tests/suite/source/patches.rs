@@ -1,4 +1,4 @@
-//! Patches as people have them: of git, diff, quilt and mail programs.
+//! Patches of git, diff, quilt and mail programs.
 
 use crate::support::context::{compress, copy, has_tool};
 use crate::support::patching::{CHANGED, FETCH, HUNK, LINES, Patching, diff, one, read};
@@ -13,7 +13,7 @@ fn renames_in_a_directory_are_applied() {
         ("tools/lib/rbtree.c", LINES.as_bytes()),
         ("top.c", LINES.as_bytes()),
     ]);
-    // A rename that changes nothing has no other name in it than these, which have no prefix.
+    // A pure rename only has these names, which have no prefix.
     let (ran, tree) = patching.tree(&one(
         "diff --git a/tools/lib/rbtree.c b/lib/new.c\nsimilarity index 100%\nrename from tools/lib/rbtree.c\n\
          rename to lib/new.c\n",
@@ -29,7 +29,7 @@ fn renames_in_a_directory_are_applied() {
                   --- a/tools/lib/rbtree.c\n+++ b/tools/lib/tree.c\n";
     let copies =
         "diff --git a/top.c b/lib/copy.c\nsimilarity index 100%\ncopy from top.c\ncopy to lib/copy.c\n";
-    // A copy is made of the file as it was before the patch.
+    // A copy uses the content before the patch.
     let source = format!("diff --git a/top.c b/top.c\nindex 1..2 100644\n{}", diff("top.c", HUNK));
     let (ran, tree) = patching.tree(&one(&format!("{rename}{HUNK}{copies}{source}")));
     assert!(!ran.stderr.contains("-p0"), "{}", ran.stderr);
@@ -38,7 +38,7 @@ fn renames_in_a_directory_are_applied() {
     assert_eq!(read(&tree, "tools/lib/rbtree.c"), None);
     assert_eq!(read(&tree, "tools/lib/tree.c").unwrap(), CHANGED);
     assert_eq!(read(&tree, "lib/copy.c").unwrap(), LINES);
-    // It never takes the place of another file.
+    // It never replaces another file.
     patching.write(&one(
         "diff --git a/top.c b/lib/rbtree.c\nsimilarity index 100%\nrename from top.c\nrename to lib/rbtree.c\n",
     ));
@@ -74,7 +74,7 @@ fn diff_may_create_a_file_that_git_removed_before() {
     assert_eq!(read(&tree, "b.c").unwrap(), "x\n");
 }
 
-/// `linux/Makefile` may mean a file in a new directory, or the Makefile that is there.
+/// `linux/Makefile` may be a file in a new directory or the existing Makefile.
 #[test]
 fn a_new_file_without_a_prefix_gets_a_hint() {
     let patching = Patching::new(&[("a.c", b"x\n")]);
@@ -131,7 +131,7 @@ fn latin_1_authors_and_files_are_applied() {
     let patch = b"From: J\xf6rg <j@example.org>\n\n--- a/a.c\n+++ b/a.c\n@@ -1,3 +1,3 @@\n /* J\xf6rg */\n-2\n+zw\xf6lf\n 3\n";
     let (_, tree) = patching.tree(&[("1.patch", patch)]);
     assert_eq!(fs::read(tree.join("a.c")).unwrap(), b"/* J\xf6rg */\nzw\xf6lf\n3\n");
-    // In the catalog of a project, too.
+    // Also in the catalog of a project.
     let own = patching.context.path("work/patches");
     fs::create_dir(&own).unwrap();
     fs::write(patching.context.path("work/kcompile.toml"), "").unwrap();
@@ -154,7 +154,7 @@ fn latin_1_authors_and_files_are_applied() {
 fn crlf_files_are_kept_and_crlf_patches_are_reported() {
     let crlf = |text: &str| text.replace('\n', "\r\n");
     let patching = Patching::new(&[("a.bat", crlf(LINES).as_bytes()), ("a.c", LINES.as_bytes())]);
-    // git writes its own lines with LF, and those of the file as they are.
+    // git ends its own lines with LF, and keeps those of the file.
     let hunk: String = HUNK
         .lines()
         .map(|line| if line.starts_with('@') { format!("{line}\n") } else { format!("{line}\r\n") })
@@ -234,7 +234,7 @@ fn a_quilt_series_controls_what_is_applied() {
         (read(&tree, "lib/b.c").unwrap().as_str(), read(&tree, "c.c").unwrap().as_str()),
         (CHANGED, "x\n")
     );
-    // What `-pN` says is part of the plan.
+    // `-pN` is part of the plan.
     let digest = |series: &str| {
         fs::write(dir.join("series"), series).unwrap();
         let plan = patching.context.run(&format!("{} --json", FETCH.replace("fetch", "plan"))).ok().stdout;
@@ -265,7 +265,7 @@ fn patches_without_path_prefix_are_applied_with_a_note() {
     let new = "@@ -0,0 +1 @@\n+new\n";
     for (patch, name, text) in [
         (bare("lib/a.c.orig", "lib/a.c", HUNK), "lib/a.c", CHANGED),
-        // There is a Makefile in the top directory, too.
+        // The top directory has a Makefile too.
         (bare("lib/Makefile", "lib/Makefile", HUNK), "lib/Makefile", CHANGED),
         (bare("/dev/null", "lib/new.c", new), "lib/new.c", "new\n"),
         (bare("/dev/null", "top.c", new), "top.c", "new\n"),
@@ -282,7 +282,7 @@ fn patches_without_path_prefix_are_applied_with_a_note() {
         assert_eq!(read(&tree, name).as_deref(), Some(text), "{patch}");
     }
     for (patch, name, text) in [
-        // The prefix is the name of somebody's tree, which is one of a directory in it, too.
+        // The prefix is the name of somebody's tree and also of a directory in it.
         (
             bare("kernel.orig/kernel/sched/core.c", "kernel/kernel/sched/core.c", HUNK),
             "kernel/sched/core.c",
@@ -334,7 +334,7 @@ fn patching_ignores_outer_repositories_and_git_config() {
     context.env.insert("GIT_CONFIG".into(), config);
     context.env.insert("GIT_DIR".into(), context.path(".git").into());
     context.env.insert("XDG_CONFIG_HOME".into(), context.path("home/.config").into());
-    // Of the patched files, too, none has a say in how the others are written.
+    // Attributes of patched files do not affect other files either.
     let attributes =
         "--- a/lib/.gitattributes\n+++ b/lib/.gitattributes\n@@ -1 +1 @@\n-* text\n+* text eol=crlf\n";
     let trailing_space = HUNK.replace("two", "two ");
@@ -344,7 +344,7 @@ fn patching_ignores_outer_repositories_and_git_config() {
     ]);
     assert_eq!(read(&tree, "lib/a.c").unwrap(), CHANGED.replace("two", "two "));
     assert_eq!(read(&tree, "lib/.gitattributes").unwrap(), "* text eol=crlf\n");
-    // `apply.ignoreWhitespace` would take this for the same line.
+    // `apply.ignoreWhitespace` would match this line.
     let hunk = HUNK.replace(" 3\n", " 3  3\n");
     patching.write(&one(&diff("lib/b.c", &hunk)));
     patching.context.run(FETCH).failed(1, &["the hunk at line 1 of lib/b.c does not apply"]);
@@ -361,7 +361,7 @@ fn a_mailbox_of_commits_is_applied_commit_by_commit() {
     };
     let changes = [
         diff("a.c", HUNK),
-        // Given to git at once, this would leave the old file where it is.
+        // In a single git run, this would keep the old file.
         "diff --git a/a.c b/c.c\nsimilarity index 100%\nrename from a.c\nrename to c.c\n".to_owned(),
         "diff --git a/b.c b/b.c\ndeleted file mode 100644\n--- a/b.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-1\n"
             .to_owned(),
@@ -375,7 +375,7 @@ fn a_mailbox_of_commits_is_applied_commit_by_commit() {
     assert_eq!(files, [Some("new\n".to_owned()), None, Some(CHANGED.to_owned())]);
     let mode = |name: &str| fs::metadata(tree.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("a.c"), mode("c.c")), (0o555, 0o444));
-    // Without the lines that begin a mail, nobody can tell.
+    // Without the lines that start a mail, this cannot be detected.
     patching.write(&one(&changes[..2].concat()));
     patching.context.run(FETCH).failed(1, &["1.patch: several changes of a.c, which git apply mixes up"]);
 }

@@ -1,4 +1,4 @@
-//! Sources that no signature proves: pins, the lock file, and archives that nothing has verified yet.
+//! Sources without a signature, with pins, the lock file and unverified archives.
 
 use crate::support::context::{TestContext, compress, has_tool, sha256, tar_of};
 use crate::support::servers::{DIR, Server};
@@ -58,7 +58,7 @@ fn user_pins_are_trusted() {
     );
 }
 
-/// A bundle `forged.tar` with other bytes as 6.1.7, which nothing signs.
+/// Returns an unsigned bundle `forged.tar` with other bytes as 6.1.7.
 fn forged_bundle(context: &TestContext, release: &Release) -> String {
     let tree = context.tree("6.1.7", "trees/forged");
     fs::write(tree.join("README"), "forged").unwrap();
@@ -140,7 +140,7 @@ fn unverified_archives_are_checked_online_before_use() {
     context
         .run(&args("http://127.0.0.1:1"))
         .failed(3, &["linux-6.1.7.tar.xz is in the cache, where nothing verifies it", "hint: --offline"]);
-    // A server that has nothing better to say is asked, and not for the tarball.
+    // A server without better proof is asked, but not for the tarball.
     let before = server.log.lock().unwrap().len();
     context.run(&args(&server.url)).ok().says("not verified");
     assert!(server.log.lock().unwrap().len() > before);

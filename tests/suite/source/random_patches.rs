@@ -1,7 +1,7 @@
-//! Random trees, random edits, and patches of them as git, diff and quilt write them: applied, they make the tree
-//! that the edits made; damaged, they are refused where git refuses them.
+//! Makes random trees and edits, and patches of them with git, diff and quilt. The patches make the
+//! edited tree, and damaged patches are refused where git refuses them.
 //!
-//! 300 sets here; `scripts/patches SETS` tries as many as it is told to.
+//! Tries 300 sets here, or as many as `scripts/patches SETS` asks for.
 
 use crate::support::context::{TestContext, compress, has_tool};
 use crate::support::random::{Random, number_from_env};
@@ -12,13 +12,13 @@ use std::fs;
 use std::process::{Command, Output};
 use std::sync::Mutex;
 
-/// Sets whose patches are applied in one run.
+/// The number of sets whose patches are applied in one run.
 const BATCH: u64 = 40;
 
-/// What a set consists of.
+/// The kinds of patches in a set.
 #[derive(Clone, Copy, Debug)]
 enum Form {
-    /// `git format-patch`, a file for each commit.
+    /// `git format-patch`, one file for each commit.
     FormatPatch,
     /// `git format-patch --stdout`, one file.
     Mailbox,
@@ -38,19 +38,19 @@ const FORMAT_PATCH: [&[&str]; 9] = [
     &["--full-index", "-U1"],
     &["--src-prefix=old/", "--dst-prefix=new/", "-U8"],
     &["--no-stat", "--no-signature"],
-    // The last one: see below.
+    // Must be the last one (see below).
     &["--no-prefix"],
 ];
 const TREES: [[&str; 2]; 3] = [["a", "b"], ["linux-6.1.orig", "linux-6.1"], ["linux", "linux.new"]];
-/// A batch of sets: one source, and a directory of patches for it.
+/// A batch of sets with one source and one directory of patches.
 struct Batch {
     context: TestContext,
     random: Random,
-    /// How many branches its repository has.
+    /// The number of branches in its repository.
     branches: usize,
-    /// What lies in the source beside what every kernel tree has.
+    /// The files of the source, besides those of every kernel tree.
     source: Files,
-    /// Name → text.
+    /// The patches by name.
     patches: Vec<(String, Vec<u8>)>,
     expected: Files,
 }
@@ -77,7 +77,7 @@ impl Batch {
         command.output().unwrap()
     }
 
-    /// What git prints about each of these steps, by `args` and a range.
+    /// Returns git's output for each of these steps, with `args` and a range.
     fn git(&mut self, steps: &[Files], args: &[&str]) -> Vec<Vec<u8>> {
         self.branches += 1;
         let branch = format!("branch{}", self.branches);
@@ -129,7 +129,7 @@ impl Batch {
         self.patches.push((name, text));
     }
 
-    /// Files of a set of its own, and edits of them.
+    /// Returns the files of a set and edits of them.
     fn steps(&mut self, dir: &str, edits: usize, writer: Writer) -> Vec<Files> {
         let mut steps = vec![self.random.files(dir, writer)];
         for _ in 0..edits {
@@ -150,8 +150,8 @@ impl Batch {
             Form::FormatPatch | Form::Mailbox => {
                 let edits = 1 + self.random.below(3);
                 let steps = self.steps(dir, edits, Writer::Git);
-                // Without a prefix, a file in a new directory, or one with the name of a file at the top of the
-                // tree, may be taken for one at the top.
+                // Without a prefix, files in a new directory or with the name of a top file may be
+                // taken for top files.
                 let makefile = format!("{dir}/Makefile");
                 let is_unclear = steps.iter().any(|files| files.is_empty() || files.contains_key(&makefile));
                 let options = &FORMAT_PATCH[..FORMAT_PATCH.len() - usize::from(is_unclear)];
@@ -181,7 +181,7 @@ impl Batch {
         }
     }
 
-    /// Writes source and patches, and has them fetched.
+    /// Writes the source and the patches, and fetches them.
     fn fetch(&self) -> crate::support::context::RunResult {
         let mut tar = tar::Builder::new(Vec::new());
         let mut append = |name: &str, bytes: &[u8], mode: u32| {
@@ -206,7 +206,7 @@ impl Batch {
         self.context.run("fetch 6.1.7 --fc --source linux.tar.zst --patches p")
     }
 
-    /// What is in the trees that are in the cache, pristine and patched.
+    /// Returns the pristine and the patched tree in the cache.
     fn trees(&self) -> [Option<Files>; 2] {
         let names = self.context.names("cache/trees");
         [false, true].map(|patched| {
@@ -215,7 +215,7 @@ impl Batch {
         })
     }
 
-    /// The patches make the tree that the edits made, and leave the pristine one as it was.
+    /// Checks that the patches make the edited tree and keep the pristine one.
     fn check(&self, what: &str) {
         let ran = self.fetch();
         assert_eq!(ran.code, 0, "{what}\n{}\n{}", ran.stderr, self.kept());
@@ -230,7 +230,7 @@ impl Batch {
         assert!(wrong.is_empty(), "{what}: {wrong:?} differ; {}", self.kept());
     }
 
-    /// Keeps what is needed to see what went wrong.
+    /// Keeps the files for debugging. Returns their path.
     fn kept(&self) -> String {
         let to = Utf8Path::new(env!("CARGO_TARGET_TMPDIR")).join("patch-set");
         let _ = fs::remove_dir_all(&to);
@@ -239,7 +239,7 @@ impl Batch {
     }
 }
 
-/// How many sets there are in all, and the seed of the first.
+/// Returns the total number of sets and the seed of the first.
 fn sets() -> (u64, u64) {
     (number_from_env("KCOMPILE_PATCH_SETS").unwrap_or(300), number_from_env("KCOMPILE_SEED").unwrap_or(1))
 }
@@ -272,7 +272,7 @@ fn damaged_patches_are_refused_where_git_refuses_them() {
     by_two((0..count).collect(), |number| {
         let mut batch = Batch::new(seed.wrapping_mul(1 << 33).wrapping_add(number));
         let steps = batch.steps("set", 1, Writer::Git);
-        // How many components a path loses is for git to say, here.
+        // Here git decides how many components a path loses.
         let with_prefix = &FORMAT_PATCH[..FORMAT_PATCH.len() - 1];
         let mut text = batch.format_patch(&steps, with_prefix).concat();
         let random = &mut batch.random;
@@ -295,7 +295,7 @@ fn damaged_patches_are_refused_where_git_refuses_them() {
         }
         text = lines.concat();
         batch.push(text.clone());
-        // As git does it to a whole tree.
+        // git applies the patches to a whole tree.
         let reference = batch.context.path("reference");
         write(&reference, &batch.source);
         fs::write(batch.context.path("damaged"), &text).unwrap();
@@ -313,7 +313,7 @@ fn damaged_patches_are_refused_where_git_refuses_them() {
         } else {
             *refused.lock().unwrap() += 1;
             assert_eq!(ran.code, 1, "{what}\n{}", ran.stderr);
-            // What git mixes up or ignores is refused here.
+            // kcompile refuses what git confuses or ignores.
             let may_differ =
                 ["several changes of", "is not a path inside", "not supported: ", "follows a hunk"];
             let differs = may_differ.iter().any(|why| ran.stderr.contains(why));

@@ -1,4 +1,4 @@
-//! The chain of verification: signatures, checksums, pins, the lock file.
+//! Verification by signatures, checksums, pins and the lock file.
 
 use crate::support::context::{TestContext, has_tool, sha256};
 use crate::support::signing::{Gpg, Release, fetched_tarballs, signer};
@@ -32,7 +32,7 @@ fn a_signed_release_is_verified_while_it_is_unpacked() {
         lock.contains(&format!("sha256:{}", sha256(&release.xz))) && !lock.contains("unverified"),
         "{lock}"
     );
-    // From the cache, and, where the tree is lost, from the archive: verified again, without a network.
+    // The cached tree, and if it is lost the archive, are verified again without a network.
     context.run(&format!("fetch 6.1.7 --fc {args}")).ok();
     assert_eq!(fetched_tarballs(&server), 1);
     let removed = format!("chmod -R u+w {0} && rm -rf {0}", context.path("cache/trees"));
@@ -80,7 +80,7 @@ fn bad_signatures_are_errors_with_a_reason() {
         signed.put("linux-6.1.7.tar.sign", signature);
         let server = signed.serve();
         context.run(&format!("fetch 6.1.7 --fc --mirror {} {keyrings}", server.url)).failed(3, &[says]);
-        // Only whether it fits the bytes takes the bytes.
+        // The bytes are only fetched if they are needed to check the signature.
         assert_eq!(fetched_tarballs(&server), usize::from(says.contains("bad signature: Signer")), "{says}");
         assert!(
             context.names("cache/trees").is_empty() && context.names("cache/archives").is_empty(),
@@ -125,7 +125,7 @@ fn revocation_and_expiry_count_in_any_keyring_order() {
         fetch(keyrings).failed(3, &["linux-6.1.7.tar.sign: revoked signature: the key of Gone"]);
     }
 
-    // A user id that was taken back later does not make the key last longer.
+    // A revoked user id does not extend the validity of the key.
     let (early, later) = ("--faked-system-time 20200101T000000", "--faked-system-time 20200301T000000");
     let old = gpg.key("Old", "1y", early);
     signed_by(&old, early);
@@ -148,7 +148,7 @@ fn a_renamed_older_release_is_refused() {
     let (gpg, key) = signer(&context);
     let mut release = Release::new(&context);
     let (xz, signature) = (release.xz.clone(), gpg.sign(&key, &release.tar, ""));
-    // What a mirror that is behind, or forged, can send: bytes and signature are whole.
+    // An outdated or forged mirror may send this. Bytes and signature are intact.
     release.put("linux-6.1.192.tar.xz", xz);
     release.put("linux-6.1.192.tar.sign", signature);
     let list = release.list().replace("6.1.7", "6.1.192");
@@ -209,7 +209,7 @@ fn checksum_lists_are_verified_by_signature_and_digest() {
     let digest = sha256(&release.xz);
     let other = digest.replace(|digit: char| digit.is_ascii_digit(), "0");
     fetch(signed.replace(&digest, &other).into_bytes()).failed(3, &["sha256sums.asc: bad signature: Signer"]);
-    // Text beside the signed one is not part of it.
+    // Text outside the signed part does not count.
     let beside = format!("{signed}\n{other}  linux-6.1.7.tar.xz\n");
     fetch(beside.into_bytes()).failed(3, &["sha256sums.asc"]);
     let wrong = gpg.clear_sign(&key, &format!("{other}  linux-6.1.7.tar.xz\n"));
@@ -221,7 +221,7 @@ fn checksum_lists_are_verified_by_signature_and_digest() {
         .says("warning: the source is not verified: linux-6.1.7.tar.xz")
         .says("no linux-6.1.7.tar.sign beside it, missing from sha256sums.asc");
     let ran = fetch(signed.into_bytes()).ok();
-    // The lock file has it by now, as what nothing had verified: the signed list verifies it.
+    // The lock file now has the archive as unverified. The signed list verifies it.
     assert!(!ran.stderr.contains("not verified"), "{}", ran.stderr);
 }
 
@@ -236,7 +236,7 @@ fn require_signature_refuses_unsigned_sources() {
     context.run(&args).failed(3, &["--require-signature: linux-6.1.7.tar.xz has no signature", "hint: "]);
     assert_eq!(fetched_tarballs(&server), 0);
     context.run(&args.replace(" --require-signature", "")).ok();
-    // What is in the cache is no better for being there.
+    // The cache does not make it more trusted.
     context.run(&args).failed(3, &["has no signature"]);
     context.run("fetch 6.1.7 --fc --offline --require-signature").failed(3, &["has no signature"]);
     context.tree("6.1.7", "work/linux");
@@ -256,7 +256,7 @@ fn a_local_tarball_is_verified_by_the_signature_beside_it() {
     let args = "fetch 6.1.7 --fc --source linux-6.1.7.tar.xz --keyring signer.asc --require-signature";
     context.run(args).ok().says(&format!("signed by Signer ({key})"));
     context.run(args).ok().says("from the cache");
-    // What lies beside it now counts, whatever the cache says of an earlier one, or of none.
+    // The current signature beside the file counts, not what the cache recorded.
     let whole = fs::read(context.path("work/linux-6.1.7.tar.sign")).unwrap();
     fs::write(context.path("work/linux-6.1.7.tar.sign"), gpg.sign(&key, b"x", "")).unwrap();
     context.run(args).failed(3, &["bad signature: Signer"]);

@@ -1,4 +1,4 @@
-//! What a version means: series, channels, ends of life.
+//! Versions as series, channels and ends of life.
 
 use crate::support::context::TestContext;
 use crate::support::servers::{self, Server, respond};
@@ -13,7 +13,7 @@ const RELEASES: &str = r#"{"latest_stable": {"version": "6.17.8"}, "releases": [
     {"iseol": false, "version": "6.12.58", "moniker": "longterm"},
     {"iseol": false, "version": "6.1.7", "moniker": "longterm"}]}"#;
 
-/// A mirror with releases.json, a listing, and these versions.
+/// Returns a mirror with releases.json, a listing and these versions.
 fn mirror(context: &TestContext, versions: &[&str]) -> Server {
     let mut files = vec![("/releases.json".to_owned(), RELEASES.as_bytes().to_vec())];
     let mut listing = "<html><a href=\"../\">../</a>".to_owned();
@@ -68,7 +68,7 @@ fn a_series_is_looked_up_in_its_directory() {
     let server = mirror(&context, &["6.1.7", "6.2.9", "6.2.16", "6.16.12"]);
     let fetch = |series: &str| context.run(&format!("fetch {series} --fc --mirror {}", server.url)).ok();
     assert!(fetch("6.1").stdout.contains(" 6.1.7 "));
-    // No longer in releases.json, but in the directory.
+    // Not in releases.json any more, but in the directory.
     assert!(fetch("6.2").stdout.contains(" 6.2.16 "));
     assert!(
         fetch("6.16").says("warning: Linux 6.16 has reached its end of life").stdout.contains(" 6.16.12 ")

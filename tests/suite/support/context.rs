@@ -1,4 +1,4 @@
-//! The context of a test: a working directory, a home and a cache of its own, and what tests build from.
+//! The context of a test, with its own working directory, home and cache, and the inputs of builds.
 
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -6,9 +6,10 @@ use std::fs;
 use std::io::Write;
 use std::process::{Command, Output};
 
-/// The program, as it was built for the tests.
+/// The program under test.
 const KCOMPILE: &str = env!("CARGO_BIN_EXE_kcompile");
-/// The settings that most tests build with: what both hypervisors' profiles want, and a few modules.
+/// The settings that most tests use, which meet the profiles of both hypervisors and have a few
+/// modules.
 pub(crate) const CONFIG: &str = "\
 CONFIG_MODULES=y\nCONFIG_HYPERVISOR_GUEST=y\nCONFIG_PARAVIRT=y\nCONFIG_KVM_GUEST=y\nCONFIG_PVH=y\n\
 CONFIG_ACPI=y\nCONFIG_PCI=y\nCONFIG_PCI_MSI=y\nCONFIG_PCI_MMCONFIG=y\nCONFIG_PCIEPORTBUS=y\n\
@@ -39,7 +40,7 @@ impl RunResult {
         self
     }
 
-    /// It failed with this exit code, and said all of this.
+    /// Checks that the run failed with this exit code and printed all of these texts.
     #[track_caller]
     pub(crate) fn failed(self, code: i32, says: &[&str]) -> RunResult {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -55,7 +56,7 @@ impl RunResult {
         self
     }
 
-    /// The digests on standard output.
+    /// Returns the digests on standard output.
     pub(crate) fn digests(&self) -> Vec<String> {
         self.stdout.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
     }
@@ -76,17 +77,18 @@ impl TestContext {
         Utf8Path::from_path(self.dir.path()).unwrap().join(name)
     }
 
-    /// kcompile in the working directory, in a clean environment.
+    /// Returns a command of kcompile in the working directory with a clean environment.
     pub(crate) fn command(&self, args: &str) -> Command {
         let mut command = Command::new(KCOMPILE);
         if ignores_signals() {
-            // Of nohup, or a shell's `&`: kcompile would respect it, and the tests of Ctrl-C would wait for ever.
+            // kcompile respects signals that nohup or a shell's `&` ignores, and tests of Ctrl-C
+            // would hang.
             command = Command::new("/usr/bin/env");
             command.arg("--default-signal=HUP,INT,QUIT").arg(KCOMPILE);
         }
         command.args(args.split_whitespace()).current_dir(self.path("work")).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path("home")).envs(&self.env);
-        // Coverage and the like would write into the working directory.
+        // Coverage data would be written to the working directory.
         command.env(
             "KCOMPILE_CACHE_DIR",
             self.env.get("KCOMPILE_CACHE_DIR").map_or(self.path("cache").into_string(), Clone::clone),
@@ -98,7 +100,7 @@ impl TestContext {
         run_result(self.command(args).output().unwrap())
     }
 
-    /// The same, started by another program: by a shell that sets limits, in a namespace.
+    /// Runs kcompile through another program, such as a shell that sets limits.
     pub(crate) fn run_by(&self, program: &[&str], args: &str) -> RunResult {
         let command = self.command(args);
         let mut by = Command::new(program[0]);
@@ -108,7 +110,7 @@ impl TestContext {
         run_result(by.output().unwrap())
     }
 
-    /// A build of the directory `linux`, which is made if it is not there, with [`CONFIG`].
+    /// Builds the directory `linux` with [`CONFIG`]. Creates the directory if it is missing.
     pub(crate) fn build(&self, args: &str) -> RunResult {
         if !self.path("work/linux").exists() {
             self.tree("6.1.7", "work/linux");
@@ -116,7 +118,7 @@ impl TestContext {
         self.run(&format!("6.1.7 --fc --source linux --config mini.config {args}"))
     }
 
-    /// The miniature kernel tree, as the given version.
+    /// Copies the miniature kernel tree with this version.
     pub(crate) fn tree(&self, version: &str, at: &str) -> Utf8PathBuf {
         let to = self.path(at);
         copy(Utf8Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/mini-linux")), &to);
@@ -142,7 +144,7 @@ impl TestContext {
         to
     }
 
-    /// `linux-<version>.tar.<suffix>` in the working directory.
+    /// Writes `linux-<version>.tar.<suffix>` to the working directory.
     pub(crate) fn tarball(&self, version: &str, suffix: &str) -> Utf8PathBuf {
         let tree = self.tree(version, &format!("trees/{version}-{suffix}"));
         let path = self.path(&format!("work/linux-{version}.tar.{suffix}"));
@@ -150,8 +152,7 @@ impl TestContext {
         path
     }
 
-    /// All below a directory as it is now: path → what it is, its mode, and the digest of its bytes.
-    /// Two are equal as long as nothing there has come, gone or changed.
+    /// Returns the type, mode and digest of every path below a directory, to detect any change.
     pub(crate) fn snapshot(&self, dir: &str) -> BTreeMap<String, String> {
         use std::os::unix::fs::PermissionsExt;
         let found = walkdir::WalkDir::new(self.path(dir)).into_iter().map(|entry| {
@@ -167,7 +168,7 @@ impl TestContext {
         found.collect()
     }
 
-    /// The file names in a directory, sorted; empty where there is none.
+    /// Returns the sorted file names in a directory, or nothing if it is missing.
     pub(crate) fn names(&self, dir: &str) -> Vec<String> {
         let mut names: Vec<String> = match fs::read_dir(self.path(dir)) {
             Ok(entries) => entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect(),
@@ -179,7 +180,7 @@ impl TestContext {
 }
 
 impl Drop for TestContext {
-    /// The cache holds read-only directories, which an ordinary user cannot empty.
+    /// The cache has read-only directories, which an ordinary user cannot empty.
     fn drop(&mut self) {
         let _ = Command::new("chmod").args(["-R", "u+w"]).arg(self.dir.path()).status();
     }
@@ -194,7 +195,8 @@ pub(crate) fn run_result(output: Output) -> RunResult {
     }
 }
 
-/// Is a tool of the host there? Says so where it is not: a test must not pass in silence.
+/// Returns whether a tool is installed, and prints if it is not, since a test must not pass
+/// silently.
 pub(crate) fn has_tool(tool: &str) -> bool {
     let path = std::env::var("PATH").unwrap();
     let found = path.split(':').any(|dir| Utf8Path::new(dir).join(tool).is_file());
@@ -204,26 +206,26 @@ pub(crate) fn has_tool(tool: &str) -> bool {
     found
 }
 
-/// Does this process ignore what a terminal sends?
+/// Returns whether this process ignores the signals of a terminal.
 fn ignores_signals() -> bool {
     // HUP, INT and QUIT are 1, 2 and 3.
     signals("self", "SigIgn") & 0b111 != 0
 }
 
-/// A mask of signals of a process, as proc(5) has it: SigIgn, SigCgt.
+/// Returns a signal mask of a process, SigIgn or SigCgt of proc(5).
 pub(crate) fn signals(process: &str, mask: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let found = status.lines().find_map(|line| line.strip_prefix(mask)?.strip_prefix(':')).unwrap();
     u64::from_str_radix(found.trim(), 16).unwrap()
 }
 
-/// Says why a test, or a part of it, does nothing here.
+/// Prints why a test or a part of it is skipped.
 pub(crate) fn skipped(why: &str) {
-    // The harness keeps what a passing test prints by `eprintln!` to itself: write past it.
+    // The test harness hides what a passing test prints by `eprintln!`.
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }
 
-/// Makes a program of the shell's.
+/// Writes an executable shell script.
 pub(crate) fn write_script(path: &Utf8Path, lines: &str) {
     use std::os::unix::fs::PermissionsExt;
     fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -237,12 +239,12 @@ pub(crate) fn copy(from: &Utf8Path, to: &Utf8Path) {
     assert!(status.success());
 }
 
-/// An uncompressed tar of a directory, all below `top`.
+/// Returns an uncompressed tar of a directory, with all paths below `top`.
 pub(crate) fn tar_of(dir: &Utf8Path, top: &str) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     tar.follow_symlinks(false);
     tar.mode(tar::HeaderMode::Deterministic);
-    // In one order on every file system: the digests of such archives are in the golden files.
+    // Sorted on every file system, since golden files have digests of such archives.
     for entry in walkdir::WalkDir::new(dir).sort_by_file_name() {
         let entry = entry.unwrap();
         let name = Utf8Path::new(top).join(entry.path().strip_prefix(dir).unwrap().to_str().unwrap());
@@ -269,7 +271,7 @@ pub(crate) fn compress(bytes: &[u8], suffix: &str) -> Vec<u8> {
             encoder.finish().unwrap()
         }
         "zst" => {
-            // As the `zstd` program does: without a checksum not every damage shows.
+            // With a checksum, like the `zstd` program, so that all damage is detected.
             let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
             encoder.include_checksum(true).unwrap();
             encoder.write_all(bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Downloads of the archive of 6.1.7, from servers that behave as a test wants them to.
+//! Downloads of the archive of 6.1.7 from misbehaving servers.
 
 use crate::support::context::{TestContext, compress, sha256};
 use crate::support::random::Random;
@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub(crate) const PATH: &str = "/pub/linux/kernel/v6.x/linux-6.1.7.tar.xz";
 
-/// A server that lists the right checksum and answers for the tarball by `tarball`, which is told how
-/// many requests for it came before.
+/// Returns a server that lists the right checksum. `tarball` answers requests for the tarball, and
+/// gets the number of earlier ones.
 pub(crate) fn archive_server(
     bytes: &[u8],
     tarball: impl Fn(usize, &Request, &mut TcpStream, &[u8]) + Send + Sync + 'static,
@@ -25,13 +25,13 @@ pub(crate) fn archive_server(
     })
 }
 
-/// Sends the head of an answer with all of `bytes`, but only the first `sent` of them.
+/// Sends the head of an answer for all of `bytes`, but only the first `sent` of them.
 pub(crate) fn send_part(stream: &mut TcpStream, bytes: &[u8], sent: usize) {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes[..sent]));
 }
 
-/// Answers a Range request as it should be answered.
+/// Answers a Range request correctly.
 pub(crate) fn answer_range(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     match request.range_start() {
         Some(start) => {
@@ -42,7 +42,7 @@ pub(crate) fn answer_range(request: &Request, stream: &mut TcpStream, bytes: &[u
     }
 }
 
-/// Where the part of the tarball that has come from `server` is kept.
+/// Returns the path of the partial download from `server`.
 pub(crate) fn partial_file_name(server: &Server, bytes: &[u8]) -> String {
     let url = sha256(format!("{}{PATH}", server.url).as_bytes());
     format!("{}.{}.partial", sha256(bytes), &url[..12])
@@ -60,7 +60,7 @@ pub(crate) fn archive_requests(server: &Server) -> Vec<String> {
     server.log.lock().unwrap().iter().filter(|line| line.contains(".tar.xz")).cloned().collect()
 }
 
-/// A release with random bytes in it, so that it is large enough to be cut off in its middle.
+/// Returns a release with random bytes, so that it is large enough to be interrupted.
 pub(crate) fn noisy_archive(context: &TestContext, seed: u64) -> Vec<u8> {
     let mut random = Random(seed);
     let tree = context.tree("6.1.7", "trees/linux");

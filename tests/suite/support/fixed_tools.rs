@@ -1,21 +1,21 @@
-//! Tools that give the same bytes on every host: `--version` is a fixed line, and what the linker would make of a
-//! compiler's work is a file from here. All else is done by the host's own tools of the same name.
+//! Tools that give the same bytes on every host. `--version` prints a fixed line, and the linker's
+//! output is a fixed file. The host's tools of the same names do the rest.
 
 use crate::support::context::{TestContext, write_script};
 use crate::support::fixtures::replace;
 use std::fs;
 
-/// The compiler that the fixed tools claim to be.
+/// The compiler version that the fixed tools print.
 const GCC: &str = "gcc (GCC) 12.2.0";
-/// ELF's numbers of the machines, by Kbuild's name.
+/// ELF machine numbers by Kbuild's name.
 const MACHINES: [(&str, u8); 2] = [("x86_64", 62), ("arm64", 183)];
 
-/// A context whose tools give the same kernel and modules for one of these releases, whatever the host has.
+/// Returns a context whose tools make the same kernel and modules for these releases on every host.
 pub(crate) fn context(releases: &[&str]) -> TestContext {
     let mut context = TestContext::new();
     let dir = context.path("tools");
     let path = std::env::var("PATH").unwrap();
-    // No path of this host or of this test in them: their digests are in plans.
+    // Without paths of the host or the test, since plans have their digests.
     let tool = |name: &str, version: &str, lines: &str| {
         let base = name.rsplit('-').next().unwrap();
         let version = format!("case $1 in --version) echo '{version}'; exit;; esac");
@@ -66,7 +66,7 @@ exit";
     context
 }
 
-/// From now on the kernel is one that another compiler and another user made on another day, in another place.
+/// Changes the kernel to one of another compiler, user, day and place.
 pub(crate) fn change_kernel(context: &TestContext, release: &str) {
     let path = context.path(&format!("tools/vmlinux-{release}"));
     let mut kernel = fs::read(&path).unwrap();
@@ -77,7 +77,7 @@ pub(crate) fn change_kernel(context: &TestContext, release: &str) {
     fs::write(path, kernel).unwrap();
 }
 
-/// The head of a 64-bit little-endian ELF file.
+/// Returns the header of a 64-bit little-endian ELF file.
 fn elf(machine: u8) -> Vec<u8> {
     let mut file = b"\x7fELF\x02\x01\x01".to_vec();
     file.resize(64, 0);
@@ -85,7 +85,7 @@ fn elf(machine: u8) -> Vec<u8> {
     file
 }
 
-/// An ELF file for x86-64 with the PVH note, and with a banner.
+/// Returns an ELF file for x86-64 with a PVH note and a banner.
 fn kernel(release: &str) -> Vec<u8> {
     let note = |name: &[u8; 4], kind: u32, content: &[u8]| {
         [&4u32.to_le_bytes(), &(content.len() as u32).to_le_bytes(), &kind.to_le_bytes(), name, content]
@@ -105,7 +105,7 @@ fn kernel(release: &str) -> Vec<u8> {
     let banner =
         format!("\0Linux version {release} (kcompile@kcompile) ({GCC}) #1 Tue Nov 14 22:13:20 UTC 2023\n\0");
     file.extend(banner.bytes());
-    // Something to compress.
+    // Some content to compress.
     file.extend((0..4000u32).map(|n| (n * n / 7) as u8));
     file
 }

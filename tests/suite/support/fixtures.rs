@@ -1,4 +1,4 @@
-//! Layouts that no honest tool writes, with digests that are right.
+//! Malformed layouts with correct digests.
 
 use crate::support::context::{TestContext, sha256};
 use crate::support::layouts::add_blob;
@@ -6,7 +6,7 @@ use camino::Utf8Path;
 use serde_json::{Value, json};
 use std::fs;
 
-/// A layout with one layer, of these bytes and this type.
+/// Makes a layout with one layer of these bytes and this media type.
 pub(crate) fn craft(context: &TestContext, plain: &[u8], stored: &[u8], media_type: &str) {
     let dir = context.path("work/crafted");
     let _ = fs::remove_dir_all(&dir);
@@ -27,12 +27,12 @@ pub(crate) fn craft(context: &TestContext, plain: &[u8], stored: &[u8], media_ty
     fs::write(dir.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
 }
 
-/// A tar with these entries, whatever they are called.
+/// Returns a tar with these entries under any names.
 pub(crate) fn tar_with(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, kind, data) in entries {
         let mut header = tar::Header::new_ustar();
-        // As it is: the builder would refuse what these tests are about.
+        // Written directly, since the builder refuses such names.
         header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
         header.set_entry_type(*kind);
         header.set_size(data.len() as u64);
@@ -43,7 +43,7 @@ pub(crate) fn tar_with(entries: &[(&str, tar::EntryType, &[u8])]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// The parts of the only image of a layout, whose layer is not compressed.
+/// The parts of the only image in a layout with an uncompressed layer.
 pub(crate) struct Parts {
     pub index: Value,
     pub manifest: Value,
@@ -51,7 +51,7 @@ pub(crate) struct Parts {
     pub tar: Vec<u8>,
 }
 
-/// Changes the only image of a layout, and makes all sizes and digests right again.
+/// Changes the only image of a layout, and corrects all sizes and digests.
 pub(crate) fn rewrite(layout: &Utf8Path, change: impl FnOnce(&mut Parts)) {
     let blob = |descriptor: &Value| {
         layout.join("blobs").join(descriptor["digest"].as_str().unwrap().replace(':', "/"))
@@ -76,24 +76,24 @@ pub(crate) fn rewrite(layout: &Utf8Path, change: impl FnOnce(&mut Parts)) {
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
 }
 
-/// Puts `new` in the place of the only `old` in a tar; they are of one length.
+/// Replaces the only `old` in a tar by `new` of the same length.
 pub(crate) fn replace(tar: &mut [u8], old: &[u8], new: &[u8]) {
     let at = tar.windows(old.len()).position(|bytes| bytes == old).unwrap();
     tar[at..at + new.len()].copy_from_slice(new);
 }
 
-/// What is at a path of a layer.
+/// The content of a path in a layer.
 #[derive(Clone, Copy)]
 pub(crate) enum Item<'a> {
     Dir,
     File(&'a [u8]),
     SymLink(&'a str),
     HardLink(&'a str),
-    /// With this type, and nothing in it.
+    /// An empty entry of this type.
     Other(tar::EntryType),
 }
 
-/// A tar of these, as a tool would write it that is not kcompile.
+/// Returns a tar of these entries, as another tool would write it.
 pub(crate) fn layer(items: &[(&str, Item<'_>)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, item) in items {
@@ -117,12 +117,12 @@ pub(crate) fn layer(items: &[(&str, Item<'_>)]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Puts an image of these layers, which are not compressed, into a layout. Returns the descriptor of its manifest.
+/// Adds an image of these uncompressed layers to a layout. Returns the descriptor of its manifest.
 pub(crate) fn put_image(layout: &Utf8Path, layers: &[Vec<u8>], annotations: &Value) -> Value {
     put_manifest(layout, &blobs_of(layout, layers), "amd64", annotations)
 }
 
-/// The same for this architecture.
+/// Does the same for this architecture.
 pub(crate) fn put_image_for(layout: &Utf8Path, layers: &[Vec<u8>], arch: &str) -> Value {
     put_manifest(layout, &blobs_of(layout, layers), arch, &Value::Null)
 }
@@ -132,7 +132,7 @@ fn blobs_of(layout: &Utf8Path, layers: &[Vec<u8>]) -> Vec<(Value, String)> {
     layers.iter().map(|bytes| (add_blob(layout, bytes, &tar), format!("sha256:{}", sha256(bytes)))).collect()
 }
 
-/// The same of layers that are blobs already, with their diff_ids.
+/// Does the same with layers that are already blobs, given with their diff_ids.
 pub(crate) fn put_manifest(
     layout: &Utf8Path,
     layers: &[(Value, String)],
@@ -152,7 +152,7 @@ pub(crate) fn put_manifest(
     add_blob(layout, manifest.to_string().as_bytes(), &kind)
 }
 
-/// Writes the index of a layout over these descriptors.
+/// Writes the index of a layout with these descriptors.
 pub(crate) fn put_index(layout: &Utf8Path, manifests: &[Value]) {
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -160,13 +160,14 @@ pub(crate) fn put_index(layout: &Utf8Path, manifests: &[Value]) {
     fs::write(layout.join("index.json"), index.to_string()).unwrap();
 }
 
-/// A descriptor under this name.
+/// Returns a descriptor with this name.
 pub(crate) fn named(mut descriptor: Value, name: &str) -> Value {
     descriptor["annotations"]["org.opencontainers.image.ref.name"] = json!(name);
     descriptor
 }
 
-/// As much of a kernel for x86-64 as is looked at: an ELF file with a PVH note and a banner.
+/// Returns the inspected parts of an x86-64 kernel, which are an ELF file with a PVH note and a
+/// banner.
 pub(crate) fn kernel(release: &str) -> Vec<u8> {
     let note =
         [&4u32.to_le_bytes()[..], &8u32.to_le_bytes(), &18u32.to_le_bytes(), b"Xen\0", &[0; 8]].concat();

@@ -11,12 +11,12 @@ pub(crate) fn sh(dir: &Utf8Path, script: &str) {
     assert!(status.success(), "{script}");
 }
 
-/// Commits what has been added to the repository.
+/// Commits the index of a repository.
 pub(crate) fn commit(repo: &Utf8Path) {
     sh(repo, COMMIT);
 }
 
-/// A repository with the branch `ch-6.1.7` and an older commit below it.
+/// Makes a repository with the branch `ch-6.1.7` and an older commit below it.
 pub(crate) fn repository(context: &TestContext) -> camino::Utf8PathBuf {
     let tree = context.tree("6.1.7", "repos/linux");
     sh(

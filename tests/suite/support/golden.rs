@@ -1,4 +1,4 @@
-//! Golden files: `tests/golden` holds what kcompile prints and writes for fixed inputs.
+//! Golden files in `tests/golden` of kcompile's output for fixed inputs.
 
 use crate::support::context::{CONFIG, RunResult, TestContext, has_tool, skipped};
 use crate::support::git::sh;
@@ -9,27 +9,27 @@ use serde_json::json;
 use std::fs;
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The date of sources that have none of their own.
+/// The date of sources without a date.
 const DATE: u64 = 1_700_000_000;
-/// A git source that no server has: its name is the same everywhere.
+/// A git URL without a server, so that it is the same everywhere.
 pub(crate) const GIT: &str = "git+http://git.example/linux/.git";
 
-/// A text under its heading.
+/// Returns a text with a heading.
 pub(crate) fn section(heading: &str, text: &str) -> String {
     format!("== {heading}\n{}\n\n", text.trim_end())
 }
 
-/// Where the files are.
+/// Returns the directory of the golden files.
 pub(crate) fn directory() -> Utf8PathBuf {
     concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden").into()
 }
 
-/// Are they to be written anew?
+/// Returns whether to write the files anew.
 pub(crate) fn is_update() -> bool {
     std::env::var("KCOMPILE_GOLDEN").is_ok_and(|what| what == "update")
 }
 
-/// Holds a text against the file of this name.
+/// Compares a text with the golden file of this name.
 #[track_caller]
 pub(crate) fn compare(name: &str, found: &str) {
     let path = directory().join(name);
@@ -61,7 +61,8 @@ pub(crate) fn compare(name: &str, found: &str) {
     );
 }
 
-/// The context of all golden files: tools that are the same everywhere, and a kernel tree of each kind.
+/// Returns the context of all golden files, with the same tools everywhere and a kernel tree of
+/// each kind.
 pub(crate) fn context() -> Option<TestContext> {
     if std::env::consts::ARCH != "x86_64" {
         skipped("the golden files are of an x86-64 host");
@@ -88,7 +89,7 @@ pub(crate) fn context() -> Option<TestContext> {
     Some(context)
 }
 
-/// The options by which [`GIT`] is taken from a bundle; `None`: there is no git.
+/// Returns the options to read [`GIT`] from a bundle, or `None` without git.
 pub(crate) fn repository(context: &TestContext) -> Option<String> {
     if !has_tool("git") {
         return None;
@@ -126,7 +127,7 @@ pub(crate) fn repository(context: &TestContext) -> Option<String> {
     Some(format!("--source {GIT} --offline --from-bundle seed.tar"))
 }
 
-/// What a command prints, and its exit code where that is not 0.
+/// Returns the output of a command, and its exit code if it is not 0.
 pub(crate) fn printed(context: &TestContext, args: &str) -> String {
     let RunResult { code, stdout, stderr } = context.run(args);
     assert!(!stdout.is_empty(), "{args}: {stderr}");

@@ -1,4 +1,4 @@
-//! Image layouts: written by hand, and checked.
+//! Writes and checks image layouts.
 
 use crate::support::context::{TestContext, sha256};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -6,7 +6,7 @@ use kcompile::internals::{VerifyReport, tags};
 use serde_json::{Value, json};
 use std::fs;
 
-/// The descriptor of a tag of a layout, without the tag.
+/// Returns the descriptor of a tag in a layout, without the tag.
 pub(crate) fn descriptor(layout: &Utf8Path, tag: &str) -> Value {
     let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     let all = index["manifests"].as_array().unwrap();
@@ -15,7 +15,7 @@ pub(crate) fn descriptor(layout: &Utf8Path, tag: &str) -> Value {
     json!({ "mediaType": found["mediaType"], "digest": found["digest"], "size": found["size"] })
 }
 
-/// Writes a layout with these manifests or indexes under these tags, and returns their digests.
+/// Writes a layout with these manifests or indexes under these tags. Returns their digests.
 pub(crate) fn write_layout(layout: &Utf8Path, tagged: &[(&str, Value)]) -> Vec<String> {
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
@@ -31,15 +31,15 @@ pub(crate) fn write_layout(layout: &Utf8Path, tagged: &[(&str, Value)]) -> Vec<S
     digests
 }
 
-/// Adds a blob to a layout, and returns its descriptor.
+/// Adds a blob to a layout. Returns its descriptor.
 pub(crate) fn add_blob(layout: &Utf8Path, bytes: &[u8], media_type: &Value) -> Value {
     fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     fs::write(layout.join("blobs/sha256").join(sha256(bytes)), bytes).unwrap();
     json!({ "mediaType": media_type, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len() })
 }
 
-/// Every layout of this output directory that has its name is whole: what its tags stand for is there and has
-/// its digest.
+/// Checks that every layout in this output directory is complete, so that each tag's blobs exist
+/// with the right digest.
 pub(crate) fn layouts_are_whole(output: &Utf8Path, case: &str) {
     for entry in output.read_dir_utf8().into_iter().flatten().flatten() {
         let path = entry.path();
@@ -60,7 +60,7 @@ pub(crate) fn layouts_are_whole(output: &Utf8Path, case: &str) {
     }
 }
 
-/// What came of each image of a layout, without a process of its own.
+/// Verifies each image of a layout in this process.
 pub(crate) fn verified(layout: &Utf8Path) -> Vec<VerifyReport> {
     let mut all = Vec::new();
     kcompile::internals::verify(layout, None, &mut Default::default(), |verified| {
@@ -78,7 +78,7 @@ pub(crate) fn copy_of(context: &TestContext, layout: &str) -> Utf8PathBuf {
     copy
 }
 
-/// What failed of the only image, as check → the first fault.
+/// Returns the failed checks of the only image, each with its first problem.
 #[track_caller]
 pub(crate) fn fails(context: &TestContext, layout: &str, says: &[&str]) {
     let told = context.run(&format!("verify {layout}"));
@@ -89,7 +89,7 @@ pub(crate) fn fails(context: &TestContext, layout: &str, says: &[&str]) {
     }
 }
 
-/// A table as one line, without its padding.
+/// Returns a table as one line without padding.
 pub(crate) fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

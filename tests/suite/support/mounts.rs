@@ -1,9 +1,9 @@
-//! File systems of a test's own.
+//! File systems for tests.
 
 use crate::support::context::skipped;
 use std::process::Command;
 
-/// How a process gets a file system of its own here: without being root, or as root.
+/// Returns the command that gives a process its own mounts, with or without root.
 pub(crate) fn mount_namespace_command() -> Option<Vec<&'static str>> {
     let ways = [vec!["unshare", "--user", "--map-root-user", "--mount"], vec!["unshare", "--mount"]];
     let works = |way: &Vec<&str>| {

@@ -1,12 +1,13 @@
-//! Texts without what differs from run to run and from host to host, and in few lines.
+//! Removes from texts what differs between runs and hosts, and shortens them.
 
 use crate::support::context::TestContext;
 use serde_json::Value;
 
-/// A value that fits stands on one line of this width.
+/// Values up to this width are on one line.
 const WIDTH: usize = 118;
 
-/// A text of this context without its places, ports, times and sizes in memory. JSON keeps the order of its keys.
+/// Replaces paths, ports, times and memory sizes in a text of this context. Keeps the order of JSON
+/// keys.
 pub(crate) fn normal(context: &TestContext, text: &str) -> String {
     without_places(context, text).lines().map(|line| without_seconds(line) + "\n").collect()
 }
@@ -36,7 +37,7 @@ fn without_places(context: &TestContext, text: &str) -> String {
     text
 }
 
-/// `*` in the place of all that follows a prefix and belongs to it.
+/// Replaces what follows a prefix by `*`.
 pub(crate) fn masked(text: &str, prefix: &str, part: fn(char) -> bool) -> String {
     let mut pieces = text.split(prefix);
     let mut masked = pieces.next().unwrap().to_owned();
@@ -51,7 +52,7 @@ pub(crate) fn masked(text: &str, prefix: &str, part: fn(char) -> bool) -> String
     masked
 }
 
-/// A number with a fraction is always a time.
+/// Numbers with a fraction are always times.
 fn without_seconds(line: &str) -> String {
     let before = line.rfind(' ').map_or(0, |space| space + 1);
     let (number, comma) = match line[before..].strip_suffix(',') {
@@ -64,9 +65,9 @@ fn without_seconds(line: &str) -> String {
     line.to_owned()
 }
 
-/// Indented JSON, where whatever fits on a line stands on one.
+/// Formats JSON with indentation. What fits on a line is on one line.
 pub(crate) fn compact(json: &str) -> String {
-    // The blocks that are open: their lines so far.
+    // The lines of each open block.
     let mut blocks: Vec<Vec<String>> = vec![Vec::new()];
     for line in json.lines() {
         let first = line.trim_start();
@@ -90,12 +91,12 @@ pub(crate) fn compact(json: &str) -> String {
     blocks.concat().join("\n") + "\n"
 }
 
-/// A value in this form, with its keys in the order of the alphabet.
+/// Formats a value in this way with sorted keys.
 pub(crate) fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap() + "\n"
 }
 
-/// Names and types of a value: of an array its first element, of a number 0.
+/// Returns the names and types of a value. Arrays have their first element, and numbers are 0.
 pub(crate) fn shape(value: &Value) -> Value {
     match value {
         Value::Array(all) => all.first().map(shape).into_iter().collect(),
@@ -105,13 +106,13 @@ pub(crate) fn shape(value: &Value) -> Value {
     }
 }
 
-/// The parts of an object that are not the same in another one.
+/// Returns the parts of an object that differ from another one.
 pub(crate) fn differing(all: &Value, first: &Value) -> Value {
     let parts = all.as_object().unwrap().iter().filter(|(key, value)| first[key] != **value);
     parts.map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// Leaves of a list the first element for each combination of what these keys have.
+/// Keeps the first element of a list for each combination of these keys' values.
 pub(crate) fn first_of_each(list: &mut Value, keys: &[&str]) {
     let mut seen = Vec::new();
     list.as_array_mut().unwrap().retain(|element| {
@@ -124,8 +125,8 @@ pub(crate) fn first_of_each(list: &mut Value, keys: &[&str]) {
     });
 }
 
-/// A text for people without the same, where every duration is `* s`. Lines that tell how far a phase is are left
-/// out: they come every 15 seconds, if it takes so long.
+/// Does the same for text for people, with every duration as `* s`. Removes progress lines, which
+/// come every 15 seconds in long phases.
 pub(crate) fn plain(context: &TestContext, text: &str) -> String {
     let is_number = |word: &str| word.trim_start_matches('(').parse::<f64>().is_ok();
     let is_seconds = |word: &str| word.trim_end_matches([',', ':', ')']) == "s";

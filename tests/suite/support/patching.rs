@@ -5,15 +5,15 @@ use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
 use std::fs;
 
-/// Ten lines, of which the patches of these tests change some.
+/// Ten lines, some of which the patches of these tests change.
 pub(crate) const LINES: &str = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n";
-/// Changes the second of them, in a file whose name is put before and after.
+/// A hunk that changes the second line.
 pub(crate) const HUNK: &str = "@@ -1,4 +1,4 @@\n 1\n-2\n+two\n 3\n 4\n";
-/// What that makes of them.
+/// The lines after the change.
 pub(crate) const CHANGED: &str = "1\ntwo\n3\n4\n5\n6\n7\n8\n9\n10\n";
 pub(crate) const FETCH: &str = "fetch 6.1.7 --fc --source linux.tar.gz --patches p";
 
-/// A tarball of the miniature kernel tree with some more files, and patches for it.
+/// A tarball of the miniature kernel tree with additional files, and patches for it.
 pub(crate) struct Patching {
     pub(crate) context: TestContext,
 }
@@ -32,7 +32,7 @@ impl Patching {
         Patching { context }
     }
 
-    /// Puts the files into the directory of the patches, in place of what is in there.
+    /// Replaces the files in the directory of patches.
     pub(crate) fn write(&self, patches: &[(&str, &[u8])]) {
         let dir = self.context.path("work/p");
         let _ = fs::remove_dir_all(&dir);
@@ -52,7 +52,7 @@ impl Patching {
         self.context.names("cache/trees").into_iter().collect()
     }
 
-    /// The tree that the patches make.
+    /// Returns the patched tree.
     #[track_caller]
     pub(crate) fn tree(&self, patches: &[(&str, &[u8])]) -> (RunResult, Utf8PathBuf) {
         let before = self.trees();
@@ -63,7 +63,7 @@ impl Patching {
         (ran, tree)
     }
 
-    /// The patches are refused for these reasons, and nothing is left of them.
+    /// Checks that the patches are refused for these reasons and leave nothing.
     #[track_caller]
     pub(crate) fn refused(&self, patches: &[(&str, &[u8])], says: &[&str]) {
         self.fetch(patches).failed(1, says);
@@ -72,7 +72,7 @@ impl Patching {
     }
 }
 
-/// `--- a/NAME`, `+++ b/NAME` and a hunk.
+/// Returns `--- a/NAME`, `+++ b/NAME` and a hunk.
 pub(crate) fn diff(name: &str, hunk: &str) -> String {
     format!("--- a/{name}\n+++ b/{name}\n{hunk}")
 }

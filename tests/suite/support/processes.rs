@@ -1,4 +1,4 @@
-//! Processes of others, by handles: a number alone may be a stranger's by the time a signal is sent.
+//! Handles of other processes. A process number may be reused before a signal is sent.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-/// A process that has been seen running.
+/// A process that was running.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub pid: Pid,
@@ -17,24 +17,24 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
-        // What has ended meanwhile gets none.
+        // An ended process gets no signal.
         let _ = pidfd_send_signal(&self.handle, signal);
     }
 
-    /// Gone, or dead and only not yet waited for.
+    /// Returns whether the process has ended, also if nobody waited for it yet.
     pub(crate) fn is_gone(&self) -> bool {
         let mut ended = [PollFd::new(&self.handle, PollFlags::IN)];
         poll(&mut ended, Some(&Timespec::default())).unwrap() > 0
     }
 
-    /// The words of its command line, once it has some.
+    /// Returns the arguments of the process, once it has some.
     pub(crate) fn words(&self) -> Vec<String> {
         let text = fs::read(format!("/proc/{}/cmdline", self.pid.as_raw_nonzero())).unwrap_or_default();
         text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
 }
 
-/// Waits until all of them are gone. Nobody tells when a supervisor has done its work.
+/// Waits until all of them have ended. A supervisor does not announce the end of its work.
 pub(crate) fn wait_until_gone(processes: &[Process], what: &str) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while let Some(left) = processes.iter().find(|process| !process.is_gone()) {
@@ -43,7 +43,7 @@ pub(crate) fn wait_until_gone(processes: &[Process], what: &str) {
     }
 }
 
-/// Everything below `root`, those that came first foremost.
+/// Returns all processes below `root`, the oldest first.
 pub(crate) fn descendants(root: &Child) -> Vec<Process> {
     let mut children: BTreeMap<i32, Vec<Pid>> = BTreeMap::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
@@ -58,7 +58,7 @@ pub(crate) fn descendants(root: &Child) -> Vec<Process> {
     while let Some(above) = parents.get(next).copied() {
         let number = above.as_raw_nonzero().get();
         for pid in children.remove(&number).unwrap_or_default() {
-            // It is still what it was: the handle is of the same process.
+            // The process is still a descendant, so the handle refers to it.
             let handle = pidfd_open(pid, PidfdFlags::empty()).ok().filter(|_| parent(pid) == Some(number));
             if let Some(handle) = handle {
                 found.push(Process { pid, handle });

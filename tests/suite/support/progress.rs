@@ -1,4 +1,4 @@
-//! What `--progress json` and the log of make tell of a run.
+//! Reads `--progress json` and the log of make.
 
 use crate::support::context::TestContext;
 use crate::support::processes::{Process, descendants};
@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-/// An event of `--progress json`.
+/// Parses an event of `--progress json`.
 pub(crate) fn event(line: impl AsRef<str>) -> Option<serde_json::Value> {
     serde_json::from_str(line.as_ref()).ok()
 }
 
-/// A build that stalls, and the processes below it when it does.
+/// Starts a build that stalls. Returns it with its processes.
 pub(crate) fn start_stalled_build(context: &TestContext, more: &str) -> (Child, Vec<Process>) {
     context.tree("6.1.7", "work/linux");
     let mut command = context.command(&format!(
@@ -20,14 +20,14 @@ pub(crate) fn start_stalled_build(context: &TestContext, more: &str) -> (Child, 
     ));
     let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     let lines = &mut BufReader::new(child.stderr.as_mut().unwrap()).lines();
-    // Compiling has begun once its start is told; from then on the log is the thing to watch.
+    // After the start of the compile phase, the log shows when make stalls.
     assert!(lines.any(|line| line.unwrap().contains("\"phase\":\"compile\"")));
     wait_until_make_stalls(context);
     let below = descendants(&child);
     (child, below)
 }
 
-/// Waits until the log says that make stalls.
+/// Waits until the log shows that make stalls.
 pub(crate) fn wait_until_make_stalls(context: &TestContext) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -41,7 +41,7 @@ pub(crate) fn wait_until_make_stalls(context: &TestContext) {
     }
 }
 
-/// A file of this name among the builds.
+/// Returns a file of this name in the build directories.
 pub(crate) fn find_build_file(context: &TestContext, name: &str) -> Option<PathBuf> {
     let found = walkdir::WalkDir::new(context.path("cache/builds")).into_iter().flatten();
     found.map(walkdir::DirEntry::into_path).find(|path| path.file_name().is_some_and(|found| found == name))

@@ -1,4 +1,4 @@
-//! A script in the place of QEMU, and the consoles that it prints.
+//! A script that replaces QEMU and prints consoles.
 
 use crate::support::context::TestContext;
 use std::fs;
@@ -18,7 +18,7 @@ const CHECKS: [&str; 11] = [
     "namespaces",
 ];
 
-/// Puts the script in the place of QEMU, with a console where all is well.
+/// Installs the script as QEMU, with the console of a good boot.
 pub(crate) fn install(context: &mut TestContext) {
     let script =
         "#!/bin/sh\nprintf '%s\\n' \"$@\" >\"$HOME/args\"\ncat \"$HOME/console\"\n. \"$HOME/then\"\n";
@@ -30,13 +30,13 @@ pub(crate) fn install(context: &mut TestContext) {
     set_console(context, &good_console(), "");
 }
 
-/// What the machine prints, and what the script does then.
+/// Sets what the machine prints and what the script does then.
 pub(crate) fn set_console(context: &TestContext, console: &str, then: &str) {
     fs::write(context.path("home/console"), console).unwrap();
     fs::write(context.path("home/then"), then).unwrap();
 }
 
-/// A boot where all is well.
+/// Returns the console of a good boot.
 pub(crate) fn good_console() -> String {
     let loads = (0..4).map(|n| format!("[    2.0] kcompile: load {n} x\n[    2.0] kcompile: loaded {n} 0\n"));
     let checks = CHECKS.map(|check| {

@@ -1,8 +1,8 @@
-//! Random numbers that a seed brings back, and numbers from the environment.
+//! Reproducible random numbers, and numbers from the environment.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Numbers that look random and come again with the same seed: SplitMix64, by Steele, Lea and Flood.
+/// Pseudorandom numbers by SplitMix64 of Steele, Lea and Flood.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -13,13 +13,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Between 0 and 1.
+    /// Returns a number between 0 and 1.
     pub(crate) fn part(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// Numbers that come again with `KCOMPILE_SEED`, and their seed.
+/// Returns random numbers and their seed, which `KCOMPILE_SEED` sets.
 pub(crate) fn seeded() -> (u64, Random) {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     let seed = number_from_env("KCOMPILE_SEED").unwrap_or(clock);

@@ -13,14 +13,14 @@ pub(crate) struct Blob {
     pub executable: bool,
 }
 
-/// Path → file. Directories are there as far as files are in them, as for git.
+/// Files by path. Directories only exist if they contain files, like in git.
 pub(crate) type Files = BTreeMap<String, Blob>;
 
-/// Who writes the patches.
+/// The program that writes the patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writer {
     Git,
-    /// Knows no modes, no empty files, and no binary ones.
+    /// Has no modes, no empty files and no binary files.
     Diff,
     Quilt,
 }
@@ -56,7 +56,7 @@ impl Random {
         &of[self.below(of.len())]
     }
 
-    /// Once in so many times.
+    /// Returns true once in `times` calls on average.
     fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -86,7 +86,7 @@ impl Random {
         text
     }
 
-    /// A path in `dir` that no file has, and that goes through none.
+    /// Returns a path in `dir` that neither exists nor passes through a file.
     fn fresh(&mut self, dir: &str, files: &Files, writer: Writer) -> String {
         loop {
             let names = if writer == Writer::Quilt { &NAMES[..3] } else { &NAMES };
@@ -113,7 +113,7 @@ impl Random {
         files
     }
 
-    /// Some lines more, fewer, or others.
+    /// Adds, removes or changes some lines.
     fn change(&mut self, bytes: &mut Vec<u8>) {
         let mut lines: Vec<Vec<u8>> =
             bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
@@ -130,7 +130,7 @@ impl Random {
         *bytes = lines.concat();
     }
 
-    /// Edits the files, but those that `keep` names.
+    /// Edits the files, except those that `keep` names.
     pub(crate) fn edit(
         &mut self,
         dir: &str,
@@ -184,7 +184,7 @@ impl Random {
                         files.insert(path, blob);
                     }
                     9 if writer == Writer::Git => {
-                        // A directory in the place of a file.
+                        // A directory replaces a file.
                         files.remove(&path);
                         files.insert(format!("{path}/{}", self.one(&NAMES)), blob);
                     }
@@ -197,10 +197,10 @@ impl Random {
             let is_fit = |(path, blob): (&String, &Blob)| match writer {
                 Writer::Git => true,
                 Writer::Diff => !blob.bytes.is_empty() || before.contains_key(path),
-                // For quilt, a file without lines is none.
+                // quilt ignores empty files.
                 Writer::Quilt => !blob.bytes.is_empty(),
             };
-            // diff does not show a file without lines that is there on one side only.
+            // diff does not show an empty file that only exists on one side.
             let shows = before.iter().all(|(path, old)| {
                 writer == Writer::Git || !old.bytes.is_empty() || files.contains_key(path)
             });
@@ -211,7 +211,7 @@ impl Random {
     }
 }
 
-/// The paths that an edit has changed.
+/// Returns the paths that an edit changed.
 pub(crate) fn changed(before: &Files, after: &Files) -> BTreeSet<String> {
     before.keys().chain(after.keys()).filter(|path| before.get(*path) != after.get(*path)).cloned().collect()
 }
@@ -227,7 +227,8 @@ pub(crate) fn write(dir: &Utf8Path, files: &Files) {
     }
 }
 
-/// The files below `dir`, in directories of their own. Nobody may write there, and no directory is empty.
+/// Returns the files below `dir`. Checks that nobody may write there and that no directory is
+/// empty.
 pub(crate) fn read(dir: &Utf8Path) -> Files {
     let mut files = Files::new();
     for entry in walkdir::WalkDir::new(dir).min_depth(1) {
@@ -246,7 +247,7 @@ pub(crate) fn read(dir: &Utf8Path) -> Files {
     files
 }
 
-/// The files of a tree that anybody may write.
+/// Returns the files of a writable tree.
 pub(crate) fn modes_of(dir: &Utf8Path) -> Files {
     let entries = walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap);
     let files = entries.filter(|entry| entry.file_type().is_file() && entry.depth() > 1);
@@ -262,7 +263,7 @@ pub(crate) fn modes_of(dir: &Utf8Path) -> Files {
         .collect()
 }
 
-/// Has `jobs` done by two threads.
+/// Runs `jobs` on two threads.
 pub(crate) fn by_two<T: Send>(jobs: Vec<T>, work: impl Fn(T) + Sync) {
     let jobs = Mutex::new(jobs);
     std::thread::scope(|scope| {

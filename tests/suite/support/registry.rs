@@ -1,5 +1,5 @@
-//! A registry in memory, as much of the distribution specification as skopeo needs to push to it, with
-//! room for misbehaviour; and layouts written by hand, as other tools write them.
+//! A registry in memory that implements what skopeo needs to push, and can misbehave. Also layouts
+//! as other tools write them.
 
 use crate::support::context::sha256;
 use crate::support::servers::{Request, Server, respond, serve};
@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-/// What it holds: `/v2/<name>/manifests/<tag>` and `/v2/<name>/blobs/<digest>` → bytes.
+/// The content by path, `/v2/<name>/manifests/<tag>` and `/v2/<name>/blobs/<digest>`.
 pub(crate) type Store = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 pub(crate) struct Registry {
@@ -18,31 +18,31 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Its host and port.
+    /// Returns its host and port.
     pub(crate) fn host(&self) -> &str {
         self.server.url.strip_prefix("http://").unwrap()
     }
 
-    /// The requests that carried something to it.
+    /// Returns the requests that uploaded something.
     pub(crate) fn uploads(&self) -> Vec<String> {
         let log = self.server.log.lock().unwrap();
         let carries = |line: &&String| ["POST ", "PATCH ", "PUT "].iter().any(|word| line.starts_with(word));
         log.iter().filter(carries).cloned().collect()
     }
 
-    /// The digest of the manifest that a tag stands for.
+    /// Returns the digest of a tag's manifest.
     pub(crate) fn digest(&self, name: &str, tag: &str) -> Option<String> {
         let store = self.store.lock().unwrap();
         store.get(&format!("/v2/{name}/manifests/{tag}")).map(|bytes| format!("sha256:{}", sha256(bytes)))
     }
 }
 
-/// An honest one, without the referrers API.
+/// Starts a well-behaved registry without the referrers API.
 pub(crate) fn honest() -> Registry {
     misbehaving(|_, _| false)
 }
 
-/// One that keeps other bytes than it gets where `other` has some for it.
+/// Starts a registry that stores other bytes if `other` returns some.
 pub(crate) fn changing(other: impl Fn(&Request) -> Option<Vec<u8>> + Send + Sync + 'static) -> Registry {
     let store = Store::default();
     let held = store.clone();
@@ -53,8 +53,8 @@ pub(crate) fn changing(other: impl Fn(&Request) -> Option<Vec<u8>> + Send + Sync
     Registry { server, store }
 }
 
-/// One that heeds conditions of a request, and in which somebody else writes `theirs` under a tag `sha256-…` right before
-/// the first one who wants to.
+/// Starts a registry with conditional requests. Before the first write to a tag `sha256-…`, another
+/// client writes `theirs` to it.
 pub(crate) fn conditional(theirs: Vec<u8>) -> Registry {
     let store = Store::default();
     let (held, theirs) = (store.clone(), Mutex::new(Some(theirs)));
@@ -79,7 +79,7 @@ pub(crate) fn conditional(theirs: Vec<u8>) -> Registry {
     Registry { server, store }
 }
 
-/// One that lists what refers to a manifest, as OCI 1.1 has it.
+/// Starts a registry with the referrers API of OCI 1.1.
 pub(crate) fn with_referrers() -> Registry {
     let store = Store::default();
     let (held, listed) = (store.clone(), store.clone());
@@ -111,7 +111,7 @@ fn referrers(store: &Store, repository: &str, subject: &str) -> Vec<u8> {
     index.to_string().into_bytes()
 }
 
-/// Sends a request to a server, and returns the status and the body of its answer.
+/// Sends a request to a server. Returns the status and the body.
 pub(crate) fn request(host: &str, method: &str, path: &str, kind: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(host).unwrap();
     let head = format!(
@@ -127,7 +127,7 @@ pub(crate) fn request(host: &str, method: &str, path: &str, kind: &str, body: &[
     (status, answer[split + 4..].to_vec())
 }
 
-/// One that asks `fault` first: where that has answered, it does not.
+/// Starts a registry in which `fault` may answer a request instead.
 pub(crate) fn misbehaving(
     fault: impl Fn(&Request, &mut TcpStream) -> bool + Send + Sync + 'static,
 ) -> Registry {
@@ -147,7 +147,8 @@ fn answer(request: &Request, stream: &mut TcpStream, store: &Store) {
     let upload = path.split_once("/blobs/uploads/").map(|(repository, _)| repository);
     match (request.method.as_str(), upload) {
         ("GET", _) if path == "/v2/" => respond(stream, "200 OK", &[], b"{}"),
-        // One upload at a time for each connection: the bytes wait under the name of the upload.
+        // One upload at a time for each connection. The bytes are stored under the name of the
+        // upload.
         ("POST", Some(repository)) => {
             let place = format!("{repository}/blobs/uploads/{}", store.len());
             store.insert(place.clone(), Vec::new());
@@ -166,7 +167,7 @@ fn answer(request: &Request, stream: &mut TcpStream, store: &Store) {
         }
         ("PUT", None) => {
             let (repository, _) = path.split_once("/manifests/").unwrap();
-            // A manifest is found by its tag and by its digest.
+            // A manifest is stored by tag and by digest.
             let digest = format!("sha256:{}", sha256(&request.body));
             store.insert(format!("{repository}/manifests/{digest}"), request.body.clone());
             store.insert(path.to_owned(), request.body.clone());
@@ -180,7 +181,7 @@ fn answer(request: &Request, stream: &mut TcpStream, store: &Store) {
     }
 }
 
-/// Answers with these bytes, or, to HEAD, with how many they are.
+/// Answers with these bytes, or with their length to HEAD.
 pub(crate) fn send(request: &Request, stream: &mut TcpStream, bytes: &[u8]) {
     let manifest: Value = serde_json::from_slice(bytes).unwrap_or_default();
     let kind = manifest["mediaType"].as_str().unwrap_or("application/octet-stream");

@@ -1,4 +1,4 @@
-//! A real registry on loopback, and how a daemon is started.
+//! Starts a real registry and other daemons on loopback.
 
 use camino::Utf8Path;
 use std::fs;
@@ -7,21 +7,21 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// How long a daemon may take until it says that it is ready: for one that hangs, on a slow machine.
+/// The time limit until a daemon is ready, for hanging daemons on slow machines.
 const READY: Duration = Duration::from_secs(60);
 
-/// A daemon of the test's own: it ends with this value, and with the thread that it was started from.
+/// A daemon that ends when this value is dropped, and with the thread that started it.
 pub(crate) struct Daemon(Child);
 
 impl Daemon {
-    /// Starts it, and waits for the line on its standard error of which `ready` makes something.
+    /// Starts the daemon, and waits for the line on standard error that `ready` accepts.
     #[track_caller]
     pub(crate) fn start<T: Send + 'static>(
         program: &str,
         args: &[&str],
         mut ready: impl FnMut(&str) -> Option<T> + Send + 'static,
     ) -> (Daemon, T) {
-        // If the whole test process is killed, nobody drops this value.
+        // Nothing is dropped if the whole test process is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", program]).args(args);
         let (none, pipe) = (Stdio::null(), Stdio::piped());
@@ -31,7 +31,7 @@ impl Daemon {
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let mut said = String::new();
-            // It is read to its end, since a daemon whose words nobody takes stops.
+            // Standard error is read to its end, since a daemon stops if the pipe is full.
             for line in lines.map_while(Result::ok) {
                 said += &format!("{line}\n");
                 if let Some(found) = ready(&line) {
@@ -55,7 +55,7 @@ impl Drop for Daemon {
     }
 }
 
-/// The same with more lines of its configuration: below `storage`, and at its end.
+/// Does the same with more configuration lines, below `storage` and at the end.
 pub(crate) fn configured_registry(dir: &Utf8Path, storage: &str, more: &str) -> (Daemon, String) {
     fs::create_dir(dir).unwrap();
     let config = format!(

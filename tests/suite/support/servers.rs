@@ -1,4 +1,4 @@
-//! Servers on loopback: files over HTTP, and git over HTTP through git's own CGI program.
+//! Servers on loopback for HTTP and for git over HTTP through git's CGI program.
 
 use crate::support::context::{TestContext, sha256};
 use std::collections::BTreeMap;
@@ -8,10 +8,10 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// A server that lives as long as the test process; its threads end with it.
+/// A server that lives as long as the test process.
 pub(crate) struct Server {
     pub url: String,
-    /// Request lines, in their order.
+    /// The request lines in order.
     pub log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -24,13 +24,13 @@ pub struct Request {
 }
 
 impl Request {
-    /// Where a Range request starts.
+    /// Returns the start of a Range request.
     pub fn range_start(&self) -> Option<usize> {
         self.headers.get("range")?.strip_prefix("bytes=")?.split('-').next()?.parse().ok()
     }
 }
 
-/// Serves these files: path (with its leading slash) → bytes. All else is 404.
+/// Serves these files by path (with a leading slash). Everything else is 404.
 pub(crate) fn files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Server {
     let files: BTreeMap<String, Vec<u8>> = files.into_iter().collect();
     serve(move |request, stream| match files.get(&request.path) {
@@ -39,10 +39,10 @@ pub(crate) fn files(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Serve
     })
 }
 
-/// Where kernel.org has the sources of 6.x.
+/// The directory of 6.x on kernel.org.
 pub(crate) const DIR: &str = "/pub/linux/kernel/v6.x";
 
-/// kernel.org with the miniature tree as these releases of 6.x.
+/// Serves these releases of 6.x like kernel.org, from the miniature tree.
 pub(crate) fn mirror(context: &TestContext, versions: &[&str]) -> Server {
     let mut all = Vec::new();
     let mut list = String::new();
@@ -55,7 +55,7 @@ pub(crate) fn mirror(context: &TestContext, versions: &[&str]) -> Server {
     files(all)
 }
 
-/// Serves the git repositories below `root` by `git http-backend`.
+/// Serves the git repositories below `root` with `git http-backend`.
 pub(crate) fn git(root: &str) -> Server {
     let root = root.to_owned();
     serve(move |request, stream| {
@@ -88,7 +88,7 @@ pub(crate) fn git(root: &str) -> Server {
     })
 }
 
-/// Serves by `handle`, each connection on a thread of its own.
+/// Serves with `handle`, with a thread for each connection.
 pub fn serve(handle: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -141,10 +141,10 @@ fn read_request(stream: &TcpStream) -> Option<Request> {
     Some(Request { method, path, headers, body })
 }
 
-/// A whole, honest answer.
+/// Sends a complete, correct answer.
 pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u8]) {
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     headers.iter().for_each(|header| head.push_str(&format!("{header}\r\n")));
-    // A client that has seen enough is no fault of the server's.
+    // A client may close the connection early.
     let _ = stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(body));
 }

@@ -1,4 +1,4 @@
-//! Keys and signatures by GnuPG itself, in a home of their own.
+//! GnuPG keys and signatures in a home of their own.
 
 use crate::support::context::{TestContext, compress, sha256, tar_of};
 use crate::support::servers::{self, DIR, Server};
@@ -20,7 +20,7 @@ impl Gpg {
         Gpg { home: home.to_owned() }
     }
 
-    /// Runs gpg with these words, and `input`; returns what it printed.
+    /// Runs gpg with these arguments and `input`. Returns its output.
     pub(crate) fn run(&self, words: &str, input: &[u8]) -> Vec<u8> {
         let mut command = Command::new("gpg");
         command.args(["--homedir", self.home.as_str(), "--batch", "--quiet", "--no-tty", "--yes"]);
@@ -32,7 +32,8 @@ impl Gpg {
         output.stdout
     }
 
-    /// A new key of `name`; `more` are options before, such as a false clock. Returns its fingerprint.
+    /// Makes a key of `name`. `more` are options before the command, such as a false clock. Returns
+    /// the fingerprint.
     pub(crate) fn key(&self, name: &str, expires: &str, more: &str) -> String {
         self.run(&format!("{more} --quick-generate-key {name} ed25519 sign {expires}"), b"");
         let listed = String::from_utf8(self.run(&format!("--with-colons --list-keys ={name}"), b"")).unwrap();
@@ -44,7 +45,7 @@ impl Gpg {
         fs::write(to, self.run(&format!("--armor --export {key}"), b"")).unwrap();
     }
 
-    /// A detached signature, as kernel.org has it.
+    /// Returns a detached signature like those of kernel.org.
     pub(crate) fn sign(&self, key: &str, bytes: &[u8], more: &str) -> Vec<u8> {
         self.run(&format!("{more} --local-user {key} --armor --detach-sign"), bytes)
     }
@@ -53,10 +54,10 @@ impl Gpg {
         self.run(&format!("--local-user {key} --clear-sign"), text.as_bytes())
     }
 
-    /// Revokes the key by the certificate that GnuPG makes beforehand for each.
+    /// Revokes the key with the certificate that GnuPG prepares for each key.
     pub(crate) fn revoke(&self, key: &str) {
         let path = self.home.join(format!("openpgp-revocs.d/{key}.rev"));
-        // A colon before the armor keeps it from being used by accident.
+        // A colon before the armor prevents accidental use.
         let certificate = fs::read_to_string(path).unwrap().replace(":-----BEGIN", "-----BEGIN");
         self.run("--import", certificate.as_bytes());
     }
@@ -68,7 +69,7 @@ impl Drop for Gpg {
     }
 }
 
-/// What a mirror has of 6.1.7.
+/// The files of 6.1.7 on a mirror.
 pub(crate) struct Release {
     pub(crate) files: BTreeMap<String, Vec<u8>>,
     pub(crate) tar: Vec<u8>,
@@ -99,7 +100,7 @@ impl Release {
     }
 }
 
-/// GnuPG with one key, its fingerprint, and its public part in the working directory.
+/// Returns GnuPG with one key, its fingerprint, and writes the public key to the working directory.
 pub(crate) fn signer(context: &TestContext) -> (Gpg, String) {
     let gpg = Gpg::new(&context.path("gpg"));
     let key = gpg.key("Signer", "never", "");

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-/// `openssl s_server` with a certificate of its own, answering with what lies in `work/tls`; its URL.
+/// Runs `openssl s_server` with its own certificate, which serves `work/tls`.
 pub(crate) struct Tls {
     child: std::process::Child,
     pub url: String,
@@ -15,7 +15,7 @@ pub(crate) struct Tls {
 impl Tls {
     pub(crate) fn start(context: &TestContext) -> Tls {
         fs::create_dir_all(context.path(&format!("work/tls{DIR}"))).unwrap();
-        // openssl's own configuration would make it the certificate of an authority.
+        // With openssl's default configuration, the certificate would be that of an authority.
         let config = "[req]\ndistinguished_name = dn\nx509_extensions = v3\n[dn]\n\
                       [v3]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:localhost\n";
         fs::write(context.path("work/openssl.cnf"), config).unwrap();
@@ -46,7 +46,7 @@ impl Tls {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let port =
             lines.find_map(|line| Some(line.ok()?.strip_prefix("ACCEPT 127.0.0.1:")?.trim().to_owned()));
-        // It stops when nobody reads what it says.
+        // The server stops if nobody reads its output.
         std::thread::spawn(move || lines.for_each(drop));
         Tls { child, url: format!("https://localhost:{}", port.unwrap()) }
     }
