@@ -68,7 +68,6 @@ pub(super) struct GuestCheck {
 /// A kernel warning, oops or panic.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct KernelIssue {
-    #[serde(rename = "kind")]
     pub kind: KernelIssueKind,
     pub lines: Vec<String>,
 }
@@ -78,13 +77,10 @@ pub struct KernelIssue {
 #[serde(rename_all = "lowercase")]
 pub enum KernelIssueKind {
     /// The kernel goes on.
-    #[serde(rename = "warning")]
     Warning,
     /// The kernel killed a process, whose locks may be held for ever.
-    #[serde(rename = "oops")]
     Oops,
     /// The kernel has stopped.
-    #[serde(rename = "panic")]
     Panic,
 }
 

@@ -85,30 +85,19 @@ impl std::str::FromStr for Requirement {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ExitReason {
     /// Init came to its end.
-    #[serde(rename = "completed")]
     Completed,
-    #[serde(rename = "panic")]
     Panic {
         /// The kernel's message.
-        #[serde(rename = "reason")]
         reason: String,
         /// An explanation, if the message is known.
-        #[serde(rename = "meaning")]
         meaning: Option<&'static str>,
     },
     /// It took too long, or printed nothing for too long.
-    #[serde(rename = "hang")]
-    Hang {
-        #[serde(rename = "why")]
-        why: String,
-    },
+    Hang { why: String },
     /// It printed more than any boot does.
-    #[serde(rename = "flood")]
     Flood,
     /// The virtual machine ended, and its console does not say why.
-    #[serde(rename = "died")]
     Died {
-        #[serde(rename = "status")]
         status: String,
         /// The output of the hypervisor.
         #[serde(rename = "said")]
@@ -120,11 +109,9 @@ pub enum ExitReason {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ModuleFailure {
     /// The path below `lib/modules/<release>`.
-    #[serde(rename = "module")]
     pub module: String,
     pub errno: i32,
     /// The text of the error, with what the kernel printed.
-    #[serde(rename = "reason")]
     pub reason: String,
 }
 
@@ -134,7 +121,6 @@ pub struct Modules {
     pub total: usize,
     pub loaded: usize,
     /// Modules that found no hardware.
-    #[serde(rename = "without_hardware")]
     pub without_hardware: Vec<ModuleFailure>,
     /// Modules that the kernel refused.
     #[serde(rename = "refused")]
@@ -150,24 +136,19 @@ pub struct Check {
     /// Its name in `--require`.
     pub name: &'static str,
     /// What is checked.
-    #[serde(rename = "what")]
     pub what: &'static str,
     #[serde(rename = "verdict")]
     pub status: CheckStatus,
     /// What was found, or what failed and why.
-    #[serde(rename = "text")]
     pub text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckStatus {
-    #[serde(rename = "passed")]
     Passed,
-    #[serde(rename = "failed")]
     Failed,
     /// The virtual machine lacks the device.
-    #[serde(rename = "skipped")]
     Skipped,
     /// Init did not get to it.
     #[serde(rename = "not-tried")]
@@ -194,7 +175,6 @@ pub struct BootReport {
     /// The run time of the hypervisor.
     pub seconds: f64,
     pub modules: Modules,
-    #[serde(rename = "checks")]
     pub checks: Vec<Check>,
     /// Kernel warnings, oopses and panics.
     #[serde(rename = "troubles")]
@@ -203,10 +183,8 @@ pub struct BootReport {
     #[serde(rename = "more_troubles")]
     pub more_issues: usize,
     /// The last lines of the console, if init did not come to its end.
-    #[serde(rename = "last_lines")]
     pub last_lines: Vec<String>,
     /// What the user should know about the way the kernel was booted.
-    #[serde(rename = "notes")]
     pub notes: Vec<String>,
     /// The file with the whole console output.
     pub console: Utf8PathBuf,

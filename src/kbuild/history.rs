@@ -10,7 +10,6 @@ use camino::Utf8PathBuf;
 /// Steps and wall time of the longest build of a plan so far.
 #[derive(serde::Serialize, serde::Deserialize)]
 pub struct History {
-    #[serde(rename = "steps")]
     pub steps: u64,
     pub seconds: f64,
 }

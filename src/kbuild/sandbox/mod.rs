@@ -23,13 +23,10 @@ use std::collections::BTreeMap;
 pub enum SandboxMode {
     /// Use a sandbox if the host allows it, else print a note that says why not
     #[default]
-    #[serde(rename = "auto")]
     Auto,
     /// Use a sandbox, or fail
-    #[serde(rename = "on")]
     On,
     /// Use no sandbox
-    #[serde(rename = "off")]
     Off,
 }
 
@@ -51,7 +48,6 @@ pub struct SandboxReport {
     /// `none` or `user`.
     pub capabilities: &'static str,
     /// Why there is no sandbox.
-    #[serde(rename = "why")]
     pub why: Option<String>,
 }
 

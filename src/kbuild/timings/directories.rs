@@ -14,7 +14,6 @@ pub struct Directory {
     /// The size of its objects in vmlinux.
     pub bytes: u64,
     /// The cost of the files in this directory, without those in directories below it.
-    #[serde(rename = "own")]
     pub own: Cost,
     /// The directories in it, sorted by name.
     pub directories: Vec<Directory>,

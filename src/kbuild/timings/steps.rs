@@ -23,7 +23,6 @@ pub struct Step {
     pub begin: f64,
     pub seconds: f64,
     /// Whether the end is known. If not, the step counts until the next one starts.
-    #[serde(rename = "measured")]
     pub measured: bool,
 }
 
