@@ -46,7 +46,7 @@ pub enum RootChoice {
     Auto,
     /// An ext4 file system on a virtio disk, as in a microVM
     Disk,
-    /// An initramfs, for a kernel that needs modules for its disk
+    /// An initramfs, for a kernel that needs modules to mount a disk
     Initramfs,
 }
 

@@ -1,5 +1,4 @@
-//! The options that several commands take, in groups: a command flattens the groups that it acts on. Help texts
-//! are part of the contract: they say the same as the README, in the field's terms.
+//! Groups of options that several commands share. Each command flattens the groups that it acts on.
 
 pub use super::flavor_args::FlavorArgs;
 use crate::kbuild::sandbox;
@@ -18,48 +17,47 @@ fn source_help() -> String {
     let default = |flavor: &Flavor| format!("{} with --{}", flavor.spec().source, flavor.spec().flag);
     let defaults: Vec<String> = Flavor::ALL.iter().map(default).collect();
     format!(
-        "kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory [default: the \
-         catalog's; else {}]",
+        "Kernel source: kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory \
+         [default: the catalog's source, or else {}]",
         defaults.join(", ")
     )
 }
 
-/// VERSION, as often as wanted.
+/// One or more `VERSION` arguments.
 #[derive(Clone, Debug, Args)]
 pub struct VersionArgs {
-    /// Kernel versions: 5.15.12, 6.1 (the newest of a series), 6.18-rc3, latest, longterm, mainline (by
-    /// kernel.org's releases.json), all (every supported kernel of the flavor)
+    /// Kernel versions: 5.15.12, 6.1 (newest of the series), 6.18-rc3, latest, longterm, mainline (from
+    /// kernel.org's releases.json), or all (every supported kernel of the flavor)
     #[arg(value_name = "VERSION", required = true)]
     pub versions: Vec<String>,
 }
 
-/// Which kernel: the hypervisor, the machine, and where the source comes from.
+/// The kernel's hypervisor, architecture and source.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "What to build")]
+#[command(next_help_heading = "Kernel")]
 pub struct TargetArgs {
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
     #[arg(long, value_name = "ARCH", help = format!(
-        "{}; repeatable; cross-compiles where it is not the host's [default: the host's]", Arch::choices()
+        "Target architecture: {}; repeatable [default: the host's]", Arch::choices()
     ))]
     pub arch: Vec<Arch>,
     #[arg(long, value_name = "SPEC", help = source_help())]
     pub source: Option<SourceSpec>,
 }
 
-/// `--fragment` and `--set`, in the order in which they were given.
+/// `--fragment` and `--set`, in the order of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides(pub Vec<Override>);
 
-/// The same as clap parses them: each option by itself.
+/// `--fragment` and `--set` as clap parses them, each by itself.
 #[derive(Args)]
 #[command(next_help_heading = "Config and patches")]
 struct OverrideArgs {
-    /// Settings over the config: a fragment of the catalog (`kcompile list` describes them) or a file;
-    /// repeatable, in order with --set
+    /// Apply a config fragment, a name from `kcompile list` or a file; repeatable, in order with --set
     #[arg(long, value_name = "NAME|FILE")]
     fragment: Vec<String>,
-    /// One setting over the config, as in CONFIG_KSM=n; repeatable, in order with --fragment
+    /// Set one config option, such as CONFIG_KSM=n; repeatable, in order with --fragment
     #[arg(long, value_name = "SYMBOL=VALUE", value_parser = kconfig::set_line)]
     set: Vec<String>,
 }
@@ -90,93 +88,92 @@ impl FromArgMatches for Overrides {
     }
 }
 
-/// The config, and the settings over it.
+/// The config and its overrides.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Config and patches")]
 pub struct ConfigArgs {
-    /// This .config in place of the catalog's
+    /// Use this .config instead of the catalog's
     #[arg(long, value_name = "FILE")]
     pub config: Option<Utf8PathBuf>,
     #[command(flatten)]
     pub overrides: Overrides,
 }
 
-/// The requirement profiles.
+/// `--require`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Config and patches")]
 pub struct RequireArgs {
-    /// Fail before compiling where the final .config lacks what this profile requires (kubernetes-1.35,
-    /// cilium, …); repeatable; `none` leaves the flavor's own profile out [default: the flavor's own]
+    /// Fail before compiling if the final .config does not meet this requirement profile (kubernetes-1.35,
+    /// cilium, …); repeatable; `none` skips the flavor's own profile [default: the flavor's own]
     #[arg(long, value_name = "PROFILE")]
     pub require: Vec<String>,
 }
 
-/// The user's own files over the built-in ones.
+/// The user's own catalog and patches.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Config and patches")]
 pub struct CatalogArgs {
-    /// More patches, after the catalog's: those that a quilt `series` in DIR lists, or else its *.patch and
-    /// *.diff files in the order of their names, also compressed; git apply applies them
+    /// Apply the patches in DIR after the catalog's: those that DIR/series lists, or else all *.patch and
+    /// *.diff files by name; they may be compressed
     #[arg(long, value_name = "DIR")]
     pub patches: Option<Utf8PathBuf>,
-    /// Your own catalog, configs and patches over the built-in ones [default: those of the project, a
-    /// directory with kcompile.toml, in which kcompile runs]
+    /// Read your own catalog, configs and patches from DIR; they override the built-in ones [default: the
+    /// project directory, which has a kcompile.toml]
     #[arg(long, value_name = "DIR")]
     pub configs: Option<Utf8PathBuf>,
 }
 
-/// What goes into the images, where they go, and whether they are booted.
+/// The contents of the images, where they are written, and whether they are booted.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Images")]
 pub struct ImageArgs {
-    /// Where the layouts go [default: out]
+    /// Write the image layouts to DIR [default: out]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
-    /// Also the combined image (kernel and modules in one)
+    /// Also write a combined image, with kernel and modules
     #[arg(long, alias = "legacy")]
     pub combined_image: bool,
-    /// Only the kernel binary
+    /// Build only the kernel, without modules
     #[arg(long, conflicts_with_all = ["combined_image", "modules_layout"])]
     pub no_modules: bool,
-    /// Second name of the kernel inside its image, a hard link; `none`: no second name [default: its file name in
-    /// boot, such as boot/vmlinux]
+    /// Path of a hard link to the kernel in its image, or `none` [default: boot/ and its file name]
     #[arg(long, alias = "also-at", value_name = "PATH", value_parser = kernel_link)]
     pub kernel_link: Option<KernelLink>,
-    /// lib/modules/<release>/…, or its contents at the root of the image
+    /// Where modules are in their image
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t)]
     pub modules_layout: ModulesLayout,
-    /// Compression of the layers
+    /// Layer compression
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]
     pub compression: Compression,
-    /// Then boot it in QEMU, as `kcompile boot` does, and fail where something is not in order
+    /// Boot each kernel in QEMU after the build, and fail if a check of `kcompile boot` fails
     #[arg(long)]
     pub boot: bool,
 }
 
-/// How much runs at once.
+/// `--jobs`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct JobsArgs {
-    /// Jobs in all, shared by every kernel of the run [default: the CPUs that this process may use]
+    /// Number of parallel jobs, shared by all kernels of the run [default: the number of usable CPUs]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
 }
 
-/// How the kernel's make runs, be it to configure or to compile.
+/// How the kernel's make runs, to configure and to compile.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct KbuildArgs {
-    /// The compiler [default: gcc]
+    /// C compiler [default: gcc]
     #[arg(long, value_name = "COMMAND")]
     pub cc: Option<String>,
     /// Build with clang and the LLVM tools
     #[arg(long)]
     pub llvm: bool,
-    /// Prefix of the cross tools, such as aarch64-linux-gnu-
+    /// Prefix of the cross-compilation tools, such as aarch64-linux-gnu-
     #[arg(long, value_name = "PREFIX")]
     pub cross_compile: Option<String>,
-    /// Run the kernel's own build scripts in a sandbox, by bubblewrap: without the network, your files and your
-    /// other processes; auto builds without it where the host does not allow it. No byte changes
+    /// Run the kernel's build in a bubblewrap sandbox, which hides the network, your files and your other
+    /// processes; does not affect the output
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub sandbox: sandbox::SandboxMode,
 }
@@ -185,64 +182,64 @@ pub struct KbuildArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct CompileArgs {
-    /// Compile though images of the same plan are in the cache
+    /// Rebuild even if a cached image exists
     #[arg(long)]
     pub rebuild: bool,
-    /// Put before the compiler: ccache, sccache (their hits are counted), distcc, icecc (as many jobs as the
-    /// farm takes, unless -j says otherwise), or any other command
+    /// Call the compiler through COMMAND: ccache, sccache, distcc, icecc or another; with distcc and icecc,
+    /// -j defaults to the capacity of the compiler farm
     #[arg(long, value_name = "COMMAND")]
     pub launcher: Option<String>,
-    /// Write where time and bytes went beside the receipt: a page (html) or numbers (json), or both
-    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "html", value_delimiter = ',', help_heading = "Output")]
+    /// Write a report of build times and sizes beside the receipt, as html (the default), json or both
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "html", value_delimiter = ',', help_heading = "Output")]
     pub timings: Vec<TimingsFormat>,
 }
 
-/// How sources are fetched, kept and verified.
+/// How sources are fetched, cached and verified.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Network and cache")]
 pub struct SourceArgs {
-    /// A mirror with kernel.org's layout; repeatable, tried in order [env: KCOMPILE_MIRROR] [default:
+    /// Download from this mirror of kernel.org; repeatable, tried in order [env: KCOMPILE_MIRROR] [default:
     /// https://cdn.kernel.org]
     #[arg(long, value_name = "URL")]
     pub mirror: Vec<String>,
-    /// Give a connection up that makes no progress for this long, and resume [default: 30]
+    /// Abort and resume a download after SECONDS without progress [default: 30]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
     pub stall_timeout: Option<u16>,
-    /// Take everything from a file that `kcompile fetch --bundle` wrote, then as without it
+    /// First import the sources in FILE, which `kcompile fetch --bundle` wrote
     #[arg(long, value_name = "FILE")]
     pub from_bundle: Option<Utf8PathBuf>,
-    /// No network: from the cache, or an error; no compiler farm
+    /// Use neither the network nor a compiler farm; fail if a source is not in the cache
     #[arg(long)]
     pub offline: bool,
-    /// Where sources and builds are kept [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
 
-    /// Fail unless the source is signed by its developers, or, where nobody signs, pinned
+    /// Fail unless the source is signed by its developers or, if its kind is never signed, pinned
     #[arg(long, help_heading = "Verification")]
     pub require_signature: bool,
-    /// OpenPGP public keys to believe beside kernel.org's; repeatable
+    /// Also trust the OpenPGP public keys in FILE; repeatable
     #[arg(long, value_name = "FILE", help_heading = "Verification")]
     pub keyring: Vec<Utf8PathBuf>,
-    /// Accept a source that is not what kcompile.lock (in the --configs DIR, else in the cache) says it was
+    /// Accept a source that differs from its entry in kcompile.lock, and update the entry
     #[arg(long, help_heading = "Verification")]
     pub update_lock: bool,
 }
 
-/// How progress is shown.
+/// `--progress`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct ProgressArgs {
-    /// How progress is shown
+    /// How to show progress
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]
     pub progress: Progress,
 }
 
-/// A plan in place of the work.
+/// Printing the plan instead of doing the work.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct PlanArgs {
-    /// Print the plan and stop; touches nothing (same as `kcompile plan`)
+    /// Print the plan and exit, as `kcompile plan` does
     #[arg(long)]
     pub dry_run: bool,
     /// Print the plan as JSON
@@ -251,22 +248,21 @@ pub struct PlanArgs {
 }
 
 impl PlanArgs {
-    /// Returns whether only the plan is wanted from a command that does more.
+    /// Returns whether `--dry-run` is given.
     ///
     /// # Errors
     ///
-    /// Exit code 2: `--json` is given, and no plan is wanted.
+    /// `--json` is given without it (exit code 2).
     pub fn is_dry_run(&self) -> error::Result<bool> {
         if self.json && !self.dry_run {
-            return Err(Error::usage("--json prints a plan: it goes with `kcompile plan` or --dry-run")
-                .hint("a build tells its progress as JSON lines with --progress json"));
+            return Err(Error::usage("--json needs --dry-run: it prints a plan as JSON")
+                .hint("--progress json prints the progress of a build as JSON lines"));
         }
         Ok(self.dry_run)
     }
 }
 
-/// What a build depends on, beside the versions. A command that takes only some of these groups leaves the
-/// others at their defaults.
+/// The options of a build. Commands that take only some groups leave the others at their defaults.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Options {
     #[command(flatten)]
@@ -276,21 +272,15 @@ pub struct Options {
     #[command(flatten)]
     pub require: RequireArgs,
     #[command(flatten)]
-    pub catalog: CatalogArgs,
-    #[command(flatten)]
     pub images: ImageArgs,
     #[command(flatten)]
-    pub jobs: JobsArgs,
-    #[command(flatten)]
-    pub kbuild: KbuildArgs,
-    #[command(flatten)]
-    pub source: SourceArgs,
+    pub make: MakeArgs,
     #[command(flatten)]
     pub compile: CompileArgs,
 }
 
-/// How a command that compiles nothing fetches and configures a source.
-#[derive(Debug, Args)]
+/// How a source is fetched and configured.
+#[derive(Clone, Debug, Default, Args)]
 pub struct MakeArgs {
     #[command(flatten)]
     pub catalog: CatalogArgs,
@@ -304,20 +294,20 @@ pub struct MakeArgs {
     pub progress: ProgressArgs,
 }
 
-impl MakeArgs {
-    /// Returns the options of a build with these groups.
-    pub fn options(&self) -> Options {
-        Options {
-            catalog: self.catalog.clone(),
-            jobs: self.jobs.clone(),
-            kbuild: self.kbuild.clone(),
-            source: self.source.clone(),
-            ..Options::default()
-        }
+impl From<CatalogArgs> for MakeArgs {
+    fn from(catalog: CatalogArgs) -> MakeArgs {
+        MakeArgs { catalog, ..MakeArgs::default() }
     }
 }
 
-/// The options of `build`; `plan` takes the same command line.
+impl MakeArgs {
+    /// Returns the options of a build with these.
+    pub fn options(&self) -> Options {
+        Options { make: self.clone(), ..Options::default() }
+    }
+}
+
+/// The options of `build` and `plan`.
 #[derive(Clone, Debug, Args)]
 pub struct BuildArgs {
     #[command(flatten)]
@@ -325,12 +315,10 @@ pub struct BuildArgs {
     #[command(flatten)]
     pub options: Options,
     #[command(flatten)]
-    pub progress: ProgressArgs,
-    #[command(flatten)]
     pub plan: PlanArgs,
 }
 
-/// The command line of a build, as a receipt records it without the word `build`.
+/// The command line of a build as a receipt records it, without the word `build`.
 #[derive(Debug, Parser)]
 #[command(name = "kcompile")]
 pub struct BuildCommand {
@@ -338,20 +326,15 @@ pub struct BuildCommand {
     pub build: BuildArgs,
 }
 
-/// `none`, or a path inside an image.
+/// Parses `none` or a path inside an image.
 fn kernel_link(text: &str) -> Result<KernelLink, String> {
     if text == "none" { Ok(KernelLink::None) } else { image_path(text).map(KernelLink::At) }
 }
 
-/// A path inside an image: relative, without `.` and `..`.
+/// Parses a path inside an image. A leading `/` is dropped, and `.` and `..` are refused.
 fn image_path(text: &str) -> Result<String, String> {
     let path = text.trim_start_matches('/');
-    let plain = |part: camino::Utf8Component<'_>| matches!(part, camino::Utf8Component::Normal(_));
-    let fits = !path.is_empty() && !path.ends_with('/') && !path.contains("//") && !path.contains('\0');
-    let fits = fits
-        && camino::Utf8Path::new(path).components().all(plain)
-        && !path.split('/').any(|part| part == ".");
-    if !fits {
+    if path.contains('\0') || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err("expected the path of a file inside the image, such as boot/vmlinux".into());
     }
     Ok(path.to_owned())

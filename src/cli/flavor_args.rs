@@ -1,14 +1,13 @@
-//! The options for a hypervisor: a flag for each one, and `--flavor`.
+//! The options that choose a hypervisor: one flag for each, and `--flavor`.
 
 use crate::kernel::Flavor;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-/// The hypervisor; `None`: it is left open.
+/// The hypervisor, if the command line names one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FlavorArgs(Option<Flavor>);
 
 impl FlavorArgs {
-    /// Returns which one.
     pub fn flavor(self) -> Option<Flavor> {
         self.0
     }
@@ -27,10 +26,10 @@ impl Args for FlavorArgs {
             let id = flavor.spec().flag;
             let others = ids().filter(move |other| *other != id);
             let flag = Arg::new(id).long(id).action(ArgAction::SetTrue).conflicts_with_all(others);
-            flag.help(format!("For {}", flavor.spec().title))
+            flag.help(format!("Short for --flavor {flavor}"))
         });
         let name = Arg::new("flavor").long("flavor").value_name("NAME").value_parser(value_parser!(Flavor));
-        command.args(flags).arg(name.help(Flavor::choices()))
+        command.args(flags).arg(name.help(format!("Hypervisor: {}", Flavor::choices())))
     }
 
     fn augment_args_for_update(command: Command) -> Command {

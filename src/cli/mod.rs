@@ -1,5 +1,5 @@
-//! The command line: raw arguments as clap takes them, one file for each subcommand's words. What
-//! was typed becomes a [`Request`](crate::plan::request::Request); what goes out is printed here.
+//! The command line. clap parses the arguments, `resolve` turns them into a
+//! [`Request`](crate::plan::request::Request), and each command prints its results.
 
 mod args;
 mod commands;
@@ -24,7 +24,7 @@ use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
 use crate::kernel::Flavor;
-use crate::report::{Progress, Reporter};
+use crate::report::{Progress, Reporter, Terminal};
 use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, join_list, redact_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -37,19 +37,19 @@ use std::process::ExitCode;
 
 pub const EXAMPLES: &str = "\
 Examples:
-  kcompile 6.1 --fc                        the newest 6.1 from kernel.org, for Firecracker
-  kcompile 5.10 6.1 --fc                   both at once
-  kcompile 5.15.12 --ch                    branch ch-5.15.12 of cloud-hypervisor/linux
-  kcompile 6.1 --fc --source apt           from the distribution's kernel source package
-  kcompile 6.1.7 --fc --source ./linux     from a directory, which is used in place
-  kcompile plan 6.1 --fc --set KSM=n       all that would decide the bytes; touches nothing
+  kcompile 6.1 --fc                        newest 6.1, for Firecracker
+  kcompile 5.10 6.1 --fc                   two kernels in parallel
+  kcompile 5.15.12 --ch                    5.15.12, for Cloud Hypervisor
+  kcompile 6.1 --fc --source apt           the distribution's source package
+  kcompile 6.1.7 --fc --source ./linux     a source directory, used in place
+  kcompile plan 6.1 --fc --set KSM=n       show the inputs of a build
   kcompile check my.config --for kubernetes-1.35 cilium
-  kcompile doctor --install                install what this host lacks to build a kernel
-  kcompile boot 6.1 --fc                   boot what was built, and try it
-  kcompile push docker.io/foobar           copy all images in out/ to a registry
+  kcompile doctor --install                install what a build needs
+  kcompile boot 6.1 --fc                   boot and test what was built
+  kcompile push docker.io/foobar           copy images in out/ to a registry
 
-Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or verification,
-4 the host lacks something, 130 interrupted.";
+Exit codes: 0 ok, 1 build or check failed, 2 usage or plan error, 3 fetch or verification failed, \
+4 host lacks something, 130 interrupted.";
 
 /// The program.
 #[derive(Debug, Parser)]
@@ -57,17 +57,17 @@ Exit codes: 0 ok, 1 the build or a check failed, 2 usage or plan, 3 fetch or ver
 #[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
 #[command(override_usage = usage())]
 pub struct Cli {
-    /// What to do instead of building.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The options of `build`, which may be left out.
+    /// The options of `build`, if there is no subcommand.
     #[command(flatten)]
     pub build: BuildArgs,
 }
 
 fn about() -> String {
     let titles = join_list(Flavor::ALL.iter().map(|flavor| flavor.spec().title), "and");
-    format!("Builds Linux guest kernels for {titles}, and packs them as OCI layouts")
+    format!("Build Linux guest kernels for {titles} and pack them as OCI images")
 }
 
 fn usage() -> String {
@@ -76,7 +76,7 @@ fn usage() -> String {
 }
 
 impl Cli {
-    /// The command: `build` where none is named.
+    /// Returns the subcommand, or else `build`.
     fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Build(self.build))
     }
@@ -85,55 +85,55 @@ impl Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Build kernels and pack them (the word `build` may be left out)
+    /// Build kernels and pack them as OCI images (the default command)
     Build(BuildArgs),
-    /// Print all that would decide the bytes; touches nothing
+    /// Show every input that determines the output; changes nothing
     Plan(BuildArgs),
-    /// Only fill the cache, for later --offline builds
+    /// Fetch sources into the cache, for later builds with --offline
     Fetch(FetchArgs),
-    /// Show the catalog: known kernels, their Kubernetes verdict, and fragments for --fragment
+    /// List known kernels, their Kubernetes support, and config fragments
     List(list::ListArgs),
-    /// Say what this host lacks to build, and the one command that installs it
+    /// Check what this host lacks to build kernels, and print the command that installs it
     Doctor(DoctorArgs),
-    /// Hold a .config, a built image or a kernel of the catalog against requirement profiles
+    /// Check a .config, an image or a kernel of the catalog against requirement profiles
     Check(CheckArgs),
-    /// Add a kernel to your catalog: pin its source, carry a config over, say what changed
+    /// Add a kernel to your catalog: pin its source, migrate a config, show the changes
     Add(add::AddArgs),
     /// Show, compare and edit configs
     Config(config::ConfigCommand),
-    /// Say what is in an image, and from what it was built, without unpacking it
+    /// Show what an image contains and what it was built from
     Inspect(InspectArgs),
-    /// Boot an image in a virtual machine, load every module, and try what a Kubernetes node needs
+    /// Boot an image in a virtual machine, load all modules, test what Kubernetes needs
     Boot(BootArgs),
-    /// Read every byte of images, and say whether they are what they should be
+    /// Verify images: digests, contents, annotations and receipts
     Verify(VerifyArgs),
-    /// Say how two images differ: config, modules, sizes, tools, and why their bytes do
+    /// Compare two images: config, modules, sizes, tools, and why their bytes differ
     Diff(DiffArgs),
-    /// Copy layouts to a registry by skopeo, and check what it then serves
+    /// Copy images to a registry with skopeo, and check what the registry serves
     Push(PushArgs),
     /// Show, check and prune the cache of sources, builds and images
     Cache(CacheArgs),
-    /// Move what ccache has compiled between machines, as an image
+    /// Export the cache of ccache as an image, or import it
     Ccache(CcacheArgs),
-    /// Free space in the cache: all of it, or what the options say
+    /// Remove sources and builds from the cache
     Clean(CleanArgs),
-    /// Print the completions of a shell
+    /// Print shell completions
     Completions {
-        /// The shell
+        /// Shell to complete for
         shell: clap_complete::Shell,
     },
-    /// Print the man page of kcompile or of one of its commands
+    /// Print the man page of kcompile or of one command
     Man {
-        /// The command
+        /// Command [default: the page of kcompile itself]
         command: Option<String>,
     },
 }
 
 impl Command {
-    /// How progress is shown. A command without `--progress` has no phases to show.
+    /// Returns `--progress`. A command without that option has no phases to show.
     fn progress(&self) -> Progress {
         match self {
-            Command::Build(args) | Command::Plan(args) => args.progress.progress,
+            Command::Build(args) | Command::Plan(args) => args.options.make.progress.progress,
             Command::Fetch(args) => args.progress.progress,
             Command::Add(args) => args.make.progress.progress,
             Command::Config(args) => args.progress(),
@@ -154,7 +154,7 @@ impl Command {
     }
 }
 
-/// Parses the process's arguments, runs, prints what went wrong.
+/// Parses the arguments of the process, runs the command and prints its error.
 pub fn main() -> ExitCode {
     if let Some(code) = process::supervise(host::args()) {
         return code;
@@ -164,9 +164,9 @@ pub fn main() -> ExitCode {
     let command = cli.into_command();
     let host = match Host::read() {
         Ok(host) => host,
-        Err(error) => return fail(&error, &Reporter::new(Progress::Plain, false, false)),
+        Err(error) => return fail(&error, &Reporter::new(Progress::Plain, Terminal::No)),
     };
-    let reporter = Reporter::new(command.progress(), host.terminal, host.color);
+    let reporter = Reporter::new(command.progress(), host.terminal);
     match run(&command, &host, &reporter) {
         Ok(code) => code,
         Err(error) => fail(&error, &reporter),
@@ -198,7 +198,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
     }
 }
 
-/// Says what the parser has to say. It repeats what was typed, which may hold a password.
+/// Prints a message of the parser and exits. The message repeats arguments, which may hold a password.
 fn exit(error: &clap::Error) -> ! {
     let text = error.to_string();
     let shown = escape_control(&redact_secrets(&text));
@@ -209,11 +209,11 @@ fn exit(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code());
 }
 
-/// The command line, with what only the program knows at run time: the catalog's revision and its fragments.
+/// Returns the command line, with the catalog's revision and its fragments in version and help.
 fn command_line() -> clap::Command {
     let library = ConfigLibrary::built_in();
     let version = format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), library.revision().short());
-    let help = format!("{}\n\nFragments (--fragment NAME):\n{}", EXAMPLES, list::fragments(&library));
+    let help = format!("{EXAMPLES}\n\nFragments for --fragment:\n{}", list::fragments(&library));
     Cli::command().version(version).after_help(help)
 }
 
@@ -233,7 +233,19 @@ mod tests {
     }
 
     #[test]
-    fn timings_take_a_form_or_none() {
+    fn examples_in_help_fit_80_columns() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command_line());
+    }
+
+    #[test]
+    fn timings_have_an_optional_value() {
         let forms =
             |words: &str| Cli::try_parse_from(words.split(' ')).unwrap().build.options.compile.timings;
         assert_eq!(forms("kcompile 6.1"), []);
@@ -242,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_takes_progress_shows_it_so() {
+    fn every_command_with_progress_obeys_it() {
         for command in [
             "6.1",
             "build 6.1",

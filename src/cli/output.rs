@@ -1,4 +1,4 @@
-//! What goes to standard output: results, JSON, and lines that fit a terminal.
+//! Standard output: results, JSON, and text that fits a terminal.
 
 use crate::host::Host;
 use crate::kconfig::{Comparison, Renamed, Setting};
@@ -9,15 +9,15 @@ use camino::Utf8Path;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-/// Lines fit a terminal of this width.
+/// The width of text output, in columns.
 pub const WIDTH: usize = 80;
 
-/// Prints results for a person or a script, without what a terminal would obey.
+/// Prints `text` with its control characters escaped.
 pub fn print(text: &str) -> Result<()> {
     print_verbatim(&escape_control(text))
 }
 
-/// Prints a text that is a file: a `.config`, a man page. A reader that has seen enough is no fault.
+/// Prints `text`, such as a `.config` or a man page, as it is. A closed pipe is not an error.
 pub fn print_verbatim(text: &str) -> Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -27,26 +27,25 @@ pub fn print_verbatim(text: &str) -> Result<()> {
     }
 }
 
-/// A value as lines of JSON that may go to a terminal. Of the characters that one obeys, serde_json escapes
-/// only those of ASCII; such characters stand in strings alone, where an escape means the same.
+/// Formats `value` as JSON with all control characters escaped. serde_json escapes only those of ASCII.
+/// Control characters occur only in strings, where an escape has the same meaning.
 pub fn render_json(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_string_pretty(value).expect("only string keys");
     let mut shown = String::with_capacity(json.len() + 1);
     for c in json.chars() {
-        match c == '\n' || is_printable(c) {
-            true => shown.push(c),
-            false => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    write!(shown, "\\u{unit:04x}").expect("writing to a string");
-                }
-            }
+        if c == '\n' || is_printable(c) {
+            shown.push(c);
+            continue;
+        }
+        for unit in c.encode_utf16(&mut [0; 2]) {
+            write!(shown, "\\u{unit:04x}").expect("writing to a string");
         }
     }
     shown.push('\n');
     shown
 }
 
-/// An array of JSON, printed a value at a time. It is whole when it is closed: also after a failure.
+/// Prints a JSON array one value at a time. Close it after a failure, too, so that the JSON is complete.
 #[derive(Default)]
 pub struct JsonArrayPrinter {
     count: usize,
@@ -60,28 +59,28 @@ impl JsonArrayPrinter {
         print(&format!("{before}\n{}", render_json(value)))
     }
 
-    /// Prints its end, if it has begun.
+    /// Prints the end of the array, if a value was printed.
     pub fn close(self) -> Result<()> {
         print(if self.count == 0 { "" } else { "]\n" })
     }
 }
 
-/// What a script takes from standard output: `PATH:TAG DIGEST`.
+/// Formats the line that scripts read: `PATH:TAG DIGEST`.
 pub fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {
     format!("{}:{tag} {}\n", crate::ops::context::display_path(layout, host), digest.oci())
 }
 
-/// The groups of a comparison, those first that a person has to look at.
+/// Formats a comparison in groups, the most important first.
 pub fn groups(comparison: &Comparison) -> String {
     if comparison.is_equal() {
-        return "the settings are the same\n".to_owned();
+        return "the settings are equal\n".to_owned();
     }
     let Comparison { new, removed, renamed: other_names, changed } = comparison;
     let lines = changed.iter().map(|one| format!("{}: {} -> {}", one.symbol, one.from, one.to));
     let mut text = group(&format!("changed ({})", changed.len()), lines.collect());
     let lines = other_names.iter().map(renamed).collect();
     text.push_str(&group(&format!("renamed ({})", other_names.len()), lines));
-    for (heading, list, off) in [("new", new, "are off"), ("gone", removed, "were off")] {
+    for (heading, list, off) in [("new", new, "are off"), ("removed", removed, "were off")] {
         let on: Vec<String> = list.iter().filter(|one| one.is_on()).map(render_setting).collect();
         let rest = match list.len() - on.len() {
             0 => String::new(),
@@ -92,7 +91,7 @@ pub fn groups(comparison: &Comparison) -> String {
     text
 }
 
-/// Lines under a heading; nothing where there are none.
+/// Formats a list under a heading. An empty list gives an empty text.
 pub fn group(heading: &str, list: Vec<String>) -> String {
     if list.is_empty() {
         return String::new();
@@ -101,13 +100,13 @@ pub fn group(heading: &str, list: Vec<String>) -> String {
     format!("\n{heading}\n{}", list.into_iter().map(below).collect::<String>())
 }
 
-/// A text of somebody else's in lines that fit a terminal, each of them indented.
+/// Wraps and indents untrusted text.
 pub fn lines(text: &str, indent: &str) -> String {
     let lines = wrap(&sanitize_line(text), WIDTH - indent.len()).into_iter();
     lines.map(|line| format!("{indent}{line}\n")).collect()
 }
 
-/// An old name and its new ones.
+/// Formats an old setting and its successors.
 pub fn renamed(renamed: &Renamed) -> String {
     let new: Vec<String> = renamed.new.iter().map(render_setting).collect();
     format!("{} -> {}", render_setting(&renamed.old), new.join(", "))
@@ -117,33 +116,33 @@ pub fn render_setting(setting: &Setting) -> String {
     format!("{}={}", setting.symbol, setting.value)
 }
 
-/// The name of an image as the user would type it.
+/// Formats the reference of an image as the user would type it.
 pub fn reference(layout: &Utf8Path, tag: Option<&str>, host: &Host) -> String {
     let layout = crate::ops::context::display_path(layout, host);
     escape_control(&tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}")))
 }
 
-/// Values in lines, each with its label before its first line.
+/// Labels and their values in two columns.
 pub struct Fields {
     text: String,
     /// The column at which values begin.
     column: usize,
-    /// The column at which lines break, between words.
+    /// Where lines wrap, if they do.
     width: Option<usize>,
 }
 
 impl Fields {
-    /// Values from this column on, in lines that fit a terminal.
+    /// Creates an empty list whose values begin at `column` and wrap at [`WIDTH`].
     pub fn new(column: usize) -> Fields {
         Fields { text: String::new(), column, width: Some(WIDTH) }
     }
 
-    /// The same in lines of any length.
+    /// Creates an empty list whose values do not wrap.
     pub fn unbroken(column: usize) -> Fields {
         Fields { width: None, ..Fields::new(column) }
     }
 
-    /// Adds a value, which may be somebody else's text; one without words adds nothing.
+    /// Adds a value, which may be untrusted text.
     pub fn add(&mut self, label: &str, value: &str) {
         self.add_at(self.column, label, value);
     }
@@ -168,13 +167,12 @@ impl Fields {
         }
     }
 
-    /// The lines.
     pub fn text(self) -> String {
         self.text
     }
 }
 
-/// A row of a table with columns of these widths; a cell that is too wide goes on below itself.
+/// Formats a row of a table. Cells wrap at the width of their column.
 pub fn row<const N: usize>(cells: [&str; N], widths: [usize; N]) -> String {
     let cells = cells.map(str::to_owned).into_iter().zip(widths);
     let cells: Vec<(Vec<String>, usize)> = cells.map(|(cell, width)| (wrap(&cell, width), width)).collect();

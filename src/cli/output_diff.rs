@@ -1,14 +1,14 @@
-//! How the comparison of two images is printed.
+//! Prints the comparison of two images.
 
 use crate::cli::output::{group, groups, lines, reference};
 use crate::host::Host;
 use crate::image::diff::{Change, DiffSide, Difference, FileChange, ModulesChange, SizeChange};
 use crate::util::text::{format_size, pluralize};
 
-/// So many names of a kind are printed; `--json` has them all.
+/// The most names printed of each group. `--json` has all of them.
 const MAX_LINES: usize = 20;
 
-/// The whole comparison, the groups first that tell the reason of the others.
+/// Formats the comparison. Groups that explain others come first.
 pub fn text(difference: &Difference, host: &Host) -> String {
     let Difference { first, second, sizes, annotations, tools, config, modules, files, .. } = difference;
     let named = |side: &DiffSide| {
@@ -16,11 +16,11 @@ pub fn text(difference: &Difference, host: &Host) -> String {
     };
     let mut text = format!("{}\n{}\n", named(first), named(second));
     if difference.equal {
-        text.push_str("\nthe two are the same image\n");
+        text.push_str("\nthe images are identical\n");
         return text;
     }
     if !difference.inputs.is_empty() {
-        text.push_str(&group("what they are built from differs", difference.inputs.clone()));
+        text.push_str(&group("different inputs", difference.inputs.clone()));
     }
     text.push_str(&group("sizes", sizes.iter().map(size_change).collect()));
     text.push_str(&group("tools", tools.iter().map(change).collect()));
@@ -32,7 +32,7 @@ pub fn text(difference: &Difference, host: &Host) -> String {
     text.push_str(&one_sided_text(files, modules));
     text.push_str(&files_text(files, difference.more_files));
     if files.is_empty() {
-        text.push_str("\nthe files are the same in both, but not how the images store them\n");
+        text.push_str("\nthe files are equal, but the images store them differently\n");
     }
     text.push_str(&group("annotations", annotations.iter().map(change).collect()));
     text
@@ -57,7 +57,7 @@ fn size_change(SizeChange { name, first, second }: &SizeChange) -> String {
     )
 }
 
-/// So many lines as a person reads, and how many more there are.
+/// Returns the first [`MAX_LINES`] names and the number of the others.
 fn some(names: &[String]) -> Vec<String> {
     let more = names.len().saturating_sub(MAX_LINES);
     let mut lines: Vec<String> = names.iter().take(MAX_LINES).cloned().collect();
@@ -65,7 +65,7 @@ fn some(names: &[String]) -> Vec<String> {
     lines
 }
 
-/// Files that only one of the two has, and what is a file in one and a link in the other. Modules are told by themselves.
+/// Formats files that only one image has, and links that differ. Modules are listed apart.
 fn one_sided_text(files: &[FileChange], modules: &ModulesChange) -> String {
     let is_module = |path: &String| modules.new.contains(path) || modules.removed.contains(path);
     let (mut removed, mut new, mut changed) = (Vec::new(), Vec::new(), Vec::new());
@@ -84,7 +84,7 @@ fn one_sided_text(files: &[FileChange], modules: &ModulesChange) -> String {
     [
         group(&format!("only in the first ({})", removed.len()), some(&removed)),
         group(&format!("only in the second ({})", new.len()), some(&new)),
-        group(&format!("files and links ({})", changed.len()), some(&changed)),
+        group(&format!("changed links ({})", changed.len()), some(&changed)),
     ]
     .concat()
 }
@@ -98,13 +98,13 @@ fn modules_text(modules: &ModulesChange) -> String {
     let sizes: Vec<String> = modules.sizes.iter().map(size_change).collect();
     [
         group(&format!("new modules ({})", modules.new.len()), some(&modules.new)),
-        group(&format!("modules that are gone ({})", modules.removed.len()), some(&modules.removed)),
-        group(&format!("modules of another size ({})", sizes.len()), some(&sizes)),
+        group(&format!("removed modules ({})", modules.removed.len()), some(&modules.removed)),
+        group(&format!("modules with another size ({})", sizes.len()), some(&sizes)),
     ]
     .concat()
 }
 
-/// Files with the same sections and causes are told together.
+/// Formats files whose bytes differ. Files with equal sections and causes share a line.
 fn files_text(files: &[FileChange], more: usize) -> String {
     let mut groups: Vec<(&FileChange, usize)> = Vec::new();
     for file in files.iter().filter(|file| file.first.is_some() && file.second.is_some()) {
@@ -124,10 +124,7 @@ fn files_text(files: &[FileChange], more: usize) -> String {
     if left > 0 {
         text.push_str(&format!("  and {} more\n", pluralize(left, "file", "files")));
     }
-    match text.is_empty() {
-        true => text,
-        false => format!("\nbytes\n{text}"),
-    }
+    if text.is_empty() { text } else { format!("\nbytes\n{text}") }
 }
 
 fn group_line(file: &FileChange, count: usize) -> String {

@@ -1,11 +1,11 @@
-//! From the words that were typed to the values that the rest of the program works with: the cache, the
-//! library and the keys of the run, and a [`Request`] for each kernel.
+//! Resolves options to the values that the rest of the program works with: the [`Context`] of the run and a
+//! [`Request`] for each kernel.
 
 use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
 use crate::catalog::project::{Project, mirror_error};
 use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
-use crate::cli::args::Options;
+use crate::cli::args::{MakeArgs, Options};
 use crate::host::Host;
 use crate::kbuild::BuildMode;
 use crate::kbuild::launcher::Tool;
@@ -19,72 +19,68 @@ use crate::report::Reporter;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::openpgp::Keyring;
 use crate::util::read::{Links, read_file};
-use camino::Utf8Path;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The files that people edit, and the catalog in them.
+/// The configuration files and the catalog in them.
 pub struct CatalogFiles {
     pub library: ConfigLibrary,
     pub catalog: Catalog,
 }
 
 impl CatalogFiles {
-    /// Reads ours, with those of `own` (`--configs`), or else of the project that the working directory is in,
-    /// over them.
+    /// Reads the built-in files, and over them those of `own` (`--configs`) or else of the project that the
+    /// working directory is in.
     pub fn read(own: Option<&Utf8Path>, host: &Host) -> Result<CatalogFiles> {
         let own = own.map(|dir| host.absolute(dir));
         let library = ConfigLibrary::with_project(Project::find(&host.cwd, own.as_deref(), host.uid)?)?;
         let catalog = Catalog::read(&library)?;
-        // A mistake in what is only needed later is found out before anything is done.
+        // Reports a mistake in files that are only needed later before any work is done.
         Renames::read(&library)?;
         toolchain_quirks::read(&library)?;
         Ok(CatalogFiles { library, catalog })
     }
 }
 
-/// Where the layouts go unless `--output` or the project says otherwise.
+/// The default of `--output`.
 pub const OUTPUT: &str = "out";
 
-/// `--stall-timeout`, unless it is given.
-const STALL: Duration = Duration::from_secs(30);
+/// The default of `--stall-timeout`.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where the cache is or will be.
+/// Returns the cache directory, which need not exist.
 ///
-/// Errors (exit code 2): there is no such place, or other users may replace files in it.
+/// # Errors
+///
+/// No cache directory is known, or other users may replace files in it (exit code 2).
 pub fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
-    let dir = match (given, &host.cache_dir) {
-        (Some(dir), _) => host.absolute(dir),
-        (None, Some(dir)) => dir.clone(),
-        (None, None) => {
-            return Err(
-                Error::usage("no place for the cache: HOME is not set").hint("give one with --cache-dir DIR")
-            );
-        }
-    };
-    // What it remembers is believed before it is opened.
+    let dir = given.map(|dir| host.absolute(dir)).or_else(|| host.cache_dir.clone());
+    let dir = dir.ok_or_else(|| {
+        Error::usage("no cache directory: HOME is not set").hint("choose one with --cache-dir DIR")
+    })?;
+    // Memoized results are read before the cache is opened.
     if dir.is_dir() {
         permissions::check(&dir, host.uid)?;
     }
     Ok(dir)
 }
 
-/// The plan of the only kernel that these words mean.
+/// Returns the plan of the only kernel that `version` and `options` name.
 pub fn plan_for(version: &str, options: &Options, host: &Host, reporter: &Reporter) -> Result<Plan> {
-    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     let ctx = context(options, &files, host, reporter)?;
     crate::ops::fetch::plan(&one_request(version, options, &ctx)?, &ctx)
 }
 
-/// What every kernel of the run shares.
+/// Returns what all kernels of the run share.
 pub fn context<'a>(
     options: &Options,
     files: &'a CatalogFiles,
     host: &'a Host,
     reporter: &'a Reporter,
 ) -> Result<Context<'a>> {
-    let Options { images, jobs, kbuild, compile, source, .. } = options;
+    let Options { images, make: MakeArgs { jobs, kbuild, source, .. }, compile, .. } = options;
     let CatalogFiles { library, catalog } = files;
     let cache_dir = cache_dir(source.cache_dir.as_deref(), host)?;
     let keyring = keyring(&source.keyring, host)?;
@@ -94,7 +90,7 @@ pub fn context<'a>(
     }
     if let Some((dirs, writers)) = dirs.as_ref().and_then(|dirs| Some((dirs, dirs.writers()?))) {
         let root = crate::ops::context::display_path(&dirs.root, host);
-        reporter.note(&format!("{writers} may write in {root}: what they put there is believed"));
+        reporter.note(&format!("{writers} can write to {root}; its files are trusted"));
     }
     let output = images.output.as_deref().or(defaults.output.as_deref()).unwrap_or(OUTPUT.into());
     Ok(Context {
@@ -118,15 +114,15 @@ pub fn context<'a>(
         explicit_jobs: jobs.jobs.is_some(),
         offline: source.offline,
         sandbox: kbuild.sandbox,
-        stall: source.stall_timeout.map_or(STALL, |seconds| Duration::from_secs(seconds.into())),
+        stall: source.stall_timeout.map_or(STALL_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
         command: host.args.clone(),
     })
 }
 
-/// Parsed keys take several times the memory of their files; kernel.org's own keyring of 600 developers has 10 MB.
+/// Parsed keys take several times the memory of their files. kernel.org's keyring has 10 MB.
 const MAX_KEYRING: u64 = 4 << 20;
 
-/// The built-in keys, and those of `--keyring`.
+/// Reads the built-in keys and those of `--keyring`.
 fn keyring(paths: &[Utf8PathBuf], host: &Host) -> Result<Keyring> {
     let mut keyring = Keyring::built_in();
     for path in paths {
@@ -138,22 +134,22 @@ fn keyring(paths: &[Utf8PathBuf], host: &Host) -> Result<Keyring> {
     Ok(keyring)
 }
 
-/// The only kernel that these words mean.
+/// Returns the request for the only kernel that `version` and `options` name.
 pub fn one_request(version: &str, options: &Options, ctx: &Context<'_>) -> Result<Request> {
     let mut requests = requests(&[version.to_owned()], options, ctx)?;
     match requests.pop().filter(|_| requests.is_empty()) {
         Some(request) => Ok(request),
-        None => Err(Error::usage(format!("{version}: more than one kernel"))
-            .hint("name one version and, with --arch, one architecture")),
+        None => Err(Error::usage(format!("{version} names more than one kernel"))
+            .hint("give one version and, with --arch, one architecture")),
     }
 }
 
-/// What was typed, resolved: one request for each architecture and version.
+/// Returns one request for each architecture and version.
 pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Result<Vec<Request>> {
     let remote = options.compile.launcher.as_deref().and_then(Tool::of).filter(|tool| tool.is_remote());
     if let Some(tool) = remote.filter(|_| ctx.offline) {
-        return Err(Error::usage(format!("--offline: {} works through the network", tool.name()))
-            .hint("leave --launcher out; ccache works without a network"));
+        return Err(Error::usage(format!("--offline: {} needs the network", tool.name()))
+            .hint("remove --launcher, or use --launcher ccache"));
     }
     let mut requests = Vec::new();
     for arch in arches(options, ctx)? {
@@ -166,28 +162,28 @@ pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Re
     Ok(requests)
 }
 
-/// `--arch`, else the project's, else the host's.
+/// Returns `--arch`, or else the project's default, or else the host's architecture.
 fn arches(options: &Options, ctx: &Context<'_>) -> Result<Vec<Arch>> {
     let given = [&options.target.arch, &ctx.library.project.defaults.arch];
     if let Some(arches) = given.into_iter().find(|arches| !arches.is_empty()) {
         return Ok(arches.clone());
     }
-    let hint = || format!("choose with --arch {}", Arch::choices());
-    Ok(vec![ctx.host.own_arch().map_err(|error| error.hint(hint()))?])
+    let own = ctx.host.own_arch();
+    Ok(vec![own.map_err(|error| error.hint(format!("choose with --arch {}", Arch::choices())))?])
 }
 
-/// The flavor of the options, else the project's; `None`: each version tells its own.
+/// Returns the flavor of the options, or else the project's. With `None`, the catalog knows each version's.
 fn flavor(options: &Options, ctx: &Context<'_>) -> Option<Flavor> {
     options.target.hypervisor.flavor().or(ctx.library.project.defaults.flavor)
 }
 
-/// A version, and whether it is what a channel of kernel.org stands for.
+/// A version, and whether it was given as a channel of kernel.org.
 struct ResolvedVersion {
     version: VersionRequest,
     is_of_channel: bool,
 }
 
-/// The versions that one word stands for.
+/// Returns the versions that one argument names.
 fn resolve_version(
     text: &str,
     arch: Arch,
@@ -201,7 +197,7 @@ fn resolve_version(
     let of_catalog = |version| ResolvedVersion { version, is_of_channel: false };
     if text == "all" {
         let Some(flavor) = flavor(options, ctx) else {
-            return Err(Error::usage("`all` is every supported kernel of one flavor")
+            return Err(Error::usage("`all` needs a flavor: it is every supported kernel of one flavor")
                 .hint(format!("choose it with {}", Flavor::flags())));
         };
         let kernels = ctx.catalog.kernels.iter();
@@ -210,22 +206,22 @@ fn resolve_version(
         return Ok(supported.map(|entry| of_catalog(entry.request())).collect());
     }
     let version = text.parse().map_err(|why: String| {
-        Error::usage(why).hint("`kcompile --help` shows the commands, `kcompile list` the known kernels")
+        Error::usage(why).hint("see `kcompile list` for known kernels and `kcompile --help` for commands")
     })?;
     Ok(vec![of_catalog(version)])
 }
 
 fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Context<'_>) -> Result<Request> {
     let Context { host, catalog, .. } = ctx;
-    let Options { target, config, catalog: own, images, kbuild, compile, .. } = options;
+    let Options { target, config, images, make, compile, .. } = options;
     let ResolvedVersion { version, is_of_channel } = *resolved;
     let flavor = match flavor(options, ctx) {
         Some(flavor) => flavor,
         None => planning::flavor_of(version, catalog)?,
     };
-    // What a channel of kernel.org means is found there, whatever the flavor.
+    // The version of a channel of kernel.org comes from there for every flavor.
     let of_channel = is_of_channel.then_some(SourceSpec::KernelOrg);
-    // An entry for a series says nothing of one version of it: that may have a branch of its own.
+    // An entry for a series does not apply to one version of it, which may have its own branch.
     let from_catalog = || catalog.find(version, flavor, arch)?.source.as_deref()?.parse().ok();
     let source = target.source.clone().or(of_channel).or_else(from_catalog);
     Ok(Request {
@@ -238,11 +234,11 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         },
         config: config.config.as_deref().map(|path| host.absolute(path)),
         overrides: config.overrides.0.clone(),
-        patches: own.patches.as_deref().map(|path| host.absolute(path)),
+        patches: make.catalog.patches.as_deref().map(|path| host.absolute(path)),
         toolchain: ToolchainChoice {
-            cc: kbuild.cc.clone(),
-            llvm: kbuild.llvm,
-            cross_compile: kbuild.cross_compile.clone(),
+            cc: make.kbuild.cc.clone(),
+            llvm: make.kbuild.llvm,
+            cross_compile: make.kbuild.cross_compile.clone(),
             launcher: compile.launcher.clone(),
         },
         images: ImageChoice {
@@ -259,9 +255,9 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
     })
 }
 
-/// `--mirror`, else the environment's, else the project's.
+/// Returns `--mirror`, or else `KCOMPILE_MIRROR`, or else the project's mirrors.
 fn mirrors<'a>(options: &'a Options, ctx: &'a Context<'_>) -> Result<&'a [String]> {
-    let all = [&options.source.mirror, &ctx.host.mirrors, &ctx.library.project.defaults.mirror];
+    let all = [&options.make.source.mirror, &ctx.host.mirrors, &ctx.library.project.defaults.mirror];
     let mirrors = all.into_iter().find(|mirrors| !mirrors.is_empty()).map_or(&[][..], |mirrors| &mirrors[..]);
     match mirrors.iter().find_map(|mirror| mirror_error(mirror)) {
         None => Ok(mirrors),
@@ -269,21 +265,16 @@ fn mirrors<'a>(options: &'a Options, ctx: &'a Context<'_>) -> Result<&'a [String
     }
 }
 
-/// The flavor's own profile, unless `--require none` leaves it out, those of the project, and those of
-/// `--require`.
+/// Returns the flavor's own profile, unless `--require none` skips it, and the project's and `--require`.
 fn profiles(required: &[String], flavor: Flavor, ctx: &Context<'_>) -> Vec<String> {
     let own = (!required.iter().any(|name| name == "none")).then(|| flavor.to_string());
     let named = ctx.library.project.defaults.require.iter().chain(required);
     own.into_iter().chain(named.filter(|name| *name != "none").cloned()).collect()
 }
 
-/// Brings what `--from-bundle` names into the cache, for this run.
+/// Imports the bundle of `--from-bundle` into the cache, for this run.
 pub fn import_bundle<'a>(options: &Options, ctx: Context<'a>) -> Result<Context<'a>> {
-    match &options.source.from_bundle {
-        Some(path) => {
-            let bundled = crate::ops::fetch::import_bundle(&ctx.host.absolute(path), &ctx)?;
-            Ok(Context { bundled, ..ctx })
-        }
-        None => Ok(ctx),
-    }
+    let Some(path) = &options.make.source.from_bundle else { return Ok(ctx) };
+    let bundled = crate::ops::fetch::import_bundle(&ctx.host.absolute(path), &ctx)?;
+    Ok(Context { bundled, ..ctx })
 }

@@ -1,4 +1,4 @@
-//! What a word of the command line means where a config is wanted: a file, an image, a version.
+//! Decides whether an argument names a file, an image or a version.
 
 use crate::catalog::text::read_text;
 use crate::host::Host;
@@ -8,21 +8,24 @@ use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{Image, locate};
 use crate::util::error::{Error, Result};
 use crate::util::read::MAX_CONFIG;
-use camino::Utf8Path;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
-/// Where a config comes from.
+/// What an argument names.
 pub enum Target {
-    /// A `.config`.
+    /// A file, such as a `.config`.
     File(Utf8PathBuf),
-    /// An image of an OCI layout, by its tag if it was given.
+    /// An OCI layout, and the tag if one is given.
     Layout(Utf8PathBuf, Option<String>),
-    /// A kernel.
+    /// A kernel version.
     Version,
 }
 
 impl Target {
-    /// A file is a `.config`, a directory a layout, anything else a version.
+    /// Returns what `text` names.
+    ///
+    /// # Errors
+    ///
+    /// It names nothing that exists, and is not a version (exit code 2).
     pub fn of(text: &str, host: &Host) -> Result<Target> {
         let path = host.absolute(text.into());
         if path.exists() && !path.is_dir() {
@@ -32,11 +35,11 @@ impl Target {
         if layout.is_dir() {
             return Ok(Target::Layout(layout, tag));
         }
-        match text.parse::<VersionRequest>().is_ok() || text.parse::<Channel>().is_ok() {
-            true => Ok(Target::Version),
-            false => Err(Error::usage(format!("{text}: no such file or directory, and no kernel version"))
-                .hint("a .config file, an OCI layout (LAYOUT[:TAG]), or a kernel version")),
+        if text.parse::<VersionRequest>().is_ok() || text.parse::<Channel>().is_ok() {
+            return Ok(Target::Version);
         }
+        Err(Error::usage(format!("{text}: no such file or directory, and not a kernel version"))
+            .hint("give a .config file, an OCI layout (LAYOUT[:TAG]) or a kernel version"))
     }
 }
 
@@ -50,13 +53,13 @@ pub fn config_of(path: &Utf8Path) -> Result<Config> {
     }
 }
 
-/// The image that a reference means: the only one of a layout or a tag, or of an index the one for `arch`.
+/// Opens the image that `target` names: the only one of a layout or tag, or the one of an index for `arch`.
 pub fn one_image(target: &Utf8Path, arch: Option<&str>) -> Result<Image> {
     let (layout, tag) = locate(target);
     LayoutReader::open(&layout)?.open_image(tag.as_deref(), arch)
 }
 
-/// The architectures of the images that a reference means, in their order.
+/// Returns the architectures of the images that `target` names, in their order.
 pub fn architectures(target: &Utf8Path) -> Result<Vec<String>> {
     let (layout, tag) = locate(target);
     let reader = LayoutReader::open(&layout)?;

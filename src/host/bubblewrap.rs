@@ -1,4 +1,4 @@
-//! Whether this host lets bubblewrap make a sandbox, and what to do where it does not.
+//! Checks whether bubblewrap can create a sandbox on this host, and suggests what to do if not.
 
 use crate::host::Host;
 use crate::host::packages::{Dependency, Diagnosis, Importance, diagnose};
@@ -8,7 +8,7 @@ use camino::Utf8Path;
 use std::collections::BTreeMap;
 use std::fs;
 
-/// The argument for a user namespace of its own, in which root is none outside of it.
+/// The argument for a user namespace, whose root has no privileges outside of it.
 pub const USER_NAMESPACE: &str = "--unshare-user";
 const NAMESPACES: [&str; 8] = [
     "--unshare-pid",
@@ -17,18 +17,18 @@ const NAMESPACES: [&str; 8] = [
     "--unshare-uts",
     "--unshare-cgroup-try",
     "--die-with-parent",
-    // Root keeps all capabilities without this.
+    // Without this, root keeps all capabilities.
     "--cap-drop",
     "ALL",
 ];
 
-/// What bubblewrap is, for a list of needs.
+/// Returns bubblewrap as a recommended dependency.
 pub fn dependency() -> Dependency {
-    let why = "keeps the kernel's build scripts from the network and from your files";
+    let why = "hides the network and your files from the kernel's build scripts";
     Dependency::program(SANDBOX, why, ["bubblewrap"; 5]).recommended()
 }
 
-/// Tries bubblewrap out where `diagnosis` has found it, and notes there why it does not work.
+/// Runs bubblewrap if `diagnosis` has found it, and records there why it fails.
 pub fn check_sandbox(diagnosis: &mut Diagnosis, host: &Host) {
     let files = ["--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"].map(str::to_owned);
     let bwrap = diagnosis
@@ -43,12 +43,12 @@ pub fn check_sandbox(diagnosis: &mut Diagnosis, host: &Host) {
     }
 }
 
-/// The command line of bubblewrap up to the program that it runs in `dir`: with namespaces of its own, and with the
-/// files that `files` shows. It has been tried out.
+/// Returns a command line of bubblewrap that works on this host, up to the program that it runs in `dir`.
+/// `files` are the arguments that make files visible.
 ///
 /// # Errors
 ///
-/// bubblewrap is not installed, or the host does not let it make the namespaces (exit code 4).
+/// bubblewrap is not installed, or the host does not allow the namespaces (exit code 4).
 pub fn find_command(
     files: &[String],
     dir: &Utf8Path,
@@ -56,7 +56,7 @@ pub fn find_command(
     host: &Host,
 ) -> Result<Vec<String>> {
     diagnose(vec![Dependency { importance: Importance::Required, ..dependency() }], "gcc", host).require()?;
-    // Root may do without a user namespace where the host forbids them.
+    // Root needs no user namespace, if the host forbids them.
     let attempts: &[&[&str]] = if host.root { &[&[USER_NAMESPACE], &[]] } else { &[&[USER_NAMESPACE]] };
     let mut failed = None;
     for namespaces in attempts {
@@ -78,19 +78,19 @@ pub fn find_command(
         let stderr = stderr.lines().next().unwrap_or("bwrap failed and printed nothing").trim();
         failed.get_or_insert_with(|| Error::host(stderr).hint(remedy(stderr)));
     }
-    Err(failed.expect("there is at least one way"))
+    Err(failed.expect("there is at least one attempt"))
 }
 
-/// What makes the sandbox possible where bubblewrap says `why`.
+/// Returns the hint for an error message of bubblewrap.
 fn remedy(why: &str) -> &'static str {
     let is = |setting: &str, value: &str| {
         fs::read_to_string(Utf8Path::new("/proc/sys").join(setting)).is_ok_and(|text| text.trim() == value)
     };
     if why.contains("mount proc") {
-        "in a container, mounting /proc must be allowed: with Docker, --security-opt systempaths=unconfined \
+        "allow the container to mount /proc; with Docker, use --security-opt systempaths=unconfined \
          --security-opt seccomp=unconfined --security-opt apparmor=unconfined"
     } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
-        "AppArmor forbids it: sudo apt-get install apparmor-profiles && sudo cp \
+        "AppArmor forbids user namespaces: sudo apt-get install apparmor-profiles && sudo cp \
          /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ && sudo apparmor_parser -r \
          /etc/apparmor.d/bwrap-userns-restrict"
     } else if is("kernel/unprivileged_userns_clone", "0") {
@@ -98,7 +98,7 @@ fn remedy(why: &str) -> &'static str {
     } else if is("user/max_user_namespaces", "0") {
         "sudo sysctl -w user.max_user_namespaces=15000"
     } else {
-        "this user must be allowed to make user namespaces: with Docker, --security-opt seccomp=unconfined \
+        "allow this user to create user namespaces; with Docker, use --security-opt seccomp=unconfined \
          --security-opt apparmor=unconfined"
     }
 }

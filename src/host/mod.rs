@@ -5,6 +5,7 @@ pub mod packages;
 pub mod process;
 
 use crate::kernel::Arch;
+use crate::report::Terminal;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::normalize_path;
@@ -20,45 +21,42 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// What kcompile knows of the process and the machine it runs on.
 #[derive(Clone, Debug)]
 pub struct Host {
-    /// The working directory; relative paths of the command line start here.
+    /// The working directory, which relative paths of the command line are resolved against.
     pub cwd: Utf8PathBuf,
-    /// The words of the command line.
+    /// The command line, beginning with the program's name.
     pub args: Vec<String>,
-    /// Where the cache lies unless `--cache-dir` says otherwise; `None` without a home directory.
+    /// The default of `--cache-dir`, if there is a home directory.
     pub cache_dir: Option<Utf8PathBuf>,
-    /// The machine's architecture, where it is one that we know.
+    /// The machine's architecture, if kcompile supports it.
     pub arch: Option<Arch>,
-    /// CPUs that this process may use (affinity and cgroup quota honoured).
+    /// The number of CPUs that this process may use, by affinity and cgroup quota.
     pub cpus: usize,
-    /// Is standard error a terminal?
-    pub terminal: bool,
-    /// Are standard input and standard error terminals, so that a child can talk to the user?
+    /// Standard error, without colors if `NO_COLOR` is set or `TERM` is `dumb`.
+    pub terminal: Terminal,
+    /// Whether standard input and standard error are terminals, so that a child can interact with the user.
     pub interactive: bool,
-    /// May the output be coloured (`NO_COLOR` unset, a terminal that can)?
-    pub color: bool,
-    /// Does the process run as root?
+    /// Whether the process runs as root.
     pub root: bool,
-    /// Whose process it is: the effective user's number.
+    /// The effective user ID.
     pub uid: u32,
-    /// The clock when the process started, seconds since 1970.
+    /// The start of the process, in seconds since 1970.
     pub now: u64,
-    /// `KCOMPILE_MIRROR`: one or more URLs, with commas or spaces between.
+    /// `KCOMPILE_MIRROR`: URLs separated by commas or spaces.
     pub mirrors: Vec<String>,
-    /// `SOURCE_DATE_EPOCH`, seconds since 1970.
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970.
     pub source_date_epoch: Option<u64>,
-    /// What a child process may see: `PATH` with the administrators' directories, `HOME`, `TMPDIR`,
-    /// and fixed `LC_ALL=C`, `TZ=UTC`, `RUSTUP_HOME=/dev/null`.
+    /// The environment of child processes: `PATH` with the sbin directories, `HOME`, `TMPDIR`, and fixed
+    /// `LC_ALL=C`, `TZ=UTC`, `PYTHONDONTWRITEBYTECODE=1` and `RUSTUP_HOME=/dev/null`.
     pub child_env: BTreeMap<String, String>,
-    /// What a child that draws on the terminal needs beside: `TERM` and its like.
+    /// Additional variables for a child that draws on the terminal, such as `TERM`.
     pub terminal_env: BTreeMap<String, String>,
-    /// What of the environment is for a launcher before the compiler: where it keeps things, where its farm is.
-    /// Nothing that could change what is compiled.
+    /// Additional variables for a compiler launcher. None of them affects the output.
     pub launcher_env: BTreeMap<String, String>,
     /// The proxy variables of the environment, for a child that uses the network.
     pub proxies: BTreeMap<String, String>,
-    /// What git needs of the environment beside: the ssh agent, and certificates to believe.
+    /// Additional variables for git: the SSH agent and trusted certificates.
     pub git_env: BTreeMap<String, String>,
-    /// Variables of the environment that would change the build unseen, and are kept from it.
+    /// Ignored variables of the environment, which would change the build.
     pub ignored: Vec<String>,
     /// The distribution, from `/etc/os-release`.
     pub os: OsRelease,
@@ -69,19 +67,23 @@ pub struct Host {
 pub struct OsRelease {
     /// `ID`: `debian`, `fedora`, …
     pub id: String,
-    /// `ID_LIKE`: the distributions that it descends from.
+    /// `ID_LIKE`: the distributions that it is derived from.
     pub like: Vec<String>,
 }
 
 impl Host {
-    /// Reads it all, once.
+    /// Reads the state of the process and of the machine.
+    ///
+    /// # Errors
+    ///
+    /// The working directory is not usable, or `SOURCE_DATE_EPOCH` is not a number (exit code 2).
     pub fn read() -> Result<Host> {
         let env = full_env();
         let cwd =
             std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
         let cwd = Utf8PathBuf::from_path_buf(cwd)
             .map_err(|path| Error::usage(format!("the working directory {} is not UTF-8", path.display())))?;
-        let terminal = std::io::stderr().is_terminal();
+        let is_terminal = std::io::stderr().is_terminal();
         let set = |key: &str| env.get(key).filter(|value| !value.is_empty());
         let source_date_epoch = match set("SOURCE_DATE_EPOCH") {
             None => None,
@@ -94,11 +96,14 @@ impl Host {
             cache_dir: cache_dir(&env).map(|dir| cwd.join(dir)),
             arch: Arch::find(|spec| *spec.uname == *rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
-            terminal,
-            interactive: terminal && std::io::stdin().is_terminal(),
-            color: terminal
-                && set("NO_COLOR").is_none()
-                && env.get("TERM").is_some_and(|term| term != "dumb"),
+            terminal: if !is_terminal {
+                Terminal::No
+            } else if set("NO_COLOR").is_none() && env.get("TERM").is_some_and(|term| term != "dumb") {
+                Terminal::Color
+            } else {
+                Terminal::Plain
+            },
+            interactive: is_terminal && std::io::stdin().is_terminal(),
             root: rustix::process::geteuid().is_root(),
             uid: rustix::process::geteuid().as_raw(),
             now: now(),
@@ -127,18 +132,19 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Fails (exit code 2) where it is not one that kernels are built for.
+    /// kcompile does not support it (exit code 2).
     pub fn own_arch(&self) -> Result<Arch> {
         let titles = || join_list(Arch::ALL.iter().map(|arch| arch.spec().title), "or");
-        self.arch.ok_or_else(|| Error::usage(format!("this machine is not {}", titles())))
+        self.arch.ok_or_else(|| Error::usage(format!("the architecture of this machine is not {}", titles())))
     }
 
-    /// `path` seen from the working directory.
+    /// Resolves `path` against the working directory.
     pub fn absolute(&self, path: &Utf8Path) -> Utf8PathBuf {
         normalize_path(&self.cwd.join(path))
     }
 
-    /// The program that `name` would run: searched in the child's `PATH`, or as a path.
+    /// Finds the program that `name` runs. A name with a slash is a path, and others are looked up in the
+    /// `PATH` of child processes.
     pub fn find_program(&self, name: &str) -> Option<Utf8PathBuf> {
         let runs = |path: &Utf8Path| {
             path.is_file() && rustix::fs::access(path.as_std_path(), rustix::fs::Access::EXEC_OK).is_ok()
@@ -152,8 +158,8 @@ impl Host {
             .find(|path| runs(path))
     }
 
-    /// What the file system says of the directories that programs are found in, and of what package managers
-    /// write down: another tool or header than before shows there.
+    /// Returns a digest of the stamps of program directories and package databases. It changes if a tool or
+    /// header is installed or updated.
     pub fn installed(&self) -> Sha256 {
         const PACKAGES: [&str; 5] = [
             "/var/lib/dpkg/status",
@@ -174,7 +180,7 @@ impl Host {
 }
 
 impl OsRelease {
-    /// Parses the shell-like `KEY=value` lines.
+    /// Parses `KEY=value` lines.
     pub fn parse(text: &str) -> OsRelease {
         let value = |key: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -183,55 +189,54 @@ impl OsRelease {
         OsRelease { id: value("ID"), like: value("ID_LIKE").split_whitespace().map(str::to_owned).collect() }
     }
 
-    /// Is it `name`, or does it descend from it?
+    /// Returns whether the distribution is `name` or derived from it.
     pub fn is_like(&self, name: &str) -> bool {
         self.id == name || self.like.iter().any(|like| like == name)
     }
 }
 
-/// The words of the command line, the program's name first.
+/// Returns the command line, beginning with the program's name.
 pub fn args() -> impl Iterator<Item = std::ffi::OsString> {
     std::env::args_os()
 }
 
-/// The clock, seconds since 1970. It decides nothing: it is told.
+/// Returns the time in seconds since 1970, for documents and messages. It does not affect the output.
 pub fn now() -> u64 {
     clock().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// The same in full, as files are stamped with it.
+/// Returns the time, to compare it with file stamps.
 pub fn clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// The whole environment, for a program that is the user's own client and finds its credentials there:
-/// never for a build. It is handed on and not kept, since it may hold secrets.
+/// Returns the whole environment, for programs such as skopeo that find the user's credentials there. It is
+/// never used for a build, and not stored, since it may have secrets.
 pub fn full_env() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// `KCOMPILE_CACHE_DIR`, else the XDG cache directory's `kcompile`.
+/// Returns `KCOMPILE_CACHE_DIR`, or else `kcompile` in the XDG cache directory.
 fn cache_dir(env: &BTreeMap<String, String>) -> Option<Utf8PathBuf> {
     let set = |key: &str| env.get(key).filter(|value| !value.is_empty()).map(Utf8PathBuf::from);
-    // The XDG base directory specification: a relative path there is invalid and must be ignored.
+    // By the XDG Base Directory Specification, relative paths are invalid and must be ignored.
     let xdg = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("kcompile"));
     let home = set("HOME").map(|home| home.join(".cache/kcompile"));
     set("KCOMPILE_CACHE_DIR").or(xdg).or(home)
 }
 
-/// The names that curl, apt and git know, in both cases.
+/// Returns whether curl, apt and git take a proxy from this variable.
 fn is_proxy(key: &str) -> bool {
     matches!(key.to_lowercase().as_str(), "http_proxy" | "https_proxy" | "all_proxy" | "no_proxy")
 }
 
-/// Little of the environment reaches a child: what it needs to find programs and its own settings,
-/// and what makes its messages and dates the same everywhere.
+/// Returns the environment of child processes, with fixed locale and time zone.
 fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut child = select(env, &["HOME", "TMPDIR"]);
     let mut path = env.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    // depmod lives in /sbin, which an ordinary user's PATH lacks on Debian.
+    // depmod is in /sbin, which is not in the PATH of ordinary users on Debian.
     for dir in ["/usr/local/sbin", "/usr/sbin", "/sbin"] {
         if !path.split(':').any(|have| have == dir) {
             path = format!("{path}:{dir}");
@@ -240,21 +245,21 @@ fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     child.insert("PATH".into(), path);
     child.insert("LC_ALL".into(), "C".into());
     child.insert("TZ".into(), "UTC".into());
-    // The kernel's own scripts would leave their bytecode in the source tree, which must stay as it is.
+    // The kernel's scripts must not write bytecode to the source tree.
     child.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
-    // Kconfig asks rustc for its version. One of rustup's looks for itself in HOME, which is the user's own before a
-    // launcher and without a sandbox only: it is told to find nothing anywhere. A distribution's does not ask.
+    // Kconfig runs rustc for its version. The rustc of rustup looks for toolchains in HOME, which is the
+    // user's only for launchers and without a sandbox. This makes it find none everywhere. The distribution's
+    // rustc ignores it.
     child.insert("RUSTUP_HOME".into(), "/dev/null".into());
     child
 }
 
-/// Those of `keys` that are there.
 fn select(env: &BTreeMap<String, String>, keys: &[&str]) -> BTreeMap<String, String> {
     keys.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone()))).collect()
 }
 
-/// What ccache, sccache, distcc and icecc are told by the environment, without what loosens their checks, adds to
-/// command lines or chooses another compiler.
+/// Selects variables of ccache, sccache, distcc and icecc. Leaves out those that weaken checks, change
+/// command lines or choose another compiler.
 fn launcher_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     const PASSED: [&str; 25] = [
         "XDG_CACHE_HOME",
@@ -286,7 +291,7 @@ fn launcher_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     select(env, &PASSED)
 }
 
-/// The ssh agent; and the certificates that other clients are told of by the variables of OpenSSL, by git's names.
+/// Selects the SSH agent, and the certificates in OpenSSL's variables under the names of git.
 fn git_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let names = [
         ("SSH_AUTH_SOCK", "SSH_AUTH_SOCK"),
@@ -296,13 +301,13 @@ fn git_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     names.iter().filter_map(|(from, to)| Some(((*to).to_owned(), env.get(*from)?.clone()))).collect()
 }
 
-/// `TERM` and where its description lies, the colours of the kernel's menus, and a locale that has line drawing.
+/// Selects `TERM` and its database and the colors of menuconfig, and sets a locale with line drawing.
 fn terminal_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let names = ["TERM", "TERMINFO", "TERMINFO_DIRS", "COLORTERM", "MENUCONFIG_COLOR", "MENUCONFIG_MODE"];
     select(env, &names).into_iter().chain([("LC_ALL".to_owned(), "C.UTF-8".to_owned())]).collect()
 }
 
-/// Variables that the kernel's make, or make itself, reads from the environment.
+/// Returns whether make or Kbuild reads this variable from the environment.
 fn affects_build(key: &str) -> bool {
     const NAMES: [&str; 23] = [
         "ARCH",
@@ -351,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_sees_little() {
+    fn a_child_gets_few_variables() {
         let child =
             child_env(&env(&[("PATH", "/bin"), ("MAKEFLAGS", "-n"), ("AWS_SECRET", "x"), ("LANG", "tr_TR")]));
         assert_eq!(child["PATH"], "/bin:/usr/local/sbin:/usr/sbin:/sbin");
@@ -372,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn os_release_is_understood() {
+    fn os_release_is_parsed() {
         let os = OsRelease::parse("NAME=\"Ubuntu\"\nID=ubuntu\nID_LIKE=\"debian\"\n");
         assert!(os.is_like("debian") && os.is_like("ubuntu") && !os.is_like("fedora"));
     }

@@ -1,4 +1,4 @@
-//! What a host must have to build a kernel, what it lacks, and the one command that installs it.
+//! The dependencies of a build, what the host lacks of them, and the command that installs it.
 
 use crate::host::Host;
 use crate::host::process::{self, CommandLine};
@@ -7,7 +7,7 @@ use crate::util::error::{Error, Result};
 use serde::Serialize;
 use std::fmt;
 
-/// A package manager and how it is asked.
+/// A package manager, by family of distributions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PackageManager {
     Debian,
@@ -18,7 +18,7 @@ enum PackageManager {
 }
 
 impl PackageManager {
-    /// The one of this distribution, if we know it.
+    /// Returns the package manager of this distribution, if it is known.
     fn of(host: &Host) -> Option<PackageManager> {
         let known = [
             ("debian", PackageManager::Debian),
@@ -33,10 +33,10 @@ impl PackageManager {
         known.into_iter().find(|(id, _)| host.os.is_like(id)).map(|(_, packages)| packages)
     }
 
-    /// The commands that install, without the packages; the last one takes them.
+    /// Returns the commands that install packages. The packages are appended to the last one.
     fn install(self) -> &'static [&'static [&'static str]] {
         match self {
-            // The lists of a fresh machine or container are old or not there at all.
+            // New machines and containers have old package lists or none.
             PackageManager::Debian => {
                 &[&["apt-get", "update"], &["apt-get", "install", "-y", "--no-install-recommends"]]
             }
@@ -48,24 +48,25 @@ impl PackageManager {
     }
 }
 
-/// How a need is looked for.
+/// How a dependency is found.
 #[derive(Clone, Debug)]
 pub enum DependencyKind {
     Program(String),
-    /// Included from an empty C file by the host's compiler.
+    /// A header that the host's compiler finds.
     Header(&'static str),
 }
 
-/// Something that a build or a boot needs, and its package on Debian, Fedora, Arch, Alpine and openSUSE.
+/// Something that a build or a boot needs.
 #[derive(Clone, Debug)]
 pub struct Dependency {
     pub kind: DependencyKind,
     pub why: &'static str,
+    /// Its package on Debian, Fedora, Arch, Alpine and openSUSE.
     pub packages: [&'static str; 5],
     pub importance: Importance,
 }
 
-/// Does a build fail without it?
+/// Whether a build fails without a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Importance {
@@ -87,42 +88,39 @@ impl Dependency {
         Dependency { kind: DependencyKind::Header(name), why, packages, importance: Importance::Required }
     }
 
-    /// The same, where a build does without it.
+    /// Returns the same dependency, which a build can do without.
     pub fn recommended(self) -> Dependency {
         Dependency { importance: Importance::Recommended, ..self }
     }
 }
 
-/// One line of the doctor's report.
+/// One line of `kcompile doctor`.
 #[derive(Clone, Debug, Serialize)]
 pub struct DependencyStatus {
     /// The program or header.
     pub name: String,
-    /// Where it is, `None` if it is missing.
-    #[serde(rename = "found")]
+    /// Its path, if it is installed.
     pub found: Option<String>,
-    /// What it is for; or why it does not work.
-    #[serde(rename = "why")]
+    /// What it is for, or why it does not work.
     pub why: String,
     pub importance: Importance,
-    /// The package that has it here.
+    /// Its package on this distribution.
     pub package: Option<&'static str>,
 }
 
-/// Everything that was looked for.
+/// All dependencies that were checked.
 #[derive(Clone, Debug, Serialize)]
 pub struct Diagnosis {
-    /// In the order of the list of needs.
     #[serde(rename = "findings")]
     pub dependencies: Vec<DependencyStatus>,
-    /// The command that installs what is missing; `None`: nothing is, or the distribution is unknown.
+    /// The command that installs what is missing, if something is and the distribution is known.
     pub install: Option<String>,
     #[serde(skip)]
     commands: Vec<Vec<String>>,
 }
 
 impl Diagnosis {
-    /// Names of what is missing and required.
+    /// Returns the names of missing required dependencies.
     pub fn missing(&self) -> Vec<&str> {
         let required =
             self.dependencies.iter().filter(|dependency| dependency.importance == Importance::Required);
@@ -132,7 +130,9 @@ impl Diagnosis {
             .collect()
     }
 
-    /// Fails (exit code 4) when something is missing.
+    /// # Errors
+    ///
+    /// A required dependency is missing (exit code 4).
     pub fn require(&self) -> Result<()> {
         let missing = self.missing();
         if missing.is_empty() {
@@ -145,7 +145,7 @@ impl Diagnosis {
         })
     }
 
-    /// Runs the install command, by sudo where we are not root.
+    /// Runs the install command, with sudo for users other than root.
     pub fn install(&self, host: &Host, reporter: &Reporter) -> Result<()> {
         if self.commands.is_empty() {
             return self.require();
@@ -169,13 +169,13 @@ impl fmt::Display for Diagnosis {
             match (found, importance) {
                 (Some(place), _) => writeln!(f, "ok       {name:20} {place}")?,
                 (None, Importance::Required) => writeln!(f, "MISSING  {name:20} {why}")?,
-                (None, Importance::Recommended) => writeln!(f, "advised  {name:20} {why}")?,
+                (None, Importance::Recommended) => writeln!(f, "optional {name:20} {why}")?,
             }
         }
         match (&self.install, self.missing().len()) {
             (None, 0) => writeln!(f, "\nnothing is missing"),
-            (Some(command), 0) => writeln!(f, "\ninstall what is advised:\n    {command}"),
-            (Some(command), _) => writeln!(f, "\ninstall what is missing:\n    {command}"),
+            (Some(command), 0) => writeln!(f, "\nto install what is optional:\n    {command}"),
+            (Some(command), _) => writeln!(f, "\nto install what is missing:\n    {command}"),
             (None, _) => {
                 writeln!(f, "\ninstall what is missing with the package manager of this distribution")
             }
@@ -183,29 +183,29 @@ impl fmt::Display for Diagnosis {
     }
 }
 
-/// Looks for what the kernel's menus need beside all that a build needs.
+/// Checks for the additional dependencies of menuconfig.
 pub fn examine_menus(host: &Host) -> Diagnosis {
     let why = "draws the kernel's menus";
     let packages = ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev", "ncurses-devel"];
     diagnose(vec![Dependency::header("curses.h", why, packages)], "gcc", host)
 }
 
-/// Looks for the program that fetches repositories and applies patches.
+/// Checks for git.
 pub fn examine_git(host: &Host) -> Diagnosis {
     diagnose(vec![git()], "gcc", host)
 }
 
-/// What fetches repositories and applies patches.
+/// Returns git as a dependency.
 pub fn git() -> Dependency {
     Dependency::program("git", "fetches repositories and applies patches", ["git"; 5])
 }
 
-/// Looks for the program that pushes images.
+/// Checks for skopeo.
 pub fn examine_push(host: &Host) -> Diagnosis {
     diagnose(vec![Dependency::program("skopeo", "copies images to a registry", ["skopeo"; 5])], "gcc", host)
 }
 
-/// Looks for `needs`; headers by `host_cc`.
+/// Checks for `dependencies`. Headers are found by `host_cc`.
 pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Diagnosis {
     let packages = PackageManager::of(host);
     let dependencies: Vec<DependencyStatus> = dependencies
@@ -249,12 +249,12 @@ pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Di
     Diagnosis { dependencies, install, commands }
 }
 
-/// Where the host's compiler finds `header`.
+/// Returns where `host_cc` finds `header`.
 fn find_header(header: &str, host_cc: &str, host: &Host) -> Option<String> {
     let argv = shlex::split(host_cc)?;
     let (program, args) = argv.split_first()?;
     host.find_program(program)?;
-    // `-M` lists what is included, the header itself in second place.
+    // `-M` lists the included files.
     let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
     args.extend(["-M", "-x", "c", "-include", header, "/dev/null"]);
     let listing = process::capture(program, &args, &host.child_env).ok()?;

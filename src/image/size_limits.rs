@@ -7,10 +7,10 @@ use crate::util::text::{format_size, parse_size, pluralize};
 /// The most that an image may have, in bytes; `None`: no limit.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct SizeLimits {
-    /// Fail (exit code 1) where the kernel file is larger than SIZE: bytes, or kB, MB, GB, KiB, MiB, GiB
+    /// Fail if the kernel file is larger than SIZE, such as 48MB or 45MiB
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_bin_size: Option<u64>,
-    /// Fail (exit code 1) where all modules together are larger than SIZE
+    /// Fail if the uncompressed modules together are larger than SIZE
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_modules_size: Option<u64>,
 }

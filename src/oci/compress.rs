@@ -15,12 +15,12 @@ use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer, SafeResult, z
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Read by everything.
+    /// Supported by all clients
     #[default]
     Gzip,
-    /// Smaller and faster; needs containerd 1.5 or Docker 23.
+    /// Smaller and faster; needs containerd 1.5 or Docker 23
     Zstd,
-    /// A plain tar.
+    /// No compression
     None,
 }
 

@@ -1,5 +1,4 @@
-//! The story of one build: each step turns one plain value into the next, and a value's existence proves
-//! that the step before it worked.
+//! One build, step by step. Each step turns one value into the next, which exists only if the step worked.
 
 use crate::boot;
 use crate::boot::target::{self, ImageRef, ModulesSource, Overrides};
@@ -9,24 +8,23 @@ use crate::image::contents::ImageInputs;
 use crate::image::pack::{self, PackedImage};
 use crate::image::{attest, inspect, receipt};
 use crate::kbuild::launcher::Network;
-use crate::kbuild::{self, BuildDir, BuildMode, MakeOptions, timings};
-use crate::kconfig::requirements::{self, Profile};
+use crate::kbuild::{self, BuildDir, BuildMode, Compiled, Configured, MakeOptions, timings};
+use crate::kconfig::requirements::{self, Profile, RequirementResult};
 use crate::oci;
 use crate::ops::check_config::{self, Reusable};
 use crate::ops::context::{Context, display_path};
-use crate::ops::reuse::TypedCommand;
+use crate::ops::reuse::{CachedBuild, FinishedBuild, TypedCommand};
 use crate::ops::scheduler::Stage;
 use crate::ops::{config_files, doctor, fetch, reuse};
 use crate::plan::request::Request;
-use crate::plan::{Inputs, Plan, SourceLocation};
-use crate::report::{self, KernelSummary};
-use crate::source;
+use crate::plan::{Inputs, Plan, SourceIdentity, SourceLocation};
+use crate::report::{self, KernelSummary, Reporter};
+use crate::source::{self, Tree};
 use crate::util::error::Result;
 use crate::util::fs::create_dir;
 use crate::util::text;
-use camino::{Utf8Path, Utf8PathBuf};
 
-/// Builds the kernel of `request` and packs it. Returns the images, in the order of the plan.
+/// Builds the kernel of `request` and packs it. Returns the images in the order of the plan.
 pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     let Context { host, reporter, output, .. } = ctx;
     let began = host::now();
@@ -49,7 +47,7 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     if let Some(images) = find_cached_build(&plan, &profiles, &cache, ctx)? {
         return Ok(images);
     }
-    // Before the turn comes: a tree in which nobody builds may be removed.
+    // Locks the tree before it waits for its turn, since another run may remove a tree that nobody uses.
     let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, ctx.build_mode), reporter)?;
     tree.require()?;
     let building = ctx.acquire(Stage::Build)?;
@@ -73,70 +71,120 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     let configured = check_config::explain_differences(build_dir.configure(reporter)?, &plan, &tree, ctx)?;
     check_config::check_overrides(&configured, &plan, reporter)?;
     let results = check_config::check_requirements(&configured, &plan, &profiles, reporter)?;
-    let reusable = check_config::check_inputs(&configured, &plan, &tree, build_dir.keeps_owners(), reporter)?;
-    let compiled = build_dir.compile(&configured, kbuild::history(&plan, &cache).as_ref(), reporter);
-    let unchanged = source::check_unmodified(&tree);
-    let compiled = compiled?;
-    unchanged?;
-    config_files::check_unmodified(&configured.config, &plan)?;
-    build_dir.record_file_inputs()?;
-    kbuild::record_history(&plan, &cache, &compiled);
-    if compiled.local_fallbacks > 0 {
-        let files = text::pluralize(compiled.local_fallbacks as usize, "file", "files");
-        reporter.warning(format!("the farm did not compile {files}, which were compiled on this machine"));
-    }
-
+    let reusable = check_config::check_inputs(&configured, &plan, &tree, &build_dir, reporter)?;
+    let compiled = compile(&build_dir, &configured, &plan, &tree, &cache, reporter)?;
     let root = private_dir.path.join("modules");
     create_dir(&root)?;
     let modules = pack::install_modules(&build_dir, &compiled, &plan, &root, reporter)?;
+    drop(building);
     let image_inputs =
         ImageInputs { compiled: &compiled, root: modules, config: &configured, version: plan.version_text() };
-    drop(building);
-    let _packing = ctx.acquire(Stage::Pack)?;
-    let _output = pack::lock_output(output, reporter)?;
-    let images = pack::pack(&image_inputs, &plan, output, ctx.jobs, reporter)?;
-    let built = (&configured, &results[..], &compiled);
-    let redaction = ctx.redaction(request, &configured.config);
-    let receipt = receipt::write(output, &plan, &tree.identity, built, &images, reporter, &redaction)?;
-    attest::write(&attest::Build {
+    let finished = FinishedMake {
         plan: &plan,
         source: &tree.identity,
-        configured: &configured,
-        compiled: &compiled,
-        images: &images,
-        receipt: &receipt,
-        redaction: &redaction,
+        profiles: &profiles,
+        results: &results,
+        build_dir: &build_dir,
+        image_inputs,
+        reusable,
         began,
-        ended: host::now(),
-    })?;
-    let pages = timings::write(&ctx.timings, &receipt, &plan, &build_dir, &compiled, reporter)?;
-    let release_and_count = (&*compiled.release, image_inputs.module_count()?);
-    let cache_entry = (&plan, &profiles[..], &compiled.sandbox);
-    match (ctx.build_mode, reusable) {
-        (BuildMode::Incremental, Reusable::Yes) => {
-            let command = TypedCommand {
-                redacted: redaction.command,
-                args: ctx.command.iter().map(|word| text::redact_secrets(word)).collect(),
-                cwd: host.cwd.clone(),
-            };
-            reuse::store(
-                cache_entry,
-                release_and_count,
-                (&images, &receipt),
-                command,
-                &cache,
-                (host, reporter),
-            );
-        }
-        (BuildMode::Incremental, Reusable::No) => {}
-        (BuildMode::Clean, _) => build_dir.remove()?,
+    };
+    let images = write_images(&finished, request, &cache, ctx)?;
+    if ctx.build_mode == BuildMode::Clean {
+        build_dir.remove()?;
     }
-    let (release, modules) = release_and_count;
-    summarize(&plan, (release, modules, compiled.cache_stats), &images, (&receipt, &pages), ctx);
     Ok(images)
 }
 
-/// The answer to `request` where nothing changed, without a look at its tree or a call of make.
+/// Compiles the kernel, and checks that neither the source nor a file that the config names was changed.
+fn compile(
+    build_dir: &BuildDir<'_>,
+    configured: &Configured,
+    plan: &Plan,
+    tree: &Tree,
+    cache: &Cache,
+    reporter: &Reporter,
+) -> Result<Compiled> {
+    let compiled = build_dir.compile(configured, kbuild::history(plan, cache).as_ref(), reporter);
+    let unchanged = source::check_unmodified(tree);
+    let compiled = compiled?;
+    unchanged?;
+    config_files::check_unmodified(&configured.config, plan)?;
+    build_dir.record_file_inputs()?;
+    kbuild::record_history(plan, cache, &compiled);
+    if compiled.local_fallbacks > 0 {
+        let files = text::pluralize(compiled.local_fallbacks as usize, "file", "files");
+        reporter.warning(format!("the farm did not compile {files}; this machine compiled them"));
+    }
+    Ok(compiled)
+}
+
+/// A kernel that is compiled and whose modules are installed.
+struct FinishedMake<'a> {
+    plan: &'a Plan,
+    source: &'a SourceIdentity,
+    profiles: &'a [Profile],
+    results: &'a [RequirementResult],
+    build_dir: &'a BuildDir<'a>,
+    image_inputs: ImageInputs<'a>,
+    reusable: Reusable,
+    /// When the build began, in seconds since 1970.
+    began: u64,
+}
+
+/// Writes the images and their documents, and stores them in the cache.
+fn write_images(
+    finished: &FinishedMake<'_>,
+    request: &Request,
+    cache: &Cache,
+    ctx: &Context<'_>,
+) -> Result<Vec<PackedImage>> {
+    let Context { host, reporter, output, .. } = ctx;
+    let FinishedMake { plan, source, image_inputs, .. } = finished;
+    let (configured, compiled) = (image_inputs.config, image_inputs.compiled);
+    let _packing = ctx.acquire(Stage::Pack)?;
+    let _output = pack::lock_output(output, reporter)?;
+    let images = pack::pack(image_inputs, plan, output, ctx.jobs, reporter)?;
+    let built = (configured, finished.results, compiled);
+    let redaction = ctx.redaction(request, &configured.config);
+    let receipt = receipt::write(output, plan, source, built, &images, reporter, &redaction)?;
+    attest::write(&attest::Build {
+        plan,
+        source,
+        configured,
+        compiled,
+        images: &images,
+        receipt: &receipt,
+        redaction: &redaction,
+        began: finished.began,
+        ended: host::now(),
+    })?;
+    let pages = timings::write(&ctx.timings, &receipt, plan, finished.build_dir, compiled, reporter)?;
+    let modules = image_inputs.module_count()?;
+    if ctx.build_mode == BuildMode::Incremental && finished.reusable == Reusable::Yes {
+        let build = FinishedBuild {
+            plan,
+            profiles: finished.profiles,
+            sandbox: &compiled.sandbox,
+            release: &compiled.release,
+            modules,
+            images: &images,
+            receipt: &receipt,
+            command: TypedCommand {
+                redacted: redaction.command,
+                args: ctx.command.iter().map(|word| text::redact_secrets(word)).collect(),
+                cwd: host.cwd.clone(),
+            },
+        };
+        reuse::store(build, cache, ctx);
+    }
+    let summary = KernelSummary { cache_stats: compiled.cache_stats, ..summary(plan, &images, ctx) };
+    let timings = pages.iter().map(|page| display_path(page, host)).collect();
+    reporter.summary(&KernelSummary { release: compiled.release.clone(), modules, timings, ..summary });
+    Ok(images)
+}
+
+/// Returns the images of `request` if no input changed, without opening the source tree or running make.
 fn find_unchanged(
     request: &Request,
     inputs: &Inputs,
@@ -154,7 +202,7 @@ fn find_unchanged(
     }
 }
 
-/// The images of `plan`, if it was built before.
+/// Returns the images of `plan`, if it was built before.
 fn find_cached_build(
     plan: &Plan,
     profiles: &[Profile],
@@ -162,22 +210,17 @@ fn find_cached_build(
     ctx: &Context<'_>,
 ) -> Result<Option<Vec<PackedImage>>> {
     let Some((cached_build, images)) = reuse::find(plan, profiles, cache, ctx)? else { return Ok(None) };
-    let receipt = receipt::path(&ctx.output, plan);
-    summarize(plan, (&cached_build.release, cached_build.modules, None), &images, (&receipt, &[]), ctx);
+    let CachedBuild { release, modules, .. } = cached_build;
+    ctx.reporter.summary(&KernelSummary { release, modules, ..summary(plan, &images, ctx) });
     Ok(Some(images))
 }
 
-fn summarize(
-    plan: &Plan,
-    (release, modules, cache_stats): (&str, usize, Option<report::CompilerCacheStats>),
-    images: &[PackedImage],
-    (receipt, pages): (&Utf8Path, &[Utf8PathBuf]),
-    ctx: &Context<'_>,
-) {
+/// Returns the part of a summary that all builds have.
+fn summary(plan: &Plan, images: &[PackedImage], ctx: &Context<'_>) -> KernelSummary {
     let Context { host, reporter, .. } = ctx;
-    reporter.summary(&KernelSummary {
-        release: release.to_owned(),
-        cache_stats,
+    KernelSummary {
+        release: String::new(),
+        cache_stats: None,
         images: images
             .iter()
             .map(|image| report::Image {
@@ -186,16 +229,16 @@ fn summarize(
                 bytes: image.written.size,
             })
             .collect(),
-        modules,
+        modules: 0,
         warnings: reporter.warnings(),
         times: reporter.times(),
         plan: plan.digest().to_string(),
-        receipt: display_path(receipt, host),
-        timings: pages.iter().map(|page| display_path(page, host)).collect(),
-    });
+        receipt: display_path(&receipt::path(&ctx.output, plan), host),
+        timings: Vec::new(),
+    }
 }
 
-/// Boots the kernel image of a build and notes in its receipt what came of it.
+/// Boots the kernel image of a build and adds the result to its receipt.
 pub fn boot_built(
     images: &[PackedImage],
     options: &boot::Options,

@@ -1,6 +1,5 @@
-//! Several kernels at once: the source of the next one comes while others compile, and all makes take their jobs
-//! from one pool, so that the serial ends of one kernel are filled with another's work. One failure does not
-//! stop the others.
+//! Builds several kernels in parallel. Sources are fetched while other kernels compile. All makes share one
+//! job server, so that one kernel compiles while another links. A failure does not stop the others.
 
 use crate::host::process;
 use crate::image::pack::PackedImage;
@@ -14,10 +13,12 @@ use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::Instant;
 
-/// Builds all `requests`, several at once. `built` is told of the images of each, on the calling thread, in the
-/// order of the requests; what became of all is said at the end.
+/// Builds all `requests` in parallel and reports a summary. Calls `built` with the images of each on the
+/// calling thread, in the order of the requests. Returns their results in the same order.
 ///
-/// Returns a result for each, in their order. Errors: the run was interrupted.
+/// # Errors
+///
+/// The run was interrupted, or `built` failed.
 pub fn build_all(
     requests: &[Request],
     ctx: &Context<'_>,
@@ -64,13 +65,13 @@ pub fn build_all(
         Ok(())
     })?;
     let (kernels, results): (Vec<KernelResult>, Vec<_>) =
-        outcomes.into_iter().map(|outcome| outcome.expect("each thread tells of its end")).unzip();
+        outcomes.into_iter().map(|outcome| outcome.expect("each thread sends its result")).unzip();
     process::check()?;
     ctx.reporter.run_summary(RunSummary { kernels, seconds: began.elapsed().as_secs_f64() });
     Ok(results)
 }
 
-/// What the kernels are called: by their version, and by what else tells them apart.
+/// Names the kernels by version, and by flavor and architecture if those differ.
 fn names(requests: &[Request]) -> Vec<String> {
     let flavors: BTreeSet<_> = requests.iter().map(|request| request.flavor).collect();
     let arches: BTreeSet<_> = requests.iter().map(|request| request.arch).collect();
@@ -83,7 +84,7 @@ fn names(requests: &[Request]) -> Vec<String> {
         if arches.len() > 1 {
             name.push_str(&format!(" {}", request.arch));
         }
-        // The same asked for twice.
+        // The same kernel was requested before.
         let same = names.iter().filter(|known| **known == name || known.starts_with(&format!("{name} #")));
         let count = same.count();
         names.push(if count == 0 { name } else { format!("{name} #{}", count + 1) });
@@ -91,7 +92,7 @@ fn names(requests: &[Request]) -> Vec<String> {
     names
 }
 
-/// The error that decides the exit code: of the first kernel that failed.
+/// Returns the error that decides the exit code, which is that of the first kernel that failed.
 pub fn first_error<T>(results: &[Result<T>]) -> Option<&Error> {
     results.iter().find_map(|result| result.as_ref().err())
 }

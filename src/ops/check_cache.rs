@@ -1,5 +1,5 @@
-//! What a broken disk, a full one or a power cut may have left in the cache: looked for, and removed, since all
-//! of it can be made or fetched again. What another run works with is not looked at.
+//! Finds and removes entries of the cache that a broken or full disk or a power failure has damaged. All of
+//! them can be built or fetched again. Entries that another run uses are not checked.
 
 use crate::cache::Cache;
 use crate::catalog::lockfile::{self, LockFile};
@@ -13,40 +13,34 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use std::time::{Duration, SystemTime};
 
-/// No file is written for longer than this before it gets its name.
+/// A temporary file older than this belongs to no running process.
 const MAX_WRITE_TIME: Duration = Duration::from_secs(60);
 
-/// Something that was not as it should be.
+/// A damaged entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CacheProblem {
-    /// For people: `half a source tree`.
-    #[serde(rename = "what")]
+    /// The damage, such as `incomplete source tree`.
     pub what: &'static str,
-    /// Absolute.
+    /// The absolute path.
     pub path: Utf8PathBuf,
     /// Bytes on disk.
     pub bytes: u64,
-    /// Was it removed? Else the user has to look at it.
-    #[serde(rename = "repaired")]
+    /// Whether it was removed. If not, the user has to repair it.
     pub repaired: bool,
 }
 
-/// What came of it.
+/// The result of a check of the cache.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CacheReport {
-    /// In the order of the folders.
-    #[serde(rename = "found")]
+    /// Damaged entries.
     pub found: Vec<CacheProblem>,
-    /// How many entries were looked at.
-    #[serde(rename = "examined")]
+    /// The number of checked entries.
     pub examined: usize,
-    /// These are in use, and were not.
-    #[serde(rename = "in_use")]
+    /// Entries that are in use and were not checked.
     pub in_use: Vec<Utf8PathBuf>,
 }
 
-/// Looks through the whole cache, and removes what is of no use. Every archive is read, and each tree that
-/// somebody may have written to.
+/// Checks the whole cache and removes damaged entries. Reads all archives and possibly modified trees.
 pub fn examine(cache: &Cache) -> Result<CacheReport> {
     let mut report = CacheReport::default();
     let folder = |name: &str| list_dir(&cache.root.join(name));
@@ -62,7 +56,7 @@ pub fn examine(cache: &Cache) -> Result<CacheReport> {
         }
     }
     for path in folder("archives")? {
-        // One that is damaged goes with its record, and a record that means nothing by itself.
+        // Removes a damaged archive with its record, and a record without an archive.
         report.check_entry(cache, &path, &archive_lock(&path), source::check_archive_entry)?;
     }
     for path in folder("git")? {
@@ -76,29 +70,29 @@ pub fn examine(cache: &Cache) -> Result<CacheReport> {
     for name in ["known", "history", "releases"] {
         for path in folder(name)? {
             report.check_entry(cache, &path, NO_LOCK, |_, path| {
-                Ok((!is_json(path)).then_some("a damaged record"))
+                Ok((!is_json(path)).then_some("damaged record"))
             })?;
         }
     }
     for path in folder("tmp")? {
-        // What is ours and in use is locked; opening the cache has removed all that was not.
+        // Directories of running processes are locked. Opening the cache has removed all others.
         report.check_entry(cache, &path, NO_LOCK, |_, path| {
-            Ok((!file_name(path).starts_with("work-")).then_some("an orphan"))
+            Ok((!file_name(path).starts_with("work-")).then_some("unknown file"))
         })?;
     }
     for path in find_unfinished(&cache.root)? {
-        report.check_entry(cache, &path, NO_LOCK, |_, _| Ok(Some("a file that was never finished")))?;
+        report.check_entry(cache, &path, NO_LOCK, |_, _| Ok(Some("incomplete temporary file")))?;
     }
     let lock = lockfile::lock_file_path(None, &cache.root, cache.uid);
     if LockFile::read(&lock).is_err() {
-        let what = "a lock file that cannot be read: mend or remove it";
+        let what = "unreadable lock file (repair or remove it)";
         report.found.push(CacheProblem { what, bytes: disk_usage(&lock), path: lock, repaired: false });
     }
     Ok(report)
 }
 
 impl CacheReport {
-    /// Looks at one entry while nobody else works with it, and removes it where `ailment` tells of one.
+    /// Locks and checks one entry, and removes it if `check` finds damage.
     fn check_entry(
         &mut self,
         cache: &Cache,
@@ -107,7 +101,7 @@ impl CacheReport {
         check: impl FnOnce(&Cache, &Utf8Path) -> Result<Option<&'static str>>,
     ) -> Result<()> {
         process::check()?;
-        // Gone with another that was looked at before.
+        // It was removed with an earlier entry.
         if path.symlink_metadata().is_err() || file_name(path).starts_with(TEMPORARY) && lock != NO_LOCK {
             return Ok(());
         }
@@ -118,7 +112,7 @@ impl CacheReport {
         self.examined += 1;
         if let Some(what) = check(cache, path)? {
             let bytes = disk_usage(path);
-            // Another user's is for that user.
+            // An entry of another user stays, for that user to remove.
             let repaired = remove_tree(path).is_ok();
             self.found.push(CacheProblem { what, path: path.to_owned(), bytes, repaired });
         }
@@ -126,19 +120,19 @@ impl CacheReport {
     }
 }
 
-/// Kbuild keeps a link to the source in each build directory. Without that it is worth nothing.
+/// Each build directory of Kbuild has a link to its source, and is useless without the source.
 fn check_build_dir(_: &Cache, build: &Utf8Path) -> Result<Option<&'static str>> {
     let link = build.join("source");
     let is_gone = link.is_symlink() && !link.exists();
-    Ok(is_gone.then_some("a build of a source that is gone"))
+    Ok(is_gone.then_some("build of a removed source"))
 }
 
 fn check_git_repository(_: &Cache, repository: &Utf8Path) -> Result<Option<&'static str>> {
     let is_whole = repository.join("HEAD").is_file() && repository.join("objects").is_dir();
-    Ok((!is_whole).then_some("half a git repository"))
+    Ok((!is_whole).then_some("incomplete git repository"))
 }
 
-/// Files that a killed run was writing, in the folders of the cache and their entries.
+/// Finds temporary files of killed runs in the directories of the cache and their entries.
 fn find_unfinished(root: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     let is_old = |path: &Utf8Path| {
         let written = path.symlink_metadata().and_then(|file| file.modified());

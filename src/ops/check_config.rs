@@ -1,7 +1,7 @@
-//! What is said of a final config before anything is compiled: what `olddefconfig` changed and why, what
-//! the requirement profiles miss; and which of that ends the build.
+//! Checks the final config before anything is compiled. Explains what `olddefconfig` changed, and fails if an
+//! override or a requirement profile is not met.
 
-use crate::kbuild::Configured;
+use crate::kbuild::{BuildDir, Configured};
 use crate::kconfig;
 use crate::kconfig::explain::{self, Kernel, Renames};
 use crate::kconfig::reproducibility;
@@ -13,11 +13,10 @@ use crate::report::Reporter;
 use crate::source::Tree;
 use crate::util::error::{Error, Result};
 
-/// An error names so many unmet requirements, and counts the others.
+/// The most unmet requirements that an error lists.
 const MAX_NAMED: usize = 6;
 
-/// Says why each setting came out otherwise, where there is one that did. What cannot be explained is
-/// no reason to fail.
+/// Adds a reason to each setting that `olddefconfig` changed. A failure to explain is not an error.
 pub fn explain_differences(
     configured: Configured,
     plan: &Plan,
@@ -33,35 +32,38 @@ pub fn explain_differences(
     match explain::explain(&configured.differences, &configured.config, &kernel, is_snapshot) {
         Ok(differences) => Ok(Configured { differences, ..configured }),
         Err(error) => {
-            ctx.reporter.note(&format!("no reasons for what olddefconfig changed: {error}"));
+            ctx.reporter.note(&format!("cannot explain what olddefconfig changed: {error}"));
             Ok(configured)
         }
     }
 }
 
-/// What `olddefconfig` changed: a setting that the user gave by `--set` or `--fragment` and that did
-/// not take fails the build before anything is compiled; any other is a finding.
+/// Reports the settings that `olddefconfig` changed, as warnings.
+///
+/// # Errors
+///
+/// A setting of `--set` or `--fragment` did not take effect (exit code 1).
 pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter) -> Result<()> {
     let by = |difference: &kconfig::Difference| &plan.config[difference.layer];
-    let (refused, found): (Vec<_>, Vec<_>) =
+    let text = |difference| format!("{difference} (requested by {})", by(difference).name);
+    let (required, others): (Vec<_>, Vec<_>) =
         configured.differences.iter().partition(|difference| by(difference).is_required);
-    for difference in found {
-        reporter.warning(format!("{difference} (asked for by {})", by(difference).name));
-    }
-    if refused.is_empty() {
+    others.into_iter().for_each(|difference| reporter.warning(text(difference)));
+    if required.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> = refused
-        .iter()
-        .map(|difference| format!("{difference} (asked for by {})", by(difference).name))
-        .collect();
-    Err(Error::build(format!("the kernel's olddefconfig did not take {}", list.join("; "))).hint(
-        "an option takes only if this kernel has it and all it depends on is on: set those too, or leave it out",
+    let list: Vec<String> = required.into_iter().map(text).collect();
+    Err(Error::build(format!("settings did not take effect: {}", list.join("; "))).hint(
+        "an option takes effect only if this kernel has it and all its dependencies are on: set those, too, \
+         or remove the option",
     ))
 }
 
-/// Holds the final config against the profiles: what one of them requires and the config lacks fails
-/// the build before anything is compiled; what is only recommended is one finding for each profile.
+/// Checks the final config against requirement profiles. Warns of recommendations that are not met.
+///
+/// # Errors
+///
+/// A requirement is not met (exit code 1).
 pub fn check_requirements(
     configured: &Configured,
     plan: &Plan,
@@ -77,11 +79,8 @@ pub fn check_requirements(
             let advice = results.iter().filter(|one| one.profile == profile.name && one.is_advice());
             let advice: Vec<String> = advice.map(RequirementResult::to_string).collect();
             if !advice.is_empty() {
-                reporter.warning(format!(
-                    "the profile {} recommends otherwise: {}",
-                    profile.name,
-                    advice.join("; ")
-                ));
+                let (name, advice) = (&profile.name, advice.join("; "));
+                reporter.warning(format!("recommendations of profile {name} are not met: {advice}"));
             }
         }
         return Ok(results);
@@ -94,51 +93,51 @@ pub fn check_requirements(
     let error =
         Error::build(format!("the final .config does not meet {}: {}", names.join(", "), list.join("; ")));
     Err(error.hint(format!(
-        "change it with --set or --fragment; all of it: kcompile check {} --for {}\n      \
-         (--require none leaves the flavor's own profile out)",
+        "change it with --set or --fragment; to see all results: kcompile check {} --for {}\n      \
+         (--require none skips the flavor's own profile)",
         configured.path,
         names.join(" ")
     )))
 }
 
-/// May the same plan be answered with the same images the next time?
+/// Whether later builds of the same plan may reuse the images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reusable {
-    /// It may.
     Yes,
-    /// They depend on something that is in no plan.
+    /// The images depend on inputs that are not in the plan.
     No,
 }
 
-/// Checks that the files are there that the final config names, and says what makes two builds of it differ.
+/// Checks the files that the final config names, and warns of settings that make builds differ.
 ///
-/// Errors (exit code 2): a file is not there, or is not the plan's.
+/// # Errors
+///
+/// A file is missing, or is not the plan's (exit code 2).
 pub fn check_inputs(
     configured: &Configured,
     plan: &Plan,
     tree: &Tree,
-    keeps_owners: bool,
+    build_dir: &BuildDir<'_>,
     reporter: &Reporter,
 ) -> Result<Reusable> {
     let config = &configured.config;
-    let FileInputs { included, warnings, mut unknown } =
-        config_files::check(config, plan, tree, keeps_owners)?;
+    let FileInputs { included, warnings, mut unknown } = config_files::check(config, plan, tree, build_dir)?;
     if !included.is_empty() {
-        reporter.note(&format!("files of this machine get into the kernel: {}", included.join(", ")));
+        reporter.note(&format!("files of this machine become part of the kernel: {}", included.join(", ")));
     }
     unknown.extend(reproducibility::host_dependent_settings(config));
     let is_checked_out = [".git", ".hg", ".svn"].iter().any(|name| tree.path.join(name).exists());
     if config.value("LOCALVERSION_AUTO") == "y" && is_checked_out {
         unknown.push(
-            "CONFIG_LOCALVERSION_AUTO: the release says which commit is checked out in the source directory"
+            "CONFIG_LOCALVERSION_AUTO: the release contains the commit that is checked out in the source directory"
                 .to_owned(),
         );
     }
     let reusable = if unknown.is_empty() { Reusable::Yes } else { Reusable::No };
-    let unknown = unknown.into_iter().map(|why| format!("{why}: its images are never reused"));
-    for finding in warnings.into_iter().chain(reproducibility::irreproducible_settings(config)).chain(unknown)
+    let unknown = unknown.into_iter().map(|why| format!("{why}; kcompile never reuses these images"));
+    for warning in warnings.into_iter().chain(reproducibility::irreproducible_settings(config)).chain(unknown)
     {
-        reporter.warning(finding);
+        reporter.warning(warning);
     }
     Ok(reusable)
 }

@@ -1,5 +1,5 @@
-//! Frees space in the cache: what is there, how large it is, how long it has not been used. What another
-//! run works with stays, and so does the lock file with its pins.
+//! Frees space in the cache. Lists entries with their size and last use, and removes them. Entries that
+//! another run uses stay, and so does the lock file.
 
 use crate::cache::{Cache, Lock};
 use crate::source::BUILD_DIR_PREFIX;
@@ -14,53 +14,50 @@ use walkdir::WalkDir;
 /// What to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanOptions {
-    /// Sources: trees, archives, repositories, partial downloads.
+    /// Trees, archives, git repositories, partial downloads.
     pub sources: bool,
-    /// Build directories, and the images that came of them.
+    /// Build directories, cached images, console logs.
     pub builds: bool,
-    /// Only what was not used for so long.
+    /// Only entries that were not used for this long.
     pub older_than: Option<Duration>,
 }
 
-/// Something in the cache that can be removed as a whole.
+/// An entry of the cache that is removed as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CleanItem {
-    /// What it is, for people: `source tree`.
-    #[serde(rename = "what")]
+    /// The kind, such as `source tree`.
     pub what: &'static str,
-    /// Absolute.
+    /// The absolute path.
     pub path: Utf8PathBuf,
-    /// Bytes on disk. Files that have another name outside count, too, though they free nothing.
+    /// Bytes on disk, including files with hard links elsewhere.
     pub bytes: u64,
-    /// Since it was last used.
+    /// The time since its last use.
     #[serde(skip)]
     pub idle_time: Duration,
-    /// The name of the lock that a user of it holds.
+    /// The name of its lock.
     #[serde(skip)]
     lock: String,
-    /// A file that says what it is, and goes with it.
+    /// The record of an archive, which is removed with it.
     #[serde(skip)]
     record: Option<Utf8PathBuf>,
 }
 
-/// Everything in the cache that `choice` means, the largest first. A tree is removed with the build
-/// directories in it, which are worth nothing without it.
+/// Finds the entries that `options` selects, the largest first. A tree includes the build directories in it,
+/// which are useless without it.
 pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
     let mut items = Vec::new();
     for tree in list_dir(&cache.root.join("trees"))? {
         let key = tree.file_name().unwrap_or_default();
-        match (options.sources, options.builds) {
-            (true, _) => items.push(item("source tree", &tree, key, 3)),
-            (false, true) => items.extend(builds(&tree.join("linux"), key)?),
-            (false, false) => {}
+        if options.sources {
+            items.push(item("source tree", &tree, key, 3));
+        } else if options.builds {
+            items.extend(builds(&tree.join("linux"), key)?);
         }
     }
     if options.builds {
         for place in list_dir(&cache.root.join("builds"))? {
             items.extend(builds(&place, source_of_builds(&place))?);
         }
-    }
-    if options.builds {
         for path in list_dir(&cache.root.join("images"))? {
             items.push(item("packed images", &path, NO_LOCK, 1));
         }
@@ -72,7 +69,7 @@ pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
     if options.sources {
         for (what, dir) in [("archive", "archives"), ("partial download", "partial")] {
             for path in list_dir(&cache.root.join(dir))? {
-                // The record of an archive goes with it.
+                // The record of an archive is removed with it.
                 if path.extension() == Some("json") && path.with_extension("").exists() {
                     continue;
                 }
@@ -89,45 +86,46 @@ pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
     Ok(items)
 }
 
-/// Removes it, unless another run works with it: then `false`.
+/// Removes an entry, unless another run uses it. Returns whether it was removed.
 pub fn remove(cache: &Cache, item: &CleanItem) -> Result<bool> {
     let Some(_locks) = try_locks(cache, &item.lock)? else { return Ok(false) };
     if let Some(record) = &item.record {
         remove_tree(record)?;
     }
-    // Out of the way by one rename first: a run that comes now finds it whole or not at all.
+    // Renames it first, so that another run finds it complete or not at all.
     let scratch = cache.scratch()?;
     let trash = scratch.path.join("removed");
     match std::fs::rename(&item.path, &trash) {
         Ok(()) => remove_tree(&trash)?,
-        // A read-only directory cannot be moved by an ordinary user.
+        // An ordinary user cannot rename a read-only directory.
         Err(_) => remove_tree(&item.path)?,
     }
     Ok(true)
 }
 
-/// No lock is called so: for what nobody holds while he works with it.
+/// The name of no lock, for entries that have none.
 pub(crate) const NO_LOCK: &str = "/";
 
-/// The lock of an archive, of its record and of its download.
+/// Returns the name of the lock of an archive, its record and its download.
 pub(crate) fn archive_lock(path: &Utf8Path) -> String {
     let name = path.file_name().unwrap_or_default();
     format!("sha256-{}", name.split('.').next().unwrap_or(name))
 }
 
-/// The lock of a git repository: the first part of its name.
+/// Returns the name of the lock of a git repository.
 pub(crate) fn git_lock(path: &Utf8Path) -> String {
     let name = path.file_name().unwrap_or_default();
     format!("git-{}", name.split('-').next().unwrap_or(name))
 }
 
-/// The source of `builds/<source>-<user>`, by the number of the user whose builds they are.
+/// Returns the source of `builds/<source>-<uid>`.
 pub(crate) fn source_of_builds(place: &Utf8Path) -> &str {
     let name = place.file_name().unwrap_or_default();
     name.rsplit_once('-').map_or(name, |(source, _)| source)
 }
 
-/// The locks of all that begin with `name`: of a tree, and of the builds in it.
+/// Takes all locks whose name begins with `name`, such as those of a tree and of the builds in it. Returns
+/// `None` if one of them is held.
 pub(crate) fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> {
     let mut locks = Vec::new();
     for name in cache.lock_names(name)? {
@@ -139,7 +137,7 @@ pub(crate) fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> 
     Ok(Some(locks))
 }
 
-/// The build directories right in `dir`.
+/// Lists the build directories in `dir`.
 fn builds(dir: &Utf8Path, key: &str) -> Result<Vec<CleanItem>> {
     let builds = list_dir(dir)?
         .into_iter()
@@ -148,7 +146,7 @@ fn builds(dir: &Utf8Path, key: &str) -> Result<Vec<CleanItem>> {
     Ok(builds.map(|build| item("build directory", &build, &lock(&build), 1)).collect())
 }
 
-/// `depth`: how far down it shows when it was used.
+/// Creates an item. Its last use is the newest change down to `depth` levels.
 fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> CleanItem {
     CleanItem {
         what,
@@ -160,21 +158,21 @@ fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> CleanI
     }
 }
 
-/// Bytes on disk of all below `path`.
+/// Returns the bytes on disk of everything at and below `path`.
 pub(crate) fn disk_usage(path: &Utf8Path) -> u64 {
     let files = WalkDir::new(path).into_iter().flatten();
     files.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }
 
-/// Since the newest change there: a build writes its log into its directory, a use of a tree touches the
-/// record beside it.
+/// Returns the time since the newest change. Builds write a log to their directory, and each use of a tree
+/// touches the record beside it.
 fn idle_time(path: &Utf8Path, depth: usize) -> Duration {
     let newest = WalkDir::new(path).max_depth(depth).into_iter().flatten();
     let newest = newest.filter_map(|entry| entry.metadata().ok()?.modified().ok()).max();
     newest.and_then(|newest| SystemTime::now().duration_since(newest).ok()).unwrap_or_default()
 }
 
-/// The entries of a directory by name; of one that is not there, none.
+/// Lists a directory by name. A missing directory has no entries.
 pub(crate) fn list_dir(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
     if !dir.is_dir() {
         return Ok(Vec::new());

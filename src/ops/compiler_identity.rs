@@ -1,5 +1,5 @@
-//! Which programs of a toolchain are known by their bytes. A tool of the distribution is known by its version; a wrapper
-//! script, or a tool that somebody has put in a place of their own, may be another one under the same version.
+//! Identifies the programs of a toolchain. The version identifies a tool of the distribution. Wrapper scripts
+//! and tools from elsewhere may change without a new version, so their digest identifies them.
 
 use crate::host::{Host, process};
 use crate::kbuild::launcher::Tool;
@@ -11,10 +11,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::io::Read;
 
-/// Tools that some configs use.
+/// Tools that only some configs need.
 pub const OTHER_TOOLS: [&str; 4] = ["bindgen", "depmod", "pahole", "rustc"];
 
-/// The command of each tool that compiles, assembles, links or strips; `launcher` is one that nothing is known of.
+/// Returns the command of each tool that compiles, assembles, links or strips, and of an unknown launcher.
 pub fn compiler_commands(
     choice: &ToolchainChoice,
     cc: &str,
@@ -37,10 +37,10 @@ pub fn compiler_commands(
     commands
 }
 
-/// The digests of the tools in `commands` that are not the distribution's; `cc1` is what such a `cc` runs. `hash`
-/// reads a file.
+/// Returns the digests of the tools in `commands` that are not the distribution's, and of the `cc1` that such
+/// a `cc` runs. `hash` reads a file.
 ///
-/// A script is known by its own bytes. What it runs may be anything: only the compiler proper is asked for.
+/// The digest of a script covers only the script. Of the programs that it runs, only `cc1` is found.
 pub fn digest_programs(
     commands: &BTreeMap<String, String>,
     host: &Host,
@@ -49,7 +49,7 @@ pub fn digest_programs(
     let mut programs = BTreeMap::new();
     for (tool, command) in commands {
         let argv = shlex::split(command).unwrap_or_default();
-        // `ccache gcc`, `env X=1 gcc`: any word of it may be the wrapper.
+        // Any word may name the wrapper, as in `ccache gcc` and `env X=1 gcc`.
         let files =
             argv.iter().filter_map(|word| host.find_program(word)).filter(|file| !is_distribution_file(file));
         let digests = files.map(|file| hash(&file)).collect::<Result<Vec<_>>>()?;
@@ -67,17 +67,17 @@ pub fn digest_programs(
     Ok(programs)
 }
 
-/// Is it a program that the package manager keeps, and no script?
+/// Returns whether a program is the distribution's and not a script.
 fn is_distribution_file(program: &Utf8Path) -> bool {
     let Ok(real) = program.canonicalize_utf8() else { return false };
-    let is_kept = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|dir| real.starts_with(dir));
+    let is_packaged = ["/usr", "/bin", "/sbin", "/lib", "/lib64"].iter().any(|dir| real.starts_with(dir));
     let mut start = [0; 2];
     let is_script = open_file(&real, Links::Follow).and_then(|mut file| file.read_exact(&mut start)).is_ok()
         && start == *b"#!";
-    is_kept && !real.starts_with("/usr/local") && !is_script
+    is_packaged && !real.starts_with("/usr/local") && !is_script
 }
 
-/// What the driver `gcc` runs for C; clang is its own.
+/// Finds the program that gcc runs to compile C. clang compiles in its own process.
 fn find_cc1(cc: &[String], host: &Host) -> Option<Utf8PathBuf> {
     let program = host.find_program(cc.first()?)?;
     let args: Vec<&str> = cc[1..].iter().map(String::as_str).chain(["-print-prog-name=cc1"]).collect();

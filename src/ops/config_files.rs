@@ -1,8 +1,9 @@
-//! Files of this machine that a config names and that get into the kernel: their digests for the plan, and whether
-//! they are there before make looks for them.
+//! Files of this machine that a config names and that become part of the kernel. Their digests are in the
+//! plan, and they are checked before make reads them.
 
 use super::initramfs_source;
 use super::named_files::{FileDigests, digest, metadata_of, open, relative_path_error};
+use crate::kbuild::BuildDir;
 use crate::kconfig::Config;
 use crate::kconfig::file_settings::{self, FileKind, NamedPaths};
 use crate::plan::{self, Plan};
@@ -12,8 +13,8 @@ use crate::util::fs::find_unsafe_char;
 use camino::{Utf8Component, Utf8Path};
 use std::io::Read;
 
-/// The plan with the digests of the files that its config names. What cannot be read is a warning: the setting may
-/// not take.
+/// Returns the plan with the digests of the files that its config names. A file that cannot be read is only a
+/// warning, since its setting may not take effect.
 pub fn with_config_files(mut plan: Plan) -> Plan {
     let requested = plan::requested_config(&plan);
     for named in file_settings::named_paths(&requested) {
@@ -30,22 +31,22 @@ pub fn with_config_files(mut plan: Plan) -> Plan {
     plan
 }
 
-/// What the files of a final config come to.
+/// The files that a final config names.
 #[derive(Debug, Default)]
 pub struct FileInputs {
-    /// The settings that take in files from outside of the source, with what they say.
+    /// Settings that name files outside of the source, with their values.
     pub included: Vec<String>,
-    /// What the user should know.
     pub warnings: Vec<String>,
-    /// What is in no plan, and may be another one the next time.
+    /// Inputs that are not in the plan, and may differ the next time.
     pub unknown: Vec<String>,
 }
 
-/// Checks that all files that the final config names are there, and are those of the plan. `tree` is the source;
-/// `keeps_owners`: does make see to whom files belong?
+/// Checks that all files that the final config names exist, and are those of the plan.
 ///
-/// Errors (exit code 2): a file is not there, or make would look for it elsewhere; the plan does not have it.
-pub fn check(config: &Config, plan: &Plan, tree: &Tree, keeps_owners: bool) -> Result<FileInputs> {
+/// # Errors
+///
+/// A file is missing or not in the plan, or make would look for it elsewhere (exit code 2).
+pub fn check(config: &Config, plan: &Plan, tree: &Tree, build_dir: &BuildDir<'_>) -> Result<FileInputs> {
     let mut checked = FileInputs::default();
     for named in file_settings::named_paths(config) {
         let files = match read(&named, Some(&tree.path)) {
@@ -53,19 +54,18 @@ pub fn check(config: &Config, plan: &Plan, tree: &Tree, keeps_owners: bool) -> R
             files => files?,
         };
         let (symbol, value) = (named.symbol, config.value(named.symbol));
-        if let Some(path) = files.foreign.as_ref().filter(|_| !keeps_owners) {
+        if let Some(path) = files.foreign.as_ref().filter(|_| !build_dir.keeps_owners()) {
             return Err(Error::usage(format!(
-                "CONFIG_{symbol}: {path} belongs to another user, whom the sandbox does not show to make"
+                "CONFIG_{symbol}: {path} belongs to another user, and the sandbox hides owners from make"
             ))
-            .hint("the image would have it as nobody's: use a list or a .cpio archive, or --sandbox off"));
+            .hint("use a file list or a .cpio archive, or --sandbox off"));
         }
         let Some(now) = files.digest() else { continue };
-        let by_default = format!(
-            "CONFIG_{symbol}={value} is this kernel's own default, and the plan does not have that file"
-        );
-        let hint = format!("name it in the config: --set '{symbol}={value}'");
+        let by_default =
+            format!("CONFIG_{symbol}={value} is the kernel's default, and that file is not in the plan");
+        let hint = format!("add it to the plan with --set '{symbol}={value}'");
         match plan.config_files.get(symbol) {
-            Some(planned) if now != *planned => return Err(modified_error(symbol, "since the build began")),
+            Some(planned) if now != *planned => return Err(modified_error(symbol, "after the build began")),
             None if named.kind == FileKind::Unknown => checked.unknown.push(format!("{by_default} ({hint})")),
             None => return Err(Error::usage(by_default).hint(hint)),
             Some(_) => {}
@@ -76,29 +76,27 @@ pub fn check(config: &Config, plan: &Plan, tree: &Tree, keeps_owners: bool) -> R
     Ok(checked)
 }
 
-/// Are the files still those of the plan, when make has read them?
+/// Checks that the files are still those of the plan after make has read them.
 ///
-/// Errors (exit code 1): one was changed meanwhile.
+/// # Errors
+///
+/// A file was changed in the meantime (exit code 1).
 pub fn check_unmodified(config: &Config, plan: &Plan) -> Result<()> {
     let now = with_config_files(Plan { config_files: Default::default(), ..plan.clone() }).config_files;
     let named = file_settings::named_paths(config);
     let differs = |named: &&NamedPaths<'_>| now.get(named.symbol) != plan.config_files.get(named.symbol);
-    match named.iter().find(differs) {
-        None => Ok(()),
-        Some(named) => Err(modified_error(named.symbol, "while it was compiled in")),
-    }
+    named.iter().find(differs).map_or(Ok(()), |named| Err(modified_error(named.symbol, "during the build")))
 }
 
 fn modified_error(symbol: &str, when: &str) -> Error {
     Error::build(format!("a file that CONFIG_{symbol} names was changed {when}"))
-        .hint("the same command again builds what is there now")
+        .hint("run the same command again to build with the new file")
 }
 
-/// Reads the files that `named` names. Of files in the source, whose digest counts them, nothing is read; without
-/// `source` they are taken to be there.
+/// Reads the files that `named` names. Files in the source are not read, since its digest covers them.
+/// Without `source` they are assumed to exist.
 fn read(named: &NamedPaths<'_>, source: Option<&Utf8Path>) -> Result<FileDigests> {
     let mut files = FileDigests::default();
-    let single = named.paths.len() == 1;
     for path in &named.paths {
         let path = Utf8Path::new(path);
         let message = |error: Error| setting_error(named.symbol, &error);
@@ -116,7 +114,7 @@ fn read(named: &NamedPaths<'_>, source: Option<&Utf8Path>) -> Result<FileDigests
         }
         files.paths.push(path.to_owned());
         match named.kind {
-            FileKind::Initramfs => initramfs_source::add(path, single, &mut files),
+            FileKind::Initramfs => initramfs_source::add(path, named, &mut files),
             FileKind::Certificates => add_certificates(path, &mut files),
             FileKind::Firmware => digest(path).map(|sha256| files.add(format!("{sha256}  {path}"))),
             FileKind::File | FileKind::Unknown => digest(path).map(|sha256| files.add(sha256.to_string())),
@@ -130,11 +128,12 @@ fn read(named: &NamedPaths<'_>, source: Option<&Utf8Path>) -> Result<FileDigests
 }
 
 fn setting_error(symbol: &str, error: &Error) -> Error {
-    let hint = error.hint_text().unwrap_or("give the whole path of what is there, or leave the setting out");
+    let hint =
+        error.hint_text().unwrap_or("give the absolute path of an existing file, or remove the setting");
     Error::usage(format!("CONFIG_{symbol}: {error}")).hint(hint)
 }
 
-/// A relative path is one in the source, for all settings that allow one.
+/// Checks that a relative path names a file in the source.
 fn require_in_source(path: &Utf8Path, source: Option<&Utf8Path>) -> Result<()> {
     let stays =
         path.components().all(|part| matches!(part, Utf8Component::Normal(_) | Utf8Component::CurDir));
@@ -142,10 +141,10 @@ fn require_in_source(path: &Utf8Path, source: Option<&Utf8Path>) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(format!("{path}: not in the source"))
-        .hint("give the whole path of a file on this machine, or leave the setting out"))
+        .hint("give the absolute path of a file on this machine, or remove the setting"))
 }
 
-/// The certificates in a directory, by their names.
+/// Adds the certificates in a directory, by name.
 fn add_certificates(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     let message = || format!("cannot read {dir}");
     metadata_of(dir)?;
@@ -162,31 +161,31 @@ fn add_certificates(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     Ok(())
 }
 
-/// The text of a key, which make must be able to use without a password.
+/// Reads a signing key, which must not need a password.
 fn signing_key(path: &Utf8Path) -> Result<String> {
     let mut key = Vec::new();
     open(path)?.take(1 << 20).read_to_end(&mut key).context(Kind::Usage, || format!("cannot read {path}"))?;
     let key = String::from_utf8_lossy(&key).into_owned();
     if key.contains("ENCRYPTED") {
         return Err(Error::usage(format!("{path} is encrypted"))
-            .hint("kcompile has no password for make: `openssl pkey -in KEY` writes the key in the clear"));
+            .hint("make cannot ask for a password; `openssl pkey -in KEY` decrypts the key"));
     }
     Ok(key)
 }
 
-/// Only RSA signs the same bytes in the same way each time.
+/// Warns of a key whose signatures differ each time. Only RSA signatures are deterministic.
 fn signature_warning(named: &NamedPaths<'_>, config: &Config) -> Option<String> {
     let path = named.paths.first().filter(|_| named.kind == FileKind::SigningKey)?;
     let key = signing_key(Utf8Path::new(path)).ok()?;
     let signs = config.value("MODULE_SIG_ALL") == "y";
     (signs && !is_rsa(&key)).then(|| {
-        "CONFIG_MODULE_SIG_KEY: it is no RSA key, and signatures by such a key are other ones each time: no two builds are equal"
+        "CONFIG_MODULE_SIG_KEY: not an RSA key; other signatures differ each time, so no two builds are equal"
             .to_owned()
     })
 }
 
-/// Does the text, in PEM, have a private RSA key?
+/// Returns whether PEM text has a private RSA key.
 fn is_rsa(key: &str) -> bool {
-    // How PKCS#8 begins with the algorithm rsaEncryption, in base64; PKCS#1 has RSA keys only.
+    // The start of PKCS#8 with the algorithm rsaEncryption, in base64. PKCS#1 has only RSA keys.
     key.contains("IBADANBgkqhkiG9w0BAQEF") || key.contains("BEGIN RSA PRIVATE KEY")
 }

@@ -1,4 +1,4 @@
-//! What every kernel of a run shares: the machine, the catalog, the options that are not one kernel's.
+//! What all kernels of a run share: the host, the catalog and the options that apply to the whole run.
 
 use crate::cache::Cache;
 use crate::catalog::ConfigLibrary;
@@ -22,26 +22,23 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What every kernel of a run shares.
+/// What all kernels of a run share.
 #[derive(Clone)]
 pub struct Context<'a> {
-    /// The process and its machine.
     pub host: &'a Host,
     /// `configs/` and `patches/`.
     pub library: &'a ConfigLibrary,
-    /// The kernels in it.
     pub catalog: &'a Catalog,
-    /// Whom to tell.
     pub reporter: &'a Reporter,
     /// `--cache-dir`.
     pub cache_dir: Utf8PathBuf,
     /// `-o`.
     pub output: Utf8PathBuf,
-    /// `-j`, or as many as there are CPUs.
+    /// `-j`, or the number of CPUs.
     pub jobs: usize,
-    /// Was it `-j`? Else a farm decides.
+    /// Whether `-j` is given. If not, a compiler farm sets the number.
     pub explicit_jobs: bool,
-    /// The other kernels of the run, where there are any.
+    /// This kernel's slot, in a run of several kernels.
     pub slot: Option<Slot<'a>>,
     /// `--sandbox`.
     pub sandbox: sandbox::SandboxMode,
@@ -51,60 +48,58 @@ pub struct Context<'a> {
     pub offline: bool,
     /// `--stall-timeout`.
     pub stall: Duration,
-    /// Whose signatures are believed: our own keys and those of `--keyring`.
+    /// The trusted keys: built-in ones and those of `--keyring`.
     pub keyring: Keyring,
     /// `--require-signature`.
     pub require_signature: bool,
-    /// Where the lock file lies or will lie.
+    /// The path of the lock file, which need not exist.
     pub lock_path: Utf8PathBuf,
     /// `--update-lock`.
     pub update_lock: bool,
-    /// `--from-bundle`: what its sources are.
+    /// The sources of `--from-bundle`.
     pub bundled: BTreeMap<String, Locked>,
-    /// `--rebuild`: images that the same plan made before do not count.
+    /// `--rebuild`: does not reuse images.
     pub rebuild: bool,
-    /// `verify --rebuild`: which object files a build begins with. Of a fresh one only its images are kept.
+    /// Whether a build begins with the object files of an earlier one. `verify --rebuild` does not.
     pub build_mode: BuildMode,
-    /// `fetch --bundle`: archives are wanted beside their trees.
+    /// `fetch --bundle`: keeps archives beside their trees.
     pub keep_archive: bool,
     /// The command line, for the receipt.
     pub command: Vec<String>,
 }
 
 impl Context<'_> {
-    /// What a plan of `request` depends on beside it.
-    ///
-    /// Reads files and runs `--version` of the tools; touches nothing.
+    /// Reads the inputs of a plan for `request`. Runs tools with `--version`, but changes nothing.
     pub fn inputs(&self, request: &Request) -> Result<Inputs> {
-        inputs::read(request, self.host, (self.library, self.catalog), self.lock()?, &self.cache_dir)
+        inputs::read(request, self.host, self.library, self.catalog, self.lock()?, &self.cache_dir)
     }
 
-    /// Returns what is locked: by the lock file, unless it is to be replaced, and by the bundle.
+    /// Returns the entries of the lock file, unless `--update-lock` is given, and of the bundle.
     pub fn lock(&self) -> Result<LockFile> {
         let lock = if self.update_lock { LockFile::default() } else { LockFile::read(&self.lock_path)? };
         Ok(lock.or(&self.bundled))
     }
 
-    /// The same for one of several kernels, with a report of its own.
+    /// Returns the context of one kernel in a run of several.
     pub fn for_kernel<'a>(&'a self, slot: Slot<'a>, reporter: &'a Reporter) -> Context<'a> {
         Context { slot: Some(slot), reporter, ..self.clone() }
     }
 
-    /// How the build of `request` with the final `config` is told to others.
+    /// Returns how paths of this machine are removed from documents of the build.
     pub fn redaction(&self, request: &Request, config: &Config) -> Redaction {
         let project = self.library.project.dirs.as_ref();
-        // What `--configs` names is the root of its own files.
+        // The directory of `--configs` is the root of its files.
         let configs = project.filter(|dirs| dirs.root == dirs.configs).map(|dirs| &*dirs.configs);
         let own = [&*self.cache_dir, &*self.output].into_iter().chain(self.lock_path.parent());
         Redaction::new(request, config, self.host, configs, own.chain(project.map(|dirs| &*dirs.root)))
     }
 
-    /// Waits for the other kernels of the run that are in this stage, as far as they leave no room.
+    /// Waits until this kernel may enter the stage, in a run of several kernels.
     pub fn acquire(&self, stage: Stage) -> Result<Option<StagePermit<'_>>> {
         self.slot.map(|slot| slot.acquire(stage)).transpose()
     }
 
-    /// The farm behind `launcher`, if it is one, and how many jobs make gets.
+    /// Returns the compiler farm behind `launcher`, if there is one, and the number of jobs for make.
     pub fn farm(&self, launcher: Option<&str>) -> (Option<Farm>, usize) {
         let Some(farm) = launcher.and_then(|launcher| launcher::probe(launcher, self.host)) else {
             return (None, self.jobs);
@@ -113,12 +108,11 @@ impl Context<'_> {
         (Some(farm), jobs)
     }
 
-    /// Is what the same plan made before as good as making it? Where the time goes only making tells.
+    /// Returns whether images of the same plan may be reused. `--timings` needs a build.
     pub fn may_reuse(&self) -> bool {
         !self.rebuild && self.timings.is_empty()
     }
 
-    /// What fetching needs to know.
     pub fn fetch_context<'a>(&'a self, cache: &'a Cache, lock: &'a LockFile) -> FetchContext<'a> {
         FetchContext {
             cache,
@@ -138,7 +132,7 @@ impl Context<'_> {
     }
 }
 
-/// A path as the user would type it: relative where it is below the working directory.
+/// Formats a path as the user would type it, relative if it is below the working directory.
 pub fn display_path(path: &Utf8Path, host: &Host) -> String {
     path.strip_prefix(&host.cwd).unwrap_or(path).to_string()
 }

@@ -1,5 +1,5 @@
-//! From a request to its whole plan and its tree: the source is fetched or found, what it is goes into
-//! the lock file, and its patches are applied. Bundles carry the same to a machine without a network.
+//! From a request to its complete plan and its tree. Fetches the source or finds it in the cache, updates the
+//! lock file and applies patches. Bundles carry sources to machines without a network.
 
 use crate::cache::{Cache, memo};
 use crate::catalog::kernels::end_of_life_warning;
@@ -16,31 +16,31 @@ use crate::util::error::Result;
 use camino::Utf8Path;
 use std::collections::BTreeMap;
 
-/// The version that a channel of kernel.org stands for today. Makes no cache where there is none.
+/// Returns the current version of a channel of kernel.org. Creates no cache.
 pub fn resolve(channel: Channel, mirrors: &[String], ctx: &Context<'_>) -> Result<KernelVersion> {
     let cache = Cache { root: ctx.cache_dir.clone(), uid: ctx.host.uid };
     source::resolve(channel, mirrors, &ctx.fetch_context(&cache, &LockFile::default()))
 }
 
-/// The plan of `request`, as far as it is known before the source is fetched. Touches nothing.
+/// Returns the plan of `request` as far as it is known before the source is fetched. Changes nothing.
 pub fn plan(request: &Request, ctx: &Context<'_>) -> Result<Plan> {
     requirements::read_all(ctx.library, &request.profiles)?;
     first_plan(request, &ctx.inputs(request)?)
 }
 
-/// The same from `inputs`.
+/// Returns the plan before the source is fetched, from `inputs`.
 pub fn first_plan(request: &Request, inputs: &Inputs) -> Result<Plan> {
     Ok(config_files::with_config_files(Plan::new(request, inputs, None)?))
 }
 
-/// Fetches the source of `request` into the cache, patched, and returns it with the whole plan.
+/// Fetches the source of `request` into the cache and patches it. Returns the complete plan and the tree.
 pub fn fetch(request: &Request, ctx: &Context<'_>) -> Result<(Plan, Tree)> {
     let inputs = ctx.inputs(request)?;
     let first = first_plan(request, &inputs)?;
     fetch_planned(request, &inputs, &first, &Cache::open(&ctx.cache_dir, ctx.host.uid)?, ctx)
 }
 
-/// The same, where the plan as far as it is known is made already.
+/// Does the same as [`fetch`] with the first plan of a request.
 pub fn fetch_planned(
     request: &Request,
     inputs: &Inputs,
@@ -56,7 +56,7 @@ pub fn fetch_planned(
     Ok((plan, tree))
 }
 
-/// The whole plan, if what its source is can be told from the cache at once.
+/// Returns the complete plan if the cache has the source.
 pub fn cached_plan(
     request: &Request,
     inputs: &Inputs,
@@ -69,8 +69,8 @@ pub fn cached_plan(
     tree.map(|tree| complete_plan(request, inputs, &tree, ctx)).transpose()
 }
 
-/// What the source has shown goes into the plan, whose notices are said, and into the lock file if the
-/// plan can be made with it: what is refused must not be pinned. That its series has ended is said, too.
+/// Completes the plan with the identity of the source, updates the lock file, and reports notices. A source
+/// that no plan accepts is not added to the lock file.
 fn complete_plan(request: &Request, inputs: &Inputs, tree: &Tree, ctx: &Context<'_>) -> Result<Plan> {
     let defects = toolchain_quirks::defects(&inputs.rules, &tree.path);
     let plan = config_files::with_config_files(Plan::new(request, inputs, Some((&tree.identity, &defects)))?);
@@ -82,7 +82,7 @@ fn complete_plan(request: &Request, inputs: &Inputs, tree: &Tree, ctx: &Context<
     Ok(plan)
 }
 
-/// Writes what a build of these sources needs into the file `path`; see [`source::write_bundle`].
+/// Writes `sources` to the bundle `path` (see [`source::write_bundle`]).
 pub fn write_bundle(
     path: &Utf8Path,
     sources: &[(SourceLocation, SourceIdentity)],
@@ -92,19 +92,18 @@ pub fn write_bundle(
     source::write_bundle(path, sources, &ctx.fetch_context(&cache, &LockFile::default()))
 }
 
-/// Brings what is in the bundle `path` into the cache; see [`source::import_bundle`]. Returns what its sources are:
-/// an entry reaches the lock file when its source is used.
+/// Imports the bundle `path` into the cache (see [`source::import_bundle`]). Returns the entries for the lock
+/// file, which are added when their sources are used.
 pub fn import_bundle(path: &Utf8Path, ctx: &Context<'_>) -> Result<BTreeMap<String, Locked>> {
     let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
     source::import_bundle(path, &ctx.fetch_context(&cache, &ctx.lock()?))
 }
 
-/// Writes into the lock file what the source is, if it is not there yet. A lock file that cannot be
-/// written is no reason to fail: what it held has been checked.
+/// Adds the source to the lock file. A failure is only a warning, since existing entries were checked.
 fn update_lock_file(source: &SourceIdentity, ctx: &Context<'_>) {
     let Some(origin) = source.origin.clone() else { return };
     let locked = Locked { digest: source.digest.clone(), unverified: !source.is_authenticated() };
     if let Err(error) = lockfile::add(&ctx.lock_path, &[(origin, locked)], ctx.update_lock) {
-        ctx.reporter.warning(format!("{error}: a later change of the source would not be noticed"));
+        ctx.reporter.warning(format!("{error}; kcompile will not notice if the source changes"));
     }
 }

@@ -1,8 +1,9 @@
-//! What `CONFIG_INITRAMFS_SOURCE` takes in, as `usr/gen_initramfs.sh` and `usr/gen_init_cpio.c` of the kernel read it:
-//! a cpio archive, lists of files, directories.
+//! The files of `CONFIG_INITRAMFS_SOURCE`, as the kernel's `usr/gen_initramfs.sh` and `usr/gen_init_cpio.c`
+//! read them: one cpio archive, or file lists and directories.
 
 use super::named_files::{FileDigests, MAX_FILE, digest, metadata_of, open, relative_path_error};
 use crate::host::process;
+use crate::kconfig::file_settings::NamedPaths;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::Utf8Path;
 use std::fs::{self, Metadata};
@@ -10,24 +11,25 @@ use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use walkdir::WalkDir;
 
-/// An initramfs holds a small root file system.
+/// Limits of an initramfs, which has a small root file system.
 const MAX_ENTRIES: usize = 500_000;
 const MAX_LIST: u64 = 16 << 20;
 
-/// Adds what `path` names to `files`; `alone`: the setting names nothing else.
-pub(super) fn add(path: &Utf8Path, alone: bool, files: &mut FileDigests) -> Result<()> {
+/// Adds the digests of `path` to `files`. `named` is the whole setting.
+pub(super) fn add(path: &Utf8Path, named: &NamedPaths<'_>, files: &mut FileDigests) -> Result<()> {
     if metadata_of(path)?.is_dir() {
         return add_directory(path, files);
     }
     let name = path.file_name().unwrap_or_default();
-    if alone && (name.ends_with(".cpio") || name.contains(".cpio.")) {
+    // The kernel takes an archive only if the setting names nothing else.
+    if named.paths.len() == 1 && (name.ends_with(".cpio") || name.contains(".cpio.")) {
         files.add(digest(path)?.to_string());
         return Ok(());
     }
     add_list(path, files)
 }
 
-/// A list, and the files that its lines name: `file NAME LOCATION MODE UID GID`.
+/// Adds a file list and the files in its lines `file NAME LOCATION MODE UID GID`.
 fn add_list(path: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     let mut text = Vec::new();
     let read = open(path)?.take(MAX_LIST).read_to_end(&mut text);
@@ -44,8 +46,8 @@ fn add_list(path: &Utf8Path, files: &mut FileDigests) -> Result<()> {
         };
         if location.as_str().contains("${") {
             return Err(message(
-                Error::usage(format!("{location}: make gets no variables of your environment"))
-                    .hint("give the whole path"),
+                Error::usage(format!("{location}: make does not get variables of your environment"))
+                    .hint("give the absolute path"),
             ));
         }
         if location.is_relative() {
@@ -58,7 +60,7 @@ fn add_list(path: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     Ok(())
 }
 
-/// All below a directory: names, kinds, modes, owners, and the times of files get into the archive.
+/// Adds all entries below a directory, with everything that becomes part of the archive.
 fn add_directory(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     if dir.is_symlink() {
         return Err(Error::usage(format!("{dir} is a link: the kernel's script does not follow it"))
@@ -72,13 +74,13 @@ fn add_directory(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
         process::check()?;
         let entry = entry.context(Kind::Usage, message)?;
         let Some(path) = Utf8Path::from_path(entry.path()) else {
-            return Err(Error::usage(format!("{}: a name that is not UTF-8", entry.path().display())));
+            return Err(Error::usage(format!("{}: the name is not UTF-8", entry.path().display())));
         };
         if path.as_str().contains(char::is_whitespace) {
             return Err(Error::usage(format!(
-                "{path:?}: a name with white space, which the kernel's script splits"
+                "{path:?}: the kernel's script cannot handle white space in names"
             ))
-            .hint("rename it, or give a .cpio archive"));
+            .hint("rename the file, or use a .cpio archive"));
         }
         if count == MAX_ENTRIES {
             return Err(Error::usage(format!("{dir}: more than {MAX_ENTRIES} files and directories")));
@@ -97,7 +99,7 @@ fn add_directory(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
     Ok(())
 }
 
-/// What of an entry gets into the archive beside its name, mode and owner.
+/// Describes what becomes part of the archive beside name, mode and owner.
 fn content(path: &Utf8Path, metadata: &Metadata) -> Result<String> {
     let kind = metadata.file_type();
     Ok(if kind.is_file() {

@@ -1,6 +1,5 @@
-//! Everything outside the command line that a plan depends on, read before the plan is made: the
-//! user's files, what apt's lists and the local source tell without a network, and which compiler
-//! this host has.
+//! The inputs of a plan outside of the command line: the user's files, apt's package lists, the local source
+//! and the host's compiler. All of them are read without a network.
 
 use super::{compiler_identity, named_files};
 use crate::cache::memo::{self, MemoEntry};
@@ -23,18 +22,19 @@ use crate::util::read::{Links, MAX_CONFIG, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
-/// Reading a smaller program takes no longer than remembering what it was.
-const LARGE: u64 = 1 << 20;
+/// Memoizing the digest of a smaller program saves no time.
+const MIN_MEMOIZED: u64 = 1 << 20;
 
-/// The limit of a config and all that goes over it. Each setting takes some 100 bytes of memory.
+/// The limit of a config and its overrides. Each setting takes about 100 bytes of memory.
 const MAX_SETTINGS: usize = 8 << 20;
 
-/// Reads what `request` names; `lock` is the lock file in force. Touches nothing; runs `--version` of the
-/// toolchain and, for a package, `apt-cache show`. What `cache_dir` remembers is not found out again.
+/// Reads the inputs of `request`, and changes nothing. Runs the toolchain with `--version` and, for a
+/// package, `apt-cache show`. Uses memoized results in `cache_dir`.
 pub fn read(
     request: &Request,
     host: &Host,
-    (library, catalog): (&ConfigLibrary, &Catalog),
+    library: &ConfigLibrary,
+    catalog: &Catalog,
     lock: LockFile,
     cache_dir: &Utf8Path,
 ) -> Result<Inputs> {
@@ -45,7 +45,7 @@ pub fn read(
         let text = read_override(over, host, library)?;
         left = left.checked_sub(text.text.len()).ok_or_else(|| {
             let limit = MAX_SETTINGS >> 20;
-            Error::usage(format!("{}: with those before it more than {limit} MiB of settings", text.name))
+            Error::usage(format!("{}: config and overrides are larger than {limit} MiB", text.name))
         })?;
         overrides.push(text);
     }
@@ -68,7 +68,7 @@ pub fn read(
     })
 }
 
-/// Reads the settings that `option` names.
+/// Reads the config or fragment that `option` names.
 fn read_config(option: &str, path: &Utf8Path) -> Result<Text> {
     let text = read_text(path, MAX_CONFIG).map_err(|error| error.of(option))?;
     Ok(Text { name: path.to_string(), text })
@@ -94,36 +94,41 @@ fn read_override(over: &Override, host: &Host, library: &ConfigLibrary) -> Resul
             format!("the catalog has {}", known.join(", "))
         };
         return Err(Error::usage(format!(
-            "--fragment {fragment}: neither a fragment of the catalog nor a file"
+            "--fragment {fragment}: not a fragment of the catalog, and not a file"
         ))
-        .hint(format!("{known}; a file is given by its path")));
+        .hint(format!("{known}; give a file by its path")));
     }
     read_config("--fragment", &path)
 }
 
-/// Questions whose answers cost something.
+/// Memoized results of slow lookups.
 struct MemoLookup<'a> {
-    /// Where answers are remembered.
+    /// The cache with earlier results.
     cache_dir: &'a Utf8Path,
-    /// The new ones.
+    /// New results.
     memo_entries: &'a mut Vec<MemoEntry>,
 }
 
+/// A lookup whose result depends only on `inputs`.
+struct Lookup {
+    key: String,
+    inputs: String,
+    /// Whether the result may be of an older state than `inputs`. Then it is not memoized.
+    is_racy: bool,
+}
+
 impl MemoLookup<'_> {
-    /// The answer to `question` as it is remembered from the same state `from`, or else the one that `find`
-    /// finds out now. An answer that could be of an older state than `from` is not remembered.
+    /// Returns the memoized result, or else that of `find`.
     fn lookup(
         &mut self,
-        key: String,
-        inputs: String,
-        cacheable: bool,
+        Lookup { key, inputs, is_racy }: Lookup,
         find: impl FnOnce() -> Result<Option<String>>,
     ) -> Result<Option<String>> {
         if let Some(value) = memo::get(self.cache_dir, &key, &inputs) {
             return Ok(Some(value));
         }
         let value = find()?;
-        if let Some(value) = value.clone().filter(|_| cacheable) {
+        if let Some(value) = value.clone().filter(|_| !is_racy) {
             self.memo_entries.push(MemoEntry { key, inputs, value });
         }
         Ok(value)
@@ -141,13 +146,12 @@ fn inspect_source(request: &Request, host: &Host, memo: &mut MemoLookup<'_>) -> 
             Ok(Some(LocalSource::Tarball { sha256: hash_file(path, memo)? }))
         }
         SourceSpec::Path(path) => Err(Error::usage(format!("--source {path}: no such file or directory"))
-            .hint("kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory")),
+            .hint("give kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory")),
         SourceSpec::Apt { package } => {
             let package = package.clone().unwrap_or_else(|| source_package(request.version));
             let Some((inputs, is_racy)) = source::apt_state() else { return Ok(None) };
-            let candidate = memo.lookup(format!("apt's candidate of {package}"), inputs, !is_racy, || {
-                Ok(source::apt_candidate(&package, host))
-            })?;
+            let lookup = Lookup { key: format!("apt's candidate of {package}"), inputs, is_racy };
+            let candidate = memo.lookup(lookup, || Ok(source::apt_candidate(&package, host)))?;
             Ok(candidate.and_then(|candidate| {
                 let (version, sha256) = candidate.split_once(' ')?;
                 Some(LocalSource::Package { version: version.to_owned(), sha256: sha256.parse().ok() })
@@ -157,28 +161,32 @@ fn inspect_source(request: &Request, host: &Host, memo: &mut MemoLookup<'_>) -> 
     }
 }
 
-/// The digest of a file of the user's: 130 MB are not read again while nobody has written there.
+/// Returns the digest of a file, which is memoized by its stamp.
 fn hash_file(path: &Utf8Path, memo: &mut MemoLookup<'_>) -> Result<Sha256> {
     let message = || format!("cannot read {path}");
     let file = open_file(path, Links::Follow).context(Kind::Usage, message)?;
-    let stamp = FileStamp::of(&file.metadata().context(Kind::Usage, message)?);
-    if file.metadata().context(Kind::Usage, message)?.len() > named_files::MAX_FILE {
+    let metadata = file.metadata().context(Kind::Usage, message)?;
+    if metadata.len() > named_files::MAX_FILE {
         return Err(Error::usage(format!("{path}: larger than {} GiB", named_files::MAX_FILE >> 30)));
     }
-    let cacheable = !stamp.is_racy(file_stamp::now());
-    let inputs = serde_json::to_string(&stamp).expect("plain numbers");
+    let stamp = FileStamp::of(&metadata);
+    let lookup = Lookup {
+        key: format!("sha256 of {path}"),
+        inputs: serde_json::to_string(&stamp).expect("plain numbers"),
+        is_racy: stamp.is_racy(file_stamp::now()),
+    };
     let mut found = None;
-    let recorded = memo.lookup(format!("sha256 of {path}"), inputs, cacheable, || {
+    let recorded = memo.lookup(lookup, || {
         let sha256 = Sha256::of_reader(Interruptible(file)).context(Kind::Usage, message)?;
         found = Some(sha256);
         Ok(Some(sha256.to_string()))
     })?;
-    let remembered = recorded.and_then(|recorded| recorded.parse().ok());
-    found.or(remembered).ok_or_else(|| Error::usage(message()))
+    let memoized = recorded.and_then(|recorded| recorded.parse().ok());
+    found.or(memoized).ok_or_else(|| Error::usage(message()))
 }
 
-/// The make variables that choose the compiler, and what the tools say of themselves; and what `ldd` says of
-/// the C library.
+/// Returns the make variables that choose the compiler with the versions of the tools, and the version that
+/// `ldd` prints for the C library.
 fn identify_toolchain(
     request: &Request,
     host: &Host,
@@ -191,47 +199,38 @@ fn identify_toolchain(
         (foreign && !choice.llvm).then(|| format!("{}-", request.arch.spec().triple))
     });
     let prefix = cross.unwrap_or_default();
-    let (cc, ld) = match choice.llvm {
-        true => (choice.cc.clone().unwrap_or("clang".into()), "ld.lld".to_owned()),
-        false => (choice.cc.clone().unwrap_or(format!("{prefix}gcc")), format!("{prefix}ld")),
+    let (default_cc, ld) = if choice.llvm {
+        ("clang".to_owned(), "ld.lld".to_owned())
+    } else {
+        (format!("{prefix}gcc"), format!("{prefix}ld"))
+    };
+    let cc = choice.cc.clone().unwrap_or(default_cc);
+    let host_cc = if choice.llvm {
+        "clang"
+    } else if host.arch == Some(request.arch) && prefix.is_empty() {
+        &cc
+    } else {
+        "gcc"
     };
     if choice.llvm {
         variables.insert("LLVM".to_owned(), "1".to_owned());
     }
-    // Always said: vendors' trees have a prefix of their own written into the top Makefile.
+    // Always set, since the top Makefile of some vendors' trees sets a prefix.
     variables.insert("CROSS_COMPILE".to_owned(), prefix.clone());
     variables.insert("CC".into(), cc.clone());
-    let host_cc = match (choice.llvm, host.arch == Some(request.arch) && prefix.is_empty()) {
-        (true, _) => "clang",
-        (false, true) => cc.as_str(),
-        (false, false) => "gcc",
-    };
     variables.insert("HOSTCC".into(), host_cc.to_owned());
 
     let mut tools =
         vec![("cc", cc.as_str()), ("hostcc", host_cc), ("ld", &ld), ("make", "make"), ("ldd", "ldd")];
     tools.extend(compiler_identity::OTHER_TOOLS.map(|tool| (tool, tool)));
-    let mut commands: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for (_, command) in &tools {
-        let argv = shlex::split(command).filter(|argv| !argv.is_empty());
-        let argv = argv.ok_or_else(|| Error::usage(format!("--cc `{command}`: not a command")))?;
-        commands.insert(command, argv);
-    }
-    // All at once: each takes a few milliseconds, of which most is waiting.
-    let versions: BTreeMap<&str, Option<String>> = std::thread::scope(|scope| {
-        let threads: Vec<_> = commands
-            .iter()
-            .map(|(command, argv)| (*command, scope.spawn(|| first_version_line(argv, host))))
-            .collect();
-        threads.into_iter().map(|(command, threads)| (command, threads.join().ok().flatten())).collect()
-    });
+    let versions = tool_versions(tools.iter().map(|(_, command)| *command), host)?;
     let mut identity: BTreeMap<String, String> = tools
         .iter()
         .filter_map(|(tool, command)| Some(((*tool).to_owned(), versions.get(command)?.clone()?)))
         .collect();
     let ldd = identity.remove("ldd");
     let mut commands = compiler_identity::compiler_commands(choice, &cc, host_cc, &ld, &prefix);
-    // A rustc of rustup tells no version, and is not used.
+    // The rustc of rustup prints no version here, and is not used.
     commands.extend(
         compiler_identity::OTHER_TOOLS
             .map(String::from)
@@ -239,10 +238,30 @@ fn identify_toolchain(
             .filter_map(|tool| identity.contains_key(&tool).then(|| (tool.clone(), tool))),
     );
     let programs = compiler_identity::digest_programs(&commands, host, |file| match file.metadata() {
-        Ok(metadata) if metadata.len() >= LARGE => hash_file(file, memo),
+        Ok(metadata) if metadata.len() >= MIN_MEMOIZED => hash_file(file, memo),
         _ => digest_file(file, Links::Follow),
     })?;
     Ok((Toolchain { variables, identity, programs, launcher: choice.launcher.clone() }, ldd))
+}
+
+/// Returns the version that each command prints. All commands run in parallel.
+fn tool_versions<'a>(
+    commands: impl Iterator<Item = &'a str>,
+    host: &Host,
+) -> Result<BTreeMap<&'a str, Option<String>>> {
+    let mut argvs: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for command in commands {
+        let argv = shlex::split(command).filter(|argv| !argv.is_empty());
+        let argv = argv.ok_or_else(|| Error::usage(format!("--cc `{command}`: not a command")))?;
+        argvs.insert(command, argv);
+    }
+    Ok(std::thread::scope(|scope| {
+        let threads: Vec<_> = argvs
+            .iter()
+            .map(|(command, argv)| (*command, scope.spawn(|| first_version_line(argv, host))))
+            .collect();
+        threads.into_iter().map(|(command, thread)| (command, thread.join().ok().flatten())).collect()
+    }))
 }
 
 fn first_version_line(argv: &[String], host: &Host) -> Option<String> {
@@ -250,8 +269,8 @@ fn first_version_line(argv: &[String], host: &Host) -> Option<String> {
     let mut args: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
     args.push("--version");
     let output = process::capture(program.as_str(), &args, &host.child_env).ok()?;
-    // GCC puts the name that it was called by first: two names of one compiler are one compiler. A wrapper may put its
-    // path there, which would stand in images.
+    // GCC prints the name that it was called by first, which does not matter. A wrapper may print its path,
+    // which must not get into images.
     let line = output.lines().next()?.trim();
     let names = [program.as_str(), argv[0].as_str(), argv[0].rsplit('/').next()?];
     let rest = names.into_iter().find_map(|name| line.strip_prefix(name));

@@ -1,4 +1,4 @@
-//! What kcompile does, one file an operation; [`build`](build::build) is the story of one kernel.
+//! The operations of kcompile, one for each command. [`build`](build::build) builds one kernel.
 
 pub mod add;
 pub mod build;

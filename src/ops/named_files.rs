@@ -1,4 +1,4 @@
-//! Reading the files that a config names, with bounds.
+//! Reads the files that a config names, with limits.
 
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -7,26 +7,24 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Metadata};
 use std::io::Read;
 
-/// Nothing larger fits into a kernel. `/proc` has files without an end.
+/// The limit of a file. Nothing larger fits into a kernel, and some files of `/proc` are endless.
 pub(super) const MAX_FILE: u64 = 4 << 30;
 
-/// The files of one setting, as lines: of a single file its digest alone, else a line for each.
+/// The files of one setting, as lines. A single file has its digest alone, and several have a line each.
 #[derive(Default)]
 pub(super) struct FileDigests {
     lines: Vec<String>,
-    /// Where they are.
     pub paths: Vec<Utf8PathBuf>,
     /// The first path that belongs to neither this user nor this group.
     pub foreign: Option<String>,
 }
 
 impl FileDigests {
-    /// Adds what `line` says.
     pub fn add(&mut self, line: String) {
         self.lines.push(line);
     }
 
-    /// Of all of it; `None`: there is nothing outside of the source.
+    /// Returns the digest of all files, if there are files outside of the source.
     pub fn digest(&self) -> Option<Sha256> {
         match &self.lines[..] {
             [] => None,
@@ -36,13 +34,12 @@ impl FileDigests {
     }
 }
 
-/// The error about a relative path.
+/// Returns the error for a relative path.
 pub(super) fn relative_path_error(path: &Utf8Path) -> Error {
     Error::usage(format!("`{path}` is a relative path, which make looks for in its build directory"))
-        .hint("give the whole path, beginning with /")
+        .hint("give the absolute path")
 }
 
-/// What the file system says of the file, directory or link `path`.
 pub(super) fn metadata_of(path: &Utf8Path) -> Result<Metadata> {
     match fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -52,12 +49,11 @@ pub(super) fn metadata_of(path: &Utf8Path) -> Result<Metadata> {
     }
 }
 
-/// The digest of a file.
 pub(super) fn digest(path: &Utf8Path) -> Result<Sha256> {
     Sha256::of_reader(open(path)?).context(Kind::Usage, || format!("cannot read {path}"))
 }
 
-/// Opens a file for reading, of which not more than the largest is read.
+/// Opens a regular file that is not larger than [`MAX_FILE`].
 pub(super) fn open(path: &Utf8Path) -> Result<impl Read + use<>> {
     let metadata = metadata_of(path)?;
     if metadata.is_dir() {

@@ -1,4 +1,4 @@
-//! Building a kernel a second time by its receipt, from nothing, to see whether the same bytes come out.
+//! Rebuilds a kernel from its receipt in an empty build directory, to compare the images.
 
 use crate::cache::{Cache, ScratchDir};
 use crate::image::pack::PackedImage;
@@ -12,7 +12,7 @@ use crate::util::error::{Error, Result};
 use serde_json::Value;
 use std::fmt::Write as _;
 
-/// What of a plan is known before its source is at hand, and decides the bytes.
+/// Keys of a plan that determine the output and are known before the source is fetched.
 const EARLY_PLAN_KEYS: [&str; 10] = [
     "kcompile",
     "layer_format",
@@ -25,21 +25,23 @@ const EARLY_PLAN_KEYS: [&str; 10] = [
     "patches",
     "toolchain",
 ];
-/// So many differences of two plans are told.
+/// The most differences of two plans that a message lists.
 const MAX_DIFFERENCES: usize = 8;
 
-/// The images of a second build, and where they lie until this is dropped.
+/// The images of a rebuild. They are removed when this is dropped.
 pub struct Rebuilt {
     /// In the order of the plan.
     pub images: Vec<PackedImage>,
-    /// What of the plan is not as the receipt has it, each with both values; a reason for other bytes.
+    /// Differences between the plan and that in the receipt, with both values.
     pub plan_differences: Vec<String>,
     _scratch: ScratchDir,
 }
 
-/// The one of `requests` that the receipt is of: a command line may build several kernels.
+/// Selects the request of the receipt, since its command may build several kernels.
 ///
-/// Errors (exit code 1): none is.
+/// # Errors
+///
+/// No request matches (exit code 1).
 pub fn select_request<'a>(receipt: &ReceiptFile, requests: &'a [Request]) -> Result<&'a Request> {
     let text = |key: &str| receipt.plan[key].as_str().unwrap_or_default();
     let flavor: Option<Flavor> = text("flavor").parse().ok();
@@ -50,18 +52,19 @@ pub fn select_request<'a>(receipt: &ReceiptFile, requests: &'a [Request]) -> Res
         .iter()
         .filter(|one| (Some(one.flavor), Some(one.arch)) == (flavor, arch) && admits(one.version));
     fitting.next().ok_or_else(|| {
-        Error::build(format!("the command of the receipt does not build Linux {} any more", text("version")))
-            .hint(format!("it is: {}", receipt.command))
+        Error::build(format!("the command of the receipt no longer builds Linux {}", text("version")))
+            .hint(format!("the command is: {}", receipt.command))
     })
 }
 
-/// Builds `request` as the receipt has it, in an empty build directory of its own; the cache gets nothing but what
-/// fetching brings, and the output directory of `run` is left alone.
+/// Builds `request` in an empty build directory. Only fetching changes the cache, and the output directory of
+/// `ctx` is not used.
 ///
-/// Errors (exit code 1): a part of the plan that is known before is not as it was, such as the compiler;
-/// whatever a build fails with.
+/// # Errors
+///
+/// The plan differs from the receipt's, for example in the compiler, or the build fails (exit code 1).
 pub fn rebuild(receipt: &ReceiptFile, request: &Request, ctx: &Context<'_>) -> Result<Rebuilt> {
-    // The date may have come from the environment, which the command line does not show.
+    // The date may come from the environment, which is not in the command line.
     let epoch = receipt.plan["source_date_epoch"].as_u64();
     let request = Request { source_date_epoch: epoch.or(request.source_date_epoch), ..request.clone() };
     let first = crate::ops::fetch::plan(&request, ctx)?;
@@ -72,8 +75,11 @@ pub fn rebuild(receipt: &ReceiptFile, request: &Request, ctx: &Context<'_>) -> R
         compare(key, &recorded[key], &current[key], &mut differences);
     }
     if !differences.is_empty() {
-        return Err(Error::build(format!("it cannot be rebuilt here: {}", join_differences(&differences)))
-            .hint("the same bytes need the same kcompile, config, patches and tools"));
+        return Err(Error::build(format!(
+            "cannot rebuild the images here: {}",
+            join_differences(&differences)
+        ))
+        .hint("use the same version of kcompile, config, patches and tools"));
     }
     let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
     let scratch = cache.scratch()?;
@@ -110,7 +116,7 @@ fn join_differences(differences: &[String]) -> String {
     text
 }
 
-/// The leaves of two JSON values that differ; what is not known now is none.
+/// Lists the leaves that differ between two JSON values. Those that are null in `current` are unknown and skipped.
 fn compare(path: &str, recorded: &Value, current: &Value, differences: &mut Vec<String>) {
     match (recorded, current) {
         (_, Value::Null) => {}
@@ -119,7 +125,7 @@ fn compare(path: &str, recorded: &Value, current: &Value, differences: &mut Vec<
                 compare(&format!("{path}.{key}"), one.get(key).unwrap_or(&Value::Null), value, differences);
             }
             for key in one.keys().filter(|key| !other.contains_key(*key)) {
-                differences.push(format!("{path}.{key} is gone"));
+                differences.push(format!("{path}.{key} was removed"));
             }
         }
         (Value::Array(one), Value::Array(other)) if one.len() == other.len() => {
@@ -128,7 +134,7 @@ fn compare(path: &str, recorded: &Value, current: &Value, differences: &mut Vec<
             }
         }
         (recorded, current) if recorded == current => {}
-        (recorded, current) => differences.push(format!("{path} was {recorded}, and is {current}")),
+        (recorded, current) => differences.push(format!("{path} was {recorded} and is now {current}")),
     }
 }
 
@@ -146,10 +152,10 @@ mod tests {
         assert_eq!(
             differences,
             [
-                "plan.a.cc was \"gcc 11\", and is \"gcc 12\"",
-                "plan.b[1] was 2, and is 3",
-                "plan.e was null, and is 2",
-                "plan.d is gone"
+                "plan.a.cc was \"gcc 11\" and is now \"gcc 12\"",
+                "plan.b[1] was 2 and is now 3",
+                "plan.e was null and is now 2",
+                "plan.d was removed"
             ]
         );
         assert_eq!(join_differences(&vec!["x".to_owned(); 10]).matches('x').count(), 8);

@@ -1,9 +1,7 @@
-//! Nothing changed, nothing done: the images that a plan made are kept in the cache, by the digest of the
-//! plan. The same plan again is answered from what stands in the output directory, when that is proven
-//! whole, and else put back from there. Nothing is compiled and make is not called for it.
+//! Reuses the images of an earlier build of the same plan. The cache has images by the digest of their plan.
+//! Images in the output directory stay if they are intact, and are restored from the cache if not. Make does not run.
 
 use crate::cache::Cache;
-use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
 use crate::image::receipt::ReceiptFile;
 use crate::image::{attest, receipt};
@@ -13,7 +11,7 @@ use crate::oci;
 use crate::oci::snapshot::{self, TagSnapshot, VerifiedBlobs};
 use crate::ops::context::Context;
 use crate::plan::Plan;
-use crate::report::{Phase, Reporter};
+use crate::report::Phase;
 use crate::util::digest::Sha256;
 use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, remove_tree, write_atomically};
@@ -22,70 +20,61 @@ use crate::util::text::pluralize;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self};
+use std::fs;
 use std::time::SystemTime;
 use walkdir::WalkDir;
 
-/// Written last: without it the images are not whole.
+/// Written last. An entry without it is incomplete.
 const RECORD: &str = "record.json";
-/// What lies beside the layouts.
+/// The documents beside the layouts.
 const FILES: &str = "files";
-/// Which blobs were read, and where.
+/// The blobs that were verified, with their file stamps.
 const VERIFIED: &str = "seen.json";
-/// Images that take more than this together go, those that were not used for longest first.
+/// The limit of all images in the cache. The least recently used are removed first.
 const MAX_BYTES: u64 = 2 << 30;
 
-/// What came of a plan.
+/// The record of a build in the cache.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CachedBuild {
-    /// Its digest.
-    #[serde(rename = "plan")]
+    /// The digest of the plan.
     plan: Sha256,
-    /// Of the requirement profiles that the final config was held against: they decide no byte, but
-    /// whether there is a kernel at all.
-    #[serde(rename = "profiles")]
+    /// The digest of the requirement profiles that the final config was checked against. They do not affect
+    /// the output, but decide whether a build succeeds.
     profiles: Sha256,
-    /// What the host had then: Kconfig asks it about tools and headers, and with others there is another config.
-    #[serde(rename = "host")]
+    /// The digest of the host's packages. Kconfig probes tools and headers, and the config depends on them.
     host: Sha256,
-    /// Was make in a whole sandbox?
+    /// Whether make ran in a complete sandbox.
     #[serde(rename = "confined")]
     sandboxed: bool,
     /// `uname -r`.
     pub release: String,
-    /// How many modules.
     pub modules: usize,
-    /// What was to be looked at.
     #[serde(rename = "findings")]
     pub warnings: Vec<String>,
-    #[serde(rename = "images")]
     images: Vec<PackedImage>,
-    /// These, and what is attached to them.
-    #[serde(rename = "tags")]
+    /// The tags of the images and of their attachments.
     tags: Vec<TagSnapshot>,
-    /// What lies beside the layouts, by name: the receipt, and the same in others' formats.
-    #[serde(rename = "files")]
+    /// The documents beside the layouts by name, such as the receipt.
     files: BTreeMap<String, Sha256>,
-    /// What was typed.
     #[serde(default)]
     command: TypedCommand,
 }
 
-/// A command line of this machine, whose paths no receipt has.
+/// The command line of a build with its paths, which receipts do not record.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct TypedCommand {
-    /// As the receipt has it.
+    /// The command line in the receipt.
     #[serde(rename = "published")]
     pub redacted: String,
-    /// Its words, the program's name first.
+    /// The arguments, beginning with the program's name.
     #[serde(rename = "words")]
     pub args: Vec<String>,
-    /// Where it was typed.
+    /// The working directory.
     pub cwd: Utf8PathBuf,
 }
 
-/// The images that `plan` made, in the output directory: they are there, or they are put there. `None`:
-/// they have to be made.
+/// Returns the images of `plan` in the output directory, after restoring them from the cache if necessary.
+/// With `None`, they have to be built.
 pub fn find(
     plan: &Plan,
     profiles: &[Profile],
@@ -103,25 +92,26 @@ pub fn find(
     let count = pluralize(cached_build.images.len(), "image", "images");
     let phase = ctx.reporter.start(Phase::Reuse, &format!("{count} of the same plan"));
     if is_intact(&cached_build, &dir, plan, &ctx.output) {
-        phase.finish(&format!("{count}, whole as they were: nothing to do"));
+        phase.finish(&format!("{count}, intact: nothing to do"));
     } else {
         match restore(&cached_build, &dir, plan, ctx)? {
-            Ok(()) => _ = phase.finish(&format!("{count} from the cache, nothing compiled")),
+            Ok(()) => _ = phase.finish(&format!("{count} restored from the cache, nothing compiled")),
             Err(error) if matches!(error.kind, Kind::Interrupted(_)) => return Err(error),
             Err(error) => {
-                ctx.reporter.note(&format!("the images in the cache are of no use: {error}"));
+                ctx.reporter.note(&format!("cannot reuse the images in the cache: {error}"));
                 return Ok(None);
             }
         }
     }
     if let Some(owner) = cache.foreign_owner(&dir) {
-        let made_by = format!("these images were made in the shared cache by user {owner}, who is believed");
-        ctx.reporter.note(&made_by);
+        let built_by =
+            format!("the cached images were built by user {owner} of the shared cache, who is trusted");
+        ctx.reporter.note(&built_by);
     }
-    // A use is a use; whether that can be written does not matter.
+    // Records the use. A failure does not matter.
     let _ =
         open_file(dir.join(RECORD), Links::Refuse).and_then(|record| record.set_modified(SystemTime::now()));
-    cached_build.warnings.iter().for_each(|finding| ctx.reporter.warning(finding.clone()));
+    cached_build.warnings.iter().for_each(|warning| ctx.reporter.warning(warning.clone()));
     let images = cached_build.in_output(&ctx.output);
     Ok(Some((cached_build, images)))
 }
@@ -136,7 +126,7 @@ fn read(dir: &Utf8Path, plan: &Plan) -> Option<CachedBuild> {
 }
 
 impl CachedBuild {
-    /// The images as they lie in `output`.
+    /// Returns the images with their layouts in `output`.
     fn in_output(&self, output: &Utf8Path) -> Vec<PackedImage> {
         let mut images = self.images.clone();
         for PackedImage { written, .. } in &mut images {
@@ -146,7 +136,7 @@ impl CachedBuild {
     }
 }
 
-/// Does everything stand whole in the output directory?
+/// Returns whether all images and documents are intact in the output directory.
 fn is_intact(cached_build: &CachedBuild, dir: &Utf8Path, plan: &Plan, output: &Utf8Path) -> bool {
     let before: VerifiedBlobs = read_json(&dir.join(VERIFIED)).unwrap_or_default();
     let mut verified = before.clone();
@@ -157,7 +147,8 @@ fn is_intact(cached_build: &CachedBuild, dir: &Utf8Path, plan: &Plan, output: &U
     is_whole && cached_build.files.iter().all(|(name, digest)| has_file(output, name, *digest, plan))
 }
 
-/// Is the file there as it was? To a receipt other commands may have added: it has to be of this plan.
+/// Returns whether `name` is in the output directory, unmodified. A receipt need only be of this plan, since
+/// other commands add to it.
 fn has_file(output: &Utf8Path, name: &str, digest: Sha256, plan: &Plan) -> bool {
     let path = output.join(name);
     let text = read_file(&path, Links::Refuse, MAX_JSON).unwrap_or_default();
@@ -168,7 +159,7 @@ fn has_file(output: &Utf8Path, name: &str, digest: Sha256, plan: &Plan) -> bool 
     receipt["plan_digest"].as_str() == Some(&plan.digest().to_string())
 }
 
-/// Puts back what is missing. The inner error is one of the cache, the outer one of the output directory.
+/// Restores missing images and documents. The inner error is about the cache, the outer one about `output`.
 fn restore(cached_build: &CachedBuild, dir: &Utf8Path, plan: &Plan, ctx: &Context<'_>) -> Result<Result<()>> {
     let Context { output, reporter, .. } = ctx;
     oci::check_output(output, cached_build.tags.iter().map(TagSnapshot::layout))?;
@@ -188,7 +179,7 @@ fn restore(cached_build: &CachedBuild, dir: &Utf8Path, plan: &Plan, ctx: &Contex
     Ok(restore())
 }
 
-/// What was typed where the receipt `known` has `known.command`; `None`: not on this machine, or it is forgotten.
+/// Returns the command line behind `known.command`, if this machine's cache still has it.
 pub fn typed_command(known: &ReceiptFile, cache_dir: &Utf8Path) -> Option<TypedCommand> {
     let plan: Sha256 = known.plan_digest.parse().ok()?;
     let record = entry_dir(plan, cache_dir).join(RECORD);
@@ -196,43 +187,52 @@ pub fn typed_command(known: &ReceiptFile, cache_dir: &Utf8Path) -> Option<TypedC
     Some(cached_build.command).filter(|command| command.redacted == known.command && command.cwd.is_dir())
 }
 
-/// Keeps what `plan` made, for [`find`]. It saves time the next time: where it cannot be kept, it is not.
-pub fn store(
-    (plan, profiles, confinement): (&Plan, &[Profile], &SandboxReport),
-    (release, modules): (&str, usize),
-    (images, receipt): (&[PackedImage], &Utf8Path),
-    command: TypedCommand,
-    cache: &Cache,
-    (host, reporter): (&Host, &Reporter),
-) {
-    let kept = || -> Result<()> {
-        let scratch = cache.scratch()?;
-        let cached_build = CachedBuild {
-            plan: plan.digest(),
-            profiles: digest_of(profiles),
-            host: host.installed(),
-            sandboxed: confinement.is_complete(),
-            release: release.to_owned(),
-            modules,
-            warnings: reporter.warnings(),
-            images: images.to_vec(),
-            tags: snapshot::snapshot_tags(images.iter().map(|image| &image.written), &scratch.path)?,
-            files: store_files(receipt, &scratch.path.join(FILES))?,
-            command,
-        };
-        let record = serde_json::to_vec(&cached_build).expect("plain strings");
-        write_atomically(&scratch.path.join(RECORD), &record)?;
-        let dir = entry_dir(plan.digest(), &cache.root);
-        remove_tree(&dir)?;
-        fs::rename(&scratch.path, &dir).context(Kind::Build, || format!("cannot make {dir}"))?;
-        remove_unused(cache, &dir)
-    };
-    if let Err(error) = kept() {
-        reporter.note(&format!("the images are not kept in the cache: {error}"));
+/// A build whose images and documents are written.
+pub struct FinishedBuild<'a> {
+    pub plan: &'a Plan,
+    pub profiles: &'a [Profile],
+    pub sandbox: &'a SandboxReport,
+    /// `uname -r`.
+    pub release: &'a str,
+    pub modules: usize,
+    pub images: &'a [PackedImage],
+    pub receipt: &'a Utf8Path,
+    pub command: TypedCommand,
+}
+
+/// Stores a build in the cache for [`find`]. Failing to store it is not an error, since it only saves time.
+pub fn store(build: FinishedBuild<'_>, cache: &Cache, ctx: &Context<'_>) {
+    if let Err(error) = try_store(build, cache, ctx) {
+        ctx.reporter.note(&format!("cannot store the images in the cache: {error}"));
     }
 }
 
-/// Copies the receipt into `dir`, and the same in others' formats.
+fn try_store(build: FinishedBuild<'_>, cache: &Cache, ctx: &Context<'_>) -> Result<()> {
+    let scratch = cache.scratch()?;
+    let plan = build.plan.digest();
+    let written = build.images.iter().map(|image| &image.written);
+    let cached_build = CachedBuild {
+        plan,
+        profiles: digest_of(build.profiles),
+        host: ctx.host.installed(),
+        sandboxed: build.sandbox.is_complete(),
+        release: build.release.to_owned(),
+        modules: build.modules,
+        warnings: ctx.reporter.warnings(),
+        images: build.images.to_vec(),
+        tags: snapshot::snapshot_tags(written, &scratch.path)?,
+        files: store_files(build.receipt, &scratch.path.join(FILES))?,
+        command: build.command,
+    };
+    let record = serde_json::to_vec(&cached_build).expect("plain strings");
+    write_atomically(&scratch.path.join(RECORD), &record)?;
+    let dir = entry_dir(plan, &cache.root);
+    remove_tree(&dir)?;
+    fs::rename(&scratch.path, &dir).context(Kind::Build, || format!("cannot create {dir}"))?;
+    remove_unused(cache, &dir)
+}
+
+/// Copies the receipt and the other documents to `dir`.
 fn store_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sha256>> {
     create_dir(dir)?;
     let ours =
@@ -248,7 +248,7 @@ fn store_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sh
     Ok(kept)
 }
 
-/// Makes room: `newest` stays in any case.
+/// Removes the least recently used entries above the limit, but never `newest`.
 fn remove_unused(cache: &Cache, newest: &Utf8Path) -> Result<()> {
     let all = list_entries(cache)?;
     let mut bytes: u64 = all.iter().map(|(_, bytes, _)| bytes).sum();
@@ -261,7 +261,7 @@ fn remove_unused(cache: &Cache, newest: &Utf8Path) -> Result<()> {
     Ok(())
 }
 
-/// What is kept: when it was used last, its bytes, its place; in the order of the time.
+/// Returns the last use, size and directory of each entry, the oldest first.
 fn list_entries(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
     let root = cache.root.join("images");
     let message = || format!("cannot read {root}");
@@ -276,7 +276,7 @@ fn list_entries(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
     Ok(all)
 }
 
-/// Where the images of the plan with this digest are kept.
+/// Returns the directory of the plan with this digest.
 fn entry_dir(plan: Sha256, cache_dir: &Utf8Path) -> Utf8PathBuf {
     cache_dir.join("images").join(plan.to_string())
 }

@@ -1,4 +1,4 @@
-//! Which kernels of a run may fetch, compile and pack now.
+//! Decides which kernels of a run may fetch, compile and pack at a time.
 
 use crate::host::process::{self, JobServer};
 use crate::kbuild::launcher::Farm;
@@ -7,39 +7,37 @@ use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// So many kernels compile at once on a small machine: one more than fills it, for where one waits.
-const BUILDS: usize = 2;
-/// The linking at the end of a kernel, which only one core can do, is a third of its time where there are many:
-/// each so many jobs want another kernel.
-const JOBS_FOR_A_BUILD: usize = 8;
-/// How often it is looked whether a signal has come while another kernel is waited for.
+/// The least number of kernels that compile at a time. The second one uses the CPUs when the first one waits.
+const MIN_BUILDS: usize = 2;
+/// The number of jobs for each kernel that compiles. Linking uses one core and takes a third of the time on
+/// machines with many, so that more kernels are needed to use all of them.
+const JOBS_PER_BUILD: usize = 8;
+/// How often a waiting kernel checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the kernels of one run share.
+/// The resources that the kernels of one run share.
 pub struct Scheduler {
-    /// The jobs of all makes.
     jobs: JobServer,
-    /// The machines that compile, too.
     farm: Option<Farm>,
-    /// One downloads and unpacks at a time: what it needs more than cores is the network and the disk.
+    /// One kernel fetches at a time, since the network and the disk are the limits.
     fetching: PrioritySemaphore,
     building: PrioritySemaphore,
-    /// The output directory has one lock.
+    /// One kernel packs at a time, since the output directory has one lock.
     packing: PrioritySemaphore,
 }
 
-/// The parts of a build that wait for other kernels'.
+/// The stages of a build that limit the number of kernels.
 #[derive(Clone, Copy, Debug)]
 pub enum Stage {
-    /// The source is fetched and unpacked.
+    /// Fetching and unpacking the source.
     Fetch,
-    /// make runs.
+    /// Running make.
     Build,
-    /// Images are written.
+    /// Writing the images.
     Pack,
 }
 
-/// The place of one kernel in a crew.
+/// The place of one kernel in the run.
 #[derive(Clone, Copy)]
 pub struct Slot<'a> {
     scheduler: &'a Scheduler,
@@ -47,35 +45,33 @@ pub struct Slot<'a> {
 }
 
 impl Scheduler {
-    /// For kernels whose makes share `jobs` jobs, and those machines.
+    /// Creates a scheduler for kernels that share `jobs` jobs and a compiler farm.
     pub fn new(jobs: usize, farm: Option<Farm>) -> Result<Scheduler> {
         Ok(Scheduler {
             farm,
             jobs: JobServer::new(jobs)?,
             fetching: PrioritySemaphore::new(1),
-            building: PrioritySemaphore::new(BUILDS.max(jobs / JOBS_FOR_A_BUILD)),
+            building: PrioritySemaphore::new(MIN_BUILDS.max(jobs / JOBS_PER_BUILD)),
             packing: PrioritySemaphore::new(1),
         })
     }
 
-    /// The place of the kernel that stands at `index` in the run.
+    /// Returns the slot of the kernel at `index` in the run.
     pub fn slot(&self, index: usize) -> Slot<'_> {
         Slot { scheduler: self, index }
     }
 }
 
 impl<'a> Slot<'a> {
-    /// The pool of jobs.
     pub fn jobs(&self) -> &'a JobServer {
         &self.scheduler.jobs
     }
 
-    /// The machines behind the launcher, which all kernels use.
     pub fn farm(&self) -> Option<Farm> {
         self.scheduler.farm.clone()
     }
 
-    /// Waits until the stage has room; kernels that stand first in the run go first.
+    /// Waits until the stage has room. Kernels go in the order of the run.
     pub fn acquire(&self, stage: Stage) -> Result<StagePermit<'a>> {
         let semaphore = match stage {
             Stage::Fetch => &self.scheduler.fetching,
@@ -86,7 +82,7 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// Lets so many in at once.
+/// A semaphore that admits the lowest index first.
 struct PrioritySemaphore {
     state: Mutex<State>,
     changed: Condvar,
@@ -97,7 +93,7 @@ struct State {
     waiting: BTreeSet<usize>,
 }
 
-/// Has been let in; on drop the next one is.
+/// Admission to a stage, which ends on drop.
 pub struct StagePermit<'a>(&'a PrioritySemaphore);
 
 impl PrioritySemaphore {
@@ -143,7 +139,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn no_more_than_so_many_are_let_in_and_all_get_their_turn() {
+    fn a_semaphore_admits_all_but_not_at_once() {
         let semaphore = PrioritySemaphore::new(2);
         let (inside, most, passed) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
@@ -164,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stands_first_is_let_in_first() {
+    fn a_semaphore_admits_the_lowest_index_first() {
         let semaphore = PrioritySemaphore::new(1);
         let order = Mutex::new(Vec::new());
         std::thread::scope(|scope| {

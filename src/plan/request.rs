@@ -90,9 +90,9 @@ pub enum KernelLink {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ModulesLayout {
-    /// `lib/modules/<release>/…`
+    /// In lib/modules/<release>
     #[default]
     Tree,
-    /// The contents of `lib/modules/<release>` at the root of the image.
+    /// At the root of the image
     Flat,
 }

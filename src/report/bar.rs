@@ -1,32 +1,32 @@
-//! A live line on the terminal for each kernel in hand; a finished phase leaves a line behind.
+//! A progress bar on the terminal for each running kernel, and a line for each finished phase.
 
-use super::{Event, ScopedEvent, Unit};
+use super::{Event, ScopedEvent, Terminal, Unit};
 use crate::util::text::{escape_control, format_duration};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub(super) struct Bar {
-    color: bool,
+    terminal: Terminal,
     all: MultiProgress,
     live: BTreeMap<Option<String>, LiveLine>,
-    /// Of the longest name of a kernel so far.
+    /// The width of the longest name of a kernel so far.
     width: usize,
 }
 
-/// The line of a kernel.
+/// The progress bar of a kernel.
 struct LiveLine {
     bar: ProgressBar,
     counting: Option<(Unit, bool)>,
 }
 
 impl Bar {
-    pub(super) fn new(color: bool) -> Bar {
+    pub(super) fn new(terminal: Terminal) -> Bar {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8));
-        Bar { color, all, live: BTreeMap::new(), width: 0 }
+        Bar { terminal, all, live: BTreeMap::new(), width: 0 }
     }
 
-    /// Takes the line of a kernel away; without one, all of them.
+    /// Clears the line of a kernel, or all lines with `None`.
     pub(super) fn clear(&mut self, kernel: Option<&str>) {
         self.live.retain(|of, live| {
             let gone = kernel.is_none() || of.as_deref() == kernel;
@@ -93,7 +93,7 @@ impl Bar {
         }
     }
 
-    /// Does what writes to the terminal, with the live lines taken away.
+    /// Hides the live lines while `write` writes to the terminal.
     pub(super) fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         self.all.suspend(write)
     }
@@ -104,15 +104,12 @@ impl Bar {
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
-        match self.color {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text.to_owned(),
-        }
+        if self.terminal == Terminal::Color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 }
 
 fn style(template: &str) -> ProgressStyle {
-    let style = ProgressStyle::with_template(template).expect("our own template");
+    let style = ProgressStyle::with_template(template).expect("a valid template");
     style.progress_chars("━╸ ").tick_chars("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ")
 }
 
@@ -122,7 +119,7 @@ mod tests {
 
     #[test]
     fn only_a_terminal_with_colors_gets_them() {
-        assert_eq!(Bar::new(false).paint("31", "error:"), "error:");
-        assert_eq!(Bar::new(true).paint("31", "error:"), "\u{1b}[31merror:\u{1b}[0m");
+        assert_eq!(Bar::new(Terminal::Plain).paint("31", "error:"), "error:");
+        assert_eq!(Bar::new(Terminal::Color).paint("31", "error:"), "\u{1b}[31merror:\u{1b}[0m");
     }
 }

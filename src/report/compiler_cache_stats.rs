@@ -1,24 +1,21 @@
-//! What a compiler cache has done: hits and misses of one run.
+//! Hits and misses of a compiler cache.
 
 use serde::Serialize;
 use std::fmt;
 
-/// Of one run of make.
+/// The counts of one run of make.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CompilerCacheStats {
-    /// Compilations that were answered from the cache.
-    #[serde(rename = "hits")]
+    /// Compilations that the cache answered.
     pub hits: u64,
-    /// Compilations that were not.
-    #[serde(rename = "misses")]
+    /// Compilations that it did not answer.
     pub misses: u64,
-    /// Calls that no cache can answer: Kbuild's probes, linking, sources with `.incbin`.
-    #[serde(rename = "uncacheable")]
+    /// Calls that a cache cannot answer, such as probes, linking and sources with `.incbin`.
     pub uncacheable: u64,
 }
 
 impl CompilerCacheStats {
-    /// What was counted after `before`.
+    /// Returns the counts since `before`.
     pub fn since(self, before: CompilerCacheStats) -> CompilerCacheStats {
         CompilerCacheStats {
             hits: self.hits.saturating_sub(before.hits),
@@ -35,7 +32,7 @@ impl fmt::Display for CompilerCacheStats {
         write!(f, "{hits} hits, {misses} misses ({:.1} % hits)", *hits as f64 * 100.0 / of as f64)?;
         match uncacheable {
             0 => Ok(()),
-            calls => write!(f, ", {calls} calls that no cache answers"),
+            calls => write!(f, ", {calls} uncacheable calls"),
         }
     }
 }

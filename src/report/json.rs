@@ -1,11 +1,11 @@
-//! One JSON object a line, for programs. `event` is `start`, `progress`, `finish`, `note`,
-//! `finding`, `error`, `summary` or `overview`; `kernel` says whose, where the run has several; times are seconds.
+//! One JSON object per line, for programs. `event` is `start`, `progress`, `finish`, `note`, `finding`,
+//! `error`, `summary` or `overview`. `kernel` names the kernel in a run of several. Times are in seconds.
 
 use super::{Event, ScopedEvent};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// More often would cost more than it tells.
+/// The least time between two progress events of a kernel.
 const MIN_INTERVAL: Duration = Duration::from_millis(200);
 
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! The end of a run: what was built, what to look at, where the time went, what to run next.
+//! The summary of a build: images, warnings, times, and the command to run next.
 
 use super::{CompilerCacheStats, Phase};
 use crate::util::text::{format_duration, format_size, pluralize};
@@ -6,39 +6,34 @@ use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
-/// What a build has to say at its end.
+/// The summary of a build.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelSummary {
     /// `uname -r` of the new kernel.
     pub release: String,
-    /// What was written.
     pub images: Vec<Image>,
-    /// What the compiler cache has done, where there is one.
     #[serde(rename = "cached")]
     pub cache_stats: Option<CompilerCacheStats>,
-    /// How many modules.
+    /// The number of modules.
     pub modules: usize,
-    /// What to look at.
     #[serde(rename = "findings")]
     pub warnings: Vec<String>,
-    /// Where the time went.
     pub times: Vec<(Phase, Duration)>,
-    /// The plan's digest.
+    /// The digest of the plan.
     pub plan: String,
-    /// The receipt's path.
+    /// The path of the receipt.
     pub receipt: String,
-    /// What `--timings` wrote.
+    /// The files of `--timings`.
     pub timings: Vec<String>,
 }
 
 /// An image of the summary.
 #[derive(Clone, Debug, Serialize)]
 pub struct Image {
-    /// The layout's directory.
+    /// The directory of the layout.
     pub layout: String,
-    /// Its tag.
     pub tag: String,
-    /// Bytes of the layer as stored.
+    /// The size of the compressed layer.
     pub bytes: u64,
 }
 
@@ -61,10 +56,10 @@ impl fmt::Display for KernelSummary {
             .collect();
         writeln!(f, "  time            {}: {}", format_duration(whole), parts.join(", "))?;
         match self.warnings.len() {
-            0 => writeln!(f, "  findings        none")?,
+            0 => writeln!(f, "  warnings        none")?,
             count => {
-                writeln!(f, "  findings        {count}")?;
-                self.warnings.iter().try_for_each(|finding| writeln!(f, "    - {finding}"))?;
+                writeln!(f, "  warnings        {count}")?;
+                self.warnings.iter().try_for_each(|warning| writeln!(f, "    - {warning}"))?;
             }
         }
         write!(f, "\n  next:")?;

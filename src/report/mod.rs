@@ -1,7 +1,7 @@
-//! What a run tells while it goes on, on standard error: phases, progress, notes, findings. Every
-//! renderer gets the same events; results go to standard output and are not this room's business.
+//! Reports a run on standard error: phases, progress, notes, warnings and summaries. All renderers get the
+//! same events. Results go to standard output, and `cli` prints them.
 
-/// Writes a line to standard error. A reader that has gone away is no reason to fail.
+/// Writes a line to standard error. A closed pipe is not an error.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
@@ -26,48 +26,57 @@ use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+/// What standard error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Terminal {
+    No,
+    /// A terminal without colors.
+    Plain,
+    Color,
+}
+
 /// `--progress`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Progress {
-    /// A bar on a terminal, else plain lines.
+    /// A bar on a terminal, or else plain lines
     #[default]
     Auto,
-    /// A live bar.
+    /// A progress bar
     Bar,
-    /// A line now and then.
+    /// Plain lines, for logs
     Plain,
-    /// One JSON object a line.
+    /// One JSON object per line
     Json,
-    /// Nothing but warnings and errors.
+    /// Only warnings and errors
     Quiet,
 }
 
-/// The steps of a build, in their order; and what may come after it.
+/// The phases of a build in their order, and of the commands that follow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// The source is found, downloaded and unpacked.
+    /// Finding, downloading and unpacking the source.
     Source,
-    /// Patches are applied to a copy of it.
+    /// Applying patches to a copy of the source.
     Patch,
-    /// `.config` is merged and completed by `olddefconfig`.
+    /// Merging `.config` and running `olddefconfig`.
     Configure,
     /// `make vmlinux modules`.
     Compile,
     /// `make modules_install`.
     Install,
-    /// Layers and layouts are written.
+    /// Writing layers and layouts.
     Pack,
-    /// In place of most of them: images that the same plan made before are checked, or put back.
+    /// Checking and restoring images of the same plan, instead of building.
     Reuse,
-    /// An image is booted.
+    /// Booting an image.
     Boot,
-    /// Images are copied to a registry.
+    /// Copying images to a registry.
     Push,
 }
 
 impl Phase {
-    /// One word for people.
+    /// Returns the name for people.
     pub fn title(self) -> &'static str {
         match self {
             Phase::Source => "Source",
@@ -83,60 +92,58 @@ impl Phase {
     }
 }
 
-/// What is counted.
+/// The unit of a [`Count`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
-    /// Bytes.
     Bytes,
     /// Steps of make, entries of an archive, images.
     Steps,
 }
 
-/// How far a phase is.
+/// The progress of a phase.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Count<'a> {
-    /// So far.
     pub done: u64,
-    /// In all, where that is known or can be guessed.
+    /// The total, if it is known or can be estimated.
     pub total: Option<u64>,
-    /// What is counted.
     pub unit: Unit,
-    /// The file in hand.
+    /// The current file.
     pub item: &'a str,
 }
 
-/// What happens, as a renderer sees it.
+/// An event, as renderers get it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Event<'a> {
-    #[serde(rename = "start")]
     Start {
         phase: Phase,
-        #[serde(rename = "what")]
         what: &'a str,
     },
-    #[serde(rename = "progress")]
     Progress {
         phase: Phase,
         #[serde(flatten)]
         count: Count<'a>,
     },
-    #[serde(rename = "finish")]
     Finish {
         phase: Phase,
         seconds: f64,
-        #[serde(rename = "what")]
         what: &'a str,
-        /// Of kcompile itself, so far.
+        /// The peak of kcompile itself.
         peak_memory_bytes: Option<u64>,
     },
-    #[serde(rename = "note")]
-    Note { text: &'a str },
+    Note {
+        text: &'a str,
+    },
     #[serde(rename = "finding")]
-    Warning { text: &'a str },
-    #[serde(rename = "error")]
-    Error { text: &'a str, hint: Option<&'a str>, code: u8 },
+    Warning {
+        text: &'a str,
+    },
+    Error {
+        text: &'a str,
+        hint: Option<&'a str>,
+        code: u8,
+    },
     #[serde(rename = "summary")]
     KernelSummary(&'a KernelSummary),
     #[serde(rename = "overview")]
@@ -150,7 +157,7 @@ enum Renderer {
     Quiet,
 }
 
-/// An event, and the kernel that it is about where the run has several.
+/// An event, and its kernel in a run of several.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ScopedEvent<'a> {
     #[serde(rename = "kernel", skip_serializing_if = "Option::is_none")]
@@ -159,10 +166,10 @@ struct ScopedEvent<'a> {
     event: &'a Event<'a>,
 }
 
-/// The teller. Findings and times are kept for the summary.
+/// Reports events, and keeps warnings and times for the summary.
 pub struct Reporter {
     renderer: Arc<Mutex<Renderer>>,
-    /// Whose report it is, where the run has several kernels.
+    /// The name of the kernel in a run of several.
     kernel: Option<String>,
     warnings: Mutex<Vec<String>>,
     times: Mutex<Vec<(Phase, Duration)>>,
@@ -170,18 +177,19 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A teller as `--progress` asks for it; `terminal` and `color` are the host's.
-    pub fn new(progress: Progress, terminal: bool, color: bool) -> Reporter {
-        let renderer = match (progress, terminal) {
-            (Progress::Bar, _) | (Progress::Auto, true) => Renderer::Bar(bar::Bar::new(color)),
-            (Progress::Plain, _) | (Progress::Auto, false) => Renderer::Plain(plain::Plain::default()),
-            (Progress::Json, _) => Renderer::Json(json::Json::default()),
-            (Progress::Quiet, _) => Renderer::Quiet,
+    /// Creates a reporter for `--progress`.
+    pub fn new(progress: Progress, terminal: Terminal) -> Reporter {
+        let renderer = match progress {
+            Progress::Auto if terminal == Terminal::No => Renderer::Plain(plain::Plain::default()),
+            Progress::Auto | Progress::Bar => Renderer::Bar(bar::Bar::new(terminal)),
+            Progress::Plain => Renderer::Plain(plain::Plain::default()),
+            Progress::Json => Renderer::Json(json::Json::default()),
+            Progress::Quiet => Renderer::Quiet,
         };
         Reporter::of(Arc::new(Mutex::new(renderer)), None)
     }
 
-    /// The same teller for one of several kernels, which it names; with findings and times of its own.
+    /// Returns a reporter for one of several kernels, with separate warnings and times.
     pub fn for_kernel(&self, kernel: &str) -> Reporter {
         Reporter::of(Arc::clone(&self.renderer), Some(kernel.to_owned()))
     }
@@ -196,13 +204,13 @@ impl Reporter {
         }
     }
 
-    /// A phase begins; `what` says on what. It is finished through the value returned.
+    /// Reports the start of a phase. The returned guard reports its progress and end.
     pub fn start(&self, phase: Phase, what: &str) -> PhaseGuard<'_> {
         self.render(&Event::Start { phase, what: &sanitize(what) });
         PhaseGuard { reporter: self, phase, since: Instant::now() }
     }
 
-    /// Something that the user should know and need not act on. Said once.
+    /// Reports something that the user should know but need not act on. Repeated notes are dropped.
     pub fn note(&self, text: &str) {
         {
             let mut notes = lock(&self.notes);
@@ -214,8 +222,7 @@ impl Reporter {
         self.render(&Event::Note { text: &sanitize(text) });
     }
 
-    /// Something about the result that the user should look at; repeated in the summary and kept in
-    /// the receipt.
+    /// Reports something about the result that the user should check. Summary and receipt repeat it.
     pub fn warning(&self, text: String) {
         let text = if text.contains(":/") { redact_secrets(&text) } else { text };
         if lock(&self.warnings).contains(&text) {
@@ -225,23 +232,23 @@ impl Reporter {
         lock(&self.warnings).push(text);
     }
 
-    /// The findings so far.
+    /// Returns the warnings so far.
     pub fn warnings(&self) -> Vec<String> {
         lock(&self.warnings).clone()
     }
 
-    /// The phases so far and what they took.
+    /// Returns the finished phases and their times.
     pub fn times(&self) -> Vec<(Phase, Duration)> {
         lock(&self.times).clone()
     }
 
-    /// Forgets findings and times: the next kernel of the run begins.
+    /// Clears warnings and times for the next kernel of the run.
     pub fn reset(&self) {
         lock(&self.warnings).clear();
         lock(&self.times).clear();
     }
 
-    /// The run, or one of its kernels, failed.
+    /// Reports the failure of the run or of a kernel.
     pub fn error(&self, error: &Error) {
         self.clear();
         self.render(&Event::Error {
@@ -251,13 +258,13 @@ impl Reporter {
         });
     }
 
-    /// A kernel is done.
+    /// Reports a finished kernel.
     pub fn summary(&self, summary: &KernelSummary) {
         self.clear();
         self.render(&Event::KernelSummary(summary));
     }
 
-    /// All kernels of the run are done.
+    /// Reports the end of a run of several kernels.
     pub fn run_summary(&self, mut run_summary: RunSummary) {
         for result in &mut run_summary.kernels {
             result.outcome = result.outcome.clone().map_err(|why| sanitize(&why));
@@ -265,14 +272,14 @@ impl Reporter {
         self.render(&Event::RunSummary(&run_summary));
     }
 
-    /// Clears what is drawn on the terminal of this kernel, so that other text can be printed.
+    /// Clears this kernel's progress bar, so that other text can be printed.
     pub fn clear(&self) {
         if let Renderer::Bar(bar) = &mut *lock(&self.renderer) {
             bar.clear(self.kernel.as_deref());
         }
     }
 
-    /// Does what writes to the terminal by another way than this report, with nothing drawn there.
+    /// Hides progress bars while `write` writes to the terminal directly.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
         match &*lock(&self.renderer) {
             Renderer::Bar(bar) => bar.suspend(write),
@@ -295,17 +302,17 @@ impl Reporter {
     }
 }
 
-/// A text as it may go to a terminal or a log.
+/// Returns text without control characters and secrets, for a terminal or log.
 fn sanitize(text: &str) -> String {
     escape_control(&redact_secrets(text))
 }
 
-/// What another thread left half-said is no reason to say nothing more.
+/// Locks a mutex, even if another thread panicked while it held it.
 fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A phase that goes on.
+/// A running phase.
 pub struct PhaseGuard<'a> {
     reporter: &'a Reporter,
     phase: Phase,
@@ -313,13 +320,13 @@ pub struct PhaseGuard<'a> {
 }
 
 impl PhaseGuard<'_> {
-    /// How far it is.
+    /// Reports progress.
     pub fn progress(&self, count: Count<'_>) {
         let count = Count { item: &sanitize(count.item), ..count };
         self.reporter.render(&Event::Progress { phase: self.phase, count });
     }
 
-    /// It is done; `what` says what came out. Returns what it took.
+    /// Reports the end of the phase, with its result. Returns the time that it took.
     pub fn finish(self, what: &str) -> Duration {
         let took = self.since.elapsed();
         lock(&self.reporter.times).push((self.phase, took));

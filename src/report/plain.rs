@@ -1,22 +1,22 @@
-//! Lines for a log: when a phase starts and ends, and now and then how far it is.
+//! Plain lines for logs: the start and end of each phase, and some progress.
 
 use super::{Event, ScopedEvent, Unit};
 use crate::util::text::{escape_control, format_duration, format_size};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A log wants a sign of life, not every step.
+/// The least time between two progress lines of a kernel.
 const MIN_INTERVAL: Duration = Duration::from_secs(15);
 
 #[derive(Default)]
 pub(super) struct Plain {
-    /// When the kernel last gave a sign of life.
+    /// When each kernel printed its last line.
     last: BTreeMap<Option<String>, Instant>,
 }
 
 impl Plain {
     pub(super) fn render(&mut self, ScopedEvent { kernel, event }: ScopedEvent<'_>) {
-        // The word that a line begins with where several kernels speak at once.
+        // Lines name their kernel in a run of several.
         let prefix = kernel.map_or_else(String::new, |kernel| format!("[{kernel}] "));
         match event {
             Event::Start { phase, what } => {

@@ -1,30 +1,26 @@
-//! The end of a run of several kernels: what became of each.
+//! The summary of a run of several kernels.
 
 use crate::util::text::format_duration;
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
-/// What became of each kernel of a run, in the order in which they were asked for.
+/// The results of all kernels of a run, in the order of the command line.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunSummary {
-    /// One for each.
-    #[serde(rename = "kernels")]
     pub kernels: Vec<KernelResult>,
-    /// Wall time of all together, in seconds.
+    /// The wall time of the run, in seconds.
     pub seconds: f64,
 }
 
-/// What became of one kernel.
+/// The result of one kernel.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelResult {
-    /// As it is called in the lines before.
-    #[serde(rename = "kernel")]
+    /// The name of the kernel in progress lines.
     pub kernel: String,
-    /// Its exact version, or why there is none.
-    #[serde(rename = "outcome")]
+    /// The exact version, or the error.
     pub outcome: Result<String, String>,
-    /// From the beginning of the run to its end.
+    /// The time from the start of the run to the end of this kernel, in seconds.
     pub seconds: f64,
 }
 

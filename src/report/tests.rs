@@ -1,4 +1,4 @@
-//! What the renderers are given, and what they make of it. The suite holds what comes out on standard error.
+//! Tests of events and summaries. The suite tests the output on standard error.
 
 use super::*;
 use serde_json::{Value, json};
@@ -18,14 +18,14 @@ fn summary() -> KernelSummary {
 }
 
 #[test]
-fn a_summary_names_images_findings_and_times() {
+fn a_summary_names_images_warnings_and_times() {
     let quiet = summary().to_string();
     for line in [
         "  kernel release  6.1.7, 1 module\n",
         "  image           out/kernel-bin:6.1.7  1.2 MB\n",
         "  receipt         out/kernel.json\n",
         "  time            1 min 16 s: source 1.5 s, compile 1 min 15 s\n",
-        "  findings        none\n",
+        "  warnings        none\n",
         "\n    skopeo copy oci:out/kernel-bin:6.1.7 docker://REGISTRY/kernel-bin:6.1.7",
     ] {
         assert!(quiet.contains(line), "`{line}` is not in:\n{quiet}");
@@ -43,14 +43,14 @@ fn a_summary_names_images_findings_and_times() {
         "6.1.7, 0 modules\n",
         "  timings         out/timings.html\n",
         "  cache           1 hits, 2 misses (33.3 % hits)\n",
-        "  findings        2\n    - a\n    - b\n",
+        "  warnings        2\n    - a\n    - b\n",
     ] {
         assert!(told.contains(line), "`{line}` is not in:\n{told}");
     }
 }
 
 #[test]
-fn an_overview_counts_the_kernels_that_were_built() {
+fn a_run_summary_counts_the_kernels_that_were_built() {
     let ending = |kernel: &str, outcome| KernelResult { kernel: kernel.into(), outcome, seconds: 61.0 };
     let kernels =
         vec![ending("6.1 firecracker", Ok("6.1.7".into())), ending("6.6", Err("make failed".into()))];
@@ -68,10 +68,10 @@ fn a_compiler_cache_is_counted_from_before_the_run() {
     let before = CompilerCacheStats { hits: 10, misses: 5, uncacheable: 1 };
     let after = CompilerCacheStats { hits: 19, misses: 6, uncacheable: 3 };
     assert_eq!(after.since(before), CompilerCacheStats { hits: 9, misses: 1, uncacheable: 2 });
-    // Somebody has set its counters to nothing meanwhile.
+    // The counters were reset in the meantime.
     assert_eq!(before.since(after), CompilerCacheStats::default());
     let text = after.since(before).to_string();
-    assert_eq!(text, "9 hits, 1 misses (90.0 % hits), 2 calls that no cache answers");
+    assert_eq!(text, "9 hits, 1 misses (90.0 % hits), 2 uncacheable calls");
     assert_eq!(CompilerCacheStats::default().to_string(), "0 hits, 0 misses (0.0 % hits)");
 }
 
@@ -105,7 +105,7 @@ fn events_are_flat_objects_that_name_their_kernel() {
 
 #[test]
 fn warnings_and_notes_are_kept_once_and_without_secrets() {
-    let report = Reporter::new(Progress::Quiet, false, false);
+    let report = Reporter::new(Progress::Quiet, Terminal::No);
     let text = "https://me:secret@host/x is not signed";
     report.warning(text.to_owned());
     report.warning(text.to_owned());
@@ -118,8 +118,8 @@ fn warnings_and_notes_are_kept_once_and_without_secrets() {
 }
 
 #[test]
-fn each_kernel_has_findings_and_times_of_its_own() {
-    let report = Reporter::new(Progress::Quiet, false, false);
+fn each_kernel_has_separate_warnings_and_times() {
+    let report = Reporter::new(Progress::Quiet, Terminal::No);
     let first = report.for_kernel("6.1");
     let second = report.for_kernel("6.6");
     let took = first.start(Phase::Patch, "patches").finish("one patch");
@@ -136,7 +136,7 @@ fn what_goes_to_a_terminal_has_no_control_characters_and_no_secrets() {
 }
 
 #[test]
-fn phases_have_a_word_for_people_and_one_for_programs() {
+fn phases_have_names_for_people_and_for_programs() {
     for phase in [Phase::Source, Phase::Patch, Phase::Configure, Phase::Compile, Phase::Install, Phase::Pack]
     {
         assert_eq!(serde_json::to_value(phase).unwrap(), json!(phase.title().to_lowercase()));

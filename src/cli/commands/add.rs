@@ -1,10 +1,11 @@
-//! `kcompile add`: a new kernel of the user's catalog, and what its config came to.
+//! `kcompile add`: adds a kernel to the user's catalog.
 
 use crate::cli::args::{MakeArgs, Options, RequireArgs, TargetArgs};
 use crate::cli::output::{group, groups, lines, print, render_json};
 use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request, requests};
 use crate::host::Host;
 use crate::kconfig::Difference;
+use crate::kconfig::requirements::Tally;
 use crate::kernel::VersionRequest;
 use crate::ops::add::{self, MigratedConfig, NewKernel, NewKernelRequest};
 use crate::ops::context::Context;
@@ -19,24 +20,24 @@ use std::slice;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile add 6.6.60 --fc                with the config of the nearest version
-  kcompile add 6.6.60 --fc --from 6.12    with that of another one
+  kcompile add 6.6.60 --fc                migrate the nearest config
+  kcompile add 6.6.60 --fc --from 6.12    migrate the config of 6.12
   kcompile add 6.16.9 --ch --arch amd64 --arch arm64
   kcompile add 6.6 --ch --source git+https://example.org/linux.git#guest-6.6
-  kcompile add 6.6.60 --fc --dry-run      says what would come of it
+  kcompile add 6.6.60 --fc --dry-run      show the changes, write nothing
 
-The entry goes into configs/kernels.toml of your project (a directory with a kcompile.toml) or of --configs \
-DIR, the config into the directory of its flavor beside it; all of them are written, or none. Afterwards \
-`kcompile 6.6.60 --fc` builds it.";
+The entry is written to configs/kernels.toml in your project (a directory with kcompile.toml) or in \
+--configs DIR, and the config to the directory of its flavor beside it. Either all files are written or \
+none. Then `kcompile 6.6.60 --fc` builds the kernel.";
 
 /// The options of `add`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct AddArgs {
-    /// A kernel version: 6.6.60; 6.6 for a whole series, 6.6.0 for its first release
+    /// Kernel version, such as 6.6.60, or 6.6 for a series (6.6.0 is its first release)
     #[arg(value_name = "VERSION")]
     version: String,
-    /// The version whose config is carried over [default: the nearest one that has a config]
+    /// Migrate the config of this version [default: the nearest one that has a config]
     #[arg(long, value_name = "VERSION")]
     from: Option<VersionRequest>,
     #[command(flatten)]
@@ -45,10 +46,10 @@ pub struct AddArgs {
     require: RequireArgs,
     #[command(flatten)]
     pub make: MakeArgs,
-    /// Say what would come of it, and write nothing
+    /// Show the changes and write nothing
     #[arg(long, help_heading = "Output")]
     dry_run: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
 }
@@ -61,25 +62,29 @@ impl AddArgs {
 
 pub fn add(args: &AddArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = args.options();
-    let files = CatalogFiles::read(args.make.catalog.configs.as_deref(), host)?;
-    // Before the network is asked what `latest` means.
+    let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
+    // Fails before the network is asked for the version of `latest`.
     files.library.project.user_dirs()?;
     let ctx = context(&options, &files, host, reporter)?;
     let ctx = import_bundle(&options, ctx)?;
-    let requested = wanted(args, &options, &ctx)?;
+    let requested = new_kernel_requests(args, &options, &ctx)?;
     let new_kernel = add::prepare(&requested, &ctx)?;
     if !args.dry_run {
         add::write(&new_kernel, &ctx)?;
     }
-    let text = if args.json { render_json(&new_kernel) } else { text(&new_kernel, &ctx, args.dry_run) };
-    print(&text)?;
+    let verb = if args.dry_run { "would write" } else { "wrote" };
+    print(&if args.json { render_json(&new_kernel) } else { text(&new_kernel, &ctx, verb) })?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn wanted<'a>(args: &AddArgs, options: &Options, ctx: &Context<'a>) -> Result<Vec<NewKernelRequest<'a>>> {
+fn new_kernel_requests<'a>(
+    args: &AddArgs,
+    options: &Options,
+    ctx: &Context<'a>,
+) -> Result<Vec<NewKernelRequest<'a>>> {
     let with_base = |request: Request| {
         let base = add::base(&request, args.from, ctx.library)?;
-        // Only the kernel differs: its own source, by the catalog or the flavor's default.
+        // The older kernel comes from the catalog's source or the flavor's default, whatever --source says.
         let target =
             TargetArgs { hypervisor: Some(request.flavor).into(), arch: vec![request.arch], source: None };
         let options = Options { target, ..options.clone() };
@@ -89,7 +94,7 @@ fn wanted<'a>(args: &AddArgs, options: &Options, ctx: &Context<'a>) -> Result<Ve
     requests(slice::from_ref(&args.version), options, ctx)?.into_iter().map(with_base).collect()
 }
 
-fn text(new_kernel: &NewKernel, ctx: &Context<'_>, is_dry: bool) -> String {
+fn text(new_kernel: &NewKernel, ctx: &Context<'_>, verb: &str) -> String {
     let NewKernel { entry, source, configs, catalog } = new_kernel;
     let mut text = format!("Linux {} for {}\n", entry.version, entry.flavor.spec().title);
     let origin = source.origin.as_deref().unwrap_or_default();
@@ -99,12 +104,11 @@ fn text(new_kernel: &NewKernel, ctx: &Context<'_>, is_dry: bool) -> String {
         text.push_str(&lines(value, &indent).replacen(&indent, &format!("  {name:10}"), 1));
     }
     if entry.sha256.is_none() {
-        text.push_str(&lines("pinned by kcompile.lock, not by the catalog", &" ".repeat(12)));
+        text.push_str(&lines("pinned in kcompile.lock, not in the catalog", &" ".repeat(12)));
     }
     for config in configs {
-        text.push_str(&of_config(config));
+        text.push_str(&config_text(config));
     }
-    let verb = if is_dry { "would write" } else { "wrote" };
     text.push('\n');
     for path in configs.iter().map(|config| &config.path).chain([catalog]) {
         writeln!(text, "{verb} {}", crate::ops::context::display_path(path, ctx.host))
@@ -113,13 +117,13 @@ fn text(new_kernel: &NewKernel, ctx: &Context<'_>, is_dry: bool) -> String {
     text
 }
 
-fn of_config(config: &MigratedConfig) -> String {
+fn config_text(config: &MigratedConfig) -> String {
     let MigratedConfig {
         arch, from, from_config, renamed, removed, changed, upstream_changes, profiles, ..
     } = config;
-    let mut text = format!("\n{arch}: the config of {} ({from_config})\n", from.in_catalog());
+    let mut text = format!("\n{arch}: config of {} ({from_config})\n", from.in_catalog());
     if renamed.is_empty() && removed.is_empty() && changed.is_empty() {
-        text.push_str("\nevery setting takes as it is\n");
+        text.push_str("\nall settings apply unchanged\n");
     }
     let with_reason = |one: &Difference, what: &str| {
         let reason = one.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
@@ -128,19 +132,20 @@ fn of_config(config: &MigratedConfig) -> String {
     let renamed = renamed.iter().map(crate::cli::output::renamed).collect();
     text.push_str(&group(&format!("renamed ({})", config.renamed.len()), renamed));
     let removed: Vec<String> = removed.iter().map(|one| with_reason(one, "")).collect();
-    text.push_str(&group(&format!("gone ({})", removed.len()), removed));
+    text.push_str(&group(&format!("removed ({})", removed.len()), removed));
     let became = |one: &Difference| format!(" -> {}", one.found.as_deref().unwrap_or("n"));
     let changed: Vec<String> = changed.iter().map(|one| with_reason(one, &became(one))).collect();
     text.push_str(&group(&format!("changed ({})", changed.len()), changed));
     if let Some(since) = upstream_changes {
-        writeln!(text, "\nwhat else can be set and is otherwise than in {}:", since.version)
-            .expect("writing to a string");
+        writeln!(text, "\nother options that differ from {}:", since.version).expect("writing to a string");
         text.push_str(&groups(&since.differences));
     }
     let tallies: Vec<String> = profiles
         .iter()
         .map(|tally| {
-            format!("{}: {} met, {} advised otherwise", tally.profile, tally.passed, tally.recommended_failed)
+            let Tally { profile, passed, recommended_failed, .. } = tally;
+            let recommendations = pluralize(*recommended_failed, "recommendation", "recommendations");
+            format!("{profile}: {passed} met, {recommendations} not met")
         })
         .collect();
     text.push_str(&group(&pluralize(tallies.len(), "requirement profile", "requirement profiles"), tallies));

@@ -1,4 +1,4 @@
-//! `kcompile boot`: its words, and the report that it prints.
+//! `kcompile boot`: boots an image and prints a report.
 
 use crate::boot::target::{self, ImageRef, ModulesSource, Overrides};
 use crate::boot::{
@@ -15,84 +15,86 @@ use crate::host::Host;
 use crate::kernel::{Arch, Flavor, VersionRequest};
 use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
-use camino::Utf8Path;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// So many of a kind are shown; --json has all.
+/// The most modules and warnings that the report lists. `--json` has all of them.
 const MAX_LISTED: usize = 20;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile boot 6.1 --fc                                       what was built last into out/
-  kcompile boot out/firecracker-kernel-bin-amd64:6.1.7         with the modules image beside it
+  kcompile boot 6.1 --fc                          the newest 6.1 in out/
+  kcompile boot out/firecracker-kernel-bin-amd64:6.1.7
   kcompile boot out/cloudhypervisor-kernel-bin-amd64 --require modules,nftables
   kcompile boot out/firecracker-kernel-bin-amd64 --vmm firecracker
 
-Required are by default all of: modules (none is refused), devices (block, network, vsock),
-kubernetes (config, cgroup2, overlay, veth, bridge, nftables, iptables, namespaces). `clean`
-wants no warning of the kernel either, `none` only that the kernel comes up and reaches its init.
+Names for --require:
+  modules      every module loads or finds no hardware
+  devices      block, network, vsock
+  kubernetes   config, cgroup2, overlay, veth, bridge, nftables, iptables,
+               namespaces
+  all          modules, devices and kubernetes
+  clean        the kernel prints no warnings
+  none         the kernel boots and starts init
 
-Exit codes: 0 booted, and all that is required works, 1 not, 2 usage, 3 a layout is damaged,
-4 this host lacks QEMU or a compiler.";
+Exit codes: 0 ok, 1 boot or a required check failed, 2 usage error, 3 layout is damaged, \
+4 host lacks QEMU or a compiler.";
 
 /// The options of `boot`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, mut_arg("flavor", |flavor| {
-    flavor.help(format!("{} [default: what the image says]", Flavor::choices()))
+    flavor.help(format!("Hypervisor: {} [default: the image's]", Flavor::choices()))
 }))]
 pub struct BootArgs {
-    /// A kernel image as LAYOUT[:TAG], or a version or series that was built
+    /// Kernel image as LAYOUT or LAYOUT:TAG, or a version or series in the output directory
     #[arg(value_name = "LAYOUT|VERSION")]
     pub target: String,
-    /// Its modules, or `none` [default: the same tag in the layout …-kernel-modules-… beside it]
+    /// Modules image as LAYOUT or LAYOUT:TAG, or `none` [default: the same tag in the modules layout beside it]
     #[arg(long, value_name = "LAYOUT")]
     pub modules: Option<String>,
-    /// The hypervisor; else the one that the image names.
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
     #[arg(long, value_name = "ARCH", help = format!(
-        "{} [default: what the image says; the host's for a version, or of an index]", Arch::choices()
+        "Architecture: {} [default: the image's, or the host's for a version or index]", Arch::choices()
     ))]
     pub arch: Option<Arch>,
-    /// How it is booted.
     #[command(flatten)]
     pub how: RunArgs,
-    /// Where a version is looked for [default: out]
+    /// Output directory in which to find a version [default: out]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
-    /// Where the console is kept [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
-    /// How progress is shown
+    /// How to show progress
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub progress: Progress,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
 
-/// How a kernel is booted, and what must be in order.
+/// How a kernel is booted, and which checks must pass.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// The program that makes the machine; only QEMU works without KVM
+    /// Program that runs the virtual machine; only QEMU works without KVM
     #[arg(long, value_name = "PROGRAM", default_value = "qemu")]
     pub vmm: Vmm,
-    /// What executes it: KVM where that works, else software emulation
+    /// Hardware acceleration of the virtual machine
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub accel: Accel,
-    /// Where the first process comes from: an ext4 file system on a virtio disk, or an initial RAM disk
+    /// Root file system
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub root: RootChoice,
-    /// What must be in order: a group or a single check, see below; repeatable [default: all]
+    /// Fail unless this check or group of checks (see below) passes; repeatable [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub require: Vec<Requirement>,
-    /// A boot that is not done by then hangs
+    /// Fail if the boot takes longer than SECONDS
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u32).range(1..))]
     pub time_limit: u32,
-    /// More of the kernel's command line
+    /// Append TEXT to the kernel command line
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub append: Option<String>,
 }
@@ -100,17 +102,17 @@ pub struct RunArgs {
 /// `--accel`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Accel {
-    /// KVM where it works, else software emulation.
+    /// KVM if available, or else software emulation
     #[default]
     Auto,
-    /// The processor's own virtualisation.
+    /// Hardware virtualization
     Kvm,
-    /// QEMU's software emulation.
+    /// Software emulation
     Tcg,
 }
 
 impl RunArgs {
-    /// As the booting room takes it.
+    /// Returns the same as options of [`boot`].
     pub fn options(&self) -> Options {
         Options {
             vmm: self.vmm,
@@ -136,15 +138,12 @@ pub fn run(args: &BootArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode
     let cache = Cache::open(&cache_dir(args.cache_dir.as_deref(), host)?, host.uid)?;
     let report = boot(&target, &args.how.options(), &cache, host, reporter)?;
     reporter.clear();
-    print(&match args.json {
-        true => render_json(&report),
-        false => text(&report),
-    })?;
+    print(&if args.json { render_json(&report) } else { text(&report) })?;
     report.require()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// A directory is a layout; anything else a version that was built.
+/// Finds the kernel and modules images. An argument that is no directory is a version that was built.
 fn resolve(args: &BootArgs, host: &Host) -> Result<BootTarget> {
     let overrides = Overrides { flavor: args.hypervisor.flavor(), arch: args.arch };
     let target = match args.modules.as_deref() {
@@ -166,13 +165,14 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<BootTarget> {
         }
         Target::File(path) => {
             return Err(Error::usage(format!("{path} is not an OCI layout"))
-                .hint("a kernel is booted as it lies in its image: LAYOUT[:TAG]"));
+                .hint("give the image of the kernel as LAYOUT[:TAG]"));
         }
         Target::Version => {}
     }
     let version: VersionRequest = args.target.parse().map_err(|why: String| Error::usage(why))?;
     if args.modules.is_some() {
-        return Err(Error::usage("--modules goes with a layout: a version has its modules beside it"));
+        return Err(Error::usage("--modules needs a layout as the kernel, not a version")
+            .hint("give the kernel as LAYOUT[:TAG]"));
     }
     let project = Project::find(&host.cwd, None, host.uid)?;
     let output = args.output.as_deref().or(project.defaults.output.as_deref());
@@ -180,13 +180,12 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<BootTarget> {
     target::from_version(version, &output, overrides, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
 }
 
-/// The report, in 80 columns.
-pub fn text(report: &BootReport) -> String {
+fn text(report: &BootReport) -> String {
     let mut fields = Fields::new(16);
     fields.add("image", &report.target);
     fields.add("machine", &format!("{}, by {}", report.machine, report.accelerator));
     report.notes.iter().for_each(|note| fields.add("", note));
-    fields.add("kernel", report.release.as_deref().unwrap_or("it did not say its release"));
+    fields.add("kernel", report.release.as_deref().unwrap_or("release unknown"));
     fields.add("boot", &boot_line(report));
     let modules = &report.modules;
     fields.add("modules", &modules_line(modules));
@@ -194,7 +193,7 @@ pub fn text(report: &BootReport) -> String {
         fields.add("  REFUSED", &format!("{}: {}", one.module, one.reason));
     }
     if modules.failed.len() > MAX_LISTED {
-        fields.add("", &format!("and {} more: --json has them", modules.failed.len() - MAX_LISTED));
+        fields.add("", &format!("and {} more (--json lists all)", modules.failed.len() - MAX_LISTED));
     }
     let names = modules.without_hardware.iter().map(|one| one.module.rsplit('/').next().unwrap_or_default());
     let names: Vec<&str> = names.take(MAX_LISTED).map(|name| name.trim_end_matches(".ko")).collect();
@@ -213,7 +212,8 @@ pub fn text(report: &BootReport) -> String {
         };
         fields.add_at(36, &format!("{heading:15} {mark:8} {}", check.name), &what);
     }
-    fields.add("kernel warnings", &kernel_warnings_line(report));
+    let warnings = report.issues.len() + report.more_issues;
+    fields.add("kernel warnings", &if warnings == 0 { "none".to_owned() } else { warnings.to_string() });
     for issue in report.issues.iter().take(MAX_LISTED) {
         issue.lines.iter().take(6).for_each(|line| fields.add("", line));
     }
@@ -234,26 +234,19 @@ fn modules_line(modules: &Modules) -> String {
         format!("{} without hardware", modules.without_hardware.len()),
         format!("{} refused", modules.failed.len()),
     ];
-    counts.extend((modules.not_run > 0).then(|| format!("{} not tried", modules.not_run)));
+    counts.extend((modules.not_run > 0).then(|| format!("{} not tested", modules.not_run)));
     counts.join(", ")
-}
-
-fn kernel_warnings_line(report: &BootReport) -> String {
-    match report.issues.len() + report.more_issues {
-        0 => "none".to_owned(),
-        count => count.to_string(),
-    }
 }
 
 fn boot_line(report: &BootReport) -> String {
     let whole = crate::util::text::format_duration(Duration::from_secs_f64(report.seconds));
     match (report.seconds_to_init, &report.exit_reason) {
         (Some(seconds), ExitReason::Completed) => {
-            format!("{seconds:.2} s to the init by the kernel's clock; {whole} in all")
+            format!("{seconds:.2} s to init (kernel clock), {whole} in total")
         }
         (Some(seconds), _) => {
-            format!("{seconds:.2} s to the init by the kernel's clock; ended after {whole}")
+            format!("{seconds:.2} s to init (kernel clock), ended after {whole}")
         }
-        (None, _) => format!("it did not reach its init; ended after {whole}"),
+        (None, _) => format!("did not reach init, ended after {whole}"),
     }
 }

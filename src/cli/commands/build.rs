@@ -1,4 +1,4 @@
-//! `kcompile build`.
+//! `kcompile build`: builds kernels and prints a line for each image.
 
 use crate::boot;
 use crate::cli::args::BuildArgs;
@@ -19,7 +19,7 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
         return plan(args, host, reporter);
     }
     let options = &args.options;
-    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     let ctx = context(options, &files, host, reporter)?;
     note_ignored_env(host, reporter);
     let ctx = import_bundle(options, ctx)?;
@@ -55,8 +55,8 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     if options.images.boot { boot_all(&built, code, &ctx) } else { Ok(code) }
 }
 
-/// Boots the kernels of some builds, one after the other. One that does not pass does not keep the others
-/// from being booted; `code` is what the builds have ended with.
+/// Boots the kernel of each build in turn. A failure does not stop the others. Returns the exit code of the
+/// first failure, or else `code`, which is that of the builds.
 fn boot_all(builds: &[Vec<PackedImage>], code: ExitCode, ctx: &Context<'_>) -> Result<ExitCode> {
     let mut first_error = None;
     for built in builds {
@@ -74,7 +74,7 @@ fn boot_all(builds: &[Vec<PackedImage>], code: ExitCode, ctx: &Context<'_>) -> R
 fn note_ignored_env(host: &Host, reporter: &Reporter) {
     if !host.ignored.is_empty() {
         reporter.note(&format!(
-            "ignored from the environment, since it would change the build unseen: {}",
+            "ignored these environment variables, which would change the build: {}",
             host.ignored.join(", ")
         ));
     }

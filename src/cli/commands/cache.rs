@@ -1,4 +1,4 @@
-//! `kcompile cache`: where the cache is, what it holds, whether it is whole, and what is no longer used.
+//! `kcompile cache`: shows, checks and prunes the cache.
 
 use crate::cache::Cache;
 use crate::cli::commands::ccache::{self, ExportArgs, ImportArgs};
@@ -21,13 +21,13 @@ use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile cache size                      how much space sources, builds and images take
-  kcompile cache check                     remove what a broken disk or a power cut has damaged
-  kcompile cache prune --older-than 2w     remove what no run has used for two weeks
+  kcompile cache size                      show the space that each kind takes
+  kcompile cache check                     find and remove damaged entries
+  kcompile cache prune --older-than 2w     remove what was unused for 2 weeks
 
-`kcompile clean` removes all sources, all builds or both, whenever they were used.
+`kcompile clean` removes all sources, all builds or both.
 
-Exit codes: 0 ok, 1 `check` has found something that it cannot remove, 2 usage.";
+Exit codes: 0 ok, 1 `check` found damage that it cannot remove, 2 usage error.";
 
 /// The options of `cache`.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ Exit codes: 0 ok, 1 `check` has found something that it cannot remove, 2 usage."
 pub struct CacheArgs {
     #[command(subcommand)]
     action: Action,
-    /// For `export` and `import`, which are commands of `ccache` now.
+    /// For `export` and `import`, the old spellings of commands of `ccache`.
     #[arg(long, value_name = "KIND", default_value = "auto", global = true, hide = true)]
     pub progress: Progress,
 }
@@ -44,26 +44,26 @@ pub struct CacheArgs {
 enum Action {
     /// Print the path of the cache directory
     Dir(LocationArgs),
-    /// Show how much space each kind of entry takes
+    /// Show the size of each kind of entry
     Size(ListArgs),
-    /// List the entries, the largest first, and when each was last used
+    /// List entries by size, with the time since their last use
     Ls(ListArgs),
-    /// Check all entries, and remove what a broken disk, a full one or a power cut has damaged
+    /// Check all entries and remove damaged ones
     Check(CheckArgs),
-    /// Remove entries that no run has used for some time
+    /// Remove entries that were not used for some time
     Prune(PruneArgs),
-    /// The old spelling of `ccache export`
+    /// Old spelling of `ccache export`
     #[command(hide = true)]
     Export(ExportArgs),
-    /// The old spelling of `ccache import`
+    /// Old spelling of `ccache import`
     #[command(hide = true)]
     Import(ImportArgs),
 }
 
-/// Where the cache is.
+/// `--cache-dir`.
 #[derive(Debug, Args)]
 pub struct LocationArgs {
-    /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
 }
@@ -71,7 +71,7 @@ pub struct LocationArgs {
 /// The options of `cache size` and `cache ls`.
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -81,10 +81,9 @@ struct ListArgs {
 /// The options of `cache check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where the cache is.
     #[command(flatten)]
     pub location: LocationArgs,
 }
@@ -92,13 +91,13 @@ pub struct CheckArgs {
 /// The options of `cache prune`.
 #[derive(Debug, Args)]
 struct PruneArgs {
-    /// Only what was not used for so long: 12h, 30d, 4w
+    /// Remove what was not used for AGE, such as 12h, 30d or 4w
     #[arg(long, value_name = "AGE", default_value = "30d", value_parser = parse_age)]
     older_than: Duration,
-    /// Say what would be removed, and leave it
+    /// Show what would be removed and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -120,7 +119,7 @@ pub fn cache(args: &CacheArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     }
 }
 
-/// The entries of the cache in `dir`, the largest first. To look at a cache that is not there is no reason to make one.
+/// Lists the entries of the cache in `dir`, the largest first. Creates no cache if there is none.
 fn entries(dir: &Utf8Path, host: &Host) -> Result<Vec<CleanItem>> {
     if !dir.is_dir() {
         return Ok(Vec::new());
@@ -180,17 +179,17 @@ fn ls(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Checks all entries. Exit code 1: something is left for the user to look at.
+/// Checks all entries. Returns exit code 1 if a damaged entry is left for the user.
 pub fn check(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let dir = cache_dir(args.location.cache_dir.as_deref(), host)?;
-    // To look through a cache that is not there is no reason to make one.
+    // If there is no cache, this does not create one.
     let report = if dir.is_dir() {
         check_cache::examine(&Cache::open(&dir, host.uid)?)?
     } else {
         CacheReport::default()
     };
     for path in &report.in_use {
-        reporter.note(&format!("{path} is in use and was not looked at"));
+        reporter.note(&format!("{path} is in use and was not checked"));
     }
     let code = ExitCode::from(u8::from(report.found.iter().any(|problem| !problem.repaired)));
     let text = if args.json { render_json(&report) } else { report_text(&report, &dir) };
@@ -201,15 +200,15 @@ pub fn check(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
 fn report_text(report: &CacheReport, dir: &Utf8Path) -> String {
     let mut text = String::new();
     for problem in &report.found {
-        let verb = if problem.repaired { "removed" } else { "LOOK AT" };
+        let verb = if problem.repaired { "removed" } else { "DAMAGED" };
         let path = problem.path.strip_prefix(dir).unwrap_or(&problem.path);
         writeln!(text, "{verb}  {:>9}  {}: {path}", format_size(problem.bytes), problem.what)
             .expect("writing to a string");
     }
     let examined = pluralize(report.examined, "entry", "entries");
     match report.found.len() {
-        0 => writeln!(text, "{examined} in {dir}: all as they should be"),
-        count => writeln!(text, "{examined} in {dir}: {count} not as they should be"),
+        0 => writeln!(text, "{examined} in {dir}: no damage found"),
+        count => writeln!(text, "{examined} in {dir}: {count} damaged"),
     }
     .expect("writing to a string");
     text

@@ -1,4 +1,4 @@
-//! `kcompile ccache`: the compiler cache as an image, for machines that are thrown away after their work.
+//! `kcompile ccache`: the cache of ccache as an image, for CI machines that keep no state.
 
 use crate::cli::output::{line, print};
 use crate::host::{self, Host};
@@ -9,10 +9,8 @@ use crate::ops::ccache_image::{self, Limit};
 use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
 use crate::util::text::{format_size, parse_age, parse_size, pluralize};
-use camino::Utf8Path;
-use camino::Utf8PathBuf;
-use clap::Args;
-use clap::Subcommand;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, Subcommand};
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,14 +23,14 @@ Examples:
 
   skopeo copy docker://ghcr.io/foobar/kernel-ccache:6.1 oci:warm/ccache:6.1
   kcompile ccache import oci:warm/ccache:6.1
-  kcompile 6.1 --fc --launcher ccache              compiles next to nothing
+  kcompile 6.1 --fc --launcher ccache              compiles almost nothing
 
-What is exported is the whole cache of ccache (CCACHE_DIR), whatever was compiled into it: use a cache of its own for what
-is published. What is imported decides what the compiler is said to have made: take it only from where you would take
-a compiler.
+`export` takes the newest entries of the whole cache (CCACHE_DIR), from kcompile or not. If you publish \
+the image, use a separate CCACHE_DIR. `import` trusts the image as much as a compiler: its entries become \
+part of what you build.
 
-Exit codes: 0 ok, 1 a file could not be written, 2 usage, nothing to export, 3 the image holds anything but
-undamaged entries, 4 ccache is not installed.";
+Exit codes: 0 ok, 1 cannot write a file, 2 usage error or nothing to export, 3 image is damaged or is not \
+a cache of ccache, 4 ccache is not installed.";
 
 /// The options of `ccache`.
 #[derive(Debug, Args)]
@@ -40,29 +38,29 @@ undamaged entries, 4 ccache is not installed.";
 pub struct CcacheArgs {
     #[command(subcommand)]
     action: Action,
-    /// How progress is shown
+    /// How to show progress
     #[arg(long, value_name = "KIND", default_value = "auto", global = true)]
     pub progress: Progress,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Write what ccache has compiled, the newest first, as an image into a layout
+    /// Write the newest entries of ccache's cache to an image
     Export(ExportArgs),
-    /// Give ccache what an image holds that it has not compiled itself
+    /// Add the entries of an image to ccache's cache
     Import(ImportArgs),
 }
 
 /// The options of `ccache export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// The layout and the tag of the image: oci:warm/ccache:6.1
+    /// Layout and tag of the image, such as oci:warm/ccache:6.1
     #[arg(value_name = "oci:DIR:TAG")]
     image: String,
-    /// No more than so many bytes of entries: 500MB, 2GB
+    /// Export at most SIZE of entries, such as 500MB or 2GB
     #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = parse_size)]
     max_size: u64,
-    /// Only entries that were used so recently: 12h, 7d
+    /// Export only entries that were used within AGE, such as 12h or 7d
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     used_within: Option<Duration>,
 }
@@ -70,7 +68,7 @@ pub struct ExportArgs {
 /// The options of `ccache import`.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
-    /// The layout and the tag of the image: oci:warm/ccache:6.1
+    /// Layout and tag of the image, such as oci:warm/ccache:6.1
     #[arg(value_name = "oci:DIR[:TAG]")]
     image: String,
 }
@@ -85,10 +83,10 @@ pub fn ccache(args: &CcacheArgs, host: &Host, reporter: &Reporter) -> Result<Exi
 pub fn export(args: &ExportArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let (path, tag) = reference(&args.image, host);
     let tag = tag.filter(|tag| tags::is_registry_tag(tag)).ok_or_else(|| {
-        Error::usage(format!("{}: no tag", args.image)).hint("give one at the end: oci:warm/ccache:6.1")
+        Error::usage(format!("{} has no valid tag", args.image)).hint("append one: oci:warm/ccache:6.1")
     })?;
     let (Some(output), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(Error::usage(format!("{path} is no place for a layout")));
+        return Err(Error::usage(format!("{path} cannot be a layout: it is the root directory")));
     };
     let arch = host.own_arch()?;
     let annotations = BTreeMap::from([
@@ -101,7 +99,8 @@ pub fn export(args: &ExportArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     let image = ccache_image::export(
         &ccache_image::directory(host)?,
         limit,
-        (output, spec),
+        output,
+        spec,
         arch,
         host.cpus,
         reporter,
@@ -116,15 +115,15 @@ pub fn import(args: &ImportArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     let image = LayoutReader::open(&path)?.open_image(tag, None)?;
     let imported = ccache_image::import(&image, &dir, host, reporter)?;
     print(&format!(
-        "{dir}: {}, {}; {} before\n",
-        pluralize(imported.new, "new entry", "new entries"),
+        "{dir}: added {} ({}), had {}\n",
+        pluralize(imported.new, "entry", "entries"),
         format_size(imported.bytes),
-        pluralize(imported.known, "was there", "were there")
+        pluralize(imported.known, "entry", "entries")
     ))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// `oci:DIR[:TAG]`, as skopeo has it; the word at the front may be left out.
+/// Parses `[oci:]DIR[:TAG]`, as skopeo writes it.
 fn reference<'a>(text: &'a str, host: &Host) -> (Utf8PathBuf, Option<&'a str>) {
     let (path, tag) = read::split_reference(text.strip_prefix("oci:").unwrap_or(text));
     (host.absolute(Utf8Path::new(path)), tag)

@@ -31,35 +31,35 @@ Examples:
   kcompile check out/firecracker-kernel-modules-amd64:6.1.7 --for flintlock
   kcompile check 6.1 --fc
 
-Exit codes: 0 all that is required is met, 1 something is not, 2 usage, 3 the layout is damaged.";
+Exit codes: 0 all requirements are met, 1 a requirement is not met, 2 usage error, 3 layout is damaged.";
 
 /// The options of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_EXAMPLES)]
 pub struct CheckArgs {
-    /// A .config file, an OCI layout as LAYOUT[:TAG], or a kernel version of the catalog
+    /// A .config file, an image as LAYOUT or LAYOUT:TAG, or a kernel version of the catalog
     #[arg(value_name = "CONFIG|LAYOUT|VERSION")]
     pub target: String,
-    /// The profiles, after what is checked; repeatable [default: the flavor's own]
+    /// Requirement profiles; repeatable [default: the flavor's own]
     #[arg(long = "for", value_name = "PROFILE", num_args = 1.., value_delimiter = ',')]
     pub profiles: Vec<String>,
-    /// The hypervisor.
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
     #[arg(long, value_name = "ARCH", help = format!(
-        "{} [default: what the config or image says; the host's for a version]", Arch::choices()
+        "Architecture: {} [default: from the config or image, or the host's for a version]",
+        Arch::choices()
     ))]
     pub arch: Option<Arch>,
-    /// The kernel's version [default: what the config's header says]
+    /// Kernel version [default: from the header of the config]
     #[arg(long, value_name = "VERSION")]
     pub kernel: Option<KernelVersion>,
-    /// Also show what is met, left open, or for other kernels
+    /// Also show requirements that are met, undecided or for other kernels
     #[arg(long)]
     pub all: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Your own catalog, configs and profiles over the built-in ones
+    /// Read your own catalog, configs and profiles from DIR; they override the built-in ones
     #[arg(long, value_name = "DIR")]
     pub configs: Option<Utf8PathBuf>,
 }
@@ -175,7 +175,7 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
             arch: args.arch.into_iter().collect(),
             ..TargetArgs::default()
         },
-        catalog: CatalogArgs { configs: args.configs.clone(), ..CatalogArgs::default() },
+        make: CatalogArgs { configs: args.configs.clone(), ..CatalogArgs::default() }.into(),
         ..Options::default()
     };
     let plan = plan_for(&args.target, &options, host, reporter)?;

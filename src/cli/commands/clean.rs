@@ -1,4 +1,4 @@
-//! `kcompile clean`.
+//! `kcompile clean`: removes sources and builds from the cache.
 
 use crate::cache::Cache;
 use crate::cli::output::{print, render_json};
@@ -16,22 +16,22 @@ use std::process::ExitCode;
 /// The options of `clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
-    /// Sources (trees with the builds in them, archives, repositories, partial downloads)
+    /// Remove sources: trees with the builds in them, archives, git repositories, partial downloads
     #[arg(long, alias = "cache")]
     pub sources: bool,
-    /// Build directories, and the packed images that the cache keeps of each plan
+    /// Remove build directories and cached images
     #[arg(long)]
     pub builds: bool,
-    /// Only what was not used for so long: 12h, 30d, 4w
+    /// Remove only what was not used for AGE, such as 12h, 30d or 4w
     #[arg(long, value_name = "AGE", value_parser = crate::util::text::parse_age)]
     pub older_than: Option<std::time::Duration>,
-    /// Say what would be removed, and leave it
+    /// Show what would be removed and remove nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// The cache [env: KCOMPILE_CACHE_DIR] [default: kcompile in the XDG cache directory]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
 }
@@ -44,11 +44,8 @@ pub fn clean(args: &CleanArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
         builds: args.builds || everything,
         older_than: args.older_than,
     };
-    // To free space in a cache that is not there is no reason to make one.
-    let found = match dir.is_dir() {
-        true => Some(Cache::open(&dir, host.uid)?),
-        false => None,
-    };
+    // If there is no cache, this does not create one.
+    let found = if dir.is_dir() { Some(Cache::open(&dir, host.uid)?) } else { None };
     let mut removed = Vec::new();
     if let Some(cache) = &found {
         for item in clean::find(cache, options)? {
@@ -56,7 +53,7 @@ pub fn clean(args: &CleanArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
             if args.dry_run || clean::remove(cache, &item)? {
                 removed.push(item);
             } else {
-                reporter.note(&format!("{} is in use and stays", item.path));
+                reporter.note(&format!("{} is in use and was not removed", item.path));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `kcompile completions` and `kcompile man`.
+//! `kcompile completions` and `kcompile man`: print shell completions and man pages.
 
 use crate::cli::output::print_verbatim;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -11,7 +11,7 @@ pub fn completions(shell: clap_complete::Shell, mut command: clap::Command) -> R
     Ok(ExitCode::SUCCESS)
 }
 
-/// The page of `whole`, or of the command in it that has this name.
+/// Prints the page of `whole`, or of its command `name`.
 pub fn man(name: Option<&str>, mut whole: clap::Command) -> Result<ExitCode> {
     // Building gives the subcommands their full names: `kcompile plan`.
     whole.build();

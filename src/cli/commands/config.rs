@@ -27,18 +27,18 @@ const MAX_NAMED: usize = 12;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile config show 6.1 --fc                the .config that a build would have
-  kcompile config show 6.1 --fc --minimal      what of it is no default
-  kcompile config diff 6.1 6.12 --fc           what two versions have otherwise
+  kcompile config show 6.1 --fc                the .config of a build
+  kcompile config show 6.1 --fc --minimal      only what differs from defaults
+  kcompile config diff 6.1 6.12 --fc           compare two versions
   kcompile config diff my.config out/firecracker-kernel-modules-amd64:6.1.7
-  kcompile config edit 6.1 --fc                menuconfig, for your project's config
+  kcompile config edit 6.1 --fc                change your config in menuconfig
   kcompile config edit 6.1.7 --fc --config my.config
-  kcompile config save new.config 6.1 --fc     takes the settings of a .config in
+  kcompile config save new.config 6.1 --fc     copy the settings of a .config
 
-`edit` and `save` write one line for each setting that is no default, under the headings of the file as \
-it was: a line that still holds stays where it is, and what is new comes under the name of its menu. The \
-kernel then has to make the same .config of it. A config of the built-in catalog becomes your own, in the \
-configs/ of your project or in the --configs DIR.";
+`edit` and `save` write one line for each setting that differs from its default. Lines that still apply \
+stay where they are in the file, and new ones are added below the name of their menu. kcompile then \
+checks that the kernel makes the same .config from the file. An edited config of the built-in catalog is \
+written to configs/ in your project or in --configs DIR.";
 
 /// The options of `config`.
 #[derive(Debug, Args)]
@@ -50,13 +50,13 @@ pub struct ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print the final .config of a version, as its own olddefconfig makes it
+    /// Print the final .config of a version, after olddefconfig
     Show(ShowArgs),
-    /// Compare two: a version, a .config file, or the config in an image each
+    /// Compare two configs, each of a version, a .config file or an image
     Diff(DiffArgs),
-    /// Change a config in the kernel's menuconfig, and write it back
+    /// Edit the config of a version in the kernel's menuconfig
     Edit(EditArgs),
-    /// Write the settings of a .config file back to the config of a version
+    /// Copy the settings of a .config file to the config of a version
     Save(SaveArgs),
 }
 
@@ -64,7 +64,7 @@ enum Action {
 struct ShowArgs {
     #[command(flatten)]
     version: VersionArg,
-    /// Only what differs from the kernel's own defaults
+    /// Print only settings that differ from the kernel's defaults
     #[arg(long)]
     minimal: bool,
     #[command(flatten)]
@@ -73,7 +73,7 @@ struct ShowArgs {
 
 #[derive(Debug, Args)]
 struct DiffArgs {
-    /// A .config file, an image as LAYOUT[:TAG], or a kernel version
+    /// A .config file, an image as LAYOUT or LAYOUT:TAG, or a kernel version
     #[arg(value_names = ["FIRST", "SECOND"], num_args = 2, required = true)]
     sides: Vec<String>,
     #[command(flatten)]
@@ -90,7 +90,7 @@ struct EditArgs {
 
 #[derive(Debug, Args)]
 struct SaveArgs {
-    /// A whole .config, or any part of one
+    /// A complete or partial .config
     #[arg(value_name = "FILE")]
     file: Utf8PathBuf,
     #[command(flatten)]
@@ -101,7 +101,7 @@ struct SaveArgs {
 
 #[derive(Debug, Args)]
 struct VersionArg {
-    /// A kernel version: 5.15.12; 6.1 for the newest of a series; latest, longterm, mainline (by kernel.org's
+    /// Kernel version: 5.15.12, 6.1 (newest of the series), latest, longterm or mainline (from kernel.org's
     /// releases.json)
     version: String,
 }
@@ -115,7 +115,7 @@ struct FinalConfigArgs {
     config: ConfigArgs,
     #[command(flatten)]
     make: MakeArgs,
-    /// As JSON
+    /// Print JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
 }
@@ -125,7 +125,7 @@ struct FinalConfigArgs {
 struct WrittenConfigArgs {
     #[command(flatten)]
     target: TargetArgs,
-    /// This .config in place of the catalog's
+    /// Use this .config instead of the catalog's
     #[arg(long, value_name = "FILE", help_heading = "Config and patches")]
     config: Option<Utf8PathBuf>,
     #[command(flatten)]
@@ -175,7 +175,7 @@ impl ConfigCommand {
 
 pub fn config(command: &ConfigCommand, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = command.options();
-    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     let ctx = context(&options, &files, host, reporter)?;
     let ctx = import_bundle(&options, ctx)?;
     match &command.action {

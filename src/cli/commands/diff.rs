@@ -1,4 +1,4 @@
-//! `kcompile diff`: its words, and what it prints.
+//! `kcompile diff`: compares two images.
 
 use crate::cli::output::{print, render_json};
 use crate::cli::output_diff::text;
@@ -12,43 +12,40 @@ use crate::kernel::Arch;
 use crate::oci::read::Image;
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
-use crate::util::text::escape_control;
 use camino::Utf8PathBuf;
 use clap::Args;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile diff out/firecracker-kernel-bin-amd64:6.1.7 out/firecracker-kernel-bin-amd64:6.1.8
-  kcompile diff old/firecracker-kernel-modules-amd64 out/firecracker-kernel-modules-amd64 --json
-  kcompile diff main/firecracker-kernel-bin-amd64 out/firecracker-kernel-bin-amd64 --max-bin-size 48MB
+  kcompile diff out/flintlock-kernel:6.1.7 out/flintlock-kernel:6.1.8
+  kcompile diff old/flintlock-kernel out/flintlock-kernel --json
+  kcompile diff main/flintlock-kernel out/flintlock-kernel --max-bin-size 48MB
 
-Exit codes: 0 they were compared, be they equal or not, 1 the second is over a budget, 2 no such layout
-or tag, 3 a layout is damaged or breaks a rule.";
+Exit codes: 0 compared (equal or not), 1 SECOND is larger than a size limit, 2 no such layout or tag, \
+3 layout is damaged or not valid.";
 
 /// The options of `diff`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DiffArgs {
-    /// An image: LAYOUT:TAG, or a layout that has only one
+    /// Image as LAYOUT:TAG, or a layout with only one image
     #[arg(value_name = "FIRST")]
     pub first: Utf8PathBuf,
-    /// The image that it is compared with, and that budgets are for
+    /// Image to compare it with; size limits apply to this one
     #[arg(value_name = "SECOND")]
     pub second: Utf8PathBuf,
-    /// How large the second may be.
     #[command(flatten)]
     pub size_limits: SizeLimits,
-    /// Of a tag that stands for several architectures, the image for this one: amd64 or arm64 [default: that of the
-    /// other side, else this machine's]
+    /// Architecture if a tag has several: amd64 or arm64 [default: the other image's, or else the host's]
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
-    /// As JSON, with all names
+    /// Print JSON, with all names
     #[arg(long)]
     pub json: bool,
 }
 
-/// Both images. Where a tag stands for several architectures, it is the same one on both sides.
+/// Opens both images. If a tag has several architectures, both images have the same one.
 fn images(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<(Image, Image)> {
     let sides = [&args.first, &args.second].map(|reference| host.absolute(reference));
     let found = [architectures(&sides[0])?, architectures(&sides[1])?];
@@ -57,7 +54,7 @@ fn images(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<(Image, I
     let arch = args.arch.map(|arch| arch.name().to_owned()).or_else(|| only.next()).or(own);
     let images = (one_image(&sides[0], arch.as_deref())?, one_image(&sides[1], arch.as_deref())?);
     if found.iter().any(|found| found.len() > 1) {
-        reporter.note(&format!("compared for {}: choose with --arch", arch.unwrap_or_default()));
+        reporter.note(&format!("comparing the images for {} (see --arch)", arch.unwrap_or_default()));
     }
     Ok(images)
 }
@@ -68,19 +65,12 @@ pub fn diff(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference = diff::diff((&images.0, &images.1), (&found.0, &found.1), &renames)?;
     let exceeded = args.size_limits.exceeded(&found.1);
-    print(&match args.json {
-        true => {
-            let mut value = serde_json::to_value(&difference).expect("only string keys");
-            value["over_budget"] = exceeded.clone().into();
-            render_json(&value)
-        }
-        false => escape_control(&text(&difference, host)),
-    })?;
-    match exceeded.is_empty() {
-        true => Ok(ExitCode::SUCCESS),
-        false => {
-            reporter.error(&Error::build(exceeded.join("; ")));
-            Ok(ExitCode::from(1))
-        }
+    if args.json {
+        let mut value = serde_json::to_value(&difference).expect("only string keys");
+        value["over_budget"] = exceeded.clone().into();
+        print(&render_json(&value))?;
+    } else {
+        print(&text(&difference, host))?;
     }
+    if exceeded.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::build(exceeded.join("; "))) }
 }

@@ -1,7 +1,7 @@
-//! `kcompile doctor`: what the host lacks.
+//! `kcompile doctor`: checks what the host lacks for a build.
 
 use crate::catalog::kernels::{Catalog, Status};
-use crate::cli::args::{CatalogArgs, KbuildArgs, Options, TargetArgs};
+use crate::cli::args::{CatalogArgs, KbuildArgs, MakeArgs, Options, TargetArgs};
 use crate::cli::commands::cache::{self, CheckArgs, LocationArgs};
 use crate::cli::output::{print, render_json};
 use crate::cli::resolve::{CatalogFiles, context, requests};
@@ -19,26 +19,26 @@ use std::process::ExitCode;
 /// The options of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Kernel versions [default: any kernel of the catalog]
+    /// Kernel versions to build [default: one of the catalog]
     #[arg(value_name = "VERSION")]
     pub versions: Vec<String>,
-    #[arg(long, value_name = "ARCH", help = format!("{} [default: the host's]", Arch::choices()))]
+    #[arg(long, value_name = "ARCH", help = format!("Target architecture: {}; repeatable [default: the host's]", Arch::choices()))]
     pub arch: Vec<Arch>,
-    /// For --llvm
+    /// Check for clang and the LLVM tools, for builds with --llvm
     #[arg(long)]
     pub llvm: bool,
-    /// For --patches DIR
+    /// Check for the tools that --patches DIR needs
     #[arg(long, value_name = "DIR")]
     pub patches: Option<Utf8PathBuf>,
-    /// Run the install command
+    /// Run the command that installs what is missing
     #[arg(long)]
     pub install: bool,
-    /// The old spelling of `kcompile cache check`.
+    /// Old spelling of `kcompile cache check`.
     #[arg(long, hide = true, conflicts_with_all = ["versions", "arch", "llvm", "patches", "install"])]
     pub cache: bool,
     #[arg(long, hide = true, value_name = "DIR", requires = "cache")]
     pub cache_dir: Option<Utf8PathBuf>,
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -50,14 +50,17 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     }
     let files = CatalogFiles::read(None, host)?;
     let versions = versions(args, &files.catalog);
-    // What a host needs does not depend on the flavor: take one where the version leaves it open.
+    // Dependencies are the same for all flavors, so any flavor serves if the version has several.
     let flavor = versions.first().and_then(|version| version.parse().ok());
     let flavor = flavor.and_then(|version| planning::flavor_of(version, &files.catalog).ok());
     let hypervisor = Some(flavor.unwrap_or(Flavor::Firecracker)).into();
     let options = Options {
         target: TargetArgs { hypervisor, arch: args.arch.clone(), source: None },
-        catalog: CatalogArgs { patches: args.patches.clone(), ..CatalogArgs::default() },
-        kbuild: KbuildArgs { llvm: args.llvm, ..KbuildArgs::default() },
+        make: MakeArgs {
+            catalog: CatalogArgs { patches: args.patches.clone(), ..CatalogArgs::default() },
+            kbuild: KbuildArgs { llvm: args.llvm, ..KbuildArgs::default() },
+            ..MakeArgs::default()
+        },
         ..Options::default()
     };
     let ctx = context(&options, &files, host, reporter)?;
@@ -81,7 +84,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     Ok(code)
 }
 
-/// Any kernel of the catalog needs what the first one needs.
+/// Returns the given versions, or else the first supported one, since all kernels have the same needs.
 fn versions(args: &DoctorArgs, catalog: &Catalog) -> Vec<String> {
     if !args.versions.is_empty() {
         return args.versions.clone();

@@ -1,7 +1,7 @@
-//! `kcompile fetch`.
+//! `kcompile fetch`: fetches sources into the cache, and writes bundles.
 
 use crate::cli::args::{
-    CatalogArgs, JobsArgs, Options, PlanArgs, ProgressArgs, SourceArgs, TargetArgs, VersionArgs,
+    CatalogArgs, JobsArgs, MakeArgs, Options, PlanArgs, ProgressArgs, SourceArgs, TargetArgs, VersionArgs,
 };
 use crate::cli::commands::plan::print_plans;
 use crate::cli::output::print;
@@ -28,7 +28,7 @@ pub struct FetchArgs {
     jobs: JobsArgs,
     #[command(flatten)]
     source: SourceArgs,
-    /// Also write everything that a later --offline build needs into this file, for --from-bundle
+    /// Also write the sources to FILE, for builds with --from-bundle on machines without a network
     #[arg(long, value_name = "FILE", help_heading = "Network and cache")]
     bundle: Option<Utf8PathBuf>,
     #[command(flatten)]
@@ -39,13 +39,13 @@ pub struct FetchArgs {
 
 impl FetchArgs {
     fn options(&self) -> Options {
-        Options {
-            target: self.target.clone(),
+        let make = MakeArgs {
             catalog: self.catalog.clone(),
             jobs: self.jobs.clone(),
             source: self.source.clone(),
-            ..Options::default()
-        }
+            ..MakeArgs::default()
+        };
+        Options { target: self.target.clone(), make, ..Options::default() }
     }
 }
 
@@ -74,7 +74,7 @@ pub fn fetch(args: &FetchArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     Ok(code)
 }
 
-/// One failure does not keep the other kernels from being built; the first one decides the code.
+/// Runs `job` for each kernel, even after failures. Returns the exit code of the first failure.
 fn for_each_kernel(
     requests: &[Request],
     reporter: &Reporter,

@@ -1,4 +1,4 @@
-//! `kcompile inspect`: its words, and what it prints.
+//! `kcompile inspect`: shows what images contain.
 
 use crate::cli::output::{Fields, JsonArrayPrinter, print, reference, render_json};
 use crate::cli::target::one_image;
@@ -21,30 +21,28 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Examples:
   kcompile inspect out/firecracker-kernel-bin-amd64:6.1.7
-  kcompile inspect out/firecracker-kernel-bin-amd64:6.1.7 --as capmvm --registry docker.io/foobar
   kcompile inspect out/*-kernel-* --json
+  kcompile inspect out/flintlock-kernel --as capmvm --registry docker.io/foobar
 
-Exit codes: 0 ok, 2 no such layout or tag, 3 a layout breaks a rule.";
+Exit codes: 0 ok, 2 no such layout or tag, 3 layout is not valid.";
 
 /// The options of `inspect`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// Layouts, or one image of a layout as LAYOUT:TAG
+    /// Layouts, or single images as LAYOUT:TAG
     #[arg(value_name = "LAYOUT[:TAG]", required = true)]
     pub layouts: Vec<Utf8PathBuf>,
-    /// As JSON: an object for one image, an array for several
+    /// Print JSON: an object for one image, an array for several
     #[arg(long)]
     pub json: bool,
-    /// Print the part of a machine's specification that is about its kernel: flintlock (JSON of a
-    /// MicroVMSpec) or capmvm (YAML of a MicrovmMachineTemplate)
+    /// Print the kernel's part of a microVM specification for this consumer
     #[arg(long = "as", value_name = "CONSUMER", conflicts_with = "json")]
     pub consumer: Option<Consumer>,
-    /// With --as: the place that the images are pushed to, as in `kcompile push`
+    /// With --as, the registry and prefix of the images, as for `kcompile push`
     #[arg(long, value_name = "REGISTRY/PREFIX", requires = "consumer", default_value = "REGISTRY/PREFIX")]
     pub registry: String,
-    /// With --as: of a tag that stands for several architectures, the image for this one: amd64 or arm64 [default: this
-    /// machine's]
+    /// With --as, the architecture of the image if a tag has several: amd64 or arm64 [default: the host's]
     #[arg(long, value_name = "ARCH", requires = "consumer")]
     pub arch: Option<Arch>,
 }
@@ -52,7 +50,7 @@ pub struct InspectArgs {
 pub fn inspect(args: &InspectArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     if let Some(consumer) = args.consumer {
         let [reference] = &args.layouts[..] else {
-            return Err(Error::usage("--as is about one image").hint("choose it with LAYOUT:TAG"));
+            return Err(Error::usage("--as needs exactly one image").hint("choose it with LAYOUT:TAG"));
         };
         let arch = args.arch.or(host.arch).map(Arch::name);
         let inspected = inspect::inspect(&one_image(&host.absolute(reference), arch)?)?;
@@ -71,11 +69,13 @@ pub fn inspect(args: &InspectArgs, host: &Host, reporter: &Reporter) -> Result<E
     let mut array = JsonArrayPrinter::default();
     let inspected = images.iter().enumerate().try_for_each(|(index, (reader, manifest_ref))| {
         let inspected = cache.inspect(&reader.image(manifest_ref)?)?;
-        match (args.json, index) {
-            (true, _) if several => array.add(&inspected),
-            (true, _) => print(&render_json(&inspected)),
-            (false, 0) => print(&text(&inspected, host)),
-            (false, _) => print(&format!("\n{}", text(&inspected, host))),
+        if !args.json {
+            let separator = if index == 0 { "" } else { "\n" };
+            print(&format!("{separator}{}", text(&inspected, host)))
+        } else if several {
+            array.add(&inspected)
+        } else {
+            print(&render_json(&inspected))
         }
     });
     array.close()?;
@@ -83,7 +83,7 @@ pub fn inspect(args: &InspectArgs, host: &Host, reporter: &Reporter) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// The kernel and the modules of one image, or of it and its counterpart beside it.
+/// Prints a specification for the image `one`, and for its counterpart in the layout beside it.
 fn spec(consumer: Consumer, one: &ImageInfo, registry: &str, reporter: &Reporter) -> Result<()> {
     let sibling = match one.kind {
         ImageKind::Combined => None,
@@ -117,7 +117,7 @@ fn text(image: &ImageInfo, host: &Host) -> String {
     lines.add_all("created", image.created.iter());
     add_kernels(image, &mut lines);
     if let Some(modules) = &image.modules {
-        let place = if modules.directory.is_empty() { "its root" } else { &modules.directory };
+        let place = if modules.directory.is_empty() { "/" } else { &modules.directory };
         let signed = if modules.signed > 0 { format!(", {} signed", modules.signed) } else { String::new() };
         let count = pluralize(modules.count, "module", "modules");
         lines.add("modules", &format!("{count} in {place}, {}{signed}", format_size(modules.bytes)));
@@ -162,7 +162,7 @@ fn add_documents(image: &ImageInfo, host: &Host, lines: &mut Fields) {
         ReceiptState::Mismatched { path } => {
             lines.add(
                 "receipt",
-                &format!("{} is of another build", crate::ops::context::display_path(path, host)),
+                &format!("{} belongs to another build", crate::ops::context::display_path(path, host)),
             );
         }
         ReceiptState::Matching { path, source_verified, tools, command, warnings, .. } => {
@@ -174,7 +174,7 @@ fn add_documents(image: &ImageInfo, host: &Host, lines: &mut Fields) {
                 lines.add("", &tools.join("; "));
             }
             lines.add("", &format!("$ {command}"));
-            warnings.iter().for_each(|finding| lines.add("", &format!("warning: {finding}")));
+            warnings.iter().for_each(|warning| lines.add("", &format!("warning: {warning}")));
         }
     }
     if let Some(ProvenanceInfo { path, builder, started, finished, .. }) = &image.provenance {
@@ -184,7 +184,7 @@ fn add_documents(image: &ImageInfo, host: &Host, lines: &mut Fields) {
     }
 }
 
-/// Where a document of an image is, as the user would type it.
+/// Returns where a document of an image is, as the user would type it.
 fn document(path: &Utf8Path, host: &Host) -> String {
     match inspect::referrers_layout_of(path) {
         Some(layout) => format!("attached in {}", crate::ops::context::display_path(layout, host)),
@@ -192,7 +192,7 @@ fn document(path: &Utf8Path, host: &Host) -> String {
     }
 }
 
-/// What there is to say of the place where the hypervisor looks for the kernel.
+/// Describes the path at which the hypervisor looks for the kernel, if it is a link or there is a problem.
 fn kernel_path_text(found: &KernelPath) -> Option<String> {
     let KernelPath { path, leads_to, problem, .. } = found;
     match (problem, leads_to) {

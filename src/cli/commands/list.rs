@@ -1,23 +1,22 @@
-//! `kcompile list`: the catalog as a table for people, and as JSON for scripts and CI.
+//! `kcompile list`: prints the catalog as a table or as JSON.
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry};
 use crate::cli::output::{self, WIDTH, print, render_json};
 use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
-use crate::kconfig::requirements::{self, KernelRule, Profile, SupportLevel};
-use crate::kernel::{Arch, Flavor, SourceSpec};
+use crate::kconfig::requirements::{self, Profile, SupportLevel};
+use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec};
 use crate::plan::BaseConfig;
 use crate::util::error::Result;
 use crate::util::text::wrap;
 use camino::Utf8PathBuf;
 use clap::Args;
-use serde_json::Value;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// Widths of the table's columns; the last one takes what is left.
+/// Headings and widths of the columns.
 const COLUMNS: [(&str, usize); 8] = [
     ("VERSION", 8),
     ("ARCH", 5),
@@ -28,27 +27,28 @@ const COLUMNS: [(&str, usize); 8] = [
     ("END OF LIFE", 11),
     ("KUBERNETES", 14),
 ];
-/// The profiles of Kubernetes begin so; the newest one gives the verdict.
+/// The prefix of Kubernetes profiles. The newest one decides the column.
 const KUBERNETES: &str = "kubernetes-";
 
 const EXAMPLES: &str = "\
 Columns:
-  STATUS       supported: built and booted by us; untested: listed for its pin or branch
-  SOURCE       a branch is one of cloud-hypervisor/linux; PIN: the catalog has its SHA-256
-  CONFIG       the version or series whose config it takes
-  KUBERNETES   what the version allows, and the numbers of the reasons below the table
+  STATUS       supported (we build and boot it) or untested
+  SOURCE       kernel.org, or a branch of cloud-hypervisor/linux
+  PIN          whether the catalog has the SHA-256 of the source
+  CONFIG       the version or series whose config is used
+  KUBERNETES   support in this version; numbers refer to notes below
 
---json has all of it: kernels[] with version, flavor, arch, status, source, sha256, configs, end_of_life,
-kubernetes and note; series[]; fragments[].";
+--json prints kernels[] (version, flavor, arch, status, source, sha256, configs, end_of_life, kubernetes, \
+note), series[] and fragments[].";
 
 /// The options of `list`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
-    /// As JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Your own catalog over the built-in one
+    /// Read your own catalog from DIR; its entries override the built-in ones
     #[arg(long, value_name = "DIR")]
     configs: Option<Utf8PathBuf>,
 }
@@ -56,21 +56,22 @@ pub struct ListArgs {
 pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     let CatalogFiles { library, catalog } = CatalogFiles::read(args.configs.as_deref(), host)?;
     let kubernetes = newest_kubernetes(&library)?;
-    print(&match args.json {
-        true => render_json(&json(&library, &catalog, kubernetes.as_ref())),
-        false => text(&library, &catalog, kubernetes.as_ref()),
+    print(&if args.json {
+        render_json(&json(&library, &catalog, kubernetes.as_ref()))
+    } else {
+        text(&library, &catalog, kubernetes.as_ref())
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The requirement profile of the newest Kubernetes; a user's library may have none.
+/// Returns the requirement profile of the newest Kubernetes. A user's library may have none.
 fn newest_kubernetes(library: &ConfigLibrary) -> Result<Option<Profile>> {
     let minor = |name: &String| name.rsplit('.').next().and_then(|minor| minor.parse::<u32>().ok());
     let of_version = requirements::names(library).into_iter().filter(|name| name.starts_with(KUBERNETES));
     of_version.max_by_key(minor).map(|name| requirements::read(library, &name)).transpose()
 }
 
-/// The source as `--source` takes it.
+/// Formats the source as a value of `--source`.
 fn source(entry: &Entry) -> String {
     match (&entry.source, &entry.flavor.spec().source) {
         (Some(source), _) => source.clone(),
@@ -136,8 +137,8 @@ fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
     }
     if let Some(profile) = kubernetes {
         let what = format!(
-            "Kubernetes, by the profile {}: \"full\" lacks nothing, \"limited\" something that is recommended, \
-             \"below\" is below its minimum (*)",
+            "KUBERNETES by profile {}: \"full\" meets all rules, \"limited\" does not meet a recommendation, \
+             \"below\" does not meet a requirement (*)",
             profile.name
         );
         text.push_str(&indented(&what, 0));
@@ -155,7 +156,7 @@ fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
     text
 }
 
-/// A line or two for each fragment, with what it is for.
+/// Formats each fragment with its description.
 pub fn fragments(library: &ConfigLibrary) -> String {
     let fragment =
         |(name, what): (&str, &str)| indented(what, 14).replacen(&" ".repeat(12), &format!("  {name:10}"), 1);
@@ -172,7 +173,7 @@ fn cells(
     let version = entry.request().floor();
     let config = BaseConfig::of(library, entry.flavor, arch, version).map(|base| base.version.in_catalog());
     let source = source(entry);
-    // The pin is that of kernel.org's tarball.
+    // The pin is the digest of kernel.org's tarball.
     let pinned = entry.sha256.is_some() && source == "kernel.org";
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     [
@@ -183,13 +184,14 @@ fn cells(
         if pinned { "yes" } else { "-" }.to_owned(),
         or_dash(config),
         or_dash(catalog.end_of_life(version).map(str::to_owned)),
-        or_dash(kubernetes.map(|profile| verdict(profile, requirements::support(profile, version)))),
+        or_dash(kubernetes.map(|profile| support(profile, version))),
     ]
 }
 
-/// `limited 1,8-9`: the numbers are those of the profile's rules, from 1 on.
-fn verdict(profile: &Profile, (fitness, unmet): (SupportLevel, Vec<&KernelRule>)) -> String {
-    let word = match fitness {
+/// Formats the support by `version`, such as `limited 1,8-9`, with the numbers of the profile's rules.
+fn support(profile: &Profile, version: KernelVersion) -> String {
+    let (level, unmet) = requirements::support(profile, version);
+    let word = match level {
         SupportLevel::Full => "full",
         SupportLevel::Limited => "limited",
         SupportLevel::BelowMinimum => "below",
@@ -199,24 +201,22 @@ fn verdict(profile: &Profile, (fitness, unmet): (SupportLevel, Vec<&KernelRule>)
     format!("{word} {}", ranges(&numbers)).trim_end().to_owned()
 }
 
-/// `1,3-5` of 1, 3, 4, 5.
+/// Formats 1, 3, 4, 5 as `1,3-5`.
 fn ranges(numbers: &[usize]) -> String {
-    let runs = numbers.chunk_by(|one, next| one + 1 == *next);
-    let ctx = |ctx: &[usize]| match ctx {
+    let range = |run: &[usize]| match run {
         [only] => only.to_string(),
-        ctx => format!("{}-{}", ctx[0], ctx[ctx.len() - 1]),
+        run => format!("{}-{}", run[0], run[run.len() - 1]),
     };
-    runs.map(ctx).collect::<Vec<_>>().join(",")
+    numbers.chunk_by(|one, next| one + 1 == *next).map(range).collect::<Vec<_>>().join(",")
 }
 
-/// One row of the table; a cell that is too wide loses its end.
+/// Formats a row of the table. Cells that are too wide are truncated.
 fn row(cells: &[String; 8]) -> String {
     let widths = COLUMNS.map(|(_, width)| width);
     let fitted: [String; 8] = std::array::from_fn(|column| truncate(&cells[column], widths[column]));
     output::row(fitted.each_ref().map(String::as_str), widths)
 }
 
-/// The text, or its beginning where it is too wide.
 fn truncate(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
@@ -225,7 +225,7 @@ fn truncate(text: &str, width: usize) -> String {
     format!("{start}…")
 }
 
-/// `words` in lines that begin with this many spaces.
+/// Wraps `text` to lines that begin with `indent` spaces.
 fn indented(text: &str, indent: usize) -> String {
     let lines = wrap(text, WIDTH - indent).into_iter();
     lines.map(|line| format!("{}{line}\n", " ".repeat(indent))).collect()

@@ -1,4 +1,4 @@
-//! One file a command: its options, what it does, and what it prints.
+//! The commands. Each file has the options of a command, what it does and what it prints.
 
 pub mod add;
 pub mod boot;

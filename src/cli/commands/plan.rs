@@ -1,4 +1,4 @@
-//! `kcompile plan`.
+//! `kcompile plan`: shows the inputs of a build.
 
 use crate::catalog::patches::PatchFile;
 use crate::cli::args::{BuildArgs, PlanArgs};
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 pub fn plan(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = &args.options;
-    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     let ctx = context(options, &files, host, reporter)?;
     print_plans(&requests(&args.versions.versions, options, &ctx)?, &args.plan, &ctx)
 }
@@ -35,7 +35,7 @@ pub fn print_plans(requests: &[Request], args: &PlanArgs, ctx: &Context<'_>) -> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The plan as it is digested, with the digest and the notices beside it.
+/// Formats a plan as JSON, with its digest and notices beside it.
 fn plan_json(plan: &Plan) -> serde_json::Value {
     serde_json::json!({
         "digest": plan.digest().oci(),
@@ -60,7 +60,7 @@ fn plan_text(plan: &Plan) -> String {
         fields.add("", &redact_secrets(&format!("from {}", mirrors.join(", "))));
     }
     let digest = plan.source.digest.as_ref().map(ToString::to_string);
-    fields.add("", digest.as_deref().unwrap_or("digest not known before it is fetched"));
+    fields.add("", digest.as_deref().unwrap_or("digest unknown until it is fetched"));
     fields.add_all("config", plan.config.iter().map(config_layer));
     let files = plan.config_files.iter();
     fields.add_all(
@@ -94,7 +94,7 @@ fn image(image: &ImagePlan) -> String {
         Contents::Kernel { path, kernel_link: None } => path.clone(),
         Contents::Kernel { path, kernel_link: Some(second) } => format!("{path}, {second}"),
         Contents::Modules { layout: ModulesLayout::Tree } => "lib/modules/<release>".into(),
-        Contents::Modules { layout: ModulesLayout::Flat } => "modules at its root".into(),
+        Contents::Modules { layout: ModulesLayout::Flat } => "modules at the root".into(),
         Contents::Combined { file_name } => format!("bin/{file_name}, boot/{file_name}, lib/modules"),
     };
     format!("{}:{}  {what}", image.layout, image.tag.as_deref().unwrap_or("<version>"))

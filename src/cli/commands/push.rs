@@ -1,4 +1,4 @@
-//! `kcompile push`: its words, and what it prints.
+//! `kcompile push`: copies images to a registry.
 
 use crate::cli::output::print;
 use crate::host::{Host, packages};
@@ -12,29 +12,28 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Examples:
   skopeo login docker.io
-  kcompile push docker.io/foobar                              every tag of every layout in out/
+  kcompile push docker.io/foobar                              all images in out/
   kcompile push ghcr.io/foobar out/flintlock-kernel:6.1.7     one image
-  kcompile push localhost:5000/test --tls-verify=false        a registry without TLS
+  kcompile push localhost:5000/test --tls-verify=false        without TLS
 
-A layout's name becomes its repository's: out/firecracker-kernel-bin-amd64:6.1.7 becomes
-docker://docker.io/foobar/firecracker-kernel-bin-amd64:6.1.7. What is attached to an image goes into
-the repository of that image. A tag that stands for something else there is named, and replaced.
+The repository is the prefix and the layout's name: out/flintlock-kernel:6.1.7 is pushed to \
+docker.io/foobar/flintlock-kernel:6.1.7. Attachments go to the repository of their image. kcompile \
+replaces a tag that exists with another digest, and prints a note.
 
-Exit codes: 0 the registry serves all of it, 1 a tag stands for something else and --no-overwrite is
-given, 2 usage, 3 a layout is damaged, or the registry refuses or serves something else, 4 skopeo is
-not installed.";
+Exit codes: 0 ok, 1 tag exists with another digest and --no-overwrite is given, 2 usage error, \
+3 layout is damaged, or the registry refuses it or serves other bytes, 4 skopeo is not installed.";
 
 /// The options of `push`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PushArgs {
-    /// The registry, and what stands before the names of the images: docker.io/foobar
+    /// Registry and prefix of the repositories, such as docker.io/foobar
     #[arg(value_name = "REGISTRY/PREFIX")]
     pub prefix: String,
-    /// Layouts, or images as LAYOUT:TAG [default: every layout in the output directory]
+    /// Layouts, or single images as LAYOUT:TAG [default: all layouts in the output directory]
     #[arg(value_name = "LAYOUT")]
     pub layouts: Vec<Utf8PathBuf>,
-    /// Where the layouts are
+    /// Output directory with the layouts
     #[arg(short, long, value_name = "DIR", default_value = "out")]
     pub output: Utf8PathBuf,
     /// Require TLS and check the registry's certificate
@@ -43,22 +42,22 @@ pub struct PushArgs {
         num_args = 0..=1, default_missing_value = "true", require_equals = true
     )]
     pub tls_verify: bool,
-    /// Credentials as `skopeo login --authfile` writes them [default: where skopeo looks]
+    /// Read credentials from FILE, as `skopeo login --authfile` writes it [default: skopeo's]
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<Utf8PathBuf>,
-    /// Leave out what is attached to images: bill of materials, provenance, receipt
+    /// Do not push attachments: SBOM, provenance and receipt
     #[arg(long)]
     pub no_attest: bool,
-    /// Push nothing where a tag in the registry stands for something else
+    /// Push nothing if a tag exists in the registry with another digest
     #[arg(long)]
     pub no_overwrite: bool,
-    /// How often skopeo tries again when the registry or the network fails
+    /// Retry N times if the registry or the network fails
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub retry_times: u16,
-    /// How progress is shown
+    /// How to show progress
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub progress: Progress,
-    /// Print the commands that would be run
+    /// Print the skopeo commands and push nothing
     #[arg(long)]
     pub dry_run: bool,
 }

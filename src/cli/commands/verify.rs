@@ -1,4 +1,4 @@
-//! `kcompile verify`: its words, and what it prints.
+//! `kcompile verify`: verifies images, and optionally rebuilds them.
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{BuildArgs, BuildCommand};
@@ -17,10 +17,8 @@ use crate::ops::{rebuild, reuse};
 use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Kind, Result};
 use crate::util::text::{escape_control, redact_secrets};
-use camino::Utf8Path;
-use camino::Utf8PathBuf;
-use clap::Args;
-use clap::Parser as _;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Args, Parser as _};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -32,33 +30,32 @@ Examples:
   kcompile verify out/firecracker-kernel-bin-amd64:6.1.7 --rebuild
   kcompile verify out/*-kernel-* --max-bin-size 48MB --max-modules-size 12MB
 
-Exit codes: 0 all is as it should be, 1 something is whole but not what it should be, 2 no such layout or
-tag, 3 a layout is damaged or breaks a rule.";
+Exit codes: 0 ok, 1 an intact image fails a check, 2 no such layout or tag, 3 layout is damaged or not \
+valid.";
 
 /// The options of `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct VerifyArgs {
-    /// Layouts, or one image of a layout as LAYOUT:TAG
+    /// Layouts, or single images as LAYOUT:TAG
     #[arg(value_name = "LAYOUT[:TAG]", required = true)]
     pub layouts: Vec<Utf8PathBuf>,
-    /// How large it may be.
     #[command(flatten)]
     pub size_limits: SizeLimits,
-    /// Build it again by the receipt beside it, from nothing, and compare the digests. It runs what the
-    /// receipt says, in this directory: only for receipts that you trust
+    /// Rebuild the images from nothing with the command in their receipt, and compare the digests. This runs
+    /// that command in this directory, so use it only with receipts that you trust
     #[arg(long, conflicts_with = "json")]
     pub rebuild: bool,
-    /// How progress of --rebuild is shown
+    /// How to show progress of --rebuild
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub progress: Progress,
-    /// As JSON: an array with what was checked of each image
+    /// Print JSON: an array with the checks of each image
     #[arg(long)]
     pub json: bool,
 }
 
 pub fn verify(args: &VerifyArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
-    // Of several images that one receipt is attached to, each has a copy.
+    // Several images of one build have the same receipt, so it is keyed by its name.
     let mut receipts = BTreeMap::new();
     let (mut damaged, mut failed, mut count) = (false, false, 0);
     let mut array = JsonArrayPrinter::default();
@@ -76,35 +73,31 @@ pub fn verify(args: &VerifyArgs, host: &Host, reporter: &Reporter) -> Result<Exi
                     .map_or(path.as_str(), |_| path.file_name().unwrap_or_default());
                 receipts.insert(name.to_owned(), (path.clone(), output));
             }
-            match (args.json, count) {
-                (true, _) => array.add(&json(&report)),
-                (false, 1) => print(&text(&report, host)),
-                (false, _) => print(&format!("\n{}", text(&report, host))),
+            if args.json {
+                return array.add(&json(&report));
             }
+            let separator = if count == 1 { "" } else { "\n" };
+            print(&format!("{separator}{}", text(&report, host)))
         })
     });
     array.close()?;
     report?;
     if args.rebuild && !failed {
         if receipts.is_empty() {
-            return Err(Error::usage("there is no receipt of any of these images beside them")
-                .hint("--rebuild goes by the receipt: keep it, or the -attest layout, with the layouts"));
+            return Err(Error::usage("--rebuild: none of the images has a receipt beside it")
+                .hint("keep the receipt or the -attest layout in the directory of the layouts"));
         }
         for (receipt, output) in receipts.values() {
             failed |= !rebuild(receipt, output, host, reporter)?;
         }
     }
-    Ok(match (damaged, failed) {
-        (true, _) => ExitCode::from(3),
-        (false, true) => ExitCode::from(1),
-        (false, false) => ExitCode::SUCCESS,
-    })
+    Ok(ExitCode::from(if damaged { 3 } else { u8::from(failed) }))
 }
 
-/// Builds by this receipt, and compares each image, which lies in `output`. Are they all the same?
+/// Rebuilds the images of a receipt and compares them with those in `output`. Returns whether all are equal.
 fn rebuild(receipt: &Utf8Path, output: &Utf8Path, host: &Host, reporter: &Reporter) -> Result<bool> {
     let receipt_file =
-        ReceiptFile::read(receipt)?.ok_or_else(|| Error::usage(format!("{receipt} is gone")))?;
+        ReceiptFile::read(receipt)?.ok_or_else(|| Error::usage(format!("{receipt} was removed")))?;
     if let Some(typed_command) = reuse::typed_command(&receipt_file, &cache_dir(None, host)?) {
         let host = Host { cwd: typed_command.cwd, ..host.clone() };
         return rebuild_by(typed_command.args, &receipt_file, receipt, output, &host, reporter);
@@ -113,14 +106,14 @@ fn rebuild(receipt: &Utf8Path, output: &Utf8Path, host: &Host, reporter: &Report
     let rebuilt = rebuild_by(args, &receipt_file, receipt, output, host, reporter);
     rebuilt.map_err(|error| match error.kind {
         Kind::Usage => error.hint(format!(
-            "the receipt names no directories: run it where its files lie; its command is {}",
+            "receipts do not record directories: run this in the directory of the build; its command was: {}",
             receipt_file.command
         )),
         _ => error,
     })
 }
 
-/// The same by the words of its command, in the working directory of `host`.
+/// Rebuilds with the command line `args`, in the working directory of `host`.
 fn rebuild_by(
     args: Vec<String>,
     receipt_file: &ReceiptFile,
@@ -133,20 +126,20 @@ fn rebuild_by(
     let args = args.into_iter().skip(1).skip_while(|word| word == "build");
     let args = std::iter::once("kcompile".to_owned()).chain(args);
     let not_a_build = |why: String| {
-        Error::usage(format!("{receipt}: its command cannot be run again: {why}"))
-            .hint(format!("it is: {}", receipt_file.command))
+        Error::usage(format!("{receipt}: cannot run its command again: {why}"))
+            .hint(format!("the command is: {}", receipt_file.command))
     };
     let parsed = BuildCommand::try_parse_from(args).map_err(|why| not_a_build(why.to_string()))?;
     let BuildArgs { versions, mut options, .. } = parsed.build;
-    // What puts itself before the compiler changes when things are compiled, never what comes out.
+    // A launcher changes the speed of a build and not its output.
     options.compile.launcher = None;
-    let files = CatalogFiles::read(options.catalog.configs.as_deref(), host)?;
+    let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     let ctx = context(&options, &files, host, reporter)?;
-    // A word that is no version may be the name of another command.
+    // The first argument may be the name of another command, which is not a version.
     let requests = requests(&versions.versions, &options, &ctx)
         .map_err(|error| if error.kind == Kind::Usage { not_a_build(error.to_string()) } else { error })?;
     let rebuilt = rebuild::rebuild(receipt_file, rebuild::select_request(receipt_file, &requests)?, &ctx)?;
-    print(&redact_secrets(&format!("\nrebuilt in a fresh directory\n  $ {command}\n")))?;
+    print(&redact_secrets(&format!("\nrebuilt in an empty directory\n  $ {command}\n")))?;
     let mut all_equal = true;
     for image in &rebuilt.images {
         let name = image.written.layout.file_name().unwrap_or_default();
@@ -169,7 +162,7 @@ fn rebuild_by(
     Ok(all_equal)
 }
 
-/// How the image that was recorded differs from the one that came out now.
+/// Describes how the rebuilt image differs from the recorded one.
 fn describe_difference(
     recorded: &Utf8Path,
     again: &PackedImage,

@@ -1,5 +1,5 @@
-//! Signals to processes that are not our children: by pidfd, so that none reaches a stranger that has got the number
-//! of a process that has ended.
+//! Sends signals to processes that are not children of this one. Uses pidfds, so that no signal reaches
+//! another process with a reused ID.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::collections::BTreeMap;
@@ -10,29 +10,28 @@ use std::os::fd::OwnedFd;
 pub(super) struct Process {
     pub pid: Pid,
     pub parent: i32,
-    /// The number of its session: that of the process that has begun it.
+    /// The ID of its session, which is that of the session leader.
     pub session: i32,
 }
 
 impl Process {
     fn read(pid: Pid) -> Option<Process> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-        // The name, in parentheses, may hold anything; state, parent, group and session follow it.
+        // The name is in parentheses and may have any character. State, parent, group and session follow it.
         let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(1).map(str::parse);
         let (parent, _group) = (fields.next()?.ok()?, fields.next()?);
         Some(Process { pid, parent, session: fields.next()?.ok()? })
     }
 
-    /// Opens a handle on this process. Another process may have its number by now, so its entry in /proc is
-    /// read again when the handle is open.
+    /// Opens a pidfd. Another process may have the ID by now, so this reads the entry in /proc again.
     pub(super) fn open(self) -> Option<OwnedFd> {
         let handle = pidfd_open(self.pid, PidfdFlags::empty()).ok()?;
-        // Where its parent has ended since, the next look finds it under another.
+        // If its parent has ended in the meantime, the next call finds it under another one.
         (Process::read(self.pid)? == self).then_some(handle)
     }
 }
 
-/// All processes of this machine that we may see.
+/// Returns all visible processes of this machine.
 pub(super) fn all() -> impl Iterator<Item = Process> {
     std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw)?;
@@ -40,8 +39,8 @@ pub(super) fn all() -> impl Iterator<Item = Process> {
     })
 }
 
-/// Sends `signal` to all that came of this process, but for `spared`. One that comes into being meanwhile gets it the
-/// next time.
+/// Sends `signal` to all descendants of this process except `except`. Processes that start in the meantime
+/// get the next signal.
 pub(super) fn signal_descendants(signal: Signal, except: Option<Pid>) {
     let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
     for process in all() {
@@ -51,7 +50,7 @@ pub(super) fn signal_descendants(signal: Signal, except: Option<Pid>) {
     while let Some(parent) = parents.pop() {
         for child in children.remove(&parent.as_raw_nonzero().get()).unwrap_or_default() {
             if let Some(handle) = child.open().filter(|_| except != Some(child.pid)) {
-                // One that has just ended is no error.
+                // A process that has just ended is not an error.
                 let _ = pidfd_send_signal(handle, signal);
             }
             parents.push(child.pid);

@@ -1,4 +1,4 @@
-//! The child that the user is talking to: it has the terminal, and is in our own process group.
+//! Runs an interactive child, which has the terminal and is in the process group of kcompile.
 
 use super::signals::{check, interrupted, wait_interactive};
 use super::{CommandLine, spawn_error};
@@ -8,11 +8,13 @@ use signal_hook::consts::SIGINT;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 
-/// Runs a command that talks to the user: an installer that may ask for a password, a menu. While it runs, Ctrl-C
-/// is its own business; afterwards the terminal is as it was. It goes on if we are killed, since half an
-/// installation would be worse. Its standard output is our standard error.
+/// Runs an interactive command, such as an installer that asks for a password, or a menu. The command handles
+/// Ctrl-C while it runs, and the terminal is restored afterwards. It continues if kcompile is killed, since
+/// half an installation would be worse. Its standard output is kcompile's standard error.
 ///
-/// Errors: it cannot be started (exit code 4), it was ended by Ctrl-C, or a signal asked us to end.
+/// # Errors
+///
+/// It cannot be started (exit code 4), Ctrl-C ended it, or a signal ended kcompile (130).
 pub fn run_interactive(command: &CommandLine) -> Result<ExitStatus> {
     check()?;
     let mut process = Command::new(&command.program);
@@ -22,12 +24,12 @@ pub fn run_interactive(command: &CommandLine) -> Result<ExitStatus> {
     let mut child = process.spawn().map_err(|error| spawn_error(command, error))?;
     let (status, was_interrupted) = wait_interactive(&mut child);
     if let Some(terminal) = terminal {
-        // A program that was killed has left it as it needed it.
+        // A program that was killed does not restore the terminal.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &terminal);
     }
     check()?;
     let status = status.map_err(|error| spawn_error(command, error))?;
-    // make, which dies of it as a rule, fails where its own children were gone first.
+    // make usually dies of SIGINT, but fails if its children ended first.
     let has_failed = was_interrupted && !status.success();
     if has_failed || status.signal() == Some(SIGINT) { Err(interrupted(SIGINT)) } else { Ok(status) }
 }

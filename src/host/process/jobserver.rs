@@ -1,5 +1,5 @@
-//! One pool of jobs for several makes, by the protocol of GNU make's jobserver: each job beyond the first of a
-//! make holds a token of the pool. Where one make has only one thing to do, the others use its tokens.
+//! One pool of jobs for several makes, by the protocol of GNU make's job server. Each job of a make beyond
+//! the first holds a token of the pool. Tokens that one make does not need are free for the others.
 
 use super::{CommandLine, PidFile, Stream, check};
 use crate::util::error::{Error, Kind, Result};
@@ -8,21 +8,21 @@ use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
-/// How often it is looked whether a signal has come while a job is awaited.
+/// How often a wait for a job checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The pool.
+/// The pool of jobs.
 #[derive(Clone, Debug)]
 pub struct JobServer(jobserver::Client);
 
 impl JobServer {
-    /// One of so many jobs.
+    /// Creates a pool of `jobs` jobs.
     pub fn new(jobs: usize) -> Result<JobServer> {
         let client = jobserver::Client::new(jobs);
         client.map(JobServer).map_err(|error| Error::new(Kind::Host, "cannot share jobs").caused_by(error))
     }
 
-    /// Runs a make as [`super::run`] runs a program; its first job is one of the pool, too, and is waited for.
+    /// Runs a make as [`super::run`] runs a program. Waits for its first job, which is also one of the pool.
     pub fn run(
         &self,
         command: &CommandLine,
@@ -34,18 +34,18 @@ impl JobServer {
         super::run_with(command, log, pid_file, Some(self), super::line_watcher(on_line))
     }
 
-    /// Lets `process`, and all that it starts, take jobs.
+    /// Gives `process` and its descendants access to the pool.
     pub(super) fn configure(&self, process: &mut Command) {
         self.0.configure_make(process);
-        // make knows MAKEFLAGS; these are for others.
+        // make reads MAKEFLAGS. These variables are for other programs.
         process.env_remove("CARGO_MAKEFLAGS").env_remove("MFLAGS");
     }
 
-    /// Waits in line, as makes do, in a way that Ctrl-C still ends.
+    /// Waits for a job as makes do, until a signal ends the wait.
     fn acquire_job(&self) -> Result<jobserver::Acquired> {
         let (sender, acquired) = mpsc::channel();
         let client = self.0.clone();
-        // Whoever asks now and then only never gets a job while others wait for one.
+        // A blocking wait is necessary, since polling would never get a job while others wait.
         std::thread::spawn(move || {
             let _ = sender.send(client.acquire());
         });

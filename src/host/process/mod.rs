@@ -1,7 +1,7 @@
-//! The only spawner of processes. Children that work (make, apt-get, …) run in a session of
-//! their own, under a [`supervisor`], so that a signal to kcompile can end them with all their descendants,
-//! and its death does; their output is copied into a log and handed on line by line. Nothing of the
-//! environment reaches them but what [`Host`](crate::host::Host) allows.
+//! The only module that starts processes. Children such as make and apt-get run in a separate session, under
+//! a [`supervisor`]. It ends them with all their descendants when kcompile gets a signal or dies. Their
+//! output is copied to a log and passed on line by line. Their environment has only what
+//! [`Host`](crate::host::Host) selects.
 
 mod descendants;
 mod interactive;
@@ -27,71 +27,68 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// What children get to end in good order before they are killed: make removes the targets it was
-/// writing when it is told to terminate.
+/// How long children may take to end after SIGTERM before they are killed. make removes unfinished targets.
 const GRACE_PERIOD: Duration = Duration::from_millis(1_000);
-/// How long output is awaited when its process is gone.
+/// How long to wait for output after its process has ended.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long a child that is watched may be silent before its watcher is told so.
+/// How long a child may be silent before its watcher gets an event.
 const SILENCE_INTERVAL: Duration = Duration::from_millis(100);
-/// Lines of output are cut here; a log keeps them whole.
+/// The longest line that is passed on. Logs have complete lines.
 const MAX_LINE: usize = 64 * 1024;
-/// What [`output`] holds in memory. The longest lists are those of the files that a patch changes.
+/// The limit of [`output`]. The longest lists are those of the files that a patch changes.
 const MAX_OUTPUT: u64 = 32 << 20;
 
-/// The program that keeps another from what it has no business with: bubblewrap.
+/// The program of bubblewrap.
 pub const SANDBOX: &str = "bwrap";
 
-/// A command line: what is run, where, with which environment.
+/// A command line with its environment and working directory.
 #[derive(Clone, Debug)]
 pub struct CommandLine {
-    /// Searched in the `PATH` of `env`, or a path.
+    /// A path, or a name that is looked up in the `PATH` of `env`.
     pub program: String,
-    /// Its arguments.
     pub args: Vec<String>,
-    /// Its whole environment.
+    /// The complete environment.
     pub env: BTreeMap<String, String>,
-    /// Its working directory.
     pub cwd: Utf8PathBuf,
 }
 
 impl std::fmt::Display for CommandLine {
-    /// As a shell takes it.
+    /// Formats the command line for a shell.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let args = std::iter::once(self.program.as_str()).chain(self.args.iter().map(String::as_str));
         f.write_str(&shlex::try_join(args).unwrap_or_else(|_| self.program.clone()))
     }
 }
 
-/// Which of a child's two outputs a line came from.
+/// The standard output or standard error of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
-    /// Standard output.
     Out,
-    /// Standard error.
     Err,
 }
 
-/// From now on nobody else may write what we, or our children, make, whatever the umask was: what make
-/// compiles goes into images. A stricter umask stays as it is. To be called before threads are.
+/// Sets a umask so that no other user can write to files of this process and its children, since what make
+/// compiles goes into images. A stricter umask stays. Must be called before threads start.
 pub fn set_safe_umask() {
     use rustix::fs::Mode;
     let given = rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::process::umask(given | Mode::from_raw_mode(0o022));
 }
 
-/// Words of the command line of a process that we have started as a supervisor: its whole life, and its
-/// exit code. `None`: this is kcompile itself.
+/// Runs the supervisor if `args` are those of one, and returns its exit code. Returns `None` if this process
+/// is kcompile itself.
 pub fn supervise(args: impl IntoIterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
     let mut args = args.into_iter();
     (args.next()? == supervisor::NAME).then(|| supervisor::main(args))
 }
 
-/// Runs `command` with no standard input; copies all it prints to `log`; gives each line to
-/// `on_line` on the calling thread. Returns how it ended, after every process that came of it is gone.
-/// `note`, where there is one, holds the number of its process group while it runs.
+/// Runs `command` without standard input, copies its output to `log`, and calls `on_line` for each line on
+/// the calling thread. Returns its exit status once all its processes have ended. `pid_file` exists while it
+/// runs.
 ///
-/// Errors: it cannot be started (exit code 4), or a signal asked us to end.
+/// # Errors
+///
+/// The program cannot be started (exit code 4), or kcompile was interrupted.
 pub fn run(
     command: &CommandLine,
     log: &File,
@@ -113,17 +110,17 @@ fn run_with(
     finish(spawn(command, pid_file, jobs)?, command, logs, watch)
 }
 
-/// What the watcher of a child is told.
+/// An event for the watcher of a child.
 #[derive(Clone, Copy, Debug)]
 pub enum WatchEvent<'a> {
-    /// A line of its output.
+    /// A line of output.
     Line(Stream, &'a str),
-    /// A moment without one.
+    /// A short time without output.
     Silence,
 }
 
-/// Runs `command` like [`run`], as long as `watch` lets it: it sees each line of the output, and the silence
-/// in between; when it breaks off, all that was started is killed, and that is no error.
+/// Runs `command` like [`run`]. `watch` gets each line of output and the silence in between. If it returns
+/// `Break`, all processes of the command are killed, which is not an error.
 pub fn watch(
     command: &CommandLine,
     log: &File,
@@ -132,7 +129,7 @@ pub fn watch(
     run_with(command, log, None, None, watch)
 }
 
-/// A watcher that only wants the lines.
+/// Returns a watcher that calls `on_line` for each line.
 fn line_watcher(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(WatchEvent<'_>) -> ControlFlow<()> {
     move |event| {
         if let WatchEvent::Line(stream, line) = event {
@@ -142,13 +139,14 @@ fn line_watcher(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(WatchEvent<
     }
 }
 
-/// The log for each of the threads that write to it. Made before the child is: nobody would look after it where this fails.
+/// Clones the log for the two threads that write to it. Called before the child starts, since nothing would
+/// watch the child after a failure here.
 fn clone_log(log: &File) -> Result<[File; 2]> {
     let copy = || log.try_clone().map_err(|error| Error::build("cannot write the log").caused_by(error));
     Ok([copy()?, copy()?])
 }
 
-/// What the threads around a child report.
+/// An event of the threads that watch a child.
 enum ChildEvent {
     Line(Stream, String),
     Exited(std::io::Result<ExitStatus>),
@@ -175,8 +173,7 @@ fn finish(
     });
     let mut ended = None;
     loop {
-        // A descendant outside the group may hold the pipes open for as long as it likes: once the
-        // leader is gone, only what is there already is read.
+        // A descendant may hold the pipes open. After the child has ended, only available output is read.
         let goes_on =
             match events.recv_timeout(if ended.is_some() { DRAIN_TIMEOUT } else { SILENCE_INTERVAL }) {
                 Ok(ChildEvent::Line(stream, line)) => watch(WatchEvent::Line(stream, &line)),
@@ -207,12 +204,12 @@ fn forward_lines(
     let mut line = Vec::new();
     loop {
         line.clear();
-        // `take` bounds the memory that a child without line ends can make us use.
+        // `take` limits the memory for output without line ends.
         match reader.by_ref().take(MAX_LINE as u64).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        // A full disk must not end the build by itself: make will notice it on its own files.
+        // A full disk is not an error here, since make will fail on its own files.
         let _ = log.write_all(&line);
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches(['\n', '\r']).to_owned();
@@ -259,8 +256,11 @@ fn read_all(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Runs a short probe and returns its standard output; a failure is an error of kind `Host`. It ends by
-/// itself, with us or without us.
+/// Runs a short probe without a supervisor and returns its standard output.
+///
+/// # Errors
+///
+/// The program fails or cannot be started (exit code 4), or kcompile was interrupted.
 pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<String> {
     let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").caused_by(error))?;
     let command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).quiet().ignore_stderr();
@@ -286,12 +286,13 @@ fn spawn(
     process.spawn().map_err(|error| spawn_error(command, error))
 }
 
-/// Is there such a program? The supervisor, which starts it, could only fail.
+/// Returns whether the program exists. Without this check, only the supervisor could report the error.
 fn program_exists(command: &CommandLine) -> bool {
     let mut dirs = command.env.get("PATH").map_or("", String::as_str).split(':');
-    match command.program.contains('/') {
-        true => command.cwd.join(&command.program).is_file(),
-        false => dirs.any(|dir| command.cwd.join(dir).join(&command.program).is_file()),
+    if command.program.contains('/') {
+        command.cwd.join(&command.program).is_file()
+    } else {
+        dirs.any(|dir| command.cwd.join(dir).join(&command.program).is_file())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The file by which the next run knows that a program may have left half-written files.
+//! A file that shows the next run that a program may have left half-written files.
 
 use super::{GRACE_PERIOD, descendants};
 use crate::util::read::{Links, MAX_SMALL_FILE, read_text};
@@ -6,18 +6,18 @@ use camino::Utf8Path;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use std::time::{Duration, Instant};
 
-/// A file that is there as long as a program runs; after it has ended only if it failed or was killed, so
-/// that it, or one of its own that was killed, may have left files half-written. The session of the program is in it.
+/// A file with the session ID of a running program. It stays if the program fails or is killed, since the
+/// program may have left half-written files.
 pub struct PidFile<'a>(pub &'a Utf8Path);
 
 impl PidFile<'_> {
-    /// May there be files that are half-written?
+    /// Returns whether there may be half-written files.
     pub fn exists(&self) -> bool {
         self.0.symlink_metadata().is_ok()
     }
 
-    /// Ends what a run that was killed together with its supervisor has left running. A session of that number of
-    /// which no process works in one of `dirs` belongs to another program.
+    /// Ends the processes of a run that was killed together with its supervisor. A session with that ID
+    /// belongs to another program if none of its processes has one of `dirs` as its working directory.
     pub fn kill_orphans(&self, dirs: &[&Utf8Path]) {
         let noted: Option<i32> = read_text(self.0, Links::RefuseAnywhere, MAX_SMALL_FILE)
             .ok()

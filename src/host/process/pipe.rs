@@ -1,4 +1,4 @@
-//! A program whose standard output is taken byte for byte while it runs, and which is watched meanwhile.
+//! Runs a program and reads its standard output as bytes, while a watcher may end it.
 
 use super::{CommandLine, SILENCE_INTERVAL, check, signals, spawn};
 use crate::util::error::{Error, Result};
@@ -7,28 +7,29 @@ use std::ops::ControlFlow;
 use std::process::{ChildStderr, ChildStdout, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 
-/// What the watcher of a program is told.
+/// An event for the watcher of a program.
 #[derive(Clone, Copy, Debug)]
 pub enum PipeEvent<'a> {
-    /// Bytes of its standard error.
+    /// Bytes of standard error.
     Stderr(&'a [u8]),
-    /// A moment without any.
+    /// A short time without output.
     Silence,
 }
 
-/// What the threads around the program report.
+/// An event of the threads that watch the program.
 enum ChildEvent {
     Stderr(Vec<u8>),
     Exited(std::io::Result<ExitStatus>),
 }
 
-/// Runs `command` with no standard input, and gives its standard output to `take` on another thread. `watch` sees
-/// its standard error and the silence in between. When `watch` breaks off, all that was started is killed, and that
-/// is no error. Returns how the program ended, after every process that came of it is gone, and what `take` returned.
+/// Runs `command` without standard input, and passes its standard output to `take` on another thread. `watch`
+/// gets its standard error and the silence in between. If `watch` returns `Break`, all processes of the
+/// command are killed, which is not an error. Returns the exit status once all processes have ended, and the
+/// result of `take`.
 ///
 /// # Errors
 ///
-/// The program cannot be started (exit code 4), or a signal asked us to end.
+/// The program cannot be started (exit code 4), or kcompile was interrupted.
 pub fn pipe<T: Send>(
     command: &CommandLine,
     take: impl FnOnce(ChildStdout) -> T + Send,

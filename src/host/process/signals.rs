@@ -1,4 +1,4 @@
-//! Signals that ask kcompile to end or to stop, and the supervisors that carry them out.
+//! Handles signals that end or stop kcompile, and passes them on to supervisors.
 
 use super::GRACE_PERIOD;
 use super::supervisor::{Lifeline, Request};
@@ -12,14 +12,14 @@ use std::process::{Child, ExitStatus};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The first signal that asked us to end; 0: none.
+/// The first signal that ends kcompile, or 0.
 static SIGNALLED: AtomicI32 = AtomicI32::new(0);
 static SUPERVISORS: Mutex<Vec<Supervisor>> = Mutex::new(Vec::new());
 
-/// From now on SIGINT, SIGTERM and SIGHUP end all children and make [`check`] fail; a second signal
-/// kills the children at once. What does not end by itself soon after (a library that waits for the
-/// network) is ended with the process. SIGTSTP (Ctrl-Z) stops the children with us. Signals that were ignored when we
-/// started (`nohup`) stay so. To be called once.
+/// Starts to handle signals. SIGINT, SIGTERM and SIGHUP end all children and make [`check`] fail. A second
+/// signal kills the children. The process exits soon after the first signal, even if a library still waits
+/// for the network. SIGTSTP (Ctrl-Z) also stops the children. Signals that are ignored (`nohup`) stay
+/// ignored. Must be called once.
 pub fn watch_signals() -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
     let ignored = ignored_signals();
@@ -43,7 +43,7 @@ pub fn watch_signals() -> Result<()> {
                     std::thread::sleep(GRACE_PERIOD);
                     send_to_all(Request::Kill);
                     std::thread::sleep(GRACE_PERIOD / 2);
-                    // Scratch directories that stay are removed by the next run.
+                    // The next run removes remaining scratch directories.
                     std::process::exit(128 + signal);
                 });
             }
@@ -52,22 +52,21 @@ pub fn watch_signals() -> Result<()> {
     Ok(())
 }
 
-/// Stops the children, which are in sessions of their own and see nothing of the terminal, and then this process,
-/// until it is told to go on.
+/// Stops the children, which have no terminal, and then this process until it is continued.
 fn stop() {
     send_to_all(Request::Stop);
     let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
     send_to_all(Request::Continue);
 }
 
-/// The mask of signals that are ignored, bit 0 for signal 1: `SigIgn` of proc(5).
+/// Returns the mask of ignored signals, with signal 1 as bit 0 (`SigIgn` in proc(5)).
 fn ignored_signals() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Fails with the kind `Interrupted` once a signal has asked us to end. Long loops call it often.
+/// Fails with `Kind::Interrupted` after a signal that ends kcompile. Long loops call it often.
 pub fn check() -> Result<()> {
     match SIGNALLED.load(Ordering::SeqCst) {
         0 => Ok(()),
@@ -81,11 +80,10 @@ pub(super) fn interrupted(signal: i32) -> Error {
         signal_hook::consts::SIGHUP => "the terminal was closed",
         _ => "interrupted",
     };
-    Error::new(Kind::Interrupted(signal), message).hint("the same command goes on from here")
+    Error::new(Kind::Interrupted(signal), message).hint("run the same command again to continue")
 }
 
-/// A reader that fails once a signal has asked us to end, so that a download or an archive being
-/// unpacked stops at its next read.
+/// A reader that fails after a signal that ends kcompile, so that downloads and unpacking stop.
 pub struct Interruptible<R>(pub R);
 
 impl<R: Read> Read for Interruptible<R> {
@@ -95,16 +93,16 @@ impl<R: Read> Read for Interruptible<R> {
     }
 }
 
-/// The child that the user is talking to, in our own process group.
+/// The interactive child, which is in the process group of kcompile.
 static INTERACTIVE: Mutex<Option<OwnedFd>> = Mutex::new(None);
-/// Has Ctrl-C been left to it?
+/// Whether Ctrl-C was left to the interactive child.
 static SIGINT_FORWARDED: AtomicBool = AtomicBool::new(false);
 
 fn interactive_child() -> MutexGuard<'static, Option<OwnedFd>> {
     INTERACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits for `child`, to which Ctrl-C is left meanwhile. Returns how it ended, and whether Ctrl-C came.
+/// Waits for an interactive child. Returns its exit status, and whether Ctrl-C was pressed.
 pub(super) fn wait_interactive(child: &mut Child) -> (std::io::Result<ExitStatus>, bool) {
     SIGINT_FORWARDED.store(false, Ordering::SeqCst);
     *interactive_child() = pidfd_open(Pid::from_child(child), PidfdFlags::empty()).ok();
@@ -113,7 +111,7 @@ pub(super) fn wait_interactive(child: &mut Child) -> (std::io::Result<ExitStatus
     (status, SIGINT_FORWARDED.load(Ordering::SeqCst))
 }
 
-/// Is `signal` meant for such a child? The terminal sends Ctrl-C to both of us.
+/// Returns whether `signal` is left to an interactive child. The terminal sends Ctrl-C to both processes.
 fn forward_sigint(signal: i32) -> bool {
     let is_forwarded = signal == signal_hook::consts::SIGINT && interactive_child().is_some();
     SIGINT_FORWARDED.fetch_or(is_forwarded, Ordering::SeqCst);
@@ -126,18 +124,18 @@ fn terminate_interactive() {
     }
 }
 
-/// A supervisor that is running now.
+/// A running supervisor.
 struct Supervisor {
     pid: Pid,
     lifeline: Option<Lifeline>,
 }
 
-/// Makes a supervisor that was just started known to the thread that watches signals. Returns its number.
+/// Registers a new supervisor for signals. Returns its process ID.
 pub(super) fn register(child: &mut Child) -> Pid {
     let pid = Pid::from_child(child);
     let mut lifeline = Lifeline::of(child);
     let mut supervisors = supervisors();
-    // A signal that came between the last check and this line has not reached it.
+    // A signal since the last check has not reached this supervisor.
     if check().is_err() {
         lifeline.iter_mut().for_each(|lifeline| lifeline.send(Request::Terminate));
     }
@@ -145,7 +143,7 @@ pub(super) fn register(child: &mut Child) -> Pid {
     pid
 }
 
-/// Has the supervisor of this number kill all that is below it.
+/// Makes a supervisor kill all its descendants.
 pub(super) fn kill(pid: Pid) {
     let mut supervisors = supervisors();
     let found = supervisors.iter_mut().find(|supervisor| supervisor.pid == pid);
@@ -155,8 +153,8 @@ pub(super) fn kill(pid: Pid) {
         .for_each(|lifeline| lifeline.send(Request::Kill));
 }
 
-/// Waits for a supervisor. It is gone with all that was below it, unless it was killed: then its process group is
-/// killed, of which the number is not free as long as its leader was not waited for.
+/// Waits for a supervisor, which ends after all its descendants. If it was killed, this kills its process
+/// group. The ID of the group is not reused until its leader is reaped.
 pub(super) fn reap(mut child: Child) -> std::io::Result<ExitStatus> {
     let pid = Pid::from_child(&child);
     let ended = loop {
@@ -189,8 +187,8 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn a_signal_ends_us_within_two_seconds() {
-        // What the signal's thread waits before it kills, and after that.
+    fn a_signal_ends_kcompile_within_two_seconds() {
+        // The time before children are killed, and after that.
         assert!(GRACE_PERIOD + GRACE_PERIOD / 2 < Duration::from_secs(2));
     }
 }

@@ -1,12 +1,12 @@
-//! Between kcompile and a program that it runs stands another process, which ends the program and all that
-//! came of it when kcompile is gone, be it by `kill -9`.
+//! The process between kcompile and a program that it runs. It ends the program and all its descendants when
+//! kcompile ends, even by `kill -9`.
 //!
-//! kcompile starts itself again under the name [`NAME`] and holds one end of a pipe, the leash, of which the other
-//! end is the supervisor's standard input. kcompile asks for signals by that pipe and sends none itself. However
-//! kcompile ends, the kernel closes the leash, and wakes a supervisor that was stopped (`PR_SET_PDEATHSIG` in
-//! prctl(2)). The supervisor is the reaper of everything below it (`PR_SET_CHILD_SUBREAPER`): a process whose parent
-//! has ended becomes its child, even where it has left the process group and the session. It leads a session of its
-//! own, so that the program has no terminal.
+//! kcompile starts itself again under the name [`NAME`] and holds one end of a pipe, the lifeline. The other
+//! end is the supervisor's standard input. kcompile requests signals through that pipe and sends none itself.
+//! When kcompile ends, the kernel closes the pipe and continues a stopped supervisor (`PR_SET_PDEATHSIG` in
+//! prctl(2)). The supervisor is the subreaper of its descendants (`PR_SET_CHILD_SUBREAPER`), so that it
+//! adopts orphans even if they have left the process group and the session. It leads a new session, so that
+//! the program has no terminal.
 
 use super::descendants::signal_descendants;
 use super::{GRACE_PERIOD, PidFile, SANDBOX};
@@ -19,26 +19,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// What the supervisor is called in lists of processes, and what tells it from kcompile itself.
+/// The name of the supervisor's process, which distinguishes it from kcompile itself.
 pub(super) const NAME: &str = "kcompile-supervisor";
-/// How often it is looked whether everything has ended.
+/// How often the supervisor checks whether all descendants have ended.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
-/// What cannot be killed in this time hangs in the kernel: it is not waited for any longer.
+/// How long to wait for killed processes. Processes that take longer hang in the kernel.
 const REAP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Must all that is left be killed, without time to end in good order?
+/// Whether descendants are killed without time to clean up.
 static FORCE_KILL: AtomicBool = AtomicBool::new(false);
 
-/// What a supervisor is asked to send to the program and all its descendants.
+/// A request to send a signal to the program and all its descendants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// To end in good order.
     Terminate,
-    /// To end at once.
     Kill,
-    /// To stop, until it is told to go on.
     Stop,
-    /// To go on.
     Continue,
 }
 
@@ -55,40 +51,39 @@ impl Request {
     }
 }
 
-/// The pipe by which a supervisor knows that kcompile is there. Dropped, it has the program and all its
-/// descendants terminated, and killed if they do not end.
+/// kcompile's end of the pipe to a supervisor. When it is dropped, the supervisor terminates the program and
+/// its descendants, and kills those that do not end.
 pub(super) struct Lifeline(ChildStdin);
 
 impl Lifeline {
-    /// Of a supervisor that was just started.
     pub(super) fn of(supervisor: &mut Child) -> Option<Lifeline> {
         supervisor.stdin.take().map(Lifeline)
     }
 
     pub(super) fn send(&mut self, request: Request) {
-        // A supervisor that is gone has killed it already.
+        // A supervisor that has ended has no descendants left.
         let _ = self.0.write_all(&[request.byte()]);
     }
 }
 
-/// The command that runs `program` under a supervisor; arguments, environment and working directory of the
-/// program are added to it. `note` is a file that is there as long as the program runs, and stays unless it succeeds,
-/// or ends when it is told to.
+/// Returns a command that runs `program` under a supervisor. The caller adds the program's arguments,
+/// environment and working directory. `pid_file` exists while the program runs, and stays unless the program
+/// succeeds or ends on request.
 pub(super) fn command(pid_file: Option<&PidFile<'_>>, program: &str) -> Command {
     use std::os::unix::process::CommandExt;
-    // Not by its path: that may have been replaced since, by an update.
+    // An update may have replaced the file at the program's path.
     let mut command = Command::new("/proc/self/exe");
     command.arg0(NAME).arg(pid_file.map_or("", |pid_file| pid_file.0.as_str())).arg(program);
     command.stdin(Stdio::piped());
     command
 }
 
-/// The supervisor's whole life: runs the program that `args` name, and returns its exit code.
+/// Runs the supervisor: starts the program in `args`, waits for it and its descendants, returns its exit code.
 pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     let (Some(pid_file), Some(program)) = (args.next(), args.next()) else { return ExitCode::from(2) };
     let pid_file = (!pid_file.is_empty()).then_some(pid_file);
     let is_sandbox = program == SANDBOX;
-    // A signal to end is meant for the program: when that has ended, so will this process.
+    // A SIGTERM is meant for the program. The supervisor ends when the program has ended.
     let terminate_requested = Arc::<AtomicBool>::default();
     let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, terminate_requested.clone());
     let ourselves = rustix::process::getpid();
@@ -100,14 +95,14 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(127);
     }
     if let Some(pid_file) = &pid_file {
-        // Without it only a kill of ourselves would go unnoticed.
+        // A failure matters only if this process is killed, too.
         let _ = write_pid_file(pid_file, ourselves);
     }
     let started = Command::new(&program).args(args).stdin(Stdio::null()).spawn();
     let status = match started {
         Ok(child) => {
             let program = Pid::from_child(&child);
-            // It would be ended by a signal, and kill its sandbox, where make is to end in good order.
+            // bubblewrap kills its sandbox when a signal ends it, but make needs time to clean up.
             let except = is_sandbox.then_some(program);
             std::thread::spawn({
                 let terminate_requested = terminate_requested.clone();
@@ -124,9 +119,9 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let is_clean = match status {
         Some(ProgramExit::Exited(0)) => true,
-        // A program that fails by itself may have had one of its own killed, which has removed nothing.
+        // If a program fails without a request, one of its children may have been killed and left files.
         Some(ProgramExit::Exited(_)) => terminate_requested.load(Ordering::SeqCst),
-        // make ends so when it was told to. A sandbox has killed all that was in it.
+        // make ends by the signal after cleaning up. A sandbox kills everything in it.
         Some(ProgramExit::Signalled(_)) => terminate_requested.load(Ordering::SeqCst) && !is_sandbox,
         None => false,
     };
@@ -136,7 +131,7 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(status.and_then(ProgramExit::code).unwrap_or(1))
 }
 
-/// How the program has ended.
+/// How the program ended.
 #[derive(Clone, Copy)]
 enum ProgramExit {
     Exited(i32),
@@ -144,7 +139,7 @@ enum ProgramExit {
 }
 
 impl ProgramExit {
-    /// The exit code, as a shell has it.
+    /// Returns the exit code, as shells define it.
     fn code(self) -> Option<u8> {
         let (ProgramExit::Exited(code) | ProgramExit::Signalled(code)) = self;
         let base = if matches!(self, ProgramExit::Signalled(_)) { 128 } else { 0 };
@@ -152,7 +147,7 @@ impl ProgramExit {
     }
 }
 
-/// On the disk, so that it tells of a power cut, too.
+/// Writes the file and syncs it, so that it survives a power failure.
 fn write_pid_file(pid_file: &OsStr, pid: Pid) -> std::io::Result<()> {
     // A build script may have left a link there.
     let _ = std::fs::remove_file(pid_file);
@@ -161,10 +156,10 @@ fn write_pid_file(pid_file: &OsStr, pid: Pid) -> std::io::Result<()> {
     file.sync_all()
 }
 
-/// Does what kcompile asks for, and ends everything when kcompile is gone.
+/// Carries out requests of kcompile, and ends all descendants when kcompile ends.
 fn watch_lifeline(except: Option<Pid>, terminate_requested: &AtomicBool) {
     let mut byte = [0];
-    // The end of the pipe: kcompile is gone.
+    // The loop ends when kcompile ends, which closes the pipe.
     while std::io::stdin().read_exact(&mut byte).is_ok() {
         match Request::ALL.into_iter().find(|request| request.byte() == byte[0]) {
             Some(Request::Terminate) => terminate(except, terminate_requested),
@@ -178,8 +173,7 @@ fn watch_lifeline(except: Option<Pid>, terminate_requested: &AtomicBool) {
     kill_forever();
 }
 
-/// make removes the targets that it was writing if it is given the time. A stopped process gets the signal when it
-/// goes on.
+/// Sends SIGTERM, upon which make removes unfinished targets. Stopped processes are continued to get it.
 fn terminate(except: Option<Pid>, terminate_requested: &AtomicBool) {
     terminate_requested.store(true, Ordering::SeqCst);
     signal_descendants(Signal::TERM, except);
@@ -194,7 +188,7 @@ fn kill_forever() -> ! {
     }
 }
 
-/// Waits for `program`, and meanwhile for all that were adopted.
+/// Waits for `program`, and reaps adopted processes.
 fn wait_for(program: Pid) -> Option<ProgramExit> {
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
@@ -208,7 +202,7 @@ fn wait_for(program: Pid) -> Option<ProgramExit> {
     }
 }
 
-/// The program is gone: ends what it has left running.
+/// Ends the descendants that the program has left running.
 fn terminate_descendants() {
     let since = Instant::now();
     let mut sent_term = false;
@@ -216,7 +210,7 @@ fn terminate_descendants() {
         if since.elapsed() > GRACE_PERIOD {
             FORCE_KILL.store(true, Ordering::SeqCst);
         }
-        // A second SIGTERM would end a make before it has removed what it was writing.
+        // A second SIGTERM would end make before it has removed unfinished targets.
         if FORCE_KILL.load(Ordering::SeqCst) {
             signal_descendants(Signal::KILL, None);
         } else if !sent_term {
@@ -227,7 +221,7 @@ fn terminate_descendants() {
     }
 }
 
-/// Is anything left? Takes note of all that have ended.
+/// Reaps ended children. Returns whether any are left.
 fn has_children() -> bool {
     loop {
         match rustix::process::wait(WaitOptions::NOHANG) {

@@ -1,4 +1,4 @@
-//! What is pure here. Programs under a supervisor are run by the suite, since the supervisor is kcompile itself.
+//! Tests without a supervisor. The suite tests the supervisor, since it is the program kcompile itself.
 
 use super::*;
 use camino::Utf8Path;

@@ -14,9 +14,9 @@ const MODULES_MOUNT: &str = "/opt/kernel-modules";
 /// Who reads the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Consumer {
-    /// JSON: fields of Flintlock's `MicroVMSpec` (`api/types/microvm.proto`).
+    /// JSON for Flintlock's MicroVMSpec (api/types/microvm.proto)
     Flintlock,
-    /// YAML: fields of a CAPMVM `MicrovmMachineTemplate`'s `spec.template.spec`.
+    /// YAML for spec.template.spec of CAPMVM's MicrovmMachineTemplate
     Capmvm,
 }
 

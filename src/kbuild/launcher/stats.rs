@@ -42,7 +42,7 @@ mod tests {
                    # b.c\npreprocessed_cache_hit\n";
         let stats = read_log(log).unwrap();
         assert_eq!(stats, CompilerCacheStats { hits: 2, misses: 1, uncacheable: 2 });
-        assert_eq!(stats.to_string(), "2 hits, 1 misses (66.7 % hits), 2 calls that no cache answers");
+        assert_eq!(stats.to_string(), "2 hits, 1 misses (66.7 % hits), 2 uncacheable calls");
         assert_eq!(read_log(""), None);
     }
 

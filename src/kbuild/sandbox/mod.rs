@@ -21,12 +21,12 @@ use std::collections::BTreeMap;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxMode {
-    /// Use a sandbox if the host allows it, else print a note that says why not
+    /// Use a sandbox if the host allows it; otherwise print a note
     #[default]
     Auto,
-    /// Use a sandbox, or fail
+    /// Fail if the host does not allow a sandbox
     On,
-    /// Use no sandbox
+    /// Do not use a sandbox
     Off,
 }
 

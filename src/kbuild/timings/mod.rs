@@ -30,7 +30,7 @@ use serde::Serialize;
 pub enum TimingsFormat {
     /// An HTML page
     Html,
-    /// JSON
+    /// JSON for programs
     Json,
 }
 

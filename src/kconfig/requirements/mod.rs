@@ -6,6 +6,6 @@ mod profile;
 mod result;
 mod support;
 
-pub use profile::{KernelRule, Level, Profile, names, read, read_all};
+pub use profile::{Level, Profile, names, read, read_all};
 pub use result::{CheckInput, RequirementResult, RequirementStatus, Stage, Tally, check, tallies};
 pub use support::{SupportLevel, support};

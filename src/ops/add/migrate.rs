@@ -1,4 +1,4 @@
-//! The config of one version, carried over to another: what has another name, what is gone, what comes out otherwise.
+//! Migrates the config of one version to another. Renames settings and removes unknown ones.
 
 use super::NewKernelRequest;
 use crate::catalog::ConfigLibrary;
@@ -19,59 +19,53 @@ use camino::Utf8PathBuf;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// Symbol → the settings that take the place of its line.
+/// The settings that replace the line of each symbol.
 type Replacements = BTreeMap<String, Vec<Setting>>;
 
-/// How often a config is asked again for what did not take. Each round costs an `olddefconfig`.
+/// The most runs of `olddefconfig` until the config must be stable.
 const MAX_ROUNDS: usize = 5;
 
-/// A config that was carried over from another version.
+/// A config that was migrated from another version.
 #[derive(Debug, Serialize)]
 pub struct MigratedConfig {
-    /// For which machine.
     pub arch: Arch,
-    /// The version, or series, whose config it was.
-    #[serde(rename = "from")]
+    /// The version or series of the old config.
     pub from: VersionRequest,
-    /// The name of that config in the library.
-    #[serde(rename = "from_config")]
+    /// The name of the old config in the library.
     pub from_config: String,
-    /// Where it goes.
+    /// The path of the new config.
     pub path: Utf8PathBuf,
-    /// Settings that have another name here.
-    #[serde(rename = "renamed")]
+    /// Settings that have another name in this kernel.
     pub renamed: Vec<Renamed>,
     /// Settings that this kernel does not have.
     #[serde(rename = "gone")]
     pub removed: Vec<Difference>,
-    /// Settings that came out otherwise, and are asked for as they came out.
-    #[serde(rename = "changed")]
+    /// Settings that got another value, which the new config has.
     pub changed: Vec<Difference>,
-    /// What else the final `.config` has otherwise than that of the other version, where its source could be had;
-    /// only what can be set: the rest follows from it.
+    /// Other differences between the final configs of both versions, if the source of the old one is
+    /// available. Only options with a prompt are listed, since the others depend on them.
     #[serde(rename = "since")]
     pub upstream_changes: Option<UpstreamChanges>,
-    /// How it stands with the requirement profiles.
-    #[serde(rename = "profiles")]
+    /// The results of the requirement profiles.
     pub profiles: Vec<Tally>,
-    /// The whole config.
+    /// The text of the new config.
     #[serde(skip)]
     pub(super) text: String,
 }
 
-/// The final `.config` against that of another version.
+/// The differences between the final configs of two versions.
 #[derive(Debug, Serialize)]
 pub struct UpstreamChanges {
-    /// Which release that is.
+    /// The old version.
     pub version: String,
-    /// In groups.
-    #[serde(rename = "differences")]
     pub differences: Comparison,
 }
 
-/// The config that is carried over to the version of `request`: that of `from`, else of the nearest version.
+/// Returns the config to migrate for `request`: that of `from`, or else of the nearest version.
 ///
-/// Errors (exit code 2): there is none.
+/// # Errors
+///
+/// There is no such config (exit code 2).
 pub fn base<'a>(
     request: &Request,
     from: Option<VersionRequest>,
@@ -84,12 +78,12 @@ pub fn base<'a>(
         let all = BaseConfig::all(library, flavor, arch);
         let have: Vec<String> = all.iter().map(|base| base.version.in_catalog()).collect();
         let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
-        Error::usage(format!("there is no {flavor} config for Linux {requested} on {arch} to carry over"))
-            .hint(format!("there are: {have}"))
+        Error::usage(format!("no {flavor} config for Linux {requested} on {arch} to migrate"))
+            .hint(format!("existing configs: {have}"))
     })
 }
 
-/// Carries the config over. Returns what the source has shown, too.
+/// Migrates the config. Returns it with the identity of the source.
 pub(super) fn migrate(
     requested: &NewKernelRequest<'_>,
     dirs: &ProjectDirs,
@@ -99,8 +93,8 @@ pub(super) fn migrate(
     let name = config_name(request.flavor, request.arch, request.version);
     let path = dirs.path_of(&name);
     if path.exists() && base.name() != name {
-        return Err(Error::usage(format!("{path} is there already"))
-            .hint("without --from it is the one that is carried over; else remove it first"));
+        return Err(Error::usage(format!("{path} exists already"))
+            .hint("leave out --from to migrate this file, or remove it"));
     }
     let profiles = requirements::read_all(ctx.library, &request.profiles)?;
     let mut inputs = ctx.inputs(request)?;
@@ -125,21 +119,20 @@ pub(super) fn migrate(
             };
             Ok((tree.identity.clone(), migrated, configured.config, symbols))
         })?;
-    // The directory of the one is free again: it may be that of the other, too.
-    let since = upstream_changes(older, &config, &symbols, ctx)?;
-    migrated.upstream_changes = since.filter(|since| since.version != source.version.to_string());
-    if let Some(since) = &mut migrated.upstream_changes {
+    // Runs after the first build directory is unlocked, since both kernels may share it.
+    let changes = upstream_changes(older, &config, &symbols, ctx)?;
+    migrated.upstream_changes = changes.filter(|changes| changes.version != source.version.to_string());
+    if let Some(changes) = &mut migrated.upstream_changes {
         let listed = migrated.removed.iter().chain(&migrated.changed).map(|difference| &difference.symbol);
         let listed = listed.chain(migrated.renamed.iter().map(|one| &one.old.symbol));
         let listed: HashSet<&str> = listed.map(String::as_str).collect();
-        since.differences.retain(|symbol| !listed.contains(symbol));
+        changes.differences.retain(|symbol| !listed.contains(symbol));
     }
     Ok((source, migrated))
 }
 
-/// What is otherwise in the final `config` than in that of the kernel that it comes from: of what can be set, by the
-/// `symbols` of the one or the other, since the rest follows from it. The source of that one may be gone, or there
-/// may be no network: that is no reason to fail.
+/// Compares the final `config` with that of the `older` kernel. Lists only options with a prompt, by
+/// `symbols` of either kernel. If the older source cannot be fetched, this is only a note.
 fn upstream_changes(
     older: &Request,
     config: &Config,
@@ -163,19 +156,19 @@ fn upstream_changes(
         Err(error) => {
             let version = older.version;
             ctx.reporter
-                .note(&format!("what is new since {version} cannot be said without its source: {error}"));
+                .note(&format!("cannot list what is new since {version} without its source: {error}"));
             Ok(None)
         }
     }
 }
 
-/// A config on its way to another kernel.
+/// A config during its migration.
 struct Migration<'a> {
     plan: &'a Plan,
     tree: &'a Tree,
     ctx: &'a Context<'a>,
     renames: Renames,
-    /// All symbols of the kernel, and whether they can be set; none: its Kconfig files cannot be read.
+    /// All symbols of the kernel, and whether they have a prompt. Empty if the Kconfig files cannot be read.
     symbols: HashMap<String, bool>,
     text: String,
     renamed: Vec<Renamed>,
@@ -187,7 +180,7 @@ impl<'a> Migration<'a> {
     fn new(plan: &'a Plan, tree: &'a Tree, ctx: &'a Context<'a>, text: &str) -> Result<Migration<'a>> {
         let symbols = explain::symbols(&tree.path, plan.arch);
         if let Err(why) = &symbols {
-            ctx.reporter.note(&format!("what is gone cannot be told from what did not take: {why}"));
+            ctx.reporter.note(&format!("cannot distinguish removed options from changed ones: {why}"));
         }
         Ok(Migration {
             plan,
@@ -202,7 +195,7 @@ impl<'a> Migration<'a> {
         })
     }
 
-    /// Changes the text until the kernel takes all of it.
+    /// Changes the text until the kernel accepts all of it.
     fn converge(&mut self, dir: &BuildDir<'_>, first: Configured) -> Result<Configured> {
         let mut configured = first;
         for _ in 0..MAX_ROUNDS {
@@ -218,12 +211,15 @@ impl<'a> Migration<'a> {
             let next = Configured { config, sha256, path: configured.path, differences };
             configured = check_config::explain_differences(next, self.plan, self.tree, self.ctx)?;
         }
-        Err(Error::build(format!("the config does not settle: {}", configured.differences[0]))
-            .hint("carry over another one with --from VERSION"))
+        let difference = &configured.differences[0];
+        Err(Error::build(format!(
+            "config did not converge after {MAX_ROUNDS} olddefconfig rounds: {difference}"
+        ))
+        .hint("migrate another config with --from VERSION"))
     }
 
-    /// What has to be said in place of what did not take. First what is gone or renamed: other settings may have
-    /// missed just that; then new names that are no tristates; and only then the rest.
+    /// Returns replacements for settings that the kernel changed. Removed and renamed ones come first, since
+    /// others may depend on them. Then come new names that are not tristate, and then all others.
     fn replacements(&mut self, configured: &Configured) -> Replacements {
         let removed = self.replace_unknown(&configured.differences);
         if !removed.is_empty() {
@@ -239,36 +235,37 @@ impl<'a> Migration<'a> {
             return bools;
         }
         self.changed.extend(configured.differences.iter().cloned());
-        // What is off, or computed, need not be said.
-        let as_it_came = |Difference { symbol, found, .. }: &Difference| {
+        // Settings that are off or computed need no line.
+        let as_found = |Difference { symbol, found, .. }: &Difference| {
             let value =
                 found.iter().filter(|found| *found != "n" && self.symbols.get(symbol) != Some(&false));
             (symbol.clone(), value.map(|value| setting(symbol, value)).collect())
         };
-        configured.differences.iter().map(as_it_came).collect()
+        configured.differences.iter().map(as_found).collect()
     }
 
     fn replace_unknown(&mut self, differences: &[Difference]) -> Replacements {
-        let asked = Config::parse(&self.text).symbols;
+        let requested = Config::parse(&self.text).symbols;
         let is_defined = |symbol: &str| self.symbols.is_empty() || self.symbols.contains_key(symbol);
-        // What is asked to be off is no difference where it does not exist.
-        let off = asked.iter().filter(|(symbol, value)| *value == "n" && !is_defined(symbol));
+        // A setting that is off is not a difference if the kernel does not have it.
+        let off = requested.iter().filter(|(symbol, value)| *value == "n" && !is_defined(symbol));
         let mut replacements: Replacements = off.map(|(symbol, _)| (symbol.clone(), Vec::new())).collect();
         for difference in differences.iter().filter(|difference| !is_defined(&difference.symbol)) {
-            let Difference { symbol, requested, .. } = difference;
+            let Difference { symbol, requested: value, .. } = difference;
             let successors = self.renames.successors(symbol, |name| self.symbols.contains_key(name));
-            let new: Vec<Setting> = successors.into_iter().map(|new| setting(new, requested)).collect();
-            match new.is_empty() {
-                true => self.removed.push(difference.clone()),
-                false => self.renamed.push(Renamed { old: setting(symbol, requested), new: new.clone() }),
+            let new: Vec<Setting> = successors.into_iter().map(|new| setting(new, value)).collect();
+            if new.is_empty() {
+                self.removed.push(difference.clone());
+            } else {
+                self.renamed.push(Renamed { old: setting(symbol, value), new: new.clone() });
             }
-            let is_set = |new: &Setting| asked.contains_key(&new.symbol);
+            let is_set = |new: &Setting| requested.contains_key(&new.symbol);
             replacements.insert(symbol.clone(), new.into_iter().filter(|new| !is_set(new)).collect());
         }
         replacements
     }
 
-    /// Did the symbol take the place of an old name?
+    /// Returns whether the symbol replaced an old name.
     fn is_new_name(&self, symbol: &str) -> bool {
         self.renamed.iter().flat_map(|renamed| &renamed.new).any(|new| new.symbol == symbol)
     }

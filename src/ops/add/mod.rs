@@ -1,5 +1,5 @@
-//! A new kernel in the user's catalog: its source is fetched and pinned, the config of the nearest version is
-//! carried over to it, and entry and configs are written, all of them or none.
+//! Adds a kernel to the user's catalog: fetches and pins its source, migrates the config of the nearest
+//! version, and writes entry and configs, either all or none.
 
 mod migrate;
 
@@ -24,45 +24,44 @@ use std::fs;
 /// The catalog's name in the library.
 const CATALOG: &str = "configs/kernels.toml";
 
-/// A kernel that can be added.
+/// A kernel that is ready to be added.
 #[derive(Debug, Serialize)]
 pub struct NewKernel {
-    /// What the catalog will say of it.
-    #[serde(rename = "entry")]
+    /// Its entry for the catalog.
     pub entry: Entry,
-    /// What its source is, and who vouches for it.
+    /// Its source and how it was verified.
     pub source: SourceIdentity,
     /// One for each architecture.
-    #[serde(rename = "configs")]
     pub configs: Vec<MigratedConfig>,
-    /// The user's catalog.
+    /// The path of the user's catalog.
     pub catalog: Utf8PathBuf,
 }
 
 /// One architecture of the kernel that is added.
 pub struct NewKernelRequest<'a> {
-    /// The kernel.
     pub request: Request,
-    /// The config that is carried over to it.
+    /// The config to migrate.
     pub base: BaseConfig<'a>,
-    /// The kernel whose config that is.
+    /// The kernel that the config belongs to.
     pub older: Request,
 }
 
-/// Fetches the source and carries the configs over. Writes nothing of the user's but the lock file.
+/// Fetches the source and migrates the configs. Of the user's files, it writes only the lock file.
 ///
-/// Errors: the catalog has the kernel already, or it is no source for a catalog (exit code 2); it cannot be fetched
-/// or does not hold (3); the config cannot be carried over, or the flavor's requirement profile is not met (1).
+/// # Errors
+///
+/// The catalog has the kernel already or cannot have its source (exit code 2), the source cannot be fetched
+/// or verified (3), or the config cannot be migrated or does not meet a requirement profile (1).
 pub fn prepare(requested: &[NewKernelRequest<'_>], ctx: &Context<'_>) -> Result<NewKernel> {
     let dirs = ctx.library.project.user_dirs()?;
     let catalog = dirs.path_of(CATALOG);
     let own = user_catalog(&catalog)?.1;
     for NewKernelRequest { request, .. } in requested {
         if let SourceSpec::Path(path) = &request.source {
-            return Err(Error::usage(format!("--source {path}: a catalog names what others can fetch, too"))
-                .hint("kernel.org, git+URL[#REF] or apt[:PACKAGE]"));
+            return Err(Error::usage(format!("--source {path}: a catalog cannot name a local path"))
+                .hint("give kernel.org, git+URL[#REF] or apt[:PACKAGE]"));
         }
-        check_new((request.version, request.flavor, request.arch), &own, &catalog)?;
+        check_new(request.version, request.flavor, request.arch, &own, &catalog)?;
     }
     let migrated = requested
         .iter()
@@ -84,28 +83,30 @@ pub fn prepare(requested: &[NewKernelRequest<'_>], ctx: &Context<'_>) -> Result<
     Ok(NewKernel { entry, source, configs, catalog })
 }
 
-/// The digest for the catalog: of one release of kernel.org that somebody vouches for. What nobody vouches for is
-/// pinned by the lock file, which says so; a catalog's digest would count as a proof.
+/// Returns the digest for the catalog, which only an authenticated release of kernel.org has. Other sources
+/// are pinned in the lock file, since a digest in the catalog counts as verification.
 fn pin(request: &Request, source: &SourceIdentity) -> Option<crate::util::digest::Sha256> {
     let is_release =
         request.source == SourceSpec::KernelOrg && matches!(request.version, VersionRequest::Exact(_));
     source.digest.sha256().filter(|_| is_release && source.is_authenticated())
 }
 
-/// Writes configs and entry. Where one of them cannot be written, what was before is there again.
+/// Writes configs and entry. If one of them cannot be written, the old files are restored.
 ///
-/// Errors: they cannot be written (exit code 1), the catalog got such an entry in the meantime (2).
+/// # Errors
+///
+/// A file cannot be written (exit code 1), or the catalog got such an entry in the meantime (2).
 pub fn write(new_kernel: &NewKernel, ctx: &Context<'_>) -> Result<()> {
     let NewKernel { entry, source, configs, catalog: path } = new_kernel;
     let _writing = lock_dir(&ctx.library.project.user_dirs()?.root)?;
     let (text, own) = user_catalog(path)?;
     for arch in &entry.arch {
-        check_new((entry.request(), entry.flavor, *arch), &own, path)?;
+        check_new(entry.request(), entry.flavor, *arch, &own, path)?;
     }
     let text = with_entry(text.as_deref().unwrap_or(HEADER), entry, &pin_comment(source, ctx.host.now));
-    // An entry that could not be read would spoil the whole catalog.
+    // An unreadable entry would make the whole catalog unreadable.
     Catalog::read(&ConfigLibrary::from_texts([(CATALOG, text.as_str())]))?;
-    // The entry comes last: what is killed before leaves a config that nobody knows.
+    // The entry is written last. If the process is killed before, a config without an entry is left.
     let files = configs.iter().map(|config| (&config.path, &config.text)).chain([(path, &text)]);
     let mut before: Vec<(&Utf8Path, Option<String>)> = Vec::new();
     for (path, text) in files {
@@ -121,7 +122,7 @@ pub fn write(new_kernel: &NewKernel, ctx: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
-/// What was at `path`. The error that led here is the one to tell.
+/// Restores the old text of `path`. Errors are ignored, since the first one is reported.
 fn restore(path: &Utf8Path, text: Option<&str>) {
     let _ = match text {
         Some(text) => write_atomically(path, text.as_bytes()),
@@ -129,7 +130,7 @@ fn restore(path: &Utf8Path, text: Option<&str>) {
     };
 }
 
-/// The text of the user's catalog, and what it says.
+/// Reads the user's catalog. Returns its text, if it exists, and its entries.
 fn user_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
     let text = read_optional_text(path, Links::Follow, MAX_TOML)?;
     let catalog = Catalog::read(&ConfigLibrary::from_texts(text.as_deref().map(|text| (CATALOG, text))))?;
@@ -137,28 +138,28 @@ fn user_catalog(path: &Utf8Path) -> Result<(Option<String>, Catalog)> {
 }
 
 fn check_new(
-    (version, flavor, arch): (VersionRequest, Flavor, Arch),
+    version: VersionRequest,
+    flavor: Flavor,
+    arch: Arch,
     own: &Catalog,
     path: &Utf8Path,
 ) -> Result<()> {
     let found = own.find(version, flavor, arch).is_some_and(|entry| entry.arch.contains(&arch));
-    match found {
-        false => Ok(()),
-        true => {
-            let version = version.in_catalog();
-            Err(Error::usage(format!("{path} has an entry for {version}, {flavor}, {arch} already"))
-                .hint("remove it first, or change its config by `kcompile config edit`"))
-        }
+    if !found {
+        return Ok(());
     }
+    let version = version.in_catalog();
+    Err(Error::usage(format!("{path} already has an entry for {version}, {flavor}, {arch}"))
+        .hint("remove the entry, or change its config with `kcompile config edit`"))
 }
 
-/// The first lines of a catalog that begins with its first entry.
+/// The first lines of a new catalog.
 const HEADER: &str = "\
 # Our kernels, over those of the built-in catalog. A version of two numbers stands for its series; `sha256` is
 # that of kernel.org's linux-<version>.tar.xz.
 ";
 
-/// The catalog `text` with one more entry at its end; `told` says who vouches for the digest.
+/// Returns the catalog `text` with one more entry at its end. `pin_comment` follows the digest.
 fn with_entry(text: &str, entry: &Entry, pin_comment: &str) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let arches: Vec<String> = entry.arch.iter().map(|arch| quoted(&arch.to_string())).collect();
@@ -175,7 +176,7 @@ fn with_entry(text: &str, entry: &Entry, pin_comment: &str) -> String {
     format!("{}\n\n{}\n", text.trim_end(), lines.join("\n")).trim_start().to_owned()
 }
 
-/// What verified the source, for the comment beside its digest.
+/// Formats how the source was verified, for the comment after its digest.
 fn pin_comment(source: &SourceIdentity, now: u64) -> String {
     let proofs = source.checks.iter().filter(|check| {
         check.step != VerificationStep::LockFile && check.status == crate::plan::StepStatus::Authenticated
@@ -213,7 +214,7 @@ mod tests {
         assert!(with_entry("", &entry(), "").starts_with("[[kernel]]\n"));
         let path = Utf8Path::new("x");
         let new = |version: &str, arch| {
-            check_new((version.parse().unwrap(), Flavor::Firecracker, arch), &read, path).is_ok()
+            check_new(version.parse().unwrap(), Flavor::Firecracker, arch, &read, path).is_ok()
         };
         assert!(!new("6.6.60", Arch::Arm64) && !new("6.1", Arch::Amd64));
         assert!(new("6.1", Arch::Arm64) && new("6.6.61", Arch::Amd64));

@@ -1,18 +1,19 @@
-//! An entry of ccache: its place and its bytes. Pure.
+//! Checks the path and the bytes of an entry of ccache.
 //!
-//! The format is the one that ccache has had since 4.7 (`src/core/CacheEntry` and `src/storage/local/LocalStorage` in
-//! its source): a header with the magic number 0xccac, a version, a type, and whether it is self-contained; a payload;
-//! XXH3 of 128 bits over all before it, big endian. The name is a digest of 20 bytes: two in base 16, the others in
-//! base 32; its first two to four digits are directories. A letter at the end tells the type.
+//! The format is that of ccache 4.7 and later (`src/core/CacheEntry` and `src/storage/local/LocalStorage` in
+//! its source). A header has the magic number 0xccac, a version, a type, and whether the entry is
+//! self-contained. After the payload is an XXH3 of 128 bits over everything before it, big endian. The name
+//! is a digest of 20 bytes, of which two are in base 16 and the others in base 32. Its first two to four
+//! digits are directories, and a letter at the end is the type.
 
 /// The format of ccache 4.7 and later.
 const MAGIC: [u8; 3] = [0xcc, 0xac, 1];
-/// The bytes of the checksum.
+/// The size of the checksum.
 const CHECKSUM: usize = 16;
-/// More than a header has at least.
+/// The least size of an entry that is accepted.
 const MIN_ENTRY: usize = 24 + CHECKSUM;
 
-/// Is this the path of an entry in a cache, relative to it: `b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naR`?
+/// Returns whether `path` is the relative path of an entry, such as `b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naR`.
 pub fn is_entry(path: &str) -> bool {
     let parts: Vec<&str> = path.split('/').collect();
     let Some((name, dirs)) = parts.split_last() else { return false };
@@ -27,29 +28,34 @@ pub fn is_entry(path: &str) -> bool {
         && matches!(whole[33], b'R' | b'M')
 }
 
-/// Is this the path of a directory that entries lie in?
+/// Returns whether `path` is the relative path of a directory of entries.
 pub(super) fn is_directory(path: &str) -> bool {
     let digit = |part: &str| matches!(part.as_bytes(), [b'0'..=b'9' | b'a'..=b'f']);
     path.split('/').count() <= 4 && path.split('/').all(digit)
 }
 
-/// Are these the bytes of the entry at `path`, and undamaged? Else says what they are.
+/// Checks that `bytes` are an undamaged entry for `path`.
+///
+/// # Errors
+///
+/// They are not, for this reason.
 pub fn check(path: &str, bytes: &[u8]) -> Result<(), &'static str> {
     if bytes.len() < MIN_ENTRY || !bytes.starts_with(&MAGIC) {
         return Err("not in the format of ccache 4.7 and later");
     }
-    // The type of the header and of the name: a result, or a manifest of results.
+    // Header and name must have the same type, which is a result (R) or a manifest of results (M).
     if !matches!((bytes[3], path.as_bytes().last()), (0, Some(b'R')) | (1, Some(b'M'))) {
-        return Err("of another type than its name says");
+        return Err("its type does not match its name");
     }
-    // ccache does so with `file_clone` and `hard_link`, and those files have no checksum.
+    // With `file_clone` and `hard_link`, ccache uses separate files, which have no checksum.
     if bytes[6] != 1 {
-        return Err("not self-contained: what was compiled lies in another file");
+        return Err("not self-contained: the object is in another file");
     }
     let (content, checksum) = bytes.split_at(bytes.len() - CHECKSUM);
-    match xxhash_rust::xxh3::xxh3_128(content).to_be_bytes() == *checksum {
-        true => Ok(()),
-        false => Err("damaged: its checksum is another"),
+    if xxhash_rust::xxh3::xxh3_128(content).to_be_bytes() == *checksum {
+        Ok(())
+    } else {
+        Err("damaged: its checksum does not match")
     }
 }
 
@@ -58,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_those_of_ccache() {
+    fn paths_are_those_of_ccache() {
         for path in ["b/e/b2kit19mmgpatc1bd2a2i35ir6lf5naR", "7/5/2/aratgrc4ihlc5r502elkplskfjrrgcM"] {
             assert!(is_entry(path), "{path}");
         }
@@ -86,7 +92,7 @@ mod tests {
         );
     }
 
-    /// What ccache 4.7.5 wrote for an empty payload would look like.
+    /// An entry with an empty payload, as ccache 4.7.5 writes it.
     fn entry(kind: u8) -> Vec<u8> {
         let mut bytes = vec![0xcc, 0xac, 1, kind, 1, 0, 1];
         bytes.resize(30, 7);
@@ -95,10 +101,10 @@ mod tests {
     }
 
     #[test]
-    fn damage_and_other_things_are_found() {
+    fn damaged_and_foreign_files_are_refused() {
         assert_eq!(check("b/e/xR", &entry(0)), Ok(()));
         assert_eq!(check("b/e/xM", &entry(1)), Ok(()));
-        assert!(check("b/e/xM", &entry(0)).unwrap_err().contains("another type"));
+        assert!(check("b/e/xM", &entry(0)).unwrap_err().contains("its type does not match"));
         assert!(check("b/e/xR", b"\x7fELF").unwrap_err().contains("format"));
         assert!(check("b/e/xR", &[]).is_err());
         let mut sibling = entry(0);

@@ -1,4 +1,4 @@
-//! Entries of ccache to an image: the newest, as many as are wanted, in the order of their names.
+//! Exports the newest entries of ccache to an image.
 
 use super::entry;
 use crate::host::process;
@@ -13,22 +13,22 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::time::SystemTime;
 use walkdir::WalkDir;
 
-/// Entries that are larger are left out: no object of a kernel is.
+/// The largest entry that is exported. No object of a kernel is larger.
 pub(super) const MAX_ENTRY: u64 = 64 << 20;
-/// No more is exported, so that it can be imported: readers of layouts have their own bounds, somewhat above.
+/// Limits of an export, which are below those of a reader of layouts.
 const MAX_BYTES: u64 = 3 << 30;
 const MAX_ENTRIES: usize = 150_000;
 
-/// Which entries are wanted.
+/// Which entries to export.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// So many bytes of them at most.
+    /// The most bytes.
     pub bytes: u64,
-    /// Used since then; ccache dates an entry anew when it is used.
+    /// The earliest last use. ccache updates the modification time of an entry at each use.
     pub since: Option<SystemTime>,
 }
 
-/// An entry that could be exported.
+/// An entry that may be exported.
 struct Candidate {
     path: String,
     from: Utf8PathBuf,
@@ -36,14 +36,17 @@ struct Candidate {
     used: SystemTime,
 }
 
-/// Writes the newest entries of the cache `dir` into the image `named` of a layout in `output`. The same entries give
-/// the same digest, whenever and wherever, by however many `threads`.
+/// Writes the newest entries of the cache `dir` to an image of a layout in `output`. The same entries give
+/// the same digest, independent of time, place and the number of `threads`.
 ///
-/// Errors: there is no entry (exit code 2); `output` is no place for a layout (2).
+/// # Errors
+///
+/// There is no entry, or no layout can be in `output` (exit code 2).
 pub fn export(
     dir: &Utf8Path,
     limit: Limit,
-    (output, spec): (&Utf8Path, ImageSpec<'_>),
+    output: &Utf8Path,
+    spec: ImageSpec<'_>,
     arch: Arch,
     threads: usize,
     reporter: &Reporter,
@@ -52,11 +55,11 @@ pub fn export(
     let phase = reporter.start(Phase::Pack, &format!("the cache of ccache, {dir}"));
     let selected = select_entries(candidates(dir)?, limit)?;
     if selected.is_empty() {
-        return Err(Error::usage(format!("{dir} has no entry of ccache 4.7 or later to export"))
+        return Err(Error::usage(format!("{dir} has no entries of ccache 4.7 or later to export"))
             .hint("build with --launcher ccache first"));
     }
     let _packing = pack::lock_output(output, reporter)?;
-    // Dated 1970, since no date may change the digest.
+    // The date is 1970, so that the digest does not depend on it.
     let image = oci::prepare(output, spec, arch.name(), &entries(&selected), 0, threads)?.publish()?;
     let bytes = selected.iter().map(|entry| entry.bytes).sum();
     phase.finish(&format!("{}, {}", pluralize(selected.len(), "entry", "entries"), format_size(bytes)));
@@ -71,7 +74,7 @@ fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
     }
     for found in WalkDir::new(dir).max_depth(5) {
         process::check()?;
-        // ccache may clean up meanwhile.
+        // ccache may remove entries in the meantime.
         let Ok(found) = found else { continue };
         let Some(from) = Utf8Path::from_path(found.path()).filter(|_| found.file_type().is_file()) else {
             continue;
@@ -90,7 +93,7 @@ fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
     Ok(candidates)
 }
 
-/// The newest that fit and are undamaged.
+/// Selects the newest undamaged entries within the limit.
 fn select_entries(mut candidates: Vec<Candidate>, limit: Limit) -> Result<Vec<Candidate>> {
     candidates.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.path.cmp(&b.path)));
     let mut left = limit.bytes.min(MAX_BYTES);
@@ -111,7 +114,7 @@ fn select_entries(mut candidates: Vec<Candidate>, limit: Limit) -> Result<Vec<Ca
     Ok(selected)
 }
 
-/// As entries of a layer, with the directories above them.
+/// Returns the entries of the layer, with their directories.
 fn entries(selected: &[Candidate]) -> Entries {
     let mut entries = Entries::new();
     for Candidate { path, from, .. } in selected {

@@ -1,4 +1,4 @@
-//! Entries of ccache from an image that anybody may have written.
+//! Imports entries of ccache from an untrusted image.
 
 use super::export::MAX_ENTRY;
 use super::{entry, run_ccache};
@@ -12,26 +12,28 @@ use crate::util::fs::{create_dir, remove_tree};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 
-/// What was imported.
+/// The result of an import.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ImportSummary {
-    /// Entries that the cache did not have.
+    /// The number of entries that were added.
     pub new: usize,
-    /// Entries that it had, and keeps as they are.
+    /// The number of entries that the cache had and keeps.
     pub known: usize,
-    /// Bytes of the new ones.
+    /// The size of the new entries.
     pub bytes: u64,
 }
 
-/// Puts the entries of `image` into the cache `dir`; then lets ccache count what it has, and keep to its own limit. An
-/// entry that is there already is never written over. Where one is refused or cannot be put there, none is; a run that is
-/// killed may leave some, each of them whole.
+/// Adds the entries of `image` to the cache `dir`, and then runs ccache's cleanup, which applies its size
+/// limit. Existing entries are never overwritten. If one entry is refused or cannot be written, none is
+/// added. A run that is killed may leave some entries, which are complete.
 ///
-/// Errors (exit code 3): anything in the image is no undamaged entry of ccache, or a rule of layouts is broken.
+/// # Errors
+///
+/// The layout is not valid, or the image has anything but undamaged entries of ccache (exit code 3).
 pub fn import(image: &Image, dir: &Utf8Path, host: &Host, reporter: &Reporter) -> Result<ImportSummary> {
     create_dir(dir)?;
     let _importing = lock_file(&dir.join("kcompile.lock"), reporter)?;
-    // On the same file system as the entries' places. A run that was killed has left it.
+    // It is on the file system of the cache. A killed run may have left it.
     let work = dir.join("kcompile-import");
     remove_tree(&work)?;
     create_dir(&work)?;
@@ -49,10 +51,10 @@ struct Unpacked {
     bytes: u64,
 }
 
-/// Unpacks all entries into `work`. The layers' digests are known to be right when it has returned.
+/// Unpacks all entries to `work`. Returns only if the digests of the layers match.
 fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
     let mut entries = Vec::new();
-    // Not merged: an image of ccache has one layer, and nothing in it but entries.
+    // Layers are not merged, since the image has one layer with nothing but entries.
     image.visit_layers(|found, reader| {
         let refuse = |why: &str| {
             let path = found.path.escape_debug();
@@ -61,7 +63,7 @@ fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
         match found.kind {
             EntryKind::Dir if found.path.is_empty() || entry::is_directory(&found.path) => return Ok(()),
             EntryKind::File if entry::is_entry(&found.path) => {}
-            _ => return refuse("ccache has no such entry"),
+            _ => return refuse("not a path of ccache"),
         }
         if found.size > MAX_ENTRY {
             return refuse("too large");
@@ -74,7 +76,7 @@ fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
             return refuse(why);
         }
         let at = work.join(entries.len().to_string());
-        // Not synced: ccache finds by the checksum what a crash has cut off.
+        // Entries are not synced, since ccache detects truncated ones by their checksum.
         fs::write(&at, &bytes).context(Kind::Build, || format!("cannot write {at}"))?;
         entries.push(Unpacked { path: found.path.clone(), at, bytes: found.size });
         Ok(())
@@ -85,12 +87,12 @@ fn unpack(image: &Image, work: &Utf8Path) -> Result<Vec<Unpacked>> {
 fn install(entries: &[Unpacked], dir: &Utf8Path) -> Result<ImportSummary> {
     let mut new = Vec::new();
     install_each(entries, dir, &mut new).inspect_err(|_| {
-        // Whatever hinders this leaves an entry of ccache like any other.
+        // A failure here leaves an entry that is as good as any other.
         new.iter().for_each(|place| drop(fs::remove_file(place)));
     })
 }
 
-/// `new` gets the places of those that were not there.
+/// Moves the entries into the cache. Adds the paths of new ones to `new`.
 fn install_each(entries: &[Unpacked], dir: &Utf8Path, new: &mut Vec<Utf8PathBuf>) -> Result<ImportSummary> {
     let mut imported = ImportSummary::default();
     for Unpacked { path, at, bytes } in entries {
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_cannot_be_put_takes_the_others_back() {
+    fn a_failed_entry_rolls_the_others_back() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = Utf8Path::from_path(temporary.path()).unwrap();
         let entry = |path: &str| {

@@ -1,9 +1,8 @@
-//! What ccache has compiled, as an image: so that a machine that is thrown away after its work starts warm. Any
-//! registry keeps it, and any client moves it.
+//! The cache of ccache as an image, for machines that keep no state between runs. Any registry can store it.
 //!
-//! An entry of ccache is a file that is named by a hash of what went into a compilation, and ends with a checksum of its
-//! own bytes. Nothing else gets out of a cache, or into one. The checksum finds damage; it does not tell who made an
-//! entry: whoever may write the image may choose what the compiler is said to have made.
+//! An entry of ccache is a file whose name is a hash of the inputs of a compilation. It ends with a checksum
+//! of its bytes. Nothing else is exported or imported. The checksum detects damage but does not authenticate
+//! an entry. Whoever writes the image decides what the compiler returns.
 
 mod entry;
 mod export;
@@ -19,20 +18,19 @@ use crate::util::error::{Error, Kind, Result};
 use crate::util::text::sanitize_line;
 use camino::Utf8PathBuf;
 
-/// Where ccache keeps what it has compiled, for a build with `--launcher ccache`: by `CCACHE_DIR`, its configuration or
-/// its default, as ccache itself says.
+/// Asks ccache for its cache directory, which depends on `CCACHE_DIR` and its configuration.
 ///
-/// Errors (exit code 4): ccache is not installed.
+/// # Errors
+///
+/// ccache is not installed (exit code 4).
 pub fn directory(host: &Host) -> Result<Utf8PathBuf> {
     let stdout = run_ccache(host, &["-k", "cache_dir"])?;
     let dir = Utf8PathBuf::from(stdout.trim());
-    match dir.is_absolute() {
-        true => Ok(dir),
-        false => Err(Error::host(format!(
-            "ccache keeps its cache in `{}`: not an absolute path",
-            dir.as_str().escape_debug()
-        ))),
+    if dir.is_absolute() {
+        return Ok(dir);
     }
+    let dir = dir.as_str().escape_debug();
+    Err(Error::host(format!("the cache directory of ccache is not an absolute path: `{dir}`")))
 }
 
 fn run_ccache(host: &Host, args: &[&str]) -> Result<String> {
@@ -44,14 +42,12 @@ fn run_ccache(host: &Host, args: &[&str]) -> Result<String> {
         env,
         cwd: host.cwd.clone(),
     };
-    let install = "install ccache, 4.7 or later: the package has that name everywhere";
+    let install = "install ccache 4.7 or later, from the package `ccache`";
     let output = process::output(&command)
         .map_err(|error| if error.kind == Kind::Host { error.hint(install) } else { error })?;
-    match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => {
-            let stdout = String::from_utf8_lossy(&output.stderr);
-            Err(Error::host(format!("{command} failed: {}", sanitize_line(stdout.trim()))).hint(install))
-        }
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(Error::host(format!("{command} failed: {}", sanitize_line(stderr.trim()))).hint(install))
 }

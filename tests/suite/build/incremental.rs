@@ -45,8 +45,7 @@ fn an_unchanged_plan_does_not_run_make() {
     let first = context.build("").ok();
     assert!(calls(&context) > 0);
     let before = context.snapshot("work/out");
-    let again =
-        context.build("").ok().says("Reuse: done in ").says("2 images, whole as they were: nothing to do");
+    let again = context.build("").ok().says("Reuse: done in ").says("2 images, intact: nothing to do");
     assert_eq!((again.stdout, calls(&context)), (first.stdout.clone(), 0));
     assert!(again.stderr.contains("kernel release  6.1.7, "), "{}", again.stderr);
     assert_eq!(context.snapshot("work/out"), before);
@@ -54,7 +53,7 @@ fn an_unchanged_plan_does_not_run_make() {
     let elsewhere = context
         .build("-o elsewhere --launcher env -j 7")
         .ok()
-        .says("2 images from the cache, nothing compiled");
+        .says("2 images restored from the cache, nothing compiled");
     assert_eq!((elsewhere.digests(), calls(&context)), (first.digests(), 0));
     let images = |dir: &str| -> Vec<String> {
         let all = context.snapshot(dir).into_iter();
@@ -113,7 +112,7 @@ fn damaged_output_is_repaired_without_compiling() {
     ];
     for damage in damages {
         damage();
-        let repaired = context.build("").ok().says("2 images from the cache, nothing compiled");
+        let repaired = context.build("").ok().says("2 images restored from the cache, nothing compiled");
         assert_eq!(repaired.digests(), whole.digests());
         assert_eq!(fs::read_to_string(context.path(RECEIPT)).unwrap(), receipt);
         context.build("").ok().says("nothing to do");
@@ -134,7 +133,7 @@ fn damaged_cached_images_are_rebuilt() {
     context.build("").ok().says("nothing to do");
     fs::remove_dir_all(context.path("work/out")).unwrap();
     let made =
-        context.build("").ok().says("note: the images in the cache are of no use: ").says("6.1.7, 0 steps");
+        context.build("").ok().says("note: cannot reuse the images in the cache: ").says("6.1.7, 0 steps");
     assert_eq!(made.digests(), first);
     fs::remove_dir_all(context.path("work/out")).unwrap();
     assert_eq!(context.build("").ok().says("nothing compiled").digests(), first);

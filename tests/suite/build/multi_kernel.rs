@@ -118,7 +118,7 @@ fn the_tree_of_a_queued_kernel_is_not_cleaned() {
         std::thread::yield_now();
     }
     let trees = context.names("cache/trees");
-    context.run("clean").ok().says("is in use and stays");
+    context.run("clean").ok().says("is in use and was not removed");
     assert_eq!((context.names("cache/trees"), trees.len()), (trees, 3));
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));

@@ -232,7 +232,7 @@ fn without_namespaces_sandbox_auto_warns_and_on_fails() {
     with_path(args).ok().says("no sandbox: ").says("bwrap: not here");
     assert_eq!(prying.reached()[..2], ["network", "agent"]);
     let told = with_path("doctor 6.1.7").ok().stdout;
-    assert!(told.contains("advised  bwrap                bwrap: not here\n"), "{told}");
+    assert!(told.contains("optional bwrap                bwrap: not here\n"), "{told}");
 }
 
 /// Programs outside system directories are visible, and so are files that the config and links

@@ -41,7 +41,7 @@ fn a_good_boot_passes_and_is_reported() {
         "image           firecracker-kernel-bin-amd64:6.1.7\n",
         "machine         QEMU microvm, by software emulation\n",
         "kernel          6.1.7\n",
-        "1.25 s to the init by the kernel's clock",
+        "1.25 s to init (kernel clock)",
         "modules         4 loaded, 0 without hardware, 0 refused\n",
         "passed   cgroup2    cgroup v2: cpu memory\n",
         "kernel warnings none\n",

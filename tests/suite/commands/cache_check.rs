@@ -61,17 +61,17 @@ fn damaged_cache_entries_are_found_and_removed() {
     assert_eq!(
         what,
         [
-            "a build of a source that is gone",
             "a damaged archive",
-            "a damaged record",
-            "a damaged record",
             "a damaged source tree",
-            "a file that was never finished",
             "an archive without its record, or a record without its archive",
-            "an orphan",
-            "half a git repository",
+            "build of a removed source",
+            "damaged record",
+            "damaged record",
             "half a source tree",
+            "incomplete git repository",
+            "incomplete temporary file",
             "packed images without their record",
+            "unknown file",
         ]
     );
     assert!(all.iter().all(|(_, path)| !cache(path).exists()), "{all:?}");
@@ -82,7 +82,7 @@ fn damaged_cache_entries_are_found_and_removed() {
     fs::write(cache("kcompile.lock"), "nonsense").unwrap();
     let left = context.run("doctor --cache");
     assert_eq!(left.code, 1);
-    assert!(left.stdout.contains("LOOK AT") && left.stdout.contains("kcompile.lock"), "{}", left.stdout);
+    assert!(left.stdout.contains("DAMAGED") && left.stdout.contains("kcompile.lock"), "{}", left.stdout);
     assert!(cache("kcompile.lock").exists());
 }
 

@@ -77,14 +77,14 @@ fn an_imported_ccache_saves_nearly_all_compilation() {
 
     carry(&first, &second);
     let import = second.run("cache import oci:warm/ccache:6.1").ok();
-    assert!(import.stdout.contains(&format!("{} new entries", entries(&first).len())), "{}", import.stdout);
+    assert!(import.stdout.contains(&format!("added {} entries", entries(&first).len())), "{}", import.stdout);
     assert_eq!(count(&second, "files_in_cache"), entries(&first).len() as u64);
     let warm = build(&second);
     assert_eq!(warm.digests(), cold.digests());
     assert_eq!((count(&second, "cache_miss"), count(&second, "direct_cache_hit")), (0, misses));
     // Nothing is overwritten, and nothing is left behind.
     let again = second.run("cache import oci:warm/ccache").ok();
-    assert!(again.stdout.contains(": 0 new entries, 0 B; "), "{}", again.stdout);
+    assert!(again.stdout.contains(": added 0 entries (0 B), had "), "{}", again.stdout);
     assert!(!second.path("ccache/kcompile-import").exists());
 }
 
@@ -111,8 +111,8 @@ fn export_prefers_new_entries_and_skips_damaged_ones() {
     context.run("cache export oci:warm/ccache:all").ok().says(&format!("{} entries", all.len() - 1));
     context
         .run("cache export oci:warm/ccache:none --max-size 1B")
-        .failed(2, &["no entry of ccache", "hint: "]);
-    context.run("cache export oci:warm/ccache").failed(2, &["no tag"]);
+        .failed(2, &["no entries of ccache", "hint: "]);
+    context.run("cache export oci:warm/ccache").failed(2, &["no valid tag"]);
 }
 
 #[test]
@@ -127,18 +127,18 @@ fn import_refuses_anything_but_valid_entries() {
     fs::write(context.path("ccache/ccache.conf"), "max_size = 1G\n").unwrap();
     let before = context.snapshot("ccache");
     for (path, kind, bytes, link, says) in [
-        (name, EntryType::Regular, &damaged[..], "", "damaged: its checksum is another"),
+        (name, EntryType::Regular, &damaged[..], "", "damaged: its checksum does not match"),
         (name, EntryType::Regular, b"#!/bin/sh\n", "", "not in the format of ccache"),
-        (name, EntryType::Symlink, b"", "/etc/passwd", "ccache has no such entry"),
+        (name, EntryType::Symlink, b"", "/etc/passwd", "not a path of ccache"),
         (
             "ccache.conf",
             EntryType::Regular,
             b"compiler = /tmp/x\n",
             "",
-            "refused entry `ccache.conf`: ccache has no such entry",
+            "refused entry `ccache.conf`: not a path of ccache",
         ),
-        ("b/e/stats", EntryType::Regular, b"0\n", "", "ccache has no such entry"),
-        ("tmp", EntryType::Directory, b"", "", "ccache has no such entry"),
+        ("b/e/stats", EntryType::Regular, b"0\n", "", "not a path of ccache"),
+        ("tmp", EntryType::Directory, b"", "", "not a path of ccache"),
         ("../b/e/x", EntryType::Regular, b"x", "", "is no path inside an image"),
         ("/b/e/x", EntryType::Regular, b"x", "", "is no path inside an image"),
     ] {

@@ -88,7 +88,7 @@ fn check_asks_for_what_the_config_does_not_say() {
     assert!(check("x.config --kernel 6.1.7 --arch amd64 --fc").stdout.contains("\nfirecracker: "));
     check("x.config --for nobody")
         .failed(2, &["there is no requirement profile `nobody`", "known are calico"]);
-    check("nowhere").failed(2, &["no such file or directory, and no kernel version"]);
+    check("nowhere").failed(2, &["no such file or directory, and not a kernel version"]);
     check("work").failed(2, &["no such file"]);
     check("own --for docker").failed(2, &["is not an OCI layout"]);
     fs::write(context.path("work/linux-5.12.config"), format!("{HEADER}CONFIG_X86_64=y\n")).unwrap();
@@ -258,7 +258,7 @@ fn unmet_recommendations_are_warnings_and_counted_in_the_receipt() {
     assert_eq!(receipt()["requirements"][0]["profile"], "firecracker");
     assert_eq!(receipt()["requirements"][0]["failures"], json!([]));
     context.build("--set MSDOS_PARTITION=n").ok().says(
-        "warning: the profile firecracker recommends otherwise: CONFIG_MSDOS_PARTITION is not set, wanted y",
+        "warning: recommendations of profile firecracker are not met: CONFIG_MSDOS_PARTITION is not set, wanted y",
     );
     let requirements = &receipt()["requirements"][0];
     assert_eq!((&requirements["failed"], &requirements["advised"]), (&json!(0), &json!(1)));

@@ -9,7 +9,7 @@ fn help_is_grouped_and_has_examples() {
     for text in [
         "  wireguard   WireGuard built in",
         "Examples:",
-        "What to build:",
+        "Kernel:",
         "Config and patches:",
         "Images:",
         "Exit codes:",
@@ -131,7 +131,7 @@ fn completions_and_man_pages_are_generated() {
             "{shell}"
         );
     }
-    assert!(context.run("man plan").ok().stdout.contains("touches nothing"));
+    assert!(context.run("man plan").ok().stdout.contains("changes nothing"));
     context.run("man nothing").failed(2, &["there is no command `nothing`"]);
     let man = context.run("man").ok().stdout;
     assert!(man.starts_with(".ie") && man.contains("KCOMPILE_MIRROR"), "{man}");
@@ -150,7 +150,7 @@ fn invalid_arguments_are_usage_errors() {
     context.run("6.1 --fc --mirror ftp://x").failed(2, &["not an http or https URL"]);
     for command in ["", "build", "fetch"] {
         let args = format!("{command} 6.1 --fc --json");
-        context.run(&args).failed(2, &["it goes with `kcompile plan` or --dry-run"]);
+        context.run(&args).failed(2, &["--json needs --dry-run"]);
     }
     context.run("all").failed(2, &["--fc or --ch"]);
 }
@@ -186,7 +186,7 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
     let told = context.run("doctor");
     assert_eq!(told.code, 4);
     assert!(
-        told.stdout.contains("MISSING  flex") && told.stdout.contains("install what is missing"),
+        told.stdout.contains("MISSING  flex") && told.stdout.contains("to install what is missing"),
         "{}",
         told.stdout
     );

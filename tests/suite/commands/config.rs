@@ -92,21 +92,21 @@ fn config_diff_compares_versions_files_and_images() {
         context.command("6.1.7 --progress quiet").current_dir(context.path("work/own")).output().unwrap();
     run_result(build).ok();
     let same = config(&context, "diff 6.1.7 out/firecracker-kernel-modules-amd64:6.1.7").ok().stdout;
-    assert!(same.ends_with("\nthe settings are the same\n"), "{same}");
+    assert!(same.ends_with("\nthe settings are equal\n"), "{same}");
     fs::write(context.path("work/own/a"), "CONFIG_NF_NAT_IPV4=m\nCONFIG_A=y\n# CONFIG_B is not set\n")
         .unwrap();
     fs::write(context.path("work/own/b"), "CONFIG_NF_NAT=m\nCONFIG_C=\"\x1b[2J\"\n").unwrap();
     let files = config(&context, "diff a b").ok().stdout;
     assert_eq!(
         files,
-        "a -> b\n\nrenamed (1)\n  NF_NAT_IPV4=m -> NF_NAT=m\n\nnew (1)\n  C=\"?[2J\"\n\ngone (1, and 1 that were off)\n  A=y\n"
+        "a -> b\n\nrenamed (1)\n  NF_NAT_IPV4=m -> NF_NAT=m\n\nnew (1)\n  C=\"?[2J\"\n\nremoved (1, and 1 that were off)\n  A=y\n"
     );
     let json: Value = serde_json::from_str(&config(&context, "diff a b --json").ok().stdout).unwrap();
     assert_eq!(json["differences"]["renamed"][0]["new"][0], json!({ "symbol": "NF_NAT", "value": "m" }));
     fs::write(context.path("work/own/none"), "hello\nworld\n").unwrap();
     config(&context, "diff a none").failed(2, &["none: not a kernel config"]);
     config(&context, "diff a nowhere")
-        .failed(2, &["nowhere: no such file or directory, and no kernel version"]);
+        .failed(2, &["nowhere: no such file or directory, and not a kernel version"]);
     config(&context, "diff a").failed(2, &["2 values required"]);
 }
 
@@ -242,7 +242,8 @@ fn config_edit_and_save_check_their_input_first() {
     config(&context, "edit 6.1.7").failed(2, &["shows menus on a terminal, and this is none", "config save"]);
     fs::write(context.path("work/own/x"), CONFIG).unwrap();
     config(&context, "save x 6.1.7 6.1.8").failed(2, &["unexpected argument '6.1.8' found"]);
-    config(&context, "save x 6.1.7 --arch amd64 --arch arm64").failed(2, &["6.1.7: more than one kernel"]);
+    config(&context, "save x 6.1.7 --arch amd64 --arch arm64")
+        .failed(2, &["6.1.7 names more than one kernel"]);
     config(&context, "save nowhere 6.1.7").failed(2, &["cannot read", "nowhere"]);
     context
         .run("config save mini.config 6.1.7 --fc")

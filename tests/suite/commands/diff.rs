@@ -32,7 +32,7 @@ fn causes(file: &Value) -> Vec<&str> {
 fn equal_images_are_reported_as_equal() {
     let context = context("", "");
     let told = context.run(&format!("diff a/{BIN} out/{BIN}:6.1.7")).ok().stdout;
-    assert!(told.ends_with("\nthe two are the same image\n"), "{told}");
+    assert!(told.ends_with("\nthe images are identical\n"), "{told}");
     assert_eq!(json(&context, MODULES)["equal"], true);
     assert_eq!(json(&context, MODULES)["files"], json!([]));
 }
@@ -44,11 +44,11 @@ fn config_differences_are_grouped_with_their_effects() {
     let told = context.run(&format!("diff a/{MODULES} out/{MODULES}")).ok().stdout;
     for text in [
         "a/firecracker-kernel-modules-amd64:6.1.7  sha256:",
-        "what they are built from differs\n  config\n",
+        "different inputs\n  config\n",
         "changed (",
         "BRIDGE: m -> y",
         "new modules (1)\n  kernel/drivers/net/wireguard/wireguard.ko\n",
-        "modules that are gone (",
+        "removed modules (",
         "kernel/drivers/net/dummy.ko",
         "io.github.kcompile.config.digest:",
     ] {
@@ -202,7 +202,7 @@ fn files_on_only_one_side_are_reported() {
         "\nonly in the first (152)\n  boot/System.map, 3 B\n  boot/vmlinux, ",
         "\n  and 132 more\n",
         "\nonly in the second (1)\n  etc/new, a link to both\n",
-        "\nfiles and links (2)\n  etc/link: a link to here -> a link to there\n  etc/turns: 6 B -> a link to both\n",
+        "\nchanged links (2)\n  etc/link: a link to here -> a link to there\n  etc/turns: 6 B -> a link to both\n",
         "\nbytes\n  etc/both",
     ] {
         assert!(told.contains(text), "`{text}` is not in:\n{told}");
@@ -223,7 +223,7 @@ fn differences_outside_the_files_are_reported() {
     context.build("-o a --compression none").ok();
     context.build("--compression gzip").ok();
     let told = context.run(&format!("diff a/{BIN} out/{BIN}")).ok().stdout;
-    assert!(told.contains("\nthe files are the same in both, but not how the images store them\n"), "{told}");
+    assert!(told.contains("\nthe files are equal, but the images store them differently\n"), "{told}");
     assert!(!told.contains("\nbytes\n") && !told.contains("only in the"), "{told}");
 }
 
@@ -251,10 +251,10 @@ fn multi_arch_tags_are_compared_image_by_image() {
     assert_eq!(inputs("x:1 x:2 --arch arm64"), json!([]));
     // The other image selects the architecture if it has only one.
     assert_eq!(inputs("x:3 x:1"), json!(["version"]));
-    context.run("diff x:1 x:3").ok().says("compared for arm64: choose with --arch");
+    context.run("diff x:1 x:3").ok().says("comparing the images for arm64 (see --arch)");
     if cfg!(target_arch = "x86_64") {
         assert_eq!(inputs("x:1 x:2"), json!(["version"]), "this machine's");
     }
-    context.run("diff x:1 x:3 --arch amd64").ok().says("compared for amd64");
+    context.run("diff x:1 x:3 --arch amd64").ok().says("comparing the images for amd64");
     context.run("diff x x:1").failed(2, &["has several images", "choose one with", "1, 2, 3"]);
 }

@@ -157,7 +157,7 @@ fn images_that_cannot_be_inspected_are_a_usage_error() {
     context.run("inspect nowhere").failed(2, &["no such directory"]);
     context.run("inspect linux").failed(2, &["is not an OCI layout"]);
     context.run(&format!("inspect {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
-    context.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as is about one image"]);
+    context.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as needs exactly one image"]);
     context.run(&format!("inspect {BIN} --as capmvm --json")).failed(2, &["cannot be used with"]);
 
     // Output before a damaged image is complete.

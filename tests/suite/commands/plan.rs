@@ -144,7 +144,7 @@ fn invalid_config_files_are_refused() {
     assert!(plan.contains("1 line that is no setting left aside, the first at line 3"), "{plan}");
     context
         .run("plan 6.1 --fc --fragment nowhere")
-        .failed(2, &["neither a fragment of the catalog nor a file"]);
+        .failed(2, &["not a fragment of the catalog, and not a file"]);
     context.run("plan 6.1 --fc --set KSM=maybe").failed(2, &["expected SYMBOL=VALUE"]);
 }
 

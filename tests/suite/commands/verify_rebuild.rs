@@ -15,7 +15,7 @@ fn a_rebuild_from_the_receipt_is_identical() {
     let told = context.run(&format!("verify {BIN} --rebuild")).ok();
     assert_eq!(told.stdout.matches("ok       firecracker-kernel-").count(), 2, "{}", told.stdout);
     assert!(told.stdout.contains("ok       flintlock-kernel:6.1.7\n"), "{}", told.stdout);
-    assert!(told.stdout.contains("\nrebuilt in a fresh directory\n  $ "), "{}", told.stdout);
+    assert!(told.stdout.contains("\nrebuilt in an empty directory\n  $ "), "{}", told.stdout);
     first.digests().iter().for_each(|digest| assert!(told.stdout.contains(digest), "{}", told.stdout));
     assert!(told.stderr.contains("Compile: "), "it was compiled: {}", told.stderr);
     assert_eq!(
@@ -55,13 +55,13 @@ fn impossible_rebuilds_are_refused_before_compiling() {
     let config = fs::read_to_string(context.path("work/mini.config")).unwrap();
     fs::write(context.path("work/mini.config"), format!("{config}CONFIG_PSI=y\n")).unwrap();
     let refused = context.run(&format!("verify {BIN} --rebuild"));
-    let refused = refused.failed(1, &["it cannot be rebuilt here: config[0].sha256 was ", "hint: "]);
+    let refused = refused.failed(1, &["cannot rebuild the images here: config[0].sha256 was ", "hint: "]);
     assert!(!refused.stderr.contains("Compile: "), "{}", refused.stderr);
     fs::remove_file(context.path("work/mini.config")).unwrap();
     context.run(&format!("verify {BIN} --rebuild")).failed(2, &["mini.config"]);
     copy(&context.path("work").join(BIN), &context.path("work/alone/firecracker-kernel-bin-amd64"));
     let alone = "verify alone/firecracker-kernel-bin-amd64 --rebuild";
-    context.run(alone).failed(2, &["there is no receipt", "--rebuild goes by the receipt"]);
+    context.run(alone).failed(2, &["none of the images has a receipt beside it", "keep the receipt"]);
     let receipt = context.path("work/out/firecracker-6.1.7-amd64.json");
     let text = fs::read_to_string(&receipt).unwrap();
     // A kcompile that compressed layers differently.
@@ -70,10 +70,10 @@ fn impossible_rebuilds_are_refused_before_compiling() {
     fs::write(&receipt, older.to_string()).unwrap();
     fs::write(context.path("work/mini.config"), &config).unwrap();
     let refused = context.run(&format!("verify {BIN} --rebuild"));
-    refused.failed(1, &["it cannot be rebuilt here: layer_format was null, and is "]);
+    refused.failed(1, &["cannot rebuild the images here: layer_format was null and is now "]);
     let at = text.rfind("\"command\": \"").unwrap();
     fs::write(&receipt, format!("{}\"command\": \"kcompile clean\"\n}}\n", &text[..at])).unwrap();
     context
         .run(&format!("verify {BIN} --rebuild"))
-        .failed(2, &["its command cannot be run again: `clean` is not a kernel version"]);
+        .failed(2, &["cannot run its command again: `clean` is not a kernel version"]);
 }

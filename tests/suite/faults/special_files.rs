@@ -167,7 +167,7 @@ fn many_large_files_are_limited_in_sum() {
     let fragment: String = (0..100_000).map(line).collect();
     fs::write(context.path("work/large.config"), &fragment).unwrap();
     let many = " --fragment large.config".repeat(20);
-    bounded(&context, &format!("{plan}{many}")).failed(2, &["more than 8 MiB of settings"]);
+    bounded(&context, &format!("{plan}{many}")).failed(2, &["config and overrides are larger than 8 MiB"]);
     bounded(&context, &format!("{plan} --fragment large.config")).ok();
     fs::write(context.path("work/lines.config"), format!("{fragment}{}", "x\n".repeat(200_000))).unwrap();
     bounded(&context, &format!("{plan} --fragment lines.config"))

@@ -55,7 +55,7 @@ fn published_documents_contain_no_local_paths() {
     let ran = build_elsewhere(&context, &more).ok();
     // The terminal shows paths.
     let config = context.path("sources/own.config");
-    assert!(ran.stderr.contains(&format!("asked for by {config}")), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("requested by {config}")), "{}", ran.stderr);
     let out = context.path("sources/out");
     assert_eq!(holding(&out, context.path("").as_str()), [""; 0]);
     let receipt = receipt(&context, "sources/out");
@@ -68,7 +68,7 @@ fn published_documents_contain_no_local_paths() {
     assert_eq!(receipt["config_layers"], serde_json::json!(["own.config", "own.fragment", initramfs]));
     assert_eq!(receipt["plan"]["toolchain"]["variables"]["CC"], "own-gcc");
     let finding = receipt["findings"][0].as_str().unwrap();
-    assert!(finding.ends_with("(asked for by own.config)"), "{finding}");
+    assert!(finding.ends_with("(requested by own.config)"), "{finding}");
     // Attachments equal the files beside the layouts.
     let attached = out.join(format!("{BIN}-attest/blobs/sha256"));
     for end in ["json", "spdx.json", "provenance.json"] {

@@ -183,7 +183,7 @@ fn clean_keeps_what_is_in_use() {
     let lock = context.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
     let held = fs::File::open(context.path(&format!("cache/locks/{lock}"))).unwrap();
     held.lock().unwrap();
-    let ran = context.run("clean").ok().says("is in use and stays");
+    let ran = context.run("clean").ok().says("is in use and was not removed");
     assert!(!ran.stdout.contains("source tree"), "{}", ran.stdout);
     assert_eq!(context.names("cache/trees").len(), 1);
 }

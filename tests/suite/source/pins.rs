@@ -159,7 +159,7 @@ fn other_users_who_could_change_trusted_files_are_named() {
     let quiet = context.run(&args).ok();
     assert!(!quiet.stderr.contains("believed"), "{}", quiet.stderr);
     fs::set_permissions(context.path("work"), fs::Permissions::from_mode(0o777)).unwrap();
-    context.run(&args).ok().says("everybody may write in");
+    context.run(&args).ok().says("everybody can write to");
     fs::set_permissions(context.path("work"), fs::Permissions::from_mode(0o755)).unwrap();
     if !rustix::process::geteuid().is_root() {
         crate::support::context::skipped("only root can give files to another user");
