@@ -1,6 +1,5 @@
-//! What was found out at some cost, beside the fingerprint of what it was found out from: an answer is
-//! remembered as long as that is the same. Asking touches nothing; what is new is written when there is a
-//! cache to write it into.
+//! Memoized results of slow computations. A result is valid while its inputs are unchanged. Reading
+//! needs no cache directory. New results are written once there is one.
 
 use crate::cache::Cache;
 use crate::util::digest::Sha256;
@@ -9,31 +8,30 @@ use crate::util::read::{Links, MAX_SMALL_FILE, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
-/// Its folder in the cache directory.
+/// The folder in the cache directory.
 const DIR: &str = "known";
 
-/// A question, what its answer hangs on, and the answer.
+/// A key, the inputs of its value, and the value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoEntry {
     /// Such as `sha256 of /home/me/linux-6.1.7.tar.xz`.
     #[serde(rename = "question")]
     pub key: String,
-    /// Fingerprints of all that was looked at, as text.
+    /// The state of everything that the value depends on, as text.
     #[serde(rename = "from")]
     pub inputs: String,
-    /// As text.
     #[serde(rename = "answer")]
     pub value: String,
 }
 
-/// The answer to `question` that was kept in `cache_dir`, if it was found out from the same.
+/// Returns the stored value of `key`, if it is for these inputs.
 pub fn get(cache_dir: &Utf8Path, key: &str, inputs: &str) -> Option<String> {
     let bytes = read_file(path(cache_dir, key), Links::Refuse, MAX_SMALL_FILE).ok()?;
     let entry: MemoEntry = serde_json::from_slice(&bytes).ok()?;
     (entry.key == key && entry.inputs == inputs).then_some(entry.value)
 }
 
-/// Keeps `facts` for the next time; where they cannot be written they are found out again.
+/// Stores `entries`. Those that cannot be written are computed again the next time.
 pub fn put(cache: &Cache, entries: &[MemoEntry]) {
     let is_stored =
         |entry: &&MemoEntry| get(&cache.root, &entry.key, &entry.inputs).as_ref() == Some(&entry.value);
@@ -52,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_holds_as_long_as_what_it_came_from() {
+    fn a_value_is_valid_for_its_inputs_only() {
         let dir = tempfile::tempdir().unwrap();
         let root = Utf8PathBuf::from_path_buf(dir.path().join("cache")).unwrap();
         let cache = Cache::open(&root, 0).unwrap();

@@ -1,21 +1,21 @@
-//! The cache directory: what lies where, and who may touch it now.
+//! The cache directory: its layout, its locks and its permissions.
 //!
 //! ```text
 //! trees/<source>[+<patches>]/linux/    a pristine, read-only kernel tree; builds are direct children of it
-//! trees/<source>[+<patches>]/source.json   written last: without it the tree is not whole
-//! trees/<source>[+<patches>]/{files,stat}   what it holds, to tell later whether it still does
-//! partial/<digest>.<server>.partial    what has come of an archive that is being downloaded, from one server
-//! archives/<sha256>[.json|.zst]        archives as they were sent, and what proves them
+//! trees/<source>[+<patches>]/source.json   written last: a tree without it is incomplete
+//! trees/<source>[+<patches>]/{files,stat}  the hashes and metadata of its files, to find later changes
+//! partial/<digest>.<server>.partial    the part of an archive that has arrived from one server
+//! archives/<sha256>[.json|.zst]        archives as they were sent, and their signatures and checksums
 //! releases/<server>.json               kernel.org's list of releases, as old as the file
-//! kcompile.lock                        what sources were at their first use, unless that is beside the user's configs
+//! kcompile.lock                        digests of sources at their first use, unless the user's configs have it
 //! git/<url>/                           bare repositories, fetched to depth 1
-//! builds/<source>/                     build directories of sources that are used in place, or are another user's
-//! images/<plan>/                       the images that a plan made, to put them back without compiling
-//! known/<question>.json                what was found out at some cost, and what it was found out from
-//! history/<plan>.json                  how many steps and seconds a plan took: for estimates
+//! builds/<source>/                     build directories of user directories and of other users' trees
+//! images/<plan>/                       the images of a plan, to write them again without compiling
+//! known/<question>.json                memoized results, with the inputs that they depend on
+//! history/<plan>.json                  how many steps and seconds a plan took, for estimates
 //! boots/<image>.log                    the console of an image's last boot
 //! locks/<name>.lock                    held while the entry of that name is written or built in
-//! tmp/                                 work in progress, locked by its owner; what has none is removed
+//! tmp/                                 work in progress, locked by its owner, removed if it has none
 //! ```
 
 pub mod memo;
@@ -35,7 +35,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::TempDir;
 
-/// Names in `tmp/` start so.
+/// The prefix of names in `tmp/`.
 const SCRATCH_PREFIX: &str = "work-";
 
 /// An existing, writable cache directory.
@@ -43,25 +43,27 @@ const SCRATCH_PREFIX: &str = "work-";
 pub struct Cache {
     /// Absolute.
     pub root: Utf8PathBuf,
-    /// Whose process this is.
+    /// The user of this process.
     pub uid: u32,
 }
 
 impl Cache {
-    /// Makes the directory where it is not there yet, and removes what killed runs left in `tmp/`.
+    /// Creates the directory if needed, and removes what killed runs left in `tmp/`.
     ///
-    /// Errors (exit code 2): a path that the kernel's make cannot work in, one that cannot be written, or one in which
-    /// other users may replace files.
+    /// # Errors
+    ///
+    /// Exit code 2: the kernel's make does not support the path, it is not writable, or other users
+    /// may replace files in it.
     pub fn open(root: &Utf8Path, uid: u32) -> Result<Cache> {
         let what = "the cache directory";
         check_kbuild_path(what, root)?;
         create_dir(root)?;
-        // Kbuild sees the real path: it must be fit, too, and the same whatever link led here.
+        // Kbuild sees the real path, which must not depend on the link that led here.
         let root =
             root.canonicalize_utf8().context(Kind::Usage, || format!("{what} {root} cannot be used"))?;
         check_kbuild_path(what, &root)?;
         permissions::check(&root, uid)?;
-        // Who may write in the directory may share what is in it.
+        // Users who may write in the cache share its folders.
         let shared = mode_of(&root)? & 0o1022;
         for dir in [
             "trees", "partial", "archives", "releases", "git", "builds", "history", "images", "known",
@@ -72,11 +74,11 @@ impl Cache {
                 Err(_) => {
                     create_dir(&dir)?;
                     fs::set_permissions(&dir, Permissions::from_mode(0o755 | shared))
-                        .context(Kind::Usage, || format!("cannot make {dir}"))?;
+                        .context(Kind::Usage, || format!("cannot set the mode of {dir}"))?;
                 }
                 Ok(found) if found.is_dir() => permissions::check(&dir, uid)?,
                 Ok(_) => {
-                    return Err(Error::usage(format!("{dir} is in the way: it is not a directory"))
+                    return Err(Error::usage(format!("{dir} is not a directory"))
                         .hint("remove it, or choose another cache with --cache-dir DIR"));
                 }
             }
@@ -87,66 +89,63 @@ impl Cache {
         Ok(cache)
     }
 
-    /// Removes the scratch directories whose owners are gone: an owner holds a lock on its directory.
+    /// Removes scratch directories that no process holds a lock on.
     fn sweep(&self) -> Result<()> {
         let tmp = self.root.join("tmp");
-        let _guard = self.lock_tmp()?;
+        let _guard = lock_dir(&tmp)?;
         for entry in tmp.read_dir_utf8().context(Kind::Build, || format!("cannot read {tmp}"))? {
             let Ok(entry) = entry else { continue };
             if !entry.file_name().starts_with(SCRATCH_PREFIX) || entry.path().is_symlink() {
                 continue;
             }
             if open_dir(entry.path()).is_ok_and(|dir| dir.try_lock().is_ok()) {
-                // What another user has left is for that user's next run.
+                // The next run of another user removes what that user left.
                 let _ = remove_tree(entry.path());
             }
         }
         Ok(())
     }
 
-    /// Where a tree of this key lies or will lie.
+    /// Returns the path of the tree with this key, which may not exist yet.
     pub fn tree(&self, key: &str) -> Utf8PathBuf {
         self.root.join("trees").join(key)
     }
 
-    /// Returns the owner of `path`, which lies in the cache, where that is neither the caller nor root.
+    /// Returns the owner of `path` in the cache, unless that is the caller or root.
     pub fn foreign_owner(&self, path: &Utf8Path) -> Option<u32> {
         let owner = fs::symlink_metadata(path).ok()?.uid();
         Some(owner).filter(|owner| ![self.uid, 0].contains(owner))
     }
 
-    /// Where the caller's build directories for the tree `key` lie when they cannot lie in the tree.
+    /// Returns the place of build directories for the tree `key` that cannot lie in the tree.
     pub fn build_root(&self, key: &str) -> Utf8PathBuf {
         self.root.join("builds").join(format!("{key}-{}", self.uid))
     }
 
-    /// A directory for work in progress, on the same file system as everything else here.
+    /// Creates a directory for work in progress, on the file system of the cache.
     pub fn scratch(&self) -> Result<ScratchDir> {
         let tmp = self.root.join("tmp");
-        let message = || format!("cannot make a directory in {tmp}");
-        let _guard = self.lock_tmp()?;
-        let dir = TempDir::with_prefix_in(SCRATCH_PREFIX, &tmp).context(Kind::Build, message)?;
-        let path =
-            Utf8Path::from_path(dir.path()).expect("below the cache directory, which is UTF-8").to_owned();
-        let lock = open_dir(&path).context(Kind::Build, message)?;
-        lock.try_lock().context(Kind::Build, message)?;
-        // It is removed by `ScratchDir`.
-        let _ = dir.keep();
-        Ok(ScratchDir { path, _lock: lock })
+        // No other run may sweep before the new directory is locked.
+        let _guard = lock_dir(&tmp)?;
+        let create = || {
+            let dir = TempDir::with_prefix_in(SCRATCH_PREFIX, &tmp)?;
+            let path = Utf8Path::from_path(dir.path()).expect("the cache directory is UTF-8").to_owned();
+            let lock = open_dir(&path)?;
+            lock.try_lock()?;
+            // `ScratchDir` removes it.
+            let _ = dir.keep();
+            Ok::<_, io::Error>(ScratchDir { path, _lock: lock })
+        };
+        create().context(Kind::Build, || format!("cannot create a directory in {tmp}"))
     }
 
-    /// Keeps other runs from sweeping between the making of a scratch directory and its lock.
-    fn lock_tmp(&self) -> Result<File> {
-        lock_dir(&self.root.join("tmp"))
-    }
-
-    /// Returns where the part of the archive of this digest is kept that has come from `url`. What one server
-    /// sends is never continued by another: one that sends wrong bytes would spoil what the other has.
+    /// Returns the path of a partial download of the archive `digest` from `url`. Another server
+    /// never continues it, since wrong bytes of one server would spoil the download from another.
     pub fn partial(&self, digest: Sha256, url: &str) -> Utf8PathBuf {
         self.root.join("partial").join(format!("{digest}.{}.partial", Sha256::of(url).short()))
     }
 
-    /// Takes the lock `name`, waiting for another run that holds it.
+    /// Takes the lock `name`. Waits while another run holds it.
     pub fn lock(&self, name: &str, reporter: &Reporter) -> Result<Lock> {
         lock_file(&self.lock_path(name), reporter)
     }
@@ -163,12 +162,12 @@ impl Cache {
         }
     }
 
-    /// Takes all locks whose names begin with `start`, waiting for the runs that hold them.
+    /// Takes all locks whose names begin with `start`. Waits for the runs that hold them.
     pub fn lock_all(&self, start: &str, reporter: &Reporter) -> Result<Vec<Lock>> {
         self.lock_names(start)?.iter().map(|name| self.lock(name, reporter)).collect()
     }
 
-    /// The locks that there are, held or not, whose names begin with `start`; sorted.
+    /// Lists the locks whose names begin with `start`, held or not, sorted.
     pub fn lock_names(&self, start: &str) -> Result<Vec<String>> {
         let dir = self.root.join("locks");
         let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
@@ -185,7 +184,7 @@ impl Cache {
     }
 }
 
-/// A directory for work in progress; removed when dropped, read-only trees in it included.
+/// A directory for work in progress. Dropping it removes it, read-only trees in it included.
 #[derive(Debug)]
 pub struct ScratchDir {
     /// Absolute.
@@ -195,27 +194,27 @@ pub struct ScratchDir {
 
 impl Drop for ScratchDir {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next run.
+        // The next run removes what cannot be removed now.
         let _ = remove_tree(&self.path);
     }
 }
 
-/// A lock; freed when dropped, and by the kernel when its holder dies.
+/// A lock. Dropping it frees it, and so does the death of its holder.
 #[derive(Debug)]
 pub struct Lock {
     _file: File,
 }
 
-/// Takes the lock file `path`, made where it is not there, and writes our process number into it.
-/// Says for whom it waits.
+/// Takes the lock file `path`, which is created if needed, and writes the process id into it.
+/// Reports for whom it waits.
 pub fn lock_file(path: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
     let message = || format!("cannot lock {path}");
-    // In a directory that everybody may write the kernel opens another's file only without O_CREAT
-    // (fs.protected_regular in proc(5)). A link in the place of a lock would have its target overwritten.
+    // In a directory that everybody may write, the kernel opens another user's file only without
+    // O_CREAT (fs.protected_regular in proc(5)). Following a link would overwrite its target.
     let opened = match open_existing(path, Links::Refuse) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             open_to_write(path, Links::Refuse).inspect(|file| {
-                // Whoever may make a lock here may take this one.
+                // Users who may create locks here may take this one.
                 let shared = path.parent().and_then(|dir| mode_of(dir).ok()).unwrap_or(0) & 0o022;
                 let _ = file.set_permissions(Permissions::from_mode(0o644 | shared));
             })
@@ -227,16 +226,18 @@ pub fn lock_file(path: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let holder = lock_holder(&mut file);
-            // Another kernel of this run: its own lines tell what it does.
-            if holder != own_pid() {
+            // Another kernel of this run reports its own progress.
+            if holder != format!("pid {}", std::process::id()) {
                 reporter.note(&format!("waiting for the lock {path}, held by {holder}"));
             }
             wait_for_lock(&file).context(Kind::Build, message)?;
         }
         Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, message),
     }
-    file.set_len(0).and_then(|()| file.rewind()).context(Kind::Build, message)?;
-    write!(file, "{}", std::process::id()).context(Kind::Build, message)?;
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| write!(file, "{}", std::process::id()))
+        .context(Kind::Build, message)?;
     Ok(Lock { _file: file })
 }
 
@@ -245,11 +246,7 @@ fn mode_of(path: &Utf8Path) -> Result<u32> {
     Ok(metadata.permissions().mode())
 }
 
-fn own_pid() -> String {
-    format!("pid {}", std::process::id())
-}
-
-/// Who wrote its process number into the lock file.
+/// Returns the process that wrote its id into the lock file.
 fn lock_holder(file: &mut File) -> String {
     let mut text = String::new();
     match file.rewind().and_then(|()| file.take(20).read_to_string(&mut text)) {
@@ -258,7 +255,7 @@ fn lock_holder(file: &mut File) -> String {
     }
 }
 
-/// Waits for the lock in a way that Ctrl-C still ends.
+/// Waits for the lock, until Ctrl-C.
 fn wait_for_lock(file: &File) -> std::io::Result<()> {
     loop {
         crate::host::process::check().map_err(std::io::Error::other)?;

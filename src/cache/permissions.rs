@@ -1,23 +1,27 @@
-//! Who may write in the cache. Where another user can replace files, nothing that is kept there can be trusted: what a
-//! plan was answered with, what a lock guards, where a log is written. As sshd's StrictModes, but for a group that has
-//! no other member (Debian and Fedora give each user such a group, and a umask of 002), and for a sticky directory
-//! (`chmod 1777`), in which nobody replaces the files of others.
+//! Checks who may write in the cache. If another user can replace files, no image, lock or log
+//! there can be trusted. The rule is that of sshd's StrictModes, with two exceptions. A group
+//! without other members may write, since Debian and Fedora give each user such a group and a umask
+//! of 002. In a sticky directory (`chmod 1777`), nobody can replace the files of others.
 
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, read_text};
 use camino::Utf8Path;
 use std::os::unix::fs::MetadataExt;
 
-/// The limit of /etc/passwd and /etc/group.
+/// The limit of `/etc/passwd` and `/etc/group`.
 const MAX_USERS: u64 = 4 << 20;
 
-/// Refuses a directory of the cache in which other users than `uid` may replace files.
+/// Checks that only `uid` may replace files in a directory of the cache.
 ///
-/// Errors: exit code 2.
+/// # Errors
+///
+/// Exit code 2: other users may.
 pub fn check(dir: &Utf8Path, uid: u32) -> Result<()> {
     let metadata = dir.metadata().context(Kind::Usage, || format!("cannot read {dir}"))?;
     let mode = metadata.mode();
-    let is_sticky = mode & 0o1000 != 0;
+    if mode & 0o1000 != 0 {
+        return Ok(());
+    }
     let who = if mode & 0o002 != 0 {
         "everybody".to_owned()
     } else if mode & 0o020 != 0 && !is_private(metadata.gid(), uid) {
@@ -25,9 +29,6 @@ pub fn check(dir: &Utf8Path, uid: u32) -> Result<()> {
     } else {
         return Ok(());
     };
-    if is_sticky {
-        return Ok(());
-    }
     Err(Error::usage(format!(
         "the cache directory {dir} is not safe: {who} may replace files in it (mode {:o})",
         mode & 0o7777
@@ -40,7 +41,7 @@ fn is_private(gid: u32, uid: u32) -> bool {
     has_single_member(gid, uid, &read("/etc/passwd"), &read("/etc/group"))
 }
 
-/// Is `uid`, beside root, the only member of the group? The group of root is as good as root.
+/// Returns whether the group has no members but `uid` and root. Root's group counts as root.
 fn has_single_member(gid: u32, uid: u32, passwd: &str, groups: &str) -> bool {
     // name:password:uid:gid:…
     let users = passwd.lines().filter_map(|line| {
@@ -53,7 +54,8 @@ fn has_single_member(gid: u32, uid: u32, passwd: &str, groups: &str) -> bool {
         let mut fields = line.split(':').skip(2);
         (fields.next()?.parse() == Ok(gid)).then(|| fields.next().unwrap_or_default())
     });
-    // A directory service may know more members of a group that is not in the file, but for a user's own.
+    // A directory service may know more members of a group that the file lacks, except of a user's
+    // own group.
     if gid == 0 || (group.is_none() && gid != uid) {
         return gid == 0;
     }
@@ -70,7 +72,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_group_is_private_where_nobody_else_is_in_it() {
+    fn a_group_is_private_if_nobody_else_is_in_it() {
         let passwd = "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\nyou:x:1001:1001::/:/bin/sh\n\
                       guest:x:1002:100::/:/bin/sh\n";
         let groups = "root:x:0:\nusers:x:100:\nme:x:1000:\nyou:x:1001:me\ndev:x:2000:me,you\nops:x:2001:root,me\n\
@@ -87,7 +89,7 @@ mod tests {
         ] {
             assert_eq!(has_single_member(gid, 1000, passwd, groups), private, "{gid}");
         }
-        // A directory service has this user, and a group of the same number.
+        // A directory service has this user, and a group with the same number.
         assert!(has_single_member(5000, 5000, passwd, groups));
     }
 

@@ -70,7 +70,7 @@ pub fn read(
 
 /// Reads the config or fragment that `option` names.
 fn read_config(option: &str, path: &Utf8Path) -> Result<Text> {
-    let text = read_text(path, MAX_CONFIG).map_err(|error| error.of(option))?;
+    let text = read_text(path, MAX_CONFIG).map_err(|error| error.with_prefix(option))?;
     Ok(Text { name: path.to_string(), text })
 }
 

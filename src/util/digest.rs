@@ -1,33 +1,33 @@
-//! SHA-256 digests as values, and a reader and a writer that hash what passes through them.
+//! SHA-256 digests, and a reader and a writer that hash what passes through them.
 
 use sha2::Digest as _;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
-/// A SHA-256 digest. Prints as 64 lower-case hexadecimal digits; [`Sha256::oci`] has OCI's prefix.
+/// A SHA-256 digest. Prints as 64 lower-case hexadecimal digits. [`Sha256::oci`] adds OCI's prefix.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256([u8; 32]);
 
 impl Sha256 {
-    /// The digest of `bytes`.
+    /// Hashes `bytes`.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         Sha256(sha2::Sha256::digest(bytes).into())
     }
 
-    /// The digest of everything that `reader` has.
+    /// Hashes everything that `reader` has.
     pub fn of_reader(reader: impl Read) -> io::Result<Self> {
         let mut reader = HashingReader::new(reader);
         io::copy(&mut reader, &mut io::sink())?;
         Ok(reader.finish().0)
     }
 
-    /// `sha256:<hex>`, as OCI descriptors have it.
+    /// Returns `sha256:<hex>`, as in OCI descriptors.
     pub fn oci(self) -> String {
         format!("sha256:{self}")
     }
 
-    /// The first 12 digits: enough for a person and for a file name beside a few others.
+    /// Returns the first 12 digits, for people and for file names.
     pub fn short(self) -> String {
         self.to_string()[..12].to_owned()
     }
@@ -74,17 +74,17 @@ impl<'de> serde::Deserialize<'de> for Sha256 {
     }
 }
 
-/// A digest in the making.
+/// An unfinished digest.
 #[derive(Clone, Default)]
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {
-    /// Takes in more bytes.
+    /// Adds bytes.
     pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes taken in.
+    /// Returns the digest of all bytes.
     pub fn finish(self) -> Sha256 {
         Sha256(self.0.finalize().into())
     }
@@ -98,12 +98,11 @@ pub struct HashingReader<R> {
 }
 
 impl<R: Read> HashingReader<R> {
-    /// Wraps `inner`.
     pub fn new(inner: R) -> Self {
         HashingReader { inner, hasher: Hasher::default(), count: 0 }
     }
 
-    /// The digest and the number of the bytes read so far.
+    /// Returns the digest and the number of the bytes read so far.
     pub fn finish(self) -> (Sha256, u64) {
         (self.hasher.finish(), self.count)
     }
@@ -125,12 +124,11 @@ pub struct HashingWriter<W> {
 }
 
 impl<W: Write> HashingWriter<W> {
-    /// Wraps `inner`.
     pub fn new(inner: W) -> Self {
         HashingWriter { inner, hasher: Hasher::default() }
     }
 
-    /// The digest of the bytes written so far.
+    /// Returns the digest of the bytes written so far.
     pub fn finish(self) -> Sha256 {
         self.hasher.finish()
     }

@@ -1,37 +1,35 @@
-//! What can go wrong, in one shape: a kind (which decides the exit code), a message, a cause chain
-//! and at most one hint that says what to do next.
+//! The error type: a kind, which decides the exit code, a message, a cause chain and at most one
+//! hint about what to do next.
 
 use std::fmt;
 
-/// Decides the exit code; the numbers are part of the command-line contract.
+/// The kind of an error. Decides the exit code, which scripts rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The build or a check failed: 1.
+    /// 1: the build or a check failed.
     Build,
-    /// The command line, a config, a catalog or the plan is wrong: 2.
+    /// 2: the command line, a config, a catalog or the plan is wrong.
     Usage,
-    /// A source could not be fetched or verified: 3.
+    /// 3: a source could not be fetched or verified.
     Fetch,
-    /// The host lacks a tool, a header or a permission: 4.
+    /// 4: the host lacks a tool, a header or a permission.
     Host,
-    /// A signal ended the run: 128 + its number.
+    /// 128 + the number of the signal that ended the run.
     Interrupted(i32),
 }
 
-/// What to do where a disk is full. The source of a kernel was measured: 1.2 GB, and its archive.
+/// The hint for a full disk. A kernel's source and its archive were measured.
 pub(crate) const NO_SPACE: &str = "free some space (`kcompile clean` removes sources and builds that are not in use), or \
-    choose another disk with --cache-dir and -o; the same command goes on from here. The source of a kernel takes \
-    1.4 GB, its build comes on top";
+    choose another disk with --cache-dir and -o, then run the same command again. A kernel's source takes 1.4 GB, \
+    and its build needs more";
 
-/// The one error type of kcompile.
+/// An error of kcompile.
 #[derive(Debug)]
 pub struct Error {
-    /// Decides the exit code.
     pub kind: Kind,
     message: String,
     hint: Option<String>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
-    /// Are bytes missing, or others than they should be?
     is_damage: bool,
 }
 
@@ -39,7 +37,8 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `kind`; `message` names the path, URL, option or symbol, in lower case, without a final dot.
+    /// Makes an error. `message` names the path, URL, option or symbol. It is in lower case,
+    /// without a final dot.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), hint: None, cause: None, is_damage: false }
     }
@@ -64,48 +63,42 @@ impl Error {
         Self::new(Kind::Host, message)
     }
 
-    /// The same error, with `what` before its message.
+    /// Puts `what` before the message.
     pub fn with_prefix(mut self, what: &str) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }
 
-    /// The same error with `hint`, which replaces an earlier one: what to do next.
+    /// Sets the hint about what to do next. It replaces an earlier one.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same error about what `option` of the command line names.
-    pub fn of(mut self, option: &str) -> Self {
-        self.message.insert_str(0, &format!("{option}: "));
-        self
-    }
-
-    /// The same error, because bytes are missing or others than their digest or size says. A file that is whole and
-    /// breaks a rule is not damaged.
+    /// Marks the error as damage: bytes are missing, or do not match their digest or size. A
+    /// complete file that breaks a rule is not damaged.
     pub fn mark_damaged(mut self) -> Self {
         self.is_damage = true;
         self
     }
 
-    /// The same error with the error that caused it.
+    /// Sets the error that caused this one.
     pub fn caused_by(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(cause.into());
         self
     }
 
-    /// Are bytes missing, or others than their digest or size says?
+    /// Returns whether bytes are missing, or do not match their digest or size.
     pub fn is_damage(&self) -> bool {
         self.is_damage
     }
 
-    /// The hint, if there is one.
+    /// Returns the hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref().or(self.is_disk_full().then_some(NO_SPACE))
     }
 
-    /// Was a disk or a quota full?
+    /// Returns whether a full disk or quota is the cause.
     fn is_disk_full(&self) -> bool {
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
         while let Some(error) = cause {
@@ -118,7 +111,8 @@ impl Error {
         false
     }
 
-    /// The process exit code, as docs/reference/exit-codes.md lists them; never 0.
+    /// Returns the exit code of the process, which is never 0. docs/reference/exit-codes.md lists
+    /// them.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Build => 1,
@@ -137,7 +131,7 @@ impl fmt::Display for Error {
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
         while let Some(error) = cause {
             let text = error.to_string();
-            // Libraries like to repeat their cause in their own text: say each thing once.
+            // Many libraries repeat their cause in their own text.
             if !message.contains(&text) {
                 write!(f, ": {text}")?;
                 message.push_str(&text);
@@ -150,9 +144,9 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Turns a library's error into ours, with the words that say what was being done to what.
+/// Turns a library's error into an [`Error`] that says what failed.
 pub trait ResultExt<T> {
-    /// `Err` becomes an [`Error`] of `kind` with `message`, caused by the original one.
+    /// Turns an error into an [`Error`] of `kind` with `message`, caused by the original one.
     fn context(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T>;
 }
 
@@ -160,10 +154,12 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> ResultExt<T> for std:
     fn context(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| {
             let cause = error.into();
-            // Our own errors come back through `io::Error` where a reader fails inside a library:
-            // their kind and hint must survive the trip.
+            // An `Error` of a reader that a library calls comes back inside an `io::Error`. Its
+            // kind and hint must not get lost.
             let cause = match cause.downcast::<std::io::Error>() {
-                Ok(io) if io.get_ref().is_some_and(is_ours) => io.into_inner().expect("checked"),
+                Ok(io) if matches!(io.get_ref(), Some(inner) if inner.is::<Error>()) => {
+                    io.into_inner().expect("checked")
+                }
                 Ok(io) => io,
                 Err(cause) => cause,
             };
@@ -173,10 +169,6 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> ResultExt<T> for std:
             }
         })
     }
-}
-
-fn is_ours(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
-    error.is::<Error>()
 }
 
 #[cfg(test)]
@@ -192,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_error_survives_a_trip_through_a_reader() {
+    fn an_error_inside_an_io_error_keeps_its_kind_and_hint() {
         let inner = Error::fetch("checksum mismatch").hint("try again");
         let io: std::io::Result<()> = Err(std::io::Error::other(inner));
         let error = io.context(Kind::Build, || "cannot unpack".into()).unwrap_err();
@@ -201,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_keep_their_number() {
+    fn exit_codes_of_signals() {
         assert_eq!(Error::new(Kind::Interrupted(2), "interrupted").exit_code(), 130);
         assert_eq!(Error::new(Kind::Interrupted(15), "terminated").exit_code(), 143);
     }

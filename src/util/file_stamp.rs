@@ -1,17 +1,16 @@
-//! What the file system says of a file, as a stand-in for reading it again: as long as that is the same,
-//! nobody has written there. A program may set the time of the last change of the content, but not that
-//! of the last change of the inode, which goes with every write and rename.
+//! The metadata of a file, which shows whether it changed without reading it again. Programs can
+//! set `mtime`, but not `ctime`, which every write and rename updates.
 
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The clock that the kernel dates inodes by moves in ticks of up to 10 ms: two writes within one are
-/// not told apart. Two ticks, in nanoseconds.
+/// Two ticks of the clock for inode times, in nanoseconds. A tick is up to 10 ms long. Two writes
+/// within one tick get the same time.
 const TICK: i64 = 20_000_000;
 
-/// What the file system says of one file.
+/// Device, inode, size and times of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileStamp {
     device: u64,
@@ -25,7 +24,7 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// Of the file with this metadata.
+    /// Takes the stamp of the file with this metadata.
     pub fn of(metadata: &Metadata) -> FileStamp {
         FileStamp {
             device: metadata.dev(),
@@ -36,20 +35,20 @@ impl FileStamp {
         }
     }
 
-    /// Returns whether the last change is so close to `moment` ([`now`]) that a later one might not show, as git
-    /// says of an entry of its index.
+    /// Returns whether the last change is so close to `moment` ([`now`]) that a later change might
+    /// not show. Git calls such an entry of its index racy.
     pub fn is_racy(&self, moment: i64) -> bool {
         self.changed.saturating_add(TICK) >= moment
     }
 }
 
-/// Nanoseconds since 1970.
+/// Returns the nanoseconds since 1970.
 pub fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The times of an inode as one number.
+/// Returns a time of an inode in nanoseconds.
 pub fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
@@ -60,7 +59,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_write_shows_whatever_is_done_to_the_time_of_the_content() {
+    fn a_write_shows_even_if_mtime_is_set_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         fs::write(&path, "one").unwrap();

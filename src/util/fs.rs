@@ -1,5 +1,5 @@
-//! Files as this project writes them: beside their place, synced, renamed; and trees as it removes
-//! them, read-only directories included.
+//! Writes files beside their place, then syncs and renames them. Removes trees, read-only
+//! directories included.
 
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -12,80 +12,86 @@ use std::os::unix::fs::PermissionsExt;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
 
-/// Names of files that are being written start so.
+/// The prefix of names of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// Writes `bytes` as `path`, mode 0644 whatever the umask: a reader sees the old file or the new one.
+/// Writes `bytes` to `path` with mode 0644, independent of the umask. A reader sees the old file or
+/// the new one.
 pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
-    let message = || format!("cannot write {path}");
-    let dir = path.parent().unwrap_or(Utf8Path::new("."));
-    let mut file = NamedTempFile::with_prefix_in(TEMPORARY, dir).context(Kind::Build, message)?;
-    file.write_all(bytes).context(Kind::Build, message)?;
-    persist(file, path)
+    let write = || {
+        let mut file = NamedTempFile::with_prefix_in(TEMPORARY, path.parent().unwrap_or(Utf8Path::new(".")))?;
+        file.write_all(bytes)?;
+        Ok::<_, io::Error>(file)
+    };
+    persist(write().context(Kind::Build, || format!("cannot write {path}"))?, path)
 }
 
-/// Gives a finished temporary file its name, synced, with mode 0644.
+/// Syncs a finished temporary file and renames it to `path`, with mode 0644.
 pub fn persist(file: NamedTempFile, path: &Utf8Path) -> Result<()> {
-    let message = || format!("cannot write {path}");
-    file.as_file().set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, message)?;
-    file.as_file().sync_all().context(Kind::Build, message)?;
-    file.persist(path).context(Kind::Build, message)?;
+    let persist = || {
+        file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)
+    };
+    persist().context(Kind::Build, || format!("cannot write {path}"))?;
     Ok(())
 }
 
-/// Opens a file of kcompile's own, which is there, for writing.
+/// Opens an existing file of kcompile for writing.
 pub fn open_existing(path: &Utf8Path, links: Links) -> io::Result<File> {
     open_regular(path.as_std_path(), OFlags::RDWR, links)
 }
 
-/// Opens a file of kcompile's own for writing, made with mode 0644 where it is not there. What it holds stays.
+/// Opens a file of kcompile for writing. Creates it with mode 0644 if needed, and keeps its
+/// content.
 pub fn open_to_write(path: &Utf8Path, links: Links) -> io::Result<File> {
     open_regular(path.as_std_path(), OFlags::RDWR | OFlags::CREATE, links)
 }
 
-/// The same, emptied.
+/// Opens a file like [`open_to_write`], and empties it.
 pub fn create_file(path: &Utf8Path, links: Links) -> io::Result<File> {
     let file = open_to_write(path, links)?;
     file.set_len(0)?;
     Ok(file)
 }
 
-/// Makes a file of ours a program, mode 0755.
+/// Gives a file of kcompile mode 0755.
 pub fn make_executable(path: &Utf8Path) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(0o755))
-        .context(Kind::Build, || format!("cannot make {path} a program"))
+        .context(Kind::Build, || format!("cannot make {path} executable"))
 }
 
-/// Makes `dir` and those above it; the last one gets mode 0755 whatever the umask if it is new.
+/// Creates `dir` and its parents. A new `dir` gets mode 0755, independent of the umask.
 pub fn create_dir(dir: &Utf8Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(dir).context(Kind::Usage, || format!("cannot make the directory {dir}"))?;
-    fs::set_permissions(dir, Permissions::from_mode(0o755))
-        .context(Kind::Usage, || format!("cannot make {dir}"))
+    fs::create_dir_all(dir)
+        .and_then(|()| fs::set_permissions(dir, Permissions::from_mode(0o755)))
+        .context(Kind::Usage, || format!("cannot create the directory {dir}"))
 }
 
-/// Refuses a path that the kernel's Makefiles would split: they pass paths through make's word lists.
+/// Refuses a path that make would split. The kernel's Makefiles pass paths through make's word
+/// lists.
 ///
-/// `what` names the path for the user. Source of the rule: the top Makefile of every kernel stops
-/// with "source directory cannot contain spaces or colons", and says nothing for `O=`.
+/// `what` names the path for the user. The top Makefile of every kernel stops with "source
+/// directory cannot contain spaces or colons", but does not check `O=`.
 pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
     match find_unsafe_char(path) {
         None => Ok(()),
         Some(bad) => Err(Error::usage(format!(
             "{what} {path}: the kernel's make cannot work in a path with `{bad}` in it"
         ))
-        .hint("choose another with --cache-dir DIR or, for a source directory, another place")),
+        .hint("choose another with --cache-dir DIR or, for a source directory, move it")),
     }
 }
 
-/// The first character of `path` that make, or a shell below it, would take for something else.
+/// Returns the first character of `path` that has a meaning to make or to a shell.
 pub fn find_unsafe_char(path: &Utf8Path) -> Option<char> {
     path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c))
 }
 
-/// Can a file be made in `dir`? Fails early, before the work whose result would go there.
+/// Fails if no file can be created in `dir`, before the work whose result would go there.
 pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
     match tempfile::tempfile_in(dir) {
         Ok(_) => Ok(()),
@@ -93,10 +99,10 @@ pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
     }
 }
 
-/// A kernel, an archive and a list of files are smaller.
+/// The limit of a file that is hashed. Kernels, archives and lists of files are smaller.
 const MAX_DIGESTED: u64 = 8 << 30;
 
-/// The digest of a file.
+/// Returns the digest of a file.
 pub fn digest_file(path: &Utf8Path, links: Links) -> Result<Sha256> {
     let open = || {
         let file = open_file(path, links)?;
@@ -108,22 +114,21 @@ pub fn digest_file(path: &Utf8Path, links: Links) -> Result<Sha256> {
     open().and_then(Sha256::of_reader).context(Kind::Build, || format!("cannot read {path}"))
 }
 
-/// Less than this much space is none: a compiler needs more for one file.
-const NO_SPACE: u64 = 16 << 20;
-/// Fewer inodes than this are none: the jobs of a make have as many files in the making at a time, and remove them
-/// when they fail.
-const NO_INODES: u64 = 100;
+/// A disk with less space is full. A compiler needs more for one file.
+const MIN_SPACE: u64 = 16 << 20;
+/// A disk with fewer inodes is full. The jobs of make write about as many files at a time, and
+/// remove them when they fail.
+const MIN_INODES: u64 = 100;
 
-/// Is the disk of `dir` full?
+/// Returns whether the disk of `dir` is full.
 pub fn is_full(dir: &Utf8Path) -> bool {
-    let stats = rustix::fs::statvfs(dir.as_std_path());
-    stats.is_ok_and(|disk| {
-        let no_names = disk.f_files > 0 && disk.f_favail < NO_INODES;
-        no_names || disk.f_bavail.saturating_mul(disk.f_frsize) < NO_SPACE
+    rustix::fs::statvfs(dir.as_std_path()).is_ok_and(|disk| {
+        (disk.f_files > 0 && disk.f_favail < MIN_INODES)
+            || disk.f_bavail.saturating_mul(disk.f_frsize) < MIN_SPACE
     })
 }
 
-/// Opens a directory, and nothing else: a named pipe in its place would keep us waiting.
+/// Opens a directory. Refuses everything else, since a named pipe would block.
 pub fn open_dir(dir: &Utf8Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(dir.as_std_path(), flags, Mode::empty())?.into())
@@ -134,16 +139,18 @@ pub fn sync_dir(dir: &Utf8Path) -> Result<()> {
     open_dir(dir).and_then(|dir| dir.sync_all()).context(Kind::Build, || format!("cannot sync {dir}"))
 }
 
-/// Locks a directory, so that only one run changes the files in it: nothing is left behind by that. Freed when
-/// the value is dropped.
+/// Locks a directory, so that only one run changes its files. The lock leaves no file behind.
+/// Dropping the value frees it.
 pub fn lock_dir(dir: &Utf8Path) -> Result<File> {
-    let message = || format!("cannot lock {dir}");
-    let dir = open_dir(dir).context(Kind::Build, message)?;
-    dir.lock().context(Kind::Build, message)?;
-    Ok(dir)
+    let lock = || {
+        let dir = open_dir(dir)?;
+        dir.lock()?;
+        Ok::<_, io::Error>(dir)
+    };
+    lock().context(Kind::Build, || format!("cannot lock {dir}"))
 }
 
-/// The path with its `.` and `..` taken away, whatever links are on it.
+/// Returns `path` without `.` and `..`. Does not look at links.
 pub fn normalize_path(path: &Utf8Path) -> Utf8PathBuf {
     let mut plain = Utf8PathBuf::new();
     for part in path.components() {
@@ -158,21 +165,20 @@ pub fn normalize_path(path: &Utf8Path) -> Utf8PathBuf {
     plain
 }
 
-/// Removes `path` and all below it, read-only directories included; nothing there is no error.
-/// Links are removed, never followed.
+/// Removes `path` and everything below it, read-only directories included. Does nothing if `path`
+/// does not exist. Removes links and never follows them.
 pub fn remove_tree(path: &Utf8Path) -> Result<()> {
-    let message = || format!("cannot remove {path}");
     if path.symlink_metadata().is_err() {
         return Ok(());
     }
-    // A directory can only be emptied when it can be written.
-    for entry in WalkDir::new(path).into_iter().filter_map(std::result::Result::ok) {
-        if entry.file_type().is_dir() {
-            fs::set_permissions(entry.path(), Permissions::from_mode(0o755)).context(Kind::Build, message)?;
+    let remove = || {
+        // Only a writable directory can be emptied.
+        for entry in WalkDir::new(path).into_iter().filter_map(std::result::Result::ok) {
+            if entry.file_type().is_dir() {
+                fs::set_permissions(entry.path(), Permissions::from_mode(0o755))?;
+            }
         }
-    }
-    match path.is_dir() && !path.is_symlink() {
-        true => fs::remove_dir_all(path).context(Kind::Build, message),
-        false => fs::remove_file(path).context(Kind::Build, message),
-    }
+        if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+    };
+    remove().context(Kind::Build, || format!("cannot remove {path}"))
 }

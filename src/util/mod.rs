@@ -1,4 +1,4 @@
-//! What knows nothing of kernels or images: errors, text, time, digests, files.
+//! Errors, text, time, digests and files. Nothing here knows of kernels or images.
 
 pub mod digest;
 pub mod error;

@@ -1,10 +1,10 @@
-//! OpenPGP signatures: who made them, whether that key may still be believed, and whether they fit the
-//! bytes. Pure: keys and signatures are bytes that others have read.
+//! Checks OpenPGP signatures: which key made them, whether the key is still valid, and whether they
+//! match the bytes. Pure: the caller reads the keys and signatures.
 //!
-//! A key is believed when it is in the keyring, which is a decision of ours (pinned fingerprints) or of
-//! the user's (`--keyring`); webs of trust play no part. A revoked key is never believed, nor one that
-//! has expired by now: a signature's date is its maker's word only, and whoever found an old key would
-//! date it back.
+//! A key is trusted if it is in the keyring, which has pinned fingerprints and the user's keys
+//! (`--keyring`). There is no web of trust. Revoked and expired keys are not trusted, whatever the
+//! date of the signature: the signer chooses that date, and a thief of an old key would date a
+//! signature back.
 
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use pgp::composed::{
@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::io::Read;
 
-/// The developers' keys; `keys/README.md` says where each was seen.
+/// The keys of kernel developers. `keys/README.md` has their sources.
 const KERNEL_ORG_KEYS: &str = include_str!("../../keys/kernel.org.asc");
-/// What must be in that file, and all that is used of it.
+/// The fingerprints that must be in that file. Other keys in it are not used.
 const PINNED: [&str; 5] = [
     "ABAF11C65A2970B130ABE3C479BE3E4300411886",
     "647F28654894E3BD457199BE38DBBDC86092693E",
@@ -30,18 +30,18 @@ const PINNED: [&str; 5] = [
 const ARMORED_KEY: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 const CLEAR_SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
 
-/// The keys whose signatures are believed.
+/// Trusted keys.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     keys: Vec<SignedPublicKey>,
 }
 
-/// Who made a signature that holds.
+/// The signer of a valid signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signer {
     /// The name in the key's first user id.
     pub name: String,
-    /// Of the primary key, 40 upper-case hexadecimal digits (64 for a version 6 key).
+    /// The primary key's, as 40 upper-case hexadecimal digits (64 for a version 6 key).
     pub fingerprint: String,
 }
 
@@ -51,44 +51,48 @@ impl fmt::Display for Signer {
     }
 }
 
-/// A signature by a key of the keyring that is in force; the bytes have yet to be held against it.
+/// A signature by a valid key of the keyring. The signed bytes are not checked yet.
 #[derive(Clone, Debug)]
 pub struct PendingSignature<'a> {
     name: String,
     signature: Signature,
     key: &'a SignedPublicKey,
-    /// Index of the subkey that signed; `None`: the primary key did.
+    /// The index of the subkey that signed. `None` means the primary key.
     subkey: Option<usize>,
 }
 
-/// A text with a signature around it.
+/// A text with an inline signature.
 #[derive(Clone, Debug, Default)]
 pub struct ClearSigned {
-    /// What is signed, and nothing that stands beside it.
+    /// The signed text alone.
     pub text: String,
-    /// `None`: there is no signature at all.
+    /// `None` if there is no signature.
     pub signer: Option<Signer>,
 }
 
 impl Keyring {
-    /// The developers' keys that the binary carries.
+    /// Returns the built-in keys of kernel developers.
     pub fn built_in() -> Keyring {
         let mut keyring = Keyring { keys: Vec::new() };
-        keyring.add("keys/kernel.org.asc", KERNEL_ORG_KEYS.as_bytes()).expect("our own keys can be read");
+        keyring
+            .add("keys/kernel.org.asc", KERNEL_ORG_KEYS.as_bytes())
+            .expect("the built-in keys can be read");
         keyring.keys.retain(|key| PINNED.contains(&fingerprint(key).as_str()));
         keyring
     }
 
-    /// Adds every key in `bytes`, armored (one block or several) or binary. What another copy of a key says, a
-    /// revocation or a later end, counts beside what the first one says. `name` is for errors.
+    /// Adds every key in `bytes`, armored (one block or several) or binary. Copies of one key are
+    /// merged, so a revocation or a later expiry in any copy counts. `name` is for errors.
     ///
-    /// Errors (exit code 2): there is no key in it, or one that cannot be read.
+    /// # Errors
+    ///
+    /// Exit code 2: there is no key, or one that cannot be read.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         let message = || format!("{name}: not a file of OpenPGP public keys");
         let mut read = Vec::new();
         match std::str::from_utf8(bytes) {
             Ok(text) if text.contains(ARMORED_KEY) => {
-                // What stands before the first block is prose.
+                // Text before the first block is a comment.
                 for block in text.split(ARMORED_KEY).skip(1) {
                     let block = format!("{ARMORED_KEY}{block}");
                     let (keys, _) =
@@ -99,7 +103,7 @@ impl Keyring {
             _ => read.extend(SignedPublicKey::from_bytes_many(bytes).context(Kind::Usage, message)?),
         }
         if read.is_empty() {
-            return Err(Error::usage(message()).hint("`gpg --armor --export FINGERPRINT` writes one"));
+            return Err(Error::usage(message()).hint("`gpg --armor --export FINGERPRINT` writes such a file"));
         }
         for key in read {
             let key = key.context(Kind::Usage, message)?;
@@ -111,16 +115,19 @@ impl Keyring {
         Ok(())
     }
 
-    /// Is the key of this fingerprint one whose signatures are believed at `now`, seconds since 1970?
-    pub fn is_trusted(&self, of: &str, now: u64) -> bool {
-        self.keys.iter().any(|key| fingerprint(key) == of && check_key("", key, now).is_ok())
+    /// Returns whether the key with this fingerprint is in the keyring and valid at `now`, seconds
+    /// since 1970.
+    pub fn is_trusted(&self, wanted: &str, now: u64) -> bool {
+        self.keys.iter().any(|key| fingerprint(key) == wanted && check_key("", key, now).is_ok())
     }
 
-    /// Finds out who says to have made the detached signature in `bytes` (armored or binary), and
-    /// whether that key is in force at `now`, seconds since 1970. `name` is for errors.
+    /// Reads the detached signature in `bytes` (armored or binary), and finds a key that claims to
+    /// have made it and is valid at `now`, seconds since 1970. `name` is for errors.
     ///
-    /// Errors (exit code 3): not a signature, or one by an unknown, revoked or expired key, or one
-    /// that has itself expired or was made with a broken hash function.
+    /// # Errors
+    ///
+    /// Exit code 3: not a signature, an unknown, revoked or expired key, an expired signature, or a
+    /// broken hash function.
     pub fn detached(&self, name: &str, bytes: &[u8], now: u64) -> Result<PendingSignature<'_>> {
         let message = || format!("{name}: not an OpenPGP signature");
         let signatures = match std::str::from_utf8(bytes) {
@@ -133,7 +140,8 @@ impl Keyring {
         self.pending_signature(name, signatures, SignatureType::Binary, now)
     }
 
-    /// Takes a clear-signed text apart and checks its signature; a text without one is no error.
+    /// Splits a clear-signed text and checks its signature. A text without a signature is not an
+    /// error.
     pub fn clear_signed(&self, name: &str, text: &str, now: u64) -> Result<ClearSigned> {
         if !text.starts_with(CLEAR_SIGNED) {
             return Ok(ClearSigned { text: text.to_owned(), signer: None });
@@ -147,7 +155,7 @@ impl Keyring {
         Ok(ClearSigned { text: signed, signer: Some(signer) })
     }
 
-    /// The first of `signatures` that a known key says to have made.
+    /// Returns the first of `signatures` that names a key of the keyring as its maker.
     fn pending_signature(
         &self,
         name: &str,
@@ -170,16 +178,16 @@ impl Keyring {
                 }),
             );
         }
-        let makers = match &makers[..] {
-            [] => "that it does not name".to_owned(),
-            makers => makers.join(", "),
-        };
-        Err(Error::fetch(format!("{name}: unknown signature: made by the key {makers}, which is not known"))
-            .hint("if you know whose key that is and believe it, give it with --keyring FILE"))
+        let makers = if makers.is_empty() { "without a name".to_owned() } else { makers.join(", ") };
+        Err(Error::fetch(format!(
+            "{name}: unknown signature: made by the key {makers}, which is not in the keyring"
+        ))
+        .hint("if you know and trust the owner of that key, add it with --keyring FILE"))
     }
 }
 
-/// Takes into `known` what another copy of the same key says. Each of its signatures is checked when it is used.
+/// Adds the signatures of another copy of the same key to `known`. Each signature is checked before
+/// it is used.
 fn merge(known: &mut SignedPublicKey, copy: SignedPublicKey) {
     known.details.revocation_signatures.extend(copy.details.revocation_signatures);
     known.details.direct_signatures.extend(copy.details.direct_signatures);
@@ -198,14 +206,15 @@ fn merge(known: &mut SignedPublicKey, copy: SignedPublicKey) {
     }
 }
 
-/// Which key of `key` made the signature, by its own words: `None` none of them, `Some(None)` the
-/// primary key, `Some(Some(index))` a subkey.
+/// Returns which part of `key` the signature names as its maker: `Some(None)` is the primary key,
+/// `Some(Some(index))` a subkey, and `None` another key.
 fn issuer_key(signature: &Signature, key: &SignedPublicKey) -> Option<Option<usize>> {
     let made_by = |details: &dyn KeyDetails| {
         let fingerprints = signature.issuer_fingerprint();
-        match fingerprints.is_empty() {
-            false => fingerprints.contains(&&details.fingerprint()),
-            true => signature.issuer_key_id().contains(&&details.legacy_key_id()),
+        if fingerprints.is_empty() {
+            signature.issuer_key_id().contains(&&details.legacy_key_id())
+        } else {
+            fingerprints.contains(&&details.fingerprint())
         }
     };
     if made_by(&key.primary_key) {
@@ -215,9 +224,11 @@ fn issuer_key(signature: &Signature, key: &SignedPublicKey) -> Option<Option<usi
 }
 
 impl PendingSignature<'_> {
-    /// Holds the signature against all that `content` has.
+    /// Verifies the signature over everything that `content` has.
     ///
-    /// Errors (exit code 3): it was not made for these bytes; reading failed.
+    /// # Errors
+    ///
+    /// Exit code 3: the signature is for other bytes, or reading failed.
     pub fn verify(&self, content: impl Read) -> Result<Signer> {
         let mut content = ErrorRecorder { inner: content, failed: None };
         let verified = match self.subkey {
@@ -225,100 +236,106 @@ impl PendingSignature<'_> {
             Some(index) => self.signature.verify(&self.key.public_subkeys[index].key, &mut content),
         };
         if let Some(error) = content.failed {
-            return Err(error).context(Kind::Fetch, || format!("{}: cannot be checked", self.name));
+            return Err(error)
+                .context(Kind::Fetch, || format!("{}: cannot read the signed bytes", self.name));
         }
         let signer = self.signer();
-        match verified {
-            Ok(()) => Ok(signer),
-            Err(_) => {
-                Err(Error::fetch(format!("{}: bad signature: {signer} did not sign these bytes", self.name))
-                    .hint("the file is damaged or forged; try another --mirror"))
-            }
+        if verified.is_err() {
+            return Err(Error::fetch(format!(
+                "{}: bad signature: {signer} did not sign these bytes",
+                self.name
+            ))
+            .hint("the file is damaged or forged; try another --mirror"));
         }
+        Ok(signer)
     }
 
-    /// Who it says made it.
+    /// Returns the owner of the key that the signature names.
     pub fn signer(&self) -> Signer {
         signer(self.key)
     }
 
+    /// Fails unless the signature is of this type, and the signature and its key are valid at
+    /// `now`.
     fn check_in_force(&self, typ: SignatureType, now: u64) -> Result<()> {
         let (name, signer) = (&self.name, self.signer());
         let refuse = |why: String| Err(Error::fetch(format!("{name}: {why}")));
         if self.signature.typ() != Some(typ) {
             return refuse(format!("bad signature: {signer} made it for another purpose"));
         }
-        match self.signature.hash_alg() {
-            Some(HashAlgorithm::Md5 | HashAlgorithm::Sha1 | HashAlgorithm::Ripemd160) | None => {
-                return refuse(format!("bad signature: {signer} made it with a broken hash function"));
-            }
-            Some(_) => {}
+        if let Some(HashAlgorithm::Md5 | HashAlgorithm::Sha1 | HashAlgorithm::Ripemd160) | None =
+            self.signature.hash_alg()
+        {
+            return refuse(format!("bad signature: {signer} made it with a broken hash function"));
         }
-        let key = self.key;
-        let primary = &key.primary_key;
-        check_key(name, key, now)?;
+        check_key(name, self.key, now)?;
         if let Some(index) = self.subkey {
-            let subkey = &key.public_subkeys[index];
-            let is_bound = |binding: &&Signature| {
-                binding.typ() == Some(SignatureType::SubkeyBinding)
-                    && binding.verify_subkey_binding(primary, &subkey.key).is_ok()
-            };
-            let newest = subkey
-                .signatures
-                .iter()
-                .filter(is_bound)
-                .max_by_key(|binding| binding.created().map(pgp::types::Timestamp::as_secs));
-            let may_sign = newest.is_some_and(|binding| {
-                binding.key_flags().sign()
-                    && binding
-                        .embedded_signature()
-                        .is_some_and(|back| back.verify_primary_key_binding(&subkey.key, primary).is_ok())
-            });
-            if !may_sign {
-                return refuse(format!("bad signature: made by a subkey of {signer} that may not sign"));
-            }
-            let is_revoked = subkey.signatures.iter().any(|revocation| {
-                revocation.typ() == Some(SignatureType::SubkeyRevocation)
-                    && revocation.verify_subkey_binding(primary, &subkey.key).is_ok()
-            });
-            if is_revoked {
-                return refuse(format!("revoked signature: the subkey of {signer} has been revoked"));
-            }
-            check_age(name, &signer, now, subkey.key.created_at().as_secs(), newest)?;
+            check_subkey(name, self.key, &self.key.public_subkeys[index], now)?;
         }
         let (made, lasts) = (self.signature.created(), self.signature.signature_expiration_time());
-        match (made, lasts) {
-            (Some(made), Some(lasts)) if lasts.as_secs() != 0 => {
-                let end = u64::from(made.as_secs()) + u64::from(lasts.as_secs());
-                match end <= now {
-                    true => refuse(format!("expired signature: that of {signer} expired on {}", day(end))),
-                    false => Ok(()),
-                }
+        if let (Some(made), Some(lasts)) = (made, lasts) {
+            let end = u64::from(made.as_secs()) + u64::from(lasts.as_secs());
+            if lasts.as_secs() != 0 && end <= now {
+                return refuse(format!(
+                    "expired signature: the signature of {signer} expired on {}",
+                    day(end)
+                ));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
+}
+
+/// Fails if the subkey may not sign, has been revoked, or has expired by `now`.
+fn check_subkey(name: &str, key: &SignedPublicKey, subkey: &SignedPublicSubKey, now: u64) -> Result<()> {
+    let (primary, signer) = (&key.primary_key, signer(key));
+    let refuse = |why: String| Err(Error::fetch(format!("{name}: {why}")));
+    let is_bound = |binding: &&Signature| {
+        binding.typ() == Some(SignatureType::SubkeyBinding)
+            && binding.verify_subkey_binding(primary, &subkey.key).is_ok()
+    };
+    let newest = subkey
+        .signatures
+        .iter()
+        .filter(is_bound)
+        .max_by_key(|binding| binding.created().map(pgp::types::Timestamp::as_secs));
+    let may_sign = newest.is_some_and(|binding| {
+        binding.key_flags().sign()
+            && binding
+                .embedded_signature()
+                .is_some_and(|back| back.verify_primary_key_binding(&subkey.key, primary).is_ok())
+    });
+    if !may_sign {
+        return refuse(format!("bad signature: made by a subkey of {signer} that may not sign"));
+    }
+    let is_revoked = subkey.signatures.iter().any(|revocation| {
+        revocation.typ() == Some(SignatureType::SubkeyRevocation)
+            && revocation.verify_subkey_binding(primary, &subkey.key).is_ok()
+    });
+    if is_revoked {
+        return refuse(format!("revoked signature: the subkey of {signer} has been revoked"));
+    }
+    check_age(name, &signer, now, subkey.key.created_at().as_secs(), newest)
 }
 
 fn signer(key: &SignedPublicKey) -> Signer {
     let id = key.details.users.first().map(|user| String::from_utf8_lossy(user.id.id()).into_owned());
     let id = id.unwrap_or_default();
     let end = id.find([' ', '<', '(']).map_or(id.len(), |_| id.find(['<', '(']).unwrap_or(id.len()));
-    // A user id is a stranger's text, and goes to the terminal.
+    // The user id comes from outside, and the name is printed.
     let name: String = id[..end].trim().chars().filter(|character| !character.is_control()).collect();
     let name = if name.is_empty() { "a key without a name".to_owned() } else { name };
     Signer { name, fingerprint: fingerprint(key) }
 }
 
-/// Fails where the primary key has been revoked, or has expired by `now`.
+/// Fails if the primary key has been revoked, or has expired by `now`.
 fn check_key(name: &str, key: &SignedPublicKey, now: u64) -> Result<()> {
     let (primary, signer) = (&key.primary_key, signer(key));
     if key.details.revocation_signatures.iter().any(|revocation| revocation.verify_key(primary).is_ok()) {
-        let why = format!("{name}: revoked signature: the key of {signer} has been revoked");
-        return Err(Error::fetch(why));
+        return Err(Error::fetch(format!("{name}: revoked signature: the key of {signer} has been revoked")));
     }
     let own = key.details.users.iter().flat_map(|user| {
-        // One that takes a user id back says nothing of how long the key lasts.
+        // A revocation of a user id does not set the key's expiry.
         let is_own = |own: &&Signature| {
             own.typ() != Some(SignatureType::CertRevocation)
                 && own.verify_certification(primary, Tag::UserId, &user.id).is_ok()
@@ -330,18 +347,18 @@ fn check_key(name: &str, key: &SignedPublicKey, now: u64) -> Result<()> {
     check_age(name, &signer, now, primary.created_at().as_secs(), newest)
 }
 
-/// Fails where the key's newest own signature says that it ends before `now`.
+/// Fails if the key has expired by `now`, according to its newest self-signature.
 fn check_age(name: &str, signer: &Signer, now: u64, created: u32, newest: Option<&Signature>) -> Result<()> {
     let lasts = newest.and_then(Signature::key_expiration_time).map_or(0, pgp::types::Duration::as_secs);
     let end = u64::from(created) + u64::from(lasts);
-    match lasts != 0 && end <= now {
-        true => Err(Error::fetch(format!(
+    if lasts != 0 && end <= now {
+        return Err(Error::fetch(format!(
             "{name}: expired signature: the key of {signer} expired on {}",
             day(end)
         ))
-        .hint("a key that was prolonged can be given anew with --keyring FILE")),
-        false => Ok(()),
+        .hint("if the key was extended, give its new copy with --keyring FILE"));
     }
+    Ok(())
 }
 
 fn day(seconds: u64) -> String {
@@ -352,7 +369,7 @@ fn fingerprint(key: &SignedPublicKey) -> String {
     format!("{:X}", key.primary_key.fingerprint())
 }
 
-/// Keeps the error of a reader that the library would put into other words.
+/// Keeps the error of a reader, which the library would replace by its own.
 struct ErrorRecorder<R> {
     inner: R,
     failed: Option<std::io::Error>,
@@ -373,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pinned_keys_are_all_there_and_in_force() {
+    fn the_pinned_keys_are_built_in() {
         let keyring = Keyring::built_in();
         let mut found: Vec<String> = keyring.keys.iter().map(fingerprint).collect();
         found.sort();
@@ -383,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_or_signature_is_refused() {
+    fn other_bytes_than_keys_and_signatures_are_refused() {
         let mut keyring = Keyring::built_in();
         for bytes in [&b""[..], b"hello", &[0x99, 0xff, 0xff, 1, 2, 3], ARMORED_KEY.as_bytes()] {
             assert!(keyring.add("x", bytes).is_err(), "{bytes:?}");

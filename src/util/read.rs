@@ -1,5 +1,5 @@
-//! Files that are read: regular ones only, and small ones with a limit. A named pipe would keep a reader waiting, and
-//! a device may have no end.
+//! Opens files for reading, only regular ones, and reads small ones with a limit. A named pipe
+//! would block a reader, and a device may have no end.
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -9,24 +9,26 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
-/// May the last part of a path be a symbolic link?
+/// How to treat symbolic links in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// Of a path that the user gives.
+    /// Follow them, in paths from the user.
     Follow,
-    /// Of a path that kcompile makes: where it finds a link, somebody else has put it there.
+    /// Refuse a link as the last part of a path. kcompile creates none, so another user made it.
     Refuse,
-    /// The same for every part of an absolute path. Of what lies in the cache, whose own path has no link.
+    /// Refuse a link as any part of an absolute path. For files in the cache, whose own path has no
+    /// link.
     RefuseAnywhere,
 }
 
-/// The limit of a stamp or a note: a few words.
+/// The limit of a file with a few words.
 pub const MAX_SMALL_FILE: u64 = 64 << 10;
-/// The limit of a TOML file: a parsed one takes many times the memory of its text. kcompile's own catalog has 30 kB.
+/// The limit of a TOML file. A parsed file takes many times the memory of its text. The built-in
+/// catalog has 30 kB.
 pub const MAX_TOML: u64 = 1 << 20;
-/// The limit of a `.config`: the largest of a kernel have 400 kB.
+/// The limit of a `.config`. The largest configs of kernels have 400 kB.
 pub const MAX_CONFIG: u64 = 2 << 20;
-/// The limit of the JSON files that kcompile writes.
+/// The limit of JSON files that kcompile writes.
 pub const MAX_JSON: u64 = 4 << 20;
 
 /// Opens a regular file for reading.
@@ -34,7 +36,7 @@ pub fn open_file(path: impl AsRef<Path>, links: Links) -> io::Result<File> {
     open_regular(path.as_ref(), OFlags::RDONLY, links)
 }
 
-/// The bytes of a regular file that has at most `limit` of them.
+/// Reads a regular file of at most `limit` bytes.
 pub fn read_file(path: impl AsRef<Path>, links: Links, limit: u64) -> io::Result<Vec<u8>> {
     let file = open_file(path, links)?;
     let too_large = || {
@@ -46,18 +48,18 @@ pub fn read_file(path: impl AsRef<Path>, links: Links, limit: u64) -> io::Result
         return Err(too_large());
     }
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    // It may grow meanwhile, and those of /proc have no size.
+    // The file may grow meanwhile, and files in /proc report no size.
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { Err(too_large()) } else { Ok(bytes) }
 }
 
-/// The same as text.
+/// Reads a regular file of at most `limit` bytes as UTF-8 text.
 pub fn read_text(path: impl AsRef<Path>, links: Links, limit: u64) -> io::Result<String> {
     let bytes = read_file(path, links, limit)?;
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8"))
 }
 
-/// Opens a regular file. `O_NONBLOCK` keeps a named pipe from waiting for its other end; it does nothing to a file.
+/// Opens a regular file. `O_NONBLOCK` keeps a named pipe from blocking, and has no effect on files.
 pub(super) fn open_regular(path: &Path, flags: OFlags, links: Links) -> io::Result<File> {
     let nofollow = if links == Links::Follow { OFlags::empty() } else { OFlags::NOFOLLOW };
     let flags = flags | nofollow | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -77,14 +79,14 @@ pub(super) fn open_regular(path: &Path, flags: OFlags, links: Links) -> io::Resu
     if kind.is_file() { Ok(file) } else { Err(not_regular(kind)) }
 }
 
-/// The mode of a file that is made: openat2(2) wants none where there is none to make.
+/// Returns the mode for a new file. openat2(2) refuses a mode without `O_CREAT`.
 fn mode_of(flags: OFlags) -> Mode {
     if flags.contains(OFlags::CREATE) { Mode::from_raw_mode(0o644) } else { Mode::empty() }
 }
 
 fn open_without_links(path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     match openat2(CWD, path, flags, mode_of(flags), ResolveFlags::NO_SYMLINKS) {
-        // A kernel before 5.6, or a container that forbids what it does not know.
+        // The kernel is older than 5.6, or a container forbids unknown system calls.
         Err(Errno::NOSYS | Errno::PERM) => {
             let dir = path.parent().unwrap_or(path);
             if dir.canonicalize().is_ok_and(|real| real != dir) {

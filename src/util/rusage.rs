@@ -1,8 +1,8 @@
-//! What this process has used so far.
+//! The memory that this process has used.
 
 use std::fs;
 
-/// The most memory that this process has had so far, in bytes: `VmHWM` of proc(5).
+/// Returns the peak memory of this process in bytes, which is `VmHWM` of proc(5).
 pub fn peak_memory() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

@@ -1,9 +1,8 @@
-//! Texts for people: numbers as they read them, lines of a width, and what of a text from outside may reach a
-//! terminal or a log.
+//! Formats numbers and lines for people, and makes text from outside safe for terminals and logs.
 
 use std::time::Duration;
 
-/// `1 patch`, `3 patches`.
+/// Returns a count with its noun: `1 patch`, `3 patches`.
 pub fn pluralize(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
@@ -17,8 +16,8 @@ pub fn join_list(names: impl IntoIterator<Item = impl Into<String>>, word: &str)
     }
 }
 
-/// May `c` go to a terminal as it is? Not if that obeys it (control characters), shows what follows in
-/// another order (bidirectional controls), or shows nothing at all for it.
+/// Returns whether a terminal shows `c` as it is. Control characters, bidirectional controls and
+/// invisible characters are not printable.
 pub fn is_printable(c: char) -> bool {
     !(c.is_control()
         || matches!(c,
@@ -26,20 +25,21 @@ pub fn is_printable(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'))
 }
 
-/// A text from outside as it may go to a terminal: what [`is_plain`] refuses stands as escapes; line feeds
-/// stay.
+/// Makes text from outside safe for a terminal. Escapes what is not printable, and keeps line
+/// feeds.
 pub fn escape_control(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match c == '\n' || is_printable(c) {
-            true => shown.push(c),
-            false => shown.extend(c.escape_unicode()),
+        if c == '\n' || is_printable(c) {
+            shown.push(c);
+        } else {
+            shown.extend(c.escape_unicode());
         }
     }
     shown
 }
 
-/// Bytes in decimal units, as disks and registries count them: `139.3 MB`.
+/// Formats a size in decimal units, as disks and registries do: `139.3 MB`.
 pub fn format_size(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
@@ -51,7 +51,7 @@ pub fn format_size(bytes: u64) -> String {
 
 /// Reads a size in bytes: `48000000`, `48 MB`, `45.8MiB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let message = || format!("`{text}` is no size: expected a number and B, kB, MB, GB, KiB, MiB or GiB");
+    let message = || format!("`{text}` is not a size: expected a number and B, kB, MB, GB, KiB, MiB or GiB");
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
@@ -75,7 +75,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`.
+/// Formats a duration: `0.4 s`, `12 s`, `3 min 05 s`, `1 h 02 min`.
 pub fn format_duration(took: Duration) -> String {
     let seconds = took.as_secs();
     match seconds {
@@ -86,9 +86,9 @@ pub fn format_duration(took: Duration) -> String {
     }
 }
 
-/// `30d`, `12h`, `45m`, `2w`: how long ago.
+/// Reads an age: `30d`, `12h`, `45m`, `2w`.
 pub fn parse_age(text: &str) -> Result<Duration, String> {
-    let message = || format!("`{text}`: expected a number and m, h, d or w, such as 30d");
+    let message = || format!("`{text}` is not an age: expected a number and m, h, d or w, such as 30d");
     let unit = match text.chars().last().ok_or_else(message)? {
         'm' => 60,
         'h' => 3_600,
@@ -100,7 +100,7 @@ pub fn parse_age(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(u64::from(count) * unit))
 }
 
-/// For people: `12 min`, `3 h`, `5 days`.
+/// Formats an age: `12 min`, `3 h`, `5 days`.
 pub fn format_age(age: Duration) -> String {
     match age.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),
@@ -111,8 +111,8 @@ pub fn format_age(age: Duration) -> String {
     }
 }
 
-/// A text of somebody else's as it may go into a line of a terminal: with `?` for what [`is_plain`] refuses,
-/// line feeds too, and no longer than a person reads.
+/// Makes text from outside safe for one line of a terminal. Puts `?` for what is not printable and
+/// for line feeds, and cuts the text to 240 characters.
 pub fn sanitize_line(text: &str) -> String {
     const MAX_CHARS: usize = 240;
     let plain = |c: char| if is_printable(c) { c } else { '?' };
@@ -123,8 +123,8 @@ pub fn sanitize_line(text: &str) -> String {
     line
 }
 
-/// `text` in lines of at most `width` characters, broken between words; a longer word has a line
-/// of its own.
+/// Breaks `text` between words into lines of at most `width` characters. A longer word gets its own
+/// line.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -139,49 +139,48 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Does `url` hold a password (`https://name:password@host/`), or a token in its place? A mere name, as in
-/// `ssh://git@host/`, is none, but over http(s) it can only be one.
+/// Returns whether `url` contains a password or token (`https://name:password@host/`). A mere name,
+/// as in `ssh://git@host/`, is not a secret, but over http(s) it can only be a token.
 pub fn has_credentials(url: &str) -> bool {
-    match split_credentials(url) {
-        Some((scheme, split_credentials)) => split_credentials.contains(':') || scheme.starts_with("http"),
-        None => false,
-    }
+    split_credentials(url)
+        .is_some_and(|(scheme, credentials)| credentials.contains(':') || scheme.starts_with("http"))
 }
 
-/// What stands after the last slash of `url`.
+/// Returns the part of `url` after its last slash.
 pub fn file_name(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
 }
 
-/// `url` as it may be printed: what stands before the host's `@` is not repeated.
+/// Replaces the credentials in `url`, so that it can be printed.
 pub fn redact_credentials(url: &str) -> String {
     match split_credentials(url) {
-        Some((_, split_credentials)) => url.replacen(&format!("{split_credentials}@"), "…@", 1),
+        Some((_, credentials)) => url.replacen(&format!("{credentials}@"), "…@", 1),
         None => url.to_owned(),
     }
 }
 
-/// The scheme of a URL, and what stands before its host.
+/// Returns the scheme of a URL, and its credentials if it has any.
 fn split_credentials(url: &str) -> Option<(&str, &str)> {
-    // Proxies may be named without a scheme.
+    // A proxy may have no scheme.
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
     Some((scheme, credentials_in(rest)?))
 }
 
-/// The login in a URL, of which `rest` is what follows the `//`. A password may hold a slash that nobody escaped:
-/// then what stands before it is no host with a port.
+/// Returns the credentials in a URL, where `rest` follows the `//`. A password may contain an
+/// unescaped slash. Then the part before the slash is not a host with a port.
 fn credentials_in(rest: &str) -> Option<&str> {
     let host = rest.split(['/', '?', '#']).next()?;
-    if let Some((split_credentials, _)) = host.rsplit_once('@') {
-        return Some(split_credentials);
+    if let Some((credentials, _)) = host.rsplit_once('@') {
+        return Some(credentials);
     }
     let (_, port) = host.split_once(':')?;
-    let is_port = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    (!is_port).then(|| rest.rsplit_once('@').map(|(split_credentials, _)| split_credentials)).flatten()
+    if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    Some(rest.rsplit_once('@')?.0)
 }
 
-/// `text` as it may be kept or shown: of each URL in it, a login that may hold a secret and what stands behind a `?`
-/// are left out.
+/// Removes possible secrets from each URL in `text`, which are credentials and queries.
 pub fn redact_secrets(text: &str) -> String {
     const ENDS: [char; 5] = ['"', '`', '<', '>', '|'];
     let mut shown = String::with_capacity(text.len());
@@ -194,7 +193,7 @@ pub fn redact_secrets(text: &str) -> String {
         shown.push_str(before);
         shown.push_str(&after[..=slashes]);
         rest = url;
-        // A URL that was taken for a path has lost a slash.
+        // A URL that was treated as a path has lost a slash.
         let is_url = slashes >= 2 || matches!(scheme, "http" | "https" | "ssh" | "git");
         if scheme.is_empty() || !is_url {
             continue;
@@ -207,14 +206,14 @@ pub fn redact_secrets(text: &str) -> String {
     shown
 }
 
-/// The same for one URL without its scheme.
+/// Removes possible secrets from a URL without its scheme.
 fn redact_url(scheme: &str, url: &str) -> String {
     let mut shown = String::new();
     let mut rest = url;
-    if let Some(split_credentials) = credentials_in(url) {
-        let is_name = matches!(scheme, "ssh" | "git") && !split_credentials.contains(':');
-        shown.push_str(if is_name { split_credentials } else { "…" });
-        rest = &url[split_credentials.len()..];
+    if let Some(credentials) = credentials_in(url) {
+        let is_name = matches!(scheme, "ssh" | "git") && !credentials.contains(':');
+        shown.push_str(if is_name { credentials } else { "…" });
+        rest = &url[credentials.len()..];
     }
     let Some((path, query)) = rest.split_once('?') else { return shown + rest };
     let end = query.trim_end_matches([':', ';', ',', '.', ')', '\'']);
@@ -245,13 +244,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_elses_text_moves_the_cursor() {
+    fn text_from_outside_cannot_move_the_cursor() {
         assert_eq!(sanitize_line("a\x1b[2Jb\nc\u{202e}d"), "a?[2Jb?c?d");
         assert_eq!(sanitize_line(&"ä".repeat(1000)).chars().count(), 241);
     }
 
     #[test]
-    fn nothing_that_a_terminal_obeys_stays() {
+    fn control_characters_are_escaped() {
         assert_eq!(escape_control("a\x1b[2J\u{9b}1m\rb\nc é"), "a\\u{1b}[2J\\u{9b}1m\\u{d}b\nc é");
         assert_eq!(escape_control("\u{202e}txt.exe"), "\\u{202e}txt.exe");
         for c in "\u{ad}\u{61c}\u{200b}\u{200f}\u{2028}\u{2060}\u{2069}\u{feff}\u{e0041}\t".chars() {
@@ -289,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_seen_and_not_repeated() {
+    fn credentials_are_found_and_redacted() {
         for (url, has, printed) in [
             ("https://user:secret@host/x@y", true, "https://…@host/x@y"),
             ("https://token@host/x", true, "https://…@host/x"),
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_shown_without_the_secrets_of_their_urls() {
+    fn secrets_of_urls_are_redacted() {
         for (text, shown) in [
             ("cannot fetch https://host/x: 404", "cannot fetch https://host/x: 404"),
             ("'git+http://me:hush@host/x' is wrong", "'git+http://…@host/x' is wrong"),

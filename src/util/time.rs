@@ -1,25 +1,24 @@
-//! Dates out of seconds since 1970, in UTC, in the two forms that a build needs.
+//! Formats seconds since 1970 as dates in UTC.
 
 use jiff::Timestamp;
 
-/// `2026-09-11T09:00:34Z`, as RFC 3339 and OCI's `created` have it.
+/// Formats a date for RFC 3339 and OCI's `created`: `2026-09-11T09:00:34Z`.
 pub fn rfc3339(epoch: u64) -> String {
     timestamp(epoch).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// The seconds of a date in RFC 3339; `None`: it is none, or before 1970.
+/// Reads a date in RFC 3339. Returns `None` for other texts and for dates before 1970.
 pub fn epoch(text: &str) -> Option<u64> {
     text.parse::<Timestamp>().ok()?.as_second().try_into().ok()
 }
 
-/// `Fri Sep 11 09:00:34 UTC 2026`: what `date` prints in the C locale, which is what the kernel puts
-/// into `uname -v` by itself, and what `date -d` reads (the kernel's own scripts hand
-/// `KBUILD_BUILD_TIMESTAMP` to it).
+/// Formats a date as `date` prints it in the C locale: `Fri Sep 11 09:00:34 UTC 2026`. The kernel
+/// uses this form in `uname -v`, and passes `KBUILD_BUILD_TIMESTAMP` to `date -d`.
 pub fn date_command(epoch: u64) -> String {
     timestamp(epoch).strftime("%a %b %e %H:%M:%S UTC %Y").to_string()
 }
 
-/// A date past the year 9999 is taken for the last one that can be written.
+/// Converts to a timestamp, at most the last one of the year 9999.
 fn timestamp(epoch: u64) -> Timestamp {
     i64::try_from(epoch).ok().and_then(|epoch| Timestamp::from_second(epoch).ok()).unwrap_or(Timestamp::MAX)
 }

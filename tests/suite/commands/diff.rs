@@ -155,7 +155,7 @@ fn exceeding_a_size_limit_fails_and_reports_the_excess() {
     let told = context.run(&format!("diff a/{BIN} out/{BIN} --json {over}"));
     let json: Value = serde_json::from_str(&told.stdout).unwrap();
     assert_eq!((told.code, json["over_budget"].as_array().unwrap().len()), (1, 1));
-    context.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size much")).failed(2, &["`much` is no size"]);
+    context.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size much")).failed(2, &["`much` is not a size"]);
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn bad_signatures_are_errors_with_a_reason() {
     signed.put("linux-6.1.7.tar.sign", gpg.sign(&early, &release.tar, clock));
     context
         .run(&format!("fetch 6.1.7 --fc --mirror {} --keyring early.asc", signed.serve().url))
-        .failed(3, &["expired signature: that of Early", "expired on 2020-01-02"]);
+        .failed(3, &["expired signature: the signature of Early", "expired on 2020-01-02"]);
 }
 
 #[test]
