@@ -1,4 +1,4 @@
-//! The catalog of known kernels: `configs/kernels.toml`, with the user's own entries over it.
+//! The catalog of known kernels: `configs/kernels.toml`, and the user's entries, which override it.
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
@@ -8,18 +8,18 @@ use crate::util::error::{Error, Result};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// How sure we are that an entry works.
+/// Whether an entry is known to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Built and booted with the config of the same name.
     Supported,
-    /// Listed for its pin; not built and booted by us.
+    /// Listed for its checksum, but not built and booted.
     Untested,
 }
 
 impl Status {
-    /// As the catalog writes it.
+    /// Returns the name that the catalog uses.
     pub fn name(self) -> &'static str {
         match self {
             Status::Supported => "supported",
@@ -32,59 +32,56 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// As the user types it: `5.10.77` is one kernel, `6.1` stands for its whole series.
+    /// As the user types it. `5.10.77` is one kernel, `6.1` is a whole series.
     #[serde(deserialize_with = "deserialize_version")]
     pub version: String,
-    /// The hypervisor that it is for.
     pub flavor: Flavor,
-    /// The architectures that it can be built for: there is a config of it or of a lower version.
+    /// The architectures with a config of this or a lower version.
     #[serde(deserialize_with = "deserialize_arches")]
     pub arch: Vec<Arch>,
-    /// `kernel.org`, `git#BRANCH`, …: as `--source` takes it; absent: the flavor's default.
+    /// As `--source` takes it: `kernel.org`, `git#BRANCH`, … The default is the flavor's.
     #[serde(default, deserialize_with = "deserialize_source", skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// SHA-256 of kernel.org's `linux-<version>.tar.xz`. Not used for other sources.
+    /// The SHA-256 of kernel.org's `linux-<version>.tar.xz`. Other sources do not use it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
-    /// How sure we are.
     pub status: Status,
-    /// Anything that a user should know before choosing it.
+    /// What a user should know before choosing this kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
 }
 
 impl Entry {
-    /// The version of this entry as a request.
+    /// Returns the version as a request.
     pub fn request(&self) -> VersionRequest {
         self.version.parse().expect("checked when the catalog was read")
     }
 
-    /// An architecture for which both say something of the same kernel.
+    /// Returns an architecture for which both entries describe the same kernel.
     fn meets(&self, other: &Entry) -> Option<Arch> {
         let same = self.flavor == other.flavor && self.request() == other.request();
         self.arch.iter().copied().find(|arch| same && other.arch.contains(arch))
     }
 }
 
-/// A series of releases, and how long it is looked after.
+/// A series of releases, and how long it is maintained.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Series {
     /// `5.10`.
     #[serde(deserialize_with = "deserialize_version")]
     pub series: String,
-    /// The day, `2024-12-05`, or the month, `2026-12`, after which kernel.org publishes no more
-    /// releases of it.
+    /// The day, `2024-12-05`, or the month, `2026-12`, of the last releases on kernel.org.
     #[serde(deserialize_with = "deserialize_date")]
     pub end_of_life: String,
 }
 
-/// All known kernels, in the order of their flavor and version.
+/// All known kernels.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Catalog {
     /// Sorted by flavor, then version.
     pub kernels: Vec<Entry>,
-    /// What is known of series, whatever the flavor.
+    /// Of all flavors.
     pub series: Vec<Series>,
 }
 
@@ -98,19 +95,21 @@ struct File {
 }
 
 impl Catalog {
-    /// Reads every layer of `configs/kernels.toml`; an entry of a later layer takes the place of what
-    /// earlier ones say of the same version, flavor and architecture.
+    /// Reads every layer of `configs/kernels.toml`. An entry replaces earlier layers' entries for
+    /// the same version, flavor and architecture.
     ///
-    /// Errors (exit code 2), with file, line and field: a mistake in one of them, two entries for one kernel.
+    /// # Errors
+    ///
+    /// Exit code 2, with file, line and field: an invalid file, or two entries for one kernel.
     pub fn read(library: &ConfigLibrary) -> Result<Catalog> {
         let mut catalog = Catalog::default();
         for (name, text) in library.layers("configs/kernels.toml") {
             let file: File = read_toml(name, text)?;
             for (index, entry) in file.kernel.iter().enumerate() {
-                if let Some(twice) = file.kernel[..index].iter().find_map(|other| entry.meets(other)) {
+                if let Some(arch) = file.kernel[..index].iter().find_map(|other| entry.meets(other)) {
                     let Entry { version, flavor, .. } = entry;
                     return Err(Error::usage(format!(
-                        "{name}: version: there are two entries for {version}, {flavor}, {twice}"
+                        "{name}: version: there are two entries for {version}, {flavor}, {arch}"
                     )));
                 }
                 for old in &mut catalog.kernels {
@@ -130,7 +129,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// The flavors under which `version` is known: by its own entry, else by its series'.
+    /// Returns the flavors that have an entry for `version` or for its series.
     pub fn flavors_of(&self, version: VersionRequest) -> Vec<Flavor> {
         let (major, minor) = version.floor().series();
         let wanted = [version, VersionRequest::Series(major, minor)];
@@ -140,27 +139,28 @@ impl Catalog {
         Flavor::ALL.iter().copied().filter(knows).collect()
     }
 
-    /// The entry of exactly `version`: the one for `arch`, else one for another architecture.
+    /// Returns the entry of exactly `version`, preferably for `arch`.
     pub fn find(&self, version: VersionRequest, flavor: Flavor, arch: Arch) -> Option<&Entry> {
         let own = self.kernels.iter().filter(|entry| entry.flavor == flavor && entry.request() == version);
         own.min_by_key(|entry| !entry.arch.contains(&arch))
     }
 
-    /// The end of the series of `version`, where it is known: a day or a month.
+    /// Returns the day or month when the series of `version` ends, if it is known.
     pub fn end_of_life(&self, version: KernelVersion) -> Option<&str> {
         let (major, minor) = version.series();
         let series = self.series.iter().find(|series| series.series == format!("{major}.{minor}"))?;
         Some(&series.end_of_life)
     }
 
-    /// The same, if it is over at `now`, seconds since 1970.
+    /// Returns the day or month when the series of `version` ended, if that is before `now`,
+    /// seconds since 1970.
     pub fn end_date(&self, version: KernelVersion, now: u64) -> Option<&str> {
         let today = crate::util::time::rfc3339(now);
-        // A month is over when its name is smaller than the beginning of today's.
+        // A prefix of today's date compares with a month as well as with a day.
         self.end_of_life(version).filter(|end| *end < &today[..end.len()])
     }
 
-    /// The pinned SHA-256 of kernel.org's tarball of exactly `version`, whatever the flavor.
+    /// Returns the pinned SHA-256 of kernel.org's tarball of exactly `version`, of any flavor.
     pub fn pin(&self, version: KernelVersion) -> Option<Sha256> {
         let entry =
             self.kernels.iter().find(|entry| entry.sha256.is_some() && entry.request().floor() == version);
@@ -168,13 +168,13 @@ impl Catalog {
     }
 }
 
-/// The warning that a series has ended; `end` is the day or month, where it is known.
-pub fn end_of_life_warning((major, minor): (u32, u32), end: Option<&str>) -> String {
+/// Returns the warning that a series has ended. `end` is the day or month, if it is known.
+pub fn end_of_life_warning(series: (u32, u32), end: Option<&str>) -> String {
     let end = end.map_or_else(String::new, |end| format!(" ({end})"));
-    format!("Linux {major}.{minor} has reached its end of life{end}")
+    format!("Linux {}.{} has reached its end of life{end}", series.0, series.1)
 }
 
-// What a field may hold is checked while it is read, so that an error has its line.
+// Fields are checked while they are read, so that errors have a line.
 
 fn deserialize_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -190,20 +190,22 @@ fn deserialize_arches<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<
     let mut arches = Vec::<Arch>::deserialize(deserializer)?;
     arches.sort();
     arches.dedup();
-    match arches.is_empty() {
-        true => Err(D::Error::custom(format!("there is none: {}", Arch::choices()))),
-        false => Ok(arches),
+    if arches.is_empty() {
+        return Err(D::Error::custom(format!("the list is empty: expected {}", Arch::choices())));
     }
+    Ok(arches)
 }
 
-/// `2024-12-05` or `2024-12`.
+/// Reads `2024-12-05` or `2024-12`.
 fn deserialize_date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let text = String::deserialize(deserializer)?;
     let pattern: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-    match matches!(pattern.as_str(), "0000-00-00" | "0000-00") {
-        true => Ok(text),
-        false => Err(D::Error::custom(format!("`{text}` is neither a day (2024-12-05) nor a month"))),
+    if !matches!(pattern.as_str(), "0000-00-00" | "0000-00") {
+        return Err(D::Error::custom(format!(
+            "`{text}` is neither a day (2024-12-05) nor a month (2024-12)"
+        )));
     }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -241,7 +243,7 @@ mod tests {
         for (from, to, says) in [
             ("untested", "unknown", "line 11, column 18: status: unknown variant `unknown`"),
             ("5.12", "five", "line 8, column 19: version: `five` is not a kernel version"),
-            ("[\"amd64\"]", "[]", "line 5, column 16: arch: there is none"),
+            ("[\"amd64\"]", "[]", "line 5, column 16: arch: the list is empty"),
             (
                 "status = \"untested\"",
                 "source = \"apt:\"",
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_layer_takes_the_place_of_its_architectures_only() {
+    fn a_later_layer_overrides_its_architectures_only() {
         let both = TWO.replace("[\"amd64\"]", "[\"arm64\", \"amd64\"]");
         let own = TWO.replace("supported", "untested");
         let name = "configs/kernels.toml";
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_ends_with_its_last_day_or_month() {
+    fn a_series_ends_after_its_last_day_or_month() {
         let catalog =
             |end: &str| catalog(&format!("[[series]]\nseries = \"5.12\"\nend_of_life = \"{end}\"\n"));
         // 2021-07-20 12:00 UTC.

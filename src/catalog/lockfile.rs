@@ -1,5 +1,5 @@
-//! `kcompile.lock`: what the sources were when they were first used, so that a later change of bytes is
-//! noticed. It lies beside the user's configs, where it can be committed, or else in the cache.
+//! `kcompile.lock`: the digests of sources at their first use, to notice a later change. It lies
+//! beside the user's configs, where it can be committed, or else in the cache.
 //!
 //! ```toml
 //! [[source]]
@@ -7,8 +7,8 @@
 //! digest = "sha256:…"
 //! ```
 //!
-//! An entry written by hand is as good as one of kcompile's. `unverified = true` marks one whose first
-//! use nothing vouched for: it shows a change, and proves no more.
+//! Entries may be written by hand. `unverified = true` marks a source that nothing authenticated at
+//! its first use. Such an entry shows a change, but authenticates nothing.
 
 use crate::catalog::text::{read_optional_text, read_toml};
 use crate::kernel::SourceDigest;
@@ -20,26 +20,32 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 
-/// Its name.
 pub const NAME: &str = "kcompile.lock";
 const HEADER: &str = "\
 # Written by kcompile: what each source was when it was first used. Other bytes are refused until
 # `--update-lock` accepts them. Keep this file beside your configs, under version control.
 ";
 
-/// What is locked.
+/// The locked sources by their origins.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockFile {
     entries: BTreeMap<String, Locked>,
 }
 
-/// A source as it was at its first use.
+/// A source at its first use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Locked {
-    /// Of an archive or a commit: what lies on this machine is not locked.
+    /// Of an archive or a commit. Local directories are not locked.
     pub digest: SourceDigest,
-    /// Nothing vouched for it then.
+    /// Nothing authenticated it then.
     pub unverified: bool,
+}
+
+/// What to do with entries that the lock file has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    Keep,
+    Replace,
 }
 
 #[derive(Deserialize, Serialize)]
@@ -59,7 +65,7 @@ struct Entry {
 }
 
 impl LockFile {
-    /// Reads the text of a lock file; `name` is for errors (exit code 2), which tell line and field.
+    /// Parses a lock file. `name` is for errors (exit code 2), which have line and field.
     pub fn parse(name: &str, text: &str) -> Result<LockFile> {
         let document: Document = read_toml(name, text)?;
         let mut entries = BTreeMap::new();
@@ -70,13 +76,13 @@ impl LockFile {
                 )));
             };
             if entries.insert(origin.clone(), Locked { digest, unverified }).is_some() {
-                return Err(Error::usage(format!("{name}: {origin} is there twice")));
+                return Err(Error::usage(format!("{name}: there are two entries for {origin}")));
             }
         }
         Ok(LockFile { entries })
     }
 
-    /// The text that [`parse`](Self::parse) reads, sorted by origin.
+    /// Returns the text for [`parse`](Self::parse), sorted by origin.
     pub fn render(&self) -> String {
         let source = self.entries.iter().map(|(origin, locked)| Entry {
             origin: origin.clone(),
@@ -87,12 +93,12 @@ impl LockFile {
         format!("{HEADER}\n{}", toml::to_string(&document).expect("plain strings"))
     }
 
-    /// What `origin` was.
+    /// Returns the entry of `origin`.
     pub fn of(&self, origin: &str) -> Option<&Locked> {
         self.entries.get(origin)
     }
 
-    /// Returns the same with those of `others` that are not there.
+    /// Adds the entries of `others` for new origins.
     pub fn or(mut self, others: &BTreeMap<String, Locked>) -> LockFile {
         for (origin, locked) in others {
             self.entries.entry(origin.clone()).or_insert_with(|| locked.clone());
@@ -100,7 +106,7 @@ impl LockFile {
         self
     }
 
-    /// Reads the file at `path`; one that is not there locks nothing.
+    /// Reads the file at `path`. A missing file is an empty one.
     pub fn read(path: &Utf8Path) -> Result<LockFile> {
         match read_optional_text(path, Links::Refuse, MAX_TOML)? {
             Some(text) => LockFile::parse(path.as_str(), &text),
@@ -109,8 +115,8 @@ impl LockFile {
     }
 }
 
-/// Where the lock file lies: beside the user's configs, else in the cache; in a cache that is shared, each
-/// user has one.
+/// Returns the path of the lock file: beside the user's configs, else in the cache. In a shared
+/// cache, each user has one.
 pub fn lock_file_path(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) -> Utf8PathBuf {
     let is_shared = || cache.metadata().is_ok_and(|cache| cache.permissions().mode() & 0o022 != 0);
     match configs {
@@ -120,23 +126,17 @@ pub fn lock_file_path(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) ->
     }
 }
 
-/// Writes `entries` into the file at `path`, beside what other runs have written there meanwhile.
-/// Entries that are there already are replaced with `replace`, else left alone.
-pub fn add(path: &Utf8Path, entries: &[(String, Locked)], replace: bool) -> Result<()> {
+/// Adds an entry to the file at `path`, and keeps what other runs have added.
+pub fn add(path: &Utf8Path, origin: String, locked: Locked, existing: Existing) -> Result<()> {
     let _writing = lock_dir(path.parent().unwrap_or(Utf8Path::new(".")))?;
-    let before = LockFile::read(path)?;
-    let mut after = before.clone();
-    for (origin, locked) in entries {
-        // A verified source takes the place of one that nothing verified, whatever its digest.
-        let yields = |old: &Locked| old.unverified && !locked.unverified;
-        if replace || after.of(origin).is_none_or(yields) {
-            after.entries.insert(origin.clone(), locked.clone());
-        }
+    let mut lock = LockFile::read(path)?;
+    // A verified source replaces an unverified entry, whatever its digest.
+    let is_replaced = |old: &Locked| existing == Existing::Replace || (old.unverified && !locked.unverified);
+    if lock.of(&origin).is_some_and(|old| *old == locked || !is_replaced(old)) {
+        return Ok(());
     }
-    match after == before {
-        true => Ok(()),
-        false => write_atomically(path, after.render().as_bytes()),
-    }
+    lock.entries.insert(origin, locked);
+    write_atomically(path, lock.render().as_bytes())
 }
 
 #[cfg(test)]
@@ -163,19 +163,19 @@ mod tests {
     }
 
     #[test]
-    fn another_runs_entry_stays_unless_it_is_replaced() {
+    fn an_entry_stays_unless_it_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = Utf8Path::from_path(dir.path()).unwrap().join(NAME);
         let locked = |digit: &str| Locked {
             digest: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
             unverified: false,
         };
-        let add = |digit: &str, replace: bool| {
-            super::add(&path, &[("x".to_owned(), locked(digit))], replace).unwrap();
+        let add = |digit: &str, existing: Existing| {
+            super::add(&path, "x".to_owned(), locked(digit), existing).unwrap();
             LockFile::read(&path).unwrap().of("x").unwrap().clone()
         };
-        assert_eq!(add("1", false), locked("1"));
-        assert_eq!(add("2", false), locked("1"));
-        assert_eq!(add("2", true), locked("2"));
+        assert_eq!(add("1", Existing::Keep), locked("1"));
+        assert_eq!(add("2", Existing::Keep), locked("1"));
+        assert_eq!(add("2", Existing::Replace), locked("2"));
     }
 }

@@ -1,16 +1,16 @@
-//! The files that people edit, `configs/` and `patches/`: those carried inside the binary, and the
-//! user's own over them. Read once at the start; everything after that is pure.
+//! The files that people edit, `configs/` and `patches/`: the built-in ones, and the user's, which
+//! override them. They are read once at the start.
 
 pub mod kernels;
 pub mod lockfile;
 pub mod patches;
 pub mod project;
 pub mod text;
+pub mod tool_versions;
 pub mod toolchain_quirks;
 
-use text::read_text;
-
 use crate::catalog::project::{Project, ProjectDirs};
+use crate::catalog::text::read_text;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, MAX_CONFIG, MAX_TOML, read_file};
@@ -22,32 +22,31 @@ use walkdir::WalkDir;
 static CONFIGS: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/configs");
 static PATCHES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/patches");
 
-/// The limits of the user's own files together, all of which are in memory.
+/// The limits of the user's files together, which are held in memory.
 const MAX_BYTES: usize = 32 << 20;
 const MAX_FILES: usize = 20_000;
 /// The limit of one patch of the catalog.
 const MAX_PATCH: u64 = 16 << 20;
 
-/// The folder of the fragments.
 const FRAGMENTS: &str = "configs/fragments";
 
-/// A file and where it comes from. All but the patches are UTF-8.
+/// The bytes of a file, which are UTF-8 except in patches, and the path that it was read from.
 #[derive(Clone, Debug)]
 struct Text {
     origin: String,
     bytes: Vec<u8>,
 }
 
-/// Named texts (`configs/…`, `patches/…`), each with the layers below it.
+/// The files by name (`configs/…`, `patches/…`), each with the layers below it.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigLibrary {
     files: BTreeMap<String, Vec<Text>>,
-    /// Where the user's own of them lie, and the defaults that come with them.
+    /// Where the user's files lie, and the user's defaults.
     pub project: Project,
 }
 
 impl ConfigLibrary {
-    /// What the binary carries.
+    /// Returns the built-in files.
     pub fn built_in() -> ConfigLibrary {
         let mut library = ConfigLibrary::default();
         library.add_dir("configs", &CONFIGS);
@@ -55,7 +54,7 @@ impl ConfigLibrary {
         library
     }
 
-    /// What the binary carries, under the user's own files.
+    /// Returns the built-in files with the user's files over them.
     pub fn with_project(project: Project) -> Result<ConfigLibrary> {
         let mut library = ConfigLibrary::built_in();
         if let Some(ProjectDirs { configs, patches, .. }) = &project.dirs {
@@ -67,7 +66,8 @@ impl ConfigLibrary {
         Ok(library)
     }
 
-    /// Takes in the files of `dir`, if it is there, but for those in `without`. `left` is how many bytes they may have.
+    /// Adds the files of `dir`, if it exists, except those in `without`. `left` is the number of
+    /// bytes that they may have.
     fn read_dir(
         &mut self,
         top: &str,
@@ -78,7 +78,7 @@ impl ConfigLibrary {
         if !dir.is_dir() {
             return Ok(());
         }
-        // Not sorted: a directory may have any number of files, and the library is.
+        // Sorting would read all names before the limit applies.
         for (index, entry) in WalkDir::new(dir).into_iter().enumerate() {
             if index == MAX_FILES {
                 return Err(Error::usage(format!("{dir}: more than {MAX_FILES} files")));
@@ -92,7 +92,7 @@ impl ConfigLibrary {
                 let bytes = read(&name, path)?;
                 *left = left.checked_sub(bytes.len()).ok_or_else(|| {
                     Error::usage(format!("{dir}: more than {} MiB in its files", MAX_BYTES >> 20))
-                        .hint("large patches are read from a directory of their own: --patches DIR")
+                        .hint("keep large patches in another directory, and name it with --patches DIR")
                 })?;
                 self.add(name, path.to_string(), bytes);
             }
@@ -100,7 +100,7 @@ impl ConfigLibrary {
         Ok(())
     }
 
-    /// A library of these `(name, text)` only.
+    /// Returns a library of these names and texts only.
     pub fn from_texts<'a>(texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> ConfigLibrary {
         let mut library = ConfigLibrary::default();
         for (name, text) in texts {
@@ -121,34 +121,34 @@ impl ConfigLibrary {
         self.files.entry(name).or_default().push(Text { origin, bytes });
     }
 
-    /// The topmost text of `name`.
+    /// Returns the topmost layer of the text `name`.
     pub fn text(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.bytes(name)?).ok()
     }
 
-    /// The topmost file `name`, which may be a patch.
+    /// Returns the topmost layer of the file `name`, which may be a patch.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         Some(&self.files.get(name)?.last()?.bytes)
     }
 
-    /// Every layer of the text `name`, lowest first, as `(origin, text)`.
+    /// Returns every layer of the text `name`, lowest first, as path and text.
     pub fn layers(&self, name: &str) -> impl Iterator<Item = (&str, &str)> {
         let layers = self.files.get(name).into_iter().flatten();
         layers.filter_map(|layer| Some((layer.origin.as_str(), std::str::from_utf8(&layer.bytes).ok()?)))
     }
 
-    /// The names in folder `dir` (`configs/firecracker`), without it, in their order.
+    /// Returns the sorted names in folder `dir` (`configs/firecracker`), without the folder.
     pub fn names_in(&self, dir: &str) -> impl Iterator<Item = &str> {
         self.names_below(dir).filter(|rest| !rest.contains('/'))
     }
 
-    /// The same with what lies in the folders below it.
+    /// Returns the sorted names in folder `dir` and below, without the folder.
     pub fn names_below(&self, dir: &str) -> impl Iterator<Item = &str> {
         let prefix = format!("{dir}/");
         self.files.keys().filter_map(move |name| name.strip_prefix(&prefix))
     }
 
-    /// The fragments by their names, each with its first line, which says what for.
+    /// Returns the names of the fragments, each with its first line, which describes it.
     pub fn fragments(&self) -> impl Iterator<Item = (&str, &str)> {
         self.names_in(FRAGMENTS).filter_map(|file| {
             let text = self.text(&format!("{FRAGMENTS}/{file}"))?;
@@ -157,7 +157,7 @@ impl ConfigLibrary {
         })
     }
 
-    /// The digest of everything in it: the catalog's revision.
+    /// Returns the digest of all files, which is the catalog's revision.
     pub fn revision(&self) -> Sha256 {
         let mut hasher = Hasher::default();
         for (name, texts) in &self.files {
@@ -170,14 +170,13 @@ impl ConfigLibrary {
     }
 }
 
-/// Reads the file at `path`, which the library calls `name`.
+/// Reads the file at `path`, which is `name` in the library.
 fn read(name: &str, path: &Utf8Path) -> Result<Vec<u8>> {
     if name.ends_with(".toml") {
-        return read_text(path, MAX_TOML).map(String::into_bytes);
+        read_text(path, MAX_TOML).map(String::into_bytes)
+    } else if name.starts_with("patches/") {
+        read_file(path, Links::Refuse, MAX_PATCH).context(Kind::Usage, || format!("cannot read {path}"))
+    } else {
+        read_text(path, MAX_CONFIG).map(String::into_bytes)
     }
-    if name.starts_with("patches/") {
-        let bytes = read_file(path, Links::Refuse, MAX_PATCH);
-        return bytes.context(Kind::Usage, || format!("cannot read {path}"));
-    }
-    read_text(path, MAX_CONFIG).map(String::into_bytes)
 }

@@ -1,4 +1,4 @@
-//! Patches: which ones a version takes, and where they are read from. [`crate::source`] applies them.
+//! Chooses the patches of a version and reads them. [`crate::source`] applies them.
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::text::{read_text, read_toml};
@@ -14,9 +14,10 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use walkdir::WalkDir;
 
-/// Limit of one patch, as a file and decompressed. A patch from one series to the next has about 90 MB.
+/// The limit of one patch, as a file and decompressed. A patch from one series to the next has
+/// about 90 MB.
 pub const MAX_PATCH: u64 = 256 << 20;
-/// Limit of all patches of a directory, as files.
+/// The limit of all patches of a directory, as files.
 const MAX_PATCHES: u64 = 1 << 30;
 
 /// The file of a quilt directory that lists its patches.
@@ -25,17 +26,17 @@ const SERIES: &str = "series";
 /// One patch of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PatchFile {
-    /// Its path in the catalog, or in the user's directory.
+    /// The path in the catalog, or in the user's directory.
     pub name: String,
-    /// Digest of the file, compressed or not.
+    /// The digest of the file as it is, which may be compressed.
     pub sha256: Sha256,
-    /// How many components its paths lose, where a quilt series says so (`-p0`).
+    /// The number of path components to strip, if a quilt series has it (`-p0`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strip: Option<u8>,
-    /// Why it is there, where the catalog says so.
+    /// Why it is needed, for patches of the catalog.
     #[serde(skip)]
     pub reason: Option<String>,
-    /// What `git format-patch` or `diff -u` writes, or that compressed.
+    /// The output of `git format-patch` or `diff -u`, which may be compressed.
     #[serde(skip)]
     pub bytes: PatchBytes,
 }
@@ -43,18 +44,18 @@ pub struct PatchFile {
 /// The bytes of a patch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PatchBytes {
-    /// Of the catalog.
+    /// Of a patch of the catalog.
     InMemory(Arc<[u8]>),
-    /// In a file, which may be larger than memory should be.
+    /// The path of a file, which may be too large for memory.
     At(Utf8PathBuf),
 }
 
 /// The patches of a user's directory.
 #[derive(Clone, Debug, Default)]
 pub struct PatchDir {
-    /// In the order in which they are applied.
+    /// In the order of their application.
     pub patches: Vec<PatchFile>,
-    /// Names the files that are not read, if there are any.
+    /// Names the files that were not read, if there are any.
     pub notice: Option<String>,
 }
 
@@ -68,7 +69,6 @@ struct SeriesEntry {
     from: KernelVersion,
     /// The first version that no longer needs it.
     before: KernelVersion,
-    /// Why.
     reason: String,
 }
 
@@ -79,8 +79,8 @@ struct Series {
     patch: Vec<SeriesEntry>,
 }
 
-/// The catalog's patches for `version` in the order of `series.toml`, then the user's own. `notices` gets the
-/// names of files that are not used for any version.
+/// Returns the catalog's patches for `version` in the order of `series.toml`, then the user's. Adds
+/// the names of files that no version uses to `notices`.
 pub fn select(
     library: &ConfigLibrary,
     version: KernelVersion,
@@ -121,8 +121,8 @@ pub fn select(
     Ok(selected)
 }
 
-/// Reads the patches of a user's directory: those that its quilt `series` lists, or else all whose names end as
-/// those of patches, in the order of their names.
+/// Reads the patches of a user's directory: those in its quilt `series`, or else all files with the
+/// name of a patch, sorted by name.
 ///
 /// # Errors
 ///
@@ -132,13 +132,14 @@ pub fn read_dir(dir: &Utf8Path) -> Result<PatchDir> {
     let (patches, why) = if series.is_file() {
         (read_series(dir, &series)?, "its series does not list them")
     } else {
-        let entries = dir.read_dir().context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
-        let mut names = BTreeSet::new();
-        for entry in entries {
-            let entry = entry.context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
-            // A name that is not UTF-8 is among those that are not read.
-            names.extend(entry.file_name().into_string().ok());
-        }
+        let names = dir.read_dir().and_then(|entries| {
+            // Names that are not UTF-8 are reported as not read.
+            entries
+                .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
+                .collect()
+        });
+        let mut names: BTreeSet<String> =
+            names.context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
         names.retain(|name| is_patch(name) && !dir.join(name).is_dir());
         let mut left = MAX_PATCHES;
         let patches: Result<_> = names.iter().map(|name| read_patch(dir, name, &mut left)).collect();
@@ -149,20 +150,20 @@ pub fn read_dir(dir: &Utf8Path) -> Result<PatchDir> {
     let notice =
         (!unread.is_empty()).then(|| format!("--patches {dir}: not read: {} ({why})", unread.join(", ")));
     if patches.is_empty() {
-        let error = Error::usage(format!("--patches {dir}: no patch in it"));
-        return Err(error.hint(notice.unwrap_or_else(|| "the directory is empty".to_owned())));
+        return Err(Error::usage(format!("--patches {dir}: the directory has no patches"))
+            .hint(notice.unwrap_or_else(|| "the directory is empty".to_owned())));
     }
     Ok(PatchDir { patches, notice })
 }
 
-/// Whether a file of this name is a patch.
+/// Returns whether a file of this name is a patch.
 fn is_patch(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let plain = [".gz", ".xz", ".bz2", ".zst"].iter().find_map(|suffix| name.strip_suffix(suffix));
     matches!(Utf8Path::new(plain.unwrap_or(&name)).extension(), Some("patch" | "diff"))
 }
 
-/// Reads the patches that `series` lists: a name in each line, and maybe `-pN` after it.
+/// Reads the patches in `series`, which has a name in each line, and possibly `-pN` after it.
 fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
     let mut patches = Vec::new();
     let mut left = MAX_PATCHES;
@@ -184,7 +185,7 @@ fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
     Ok(patches)
 }
 
-/// Reads the digest of a patch. `left` is how many bytes the patches may still have.
+/// Hashes a patch. `left` is the number of bytes that patches may still have.
 fn read_patch(dir: &Utf8Path, name: &str, left: &mut u64) -> Result<PatchFile> {
     let path = dir.join(name);
     let message = || format!("cannot read {path}");
@@ -196,13 +197,13 @@ fn read_patch(dir: &Utf8Path, name: &str, left: &mut u64) -> Result<PatchFile> {
         return Err(Error::usage(format!("{path}: larger than {} MiB", MAX_PATCH >> 20)));
     }
     *left = left.checked_sub(size).ok_or_else(|| {
-        Error::usage(format!("{path}: with the patches before it larger than {} MiB", MAX_PATCHES >> 20))
+        Error::usage(format!("{path}: the patches up to this one are larger than {} MiB", MAX_PATCHES >> 20))
     })?;
     Ok(PatchFile { name: name.to_owned(), sha256, strip: None, reason: None, bytes: PatchBytes::At(path) })
 }
 
-/// What lies in `dir` and is not in `read`; a directory with nothing of `read` in it as a whole. Git's own files
-/// (`.git`, `.gitignore`) are left out.
+/// Returns the files in `dir` that are not in `read`. A directory without any file of `read` is one
+/// name. Git's files (`.git`, `.gitignore`) are left out.
 fn unread_files(dir: &Utf8Path, read: &BTreeSet<&str>) -> Result<Vec<String>> {
     let mut unread = Vec::new();
     let mut walk = WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter();
@@ -229,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_range_chooses() {
+    fn patches_are_chosen_by_version() {
         let series =
             "[[patch]]\nfile = \"5.10/a.patch\"\nfrom = \"5.10\"\nbefore = \"5.10.102\"\nreason = \"r\"\n";
         let library =

@@ -1,10 +1,10 @@
-//! Where the user's own files lie, and the defaults that come with them: a directory with a
-//! `kcompile.toml`, in which or below which kcompile runs, or what `--configs DIR` names.
+//! Finds the user's files and defaults. They lie in the directory of a `kcompile.toml`, in or below
+//! which kcompile runs, or in the directory of `--configs DIR`.
 //!
 //! ```text
-//! kcompile.toml     defaults of the command line; may be empty        --configs DIR
-//! kcompile.lock     what the sources were at their first use          DIR/kcompile.lock
-//! configs/          laid out like the project's own `configs/`        DIR/
+//! kcompile.toml     defaults of the command line, may be empty        --configs DIR
+//! kcompile.lock     the digests of sources at their first use         DIR/kcompile.lock
+//! configs/          the layout of the built-in `configs/`             DIR/
 //! patches/          series.toml and patches                           DIR/patches/
 //! ```
 
@@ -22,44 +22,33 @@ use std::os::unix::fs::MetadataExt;
 /// The file that marks a project.
 pub const FILE: &str = "kcompile.toml";
 
-/// The user's own files.
+/// The directories of the user's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProjectDirs {
-    /// Where the lock file lies.
+    /// The directory of the lock file.
     pub root: Utf8PathBuf,
-    /// Of `kernels.toml`, `firecracker/`, `fragments/`, …; may not be there yet.
+    /// The directory of `kernels.toml`, `firecracker/`, `fragments/`, … It may not exist yet.
     pub configs: Utf8PathBuf,
-    /// Of `series.toml` and patches; may not be there.
+    /// The directory of `series.toml` and patches. It may not exist.
     pub patches: Utf8PathBuf,
 }
 
 impl ProjectDirs {
-    /// What `--configs DIR` names. Errors (exit code 2): `dir` is no directory.
-    pub fn of_configs(dir: &Utf8Path) -> Result<ProjectDirs> {
-        match dir.is_dir() {
-            true => Ok(ProjectDirs {
-                root: dir.to_owned(),
-                configs: dir.to_owned(),
-                patches: dir.join("patches"),
-            }),
-            false => Err(Error::usage(format!("--configs {dir}: not a directory"))),
-        }
-    }
-
-    /// Returns who else may write where the user's files lie: `everybody`, `group 100`.
+    /// Returns who else may write in the directories: `everybody`, `group 100`.
     pub fn writers(&self) -> Option<String> {
         let dirs = [&self.root, &self.configs, &self.patches];
         let shared = dirs.into_iter().filter_map(|dir| fs::metadata(dir).ok());
         shared.filter_map(|dir| writers(dir.mode(), dir.uid(), dir.gid())).min()
     }
 
-    /// Where the file lies, or will lie, that the library calls `name` (`configs/…`).
+    /// Returns the path of the file that is `name` (`configs/…`) in the library. It may not exist
+    /// yet.
     pub fn path_of(&self, name: &str) -> Utf8PathBuf {
         self.configs.join(name.strip_prefix("configs/").unwrap_or(name))
     }
 }
 
-/// Defaults of the command line, which wins.
+/// Defaults for options of the command line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
@@ -68,65 +57,68 @@ pub struct Defaults {
     /// `--arch`.
     #[serde(default)]
     pub arch: Vec<Arch>,
-    /// `--output`: absolute once read; in the file it is relative to the project.
+    /// `--output`. Relative to the project in the file, and absolute here.
     pub output: Option<Utf8PathBuf>,
-    /// `--mirror`; `KCOMPILE_MIRROR` wins, too.
+    /// `--mirror`. `KCOMPILE_MIRROR` overrides it.
     #[serde(default, deserialize_with = "mirrors")]
     pub mirror: Vec<String>,
-    /// `--require`: profiles in addition to those of the command line.
+    /// `--require`. Added to the profiles of the command line.
     #[serde(default)]
     pub require: Vec<String>,
 }
 
-/// A project, or only what `--configs` names, or nothing of the user's own.
+/// A project, or only the directory of `--configs`, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Project {
-    /// Its `kcompile.toml`.
+    /// The path of `kcompile.toml`.
     pub file: Option<Utf8PathBuf>,
-    /// The user's own files.
     pub dirs: Option<ProjectDirs>,
-    /// What `kcompile.toml` says.
+    /// The content of `kcompile.toml`.
     pub defaults: Defaults,
 }
 
 impl Project {
-    /// Looks for `kcompile.toml` in `cwd` and the directories above it. `configs` is `--configs`: its files
-    /// take the place of the project's, whose defaults stay. `uid` is the user who runs kcompile.
+    /// Looks for `kcompile.toml` in `cwd` and the directories above it. The files of `configs`,
+    /// which is `--configs`, replace those of the project, but not its defaults. `uid` is the user
+    /// who runs kcompile.
     ///
-    /// Errors (exit code 2): a mistake in the file, with its line and field; it belongs to somebody else, and
-    /// there is no `configs` to say what is meant; `configs` is no directory.
+    /// # Errors
+    ///
+    /// Exit code 2: the file is invalid, it belongs to another user and there is no `configs`, or
+    /// `configs` is not a directory.
     pub fn find(cwd: &Utf8Path, configs: Option<&Utf8Path>, uid: u32) -> Result<Project> {
-        let file = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file());
-        let mut project = match file {
-            Some(file) => match (foreign_owner(&file, cwd, uid)?, configs) {
-                (None, _) => Project::read(&file, &read_text(&file, MAX_TOML)?)?,
-                (Some(_), Some(_)) => Project::default(),
-                (Some(owner), None) => {
+        let mut project = Project::default();
+        if let Some(file) = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file()) {
+            match foreign_owner(&file, cwd, uid)? {
+                None => project = Project::read(&file, &read_text(&file, MAX_TOML)?)?,
+                Some(_) if configs.is_some() => {}
+                Some(owner) => {
                     return Err(Error::usage(format!("{file} belongs to another user ({owner})")).hint(
-                        "if its configs are to be believed, name their directory with --configs; a \
-                         kcompile.toml of your own, which may be empty, is found first",
+                        "if you trust its configs, name their directory with --configs; otherwise put your own \
+                         kcompile.toml, which may be empty, into this directory",
                     ));
                 }
-            },
-            None => Project::default(),
-        };
+            }
+        }
         if let Some(dir) = configs {
-            project.dirs = Some(ProjectDirs::of_configs(dir)?);
+            if !dir.is_dir() {
+                return Err(Error::usage(format!("--configs {dir}: not a directory")));
+            }
+            let (root, configs) = (dir.to_owned(), dir.to_owned());
+            project.dirs = Some(ProjectDirs { root, configs, patches: dir.join("patches") });
         }
         Ok(project)
     }
 
     fn read(file: &Utf8Path, text: &str) -> Result<Project> {
         let mut defaults: Defaults = read_toml(file.as_str(), text)?;
-        // It is printed for scripts, which want the path as it is.
+        // The path is printed for scripts, without escapes.
         if let Some(output) =
             defaults.output.as_ref().filter(|output| !output.as_str().chars().all(is_printable))
         {
             let shown = escape_control(output.as_str());
-            return Err(Error::usage(format!(
-                "{file}: output: `{shown}` holds characters that a terminal obeys"
-            ))
-            .hint("name a directory with plain characters"));
+            return Err(Error::usage(format!("{file}: output: `{shown}` contains control characters"))
+                .hint("name a directory with printable characters"));
         }
         let root = file.parent().expect("a file is in a directory").to_owned();
         defaults.output = defaults.output.map(|output| root.join(output));
@@ -134,19 +126,23 @@ impl Project {
         Ok(Project { file: Some(file.to_owned()), dirs: Some(dirs), defaults })
     }
 
-    /// Where to write the user's files. Errors (exit code 2): there is no such place.
+    /// Returns the directories to write the user's files to.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 2: the user has none.
     pub fn user_dirs(&self) -> Result<&ProjectDirs> {
         self.dirs.as_ref().ok_or_else(|| {
-            Error::usage("there is no directory of your own to write to").hint(format!(
-                "give one with --configs DIR, or put a {FILE} (it may be empty) at the top of your repository"
+            Error::usage("there is no directory for your configs").hint(format!(
+                "name one with --configs DIR, or put a {FILE}, which may be empty, at the top of your repository"
             ))
         })
     }
 }
 
-/// The owner of `file` where that is nobody whom the user `uid` believes in the directory `cwd`. It says what is
-/// built, from where, and with which patches, and lies above, where others may write: in `/tmp`, say. A link
-/// chooses as well as what it leads to.
+/// Returns the owner of `file` unless the user `uid` trusts that owner in the directory `cwd`. The
+/// file chooses sources and patches, and may lie in a directory above where others may write, such
+/// as `/tmp`. If it is a link, both the link and its target must have a trusted owner.
 fn foreign_owner(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32>> {
     let owners =
         || Ok([fs::metadata(cwd)?.uid(), fs::metadata(file)?.uid(), fs::symlink_metadata(file)?.uid()]);
@@ -155,7 +151,8 @@ fn foreign_owner(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32
     Ok([owner, of_link].into_iter().find(|owner| !is_trusted_owner(*owner, uid, of_cwd)))
 }
 
-/// Who beside its owner may write in a directory. A group with the number of its user is that user's own.
+/// Returns who may write in a directory besides its owner. A group with the number of the owner is
+/// the owner's private group.
 fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
     if mode & 0o002 != 0 {
         return Some("everybody".to_owned());
@@ -163,20 +160,21 @@ fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
     (mode & 0o020 != 0 && group != owner).then(|| format!("group {group}"))
 }
 
-/// Oneself, root, and whoever owns the directory that one works in, as in a container that has it mounted.
+/// Trusts oneself, root, and the owner of the working directory, which may be mounted into a
+/// container.
 fn is_trusted_owner(owner: u32, uid: u32, of_cwd: u32) -> bool {
     [uid, 0, of_cwd].contains(&owner)
 }
 
-/// What is wrong with the URL of a mirror, if anything is.
+/// Returns what is wrong with the URL of a mirror, if anything is.
 pub fn mirror_error(url: &str) -> Option<String> {
     let printed = redact_credentials(url);
     if !url.starts_with("https://") && !url.starts_with("http://") {
         return Some(format!("the mirror `{printed}` is not an http or https URL"));
     }
-    // It would stand in receipts and logs, and in the list of processes already.
+    // Receipts and logs would show the credentials, as the process list already does.
     has_credentials(url)
-        .then(|| format!("the mirror `{printed}` names a login, which does not belong into a URL"))
+        .then(|| format!("the mirror `{printed}` has credentials in its URL, which are not supported"))
 }
 
 fn mirrors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {

@@ -1,17 +1,21 @@
-//! The texts that people edit, read from disk and as TOML.
+//! Reads text files and TOML that people edit.
 
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, read_file};
 use camino::Utf8Path;
 use std::io;
 
-/// Reads the text of a TOML file called `name`. An error (exit code 2) names it, the line and the field.
+/// Parses the text of the TOML file `name`.
+///
+/// # Errors
+///
+/// Exit code 2, with file, line and field: the text is not valid.
 pub fn read_toml<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T> {
     toml::from_str(text).map_err(|error| Error::usage(format!("{name}: {}", join_lines(&error.to_string()))))
 }
 
-/// A TOML error spans lines with a drawing of the place: keep its position, the field that is drawn
-/// there, and its words.
+/// Joins the lines of a TOML error, which draw the place. Keeps the position, the field and the
+/// message.
 fn join_lines(message: &str) -> String {
     let mut parts = Vec::new();
     for line in message.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -30,7 +34,7 @@ fn is_key_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')
 }
 
-/// [`read_text`] of a file that may not be there.
+/// Reads a text file like [`read_text`]. Returns `None` if it does not exist.
 pub fn read_optional_text(path: &Utf8Path, links: Links, limit: u64) -> Result<Option<String>> {
     match read_file(path, links, limit) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -38,7 +42,8 @@ pub fn read_optional_text(path: &Utf8Path, links: Links, limit: u64) -> Result<O
     }
 }
 
-/// Reads a user's text file, which may be a link: not larger than `limit`, UTF-8, no NUL bytes.
+/// Reads a user's text file, which may be a link. It must be UTF-8 without NUL bytes, and not
+/// larger than `limit`.
 pub fn read_text(path: &Utf8Path, limit: u64) -> Result<String> {
     text_of(path, read_file(path, Links::Follow, limit))
 }

@@ -1,9 +1,10 @@
-//! Old kernels on new tools: which known defects of a tree meet the tools of this host, and the make
-//! variables that get round them. The rules are data (`configs/toolchains.toml`); what is here
-//! matches them, and is pure but for [`defects`], which looks into a tree.
+//! Old kernels on new tools: finds known defects of a tree that the tools of this host trigger, and
+//! the make variables that work around them. The rules are in `configs/toolchains.toml`. Only
+//! [`defects`] reads a tree.
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
+use crate::catalog::tool_versions::{Tool, ToolVersion, Tools};
 use crate::kernel::{Arch, KernelVersion};
 use crate::util::error::{Error, Result};
 use crate::util::read::{Links, read_file};
@@ -11,31 +12,31 @@ use camino::Utf8Path;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// One rule: where it applies (every condition that is given must hold), what it does, and why.
+/// One rule. It applies if all its conditions hold.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, try_from = "Entry")]
 pub struct Rule {
-    /// Its name, for people and for the plan.
+    /// Names the rule for people and in the plan.
     pub id: String,
-    /// The architecture that it is for; absent: each.
+    /// The default is every architecture.
     pub arch: Option<Arch>,
-    /// The tool that the tree does not know yet, and the versions of it.
+    /// The tool that the tree does not support yet.
     pub tool: Tool,
     /// The first version of the tool that the rule is for.
     pub from: ToolVersion,
-    /// The first one that it is no longer for.
+    /// The first later version that the rule is not for.
     pub before: Option<ToolVersion>,
-    /// Kernel versions; absent: all of them, and the tree alone decides.
+    /// The default is every version. Then the tree alone decides.
     pub kernel: Option<Versions>,
-    /// What the tree must show.
+    /// What the files of the tree must have or lack.
     pub tree: Vec<SourceMarker>,
-    /// Make variables: words that are appended to what the plan has there already.
+    /// Words to append to make variables of the plan.
     pub variables: BTreeMap<String, String>,
-    /// What breaks without it.
+    /// What breaks without the rule.
     pub reason: String,
 }
 
-/// A rule as it is written, before what belongs together is checked.
+/// A rule as it is written, before it is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -49,7 +50,7 @@ struct Entry {
     tree: Vec<SourceMarker>,
     variables: BTreeMap<String, String>,
     reason: String,
-    /// Where it was seen or fixed; for those who look after the file.
+    /// Where the defect was seen or fixed, for maintainers of the file.
     #[serde(rename = "source")]
     _source: String,
 }
@@ -66,23 +67,25 @@ impl TryFrom<Entry> for Rule {
             return Err(format!("rule {id}: kernel: before: {before} is not after from: {from}"));
         }
         if kernel.is_none() && tree.is_empty() {
-            return Err(format!("rule {id}: kernel or tree: one of them must say which kernels it is for"));
+            return Err(format!("rule {id}: kernel or tree is needed, to choose the kernels that it is for"));
         }
         if let Some(sign) = tree.iter().find(|sign| sign.has.is_some() == sign.lacks.is_some()) {
             return Err(format!("rule {id}: tree: {}: either has or lacks is needed", sign.file));
         }
         if variables.is_empty() {
-            return Err(format!("rule {id}: variables: none, so it does nothing"));
+            return Err(format!("rule {id}: variables: at least one is needed"));
         }
         if let Some((name, _)) = variables.iter().find(|(name, words)| !is_variable(name, words)) {
-            return Err(format!("rule {id}: variables: `{name}` is not a make variable with words for it"));
+            return Err(format!(
+                "rule {id}: variables: `{name}` is not a make variable that a rule may set, or its words are not plain"
+            ));
         }
         Ok(Rule { id, arch, tool, from, before, kernel, tree, variables, reason })
     }
 }
 
-/// Of make's command line: no expansion in the words, and none of the variables that Kbuild or a
-/// plan sets by itself.
+/// Returns whether a rule may set the variable to these words. Variables that Kbuild or a plan sets
+/// are reserved, and make must not expand the words.
 fn is_variable(name: &str, words: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let owned = ["ARCH", "CROSS_COMPILE", "LLVM", "O", "LOCALVERSION", "MAKEFLAGS", "KCFLAGS", "KAFLAGS"];
@@ -94,60 +97,20 @@ fn is_variable(name: &str, words: &str) -> bool {
         && !words.contains(['$', '#', '\n'])
 }
 
-/// A tool that a rule may be about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Tool {
-    /// GCC as the compiler of the kernel.
-    Gcc,
-    /// Clang as the compiler of the kernel.
-    Clang,
-    /// GCC as the compiler of the kernel's own tools.
-    HostGcc,
-    /// Clang as the compiler of the kernel's own tools.
-    HostClang,
-    /// The GNU assembler and linker of the kernel.
-    Binutils,
-    /// The C library of this host.
-    Glibc,
-}
-
-/// The version of a tool: `12`, `2.36`, `12.2.0`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "String")]
-pub struct ToolVersion(Vec<u32>);
-
-impl TryFrom<String> for ToolVersion {
-    type Error = String;
-
-    fn try_from(text: String) -> std::result::Result<ToolVersion, String> {
-        let numbers: std::result::Result<Vec<u32>, _> = text.split('.').map(str::parse).collect();
-        numbers.map(ToolVersion).map_err(|_| format!("`{text}` is not a version of a tool, as 12 or 2.36"))
-    }
-}
-
-impl std::fmt::Display for ToolVersion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let numbers: Vec<String> = self.0.iter().map(ToString::to_string).collect();
-        f.write_str(&numbers.join("."))
-    }
-}
-
-/// Kernel versions, the second one no longer among them.
+/// A range of kernel versions.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Versions {
-    /// The first one.
     pub from: KernelVersion,
-    /// The first one after them.
+    /// The first version after the range.
     pub before: KernelVersion,
 }
 
-/// A file of the tree, and a text that it has or lacks. A file that is not there shows nothing.
+/// A file of the tree, and a text that it has or lacks. A missing file does not match.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceMarker {
-    /// Its path in the tree.
+    /// The path in the tree.
     pub file: String,
     /// A text that must be in it.
     pub has: Option<String>,
@@ -155,61 +118,11 @@ pub struct SourceMarker {
     pub lacks: Option<String>,
 }
 
-/// The versions of the tools of this host, as far as they are known.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tools(BTreeMap<Tool, ToolVersion>);
-
-impl Tools {
-    /// From the first lines that the tools print for `--version`: `cc`, `hostcc` and `ld` of
-    /// `identity`, and that of the C library's `ldd`.
-    pub fn new(identity: &BTreeMap<String, String>, ldd: Option<&str>) -> Tools {
-        let line = |tool: &str| identity.get(tool).map(String::as_str);
-        let is_clang = |line: &str| line.contains("clang");
-        let compiler = |line: Option<&str>, gcc, clang| {
-            let line = line?;
-            Some((if is_clang(line) { clang } else { gcc }, version_in(line)?))
-        };
-        let of = |tool, line: Option<&str>, mark: &str| {
-            Some((tool, version_in(line.filter(|line| line.contains(mark))?)?))
-        };
-        let found = [
-            compiler(line("cc"), Tool::Gcc, Tool::Clang),
-            compiler(line("hostcc"), Tool::HostGcc, Tool::HostClang),
-            of(Tool::Binutils, line("ld"), "GNU"),
-            of(Tool::Glibc, ldd, "GNU libc").or_else(|| of(Tool::Glibc, ldd, "GLIBC")),
-        ];
-        Tools(found.into_iter().flatten().collect())
-    }
-}
-
-/// `(Debian 12.2.0-14) 12.2.0`, `GNU ld (GNU Binutils) 2.40`, `GNU ld version 2.41-37.fc40`: the
-/// first number with a dot in it outside of brackets.
-fn version_in(line: &str) -> Option<ToolVersion> {
-    let mut depth = 0;
-    let outside: String = line
-        .chars()
-        .filter(|&c| {
-            depth += i32::from(c == '(');
-            let is_outside = depth == 0;
-            depth -= i32::from(c == ')');
-            is_outside
-        })
-        .collect();
-    outside.split_whitespace().find_map(|word| {
-        let end = word.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(word.len());
-        let number = word[..end].trim_end_matches('.');
-        number.contains('.').then(|| ToolVersion::try_from(number.to_owned()).ok())?
-    })
-}
-
 /// A rule of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Applied {
-    /// The rule.
     pub id: String,
-    /// What it appends.
     pub variables: BTreeMap<String, String>,
-    /// Why.
     #[serde(skip)]
     pub reason: String,
 }
@@ -222,8 +135,8 @@ impl std::fmt::Display for Applied {
     }
 }
 
-/// Reads every layer of `configs/toolchains.toml`; a rule of a later layer replaces an earlier one of
-/// the same id.
+/// Reads every layer of `configs/toolchains.toml`. A rule replaces the rule of an earlier layer
+/// with the same id.
 pub fn read(library: &ConfigLibrary) -> Result<Vec<Rule>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -236,7 +149,10 @@ pub fn read(library: &ConfigLibrary) -> Result<Vec<Rule>> {
         let file: File = read_toml(origin, text)?;
         for (index, rule) in file.rule.iter().enumerate() {
             if file.rule[..index].iter().any(|other| other.id == rule.id) {
-                return Err(Error::usage(format!("{origin}: rule {}: id: there are two of it", rule.id)));
+                return Err(Error::usage(format!(
+                    "{origin}: rule {}: there are two rules with this id",
+                    rule.id
+                )));
             }
         }
         rules.retain(|old| file.rule.iter().all(|new| new.id != old.id));
@@ -245,10 +161,10 @@ pub fn read(library: &ConfigLibrary) -> Result<Vec<Rule>> {
     Ok(rules)
 }
 
-/// The limit of a file of the source that a rule looks into: the top Makefile has 75 kB.
+/// The limit of a source file that a rule reads. The top Makefile has 75 kB.
 const MAX_SOURCE_FILE: u64 = 2 << 20;
 
-/// Looks into `tree`: the ids of the rules whose signs it shows.
+/// Returns the ids of the rules whose markers `tree` has.
 pub fn defects(rules: &[Rule], tree: &Utf8Path) -> BTreeSet<String> {
     let text_of = |file: &str| {
         let bytes = read_file(tree.join(file), Links::Follow, MAX_SOURCE_FILE).ok()?;
@@ -257,8 +173,8 @@ pub fn defects(rules: &[Rule], tree: &Utf8Path) -> BTreeSet<String> {
     rules.iter().filter(|rule| rule.matches_tree(text_of)).map(|rule| rule.id.clone()).collect()
 }
 
-/// The rules for this version, architecture and these tools, in the order of the file. They apply
-/// where the tree shows their signs: see [`defects`].
+/// Returns the rules for this version, this architecture and these tools, in the order of the file.
+/// They apply if the tree has their markers, see [`defects`].
 pub fn possible(rules: &[Rule], version: KernelVersion, arch: Arch, tools: &Tools) -> Vec<Applied> {
     rules
         .iter()
@@ -272,7 +188,7 @@ pub fn possible(rules: &[Rule], version: KernelVersion, arch: Arch, tools: &Tool
         .collect()
 }
 
-/// Appends the words of `applied` to make's variables, each of them once.
+/// Appends the words of `applied` to make variables, each word once.
 pub fn append(applied: &[Applied], variables: &mut BTreeMap<String, String>) {
     for (name, words) in applied.iter().flat_map(|rule| &rule.variables) {
         let value = variables.entry(name.clone()).or_default();
@@ -305,6 +221,7 @@ impl Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::tool_versions::tests::tools;
 
     const RULE: &str = r#"
         [[rule]]
@@ -322,34 +239,6 @@ mod tests {
 
     fn rules(text: &str) -> Result<Vec<Rule>> {
         read(&ConfigLibrary::from_texts([("configs/toolchains.toml", text)]))
-    }
-
-    fn tools(lines: &[(&str, &str)], ldd: &str) -> Tools {
-        let identity = lines.iter().map(|(tool, line)| ((*tool).to_owned(), (*line).to_owned())).collect();
-        Tools::new(&identity, Some(ldd))
-    }
-
-    #[test]
-    fn tools_are_told_by_what_they_say_of_themselves() {
-        let version = |text: &str| ToolVersion::try_from(text.to_owned()).unwrap();
-        for (line, tool, expected) in [
-            ("(Debian 12.2.0-14+deb12u1) 12.2.0", Tool::Gcc, "12.2.0"),
-            ("(GCC) 14.2.1 20240801 (Red Hat 14.2.1-1)", Tool::Gcc, "14.2.1"),
-            ("Debian clang version 14.0.6", Tool::Clang, "14.0.6"),
-            ("Ubuntu clang version 18.1.3 (1ubuntu1)", Tool::Clang, "18.1.3"),
-        ] {
-            assert_eq!(tools(&[("cc", line)], "").0, [(tool, version(expected))].into(), "{line}");
-        }
-        for (line, expected) in
-            [("GNU ld (GNU Binutils for Debian) 2.40", "2.40"), ("GNU ld version 2.41-37.fc40", "2.41")]
-        {
-            assert_eq!(tools(&[("ld", line)], "").0, [(Tool::Binutils, version(expected))].into(), "{line}");
-        }
-        assert_eq!(tools(&[("ld", "LLD 14.0.6 (compatible with GNU linkers)")], "").0.len(), 1);
-        for ldd in ["(Debian GLIBC 2.36-9+deb12u14) 2.36", "(GNU libc) 2.36"] {
-            assert_eq!(tools(&[], ldd).0, [(Tool::Glibc, version("2.36"))].into(), "{ldd}");
-        }
-        assert_eq!(tools(&[("cc", "nonsense")], "musl libc (x86_64)"), Tools::default());
     }
 
     #[test]
@@ -401,7 +290,7 @@ mod tests {
             assert!(error.contains(says), "`{says}` is not in: {error}");
         }
         let error = rules(&RULE.repeat(2)).unwrap_err().to_string();
-        assert_eq!(error, "configs/toolchains.toml: rule old: id: there are two of it");
+        assert_eq!(error, "configs/toolchains.toml: rule old: there are two rules with this id");
     }
 
     #[test]

@@ -103,7 +103,8 @@ pub fn import_bundle(path: &Utf8Path, ctx: &Context<'_>) -> Result<BTreeMap<Stri
 fn update_lock_file(source: &SourceIdentity, ctx: &Context<'_>) {
     let Some(origin) = source.origin.clone() else { return };
     let locked = Locked { digest: source.digest.clone(), unverified: !source.is_authenticated() };
-    if let Err(error) = lockfile::add(&ctx.lock_path, &[(origin, locked)], ctx.update_lock) {
+    let existing = if ctx.update_lock { lockfile::Existing::Replace } else { lockfile::Existing::Keep };
+    if let Err(error) = lockfile::add(&ctx.lock_path, origin, locked, existing) {
         ctx.reporter.warning(format!("{error}; kcompile will not notice if the source changes"));
     }
 }

@@ -1,12 +1,12 @@
-//! The annotations of an image: what it is and what it was made from. They stand on its manifest, and
-//! as labels in its config. Nothing in them depends on anything but the plan and what is built from it, so
-//! that the same plan gives the same digest.
+//! The annotations of an image, which are also the labels in its config. They depend only on the
+//! plan and the build, so that the same plan gives the same digest.
 //!
-//! Keys are OCI's predefined ones where there is one for it, else our own; docs/reference/annotations.md lists them.
+//! A key is OCI's predefined one, or else kcompile's. docs/reference/annotations.md lists them.
 
 use super::{SourcePlan, Toolchain};
-use crate::kernel::{Arch, Flavor, KernelVersion};
+use crate::kernel::KernelVersion;
 use crate::oci::annotations::OCI;
+use crate::plan::request::Request;
 use crate::util::digest::Sha256;
 use std::collections::BTreeMap;
 
@@ -16,35 +16,39 @@ pub const FLAVOR: &str = "io.github.kcompile.flavor";
 pub const ARCHITECTURE: &str = "io.github.kcompile.architecture";
 /// `uname -r`.
 pub const KERNEL_RELEASE: &str = "io.github.kcompile.kernel.release";
-/// `sha256:…` of the final `.config`, which is `config` beside the modules.
+/// `sha256:…` of the final `.config`, which is the file `config` beside the modules.
 pub const CONFIG_DIGEST: &str = "io.github.kcompile.config.digest";
-/// `sha256:…` of the archive that the source came in, `content:…` of a directory.
+/// `sha256:…` of the source archive, or `content:…` of the source directory.
 pub const SOURCE_DIGEST: &str = "io.github.kcompile.source.digest";
-/// The commit, of a source from git.
+/// The commit of a git source.
 pub const SOURCE_COMMIT: &str = "io.github.kcompile.source.commit";
-/// The tools and their versions, in words.
+/// The tools and their versions, as text.
 pub const TOOLCHAIN: &str = "io.github.kcompile.toolchain";
-/// `sha256:…` of the plan, which the receipt has in full.
+/// `sha256:…` of the plan, which the receipt contains.
 pub const PLAN: &str = "io.github.kcompile.plan";
-/// The same for all images of one build: see [`pairing`].
+/// The same for all images of one build, see [`pairing`].
 pub const PAIRING: &str = "io.github.kcompile.pairing";
 
-/// The kernel's own licence, as an SPDX expression (`COPYING` in its tree).
+/// The kernel's licence as an SPDX expression, from `COPYING` in its tree.
 pub const KERNEL_LICENCE: &str = "GPL-2.0-only WITH Linux-syscall-note";
 
-/// What a plan knows of its images; what is `None` is known when the source is at hand.
+/// What a plan knows of its images. `None` means unknown until the source is there.
 pub(super) struct PlanFacts<'a> {
     pub version: Option<KernelVersion>,
-    pub flavor: Flavor,
-    pub arch: Arch,
     pub epoch: Option<u64>,
     pub source: &'a SourcePlan,
     pub toolchain: &'a Toolchain,
 }
 
-/// The annotations that the plan knows, of the image in this layout; `what` it is, for people.
-pub(super) fn plan_annotations(facts: &PlanFacts<'_>, layout: &str, what: &str) -> BTreeMap<String, String> {
-    let PlanFacts { flavor, arch, source, .. } = facts;
+/// Returns the annotations that the plan knows for the image in this layout. `what` describes the
+/// image.
+pub(super) fn plan_annotations(
+    request: &Request,
+    facts: &PlanFacts<'_>,
+    layout: &str,
+    what: &str,
+) -> BTreeMap<String, String> {
+    let (Request { flavor, arch, .. }, source) = (request, facts.source);
     let version = facts.version.map(|version| version.to_string());
     let described = version.as_deref().unwrap_or("of the series asked for");
     let oci = |key: &str, value: String| (format!("{OCI}{key}"), value);
@@ -71,20 +75,20 @@ pub(super) fn plan_annotations(facts: &PlanFacts<'_>, layout: &str, what: &str) 
     pairs.into_iter().collect()
 }
 
-/// What only the build shows.
+/// What is known only after the build.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildFacts<'a> {
     /// `uname -r`.
     pub release: &'a str,
-    /// Of the file that goes into the image.
+    /// The digest of the kernel file in the image.
     pub kernel: Sha256,
-    /// Of the final `.config`.
+    /// The digest of the final `.config`.
     pub config: Sha256,
-    /// Of the plan.
+    /// The digest of the plan.
     pub plan: Sha256,
 }
 
-/// The annotations of a finished build, which join those of the plan.
+/// Returns the annotations of a finished build, which are added to those of the plan.
 pub fn build_annotations(built: BuildFacts<'_>) -> impl Iterator<Item = (String, String)> {
     let BuildFacts { release, kernel, config, plan } = built;
     let pairs = [
@@ -96,12 +100,12 @@ pub fn build_annotations(built: BuildFacts<'_>) -> impl Iterator<Item = (String,
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value))
 }
 
-/// What a kernel image and a modules image that belong together have in common: the digest of three
-/// lines, which are the kernel release, the digest of the kernel file and that of the final `.config`.
+/// Returns the digest that a kernel image and its modules image share. It is the digest of three
+/// lines: the kernel release, the digest of the kernel file and the digest of the final `.config`.
 ///
-/// Anyone who holds both images can compute it: the kernel file is in the one, the config and the name
-/// of the release in the other. Modules that were made with another config, or for a kernel with another
-/// key in it, have another one, whatever their version says.
+/// Anyone with both images can compute it. One has the kernel file, the other the config and the
+/// release. Modules for another config or another signing key have another digest, even if the
+/// version is the same.
 pub fn pairing(release: &str, kernel: Sha256, config: Sha256) -> Sha256 {
     Sha256::of(format!("{release}\n{}\n{}\n", kernel.oci(), config.oci()))
 }

@@ -1,4 +1,4 @@
-//! Which of the library's configs a kernel takes: `configs/<flavor>/linux-<arch>-<version>.config`.
+//! Chooses the library's config for a kernel: `configs/<flavor>/linux-<arch>-<version>.config`.
 
 use crate::catalog::ConfigLibrary;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
@@ -6,28 +6,28 @@ use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 /// A config of the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BaseConfig<'a> {
-    /// The version, or the whole series, that it is for.
+    /// The version or the series that it is for.
     pub version: VersionRequest,
-    /// Its text, with headings and comments.
+    /// With headings and comments.
     pub text: &'a str,
-    /// The file that it comes from.
+    /// The path of the file.
     pub origin: &'a str,
     flavor: Flavor,
     arch: Arch,
 }
 
 impl<'a> BaseConfig<'a> {
-    /// Its name in the library.
+    /// Returns its name in the library.
     pub fn name(&self) -> String {
         config_name(self.flavor, self.arch, self.version)
     }
 
-    /// Is it for `version`, or only the nearest to it?
+    /// Returns whether it is for `version` or its series, not only the nearest config.
     pub fn is_for(&self, version: KernelVersion) -> bool {
         self.version.floor() == version || self.version.admits(version)
     }
 
-    /// All of a flavor and architecture, from the lowest version on.
+    /// Returns all configs of a flavor and architecture, sorted by version.
     pub fn all(library: &'a ConfigLibrary, flavor: Flavor, arch: Arch) -> Vec<BaseConfig<'a>> {
         let prefix = format!("linux-{}-", arch.spec().kbuild);
         let version =
@@ -42,7 +42,7 @@ impl<'a> BaseConfig<'a> {
         bases
     }
 
-    /// The one of exactly `version`, else of its series, else the nearest lower one.
+    /// Returns the config of exactly `version`, else of its series, else the nearest lower one.
     pub fn of(
         library: &'a ConfigLibrary,
         flavor: Flavor,
@@ -55,7 +55,8 @@ impl<'a> BaseConfig<'a> {
         let lower = || all.iter().rev().find(|base| base.version.floor() < version);
         exact.or_else(series).or_else(lower).copied()
     }
-    /// The same; where there is no lower one, the nearest higher one.
+
+    /// Returns the config like [`of`](Self::of), or else the nearest higher one.
     pub fn find_nearest(
         library: &'a ConfigLibrary,
         flavor: Flavor,
@@ -67,7 +68,7 @@ impl<'a> BaseConfig<'a> {
     }
 }
 
-/// The name in the library of the config of `version`.
+/// Returns the library's name for the config of `version`.
 pub fn config_name(flavor: Flavor, arch: Arch, version: VersionRequest) -> String {
     format!("configs/{}/linux-{}-{}.config", flavor, arch.spec().kbuild, version.in_catalog())
 }

@@ -1,4 +1,4 @@
-//! The config layers of a plan: the catalog's config or the user's, and what goes over it.
+//! The config layers of a plan: the catalog's config or the user's, and the settings over it.
 
 use super::base_config::BaseConfig;
 use super::{ConfigLayer, Inputs, Text};
@@ -10,10 +10,10 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::text::pluralize;
 
-/// What a line of a `.config` may be, for hints.
+/// The hint for an invalid line of a `.config`.
 const SETTINGS: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set";
 
-/// The layers, lowest first. What the user should know of the choice goes to `notices`.
+/// Returns the layers, lowest first. Adds what the user should know about the choice to `notices`.
 pub(super) fn layers(
     request: &Request,
     inputs: &Inputs,
@@ -24,24 +24,18 @@ pub(super) fn layers(
         Some(text) => {
             let config = user_config(text, request.arch)?;
             if let Some(first) = config.malformed.first() {
+                let lines = pluralize(
+                    config.malformed.len(),
+                    "line that is not a setting",
+                    "lines that are not settings",
+                );
                 notices.push(format!(
-                    "{}: {} left aside, the first at line {}: `{}`",
-                    text.name,
-                    pluralize(
-                        config.malformed.len(),
-                        "line that is no setting",
-                        "lines that are no settings"
-                    ),
-                    first.line,
-                    first.text
+                    "{}: ignored {lines}, the first is line {}: `{}`",
+                    text.name, first.line, first.text
                 ));
             }
-            ConfigLayer {
-                name: text.name.clone(),
-                sha256: Sha256::of(&text.text),
-                is_required: false,
-                config,
-            }
+            let (name, sha256) = (text.name.clone(), Sha256::of(&text.text));
+            ConfigLayer { name, sha256, is_required: false, config }
         }
         None => match catalog_config(request, &inputs.library, version, notices) {
             Err(_) if !request.configures => return Ok(Vec::new()),
@@ -64,31 +58,30 @@ pub(super) fn layers(
     Ok(layers)
 }
 
-/// A user's file must be a config at all, and of this architecture.
+/// Parses a user's file, which must be a config for this architecture.
 fn user_config(text: &Text, arch: Arch) -> Result<Config> {
     let config = Config::parse(&text.text);
     if !config.is_plausible() {
-        return Err(Error::usage(format!(
-            "{}: not a kernel config: {} in it",
-            text.name,
-            match config.symbols.len() {
-                0 => "no setting".to_owned(),
-                some => format!("{some} settings and {} other lines", config.malformed.len()),
-            }
-        ))
-        .hint(SETTINGS));
+        let content = match config.symbols.len() {
+            0 => "no settings".to_owned(),
+            some => format!("{some} settings and {} other lines", config.malformed.len()),
+        };
+        return Err(
+            Error::usage(format!("{}: not a kernel config, it has {content}", text.name)).hint(SETTINGS)
+        );
     }
     let foreign_header = config.header_arch.as_deref().filter(|name| !arch.is_in_config_header(name));
     let mut others = Arch::ALL.iter().filter(|other| **other != arch).map(|other| other.spec().symbol);
     if let Some(theirs) = foreign_header.or_else(|| others.find(|symbol| config.enabled(symbol))) {
         let theirs = theirs.to_lowercase();
-        return Err(Error::usage(format!("{}: a config for {theirs}, not for {arch}", text.name))
+        return Err(Error::usage(format!("{}: the config is for {theirs}, not for {arch}", text.name))
             .hint("choose the architecture with --arch"));
     }
     Ok(config)
 }
 
-/// The catalog's config of exactly this version, else of its series, else the nearest lower one.
+/// Returns the catalog's config of exactly this version, else of its series, else the nearest lower
+/// one.
 fn catalog_config(
     request: &Request,
     library: &ConfigLibrary,
@@ -99,13 +92,9 @@ fn catalog_config(
     let Some(base) = BaseConfig::of(library, flavor, arch, version) else {
         let have: Vec<String> =
             BaseConfig::all(library, flavor, arch).iter().map(|base| base.version.in_catalog()).collect();
-        let have = if have.is_empty() {
-            "there are none".to_owned()
-        } else {
-            format!("there are {}", have.join(", "))
-        };
+        let have = if have.is_empty() { "none".to_owned() } else { have.join(", ") };
         return Err(Error::usage(format!(
-            "no {flavor} config for Linux {version} on {arch} or for a lower version: {have}"
+            "no {flavor} config for Linux {version} on {arch} or for a lower version (available: {have})"
         ))
         .hint("give one with --config FILE, or your own catalog with --configs DIR"));
     };

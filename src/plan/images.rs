@@ -10,7 +10,7 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
     let (prefix, file_name) = (flavor.spec().image_prefix, flavor.kernel_file(*arch));
     let path = format!("bin/{file_name}");
     let image = |layout: String, what: &str, contents: Contents| ImagePlan {
-        annotations: plan_annotations(facts, &layout, what),
+        annotations: plan_annotations(request, facts, &layout, what),
         layout,
         tag: facts.version.map(|version| version.to_string()),
         contents,
@@ -22,7 +22,7 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
         KernelLink::At(second) => Some(second.clone()),
     };
     if let Some(second) = kernel_link.as_deref().filter(|second| collide(second, &path)) {
-        return Err(Error::usage(format!("--kernel-link {second}: the kernel lies at {path} already"))
+        return Err(Error::usage(format!("--kernel-link {second}: the kernel is already at {path}"))
             .hint("choose another path, or `none` for no second name"));
     }
     let mut plans =
@@ -39,7 +39,7 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
     Ok(plans)
 }
 
-/// Are they the same path, or is one of them a directory above the other?
+/// Returns whether the paths are the same, or one is a directory above the other.
 fn collide(one: &str, other: &str) -> bool {
     let (one, other) = (format!("{one}/"), format!("{other}/"));
     one.starts_with(&other) || other.starts_with(&one)

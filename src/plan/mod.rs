@@ -1,8 +1,8 @@
-//! The pivot: everything that decides the bytes of a build, as one plain value.
+//! The core data type: everything that affects the output of a build, as one plain value.
 //!
-//! [`Plan::new`] is pure. It is called twice in a build: before the source is at hand, with what the
-//! request, the catalog and the host tell; and again when the source has shown its exact version,
-//! digest and date. The digest of that second plan names the build everywhere.
+//! [`Plan::new`] is pure. A build calls it twice. The first time, the source is not there yet. The
+//! second time, the exact version, digest and date of the source are known. The digest of the
+//! second plan names the build.
 
 pub mod annotations;
 mod base_config;
@@ -33,54 +33,51 @@ use canon_json::CanonJsonSerialize;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All that decides the bytes. Serialised in full, it is what the digest is taken of; what only
-/// helps to carry it out (paths, mirrors, texts that a digest stands for) is left out of that.
+/// Everything that affects the output. Its JSON gives the digest. Fields that do not affect the
+/// output (paths, mirrors, texts with a digest) are not in the JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// kcompile's own version.
+    /// The version of kcompile.
     pub kcompile: &'static str,
-    /// How files become the bytes of a layer.
+    /// The version of the code that makes layers.
     pub layer_format: u32,
-    /// What was asked for: the exact version, too, once that is known, since how it was found decides
-    /// nothing.
+    /// The requested version. It becomes the exact version when that is known, since a build of the
+    /// newest release is the same as one by its number.
     pub requested: VersionRequest,
     /// The exact version, once it is known.
     pub version: Option<KernelVersion>,
-    /// The hypervisor.
     pub flavor: Flavor,
-    /// The machine.
     pub arch: Arch,
-    /// Where the kernel's source comes from.
     pub source: SourcePlan,
-    /// Config layers, lowest first.
+    /// Lowest first.
     pub config: Vec<ConfigLayer>,
-    /// A setting of the config that names files of this machine, without `CONFIG_` → the digest of what they hold.
+    /// The digests of files that settings of the config name, by the name of the setting without
+    /// `CONFIG_`.
     #[serde(rename = "config_files", skip_serializing_if = "BTreeMap::is_empty")]
     pub config_files: BTreeMap<String, Sha256>,
-    /// The files and directories that these settings name: make reads them.
+    /// The files and directories that these settings name, for make to read.
     #[serde(skip)]
     pub config_paths: BTreeSet<Utf8PathBuf>,
-    /// Patches, in the order in which they are applied.
+    /// In the order in which they are applied.
     pub patches: Vec<PatchFile>,
-    /// The compiler and its companions.
     pub toolchain: Toolchain,
-    /// Rules for old kernels on new tools that apply.
+    /// The rules for old kernels on new tools that apply.
     #[serde(rename = "rules")]
     pub rules: Vec<Applied>,
-    /// Those that will apply if the source, which is not at hand yet, shows their signs.
+    /// The rules that depend on the source, while it is not there yet.
     #[serde(skip)]
     pub open_rules: Vec<Applied>,
-    /// What make is asked for.
     pub make: MakePlan,
-    /// The date of everything, seconds since 1970; `None`: the source's own, not known yet.
+    /// The date of all files, in seconds since 1970. `None` means the date of the source, which is
+    /// not known yet.
     pub source_date_epoch: Option<u64>,
     /// The images to write.
     pub images: Vec<ImagePlan>,
-    /// What the user should know about the choices made; decides nothing.
+    /// What the user should know about the choices. Does not affect the output.
     #[serde(skip)]
     pub notices: Vec<String>,
-    /// What a build may find wrong with the config as it is wanted: files that are not there, no two builds that are
-    /// equal. The final config tells.
+    /// Possible problems of the requested config: missing files, and settings that make builds
+    /// differ. The final config decides.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
@@ -88,51 +85,49 @@ pub struct Plan {
 /// One layer of settings.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigLayer {
-    /// The file it comes from, or the setting itself: what it is called decides nothing.
+    /// The file, or the setting itself. Does not affect the output.
     #[serde(skip)]
     pub name: String,
-    /// Digest of its text.
+    /// The digest of the text.
     pub sha256: Sha256,
-    /// A setting of this layer that does not survive `olddefconfig` fails the build.
+    /// Whether the build fails if `olddefconfig` changes a setting of this layer.
     #[serde(skip)]
     pub is_required: bool,
-    /// The settings.
     #[serde(skip)]
     pub config: Config,
 }
 
-/// What make is asked for.
+/// The targets and variables for make.
 #[derive(Clone, Debug, Serialize)]
 pub struct MakePlan {
-    /// `vmlinux modules`, `Image modules`; `modules` is dropped where the final config has none.
+    /// `vmlinux modules`, `Image modules`. `modules` is dropped if the final config has no modules.
     pub targets: Vec<String>,
-    /// Variables on make's command line that decide bytes.
+    /// The variables on make's command line that affect the output.
     pub variables: BTreeMap<String, String>,
 }
 
-/// One image, in a layout of its own name, under a tag.
+/// One image with its layout and tag.
 #[derive(Clone, Debug, Serialize)]
 pub struct ImagePlan {
     /// The layout's directory in the output directory.
     pub layout: String,
-    /// The tag: the exact version, once it is known.
+    /// The exact version, once it is known.
     pub tag: Option<String>,
-    /// What it holds.
     pub contents: Contents,
-    /// Compression of its layer.
+    /// The compression of the layer.
     pub compression: Compression,
-    /// Its annotations, as far as the plan knows them.
+    /// The annotations that the plan knows.
     pub annotations: BTreeMap<String, String>,
 }
 
-/// What an image holds.
+/// The contents of an image.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Contents {
     /// The kernel binary.
     #[serde(rename = "kernel")]
     Kernel {
-        /// Its path in the image.
+        /// The path in the image.
         path: String,
         /// A second name, as a hard link.
         #[serde(rename = "also_at")]
@@ -140,25 +135,24 @@ pub enum Contents {
     },
     /// The modules and depmod's files.
     #[serde(rename = "modules")]
-    Modules {
-        /// Where they lie.
-        layout: ModulesLayout,
-    },
-    /// Kernel (in `boot` and `bin`), its config and modules in one.
+    Modules { layout: ModulesLayout },
+    /// The kernel (in `boot` and `bin`), its config and its modules in one image.
     #[serde(rename = "combined")]
     Combined {
-        /// File name of the kernel, `vmlinux` or `vmlinux.bin`.
+        /// The file name of the kernel, `vmlinux` or `vmlinux.bin`.
         #[serde(rename = "file_name")]
         file_name: String,
     },
 }
 
 impl Plan {
-    /// Makes the plan. `source` is what the source has shown, if it is at hand already, and which
-    /// rules of the inputs its tree shows the signs of.
+    /// Makes the plan. `source` is known once the source is there, with the ids of the rules whose
+    /// markers its tree has.
     ///
-    /// Errors (exit code 2): no config fits, a file is not a config or is another architecture's, a
-    /// fragment is unknown, the source is of another version than was asked for.
+    /// # Errors
+    ///
+    /// Exit code 2: no config fits, a file is not a config or is for another architecture, a
+    /// fragment is unknown, or the source has another version than requested.
     pub fn new(
         request: &Request,
         inputs: &Inputs,
@@ -168,20 +162,17 @@ impl Plan {
         let (source, defects) = source.unzip();
         let version = source.map(|source| source.version).or(inputs.version_of(request));
         if let Some(version) = version.filter(|version| !request.version.admits(*version)) {
+            let (requested, flag) = (request.version, request.flavor.spec().flag);
             return Err(Error::usage(format!(
-                "the source is Linux {version}, not the {} that was asked for",
-                request.version
+                "the source is Linux {version}, but {requested} was requested"
             ))
-            .hint(format!(
-                "ask for it by its own version: kcompile {version} --{}",
-                request.flavor.spec().flag
-            )));
+            .hint(format!("build it by its version: kcompile {version} --{flag}")));
         }
         let epoch = request.source_date_epoch.or(source.map(|source| source.date));
         let source_plan = source::plan(request, inputs, version, source)?;
         let selected = version.unwrap_or(request.version.floor());
         let possible = toolchain_quirks::possible(&inputs.rules, selected, request.arch, &inputs.tools);
-        let (rules, open_rules) = match defects {
+        let (rules, open_rules): (Vec<_>, Vec<_>) = match defects {
             Some(defects) => {
                 (possible.into_iter().filter(|rule| defects.contains(&rule.id)).collect(), vec![])
             }
@@ -190,16 +181,8 @@ impl Plan {
         notices.extend(rules.iter().map(ToString::to_string));
         let config = config_layers::layers(request, inputs, selected, &mut notices)?;
         let requested = config_of(kconfig::merge(config.iter().map(|layer| &layer.config)));
-        let toolchain = inputs.toolchain.used_for(&requested, !request.images.no_modules);
-        let make = make_plan(request, epoch, &toolchain, &rules);
-        let known = annotations::PlanFacts {
-            version,
-            flavor: request.flavor,
-            arch: request.arch,
-            epoch,
-            source: &source_plan,
-            toolchain: &toolchain,
-        };
+        let toolchain = inputs.toolchain.used_for(&requested, &request.images);
+        let facts = annotations::PlanFacts { version, epoch, source: &source_plan, toolchain: &toolchain };
         Ok(Plan {
             kcompile: env!("CARGO_PKG_VERSION"),
             layer_format: crate::oci::LAYER_FORMAT,
@@ -211,12 +194,12 @@ impl Plan {
             config_files: BTreeMap::new(),
             config_paths: BTreeSet::new(),
             patches: patches::select(&inputs.library, selected, &inputs.patches, &mut notices)?,
+            images: images::plans(request, &facts)?,
+            make: make_plan(request, epoch, &toolchain, &rules),
             rules,
             open_rules,
-            images: images::plans(request, &known)?,
             toolchain,
             source: source_plan,
-            make,
             source_date_epoch: epoch,
             warnings: [
                 reproducibility::irreproducible_settings(&requested),
@@ -227,19 +210,20 @@ impl Plan {
         })
     }
 
-    /// The digest of all that decides the bytes: of the canonical JSON of this value.
+    /// Returns the digest of the plan's canonical JSON.
     pub fn digest(&self) -> Sha256 {
         Sha256::of(self.to_canon_json_vec().expect("a plan has only string keys"))
     }
 
-    /// The exact version, or the series that was asked for.
+    /// Returns the exact version, or the requested series.
     pub fn version_text(&self) -> String {
         self.version.map_or_else(|| self.requested.to_string(), |version| version.to_string())
     }
 
-    /// The digest of the patches in their order, and of how they are applied; `None` where there are none.
+    /// Returns the digest of the patches in their order, and of how they are applied. `None` means
+    /// no patches.
     pub fn patches_digest(&self) -> Option<Sha256> {
-        // Trees that another applier has made are not taken for those of `git apply`.
+        // Earlier versions patched trees in another way. The text tells the trees apart.
         let mut text = "git apply".to_owned();
         for patch in &self.patches {
             text += &format!("\n{} {:?}", patch.sha256, patch.strip);
@@ -268,7 +252,7 @@ fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain, rules
     MakePlan { targets, variables }
 }
 
-/// The flavor of a version that was given without one: the catalog's, where only one flavor knows it.
+/// Returns the flavor of a version, if the catalog knows it for one flavor only.
 pub fn flavor_of(version: VersionRequest, catalog: &Catalog) -> Result<Flavor> {
     match catalog.flavors_of(version)[..] {
         [flavor] => Ok(flavor),
@@ -284,12 +268,12 @@ pub fn flavor_of(version: VersionRequest, catalog: &Catalog) -> Result<Flavor> {
     }
 }
 
-/// The merged settings of the plan's layers.
+/// Merges the settings of the plan's layers.
 pub fn requested_settings(plan: &Plan) -> BTreeMap<String, kconfig::RequestedSetting> {
     kconfig::merge(plan.config.iter().map(|layer| &layer.config))
 }
 
-/// The same as a config.
+/// Merges the settings of the plan's layers into a config.
 pub fn requested_config(plan: &Plan) -> Config {
     config_of(requested_settings(plan))
 }

@@ -1,4 +1,4 @@
-//! What the user asks for, resolved from the command line: one plain value per kernel.
+//! The request for one kernel, resolved from the command line.
 
 use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
 use crate::oci::Compression;
@@ -26,18 +26,19 @@ pub struct Request {
     pub toolchain: ToolchainChoice,
     /// What goes into which image.
     pub images: ImageChoice,
-    /// `--mirror`, or `KCOMPILE_MIRROR`, in the order in which they are tried; none: kernel.org.
+    /// `--mirror`, or `KCOMPILE_MIRROR`, in the order in which they are tried. Empty means
+    /// kernel.org.
     pub mirrors: Vec<String>,
-    /// Does it come to configuring? `fetch` and `doctor` do without a config.
+    /// Whether the kernel is configured. `fetch` and `doctor` need no config.
     pub configures: bool,
-    /// The requirement profiles that the final config is held against: the flavor's own, and those
+    /// The requirement profiles that the final config is checked against: the flavor's, and those
     /// of `--require`.
     pub profiles: Vec<String>,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
 }
 
-/// Settings over the config.
+/// Settings that override the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Override {
     /// A fragment of the catalog by name, or a file.
@@ -53,9 +54,9 @@ pub struct ToolchainChoice {
     pub cc: Option<String>,
     /// `--llvm`.
     pub llvm: bool,
-    /// `--cross-compile`: the prefix, `aarch64-linux-gnu-`.
+    /// `--cross-compile`, a prefix such as `aarch64-linux-gnu-`.
     pub cross_compile: Option<String>,
-    /// `--launcher`: put before the compiler.
+    /// `--launcher`, a program to put before the compiler.
     pub launcher: Option<String>,
 }
 
@@ -66,7 +67,7 @@ pub struct ImageChoice {
     pub combined_image: bool,
     /// `--no-modules`.
     pub no_modules: bool,
-    /// `--kernel-link`: a second name of the kernel in its image.
+    /// `--kernel-link`.
     pub kernel_link: KernelLink,
     /// `--modules-layout`.
     pub modules_layout: ModulesLayout,
@@ -77,10 +78,9 @@ pub struct ImageChoice {
 /// The second name of the kernel in its image, a hard link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum KernelLink {
-    /// The same file name in `boot`, which is where CAPMVM's templates and Flintlock's users look.
+    /// The same file name in `boot`, where CAPMVM's templates and Flintlock's users look.
     #[default]
     Boot,
-    /// There is no second name.
     None,
     /// This path.
     At(String),

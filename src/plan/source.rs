@@ -1,4 +1,4 @@
-//! The source of a plan: what it is for everybody, and how to get it here.
+//! The source of a plan: its identity, which is the same on every machine, and how to get it here.
 
 use super::{Inputs, LocalSource};
 use crate::catalog::kernels::Catalog;
@@ -12,23 +12,22 @@ use crate::util::text::file_name;
 use camino::Utf8PathBuf;
 use serde::{Deserialize, Serialize};
 
-/// Where Cloud Hypervisor's kernel branches live.
+/// The repository with Cloud Hypervisor's kernel branches.
 const CLOUD_HYPERVISOR_LINUX: &str = "https://github.com/cloud-hypervisor/linux.git";
-/// kernel.org's file server, unless a mirror is named.
+/// kernel.org's file server, which is the default mirror.
 pub const KERNEL_ORG: &str = "https://cdn.kernel.org";
 
-/// The source: where it comes from, its digest, and how to get it.
+/// The origin and digest of the source, and how to get it.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourcePlan {
-    /// The same for everybody: kernel.org's own URL whatever the mirror, `URL#REF`, `apt:PACKAGE=VERSION`;
-    /// `None` for what lies on this machine, and for a series whose newest release is not known yet.
+    /// kernel.org's URL (for mirrors, too), `URL#REF` or `apt:PACKAGE=VERSION`. `None` for local
+    /// files, and for a series whose newest release is not known yet.
     pub origin: Option<String>,
-    /// `None`: known when fetched.
+    /// `None` if it is known only after the fetch.
     pub digest: Option<SourceDigest>,
-    /// What to call it when talking to the user.
+    /// The name for messages.
     #[serde(skip)]
     pub name: String,
-    /// How to get it.
     #[serde(skip)]
     pub location: SourceLocation,
 }
@@ -36,44 +35,22 @@ pub struct SourcePlan {
 /// How to get a source.
 #[derive(Clone, Debug)]
 pub enum SourceLocation {
-    /// From kernel.org or a mirror.
-    KernelOrg {
-        /// The servers, in the order in which they are tried, without a trailing slash;
-        /// `/pub/linux/kernel/v6.x/…` follows each.
-        mirrors: Vec<String>,
-    },
-    /// One reference of a git repository.
-    Git {
-        /// A URL, or the path of a repository on this machine.
-        url: String,
-        /// A branch, tag or commit.
-        reference: String,
-    },
-    /// A source package of the distribution.
-    Apt {
-        /// Its name.
-        package: String,
-        /// Its version, where apt's lists know it.
-        version: Option<String>,
-        /// The digest of the .deb, where apt's lists know it.
-        pin: Option<Sha256>,
-    },
-    /// A tarball on this machine.
-    Tarball {
-        /// Absolute.
-        path: Utf8PathBuf,
-        /// Digest of the file as it was when the plan was made.
-        sha256: Sha256,
-    },
-    /// A directory on this machine, used in place.
-    Directory {
-        /// Absolute.
-        path: Utf8PathBuf,
-    },
+    /// kernel.org or mirrors of it, in the order in which they are tried. The URLs have no trailing
+    /// slash, and `/pub/linux/kernel/v6.x/…` follows.
+    KernelOrg { mirrors: Vec<String> },
+    /// A branch, tag or commit of a git repository, which is a URL or a path on this machine.
+    Git { url: String, reference: String },
+    /// A source package of the distribution. The version, and the digest of the .deb, are known if
+    /// apt's lists have them.
+    Apt { package: String, version: Option<String>, pin: Option<Sha256> },
+    /// The absolute path of a tarball, and its digest when the plan was made.
+    Tarball { path: Utf8PathBuf, sha256: Sha256 },
+    /// The absolute path of a directory, which is used in place.
+    Directory { path: Utf8PathBuf },
 }
 
 impl SourceLocation {
-    /// Does getting it need a network?
+    /// Returns whether the source comes from a network.
     pub fn is_remote(&self) -> bool {
         match self {
             SourceLocation::KernelOrg { .. } | SourceLocation::Apt { .. } => true,
@@ -83,28 +60,28 @@ impl SourceLocation {
     }
 }
 
-/// What a source has shown once it was at hand.
+/// The identity of a source that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceIdentity {
     /// As [`SourcePlan::origin`].
     pub origin: Option<String>,
     /// As [`SourcePlan::digest`].
     pub digest: SourceDigest,
-    /// From its top Makefile.
+    /// The version in its top Makefile.
     pub version: KernelVersion,
-    /// Its date, seconds since 1970: of the commit, or of the top Makefile in the archive.
+    /// The date of the commit, or of the top Makefile in the archive, in seconds since 1970.
     pub date: u64,
-    /// What was checked, and what could not be, in the order in which they count.
+    /// The verification steps, the most important one first.
     pub checks: Vec<Check>,
 }
 
 impl SourceIdentity {
-    /// Was it checked against something that its sender could not have changed?
+    /// Returns whether a check authenticates it.
     pub fn is_authenticated(&self) -> bool {
         self.checks.iter().any(|check| check.status == StepStatus::Authenticated)
     }
 
-    /// What verified and what could not be, in one line.
+    /// Describes in one line what was verified, and what could not be.
     pub fn verified(&self) -> String {
         let details = |missing: bool| {
             let details = self.checks.iter().filter(|check| (check.status == StepStatus::Missing) == missing);
@@ -118,56 +95,54 @@ impl SourceIdentity {
     }
 }
 
-/// One link of the chain between those who made a source and the bytes at hand.
+/// A verification step and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Check {
-    /// Which one.
     #[serde(rename = "link")]
     pub step: VerificationStep,
-    /// What came of it.
     #[serde(rename = "outcome")]
     pub status: StepStatus,
-    /// In words, for people.
+    /// A description for people.
     pub detail: String,
-    /// The developers' signature, where it is that.
+    /// The developers' signature, if this is the step that checked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<Signature>,
 }
 
-/// A signature that holds.
+/// A valid signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
-    /// Of the key that made it, as in [`Signer`].
+    /// The fingerprint of its key, as in [`Signer`].
     pub fingerprint: String,
-    /// Digest of the signature's file.
+    /// The digest of the signature file.
     pub sha256: Sha256,
 }
 
 impl Check {
-    /// A link that proves where the bytes come from.
+    /// Returns a check that proves the origin of the bytes.
     pub fn authenticated(step: VerificationStep, detail: impl Into<String>) -> Check {
         Check { step, status: StepStatus::Authenticated, detail: detail.into(), signature: None }
     }
 
-    /// The developers' signature, the text `signature`, which is by `signer`.
+    /// Returns a check of the developers' signature with the text `signature`.
     pub fn signed(signer: &Signer, signature: &str) -> Check {
         let (fingerprint, sha256) = (signer.fingerprint.clone(), Sha256::of(signature));
         let check = Check::authenticated(VerificationStep::Signature, format!("signed by {signer}"));
         Check { signature: Some(Signature { fingerprint, sha256 }), ..check }
     }
 
-    /// A link that holds, and could have been forged with the bytes.
+    /// Returns a check that succeeded, but whoever forged the bytes could have forged it, too.
     pub fn consistent(step: VerificationStep, detail: impl Into<String>) -> Check {
         Check { step, status: StepStatus::Consistent, detail: detail.into(), signature: None }
     }
 
-    /// A link that is not there. One that is there and does not hold is an error, never a check.
+    /// Returns a check with nothing to check. A failed check is an error and never a value.
     pub fn missing(step: VerificationStep, detail: impl Into<String>) -> Check {
         Check { step, status: StepStatus::Missing, detail: detail.into(), signature: None }
     }
 }
 
-/// What can vouch for a source.
+/// What a source is verified against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VerificationStep {
@@ -186,36 +161,36 @@ pub enum VerificationStep {
     /// The signed lists of apt.
     #[serde(rename = "apt")]
     Apt,
-    /// The connection that it came by.
+    /// The connection to the server.
     #[serde(rename = "transport")]
     Transport,
-    /// The user, whose own file it is.
+    /// The user's own file.
     #[serde(rename = "user")]
     User,
-    /// A newer kcompile knows it.
+    /// Written by a newer kcompile.
     #[serde(other, rename = "unknown")]
     Unknown,
 }
 
-/// What came of a check.
+/// The result of a verification step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepStatus {
-    /// It holds, and its sender could not have forged it.
+    /// It succeeded, and the sender could not have forged it.
     #[serde(rename = "proves")]
     Authenticated,
-    /// It holds.
+    /// It succeeded.
     #[serde(rename = "holds")]
     Consistent,
     /// There was nothing to check.
     #[serde(rename = "absent")]
     Missing,
-    /// A newer kcompile knows it.
+    /// Written by a newer kcompile.
     #[serde(other, rename = "unknown")]
     Unknown,
 }
 
-/// Does anybody sign such a source?
+/// Whether sources of this kind are signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signable {
     /// Releases of kernel.org, packages.
@@ -224,25 +199,26 @@ pub enum Signable {
     No,
 }
 
-/// A digest that the archive of a release must have, and who says so.
+/// The digest that the archive of a release must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
-    /// The digest.
     pub sha256: Sha256,
-    /// The check that it comes to where it holds.
+    /// The check of an archive with this digest.
     pub check: Check,
 }
 
 impl Pin {
-    /// Returns whether an archive with this digest is authenticated by that.
+    /// Returns whether the pin authenticates an archive with this digest.
     pub fn is_authenticated(&self) -> bool {
         self.check.status == StepStatus::Authenticated
     }
 }
 
-/// The pin of a release: the catalog's, else the lock file's.
+/// Returns the pin of a release from the catalog, else from the lock file.
 ///
-/// Errors (exit code 3): the two do not agree.
+/// # Errors
+///
+/// Exit code 3: the two do not agree.
 pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result<Option<Pin>> {
     let origin = release_url(KERNEL_ORG, version);
     let locked = lock.of(&origin).and_then(|locked| Some((locked.digest.sha256()?, locked.unverified)));
@@ -252,7 +228,7 @@ pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result
             file_name(&origin),
             lockfile::NAME
         ))
-        .hint("if the catalog is right, --update-lock takes its digest")),
+        .hint("if the catalog is right, accept its digest with --update-lock")),
         (Some(sha256), _) => Ok(Some(Pin {
             sha256,
             check: Check::authenticated(VerificationStep::Catalog, "sha256 pinned by the catalog"),
@@ -270,8 +246,8 @@ pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result
     }
 }
 
-/// The URL of a release on `server`, kernel.org's or one with its layout. Release candidates are not
-/// in kernel.org's archive: git.kernel.org packs them on request.
+/// Returns the URL of a release on `server`, which has kernel.org's layout. Release candidates are
+/// not in kernel.org's archive. git.kernel.org packs them on request.
 pub fn release_url(server: &str, version: KernelVersion) -> String {
     match version.candidate() {
         Some(_) if server == KERNEL_ORG => {
@@ -282,68 +258,69 @@ pub fn release_url(server: &str, version: KernelVersion) -> String {
     }
 }
 
+/// Returns the source of a plan. `version` and `found` are what is known of it.
 pub(super) fn plan(
     request: &Request,
     inputs: &Inputs,
     version: Option<KernelVersion>,
     found: Option<&SourceIdentity>,
 ) -> Result<SourcePlan> {
-    let known = found.map(|found| found.digest.clone());
-    Ok(match &request.source {
-        SourceSpec::KernelOrg => {
-            let name = match (version, request.version) {
-                (Some(version), _) => file_name(&release_url(KERNEL_ORG, version)).to_owned(),
-                (None, series) => format!("linux-{series}.*.tar.xz"),
-            };
-            let pin = match request.version {
-                VersionRequest::Exact(exact) => pin(&inputs.catalog, &inputs.lock, exact)?,
-                VersionRequest::Series(..) => None,
-            };
-            let mirrors = match &request.mirrors[..] {
-                [] => vec![KERNEL_ORG.to_owned()],
-                mirrors => mirrors.iter().map(|mirror| mirror.trim_end_matches('/').to_owned()).collect(),
-            };
-            SourcePlan {
-                origin: version.map(|version| release_url(KERNEL_ORG, version)),
-                digest: known.or(pin.map(|pin| SourceDigest::Sha256(pin.sha256))),
-                name,
-                location: SourceLocation::KernelOrg { mirrors },
-            }
-        }
+    let mut plan = match &request.source {
+        SourceSpec::KernelOrg => kernel_org(request, inputs, version)?,
         SourceSpec::Git { url, reference } => {
             let url = url.clone().unwrap_or_else(|| CLOUD_HYPERVISOR_LINUX.to_owned());
             let reference = reference.clone().unwrap_or_else(|| format!("ch-{}", request.version));
             let name = format!("{url}#{reference}");
             let location = SourceLocation::Git { url, reference };
             let origin = location.is_remote().then(|| name.clone());
-            let locked =
-                inputs.lock.of(&name).filter(|_| origin.is_some()).map(|locked| locked.digest.clone());
-            SourcePlan { origin, digest: known.or(locked), name, location }
+            let locked = inputs.lock.of(&name).filter(|_| origin.is_some());
+            SourcePlan { origin, digest: locked.map(|locked| locked.digest.clone()), name, location }
         }
         SourceSpec::Apt { package } => {
             let package = package.clone().unwrap_or_else(|| source_package(request.version));
-            let candidate = inputs.local.as_ref().and_then(LocalSource::package);
-            let (version, pin) =
-                candidate.map_or((None, None), |(version, pin)| (Some(version.to_owned()), pin));
+            let (version, pin) = inputs.local.as_ref().and_then(LocalSource::package).unzip();
+            let (version, pin) = (version.map(str::to_owned), pin.flatten());
+            let versioned =
+                |separator: char| version.as_ref().map(|version| format!("{package}{separator}{version}"));
             SourcePlan {
-                origin: version.as_ref().map(|version| format!("apt:{package}={version}")),
-                digest: known.or(pin.map(SourceDigest::Sha256)),
-                name: version
-                    .as_ref()
-                    .map_or_else(|| package.clone(), |version| format!("{package} {version}")),
+                origin: versioned('=').map(|versioned| format!("apt:{versioned}")),
+                digest: pin.map(SourceDigest::Sha256),
+                name: versioned(' ').unwrap_or_else(|| package.clone()),
                 location: SourceLocation::Apt { package, version, pin },
             }
         }
         SourceSpec::Path(path) => {
-            let (digest, location) = match &inputs.local {
-                Some(LocalSource::Tarball { sha256 }) => (
-                    Some(SourceDigest::Sha256(*sha256)),
-                    SourceLocation::Tarball { path: path.clone(), sha256: *sha256 },
-                ),
-                _ => (None, SourceLocation::Directory { path: path.clone() }),
-            };
             let name = path.file_name().unwrap_or(path.as_str()).to_owned();
-            SourcePlan { origin: None, digest: known.or(digest), name, location }
+            let path = path.clone();
+            let (digest, location) = match inputs.local {
+                Some(LocalSource::Tarball { sha256 }) => {
+                    (Some(SourceDigest::Sha256(sha256)), SourceLocation::Tarball { path, sha256 })
+                }
+                _ => (None, SourceLocation::Directory { path }),
+            };
+            SourcePlan { origin: None, digest, name, location }
         }
+    };
+    plan.digest = found.map(|found| found.digest.clone()).or(plan.digest);
+    Ok(plan)
+}
+
+fn kernel_org(request: &Request, inputs: &Inputs, version: Option<KernelVersion>) -> Result<SourcePlan> {
+    let origin = version.map(|version| release_url(KERNEL_ORG, version));
+    let pin = match request.version {
+        VersionRequest::Exact(exact) => pin(&inputs.catalog, &inputs.lock, exact)?,
+        VersionRequest::Series(..) => None,
+    };
+    let mirrors = match &request.mirrors[..] {
+        [] => vec![KERNEL_ORG.to_owned()],
+        mirrors => mirrors.iter().map(|mirror| mirror.trim_end_matches('/').to_owned()).collect(),
+    };
+    Ok(SourcePlan {
+        name: origin
+            .as_deref()
+            .map_or_else(|| format!("linux-{}.*.tar.xz", request.version), |url| file_name(url).to_owned()),
+        origin,
+        digest: pin.map(|pin| SourceDigest::Sha256(pin.sha256)),
+        location: SourceLocation::KernelOrg { mirrors },
     })
 }

@@ -188,7 +188,7 @@ fn add_checks_its_input_and_destination_first() {
     add("6.6.60 --source ../linux").failed(2, &["a catalog cannot name a local path"]);
     fs::write(context.path(NEW), CONFIG).unwrap();
     add("6.6.60 --from 6.1").failed(2, &["linux-x86_64-6.6.60.config exists already"]);
-    context.run("add 6.6.60 --fc").failed(2, &["there is no directory of your own to write to"]);
+    context.run("add 6.6.60 --fc").failed(2, &["there is no directory for your configs"]);
     assert!(!context.path("work/own/kcompile.lock").exists() && !context.path("cache/trees").exists());
     // The nearest config, even without a catalog entry.
     let told = add("6.6.60").ok().stdout;

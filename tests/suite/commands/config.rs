@@ -247,6 +247,6 @@ fn config_edit_and_save_check_their_input_first() {
     config(&context, "save nowhere 6.1.7").failed(2, &["cannot read", "nowhere"]);
     context
         .run("config save mini.config 6.1.7 --fc")
-        .failed(2, &["there is no directory of your own to write to", "--configs DIR"]);
+        .failed(2, &["there is no directory for your configs", "--configs DIR"]);
     assert!(!context.path("cache").exists());
 }

@@ -132,8 +132,11 @@ fn invalid_config_files_are_refused() {
         (&b""[..], "not a kernel config"),
         (b"\x7fELF\0\0\0", "not a text file"),
         (b"hello\nworld\n", "not a kernel config"),
-        (b"# Linux/arm64 6.1.7 Kernel Configuration\nCONFIG_ARM64=y\n", "a config for arm64, not for amd64"),
-        (b"CONFIG_ARM64=y\n", "a config for arm64, not for amd64"),
+        (
+            b"# Linux/arm64 6.1.7 Kernel Configuration\nCONFIG_ARM64=y\n",
+            "the config is for arm64, not for amd64",
+        ),
+        (b"CONFIG_ARM64=y\n", "the config is for arm64, not for amd64"),
     ] {
         std::fs::write(context.path("work/x.config"), text).unwrap();
         context.run("plan 6.1 --fc --config x.config").failed(2, &[says]);
@@ -141,7 +144,7 @@ fn invalid_config_files_are_refused() {
     std::fs::write(context.path("work/x.config"), "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=q\n").unwrap();
     context.run("plan 6.1 --fc --fragment x.config").failed(2, &["x.config:3: not a setting: `CONFIG_C=q`"]);
     let plan = context.run("plan 6.1 --fc --config x.config").ok().stdout;
-    assert!(plan.contains("1 line that is no setting left aside, the first at line 3"), "{plan}");
+    assert!(plan.contains("ignored 1 line that is not a setting, the first is line 3"), "{plan}");
     context
         .run("plan 6.1 --fc --fragment nowhere")
         .failed(2, &["not a fragment of the catalog, and not a file"]);
@@ -181,7 +184,7 @@ fn both_paths_of_the_kernel_file_are_validated() {
     for second in ["bin", "bin/vmlinux", "bin/vmlinux/x"] {
         context
             .run(&format!("plan 6.1 --fc --kernel-link {second}"))
-            .failed(2, &["the kernel lies at bin/vmlinux already"]);
+            .failed(2, &["the kernel is already at bin/vmlinux"]);
     }
     context.run("plan 6.1 --fc --kernel-link bin/vmlinux.bin").ok();
 }

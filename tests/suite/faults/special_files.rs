@@ -161,7 +161,7 @@ fn many_large_files_are_limited_in_sum() {
         let patch = fs::File::create(context.path(&format!("work/many/{index}.patch"))).unwrap();
         patch.set_len(250 << 20).unwrap();
     }
-    bounded(&context, &format!("{plan} --patches many")).failed(2, &["4.patch: with the patches before it"]);
+    bounded(&context, &format!("{plan} --patches many")).failed(2, &["4.patch: the patches up to this one"]);
     // Settings of two bytes need the most memory.
     let line = |index: usize| format!("CONFIG_A{index:x}=y\n");
     let fragment: String = (0..100_000).map(line).collect();

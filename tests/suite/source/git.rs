@@ -143,7 +143,7 @@ fn a_source_of_the_wrong_version_is_not_pinned() {
     let server = servers::git(context.path("repos").as_str());
     context
         .run(&format!("fetch 6.1.8 --ch --source git+{}/linux/.git#ch-6.1.7", server.url))
-        .failed(2, &["the source is Linux 6.1.7, not the 6.1.8 that was asked for"]);
+        .failed(2, &["the source is Linux 6.1.7, but 6.1.8 was requested"]);
     assert!(!context.path("cache/kcompile.lock").exists());
 }
 

@@ -199,7 +199,7 @@ fn compressed_patches_are_read_and_ignored_files_are_listed() {
     patching
         .context
         .run(FETCH)
-        .failed(2, &[&format!("--patches {dir}: no patch in it"), "not read: sub/, x.txt"]);
+        .failed(2, &[&format!("--patches {dir}: the directory has no patches"), "not read: sub/, x.txt"]);
     // 300 MiB of spaces.
     let bomb = compress(&vec![b' '; 300 << 20], "zst");
     patching.write(&[("1.patch.zst", &bomb)]);
@@ -246,7 +246,7 @@ fn a_quilt_series_controls_what_is_applied() {
         ("\n../x.patch\n", "line 2: `../x.patch` is not a path inside the directory"),
         ("/etc/passwd\n", "line 1: `/etc/passwd` is not a path inside the directory"),
         ("missing.patch\n", "line 1: cannot read "),
-        ("# nothing\n", "no patch in it"),
+        ("# nothing\n", "the directory has no patches"),
     ] {
         fs::write(dir.join("series"), series).unwrap();
         patching.context.run(FETCH).failed(2, &[says]);
