@@ -1,4 +1,4 @@
-//! HTTP as a downloader needs it: patient with a bad line, strict with a bad answer.
+//! An HTTP client for downloads. Retries after connection errors, and checks responses.
 
 use crate::host::process;
 use crate::report::Reporter;
@@ -12,29 +12,27 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-/// Failures in a row, without a byte in between, until we give up.
+/// The number of attempts without a byte in between.
 const ATTEMPTS: u32 = 4;
-/// Before the second attempt; doubled before each further one.
+/// The pause before the second attempt, which doubles before each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// What a server may ask for by Retry-After.
+/// The longest pause that a server gets by Retry-After.
 const MAX_PAUSE: Duration = Duration::from_secs(120);
-/// Less than this, over the stall timeout, is no connection worth keeping: curl's `--speed-limit`.
+/// The lowest rate over the stall timeout in bytes per second, as curl's `--speed-limit`.
 pub(super) const MIN_RATE: u64 = 1_000;
-/// What is said of a line that dropped.
-pub(super) const CONNECTION_LOST: &str = "the connection broke off";
+pub(super) const CONNECTION_LOST: &str = "the connection was lost";
 
 /// A client that uses the proxies of the environment, and never goes from https to http.
 pub(super) struct Http<'a> {
     client: Client,
     reporter: &'a Reporter,
-    /// No progress worth the name for this long is a stall.
+    /// A connection with less than [`MIN_RATE`] for this long has stalled.
     stall: Duration,
-    /// What to say of the proxies where a connection fails.
+    /// The end of hints about failed connections, which names the proxies.
     proxies: String,
 }
 
 impl<'a> Http<'a> {
-    /// Sets up the client.
     pub(super) fn new(ctx: &FetchContext<'a>) -> Result<Http<'a>> {
         let FetchContext { reporter, stall, .. } = *ctx;
         let builder = Client::builder()
@@ -44,19 +42,21 @@ impl<'a> Http<'a> {
             .timeout(stall)
             .redirect(reqwest::redirect::Policy::custom(|attempt| {
                 let was_https = attempt.previous().iter().any(|url| url.scheme() == "https");
-                match (was_https && attempt.url().scheme() != "https", attempt.previous().len() > 5) {
-                    (true, _) => attempt.error("a redirect from https to http is refused"),
-                    (_, true) => attempt.error("too many redirects"),
-                    _ => attempt.follow(),
+                if was_https && attempt.url().scheme() != "https" {
+                    attempt.error("a redirect from https to http is refused")
+                } else if attempt.previous().len() > 5 {
+                    attempt.error("too many redirects")
+                } else {
+                    attempt.follow()
                 }
             }));
         let client = builder.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
         Ok(Http { client, reporter, stall, proxies: proxies_named(&ctx.host.proxies) })
     }
 
-    /// The text at `url`, at most `largest` bytes of it; `None` where the server has none (404). Where the line
-    /// drops or stalls it is asked for again.
-    pub(super) fn text(&self, url: &str, largest: u64) -> Result<Option<String>> {
+    /// Fetches the text at `url`, which has at most `limit` bytes. Returns `None` if the server does not have
+    /// it (404). Retries if the connection is lost or stalls.
+    pub(super) fn text(&self, url: &str, limit: u64) -> Result<Option<String>> {
         let mut buffer = vec![0; 16 << 10];
         let mut attempt = 1;
         loop {
@@ -66,21 +66,20 @@ impl<'a> Http<'a> {
             }
             let mut body = self.body(response);
             let mut bytes = Vec::new();
-            let broken = loop {
+            let why = loop {
                 process::check()?;
                 match body.receive(&mut buffer) {
-                    Ok(0) => break None,
+                    Ok(0) => {
+                        let text = String::from_utf8(bytes).map(Some);
+                        return text.context(Kind::Fetch, || format!("cannot fetch {url}"));
+                    }
                     Ok(read) => bytes.extend_from_slice(&buffer[..read]),
-                    Err(why) => break Some(why),
+                    Err(why) => break why,
                 }
-                if bytes.len() as u64 > largest {
-                    let limit = format_size(largest);
-                    return Err(Error::fetch(format!("cannot fetch {url}: it is larger than {limit}")));
+                if bytes.len() as u64 > limit {
+                    let limit = format_size(limit);
+                    return Err(Error::fetch(format!("cannot fetch {url}: larger than {limit}")));
                 }
-            };
-            let Some(why) = broken else {
-                let text = String::from_utf8(bytes).map(Some);
-                return text.context(Kind::Fetch, || format!("cannot fetch {url}"));
             };
             let error = Error::fetch(format!("{url}: got {} bytes: {why}", bytes.len()));
             self.pause_after(error.hint("name another server with --mirror URL"), attempt, None)?;
@@ -88,13 +87,13 @@ impl<'a> Http<'a> {
         }
     }
 
-    /// Something that the user should know.
+    /// Reports a note to the user.
     pub(super) fn note(&self, text: &str) {
         self.reporter.note(text);
     }
 
-    /// Sends a request, again after a pause where the line or the server is to blame (no connection,
-    /// 429, 5xx). An answer that is neither a success nor `accepted` is an error that names it.
+    /// Sends a request. Retries after a pause if the connection fails, or for the statuses 429 and 5xx. Any
+    /// other status that is neither a success nor `accepted` is an error.
     pub(super) fn send(
         &self,
         url: &str,
@@ -117,12 +116,11 @@ impl<'a> Http<'a> {
                     (error, retry_after(response.headers()))
                 }
                 Err(cause) => {
-                    let is_final = cause.is_redirect() || cause.is_builder() || is_certificate_error(&cause);
-                    let error = Error::fetch(format!("cannot fetch {url}")).caused_by(cause).hint(format!(
+                    let error = Error::fetch(format!("cannot fetch {url}: {}", self.describe(&cause))).hint(format!(
                         "name a server that can be reached with --mirror URL, or another --source (apt, a tarball){}",
                         self.proxies
                     ));
-                    if is_final {
+                    if cause.is_redirect() || cause.is_builder() || is_certificate_error(&cause) {
                         return Err(error);
                     }
                     (error, None)
@@ -133,12 +131,26 @@ impl<'a> Http<'a> {
         }
     }
 
-    /// The body of an answer, to be read within this client's patience.
-    pub(super) fn body(&self, response: Response) -> Body {
-        Body { response, stall: self.stall, since: Instant::now(), come: 0 }
+    /// Returns why a request failed. The text of `reqwest` repeats the URL and names its layers.
+    fn describe(&self, error: &reqwest::Error) -> String {
+        let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+        if texts.iter().any(|text| text == "dns error") {
+            let host = error.url().and_then(|url| url.host_str()).unwrap_or("the server");
+            let proxy = if self.proxies.is_empty() { "" } else { " or its proxy" };
+            return format!("no address for {host}{proxy}");
+        }
+        if error.is_timeout() {
+            return format!("no answer within {} s", self.stall.as_secs());
+        }
+        texts.last().cloned().unwrap_or_else(|| error.to_string())
     }
 
-    /// Says what went wrong and waits, as long as Ctrl-C lets us; after the last attempt, fails.
+    /// Returns the body of a response.
+    pub(super) fn body(&self, response: Response) -> Body {
+        Body { response, stall: self.stall, since: Instant::now(), received: 0 }
+    }
+
+    /// Reports the error and waits. Fails after the last attempt, or after Ctrl-C.
     pub(super) fn pause_after(&self, error: Error, attempt: u32, delay: Option<Duration>) -> Result<()> {
         if attempt >= ATTEMPTS {
             return Err(error);
@@ -154,30 +166,33 @@ impl<'a> Http<'a> {
     }
 }
 
-/// The body of an answer as it comes, and the rate of that.
+/// The body of a response, with its rate.
 pub(super) struct Body {
     response: Response,
     stall: Duration,
-    /// Since when the rate is watched, and what came since.
+    /// When the rate was last checked, and the bytes since then.
     since: Instant,
-    come: u64,
+    received: u64,
 }
 
 impl Body {
-    /// Reads on; 0: that was all. `Err` says that the line dropped or stalled.
+    /// Reads more bytes, 0 at the end. The error says why the connection was lost or stalled.
     pub(super) fn receive(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, String> {
-        let read = self.response.read(buffer).map_err(|error| match is_timeout(&error) {
-            true => format!("nothing came for {} s", self.stall.as_secs()),
-            false => CONNECTION_LOST.to_owned(),
+        let read = self.response.read(buffer).map_err(|error| {
+            if is_timeout(&error) {
+                format!("no data for {} s", self.stall.as_secs())
+            } else {
+                CONNECTION_LOST.to_owned()
+            }
         })?;
-        self.come += read as u64;
+        self.received += read as u64;
         let elapsed = self.since.elapsed();
         if read > 0 && elapsed >= self.stall {
-            let rate = self.come as f64 / elapsed.as_secs_f64();
+            let rate = self.received as f64 / elapsed.as_secs_f64();
             if rate < MIN_RATE as f64 {
-                return Err(format!("stalled at {rate:.0} bytes a second"));
+                return Err(format!("stalled at {rate:.0} bytes per second"));
             }
-            (self.since, self.come) = (Instant::now(), 0);
+            (self.since, self.received) = (Instant::now(), 0);
         }
         Ok(read)
     }
@@ -185,39 +200,36 @@ impl Body {
 
 pub(super) fn status_error(url: &str, status: StatusCode) -> Error {
     Error::fetch(format!("cannot fetch {url}: HTTP status {status}"))
-        .hint("is there such a version, and does the mirror have kernel.org's layout?")
+        .hint("check the version, and that the mirror has kernel.org's layout")
 }
 
-/// Is it the server's certificate? That does not get better by asking again.
+/// Returns the causes of an error, the deepest one last.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+    std::iter::successors(std::error::Error::source(error), |error| error.source())
+}
+
+/// Returns whether the server's certificate is invalid, which a retry would not change. The type of the TLS
+/// library's error is not public.
 fn is_certificate_error(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        // The TLS library's own type is not reqwest's to give: its words are.
-        if error.to_string().contains("invalid peer certificate") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    causes(error).any(|cause| cause.to_string().contains("invalid peer certificate"))
 }
 
-/// Was it our own patience that ended? The client wraps its timeout into an error of no kind.
+/// Returns whether kcompile's own timeout ended the read. The client wraps it into an error of another kind.
 fn is_timeout(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<reqwest::Error>());
     error.kind() == io::ErrorKind::TimedOut || inner.is_some_and(reqwest::Error::is_timeout)
 }
 
-/// `; the environment names a proxy: …`, or nothing.
+/// Returns the end of a hint that names the proxies, or nothing.
 pub(super) fn proxies_named(proxies: &BTreeMap<String, String>) -> String {
-    let named = proxies.iter().map(|(key, value)| format!("{key}={}", redact_credentials(value)));
-    let named: Vec<String> = named.collect();
-    match named.is_empty() {
-        true => String::new(),
-        false => format!("; the environment names a proxy: {}", named.join(" ")),
+    if proxies.is_empty() {
+        return String::new();
     }
+    let named = proxies.iter().map(|(key, value)| format!("{key}={}", redact_credentials(value)));
+    format!("; the environment names a proxy: {}", named.collect::<Vec<_>>().join(" "))
 }
 
-/// Seconds of `Retry-After`; its other form, a date, is left to our own pauses.
+/// Returns the seconds of `Retry-After`. A date there is ignored.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?))
 }

@@ -140,8 +140,8 @@ fn a_slow_download_that_stalls_is_kept_for_resuming() {
         3,
         &[
             ": stalled at ",
-            " bytes a second; trying again",
-            ": nothing came for 1 s; trying again",
+            " bytes per second; trying again",
+            ": no data for 1 s; trying again",
             "HTTP status 404",
         ],
     );
@@ -206,7 +206,7 @@ fn a_truncated_or_slow_checksum_list_is_fetched_again() {
     });
     fetch(&context, &server, "--stall-timeout 1")
         .ok()
-        .says("sha256sums.asc: got 10 bytes: the connection broke off; trying again (attempt 2 of 4)")
+        .says("sha256sums.asc: got 10 bytes: the connection was lost; trying again (attempt 2 of 4)")
         .says(" bytes: stalled at ");
     let lists = server.log.lock().unwrap().iter().filter(|line| line.contains("sha256sums")).count();
     assert_eq!(lists, 3);

@@ -21,7 +21,7 @@ fn a_dropped_connection_is_resumed_where_it_broke() {
     });
     fetch(&context, &server, "")
         .ok()
-        .says(&format!("got {half} of {} bytes: the connection broke off; trying again", bytes.len()));
+        .says(&format!("got {half} of {} bytes: the connection was lost; trying again", bytes.len()));
     assert_eq!(archive_requests(&server), [format!("GET {PATH}"), format!("GET {PATH} bytes={half}-")]);
     assert!(context.names("cache/partial").is_empty());
 }
@@ -179,7 +179,7 @@ fn a_stalled_download_is_aborted_with_its_rate() {
         }
         _ => answer_range(request, stream, bytes),
     });
-    fetch(&context, &slow, "--stall-timeout 1").ok().says("stalled at ").says("bytes a second");
+    fetch(&context, &slow, "--stall-timeout 1").ok().says("stalled at ").says("bytes per second");
 }
 
 #[test]
@@ -235,4 +235,22 @@ fn a_proxy_is_used_and_named_and_no_proxy_is_honoured() {
     assert!(!failed.stderr.contains("secret"), "{}", failed.stderr);
     context.env.insert("NO_PROXY".into(), "127.0.0.1".into());
     fetch(&context, &good, "").ok();
+}
+
+#[test]
+fn a_connection_that_fails_is_explained_in_one_short_sentence() {
+    let context = TestContext::new();
+    // No resolver is asked for a label of more than 63 characters.
+    let host = "a".repeat(64);
+    for (server, why) in [
+        (format!("http://{host}"), format!("no address for {host}")),
+        ("http://127.0.0.1:1".to_owned(), "Connection refused (os error 111)".to_owned()),
+    ] {
+        let mut failed = context.run(&format!("fetch 6.1.7 --fc --mirror {server}"));
+        let error = format!("cannot fetch {server}/pub/linux/kernel/v6.x/sha256sums.asc: {why}");
+        failed = failed.failed(3, &[&format!("error: {error}\nhint: ")]);
+        for attempt in 2..=4 {
+            failed = failed.says(&format!("note: {error}; trying again (attempt {attempt} of 4)\n"));
+        }
+    }
 }
