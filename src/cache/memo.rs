@@ -1,5 +1,5 @@
-//! Memoized results of slow computations. A result is valid while its inputs are unchanged. Reading
-//! needs no cache directory. New results are written once there is one.
+//! Memoized results of slow computations. A result is valid while its inputs are unchanged. Reading needs no
+//! cache directory. New results are written once there is one.
 
 use crate::cache::Cache;
 use crate::util::digest::Sha256;

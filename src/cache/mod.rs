@@ -52,8 +52,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// Exit code 2: the kernel's make does not support the path, it is not writable, or other users
-    /// may replace files in it.
+    /// Exit code 2: the kernel's make does not support the path, it is not writable, or other users may
+    /// replace its files.
     pub fn open(root: &Utf8Path, uid: u32) -> Result<Cache> {
         let what = "the cache directory";
         check_kbuild_path(what, root)?;
@@ -139,8 +139,8 @@ impl Cache {
         create().context(Kind::Build, || format!("cannot create a directory in {tmp}"))
     }
 
-    /// Returns the path of a partial download of the archive `digest` from `url`. Another server
-    /// never continues it, since wrong bytes of one server would spoil the download from another.
+    /// Returns the path of a partial download of the archive `digest` from `url`. Another server never
+    /// continues it, since wrong bytes of one server would spoil the download from another.
     pub fn partial(&self, digest: Sha256, url: &str) -> Utf8PathBuf {
         self.root.join("partial").join(format!("{digest}.{}.partial", Sha256::of(url).short()))
     }
@@ -205,12 +205,11 @@ pub struct Lock {
     _file: File,
 }
 
-/// Takes the lock file `path`, which is created if needed, and writes the process id into it.
-/// Reports for whom it waits.
+/// Takes the lock file `path`, which it creates if needed. Writes the process id into it, and reports a wait.
 pub fn lock_file(path: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
     let message = || format!("cannot lock {path}");
-    // In a directory that everybody may write, the kernel opens another user's file only without
-    // O_CREAT (fs.protected_regular in proc(5)). Following a link would overwrite its target.
+    // In a directory that everybody may write, the kernel opens another user's file only without O_CREAT
+    // (fs.protected_regular in proc(5)). Following a link would overwrite its target.
     let opened = match open_existing(path, Links::Refuse) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             open_to_write(path, Links::Refuse).inspect(|file| {

@@ -1,7 +1,7 @@
-//! Checks who may write in the cache. If another user can replace files, no image, lock or log
-//! there can be trusted. The rule is that of sshd's StrictModes, with two exceptions. A group
-//! without other members may write, since Debian and Fedora give each user such a group and a umask
-//! of 002. In a sticky directory (`chmod 1777`), nobody can replace the files of others.
+//! Checks who may write in the cache. If another user can replace files, no image, lock or log there can be
+//! trusted. The rule is that of sshd's StrictModes, with two exceptions. A group without other members may
+//! write, since Debian and Fedora give each user such a group and a umask of 002. In a sticky directory
+//! (`chmod 1777`), nobody can replace the files of others.
 
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{Links, read_text};
@@ -54,8 +54,7 @@ fn has_single_member(gid: u32, uid: u32, passwd: &str, groups: &str) -> bool {
         let mut fields = line.split(':').skip(2);
         (fields.next()?.parse() == Ok(gid)).then(|| fields.next().unwrap_or_default())
     });
-    // A directory service may know more members of a group that the file lacks, except of a user's
-    // own group.
+    // A directory service may know more members of a group that the file lacks, except of a user's own group.
     if gid == 0 || (group.is_none() && gid != uid) {
         return gid == 0;
     }

@@ -95,8 +95,8 @@ struct File {
 }
 
 impl Catalog {
-    /// Reads every layer of `configs/kernels.toml`. An entry replaces earlier layers' entries for
-    /// the same version, flavor and architecture.
+    /// Reads every layer of `configs/kernels.toml`. An entry replaces those of earlier layers for the same
+    /// kernel.
     ///
     /// # Errors
     ///
@@ -152,8 +152,7 @@ impl Catalog {
         Some(&series.end_of_life)
     }
 
-    /// Returns the day or month when the series of `version` ended, if that is before `now`,
-    /// seconds since 1970.
+    /// Returns when the series of `version` ended, if that is before `now`, in seconds since 1970.
     pub fn end_date(&self, version: KernelVersion, now: u64) -> Option<&str> {
         let today = crate::util::time::rfc3339(now);
         // A prefix of today's date compares with a month as well as with a day.

@@ -1,5 +1,5 @@
-//! `kcompile.lock`: the digests of sources at their first use, to notice a later change. It lies
-//! beside the user's configs, where it can be committed, or else in the cache.
+//! `kcompile.lock`: the digests of sources at their first use, to notice a later change. It lies beside the
+//! user's configs, where it can be committed, or else in the cache.
 //!
 //! ```toml
 //! [[source]]
@@ -7,8 +7,8 @@
 //! digest = "sha256:…"
 //! ```
 //!
-//! Entries may be written by hand. `unverified = true` marks a source that nothing authenticated at
-//! its first use. Such an entry shows a change, but authenticates nothing.
+//! Entries may be written by hand. `unverified = true` marks a source that nothing authenticated at its first
+//! use. Such an entry shows a change, but authenticates nothing.
 
 use crate::catalog::text::{read_optional_text, read_toml};
 use crate::kernel::SourceDigest;
@@ -115,8 +115,8 @@ impl LockFile {
     }
 }
 
-/// Returns the path of the lock file: beside the user's configs, else in the cache. In a shared
-/// cache, each user has one.
+/// Returns the path of the lock file: beside the user's configs, else in the cache. Each user of a shared
+/// cache has one.
 pub fn lock_file_path(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) -> Utf8PathBuf {
     let is_shared = || cache.metadata().is_ok_and(|cache| cache.permissions().mode() & 0o022 != 0);
     match configs {

@@ -1,5 +1,5 @@
-//! The files that people edit, `configs/` and `patches/`: the built-in ones, and the user's, which
-//! override them. They are read once at the start.
+//! The files that people edit, `configs/` and `patches/`: the built-in ones, and the user's, which override
+//! them. They are read once at the start.
 
 pub mod kernels;
 pub mod lockfile;
@@ -66,8 +66,7 @@ impl ConfigLibrary {
         Ok(library)
     }
 
-    /// Adds the files of `dir`, if it exists, except those in `without`. `left` is the number of
-    /// bytes that they may have.
+    /// Adds the files of `dir`, if it exists, except those in `without`. They may have `left` bytes.
     fn read_dir(
         &mut self,
         top: &str,

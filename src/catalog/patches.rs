@@ -14,8 +14,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use walkdir::WalkDir;
 
-/// The limit of one patch, as a file and decompressed. A patch from one series to the next has
-/// about 90 MB.
+/// The limit of one patch, as a file and decompressed. A patch from one series to the next has about 90 MB.
 pub const MAX_PATCH: u64 = 256 << 20;
 /// The limit of all patches of a directory, as files.
 const MAX_PATCHES: u64 = 1 << 30;
@@ -79,8 +78,8 @@ struct Series {
     patch: Vec<SeriesEntry>,
 }
 
-/// Returns the catalog's patches for `version` in the order of `series.toml`, then the user's. Adds
-/// the names of files that no version uses to `notices`.
+/// Returns the catalog's patches for `version` in the order of `series.toml`, then the user's. Adds the names
+/// of files that no version uses to `notices`.
 pub fn select(
     library: &ConfigLibrary,
     version: KernelVersion,
@@ -121,8 +120,7 @@ pub fn select(
     Ok(selected)
 }
 
-/// Reads the patches of a user's directory: those in its quilt `series`, or else all files with the
-/// name of a patch, sorted by name.
+/// Reads the patches of a user's directory: those in its quilt `series`, or else all patches sorted by name.
 ///
 /// # Errors
 ///
@@ -202,8 +200,8 @@ fn read_patch(dir: &Utf8Path, name: &str, left: &mut u64) -> Result<PatchFile> {
     Ok(PatchFile { name: name.to_owned(), sha256, strip: None, reason: None, bytes: PatchBytes::At(path) })
 }
 
-/// Returns the files in `dir` that are not in `read`. A directory without any file of `read` is one
-/// name. Git's files (`.git`, `.gitignore`) are left out.
+/// Returns the files in `dir` that are not in `read`. A directory without any file of `read` is one name.
+/// Git's files (`.git`, `.gitignore`) are left out.
 fn unread_files(dir: &Utf8Path, read: &BTreeSet<&str>) -> Result<Vec<String>> {
     let mut unread = Vec::new();
     let mut walk = WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter();

@@ -1,5 +1,5 @@
-//! Finds the user's files and defaults. They lie in the directory of a `kcompile.toml`, in or below
-//! which kcompile runs, or in the directory of `--configs DIR`.
+//! Finds the user's files and defaults. They lie in the directory of a `kcompile.toml`, in or below which
+//! kcompile runs, or in the directory of `--configs DIR`.
 //!
 //! ```text
 //! kcompile.toml     defaults of the command line, may be empty        --configs DIR
@@ -41,8 +41,7 @@ impl ProjectDirs {
         shared.filter_map(|dir| writers(dir.mode(), dir.uid(), dir.gid())).min()
     }
 
-    /// Returns the path of the file that is `name` (`configs/…`) in the library. It may not exist
-    /// yet.
+    /// Returns the path of the file that is `name` (`configs/…`) in the library. It may not exist yet.
     pub fn path_of(&self, name: &str) -> Utf8PathBuf {
         self.configs.join(name.strip_prefix("configs/").unwrap_or(name))
     }
@@ -78,14 +77,13 @@ pub struct Project {
 }
 
 impl Project {
-    /// Looks for `kcompile.toml` in `cwd` and the directories above it. The files of `configs`,
-    /// which is `--configs`, replace those of the project, but not its defaults. `uid` is the user
-    /// who runs kcompile.
+    /// Looks for `kcompile.toml` in `cwd` and the directories above it. The files of `configs`, which is
+    /// `--configs`, replace those of the project, but not its defaults. `uid` is the user who runs kcompile.
     ///
     /// # Errors
     ///
-    /// Exit code 2: the file is invalid, it belongs to another user and there is no `configs`, or
-    /// `configs` is not a directory.
+    /// Exit code 2: the file is invalid or, without `configs`, another user's, or `configs` is not a
+    /// directory.
     pub fn find(cwd: &Utf8Path, configs: Option<&Utf8Path>, uid: u32) -> Result<Project> {
         let mut project = Project::default();
         if let Some(file) = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file()) {
@@ -140,9 +138,9 @@ impl Project {
     }
 }
 
-/// Returns the owner of `file` unless the user `uid` trusts that owner in the directory `cwd`. The
-/// file chooses sources and patches, and may lie in a directory above where others may write, such
-/// as `/tmp`. If it is a link, both the link and its target must have a trusted owner.
+/// Returns the owner of `file` unless the user `uid` trusts that owner in the directory `cwd`. The file
+/// chooses sources and patches, and may lie in a directory above where others may write, such as `/tmp`. If
+/// it is a link, both the link and its target must have a trusted owner.
 fn foreign_owner(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32>> {
     let owners =
         || Ok([fs::metadata(cwd)?.uid(), fs::metadata(file)?.uid(), fs::symlink_metadata(file)?.uid()]);
@@ -151,8 +149,7 @@ fn foreign_owner(file: &Utf8Path, cwd: &Utf8Path, uid: u32) -> Result<Option<u32
     Ok([owner, of_link].into_iter().find(|owner| !is_trusted_owner(*owner, uid, of_cwd)))
 }
 
-/// Returns who may write in a directory besides its owner. A group with the number of the owner is
-/// the owner's private group.
+/// Returns who else may write in a directory. A group with the number of the owner is private.
 fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
     if mode & 0o002 != 0 {
         return Some("everybody".to_owned());
@@ -160,8 +157,7 @@ fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
     (mode & 0o020 != 0 && group != owner).then(|| format!("group {group}"))
 }
 
-/// Trusts oneself, root, and the owner of the working directory, which may be mounted into a
-/// container.
+/// Trusts oneself, root, and the owner of the working directory, which may be mounted into a container.
 fn is_trusted_owner(owner: u32, uid: u32, of_cwd: u32) -> bool {
     [uid, 0, of_cwd].contains(&owner)
 }

@@ -14,8 +14,7 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Resu
     toml::from_str(text).map_err(|error| Error::usage(format!("{name}: {}", join_lines(&error.to_string()))))
 }
 
-/// Joins the lines of a TOML error, which draw the place. Keeps the position, the field and the
-/// message.
+/// Joins the lines of a TOML error, which draw the place. Keeps the position, the field and the message.
 fn join_lines(message: &str) -> String {
     let mut parts = Vec::new();
     for line in message.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -42,8 +41,8 @@ pub fn read_optional_text(path: &Utf8Path, links: Links, limit: u64) -> Result<O
     }
 }
 
-/// Reads a user's text file, which may be a link. It must be UTF-8 without NUL bytes, and not
-/// larger than `limit`.
+/// Reads a user's text file, which may be a link. It must be UTF-8 without NUL bytes, and not larger than
+/// `limit`.
 pub fn read_text(path: &Utf8Path, limit: u64) -> Result<String> {
     text_of(path, read_file(path, Links::Follow, limit))
 }

@@ -49,8 +49,8 @@ impl std::fmt::Display for ToolVersion {
 pub struct Tools(pub(super) BTreeMap<Tool, ToolVersion>);
 
 impl Tools {
-    /// Takes the versions from the first line of each tool's `--version`: `cc`, `hostcc` and `ld`
-    /// of `identity`, and the C library's `ldd`.
+    /// Takes the versions from the first line of each tool's `--version`: `cc`, `hostcc` and `ld` of
+    /// `identity`, and the C library's `ldd`.
     pub fn new(identity: &BTreeMap<String, String>, ldd: Option<&str>) -> Tools {
         let line = |tool: &str| identity.get(tool).map(String::as_str);
         let is_clang = |line: &str| line.contains("clang");
@@ -71,8 +71,8 @@ impl Tools {
     }
 }
 
-/// Returns the first number with a dot outside of parentheses: `(Debian 12.2.0-14) 12.2.0`, `GNU ld
-/// (GNU Binutils) 2.40`, `GNU ld version 2.41-37.fc40`.
+/// Returns the first number with a dot outside of parentheses: `(Debian 12.2.0-14) 12.2.0`, `GNU ld (GNU
+/// Binutils) 2.40`, `GNU ld version 2.41-37.fc40`.
 fn version_in(line: &str) -> Option<ToolVersion> {
     let mut depth = 0;
     let outside: String = line

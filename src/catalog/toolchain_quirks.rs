@@ -1,6 +1,5 @@
-//! Old kernels on new tools: finds known defects of a tree that the tools of this host trigger, and
-//! the make variables that work around them. The rules are in `configs/toolchains.toml`. Only
-//! [`defects`] reads a tree.
+//! Old kernels on new tools: finds known defects of a tree that the tools of this host trigger, and the make
+//! variables that work around them. The rules are in `configs/toolchains.toml`. [`defects`] reads a tree.
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
@@ -84,8 +83,8 @@ impl TryFrom<Entry> for Rule {
     }
 }
 
-/// Returns whether a rule may set the variable to these words. Variables that Kbuild or a plan sets
-/// are reserved, and make must not expand the words.
+/// Returns whether a rule may set the variable to these words. Variables that Kbuild or a plan sets are
+/// reserved, and make must not expand the words.
 fn is_variable(name: &str, words: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     let owned = ["ARCH", "CROSS_COMPILE", "LLVM", "O", "LOCALVERSION", "MAKEFLAGS", "KCFLAGS", "KAFLAGS"];
@@ -135,8 +134,7 @@ impl std::fmt::Display for Applied {
     }
 }
 
-/// Reads every layer of `configs/toolchains.toml`. A rule replaces the rule of an earlier layer
-/// with the same id.
+/// Reads every layer of `configs/toolchains.toml`. A rule replaces earlier ones with the same id.
 pub fn read(library: &ConfigLibrary) -> Result<Vec<Rule>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -173,8 +171,8 @@ pub fn defects(rules: &[Rule], tree: &Utf8Path) -> BTreeSet<String> {
     rules.iter().filter(|rule| rule.matches_tree(text_of)).map(|rule| rule.id.clone()).collect()
 }
 
-/// Returns the rules for this version, this architecture and these tools, in the order of the file.
-/// They apply if the tree has their markers, see [`defects`].
+/// Returns the rules for this version, this architecture and these tools, in the order of the file. They
+/// apply if the tree has their markers, see [`defects`].
 pub fn possible(rules: &[Rule], version: KernelVersion, arch: Arch, tools: &Tools) -> Vec<Applied> {
     rules
         .iter()

@@ -32,7 +32,7 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     let inputs = ctx.inputs(request)?;
     let first = fetch::first_plan(request, &inputs)?;
     if let SourceLocation::Directory { path } = &first.source.location {
-        source::reject_inside_source(path, ("the output directory", output), "-o")?;
+        source::reject_inside_source(path, output, "the output directory", "-o")?;
     }
     if let Some(images) = find_unchanged(request, &inputs, &first, &profiles, ctx)? {
         return Ok(images);

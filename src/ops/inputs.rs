@@ -140,7 +140,7 @@ fn inspect_source(request: &Request, host: &Host, memo: &mut MemoLookup<'_>) -> 
     match &request.source {
         SourceSpec::Path(path) if path.is_dir() => {
             let version = source::tree_version(path)?;
-            source::reject_inside_source(path, ("the cache directory", memo.cache_dir), "--cache-dir")?;
+            source::reject_inside_source(path, memo.cache_dir, "the cache directory", "--cache-dir")?;
             Ok(Some(LocalSource::Directory { version }))
         }
         SourceSpec::Path(path) if path.is_file() => {

@@ -1,5 +1,5 @@
-//! The annotations of an image, which are also the labels in its config. They depend only on the
-//! plan and the build, so that the same plan gives the same digest.
+//! The annotations of an image, which are also the labels in its config. They depend only on the plan and the
+//! build, so that the same plan gives the same digest.
 //!
 //! A key is OCI's predefined one, or else kcompile's. docs/reference/annotations.md lists them.
 
@@ -40,8 +40,7 @@ pub(super) struct PlanFacts<'a> {
     pub toolchain: &'a Toolchain,
 }
 
-/// Returns the annotations that the plan knows for the image in this layout. `what` describes the
-/// image.
+/// Returns the annotations that the plan knows for the image in this layout. `what` describes the image.
 pub(super) fn plan_annotations(
     request: &Request,
     facts: &PlanFacts<'_>,
@@ -100,12 +99,11 @@ pub fn build_annotations(built: BuildFacts<'_>) -> impl Iterator<Item = (String,
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value))
 }
 
-/// Returns the digest that a kernel image and its modules image share. It is the digest of three
-/// lines: the kernel release, the digest of the kernel file and the digest of the final `.config`.
+/// Returns the digest that a kernel image and its modules image share. It is the digest of three lines: the
+/// kernel release, the digest of the kernel file and the digest of the final `.config`.
 ///
-/// Anyone with both images can compute it. One has the kernel file, the other the config and the
-/// release. Modules for another config or another signing key have another digest, even if the
-/// version is the same.
+/// Anyone with both images can compute it. One has the kernel file, the other the config and the release.
+/// Modules for another config or another signing key have another digest, even if the version is the same.
 pub fn pairing(release: &str, kernel: Sha256, config: Sha256) -> Sha256 {
     Sha256::of(format!("{release}\n{}\n{}\n", kernel.oci(), config.oci()))
 }

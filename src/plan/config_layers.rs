@@ -80,8 +80,7 @@ fn user_config(text: &Text, arch: Arch) -> Result<Config> {
     Ok(config)
 }
 
-/// Returns the catalog's config of exactly this version, else of its series, else the nearest lower
-/// one.
+/// Returns the catalog's config of exactly this version, else of its series, else the nearest lower one.
 fn catalog_config(
     request: &Request,
     library: &ConfigLibrary,

@@ -76,8 +76,7 @@ pub struct Toolchain {
     pub variables: BTreeMap<String, String>,
     /// The first line of each tool's `--version`. Missing tools are not in it.
     pub identity: BTreeMap<String, String>,
-    /// The digests of tools that are scripts or not the distribution's, since their version does
-    /// not identify them.
+    /// The digests of scripts and tools from elsewhere than the distribution, whose version is not enough.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, Sha256>,
     /// The program before the compiler. Known launchers do not affect the output, and others are in
@@ -87,8 +86,7 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// Returns the toolchain without the tools that a build of these images with this config does
-    /// not use.
+    /// Returns the toolchain without the tools that a build of these images with this config does not use.
     pub(super) fn used_for(&self, config: &Config, images: &ImageChoice) -> Toolchain {
         let is_on = |symbol: &str| config.value(symbol) == "y";
         let is_used = |tool: &str| match tool {
@@ -111,8 +109,7 @@ impl Toolchain {
         compiling
     }
 
-    /// Describes each tool by its version and the digest of its program, if there is one: `cc:
-    /// (Debian 12.2.0-14) 12.2.0`.
+    /// Describes each tool by its version and its program's digest, if there is one: `cc: (Debian) 12.2.0`.
     pub fn tools(&self) -> Vec<String> {
         let names: BTreeSet<&String> = self.identity.keys().chain(self.programs.keys()).collect();
         let describe = |tool: &String| {

@@ -1,8 +1,8 @@
 //! The core data type: everything that affects the output of a build, as one plain value.
 //!
-//! [`Plan::new`] is pure. A build calls it twice. The first time, the source is not there yet. The
-//! second time, the exact version, digest and date of the source are known. The digest of the
-//! second plan names the build.
+//! [`Plan::new`] is pure. A build calls it twice. The first time, the source is not there yet. The second
+//! time, the exact version, digest and date of the source are known. The second plan's digest names the
+//! build.
 
 pub mod annotations;
 mod base_config;
@@ -33,16 +33,16 @@ use canon_json::CanonJsonSerialize;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Everything that affects the output. Its JSON gives the digest. Fields that do not affect the
-/// output (paths, mirrors, texts with a digest) are not in the JSON.
+/// Everything that affects the output. Its JSON gives the digest. Fields that do not affect the output
+/// (paths, mirrors, texts with a digest) are not in the JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     /// The version of kcompile.
     pub kcompile: &'static str,
     /// The version of the code that makes layers.
     pub layer_format: u32,
-    /// The requested version. It becomes the exact version when that is known, since a build of the
-    /// newest release is the same as one by its number.
+    /// The requested version. It becomes the exact version when that is known, since a build of the newest
+    /// release is the same as one by its number.
     pub requested: VersionRequest,
     /// The exact version, once it is known.
     pub version: Option<KernelVersion>,
@@ -51,8 +51,7 @@ pub struct Plan {
     pub source: SourcePlan,
     /// Lowest first.
     pub config: Vec<ConfigLayer>,
-    /// The digests of files that settings of the config name, by the name of the setting without
-    /// `CONFIG_`.
+    /// The digests of files that settings of the config name, by the name of the setting without `CONFIG_`.
     #[serde(rename = "config_files", skip_serializing_if = "BTreeMap::is_empty")]
     pub config_files: BTreeMap<String, Sha256>,
     /// The files and directories that these settings name, for make to read.
@@ -68,16 +67,14 @@ pub struct Plan {
     #[serde(skip)]
     pub open_rules: Vec<Applied>,
     pub make: MakePlan,
-    /// The date of all files, in seconds since 1970. `None` means the date of the source, which is
-    /// not known yet.
+    /// The date of all files, in seconds since 1970. `None` means the source's date.
     pub source_date_epoch: Option<u64>,
     /// The images to write.
     pub images: Vec<ImagePlan>,
     /// What the user should know about the choices. Does not affect the output.
     #[serde(skip)]
     pub notices: Vec<String>,
-    /// Possible problems of the requested config: missing files, and settings that make builds
-    /// differ. The final config decides.
+    /// Possible problems of the requested config, such as missing files. The final config decides.
     #[serde(skip)]
     pub warnings: Vec<String>,
 }
@@ -146,13 +143,12 @@ pub enum Contents {
 }
 
 impl Plan {
-    /// Makes the plan. `source` is known once the source is there, with the ids of the rules whose
-    /// markers its tree has.
+    /// Makes the plan. `source` is known after the fetch, with the ids of the rules that its tree matches.
     ///
     /// # Errors
     ///
-    /// Exit code 2: no config fits, a file is not a config or is for another architecture, a
-    /// fragment is unknown, or the source has another version than requested.
+    /// Exit code 2: no config fits, a file is not a config or is for another architecture, a fragment is
+    /// unknown, or the source has another version than requested.
     pub fn new(
         request: &Request,
         inputs: &Inputs,
@@ -220,8 +216,7 @@ impl Plan {
         self.version.map_or_else(|| self.requested.to_string(), |version| version.to_string())
     }
 
-    /// Returns the digest of the patches in their order, and of how they are applied. `None` means
-    /// no patches.
+    /// Returns the digest of the patches, their order and how they are applied, or `None` without patches.
     pub fn patches_digest(&self) -> Option<Sha256> {
         // Earlier versions patched trees in another way. The text tells the trees apart.
         let mut text = "git apply".to_owned();

@@ -26,13 +26,12 @@ pub struct Request {
     pub toolchain: ToolchainChoice,
     /// What goes into which image.
     pub images: ImageChoice,
-    /// `--mirror`, or `KCOMPILE_MIRROR`, in the order in which they are tried. Empty means
-    /// kernel.org.
+    /// `--mirror`, or `KCOMPILE_MIRROR`, in the order in which they are tried. Empty means kernel.org.
     pub mirrors: Vec<String>,
     /// Whether the kernel is configured. `fetch` and `doctor` need no config.
     pub configures: bool,
-    /// The requirement profiles that the final config is checked against: the flavor's, and those
-    /// of `--require`.
+    /// The requirement profiles that the final config is checked against: the flavor's, and those of
+    /// `--require`.
     pub profiles: Vec<String>,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,

@@ -20,8 +20,8 @@ pub const KERNEL_ORG: &str = "https://cdn.kernel.org";
 /// The origin and digest of the source, and how to get it.
 #[derive(Clone, Debug, Serialize)]
 pub struct SourcePlan {
-    /// kernel.org's URL (for mirrors, too), `URL#REF` or `apt:PACKAGE=VERSION`. `None` for local
-    /// files, and for a series whose newest release is not known yet.
+    /// kernel.org's URL (for mirrors, too), `URL#REF` or `apt:PACKAGE=VERSION`. `None` for local files, and
+    /// for a series whose newest release is not known yet.
     pub origin: Option<String>,
     /// `None` if it is known only after the fetch.
     pub digest: Option<SourceDigest>,
@@ -35,13 +35,11 @@ pub struct SourcePlan {
 /// How to get a source.
 #[derive(Clone, Debug)]
 pub enum SourceLocation {
-    /// kernel.org or mirrors of it, in the order in which they are tried. The URLs have no trailing
-    /// slash, and `/pub/linux/kernel/v6.x/…` follows.
+    /// kernel.org or its mirrors, the first one to try first. The URLs have no trailing slash.
     KernelOrg { mirrors: Vec<String> },
     /// A branch, tag or commit of a git repository, which is a URL or a path on this machine.
     Git { url: String, reference: String },
-    /// A source package of the distribution. The version, and the digest of the .deb, are known if
-    /// apt's lists have them.
+    /// A source package. Its version and the digest of its .deb are known if apt's lists have them.
     Apt { package: String, version: Option<String>, pin: Option<Sha256> },
     /// The absolute path of a tarball, and its digest when the plan was made.
     Tarball { path: Utf8PathBuf, sha256: Sha256 },
@@ -246,8 +244,8 @@ pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result
     }
 }
 
-/// Returns the URL of a release on `server`, which has kernel.org's layout. Release candidates are
-/// not in kernel.org's archive. git.kernel.org packs them on request.
+/// Returns the URL of a release on `server`, which has kernel.org's layout. Release candidates are not in
+/// kernel.org's archive. git.kernel.org packs them on request.
 pub fn release_url(server: &str, version: KernelVersion) -> String {
     match version.candidate() {
         Some(_) if server == KERNEL_ORG => {

@@ -1,13 +1,12 @@
-//! The distribution's kernel source package: downloaded and verified by the host's own apt, and the
-//! tarball inside its .deb unpacked without unpacking the .deb.
+//! The distribution's kernel source package. The host's apt downloads and verifies it, and the tarball in its
+//! .deb is unpacked without unpacking the .deb.
 
 use super::archive::decompress;
 use super::archive_store::{self, Proofs, StoredArchive, Unknown};
 use super::context::{FetchContext, check_digest};
 use super::directory::check_tree;
-use super::stream::{Stream, unpack};
+use super::stream::{Stream, Unpacked, unpack};
 use super::tree::Tree;
-use super::tree_manifest::TreeManifest;
 use super::tree_store::{store, store_unpinned};
 use crate::catalog::lockfile;
 use crate::host::Host;
@@ -24,8 +23,8 @@ use std::io::BufReader;
 use std::path::Path;
 use walkdir::WalkDir;
 
-/// What apt's lists on this machine know of `package`: its version, a space, the digest of its .deb (empty
-/// where they do not tell); `None` where there is no apt or no such package. Takes half a second.
+/// Looks up `package` in apt's lists. Returns its version, a space and the digest of its .deb, which is empty
+/// if the lists lack it. `None` means that there is no apt or no such package. Takes half a second.
 pub fn candidate(package: &str, host: &Host) -> Option<String> {
     host.find_program("apt-cache")?;
     let record =
@@ -34,8 +33,8 @@ pub fn candidate(package: &str, host: &Host) -> Option<String> {
     Some(format!("{} {}", field("Version")?.trim(), field("SHA256").unwrap_or_default().trim()))
 }
 
-/// What the file system says of all that apt answers from (its lists, its configuration, what is
-/// installed), and whether a file among it is racy; `None` where there is no apt.
+/// Returns a hash over the metadata of all files that apt reads (lists, configuration, status), and whether
+/// one of them is racy. `None` means that there is no apt.
 pub fn state() -> Option<(String, bool)> {
     let now = file_stamp::now();
     let (mut hasher, mut is_racy) = (Hasher::default(), false);
@@ -53,8 +52,8 @@ pub fn state() -> Option<(String, bool)> {
     Path::new("/var/lib/dpkg/status").is_file().then(|| (hasher.finish().to_string(), is_racy))
 }
 
-/// Takes the package from the archives that are kept, else downloads it with `apt-get download`, which
-/// checks it against the signed lists; and unpacks the kernel tarball in it.
+/// Takes the package from the stored archives, or else downloads it with `apt-get download`, which checks it
+/// against the signed lists. Unpacks the kernel tarball in it.
 pub(super) fn fetch(
     package: &str,
     version: Option<&str>,
@@ -63,35 +62,10 @@ pub(super) fn fetch(
     ctx: &FetchContext<'_>,
     phase: &PhaseGuard<'_>,
 ) -> Result<Tree> {
-    if let Some(archive) = stored_deb(package, version, pin, ctx)? {
-        let name = archive.origin.strip_prefix("apt:").unwrap_or(&archive.origin);
-        let path = archive_store::path(ctx.cache, archive.sha256);
-        ctx.note_foreign_owner(&path);
-        let locked =
-            ctx.lock.of(&archive.origin).filter(|locked| locked.digest.sha256() == Some(archive.sha256));
-        let check = match locked {
-            _ if pin.is_some() => {
-                Check::authenticated(VerificationStep::Apt, "as in the signed lists of apt")
-            }
-            Some(locked) if !locked.unverified => {
-                Check::authenticated(VerificationStep::LockFile, format!("sha256 as in {}", lockfile::NAME))
-            }
-            _ => Check::consistent(
-                VerificationStep::Transport,
-                "kept in the cache; apt's lists here do not tell of it",
-            ),
-        };
-        let unpacked = store(&SourceDigest::Sha256(archive.sha256), ctx, |tree| {
-            check_digest(name, archive.sha256, digest_of(&path)?)?;
-            unpack_deb_as(&path, name, (archive.sha256, &archive.origin, check), tree, ctx, phase)
-        });
-        match unpacked {
-            Err(error) if error.kind == Kind::Fetch => {
-                ctx.reporter.note(&format!("{error}; the archive in the cache is thrown away"));
-                archive_store::remove(ctx.cache, archive.sha256)?;
-            }
-            unpacked => return unpacked,
-        }
+    if let Some(archive) = stored_deb(package, version, pin, ctx)?
+        && let Some(tree) = unpack_stored(&archive, pin, ctx, phase)?
+    {
+        return Ok(tree);
     }
     if ctx.offline {
         return Err(ctx.not_cached_error(&plan.name));
@@ -108,20 +82,14 @@ pub(super) fn fetch(
         check_digest(&plan.name, pin.unwrap_or(digest), digest)?;
         let origin = match (&plan.origin, deb.file_name().and_then(|name| name.split('_').nth(1))) {
             (Some(origin), _) => origin.clone(),
-            // An epoch's colon is `%3a` in the name of the file.
+            // The file name has `%3a` for the colon of an epoch.
             (None, Some(version)) => format!("apt:{package}={}", version.replace("%3a", ":")),
             (None, None) => format!("apt:{package}"),
         };
+        let (proofs, unknown) = (Proofs::default(), Unknown::default());
+        let archive = StoredArchive { origin, sha256: digest, proofs, zstd: None, unknown };
         let check = Check::authenticated(VerificationStep::Apt, "by the signed lists of apt");
-        let source = (digest, origin.as_str(), check);
-        let identity = unpack_deb_as(&deb, &plan.name, source, tree, ctx, phase)?;
-        let archive = StoredArchive {
-            origin,
-            sha256: digest,
-            proofs: Proofs::default(),
-            zstd: None,
-            unknown: Unknown::default(),
-        };
+        let identity = unpack_deb(&archive, &deb, &plan.name, check, tree, ctx, phase)?;
         archive_store::store(ctx.cache, &deb, None, &archive)?;
         Ok(identity)
     };
@@ -131,8 +99,43 @@ pub(super) fn fetch(
     }
 }
 
-/// The package among the archives that are kept: the one that apt's lists mean; without lists, the one
-/// of the version asked for, or the newest.
+/// Unpacks a stored package. `None` means that it was damaged and has been removed.
+fn unpack_stored(
+    archive: &StoredArchive,
+    pin: Option<Sha256>,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
+) -> Result<Option<Tree>> {
+    let name = archive.origin.strip_prefix("apt:").unwrap_or(&archive.origin);
+    let path = archive_store::path(ctx.cache, archive.sha256);
+    ctx.note_foreign_owner(&path);
+    let locked = ctx.lock.of(&archive.origin).filter(|locked| locked.digest.sha256() == Some(archive.sha256));
+    let check = match locked {
+        _ if pin.is_some() => Check::authenticated(VerificationStep::Apt, "as in the signed lists of apt"),
+        Some(locked) if !locked.unverified => {
+            Check::authenticated(VerificationStep::LockFile, format!("sha256 as in {}", lockfile::NAME))
+        }
+        _ => Check::consistent(
+            VerificationStep::Transport,
+            "kept in the cache; apt's lists here do not tell of it",
+        ),
+    };
+    let unpacked = store(&SourceDigest::Sha256(archive.sha256), ctx, |tree| {
+        check_digest(name, archive.sha256, digest_of(&path)?)?;
+        unpack_deb(archive, &path, name, check, tree, ctx, phase)
+    });
+    match unpacked {
+        Err(error) if error.kind == Kind::Fetch => {
+            ctx.reporter.note(&format!("{error}; removing the archive from the cache"));
+            archive_store::remove(ctx.cache, archive.sha256)?;
+            Ok(None)
+        }
+        unpacked => unpacked.map(Some),
+    }
+}
+
+/// Returns the stored package that apt's lists have. Offline without lists, returns the requested version or
+/// the newest.
 fn stored_deb(
     package: &str,
     version: Option<&str>,
@@ -155,18 +158,17 @@ fn stored_deb(
     Ok(packages.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, archive)| archive))
 }
 
-/// Where a package's version stands among others, as deb-version(7) has it: by epoch, upstream version and
-/// revision.
+/// Returns a key that orders package versions as in deb-version(7): by epoch, upstream version and revision.
 fn version_key(version: &str) -> (u64, Vec<VersionPart>, Vec<VersionPart>) {
     let (epoch, version) = version.split_once(':').unwrap_or(("0", version));
     let (upstream, revision) = version.rsplit_once('-').unwrap_or((version, "0"));
     (number(epoch), version_parts(upstream), version_parts(revision))
 }
 
-/// The ranks of characters that are no digits, and the number behind them.
+/// The ranks of characters that are not digits, and the number after them.
 type VersionPart = (Vec<u32>, u64);
 
-/// A tilde comes before the end of a run, that before letters, those before all else.
+/// Splits a version into its parts. The order is tilde, end of a part, letters, other characters.
 fn version_parts(text: &str) -> Vec<VersionPart> {
     const END: u32 = 1;
     let rank = |character: char| match character {
@@ -174,15 +176,15 @@ fn version_parts(text: &str) -> Vec<VersionPart> {
         letter if letter.is_ascii_alphabetic() => u32::from(letter),
         other => 256 + u32::from(other),
     };
-    let (mut version_parts, mut rest) = (Vec::new(), text);
+    let (mut parts, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
         let (others, digits) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
         let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-        version_parts.push((others.chars().map(rank).chain([END]).collect(), number(&digits[..end])));
+        parts.push((others.chars().map(rank).chain([END]).collect(), number(&digits[..end])));
         rest = &digits[end..];
     }
-    version_parts.push((vec![END], 0));
-    version_parts
+    parts.push((vec![END], 0));
+    parts
 }
 
 fn number(digits: &str) -> u64 {
@@ -195,20 +197,21 @@ fn digest_of(deb: &Utf8Path) -> Result<Sha256> {
         .context(Kind::Fetch, || format!("cannot read {deb}"))
 }
 
-/// Unpacks a .deb of this digest, which came from `origin` and of which `check` is known.
-fn unpack_deb_as(
+/// Unpacks the kernel tarball in the .deb at `deb`, which is `archive` with the verification step `check`.
+fn unpack_deb(
+    archive: &StoredArchive,
     deb: &Utf8Path,
     name: &str,
-    (digest, origin, check): (Sha256, &str, Check),
+    check: Check,
     tree: &Utf8Path,
     ctx: &FetchContext<'_>,
     phase: &PhaseGuard<'_>,
 ) -> Result<SourceIdentity> {
-    let (contents, date) = unpack_deb(deb, name, tree, ctx.jobs, phase)?;
+    let Unpacked { contents, date, .. } = unpack_inner_tarball(deb, name, tree, ctx.jobs, phase)?;
     contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
     Ok(SourceIdentity {
-        origin: Some(origin.to_owned()),
-        digest: SourceDigest::Sha256(digest),
+        origin: Some(archive.origin.clone()),
+        digest: SourceDigest::Sha256(archive.sha256),
         version: check_tree(tree, name)?,
         date,
         checks: vec![check],
@@ -256,7 +259,7 @@ fn download(
     })?;
     if !status.success() {
         return Err(Error::fetch(format!("`{command}` failed: {}", apt_errors.join("; "))).hint(
-            "`apt-get update` renews the lists; `apt-cache search linux-source` shows the source packages",
+            "update the lists with `apt-get update`; `apt-cache search linux-source` shows the source packages",
         ));
     }
     let entries = dir.read_dir_utf8().context(Kind::Fetch, || format!("cannot read {dir}"))?;
@@ -266,15 +269,14 @@ fn download(
     debs.next().ok_or_else(|| Error::fetch(format!("`{command}` left no .deb")))
 }
 
-/// A .deb is an `ar` archive whose member `data.tar.*` holds the files; the kernel's tarball is one
-/// of them. Returns what the tree holds, and its date.
-fn unpack_deb(
+/// Unpacks the kernel tarball in a .deb, an `ar` archive with the files in its member `data.tar.*`.
+fn unpack_inner_tarball(
     deb: &Utf8Path,
     name: &str,
     tree: &Utf8Path,
     threads: usize,
     phase: &PhaseGuard<'_>,
-) -> Result<(TreeManifest, u64)> {
+) -> Result<Unpacked> {
     let corrupt = || format!("{name}: corrupt .deb");
     let file = open_file(deb, Links::Refuse).context(Kind::Fetch, corrupt)?;
     let total = file.metadata().context(Kind::Fetch, corrupt)?.len();
@@ -303,12 +305,11 @@ fn unpack_deb(
                     threads,
                     copy: None,
                 };
-                let unpacked = unpack(inner, tree, phase)?;
-                return Ok((unpacked.contents, unpacked.date));
+                return unpack(inner, tree, phase);
             }
         }
     }
-    Err(Error::fetch(format!("{name}: no linux-source-….tar.* in it"))
+    Err(Error::fetch(format!("{name}: the package has no linux-source-….tar.*"))
         .hint("`apt-cache search linux-source` shows the source packages"))
 }
 

@@ -1,5 +1,4 @@
-//! The formats of kernel tarballs: compressions told by their first bytes, and tar, of which only
-//! what an honest kernel source holds is taken.
+//! Reads kernel tarballs. Accepts only tar entries that kernel sources have.
 
 use super::tree_writer::TreeWriter;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -8,31 +7,33 @@ use liblzma::bufread::XzDecoder;
 use liblzma::stream::Stream;
 use std::cell::Cell;
 use std::io::{self, BufRead, Read};
+use tar::EntryType;
 
-/// xz may ask for its dictionary in memory: at its highest level, 65 MiB.
+/// The limit for xz, whose dictionary takes 65 MiB at the highest level.
 pub(super) const XZ_MEMORY: u64 = 66 << 20;
-/// What several threads may have together; where they would need more, there are fewer of them. A block of
-/// 24 MiB, as xz makes them, takes 37 MiB: such blocks come one at a time. That costs nothing, since the thread that
-/// writes the files takes longer; two at a time took 105 MB with all else, freed memory that malloc keeps included.
+/// The limit for all threads of xz together. A block of 24 MiB, which is xz's default, takes 37 MiB, so such
+/// blocks are decompressed one at a time. That costs no time, since the thread that writes the files is
+/// slower. With two blocks at a time, the process took 105 MB.
 const XZ_THREADS_MEMORY: u64 = 48 << 20;
-/// The same limit for zstd's window, as a power of two.
+/// The limit for zstd's window, as a power of two.
 const ZSTD_WINDOW_LOG: u32 = 26;
-/// A record before an entry holds a path or two.
+/// The limit of a record before an entry, which contains a path or two.
 const MAX_RECORD: u64 = 64 << 10;
 
-/// The decoder of a tarball. `threads` may decompress at once, where the archive consists of blocks.
+/// Returns the decoder of a tarball. Up to `threads` threads decompress an archive with several blocks.
 pub(super) fn decompress<'a, R: BufRead + 'a>(
     name: &str,
     reader: R,
     threads: usize,
 ) -> Result<Box<dyn Read + 'a>> {
     decoder(name, reader, threads)?.ok_or_else(|| {
-        Error::fetch(format!("{name} is not a compressed tarball"))
-            .hint("known are .tar.xz, .tar.gz, .tar.zst and .tar.bz2, told by their first bytes")
+        Error::fetch(format!("{name} is not a compressed tarball")).hint(
+            "supported are .tar.xz, .tar.gz, .tar.zst and .tar.bz2, by their content and not their name",
+        )
     })
 }
 
-/// The decoder of a compressed file, `None` of another one: told apart by their first bytes, not by the name.
+/// Returns the decoder of a compressed file, by its first bytes, and `None` for other files.
 pub(super) fn decoder<'a, R: BufRead + 'a>(
     name: &str,
     mut reader: R,
@@ -63,7 +64,7 @@ pub(super) fn decoder<'a, R: BufRead + 'a>(
     }))
 }
 
-/// The streams of an .xz, one after another: tools that compress in parallel write several.
+/// Reads the streams of an .xz one after another. Tools that compress in parallel write several.
 struct XzStreams<R> {
     decoder: Option<XzDecoder<R>>,
     threads: usize,
@@ -71,7 +72,7 @@ struct XzStreams<R> {
 
 fn xz_decoder<R: BufRead>(reader: R, threads: usize) -> io::Result<XzDecoder<R>> {
     if threads < 2 {
-        // The other one keeps whole blocks in memory, whatever the number of threads.
+        // The decoder with threads keeps whole blocks in memory, even with one thread.
         return Ok(XzDecoder::new_stream(reader, Stream::new_stream_decoder(XZ_MEMORY, 0)?));
     }
     let mut builder = liblzma::stream::MtStreamBuilder::new();
@@ -96,7 +97,7 @@ impl<R: BufRead> Read for XzStreams<R> {
     }
 }
 
-/// Goes over the zeros that may stand between two streams. Is there another one?
+/// Skips the zeros between two streams. Returns whether there is another stream.
 fn skip_padding(reader: &mut impl BufRead) -> io::Result<bool> {
     loop {
         let next = reader.fill_buf()?;
@@ -112,11 +113,11 @@ fn skip_padding(reader: &mut impl BufRead) -> io::Result<bool> {
     }
 }
 
-/// Unpacks a tar whose entries all lie in one top directory, without that directory. Returns the tree, which has to be
-/// finished, and the modification time of the top Makefile (0 where there is none).
+/// Unpacks a tar whose entries all lie in one top directory, without that directory. Returns the tree, which
+/// the caller finishes, and the modification time of the top Makefile, or 0.
 ///
-/// Entries are read raw: the records before an entry (PAX, GNU long names) are taken in here, with a
-/// limit on their size, since the tar crate would read them whole.
+/// Entries are read raw. The tar crate would read the records before an entry (PAX, GNU long names) without a
+/// limit, so they are read here.
 pub(super) fn unpack_tar(
     name: &str,
     tar: &mut dyn Read,
@@ -139,9 +140,9 @@ pub(super) fn unpack_tar(
         let SeenHeaders { path, link, size } = std::mem::take(&mut before);
         let path = text(path.unwrap_or_else(|| entry.path_bytes().into_owned()), &writer)?;
         if size.is_some_and(|size| size != entry.size()) {
-            return Err(writer.refuse(&path, "its PAX record says another size than its header"));
+            return Err(writer.refuse(&path, "the sizes in its PAX record and its header differ"));
         }
-        let Some(inside) = below_top(&path, kind.is_dir(), &mut top) else {
+        let Some(inside) = below_top(&path, kind, &mut top) else {
             if kind.is_dir() && path == "./" {
                 continue;
             }
@@ -153,8 +154,8 @@ pub(super) fn unpack_tar(
             if inside == "Makefile" {
                 date = entry.header().mtime().context(Kind::Fetch, corrupt)?;
             }
-            let executable = entry.header().mode().context(Kind::Fetch, corrupt)? & 0o100 != 0;
-            writer.file(inside, executable, entry.size(), &mut entry)?;
+            let mode = entry.header().mode().context(Kind::Fetch, corrupt)?;
+            writer.file(inside, mode, entry.size(), &mut entry)?;
         } else if kind.is_symlink() {
             let target = link.or_else(|| entry.link_name_bytes().map(Into::into)).unwrap_or_default();
             writer.link(inside, &text(target, &writer)?)?;
@@ -165,13 +166,13 @@ pub(super) fn unpack_tar(
             progress(inside);
         }
     }
-    // The check values of the archive stand at its end, behind the end of the tar.
+    // The checksums of the compression follow the end of the tar.
     io::copy(&mut archive.into_inner(), &mut io::sink())
         .context(Kind::Fetch, || format!("cannot read {name}"))?;
     Ok((writer, date))
 }
 
-/// A reader that tells how far it is.
+/// Counts the bytes that are read.
 struct CountingReader<'a, R> {
     reader: R,
     read: &'a Cell<u64>,
@@ -190,15 +191,15 @@ fn text(bytes: Vec<u8>, writer: &TreeWriter) -> Result<String> {
         .map_err(|error| writer.refuse(&String::from_utf8_lossy(error.as_bytes()), "not UTF-8"))
 }
 
-/// `path` without the top directory that all entries share; the first one seen is it.
-fn below_top<'a>(path: &'a str, is_dir: bool, top: &mut Option<String>) -> Option<&'a str> {
+/// Returns `path` without the top directory. All entries must have the top directory of the first one.
+fn below_top<'a>(path: &'a str, kind: EntryType, top: &mut Option<String>) -> Option<&'a str> {
     let path = path.strip_prefix("./").unwrap_or(path);
-    let (first, rest) = path.split_once('/').or(is_dir.then_some((path, "")))?;
+    let (first, rest) = path.split_once('/').or(kind.is_dir().then_some((path, "")))?;
     let is_name = !matches!(first, "" | "." | "..");
     (is_name && top.get_or_insert_with(|| first.to_owned()) == first).then_some(rest)
 }
 
-/// What stands before an entry and overrides its header.
+/// The records before an entry, which override its header.
 #[derive(Default)]
 struct SeenHeaders {
     path: Option<Vec<u8>>,
@@ -207,7 +208,7 @@ struct SeenHeaders {
 }
 
 impl SeenHeaders {
-    /// Takes in `entry` if it is such a record.
+    /// Reads `entry` if it is such a record.
     fn accepts(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> Result<bool, String> {
         let kind = entry.header().entry_type();
         let is_record = kind.is_pax_local_extensions()

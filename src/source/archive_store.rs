@@ -1,10 +1,10 @@
-//! Archives that are kept in the cache as they were sent, with what proves them: a tree that was damaged
-//! or removed comes back without a network, and a bundle is made of them.
+//! Stores archives in the cache as they were sent, with their signatures and checksums. They restore a
+//! damaged or removed tree without a network, and go into bundles.
 //!
 //! ```text
-//! archives/<sha256>        the bytes
-//! archives/<sha256>.zst    what is in them, compressed so that it unpacks in a tenth of the time
-//! archives/<sha256>.json   what they are, written last
+//! archives/<sha256>        the archive
+//! archives/<sha256>.zst    a copy that unpacks in a tenth of the time
+//! archives/<sha256>.json   the record of both, written last
 //! ```
 
 use crate::cache::Cache;
@@ -18,17 +18,17 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-/// What an archive is, and what came with it. Fields that a newer kcompile wrote stay in the record.
+/// The record of an archive. Fields from a newer kcompile stay in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StoredArchive {
     /// As in a plan: kernel.org's URL, `apt:PACKAGE=VERSION`.
     pub origin: String,
-    /// Of the archive. It is hashed again whenever it is read.
+    /// The digest of the archive, which is hashed again whenever it is read.
     pub sha256: Sha256,
-    /// Of kernel.org's releases.
+    /// For kernel.org's releases.
     #[serde(rename = "proofs")]
     pub proofs: Proofs,
-    /// Of the copy that unpacks quickly, where there is one; this kcompile made it of what had been verified.
+    /// The digest of the fast copy, which was made from a verified archive.
     #[serde(rename = "zstd", default, skip_serializing_if = "Option::is_none")]
     pub zstd: Option<Sha256>,
     #[serde(flatten)]
@@ -38,20 +38,20 @@ pub(super) struct StoredArchive {
 /// Fields of a record that this version does not know.
 pub(super) type Unknown = serde_json::Map<String, serde_json::Value>;
 
-/// What a server has beside a release.
+/// The signature and checksum of a release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Proofs {
     /// The text of `linux-<version>.tar.sign`.
     #[serde(rename = "signature")]
     pub signature: Option<String>,
-    /// What `sha256sums.asc` said when it was asked.
+    /// The content of `sha256sums.asc` at the last request.
     #[serde(rename = "sums", default)]
     pub checksums: ChecksumList,
     #[serde(flatten)]
     pub unknown: Unknown,
 }
 
-/// What a server's list of checksums says of a release.
+/// The checksum of a release in the server's list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum ChecksumList {
@@ -62,17 +62,12 @@ pub(super) enum ChecksumList {
     /// The server was asked in this run, and has no list.
     #[serde(rename = "no-list", skip_deserializing)]
     NoList,
-    /// It has one, without this release.
+    /// The list does not have this release.
     #[serde(rename = "missing")]
     Missing,
-    /// This digest.
+    /// The digest of the compressed archive, and the signer of the list. An unsigned list has no signer.
     #[serde(rename = "listed")]
-    Listed {
-        /// Of the compressed archive.
-        sha256: Sha256,
-        /// Who signed the list; `None`: nobody.
-        signer: Option<Signer>,
-    },
+    Listed { sha256: Sha256, signer: Option<Signer> },
     /// Written by a newer kcompile.
     #[serde(untagged)]
     Unknown(serde_json::Value),
@@ -82,12 +77,12 @@ fn dir(cache: &Cache) -> Utf8PathBuf {
     cache.root.join("archives")
 }
 
-/// Where the bytes of `sha256` lie or will lie.
+/// Returns the path of the archive `sha256`, which may not exist yet.
 pub(super) fn path(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
     dir(cache).join(sha256.to_string())
 }
 
-/// Where the copy that unpacks quickly lies or will lie.
+/// Returns the path of the fast copy, which may not exist yet.
 pub(super) fn copy_path(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
     dir(cache).join(format!("{sha256}.zst"))
 }
@@ -97,13 +92,13 @@ fn record(cache: &Cache, sha256: Sha256) -> Utf8PathBuf {
 }
 
 impl Proofs {
-    /// Returns whether they can prove an archive, by a signature over it or over a list with its digest.
+    /// Returns whether a signature over the archive or over a list with its digest can authenticate it.
     pub fn can_authenticate(&self) -> bool {
         self.signature.is_some() || matches!(self.checksums, ChecksumList::Listed { signer: Some(_), .. })
     }
 }
 
-/// Every archive that is there.
+/// Lists all archives.
 pub(super) fn all(cache: &Cache) -> Result<Vec<StoredArchive>> {
     let dir = dir(cache);
     let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
@@ -111,19 +106,19 @@ pub(super) fn all(cache: &Cache) -> Result<Vec<StoredArchive>> {
     Ok(records.filter_map(|entry| read(cache, entry.path())).collect())
 }
 
-/// The archive of this digest, if it is there.
+/// Returns the record of the archive `sha256`, if it is there.
 pub(super) fn find(cache: &Cache, sha256: Sha256) -> Option<StoredArchive> {
     read(cache, &record(cache, sha256))
 }
 
-/// A record that cannot be read, or whose bytes are gone, is none.
+/// Reads a record. An invalid one, and one without its archive, are ignored.
 fn read(cache: &Cache, record: &Utf8Path) -> Option<StoredArchive> {
     let archive: StoredArchive =
         serde_json::from_slice(&read_file(record, Links::Refuse, MAX_JSON).ok()?).ok()?;
     path(cache, archive.sha256).is_file().then_some(archive)
 }
 
-/// Keeps the file at `from`, and the one at `copy`, which are moved: their bytes have been checked.
+/// Moves the verified archive at `from` and its fast copy at `copy` into the store.
 pub(super) fn store(
     cache: &Cache,
     from: &Utf8Path,
@@ -137,18 +132,16 @@ pub(super) fn store(
     write_record(cache, archive)
 }
 
-/// Forgets the copy, which is not what it should be.
+/// Removes the fast copy, which is damaged.
 pub(super) fn remove_copy(cache: &Cache, archive: &StoredArchive) -> Result<()> {
     write_record(cache, &StoredArchive { zstd: None, ..archive.clone() })?;
     remove_tree(&copy_path(cache, archive.sha256))
 }
 
-/// Notes what a server has beside the archive `sha256`, which is there. Whether there is a copy stays as it is.
+/// Updates the proofs in the record of the archive `sha256`.
 pub(super) fn record_proofs(cache: &Cache, sha256: Sha256, proofs: &Proofs) -> Result<()> {
-    match find(cache, sha256) {
-        Some(archive) => write_record(cache, &StoredArchive { proofs: proofs.clone(), ..archive }),
-        None => Ok(()),
-    }
+    find(cache, sha256)
+        .map_or(Ok(()), |archive| write_record(cache, &StoredArchive { proofs: proofs.clone(), ..archive }))
 }
 
 fn write_record(cache: &Cache, archive: &StoredArchive) -> Result<()> {
@@ -157,14 +150,16 @@ fn write_record(cache: &Cache, archive: &StoredArchive) -> Result<()> {
 }
 
 fn move_into_store(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
-    let message = || format!("cannot keep {to}");
-    let file = open_file(from, Links::Refuse).context(Kind::Build, message)?;
-    file.set_permissions(Permissions::from_mode(0o644)).context(Kind::Build, message)?;
-    file.sync_all().context(Kind::Build, message)?;
-    fs::rename(from, to).context(Kind::Build, message)
+    let move_file = || {
+        let file = open_file(from, Links::Refuse)?;
+        file.set_permissions(Permissions::from_mode(0o644))?;
+        file.sync_all()?;
+        fs::rename(from, to)
+    };
+    move_file().context(Kind::Build, || format!("cannot store {to}"))
 }
 
-/// Removes an archive that is not what its name says.
+/// Removes an archive with its record and its copy.
 pub(super) fn remove(cache: &Cache, sha256: Sha256) -> Result<()> {
     remove_tree(&record(cache, sha256))?;
     remove_tree(&copy_path(cache, sha256))?;
@@ -176,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_newer_version_wrote_stays_in_a_record() {
+    fn unknown_fields_stay_in_a_record() {
         let sha256 = Sha256::of("x");
         for checksums in [r#""signed-twice""#, r#"{"merkle":{"root":"x"}}"#, r#""no-list""#] {
             let proofs = format!(r#"{{"signature":null,"sums":{checksums},"log":[1]}}"#);

@@ -1,17 +1,16 @@
-//! Bundles: one file with everything that a build on a machine without a network needs of its sources.
+//! Bundles: one file with the sources for builds on a machine without a network.
 //!
 //! A bundle is a plain tar:
 //!
 //! ```text
-//! kcompile-bundle.json      what is in it: archives with their signatures, commits, lock entries
+//! kcompile-bundle.json      its index: archives with their signatures, commits, lock entries
 //! archives/<sha256>         archives as they were sent
 //! commits/<commit>.pack     a git pack with one commit and its tree
 //! ```
 //!
-//! It comes from outside, so nothing in it is believed for its own sake: an archive must have the
-//! digest that it is named by, a pack must hold together, and both are verified again (signature,
-//! pins) when they are unpacked. Lock entries out of a bundle are marked as unverified until then, and those of
-//! sources that nobody asks for never reach the lock file.
+//! A bundle comes from outside and is not trusted. An archive must have the digest of its name, and a pack
+//! must be valid. Both are verified again (signature, pins) when they are unpacked. Until then, the lock
+//! entries of a bundle are unverified. Entries of sources that are not used never reach the lock file.
 
 use super::archive_store::{self, ChecksumList, Proofs, StoredArchive};
 use super::context::{FetchContext, check_digest};
@@ -24,7 +23,7 @@ use crate::kernel::{CommitId, SourceDigest};
 use crate::plan::{SourceIdentity, SourceLocation};
 use crate::util::digest::{HashingReader, Sha256};
 use crate::util::error::{Error, Kind, Result, ResultExt};
-use crate::util::fs::persist;
+use crate::util::fs::{TEMPORARY, persist};
 use crate::util::read::{Links, open_file};
 use crate::util::text::{escape_control, format_size, pluralize};
 use camino::Utf8Path;
@@ -46,7 +45,7 @@ struct Index {
     archives: Vec<StoredArchive>,
     #[serde(rename = "commits")]
     commits: Vec<Commit>,
-    /// Origin → digest.
+    /// Digests by origin.
     #[serde(rename = "locked")]
     locked: BTreeMap<String, SourceDigest>,
 }
@@ -59,45 +58,20 @@ struct Commit {
     commit: CommitId,
 }
 
-/// Writes a bundle of these sources, which have just been obtained, into `path`.
+/// Writes a bundle of these sources, which have just been fetched, to `path`.
 ///
-/// Errors: a source that lies on this machine anyway (exit code 2); the file cannot be written.
+/// # Errors
+///
+/// Exit code 2: a source lies on this machine. Exit code 1: the file cannot be written.
 pub fn write(
     path: &Utf8Path,
     sources: &[(SourceLocation, SourceIdentity)],
     ctx: &FetchContext<'_>,
 ) -> Result<()> {
-    let mut index = Index { format: FORMAT, archives: vec![], commits: vec![], locked: BTreeMap::new() };
-    for (location, identity) in sources {
-        match (location, &identity.origin) {
-            (SourceLocation::Git { url, .. }, Some(origin)) => {
-                let commit = identity.digest.commit().cloned();
-                let commit = commit.ok_or_else(|| Error::build(format!("{origin} is no commit")))?;
-                let commit = Commit { url: url.clone(), commit };
-                if !index.commits.contains(&commit) {
-                    index.commits.push(commit);
-                }
-            }
-            (_, Some(origin)) => {
-                let archive =
-                    identity.digest.sha256().and_then(|sha256| archive_store::find(ctx.cache, sha256));
-                let archive =
-                    archive.ok_or_else(|| Error::build(format!("the archive of {origin} vanished")))?;
-                let archive = StoredArchive { zstd: None, ..archive };
-                if !index.archives.contains(&archive) {
-                    index.archives.push(archive);
-                }
-            }
-            (_, None) => {
-                return Err(Error::usage("--bundle: a source on this machine needs no bundle")
-                    .hint("copy it, and give its path as --source there"));
-            }
-        }
-        index.locked.extend(identity.origin.clone().map(|origin| (origin, identity.digest.clone())));
-    }
+    let index = index_of(sources, ctx)?;
     let message = || format!("cannot write {path}");
     let dir = path.parent().unwrap_or(Utf8Path::new("."));
-    let file = NamedTempFile::with_prefix_in(".tmp-", dir).context(Kind::Build, message)?;
+    let file = NamedTempFile::with_prefix_in(TEMPORARY, dir).context(Kind::Build, message)?;
     let mut tar = tar::Builder::new(file);
     let text = serde_json::to_vec_pretty(&index).expect("plain values");
     append(&mut tar, INDEX, text.len() as u64, &text[..]).context(Kind::Build, message)?;
@@ -126,7 +100,41 @@ pub fn write(
     Ok(())
 }
 
-/// The same bytes for everybody.
+/// Returns the index of a bundle of these sources.
+fn index_of(sources: &[(SourceLocation, SourceIdentity)], ctx: &FetchContext<'_>) -> Result<Index> {
+    let mut index = Index { format: FORMAT, archives: vec![], commits: vec![], locked: BTreeMap::new() };
+    for (location, identity) in sources {
+        match (location, &identity.origin) {
+            (SourceLocation::Git { url, .. }, Some(origin)) => {
+                let commit = identity.digest.commit().cloned();
+                let commit = commit.ok_or_else(|| Error::build(format!("{origin} is not a commit")))?;
+                let commit = Commit { url: url.clone(), commit };
+                if !index.commits.contains(&commit) {
+                    index.commits.push(commit);
+                }
+            }
+            (_, Some(origin)) => {
+                let archive =
+                    identity.digest.sha256().and_then(|sha256| archive_store::find(ctx.cache, sha256));
+                let archive = archive.ok_or_else(|| {
+                    Error::build(format!("the archive of {origin} has been removed by another process"))
+                })?;
+                let archive = StoredArchive { zstd: None, ..archive };
+                if !index.archives.contains(&archive) {
+                    index.archives.push(archive);
+                }
+            }
+            (_, None) => {
+                return Err(Error::usage("--bundle: a source on this machine needs no bundle")
+                    .hint("copy it, and give its path as --source there"));
+            }
+        }
+        index.locked.extend(identity.origin.clone().map(|origin| (origin, identity.digest.clone())));
+    }
+    Ok(index)
+}
+
+/// Adds a member whose header is the same on every machine.
 fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: impl Read) -> io::Result<()> {
     let mut header = tar::Header::new_gnu();
     header.set_size(size);
@@ -134,12 +142,12 @@ fn append(tar: &mut tar::Builder<impl Write>, name: &str, size: u64, content: im
     tar.append_data(&mut header, name, Interruptible(content))
 }
 
-/// Brings what is in the bundle into the cache. Returns the lock entries that it has.
+/// Imports a bundle into the cache. Returns its lock entries.
 ///
 /// # Errors
 ///
-/// Exit code 3: not a bundle, a damaged one, or one with another source than the lock file's. Nothing of it is in
-/// the cache then.
+/// Exit code 3: not a bundle, a damaged one, or one with another digest than the lock file. Then nothing of
+/// it is in the cache.
 pub fn import(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<BTreeMap<String, Locked>> {
     let scratch = ctx.cache.scratch()?;
     let index = unpack(path, &scratch.path, ctx)?;
@@ -148,7 +156,7 @@ pub fn import(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<BTreeMap<String
         let pack = scratch.path.join(pack_name(commit));
         Ok((lock, url, git::read_pack(url, &commit.to_string(), &pack, ctx)?))
     });
-    // All of them are read before the first reaches the cache.
+    // All packs are read before the first one reaches the cache.
     let commits = commits.collect::<Result<Vec<_>>>()?;
     for (_lock, url, repository) in &commits {
         repository.store_packs(url, ctx.cache)?;
@@ -156,7 +164,7 @@ pub fn import(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<BTreeMap<String
     let is_new = |archive: &&StoredArchive| archive_store::find(ctx.cache, archive.sha256).is_none();
     let new: Vec<&StoredArchive> = index.archives.iter().filter(is_new).collect();
     let imported = new.iter().try_for_each(|archive| {
-        // What a server once said is this file's word only; the signature speaks for itself.
+        // The bundle may claim any checksum of a server. A signature is checked when it is used.
         let proofs = Proofs { checksums: ChecksumList::NotAsked, ..archive.proofs.clone() };
         let archive = StoredArchive { proofs, zstd: None, ..(*archive).clone() };
         archive_store::store(ctx.cache, &scratch.path.join(archive_name(&archive)), None, &archive)
@@ -169,12 +177,12 @@ pub fn import(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<BTreeMap<String
     Ok(index.locked.into_iter().map(|(origin, digest)| (origin, unverified(digest))).collect())
 }
 
-/// Unpacks the members of the bundle into `dir`, each under its name with a `-` for the `/`, and returns the index.
+/// Unpacks the members of the bundle into `dir`, with `-` for `/` in their names, and returns the index.
 fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Index> {
     let damaged = || format!("{path}: not a bundle, or damaged");
     let file = open_file(path, Links::Follow).context(Kind::Fetch, || format!("cannot read {path}"))?;
     let mut archive = tar::Archive::new(Interruptible(file));
-    // Raw, so that no record before an entry is read, whatever its size: a bundle of ours has none.
+    // A bundle has no records before entries. The tar crate would read them without a limit.
     let members = archive.entries().context(Kind::Fetch, damaged)?.raw(true);
     let mut index: Option<Index> = None;
     let mut missing = Vec::new();
@@ -189,7 +197,7 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Ind
         }
         let Some(index) = &mut index else {
             if name != INDEX || size > MAX_INDEX {
-                return Err(refuse("a bundle begins with its index"));
+                return Err(refuse("a bundle must begin with its index"));
             }
             let read: Index = serde_json::from_reader(&mut member).context(Kind::Fetch, damaged)?;
             if let Some(why) = read.find_error() {
@@ -205,7 +213,7 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Ind
             continue;
         };
         let Some(place) = missing.iter().position(|wanted| name.replacen('/', "-", 1) == *wanted) else {
-            return Err(refuse("not in its index, or there twice"));
+            return Err(refuse("the index lacks it, or it is there twice"));
         };
         if size > MAX_PACK {
             return Err(refuse("larger than 2 GiB"));
@@ -219,18 +227,18 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Ind
     let Some(index) = index else { return Err(Error::fetch(format!("{path}: empty, not a bundle"))) };
     match missing.first() {
         Some(missing) => {
-            Err(Error::fetch(format!("{path}: broken off, without {}", missing.replacen('-', "/", 1)))
-                .hint("copy it again; `kcompile fetch --bundle` writes it"))
+            Err(Error::fetch(format!("{path}: incomplete bundle, without {}", missing.replacen('-', "/", 1)))
+                .hint("copy it again, or write it again with `kcompile fetch --bundle`"))
         }
         None => Ok(index),
     }
 }
 
 impl Index {
-    /// What is wrong with it.
+    /// Returns what is wrong with it.
     fn find_error(&self) -> Option<String> {
         if self.format != FORMAT {
-            return Some(format!("of format {}, this kcompile knows {FORMAT}", self.format));
+            return Some(format!("format {} is not supported, only {FORMAT}", self.format));
         }
         let archives: BTreeSet<String> = self.archives.iter().map(archive_name).collect();
         if archives.len() < self.archives.len() {
@@ -245,23 +253,23 @@ impl Index {
             return Some("it locks a directory".to_owned());
         }
         let other = self.locked.iter().find(|(_, digest)| !is_held(digest));
-        other.map(|(origin, _)| format!("it locks {} to what it does not hold", escape_control(origin)))
+        other.map(|(origin, _)| {
+            format!("it has a lock entry for {}, but not that source", escape_control(origin))
+        })
     }
 
-    /// Fails where the lock file has another digest for one of its sources.
+    /// Fails if the lock file has another digest for one of its sources.
     fn check_lock(&self, path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<()> {
-        let differs = |(origin, digest): &(&String, &SourceDigest)| {
-            ctx.lock.of(origin).is_some_and(|ours| ours.digest != **digest)
-        };
-        match self.locked.iter().find(differs) {
-            None => Ok(()),
-            Some((origin, _)) => Err(Error::fetch(format!(
-                "{path}: its {} is not what {} says it was",
-                escape_control(origin),
-                lockfile::NAME
-            ))
-            .hint("if that is to be, --update-lock accepts it")),
+        for (origin, found) in &self.locked {
+            if let Some(locked) = ctx.lock.of(origin).filter(|locked| locked.digest != *found) {
+                let (origin, name, locked) = (escape_control(origin), lockfile::NAME, &locked.digest);
+                return Err(Error::fetch(format!(
+                    "{path}: {name} has {locked} for {origin}, but the bundle has {found}"
+                ))
+                .hint("if this change is expected, rerun with --update-lock"));
+            }
         }
+        Ok(())
     }
 }
 
@@ -273,11 +281,10 @@ fn pack_name(commit: &CommitId) -> String {
     format!("commits-{commit}.pack")
 }
 
-/// Writes a member into a file and returns the digest of its bytes.
+/// Writes a member into a file and returns its digest.
 fn write_member(content: impl Read, to: &Utf8Path) -> Result<Sha256> {
-    let message = || format!("cannot write {to}");
     let mut hashing = HashingReader::new(content);
-    let mut file = File::create_new(to).context(Kind::Build, message)?;
-    io::copy(&mut hashing, &mut file).context(Kind::Build, message)?;
+    let written = File::create_new(to).and_then(|mut file| io::copy(&mut hashing, &mut file));
+    written.context(Kind::Build, || format!("cannot write {to}"))?;
     Ok(hashing.finish().0)
 }

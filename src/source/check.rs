@@ -1,4 +1,4 @@
-//! What can be wrong with the trees and archives in the cache.
+//! Looks for damaged trees and archives in the cache.
 
 use super::{archive_store, tree_manifest, tree_store};
 use crate::cache::Cache;
@@ -7,7 +7,7 @@ use crate::util::fs::digest_file;
 use crate::util::read::Links;
 use camino::Utf8Path;
 
-/// What is wrong with the tree whose entry is at `path`.
+/// Returns what is wrong with the tree entry at `path`.
 pub fn check_tree_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
     match tree_store::open(cache, path.file_name().unwrap_or_default()) {
         None => Ok(Some("half a source tree")),
@@ -15,7 +15,7 @@ pub fn check_tree_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'stati
     }
 }
 
-/// What is wrong with a file in `archives/`. The record of an archive that has gone is looked at after it.
+/// Returns what is wrong with a file in `archives/`.
 pub fn check_archive_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
     let digest = path.file_stem().unwrap_or_default().parse().ok();
     let record = digest.and_then(|digest| archive_store::find(cache, digest));

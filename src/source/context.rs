@@ -1,4 +1,4 @@
-//! What all kinds of source share while they are fetched: the options, and what this run believes.
+//! What all kinds of source share during a fetch: options, and which checks this run accepts.
 
 use super::{archive_store, git_store, signature_file};
 use crate::cache::Cache;
@@ -13,54 +13,50 @@ use crate::util::openpgp::Keyring;
 use camino::Utf8Path;
 use std::time::Duration;
 
-/// What fetching needs to know beside the plan.
+/// What a fetch needs besides the plan.
 #[derive(Clone, Copy)]
 pub struct FetchContext<'a> {
-    /// Where trees are kept.
     pub cache: &'a Cache,
-    /// Environment and working directory for apt.
     pub host: &'a Host,
-    /// Whom to tell.
     pub reporter: &'a Reporter,
-    /// No network: take it from the cache or fail.
+    /// `--offline`.
     pub offline: bool,
-    /// A connection without progress for this long is given up.
+    /// `--stall-timeout`.
     pub stall: Duration,
-    /// How many threads may work at once.
+    /// The number of threads that may run at once.
     pub jobs: usize,
-    /// Pins.
+    /// For its pins.
     pub catalog: &'a Catalog,
-    /// What sources were at their first use.
+    /// The digests of sources at their first use.
     pub lock: &'a LockFile,
-    /// Whose signatures are believed.
+    /// The trusted keys.
     pub keyring: &'a Keyring,
     /// `--require-signature`.
     pub require_signature: bool,
-    /// The archive is wanted, too, not only its tree: for a bundle.
+    /// A bundle needs the archive, not only its tree.
     pub keep_archive: bool,
-    /// The server of this source has been asked what proves it, and has nothing.
+    /// The server has neither a signature nor a signed checksum of this source.
     pub is_unverifiable: bool,
-    /// What is being fetched. [`open_or_fetch`](super::open_or_fetch) and [`find_cached`](super::find_cached) take it from their plan.
+    /// [`open_or_fetch`](super::open_or_fetch) and [`find_cached`](super::find_cached) set it.
     pub location: Option<&'a SourceLocation>,
 }
 
 impl FetchContext<'_> {
-    /// The error where there is no network to get `name` by.
+    /// Returns the error for a source that `--offline` cannot fetch.
     pub(super) fn not_cached_error(&self, name: &str) -> Error {
         Error::fetch(format!("--offline: {name} is not in the cache {}", self.cache.root)).hint(
-            "run `kcompile fetch` with the same options while there is a network, or bring it with --from-bundle",
+            "run `kcompile fetch` with the same options while there is a network, or import it with --from-bundle",
         )
     }
 
-    /// Says whose file or tree in a shared cache this run believes.
+    /// Reports that this run uses another user's file or tree in a shared cache.
     pub(super) fn note_foreign_owner(&self, path: &Utf8Path) {
         if let Some(owner) = self.cache.foreign_owner(path) {
-            self.reporter
-                .note(&format!("{path} was put into the shared cache by user {owner}, who is believed"));
+            self.reporter.note(&format!("using {path}, which user {owner} put into the shared cache"));
         }
     }
 
-    /// Fails under `--require-signature` where `checks` do not satisfy it.
+    /// Fails under `--require-signature` unless `checks` satisfy it.
     pub(super) fn check_signature_policy(
         &self,
         name: &str,
@@ -72,17 +68,17 @@ impl FetchContext<'_> {
         }
         Err(match signable {
             Signable::Yes => Error::fetch(format!("--require-signature: {name} has no signature"))
-                .hint("its signature lies beside it on kernel.org; is this mirror complete?"),
+                .hint("kernel.org has its signature beside it: this mirror may be incomplete"),
             Signable::No => Error::fetch(format!(
                 "--require-signature: nobody signs {name}, and neither the catalog nor {} pins it",
                 lockfile::NAME
             ))
-            .hint("a first use without --require-signature pins it, if you have looked at what it is"),
+            .hint("check it, then pin it by a first use without --require-signature"),
         })
     }
 
-    /// Will this tree of the cache do? It is as good as one that is fetched now: by the keys of this run, by the
-    /// signature that lies beside a tarball now, and with what a bundle is made of.
+    /// Returns whether a cached tree satisfies this run's options. It must be as good as a new one: by the
+    /// keys of this run, by the signature beside a tarball now, and with the archive for a bundle.
     pub(super) fn accepts(&self, identity: &SourceIdentity) -> bool {
         let trusted = identity.checks.iter().filter(|check| self.is_trusted(check));
         (!self.require_signature || is_signed(trusted, signable(identity)))
@@ -91,14 +87,14 @@ impl FetchContext<'_> {
             && (!self.keep_archive || self.has_archive(identity))
     }
 
-    /// Returns whether nothing authenticates a cached tree that a server, or apt, may authenticate now.
+    /// Returns whether a cached tree is not authenticated, and a server or apt may authenticate it now.
     fn can_be_authenticated(&self, identity: &SourceIdentity) -> bool {
         !(self.offline || self.is_unverifiable || identity.is_authenticated())
             && signable(identity) == Signable::Yes
             && matches!(self.location, Some(SourceLocation::KernelOrg { .. } | SourceLocation::Apt { .. }))
     }
 
-    /// Does a check that was made earlier count now? A signature does for as long as its key does.
+    /// Returns whether an earlier check still counts. A signature counts while its key is trusted.
     fn is_trusted(&self, check: &Check) -> bool {
         let signature = check.signature.as_ref();
         check.step != VerificationStep::Signature
@@ -106,20 +102,20 @@ impl FetchContext<'_> {
                 .is_some_and(|signature| self.keyring.is_trusted(&signature.fingerprint, self.host.now))
     }
 
-    /// Of a tarball with a signature beside it: is that the one that was checked?
+    /// Returns whether the signature beside a tarball, if there is one, is the one that was checked.
     fn matches_adjacent_signature(&self, identity: &SourceIdentity) -> bool {
         let Some(SourceLocation::Tarball { path, .. }) = self.location else { return true };
-        let is_made_by = |text: &str| {
+        let was_checked = |text: &str| {
             let sha256 = Sha256::of(text);
-            let is_it =
+            let is_same =
                 |check: &&Check| check.signature.as_ref().is_some_and(|signature| signature.sha256 == sha256);
-            identity.checks.iter().filter(is_it).any(|check| self.is_trusted(check))
+            identity.checks.iter().filter(is_same).any(|check| self.is_trusted(check))
         };
-        // What cannot be read is said when it is fetched.
-        signature_file::read(path).is_ok_and(|text| text.is_none_or(|text| is_made_by(&text)))
+        // The fetch reports an unreadable file.
+        signature_file::read(path).is_ok_and(|text| text.is_none_or(|text| was_checked(&text)))
     }
 
-    /// Is there what a bundle of this source is made of?
+    /// Returns whether the cache has the archive or commit for a bundle.
     fn has_archive(&self, identity: &SourceIdentity) -> bool {
         match (self.location, identity.digest.commit()) {
             (Some(location @ SourceLocation::Git { url, .. }), Some(commit)) if location.is_remote() => {
@@ -133,7 +129,7 @@ impl FetchContext<'_> {
     }
 }
 
-/// Is there a signature or, for what nobody signs, a pin?
+/// Returns whether the checks have a signature, or a pin for a source that nobody signs.
 fn is_signed<'a>(checks: impl IntoIterator<Item = &'a Check>, signable: Signable) -> bool {
     checks.into_iter().filter(|check| check.status == StepStatus::Authenticated).any(|check| match signable {
         Signable::Yes => matches!(check.step, VerificationStep::Signature | VerificationStep::Apt),
@@ -149,12 +145,12 @@ fn signable(identity: &SourceIdentity) -> Signable {
     }
 }
 
-/// Compares digests, in the words that every source uses.
+/// Fails if the digests differ.
 pub(super) fn check_digest(name: &str, expected: Sha256, found: Sha256) -> Result<()> {
-    match expected == found {
-        true => Ok(()),
-        false => {
-            Err(Error::fetch(format!("checksum mismatch for {name}: expected {expected}, found {found}")))
-        }
+    if expected != found {
+        return Err(Error::fetch(format!(
+            "checksum mismatch for {name}: expected {expected}, found {found}"
+        )));
     }
+    Ok(())
 }

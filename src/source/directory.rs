@@ -1,4 +1,4 @@
-//! A kernel tree in a directory of the user's: used in place, never written to.
+//! A kernel tree in a user's directory, which is used in place and never written to.
 
 use super::context::FetchContext;
 use super::git_program;
@@ -20,86 +20,87 @@ use std::fs::{self};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, SystemTime};
 
-/// Beside the builds: what the directory held, a line for each file.
+/// The record beside the builds, with a line for each file of the directory.
 const CONTENT: &str = "content";
-/// The limit of that: 90,000 files take 10 MB.
+/// The limit of that record. 90,000 files take 10 MB.
 const MAX_CONTENT: u64 = 64 << 20;
 /// The limit of the top Makefile, which has 75 kB.
 const MAX_MAKEFILE: u64 = 2 << 20;
-/// A change so long ago, in nanoseconds, is over.
+/// The age of a change, in nanoseconds, after which its writer is expected to be done.
 const RACY_WINDOW: i64 = 1_000_000_000;
 
-/// The version of the kernel tree in a directory of the user's.
+/// Returns the version of the kernel tree in a user's directory.
 ///
-/// Errors (exit code 2): it holds no kernel tree, or one that the kernel's make cannot use from
-/// outside (a path with spaces or colons; a tree that was built in), or a build directory.
+/// # Errors
+///
+/// Exit code 2: there is no kernel tree, make cannot use it from outside (a path with spaces or colons, or a
+/// tree that was built in), or it contains a build directory.
 pub fn tree_version(dir: &Utf8Path) -> Result<KernelVersion> {
     check_kbuild_path("the source directory", dir)?;
     let version = check_tree(dir, dir.as_str())?;
     match build_dir_in(dir)? {
         None => Ok(version),
-        Some(name) => Err(Error::usage(format!("{dir}/{name}: a source cannot have such a name"))
-            .hint("kcompile's own build directories are called so: move it out of the source, or remove it")),
-    }
-}
-
-/// The first name at the top of the tree `dir` that is one of a build directory. Objects in it would be taken for
-/// those of an earlier build.
-pub(super) fn build_dir_in(dir: &Utf8Path) -> Result<Option<String>> {
-    let message = || format!("cannot read {dir}");
-    for entry in dir.read_dir_utf8().context(Kind::Usage, message)? {
-        let name = entry.context(Kind::Usage, message)?.file_name().to_owned();
-        if name.starts_with(BUILD_DIR_PREFIX) {
-            return Ok(Some(name));
+        Some(name) => {
+            Err(Error::usage(format!("{dir}/{name}: the name is reserved for build directories of kcompile"))
+                .hint("move it out of the source, or remove it"))
         }
     }
-    Ok(None)
 }
 
-/// A directory that is used in place is never written to, and all of it is source: `place`, which is called
-/// `what` and chosen by `option`, may not lie in it. It need not be there yet.
+/// Returns a name at the top of the tree `dir` that a build directory may have. Objects in it would look like
+/// those of an earlier build.
+pub(super) fn build_dir_in(dir: &Utf8Path) -> Result<Option<String>> {
+    let names = dir.read_dir_utf8().and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_owned())).collect::<std::io::Result<Vec<String>>>()
+    });
+    let names = names.context(Kind::Usage, || format!("cannot read {dir}"))?;
+    Ok(names.into_iter().find(|name| name.starts_with(BUILD_DIR_PREFIX)))
+}
+
+/// Checks that `place`, which may not exist yet, is outside of the source directory `dir`. That directory is
+/// never written to, and everything in it is source. `what` and `option` name the place in errors.
 ///
-/// Errors (exit code 2): it does.
-pub fn reject_inside_source(dir: &Utf8Path, (what, place): (&str, &Utf8Path), option: &str) -> Result<()> {
-    match resolve(place).starts_with(resolve(dir)) {
-        false => Ok(()),
-        true => Err(Error::usage(format!("{what} {place} lies in the source directory {dir}"))
-            .hint(format!("nothing is written there: choose another with {option} DIR"))),
+/// # Errors
+///
+/// Exit code 2: it lies in the source directory.
+pub fn reject_inside_source(dir: &Utf8Path, place: &Utf8Path, what: &str, option: &str) -> Result<()> {
+    if resolve(place).starts_with(resolve(dir)) {
+        return Err(Error::usage(format!("{what} {place} lies in the source directory {dir}"))
+            .hint(format!("nothing is written there: choose another with {option} DIR")));
     }
+    Ok(())
 }
 
-/// The path without links, as far as it is there.
+/// Resolves the links in a path, as far as it exists.
 fn resolve(path: &Utf8Path) -> Utf8PathBuf {
     let there = path.ancestors().find_map(|dir| Some((dir, dir.canonicalize_utf8().ok()?)));
     there.map_or(path.to_owned(), |(dir, real)| real.join(path.strip_prefix(dir).expect("an ancestor")))
 }
 
-/// Checks that `dir` holds a kernel tree that can be built from, and reads its version. `name` is
-/// what the user knows it by.
+/// Returns the version of the kernel tree in `dir`, which must be clean. `name` is for errors.
 pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
     let not_a_tree = || {
         Error::usage(format!(
-            "{name} is not a kernel tree: no Makefile with a VERSION, Kbuild and Kconfig at its top"
+            "{name} is not a kernel tree: its top lacks a Makefile with a VERSION, Kbuild or Kconfig"
         ))
-        .hint("a kernel tarball holds one directory, with the top of the source in it")
+        .hint("a kernel tarball has one directory, which is the top of the source")
     };
     let makefile = read_file(dir.join("Makefile"), Links::Follow, MAX_MAKEFILE).map_err(|_| not_a_tree())?;
     let version = KernelVersion::from_makefile(&String::from_utf8_lossy(&makefile)).ok_or_else(not_a_tree)?;
     if !dir.join("Kconfig").is_file() || !dir.join("Kbuild").is_file() {
         return Err(not_a_tree());
     }
-    // The rule of the top Makefile's `outputmakefile`: it stops with "The source tree is not clean".
+    // The top Makefile's `outputmakefile` stops with "The source tree is not clean".
     if dir.join(".config").exists() || dir.join("include/config").is_dir() {
         return Err(Error::usage(format!(
-            "{name} has been built in: the kernel's make refuses such a tree for another build"
+            "{name} has been built in: the kernel's make needs a clean tree for a build elsewhere"
         ))
-        .hint("clean it with `make mrproper`, which removes its .config"));
+        .hint("clean it with `make mrproper`, which also removes its .config"));
     }
     Ok(version)
 }
 
-/// Takes the directory as it is. Its digest is one of its content: of the names, modes and bytes of
-/// all files but those of version control.
+/// Opens the directory in place. Its digest covers all files except those of version control.
 pub(super) fn open_in_place(path: &Utf8Path, ctx: &FetchContext<'_>, phase: &PhaseGuard<'_>) -> Result<Tree> {
     if let Some(tree) = open_recorded(path, ctx)? {
         return Ok(tree);
@@ -115,8 +116,8 @@ pub(super) fn open_in_place(path: &Utf8Path, ctx: &FetchContext<'_>, phase: &Pha
     let external_paths = walk::external_paths(path, &files);
     let content = content(path, &files, phase)?;
     let _lock = ctx.cache.lock(&key, ctx.reporter)?;
-    invalidate_stale_builds(path, &content, (&key, &builds), ctx)?;
-    // A file that was being written while it was read, or right before, is read again the next time.
+    invalidate_stale_builds(path, &content, &key, &builds, ctx)?;
+    // If a file was written during or right before the reading, all files are read again the next time.
     if last.saturating_add(RACY_WINDOW) < begin && stat(path)? == before {
         write_atomically(&builds.join(STAT), before.as_bytes())?;
     } else {
@@ -126,30 +127,29 @@ pub(super) fn open_in_place(path: &Utf8Path, ctx: &FetchContext<'_>, phase: &Pha
     tree(path, ctx, state)
 }
 
-/// Where a Kconfig file is newer than what make has just made of it, make starts over, for ever. A clock that is
-/// a little behind (a file server's) has caught up before it comes to that.
+/// Refuses files from the future. If a Kconfig file is newer than its output, make restarts without end. A
+/// minute allows for the clock of a file server, which make's work outlasts.
 fn reject_future_mtimes(dir: &Utf8Path, files: &[SourceFile]) -> Result<()> {
     let limit = SystemTime::now() + Duration::from_secs(60);
-    let is_ahead = |files: &&SourceFile| {
-        files.metadata.is_file() && files.metadata.modified().is_ok_and(|modified| modified > limit)
+    let is_ahead = |file: &&SourceFile| {
+        file.metadata.is_file() && file.metadata.modified().is_ok_and(|modified| modified > limit)
     };
     match files.iter().find(is_ahead) {
         None => Ok(()),
-        Some(files) => Err(Error::usage(format!(
-            "{} is from the future: the kernel's make would never be done",
-            dir.join(&files.name)
+        Some(file) => Err(Error::usage(format!(
+            "{} has a modification time in the future: the kernel's make would not end",
+            dir.join(&file.name)
         ))
-        .hint(format!("if the clock is right: find {dir} -newermt now -exec touch {{}} +"))),
+        .hint(format!("if the clock is right, run `find {dir} -newermt now -exec touch {{}} +`"))),
     }
 }
 
-/// What the file system says of it now, as one hash.
+/// Hashes the metadata of the directory.
 fn stat(dir: &Utf8Path) -> Result<String> {
     Ok(walk::stat(&walk::walk(dir)?).0)
 }
 
-/// The same without reading the directory, where the file system says that it is as it was when it was
-/// read last: 84,000 files are looked at, not read.
+/// Opens the directory without reading its files, if their metadata is the same as at the last reading.
 pub(super) fn open_recorded(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Option<Tree>> {
     let (key, builds) = cache_location(path, ctx);
     let Ok(recorded) = read_text(builds.join(STAT), Links::Refuse, MAX_SMALL_FILE) else { return Ok(None) };
@@ -170,14 +170,14 @@ pub(super) fn open_recorded(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<O
     }
 }
 
-/// One place for the builds of this directory, whatever its content: make sees what changed.
+/// Returns the key and the build root of this directory. They are the same for any content.
 fn cache_location(path: &Utf8Path, ctx: &FetchContext<'_>) -> (String, Utf8PathBuf) {
     let key = format!("directory-{}", Sha256::of(path.as_str()).short());
     let builds = ctx.cache.build_root(&key);
     (key, builds)
 }
 
-/// What a directory was when it was looked at.
+/// The state of a directory when it was read.
 struct DirectoryState<'a> {
     stat_hash: String,
     content: &'a str,
@@ -203,29 +203,32 @@ fn tree(path: &Utf8Path, ctx: &FetchContext<'_>, state: DirectoryState<'_>) -> R
     })
 }
 
-/// Is a directory of the user's still what it was when it was looked at? To be asked when make has ended: what
-/// was compiled from another source than the plan names is no image of that plan. A tree in the cache is.
+/// Checks after make that nobody has changed a user's directory meanwhile, since the images must match the
+/// plan. Trees in the cache never change.
 ///
-/// Errors (exit code 1): somebody has written there since. The next build begins with no objects.
+/// # Errors
+///
+/// Exit code 1: the directory has changed. The next build begins without objects.
 pub fn check_unmodified(tree: &Tree) -> Result<()> {
     let Some(before) = &tree.stat_hash else { return Ok(()) };
     if stat(&tree.path)? == *before {
         return Ok(());
     }
-    // Against this record every file is a new one.
+    // With an empty record, every file is new.
     write_atomically(&tree.builds.join(CONTENT), b"")?;
     remove_tree(&tree.builds.join(STAT))?;
     Err(Error::build(format!("{} was changed while it was compiled", tree.path))
-        .hint("the same command again builds what is there now"))
+        .hint("run the same command again to build what is there now"))
 }
 
-/// Make compiles anew what is newer than its object. A file that changed and is not newer (another
-/// version unpacked over the directory, a restored backup) would be missed: then the builds of this
-/// directory start afresh, once nobody builds in them. What it held is kept beside them from one time to the next.
+/// Removes the builds of this directory, once nobody builds there, if a file changed that is not newer than
+/// its object. Make would not compile it again. This happens if another version is unpacked over the
+/// directory, or a backup is restored. The record of the content lies beside the builds.
 fn invalidate_stale_builds(
     dir: &Utf8Path,
     content: &str,
-    (key, builds): (&str, &Utf8Path),
+    key: &str,
+    builds: &Utf8Path,
     ctx: &FetchContext<'_>,
 ) -> Result<()> {
     let record = builds.join(CONTENT);
@@ -238,7 +241,7 @@ fn invalidate_stale_builds(
         let is_old = |line: &str| {
             let (kind, name) = line.split_once("  ").unwrap_or(("", line));
             let path = dir.join(name);
-            // A link and the file outside that it leads to have one name.
+            // A link and its target outside of the directory have the same name.
             let file = if kind.ends_with('l') { fs::symlink_metadata(path) } else { fs::metadata(path) };
             file.and_then(|file| file.modified()).map_or(true, |modified| modified <= since)
         };
@@ -258,7 +261,7 @@ fn invalidate_stale_builds(
     write_atomically(&record, content.as_bytes())
 }
 
-/// Of the commit that is checked out, where it is a git work tree; else of the top Makefile.
+/// Returns the date of the checked out commit, or else of the top Makefile.
 fn date(path: &Utf8Path, host: &Host) -> Result<u64> {
     if let Some(date) = git_program::commit_date(path, host)? {
         return Ok(date);
@@ -268,7 +271,7 @@ fn date(path: &Utf8Path, host: &Host) -> Result<u64> {
     Ok(u64::try_from(makefile.mtime()).unwrap_or(0))
 }
 
-/// A line for each file: its digest, whether it is executable or a link, two spaces, its name.
+/// Returns a line for each file: digest, kind (`-`, `x` for an executable, `l` for a link), name.
 fn content(dir: &Utf8Path, files: &[SourceFile], phase: &PhaseGuard<'_>) -> Result<String> {
     let message = || format!("cannot read {dir}");
     let mut lines = String::new();
@@ -285,7 +288,7 @@ fn content(dir: &Utf8Path, files: &[SourceFile], phase: &PhaseGuard<'_>) -> Resu
             let executable = metadata.permissions().mode() & 0o100 != 0;
             (Sha256::of_reader(file).context(Kind::Usage, message)?, if executable { 'x' } else { '-' })
         };
-        // A name with a line end in it cannot be told from two files.
+        // An unescaped line feed in a name would look like two files.
         lines.push_str(&format!("{digest}{mode}  {}\n", name.as_str().replace('\n', "\\n")));
         if count % 256 == 0 {
             let item = name.as_str();

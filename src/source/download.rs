@@ -1,4 +1,4 @@
-//! A file that is downloaded: its bytes as they come, kept as far as they came, resumed where the line drops.
+//! Downloads a file. The received part is kept, and the download resumes after a lost connection.
 
 use super::http::{Body, CONNECTION_LOST, Http, status_error};
 use crate::host::process;
@@ -10,43 +10,50 @@ use reqwest::header::{CONTENT_RANGE, HeaderMap, RANGE};
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 
-/// A connection that brought this much before it failed does not count as a failure.
+/// A lost connection counts as a failed attempt if it brought less than this.
 const MIN_RESUME: u64 = 64 << 10;
-/// A kernel tarball is about 140 MB.
+/// A kernel tarball has about 140 MB.
 pub(super) const MAX_DOWNLOAD: u64 = 2 << 30;
 
-/// The bytes of a file on a server as they come: resumed where the line drops.
+/// Reads a file from a server. Resumes after a lost connection.
 pub(super) struct Download<'a> {
     http: &'a Http<'a>,
     url: String,
     partial: File,
-    /// May it be put together from two connections?
-    resumes: bool,
-    /// Bytes of `partial` that are still to be read again.
+    policy: ResumePolicy,
+    /// The bytes of `partial` that are still to be read again.
     replay: u64,
     body: Option<Body>,
-    /// Bytes handed on or waiting in `partial`.
+    /// The bytes that are read or wait in `partial`.
     done: u64,
-    /// Bytes in all, where the server says.
+    /// The size, if the server says it.
     pub(super) total: Option<u64>,
     failures: u32,
     /// `done` at the last failure.
     failed_at: u64,
-    /// The server has sent all that it has.
+    /// The server has sent everything.
     has_ended: bool,
-    /// It goes on with what an earlier run has received.
+    /// It continues the partial download of an earlier run.
     pub(super) is_resumed: bool,
 }
 
+/// Whether a file may be put together from two connections, which may send different files.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ResumePolicy {
+    /// Yes, since its digest is checked.
+    Verified,
+    /// No, since its digest is not known.
+    Never,
+}
+
 impl Http<'_> {
-    /// Begins to download `url` into `partial`. Where it `resumes`, since there is a digest for the whole,
-    /// what `partial` holds already, from an earlier run, is not asked for again.
-    pub(super) fn download(&self, url: &str, partial: File, resumes: bool) -> Result<Download<'_>> {
+    /// Starts to download `url` into `partial`, which may have the first bytes from an earlier run.
+    pub(super) fn download(&self, url: &str, partial: File, policy: ResumePolicy) -> Result<Download<'_>> {
         let mut download = Download {
             http: self,
             url: url.to_owned(),
             partial,
-            resumes,
+            policy,
             replay: 0,
             body: None,
             done: 0,
@@ -62,7 +69,7 @@ impl Http<'_> {
 }
 
 impl Download<'_> {
-    /// Returns whether the server has sent all that it has, so that there is nothing to go on with.
+    /// Returns whether the server has sent everything, so that there is nothing to resume.
     pub(super) fn is_complete(&self) -> bool {
         self.replay == 0 && (self.has_ended || self.total == Some(self.done))
     }
@@ -76,8 +83,7 @@ impl Download<'_> {
         self.partial.rewind().context(Kind::Build, message)
     }
 
-    /// Asks for the rest. Only a 206 that starts where we stopped continues; a server that sends all
-    /// from the start is taken from the start.
+    /// Requests the rest. A status 206 must continue at the right place. Others send the whole file.
     fn connect(&mut self, resume: Resume) -> Result<()> {
         let done = self.done;
         let range = |request: RequestBuilder| match done {
@@ -96,7 +102,7 @@ impl Download<'_> {
             return match resume {
                 Resume::FromPartial if done > 0 => self.restart().and_then(|()| self.connect(resume)),
                 _ if done == 0 => Err(status_error(&self.url, response.status())),
-                _ => Err(self.connection_lost("the server has no more of it")),
+                _ => Err(self.connection_lost("the server has no more bytes")),
             };
         }
         if response.status() == StatusCode::PARTIAL_CONTENT && start == Some(done) {
@@ -110,15 +116,14 @@ impl Download<'_> {
         match (done, resume) {
             (0, _) => {}
             (_, Resume::FromPartial) => self.restart()?,
-            // All of it comes again: what has been handed on already is skipped. That both are the
-            // same file is for the digest to say, so there must be one.
+            // The whole file comes again. The digest shows whether it is the same file.
             (_, Resume::MidStream) => return self.skip(self.http.body(response)),
         }
         self.body = Some(self.http.body(response));
         Ok(())
     }
 
-    /// How much there is in all: where the server says it, no more than there may be, and what it said before.
+    /// Sets the size that the server reports. It must not change, and is limited.
     fn set_total(&mut self, total: Option<u64>) -> Result<()> {
         let Some(total) = total else { return Ok(()) };
         if total > MAX_DOWNLOAD {
@@ -128,14 +133,14 @@ impl Download<'_> {
         match self.total.replace(total).filter(|before| *before != total) {
             None => Ok(()),
             Some(before) => Err(Error::fetch(format!(
-                "{}: the server speaks of another file: of {total} bytes, and before of {before}",
+                "{}: the size of the file changed from {before} to {total} bytes",
                 self.url
             ))
-            .hint("is the mirror being updated? Try again, or another one with --mirror URL")),
+            .hint("the mirror may be updating: try again later, or another --mirror URL")),
         }
     }
 
-    /// Goes on behind the bytes that are there already.
+    /// Skips the bytes that are there already.
     fn skip(&mut self, mut body: Body) -> Result<()> {
         let mut buffer = vec![0; 64 << 10];
         let mut left = self.done;
@@ -161,10 +166,10 @@ impl Download<'_> {
     fn connection_lost(&self, why: &str) -> Error {
         let total = self.total.map_or_else(String::new, |total| format!(" of {total}"));
         Error::fetch(format!("{}: got {}{total} bytes: {why}", self.url, self.done))
-            .hint("the same command goes on from there")
+            .hint("run the same command again to resume the download")
     }
 
-    /// Reads from the connection; `Err` is a line that dropped or stalled.
+    /// Reads from the connection. The error says why the connection was lost or stalled.
     fn receive(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, String> {
         let Some(body) = &mut self.body else { return Ok(0) };
         match body.receive(buffer)? {
@@ -193,15 +198,16 @@ impl Download<'_> {
                         self.failures = 0;
                     }
                     if self.done > self.total.unwrap_or(MAX_DOWNLOAD) {
-                        return Err(self.connection_lost("more than was announced"));
+                        return Err(self.connection_lost("the file is larger than its announced size"));
                     }
                     self.partial
                         .write_all(&buffer[..read])
-                        .context(Kind::Build, || "cannot keep a partial download".into())?;
+                        .context(Kind::Build, || "cannot write a partial download".into())?;
                     return Ok(read);
                 }
-                // Two connections may bring two files: only a digest can tell.
-                Err(why) if !self.resumes && self.done > 0 => return Err(self.connection_lost(&why)),
+                Err(why) if self.policy == ResumePolicy::Never && self.done > 0 => {
+                    return Err(self.connection_lost(&why));
+                }
                 Err(why) => {
                     self.failures += 1;
                     self.failed_at = self.done;
@@ -219,16 +225,16 @@ impl Read for Download<'_> {
     }
 }
 
-/// Where a connection goes on from.
+/// Where a connection resumes.
 #[derive(Clone, Copy)]
 enum Resume {
-    /// Nothing has been handed on yet: starting over is possible.
+    /// Nothing has been read yet, so that a restart is possible.
     FromPartial,
-    /// The reader has had `done` bytes.
+    /// The reader has `done` bytes.
     MidStream,
 }
 
-/// `bytes 5-9/10` and `bytes */10`: where it starts, and how much there is in all.
+/// Parses `bytes 5-9/10` and `bytes */10`. Returns the start and the size of the file.
 fn content_range(headers: &HeaderMap) -> (Option<u64>, Option<u64>) {
     let value = headers.get(CONTENT_RANGE).and_then(|value| value.to_str().ok()?.strip_prefix("bytes "));
     let Some((range, all)) = value.and_then(|value| value.split_once('/')) else { return (None, None) };

@@ -1,4 +1,4 @@
-//! For the fuzzer: bytes of anybody's given to what unpacks, in a directory that is thrown away.
+//! Fuzz targets that unpack arbitrary bytes in a temporary directory.
 
 use super::archive::{decompress, unpack_tar};
 use super::bundle::import as import_bundle;
@@ -16,7 +16,7 @@ use std::fs;
 use std::io::Read;
 use std::time::Duration;
 
-/// The most that `archive` decompresses of an input, in bytes.
+/// The number of bytes that `archive` decompresses of an input.
 const DECOMPRESSED: u64 = 1 << 20;
 
 /// Unpacks `bytes` as a compressed archive, and as a bare tar.
@@ -29,7 +29,7 @@ pub fn archive(bytes: &[u8]) {
     });
 }
 
-/// Takes `bytes` as a bundle into a cache.
+/// Imports `bytes` as a bundle into a cache.
 pub fn bundle(bytes: &[u8]) {
     inside(&["bundle", "cache"], |dir| {
         let bundle = dir.join("bundle");
@@ -54,7 +54,7 @@ pub fn bundle(bytes: &[u8]) {
     });
 }
 
-/// Runs `work` in a directory, where it may make entries of these names and no others.
+/// Runs `work` in a directory, where it may create entries with these names only.
 fn inside(names: &[&str], work: impl FnOnce(&Utf8Path)) {
     let dir = tempfile::tempdir().expect("a place to write");
     let dir = Utf8Path::from_path(dir.path()).expect("UTF-8");

@@ -1,5 +1,4 @@
-//! One reference of a git repository: fetched to depth 1 and written as a tree, without checkout, filters, hooks or
-//! submodules.
+//! Fetches a git reference to depth 1, and writes its tree without checkout, filters, hooks or submodules.
 
 use super::context::FetchContext;
 use super::git_fetch::{self, no_such_reference};
@@ -14,14 +13,13 @@ use crate::report::PhaseGuard;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_JSON, read_text};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8Path;
 use std::fs::{self, File};
 use std::io;
 use std::ops::ControlFlow;
 
-/// Fetches `reference` (a branch, a tag, or a commit in full) of `url` and writes its tree.
-///
-/// Of a repository on this machine nothing is fetched: its objects are read where they are.
+/// Fetches `reference` (a branch, a tag or a full commit id) of `url`, and writes its tree. A local
+/// repository is read in place.
 pub(super) fn fetch(
     url: &str,
     reference: &str,
@@ -32,20 +30,12 @@ pub(super) fn fetch(
     let name = format!("{url}#{reference}");
     let local = Utf8Path::new(url.strip_prefix("file://").unwrap_or(url));
     if local.is_absolute() {
-        let repository = local_git_dir(local);
-        let git = Git::local(ctx.host, &repository)?;
-        let commit = commit_of(&git, reference)?.ok_or_else(|| no_such_reference(url, reference, &[]))?;
-        let objects = git.run_for_text(&["rev-parse", "--git-path", "objects"])?;
-        let objects =
-            objects.ok_or_else(|| Error::fetch(format!("cannot open the git repository {local}")))?;
-        let repository = ScratchRepository::new(&ctx.host.absolute(objects.as_ref()), None, ctx.cache)?;
-        let checks = vec![Check::authenticated(VerificationStep::User, "read from a local repository")];
         ctx.check_signature_policy(&name, &[], Signable::No)?;
-        return write(&repository, &commit_id(&commit)?, plan, checks, ctx, phase);
+        return read_local(local, reference, plan, ctx, phase);
     }
     if !["https://", "http://", "ssh://", "git://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(Error::usage(format!("--source git+{url}: not a URL that git can fetch from"))
-            .hint("https://…, ssh://…, or the absolute path of a repository on this machine"));
+            .hint("use https://…, ssh://…, or the absolute path of a repository on this machine"));
     }
     let locked = ctx.lock.of(&name);
     let requested_commit = is_commit(reference).then(|| reference.to_ascii_lowercase());
@@ -69,14 +59,14 @@ pub(super) fn fetch(
     let _lock = ctx.cache.lock(&repository_lock(url), ctx.reporter)?;
     let request = GitRequest { url, reference, plan, requested_commit, pinned, is_unverified, checks };
     match request.fetch_tree(ctx, phase) {
-        // What cannot be read does not get better by itself.
         Err(failed) if failed.kind() == Kind::Fetch && is_damaged(url, &failed, ctx)? => {
             let error = failed.into_error();
             if ctx.offline {
-                return Err(error
-                    .hint("the repository in the cache is damaged; without --offline it is fetched again"));
+                return Err(error.hint(
+                    "the repository in the cache is damaged: run without --offline to fetch it again",
+                ));
             }
-            ctx.reporter.note(&format!("{error}; the repository in the cache is thrown away"));
+            ctx.reporter.note(&format!("{error}; removing the damaged repository from the cache"));
             remove_tree(&repository_dir(url, ctx.cache))?;
             request.fetch_tree(ctx, phase).map_err(FetchFailure::into_error)
         }
@@ -84,10 +74,23 @@ pub(super) fn fetch(
     }
 }
 
-/// Where the objects and references of a repository on this machine lie.
-fn local_git_dir(local: &Utf8Path) -> Utf8PathBuf {
+/// Writes the tree of `reference` in the local repository `local`.
+fn read_local(
+    local: &Utf8Path,
+    reference: &str,
+    plan: &SourcePlan,
+    ctx: &FetchContext<'_>,
+    phase: &PhaseGuard<'_>,
+) -> Result<Tree> {
     let inside = local.join(".git");
-    if inside.exists() { inside } else { local.to_owned() }
+    let git = Git::local(ctx.host, if inside.exists() { &inside } else { local })?;
+    let commit = commit_of(&git, reference)?;
+    let commit = commit.ok_or_else(|| no_such_reference(local.as_str(), reference, &[]))?;
+    let objects = git.run_for_text(&["rev-parse", "--git-path", "objects"])?;
+    let objects = objects.ok_or_else(|| Error::fetch(format!("cannot open the git repository {local}")))?;
+    let repository = ScratchRepository::new(&ctx.host.absolute(objects.as_ref()), None, ctx.cache)?;
+    let checks = vec![Check::authenticated(VerificationStep::User, "read from a local repository")];
+    write(&repository, &commit_id(&commit)?, plan, checks, ctx, phase)
 }
 
 fn commit_id(commit: &str) -> Result<CommitId> {
@@ -99,18 +102,18 @@ struct GitRequest<'a> {
     url: &'a str,
     reference: &'a str,
     plan: &'a SourcePlan,
-    /// The commit that the reference itself is, where it is one in full.
+    /// The reference itself, if it is a full commit id.
     requested_commit: Option<String>,
-    /// The commit that it must be.
+    /// The commit in the lock file.
     pinned: Option<String>,
-    /// Nothing verified the pin.
+    /// Nothing authenticated the pinned commit.
     is_unverified: bool,
-    /// What authenticates it so far.
+    /// The verification steps so far.
     checks: Vec<Check>,
 }
 
 impl GitRequest<'_> {
-    /// Makes sure that its commit is in the cache's repository, and writes its tree.
+    /// Gets the commit into the cache's repository, and writes its tree.
     fn fetch_tree(&self, ctx: &FetchContext<'_>, phase: &PhaseGuard<'_>) -> Result<Tree, FetchFailure> {
         use FetchFailure::{Refused, Unreachable};
         let GitRequest { url, reference, requested_commit, pinned, .. } = self;
@@ -138,10 +141,9 @@ impl GitRequest<'_> {
                     commit
                 }
                 (Err(Unreachable(error)), Some(commit)) => {
-                    ctx.reporter.warning(format!(
-                        "{error}; going on with the commit that {} pins, from the cache",
-                        lockfile::NAME
-                    ));
+                    let name = lockfile::NAME;
+                    ctx.reporter
+                        .warning(format!("{error}; using the commit that {name} pins, from the cache"));
                     commit
                 }
                 (Err(failed), _) => return Err(failed),
@@ -154,13 +156,12 @@ impl GitRequest<'_> {
         write(&repository, &commit, self.plan, checks, ctx, phase).map_err(Refused)
     }
 
-    /// Is its server the one that it names?
+    /// Returns whether the connection is encrypted, which authenticates the server.
     fn is_encrypted(&self) -> bool {
         self.url.starts_with("https://") || self.url.starts_with("ssh://")
     }
 
-    /// Makes sure that the commit of the reference, which must be the pinned one, is in `repository` and in the
-    /// cache, and returns it.
+    /// Gets the commit of the reference, which must be the pinned one, into `repository` and the cache.
     fn fetch(
         &self,
         repository: &ScratchRepository,
@@ -171,7 +172,7 @@ impl GitRequest<'_> {
         let GitRequest { url, reference, requested_commit, .. } = self;
         let git = Git::local(ctx.host, &repository.dir()).map_err(Refused)?;
         let resolved = match requested_commit {
-            // What a server calls by the name of a commit may be anything.
+            // The server may have a branch with the name of a commit, so it is not asked.
             Some(commit) => git_fetch::ResolvedRef {
                 object: commit.clone(),
                 name: commit.clone(),
@@ -185,21 +186,19 @@ impl GitRequest<'_> {
             return self.check_pin(commit, ctx).map_err(Refused);
         }
         git_fetch::fetch(&resolved, reference, repository, ctx, phase).map_err(FetchFailure::of)?;
-        // An annotated tag is an object of its own: what it points at shows when it is here.
+        // An annotated tag is another object than its commit.
         let commit = commit_of(&git, FETCHED).map_err(Refused)?;
-        let commit =
-            commit.ok_or_else(|| Refused(Error::fetch(format!("{url}#{reference} is no commit"))))?;
+        let refuse = |why: &str| Refused(Error::fetch(format!("{url}#{reference} {why}")));
+        let commit = commit.ok_or_else(|| refuse("is not a commit"))?;
         if requested_commit.as_ref().is_some_and(|requested_commit| *requested_commit != commit) {
-            return Err(Refused(Error::fetch(format!(
-                "{url}#{reference}: the server sent the commit {commit}"
-            ))));
+            return Err(refuse(&format!("is another commit on the server: {commit}")));
         }
         let commit = self.check_pin(commit, ctx).map_err(Refused)?;
         repository.store_packs(url, ctx.cache).map_err(Refused)?;
         Ok(commit)
     }
 
-    /// Fails where another commit is pinned. A pin that nothing verified yields to an authenticated server.
+    /// Fails if another commit is pinned. An authenticated server overrides an unverified pin.
     fn check_pin(&self, commit: String, ctx: &FetchContext<'_>) -> Result<String> {
         let GitRequest { url, reference, pinned, .. } = self;
         let Some(pinned) =
@@ -210,18 +209,20 @@ impl GitRequest<'_> {
         let name = lockfile::NAME;
         if self.is_unverified && self.is_encrypted() {
             ctx.reporter
-                .note(&format!("{url}#{reference} is at {commit}; nothing verified {pinned} in {name}"));
+                .note(&format!("{url}#{reference} is now {commit}; {name} has the unverified {pinned}"));
             return Ok(commit);
         }
         Err(Error::fetch(format!(
             "{url}#{reference} has moved: {name} pins the commit {pinned}, and it is at {commit} now"
         ))
-        .hint("--update-lock accepts the new commit; --offline builds the pinned one while the cache has it"))
+        .hint(
+            "accept the new commit with --update-lock, or build the pinned one from the cache with --offline",
+        ))
     }
 }
 
-/// Is something missing in the cache's repository, or an object that cannot be read? Each one is its own checksum.
-/// Where the server is to blame, not all of them are read.
+/// Returns whether an object in the cache's repository is missing or damaged. Reads all objects, unless the
+/// server could not be reached.
 fn is_damaged(url: &str, failed: &FetchFailure, ctx: &FetchContext<'_>) -> Result<bool> {
     let repository = repository_dir(url, ctx.cache);
     if !repository.join(FETCHED).is_file() {
@@ -240,16 +241,16 @@ fn is_damaged(url: &str, failed: &FetchFailure, ctx: &FetchContext<'_>) -> Resul
     Ok(!exit.is_success)
 }
 
-/// Is it a commit in full? Such a reference never moves.
+/// Returns whether the reference is a full commit id, which never moves.
 pub(super) fn is_commit(reference: &str) -> bool {
     reference.len() == 40 && reference.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// Writes a pack with `commit` of `url` and all of its tree, and nothing else.
+/// Writes a pack with `commit` of `url` and its tree only.
 pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, ctx: &FetchContext<'_>) -> Result<()> {
     let message = |why: String| Error::build(format!("cannot bundle the commit {commit} of {url}: {why}"));
     let repository = ScratchRepository::of_url(url, ctx.cache)?;
-    // Its parents are not here.
+    // The repository does not have the parents of the commit.
     write_atomically(&repository.dir().join("shallow"), format!("{commit}\n").as_bytes())?;
     fs::create_dir_all(repository.dir().join("refs/heads")).map_err(|error| message(error.to_string()))?;
     write_atomically(&repository.dir().join("refs/heads/bundled"), format!("{commit}\n").as_bytes())?;
@@ -261,14 +262,13 @@ pub(super) fn write_pack(url: &str, commit: &str, pack: &mut File, ctx: &FetchCo
     if exit.is_success { Ok(()) } else { Err(message(exit.error_message())) }
 }
 
-/// Makes a repository of a pack out of a bundle, which must hold together and have `commit` in it.
+/// Makes a repository from a bundle's pack, which must be valid and contain `commit`.
 pub(super) fn read_pack(
     url: &str,
     commit: &str,
     pack: &Utf8Path,
     ctx: &FetchContext<'_>,
 ) -> Result<ScratchRepository> {
-    let damaged = || Error::fetch(format!("the bundle's pack of {url} is damaged"));
     let repository = ScratchRepository::of_url(url, ctx.cache)?;
     let path = repository.packs().join(format!("pack-{commit}.pack"));
     fs::copy(pack, &path).context(Kind::Build, || format!("cannot write {path}"))?;
@@ -278,21 +278,21 @@ pub(super) fn read_pack(
     let git = Git::local(ctx.host, &repository.dir())?;
     let indexed = git.run_for_text(&["index-pack", "--fsck-objects", path.as_str()])?;
     if indexed.is_none() || commit_of(&git, commit)?.as_deref() != Some(commit) {
-        return Err(damaged());
+        return Err(Error::fetch(format!("the bundle's pack of {url} is damaged")));
     }
     Ok(repository)
 }
 
 /// Why a reference was not fetched.
 enum FetchFailure {
-    /// The server cannot be asked.
+    /// The server could not be reached.
     Unreachable(Error),
-    /// It was asked, and what it says, or what has come of it, will not do; or we were told to stop.
+    /// The server sent something wrong, or the run was interrupted.
     Refused(Error),
 }
 
 impl FetchFailure {
-    /// Of an error while the server was asked.
+    /// Classifies an error of a request to the server.
     fn of(error: Error) -> FetchFailure {
         if error.kind == Kind::Fetch {
             FetchFailure::Unreachable(error)

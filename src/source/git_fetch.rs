@@ -1,5 +1,5 @@
-//! What a git server is asked: where a reference is, and its objects to depth 1. A server that says nothing, too
-//! little or too much is given up.
+//! Asks a git server for a reference, and fetches its objects to depth 1. Gives up if the server sends
+//! nothing, too little or too much.
 
 use super::context::FetchContext;
 use super::git_program::{Git, GitExit, read_answer};
@@ -13,27 +13,28 @@ use camino::Utf8Path;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-/// A pack of one commit has about 250 MB, a kernel archive, which a bundle holds as well, about 140 MB.
+/// A pack of one commit has about 250 MB. A kernel archive, which may also be in a bundle, has about 140 MB.
 pub(super) const MAX_PACK: u64 = 2 << 30;
 /// The progress of a fetch takes less than 100 kB.
 const MAX_STDERR: usize = 2 << 20;
-/// How many stall timeouts a server has to count and compress before it sends objects, and git to check what came.
+/// The number of stall timeouts that a server has to prepare objects, and that git has to check them.
 const PREPARING: u32 = 10;
 
-/// Where a server has a reference.
+/// A reference on a server.
 pub(super) struct ResolvedRef {
     /// The commit, or the annotated tag.
     pub object: String,
-    /// What to ask for: `refs/heads/…`, or the commit itself.
+    /// The name to fetch: `refs/heads/…`, or the commit itself.
     pub name: String,
-    /// Where the server really is: it may have redirected to another path.
+    /// The URL after redirects.
     pub url: String,
 }
 
-/// The heads of a server that are asked for.
+/// References on a server.
 struct RemoteRefs {
     /// Object and name.
     heads: Vec<(String, String)>,
+    /// The URL after redirects.
     url: String,
 }
 
@@ -47,8 +48,8 @@ fn remote<'a>(ctx: &FetchContext<'a>, dir: &Utf8Path, url: &str) -> Result<Git<'
     Git::remote(ctx.host, dir, url, ctx.stall, ctx.jobs)
 }
 
-/// Asks the server of `url` where `reference` is: a branch, a tag or a whole name. `Err` says that it cannot be
-/// asked, `Ok(Err)` that it has no such reference.
+/// Asks the server of `url` for `reference`, which is a branch, a tag or a full name. `Err` means that the
+/// server cannot be reached, `Ok(Err)` that it has no such reference.
 pub(super) fn resolve_ref(url: &str, reference: &str, ctx: &FetchContext<'_>) -> Result<Result<ResolvedRef>> {
     let scratch = ctx.cache.scratch()?;
     let git = remote(ctx, &scratch.path, url)?;
@@ -78,7 +79,7 @@ fn list(
         if let PipeEvent::Stderr(bytes) = event {
             stderr_bytes += bytes.len();
         }
-        // git says nothing before it knows all.
+        // git prints the list only when it is complete.
         is_stalled = began.elapsed() >= ctx.stall;
         if is_stalled || stderr_bytes > MAX_STDERR {
             ControlFlow::Break(())
@@ -86,24 +87,22 @@ fn list(
             ControlFlow::Continue(())
         }
     })?;
-    let message = |why: &str| fetch_error(url, reference, why);
-    if is_stalled && !exit.is_success {
-        let why = format!("the server did not say what it has within {} s", ctx.stall.as_secs());
-        return Err(message(&why).hint(connection_hint(url, &exit, ctx)));
-    }
+    let answer = answer.map_err(|error| format!("the server's list of references: {error}"));
     let answer = match answer {
-        Err(error) => return Err(message(&format!("the list of what the server has: {error}"))),
-        Ok(_) if !exit.is_success => {
-            return Err(message(&exit.error_message()).hint(connection_hint(url, &exit, ctx)));
+        _ if is_stalled && !exit.is_success => {
+            Err(format!("the server did not list its references within {} s", ctx.stall.as_secs()))
         }
-        Ok(answer) => answer,
+        Ok(_) if !exit.is_success => Err(exit.error_message()),
+        answer => answer,
     };
+    let answer =
+        answer.map_err(|why| fetch_error(url, reference, &why).hint(connection_hint(url, &exit, ctx)))?;
     let heads = answer.lines().filter_map(|line| line.split_once('\t'));
     let heads = heads.map(|(object, name)| (object.to_owned(), name.to_owned())).collect();
     Ok(RemoteRefs { heads, url: redirected(url, reference, &exit)? })
 }
 
-/// Fetches what was located into `repository`.
+/// Fetches a reference into `repository`.
 pub(super) fn fetch(
     resolved: &ResolvedRef,
     reference: &str,
@@ -132,17 +131,18 @@ pub(super) fn fetch(
     Err(fetch_error(url, reference, &why).hint(connection_hint(url, &exit, ctx)))
 }
 
-/// How a transfer goes.
+/// Watches a transfer.
 struct FetchWatch {
     stall: Duration,
     /// Bytes of packs.
     received: u64,
     stderr_bytes: usize,
-    /// When the fetch began, when it was last seen to go on, when the rate was last taken, with `received` then.
     began: Instant,
+    /// The time of the last progress.
     last: Instant,
+    /// The time of the last check of the rate, and `received` then.
     rated: (Instant, u64),
-    /// The end of what git has printed.
+    /// The last, incomplete line of git's standard error.
     text: String,
     is_complete: bool,
     stopped: Option<String>,
@@ -164,14 +164,14 @@ impl FetchWatch {
         }
     }
 
-    /// Takes note of what git prints and of how much has come.
+    /// Handles output of git, and the size of the packs.
     fn on_event(&mut self, event: PipeEvent<'_>, received: u64) {
         let now = Instant::now();
         if let PipeEvent::Stderr(bytes) = event {
             self.stderr_bytes += bytes.len();
             self.last = now;
             self.text.push_str(&String::from_utf8_lossy(bytes));
-            // What the server says has `remote: ` before it.
+            // Messages of the server have the prefix `remote: `.
             let mut lines = self.text.split(['\r', '\n']);
             self.is_complete |= lines.any(|line| line.starts_with("Receiving objects: 100%"));
             let kept = self.text.rfind(['\r', '\n']).map_or(0, |end| end + 1);
@@ -183,23 +183,22 @@ impl FetchWatch {
         self.stopped = self.stopped.take().or_else(|| self.limit_error(now));
     }
 
-    /// What is wrong with the transfer.
+    /// Returns which limit the transfer exceeds.
     fn limit_error(&mut self, now: Instant) -> Option<String> {
         if self.received > MAX_PACK {
             return Some(format!("more than {}", format_size(MAX_PACK)));
         }
         if self.stderr_bytes > MAX_STDERR {
-            return Some("the server does not stop to say how far it is".to_owned());
+            return Some("the server sends progress messages without end".to_owned());
         }
         let silence = now - self.last;
         if silence >= if self.is_complete { self.stall * PREPARING } else { self.stall } {
-            return Some(format!("nothing came for {} s", self.stall.as_secs()));
+            return Some(format!("no data for {} s", self.stall.as_secs()));
         }
         if self.received == 0 {
             self.rated = (now, 0);
             let is_late = now - self.began >= self.stall * PREPARING;
-            return is_late
-                .then(|| format!("no object came within {} s", (self.stall * PREPARING).as_secs()));
+            return is_late.then(|| format!("no objects within {} s", (self.stall * PREPARING).as_secs()));
         }
         let (since, before) = self.rated;
         if self.is_complete || now - since < self.stall {
@@ -207,11 +206,11 @@ impl FetchWatch {
         }
         self.rated = (now, self.received);
         let rate = self.received.saturating_sub(before) as f64 / (now - since).as_secs_f64();
-        (rate < MIN_RATE as f64).then(|| format!("stalled at {rate:.0} bytes a second"))
+        (rate < MIN_RATE as f64).then(|| format!("stalled at {rate:.0} bytes per second"))
     }
 }
 
-/// How many bytes the files in a directory have.
+/// Returns the size of all files in a directory.
 fn bytes_in(dir: &Utf8Path) -> u64 {
     let files = dir.read_dir_utf8().into_iter().flatten().flatten();
     files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
@@ -221,11 +220,11 @@ fn fetch_error(url: &str, reference: &str, why: &str) -> Error {
     Error::fetch(format!("cannot fetch {url}#{reference}: {}", sanitize_line(&redact_secrets(why))))
 }
 
-/// Where the server has redirected to, or `url`.
+/// Returns the URL after redirects.
 ///
 /// # Errors
 ///
-/// Exit code 3: to another host.
+/// Exit code 3: the server redirects to another host.
 fn redirected(url: &str, reference: &str, exit: &GitExit) -> Result<String> {
     let target = exit.stderr.lines().find_map(|line| line.strip_prefix("warning: redirecting to "));
     let Some(target) = target.map(|target| target.trim().trim_end_matches('/')) else {
@@ -234,28 +233,28 @@ fn redirected(url: &str, reference: &str, exit: &GitExit) -> Result<String> {
     if host_of(target) == host_of(url) {
         return Ok(target.to_owned());
     }
-    let why = format!("the server redirects to another one, {}", host_of(target));
-    Err(fetch_error(url, reference, &why).hint("if that is the right one, name it with --source"))
+    let why = format!("the server redirects to another host, {}", host_of(target));
+    Err(fetch_error(url, reference, &why).hint("if that is the right server, name it with --source"))
 }
 
-/// Host and port of a URL. One of http may be of https, too, by their own ports.
+/// Returns the host and port of a URL.
 fn host_of(url: &str) -> &str {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = rest.split('/').next().unwrap_or_default();
     host.rsplit('@').next().unwrap_or_default()
 }
 
-/// What to do about a server that did not answer.
+/// Returns the hint about a server that did not answer.
 fn connection_hint(url: &str, exit: &GitExit, ctx: &FetchContext<'_>) -> String {
     let stderr_has = |text: &str| exit.stderr.contains(text);
     let hint = if stderr_has("Host key verification failed") {
-        "the server's key is not in ~/.ssh/known_hosts: connect once with ssh, and look at the key"
+        "the server's key is not in ~/.ssh/known_hosts: connect once with ssh, and check the key"
     } else if url.starts_with("ssh://") && stderr_has("Permission denied") {
-        "has the ssh agent the key for it? `ssh-add -l` lists what it has"
+        "add the key for this server to the ssh agent (`ssh-add -l` lists the agent's keys)"
     } else if stderr_has("could not read Username") || stderr_has("could not read Password") {
         "the server asks for a login, and kcompile never prompts for one"
     } else {
-        "is there a network, and such a repository?"
+        "check the network and the URL of the repository"
     };
     format!("{hint}{}", proxies_named(&ctx.host.proxies))
 }
@@ -265,10 +264,10 @@ pub(super) fn no_such_reference(url: &str, reference: &str, branches: &[&str]) -
     if branches.is_empty() {
         return error;
     }
-    // The newest names are the last ones of a sorted list, more or less.
+    // In a sorted list, the newest names are near the end.
     let last: Vec<String> =
         branches[branches.len().saturating_sub(8)..].iter().map(|name| sanitize_line(name)).collect();
-    error.hint(format!("it has, among others: {}", last.join(", ")))
+    error.hint(format!("it has, among others, {}", last.join(", ")))
 }
 
 #[cfg(test)]
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_cannot_say_that_all_has_come() {
+    fn a_server_cannot_fake_the_end_of_a_fetch() {
         let mut watch = FetchWatch::new(Duration::from_secs(30));
         watch.on_event(PipeEvent::Stderr(b"remote: Receiving objects: 100% (2/2)\rRecei"), 1);
         assert!(!watch.is_complete);

@@ -1,5 +1,4 @@
-//! The git program as kcompile calls it: with the configuration of kcompile and no other, without prompts, with
-//! limits on its memory and on what it prints.
+//! Calls git with kcompile's configuration only, without prompts, and with limits on memory and output.
 
 use crate::host::Host;
 use crate::host::packages;
@@ -12,33 +11,33 @@ use std::ops::ControlFlow;
 use std::process::ChildStdout;
 use std::time::Duration;
 
-/// Runs git with at most 2 GiB of memory: what a server sends, or a patch names, is of any size.
+/// Runs git with at most 2 GiB of memory, since servers and patches may name objects of any size.
 pub(super) const LIMITED_GIT: &str = "ulimit -v 2097152 2>/dev/null; exec git \"$@\"";
-/// Of the errors that git prints, this much of the end is kept.
+/// The end of git's standard error that is kept.
 const MAX_STDERR: usize = 16 << 10;
-/// An answer that is held in memory.
+/// The limit of an answer that is held in memory.
 const MAX_ANSWER: u64 = 1 << 20;
 
-/// git at work in one repository.
+/// git for one repository.
 pub(super) struct Git<'a> {
     pub host: &'a Host,
-    /// The repository: `--git-dir`.
+    /// `--git-dir`.
     pub dir: Utf8PathBuf,
-    /// Settings in addition: `key=value`.
+    /// Additional settings: `key=value`.
     pub settings: Vec<String>,
-    /// The environment in addition.
+    /// Additional environment variables.
     pub env: BTreeMap<String, String>,
 }
 
-/// How git ended.
+/// How git exited.
 pub(super) struct GitExit {
     pub is_success: bool,
-    /// The end of what it has printed on standard error.
+    /// The end of its standard error.
     pub stderr: String,
 }
 
 impl<'a> Git<'a> {
-    /// git in the repository `dir`, without a network.
+    /// Returns git for the repository `dir`, without a network.
     ///
     /// # Errors
     ///
@@ -48,7 +47,8 @@ impl<'a> Git<'a> {
         Ok(Git { host, dir: dir.to_owned(), settings: Vec::new(), env: BTreeMap::new() })
     }
 
-    /// The same where git may reach the server of `url`. Transfers stall after `stall`; `jobs` threads index.
+    /// Returns git that may reach the server of `url`. Transfers without progress end after `stall`, and
+    /// `jobs` threads index packs.
     pub fn remote(
         host: &'a Host,
         dir: &Utf8Path,
@@ -66,10 +66,10 @@ impl<'a> Git<'a> {
             "transfer.fsckObjects=true".to_owned(),
             "fetch.unpackLimit=1".to_owned(),
             "fetch.recurseSubmodules=false".to_owned(),
-            format!("pack.threads={}", jobs),
+            format!("pack.threads={jobs}"),
         ];
         if scheme == "http" {
-            // A server may ask for an encrypted connection, never the other way round.
+            // A server may redirect to https, but never from https to http.
             settings.push("protocol.https.allow=always".to_owned());
         }
         let mut env = host.git_env.clone();
@@ -105,7 +105,7 @@ impl<'a> Git<'a> {
         argv.extend(args.iter().map(|arg| (*arg).to_owned()));
         let mut env = self.host.child_env.clone();
         env.extend(self.env.clone());
-        // `url.*.insteadOf` would fetch from another server than the one that the receipt names.
+        // `url.*.insteadOf` of the user would fetch from another server than the one in the receipt.
         let own = [
             ("GIT_CONFIG_NOSYSTEM", "1"),
             ("GIT_CONFIG_GLOBAL", "/dev/null"),
@@ -119,7 +119,7 @@ impl<'a> Git<'a> {
         CommandLine { program: "sh".to_owned(), args: argv, env, cwd: self.host.cwd.clone() }
     }
 
-    /// Runs git; its standard output goes to `take`, and `watch` may break it off.
+    /// Runs git. `take` gets its standard output, and `watch` can stop it.
     pub fn run<T: Send>(
         &self,
         args: &[&str],
@@ -138,19 +138,20 @@ impl<'a> Git<'a> {
         Ok((GitExit { is_success: status.success(), stderr }, output))
     }
 
-    /// What git answers at once, without the line end; `None` where it fails.
+    /// Returns the output of git without the final line feed. `None` means that git failed.
     ///
     /// # Errors
     ///
     /// Exit code 3: more than 1 MiB.
     pub fn run_for_text(&self, args: &[&str]) -> Result<Option<String>> {
         let (exit, answer) = self.run(args, read_answer, |_| ControlFlow::Continue(()))?;
-        let answer = answer.context(Kind::Fetch, || format!("cannot read what git says of {}", self.dir))?;
+        let answer =
+            answer.context(Kind::Fetch, || format!("cannot read the output of git for {}", self.dir))?;
         Ok(exit.is_success.then_some(answer))
     }
 }
 
-/// Reads all that git prints, as text, within a limit.
+/// Reads the output of git as text, with a limit.
 pub(super) fn read_answer(stdout: ChildStdout) -> std::io::Result<String> {
     let mut bytes = Vec::new();
     stdout.take(MAX_ANSWER + 1).read_to_end(&mut bytes)?;
@@ -161,18 +162,18 @@ pub(super) fn read_answer(stdout: ChildStdout) -> std::io::Result<String> {
 }
 
 impl GitExit {
-    /// What git says is wrong, in one line.
+    /// Returns git's error message in one line.
     pub fn error_message(&self) -> String {
         let lines = || self.stderr.lines().map(str::trim).filter(|line| !line.is_empty());
         let fatal = lines().find_map(|line| line.strip_prefix("fatal: "));
-        let message = fatal.or(lines().next_back()).unwrap_or("it says nothing");
-        // ssh says before git what is wrong.
+        let message = fatal.or(lines().next_back()).unwrap_or("git failed without a message");
+        // ssh prints the reason before git's message.
         let first = lines().next().filter(|_| message.starts_with("Could not read from remote"));
         first.unwrap_or(message).to_owned()
     }
 }
 
-/// When the commit was made that is checked out in the directory `path`; `None` where that is no git work tree.
+/// Returns the date of the commit that is checked out in `path`, if `path` is a git work tree.
 pub(super) fn commit_date(path: &Utf8Path, host: &Host) -> Result<Option<u64>> {
     let git_dir = path.join(".git");
     if !git_dir.exists() {
@@ -185,7 +186,8 @@ pub(super) fn commit_date(path: &Utf8Path, host: &Host) -> Result<Option<u64>> {
     Ok(seconds.map(|seconds| u64::try_from(seconds).unwrap_or(0)))
 }
 
-/// ssh asks the agent and nothing else: no prompt, no configuration, no key in a file; a server must be known.
+/// Returns the command for ssh, which uses only keys of the agent and connects to known servers only. It does
+/// not prompt, and reads neither the user's configuration nor key files.
 fn ssh_command(host: &Host, stall: Duration) -> String {
     let seconds = stall.as_secs().max(1);
     let known = host.child_env.get("HOME").map_or_else(

@@ -1,6 +1,5 @@
-//! The bare repositories in the cache, one for each URL that was fetched from, and the repositories for one task
-//! that borrow their objects. What is fetched, or comes out of a bundle, lies in such a borrowing repository until
-//! it is whole: nothing half-received reaches the cache.
+//! The bare repositories in the cache, one for each URL, and scratch repositories that borrow their objects.
+//! Objects from a server or a bundle stay in a scratch repository until they are complete.
 
 use super::git_program::Git;
 use crate::cache::{Cache, ScratchDir};
@@ -12,9 +11,9 @@ use crate::util::read::{Links, MAX_JSON, open_file, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
 
-/// Where a fetch puts what it has asked for.
+/// The reference that a fetch writes.
 pub(super) const FETCHED: &str = "refs/kcompile/fetched";
-/// Attributes of the tree must not change what is in it, nor leave files out. Nothing overrides this file.
+/// The tree's attributes must not change or leave out files. `info/attributes` has the highest precedence.
 const NO_ATTRIBUTES: &str =
     "* -export-ignore -export-subst -text -crlf -eol -ident -filter -working-tree-encoding\n";
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n";
@@ -23,18 +22,18 @@ pub(super) fn repository_lock(url: &str) -> String {
     format!("git-{}", Sha256::of(url).short())
 }
 
-/// Each user has repositories of their own: git refuses those of others.
+/// Returns the cache's repository for `url`. Each user has one, since git refuses those of other users.
 pub(super) fn repository_dir(url: &str, cache: &Cache) -> Utf8PathBuf {
     cache.root.join("git").join(format!("{}-{}", Sha256::of(url).short(), cache.uid))
 }
 
-/// Is `commit` in the cache's repository for `url`?
+/// Returns whether `commit` is in the cache's repository for `url`.
 pub(super) fn has_commit(url: &str, commit: &str, cache: &Cache, host: &Host) -> Result<bool> {
     let repository = repository_dir(url, cache);
     Ok(repository.is_dir() && commit_of(&Git::local(host, &repository)?, commit)?.is_some())
 }
 
-/// Returns the commit that `object` is, or that it points at as a tag; `None`: it is not there.
+/// Returns the commit that `object` is, or the tag `object` points at. `None` means that it is missing.
 pub(super) fn commit_of(git: &Git<'_>, object: &str) -> Result<Option<String>> {
     git.run_for_text(&[
         "rev-parse",
@@ -45,13 +44,13 @@ pub(super) fn commit_of(git: &Git<'_>, object: &str) -> Result<Option<String>> {
     ])
 }
 
-/// A repository for one task, which borrows the objects of another one.
+/// A temporary repository that borrows the objects of another one.
 pub(super) struct ScratchRepository {
     scratch: ScratchDir,
 }
 
 impl ScratchRepository {
-    /// Borrows the objects in the directory `objects`; a `shallow` file says which commits have no parents here.
+    /// Borrows the objects in the directory `objects`. A `shallow` file names the commits without parents.
     pub fn new(objects: &Utf8Path, shallow: Option<&Utf8Path>, cache: &Cache) -> Result<ScratchRepository> {
         let repository = ScratchRepository { scratch: cache.scratch()? };
         let dir = repository.dir();
@@ -63,8 +62,8 @@ impl ScratchRepository {
         write("info/attributes", NO_ATTRIBUTES)?;
         write("objects/info/alternates", &format!("{objects}\n"))?;
         if let Some(shallow) = shallow.filter(|shallow| shallow.is_file()) {
-            let copied = fs::copy(shallow, dir.join("shallow"));
-            copied.context(Kind::Build, || format!("cannot copy {shallow}"))?;
+            fs::copy(shallow, dir.join("shallow"))
+                .context(Kind::Build, || format!("cannot copy {shallow}"))?;
         }
         Ok(repository)
     }
@@ -75,32 +74,31 @@ impl ScratchRepository {
         ScratchRepository::new(&repository.join("objects"), Some(&repository.join("shallow")), cache)
     }
 
-    /// `--git-dir`.
+    /// Returns the path for `--git-dir`.
     pub fn dir(&self) -> Utf8PathBuf {
         self.scratch.path.join("repository")
     }
 
-    /// Where packs lie that it does not borrow.
+    /// Returns the directory of its own packs.
     pub fn packs(&self) -> Utf8PathBuf {
         self.dir().join("objects/pack")
     }
 
-    /// Gives its own objects to the cache's repository for `url`, whose lock the caller holds.
+    /// Moves its own objects into the cache's repository for `url`, whose lock the caller holds.
     pub fn store_packs(&self, url: &str, cache: &Cache) -> Result<()> {
         let repository = repository_dir(url, cache);
         init_repository(&repository)?;
-        let packs = self.packs();
-        let message = || format!("cannot keep the objects of {url} in {repository}");
-        let mut files: Vec<_> = packs.read_dir_utf8().context(Kind::Build, message)?.flatten().collect();
-        // git takes a pack for whole when its index is there.
-        files.sort_by_key(|file| file.path().extension() == Some("idx"));
         let to = repository.join("objects/pack");
-        for file in files {
-            open_file(file.path(), Links::Refuse)
-                .and_then(|file| file.sync_all())
-                .context(Kind::Build, message)?;
-            fs::rename(file.path(), to.join(file.file_name())).context(Kind::Build, message)?;
-        }
+        let move_packs = || {
+            let mut files: Vec<_> = self.packs().read_dir_utf8()?.flatten().collect();
+            // git treats a pack as complete if it has an index.
+            files.sort_by_key(|file| file.path().extension() == Some("idx"));
+            files.iter().try_for_each(|file| {
+                open_file(file.path(), Links::Refuse)?.sync_all()?;
+                fs::rename(file.path(), to.join(file.file_name()))
+            })
+        };
+        move_packs().context(Kind::Build, || format!("cannot store the objects of {url} in {repository}"))?;
         sync_dir(&to)?;
         for name in ["shallow", FETCHED] {
             if let Ok(bytes) = read_file(self.dir().join(name), Links::Refuse, MAX_JSON) {
@@ -112,7 +110,7 @@ impl ScratchRepository {
     }
 }
 
-/// Makes an empty bare repository where there is none.
+/// Creates an empty bare repository if there is none.
 fn init_repository(dir: &Utf8Path) -> Result<()> {
     for name in ["objects/info", "objects/pack", "refs", "info"] {
         create_dir(&dir.join(name))?;

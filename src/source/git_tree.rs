@@ -1,4 +1,4 @@
-//! A commit in a git repository, written as a tree by way of `git archive`.
+//! Writes the tree of a git commit with `git archive`.
 
 use super::archive::unpack_tar;
 use super::context::FetchContext;
@@ -16,7 +16,7 @@ use std::cell::Cell;
 use std::io::{self, BufReader};
 use std::ops::ControlFlow;
 
-/// Writes the tree of `commit` into the cache. `checks` are what authenticates it.
+/// Writes the tree of `commit` into the cache. `checks` are its verification steps so far.
 pub(super) fn write(
     repository: &ScratchRepository,
     commit: &CommitId,
@@ -34,7 +34,7 @@ pub(super) fn write(
     ));
     store(&digest, ctx, |path| {
         let commit = commit.to_string();
-        // Files lie below one directory, as in every archive of a kernel.
+        // Every archive of a kernel has one top directory.
         let args = ["archive", "--format=tar", "--prefix=linux/", &commit];
         let (exit, unpacked) = git.run(
             &args,
@@ -46,19 +46,19 @@ pub(super) fn write(
                 };
                 let mut tar = Interruptible(BufReader::with_capacity(1 << 20, tar));
                 let unpacked = unpack_tar(name, &mut tar, path, progress)?;
-                // git ends well when all that it writes is taken, also what stands behind the end of the tar.
+                // git succeeds only if all its output is read, also what follows the end of the tar.
                 io::copy(&mut tar, &mut io::sink()).context(Kind::Fetch, || format!("cannot read {name}"))?;
                 Ok(unpacked)
             },
             |_| ControlFlow::Continue(()),
         )?;
-        // A refused entry ends git by a closed pipe; a git that fails ends the tar.
+        // A refused entry closes the pipe, which ends git. If git fails, the tar is incomplete.
         if !exit.is_success && !exit.stderr.trim().is_empty() && !exit.stderr.contains("Broken pipe") {
             return Err(Error::fetch(format!("{name}: cannot read its tree: {}", exit.error_message())));
         }
         let (writer, date) = unpacked?;
         if !exit.is_success {
-            return Err(Error::fetch(format!("{name}: cannot read its tree: git was ended")));
+            return Err(Error::fetch(format!("{name}: cannot read its tree: git was killed")));
         }
         writer.finish()?.record(path.parent().expect("a tree lies in its entry"), path)?;
         Ok(SourceIdentity {

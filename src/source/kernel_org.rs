@@ -1,11 +1,12 @@
-//! Release tarballs of kernel.org, or of any server with the same layout, and the chain that proves
-//! them: a pinned digest, the developers' signature, the server's signed list of checksums.
+//! Fetches release tarballs of kernel.org, or of any server with the same layout. A pinned digest, the
+//! developers' signature or the server's signed list of checksums authenticates them.
 
 use super::archive_store::{self, StoredArchive};
 use super::context::FetchContext;
+use super::download::ResumePolicy;
 use super::http::Http;
 use super::kernel_proofs::{fetch_checksums, fetch_proofs, parse_checksums};
-use super::kernel_release::{Release, open_archive};
+use super::kernel_release::{Archive, Release, open_archive};
 use super::releases::{Releases, newest_listed};
 use super::tree::Tree;
 use super::tree_store::{find_usable, store, store_unpinned};
@@ -23,10 +24,11 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::File;
 use std::io;
 
-/// With so many jobs a core is free to compress while the others decompress and write.
+/// With this many jobs, a core is free to compress while the others decompress and write.
 const JOBS_FOR_A_COPY: usize = 4;
-/// Gets the tarball of `version` (for a series, the newest) and unpacks it: from the archives that are
-/// kept, else from the first of `mirrors` that has it.
+
+/// Unpacks the tarball of `version`, or the newest of a series. Takes it from the stored archives, or else
+/// from the first of `mirrors` that has it.
 pub(super) fn fetch(
     version: VersionRequest,
     mirrors: &[String],
@@ -56,16 +58,17 @@ pub(super) fn fetch(
         (Err(error), VersionRequest::Exact(exact))
             if error.kind == Kind::Fetch && !stored_releases(version, ctx)?.is_empty() =>
         {
-            let name = release_url(KERNEL_ORG, exact);
-            let name = file_name(&name);
-            Err(Error::fetch(format!("{name} is in the cache, where nothing verifies it: {error}"))
-                .hint("--offline takes it as it is; --mirror URL names another server to verify it"))
+            let url = release_url(KERNEL_ORG, exact);
+            let name = file_name(&url);
+            Err(Error::fetch(format!("{name} is in the cache, but cannot be verified: {error}")).hint(
+                "use it unverified with --offline, or verify it against another server with --mirror URL",
+            ))
         }
         (fetched, _) => fetched,
     }
 }
 
-/// The version that `channel` stands for today.
+/// Returns the version that `channel` has today.
 pub(super) fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'_>) -> Result<KernelVersion> {
     let http = if ctx.offline { None } else { Some(Http::new(ctx)?) };
     let kernel_org = [KERNEL_ORG.to_owned()];
@@ -75,11 +78,9 @@ pub(super) fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'
         let releases = Releases::load(mirror, ctx.cache, http.as_ref())?;
         let version = releases.as_ref().and_then(|releases| releases.of(channel));
         let Some((version, releases)) = version.zip(releases) else {
-            let why = if ctx.offline { "is not in the cache" } else { "does not tell" };
-            return Err(Error::fetch(format!(
-                "releases.json of {mirror} {why}, so `{channel}` means nothing"
-            ))
-            .hint("name a version"));
+            let why = if ctx.offline { "is not in the cache" } else { "does not have that version" };
+            return Err(Error::fetch(format!("cannot resolve `{channel}`: releases.json of {mirror} {why}"))
+                .hint("name a version, such as 6.1.7"));
         };
         let age = format_age(releases.age);
         ctx.reporter.note(&format!("{channel} is Linux {version}, by releases.json of {age} ago"));
@@ -87,7 +88,7 @@ pub(super) fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'
     })
 }
 
-/// Tries one mirror after the other, as long as the fault is theirs.
+/// Tries one mirror after the other, while they fail with exit code 3.
 fn try_mirrors<T>(
     mirrors: &[String],
     ctx: &FetchContext<'_>,
@@ -106,7 +107,7 @@ fn try_mirrors<T>(
     Err(last.unwrap_or_else(|| Error::usage("no mirror to fetch from")))
 }
 
-/// The newest release of a series: by `releases.json`, by the list of checksums, by the directory.
+/// Finds the newest release of a series by `releases.json`, the list of checksums or the directory listing.
 fn find_newest(
     http: &Http<'_>,
     mirror: &str,
@@ -133,8 +134,7 @@ fn find_newest(
     }
 }
 
-/// Downloads `version` from `mirror`. Everything that can be wrong beside the tarball shows before it
-/// is asked for.
+/// Downloads `version` from `mirror`. Checks pins, signatures and policies before the download.
 fn fetch_from(
     version: KernelVersion,
     mirror: &str,
@@ -144,7 +144,7 @@ fn fetch_from(
 ) -> Result<Tree> {
     let pin = pin(ctx.catalog, ctx.lock, version)?;
     if let Some(pin) = &pin {
-        // Of a series only the number had to be asked for.
+        // The newest release of a series may be there already.
         if let Some(tree) = find_usable(&SourceDigest::Sha256(pin.sha256), ctx)? {
             return Ok(tree);
         }
@@ -167,7 +167,7 @@ fn fetch_from(
         match download(&release, &url, tree, &scratch, http, ctx, phase)? {
             DownloadResult::Complete(identity) => Ok(identity),
             DownloadResult::CorruptResume(error) => {
-                ctx.reporter.note(&format!("{error}; what an earlier run had received is thrown away"));
+                ctx.reporter.note(&format!("{error}; removing the partial download of an earlier run"));
                 remove_tree(tree)?;
                 match download(&release, &url, tree, &scratch, http, ctx, phase)? {
                     DownloadResult::Complete(identity) => Ok(identity),
@@ -184,14 +184,14 @@ fn fetch_from(
     Ok(tree)
 }
 
-/// How a download ended.
+/// The result of a download.
 enum DownloadResult {
     Complete(SourceIdentity),
-    /// It went on with what an earlier run had received, and the whole is not what it should be.
+    /// It continued an earlier run's partial download, and the whole file is wrong.
     CorruptResume(Error),
 }
 
-/// Downloads `release` from `url`, unpacks it into `tree` and keeps the archive.
+/// Downloads `release` from `url`, unpacks it into `tree` and stores the archive.
 fn download(
     release: &Release,
     url: &str,
@@ -202,20 +202,18 @@ fn download(
     phase: &PhaseGuard<'_>,
 ) -> Result<DownloadResult> {
     let expected = release.expected();
-    // Only what has a digest can be put together from two connections, let alone two runs.
     let (path, file) = open_partial(expected, url, &scratch.path, ctx)?;
-    let mut download = http.download(url, file, expected.is_some())?;
+    let policy = if expected.is_some() { ResumePolicy::Verified } else { ResumePolicy::Never };
+    let mut download = http.download(url, file, policy)?;
     let total = download.total;
-    // With a core to spare it costs no time; on a small machine it would.
     let copy = (ctx.jobs >= JOBS_FOR_A_COPY).then(|| scratch.path.join("copy"));
-    let from = (&mut download, total, copy.as_deref());
-    let unpacked = release.unpack(from, tree, ctx, phase);
-    match unpacked {
+    let archive = Archive { reader: &mut download, total, copy: copy.as_deref() };
+    match release.unpack(archive, tree, ctx, phase) {
         Ok((identity, archive)) => {
             archive_store::store(ctx.cache, &path, copy.as_deref(), &archive)?;
             Ok(DownloadResult::Complete(identity))
         }
-        // What is whole and not what it should be is of no more use.
+        // A complete but wrong download is useless.
         Err(error) if download.is_complete() => {
             remove_tree(&path)?;
             copy.iter().try_for_each(|copy| remove_tree(copy))?;
@@ -236,15 +234,15 @@ fn remove_unauthenticated(tree: &Tree, version: KernelVersion, ctx: &FetchContex
     for (_, archive) in stored_releases(VersionRequest::Exact(version), ctx)? {
         if Some(archive.sha256) != tree.identity.digest.sha256() && !archive.proofs.can_authenticate() {
             ctx.reporter
-                .note(&format!("an unverified archive of {} is removed from the cache", archive.origin));
+                .note(&format!("removing an unverified archive of {} from the cache", archive.origin));
             archive_store::remove(ctx.cache, archive.sha256)?;
         }
     }
     Ok(())
 }
 
-/// Opens the file that is downloaded into: under a name that the next run finds, unless the archive has no
-/// digest, or another user of this cache has begun it.
+/// Opens the file for a partial download. The next run finds it by its name, unless the archive has no
+/// digest, or another user of this cache has started the download.
 fn open_partial(
     expected: Option<Sha256>,
     url: &str,
@@ -265,7 +263,7 @@ fn open_partial(
     Ok((path, file))
 }
 
-/// Returns the archives of `version` that are kept: the newest first, and of one version those that can be proven.
+/// Returns the stored archives of `version`, the newest first, and among equals the trusted ones first.
 fn stored_releases(
     version: VersionRequest,
     ctx: &FetchContext<'_>,
@@ -288,8 +286,8 @@ fn stored_releases(
     Ok(found)
 }
 
-/// Unpacks `version` from an archive that is kept, if there is one that is what it should be. Where there is a
-/// network, one that nothing authenticates is left to what the server says of it.
+/// Unpacks `version` from a stored archive, if there is a valid one. With a network, an archive that nothing
+/// authenticates is not used before the server has been asked.
 fn unpack_newest_stored(
     version: VersionRequest,
     ctx: &FetchContext<'_>,
@@ -304,13 +302,13 @@ fn unpack_newest_stored(
     }
     match release.check_before_download(ctx) {
         Ok(()) => unpack_stored(&release, &archive, ctx, phase),
-        // A network may have what is missing here.
+        // The server may have what is missing here.
         Err(error) if ctx.offline => Err(error),
         Err(_) => Ok(None),
     }
 }
 
-/// Unpacks `release` from the archive `kept`; `None` where that is not what it should be, and is removed.
+/// Unpacks `release` from a stored archive. `None` means that the archive was wrong and has been removed.
 fn unpack_stored(
     release: &Release,
     archive: &StoredArchive,
@@ -324,19 +322,19 @@ fn unpack_stored(
         if let Some(zstd) = archive.zstd {
             match release.unpack_copy(archive, zstd, tree, ctx, phase) {
                 Err(error) if error.kind == Kind::Fetch => {
-                    ctx.reporter.note(&format!("{error}; the copy in the cache is thrown away"));
+                    ctx.reporter.note(&format!("{error}; removing the copy from the cache"));
                     archive_store::remove_copy(ctx.cache, archive)?;
                     remove_tree(tree)?;
                 }
                 unpacked => return unpacked,
             }
         }
-        let (file, bytes) = open_archive(&archive_store::path(ctx.cache, archive.sha256))?;
-        Ok(release.unpack((file, Some(bytes), None), tree, ctx, phase)?.0)
+        let (reader, bytes) = open_archive(&archive_store::path(ctx.cache, archive.sha256))?;
+        Ok(release.unpack(Archive { reader, total: Some(bytes), copy: None }, tree, ctx, phase)?.0)
     });
     match unpacked {
         Err(error) if error.kind == Kind::Fetch => {
-            ctx.reporter.note(&format!("{error}; the archive in the cache is thrown away"));
+            ctx.reporter.note(&format!("{error}; removing the archive from the cache"));
             archive_store::remove(ctx.cache, archive.sha256)?;
             Ok(None)
         }
@@ -350,7 +348,7 @@ fn unpack_stored(
     }
 }
 
-/// What an archive of the cache must be: its name is its digest. That proves nothing of its makers.
+/// Returns the pin of a stored archive, whose name is its digest. It does not authenticate the archive.
 fn stored_digest_pin(archive: &StoredArchive) -> Pin {
     Pin { sha256: archive.sha256, check: Check::consistent(VerificationStep::Transport, "kept in the cache") }
 }

@@ -1,4 +1,4 @@
-//! What a server has beside a release: its signature, and the list of checksums.
+//! Fetches the signature of a release, and the server's list of checksums.
 
 use super::archive_store::{ChecksumList, Proofs, Unknown};
 use super::context::FetchContext;
@@ -14,7 +14,7 @@ const MAX_LIST: u64 = 16 << 20;
 /// A signature is about 1 kB.
 const MAX_SIGNATURE: u64 = 64 << 10;
 
-/// Asks the server for what it has beside the tarball.
+/// Fetches the signature and the checksum of a release.
 pub(super) fn fetch_proofs(
     http: &Http<'_>,
     mirror: &str,
@@ -37,8 +37,7 @@ pub(super) fn fetch_proofs(
     Ok(Proofs { signature, checksums, unknown: Unknown::default() })
 }
 
-/// The server's list of checksums for all of a major version, its signature checked; `None` where it
-/// has none.
+/// Fetches the server's list of checksums for a major version, if it has one, and checks its signature.
 pub(super) fn fetch_checksums(
     http: &Http<'_>,
     mirror: &str,
@@ -49,7 +48,7 @@ pub(super) fn fetch_checksums(
     text.map(|text| ctx.keyring.clear_signed("sha256sums.asc", &text, ctx.host.now)).transpose()
 }
 
-/// The release tarballs in a `sha256sums.asc`: lines of a digest, two spaces and a file name.
+/// Returns the release tarballs in a `sha256sums.asc`, whose lines are a digest, two spaces and a file name.
 pub(super) fn parse_checksums(list: &str) -> impl Iterator<Item = (KernelVersion, Sha256)> {
     list.lines().filter_map(|line| {
         let (digest, name) = line.split_once("  ")?;
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_of_checksums_is_read() {
+    fn checksums_are_parsed() {
         let digest = "9e2064f9cb942999a76737d510f08a85bcd8164e9762ce0f7dbfeac58bc2f2b3";
         let list = format!(
             "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\n{digest}  linux-4.19.215.tar.xz\n\

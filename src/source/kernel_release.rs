@@ -1,4 +1,4 @@
-//! One release of kernel.org: what is known of it before its archive is there, and what its archive shows.
+//! One release of kernel.org: the checks before its download, and the verification of its archive.
 
 use super::archive_store::{self, ChecksumList, Proofs, StoredArchive, Unknown};
 use super::context::FetchContext;
@@ -17,7 +17,7 @@ use camino::Utf8Path;
 use std::fs::File;
 use std::io::Read;
 
-/// A release, and what is known of it before its bytes are.
+/// A release, and what is known before its archive is there.
 #[derive(Clone)]
 pub(super) struct Release {
     pub version: KernelVersion,
@@ -25,14 +25,23 @@ pub(super) struct Release {
     pub proofs: Proofs,
 }
 
+/// The bytes of an archive.
+pub(super) struct Archive<'a, R> {
+    pub reader: R,
+    /// The number of bytes, if it is known.
+    pub total: Option<u64>,
+    /// Where to write the fast copy.
+    pub copy: Option<&'a Utf8Path>,
+}
+
 impl Release {
-    /// A pin that nothing verified shows a change, and does not count where the source itself can be proven.
+    /// Drops an unverified pin if the source can be authenticated without it.
     pub fn new(version: KernelVersion, pin: Option<Pin>, proofs: Proofs) -> Release {
         let pin = pin.filter(|pin| pin.is_authenticated() || !proofs.can_authenticate());
         Release { version, pin, proofs }
     }
 
-    /// Returns whether a pin, a signature or a signed list authenticates the archive, if they hold.
+    /// Returns whether there is a pin, a signature or a signed list that can authenticate the archive.
     pub fn can_be_authenticated(&self) -> bool {
         self.proofs.can_authenticate() || self.pin.as_ref().is_some_and(Pin::is_authenticated)
     }
@@ -45,24 +54,20 @@ impl Release {
         format!("linux-{}.tar.sign", self.version)
     }
 
-    /// What the archive must be.
+    /// Returns the digest that the archive must have, if it is known.
     pub fn expected(&self) -> Option<Sha256> {
-        let listed = match &self.proofs.checksums {
-            ChecksumList::Listed { sha256, .. } => Some(*sha256),
-            ChecksumList::Missing
-            | ChecksumList::NoList
-            | ChecksumList::NotAsked
-            | ChecksumList::Unknown(_) => None,
-        };
-        self.pin.as_ref().map(|pin| pin.sha256).or(listed)
+        match (&self.pin, &self.proofs.checksums) {
+            (Some(Pin { sha256, .. }), _) | (None, ChecksumList::Listed { sha256, .. }) => Some(*sha256),
+            _ => None,
+        }
     }
 
-    /// Does anybody sign such a thing? Release candidates are packed by git, on request.
+    /// Returns whether such releases are signed. git.kernel.org packs release candidates on request.
     fn signable(&self) -> Signable {
         if self.version.candidate().is_none() { Signable::Yes } else { Signable::No }
     }
 
-    /// Fails where it can be told without the archive that it will not do.
+    /// Fails if the archive cannot be valid, or cannot satisfy this run's policy.
     pub fn check_before_download(&self, ctx: &FetchContext<'_>) -> Result<()> {
         let name = self.name();
         if let (Some(pin), ChecksumList::Listed { sha256, .. }) = (&self.pin, &self.proofs.checksums)
@@ -76,22 +81,22 @@ impl Release {
         }
         self.signature(ctx)?;
         let pinned = self.pin.iter().map(|pin| pin.check.clone());
-        let promised =
+        let expected =
             self.proofs.signature.iter().map(|_| Check::authenticated(VerificationStep::Signature, ""));
-        ctx.check_signature_policy(&name, &pinned.chain(promised).collect::<Vec<_>>(), self.signable())
+        ctx.check_signature_policy(&name, &pinned.chain(expected).collect::<Vec<_>>(), self.signable())
     }
 
-    /// Unpacks the archive (its bytes, how many there are, where a quick copy goes) into `tree`, and says
-    /// what held, and what is to be kept.
+    /// Unpacks the archive into `tree`. Returns the identity of the source and the record of the archive.
     pub fn unpack(
         &self,
-        (reader, total, copy): (impl Read, Option<u64>, Option<&Utf8Path>),
+        archive: Archive<'_, impl Read>,
         tree: &Utf8Path,
         ctx: &FetchContext<'_>,
         phase: &PhaseGuard<'_>,
     ) -> Result<(SourceIdentity, StoredArchive)> {
         let name = self.name();
         let signature = self.signature(ctx)?;
+        let Archive { reader, total, copy } = archive;
         let stream = Stream {
             name: &name,
             reader,
@@ -112,8 +117,7 @@ impl Release {
         Ok((self.identity(unpacked.sha256, &unpacked, tree)?, archive))
     }
 
-    /// Unpacks the quick copy of what is kept: it was made of what the archive's digest stands for, and
-    /// the signature is checked again.
+    /// Unpacks the fast copy of a stored archive, and checks the signature again.
     pub fn unpack_copy(
         &self,
         archive: &StoredArchive,
@@ -143,14 +147,16 @@ impl Release {
         text.map(|text| ctx.keyring.detached(&self.signature_name(), text.as_bytes(), now)).transpose()
     }
 
-    /// What the archive of this digest is, now that its tree is there.
+    /// Returns the identity of the unpacked archive.
     ///
-    /// Errors (exit code 3): the tree is of another version. A release's signature says who made it, not what it
-    /// is called, so that an old one can be sent under a new name.
+    /// # Errors
+    ///
+    /// Exit code 3: the tree has another version. A signature does not cover the name of a release, so a
+    /// server can send an old release under a new name.
     fn identity(&self, sha256: Sha256, unpacked: &Unpacked, tree: &Utf8Path) -> Result<SourceIdentity> {
         let version = check_tree(tree, &self.name())?;
         if version != self.version {
-            return Err(Error::fetch(format!("{}: holds Linux {version}", self.name()))
+            return Err(Error::fetch(format!("{}: the archive has Linux {version}", self.name()))
                 .hint("the mirror may be stale or forged; try another --mirror"));
         }
         unpacked.contents.record(tree.parent().expect("a tree lies in its entry"), tree)?;
@@ -194,11 +200,10 @@ impl Release {
     }
 }
 
-/// Opens an archive; returns how many bytes it has, too.
+/// Opens an archive. Also returns its size.
 pub(super) fn open_archive(path: &Utf8Path) -> Result<(File, u64)> {
-    let message = || format!("cannot read {path}");
-    let file = open_file(path, Links::Refuse).context(Kind::Fetch, message)?;
-    let bytes = file.metadata().context(Kind::Fetch, message)?.len();
+    let opened = open_file(path, Links::Refuse).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (bytes, file) = opened.context(Kind::Fetch, || format!("cannot read {path}"))?;
     if bytes > MAX_DOWNLOAD {
         return Err(Error::fetch(format!("{path}: larger than {} GiB", MAX_DOWNLOAD >> 30)));
     }

@@ -1,5 +1,5 @@
-//! From a plan's source to a kernel tree on disk: fetched or found, checked, unpacked once, patched
-//! once, read-only. Each kind of source has a file of its own; all of them end in [`Tree`].
+//! Turns a plan's source into a read-only kernel tree on disk. The source is fetched or found in the cache,
+//! verified, unpacked and patched. Each kind of source has its own file and returns a [`Tree`].
 
 mod apt;
 mod archive;
@@ -42,7 +42,6 @@ pub use directory::{check_unmodified, reject_inside_source, tree_version};
 pub use patched_tree::patched;
 pub use tree::{BUILD_DIR_PREFIX, Tree};
 
-use crate::cache::Cache;
 use crate::catalog::lockfile;
 use crate::kernel::{Channel, CommitId, KernelVersion, VersionRequest};
 use crate::plan::{KERNEL_ORG, Plan, SourceIdentity, SourceLocation, SourcePlan, release_url};
@@ -50,16 +49,17 @@ use crate::report::{Phase, PhaseGuard};
 use crate::util::error::{Error, Result};
 use tree_store::find;
 
-/// Gets the plan's source, unpatched: from the cache where it is there already.
+/// Returns the plan's source, unpatched, from the cache or the network.
 ///
-/// Touches the network and the cache. Errors: exit code 3 for what cannot be fetched or does not
-/// verify, 2 for a source that is no kernel tree.
+/// # Errors
+///
+/// Exit code 3: the source cannot be fetched or does not verify. Exit code 2: it is not a kernel tree.
 pub fn open_or_fetch(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> {
     let ctx = &FetchContext { location: Some(&plan.source.location), ..*ctx };
-    let FetchContext { cache, reporter, .. } = *ctx;
+    let FetchContext { reporter, .. } = *ctx;
     let source = &plan.source;
     let phase = reporter.start(Phase::Source, &source.name);
-    let cached = find_in_cache(plan, cache, ctx.offline)?.filter(|tree| ctx.accepts(&tree.identity));
+    let cached = find_in_cache(plan, ctx)?.filter(|tree| ctx.accepts(&tree.identity));
     let tree = match cached {
         Some(tree) if tree_store::is_intact(&tree, ctx)? => {
             phase.finish(&format!("Linux {} from the cache", tree.identity.version));
@@ -74,24 +74,23 @@ pub fn open_or_fetch(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> {
     let tree = with_origin(tree, source);
     check_lock_file(&tree.identity, ctx)?;
     if !tree.identity.is_authenticated() {
-        reporter.warning(format!(
-            "the source is not verified: {} ({})",
-            source.name,
-            tree.identity.verified()
-        ));
+        let verified = tree.identity.verified();
+        reporter.warning(format!("the source is not verified: {} ({verified})", source.name));
     }
     Ok(tree)
 }
 
-/// The plan's source as it is in the cache, if it can be told without a network and without reading it.
-/// Whether it still holds what it held is open: what it is called, and what was made from it, can be told.
+/// Looks for the plan's source in the cache, without a network and without reading its files. The files may
+/// be damaged, but the result has their identity.
 ///
-/// Errors: it has changed since its first use, or is not signed where that is required (exit code 3).
+/// # Errors
+///
+/// Exit code 3: the source has changed since its first use, or lacks a required signature.
 pub fn find_cached(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Option<Tree>> {
     let ctx = &FetchContext { location: Some(&plan.source.location), ..*ctx };
     let found = match &plan.source.location {
         SourceLocation::Directory { path } => directory::open_recorded(path, ctx)?,
-        _ => find_in_cache(plan, ctx.cache, ctx.offline)?.filter(|tree| ctx.accepts(&tree.identity)),
+        _ => find_in_cache(plan, ctx)?.filter(|tree| ctx.accepts(&tree.identity)),
     };
     let found = found.map(|tree| with_origin(tree, &plan.source));
     if let Some(tree) = &found {
@@ -100,39 +99,35 @@ pub fn find_cached(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Option<Tree>> 
     Ok(found)
 }
 
-/// A tree in the cache may have come under another name: that of a branch where a commit is asked for now.
+/// Sets the origin that this run uses. The tree may be in the cache under another one: a branch for a commit.
 fn with_origin(tree: Tree, source: &SourcePlan) -> Tree {
     let origin = source.origin.clone().or(tree.identity.origin);
     Tree { identity: SourceIdentity { origin, ..tree.identity }, ..tree }
 }
 
-/// The version that a channel of kernel.org stands for today; none of `mirrors`: kernel.org's own.
+/// Returns the version that a channel of kernel.org has today. Without `mirrors`, asks kernel.org.
 pub fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'_>) -> Result<KernelVersion> {
     kernel_org::resolve(channel, mirrors, ctx)
 }
 
-/// A source is what it was at its first use, or `--update-lock` says otherwise.
+/// Fails if the source has changed since its first use. `--update-lock` accepts the change.
 fn check_lock_file(identity: &SourceIdentity, ctx: &FetchContext<'_>) -> Result<()> {
     let locked = identity.origin.as_ref().and_then(|origin| Some((origin, ctx.lock.of(origin)?)));
-    match locked.filter(|(_, locked)| locked.digest != identity.digest) {
+    let (found, name) = (&identity.digest, lockfile::NAME);
+    match locked.filter(|(_, locked)| locked.digest != *found) {
         None => Ok(()),
-        // Nothing verified what it was at its first use.
         Some((origin, locked)) if locked.unverified && identity.is_authenticated() => {
+            let before = &locked.digest;
             ctx.reporter.note(&format!(
-                "{origin} is {}, which is verified; {} had {}, which nothing verified",
-                identity.digest,
-                lockfile::NAME,
-                locked.digest
+                "{origin} is now {found}, which is verified; {name} has the unverified {before}"
             ));
             Ok(())
         }
         Some((origin, locked)) => Err(Error::fetch(format!(
-            "{origin} has changed since its first use: {} has {}, found {}",
-            lockfile::NAME,
-            locked.digest,
-            identity.digest
+            "{origin} has changed since its first use: {name} has {}, found {found}",
+            locked.digest
         ))
-        .hint("if that is to be, --update-lock accepts it")),
+        .hint("if this change is expected, rerun with --update-lock")),
     }
 }
 
@@ -148,15 +143,16 @@ fn fetch(plan: &Plan, ctx: &FetchContext<'_>, phase: &PhaseGuard<'_>) -> Result<
     }
 }
 
-/// The tree in the cache that the plan means, if it can be told without a network.
-fn find_in_cache(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tree>> {
+/// Returns the plan's tree in the cache, if it can be identified without a network.
+fn find_in_cache(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Option<Tree>> {
+    let FetchContext { cache, offline, .. } = *ctx;
     let source = &plan.source;
     let has_origin = |identity: &SourceIdentity| source.origin.is_some() && identity.origin == source.origin;
     match (&source.location, plan.requested) {
         (SourceLocation::Directory { .. }, _) => Ok(None),
-        // A branch moves: its server is asked where it is now.
+        // A branch moves, so its server must be asked.
         (SourceLocation::Git { reference, .. }, _) if !offline && !git::is_commit(reference) => Ok(None),
-        // It is its own digest, whatever the lock file says.
+        // A commit is its own digest, independent of the lock file.
         (SourceLocation::Git { reference, .. }, _)
             if source.location.is_remote() && git::is_commit(reference) =>
         {
@@ -166,7 +162,7 @@ fn find_in_cache(plan: &Plan, cache: &Cache, offline: bool) -> Result<Option<Tre
         _ if source.digest.is_some() => {
             find(cache, |identity| Some(&identity.digest) == source.digest.as_ref())
         }
-        // A release of kernel.org never changes: the tree that was fetched from there is it.
+        // A release of kernel.org never changes.
         (SourceLocation::KernelOrg { .. }, VersionRequest::Exact(_)) => find(cache, has_origin),
         (SourceLocation::KernelOrg { .. }, VersionRequest::Series(..)) if offline => {
             find(cache, |identity| {

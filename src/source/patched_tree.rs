@@ -1,9 +1,9 @@
-//! A tree with patches: a second one beside the pristine tree, which shares all files that no patch touches.
+//! Makes a patched tree beside the pristine one. Both share the unpatched files.
 
 use super::context::FetchContext;
 use super::directory;
 use super::git_apply;
-use super::tree::Tree;
+use super::tree::{BUILD_DIR_PREFIX, Tree};
 use super::tree_manifest;
 use super::tree_store::{self, TREE};
 use crate::plan::{Plan, SourceLocation};
@@ -15,17 +15,18 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use walkdir::WalkDir;
 
-/// The tree with the plan's patches, made once: unpatched files are shared with the pristine tree.
+/// Returns the tree with the plan's patches, from the cache if possible.
 ///
-/// Errors: a patch that does not apply (exit code 1); patches for a directory used in place (2); no git (4).
+/// # Errors
+///
+/// Exit code 1: a patch does not apply. Exit code 2: the source is a directory, which is never patched. Exit
+/// code 4: there is no git.
 pub fn patched(tree: Tree, plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> {
     let Some(digest) = plan.patches_digest() else { return Ok(tree) };
     let FetchContext { cache, reporter, .. } = *ctx;
     if let SourceLocation::Directory { path } = &plan.source.location {
-        return Err(Error::usage(format!(
-            "{path} is used in place and never written to, so it cannot be patched"
-        ))
-        .hint("apply the patches there yourself, or give a tarball"));
+        return Err(Error::usage(format!("--patches: {path} is used in place and never written to"))
+            .hint("apply the patches there yourself, or use a tarball"));
     }
     let key = format!("{}+{}", tree.key, digest.short());
     let phase = reporter.start(Phase::Patch, &pluralize(plan.patches.len(), "patch", "patches"));
@@ -41,13 +42,14 @@ pub fn patched(tree: Tree, plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> 
     share(&tree.path, &copy)?;
     git_apply::apply(&plan.patches, &copy, &scratch.path, ctx)?;
     if let Some(name) = directory::build_dir_in(&copy)? {
-        return Err(Error::build(format!("a patch adds {name}"))
-            .hint("kcompile's own build directories are called so: leave that part of the patch out"));
+        return Err(Error::build(format!("a patch adds {name}")).hint(format!(
+            "names with {BUILD_DIR_PREFIX} are for build directories: remove that part of the patch"
+        )));
     }
     fs::set_permissions(&copy, Permissions::from_mode(0o755))
         .context(Kind::Build, || format!("cannot patch {copy}"))?;
     tree_manifest::TreeManifest::of(&copy)?.record(&scratch.path, &copy)?;
-    // The pristine files have got another link each, which their inodes tell.
+    // Each shared file has one link more, which changes its inode.
     tree_manifest::record_stat(&cache.tree(&tree.key), &tree.path)?;
     tree_store::write_identity(&scratch.path, &tree.identity)?;
     let patched = tree_store::install(ctx, &scratch.path, &key)?;
@@ -60,7 +62,7 @@ pub fn patched(tree: Tree, plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> 
     Ok(patched)
 }
 
-/// Copies a tree by hard links; build directories, which are not part of it, stay behind.
+/// Copies a tree by hard links, without the build directories in it.
 fn share(from: &Utf8Path, to: &Utf8Path) -> Result<()> {
     let message = |path: &std::path::Path| format!("cannot copy {}", path.display());
     let walk = WalkDir::new(from).contents_first(false).into_iter().filter_entry(tree_manifest::is_source);

@@ -1,4 +1,4 @@
-//! What holds of the unpacker whatever it is given, tried with many random archives.
+//! Properties of the unpacker, tested with many random archives.
 
 use super::archive::unpack_tar;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use tar::EntryType;
 use walkdir::WalkDir;
 
-/// An entry as an archive may have it, honest or not.
+/// An entry of an archive, which may be malicious.
 #[derive(Clone, Debug)]
 struct Entry {
     path: String,
@@ -21,7 +21,7 @@ struct Entry {
     mode: u32,
 }
 
-/// Writes the entry raw: the tar crate's own writer would refuse some of these names.
+/// Writes raw entries, since the tar crate's writer would refuse some of these names.
 fn archive(entries: &[Entry]) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for entry in entries {
@@ -41,7 +41,7 @@ fn archive(entries: &[Entry]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Names that meet each other often, and names that try to get out.
+/// Names that often collide, and names that try to leave the tree.
 fn part() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => "[abc]{1,2}",
@@ -54,10 +54,8 @@ fn part() -> impl Strategy<Value = String> {
 
 fn any_entry() -> impl Strategy<Value = Entry> {
     let path = prop::collection::vec(part(), 1..5).prop_map(|parts| parts.join("/"));
-    let path = (path, prop::bool::weighted(0.85)).prop_map(|(path, inside)| match inside {
-        true => format!("linux/{path}"),
-        false => path,
-    });
+    let path = (path, prop::bool::weighted(0.85))
+        .prop_map(|(path, is_inside)| if is_inside { format!("linux/{path}") } else { path });
     let kind = prop_oneof![
         5 => Just(EntryType::Regular),
         3 => Just(EntryType::Directory),
@@ -78,7 +76,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         .prop_map(|(path, kind, link, content, mode)| Entry { path, kind, link, content, mode })
 }
 
-/// A directory with a file outside the tree that is to be.
+/// Creates a directory with a file outside of the future tree.
 fn place() -> (tempfile::TempDir, Utf8PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = Utf8PathBuf::from_path_buf(dir.path().to_owned()).unwrap();
@@ -92,8 +90,8 @@ fn unpack(archive: &[u8], dir: &Utf8Path) -> crate::util::error::Result<()> {
     unpack_tar("x.tar", &mut &archive[..], &dir.join("in/linux"), |_| {}).map(|_| ())
 }
 
-/// Nothing outside the tree has come or changed, and nothing in it can be written by others or run as
-/// somebody else, or leads outside.
+/// Checks that nothing outside of the tree was created or changed. In the tree, others can write no file, no
+/// file is setuid, and no link leads outside.
 fn check_outside(dir: &Utf8Path) {
     assert_eq!(fs::read_to_string(dir.join("outside")).unwrap(), "as it was");
     assert_eq!(fs::metadata(dir.join("outside")).unwrap().permissions().mode() & 0o7777, 0o640);
@@ -147,8 +145,8 @@ proptest! {
     }
 }
 
-/// A tree as kernels are: directories, files, links inside it, names of every length.
-fn honest_tree() -> impl Strategy<Value = Vec<(Vec<String>, Option<Vec<u8>>)>> {
+/// Trees like those of kernels: directories, files, links inside, names of every length.
+fn valid_tree() -> impl Strategy<Value = Vec<(Vec<String>, Option<Vec<u8>>)>> {
     let name = prop_oneof![8 => "[a-z_]{1,12}", 1 => "[a-z]{101,140}", 1 => "[a-zäöü +,=@-]{1,20}"];
     let path = prop::collection::vec(name, 1..6);
     prop::collection::vec((path, prop::option::of(prop::collection::vec(any::<u8>(), 0..2000))), 1..20)
@@ -158,13 +156,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn honest_archives_hold_what_gnu_tar_says(tree in honest_tree(), format in prop::sample::select(vec!["gnu", "pax", "ustar"])) {
+    fn valid_archives_unpack_as_with_gnu_tar(tree in valid_tree(), format in prop::sample::select(vec!["gnu", "pax", "ustar"])) {
         let (_dir, path) = place();
         let source = path.join("source/linux-1.0");
         fs::create_dir_all(&source).unwrap();
         for (parts, content) in &tree {
             let file = source.join(parts.join("/"));
-            // A name may be taken, by a file where a directory is wanted or the other way about.
+            // A file may have the name of a directory, or the other way round.
             if fs::create_dir_all(file.parent().unwrap()).is_ok() && file.symlink_metadata().is_err() {
                 match content {
                     Some(content) => fs::write(&file, content).unwrap(),
@@ -183,7 +181,7 @@ proptest! {
             (output.status.success(), output.stdout)
         };
         let (made, bytes) = tar(&["--create", "--file=-", &format!("--format={format}"), "linux-1.0"], b"");
-        // The old format cannot hold every name, and GNU tar says so.
+        // The old format does not support every name.
         prop_assume!(made);
         let (_, list) = tar(&["--list", "--file=-", "--quoting-style=literal"], &bytes);
         let listed: BTreeSet<String> = String::from_utf8(list).unwrap().lines()

@@ -1,5 +1,4 @@
-//! What kernel.org has to offer: its `releases.json`, and the listing of a directory for the series
-//! that are no longer in it.
+//! Finds releases of kernel.org by `releases.json`, which has current series, or by directory listings.
 
 use super::http::Http;
 use crate::cache::Cache;
@@ -15,18 +14,18 @@ use serde::Deserialize;
 use std::fs;
 use std::time::{Duration, SystemTime};
 
-/// The file is about 10 kB.
+/// The file has about 10 kB.
 const MAX_RELEASES: u64 = 1 << 20;
-/// A listing of `v6.x/` is about 1 MB.
+/// A listing of `v6.x/` has about 1 MB.
 const MAX_LISTING: u64 = 16 << 20;
-/// What is younger than this is not asked for again: kernels come out once or twice a week.
+/// A newer list is not fetched again. Kernels are released once or twice a week.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// `releases.json`, and how old what we have of it is.
+/// `releases.json` and its age.
 #[derive(Debug)]
 pub(super) struct Releases {
     list: List,
-    /// Since it was fetched.
+    /// The time since it was fetched.
     pub age: Duration,
 }
 
@@ -50,11 +49,11 @@ struct Release {
 }
 
 impl Releases {
-    /// Of `server`, from the cache where that is fresh, or where the server cannot be asked; `None` where
-    /// the server has none and never had.
+    /// Loads the list of `server`, from the cache if it is new enough or the server cannot be reached. `None`
+    /// means that there is no list.
     pub(super) fn load(server: &str, cache: &Cache, http: Option<&Http<'_>>) -> Result<Option<Releases>> {
         let url = match server {
-            // The file server has only files.
+            // The file server does not have it.
             KERNEL_ORG => "https://www.kernel.org/releases.json".to_owned(),
             mirror => format!("{mirror}/releases.json"),
         };
@@ -67,13 +66,13 @@ impl Releases {
         match (http.text(&url, MAX_RELEASES), cached) {
             (Ok(Some(text)), _) => {
                 let list = parse(&url, &text)?;
-                // A mere look at the plan makes no cache; and another user's list stays theirs.
+                // `plan` creates no cache, and another user's list cannot be replaced.
                 let _ = write_atomically(&path, text.as_bytes());
                 Ok(Some(Releases { list, age: Duration::ZERO }))
             }
             (Ok(None), _) => Ok(None),
             (Err(error), Some(cached)) if error.kind == Kind::Fetch => {
-                http.note(&format!("{error}; going by what it said {} ago", format_age(cached.age)));
+                http.note(&format!("{error}; using the list of {} ago", format_age(cached.age)));
                 Ok(Some(Releases { list: parse(&url, &cached.text)?, age: cached.age }))
             }
             (Err(error), _) => Err(error),
@@ -83,12 +82,12 @@ impl Releases {
     fn cached(path: &Utf8Path) -> Option<CachedList> {
         let text = read_text(path, Links::Refuse, MAX_RELEASES).ok()?;
         let fetched = fs::symlink_metadata(path).and_then(|file| file.modified()).ok()?;
-        // A file from the future has an age that nobody knows.
+        // The age of a file from the future is unknown.
         let age = SystemTime::now().duration_since(fetched).unwrap_or(Duration::MAX);
         Some(CachedList { text, age })
     }
 
-    /// The version that `channel` stands for.
+    /// Returns the version of `channel`.
     pub(super) fn of(&self, channel: Channel) -> Option<KernelVersion> {
         let newest = |moniker: &str| {
             let releases = self.list.releases.iter().filter(|release| release.moniker == moniker);
@@ -101,7 +100,7 @@ impl Releases {
         }
     }
 
-    /// The newest release of a series.
+    /// Returns the newest release of a series.
     pub(super) fn newest(&self, series: (u32, u32)) -> Option<KernelVersion> {
         let versions = self.list.releases.iter().filter_map(|release| release.version.parse().ok());
         versions
@@ -109,7 +108,7 @@ impl Releases {
             .max()
     }
 
-    /// Does it say that the series is not maintained any more?
+    /// Returns whether the series is no longer maintained.
     pub(super) fn has_ended(&self, series: (u32, u32)) -> bool {
         self.list.releases.iter().any(|release| {
             release.iseol
@@ -127,8 +126,8 @@ fn parse(url: &str, text: &str) -> Result<List> {
     serde_json::from_str(text).context(Kind::Fetch, || format!("{url} is not a list of kernel releases"))
 }
 
-/// The newest release of `series` in the listing that a file server makes of its directory; `None`
-/// where there is no listing, or no such release in it.
+/// Returns the newest release of `series` in the server's directory listing. `None` means that there is no
+/// listing, or no such release in it.
 pub(super) fn newest_listed(
     http: &Http<'_>,
     server: &str,
@@ -140,7 +139,7 @@ pub(super) fn newest_listed(
         .and_then(|html| parse_listing(&html).filter(|v| v.series() == series).max()))
 }
 
-/// Every `linux-<version>.tar.xz` that the page names, wherever it does.
+/// Returns every `linux-<version>.tar.xz` that occurs in the page.
 fn parse_listing(html: &str) -> impl Iterator<Item = KernelVersion> {
     html.split("linux-").skip(1).filter_map(|rest| rest.split_once(".tar.xz")?.0.parse().ok())
 }
@@ -171,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_listing_tells_versions() {
+    fn versions_in_a_directory_listing() {
         let html = "<a href=\"linux-5.2.21.tar.xz\">linux-5.2.21.tar.xz</a> <a href=\"linux-5.2.9.tar.gz\">\
                     <a href=\"linux-5.2.3.tar.sign\"> <a href=\"linux-5.20.tar.xz\"> linux-x.tar.xz linux-";
         let mut versions: Vec<String> = parse_listing(html).map(|version| version.to_string()).collect();

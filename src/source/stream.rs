@@ -1,6 +1,6 @@
-//! An archive on its way: received and hashed on the calling thread, decompressed on a second one,
-//! unpacked on a third and held against its signature on a fourth, with bounded buffers between them,
-//! so that all of it takes hardly longer than the slowest part.
+//! Unpacks an archive while it arrives. The calling thread receives and hashes it. Other threads decompress
+//! it, unpack it and check its signature, with bounded buffers in between. This takes as long as the slowest
+//! part.
 
 use super::archive::{XZ_MEMORY, decompress, unpack_tar};
 use super::context::check_digest;
@@ -19,64 +19,97 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-/// At most so many bytes are handed on at a time.
+/// The largest chunk between two threads.
 const CHUNK: usize = 128 << 10;
-/// A slow line's bytes are handed on sooner, so that it is seen how far they are.
+/// The smallest chunk of the download, which is smaller to show the progress of a slow connection.
 const MIN_CHUNK: usize = 64 << 10;
-/// How many chunks may wait between two threads: 1 MiB in each pipe at most.
+/// The number of chunks that may wait between two threads, which is at most 1 MiB in each pipe.
 const QUEUE_LENGTH: usize = 8;
-/// 201 MB for a kernel, in 3 seconds of one core.
+/// The level makes 201 MB of a kernel, in 3 seconds of one core.
 const ZSTD_LEVEL: i32 = 3;
-/// Real kernel archives hold 1.4 GB; the tree's own limit is on what is written, this one on what is read.
+/// The limit of decompressed bytes. Kernel archives have 1.4 GB. The tree has its own limit of written bytes.
 const MAX_BYTES: u64 = 10 << 30;
 
-/// Bytes of an archive on their way.
+/// An archive that is being received.
 pub(super) struct Stream<'a, R> {
-    /// What to call it.
+    /// The name in errors.
     pub name: &'a str,
-    /// The bytes as they were sent.
+    /// The compressed bytes.
     pub reader: R,
-    /// How many there will be.
+    /// The number of compressed bytes, if it is known.
     pub total: Option<u64>,
-    /// The digest that they must have.
+    /// The digest that the compressed bytes must have.
     pub expected: Option<Sha256>,
     /// A signature over the uncompressed archive.
     pub signature: Option<&'a PendingSignature<'a>>,
-    /// How many threads may decompress, where the archive is made for it.
+    /// The number of threads that may decompress an archive with several blocks.
     pub threads: usize,
-    /// Where to put a copy that unpacks in a tenth of the time.
+    /// Where to write a copy that unpacks in a tenth of the time.
     pub copy: Option<&'a Utf8Path>,
 }
 
-/// What was unpacked.
+/// An unpacked archive.
 pub(super) struct Unpacked {
     pub sha256: Sha256,
+    /// The size of the archive.
     pub bytes: u64,
-    /// Modification time of the top Makefile.
+    /// The modification time of the top Makefile.
     pub date: u64,
-    /// Who signed it.
     pub signer: Option<Signer>,
-    /// What the tree holds.
     pub contents: TreeManifest,
     /// The digest of the copy.
     pub copy: Option<Sha256>,
 }
 
-/// Unpacks a compressed tarball into `tree`, and checks that its digest is the expected one and that
-/// its signature holds: on any error the tree must be thrown away.
+/// Unpacks a compressed tarball into `tree`, and checks its digest and signature. After an error, the tree
+/// must be removed.
 pub(super) fn unpack<R: Read>(
     stream: Stream<'_, R>,
     tree: &Utf8Path,
     phase: &PhaseGuard<'_>,
 ) -> Result<Unpacked> {
-    let Stream { name, reader, total, expected, signature, threads, copy } = stream;
+    let (name, expected) = (stream.name, stream.expected);
+    let results = run_threads(stream, tree, phase);
+    // The first failure causes the others: the connection, then this machine, then the digest, then the
+    // content.
+    let (sha256, bytes) = results.received.context(Kind::Fetch, || format!("cannot read {name}"))?;
+    let date = match results.date {
+        Err(error) if error.kind != Kind::Fetch => return Err(error),
+        date => date,
+    };
+    if let Some(expected) = expected {
+        check_digest(name, expected, sha256).map_err(|error| {
+            error.hint("the mirror may be stale or the file damaged; try another --mirror")
+        })?;
+    }
+    results.decompressed?;
+    // If only the unpacker failed, the signature has been checked to the end of the stream.
+    let signer = results.signer?;
+    let date = date?;
+    let contents = results.contents.expect("it was unpacked")?;
+    Ok(Unpacked { sha256, bytes, date, signer, contents, copy: results.copy? })
+}
+
+/// The results of all threads.
+struct Results {
+    received: io::Result<(Sha256, u64)>,
+    decompressed: Result<()>,
+    /// `None` if the unpacker failed.
+    contents: Option<Result<TreeManifest>>,
+    date: Result<u64>,
+    signer: Result<Option<Signer>>,
+    copy: Result<Option<Sha256>>,
+}
+
+fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGuard<'_>) -> Results {
+    let Stream { name, reader, total, signature, threads, copy, .. } = stream;
     let item = Mutex::new(String::new());
     let consumed = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let (compressed, compressed_out) = pipe(Some(&consumed));
         let (tar, tar_out) = pipe(None);
         let mut uncompressed = Feed { takers: vec![tar] };
-        let proving = signature.map(|signature| {
+        let verifying = signature.map(|signature| {
             let (signed, signed_out) = pipe(None);
             uncompressed.takers.push(signed);
             scope.spawn(move || signature.verify(signed_out))
@@ -99,7 +132,8 @@ pub(super) fn unpack<R: Read>(
         let decompressing = scope.spawn(|| {
             let writer_out = writer_out;
             let decompressed = decompress_into(name, compressed_out, &consumed, threads, uncompressed);
-            // The list of what the tree holds has room in the decoder's memory, which is this thread's own: 10 MB.
+            // The list of the tree's files takes 10 MB. Here it reuses the memory of the decoder, which is
+            // this thread's.
             (decompressed, writer_out.recv().ok().map(TreeWriter::finish))
         });
         let received = receive(reader, Feed { takers: vec![compressed] }, |done| {
@@ -107,45 +141,33 @@ pub(super) fn unpack<R: Read>(
             phase.progress(Count { done, total, unit: Unit::Bytes, item: &item });
         });
         let (decompressed, contents) = join(decompressing);
-        let unpacked: Result<u64> = join(unpacking);
-        let proven = proving.map(join).transpose();
-        let copied = copying.map(join).transpose();
-
-        // What went wrong first explains the rest: the line, then this machine, then other bytes than
-        // the pinned ones, then what those bytes are.
-        let (sha256, bytes) = received.context(Kind::Fetch, || format!("cannot read {name}"))?;
-        let unpacked = match unpacked {
-            Err(error) if error.kind != Kind::Fetch => return Err(error),
-            unpacked => unpacked,
-        };
-        if let Some(expected) = expected {
-            check_digest(name, expected, sha256).map_err(|error| {
-                error.hint("the mirror may be stale or the file damaged; try another --mirror")
-            })?;
+        Results {
+            received,
+            decompressed,
+            contents,
+            date: join(unpacking),
+            signer: verifying.map(join).transpose(),
+            copy: copying.map(join).transpose(),
         }
-        decompressed?;
-        // A stream that broke off in the unpacker has still been read to its end for the signature.
-        let signer = proven?;
-        let date = unpacked?;
-        let contents = contents.expect("it was unpacked")?;
-        Ok(Unpacked { sha256, bytes, date, signer, contents, copy: copied? })
     })
 }
 
-/// Compresses all of `tar` with zstd, which is quickly undone, into the new file `path`.
+/// Compresses all of `tar` with zstd, which is fast to decompress, into the new file `path`.
 fn write_copy(tar: impl Read, path: &Utf8Path) -> Result<Sha256> {
-    let message = || format!("cannot write {path}");
-    let mut file = HashingWriter::new(File::create_new(path).context(Kind::Build, message)?);
-    zstd::stream::copy_encode(tar, &mut file, ZSTD_LEVEL).context(Kind::Build, message)?;
-    Ok(file.finish())
+    let write = || {
+        let mut file = HashingWriter::new(File::create_new(path)?);
+        zstd::stream::copy_encode(tar, &mut file, ZSTD_LEVEL)?;
+        Ok::<_, io::Error>(file.finish())
+    };
+    write().context(Kind::Build, || format!("cannot write {path}"))
 }
 
-/// The thread's result; that it panicked is a fault of ours, and told as what it is.
+/// Returns the result of a thread. Resumes its panic.
 fn join<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Reads all of `reader`, whether or not somebody still takes it: the digest is that of all bytes.
+/// Reads all of `reader`, since the digest covers all bytes, even if nobody listens any more.
 fn receive(mut reader: impl Read, mut takers: Feed, progress: impl Fn(u64)) -> io::Result<(Sha256, u64)> {
     let (mut hasher, mut done) = (Hasher::default(), 0);
     loop {
@@ -161,7 +183,7 @@ fn receive(mut reader: impl Read, mut takers: Feed, progress: impl Fn(u64)) -> i
     }
 }
 
-/// Decompresses until the end, or until nobody takes it any more.
+/// Decompresses until the end, or until nobody listens any more.
 fn decompress_into(
     name: &str,
     compressed: PipeReader<'_>,
@@ -174,14 +196,15 @@ fn decompress_into(
     loop {
         let chunk = read_chunk(&mut reader, CHUNK).map_err(|error| {
             if wants_too_much_memory(&error) {
+                let limit = XZ_MEMORY >> 20;
                 return Error::fetch(format!(
-                    "{name}: asks for more memory than the limit of {} MiB to be decompressed",
-                    XZ_MEMORY >> 20
+                    "{name}: decompression needs more memory than the limit of {limit} MiB"
                 ));
             }
             let at = consumed.load(Ordering::Relaxed);
-            let why = Error::fetch(format!("{name}: corrupt archive, at byte {at} of what was sent"));
-            why.caused_by(error).hint("fetch it again; if it stays so, try another --mirror")
+            Error::fetch(format!("{name}: corrupt archive, at byte {at}"))
+                .caused_by(error)
+                .hint("fetch it again; if the error stays, try another --mirror")
         })?;
         done += chunk.len() as u64;
         if done > MAX_BYTES {
@@ -195,11 +218,11 @@ fn decompress_into(
 
 fn wants_too_much_memory(error: &io::Error) -> bool {
     let xz = error.get_ref().and_then(|inner| inner.downcast_ref::<liblzma::stream::Error>());
-    // zstd has only words for it.
+    // zstd has no error code for it.
     matches!(xz, Some(liblzma::stream::Error::MemLimit)) || error.to_string().contains("too much memory")
 }
 
-/// The next chunk, of `enough` bytes at least unless it is the last; empty at the end.
+/// Reads a chunk of at least `enough` bytes, unless it is the last one. The chunk is empty at the end.
 fn read_chunk(reader: &mut impl Read, enough: usize) -> io::Result<Vec<u8>> {
     let mut chunk = vec![0; CHUNK];
     let mut filled = 0;
@@ -217,13 +240,13 @@ fn read_chunk(reader: &mut impl Read, enough: usize) -> io::Result<Vec<u8>> {
 
 type Chunk = Arc<Vec<u8>>;
 
-/// The writing ends of pipes that all get the same.
+/// The writing ends of pipes that all get the same bytes.
 struct Feed {
     takers: Vec<SyncSender<Chunk>>,
 }
 
 impl Feed {
-    /// Hands a chunk to everyone who still listens, waiting for the slowest. Is there anyone left?
+    /// Sends a chunk to all readers, and waits for the slowest. Returns whether any reader is left.
     fn send(&mut self, chunk: Vec<u8>) -> bool {
         let chunk = Arc::new(chunk);
         self.takers.retain(|taker| taker.send(chunk.clone()).is_ok());
@@ -236,12 +259,12 @@ fn pipe(consumed: Option<&AtomicU64>) -> (SyncSender<Chunk>, PipeReader<'_>) {
     (sender, PipeReader { receiver, chunk: Chunk::default(), at: 0, consumed })
 }
 
-/// The reading end; at its end when the writing end is gone.
+/// The reading end of a pipe, which ends when the writing end is dropped.
 struct PipeReader<'a> {
     receiver: Receiver<Chunk>,
     chunk: Chunk,
     at: usize,
-    /// Counts what has been read.
+    /// Counts the bytes that have been read.
     consumed: Option<&'a AtomicU64>,
 }
 

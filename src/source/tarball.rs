@@ -1,4 +1,4 @@
-//! A tarball on this machine, with the signature that may lie beside it.
+//! A tarball on this machine, with an optional signature file beside it.
 
 use super::context::FetchContext;
 use super::directory::check_tree;
@@ -15,7 +15,7 @@ use crate::util::read::{Links, open_file};
 use crate::util::text::format_size;
 use camino::Utf8Path;
 
-/// Unpacks it, unless its tree is in the cache. `sha256` is what the file was when the plan was made.
+/// Unpacks the tarball unless its tree is in the cache. `sha256` is the digest when the plan was made.
 pub(super) fn fetch(
     path: &Utf8Path,
     sha256: Sha256,
@@ -23,23 +23,20 @@ pub(super) fn fetch(
     phase: &PhaseGuard<'_>,
 ) -> Result<Tree> {
     let name = path.file_name().unwrap_or(path.as_str());
-    let message = || format!("cannot read {path}");
     let text = signature_file::read(path)?;
     let sibling = signature_file::path(path);
-    let signature_name = sibling.file_name().unwrap_or_default();
-    let signature = text
-        .as_ref()
-        .map(|text| ctx.keyring.detached(signature_name, text.as_bytes(), ctx.host.now))
-        .transpose()?;
-    let promised =
-        signature.iter().map(|_| Check::authenticated(VerificationStep::Signature, "")).collect::<Vec<_>>();
-    ctx.check_signature_policy(name, &promised, Signable::Yes)?;
+    let detached = |text: &String| {
+        ctx.keyring.detached(sibling.file_name().unwrap_or_default(), text.as_bytes(), ctx.host.now)
+    };
+    let signature = text.as_ref().map(detached).transpose()?;
+    let expected = signature.as_ref().map(|_| Check::authenticated(VerificationStep::Signature, ""));
+    ctx.check_signature_policy(name, expected.as_slice(), Signable::Yes)?;
     store(&SourceDigest::Sha256(sha256), ctx, |tree| {
-        let file = open_file(path, Links::Follow).context(Kind::Fetch, message)?;
-        let total = file.metadata().context(Kind::Fetch, message)?.len();
+        let opened = open_file(path, Links::Follow).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (total, reader) = opened.context(Kind::Fetch, || format!("cannot read {path}"))?;
         let stream = Stream {
             name,
-            reader: file,
+            reader,
             total: Some(total),
             expected: Some(sha256),
             signature: signature.as_ref(),

@@ -4,34 +4,36 @@ use crate::plan::SourceIdentity;
 use crate::util::error::{Error, Result};
 use camino::Utf8PathBuf;
 
-/// Build directories are direct children of their tree, under names that start so.
+/// The prefix of build directories, which are direct children of their tree.
 pub const BUILD_DIR_PREFIX: &str = "kcompile-";
 
-/// A kernel tree that can be built from, and must not be written to.
+/// A kernel tree to build from, which must not be written to.
 #[derive(Clone, Debug)]
 pub struct Tree {
     /// The directory with the top Makefile.
     pub path: Utf8PathBuf,
-    /// Where build directories go.
+    /// The parent of the build directories.
     pub builds: Utf8PathBuf,
-    /// Where links in a directory that is used in place lead out of it.
+    /// The targets outside of a user directory that links in it lead to.
     pub external_paths: Vec<Utf8PathBuf>,
-    /// What the source has shown.
     pub identity: SourceIdentity,
     /// The name of its entry in the cache, and of its lock.
     pub key: String,
-    /// Of a directory that is used in place: what the file system said of it when it was looked at.
+    /// The hash of the metadata of a user directory when it was read.
     pub(super) stat_hash: Option<String>,
 }
 
 impl Tree {
-    /// Errors (exit code 1): it was removed since it was found. To be asked when nobody can remove it any more: with
-    /// the lock of a build in it.
+    /// Fails if the tree has been removed. The caller holds the lock of a build, which keeps it from now on.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1: it has been removed.
     pub fn require(&self) -> Result<()> {
-        match self.path.join("Makefile").is_file() {
-            true => Ok(()),
-            false => Err(Error::build(format!("the tree {} was removed meanwhile", self.path))
-                .hint("run the same command again")),
+        if !self.path.join("Makefile").is_file() {
+            return Err(Error::build(format!("the tree {} has been removed by another process", self.path))
+                .hint("run the same command again"));
         }
+        Ok(())
     }
 }

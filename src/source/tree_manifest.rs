@@ -1,10 +1,9 @@
-//! What a tree in the cache holds, so that it can be told later whether it is still what was unpacked.
+//! Records the files of a tree in the cache, to find later changes.
 //!
-//! Two records lie beside a tree. `files` has a line for each file: a hash of its content, what it is,
-//! its name. `stat` is one hash over what the file system says of all of them (size, times, inode): as
-//! long as that is the same nobody has written there, and 84,000 files need not be read again. The
-//! hash is XXH3, which is fast and finds damage; that the content was right at first is not its
-//! business, but that of the SHA-256 and the signature of the archive.
+//! Two records lie beside a tree. `files` has a line for each file, with the hash of its content, its kind
+//! and its name. `stat` is one hash over the metadata of all files (size, times, inode). While it is
+//! unchanged, nobody has written there, and 84,000 files need not be read again. The hash is XXH3, which is
+//! fast and finds damage. The archive's SHA-256 and signature verify the content at first.
 
 use super::tree::BUILD_DIR_PREFIX;
 use crate::util::digest::Sha256;
@@ -21,30 +20,30 @@ use std::time::SystemTime;
 use walkdir::{DirEntry, WalkDir};
 use xxhash_rust::xxh3::Xxh3;
 
-/// The limit of all files of a tree. Real ones have 1.4 GB.
+/// The limit of all files of a tree. Kernel trees have 1.4 GB.
 pub(super) const MAX_BYTES: u64 = 8 << 30;
 
-/// Beside the tree: a line for each file.
+/// The record with a line for each file.
 pub(super) const FILES: &str = "files";
-/// Beside the tree: what the file system said of them.
+/// The record with the hash of their metadata.
 pub(super) const STAT: &str = "stat";
 
-/// What one file holds.
+/// The content and kind of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FileHash {
     hash: u128,
-    /// `-` a file, `x` an executable one, `l` a link.
+    /// `-` is a file, `x` an executable, `l` a link.
     kind: char,
 }
 
 impl FileHash {
-    /// A link to `target`.
+    /// Hashes a link to `target`.
     pub(super) fn link(target: &str) -> FileHash {
         FileHash { hash: xxhash_rust::xxh3::xxh3_128(target.as_bytes()), kind: 'l' }
     }
 }
 
-/// The content of a file as it is written.
+/// Hashes a file while it is written.
 #[derive(Default)]
 pub(super) struct FileHasher(Xxh3);
 
@@ -53,15 +52,16 @@ impl FileHasher {
         self.0.update(bytes);
     }
 
-    pub(super) fn file(&self, executable: bool) -> FileHash {
-        FileHash { hash: self.0.digest128(), kind: if executable { 'x' } else { '-' } }
+    /// Finishes a file with these permissions, of which only the owner's execute bit matters.
+    pub(super) fn file(&self, mode: u32) -> FileHash {
+        FileHash { hash: self.0.digest128(), kind: if mode & 0o100 == 0 { '-' } else { 'x' } }
     }
 }
 
-/// What a whole tree holds.
+/// The files of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TreeManifest {
-    /// In the order of their names.
+    /// Sorted by name.
     lines: String,
 }
 
@@ -76,7 +76,7 @@ impl TreeManifest {
         TreeManifest { lines }
     }
 
-    /// Reads the tree, all of it.
+    /// Reads all files of the tree.
     pub(super) fn of(tree: &Utf8Path) -> Result<TreeManifest> {
         let mut contents = Vec::new();
         let mut buffer = vec![0; 1 << 17];
@@ -97,7 +97,7 @@ impl TreeManifest {
                         read => hasher.update(&buffer[..read]),
                     }
                 }
-                hasher.file(metadata.permissions().mode() & 0o100 != 0)
+                hasher.file(metadata.permissions().mode())
             } else {
                 continue;
             };
@@ -106,26 +106,25 @@ impl TreeManifest {
         Ok(TreeManifest::new(contents))
     }
 
-    /// Writes both records into `entry`, whose tree is `tree`, now and whole.
+    /// Writes both records of the complete tree `tree` into `entry`.
     pub(super) fn record(&self, entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
         write_atomically(&entry.join(FILES), self.lines.as_bytes())?;
         record_stat(entry, tree)
     }
 }
 
-/// Writes anew what the file system says of the tree: its files have got more links, or a new place.
+/// Records the metadata of the tree again, after its files got more links or a new place.
 pub(super) fn record_stat(entry: &Utf8Path, tree: &Utf8Path) -> Result<()> {
     write_atomically(&entry.join(STAT), stat(tree)?.as_bytes())
 }
 
-/// Notes that the entry was used now; whether that can be written does not matter.
+/// Records that the entry is used now, if it can be written.
 pub(super) fn touch(entry: &Utf8Path) {
     let _ =
         open_file(entry.join(STAT), Links::Refuse).and_then(|record| record.set_modified(SystemTime::now()));
 }
 
-/// Does `tree` still hold what was recorded in `entry`? Reads the files only where the file system
-/// says that something has happened to them.
+/// Returns whether `tree` has the files that were recorded in `entry`. Reads them only if metadata changed.
 pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
     let recorded = read_text(entry.join(STAT), Links::Refuse, MAX_SMALL_FILE);
     if recorded.is_ok_and(|recorded| stat(tree).is_ok_and(|now| now == recorded)) {
@@ -134,22 +133,22 @@ pub(super) fn is_intact(entry: &Utf8Path, tree: &Utf8Path) -> Result<bool> {
     if bytes_of(tree)? > MAX_BYTES {
         return Ok(false);
     }
-    // By their digests: so the two lists are not in memory at once.
+    // Comparing digests keeps only one list in memory.
     let Ok(recorded) = digest_file(&entry.join(FILES), Links::Refuse) else { return Ok(false) };
     let is_intact = Sha256::of(TreeManifest::of(tree)?.lines) == recorded;
     if is_intact {
-        // In another user's cache this cannot be written: then the files are read each time.
+        // In another user's cache this fails, and the files are read each time.
         let _ = record_stat(entry, tree);
     }
     Ok(is_intact)
 }
 
-/// How many bytes its files have: a damaged file may have any number.
+/// Returns the size of all files. A damaged file may have any size.
 fn bytes_of(tree: &Utf8Path) -> Result<u64> {
     walk(tree).try_fold(0, |bytes, entry| Ok(entry?.1.len().saturating_add(bytes)))
 }
 
-/// One hash over what the file system says of each file of a tree in the cache.
+/// Hashes the metadata of all files of a tree.
 fn stat(tree: &Utf8Path) -> Result<String> {
     let mut hasher = Xxh3::new();
     for entry in walk(tree) {
@@ -159,7 +158,7 @@ fn stat(tree: &Utf8Path) -> Result<String> {
     Ok(format!("{:032x}\n", hasher.digest128()))
 }
 
-/// Hashes what the file system says of one file, and returns when that changed last, in nanoseconds since 1970.
+/// Hashes the metadata of one file, and returns its `ctime` in nanoseconds since 1970.
 pub(super) fn hash_stat(hasher: &mut Xxh3, path: &Utf8Path, metadata: &Metadata) -> i64 {
     hasher.update(path.as_str().as_bytes());
     hasher.update(&[0]);
@@ -172,18 +171,18 @@ pub(super) fn hash_stat(hasher: &mut Xxh3, path: &Utf8Path, metadata: &Metadata)
         metadata.ctime() as u64,
         metadata.ctime_nsec() as u64,
     ];
-    // The times of a directory change with the build directories in it.
+    // Build directories change the times of the directory.
     let count = if metadata.is_dir() { 1 } else { numbers.len() };
     numbers[..count].iter().for_each(|number| hasher.update(&number.to_le_bytes()));
     nanoseconds(metadata.ctime(), metadata.ctime_nsec())
 }
 
-/// Is it part of the source? Build directories are not.
+/// Returns whether the entry is part of the source. Build directories are not.
 pub(super) fn is_source(entry: &DirEntry) -> bool {
     entry.depth() != 1 || !entry.file_name().to_string_lossy().starts_with(BUILD_DIR_PREFIX)
 }
 
-/// Everything in the tree in the order of its name, with its path in the tree.
+/// Walks the tree sorted by name, with paths relative to the tree.
 fn walk(tree: &Utf8Path) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>> {
     let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(is_source);
     let tree = tree.to_owned();

@@ -1,5 +1,4 @@
-//! The entries of the cache's `trees/`: found, checked before they are used again, filled, and given
-//! their name when they are whole.
+//! Finds, checks and fills the entries of the cache's `trees/`. An entry gets its name when it is complete.
 
 use super::context::FetchContext;
 use super::tree::Tree;
@@ -17,10 +16,10 @@ use std::os::unix::fs::PermissionsExt;
 
 /// The tree inside an entry.
 pub(super) const TREE: &str = "linux";
-/// What the tree is. Written last: without it the entry is not whole.
+/// The identity of the tree. It is written last, so that an entry without it is incomplete.
 const IDENTITY: &str = "source.json";
 
-/// Returns the whole unpatched tree with the highest version whose identity `fits`; of two, the authenticated one.
+/// Returns the unpatched tree with the highest version whose identity `fits`. Prefers an authenticated tree.
 pub(super) fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Result<Option<Tree>> {
     let dir = cache.root.join("trees");
     let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;
@@ -32,13 +31,13 @@ pub(super) fn find(cache: &Cache, fits: impl Fn(&SourceIdentity) -> bool) -> Res
     Ok(trees.max_by_key(rank))
 }
 
-/// Opens the entry `key` if it is whole. Whether it is still what it was is [`is_intact`]'s business.
+/// Opens the entry `key` if it is complete. [`is_intact`] looks for damage.
 pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
     let entry = cache.tree(key);
     let identity =
         serde_json::from_slice(&read_file(entry.join(IDENTITY), Links::Refuse, MAX_JSON).ok()?).ok()?;
     let path = entry.join(TREE);
-    // In a tree of another user's the build directories cannot lie.
+    // Build directories cannot lie in another user's tree.
     let is_ours = rustix::fs::access(path.as_std_path(), rustix::fs::Access::WRITE_OK).is_ok();
     let builds = if is_ours { path.clone() } else { cache.build_root(key) };
     path.join("Makefile").is_file().then(|| Tree {
@@ -51,17 +50,15 @@ pub(super) fn open(cache: &Cache, key: &str) -> Option<Tree> {
     })
 }
 
-/// Does the tree still hold what was unpacked? Says so where it does not, and else who put it there.
+/// Returns whether the tree has the files that were unpacked. Reports a change, and a tree of another user.
 pub(super) fn is_intact(tree: &Tree, ctx: &FetchContext<'_>) -> Result<bool> {
-    let is_intact = tree_manifest::is_intact(&ctx.cache.tree(&tree.key), &tree.path)?;
-    match is_intact {
-        true => {
-            ctx.note_foreign_owner(&ctx.cache.tree(&tree.key));
-            tree_manifest::touch(&ctx.cache.tree(&tree.key));
-        }
-        false => {
-            ctx.reporter.note(&format!("{} is not what was unpacked there: it is made anew", tree.path));
-        }
+    let entry = ctx.cache.tree(&tree.key);
+    let is_intact = tree_manifest::is_intact(&entry, &tree.path)?;
+    if is_intact {
+        ctx.note_foreign_owner(&entry);
+        tree_manifest::touch(&entry);
+    } else {
+        ctx.reporter.note(&format!("{} has changed since it was unpacked: unpacking it again", tree.path));
     }
     Ok(is_intact)
 }
@@ -71,8 +68,8 @@ fn key_of(digest: &SourceDigest) -> String {
     digest.to_string().replace(':', "-")
 }
 
-/// Fills the entry of the source `digest` unless another run has done it meanwhile: `fill` writes the
-/// tree and the record of its contents into the directory it is given and says what the source is.
+/// Fills the entry of the source `digest`, unless another run has filled it meanwhile. `fill` writes the tree
+/// and the record of its contents into the given directory, and returns the identity of the source.
 pub(super) fn store(
     digest: &SourceDigest,
     ctx: &FetchContext<'_>,
@@ -80,17 +77,15 @@ pub(super) fn store(
 ) -> Result<Tree> {
     let key = key_of(digest);
     let _lock = ctx.cache.lock(&key, ctx.reporter)?;
-    match find_usable(digest, ctx)? {
-        Some(tree) => Ok(tree),
-        None => {
-            let filled = FilledTree::new(ctx, fill)?;
-            install(ctx, &filled.scratch.path, &key)
-        }
+    if let Some(tree) = find_usable(digest, ctx)? {
+        return Ok(tree);
     }
+    let filled = FilledTree::new(ctx, fill)?;
+    install(ctx, &filled.scratch.path, &key)
 }
 
-/// The same where the digest is known only after all bytes have passed: `name` keeps a second run
-/// from fetching the same at once.
+/// Fills an entry like [`store`], for a source whose digest is known only afterwards. The lock of `name`
+/// keeps a second run from fetching the same source at the same time.
 pub(super) fn store_unpinned(
     name: &str,
     ctx: &FetchContext<'_>,
@@ -106,7 +101,7 @@ pub(super) fn store_unpinned(
     }
 }
 
-/// The entry of the source `digest`, if it is whole, intact and what this run asks for.
+/// Returns the entry of the source `digest`, if it is complete, intact and accepted by this run.
 pub(super) fn find_usable(digest: &SourceDigest, ctx: &FetchContext<'_>) -> Result<Option<Tree>> {
     match open(ctx.cache, &key_of(digest)).filter(|tree| ctx.accepts(&tree.identity)) {
         Some(tree) if is_intact(&tree, ctx)? => Ok(Some(tree)),
@@ -114,7 +109,7 @@ pub(super) fn find_usable(digest: &SourceDigest, ctx: &FetchContext<'_>) -> Resu
     }
 }
 
-/// A tree that is whole, but has no name yet.
+/// A complete tree without a name.
 struct FilledTree {
     scratch: ScratchDir,
     digest: SourceDigest,
@@ -136,9 +131,8 @@ pub(super) fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Resul
     write_atomically(&dir.join(IDENTITY), &serde_json::to_vec_pretty(identity).expect("plain strings"))
 }
 
-/// Gives a filled directory its final name. What is there under that name stays where it holds the same, for
-/// the sake of the builds in it, and is cleared away where it does not, once nobody builds there. The caller
-/// holds the lock of `key`.
+/// Moves a filled directory to its final name. An entry with the same files stays, with the builds in it.
+/// Another one is removed once nobody builds there. The caller holds the lock of `key`.
 pub(super) fn install(ctx: &FetchContext<'_>, filled: &Utf8Path, key: &str) -> Result<Tree> {
     let FetchContext { cache, reporter, .. } = *ctx;
     let entry = cache.tree(key);
@@ -151,7 +145,7 @@ pub(super) fn install(ctx: &FetchContext<'_>, filled: &Utf8Path, key: &str) -> R
         let moved = || -> std::io::Result<()> {
             fs::create_dir(&entry)?;
             fs::set_permissions(&entry, Permissions::from_mode(0o755))?;
-            // Renaming a directory rewrites its `..`, for which it must be writable: the tree's top is.
+            // Renaming a directory changes its `..`, so the top of the tree is writable.
             for name in [TREE, tree_manifest::FILES, tree_manifest::STAT, IDENTITY] {
                 fs::rename(filled.join(name), entry.join(name))?;
             }
@@ -160,10 +154,11 @@ pub(super) fn install(ctx: &FetchContext<'_>, filled: &Utf8Path, key: &str) -> R
         moved().context(Kind::Build, message)?;
     }
     sync_dir(&entry)?;
-    open(cache, key).ok_or_else(|| Error::build(format!("the tree {entry} vanished")))
+    open(cache, key)
+        .ok_or_else(|| Error::build(format!("the tree {entry} has been removed by another process")))
 }
 
-/// Is the entry `key` whole and intact, with the very files of the tree in `filled`?
+/// Returns whether the entry `key` is complete and intact, with the same files as the tree in `filled`.
 fn has_same_files(cache: &Cache, key: &str, filled: &Utf8Path) -> Result<bool> {
     let entry = cache.tree(key);
     let recorded = |dir: &Utf8Path| digest_file(&dir.join(tree_manifest::FILES), Links::Refuse).ok();

@@ -1,5 +1,5 @@
-//! Writes a kernel tree file by file, read-only, and nothing else: whatever an archive or a
-//! repository says, only files, directories and links that stay inside the tree come out of it.
+//! Writes a read-only kernel tree file by file. An archive or a repository can create only files, directories
+//! and links inside the tree.
 
 use super::tree::BUILD_DIR_PREFIX;
 use super::tree_manifest::{FileHash, FileHasher, MAX_BYTES, TreeManifest};
@@ -10,13 +10,13 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 
-/// Real kernel trees have about 84,000 entries and 1.3 GB.
+/// Kernel trees have about 84,000 entries and 1.3 GB.
 const MAX_ENTRIES: usize = 250_000;
-/// All their paths together, which are kept. Real ones have 4 MB.
+/// The limit of all paths together, which are held in memory. Kernel trees have 4 MB.
 const MAX_NAMES: usize = 16 << 20;
 const MAX_PATH: usize = 1_024;
 
-/// A tree in the making.
+/// An unfinished tree.
 pub(super) struct TreeWriter {
     root: Utf8PathBuf,
     dirs: HashSet<Utf8PathBuf>,
@@ -25,14 +25,14 @@ pub(super) struct TreeWriter {
     names: usize,
     bytes: u64,
     buffer: Box<[u8]>,
-    /// What to call the source in errors.
+    /// The name of the source in errors.
     name: String,
 }
 
 impl TreeWriter {
-    /// Starts a tree in `root`, which must not be there yet.
+    /// Starts a tree in `root`, which must not exist yet.
     pub(super) fn create(root: &Utf8Path, name: &str) -> Result<TreeWriter> {
-        fs::create_dir(root).context(Kind::Build, || format!("cannot make {root}"))?;
+        fs::create_dir(root).context(Kind::Build, || format!("cannot create {root}"))?;
         Ok(TreeWriter {
             root: root.to_owned(),
             dirs: HashSet::from([Utf8PathBuf::new()]),
@@ -44,31 +44,25 @@ impl TreeWriter {
         })
     }
 
-    /// How many entries there are so far.
+    /// Returns the number of entries so far.
     pub(super) fn entries(&self) -> u64 {
         (self.dirs.len() + self.others.len()) as u64
     }
 
-    /// An error about the entry `path`.
+    /// Returns an error about the entry `path`.
     pub(super) fn refuse(&self, path: &str, why: &str) -> Error {
         Error::fetch(format!("{}: refused entry `{}`: {why}", self.name, path.escape_debug()))
-            .hint("an honest kernel source holds only files, directories and links inside its tree")
+            .hint("kernel sources have only files, directories and links inside their tree")
     }
 
-    /// A directory, and those above it. Naming it twice is no fault.
+    /// Creates a directory and its parents. It may exist already.
     pub(super) fn dir(&mut self, path: &str) -> Result<()> {
         let path = self.checked(path)?;
         self.make_dirs(&path)
     }
 
-    /// A file of `size` bytes, mode 0555 or 0444.
-    pub(super) fn file(
-        &mut self,
-        path: &str,
-        executable: bool,
-        size: u64,
-        mut content: impl Read,
-    ) -> Result<()> {
+    /// Writes a file of `size` bytes. Its mode becomes 0555 or 0444, by the owner's execute bit in `mode`.
+    pub(super) fn file(&mut self, path: &str, mode: u32, size: u64, mut content: impl Read) -> Result<()> {
         let path = self.new_entry(path)?;
         self.bytes += size;
         if self.bytes > MAX_BYTES {
@@ -97,14 +91,13 @@ impl TreeWriter {
         if written != size {
             return Err(self.refuse(path.as_str(), &format!("{size} bytes announced, {written} found")));
         }
-        let mode = if executable { 0o555 } else { 0o444 };
-        let moded = file.set_permissions(Permissions::from_mode(mode));
-        moded.context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
-        self.others.insert(path, hasher.file(executable));
+        file.set_permissions(Permissions::from_mode(if mode & 0o100 == 0 { 0o444 } else { 0o555 }))
+            .context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
+        self.others.insert(path, hasher.file(mode));
         Ok(())
     }
 
-    /// A symbolic link, which must be relative and stay inside the tree.
+    /// Creates a symbolic link, which must be relative and stay inside the tree.
     pub(super) fn link(&mut self, path: &str, target: &str) -> Result<()> {
         let path = self.new_entry(path)?;
         let mut depth = path.components().count() as i64 - 1;
@@ -122,7 +115,7 @@ impl TreeWriter {
             }
         }
         if target.is_empty() || target.contains('\0') {
-            return Err(self.refuse(path.as_str(), "a link to nowhere"));
+            return Err(self.refuse(path.as_str(), "a link with an empty target or a NUL byte"));
         }
         let full = self.root.join(&path);
         symlink(target, &full).context(Kind::Build, || format!("{}: cannot write {full}", self.name))?;
@@ -130,13 +123,9 @@ impl TreeWriter {
         Ok(())
     }
 
-    /// Ends the tree: its directories become read-only, but for the top one, whose direct children
-    /// the build directories are.
+    /// Finishes the tree. Its directories become read-only, except the top with the build directories.
     pub(super) fn finish(self) -> Result<TreeManifest> {
-        let mut dirs: Vec<&Utf8PathBuf> = self.dirs.iter().collect();
-        // Deepest first: a read-only directory above would not matter, but tell the same story.
-        dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
-        for dir in dirs {
+        for dir in &self.dirs {
             let full = self.root.join(dir);
             let mode = if dir.as_str().is_empty() { 0o755 } else { 0o555 };
             fs::set_permissions(&full, Permissions::from_mode(mode))
@@ -145,10 +134,10 @@ impl TreeWriter {
         Ok(TreeManifest::new(self.others.into_iter().collect()))
     }
 
-    /// `path` as a path that stays inside.
+    /// Returns `path` without `.` components. Refuses it if it leaves the tree.
     fn checked(&self, path: &str) -> Result<Utf8PathBuf> {
         if path.len() > MAX_PATH || path.contains('\0') {
-            return Err(self.refuse(path, "a name too long, or with a NUL byte"));
+            return Err(self.refuse(path, "the name is too long or has a NUL byte"));
         }
         let mut clean = Utf8PathBuf::new();
         for part in Utf8Path::new(path).components() {
@@ -159,7 +148,7 @@ impl TreeWriter {
             }
         }
         if clean.as_str().starts_with(BUILD_DIR_PREFIX) {
-            return Err(self.refuse(path, "kcompile's own build directories have such names"));
+            return Err(self.refuse(path, "the name is reserved for build directories of kcompile"));
         }
         if self.dirs.len() + self.others.len() > MAX_ENTRIES {
             return Err(Error::fetch(format!("{}: more than {MAX_ENTRIES} entries", self.name)));
@@ -188,13 +177,13 @@ impl TreeWriter {
             return Ok(());
         }
         if self.others.contains_key(path) {
-            return Err(self.refuse(path.as_str(), "a way through a file or a link"));
+            return Err(self.refuse(path.as_str(), "a path through a file or a link"));
         }
         if let Some(parent) = path.parent() {
             self.make_dirs(parent)?;
         }
         let full = self.root.join(path);
-        fs::create_dir(&full).context(Kind::Build, || format!("{}: cannot make {full}", self.name))?;
+        fs::create_dir(&full).context(Kind::Build, || format!("{}: cannot create {full}", self.name))?;
         self.names += path.as_str().len();
         self.dirs.insert(path.to_owned());
         Ok(())
@@ -225,7 +214,7 @@ mod tests {
     fn entries_outside_the_tree_are_refused() {
         let (dir, mut writer) = writer();
         for path in ["../x", "/x", "a/../../x", "", "."] {
-            let error = writer.file(path, false, 0, &b""[..]).unwrap_err().to_string();
+            let error = writer.file(path, 0o644, 0, &b""[..]).unwrap_err().to_string();
             assert!(error.contains("refused entry"), "{path}: {error}");
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -239,19 +228,19 @@ mod tests {
             assert!(writer.link(path, target).is_err(), "{path} -> {target}");
         }
         assert!(
-            writer.file("a/b/link/x", false, 0, &b""[..]).unwrap_err().to_string().contains("a way through")
+            writer.file("a/b/link/x", 0o644, 0, &b""[..]).unwrap_err().to_string().contains("a path through")
         );
     }
 
     #[test]
-    fn nothing_is_written_twice() {
+    fn no_file_is_written_twice() {
         let (_dir, mut writer) = writer();
-        writer.file("a", true, 2, &b"hi"[..]).unwrap();
-        assert!(writer.file("./a", false, 0, &b""[..]).is_err());
+        writer.file("a", 0o755, 2, &b"hi"[..]).unwrap();
+        assert!(writer.file("./a", 0o644, 0, &b""[..]).is_err());
         assert!(writer.dir("a").is_err());
         assert!(
             writer
-                .file("short", false, 5, &b"hi"[..])
+                .file("short", 0o644, 5, &b"hi"[..])
                 .unwrap_err()
                 .to_string()
                 .contains("5 bytes announced, 2 found")
@@ -261,8 +250,8 @@ mod tests {
     #[test]
     fn modes_are_the_same_for_everyone() {
         let (dir, mut writer) = writer();
-        writer.file("d/run", true, 0, &b""[..]).unwrap();
-        writer.file("d/read", false, 0, &b""[..]).unwrap();
+        writer.file("d/run", 0o755, 0, &b""[..]).unwrap();
+        writer.file("d/read", 0o644, 0, &b""[..]).unwrap();
         writer.finish().unwrap();
         let mode = |path: &str| {
             fs::metadata(dir.path().join("linux").join(path)).unwrap().permissions().mode() & 0o7777

@@ -1,5 +1,5 @@
-//! Everything that a source directory of the user's consists of. Make follows its links: where one leads out of the
-//! directory, what is there is part of the source, too.
+//! Lists all files of a user's source directory. Make follows links, so the targets of links that lead out of
+//! the directory are part of the source, too.
 
 use super::tree_manifest;
 use crate::host::process;
@@ -11,26 +11,27 @@ use std::path::{Component, Path, PathBuf};
 use walkdir::{DirEntry, WalkDir};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Real kernel trees have about 84,000 entries. A link may lead to anywhere.
+/// Kernel trees have about 84,000 entries. A link may lead anywhere.
 const MAX_ENTRIES: usize = 500_000;
 
 /// A file, a directory or a link.
 pub(super) struct SourceFile {
-    /// Its path in the source directory.
+    /// The path in the source directory.
     pub name: Utf8PathBuf,
-    /// Where to read it.
+    /// The path to read it from.
     pub path: PathBuf,
-    /// Of a link: its own.
+    /// The link's own metadata for a link.
     pub metadata: Metadata,
-    /// Of a link whose text leads out of the source, to a place that is part of it all the same: that place.
+    /// The place in the source that a link leads to, if its text leaves the source on the way.
     pub resolved: Option<PathBuf>,
 }
 
-/// All that is in `dir`, but for what version control keeps there, and all that its links lead to outside.
-/// A link outside and the file that it leads to have one name.
+/// Lists everything in `dir` except version control, and the targets of links outside of `dir`. Such a link
+/// and its target have the same name.
 ///
-/// Errors (exit code 2): there is neither a file nor a directory nor a link, or a link leads to a directory that `dir`
-/// lies in.
+/// # Errors
+///
+/// Exit code 2: there is a device, a socket or a named pipe, or a link leads to a parent of `dir`.
 pub(super) fn walk(dir: &Utf8Path) -> Result<Vec<SourceFile>> {
     let real = fs::canonicalize(dir).context(Kind::Usage, || format!("cannot read {dir}"))?;
     let mut walk = Walker { dir, roots: vec![real], found: Vec::new() };
@@ -38,7 +39,7 @@ pub(super) fn walk(dir: &Utf8Path) -> Result<Vec<SourceFile>> {
     Ok(walk.found)
 }
 
-/// One hash over what the file system says of `found`, and when the last of it changed, in nanoseconds since 1970.
+/// Hashes the metadata of `found`. Also returns the newest `ctime` in nanoseconds since 1970.
 pub(super) fn stat(found: &[SourceFile]) -> (String, i64) {
     let mut hasher = Xxh3::new();
     let mut last = 0;
@@ -49,7 +50,7 @@ pub(super) fn stat(found: &[SourceFile]) -> (String, i64) {
     (format!("{:032x}\n", hasher.digest128()), last)
 }
 
-/// Where the links among `found` lead out of `dir`, as their texts say: the paths that make opens.
+/// Returns the targets outside of `dir` of links among `found`, as make opens them.
 pub(super) fn external_paths(dir: &Utf8Path, found: &[SourceFile]) -> Vec<Utf8PathBuf> {
     let links = found.iter().filter(|found| found.metadata.is_symlink());
     let targets = links.filter_map(|SourceFile { path, .. }| {
@@ -57,7 +58,7 @@ pub(super) fn external_paths(dir: &Utf8Path, found: &[SourceFile]) -> Vec<Utf8Pa
         let from = Utf8Path::from_path(path.parent()?)?;
         let target = normalize_path(&from.join(Utf8Path::from_path(&text)?));
         let is_outside = !target.starts_with(dir) && !target.starts_with("/proc");
-        // A sandbox has devices of its own; a file in `/dev/shm` is a file.
+        // A sandbox has its own devices.
         let is_device = fs::metadata(&target).is_ok_and(|it| !it.is_file() && !it.is_dir());
         (is_outside && !is_device).then_some(target)
     });
@@ -69,13 +70,13 @@ pub(super) fn external_paths(dir: &Utf8Path, found: &[SourceFile]) -> Vec<Utf8Pa
 
 struct Walker<'a> {
     dir: &'a Utf8Path,
-    /// The real paths of the directories of which everything is part of the source; the first is `dir`.
+    /// The real paths of the directories that belong to the source. The first one is `dir`.
     roots: Vec<PathBuf>,
     found: Vec<SourceFile>,
 }
 
 impl Walker<'_> {
-    /// Adds all that is in the directory `from`, whose name is `name`.
+    /// Adds everything in the directory `from`, whose name is `name`.
     fn add(&mut self, from: &Path, name: &Utf8Path) -> Result<()> {
         let message = || format!("cannot read {}", from.display());
         let is_top = name.as_str().is_empty();
@@ -110,7 +111,7 @@ impl Walker<'_> {
         if self.roots[0].starts_with(&real) {
             let (dir, real) = (self.dir, real.display());
             return Err(Error::usage(format!(
-                "{dir}/{name} leads to {real}: the source directory lies in it"
+                "{dir}/{name} leads to {real}, which contains the source directory"
             ))
             .hint("make follows links, so all of that would be part of the source: remove the link"));
         }
@@ -124,7 +125,7 @@ impl Walker<'_> {
         self.push(SourceFile { name, path: real, metadata, resolved: None })
     }
 
-    /// Where in the source `real` lies: below which of the roots, and its path there.
+    /// Returns the place of `real` in the source: the index of its root, and the path there.
     fn place(&self, real: &Path) -> Option<PathBuf> {
         let (index, below) = self
             .roots
@@ -140,12 +141,12 @@ impl Walker<'_> {
         let kind = found.metadata.file_type();
         if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
             let name = found.name;
-            return Err(Error::usage(format!("{dir}/{name} is neither a file nor a directory nor a link")));
+            return Err(Error::usage(format!("{dir}/{name} is not a file, a directory or a link")));
         }
         if self.found.len() == MAX_ENTRIES {
             let hint = match &self.roots[1..] {
-                [] => "is it a kernel tree?".to_owned(),
-                [.., last] => format!("a link in it leads to {}, which counts", last.display()),
+                [] => "make sure that it is a kernel tree".to_owned(),
+                [.., last] => format!("this includes {}, which a link in it leads to", last.display()),
             };
             return Err(
                 Error::usage(format!("{dir}: more than {MAX_ENTRIES} files and directories")).hint(hint)
@@ -156,12 +157,12 @@ impl Walker<'_> {
     }
 }
 
-/// What version control keeps at the top is no source.
+/// Returns whether the name at the top belongs to version control.
 fn is_version_control(name: &std::ffi::OsStr) -> bool {
     matches!(name.to_str(), Some(".git" | ".hg"))
 }
 
-/// Does the link `name` with this text leave the source on its way, as far as the text tells?
+/// Returns whether the text of the link `name` leaves the source on the way.
 fn escapes_dir(name: &Utf8Path, text: &Path) -> bool {
     let mut depth = name.components().count() as i64 - 1;
     text.components().any(|part| {
@@ -227,6 +228,6 @@ mod tests {
         let place = |name: &str, place: &str| (Utf8PathBuf::from(name), PathBuf::from(place));
         assert_eq!(resolved, [place("a/back", "0/"), place("c", "0/init/main.c")]);
         symlink(dir, source.join("f")).unwrap();
-        assert!(walk(&source).err().unwrap().to_string().contains("the source directory lies in it"));
+        assert!(walk(&source).err().unwrap().to_string().contains("which contains the source directory"));
     }
 }

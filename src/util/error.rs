@@ -1,5 +1,4 @@
-//! The error type: a kind, which decides the exit code, a message, a cause chain and at most one
-//! hint about what to do next.
+//! The error type: a kind, which decides the exit code, a message, a cause chain and a hint.
 
 use std::fmt;
 
@@ -37,8 +36,7 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Makes an error. `message` names the path, URL, option or symbol. It is in lower case,
-    /// without a final dot.
+    /// Makes an error. `message` names the path, URL, option or symbol, in lower case, without a final dot.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Error { kind, message: message.into(), hint: None, cause: None, is_damage: false }
     }
@@ -75,8 +73,8 @@ impl Error {
         self
     }
 
-    /// Marks the error as damage: bytes are missing, or do not match their digest or size. A
-    /// complete file that breaks a rule is not damaged.
+    /// Marks the error as damage: bytes are missing, or do not match their digest or size. A complete file
+    /// that breaks a rule is not damaged.
     pub fn mark_damaged(mut self) -> Self {
         self.is_damage = true;
         self
@@ -111,8 +109,7 @@ impl Error {
         false
     }
 
-    /// Returns the exit code of the process, which is never 0. docs/reference/exit-codes.md lists
-    /// them.
+    /// Returns the exit code of the process, which is never 0. docs/reference/exit-codes.md lists them.
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Build => 1,
@@ -154,8 +151,8 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> ResultExt<T> for std:
     fn context(self, kind: Kind, message: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| {
             let cause = error.into();
-            // An `Error` of a reader that a library calls comes back inside an `io::Error`. Its
-            // kind and hint must not get lost.
+            // An `Error` of a reader that a library calls comes back inside an `io::Error`. Its kind and hint
+            // must not get lost.
             let cause = match cause.downcast::<std::io::Error>() {
                 Ok(io) if matches!(io.get_ref(), Some(inner) if inner.is::<Error>()) => {
                     io.into_inner().expect("checked")

@@ -1,13 +1,13 @@
-//! The metadata of a file, which shows whether it changed without reading it again. Programs can
-//! set `mtime`, but not `ctime`, which every write and rename updates.
+//! The metadata of a file, which shows whether it changed without reading it again. Programs can set `mtime`,
+//! but not `ctime`, which every write and rename updates.
 
 use serde::{Deserialize, Serialize};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Two ticks of the clock for inode times, in nanoseconds. A tick is up to 10 ms long. Two writes
-/// within one tick get the same time.
+/// Two ticks of the clock for inode times, in nanoseconds. A tick is up to 10 ms long. Two writes within one
+/// tick get the same time.
 const TICK: i64 = 20_000_000;
 
 /// Device, inode, size and times of a file.
@@ -35,8 +35,8 @@ impl FileStamp {
         }
     }
 
-    /// Returns whether the last change is so close to `moment` ([`now`]) that a later change might
-    /// not show. Git calls such an entry of its index racy.
+    /// Returns whether the last change is so close to `moment` ([`now`]) that a later change might not show.
+    /// Git calls such an entry of its index racy.
     pub fn is_racy(&self, moment: i64) -> bool {
         self.changed.saturating_add(TICK) >= moment
     }

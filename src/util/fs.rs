@@ -1,5 +1,4 @@
-//! Writes files beside their place, then syncs and renames them. Removes trees, read-only
-//! directories included.
+//! Writes files beside their place, syncs and renames them. Removes trees, even read-only ones.
 
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -15,8 +14,7 @@ use walkdir::WalkDir;
 /// The prefix of names of files that are being written.
 pub(crate) const TEMPORARY: &str = ".tmp-";
 
-/// Writes `bytes` to `path` with mode 0644, independent of the umask. A reader sees the old file or
-/// the new one.
+/// Writes `bytes` to `path` with mode 0644. A reader sees the old file or the new one.
 pub fn write_atomically(path: &Utf8Path, bytes: &[u8]) -> Result<()> {
     let write = || {
         let mut file = NamedTempFile::with_prefix_in(TEMPORARY, path.parent().unwrap_or(Utf8Path::new(".")))?;
@@ -42,8 +40,7 @@ pub fn open_existing(path: &Utf8Path, links: Links) -> io::Result<File> {
     open_regular(path.as_std_path(), OFlags::RDWR, links)
 }
 
-/// Opens a file of kcompile for writing. Creates it with mode 0644 if needed, and keeps its
-/// content.
+/// Opens a file of kcompile for writing. Creates it with mode 0644 if needed, and keeps its content.
 pub fn open_to_write(path: &Utf8Path, links: Links) -> io::Result<File> {
     open_regular(path.as_std_path(), OFlags::RDWR | OFlags::CREATE, links)
 }
@@ -71,11 +68,10 @@ pub fn create_dir(dir: &Utf8Path) -> Result<()> {
         .context(Kind::Usage, || format!("cannot create the directory {dir}"))
 }
 
-/// Refuses a path that make would split. The kernel's Makefiles pass paths through make's word
-/// lists.
+/// Refuses a path that make would split. The kernel's Makefiles pass paths through make's word lists.
 ///
-/// `what` names the path for the user. The top Makefile of every kernel stops with "source
-/// directory cannot contain spaces or colons", but does not check `O=`.
+/// `what` names the path for the user. The top Makefile of every kernel stops with "source directory cannot
+/// contain spaces or colons", but does not check `O=`.
 pub fn check_kbuild_path(what: &str, path: &Utf8Path) -> Result<()> {
     match find_unsafe_char(path) {
         None => Ok(()),
@@ -116,8 +112,7 @@ pub fn digest_file(path: &Utf8Path, links: Links) -> Result<Sha256> {
 
 /// A disk with less space is full. A compiler needs more for one file.
 const MIN_SPACE: u64 = 16 << 20;
-/// A disk with fewer inodes is full. The jobs of make write about as many files at a time, and
-/// remove them when they fail.
+/// A disk with fewer inodes is full. The jobs of make write as many temporary files at a time.
 const MIN_INODES: u64 = 100;
 
 /// Returns whether the disk of `dir` is full.
@@ -139,8 +134,7 @@ pub fn sync_dir(dir: &Utf8Path) -> Result<()> {
     open_dir(dir).and_then(|dir| dir.sync_all()).context(Kind::Build, || format!("cannot sync {dir}"))
 }
 
-/// Locks a directory, so that only one run changes its files. The lock leaves no file behind.
-/// Dropping the value frees it.
+/// Locks a directory, so that only one run changes its files. The lock needs no file.
 pub fn lock_dir(dir: &Utf8Path) -> Result<File> {
     let lock = || {
         let dir = open_dir(dir)?;
@@ -165,8 +159,8 @@ pub fn normalize_path(path: &Utf8Path) -> Utf8PathBuf {
     plain
 }
 
-/// Removes `path` and everything below it, read-only directories included. Does nothing if `path`
-/// does not exist. Removes links and never follows them.
+/// Removes `path` and everything below it, read-only directories included. Does nothing if `path` does not
+/// exist. Removes links and never follows them.
 pub fn remove_tree(path: &Utf8Path) -> Result<()> {
     if path.symlink_metadata().is_err() {
         return Ok(());

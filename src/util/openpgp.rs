@@ -1,10 +1,9 @@
-//! Checks OpenPGP signatures: which key made them, whether the key is still valid, and whether they
-//! match the bytes. Pure: the caller reads the keys and signatures.
+//! Checks OpenPGP signatures: which key made them, whether the key is still valid, and whether they match the
+//! bytes. Pure: the caller reads the keys and signatures.
 //!
-//! A key is trusted if it is in the keyring, which has pinned fingerprints and the user's keys
-//! (`--keyring`). There is no web of trust. Revoked and expired keys are not trusted, whatever the
-//! date of the signature: the signer chooses that date, and a thief of an old key would date a
-//! signature back.
+//! A key is trusted if it is in the keyring, which has pinned fingerprints and the user's keys (`--keyring`).
+//! There is no web of trust. Revoked and expired keys are not trusted, whatever the date of the signature:
+//! the signer chooses that date, and a thief of an old key would date a signature back.
 
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use pgp::composed::{
@@ -81,8 +80,8 @@ impl Keyring {
         keyring
     }
 
-    /// Adds every key in `bytes`, armored (one block or several) or binary. Copies of one key are
-    /// merged, so a revocation or a later expiry in any copy counts. `name` is for errors.
+    /// Adds every key in `bytes`, armored (one block or several) or binary. Copies of one key are merged, so
+    /// a revocation or a later expiry in any copy counts. `name` is for errors.
     ///
     /// # Errors
     ///
@@ -115,19 +114,18 @@ impl Keyring {
         Ok(())
     }
 
-    /// Returns whether the key with this fingerprint is in the keyring and valid at `now`, seconds
-    /// since 1970.
+    /// Returns whether the keyring has this key, and it is valid at `now`, seconds since 1970.
     pub fn is_trusted(&self, wanted: &str, now: u64) -> bool {
         self.keys.iter().any(|key| fingerprint(key) == wanted && check_key("", key, now).is_ok())
     }
 
-    /// Reads the detached signature in `bytes` (armored or binary), and finds a key that claims to
-    /// have made it and is valid at `now`, seconds since 1970. `name` is for errors.
+    /// Reads the detached signature in `bytes` (armored or binary), and finds a key that claims to have made
+    /// it and is valid at `now`, seconds since 1970. `name` is for errors.
     ///
     /// # Errors
     ///
-    /// Exit code 3: not a signature, an unknown, revoked or expired key, an expired signature, or a
-    /// broken hash function.
+    /// Exit code 3: not a signature, an unknown, revoked or expired key, an expired signature, or a weak
+    /// hash.
     pub fn detached(&self, name: &str, bytes: &[u8], now: u64) -> Result<PendingSignature<'_>> {
         let message = || format!("{name}: not an OpenPGP signature");
         let signatures = match std::str::from_utf8(bytes) {
@@ -140,8 +138,7 @@ impl Keyring {
         self.pending_signature(name, signatures, SignatureType::Binary, now)
     }
 
-    /// Splits a clear-signed text and checks its signature. A text without a signature is not an
-    /// error.
+    /// Splits a clear-signed text and checks its signature. A text without a signature is not an error.
     pub fn clear_signed(&self, name: &str, text: &str, now: u64) -> Result<ClearSigned> {
         if !text.starts_with(CLEAR_SIGNED) {
             return Ok(ClearSigned { text: text.to_owned(), signer: None });
@@ -186,8 +183,7 @@ impl Keyring {
     }
 }
 
-/// Adds the signatures of another copy of the same key to `known`. Each signature is checked before
-/// it is used.
+/// Adds the signatures of another copy of the key to `known`. Each one is checked before its use.
 fn merge(known: &mut SignedPublicKey, copy: SignedPublicKey) {
     known.details.revocation_signatures.extend(copy.details.revocation_signatures);
     known.details.direct_signatures.extend(copy.details.direct_signatures);
@@ -255,8 +251,7 @@ impl PendingSignature<'_> {
         signer(self.key)
     }
 
-    /// Fails unless the signature is of this type, and the signature and its key are valid at
-    /// `now`.
+    /// Fails unless the signature is of this type, and the signature and its key are valid at `now`.
     fn check_in_force(&self, typ: SignatureType, now: u64) -> Result<()> {
         let (name, signer) = (&self.name, self.signer());
         let refuse = |why: String| Err(Error::fetch(format!("{name}: {why}")));

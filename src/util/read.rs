@@ -1,5 +1,5 @@
-//! Opens files for reading, only regular ones, and reads small ones with a limit. A named pipe
-//! would block a reader, and a device may have no end.
+//! Opens files for reading, only regular ones, and reads small ones with a limit. A named pipe would block a
+//! reader, and a device may have no end.
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
@@ -16,15 +16,13 @@ pub enum Links {
     Follow,
     /// Refuse a link as the last part of a path. kcompile creates none, so another user made it.
     Refuse,
-    /// Refuse a link as any part of an absolute path. For files in the cache, whose own path has no
-    /// link.
+    /// Refuse a link as any part of an absolute path. For files in the cache, whose own path has no link.
     RefuseAnywhere,
 }
 
 /// The limit of a file with a few words.
 pub const MAX_SMALL_FILE: u64 = 64 << 10;
-/// The limit of a TOML file. A parsed file takes many times the memory of its text. The built-in
-/// catalog has 30 kB.
+/// The limit of a TOML file. Parsing takes many times the memory of the text. The built-in catalog has 30 kB.
 pub const MAX_TOML: u64 = 1 << 20;
 /// The limit of a `.config`. The largest configs of kernels have 400 kB.
 pub const MAX_CONFIG: u64 = 2 << 20;

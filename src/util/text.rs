@@ -16,8 +16,8 @@ pub fn join_list(names: impl IntoIterator<Item = impl Into<String>>, word: &str)
     }
 }
 
-/// Returns whether a terminal shows `c` as it is. Control characters, bidirectional controls and
-/// invisible characters are not printable.
+/// Returns whether a terminal shows `c` as it is. Control, bidirectional and invisible characters are not
+/// printable.
 pub fn is_printable(c: char) -> bool {
     !(c.is_control()
         || matches!(c,
@@ -25,8 +25,7 @@ pub fn is_printable(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'))
 }
 
-/// Makes text from outside safe for a terminal. Escapes what is not printable, and keeps line
-/// feeds.
+/// Makes text from outside safe for a terminal. Escapes what is not printable, and keeps line feeds.
 pub fn escape_control(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -111,8 +110,8 @@ pub fn format_age(age: Duration) -> String {
     }
 }
 
-/// Makes text from outside safe for one line of a terminal. Puts `?` for what is not printable and
-/// for line feeds, and cuts the text to 240 characters.
+/// Makes text from outside safe for one line of a terminal. Puts `?` for what is not printable and for line
+/// feeds, and cuts the text to 240 characters.
 pub fn sanitize_line(text: &str) -> String {
     const MAX_CHARS: usize = 240;
     let plain = |c: char| if is_printable(c) { c } else { '?' };
@@ -123,8 +122,7 @@ pub fn sanitize_line(text: &str) -> String {
     line
 }
 
-/// Breaks `text` between words into lines of at most `width` characters. A longer word gets its own
-/// line.
+/// Breaks `text` between words into lines of at most `width` characters. A longer word gets its own line.
 pub fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -139,8 +137,8 @@ pub fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// Returns whether `url` contains a password or token (`https://name:password@host/`). A mere name,
-/// as in `ssh://git@host/`, is not a secret, but over http(s) it can only be a token.
+/// Returns whether `url` contains a password or token (`https://name:password@host/`). A mere name, as in
+/// `ssh://git@host/`, is not a secret, but over http(s) it can only be a token.
 pub fn has_credentials(url: &str) -> bool {
     split_credentials(url)
         .is_some_and(|(scheme, credentials)| credentials.contains(':') || scheme.starts_with("http"))
@@ -166,8 +164,8 @@ fn split_credentials(url: &str) -> Option<(&str, &str)> {
     Some((scheme, credentials_in(rest)?))
 }
 
-/// Returns the credentials in a URL, where `rest` follows the `//`. A password may contain an
-/// unescaped slash. Then the part before the slash is not a host with a port.
+/// Returns the credentials in a URL, where `rest` follows the `//`. A password may contain an unescaped
+/// slash. Then the part before the slash is not a host with a port.
 fn credentials_in(rest: &str) -> Option<&str> {
     let host = rest.split(['/', '?', '#']).next()?;
     if let Some((credentials, _)) = host.rsplit_once('@') {

@@ -12,8 +12,8 @@ pub fn epoch(text: &str) -> Option<u64> {
     text.parse::<Timestamp>().ok()?.as_second().try_into().ok()
 }
 
-/// Formats a date as `date` prints it in the C locale: `Fri Sep 11 09:00:34 UTC 2026`. The kernel
-/// uses this form in `uname -v`, and passes `KBUILD_BUILD_TIMESTAMP` to `date -d`.
+/// Formats a date as `date` prints it in the C locale: `Fri Sep 11 09:00:34 UTC 2026`. The kernel uses this
+/// form in `uname -v`, and passes `KBUILD_BUILD_TIMESTAMP` to `date -d`.
 pub fn date_command(epoch: u64) -> String {
     timestamp(epoch).strftime("%a %b %e %H:%M:%S UTC %Y").to_string()
 }

@@ -93,7 +93,10 @@ fn files_with_future_timestamps_are_refused() {
     let kconfig = context.tree("6.1.7", "work/linux").join("init/Kconfig");
     let touch = |date: &str| Command::new("touch").args(["-d", date, kconfig.as_str()]).status().unwrap();
     assert!(touch("2099-01-01").success());
-    context.build("").failed(2, &["init/Kconfig is from the future", "hint: if the clock is right: find "]);
+    context.build("").failed(
+        2,
+        &["init/Kconfig has a modification time in the future", "hint: if the clock is right, run `find "],
+    );
     assert!(touch("now").success());
     context.build("").ok();
 }

@@ -175,7 +175,9 @@ fn a_user_catalog_overrides_the_built_in_one() {
 fn plan_refuses_a_source_of_another_version() {
     let context = TestContext::new();
     context.tree("6.1.8", "work/newer");
-    context.run("plan 6.1.7 --fc --source newer").failed(2, &["the source is Linux 6.1.8, not the 6.1.7"]);
+    context
+        .run("plan 6.1.7 --fc --source newer")
+        .failed(2, &["the source is Linux 6.1.8, but 6.1.7 was requested"]);
 }
 
 #[test]

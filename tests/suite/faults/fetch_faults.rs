@@ -170,7 +170,7 @@ fn a_resumed_download_must_be_the_same_file() {
         fs::metadata(context.path("cache/partial").join(partial_file_name(server, &bytes))).unwrap().len()
     };
     let (total, before) = (bytes.len() as u64 + 1, bytes.len());
-    let says = format!("the server speaks of another file: of {total} bytes, and before of {before}");
+    let says = format!("the size of the file changed from {before} to {total} bytes");
     let server = grown(total);
     fetch(&context, &server, "").failed(3, &[&says, "hint: "]);
     assert_eq!(kept(&server), half as u64);

@@ -63,7 +63,7 @@ fn an_xz_with_a_huge_dictionary_is_refused() {
     let mut crc = flate2::Crc::new();
     crc.update(&xz[12..12 + size - 4]);
     xz[12 + size - 4..12 + size].copy_from_slice(&crc.sum().to_le_bytes());
-    fetch(&context, &xz).failed(3, &["asks for more memory than the limit of 66 MiB"]);
+    fetch(&context, &xz).failed(3, &["decompression needs more memory than the limit of 66 MiB"]);
     nothing_left(&context);
 }
 
@@ -219,14 +219,14 @@ fn entries_that_overwrite_each_other_are_refused() {
         link(tar, "linux/x", victim.as_str());
     });
     for (tar, says) in [
-        (through("inner"), "`dir`: a way through a file or a link"),
+        (through("inner"), "`dir`: a path through a file or a link"),
         (through(victim.as_str()), "`dir`: an absolute link"),
         (through("../../../../../victim"), "`dir`: a link that leaves the tree"),
-        (moded("inner"), "`dir`: a way through a file or a link"),
+        (moded("inner"), "`dir`: a path through a file or a link"),
         (moded(victim.as_str()), "`dir`: an absolute link"),
         (twice, "`x`: a second entry of this name"),
         (over, "`x`: a second entry of this name"),
-        (beneath, "`x`: a way through a file or a link"),
+        (beneath, "`x`: a path through a file or a link"),
         (directory, "`x`: a second entry of this name"),
     ] {
         fetch(&context, &compress(&tar, "xz")).failed(3, &["refused entry", says]);
@@ -245,9 +245,9 @@ fn contradictory_tar_records_are_refused() {
         })
     };
     for (tar, says) in [
-        (pax(&[("size", b"4")]), "its PAX record says another size than its header"),
-        (pax(&[("path", b"linux/a\0b")]), "with a NUL byte"),
-        (pax(&[("path", format!("linux/{}", "x".repeat(2000)).as_bytes())]), "a name too long"),
+        (pax(&[("size", b"4")]), "the sizes in its PAX record and its header differ"),
+        (pax(&[("path", b"linux/a\0b")]), "has a NUL byte"),
+        (pax(&[("path", format!("linux/{}", "x".repeat(2000)).as_bytes())]), "the name is too long"),
         (pax(&[("path", b"linux/../../x")]), "not a path inside the tree"),
         (pax(&[("path", &[b'l', 0xff])]), "not UTF-8"),
     ] {

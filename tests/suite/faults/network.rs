@@ -47,7 +47,7 @@ fn a_failed_download_is_resumed_by_the_next_run() {
     });
     fetch(&context, &server, "").failed(
         3,
-        &[&format!("got 1000 of {} bytes", bytes.len()), "hint: the same command goes on from there"],
+        &[&format!("got 1000 of {} bytes", bytes.len()), "hint: run the same command again to resume"],
     );
     assert_eq!(context.names("cache/partial"), [partial_file_name(&server, &bytes)]);
     assert!(context.names("cache/trees").is_empty());
@@ -88,7 +88,7 @@ fn a_damaged_partial_download_is_discarded() {
     fetch(&context, &server, "")
         .ok()
         .says("checksum mismatch")
-        .says("what an earlier run had received is thrown away");
+        .says("removing the partial download of an earlier run");
     assert_eq!(archive_requests(&server), [format!("GET {PATH} bytes=1000-"), format!("GET {PATH}")]);
     assert!(context.names("cache/partial").is_empty());
 }

@@ -41,16 +41,16 @@ fn a_damaged_tree_is_unpacked_again_from_its_archive() {
     let modified = fs::metadata(&readme).unwrap().modified().unwrap();
     spoil(&readme, &whole.replace('e', "x"));
     fs::File::open(&readme).unwrap().set_modified(modified).unwrap();
-    let after = context.run(&args).ok().says("is not what was unpacked there: it is made anew");
+    let after = context.run(&args).ok().says("has changed since it was unpacked: unpacking it again");
     assert_eq!(after.digests(), before.digests());
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole.clone(), 1));
     // An extra file, and a missing one.
     let dir = tree(&context);
     fs::write(dir.join("stray"), "x").unwrap();
-    context.run(&args).ok().says("it is made anew");
+    context.run(&args).ok().says("unpacking it again");
     assert!(!dir.join("stray").exists());
     fs::remove_file(dir.join("README")).unwrap();
-    context.run(&format!("{args} --offline")).ok().says("it is made anew");
+    context.run(&format!("{args} --offline")).ok().says("unpacking it again");
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole, 1));
 }
 
@@ -67,7 +67,7 @@ fn a_damaged_archive_is_fetched_again() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&archive, bytes).unwrap();
-    context.run(&args).ok().says("checksum mismatch").says("the archive in the cache is thrown away");
+    context.run(&args).ok().says("checksum mismatch").says("removing the archive from the cache");
     assert_eq!(downloads(&server), 2);
     assert_eq!(sha256(&fs::read(&archive).unwrap()), archive.file_name().unwrap());
 }
@@ -79,7 +79,7 @@ fn a_copied_cache_is_verified_once() {
     context.run(&format!("fetch 6.1.7 --fc --mirror {}", server.url)).ok();
     crate::support::context::copy(&context.path("cache"), &context.path("work/copy"));
     let ran = context.run("fetch 6.1.7 --fc --offline --cache-dir copy").ok();
-    assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("unpacking it again"), "{}", ran.stderr);
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn a_patched_tree_does_not_change_the_pristine_one() {
     for _ in 0..2 {
         for more in ["", "--patches patches"] {
             let ran = context.run(&format!("{args} {more}")).ok();
-            assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
+            assert!(!ran.stderr.contains("unpacking it again"), "{}", ran.stderr);
         }
     }
     assert_eq!(downloads(&server), 1);
@@ -238,12 +238,16 @@ fn a_quick_copy_of_the_archive_is_kept_on_many_cores() {
     let bytes = fs::read(&archive).unwrap();
     fs::write(&archive, "x").unwrap();
     spoil(&readme, "x");
-    context.run(&args).ok().says("made anew");
+    context.run(&args).ok().says("unpacking it again");
     assert_eq!(fs::read_to_string(&readme).unwrap(), whole);
     // A damaged copy does not matter.
     fs::write(&archive, bytes).unwrap();
     fs::write(&copy, "x").unwrap();
     spoil(&readme, "x");
-    context.run(&args).ok().says("checksum mismatch for the copy of linux-6.1.7.tar.xz").says("thrown away");
+    context
+        .run(&args)
+        .ok()
+        .says("checksum mismatch for the copy of linux-6.1.7.tar.xz")
+        .says("removing the copy from the cache");
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server), copy.exists()), (whole, 1, false));
 }

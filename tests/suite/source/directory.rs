@@ -20,7 +20,7 @@ fn sources_edited_during_a_build_fail_it() {
     let lines = format!("case $* in *vmlinux*) {editing};; esac\nPATH='{path}' exec make \"$@\"");
     write_script(&context.path("bin/make"), &lines);
     context.env.insert("PATH".into(), format!("{}:{path}", context.path("bin")));
-    let says = ["work/linux was changed while it was compiled", "hint: the same command again builds"];
+    let says = ["work/linux was changed while it was compiled", "hint: run the same command again to build"];
     context.build("--sandbox off").failed(1, &says);
     assert!(!edit.exists() && context.names("work/out").is_empty());
     // The old content with the old time, so make cannot notice the change.

@@ -91,17 +91,17 @@ fn silent_git_servers_time_out() {
     let context = TestContext::new();
     // Silent after the connection, also with git's own protocol.
     let server = servers::serve(|_, stream| silent(stream));
-    gives_up(&context, &server.url, &["the server did not say what it has within 2 s"]);
+    gives_up(&context, &server.url, &["the server did not list its references within 2 s"]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("git://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || listener.incoming().for_each(|stream| silent(&mut stream.unwrap())));
-    gives_up(&context, &url, &["the server did not say what it has within 2 s"]);
+    gives_up(&context, &url, &["the server did not list its references within 2 s"]);
     // Silent after the first bytes.
     let server = servers::serve(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-");
         silent(stream);
     });
-    gives_up(&context, &server.url, &["the server did not say what it has within 2 s"]);
+    gives_up(&context, &server.url, &["the server did not list its references within 2 s"]);
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn missing_or_endless_packs_are_aborted() {
         let news: Vec<u8> = packet(format!("\x02{}\n", "counting ".repeat(100)).as_bytes()).repeat(100);
         while stream.write_all(&news).is_ok() {}
     });
-    gives_up(&context, &server.url, &["the server does not stop to say how far it is"]);
+    gives_up(&context, &server.url, &["the server sends progress messages without end"]);
     // Sends the start of a pack, and then nothing.
     let server = honest_until_the_pack(&context, |stream| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {RESULT}\r\n\r\n");
@@ -167,7 +167,7 @@ fn git_redirects_to_another_host_are_refused() {
     let other = servers::serve(move |request, stream| {
         respond(stream, "302 Found", &[&format!("Location: {to}{}", request.path)], b"");
     });
-    gives_up(&context, &other.url, &["the server redirects to another one, 127.0.0.1:"]);
+    gives_up(&context, &other.url, &["the server redirects to another host, 127.0.0.1:"]);
     // Redirects within the server are followed.
     let moving = servers::serve(move |request, stream| {
         if request.path.starts_with("/linux/.git") {
@@ -192,7 +192,7 @@ fn silent_proxies_time_out_and_are_named() {
     let ran = fetch(&context, "https://127.0.0.1:2").failed(
         3,
         &[
-            "the server did not say what it has within 2 s",
+            "the server did not list its references within 2 s",
             "the environment names a proxy: https_proxy=http://…@127.0.0.1",
         ],
     );

@@ -80,7 +80,9 @@ fn git_over_ssh_uses_the_agent_and_never_prompts() {
     let known = format!("[127.0.0.1]:{port} {}\n", host_key.join(" "));
     fs::write(context.path("home/.ssh/known_hosts"), known).unwrap();
 
-    context.run(&fetch).failed(3, &["Permission denied (publickey)", "hint: has the ssh agent"]);
+    context
+        .run(&fetch)
+        .failed(3, &["Permission denied (publickey)", "hint: add the key for this server to the ssh agent"]);
     assert!(context.names("cache/trees").is_empty());
 
     let socket = context.path("ssh/agent");

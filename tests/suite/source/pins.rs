@@ -139,7 +139,7 @@ fn unverified_archives_are_checked_online_before_use() {
     context.run(&args(&server.url)).ok();
     context
         .run(&args("http://127.0.0.1:1"))
-        .failed(3, &["linux-6.1.7.tar.xz is in the cache, where nothing verifies it", "hint: --offline"]);
+        .failed(3, &["linux-6.1.7.tar.xz is in the cache, but cannot be verified", "--offline"]);
     // A server without better proof is asked, but not for the tarball.
     let before = server.log.lock().unwrap().len();
     context.run(&args(&server.url)).ok().says("not verified");
@@ -170,9 +170,9 @@ fn other_users_who_could_change_trusted_files_are_named() {
         assert!(std::process::Command::new("sh").args(["-c", &to]).status().unwrap().success());
     };
     give("cache/trees");
-    context.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
+    context.run(&args).ok().says("which user 4242 put into the shared cache");
     let removed = format!("chmod -R u+w {0} && rm -rf {0}", context.path("cache/trees"));
     std::process::Command::new("sh").args(["-c", &removed]).status().unwrap();
     give("cache/archives");
-    context.run(&args).ok().says("was put into the shared cache by user 4242, who is believed");
+    context.run(&args).ok().says("which user 4242 put into the shared cache");
 }

@@ -160,7 +160,7 @@ fn a_renamed_older_release_is_refused() {
                 "fetch {version} --fc --mirror {} --keyring signer.asc --require-signature",
                 server.url
             ))
-            .failed(3, &["linux-6.1.192.tar.xz: holds Linux 6.1.7", "try another --mirror"]);
+            .failed(3, &["linux-6.1.192.tar.xz: the archive has Linux 6.1.7", "try another --mirror"]);
         assert!(context.names("cache/trees").is_empty() && context.names("cache/archives").is_empty());
         assert!(!context.path("cache/kcompile.lock").exists());
     }
