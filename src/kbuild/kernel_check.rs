@@ -144,13 +144,13 @@ mod tests {
         no_efi[..2].fill(0);
         for (bytes, arch, says) in [
             (foreign, Arch::Amd64, "is an ELF file for arm64"),
-            (small, Arch::Amd64, "not of 64 bits"),
-            (bz_image, Arch::Amd64, "a bzImage, compressed"),
+            (small, Arch::Amd64, "not a 64-bit"),
+            (bz_image, Arch::Amd64, "a bzImage, which is compressed"),
             (vec![0xfc; 4096], Arch::Amd64, "a raw binary"),
             (Vec::new(), Arch::Amd64, "a raw binary"),
             (arm64_image(), Arch::Amd64, "is an arm64 Image"),
             (elf(18), Arch::Arm64, "is an ELF file for x86-64"),
-            (vec![0x1f, 0x8b, 8, 0], Arch::Arm64, "compressed by gzip"),
+            (vec![0x1f, 0x8b, 8, 0], Arch::Arm64, "a gzip file"),
             (no_efi, Arch::Arm64, "without an EFI header"),
         ] {
             let message = check_bytes(&bytes, arch, Flavor::Firecracker).unwrap_err();

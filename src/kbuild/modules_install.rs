@@ -26,12 +26,11 @@ impl BuildDir<'_> {
         if let Some(error) = &log_summary.depmod_error {
             return Err(Error::build(format!("depmod failed: {error}")).hint(self.log_hint(error)));
         }
-        let has_modules = dir
-            .join("modules.order")
-            .symlink_metadata()
-            .is_ok_and(|order| order.is_file() && order.len() > 0);
+        let order = dir.join("modules.order").symlink_metadata();
+        let has_modules = order.is_ok_and(|order| order.is_file() && order.len() > 0);
+        let modules = if has_modules { depmod::Modules::Installed } else { depmod::Modules::None };
         let version = self.plan.toolchain.identity.get("depmod").map(String::as_str);
-        match depmod::find_missing(dir, has_modules, version) {
+        match depmod::find_missing(dir, modules, version) {
             None => Ok(()),
             Some(fault) => Err(Error::host(fault).hint(format!(
                 "check that depmod (package kmod) is installed and works\n      full log: {}",

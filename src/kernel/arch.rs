@@ -1,8 +1,8 @@
-//! The architectures that kernels are built for, and all that differs between them.
+//! The architectures that kernels are built for, and what differs between them.
 
 use serde::{Deserialize, Serialize};
 
-/// The machine that the kernel is for. Named as container platforms name it (`amd64`, `arm64`).
+/// The architecture of a kernel, by its name in OCI (`amd64`, `arm64`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
@@ -14,10 +14,10 @@ pub enum Arch {
 
 spec_table!(Arch, "architecture", ArchSpec { Amd64 => AMD64, Arm64 => ARM64 });
 
-/// What the programs of this project need to know of an architecture.
+/// The names and properties of an architecture.
 #[derive(Debug)]
 pub struct ArchSpec {
-    /// The name that container platforms and OCI have for it.
+    /// Its name in OCI and on container platforms.
     pub name: &'static str,
     /// Other spellings that are accepted.
     pub aliases: &'static [&'static str],
@@ -29,7 +29,7 @@ pub struct ArchSpec {
     pub kbuild: &'static str,
     /// Its directory below `arch/`, which is also its name in a `.config` header: `Linux/x86 6.1.7 …`.
     pub srcarch: &'static str,
-    /// The Kconfig symbol that is on in its configs only.
+    /// The Kconfig symbol that only its configs set.
     pub symbol: &'static str,
     /// The target triple of the usual cross compiler.
     pub triple: &'static str,
@@ -37,54 +37,51 @@ pub struct ArchSpec {
     pub cross_packages: [&'static str; 5],
     /// `e_machine` of its ELF files.
     pub elf_machine: u16,
-    /// What hypervisors load.
+    /// The format of the kernel file that hypervisors load.
     pub format: KernelFormat,
     /// The make target of the kernel.
     pub target: &'static str,
-    /// The file in the build directory that this target makes.
+    /// The file in the build directory that the target makes.
     pub built_kernel: &'static str,
-    /// How its machines are made up.
     pub platform: Platform,
-    /// The first serial port of its machines, as the kernel's command line names it.
+    /// Its first serial port, as the kernel's command line names it.
     pub serial: &'static str,
-    /// The option for messages before that port has its driver.
+    /// The kernel option for messages before that port has its driver.
     pub early_console: &'static str,
-    /// Appended to the name of the combined image; those who pull it know only its name for amd64.
+    /// What follows the name of the combined image. Older clients know only the name for amd64.
     pub combined_suffix: &'static str,
-    /// Its machines in QEMU.
     pub qemu: QemuSpec,
 }
 
-/// The format of the kernel file that hypervisors load.
+/// A format of kernel files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelFormat {
-    /// `vmlinux`, an ELF file; its PVH note, if it has one, is where QEMU and some hypervisors enter it.
+    /// `vmlinux`, an ELF file. Some hypervisors and QEMU enter it by its PVH note.
     Elf,
-    /// `Image` with a PE header and these bytes at offset 56.
+    /// `Image`, with a PE header and these bytes at offset 56.
     PeImage([u8; 4]),
 }
 
-/// How a machine is made up.
+/// How the kernel finds the devices of a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Platform {
-    /// A PC: it has a keyboard controller, or the kernel looks for one.
+    /// As on a PC, where the kernel also looks for a keyboard controller.
     Pc,
-    /// A device tree tells the kernel what there is.
+    /// In a device tree.
     DeviceTree,
 }
 
-/// The machines that QEMU has for an architecture.
+/// QEMU's program and machines for an architecture.
 #[derive(Debug)]
 pub struct QemuSpec {
-    /// The program.
     pub program: &'static str,
     /// Its packages on Debian, Fedora, Arch, Alpine and openSUSE.
     pub packages: [&'static str; 5],
     /// The processor that is emulated.
     pub cpu: &'static str,
-    /// The machine with virtio on MMIO whose devices are on the kernel's command line.
+    /// The machine with virtio on MMIO that names its devices on the kernel's command line.
     pub mmio: &'static str,
-    /// That whose devices ACPI has.
+    /// The machine with virtio on MMIO that names its devices in ACPI.
     pub mmio_acpi: &'static str,
     /// The machine with virtio on PCI.
     pub pci: &'static str,
@@ -151,7 +148,7 @@ static ARM64: ArchSpec = ArchSpec {
             "qemu-system-aarch64",
             "qemu-arm",
         ],
-        // `max` has features that kernels of its time stumble over.
+        // `max` has features that older kernels fail on.
         cpu: "cortex-a72",
         mmio: "virt",
         mmio_acpi: "virt",
@@ -165,7 +162,7 @@ impl Arch {
         Arch::ALL.iter().copied().find(|arch| fits(arch.spec()))
     }
 
-    /// Returns whether the header of a `.config` names it so: by its directory or by its `ARCH`.
+    /// Returns whether `name` stands for this architecture in the header of a `.config`.
     pub fn is_in_config_header(self, name: &str) -> bool {
         let spec = self.spec();
         name == spec.srcarch || name == spec.kbuild

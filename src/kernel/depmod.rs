@@ -1,8 +1,9 @@
-//! What depmod, of kmod, leaves in the directory of a kernel's modules: measured with kmod 26, 27, 30 and 34.
+//! The files that depmod (of kmod) writes in the directory of a kernel's modules. Measured with kmod 26, 27,
+//! 30 and 34.
 
 use camino::Utf8Path;
 
-/// Its files, from kmod 10 on; and whether they hold something where there are no modules.
+/// The files of kmod 10 and later, and whether each has content if there are no modules.
 const FILES: [(&str, bool); 9] = [
     ("modules.dep", false),
     ("modules.alias", true),
@@ -14,12 +15,18 @@ const FILES: [(&str, bool); 9] = [
     ("modules.symbols", true),
     ("modules.symbols.bin", true),
 ];
-/// The same since a version of kmod. An old kernel has nothing for the first one.
+/// The same, with the first version of kmod that writes the file. For an old kernel the first file is empty.
 const FILES_SINCE: [(&str, bool, u32); 2] =
     [("modules.builtin.alias.bin", false, 27), ("modules.weakdep", true, 33)];
 
-/// The files that depmod leaves, and whether they hold something where there are no modules; `version` is its own,
-/// `kmod version 30`.
+/// Whether a kernel has modules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Modules {
+    Installed,
+    None,
+}
+
+/// Returns the files, and whether each has content if there are no modules.
 fn expected(version: Option<&str>) -> impl Iterator<Item = (&'static str, bool)> {
     let kmod: Option<u32> = version
         .and_then(|version| version.strip_prefix("kmod version "))
@@ -28,19 +35,19 @@ fn expected(version: Option<&str>) -> impl Iterator<Item = (&'static str, bool)>
     FILES.iter().copied().chain(later.map(|(name, filled, _)| (*name, *filled)))
 }
 
-/// The names of the files that depmod leaves; `version` is its own, `kmod version 30`.
+/// Returns the names of the files that depmod writes. `version` is depmod's own, such as `kmod version 30`.
 pub fn files(version: Option<&str>) -> impl Iterator<Item = &'static str> {
     expected(version).map(|(name, _)| name)
 }
 
-/// What is wrong with depmod's files in `dir`, where `has_modules` tells whether it holds modules; `version` is depmod's
-/// own, `kmod version 30`.
-pub fn find_missing(dir: &Utf8Path, has_modules: bool, version: Option<&str>) -> Option<String> {
+/// Returns a message about the first of depmod's files in `dir` that is missing or empty. `version` is
+/// depmod's own, such as `kmod version 30`.
+pub fn find_missing(dir: &Utf8Path, modules: Modules, version: Option<&str>) -> Option<String> {
     expected(version).find_map(|(name, filled)| {
-        let filled = filled || has_modules && name == "modules.dep";
+        let filled = filled || modules == Modules::Installed && name == "modules.dep";
         match dir.join(name).metadata() {
             Err(_) => Some(format!("depmod wrote no {name}")),
-            Ok(file) if filled && file.len() == 0 => Some(format!("depmod wrote nothing: {name} is empty")),
+            Ok(file) if filled && file.len() == 0 => Some(format!("depmod wrote an empty {name}")),
             Ok(_) => None,
         }
     })
@@ -52,26 +59,26 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn every_file_counts() {
+    fn every_file_is_checked() {
         let dir = tempfile::tempdir().unwrap();
         let dir = Utf8Path::from_path(dir.path()).unwrap();
         let fill = || FILES.iter().for_each(|(name, _)| fs::write(dir.join(name), "x").unwrap());
         for (name, filled) in FILES {
             fill();
-            assert_eq!(find_missing(dir, true, Some("kmod version 26")), None);
+            assert_eq!(find_missing(dir, Modules::Installed, Some("kmod version 26")), None);
             fs::write(dir.join(name), "").unwrap();
             let is_fault = filled || name == "modules.dep";
-            assert_eq!(find_missing(dir, true, None).is_some(), is_fault, "{name}");
-            assert_eq!(find_missing(dir, false, None).is_some(), filled, "{name}");
+            assert_eq!(find_missing(dir, Modules::Installed, None).is_some(), is_fault, "{name}");
+            assert_eq!(find_missing(dir, Modules::None, None).is_some(), filled, "{name}");
             fs::remove_file(dir.join(name)).unwrap();
-            assert_eq!(find_missing(dir, false, None).unwrap(), format!("depmod wrote no {name}"));
+            assert_eq!(find_missing(dir, Modules::None, None).unwrap(), format!("depmod wrote no {name}"));
         }
         assert_eq!(files(Some("kmod version 30")).count(), FILES.len() + 1);
         fill();
         fs::write(dir.join("modules.builtin.alias.bin"), "").unwrap();
-        assert_eq!(find_missing(dir, true, Some("kmod version 30")), None);
+        assert_eq!(find_missing(dir, Modules::Installed, Some("kmod version 30")), None);
         assert_eq!(
-            find_missing(dir, true, Some("kmod version 34.2")).unwrap(),
+            find_missing(dir, Modules::Installed, Some("kmod version 34.2")).unwrap(),
             "depmod wrote no modules.weakdep"
         );
     }

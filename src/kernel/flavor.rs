@@ -1,18 +1,18 @@
-//! The hypervisors that kernels are built for, and all that differs between them.
+//! The hypervisors that kernels are built for, and what differs between them.
 
 use super::{Arch, KernelFormat, SourceSpec};
 use crate::util::text::join_list;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The hypervisor that the kernel is made for. Its name is also that of its directory of configs and of its
-/// requirement profile.
+/// The hypervisor that a kernel is for. Its directory of configs and its requirement profile have the same
+/// name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flavor {
-    /// Firecracker: an ELF `vmlinux`, virtio over MMIO, serial console.
+    /// Loads an ELF `vmlinux`. Virtio over MMIO, a serial console.
     Firecracker,
-    /// Cloud Hypervisor: a stripped ELF with a PVH note, virtio over PCI, ACPI.
+    /// Loads a stripped ELF file with a PVH note. Virtio over PCI, ACPI.
     CloudHypervisor,
 }
 
@@ -21,36 +21,35 @@ spec_table!(Flavor, "flavor", FlavorSpec {
     CloudHypervisor => CLOUD_HYPERVISOR,
 });
 
-/// What the programs of this project need to know of a hypervisor.
+/// The names and properties of a hypervisor.
 #[derive(Debug)]
 pub struct FlavorSpec {
     /// The name in options, plans and paths.
     pub name: &'static str,
     /// Other spellings that are accepted.
     pub aliases: &'static [&'static str],
-    /// The command-line flag that chooses it, without dashes.
+    /// The command-line flag that selects it, without dashes.
     pub flag: &'static str,
     /// The name that people read.
     pub title: &'static str,
-    /// What the names of its images begin with.
+    /// The first part of the names of its images.
     pub image_prefix: &'static str,
     /// The name of the combined image that Flintlock before 0.5 and CAPMVM before 0.8 pull.
     pub combined_image: &'static str,
-    /// Where its kernels come from unless `--source` or the catalog names another source.
+    /// The source, unless `--source` or the catalog names another one.
     pub source: SourceSpec,
-    /// The kernel file where kernels are ELF files.
+    /// The kernel file of architectures whose kernels are ELF files.
     pub elf: ElfKernel,
-    /// Its own program.
     pub program: &'static str,
-    /// What its virtio devices are attached to.
+    /// The bus of its virtio devices.
     pub bus: Bus,
-    /// Its serial port, where that is not the usual one of the architecture.
+    /// Its serial port, if it differs from that of the architecture.
     pub serial: Option<&'static str>,
-    /// Kernel options that its own machine needs on a PC.
+    /// The kernel options that its machine needs on a PC.
     pub pc_options: &'static str,
-    /// The kernel options that Flintlock gives it by default, beside those that it gives every hypervisor.
+    /// The kernel options that Flintlock gives this hypervisor by default, and no other.
     pub flintlock_options: &'static [(&'static str, &'static str)],
-    /// Those that it adds on a PC.
+    /// The kernel options that Flintlock adds on a PC.
     pub flintlock_pc_options: &'static [(&'static str, &'static str)],
 }
 
@@ -59,22 +58,21 @@ pub struct FlavorSpec {
 pub struct ElfKernel {
     /// Its name in the image.
     pub file: &'static str,
-    /// Which of the two files that Kbuild makes.
     pub form: ElfForm,
-    /// Does it enter the kernel by its PVH note only?
+    /// Whether it loads only kernels with a PVH note.
     pub requires_pvh: bool,
 }
 
-/// A form of `vmlinux`.
+/// A `vmlinux` that Kbuild makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElfForm {
-    /// As Kbuild leaves it at the top of the build directory.
+    /// `vmlinux` at the top of the build directory.
     Vmlinux,
-    /// Without symbols, as `arch/x86/boot/compressed/vmlinux.bin`.
+    /// `arch/x86/boot/compressed/vmlinux.bin`, without symbols.
     Stripped,
 }
 
-/// What virtio devices are attached to.
+/// The bus of virtio devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bus {
     /// Memory-mapped.
@@ -98,7 +96,7 @@ static FIRECRACKER: FlavorSpec = FlavorSpec {
     program: "firecracker",
     bus: Bus::Mmio,
     serial: Some("ttyS0"),
-    // It has a keyboard controller to reset the machine by, and no PCI unless it is asked for.
+    // It resets the machine by a keyboard controller, and has no PCI by default.
     pc_options: "reboot=k pci=off",
     flintlock_options: &[("console", "ttyS0")],
     flintlock_pc_options: &[
@@ -128,7 +126,7 @@ static CLOUD_HYPERVISOR: FlavorSpec = FlavorSpec {
 };
 
 impl Flavor {
-    /// Returns the flags that choose one, for a message: `--fc or --ch`.
+    /// Returns the flags that select a flavor, for a message: `--fc or --ch`.
     pub fn flags() -> String {
         join_list(Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)), "or")
     }

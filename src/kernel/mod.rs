@@ -1,22 +1,21 @@
-//! What a kernel is called and what is known about it: versions, architectures, flavors, and the
-//! catalog of kernels with their pins. Pure: text in, values out.
+//! Versions, architectures, flavors and kinds of source of a kernel, and what the bytes of kernels and
+//! modules say.
 
-/// Gives each variant of an enum its entry of a table. Without one a variant does not compile. `ALL` has all of
-/// them, and the `name` and the `aliases` of an entry are how its variant is printed and read.
+/// Gives each variant of an enum its entry of a table. A variant without an entry does not compile. `ALL` has
+/// all variants. The `name` and the `aliases` of an entry are how its variant is printed and parsed.
 macro_rules! spec_table {
     ($name:ident, $what:literal, $spec:ident { $($variant:ident => $entry:ident),+ $(,)? }) => {
         impl $name {
-            /// All of them, in the order in which they are listed.
+            /// All variants, in the order in which they are listed.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// Returns its entry of the table.
+            /// Returns the entry of the table.
             pub fn spec(self) -> &'static $spec {
                 match self {
                     $($name::$variant => &$entry,)+
                 }
             }
 
-            /// Returns its name.
             pub fn name(self) -> &'static str {
                 self.spec().name
             }

@@ -1,18 +1,18 @@
 //! Ranges of kernel versions, as data files write them.
 
-use super::KernelVersion;
+use super::{KernelVersion, VersionRequest};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// Some kernel versions: `>=5.2, <6.2`, a series `5.10`, or several of these with `|` between them
-/// (`5.4 | 5.10 | >=6.0`). A release candidate counts as its release: what a release has came in
+/// A set of kernel versions, such as `>=5.2, <6.2`, the series `5.10`, or several of these with `|` between
+/// them (`5.4 | 5.10 | >=6.0`). A release candidate counts as its release, because new features come in
 /// before the first candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VersionRange {
     text: String,
-    // One of the outer list holds, with all of its inner list.
+    // A version is in the set if it satisfies all bounds of one inner list.
     alternatives: Vec<Vec<Bound>>,
 }
 
@@ -23,8 +23,26 @@ enum Bound {
     Series(u32, u32),
 }
 
+impl Bound {
+    fn parse(text: &str) -> Option<Bound> {
+        let version = |text: &str| text.trim().parse::<KernelVersion>().ok();
+        let text = text.trim();
+        if let Some(first) = text.strip_prefix(">=") {
+            return version(first).map(Bound::From);
+        }
+        if let Some(end) = text.strip_prefix('<') {
+            // `<=5.1` would leave open whether 5.1.21 is meant.
+            return version(end).map(Bound::Before);
+        }
+        match text.parse().ok()? {
+            VersionRequest::Series(major, minor) => Some(Bound::Series(major, minor)),
+            VersionRequest::Exact(_) => None,
+        }
+    }
+}
+
 impl VersionRange {
-    /// Is `version` one of them?
+    /// Returns whether `version` is in the set.
     pub fn contains(&self, version: KernelVersion) -> bool {
         let release = KernelVersion::new(version.major, version.minor, version.patch);
         let holds = |bound: &Bound| match *bound {
@@ -46,27 +64,10 @@ impl FromStr for VersionRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let message = || {
-            format!("`{text}` is no range of kernel versions: `>=5.2, <6.2` or `5.10 | >=6.0` would be one")
-        };
-        let bound = |bound: &str| {
-            let bound = bound.trim();
-            let version = |text: &str| text.trim().parse::<KernelVersion>().map_err(|_| message());
-            if let Some(first) = bound.strip_prefix(">=") {
-                version(first).map(Bound::From)
-            } else if let Some(end) = bound.strip_prefix('<') {
-                // `<=5.1` would leave open whether 5.1.21 is meant.
-                version(end).map(Bound::Before)
-            } else {
-                let series = version(bound)?;
-                match bound.split('.').count() == 2 && series.candidate().is_none() {
-                    true => Ok(Bound::Series(series.major, series.minor)),
-                    false => Err(message()),
-                }
-            }
-        };
-        let all = |bounds: &str| bounds.split(',').map(bound).collect::<Result<Vec<_>, _>>();
-        let alternatives = text.split('|').map(all).collect::<Result<Vec<_>, _>>()?;
+        let all = |bounds: &str| bounds.split(',').map(Bound::parse).collect::<Option<Vec<_>>>();
+        let alternatives = text.split('|').map(all).collect::<Option<Vec<_>>>().ok_or_else(|| {
+            format!("`{text}` is not a range of kernel versions; `>=5.2, <6.2` and `5.10 | >=6.0` are examples of one")
+        })?;
         Ok(VersionRange { text: text.to_owned(), alternatives })
     }
 }
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_hold_their_versions_only() {
+    fn ranges_contain_their_versions_only() {
         for (range, inside, outside) in [
             (">=4.20", vec!["4.20", "4.20-rc1", "6.1.7"], vec!["4.19.215"]),
             ("<5.2", vec!["4.19.215", "5.1.21"], vec!["5.2", "5.2-rc1", "5.10"]),

@@ -1,24 +1,23 @@
-//! What identifies the bytes of a kernel's source.
+//! The identity of a kernel's source.
 
 use crate::util::digest::Sha256;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// What identifies the bytes of a source, printed and serialized with its kind before it: `sha256:…`.
+/// What identifies the bytes of a source. Its kind is part of its text, as in `sha256:…`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum SourceDigest {
     /// The digest of an archive.
     Sha256(Sha256),
-    /// A commit.
     Commit(CommitId),
-    /// The digest of what lies in a directory.
+    /// The digest of all files of a directory.
     Content(Sha256),
 }
 
 impl SourceDigest {
-    /// Returns the digest of the archive, if the source is one.
+    /// Returns the digest of the archive, if the source is an archive.
     pub fn sha256(&self) -> Option<Sha256> {
         match self {
             SourceDigest::Sha256(sha256) => Some(*sha256),
@@ -26,7 +25,7 @@ impl SourceDigest {
         }
     }
 
-    /// Returns the commit, if the source is one.
+    /// Returns the commit, if the source is a commit.
     pub fn commit(&self) -> Option<&CommitId> {
         match self {
             SourceDigest::Commit(commit) => Some(commit),
@@ -55,7 +54,7 @@ impl FromStr for SourceDigest {
             Some(("content", digits)) => digits.parse().ok().map(SourceDigest::Content),
             _ => None,
         };
-        // One spelling only: lock files and names in the cache compare the text.
+        // Only one spelling, because lock files and the names of cache entries are compared as text.
         digest
             .filter(|digest| digest.to_string() == text)
             .ok_or_else(|| format!("`{text}` is not sha256:…, commit:… or content:…"))
@@ -76,7 +75,7 @@ impl From<SourceDigest> for String {
     }
 }
 
-/// The name of a commit in full, 40 or 64 lower-case hexadecimal digits.
+/// A whole commit hash, of 40 or 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CommitId(String);
@@ -103,7 +102,7 @@ impl TryFrom<String> for CommitId {
         if is_hex && matches!(text.len(), 40 | 64) {
             Ok(CommitId(text))
         } else {
-            Err(format!("`{text}` is not a commit in full"))
+            Err(format!("`{text}` is not a whole commit hash"))
         }
     }
 }

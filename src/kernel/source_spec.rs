@@ -6,21 +6,21 @@ use camino::Utf8PathBuf;
 use std::fmt;
 use std::str::FromStr;
 
-/// Where the kernel's source comes from.
+/// The source of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSpec {
-    /// A release tarball of kernel.org or of a mirror with its layout.
+    /// A release tarball of kernel.org, or of a mirror with the same layout.
     KernelOrg,
     /// One branch, tag or commit of a git repository.
     Git {
-        /// `None`: cloud-hypervisor/linux.
+        /// By default cloud-hypervisor/linux.
         url: Option<String>,
-        /// `None`: the branch `ch-<VERSION>`.
+        /// By default the branch `ch-<VERSION>`.
         reference: Option<String>,
     },
     /// The distribution's kernel source package.
     Apt {
-        /// `None`: `linux-source-<MAJOR>.<MINOR>`.
+        /// By default `linux-source-<MAJOR>.<MINOR>`.
         package: Option<String>,
     },
     /// A tarball or a directory on this machine.
@@ -28,7 +28,6 @@ pub enum SourceSpec {
 }
 
 impl fmt::Display for SourceSpec {
-    /// As it is read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SourceSpec::KernelOrg => f.write_str("kernel.org"),
@@ -53,51 +52,51 @@ impl FromStr for SourceSpec {
         }
         if spec == "apt" || spec.starts_with("apt:") {
             let package = spec.strip_prefix("apt:").map(str::to_owned);
-            // Debian policy 5.6.1: what a package name is made of. It is handed to apt as an argument.
+            // The grammar of Debian policy 5.6.1. The name becomes an argument of apt.
             let is_name = |name: &String| {
                 name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
                     && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+-.".contains(c))
             };
-            return match package.as_ref().is_none_or(is_name) {
-                true => Ok(SourceSpec::Apt { package }),
-                false => Err(format!("`{spec}`: not the name of a package")),
-            };
+            if package.as_ref().is_none_or(is_name) {
+                return Ok(SourceSpec::Apt { package });
+            }
+            return Err(format!("`{spec}`: not the name of a package"));
         }
         if spec == "git" || spec.starts_with("git+") || spec.starts_with("git#") {
-            let rest = spec.trim_start_matches("git");
-            let (url, reference) = match rest.split_once('#') {
-                Some((url, reference)) => (url, Some(reference.to_owned())),
-                None => (rest, None),
-            };
-            let url = url.strip_prefix('+').filter(|url| !url.is_empty()).map(str::to_owned);
-            if reference.as_deref() == Some("") {
-                return Err(format!(
-                    "`{spec}`: nothing after the `#`; a branch, a tag or a commit goes there"
-                ));
-            }
-            // It would stand in the lock file, in receipts and in images.
-            if url.as_deref().is_some_and(has_credentials) {
-                return Err("the URL holds a password or a token, which does not belong there: \
-                            ssh takes keys from its agent, and a local clone needs none"
-                    .into());
-            }
-            if url.as_deref().is_some_and(|url| url.contains('?')) {
-                return Err(
-                    "the URL holds a query, which may be a token and would stand in the lock file, in \
-                            receipts and in images: git takes its credentials from elsewhere"
-                        .into(),
-                );
-            }
-            return Ok(SourceSpec::Git { url, reference });
+            return parse_git(spec);
         }
-        match spec {
-            "" => Err("empty: kernel.org, git[+URL][#REF], apt[:PACKAGE] or a path".into()),
-            path => Ok(SourceSpec::Path(path.into())),
+        if spec.is_empty() {
+            return Err(
+                "the source is empty; expected kernel.org, git[+URL][#REF], apt[:PACKAGE] or a path".into()
+            );
         }
+        Ok(SourceSpec::Path(spec.into()))
     }
 }
 
-/// Debian's name for the source package of a version's series.
+fn parse_git(spec: &str) -> Result<SourceSpec, String> {
+    let rest = spec.trim_start_matches("git");
+    let (url, reference) = match rest.split_once('#') {
+        Some((url, reference)) => (url, Some(reference.to_owned())),
+        None => (rest, None),
+    };
+    let url = url.strip_prefix('+').filter(|url| !url.is_empty()).map(str::to_owned);
+    if reference.as_deref() == Some("") {
+        return Err(format!("`{spec}`: a branch, a tag or a commit is missing after the `#`"));
+    }
+    // The URL appears in the lock file, in receipts and in images.
+    if url.as_deref().is_some_and(has_credentials) {
+        return Err("the URL has a password or a token; use an SSH key or a local clone instead".into());
+    }
+    if url.as_deref().is_some_and(|url| url.contains('?')) {
+        return Err(
+            "the URL has a query, which may be a token; use an SSH key or a local clone instead".into()
+        );
+    }
+    Ok(SourceSpec::Git { url, reference })
+}
+
+/// Returns Debian's name for the source package of a version's series.
 pub fn source_package(version: VersionRequest) -> String {
     let (major, minor) = version.floor().series();
     format!("linux-source-{major}.{minor}")
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_told_apart() {
+    fn sources_are_parsed_and_printed() {
         let git = |url: Option<&str>, reference: Option<&str>| SourceSpec::Git {
             url: url.map(str::to_owned),
             reference: reference.map(str::to_owned),

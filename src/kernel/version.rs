@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// An exact kernel version. `5.12` and `5.12.0` are the same one and print as `5.12`, as kernel.org
-/// publishes it; a release candidate sorts before its release.
+/// An exact kernel version. `5.12` and `5.12.0` are the same version and print as `5.12`, as on kernel.org. A
+/// release candidate sorts before its release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KernelVersion {
     /// `VERSION` of the top Makefile.
@@ -19,25 +19,25 @@ pub struct KernelVersion {
 }
 
 impl KernelVersion {
-    /// A release.
+    /// Returns the version of a release.
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         KernelVersion { major, minor, patch, candidate: u32::MAX }
     }
 
-    /// The number of a release candidate, `None` for a release.
+    /// Returns the number of a release candidate, or `None` for a release.
     pub fn candidate(self) -> Option<u32> {
         (self.candidate != u32::MAX).then_some(self.candidate)
     }
 
-    /// `(major, minor)`: the series that it belongs to.
+    /// Returns the series, `(major, minor)`.
     pub fn series(self) -> (u32, u32) {
         (self.major, self.minor)
     }
 
-    /// Reads the version out of a kernel tree's top `Makefile`; `None` where it is not one.
+    /// Returns the version in the top `Makefile` of a kernel tree, or `None` if the text is not such a file.
     ///
-    /// An `EXTRAVERSION` that is not a release candidate's (a distribution's own) is left aside: it
-    /// is part of the kernel release, not of the version.
+    /// An `EXTRAVERSION` that a distribution has set is ignored. It is part of the kernel release, not of the
+    /// version.
     pub fn from_makefile(text: &str) -> Option<Self> {
         let value = |name: &str| {
             text.lines().take(40).find_map(|line| {
@@ -51,8 +51,8 @@ impl KernelVersion {
         Some(KernelVersion { candidate: candidate.unwrap_or(u32::MAX), ..version })
     }
 
-    /// The version at the start of a kernel release or of the version in a `.config` header:
-    /// `6.1.7-custom+` is 6.1.7, `6.12.0-rc3-dirty` is 6.12-rc3.
+    /// Returns the version at the start of a kernel release or of the version in a `.config` header.
+    /// `6.1.7-custom+` is 6.1.7, and `6.12.0-rc3-dirty` is 6.12-rc3.
     pub fn from_release(release: &str) -> Option<Self> {
         let mut parts = release.split(['-', '+', '~']);
         let version = parts.next()?;
@@ -79,21 +79,25 @@ impl FromStr for KernelVersion {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let message = || format!("`{text}` is not a kernel version: 5.10, 6.1.7 or 6.12-rc3 would be one");
-        let number = |part: &str| match part.len() {
-            1..=5 if part.bytes().all(|b| b.is_ascii_digit()) => part.parse::<u32>().map_err(|_| message()),
-            _ => Err(message()),
-        };
-        let (release, candidate) = match text.split_once("-rc") {
-            Some((release, candidate)) => (release, number(candidate)?),
-            None => (text, u32::MAX),
-        };
-        let parts = release.split('.').map(number).collect::<Result<Vec<_>, _>>()?;
-        match parts[..] {
-            [major, minor] => Ok(KernelVersion { major, minor, patch: 0, candidate }),
-            [major, minor, patch] => Ok(KernelVersion { major, minor, patch, candidate }),
-            _ => Err(message()),
-        }
+        parse(text).ok_or_else(|| {
+            format!("`{text}` is not a kernel version; 5.10, 6.1.7 and 6.12-rc3 are examples of one")
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<KernelVersion> {
+    let number = |part: &str| -> Option<u32> {
+        let is_number = part.len() <= 5 && part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse().ok().filter(|_| is_number)
+    };
+    let (release, candidate) = match text.split_once("-rc") {
+        Some((release, candidate)) => (release, number(candidate)?),
+        None => (text, u32::MAX),
+    };
+    match release.split('.').map(number).collect::<Option<Vec<_>>>()?[..] {
+        [major, minor] => Some(KernelVersion { major, minor, patch: 0, candidate }),
+        [major, minor, patch] => Some(KernelVersion { major, minor, patch, candidate }),
+        _ => None,
     }
 }
 
@@ -109,18 +113,18 @@ impl<'de> Deserialize<'de> for KernelVersion {
     }
 }
 
-/// The VERSION of the command line: what it stands for depends on the source.
+/// The VERSION of the command line. What it stands for depends on the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub enum VersionRequest {
-    /// `5.10.77`, `6.12-rc3`, `5.12.0`: this one.
+    /// One version, such as `5.10.77`, `6.12-rc3` or `5.12.0`.
     Exact(KernelVersion),
-    /// `5.10`: the newest of the series, or the first release of it where the source means that.
+    /// A series, such as `5.10`. Most sources take its newest release, and some take its first.
     Series(u32, u32),
 }
 
 impl VersionRequest {
-    /// The version as far as it is known: a series counts as its first release.
+    /// Returns the version, or the first release of a series.
     pub fn floor(self) -> KernelVersion {
         match self {
             VersionRequest::Exact(version) => version,
@@ -128,7 +132,8 @@ impl VersionRequest {
         }
     }
 
-    /// As catalogs and the names of configs write it, where `6.6` is the series: its first release is `6.6.0`.
+    /// Returns the version as catalogs and the names of configs write it. There `6.6` is the series, and
+    /// `6.6.0` is its first release.
     pub fn in_catalog(self) -> String {
         match self {
             VersionRequest::Exact(version) if version.patch == 0 && version.candidate().is_none() => {
@@ -138,7 +143,7 @@ impl VersionRequest {
         }
     }
 
-    /// Is `version` what was asked for?
+    /// Returns whether `version` is the requested one, or is in the requested series.
     pub fn admits(self, version: KernelVersion) -> bool {
         match self {
             VersionRequest::Exact(exact) => exact == version,
@@ -153,9 +158,10 @@ impl FromStr for VersionRequest {
     fn from_str(text: &str) -> Result<Self, String> {
         let version: KernelVersion = text.parse()?;
         let is_series = text.split('.').count() == 2 && version.candidate().is_none();
-        Ok(match is_series {
-            true => VersionRequest::Series(version.major, version.minor),
-            false => VersionRequest::Exact(version),
+        Ok(if is_series {
+            VersionRequest::Series(version.major, version.minor)
+        } else {
+            VersionRequest::Exact(version)
         })
     }
 }
@@ -172,14 +178,14 @@ impl From<VersionRequest> for String {
     }
 }
 
-/// A name for whatever release kernel.org puts forward today.
+/// A name for a release that changes from day to day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channel {
     /// The newest stable release.
     Latest,
     /// The newest release of the newest longterm series.
     Longterm,
-    /// What Linus works on: a release candidate, most weeks.
+    /// The newest release of the mainline tree, most weeks a release candidate.
     Mainline,
 }
 
@@ -232,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_makefile_tells_the_version() {
+    fn the_makefile_has_the_version() {
         let makefile = "# SPDX\nVERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 0\nEXTRAVERSION = -rc3\nNAME = x\n";
         assert_eq!(KernelVersion::from_makefile(makefile).unwrap().to_string(), "6.12-rc3");
         assert_eq!(KernelVersion::from_makefile("all:\n\ttrue\n"), None);

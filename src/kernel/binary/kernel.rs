@@ -1,57 +1,55 @@
 //! A kernel file: its format, its PVH note, its build id, and the banner and the config inside it.
 
 use super::scan::{Finder, Ranges};
-use super::{Format, half, ikconfig, long, word};
+use super::{Format, ikconfig, read_u16, read_u32, read_u64};
 use std::io::{self, Read};
 
 /// Linkers put the program headers right behind the ELF header.
 const HEAD: usize = 64 << 10;
-/// More than all notes of any kernel together.
+/// All notes of a kernel are smaller together.
 const MAX_NOTES: usize = 1 << 20;
-/// The type of Xen's note that holds the PVH entry: XEN_ELFNOTE_PHYS32_ENTRY of
-/// `include/xen/interface/elfnote.h`.
+/// XEN_ELFNOTE_PHYS32_ENTRY of `include/xen/interface/elfnote.h`, the type of Xen's note with the PVH entry.
 const PHYS32_ENTRY: u32 = 18;
-/// The type of GNU's note that holds the build id: NT_GNU_BUILD_ID of `elf.h`.
+/// NT_GNU_BUILD_ID of `elf.h`, the type of GNU's note with the build id.
 const GNU_BUILD_ID: u32 = 3;
-/// The banner has the release, who compiled it with what, and when.
+/// The banner has the release, the builder, the compiler and the date.
 const MAX_BANNER: usize = 1024;
 
-/// Is the kernel entered by PVH?
+/// Whether a kernel can be entered by PVH.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pvh {
-    /// Its ELF notes have Xen's PHYS32_ENTRY, where those who load kernels look for it.
+    /// Loaders find Xen's PHYS32_ENTRY among the ELF notes.
     Entry,
-    /// They have not, or the format has no notes.
+    /// Loaders do not find it, or the format has no notes.
     NoEntry,
 }
 
-/// What the headers and notes of a kernel file say.
+/// The content of the headers and notes of a kernel file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its format.
     pub format: Format,
-    /// Its PVH note.
     pub pvh: Pvh,
     /// GNU's build id, in hexadecimal digits.
     pub build_id: Option<String>,
 }
 
-/// What a kernel file says of itself.
+/// The metadata of a kernel file.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// Its headers and notes.
     pub identity: Identity,
-    /// What it prints first: `Linux version 6.1.7 (user@host) (compiler) #1 SMP date`.
+    /// The first line that it prints, `Linux version 6.1.7 (user@host) (compiler) #1 SMP date`.
     pub banner: Option<String>,
     /// The `.config` inside it (CONFIG_IKCONFIG).
     pub config: Option<String>,
-    /// What of it is not as its own headers say, in words.
+    /// What contradicts its own headers, for people.
     pub problems: Vec<String>,
 }
 
-/// Reads as much of a file as its headers and notes take; whatever the bytes, they are some format.
+/// Reads the headers and notes of a file, which may be of any format.
 ///
-/// Errors: reading fails; an ELF file's headers or notes are not where they should be.
+/// # Errors
+///
+/// Reading fails, or an ELF file's headers or notes are not where they should be.
 pub fn identify(mut reader: impl Read) -> io::Result<Identity> {
     let mut headers = Headers::default();
     let mut chunk = vec![0; HEAD];
@@ -69,20 +67,18 @@ pub fn identify(mut reader: impl Read) -> io::Result<Identity> {
 
 impl Kernel {
     /// Reads a whole file.
-    ///
-    /// Errors: reading fails.
     pub fn read(reader: impl Read) -> io::Result<Kernel> {
         let is_banner: fn(&[u8]) -> bool = |text| text.first().is_some_and(u8::is_ascii_digit);
-        let mut watched = TeeReader {
+        let mut tee = TeeReader {
             inner: reader,
             headers: Headers::default(),
             banner: Finder::new(b"Linux version ", is_banner, MAX_BANNER),
         };
-        let config = ikconfig::extract_config(&mut watched);
-        // If it was the reader that failed, it fails again.
-        io::copy(&mut watched, &mut io::sink())?;
-        let banner = watched.banner.finish();
-        let (identity, problem) = watched.headers.finish();
+        let config = ikconfig::extract_config(&mut tee);
+        // If the reader failed, it fails again.
+        io::copy(&mut tee, &mut io::sink())?;
+        let banner = tee.banner.finish();
+        let (identity, problem) = tee.headers.finish();
         let mut problems: Vec<String> = problem.into_iter().collect();
         let config = config.unwrap_or_else(|why| {
             problems.push(format!("the config inside it cannot be read: {why}"));
@@ -96,13 +92,13 @@ impl Kernel {
         })
     }
 
-    /// `uname -r`, as the banner has it.
+    /// Returns `uname -r`, from the banner.
     pub fn release(&self) -> Option<&str> {
         self.banner.as_deref()?.strip_prefix("Linux version ")?.split(' ').next()
     }
 }
 
-/// Looks at all that is read through it.
+/// Searches the bytes that are read through it.
 struct TeeReader<R> {
     inner: R,
     headers: Headers,
@@ -119,12 +115,12 @@ impl<R: Read> Read for TeeReader<R> {
     }
 }
 
-/// The beginning of a file and the notes that it points to, as they pass by.
+/// Collects the first bytes of a file, and the notes that they point to.
 #[derive(Default)]
 struct Headers {
     head: Vec<u8>,
     notes: Option<Ranges>,
-    /// Of each segment of notes.
+    /// The alignment of each segment of notes.
     alignments: Vec<usize>,
     problem: Option<String>,
 }
@@ -157,7 +153,7 @@ impl Headers {
         self.notes.insert(notes)
     }
 
-    /// What the headers and notes say, as far as they could be read, and why not further.
+    /// Returns what could be read, and what is wrong with the rest.
     fn finish(mut self) -> (Identity, Option<String>) {
         if self.notes.is_none() {
             self.find_notes();
@@ -168,7 +164,7 @@ impl Headers {
             return (identity, Some(damaged("notes")));
         };
         for (segment, alignment) in notes.finish().into_iter().zip(self.alignments) {
-            // Of several segments the last decides, as it does for Cloud Hypervisor's loader (linux-loader).
+            // The last segment decides, as in Cloud Hypervisor's loader (linux-loader).
             identity.pvh = Pvh::NoEntry;
             for note in notes_of(&segment, alignment) {
                 match (note.name, note.kind) {
@@ -191,19 +187,20 @@ fn damaged(what: &str) -> String {
 
 /// A PT_NOTE segment.
 struct NoteSegment {
-    /// Its place in the file.
     from: u64,
     length: usize,
-    /// `p_align`: what names and contents in it are padded to.
+    /// `p_align`. Names and contents in the segment are padded to it.
     alignment: usize,
 }
 
-/// The PT_NOTE segments, where `head` begins a 64-bit little-endian ELF file.
+/// Returns the PT_NOTE segments of a file that begins with `head`.
 fn note_segments(head: &[u8]) -> Result<Vec<NoteSegment>, String> {
     let Format::Elf { .. } = Format::of(head) else { return Ok(Vec::new()) };
     let headers = || damaged("program headers");
-    // Elf64_Ehdr: e_phoff at 32, e_phentsize at 54, e_phnum at 56.
-    let (Some(offset), Some(size), Some(count)) = (long(head, 32), half(head, 54), half(head, 56)) else {
+    // Elf64_Ehdr has e_phoff at 32, e_phentsize at 54 and e_phnum at 56.
+    let (Some(offset), Some(size), Some(count)) =
+        (read_u64(head, 32), read_u16(head, 54), read_u16(head, 56))
+    else {
         return Err(headers());
     };
     if count == 0 {
@@ -214,14 +211,16 @@ fn note_segments(head: &[u8]) -> Result<Vec<NoteSegment>, String> {
     let table = offset.checked_add(length).and_then(|end| head.get(offset..end)).ok_or_else(headers)?;
     let mut segments = Vec::new();
     let mut left = MAX_NOTES;
-    // Elf64_Phdr: p_type at 0 (PT_NOTE is 4), p_offset at 8, p_filesz at 32, p_align at 48.
-    for entry in table.chunks(usize::from(size).max(1)).filter(|entry| word(entry, 0) == Some(4)) {
-        let (Some(from), Some(length), Some(alignment)) = (long(entry, 8), long(entry, 32), long(entry, 48))
+    // Elf64_Phdr has p_type at 0 (PT_NOTE is 4), p_offset at 8, p_filesz at 32 and p_align at 48.
+    for entry in table.chunks(usize::from(size).max(1)).filter(|entry| read_u32(entry, 0) == Some(4)) {
+        let (Some(from), Some(length), Some(alignment)) =
+            (read_u64(entry, 8), read_u64(entry, 32), read_u64(entry, 48))
         else {
             return Err(headers());
         };
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        left = left.checked_sub(length).ok_or_else(|| format!("more than {MAX_NOTES} bytes of notes"))?;
+        left =
+            left.checked_sub(length).ok_or_else(|| format!("its notes have more than {MAX_NOTES} bytes"))?;
         let alignment = usize::try_from(alignment.max(1)).map_err(|_| headers())?;
         segments.push(NoteSegment { from, length, alignment });
     }
@@ -234,12 +233,14 @@ struct Note<'a> {
     content: &'a [u8],
 }
 
-/// The notes of a segment, as far as their sizes make sense: as QEMU and linux-loader go through them, who pad to the
-/// alignment of the segment. A property note, which wants eight, hides the others behind it from them.
+/// Returns the notes of a segment, up to one whose sizes make no sense. QEMU and linux-loader pad to the
+/// alignment of the segment, and so does this. They do not find the notes behind a property note, which needs
+/// an alignment of eight.
 fn notes_of(mut rest: &[u8], alignment: usize) -> impl Iterator<Item = Note<'_>> {
     std::iter::from_fn(move || {
-        // Elf64_Nhdr: sizes of name and content, type.
-        let (name, content, kind) = (word(rest, 0)? as usize, word(rest, 4)? as usize, word(rest, 8)?);
+        // Elf64_Nhdr has the sizes of name and content, and the type.
+        let (name, content, kind) =
+            (read_u32(rest, 0)? as usize, read_u32(rest, 4)? as usize, read_u32(rest, 8)?);
         let body = rest.get(12..)?;
         let content_at = name.checked_next_multiple_of(alignment)?;
         let note = Note {
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_note_that_loaders_do_not_find_is_none() {
+    fn a_note_that_loaders_do_not_find_is_ignored() {
         let mut file = elf(1 << 10);
         assert_eq!(identify(&file[..]).unwrap().pvh, Pvh::Entry);
         // The first note's 20 bytes would be padded to 24.

@@ -1,6 +1,6 @@
-//! What kernels and modules are, from their bytes: their format, and what they say of themselves. The
-//! bytes are read once, forward and in pieces, with bounds on all that is kept: they may come out of an
-//! archive that somebody else made. Pure, but for the reading.
+//! Reads the format and the metadata of kernels and modules from their bytes. The bytes may come from an
+//! archive that somebody else made. They are read once, forward and in chunks, and everything that is kept
+//! has a limit.
 
 pub mod ikconfig;
 pub mod kernel;
@@ -16,49 +16,46 @@ pub use sections::ElfSections;
 use crate::kernel::{Arch, ArchSpec, KernelFormat};
 use std::fmt;
 
-/// What the first bytes of a file say that it is.
+/// The format of a file, by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// ELF of 64 bits, little endian, for the machine of this number (`e_machine`).
+    /// 64-bit little-endian ELF.
     Elf {
-        /// As the ELF specification numbers it.
+        /// `e_machine`.
         machine: u16,
     },
     /// Any other ELF.
     OtherElf,
-    /// `Image`, as arm64 has it.
+    /// `Image`, the format of arm64.
     Image {
-        /// By its magic bytes.
         arch: Arch,
-        /// With a PE header, as EFI loads it.
+        /// Whether it has the PE header that EFI needs.
         pe: bool,
     },
-    /// x86's compressed kernel.
+    /// The compressed kernel of x86.
     BzImage,
-    /// gzip, as in `Image.gz`.
+    /// gzip, as `Image.gz` is.
     Gzip,
-    /// None of these: `objcopy -O binary` leaves no header.
+    /// Anything else. `objcopy -O binary` writes no header.
     Raw,
 }
 
 impl Format {
-    /// Goes by the first bytes of a file; 1024 of them are enough.
+    /// Returns the format of a file that begins with `head`. 1024 bytes are enough.
     pub fn of(head: &[u8]) -> Format {
         let at = |offset: usize, bytes: &[u8]| head.get(offset..offset + bytes.len()) == Some(bytes);
         if at(0, b"\x7fELF") {
             // EI_CLASS 2 is 64 bits, EI_DATA 1 little endian.
-            return match (at(4, &[2, 1]), half(head, 18)) {
-                (true, Some(machine)) => Format::Elf { machine },
-                _ => Format::OtherElf,
-            };
+            let machine = read_u16(head, 18).filter(|_| at(4, &[2, 1]));
+            return machine.map_or(Format::OtherElf, |machine| Format::Elf { machine });
         }
-        // Documentation/arm64/booting.rst: "ARM\x64" at offset 56; "MZ" makes it a PE file.
+        // Documentation/arm64/booting.rst has "ARM\x64" at offset 56, and "MZ" at the start of a PE file.
         let has_magic =
             |spec: &ArchSpec| matches!(spec.format, KernelFormat::PeImage(magic) if at(56, &magic));
         if let Some(arch) = Arch::find(has_magic) {
             return Format::Image { arch, pe: at(0, b"MZ") };
         }
-        // Documentation/x86/boot.rst: the setup header's signature at offset 0x202.
+        // Documentation/x86/boot.rst has the signature of the setup header at offset 0x202.
         if at(0x202, b"HdrS") {
             return Format::BzImage;
         }
@@ -73,22 +70,21 @@ impl fmt::Display for Format {
                 Some(arch) => write!(f, "an ELF file for {}", arch.spec().title),
                 None => write!(f, "an ELF file for another machine (e_machine {machine})"),
             },
-            Format::OtherElf => f.write_str("an ELF file, but not of 64 bits, little endian"),
+            Format::OtherElf => f.write_str("an ELF file, but not a 64-bit little-endian one"),
             Format::Image { arch, pe } => {
                 let header = if *pe { "with an EFI header" } else { "without an EFI header (CONFIG_EFI)" };
                 write!(f, "an {} Image {header}", arch.spec().title)
             }
-            Format::BzImage => f.write_str("a bzImage, compressed, which Firecracker does not load"),
-            Format::Gzip => f.write_str("compressed by gzip"),
+            Format::BzImage => f.write_str("a bzImage, which is compressed and which Firecracker does not load"),
+            Format::Gzip => f.write_str("a gzip file"),
             Format::Raw => f.write_str(
-                "a raw binary, as objcopy -O binary makes it (of the two files vmlinux.bin, the one in \
-                 arch/x86/boot/compressed/ is right)",
+                "a raw binary, as objcopy -O binary writes it (use the vmlinux.bin in arch/x86/boot/compressed/)",
             ),
         }
     }
 }
 
-/// Returns what the hypervisors load on this machine.
+/// Returns the format that hypervisors load on this architecture.
 pub fn expected_format(arch: Arch) -> Format {
     match arch.spec().format {
         KernelFormat::Elf => Format::Elf { machine: arch.spec().elf_machine },
@@ -96,17 +92,15 @@ pub fn expected_format(arch: Arch) -> Format {
     }
 }
 
-/// The little-endian number of two bytes at this place.
-fn half(bytes: &[u8], at: usize) -> Option<u16> {
+/// Returns the little-endian number at this offset.
+fn read_u16(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }
 
-/// Of four bytes.
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+fn read_u32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
-/// Of eight bytes.
-fn long(bytes: &[u8], at: usize) -> Option<u64> {
+fn read_u64(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?))
 }

@@ -1,39 +1,37 @@
-//! A kernel module: for which kernel it was built, and whether it is signed.
+//! The metadata of a kernel module.
 
 use super::Format;
 use super::scan::Finder;
 use std::io::{self, BufReader, Read};
 
-/// A module with debug information has a few hundred kilobytes, a large driver's some megabytes.
+/// A module with debug information has a few hundred kilobytes, and a large driver some megabytes.
 pub const MAX_MODULE: u64 = 512 << 20;
-/// The release of the kernel and a few words.
+/// `vermagic` has the release of the kernel and a few words.
 const MAX_VERMAGIC: usize = 256;
-/// What `scripts/sign-file` puts at the end of a signed module.
+/// The end of a module that `scripts/sign-file` has signed.
 pub(super) const SIGNED: &[u8] = b"~Module signature appended~\n";
-/// Memory that an .xz file may ask for.
+/// The memory that decompressing an .xz file may take.
 const XZ_MEMORY: u64 = 64 << 20;
 
-/// What a module says of itself.
+/// The metadata of a module.
 #[derive(Clone, Debug)]
 pub struct Module {
-    /// Its format.
     pub format: Format,
-    /// The kernel that it was built for: `6.1.7 SMP mod_unload`.
+    /// The kernel that it was built for, such as `6.1.7 SMP mod_unload`.
     pub vermagic: Option<String>,
-    /// Does it end in a signature?
+    /// Whether it ends in a signature.
     pub is_signed: bool,
-    /// How many bytes it has, unpacked.
     pub uncompressed_size: u64,
 }
 
-/// How a module is compressed, by the end of its name; `None`: it is no module.
+/// Returns the ending of a module's name that tells its compression, or `None` if the name is not a module's.
 pub fn compression(path: &str) -> Option<&str> {
     let (_, end) = path.rsplit_once(".ko")?;
     matches!(end, "" | ".gz" | ".xz" | ".zst").then_some(end)
 }
 
-/// The plain bytes of the module of this name, unpacked where its name says that it is compressed
-/// (CONFIG_MODULE_COMPRESS). How many there are is not bounded: the reader has to stop at [`MAX_MODULE`].
+/// Decompresses a module if its name says that it is compressed (CONFIG_MODULE_COMPRESS). The number of bytes
+/// has no limit. The caller must stop at [`MAX_MODULE`].
 pub fn decompressed<'a>(path: &str, stored: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     Ok(match compression(path) {
         Some(".gz") => Box::new(flate2::read::MultiGzDecoder::new(stored)),
@@ -47,29 +45,23 @@ pub fn decompressed<'a>(path: &str, stored: impl Read + 'a) -> io::Result<Box<dy
 }
 
 impl Module {
-    /// Reads the module of this name, unpacked as [`unpacked`] has it.
+    /// Reads the module of this name.
     ///
-    /// Errors: reading fails; it is not compressed as its name says, or unpacks to more than 512 MiB.
+    /// # Errors
+    ///
+    /// Reading fails, or the module is not compressed as its name says, or it has more than 512 MiB when
+    /// decompressed.
     pub fn read(path: &str, reader: impl Read) -> io::Result<Module> {
-        let Plain { format, vermagic, is_signed, size } = examine(decompressed(path, reader)?)?;
-        Ok(Module { format, vermagic, is_signed, uncompressed_size: size })
+        examine(decompressed(path, reader)?)
     }
 
-    /// The first word of `vermagic`: the release of the kernel.
+    /// Returns the release of the kernel, which is the first word of `vermagic`.
     pub fn release(&self) -> Option<&str> {
         self.vermagic.as_deref()?.split(' ').next()
     }
 }
 
-/// What the plain bytes of a module say.
-struct Plain {
-    format: Format,
-    vermagic: Option<String>,
-    is_signed: bool,
-    size: u64,
-}
-
-fn examine(module: impl Read) -> io::Result<Plain> {
+fn examine(module: impl Read) -> io::Result<Module> {
     let mut module = module.take(MAX_MODULE + 1);
     let mut vermagic = Finder::new(b"\0vermagic=", |_| true, MAX_VERMAGIC);
     let mut head = Vec::new();
@@ -87,11 +79,11 @@ fn examine(module: impl Read) -> io::Result<Plain> {
         tail.drain(..tail.len().saturating_sub(SIGNED.len()));
     }
     if module.limit() == 0 {
-        return Err(io::Error::other(format!("a module of more than {MAX_MODULE} bytes")));
+        return Err(io::Error::other(format!("the module has more than {MAX_MODULE} bytes")));
     }
     let vermagic = vermagic.finish().map(|text| String::from_utf8_lossy(&text).trim_end().to_owned());
-    let size = MAX_MODULE + 1 - module.limit();
-    Ok(Plain { format: Format::of(&head), vermagic, is_signed: tail == SIGNED, size })
+    let uncompressed_size = MAX_MODULE + 1 - module.limit();
+    Ok(Module { format: Format::of(&head), vermagic, is_signed: tail == SIGNED, uncompressed_size })
 }
 
 #[cfg(test)]
@@ -131,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_tells_a_module() {
+    fn modules_are_known_by_their_names() {
         assert_eq!(compression("kernel/net/a.ko"), Some(""));
         assert_eq!(compression("a.ko.xz"), Some(".xz"));
         assert_eq!((compression("a.kobject"), compression("modules.dep")), (None, None));
