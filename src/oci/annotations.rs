@@ -1,6 +1,6 @@
 //! The keys of annotations that OCI predefines.
 
-/// What OCI's predefined keys begin with.
+/// The prefix of OCI's predefined keys.
 pub const OCI: &str = "org.opencontainers.image.";
 /// The name of an image or of a file.
 pub const TITLE: &str = "org.opencontainers.image.title";
@@ -8,11 +8,11 @@ pub const TITLE: &str = "org.opencontainers.image.title";
 pub const VENDOR: &str = "org.opencontainers.image.vendor";
 /// What it is, for people.
 pub const DESCRIPTION: &str = "org.opencontainers.image.description";
-/// Where its source is.
+/// The URL of its source.
 pub const SOURCE: &str = "org.opencontainers.image.source";
-/// Which version of that, in a version control system.
+/// The version of its source in a version control system.
 pub const REVISION: &str = "org.opencontainers.image.revision";
 /// When it was made.
 pub const CREATED: &str = "org.opencontainers.image.created";
-/// The tag, where tools look for it: on a descriptor in the index of a layout.
+/// The tag, on a descriptor in the index of a layout.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";

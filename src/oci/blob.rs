@@ -1,17 +1,17 @@
-//! Blobs and small files of a layout that anybody may have written: links and special files are refused, sizes are
-//! bounded, and digests are checked.
+//! Reads blobs and small files of untrusted layouts. Links and special files are refused, sizes have limits,
+//! and digests are checked.
 
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::read::{self, Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, ImageManifest};
 use serde::de::DeserializeOwned;
 use std::fs::File;
 use std::io::{self, Read};
 
-/// The digest of a descriptor; `of` is the file that it stands in.
+/// Returns the digest of a descriptor, which is part of the file `of`.
 pub(super) fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result<Sha256> {
     let text = descriptor.digest().to_string();
     match text.strip_prefix("sha256:").map(str::parse::<Sha256>) {
@@ -20,7 +20,7 @@ pub(super) fn check_descriptor(of: &Utf8Path, descriptor: &Descriptor) -> Result
     }
 }
 
-/// A blob of JSON, and where it lies: its size and digest are as the descriptor says.
+/// Reads a JSON blob, checks its size and digest, and returns its path too.
 pub(super) fn read_blob<T: DeserializeOwned>(
     layout: &Utf8Path,
     descriptor: &Descriptor,
@@ -30,7 +30,7 @@ pub(super) fn read_blob<T: DeserializeOwned>(
     Ok((path, value))
 }
 
-/// The bytes of a small blob, and where it lies: its size and digest are as the descriptor says.
+/// Reads a small blob, checks its size and digest, and returns its path too.
 pub(super) fn read_bytes(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Vec<u8>)> {
     let digest = check_descriptor(layout, descriptor)?;
     let path = blob_path(layout, digest);
@@ -42,23 +42,29 @@ pub(super) fn read_bytes(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(
     Ok((path, bytes))
 }
 
-/// Opens a blob of any kind, which has the size that the descriptor says, for its digest to be checked; with where
-/// it lies.
+/// Opens a blob and checks its size. Returns its path and the digest too, which the caller has to check.
 pub(super) fn open_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<(Utf8PathBuf, Sha256, File)> {
     let digest = check_descriptor(layout, descriptor)?;
     let path = blob_path(layout, digest);
     let (file, size) = open_file(&path)?;
-    match size == descriptor.size() {
-        true => Ok((path, digest, file)),
-        false => Err(size_mismatch(&path, descriptor.size(), size)),
+    if size != descriptor.size() {
+        return Err(size_mismatch(&path, descriptor.size(), size));
     }
+    Ok((path, digest, file))
 }
 
-/// A blob of any kind: no more of it is read than its descriptor says.
-pub(super) fn check_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
+/// Checks the config and the layers of a manifest. Returns their size.
+pub(super) fn check_blobs(layout: &Utf8Path, manifest: &ImageManifest) -> Result<u64> {
+    let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
+    blobs.map(|blob| check_blob(layout, blob)).sum()
+}
+
+/// Checks the size and the digest of a blob. Returns its size.
+pub(super) fn check_blob(layout: &Utf8Path, descriptor: &Descriptor) -> Result<u64> {
     let (path, digest, file) = open_blob(layout, descriptor)?;
     let found = Sha256::of_reader(Interruptible(file.take(descriptor.size())));
-    check_digest(&path, digest, found.context(Kind::Fetch, || format!("cannot read {path}"))?)
+    check_digest(&path, digest, found.context(Kind::Fetch, || format!("cannot read {path}"))?)?;
+    Ok(descriptor.size())
 }
 
 pub(super) fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
@@ -66,20 +72,18 @@ pub(super) fn blob_path(layout: &Utf8Path, digest: Sha256) -> Utf8PathBuf {
 }
 
 pub(super) fn size_mismatch(path: &Utf8Path, expected: u64, found: u64) -> Error {
-    Error::fetch(format!("{path}: {found} bytes, where its descriptor says {expected}")).mark_damaged()
+    Error::fetch(format!("{path}: size mismatch: expected {expected} bytes, found {found}")).mark_damaged()
 }
 
 pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> Result<()> {
-    match expected == found {
-        true => Ok(()),
-        false => {
-            let message = format!("{path}: checksum mismatch: expected {expected}, found {found}");
-            Err(Error::fetch(message).mark_damaged())
-        }
+    if expected == found {
+        return Ok(());
     }
+    let message = format!("{path}: checksum mismatch: expected {expected}, found {found}");
+    Err(Error::fetch(message).mark_damaged())
 }
 
-/// Opens a regular file, and tells its size.
+/// Opens a regular file, and returns its size too.
 pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
     let opened = read::open_file(path, Links::Refuse).and_then(|file| {
         let size = file.metadata()?.len();
@@ -90,28 +94,33 @@ pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
 
 fn read_error(path: &Utf8Path, error: io::Error) -> Error {
     let is_missing = error.kind() == io::ErrorKind::NotFound;
-    let message = Error::fetch(format!("cannot read {path}")).caused_by(error);
-    if is_missing { message.mark_damaged() } else { message }
+    let error = Error::fetch(format!("cannot read {path}")).caused_by(error);
+    if is_missing { error.mark_damaged() } else { error }
 }
 
-/// The bytes of a small file; a link is not followed.
+/// Reads a small file. A link is not followed.
 ///
-/// Errors (exit code 3): it cannot be read, is no ordinary file, or has more than 4 MiB.
+/// # Errors
+///
+/// Exit code 3 if the file cannot be read, is not a regular file, or has more than 4 MiB.
 pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
     read_file(path, Links::Refuse, MAX_JSON).map_err(|error| read_error(path, error))
 }
 
-/// What a file of JSON says.
+/// Reads a JSON file.
 ///
-/// Errors (exit code 3): those of [`read_bounded`]; it says something else.
+/// # Errors
+///
+/// Exit code 3 in the cases of [`read_bounded`], and if the JSON is not of this type.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Utf8Path) -> Result<T> {
-    // No digest tells whether these are the bytes that were written.
+    // No digest covers this file, so it may be damaged.
     parse(path, &read_bounded(path)?).map_err(Error::mark_damaged)
 }
 
 pub(super) fn parse<T: DeserializeOwned>(path: &Utf8Path, bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes)
-        .context(Kind::Fetch, || format!("{path} is not what an OCI layout has there"))
+    serde_json::from_slice(bytes).context(Kind::Fetch, || {
+        format!("{path} does not have the content that the OCI image specification requires")
+    })
 }
 
 #[cfg(test)]

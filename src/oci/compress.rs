@@ -1,5 +1,5 @@
-//! Compresses a layer on its way into its blob, by several threads, into one gzip member or one zstd frame: some
-//! readers stop after the first. The bytes do not depend on the number of threads.
+//! Compresses a layer into its blob, by several threads. The blob is one gzip member or one zstd frame,
+//! because some readers stop after the first. The bytes do not depend on the number of threads.
 
 use super::gzip;
 use super::layout::BlobWriter;
@@ -15,12 +15,12 @@ use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer, SafeResult, z
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Supported by all clients
+    /// Works with every client
     #[default]
     Gzip,
-    /// Smaller and faster; needs containerd 1.5 or Docker 23
+    /// Smaller and faster, needs containerd 1.5 or Docker 23
     Zstd,
-    /// No compression
+    /// A plain tar
     None,
 }
 
@@ -29,7 +29,7 @@ pub enum Compression {
 pub enum Encoder {
     /// One gzip member.
     Gzip {
-        /// From 1 to 9. Plans have [`GZIP_LEVEL`], others are for measuring.
+        /// From 1 to 9. Plans use `GZIP_LEVEL`, and benchmarks other levels.
         level: u32,
     },
     /// One zstd frame.
@@ -48,19 +48,19 @@ impl From<Compression> for Encoder {
     }
 }
 
-/// The version of the layer's bytes, which is part of the plan. It changes with everything that gives the same files
-/// another digest: the layout of the tar, the constants below, an update of an encoder.
+/// The version of the layer format, which is part of the plan. It changes whenever the same files get another
+/// digest. Reasons are the layout of the tar, the constants below, and an update of an encoder.
 pub const LAYER_FORMAT: u32 = 2;
 
 /// docs/benchmarks.md has a table of the levels.
 const GZIP_LEVEL: u32 = 2;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
-/// More threads would wait for the one that reads, and each holds a few pieces in memory.
+/// More threads would wait for the thread that reads. Each holds a few pieces in memory.
 const MAX_THREADS: usize = 8;
 
-/// Compresses what `fill` writes into `blob`, by up to `threads` threads. Returns the blob and the digest of
-/// what was written, uncompressed.
+/// Compresses what `fill` writes into `blob`, by up to `threads` threads. Returns the digest of the
+/// uncompressed bytes too.
 pub(super) fn compress(
     encoder: Encoder,
     threads: usize,
@@ -80,12 +80,12 @@ pub(super) fn compress(
             fill(&mut pieces).and_then(|()| pieces.finish())
         };
         let written = writing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // Writing fails first: after that no piece can be sent.
+        // The error of the writer comes first. It is the reason why no piece could be sent.
         Ok((written.context(Kind::Build, || "cannot write a layer".into())?, filled?))
     })
 }
 
-/// Takes bytes, cuts them into pieces and sends these.
+/// Cuts the bytes that are written to it into pieces, and sends the pieces.
 pub(super) struct PieceWriter {
     piece: Piece,
     hasher: Hasher,
@@ -109,7 +109,7 @@ impl PieceWriter {
 
 impl Write for PieceWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A full piece waits for more: the last one is ended in another way than the others.
+        // A full piece is not sent before more bytes come, because the last piece has to be marked.
         if self.piece.bytes().len() == PIECE && !bytes.is_empty() {
             self.send()?;
         }
@@ -130,7 +130,8 @@ fn write_plain<W: Write>(pieces: Receiver<Piece>, mut output: W) -> io::Result<W
     Ok(output)
 }
 
-/// One frame with a checksum. zstd's workers compress it in jobs of a fixed size, one worker alone gives the same.
+/// Writes one frame with a checksum. zstd's workers compress it in jobs of a fixed size, so their number does
+/// not matter.
 fn write_zstd<W: Write>(pieces: Receiver<Piece>, threads: usize, mut output: W) -> io::Result<W> {
     let mut context = CCtx::create();
     for parameter in [
@@ -143,8 +144,8 @@ fn write_zstd<W: Write>(pieces: Receiver<Piece>, threads: usize, mut output: W) 
     }
     let mut compressed = Vec::with_capacity(CCtx::out_size());
     for piece in pieces {
-        // The end comes with the last bytes: alone, after a full job, it may or may not become an empty block of
-        // its own, depending on how far the workers are.
+        // The end is sent with the last bytes. Alone, after a full job, it may become an empty block,
+        // depending on the progress of the workers.
         let operation =
             if piece.is_last { ZSTD_EndDirective::ZSTD_e_end } else { ZSTD_EndDirective::ZSTD_e_continue };
         let mut input = InBuffer::around(piece.bytes());
@@ -174,7 +175,8 @@ mod tests {
 
     const ALL: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression::None];
 
-    /// Four letters in disorder: short strings come again and again, so that a match which should not be found is.
+    /// Four letters in disorder: short strings come again and again, so that a match which should not be
+    /// found is.
     fn bytes(count: usize) -> Vec<u8> {
         let mut state = 1_u32;
         let letter = || {

@@ -1,26 +1,24 @@
-//! The entries of a layer that is to be written.
+//! The entries of a layer to write.
 
 use camino::Utf8PathBuf;
 use std::collections::BTreeMap;
 
-/// Entries of a layer by their path (relative, without a trailing slash); directories included.
-/// A directory sorts before what is in it.
+/// The entries of a layer by their path, which is relative and without a trailing slash. Directories are
+/// included, and sort before what they contain.
 pub type Entries = BTreeMap<String, Entry>;
 
-/// One entry.
+/// An entry of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A directory.
     Dir,
-    /// A file with the bytes of this one.
+    /// A copy of a file.
     File {
-        /// Where the bytes are.
         from: Utf8PathBuf,
-        /// Mode 0755 in place of 0644.
+        /// Whether the mode is 0755 instead of 0644.
         executable: bool,
     },
-    /// A second name of an earlier entry.
+    /// Another name of this earlier entry.
     HardLink(String),
-    /// A symbolic link.
+    /// A symbolic link with this target.
     SymLink(String),
 }

@@ -1,5 +1,5 @@
-//! One gzip member, compressed by several threads, as pigz does it: each piece is deflated by itself, with the end
-//! of the piece before it as dictionary, and ends on a byte's border, so that the next one can follow.
+//! Writes one gzip member by several threads, as pigz does. Each piece is deflated by itself, with the end of
+//! the previous piece as its dictionary, and ends at a byte boundary, so that the next one can follow.
 
 use super::piece::Piece;
 use flate2::{Compress, Compression, Crc, FlushCompress};
@@ -8,17 +8,16 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
 
-/// No name, no date, an unknown system (RFC 1952, section 2.3).
+/// A header without name and date, for an unknown system (RFC 1952, section 2.3).
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
 /// A compressed piece.
 struct Deflated {
     bytes: Vec<u8>,
-    /// Of the piece.
     crc: Crc,
 }
 
-/// A piece, and where to send it when it is compressed.
+/// A piece to compress, and the channel for the result.
 struct Work {
     piece: Piece,
     result: SyncSender<io::Result<Deflated>>,
@@ -62,18 +61,18 @@ pub(super) fn write<W: Write>(
     })
 }
 
-/// What each thread does until no more work comes.
+/// Compresses pieces until no more come.
 fn deflate_pieces(level: u32, todo: &Mutex<Receiver<Work>>) {
     loop {
         let next = todo.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Work { piece, result }) = next else { return };
-        // Nobody waits for it where writing has failed.
+        // If writing has failed, nobody waits for the result.
         let _ = result.send(deflate(level, &piece));
     }
 }
 
 fn deflate(level: u32, piece: &Piece) -> io::Result<Deflated> {
-    // Used once: after `reset` its window still has bytes of another piece, which can change what comes out.
+    // Used once. After `reset` its window still has bytes of another piece, which can change the output.
     let mut compressor = Compress::new(Compression::new(level), false);
     if !piece.dictionary().is_empty() {
         compressor.set_dictionary(piece.dictionary())?;
@@ -85,7 +84,7 @@ fn deflate(level: u32, piece: &Piece) -> io::Result<Deflated> {
         bytes.reserve(room);
         let done = compressor.total_in() as usize;
         compressor.compress_vec(&piece.bytes()[done..], &mut bytes, flush)?;
-        // zlib's manual: a flush is complete where it has left room.
+        // By zlib's manual, a flush is complete if there is room left.
         if bytes.len() < bytes.capacity() {
             break;
         }

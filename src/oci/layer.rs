@@ -1,4 +1,4 @@
-//! A reproducible layer: sorted entries as a tar.
+//! Writes a reproducible layer, which is a tar of sorted entries.
 
 use super::Blob;
 use super::compress::{PieceWriter, compress};
@@ -12,7 +12,7 @@ use crate::util::read::{Links, open_file};
 use std::io::{self, Write};
 use tar::{Builder, EntryType, Header};
 
-/// A layer in its layout.
+/// A layer that was written.
 pub(super) struct Layer {
     /// The compressed blob.
     pub blob: Blob,
@@ -20,8 +20,8 @@ pub(super) struct Layer {
     pub diff_id: Sha256,
 }
 
-/// Writes the layer. Every entry belongs to root, is dated `epoch` and has mode 0755 or 0644. Up to `threads`
-/// threads compress.
+/// Writes a layer, compressed by up to `threads` threads. Every entry belongs to root, has the date `epoch`
+/// and the mode 0755 or 0644.
 pub(super) fn write(
     layout: &Layout,
     entries: &Entries,
@@ -32,8 +32,8 @@ pub(super) fn write(
     check_size(layout, entries)?;
     let fill = |pieces: &mut PieceWriter| {
         let mut tar = Builder::new(pieces);
-        // A vmlinux is full of holes: by default the builder would write it as a GNU sparse entry,
-        // which containerd and umoci refuse.
+        // By default the builder would write vmlinux, which has holes, as a GNU sparse entry. containerd and
+        // umoci refuse those.
         tar.sparse(false);
         for (path, entry) in entries {
             process::check()?;
@@ -45,7 +45,7 @@ pub(super) fn write(
     Ok(Layer { blob: blob.finish()?, diff_id })
 }
 
-/// Refuses files that together are more than any image may have that is read here.
+/// Refuses an image that would be too large to read it again.
 fn check_size(layout: &Layout, entries: &Entries) -> Result<()> {
     let mut left = MAX_IMAGE;
     for entry in entries.values() {
@@ -53,15 +53,17 @@ fn check_size(layout: &Layout, entries: &Entries) -> Result<()> {
         let size = from.symlink_metadata().context(Kind::Build, || format!("cannot read {from}"))?.len();
         left = left.checked_sub(size).ok_or_else(|| {
             let limit = MAX_IMAGE >> 30;
-            Error::build(format!("{}: its files have more than {limit} GiB together", layout.path()))
-                .hint("debug information takes most: build without CONFIG_DEBUG_INFO")
+            Error::build(format!(
+                "{}: the files of the image have more than {limit} GiB together",
+                layout.path()
+            ))
+            .hint("debug information takes most of it; build without CONFIG_DEBUG_INFO")
         })?;
     }
     Ok(())
 }
 
 fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64) -> Result<()> {
-    let message = || format!("cannot pack {path}");
     let mut header = Header::new_ustar();
     header.set_uid(0);
     header.set_gid(0);
@@ -83,8 +85,8 @@ fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64)
             if *executable {
                 header.set_mode(0o755);
             }
-            let mut exact = ExactReader { inner: io::Read::take(&file, size), missing: size };
-            append_named(tar, &mut header, path, None, &mut exact).and_then(|()| match exact.missing {
+            let mut reader = CountingReader { inner: io::Read::take(&file, size), missing: size };
+            append_named(tar, &mut header, path, None, &mut reader).and_then(|()| match reader.missing {
                 0 => Ok(()),
                 _ => Err(io::Error::other(format!("{from} became shorter while it was read"))),
             })
@@ -99,10 +101,10 @@ fn append<W: Write>(tar: &mut Builder<W>, path: &str, entry: &Entry, epoch: u64)
             append_named(tar, &mut header, path, Some(to), io::empty())
         }
     }
-    .context(Kind::Build, message)
+    .context(Kind::Build, || format!("cannot pack {path}"))
 }
 
-/// Names that ustar cannot hold go into a PAX record before the entry.
+/// Appends an entry, with a PAX record before it for names that ustar cannot hold.
 fn append_named<W: Write>(
     tar: &mut Builder<W>,
     header: &mut Header,
@@ -115,7 +117,7 @@ fn append_named<W: Write>(
         records.push(("path", path.as_bytes()));
         header.set_path(short_name(path))?;
     }
-    // As it is: `set_link_name` would make `a` of `./a`.
+    // `set_link_name` would change `./a` to `a`.
     if let Some(link) = link
         && header.set_link_name_literal(link).is_err()
     {
@@ -129,7 +131,7 @@ fn append_named<W: Write>(
     tar.append(header, data)
 }
 
-/// What a reader without PAX would see: the end of the path, which tells more than its start.
+/// Returns the end of a path, as the name for readers without PAX.
 fn short_name(path: &str) -> &str {
     let mut from = path.len().saturating_sub(90);
     while !path.is_char_boundary(from) {
@@ -138,13 +140,13 @@ fn short_name(path: &str) -> &str {
     path[from..].trim_start_matches('/')
 }
 
-/// A reader that knows how much is missing, since a short entry would shift all that follows it.
-struct ExactReader<R> {
+/// Counts the bytes that are missing at the end, because a short entry would shift all entries after it.
+struct CountingReader<R> {
     inner: R,
     missing: u64,
 }
 
-impl<R: io::Read> io::Read for ExactReader<R> {
+impl<R: io::Read> io::Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.missing -= read as u64;

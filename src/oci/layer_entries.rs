@@ -1,8 +1,8 @@
-//! The entries of a layer that anybody may have made, streamed: nothing is unpacked, and no more is kept
-//! than names. Sizes, counts and names are bounded; whatever a reader could take for something else
-//! (two entries of one name, sparse files, sizes said twice, bytes behind the end) is refused.
+//! Streams the entries of an untrusted layer. Nothing is unpacked, and only names are kept. Sizes, counts and
+//! names have limits. What readers could understand differently is refused, such as two entries of one name,
+//! sparse files, a second size, and bytes behind the end.
 //!
-//! All errors of a layer that breaks a rule are verification errors (exit code 3) and name the rule.
+//! If a layer breaks a rule, the error names the rule and has exit code 3.
 
 use super::blob::{check_digest, open_blob};
 use super::tar_entry::HeaderReader;
@@ -16,51 +16,48 @@ use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read};
 use tar::Archive;
 
-/// All layers of an image together, unpacked. A kernel with debug information has less than 1 GB, its
-/// modules no more.
+/// The uncompressed size of all layers of an image together. A kernel with debug information has less than 1
+/// GB, and so have its modules.
 pub(crate) const MAX_IMAGE: u64 = 4 << 30;
 /// A distribution's kernel has about 7000 modules.
 const MAX_ENTRIES: usize = 200_000;
-/// All names together, which are kept to find two that are equal, and what links lead to: both are kept by those who
-/// read images.
+/// The size of all names and link targets together, which are kept in memory.
 const MAX_NAMES: usize = 32 << 20;
-/// What a tar is made of.
+/// The block size of a tar.
 const BLOCK: u64 = 512;
-/// A run may unpack so many bytes for each byte that it reads. gzip makes 1000 of one; kernels and modules are about 4.
-const UNPACKED_PER_BYTE: u64 = 64;
+/// The ratio of decompressed to compressed bytes that a run may reach. gzip can reach 1000. Kernels and
+/// modules have about 4.
+const MAX_RATIO: u64 = 64;
 
-/// What a layer was, when all of it has been read and its digests were right.
+/// A layer that was read whole and had the right digests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerInfo {
-    /// Of the blob.
+    /// The digest of the blob.
     pub digest: Sha256,
-    /// Of the plain tar.
+    /// The digest of the uncompressed tar.
     pub diff_id: Sha256,
-    /// How it is compressed.
     pub media_type: String,
-    /// Bytes of the blob.
+    /// The size of the blob.
     pub size: u64,
-    /// Bytes of the plain tar.
+    /// The size of the uncompressed tar.
     pub uncompressed_size: u64,
-    /// How many entries it has.
+    /// The number of its entries.
     pub entries: usize,
-    /// The keys of PAX records that are for all entries.
+    /// The keys of global PAX records.
     pub global_records: Vec<String>,
 }
 
-/// How the tar of a layer is compressed.
+/// The compression of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LayerCompression {
-    /// Not at all.
     None,
-    /// gzip, of one member or of many.
+    /// One or more gzip members.
     Gzip,
-    /// Zstandard.
     Zstd,
 }
 
 impl LayerCompression {
-    /// By the media type of a layer; `None`: it is no tar, or compressed otherwise.
+    /// Returns the compression of a media type, or `None` if it is not that of a layer that can be read.
     pub(crate) fn of(media_type: &MediaType) -> Option<LayerCompression> {
         match media_type {
             MediaType::ImageLayer | MediaType::ImageLayerNonDistributable => Some(LayerCompression::None),
@@ -82,14 +79,14 @@ impl LayerCompression {
     }
 }
 
-/// Is it the type of a layer of an image, be it one that is not read here? Artifacts have types of their own.
+/// Returns whether this is the media type of a layer of an image, even one that cannot be read here.
 pub(super) fn is_layer(media_type: &MediaType) -> bool {
     let of_images = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
     of_images.iter().any(|prefix| media_type.as_ref().starts_with(prefix))
 }
 
-/// One pass over a layer: hashed before and after the decompressor, entry by entry in between. What it takes of
-/// `limits` is missing to the next one.
+/// Reads a layer once, and shows each entry to `visit`. The bytes are hashed before and after decompression.
+/// `limits` has what is left for the next layer.
 pub(super) fn visit_layer(
     layout: &Utf8Path,
     layer: &Descriptor,
@@ -101,19 +98,19 @@ pub(super) fn visit_layer(
     let size = layer.size();
     let diff_id: Sha256 = diff_id.parse().map_err(|why| Error::fetch(format!("{layout}: diff_id: {why}")))?;
     if size > MAX_IMAGE {
-        return Err(Error::fetch(format!("{path}: a layer of more than {MAX_IMAGE} bytes")));
+        return Err(Error::fetch(format!("{path}: the layer has more than {MAX_IMAGE} bytes")));
     }
     limits.run.grant(size);
-    let mut packed = HashingReader::new(BufReader::with_capacity(1 << 18, file.take(size)));
-    let read = read_uncompressed(&path, layer.media_type(), &mut packed, limits, visit);
-    let rest = drain(&mut Interruptible(&mut packed), Rest::Any);
+    let mut stored = HashingReader::new(BufReader::with_capacity(1 << 18, file.take(size)));
+    let read = read_uncompressed(&path, layer.media_type(), &mut stored, limits, visit);
+    let rest = drain(&mut Interruptible(&mut stored), Rest::Any);
     rest.context(Kind::Fetch, || format!("cannot read {path}"))?;
-    // Where bytes are not those that were meant, what a decompressor makes of them is no news.
-    check_digest(&path, digest, packed.finish().0)?;
-    let plain = read?;
-    if plain.digest != diff_id {
-        let found = plain.digest;
-        let message = format!("{path}: its plain tar has the digest {found}, its diff_id is {diff_id}");
+    // If the blob is damaged, that is the error, and not what the decompressor found.
+    check_digest(&path, digest, stored.finish().0)?;
+    let tar = read?;
+    if tar.digest != diff_id {
+        let found = tar.digest;
+        let message = format!("{path}: diff_id mismatch: expected {diff_id}, found {found}");
         return Err(Error::fetch(message).mark_damaged());
     }
     Ok(LayerInfo {
@@ -121,9 +118,9 @@ pub(super) fn visit_layer(
         diff_id,
         media_type: layer.media_type().to_string(),
         size,
-        uncompressed_size: plain.size,
-        entries: plain.entries,
-        global_records: plain.global_records,
+        uncompressed_size: tar.size,
+        entries: tar.entries,
+        global_records: tar.global_records,
     })
 }
 
@@ -138,43 +135,45 @@ struct UncompressedLayer {
 fn read_uncompressed(
     path: &Utf8Path,
     media_type: &MediaType,
-    packed: &mut impl Read,
+    stored: &mut impl Read,
     limits: &mut Limits,
     visit: &mut impl FnMut(&LayerEntry, &mut dyn Read) -> Result<()>,
 ) -> Result<UncompressedLayer> {
-    let message = || format!("{path} cannot be read as a layer");
-    let plain: Box<dyn Read + '_> = match LayerCompression::of(media_type) {
-        Some(LayerCompression::None) => Box::new(packed),
-        Some(LayerCompression::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+    let message = || format!("cannot read the layer {path}");
+    let tar: Box<dyn Read + '_> = match LayerCompression::of(media_type) {
+        Some(LayerCompression::None) => Box::new(stored),
+        Some(LayerCompression::Gzip) => Box::new(flate2::read::MultiGzDecoder::new(stored)),
         Some(LayerCompression::Zstd) => {
-            Box::new(zstd::stream::read::Decoder::new(packed).context(Kind::Fetch, message)?)
+            Box::new(zstd::stream::read::Decoder::new(stored).context(Kind::Fetch, message)?)
         }
         None => {
             let other = media_type.to_string();
-            return Err(Error::fetch(format!("{path}: a layer of type {}", other.escape_debug())));
+            let message = format!("{path}: layers of type {} are not supported", other.escape_debug());
+            return Err(Error::fetch(message));
         }
     };
     let limit = limits.bytes.min(limits.run.left);
-    let mut plain = HashingReader::new(LimitedReader { inner: plain, left: limit, limit });
-    let read = visit_entries(path, &mut PaddedReader::new(&mut plain), limits, visit).and_then(|read| {
-        // Zeros fill a tar up; anything else is an entry that some readers see and others do not.
-        drain(&mut plain, Rest::Zeros).context(Kind::Fetch, message)?;
-        Ok(read)
-    });
-    let (digest, size) = plain.finish();
+    let mut tar = HashingReader::new(LimitedReader { inner: tar, left: limit, limit });
+    let read =
+        visit_entries(path, &mut PaddedReader { inner: &mut tar, read: 0 }, limits, visit).and_then(|read| {
+            // Zeros pad a tar. Other bytes are entries that only some readers see.
+            drain(&mut tar, Rest::Zeros).context(Kind::Fetch, message)?;
+            Ok(read)
+        });
+    let (digest, size) = tar.finish();
     limits.bytes = limits.bytes.saturating_sub(size);
     limits.run.left = limits.run.left.saturating_sub(size);
     let read = read?;
     if size < read.end {
-        return Err(Error::fetch(format!("{path}: its tar ends in the middle of a file")));
+        return Err(Error::fetch(format!("{path}: the tar ends in the middle of a file")));
     }
     Ok(UncompressedLayer { digest, size, entries: read.count, global_records: read.global_records })
 }
 
-/// The entries of a tar, when all have been seen.
+/// The entries of a tar that was read to its end.
 struct EntriesRead {
     count: usize,
-    /// Where the bytes of the last one end.
+    /// The end of the last entry's bytes.
     end: u64,
     global_records: Vec<String>,
 }
@@ -185,12 +184,12 @@ fn visit_entries(
     limits: &mut Limits,
     visit: &mut impl FnMut(&LayerEntry, &mut dyn Read) -> Result<()>,
 ) -> Result<EntriesRead> {
-    let message = || format!("{path} cannot be read as a layer");
+    let message = || format!("cannot read the layer {path}");
     let mut archive = Archive::new(tar);
     let mut seen = BTreeMap::new();
     let mut headers = HeaderReader::default();
     let (mut count, mut end) = (0, 0);
-    // Raw: the tar crate would read a long name of any length into memory.
+    // Raw, because the tar crate would read a long name of any length into memory.
     for entry in archive.entries().context(Kind::Fetch, message)?.raw(true) {
         process::check()?;
         let mut entry = entry.context(Kind::Fetch, message)?;
@@ -199,17 +198,17 @@ fn visit_entries(
         count += 1;
         end = entry.raw_file_position().saturating_add(found.size);
         let is_dir = found.kind == EntryKind::Dir;
-        // Some tools write a directory twice, which is one to all readers.
+        // Some tools write a directory twice, which all readers take as one.
         if seen.insert(found.path.clone(), is_dir).is_some_and(|was_dir| !(was_dir && is_dir)) {
             let name = found.path.escape_debug();
-            return Err(Error::fetch(format!("{path}: two entries are called {name}")));
+            return Err(Error::fetch(format!("{path}: two entries have the name {name}")));
         }
         visit(&found, &mut entry)?;
     }
     Ok(EntriesRead { count, end, global_records: headers.into_global() })
 }
 
-/// How many bytes a run of the program may still unpack.
+/// The bytes that a run of the program may still decompress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UnpackBudget {
     left: u64,
@@ -222,29 +221,31 @@ impl Default for UnpackBudget {
 }
 
 impl UnpackBudget {
-    /// So many bytes are read: more may be unpacked.
+    /// Adds what `stored` bytes may decompress to.
     pub(crate) fn grant(&mut self, stored: u64) {
-        self.left = self.left.saturating_add(stored.saturating_mul(UNPACKED_PER_BYTE));
+        self.left = self.left.saturating_add(stored.saturating_mul(MAX_RATIO));
     }
 
-    /// So many bytes were unpacked.
+    /// Takes bytes that were decompressed.
     ///
-    /// Errors: they were too many.
-    pub(crate) fn take(&mut self, unpacked: u64) -> io::Result<()> {
-        self.left = self.left.checked_sub(unpacked).ok_or_else(|| {
-            io::Error::other(format!("it unpacks to more than {UNPACKED_PER_BYTE} times its size"))
+    /// # Errors
+    ///
+    /// There are not so many left.
+    pub(crate) fn take(&mut self, decompressed: u64) -> io::Result<()> {
+        self.left = self.left.checked_sub(decompressed).ok_or_else(|| {
+            io::Error::other(format!("it is more than {MAX_RATIO} times as large when decompressed"))
         })?;
         Ok(())
     }
 }
 
-/// What may still be read: of an image, all its layers together, and by a run.
+/// What may still be read of an image and by a run.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Unpacked.
+    /// Uncompressed bytes of all layers.
     bytes: u64,
     entries: usize,
-    /// Bytes of names, and of what links lead to.
+    /// Bytes of names and link targets.
     names: usize,
     run: UnpackBudget,
 }
@@ -256,26 +257,27 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The next image may have as much as the one before it, but for what the run may unpack.
+    /// Resets the limits of an image, but not those of the run.
     pub(crate) fn next_image(&mut self) {
         *self = Limits { run: self.run, ..Limits::default() };
     }
 
-    /// Takes what a layer has that was read before.
+    /// Takes the entries and bytes of a layer that was read before.
     ///
-    /// Errors (exit code 3): the image has too many entries or bytes.
+    /// # Errors
+    ///
+    /// Exit code 3 if the image has too many entries or bytes.
     pub(crate) fn take_layer(&mut self, read: &LayerInfo) -> Result<()> {
-        let (entries, bytes) =
-            (self.entries.checked_sub(read.entries), self.bytes.checked_sub(read.uncompressed_size));
+        let entries = self.entries.checked_sub(read.entries);
+        let bytes = self.bytes.checked_sub(read.uncompressed_size);
         let (Some(entries), Some(bytes)) = (entries, bytes) else {
-            let message = format!("layers with more than {MAX_ENTRIES} entries or {MAX_IMAGE} bytes");
+            let message = format!("the image has more than {MAX_ENTRIES} entries or {MAX_IMAGE} bytes");
             return Err(Error::fetch(message));
         };
         (self.entries, self.bytes) = (entries, bytes);
         Ok(())
     }
 
-    /// Errors: there are too many entries or names.
     fn take(&mut self, found: &LayerEntry) -> std::result::Result<(), String> {
         let link = match &found.kind {
             EntryKind::HardLink(to) | EntryKind::SymLink(to) => to.len(),
@@ -283,14 +285,15 @@ impl Limits {
         };
         let records: usize = found.attributes.records.iter().map(String::len).sum();
         let entries = self.entries.checked_sub(1);
-        self.entries = entries.ok_or_else(|| format!("more than {MAX_ENTRIES} entries"))?;
+        self.entries = entries.ok_or_else(|| format!("the image has more than {MAX_ENTRIES} entries"))?;
         let names = self.names.checked_sub(found.path.len() + link + records);
-        self.names = names.ok_or_else(|| format!("names of more than {MAX_NAMES} bytes"))?;
+        self.names =
+            names.ok_or_else(|| format!("the names of the image have more than {MAX_NAMES} bytes"))?;
         Ok(())
     }
 }
 
-/// Refuses to go on after so many bytes: a few kilobytes can unpack to more than any disk holds.
+/// Fails after `limit` bytes. A few kilobytes can decompress to more than a disk has.
 struct LimitedReader<R> {
     inner: R,
     left: u64,
@@ -301,25 +304,20 @@ impl<R: Read> Read for LimitedReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         let left = self.left.checked_sub(read as u64);
-        // Whoever reads on after the error does not get past it.
+        // Reading on after the error fails again.
         self.left = left.unwrap_or(0);
         if left.is_none() {
-            return Err(io::Error::other(format!("it unpacks to more than {} bytes", self.limit)));
+            let message = format!("it is larger than {} bytes when decompressed", self.limit);
+            return Err(io::Error::other(message));
         }
         Ok(read)
     }
 }
 
-/// Fills the last block of a tar up, which `umoci insert` does not: all tools in Go read that.
+/// Pads the last block of a tar, which `umoci insert` does not. All tools in Go accept such a tar.
 struct PaddedReader<R> {
     inner: R,
     read: u64,
-}
-
-impl<R> PaddedReader<R> {
-    fn new(inner: R) -> PaddedReader<R> {
-        PaddedReader { inner, read: 0 }
-    }
 }
 
 impl<R: Read> Read for PaddedReader<R> {
@@ -335,7 +333,7 @@ impl<R: Read> Read for PaddedReader<R> {
     }
 }
 
-/// What may stand behind the end of what is read.
+/// What may follow the bytes that were read.
 #[derive(Clone, Copy)]
 enum Rest {
     Any,
@@ -348,7 +346,7 @@ fn drain(reader: &mut impl Read, rest: Rest) -> io::Result<()> {
         match reader.read(&mut buffer)? {
             0 => return Ok(()),
             read if matches!(rest, Rest::Zeros) && buffer[..read].iter().any(|&byte| byte != 0) => {
-                return Err(io::Error::other("something stands behind the end of its tar"));
+                return Err(io::Error::other("there are bytes behind the end of the tar"));
             }
             _ => {}
         }
@@ -369,20 +367,20 @@ mod tests {
                 limits.take(&LayerEntry { path: path.into(), kind: kind.clone(), size: 0, attributes })
             };
             assert_eq!(["a", "b", "c"].map(&mut take), [Ok(()), Ok(()), Ok(())]);
-            assert_eq!(take("d").unwrap_err(), "names of more than 33554432 bytes");
+            assert_eq!(take("d").unwrap_err(), "the names of the image have more than 33554432 bytes");
         }
         let mut limits = Limits { entries: 1, ..Limits::default() };
         let found =
             LayerEntry { path: "a".into(), kind: EntryKind::Dir, size: 0, attributes: Attributes::default() };
         assert_eq!(limits.take(&found), Ok(()));
-        assert_eq!(limits.take(&found).unwrap_err(), "more than 200000 entries");
+        assert_eq!(limits.take(&found).unwrap_err(), "the image has more than 200000 entries");
     }
 
     #[test]
     fn a_block_that_is_not_full_is_filled_up() {
         for (length, padded) in [(0, 0), (1, 512), (511, 512), (512, 512), (513, 1024)] {
             let mut all = Vec::new();
-            PaddedReader::new(&vec![7; length][..]).read_to_end(&mut all).unwrap();
+            PaddedReader { inner: &vec![7; length][..], read: 0 }.read_to_end(&mut all).unwrap();
             assert_eq!(all.len(), padded, "{length}");
             assert!(all[length..].iter().all(|&byte| byte == 0));
         }
@@ -392,7 +390,7 @@ mod tests {
     fn a_bomb_ends_at_the_limit() {
         let mut bounded = LimitedReader { inner: io::repeat(0), left: 1 << 20, limit: 1 << 20 };
         let error = io::copy(&mut bounded, &mut io::sink()).unwrap_err();
-        assert!(error.to_string().contains("unpacks to more than"), "{error}");
+        assert!(error.to_string().contains("when decompressed"), "{error}");
         let behind = &b"\0\0\x01"[..];
         assert!(drain(&mut &behind[..], Rest::Zeros).is_err() && drain(&mut &behind[..], Rest::Any).is_ok());
     }

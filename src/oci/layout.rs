@@ -1,7 +1,7 @@
-//! A layout directory: blobs by digest, an index of tags. A new layout appears by one rename; in an
-//! old one only `index.json` is replaced, when all the blobs it will name are there.
+//! Writes layouts. A new layout appears by one rename. In an existing one only `index.json` is replaced, when
+//! all blobs that it names are there.
 
-use super::blob::{open_file, read_bounded, read_json};
+use super::blob::{blob_path, open_file, read_bounded, read_json};
 use super::read::tag_of;
 use super::{Blob, REFERRERS_SUFFIX};
 use crate::oci::annotations::REF_NAME;
@@ -18,7 +18,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use tempfile::{NamedTempFile, TempDir};
 
-/// Exactly this, byte for byte: some readers compare.
+/// These exact bytes, because some readers compare them.
 const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
 /// An image that was written.
@@ -26,23 +26,19 @@ const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 pub struct WrittenImage {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
-    /// The tag.
     pub tag: String,
-    /// Of the manifest.
+    /// The digest of the manifest.
     pub digest: Sha256,
-    /// Bytes of the manifest.
-    #[serde(rename = "manifest_size")]
     pub manifest_size: u64,
-    /// Bytes of the layer as stored.
-    #[serde(rename = "size")]
+    /// The size of the compressed layer.
     pub size: u64,
-    /// The machine that it is for, by its name in OCI: `amd64`.
+    /// The architecture's name in OCI, such as `amd64`.
     #[serde(rename = "arch")]
     pub architecture: String,
 }
 
 impl WrittenImage {
-    /// Its manifest, as a blob of its layout.
+    /// Returns the blob of the manifest.
     pub(super) fn manifest(&self) -> Blob {
         Blob { digest: self.digest, size: self.manifest_size }
     }
@@ -51,7 +47,7 @@ impl WrittenImage {
 /// A layout that is being written. The caller holds the lock of the output directory.
 pub(super) struct Layout {
     path: Utf8PathBuf,
-    /// Where blobs are written: the layout itself, or the place of a new one until it is whole.
+    /// The directory for blobs. A new layout has a temporary one until it is whole.
     work: Utf8PathBuf,
     new: Option<TempDir>,
 }
@@ -59,14 +55,16 @@ pub(super) struct Layout {
 impl Layout {
     /// Opens the layout `name` in the directory `output`, or begins a new one there.
     ///
-    /// Errors (exit code 2): something else is in its place.
+    /// # Errors
+    ///
+    /// Exit code 2 if `name` exists and is not a layout.
     pub(super) fn open(output: &Utf8Path, name: &str) -> Result<Layout> {
         let path = output.join(name);
         if path.symlink_metadata().is_ok() {
             check_layout(&path)?;
             return Ok(Layout { work: path.clone(), path, new: None });
         }
-        let message = || format!("cannot make {path}");
+        let message = || format!("cannot create {path}");
         let temporary = TempDir::with_prefix_in(TEMPORARY, output).context(Kind::Build, message)?;
         let work = Utf8Path::from_path(temporary.path()).expect("below a UTF-8 path").to_owned();
         for dir in [work.clone(), work.join("blobs"), work.join("blobs/sha256")] {
@@ -77,14 +75,13 @@ impl Layout {
         Ok(Layout { path, work, new: Some(temporary) })
     }
 
-    /// The layout's directory, once it is whole.
+    /// Returns the directory of the layout, when it is whole.
     pub(super) fn path(&self) -> &Utf8Path {
         &self.path
     }
 
-    /// Where the blob of this digest lies.
     pub(super) fn blob_path(&self, digest: Sha256) -> Utf8PathBuf {
-        self.work.join("blobs/sha256").join(digest.to_string())
+        blob_path(&self.work, digest)
     }
 
     /// Begins a blob.
@@ -92,12 +89,8 @@ impl Layout {
         let dir = self.work.join("blobs/sha256");
         let file = NamedTempFile::with_prefix_in(TEMPORARY, &dir)
             .context(Kind::Build, || format!("cannot write in {dir}"))?;
-        Ok(BlobWriter {
-            dir,
-            file: BufWriter::with_capacity(1 << 18, file),
-            hasher: Hasher::default(),
-            size: 0,
-        })
+        let file = BufWriter::with_capacity(1 << 18, file);
+        Ok(BlobWriter { dir, file, hasher: Hasher::default(), size: 0 })
     }
 
     /// Adds a small blob.
@@ -107,7 +100,7 @@ impl Layout {
         blob.finish()
     }
 
-    /// Takes an image over from another layout beside it, and returns its manifest.
+    /// Copies an image from another layout, and returns its manifest.
     pub(super) fn copy_image(&self, from: &Utf8Path, image: &Descriptor) -> Result<ImageManifest> {
         self.copy_blob(from, image)?;
         let manifest: ImageManifest = self.read(image)?;
@@ -116,20 +109,20 @@ impl Layout {
         Ok(manifest)
     }
 
-    /// Takes an index over manifests over from another layout beside it, and returns the manifests.
+    /// Copies an index and its images from another layout, and returns the manifests.
     pub(super) fn copy_index(&self, from: &Utf8Path, index: &Descriptor) -> Result<Vec<ImageManifest>> {
         self.copy_blob(from, index)?;
         let index: ImageIndex = self.read(index)?;
         index.manifests().iter().map(|manifest| self.copy_image(from, manifest)).collect()
     }
 
-    /// Two layouts share a blob, which nobody writes to, where the file system can do that.
+    /// Links or copies a blob. Layouts can share it because nobody writes to a blob.
     fn copy_blob(&self, from: &Utf8Path, blob: &Descriptor) -> Result<()> {
         let digest = blob.digest().digest();
         let dir = self.work.join("blobs/sha256");
         let (from, to) = (from.join("blobs/sha256").join(digest), dir.join(digest));
         let message = || format!("cannot copy {from} to {to}");
-        // Linking it once more would change its times, by which it is known to be whole.
+        // Another link would change the times of the file, and with them its stamp.
         let file = |path| fs::symlink_metadata(path).map(|file| (file.dev(), file.ino())).ok();
         if file(&from).is_some_and(|from| file(&to) == Some(from)) {
             return Ok(());
@@ -139,34 +132,37 @@ impl Layout {
         remove_tree(&temporary)?;
         if fs::hard_link(&from, &temporary).is_ok() {
             fs::rename(&temporary, &to).context(Kind::Build, message)?;
-            // Between two names of one file, renaming does nothing.
+            // Renaming does nothing if both names are of one file.
             return remove_tree(&temporary);
         }
         let mut copy = self.add_blob()?;
         io::copy(&mut blob, &mut copy).context(Kind::Build, message)?;
-        match copy.finish()?.digest.to_string() == digest {
-            true => Ok(()),
-            false => Err(Error::build(format!("{from} is damaged"))),
+        if copy.finish()?.digest.to_string() != digest {
+            return Err(Error::build(format!("{from} is damaged")));
         }
+        Ok(())
     }
 
-    /// Gives a manifest or index its tag, in the place of an earlier one of that tag, and shows the
-    /// result: afterwards the layout is there, whole. Blobs that no tag needs any more are removed.
+    /// Tags a manifest or an index, and publishes the layout. Blobs that no tag needs any more are removed.
     pub(super) fn tag(self, tag: &str, tagged: Descriptor) -> Result<()> {
         self.prepare_tag(tag, tagged)?.publish()
     }
 
     /// Does all of [`tag`](Self::tag) that a full disk could prevent.
     pub(super) fn prepare_tag(self, tag: &str, mut tagged: Descriptor) -> Result<TaggedLayout> {
-        let mut manifests = self.index()?.map(|index| index.manifests().clone()).unwrap_or_default();
+        let path = self.index_path();
+        let mut manifests = Vec::new();
+        if path.is_file() {
+            manifests.clone_from(read_json::<ImageIndex>(&path)?.manifests());
+        }
         manifests.retain(|descriptor| tag_of(descriptor).as_deref() != Some(tag));
         tagged.set_annotations(Some([(REF_NAME.to_owned(), tag.to_owned())].into()));
         manifests.push(tagged);
-        // In the order of the tags, whatever was built first.
+        // The order does not depend on what was built first.
         manifests.sort_by_cached_key(tag_of);
         let index = index_of(manifests);
         let text = text_of(&index);
-        if self.new.is_none() && read_bounded(&self.index_path())? == text {
+        if self.new.is_none() && read_bounded(&path)? == text {
             return Ok(TaggedLayout { layout: self, index, file: None });
         }
         sync_dir(&self.work.join("blobs/sha256"))?;
@@ -180,16 +176,8 @@ impl Layout {
         self.work.join("index.json")
     }
 
-    fn index(&self) -> Result<Option<ImageIndex>> {
-        let path = self.index_path();
-        match path.is_file() {
-            true => Ok(Some(read_json(&path)?)),
-            false => Ok(None),
-        }
-    }
-
-    /// Removes the blobs that no manifest of the index reaches. An index with anything in it that is not
-    /// written here is somebody else's work too, and nothing is removed from it.
+    /// Removes the blobs that no manifest of the index reaches. Nothing is removed if the index has entries
+    /// of a kind that kcompile does not write.
     fn remove_unused(&self, index: &ImageIndex) -> Result<()> {
         let mut used = HashSet::new();
         let reached = index.manifests().iter().map(|descriptor| self.mark_reachable(descriptor, &mut used));
@@ -207,8 +195,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Adds the blobs that a tag needs to `used`. Says whether they are all known: an index is one over
-    /// manifests.
+    /// Adds the blobs that a tag needs to `used`. Returns whether all of them are known.
     fn mark_reachable(&self, tagged: &Descriptor, used: &mut HashSet<String>) -> bool {
         let mut add = |descriptor: &Descriptor| used.insert(descriptor.digest().digest().to_owned());
         add(tagged);
@@ -236,16 +223,16 @@ impl Layout {
     }
 }
 
-/// A layout with a new index beside the one that is in force.
+/// A layout with a new index that is not published yet.
 pub(super) struct TaggedLayout {
     layout: Layout,
     index: ImageIndex,
-    /// The new index; `None`: it is in force already.
+    /// The new `index.json`, or `None` if it does not change.
     file: Option<NamedTempFile>,
 }
 
 impl TaggedLayout {
-    /// Puts the new index in force.
+    /// Replaces the index, or renames a new layout into place.
     pub(super) fn publish(self) -> Result<()> {
         let TaggedLayout { layout, index, file } = self;
         if let Some(file) = file {
@@ -254,15 +241,14 @@ impl TaggedLayout {
         }
         let Some(temporary) = layout.new else { return layout.remove_unused(&index) };
         fs::rename(temporary.path(), &layout.path)
-            .context(Kind::Build, || format!("cannot make {}", layout.path))?;
-        // Its place is empty now: there is nothing left to remove.
+            .context(Kind::Build, || format!("cannot create {}", layout.path))?;
+        // The directory was renamed, so nothing is left to remove.
         let _ = temporary.keep();
         layout.path.parent().map_or(Ok(()), sync_dir)
     }
 }
 
-/// The index of a layout over these.
-fn index_of(manifests: Vec<Descriptor>) -> ImageIndex {
+pub(super) fn index_of(manifests: Vec<Descriptor>) -> ImageIndex {
     ImageIndexBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageIndex)
@@ -271,16 +257,16 @@ fn index_of(manifests: Vec<Descriptor>) -> ImageIndex {
         .expect("all fields are set")
 }
 
-fn text_of(index: &ImageIndex) -> Vec<u8> {
+pub(super) fn text_of(index: &ImageIndex) -> Vec<u8> {
     index.to_canon_json_vec().expect("only string keys")
 }
 
-/// Is the file of a layout's index, for which no digest vouches, as `index` is written here?
+/// Returns whether `index.json`, which no digest covers, has the bytes that kcompile writes for `index`.
 pub(super) fn is_canonical(layout: &Utf8Path, index: &ImageIndex) -> Result<bool> {
     Ok(read_bounded(&layout.join("index.json"))? == text_of(&index_of(index.manifests().clone())))
 }
 
-/// Something is at `path`: it must be an OCI layout.
+/// Checks that the existing `path` is an OCI layout.
 fn check_layout(path: &Utf8Path) -> Result<()> {
     let version = read_json::<serde_json::Value>(&path.join("oci-layout")).ok();
     let version = version.as_ref().and_then(|marker| marker.get("imageLayoutVersion")?.as_str());
@@ -291,28 +277,29 @@ fn check_layout(path: &Utf8Path) -> Result<()> {
         return read_json::<ImageIndex>(&path.join("index.json")).map(drop);
     }
     let what = if path.is_symlink() { "a link" } else { "not an OCI layout" };
-    Err(Error::usage(format!("{path} is in the way: it is {what}"))
-        .hint("move it away, or choose another place with -o DIR"))
+    Err(Error::usage(format!("cannot write a layout at {path}: it is {what}"))
+        .hint("move it away, or choose another directory with -o DIR"))
 }
 
-/// Is `output` a place for these layouts? Says so before anything is built, and makes nothing.
+/// Checks, before a build, that `layouts` can be written in `output`.
 ///
-/// Errors (exit code 2): it is a file, has a colon in its path (readers of `oci:PATH:TAG` split
-/// there), cannot be written, holds files and none of them is ours, or one of the layouts' places
-/// is taken by something else.
+/// # Errors
+///
+/// Exit code 2 if `output` is a file, cannot be written, has other files and no layout, or has a colon in its
+/// path, where readers of `oci:PATH:TAG` split it. Also if the name of a layout is taken by something else.
 pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a str>) -> Result<()> {
     if output.as_str().contains(':') {
         return Err(Error::usage(format!("the output directory {output} has a colon in its path")).hint(
-            "`skopeo copy oci:PATH:TAG` ends the path at the first colon: choose another with -o DIR",
+            "`skopeo copy oci:PATH:TAG` ends the path at the first colon; choose another directory with -o DIR",
         ));
     }
     if output.is_symlink() && !output.exists() {
-        return Err(Error::usage(format!("the output directory {output} is a link to nothing"))
-            .hint("choose another with -o DIR"));
+        return Err(Error::usage(format!("the output directory {output} is a dangling link"))
+            .hint("choose another directory with -o DIR"));
     }
     if output.exists() && !output.is_dir() {
         return Err(Error::usage(format!("the output directory {output} is a file"))
-            .hint("choose another with -o DIR"));
+            .hint("choose another directory with -o DIR"));
     }
     if !output.exists() {
         let mut above = output.parent();
@@ -324,11 +311,10 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
     check_writable("the output directory", output)?;
     let entries = output.read_dir_utf8().context(Kind::Usage, || format!("cannot read {output}"))?;
     let entries: Vec<Utf8PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.into_path())).collect();
-    let is_ours =
-        |path: &Utf8PathBuf| path.join("oci-layout").is_file() || matches!(path.file_name(), Some(LOCK));
+    let is_ours = |path: &Utf8PathBuf| path.join("oci-layout").is_file() || path.file_name() == Some(LOCK);
     if let Some(first) = entries.first().filter(|_| !entries.iter().any(is_ours)) {
         return Err(Error::usage(format!(
-            "the output directory {output} holds other files ({}) and no layout",
+            "the output directory {output} has other files ({}) and no layout",
             first.file_name().unwrap_or_default()
         ))
         .hint("choose an empty or new directory with -o DIR"));
@@ -340,7 +326,7 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
         .try_for_each(|path| check_layout(&path))
 }
 
-/// Removes what killed runs left half-made in `output`: layouts, and files in layouts. The caller holds its
+/// Removes the temporary files and layouts of killed runs from `output` and its layouts. The caller holds the
 /// lock.
 pub fn remove_temporary_files(output: &Utf8Path) -> Result<()> {
     let children = |dir: &Utf8Path| -> Result<Vec<camino::Utf8DirEntry>> {
@@ -350,15 +336,17 @@ pub fn remove_temporary_files(output: &Utf8Path) -> Result<()> {
     let mut dirs = vec![output.to_owned()];
     for layout in children(output)?.into_iter().filter(|entry| !is_temporary(entry)) {
         let blobs = layout.path().join("blobs/sha256");
-        // A link may lead to what is not under this lock.
+        // A link may lead to a directory that this lock does not cover.
         let is_here = layout.file_type().is_ok_and(|kind| kind.is_dir());
         if is_here && layout.path().join("oci-layout").is_file() && blobs.is_dir() {
             dirs.extend([layout.into_path(), blobs]);
         }
     }
     for dir in dirs {
-        let mut left = children(&dir)?.into_iter().filter(is_temporary);
-        left.try_for_each(|entry| remove_tree(entry.path()))?;
+        children(&dir)?
+            .iter()
+            .filter(|entry| is_temporary(entry))
+            .try_for_each(|entry| remove_tree(entry.path()))?;
     }
     Ok(())
 }
@@ -367,10 +355,10 @@ fn is_temporary(entry: &camino::Utf8DirEntry) -> bool {
     entry.file_name().starts_with(TEMPORARY)
 }
 
-/// The lock of an output directory.
+/// The lock file of an output directory.
 pub const LOCK: &str = ".kcompile.lock";
 
-/// A blob in the making: hashed and counted as it is written, named by its digest at the end.
+/// A blob that is being written. It is hashed and counted on the way, and named by its digest at the end.
 pub(super) struct BlobWriter {
     dir: Utf8PathBuf,
     file: BufWriter<NamedTempFile>,
@@ -379,15 +367,16 @@ pub(super) struct BlobWriter {
 }
 
 impl BlobWriter {
-    /// Gives the blob its name if it has this digest; else it is gone, and `false`.
+    /// Names the blob if it has this digest. Otherwise removes it and returns `false`.
     pub(super) fn finish_with_digest(self, digest: Sha256) -> Result<bool> {
-        match self.hasher.clone().finish() == digest {
-            true => self.finish().map(|_| true),
-            false => Ok(false),
+        let matches = self.hasher.clone().finish() == digest;
+        if matches {
+            self.finish()?;
         }
+        Ok(matches)
     }
 
-    /// Gives the blob its name.
+    /// Names the blob.
     pub(super) fn finish(self) -> Result<Blob> {
         let blob = Blob { digest: self.hasher.finish(), size: self.size };
         let path = self.dir.join(blob.digest.to_string());

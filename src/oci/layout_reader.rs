@@ -1,7 +1,7 @@
-//! A layout that anybody may have written, read once: its index, each manifest, and which of them are images. Nothing
-//! is believed, as in [`read`](super::read), whose errors these are.
+//! Reads the index and the manifests of an untrusted layout, each once. Checks and errors are those of
+//! [`read`](super::read).
 
-use super::blob::{check_blob, check_descriptor, parse, read_blob, read_bounded};
+use super::blob::{check_blob, check_blobs, check_descriptor, parse, read_blob, read_bounded};
 use super::layer_entries::is_layer;
 use super::read::{Image, image_of, index_path, is_image_config, is_index, is_manifest, tag_of, tag_part};
 use crate::util::digest::Sha256;
@@ -12,32 +12,32 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// An index over indexes over indexes is known; nobody writes more.
+/// Indexes of three levels are known.
 const MAX_NESTING: usize = 8;
-/// Manifests behind all tags together: a few kilobytes could name any number of them.
+/// The manifests of all tags together. A few kilobytes could name any number of them.
 const MAX_MANIFESTS: usize = 100_000;
-/// Names that a message lists.
+/// The names that a message lists.
 const MAX_NAMES: usize = 20;
-/// Bytes of manifests and configs that are kept.
+/// Bytes of manifests and configs that are kept in memory.
 const MAX_CACHED: u64 = 64 << 20;
 
-/// A layout, of which nothing is read twice.
+/// A layout. Nothing of it is read twice.
 pub struct LayoutReader {
     path: Utf8PathBuf,
     index: ImageIndex,
     has_unknown_fields: bool,
-    /// What the index calls an image, and the tag at the end of that → where it is in the index.
+    /// The name of an image in the index, and the tag at the end of that name → places in the index.
     tags: BTreeMap<String, Vec<usize>>,
     /// By digest and size.
     manifests: RefCell<BTreeMap<(Sha256, u64), Rc<Manifest>>>,
     images: RefCell<BTreeMap<(Sha256, u64), Rc<Image>>>,
-    /// Bytes that may still be kept of both.
+    /// Bytes that both may still keep.
     cache_left: Cell<u64>,
     /// Manifests that may still be found.
     manifests_left: Cell<usize>,
 }
 
-/// A blob that names others.
+/// A manifest or an index.
 #[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are images")]
 enum Manifest {
@@ -45,38 +45,37 @@ enum Manifest {
     Index(ImageIndex),
 }
 
-/// One manifest that a layout holds, or what stands in the place of one.
+/// A manifest of a layout, or another blob that an index names.
 #[derive(Clone, Debug)]
 pub struct ManifestRef {
-    /// What the index calls it, or the index above it; `None`: it has no name.
+    /// Its name in the layout's index, or the name of the index that it is in.
     pub tag: Option<String>,
-    /// What leads to it.
     pub descriptor: Descriptor,
-    /// What it is.
     pub kind: ManifestKind,
 }
 
-/// What a part is.
+/// The kinds of manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestKind {
-    /// An image: it has the config and the layers of one.
     Image,
     /// An artifact that is attached to an image.
     Referrer,
-    /// An artifact of this type, or an image with a layer of this type: no root file system can be made of it.
+    /// An artifact of this type, or an image with a layer of this type. It has no root file system.
     Artifact(String),
-    /// Not a manifest: something of this type.
+    /// Another blob, of this type.
     Blob(String),
 }
 
 impl LayoutReader {
     /// Reads the index of a layout.
     ///
-    /// Errors: no such layout (exit code 2); a rule is broken (3).
+    /// # Errors
+    ///
+    /// There is no such layout (exit code 2), or it breaks a rule (3).
     pub fn open(path: &Utf8Path) -> Result<LayoutReader> {
         let file = index_path(path)?;
         let bytes = read_bounded(&file)?;
-        // No digest tells whether these are the bytes that were written.
+        // No digest covers the index, so it may be damaged.
         let index: ImageIndex = parse(&file, &bytes).map_err(Error::mark_damaged)?;
         let whole: serde_json::Value = parse(&file, &bytes).map_err(Error::mark_damaged)?;
         let known = serde_json::to_value(&index).expect("only string keys");
@@ -101,58 +100,59 @@ impl LayoutReader {
         })
     }
 
-    /// The layout's directory.
+    /// Returns the directory of the layout.
     pub fn path(&self) -> &Utf8Path {
         &self.path
     }
 
-    /// Its index.
     pub fn index(&self) -> &ImageIndex {
         &self.index
     }
 
-    /// Has the index fields that no index has, which would not come back if it was written again?
+    /// Returns whether the index has fields that the specification does not know.
     pub fn has_unknown_fields(&self) -> bool {
         self.has_unknown_fields
     }
 
-    /// The names of its images.
+    /// Returns the names of its images.
     pub fn names(&self) -> impl Iterator<Item = String> {
         self.index.manifests().iter().filter_map(tag_of)
     }
 
-    /// What this tag stands for, or all that the index names. The tag at the end of a full reference is one, too.
+    /// Returns the descriptors of this tag, or all of them. The tag may also be the end of a full reference.
     ///
-    /// Errors (exit code 2): there is no such tag, or nothing at all.
+    /// # Errors
+    ///
+    /// Exit code 2 if there is no such tag, or nothing at all.
     pub fn select_all(&self, tag: Option<&str>) -> Result<Vec<Descriptor>> {
         let all = self.index.manifests();
         let Some(tag) = tag else {
-            return match all.is_empty() {
-                true => Err(Error::usage(format!("{} has no image", self.path))),
-                false => Ok(all.clone()),
-            };
+            if all.is_empty() {
+                return Err(Error::usage(format!("{} has no image", self.path)));
+            }
+            return Ok(all.clone());
         };
         let found = self.tags.get(tag).map(Vec::as_slice).unwrap_or_default();
-        // A name in full comes before one that ends like it.
+        // An exact name comes before one that ends in the tag.
         let exact = found.iter().filter(|&&at| tag_of(&all[at]).as_deref() == Some(tag));
         let exact: Vec<Descriptor> = exact.map(|&at| all[at].clone()).collect();
         let selected =
             if exact.is_empty() { found.iter().map(|&at| all[at].clone()).collect() } else { exact };
         if selected.is_empty() {
-            return Err(Error::usage(format!("{} has no image of the tag {tag}", self.path))
-                .hint(format!("it has {}", list_names(all))));
+            return Err(Error::usage(format!("{} has no image with the tag {tag}", self.path))
+                .hint(format!("its tags are {}", list_names(all))));
         }
         Ok(selected)
     }
 
-    /// What has exactly this name; of several the first.
+    /// Returns the first descriptor with exactly this name.
     pub fn find(&self, name: &str) -> Option<&Descriptor> {
         let all = self.index.manifests();
         let mut found = self.tags.get(name)?.iter().map(|&at| &all[at]);
         found.find(|descriptor| tag_of(descriptor).as_deref() == Some(name))
     }
 
-    /// The first manifests of an index; none, if it is none.
+    /// Returns the first manifests of an index, or none if the descriptor is not of an index.
     pub(super) fn index_manifests(&self, index: &Descriptor, most: usize) -> Result<Vec<ImageManifest>> {
         let index = self.manifest(index)?;
         let Some(Manifest::Index(index)) = index.as_deref() else { return Ok(Vec::new()) };
@@ -166,24 +166,26 @@ impl LayoutReader {
             .collect()
     }
 
-    /// What this tag stands for, or the only thing in the layout.
+    /// Returns the only descriptor of this tag, or of the layout.
     fn select_one(&self, tag: Option<&str>) -> Result<Descriptor> {
         let layout = &self.path;
         match (&self.select_all(tag)?[..], tag) {
             ([one], _) => Ok(one.clone()),
-            (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images of the tag {tag}"))),
+            (_, Some(tag)) => Err(Error::fetch(format!("{layout} has several images with the tag {tag}"))),
             (several, None) => {
                 let names = list_names(several);
                 Err(Error::usage(format!("{layout} has several images"))
-                    .hint(format!("choose one with {layout}:TAG, of {names}")))
+                    .hint(format!("select one with {layout}:TAG; its tags are {names}")))
             }
         }
     }
 
-    /// The manifests that a descriptor of the layout's index leads to: itself, or those of an index, and of the indexes in
-    /// it. One that is named twice is there once.
+    /// Returns the manifests that a descriptor of the layout's index leads to, directly or through indexes,
+    /// each once.
     ///
-    /// Errors (exit code 3): a rule is broken.
+    /// # Errors
+    ///
+    /// Exit code 3 if the layout breaks a rule.
     pub fn manifest_refs(&self, descriptor: &Descriptor) -> Result<Vec<ManifestRef>> {
         let mut manifest_refs = Vec::new();
         self.collect(descriptor, tag_of(descriptor).as_ref(), 0, &mut BTreeSet::new(), &mut manifest_refs)?;
@@ -204,12 +206,13 @@ impl LayoutReader {
         }
         let left = self.manifests_left.get().checked_sub(1);
         self.manifests_left.set(left.ok_or_else(|| {
-            Error::fetch(format!("{}: its tags lead to more than {MAX_MANIFESTS} manifests", self.path))
+            Error::fetch(format!("{}: the layout has more than {MAX_MANIFESTS} manifests", self.path))
         })?);
         let kind = match self.manifest(descriptor)?.as_deref() {
             None => ManifestKind::Blob(descriptor.media_type().to_string()),
             Some(Manifest::Index(_)) if depth == MAX_NESTING => {
-                let message = format!("{}: an index in more than {MAX_NESTING} others", self.path);
+                let message =
+                    format!("{}: indexes are nested more than {MAX_NESTING} levels deep", self.path);
                 return Err(Error::fetch(message));
             }
             Some(Manifest::Index(index)) => {
@@ -223,7 +226,7 @@ impl LayoutReader {
         Ok(())
     }
 
-    /// A manifest or an index; `None`: it is another kind of blob.
+    /// Reads a manifest or an index. Returns `None` for another kind of blob.
     fn manifest(&self, descriptor: &Descriptor) -> Result<Option<Rc<Manifest>>> {
         let media_type = descriptor.media_type();
         if !is_index(media_type) && !is_manifest(media_type) {
@@ -234,9 +237,10 @@ impl LayoutReader {
         if let Some(cached) = self.manifests.borrow().get(&key).filter(fits) {
             return Ok(Some(cached.clone()));
         }
-        let read = Rc::new(match is_index(media_type) {
-            true => Manifest::Index(read_blob(&self.path, descriptor)?.1),
-            false => Manifest::Image(read_blob(&self.path, descriptor)?.1),
+        let read = Rc::new(if is_index(media_type) {
+            Manifest::Index(read_blob(&self.path, descriptor)?.1)
+        } else {
+            Manifest::Image(read_blob(&self.path, descriptor)?.1)
         });
         if self.reserve_cache(descriptor.size()) {
             self.manifests.borrow_mut().insert(key, read.clone());
@@ -244,7 +248,7 @@ impl LayoutReader {
         Ok(Some(read))
     }
 
-    /// The manifest of a part; `None`: it is another kind of blob.
+    /// Reads the manifest. Returns `None` for another kind of blob.
     pub fn image_manifest(&self, manifest_ref: &ManifestRef) -> Result<Option<ImageManifest>> {
         Ok(match self.manifest(&manifest_ref.descriptor)?.as_deref() {
             Some(Manifest::Image(manifest)) => Some(manifest.clone()),
@@ -252,7 +256,7 @@ impl LayoutReader {
         })
     }
 
-    /// What a blob says of itself that is no manifest by its descriptor; `None`: it says nothing of its type.
+    /// Returns the `mediaType` inside a blob that is not a manifest by its descriptor.
     pub fn embedded_media_type(&self, manifest_ref: &ManifestRef) -> Option<String> {
         let (_, value): (_, serde_json::Value) = read_blob(&self.path, &manifest_ref.descriptor).ok()?;
         value.get("mediaType")?.as_str().map(str::to_owned)
@@ -264,7 +268,7 @@ impl LayoutReader {
         left.is_some()
     }
 
-    /// Opens a part as an image.
+    /// Opens a manifest as an image.
     pub fn image(&self, manifest_ref: &ManifestRef) -> Result<Image> {
         let key = (check_descriptor(&self.path, &manifest_ref.descriptor)?, manifest_ref.descriptor.size());
         let cached = self.images.borrow().get(&key).cloned();
@@ -273,7 +277,10 @@ impl LayoutReader {
             None => {
                 let Some(manifest) = self.image_manifest(manifest_ref)? else {
                     let kind = manifest_ref.descriptor.media_type();
-                    return Err(Error::fetch(format!("{}: something of type {kind} is no image", self.path)));
+                    return Err(Error::fetch(format!(
+                        "{}: a blob of type {kind} is not an image",
+                        self.path
+                    )));
                 };
                 let image = Rc::new(image_of(&self.path, key.0, manifest, None)?);
                 if self.reserve_cache(key.1 + image.manifest.config().size()) {
@@ -285,9 +292,11 @@ impl LayoutReader {
         Ok(Image { tag: manifest_ref.tag.clone(), ..(*image).clone() })
     }
 
-    /// The images of this tag, or all of the layout, without what is attached to them.
+    /// Returns the images of this tag, or all of the layout, without the artifacts that are attached to them.
     ///
-    /// Errors: no such tag or image (exit code 2); a rule is broken (3).
+    /// # Errors
+    ///
+    /// There is no such tag or image (exit code 2), or the layout breaks a rule (3).
     pub fn images(&self, tag: Option<&str>) -> Result<Vec<ManifestRef>> {
         let (mut images, mut others) = (Vec::new(), BTreeSet::new());
         for descriptor in self.select_all(tag)? {
@@ -300,15 +309,18 @@ impl LayoutReader {
         }
         if images.is_empty() {
             let others = others.into_iter().collect::<Vec<_>>().join(", ");
-            return Err(Error::usage(format!("{} has no image under this name, only {others}", self.path)));
+            return Err(Error::usage(format!("{} has no image of this name, only {others}", self.path)));
         }
         Ok(images)
     }
 
-    /// Opens the image of this tag, or the only one of the layout; where that is an index, the image in it for `arch`,
-    /// named as in OCI's configs, or its only image.
+    /// Opens the image of this tag, or the only image of the layout. Of an index, opens the image for `arch`
+    /// (OCI's name) or the only image.
     ///
-    /// Errors: no such tag, several images and no tag, none for `arch` (exit code 2); a rule is broken (3).
+    /// # Errors
+    ///
+    /// There is no such tag, no image for `arch`, or more than one image (exit code 2). Or the layout breaks
+    /// a rule (3).
     pub fn open_image(&self, tag: Option<&str>, arch: Option<&str>) -> Result<Image> {
         let descriptor = self.select_one(tag)?;
         let manifest_refs = self.manifest_refs(&descriptor)?;
@@ -316,7 +328,7 @@ impl LayoutReader {
         let images = manifest_refs.iter().filter(is_image).map(|manifest_ref| self.image(manifest_ref));
         let mut images = images.collect::<Result<Vec<_>>>()?;
         if images.is_empty() {
-            // For its error, which says what there is.
+            // Its error lists what there is.
             self.images(tag)?;
         }
         let found: Vec<String> = images.iter().map(|image| image.config.architecture().to_string()).collect();
@@ -329,35 +341,32 @@ impl LayoutReader {
         let (layout, found) = (&self.path, found.join(", "));
         Err(match arch {
             Some(arch) => Error::usage(format!("{layout} has no image for {arch}, only for {found}")),
-            None => Error::usage(format!("{layout} has images for {found}")).hint("choose one with --arch"),
+            None => Error::usage(format!("{layout} has images for {found}")).hint("select one with --arch"),
         })
     }
 
-    /// Reads all of an artifact, or of a blob that is no manifest, and returns how many bytes that are, as stored.
+    /// Reads a whole artifact or another blob, and returns its size.
     pub fn check_artifact(&self, manifest_ref: &ManifestRef) -> Result<u64> {
         let Some(manifest) = self.image_manifest(manifest_ref)? else {
-            check_blob(&self.path, &manifest_ref.descriptor)?;
-            return Ok(manifest_ref.descriptor.size());
+            return check_blob(&self.path, &manifest_ref.descriptor);
         };
-        let blobs = std::iter::once(manifest.config()).chain(manifest.layers());
-        let sizes = blobs.map(|blob| check_blob(&self.path, blob).map(|()| blob.size()));
-        Ok(manifest_ref.descriptor.size() + sizes.sum::<Result<u64>>()?)
+        Ok(manifest_ref.descriptor.size() + check_blobs(&self.path, &manifest)?)
     }
 }
 
 impl ManifestKind {
-    /// For people.
+    /// Returns the name of the kind, for people.
     pub fn title(&self) -> String {
         match self {
             ManifestKind::Image => "an image".to_owned(),
             ManifestKind::Referrer => "an artifact that is attached to an image".to_owned(),
             ManifestKind::Artifact(kind) => format!("an artifact of type {kind}"),
-            ManifestKind::Blob(kind) => format!("something of type {kind}"),
+            ManifestKind::Blob(kind) => format!("a blob of type {kind}"),
         }
     }
 }
 
-/// The names of these, as many as a person reads.
+/// Returns the names of the first images, for a message.
 fn list_names(descriptors: &[Descriptor]) -> String {
     let mut names: Vec<String> = descriptors.iter().take(MAX_NAMES).filter_map(tag_of).collect();
     let more = descriptors.len().saturating_sub(MAX_NAMES);
@@ -365,7 +374,7 @@ fn list_names(descriptors: &[Descriptor]) -> String {
     names.join(", ")
 }
 
-/// Is it what BuildKit puts beside an image into its index, with an annotation in the place of a `subject`?
+/// Returns whether it is an attestation manifest of BuildKit, which has an annotation instead of a `subject`.
 pub(super) fn is_attestation(manifest: &Descriptor) -> bool {
     let annotations = manifest.annotations().as_ref();
     annotations
@@ -380,10 +389,10 @@ fn kind_of(manifest: &ImageManifest) -> ManifestKind {
     let config = manifest.config().media_type();
     let mut layers = manifest.layers().iter().map(Descriptor::media_type);
     let other_layer = layers.find(|media_type| !is_layer(media_type));
-    let other = match (is_image_config(config), other_layer) {
-        (true, None) => return ManifestKind::Image,
-        (true, Some(layer)) => layer,
-        (false, _) => config,
+    let other = match other_layer {
+        _ if !is_image_config(config) => config,
+        Some(layer) => layer,
+        None => return ManifestKind::Image,
     };
     ManifestKind::Artifact(manifest.artifact_type().as_ref().unwrap_or(other).to_string())
 }

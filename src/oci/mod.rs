@@ -1,5 +1,5 @@
-//! OCI image layouts on disk: entries to a layer, a layer to an image, an image under a tag of a
-//! layout, whole or not at all; and, in files of their own, reading layouts that others wrote.
+//! Writes and reads OCI image layouts. Written images appear whole or not at all. Layouts of others are
+//! untrusted.
 
 pub mod annotations;
 pub mod blob;
@@ -38,7 +38,7 @@ use oci_spec::image::{
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// The layout of what is attached to the images of another one has its name, and this at the end; so do its
+/// The suffix of the layout with the artifacts that are attached to the images of another layout, and of its
 /// tags.
 pub const REFERRERS_SUFFIX: &str = "-attest";
 
@@ -56,7 +56,7 @@ impl Blob {
         builder.build().expect("all fields are set")
     }
 
-    /// As the manifest of an image for this machine, by its name in OCI: `amd64`.
+    /// Returns the descriptor of an image's manifest for this architecture (OCI's name).
     fn image(self, arch: &str) -> Descriptor {
         let platform = PlatformBuilder::default().architecture(arch).os(Os::Linux).build();
         let mut descriptor = self.descriptor(MediaType::ImageManifest);
@@ -65,27 +65,25 @@ impl Blob {
     }
 }
 
-/// What an image is called, and how it is stored.
+/// The name of an image, and how to store it.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageSpec<'a> {
     /// The layout's directory in the output directory.
     pub layout: &'a str,
-    /// Its tag.
     pub tag: &'a str,
-    /// Compression of its layer.
     pub encoder: Encoder,
-    /// Its annotations, mirrored as labels.
+    /// The annotations, which are also written as labels.
     pub annotations: &'a BTreeMap<String, String>,
 }
 
-/// An image that is written whole, and that its tag does not name yet.
+/// An image that is written, but has no tag yet.
 pub struct PreparedImage {
     layout: TaggedLayout,
     written: WrittenImage,
 }
 
-/// Writes the blobs of an image with these entries into its layout in `output`. Everything is dated `epoch`, and
-/// packed by up to `threads` threads. The caller holds the lock of the output directory.
+/// Writes the blobs of an image with these entries into its layout in `output`, by up to `threads` threads.
+/// All dates are `epoch`. The caller holds the lock of the output directory.
 pub fn prepare(
     output: &Utf8Path,
     spec: ImageSpec<'_>,
@@ -110,7 +108,7 @@ pub fn prepare(
 }
 
 impl PreparedImage {
-    /// Gives the image its tag, in the place of an earlier one. That needs no space on the disk.
+    /// Tags the image, in place of an earlier one. This needs no disk space.
     pub fn publish(self) -> Result<WrittenImage> {
         self.layout.publish()?;
         Ok(self.written)

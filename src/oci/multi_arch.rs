@@ -1,7 +1,7 @@
-//! One tag for several machines: an index over the images of one name for all architectures, in a layout of its
-//! own that shares their blobs.
+//! Writes an index over the images of one name for several architectures, in a layout that shares their
+//! blobs.
 
-use super::layout::{Layout, WrittenImage};
+use super::layout::{Layout, WrittenImage, index_of, text_of};
 use super::layout_reader::LayoutReader;
 use super::referrers::write_index_referrers;
 use super::tags::{self, TaggedKind};
@@ -9,8 +9,7 @@ use crate::oci::annotations::TITLE;
 use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
-use canon_json::CanonJsonSerialize;
-use oci_spec::image::{ImageIndexBuilder, ImageManifest, MediaType};
+use oci_spec::image::{ImageManifest, MediaType};
 use std::collections::{BTreeMap, HashMap};
 
 /// An index that was written.
@@ -18,15 +17,14 @@ use std::collections::{BTreeMap, HashMap};
 pub struct MultiArchIndex {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
-    /// The tag.
     pub tag: String,
-    /// Of the index.
+    /// The digest of the index.
     pub digest: Sha256,
 }
 
-/// Joins the images that differ in nothing but their architecture: `<name>-amd64` and `<name>-arm64` of one tag
-/// become an index of that tag in the layout `<name>`, and what is attached to them is attached to that. Returns the
-/// indexes; a kernel that was built for one architecture only has none. The caller holds the lock of the output directory.
+/// Joins images that differ only in their architecture. `<name>-amd64` and `<name>-arm64` with one tag become
+/// an index with that tag in the layout `<name>`. Their artifacts are attached to the index too. Returns the
+/// indexes. The caller holds the lock of the output directory.
 pub fn write_multi_arch(output: &Utf8Path, images: &[WrittenImage]) -> Result<Vec<MultiArchIndex>> {
     let mut groups: BTreeMap<(&str, &str), BTreeMap<_, &WrittenImage>> = BTreeMap::new();
     for image in images {
@@ -53,21 +51,15 @@ fn write_index(output: &Utf8Path, name: &str, tag: &str, images: &[&WrittenImage
         annotations.push(manifest.annotations().clone().unwrap_or_default());
         descriptors.push(descriptor);
     }
-    let index = ImageIndexBuilder::default()
-        .schema_version(2u32)
-        .media_type(MediaType::ImageIndex)
-        .manifests(descriptors)
-        .annotations(common_annotations(name, annotations))
-        .build()
-        .expect("all fields are set");
-    let index = layout.add_bytes(&index.to_canon_json_vec().expect("only string keys"))?;
+    let mut index = index_of(descriptors);
+    index.set_annotations(Some(common_annotations(name, annotations)));
+    let index = layout.add_bytes(&text_of(&index))?;
     layout.tag(tag, index.descriptor(MediaType::ImageIndex))?;
     write_index_referrers(output, name, index, images)?;
     Ok(MultiArchIndex { layout: path, tag: tag.to_owned(), digest: index.digest })
 }
 
-/// The indexes of earlier runs in which one of these images still has its predecessor: `LAYOUT:TAG`. A layout of
-/// such a name that is somebody else's has none.
+/// Returns, as `LAYOUT:TAG`, the indexes of earlier runs that have an older image in place of one of these.
 pub fn find_outdated(output: &Utf8Path, images: &[WrittenImage]) -> Vec<String> {
     let mut outdated = Vec::new();
     for image in images {
@@ -88,7 +80,7 @@ pub fn find_outdated(output: &Utf8Path, images: &[WrittenImage]) -> Vec<String> 
     outdated
 }
 
-/// What all of them say, under their common name.
+/// Returns the annotations that all images have, with `name` as the title.
 fn common_annotations(name: &str, mut all: Vec<HashMap<String, String>>) -> HashMap<String, String> {
     let mut annotations = all.pop().unwrap_or_default();
     annotations.retain(|key, value| all.iter().all(|other| other.get(key) == Some(value)));

@@ -1,23 +1,23 @@
-//! What a layer is cut into to be compressed.
+//! A layer is cut into pieces, which several threads compress.
 
-/// Each thread compresses pieces of this size.
+/// The size of a piece.
 pub(super) const PIECE: usize = 1 << 20;
 
-/// As far back as deflate can refer.
+/// The distance that deflate can refer back.
 pub(super) const WINDOW: usize = 32 << 10;
 
 /// Consecutive bytes of a layer.
 #[derive(Default)]
 pub(super) struct Piece {
-    /// The end of the piece before it, and the piece.
+    /// The end of the previous piece, and the piece.
     pub(super) buffer: Vec<u8>,
-    /// Where the piece begins in the buffer.
+    /// The start of the piece in the buffer.
     start: usize,
     pub(super) is_last: bool,
 }
 
 impl Piece {
-    /// The bytes before the piece, at most [`WINDOW`] of them.
+    /// Returns the bytes before the piece, at most [`WINDOW`] of them.
     pub(super) fn dictionary(&self) -> &[u8] {
         &self.buffer[..self.start]
     }
@@ -26,7 +26,7 @@ impl Piece {
         &self.buffer[self.start..]
     }
 
-    /// The piece after this one, still empty.
+    /// Returns the piece after this one, which is still empty.
     pub(super) fn next(&self) -> Piece {
         let dictionary = &self.buffer[self.buffer.len().saturating_sub(WINDOW)..];
         let mut buffer = Vec::with_capacity(dictionary.len() + PIECE);

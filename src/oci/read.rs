@@ -1,8 +1,7 @@
-//! Reading images out of layouts that anybody may have written. Nothing is believed: sizes are
-//! bounded before anything is read, every digest is checked before a result is handed on, links and
-//! special files are refused, and nothing is written.
+//! Reads images from untrusted layouts. Sizes are limited before anything is read, every digest is checked
+//! before a result is returned, links and special files are refused, and nothing is written.
 //!
-//! All errors of a layout that breaks a rule are verification errors (exit code 3) and name the rule.
+//! If a layout breaks a rule, the error names the rule and has exit code 3.
 
 use super::annotations::{OCI, REF_NAME};
 use super::blob::{check_descriptor, read_blob, read_json};
@@ -14,25 +13,23 @@ use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, ToDockerV2S2};
 use std::io::Read;
 
-/// What Docker's storage can stack.
+/// The limit of Docker's storage.
 const MAX_LAYERS: usize = 127;
 
-/// An image of a layout, its manifest and config checked.
+/// An image of a layout, with its manifest and config checked.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
-    /// Its tag; `None` where the layout has one image, and that has no tag.
+    /// The tag, if it has one.
     pub tag: Option<String>,
-    /// Digest of the manifest.
+    /// The digest of the manifest.
     pub digest: Sha256,
-    /// The manifest.
     pub manifest: ImageManifest,
-    /// The image's config.
     pub config: ImageConfiguration,
 }
 
-/// Splits `LAYOUT[:TAG]`: the path of a layout ends at its last colon, as OCI tools have it.
+/// Splits `LAYOUT[:TAG]` at its last colon.
 pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
     match text.rsplit_once(':') {
         Some((path, tag)) if !tag.is_empty() && !tag.contains('/') => (Utf8Path::new(path), Some(tag)),
@@ -40,8 +37,9 @@ pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
     }
 }
 
-/// The layout and the tag of a reference. A directory of this very name is a layout, whatever colon is in it; and what is
-/// behind the directory may be the full reference of an image, as `skopeo copy` and `podman save` leave it.
+/// Returns the layout and the tag of a reference. If the whole reference is a directory, it is the layout,
+/// even with a colon in it. The tag may be the full reference of an image, as `skopeo copy` and `podman save`
+/// write it.
 pub fn locate(reference: &Utf8Path) -> (Utf8PathBuf, Option<String>) {
     let text = reference.as_str();
     if reference.is_dir() {
@@ -56,20 +54,20 @@ pub fn locate(reference: &Utf8Path) -> (Utf8PathBuf, Option<String>) {
     (layout.to_owned(), tag.map(str::to_owned))
 }
 
-/// The index of a layout, when the directory is one.
+/// Checks that the directory is a layout, and reads its index.
 pub(crate) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
     read_json(&index_path(layout)?)
 }
 
-/// The file of a layout's index, when the directory is one.
+/// Checks that the directory is a layout, and returns the path of its index.
 pub(super) fn index_path(layout: &Utf8Path) -> Result<Utf8PathBuf> {
     if !layout.is_dir() {
         let what = if layout.exists() { "not a directory" } else { "no such directory" };
-        return Err(Error::usage(format!("{layout}: {what}")).hint("an OCI layout is a directory"));
+        return Err(Error::usage(format!("{layout}: {what}")).hint("name the directory of an OCI layout"));
     }
     let marker = layout.join("oci-layout");
     if !marker.exists() {
-        return Err(Error::usage(format!("{layout} is not an OCI layout: it has no file oci-layout")));
+        return Err(Error::usage(format!("{layout} is not an OCI layout: the file oci-layout is missing")));
     }
     let version: serde_json::Value = read_json(&marker)?;
     if version.get("imageLayoutVersion").and_then(serde_json::Value::as_str) != Some("1.0.0") {
@@ -83,7 +81,7 @@ pub(super) fn index_path(layout: &Utf8Path) -> Result<Utf8PathBuf> {
     Ok(layout.join("index.json"))
 }
 
-/// The image that a descriptor of the layout stands for.
+/// Opens the image of a descriptor.
 pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Image> {
     let digest = check_descriptor(layout, descriptor)?;
     if !is_manifest(descriptor.media_type()) {
@@ -97,7 +95,7 @@ pub(super) fn open_image(layout: &Utf8Path, descriptor: &Descriptor) -> Result<I
     image_of(layout, digest, manifest, tag_of(descriptor))
 }
 
-/// The image of a manifest that was read.
+/// Reads the config of an image, whose manifest was read.
 pub(super) fn image_of(
     layout: &Utf8Path,
     digest: Sha256,
@@ -107,57 +105,59 @@ pub(super) fn image_of(
     let (path, config): (_, ImageConfiguration) = read_blob(layout, manifest.config())?;
     let (layers, diff_ids) = (manifest.layers().len(), config.rootfs().diff_ids().len());
     if layers > MAX_LAYERS {
-        return Err(Error::fetch(format!("{path}: {layers} layers are more than any reader takes")));
+        let message =
+            format!("{path}: the image has {layers} layers, but at most {MAX_LAYERS} are supported");
+        return Err(Error::fetch(message));
     }
     if layers != diff_ids {
-        return Err(Error::fetch(format!("{path}: {layers} layers, but {diff_ids} diff_ids")));
+        return Err(Error::fetch(format!("{path}: the image has {layers} layers, but {diff_ids} diff_ids")));
     }
     Ok(Image { layout: layout.to_owned(), tag, digest, manifest, config })
 }
 
-/// Is it the type of a manifest, of OCI's or of Docker's?
+/// Returns whether it is OCI's or Docker's type of a manifest.
 pub(super) fn is_manifest(media_type: &MediaType) -> bool {
     *media_type == MediaType::ImageManifest || is_docker_type(media_type, &MediaType::ImageManifest)
 }
 
-/// Is it the type of an index, of OCI's or of Docker's?
+/// Returns whether it is OCI's or Docker's type of an index.
 pub(super) fn is_index(media_type: &MediaType) -> bool {
     *media_type == MediaType::ImageIndex || is_docker_type(media_type, &MediaType::ImageIndex)
 }
 
-/// Is it the type of an image's config, of OCI's or of Docker's?
+/// Returns whether it is OCI's or Docker's type of an image's config.
 pub(crate) fn is_image_config(media_type: &MediaType) -> bool {
     *media_type == MediaType::ImageConfig || is_docker_type(media_type, &MediaType::ImageConfig)
 }
 
-/// Is it what Docker called this before there was OCI? The files have the same fields.
+/// Returns whether it is Docker's type for the same fields.
 fn is_docker_type(media_type: &MediaType, oci: &MediaType) -> bool {
     oci.to_docker_v2s2().is_ok_and(|docker| docker == media_type.as_ref())
 }
 
 impl Image {
-    /// What the image says of itself, by the end of OCI's predefined key: `version`, `title`.
+    /// Returns the annotation of a predefined key, such as `version` or `title`.
     pub fn oci_annotation(&self, key: &str) -> Option<&str> {
         self.annotation(&format!("{OCI}{key}"))
     }
 
-    /// What the image says of itself under a key: the annotation of its manifest, or the label of its config, which
-    /// stays where an image goes through Docker's format.
+    /// Returns the annotation of the manifest, or the label of the config. Docker's format keeps only labels.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         let annotation = self.manifest.annotations().as_ref().and_then(|all| all.get(key));
         let labels = || self.config.config().as_ref()?.labels().as_ref()?.get(key);
         annotation.or_else(labels).map(String::as_str)
     }
 
-    /// How many layers it has.
     pub fn layer_count(&self) -> usize {
         self.manifest.layers().len()
     }
 
-    /// Shows every entry of a layer to `visit`, with a reader of its bytes. The digests of the
-    /// layer, compressed and plain, are known to be right only when this has returned.
+    /// Calls `visit` for each entry of a layer, with a reader of its bytes. The digests of the layer are
+    /// checked only when this returns.
     ///
-    /// Errors: whatever `visit` returns; a layer that breaks a rule (exit code 3).
+    /// # Errors
+    ///
+    /// The errors of `visit`, and exit code 3 if the layer breaks a rule.
     pub(crate) fn visit_layer(
         &self,
         layer: usize,
@@ -168,7 +168,7 @@ impl Image {
         layer_entries::visit_layer(&self.layout, descriptor, diff_id, limits, &mut visit)
     }
 
-    /// The same for all layers, the lowest first: they are not merged.
+    /// Calls `visit` for each entry of all layers, the lowest first. The layers are not merged.
     pub fn visit_layers(
         &self,
         mut visit: impl FnMut(&LayerEntry, &mut dyn Read) -> Result<()>,
@@ -178,9 +178,11 @@ impl Image {
             .try_for_each(|layer| self.visit_layer(layer, &mut limits, &mut visit).map(drop))
     }
 
-    /// The root file system that the layers make together.
+    /// Returns the root file system, from all layers.
     ///
-    /// Errors (exit code 3): a layer breaks a rule.
+    /// # Errors
+    ///
+    /// Exit code 3 if a layer breaks a rule.
     pub fn root(&self) -> Result<RootFs> {
         let mut limits = Limits::default();
         let mut layers = Vec::new();
@@ -201,10 +203,12 @@ impl Image {
         RootFs::merge(layers).map_err(|why| Error::fetch(format!("{}: sha256:{digest}: {why}", self.layout)))
     }
 
-    /// Shows every file of `root`, which is that of this image, to `visit` once: its names, its size, its bytes. The
-    /// digests of a layer are known to be right only when this has returned.
+    /// Calls `visit` once for each file of the image's `root`, with its names, its size and its bytes. The
+    /// digests of a layer are checked only when this returns.
     ///
-    /// Errors: whatever `visit` returns; a layer that breaks a rule (exit code 3).
+    /// # Errors
+    ///
+    /// The errors of `visit`, and exit code 3 if a layer breaks a rule.
     pub fn visit_files(
         &self,
         root: &RootFs,
@@ -223,7 +227,7 @@ impl Image {
     }
 }
 
-/// What is behind the last colon of a full reference; else the whole.
+/// Returns the tag of a full reference, or the whole text if it is not one.
 pub(crate) fn tag_part(reference: &str) -> &str {
     let name = reference.split('@').next().unwrap_or(reference);
     match name.rsplit_once('/') {
@@ -232,7 +236,7 @@ pub(crate) fn tag_part(reference: &str) -> &str {
     }
 }
 
-/// What the index of a layout calls an image: its tag, or its full reference.
+/// Returns the name of an image in a layout's index, which is a tag or a full reference.
 pub(crate) fn tag_of(descriptor: &Descriptor) -> Option<String> {
     descriptor.annotations().as_ref()?.get(REF_NAME).cloned()
 }

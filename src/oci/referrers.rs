@@ -1,7 +1,8 @@
-//! What is attached to an image: OCI 1.1 artifacts that name it as their subject, in a layout beside its own.
+//! Artifacts that are attached to an image. They are OCI 1.1 artifacts with the image as their subject, in a
+//! layout beside that of the image.
 
 use super::blob::{check_descriptor, read_blob, read_bytes};
-use super::layout::{Layout, WrittenImage};
+use super::layout::{Layout, WrittenImage, index_of, text_of};
 use super::layout_reader::{LayoutReader, ManifestRef};
 use super::tags::{self, Tagged, TaggedKind};
 use super::{Blob, REFERRERS_SUFFIX};
@@ -10,29 +11,28 @@ use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use camino::{Utf8Path, Utf8PathBuf};
 use canon_json::CanonJsonSerialize;
-use oci_spec::image::{Descriptor, ImageIndexBuilder, ImageManifest, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, ImageManifest, ImageManifestBuilder, MediaType};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 
-/// The config of an artifact that has none, as the image specification gives it.
+/// The empty config of an artifact, from the image specification.
 const EMPTY: &[u8] = b"{}";
-/// So many artifacts of one tag are looked at: an image of ours has three, and an index three for each architecture.
+/// The artifacts of one tag that are searched. An image of kcompile has three, and an index three for each
+/// architecture.
 const MAX_ARTIFACTS: usize = 64;
 
 /// A file to attach.
 #[derive(Clone, Debug)]
 pub struct Artifact {
-    /// What it is called where somebody unpacks it.
+    /// Its name when it is unpacked.
     pub name: String,
-    /// What it is, and the type of the artifact.
+    /// The type of the file and of the artifact.
     pub media_type: &'static str,
-    /// Its bytes.
     pub bytes: Vec<u8>,
 }
 
-/// Attaches `artifacts`, and nothing else, to `image`: `<tag>-attest` in the layout `<image>-attest` stands for an
-/// index over them, so that one copy takes them all, and the next image of the tag replaces them. The caller holds
-/// the lock of the output directory.
+/// Attaches `artifacts` to `image`, in place of earlier ones. `<tag>-attest` in the layout `<image>-attest`
+/// becomes an index of them, so that one copy takes all. The caller holds the lock of the output directory.
 pub fn write_referrers(output: &Utf8Path, image: &WrittenImage, artifacts: &[Artifact]) -> Result<()> {
     let name = image.layout.file_name().expect("a layout has a name");
     let layout = Layout::open(output, &format!("{name}{REFERRERS_SUFFIX}"))?;
@@ -43,9 +43,9 @@ pub fn write_referrers(output: &Utf8Path, image: &WrittenImage, artifacts: &[Art
     tag_referrers(layout, &image.tag, referrers)
 }
 
-/// Attaches what is attached to each of `images` to the index over them, which is `index` and has their tag in the
-/// layout `name`, too: clients that ask for the tag look there. Those that choose an image of the index first find
-/// its own under `<tag>-<arch>-attest`, as they lie beside the layout of that image.
+/// Attaches the artifacts of `images` to the index over them too. `index` has the tag of the images in the
+/// layout `name`. Clients that resolve the tag find the artifacts of the index. Clients that select an image
+/// of the index first find those of the image, under `<tag>-<arch>-attest`.
 pub(super) fn write_index_referrers(
     output: &Utf8Path,
     name: &str,
@@ -56,23 +56,24 @@ pub(super) fn write_index_referrers(
     let subject = index.descriptor(MediaType::ImageIndex);
     let mut all = Vec::new();
     for image in images {
-        let (from, tag) = referrers_place(&image.layout, &image.tag);
+        let from = Utf8PathBuf::from(format!("{}{REFERRERS_SUFFIX}", image.layout));
+        let tag = format!("{}{REFERRERS_SUFFIX}", image.tag);
         let Some(referrers) = find(&from, &tag, image.digest)? else { continue };
         let layout = open()?;
         all.extend(layout.copy_index(&from, &referrers)?);
         layout.tag(&format!("{}-{}{REFERRERS_SUFFIX}", image.tag, image.architecture), referrers)?;
     }
-    let (Some(tag), false) = (images.first().map(|image| &image.tag), all.is_empty()) else { return Ok(()) };
+    let Some(image) = images.first().filter(|_| !all.is_empty()) else { return Ok(()) };
     let layout = open()?;
     let referrers = all.into_iter().map(|mut manifest| {
         manifest.set_subject(Some(subject.clone()));
         add_manifest(&layout, &manifest)
     });
     let referrers = referrers.collect::<Result<Vec<_>>>()?;
-    tag_referrers(layout, tag, referrers)
+    tag_referrers(layout, &image.tag, referrers)
 }
 
-/// The artifacts that a tag stands for, as a list of what refers to their subject has them: with their types.
+/// Returns the descriptors of the artifacts of a tag, with their types, as in a registry's list of referrers.
 pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
     let manifest_refs = LayoutReader::open(layout)?.manifest_refs(&tagged.descriptor)?;
     let descriptor = |manifest_ref: &ManifestRef| {
@@ -92,16 +93,18 @@ pub fn referrers(layout: &Utf8Path, tagged: &Tagged) -> Result<Vec<Value>> {
     manifest_refs.iter().map(descriptor).collect()
 }
 
-/// The layout of what is attached to the images of `layout`; `None`: there is none.
+/// Returns the layout of the artifacts that are attached to the images of `layout`, if it exists.
 pub fn referrers_layout(layout: &Utf8Path) -> Option<Utf8PathBuf> {
     let referrers = Utf8PathBuf::from(format!("{layout}{REFERRERS_SUFFIX}"));
     referrers.join("oci-layout").is_file().then_some(referrers)
 }
 
-/// The file of the type `media_type` that is attached to `subject` under the tag `<tag>-attest` of `layout`, and where it
-/// lies. `None`: there is no such tag or file.
+/// Returns the path and the bytes of the file of type `media_type` that is attached to `subject`. It is
+/// looked up under the tag `<tag>-attest` of `layout`.
 ///
-/// Errors (exit code 3): the layout breaks a rule, or the file has another digest than it is named by.
+/// # Errors
+///
+/// Exit code 3 if the layout breaks a rule, or the digest of the file is wrong.
 pub fn find_referrer(
     layout: &LayoutReader,
     tag: &str,
@@ -121,7 +124,7 @@ pub fn find_referrer(
     Ok(None)
 }
 
-/// Writes a new layout `name` in `dir` in which `tag` stands for this index, without what that names. Returns its place.
+/// Writes a new layout `name` in `dir` that has only this index, with the tag `tag`. Returns its path.
 pub fn write_index(dir: &Utf8Path, name: &str, tag: &str, index: &[u8]) -> Result<Utf8PathBuf> {
     let layout = Layout::open(dir, name)?;
     let path = layout.path().to_owned();
@@ -130,12 +133,7 @@ pub fn write_index(dir: &Utf8Path, name: &str, tag: &str, index: &[u8]) -> Resul
     Ok(path)
 }
 
-/// The layout and the tag of what is attached to the image of this tag.
-fn referrers_place(layout: &Utf8Path, tag: &str) -> (Utf8PathBuf, String) {
-    (format!("{layout}{REFERRERS_SUFFIX}").into(), format!("{tag}{REFERRERS_SUFFIX}"))
-}
-
-/// The index over what is attached to `subject` that this tag stands for.
+/// Returns the descriptor of this tag, if it is an index of artifacts that are attached to `subject`.
 fn find(layout: &Utf8Path, tag: &str, subject: Sha256) -> Result<Option<Descriptor>> {
     if !layout.is_dir() {
         return Ok(None);
@@ -147,13 +145,7 @@ fn find(layout: &Utf8Path, tag: &str, subject: Sha256) -> Result<Option<Descript
 }
 
 fn tag_referrers(layout: Layout, tag: &str, referrers: Vec<Descriptor>) -> Result<()> {
-    let index = ImageIndexBuilder::default()
-        .schema_version(2u32)
-        .media_type(MediaType::ImageIndex)
-        .manifests(referrers)
-        .build()
-        .expect("all fields are set");
-    let index = layout.add_bytes(&index.to_canon_json_vec().expect("only string keys"))?;
+    let index = layout.add_bytes(&text_of(&index_of(referrers)))?;
     layout.tag(&format!("{tag}{REFERRERS_SUFFIX}"), index.descriptor(MediaType::ImageIndex))
 }
 
@@ -179,8 +171,9 @@ fn write_referrer(
     add_manifest(layout, &manifest)
 }
 
-/// Its descriptor has no title: a client that unpacks by titles would take it for a second file of that name. It has
-/// no artifact type either: skopeo before 1.15 does not keep that field, and refuses to copy such an index.
+/// Adds a manifest. Its descriptor has no title, because clients that unpack by titles would take it for a
+/// second file of that name. It has no artifact type, because skopeo before 1.15 drops that field and then
+/// refuses to copy the index.
 fn add_manifest(layout: &Layout, manifest: &ImageManifest) -> Result<Descriptor> {
     let manifest = layout.add_bytes(&manifest.to_canon_json_vec().expect("only string keys"))?;
     Ok(manifest.descriptor(MediaType::ImageManifest))

@@ -1,57 +1,57 @@
-//! The root file system that the layers of an image make together, by the OCI image specification (layer.md,
-//! "Changeset Application"): an entry of an upper layer replaces a lower one, whiteouts remove lower ones, and the
-//! directory of an entry is found through the symbolic links that are there already. Pure: names, no bytes of files.
+//! Merges the layers of an image into a root file system, by the OCI image specification (layer.md,
+//! "Changeset Application"). An entry of an upper layer replaces a lower one, whiteouts remove lower ones,
+//! and the directory of an entry is found through the existing symbolic links. It works on names only,
+//! without the bytes of files.
 
 use super::layer_entries::{EntryKind, LayerEntry};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a whiteout's name begins with.
+/// The prefix of a whiteout's name.
 const WHITEOUT: &str = ".wh.";
-/// What names of aufs begin with. [`OPAQUE`] is one of them that has a meaning in layers; the others have none.
+/// The prefix of names of aufs. Only [`OPAQUE`] has a meaning in layers.
 const WHITEOUT_META: &str = ".wh..wh.";
-/// Hides all that lower layers have in its directory.
+/// Hides everything that lower layers have in its directory.
 const OPAQUE: &str = ".wh..wh..opq";
-/// Linux gives up after so many links, too (path_resolution(7)).
+/// The limit of Linux (path_resolution(7)).
 const MAX_LINKS: usize = 40;
-/// Names of a path and of the links on its way.
+/// The names in a path and in the links that it leads through.
 const MAX_STEPS: usize = 256;
-/// Of an image, with the directories that have no entry of their own.
+/// The paths of an image, with directories that have no entry.
 const MAX_NODES: usize = 400_000;
-/// The paths of all of them.
+/// The bytes of all paths.
 const MAX_NAMES: usize = 64 << 20;
 
 /// The entry that has the bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileId {
-    /// The layer, the lowest is 0.
+    /// The layer. The lowest is 0.
     pub layer: usize,
-    /// Which entry of that layer.
+    /// The place of the entry in the layer.
     pub entry: usize,
 }
 
-/// What is at a path.
+/// A node of the file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// A directory.
     Dir,
-    /// A file; all its hard links have the same id.
+    /// A file. All its hard links have the same id.
     File(FileId),
-    /// A symbolic link with this text.
+    /// A symbolic link with this target.
     SymLink(String),
     /// A device, a pipe or a socket.
     Special,
 }
 
-/// Where a path leads.
+/// The result of resolving a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
-    /// To this path, which is no link, and what is there. The empty path is the root.
+    /// The path without links, and its node. The empty path is the root.
     Found(String, &'a Node),
-    /// Nowhere: nothing is at this path.
+    /// There is nothing at this path.
     Missing(String),
-    /// Nowhere: this path is no directory, and there are names behind it.
+    /// This path is not a directory, and more names follow it.
     NotADirectory(String),
-    /// Nowhere: there are too many links or names on the way.
+    /// The path leads through too many links or names.
     TooLong,
 }
 
@@ -62,23 +62,24 @@ pub struct RootFs {
     nodes: BTreeMap<String, PlacedNode>,
     /// Bytes of all paths.
     names: usize,
-    /// Hard links to nothing, and what they link to.
+    /// Hard links to missing files, and their targets.
     dangling: Vec<(String, String)>,
-    /// Where this layer has hidden lower entries already.
+    /// The paths below which this layer has hidden lower entries.
     hidden: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug)]
 struct PlacedNode {
     node: Node,
-    /// The layer that it is from.
     layer: usize,
 }
 
 impl RootFs {
     /// Merges layers, the lowest first.
     ///
-    /// Errors: an entry that cannot be unpacked, or that readers unpack differently; too many names.
+    /// # Errors
+    ///
+    /// An entry cannot be unpacked, or readers unpack it differently, or there are too many names.
     pub fn merge<'a>(layers: impl IntoIterator<Item = &'a [LayerEntry]>) -> Result<RootFs, String> {
         let mut root = RootFs::default();
         for (layer, entries) in layers.into_iter().enumerate() {
@@ -90,17 +91,17 @@ impl RootFs {
         Ok(root)
     }
 
-    /// All paths but the root's own, and what is there.
+    /// Returns all paths and their nodes, without the root.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(path, placed)| (path.as_str(), &placed.node))
     }
 
-    /// What is at this very path; no link is followed.
+    /// Returns the node of a path. No link is followed.
     pub fn at(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path).map(|placed| &placed.node)
     }
 
-    /// What is at a path, where links in the directories above it are followed, but not itself.
+    /// Returns the node of a path. Links in its directories are followed, but not the last one.
     pub fn lstat(&self, path: &str) -> Option<&Node> {
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         match self.resolve(above) {
@@ -109,7 +110,7 @@ impl RootFs {
         }
     }
 
-    /// The files that are left, with all their names in order.
+    /// Returns the files with all their names, sorted.
     pub fn files(&self) -> BTreeMap<FileId, Vec<&str>> {
         let mut files: BTreeMap<FileId, Vec<&str>> = BTreeMap::new();
         for (path, node) in self.nodes() {
@@ -120,13 +121,13 @@ impl RootFs {
         files
     }
 
-    /// Hard links to what is no file, and what they link to. They are not among the nodes.
+    /// Returns the hard links to missing files, and their targets. They are not among the nodes.
     pub fn dangling(&self) -> &[(String, String)] {
         &self.dangling
     }
 
-    /// Where this path leads when every link is followed. Links with an absolute text, or with more `..` than there
-    /// are directories, stay inside the root, as for a process whose root it is.
+    /// Resolves a path and follows every link. Absolute links, and links with more `..` than there are
+    /// directories, stay inside the root, as after chroot.
     pub fn resolve(&self, path: &str) -> Target<'_> {
         let mut walk = Walk::new(path);
         loop {
@@ -169,7 +170,7 @@ impl RootFs {
         self.put(place, node, id.layer, found)
     }
 
-    /// Hides what `name` stands for in the lower layers.
+    /// Removes what a whiteout hides in the lower layers.
     fn white_out(
         &mut self,
         above: &str,
@@ -179,7 +180,7 @@ impl RootFs {
         found: &LayerEntry,
     ) -> Result<(), String> {
         if matches!(hidden, "" | "." | "..") {
-            return Err(format!("{} is a whiteout of nothing", found.path.escape_debug()));
+            return Err(format!("{} is a whiteout without a name", found.path.escape_debug()));
         }
         let Target::Found(dir, Node::Dir) = self.resolve(above) else { return Ok(()) };
         if name == OPAQUE {
@@ -199,15 +200,15 @@ impl RootFs {
         Ok(())
     }
 
-    /// Removes what lower layers have below this path. Directories that this layer has entries in stay.
+    /// Removes what lower layers have below this path. Directories in which this layer has entries stay.
     fn hide_below(&mut self, dir: &str, layer: usize) {
-        // Once a layer, or many links to one directory would cost as many passes over it.
+        // Only once in a layer. Otherwise many links to one directory would cost as many passes.
         if !self.hidden.insert(dir.to_owned()) {
             return;
         }
         let lower = below(&self.nodes, dir).filter(|(_, placed)| placed.layer < layer);
         let lower: Vec<String> = lower.map(|(path, _)| path.clone()).collect();
-        // From below, so that a directory is looked at when what was in it is gone.
+        // The deepest paths come first, so that a directory is empty when its turn comes.
         for path in lower.iter().rev() {
             if below(&self.nodes, path).next().is_none() {
                 self.remove(path);
@@ -215,9 +216,11 @@ impl RootFs {
         }
     }
 
-    /// The path of the directory `path`, where all links are followed and what is missing is made.
+    /// Resolves the directory `path`, and creates what is missing.
     fn make_dirs(&mut self, path: &str, layer: usize, found: &LayerEntry) -> Result<String, String> {
         let shown = found.path.escape_debug();
+        let not_a_directory =
+            |at: &str| format!("{shown} is in {}, which is not a directory", at.escape_debug());
         let mut walk = Walk::new(path);
         loop {
             match walk.step(self) {
@@ -228,19 +231,10 @@ impl RootFs {
                 }
                 Step::End => match self.at(&walk.at) {
                     None | Some(Node::Dir) => return Ok(walk.at),
-                    Some(_) => {
-                        return Err(format!(
-                            "{} is no directory, and has {shown} in it",
-                            walk.at.escape_debug()
-                        ));
-                    }
+                    Some(_) => return Err(not_a_directory(&walk.at)),
                 },
-                Step::NotADirectory(at) => {
-                    return Err(format!("{} is no directory, and has {shown} in it", at.escape_debug()));
-                }
-                Step::TooLong => {
-                    return Err(format!("{shown} leads over too many names or links"));
-                }
+                Step::NotADirectory(at) => return Err(not_a_directory(&at)),
+                Step::TooLong => return Err(format!("{shown} leads through too many names or links")),
             }
         }
     }
@@ -254,7 +248,9 @@ impl RootFs {
             let of_this_layer = |placed: &PlacedNode| placed.layer == layer;
             if of_this_layer(old) || below(&self.nodes, &place).any(|(_, placed)| of_this_layer(placed)) {
                 let (shown, place) = (found.path.escape_debug(), place.escape_debug());
-                return Err(format!("{shown} replaces {place} of the same layer, which some readers keep"));
+                return Err(format!(
+                    "{shown} replaces {place} of the same layer, which readers treat differently"
+                ));
             }
             let lower: Vec<String> = below(&self.nodes, &place).map(|(path, _)| path.clone()).collect();
             lower.iter().for_each(|path| self.remove(path));
@@ -266,7 +262,9 @@ impl RootFs {
     fn insert(&mut self, path: String, node: Node, layer: usize) -> Result<(), String> {
         self.names += path.len();
         if self.nodes.len() == MAX_NODES || self.names > MAX_NAMES {
-            return Err(format!("more than {MAX_NODES} paths, or {MAX_NAMES} bytes of them"));
+            return Err(format!(
+                "the image has more than {MAX_NODES} paths, or more than {MAX_NAMES} bytes of paths"
+            ));
         }
         self.nodes.insert(path, PlacedNode { node, layer });
         Ok(())
@@ -279,12 +277,12 @@ impl RootFs {
     }
 }
 
-/// Does this entry hide another one?
+/// Returns whether this entry is a whiteout.
 pub fn is_whiteout(path: &str) -> bool {
     path.rsplit('/').next().is_some_and(|name| name.starts_with(WHITEOUT))
 }
 
-/// What is below a directory, without itself.
+/// Returns the nodes below a directory, without the directory.
 fn below<'a>(
     nodes: &'a BTreeMap<String, PlacedNode>,
     dir: &str,
@@ -298,11 +296,11 @@ fn join(dir: &str, name: &str) -> String {
     if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") }
 }
 
-/// A path on the way through its names and the links among them.
+/// A walk along a path and the links in it.
 struct Walk {
-    /// The directory that was reached, or at the end what is there.
+    /// The path so far.
     at: String,
-    /// The names that are left, the next one last.
+    /// The remaining names, the next one last.
     rest: Vec<String>,
     links: usize,
     steps: usize,
@@ -310,9 +308,9 @@ struct Walk {
 
 enum Step {
     Next,
-    /// All names are behind us.
+    /// The walk has reached the end of the path.
     End,
-    /// Nothing is at this path.
+    /// There is nothing at this path.
     Missing(String),
     NotADirectory(String),
     TooLong,
@@ -326,7 +324,7 @@ impl Walk {
     }
 
     fn push(&mut self, path: &str) {
-        // The length of a path is bounded where it is read.
+        // The reader of the layer has limited the length of the path.
         let names = path.split('/').filter(|name| !matches!(*name, "" | ".")).rev();
         self.rest.extend(names.map(str::to_owned));
     }

@@ -1,9 +1,9 @@
-//! What was written under the tags of layouts, kept outside them: whether an output directory still has it
-//! whole, and putting it back where it has not.
+//! Keeps copies of tagged images outside of their layouts, checks whether an output directory still has them
+//! whole, and restores them.
 
 use super::REFERRERS_SUFFIX;
 use super::blob::{blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob};
-use super::layout::{BlobWriter, Layout, TaggedLayout, WrittenImage, is_canonical};
+use super::layout::{Layout, TaggedLayout, WrittenImage, is_canonical};
 use super::read::{read_index, tag_of};
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 
-/// A tag of a layout, and what it stands for: an image, or an index over what is attached to one.
+/// A tag of a layout, and the descriptor of an image or of an index of attached artifacts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TagSnapshot {
     /// The name of the layout.
@@ -26,8 +26,8 @@ pub struct TagSnapshot {
     descriptor: Descriptor,
 }
 
-/// Blobs that were read and had their digest, with the fingerprints that they had before that. A blob is
-/// not read again as long as its fingerprint is the same.
+/// Blobs that had the right digest when they were read, with their file stamps from before that. A blob is
+/// not read again while its stamp is the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedBlobs(BTreeMap<Utf8PathBuf, BlobStamp>);
 
@@ -36,14 +36,13 @@ struct BlobStamp {
     #[serde(rename = "fingerprint")]
     stamp: FileStamp,
     /// When the reading began.
-    #[serde(rename = "at")]
     at: i64,
 }
 
-/// The blobs of one plan are remembered in about ten output directories.
+/// Enough for the blobs of one plan in about ten output directories.
 const MAX_VERIFIED: usize = 128;
 
-/// Copies `images`, and what is attached to them, into the directory `store`.
+/// Copies `images` and the artifacts that are attached to them into the directory `store`.
 pub fn snapshot_tags<'a>(
     images: impl IntoIterator<Item = &'a WrittenImage>,
     store: &Utf8Path,
@@ -75,14 +74,13 @@ fn snapshot_tag(layout: &Utf8Path, tag: &str, store: &Utf8Path) -> Result<TagSna
     Ok(TagSnapshot { layout: name, tag: tag.to_owned(), descriptor })
 }
 
-/// What a tag stands for; `None` also where several are the same.
+/// Returns the descriptor of a tag, or `None` if there is none or more than one.
 fn find(index: &ImageIndex, tag: &str) -> Option<Descriptor> {
     let mut fitting = index.manifests().iter().filter(|one| tag_of(one).as_deref() == Some(tag));
     fitting.next().filter(|_| fitting.next().is_none()).cloned()
 }
 
-/// All blobs that a tag needs, itself among them; those that name others are read, and are what they should
-/// be. `layout` is a layout, or a directory with blobs like one.
+/// Returns all blobs of a tag. Manifests and indexes are read and checked. `layout` is a layout or a store.
 fn reachable_blobs(layout: &Utf8Path, tagged: &Descriptor) -> Result<Vec<Descriptor>> {
     let mut all = vec![tagged.clone()];
     let manifests = match tagged.media_type() {
@@ -101,13 +99,13 @@ fn reachable_blobs(layout: &Utf8Path, tagged: &Descriptor) -> Result<Vec<Descrip
 }
 
 impl TagSnapshot {
-    /// The name of its layout.
+    /// Returns the name of its layout.
     pub fn layout(&self) -> &str {
         &self.layout
     }
 
-    /// Does it stand in `output` under its tag, every blob of it as it was? What names others is read, the
-    /// others only where their fingerprint is not in `seen`.
+    /// Returns whether `output` still has the tag and all its blobs. Manifests and indexes are read, and
+    /// other blobs only if their stamp is not in `verified`.
     pub fn is_intact(&self, output: &Utf8Path, verified: &mut VerifiedBlobs) -> bool {
         let layout = output.join(&self.layout);
         let mut check = || -> Result<bool> {
@@ -123,7 +121,7 @@ impl TagSnapshot {
         check().unwrap_or(false)
     }
 
-    /// Copies what is missing or damaged in its layout in `output` from `store`. The tag has yet to be shown.
+    /// Copies missing and damaged blobs from `store` to the layout in `output`. The tag is not published yet.
     fn prepare(&self, output: &Utf8Path, store: &Utf8Path) -> Result<TaggedLayout> {
         let layout = Layout::open(output, &self.layout)?;
         for blob in reachable_blobs(store, &self.descriptor)? {
@@ -133,19 +131,19 @@ impl TagSnapshot {
     }
 }
 
-/// Puts the tags of several layouts into `output` from `store`: all, or none where the disk is full. The caller holds
-/// the lock of the output directory.
+/// Restores the tags from `store` in `output`, all of them or none. The caller holds the lock of the output
+/// directory.
 ///
 /// # Errors
 ///
-/// The store does not have one, or not whole; `output` cannot be written.
+/// A blob is missing in the store or damaged, or `output` cannot be written.
 pub fn restore(snapshots: &[TagSnapshot], output: &Utf8Path, store: &Utf8Path) -> Result<()> {
     let prepared: Result<Vec<_>> = snapshots.iter().map(|tag| tag.prepare(output, store)).collect();
     prepared?.into_iter().try_for_each(TaggedLayout::publish)
 }
 
 impl VerifiedBlobs {
-    /// Reads a blob, unless it was read already and is the same since.
+    /// Checks a blob, which is read only if its stamp has changed.
     fn check(&mut self, layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
         let at = file_stamp::now();
         let (path, digest, file) = open_blob(layout, descriptor)?;
@@ -169,17 +167,17 @@ impl VerifiedBlobs {
 fn put(layout: &Layout, store: &Utf8Path, digest: Sha256) -> Result<()> {
     let from = blob_path(store, digest);
     let (mut file, size) = open_file(&from)?;
-    // What has another size need not be read, and may have any.
+    // A file of another size is not read, because it may have any size.
     let existing = open_file(&layout.blob_path(digest)).ok().filter(|(_, found)| *found == size);
     let existing = existing.and_then(|(file, _)| Sha256::of_reader(Interruptible(file)).ok());
     if existing == Some(digest) {
         return Ok(());
     }
-    let mut blob: BlobWriter = layout.add_blob()?;
+    let mut blob = layout.add_blob()?;
     let copied = io::copy(&mut Interruptible(&mut file), &mut blob);
     copied.context(Kind::Build, || format!("cannot copy {from}"))?;
-    match blob.finish_with_digest(digest)? {
-        true => Ok(()),
-        false => Err(Error::build(format!("{from} is damaged"))),
+    if !blob.finish_with_digest(digest)? {
+        return Err(Error::build(format!("{from} is damaged")));
     }
+    Ok(())
 }

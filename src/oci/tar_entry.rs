@@ -1,73 +1,66 @@
-//! The headers of a tar as anybody may have written it: POSIX (with PAX records, global ones too), GNU (long names) and
-//! the format before both. Names are bounded, and what readers understand differently is an error.
+//! Reads the headers of an untrusted tar, of POSIX (with PAX records, also global ones), GNU (long names), or
+//! the format before both. Names have limits, and what readers understand differently is an error.
 
 use camino::{Utf8Component, Utf8Path};
 use std::io::{self, Read};
 use tar::EntryType;
 
-/// A path and a link, with their PAX keys.
+/// Enough for a path and a link, with their PAX keys.
 const MAX_PAX: u64 = 16 << 10;
-/// Keys of one entry, or of all.
+/// The PAX keys of one entry, and of global records.
 const MAX_KEYS: usize = 1000;
 
 /// An entry of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LayerEntry {
-    /// Its path, relative, without a trailing slash.
+    /// The path, relative and without a trailing slash.
     pub path: String,
-    /// What it is.
     pub kind: EntryKind,
-    /// Bytes of a file.
+    /// The size of a file.
     pub size: u64,
-    /// What a reproducible archive has the same everywhere.
     pub attributes: Attributes,
 }
 
-/// Whose an entry is, who may do what with it, and from when it is. A number that the header has not, or
-/// that is none, is `None`.
+/// The metadata of an entry. A number that is missing or invalid in the header is `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
-    /// The path as it stands in the archive: a directory's ends in a slash.
+    /// The path as the archive has it. A directory's ends in a slash.
     pub stored_path: String,
     /// Permission bits, with setuid, setgid and sticky.
     pub mode: Option<u32>,
-    /// Number of the owner.
     pub uid: Option<u64>,
-    /// Number of the group.
     pub gid: Option<u64>,
-    /// Has the owner or the group a name?
+    /// Whether the owner or the group has a name.
     pub is_named: bool,
     /// Seconds since 1970.
     pub mtime: Option<u64>,
-    /// The keys of PAX records other than those of path and link: readers let them replace what is above, or give the
-    /// file extended attributes (`SCHILY.xattr.…`).
+    /// The keys of PAX records other than path and link. Readers let them replace the fields above, or set
+    /// extended attributes (`SCHILY.xattr.…`).
     pub records: Vec<String>,
 }
 
 /// The kinds of entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
-    /// A directory.
     Dir,
-    /// A file.
     File,
-    /// A second name of this earlier entry, or of one of a lower layer.
+    /// Another name of this entry, which comes earlier or is in a lower layer.
     HardLink(String),
-    /// A symbolic link with this text.
+    /// A symbolic link with this target.
     SymLink(String),
     /// A device or a pipe.
     Special,
 }
 
-/// Reads headers one by one; those that say something of the next entry are kept for it.
+/// Reads headers one by one. PAX and GNU headers apply to the next entry.
 #[derive(Default)]
 pub(super) struct HeaderReader {
     next: PaxRecords,
-    /// Keys of PAX records that are for all entries.
+    /// The keys of global PAX records.
     global: Vec<String>,
 }
 
-/// What PAX records or GNU's headers say of the entry after them.
+/// The PAX records or GNU headers of the next entry.
 #[derive(Default)]
 struct PaxRecords {
     path: Option<String>,
@@ -76,16 +69,16 @@ struct PaxRecords {
 }
 
 impl HeaderReader {
-    /// The entry of this header; `None`: it is about the entries after it.
+    /// Returns the entry of this header, or `None` if the header applies to later entries.
     pub(super) fn read(&mut self, entry: &mut tar::Entry<'_, impl Read>) -> io::Result<Option<LayerEntry>> {
         match entry.header().entry_type() {
             EntryType::XHeader => self.next.join(read_pax(entry)?)?,
             EntryType::XGlobalHeader => {
                 let records = read_pax(entry)?;
                 if records.path.is_some() || records.link.is_some() {
-                    return Err(io::Error::other("a global PAX record that gives all entries one name"));
+                    return Err(io::Error::other("a global PAX record gives all entries one name"));
                 }
-                // As git-archive writes it; it changes no entry.
+                // git-archive writes it. It changes no entry.
                 add_keys(&mut self.global, records.others.into_iter().filter(|key| key != "comment"))?;
             }
             EntryType::GNULongName => {
@@ -99,7 +92,7 @@ impl HeaderReader {
         Ok(None)
     }
 
-    /// The keys of records that are for all entries, at the end.
+    /// Returns the keys of global PAX records.
     pub(super) fn into_global(self) -> Vec<String> {
         self.global
     }
@@ -109,7 +102,7 @@ impl PaxRecords {
     fn join(&mut self, other: PaxRecords) -> io::Result<()> {
         let both = |one: &Option<String>, other: &Option<String>| one.is_some() && other.is_some();
         if both(&self.path, &other.path) || both(&self.link, &other.link) {
-            return Err(io::Error::other("an entry with two long names"));
+            return Err(io::Error::other("an entry has two long names"));
         }
         self.path = self.path.take().or(other.path);
         self.link = self.link.take().or(other.link);
@@ -120,7 +113,7 @@ impl PaxRecords {
 fn add_keys(keys: &mut Vec<String>, new: impl IntoIterator<Item = String>) -> io::Result<()> {
     keys.extend(new);
     if keys.len() > MAX_KEYS {
-        return Err(io::Error::other(format!("more than {MAX_KEYS} PAX records for one entry")));
+        return Err(io::Error::other(format!("an entry has more than {MAX_KEYS} PAX records")));
     }
     Ok(())
 }
@@ -129,12 +122,12 @@ fn read_limited(entry: &mut (impl Read + ?Sized)) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     entry.take(MAX_PAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_PAX {
-        return Err(io::Error::other("a PAX header or a long name of more than 16 KiB"));
+        return Err(io::Error::other("a PAX header or a long name has more than 16 KiB"));
     }
     Ok(bytes)
 }
 
-/// What GNU tar writes for a name of more than 100 bytes: it ends in a NUL.
+/// Reads a name of more than 100 bytes as GNU tar writes it, with a NUL at the end.
 fn long_name(entry: &mut (impl Read + ?Sized)) -> io::Result<String> {
     let mut bytes = read_limited(entry)?;
     if bytes.last() == Some(&0) {
@@ -150,15 +143,15 @@ fn read_pax(entry: &mut (impl Read + ?Sized)) -> io::Result<PaxRecords> {
         let record = record?;
         let key = record.key().map_err(io::Error::other)?;
         match key {
-            // Some readers take an empty name for none, and go by the header.
+            // Some readers ignore an empty name and use that of the header.
             "path" | "linkpath" if record.value_bytes().is_empty() => {
-                return Err(io::Error::other("a PAX record with an empty name"));
+                return Err(io::Error::other("a PAX record has an empty name"));
             }
             "path" => records.path = Some(text(record.value_bytes())),
             "linkpath" => records.link = Some(text(record.value_bytes())),
-            // A reader without PAX would see another tar from here on.
-            "size" => return Err(io::Error::other("a PAX record that changes the size of an entry")),
-            key if key.starts_with("GNU.sparse") => return Err(io::Error::other("a sparse entry")),
+            // A reader without PAX would find other entries after this one.
+            "size" => return Err(io::Error::other("a PAX record changes the size of an entry")),
+            key if key.starts_with("GNU.sparse") => return Err(io::Error::other("an entry is sparse")),
             other => records.others.push(other.to_owned()),
         }
     }
@@ -173,18 +166,18 @@ fn entry_from_header(header: &tar::Header, records: PaxRecords) -> io::Result<La
     };
     let escaped = path.escape_debug().to_string();
     let kind = match header.entry_type() {
-        // Before POSIX, only the slash told a directory.
+        // Before POSIX, only the slash marked a directory.
         EntryType::Regular if path.ends_with('/') => EntryKind::Dir,
         EntryType::Regular | EntryType::Continuous => EntryKind::File,
         EntryType::Directory => EntryKind::Dir,
         EntryType::Link => EntryKind::HardLink(clean_path(&link)?),
         EntryType::Symlink => EntryKind::SymLink(link),
         EntryType::Char | EntryType::Block | EntryType::Fifo => EntryKind::Special,
-        other => return Err(io::Error::other(format!("{escaped} is an entry of type {other:?}"))),
+        other => return Err(io::Error::other(format!("{escaped} has the unsupported type {other:?}"))),
     };
     let size = header.size()?;
     if kind != EntryKind::File && size != 0 {
-        return Err(io::Error::other(format!("{escaped} is no file and has {size} bytes")));
+        return Err(io::Error::other(format!("{escaped} is not a file, but has {size} bytes")));
     }
     let is_named = |name: Option<&[u8]>| name.is_some_and(|name| !name.is_empty());
     let attributes = Attributes {
@@ -199,7 +192,7 @@ fn entry_from_header(header: &tar::Header, records: PaxRecords) -> io::Result<La
     Ok(LayerEntry { path: clean_path(&path)?, kind, size, attributes })
 }
 
-/// A name as text. One that is not UTF-8, which root file systems may have, gets its bytes escaped.
+/// Returns a name as text. If it is not UTF-8, which is allowed in root file systems, its bytes are escaped.
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -207,7 +200,7 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// A path that stays inside: relative, without `..`; a leading `./` and a trailing `/` are left aside.
+/// Returns a path without a leading `./` and a trailing `/`. Absolute paths and `..` are errors.
 fn clean_path(path: &str) -> io::Result<String> {
     let mut parts = Vec::new();
     for part in Utf8Path::new(path).components() {
@@ -215,10 +208,8 @@ fn clean_path(path: &str) -> io::Result<String> {
             Utf8Component::CurDir => {}
             Utf8Component::Normal(part) if !part.contains('\0') => parts.push(part),
             _ => {
-                return Err(io::Error::other(format!(
-                    "`{}` is no path inside an image",
-                    path.escape_debug()
-                )));
+                let path = path.escape_debug();
+                return Err(io::Error::other(format!("`{path}` is not a path inside the image")));
             }
         }
     }
@@ -317,7 +308,7 @@ mod tests {
             (vec![path, long(EntryType::GNULongName)], "two long names"),
             (vec![(EntryType::XGlobalHeader, "g", &b"13 path=name\n"[..])], "gives all entries one name"),
             (vec![(EntryType::GNULongName, "x", &[b'x'; 20 << 10][..])], "more than 16 KiB"),
-            (vec![(EntryType::GNUSparse, "x", &b""[..])], "of type GNUSparse"),
+            (vec![(EntryType::GNUSparse, "x", &b""[..])], "unsupported type GNUSparse"),
         ] {
             let error = entries(&tar_of(&message)).unwrap_err();
             assert!(error.to_string().contains(says), "{error}");

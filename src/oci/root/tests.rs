@@ -1,4 +1,4 @@
-//! Layers are lines: `d PATH`, `f PATH`, `l PATH -> TEXT`, `h PATH -> ENTRY`, `c PATH`.
+//! A layer is a list of entries, `d PATH`, `f PATH`, `l PATH -> TARGET`, `h PATH -> ENTRY` or `c PATH`.
 
 use super::*;
 use crate::oci::layer_entries::Attributes;
@@ -24,7 +24,7 @@ fn merged(layers: &[&str]) -> Result<RootFs, String> {
     RootFs::merge(layers.iter().map(Vec::as_slice))
 }
 
-/// All that is there: `path/`, `path=LAYER.ENTRY`, `path->TEXT`.
+/// Returns all nodes as `path/`, `path=LAYER.ENTRY` or `path->TARGET`.
 fn listing(layers: &[&str]) -> String {
     let root = merged(layers).unwrap();
     let one = |(path, node): (&str, &Node)| match node {
@@ -81,7 +81,7 @@ fn parents_are_found_through_links() {
         "never above it"
     );
     assert_eq!(listing(&["l a -> b/c", "f a/d"]), "a->b/c b/ b/c/ b/c/d=1.0", "what it leads to is made");
-    assert!(merged(&["f a, f a/b"]).unwrap_err().contains("a is no directory, and has a/b in it"));
+    assert!(merged(&["f a, f a/b"]).unwrap_err().contains("a/b is in a, which is not a directory"));
     assert!(merged(&["l a -> b, l b -> a, f a/c"]).unwrap_err().contains("too many names or links"));
     let deep = format!("f {}x", "a/".repeat(MAX_STEPS + 1));
     assert!(merged(&[&deep]).unwrap_err().contains("too many names or links"));
@@ -109,11 +109,11 @@ fn two_entries_of_a_layer_for_one_path_are_refused() {
         assert!(error.contains("of the same layer"), "{invalid}: {error}");
     }
     assert_eq!(listing(&["d a, f a/b, d a"]), "a/ a/b=0.1", "directories are written twice by some tools");
-    assert!(merged(&["f .wh."]).unwrap_err().contains("a whiteout of nothing"));
+    assert!(merged(&["f .wh."]).unwrap_err().contains("a whiteout without a name"));
 }
 
 #[test]
-fn paths_are_resolved_as_in_a_root_of_their_own() {
+fn paths_are_resolved_as_after_chroot() {
     let root =
         merged(&["f boot/k, l bin/k -> ../boot/k, l x -> /bin, l loop -> loop, l up -> ../../bin, c dev"])
             .unwrap();

@@ -125,7 +125,9 @@ fn an_image_is_checked_by_its_embedded_config() {
     context.run(&format!("check {MODULES}:6.1.7 --for firecracker cloud-hypervisor")).ok();
     let told = context.run(&format!("check {MODULES}:6.1.7 --for kubernetes"));
     assert!(told.code == 1 && told.stdout.contains("NAMESPACES"), "{}", told.stdout);
-    context.run(&format!("check {MODULES}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
+    context
+        .run(&format!("check {MODULES}:6.1.8"))
+        .failed(2, &["no image with the tag 6.1.8", "its tags are 6.1.7"]);
     context
         .run("check out/firecracker-kernel-bin-amd64")
         .failed(2, &["holds no kernel config", "beside it does: firecracker-kernel-modules-amd64"]);
@@ -157,8 +159,12 @@ fn check_refuses_damaged_layouts_and_names_the_rule() {
     let mut layer = fs::read(&layer_path).unwrap();
     layer[..3].copy_from_slice(b"LIB");
     refused(&layer_path, &layer, "checksum mismatch");
-    refused(&layer_path, &layer[1..], "where its descriptor says");
-    refused(&good.join("index.json"), b"{", "is not what an OCI layout has there");
+    refused(&layer_path, &layer[1..], "size mismatch: expected");
+    refused(
+        &good.join("index.json"),
+        b"{",
+        "does not have the content that the OCI image specification requires",
+    );
     refused(&good.join("index.json"), &vec![b' '; 5 << 20], "larger than 4 MiB");
     refused(
         &good.join("oci-layout"),
@@ -172,7 +178,7 @@ fn check_refuses_damaged_layouts_and_names_the_rule() {
     let text = index.to_string();
     let twice = text.replace("\"manifests\":[", &format!("\"manifests\":[{},", index["manifests"][0]));
     fs::write(good.join("index.json"), twice).unwrap();
-    context.run(&format!("check {MODULES}:6.1.7")).failed(3, &["several images of the tag 6.1.7"]);
+    context.run(&format!("check {MODULES}:6.1.7")).failed(3, &["several images with the tag 6.1.7"]);
     fs::write(good.join("index.json"), &text).unwrap();
     context.run(&format!("check {MODULES}")).ok();
     fs::rename(&layer_path, context.path("work/elsewhere")).unwrap();
@@ -199,23 +205,26 @@ fn check_refuses_malicious_layers_and_writes_nothing() {
         assert!(told.code == 1 && told.stdout.contains("Linux 5.10.77"), "{}{}", told.stdout, told.stderr);
     }
     craft(&context, b"another", &fine, "layer.v1.tar");
-    context.run("check crafted --for hardening").failed(3, &["its plain tar has the digest"]);
+    context.run("check crafted --for hardening").failed(3, &["diff_id mismatch: expected"]);
     let mut behind = fine.clone();
     *behind.last_mut().unwrap() = 1;
     craft(&context, &behind, &behind, "layer.v1.tar");
-    context.run("check crafted --for hardening").failed(3, &["something stands behind the end of its tar"]);
+    context.run("check crafted --for hardening").failed(3, &["there are bytes behind the end of the tar"]);
     craft(&context, &fine, &fine, "layer.v1.tar+bzip2");
-    context.run("check crafted --for hardening").failed(3, &["a layer of type"]);
+    context.run("check crafted --for hardening").failed(3, &["layers of type"]);
     for (entries, says) in [
-        (vec![("../config", Regular, &config[..])], "`../config` is no path inside an image"),
-        (vec![("/config", Regular, &config)], "`/config` is no path inside an image"),
-        (vec![("config", Regular, &config), ("./config", Regular, &config)], "two entries are called config"),
-        (vec![("sparse", GNUSparse, b"")], "an entry of type GNUSparse"),
+        (vec![("../config", Regular, &config[..])], "`../config` is not a path inside the image"),
+        (vec![("/config", Regular, &config)], "`/config` is not a path inside the image"),
+        (
+            vec![("config", Regular, &config), ("./config", Regular, &config)],
+            "two entries have the name config",
+        ),
+        (vec![("sparse", GNUSparse, b"")], "sparse has the unsupported type GNUSparse"),
         (vec![("1", GNULongName, b"x"), ("2", GNULongName, b"y")], "two long names"),
-        (vec![("config", Symlink, b"x")], "is no file and has 1 bytes"),
+        (vec![("config", Symlink, b"x")], "is not a file, but has 1 bytes"),
         (vec![("p", XHeader, &record("size", "9999")), ("config", Regular, &config)], "changes the size"),
         (vec![("p", XHeader, &[b'x'; 20 << 10]), ("config", Regular, &config)], "more than 16 KiB"),
-        (vec![("p", XHeader, &record("path", "../../config")), ("x", Regular, &config)], "no path inside"),
+        (vec![("p", XHeader, &record("path", "../../config")), ("x", Regular, &config)], "not a path inside"),
     ] {
         let tar = tar_with(&entries);
         craft(&context, &tar, &tar, "layer.v1.tar");
@@ -226,7 +235,7 @@ fn check_refuses_malicious_layers_and_writes_nothing() {
     craft(&context, &tar, &compress(&tar, "gz"), "layer.v1.tar+gzip");
     context.run("check crafted --for hardening").failed(3, &["bytes are too many for a config"]);
     craft(&context, &fine, &compress(&fine, "gz")[..60], "layer.v1.tar+gzip");
-    context.run("check crafted --for hardening").failed(3, &["cannot be read as a layer"]);
+    context.run("check crafted --for hardening").failed(3, &["cannot read the layer"]);
     assert_eq!(context.names("work"), ["crafted", "mini.config"]);
 }
 

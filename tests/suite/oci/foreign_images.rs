@@ -230,7 +230,7 @@ fn docker_media_types_are_accepted() {
     let list = add_blob(&layout, list.as_bytes(), &kind);
     put_index(&layout, &[named(list, "1")]);
     assert!(whole(&context).contains("ok kernel Linux 6.1.7"));
-    context.run("inspect x:1 --as flintlock").failed(2, &["nothing in it tells the hypervisor"]);
+    context.run("inspect x:1 --as flintlock").failed(2, &["the hypervisor of the image is unknown"]);
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn nested_indexes_are_followed() {
     put_index(&layout, &[named(tower, "1")]);
     let told = context.run("verify x");
     assert!(told.code == 3 && told.stdout.contains("REFUSED  blobs"), "{}", told.stdout);
-    context.run("inspect x").failed(3, &["an index in more than 8 others"]);
+    context.run("inspect x").failed(3, &["indexes are nested more than 8 levels deep"]);
 }
 
 #[test]
@@ -329,13 +329,13 @@ fn artifacts_are_not_kernel_images() {
         (old_oras, "an artifact of type application/vnd.unknown.config.v1+json"),
         (helm, "an artifact of type application/vnd.cncf.helm"),
         (cosign, "an artifact of type application/vnd.dev.cosign.simplesigning.v1+json"),
-        (blob, "something of type application/vnd.example.thing"),
+        (blob, "a blob of type application/vnd.example.thing"),
     ] {
         put_index(&layout, &[named(descriptor, "1")]);
         let said = whole(&context);
         assert!(said.contains(&format!("- image not a kernel image: {says}")), "{said}");
         assert!(said.contains("sizes and digests"), "{said}");
-        context.run("inspect x").failed(2, &["no image under this name, only ", says]);
+        context.run("inspect x").failed(2, &["no image of this name, only ", says]);
     }
     // A manifest with another media type.
     let mut disguised = oras.clone();
@@ -373,7 +373,7 @@ fn labels_replace_missing_annotations() {
     assert_eq!(told["flavor"], "firecracker");
     let told = context.run("verify x");
     assert!(
-        told.code == 1 && told.stdout.contains("bin/vmlinux is Linux 6.1.7, the image says 6.1.8"),
+        told.code == 1 && told.stdout.contains("bin/vmlinux is Linux 6.1.7, but the annotation says 6.1.8"),
         "{}",
         told.stdout
     );

@@ -114,8 +114,8 @@ fn images_that_buildah_derives_are_not_kcompile_images() {
     buildah(&["commit", "-q", "--format", "oci", &container, &format!("oci:{BIN}:6.1.7")]);
     let said = verified(&context, BIN, 1);
     for text in [
-        "it has 2 layers: an image of kcompile's has one",
-        "bin/vmlinux is Linux 6.1.8, the image says 6.1.7",
+        "there are 2 layers, but an image of kcompile has one",
+        "bin/vmlinux is Linux 6.1.8, but the annotation says 6.1.7",
     ] {
         assert!(said.contains(text), "`{text}` is not in:\n{said}");
     }

@@ -192,7 +192,7 @@ fn a_new_version_is_added_and_the_same_one_replaced() {
 #[test]
 fn a_kernel_without_modules_gives_one_image() {
     let context = TestContext::new();
-    let ran = context.build("--set MODULES=n").ok().says("no modules image");
+    let ran = context.build("--set MODULES=n").ok().says("no image of modules is written");
     assert_eq!(ran.stdout.lines().count(), 1);
     assert!(!context.path("work/out").join(MODULES).exists());
     let only = TestContext::new();
@@ -243,13 +243,13 @@ fn foreign_output_directories_are_not_touched() {
     fs::create_dir(context.path("work/mine")).unwrap();
     fs::write(context.path("work/mine/thesis.tex"), "x").unwrap();
     fs::write(context.path("work/file"), "x").unwrap();
-    context.build("-o mine").failed(2, &["holds other files (thesis.tex)"]);
+    context.build("-o mine").failed(2, &["has other files (thesis.tex)"]);
     context.build("-o file").failed(2, &["is a file"]);
     context.build("-o a:b").failed(2, &["has a colon in its path"]);
     fs::create_dir_all(context.path("work/out").join(MODULES)).unwrap();
     fs::create_dir_all(context.path("work/out/x")).unwrap();
     fs::write(context.path("work/out/x/oci-layout"), "{}").unwrap();
-    context.build("").failed(2, &["is in the way: it is not an OCI layout"]);
+    context.build("").failed(2, &["it is not an OCI layout"]);
     assert_eq!(context.names("work/mine"), ["thesis.tex"]);
     assert!(!context.path("cache").exists(), "found out before anything was done");
 }
@@ -304,7 +304,9 @@ fn a_damaged_layout_stops_the_build_before_it_changes_anything() {
     context.build("").ok();
     let before = images(&context.path("work/out").join(BIN));
     fs::write(context.path("work/out").join(MODULES).join("index.json"), "{").unwrap();
-    context.build("--set PSI=y").failed(3, &["index.json is not what an OCI layout has there"]);
+    context
+        .build("--set PSI=y")
+        .failed(3, &["index.json does not have the content that the OCI image specification requires"]);
     assert_eq!(images(&context.path("work/out").join(BIN)), before);
 }
 
@@ -318,5 +320,5 @@ fn lock_files_that_are_links_are_refused() {
     context.build("--rebuild").failed(1, &["cannot lock"]);
     assert_eq!(fs::read_to_string(context.path("work/precious")).unwrap(), "precious");
     std::os::unix::fs::symlink("nowhere", context.path("work/dangling")).unwrap();
-    context.build("-o dangling").failed(2, &["is a link to nothing"]);
+    context.build("-o dangling").failed(2, &["is a dangling link"]);
 }

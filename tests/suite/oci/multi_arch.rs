@@ -81,7 +81,7 @@ fn one_tag_covers_all_architectures() {
     assert_eq!((again.stdout, blobs(), changed()), (ran.stdout, before.clone(), then));
     // A build of one architecture leaves the index unchanged, and says so.
     let alone = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --set DEBUG_INFO=y";
-    let outdated = format!("out/{BIN}:6.1.7, the index over architectures, has another image than this one");
+    let outdated = format!("the multi-architecture index out/{BIN}:6.1.7 still has an older image");
     context.run(alone).ok().says(&outdated);
     assert_eq!(blobs(), before);
     build(&context, "--set DEBUG_INFO=y").ok();
@@ -101,7 +101,7 @@ fn index_conflicts_are_found_before_building() {
     fs::create_dir_all(context.path("work/out").join(MODULES)).unwrap();
     fs::create_dir_all(context.path("work/out/x")).unwrap();
     fs::write(context.path("work/out/x/oci-layout"), "{}").unwrap();
-    build(&context, "").failed(2, &[MODULES, "is in the way: it is not an OCI layout"]);
+    build(&context, "").failed(2, &[MODULES, "it is not an OCI layout"]);
     assert!(!context.path("cache").exists());
 }
 
