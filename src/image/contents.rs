@@ -1,4 +1,4 @@
-//! From the files of a build to the sorted entries of a layer.
+//! Lists the entries of an image's layer from the files of a build.
 
 use crate::kbuild::{Compiled, Configured};
 use crate::oci::{Entries, Entry};
@@ -9,11 +9,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::os::unix::fs::PermissionsExt;
 use walkdir::WalkDir;
 
-/// What was installed for one kernel.
+/// The files of one kernel.
 pub struct ImageInputs<'a> {
-    /// The compilation.
     pub compiled: &'a Compiled,
-    /// Holds `lib/modules/<release>`; `None`: no modules.
+    /// The parent of `lib/modules/<release>`, if there are modules.
     pub root: Option<Utf8PathBuf>,
     /// The final `.config`.
     pub config: &'a Configured,
@@ -22,7 +21,7 @@ pub struct ImageInputs<'a> {
 }
 
 impl ImageInputs<'_> {
-    /// The entries of an image of these contents.
+    /// Returns the entries of an image with these contents.
     pub fn entries(&self, contents: &Contents) -> Result<Entries> {
         let mut entries = Entries::new();
         match contents {
@@ -45,7 +44,7 @@ impl ImageInputs<'_> {
         Ok(entries)
     }
 
-    /// How many modules there are.
+    /// Returns the number of modules.
     pub fn module_count(&self) -> Result<usize> {
         let mut entries = Entries::new();
         self.add_modules(&mut entries, ModulesLayout::Flat)?;
@@ -54,13 +53,13 @@ impl ImageInputs<'_> {
     }
 
     fn kernel(&self) -> Entry {
-        // Linkers mark vmlinux executable and objcopy keeps that; nobody runs it from the image.
+        // Linkers mark vmlinux as executable, but nobody runs it from the image.
         Entry::File { from: self.compiled.kernel.clone(), executable: false }
     }
 
-    /// `lib/modules/<release>` of the staging root, and the final config as `config` beside the
-    /// modules, where kubeadm's validator looks for it. The links `build` and `source` name
-    /// directories of this machine and are left out.
+    /// Adds `lib/modules/<release>` of the staging root, and the final config as `config`, where kubeadm's
+    /// validator looks for it. The links `build` and `source` lead to directories of this machine and are
+    /// left out.
     fn add_modules(&self, entries: &mut Entries, layout: ModulesLayout) -> Result<()> {
         let Some(root) = &self.root else { return Ok(()) };
         let dir = root.join("lib/modules").join(&self.compiled.release);
@@ -104,12 +103,12 @@ fn add(entries: &mut Entries, path: &str, entry: Entry) {
     entries.insert(path.to_owned(), entry);
 }
 
-/// Adds `name` as a second name of `of`. The bytes go to the name that sorts first: a hard link in
-/// a tar must come after what it links to.
+/// Adds `name` as a second name of `of`. The name that sorts first gets the bytes, because a hard link in a
+/// tar must come after its target.
 fn add_hard_link(entries: &mut Entries, name: &str, of: &str) -> Result<()> {
     if entries.contains_key(name) {
         return Err(Error::usage(format!(
-            "--kernel-link {name}: the image has something of this name already"
+            "--kernel-link {name}: the image already has a file or directory of this name"
         )));
     }
     let (first, second) = if name < of { (name, of) } else { (of, name) };

@@ -1,26 +1,26 @@
-//! What an image says of the kernel in it: its flavor and its config.
+//! Finds the flavor, the kernel and the config of any image.
 
 use crate::kernel::binary::{Format, Kernel};
 use crate::kernel::{Arch, Flavor};
 use crate::oci::read::Image;
 use crate::plan::annotations;
 
-/// Where kernels lie in images.
+/// The directories of kernels in images.
 const KERNEL_DIRS: [&str; 2] = ["bin", "boot"];
 
-/// The path that configurations of the hypervisor name for the kernel of an image.
+/// Returns the path of the kernel that configurations of the hypervisor name.
 pub(crate) fn kernel_path(flavor: Flavor, arch: Arch) -> String {
     format!("{}/{}", KERNEL_DIRS[0], flavor.kernel_file(arch))
 }
 
-/// The paths of kernels in images, in the order in which they are looked for.
+/// Returns the paths at which kernels are looked for, in this order.
 pub(crate) fn kernel_paths() -> Vec<String> {
     let files = Flavor::kernel_files();
     let of_dir = |dir: &&str| files.iter().map(|file| format!("{dir}/{file}")).collect::<Vec<_>>();
     KERNEL_DIRS.iter().flat_map(of_dir).collect()
 }
 
-/// The flavor: as the image says, else by its title or the layout's name, which begin with it.
+/// Returns the flavor, from the annotation or from the start of the title or of the layout's name.
 pub fn flavor(image: &Image) -> Option<Flavor> {
     if let Some(flavor) = image.annotation(annotations::FLAVOR).and_then(|name| name.parse().ok()) {
         return Some(flavor);
@@ -34,8 +34,8 @@ pub fn flavor(image: &Image) -> Option<Flavor> {
     names.find_map(|name| Flavor::ALL.iter().copied().find(|&flavor| is_of(name, flavor)))
 }
 
-/// Tells whether a file is a kernel. An ELF file is one if it names its Linux version. A file of any format is one at a
-/// path where boot loaders look for kernels.
+/// Returns whether a file is a kernel. An ELF file is a kernel if it has a banner. Any file is one at a path
+/// where hypervisors look for kernels.
 pub(crate) fn is_kernel(path: &str, kernel: &Kernel) -> bool {
     let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
     let is_named = || name.starts_with("vmlinu") || name.starts_with("Image");
@@ -47,8 +47,8 @@ pub(crate) fn is_kernel(path: &str, kernel: &Kernel) -> bool {
     }
 }
 
-/// Is it a path at which images have the config of their kernel? `usr/lib` is what `lib` leads to in most root file
-/// systems.
+/// Returns whether images have the config of their kernel at this path. `lib` is a link to `usr/lib` in most
+/// root file systems.
 pub(crate) fn is_kernel_config(path: &str) -> bool {
     match path.strip_prefix("usr/").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
         ["config"] | ["lib", "modules", _, "config"] => true,

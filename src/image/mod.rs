@@ -1,4 +1,4 @@
-//! Images of kernels: what goes into them, what is attached to them, and what others say in theirs.
+//! Packs, documents, inspects, verifies, compares and pushes images of kernels.
 
 pub mod attest;
 pub mod contents;

@@ -1,4 +1,4 @@
-//! From a compiled kernel to its images in the output directory, all of them or none.
+//! Packs a compiled kernel into its images in the output directory, all of them or none.
 
 use crate::cache::{Lock, lock_file};
 use crate::host::process;
@@ -19,15 +19,13 @@ use std::collections::BTreeSet;
 /// An image of a kernel that was written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PackedImage {
-    /// Where it is, and its digest.
     #[serde(flatten)]
     pub written: WrittenImage,
-    /// Is the kernel in it?
-    #[serde(rename = "holds_kernel")]
+    /// Whether the image has the kernel.
     pub holds_kernel: bool,
 }
 
-/// Installs the modules below `root`, where there are any and the plan wants them. Returns `root` then.
+/// Installs the modules below `root` and returns it, if the kernel has modules and the plan wants them.
 pub fn install_modules(
     build_dir: &BuildDir<'_>,
     compiled: &Compiled,
@@ -35,21 +33,18 @@ pub fn install_modules(
     root: &Utf8Path,
     reporter: &Reporter,
 ) -> Result<Option<Utf8PathBuf>> {
-    match (kbuild::wants_modules(plan), compiled.modules) {
-        (false, _) => Ok(None),
-        (true, false) => {
-            reporter.note("the config has no modules (CONFIG_MODULES is not set): no modules image");
-            Ok(None)
-        }
-        (true, true) => {
-            build_dir.install_modules(root, compiled, reporter)?;
-            Ok(Some(root.to_owned()))
-        }
+    if !kbuild::wants_modules(plan) {
+        return Ok(None);
     }
+    if !compiled.modules {
+        reporter.note("no image of modules is written, because CONFIG_MODULES is not set");
+        return Ok(None);
+    }
+    build_dir.install_modules(root, compiled, reporter)?;
+    Ok(Some(root.to_owned()))
 }
 
-/// Waits for the lock of the output directory, which is made where it is not there, and removes what
-/// killed runs left in it.
+/// Creates the output directory if it is missing, locks it, and removes the temporary files of killed runs.
 pub fn lock_output(output: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
     create_dir(output)?;
     let lock = lock_file(&output.join(oci::LOCK), reporter)?;
@@ -57,7 +52,8 @@ pub fn lock_output(output: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
     Ok(lock)
 }
 
-/// Writes all images by up to `jobs` threads, then tags them all: a failure half-way leaves the old ones in force.
+/// Writes all images by up to `jobs` threads, and then tags all of them. After a failure the old images are
+/// still there.
 pub fn pack(
     inputs: &ImageInputs<'_>,
     plan: &Plan,
@@ -91,16 +87,16 @@ pub fn pack(
     };
     let prepared: Result<Vec<_>> = plan.images.iter().filter(without_modules).map(prepare).collect();
     process::check()?;
-    let publish = |(prepared, holds_kernel): (oci::PreparedImage, bool)| {
-        Ok(PackedImage { written: prepared.publish()?, holds_kernel })
-    };
-    let images = prepared?.into_iter().map(publish).collect::<Result<Vec<_>>>()?;
+    let images = prepared?
+        .into_iter()
+        .map(|(prepared, holds_kernel)| Ok(PackedImage { written: prepared.publish()?, holds_kernel }));
+    let images = images.collect::<Result<Vec<_>>>()?;
     let bytes = images.iter().map(|image| image.written.size).sum();
     phase.finish(&format!("{}, {}", pluralize(images.len(), "image", "images"), format_size(bytes)));
     Ok(images)
 }
 
-/// Joins the images of one run that differ in nothing but their architecture; see [`oci::write_multi_arch`].
+/// Joins the images of one run that differ only in their architecture, by [`oci::write_multi_arch`].
 pub fn write_multi_arch(
     images: &[WrittenImage],
     output: &Utf8Path,
@@ -110,7 +106,8 @@ pub fn write_multi_arch(
     if arches.len() < 2 {
         for index in oci::find_outdated(output, images) {
             reporter.warning(format!(
-                "{index}, the index over architectures, has another image than this one: build them together to renew it"
+                "the multi-architecture index {index} still has an older image; build all architectures together to \
+                 update it"
             ));
         }
         return Ok(Vec::new());
@@ -123,7 +120,7 @@ pub fn write_multi_arch(
     Ok(indexes)
 }
 
-/// Is there a place for what [`join`] will make of these? Says so before anything is built.
+/// Checks, before a build, that [`write_multi_arch`] can write the indexes of these kernels.
 pub fn check_multi_arch_output(requests: &[Request], output: &Utf8Path) -> Result<()> {
     let arches: BTreeSet<Arch> = requests.iter().map(|request| request.arch).collect();
     if arches.len() < 2 {

@@ -1,10 +1,10 @@
-//! How large an image may be before a CI job fails: of the kernel file and of all modules, as they are
-//! loaded, not as they are compressed.
+//! Size limits for CI. They apply to the kernel file and to all modules as they are loaded, not as they are
+//! compressed.
 
 use crate::image::inspect::ImageInfo;
 use crate::util::text::{format_size, parse_size, pluralize};
 
-/// The most that an image may have, in bytes; `None`: no limit.
+/// The limits of an image, in bytes.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct SizeLimits {
     /// Fail if the kernel file is larger than SIZE, such as 48MB or 45MiB
@@ -16,17 +16,17 @@ pub struct SizeLimits {
 }
 
 impl SizeLimits {
-    /// Is there any limit?
+    /// Returns whether there is a limit.
     pub fn is_set(&self) -> bool {
         self.max_bin_size.is_some() || self.max_modules_size.is_some()
     }
 
-    /// What an image has more than it may, in words; what it has not at all is no matter.
+    /// Returns a message for each limit that the image exceeds.
     pub fn exceeded(&self, image: &ImageInfo) -> Vec<String> {
         let mut exceeded = Vec::new();
         let mut check = |what: String, bytes: u64, limit: Option<u64>| {
             if let Some(limit) = limit.filter(|&limit| bytes > limit) {
-                // In full: rounded, the two may look the same.
+                // Rounded sizes may look the same, so the message has both.
                 let (found, limit_text) = (format_size(bytes), format_size(limit));
                 exceeded
                     .push(format!("{what}, {found} ({bytes} bytes), is over {limit_text} ({limit} bytes)"));

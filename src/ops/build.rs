@@ -13,7 +13,7 @@ use crate::kconfig::requirements::{self, Profile, RequirementResult};
 use crate::oci;
 use crate::ops::check_config::{self, Reusable};
 use crate::ops::context::{Context, display_path};
-use crate::ops::reuse::{CachedBuild, FinishedBuild, TypedCommand};
+use crate::ops::reuse::{CachedBuild, TypedCommand};
 use crate::ops::scheduler::Stage;
 use crate::ops::{config_files, doctor, fetch, reuse};
 use crate::plan::request::Request;
@@ -145,24 +145,25 @@ fn write_images(
     let _packing = ctx.acquire(Stage::Pack)?;
     let _output = pack::lock_output(output, reporter)?;
     let images = pack::pack(image_inputs, plan, output, ctx.jobs, reporter)?;
-    let built = (configured, finished.results, compiled);
     let redaction = ctx.redaction(request, &configured.config);
-    let receipt = receipt::write(output, plan, source, built, &images, reporter, &redaction)?;
-    attest::write(&attest::Build {
+    let build = receipt::FinishedBuild {
         plan,
         source,
         configured,
+        results: finished.results,
         compiled,
         images: &images,
-        receipt: &receipt,
         redaction: &redaction,
-        began: finished.began,
-        ended: host::now(),
-    })?;
+    };
+    let receipt = receipt::write(output, &build, reporter)?;
+    attest::write(
+        &build,
+        &attest::BuildRun { receipt: &receipt, began: finished.began, ended: host::now() },
+    )?;
     let pages = timings::write(&ctx.timings, &receipt, plan, finished.build_dir, compiled, reporter)?;
     let modules = image_inputs.module_count()?;
     if ctx.build_mode == BuildMode::Incremental && finished.reusable == Reusable::Yes {
-        let build = FinishedBuild {
+        let build = reuse::NewCachedBuild {
             plan,
             profiles: finished.profiles,
             sandbox: &compiled.sandbox,

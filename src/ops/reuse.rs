@@ -188,7 +188,7 @@ pub fn typed_command(known: &ReceiptFile, cache_dir: &Utf8Path) -> Option<TypedC
 }
 
 /// A build whose images and documents are written.
-pub struct FinishedBuild<'a> {
+pub struct NewCachedBuild<'a> {
     pub plan: &'a Plan,
     pub profiles: &'a [Profile],
     pub sandbox: &'a SandboxReport,
@@ -201,13 +201,13 @@ pub struct FinishedBuild<'a> {
 }
 
 /// Stores a build in the cache for [`find`]. Failing to store it is not an error, since it only saves time.
-pub fn store(build: FinishedBuild<'_>, cache: &Cache, ctx: &Context<'_>) {
+pub fn store(build: NewCachedBuild<'_>, cache: &Cache, ctx: &Context<'_>) {
     if let Err(error) = try_store(build, cache, ctx) {
         ctx.reporter.note(&format!("cannot store the images in the cache: {error}"));
     }
 }
 
-fn try_store(build: FinishedBuild<'_>, cache: &Cache, ctx: &Context<'_>) -> Result<()> {
+fn try_store(build: NewCachedBuild<'_>, cache: &Cache, ctx: &Context<'_>) -> Result<()> {
     let scratch = cache.scratch()?;
     let plan = build.plan.digest();
     let written = build.images.iter().map(|image| &image.written);

@@ -1,23 +1,23 @@
-//! The statement of provenance: SLSA v1 in an in-toto statement v1. It says what was asked for, what was
-//! taken, what built it and when. It is not signed: the host that built cannot vouch for itself.
+//! The provenance, as SLSA v1 in an in-toto statement v1. It has the request, the inputs, the builder and the
+//! time. It is not signed, because the host that builds cannot attest to itself.
 
-use super::{Build, RECEIPT};
-use crate::image::receipt;
+use super::{BuildRun, RECEIPT};
+use crate::image::receipt::{self, FinishedBuild};
 use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};
 
-/// What in-toto statements have as their media type.
+/// The media type of in-toto statements.
 pub(in crate::image) const MEDIA_TYPE: &str = "application/vnd.in-toto+json";
-/// What the parameters below mean: docs/reference/images.md.
+/// docs/reference/images.md explains the parameters.
 const BUILD_TYPE: &str = "https://kcompile.github.io/build/v1";
-/// Somebody ran kcompile on a machine of theirs.
+/// A user who runs kcompile on a machine of their own.
 const BUILDER: &str = "https://kcompile.github.io/builder/local/v1";
 
-/// The statement about all images of a build; `said` is what the receipt says.
-pub(super) fn statement(build: &Build<'_>, receipt_bytes: &[u8]) -> Value {
-    let Build { plan, configured, .. } = build;
+/// Returns the statement about all images of a build.
+pub(super) fn statement(build: &FinishedBuild<'_>, run: &BuildRun<'_>, receipt_bytes: &[u8]) -> Value {
+    let FinishedBuild { plan, configured, .. } = build;
     let subject = build.images.iter().map(|image| {
         let name = image.written.layout.file_name().unwrap_or_default();
         json!({
@@ -54,12 +54,12 @@ pub(super) fn statement(build: &Build<'_>, receipt_bytes: &[u8]) -> Value {
             "runDetails": {
                 "builder": { "id": BUILDER, "version": { "kcompile": plan.kcompile } },
                 "metadata": {
-                    "invocationId": format!("{}-{}", Sha256::of(receipt_bytes).short(), build.began),
-                    "startedOn": crate::util::time::rfc3339(build.began),
-                    "finishedOn": crate::util::time::rfc3339(build.ended),
+                    "invocationId": format!("{}-{}", Sha256::of(receipt_bytes).short(), run.began),
+                    "startedOn": crate::util::time::rfc3339(run.began),
+                    "finishedOn": crate::util::time::rfc3339(run.ended),
                 },
                 "byproducts": [{
-                    "name": build.receipt.file_name(),
+                    "name": run.receipt.file_name(),
                     "digest": { "sha256": Sha256::of(receipt_bytes).to_string() },
                     "mediaType": RECEIPT,
                 }],
@@ -68,14 +68,14 @@ pub(super) fn statement(build: &Build<'_>, receipt_bytes: &[u8]) -> Value {
     })
 }
 
-/// The source, the layers of the config, the patches. Each has a digest, which in-toto wants of a descriptor where it
-/// has no URI; tools have neither, and are among the parameters.
-fn dependencies(build: &Build<'_>) -> Vec<Value> {
-    let Build { plan, source, .. } = build;
+/// Returns the source, the layers of the config and the patches. in-toto requires a URI or a digest of each.
+/// Tools have neither, so they are among the parameters.
+fn dependencies(build: &FinishedBuild<'_>) -> Vec<Value> {
+    let FinishedBuild { plan, source, .. } = build;
     let file =
         |name: &str, sha256: Sha256| json!({ "name": name, "digest": { "sha256": sha256.to_string() } });
     let mut all = vec![source_descriptor(source)];
-    // Where a file lay on this machine is nobody's business.
+    // The directory of a file on this machine is private.
     let name = |name: &str| name.rsplit('/').next().unwrap_or(name).to_owned();
     all.extend(plan.config.iter().map(|layer| file(&name(&layer.name), layer.sha256)));
     all.extend(plan.config_files.iter().map(|(symbol, sha256)| file(&format!("CONFIG_{symbol}"), *sha256)));
@@ -84,7 +84,7 @@ fn dependencies(build: &Build<'_>) -> Vec<Value> {
 }
 
 fn source_descriptor(source: &SourceIdentity) -> Value {
-    // in-toto's names. That of a directory's content is our own.
+    // The names of in-toto, which has none for the content of a directory.
     let (kind, value) = match &source.digest {
         SourceDigest::Sha256(sha256) => ("sha256", sha256.to_string()),
         SourceDigest::Commit(commit) => ("gitCommit", commit.to_string()),

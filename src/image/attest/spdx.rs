@@ -1,8 +1,8 @@
-//! The software bill of materials: SPDX 2.3 as JSON. What the images hold, what that was made from, and by
-//! which tools. Nothing in it but follows from the plan and the images.
+//! The software bill of materials, as SPDX 2.3 in JSON. It has the contents of the images, the sources and
+//! the tools, and depends only on the plan and the images.
 
-use super::Build;
 use crate::image::pack::PackedImage;
+use crate::image::receipt::FinishedBuild;
 use crate::kernel::{KernelVersion, SourceDigest};
 use crate::plan::SourcePlan;
 use crate::plan::annotations::KERNEL_LICENCE;
@@ -11,24 +11,25 @@ use serde_json::{Value, json};
 
 /// Registered with IANA.
 pub(super) const MEDIA_TYPE: &str = "application/spdx+json";
-/// What SPDX has for what nobody has looked into.
+/// SPDX's value for what is unknown.
 const UNKNOWN: &str = "NOASSERTION";
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
 const KERNEL: &str = "SPDXRef-Kernel";
 const SOURCE: &str = "SPDXRef-Source";
 
-/// The document about all images of a build.
-pub(super) fn document(build: &Build<'_>) -> Value {
-    let Build { plan, .. } = build;
+/// Returns the document about all images of a build.
+pub(super) fn document(build: &FinishedBuild<'_>, name: &str) -> Value {
+    let FinishedBuild { plan, .. } = build;
     let mut packages = vec![kernel(build), source(build)];
     let mut relationships = vec![related(KERNEL, "GENERATED_FROM", SOURCE)];
     for image in build.images {
         let id = format!("SPDXRef-Image-{}", layout_name(image));
         packages.push(self::image(&id, image, build));
         relationships.push(related(DOCUMENT, "DESCRIBES", &id));
-        relationships.push(match image.holds_kernel {
-            true => related(&id, "CONTAINS", KERNEL),
-            false => related(&id, "GENERATED_FROM", SOURCE),
+        relationships.push(if image.holds_kernel {
+            related(&id, "CONTAINS", KERNEL)
+        } else {
+            related(&id, "GENERATED_FROM", SOURCE)
         });
     }
     for (index, patch) in plan.patches.iter().enumerate() {
@@ -47,8 +48,7 @@ pub(super) fn document(build: &Build<'_>) -> Value {
         packages.push(package);
         relationships.push(related(&id, "BUILD_TOOL_OF", KERNEL));
     }
-    let name = build.receipt.file_stem().unwrap_or_default();
-    // Another document must have another one.
+    // Each document must have its own namespace.
     let about = json!([packages, relationships]).to_string();
     json!({
         "spdxVersion": "SPDX-2.3",
@@ -66,9 +66,9 @@ pub(super) fn document(build: &Build<'_>) -> Value {
     })
 }
 
-/// The file that boots. Scanners find what is known of its version by its CPE.
-fn kernel(build: &Build<'_>) -> Value {
-    let Build { plan, compiled, configured, .. } = build;
+/// Returns the package of the kernel file. Scanners look up its vulnerabilities by its CPE.
+fn kernel(build: &FinishedBuild<'_>) -> Value {
+    let FinishedBuild { plan, compiled, configured, .. } = build;
     let mut package = package(KERNEL, compiled.kernel.file_name().unwrap_or("vmlinux"), UNKNOWN);
     package["versionInfo"] = json!(compiled.release);
     package["primaryPackagePurpose"] = json!("OPERATING_SYSTEM");
@@ -80,9 +80,9 @@ fn kernel(build: &Build<'_>) -> Value {
     package
 }
 
-fn source(build: &Build<'_>) -> Value {
-    let Build { plan, .. } = build;
-    // How it was verified is another thing wherever it is built: the provenance tells that.
+fn source(build: &FinishedBuild<'_>) -> Value {
+    let FinishedBuild { plan, .. } = build;
+    // The checks of the source differ between machines, so they are in the provenance.
     let SourcePlan { origin, digest, .. } = &plan.source;
     let digest = digest.as_ref().expect("known with the source");
     let location = origin.as_deref().and_then(|origin| location(origin, digest));
@@ -102,7 +102,7 @@ fn source(build: &Build<'_>) -> Value {
     package
 }
 
-fn image(id: &str, image: &PackedImage, build: &Build<'_>) -> Value {
+fn image(id: &str, image: &PackedImage, build: &FinishedBuild<'_>) -> Value {
     let name = layout_name(image);
     let mut package = package(id, name, UNKNOWN);
     package["versionInfo"] = json!(image.written.tag);
@@ -120,7 +120,7 @@ fn image(id: &str, image: &PackedImage, build: &Build<'_>) -> Value {
     package
 }
 
-/// What every package has to say.
+/// Returns the required fields of a package.
 fn package(id: &str, name: &str, location: &str) -> Value {
     json!({
         "SPDXID": id,
@@ -133,7 +133,7 @@ fn package(id: &str, name: &str, location: &str) -> Value {
     })
 }
 
-/// Where the source can be had, as SPDX writes it: a URL, or `git+URL@COMMIT`; not every origin is one.
+/// Returns the download location of the source, as a URL or as `git+URL@COMMIT`, if the origin is a URL.
 fn location(origin: &str, digest: &SourceDigest) -> Option<String> {
     if !["https://", "http://", "git://", "ssh://"].iter().any(|scheme| origin.starts_with(scheme)) {
         return None;
@@ -144,7 +144,7 @@ fn location(origin: &str, digest: &SourceDigest) -> Option<String> {
     Some(format!("{scheme}{url}@{commit}"))
 }
 
-fn cpe(build: &Build<'_>) -> Value {
+fn cpe(build: &FinishedBuild<'_>) -> Value {
     let (version, update) = match build.plan.version.and_then(KernelVersion::candidate) {
         Some(candidate) => {
             (build.plan.version_text().replace(&format!("-rc{candidate}"), ""), format!("rc{candidate}"))

@@ -1,68 +1,37 @@
-//! Why the bytes of two files of one name differ: the likely causes, from what is written in them.
+//! Finds likely causes why the bytes of two files of one name differ, from texts in the files.
 
 use crate::kconfig::{Config, reproducibility};
 use crate::kernel::binary::ElfSections;
 use serde::Serialize;
 
-/// An option that brings the time into the kernel, and what it does.
+/// An option that puts the time into the kernel, and how.
 const DATED: (&str, &str) = ("IKHEADERS", "an archive of headers has time stamps");
 
 /// A likely cause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "cause", rename_all = "kebab-case")]
 pub enum Cause {
-    /// Only GNU's build id differs, a digest of what the linker saw.
-    #[serde(rename = "build-id-only")]
+    /// Only GNU's build id differs, which is a digest of the linker's output.
     BuildIdOnly,
-    /// Other compilers.
-    #[serde(rename = "compiler")]
-    Compiler {
-        /// In the first.
-        first: String,
-        /// In the second.
-        second: String,
-    },
-    /// Another date in the banner.
-    #[serde(rename = "time-stamp")]
-    TimeStamp {
-        /// In the first.
-        first: String,
-        /// In the second.
-        second: String,
-    },
-    /// Another user or machine in the banner.
-    #[serde(rename = "builder")]
-    Builder {
-        /// In the first.
-        first: String,
-        /// In the second.
-        second: String,
-    },
-    /// An absolute path that only one of them has.
-    #[serde(rename = "embedded-path")]
-    EmbeddedPath {
-        /// In the first.
-        first: Option<String>,
-        /// In the second.
-        second: Option<String>,
-    },
+    /// The compilers differ.
+    Compiler { first: String, second: String },
+    /// The dates in the banners differ.
+    TimeStamp { first: String, second: String },
+    /// The users or hosts in the banners differ.
+    Builder { first: String, second: String },
+    /// An absolute path that only one file has.
+    EmbeddedPath { first: Option<String>, second: Option<String> },
     /// The signature of a module.
-    #[serde(rename = "signature")]
     Signature,
-    /// An option that makes every build another one.
-    #[serde(rename = "random")]
+    /// An option that makes every build different.
     Random {
         /// Without `CONFIG_`.
         symbol: String,
-        /// What it does.
-        #[serde(rename = "why")]
         why: String,
     },
-    /// The two are built from other things, which the whole of the comparison tells.
-    #[serde(rename = "inputs")]
+    /// The inputs of the two builds differ.
     Inputs {
-        /// `version`, `source`, `config`, `tools`.
-        #[serde(rename = "which")]
+        /// As in [`Difference::inputs`](super::Difference::inputs).
         which: Vec<String>,
     },
 }
@@ -85,25 +54,25 @@ impl std::fmt::Display for Cause {
     }
 }
 
-/// What is known beside the bytes of two files.
+/// What is known of two files besides their bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct CauseInputs<'a> {
-    /// What the kernels print first, where these are kernels.
+    /// The banners, if the files are kernels.
     pub banners: (Option<&'a str>, Option<&'a str>),
     /// The final config of the first.
     pub config: Option<&'a Config>,
-    /// What of the inputs differs.
+    /// The inputs that differ.
     pub inputs: &'a [String],
 }
 
-/// The likely causes, the surest first; `sections` are those that differ.
+/// Returns the likely causes, the most certain first. `sections` are the sections that differ.
 pub(super) fn causes(
     first: &ElfSections,
     second: &ElfSections,
     sections: &[String],
     inputs: &CauseInputs<'_>,
 ) -> Vec<Cause> {
-    // vmlinux has the build id in .notes, among other notes; a module in a section of its own.
+    // A module has a section for the build id. vmlinux has it in .notes, with other notes.
     if !sections.is_empty() && sections.iter().all(|name| name == ".note.gnu.build-id" || name == ".notes") {
         return vec![Cause::BuildIdOnly];
     }
@@ -111,7 +80,7 @@ pub(super) fn causes(
     let banners = (inputs.banners.0.map(Banner::of), inputs.banners.1.map(Banner::of));
     let mut compilers = (first.compilers.clone(), second.compilers.clone());
     if let (Some(one), Some(other)) = &banners {
-        // A banner of another version may say the same compiler in other words.
+        // Banners of two versions may name the same compiler differently.
         if compilers.0.is_none() || compilers.1.is_none() {
             compilers = (Some(one.compiler.clone()), Some(other.compiler.clone()));
         }
@@ -138,7 +107,7 @@ pub(super) fn causes(
     if !inputs.inputs.is_empty() {
         causes.push(Cause::Inputs { which: inputs.inputs.to_vec() });
     }
-    // Where the inputs differ, what is random would differ too, and says nothing.
+    // If the inputs differ, random parts differ anyway.
     if let Some(config) = inputs.config.filter(|_| inputs.inputs.is_empty()) {
         let dated = Some(DATED).filter(|(symbol, _)| config.enabled(symbol));
         let random = reproducibility::random_settings(config).into_iter().chain(dated);

@@ -1,5 +1,5 @@
-//! What one run of the program has read: the index of a layout, a manifest, a layer or a receipt is read once, however
-//! many tags lead to it.
+//! Caches what one run has read. An index, a manifest, a layer or a receipt is read once, even if many tags
+//! lead to it.
 
 use super::scan::{LayerScan, ScanLimits, scan_layer};
 use crate::image::receipt::ReceiptFile;
@@ -10,15 +10,15 @@ use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// Layouts and receipts that are kept.
+/// The layouts and receipts that are kept.
 const MAX_CACHED: usize = 64;
-/// Entries of layers that are kept: as many as an image may have.
+/// The entries of layers that are kept, which are as many as an image may have.
 const MAX_ENTRIES: usize = 200_000;
 
-/// What a receipt says; `None`: there is none; else why it cannot be read.
+/// A receipt if the file exists, or why it cannot be read.
 type ReceiptResult = std::result::Result<Option<ReceiptFile>, String>;
 
-/// What was read, and what reading may still cost.
+/// What was read, and the limits for further reading.
 #[derive(Default)]
 pub struct ReadCache {
     limits: ScanLimits,
@@ -27,7 +27,7 @@ pub struct ReadCache {
     layers: BTreeMap<LayerKey, Rc<LayerScan>>,
 }
 
-/// A blob of a layout, and what it should be. The same blob in another layout is another file.
+/// A blob of a layout, and its expected properties. The same blob in another layout is another file.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct LayerKey {
     layout: Utf8PathBuf,
@@ -38,9 +38,11 @@ struct LayerKey {
 }
 
 impl ReadCache {
-    /// A layout.
+    /// Opens a layout.
     ///
-    /// Errors: no such layout (exit code 2); a rule is broken (3).
+    /// # Errors
+    ///
+    /// There is no such layout (exit code 2), or it breaks a rule (3).
     pub fn layout(&mut self, path: &Utf8Path) -> Result<Rc<LayoutReader>> {
         if let Some(cached) = self.layouts.get(path) {
             return Ok(cached.clone());
@@ -50,7 +52,7 @@ impl ReadCache {
         Ok(layout)
     }
 
-    /// A receipt.
+    /// Reads a receipt.
     pub(super) fn receipt(&mut self, path: &Utf8Path) -> Rc<ReceiptResult> {
         if let Some(cached) = self.receipts.get(path) {
             return cached.clone();
@@ -62,7 +64,9 @@ impl ReadCache {
 
     /// Reads the layers of an image, the lowest first.
     ///
-    /// Errors (exit code 3): one is damaged or breaks a rule.
+    /// # Errors
+    ///
+    /// Exit code 3 if a layer is damaged or breaks a rule.
     pub fn scan(&mut self, image: &Image) -> Result<Vec<Rc<LayerScan>>> {
         self.limits.next_image();
         (0..image.layer_count()).map(|layer| self.scan_layer(image, layer)).collect()
@@ -91,7 +95,7 @@ impl ReadCache {
     }
 }
 
-/// Keeps a value, and forgets the others where there are too many.
+/// Keeps a value, and drops the others if there are too many.
 fn insert<T>(cached: &mut BTreeMap<Utf8PathBuf, T>, path: &Utf8Path, value: T) {
     if cached.len() == MAX_CACHED {
         cached.clear();

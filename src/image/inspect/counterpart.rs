@@ -1,4 +1,4 @@
-//! A kernel's image and that of its modules lie beside each other, in layouts whose names tell.
+//! Finds the image of a kernel's modules, or of the modules' kernel, in the layout beside it.
 
 use super::{ImageInfo, ReadCache};
 use crate::oci::read::{Image, tag_part};
@@ -6,19 +6,22 @@ use crate::plan::annotations;
 use crate::util::error::{Error, Kind, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
-/// The image that belongs to this one, where it lies beside it: the modules of a kernel, the kernel of
-/// modules; `None`: there is no such layout, or it has no image of this tag.
+/// Inspects the image of the modules of a kernel, or of the kernel of modules, if it is beside this one.
 ///
-/// Errors (exit code 3): it breaks a rule.
+/// # Errors
+///
+/// Exit code 3 if it breaks a rule.
 pub fn counterpart(image: &ImageInfo) -> Result<Option<ImageInfo>> {
     let cache = &mut ReadCache::default();
     let other = counterpart_image(&image.layout, image.tag.as_deref(), &image.arch, cache)?;
     other.map(|other| cache.inspect(&other)).transpose()
 }
 
-/// The image of this tag and architecture in the layout that belongs to `layout`; its layers are not read.
+/// Opens the image with this tag and architecture in the counterpart of `layout`, without reading its layers.
 ///
-/// Errors (exit code 3): it breaks a rule.
+/// # Errors
+///
+/// Exit code 3 if it breaks a rule.
 pub fn counterpart_image(
     layout: &Utf8Path,
     tag: Option<&str>,
@@ -41,37 +44,36 @@ pub fn counterpart_image(
     Ok(None)
 }
 
-/// The layout of the modules of a kernel's layout, and the other way round, where there is one.
+/// Returns the layout of the modules of a kernel's layout, or the other way round, if it exists.
 pub fn counterpart_layout(layout: &Utf8Path) -> Option<Utf8PathBuf> {
     let (kernel, modules) = ("-kernel-bin", "-kernel-modules");
     let name = layout.file_name()?;
-    let other = match name.contains(kernel) {
-        true => name.replace(kernel, modules),
-        false if name.contains(modules) => name.replace(modules, kernel),
-        false => return None,
+    let other = if name.contains(kernel) {
+        name.replace(kernel, modules)
+    } else if name.contains(modules) {
+        name.replace(modules, kernel)
+    } else {
+        return None;
     };
     Some(layout.with_file_name(other)).filter(|layout| layout.is_dir())
 }
 
-/// Do a kernel and modules belong together? By what both say of their build, else by their release.
+/// Checks, by their annotations and releases, that a kernel and modules belong together.
 ///
-/// Errors (exit code 1): they do not.
+/// # Errors
+///
+/// Exit code 1 if they do not.
 pub fn check_pair(kernel: &ImageInfo, modules: &ImageInfo) -> Result<()> {
     let pairing = |image: &ImageInfo| image.annotation(annotations::PAIRING).map(str::to_owned);
-    let message = |why: String| {
-        let (kernel, modules) = (&kernel.layout, &modules.layout);
-        Err(Error::build(format!("{kernel} and {modules} do not belong together: {why}")))
+    let pairings = pairing(kernel).zip(pairing(modules));
+    let releases = kernel.release.as_ref().zip(modules.release.as_ref());
+    let why = if pairings.is_some_and(|(one, other)| one != other) {
+        "their annotations are of two builds".to_owned()
+    } else if let Some((one, other)) = releases.filter(|(one, other)| one != other) {
+        format!("the kernel is {one}, the modules are for {other}")
+    } else {
+        return Ok(());
     };
-    match (pairing(kernel), pairing(modules)) {
-        (Some(one), Some(other)) if one != other => {
-            return message("they say that they are of two builds".into());
-        }
-        _ => {}
-    }
-    match (&kernel.release, &modules.release) {
-        (Some(one), Some(other)) if one != other => {
-            message(format!("the kernel is {one}, the modules are for {other}"))
-        }
-        _ => Ok(()),
-    }
+    let (kernel, modules) = (&kernel.layout, &modules.layout);
+    Err(Error::build(format!("{kernel} and {modules} do not belong together: {why}")))
 }

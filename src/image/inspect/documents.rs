@@ -1,5 +1,5 @@
-//! The documents of an image: its receipt and its provenance, as files beside the layout or, where those are not there,
-//! as they are attached to the image in the layout `<name>-attest` beside its own.
+//! Finds the receipt and the provenance of an image, which are files beside the layout, or artifacts in the
+//! layout `<name>-attest`.
 
 use super::{ReadCache, ReceiptState, receipt_path};
 use crate::image::attest;
@@ -12,28 +12,21 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 use serde_json::Value;
 
-/// What a statement of provenance says of an image.
+/// The provenance of an image.
 #[derive(Debug, Serialize)]
 pub struct ProvenanceInfo {
-    /// Where it lies.
-    #[serde(rename = "path")]
+    /// The path of the statement.
     pub path: Utf8PathBuf,
-    /// What built the image.
-    #[serde(rename = "builder")]
     pub builder: Option<String>,
-    /// When the build began.
-    #[serde(rename = "started")]
+    /// The start of the build.
     pub started: Option<String>,
-    /// When it ended.
-    #[serde(rename = "finished")]
+    /// The end of the build.
     pub finished: Option<String>,
-    /// Where the source came from; `None`: from the machine that built it.
-    #[serde(rename = "source")]
+    /// The origin of the source, unless it was on the machine that built the image.
     pub source: Option<String>,
 }
 
-/// Finds the receipt of an image. A file of another build of this version does not count where the right one is
-/// attached.
+/// Finds the receipt of an image. An attached receipt of the image comes before a file of another build.
 pub fn receipt(image: &Image, cache: &mut ReadCache) -> ReceiptState {
     let sibling = receipt_path(image).map_or(ReceiptState::Missing, |path| match &*cache.receipt(&path) {
         Err(why) => ReceiptState::Unreadable { why: why.clone() },
@@ -72,8 +65,8 @@ fn of_image(image: &Image, path: Utf8PathBuf, receipt: &ReceiptFile) -> ReceiptS
     }
 }
 
-/// Finds the statement of provenance about an image. One that cannot be read, or is about other images, is none: it is
-/// told, and nothing depends on it.
+/// Finds the provenance of an image. A statement that cannot be read, or that is about other images, is
+/// ignored, because nothing depends on it.
 pub(super) fn provenance(image: &Image, cache: &mut ReadCache) -> Option<ProvenanceInfo> {
     let sibling = receipt_path(image).map(|path| path.with_extension("provenance.json"));
     let sibling = sibling.and_then(|path| Some((read_bounded(&path).ok()?, path)));
@@ -101,7 +94,8 @@ fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<Provenanc
     })
 }
 
-/// The file of this type that is attached to an image: alone, or as one of an index over architectures.
+/// Returns the file of this type that is attached to an image, which may be part of an index over
+/// architectures.
 fn find_referrer(
     image: &Image,
     media_type: &str,
@@ -120,7 +114,7 @@ fn find_referrer(
     Ok(None)
 }
 
-/// What a document is called where a person reads it: its file, or what it is attached in.
+/// Returns the name of a document for people, which is its file or the layout that it is attached in.
 pub fn document_name(path: &Utf8Path, what: &str) -> String {
     match referrers_layout_of(path).and_then(Utf8Path::file_name) {
         Some(layout) => format!("the {what} attached in {layout}"),
@@ -128,7 +122,7 @@ pub fn document_name(path: &Utf8Path, what: &str) -> String {
     }
 }
 
-/// The layout that a document is attached in; `None`: it is a file beside the layouts.
+/// Returns the layout that a document is attached in, unless it is a file beside the layouts.
 pub fn referrers_layout_of(path: &Utf8Path) -> Option<&Utf8Path> {
     let blobs = path.parent().filter(|dir| dir.ends_with("blobs/sha256"))?;
     blobs.parent()?.parent()

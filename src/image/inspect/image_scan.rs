@@ -1,4 +1,4 @@
-//! What is in the root file system of an image: kernels, modules, configs, from the facts of the files of its layers.
+//! Finds the kernels, modules and configs in the root file system of an image.
 
 use super::scan::{Content, FileFacts, LayerScan};
 use crate::kernel::binary::{Format, Kernel, Module, module};
@@ -8,73 +8,61 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// What was found, by paths of the root file system.
+/// The content of a root file system, by path.
 #[derive(Debug, Default)]
 pub struct ImageScan {
-    /// Kernels, by the first of their names.
+    /// Kernels, by their first name.
     pub kernels: BTreeMap<String, KernelFile>,
-    /// The place that the hypervisor's configuration names, where there is something or there are kernels elsewhere.
+    /// The kernel path of the hypervisor's configuration. `None` if nothing is there and the image has no
+    /// kernel.
     pub kernel_path: Option<KernelPath>,
-    /// The final `.config`s that lie beside modules or kernels.
+    /// The `.config` files beside modules or kernels.
     pub configs: Vec<ConfigFile>,
-    /// Modules, by the first of their names.
+    /// Modules, by their first name.
     pub modules: BTreeMap<String, ModuleFile>,
-    /// What lies where modules are and cannot be read as one, and why.
+    /// Files that should be modules and cannot be read, with the reason.
     pub unreadable_modules: BTreeMap<String, String>,
-    /// The same of configs.
+    /// Files that should be configs and cannot be read, with the reason.
     pub unreadable_configs: BTreeMap<String, String>,
-    /// The directories in `lib/modules`: releases of kernels.
+    /// The directories in `lib/modules`, which are releases.
     pub module_dirs: BTreeSet<String>,
-    /// Second names of a file → the first one.
+    /// Second names of files → first names.
     pub hard_links: BTreeMap<String, String>,
     /// Every name of every file and link.
     pub files: BTreeMap<String, FileContent>,
-    /// Hard links to what is no file, and what they link to.
+    /// Hard links to missing files, and their targets.
     pub dangling: Vec<(String, String)>,
 }
 
-/// What is under a name.
+/// A file or a symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum FileContent {
-    /// A file.
-    File {
-        /// Its size.
-        bytes: u64,
-        /// Of its bytes.
-        sha256: Sha256,
-    },
-    /// A symbolic link.
-    Link {
-        /// Its text.
-        to: String,
-    },
+    File { bytes: u64, sha256: Sha256 },
+    Link { to: String },
 }
 
 /// A kernel file in an image.
 #[derive(Clone, Debug)]
 pub struct KernelFile {
-    /// Its bytes.
     pub size: u64,
-    /// Of its bytes.
     pub sha256: Sha256,
-    /// What it says of itself.
     pub kernel: Rc<Kernel>,
 }
 
-/// Where the hypervisor's configuration says that the kernel is, and what is there.
+/// The kernel path of the hypervisor's configuration, and what is there.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelPath {
-    /// As in the configuration: `bin/vmlinux`.
+    /// The path in the configuration, such as `bin/vmlinux`.
     pub path: String,
-    /// The file that it finally is, where links lead to another name.
+    /// The path of the file, if links lead to another one.
     pub leads_to: Option<String>,
-    /// Why it is no kernel.
+    /// Why there is no kernel.
     pub problem: Option<String>,
-    /// Is anything there, be it a link that leads nowhere?
+    /// Whether a file or a link is there, even a dangling one.
     #[serde(skip)]
     pub exists: bool,
-    /// The kernel's place among all kernels.
+    /// The key in [`ImageScan::kernels`].
     #[serde(skip)]
     kernel: Option<String>,
 }
@@ -82,25 +70,22 @@ pub struct KernelPath {
 /// A module in an image.
 #[derive(Clone, Debug)]
 pub struct ModuleFile {
-    /// Its bytes, as stored.
+    /// The size of the file, which may be compressed.
     pub size: u64,
-    /// What it says of itself.
     pub module: Rc<Module>,
 }
 
 /// A config in an image.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
-    /// Where it lies.
     pub path: String,
-    /// What it says.
     pub text: Rc<str>,
-    /// Of that.
     pub sha256: Sha256,
 }
 
 impl ImageScan {
-    /// What is in `root`, which is made of these layers. `kernel_path` is what the hypervisor's configuration names.
+    /// Scans `root`, which is merged from these layers. `kernel_path` is the path in the hypervisor's
+    /// configuration.
     pub fn of(root: &RootFs, layers: &[Rc<LayerScan>], kernel_path: Option<&str>) -> ImageScan {
         let files = root.files();
         let mut scan = ImageScan { dangling: root.dangling().to_vec(), ..ImageScan::default() };
@@ -157,7 +142,7 @@ impl ImageScan {
                 self.unreadable_configs.insert(first, why.clone());
             }
             Content::Other if in_place() => {
-                let why = "a second name of a file that is called otherwise".to_owned();
+                let why = "it is a second name of a file that is not named as a module".to_owned();
                 self.unreadable_modules.insert(as_module.map_or(first, |name| (*name).to_owned()), why);
             }
             _ => {}
@@ -191,8 +176,8 @@ impl ImageScan {
         Some(found)
     }
 
-    /// The kernel that the hypervisor's configuration leads to; where there is nothing, the only one that the image has
-    /// elsewhere.
+    /// Returns the kernel at the path of the hypervisor's configuration. If nothing is there, returns the
+    /// only kernel.
     pub fn main_kernel(&self) -> Option<(&String, &KernelFile)> {
         match &self.kernel_path {
             Some(found) if found.exists => self.kernels.get_key_value(found.kernel.as_ref()?),
@@ -200,7 +185,7 @@ impl ImageScan {
         }
     }
 
-    /// `uname -r`: by the kernel's banner, the modules' directory, or the modules themselves.
+    /// Returns `uname -r`, from the kernel's banner, the modules' directory, or the modules.
     pub fn release(&self) -> Option<&str> {
         let main = self.main_kernel().and_then(|(_, file)| file.kernel.release());
         main.or_else(|| self.kernels.values().find_map(|file| file.kernel.release()))
@@ -208,8 +193,8 @@ impl ImageScan {
             .or_else(|| self.modules.values().find_map(|file| file.module.release()))
     }
 
-    /// The final `.config`, and where it was found: the file, else the one inside the kernel. Of several files it is the
-    /// one of the kernel's release.
+    /// Returns the final `.config` and its place, which is a file or inside the kernel. Of several files,
+    /// returns that of the kernel's release.
     pub fn kernel_config(&self) -> Option<(String, &str)> {
         let of_release = |file: &&ConfigFile| {
             let release = self.release().unwrap_or_default();
@@ -226,39 +211,39 @@ impl ImageScan {
         inside.next().map(|(path, text)| (format!("inside {path}"), text))
     }
 
-    /// The names of a file, its first first.
+    /// Returns all names of a file, beginning with the first.
     pub fn hard_link_names(&self, path: &str) -> Vec<String> {
         let second = self.hard_links.iter().filter(|(_, to)| *to == path).map(|(name, _)| name.clone());
         std::iter::once(path.to_owned()).chain(second).collect()
     }
 
-    /// Bytes of all modules, as they are loaded.
+    /// Returns the uncompressed size of all modules.
     pub fn module_bytes(&self) -> u64 {
         self.modules.values().map(|file| file.module.uncompressed_size).sum()
     }
 }
 
-/// Other files are called `.ko`, too: a language's, Korean.
+/// Other files are named `.ko` too, such as translations to Korean.
 fn is_elf_with_vermagic(module: &Module) -> bool {
     matches!(module.format, Format::Elf { .. } | Format::OtherElf) && module.vermagic.is_some()
 }
 
-/// What is behind `lib/modules/`, which is `usr/lib/modules/` in root file systems where `lib` is a link.
+/// Returns the path behind `lib/modules/`, or `usr/lib/modules/` if `lib` is a link.
 fn after_modules_dir(path: &str) -> Option<&str> {
     path.strip_prefix("usr/").unwrap_or(path).strip_prefix("lib/modules/")
 }
 
-/// All directories that a path lies in; the root is the empty one.
+/// Returns all directories above a path. The root is the empty path.
 fn dirs_above(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').map(|(at, _)| &path[..at]).chain([""])
 }
 
-/// The release of the directory in `lib/modules` that a file lies in.
+/// Returns the directory in `lib/modules` that a file is in, which is a release.
 pub fn release_of_module(path: &str) -> Option<&str> {
     Some(after_modules_dir(path)?.split_once('/')?.0)
 }
 
-/// The release of a directory in `lib/modules`.
+/// Returns the name of a directory in `lib/modules`, which is a release.
 fn release_of_dir(path: &str) -> Option<&str> {
     after_modules_dir(path).filter(|name| !name.contains('/'))
 }

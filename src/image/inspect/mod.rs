@@ -1,6 +1,6 @@
-//! What is in an image, from one pass over it and without unpacking anything; and, from its annotations
-//! and its documents, what it was built from. Everything that an image says of itself is text
-//! from outside: it goes through [`escape_control`](crate::util::text::escape_control) before a person sees it.
+//! Inspects an image in one pass, without unpacking it, and reads its annotations and documents. All texts of
+//! an image are untrusted. [`escape_control`](crate::util::text::escape_control) escapes them before they are
+//! printed.
 
 mod cache;
 mod counterpart;
@@ -30,56 +30,44 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// An image and what is in it. Serialised, it is what `inspect --json` prints: field names are part of
-/// the contract.
+/// An image and its content, as `inspect --json` prints it. Field names are part of the contract.
 #[derive(Debug, Serialize)]
 pub struct ImageInfo {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
-    /// Its tag; `None`: it has none.
     pub tag: Option<String>,
-    /// Of the manifest.
+    /// The digest of the manifest.
     #[serde(serialize_with = "as_oci")]
     pub digest: Sha256,
-    /// What kind of image it is.
     pub kind: ImageKind,
-    /// The kernel's version, as annotated.
+    /// The kernel's version, from the annotation.
     pub version: Option<String>,
-    /// `uname -r`: by the kernel's banner, the modules' directory, or the modules themselves.
+    /// `uname -r`, from the kernel's banner, the modules' directory, or the modules.
     pub release: Option<String>,
-    /// The hypervisor that it is for.
     pub flavor: Option<Flavor>,
-    /// The architecture, as its config says it.
+    /// The architecture, from the image's config.
     pub arch: String,
-    /// When it was made, as its config says it.
+    /// The date, from the image's config.
     pub created: Option<String>,
-    /// What it is, for people, as annotated.
+    /// The description, from the annotation.
     pub description: Option<String>,
-    /// The place that the hypervisor's configuration names, and what is there.
     pub kernel_path: Option<KernelPath>,
-    /// The kernel files.
     pub kernels: Vec<KernelInfo>,
-    /// The modules.
     pub modules: Option<ModulesInfo>,
     /// The final `.config`.
     pub config: Option<ConfigInfo>,
-    /// The layers.
     pub layers: Vec<LayerSummary>,
-    /// Of the manifest.
+    /// The annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
-    /// Of the image's config.
+    /// The labels of the image's config.
     pub labels: BTreeMap<String, String>,
-    /// The receipt, beside the layout or attached.
     pub receipt: ReceiptState,
-    /// The provenance, beside the layout or attached.
-    #[serde(rename = "provenance")]
     pub provenance: Option<ProvenanceInfo>,
-    /// All that was found, for those who compare.
     #[serde(skip)]
     pub scan: ImageScan,
 }
 
-/// What kind of image it is, by what is in it.
+/// The kind of an image, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageKind {
@@ -87,14 +75,13 @@ pub enum ImageKind {
     Kernel,
     /// Only modules.
     Modules,
-    /// Both.
+    /// A kernel and modules.
     Combined,
-    /// Neither.
     Other,
 }
 
 impl ImageKind {
-    /// For people.
+    /// Returns the name of the kind, for people.
     pub fn title(self) -> &'static str {
         match self {
             ImageKind::Kernel => "a kernel",
@@ -110,69 +97,62 @@ impl ImageKind {
 pub struct KernelInfo {
     /// Its path in the image.
     pub path: String,
-    /// Its other names there.
+    /// Its other names in the image.
     #[serde(rename = "also_at")]
     pub other_paths: Vec<String>,
-    /// Its size.
     pub bytes: u64,
-    /// Its digest.
     pub sha256: Sha256,
-    /// What it is, in words.
+    /// The format, for people.
     pub format: String,
-    /// Has it the note by which Cloud Hypervisor and QEMU enter it?
+    /// Whether it has the PVH note by which Cloud Hypervisor and QEMU enter it.
     pub pvh: bool,
     /// GNU's build id.
     pub build_id: Option<String>,
-    /// What it prints first.
+    /// The first line that it prints.
     pub banner: Option<String>,
 }
 
-/// The modules.
+/// The modules of an image.
 #[derive(Debug, Serialize)]
 pub struct ModulesInfo {
-    /// The directory that `modules.dep` lies in; empty: the root of the image.
+    /// The directory of `modules.dep`. Empty for the root of the image.
     pub directory: String,
-    /// How many there are.
     pub count: usize,
-    /// Their bytes, as they are loaded.
+    /// Their uncompressed size.
     pub bytes: u64,
-    /// The releases that they were built for, by their `vermagic`.
+    /// The releases that they were built for, from `vermagic`.
     pub releases: Vec<String>,
-    /// How many of them are signed.
+    /// The number of signed modules.
     pub signed: usize,
 }
 
 /// The final `.config`.
 #[derive(Debug, Serialize)]
 pub struct ConfigInfo {
-    /// Its path in the image, or `inside` and that of the kernel.
-    #[serde(rename = "place")]
+    /// Its path in the image, or `inside` and the path of the kernel.
     pub place: String,
-    /// Of its bytes.
     pub sha256: Sha256,
-    /// How many options are `y`.
+    /// The number of options that are `y`.
     pub built_in: usize,
-    /// How many are `m`.
+    /// The number of options that are `m`.
     pub modules: usize,
 }
 
 /// A layer.
 #[derive(Debug, Serialize)]
 pub struct LayerSummary {
-    /// Of the blob.
+    /// The digest of the blob.
     #[serde(serialize_with = "as_oci")]
     pub digest: Sha256,
-    /// Of the plain tar.
+    /// The digest of the uncompressed tar.
     #[serde(serialize_with = "as_oci")]
     pub diff_id: Sha256,
-    /// Its media type.
     pub media_type: String,
-    /// Of the blob.
+    /// The size of the blob.
     pub bytes: u64,
-    /// Of the plain tar.
-    #[serde(rename = "plain_bytes")]
+    /// The size of the uncompressed tar.
     pub plain_bytes: u64,
-    /// How many entries it has.
+    /// The number of entries.
     pub entries: usize,
 }
 
@@ -180,66 +160,60 @@ pub struct LayerSummary {
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum ReceiptState {
-    /// There is none.
+    /// There is no receipt.
     #[serde(rename = "absent")]
     Missing,
     /// It cannot be read.
     #[serde(rename = "unreadable")]
-    Unreadable {
-        /// Why.
-        #[serde(rename = "why")]
-        why: String,
-    },
+    Unreadable { why: String },
     /// It is of another build of this version.
     #[serde(rename = "of-another")]
-    Mismatched {
-        /// Where it lies.
-        path: Utf8PathBuf,
-    },
+    Mismatched { path: Utf8PathBuf },
     /// It is of this image.
     #[serde(rename = "of")]
     Matching {
-        /// Where it lies.
         path: Utf8PathBuf,
-        /// How the source was verified.
-        #[serde(rename = "source_verified")]
+        /// The checks of the source.
         source_verified: String,
-        /// Tool and version.
+        /// Tool → version.
         tools: BTreeMap<String, String>,
-        /// Of the plan.
+        /// The digest of the plan.
         plan: String,
-        /// `uname -r`, as it says.
+        /// `uname -r`.
         #[serde(skip)]
         release: String,
-        /// Of the final `.config`, in hexadecimal digits.
+        /// The digest of the final `.config`, without `sha256:`.
         #[serde(skip)]
         config_sha256: String,
-        /// The command line that built it.
+        /// The command line of the build.
         command: String,
-        /// What the user was told to look at.
         #[serde(rename = "findings")]
         warnings: Vec<String>,
     },
 }
 
 impl ImageInfo {
-    /// What the image says of itself under this key: in an annotation of its manifest, or else in a label of its config.
+    /// Returns the annotation of the manifest, or the label of the config.
     pub fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).or_else(|| self.labels.get(key)).map(String::as_str)
     }
 }
 
-/// Reads all of an image.
+/// Inspects an image and its documents.
 ///
-/// Errors (exit code 3): it breaks a rule, and which.
+/// # Errors
+///
+/// Exit code 3 if the image breaks a rule.
 pub fn inspect(image: &Image) -> Result<ImageInfo> {
     ReadCache::default().inspect(image)
 }
 
-/// The final `.config` of the kernel in an image: `config` beside the modules, or `boot/config-<VERSION>` of
-/// a combined image; else the one inside the kernel file (CONFIG_IKCONFIG). `None`: there is none.
+/// Returns the final `.config` of the kernel in an image. It is `config` beside the modules,
+/// `boot/config-<VERSION>` in a combined image, or the one inside the kernel file (CONFIG_IKCONFIG).
 ///
-/// Errors (exit code 3): the image breaks a rule, or what should be its config is none.
+/// # Errors
+///
+/// Exit code 3 if the image breaks a rule, or its config cannot be read.
 pub fn kernel_config(image: &Image) -> Result<Option<String>> {
     let scan = inspect(image)?.scan;
     if let Some((_, text)) = scan.kernel_config() {
@@ -253,7 +227,9 @@ pub fn kernel_config(image: &Image) -> Result<Option<String>> {
 
 /// Summarizes the layers of an image, without its documents.
 ///
-/// Errors (exit code 3): they cannot be merged.
+/// # Errors
+///
+/// Exit code 3 if the layers cannot be merged.
 pub fn summarize(image: &Image, layers: &[Rc<LayerScan>]) -> Result<ImageInfo> {
     let flavor = kernel_image::flavor(image);
     let arch = image.config.architecture().to_string();
@@ -269,11 +245,11 @@ pub fn summarize(image: &Image, layers: &[Rc<LayerScan>]) -> Result<ImageInfo> {
         let count = |value: &str| config.symbols.values().filter(|found| *found == value).count();
         ConfigInfo { place, sha256: Sha256::of(text), built_in: count("y"), modules: count("m") }
     });
-    let kind = match (kernels.is_empty(), modules.is_some()) {
-        (false, true) => ImageKind::Combined,
-        (false, false) => ImageKind::Kernel,
-        (true, true) => ImageKind::Modules,
-        (true, false) => ImageKind::Other,
+    let kind = match (kernels.first(), &modules) {
+        (Some(_), Some(_)) => ImageKind::Combined,
+        (Some(_), None) => ImageKind::Kernel,
+        (None, Some(_)) => ImageKind::Modules,
+        (None, None) => ImageKind::Other,
     };
     let release = scan.release().or_else(|| image.annotation(annotations::KERNEL_RELEASE));
     let labels = image.config.config().as_ref().and_then(|config| config.labels().clone());
@@ -353,11 +329,11 @@ fn layer_summary(layer: &LayerInfo) -> LayerSummary {
     }
 }
 
-/// Where the receipt of an image lies, if it is one of ours.
+/// Returns the path of an image's receipt, if the image is of a known flavor and has a version.
 pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
     let (flavor, version) = (kernel_image::flavor(image)?, image.oci_annotation("version")?);
     let arch: Arch = image.config.architecture().to_string().parse().ok()?;
-    // It becomes a file's name: what stands in an annotation may be anything.
+    // The version of an annotation may be any text, and becomes a file name.
     let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
     let output = image.layout.parent().unwrap_or(Utf8Path::new("."));
     fits.then(|| output.join(crate::image::receipt::file_name(flavor, version, arch)))
@@ -368,9 +344,11 @@ fn as_oci<S: serde::Serializer>(digest: &Sha256, serializer: S) -> std::result::
 }
 
 impl ReadCache {
-    /// Reads all of an image.
+    /// Inspects an image and its documents.
     ///
-    /// Errors (exit code 3): it breaks a rule, and which.
+    /// # Errors
+    ///
+    /// Exit code 3 if the image breaks a rule.
     pub fn inspect(&mut self, image: &Image) -> Result<ImageInfo> {
         let layers = self.scan(image)?;
         let receipt = documents::receipt(image, self);

@@ -1,5 +1,5 @@
-//! What the files of a layer are, by their bytes, in one pass. What cannot be told of a file, or is wrong with it, is a
-//! value: only a layer that cannot be read is an error.
+//! Reads the files of a layer in one pass and finds out what they are. Problems of a file are values. Only a
+//! layer that cannot be read is an error.
 
 use crate::image::kernel_image::{is_kernel, is_kernel_config};
 use crate::kconfig::Config;
@@ -14,61 +14,55 @@ use std::rc::Rc;
 
 /// A kernel's `.config` has about 150 kB.
 const MAX_CONFIG: u64 = 16 << 20;
-/// The configs of a layer that are kept, all together.
+/// All configs of a layer that are kept.
 const MAX_CONFIGS: usize = 32 << 20;
 
 /// A layer that was read.
 #[derive(Debug)]
 pub struct LayerScan {
-    /// The layer as a whole.
     pub info: LayerInfo,
-    /// Its entries, in their order.
+    /// The entries, in the order of the layer.
     pub entries: Vec<LayerEntry>,
-    /// Those that are files, by their place among the entries.
+    /// The files, by their place in `entries`.
     pub files: BTreeMap<usize, FileFacts>,
 }
 
-/// What a file is.
+/// The properties of a file.
 #[derive(Clone, Debug)]
 pub struct FileFacts {
-    /// Its bytes.
     pub size: u64,
-    /// Of its bytes.
     pub sha256: Sha256,
-    /// By its bytes, and by its name where bytes do not tell.
     pub content: Content,
 }
 
-/// By the bytes of a file, and by its name where they do not tell.
+/// The content of a file, by its bytes and its name.
 #[derive(Clone, Debug)]
 pub enum Content {
-    /// A kernel.
     Kernel(Rc<Kernel>),
-    /// Called as modules are.
+    /// A file that is named as a module.
     Module(Rc<Module>),
     /// The `.config` of a kernel.
     Config(Rc<str>),
-    /// Anything else.
     Other,
-    /// It is called as modules or configs are, and cannot be read as one, and why.
+    /// A file that is named as a module or a config and cannot be read, with the reason.
     Unreadable(String),
 }
 
-/// What reading layers may still cost, in one run of the program.
+/// The limits for reading layers, in one run of the program.
 #[derive(Default)]
 pub struct ScanLimits {
     layers: Limits,
-    /// For what is compressed inside of files.
+    /// For compressed data inside of files.
     nested: UnpackBudget,
 }
 
 impl ScanLimits {
-    /// The next image may have as much as the one before it.
+    /// Resets the limits of an image.
     pub(super) fn next_image(&mut self) {
         self.layers.next_image();
     }
 
-    /// Takes what a layer of it has that was read before.
+    /// Takes the entries and bytes of a layer that was read before.
     pub(super) fn take_layer(&mut self, layer: &LayerScan) -> Result<()> {
         self.layers.take_layer(&layer.info)
     }
@@ -76,7 +70,9 @@ impl ScanLimits {
 
 /// Reads a layer of `image`.
 ///
-/// Errors (exit code 3): it is damaged, breaks a rule, or unpacks to more than is left.
+/// # Errors
+///
+/// Exit code 3 if the layer is damaged, breaks a rule, or decompresses to more than the limit.
 pub fn scan_layer(image: &Image, layer: usize, limits: &mut ScanLimits) -> Result<LayerScan> {
     let (mut entries, mut files) = (Vec::new(), BTreeMap::new());
     let ScanLimits { layers, nested } = limits;
@@ -102,11 +98,11 @@ fn facts(
 ) -> io::Result<FileFacts> {
     let mut hashed = HashingReader::new(reader);
     let content = content(found, &mut hashed, budget);
-    // What is left; and if it was the layer that could not be read, it cannot be now.
+    // Reads the rest. If the layer could not be read, this fails too.
     io::copy(&mut hashed, &mut io::sink())?;
     let (sha256, size) = hashed.finish();
     if size != found.size {
-        return Err(io::Error::other(format!("it ends after {size} of {} bytes", found.size)));
+        return Err(io::Error::other(format!("the file ends after {size} of {} bytes", found.size)));
     }
     let content = content.or_else(|why| match why.downcast::<Error>() {
         Ok(ours) => Err(io::Error::other(ours)),
@@ -133,30 +129,30 @@ fn content(found: &LayerEntry, reader: &mut impl Read, budget: &mut usize) -> io
     }
     if kernel.config.as_ref().is_some_and(|config| !reserve(budget, config.len())) {
         kernel.config = None;
-        kernel
-            .problems
-            .push(format!("the config inside it and those before it have more than {MAX_CONFIGS} bytes"));
+        kernel.problems.push(format!(
+            "the config inside it is not read; the configs of the layer have more than {MAX_CONFIGS} bytes"
+        ));
     }
     Ok(Content::Kernel(Rc::new(kernel)))
 }
 
 fn config(found: &LayerEntry, reader: &mut impl Read, budget: &mut usize) -> io::Result<Content> {
-    let too_many = || Content::Unreadable(format!("{} bytes are too many for a config", found.size));
+    let too_large = || Content::Unreadable(format!("{} bytes are too many for a config", found.size));
     if found.size > MAX_CONFIG {
-        return Ok(too_many());
+        return Ok(too_large());
     }
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes)?;
     Ok(match String::from_utf8(bytes).ok().filter(|text| Config::parse(text).is_plausible()) {
-        // Other things are called so, too.
+        // Files of other programs have this name too.
         None if found.path == "config" => Content::Other,
         None => Content::Unreadable("it is not a kernel config".to_owned()),
         Some(text) if reserve(budget, text.len()) => Content::Config(text.into()),
-        Some(_) => too_many(),
+        Some(_) => too_large(),
     })
 }
 
-/// Takes so many bytes of the room that is left, if they fit.
+/// Takes `bytes` from the budget. Returns whether so many were left.
 fn reserve(budget: &mut usize, bytes: usize) -> bool {
     let left = budget.checked_sub(bytes);
     *budget = left.unwrap_or(*budget);

@@ -1,5 +1,5 @@
-//! What a consumer's machine specification says of a kernel: the image, the file in it, the volume of its
-//! modules and where that is mounted, the kernel's command line.
+//! Writes the part of a machine specification that is about the kernel. This is the image, the file in it,
+//! the volume of the modules with its mount point, and the kernel's command line.
 
 use super::ImageInfo;
 use crate::kernel::{Arch, Flavor, FlavorSpec, Platform};
@@ -8,10 +8,11 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Where a volume goes that has the modules in `lib/modules/<release>`: it cannot be mounted there.
+/// The mount point of a volume that has the modules in `lib/modules/<release>` and so cannot be mounted at
+/// `/lib/modules`.
 const MODULES_MOUNT: &str = "/opt/kernel-modules";
 
-/// Who reads the specification.
+/// The program that reads the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Consumer {
     /// JSON for Flintlock's MicroVMSpec (api/types/microvm.proto)
@@ -23,13 +24,12 @@ pub enum Consumer {
 /// A part of a specification.
 #[derive(Debug)]
 pub struct SpecFragment {
-    /// As its consumer takes it.
     pub text: String,
-    /// What its user should know.
+    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
-/// What a specification says of a machine, whatever its consumer calls it.
+/// The content of a specification, without the names of a consumer.
 struct Machine<'a> {
     image: &'a str,
     filename: &'a str,
@@ -38,16 +38,18 @@ struct Machine<'a> {
     provider: &'a str,
 }
 
-/// Volumes of Flintlock are block devices, which cloud-init mounts.
+/// A volume of Flintlock, which is a block device that cloud-init mounts.
 struct Volume {
     image: String,
     mount_point: String,
 }
 
-/// What `consumer` has to know of the kernel in one image and the modules in another, or in the same one;
-/// `prefix` is the place in a registry that they are pushed to.
+/// Returns the part of a specification for a kernel and its modules, which may be in the same image. `prefix`
+/// is the registry that they are pushed to.
 ///
-/// Errors (exit code 2): the kernel's image has no tag, or nothing tells the hypervisor.
+/// # Errors
+///
+/// Exit code 2 if the image has no kernel or no tag, or its hypervisor is unknown.
 pub fn fragment(
     consumer: Consumer,
     kernel: &ImageInfo,
@@ -60,19 +62,19 @@ pub fn fragment(
         (at, None) => {
             let problem = at.as_ref().and_then(|at| Some(format!(": {}", at.problem.as_ref()?)));
             let problem = problem.unwrap_or_default();
-            return Err(Error::usage(format!("{} has no kernel in it{problem}", kernel.layout))
-                .hint("give the layout of the kernel"));
+            return Err(Error::usage(format!("{} has no kernel{problem}", kernel.layout))
+                .hint("name the layout of the kernel"));
         }
     };
-    let flavor = kernel.flavor.ok_or_else(|| {
-        Error::usage(format!("{}: nothing in it tells the hypervisor that it is for", kernel.layout))
-    })?;
+    let flavor = kernel
+        .flavor
+        .ok_or_else(|| Error::usage(format!("{}: the hypervisor of the image is unknown", kernel.layout)))?;
     let image = in_registry(kernel, prefix)?;
     let mut notes = Vec::new();
     let volume = match modules {
         Some(modules) => Some(volume(modules, prefix, &mut notes)?),
         None => {
-            notes.push("there are no modules beside the kernel: no volume for them".to_owned());
+            notes.push("there is no volume for modules, because no modules are beside the kernel".to_owned());
             None
         }
     };
@@ -90,12 +92,12 @@ pub fn fragment(
     Ok(SpecFragment { text, notes })
 }
 
-/// The name that `kcompile push` gives an image.
+/// Returns the name that `kcompile push` gives an image.
 fn in_registry(image: &ImageInfo, prefix: &str) -> Result<String> {
     let name = image.layout.file_name().unwrap_or_default();
     match &image.tag {
         Some(tag) => Ok(format!("{prefix}/{name}:{tag}")),
-        None => Err(Error::usage(format!("{} has no tag: a registry needs one", image.layout))),
+        None => Err(Error::usage(format!("{} has no tag, which registries require", image.layout))),
     }
 }
 
@@ -108,15 +110,15 @@ fn volume(modules: &ImageInfo, prefix: &str, notes: &mut Vec<String>) -> Result<
         return Ok(Volume { image, mount_point: target });
     }
     notes.push(format!(
-        "the volume has the modules in {directory}, so in the guest: mkdir -p {target} && \
+        "the volume has the modules in {directory}; in the guest, run mkdir -p {target} && \
          mount --bind {MODULES_MOUNT}/{directory} {target} (an image built with --modules-layout flat is mounted \
-         on {target} itself)"
+         at {target} directly)"
     ));
     Ok(Volume { image, mount_point: MODULES_MOUNT.to_owned() })
 }
 
-/// Flintlock's own defaults, said so that they can be changed: `DefaultKernelCmdLine` of its
-/// `infrastructure/microvm/{firecracker,cloudhypervisor}`. A value there without a name is empty here.
+/// Returns Flintlock's defaults, so that users can change them. They are `DefaultKernelCmdLine` in
+/// `infrastructure/microvm/{firecracker,cloudhypervisor}`. An option without a value has an empty one here.
 fn command_line(flavor: Flavor, arch: Option<Arch>) -> BTreeMap<&'static str, &'static str> {
     let FlavorSpec { flintlock_options, flintlock_pc_options, .. } = flavor.spec();
     let is_pc = arch.is_some_and(|arch| arch.spec().platform == Platform::Pc);

@@ -1,7 +1,6 @@
-//! Layouts to a registry, by skopeo: it knows registries, their credentials and when to try again.
-//! Ours is which image goes where; that every byte of it is whole before, since skopeo does not read
-//! a blob that the registry has already; that the registry serves the same digest after; and that it lists what is
-//! attached to an image.
+//! Pushes layouts to a registry. skopeo handles registries, credentials and retries. kcompile decides which
+//! image goes where, and checks all bytes first, because skopeo does not read a blob that the registry has.
+//! Then it checks that the registry serves the same digest and lists the artifacts of an image.
 
 mod names;
 mod referrers;
@@ -19,45 +18,45 @@ use camino::{Utf8Path, Utf8PathBuf};
 use names::{check_name, check_prefix};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Where images go, and how skopeo is to talk to it.
+/// A registry, and skopeo's options for it.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    /// What stands before the names of the repositories: `docker.io/foobar`.
+    /// The prefix of all repositories, such as `docker.io/foobar`.
     pub prefix: String,
     /// Whether TLS is required, and certificates are checked.
     pub tls_verify: bool,
-    /// Where skopeo finds credentials; `None`: in its own places.
+    /// The file with credentials. By default skopeo uses its own.
     pub authfile: Option<Utf8PathBuf>,
-    /// How often skopeo tries again.
+    /// The number of retries.
     pub retry_times: u16,
 }
 
 impl Registry {
-    /// Its host and port.
+    /// Returns the host and port.
     fn host(&self) -> &str {
         self.prefix.split('/').next().unwrap_or(&self.prefix)
     }
 }
 
-/// What becomes of a tag of the registry that stands for something else.
+/// What to do if a tag in the registry has another digest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OverwritePolicy {
-    /// It is named, and replaced.
+    /// Replaces the tag, with a note.
     Warn,
-    /// Nothing is pushed.
+    /// Pushes nothing.
     Refuse,
 }
 
-/// Does what is attached to images go with them?
+/// Whether artifacts are pushed with the images that they are attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReferrerPolicy {
-    /// It does, and the registry's list of what refers to an image has it.
+    /// Pushes them, and adds them to the registry's list of referrers.
     Push,
     /// `--no-attest`.
     Skip,
 }
 
-/// An image, an index or an attachment of a layout, and the repository that it goes to.
+/// A tag of a layout, and the repository that it goes to.
 #[derive(Clone, Debug)]
 pub struct ImageCopy {
     layout: Utf8PathBuf,
@@ -66,49 +65,53 @@ pub struct ImageCopy {
 }
 
 impl ImageCopy {
-    /// `docker://docker.io/foobar/firecracker-kernel-bin-amd64:6.1.7`
+    /// Returns `docker://docker.io/foobar/firecracker-kernel-bin-amd64:6.1.7`.
     pub fn destination(&self) -> String {
         format!("docker://{}:{}", self.repository, self.tagged.tag)
     }
 
-    /// Of its manifest or index, here and, once it is pushed, there.
+    /// Returns the digest of its manifest or index.
     pub fn digest(&self) -> Sha256 {
         self.tagged.digest
     }
 }
 
-/// The layouts directly below `dir`, sorted by name.
+/// Returns the layouts directly below `dir`, sorted by name.
 ///
-/// Errors (exit code 2): `dir` cannot be read, or holds none.
+/// # Errors
+///
+/// Exit code 2 if `dir` cannot be read or has no layout.
 pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
-    let hint = "build a kernel first, or say where the layouts are with -o DIR";
+    let hint = "build a kernel first, or name the directory of the layouts with -o DIR";
     let entries = dir
         .read_dir_utf8()
         .context(Kind::Usage, || format!("cannot read the output directory {dir}"))
         .map_err(|error| error.hint(hint))?;
     let mut layouts: Vec<Utf8PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.into_path()))
-        // What begins with a dot is a layout in the making.
+        // A name with a dot is of a layout that is being written.
         .filter(|path| {
             path.join("oci-layout").is_file() && path.file_name().is_some_and(|name| !name.starts_with('.'))
         })
         .collect();
     layouts.sort();
-    match layouts.is_empty() {
-        true => Err(Error::usage(format!("{dir} holds no OCI layout")).hint(hint)),
-        false => Ok(layouts),
+    if layouts.is_empty() {
+        return Err(Error::usage(format!("{dir} has no OCI layout")).hint(hint));
     }
+    Ok(layouts)
 }
 
-/// What is to be pushed of these layouts, given as absolute `LAYOUT[:TAG]`, and where it goes: images
-/// before the indexes over them, both before what is attached to them. Reads manifests only.
+/// Returns what to push of these layouts, given as absolute `LAYOUT[:TAG]`. Images come before their indexes,
+/// and artifacts come last. Reads only manifests.
 ///
-/// A layout's name becomes the name of its repository. An attachment goes into the repository of the
-/// image that it is attached to, which is looked for in the layouts beside its own; of one whose image
-/// is not there any more, a note is all that comes.
+/// The repository has the name of the layout. An artifact goes into the repository of its subject, which is
+/// searched in the layouts of the same directory. If the subject is not there, the artifact is skipped with a
+/// note.
 ///
-/// Errors: no such layout or tag, or a name or tag that no registry takes (exit code 2); a layout
-/// that breaks a rule (3).
+/// # Errors
+///
+/// There is no such layout or tag, or registries do not accept its name (exit code 2). Or a layout breaks a
+/// rule (3).
 pub fn copies(
     references: &[Utf8PathBuf],
     referrers: ReferrerPolicy,
@@ -125,7 +128,8 @@ pub fn copies(
                 continue;
             }
             let Some(name) = subjects.repository(&layout, &tagged)? else {
-                reporter.note(&format!("{layout}:{} is attached to no image here: not pushed", tagged.tag));
+                reporter
+                    .note(&format!("{layout}:{} is not pushed, because its image is not here", tagged.tag));
                 continue;
             };
             check_name(&layout, &name, &tagged.tag)?;
@@ -135,7 +139,7 @@ pub fn copies(
                 |other: &ImageCopy| other.layout != layout || other.tagged.digest != copy.tagged.digest;
             if let Some(other) = copies.insert(copy.destination(), copy.clone()).filter(is_another) {
                 return Err(Error::usage(format!(
-                    "{} and {layout} would both become {}",
+                    "{} and {layout} would both be pushed to {}",
                     other.layout,
                     copy.destination()
                 )));
@@ -143,14 +147,14 @@ pub fn copies(
         }
     }
     if copies.is_empty() {
-        return Err(Error::usage("nothing to push: none of the layouts has a tag that can be pushed"));
+        return Err(Error::usage("the layouts have no tag that can be pushed"));
     }
     let mut copies: Vec<ImageCopy> = copies.into_values().collect();
     copies.sort_by_cached_key(|copy| (copy.tagged.kind, copy.destination()));
     Ok(copies)
 }
 
-/// The layout of a reference, and those of its tags that are meant.
+/// Returns the layout of a reference, and the selected tags.
 fn select_tags(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
     let (layout, tag) = locate(reference);
     // Readers of `oci:PATH:TAG` end the path there.
@@ -163,27 +167,27 @@ fn select_tags(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
         Some(one) => Ok((layout, vec![one.clone()])),
         None => {
             let tags: Vec<&str> = all.iter().map(|tagged| tagged.tag.as_str()).collect();
-            Err(Error::usage(format!("{layout} has no image of the tag {tag}"))
-                .hint(format!("it has {}", tags.join(", "))))
+            Err(Error::usage(format!("{layout} has no image with the tag {tag}"))
+                .hint(format!("its tags are {}", tags.join(", "))))
         }
     }
 }
 
-/// What the layouts of a directory hold that something may be attached to. Each layout is read once.
+/// The possible subjects of artifacts, by directory. Each layout is read once.
 #[derive(Default)]
 struct SubjectLayouts(BTreeMap<Utf8PathBuf, Vec<SubjectLayout>>);
 
-/// A layout, but for those of attachments.
+/// A layout of images.
 struct SubjectLayout {
     name: String,
-    /// What its tags stand for.
+    /// The digests of its tags.
     tagged: BTreeSet<Sha256>,
-    /// The images of its indexes.
+    /// The digests of the images of its indexes.
     manifests: BTreeSet<Sha256>,
 }
 
 impl SubjectLayouts {
-    /// The name of the repository in the registry; `None`: an attachment, and nothing beside it has its subject.
+    /// Returns the name of the repository, or `None` for an artifact whose subject was not found.
     fn repository(&mut self, layout: &Utf8Path, tagged: &Tagged) -> Result<Option<String>> {
         let name = layout.file_name().unwrap_or_default();
         let Some(subject) = tagged.kind.subject() else { return Ok(Some(name.to_owned())) };
@@ -192,7 +196,7 @@ impl SubjectLayouts {
             self.0.insert(dir.to_owned(), SubjectLayout::sibling_layouts(dir)?);
         }
         let all = &self.0[dir];
-        // The layout that it is called after may have its subject below an index over architectures.
+        // In the layout of the same name, the subject may also be part of an index.
         let own =
             name.strip_suffix(REFERRERS_SUFFIX).and_then(|name| all.iter().find(|one| one.name == name));
         let has = |one: &&SubjectLayout| one.tagged.contains(&subject);
@@ -219,11 +223,13 @@ impl SubjectLayout {
     }
 }
 
-/// Copies them all, one after the other, and calls `pushed` for each that the registry then serves.
-/// Everything is read and checked before the first one is copied, and tags that stand for something else are named.
+/// Checks everything, then copies one after the other, and calls `pushed` for each copy that the registry
+/// serves. Notes name the tags that had another digest.
 ///
-/// Errors: a tag stands for something else, and is not to be overwritten (exit code 1); skopeo is missing (4); a layout
-/// is damaged, the registry refuses, cannot be reached, or serves another digest (3).
+/// # Errors
+///
+/// A tag has another digest and must not be replaced (exit code 1). skopeo is missing (4). A layout is
+/// damaged, or the registry refuses, cannot be reached, or serves another digest (3).
 pub fn push(
     copies: &[ImageCopy],
     overwrite: OverwritePolicy,
@@ -237,7 +243,7 @@ pub fn push(
     for (index, copy) in copies.iter().enumerate() {
         progress(&phase, index, copies.len(), &format!("checking {}:{}", copy.layout, copy.tagged.tag));
         bytes += tags::check(&copy.layout, &copy.tagged).map_err(|error| {
-            error.hint("nothing was pushed: build the image again, it is replaced by a whole one")
+            error.hint("nothing was pushed; build the kernel again, which replaces the damaged image")
         })?;
     }
     check_tags(copies, overwrite, registry, host, reporter)?;
@@ -261,8 +267,8 @@ fn progress(phase: &PhaseGuard<'_>, done: usize, total: usize, item: &str) {
     phase.progress(Count { done: done as u64, total: Some(total as u64), unit: Unit::Steps, item });
 }
 
-/// Names the tags of the registry that stand for something else than they will. The protocol has no way to keep others
-/// from writing there meanwhile.
+/// Reports the tags of the registry that have another digest. The protocol has no way to keep others from
+/// changing them meanwhile.
 fn check_tags(
     copies: &[ImageCopy],
     overwrite: OverwritePolicy,
@@ -272,22 +278,22 @@ fn check_tags(
 ) -> Result<()> {
     let mut others = Vec::new();
     for copy in copies {
-        let there = skopeo::served_digest(copy, registry, host)?;
-        if let Some(other) = there.filter(|there| *there != copy.digest()) {
-            others.push(format!("{} stands for {}", copy.destination(), other.oci()));
+        let served = skopeo::served_digest(copy, registry, host)?;
+        if let Some(other) = served.filter(|served| *served != copy.digest()) {
+            others.push(format!("{} has the digest {}", copy.destination(), other.oci()));
         }
     }
     if overwrite == OverwritePolicy::Refuse && !others.is_empty() {
-        return Err(Error::build(others.join("; ")).hint(
-            "nothing was pushed: without --no-overwrite these tags are replaced; --no-attest leaves those of \
-             attachments out",
+        return Err(Error::build(format!("tags exist in the registry: {}", others.join(", "))).hint(
+            "nothing was pushed; without --no-overwrite these tags are replaced, and --no-attest skips the tags of \
+             attached artifacts",
         ));
     }
-    others.iter().for_each(|other| reporter.note(&format!("{other}, and is replaced")));
+    others.iter().for_each(|other| reporter.note(&format!("{other} and is replaced")));
     Ok(())
 }
 
-/// Asks the registry for the tag, and hashes what it serves.
+/// Compares the digest that the registry serves for the tag.
 fn check_served(copy: &ImageCopy, registry: &Registry, host: &Host) -> Result<()> {
     let (expected, found) = (copy.digest(), skopeo::served_digest(copy, registry, host)?);
     if found == Some(expected) {
@@ -295,12 +301,12 @@ fn check_served(copy: &ImageCopy, registry: &Registry, host: &Host) -> Result<()
     }
     let ImageCopy { layout, tagged, .. } = copy;
     let message = format!(
-        "{} is another image than was pushed: {layout}:{} is {}, the registry serves {}",
+        "{} is not the image that was pushed: {layout}:{} has the digest {}, the registry serves {}",
         copy.destination(),
         tagged.tag,
         expected.oci(),
         found.map_or_else(|| "nothing".to_owned(), Sha256::oci)
     );
     Err(Error::fetch(message)
-        .hint("somebody pushed to this tag at the same time, or the registry changes what it gets"))
+        .hint("somebody else pushed to this tag at the same time, or the registry rewrites manifests"))
 }

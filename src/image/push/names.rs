@@ -1,28 +1,28 @@
-//! Names as registries take them: of the registry and what stands before a repository, of repositories, of tags.
+//! Checks the names of registries, repositories and tags.
 
 use crate::oci::tags;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
-/// Is it a registry's host, and below it, if at all, names that every registry takes?
+/// Checks that the prefix is the host of a registry, and names that every registry accepts.
 pub(super) fn check_prefix(prefix: &str) -> Result<()> {
-    // It may be a password: do not repeat it.
+    // The text may have a password, so the message does not repeat it.
     if prefix.contains('@') {
-        return Err(Error::usage("the registry has an `@` in it")
-            .hint("a name and a password do not belong there: log in with `skopeo login`"));
+        return Err(Error::usage("the registry has an `@` in its name")
+            .hint("do not put a user and a password there; log in with `skopeo login`"));
     }
-    let message = |why: &str| {
-        Err(Error::usage(format!("`{}` is not a place in a registry: {why}", prefix.escape_debug()))
+    let invalid = |why: &str| {
+        Err(Error::usage(format!("`{}` is not a registry with a prefix: {why}", prefix.escape_debug()))
             .hint("expected REGISTRY/PREFIX, such as docker.io/foobar or localhost:5000/test"))
     };
     if prefix.contains("://") {
-        return message("without `https://` or `docker://` before it");
+        return invalid("it must not begin with `https://` or `docker://`");
     }
     let (host, path) = prefix.split_once('/').unwrap_or((prefix, ""));
     let (name, port) = host.split_once(':').unwrap_or((host, "1"));
-    // Otherwise Docker's rules would put docker.io before it, and nobody sees that.
+    // Docker's rules would silently put docker.io before it.
     if !name.contains('.') && name != "localhost" && !host.contains(':') {
-        return message("it must begin with the host of the registry");
+        return invalid("it must begin with the host of the registry");
     }
     let fits = |part: &str| {
         !part.is_empty()
@@ -31,17 +31,16 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
             && !part.ends_with('-')
     };
     if !name.split('.').all(fits) || !port.parse::<u16>().is_ok_and(|port| port != 0) {
-        return message("that is no host");
+        return invalid("the host is invalid");
     }
-    match path.is_empty() && !prefix.ends_with('/') || path.split('/').all(is_repository_name) {
-        true => Ok(()),
-        false => {
-            message("the names after the host are of lower-case letters and digits, joined by one of `-._`")
-        }
+    let is_valid = path.is_empty() && !prefix.ends_with('/') || path.split('/').all(is_repository_name);
+    if !is_valid {
+        return invalid("names after the host have lower-case letters and digits, joined by one of `-._`");
     }
+    Ok(())
 }
 
-/// The distribution specification's grammar of one component of a repository's name:
+/// Returns whether a component of a repository's name follows the grammar of the distribution specification,
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn is_repository_name(name: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -54,13 +53,13 @@ fn is_repository_name(name: &str) -> bool {
 
 pub(super) fn check_name(layout: &Utf8Path, name: &str, tag: &str) -> Result<()> {
     if !is_repository_name(name) {
-        return Err(Error::usage(format!("{layout}: no registry takes `{name}` as a name"))
-            .hint("lower-case letters and digits, joined by one of `-._`: rename the directory"));
+        return Err(Error::usage(format!("{layout}: registries do not accept `{name}` as a name"))
+            .hint("rename the directory; names have lower-case letters and digits, joined by one of `-._`"));
     }
     if tags::is_registry_tag(tag) {
         return Ok(());
     }
-    Err(Error::usage(format!("{layout}: no registry takes `{}` as a tag", tag.escape_debug())))
+    Err(Error::usage(format!("{layout}: registries do not accept `{}` as a tag", tag.escape_debug())))
 }
 
 #[cfg(test)]

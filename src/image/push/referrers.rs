@@ -1,8 +1,9 @@
-//! What refers to an image, for clients of OCI 1.1: a registry with the referrers API lists it by itself; any other
-//! gets the list as an index under the tag `sha256-<hex>`, which this keeps together with what others have there.
+//! Keeps the list of artifacts that refer to an image, for clients of OCI 1.1. A registry with the referrers
+//! API keeps the list itself. For other registries the list is an index under the tag `sha256-<hex>`. Entries
+//! of others stay in it.
 //!
-//! skopeo writes the list where it can, with its own credentials. Its releases before 1.15 drop the types of
-//! artifacts; for them the list is written without credentials, where the registry lets everybody write.
+//! skopeo writes the list with its own credentials. Releases before 1.15 drop the types of artifacts. For
+//! them the list is written without credentials, if the registry allows that.
 
 use super::{ImageCopy, Registry, skopeo};
 use crate::host::{Host, process};
@@ -18,19 +19,20 @@ use serde_json::{Value, json};
 use std::io::Read;
 use std::time::Duration;
 
-/// So often the list is read, to see that it is as it was written or to write it anew.
+/// The number of times that the list is written and read again.
 const ATTEMPTS: usize = 6;
-/// What registries take as a manifest.
+/// The limit of registries for a manifest.
 const MAX_INDEX: u64 = 4 << 20;
-/// How long a registry may take to answer.
+/// The time in which a registry must answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Makes sure that `subject` has the artifacts of `copy`, which has been pushed, in the registry's list of what refers
-/// to it.
+/// Makes sure that the registry's list of referrers of `subject` has the artifacts of `copy`, which has been
+/// pushed.
 ///
-/// Errors (exit code 3): something else stands under the tag; the registry does not take the list; others change it
-/// all the time.
+/// # Errors
+///
+/// Exit code 3 if the tag has something else, the registry refuses the list, or others keep changing it.
 pub(super) fn list(
     copy: &ImageCopy,
     subject: Sha256,
@@ -39,8 +41,8 @@ pub(super) fn list(
     reporter: &Reporter,
 ) -> Result<()> {
     let ours = oci::referrers(&copy.layout, &copy.tagged)?;
-    let nobody = AnonymousClient::new(registry, &copy.repository)?;
-    if nobody.lists(subject, &ours) {
+    let anonymous = AnonymousClient::new(registry, &copy.repository)?;
+    if anonymous.lists(subject, &ours) {
         return Ok(());
     }
     let tag = format!("sha256-{subject}");
@@ -57,10 +59,10 @@ pub(super) fn list(
         match write_by_skopeo(&reference, &index, registry)? {
             None => {}
             Some(stderr) if is_skopeo_too_old(&stderr) => {
-                if let Some(why) = nobody.list(&tag, &ours, &what)? {
+                if let Some(why) = anonymous.list(&tag, &ours, &what)? {
                     reporter.warning(format!(
-                        "{reference}, the list of what is attached to the image, is not written: skopeo would change \
-                         it (before 1.15 it drops the types of artifacts), and without its login: {why}"
+                        "the list of artifacts {reference} is not written; skopeo before 1.15 would drop the types of \
+                         artifacts, and writing it without a login failed: {why}"
                     ));
                 }
                 return Ok(());
@@ -73,23 +75,24 @@ pub(super) fn list(
 
 fn invalid_index_error(what: &str, why: &str) -> Error {
     Error::fetch(format!("{what}: {why}"))
-        .hint("delete that tag if nobody needs it; --no-attest leaves the attachments out")
+        .hint("delete that tag if nobody needs it, or use --no-attest to push no artifacts")
 }
 
 fn conflict_error(what: &str) -> Error {
-    Error::fetch(format!("{what}: somebody else changes it all the time"))
-        .hint("the same command goes on from here")
+    Error::fetch(format!("{what}: somebody else keeps changing it")).hint("run the same command again")
 }
 
-/// Did skopeo fail for being too old? It compares an index with what it has understood of it, and some releases
-/// understand no artifact types; older ones know no such option.
+/// Returns whether skopeo failed because it is too old. Some releases find that they would drop artifact
+/// types. Older ones do not know the option.
 fn is_skopeo_too_old(stderr: &str) -> bool {
     stderr.contains("must be converted to type") || stderr.contains("unknown flag")
 }
 
-/// The list with `ours` in it; `None`: they are there. What others have in it stays as it is.
+/// Returns the list with `ours` added, or `None` if it has them already. Entries of others stay.
 ///
-/// Errors: it is no list of artifacts, or gets too long.
+/// # Errors
+///
+/// The bytes are not a list of artifacts, or the list becomes too long.
 fn merge(current: Option<&[u8]>, ours: &[Value]) -> Result<Option<Vec<u8>>, String> {
     let mut index = match current {
         None => json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] }),
@@ -114,39 +117,37 @@ fn merge(current: Option<&[u8]>, ours: &[Value]) -> Result<Option<Vec<u8>>, Stri
         return Ok(None);
     }
     let merged = serde_json::to_vec(&index).expect("only string keys");
-    match merged.len() as u64 > MAX_INDEX {
-        true => Err("it is longer than a registry takes".into()),
-        false => Ok(Some(merged)),
+    if merged.len() as u64 > MAX_INDEX {
+        return Err(format!("it would be larger than {} MiB, the limit of registries", MAX_INDEX >> 20));
     }
+    Ok(Some(merged))
 }
 
 fn read_index(bytes: &[u8]) -> Result<Value, String> {
-    let invalid_index_error = || "something else stands under that tag".to_owned();
-    if bytes.len() as u64 > MAX_INDEX {
-        return Err(invalid_index_error());
-    }
-    let index: Value = serde_json::from_slice(bytes).map_err(|_| invalid_index_error())?;
-    let is_index = index["schemaVersion"] == 2 && index.get("mediaType").is_none_or(|kind| kind == INDEX);
-    let has_digest = |entry: &Value| entry.is_object() && entry["digest"].is_string();
-    match index["manifests"].as_array() {
-        Some(manifests) if is_index && manifests.iter().all(has_digest) => Ok(index),
-        _ => Err(invalid_index_error()),
-    }
+    let is_list = |index: &Value| {
+        let has_digest = |entry: &Value| entry.is_object() && entry["digest"].is_string();
+        index["schemaVersion"] == 2
+            && index.get("mediaType").is_none_or(|kind| kind == INDEX)
+            && index["manifests"].as_array().is_some_and(|manifests| manifests.iter().all(has_digest))
+    };
+    let index = Some(bytes).filter(|bytes| bytes.len() as u64 <= MAX_INDEX);
+    let index = index.and_then(|bytes| serde_json::from_slice(bytes).ok()).filter(is_list);
+    index.ok_or_else(|| "that tag is not a list of artifacts".to_owned())
 }
 
-/// Returns what skopeo says where it does not write the list.
+/// Writes the list by skopeo. Returns skopeo's standard error if that fails.
 fn write_by_skopeo(reference: &str, index: &[u8], registry: &Registry) -> Result<Option<String>> {
-    let dir = tempfile::tempdir().context(Kind::Build, || "cannot make a temporary directory".into())?;
+    let dir = tempfile::tempdir().context(Kind::Build, || "cannot create a temporary directory".into())?;
     let dir = Utf8Path::from_path(dir.path())
-        .ok_or_else(|| Error::usage("the directory for temporary files is not UTF-8"))?;
+        .ok_or_else(|| Error::usage("the path of the temporary directory is not UTF-8"))?;
     let layout = oci::write_index(dir, "list", "list", index)?;
     skopeo::copy_index(&layout, "list", reference, registry)
 }
 
-/// The registry, asked without credentials.
+/// A client of the registry without credentials.
 struct AnonymousClient {
     client: Client,
-    /// Where the repository is, in the order in which skopeo tries.
+    /// The URLs of the repository, in the order in which skopeo tries them.
     bases: Vec<String>,
 }
 
@@ -159,17 +160,17 @@ impl AnonymousClient {
             .danger_accept_invalid_certs(!registry.tls_verify);
         let client = client.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
         let (host, name) = repository.split_once('/').unwrap_or((repository, ""));
-        let (host, name) = match (host, name.contains('/')) {
-            ("docker.io", true) => ("registry-1.docker.io", name.to_owned()),
-            ("docker.io", false) => ("registry-1.docker.io", format!("library/{name}")),
-            (host, _) => (host, name.to_owned()),
+        let (host, name) = match host {
+            "docker.io" if name.contains('/') => ("registry-1.docker.io", name.to_owned()),
+            "docker.io" => ("registry-1.docker.io", format!("library/{name}")),
+            host => (host, name.to_owned()),
         };
         let schemes = if registry.tls_verify { &["https"][..] } else { &["https", "http"] };
         let bases = schemes.iter().map(|scheme| format!("{scheme}://{host}/v2/{name}"));
         Ok(AnonymousClient { client, bases: bases.collect() })
     }
 
-    /// Does the registry list these artifacts by itself? Only an answer that names them all is one.
+    /// Returns whether the registry's referrers API lists all these artifacts.
     fn lists(&self, subject: Sha256, ours: &[Value]) -> bool {
         let request = |url: &str| self.client.get(url).header(ACCEPT, INDEX);
         let Ok(response) = self.send(&format!("referrers/{}", subject.oci()), request) else { return false };
@@ -187,9 +188,11 @@ impl AnonymousClient {
         ours.iter().all(listed)
     }
 
-    /// Brings `ours` into the list under a tag; the reason where that takes a login, or is not possible otherwise.
+    /// Adds `ours` to the list under a tag. Returns the reason if that needs a login or fails.
     ///
-    /// Errors (exit code 3): something else stands there; others change it all the time.
+    /// # Errors
+    ///
+    /// Exit code 3 if the tag has something else, or others keep changing it.
     fn list(&self, tag: &str, ours: &[Value], what: &str) -> Result<Option<String>> {
         for _ in 0..ATTEMPTS {
             process::check()?;
@@ -206,7 +209,7 @@ impl AnonymousClient {
         Err(conflict_error(what))
     }
 
-    /// What stands under a tag, and the version of it that the registry tells, if it does.
+    /// Returns the manifest of a tag, and its `ETag`.
     fn read(&self, tag: &str) -> Result<(Option<Vec<u8>>, Option<HeaderValue>), String> {
         let request = |url: &str| self.client.get(url).header(ACCEPT, INDEX);
         let response = self.send(&format!("manifests/{tag}"), request)?;
@@ -218,8 +221,8 @@ impl AnonymousClient {
         }
     }
 
-    /// Writes a list under a tag, unless somebody else has changed it since it had this version: then it has to be
-    /// read again, as after each writing. Not every registry heeds the version.
+    /// Writes a list under a tag, unless somebody else has changed it since this version. Some registries
+    /// ignore the version, so the caller reads the list again.
     fn write(&self, tag: &str, index: &[u8], version: Option<&HeaderValue>) -> Result<(), String> {
         let request = |url: &str| {
             let request = self.client.put(url).header(CONTENT_TYPE, INDEX).body(index.to_vec());
@@ -229,13 +232,13 @@ impl AnonymousClient {
             }
         };
         let status = self.send(&format!("manifests/{tag}"), request)?.status();
-        match status.is_success() || status == StatusCode::PRECONDITION_FAILED {
-            true => Ok(()),
-            false => Err(format!("HTTP status {status}")),
+        if status.is_success() || status == StatusCode::PRECONDITION_FAILED {
+            return Ok(());
         }
+        Err(format!("HTTP status {status}"))
     }
 
-    /// The answer of the first server that gives one.
+    /// Returns the first response from one of the URLs.
     fn send(&self, path: &str, request: impl Fn(&str) -> RequestBuilder) -> Result<Response, String> {
         let mut last = String::new();
         for base in &self.bases {
@@ -309,6 +312,9 @@ mod tests {
         }
         // One that has hardly any room left.
         let full = format!("{{\"schemaVersion\":2,\"manifests\":[],\"x\":\"{}\"}}", &long[60..]);
-        assert_eq!(merge(Some(full.as_bytes()), &ours), Err("it is longer than a registry takes".into()));
+        assert_eq!(
+            merge(Some(full.as_bytes()), &ours),
+            Err("it would be larger than 4 MiB, the limit of registries".into())
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! skopeo's command lines, what it says when it fails, and what to do about that.
+//! skopeo's command lines, and hints for its errors.
 
 use super::{ImageCopy, Registry};
 use crate::host::process::{self, CommandLine, Stream};
@@ -8,14 +8,14 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::Utf8Path;
 
-/// What a failed skopeo has to say stands at its end.
+/// The last lines of standard error that are kept.
 const LAST_LINES: usize = 20;
 
 impl ImageCopy {
-    /// What copies it; run in the directory `cwd`.
+    /// Returns the command that copies it, for the directory `cwd`.
     pub fn command(&self, registry: &Registry, cwd: &Utf8Path) -> CommandLine {
         let source = self.layout.strip_prefix(cwd).unwrap_or(&self.layout);
-        // Without it skopeo would choose the image of this machine.
+        // By default skopeo copies only the image for this machine.
         let is_index = matches!(self.tagged.kind, TaggedKind::Index | TaggedKind::ReferrersIndex(_));
         let options = if is_index { &["--all"][..] } else { &[] };
         copy_command(
@@ -52,11 +52,11 @@ fn authfile(registry: &Registry) -> impl Iterator<Item = String> + '_ {
 }
 
 fn skopeo(args: Vec<String>, cwd: &Utf8Path) -> CommandLine {
-    // Credential helpers of the user's want their own variables.
+    // The user's credential helpers need their own variables.
     CommandLine { program: "skopeo".into(), args, env: host::full_env(), cwd: cwd.to_owned() }
 }
 
-/// Copies an image. `on_step` gets each line that skopeo prints meanwhile.
+/// Copies an image. `on_step` gets each line that skopeo prints.
 pub(super) fn copy(
     copy: &ImageCopy,
     registry: &Registry,
@@ -69,8 +69,8 @@ pub(super) fn copy(
     }
 }
 
-/// Copies the index that `tag` stands for in the layout `layout`, and none of the manifests that it names: they are
-/// in the registry already. Returns what skopeo says where it fails.
+/// Copies the index of `tag` in the layout `layout`, without its manifests, which are in the registry
+/// already. Returns skopeo's standard error if that fails.
 pub(super) fn copy_index(
     layout: &Utf8Path,
     tag: &str,
@@ -83,7 +83,7 @@ pub(super) fn copy_index(
     run(&copy_command(&options, &source, destination, registry, dir), |_| {})
 }
 
-/// The manifest or index that a reference stands for; `None`: there is none in the registry.
+/// Returns the manifest or index of a reference, if the registry has it, or else skopeo's standard error.
 pub(super) fn inspect_remote(
     reference: &str,
     registry: &Registry,
@@ -98,15 +98,13 @@ pub(super) fn inspect_remote(
     }
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let reason = reason(&stderr).to_lowercase();
-    // The two codes of the specification, and a status without one.
+    // The two codes of the specification, and the status without a code.
     let missing = ["manifest unknown", "name unknown", "statuscode: 404", "404 (not found)", "404 not found"];
-    match missing.iter().any(|word| reason.contains(word)) {
-        true => Ok(Ok(None)),
-        false => Ok(Err(stderr)),
-    }
+    let is_missing = missing.iter().any(|word| reason.contains(word));
+    Ok(if is_missing { Ok(None) } else { Err(stderr) })
 }
 
-/// The digest of what the registry serves for the tag of a copy.
+/// Returns the digest that the registry serves for the tag of a copy.
 pub(super) fn served_digest(copy: &ImageCopy, registry: &Registry, host: &Host) -> Result<Option<Sha256>> {
     match inspect_remote(&copy.destination(), registry, &host.cwd)? {
         Ok(served) => Ok(served.map(Sha256::of)),
@@ -114,9 +112,9 @@ pub(super) fn served_digest(copy: &ImageCopy, registry: &Registry, host: &Host) 
     }
 }
 
-/// Runs skopeo. Returns the end of its standard error where it fails.
+/// Runs skopeo. Returns the end of its standard error if it fails.
 fn run(command: &CommandLine, mut on_step: impl FnMut(&str)) -> Result<Option<String>> {
-    let log = tempfile::tempfile().context(Kind::Build, || "cannot make a temporary file".into())?;
+    let log = tempfile::tempfile().context(Kind::Build, || "cannot create a temporary file".into())?;
     let mut errors = Vec::new();
     let status = process::run(command, &log, None, |stream, line| match stream {
         Stream::Out => on_step(line),
@@ -133,7 +131,7 @@ fn push_error_message(copy: &ImageCopy) -> String {
     format!("cannot push {layout}:{} to {}", tagged.tag, copy.destination())
 }
 
-/// What skopeo said at its end, and what to do about the commonest of it. `what` is what cannot be done.
+/// Returns the error for skopeo's standard error, with a hint. `what` begins with "cannot".
 pub(super) fn failure(what: &str, stderr: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Error {
     let reason = reason(stderr);
     let hint = hint(&reason.to_lowercase(), copy, registry, host);
@@ -144,20 +142,22 @@ fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Str
     let name = registry.host();
     let has = |args: &[&str]| args.iter().any(|word| reason.contains(word));
     if has(&["unauthorized", "authentication required", "denied", "forbidden", "statuscode: 403"]) {
-        let refused = if has(&["denied", "forbidden", "statuscode: 403"]) { "push there" } else { "in" };
+        let is_denied = has(&["denied", "forbidden", "statuscode: 403"]);
+        let refused =
+            if is_denied { "who may not push there" } else { "but the registry refuses this login" };
         return match login(registry, host) {
             None => format!("log in first: skopeo login {name}"),
             Some(user) => format!(
-                "skopeo is logged in at {name} as {user}, and the registry does not let that user {refused}: \
-                 skopeo login {name} takes another name or password"
+                "skopeo is logged in to {name} as {user}, {refused}; run skopeo login {name} to use \
+                 another login"
             ),
         };
     }
     if copy.tagged.kind.subject().is_some()
         && has(&["manifest", "invalid", "unsupported", "statuscode: 400", "statuscode: 415"])
     {
-        return "the images are there, but the registry takes nothing that is attached to them (OCI 1.1's \
-                `subject`): --no-attest leaves that out"
+        return "the images were pushed, but the registry does not accept attached artifacts (OCI 1.1's `subject`); \
+                --no-attest pushes none"
             .into();
     }
     if has(&[
@@ -168,21 +168,23 @@ fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Str
         "read-only",
         "readonly",
     ]) {
-        return format!("{name} takes no images: it is read-only, or a cache of another registry");
+        return format!("{name} is read-only, or a cache of another registry");
     }
     if has(&["server gave http response to https client"]) {
-        return "the registry has no TLS: --tls-verify=false allows that".into();
+        return "the registry has no TLS; --tls-verify=false allows that".into();
     }
     if has(&["x509:", "certificate"]) {
-        return "--tls-verify=false would push without knowing to whom".into();
+        return "--tls-verify=false would push without checking the identity of the registry".into();
     }
     if has(&["unknown flag"]) {
-        return "skopeo 1.5 or later is needed".into();
+        return "install skopeo 1.5 or later".into();
     }
-    format!("what is there already is not sent again: the same command goes on; is {name} right?")
+    format!(
+        "check that {name} is right, and run the same command again; blobs that are there are not sent again"
+    )
 }
 
-/// The user that skopeo is logged in as.
+/// Returns the user that skopeo is logged in as.
 fn login(registry: &Registry, host: &Host) -> Option<String> {
     let mut args = vec!["login".to_owned(), "--get-login".into()];
     args.extend(authfile(registry));
@@ -192,9 +194,9 @@ fn login(registry: &Registry, host: &Host) -> Option<String> {
     (output.status.success() && !user.is_empty()).then_some(user)
 }
 
-/// The text of skopeo's last message: `time="…" level=fatal msg="…"`, or a plain line.
+/// Returns skopeo's last message, from `time="…" level=fatal msg="…"` or from a plain line.
 pub(super) fn reason(stderr: &str) -> String {
-    let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed no error");
     let quoted = line.split_once("msg=").and_then(|(_, text)| serde_json::from_str(text).ok());
     quoted.map_or_else(|| line.trim().to_owned(), |text: String| text.trim().to_owned())
 }
@@ -209,6 +211,6 @@ mod tests {
             "warning\ntime=\"2026-01-01\" level=fatal msg=\"pinging: Get \\\"http://x/\\\": refused\"\n\n";
         assert_eq!(reason(stderr), "pinging: Get \"http://x/\": refused");
         assert_eq!(reason("FATA[0000] no\n"), "FATA[0000] no");
-        assert_eq!(reason(""), "it said nothing");
+        assert_eq!(reason(""), "it printed no error");
     }
 }

@@ -1,4 +1,4 @@
-//! The receipt: what was built from what, by which tools, how long it took, and how to do it again.
+//! Writes the receipt of a build, with its inputs, tools, results, durations and command.
 
 mod read;
 pub mod redaction;
@@ -30,27 +30,20 @@ struct Receipt<'a> {
     plan: Plan,
     source: &'a SourceIdentity,
     /// The checks of the source in one line.
-    #[serde(rename = "source_verified")]
     source_verified: String,
     kernel_release: &'a str,
-    /// What the layers of the plan's config are called here, lowest first.
-    #[serde(rename = "config_layers")]
+    /// The names of the plan's config layers, the lowest first.
     config_layers: Vec<&'a str>,
     config_sha256: Sha256,
-    #[serde(rename = "config_differences")]
     config_differences: &'a [Difference],
-    /// The profiles that the final config was held against.
-    #[serde(rename = "requirements")]
+    /// The profiles that the final config was checked against.
     requirements: Vec<Requirements<'a>>,
-    /// What make might do beside building: decides no byte.
-    #[serde(rename = "sandbox")]
+    /// How make was confined. This does not affect the output.
     sandbox: &'a SandboxReport,
-    #[serde(rename = "compiler_warnings")]
     compiler_warnings: u64,
     /// `--launcher`.
     launcher: Option<String>,
-    /// What it has done, where it is a cache that tells.
-    #[serde(rename = "compiler_cache")]
+    /// The statistics of the launcher, if it is a compiler cache that has them.
     compiler_cache: Option<CompilerCacheStats>,
     #[serde(rename = "findings")]
     warnings: Vec<String>,
@@ -65,8 +58,6 @@ struct Receipt<'a> {
 struct Requirements<'a> {
     #[serde(flatten)]
     counts: Tally,
-    /// What is not met.
-    #[serde(rename = "failures")]
     failures: Vec<&'a RequirementResult>,
 }
 
@@ -78,26 +69,36 @@ struct Image<'a> {
     layer_bytes: u64,
 }
 
-/// The name of a plan's receipt in the output directory.
+/// Returns the path of a plan's receipt in the output directory.
 pub fn path(output: &Utf8Path, plan: &Plan) -> Utf8PathBuf {
     output.join(file_name(plan.flavor, &plan.version_text(), plan.arch))
 }
 
-/// The name of the receipt of this kernel.
+/// Returns the file name of the receipt of this kernel.
 pub fn file_name(flavor: Flavor, version: &str, arch: Arch) -> String {
     format!("{}-{version}-{arch}.json", flavor.spec().image_prefix)
 }
 
-/// Writes it, and returns its path. It is attached to the images, too, so it holds what `published` lets it.
-pub fn write(
-    output: &Utf8Path,
-    plan: &Plan,
-    source: &SourceIdentity,
-    (configured, results, compiled): (&Configured, &[RequirementResult], &Compiled),
-    images: &[PackedImage],
-    reporter: &Reporter,
-    redaction: &Redaction,
-) -> Result<Utf8PathBuf> {
+/// A finished build, for its receipt.
+pub struct FinishedBuild<'a> {
+    pub plan: &'a Plan,
+    pub source: &'a SourceIdentity,
+    pub configured: &'a Configured,
+    /// The results of the requirement profiles.
+    pub results: &'a [RequirementResult],
+    pub compiled: &'a Compiled,
+    pub images: &'a [PackedImage],
+    pub redaction: &'a Redaction,
+}
+
+/// Writes the receipt of a build, and returns its path. The receipt is attached to the images, so it is
+/// redacted.
+pub fn write(output: &Utf8Path, build: &FinishedBuild<'_>, reporter: &Reporter) -> Result<Utf8PathBuf> {
+    let FinishedBuild { plan, source, configured, results, compiled, images, redaction } = build;
+    let requirements = requirements::tallies(results).into_iter().map(|counts| {
+        let is_failure = |one: &&RequirementResult| one.profile == counts.profile && one.is_failure();
+        Requirements { failures: results.iter().filter(is_failure).collect(), counts }
+    });
     let receipt = Receipt {
         kcompile: env!("CARGO_PKG_VERSION"),
         plan_digest: plan.digest(),
@@ -108,16 +109,7 @@ pub fn write(
         config_layers: plan.config.iter().map(|layer| layer.name.as_str()).collect(),
         config_sha256: configured.sha256,
         config_differences: &configured.differences,
-        requirements: requirements::tallies(results)
-            .into_iter()
-            .map(|counts| Requirements {
-                failures: results
-                    .iter()
-                    .filter(|one| one.profile == counts.profile && one.is_failure())
-                    .collect(),
-                counts,
-            })
-            .collect(),
+        requirements: requirements.collect(),
         sandbox: &compiled.sandbox,
         compiler_warnings: compiled.warnings,
         launcher: plan.toolchain.launcher.as_deref().map(redaction::strip_tool_path),
@@ -145,7 +137,7 @@ pub fn write(
     Ok(path)
 }
 
-/// Adds what came of booting its images to a receipt, in the place of what an earlier boot added.
+/// Adds the result of a boot to a receipt, in place of an earlier result.
 pub fn add_boot(path: &Utf8Path, boot_report: &impl Serialize) -> Result<()> {
     let message = || format!("cannot add to the receipt {path}");
     let bytes = read_file(path, Links::Refuse, MAX_JSON).context(Kind::Build, message)?;

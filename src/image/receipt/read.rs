@@ -1,38 +1,35 @@
-//! A receipt that was written earlier, perhaps by somebody else.
+//! Reads a receipt, which may come from somebody else.
 
 use crate::oci::blob::read_bounded;
 use crate::util::error::{Kind, Result, ResultExt};
 use camino::Utf8Path;
 use serde::Deserialize;
 
-/// What of a receipt is of use later. What an older kcompile did not write is empty.
+/// The fields of a receipt that are used later. A field that an older kcompile did not write is empty.
 #[derive(Clone, Debug, Deserialize)]
 pub struct ReceiptFile {
     /// The version of kcompile.
     #[serde(default)]
     pub kcompile: String,
-    /// Of the plan; without a prefix.
+    /// Without `sha256:`.
     #[serde(default)]
     pub plan_digest: String,
-    /// The whole plan.
     #[serde(default)]
     pub plan: serde_json::Value,
-    /// How the source was verified.
+    /// The checks of the source.
     #[serde(rename = "source_verified", default)]
     pub source_verified: String,
     /// `uname -r`.
     #[serde(default)]
     pub kernel_release: String,
-    /// Of the final `.config`; without a prefix.
+    /// The digest of the final `.config`, without `sha256:`.
     #[serde(default)]
     pub config_sha256: String,
-    /// What the user was told to look at.
     #[serde(rename = "findings", default)]
     pub warnings: Vec<String>,
-    /// The images that were written.
     #[serde(default)]
     pub images: Vec<ReceiptImage>,
-    /// The command line that built them.
+    /// The command line of the build.
     #[serde(default)]
     pub command: String,
 }
@@ -42,16 +39,17 @@ pub struct ReceiptFile {
 pub struct ReceiptImage {
     /// The name of the layout.
     pub layout: String,
-    /// The tag.
     pub tag: String,
-    /// Of the manifest: `sha256:…`.
+    /// The digest of the manifest, `sha256:…`.
     pub digest: String,
 }
 
 impl ReceiptFile {
-    /// Reads a receipt; `None`: there is none.
+    /// Reads a receipt, if the file exists.
     ///
-    /// Errors (exit code 3): it cannot be read, is too large, or no receipt.
+    /// # Errors
+    ///
+    /// Exit code 3 if the file cannot be read, is too large, or is not a receipt.
     pub fn read(path: &Utf8Path) -> Result<Option<ReceiptFile>> {
         if path.symlink_metadata().is_err() {
             return Ok(None);
@@ -59,14 +57,16 @@ impl ReceiptFile {
         ReceiptFile::parse(path, &read_bounded(path)?).map(Some)
     }
 
-    /// What the bytes of the receipt at `path` say.
+    /// Parses the bytes of the receipt at `path`.
     ///
-    /// Errors (exit code 3): it is no receipt.
+    /// # Errors
+    ///
+    /// Exit code 3 if the file is not a receipt.
     pub fn parse(path: &Utf8Path, bytes: &[u8]) -> Result<ReceiptFile> {
         serde_json::from_slice(bytes).context(Kind::Fetch, || format!("{path} is not a receipt"))
     }
 
-    /// The tools that the plan names, with their versions.
+    /// Returns the tools of the plan and their versions.
     pub fn tools(&self) -> Vec<(String, String)> {
         let tools = self.plan["toolchain"]["identity"].as_object();
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);

@@ -1,5 +1,5 @@
-//! What of this machine may stand in a document that leaves it: no path and no secret of a URL, so that the same build
-//! is told in the same words wherever it was made.
+//! Removes paths of this machine and secrets of URLs from documents that leave it. The same build then has
+//! the same documents on every machine.
 
 use crate::host::Host;
 use crate::kconfig::Config;
@@ -13,18 +13,18 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-/// How a build is told to others.
+/// The redaction of a build's documents.
 #[derive(Clone, Debug)]
 pub struct Redaction {
-    /// A command line that builds it again where its files lie in the working directory.
+    /// A command line that repeats the build if its files are in the working directory.
     pub command: String,
-    /// The places of this machine that texts may name, the longest first.
+    /// The paths of this machine that texts may have, the longest first.
     paths: Vec<Utf8PathBuf>,
 }
 
 impl Redaction {
-    /// The build of `request` with the final `config`. `own` are further places of this machine that its texts may
-    /// name; `configs` is the directory of `--configs`.
+    /// Prepares the redaction for the build of `request` with the final `config`. `own` are further paths of
+    /// this machine. `configs` is the directory of `--configs`.
     pub fn new<'a>(
         request: &Request,
         config: &Config,
@@ -52,7 +52,7 @@ impl Redaction {
         Redaction { command: strip_paths(&command, &paths, ToString::to_string), paths }
     }
 
-    /// A text of JSON without the places of this machine and without secrets.
+    /// Returns a JSON text without paths of this machine and without secrets.
     pub fn redact(&self, json: &str) -> String {
         let quoted =
             |place: &str| serde_json::to_string(place).expect("a string").trim_matches('"').to_owned();
@@ -60,14 +60,15 @@ impl Redaction {
     }
 }
 
-/// The same for a text in which places stand as `quoted` has them.
+/// Redacts a text in which paths are written as `quoted` returns them.
 fn strip_paths(text: &str, paths: &[Utf8PathBuf], quoted: impl Fn(&str) -> String) -> String {
     paths.iter().fold(redact_secrets(text), |text, place| {
         strip_path(&text, &quoted(place.as_str()), place.file_name().unwrap_or_default())
     })
 }
 
-/// What lies below `place` keeps its path from there, and the place itself its name.
+/// Removes the directory `place` from a text. Paths below it become relative, and the directory itself
+/// becomes `name`.
 fn strip_path(text: &str, place: &str, name: &str) -> String {
     let is_of_a_path = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
     let mut redacted = String::with_capacity(text.len());
@@ -87,7 +88,8 @@ fn strip_path(text: &str, place: &str, name: &str) -> String {
     redacted + rest
 }
 
-/// The plan with the names of its tools in the place of their paths: what its digest is of has the paths.
+/// Returns the plan with the names of its tools instead of their paths. The digest of the plan is that with
+/// the paths.
 pub(super) fn plan(plan: &Plan) -> Plan {
     Plan {
         toolchain: Toolchain {
@@ -99,12 +101,12 @@ pub(super) fn plan(plan: &Plan) -> Plan {
     }
 }
 
-/// What make was asked for, with the names of tools in the place of their paths.
+/// Returns the variables and targets of make, with the names of tools instead of their paths.
 pub fn make(make: &MakePlan) -> MakePlan {
     MakePlan { variables: strip_directories(&make.variables), ..make.clone() }
 }
 
-/// The same for the plan of a receipt: those of older versions have the paths.
+/// Returns the plan of a receipt without the paths of tools, which receipts of older versions have.
 pub fn strip_plan_tool_paths(plan: &Value) -> Value {
     let mut plan = plan.clone();
     for part in ["toolchain", "make"] {
@@ -122,7 +124,7 @@ fn strip_directories(variables: &BTreeMap<String, String>) -> BTreeMap<String, S
     variables.iter().map(|(name, value)| (name.clone(), strip_tool_path(value))).collect()
 }
 
-/// A command or a prefix of commands (`/opt/bin/gcc -B/opt/lib`) with names in the place of paths.
+/// Returns a command or a prefix of commands (`/opt/bin/gcc -B/opt/lib`) with names instead of paths.
 pub fn strip_tool_path(command: &str) -> String {
     let word = |word: &str| match word.find('/') {
         Some(slash) if word.starts_with('-') => format!("{}{}", &word[..slash], base_name(&word[slash..])),
@@ -132,7 +134,7 @@ pub fn strip_tool_path(command: &str) -> String {
     command.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
-/// Does a path mean the same in another copy of the working directory?
+/// Returns whether a path has the same meaning in another copy of the working directory.
 fn is_portable(path: &str) -> bool {
     !path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }
@@ -141,7 +143,7 @@ fn base_name(path: &str) -> &str {
     path.trim_end_matches('/').rsplit('/').next().unwrap_or(path)
 }
 
-/// The path of a source on this machine.
+/// Returns the path of a source on this machine.
 fn source_path(source: &SourceSpec) -> Option<&Utf8Path> {
     match source {
         SourceSpec::Path(path) => Some(path),
@@ -152,8 +154,8 @@ fn source_path(source: &SourceSpec) -> Option<&Utf8Path> {
     }
 }
 
-/// The command line that builds `request`. Paths below `cwd` are relative to it, of others only the name is left.
-/// Where the images go, mirrors and what else does not affect the output is not in it.
+/// Returns the command line that builds `request`. Paths below `cwd` are relative, and other paths become
+/// names. It has no options that do not affect the output, such as the output directory and mirrors.
 fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> String {
     let Request {
         version,
@@ -207,20 +209,20 @@ fn command(request: &Request, cwd: &Utf8Path, configs: Option<&Utf8Path>) -> Str
     shlex::try_join(args.iter().map(String::as_str)).unwrap_or_default()
 }
 
-/// A source as `--source` takes it, with what `path` makes of its path.
+/// Returns a source as `--source` takes it, with its path changed by `path`.
 fn source_arg(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> String {
     let Some(local) = source_path(source).map(path) else { return source.to_string() };
     match source {
         SourceSpec::Git { reference, .. } => {
             SourceSpec::Git { url: Some(local), reference: reference.clone() }.to_string()
         }
-        // A directory may be called `apt`.
+        // A directory may have the name `apt`.
         _ if !matches!(local.parse(), Ok(SourceSpec::Path(_))) => format!("./{local}"),
         _ => local,
     }
 }
 
-/// The options for the images, as far as they are not the defaults.
+/// Returns the options for the images that differ from the defaults.
 fn image_args(images: &ImageChoice) -> Vec<String> {
     let ImageChoice { combined_image, no_modules, kernel_link, modules_layout, compression } = images;
     let mut args = Vec::new();

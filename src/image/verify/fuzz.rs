@@ -1,4 +1,4 @@
-//! For the fuzzer and for the properties in this file: layouts that mean harm, around bytes of anybody's.
+//! Hostile layouts around arbitrary bytes, for the fuzzer and for the properties in this file.
 
 use super::{VerifyCache, verify};
 use crate::catalog::ConfigLibrary;
@@ -13,17 +13,40 @@ use camino::Utf8Path;
 use serde_json::json;
 use std::fs;
 
-/// Puts `bytes` into a layout, in the place that the first of them chooses and with digests that are right,
-/// and gives that to inspect, verify and diff. They must say something of it or refuse it: not panic, and
-/// not write.
+/// Puts `bytes` into a layout with correct digests, and gives the layout to inspect, verify and diff. The
+/// first byte chooses the place of the others. The layout must be reported on or refused, without a panic and
+/// without writing.
 pub fn examine(bytes: &[u8]) {
     let Some((&place, bytes)) = bytes.split_first() else { return };
-    let dir = tempfile::tempdir().expect("a place to write");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     let layout = Utf8Path::from_path(dir.path()).expect("UTF-8").join("firecracker-kernel-bin-amd64");
-    fs::create_dir_all(layout.join("blobs/sha256")).expect("an empty place");
+    write_layout(&layout, place, bytes);
+    let before = files_of(dir.path());
+    let _ = verify(&layout, None, &mut VerifyCache::default(), |report| {
+        assert!(!report.checks.is_empty(), "the report is empty");
+        Ok(())
+    });
+    let images = LayoutReader::open(&layout).and_then(|reader| {
+        let manifest_refs = reader.images(None)?;
+        Ok(manifest_refs.iter().filter_map(|manifest_ref| reader.image(manifest_ref).ok()).collect())
+    });
+    let images: Vec<Image> = images.unwrap_or_default();
+    for image in images {
+        let Ok(found) = inspect(&image) else { continue };
+        let renames = Renames::read(&ConfigLibrary::built_in()).expect("the built-in table");
+        let same = diff((&image, &image), (&found, &found), &renames).expect("it was read before");
+        assert!(same.equal && same.files.is_empty());
+    }
+    // diff reads files that differ in this way.
+    let _ = (Kernel::read(bytes), Module::read("a.ko.xz", bytes), ElfSections::of(bytes));
+    assert_eq!(files_of(dir.path()), before, "something was written");
+}
+
+fn write_layout(layout: &Utf8Path, place: u8, bytes: &[u8]) {
+    fs::create_dir_all(layout.join("blobs/sha256")).expect("an empty directory");
     let put = |bytes: &[u8], kind: &str| {
         let digest = Sha256::of(bytes);
-        fs::write(layout.join("blobs/sha256").join(digest.to_string()), bytes).expect("an empty place");
+        fs::write(layout.join("blobs/sha256").join(digest.to_string()), bytes).expect("an empty directory");
         json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": digest.oci(), "size": bytes.len() })
     };
     let file = |path: &str| {
@@ -33,7 +56,7 @@ pub fn examine(bytes: &[u8]) {
         tar.append_data(&mut header, path, bytes).expect("into memory");
         tar.into_inner().expect("into memory")
     };
-    let (plain, kind) = match place % 8 {
+    let (layer, kind) = match place % 8 {
         0 => (bytes.to_vec(), "layer.v1.tar"),
         1 => (bytes.to_vec(), "layer.v1.tar+gzip"),
         2 => (bytes.to_vec(), "layer.v1.tar+zstd"),
@@ -41,8 +64,8 @@ pub fn examine(bytes: &[u8]) {
         4 => (file("lib/modules/6.1.7/kernel/a.ko"), "layer.v1.tar"),
         _ => (file("lib/modules/6.1.7/config"), "layer.v1.tar"),
     };
-    let layer = put(&plain, kind);
-    // Half of them lie over another layer, in which their names are files and links.
+    let layer = put(&layer, kind);
+    // Half of the layouts have a lower layer with files and links of the same names.
     let lower = (place & 8 != 0).then(|| put(&lower_layer(), "layer.v1.tar"));
     let layers: Vec<_> = lower.into_iter().chain([layer]).collect();
     let diff_ids: Vec<_> = layers.iter().map(|layer| layer["digest"].clone()).collect();
@@ -53,28 +76,8 @@ pub fn examine(bytes: &[u8]) {
     let manifest = put(if place % 8 == 6 { bytes } else { manifest.as_bytes() }, "manifest.v1+json");
     let index = json!({ "schemaVersion": 2, "manifests": [manifest] }).to_string();
     let index = if place % 8 == 7 { bytes } else { index.as_bytes() };
-    fs::write(layout.join("index.json"), index).expect("an empty place");
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("an empty place");
-
-    let before = files_of(dir.path());
-    let _ = verify(&layout, None, &mut VerifyCache::default(), |report| {
-        assert!(!report.checks.is_empty(), "nothing is said of it");
-        Ok(())
-    });
-    let images = LayoutReader::open(&layout).and_then(|reader| {
-        let manifest_refs = reader.images(None)?;
-        Ok(manifest_refs.iter().filter_map(|manifest_ref| reader.image(manifest_ref).ok()).collect())
-    });
-    let images: Vec<Image> = images.unwrap_or_default();
-    for image in images {
-        let Ok(found) = inspect(&image) else { continue };
-        let renames = Renames::read(&ConfigLibrary::built_in()).expect("our own table");
-        let same = diff((&image, &image), (&found, &found), &renames).expect("it was read before");
-        assert!(same.equal && same.files.is_empty());
-    }
-    // As diff looks into files that differ.
-    let _ = (Kernel::read(bytes), Module::read("a.ko.xz", bytes), ElfSections::of(bytes));
-    assert_eq!(files_of(dir.path()), before, "something was written");
+    fs::write(layout.join("index.json"), index).expect("an empty directory");
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("an empty directory");
 }
 
 fn lower_layer() -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What is checked of an image whatever its tag.
+//! The checks of an image that do not depend on its tag.
 
 use super::layer_checker::LayerChecker;
 use super::origin::Origin;
@@ -15,22 +15,24 @@ use crate::util::text::{format_size, pluralize};
 use oci_spec::image::ImageManifest;
 use std::rc::Rc;
 
-/// What came of an image.
+/// The checks of an image that do not depend on its tag, and what the others need.
 pub(super) struct ImageChecks {
     pub manifest: ImageManifest,
     pub os: String,
     pub inspected: Rc<ImageInfo>,
     pub origin: Origin,
-    /// Without those of its index, its pairing and its receipt.
+    /// The checks, without index, pairing and receipt.
     pub checks: Vec<Check>,
-    /// `None`: it is no kernel image.
+    /// `None` for an image that is not a kernel image.
     pub pairing: Option<PairingClaim>,
 }
 
 impl ImageChecks {
-    /// Reads all of an image.
+    /// Reads and checks an image.
     ///
-    /// Errors (exit code 3): it is damaged, or breaks a rule.
+    /// # Errors
+    ///
+    /// Exit code 3 if the image is damaged or breaks a rule.
     pub(super) fn of(image: &Image, cache: &mut ReadCache) -> Result<ImageChecks> {
         let origin = Origin::of(image);
         let layers = cache.scan(image)?;
@@ -64,13 +66,13 @@ impl ImageChecks {
     }
 }
 
-/// Whole images of anything may lie in a layout. One that is called a kernel image has to be one.
+/// Reports an image that is not a kernel image. This is a problem only if its name is that of a kernel image.
 fn not_a_kernel_image(info: &ImageInfo) -> CheckResult {
     let names = [info.layout.file_name(), info.annotation(TITLE)];
     let mut names = names.into_iter().flatten();
     let is_kernels = |name: &str| ["-kernel-bin", "-kernel-modules"].iter().any(|part| name.contains(part));
     if let Some(name) = names.find(|name| is_kernels(name)) {
-        let problem = format!("it is called {name}, and holds neither a kernel nor modules");
+        let problem = format!("the name is {name}, but the image has neither a kernel nor modules");
         return CheckResult::Failed { problems: vec![problem] };
     }
     let what = info.description.as_ref().map_or_else(String::new, |what| format!(": {what}"));
@@ -81,7 +83,7 @@ fn entries(info: &ImageInfo, layers: &[Rc<LayerScan>], origin: Origin) -> CheckR
     let count = pluralize(layers.iter().map(|layer| layer.entries.len()).sum(), "entry", "entries");
     if origin == Origin::Other && is_root_file_system(info) {
         return CheckResult::not_applicable(format!(
-            "{count}: a root file system, in which setuid files, devices and links out are as they should be"
+            "{count} of a root file system, which may have setuid files, devices and links that leave it"
         ));
     }
     let date = info.created.as_deref().and_then(crate::util::time::epoch);
@@ -90,7 +92,7 @@ fn entries(info: &ImageInfo, layers: &[Rc<LayerScan>], origin: Origin) -> CheckR
     let mut problems = Problems::default();
     if origin.is_ours() && layers.len() != 1 {
         let count = pluralize(layers.len(), "layer", "layers");
-        problems.add(format!("it has {count}: an image of kcompile's has one"));
+        problems.add(format!("there are {count}, but an image of kcompile has one"));
     }
     for layer in layers {
         let mut checker = LayerChecker::new(date, origin, kernel_path.as_deref(), &mut problems);
@@ -98,14 +100,13 @@ fn entries(info: &ImageInfo, layers: &[Rc<LayerScan>], origin: Origin) -> CheckR
         checker.finish(&layer.info.global_records);
     }
     for (path, to) in &info.scan.dangling {
-        problems.add(format!("{path} is a hard link to {to}, which is no file before it"));
+        problems.add(format!("{path} is a hard link to {to}, which is not an earlier file"));
     }
-    let checker =
-        if origin.is_ours() { "sorted, of user 0, dated as the image" } else { "none that could do harm" };
-    problems.result(format!("{count}, {checker}"))
+    let detail = if origin.is_ours() { "sorted, of user 0, dated as the image" } else { "none is dangerous" };
+    problems.result(format!("{count}, {detail}"))
 }
 
-/// Has it what only the root file system of a whole system has?
+/// Returns whether the image has files of a whole operating system.
 fn is_root_file_system(info: &ImageInfo) -> bool {
     let files = &info.scan.files;
     ["etc/passwd", "etc/os-release", "usr/lib/os-release"].iter().any(|path| files.contains_key(*path))

@@ -1,4 +1,4 @@
-//! `index.json` is the one file of a layout that no digest vouches for: it is held against what it leads to.
+//! Checks `index.json`, the only file of a layout without a digest, against the images that it names.
 
 use super::image::ImageChecks;
 use super::{CheckResult, Problems};
@@ -8,10 +8,10 @@ use crate::oci::read::{is_image_config, tag_of, tag_part};
 use oci_spec::image::{Descriptor, MediaType, Platform};
 use std::collections::BTreeSet;
 
-/// Kernels of these major versions are in use. Other numbers, as tags, are somebody's own versions.
+/// The oldest major version in use. A tag with a lower number is not the version of a kernel.
 const OLDEST_MAJOR: u32 = 3;
 
-/// What is wrong with an index, whatever it leads to.
+/// The problems of an index that do not depend on its images.
 pub(super) struct IndexFacts {
     problems: Vec<String>,
     has_unknown_fields: bool,
@@ -25,7 +25,7 @@ impl IndexFacts {
             problems.push(format!("index.json has the schemaVersion {}, not 2", index.schema_version()));
         }
         if index.media_type().as_ref().is_some_and(|kind| *kind != MediaType::ImageIndex) {
-            problems.push("index.json says that it is something else than an index".into());
+            problems.push("the media type of index.json is not that of an index".into());
         }
         let mut tags = BTreeSet::new();
         if let Some(twice) = reader.names().find(|tag| !tags.insert(tag.clone())) {
@@ -34,7 +34,7 @@ impl IndexFacts {
         IndexFacts { problems, has_unknown_fields: reader.has_unknown_fields() }
     }
 
-    /// Checks what the layout's index says of an image; `outer` is its descriptor there.
+    /// Checks the entry of an image in the layout's index, which is `outer`.
     pub(super) fn check(
         &self,
         image: &ImageChecks,
@@ -55,7 +55,7 @@ impl IndexFacts {
                 problems.add(problem);
             }
             if self.has_unknown_fields {
-                problems.add("index.json has fields that no index has".into());
+                problems.add("index.json has unknown fields".into());
             }
         }
         if image.manifest.schema_version() != 2 {
@@ -64,19 +64,19 @@ impl IndexFacts {
         }
         let config = image.manifest.config().media_type();
         if !is_image_config(config) {
-            problems.add(format!("the manifest says that its config is of type {config}"));
+            problems.add(format!("the manifest has a config of type {config}"));
         }
         let kind = manifest_ref.descriptor.media_type();
-        if let Some(platform) = image.manifest.media_type().as_ref().filter(|platform| *platform != kind) {
-            problems.add(format!("the manifest says that it is of type {platform}, the index {kind}"));
+        if let Some(own) = image.manifest.media_type().as_ref().filter(|own| *own != kind) {
+            problems.add(format!("the media type of the manifest is {own}, but {kind} in the index"));
         }
         let tag = name.map_or_else(|| "no tag".to_owned(), |tag| format!("tag {tag}"));
         problems.result(format!("{tag}, {} on {arch}", image.os))
     }
 }
 
-/// What is wrong with the name of an image of kcompile's. It may have any tag, and a full reference as `podman save` has
-/// it, but not the version of another kernel.
+/// Returns the problem of the name of a kcompile image. It may be any tag or a full reference, as `podman
+/// save` writes it, but not the version of another kernel.
 fn tag_problem(name: &str, image: &ImageChecks) -> Option<String> {
     let tag = tag_part(name);
     if tag.is_empty() || tag.contains('/') {
@@ -87,12 +87,12 @@ fn tag_problem(name: &str, image: &ImageChecks) -> Option<String> {
     let named: VersionRequest = tag.parse().ok()?;
     let is_kernels = (OLDEST_MAJOR..=kernel.major + 1).contains(&named.floor().major);
     let differs = is_kernels && !named.admits(kernel);
-    differs.then(|| format!("the tag is {tag}, the image says that it is version {version}"))
+    differs.then(|| format!("the tag is {tag}, but the image has the version {version}"))
 }
 
 fn platform_problem(platform: &Platform, image: &ImageChecks) -> Option<String> {
     let (os, arch) = (platform.os().to_string(), platform.architecture().to_string());
     let (own_os, own_arch) = (&image.os, &image.inspected.arch);
     let differs = os != *own_os || arch != *own_arch;
-    differs.then(|| format!("the index says {os} on {arch}, the image's config {own_os} on {own_arch}"))
+    differs.then(|| format!("the index has {os} on {arch}, the image's config {own_os} on {own_arch}"))
 }

@@ -1,5 +1,5 @@
-//! What kcompile's own layers are like, so that the same files give the same bytes; and what no layer of a
-//! kernel image may have, whoever made it.
+//! Checks the entries of layers. Layers of kcompile must be reproducible, and no layer of a kernel image may
+//! be dangerous.
 
 use super::Problems;
 use super::origin::Origin;
@@ -8,16 +8,15 @@ use crate::oci::root::is_whiteout;
 use camino::{Utf8Component, Utf8Path};
 use std::collections::BTreeSet;
 
-/// The PAX record of the extended attribute that works as setuid does.
+/// The PAX record of the extended attribute that gives a file capabilities.
 const CAPABILITY: &str = "SCHILY.xattr.security.capability";
 
-/// The rules for one layer, while its entries pass by in their order.
+/// Checks the entries of one layer in their order.
 pub(super) struct LayerChecker<'a> {
-    /// Seconds since 1970 that every entry must be dated; `None`: any will do.
+    /// The date that every entry must have, in seconds since 1970.
     date: Option<u64>,
-    /// The entries of kcompile's are all alike.
     is_ours: bool,
-    /// Where the kernel is, whose second name is the only link in an image of kcompile's.
+    /// The path of the kernel. Its second name is the only link in an image of kcompile.
     kernel_path: Option<&'a str>,
     dirs: BTreeSet<String>,
     last: Option<String>,
@@ -55,28 +54,28 @@ impl<'a> LayerChecker<'a> {
         }
     }
 
-    /// What the PAX records say that are for all entries, by their keys.
+    /// Checks the keys of global PAX records.
     pub(super) fn finish(self, global_records: &[String]) {
         if let Some(key) = global_records.first().filter(|_| self.is_ours) {
-            self.problems.add(format!("a global PAX record {key} replaces what headers say"));
+            self.problems.add(format!("a global PAX record {key} overrides the headers"));
         }
         if global_records.iter().any(|key| key == CAPABILITY) {
-            self.problems.add("every file gives whoever runs it a capability".to_owned());
+            self.problems.add("a global PAX record gives every file a capability".to_owned());
         }
     }
 
-    /// What may hurt whoever unpacks it.
+    /// Checks for entries that are dangerous to unpack.
     fn check_security(&mut self, entry: &LayerEntry) {
         let path = &entry.path;
         let mode = entry.attributes.mode.unwrap_or_default();
         if mode & 0o7000 != 0 {
-            self.problems.add(format!("{path} has the mode {mode:04o}: setuid, setgid or sticky"));
+            self.problems.add(format!("{path} has the mode {mode:04o}, with setuid, setgid or sticky"));
         }
         if mode & 0o002 != 0 && !matches!(entry.kind, EntryKind::SymLink(_)) {
-            self.problems.add(format!("{path} has the mode {mode:04o}: everybody may write it"));
+            self.problems.add(format!("{path} has the mode {mode:04o}, and everybody may write to it"));
         }
         if entry.attributes.records.iter().any(|key| key == CAPABILITY) {
-            self.problems.add(format!("{path} gives whoever runs it a capability"));
+            self.problems.add(format!("{path} has a file capability"));
         }
         match &entry.kind {
             EntryKind::SymLink(to) if escapes_root(path, to) => {
@@ -87,35 +86,36 @@ impl<'a> LayerChecker<'a> {
         }
     }
 
-    /// There are files and directories, and one link: the kernel's second name.
+    /// Checks that there are only files and directories, and one hard link to the kernel.
     fn check_kind(&mut self, entry: &LayerEntry) {
         let path = &entry.path;
         if is_whiteout(path) {
-            self.problems.add(format!("{path} is a whiteout, and hides a file where the image is unpacked"));
+            self.problems.add(format!("{path} is a whiteout, which hides a file of a lower layer"));
         }
         match &entry.kind {
             EntryKind::HardLink(to) => {
                 self.hard_links += 1;
                 let is_kernel = [path, to].iter().any(|name| Some(name.as_str()) == self.kernel_path);
                 if !is_kernel || self.hard_links > 1 {
-                    self.problems
-                        .add(format!("{path} is a hard link to {to}: only the kernel has a second name"));
+                    self.problems.add(format!(
+                        "{path} is a hard link to {to}, but only the kernel may have a second name"
+                    ));
                 }
             }
             EntryKind::SymLink(to) => {
                 self.problems
-                    .add(format!("{path} is a symbolic link to {to}: an image of kcompile's has none"));
+                    .add(format!("{path} is a symbolic link to {to}, but an image of kcompile has none"));
             }
             _ => {}
         }
     }
 
-    /// What two builds of the same files could have otherwise.
+    /// Checks the metadata that could differ between two builds of the same files.
     fn check_metadata(&mut self, entry: &LayerEntry) {
         let LayerEntry { path, kind, attributes, .. } = entry;
         let Attributes { stored_path, mode, uid, gid, is_named, mtime, records } = attributes;
         if self.last.as_ref().is_some_and(|last| last >= path) {
-            self.problems.add(format!("{path} stands behind an entry that does not sort before it"));
+            self.problems.add(format!("{path} is not in sorted order"));
         }
         let above = path.rsplit_once('/').map(|(above, _)| above);
         if above.is_some_and(|above| !self.dirs.contains(above)) {
@@ -123,19 +123,19 @@ impl<'a> LayerChecker<'a> {
         }
         let slash = if *kind == EntryKind::Dir { "/" } else { "" };
         if *stored_path != format!("{path}{slash}") {
-            self.problems.add(format!("{path} stands there as {stored_path}"));
+            self.problems.add(format!("{path} is stored as {stored_path}"));
         }
         if (*uid, *gid, *is_named) != (Some(0), Some(0), false) {
             self.problems.add(format!("{path} does not belong to user 0 and group 0, without names"));
         }
         if let Some(key) = records.first() {
-            self.problems.add(format!("{path} has a PAX record {key}, which replaces what its header says"));
+            self.problems.add(format!("{path} has a PAX record {key}, which overrides its header"));
         }
         let fits = match kind {
             EntryKind::Dir => *mode == Some(0o755),
             EntryKind::File => matches!(mode, Some(0o644 | 0o755)),
             EntryKind::HardLink(_) => *mode == Some(0o644),
-            // They are no entries of kcompile's anyway.
+            // `check_kind` refuses them.
             EntryKind::SymLink(_) | EntryKind::Special => true,
         };
         if !fits {
@@ -144,12 +144,12 @@ impl<'a> LayerChecker<'a> {
         }
         if self.date.is_some() && *mtime != self.date {
             let date = mtime.map_or_else(|| "none".to_owned(), crate::util::time::rfc3339);
-            self.problems.add(format!("{path} has the date {date}, other than the image"));
+            self.problems.add(format!("{path} has the date {date}, which is not that of the image"));
         }
     }
 }
 
-/// Does a link at this path lead out of the image?
+/// Returns whether a link at this path leads out of the image.
 fn escapes_root(path: &str, to: &str) -> bool {
     let mut depth = path.matches('/').count();
     for part in Utf8Path::new(to).components() {
@@ -217,9 +217,9 @@ mod tests {
         changed(|attributes| attributes.stored_path = "./bin/a".into());
         changed(|attributes| attributes.records = vec!["uid".into()]);
         let order = [entry("bin", Dir), entry("bin/b", File), entry("bin/a", File)];
-        assert_eq!(problems(OURS, &order), ["bin/a stands behind an entry that does not sort before it"]);
+        assert_eq!(problems(OURS, &order), ["bin/a is not in sorted order"]);
         let twice = [entry("bin", Dir), entry("bin", Dir)];
-        assert_eq!(problems(OURS, &twice), ["bin stands behind an entry that does not sort before it"]);
+        assert_eq!(problems(OURS, &twice), ["bin is not in sorted order"]);
         assert_eq!(problems(OURS, &[entry("bin/a", File)]), ["bin/a has no directory entry before it"]);
     }
 
@@ -228,10 +228,10 @@ mod tests {
         use EntryKind::{File, HardLink, SymLink};
         let link = |to: &str| HardLink(to.to_owned());
         for (entries, says) in [
-            (vec![entry("a", File), entry("b", link("a"))], "b is a hard link to a: only the kernel has"),
+            (vec![entry("a", File), entry("b", link("a"))], "b is a hard link to a, but only the kernel"),
             (
                 vec![entry("b", SymLink("c".into()))],
-                "b is a symbolic link to c: an image of kcompile's has none",
+                "b is a symbolic link to c, but an image of kcompile has none",
             ),
             (vec![entry(".wh.a", File)], ".wh.a is a whiteout"),
         ] {
@@ -243,7 +243,10 @@ mod tests {
         assert!(problems(OURS, &first).is_empty(), "the name that sorts first has the bytes");
         let mut third = first.to_vec();
         third.push(entry("c", link("bin/a")));
-        assert_eq!(problems(OURS, &third), ["c is a hard link to bin/a: only the kernel has a second name"]);
+        assert_eq!(
+            problems(OURS, &third),
+            ["c is a hard link to bin/a, but only the kernel may have a second name"]
+        );
     }
 
     #[test]
@@ -268,6 +271,6 @@ mod tests {
         assert!(!escapes_root("lib/a/b", "../../x") && escapes_root("a", ".."));
         let mut all = Problems::default();
         LayerChecker::new(None, Origin::Other, None, &mut all).finish(&[CAPABILITY.to_owned()]);
-        assert_eq!(all.into_texts(), ["every file gives whoever runs it a capability"]);
+        assert_eq!(all.into_texts(), ["a global PAX record gives every file a capability"]);
     }
 }

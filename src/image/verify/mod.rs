@@ -1,6 +1,6 @@
-//! Is an image what it should be? Every byte is read once: sizes, digests and diff_ids; the form of every
-//! entry; the kernel file and every module against each other and against what the image says of itself;
-//! the receipt. What is wrong is a value, so that all of it can be told.
+//! Verifies images. Every byte is read once. The checks are of sizes, digests and diff_ids, of every entry,
+//! of the kernel and its modules against each other and the annotations, and of the receipt. Problems are
+//! values, so that all of them are reported.
 
 mod contents;
 #[cfg(any(test, fuzzing))]
@@ -28,83 +28,66 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// So many faults of one kind are told, and the others counted: a hostile image may have 200,000.
+/// The problems of one check that are listed. The others are counted, because a hostile image may have
+/// 200,000.
 const MAX_PROBLEMS: usize = 8;
 
-/// What came of it for one image, or for an artifact that is attached to one.
+/// The checks of one image, or of an artifact that is attached to an image.
 #[derive(Debug, Serialize)]
 pub struct VerifyReport {
     /// The layout's directory.
     pub layout: Utf8PathBuf,
-    /// The tag; `None`: it has none, or it is the layout itself that is meant.
+    /// The tag. `None` also if the report is about the whole layout.
     pub tag: Option<String>,
-    /// Of the manifest, as its descriptor says.
+    /// The digest of the manifest, from its descriptor.
     pub digest: String,
-    /// Where a tag stands for images of several: this one's architecture.
+    /// The architecture, if the tag has images for several.
     pub arch: Option<String>,
-    /// What was checked, in this order.
-    #[serde(rename = "checks")]
+    /// The checks, in their order.
     pub checks: Vec<Check>,
-    /// What was found in it; `None`: it could not be read, or is no image.
+    /// The content of the image, if it could be read.
     #[serde(skip)]
     pub inspected: Option<Rc<ImageInfo>>,
-    /// Its receipt.
     #[serde(skip)]
     pub receipt: Option<ReceiptState>,
 }
 
-/// One thing that was checked.
+/// A check and its result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// What.
-    #[serde(rename = "name")]
     pub name: CheckName,
-    /// What came of it.
     #[serde(flatten)]
     pub result: CheckResult,
 }
 
-/// What is checked.
+/// The names of the checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckName {
     /// `index.json`.
-    #[serde(rename = "index")]
     Index,
-    /// Whether it is a kernel image at all.
-    #[serde(rename = "image")]
+    /// Whether it is a kernel image.
     Image,
-    /// Every blob and what it stands for.
-    #[serde(rename = "blobs")]
+    /// Every blob, by its size and digest.
     Blobs,
     /// The entries of the layers.
-    #[serde(rename = "entries")]
     Entries,
     /// The kernel file.
-    #[serde(rename = "kernel")]
     Kernel,
-    /// The modules.
-    #[serde(rename = "modules")]
     Modules,
     /// The final `.config`.
-    #[serde(rename = "config")]
     Config,
     /// Annotations and labels.
-    #[serde(rename = "annotations")]
     Annotations,
-    /// Which images are of one build.
-    #[serde(rename = "pairing")]
+    /// Whether two images are of one build.
     Pairing,
-    /// The receipt beside the layout.
-    #[serde(rename = "receipt")]
     Receipt,
-    /// How large kernel and modules may be.
-    #[serde(rename = "size")]
+    /// The limits for kernel and modules.
     Size,
 }
 
 impl CheckName {
-    /// One word for people.
+    /// Returns one word, for people.
     pub fn title(self) -> &'static str {
         match self {
             CheckName::Index => "index",
@@ -122,45 +105,28 @@ impl CheckName {
     }
 }
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum CheckResult {
-    /// It is as it should be.
+    /// The check passed.
     #[serde(rename = "holds")]
-    Passed {
-        /// In words.
-        #[serde(rename = "detail")]
-        detail: String,
-    },
-    /// Nothing there says anything about it.
+    Passed { detail: String },
+    /// There is nothing to check.
     #[serde(rename = "not-said")]
-    NotApplicable {
-        /// In words.
-        #[serde(rename = "detail")]
-        detail: String,
-    },
-    /// It is not what it should be.
+    NotApplicable { detail: String },
+    /// The check failed.
     #[serde(rename = "fails")]
     Failed {
-        /// Each thing that is wrong.
         #[serde(rename = "faults")]
         problems: Vec<String>,
     },
-    /// Bytes are missing, or others than their digest or size says.
+    /// Bytes are missing, or do not match their digest or size.
     #[serde(rename = "damaged")]
-    Damaged {
-        /// Which.
-        #[serde(rename = "why")]
-        why: String,
-    },
-    /// It is whole, and breaks a rule that makes it dangerous to read, or that readers understand differently.
+    Damaged { why: String },
+    /// The image is whole, but is dangerous to read, or readers understand it differently.
     #[serde(rename = "refused")]
-    Rejected {
-        /// Which rule.
-        #[serde(rename = "why")]
-        why: String,
-    },
+    Rejected { why: String },
 }
 
 impl CheckResult {
@@ -168,7 +134,7 @@ impl CheckResult {
         CheckResult::NotApplicable { detail: detail.into() }
     }
 
-    /// What an error means that names a rule; an error of another kind comes back.
+    /// Converts a verification error. Returns other errors.
     fn from_error(error: Error) -> Result<CheckResult> {
         match error.kind {
             Kind::Fetch if error.is_damage() => Ok(CheckResult::Damaged { why: error.to_string() }),
@@ -178,7 +144,7 @@ impl CheckResult {
     }
 }
 
-/// Things that are wrong, as many as a person reads.
+/// The first problems of a check, and the number of the others.
 #[derive(Debug, Default)]
 pub(super) struct Problems {
     texts: Vec<String>,
@@ -187,9 +153,10 @@ pub(super) struct Problems {
 
 impl Problems {
     fn add(&mut self, text: String) {
-        match self.texts.len() < MAX_PROBLEMS {
-            true => self.texts.push(text),
-            false => self.more += 1,
+        if self.texts.len() < MAX_PROBLEMS {
+            self.texts.push(text);
+        } else {
+            self.more += 1;
         }
     }
 
@@ -202,22 +169,22 @@ impl Problems {
         self.texts.is_empty()
     }
 
-    /// Without any, the check holds.
     fn result(self, detail: impl Into<String>) -> CheckResult {
-        match self.texts.is_empty() {
-            true => CheckResult::Passed { detail: detail.into() },
-            false => CheckResult::Failed { problems: self.into_texts() },
+        if self.is_empty() {
+            CheckResult::Passed { detail: detail.into() }
+        } else {
+            CheckResult::Failed { problems: self.into_texts() }
         }
     }
 }
 
 impl VerifyReport {
-    /// Does nothing fail?
+    /// Returns whether no check failed.
     pub fn passes(&self) -> bool {
         !self.is_damaged() && !self.checks.iter().any(|one| matches!(one.result, CheckResult::Failed { .. }))
     }
 
-    /// Are bytes missing or wrong, or is a rule broken?
+    /// Returns whether the image is damaged or was refused.
     pub fn is_damaged(&self) -> bool {
         let is_damage = |check: &Check| {
             matches!(check.result, CheckResult::Damaged { .. } | CheckResult::Rejected { .. })
@@ -225,14 +192,14 @@ impl VerifyReport {
         self.checks.iter().any(is_damage)
     }
 
-    /// Adds what came of a limit of its size, where there is one.
+    /// Adds the check of its size, if there is a limit.
     pub fn check_size_limits(&mut self, size_limits: &SizeLimits) {
         let is_kernel_image = |image: &&Rc<ImageInfo>| !image.kernels.is_empty() || image.modules.is_some();
         let inspected = self.inspected.as_ref().filter(is_kernel_image);
         let Some(inspected) = inspected.filter(|_| size_limits.is_set()) else { return };
         let mut problems = Problems::default();
         size_limits.exceeded(inspected).into_iter().for_each(|text| problems.add(text));
-        self.add(CheckName::Size, problems.result("within the budget"));
+        self.add(CheckName::Size, problems.result("within the limits"));
     }
 
     fn new(layout: &Utf8Path, tag: Option<String>, digest: String) -> VerifyReport {
@@ -245,26 +212,27 @@ impl VerifyReport {
     }
 }
 
-/// What one run has verified: nothing is read twice, however many tags lead to it.
+/// Caches what one run has verified. Nothing is read twice, even if many tags lead to it.
 #[derive(Default)]
 pub struct VerifyCache {
     read: ReadCache,
-    /// By layout, digest and size of the manifest; or what the error means that reading one of them ended with.
+    /// By layout, digest and size of the manifest.
     images: BTreeMap<(Utf8PathBuf, Sha256, u64), ImageResult>,
-    /// Files of the images that are kept.
+    /// The number of files of all images in the cache.
     files: usize,
 }
 
-/// What came of an image, whatever its tag; or why it could not be read.
+/// The checks of an image that do not depend on its tag, or why it could not be read.
 type ImageResult = std::result::Result<Rc<ImageChecks>, CheckResult>;
 
-/// Verdicts are kept as long as their images have no more files together: as many as one may have.
+/// The files of all images in the cache, which are as many as one image may have.
 const MAX_FILES: usize = 200_000;
 
-/// Verifies the images of this tag, or all that is in a layout, one after the other; `each` gets what came
-/// of it.
+/// Verifies the images of this tag, or the whole layout. `each` gets one report after the other.
 ///
-/// Errors: no such layout or tag (exit code 2); what `each` returns; a signal.
+/// # Errors
+///
+/// There is no such layout or tag (exit code 2), `each` fails, or a signal arrives.
 pub fn verify(
     layout: &Utf8Path,
     tag: Option<&str>,
@@ -302,7 +270,8 @@ pub fn verify(
 }
 
 impl VerifyCache {
-    /// `outer` is the descriptor in the layout's own index: that of the part, or of an index over it.
+    /// Verifies a manifest. `outer` is the descriptor in the layout's index, of the manifest or of an index
+    /// that has it.
     fn verify_manifest(
         &mut self,
         reader: &LayoutReader,
@@ -375,19 +344,20 @@ impl VerifyCache {
     }
 }
 
-/// No kernel image; but an image of kcompile's, or a manifest under another type, should be one.
+/// Reports a blob that is not an image. This is a problem if it has kcompile's annotations or another type
+/// than the index says.
 fn artifact(reader: &LayoutReader, manifest_ref: &ManifestRef) -> CheckResult {
     let title = manifest_ref.kind.title();
     let kind = manifest_ref.descriptor.media_type().to_string();
     let problem = match &manifest_ref.kind {
         ManifestKind::Blob(_) => {
             let own = reader.embedded_media_type(manifest_ref).filter(|own| *own != kind);
-            own.map(|own| format!("the index says that it is of type {kind}, it says itself {own}"))
+            own.map(|own| format!("the media type is {own}, but {kind} in the index"))
         }
         _ => {
             let manifest = reader.image_manifest(manifest_ref).ok().flatten();
             let is_ours = manifest.is_some_and(|manifest| origin::is_ours(&manifest));
-            is_ours.then(|| format!("it says that it is an image of kcompile's, and is {title}"))
+            is_ours.then(|| format!("its annotations are of a kcompile image, but it is {title}"))
         }
     };
     match problem {
@@ -396,7 +366,7 @@ fn artifact(reader: &LayoutReader, manifest_ref: &ManifestRef) -> CheckResult {
     }
 }
 
-/// An artifact, or a blob that is no manifest: no root file system can be made of it.
+/// Checks an artifact, or another blob that is not an image.
 fn check_artifact(
     reader: &LayoutReader,
     manifest_ref: &ManifestRef,

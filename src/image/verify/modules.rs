@@ -1,4 +1,4 @@
-//! The modules of an image, and the files that depmod and Kbuild leave beside them.
+//! Checks the modules of an image, and the files that depmod and Kbuild write beside them.
 
 use super::origin::{Claim, Origin};
 use super::{CheckResult, Problems};
@@ -9,12 +9,13 @@ use crate::plan::annotations;
 use crate::util::text::pluralize;
 use std::collections::BTreeSet;
 
-/// What Kbuild installs, for every kernel since 2.6.34.
+/// The files that Kbuild installs since Linux 2.6.34.
 const KBUILD_FILES: [&str; 2] = ["modules.builtin", "modules.order"];
-/// Kbuild installs it since Linux 5.2.
+/// The file that Kbuild installs since Linux 5.2.
 const BUILTIN_MODINFO: (&str, (u32, u32)) = ("modules.builtin.modinfo", (5, 2));
 
-/// Every module is for this machine and for the kernel of this release, which would refuse others.
+/// Checks that every module is for this architecture and for this release, because the kernel would refuse
+/// others.
 pub(super) fn check(info: &ImageInfo, arch: Option<Arch>, origin: Origin) -> CheckResult {
     let mut problems = Problems::default();
     let scan = &info.scan;
@@ -27,13 +28,13 @@ pub(super) fn check(info: &ImageInfo, arch: Option<Arch>, origin: Origin) -> Che
     for (path, file) in &scan.modules {
         let module = &file.module;
         if machine.is_some_and(|machine| machine != module.format) {
-            problems.add(format!("{path} is no module for {}: it is {}", info.arch, module.format));
+            problems.add(format!("{path} is not a module for {}: it is {}", info.arch, module.format));
             continue;
         }
-        // Of several kernels, each has its own directory.
+        // Each kernel of several has its own directory.
         let expected = release_of_module(path).or(release);
         match module.release() {
-            None => problems.add(format!("{path} does not say for which kernel it is (no vermagic)")),
+            None => problems.add(format!("{path} has no vermagic, so its kernel is unknown")),
             Some(of) if Some(of) != expected => {
                 problems.add(format!("{path} is for Linux {of}, not {}", expected.unwrap_or("any")));
             }
@@ -45,8 +46,8 @@ pub(super) fn check(info: &ImageInfo, arch: Option<Arch>, origin: Origin) -> Che
     problems.result(format!("{count} for Linux {} on {}", release.unwrap_or_default(), info.arch))
 }
 
-/// Modules are in the directory that modprobe looks in for a kernel of the image, or in kcompile's for the kernel that it
-/// says.
+/// Checks that modules are in the directory in which modprobe looks for them, and that their release is the
+/// annotated one.
 fn check_directories(info: &ImageInfo, origin: Origin, problems: &mut Problems) {
     let scan = &info.scan;
     let release = info.release.as_deref();
@@ -63,7 +64,7 @@ fn check_directories(info: &ImageInfo, origin: Origin, problems: &mut Problems) 
     if let (Some(release), Some(claimed)) = (release, claimed)
         && release != claimed
     {
-        problems.add(format!("the modules are for Linux {release}, the image says {claimed}"));
+        problems.add(format!("the modules are for Linux {release}, but the annotation says {claimed}"));
     }
 }
 
@@ -71,7 +72,7 @@ fn check_files(info: &ImageInfo, origin: Origin, problems: &mut Problems) {
     let files = &info.scan.files;
     if !origin.is_ours() {
         if !files.keys().any(|path| path.ends_with("modules.dep")) {
-            problems.add("there is no modules.dep: modprobe would find none of them".into());
+            problems.add("there is no modules.dep, so modprobe would find no modules".into());
         }
         return;
     }
@@ -88,12 +89,12 @@ fn check_files(info: &ImageInfo, origin: Origin, problems: &mut Problems) {
     missing.for_each(|path| problems.add(format!("there is no {path}")));
 }
 
-/// The version of the depmod that made the image, of its tools in words: `depmod: kmod version 30; …`.
+/// Returns depmod's version from the annotation of the tools, `depmod: kmod version 30; …`.
 fn depmod_version(tools: &str) -> Option<&str> {
     tools.split("; ").find_map(|tool| tool.strip_prefix("depmod: "))
 }
 
-/// Should an image of kcompile's have modules in it?
+/// Returns whether the image has modules, or should have them by its annotations.
 pub(super) fn are_expected(info: &ImageInfo, origin: Origin) -> bool {
     info.modules.is_some() || !info.scan.module_dirs.is_empty() || origin == Origin::Kcompile(Claim::Modules)
 }

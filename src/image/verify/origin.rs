@@ -1,28 +1,27 @@
-//! Who made an image, as it says itself.
+//! The origin of an image, by its annotations.
 
 use crate::oci::annotations::VENDOR;
 use crate::oci::read::Image;
 use oci_spec::image::ImageManifest;
 
-/// Who made an image.
+/// The program that made an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// kcompile, as its annotations say. What it holds, by its title, which is the name of its layout.
+    /// kcompile, by the annotations. The title tells what the image should have.
     Kcompile(Claim),
-    /// Anybody else.
     Other,
 }
 
-/// What an image of kcompile's should hold.
+/// The expected content of a kcompile image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     /// A kernel, and in a combined image modules too.
     Kernel,
-    /// Modules.
     Modules,
 }
 
-/// Does a manifest say that kcompile made it? Labels do not count: they are taken over by whatever is built upon an image.
+/// Returns whether the annotations are of a kcompile image. Labels do not count, because images that are
+/// built on top of it inherit them.
 pub(super) fn is_ours(manifest: &ImageManifest) -> bool {
     let vendor = manifest.annotations().as_ref().and_then(|all| all.get(VENDOR));
     vendor.is_some_and(|vendor| vendor == "kcompile")
@@ -31,11 +30,11 @@ pub(super) fn is_ours(manifest: &ImageManifest) -> bool {
 impl Origin {
     pub(super) fn of(image: &Image) -> Origin {
         let title = image.oci_annotation("title").unwrap_or_default();
-        match (is_ours(&image.manifest), title.contains("-kernel-modules")) {
-            (false, _) => Origin::Other,
-            (true, true) => Origin::Kcompile(Claim::Modules),
-            (true, false) => Origin::Kcompile(Claim::Kernel),
+        if !is_ours(&image.manifest) {
+            return Origin::Other;
         }
+        let claim = if title.contains("-kernel-modules") { Claim::Modules } else { Claim::Kernel };
+        Origin::Kcompile(claim)
     }
 
     pub(super) fn is_ours(self) -> bool {

@@ -1,15 +1,13 @@
-//! Which images are of one build: by what they say, computed anew where it can be, and by the image beside this one.
+//! Checks which images are of one build, by their annotations, their content and the image beside them.
 
 use super::{CheckResult, Problems};
 use crate::image::inspect::{ImageInfo, ReadCache, counterpart_image};
 use crate::plan::annotations::{self, pairing};
 use crate::util::digest::Sha256;
 
-/// What an image says of its build, and whether that follows from its kernel and config. Of a kernel image the config,
-/// of a modules image the kernel lies in the other one: what cannot be computed here is believed where the other image is
-/// verified too.
+/// The annotated pairing of an image, and whether it follows from the kernel and the config. An image without
+/// a kernel cannot be computed here, but only together with the kernel's image.
 pub(super) struct PairingClaim {
-    /// `None`: it says nothing.
     claimed: Option<String>,
     is_computed: bool,
     problem: Option<String>,
@@ -27,24 +25,23 @@ impl PairingClaim {
             _ => None,
         };
         let differs = computed.is_some() && computed != claimed;
-        let problem = claimed
-            .as_ref()
-            .filter(|_| differs)
-            .map(|claimed| format!("the image says {claimed}, which is not of its kernel and config"));
+        let problem = claimed.as_ref().filter(|_| differs).map(|claimed| {
+            format!("the annotation says {claimed}, which does not follow from kernel and config")
+        });
         PairingClaim { claimed, is_computed: computed.is_some() && !differs, problem }
     }
 
-    /// Checks it also against the image of this tag beside it.
+    /// Checks the pairing, also against the image with this tag beside it.
     pub(super) fn check(&self, info: &ImageInfo, tag: Option<&str>, cache: &mut ReadCache) -> CheckResult {
         let Some(claimed) = &self.claimed else {
-            return CheckResult::not_applicable("the image does not say which build it is of");
+            return CheckResult::not_applicable("the image has no annotation about its build");
         };
         let mut problems = Problems::default();
         self.problem.iter().for_each(|problem| problems.add(problem.clone()));
-        // What is wrong with it is told where it is verified itself.
+        // Its own problems are reported when it is verified.
         let sibling = counterpart_image(&info.layout, tag, &info.arch, cache).ok().flatten();
         let sibling = sibling.map_or_else(String::new, |other| {
-            // The pairing follows from them, but can be copied without them.
+            // The pairing could have been copied without the values that it follows from.
             let of_build = [annotations::PAIRING, annotations::CONFIG_DIGEST, annotations::KERNEL_RELEASE];
             if of_build.iter().all(|key| other.annotation(key) == info.annotation(key)) {
                 return format!(", the same in {}", other.layout.file_name().unwrap_or_default());

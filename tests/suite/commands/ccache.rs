@@ -139,8 +139,8 @@ fn import_refuses_anything_but_valid_entries() {
         ),
         ("b/e/stats", EntryType::Regular, b"0\n", "", "not a path of ccache"),
         ("tmp", EntryType::Directory, b"", "", "not a path of ccache"),
-        ("../b/e/x", EntryType::Regular, b"x", "", "is no path inside an image"),
-        ("/b/e/x", EntryType::Regular, b"x", "", "is no path inside an image"),
+        ("../b/e/x", EntryType::Regular, b"x", "", "is not a path inside the image"),
+        ("/b/e/x", EntryType::Regular, b"x", "", "is not a path inside the image"),
     ] {
         let mut tar = tar::Builder::new(Vec::new());
         // A valid entry comes first, which must not be imported either.

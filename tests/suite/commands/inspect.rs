@@ -134,7 +134,8 @@ fn tree_layout_modules_need_a_bind_mount() {
     told.says("mount --bind /opt/kernel-modules/lib/modules/6.1.7 /lib/modules/6.1.7")
         .says("--modules-layout flat");
     fs::remove_dir_all(context.path("work").join(MODULES)).unwrap();
-    let told = context.run(&format!("inspect {BIN} --as capmvm")).ok().says("no modules beside the kernel");
+    let told =
+        context.run(&format!("inspect {BIN} --as capmvm")).ok().says("no modules are beside the kernel");
     assert!(!told.stdout.contains("volumes"));
 }
 
@@ -156,7 +157,9 @@ fn images_that_cannot_be_inspected_are_a_usage_error() {
     context.build("").ok();
     context.run("inspect nowhere").failed(2, &["no such directory"]);
     context.run("inspect linux").failed(2, &["is not an OCI layout"]);
-    context.run(&format!("inspect {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8", "it has 6.1.7"]);
+    context
+        .run(&format!("inspect {BIN}:6.1.8"))
+        .failed(2, &["no image with the tag 6.1.8", "its tags are 6.1.7"]);
     context.run(&format!("inspect {BIN} {MODULES} --as capmvm")).failed(2, &["--as needs exactly one image"]);
     context.run(&format!("inspect {BIN} --as capmvm --json")).failed(2, &["cannot be used with"]);
 
@@ -192,7 +195,7 @@ fn control_characters_of_an_image_are_escaped() {
         let told = context.run(&format!("inspect {BIN} {args}")).ok();
         assert!(is_plain(&told.stdout) && is_plain(&told.stderr), "{}{}", told.stdout, told.stderr);
     }
-    let refused = context.run(&format!("inspect {BIN}:6")).failed(2, &["it has x\\u{1b}[2J"]);
+    let refused = context.run(&format!("inspect {BIN}:6")).failed(2, &["its tags are x\\u{1b}[2J"]);
     assert!(is_plain(&refused.stderr), "{}", refused.stderr);
 }
 

@@ -106,7 +106,7 @@ fn push_copies_referrers_with_the_image() {
     let indexed = write_layout(&both, &[("6.1.7", index)]);
 
     let registry = registry::honest();
-    let ran = push(&context, &registry, "").ok().says("stale is attached to no image here: not pushed");
+    let ran = push(&context, &registry, "").ok().says("stale is not pushed, because its image is not here");
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines.len(), 5, "{lines:?}");
     assert_eq!(format!("{}\n", lines[2]), line(&registry, "firecracker-kernel-bin", "6.1.7", &indexed[0]));
@@ -132,7 +132,7 @@ fn push_detects_a_registry_that_serves_another_image() {
     let found = format!("sha256:{}", crate::support::context::sha256(br#"{ "schemaVersion": 2 }"#));
     let ran = push(&context, &registry, "");
     assert_eq!(ran.stdout, "");
-    ran.failed(3, &[&format!("out/{BIN}:6.1.7 is {expected}, the registry serves {found}")]);
+    ran.failed(3, &[&format!("out/{BIN}:6.1.7 has the digest {expected}, the registry serves {found}")]);
 }
 
 #[test]
@@ -238,28 +238,28 @@ fn invalid_input_is_refused_before_skopeo_runs() {
     run("push localhost:1/x out/nothing").failed(2, &["out/nothing: no such directory"]);
     run("push localhost:1/x linux").failed(2, &["linux is not an OCI layout"]);
     run(&format!("push localhost:1/x out/{BIN}:9"))
-        .failed(2, &["has no image of the tag 9", "hint: it has 6.1.7"]);
-    run("push localhost:1/x -o linux")
-        .failed(2, &["linux holds no OCI layout", "hint: build a kernel first"]);
+        .failed(2, &["has no image with the tag 9", "hint: its tags are 6.1.7"]);
+    run("push localhost:1/x -o linux").failed(2, &["linux has no OCI layout", "hint: build a kernel first"]);
     run("push localhost:1/x -o none").failed(2, &["cannot read the output directory", "none"]);
     run("push localhost:1/x -o mini.config").failed(2, &["cannot read the output directory"]);
-    run("push foobar").failed(2, &["`foobar` is not a place in a registry", "docker.io/foobar"]);
-    run("push docker.io/Foo").failed(2, &["`docker.io/Foo` is not a place in a registry"]);
+    run("push foobar").failed(2, &["`foobar` is not a registry with a prefix", "docker.io/foobar"]);
+    run("push docker.io/Foo").failed(2, &["`docker.io/Foo` is not a registry with a prefix"]);
     let ran = run("push me:hush@docker.io/foobar").failed(2, &["an `@` in it", "skopeo login"]);
     assert!(!ran.stderr.contains("hush"));
     copy(&context.path("work/out").join(BIN), &context.path("work/Mine"));
-    run("push localhost:1/x Mine").failed(2, &["no registry takes `Mine` as a name"]);
+    run("push localhost:1/x Mine").failed(2, &["registries do not accept `Mine` as a name"]);
     copy(&context.path("work/out").join(BIN), &context.path("work/other").join(BIN));
     run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
-        .failed(2, &["would both become docker://localhost:1/x/"]);
+        .failed(2, &["would both be pushed to docker://localhost:1/x/"]);
     // An index has another media type and would be pushed after the image.
     let other = context.path("work/other").join(BIN);
     let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(&other, "6.1.7")] });
     write_layout(&other, &[("6.1.7", index)]);
     run(&format!("push localhost:1/x out/{BIN} other/{BIN}"))
-        .failed(2, &["would both become docker://localhost:1/x/"]);
+        .failed(2, &["would both be pushed to docker://localhost:1/x/"]);
     fs::write(context.path("work/other").join(BIN).join("index.json"), "{").unwrap();
-    run("push localhost:1/x -o other").failed(3, &["index.json is not what an OCI layout has there"]);
+    run("push localhost:1/x -o other")
+        .failed(3, &["index.json does not have the content that the OCI image specification requires"]);
     run("push localhost:1/x").failed(4, &["this host lacks skopeo"]);
     let ran = run("push localhost:1/x --dry-run --retry-times 7 --authfile my.json").ok();
     assert_eq!(

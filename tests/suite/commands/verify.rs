@@ -24,7 +24,7 @@ fn verify_accepts_what_was_built() {
         "ok blobs manifest, config, 1 layer, ",
         "ok entries 4 entries, sorted, of user 0, dated as the image",
         "ok kernel Linux 6.1.7, an ELF file for x86-64 with a PVH note",
-        "ok config inside bin/vmlinux, as the image says",
+        "ok config inside bin/vmlinux, as annotated",
         "computed from the kernel, the same in firecracker-kernel-modules-amd64",
         "ok receipt firecracker-6.1.7-amd64.json names this image",
         "ok modules 4 modules for Linux 6.1.7 on amd64",
@@ -41,7 +41,7 @@ fn verify_accepts_what_was_built() {
         context.build(&format!("--modules-layout flat --compression {kind}")).ok();
         context.run(&format!("verify {BIN} {MODULES}")).ok();
     }
-    context.run(&format!("verify {BIN}:6.1.8")).failed(2, &["no image of the tag 6.1.8"]);
+    context.run(&format!("verify {BIN}:6.1.8")).failed(2, &["no image with the tag 6.1.8"]);
     context.run("verify nowhere").failed(2, &["no such directory"]);
 }
 
@@ -113,7 +113,9 @@ fn a_damaged_blob_is_named_by_what_it_is() {
     assert_eq!(told.code, 3);
     let said = words(&told.stdout);
     assert!(
-        said.contains("DAMAGED index") && said.contains("index.json is not what an OCI layout has there")
+        said.contains("DAMAGED index")
+            && said
+                .contains("index.json does not have the content that the OCI image specification requires")
     );
     assert!(said.contains("ok modules 4 modules"), "the other layout is verified all the same: {said}");
 }
@@ -130,14 +132,14 @@ fn modules_that_the_kernel_would_refuse_are_listed() {
     let other = edited(|parts| replace(&mut parts.tar, b"\0vermagic=6.1.7 ", b"\0vermagic=6.1.8 "));
     fails(&context, &other, &["FAILED modules lib/modules/6.1.7/kernel/", " is for Linux 6.1.8, not 6.1.7"]);
     let mute = edited(|parts| replace(&mut parts.tar, b"\0vermagic=", b"\0vermagix="));
-    fails(&context, &mute, &["does not say for which kernel it is (no vermagic)"]);
+    fails(&context, &mute, &["has no vermagic, so its kernel is unknown"]);
     let machine = edited(|parts| replace(&mut parts.tar, b"\x7fELF\x02\x01", b"\x7fELF\x01\x01"));
-    fails(&context, &machine, &["is no module for amd64: it is an ELF file, but not of 64 bits"]);
+    fails(&context, &machine, &["is not a module for amd64: it is an ELF file, but not a 64-bit"]);
     let config = edited(|parts| replace(&mut parts.tar, b"CONFIG_DUMMY=m", b"CONFIG_DUMMY=y"));
     fails(
         &context,
         &config,
-        &["FAILED config lib/modules/6.1.7/config has the digest sha256:", "the image says"],
+        &["FAILED config lib/modules/6.1.7/config has the digest sha256:", "but the annotation says"],
     );
 }
 
@@ -156,17 +158,17 @@ fn kernel_files_are_checked_for_their_hypervisor() {
     fails(
         &context,
         &note,
-        &["FAILED kernel bin/vmlinux.bin has no PVH note: Cloud Hypervisor would not load it"],
+        &["FAILED kernel bin/vmlinux.bin has no PVH note, so Cloud Hypervisor would not load it"],
     );
-    fails(&context, &note, &["FAILED pairing", "which is not of its kernel and config"]);
+    fails(&context, &note, &["FAILED pairing", "which does not follow from kernel and config"]);
     let small = edited(|parts| replace(&mut parts.tar, b"\x7fELF\x02", b"\x7fELF\x01"));
     fails(
         &context,
         &small,
-        &["bin/vmlinux.bin is not an ELF file for x86-64: it is an ELF file, but not of 64"],
+        &["bin/vmlinux.bin is not an ELF file for x86-64: it is an ELF file, but not a 64-bit"],
     );
     let none = edited(|parts| replace(&mut parts.tar, b"\x7fELF", b"\x7fELG"));
-    fails(&context, &none, &["it is a raw binary, as objcopy -O binary makes it"]);
+    fails(&context, &none, &["it is a raw binary, as objcopy -O binary writes it"]);
 }
 
 #[test]
@@ -186,25 +188,29 @@ fn annotations_must_match_the_image() {
     fails(
         &context,
         &edited(|parts| parts.config["config"]["Labels"]["x"] = json!("y")),
-        &["the label x is no annotation"],
+        &["the label x has no annotation"],
     );
     let tag = edited(|parts| {
         parts.index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = json!("6.1.9");
     });
-    fails(&context, &tag, &["FAILED index the tag is 6.1.9, the image says that it is version 6.1.7"]);
+    fails(&context, &tag, &["FAILED index the tag is 6.1.9, but the image has the version 6.1.7"]);
     let platform = edited(|parts| parts.index["manifests"][0]["platform"]["architecture"] = json!("arm64"));
-    fails(&context, &platform, &["the index says linux on arm64, the image's config linux on amd64"]);
+    fails(&context, &platform, &["the index has linux on arm64, the image's config linux on amd64"]);
     let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| both(parts, &format!("{ours}kernel.release"), "6.1.8"));
-    fails(&context, copy.as_str(), &["bin/vmlinux is Linux 6.1.7, the image says 6.1.8"]);
+    fails(&context, copy.as_str(), &["bin/vmlinux is Linux 6.1.7, but the annotation says 6.1.8"]);
     let copy = copy_of(&context, BIN);
     rewrite(&copy, |parts| both(parts, &format!("{ours}pairing"), "sha256:0"));
-    fails(&context, copy.as_str(), &["FAILED pairing the image says sha256:0, which is not of its kernel"]);
+    fails(
+        &context,
+        copy.as_str(),
+        &["FAILED pairing the annotation says sha256:0, which does not follow from kernel"],
+    );
     let date = edited(|parts| parts.config["created"] = json!("2020-01-01T00:00:00Z"));
     fails(
         &context,
         &date,
-        &["has the date", "other than the image", "the date of the annotations is not that"],
+        &["has the date", "which is not that of the image", "the date in the annotations is not that"],
     );
 }
 
@@ -225,7 +231,7 @@ fn kernel_and_modules_of_different_builds_are_detected() {
         .unwrap()
         .replace("\"kernel_release\": \"6.1.7\"", "\"kernel_release\": \"6\"");
     fs::write(&receipt, text).unwrap();
-    fails(&context, BIN, &["FAILED receipt it says release 6, the image 6.1.7"]);
+    fails(&context, BIN, &["FAILED receipt the receipt has the release 6, the image 6.1.7"]);
 }
 
 #[test]
@@ -242,8 +248,8 @@ fn foreign_images_are_only_checked_against_the_oci_rules() {
     });
     let told = context.run(&format!("verify {copy}")).ok();
     let said = words(&told.stdout);
-    assert!(said.contains("ok entries 4 entries, none that could do harm"), "{said}");
-    assert!(said.contains("- pairing the image does not say which build it is of"), "{said}");
+    assert!(said.contains("ok entries 4 entries, none is dangerous"), "{said}");
+    assert!(said.contains("- pairing the image has no annotation about its build"), "{said}");
 }
 
 #[test]
@@ -356,7 +362,7 @@ fn kcompile_images_must_not_be_artifacts() {
     fails(
         &context,
         copy.as_str(),
-        &["FAILED image it says that it is an image of kcompile's, and is an artifact"],
+        &["FAILED image its annotations are of a kcompile image, but it is an artifact"],
     );
 }
 

@@ -88,8 +88,8 @@ fn verify_does_not_depend_on_the_layout_name() {
     }
     // The name of another kernel is not one of its names.
     for (wrong, says) in [
-        ("6.1.9", "the tag is 6.1.9, the image says that it is version 6.1.7"),
-        ("5.10", "the tag is 5.10, the image says that it is version 6.1.7"),
+        ("6.1.9", "the tag is 6.1.9, but the image has the version 6.1.7"),
+        ("5.10", "the tag is 5.10, but the image has the version 6.1.7"),
         ("docker.io/foobar/kernel:6.1.9", "the tag is 6.1.9"),
         ("docker.io/foobar/kernel", "the name docker.io/foobar/kernel has no tag in it"),
     ] {
