@@ -108,8 +108,10 @@ fn modules_text(modules: &ModulesChange) -> String {
 fn files_text(files: &[FileChange], more: usize) -> String {
     let mut groups: Vec<(&FileChange, usize)> = Vec::new();
     for file in files.iter().filter(|file| file.first.is_some() && file.second.is_some()) {
-        let same =
-            groups.iter_mut().find(|(one, _)| (&one.sections, &one.causes) == (&file.sections, &file.causes));
+        let is_same = |one: &FileChange| {
+            (&one.sections, &one.causes, one.skipped) == (&file.sections, &file.causes, file.skipped)
+        };
+        let same = groups.iter_mut().find(|(one, _)| is_same(one));
         match same {
             Some((_, count)) => *count += 1,
             None => groups.push((file, 1)),
@@ -137,5 +139,6 @@ fn group_line(file: &FileChange, count: usize) -> String {
         1..=6 => format!(" in {}", file.sections.join(", ")),
         more => format!(" in {} and {} more sections", file.sections[..5].join(", "), more - 5),
     };
-    format!("{}{others}{sections}", file.path)
+    let skipped = file.skipped.map(|reason| format!(" (sections not compared: {reason})"));
+    format!("{}{others}{sections}{}", file.path, skipped.unwrap_or_default())
 }

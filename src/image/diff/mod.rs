@@ -1,5 +1,5 @@
-//! How two images differ, in groups that a person can read: what they are built from, sizes, config, modules,
-//! annotations; and where their bytes differ, which file, which section of it, and the likely cause.
+//! Compares two images by their inputs, sizes, config, modules and annotations. For files that differ, finds
+//! the sections that differ and the likely cause.
 
 mod cause;
 
@@ -16,114 +16,123 @@ use crate::util::error::{Kind, Result, ResultExt};
 use cause::{CauseInputs, causes};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
+use std::rc::Rc;
 
-/// So many files are looked into; what differs in all of 7000 modules differs in the first ones.
+/// The number of files whose sections are compared. A difference in all of 7000 modules shows in the first
+/// ones.
 const MAX_FILES: usize = 100;
-/// A file is held in memory while it is looked into.
-const MAX_FILE: u64 = 256 << 20;
+/// The size of a file whose sections are compared. It is read into memory.
+const MAX_FILE: u64 = 64 << 20;
+/// The memory for section names and paths of one image.
+const MAX_MEMORY: usize = 16 << 20;
 
-/// What differs. Serialised, it is what `diff --json` prints: field names are part of the contract.
+/// The differences of two images, as `diff --json` prints them. Field names are part of the contract.
 #[derive(Debug, Serialize)]
 pub struct Difference {
-    /// The one image.
     pub first: DiffSide,
-    /// The other.
     pub second: DiffSide,
-    /// Are they the same image?
+    /// Whether they are the same image.
     pub equal: bool,
-    /// Which of the inputs differ: `version`, `architecture`, `source`, `config`, `tools`.
-    #[serde(rename = "inputs")]
+    /// The inputs that differ, of `version`, `architecture`, `flavor`, `source`, `config` and `tools`.
     pub inputs: Vec<String>,
-    /// What → bytes.
     pub sizes: Vec<SizeChange>,
-    /// Annotation → its values.
     pub annotations: Vec<Change>,
-    /// Tool → its versions.
     pub tools: Vec<Change>,
-    /// The final configs; `None`: one of them has none, or it is not known.
+    /// `None` if the final config of an image is unknown.
     pub config: Option<Comparison>,
-    /// The modules.
     pub modules: ModulesChange,
-    /// Files that both have, with other bytes, and files that only one has.
+    /// Files that differ or that only one image has.
     pub files: Vec<FileChange>,
-    /// Files that differ and were not looked into.
-    #[serde(rename = "more_files")]
+    /// The number of files that differ and are not in `files`.
     pub more_files: usize,
 }
 
-/// One of the two.
+/// One of the two images.
 #[derive(Debug, Serialize)]
 pub struct DiffSide {
     /// The layout's directory.
     pub layout: camino::Utf8PathBuf,
-    /// Its tag.
     pub tag: Option<String>,
-    /// Of the manifest: `sha256:…`.
+    /// The digest of the manifest, `sha256:…`.
     pub digest: String,
 }
 
-/// A text of both.
+/// A text that differs.
 #[derive(Debug, Serialize)]
 pub struct Change {
-    /// Of what.
     pub name: String,
-    /// In the first.
     pub first: Option<String>,
-    /// In the second.
     pub second: Option<String>,
 }
 
-/// A size of both, where they differ.
+/// A size that differs.
 #[derive(Debug, Serialize)]
 pub struct SizeChange {
-    /// Of what.
     pub name: String,
-    /// In the first.
     pub first: u64,
-    /// In the second.
     pub second: u64,
 }
 
-/// The modules, by their path below their directory.
+/// The differences of the modules, by their path below the modules' directory.
 #[derive(Debug, Default, Serialize)]
 pub struct ModulesChange {
-    /// How many there are, in both.
+    /// The number of modules of both images.
     pub count: (usize, usize),
-    /// Only in the second.
+    /// Modules that only the second has.
     pub new: Vec<String>,
-    /// Only in the first.
+    /// Modules that only the first has.
     #[serde(rename = "gone")]
     pub removed: Vec<String>,
-    /// With another size, the largest change first.
+    /// Modules of another size, the largest change first.
     pub sizes: Vec<SizeChange>,
 }
 
-/// A file with other bytes, or one that only one of the two has.
+/// A file that differs, or that only one image has.
 #[derive(Debug, Serialize)]
 pub struct FileChange {
-    /// Its path; of what belongs to modules, below their directory.
+    /// The path, for modules below their directory.
     pub path: String,
-    /// Its size in the first; `None`: no file is there.
+    /// The size in the first image, if it has the file.
     pub first: Option<u64>,
-    /// In the second.
+    /// The size in the second image, if it has the file.
     pub second: Option<u64>,
-    /// In the first it is a symbolic link with this text.
+    /// The target in the first image, if it has a symbolic link there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_link: Option<String>,
-    /// In the second.
+    /// The target in the second image, if it has a symbolic link there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub second_link: Option<String>,
-    /// The ELF sections that differ; none where the difference lies outside of all, or it is no ELF file.
+    /// The ELF sections that differ. Empty if other parts differ, or the file is not ELF.
     pub sections: Vec<String>,
-    /// The likely causes, the surest first.
-    #[serde(rename = "causes")]
+    /// The likely causes, the most certain first.
     pub causes: Vec<Cause>,
+    /// Why sections and causes are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<SkipReason>,
 }
 
-/// Compares two images, of which each has been read once already.
+/// Why the sections of a file were not compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SkipReason {
+    LargeFile,
+    ManyNames,
+}
+
+impl std::fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SkipReason::LargeFile => write!(f, "the file is larger than {} MiB", MAX_FILE >> 20),
+            SkipReason::ManyNames => f.write_str("the files have too many section names and paths"),
+        }
+    }
+}
+
+/// Compares two images that have been inspected.
 ///
-/// Errors (exit code 3): one of them breaks a rule.
+/// # Errors
+///
+/// Exit code 3 if one of them breaks a rule.
 pub fn diff(
     images: (&Image, &Image),
     found: (&ImageInfo, &ImageInfo),
@@ -157,7 +166,7 @@ fn side(image: &ImageInfo) -> DiffSide {
     DiffSide { layout: image.layout.clone(), tag: image.tag.clone(), digest: image.digest.oci() }
 }
 
-/// The final config of an image: in it, or in the image beside it that belongs to it.
+/// Returns the final config of an image, from it or from its counterpart.
 fn config_of(image: &ImageInfo) -> Option<Config> {
     if let Some((_, text)) = image.scan.kernel_config() {
         return Some(Config::parse(text));
@@ -167,7 +176,7 @@ fn config_of(image: &ImageInfo) -> Option<Config> {
     sibling.scan.kernel_config().map(|(_, text)| Config::parse(text))
 }
 
-/// Of the receipts, where both have one; else of what both images say of themselves.
+/// Compares the tools by the receipts, or by the annotations if an image has no receipt.
 fn tools(first: &ImageInfo, second: &ImageInfo) -> Vec<Change> {
     if let (ReceiptState::Matching { tools: one, .. }, ReceiptState::Matching { tools: other, .. }) =
         (&first.receipt, &second.receipt)
@@ -231,7 +240,7 @@ fn sizes(first: &ImageInfo, second: &ImageInfo) -> Vec<SizeChange> {
     differ.map(|(name, first, second)| SizeChange { name: name.to_owned(), first, second }).collect()
 }
 
-/// A path as it is compared: without the directory that has the release in its name.
+/// Returns a path without the modules' directory, whose name has the release.
 fn key(image: &ImageInfo, path: &str) -> String {
     let directory = image.modules.as_ref().map_or("", |modules| modules.directory.as_str());
     path.strip_prefix(directory).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path).to_owned()
@@ -270,7 +279,7 @@ fn files(
     };
     let (one, other) = (all(first), all(second));
     let names: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
-    // A file with the same second name in both is told once, under its first.
+    // A file with the same second name in both images is listed once, under its first name.
     let links = (second_names(first), second_names(second));
     let is_listed_elsewhere =
         |name: &String| links.0.get(name).is_some_and(|to| links.1.get(name) == Some(to));
@@ -279,7 +288,7 @@ fn files(
         .filter(|name| one.get(*name) != other.get(*name) && !is_listed_elsewhere(name))
         .collect();
     let in_both = |name: &&&String| [&one, &other].iter().all(|files| size_of(files, name).is_some());
-    // Kernels sort before modules where both are in one image.
+    // Kernels sort before modules if an image has both.
     let compared: BTreeSet<&String> = differ.iter().filter(in_both).take(MAX_FILES).copied().collect();
     let (listed, more): (Vec<&String>, Vec<&String>) =
         differ.iter().partition(|name| compared.contains(*name) || !in_both(name));
@@ -292,14 +301,15 @@ fn files(
     let change = |name: &String| {
         let banners = (banner(first, name), banner(second, name));
         let inputs = CauseInputs { banners: (banners.0.as_deref(), banners.1.as_deref()), config, inputs };
-        let (sections, causes) = match (sections_of.0.get(name), sections_of.1.get(name)) {
-            (Some(one), Some(other)) => {
-                let sections = one.differing_sections(other);
-                let causes = causes(one, other, &sections, &inputs);
-                (sections, causes)
+        let (mut sections, mut likely, mut skipped) = (Vec::new(), Vec::new(), None);
+        match (sections_of.0.get(name), sections_of.1.get(name)) {
+            (Some(Ok(one)), Some(Ok(other))) => {
+                sections = one.differing_sections(other);
+                likely = causes(one, other, &sections, &inputs);
             }
-            _ => (Vec::new(), Vec::new()),
-        };
+            (Some(Err(reason)), _) | (_, Some(Err(reason))) => skipped = Some(*reason),
+            _ => {}
+        }
         FileChange {
             path: name.clone(),
             first: size_of(&one, name),
@@ -307,13 +317,14 @@ fn files(
             first_link: link_of(&one, name),
             second_link: link_of(&other, name),
             sections,
-            causes,
+            causes: likely,
+            skipped,
         }
     };
     Ok((listed.into_iter().map(change).collect(), more.len()))
 }
 
-/// Second names of files → the first ones, as they are compared.
+/// Second names of files → first names, both without the modules' directory.
 fn second_names(image: &ImageInfo) -> BTreeMap<String, String> {
     let links = image.scan.hard_links.iter();
     links.map(|(name, to)| (key(image, name), key(image, to))).collect()
@@ -333,27 +344,37 @@ fn link_of(files: &BTreeMap<String, FileContent>, name: &str) -> Option<String> 
     }
 }
 
-/// Looks into these files of an image, one after the other. One that is too large to be held is left out.
+type SectionsResult = std::result::Result<Rc<ElfSections>, SkipReason>;
+
+/// Reads the sections of these files of an image, one file at a time.
 fn sections_of(
     image: &Image,
     found: &ImageInfo,
     names: &BTreeSet<&String>,
-) -> Result<BTreeMap<String, ElfSections>> {
+) -> Result<BTreeMap<String, SectionsResult>> {
     let mut sections_of = BTreeMap::new();
     if names.is_empty() {
         return Ok(sections_of);
     }
+    let mut memory = MAX_MEMORY;
     image.visit_files(&image.root()?, |paths, size, reader| {
         let keys = paths.iter().map(|path| key(found, path)).filter(|name| names.contains(name));
         let keys: Vec<String> = keys.collect();
-        if size == 0 || size > MAX_FILE || keys.is_empty() {
+        if size == 0 || keys.is_empty() {
             return Ok(());
         }
-        let mut bytes = Vec::new();
-        let read = reader.take(MAX_FILE).read_to_end(&mut bytes);
-        read.context(Kind::Fetch, || format!("{}: {}", image.layout, paths[0].escape_debug()))?;
-        let elf_sections = ElfSections::of(&bytes);
-        sections_of.extend(keys.into_iter().map(|key| (key, elf_sections.clone())));
+        let mut sections = Err(SkipReason::LargeFile);
+        if size <= MAX_FILE {
+            // A buffer that grows would take twice the size of the file.
+            let mut bytes = vec![0; usize::try_from(size).expect("at most MAX_FILE")];
+            let read = reader.read_exact(&mut bytes);
+            read.context(Kind::Fetch, || format!("{}: {}", image.layout, paths[0].escape_debug()))?;
+            let elf = ElfSections::of(&bytes);
+            let left = memory.checked_sub(elf.memory());
+            memory = left.unwrap_or(memory);
+            sections = left.map(|_| Rc::new(elf)).ok_or(SkipReason::ManyNames);
+        }
+        sections_of.extend(keys.into_iter().map(|key| (key, sections.clone())));
         Ok(())
     })?;
     Ok(sections_of)

@@ -1,5 +1,5 @@
-//! What a file consists of, so that two of one name can be compared where their bytes differ: its ELF
-//! sections by digest, the absolute paths and the compiler that are written in it.
+//! The ELF sections of a file, and the absolute paths and the compiler in it, to compare two files of one
+//! name.
 
 use super::module::SIGNED;
 use crate::util::digest::Sha256;
@@ -9,71 +9,76 @@ use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A module has a few dozen sections, with a section for each function some thousands.
+/// A module has a few dozen sections, or some thousands with a section for each function.
 const MAX_SECTIONS: usize = 20_000;
-/// Paths that are kept of one file.
+/// The number of paths that are kept of one file.
 const MAX_PATHS: usize = 4_000;
-/// Longer than any path that a compiler writes.
+/// Compilers write no longer paths.
 const MAX_PATH: usize = 256;
 
-/// What a file consists of.
+/// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElfSections {
-    /// Section → digest of its bytes; of a name that comes twice, `name#2`. Empty: it is no ELF file.
+    /// Section → digest of its bytes. A second section of the same name is `name#2`. Empty if the file is not
+    /// ELF.
     pub sections: BTreeMap<String, Sha256>,
     /// Texts that are absolute paths of two parts or more.
     pub paths: BTreeSet<String>,
-    /// What the compilers left in `.comment`.
+    /// The compilers, from `.comment`.
     pub compilers: Option<String>,
-    /// Does it end in a module's signature?
+    /// Whether the file ends in a module's signature.
     pub is_signed: bool,
 }
 
 impl ElfSections {
-    /// Of all bytes of a file. What of an ELF file's headers makes no sense is left out.
+    /// Reads all bytes of a file. Sections whose headers make no sense are left out.
     pub fn of(bytes: &[u8]) -> ElfSections {
-        let mut anatomy =
+        let mut elf =
             ElfSections { paths: paths(bytes), is_signed: bytes.ends_with(SIGNED), ..ElfSections::default() };
-        anatomy.add_sections(bytes).unwrap_or_default();
-        anatomy
+        elf.add_sections(bytes).unwrap_or_default();
+        elf
     }
 
-    /// `None` where the rest cannot be read.
+    /// Returns `None` if the rest of the sections cannot be read.
     fn add_sections(&mut self, bytes: &[u8]) -> Option<()> {
         let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
         let endian = header.endian().ok()?;
         let table = header.sections(endian, bytes).ok()?;
-        // Sections that overlap would let a small file keep us busy.
-        let mut left = 2 * bytes.len();
+        // A small file with overlapping sections or names would take long to read.
+        let mut left = 3 * bytes.len();
         for section in table.iter().take(MAX_SECTIONS) {
             let Ok(data) = section.data(endian, bytes) else { continue };
             let name = table.section_name(endian, section).unwrap_or_default();
             if name.is_empty() {
                 continue;
             }
-            left = left.checked_sub(data.len())?;
+            left = left.checked_sub(data.len() + name.len())?;
             let name = String::from_utf8_lossy(&name[..name.len().min(MAX_PATH)]).into_owned();
             if name == ".comment" {
                 let text = String::from_utf8_lossy(&data[..data.len().min(1024)]);
                 let texts: BTreeSet<&str> = text.split('\0').filter(|text| !text.is_empty()).collect();
                 self.compilers = Some(texts.into_iter().collect::<Vec<_>>().join(", "));
             }
+            // Nobody could tell more than 64 sections of one name apart.
+            let mut names = (2..=65).map(|count| format!("{name}#{count}"));
             let mut unique = name.clone();
-            let mut count = 1;
-            while self.sections.contains_key(&unique) {
-                count += 1;
-                unique = format!("{name}#{count}");
-                // Thousands of one name are nothing that anybody could tell apart.
-                if count > 64 {
-                    break;
-                }
+            while self.sections.contains_key(&unique)
+                && let Some(next) = names.next()
+            {
+                unique = next;
             }
             self.sections.insert(unique, Sha256::of(data));
         }
         Some(())
     }
 
-    /// The sections that the two do not have the same, in the order of their names.
+    /// Returns about how much memory this takes.
+    pub fn memory(&self) -> usize {
+        let texts = self.sections.keys().chain(&self.paths);
+        texts.map(|text| text.len() + 64).sum()
+    }
+
+    /// Returns the names of the sections that differ or that only one has, sorted.
     pub fn differing_sections(&self, other: &ElfSections) -> Vec<String> {
         let names: BTreeSet<&String> = self.sections.keys().chain(other.sections.keys()).collect();
         names
@@ -84,7 +89,7 @@ impl ElfSections {
     }
 }
 
-/// Texts that begin after a NUL with a slash, and have another slash in them.
+/// Returns the texts that follow a NUL, begin with a slash, and have another slash in them.
 fn paths(bytes: &[u8]) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for at in memchr_iter(b'/', bytes) {
@@ -116,13 +121,13 @@ mod tests {
     }
 
     #[test]
-    fn sections_are_told_apart_by_their_bytes() {
+    fn sections_are_compared_by_their_bytes() {
         // This test itself is an ELF file.
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         let one = ElfSections::of(&bytes);
         assert!(one.sections.contains_key(".text") && one.compilers.is_some(), "{:?}", one.sections.keys());
         let mut changed = bytes.clone();
-        // The name of the compiler stands in other sections, too, in which ones hangs on linker and profile.
+        // Other sections may also have the name of the compiler, depending on linker and profile.
         let header = FileHeader64::<Endianness>::parse(&*bytes).unwrap();
         let endian = header.endian().unwrap();
         let table = header.sections(endian, &*bytes).unwrap();
@@ -133,6 +138,33 @@ mod tests {
         let other = ElfSections::of(&changed);
         assert_eq!(one.differing_sections(&other), [".comment"]);
         assert_ne!(one.compilers, other.compilers);
+    }
+
+    #[test]
+    fn reading_names_is_bounded() {
+        let count = 200u16;
+        let names = vec![b'n'; 1 << 16];
+        let header = |name: u32, kind: u32, from: u64, size: u64| {
+            let mut header = [0; 64];
+            header[0..4].copy_from_slice(&name.to_le_bytes());
+            header[4..8].copy_from_slice(&kind.to_le_bytes());
+            header[24..32].copy_from_slice(&from.to_le_bytes());
+            header[32..40].copy_from_slice(&size.to_le_bytes());
+            header
+        };
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(64, 0);
+        file[40] = 64; // e_shoff
+        file[58] = 64; // e_shentsize
+        file[60..62].copy_from_slice(&(count + 2).to_le_bytes()); // e_shnum
+        file[62] = 1; // e_shstrndx
+        file.extend(header(0, 0, 0, 0));
+        file.extend(header(0, 3, 64 * (u64::from(count) + 3), names.len() as u64 + 1));
+        (0..u32::from(count)).for_each(|number| file.extend(header(number, 1, 0, 0)));
+        file.extend(names);
+        file.push(0);
+        let sections = ElfSections::of(&file).sections.len();
+        assert!((1..10).contains(&sections), "{sections} sections");
     }
 
     #[test]

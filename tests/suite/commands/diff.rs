@@ -1,6 +1,6 @@
 //! `kcompile diff` shows what differs between two images and why, and checks size limits.
 
-use crate::support::context::{TestContext, has_tool};
+use crate::support::context::{RunResult, TestContext, has_tool};
 use crate::support::fixtures::{
     Item, kernel, layer, named, put_image, put_image_for, put_index, replace, rewrite,
 };
@@ -137,7 +137,7 @@ fn exceeding_a_size_limit_fails_and_reports_the_excess() {
     let within = "--max-bin-size 1MB --max-modules-size 1MiB";
     context.run(&format!("diff a/{BIN} out/{BIN} {within}")).ok();
     let told = context.run(&format!("verify out/{BIN} out/{MODULES} {within}")).ok().stdout;
-    assert_eq!(told.matches("within the budget").count(), 2, "{told}");
+    assert_eq!(told.matches("within the limits").count(), 2, "{told}");
     // The kernel has two names and counts once.
     let told = context.run(&format!("inspect out/{BIN} --json")).ok().stdout;
     let inspected: Value = serde_json::from_str(&told).unwrap();
@@ -256,5 +256,83 @@ fn multi_arch_tags_are_compared_image_by_image() {
         assert_eq!(inputs("x:1 x:2"), json!(["version"]), "this machine's");
     }
     context.run("diff x:1 x:3 --arch amd64").ok().says("comparing the images for amd64");
-    context.run("diff x x:1").failed(2, &["has several images", "choose one with", "1, 2, 3"]);
+    context.run("diff x x:1").failed(2, &["has several images", "select one with", "1, 2, 3"]);
+}
+
+#[test]
+fn large_files_are_compared_without_their_sections() {
+    let context = TestContext::new();
+    let most = 64 << 20;
+    let put = |name: &str| {
+        let path = format!("\0/home/{name}/main.c\0");
+        let sized = |size: usize| [vec![0; size - path.len()], path.clone().into_bytes()].concat();
+        let (fits, large) = (sized(most), sized(most + 1));
+        let image = [layer(&[("etc/fits", File(&fits)), ("etc/large", File(&large))])];
+        let layout = context.path("work").join(name);
+        put_index(&layout, &[named(put_image(&layout, &image, &Value::Null), "1")]);
+    };
+    put("a");
+    put("b");
+    let text = bounded(&context, "diff a b").stdout;
+    for expected in [
+        "\n  etc/fits\n    an embedded path: /home/a/main.c -> /home/b/main.c\n",
+        "\n  etc/large (sections not compared: the file is larger than 64 MiB)\n",
+    ] {
+        assert!(text.contains(expected), "`{expected}` is not in:\n{text}");
+    }
+    let json: Value = serde_json::from_str(&bounded(&context, "diff a b --json").stdout).unwrap();
+    let skipped: Vec<&Value> =
+        json["files"].as_array().unwrap().iter().map(|file| &file["skipped"]).collect();
+    assert_eq!(skipped, [&Value::Null, &json!("large-file")]);
+}
+
+/// A 64-bit ELF file with `count` empty sections, whose names are long.
+fn elf_with_sections(count: u16) -> Vec<u8> {
+    const NAME: usize = 256;
+    let names = (0..count).flat_map(|number| format!("{number:0NAME$}\0").into_bytes());
+    let names: Vec<u8> = names.collect();
+    let header = |name: usize, kind: u32, from: u64, size: usize| {
+        let mut header = [0; 64];
+        header[0..4].copy_from_slice(&(name as u32).to_le_bytes());
+        header[4..8].copy_from_slice(&kind.to_le_bytes());
+        header[24..32].copy_from_slice(&from.to_le_bytes());
+        header[32..40].copy_from_slice(&(size as u64).to_le_bytes());
+        header
+    };
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(64, 0);
+    file[18] = 62; // e_machine
+    file[40] = 64; // e_shoff
+    file[58] = 64; // e_shentsize
+    file[60..62].copy_from_slice(&(count + 2).to_le_bytes()); // e_shnum
+    file[62] = 1; // e_shstrndx
+    file.extend(header(0, 0, 0, 0));
+    file.extend(header(0, 3, 64 * (u64::from(count) + 3), names.len()));
+    (0..usize::from(count)).for_each(|number| file.extend(header(number * (NAME + 1), 1, 0, 0)));
+    file.extend(names);
+    file
+}
+
+#[test]
+fn the_memory_for_sections_is_bounded() {
+    let context = TestContext::new();
+    let paths: Vec<String> = (0..8).map(|number| format!("etc/{number}")).collect();
+    let mut elf = elf_with_sections(19_000);
+    for name in ["a", "b"] {
+        elf.extend(name.as_bytes());
+        let items: Vec<(&str, Item<'_>)> = paths.iter().map(|path| (path.as_str(), File(&elf))).collect();
+        let layout = context.path("work").join(name);
+        put_index(&layout, &[named(put_image(&layout, &[layer(&items)], &Value::Null), "1")]);
+    }
+    let json: Value = serde_json::from_str(&bounded(&context, "diff a b --json").stdout).unwrap();
+    let reasons: Vec<&Value> =
+        json["files"].as_array().unwrap().iter().map(|file| &file["skipped"]).collect();
+    let (read, skipped) = reasons.split_at(2);
+    assert_eq!(read, [&Value::Null; 2]);
+    assert_eq!(skipped, [&json!("many-names"); 6]);
+}
+
+/// Runs kcompile with 100 MB of memory.
+fn bounded(context: &TestContext, args: &str) -> RunResult {
+    context.run_by(&["sh", "-c", "ulimit -S -d 97656; exec \"$0\" \"$@\""], args).ok()
 }
