@@ -315,7 +315,7 @@ mod tests {
             (BASE.replace("required", "needed"), "line 5, column 9: level: unknown variant `needed`"),
             (BASE.replace("\"A\"", "\"CONFIG_A\""), "line 4, column 11: symbols: `CONFIG_A`: symbols are"),
             (BASE.replace("B|C", "B|"), "line 4, column 11: symbols: `B|`: not a symbol"),
-            (format!("{BASE}kernel = \"<=5.1\"\n"), "line 7, column 10: kernel: `<=5.1` is no range"),
+            (format!("{BASE}kernel = \"<=5.1\"\n"), "line 7, column 10: kernel: `<=5.1` is not a range"),
             (format!("{BASE}arch = [\"mips\"]\n"), "line 7, column 9: arch: unknown variant `mips`"),
             (format!("{BASE}valeu = \"y\"\n"), "line 7, column 1: valeu: unknown field `valeu`"),
             (BASE.replace("reason = \"why\"", ""), "missing field `reason`"),

@@ -64,10 +64,10 @@ fn incomplete_depmod_output_is_an_error() {
     run(&mut context, "echo 'depmod: FATAL: renameat: x' >&2", "").failed(1, &["depmod: FATAL: renameat"]);
     run(&mut context, "rm modules.symbols.bin", "")
         .failed(4, &["depmod wrote no modules.symbols.bin", "kmod"]);
-    run(&mut context, ": > modules.dep", "").failed(4, &["modules.dep is empty"]);
+    run(&mut context, ": > modules.dep", "").failed(4, &["depmod wrote an empty modules.dep"]);
     assert!(!context.path("work/out").exists());
     let harmless = "depmod: WARNING: /x/y.ko needs unknown symbol z";
     run(&mut context, &format!("echo '{harmless}' >&2"), "").ok();
-    // Without modules, modules.dep is empty.
+    // Without modules, depmod wrote an empty modules.dep.
     run(&mut context, ":", "--set DUMMY=n --set BRIDGE=n").ok();
 }

@@ -77,7 +77,7 @@ fn the_next_run_ends_processes_of_a_killed_supervisor() {
     // A file that make was writing when killed may be incomplete, although it looks finished.
     let object = find_build_file(&context, "main.o").unwrap();
     std::fs::write(&object, "half an obj").unwrap();
-    let again = context.build("").ok().says("make failed or was killed in ");
+    let again = context.build("").ok().says("failed or was killed, so ");
     assert!(find_build_file(&context, ".kcompile-make.pid").is_none());
     // One of the processes has left the session, so it survives if its supervisor is gone.
     let (escaped, others): (Vec<_>, Vec<_>) = below.iter().partition(|process| has_left(process.pid));
@@ -94,7 +94,7 @@ fn a_sandbox_ends_with_its_supervisor() {
     below[0].signal(Signal::KILL);
     assert_eq!(child.wait().unwrap().code(), Some(1));
     wait_until_gone(&below, "after the supervisor");
-    context.build("").ok().says("make failed or was killed in ");
+    context.build("").ok().says("failed or was killed, so ");
 }
 
 /// Make has a session of its own, so the terminal's Ctrl-Z does not reach it.

@@ -148,9 +148,10 @@ fn every_client_pulls_what_was_pushed() {
         }
     });
     // The registry has no TLS, which a client must notice unless told.
-    context
-        .run(&format!("push {host}/x"))
-        .failed(3, &[&format!("to docker://{host}/x/"), "hint: the registry has no TLS: --tls-verify=false"]);
+    context.run(&format!("push {host}/x")).failed(
+        3,
+        &[&format!("to docker://{host}/x/"), "hint: the registry has no TLS; --tls-verify=false allows that"],
+    );
 }
 
 /// Checks that the kernel is at the path of its flavor, and equals make's vmlinux or what Kbuild's

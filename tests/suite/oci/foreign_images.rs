@@ -113,7 +113,7 @@ fn a_root_file_system_is_not_a_kernel_image() {
         &[root.clone(), layer(&[("boot/vmlinux", File(&kernel)), ("boot/vmlinuz", SymLink("vmlinux"))])],
     );
     let said = whole(&context);
-    assert!(said.contains("- entries 1013 entries: a root file system"), "{said}");
+    assert!(said.contains("- entries 1013 entries of a root file system"), "{said}");
     assert!(said.contains("ok kernel Linux 6.1.7"), "{said}");
 
     // Wrong bytes are damage here too.

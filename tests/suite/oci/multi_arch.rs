@@ -81,7 +81,7 @@ fn one_tag_covers_all_architectures() {
     assert_eq!((again.stdout, blobs(), changed()), (ran.stdout, before.clone(), then));
     // A build of one architecture leaves the index unchanged, and says so.
     let alone = "6.1.7 --fc --config mini.config --source linux-6.1.7.tar.xz --set DEBUG_INFO=y";
-    let outdated = format!("the multi-architecture index out/{BIN}:6.1.7 still has an older image");
+    let outdated = format!("/out/{BIN}:6.1.7 still has an older image");
     context.run(alone).ok().says(&outdated);
     assert_eq!(blobs(), before);
     build(&context, "--set DEBUG_INFO=y").ok();

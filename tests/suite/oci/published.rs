@@ -191,8 +191,10 @@ fn a_published_receipt_can_be_rebuilt() {
     // Another machine looks in the current directory.
     let images = fs::read_dir(context.path("cache/images")).unwrap().map(|entry| entry.unwrap().path());
     images.for_each(|dir| fs::remove_dir_all(dir).unwrap());
-    verify("home")
-        .failed(2, &["own.config", "hint: the receipt names no directories: run it where its files lie"]);
+    verify("home").failed(
+        2,
+        &["own.config", "hint: receipts do not record directories: run this in the directory of the build"],
+    );
     for name in ["own.config", "own.fragment"] {
         fs::copy(context.path("sources").join(name), context.path("sources/deep").join(name)).unwrap();
     }
