@@ -10,10 +10,10 @@ pub mod tool_versions;
 pub mod toolchain_quirks;
 
 use crate::catalog::project::{Project, ProjectDirs};
-use crate::catalog::text::read_text;
+use crate::catalog::text::{read_config, read_text};
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Error, Kind, Result, ResultExt};
-use crate::util::read::{Links, MAX_CONFIG, MAX_TOML, read_file};
+use crate::util::read::{Links, MAX_TOML, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use include_dir::{Dir, include_dir};
 use std::collections::BTreeMap;
@@ -176,6 +176,6 @@ fn read(name: &str, path: &Utf8Path) -> Result<Vec<u8>> {
     } else if name.starts_with("patches/") {
         read_file(path, Links::Refuse, MAX_PATCH).context(Kind::Usage, || format!("cannot read {path}"))
     } else {
-        read_text(path, MAX_CONFIG).map(String::into_bytes)
+        read_config(path).map(String::into_bytes)
     }
 }

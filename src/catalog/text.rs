@@ -1,7 +1,8 @@
 //! Reads text files and TOML that people edit.
 
+use crate::kernel::binary::ikconfig;
 use crate::util::error::{Error, Kind, Result, ResultExt};
-use crate::util::read::{Links, read_file};
+use crate::util::read::{Links, MAX_CONFIG, read_file};
 use camino::Utf8Path;
 use std::io;
 
@@ -45,6 +46,25 @@ pub fn read_optional_text(path: &Utf8Path, links: Links, limit: u64) -> Result<O
 /// `limit`.
 pub fn read_text(path: &Utf8Path, limit: u64) -> Result<String> {
     text_of(path, read_file(path, Links::Follow, limit))
+}
+
+/// Reads a `.config`, which may be compressed by gzip, as `/proc/config.gz` is.
+///
+/// # Errors
+///
+/// Exit code 2: the file cannot be read, is no text, or has more than 2 MiB, also when decompressed.
+pub fn read_config(path: &Utf8Path) -> Result<String> {
+    let read = read_file(path, Links::Follow, MAX_CONFIG);
+    text_of(path, read.and_then(|bytes| if is_gzip(&bytes) { decompress(&bytes) } else { Ok(bytes) }))
+}
+
+/// Returns whether `bytes` begin as a gzip file does.
+pub fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
+}
+
+fn decompress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    ikconfig::decompress(bytes, MAX_CONFIG).map(String::into_bytes)
 }
 
 fn text_of(path: &Utf8Path, read: io::Result<Vec<u8>>) -> Result<String> {

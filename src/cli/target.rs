@@ -1,13 +1,12 @@
 //! Decides whether an argument names a file, an image or a version.
 
-use crate::catalog::text::read_text;
+use crate::catalog::text::read_config;
 use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kernel::{Channel, VersionRequest};
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{Image, locate};
 use crate::util::error::{Error, Result};
-use crate::util::read::MAX_CONFIG;
 use camino::{Utf8Path, Utf8PathBuf};
 
 /// What an argument names.
@@ -43,14 +42,13 @@ impl Target {
     }
 }
 
-/// The settings of a `.config` file. Errors (exit code 2): it is none.
+/// Reads the settings of a `.config` file.
+///
+/// # Errors
+///
+/// Exit code 2: the file is not a config, or a line in it is no setting.
 pub fn config_of(path: &Utf8Path) -> Result<Config> {
-    let config = Config::parse(&read_text(path, MAX_CONFIG)?);
-    match config.is_plausible() {
-        true => Ok(config),
-        false => Err(Error::usage(format!("{path}: not a kernel config"))
-            .hint("a line of one is CONFIG_X=y, CONFIG_X=m or # CONFIG_X is not set")),
-    }
+    Config::parse_given(path.as_str(), &read_config(path)?)
 }
 
 /// Opens the image that `target` names: the only one of a layout or tag, or the one of an index for `arch`.

@@ -12,8 +12,13 @@ mod rewrite;
 pub use compare::{Comparison, Renamed, Setting, compare};
 pub use rewrite::{EditInput, replace, rewrite};
 
+use crate::util::error::{Error, Result};
+use crate::util::text::pluralize;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+/// Some editors begin a text with it.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The settings of one `.config` file or fragment. A symbol is named without `CONFIG_`; its value is
 /// as the file has it (`y`, `m`, `17`, `"text"` with the quotes), and `n` for "is not set".
@@ -27,6 +32,19 @@ pub struct Config {
     pub header_arch: Option<String>,
     /// The version of that header: `5.10.77`, `6.12.0-rc3`.
     pub header_version: Option<String>,
+    /// Symbols that more than one line sets, in the order of their second lines.
+    pub repeated: Vec<RepeatedSymbol>,
+}
+
+/// A symbol that two lines of one file set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepeatedSymbol {
+    /// Without `CONFIG_`.
+    pub symbol: String,
+    /// The earlier line, counted from 1.
+    pub first: usize,
+    /// The line after it.
+    pub second: usize,
 }
 
 /// A line that could not be understood.
@@ -41,15 +59,24 @@ pub struct MalformedLine {
 /// The number of malformed lines that are quoted.
 const MAX_QUOTED: usize = 100;
 
+/// What a line of a `.config` may be, for hints.
+pub const SETTING_HINT: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=1, CONFIG_X=\"text\" or \
+                                # CONFIG_X is not set; a # comment may follow, but not after a number";
+
 impl Config {
-    /// Reads a `.config`. Carriage returns at line ends are left aside; a later line wins over an
-    /// earlier one, as in Kconfig.
+    /// Reads a `.config` as the kernel's own parser does: a later line wins over an earlier one, and
+    /// what follows `y`, `m`, `n`, a string or `is not set` is a comment. A byte order mark and
+    /// carriage returns are skipped.
     pub fn parse(text: &str) -> Config {
         let mut config = Config::default();
-        for (index, line) in text.lines().enumerate() {
-            let line = line.trim_end();
+        let mut lines: HashMap<&str, usize> = HashMap::new();
+        for (index, line) in text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).lines().enumerate() {
+            let (line, number) = (line.trim_end(), index + 1);
             if let Some((symbol, value)) = setting(line) {
                 config.symbols.insert(symbol.to_owned(), value.to_owned());
+                if let Some(first) = lines.insert(symbol, number) {
+                    config.repeated.push(RepeatedSymbol { symbol: symbol.to_owned(), first, second: number });
+                }
             } else if let Some(comment) = line.strip_prefix('#') {
                 if let (None, Some((arch, version))) = (&config.header_arch, header(comment)) {
                     config.header_arch = Some(arch.to_owned());
@@ -60,10 +87,79 @@ impl Config {
                 let length = if config.malformed.len() < MAX_QUOTED { 60 } else { 0 };
                 config
                     .malformed
-                    .push(MalformedLine { line: index + 1, text: line.chars().take(length).collect() });
+                    .push(MalformedLine { line: number, text: line.chars().take(length).collect() });
             }
         }
         config
+    }
+
+    /// Reads a `.config` that the user gave as `name`, an option or a path.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 2 if a line is no setting and no comment, or if there is no setting at all.
+    pub fn parse_given(name: &str, text: &str) -> Result<Config> {
+        let config = Config::parse(text);
+        if !config.is_plausible() {
+            let found = if config.symbols.is_empty() {
+                "no setting".to_owned()
+            } else {
+                format!("{} settings and {} other lines", config.symbols.len(), config.malformed.len())
+            };
+            return Err(
+                Error::usage(format!("{name}: not a kernel config: {found} in it")).hint(SETTING_HINT)
+            );
+        }
+        config.check_lines(name)?;
+        Ok(config)
+    }
+
+    /// # Errors
+    ///
+    /// Exit code 2 if a line is no setting and no comment.
+    pub fn check_lines(&self, name: &str) -> Result<()> {
+        self.malformed.first().map_or(Ok(()), |bad| {
+            let text = format!("{name}:{}: not a setting: `{}`", bad.line, bad.text.escape_debug());
+            Err(Error::usage(text).hint(SETTING_HINT))
+        })
+    }
+
+    /// Returns what to say of lines in `name` that were skipped. For configs that the user did not give.
+    pub fn skipped_lines(&self, name: &str) -> Option<String> {
+        let first = self.malformed.first()?;
+        let count = pluralize(self.malformed.len(), "line that is no setting", "lines that are no settings");
+        let text = first.text.escape_debug();
+        Some(format!("{name}: skipped {count}, the first at line {}: `{text}`", first.line))
+    }
+
+    /// Returns what to say of symbols that several lines in `name` set.
+    pub fn repeated_symbols(&self, name: &str) -> Option<String> {
+        let RepeatedSymbol { symbol, first, second } = self.repeated.first()?;
+        let more = match self.repeated.len() - 1 {
+            0 => String::new(),
+            more => format!(", and {} a symbol again", pluralize(more, "more line sets", "more lines set")),
+        };
+        Some(format!(
+            "{name}: CONFIG_{symbol} is set at lines {first} and {second}{more}; the last line counts"
+        ))
+    }
+
+    /// Checks `CONFIG_LOCALVERSION`, which becomes part of the release and so of a directory's name.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 2 if it has a character that a release cannot have.
+    pub fn check_local_version(&self) -> Result<()> {
+        let text = self.text("LOCALVERSION").unwrap_or_default();
+        let fits = |character: char| character.is_ascii_alphanumeric() || "._+~-".contains(character);
+        text.chars().find(|character| !fits(*character)).map_or(Ok(()), |bad| {
+            let text = text.escape_debug();
+            Err(Error::usage(format!(
+                "CONFIG_LOCALVERSION=\"{text}\": `{}` cannot be in a kernel release",
+                bad.escape_debug()
+            ))
+            .hint("use letters, digits and . _ + ~ -"))
+        })
     }
 
     /// The value of `symbol`; a symbol that is not there is `n`.
@@ -93,14 +189,42 @@ impl Config {
     }
 }
 
-/// `CONFIG_X=value` or `# CONFIG_X is not set`.
+/// The symbol and the value of `CONFIG_X=value` or `# CONFIG_X is not set`.
 fn setting(line: &str) -> Option<(&str, &str)> {
     if let Some(rest) = line.strip_prefix("# CONFIG_") {
-        let symbol = rest.strip_suffix(" is not set")?;
-        return is_symbol(symbol).then_some((symbol, "n"));
+        // The kernel compared only these words up to 6.7. Later kernels take a line with more for a comment.
+        let (symbol, after) = rest.split_once(" is not set")?;
+        return (is_symbol(symbol) && (after.is_empty() || is_blank(after))).then_some((symbol, "n"));
     }
-    let (symbol, value) = line.strip_prefix("CONFIG_")?.split_once('=')?;
-    (is_symbol(symbol) && is_value(value)).then_some((symbol, value))
+    let (symbol, rest) = line.strip_prefix("CONFIG_")?.split_once('=')?;
+    let value = without_comment(rest);
+    (is_symbol(symbol) && (is_value(value) || value.is_empty())).then_some((symbol, value))
+}
+
+fn is_blank(text: &str) -> bool {
+    text.starts_with([' ', '\t'])
+}
+
+/// Removes a comment where the kernel's parser ignores it: after `y`, `m` or `n`, and after a string.
+fn without_comment(text: &str) -> &str {
+    let end = if text.starts_with('"') { string_size(text) } else { Some(1) };
+    let Some((value, after)) = end.and_then(|end| text.split_at_checked(end)) else { return text };
+    let takes_comment = value.starts_with('"') || matches!(value, "y" | "m" | "n");
+    if takes_comment && is_blank(after) && after.trim_start().starts_with('#') { value } else { text }
+}
+
+/// The size of the quoted string at the start of `text`, with its quotes.
+fn string_size(text: &str) -> Option<usize> {
+    let mut escaped = true;
+    for (at, character) in text.char_indices() {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn is_symbol(text: &str) -> bool {
@@ -112,22 +236,8 @@ fn is_value(text: &str) -> bool {
     let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X"));
     let hex = hex.is_some_and(|hex| !hex.is_empty() && hex.bytes().all(|b| b.is_ascii_hexdigit()));
-    matches!(text, "y" | "m" | "n") || number || hex || is_quoted(text)
-}
-
-/// A Kconfig string: in double quotes, with `\"` and `\\` inside.
-fn is_quoted(text: &str) -> bool {
-    let Some(inner) = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) else { return false };
-    let mut escaped = false;
-    for character in inner.chars() {
-        match character {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return false,
-            _ => {}
-        }
-    }
-    !escaped && text.len() >= 2
+    let string = text.starts_with('"') && string_size(text) == Some(text.len());
+    matches!(text, "y" | "m" | "n") || number || hex || string
 }
 
 /// Kconfig's own header, ` Linux/x86 6.1.7 Kernel Configuration`: architecture and version.
@@ -139,11 +249,10 @@ fn header(comment: &str) -> Option<(&str, &str)> {
 /// One symbol as `--set` takes it: `CONFIG_X=y`, or `X=y`. Gives a fragment of one line.
 pub fn set_line(text: &str) -> Result<String, String> {
     let line = format!("CONFIG_{}", text.strip_prefix("CONFIG_").unwrap_or(text));
-    match setting(&line) {
-        Some(_) => Ok(format!("{line}\n")),
-        None => {
-            Err(format!("`{text}`: expected SYMBOL=VALUE, with y, m, n, a number or a \"string\" in quotes"))
-        }
+    if setting(&line).is_some_and(|(_, value)| !value.is_empty()) {
+        Ok(format!("{line}\n"))
+    } else {
+        Err(format!("`{text}`: expected SYMBOL=VALUE, with y, m, n, a number or a \"string\" in quotes"))
     }
 }
 
@@ -160,7 +269,8 @@ pub struct RequestedSetting {
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Config>) -> BTreeMap<String, RequestedSetting> {
     let mut merged = BTreeMap::new();
     for (layer, config) in layers.into_iter().enumerate() {
-        for (symbol, value) in &config.symbols {
+        // A .config before 6.12 has `CONFIG_X=` for a number without a value. The kernel does not take it.
+        for (symbol, value) in config.symbols.iter().filter(|(_, value)| !value.is_empty()) {
             merged.insert(symbol.clone(), RequestedSetting { value: value.clone(), layer });
         }
     }
@@ -244,6 +354,42 @@ mod tests {
         assert_eq!(config.symbols.len(), 5);
         assert_eq!((config.value("A"), config.value("C"), config.value("MISSING")), ("y", "n", "n"));
         assert_eq!(config.malformed.iter().map(|bad| bad.line).collect::<Vec<_>>(), [9, 10]);
+    }
+
+    #[test]
+    fn comments_are_read_as_the_kernel_reads_them() {
+        let text = "\u{feff}CONFIG_A=y # on\nCONFIG_B=m\t# a module\n# CONFIG_C is not set # off\n\
+                    CONFIG_S=\"a # \\\" b\" # a text\r\nCONFIG_EMPTY=\n";
+        let config = Config::parse(text);
+        assert_eq!(config.malformed, []);
+        let expected = [("A", "y"), ("B", "m"), ("C", "n"), ("EMPTY", ""), ("S", "\"a # \\\" b\"")];
+        assert_eq!(
+            config.symbols,
+            expected.map(|(symbol, value)| (symbol.to_owned(), value.to_owned())).into()
+        );
+        for bad in [
+            "CONFIG_N=64 # eight",
+            "CONFIG_A=yes",
+            "CONFIG_A=y#",
+            "CONFIG_A=y z",
+            "CONFIG_S=\"a\"b",
+            " CONFIG_A=y",
+            "CONFIG_A",
+        ] {
+            assert_eq!(Config::parse(bad).malformed.len(), 1, "{bad}");
+        }
+        assert!(Config::parse("# CONFIG_X is not settled\n#CONFIG_X is not set\n").symbols.is_empty());
+        assert!(merge([&config]).get("EMPTY").is_none());
+    }
+
+    #[test]
+    fn a_symbol_that_is_set_twice_is_found() {
+        let config = Config::parse("CONFIG_A=y\n\n# CONFIG_A is not set\nCONFIG_B=y\nCONFIG_A=y\n");
+        assert_eq!(
+            config.repeated_symbols("x").unwrap(),
+            "x: CONFIG_A is set at lines 1 and 3, and 1 more line sets a symbol again; the last line counts"
+        );
+        assert_eq!(Config::parse("CONFIG_A=y\nCONFIG_B=y\n").repeated_symbols("x"), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! keep, edited by the kernel's menus or taken from a whole `.config`, written back in their minimal form.
 
 use crate::cache::Cache;
-use crate::catalog::text::{read_optional_text, read_text};
+use crate::catalog::text::{is_gzip, read_optional_text, read_text};
 use crate::host::packages;
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::explain::Renames;
@@ -15,7 +15,7 @@ use crate::source::Tree;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, write_atomically};
-use crate::util::read::{Links, MAX_CONFIG};
+use crate::util::read::{Links, MAX_CONFIG, read_file};
 use camino::Utf8PathBuf;
 use std::collections::BTreeSet;
 
@@ -148,8 +148,17 @@ pub(crate) fn with_configured_inputs<T>(
 
 /// Finds out before anything is fetched that the result could not be written.
 fn check_target(request: &Request, ctx: &Context<'_>) -> Result<()> {
-    match request.config {
-        Some(_) => Ok(()),
+    match &request.config {
+        Some(path) => {
+            let bytes = read_file(path, Links::Follow, MAX_CONFIG).unwrap_or_default();
+            if is_gzip(&bytes) {
+                return Err(Error::usage(format!(
+                    "--config {path}: compressed, and would be written as text"
+                ))
+                .hint("decompress it with gzip -d first"));
+            }
+            Ok(())
+        }
         None => ctx.library.project.user_dirs().map(|_| ()),
     }
 }

@@ -5,7 +5,7 @@ use super::{compiler_identity, named_files};
 use crate::cache::memo::{self, MemoEntry};
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
-use crate::catalog::text::read_text;
+use crate::catalog::text;
 use crate::catalog::tool_versions::Tools;
 use crate::catalog::toolchain_quirks;
 use crate::catalog::{ConfigLibrary, patches};
@@ -19,7 +19,7 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::file_stamp::{self, FileStamp};
 use crate::util::fs::digest_file;
-use crate::util::read::{Links, MAX_CONFIG, open_file};
+use crate::util::read::{Links, open_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
@@ -71,7 +71,7 @@ pub fn read(
 
 /// Reads the config or fragment that `option` names.
 fn read_config(option: &str, path: &Utf8Path) -> Result<Text> {
-    let text = read_text(path, MAX_CONFIG).map_err(|error| error.with_prefix(option))?;
+    let text = text::read_config(path).map_err(|error| error.with_prefix(option))?;
     Ok(Text { name: path.to_string(), text })
 }
 

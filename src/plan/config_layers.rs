@@ -3,15 +3,11 @@
 use super::base_config::BaseConfig;
 use super::{ConfigLayer, Inputs, Text};
 use crate::catalog::ConfigLibrary;
-use crate::kconfig::Config;
+use crate::kconfig::{Config, SETTING_HINT};
 use crate::kernel::{Arch, KernelVersion};
 use crate::plan::request::{Override, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
-use crate::util::text::pluralize;
-
-/// The hint for an invalid line of a `.config`.
-const SETTINGS: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=\"text\" or # CONFIG_X is not set";
 
 /// Returns the layers, lowest first. Adds what the user should know about the choice to `notices`.
 pub(super) fn layers(
@@ -22,18 +18,7 @@ pub(super) fn layers(
 ) -> Result<Vec<ConfigLayer>> {
     let base = match &inputs.config {
         Some(text) => {
-            let config = user_config(text, request.arch)?;
-            if let Some(first) = config.malformed.first() {
-                let lines = pluralize(
-                    config.malformed.len(),
-                    "line that is not a setting",
-                    "lines that are not settings",
-                );
-                notices.push(format!(
-                    "{}: ignored {lines}, the first is line {}: `{}`",
-                    text.name, first.line, first.text
-                ));
-            }
+            let config = user_config(text, request.arch, notices)?;
             let (name, sha256) = (text.name.clone(), Sha256::of(&text.text));
             ConfigLayer { name, sha256, is_required: false, config }
         }
@@ -44,10 +29,9 @@ pub(super) fn layers(
     };
     let mut layers = vec![base];
     for (over, text) in request.overrides.iter().zip(&inputs.overrides) {
-        let config = user_config(text, request.arch)?;
-        if let Some(bad) = config.malformed.first() {
-            return Err(Error::usage(format!("{}:{}: not a setting: `{}`", text.name, bad.line, bad.text))
-                .hint(SETTINGS));
+        let config = user_config(text, request.arch, notices)?;
+        if let Some((symbol, _)) = config.symbols.iter().find(|(_, value)| value.is_empty()) {
+            return Err(Error::usage(format!("{}: CONFIG_{symbol}= has no value", text.name)).hint(SETTING_HINT));
         }
         let name = match over {
             Override::Fragment(_) => text.name.clone(),
@@ -59,17 +43,9 @@ pub(super) fn layers(
 }
 
 /// Parses a user's file, which must be a config for this architecture.
-fn user_config(text: &Text, arch: Arch) -> Result<Config> {
-    let config = Config::parse(&text.text);
-    if !config.is_plausible() {
-        let content = match config.symbols.len() {
-            0 => "no settings".to_owned(),
-            some => format!("{some} settings and {} other lines", config.malformed.len()),
-        };
-        return Err(
-            Error::usage(format!("{}: not a kernel config, it has {content}", text.name)).hint(SETTINGS)
-        );
-    }
+fn user_config(text: &Text, arch: Arch, notices: &mut Vec<String>) -> Result<Config> {
+    let config = Config::parse_given(&text.name, &text.text)?;
+    notices.extend(config.repeated_symbols(&text.name));
     let foreign_header = config.header_arch.as_deref().filter(|name| !arch.is_in_config_header(name));
     let mut others = Arch::ALL.iter().filter(|other| **other != arch).map(|other| other.spec().symbol);
     if let Some(theirs) = foreign_header.or_else(|| others.find(|symbol| config.enabled(symbol))) {
@@ -105,9 +81,7 @@ fn catalog_config(
     }
     let name = base.name();
     let config = Config::parse(base.text);
-    if let Some(bad) = config.malformed.first() {
-        return Err(Error::usage(format!("{}:{}: not a setting: `{}`", base.origin, bad.line, bad.text))
-            .hint(SETTINGS));
-    }
+    config.check_lines(base.origin)?;
+    notices.extend(config.repeated_symbols(base.origin));
     Ok(ConfigLayer { name, sha256: Sha256::of(base.text), is_required: false, config })
 }

@@ -177,6 +177,7 @@ impl Plan {
         notices.extend(rules.iter().map(ToString::to_string));
         let config = config_layers::layers(request, inputs, selected, &mut notices)?;
         let requested = config_of(kconfig::merge(config.iter().map(|layer| &layer.config)));
+        requested.check_local_version()?;
         let toolchain = inputs.toolchain.used_for(&requested, &request.images);
         let facts = annotations::PlanFacts { version, epoch, source: &source_plan, toolchain: &toolchain };
         Ok(Plan {

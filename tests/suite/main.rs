@@ -32,6 +32,7 @@ mod commands {
     mod check;
     mod cli;
     mod config;
+    mod config_reading;
     mod diff;
     mod golden;
     mod inspect;

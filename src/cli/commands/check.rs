@@ -114,7 +114,7 @@ fn resolve(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Checked
 
 fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<CheckedConfig> {
     let config = config_of(path)?;
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = config.repeated_symbols(&args.target).into_iter().collect();
     let header = config.header_version.as_deref().and_then(KernelVersion::from_release);
     let named = path.file_stem().and_then(|stem| stem.rsplit('-').next()?.parse::<KernelVersion>().ok());
     if let (Some(header), Some(named), None) = (header, named, args.kernel)
@@ -162,7 +162,8 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
         None => architecture.parse().map_err(|why: String| Error::usage(format!("{name}: {why}")))?,
     };
     let flavor = args.hypervisor.flavor().or_else(|| kernel_image::flavor(&image));
-    Ok(CheckedConfig { name, config, version, arch, stage: Stage::Final, flavor, notes: Vec::new() })
+    let notes = config.skipped_lines(&name).into_iter().collect();
+    Ok(CheckedConfig { name, config, version, arch, stage: Stage::Final, flavor, notes })
 }
 
 fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<CheckedConfig> {

@@ -232,14 +232,20 @@ fn diff(args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCod
 
 fn side(text: &str, options: &Options, ctx: &Context<'_>) -> Result<Side> {
     match Target::of(text, ctx.host)? {
-        Target::File(path) => Ok(Side { name: text.to_owned(), config: config_of(&path)? }),
+        Target::File(path) => {
+            let config = config_of(&path)?;
+            config.repeated_symbols(text).iter().for_each(|note| ctx.reporter.note(note));
+            Ok(Side { name: text.to_owned(), config })
+        }
         Target::Layout(path, tag) => {
             let arch = options.target.arch.first().copied().or(ctx.host.arch);
             let image = LayoutReader::open(&path)?.open_image(tag.as_deref(), arch.map(Arch::name))?;
             let config = inspect::kernel_config(&image)?;
             let config =
                 config.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;
-            Ok(Side { name: text.to_owned(), config: Config::parse(&config) })
+            let config = Config::parse(&config);
+            config.skipped_lines(text).iter().for_each(|note| ctx.reporter.warning(note.clone()));
+            Ok(Side { name: text.to_owned(), config })
         }
         Target::Version => {
             let request = one_request(text, options, ctx)?;

@@ -33,7 +33,12 @@ pub fn extract_config(mut kernel: impl Read) -> io::Result<Option<String>> {
     }
 }
 
-fn decompress(compressed: impl Read, limit: u64) -> io::Result<String> {
+/// Decompresses a `.config`.
+///
+/// # Errors
+///
+/// Reading fails. The text is not gzip, not UTF-8, or larger than `limit` bytes.
+pub fn decompress(compressed: impl Read, limit: u64) -> io::Result<String> {
     let mut text = String::new();
     GzDecoder::new(compressed).take(limit + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limit {
