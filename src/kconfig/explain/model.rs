@@ -1,8 +1,9 @@
 //! What the statements say of each symbol: its type, where it is defined, under which conditions, and
 //! who selects it. Pure.
 
-use super::expression::{Expr, Term};
+use super::expression::{Expr, NO, Term, YES, number};
 use super::statement::{Statement, Type};
+use crate::kconfig::Config;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -30,6 +31,10 @@ pub(super) struct Symbol {
     pub(super) definitions: Vec<Definition>,
     pub(super) selected_by: Vec<Selector>,
     pub(super) implied_by: Vec<Selector>,
+    /// What it selects, and under which condition.
+    pub(super) selects: Vec<(String, Option<Condition>)>,
+    /// Whether it only carries an old name's value to a new one, and is never in a `.config`.
+    pub(super) is_transitional: bool,
 }
 
 /// One `config` of a symbol.
@@ -167,15 +172,17 @@ impl Model {
     }
 
     fn add_symbol_attribute(&mut self, name: &str, attribute: Statement) {
-        let selector =
-            |condition: Option<Expr>| Selector { by: name.to_owned(), condition: condition.map(Rc::new) };
         match attribute {
             Statement::Select(target, condition) => {
-                self.symbols.entry(target).or_default().selected_by.push(selector(condition));
+                let condition = condition.map(Rc::new);
+                let selector = Selector { by: name.to_owned(), condition: condition.clone() };
+                self.symbols.entry(target.clone()).or_default().selected_by.push(selector);
+                self.symbols.entry(name.to_owned()).or_default().selects.push((target, condition));
                 return;
             }
             Statement::Imply(target, condition) => {
-                self.symbols.entry(target).or_default().implied_by.push(selector(condition));
+                let selector = Selector { by: name.to_owned(), condition: condition.map(Rc::new) };
+                self.symbols.entry(target).or_default().implied_by.push(selector);
                 return;
             }
             _ => {}
@@ -184,6 +191,7 @@ impl Model {
         let Some(definition) = symbol.definitions.last_mut() else { return };
         match attribute {
             Statement::Type(kind) => symbol.kind = Some(kind),
+            Statement::Transitional => symbol.is_transitional = true,
             Statement::Prompt(condition) => {
                 definition.prompt = Some(prompt_conditions(&definition.visible, condition));
             }
@@ -200,6 +208,42 @@ impl Model {
 }
 
 impl Symbol {
+    /// Returns the bounds that hold for its number, if `number` is outside of them.
+    pub(super) fn bounds_without(&self, wanted: i128, config: &Config) -> Option<(String, String)> {
+        let in_force = |definition: &Definition| {
+            let holds = |condition: &Condition| condition.value(config).most > NO;
+            let mut ranges = definition.ranges.iter();
+            let (low, high, _) = ranges.find(|(_, _, condition)| condition.as_ref().is_none_or(holds))?;
+            let is_outside = wanted < number(low.text(config)?)? || wanted > number(high.text(config)?)?;
+            let describe = |term: &Term| match term.symbol() {
+                Some(symbol) => format!("{term} ({})", config.value(symbol)),
+                None => term.to_string(),
+            };
+            Some(is_outside.then(|| (describe(low), describe(high))))
+        };
+        self.definitions.iter().find_map(in_force).flatten()
+    }
+
+    /// Returns the value that its defaults give where the user says nothing; `None` if it has no n, m or y.
+    pub(super) fn default_level(&self, config: &Config) -> Option<u8> {
+        if !self.is_logical() {
+            return None;
+        }
+        let is_met = |condition: &Condition| condition.value(config).least > NO;
+        let in_force = self.definitions.iter().filter(|one| one.depends.iter().all(is_met));
+        let value = in_force.flat_map(|one| one.defaults.iter().map(move |default| (one, default)));
+        let mut met = value.filter(|(_, (_, condition))| condition.as_ref().is_none_or(is_met));
+        let (definition, (value, condition)) = met.next()?;
+        let limits = definition.depends.iter().chain(condition).map(|one| one.value(config).least);
+        let value = limits.fold(value.value(config).least, u8::min);
+        Some(if value > NO && self.kind != Some(Type::Tristate) { YES } else { value })
+    }
+
+    /// Whether its values are n, m and y.
+    pub(super) fn is_logical(&self) -> bool {
+        matches!(self.kind, None | Some(Type::Bool | Type::Tristate))
+    }
+
     /// May a user set it anywhere?
     pub(super) fn has_prompt(&self) -> bool {
         self.definitions.iter().any(|definition| definition.prompt.is_some())

@@ -106,10 +106,10 @@ impl Reader {
             return Err(format!("{shown}: too large for a Kconfig file"));
         }
         self.open.push(path);
-        for statement in statements(&String::from_utf8_lossy(&bytes)) {
+        // Conditions compare the architecture: `"$(ARCH)" = "x86"`.
+        for statement in statements(&self.expanded(&String::from_utf8_lossy(&bytes))) {
             match statement {
                 Statement::Source(path) => {
-                    let path = self.expanded(&path);
                     if !path.contains('$') && path.starts_with(self.below) {
                         self.file(&path)?;
                     }

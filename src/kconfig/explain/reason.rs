@@ -1,7 +1,9 @@
 //! Why one symbol that this kernel has came out other than asked for.
 
-use super::expression::{Expr, MODULE, NO, Term, YES, number};
-use super::model::{Condition, Definition, Model, Selector, Symbol};
+use super::cause::CauseKind;
+use super::expression::{Expr, MODULE, NO, YES, number};
+use super::model::{Condition, Model, Selector, Symbol};
+use super::solve::level;
 use super::statement::Type;
 use super::unmet::{Certainty, Unmet};
 use crate::kconfig::{Config, Difference};
@@ -14,18 +16,21 @@ const MAX_LINKS: usize = 1000;
 /// A reason, and the symbols whose values it rests on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reason {
+    pub(super) kind: CauseKind,
     pub(super) text: String,
+    /// The whole condition that is not met, also where the text is cut off.
+    pub(super) unmet: Option<String>,
     pub(super) symbols: Vec<String>,
 }
 
 impl Reason {
-    fn new(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), symbols: Vec::new() }
+    pub(super) fn new(kind: CauseKind, text: impl Into<String>) -> Reason {
+        Reason { kind, text: text.into(), unmet: None, symbols: Vec::new() }
     }
 
-    fn unmet(before: &str, unmet: &Unmet, after: &str) -> Reason {
+    fn unmet(kind: CauseKind, before: &str, unmet: &Unmet, after: &str) -> Reason {
         let symbols = unmet.symbols().into_iter().map(str::to_owned).collect();
-        Reason { text: format!("{before}{unmet}{after}"), symbols }
+        Reason { kind, text: format!("{before}{unmet}{after}"), unmet: Some(format!("{unmet:#}")), symbols }
     }
 }
 
@@ -54,18 +59,16 @@ struct Query<'a> {
 impl<'a> Query<'a> {
     fn reason(self) -> Option<Reason> {
         let found = self.difference.found.as_deref().unwrap_or("n");
-        match (self.is_logical(), level(&self.difference.requested), level(found)) {
+        match (self.symbol.is_logical(), level(&self.difference.requested), level(found)) {
             (true, Some(requested), Some(found)) if found < requested => self.explain_lowered(requested),
             (true, Some(requested), Some(found)) => self.explain_raised(requested, found),
             (true, _, _) => None,
-            (false, _, _) => {
-                self.explain_hidden(MODULE).or_else(|| self.explain_fixed()).or_else(|| self.explain_range())
-            }
+            (false, _, _) => self
+                .explain_hidden(MODULE)
+                .or_else(|| self.explain_fixed())
+                .or_else(|| self.explain_type())
+                .or_else(|| self.explain_range()),
         }
-    }
-
-    fn is_logical(self) -> bool {
-        matches!(self.symbol.kind, None | Some(Type::Bool | Type::Tristate))
     }
 
     /// It came out as n or m, and more was asked for.
@@ -82,9 +85,9 @@ impl<'a> Query<'a> {
     fn explain_hidden(self, needed: u8) -> Option<Reason> {
         let unmet = self.unmet_prompts(needed)?;
         Some(match self.unmet_prompts(MODULE) {
-            None if unmet.symbols().is_empty() => Reason::new("can only be a module"),
-            None => Reason::unmet("limited to m by ", &unmet, ""),
-            Some(_) => Reason::unmet("depends on ", &unmet, ""),
+            None if unmet.symbols().is_empty() => Reason::new(CauseKind::OnlyModule, "can only be a module"),
+            None => Reason::unmet(CauseKind::LimitedToModule, "limited to m by ", &unmet, ""),
+            Some(_) => Reason::unmet(CauseKind::DependsOn, "depends on ", &unmet, ""),
         })
     }
 
@@ -121,10 +124,10 @@ impl<'a> Query<'a> {
             })
             .collect();
         match unmet.is_empty() {
-            true => Some(Reason::new("has no prompt, and nothing selects it")),
+            true => Some(Reason::new(CauseKind::NoPrompt, "has no prompt, and nothing selects it")),
             false => {
                 let unmet = Unmet::any(unmet.into_iter().collect::<Option<Vec<_>>>()?)?;
-                Some(Reason::unmet("has no prompt; its default needs ", &unmet, ""))
+                Some(Reason::unmet(CauseKind::NoPrompt, "has no prompt; its default needs ", &unmet, ""))
             }
         }
     }
@@ -154,59 +157,70 @@ impl<'a> Query<'a> {
         if let Some(more @ 1..) = selectors.len().checked_sub(MAX_SHOWN) {
             text.push_str(&format!(" and {more} more"));
         }
-        Reason {
-            text,
-            symbols: selectors.iter().take(MAX_SHOWN).map(|selector| selector.by.clone()).collect(),
-        }
+        let symbols = selectors.iter().take(MAX_SHOWN).map(|selector| selector.by.clone()).collect();
+        Reason { symbols, ..Reason::new(CauseKind::NotSelected, text) }
     }
 
     /// It could be asked for, but a choice has one member that is on.
     fn explain_choice(self) -> Option<Reason> {
         let choice = self.symbol.definitions.iter().find_map(|definition| definition.choice)?;
+        // A member that could be chosen is in the .config, if only as not set.
+        if self.difference.found.is_none() && self.certainty == Certainty::Certain {
+            return None;
+        }
         let choice = &self.model.choices[choice];
         if let Some(unmet) = self.unmet(choice.prompt.iter().flatten(), MODULE) {
-            return Some(Reason::unmet("its choice has no prompt: depends on ", &unmet, ""));
+            return Some(Reason::unmet(
+                CauseKind::Choice,
+                "its choice has no prompt: depends on ",
+                &unmet,
+                "",
+            ));
         }
         let on = choice.members.iter().find(|member| self.config.value(member) == "y")?;
-        Some(Reason::new(format!("its choice took {on}")))
+        Some(Reason::new(CauseKind::Choice, format!("its choice took {on}")))
     }
 
     /// It came out as y or m, and less was asked for.
     fn explain_raised(self, requested: u8, found: u8) -> Option<Reason> {
-        if let Some(reason) = self.explain_forced(&self.symbol.selected_by, "selected by ", requested, found)
-        {
+        if let Some(reason) = self.explain_forced(CauseKind::Selected, requested, found) {
             return Some(reason);
         }
         if self.symbol.kind == Some(Type::Tristate) && requested == MODULE && !self.config.enabled("MODULES")
         {
-            return Some(Reason { text: "MODULES (n)".into(), symbols: vec!["MODULES".into()] });
+            return Some(Reason {
+                symbols: vec!["MODULES".into()],
+                ..Reason::new(CauseKind::DependsOn, "MODULES (n)")
+            });
         }
         if self.symbol.definitions.iter().any(|definition| definition.choice.is_some())
             && self.unmet_prompts(MODULE).is_none()
         {
-            return Some(Reason::new("one of its choice has to be on, and no other was taken"));
+            return Some(Reason::new(
+                CauseKind::Choice,
+                "one of its choice has to be on, and no other was taken",
+            ));
         }
-        self.explain_forced(&self.symbol.implied_by, "cannot be changed here; implied by ", requested, found)
+        self.explain_forced(CauseKind::Implied, requested, found)
             .filter(|_| self.unmet_prompts(MODULE).is_some() || !self.symbol.has_prompt())
             .or_else(|| self.explain_fixed())
     }
 
-    /// Which of `links` are on, more than what was wanted.
-    fn explain_forced(
-        self,
-        selectors: &[Selector],
-        before: &str,
-        requested: u8,
-        found: u8,
-    ) -> Option<Reason> {
+    /// What selects or implies it, at more than what was wanted.
+    fn explain_forced(self, kind: CauseKind, requested: u8, found: u8) -> Option<Reason> {
+        let (selectors, before) = if kind == CauseKind::Selected {
+            (&self.symbol.selected_by, "selected by ")
+        } else {
+            (&self.symbol.implied_by, "cannot be changed here; implied by ")
+        };
         let strength = |selector: &Selector| {
             let condition =
                 selector.condition.as_ref().map_or(YES, |condition| condition.value(self.config).most);
             level(self.config.value(&selector.by)).unwrap_or(NO).min(condition)
         };
-        // A bool becomes y by what is m.
-        let enough = if self.symbol.kind == Some(Type::Tristate) { found } else { MODULE };
-        let on = selectors.iter().filter(|selector| strength(selector) >= enough && strength(selector) > NO);
+        // A bool becomes y by what is m, and a tristate m where n was asked for.
+        let enough = if self.symbol.kind == Some(Type::Tristate) { requested + 1 } else { MODULE };
+        let on = selectors.iter().filter(|selector| strength(selector) >= enough);
         let mut on: Vec<&str> = on.map(|selector| selector.by.as_str()).collect();
         if on.is_empty() || found <= requested {
             return None;
@@ -217,7 +231,8 @@ impl<'a> Query<'a> {
         if let Some(more @ 1..) = on.len().checked_sub(MAX_SHOWN) {
             text.push_str(&format!(" and {more} more"));
         }
-        Some(Reason { text, symbols: on.into_iter().take(MAX_SHOWN).map(str::to_owned).collect() })
+        let symbols = on.into_iter().take(MAX_SHOWN).map(str::to_owned).collect();
+        Some(Reason { symbols, ..Reason::new(kind, text) })
     }
 
     /// A default that the user cannot change here.
@@ -229,14 +244,17 @@ impl<'a> Query<'a> {
         };
         if !self.symbol.has_prompt() {
             return Some(match default {
-                Some(default) => Reason::new(format!("has no prompt; default {}", describe_default(default))),
-                None => Reason::new("has no prompt"),
+                Some(default) => Reason::new(
+                    CauseKind::NoPrompt,
+                    format!("has no prompt; default {}", describe_default(default)),
+                ),
+                None => Reason::new(CauseKind::NoPrompt, "has no prompt"),
             });
         }
         let unmet = self.unmet_prompts(MODULE)?;
         let after =
             default.map(|default| format!("; default {}", describe_default(default))).unwrap_or_default();
-        Some(Reason::unmet("to change it needs ", &unmet, &after))
+        Some(Reason::unmet(CauseKind::Fixed, "to change it needs ", &unmet, &after))
     }
 
     /// The first default whose condition is met.
@@ -253,19 +271,8 @@ impl<'a> Query<'a> {
     }
 
     fn explain_range(self) -> Option<Reason> {
-        let requested = number(&self.difference.requested)?;
-        let bound = |text: &Term| number(text.text(self.config)?);
-        let in_force = |definition: &Definition| {
-            definition.ranges.iter().find_map(|(low, high, condition)| {
-                if condition.as_ref().is_some_and(|condition| condition.value(self.config).most == NO) {
-                    return None;
-                }
-                Some((low.clone(), high.clone(), bound(low)?, bound(high)?))
-            })
-        };
-        let (low_term, high_term, low, high) = self.symbol.definitions.iter().find_map(in_force)?;
-        (requested < low || requested > high)
-            .then(|| Reason::new(format!("outside its range, {low_term} to {high_term}")))
+        let (low, high) = self.symbol.bounds_without(number(&self.difference.requested)?, self.config)?;
+        Some(Reason::new(CauseKind::Range, format!("outside its range, {low} to {high}")))
     }
 
     /// A value that this kind of symbol cannot have.
@@ -275,19 +282,13 @@ impl<'a> Query<'a> {
             Type::Bool => ("a bool: y or n", matches!(requested, "y" | "n")),
             Type::Tristate => ("a tristate: y, m or n", matches!(requested, "y" | "m" | "n")),
             Type::String => ("a string", requested.starts_with('"')),
-            Type::Int => ("an int", requested.parse::<i64>().is_ok()),
+            Type::Int => match requested.strip_prefix('-').unwrap_or(requested) {
+                digits if digits.starts_with("0x") => ("an int: no hexadecimal number", false),
+                digits if digits.len() > 1 && digits.starts_with('0') => ("an int: no leading zeros", false),
+                _ => ("an int", requested.parse::<i64>().is_ok()),
+            },
             Type::Hex => ("a hex number", number(requested).is_some()),
         };
-        (!fits).then(|| Reason::new(format!("is {name}")))
-    }
-}
-
-/// The value of a tristate; `None` for what is none.
-fn level(value: &str) -> Option<u8> {
-    match value {
-        "y" => Some(YES),
-        "m" => Some(MODULE),
-        "n" => Some(NO),
-        _ => None,
+        (!fits).then(|| Reason::new(CauseKind::Type, format!("is {name}")))
     }
 }

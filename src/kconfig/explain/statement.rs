@@ -31,6 +31,8 @@ pub(super) enum Statement {
     Select(String, Option<Expr>),
     Imply(String, Option<Expr>),
     Range(Term, Term, Option<Expr>),
+    /// The symbol is an old name that a newer one takes its value from.
+    Transitional,
     /// The path as written.
     Source(String),
 }
@@ -123,6 +125,7 @@ fn statement(keyword: &str, tokens: &[Token], out: &mut Vec<Statement>) {
             }
             _ => None,
         },
+        "transitional" => Some(Statement::Transitional),
         "visible" => condition.map(Statement::VisibleIf),
         "select" => name().map(|name| Statement::Select(name, condition)),
         "imply" => name().map(|name| Statement::Imply(name, condition)),

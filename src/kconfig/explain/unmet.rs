@@ -178,16 +178,19 @@ impl fmt::Display for Unmet {
             Unmet::All(parts) => (parts, " && "),
             Unmet::Any(parts) => (parts, " || "),
         };
-        for (index, part) in parts.iter().take(MAX_SHOWN).enumerate() {
+        // `{:#}` writes all of it.
+        let shown = if f.alternate() { parts.len() } else { MAX_SHOWN };
+        for (index, part) in parts.iter().take(shown).enumerate() {
             if index > 0 {
                 f.write_str(sign)?;
             }
             match part {
                 Unmet::Term { text, .. } => f.write_str(text)?,
+                list if f.alternate() => write!(f, "({list:#})")?,
                 list => write!(f, "({list})")?,
             }
         }
-        match parts.len().saturating_sub(MAX_SHOWN) {
+        match parts.len().saturating_sub(shown) {
             0 => Ok(()),
             more => write!(f, "{sign}… {more} more"),
         }

@@ -1,0 +1,140 @@
+//! What Kconfig says of one symbol, with the values of a final `.config`.
+
+use super::model::{Condition, Model, Selector, Symbol};
+use super::statement::Type;
+use super::unmet::{Certainty, Unmet};
+use super::{Kernel, read, with_zeros};
+use crate::kconfig::Config;
+use crate::util::text::escape_control;
+use serde::Serialize;
+
+/// A symbol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Description {
+    /// Without `CONFIG_`.
+    pub symbol: String,
+    /// In the final `.config`, if it is there.
+    pub value: Option<String>,
+    /// `bool`, `tristate`, `string`, `int` or `hex`.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// One for each place that defines it.
+    pub definitions: Vec<DescribedDefinition>,
+    /// What selects it. First what is on.
+    pub selected_by: Vec<DescribedSelector>,
+    /// What implies it.
+    pub implied_by: Vec<DescribedSelector>,
+}
+
+/// One `config` of a symbol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DescribedDefinition {
+    /// Whether a user can set it here.
+    pub prompt: bool,
+    /// The conditions for it, each with whether it is met.
+    pub depends: Vec<DescribedCondition>,
+    /// The further conditions for its prompt.
+    pub prompt_if: Vec<DescribedCondition>,
+    /// Its defaults, in their order.
+    pub defaults: Vec<String>,
+    /// Its ranges.
+    pub ranges: Vec<String>,
+}
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DescribedCondition {
+    /// As the Kconfig file has it.
+    pub condition: String,
+    /// What of it is not met, with values; `None` if it is met.
+    pub unmet: Option<String>,
+}
+
+/// A symbol that selects or implies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DescribedSelector {
+    /// Without `CONFIG_`.
+    pub symbol: String,
+    /// In the final `.config`.
+    pub value: String,
+    /// Its condition.
+    #[serde(rename = "if")]
+    pub condition: Option<DescribedCondition>,
+}
+
+/// Describes the symbols `names` of `kernel`, whose final `.config` is `config`.
+///
+/// # Errors
+///
+/// In words: the Kconfig files cannot be read, or they do not define a symbol.
+pub fn describe(names: &[String], config: &Config, kernel: &Kernel<'_>) -> Result<Vec<Description>, String> {
+    let model = Model::new(read::read(kernel.tree, kernel.arch)?);
+    let values = with_zeros(config, kernel, &model);
+    let one = |name: &String| {
+        let name = name.strip_prefix("CONFIG_").unwrap_or(name);
+        match model.defined(name) {
+            Some(symbol) => Ok(described(name, symbol, &values, config)),
+            None => Err(format!(
+                "{}: {}",
+                escape_control(name),
+                super::explain_absent(name, config, kernel, &model)
+            )),
+        }
+    };
+    names.iter().map(one).collect()
+}
+
+fn described(name: &str, symbol: &Symbol, values: &Config, config: &Config) -> Description {
+    let condition = |condition: &Condition| {
+        let unmet = Unmet::of([condition.as_ref()], super::expression::MODULE, values, Certainty::Possible);
+        DescribedCondition {
+            condition: escape_control(&condition.to_string()),
+            unmet: unmet.map(|unmet| escape_control(&format!("{unmet:#}"))),
+        }
+    };
+    let with_condition = |text: String, condition: Option<&Condition>| match condition {
+        Some(condition) => escape_control(&format!("{text} if {condition}")),
+        None => escape_control(&text),
+    };
+    let selectors = |list: &[Selector]| {
+        let mut list: Vec<DescribedSelector> = list
+            .iter()
+            .map(|one| DescribedSelector {
+                symbol: one.by.clone(),
+                value: values.value(&one.by).to_owned(),
+                condition: one.condition.as_ref().map(condition),
+            })
+            .collect();
+        list.sort_by_key(|one| one.value == "n");
+        list
+    };
+    let definitions = symbol.definitions.iter().map(|one| DescribedDefinition {
+        prompt: one.prompt.is_some(),
+        depends: one.depends.iter().map(condition).collect(),
+        prompt_if: one.prompt.iter().flatten().map(condition).collect(),
+        defaults: one
+            .defaults
+            .iter()
+            .map(|(value, when)| with_condition(value.to_string(), when.as_ref()))
+            .collect(),
+        ranges: one
+            .ranges
+            .iter()
+            .map(|(low, high, when)| with_condition(format!("{low} to {high}"), when.as_ref()))
+            .collect(),
+    });
+    Description {
+        symbol: name.to_owned(),
+        value: config.symbols.get(name).cloned(),
+        kind: match symbol.kind {
+            Some(Type::Tristate) => "tristate",
+            Some(Type::String) => "string",
+            Some(Type::Int) => "int",
+            Some(Type::Hex) => "hex",
+            Some(Type::Bool) | None => "bool",
+        },
+        definitions: definitions.collect(),
+        selected_by: selectors(&symbol.selected_by),
+        implied_by: selectors(&symbol.implied_by),
+    }
+}

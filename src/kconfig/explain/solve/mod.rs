@@ -1,0 +1,383 @@
+//! Finds settings that give a symbol its wanted value, with all that they depend on in turn.
+//!
+//! The search changes a copy of the final `.config` and goes back where a way fails. What it finds is
+//! what Kconfig's files show. Only the kernel's own `olddefconfig` proves it.
+
+mod condition;
+mod lower;
+mod raise;
+
+use super::expression::{Expr, MODULE, NO, Term, YES, number};
+use super::model::{Condition, Definition, Model, Selector, Symbol};
+use super::statement::Type;
+use crate::kconfig::{Config, Setting};
+use std::collections::{BTreeSet, HashMap};
+
+/// Chains of dependencies deeper than this are no kernel's.
+const MAX_DEPTH: usize = 40;
+/// How many steps the search for one symbol takes.
+const MAX_STEPS: usize = 20_000;
+/// How often the search begins again, with the defaults that came in its way.
+const MAX_ROUNDS: usize = 3;
+/// How many alternatives of one place are tried; the most selected symbol has some seven hundred selectors.
+const MAX_ALTERNATIVES: usize = 8;
+
+/// What the search found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Solution {
+    /// These settings, the wanted one left out.
+    Settings(Vec<Setting>),
+    /// Nothing gives the value. The symbols are those on the way that this architecture does not have.
+    Impossible(BTreeSet<String>),
+    /// The user would be asked for the number, but these are its bounds then.
+    OutOfRange(String, String),
+    /// The search was given up, or found what does not hold.
+    Unknown,
+}
+
+/// What has to be reached.
+#[derive(Clone, Copy)]
+enum Goal<'a> {
+    /// The expression, or its negation, is at least this.
+    Expr { expr: &'a Expr, level: u8, negated: bool },
+    /// The symbol is at least this.
+    Raise(&'a str, u8),
+    /// The symbol is at most this.
+    Lower(&'a str, u8),
+    /// The user is asked for the symbol at this level, by this definition.
+    Prompt(&'a Definition, u8),
+    /// The symbol is set, in addition to its prompt.
+    PromptAndSet(&'a str, &'a Definition, u8),
+    /// The selector selects at least at this level.
+    Select(&'a Selector, u8),
+    /// The selector selects at most at this level.
+    Unselect(&'a Selector, u8),
+    /// The default of this index gives at least this.
+    Default(&'a str, &'a Definition, usize, u8),
+    /// The definition, and so its defaults, do not apply.
+    Undefine(&'a Definition),
+}
+
+/// One change of the config.
+struct Step {
+    symbol: String,
+    before: Option<String>,
+    /// Whether the user has to set it. Other changes follow from those.
+    is_given: bool,
+}
+
+pub(super) struct Search<'a> {
+    model: &'a Model,
+    /// Symbol → those with a default whose conditions name it.
+    dependents: HashMap<&'a str, Vec<&'a str>>,
+    /// The final `.config`.
+    original: Config,
+    /// The same with the changes of the trail.
+    config: Config,
+    /// The symbol that is looked for, and the most that it may be.
+    ceiling: Option<(&'a str, u8)>,
+    trail: Vec<Step>,
+    open: Vec<(&'a str, bool)>,
+    missing: BTreeSet<String>,
+    steps: usize,
+    /// Whether a way was not followed to its end, so that no failure proves that there is none.
+    is_incomplete: bool,
+}
+
+impl<'a> Search<'a> {
+    pub(super) fn new(model: &'a Model, config: &Config) -> Search<'a> {
+        let (original, config) = (config.clone(), config.clone());
+        let mut dependents: HashMap<&'a str, Vec<&'a str>> = HashMap::new();
+        for (name, symbol) in &model.symbols {
+            let depends = symbol.definitions.iter().filter(|one| !one.defaults.is_empty()).flat_map(|one| {
+                let conditions = one.defaults.iter().flat_map(|(value, condition)| {
+                    [value].into_iter().chain(condition.as_ref().map(AsRef::as_ref))
+                });
+                one.depends.iter().map(AsRef::as_ref).chain(conditions)
+            });
+            let mut add = |term: &'a Term| {
+                if let Some(on) = term.symbol() {
+                    dependents.entry(on).or_default().push(name);
+                }
+            };
+            depends.for_each(|expr| expr.each_term(&mut add));
+        }
+        let (trail, open, missing) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Search {
+            model,
+            dependents,
+            original,
+            config,
+            ceiling: None,
+            trail,
+            open,
+            missing,
+            steps: 0,
+            is_incomplete: false,
+        }
+    }
+
+    /// Finds what has to be set so that `name` gets the value `wanted`.
+    pub(super) fn solve(&mut self, name: &'a str, wanted: &str) -> Solution {
+        let Some(symbol) = self.model.defined(name) else { return Solution::Impossible(BTreeSet::new()) };
+        (self.steps, self.missing, self.is_incomplete) = (0, BTreeSet::new(), false);
+        let wanted_level = level(wanted).filter(|_| symbol.is_logical());
+        self.ceiling = wanted_level.filter(|level| *level > self.level(name)).map(|level| (name, level));
+        let (mut reached, mut holds) = (false, false);
+        for _ in 0..MAX_ROUNDS {
+            reached = match wanted_level {
+                Some(wanted) => self.reach(name, symbol, wanted) && self.level(name) == wanted,
+                None => self.any(&prompts(symbol).map(|one| Goal::Prompt(one, MODULE)).collect::<Vec<_>>()),
+            };
+            if !reached {
+                break;
+            }
+            let defaults = self.apply_defaults();
+            holds = self.trail_holds() && wanted_level.is_none_or(|wanted| self.level(name) == wanted);
+            if holds {
+                break;
+            }
+            // What turned itself on stood in the way. It is now known, and is turned off.
+            self.undo(0);
+            for (symbol, value) in defaults {
+                self.record(&symbol, &value, false);
+            }
+        }
+        let bounds =
+            number(wanted).filter(|_| reached).and_then(|wanted| symbol.bounds_without(wanted, &self.config));
+        let given = self.trail.iter().filter(|step| step.is_given && step.symbol != name);
+        let symbols: BTreeSet<&str> = given.map(|step| step.symbol.as_str()).collect();
+        let setting =
+            |symbol: &str| Setting { symbol: symbol.to_owned(), value: self.config.value(symbol).to_owned() };
+        let settings = symbols.into_iter().map(setting).collect();
+        self.undo(0);
+        if let Some((low, high)) = bounds {
+            Solution::OutOfRange(low, high)
+        } else if holds {
+            Solution::Settings(settings)
+        } else if reached || self.is_incomplete {
+            Solution::Unknown
+        } else {
+            Solution::Impossible(std::mem::take(&mut self.missing))
+        }
+    }
+
+    fn reach(&mut self, name: &'a str, symbol: &Symbol, wanted: u8) -> bool {
+        let current = self.level(name);
+        match wanted {
+            MODULE if symbol.kind != Some(Type::Tristate) => false,
+            MODULE if current > MODULE => self.raise("MODULES", YES) && self.lower(name, MODULE),
+            MODULE => self.raise("MODULES", YES) && self.raise(name, MODULE),
+            _ if wanted > current => self.raise(name, wanted),
+            _ => self.lower(name, wanted),
+        }
+    }
+
+    /// Gives symbols that can now be seen their defaults, as `olddefconfig` does. Returns those.
+    fn apply_defaults(&mut self) -> Vec<(String, String)> {
+        let mut changed: Vec<String> = self.trail.iter().map(|step| step.symbol.clone()).collect();
+        let (mut defaults, mut visits) = (Vec::new(), 0);
+        while let Some(symbol) = changed.pop() {
+            let dependents = self.dependents.get(symbol.as_str()).cloned().unwrap_or_default();
+            for name in dependents {
+                visits += 1;
+                if visits > MAX_STEPS {
+                    return defaults;
+                }
+                let Some(symbol) = self.model.defined(name) else { continue };
+                let is_known = self.original.symbols.contains_key(name) || self.is_set(name);
+                let Some(default) = symbol.default_level(&self.config).filter(|_| !is_known) else {
+                    continue;
+                };
+                if default > self.level(name) {
+                    let mark = self.trail.len();
+                    self.record(name, text(default), false);
+                    self.select_targets(name);
+                    changed.extend(self.trail[mark..].iter().map(|step| step.symbol.clone()));
+                    defaults.push((name.to_owned(), text(default).to_owned()));
+                }
+            }
+        }
+        defaults
+    }
+
+    /// Whether everything that was set can still be set: a later step may have undone what an earlier one needs.
+    fn trail_holds(&self) -> bool {
+        self.trail.iter().filter(|step| step.is_given).all(|step| {
+            let Some(symbol) = self.model.defined(&step.symbol) else { return false };
+            let value = self.level(&step.symbol);
+            let needed = if symbol.kind == Some(Type::Tristate) { value.max(MODULE) } else { MODULE };
+            value == NO
+                || prompts(symbol)
+                    .any(|one| self.prompt(one).all(|part| part.value(&self.config).most >= needed))
+        })
+    }
+
+    fn level(&self, name: &str) -> u8 {
+        level(self.config.value(name)).unwrap_or(NO)
+    }
+
+    fn prompt(&self, definition: &'a Definition) -> impl Iterator<Item = &'a Expr> + use<'a> {
+        let choice = definition.choice.and_then(|choice| self.model.choices[choice].prompt.as_ref());
+        let conditions = definition.depends.iter().chain(definition.prompt.iter().flatten());
+        conditions.chain(choice.into_iter().flatten()).map(AsRef::as_ref)
+    }
+
+    fn all(&mut self, goals: &[Goal<'a>]) -> bool {
+        goals.iter().all(|goal| self.reach_goal(*goal))
+    }
+
+    /// Takes the goal that needs the fewest settings.
+    fn any(&mut self, goals: &[Goal<'a>]) -> bool {
+        let mark = self.trail.len();
+        self.is_incomplete |= goals.len() > MAX_ALTERNATIVES;
+        let mut best: Option<(usize, Vec<(String, String, bool)>)> = None;
+        for goal in goals.iter().take(MAX_ALTERNATIVES) {
+            let is_below = |search: &Self| {
+                search.ceiling.is_none_or(|(name, most)| {
+                    search.open.len() > 1 || search.level(name) <= most || search.trail.is_empty()
+                })
+            };
+            let is_reached = self.reach_goal(*goal);
+            let is_good = is_reached && is_below(self) && self.trail_holds();
+            self.is_incomplete |= is_reached && !is_good;
+            if is_good {
+                let cost = self.trail[mark..].iter().filter(|step| step.is_given).count();
+                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
+                    let made = self.trail[mark..].iter().map(|step| {
+                        (step.symbol.clone(), self.config.value(&step.symbol).to_owned(), step.is_given)
+                    });
+                    best = Some((cost, made.collect()));
+                }
+            }
+            self.undo(mark);
+            if best.as_ref().is_some_and(|(cost, _)| *cost <= 1) {
+                break;
+            }
+        }
+        let Some((_, made)) = best else { return false };
+        for (symbol, value, is_given) in made {
+            self.record(&symbol, &value, is_given);
+        }
+        true
+    }
+
+    fn reach_goal(&mut self, goal: Goal<'a>) -> bool {
+        self.steps += 1;
+        if self.steps >= MAX_STEPS || self.open.len() > MAX_DEPTH {
+            self.is_incomplete = true;
+            return false;
+        }
+        match goal {
+            Goal::Expr { expr, level, negated } => self.expr(expr, level, negated),
+            Goal::Raise(name, level) => self.raise(name, level),
+            Goal::Lower(name, level) => self.lower(name, level),
+            Goal::Prompt(definition, level) => {
+                let goals: Vec<Goal<'a>> =
+                    self.prompt(definition).map(|expr| Goal::Expr { expr, level, negated: false }).collect();
+                self.all(&goals)
+            }
+            Goal::PromptAndSet(name, definition, level) => self.prompt_and_set(name, definition, level),
+            Goal::Select(selector, level) => {
+                self.raise(&selector.by, level) && self.condition(selector.condition.as_ref(), level)
+            }
+            Goal::Unselect(selector, level) => {
+                let by = Goal::Lower(&selector.by, level);
+                let not = |condition: &'a Condition| Goal::Expr {
+                    expr: condition,
+                    level: YES - level,
+                    negated: true,
+                };
+                let goals: Vec<Goal<'a>> =
+                    [by].into_iter().chain(selector.condition.as_ref().map(not)).collect();
+                self.any(&goals)
+            }
+            Goal::Default(name, definition, index, level) => self.default(name, definition, index, level),
+            Goal::Undefine(definition) => {
+                let not = |expr: &'a Condition| Goal::Expr { expr, level: YES, negated: true };
+                let goals: Vec<Goal<'a>> = definition.depends.iter().map(not).collect();
+                self.any(&goals)
+            }
+        }
+    }
+
+    fn strength(&self, selector: &Selector) -> u8 {
+        let condition = selector.condition.as_ref().map_or(YES, |one| one.value(&self.config).most);
+        self.level(&selector.by).min(condition)
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        self.trail.iter().any(|step| step.is_given && step.symbol == name)
+    }
+
+    /// Sets the symbol as the user would. Fails where an earlier step needs another value.
+    fn set(&mut self, name: &'a str, value: &str) -> bool {
+        if self.is_set(name)
+            && self.config.value(name) != value
+            && level(self.config.value(name)) >= level(value)
+        {
+            return false;
+        }
+        self.record(name, value, true);
+        self.select_targets(name)
+    }
+
+    fn derive(&mut self, name: &'a str, value: u8) -> bool {
+        self.record(name, text(value), false);
+        self.select_targets(name)
+    }
+
+    /// What the symbol selects follows it.
+    fn select_targets(&mut self, name: &'a str) -> bool {
+        let Some(symbol) = self.model.defined(name) else { return true };
+        for (target, condition) in &symbol.selects {
+            let condition = condition.as_ref().map_or(YES, |one| one.value(&self.config).least);
+            let strength = self.level(name).min(condition);
+            let Some(selected) = self.model.defined(target) else { continue };
+            if strength <= self.level(target) {
+                continue;
+            }
+            if self.is_set(target) && self.level(target) == NO || self.open.contains(&(target, false)) {
+                self.is_incomplete = true;
+                return false;
+            }
+            let value = if selected.kind == Some(Type::Tristate) { strength } else { YES };
+            if !self.derive(target, value) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn record(&mut self, symbol: &str, value: &str, is_given: bool) {
+        let before = self.config.symbols.insert(symbol.to_owned(), value.to_owned());
+        self.trail.push(Step { symbol: symbol.to_owned(), before, is_given });
+    }
+
+    fn undo(&mut self, mark: usize) {
+        for Step { symbol, before, .. } in self.trail.drain(mark..).rev() {
+            match before {
+                Some(value) => self.config.symbols.insert(symbol, value),
+                None => self.config.symbols.remove(&symbol),
+            };
+        }
+    }
+}
+
+fn text(level: u8) -> &'static str {
+    ["n", "m", "y"][usize::from(level)]
+}
+
+fn prompts(symbol: &Symbol) -> impl Iterator<Item = &Definition> {
+    symbol.definitions.iter().filter(|definition| definition.prompt.is_some())
+}
+
+/// The value of a tristate; `None` for what is none.
+pub(super) fn level(value: &str) -> Option<u8> {
+    match value {
+        "y" => Some(YES),
+        "m" => Some(MODULE),
+        "n" => Some(NO),
+        _ => None,
+    }
+}

@@ -1,0 +1,391 @@
+//! One symbol for each thing that can happen.
+
+use super::*;
+use crate::catalog::ConfigLibrary;
+use crate::kconfig::{differences, merge};
+
+/// A kernel in a few lines: one symbol for each thing that can happen.
+const KCONFIG: &str = r#"
+config MODULES
+	bool "Modules"
+	modules
+config CC_VERSION
+	int
+	default $(shell,cc --version)
+config CC_HAS_NEW
+	def_bool CC_VERSION >= 90000
+config PCI
+	bool "PCI"
+config ACPI
+	bool "ACPI"
+config EXPERT
+	bool "Expert"
+config HAS_DMA
+	def_bool y
+	depends on !NO_DMA
+config NO_DMA
+	bool
+menu "Drivers"
+	depends on PCI
+config DRIVER
+	tristate "Driver"
+	depends on ACPI || EXPERT
+if DRIVER
+config DRIVER_EXTRA
+	bool "Extra"
+config DRIVER_CONSOLE
+	bool "Console"
+	depends on DRIVER=y
+endif
+endmenu
+config BUS
+	tristate "Bus"
+config ON_BUS
+	tristate "On the bus"
+	depends on BUS
+config TEST
+	tristate "Only a module"
+	depends on m
+config CORE
+	tristate "Core"
+config USER
+	bool "User"
+	select CORE
+config HIDDEN
+	bool
+config HIDDEN_USER
+	bool "Uses hidden"
+	depends on PCI
+	select HIDDEN if ACPI
+config ALONE
+	bool
+config PRINTK
+	bool "printk" if EXPERT
+	default y
+config IMPLIED
+	tristate "Implied" if EXPERT
+config IMPLIER
+	bool "Implies"
+	imply IMPLIED
+choice
+	prompt "Timer"
+config HZ_100
+	bool "100"
+config HZ_250
+	bool "250"
+endchoice
+config CPUS
+	int "CPUs"
+	range 1 64 if EXPERT
+	range 2 8
+	default 4
+config NAME
+	string "Name"
+config RETPOLINE_OLD
+	bool "Retpoline"
+	depends on $(cc-option,-mretpoline)
+config NF_NAT
+	tristate "NAT"
+config TUSER
+	tristate "Selects at m"
+	select TCORE
+config TCORE
+	tristate "Selected at m"
+config ONLY_ARM
+	bool "Of another architecture"
+	depends on ARM && PCI
+config LEVEL
+	int "Level"
+	depends on EXPERT
+	range 1 9
+config LOW_LEVEL
+	bool "Low level"
+	depends on LEVEL < 5 && LEVEL != 0
+config MASK
+	hex "Mask"
+config OLD_NAME
+	bool
+	transitional
+config NEW_NAME
+	bool "New name"
+	default OLD_NAME
+choice
+	prompt "Compression"
+config COMP_GZ
+	bool "gz"
+config COMP_ZSTD
+	bool "zstd"
+	depends on $(cc-option,-zstd)
+endchoice
+menuconfig FILTERED
+	bool "Has a filter"
+config FILTER
+	bool "Filter"
+	depends on FILTERED
+	default y
+config BEHIND_FILTER
+	bool "Behind the filter"
+	depends on FILTERED && !FILTER
+config HAS_FUTEX
+	def_bool y
+	depends on FUTEX
+config FUTEX
+	bool "Futex" if EXPERT
+	default y
+"#;
+
+/// What is said of each symbol of `requested`, when `result` came out.
+fn say(requested: &str, result: &str) -> Vec<String> {
+    explained(requested, result, KernelVersion::new(6, 1, 7)).iter().map(ToString::to_string).collect()
+}
+
+fn explained(requested: &str, result: &str, version: KernelVersion) -> Vec<Difference> {
+    let model = Model::new(statement::statements(KCONFIG));
+    let result = Config::parse(result);
+    let differences = differences(&merge([&Config::parse(requested)]), &result);
+    let renames = Renames::read(&ConfigLibrary::built_in()).unwrap();
+    let kernel = Kernel {
+        tree: Utf8Path::new("/nowhere"),
+        arch: Arch::Amd64,
+        version: Some(version),
+        renames: &renames,
+    };
+    add_reasons(&differences, &result, &kernel, &model, |_| true)
+}
+
+#[track_caller]
+fn says(requested: &str, result: &str, expected: &str) {
+    assert_eq!(say(requested, result), [expected]);
+}
+
+#[test]
+fn dependencies_that_are_not_met() {
+    says(
+        "CONFIG_DRIVER=m\n",
+        "CONFIG_MODULES=y\n",
+        "CONFIG_DRIVER=m is missing: depends on PCI (n) && (ACPI (n) || EXPERT (n)); \
+         set CONFIG_ACPI=y, CONFIG_PCI=y too",
+    );
+    says(
+        "CONFIG_DRIVER=m\n",
+        "CONFIG_PCI=y\n# CONFIG_EXPERT is not set\n",
+        "CONFIG_DRIVER=m is missing: depends on ACPI (n) || EXPERT (n); \
+         set CONFIG_ACPI=y, CONFIG_MODULES=y too",
+    );
+    says(
+        "CONFIG_DRIVER_EXTRA=y\n",
+        "CONFIG_PCI=y\n",
+        "CONFIG_DRIVER_EXTRA=y is missing: depends on DRIVER (n); set CONFIG_ACPI=y, CONFIG_DRIVER=y too",
+    );
+}
+
+#[test]
+fn what_a_module_limits() {
+    let modules = "CONFIG_MODULES=y\nCONFIG_PCI=y\nCONFIG_ACPI=y\nCONFIG_DRIVER=m\nCONFIG_BUS=m\n";
+    says(
+        "CONFIG_ON_BUS=y\n",
+        &format!("{modules}CONFIG_ON_BUS=m\n"),
+        "CONFIG_ON_BUS=y became m: limited to m by BUS (m)",
+    );
+    says("CONFIG_DRIVER_CONSOLE=y\n", modules, "CONFIG_DRIVER_CONSOLE=y is missing: depends on DRIVER=y (m)");
+    says(
+        "CONFIG_TEST=y\n",
+        &format!("{modules}CONFIG_TEST=m\n"),
+        "CONFIG_TEST=y became m: can only be a module",
+    );
+    says("CONFIG_BUS=m\n", "CONFIG_BUS=y\n", "CONFIG_BUS=m became y: MODULES (n)");
+    says("CONFIG_PCI=m\n", "CONFIG_PCI=y\n", "CONFIG_PCI=m became y: is a bool: y or n");
+}
+
+#[test]
+fn what_is_selected_or_implied() {
+    says(
+        "CONFIG_CORE=m\n",
+        "CONFIG_MODULES=y\nCONFIG_USER=y\nCONFIG_CORE=y\n",
+        "CONFIG_CORE=m became y: selected by USER (y)",
+    );
+    says(
+        "CONFIG_IMPLIED=n\n",
+        "CONFIG_IMPLIER=y\nCONFIG_IMPLIED=y\n",
+        "CONFIG_IMPLIED=n became y: cannot be changed here; implied by IMPLIER (y); set CONFIG_EXPERT=y too",
+    );
+    says(
+        "CONFIG_PRINTK=n\n",
+        "CONFIG_PRINTK=y\n",
+        "CONFIG_PRINTK=n became y: to change it needs EXPERT (n); default y",
+    );
+}
+
+#[test]
+fn symbols_without_a_prompt() {
+    says(
+        "CONFIG_HIDDEN=y\n",
+        "CONFIG_PCI=y\nCONFIG_HIDDEN_USER=y\n",
+        "CONFIG_HIDDEN=y is missing: has no prompt; could be selected by HIDDEN_USER (y) if ACPI (n); \
+         set CONFIG_ACPI=y too",
+    );
+    says("CONFIG_ALONE=y\n", "", "CONFIG_ALONE=y is missing: has no prompt, and nothing selects it");
+    says(
+        "CONFIG_HAS_DMA=y\n",
+        "CONFIG_NO_DMA=y\n",
+        "CONFIG_HAS_DMA=y is missing: has no prompt; its default needs !NO_DMA (y)",
+    );
+    says("CONFIG_HAS_DMA=n\n", "CONFIG_HAS_DMA=y\n", "CONFIG_HAS_DMA=n became y: has no prompt; default y");
+}
+
+#[test]
+fn choices_ranges_and_kinds() {
+    says(
+        "CONFIG_HZ_100=y\n",
+        "CONFIG_HZ_250=y\n# CONFIG_HZ_100 is not set\n",
+        "CONFIG_HZ_100=y became n: its choice took HZ_250; set CONFIG_HZ_250=n too",
+    );
+    says(
+        "CONFIG_HZ_250=n\n",
+        "CONFIG_HZ_250=y\n",
+        "CONFIG_HZ_250=n became y: one of its choice has to be on, and no other was taken; \
+         set CONFIG_HZ_100=y too",
+    );
+    says("CONFIG_CPUS=64\n", "CONFIG_CPUS=4\n", "CONFIG_CPUS=64 became 4: outside its range, 2 to 8");
+    says("CONFIG_CPUS=y\n", "CONFIG_CPUS=4\n", "CONFIG_CPUS=y became 4: is an int");
+    says("CONFIG_NAME=y\n", "CONFIG_NAME=\"\"\n", "CONFIG_NAME=y became \"\": is a string");
+    says(
+        "CONFIG_RETPOLINE_OLD=y\n",
+        "",
+        "CONFIG_RETPOLINE_OLD=y is missing: depends on $(cc-option,-mretpoline)",
+    );
+}
+
+#[test]
+fn symbols_that_are_not_there() {
+    says(
+        "CONFIG_NF_NAT_IPV4=m\n",
+        "CONFIG_MODULES=y\nCONFIG_NF_NAT=m\n",
+        "CONFIG_NF_NAT_IPV4=m is missing: since 5.1 it is NF_NAT (m)",
+    );
+    says(
+        "CONFIG_MEMCG_SWAP=y\n",
+        "",
+        "CONFIG_MEMCG_SWAP=y is missing: gone since 6.1: always on with MEMCG and SWAP",
+    );
+    says(
+        "CONFIG_DRIVER_EXTRAS=y\n",
+        "",
+        "CONFIG_DRIVER_EXTRAS=y is missing: no such symbol in this kernel (nearest: DRIVER_EXTRA)",
+    );
+    says("CONFIG_ZZZ=y\n", "", "CONFIG_ZZZ=y is missing: no such symbol in this kernel");
+    // Gone later than this kernel, and still never there: the table has nothing to say.
+    says("CONFIG_SECCOMP_ZZZ=y\n", "", "CONFIG_SECCOMP_ZZZ=y is missing: no such symbol in this kernel");
+}
+
+#[test]
+fn a_chain_ends_in_its_root_cause() {
+    assert_eq!(
+        say("CONFIG_DRIVER_EXTRA=y\nCONFIG_DRIVER=y\nCONFIG_NO_DMA=y\n", "CONFIG_PCI=y\n"),
+        [
+            "CONFIG_DRIVER=y is missing: depends on ACPI (n) || EXPERT (n); set CONFIG_ACPI=y too",
+            "CONFIG_DRIVER_EXTRA=y is missing: depends on DRIVER (n), see there; \
+             set CONFIG_ACPI=y, CONFIG_DRIVER=y too",
+            "CONFIG_NO_DMA=y is missing: has no prompt, and nothing selects it",
+        ]
+    );
+}
+
+#[test]
+fn what_tools_say_is_no_difference_in_a_snapshot() {
+    let requested = "CONFIG_CC_VERSION=90100\nCONFIG_CC_HAS_NEW=y\n";
+    assert!(say(requested, "CONFIG_CC_VERSION=80300\n").is_empty());
+}
+
+#[test]
+fn a_tree_that_cannot_be_read_is_an_error_in_words() {
+    let renames = Renames::default();
+    let kernel = Kernel {
+        tree: Utf8Path::new("/nowhere/at/all"),
+        arch: Arch::Amd64,
+        version: None,
+        renames: &renames,
+    };
+    assert_eq!(explain(&[], &Config::default(), &kernel, |_| true), Ok(Vec::new()));
+    let requested = merge([&Config::parse("CONFIG_A=y\n")]);
+    let differences = differences(&requested, &Config::default());
+    assert!(explain(&differences, &Config::default(), &kernel, |_| true).is_err());
+}
+
+#[test]
+fn defaults_that_stand_in_the_way_are_turned_off_too() {
+    says(
+        "CONFIG_BEHIND_FILTER=y\n",
+        "",
+        "CONFIG_BEHIND_FILTER=y is missing: depends on FILTERED (n); set CONFIG_FILTER=n, CONFIG_FILTERED=y too",
+    );
+    says(
+        "CONFIG_HAS_FUTEX=n\n",
+        "CONFIG_FUTEX=y\nCONFIG_HAS_FUTEX=y\n",
+        "CONFIG_HAS_FUTEX=n became y: has no prompt; default y; set CONFIG_EXPERT=y, CONFIG_FUTEX=n too",
+    );
+}
+
+#[test]
+fn a_selector_at_m_is_named_where_n_was_asked_for() {
+    let found = "CONFIG_MODULES=y\nCONFIG_TUSER=m\nCONFIG_TCORE=m\n";
+    says("CONFIG_TCORE=n\n", found, "CONFIG_TCORE=n became m: selected by TUSER (m)");
+}
+
+#[test]
+fn what_this_architecture_can_never_have() {
+    let text = "CONFIG_ONLY_ARM=y is missing: depends on ARM (n) && PCI (n); no setting helps, since amd64 has no ARM";
+    says("CONFIG_ONLY_ARM=y\n", "", text);
+    let cause = explained("CONFIG_ONLY_ARM=y\n", "", KernelVersion::new(6, 1, 7)).remove(0).cause.unwrap();
+    assert_eq!((cause.kind, cause.possible, cause.set), (CauseKind::DependsOn, Some(false), vec![]));
+}
+
+#[test]
+fn a_number_without_a_value_is_zero_since_6_12() {
+    let result = "# CONFIG_EXPERT is not set\n";
+    let said = |version| explained("CONFIG_LOW_LEVEL=y\n", result, version)[0].to_string();
+    let missing = "CONFIG_LOW_LEVEL=y is missing: depends on LEVEL!=0";
+    assert!(said(KernelVersion::new(6, 12, 0)).starts_with(&format!("{missing} (0)")));
+    assert!(!said(KernelVersion::new(6, 11, 0)).starts_with(missing));
+}
+
+#[test]
+fn numbers_are_written_as_their_type_has_them() {
+    let level =
+        |value: &str| say(&format!("CONFIG_LEVEL={value}\n"), "CONFIG_EXPERT=y\nCONFIG_LEVEL=1\n").remove(0);
+    assert_eq!(level("007"), "CONFIG_LEVEL=007 became 1: is an int: no leading zeros");
+    assert_eq!(level("0x7"), "CONFIG_LEVEL=0x7 became 1: is an int: no hexadecimal number");
+    assert_eq!(level("70"), "CONFIG_LEVEL=70 became 1: outside its range, 1 to 9");
+    says(
+        "CONFIG_LEVEL=70\n",
+        "",
+        "CONFIG_LEVEL=70 is missing: depends on EXPERT (n); its range is then 1 to 9",
+    );
+    // Kconfig writes `0x` before it.
+    assert!(say("CONFIG_MASK=10\n", "CONFIG_MASK=0x10\n").is_empty());
+    says("CONFIG_LEVEL=3\n", "CONFIG_EXPERT=y\nCONFIG_LEVEL=\n", "CONFIG_LEVEL=3 has no value");
+}
+
+#[test]
+fn a_transitional_symbol_is_carried_on_by_the_kernel() {
+    assert!(say("CONFIG_OLD_NAME=y\n", "CONFIG_NEW_NAME=y\n").is_empty());
+    assert_eq!(say("CONFIG_OLD_NAME=y\n", "# CONFIG_NEW_NAME is not set\n").len(), 1);
+}
+
+#[test]
+fn a_macro_that_rules_out_a_member_of_a_choice_is_named() {
+    says(
+        "CONFIG_COMP_ZSTD=y\n",
+        "CONFIG_COMP_GZ=y\n",
+        "CONFIG_COMP_ZSTD=y is missing: depends on $(cc-option,-zstd)",
+    );
+}
+
+#[test]
+fn all_that_is_not_met_is_in_the_json() {
+    let one = explained("CONFIG_DRIVER_EXTRA=y\n", "", KernelVersion::new(6, 1, 7)).remove(0);
+    let cause = serde_json::to_value(&one).unwrap()["cause"].clone();
+    assert_eq!(cause["kind"], "depends-on");
+    assert_eq!(cause["unmet"], "PCI (n) && DRIVER (n)");
+    assert_eq!(cause["set"][0], serde_json::json!({ "symbol": "ACPI", "value": "y" }));
+}
