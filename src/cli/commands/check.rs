@@ -4,7 +4,7 @@
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{CatalogArgs, FlavorArgs, Options, TargetArgs};
 use crate::cli::output::{print, render_json, row};
-use crate::cli::resolve::{CatalogFiles, plan_for};
+use crate::cli::resolve::{CatalogFiles, context, one_request, plan_for};
 use crate::cli::target::{Target, config_of};
 use crate::host::Host;
 use crate::image::inspect::{self, counterpart_layout};
@@ -15,6 +15,7 @@ use crate::kconfig::requirements::{
 };
 use crate::kernel::{Arch, Flavor, KernelVersion};
 use crate::oci::layout_reader::LayoutReader;
+use crate::ops::config::{self, ConfigFormat};
 use crate::plan::requested_config;
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
@@ -29,7 +30,8 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   kcompile check my.config --for kubernetes-1.35 cilium
   kcompile check out/firecracker-kernel-modules-amd64:6.1.7 --for flintlock
-  kcompile check 6.1 --fc
+  kcompile check 6.1 --fc                      before it is configured: all is open
+  kcompile check 6.1 --fc --configure          by this version's own olddefconfig
 
 Exit codes: 0 all requirements are met, 1 a requirement is not met, 2 usage error, 3 layout is damaged.";
 
@@ -53,6 +55,9 @@ pub struct CheckArgs {
     /// Kernel version [default: from the header of the config]
     #[arg(long, value_name = "VERSION")]
     pub kernel: Option<KernelVersion>,
+    /// Fetch the source of VERSION, and check what its own olddefconfig makes of the config
+    #[arg(long)]
+    pub configure: bool,
     /// Also show requirements that are met, undecided or for other kernels
     #[arg(long)]
     pub all: bool,
@@ -179,13 +184,16 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
         make: CatalogArgs { configs: args.configs.clone(), ..CatalogArgs::default() }.into(),
         ..Options::default()
     };
+    if args.configure {
+        return configured(args, &options, host, reporter);
+    }
     let plan = plan_for(&args.target, &options, host, reporter)?;
     let requested = requested_config(&plan);
     let mut notes = plan.notices.clone();
     let layers: Vec<&str> = plan.config.iter().map(|layer| layer.name.as_str()).collect();
     notes.push(format!(
-        "this is {} as it is asked for; what it leaves open, the kernel's own defaults decide: \
-         build it, then check the modules image",
+        "this is {} as it is asked for, and this version's Kconfig may drop any of it: nothing is met before the \
+         kernel is configured, as --configure does",
         layers.join(" and ")
     ));
     Ok(CheckedConfig {
@@ -196,6 +204,28 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
         stage: Stage::Requested,
         flavor: Some(plan.flavor),
         notes,
+    })
+}
+
+/// The final config of a version.
+fn configured(
+    args: &CheckArgs,
+    options: &Options,
+    host: &Host,
+    reporter: &Reporter,
+) -> Result<CheckedConfig> {
+    let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
+    let ctx = context(options, &files, host, reporter)?;
+    let request = one_request(&args.target, options, &ctx)?;
+    let (plan, text) = config::final_config(&request, ConfigFormat::Full, &ctx)?;
+    Ok(CheckedConfig {
+        name: format!("Linux {} for {}", plan.version_text(), plan.flavor.spec().title),
+        config: Config::parse(&text),
+        version: plan.version.unwrap_or(plan.requested.floor()),
+        arch: plan.arch,
+        stage: Stage::Final,
+        flavor: Some(plan.flavor),
+        notes: plan.notices,
     })
 }
 

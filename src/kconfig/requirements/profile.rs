@@ -4,6 +4,7 @@ use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, KernelVersion, VersionRange};
 use crate::util::error::{Error, Result};
+use crate::util::text::escape_control;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -235,11 +236,15 @@ fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> R
     }
     above.pop();
     let or_files = |source: Option<String>| {
-        source.filter(|source| !source.is_empty()).unwrap_or_else(|| file.source.clone())
+        // What a profile says goes to terminals.
+        escape_control(&source.filter(|source| !source.is_empty()).unwrap_or_else(|| file.source.clone()))
     };
     kernel.retain(|old: &KernelRule| !file.kernel.iter().any(|new| new.version == old.version));
     let rules = file.kernel.into_iter();
-    kernel.extend(rules.map(|rule| KernelRule { source: or_files(Some(rule.source)), ..rule }));
+    kernel.extend(rules.map(|rule| {
+        let (reason, source) = (escape_control(&rule.reason), or_files(Some(rule.source)));
+        KernelRule { reason, source, ..rule }
+    }));
     let mut own = Vec::new();
     for Group(group) in file.option {
         let source = or_files(group.source);
@@ -249,7 +254,7 @@ fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> R
             value: group.value.unwrap_or_default(),
             kernel: group.kernel.clone(),
             arch: group.arch.clone(),
-            reason: group.reason.clone(),
+            reason: escape_control(&group.reason),
             source: source.clone(),
         }));
     }
@@ -307,6 +312,14 @@ mod tests {
             lines,
             [("A".to_owned(), Level::Required, "a book"), ("C".to_owned(), Level::Recommended, "s")]
         );
+    }
+
+    #[test]
+    fn what_a_profile_says_has_no_control_characters() {
+        let text = BASE.replace("why", "a\\u001b[2Jb").replace("a book", "c\\u202ed");
+        let profile = read(&library(&[("base", &text)]), "base").unwrap();
+        assert_eq!(profile.options[0].reason, "a\\u{1b}[2Jb");
+        assert_eq!(profile.options[0].source, "c\\u{202e}d");
     }
 
     #[test]

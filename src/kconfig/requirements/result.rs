@@ -68,7 +68,7 @@ pub enum RequirementStatus {
     /// Not as it should be.
     #[serde(rename = "failed")]
     Failed,
-    /// The config does not say, and the kernel's `olddefconfig` has not been asked yet.
+    /// The kernel's `olddefconfig` decides, and has not run yet.
     #[serde(rename = "open")]
     Undecided,
     /// The line is for other kernels or machines.
@@ -233,6 +233,8 @@ fn evaluate(line: &Requirement, input: &CheckInput<'_>) -> RequirementStatus {
         false => Some(false),
     };
     match any.map(|any| any != (line.level == Level::Forbidden)) {
+        // The kernel may drop the setting, or force it on.
+        Some(true) if input.stage == Stage::Requested => RequirementStatus::Undecided,
         Some(true) => RequirementStatus::Passed,
         Some(false) => RequirementStatus::Failed,
         None => RequirementStatus::Undecided,
@@ -330,12 +332,12 @@ mod tests {
     }
 
     #[test]
-    fn before_olddefconfig_silence_is_no_answer() {
+    fn before_olddefconfig_nothing_is_met() {
         use RequirementStatus::{Failed, NotApplicable, Passed, Undecided};
         let came = verdicts("# CONFIG_IN is not set\nCONFIG_ONE=y\n", "5.10", Stage::Requested);
         assert_eq!(
             of(&came),
-            [Passed, Failed, Passed, Undecided, Undecided, Undecided, NotApplicable, NotApplicable]
+            [Passed, Failed, Undecided, Undecided, Undecided, Undecided, NotApplicable, NotApplicable]
         );
     }
 

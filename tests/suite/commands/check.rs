@@ -2,6 +2,7 @@
 
 use crate::support::context::{TestContext, compress};
 use crate::support::fixtures::{craft, tar_with};
+use crate::support::servers::mirror;
 use serde_json::{Value, json};
 use std::fs;
 
@@ -110,6 +111,11 @@ fn catalog_configs_meet_the_profile_of_their_hypervisor() {
         for profile in ["", "--for flintlock", "--for kubernetes-1.34", "--for docker"] {
             let told = context.run(&format!("check {kernel} {profile}")).ok();
             assert!(told.stderr.contains("as it is asked for"), "{}", told.stderr);
+            assert!(
+                told.stdout.contains(" left open") && !told.stdout.contains("met          "),
+                "{}",
+                told.stdout
+            );
         }
     }
     assert!(!context.path("cache").exists());
@@ -288,4 +294,21 @@ fn kernels_that_the_hypervisor_cannot_load_are_refused() {
         .failed(1, &["has no PVH note, so Cloud Hypervisor cannot load it"]);
     assert!(!context.path("work/out").exists());
     context.build("--set PVH=n").ok().says("note: the kernel has no PVH note");
+}
+
+#[test]
+fn a_version_is_checked_for_real_when_it_is_configured() {
+    let mut context = context("");
+    context.env.insert("KCOMPILE_MIRROR".into(), mirror(&context, &["6.1.7"]).url);
+    // The miniature kernel has no KSM: what the config asks for is dropped.
+    let dir = context.path("work/own/firecracker");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("linux-x86_64-6.1.config"), "CONFIG_NET=y\nCONFIG_A=y\nCONFIG_KSM=y\n").unwrap();
+    let check = |more: &str| context.run(&format!("check 6.1.7 --fc --for mine --configs own --all {more}"));
+    let asked = check("").ok().stdout;
+    assert!(asked.contains("open         A | B") && asked.contains("open         NET "), "{asked}");
+    let configured = check("--configure");
+    assert_eq!(configured.code, 1, "{}", configured.stderr);
+    assert!(configured.stdout.contains("REQUIRED     A | B"), "{}", configured.stdout);
+    assert!(configured.stdout.contains("met          NET "), "{}", configured.stdout);
 }
