@@ -5,9 +5,9 @@ use crate::catalog::ConfigLibrary;
 use crate::catalog::project::ProjectDirs;
 use crate::kbuild::{BuildDir, Configured};
 use crate::kconfig::explain::{self, Renames};
-use crate::kconfig::requirements::{self, Tally};
+use crate::kconfig::requirements::{self, CheckInput, RequirementResult, Stage, Tally};
 use crate::kconfig::{self, Comparison, Config, Difference, Renamed, Setting};
-use crate::kernel::{Arch, VersionRequest};
+use crate::kernel::{Arch, KernelVersion, VersionRequest};
 use crate::ops::context::Context;
 use crate::ops::{check_config, config};
 use crate::plan::request::Request;
@@ -120,7 +120,17 @@ pub(super) fn migrate(
             Ok((tree.identity.clone(), migrated, configured.config, symbols))
         })?;
     // Runs after the first build directory is unlocked, since both kernels may share it.
-    let changes = upstream_changes(older, &config, &symbols, ctx)?;
+    let changes = match upstream_changes(older, &config, &symbols, ctx)? {
+        Some((changes, old)) => {
+            let version = source.version;
+            let new = CheckInput { config: &config, version, arch: request.arch, stage: Stage::Final };
+            let old_version = KernelVersion::from_release(&changes.version).unwrap_or(version);
+            let old = CheckInput { config: &old, version: old_version, ..new };
+            migrated.profiles.extend(check_met_profiles(&old, &new, &request.profiles, ctx)?);
+            Some(changes)
+        }
+        None => None,
+    };
     migrated.upstream_changes = changes.filter(|changes| changes.version != source.version.to_string());
     if let Some(changes) = &mut migrated.upstream_changes {
         let listed = migrated.removed.iter().chain(&migrated.changed).map(|difference| &difference.symbol);
@@ -131,6 +141,34 @@ pub(super) fn migrate(
     Ok((source, migrated))
 }
 
+/// Checks the new config against every other profile that the old one met. What it no longer meets is a warning.
+fn check_met_profiles(
+    old: &CheckInput<'_>,
+    new: &CheckInput<'_>,
+    checked: &[String],
+    ctx: &Context<'_>,
+) -> Result<Vec<Tally>> {
+    let mut tallies = Vec::new();
+    for name in requirements::names(ctx.library).iter().filter(|name| !checked.contains(name)) {
+        let profile = [requirements::read(ctx.library, name)?];
+        if requirements::check(&profile, old).iter().any(RequirementResult::is_fatal) {
+            continue;
+        }
+        let results = requirements::check(&profile, new);
+        let lost: Vec<String> =
+            results.iter().filter(|one| one.is_fatal()).map(ToString::to_string).collect();
+        if !lost.is_empty() {
+            ctx.reporter.warning(format!(
+                "the config of {} meets the profile {name}, and the new one does not: {}",
+                old.version,
+                lost.join("; ")
+            ));
+        }
+        tallies.extend(requirements::tallies(&results));
+    }
+    Ok(tallies)
+}
+
 /// Compares the final `config` with that of the `older` kernel. Lists only options with a prompt, by
 /// `symbols` of either kernel. If the older source cannot be fetched, this is only a note.
 fn upstream_changes(
@@ -138,7 +176,7 @@ fn upstream_changes(
     config: &Config,
     symbols: &HashMap<String, bool>,
     ctx: &Context<'_>,
-) -> Result<Option<UpstreamChanges>> {
+) -> Result<Option<(UpstreamChanges, Config)>> {
     let old = ctx.inputs(older).and_then(|inputs| {
         config::with_configured_inputs(older, &inputs, ctx, |_, plan, tree, configured| {
             let old_symbols = explain::symbols(&tree.path, plan.arch).unwrap_or_default();
@@ -150,7 +188,7 @@ fn upstream_changes(
             let mut differences = kconfig::compare(&old, config, &Renames::read(ctx.library)?);
             let can_be_set = |symbol: &str| symbols.get(symbol).or(old_symbols.get(symbol)) != Some(&false);
             differences.retain(can_be_set);
-            Ok(Some(UpstreamChanges { version, differences }))
+            Ok(Some((UpstreamChanges { version, differences }, old)))
         }
         Err(error) if matches!(error.kind, Kind::Interrupted(_)) => Err(error),
         Err(error) => {

@@ -261,3 +261,22 @@ fn a_branch_is_pinned_by_its_commit() {
     assert!(read(&context, "work/own/kcompile.lock").contains("commit:"));
     run(&context, "6.1.7 --ch --offline --no-modules --progress quiet").ok();
 }
+
+#[test]
+fn a_profile_that_the_old_config_met_is_checked_too() {
+    let context = project();
+    let dir = context.path("work/own/configs/requirements");
+    fs::create_dir_all(&dir).unwrap();
+    let profile = |symbol: &str| {
+        format!(
+            "title = \"t\"\nsource = \"s\"\n[[option]]\nsymbols = [\"{symbol}\"]\nlevel = \"required\"\nreason = \"r\"\n"
+        )
+    };
+    fs::write(dir.join("pressure.toml"), profile("PSI")).unwrap();
+    fs::write(dir.join("never-met.toml"), profile("NOWHERE")).unwrap();
+    let ran = run(&context, "add 6.6.60 --dry-run").ok();
+    let ran = ran.says(
+        "the config of 6.1.7 meets the profile pressure, and the new one does not: CONFIG_PSI is missing, wanted y",
+    );
+    assert!(ran.stdout.contains("pressure: ") && !ran.stdout.contains("never-met"), "{}", ran.stdout);
+}
