@@ -5,19 +5,19 @@ use crate::cache::Cache;
 use crate::catalog::text::{is_gzip, read_optional_text, read_text};
 use crate::host::packages;
 use crate::kbuild::{self, BuildDir, Configured};
-use crate::kconfig::explain::Renames;
+use crate::kconfig::explain::{self, Description, Kernel, Renames};
 use crate::kconfig::{self, Comparison, Config, EditInput, requirements, rewrite};
 use crate::ops::context::Context;
 use crate::ops::{check_config, doctor, fetch};
-use crate::plan::request::Request;
-use crate::plan::{BaseConfig, Inputs, Plan, config_name};
+use crate::plan::request::{Override, Request};
+use crate::plan::{BaseConfig, Inputs, Plan, config_name, requested_config};
 use crate::source::Tree;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::{create_dir, write_atomically};
 use crate::util::read::{Links, MAX_CONFIG, read_file};
-use camino::Utf8PathBuf;
-use std::collections::BTreeSet;
+use camino::{Utf8Path, Utf8PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How often settings are added that a minimal form turned out to need. Each round costs an `olddefconfig`.
 const MAX_ROUNDS: usize = 4;
@@ -29,6 +29,17 @@ pub enum ConfigFormat {
     Full,
     /// Those that are no defaults.
     Minimal,
+}
+
+/// How much of a config the file of [`save`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileExtent {
+    /// All of it, which is checked.
+    Checked,
+    /// All of it, whatever it leaves out.
+    Whole,
+    /// A part, which goes over the config.
+    Part,
 }
 
 /// A config that people keep, as it is to be.
@@ -66,6 +77,34 @@ pub fn final_config(request: &Request, form: ConfigFormat, ctx: &Context<'_>) ->
     })
 }
 
+/// The same, with the symbols that can be set in this kernel.
+///
+/// # Errors
+///
+/// As for [`final_config`]. Exit code 1 if the Kconfig files cannot be read.
+pub fn settable_symbols(request: &Request, ctx: &Context<'_>) -> Result<(Plan, String, BTreeSet<String>)> {
+    with_configured_inputs(request, &ctx.inputs(request)?, ctx, |dir, plan, tree, configured| {
+        check_config::check_overrides(&configured, plan, ctx.reporter)?;
+        let symbols = explain::symbols(&tree.path, plan.arch).map_err(Error::build)?;
+        let settable = symbols.into_iter().filter(|(_, has_prompt)| *has_prompt).map(|(name, _)| name);
+        Ok((plan.clone(), dir.config_text()?, settable.collect()))
+    })
+}
+
+/// Explains symbols of `request`'s kernel with the values of its final config.
+///
+/// # Errors
+///
+/// As for [`final_config`]. Exit code 1 if the Kconfig files cannot be read, 2 if one of `names` is unknown.
+pub fn describe(names: &[String], request: &Request, ctx: &Context<'_>) -> Result<(Plan, Vec<Description>)> {
+    with_configured_inputs(request, &ctx.inputs(request)?, ctx, |_, plan, tree, configured| {
+        let renames = Renames::read(ctx.library)?;
+        let kernel = Kernel { tree: &tree.path, arch: plan.arch, version: plan.version, renames: &renames };
+        let described = explain::describe(names, &configured.config, &kernel).map_err(Error::usage)?;
+        Ok((plan.clone(), described))
+    })
+}
+
 /// Shows the kernel's menus for the config of `request`, and returns it as the user left it; `None`: as it was.
 ///
 /// Errors (exit code 2): there is nowhere to write it to.
@@ -81,14 +120,97 @@ pub fn edit(request: &Request, ctx: &Context<'_>) -> Result<Option<ConfigEdit>> 
     })
 }
 
+/// How many settings of the config a file may leave out before it counts as a part of one.
+const MAX_LEFT_OUT: usize = 20;
+
+/// How many rounds of dependencies [`set`] adds.
+const MAX_DEPENDENCY_ROUNDS: usize = 4;
+
+/// What becomes of settings that a request asks for and the kernel does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependencies {
+    /// They are an error, which names what they depend on.
+    Refuse,
+    /// What they depend on is set too.
+    Add,
+}
+
+/// The config of `request` with the overrides of `request` made part of it; `None`: it has them.
+///
+/// # Errors
+///
+/// As for [`edit`]. Exit code 1 if the kernel does not take a setting.
+pub fn set(request: &Request, dependencies: Dependencies, ctx: &Context<'_>) -> Result<Option<ConfigEdit>> {
+    check_target(request, ctx)?;
+    let without = Request { overrides: Vec::new(), ..request.clone() };
+    let old = with_configured(&without, ctx, |_, _, configured| Ok(configured.config))?;
+    let mut request = request.clone();
+    if dependencies == Dependencies::Add {
+        add_dependencies(&mut request, ctx)?;
+    }
+    with_configured(&request, ctx, |dir, plan, configured| {
+        check_config::check_overrides(&configured, plan, ctx.reporter)?;
+        edit_from_build(dir, plan, edit_target(&request, plan, ctx)?, &old, &request, ctx)
+    })
+}
+
+/// Adds what the overrides of `request` depend on, as far as the kernel's Kconfig files show it.
+fn add_dependencies(request: &mut Request, ctx: &Context<'_>) -> Result<()> {
+    for _ in 0..MAX_DEPENDENCY_ROUNDS {
+        let needed = with_configured(request, ctx, |_, plan, configured| {
+            let refused = configured.differences.into_iter().filter(|one| plan.config[one.layer].is_required);
+            let needed = refused.filter_map(|one| one.cause).flat_map(|cause| cause.set);
+            Ok(needed.map(|one| (one.symbol, one.value)).collect::<BTreeMap<_, _>>())
+        })?;
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let lines = needed.iter().map(|(symbol, value)| format!("CONFIG_{symbol}={value}\n"));
+        let lines: Vec<String> = lines.collect();
+        ctx.reporter.note(&format!("also set: {}", lines.concat().trim_end().replace('\n', ", ")));
+        // What was asked for comes last, and so wins.
+        request.overrides.splice(0..0, lines.into_iter().map(Override::Set));
+    }
+    Ok(())
+}
+
+/// Checks that `file` is a whole config, so that taking it does not turn the rest into defaults.
+///
+/// # Errors
+///
+/// Exit code 2 if it leaves out much of what the config of `request` sets.
+fn check_whole(file: &Utf8Path, plan: &Plan, old: &Config) -> Result<()> {
+    let [layer, ..] = &plan.config[..] else { return Ok(()) };
+    let left_out = old.symbols.keys().filter(|symbol| !layer.config.symbols.contains_key(*symbol)).count();
+    if layer.config.header_version.is_some() || left_out <= MAX_LEFT_OUT {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{file}: only a part of a config: {left_out} settings of the present one are not in it and would become defaults"
+    ))
+    .hint("--merge lays it over the present config, --whole takes it as it is"))
+}
+
 /// The config of `request` with the settings of `file`, a whole `.config` or any part of one; `None`: it has them.
 ///
 /// Errors: as for [`edit`]; `file` is no config (exit code 2).
-pub fn save(file: Utf8PathBuf, request: &Request, ctx: &Context<'_>) -> Result<Option<ConfigEdit>> {
+pub fn save(
+    file: Utf8PathBuf,
+    extent: FileExtent,
+    request: &Request,
+    ctx: &Context<'_>,
+) -> Result<Option<ConfigEdit>> {
     check_target(request, ctx)?;
-    let with_file = Request { config: Some(file), ..request.clone() };
+    if extent == FileExtent::Part {
+        let overrides = vec![Override::Fragment(file.into_string())];
+        return set(&Request { overrides, ..request.clone() }, Dependencies::Refuse, ctx);
+    }
+    let with_file = Request { config: Some(file.clone()), ..request.clone() };
     // What is wrong with the file is found out before anything is fetched.
-    Plan::new(&with_file, &ctx.inputs(&with_file)?, None)?;
+    let plan = Plan::new(&with_file, &ctx.inputs(&with_file)?, None)?;
+    if let (FileExtent::Checked, Ok(kept)) = (extent, Plan::new(request, &ctx.inputs(request)?, None)) {
+        check_whole(&file, &plan, &requested_config(&kept))?;
+    }
     // A version that the catalog has no config for begins with an empty one.
     let old = match Plan::new(request, &ctx.inputs(request)?, None) {
         Err(_) if request.config.is_none() => Config::default(),

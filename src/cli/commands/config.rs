@@ -1,5 +1,6 @@
 //! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
 
+use super::config_text::{self, Group};
 use crate::cli::args::{ConfigArgs, MakeArgs, Options, RequireArgs, TargetArgs};
 use crate::cli::output::{groups, print, print_verbatim, renamed, render_json, render_setting};
 use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request};
@@ -10,9 +11,10 @@ use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config, Setting};
 use crate::kernel::Arch;
 use crate::oci::layout_reader::LayoutReader;
-use crate::ops::config::{self, ConfigEdit, ConfigFormat};
+use crate::ops::config::{self, ConfigEdit, ConfigFormat, Dependencies, FileExtent};
 use crate::ops::context::Context;
 use crate::plan::Plan;
+use crate::plan::request::{Override, Request};
 use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
 use crate::util::text::{pluralize, sanitize_line};
@@ -20,6 +22,7 @@ use camino::Utf8PathBuf;
 use clap::Args;
 use clap::Subcommand;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 /// A note names so many settings, and counts the others.
@@ -34,8 +37,11 @@ Examples:
   kcompile config edit 6.1 --fc                change your config in menuconfig
   kcompile config edit 6.1.7 --fc --config my.config
   kcompile config save new.config 6.1 --fc     copy the settings of a .config
+  kcompile config set 6.1 --fc XFS_FS=m        set a symbol in your config
+  kcompile config set 6.1 --fc XFS_RT=y --with-dependencies
+  kcompile config why 6.1 --fc XFS_FS          show its dependencies, selectors and range
 
-`edit` and `save` write one line for each setting that differs from its default. Lines that still apply \
+`edit`, `save` and `set` write one line for each setting that differs from its default. Lines that still apply \
 stay where they are in the file, and new ones are added below the name of their menu. kcompile then \
 checks that the kernel makes the same .config from the file. An edited config of the built-in catalog is \
 written to configs/ in your project or in --configs DIR.";
@@ -58,6 +64,10 @@ enum Action {
     Edit(EditArgs),
     /// Copy the settings of a .config file to the config of a version
     Save(SaveArgs),
+    /// Set symbols in the config of a version
+    Set(SetArgs),
+    /// Show what Kconfig says of symbols: type, dependencies, selectors, ranges
+    Why(WhyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +86,15 @@ struct DiffArgs {
     /// A .config file, an image as LAYOUT or LAYOUT:TAG, or a kernel version
     #[arg(value_names = ["FIRST", "SECOND"], num_args = 2, required = true)]
     sides: Vec<String>,
+    /// Print every line of every group, in place of a summary
+    #[arg(long)]
+    all: bool,
+    /// Print these groups only
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
+    only: Vec<Group>,
+    /// Only symbols that a user can set, by the Kconfig files of the versions that are compared
+    #[arg(long)]
+    settable: bool,
     #[command(flatten)]
     final_config: FinalConfigArgs,
 }
@@ -90,13 +109,44 @@ struct EditArgs {
 
 #[derive(Debug, Args)]
 struct SaveArgs {
-    /// A complete or partial .config
+    /// A complete .config, or with --merge a partial one
     #[arg(value_name = "FILE")]
     file: Utf8PathBuf,
     #[command(flatten)]
     version: VersionArg,
+    /// Lay FILE over the present config
+    #[arg(long, conflicts_with = "whole")]
+    merge: bool,
+    /// Make defaults of what FILE leaves out, however much that is
+    #[arg(long)]
+    whole: bool,
     #[command(flatten)]
     written: WrittenConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct SetArgs {
+    #[command(flatten)]
+    version: VersionArg,
+    /// Settings
+    #[arg(value_name = "SYMBOL=VALUE", required = true, value_parser = kconfig::set_line)]
+    lines: Vec<String>,
+    /// Also set what they depend on
+    #[arg(long)]
+    with_dependencies: bool,
+    #[command(flatten)]
+    written: WrittenConfigArgs,
+}
+
+#[derive(Debug, Args)]
+struct WhyArgs {
+    #[command(flatten)]
+    version: VersionArg,
+    /// Symbols, with or without CONFIG_
+    #[arg(value_name = "SYMBOL", required = true)]
+    symbols: Vec<String>,
+    #[command(flatten)]
+    final_config: FinalConfigArgs,
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +209,8 @@ impl ConfigCommand {
             Action::Diff(args) => &args.final_config.make,
             Action::Edit(args) => &args.written.make,
             Action::Save(args) => &args.written.make,
+            Action::Set(args) => &args.written.make,
+            Action::Why(args) => &args.final_config.make,
         };
         make.progress.progress
     }
@@ -169,6 +221,8 @@ impl ConfigCommand {
             Action::Diff(args) => args.final_config.options(),
             Action::Edit(args) => args.written.options(),
             Action::Save(args) => args.written.options(),
+            Action::Set(args) => args.written.options(),
+            Action::Why(args) => args.final_config.options(),
         }
     }
 }
@@ -191,8 +245,20 @@ pub fn config(command: &ConfigCommand, host: &Host, reporter: &Reporter) -> Resu
         }
         Action::Save(args) => {
             let request = one_request(&args.version.version, &options, &ctx)?;
-            written(config::save(host.absolute(&args.file), &request, &ctx)?, &args.written, &ctx)
+            let extent = match args {
+                SaveArgs { merge: true, .. } => FileExtent::Part,
+                SaveArgs { whole: true, .. } => FileExtent::Whole,
+                _ => FileExtent::Checked,
+            };
+            written(config::save(host.absolute(&args.file), extent, &request, &ctx)?, &args.written, &ctx)
         }
+        Action::Set(args) => {
+            let overrides = args.lines.iter().cloned().map(Override::Set).collect();
+            let request = Request { overrides, ..one_request(&args.version.version, &options, &ctx)? };
+            let dependencies = if args.with_dependencies { Dependencies::Add } else { Dependencies::Refuse };
+            written(config::set(&request, dependencies, &ctx)?, &args.written, &ctx)
+        }
+        Action::Why(args) => why(args, &options, &ctx),
     }
 }
 
@@ -211,31 +277,58 @@ fn show(args: &ShowArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// What is compared, whatever it was given as.
+fn why(args: &WhyArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode> {
+    let request = one_request(&args.version.version, options, ctx)?;
+    let (plan, symbols) = config::describe(&args.symbols, &request, ctx)?;
+    if args.final_config.json {
+        let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
+        let json = json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "symbols": symbols });
+        print(&render_json(&json))?;
+    } else {
+        print(&config_text::described(&symbols))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One of two configs.
 struct Side {
     name: String,
     config: Config,
+    /// The symbols that can be set, if the side is a version.
+    settable: Option<BTreeSet<String>>,
 }
 
 fn diff(args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode> {
-    let sides = args.sides.iter().map(|text| side(text, options, ctx)).collect::<Result<Vec<_>>>()?;
+    let sides = args.sides.iter().map(|text| side(text, args, options, ctx)).collect::<Result<Vec<_>>>()?;
     let [first, second] = &sides[..] else { return Err(Error::usage("config diff compares two configs")) };
-    let comparison = kconfig::compare(&first.config, &second.config, &Renames::read(ctx.library)?);
+    let mut comparison = kconfig::compare(&first.config, &second.config, &Renames::read(ctx.library)?);
+    if args.settable {
+        let known: Vec<&BTreeSet<String>> = sides.iter().filter_map(|side| side.settable.as_ref()).collect();
+        if known.is_empty() {
+            return Err(Error::usage("--settable: neither side is a version, whose Kconfig files tell")
+                .hint("give one side as a version, such as 6.1"));
+        }
+        comparison.retain(|symbol| known.iter().any(|settable| settable.contains(symbol)));
+    }
+    config_text::keep_groups(&mut comparison, &args.only);
+    let heading = format!("{} -> {}\n", first.name, second.name);
     let text = if args.final_config.json {
         render_json(&json!({ "first": first.name, "second": second.name, "differences": comparison }))
+    } else if args.all {
+        heading + &groups(&comparison)
     } else {
-        format!("{} -> {}\n{}", first.name, second.name, groups(&comparison))
+        heading + &config_text::summary(&comparison)
     };
     print(&text)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn side(text: &str, options: &Options, ctx: &Context<'_>) -> Result<Side> {
+fn side(text: &str, args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<Side> {
     match Target::of(text, ctx.host)? {
         Target::File(path) => {
             let config = config_of(&path)?;
             config.repeated_symbols(text).iter().for_each(|note| ctx.reporter.note(note));
-            Ok(Side { name: text.to_owned(), config })
+            Ok(Side { name: text.to_owned(), config, settable: None })
         }
         Target::Layout(path, tag) => {
             let arch = options.target.arch.first().copied().or(ctx.host.arch);
@@ -245,12 +338,20 @@ fn side(text: &str, options: &Options, ctx: &Context<'_>) -> Result<Side> {
                 config.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;
             let config = Config::parse(&config);
             config.skipped_lines(text).iter().for_each(|note| ctx.reporter.warning(note.clone()));
-            Ok(Side { name: text.to_owned(), config })
+            Ok(Side { name: text.to_owned(), config, settable: None })
         }
         Target::Version => {
             let request = one_request(text, options, ctx)?;
+            if args.settable {
+                let (plan, text, settable) = config::settable_symbols(&request, ctx)?;
+                return Ok(Side {
+                    name: title(&plan),
+                    config: Config::parse(&text),
+                    settable: Some(settable),
+                });
+            }
             let (plan, text) = config::final_config(&request, ConfigFormat::Full, ctx)?;
-            Ok(Side { name: title(&plan), config: Config::parse(&text) })
+            Ok(Side { name: title(&plan), config: Config::parse(&text), settable: None })
         }
     }
 }

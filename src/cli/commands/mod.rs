@@ -9,6 +9,7 @@ pub mod check;
 pub mod clean;
 pub mod completions;
 pub mod config;
+mod config_text;
 pub mod diff;
 pub mod doctor;
 pub mod fetch;

@@ -250,3 +250,84 @@ fn config_edit_and_save_check_their_input_first() {
         .failed(2, &["there is no directory for your configs", "--configs DIR"]);
     assert!(!context.path("cache").exists());
 }
+
+#[test]
+fn config_set_edits_the_projects_config_in_place() {
+    let context = project();
+    let set = |args: &str| config(&context, &format!("set 6.1.7 {LINUX} {args}"));
+    let ran = set("PSI=y CONFIG_DUMMY=n").ok();
+    assert_eq!(ran.stdout, format!("{KEPT}\n"));
+    let expected = kept().replace("CONFIG_DUMMY=m\n", "") + "\n# --- General setup\nCONFIG_PSI=y\n";
+    assert_eq!(text(&context), expected);
+    set("PSI=y").ok().says("nothing has changed");
+    // What is needed too is named, and set if it is asked for.
+    set("IKCONFIG_PROC=y").failed(1, &["CONFIG_IKCONFIG_PROC=y is missing: depends on IKCONFIG (n)"]);
+    assert_eq!(text(&context), expected);
+    set("IKCONFIG_PROC=y --with-dependencies").ok().says("also set: CONFIG_IKCONFIG=");
+    let has = |line: &str| text(&context).lines().any(|have| have == line);
+    assert!(has("CONFIG_IKCONFIG=m") && has("CONFIG_IKCONFIG_PROC=y"), "{}", text(&context));
+    set("MINI_NEEDS_ABSENT=y --with-dependencies").failed(1, &["depends on MINI_ABSENT (n)"]);
+    set("PSI").failed(2, &["expected SYMBOL=VALUE"]);
+}
+
+#[test]
+fn config_save_refuses_a_part_or_lays_it_over() {
+    let context = project();
+    fs::write(context.path("work/own/part"), "CONFIG_PSI=y\n# CONFIG_DUMMY is not set\n").unwrap();
+    let save = |args: &str| config(&context, &format!("save part 6.1.7 {LINUX} --require none {args}"));
+    save("").failed(2, &["part: only a part of a config: ", "would become defaults", "--merge", "--whole"]);
+    assert_eq!(text(&context), kept());
+    save("--merge").ok();
+    let expected = kept().replace("CONFIG_DUMMY=m\n", "") + "\n# --- General setup\nCONFIG_PSI=y\n";
+    assert_eq!(text(&context), expected);
+    save("--whole").ok();
+    assert!(!text(&context).contains("CONFIG_BRIDGE=m"), "{}", text(&context));
+}
+
+#[test]
+fn config_diff_of_two_whole_configs_is_a_summary() {
+    let context = project();
+    let config_of = |value: &str| -> String {
+        (0..600).map(|index| format!("CONFIG_X{index}={value}\nCONFIG_{value}{index}=y\n")).collect()
+    };
+    fs::write(context.path("work/own/a"), config_of("m")).unwrap();
+    fs::write(context.path("work/own/b"), config_of("y")).unwrap();
+    let summary = config(&context, "diff a b").ok().stdout;
+    assert!(summary.lines().count() <= 40, "{summary}");
+    for says in ["changed (600)", "new (600)", "gone (600)", " more\n", "--all", "--only"] {
+        assert!(summary.contains(says), "{says} is not in {summary}");
+    }
+    assert!(config(&context, "diff a b --all").ok().stdout.lines().count() > 1800);
+    let gone = config(&context, "diff a b --only gone --all").ok().stdout;
+    assert!(gone.lines().count() < 610 && gone.contains("gone (600)"), "{gone}");
+    config(&context, "diff a b --settable").failed(2, &["neither side is a version"]);
+    // By the Kconfig files, what has no prompt is left out.
+    let whole = config(&context, &format!("show 6.1.7 {LINUX}")).ok().stdout;
+    fs::write(
+        context.path("work/own/c"),
+        whole.replace("CONFIG_PSI", "CONFIG_PSY").replace("CONFIG_64BIT=y", ""),
+    )
+    .unwrap();
+    let settable = config(&context, &format!("diff c 6.1.7 {LINUX} --settable")).ok().stdout;
+    assert!(!settable.contains("64BIT") && !settable.contains("PSY"), "{settable}");
+}
+
+#[test]
+fn config_why_shows_what_kconfig_says() {
+    let context = project();
+    let why = |args: &str| config(&context, &format!("why 6.1.7 {LINUX} {args}"));
+    let text = why("CONFIG_IKCONFIG_PROC MINI_SELECTED MINI_ABSENT").ok().stdout;
+    for says in [
+        "CONFIG_IKCONFIG_PROC: bool, not in the .config\n  prompt       yes\n",
+        "  depends on   IKCONFIG && PROC_FS: not met, IKCONFIG (n)\n",
+        "CONFIG_MINI_SELECTED: bool, y\n",
+        "  selected by  MINI_SELECTOR (y)\n",
+        "CONFIG_MINI_ABSENT: bool, not in the .config\n  prompt       none, so it cannot be set here\n",
+    ] {
+        assert!(text.contains(says), "{says} is not in {text}");
+    }
+    let json: Value = serde_json::from_str(&why("MINI_SELECTED --json").ok().stdout).unwrap();
+    assert_eq!(json["symbols"][0]["selected_by"][0]["symbol"], "MINI_SELECTOR");
+    why("MINI_SELECTEDD")
+        .failed(2, &["MINI_SELECTEDD: no such symbol in this kernel (nearest: MINI_SELECTED"]);
+}
