@@ -126,6 +126,29 @@ config FILTER
 config BEHIND_FILTER
 	bool "Behind the filter"
 	depends on FILTERED && !FILTER
+config BITS
+	bool "32 bits" if "x86_64" = "x86"
+	default y
+config NEEDS_BITS_OFF
+	bool "Needs another machine"
+	depends on !BITS
+config X32
+	bool "x32"
+	depends on $(cc-option,-mx32)
+config X32_MORE
+	bool "More of x32"
+	depends on X32
+config LIB
+	tristate
+	depends on PCI
+config ALL_LIBS
+	bool "All libraries"
+	imply LIB
+config LZ
+	tristate
+config RD_LZ
+	bool "LZ"
+	select LZ
 config HAS_FUTEX
 	def_bool y
 	depends on FUTEX
@@ -388,4 +411,26 @@ fn all_that_is_not_met_is_in_the_json() {
     assert_eq!(cause["kind"], "depends-on");
     assert_eq!(cause["unmet"], "PCI (n) && DRIVER (n)");
     assert_eq!(cause["set"][0], serde_json::json!({ "symbol": "ACPI", "value": "y" }));
+}
+
+#[test]
+fn a_search_that_ends_says_so() {
+    let cause = |requested: &str, result: &str| {
+        explained(requested, result, KernelVersion::new(6, 1, 7)).remove(0).cause.unwrap()
+    };
+    assert_eq!(cause("CONFIG_NEEDS_BITS_OFF=y\n", "CONFIG_BITS=y\n").possible, Some(false));
+    // A member of the .config that is off can be set, whatever its macros say.
+    assert_eq!(cause("CONFIG_X32_MORE=y\n", "# CONFIG_X32 is not set\n").possible, Some(true));
+    assert_eq!(cause("CONFIG_X32_MORE=y\n", "").possible, Some(false));
+    // What only bools select cannot be a module.
+    assert_eq!(cause("CONFIG_LZ=m\n", "CONFIG_MODULES=y\n").possible, Some(false));
+}
+
+#[test]
+fn what_is_implied_needs_its_dependencies_too() {
+    says(
+        "CONFIG_LIB=y\n",
+        "",
+        "CONFIG_LIB=y is missing: has no prompt, and nothing selects it; set CONFIG_ALL_LIBS=y, CONFIG_PCI=y too",
+    );
 }

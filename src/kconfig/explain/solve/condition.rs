@@ -37,7 +37,9 @@ impl<'a> Search<'a> {
         let (name, constant) = match (left.symbol(), right.symbol()) {
             (Some(name), None) => (name, right.text(&self.config).unwrap_or_default().to_owned()),
             (None, Some(name)) => (name, left.text(&self.config).unwrap_or_default().to_owned()),
-            _ => {
+            // Two constants stay what they are.
+            (None, None) => return false,
+            (Some(_), Some(_)) => {
                 self.is_incomplete = true;
                 return false;
             }

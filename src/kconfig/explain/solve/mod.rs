@@ -54,6 +54,8 @@ enum Goal<'a> {
     Unselect(&'a Selector, u8),
     /// The default of this index gives at least this.
     Default(&'a str, &'a Definition, usize, u8),
+    /// What the definition depends on is at least this.
+    Define(&'a Definition, u8),
     /// The definition, and so its defaults, do not apply.
     Undefine(&'a Definition),
 }
@@ -293,6 +295,12 @@ impl<'a> Search<'a> {
                 self.any(&goals)
             }
             Goal::Default(name, definition, index, level) => self.default(name, definition, index, level),
+            Goal::Define(definition, level) => {
+                let depends = definition.depends.iter();
+                let goals: Vec<Goal<'a>> =
+                    depends.map(|expr| Goal::Expr { expr, level, negated: false }).collect();
+                self.all(&goals)
+            }
             Goal::Undefine(definition) => {
                 let not = |expr: &'a Condition| Goal::Expr { expr, level: YES, negated: true };
                 let goals: Vec<Goal<'a>> = definition.depends.iter().map(not).collect();

@@ -42,6 +42,15 @@ impl<'a> Search<'a> {
 
     /// By what selects the symbol, or by its defaults.
     fn raise_unasked(&mut self, name: &'a str, symbol: &'a Symbol, needed: u8) -> bool {
+        let is_tristate = |by: &str| self.model.defined(by).is_some_and(|by| by.kind == Some(Type::Tristate));
+        // What only bools select is never a module.
+        if self.ceiling == Some((name, MODULE))
+            && symbol.definitions.iter().all(|one| one.defaults.is_empty())
+            && symbol.implied_by.is_empty()
+            && !symbol.selected_by.iter().any(|one| is_tristate(&one.by))
+        {
+            return false;
+        }
         let mut selectors: Vec<&'a Selector> = symbol.selected_by.iter().collect();
         selectors.sort_by_cached_key(|selector| {
             let by = self.model.defined(&selector.by);
@@ -62,7 +71,9 @@ impl<'a> Search<'a> {
         self.any(&defaults) || self.any(&selectors) || {
             let implied: Vec<Goal<'a>> =
                 symbol.implied_by.iter().map(|one| Goal::Select(one, needed)).collect();
-            self.any(&implied)
+            let defined: Vec<Goal<'a>> =
+                symbol.definitions.iter().map(|one| Goal::Define(one, needed)).collect();
+            self.any(&implied) && self.any(&defined)
         }
     }
 
@@ -94,7 +105,8 @@ impl<'a> Search<'a> {
     }
 
     pub(super) fn prompt_and_set(&mut self, name: &'a str, definition: &'a Definition, value: u8) -> bool {
-        if self.is_refused_by_macro(name, self.prompt(definition)) {
+        let is_visible = self.original.symbols.contains_key(name);
+        if !is_visible && self.is_refused_by_macro(name, self.prompt(definition)) {
             return false;
         }
         let symbol = self.model.defined(name);
