@@ -245,10 +245,12 @@ pub fn config(command: &ConfigCommand, host: &Host, reporter: &Reporter) -> Resu
         }
         Action::Save(args) => {
             let request = one_request(&args.version.version, &options, &ctx)?;
-            let extent = match args {
-                SaveArgs { merge: true, .. } => FileExtent::Part,
-                SaveArgs { whole: true, .. } => FileExtent::Whole,
-                _ => FileExtent::Checked,
+            let extent = if args.merge {
+                FileExtent::Part
+            } else if args.whole {
+                FileExtent::Whole
+            } else {
+                FileExtent::Checked
             };
             written(config::save(host.absolute(&args.file), extent, &request, &ctx)?, &args.written, &ctx)
         }

@@ -11,7 +11,7 @@ use crate::kconfig::{Config, Difference};
 /// How many symbols that select another are named.
 const MAX_SHOWN: usize = 3;
 /// How many of them are weighed; in real trees the most selected symbol has some seven hundred.
-const MAX_LINKS: usize = 1000;
+pub(super) const MAX_LINKS: usize = 1000;
 
 /// A reason, and the symbols whose values it rests on.
 #[derive(Debug, PartialEq, Eq)]

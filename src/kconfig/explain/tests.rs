@@ -144,6 +144,12 @@ config LIB
 config ALL_LIBS
 	bool "All libraries"
 	imply LIB
+config LZ_M
+	tristate
+config USB_LZ
+	bool "LZ over USB"
+	depends on BUS
+	select LZ_M
 config LZ
 	tristate
 config RD_LZ
@@ -422,7 +428,8 @@ fn a_search_that_ends_says_so() {
     // A member of the .config that is off can be set, whatever its macros say.
     assert_eq!(cause("CONFIG_X32_MORE=y\n", "# CONFIG_X32 is not set\n").possible, Some(true));
     assert_eq!(cause("CONFIG_X32_MORE=y\n", "").possible, Some(false));
-    // What only bools select cannot be a module.
+    // What only bools select cannot be a module, unless these depend on what can.
+    assert_eq!(cause("CONFIG_LZ_M=m\n", "CONFIG_MODULES=y\n").possible, None);
     assert_eq!(cause("CONFIG_LZ=m\n", "CONFIG_MODULES=y\n").possible, Some(false));
 }
 

@@ -4,6 +4,7 @@
 //! what Kconfig's files show. Only the kernel's own `olddefconfig` proves it.
 
 mod condition;
+mod defaults;
 mod lower;
 mod raise;
 
@@ -11,12 +12,14 @@ use super::expression::{Expr, MODULE, NO, Term, YES, number};
 use super::model::{Condition, Definition, Model, Selector, Symbol};
 use super::statement::Type;
 use crate::kconfig::{Config, Setting};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Chains of dependencies deeper than this are no kernel's.
 const MAX_DEPTH: usize = 40;
 /// How many steps the search for one symbol takes.
 const MAX_STEPS: usize = 20_000;
+/// How many steps the searches for all symbols take. Real configs need less than a tenth.
+const MAX_ALL_STEPS: usize = 10_000_000;
 /// How often the search begins again, with the defaults that came in its way.
 const MAX_ROUNDS: usize = 3;
 /// How many alternatives of one place are tried; the most selected symbol has some seven hundred selectors.
@@ -68,6 +71,13 @@ struct Step {
     is_given: bool,
 }
 
+/// What a step changes a symbol to.
+struct Change {
+    symbol: String,
+    value: String,
+    is_given: bool,
+}
+
 pub(super) struct Search<'a> {
     model: &'a Model,
     /// Symbol → those with a default whose conditions name it.
@@ -82,6 +92,8 @@ pub(super) struct Search<'a> {
     open: Vec<(&'a str, bool)>,
     missing: BTreeSet<String>,
     steps: usize,
+    /// How many steps are left for all symbols.
+    left: usize,
     /// Whether a way was not followed to its end, so that no failure proves that there is none.
     is_incomplete: bool,
 }
@@ -90,7 +102,9 @@ impl<'a> Search<'a> {
     pub(super) fn new(model: &'a Model, config: &Config) -> Search<'a> {
         let (original, config) = (config.clone(), config.clone());
         let mut dependents: HashMap<&'a str, Vec<&'a str>> = HashMap::new();
-        for (name, symbol) in &model.symbols {
+        // In the order of names, so that every search takes the same way.
+        let symbols: BTreeMap<&String, &Symbol> = model.symbols.iter().collect();
+        for (name, symbol) in symbols {
             let depends = symbol.definitions.iter().filter(|one| !one.defaults.is_empty()).flat_map(|one| {
                 let conditions = one.defaults.iter().flat_map(|(value, condition)| {
                     [value].into_iter().chain(condition.as_ref().map(AsRef::as_ref))
@@ -105,17 +119,19 @@ impl<'a> Search<'a> {
             depends.for_each(|expr| expr.each_term(&mut add));
         }
         let (trail, open, missing) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (steps, left, ceiling, is_incomplete) = (0, MAX_ALL_STEPS, None, false);
         Search {
             model,
             dependents,
             original,
             config,
-            ceiling: None,
+            ceiling,
             trail,
             open,
             missing,
-            steps: 0,
-            is_incomplete: false,
+            steps,
+            left,
+            is_incomplete,
         }
     }
 
@@ -153,6 +169,7 @@ impl<'a> Search<'a> {
             |symbol: &str| Setting { symbol: symbol.to_owned(), value: self.config.value(symbol).to_owned() };
         let settings = symbols.into_iter().map(setting).collect();
         self.undo(0);
+        self.left = self.left.saturating_sub(self.steps);
         if let Some((low, high)) = bounds {
             Solution::OutOfRange(low, high)
         } else if holds {
@@ -173,34 +190,6 @@ impl<'a> Search<'a> {
             _ if wanted > current => self.raise(name, wanted),
             _ => self.lower(name, wanted),
         }
-    }
-
-    /// Gives symbols that can now be seen their defaults, as `olddefconfig` does. Returns those.
-    fn apply_defaults(&mut self) -> Vec<(String, String)> {
-        let mut changed: Vec<String> = self.trail.iter().map(|step| step.symbol.clone()).collect();
-        let (mut defaults, mut visits) = (Vec::new(), 0);
-        while let Some(symbol) = changed.pop() {
-            let dependents = self.dependents.get(symbol.as_str()).cloned().unwrap_or_default();
-            for name in dependents {
-                visits += 1;
-                if visits > MAX_STEPS {
-                    return defaults;
-                }
-                let Some(symbol) = self.model.defined(name) else { continue };
-                let is_known = self.original.symbols.contains_key(name) || self.is_set(name);
-                let Some(default) = symbol.default_level(&self.config).filter(|_| !is_known) else {
-                    continue;
-                };
-                if default > self.level(name) {
-                    let mark = self.trail.len();
-                    self.record(name, text(default), false);
-                    self.select_targets(name);
-                    changed.extend(self.trail[mark..].iter().map(|step| step.symbol.clone()));
-                    defaults.push((name.to_owned(), text(default).to_owned()));
-                }
-            }
-        }
-        defaults
     }
 
     /// Whether everything that was set can still be set: a later step may have undone what an earlier one needs.
@@ -233,7 +222,7 @@ impl<'a> Search<'a> {
     fn any(&mut self, goals: &[Goal<'a>]) -> bool {
         let mark = self.trail.len();
         self.is_incomplete |= goals.len() > MAX_ALTERNATIVES;
-        let mut best: Option<(usize, Vec<(String, String, bool)>)> = None;
+        let mut best: Option<Vec<Change>> = None;
         for goal in goals.iter().take(MAX_ALTERNATIVES) {
             let is_below = |search: &Self| {
                 search.ceiling.is_none_or(|(name, most)| {
@@ -244,29 +233,31 @@ impl<'a> Search<'a> {
             let is_good = is_reached && is_below(self) && self.trail_holds();
             self.is_incomplete |= is_reached && !is_good;
             if is_good {
-                let cost = self.trail[mark..].iter().filter(|step| step.is_given).count();
-                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                    let made = self.trail[mark..].iter().map(|step| {
-                        (step.symbol.clone(), self.config.value(&step.symbol).to_owned(), step.is_given)
-                    });
-                    best = Some((cost, made.collect()));
+                let made: Vec<Change> = self.trail[mark..].iter().map(|step| self.change(step)).collect();
+                if best.as_ref().is_none_or(|best| cost(&made) < cost(best)) {
+                    best = Some(made);
                 }
             }
             self.undo(mark);
-            if best.as_ref().is_some_and(|(cost, _)| *cost <= 1) {
+            if best.as_ref().is_some_and(|best| cost(best) <= 1) {
                 break;
             }
         }
-        let Some((_, made)) = best else { return false };
-        for (symbol, value, is_given) in made {
-            self.record(&symbol, &value, is_given);
+        let Some(made) = best else { return false };
+        for change in made {
+            self.record(&change.symbol, &change.value, change.is_given);
         }
         true
     }
 
+    fn change(&self, step: &Step) -> Change {
+        let value = self.config.value(&step.symbol).to_owned();
+        Change { symbol: step.symbol.clone(), value, is_given: step.is_given }
+    }
+
     fn reach_goal(&mut self, goal: Goal<'a>) -> bool {
         self.steps += 1;
-        if self.steps >= MAX_STEPS || self.open.len() > MAX_DEPTH {
+        if self.steps >= MAX_STEPS.min(self.left) || self.open.len() > MAX_DEPTH {
             self.is_incomplete = true;
             return false;
         }
@@ -370,6 +361,11 @@ impl<'a> Search<'a> {
             };
         }
     }
+}
+
+/// How many settings the user has to make.
+fn cost(changes: &[Change]) -> usize {
+    changes.iter().filter(|change| change.is_given).count()
 }
 
 fn text(level: u8) -> &'static str {

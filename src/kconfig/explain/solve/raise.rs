@@ -1,8 +1,9 @@
 //! Turns a symbol on: by its prompt, its defaults, or what selects it.
 
 use super::{Goal, MAX_ALTERNATIVES, Search, prompts, text};
-use crate::kconfig::explain::expression::{Expr, MODULE, NO, YES};
+use crate::kconfig::explain::expression::{Expr, MODULE, NO, Term, YES};
 use crate::kconfig::explain::model::{Definition, Selector, Symbol};
+use crate::kconfig::explain::reason::MAX_LINKS;
 use crate::kconfig::explain::statement::Type;
 
 impl<'a> Search<'a> {
@@ -42,16 +43,25 @@ impl<'a> Search<'a> {
 
     /// By what selects the symbol, or by its defaults.
     fn raise_unasked(&mut self, name: &'a str, symbol: &'a Symbol, needed: u8) -> bool {
-        let is_tristate = |by: &str| self.model.defined(by).is_some_and(|by| by.kind == Some(Type::Tristate));
-        // What only bools select is never a module.
+        let kind = |name: &str| self.model.defined(name).and_then(|symbol| symbol.kind);
+        // A bool selects at m if what it depends on is m.
+        let can_select_module = |by: &str| {
+            let mut has_tristate = kind(by) == Some(Type::Tristate);
+            let mut visit = |term: &Term| {
+                has_tristate |= term.symbol().is_some_and(|name| kind(name) == Some(Type::Tristate));
+            };
+            let definitions = self.model.defined(by).into_iter().flat_map(|by| &by.definitions);
+            definitions.flat_map(|one| &one.depends).for_each(|part| part.each_term(&mut visit));
+            has_tristate
+        };
         if self.ceiling == Some((name, MODULE))
             && symbol.definitions.iter().all(|one| one.defaults.is_empty())
             && symbol.implied_by.is_empty()
-            && !symbol.selected_by.iter().any(|one| is_tristate(&one.by))
+            && !symbol.selected_by.iter().any(|one| can_select_module(&one.by))
         {
             return false;
         }
-        let mut selectors: Vec<&'a Selector> = symbol.selected_by.iter().collect();
+        let mut selectors: Vec<&'a Selector> = symbol.selected_by.iter().take(MAX_LINKS).collect();
         selectors.sort_by_cached_key(|selector| {
             let by = self.model.defined(&selector.by);
             let cost = by.map_or(usize::MAX, |by| {
