@@ -31,7 +31,9 @@ pub(super) fn layers(
     for (over, text) in request.overrides.iter().zip(&inputs.overrides) {
         let config = user_config(text, request.arch, notices)?;
         if let Some((symbol, _)) = config.symbols.iter().find(|(_, value)| value.is_empty()) {
-            return Err(Error::usage(format!("{}: CONFIG_{symbol}= has no value", text.name)).hint(SETTING_HINT));
+            return Err(
+                Error::usage(format!("{}: CONFIG_{symbol}= has no value", text.name)).hint(SETTING_HINT)
+            );
         }
         let name = match over {
             Override::Fragment(_) => text.name.clone(),

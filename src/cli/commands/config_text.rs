@@ -18,7 +18,8 @@ pub enum Group {
     Changed,
     Renamed,
     New,
-    Gone,
+    #[value(alias = "gone")]
+    Removed,
 }
 
 /// Removes the groups that are not in `only`. An empty `only` keeps all.
@@ -33,7 +34,7 @@ pub fn keep_groups(comparison: &mut Comparison, only: &[Group]) {
     if !is_kept(Group::New) {
         comparison.new.clear();
     }
-    if !is_kept(Group::Gone) {
+    if !is_kept(Group::Removed) {
         comparison.removed.clear();
     }
 }
@@ -59,7 +60,7 @@ pub fn summary(comparison: &Comparison) -> String {
             writeln!(text, "  … {} more", count - shown).expect("writing to a string");
         }
     }
-    text + "\nall of it: --all, some groups: --only changed,new,gone,renamed, what can be set: --settable\n"
+    text + "\nall of it: --all, some groups: --only changed,new,removed,renamed, what can be set: --settable\n"
 }
 
 /// Returns what Kconfig says of each symbol.

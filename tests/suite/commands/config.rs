@@ -294,12 +294,12 @@ fn config_diff_of_two_whole_configs_is_a_summary() {
     fs::write(context.path("work/own/b"), config_of("y")).unwrap();
     let summary = config(&context, "diff a b").ok().stdout;
     assert!(summary.lines().count() <= 40, "{summary}");
-    for says in ["changed (600)", "new (600)", "gone (600)", " more\n", "--all", "--only"] {
+    for says in ["changed (600)", "new (600)", "removed (600)", " more\n", "--all", "--only"] {
         assert!(summary.contains(says), "{says} is not in {summary}");
     }
     assert!(config(&context, "diff a b --all").ok().stdout.lines().count() > 1800);
-    let gone = config(&context, "diff a b --only gone --all").ok().stdout;
-    assert!(gone.lines().count() < 610 && gone.contains("gone (600)"), "{gone}");
+    let gone = config(&context, "diff a b --only removed --all").ok().stdout;
+    assert!(gone.lines().count() < 610 && gone.contains("removed (600)"), "{gone}");
     config(&context, "diff a b --settable").failed(2, &["neither side is a version"]);
     // By the Kconfig files, what has no prompt is left out.
     let whole = config(&context, &format!("show 6.1.7 {LINUX}")).ok().stdout;

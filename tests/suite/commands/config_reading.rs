@@ -31,7 +31,7 @@ fn comments_and_a_byte_order_mark_are_read_alike_by_every_command() {
     )
     .unwrap();
     let diff = context.run("config diff x.config same.config --fc").ok().stdout;
-    assert!(diff.ends_with("\nthe settings are the same\n"), "{diff}");
+    assert!(diff.ends_with("\nthe settings are equal\n"), "{diff}");
     context.run("plan 6.1 --fc --config x.config").ok();
     context.run("plan 6.1 --fc --fragment x.config").ok();
     let check = context.run("check x.config --fc --arch amd64 --all --json");
@@ -80,9 +80,7 @@ fn a_compressed_config_is_read_like_a_plain_one() {
     };
     assert_eq!(plan("--config config.gz"), plan("--config x.config"));
     assert_eq!(plan("--fragment config.gz"), plan("--fragment x.config"));
-    assert!(
-        context.run("config diff x.config config.gz").ok().stdout.ends_with("the settings are the same\n")
-    );
+    assert!(context.run("config diff x.config config.gz").ok().stdout.ends_with("the settings are equal\n"));
     assert!(context.run("check config.gz --fc --arch amd64").stdout.contains("Linux 6.1.7 on amd64"));
     context
         .run("config save x.config 6.1.7 --fc --arch amd64 --config config.gz")
