@@ -62,8 +62,8 @@ fn every_config_difference_is_explained() {
     fs::write(context.path("work/mini.config"), config).unwrap();
     let ran = context.build("--require none").ok();
     for said in [
-        "CONFIG_VIRTIO=y is missing: has no prompt; could be selected by VIRTIO_MMIO (n), VIRTIO_PCI (n) (requested",
-        "CONFIG_VIRTIO_NET=y is missing: depends on VIRTIO (n), see there (requested",
+        "CONFIG_VIRTIO=y is missing: has no prompt; could be selected by VIRTIO_MMIO (n), VIRTIO_PCI (n); set CONFIG_VIRTIO_MMIO=y too (requested",
+        "CONFIG_VIRTIO_NET=y is missing: depends on VIRTIO (n), see there; set CONFIG_VIRTIO_MMIO=y too (requested",
         "CONFIG_PCI_MSI=y is missing: depends on PCI (n) (requested",
         "CONFIG_PRINTK=n became y: to change it needs EXPERT (n); default y (requested",
         "CONFIG_PSI=m became n: is a bool: y or n (requested",
