@@ -30,8 +30,8 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   kcompile check my.config --for kubernetes-1.35 cilium
   kcompile check out/firecracker-kernel-modules-amd64:6.1.7 --for flintlock
-  kcompile check 6.1 --fc                      before it is configured: all is open
-  kcompile check 6.1 --fc --configure          by this version's own olddefconfig
+  kcompile check 6.1 --fc                   all is open before it is configured
+  kcompile check 6.1 --fc --configure       what its own olddefconfig makes
 
 Exit codes: 0 all requirements are met, 1 a requirement is not met, 2 usage error, 3 layout is damaged.";
 
