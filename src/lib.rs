@@ -3,6 +3,8 @@
 //! The interface is the command line. The crate has no stable Rust API. `ops/build.rs` shows the
 //! steps of a build, and ARCHITECTURE.md describes the modules.
 
+#![warn(clippy::match_bool)]
+
 // A module imports only from those after it in this list, as `tests/suite/imports.rs` checks: cli,
 // ops, boot, image, kbuild, source, plan, kconfig, catalog, oci, cache, host, report, kernel, util.
 mod boot;

@@ -1,5 +1,8 @@
 //! Groups of options that several commands share. Each command flattens the groups that it acts on.
 
+// clap prints these texts as they are.
+#![allow(rustdoc::bare_urls)]
+
 pub use super::flavor_args::FlavorArgs;
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::TimingsFormat;

@@ -89,7 +89,7 @@ pub enum KernelLink {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum ModulesLayout {
-    /// In lib/modules/<release>
+    /// In `lib/modules/<release>`
     #[default]
     Tree,
     /// At the root of the image

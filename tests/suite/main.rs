@@ -6,6 +6,7 @@
 mod docs;
 mod imports;
 mod smoke;
+mod style;
 
 /// Builds of one kernel and of several.
 mod build {

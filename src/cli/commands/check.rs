@@ -297,10 +297,10 @@ fn table(results: &[&RequirementResult], all: bool) -> String {
             }
         }
     }
-    match text.is_empty() {
-        true => text,
-        false => format!("{}{text}", row(["", "", "OPTION", "FOUND", "WANTED"], WIDTHS)),
+    if text.is_empty() {
+        return text;
     }
+    format!("{}{text}", row(["", "", "OPTION", "FOUND", "WANTED"], WIDTHS))
 }
 
 fn label(result: &RequirementResult) -> &'static str {

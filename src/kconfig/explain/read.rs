@@ -25,9 +25,10 @@ const MAX_TREE: u64 = 64 << 20;
 pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String> {
     let spec = arch.spec();
     let mut reading = Reader::new(root, spec.srcarch, spec.kbuild, "")?;
-    match reading.file("Kconfig")? {
-        true => Ok(reading.statements),
-        false => Err("there is no Kconfig at the top of the tree".into()),
+    if reading.file("Kconfig")? {
+        Ok(reading.statements)
+    } else {
+        Err("there is no Kconfig at the top of the tree".into())
     }
 }
 

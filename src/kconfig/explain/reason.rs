@@ -123,13 +123,11 @@ impl<'a> Query<'a> {
                 Unmet::of(conditions.chain([value]), needed, self.config, self.certainty)
             })
             .collect();
-        match unmet.is_empty() {
-            true => Some(Reason::new(CauseKind::NoPrompt, "has no prompt, and nothing selects it")),
-            false => {
-                let unmet = Unmet::any(unmet.into_iter().collect::<Option<Vec<_>>>()?)?;
-                Some(Reason::unmet(CauseKind::NoPrompt, "has no prompt; its default needs ", &unmet, ""))
-            }
+        if unmet.is_empty() {
+            return Some(Reason::new(CauseKind::NoPrompt, "has no prompt, and nothing selects it"));
         }
+        let unmet = Unmet::any(unmet.into_iter().collect::<Option<Vec<_>>>()?)?;
+        Some(Reason::unmet(CauseKind::NoPrompt, "has no prompt; its default needs ", &unmet, ""))
     }
 
     fn explain_selectors(self) -> Reason {

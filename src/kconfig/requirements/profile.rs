@@ -178,10 +178,10 @@ impl TryFrom<String> for Symbols {
             if symbol.starts_with("CONFIG_") {
                 return Err(format!("`{text}`: symbols are written without CONFIG_"));
             }
-            match !symbol.is_empty() && symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
-                true => Ok(Alternative { symbol: symbol.to_owned(), negated: part.starts_with('!') }),
-                false => Err(format!("`{text}`: not a symbol, nor several with `|` between them")),
+            if symbol.is_empty() || !symbol.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+                return Err(format!("`{text}`: not a symbol, nor several with `|` between them"));
             }
+            Ok(Alternative { symbol: symbol.to_owned(), negated: part.starts_with('!') })
         };
         text.split('|').map(alternative).collect::<Result<_, _>>().map(Symbols)
     }

@@ -114,10 +114,7 @@ impl RequirementResult {
 
     /// What is asked about: `PSI`, `A | B`, `kernel version`.
     pub fn symbols_text(&self) -> String {
-        match self.symbols.is_empty() {
-            true => "kernel version".to_owned(),
-            false => self.symbols.join(" | "),
-        }
+        if self.symbols.is_empty() { "kernel version".to_owned() } else { self.symbols.join(" | ") }
     }
 }
 
@@ -182,10 +179,7 @@ fn check_version(profile: &Profile, rule: &KernelRule, version: KernelVersion) -
         level: rule.level,
         reason: rule.reason.clone(),
         source: rule.source.clone(),
-        status: match rule.admits(version) {
-            true => RequirementStatus::Passed,
-            false => RequirementStatus::Failed,
-        },
+        status: if rule.admits(version) { RequirementStatus::Passed } else { RequirementStatus::Failed },
     }
 }
 
@@ -227,10 +221,12 @@ fn evaluate(line: &Requirement, input: &CheckInput<'_>) -> RequirementStatus {
         })
     };
     let values: Vec<Option<bool>> = line.alternatives.iter().map(is_met).collect();
-    let any = match values.contains(&Some(true)) {
-        true => Some(true),
-        false if values.contains(&None) => None,
-        false => Some(false),
+    let any = if values.contains(&Some(true)) {
+        Some(true)
+    } else if values.contains(&None) {
+        None
+    } else {
+        Some(false)
     };
     match any.map(|any| any != (line.level == Level::Forbidden)) {
         // The kernel may drop the setting, or force it on.

@@ -23,12 +23,14 @@ pub enum SupportLevel {
 /// of the profile.
 pub fn support(profile: &Profile, version: KernelVersion) -> (SupportLevel, Vec<&KernelRule>) {
     let unmet: Vec<&KernelRule> = profile.kernel.iter().filter(|rule| !rule.admits(version)).collect();
-    let fitness = match unmet.iter().any(|rule| rule.level != Level::Recommended) {
-        true => SupportLevel::BelowMinimum,
-        false if unmet.is_empty() => SupportLevel::Full,
-        false => SupportLevel::Limited,
+    let level = if unmet.is_empty() {
+        SupportLevel::Full
+    } else if unmet.iter().all(|rule| rule.level == Level::Recommended) {
+        SupportLevel::Limited
+    } else {
+        SupportLevel::BelowMinimum
     };
-    (fitness, unmet)
+    (level, unmet)
 }
 
 #[cfg(test)]

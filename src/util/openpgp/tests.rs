@@ -1,0 +1,22 @@
+use super::*;
+
+#[test]
+fn the_pinned_keys_are_built_in() {
+    let keyring = Keyring::built_in();
+    let mut found: Vec<String> = keyring.keys.iter().map(fingerprint).collect();
+    found.sort();
+    let mut pinned = PINNED.map(str::to_owned);
+    pinned.sort();
+    assert_eq!(found, pinned);
+}
+
+#[test]
+fn other_bytes_than_keys_and_signatures_are_refused() {
+    let mut keyring = Keyring::built_in();
+    for bytes in [&b""[..], b"hello", &[0x99, 0xff, 0xff, 1, 2, 3], ARMORED_KEY.as_bytes()] {
+        assert!(keyring.add("x", bytes).is_err(), "{bytes:?}");
+        assert!(keyring.detached("x", bytes, 0).is_err(), "{bytes:?}");
+    }
+    assert_eq!(keyring.clear_signed("x", "plain", 0).unwrap().signer, None);
+    assert!(keyring.clear_signed("x", CLEAR_SIGNED, 0).is_err());
+}
