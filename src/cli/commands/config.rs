@@ -39,7 +39,7 @@ Examples:
   kcompile config save new.config 6.1 --fc     copy the settings of a .config
   kcompile config set 6.1 --fc XFS_FS=m        set a symbol in your config
   kcompile config set 6.1 --fc XFS_RT=y --with-dependencies
-  kcompile config why 6.1 --fc XFS_FS          show its dependencies, selectors and range
+  kcompile config why 6.1 --fc XFS_FS       what Kconfig says of it
 
 `edit`, `save` and `set` write one line for each setting that differs from its default. Lines that still apply \
 stay where they are in the file, and new ones are added below the name of their menu. kcompile then \
