@@ -3,7 +3,7 @@
 //! The interface is the command line. The crate has no stable Rust API. `ops/build.rs` shows the
 //! steps of a build, and ARCHITECTURE.md describes the modules.
 
-#![warn(clippy::match_bool)]
+#![warn(clippy::match_bool, clippy::too_many_lines)]
 
 // A module imports only from those after it in this list, as `tests/suite/imports.rs` checks: cli,
 // ops, boot, image, kbuild, source, plan, kconfig, catalog, oci, cache, host, report, kernel, util.

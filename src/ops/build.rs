@@ -52,17 +52,7 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     tree.require()?;
     let building = ctx.acquire(Stage::Build)?;
     let private_dir = cache.scratch()?;
-    let (farm, jobs) = match ctx.slot {
-        Some(slot) => (slot.farm(), ctx.jobs),
-        None => ctx.farm(request.toolchain.launcher.as_deref()),
-    };
-    farm.iter().for_each(|farm| farm.report_to(reporter));
-    let options = MakeOptions {
-        jobs,
-        jobserver: ctx.slot.map(|slot| slot.jobs().clone()),
-        farm,
-        network: if ctx.offline { Network::Forbidden } else { Network::Allowed },
-    };
+    let options = make_options(request, ctx);
     let build_dir = BuildDir::open(&plan, &tree, ctx.build_mode, host, options, reporter)?.sandboxed(
         ctx.sandbox,
         &private_dir.path,
@@ -117,6 +107,21 @@ fn compile(
         reporter.warning(format!("the farm did not compile {files}; this machine compiled them"));
     }
     Ok(compiled)
+}
+
+/// How many jobs make gets, from which pool, and whether they may use the network.
+fn make_options(request: &Request, ctx: &Context<'_>) -> MakeOptions {
+    let (farm, jobs) = match ctx.slot {
+        Some(slot) => (slot.farm(), ctx.jobs),
+        None => ctx.farm(request.toolchain.launcher.as_deref()),
+    };
+    farm.iter().for_each(|farm| farm.report_to(ctx.reporter));
+    MakeOptions {
+        jobs,
+        jobserver: ctx.slot.map(|slot| slot.jobs().clone()),
+        farm,
+        network: if ctx.offline { Network::Forbidden } else { Network::Allowed },
+    }
 }
 
 /// A kernel that is compiled and whose modules are installed.
