@@ -1,6 +1,6 @@
 //! Meets a condition, or its negation.
 
-use super::{Goal, Search, level, prompts};
+use super::{Goal, Search, level};
 use crate::kconfig::explain::expression::{Expr, MODULE, NO, Relation, Term, YES, number};
 use crate::kconfig::explain::model::Condition;
 use crate::kconfig::explain::statement::Type;
@@ -65,7 +65,6 @@ impl<'a> Search<'a> {
             _ => return false,
         };
         let value = if symbol.kind == Some(Type::String) { format!("\"{value}\"") } else { value };
-        let goals: Vec<Goal<'a>> = prompts(symbol).map(|one| Goal::Prompt(one, MODULE)).collect();
-        self.any(&goals) && self.set(name, &value)
+        self.any_prompt(symbol) && self.set(name, &value)
     }
 }

@@ -1,7 +1,7 @@
 //! Turns a symbol off, or down to a module.
 
 use super::{Goal, Search, prompts, text};
-use crate::kconfig::explain::expression::{Expr, MODULE, NO, YES};
+use crate::kconfig::explain::expression::{NO, YES};
 use crate::kconfig::explain::model::{Condition, Definition, Symbol};
 use crate::kconfig::explain::statement::Type;
 
@@ -39,8 +39,7 @@ impl<'a> Search<'a> {
             let others: Vec<Goal<'a>> = others.map(|other| Goal::Raise(other, YES)).collect();
             return self.derive(name, NO) && self.any(&others);
         }
-        let asked: Vec<Goal<'a>> = prompts(symbol).map(|one| Goal::Prompt(one, MODULE)).collect();
-        if self.any(&asked) {
+        if self.any_prompt(symbol) {
             return self.set(name, text(allowed));
         }
         let implying = symbol.implied_by.iter().filter(|one| self.strength(one) > allowed);
@@ -67,9 +66,8 @@ impl<'a> Search<'a> {
         else {
             return true;
         };
-        let not = |expr: &'a Expr| Goal::Expr { expr, level: YES, negated: true };
-        let mut goals: Vec<Goal<'a>> = [not(value)].into();
-        goals.extend(condition.as_ref().map(|condition| not(condition)));
+        let mut goals: Vec<Goal<'a>> = [Goal::unmet(value, YES)].into();
+        goals.extend(condition.as_ref().map(|condition| Goal::unmet(condition, YES)));
         goals.push(Goal::Undefine(definition));
         self.any(&goals)
     }

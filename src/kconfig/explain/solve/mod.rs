@@ -9,7 +9,7 @@ mod lower;
 mod raise;
 
 use super::expression::{Expr, MODULE, NO, Term, YES, number};
-use super::model::{Condition, Definition, Model, Selector, Symbol};
+use super::model::{Definition, Model, Selector, Symbol};
 use super::statement::Type;
 use crate::kconfig::{Config, Setting};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -61,6 +61,17 @@ enum Goal<'a> {
     Define(&'a Definition, u8),
     /// The definition, and so its defaults, do not apply.
     Undefine(&'a Definition),
+}
+
+impl<'a> Goal<'a> {
+    fn met(expr: &'a Expr, level: u8) -> Goal<'a> {
+        Goal::Expr { expr, level, negated: false }
+    }
+
+    /// The expression is at most `YES - level`.
+    fn unmet(expr: &'a Expr, level: u8) -> Goal<'a> {
+        Goal::Expr { expr, level, negated: true }
+    }
 }
 
 /// One change of the config.
@@ -145,7 +156,7 @@ impl<'a> Search<'a> {
         for _ in 0..MAX_ROUNDS {
             reached = match wanted_level {
                 Some(wanted) => self.reach(name, symbol, wanted) && self.level(name) == wanted,
-                None => self.any(&prompts(symbol).map(|one| Goal::Prompt(one, MODULE)).collect::<Vec<_>>()),
+                None => self.any_prompt(symbol),
             };
             if !reached {
                 break;
@@ -214,6 +225,12 @@ impl<'a> Search<'a> {
         conditions.chain(choice.into_iter().flatten()).map(AsRef::as_ref)
     }
 
+    /// Makes one of the prompts of the symbol visible.
+    fn any_prompt(&mut self, symbol: &'a Symbol) -> bool {
+        let goals: Vec<Goal<'a>> = prompts(symbol).map(|one| Goal::Prompt(one, MODULE)).collect();
+        self.any(&goals)
+    }
+
     fn all(&mut self, goals: &[Goal<'a>]) -> bool {
         goals.iter().all(|goal| self.reach_goal(*goal))
     }
@@ -267,7 +284,7 @@ impl<'a> Search<'a> {
             Goal::Lower(name, level) => self.lower(name, level),
             Goal::Prompt(definition, level) => {
                 let goals: Vec<Goal<'a>> =
-                    self.prompt(definition).map(|expr| Goal::Expr { expr, level, negated: false }).collect();
+                    self.prompt(definition).map(|expr| Goal::met(expr, level)).collect();
                 self.all(&goals)
             }
             Goal::PromptAndSet(name, definition, level) => self.prompt_and_set(name, definition, level),
@@ -276,25 +293,19 @@ impl<'a> Search<'a> {
             }
             Goal::Unselect(selector, level) => {
                 let by = Goal::Lower(&selector.by, level);
-                let not = |condition: &'a Condition| Goal::Expr {
-                    expr: condition,
-                    level: YES - level,
-                    negated: true,
-                };
-                let goals: Vec<Goal<'a>> =
-                    [by].into_iter().chain(selector.condition.as_ref().map(not)).collect();
+                let condition = selector.condition.as_ref().map(|expr| Goal::unmet(expr, YES - level));
+                let goals: Vec<Goal<'a>> = [by].into_iter().chain(condition).collect();
                 self.any(&goals)
             }
             Goal::Default(name, definition, index, level) => self.default(name, definition, index, level),
             Goal::Define(definition, level) => {
-                let depends = definition.depends.iter();
                 let goals: Vec<Goal<'a>> =
-                    depends.map(|expr| Goal::Expr { expr, level, negated: false }).collect();
+                    definition.depends.iter().map(|expr| Goal::met(expr, level)).collect();
                 self.all(&goals)
             }
             Goal::Undefine(definition) => {
-                let not = |expr: &'a Condition| Goal::Expr { expr, level: YES, negated: true };
-                let goals: Vec<Goal<'a>> = definition.depends.iter().map(not).collect();
+                let goals: Vec<Goal<'a>> =
+                    definition.depends.iter().map(|expr| Goal::unmet(expr, YES)).collect();
                 self.any(&goals)
             }
         }

@@ -100,14 +100,13 @@ impl<'a> Search<'a> {
         if self.is_refused_by_macro(name, parts.chain([value])) {
             return false;
         }
-        let goal = |expr: &'a Expr| Goal::Expr { expr, level, negated: false };
-        let mut goals: Vec<Goal<'a>> = definition.depends.iter().map(|one| goal(one)).collect();
-        goals.extend(condition.iter().map(|one| goal(one)));
-        goals.push(goal(value));
+        let mut goals: Vec<Goal<'a>> =
+            definition.depends.iter().chain(condition).map(|one| Goal::met(one, level)).collect();
+        goals.push(Goal::met(value, level));
         for (earlier, condition) in &definition.defaults[..index] {
             match condition {
                 _ if earlier.value(&self.config).most >= level => {}
-                Some(expr) => goals.push(Goal::Expr { expr, level: YES, negated: true }),
+                Some(expr) => goals.push(Goal::unmet(expr, YES)),
                 None => return false,
             }
         }
