@@ -14,10 +14,8 @@ pub struct Comparison {
     #[serde(rename = "gone")]
     pub removed: Vec<Setting>,
     /// On in both, under another name.
-    #[serde(rename = "renamed")]
     pub renamed: Vec<Renamed>,
     /// Both say something of it, and not the same.
-    #[serde(rename = "changed")]
     pub changed: Vec<Changed>,
 }
 

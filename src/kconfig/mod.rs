@@ -1,5 +1,5 @@
-//! `.config` files and fragments: parse, merge, write, and compare what was asked for with what the
-//! kernel's `olddefconfig` made of it. Pure, but for `why/`, which reads the kernel's own Kconfig files.
+//! Parses, merges and writes `.config` files and fragments, and compares the requested settings with the
+//! final `.config`. Pure, except for `explain/`, which reads the kernel's Kconfig files.
 
 pub mod explain;
 pub mod requirements;
@@ -20,16 +20,16 @@ use crate::util::text::pluralize;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
-/// Some editors begin a text with it.
+/// Byte order mark, which some editors write.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The settings of one `.config` file or fragment. A symbol is named without `CONFIG_`; its value is
+/// The settings of one `.config` file or fragment. A symbol is named without `CONFIG_`. Its value is
 /// as the file has it (`y`, `m`, `17`, `"text"` with the quotes), and `n` for "is not set".
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Symbol → value.
+    /// Values by symbol.
     pub symbols: BTreeMap<String, String>,
-    /// Lines that are no setting, no comment and not empty.
+    /// Lines that are not empty and neither a setting nor a comment.
     pub malformed: Vec<MalformedLine>,
     /// The architecture of the header that Kconfig writes (`x86`, `arm64`), if there is one.
     pub header_arch: Option<String>,
@@ -50,19 +50,19 @@ pub struct RepeatedSymbol {
     pub second: usize,
 }
 
-/// A line that could not be understood.
+/// A line that is neither a setting nor a comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MalformedLine {
     /// Counted from 1.
     pub line: usize,
-    /// What it says, at most 60 characters of it; nothing of the lines behind the first hundred.
+    /// Its first 60 characters. Empty after the first hundred such lines.
     pub text: String,
 }
 
 /// The number of malformed lines that are quoted.
 const MAX_QUOTED: usize = 100;
 
-/// What a line of a `.config` may be, for hints.
+/// Valid lines of a `.config`, for hints.
 pub const SETTING_HINT: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=1, CONFIG_X=\"text\" or \
                                 # CONFIG_X is not set; a # comment may follow, but not after a number";
 
@@ -86,7 +86,7 @@ impl Config {
                     config.header_version = Some(version.to_owned());
                 }
             } else if !line.is_empty() {
-                // A text of another kind may have a million.
+                // Another kind of file may have a million.
                 let length = if config.malformed.len() < MAX_QUOTED { 60 } else { 0 };
                 config
                     .malformed
@@ -127,7 +127,7 @@ impl Config {
         })
     }
 
-    /// Returns what to say of lines in `name` that were skipped. For configs that the user did not give.
+    /// Returns a note about the skipped lines of `name`. For configs that the user did not give.
     pub fn skipped_lines(&self, name: &str) -> Option<String> {
         let first = self.malformed.first()?;
         let count = pluralize(self.malformed.len(), "line that is no setting", "lines that are no settings");
@@ -135,7 +135,7 @@ impl Config {
         Some(format!("{name}: skipped {count}, the first at line {}: `{text}`", first.line))
     }
 
-    /// Returns what to say of symbols that several lines in `name` set.
+    /// Returns a note about the symbols that several lines of `name` set.
     pub fn repeated_symbols(&self, name: &str) -> Option<String> {
         let RepeatedSymbol { symbol, first, second } = self.repeated.first()?;
         let more = match self.repeated.len() - 1 {
@@ -165,12 +165,12 @@ impl Config {
         })
     }
 
-    /// The value of `symbol`; a symbol that is not there is `n`.
+    /// Returns the value of `symbol`, or `n` if it is missing.
     pub fn value(&self, symbol: &str) -> &str {
         self.symbols.get(symbol).map_or("n", String::as_str)
     }
 
-    /// The text of the string `symbol`, without quotes; `None`: it is not there, or no string.
+    /// Returns the text of the string `symbol` without quotes, or `None` if it is missing or not a string.
     pub fn text(&self, symbol: &str) -> Option<String> {
         let quoted = self.symbols.get(symbol)?.strip_prefix('"')?.strip_suffix('"')?;
         let mut text = String::new();
@@ -181,18 +181,18 @@ impl Config {
         Some(text)
     }
 
-    /// Is it a config at all? A text of another kind may hold a line that looks like a setting.
+    /// Returns whether this looks like a config. Another kind of text may have a line that looks like a setting.
     pub fn is_plausible(&self) -> bool {
         self.symbols.len() > self.malformed.len()
     }
 
-    /// Is `symbol` built in or a module?
+    /// Returns whether `symbol` is built in or a module.
     pub fn enabled(&self, symbol: &str) -> bool {
         matches!(self.value(symbol), "y" | "m")
     }
 }
 
-/// The symbol and the value of `CONFIG_X=value` or `# CONFIG_X is not set`.
+/// Returns symbol and value of `CONFIG_X=value` or `# CONFIG_X is not set`.
 fn setting(line: &str) -> Option<(&str, &str)> {
     if let Some(rest) = line.strip_prefix("# CONFIG_") {
         // The kernel compared only these words up to 6.7. Later kernels take a line with more for a comment.
@@ -216,7 +216,7 @@ fn without_comment(text: &str) -> &str {
     if takes_comment && is_blank(after) && after.trim_start().starts_with('#') { value } else { text }
 }
 
-/// The size of the quoted string at the start of `text`, with its quotes.
+/// Returns the size of the quoted string at the start of `text`, including its quotes.
 fn string_size(text: &str) -> Option<usize> {
     let mut escaped = true;
     for (at, character) in text.char_indices() {
@@ -243,13 +243,13 @@ fn is_value(text: &str) -> bool {
     matches!(text, "y" | "m" | "n") || number || hex || string
 }
 
-/// Kconfig's own header, ` Linux/x86 6.1.7 Kernel Configuration`: architecture and version.
+/// Parses the header that Kconfig writes, ` Linux/x86 6.1.7 Kernel Configuration`. Returns architecture and version.
 fn header(comment: &str) -> Option<(&str, &str)> {
     let rest = comment.trim().strip_prefix("Linux/")?.strip_suffix(" Kernel Configuration")?;
     rest.split_once(' ').map(|(arch, version)| (arch, version.trim()))
 }
 
-/// One symbol as `--set` takes it: `CONFIG_X=y`, or `X=y`. Gives a fragment of one line.
+/// Parses the value of `--set`, `CONFIG_X=y` or `X=y`. Returns a fragment of one line.
 pub fn set_line(text: &str) -> Result<String, String> {
     let line = format!("CONFIG_{}", text.strip_prefix("CONFIG_").unwrap_or(text));
     if setting(&line).is_some_and(|(_, value)| !value.is_empty()) {
@@ -259,20 +259,20 @@ pub fn set_line(text: &str) -> Result<String, String> {
     }
 }
 
-/// What is wanted of one symbol, and which layer (its index) said so last.
+/// The requested value of one symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedSetting {
     /// The value, as in [`Config::symbols`].
     pub value: String,
-    /// Index of the layer.
+    /// Index of the last layer that sets it.
     pub layer: usize,
 }
 
-/// Merges layers in their order: a later one wins.
+/// Merges layers in their order. A later layer wins.
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Config>) -> BTreeMap<String, RequestedSetting> {
     let mut merged = BTreeMap::new();
     for (layer, config) in layers.into_iter().enumerate() {
-        // A .config before 6.12 has `CONFIG_X=` for a number without a value. The kernel does not take it.
+        // Before 6.12, `CONFIG_X=` is a number without a value. The kernel rejects that as input.
         for (symbol, value) in config.symbols.iter().filter(|(_, value)| !value.is_empty()) {
             merged.insert(symbol.clone(), RequestedSetting { value: value.clone(), layer });
         }
@@ -285,7 +285,7 @@ pub fn render(requested: &BTreeMap<String, RequestedSetting>) -> String {
     requested.iter().map(|(symbol, requested)| config_line(symbol, &requested.value) + "\n").collect()
 }
 
-/// One line of a `.config`, without its end.
+/// Formats one line of a `.config`, without its line end.
 fn config_line(symbol: &str, value: &str) -> String {
     match value {
         "n" => format!("# CONFIG_{symbol} is not set"),
@@ -293,24 +293,22 @@ fn config_line(symbol: &str, value: &str) -> String {
     }
 }
 
-/// A symbol that came out other than asked for.
+/// A symbol whose final value differs from the requested value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Without `CONFIG_`.
     pub symbol: String,
-    /// What was asked for.
+    /// Requested value.
     #[serde(rename = "wanted")]
     pub requested: String,
-    /// What the final `.config` has; `None`: nothing at all.
-    #[serde(rename = "found")]
+    /// Value in the final `.config`, or `None` if it is missing.
     pub found: Option<String>,
-    /// Why, where that is known.
-    #[serde(rename = "reason")]
+    /// Reason, if known.
     pub reason: Option<String>,
     /// The same as data.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<explain::Cause>,
-    /// Index of the layer that asked.
+    /// Index of the layer that requests it.
     #[serde(skip)]
     pub layer: usize,
 }
@@ -329,8 +327,8 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Every wanted symbol that `result`, the final `.config`, lacks or has otherwise. A symbol wanted
-/// off and not there at all is as wanted.
+/// Returns every requested symbol that is missing from the final `.config` `result` or has another value. A
+/// missing symbol satisfies a request for `n`.
 pub fn differences(requested: &BTreeMap<String, RequestedSetting>, result: &Config) -> Vec<Difference> {
     let differs = |(symbol, requested): (&String, &RequestedSetting)| {
         let found = result.symbols.get(symbol);

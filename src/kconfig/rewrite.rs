@@ -1,31 +1,31 @@
-//! A config that people keep, with its headings and comments, after its settings have changed: lines that
-//! still hold stay where they are, others change in their place, and what is new comes under a heading.
+//! Changes settings in a config that people maintain, and keeps its headings and comments. Unchanged lines stay
+//! in place, changed lines get new values, and new settings go under a heading.
 
 use super::{Config, Setting, config_line, setting};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// How headings of the configs begin.
+/// Start of a heading.
 const HEADING: &str = "# --- ";
 
-/// What the settings were, and what they are to be.
+/// Settings before and after.
 pub struct EditInput<'a> {
-    /// The final `.config` that came of the text before.
+    /// The final `.config` of the text before.
     pub old: &'a Config,
-    /// The text of the final `.config` that is wanted, as Kconfig writes it: in the order of its menus, with
-    /// their titles.
+    /// The text of the wanted final `.config`, as Kconfig writes it, in the order of its menus and with their
+    /// titles.
     pub new: &'a str,
-    /// What of it is no default, as `make savedefconfig` writes it.
+    /// Its settings that are not defaults, as `make savedefconfig` writes them.
     pub minimal: &'a str,
-    /// Symbols that have to be said although `minimal` leaves them out.
+    /// Symbols to write although `minimal` leaves them out.
     pub explicit: &'a BTreeSet<String>,
 }
 
-/// The text `before`, changed so that it asks for the new settings.
+/// Returns the text `before`, changed to request the new settings.
 ///
-/// A line whose symbol has the value that it had stays as it is, whether it took or not: it may be there for
-/// another release of the series. One whose symbol was changed gets the new value, or goes if that is a default
-/// or can no longer be set. What `before` does not mention and is no default goes under the heading of its menu.
+/// A line whose symbol keeps its value stays unchanged, even if it has no effect, since it may be for another
+/// release of the series. A changed symbol gets the new value. Its line is removed if that is a default or the
+/// symbol can no longer be set. New settings that are not defaults go under the heading of their menu.
 pub fn rewrite(before: &str, input: &EditInput<'_>) -> String {
     let new = Config::parse(input.new);
     let values = settings_to_write(input, &new);
@@ -33,7 +33,7 @@ pub fn rewrite(before: &str, input: &EditInput<'_>) -> String {
     let is_unchanged = |symbol: &str| input.old.symbols.get(symbol) == new.symbols.get(symbol);
     let mut lines: Vec<String> = Vec::new();
     let mut written = BTreeSet::new();
-    // From the end, since the last line of a symbol is the one that counts.
+    // From the end, since the last line of a symbol counts.
     for line in before.lines().rev() {
         match setting(line.trim_end()) {
             Some((symbol, _)) if !is_unchanged(symbol) || input.explicit.contains(symbol) => {
@@ -53,13 +53,13 @@ pub fn rewrite(before: &str, input: &EditInput<'_>) -> String {
     with_line_ends(&lines, before)
 }
 
-/// The lines as a text with the line ends of `before`.
+/// Joins the lines with the line ends of `before`.
 fn with_line_ends(lines: &[String], before: &str) -> String {
     let end = if before.contains("\r\n") { "\r\n" } else { "\n" };
     lines.iter().map(|line| format!("{line}{end}")).collect()
 }
 
-/// The text `before` with the lines of some symbols replaced by other settings, or by none.
+/// Returns the text `before` with the lines of some symbols replaced or removed.
 pub fn replace(before: &str, replacements: &BTreeMap<String, Vec<Setting>>) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in before.lines() {
@@ -71,7 +71,7 @@ pub fn replace(before: &str, replacements: &BTreeMap<String, Vec<Setting>>) -> S
     with_line_ends(&lines, before)
 }
 
-/// The settings that have to be said, with their values.
+/// Returns the settings to write, with their values.
 fn settings_to_write(input: &EditInput<'_>, new: &Config) -> BTreeMap<String, String> {
     let mut values = Config::parse(input.minimal).symbols;
     for symbol in input.explicit {
@@ -80,7 +80,7 @@ fn settings_to_write(input: &EditInput<'_>, new: &Config) -> BTreeMap<String, St
     values
 }
 
-/// Every symbol of a `.config`, in its order, with the title of the innermost menu that it stands in.
+/// Returns every symbol of a `.config`, in its order, with the title of its innermost menu.
 fn menus(config: &str) -> Vec<(&str, String)> {
     let mut open: Vec<&str> = Vec::new();
     let mut found = Vec::new();
@@ -90,7 +90,7 @@ fn menus(config: &str) -> Vec<(&str, String)> {
         if let Some((symbol, _)) = setting(line) {
             found.push((symbol, open.last().map_or_else(String::new, |title| (*title).to_owned())));
         } else if let Some(title) = line.strip_prefix("# end of ") {
-            // Old kernels write no ends: there the title that came last is the innermost one.
+            // Old kernels do not mark the end of a menu. The last title is then the innermost.
             open.truncate(open.iter().rposition(|have| *have == title).unwrap_or(open.len()));
         } else if let (Some(title), (Some("#"), Some("#"))) = (line.strip_prefix("# "), around) {
             open.push(title);
@@ -99,7 +99,7 @@ fn menus(config: &str) -> Vec<(&str, String)> {
     found
 }
 
-/// Puts `line` at the end of what stands under the heading `menu`, which is made where there is none.
+/// Puts `line` at the end of the section with the heading `menu`, which is added if it is missing.
 fn insert(lines: &mut Vec<String>, menu: &str, line: String) {
     let mut heading = HEADING.to_owned();
     write!(heading, "{}", if menu.is_empty() { "Others" } else { menu }).expect("writing to a string");

@@ -1,5 +1,5 @@
-//! Final configs without a kernel: a version's, as its own `olddefconfig` makes it; and the configs that people
-//! keep, edited by the kernel's menus or taken from a whole `.config`, written back in their minimal form.
+//! Makes final configs without compiling a kernel, by the `olddefconfig` of a version. Edits the configs that
+//! users maintain, by the kernel's menus or from a `.config`, and writes them in minimal form.
 
 use crate::cache::Cache;
 use crate::catalog::text::{is_gzip, read_optional_text, read_text};
@@ -19,53 +19,54 @@ use crate::util::read::{Links, MAX_CONFIG, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// How often settings are added that a minimal form turned out to need. Each round costs an `olddefconfig`.
+/// The number of rounds that add settings which a minimal form lacks. Each round runs `olddefconfig`.
 const MAX_ROUNDS: usize = 4;
 
-/// Which settings of a final config are wanted.
+/// The settings of a final config to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigFormat {
-    /// All of them.
     Full,
-    /// Those that are no defaults.
+    /// Settings that are not defaults.
     Minimal,
 }
 
-/// How much of a config the file of [`save`] is.
+/// Whether the file of [`save`] is a whole config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileExtent {
-    /// All of it, which is checked.
+    /// A whole config. This is checked.
     Checked,
-    /// All of it, whatever it leaves out.
+    /// A whole config. Missing settings become defaults.
     Whole,
-    /// A part, which goes over the config.
+    /// A part of a config, which is merged.
     Part,
 }
 
-/// A config that people keep, as it is to be.
+/// A changed config of the user.
 #[derive(Debug)]
 pub struct ConfigEdit {
-    /// Where it lies or will lie.
+    /// Path of the file, which may not exist yet.
     pub path: Utf8PathBuf,
-    /// Its text.
+    /// New text.
     pub text: String,
-    /// What the final `.config` has otherwise than before.
+    /// Differences between the final `.config` before and after.
     pub comparison: Comparison,
-    /// What lay at `path`.
+    /// Previous text of the file.
     on_disk: Option<String>,
 }
 
-/// The text that is edited.
+/// Text to edit.
 struct EditTarget {
     path: Utf8PathBuf,
     before: String,
     on_disk: Option<String>,
 }
 
-/// The final `.config` of `request`, its text in the `form` that is wanted, and its plan: the source is fetched,
-/// and its own `olddefconfig` completes the settings.
+/// Fetches the source of `request`, and completes the settings by its own `olddefconfig`. Returns the final
+/// `.config`, its text in `form`, and the plan.
 ///
-/// Errors: as for a build that comes so far; a setting of `--set` or `--fragment` that does not take.
+/// # Errors
+///
+/// As for the same steps of a build, and if a setting of `--set` or `--fragment` has no effect.
 pub fn final_config(request: &Request, form: ConfigFormat, ctx: &Context<'_>) -> Result<(Plan, String)> {
     with_configured(request, ctx, |dir, plan, configured| {
         check_config::check_overrides(&configured, plan, ctx.reporter)?;
@@ -77,7 +78,7 @@ pub fn final_config(request: &Request, form: ConfigFormat, ctx: &Context<'_>) ->
     })
 }
 
-/// The same, with the symbols that can be set in this kernel.
+/// Like [`final_config`], with the symbols that can be set in this kernel.
 ///
 /// # Errors
 ///
@@ -91,7 +92,7 @@ pub fn settable_symbols(request: &Request, ctx: &Context<'_>) -> Result<(Plan, S
     })
 }
 
-/// Explains symbols of `request`'s kernel with the values of its final config.
+/// Describes symbols of the kernel of `request`, with the values of its final config.
 ///
 /// # Errors
 ///
@@ -105,9 +106,11 @@ pub fn describe(names: &[String], request: &Request, ctx: &Context<'_>) -> Resul
     })
 }
 
-/// Shows the kernel's menus for the config of `request`, and returns it as the user left it; `None`: as it was.
+/// Shows the kernel's menus for the config of `request`. Returns the changed config, or `None` if nothing changed.
 ///
-/// Errors (exit code 2): there is nowhere to write it to.
+/// # Errors
+///
+/// Exit code 2 if there is no place to write the config to.
 pub fn edit(request: &Request, ctx: &Context<'_>) -> Result<Option<ConfigEdit>> {
     check_target(request, ctx)?;
     packages::examine_menus(ctx.host).require()?;
@@ -120,22 +123,22 @@ pub fn edit(request: &Request, ctx: &Context<'_>) -> Result<Option<ConfigEdit>> 
     })
 }
 
-/// How many settings of the config a file may leave out before it counts as a part of one.
+/// A file that leaves out more settings of the config than this counts as a part of a config.
 const MAX_LEFT_OUT: usize = 20;
 
-/// How many rounds of dependencies [`set`] adds.
+/// The number of rounds in which [`set`] adds dependencies.
 const MAX_DEPENDENCY_ROUNDS: usize = 4;
 
-/// What becomes of settings that a request asks for and the kernel does not take.
+/// How to treat requested settings whose dependencies are not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dependencies {
-    /// They are an error, which names what they depend on.
+    /// Fail, and name the dependencies.
     Refuse,
-    /// What they depend on is set too.
+    /// Set the dependencies too.
     Add,
 }
 
-/// The config of `request` with the overrides of `request` made part of it; `None`: it has them.
+/// Merges the overrides of `request` into its config. Returns `None` if the config has them already.
 ///
 /// # Errors
 ///
@@ -154,7 +157,7 @@ pub fn set(request: &Request, dependencies: Dependencies, ctx: &Context<'_>) -> 
     })
 }
 
-/// Adds what the overrides of `request` depend on, as far as the kernel's Kconfig files show it.
+/// Adds the dependencies of the overrides of `request`, by the kernel's Kconfig files.
 fn add_dependencies(request: &mut Request, ctx: &Context<'_>) -> Result<()> {
     for _ in 0..MAX_DEPENDENCY_ROUNDS {
         let needed = with_configured(request, ctx, |_, plan, configured| {
@@ -168,17 +171,17 @@ fn add_dependencies(request: &mut Request, ctx: &Context<'_>) -> Result<()> {
         let lines = needed.iter().map(|(symbol, value)| format!("CONFIG_{symbol}={value}\n"));
         let lines: Vec<String> = lines.collect();
         ctx.reporter.note(&format!("also set: {}", lines.concat().trim_end().replace('\n', ", ")));
-        // What was asked for comes last, and so wins.
+        // The last value wins, so the requested settings are last.
         request.overrides.splice(0..0, lines.into_iter().map(Override::Set));
     }
     Ok(())
 }
 
-/// Checks that `file` is a whole config, so that taking it does not turn the rest into defaults.
+/// Checks that `file` is a whole config. If it were a part, the rest would become defaults.
 ///
 /// # Errors
 ///
-/// Exit code 2 if it leaves out much of what the config of `request` sets.
+/// Exit code 2 if it leaves out many settings of the config of `request`.
 fn check_whole(file: &Utf8Path, plan: &Plan, old: &Config) -> Result<()> {
     let [layer, ..] = &plan.config[..] else { return Ok(()) };
     let left_out = old.symbols.keys().filter(|symbol| !layer.config.symbols.contains_key(*symbol)).count();
@@ -191,9 +194,11 @@ fn check_whole(file: &Utf8Path, plan: &Plan, old: &Config) -> Result<()> {
     .hint("--merge lays it over the present config, --whole takes it as it is"))
 }
 
-/// The config of `request` with the settings of `file`, a whole `.config` or any part of one; `None`: it has them.
+/// Merges `file`, a whole `.config` or a part, into the config of `request`. Returns `None` if nothing changed.
 ///
-/// Errors: as for [`edit`]; `file` is no config (exit code 2).
+/// # Errors
+///
+/// As for [`edit`]. Exit code 2 if `file` is not a config.
 pub fn save(
     file: Utf8PathBuf,
     extent: FileExtent,
@@ -206,12 +211,12 @@ pub fn save(
         return set(&Request { overrides, ..request.clone() }, Dependencies::Refuse, ctx);
     }
     let with_file = Request { config: Some(file.clone()), ..request.clone() };
-    // What is wrong with the file is found out before anything is fetched.
+    // Check the file before fetching anything.
     let plan = Plan::new(&with_file, &ctx.inputs(&with_file)?, None)?;
     if let (FileExtent::Checked, Ok(kept)) = (extent, Plan::new(request, &ctx.inputs(request)?, None)) {
         check_whole(&file, &plan, &requested_config(&kept))?;
     }
-    // A version that the catalog has no config for begins with an empty one.
+    // A version without a config in the catalog starts with an empty one.
     let old = match Plan::new(request, &ctx.inputs(request)?, None) {
         Err(_) if request.config.is_none() => Config::default(),
         _ => with_configured(request, ctx, |_, _, configured| Ok(configured.config))?,
@@ -223,9 +228,11 @@ pub fn save(
     })
 }
 
-/// Writes it, whole or not at all.
+/// Writes the config atomically.
 ///
-/// Errors: the file was changed since it was read (exit code 2): the new text is then beside it.
+/// # Errors
+///
+/// Exit code 2 if the file has changed since it was read. The new text is then beside it.
 pub fn write(edit: &ConfigEdit) -> Result<()> {
     let ConfigEdit { path, text, on_disk, .. } = edit;
     create_dir(path.parent().expect("a file is in a directory"))?;
@@ -238,7 +245,7 @@ pub fn write(edit: &ConfigEdit) -> Result<()> {
     write_atomically(path, text.as_bytes())
 }
 
-/// Opens a directory for configuring, with the source of `request` fetched and its settings completed.
+/// Fetches the source of `request`, completes its config, and runs `job` with the build directory.
 fn with_configured<T>(
     request: &Request,
     ctx: &Context<'_>,
@@ -249,7 +256,7 @@ fn with_configured<T>(
     })
 }
 
-/// The same, by other inputs than the request's own.
+/// Like [`with_configured`], with other inputs than those of the request.
 pub(crate) fn with_configured_inputs<T>(
     request: &Request,
     inputs: &Inputs,
@@ -268,7 +275,7 @@ pub(crate) fn with_configured_inputs<T>(
     job(&dir, &plan, &tree, configured)
 }
 
-/// Finds out before anything is fetched that the result could not be written.
+/// Checks before anything is fetched that the result can be written.
 fn check_target(request: &Request, ctx: &Context<'_>) -> Result<()> {
     match &request.config {
         Some(path) => {
@@ -285,11 +292,10 @@ fn check_target(request: &Request, ctx: &Context<'_>) -> Result<()> {
     }
 }
 
-/// The user's own file that `plan` takes its settings from, or will: one of the catalog becomes the user's by
-/// being changed, and one for a lower version becomes one for this.
+/// Returns the user's file for the config of `plan`. It may not exist yet, as for a config of the catalog.
 fn edit_target(request: &Request, plan: &Plan, ctx: &Context<'_>) -> Result<EditTarget> {
     if let Some(path) = &request.config {
-        // A link stays, and what it leads to is replaced.
+        // Keep a link, and replace its target.
         let path = path.canonicalize_utf8().context(Kind::Usage, || format!("cannot read {path}"))?;
         let before = read_text(&path, MAX_CONFIG)?;
         return Ok(EditTarget { path, on_disk: Some(before.clone()), before });
@@ -306,8 +312,8 @@ fn edit_target(request: &Request, plan: &Plan, ctx: &Context<'_>) -> Result<Edit
     Ok(EditTarget { on_disk: read_optional_text(&path, Links::Follow, MAX_CONFIG)?, path, before })
 }
 
-/// Brings the `.config` in `dir` to the minimal form that goes over `kept`, and proves that the kernel makes the
-/// same of it.
+/// Reduces the `.config` in `dir` to the settings that `kept` needs in addition, and checks that the kernel makes
+/// the same config of them.
 fn edit_from_build(
     dir: &BuildDir<'_>,
     plan: &Plan,
@@ -342,13 +348,13 @@ fn edit_from_build(
         .hint(format!("the whole of it is in {whole}")))
 }
 
-/// The symbols that two final configs do not have alike.
+/// Returns the symbols that differ between two final configs.
 fn differing_symbols<'a>(one: &'a Config, other: &'a Config) -> impl Iterator<Item = &'a String> {
     let symbols: BTreeSet<&String> = one.symbols.keys().chain(other.symbols.keys()).collect();
     symbols.into_iter().filter(|symbol| one.symbols.get(*symbol) != other.symbols.get(*symbol))
 }
 
-/// What a build would refuse is said at once. It is the user's config: no reason not to write it.
+/// Warns about what a build would refuse. The config is written in any case.
 fn warn_unmet_requirements(
     dir: &BuildDir<'_>,
     plan: &Plan,

@@ -61,7 +61,6 @@ pub struct Plan {
     pub patches: Vec<PatchFile>,
     pub toolchain: Toolchain,
     /// The rules for old kernels on new tools that apply.
-    #[serde(rename = "rules")]
     pub rules: Vec<Applied>,
     /// The rules that depend on the source, while it is not there yet.
     #[serde(skip)]
@@ -137,7 +136,6 @@ pub enum Contents {
     #[serde(rename = "combined")]
     Combined {
         /// The file name of the kernel, `vmlinux` or `vmlinux.bin`.
-        #[serde(rename = "file_name")]
         file_name: String,
     },
 }

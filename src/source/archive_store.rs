@@ -26,7 +26,6 @@ pub(super) struct StoredArchive {
     /// The digest of the archive, which is hashed again whenever it is read.
     pub sha256: Sha256,
     /// For kernel.org's releases.
-    #[serde(rename = "proofs")]
     pub proofs: Proofs,
     /// The digest of the fast copy, which was made from a verified archive.
     #[serde(rename = "zstd", default, skip_serializing_if = "Option::is_none")]
@@ -42,7 +41,6 @@ pub(super) type Unknown = serde_json::Map<String, serde_json::Value>;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Proofs {
     /// The text of `linux-<version>.tar.sign`.
-    #[serde(rename = "signature")]
     pub signature: Option<String>,
     /// The content of `sha256sums.asc` at the last request.
     #[serde(rename = "sums", default)]

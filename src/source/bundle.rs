@@ -41,12 +41,9 @@ const MAX_INDEX: u64 = 1 << 20;
 #[serde(deny_unknown_fields)]
 struct Index {
     format: u32,
-    #[serde(rename = "archives")]
     archives: Vec<StoredArchive>,
-    #[serde(rename = "commits")]
     commits: Vec<Commit>,
     /// Digests by origin.
-    #[serde(rename = "locked")]
     locked: BTreeMap<String, SourceDigest>,
 }
 
@@ -54,7 +51,6 @@ struct Index {
 #[serde(deny_unknown_fields)]
 struct Commit {
     url: String,
-    #[serde(rename = "commit")]
     commit: CommitId,
 }
 

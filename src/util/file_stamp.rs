@@ -17,9 +17,7 @@ pub struct FileStamp {
     inode: u64,
     size: u64,
     /// Nanoseconds since 1970.
-    #[serde(rename = "modified")]
     modified: i64,
-    #[serde(rename = "changed")]
     changed: i64,
 }
 

@@ -1,4 +1,4 @@
-//! `kcompile config`: final configs shown and compared, and the user's own edited and written back.
+//! `kcompile config`: shows and compares final configs, and changes the user's own configs.
 
 use super::config_text::{self, Group};
 use crate::cli::args::{ConfigArgs, MakeArgs, Options, RequireArgs, TargetArgs};
@@ -25,7 +25,7 @@ use serde_json::json;
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
-/// A note names so many settings, and counts the others.
+/// The number of settings that a note names.
 const MAX_NAMED: usize = 12;
 
 const EXAMPLES: &str = "\
@@ -39,7 +39,7 @@ Examples:
   kcompile config save new.config 6.1 --fc     copy the settings of a .config
   kcompile config set 6.1 --fc XFS_FS=m        set a symbol in your config
   kcompile config set 6.1 --fc XFS_RT=y --with-dependencies
-  kcompile config why 6.1 --fc XFS_FS       what Kconfig says of it
+  kcompile config why 6.1 --fc XFS_FS          describe a symbol
 
 `edit`, `save` and `set` write one line for each setting that differs from its default. Lines that still apply \
 stay where they are in the file, and new ones are added below the name of their menu. kcompile then \
@@ -66,7 +66,7 @@ enum Action {
     Save(SaveArgs),
     /// Set symbols in the config of a version
     Set(SetArgs),
-    /// Show what Kconfig says of symbols: type, dependencies, selectors, ranges
+    /// Show the type, dependencies, selectors and ranges of symbols
     Why(WhyArgs),
 }
 
@@ -86,13 +86,13 @@ struct DiffArgs {
     /// A .config file, an image as LAYOUT or LAYOUT:TAG, or a kernel version
     #[arg(value_names = ["FIRST", "SECOND"], num_args = 2, required = true)]
     sides: Vec<String>,
-    /// Print every line of every group, in place of a summary
+    /// Print every line of every group instead of a summary
     #[arg(long)]
     all: bool,
-    /// Print these groups only
+    /// Print only these groups
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     only: Vec<Group>,
-    /// Only symbols that a user can set, by the Kconfig files of the versions that are compared
+    /// Print only symbols that a user can set in the compared versions
     #[arg(long)]
     settable: bool,
     #[command(flatten)]
@@ -114,10 +114,10 @@ struct SaveArgs {
     file: Utf8PathBuf,
     #[command(flatten)]
     version: VersionArg,
-    /// Lay FILE over the present config
+    /// Merge FILE into the present config
     #[arg(long, conflicts_with = "whole")]
     merge: bool,
-    /// Make defaults of what FILE leaves out, however much that is
+    /// Turn all settings that FILE leaves out into defaults
     #[arg(long)]
     whole: bool,
     #[command(flatten)]
@@ -156,7 +156,7 @@ struct VersionArg {
     version: String,
 }
 
-/// The options of `show` and `diff`, which only read.
+/// Options of `show` and `diff`, which only read.
 #[derive(Debug, Args)]
 struct FinalConfigArgs {
     #[command(flatten)]
@@ -170,7 +170,7 @@ struct FinalConfigArgs {
     json: bool,
 }
 
-/// The options of `edit` and `save`: the config that they write back is one file.
+/// Options of `edit`, `save` and `set`, which write one config file.
 #[derive(Debug, Args)]
 struct WrittenConfigArgs {
     #[command(flatten)]
@@ -296,7 +296,7 @@ fn why(args: &WhyArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode>
 struct Side {
     name: String,
     config: Config,
-    /// The symbols that can be set, if the side is a version.
+    /// The symbols that can be set, if this side is a version.
     settable: Option<BTreeSet<String>>,
 }
 
@@ -362,7 +362,7 @@ fn title(plan: &Plan) -> String {
     format!("{} for {} on {}", plan.version_text(), plan.flavor.spec().title, plan.arch)
 }
 
-/// Writes what came of `edit` or `save`, and says what that is.
+/// Writes the result of `edit`, `save` or `set`, and prints what changed.
 fn written(edit: Option<ConfigEdit>, args: &WrittenConfigArgs, ctx: &Context<'_>) -> Result<ExitCode> {
     let Some(edit) = edit else {
         ctx.reporter.note("nothing has changed, and nothing was written");

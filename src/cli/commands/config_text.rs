@@ -1,4 +1,4 @@
-//! What `kcompile config` prints: summaries of comparisons, and what Kconfig says of symbols.
+//! Formats the output of `kcompile config`: summaries of comparisons, and descriptions of symbols.
 
 use crate::cli::output::groups;
 use crate::kconfig::Comparison;
@@ -63,7 +63,7 @@ pub fn summary(comparison: &Comparison) -> String {
     text + "\nall of it: --all, some groups: --only changed,new,removed,renamed, what can be set: --settable\n"
 }
 
-/// Returns what Kconfig says of each symbol.
+/// Returns a description of each symbol.
 pub fn described(symbols: &[Description]) -> String {
     let mut text = String::new();
     for (index, symbol) in symbols.iter().enumerate() {

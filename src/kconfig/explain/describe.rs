@@ -1,4 +1,4 @@
-//! What Kconfig says of one symbol, with the values of a final `.config`.
+//! Describes symbols: type, conditions, selectors and ranges, with the values of a final `.config`.
 
 use super::model::{Condition, Model, Selector, Symbol};
 use super::statement::Type;
@@ -8,21 +8,21 @@ use crate::kconfig::Config;
 use crate::util::text::escape_control;
 use serde::Serialize;
 
-/// A symbol.
+/// Description of a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Description {
     /// Without `CONFIG_`.
     pub symbol: String,
-    /// In the final `.config`, if it is there.
+    /// Value in the final `.config`, if it is there.
     pub value: Option<String>,
     /// `bool`, `tristate`, `string`, `int` or `hex`.
     #[serde(rename = "type")]
     pub kind: &'static str,
     /// One for each place that defines it.
     pub definitions: Vec<DescribedDefinition>,
-    /// What selects it. First what is on.
+    /// Symbols that select it, those that are on first.
     pub selected_by: Vec<DescribedSelector>,
-    /// What implies it.
+    /// Symbols that imply it.
     pub implied_by: Vec<DescribedSelector>,
 }
 
@@ -31,22 +31,20 @@ pub struct Description {
 pub struct DescribedDefinition {
     /// Whether a user can set it here.
     pub prompt: bool,
-    /// The conditions for it, each with whether it is met.
+    /// Its conditions, each with the part that is not met.
     pub depends: Vec<DescribedCondition>,
-    /// The further conditions for its prompt.
+    /// Further conditions of its prompt.
     pub prompt_if: Vec<DescribedCondition>,
-    /// Its defaults, in their order.
     pub defaults: Vec<String>,
-    /// Its ranges.
     pub ranges: Vec<String>,
 }
 
 /// A condition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DescribedCondition {
-    /// As the Kconfig file has it.
+    /// Text from the Kconfig file.
     pub condition: String,
-    /// What of it is not met, with values; `None` if it is met.
+    /// The part that is not met, with values. `None` if all is met.
     pub unmet: Option<String>,
 }
 
@@ -55,9 +53,8 @@ pub struct DescribedCondition {
 pub struct DescribedSelector {
     /// Without `CONFIG_`.
     pub symbol: String,
-    /// In the final `.config`.
+    /// Value in the final `.config`.
     pub value: String,
-    /// Its condition.
     #[serde(rename = "if")]
     pub condition: Option<DescribedCondition>,
 }
@@ -66,7 +63,7 @@ pub struct DescribedSelector {
 ///
 /// # Errors
 ///
-/// In words: the Kconfig files cannot be read, or they do not define a symbol.
+/// A message if the Kconfig files cannot be read or do not define a symbol.
 pub fn describe(names: &[String], config: &Config, kernel: &Kernel<'_>) -> Result<Vec<Description>, String> {
     let model = Model::new(read::read(kernel.tree, kernel.arch)?);
     let values = with_zeros(config, kernel, &model);

@@ -1,24 +1,24 @@
-//! The expressions of Kconfig: read from words, evaluated against a final `.config`, written back.
+//! Parses the expressions of Kconfig, evaluates them with a final `.config`, and formats them.
 //!
-//! A macro of the shell kind (`$(cc-option,…)`) is never run: its value is unknown, so that an
-//! expression comes to a span of values. What Kconfig made of it stands in the final `.config` as soon
-//! as it ends in a symbol, and from there on it is known.
+//! Shell macros such as `$(cc-option,…)` are never run. Their value is unknown, so an expression has a least
+//! and a greatest value. If the macro is the value of a symbol, the final `.config` shows what Kconfig
+//! computed.
 
 use crate::kconfig::Config;
 use std::cmp::Ordering;
 use std::fmt;
 
-/// Parentheses and negations deeper than this are no kernel's; reading goes by descent.
+/// Bounds the recursion. No kernel nests parentheses and negations deeper.
 const MAX_DEPTH: usize = 64;
 
-/// A tristate's value: n, m, y in this order.
+/// The values of a tristate, in the order n, m, y.
 pub(super) const NO: u8 = 0;
-/// As a module.
+/// Module.
 pub(super) const MODULE: u8 = 1;
 /// Built in.
 pub(super) const YES: u8 = 2;
 
-/// A word of a Kconfig line.
+/// A token of a Kconfig line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Token {
     /// A name, a constant, a quoted text or a macro.
@@ -27,14 +27,14 @@ pub(super) enum Token {
     Sign(&'static str),
 }
 
-/// What an expression is made of.
+/// An operand.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Term {
-    /// A symbol; also the constants `y`, `m`, `n` and numbers, which are written like one.
+    /// A symbol, a number or one of the constants `y`, `m` and `n`.
     Name(String),
-    /// What stood in quotes.
+    /// A quoted text.
     Text(String),
-    /// A text with `$` in it, as written: its value is not known.
+    /// A text with `$` in it, as written. Its value is unknown.
     Macro(String),
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Expr {
     Any(Vec<Expr>),
 }
 
-/// How two terms are compared.
+/// A comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Relation {
     Equal,
@@ -59,14 +59,14 @@ pub(super) enum Relation {
     GreaterOrEqual,
 }
 
-/// The least and the greatest value that an expression can have.
+/// The least and the greatest value of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) least: u8,
     pub(super) most: u8,
 }
 
-/// The words of `text`, up to a comment. Bytes that begin no word are left aside.
+/// Splits `text` into tokens, up to a comment. Bytes that start no token are skipped.
 pub(super) fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
@@ -107,7 +107,7 @@ fn is_word(character: char) -> bool {
     character.is_ascii_alphanumeric() || "_-./".contains(character)
 }
 
-/// How far a word goes; a macro in it goes to its closing parenthesis.
+/// Returns the size of the word at the start. A macro in it ends at its closing parenthesis.
 fn word_size(text: &str) -> usize {
     let mut depth = 0_usize;
     let mut before = ' ';
@@ -123,7 +123,7 @@ fn word_size(text: &str) -> usize {
     text.len()
 }
 
-/// The text in quotes at the start of `text`, and how many bytes it takes with them.
+/// Returns the quoted text at the start of `text`, and its size with the quotes.
 fn quoted(text: &str, quote: char) -> (Term, usize) {
     let mut inner = String::new();
     let mut escaped = false;
@@ -146,7 +146,7 @@ fn quoted(text: &str, quote: char) -> (Term, usize) {
 }
 
 impl Expr {
-    /// The expression that `tokens` are. One that cannot be understood is unknown, like a macro.
+    /// Parses `tokens`. An expression that cannot be parsed has an unknown value, like a macro.
     pub(super) fn read(tokens: &[Token]) -> Expr {
         let mut rest = tokens;
         match any(&mut rest, 0) {
@@ -155,7 +155,7 @@ impl Expr {
         }
     }
 
-    /// What it comes to with the values of `config`.
+    /// Evaluates the expression with the values of `config`.
     pub(super) fn value(&self, config: &Config) -> Span {
         match self {
             Expr::Term(term) => term.value(config),
@@ -252,7 +252,7 @@ fn term(rest: &mut &[Token]) -> Option<Term> {
 }
 
 impl Term {
-    /// The symbol's name; `None` for a constant.
+    /// Returns the name of the symbol, or `None` for a constant.
     pub(super) fn symbol(&self) -> Option<&str> {
         match self {
             Term::Name(name) if !is_constant(name) => Some(name),
@@ -260,7 +260,7 @@ impl Term {
         }
     }
 
-    /// Its text as Kconfig compares it; `None` where that is unknown.
+    /// Returns the text that Kconfig compares, or `None` if it is unknown.
     pub(super) fn text<'a>(&'a self, config: &'a Config) -> Option<&'a str> {
         match self {
             Term::Name(name) if is_constant(name) => Some(name),
@@ -278,7 +278,7 @@ impl Term {
         match (self, self.text(config)) {
             (_, None) => Span { least: NO, most: YES },
             (_, Some("y")) => exactly(YES),
-            // Kconfig reads the constant as `m && MODULES`.
+            // In Kconfig, the constant `m` means `m && MODULES`.
             (Term::Name(name), Some("m")) if name == "m" && !config.enabled("MODULES") => exactly(NO),
             (_, Some("m")) => exactly(MODULE),
             (_, Some(_)) => exactly(NO),
@@ -286,13 +286,13 @@ impl Term {
     }
 }
 
-/// Some symbols begin with a digit: `64BIT`.
+/// Some symbols start with a digit, such as `64BIT`.
 fn is_constant(name: &str) -> bool {
     matches!(name, "y" | "m" | "n") || number(name).is_some()
 }
 
 impl Relation {
-    /// The relation that holds exactly where this one does not.
+    /// Returns the opposite relation.
     pub(super) fn opposite(self) -> Relation {
         match self {
             Relation::Equal => Relation::Unequal,
@@ -304,9 +304,9 @@ impl Relation {
         }
     }
 
-    /// Numbers are compared as numbers where both are, everything else as text.
+    /// Compares as numbers if both are numbers, else as texts.
     fn holds(self, left: &Term, right: &Term, config: &Config) -> Option<bool> {
-        // A symbol that is not in `.config` is n or, if it holds a text, empty.
+        // A symbol that is missing from `.config` is n, or empty if it is a string.
         let plain = |text: &'_ str| if text == "n" { String::new() } else { text.to_owned() };
         let (left, right) = (plain(left.text(config)?), plain(right.text(config)?));
         let order = match (number(&left), number(&right)) {
@@ -324,7 +324,7 @@ impl Relation {
     }
 }
 
-/// A decimal number, or a hexadecimal one after `0x`.
+/// Parses a decimal number, or a hexadecimal number with `0x`.
 pub(super) fn number(text: &str) -> Option<i128> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => i128::from_str_radix(hex, 16).ok(),

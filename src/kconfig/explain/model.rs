@@ -1,5 +1,4 @@
-//! What the statements say of each symbol: its type, where it is defined, under which conditions, and
-//! who selects it. Pure.
+//! Collects from statements the type, definitions, conditions and selectors of each symbol. Pure.
 
 use super::expression::{Expr, NO, Term, YES, number};
 use super::statement::{Statement, Type};
@@ -7,10 +6,10 @@ use crate::kconfig::Config;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// Blocks inside blocks deeper than this are no kernel's; a deeper one adds no condition.
+/// No kernel nests blocks deeper. A deeper block adds no condition.
 const MAX_DEPTH: usize = 64;
 
-/// The conditions of all blocks around a symbol are fewer than this in a real tree.
+/// Bounds the conditions of all blocks around a symbol. Real trees have fewer.
 const MAX_CONDITIONS: usize = 256;
 
 /// A condition, shared by all symbols of a block.
@@ -19,36 +18,36 @@ pub(super) type Condition = Rc<Expr>;
 /// All symbols of a tree.
 #[derive(Default)]
 pub(super) struct Model {
-    /// By name, without `CONFIG_`.
+    /// Symbols by name, without `CONFIG_`.
     pub(super) symbols: HashMap<String, Symbol>,
     pub(super) choices: Vec<Choice>,
 }
 
-/// A symbol. One that is only selected somewhere has no definition.
+/// A symbol. It has no definition if it is only selected.
 #[derive(Default)]
 pub(super) struct Symbol {
     pub(super) kind: Option<Type>,
     pub(super) definitions: Vec<Definition>,
     pub(super) selected_by: Vec<Selector>,
     pub(super) implied_by: Vec<Selector>,
-    /// What it selects, and under which condition.
+    /// The symbols that it selects, with the conditions.
     pub(super) selects: Vec<(String, Option<Condition>)>,
-    /// Whether it only carries an old name's value to a new one, and is never in a `.config`.
+    /// Whether it only passes the value of an old name to a new one, and is never in a `.config`.
     pub(super) is_transitional: bool,
 }
 
 /// One `config` of a symbol.
 #[derive(Default)]
 pub(super) struct Definition {
-    /// Its own `depends on`, and those of the blocks around it.
+    /// Its own `depends on`, and those of the enclosing blocks.
     pub(super) depends: Vec<Condition>,
-    /// Under which further conditions the user is asked; `None`: never.
+    /// Further conditions of the prompt. `None` if there is no prompt.
     pub(super) prompt: Option<Vec<Condition>>,
     pub(super) defaults: Vec<(Expr, Option<Condition>)>,
     pub(super) ranges: Vec<(Term, Term, Option<Condition>)>,
-    /// Index of the choice that it is a member of.
+    /// Index of its choice.
     pub(super) choice: Option<usize>,
-    /// `visible if` of the menus around it.
+    /// `visible if` of the enclosing menus.
     visible: Vec<Condition>,
 }
 
@@ -58,7 +57,7 @@ pub(super) struct Selector {
     pub(super) condition: Option<Condition>,
 }
 
-/// A `choice`: at most one of its members is on.
+/// A `choice`, of which at most one member is on.
 #[derive(Default)]
 pub(super) struct Choice {
     pub(super) depends: Vec<Condition>,
@@ -67,7 +66,7 @@ pub(super) struct Choice {
     visible: Vec<Condition>,
 }
 
-/// A block that is open.
+/// An open block.
 #[derive(Default)]
 struct Block {
     depends: Vec<Condition>,
@@ -75,7 +74,7 @@ struct Block {
     choice: Option<usize>,
 }
 
-/// What an attribute belongs to.
+/// The owner of an attribute.
 enum Current {
     Nothing,
     Symbol(String),
@@ -84,7 +83,7 @@ enum Current {
 }
 
 impl Model {
-    /// Takes the statements of a whole tree in their order.
+    /// Builds the model from the statements of a whole tree, in their order.
     pub(super) fn new(statements: Vec<Statement>) -> Model {
         let mut model = Model::default();
         let mut blocks: Vec<Block> = Vec::new();
@@ -95,7 +94,7 @@ impl Model {
         model
     }
 
-    /// The symbol, if the tree defines it.
+    /// Returns the symbol, if the tree defines it.
     pub(super) fn defined(&self, name: &str) -> Option<&Symbol> {
         self.symbols.get(name).filter(|symbol| !symbol.definitions.is_empty())
     }
@@ -208,7 +207,7 @@ impl Model {
 }
 
 impl Symbol {
-    /// Returns the bounds that hold for its number, if `number` is outside of them.
+    /// Returns the current bounds of its number, if `number` is outside.
     pub(super) fn bounds_without(&self, wanted: i128, config: &Config) -> Option<(String, String)> {
         let in_force = |definition: &Definition| {
             let holds = |condition: &Condition| condition.value(config).most > NO;
@@ -224,7 +223,7 @@ impl Symbol {
         self.definitions.iter().find_map(in_force).flatten()
     }
 
-    /// Returns the value that its defaults give where the user says nothing; `None` if it has no n, m or y.
+    /// Returns the value of its defaults, or `None` if it is not a bool or tristate.
     pub(super) fn default_level(&self, config: &Config) -> Option<u8> {
         if !self.is_logical() {
             return None;
@@ -239,12 +238,12 @@ impl Symbol {
         Some(if value > NO && self.kind != Some(Type::Tristate) { YES } else { value })
     }
 
-    /// Whether its values are n, m and y.
+    /// Returns whether it is a bool or tristate.
     pub(super) fn is_logical(&self) -> bool {
         matches!(self.kind, None | Some(Type::Bool | Type::Tristate))
     }
 
-    /// May a user set it anywhere?
+    /// Returns whether a user can set it anywhere.
     pub(super) fn has_prompt(&self) -> bool {
         self.definitions.iter().any(|definition| definition.prompt.is_some())
     }
@@ -254,7 +253,7 @@ fn prompt_conditions(visible: &[Condition], condition: Option<Expr>) -> Vec<Cond
     visible.iter().cloned().chain(condition.map(Rc::new)).collect()
 }
 
-/// The dependencies and the `visible if` of all open blocks.
+/// Returns the dependencies and the `visible if` of all open blocks.
 fn enclosing_conditions(blocks: &[Block]) -> (Vec<Condition>, Vec<Condition>) {
     let near = || blocks.iter().take(MAX_DEPTH);
     (

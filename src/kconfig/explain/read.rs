@@ -1,7 +1,7 @@
-//! The tree's Kconfig files, from the top one through every `source`, as one run of statements.
+//! Reads the Kconfig files of a tree, from the top file through every `source`, as one list of statements.
 //!
-//! The tree is hostile input: a `source` stays inside it, also through symbolic links, and files,
-//! bytes and depth are bounded.
+//! The tree is untrusted. A `source` must stay inside it, also through symbolic links. Files, bytes and depth
+//! are bounded.
 
 use super::statement::{Statement, statements};
 use crate::kernel::Arch;
@@ -18,10 +18,12 @@ const MAX_FILE: u64 = 2 << 20;
 /// Of all files together; 6.12 has 5 MiB.
 const MAX_TREE: u64 = 64 << 20;
 
-/// The statements of the whole tree at `root`, for `arch`.
+/// Returns the statements of the tree at `root`, for `arch`. Missing files and paths with unknown macros are
+/// skipped.
 ///
-/// A file that is not there is left aside, as is a path that holds an unknown macro. Errors, in words
-/// for people: the top file is missing, a `source` leaves the tree or includes itself, a bound is hit.
+/// # Errors
+///
+/// A message if the top file is missing, a `source` leaves the tree or includes itself, or a limit is reached.
 pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String> {
     let spec = arch.spec();
     let mut reading = Reader::new(root, spec.srcarch, spec.kbuild, "")?;
@@ -32,8 +34,8 @@ pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String
     }
 }
 
-/// The symbols that the files of architectures other than `arch`, those below `arch/`, define: each with these
-/// architectures, as the tree calls them. What cannot be read is left aside.
+/// Returns the symbols that files of other architectures define, with the names of these architectures in the
+/// tree. Unreadable files are skipped.
 pub(super) fn symbols_of_other_arches(root: &Utf8Path, arch: Arch) -> HashMap<String, Vec<String>> {
     let entries = root.join("arch").read_dir_utf8().into_iter().flatten().flatten();
     let mut others: Vec<String> = entries.map(|entry| entry.file_name().to_owned()).collect();
@@ -42,7 +44,7 @@ pub(super) fn symbols_of_other_arches(root: &Utf8Path, arch: Arch) -> HashMap<St
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     for other in others {
         let Ok(mut reading) = Reader::new(root, &other, &other, "arch/") else { continue };
-        // `lib/Kconfig.debug` sources the second one. After an error, what was read before it holds.
+        // `lib/Kconfig.debug` sources the second one. Statements before an error count.
         for name in ["Kconfig", "Kconfig.debug"] {
             let _ = reading.file(&format!("arch/{other}/{name}"));
         }
@@ -62,9 +64,9 @@ struct Reader {
     /// `$(SRCARCH)`, and `$(ARCH)`.
     srcarch: String,
     arch: String,
-    /// Only what lies below is followed.
+    /// Only files below it are read.
     below: &'static str,
-    /// The files that are being read, each sourced by the one before it.
+    /// The chain of files that are being read.
     open: Vec<Utf8PathBuf>,
     files: usize,
     bytes: u64,
@@ -79,7 +81,7 @@ impl Reader {
         Ok(Reader { root, srcarch, arch, below, open, files: 0, bytes: 0, statements })
     }
 
-    /// Is it there? Takes in its statements, and those of the files that it sources.
+    /// Adds the statements of a file and of the files that it sources. Returns whether the file exists.
     fn file(&mut self, name: &str) -> Result<bool, String> {
         let shown: String = name.escape_debug().take(80).collect();
         let relative = Utf8Path::new(name);
@@ -122,7 +124,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// The variables that the top Makefile hands to Kconfig and that real trees use in paths.
+    /// Replaces the variables of the top Makefile that real trees use in paths.
     fn expanded(&self, path: &str) -> String {
         path.replace("$(srctree)/", "")
             .replace("$(SRCARCH)", &self.srcarch)

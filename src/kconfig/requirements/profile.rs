@@ -1,4 +1,4 @@
-//! Profiles as data: `configs/requirements/<name>.toml`, with what they include.
+//! Reads profiles from `configs/requirements/<name>.toml`, with the profiles that they include.
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
@@ -10,95 +10,92 @@ use std::fmt;
 
 const DIR: &str = "configs/requirements";
 
-/// What one consumer needs, with everything that its file includes.
+/// What one consumer needs, including the lines of included profiles.
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// The name of its file, without the directory and `.toml`.
+    /// File name without `.toml`.
     pub name: String,
-    /// Who needs it.
+    /// The consumer.
     #[expect(dead_code, reason = "for people who read the file")]
     pub title: String,
-    /// What it wants of the kernel's version.
+    /// Rules for the kernel version.
     pub kernel: Vec<KernelRule>,
-    /// What it wants of the options: the included ones first.
+    /// Requirements for options, included ones first.
     pub options: Vec<Requirement>,
 }
 
-/// A range that the kernel's version should be in.
+/// A rule for the kernel version.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelRule {
-    /// The range.
     pub version: VersionRange,
-    /// How bad another version is.
+    /// How severe another version is.
     pub level: Level,
-    /// Why.
     pub reason: String,
-    /// Who says so; absent: the source of the file.
+    /// Source of the rule. The default is the source of the file.
     #[serde(default)]
     pub source: String,
 }
 
 impl KernelRule {
-    /// Is `version` as it should be? A forbidden range is one that it must not be in.
+    /// Returns whether `version` follows the rule. It must be outside a forbidden range.
     pub fn admits(&self, version: KernelVersion) -> bool {
         self.version.contains(version) != (self.level == Level::Forbidden)
     }
 }
 
-/// One line: an option, or several of which one will do.
+/// One line, about one option or alternatives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
-    /// One of these is enough; where they are forbidden, none of them may be on.
+    /// One of these must be on. If they are forbidden, all must be off.
     pub alternatives: Vec<Alternative>,
-    /// How bad it is where this is not met.
+    /// How severe it is if the line is not met.
     pub level: Level,
-    /// Built in, or is a module enough?
+    /// Whether a module is enough.
     pub value: Value,
-    /// The kernels that it is for; `None`: all.
+    /// Kernel versions of the line. `None` means all.
     pub kernel: Option<VersionRange>,
-    /// The machines that it is for; empty: all.
+    /// Architectures of the line. Empty means all.
     pub arch: Vec<Arch>,
-    /// Why.
     pub reason: String,
-    /// Who says so.
+    /// Source of the requirement.
     pub source: String,
 }
 
-/// A symbol that should be on, or, written `!SYMBOL`, off.
+/// A symbol that must be on, or off if written as `!SYMBOL`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Alternative {
     /// Without `CONFIG_`.
     pub symbol: String,
-    /// `!SYMBOL`.
+    /// Whether it is written as `!SYMBOL`.
     pub negated: bool,
 }
 
-/// How bad it is where a line is not met.
+/// How severe it is if a line is not met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// The consumer does not work without.
+    /// The consumer does not work without it.
     Required,
-    /// The consumer works, but for something that people expect of it.
+    /// The consumer works, but a feature that people expect is missing.
     Recommended,
-    /// The consumer does not work, or is not safe, with it.
+    /// The consumer does not work with it, or is not safe.
     Forbidden,
 }
 
-/// What a symbol must be.
+/// Required value of a symbol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Value {
     /// Built in.
     Y,
-    /// A module is enough.
+    /// Built in or a module.
     #[default]
     YOrM,
 }
 
 impl Profile {
-    /// Where the profile's file lies in the library.
+    /// Path of the profile in the library.
     fn path(name: &str) -> String {
         format!("{DIR}/{name}.toml")
     }
@@ -114,7 +111,7 @@ impl fmt::Display for Alternative {
 #[serde(deny_unknown_fields)]
 struct File {
     title: String,
-    /// Stands for the source of every line that names none.
+    /// Source of all lines that name no source.
     source: String,
     #[serde(default)]
     include: Vec<String>,
@@ -124,7 +121,7 @@ struct File {
     option: Vec<Group>,
 }
 
-/// One `[[option]]`: several lines that share everything but their symbols.
+/// One `[[option]]`, which is several lines that differ only in their symbols.
 #[derive(Deserialize)]
 #[serde(try_from = "UncheckedGroup")]
 struct Group(UncheckedGroup);
@@ -163,7 +160,7 @@ impl TryFrom<UncheckedGroup> for Group {
     }
 }
 
-/// `A`, `A|B`, `A|!B`.
+/// Parses `A`, `A|B` or `A|!B`.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Symbols(Vec<Alternative>);
@@ -187,7 +184,7 @@ impl TryFrom<String> for Symbols {
     }
 }
 
-/// The names of all profiles of the library, in their order.
+/// Returns the names of all profiles of the library, sorted.
 pub fn names(library: &ConfigLibrary) -> Vec<String> {
     let files = library.names_in(DIR);
     let mut names: Vec<String> =
@@ -196,25 +193,26 @@ pub fn names(library: &ConfigLibrary) -> Vec<String> {
     names
 }
 
-/// Reads these profiles, each once, in this order.
+/// Reads the named profiles in this order, each once.
 pub fn read_all(library: &ConfigLibrary, requested: &[String]) -> Result<Vec<Profile>> {
     let first = |(index, name): &(usize, &String)| !requested[..*index].contains(name);
     requested.iter().enumerate().filter(first).map(|(_, name)| read(library, name)).collect()
 }
 
-/// Reads the profile `name` with all that it includes. A user's file of a name takes the place of
-/// ours. A line of a profile takes the place of included lines with the same symbols (or the same
-/// range of kernels): so one can raise a level, or lower it.
+/// Reads the profile `name` and all profiles that it includes. A user's file replaces the built-in file of
+/// the same name. A line replaces included lines with the same symbols or the same range of kernels, which can
+/// raise or lower their level.
 ///
-/// Errors (exit code 2): there is no such profile (the hint lists them), a mistake in a file (named
-/// with line and field), a profile that includes itself.
+/// # Errors
+///
+/// Exit code 2 if the profile does not exist, a file has a mistake, or a profile includes itself.
 pub fn read(library: &ConfigLibrary, name: &str) -> Result<Profile> {
     let mut profile = read_below(library, name, &mut Vec::new())?;
     profile.name = name.to_owned();
     Ok(profile)
 }
 
-/// `above` are the profiles that are being read: those that include this one.
+/// `above` are the profiles that include this one.
 fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> Result<Profile> {
     let Some((origin, text)) = library.layers(&Profile::path(name)).last() else {
         let unknown = match above.last() {
@@ -236,7 +234,7 @@ fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> R
     }
     above.pop();
     let or_files = |source: Option<String>| {
-        // What a profile says goes to terminals.
+        // These texts are printed on terminals.
         escape_control(&source.filter(|source| !source.is_empty()).unwrap_or_else(|| file.source.clone()))
     };
     kernel.retain(|old: &KernelRule| !file.kernel.iter().any(|new| new.version == old.version));
@@ -263,7 +261,7 @@ fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> R
     Ok(Profile { name: name.to_owned(), title: file.title, kernel, options })
 }
 
-/// Two included profiles may include a third one: its lines count once.
+/// Removes repeated lines, since two included profiles may include a third one.
 fn add_new<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
     for one in more {
         if !all.contains(&one) {

@@ -1,4 +1,4 @@
-//! Holding a config against profiles: one outcome for each line.
+//! Checks a config against profiles. Each line of a profile gives one result.
 
 use super::profile::{Alternative, KernelRule, Level, Profile, Requirement, Value};
 use crate::kconfig::Config;
@@ -6,120 +6,110 @@ use crate::kernel::{Arch, KernelVersion};
 use serde::Serialize;
 use std::fmt;
 
-/// What is found of several symbols that are all off.
+/// What a result shows if several symbols are all off.
 const NONE_ENABLED: &str = "none is on";
 
-/// What is held against the profiles.
+/// A config to check.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckInput<'a> {
-    /// Its settings.
     pub config: &'a Config,
-    /// The kernel that it is for.
+    /// Version of its kernel.
     pub version: KernelVersion,
-    /// The machine that it is for.
     pub arch: Arch,
-    /// What a symbol that is not in it means.
+    /// Says what a missing symbol means.
     pub stage: Stage,
 }
 
-/// How far a config has come.
+/// Whether `olddefconfig` has completed a config.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// After `olddefconfig`: what is not in it is off.
+    /// Completed. A missing symbol is off.
     #[serde(rename = "final")]
     Final,
-    /// Before it: what is not in it is left to the kernel's own defaults and selections.
+    /// Not completed. The kernel's defaults and selections decide a missing symbol.
     #[serde(rename = "as-asked-for")]
     Requested,
 }
 
-/// One line of a profile, and what a config has of it.
+/// One line of a profile, and what the config has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RequirementResult {
-    /// The profile that was asked for; the line may be of one that it includes.
+    /// The requested profile. The line may come from a profile that it includes.
     pub profile: String,
-    /// `PSI`, `IP_NF_TARGET_REJECT|NFT_REJECT`; empty where the kernel's version is meant.
+    /// `PSI` or `IP_NF_TARGET_REJECT|NFT_REJECT`. Empty for a line about the kernel version.
     pub symbols: Vec<String>,
     /// `y`, `y or m`, `off`, or a range of versions.
     #[serde(rename = "wanted")]
     pub requested: String,
-    /// The value in the config, `not set` or `missing`; or the kernel's version.
-    #[serde(rename = "found")]
+    /// The value in the config, `not set`, `missing`, or the kernel version.
     pub found: String,
-    /// How bad it is where this is not met.
+    /// How severe it is if the line is not met.
     pub level: Level,
-    /// Why.
     pub reason: String,
-    /// Who says so.
+    /// Source of the requirement.
     pub source: String,
-    /// Met or not.
     #[serde(rename = "verdict")]
     pub status: RequirementStatus,
 }
 
-/// What came out.
+/// Result of one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequirementStatus {
-    /// As it should be.
+    /// The line is met.
     #[serde(rename = "passed")]
     Passed,
-    /// Not as it should be.
+    /// The line is not met.
     #[serde(rename = "failed")]
     Failed,
-    /// The kernel's `olddefconfig` decides, and has not run yet.
+    /// `olddefconfig` has not run yet, and decides.
     #[serde(rename = "open")]
     Undecided,
-    /// The line is for other kernels or machines.
+    /// The line is for other kernel versions or architectures.
     #[serde(rename = "not-applicable")]
     NotApplicable,
 }
 
-/// How many lines of a profile came out how.
+/// Counts of the results of one profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Tally {
-    /// The profile.
     pub profile: String,
-    /// Lines that are met.
     pub passed: usize,
     /// Required lines that are not met, and forbidden options that are on.
     pub failed: usize,
     /// Recommended lines that are not met.
     #[serde(rename = "advised")]
     pub recommended_failed: usize,
-    /// Lines left open.
     #[serde(rename = "open")]
     pub undecided: usize,
-    /// Lines for other kernels or machines.
-    #[serde(rename = "not_applicable")]
     pub not_applicable: usize,
 }
 
 impl RequirementResult {
-    /// Does it make the kernel unfit: required and not met, or forbidden and on?
+    /// Whether a required line is not met or a forbidden option is on.
     pub fn is_fatal(&self) -> bool {
         self.is_failure() && self.level != Level::Recommended
     }
 
-    /// Is it a recommendation that is not followed?
+    /// Whether a recommended line is not met.
     pub fn is_advice(&self) -> bool {
         self.is_failure() && self.level == Level::Recommended
     }
 
-    /// Is it not as it should be, however bad that is?
+    /// Whether the line is not met, at any level.
     pub fn is_failure(&self) -> bool {
         self.status == RequirementStatus::Failed
     }
 
-    /// What is asked about: `PSI`, `A | B`, `kernel version`.
+    /// Returns the subject of the line, such as `PSI`, `A | B` or `kernel version`.
     pub fn symbols_text(&self) -> String {
         if self.symbols.is_empty() { "kernel version".to_owned() } else { self.symbols.join(" | ") }
     }
 }
 
 impl fmt::Display for RequirementResult {
-    /// `CONFIG_PSI is not set, wanted y`; `none of A, B is on, wanted y or m`.
+    /// Returns `CONFIG_PSI is not set, wanted y` or `none of A, B is on, wanted y or m`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let RequirementResult { symbols, found, requested, .. } = self;
         match &symbols[..] {
@@ -133,7 +123,7 @@ impl fmt::Display for RequirementResult {
     }
 }
 
-/// Holds `subject` against every line of the profiles, in their order.
+/// Checks a config against all lines of the profiles, in their order.
 pub fn check(profiles: &[Profile], input: &CheckInput<'_>) -> Vec<RequirementResult> {
     let mut results = Vec::new();
     for profile in profiles {
@@ -143,7 +133,7 @@ pub fn check(profiles: &[Profile], input: &CheckInput<'_>) -> Vec<RequirementRes
     results
 }
 
-/// Counts the outcomes of each profile.
+/// Counts the results of each profile.
 pub fn tallies(results: &[RequirementResult]) -> Vec<Tally> {
     let mut tallies: Vec<Tally> = Vec::new();
     for result in results {
@@ -205,7 +195,7 @@ fn check_option(profile: &Profile, line: &Requirement, input: &CheckInput<'_>) -
 }
 
 fn evaluate(line: &Requirement, input: &CheckInput<'_>) -> RequirementStatus {
-    // `None`: the config does not say.
+    // `None` if the config does not have the symbol.
     let is_met = |alternative: &Alternative| {
         let value = match (input.config.symbols.get(&alternative.symbol), input.stage) {
             (Some(value), _) => value.as_str(),
@@ -214,7 +204,7 @@ fn evaluate(line: &Requirement, input: &CheckInput<'_>) -> RequirementStatus {
         };
         Some(match (alternative.negated, line.value) {
             (true, _) => value == "n",
-            // A number or a text is a value, too: only off is off.
+            // A number or a string also counts as on.
             (false, _) if line.level == Level::Forbidden => value != "n",
             (false, Value::Y) => value != "n" && value != "m",
             (false, Value::YOrM) => value != "n",
@@ -237,7 +227,7 @@ fn evaluate(line: &Requirement, input: &CheckInput<'_>) -> RequirementStatus {
     }
 }
 
-/// What the config has, in few words: the value of the only symbol; of several, those that are on.
+/// Returns the value of the only symbol, or the symbols that are on if the line has several.
 fn describe_found(line: &Requirement, input: &CheckInput<'_>) -> String {
     let config = input.config;
     if let [only] = &line.alternatives[..] {

@@ -1,26 +1,26 @@
-//! What a kernel's version alone tells of its fitness for a consumer, before there is any config.
+//! Judges by its version alone whether a kernel suits a consumer. No config is needed.
 
 use super::profile::{KernelRule, Level, Profile};
 use crate::kernel::KernelVersion;
 use serde::Serialize;
 
-/// How fit a version is.
+/// How well a version suits a consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SupportLevel {
-    /// All that the profile says of versions is met.
+    /// All rules for the version are met.
     #[serde(rename = "full")]
     Full,
-    /// Something that is recommended is not.
+    /// A recommended rule is not met.
     #[serde(rename = "limited")]
     Limited,
-    /// Something that is required is not: it is below the minimum.
+    /// A required rule is not met.
     #[serde(rename = "below-minimum")]
     BelowMinimum,
 }
 
-/// How fit `version` is for the consumer of `profile`, and the rules that it does not meet, in the order
-/// of the profile.
+/// Returns how well `version` suits the consumer of `profile`, and the rules that it does not meet, in the
+/// order of the profile.
 pub fn support(profile: &Profile, version: KernelVersion) -> (SupportLevel, Vec<&KernelRule>) {
     let unmet: Vec<&KernelRule> = profile.kernel.iter().filter(|rule| !rule.admits(version)).collect();
     let level = if unmet.is_empty() {
