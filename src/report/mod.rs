@@ -1,11 +1,11 @@
 //! Reports a run on standard error: phases, progress, notes, warnings and summaries. All renderers get the
 //! same events. Results go to standard output, and `cli` prints them.
 
-/// Writes a line to standard error. A closed pipe is not an error.
+/// Writes a line to standard error, at once, since other programs may write there too. A closed pipe is not an error.
 macro_rules! say {
     ($($words:tt)*) => {{
         use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($words)*);
+        let _ = std::io::stderr().write_all((format!($($words)*) + "\n").as_bytes());
     }};
 }
 

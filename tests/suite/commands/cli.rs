@@ -295,3 +295,22 @@ fn the_cache_is_shown_and_pruned() {
     context.run("cache prune --older-than 0m").ok();
     assert!(context.names("cache/images").is_empty());
 }
+
+/// Programs that end at the same time may print, too.
+#[test]
+fn every_line_of_a_message_is_written_at_once() {
+    let context = TestContext::new();
+    let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+    let theirs = std::os::fd::OwnedFd::from(theirs);
+    let mut command = context.command("sixpointone --fc");
+    assert_eq!(command.stderr(theirs).status().unwrap().code(), Some(2));
+    drop(command);
+    let mut buffer = [0; 4096];
+    let mut text = String::new();
+    while !text.contains("hint: ") || !text.ends_with('\n') {
+        let size = ours.recv(&mut buffer).unwrap();
+        let written = std::str::from_utf8(&buffer[..size]).unwrap();
+        assert!(written.ends_with('\n'), "`{written}` is a part of a line");
+        text.push_str(written);
+    }
+}
