@@ -21,7 +21,9 @@ impl PidFile<'_> {
     pub fn kill_orphans(&self, dirs: &[&Utf8Path]) {
         let noted: Option<i32> = read_text(self.0, Links::RefuseAnywhere, MAX_SMALL_FILE)
             .ok()
-            .and_then(|text| text.trim().parse().ok());
+            .and_then(|text| text.trim().parse().ok())
+            // Session 0 is every process that started outside this PID namespace.
+            .filter(|&session| session > 0);
         let Some(session) = noted else { return };
         let works_there = |pid: Pid| {
             let works_in = std::fs::read_link(format!("/proc/{}/cwd", pid.as_raw_nonzero()));

@@ -2,6 +2,7 @@
 
 use super::*;
 use camino::Utf8Path;
+use std::io::BufRead;
 
 fn command(program: &str, path: &str, cwd: &Utf8Path) -> CommandLine {
     let env = BTreeMap::from([("PATH".to_owned(), path.to_owned())]);
@@ -106,14 +107,24 @@ fn an_interruptible_reader_reads_as_long_as_no_signal_came() {
 
 #[test]
 fn a_process_is_described_by_proc() {
-    let ourselves = rustix::process::getpid();
-    let process = descendants::all().find(|process| process.pid == ourselves).expect("we are running");
-    let parent = rustix::process::getppid().unwrap();
-    assert_eq!(process.parent, parent.as_raw_nonzero().get());
-    assert_eq!(process.session, rustix::process::getsid(None).unwrap().as_raw_nonzero().get());
+    // A session of its own: in a container, ours may have begun outside its PID namespace, and have no ID here.
+    let mut child = std::process::Command::new("setsid")
+        .args(["sh", "-c", "echo started; read -r line"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let process = descendants::all().find(|process| process.pid == pid).expect("it is running");
+    assert_eq!(process.parent, rustix::process::getpid().as_raw_nonzero().get());
+    assert_eq!(process.session, pid.as_raw_nonzero().get());
     assert!(process.open().is_some());
     let stranger = descendants::Process { parent: process.parent + 1, ..process };
     assert!(stranger.open().is_none(), "another process that has got this number");
+    drop(child.stdin.take());
+    child.wait().unwrap();
 }
 
 #[test]
