@@ -94,7 +94,7 @@ fn failures(report: &BootReport, expected: Option<&str>, required: &[Requirement
         failures.extend(report.modules.failed.iter().map(|one| format!("{}: {}", one.module, one.reason)));
         let not_run = report.modules.not_run;
         failures.extend(
-            (not_run > 0).then(|| format!("init did not get to {}", pluralize(not_run, "module", "modules"))),
+            (not_run > 0).then(|| format!("init did not reach {}", pluralize(not_run, "module", "modules"))),
         );
     }
     for (check, spec) in report.checks.iter().zip(CHECKS) {

@@ -16,7 +16,7 @@ use crate::kernel::binary::{self, Pvh, module};
 use crate::oci::layer_entries::MAX_IMAGE;
 use crate::oci::read::Image;
 use crate::oci::root::{Node, RootFs, Target};
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::text::pluralize;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeSet;
@@ -104,10 +104,9 @@ pub(super) fn prepare(
     match &root {
         RootMedium::Disk => make_file_system(&tree, &disk, host)?,
         RootMedium::Initramfs(path) => {
-            let message = || format!("cannot write {path}");
-            let mut out = BufWriter::new(File::create(path).context(Kind::Build, message)?);
-            initramfs::write(tree.as_std_path(), &mut out).context(Kind::Build, message)?;
-            out.flush().context(Kind::Build, message)?;
+            let mut out = BufWriter::new(File::create(path).context(Kind::Build, cannot("write", &path))?);
+            initramfs::write(tree.as_std_path(), &mut out).context(Kind::Build, cannot("write", &path))?;
+            out.flush().context(Kind::Build, cannot("write", &path))?;
             make_empty_disk(&disk, 1 << 20)?;
         }
     }
@@ -185,7 +184,7 @@ fn unpack_modules(image: &Image, tree: &Utf8Path) -> Result<Vec<Module>> {
     }
     if let Some(first) = unpacked.first() {
         let count = pluralize(unpacked.len(), "module is", "modules are");
-        return Err(Error::fetch(format!("{layout}: {count} missing in modules.dep, such as {first}")));
+        return Err(Error::fetch(format!("{layout}: {count} missing from modules.dep, such as {first}")));
     }
     let lines: String = module_paths.iter().map(|path| format!("/modules/{path}\n")).collect();
     write_file(&tree.join("order"), &mut lines.as_bytes())?;
@@ -220,12 +219,11 @@ fn unpack_module(name: &str, plain: impl Read, to: &Utf8Path, budget: &mut u64) 
 
 /// Writes a file and the directories above it. Replaces the file of an earlier layer.
 fn write_file(path: &Utf8Path, bytes: &mut dyn Read) -> Result<()> {
-    let message = || format!("cannot write {path}");
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).context(Kind::Build, message)?;
+        fs::create_dir_all(dir).context(Kind::Build, cannot("write", path))?;
     }
-    let mut file = File::create(path).context(Kind::Build, message)?;
-    io::copy(bytes, &mut file).context(Kind::Build, message)?;
+    let mut file = File::create(path).context(Kind::Build, cannot("write", path))?;
+    io::copy(bytes, &mut file).context(Kind::Build, cannot("write", path))?;
     Ok(())
 }
 

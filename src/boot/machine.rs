@@ -97,7 +97,6 @@ pub(super) struct Machine {
     pub devices_on_command_line: bool,
     /// The CID of the vsock device, if this host supports one.
     pub vsock: Option<u32>,
-    /// `--append`.
     pub append: Option<String>,
 }
 

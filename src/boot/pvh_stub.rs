@@ -49,7 +49,7 @@ pub(super) fn read(kernel: &mut (impl Read + Seek)) -> io::Result<EntryPoint> {
         let (from, size) = (long(segment, 24), long(segment, 40));
         if from < BASE + STUB_SIZE && from.saturating_add(size) > BASE {
             return Err(io::Error::other(format!(
-                "a segment is loaded at {from:#x}, where the stub has to be"
+                "a segment is loaded at {from:#x}, where the stub must be"
             )));
         }
     }

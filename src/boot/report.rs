@@ -135,7 +135,6 @@ pub struct Modules {
 pub struct Check {
     /// Its name in `--require`.
     pub name: &'static str,
-    /// What is checked.
     pub what: &'static str,
     #[serde(rename = "verdict")]
     pub status: CheckStatus,

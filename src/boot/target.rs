@@ -9,7 +9,6 @@ use crate::plan::annotations;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
-/// The images to boot.
 #[derive(Clone, Debug)]
 pub struct BootTarget {
     /// The image as the user named it.
@@ -29,7 +28,6 @@ pub struct BootTarget {
 pub struct Overrides {
     /// `--fc`, `--ch`, `--flavor`.
     pub flavor: Option<Flavor>,
-    /// `--arch`.
     pub arch: Option<Arch>,
 }
 

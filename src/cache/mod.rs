@@ -23,7 +23,7 @@ pub mod permissions;
 
 use crate::report::Reporter;
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::fs::{
     check_kbuild_path, check_writable, create_dir, lock_dir, open_dir, open_existing, open_to_write,
     remove_tree,
@@ -52,8 +52,8 @@ impl Cache {
     ///
     /// # Errors
     ///
-    /// Exit code 2: the kernel's make does not support the path, it is not writable, or other users may
-    /// replace its files.
+    /// Exit code 2: the kernel's make does not support the path, it is not writable, or other
+    /// users may replace its files.
     pub fn open(root: &Utf8Path, uid: u32) -> Result<Cache> {
         let what = "the cache directory";
         check_kbuild_path(what, root)?;
@@ -153,12 +153,11 @@ impl Cache {
     /// Takes the lock `name` if nobody holds it.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
         let path = self.lock_path(name);
-        let message = || format!("cannot lock {path}");
-        let file = open_file(&path, Links::RefuseAnywhere).context(Kind::Build, message)?;
+        let file = open_file(&path, Links::RefuseAnywhere).context(Kind::Build, cannot("lock", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock { _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error).context(Kind::Build, message),
+            Err(TryLockError::Error(error)) => Err(error).context(Kind::Build, cannot("lock", &path)),
         }
     }
 
@@ -207,7 +206,6 @@ pub struct Lock {
 
 /// Takes the lock file `path`, which it creates if needed. Writes the process id into it, and reports a wait.
 pub fn lock_file(path: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
-    let message = || format!("cannot lock {path}");
     // In a directory that everybody may write, the kernel opens another user's file only without O_CREAT
     // (fs.protected_regular in proc(5)). Following a link would overwrite its target.
     let opened = match open_existing(path, Links::Refuse) {
@@ -220,7 +218,7 @@ pub fn lock_file(path: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
         }
         opened => opened,
     };
-    let mut file = opened.context(Kind::Build, message)?;
+    let mut file = opened.context(Kind::Build, cannot("lock", path))?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -229,14 +227,14 @@ pub fn lock_file(path: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
             if holder != format!("pid {}", std::process::id()) {
                 reporter.note(&format!("waiting for the lock {path}, held by {holder}"));
             }
-            wait_for_lock(&file).context(Kind::Build, message)?;
+            wait_for_lock(&file).context(Kind::Build, cannot("lock", path))?;
         }
-        Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, message),
+        Err(TryLockError::Error(error)) => return Err(error).context(Kind::Build, cannot("lock", path)),
     }
     file.set_len(0)
         .and_then(|()| file.rewind())
         .and_then(|()| write!(file, "{}", std::process::id()))
-        .context(Kind::Build, message)?;
+        .context(Kind::Build, cannot("lock", path))?;
     Ok(Lock { _file: file })
 }
 

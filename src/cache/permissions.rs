@@ -30,10 +30,10 @@ pub fn check(dir: &Utf8Path, uid: u32) -> Result<()> {
         return Ok(());
     };
     Err(Error::usage(format!(
-        "the cache directory {dir} is not safe: {who} may replace files in it (mode {:o})",
+        "the cache directory {dir} is not safe: {who} can replace files in it (mode {:o})",
         mode & 0o7777
     ))
-    .hint(format!("keep it to yourself with `chmod go-w {dir}`, or share it with `chmod 1777 {dir}`")))
+    .hint(format!("make it private with `chmod go-w {dir}`, or share it with `chmod 1777 {dir}`")))
 }
 
 fn is_private(gid: u32, uid: u32) -> bool {

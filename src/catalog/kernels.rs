@@ -76,7 +76,6 @@ pub struct Series {
     pub end_of_life: String,
 }
 
-/// All known kernels.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Catalog {
     /// Sorted by flavor, then version.
@@ -95,8 +94,8 @@ struct File {
 }
 
 impl Catalog {
-    /// Reads every layer of `configs/kernels.toml`. An entry replaces those of earlier layers for the same
-    /// kernel.
+    /// Reads every layer of `configs/kernels.toml`. An entry replaces those of earlier
+    /// layers for the same kernel.
     ///
     /// # Errors
     ///

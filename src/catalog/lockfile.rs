@@ -115,8 +115,8 @@ impl LockFile {
     }
 }
 
-/// Returns the path of the lock file: beside the user's configs, else in the cache. Each user of a shared
-/// cache has one.
+/// Returns the path of the lock file: beside the user's configs, else in the cache. Each user of
+/// a shared cache has one.
 pub fn lock_file_path(configs: Option<&Utf8Path>, cache: &Utf8Path, uid: u32) -> Utf8PathBuf {
     let is_shared = || cache.metadata().is_ok_and(|cache| cache.permissions().mode() & 0o022 != 0);
     match configs {

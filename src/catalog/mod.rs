@@ -46,7 +46,6 @@ pub struct ConfigLibrary {
 }
 
 impl ConfigLibrary {
-    /// Returns the built-in files.
     pub fn built_in() -> ConfigLibrary {
         let mut library = ConfigLibrary::default();
         library.add_dir("configs", &CONFIGS);

@@ -5,7 +5,7 @@ use crate::catalog::text::{read_text, read_toml};
 use crate::host::process::Interruptible;
 use crate::kernel::KernelVersion;
 use crate::util::digest::{HashingReader, Sha256};
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::read::{Links, MAX_TOML, open_file};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
@@ -149,7 +149,7 @@ pub fn read_dir(dir: &Utf8Path) -> Result<PatchDir> {
         (!unread.is_empty()).then(|| format!("--patches {dir}: not read: {} ({why})", unread.join(", ")));
     if patches.is_empty() {
         return Err(Error::usage(format!("--patches {dir}: the directory has no patches"))
-            .hint(notice.unwrap_or_else(|| "the directory is empty".to_owned())));
+            .hint(notice.unwrap_or_else(|| "put files that end in .patch or .diff into it".to_owned())));
     }
     Ok(PatchDir { patches, notice })
 }
@@ -186,10 +186,9 @@ fn read_series(dir: &Utf8Path, series: &Utf8Path) -> Result<Vec<PatchFile>> {
 /// Hashes a patch. `left` is the number of bytes that patches may still have.
 fn read_patch(dir: &Utf8Path, name: &str, left: &mut u64) -> Result<PatchFile> {
     let path = dir.join(name);
-    let message = || format!("cannot read {path}");
-    let file = open_file(&path, Links::Follow).context(Kind::Usage, message)?;
+    let file = open_file(&path, Links::Follow).context(Kind::Usage, cannot("read", &path))?;
     let mut file = HashingReader::new(Interruptible(file.take(MAX_PATCH + 1)));
-    io::copy(&mut file, &mut io::sink()).context(Kind::Usage, message)?;
+    io::copy(&mut file, &mut io::sink()).context(Kind::Usage, cannot("read", &path))?;
     let (sha256, size) = file.finish();
     if size > MAX_PATCH {
         return Err(Error::usage(format!("{path}: larger than {} MiB", MAX_PATCH >> 20)));

@@ -53,7 +53,6 @@ impl ProjectDirs {
 pub struct Defaults {
     /// `--fc`, `--ch`.
     pub flavor: Option<Flavor>,
-    /// `--arch`.
     #[serde(default)]
     pub arch: Vec<Arch>,
     /// `--output`. Relative to the project in the file, and absolute here.
@@ -69,10 +68,8 @@ pub struct Defaults {
 /// A project, or only the directory of `--configs`, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Project {
-    /// The path of `kcompile.toml`.
     pub file: Option<Utf8PathBuf>,
     pub dirs: Option<ProjectDirs>,
-    /// The content of `kcompile.toml`.
     pub defaults: Defaults,
 }
 
@@ -82,8 +79,8 @@ impl Project {
     ///
     /// # Errors
     ///
-    /// Exit code 2: the file is invalid or, without `configs`, another user's, or `configs` is not a
-    /// directory.
+    /// Exit code 2: the file is invalid or, without `configs`, another user's, or
+    /// `configs` is not a directory.
     pub fn find(cwd: &Utf8Path, configs: Option<&Utf8Path>, uid: u32) -> Result<Project> {
         let mut project = Project::default();
         if let Some(file) = cwd.ancestors().map(|dir| dir.join(FILE)).find(|path| path.is_file()) {
@@ -131,8 +128,8 @@ impl Project {
     /// Exit code 2: the user has none.
     pub fn user_dirs(&self) -> Result<&ProjectDirs> {
         self.dirs.as_ref().ok_or_else(|| {
-            Error::usage("there is no directory for your configs").hint(format!(
-                "name one with --configs DIR, or put a {FILE}, which may be empty, at the top of your repository"
+            Error::usage("cannot write a config: no project directory was found").hint(format!(
+                "name a directory with --configs DIR, or create a {FILE}, which may be empty, at the top of your repository"
             ))
         })
     }

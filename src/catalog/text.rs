@@ -42,8 +42,8 @@ pub fn read_optional_text(path: &Utf8Path, links: Links, limit: u64) -> Result<O
     }
 }
 
-/// Reads a user's text file, which may be a link. It must be UTF-8 without NUL bytes, and not larger than
-/// `limit`.
+/// Reads a user's text file, which may be a link. It must be UTF-8 without NUL bytes,
+/// and not larger than `limit`.
 pub fn read_text(path: &Utf8Path, limit: u64) -> Result<String> {
     text_of(path, read_file(path, Links::Follow, limit))
 }

@@ -66,17 +66,17 @@ impl TryFrom<Entry> for Rule {
             return Err(format!("rule {id}: kernel: before: {before} is not after from: {from}"));
         }
         if kernel.is_none() && tree.is_empty() {
-            return Err(format!("rule {id}: kernel or tree is needed, to choose the kernels that it is for"));
+            return Err(format!("rule {id}: needs kernel or tree, to choose the kernels that it is for"));
         }
         if let Some(sign) = tree.iter().find(|sign| sign.has.is_some() == sign.lacks.is_some()) {
-            return Err(format!("rule {id}: tree: {}: either has or lacks is needed", sign.file));
+            return Err(format!("rule {id}: tree: {}: needs either has or lacks", sign.file));
         }
         if variables.is_empty() {
-            return Err(format!("rule {id}: variables: at least one is needed"));
+            return Err(format!("rule {id}: variables: needs at least one"));
         }
         if let Some((name, _)) = variables.iter().find(|(name, words)| !is_variable(name, words)) {
             return Err(format!(
-                "rule {id}: variables: `{name}` is not a make variable that a rule may set, or its words are not plain"
+                "rule {id}: variables: `{name}` is not a make variable that a rule may set, or its value has special characters"
             ));
         }
         Ok(Rule { id, arch, tool, from, before, kernel, tree, variables, reason })
@@ -278,7 +278,11 @@ mod tests {
             ("from = \"12\"", "from = \"twelve\"", "`twelve` is not a version of a tool"),
             ("before = \"15\"", "before = \"12\"", "rule old: before: 12 is not after from: 12"),
             ("before = \"5.18\"", "before = \"5.1\"", "rule old: kernel: before: 5.1 is not after"),
-            ("lacks = \"new()\"", "has = \"x\", lacks = \"y\"", "rule old: tree: a.h: either has or lacks"),
+            (
+                "lacks = \"new()\"",
+                "has = \"x\", lacks = \"y\"",
+                "rule old: tree: a.h: needs either has or lacks",
+            ),
             ("WERROR = \"0\"", "ARCH = \"arm\"", "rule old: variables: `ARCH` is not a make variable"),
             ("WERROR = \"0\"", "CC = \"$(shell x)\"", "rule old: variables: `CC` is not"),
             ("reason", "raeson", "unknown field `raeson`"),

@@ -57,7 +57,7 @@ pub struct Overrides(pub Vec<Override>);
 #[derive(Args)]
 #[command(next_help_heading = "Config and patches")]
 struct OverrideArgs {
-    /// Apply a config fragment, a name from `kcompile list` or a file; repeatable, in order with --set
+    /// Apply a config fragment (a name from `kcompile list`, or a file); repeatable, in order with --set
     #[arg(long, value_name = "NAME|FILE")]
     fragment: Vec<String>,
     /// Set one config option, such as CONFIG_KSM=n; repeatable, in order with --fragment
@@ -139,7 +139,8 @@ pub struct ImageArgs {
     /// Build only the kernel, without modules
     #[arg(long, conflicts_with_all = ["combined_image", "modules_layout"])]
     pub no_modules: bool,
-    /// Path of a hard link to the kernel in its image, or `none` [default: boot/ and its file name]
+    /// Path of a hard link to the kernel in its image, or `none` [default: boot/
+    /// and the kernel's file name]
     #[arg(long, alias = "also-at", value_name = "PATH", value_parser = kernel_link)]
     pub kernel_link: Option<KernelLink>,
     /// Where modules are in their image
@@ -153,7 +154,6 @@ pub struct ImageArgs {
     pub boot: bool,
 }
 
-/// `--jobs`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct JobsArgs {
@@ -218,7 +218,7 @@ pub struct SourceArgs {
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
 
-    /// Fail unless the source is signed by its developers or, if its kind is never signed, pinned
+    /// Fail unless the source is signed by its developers, or pinned if sources of its kind are never signed
     #[arg(long, help_heading = "Verification")]
     pub require_signature: bool,
     /// Also trust the OpenPGP public keys in FILE; repeatable
@@ -229,7 +229,6 @@ pub struct SourceArgs {
     pub update_lock: bool,
 }
 
-/// `--progress`.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct ProgressArgs {

@@ -51,13 +51,11 @@ Examples:
 Exit codes: 0 ok, 1 build or check failed, 2 usage or plan error, 3 fetch or verification failed, \
 4 host lacks something, 130 interrupted.";
 
-/// The program.
 #[derive(Debug, Parser)]
 #[command(name = "kcompile", arg_required_else_help = true, about = about())]
 #[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
 #[command(override_usage = usage())]
 pub struct Cli {
-    /// The subcommand.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// The options of `build`, if there is no subcommand.
@@ -82,7 +80,6 @@ impl Cli {
     }
 }
 
-/// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Build kernels and pack them as OCI images (the default command)

@@ -52,7 +52,6 @@ pub struct JsonArrayPrinter {
 }
 
 impl JsonArrayPrinter {
-    /// Prints the next value.
     pub fn add(&mut self, value: &impl serde::Serialize) -> Result<()> {
         self.count += 1;
         let before = if self.count == 1 { "[" } else { "," };

@@ -1,5 +1,5 @@
-//! Resolves options to the values that the rest of the program works with: the [`Context`] of the run and a
-//! [`Request`] for each kernel.
+//! Resolves options to the values that the rest of the program works with: the [`Context`] of the
+//! run and a [`Request`] for each kernel.
 
 use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
@@ -30,8 +30,8 @@ pub struct CatalogFiles {
 }
 
 impl CatalogFiles {
-    /// Reads the built-in files, and over them those of `own` (`--configs`) or else of the project that the
-    /// working directory is in.
+    /// Reads the built-in files, and over them those of `own` (`--configs`) or else of the project
+    /// that the working directory is in.
     pub fn read(own: Option<&Utf8Path>, host: &Host) -> Result<CatalogFiles> {
         let own = own.map(|dir| host.absolute(dir));
         let library = ConfigLibrary::with_project(Project::find(&host.cwd, own.as_deref(), host.uid)?)?;
@@ -197,8 +197,10 @@ fn resolve_version(
     let of_catalog = |version| ResolvedVersion { version, is_of_channel: false };
     if text == "all" {
         let Some(flavor) = flavor(options, ctx) else {
-            return Err(Error::usage("`all` needs a flavor: it is every supported kernel of one flavor")
-                .hint(format!("choose it with {}", Flavor::flags())));
+            return Err(Error::usage(
+                "`all` means every supported kernel of one flavor, but no flavor is given",
+            )
+            .hint(format!("choose it with {}", Flavor::flags())));
         };
         let kernels = ctx.catalog.kernels.iter();
         let kernels = kernels.filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));

@@ -15,7 +15,6 @@ pub enum Target {
     File(Utf8PathBuf),
     /// An OCI layout, and the tag if one is given.
     Layout(Utf8PathBuf, Option<String>),
-    /// A kernel version.
     Version,
 }
 

@@ -143,8 +143,8 @@ impl Host {
         normalize_path(&self.cwd.join(path))
     }
 
-    /// Finds the program that `name` runs. A name with a slash is a path, and others are looked up in the
-    /// `PATH` of child processes.
+    /// Finds the program that `name` runs. A name with a slash is a path, and others are looked up
+    /// in the `PATH` of child processes.
     pub fn find_program(&self, name: &str) -> Option<Utf8PathBuf> {
         let runs = |path: &Utf8Path| {
             path.is_file() && rustix::fs::access(path.as_std_path(), rustix::fs::Access::EXEC_OK).is_ok()

@@ -97,7 +97,6 @@ impl Dependency {
 /// One line of `kcompile doctor`.
 #[derive(Clone, Debug, Serialize)]
 pub struct DependencyStatus {
-    /// The program or header.
     pub name: String,
     /// Its path, if it is installed.
     pub found: Option<String>,
@@ -190,7 +189,6 @@ pub fn examine_menus(host: &Host) -> Diagnosis {
     diagnose(vec![Dependency::header("curses.h", why, packages)], "gcc", host)
 }
 
-/// Checks for git.
 pub fn examine_git(host: &Host) -> Diagnosis {
     diagnose(vec![git()], "gcc", host)
 }
@@ -200,7 +198,6 @@ pub fn git() -> Dependency {
     Dependency::program("git", "fetches repositories and applies patches", ["git"; 5])
 }
 
-/// Checks for skopeo.
 pub fn examine_push(host: &Host) -> Diagnosis {
     diagnose(vec![Dependency::program("skopeo", "copies images to a registry", ["skopeo"; 5])], "gcc", host)
 }

@@ -4,7 +4,7 @@ use crate::kbuild::{Compiled, Configured};
 use crate::oci::{Entries, Entry};
 use crate::plan::Contents;
 use crate::plan::request::ModulesLayout;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::os::unix::fs::PermissionsExt;
 use walkdir::WalkDir;
@@ -57,30 +57,30 @@ impl ImageInputs<'_> {
         Entry::File { from: self.compiled.kernel.clone(), executable: false }
     }
 
-    /// Adds `lib/modules/<release>` of the staging root, and the final config as `config`, where kubeadm's
-    /// validator looks for it. The links `build` and `source` lead to directories of this machine and are
-    /// left out.
+    /// Adds `lib/modules/<release>` of the staging root, and the final config as `config`, where
+    /// kubeadm's validator looks for it. The links `build` and `source` lead to directories of this
+    /// machine and are left out.
     fn add_modules(&self, entries: &mut Entries, layout: ModulesLayout) -> Result<()> {
         let Some(root) = &self.root else { return Ok(()) };
         let dir = root.join("lib/modules").join(&self.compiled.release);
-        let message = || format!("cannot read {dir}");
         let prefix = match layout {
             ModulesLayout::Tree => format!("lib/modules/{}/", self.compiled.release),
             ModulesLayout::Flat => String::new(),
         };
         for found in WalkDir::new(&dir).min_depth(1) {
-            let found = found.context(Kind::Build, message)?;
+            let found = found.context(Kind::Build, cannot("read", &dir))?;
             let from = Utf8Path::from_path(found.path())
                 .ok_or_else(|| Error::build("a module's name is not UTF-8"))?;
             let relative = from.strip_prefix(&dir).expect("walked from there").as_str();
             let entry = match found.file_type() {
                 kind if kind.is_dir() => Entry::Dir,
                 kind if kind.is_symlink() && matches!(relative, "build" | "source") => continue,
-                kind if kind.is_symlink() => {
-                    Entry::SymLink(from.read_link_utf8().context(Kind::Build, message)?.into_string())
-                }
+                kind if kind.is_symlink() => Entry::SymLink(
+                    from.read_link_utf8().context(Kind::Build, cannot("read", &dir))?.into_string(),
+                ),
                 _ => {
-                    let mode = found.metadata().context(Kind::Build, message)?.permissions().mode();
+                    let mode =
+                        found.metadata().context(Kind::Build, cannot("read", &dir))?.permissions().mode();
                     Entry::File { from: from.to_owned(), executable: mode & 0o100 != 0 }
                 }
             };

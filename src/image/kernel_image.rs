@@ -47,8 +47,8 @@ pub(crate) fn is_kernel(path: &str, kernel: &Kernel) -> bool {
     }
 }
 
-/// Returns whether images have the config of their kernel at this path. `lib` is a link to `usr/lib` in most
-/// root file systems.
+/// Returns whether images have the config of their kernel at this path. `lib` is a link to
+/// `usr/lib` in most root file systems.
 pub(crate) fn is_kernel_config(path: &str) -> bool {
     match path.strip_prefix("usr/").unwrap_or(path).split('/').collect::<Vec<_>>()[..] {
         ["config"] | ["lib", "modules", _, "config"] => true,

@@ -52,8 +52,8 @@ pub fn lock_output(output: &Utf8Path, reporter: &Reporter) -> Result<Lock> {
     Ok(lock)
 }
 
-/// Writes all images by up to `jobs` threads, and then tags all of them. After a failure the old images are
-/// still there.
+/// Writes all images by up to `jobs` threads, and then tags all of them. After a failure the
+/// old images are still there.
 pub fn pack(
     inputs: &ImageInputs<'_>,
     plan: &Plan,

@@ -1,5 +1,5 @@
-//! Size limits for CI. They apply to the kernel file and to all modules as they are loaded, not as they are
-//! compressed.
+//! Size limits for CI. They apply to the kernel file and to all modules as they are loaded,
+//! not as they are compressed.
 
 use crate::image::inspect::ImageInfo;
 use crate::util::text::{format_size, parse_size, pluralize};

@@ -4,7 +4,7 @@
 use crate::kernel::binary::kernel::{self, Identity};
 use crate::kernel::binary::{Module, Pvh, expected_format};
 use crate::kernel::{Arch, Flavor};
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::read::{Links, open_file};
 use camino::Utf8Path;
 use walkdir::WalkDir;
@@ -42,9 +42,8 @@ pub(super) fn check(path: &Utf8Path, arch: Arch, flavor: Flavor) -> Result<Pvh> 
 /// The modules are of another release (exit code 1).
 pub(super) fn check_modules(root: &Utf8Path, release: &str) -> Result<()> {
     let dir = root.join("lib/modules");
-    let message = || format!("cannot read {dir}");
-    for entry in dir.read_dir_utf8().context(Kind::Build, message)? {
-        let entry = entry.context(Kind::Build, message)?;
+    for entry in dir.read_dir_utf8().context(Kind::Build, cannot("read", &dir))? {
+        let entry = entry.context(Kind::Build, cannot("read", &dir))?;
         if entry.file_name() != release {
             return Err(Error::build(format!(
                 "the kernel release is {release}, but modules of {} were installed",

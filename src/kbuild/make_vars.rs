@@ -35,8 +35,8 @@ pub(super) fn variables(plan: &Plan, tree: &Tree, build: &Utf8Path) -> BTreeMap<
     variables
 }
 
-/// Returns whether the final `.config` enables debug information. Some objects always have it, without
-/// absolute paths.
+/// Returns whether the final `.config` enables debug information. Some objects always
+/// have it, without absolute paths.
 fn has_debug_info(build: &Utf8Path) -> bool {
     let config = read_file(build.join(".config"), Links::RefuseAnywhere, MAX_CONFIG).unwrap_or_default();
     config.split(|byte| *byte == b'\n').any(|line| line == b"CONFIG_DEBUG_INFO=y")

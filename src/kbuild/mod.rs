@@ -30,7 +30,7 @@ use crate::plan::{Contents, Plan};
 use crate::report::{CompilerCacheStats, Phase, Reporter};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::fs::{create_dir, create_file, digest_file, remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_CONFIG, MAX_SMALL_FILE, read_file, read_text};
 use crate::util::text::{format_duration, pluralize};
@@ -121,7 +121,6 @@ impl<'a> BuildDir<'a> {
         Ok(build_dir)
     }
 
-    /// Removes the directory.
     pub fn remove(self) -> Result<()> {
         remove_tree(&self.path)
     }
@@ -169,9 +168,8 @@ impl<'a> BuildDir<'a> {
 
     /// Removes everything but the log. Removes `mark` last, so that an interrupted removal starts again.
     fn clear(&self, mark: &Utf8Path) -> Result<()> {
-        let message = || format!("cannot read {}", self.path);
-        for entry in self.path.read_dir_utf8().context(Kind::Build, message)? {
-            let entry = entry.context(Kind::Build, message)?;
+        for entry in self.path.read_dir_utf8().context(Kind::Build, cannot("read", &self.path))? {
+            let entry = entry.context(Kind::Build, cannot("read", &self.path))?;
             if ![&*self.log_path, mark].contains(&entry.path()) {
                 remove_tree(entry.path())?;
             }
@@ -303,7 +301,6 @@ pub struct Configured {
     pub differences: Vec<Difference>,
 }
 
-/// A finished compilation.
 pub struct Compiled {
     /// `uname -r`.
     pub release: String,

@@ -4,7 +4,7 @@
 
 use crate::host::process::{self, PidFile};
 use crate::report::Reporter;
-use crate::util::error::{Kind, Result, ResultExt};
+use crate::util::error::{Kind, Result, ResultExt, cannot};
 use crate::util::fs::{remove_tree, sync_dir};
 use crate::util::text::pluralize;
 use camino::Utf8Path;
@@ -42,14 +42,13 @@ pub(super) fn recover(pid_file: &PidFile<'_>, dirs: &[&Utf8Path; 2], reporter: &
 /// Removes what was written in the last minute before make ended, so that make builds it again.
 /// Returns the number of files.
 pub(super) fn remove_unfinished(build: &Utf8Path) -> Result<usize> {
-    let message = || format!("cannot read {build}");
     let mut written = Vec::new();
     let now = SystemTime::now();
     let mut killed = SystemTime::UNIX_EPOCH;
     for entry in WalkDir::new(build) {
         process::check()?;
-        let entry = entry.context(Kind::Build, message)?;
-        let metadata = entry.metadata().context(Kind::Build, message)?;
+        let entry = entry.context(Kind::Build, cannot("read", build))?;
+        let metadata = entry.metadata().context(Kind::Build, cannot("read", build))?;
         if metadata.is_file() {
             // A time stamp in the future comes from a wrong clock and does not date the end of make.
             if modified(&metadata) <= now {

@@ -56,8 +56,8 @@ impl Setting {
 }
 
 impl Comparison {
-    /// Does nothing that counts differ? A symbol that is off in one and unknown to the other does the same
-    /// in both.
+    /// Does nothing that counts differ? A symbol that is off in one and unknown to the other
+    /// does the same in both.
     pub fn is_equal(&self) -> bool {
         let on = |list: &[Setting]| list.iter().any(Setting::is_on);
         self.renamed.is_empty() && self.changed.is_empty() && !on(&self.new) && !on(&self.removed)

@@ -67,9 +67,9 @@ pub const SETTING_HINT: &str = "a line is CONFIG_X=y, CONFIG_X=m, CONFIG_X=1, CO
                                 # CONFIG_X is not set; a # comment may follow, but not after a number";
 
 impl Config {
-    /// Reads a `.config` as the kernel's own parser does: a later line wins over an earlier one, and
-    /// what follows `y`, `m`, `n`, a string or `is not set` is a comment. A byte order mark and
-    /// carriage returns are skipped.
+    /// Reads a `.config` as the kernel's own parser does: a later line wins over an earlier one,
+    /// and what follows `y`, `m`, `n`, a string or `is not set` is a comment. A byte order mark
+    /// and carriage returns are skipped.
     pub fn parse(text: &str) -> Config {
         let mut config = Config::default();
         let mut lines: HashMap<&str, usize> = HashMap::new();

@@ -28,8 +28,7 @@ pub fn random_settings(config: &Config) -> Vec<(&'static str, &'static str)> {
 /// The same as sentences.
 pub fn irreproducible_settings(config: &Config) -> Vec<String> {
     let sentence = |(symbol, why): (&str, &str)| {
-        let hint =
-            if symbol == "MODULE_SIG" { "; CONFIG_MODULE_SIG_KEY names a key of your own" } else { "" };
+        let hint = if symbol == "MODULE_SIG" { "; set CONFIG_MODULE_SIG_KEY to your own key" } else { "" };
         format!("CONFIG_{symbol}: {why}: no two builds are equal{hint}")
     };
     random_settings(config).into_iter().map(sentence).collect()
@@ -39,7 +38,7 @@ pub fn irreproducible_settings(config: &Config) -> Vec<String> {
 pub fn host_dependent_settings(config: &Config) -> Vec<String> {
     let is_in_token = config.text("MODULE_SIG_KEY").is_some_and(|key| is_in_token(&key));
     let is_native = config.value("X86_NATIVE_CPU") == "y";
-    let token = "CONFIG_MODULE_SIG_KEY: the key is in a token, and may be another one the next time";
+    let token = "CONFIG_MODULE_SIG_KEY: the key is in a hardware token, and may differ in the next build";
     let native = "CONFIG_X86_NATIVE_CPU: the code is for the CPU of the machine that compiles it";
     [(is_in_token, token), (is_native, native)]
         .into_iter()

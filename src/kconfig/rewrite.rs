@@ -12,8 +12,8 @@ const HEADING: &str = "# --- ";
 pub struct EditInput<'a> {
     /// The final `.config` of the text before.
     pub old: &'a Config,
-    /// The text of the wanted final `.config`, as Kconfig writes it, in the order of its menus and with their
-    /// titles.
+    /// The text of the wanted final `.config`, as Kconfig writes it, in the order of its
+    /// menus and with their titles.
     pub new: &'a str,
     /// Its settings that are not defaults, as `make savedefconfig` writes them.
     pub minimal: &'a str,

@@ -1,5 +1,5 @@
-//! The files that depmod (of kmod) writes in the directory of a kernel's modules. Measured with kmod 26, 27,
-//! 30 and 34.
+//! The files that depmod (of kmod) writes in the directory of a kernel's modules. Measured with
+//! kmod 26, 27, 30 and 34.
 
 use camino::Utf8Path;
 

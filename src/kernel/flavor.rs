@@ -5,8 +5,8 @@ use crate::util::text::join_list;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// The hypervisor that a kernel is for. Its directory of configs and its requirement profile have the same
-/// name.
+/// The hypervisor that a kernel is for. Its directory of configs and its requirement
+/// profile have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Flavor {
@@ -75,9 +75,7 @@ pub enum ElfForm {
 /// The bus of virtio devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bus {
-    /// Memory-mapped.
     Mmio,
-    /// PCI.
     Pci,
 }
 
@@ -181,7 +179,7 @@ mod tests {
         }
         assert_eq!(
             "xen".parse::<Flavor>(),
-            Err("unknown flavor `xen`: firecracker or cloud-hypervisor".to_owned())
+            Err("unknown flavor `xen`: expected firecracker or cloud-hypervisor".to_owned())
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Versions, architectures, flavors and kinds of source of a kernel, and what the bytes of kernels and
-//! modules say.
+//! Versions, architectures, flavors and kinds of source of a kernel, and what the bytes
+//! of kernels and modules say.
 
 /// Gives each variant of an enum its entry of a table. A variant without an entry does not compile. `ALL` has
 /// all variants. The `name` and the `aliases` of an entry are how its variant is printed and parsed.
@@ -38,7 +38,7 @@ macro_rules! spec_table {
             fn from_str(name: &str) -> Result<Self, String> {
                 let is_it = |one: &&$name| one.name() == name || one.spec().aliases.contains(&name);
                 let known = $name::ALL.iter().find(is_it).copied();
-                known.ok_or_else(|| format!("unknown {} `{name}`: {}", $what, $name::choices()))
+                known.ok_or_else(|| format!("unknown {} `{name}`: expected {}", $what, $name::choices()))
             }
         }
     };

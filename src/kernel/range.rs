@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// A set of kernel versions, such as `>=5.2, <6.2`, the series `5.10`, or several of these with `|` between
-/// them (`5.4 | 5.10 | >=6.0`). A release candidate counts as its release, because new features come in
-/// before the first candidate.
+/// A set of kernel versions, such as `>=5.2, <6.2`, the series `5.10`, or several of these with `|`
+/// between them (`5.4 | 5.10 | >=6.0`). A release candidate counts as its release, because new
+/// features come in before the first candidate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct VersionRange {
@@ -66,7 +66,9 @@ impl FromStr for VersionRange {
     fn from_str(text: &str) -> Result<Self, String> {
         let all = |bounds: &str| bounds.split(',').map(Bound::parse).collect::<Option<Vec<_>>>();
         let alternatives = text.split('|').map(all).collect::<Option<Vec<_>>>().ok_or_else(|| {
-            format!("`{text}` is not a range of kernel versions; `>=5.2, <6.2` and `5.10 | >=6.0` are examples of one")
+            format!(
+                "`{text}` is not a range of kernel versions; examples are `>=5.2, <6.2` and `5.10 | >=6.0`"
+            )
         })?;
         Ok(VersionRange { text: text.to_owned(), alternatives })
     }

@@ -36,8 +36,8 @@ impl KernelVersion {
 
     /// Returns the version in the top `Makefile` of a kernel tree, or `None` if the text is not such a file.
     ///
-    /// An `EXTRAVERSION` that a distribution has set is ignored. It is part of the kernel release, not of the
-    /// version.
+    /// An `EXTRAVERSION` that a distribution has set is ignored. It is part of the kernel
+    /// release, not of the version.
     pub fn from_makefile(text: &str) -> Option<Self> {
         let value = |name: &str| {
             text.lines().take(40).find_map(|line| {
@@ -79,9 +79,8 @@ impl FromStr for KernelVersion {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        parse(text).ok_or_else(|| {
-            format!("`{text}` is not a kernel version; 5.10, 6.1.7 and 6.12-rc3 are examples of one")
-        })
+        parse(text)
+            .ok_or_else(|| format!("`{text}` is not a kernel version; examples are 5.10, 6.1.7 and 6.12-rc3"))
     }
 }
 

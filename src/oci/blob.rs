@@ -1,5 +1,5 @@
-//! Reads blobs and small files of untrusted layouts. Links and special files are refused, sizes have limits,
-//! and digests are checked.
+//! Reads blobs and small files of untrusted layouts. Links and special files are refused, sizes
+//! have limits, and digests are checked.
 
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;

@@ -11,7 +11,6 @@ use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use zstd::zstd_safe::{self, CCtx, CParameter, InBuffer, OutBuffer, SafeResult, zstd_sys::ZSTD_EndDirective};
 
-/// Compression of the layers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -27,14 +26,11 @@ pub enum Compression {
 /// How a layer is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoder {
-    /// One gzip member.
     Gzip {
         /// From 1 to 9. Plans use `GZIP_LEVEL`, and benchmarks other levels.
         level: u32,
     },
-    /// One zstd frame.
     Zstd,
-    /// A plain tar.
     None,
 }
 
@@ -59,8 +55,8 @@ const ZSTD_LEVEL: i32 = 3;
 /// More threads would wait for the thread that reads. Each holds a few pieces in memory.
 const MAX_THREADS: usize = 8;
 
-/// Compresses what `fill` writes into `blob`, by up to `threads` threads. Returns the digest of the
-/// uncompressed bytes too.
+/// Compresses what `fill` writes into `blob`, by up to `threads` threads. Returns the digest
+/// of the uncompressed bytes too.
 pub(super) fn compress(
     encoder: Encoder,
     threads: usize,
@@ -130,8 +126,8 @@ fn write_plain<W: Write>(pieces: Receiver<Piece>, mut output: W) -> io::Result<W
     Ok(output)
 }
 
-/// Writes one frame with a checksum. zstd's workers compress it in jobs of a fixed size, so their number does
-/// not matter.
+/// Writes one frame with a checksum. zstd's workers compress it in jobs of a fixed size, so
+/// their number does not matter.
 fn write_zstd<W: Write>(pieces: Receiver<Piece>, threads: usize, mut output: W) -> io::Result<W> {
     let mut context = CCtx::create();
     for parameter in [
@@ -175,8 +171,8 @@ mod tests {
 
     const ALL: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression::None];
 
-    /// Four letters in disorder: short strings come again and again, so that a match which should not be
-    /// found is.
+    /// Four letters in disorder: short strings come again and again, so that a match which
+    /// should not be found is.
     fn bytes(count: usize) -> Vec<u8> {
         let mut state = 1_u32;
         let letter = || {

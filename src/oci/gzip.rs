@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 /// A header without name and date, for an unknown system (RFC 1952, section 2.3).
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
-/// A compressed piece.
 struct Deflated {
     bytes: Vec<u8>,
     crc: Crc,

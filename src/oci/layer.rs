@@ -14,7 +14,6 @@ use tar::{Builder, EntryType, Header};
 
 /// A layer that was written.
 pub(super) struct Layer {
-    /// The compressed blob.
     pub blob: Blob,
     /// The digest of the plain tar.
     pub diff_id: Sha256,

@@ -346,7 +346,7 @@ fn drain(reader: &mut impl Read, rest: Rest) -> io::Result<()> {
         match reader.read(&mut buffer)? {
             0 => return Ok(()),
             read if matches!(rest, Rest::Zeros) && buffer[..read].iter().any(|&byte| byte != 0) => {
-                return Err(io::Error::other("there are bytes behind the end of the tar"));
+                return Err(io::Error::other("the layer has bytes after the end of the tar"));
             }
             _ => {}
         }

@@ -24,7 +24,6 @@ const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// An image that was written.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WrittenImage {
-    /// The layout's directory.
     pub layout: Utf8PathBuf,
     pub tag: String,
     /// The digest of the manifest.
@@ -84,7 +83,6 @@ impl Layout {
         blob_path(&self.work, digest)
     }
 
-    /// Begins a blob.
     pub(super) fn add_blob(&self) -> Result<BlobWriter> {
         let dir = self.work.join("blobs/sha256");
         let file = NamedTempFile::with_prefix_in(TEMPORARY, &dir)
@@ -93,7 +91,6 @@ impl Layout {
         Ok(BlobWriter { dir, file, hasher: Hasher::default(), size: 0 })
     }
 
-    /// Adds a small blob.
     pub(super) fn add_bytes(&self, bytes: &[u8]) -> Result<Blob> {
         let mut blob = self.add_blob()?;
         blob.write_all(bytes).context(Kind::Build, || format!("cannot write in {}", blob.dir))?;
@@ -326,8 +323,8 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
         .try_for_each(|path| check_layout(&path))
 }
 
-/// Removes the temporary files and layouts of killed runs from `output` and its layouts. The caller holds the
-/// lock.
+/// Removes the temporary files and layouts of killed runs from `output` and its layouts.
+/// The caller holds the lock.
 pub fn remove_temporary_files(output: &Utf8Path) -> Result<()> {
     let children = |dir: &Utf8Path| -> Result<Vec<camino::Utf8DirEntry>> {
         let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;

@@ -1,5 +1,5 @@
-//! Reads the index and the manifests of an untrusted layout, each once. Checks and errors are those of
-//! [`read`](super::read).
+//! Reads the index and the manifests of an untrusted layout, each once. Checks and
+//! errors are those of [`read`](super::read).
 
 use super::blob::{check_blob, check_blobs, check_descriptor, parse, read_blob, read_bounded};
 use super::layer_entries::is_layer;
@@ -54,7 +54,6 @@ pub struct ManifestRef {
     pub kind: ManifestKind,
 }
 
-/// The kinds of manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ManifestKind {
     Image,
@@ -180,8 +179,8 @@ impl LayoutReader {
         }
     }
 
-    /// Returns the manifests that a descriptor of the layout's index leads to, directly or through indexes,
-    /// each once.
+    /// Returns the manifests that a descriptor of the layout's index leads to, directly
+    /// or through indexes, each once.
     ///
     /// # Errors
     ///
@@ -319,8 +318,8 @@ impl LayoutReader {
     ///
     /// # Errors
     ///
-    /// There is no such tag, no image for `arch`, or more than one image (exit code 2). Or the layout breaks
-    /// a rule (3).
+    /// There is no such tag, no image for `arch`, or more than one image (exit code 2). Or the
+    /// layout breaks a rule (3).
     pub fn open_image(&self, tag: Option<&str>, arch: Option<&str>) -> Result<Image> {
         let descriptor = self.select_one(tag)?;
         let manifest_refs = self.manifest_refs(&descriptor)?;

@@ -1,5 +1,5 @@
-//! Writes and reads OCI image layouts. Written images appear whole or not at all. Layouts of others are
-//! untrusted.
+//! Writes and reads OCI image layouts. Written images appear whole or not at all.
+//! Layouts of others are untrusted.
 
 pub mod annotations;
 pub mod blob;
@@ -38,8 +38,8 @@ use oci_spec::image::{
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// The suffix of the layout with the artifacts that are attached to the images of another layout, and of its
-/// tags.
+/// The suffix of the layout with the artifacts that are attached to the images of another
+/// layout, and of its tags.
 pub const REFERRERS_SUFFIX: &str = "-attest";
 
 /// A blob in a layout.

@@ -1,5 +1,5 @@
-//! Writes an index over the images of one name for several architectures, in a layout that shares their
-//! blobs.
+//! Writes an index over the images of one name for several architectures, in a
+//! layout that shares their blobs.
 
 use super::layout::{Layout, WrittenImage, index_of, text_of};
 use super::layout_reader::LayoutReader;
@@ -15,7 +15,6 @@ use std::collections::{BTreeMap, HashMap};
 /// An index that was written.
 #[derive(Clone, Debug)]
 pub struct MultiArchIndex {
-    /// The layout's directory.
     pub layout: Utf8PathBuf,
     pub tag: String,
     /// The digest of the index.

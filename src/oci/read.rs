@@ -19,7 +19,6 @@ const MAX_LAYERS: usize = 127;
 /// An image of a layout, with its manifest and config checked.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The layout's directory.
     pub layout: Utf8PathBuf,
     /// The tag, if it has one.
     pub tag: Option<String>,
@@ -37,9 +36,9 @@ pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
     }
 }
 
-/// Returns the layout and the tag of a reference. If the whole reference is a directory, it is the layout,
-/// even with a colon in it. The tag may be the full reference of an image, as `skopeo copy` and `podman save`
-/// write it.
+/// Returns the layout and the tag of a reference. If the whole reference is a directory, it is the
+/// layout, even with a colon in it. The tag may be the full reference of an image, as `skopeo copy`
+/// and `podman save` write it.
 pub fn locate(reference: &Utf8Path) -> (Utf8PathBuf, Option<String>) {
     let text = reference.as_str();
     if reference.is_dir() {

@@ -17,11 +17,10 @@ use std::collections::HashMap;
 
 /// The empty config of an artifact, from the image specification.
 const EMPTY: &[u8] = b"{}";
-/// The artifacts of one tag that are searched. An image of kcompile has three, and an index three for each
-/// architecture.
+/// The artifacts of one tag that are searched. An image of kcompile has three, and an
+/// index three for each architecture.
 const MAX_ARTIFACTS: usize = 64;
 
-/// A file to attach.
 #[derive(Clone, Debug)]
 pub struct Artifact {
     /// Its name when it is unpacked.

@@ -1,5 +1,5 @@
-//! Keeps copies of tagged images outside of their layouts, checks whether an output directory still has them
-//! whole, and restores them.
+//! Keeps copies of tagged images outside of their layouts, checks whether an output directory still
+//! has them whole, and restores them.
 
 use super::REFERRERS_SUFFIX;
 use super::blob::{blob_path, check_descriptor, check_digest, open_blob, open_file, read_blob};
@@ -7,7 +7,7 @@ use super::layout::{Layout, TaggedLayout, WrittenImage, is_canonical};
 use super::read::{read_index, tag_of};
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::file_stamp::{self, FileStamp};
 use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -131,8 +131,8 @@ impl TagSnapshot {
     }
 }
 
-/// Restores the tags from `store` in `output`, all of them or none. The caller holds the lock of the output
-/// directory.
+/// Restores the tags from `store` in `output`, all of them or none. The caller holds the
+/// lock of the output directory.
 ///
 /// # Errors
 ///
@@ -147,14 +147,13 @@ impl VerifiedBlobs {
     fn check(&mut self, layout: &Utf8Path, descriptor: &Descriptor) -> Result<()> {
         let at = file_stamp::now();
         let (path, digest, file) = open_blob(layout, descriptor)?;
-        let message = || format!("cannot read {path}");
-        let stamp = FileStamp::of(&file.metadata().context(Kind::Fetch, message)?);
+        let stamp = FileStamp::of(&file.metadata().context(Kind::Fetch, cannot("read", &path))?);
         let known = self.0.get(&path).copied();
         if known.is_some_and(|known| known.stamp == stamp && !stamp.is_racy(known.at)) {
             return Ok(());
         }
-        let found =
-            Sha256::of_reader(Interruptible(file.take(descriptor.size()))).context(Kind::Fetch, message)?;
+        let found = Sha256::of_reader(Interruptible(file.take(descriptor.size())))
+            .context(Kind::Fetch, cannot("read", &path))?;
         check_digest(&path, digest, found)?;
         if self.0.len() >= MAX_VERIFIED {
             self.0.clear();

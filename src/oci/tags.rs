@@ -1,6 +1,6 @@
-//! Reads the tags of an untrusted layout, and checks their blobs. A tag stands for an image, for an index
-//! over images of several architectures, or for artifacts that are attached to an image. Errors are those of
-//! `read.rs`.
+//! Reads the tags of an untrusted layout, and checks their blobs. A tag stands for an image, for an
+//! index over images of several architectures, or for artifacts that are attached to an image.
+//! Errors are those of `read.rs`.
 
 use super::blob::{check_blobs, check_descriptor, read_blob};
 use super::layout_reader::{LayoutReader, is_attestation};
@@ -108,8 +108,8 @@ fn subject(layout: &Utf8Path, descriptor: &Descriptor) -> Result<Option<Sha256>>
     manifest.subject().as_ref().map(|subject| check_descriptor(&path, subject)).transpose()
 }
 
-/// Reads all blobs of `tagged`, checks their sizes and digests and the diff_ids of layers, and returns their
-/// size.
+/// Reads all blobs of `tagged`, checks their sizes and digests and the diff_ids of
+/// layers, and returns their size.
 pub fn check(layout: &Utf8Path, tagged: &Tagged) -> Result<u64> {
     match tagged.kind {
         TaggedKind::Image => check_image(layout, &tagged.descriptor),

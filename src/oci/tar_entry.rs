@@ -34,12 +34,11 @@ pub struct Attributes {
     pub is_named: bool,
     /// Seconds since 1970.
     pub mtime: Option<u64>,
-    /// The keys of PAX records other than path and link. Readers let them replace the fields above, or set
-    /// extended attributes (`SCHILY.xattr.…`).
+    /// The keys of PAX records other than path and link. Readers let them replace the fields above,
+    /// or set extended attributes (`SCHILY.xattr.…`).
     pub records: Vec<String>,
 }
 
-/// The kinds of entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryKind {
     Dir,

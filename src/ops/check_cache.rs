@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime};
 /// A temporary file older than this belongs to no running process.
 const MAX_WRITE_TIME: Duration = Duration::from_secs(60);
 
-/// A damaged entry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CacheProblem {
     /// The damage, such as `incomplete source tree`.
@@ -32,7 +31,6 @@ pub struct CacheProblem {
 /// The result of a check of the cache.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CacheReport {
-    /// Damaged entries.
     pub found: Vec<CacheProblem>,
     /// The number of checked entries.
     pub examined: usize,

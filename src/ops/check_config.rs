@@ -54,8 +54,7 @@ pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter
     }
     let list: Vec<String> = required.into_iter().map(text).collect();
     Err(Error::build(format!("settings did not take effect: {}", list.join("; "))).hint(
-        "an option takes effect only if this kernel has it and all its dependencies are on: set those, too, \
-         or remove the option",
+        "an option takes effect only if this kernel has it and its dependencies are on; set the dependencies too, or remove the option",
     ))
 }
 

@@ -11,7 +11,6 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 use walkdir::WalkDir;
 
-/// What to remove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CleanOptions {
     /// Trees, archives, git repositories, partial downloads.

@@ -46,7 +46,6 @@ pub enum FileExtent {
 pub struct ConfigEdit {
     /// Path of the file, which may not exist yet.
     pub path: Utf8PathBuf,
-    /// New text.
     pub text: String,
     /// Differences between the final `.config` before and after.
     pub comparison: Comparison,
@@ -54,7 +53,6 @@ pub struct ConfigEdit {
     on_disk: Option<String>,
 }
 
-/// Text to edit.
 struct EditTarget {
     path: Utf8PathBuf,
     before: String,
@@ -189,9 +187,9 @@ fn check_whole(file: &Utf8Path, plan: &Plan, old: &Config) -> Result<()> {
         return Ok(());
     }
     Err(Error::usage(format!(
-        "{file}: only a part of a config: {left_out} settings of the present one are not in it and would become defaults"
+        "{file}: only a part of a config: it lacks {left_out} settings of the present config, which would get their defaults"
     ))
-    .hint("--merge lays it over the present config, --whole takes it as it is"))
+    .hint("apply it on top of the present config with --merge, or accept it as the complete config with --whole"))
 }
 
 /// Merges `file`, a whole `.config` or a part, into the config of `request`. Returns `None` if nothing changed.
@@ -240,7 +238,7 @@ pub fn write(edit: &ConfigEdit) -> Result<()> {
         let sibling = Utf8PathBuf::from(format!("{path}.edited"));
         write_atomically(&sibling, text.as_bytes())?;
         return Err(Error::usage(format!("{path} was changed by somebody else in the meantime"))
-            .hint(format!("what you made of it is in {sibling}")));
+            .hint(format!("your version is in {sibling}")));
     }
     write_atomically(path, text.as_bytes())
 }
@@ -282,7 +280,7 @@ fn check_target(request: &Request, ctx: &Context<'_>) -> Result<()> {
             let bytes = read_file(path, Links::Follow, MAX_CONFIG).unwrap_or_default();
             if is_gzip(&bytes) {
                 return Err(Error::usage(format!(
-                    "--config {path}: compressed, and would be written as text"
+                    "--config {path} is compressed, but the changed config would be written as text"
                 ))
                 .hint("decompress it with gzip -d first"));
             }
@@ -344,8 +342,8 @@ fn edit_from_build(
     }
     let whole = dir.path.join("kcompile-edited.config");
     write_atomically(&whole, new_text.as_bytes())?;
-    Err(Error::build(format!("{path}: no minimal form of the new settings gives the same .config again"))
-        .hint(format!("the whole of it is in {whole}")))
+    Err(Error::build(format!("{path}: not written, since no minimal config gives the same .config"))
+        .hint(format!("the complete .config is in {whole}")))
 }
 
 /// Returns the symbols that differ between two final configs.

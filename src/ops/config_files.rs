@@ -8,7 +8,7 @@ use crate::kconfig::Config;
 use crate::kconfig::file_settings::{self, FileKind, NamedPaths};
 use crate::plan::{self, Plan};
 use crate::source::Tree;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::fs::find_unsafe_char;
 use camino::{Utf8Component, Utf8Path};
 use std::io::Read;
@@ -146,11 +146,10 @@ fn require_in_source(path: &Utf8Path, source: Option<&Utf8Path>) -> Result<()> {
 
 /// Adds the certificates in a directory, by name.
 fn add_certificates(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
-    let message = || format!("cannot read {dir}");
     metadata_of(dir)?;
     let mut found = Vec::new();
-    for entry in dir.read_dir_utf8().context(Kind::Usage, message)? {
-        let entry = entry.context(Kind::Usage, message)?;
+    for entry in dir.read_dir_utf8().context(Kind::Usage, cannot("read", dir))? {
+        let entry = entry.context(Kind::Usage, cannot("read", dir))?;
         if entry.file_name().ends_with(".x509") {
             found.push(format!("{}  {}", digest(entry.path())?, entry.file_name()));
         }

@@ -30,7 +30,6 @@ pub struct Context<'a> {
     pub library: &'a ConfigLibrary,
     pub catalog: &'a Catalog,
     pub reporter: &'a Reporter,
-    /// `--cache-dir`.
     pub cache_dir: Utf8PathBuf,
     /// `-o`.
     pub output: Utf8PathBuf,
@@ -40,21 +39,16 @@ pub struct Context<'a> {
     pub explicit_jobs: bool,
     /// This kernel's slot, in a run of several kernels.
     pub slot: Option<Slot<'a>>,
-    /// `--sandbox`.
     pub sandbox: sandbox::SandboxMode,
-    /// `--timings`.
     pub timings: Vec<TimingsFormat>,
-    /// `--offline`.
     pub offline: bool,
     /// `--stall-timeout`.
     pub stall: Duration,
     /// The trusted keys: built-in ones and those of `--keyring`.
     pub keyring: Keyring,
-    /// `--require-signature`.
     pub require_signature: bool,
     /// The path of the lock file, which need not exist.
     pub lock_path: Utf8PathBuf,
-    /// `--update-lock`.
     pub update_lock: bool,
     /// The sources of `--from-bundle`.
     pub bundled: BTreeMap<String, Locked>,

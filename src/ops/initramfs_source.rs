@@ -4,7 +4,7 @@
 use super::named_files::{FileDigests, MAX_FILE, digest, metadata_of, open, relative_path_error};
 use crate::host::process;
 use crate::kconfig::file_settings::NamedPaths;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use camino::Utf8Path;
 use std::fs::{self, Metadata};
 use std::io::Read;
@@ -66,13 +66,12 @@ fn add_directory(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
         return Err(Error::usage(format!("{dir} is a link: the kernel's script does not follow it"))
             .hint("give the path of the directory itself"));
     }
-    let message = || format!("cannot read {dir}");
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let mut bytes = 0;
     files.add(format!("directory {dir}"));
     for (count, entry) in WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter().enumerate() {
         process::check()?;
-        let entry = entry.context(Kind::Usage, message)?;
+        let entry = entry.context(Kind::Usage, cannot("read", dir))?;
         let Some(path) = Utf8Path::from_path(entry.path()) else {
             return Err(Error::usage(format!("{}: the name is not UTF-8", entry.path().display())));
         };
@@ -85,7 +84,7 @@ fn add_directory(dir: &Utf8Path, files: &mut FileDigests) -> Result<()> {
         if count == MAX_ENTRIES {
             return Err(Error::usage(format!("{dir}: more than {MAX_ENTRIES} files and directories")));
         }
-        let metadata = entry.metadata().context(Kind::Usage, message)?;
+        let metadata = entry.metadata().context(Kind::Usage, cannot("read", dir))?;
         bytes += if metadata.is_file() { metadata.len() } else { 0 };
         if bytes > MAX_FILE {
             return Err(Error::usage(format!("{dir}: more than {} GiB", MAX_FILE >> 30)));

@@ -57,8 +57,8 @@ pub fn select_request<'a>(receipt: &ReceiptFile, requests: &'a [Request]) -> Res
     })
 }
 
-/// Builds `request` in an empty build directory. Only fetching changes the cache, and the output directory of
-/// `ctx` is not used.
+/// Builds `request` in an empty build directory. Only fetching changes the cache, and the output
+/// directory of `ctx` is not used.
 ///
 /// # Errors
 ///

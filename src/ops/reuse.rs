@@ -13,7 +13,7 @@ use crate::ops::context::Context;
 use crate::plan::Plan;
 use crate::report::Phase;
 use crate::util::digest::Sha256;
-use crate::util::error::{Kind, Result, ResultExt};
+use crate::util::error::{Kind, Result, ResultExt, cannot};
 use crate::util::fs::{create_dir, remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_JSON, open_file, read_file};
 use crate::util::text::pluralize;
@@ -69,7 +69,6 @@ pub struct TypedCommand {
     /// The arguments, beginning with the program's name.
     #[serde(rename = "words")]
     pub args: Vec<String>,
-    /// The working directory.
     pub cwd: Utf8PathBuf,
 }
 
@@ -239,10 +238,9 @@ fn store_files(receipt: &Utf8Path, dir: &Utf8Path) -> Result<BTreeMap<String, Sh
         ["json"].into_iter().chain(attest::DOCUMENT_SUFFIXES).map(|ending| receipt.with_extension(ending));
     let mut kept = BTreeMap::new();
     for path in ours {
-        let message = || format!("cannot copy {path}");
         let name = path.file_name().unwrap_or_default();
-        let bytes = read_file(&path, Links::Refuse, MAX_JSON).context(Kind::Build, message)?;
-        fs::write(dir.join(name), &bytes).context(Kind::Build, message)?;
+        let bytes = read_file(&path, Links::Refuse, MAX_JSON).context(Kind::Build, cannot("copy", &path))?;
+        fs::write(dir.join(name), &bytes).context(Kind::Build, cannot("copy", &path))?;
         kept.insert(name.to_owned(), Sha256::of(&bytes));
     }
     Ok(kept)
@@ -264,9 +262,8 @@ fn remove_unused(cache: &Cache, newest: &Utf8Path) -> Result<()> {
 /// Returns the last use, size and directory of each entry, the oldest first.
 fn list_entries(cache: &Cache) -> Result<Vec<(SystemTime, u64, Utf8PathBuf)>> {
     let root = cache.root.join("images");
-    let message = || format!("cannot read {root}");
     let mut all = Vec::new();
-    for entry in root.read_dir_utf8().context(Kind::Build, message)?.flatten() {
+    for entry in root.read_dir_utf8().context(Kind::Build, cannot("read", &root))?.flatten() {
         let files = WalkDir::new(entry.path()).into_iter().flatten();
         let bytes = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
         let used = fs::symlink_metadata(entry.path().join(RECORD)).and_then(|record| record.modified());

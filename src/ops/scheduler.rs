@@ -31,9 +31,7 @@ pub struct Scheduler {
 pub enum Stage {
     /// Fetching and unpacking the source.
     Fetch,
-    /// Running make.
     Build,
-    /// Writing the images.
     Pack,
 }
 

@@ -21,11 +21,9 @@ pub struct Inputs {
     pub library: ConfigLibrary,
     /// The kernels of `library`.
     pub catalog: Catalog,
-    /// `--config`.
     pub config: Option<Text>,
     /// The texts of the request's overrides, in the same order.
     pub overrides: Vec<Text>,
-    /// `--patches`.
     pub patches: PatchDir,
     /// The digests of sources at their first use.
     pub lock: LockFile,
@@ -79,8 +77,8 @@ pub struct Toolchain {
     /// The digests of scripts and tools from elsewhere than the distribution, whose version is not enough.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub programs: BTreeMap<String, Sha256>,
-    /// The program before the compiler. Known launchers do not affect the output, and others are in
-    /// `programs`.
+    /// The program before the compiler. Known launchers do not affect the output,
+    /// and others are in `programs`.
     #[serde(skip)]
     pub launcher: Option<String>,
 }

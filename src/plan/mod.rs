@@ -1,8 +1,8 @@
 //! The core data type: everything that affects the output of a build, as one plain value.
 //!
-//! [`Plan::new`] is pure. A build calls it twice. The first time, the source is not there yet. The second
-//! time, the exact version, digest and date of the source are known. The second plan's digest names the
-//! build.
+//! [`Plan::new`] is pure. A build calls it twice. The first time, the source is not there yet.
+//! The second time, the exact version, digest and date of the source are known. The second
+//! plan's digest names the build.
 
 pub mod annotations;
 mod base_config;
@@ -68,7 +68,6 @@ pub struct Plan {
     pub make: MakePlan,
     /// The date of all files, in seconds since 1970. `None` means the source's date.
     pub source_date_epoch: Option<u64>,
-    /// The images to write.
     pub images: Vec<ImagePlan>,
     /// What the user should know about the choices. Does not affect the output.
     #[serde(skip)]
@@ -78,7 +77,6 @@ pub struct Plan {
     pub warnings: Vec<String>,
 }
 
-/// One layer of settings.
 #[derive(Clone, Debug, Serialize)]
 pub struct ConfigLayer {
     /// The file, or the setting itself. Does not affect the output.

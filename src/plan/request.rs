@@ -16,11 +16,9 @@ pub struct Request {
     pub arch: Arch,
     /// `--source`, or the flavor's own.
     pub source: SourceSpec,
-    /// `--config`.
     pub config: Option<Utf8PathBuf>,
     /// `--fragment` and `--set`, in the order in which they were given.
     pub overrides: Vec<Override>,
-    /// `--patches`.
     pub patches: Option<Utf8PathBuf>,
     /// `--cc`, `--llvm`, `--cross-compile`, `--launcher`.
     pub toolchain: ToolchainChoice,
@@ -30,8 +28,8 @@ pub struct Request {
     pub mirrors: Vec<String>,
     /// Whether the kernel is configured. `fetch` and `doctor` need no config.
     pub configures: bool,
-    /// The requirement profiles that the final config is checked against: the flavor's, and those of
-    /// `--require`.
+    /// The requirement profiles that the final config is checked against: the
+    /// flavor's, and those of `--require`.
     pub profiles: Vec<String>,
     /// `SOURCE_DATE_EPOCH`.
     pub source_date_epoch: Option<u64>,
@@ -49,9 +47,7 @@ pub enum Override {
 /// Which compiler builds the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolchainChoice {
-    /// `--cc`.
     pub cc: Option<String>,
-    /// `--llvm`.
     pub llvm: bool,
     /// `--cross-compile`, a prefix such as `aarch64-linux-gnu-`.
     pub cross_compile: Option<String>,
@@ -62,15 +58,10 @@ pub struct ToolchainChoice {
 /// What goes into which image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageChoice {
-    /// `--combined-image`.
     pub combined_image: bool,
-    /// `--no-modules`.
     pub no_modules: bool,
-    /// `--kernel-link`.
     pub kernel_link: KernelLink,
-    /// `--modules-layout`.
     pub modules_layout: ModulesLayout,
-    /// `--compression`.
     pub compression: Compression,
 }
 

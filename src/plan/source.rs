@@ -107,7 +107,6 @@ pub struct Check {
     pub signature: Option<Signature>,
 }
 
-/// A valid signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature {
     /// The fingerprint of its key, as in [`Signer`].
@@ -150,7 +149,6 @@ pub enum VerificationStep {
     /// A digest in the user's lock file.
     #[serde(rename = "lock-file")]
     LockFile,
-    /// The developers' signature.
     #[serde(rename = "signature")]
     Signature,
     /// The server's list of checksums.
@@ -222,7 +220,7 @@ pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result
     let locked = lock.of(&origin).and_then(|locked| Some((locked.digest.sha256()?, locked.unverified)));
     match (catalog.pin(version), locked) {
         (Some(pinned), Some((locked, false))) if pinned != locked => Err(Error::fetch(format!(
-            "the catalog pins {} to {pinned}, and {} to {locked}",
+            "the catalog pins {} to {pinned}, but {} pins it to {locked}",
             file_name(&origin),
             lockfile::NAME
         ))

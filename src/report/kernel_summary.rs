@@ -14,7 +14,6 @@ pub struct KernelSummary {
     pub images: Vec<Image>,
     #[serde(rename = "cached")]
     pub cache_stats: Option<CompilerCacheStats>,
-    /// The number of modules.
     pub modules: usize,
     #[serde(rename = "findings")]
     pub warnings: Vec<String>,
@@ -23,7 +22,6 @@ pub struct KernelSummary {
     pub plan: String,
     /// The path of the receipt.
     pub receipt: String,
-    /// The files of `--timings`.
     pub timings: Vec<String>,
 }
 

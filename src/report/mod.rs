@@ -69,7 +69,6 @@ pub enum Phase {
     Pack,
     /// Checking and restoring images of the same plan, instead of building.
     Reuse,
-    /// Booting an image.
     Boot,
     /// Copying images to a registry.
     Push,
@@ -258,7 +257,6 @@ impl Reporter {
         });
     }
 
-    /// Reports a finished kernel.
     pub fn summary(&self, summary: &KernelSummary) {
         self.clear();
         self.render(&Event::KernelSummary(summary));
@@ -312,7 +310,6 @@ fn lock<T>(what: &Mutex<T>) -> MutexGuard<'_, T> {
     what.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A running phase.
 pub struct PhaseGuard<'a> {
     reporter: &'a Reporter,
     phase: Phase,
@@ -320,7 +317,6 @@ pub struct PhaseGuard<'a> {
 }
 
 impl PhaseGuard<'_> {
-    /// Reports progress.
     pub fn progress(&self, count: Count<'_>) {
         let count = Count { item: &sanitize(count.item), ..count };
         self.reporter.render(&Event::Progress { phase: self.phase, count });

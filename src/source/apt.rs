@@ -117,7 +117,7 @@ fn unpack_stored(
         }
         _ => Check::consistent(
             VerificationStep::Transport,
-            "kept in the cache; apt's lists here do not tell of it",
+            "kept in the cache; apt's lists on this host do not have it",
         ),
     };
     let unpacked = store(&SourceDigest::Sha256(archive.sha256), ctx, |tree| {
@@ -134,8 +134,8 @@ fn unpack_stored(
     }
 }
 
-/// Returns the stored package that apt's lists have. Offline without lists, returns the requested version or
-/// the newest.
+/// Returns the stored package that apt's lists have. Offline without lists, returns the
+/// requested version or the newest.
 fn stored_deb(
     package: &str,
     version: Option<&str>,

@@ -96,7 +96,6 @@ impl Proofs {
     }
 }
 
-/// Lists all archives.
 pub(super) fn all(cache: &Cache) -> Result<Vec<StoredArchive>> {
     let dir = dir(cache);
     let entries = dir.read_dir_utf8().context(Kind::Build, || format!("cannot read {dir}"))?;

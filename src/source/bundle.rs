@@ -122,7 +122,7 @@ fn index_of(sources: &[(SourceLocation, SourceIdentity)], ctx: &FetchContext<'_>
             }
             (_, None) => {
                 return Err(Error::usage("--bundle: a source on this machine needs no bundle")
-                    .hint("copy it, and give its path as --source there"));
+                    .hint("copy the source to the other machine, and give its path as --source"));
             }
         }
         index.locked.extend(identity.origin.clone().map(|origin| (origin, identity.digest.clone())));
@@ -209,7 +209,7 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Ind
             continue;
         };
         let Some(place) = missing.iter().position(|wanted| name.replacen('/', "-", 1) == *wanted) else {
-            return Err(refuse("the index lacks it, or it is there twice"));
+            return Err(refuse("the index does not list it, or the bundle has it twice"));
         };
         if size > MAX_PACK {
             return Err(refuse("larger than 2 GiB"));
@@ -224,7 +224,7 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Ind
     match missing.first() {
         Some(missing) => {
             Err(Error::fetch(format!("{path}: incomplete bundle, without {}", missing.replacen('-', "/", 1)))
-                .hint("copy it again, or write it again with `kcompile fetch --bundle`"))
+                .hint("copy the bundle again, or write a new one with `kcompile fetch --bundle`"))
         }
         None => Ok(index),
     }

@@ -10,8 +10,8 @@ use camino::Utf8Path;
 /// Returns what is wrong with the tree entry at `path`.
 pub fn check_tree_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
     match tree_store::open(cache, path.file_name().unwrap_or_default()) {
-        None => Ok(Some("half a source tree")),
-        Some(tree) => Ok((!tree_manifest::is_intact(path, &tree.path)?).then_some("a damaged source tree")),
+        None => Ok(Some("incomplete source tree")),
+        Some(tree) => Ok((!tree_manifest::is_intact(path, &tree.path)?).then_some("damaged source tree")),
     }
 }
 
@@ -20,7 +20,7 @@ pub fn check_archive_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'st
     let digest = path.file_stem().unwrap_or_default().parse().ok();
     let record = digest.and_then(|digest| archive_store::find(cache, digest));
     let Some((record, digest)) = record.zip(digest) else {
-        return Ok(Some("an archive without its record, or a record without its archive"));
+        return Ok(Some("archive without its record, or record without its archive"));
     };
     let is_damaged = match path.extension() {
         None => !digest_file(path, Links::Refuse).is_ok_and(|found| found == digest),
@@ -30,5 +30,5 @@ pub fn check_archive_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'st
     if is_damaged && path.extension().is_some() {
         archive_store::remove_copy(cache, &record)?;
     }
-    Ok(is_damaged.then_some("a damaged archive"))
+    Ok(is_damaged.then_some("damaged archive"))
 }

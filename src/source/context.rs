@@ -19,7 +19,6 @@ pub struct FetchContext<'a> {
     pub cache: &'a Cache,
     pub host: &'a Host,
     pub reporter: &'a Reporter,
-    /// `--offline`.
     pub offline: bool,
     /// `--stall-timeout`.
     pub stall: Duration,
@@ -29,9 +28,7 @@ pub struct FetchContext<'a> {
     pub catalog: &'a Catalog,
     /// The digests of sources at their first use.
     pub lock: &'a LockFile,
-    /// The trusted keys.
     pub keyring: &'a Keyring,
-    /// `--require-signature`.
     pub require_signature: bool,
     /// A bundle needs the archive, not only its tree.
     pub keep_archive: bool,
@@ -68,12 +65,12 @@ impl FetchContext<'_> {
         }
         Err(match signable {
             Signable::Yes => Error::fetch(format!("--require-signature: {name} has no signature"))
-                .hint("kernel.org has its signature beside it: this mirror may be incomplete"),
+                .hint("kernel.org has a signature beside each release; this mirror may be incomplete"),
             Signable::No => Error::fetch(format!(
                 "--require-signature: nobody signs {name}, and neither the catalog nor {} pins it",
                 lockfile::NAME
             ))
-            .hint("check it, then pin it by a first use without --require-signature"),
+            .hint("check the source, then pin it by running once without --require-signature"),
         })
     }
 

@@ -65,8 +65,8 @@ pub(super) fn build_dir_in(dir: &Utf8Path) -> Result<Option<String>> {
 /// Exit code 2: it lies in the source directory.
 pub fn reject_inside_source(dir: &Utf8Path, place: &Utf8Path, what: &str, option: &str) -> Result<()> {
     if resolve(place).starts_with(resolve(dir)) {
-        return Err(Error::usage(format!("{what} {place} lies in the source directory {dir}"))
-            .hint(format!("nothing is written there: choose another with {option} DIR")));
+        return Err(Error::usage(format!("{what} {place} is inside the source directory {dir}"))
+            .hint(format!("kcompile never writes to a source directory; choose another with {option} DIR")));
     }
     Ok(())
 }
@@ -81,9 +81,9 @@ fn resolve(path: &Utf8Path) -> Utf8PathBuf {
 pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
     let not_a_tree = || {
         Error::usage(format!(
-            "{name} is not a kernel tree: its top lacks a Makefile with a VERSION, Kbuild or Kconfig"
+            "{name} is not a kernel tree: its top directory needs a Makefile with a VERSION, Kbuild and Kconfig"
         ))
-        .hint("a kernel tarball has one directory, which is the top of the source")
+        .hint("a kernel tarball has one top directory, which holds the source")
     };
     let makefile = read_file(dir.join("Makefile"), Links::Follow, MAX_MAKEFILE).map_err(|_| not_a_tree())?;
     let version = KernelVersion::from_makefile(&String::from_utf8_lossy(&makefile)).ok_or_else(not_a_tree)?;
@@ -93,7 +93,7 @@ pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
     // The top Makefile's `outputmakefile` stops with "The source tree is not clean".
     if dir.join(".config").exists() || dir.join("include/config").is_dir() {
         return Err(Error::usage(format!(
-            "{name} has been built in: the kernel's make needs a clean tree for a build elsewhere"
+            "{name} contains a build, but the kernel's make needs a clean tree to build elsewhere"
         ))
         .hint("clean it with `make mrproper`, which also removes its .config"));
     }
@@ -137,7 +137,7 @@ fn reject_future_mtimes(dir: &Utf8Path, files: &[SourceFile]) -> Result<()> {
     match files.iter().find(is_ahead) {
         None => Ok(()),
         Some(file) => Err(Error::usage(format!(
-            "{} has a modification time in the future: the kernel's make would not end",
+            "{} has a modification time in the future, which keeps the kernel's make from ending",
             dir.join(&file.name)
         ))
         .hint(format!("if the clock is right, run `find {dir} -newermt now -exec touch {{}} +`"))),
@@ -218,7 +218,7 @@ pub fn check_unmodified(tree: &Tree) -> Result<()> {
     write_atomically(&tree.builds.join(CONTENT), b"")?;
     remove_tree(&tree.builds.join(STAT))?;
     Err(Error::build(format!("{} was changed while it was compiled", tree.path))
-        .hint("run the same command again to build what is there now"))
+        .hint("run the same command again to build the changed source"))
 }
 
 /// Removes the builds of this directory, once nobody builds there, if a file changed that is not newer than

@@ -213,7 +213,7 @@ impl GitRequest<'_> {
             return Ok(commit);
         }
         Err(Error::fetch(format!(
-            "{url}#{reference} has moved: {name} pins the commit {pinned}, and it is at {commit} now"
+            "{url}#{reference} has moved: {name} pins the commit {pinned}, but it is now at {commit}"
         ))
         .hint(
             "accept the new commit with --update-lock, or build the pinned one from the cache with --offline",

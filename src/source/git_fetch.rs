@@ -30,7 +30,6 @@ pub(super) struct ResolvedRef {
     pub url: String,
 }
 
-/// References on a server.
 struct RemoteRefs {
     /// Object and name.
     heads: Vec<(String, String)>,
@@ -131,7 +130,6 @@ pub(super) fn fetch(
     Err(fetch_error(url, reference, &why).hint(connection_hint(url, &exit, ctx)))
 }
 
-/// Watches a transfer.
 struct FetchWatch {
     stall: Duration,
     /// Bytes of packs.
@@ -248,7 +246,7 @@ fn host_of(url: &str) -> &str {
 fn connection_hint(url: &str, exit: &GitExit, ctx: &FetchContext<'_>) -> String {
     let stderr_has = |text: &str| exit.stderr.contains(text);
     let hint = if stderr_has("Host key verification failed") {
-        "the server's key is not in ~/.ssh/known_hosts: connect once with ssh, and check the key"
+        "the server's key is not in ~/.ssh/known_hosts: connect once with ssh and check the key"
     } else if url.starts_with("ssh://") && stderr_has("Permission denied") {
         "add the key for this server to the ssh agent (`ssh-add -l` lists the agent's keys)"
     } else if stderr_has("could not read Username") || stderr_has("could not read Password") {
@@ -267,7 +265,7 @@ pub(super) fn no_such_reference(url: &str, reference: &str, branches: &[&str]) -
     // In a sorted list, the newest names are near the end.
     let last: Vec<String> =
         branches[branches.len().saturating_sub(8)..].iter().map(|name| sanitize_line(name)).collect();
-    error.hint(format!("it has, among others, {}", last.join(", ")))
+    error.hint(format!("the repository has, for example, {}", last.join(", ")))
 }
 
 #[cfg(test)]

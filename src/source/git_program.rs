@@ -29,7 +29,6 @@ pub(super) struct Git<'a> {
     pub env: BTreeMap<String, String>,
 }
 
-/// How git exited.
 pub(super) struct GitExit {
     pub is_success: bool,
     /// The end of its standard error.
@@ -47,8 +46,8 @@ impl<'a> Git<'a> {
         Ok(Git { host, dir: dir.to_owned(), settings: Vec::new(), env: BTreeMap::new() })
     }
 
-    /// Returns git that may reach the server of `url`. Transfers without progress end after `stall`, and
-    /// `jobs` threads index packs.
+    /// Returns git that may reach the server of `url`. Transfers without progress end after
+    /// `stall`, and `jobs` threads index packs.
     pub fn remote(
         host: &'a Host,
         dir: &Utf8Path,

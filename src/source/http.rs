@@ -82,7 +82,7 @@ impl<'a> Http<'a> {
                 }
             };
             let error = Error::fetch(format!("{url}: got {} bytes: {why}", bytes.len()));
-            self.pause_after(error.hint("name another server with --mirror URL"), attempt, None)?;
+            self.pause_after(error.hint("choose another server with --mirror URL"), attempt, None)?;
             attempt += 1;
         }
     }
@@ -117,7 +117,7 @@ impl<'a> Http<'a> {
                 }
                 Err(cause) => {
                     let error = Error::fetch(format!("cannot fetch {url}: {}", self.describe(&cause))).hint(format!(
-                        "name a server that can be reached with --mirror URL, or another --source (apt, a tarball){}",
+                        "choose a reachable server with --mirror URL, or another source with --source (apt, a tarball){}",
                         self.proxies
                     ));
                     if cause.is_redirect() || cause.is_builder() || is_certificate_error(&cause) {

@@ -83,7 +83,8 @@ pub(super) fn resolve(channel: Channel, mirrors: &[String], ctx: &FetchContext<'
                 .hint("name a version, such as 6.1.7"));
         };
         let age = format_age(releases.age);
-        ctx.reporter.note(&format!("{channel} is Linux {version}, by releases.json of {age} ago"));
+        ctx.reporter
+            .note(&format!("{channel} is Linux {version}, according to the releases.json of {age} ago"));
         Ok(version)
     })
 }

@@ -25,7 +25,7 @@ pub fn patched(tree: Tree, plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> 
     let Some(digest) = plan.patches_digest() else { return Ok(tree) };
     let FetchContext { cache, reporter, .. } = *ctx;
     if let SourceLocation::Directory { path } = &plan.source.location {
-        return Err(Error::usage(format!("--patches: {path} is used in place and never written to"))
+        return Err(Error::usage(format!("--patches: kcompile uses {path} in place and never changes it"))
             .hint("apply the patches there yourself, or use a tarball"));
     }
     let key = format!("{}+{}", tree.key, digest.short());

@@ -1,6 +1,6 @@
-//! Unpacks an archive while it arrives. The calling thread receives and hashes it. Other threads decompress
-//! it, unpack it and check its signature, with bounded buffers in between. This takes as long as the slowest
-//! part.
+//! Unpacks an archive while it arrives. The calling thread receives and hashes it. Other threads
+//! decompress it, unpack it and check its signature, with bounded buffers in between. This takes as
+//! long as the slowest part.
 
 use super::archive::{XZ_MEMORY, decompress, unpack_tar};
 use super::context::check_digest;
@@ -34,7 +34,6 @@ const MAX_BYTES: u64 = 10 << 30;
 pub(super) struct Stream<'a, R> {
     /// The name in errors.
     pub name: &'a str,
-    /// The compressed bytes.
     pub reader: R,
     /// The number of compressed bytes, if it is known.
     pub total: Option<u64>,
@@ -48,7 +47,6 @@ pub(super) struct Stream<'a, R> {
     pub copy: Option<&'a Utf8Path>,
 }
 
-/// An unpacked archive.
 pub(super) struct Unpacked {
     pub sha256: Sha256,
     /// The size of the archive.
@@ -61,8 +59,8 @@ pub(super) struct Unpacked {
     pub copy: Option<Sha256>,
 }
 
-/// Unpacks a compressed tarball into `tree`, and checks its digest and signature. After an error, the tree
-/// must be removed.
+/// Unpacks a compressed tarball into `tree`, and checks its digest and signature. After an error,
+/// the tree must be removed.
 pub(super) fn unpack<R: Read>(
     stream: Stream<'_, R>,
     tree: &Utf8Path,
@@ -204,7 +202,7 @@ fn decompress_into(
             let at = consumed.load(Ordering::Relaxed);
             Error::fetch(format!("{name}: corrupt archive, at byte {at}"))
                 .caused_by(error)
-                .hint("fetch it again; if the error stays, try another --mirror")
+                .hint("fetch it again; if the error remains, try another --mirror")
         })?;
         done += chunk.len() as u64;
         if done > MAX_BYTES {

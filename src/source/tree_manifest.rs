@@ -7,7 +7,7 @@
 
 use super::tree::BUILD_DIR_PREFIX;
 use crate::util::digest::Sha256;
-use crate::util::error::{Kind, Result, ResultExt};
+use crate::util::error::{Kind, Result, ResultExt, cannot};
 use crate::util::file_stamp::nanoseconds;
 use crate::util::fs::{digest_file, write_atomically};
 use crate::util::read::{Links, MAX_SMALL_FILE, open_file, read_text};
@@ -84,15 +84,14 @@ impl TreeManifest {
             crate::host::process::check()?;
             let (path, metadata) = entry?;
             let full = tree.join(&path);
-            let message = || format!("cannot read {full}");
             let content = if metadata.is_symlink() {
-                FileHash::link(full.read_link_utf8().context(Kind::Build, message)?.as_str())
+                FileHash::link(full.read_link_utf8().context(Kind::Build, cannot("read", &full))?.as_str())
             } else if metadata.is_file() {
                 let mut hasher = FileHasher::default();
-                let mut file = open_file(&full, Links::Refuse).context(Kind::Build, message)?;
+                let mut file = open_file(&full, Links::Refuse).context(Kind::Build, cannot("read", &full))?;
                 loop {
                     crate::host::process::check()?;
-                    match file.read(&mut buffer).context(Kind::Build, message)? {
+                    match file.read(&mut buffer).context(Kind::Build, cannot("read", &full))? {
                         0 => break,
                         read => hasher.update(&buffer[..read]),
                     }
@@ -187,9 +186,8 @@ fn walk(tree: &Utf8Path) -> impl Iterator<Item = Result<(Utf8PathBuf, Metadata)>
     let walk = WalkDir::new(tree).sort_by_file_name().into_iter().filter_entry(is_source);
     let tree = tree.to_owned();
     walk.map(move |entry| {
-        let message = || format!("cannot read {tree}");
-        let entry = entry.context(Kind::Build, message)?;
-        let metadata = entry.metadata().context(Kind::Build, message)?;
+        let entry = entry.context(Kind::Build, cannot("read", &tree))?;
+        let metadata = entry.metadata().context(Kind::Build, cannot("read", &tree))?;
         let path = entry.path().strip_prefix(&tree).expect("walked from there").to_path_buf();
         let path = Utf8PathBuf::from_path_buf(path)
             .unwrap_or_else(|path| path.to_string_lossy().into_owned().into());

@@ -7,7 +7,7 @@ use crate::cache::{Cache, ScratchDir};
 use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::fs::{digest_file, remove_tree, sync_dir, write_atomically};
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
@@ -58,7 +58,7 @@ pub(super) fn is_intact(tree: &Tree, ctx: &FetchContext<'_>) -> Result<bool> {
         ctx.note_foreign_owner(&entry);
         tree_manifest::touch(&entry);
     } else {
-        ctx.reporter.note(&format!("{} has changed since it was unpacked: unpacking it again", tree.path));
+        ctx.reporter.note(&format!("{} changed after it was unpacked; unpacking it again", tree.path));
     }
     Ok(is_intact)
 }
@@ -136,9 +136,9 @@ pub(super) fn write_identity(dir: &Utf8Path, identity: &SourceIdentity) -> Resul
 pub(super) fn install(ctx: &FetchContext<'_>, filled: &Utf8Path, key: &str) -> Result<Tree> {
     let FetchContext { cache, reporter, .. } = *ctx;
     let entry = cache.tree(key);
-    let message = || format!("cannot install the tree {entry}");
     if has_same_files(cache, key, filled)? {
-        fs::rename(filled.join(IDENTITY), entry.join(IDENTITY)).context(Kind::Build, message)?;
+        fs::rename(filled.join(IDENTITY), entry.join(IDENTITY))
+            .context(Kind::Build, cannot("install the tree", &entry))?;
     } else {
         let _builds = cache.lock_all(&format!("{key}-"), reporter)?;
         remove_tree(&entry)?;
@@ -151,7 +151,7 @@ pub(super) fn install(ctx: &FetchContext<'_>, filled: &Utf8Path, key: &str) -> R
             }
             Ok(())
         };
-        moved().context(Kind::Build, message)?;
+        moved().context(Kind::Build, cannot("install the tree", &entry))?;
     }
     sync_dir(&entry)?;
     open(cache, key)

@@ -16,7 +16,6 @@ const MAX_ENTRIES: usize = 250_000;
 const MAX_NAMES: usize = 16 << 20;
 const MAX_PATH: usize = 1_024;
 
-/// An unfinished tree.
 pub(super) struct TreeWriter {
     root: Utf8PathBuf,
     dirs: HashSet<Utf8PathBuf>,

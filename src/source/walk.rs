@@ -3,7 +3,7 @@
 
 use super::tree_manifest;
 use crate::host::process;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::fs::normalize_path;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs::{self, Metadata};
@@ -78,16 +78,15 @@ struct Walker<'a> {
 impl Walker<'_> {
     /// Adds everything in the directory `from`, whose name is `name`.
     fn add(&mut self, from: &Path, name: &Utf8Path) -> Result<()> {
-        let message = || format!("cannot read {}", from.display());
         let is_top = name.as_str().is_empty();
         let is_source =
             |entry: &DirEntry| !is_top || entry.depth() != 1 || !is_version_control(entry.file_name());
         for entry in WalkDir::new(from).sort_by_file_name().into_iter().filter_entry(is_source) {
             process::check()?;
-            let entry = entry.context(Kind::Usage, message)?;
+            let entry = entry.context(Kind::Usage, cannot("read", &from.display()))?;
             let below = entry.path().strip_prefix(from).expect("walked from there").to_string_lossy();
             let name = name.join(&*below);
-            let metadata = entry.metadata().context(Kind::Usage, message)?;
+            let metadata = entry.metadata().context(Kind::Usage, cannot("read", &from.display()))?;
             let path = entry.into_path();
             if metadata.is_symlink() {
                 self.add_link(name, path, metadata)?;
@@ -113,7 +112,7 @@ impl Walker<'_> {
             return Err(Error::usage(format!(
                 "{dir}/{name} leads to {real}, which contains the source directory"
             ))
-            .hint("make follows links, so all of that would be part of the source: remove the link"));
+            .hint("remove the link; make follows links, so that directory would be part of the source"));
         }
         self.push(SourceFile { name: name.clone(), path, metadata, resolved: None })?;
         let metadata =
@@ -146,7 +145,7 @@ impl Walker<'_> {
         if self.found.len() == MAX_ENTRIES {
             let hint = match &self.roots[1..] {
                 [] => "make sure that it is a kernel tree".to_owned(),
-                [.., last] => format!("this includes {}, which a link in it leads to", last.display()),
+                [.., last] => format!("the source includes {}, the target of a link", last.display()),
             };
             return Err(
                 Error::usage(format!("{dir}: more than {MAX_ENTRIES} files and directories")).hint(hint)

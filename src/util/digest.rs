@@ -10,7 +10,6 @@ use std::str::FromStr;
 pub struct Sha256([u8; 32]);
 
 impl Sha256 {
-    /// Hashes `bytes`.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
         Sha256(sha2::Sha256::digest(bytes).into())
     }
@@ -79,7 +78,6 @@ impl<'de> serde::Deserialize<'de> for Sha256 {
 pub struct Hasher(sha2::Sha256);
 
 impl Hasher {
-    /// Adds bytes.
     pub fn update(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.update(bytes);
     }

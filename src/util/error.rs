@@ -22,7 +22,6 @@ pub(crate) const NO_SPACE: &str = "free some space (`kcompile clean` removes sou
     choose another disk with --cache-dir and -o, then run the same command again. A kernel's source takes 1.4 GB, \
     and its build needs more";
 
-/// An error of kcompile.
 #[derive(Debug)]
 pub struct Error {
     pub kind: Kind,
@@ -140,6 +139,11 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Returns a function that makes the message `cannot VERB OBJECT`, for [`ResultExt::context`].
+pub fn cannot<'a>(verb: &'a str, object: &'a (impl fmt::Display + ?Sized)) -> impl Fn() -> String + 'a {
+    move || format!("cannot {verb} {object}")
+}
 
 /// Turns a library's error into an [`Error`] that says what failed.
 pub trait ResultExt<T> {

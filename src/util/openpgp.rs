@@ -29,7 +29,6 @@ const PINNED: [&str; 5] = [
 const ARMORED_KEY: &str = "-----BEGIN PGP PUBLIC KEY BLOCK-----";
 const CLEAR_SIGNED: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
 
-/// Trusted keys.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     keys: Vec<SignedPublicKey>,
@@ -124,8 +123,8 @@ impl Keyring {
     ///
     /// # Errors
     ///
-    /// Exit code 3: not a signature, an unknown, revoked or expired key, an expired signature, or a weak
-    /// hash.
+    /// Exit code 3: not a signature, an unknown, revoked or expired key, an expired
+    /// signature, or a weak hash.
     pub fn detached(&self, name: &str, bytes: &[u8], now: u64) -> Result<PendingSignature<'_>> {
         let message = || format!("{name}: not an OpenPGP signature");
         let signatures = match std::str::from_utf8(bytes) {

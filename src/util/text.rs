@@ -16,8 +16,8 @@ pub fn join_list(names: impl IntoIterator<Item = impl Into<String>>, word: &str)
     }
 }
 
-/// Returns whether a terminal shows `c` as it is. Control, bidirectional and invisible characters are not
-/// printable.
+/// Returns whether a terminal shows `c` as it is. Control, bidirectional and
+/// invisible characters are not printable.
 pub fn is_printable(c: char) -> bool {
     !(c.is_control()
         || matches!(c,

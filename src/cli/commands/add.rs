@@ -30,7 +30,6 @@ The entry is written to configs/kernels.toml in your project (a directory with k
 --configs DIR, and the config to the directory of its flavor beside it. Either all files are written or \
 none. Then `kcompile 6.6.60 --fc` builds the kernel.";
 
-/// The options of `add`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct AddArgs {

@@ -42,7 +42,6 @@ Names for --require:
 Exit codes: 0 ok, 1 boot or a required check failed, 2 usage error, 3 layout is damaged, \
 4 host lacks QEMU or a compiler.";
 
-/// The options of `boot`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES, mut_arg("flavor", |flavor| {
     flavor.help(format!("Hypervisor: {} [default: the image's]", Flavor::choices()))
@@ -62,7 +61,7 @@ pub struct BootArgs {
     pub arch: Option<Arch>,
     #[command(flatten)]
     pub how: RunArgs,
-    /// Output directory in which to find a version [default: out]
+    /// Output directory with the image of a version [default: out]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
     /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]

@@ -29,7 +29,6 @@ Examples:
 
 Exit codes: 0 ok, 1 `check` found damage that it cannot remove, 2 usage error.";
 
-/// The options of `cache`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CacheArgs {
@@ -60,7 +59,6 @@ enum Action {
     Import(ImportArgs),
 }
 
-/// `--cache-dir`.
 #[derive(Debug, Args)]
 pub struct LocationArgs {
     /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]

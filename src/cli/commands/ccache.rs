@@ -25,14 +25,13 @@ Examples:
   kcompile ccache import oci:warm/ccache:6.1
   kcompile 6.1 --fc --launcher ccache              compiles almost nothing
 
-`export` takes the newest entries of the whole cache (CCACHE_DIR), from kcompile or not. If you publish \
+`export` takes the newest entries of the whole cache (CCACHE_DIR), including those of other programs. If you publish \
 the image, use a separate CCACHE_DIR. `import` trusts the image as much as a compiler: its entries become \
 part of what you build.
 
 Exit codes: 0 ok, 1 cannot write a file, 2 usage error or nothing to export, 3 image is damaged or is not \
 a cache of ccache, 4 ccache is not installed.";
 
-/// The options of `ccache`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct CcacheArgs {
@@ -83,7 +82,8 @@ pub fn ccache(args: &CcacheArgs, host: &Host, reporter: &Reporter) -> Result<Exi
 pub fn export(args: &ExportArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let (path, tag) = reference(&args.image, host);
     let tag = tag.filter(|tag| tags::is_registry_tag(tag)).ok_or_else(|| {
-        Error::usage(format!("{} has no valid tag", args.image)).hint("append one: oci:warm/ccache:6.1")
+        Error::usage(format!("{} has no valid tag", args.image))
+            .hint("append a tag, as in oci:warm/ccache:6.1")
     })?;
     let (Some(output), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::usage(format!("{path} cannot be a layout: it is the root directory")));
@@ -115,7 +115,7 @@ pub fn import(args: &ImportArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     let image = LayoutReader::open(&path)?.open_image(tag, None)?;
     let imported = ccache_image::import(&image, &dir, host, reporter)?;
     print(&format!(
-        "{dir}: added {} ({}), had {}\n",
+        "{dir}: added {} ({}), already had {}\n",
         pluralize(imported.new, "entry", "entries"),
         format_size(imported.bytes),
         pluralize(imported.known, "entry", "entries")

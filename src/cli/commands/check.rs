@@ -30,12 +30,11 @@ const CHECK_EXAMPLES: &str = "\
 Examples:
   kcompile check my.config --for kubernetes-1.35 cilium
   kcompile check out/firecracker-kernel-modules-amd64:6.1.7 --for flintlock
-  kcompile check 6.1 --fc                   all is open before it is configured
-  kcompile check 6.1 --fc --configure       what its own olddefconfig makes
+  kcompile check 6.1 --fc                   open until olddefconfig has run
+  kcompile check 6.1 --fc --configure       check the config after olddefconfig
 
 Exit codes: 0 all requirements are met, 1 a requirement is not met, 2 usage error, 3 layout is damaged.";
 
-/// The options of `check`.
 #[derive(Debug, Args)]
 #[command(after_help = CHECK_EXAMPLES)]
 pub struct CheckArgs {
@@ -55,7 +54,7 @@ pub struct CheckArgs {
     /// Kernel version [default: from the header of the config]
     #[arg(long, value_name = "VERSION")]
     pub kernel: Option<KernelVersion>,
-    /// Fetch the source of VERSION, and check what its own olddefconfig makes of the config
+    /// Fetch the source of VERSION, run its olddefconfig and check the resulting .config
     #[arg(long)]
     pub configure: bool,
     /// Also show requirements that are met, undecided or for other kernels
@@ -104,8 +103,11 @@ pub fn check(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
 /// The profile of the hypervisor that the kernel is for, where that can be told.
 fn own_profile(checked: &CheckedConfig, library: &ConfigLibrary) -> Result<String> {
     checked.flavor.map(|flavor| flavor.to_string()).ok_or_else(|| {
-        Error::usage(format!("{}: nothing in it tells what it is for", checked.name))
-            .hint(format!("say it with --for PROFILE: {}", requirements::names(library).join(", ")))
+        Error::usage(format!(
+            "{}: no requirement profile is given, and the hypervisor is unknown",
+            checked.name
+        ))
+        .hint(format!("name one with --for: {}", requirements::names(library).join(", ")))
     })
 }
 
@@ -125,18 +127,20 @@ fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<CheckedConfig> {
     if let (Some(header), Some(named), None) = (header, named, args.kernel)
         && header != named
     {
-        notes.push(format!("the file's name says Linux {named}, its header {header}: going by the header"));
+        notes.push(format!(
+            "the file name says Linux {named}, but the header says {header}; using the header"
+        ));
     }
     let version = args.kernel.or(header).ok_or_else(|| {
-        Error::usage(format!("{path}: no header that tells the kernel's version"))
-            .hint("say it with --kernel VERSION")
+        Error::usage(format!("{path}: the config has no header with the kernel version"))
+            .hint("give it with --kernel VERSION")
     })?;
     let by_header = |name: &str| Arch::ALL.iter().copied().find(|arch| arch.is_in_config_header(name));
     let detected = config.header_arch.as_deref().and_then(by_header);
     let detected = detected.or_else(|| Arch::find(|spec| config.enabled(spec.symbol)));
     let arch = args.arch.or(detected).ok_or_else(|| {
-        Error::usage(format!("{path}: nothing in it tells the architecture"))
-            .hint(format!("say it with --arch {}", Arch::choices()))
+        Error::usage(format!("{path}: the architecture of the config is unknown"))
+            .hint(format!("give it with --arch {}", Arch::choices()))
     })?;
     let (name, flavor) = (args.target.clone(), args.hypervisor.flavor());
     Ok(CheckedConfig { name, config, version, arch, stage: Stage::Final, flavor, notes })
@@ -146,20 +150,19 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
     let image = LayoutReader::open(layout)?.open_image(tag, args.arch.or(host.arch).map(Arch::name))?;
     let name = args.target.clone();
     let Some(text) = inspect::kernel_config(&image)? else {
-        let error = Error::usage(format!("{name}: the image holds no kernel config"));
+        let error = Error::usage(format!("{name}: the image has no kernel config"));
         return Err(match counterpart_layout(layout).filter(|layout| layout.as_str().contains("-kernel-modules")) {
             Some(sibling) => error.hint(format!(
-                "the modules image beside it does: {}",
+                "the modules image beside it has one: {}",
                 sibling.file_name().unwrap_or_default()
             )),
-            None => error.hint("the config lies in the modules image, as lib/modules/<release>/config, or in a kernel with CONFIG_IKCONFIG"),
+            None => error.hint("the modules image has the config as lib/modules/<release>/config, and so does a kernel with CONFIG_IKCONFIG"),
         });
     };
     let config = Config::parse(&text);
     let detected = config.header_version.as_deref().or(image.oci_annotation("version"));
     let version = args.kernel.or(detected.and_then(KernelVersion::from_release)).ok_or_else(|| {
-        Error::usage(format!("{name}: nothing tells the kernel's version"))
-            .hint("say it with --kernel VERSION")
+        Error::usage(format!("{name}: the kernel version is unknown")).hint("give it with --kernel VERSION")
     })?;
     let architecture = image.config.architecture().to_string();
     let arch = match args.arch {
@@ -173,7 +176,7 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
 
 fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<CheckedConfig> {
     if args.kernel.is_some() {
-        return Err(Error::usage("--kernel is for a .config or a layout: the version is given already"));
+        return Err(Error::usage("--kernel cannot be used with a version, only with a .config or a layout"));
     }
     let options = Options {
         target: TargetArgs {
@@ -192,8 +195,7 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
     let mut notes = plan.notices.clone();
     let layers: Vec<&str> = plan.config.iter().map(|layer| layer.name.as_str()).collect();
     notes.push(format!(
-        "this is {} as it is asked for, and this version's Kconfig may drop any of it: nothing is met before the \
-         kernel is configured, as --configure does",
+        "checked the settings of {}, which the kernel's Kconfig may still drop; --configure checks the final .config",
         layers.join(" and ")
     ));
     Ok(CheckedConfig {
@@ -260,7 +262,7 @@ fn counts(tally: &Tally) -> String {
         format!("{} required and {} recommended not met", tally.failed, tally.recommended_failed),
         format!("{} met", tally.passed),
     ];
-    parts.extend((tally.undecided > 0).then(|| format!("{} left open", tally.undecided)));
+    parts.extend((tally.undecided > 0).then(|| format!("{} open", tally.undecided)));
     parts.extend((tally.not_applicable > 0).then(|| format!("{} for other kernels", tally.not_applicable)));
     parts.join(", ")
 }

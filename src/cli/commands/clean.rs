@@ -13,7 +13,6 @@ use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// The options of `clean`.
 #[derive(Debug, Args)]
 pub struct CleanArgs {
     /// Remove sources: trees with the builds in them, archives, git repositories, partial downloads

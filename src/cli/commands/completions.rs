@@ -19,7 +19,7 @@ pub fn man(name: Option<&str>, mut whole: clap::Command) -> Result<ExitCode> {
         None => whole,
         Some(name) => {
             let found = whole.find_subcommand(name).cloned();
-            let found = found.ok_or_else(|| Error::usage(format!("there is no command `{name}`")))?;
+            let found = found.ok_or_else(|| Error::usage(format!("unknown command `{name}`")))?;
             let name = format!("kcompile-{}", found.get_name());
             found.name(name)
         }

@@ -46,7 +46,6 @@ stay where they are in the file, and new ones are added below the name of their 
 checks that the kernel makes the same .config from the file. An edited config of the built-in catalog is \
 written to configs/ in your project or in --configs DIR.";
 
-/// The options of `config`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ConfigCommand {
@@ -117,7 +116,7 @@ struct SaveArgs {
     /// Merge FILE into the present config
     #[arg(long, conflicts_with = "whole")]
     merge: bool,
-    /// Turn all settings that FILE leaves out into defaults
+    /// Accept FILE as the complete config; settings that it leaves out get their defaults
     #[arg(long)]
     whole: bool,
     #[command(flatten)]
@@ -128,10 +127,10 @@ struct SaveArgs {
 struct SetArgs {
     #[command(flatten)]
     version: VersionArg,
-    /// Settings
+    /// Settings to change, such as XFS_FS=m
     #[arg(value_name = "SYMBOL=VALUE", required = true, value_parser = kconfig::set_line)]
     lines: Vec<String>,
-    /// Also set what they depend on
+    /// Also set the options that these settings depend on
     #[arg(long)]
     with_dependencies: bool,
     #[command(flatten)]
@@ -238,8 +237,10 @@ pub fn config(command: &ConfigCommand, host: &Host, reporter: &Reporter) -> Resu
         Action::Edit(args) => {
             let request = one_request(&args.version.version, &options, &ctx)?;
             if !host.interactive {
-                return Err(Error::usage("config edit shows menus on a terminal, and this is none")
-                    .hint("config show prints a .config, config save writes an edited one back"));
+                return Err(Error::usage("config edit shows menus and needs a terminal").hint(
+                    "without a terminal, print a .config with `config show`, edit it, and write it back with \
+                        `config save`",
+                ));
             }
             written(config::edit(&request, &ctx)?, &args.written, &ctx)
         }
@@ -292,7 +293,6 @@ fn why(args: &WhyArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// One of two configs.
 struct Side {
     name: String,
     config: Config,
@@ -307,8 +307,10 @@ fn diff(args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCod
     if args.settable {
         let known: Vec<&BTreeSet<String>> = sides.iter().filter_map(|side| side.settable.as_ref()).collect();
         if known.is_empty() {
-            return Err(Error::usage("--settable: neither side is a version, whose Kconfig files tell")
-                .hint("give one side as a version, such as 6.1"));
+            return Err(Error::usage(
+                "--settable needs a version, whose Kconfig files say which symbols can be set",
+            )
+            .hint("give one side as a version, such as 6.1"));
         }
         comparison.retain(|symbol| known.iter().any(|settable| settable.contains(symbol)));
     }
@@ -337,7 +339,7 @@ fn side(text: &str, args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Re
             let image = LayoutReader::open(&path)?.open_image(tag.as_deref(), arch.map(Arch::name))?;
             let config = inspect::kernel_config(&image)?;
             let config =
-                config.ok_or_else(|| Error::usage(format!("{text}: the image holds no kernel config")))?;
+                config.ok_or_else(|| Error::usage(format!("{text}: the image has no kernel config")))?;
             let config = Config::parse(&config);
             config.skipped_lines(text).iter().for_each(|note| ctx.reporter.warning(note.clone()));
             Ok(Side { name: text.to_owned(), config, settable: None })
@@ -365,7 +367,7 @@ fn title(plan: &Plan) -> String {
 /// Writes the result of `edit`, `save` or `set`, and prints what changed.
 fn written(edit: Option<ConfigEdit>, args: &WrittenConfigArgs, ctx: &Context<'_>) -> Result<ExitCode> {
     let Some(edit) = edit else {
-        ctx.reporter.note("nothing has changed, and nothing was written");
+        ctx.reporter.note("nothing changed, so nothing was written");
         return Ok(ExitCode::SUCCESS);
     };
     if args.dry_run {

@@ -60,7 +60,7 @@ pub fn summary(comparison: &Comparison) -> String {
             writeln!(text, "  … {} more", count - shown).expect("writing to a string");
         }
     }
-    text + "\nall of it: --all, some groups: --only changed,new,removed,renamed, what can be set: --settable\n"
+    text + "\n--all shows all, --only changed,new,removed,renamed some groups, --settable what can be set\n"
 }
 
 /// Returns a description of each symbol.
@@ -91,7 +91,7 @@ pub fn described(symbols: &[Description]) -> String {
                 lines.push((label, format!("{} ({}){condition}", one.symbol, one.value)));
             }
             if selectors.len() > MAX_SELECTORS {
-                lines.push((label, format!("{} more, all with --json", selectors.len() - MAX_SELECTORS)));
+                lines.push((label, format!("{} more (--json lists all)", selectors.len() - MAX_SELECTORS)));
             }
         }
         text.push_str(&heading);

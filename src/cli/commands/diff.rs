@@ -25,7 +25,6 @@ Examples:
 Exit codes: 0 compared (equal or not), 1 SECOND is larger than a size limit, 2 no such layout or tag, \
 3 layout is damaged or not valid.";
 
-/// The options of `diff`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DiffArgs {
@@ -40,7 +39,7 @@ pub struct DiffArgs {
     /// Architecture if a tag has several: amd64 or arm64 [default: the other image's, or else the host's]
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
-    /// Print JSON, with all names
+    /// Print JSON, with complete lists
     #[arg(long)]
     pub json: bool,
 }

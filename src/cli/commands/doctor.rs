@@ -16,7 +16,6 @@ use camino::Utf8PathBuf;
 use clap::Args;
 use std::process::ExitCode;
 
-/// The options of `doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Kernel versions to build [default: one of the catalog]

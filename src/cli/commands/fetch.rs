@@ -15,7 +15,6 @@ use camino::Utf8PathBuf;
 use clap::Args;
 use std::process::ExitCode;
 
-/// The options of `fetch`.
 #[derive(Debug, Args)]
 pub struct FetchArgs {
     #[command(flatten)]

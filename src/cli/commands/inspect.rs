@@ -26,7 +26,6 @@ Examples:
 
 Exit codes: 0 ok, 2 no such layout or tag, 3 layout is not valid.";
 
-/// The options of `inspect`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct InspectArgs {

@@ -32,16 +32,15 @@ const KUBERNETES: &str = "kubernetes-";
 
 const EXAMPLES: &str = "\
 Columns:
-  STATUS       supported (we build and boot it) or untested
+  STATUS       supported (built and booted) or untested
   SOURCE       kernel.org, or a branch of cloud-hypervisor/linux
   PIN          whether the catalog has the SHA-256 of the source
   CONFIG       the version or series whose config is used
-  KUBERNETES   support in this version; numbers refer to notes below
+  KUBERNETES   support in this version; numbers refer to the notes below
 
 --json prints kernels[] (version, flavor, arch, status, source, sha256, configs, end_of_life, kubernetes, \
 note), series[] and fragments[].";
 
-/// The options of `list`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {

@@ -52,8 +52,9 @@ fn plan_json(plan: &Plan) -> serde_json::Value {
 
 fn plan_text(plan: &Plan) -> String {
     let mut fields = Fields::unbroken(13);
-    let version =
-        plan.version.map_or_else(|| format!("the newest {}", plan.requested), |version| version.to_string());
+    let version = plan
+        .version
+        .map_or_else(|| format!("{} (newest release)", plan.requested), |version| version.to_string());
     fields.add("kernel", &format!("Linux {version} for {} on {}", plan.flavor.spec().title, plan.arch));
     fields.add("source", &plan.source.name);
     if let SourceLocation::KernelOrg { mirrors, .. } = &plan.source.location {
@@ -77,7 +78,7 @@ fn plan_text(plan: &Plan) -> String {
     fields.add("make", &plan.make.targets.join(" "));
     fields.add_all("", plan.make.variables.iter().map(|(key, value)| format!("{key}={value}")));
     let date = |epoch: u64| format!("{epoch} ({})", crate::util::time::rfc3339(epoch));
-    fields.add("date", &plan.source_date_epoch.map_or_else(|| "the source's own".into(), date));
+    fields.add("date", &plan.source_date_epoch.map_or_else(|| "that of the source".into(), date));
     fields.add_all("images", plan.images.iter().map(image));
     plan.notices.iter().chain(&plan.warnings).for_each(|notice| fields.add("note", notice));
     fields.add("digest", &plan.digest().oci());

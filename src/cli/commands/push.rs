@@ -23,7 +23,6 @@ replaces a tag that exists with another digest, and prints a note.
 Exit codes: 0 ok, 1 tag exists with another digest and --no-overwrite is given, 2 usage error, \
 3 layout is damaged, or the registry refuses it or serves other bytes, 4 skopeo is not installed.";
 
-/// The options of `push`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct PushArgs {

@@ -33,7 +33,6 @@ Examples:
 Exit codes: 0 ok, 1 an intact image fails a check, 2 no such layout or tag, 3 layout is damaged or not \
 valid.";
 
-/// The options of `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct VerifyArgs {
@@ -42,7 +41,7 @@ pub struct VerifyArgs {
     pub layouts: Vec<Utf8PathBuf>,
     #[command(flatten)]
     pub size_limits: SizeLimits,
-    /// Rebuild the images from nothing with the command in their receipt, and compare the digests. This runs
+    /// Rebuild the images from scratch with the command in their receipt, and compare the digests. This runs
     /// that command in this directory, so use it only with receipts that you trust
     #[arg(long, conflicts_with = "json")]
     pub rebuild: bool,
@@ -106,7 +105,7 @@ fn rebuild(receipt: &Utf8Path, output: &Utf8Path, host: &Host, reporter: &Report
     let rebuilt = rebuild_by(args, &receipt_file, receipt, output, host, reporter);
     rebuilt.map_err(|error| match error.kind {
         Kind::Usage => error.hint(format!(
-            "receipts do not record directories: run this in the directory of the build; its command was: {}",
+            "run this in the directory of the build, since receipts do not record directories; the command was: {}",
             receipt_file.command
         )),
         _ => error,

@@ -39,8 +39,8 @@ pub(super) fn all() -> impl Iterator<Item = Process> {
     })
 }
 
-/// Sends `signal` to all descendants of this process except `except`. Processes that start in the meantime
-/// get the next signal.
+/// Sends `signal` to all descendants of this process except `except`. Processes that start in the
+/// meantime get the next signal.
 pub(super) fn signal_descendants(signal: Signal, except: Option<Pid>) {
     let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
     for process in all() {

@@ -11,7 +11,6 @@ use std::time::Duration;
 /// How often a wait for a job checks for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The pool of jobs.
 #[derive(Clone, Debug)]
 pub struct JobServer(jobserver::Client);
 

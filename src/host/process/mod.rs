@@ -1,7 +1,7 @@
-//! The only module that starts processes. Children such as make and apt-get run in a separate session, under
-//! a [`supervisor`]. It ends them with all their descendants when kcompile gets a signal or dies. Their
-//! output is copied to a log and passed on line by line. Their environment has only what
-//! [`Host`](crate::host::Host) selects.
+//! The only module that starts processes. Children such as make and apt-get run in a separate
+//! session, under a [`supervisor`]. It ends them with all their descendants when kcompile gets a
+//! signal or dies. Their output is copied to a log and passed on line by line. Their environment
+//! has only what [`Host`](crate::host::Host) selects.
 
 mod descendants;
 mod interactive;
@@ -38,7 +38,6 @@ const MAX_LINE: usize = 64 * 1024;
 /// The limit of [`output`]. The longest lists are those of the files that a patch changes.
 const MAX_OUTPUT: u64 = 32 << 20;
 
-/// The program of bubblewrap.
 pub const SANDBOX: &str = "bwrap";
 
 /// A command line with its environment and working directory.
@@ -47,7 +46,6 @@ pub struct CommandLine {
     /// A path, or a name that is looked up in the `PATH` of `env`.
     pub program: String,
     pub args: Vec<String>,
-    /// The complete environment.
     pub env: BTreeMap<String, String>,
     pub cwd: Utf8PathBuf,
 }
@@ -75,16 +73,16 @@ pub fn set_safe_umask() {
     rustix::process::umask(given | Mode::from_raw_mode(0o022));
 }
 
-/// Runs the supervisor if `args` are those of one, and returns its exit code. Returns `None` if this process
-/// is kcompile itself.
+/// Runs the supervisor if `args` are those of one, and returns its exit code. Returns `None` if
+/// this process is kcompile itself.
 pub fn supervise(args: impl IntoIterator<Item = std::ffi::OsString>) -> Option<std::process::ExitCode> {
     let mut args = args.into_iter();
     (args.next()? == supervisor::NAME).then(|| supervisor::main(args))
 }
 
-/// Runs `command` without standard input, copies its output to `log`, and calls `on_line` for each line on
-/// the calling thread. Returns its exit status once all its processes have ended. `pid_file` exists while it
-/// runs.
+/// Runs `command` without standard input, copies its output to `log`, and calls `on_line` for each
+/// line on the calling thread. Returns its exit status once all its processes have ended.
+/// `pid_file` exists while it runs.
 ///
 /// # Errors
 ///
@@ -113,7 +111,6 @@ fn run_with(
 /// An event for the watcher of a child.
 #[derive(Clone, Copy, Debug)]
 pub enum WatchEvent<'a> {
-    /// A line of output.
     Line(Stream, &'a str),
     /// A short time without output.
     Silence,

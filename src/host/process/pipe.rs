@@ -22,10 +22,10 @@ enum ChildEvent {
     Exited(std::io::Result<ExitStatus>),
 }
 
-/// Runs `command` without standard input, and passes its standard output to `take` on another thread. `watch`
-/// gets its standard error and the silence in between. If `watch` returns `Break`, all processes of the
-/// command are killed, which is not an error. Returns the exit status once all processes have ended, and the
-/// result of `take`.
+/// Runs `command` without standard input, and passes its standard output to `take` on another
+/// thread. `watch` gets its standard error and the silence in between. If `watch` returns `Break`,
+/// all processes of the command are killed, which is not an error. Returns the exit status once all
+/// processes have ended, and the result of `take`.
 ///
 /// # Errors
 ///

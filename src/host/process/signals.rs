@@ -124,7 +124,6 @@ fn terminate_interactive() {
     }
 }
 
-/// A running supervisor.
 struct Supervisor {
     pid: Pid,
     lifeline: Option<Lifeline>,

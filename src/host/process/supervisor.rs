@@ -131,7 +131,6 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(status.and_then(ProgramExit::code).unwrap_or(1))
 }
 
-/// How the program ended.
 #[derive(Clone, Copy)]
 enum ProgramExit {
     Exited(i32),

@@ -1,6 +1,6 @@
-//! Writes a software bill of materials and a provenance statement beside the receipt, and attaches all three
-//! to each image. They are OCI 1.1 artifacts in a separate layout, because readers of images do not expect
-//! them there.
+//! Writes a software bill of materials and a provenance statement beside the receipt, and attaches
+//! all three to each image. They are OCI 1.1 artifacts in a separate layout, because readers of
+//! images do not expect them there.
 //!
 //! The bill of materials depends only on the plan, and its date is that of the source, so the same plan gives
 //! the same bytes. Provenance and receipt have the time of the build and the checks of the source, so no

@@ -7,20 +7,30 @@ use serde::Serialize;
 /// An option that puts the time into the kernel, and how.
 const DATED: (&str, &str) = ("IKHEADERS", "an archive of headers has time stamps");
 
-/// A likely cause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(tag = "cause", rename_all = "kebab-case")]
 pub enum Cause {
     /// Only GNU's build id differs, which is a digest of the linker's output.
     BuildIdOnly,
-    /// The compilers differ.
-    Compiler { first: String, second: String },
+    Compiler {
+        first: String,
+        second: String,
+    },
     /// The dates in the banners differ.
-    TimeStamp { first: String, second: String },
+    TimeStamp {
+        first: String,
+        second: String,
+    },
     /// The users or hosts in the banners differ.
-    Builder { first: String, second: String },
+    Builder {
+        first: String,
+        second: String,
+    },
     /// An absolute path that only one file has.
-    EmbeddedPath { first: Option<String>, second: Option<String> },
+    EmbeddedPath {
+        first: Option<String>,
+        second: Option<String>,
+    },
     /// The signature of a module.
     Signature,
     /// An option that makes every build different.
@@ -61,7 +71,6 @@ pub(super) struct CauseInputs<'a> {
     pub banners: (Option<&'a str>, Option<&'a str>),
     /// The final config of the first.
     pub config: Option<&'a Config>,
-    /// The inputs that differ.
     pub inputs: &'a [String],
 }
 

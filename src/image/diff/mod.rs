@@ -18,8 +18,8 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// The number of files whose sections are compared. A difference in all of 7000 modules shows in the first
-/// ones.
+/// The number of files whose sections are compared. A difference in all of 7000 modules
+/// shows in the first ones.
 const MAX_FILES: usize = 100;
 /// The size of a file whose sections are compared. It is read into memory.
 const MAX_FILE: u64 = 64 << 20;
@@ -50,14 +50,12 @@ pub struct Difference {
 /// One of the two images.
 #[derive(Debug, Serialize)]
 pub struct DiffSide {
-    /// The layout's directory.
     pub layout: camino::Utf8PathBuf,
     pub tag: Option<String>,
     /// The digest of the manifest, `sha256:…`.
     pub digest: String,
 }
 
-/// A text that differs.
 #[derive(Debug, Serialize)]
 pub struct Change {
     pub name: String,
@@ -65,7 +63,6 @@ pub struct Change {
     pub second: Option<String>,
 }
 
-/// A size that differs.
 #[derive(Debug, Serialize)]
 pub struct SizeChange {
     pub name: String,

@@ -1,5 +1,5 @@
-//! Caches what one run has read. An index, a manifest, a layer or a receipt is read once, even if many tags
-//! lead to it.
+//! Caches what one run has read. An index, a manifest, a layer or a receipt is read once, even if
+//! many tags lead to it.
 
 use super::scan::{LayerScan, ScanLimits, scan_layer};
 use crate::image::receipt::ReceiptFile;
@@ -52,7 +52,6 @@ impl ReadCache {
         Ok(layout)
     }
 
-    /// Reads a receipt.
     pub(super) fn receipt(&mut self, path: &Utf8Path) -> Rc<ReceiptResult> {
         if let Some(cached) = self.receipts.get(path) {
             return cached.clone();

@@ -68,7 +68,7 @@ pub fn check_pair(kernel: &ImageInfo, modules: &ImageInfo) -> Result<()> {
     let pairings = pairing(kernel).zip(pairing(modules));
     let releases = kernel.release.as_ref().zip(modules.release.as_ref());
     let why = if pairings.is_some_and(|(one, other)| one != other) {
-        "their annotations are of two builds".to_owned()
+        "their annotations are from two different builds".to_owned()
     } else if let Some((one, other)) = releases.filter(|(one, other)| one != other) {
         format!("the kernel is {one}, the modules are for {other}")
     } else {

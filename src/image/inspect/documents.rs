@@ -1,5 +1,5 @@
-//! Finds the receipt and the provenance of an image, which are files beside the layout, or artifacts in the
-//! layout `<name>-attest`.
+//! Finds the receipt and the provenance of an image, which are files beside the layout, or
+//! artifacts in the layout `<name>-attest`.
 
 use super::{ReadCache, ReceiptState, receipt_path};
 use crate::image::attest;
@@ -94,8 +94,8 @@ fn statement(image: &Image, path: Utf8PathBuf, bytes: &[u8]) -> Option<Provenanc
     })
 }
 
-/// Returns the file of this type that is attached to an image, which may be part of an index over
-/// architectures.
+/// Returns the file of this type that is attached to an image, which may be part
+/// of an index over architectures.
 fn find_referrer(
     image: &Image,
     media_type: &str,

@@ -13,8 +13,8 @@ use std::rc::Rc;
 pub struct ImageScan {
     /// Kernels, by their first name.
     pub kernels: BTreeMap<String, KernelFile>,
-    /// The kernel path of the hypervisor's configuration. `None` if nothing is there and the image has no
-    /// kernel.
+    /// The kernel path of the hypervisor's configuration. `None` if nothing is there and
+    /// the image has no kernel.
     pub kernel_path: Option<KernelPath>,
     /// The `.config` files beside modules or kernels.
     pub configs: Vec<ConfigFile>,
@@ -84,8 +84,8 @@ pub struct ConfigFile {
 }
 
 impl ImageScan {
-    /// Scans `root`, which is merged from these layers. `kernel_path` is the path in the hypervisor's
-    /// configuration.
+    /// Scans `root`, which is merged from these layers. `kernel_path` is the
+    /// path in the hypervisor's configuration.
     pub fn of(root: &RootFs, layers: &[Rc<LayerScan>], kernel_path: Option<&str>) -> ImageScan {
         let files = root.files();
         let mut scan = ImageScan { dangling: root.dangling().to_vec(), ..ImageScan::default() };
@@ -142,7 +142,7 @@ impl ImageScan {
                 self.unreadable_configs.insert(first, why.clone());
             }
             Content::Other if in_place() => {
-                let why = "it is a second name of a file that is not named as a module".to_owned();
+                let why = "it is a hard link to a file that does not have the name of a module".to_owned();
                 self.unreadable_modules.insert(as_module.map_or(first, |name| (*name).to_owned()), why);
             }
             _ => {}
@@ -176,8 +176,8 @@ impl ImageScan {
         Some(found)
     }
 
-    /// Returns the kernel at the path of the hypervisor's configuration. If nothing is there, returns the
-    /// only kernel.
+    /// Returns the kernel at the path of the hypervisor's configuration. If nothing is
+    /// there, returns the only kernel.
     pub fn main_kernel(&self) -> Option<(&String, &KernelFile)> {
         match &self.kernel_path {
             Some(found) if found.exists => self.kernels.get_key_value(found.kernel.as_ref()?),

@@ -1,6 +1,6 @@
-//! Inspects an image in one pass, without unpacking it, and reads its annotations and documents. All texts of
-//! an image are untrusted. [`escape_control`](crate::util::text::escape_control) escapes them before they are
-//! printed.
+//! Inspects an image in one pass, without unpacking it, and reads its annotations and documents.
+//! All texts of an image are untrusted. [`escape_control`](crate::util::text::escape_control)
+//! escapes them before they are printed.
 
 mod cache;
 mod counterpart;
@@ -33,7 +33,6 @@ use std::rc::Rc;
 /// An image and its content, as `inspect --json` prints it. Field names are part of the contract.
 #[derive(Debug, Serialize)]
 pub struct ImageInfo {
-    /// The layout's directory.
     pub layout: Utf8PathBuf,
     pub tag: Option<String>,
     /// The digest of the manifest.
@@ -71,11 +70,8 @@ pub struct ImageInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ImageKind {
-    /// Only a kernel.
     Kernel,
-    /// Only modules.
     Modules,
-    /// A kernel and modules.
     Combined,
     Other,
 }
@@ -92,7 +88,6 @@ impl ImageKind {
     }
 }
 
-/// A kernel file.
 #[derive(Debug, Serialize)]
 pub struct KernelInfo {
     /// Its path in the image.
@@ -138,7 +133,6 @@ pub struct ConfigInfo {
     pub modules: usize,
 }
 
-/// A layer.
 #[derive(Debug, Serialize)]
 pub struct LayerSummary {
     /// The digest of the blob.
@@ -152,7 +146,6 @@ pub struct LayerSummary {
     pub bytes: u64,
     /// The size of the uncompressed tar.
     pub plain_bytes: u64,
-    /// The number of entries.
     pub entries: usize,
 }
 
@@ -160,10 +153,8 @@ pub struct LayerSummary {
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum ReceiptState {
-    /// There is no receipt.
     #[serde(rename = "absent")]
     Missing,
-    /// It cannot be read.
     #[serde(rename = "unreadable")]
     Unreadable { why: String },
     /// It is of another build of this version.

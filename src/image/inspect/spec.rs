@@ -8,8 +8,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// The mount point of a volume that has the modules in `lib/modules/<release>` and so cannot be mounted at
-/// `/lib/modules`.
+/// The mount point of a volume that has the modules in `lib/modules/<release>` and so
+/// cannot be mounted at `/lib/modules`.
 const MODULES_MOUNT: &str = "/opt/kernel-modules";
 
 /// The program that reads the specification.
@@ -25,7 +25,6 @@ pub enum Consumer {
 #[derive(Debug)]
 pub struct SpecFragment {
     pub text: String,
-    /// Notes for the user.
     pub notes: Vec<String>,
 }
 
@@ -74,7 +73,9 @@ pub fn fragment(
     let volume = match modules {
         Some(modules) => Some(volume(modules, prefix, &mut notes)?),
         None => {
-            notes.push("there is no volume for modules, because no modules are beside the kernel".to_owned());
+            notes.push(
+                "no volume for modules, because the layout beside the kernel has no modules image".to_owned(),
+            );
             None
         }
     };

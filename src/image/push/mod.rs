@@ -27,7 +27,6 @@ pub struct Registry {
     pub tls_verify: bool,
     /// The file with credentials. By default skopeo uses its own.
     pub authfile: Option<Utf8PathBuf>,
-    /// The number of retries.
     pub retry_times: u16,
 }
 
@@ -104,14 +103,14 @@ pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 /// Returns what to push of these layouts, given as absolute `LAYOUT[:TAG]`. Images come before their indexes,
 /// and artifacts come last. Reads only manifests.
 ///
-/// The repository has the name of the layout. An artifact goes into the repository of its subject, which is
-/// searched in the layouts of the same directory. If the subject is not there, the artifact is skipped with a
-/// note.
+/// The repository has the name of the layout. An artifact goes into the repository of its subject,
+/// which is searched in the layouts of the same directory. If the subject is not there, the
+/// artifact is skipped with a note.
 ///
 /// # Errors
 ///
-/// There is no such layout or tag, or registries do not accept its name (exit code 2). Or a layout breaks a
-/// rule (3).
+/// There is no such layout or tag, or registries do not accept its name (exit code 2). Or a
+/// layout breaks a rule (3).
 pub fn copies(
     references: &[Utf8PathBuf],
     referrers: ReferrerPolicy,
@@ -128,8 +127,10 @@ pub fn copies(
                 continue;
             }
             let Some(name) = subjects.repository(&layout, &tagged)? else {
-                reporter
-                    .note(&format!("{layout}:{} is not pushed, because its image is not here", tagged.tag));
+                reporter.note(&format!(
+                    "{layout}:{} is not pushed, because the image that it is attached to is missing",
+                    tagged.tag
+                ));
                 continue;
             };
             check_name(&layout, &name, &tagged.tag)?;
@@ -177,7 +178,6 @@ fn select_tags(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
 #[derive(Default)]
 struct SubjectLayouts(BTreeMap<Utf8PathBuf, Vec<SubjectLayout>>);
 
-/// A layout of images.
 struct SubjectLayout {
     name: String,
     /// The digests of its tags.
@@ -267,8 +267,8 @@ fn progress(phase: &PhaseGuard<'_>, done: usize, total: usize, item: &str) {
     phase.progress(Count { done: done as u64, total: Some(total as u64), unit: Unit::Steps, item });
 }
 
-/// Reports the tags of the registry that have another digest. The protocol has no way to keep others from
-/// changing them meanwhile.
+/// Reports the tags of the registry that have another digest. The protocol has no way to keep
+/// others from changing them meanwhile.
 fn check_tags(
     copies: &[ImageCopy],
     overwrite: OverwritePolicy,

@@ -35,7 +35,9 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
     }
     let is_valid = path.is_empty() && !prefix.ends_with('/') || path.split('/').all(is_repository_name);
     if !is_valid {
-        return invalid("names after the host have lower-case letters and digits, joined by one of `-._`");
+        return invalid(
+            "names after the host consist of lower-case letters and digits, joined by one of `-._`",
+        );
     }
     Ok(())
 }
@@ -53,8 +55,9 @@ fn is_repository_name(name: &str) -> bool {
 
 pub(super) fn check_name(layout: &Utf8Path, name: &str, tag: &str) -> Result<()> {
     if !is_repository_name(name) {
-        return Err(Error::usage(format!("{layout}: registries do not accept `{name}` as a name"))
-            .hint("rename the directory; names have lower-case letters and digits, joined by one of `-._`"));
+        return Err(Error::usage(format!("{layout}: registries do not accept `{name}` as a name")).hint(
+            "rename the directory; names consist of lower-case letters and digits, joined by one of `-._`",
+        ));
     }
     if tags::is_registry_tag(tag) {
         return Ok(());

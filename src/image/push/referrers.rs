@@ -27,8 +27,8 @@ const MAX_INDEX: u64 = 4 << 20;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Makes sure that the registry's list of referrers of `subject` has the artifacts of `copy`, which has been
-/// pushed.
+/// Makes sure that the registry's list of referrers of `subject` has the artifacts of
+/// `copy`, which has been pushed.
 ///
 /// # Errors
 ///

@@ -180,7 +180,7 @@ fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Str
         return "install skopeo 1.5 or later".into();
     }
     format!(
-        "check that {name} is right, and run the same command again; blobs that are there are not sent again"
+        "check that {name} is right, and run the same command again; skopeo does not send existing blobs again"
     )
 }
 

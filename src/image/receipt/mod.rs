@@ -41,7 +41,6 @@ struct Receipt<'a> {
     /// How make was confined. This does not affect the output.
     sandbox: &'a SandboxReport,
     compiler_warnings: u64,
-    /// `--launcher`.
     launcher: Option<String>,
     /// The statistics of the launcher, if it is a compiler cache that has them.
     compiler_cache: Option<CompilerCacheStats>,
@@ -91,8 +90,8 @@ pub struct FinishedBuild<'a> {
     pub redaction: &'a Redaction,
 }
 
-/// Writes the receipt of a build, and returns its path. The receipt is attached to the images, so it is
-/// redacted.
+/// Writes the receipt of a build, and returns its path. The receipt is attached to the
+/// images, so it is redacted.
 pub fn write(output: &Utf8Path, build: &FinishedBuild<'_>, reporter: &Reporter) -> Result<Utf8PathBuf> {
     let FinishedBuild { plan, source, configured, results, compiled, images, redaction } = build;
     let requirements = requirements::tallies(results).into_iter().map(|counts| {

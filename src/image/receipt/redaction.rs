@@ -67,8 +67,8 @@ fn strip_paths(text: &str, paths: &[Utf8PathBuf], quoted: impl Fn(&str) -> Strin
     })
 }
 
-/// Removes the directory `place` from a text. Paths below it become relative, and the directory itself
-/// becomes `name`.
+/// Removes the directory `place` from a text. Paths below it become relative, and
+/// the directory itself becomes `name`.
 fn strip_path(text: &str, place: &str, name: &str) -> String {
     let is_of_a_path = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/');
     let mut redacted = String::with_capacity(text.len());
@@ -88,8 +88,8 @@ fn strip_path(text: &str, place: &str, name: &str) -> String {
     redacted + rest
 }
 
-/// Returns the plan with the names of its tools instead of their paths. The digest of the plan is that with
-/// the paths.
+/// Returns the plan with the names of its tools instead of their paths. The digest of the plan
+/// is that with the paths.
 pub(super) fn plan(plan: &Plan) -> Plan {
     Plan {
         toolchain: Toolchain {

@@ -13,9 +13,9 @@ use camino::Utf8Path;
 use serde_json::json;
 use std::fs;
 
-/// Puts `bytes` into a layout with correct digests, and gives the layout to inspect, verify and diff. The
-/// first byte chooses the place of the others. The layout must be reported on or refused, without a panic and
-/// without writing.
+/// Puts `bytes` into a layout with correct digests, and gives the layout to inspect, verify and
+/// diff. The first byte chooses the place of the others. The layout must be reported on or refused,
+/// without a panic and without writing.
 pub fn examine(bytes: &[u8]) {
     let Some((&place, bytes)) = bytes.split_first() else { return };
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -1,5 +1,5 @@
-//! Checks the entries of layers. Layers of kcompile must be reproducible, and no layer of a kernel image may
-//! be dangerous.
+//! Checks the entries of layers. Layers of kcompile must be reproducible, and no layer of a
+//! kernel image may be dangerous.
 
 use super::Problems;
 use super::origin::Origin;

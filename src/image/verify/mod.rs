@@ -28,14 +28,13 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-/// The problems of one check that are listed. The others are counted, because a hostile image may have
-/// 200,000.
+/// The problems of one check that are listed. The others are counted, because a
+/// hostile image may have 200,000.
 const MAX_PROBLEMS: usize = 8;
 
 /// The checks of one image, or of an artifact that is attached to an image.
 #[derive(Debug, Serialize)]
 pub struct VerifyReport {
-    /// The layout's directory.
     pub layout: Utf8PathBuf,
     /// The tag. `None` also if the report is about the whole layout.
     pub tag: Option<String>,
@@ -64,7 +63,6 @@ pub struct Check {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CheckName {
-    /// `index.json`.
     Index,
     /// Whether it is a kernel image.
     Image,
@@ -72,12 +70,10 @@ pub enum CheckName {
     Blobs,
     /// The entries of the layers.
     Entries,
-    /// The kernel file.
     Kernel,
     Modules,
     /// The final `.config`.
     Config,
-    /// Annotations and labels.
     Annotations,
     /// Whether two images are of one build.
     Pairing,
@@ -109,13 +105,11 @@ impl CheckName {
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum CheckResult {
-    /// The check passed.
     #[serde(rename = "holds")]
     Passed { detail: String },
     /// There is nothing to check.
     #[serde(rename = "not-said")]
     NotApplicable { detail: String },
-    /// The check failed.
     #[serde(rename = "fails")]
     Failed {
         #[serde(rename = "faults")]
@@ -270,8 +264,8 @@ pub fn verify(
 }
 
 impl VerifyCache {
-    /// Verifies a manifest. `outer` is the descriptor in the layout's index, of the manifest or of an index
-    /// that has it.
+    /// Verifies a manifest. `outer` is the descriptor in the layout's index, of the manifest or of
+    /// an index that has it.
     fn verify_manifest(
         &mut self,
         reader: &LayoutReader,
@@ -344,8 +338,8 @@ impl VerifyCache {
     }
 }
 
-/// Reports a blob that is not an image. This is a problem if it has kcompile's annotations or another type
-/// than the index says.
+/// Reports a blob that is not an image. This is a problem if it has kcompile's annotations or
+/// another type than the index says.
 fn artifact(reader: &LayoutReader, manifest_ref: &ManifestRef) -> CheckResult {
     let title = manifest_ref.kind.title();
     let kind = manifest_ref.descriptor.media_type().to_string();

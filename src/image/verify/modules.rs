@@ -14,8 +14,8 @@ const KBUILD_FILES: [&str; 2] = ["modules.builtin", "modules.order"];
 /// The file that Kbuild installs since Linux 5.2.
 const BUILTIN_MODINFO: (&str, (u32, u32)) = ("modules.builtin.modinfo", (5, 2));
 
-/// Checks that every module is for this architecture and for this release, because the kernel would refuse
-/// others.
+/// Checks that every module is for this architecture and for this release, because
+/// the kernel would refuse others.
 pub(super) fn check(info: &ImageInfo, arch: Option<Arch>, origin: Origin) -> CheckResult {
     let mut problems = Problems::default();
     let scan = &info.scan;
@@ -46,8 +46,8 @@ pub(super) fn check(info: &ImageInfo, arch: Option<Arch>, origin: Origin) -> Che
     problems.result(format!("{count} for Linux {} on {}", release.unwrap_or_default(), info.arch))
 }
 
-/// Checks that modules are in the directory in which modprobe looks for them, and that their release is the
-/// annotated one.
+/// Checks that modules are in the directory in which modprobe looks for them, and that their
+/// release is the annotated one.
 fn check_directories(info: &ImageInfo, origin: Origin, problems: &mut Problems) {
     let scan = &info.scan;
     let release = info.release.as_deref();

@@ -59,7 +59,9 @@ impl Farm {
             reporter.note(&format!("{name}: no answer from {}", self.dead.join(", ")));
         }
         if !self.alive.is_empty() && self.slots == 0 {
-            reporter.note(&format!("cannot find out how many jobs the {name} farm takes; set them with -j"));
+            reporter.note(&format!(
+                "cannot find out how many jobs the {name} farm takes; set the number with -j"
+            ));
         }
     }
 }

@@ -44,7 +44,6 @@ const LLVM_TOOLS: [&str; 9] = [
     "llvm-as",
 ];
 
-/// Arguments of bubblewrap.
 #[derive(Default)]
 struct BindArgs(Vec<String>);
 

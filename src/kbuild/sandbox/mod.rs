@@ -74,7 +74,6 @@ impl SandboxReport {
 pub struct SandboxPaths<'a> {
     pub plan: &'a Plan,
     pub tree: &'a Tree,
-    /// The build directory.
     pub build: &'a Utf8Path,
     /// An empty directory for HOME, TMPDIR and installed modules.
     pub private_dir: &'a Utf8Path,

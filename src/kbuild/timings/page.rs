@@ -12,7 +12,6 @@ const MAX_SLOWEST: usize = 40;
 /// Directories with a smaller share of the whole are left out.
 const MIN_SHARE: f64 = 0.002;
 
-/// Renders the page.
 pub(super) fn render(timings: &Timings) -> String {
     let Timings { release, flavor, arch, directories, vmlinux, .. } = timings;
     let title = format!("Linux {} for {} on {arch}", escape_html(release), flavor.spec().title);

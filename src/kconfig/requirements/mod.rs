@@ -1,6 +1,6 @@
-//! Requirement profiles: what a consumer (a hypervisor, Kubernetes, a network plugin) needs of a
-//! kernel's final `.config`, and checks of a config against them. Pure. The profiles are data in
-//! `configs/requirements/*.toml`.
+//! Requirement profiles: what a consumer (a hypervisor, Kubernetes, a network plugin)
+//! needs of a kernel's final `.config`, and checks of a config against them. Pure. The
+//! profiles are data in `configs/requirements/*.toml`.
 
 mod profile;
 mod result;

@@ -144,17 +144,17 @@ impl TryFrom<UncheckedGroup> for Group {
 
     fn try_from(group: UncheckedGroup) -> Result<Self, String> {
         if group.symbols.is_empty() {
-            return Err("symbols: there are none".into());
+            return Err("symbols: the list is empty".into());
         }
         let negates = |symbols: &Symbols| symbols.0.iter().any(|alternative| alternative.negated);
         match group.level {
             Level::Forbidden if group.value.is_some() => {
-                Err("value: what is forbidden may be neither built in nor a module".into())
+                Err("value: not allowed in a forbidden option, which may be neither built in nor a module"
+                    .into())
             }
-            Level::Forbidden if group.symbols.iter().any(negates) => Err(
-                "symbols: `!` turns what is required around, it has no meaning where something is forbidden"
-                    .into(),
-            ),
+            Level::Forbidden if group.symbols.iter().any(negates) => {
+                Err("symbols: `!` is not allowed in a forbidden option".into())
+            }
             _ => Ok(Group(group)),
         }
     }
@@ -217,9 +217,11 @@ fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> R
     let Some((origin, text)) = library.layers(&Profile::path(name)).last() else {
         let unknown = match above.last() {
             Some(by) => format!("{}: include: there is no profile `{name}`", Profile::path(by)),
-            None => format!("there is no requirement profile `{name}`"),
+            None => format!("unknown requirement profile `{name}`"),
         };
-        return Err(Error::usage(unknown).hint(format!("known are {}", names(library).join(", "))));
+        return Err(
+            Error::usage(unknown).hint(format!("the known profiles are {}", names(library).join(", ")))
+        );
     };
     if above.iter().any(|known| known == name) {
         return Err(Error::usage(format!("{origin}: include: `{name}` includes itself")));
@@ -330,9 +332,12 @@ mod tests {
             (format!("{BASE}arch = [\"mips\"]\n"), "line 7, column 9: arch: unknown variant `mips`"),
             (format!("{BASE}valeu = \"y\"\n"), "line 7, column 1: valeu: unknown field `valeu`"),
             (BASE.replace("reason = \"why\"", ""), "missing field `reason`"),
-            (format!("{BASE}value = \"y\"\n").replace("required", "forbidden"), "value: what is forbidden"),
-            (BASE.replace("B|C", "!B").replace("required", "forbidden"), "symbols: `!` turns"),
-            (BASE.replace("[\"A\", \"B|C\"]", "[]"), "symbols: there are none"),
+            (
+                format!("{BASE}value = \"y\"\n").replace("required", "forbidden"),
+                "value: not allowed in a forbidden option",
+            ),
+            (BASE.replace("B|C", "!B").replace("required", "forbidden"), "symbols: `!` is not allowed"),
+            (BASE.replace("[\"A\", \"B|C\"]", "[]"), "symbols: the list is empty"),
         ] {
             let message = mistake(&text);
             assert!(
@@ -350,8 +355,8 @@ mod tests {
         let message = |name: &str| read(&library, name).unwrap_err();
         assert_eq!(message("a").to_string(), "configs/requirements/a.toml: include: `a` includes itself");
         assert_eq!(message("c").to_string(), "configs/requirements/c.toml: include: there is no profile `d`");
-        assert_eq!(message("x").to_string(), "there is no requirement profile `x`");
-        assert_eq!(message("x").hint_text(), Some("known are a, b, c"));
+        assert_eq!(message("x").to_string(), "unknown requirement profile `x`");
+        assert_eq!(message("x").hint_text(), Some("the known profiles are a, b, c"));
     }
 
     #[test]

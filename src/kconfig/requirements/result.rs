@@ -9,11 +9,9 @@ use std::fmt;
 /// What a result shows if several symbols are all off.
 const NONE_ENABLED: &str = "none is on";
 
-/// A config to check.
 #[derive(Clone, Copy, Debug)]
 pub struct CheckInput<'a> {
     pub config: &'a Config,
-    /// Version of its kernel.
     pub version: KernelVersion,
     pub arch: Arch,
     /// Says what a missing symbol means.
@@ -57,7 +55,6 @@ pub struct RequirementResult {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RequirementStatus {
-    /// The line is met.
     #[serde(rename = "passed")]
     Passed,
     /// The line is not met.
@@ -118,7 +115,7 @@ impl fmt::Display for RequirementResult {
             several if found == NONE_ENABLED => {
                 write!(f, "none of {} is on, wanted {requested}", several.join(", "))
             }
-            several => write!(f, "of {} there is {found}, wanted {requested}", several.join(", ")),
+            several => write!(f, "the values of {} are {found}, wanted {requested}", several.join(", ")),
         }
     }
 }
@@ -233,7 +230,7 @@ fn describe_found(line: &Requirement, input: &CheckInput<'_>) -> String {
     if let [only] = &line.alternatives[..] {
         return match (config.symbols.get(&only.symbol).map(String::as_str), input.stage) {
             (None, Stage::Final) => "missing".to_owned(),
-            (None, Stage::Requested) => "not said".to_owned(),
+            (None, Stage::Requested) => "not listed".to_owned(),
             (Some("n"), _) => "not set".to_owned(),
             (Some(value), _) => value.to_owned(),
         };

@@ -19,8 +19,8 @@ pub enum SupportLevel {
     BelowMinimum,
 }
 
-/// Returns how well `version` suits the consumer of `profile`, and the rules that it does not meet, in the
-/// order of the profile.
+/// Returns how well `version` suits the consumer of `profile`, and the rules that it does not meet,
+/// in the order of the profile.
 pub fn support(profile: &Profile, version: KernelVersion) -> (SupportLevel, Vec<&KernelRule>) {
     let unmet: Vec<&KernelRule> = profile.kernel.iter().filter(|rule| !rule.admits(version)).collect();
     let level = if unmet.is_empty() {

@@ -66,7 +66,6 @@ pub fn identify(mut reader: impl Read) -> io::Result<Identity> {
 }
 
 impl Kernel {
-    /// Reads a whole file.
     pub fn read(reader: impl Read) -> io::Result<Kernel> {
         let is_banner: fn(&[u8]) -> bool = |text| text.first().is_some_and(u8::is_ascii_digit);
         let mut tee = TeeReader {
@@ -185,7 +184,6 @@ fn damaged(what: &str) -> String {
     format!("its {what} are not where its header says")
 }
 
-/// A PT_NOTE segment.
 struct NoteSegment {
     from: u64,
     length: usize,
@@ -233,9 +231,9 @@ struct Note<'a> {
     content: &'a [u8],
 }
 
-/// Returns the notes of a segment, up to one whose sizes make no sense. QEMU and linux-loader pad to the
-/// alignment of the segment, and so does this. They do not find the notes behind a property note, which needs
-/// an alignment of eight.
+/// Returns the notes of a segment, up to one whose sizes make no sense. QEMU and linux-loader pad
+/// to the alignment of the segment, and so does this. They do not find the notes behind a property
+/// note, which needs an alignment of eight.
 fn notes_of(mut rest: &[u8], alignment: usize) -> impl Iterator<Item = Note<'_>> {
     std::iter::from_fn(move || {
         // Elf64_Nhdr has the sizes of name and content, and the type.

@@ -1,6 +1,6 @@
-//! Reads the format and the metadata of kernels and modules from their bytes. The bytes may come from an
-//! archive that somebody else made. They are read once, forward and in chunks, and everything that is kept
-//! has a limit.
+//! Reads the format and the metadata of kernels and modules from their bytes. The bytes may come
+//! from an archive that somebody else made. They are read once, forward and in chunks, and
+//! everything that is kept has a limit.
 
 pub mod ikconfig;
 pub mod kernel;

@@ -49,8 +49,8 @@ impl Module {
     ///
     /// # Errors
     ///
-    /// Reading fails, or the module is not compressed as its name says, or it has more than 512 MiB when
-    /// decompressed.
+    /// Reading fails, or the module is not compressed as its name says, or it has more
+    /// than 512 MiB when decompressed.
     pub fn read(path: &str, reader: impl Read) -> io::Result<Module> {
         examine(decompressed(path, reader)?)
     }

@@ -2,8 +2,8 @@
 
 use memchr::memmem;
 
-/// Finds the first text that follows `needle` and that `fits`. A text ends before a NUL, before a line feed,
-/// or after `limit` bytes.
+/// Finds the first text that follows `needle` and that `fits`. A text ends before a NUL, before a
+/// line feed, or after `limit` bytes.
 pub(super) struct Finder {
     needle: memmem::Finder<'static>,
     fits: fn(&[u8]) -> bool,
@@ -102,8 +102,8 @@ impl Ranges {
         self.ranges.iter().all(|range| range.bytes.len() == range.length)
     }
 
-    /// Returns the bytes of the ranges, in the order of `new`. Those behind the end of the stream are
-    /// missing.
+    /// Returns the bytes of the ranges, in the order of `new`. Those behind the end
+    /// of the stream are missing.
     pub(super) fn finish(self) -> Vec<Vec<u8>> {
         self.ranges.into_iter().map(|range| range.bytes).collect()
     }

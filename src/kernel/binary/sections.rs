@@ -1,5 +1,5 @@
-//! The ELF sections of a file, and the absolute paths and the compiler in it, to compare two files of one
-//! name.
+//! The ELF sections of a file, and the absolute paths and the compiler in it, to compare
+//! two files of one name.
 
 use super::module::SIGNED;
 use crate::util::digest::Sha256;
@@ -19,8 +19,8 @@ const MAX_PATH: usize = 256;
 /// The content of a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ElfSections {
-    /// Section → digest of its bytes. A second section of the same name is `name#2`. Empty if the file is not
-    /// ELF.
+    /// Section → digest of its bytes. A second section of the same name is `name#2`. Empty if
+    /// the file is not ELF.
     pub sections: BTreeMap<String, Sha256>,
     /// Texts that are absolute paths of two parts or more.
     pub paths: BTreeSet<String>,

@@ -56,7 +56,6 @@ pub struct MigratedConfig {
 /// The differences between the final configs of two versions.
 #[derive(Debug, Serialize)]
 pub struct UpstreamChanges {
-    /// The old version.
     pub version: String,
     pub differences: Comparison,
 }
@@ -159,7 +158,7 @@ fn check_met_profiles(
             results.iter().filter(|one| one.is_fatal()).map(ToString::to_string).collect();
         if !lost.is_empty() {
             ctx.reporter.warning(format!(
-                "the config of {} meets the profile {name}, and the new one does not: {}",
+                "the config of {} meets the profile {name}, but the new config does not: {}",
                 old.version,
                 lost.join("; ")
             ));
@@ -193,8 +192,9 @@ fn upstream_changes(
         Err(error) if matches!(error.kind, Kind::Interrupted(_)) => Err(error),
         Err(error) => {
             let version = older.version;
-            ctx.reporter
-                .note(&format!("cannot list what is new since {version} without its source: {error}"));
+            ctx.reporter.note(&format!(
+                "cannot list the options that are new since {version}, because its source is missing: {error}"
+            ));
             Ok(None)
         }
     }

@@ -40,7 +40,6 @@ pub struct NewKernel {
 /// One architecture of the kernel that is added.
 pub struct NewKernelRequest<'a> {
     pub request: Request,
-    /// The config to migrate.
     pub base: BaseConfig<'a>,
     /// The kernel that the config belongs to.
     pub older: Request,

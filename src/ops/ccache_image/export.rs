@@ -6,7 +6,7 @@ use crate::image::pack;
 use crate::kernel::Arch;
 use crate::oci::{self, Entries, Entry, ImageSpec, WrittenImage};
 use crate::report::{Phase, Reporter};
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::read::{Links, read_file};
 use crate::util::text::{format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -19,7 +19,6 @@ pub(super) const MAX_ENTRY: u64 = 64 << 20;
 const MAX_BYTES: u64 = 3 << 30;
 const MAX_ENTRIES: usize = 150_000;
 
-/// Which entries to export.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// The most bytes.
@@ -67,7 +66,6 @@ pub fn export(
 }
 
 fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
-    let message = || format!("cannot read {dir}");
     let mut candidates = Vec::new();
     if !dir.is_dir() {
         return Ok(candidates);
@@ -86,7 +84,7 @@ fn candidates(dir: &Utf8Path) -> Result<Vec<Candidate>> {
                 path: path.to_owned(),
                 from: from.to_owned(),
                 bytes: metadata.len(),
-                used: metadata.modified().context(Kind::Build, message)?,
+                used: metadata.modified().context(Kind::Build, cannot("read", dir))?,
             });
         }
     }

@@ -7,7 +7,7 @@ use crate::host::Host;
 use crate::oci::layer_entries::EntryKind;
 use crate::oci::read::Image;
 use crate::report::Reporter;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
 use crate::util::fs::{create_dir, remove_tree};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::fs;
@@ -101,9 +101,8 @@ fn install_each(entries: &[Unpacked], dir: &Utf8Path, new: &mut Vec<Utf8PathBuf>
             imported.known += 1;
             continue;
         }
-        let message = || format!("cannot write {place}");
-        fs::create_dir_all(place.parent().unwrap_or(dir)).context(Kind::Build, message)?;
-        fs::rename(at, &place).context(Kind::Build, message)?;
+        fs::create_dir_all(place.parent().unwrap_or(dir)).context(Kind::Build, cannot("write", &place))?;
+        fs::rename(at, &place).context(Kind::Build, cannot("write", &place))?;
         new.push(place);
         imported.new += 1;
         imported.bytes += bytes;

@@ -17,7 +17,7 @@ use crate::source::archive;
 use crate::source::context::FetchContext;
 use crate::source::git_program::LIMITED_GIT;
 use crate::util::digest::HashingReader;
-use crate::util::error::{Error, Kind, NO_SPACE, Result, ResultExt};
+use crate::util::error::{Error, Kind, NO_SPACE, Result, ResultExt, cannot};
 use crate::util::fs as files;
 use crate::util::read::{Links, open_file};
 use crate::util::text::{pluralize, sanitize_line};
@@ -32,8 +32,8 @@ use std::process::Output;
 /// What git says of a text without a patch in it, from version 2.35 on and before.
 const NOT_A_PATCH: [&str; 2] = ["No valid patches in input", "unrecognized input"];
 
-/// Applies `patches` in their order to `tree`, a read-only kernel tree in the making. `scratch` is a directory on
-/// the same file system.
+/// Applies `patches` in their order to `tree`, a read-only kernel tree in the making. `scratch` is
+/// a directory on the same file system.
 ///
 /// # Errors
 ///
@@ -95,9 +95,9 @@ impl<'a> Worktree<'a> {
     /// Applies one patch file, which may be a mailbox of several patches.
     fn apply(&mut self, patch: &PatchFile, reporter: &Reporter) -> Result<()> {
         let name = &patch.name;
-        let message = || format!("cannot read {name}");
         let text = self.unpack(patch)?;
-        let scan = Scan::of(open(text).context(Kind::Build, message)?).context(Kind::Build, message)?;
+        let scan = Scan::of(open(text).context(Kind::Build, cannot("read", &name))?)
+            .context(Kind::Build, cannot("read", &name))?;
         if let Some((first, count)) = &scan.omissions {
             let files = pluralize(*count, "file", "files");
             reporter
@@ -110,17 +110,17 @@ impl<'a> Worktree<'a> {
         }
         if let Some(line) = scan.surplus {
             let error = Error::build(format!(
-                "{name}: `{}` follows a hunk that has all its lines",
+                "{name}: the line `{}` comes after a complete hunk",
                 sanitize_line(&line)
             ));
-            return Err(error.hint("correct the numbers of lines in the `@@` line before it"));
+            return Err(error.hint("correct the line counts in the `@@` line of that hunk"));
         }
-        let mut pieces = LinePieces::new(open(text).context(Kind::Build, message)?);
+        let mut pieces = LinePieces::new(open(text).context(Kind::Build, cannot("read", &name))?);
         let mut changes = 0;
         let mut part = self.new_part()?;
         let mut parts = PartFinder::default();
         let mut is_empty = true;
-        while let Some((piece, begins)) = pieces.next().context(Kind::Build, message)? {
+        while let Some((piece, begins)) = pieces.next().context(Kind::Build, cannot("read", &name))? {
             if begins && parts.starts_part(piece) && !is_empty {
                 self.finish_part(part)?;
                 changes += self.apply_part(patch, reporter)?;
@@ -132,7 +132,7 @@ impl<'a> Worktree<'a> {
         self.finish_part(part)?;
         changes += self.apply_part(patch, reporter)?;
         if changes == 0 {
-            return Err(Error::build(format!("{name}: no change in it, this is no patch")));
+            return Err(Error::build(format!("{name} is not a patch: it contains no change")));
         }
         Ok(())
     }
@@ -188,8 +188,10 @@ impl<'a> Worktree<'a> {
             )));
         }
         if let Some(path) = listing.ambiguous() {
-            return Err(Error::build(format!("{name}: several changes of {path}, which git apply mixes up"))
-                .hint("keep each commit in a file of its own, or the `From` lines of git format-patch"));
+            return Err(Error::build(format!(
+                "{name}: several commits change {path}, and git apply would mix them up"
+            ))
+            .hint("put each commit into its own file, or keep the `From` lines of git format-patch"));
         }
         for Change { old, new } in &listing.changes {
             self.copy_in(name, old)?;
@@ -219,7 +221,7 @@ impl<'a> Worktree<'a> {
         if !self.is_bare(&with_prefix, &bare) {
             return Ok(with_prefix);
         }
-        reporter.note(&format!("{}: no prefix (a/, b/) before its paths: applied with -p0", patch.name));
+        reporter.note(&format!("{}: its paths have no prefix (a/, b/); applied with -p0", patch.name));
         Ok(bare)
     }
 
@@ -313,7 +315,7 @@ impl<'a> Worktree<'a> {
             return Ok(error.hint(NO_SPACE));
         }
         if self.git(&["--check", "-R", &listing.strip_option()])?.status.success() {
-            return Ok(error.hint("this patch is already in the source: leave it out"));
+            return Ok(error.hint("the source already has this patch; leave it out"));
         }
         if listing.strip == 1 && self.git(&["--check", "-p0"])?.status.success() {
             return Ok(error.hint(
@@ -322,10 +324,10 @@ impl<'a> Worktree<'a> {
         }
         if has_crlf(&self.part).context(Kind::Build, || format!("cannot read {}", self.part))? {
             return Ok(error.hint(
-                "the patch has CRLF line ends, as a mail program may make them: dos2unix removes them",
+                "the patch has CRLF line ends, perhaps from a mail program; convert it with dos2unix",
             ));
         }
-        Ok(error.hint("the source is not the one that the patch was made for; context must match exactly"))
+        Ok(error.hint("the patch was made for another source; the context must match exactly"))
     }
 }
 
@@ -335,16 +337,14 @@ fn open(path: &Utf8Path) -> io::Result<BufReader<File>> {
 
 /// Copies the file of a patch, which must be the one that the plan was made with.
 fn copy_in_checked(path: &Utf8Path, patch: &PatchFile, to: &Utf8Path) -> Result<()> {
-    let message = || format!("cannot read {path}");
-    let file = open_file(path, Links::Follow).context(Kind::Build, message)?;
+    let file = open_file(path, Links::Follow).context(Kind::Build, cannot("read", path))?;
     let mut file = HashingReader::new(Interruptible(file.take(MAX_PATCH + 1)));
     let mut copy = File::create(to).context(Kind::Build, || format!("cannot write {to}"))?;
-    io::copy(&mut file, &mut copy).context(Kind::Build, message)?;
+    io::copy(&mut file, &mut copy).context(Kind::Build, cannot("read", path))?;
     if file.finish().0 == patch.sha256 {
         return Ok(());
     }
-    Err(Error::build(format!("{path} has changed since it was read first"))
-        .hint("run the same command again"))
+    Err(Error::build(format!("{path} changed while kcompile used it")).hint("run the same command again"))
 }
 
 /// Do the hunks of the patch at `path` have the line ends of Windows?

@@ -358,10 +358,10 @@ fn builds_with_unknown_inputs_are_never_reused() {
     let context = context();
     let token = "CONFIG_MODULE_SIG=y\nCONFIG_MODULE_SIG_KEY=\"pkcs11:token=x;object=y\"\n";
     let (files, notices) = planned(&context, token);
-    assert!(files.is_null() && notices.to_string().contains("the key is in a token"), "{notices}");
+    assert!(files.is_null() && notices.to_string().contains("the key is in a hardware token"), "{notices}");
     for _ in ["once", "again"] {
         let built = build(&context, token, "").ok().says("Compile: done");
-        built.says("warning: CONFIG_MODULE_SIG_KEY: the key is in a token");
+        built.says("warning: CONFIG_MODULE_SIG_KEY: the key is in a hardware token");
     }
     if has_tool("git") {
         let auto = "CONFIG_LOCALVERSION_AUTO=y\n";

@@ -125,7 +125,7 @@ fn patches_are_applied_to_a_copy() {
     );
     assert_eq!(context.names("cache/trees").len(), 2);
     assert!(context.names("cache/tmp").is_empty());
-    context.build("--patches p").failed(2, &["is used in place and never written to"]);
+    context.build("--patches p").failed(2, &["in place and never changes it"]);
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn add_checks_its_input_and_destination_first() {
     add("6.6.60 --source ../linux").failed(2, &["a catalog cannot name a local path"]);
     fs::write(context.path(NEW), CONFIG).unwrap();
     add("6.6.60 --from 6.1").failed(2, &["linux-x86_64-6.6.60.config exists already"]);
-    context.run("add 6.6.60 --fc").failed(2, &["there is no directory for your configs"]);
+    context.run("add 6.6.60 --fc").failed(2, &["cannot write a config: no project directory was found"]);
     assert!(!context.path("work/own/kcompile.lock").exists() && !context.path("cache/trees").exists());
     // The nearest config, even without a catalog entry.
     let told = add("6.6.60").ok().stdout;
@@ -276,7 +276,7 @@ fn a_profile_that_the_old_config_met_is_checked_too() {
     fs::write(dir.join("never-met.toml"), profile("NOWHERE")).unwrap();
     let ran = run(&context, "add 6.6.60 --dry-run").ok();
     let ran = ran.says(
-        "the config of 6.1.7 meets the profile pressure, and the new one does not: CONFIG_PSI is missing, wanted y",
+        "the config of 6.1.7 meets the profile pressure, but the new config does not: CONFIG_PSI is missing, wanted y",
     );
     assert!(ran.stdout.contains("pressure: ") && !ran.stdout.contains("never-met"), "{}", ran.stdout);
 }

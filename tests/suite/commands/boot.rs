@@ -299,7 +299,7 @@ fn booting_a_malicious_layout_writes_nothing_outside() {
     assert!(ran.stdout.contains("the kernel has no PVH note") && ran.stdout.contains("1 loaded"));
     assert_eq!(fs::read_to_string(context.path("victim/a.ko")).unwrap(), "as it was");
 
-    try_it(&layer(&elf(), "")).failed(3, &["1 module is missing in modules.dep, such as ", "victim/a.ko"]);
+    try_it(&layer(&elf(), "")).failed(3, &["1 module is missing from modules.dep, such as ", "victim/a.ko"]);
     try_it(&layer(b"no kernel", "kernel/a.ko:\n")).failed(3, &["the kernel is a raw binary"]);
     try_it(&layer(&elf()[..100], "kernel/a.ko:\n")).failed(3, &["the kernel is damaged"]);
     try_it(&layer(&elf(), "../../x\n")).failed(3, &["modules.dep, line 1: expected `MODULE: DEPENDENCY…`"]);

@@ -61,14 +61,14 @@ fn damaged_cache_entries_are_found_and_removed() {
     assert_eq!(
         what,
         [
-            "a damaged archive",
-            "a damaged source tree",
-            "an archive without its record, or a record without its archive",
+            "archive without its record, or record without its archive",
             "build of a removed source",
+            "damaged archive",
             "damaged record",
             "damaged record",
-            "half a source tree",
+            "damaged source tree",
             "incomplete git repository",
+            "incomplete source tree",
             "incomplete temporary file",
             "packed images without their record",
             "unknown file",

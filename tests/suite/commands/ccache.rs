@@ -84,7 +84,7 @@ fn an_imported_ccache_saves_nearly_all_compilation() {
     assert_eq!((count(&second, "cache_miss"), count(&second, "direct_cache_hit")), (0, misses));
     // Nothing is overwritten, and nothing is left behind.
     let again = second.run("cache import oci:warm/ccache").ok();
-    assert!(again.stdout.contains(": added 0 entries (0 B), had "), "{}", again.stdout);
+    assert!(again.stdout.contains(": added 0 entries (0 B), already had "), "{}", again.stdout);
     assert!(!second.path("ccache/kcompile-import").exists());
 }
 

@@ -80,20 +80,21 @@ fn check_asks_for_what_the_config_does_not_say() {
     let context = context("CONFIG_NET=y\nCONFIG_B=y\n");
     let check = |args: &str| context.run(&format!("check {args}"));
     check("x.config --for mine --configs own")
-        .failed(2, &["no header that tells the kernel's version", "--kernel VERSION"]);
+        .failed(2, &["no header with the kernel version", "--kernel VERSION"]);
     check("x.config --for mine --configs own --kernel 6.1.7")
-        .failed(2, &["tells the architecture", "--arch"]);
+        .failed(2, &["the architecture of the config is unknown", "--arch"]);
     check("x.config --for mine --configs own --kernel 6.1.7 --arch amd64").ok();
     check("x.config --kernel 6.1.7 --arch amd64")
-        .failed(2, &["tells what it is for", "kubernetes-1.35", "hardening"]);
+        .failed(2, &["the hypervisor is unknown", "kubernetes-1.35", "hardening"]);
     assert!(check("x.config --kernel 6.1.7 --arch amd64 --fc").stdout.contains("\nfirecracker: "));
     check("x.config --for nobody")
-        .failed(2, &["there is no requirement profile `nobody`", "known are calico"]);
+        .failed(2, &["unknown requirement profile `nobody`", "the known profiles are calico"]);
     check("nowhere").failed(2, &["no such file or directory, and not a kernel version"]);
     check("work").failed(2, &["no such file"]);
     check("own --for docker").failed(2, &["is not an OCI layout"]);
     fs::write(context.path("work/linux-5.12.config"), format!("{HEADER}CONFIG_X86_64=y\n")).unwrap();
-    check("linux-5.12.config --for docker").says("the file's name says Linux 5.12, its header 5.10.77");
+    check("linux-5.12.config --for docker")
+        .says("the file name says Linux 5.12, but the header says 5.10.77");
     fs::write(context.path("work/no.config"), "hello\nworld\n").unwrap();
     check("no.config --for docker").failed(2, &["not a kernel config"]);
     let wrong = PROFILE.replace("\"recommended\"", "\"nice\"");
@@ -110,9 +111,9 @@ fn catalog_configs_meet_the_profile_of_their_hypervisor() {
     for kernel in ["5.10 --fc", "6.1 --fc", "5.10 --ch", "6.1 --ch"] {
         for profile in ["", "--for flintlock", "--for kubernetes-1.34", "--for docker"] {
             let told = context.run(&format!("check {kernel} {profile}")).ok();
-            assert!(told.stderr.contains("as it is asked for"), "{}", told.stderr);
+            assert!(told.stderr.contains("checked the settings of"), "{}", told.stderr);
             assert!(
-                told.stdout.contains(" left open") && !told.stdout.contains("met          "),
+                told.stdout.contains(" open") && !told.stdout.contains("met          "),
                 "{}",
                 told.stdout
             );
@@ -136,7 +137,7 @@ fn an_image_is_checked_by_its_embedded_config() {
         .failed(2, &["no image with the tag 6.1.8", "its tags are 6.1.7"]);
     context
         .run("check out/firecracker-kernel-bin-amd64")
-        .failed(2, &["holds no kernel config", "beside it does: firecracker-kernel-modules-amd64"]);
+        .failed(2, &["has no kernel config", "beside it has one: firecracker-kernel-modules-amd64"]);
     context.tree("6.1.8", "work/newer");
     let args =
         "6.1.8 --fc --source newer --config mini.config --modules-layout flat --compression zstd --legacy";
@@ -215,7 +216,7 @@ fn check_refuses_malicious_layers_and_writes_nothing() {
     let mut behind = fine.clone();
     *behind.last_mut().unwrap() = 1;
     craft(&context, &behind, &behind, "layer.v1.tar");
-    context.run("check crafted --for hardening").failed(3, &["there are bytes behind the end of the tar"]);
+    context.run("check crafted --for hardening").failed(3, &["the layer has bytes after the end of the tar"]);
     craft(&context, &fine, &fine, "layer.v1.tar+bzip2");
     context.run("check crafted --for hardening").failed(3, &["layers of type"]);
     for (entries, says) in [
@@ -253,8 +254,8 @@ fn unmet_requirements_stop_a_build_before_compiling() {
         &["the final .config does not meet kubernetes: CONFIG_NAMESPACES is missing, wanted y", "hint: "],
     );
     assert!(!ran.stderr.contains("Compile") && !context.path("work/out").exists(), "{}", ran.stderr);
-    context.build("--require nobody").failed(2, &["there is no requirement profile `nobody`"]);
-    context.run("plan 6.1 --fc --require nobody").failed(2, &["there is no requirement profile `nobody`"]);
+    context.build("--require nobody").failed(2, &["unknown requirement profile `nobody`"]);
+    context.run("plan 6.1 --fc --require nobody").failed(2, &["unknown requirement profile `nobody`"]);
     // The flavor's own profile is checked by default.
     context.build("--set KVM_GUEST=n").failed(1, &["does not meet firecracker: CONFIG_KVM_GUEST is not set"]);
     context.build("--set KVM_GUEST=n --require none").ok();

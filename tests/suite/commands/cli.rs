@@ -134,7 +134,7 @@ fn completions_and_man_pages_are_generated() {
         );
     }
     assert!(context.run("man plan").ok().stdout.contains("changes nothing"));
-    context.run("man nothing").failed(2, &["there is no command `nothing`"]);
+    context.run("man nothing").failed(2, &["unknown command `nothing`"]);
     let man = context.run("man").ok().stdout;
     assert!(man.starts_with(".ie") && man.contains("KCOMPILE_MIRROR"), "{man}");
 }

@@ -135,7 +135,7 @@ fn tree_layout_modules_need_a_bind_mount() {
         .says("--modules-layout flat");
     fs::remove_dir_all(context.path("work").join(MODULES)).unwrap();
     let told =
-        context.run(&format!("inspect {BIN} --as capmvm")).ok().says("no modules are beside the kernel");
+        context.run(&format!("inspect {BIN} --as capmvm")).ok().says("the layout beside the kernel has no modules image");
     assert!(!told.stdout.contains("volumes"));
 }
 

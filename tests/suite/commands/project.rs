@@ -63,7 +63,7 @@ fn command_line_options_override_project_defaults() {
     context.env.insert("KCOMPILE_MIRROR".into(), "http://environment".into());
     assert!(run(&context, "plan 6.1").ok().stdout.contains("from http://environment"));
     fs::write(context.path("work/own/kcompile.toml"), "require = [\"nobody\"]\n").unwrap();
-    run(&context, "plan 6.1 --fc").failed(2, &["there is no requirement profile `nobody`"]);
+    run(&context, "plan 6.1 --fc").failed(2, &["unknown requirement profile `nobody`"]);
 }
 
 #[test]

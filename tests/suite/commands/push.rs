@@ -106,7 +106,9 @@ fn push_copies_referrers_with_the_image() {
     let indexed = write_layout(&both, &[("6.1.7", index)]);
 
     let registry = registry::honest();
-    let ran = push(&context, &registry, "").ok().says("stale is not pushed, because its image is not here");
+    let ran = push(&context, &registry, "")
+        .ok()
+        .says("stale is not pushed, because the image that it is attached to is missing");
     let lines: Vec<&str> = ran.stdout.lines().collect();
     assert_eq!(lines.len(), 5, "{lines:?}");
     assert_eq!(format!("{}\n", lines[2]), line(&registry, "firecracker-kernel-bin", "6.1.7", &indexed[0]));

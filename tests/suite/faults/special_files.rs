@@ -212,9 +212,9 @@ fn a_cache_writable_by_others_is_refused() {
     for command in ["plan", "build", "config show"] {
         context
             .run(&format!("{command} {args}"))
-            .failed(2, &["everybody may replace files in it (mode 777)", "chmod 1777"]);
+            .failed(2, &["everybody can replace files in it (mode 777)", "chmod 1777"]);
     }
-    context.run("clean").failed(2, &["everybody may replace files in it"]);
+    context.run("clean").failed(2, &["everybody can replace files in it"]);
     assert!(context.names("cache").is_empty());
     // Writable by everybody, but nobody can replace files of others.
     mode("cache", 0o1777);

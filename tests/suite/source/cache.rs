@@ -41,7 +41,7 @@ fn a_damaged_tree_is_unpacked_again_from_its_archive() {
     let modified = fs::metadata(&readme).unwrap().modified().unwrap();
     spoil(&readme, &whole.replace('e', "x"));
     fs::File::open(&readme).unwrap().set_modified(modified).unwrap();
-    let after = context.run(&args).ok().says("has changed since it was unpacked: unpacking it again");
+    let after = context.run(&args).ok().says("changed after it was unpacked; unpacking it again");
     assert_eq!(after.digests(), before.digests());
     assert_eq!((fs::read_to_string(&readme).unwrap(), downloads(&server)), (whole.clone(), 1));
     // An extra file, and a missing one.

@@ -35,7 +35,7 @@ fn output_and_cache_inside_the_source_are_refused() {
     std::os::unix::fs::symlink("linux", context.path("work/link")).unwrap();
     let before = context.snapshot("work/linux");
     for args in ["-o linux/out", "-o link/out", "-o linux"] {
-        let says = ["the output directory ", " lies in the source directory ", "with -o DIR"];
+        let says = ["the output directory ", " is inside the source directory ", "with -o DIR"];
         context.build(args).failed(2, &says);
     }
     for command in ["6.1.7 --config mini.config", "fetch 6.1.7", "config show 6.1.7 --config mini.config"] {
@@ -44,7 +44,7 @@ fn output_and_cache_inside_the_source_are_refused() {
     }
     let mut inside = context.command("6.1.7 --fc --source . --config ../mini.config");
     run_result(inside.current_dir(&tree).output().unwrap())
-        .failed(2, &["linux/out lies in the source directory "]);
+        .failed(2, &["linux/out is inside the source directory "]);
     assert_eq!(context.snapshot("work/linux"), before);
     // A directory whose name only starts with the same text.
     context.build("-o linux-out --cache-dir linux-cache").ok();

@@ -23,7 +23,7 @@ fn a_branch_is_fetched_to_depth_one() {
     assert!(receipt.contains("\"digest\": \"commit:") && receipt.contains("1700000000"), "{receipt}");
     context
         .run(&format!("fetch 6.1.8 --ch {source}"))
-        .failed(3, &["has no branch or tag `ch-6.1.8`", "among others, ch-6.1.7, other"]);
+        .failed(3, &["has no branch or tag `ch-6.1.8`", "for example, ch-6.1.7, other"]);
     context.run(&format!("fetch 6.1.7 --ch {source}#other")).ok();
     assert!(context.run(&format!("fetch 6.1.7 --ch {source} --offline")).ok().stdout.contains("commit:"));
     context

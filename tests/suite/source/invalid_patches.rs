@@ -20,11 +20,11 @@ fn no_hunk_is_silently_ignored() {
     // A line that was added by hand without updating the count.
     let new = "--- /dev/null\n+++ b/new.c\n@@ -0,0 +1,2 @@\n+1\n+2\n";
     for surplus in ["+3\n", "\\ No newline at end of file\n+3\n"] {
-        let says = ["1.patch: `+3` follows a hunk that has all its lines", "correct the numbers of lines"];
+        let says = ["1.patch: the line `+3` comes after a complete hunk", "correct the line counts"];
         patching.refused(&one(&format!("{new}{surplus}")), &says);
     }
-    patching.refused(&one(&diff("a.c", &format!("{HUNK}-5\n"))), &["1.patch: `-5` follows a hunk"]);
-    patching.refused(&one("a cover letter\n"), &["1.patch: no change in it, this is no patch"]);
+    patching.refused(&one(&diff("a.c", &format!("{HUNK}-5\n"))), &["1.patch: the line `-5` comes after a complete hunk"]);
+    patching.refused(&one("a cover letter\n"), &["1.patch is not a patch: it contains no change"]);
     let (_, tree) = patching.tree(&one(&diff("a.c", &format!("{HUNK}{second}"))));
     assert_eq!(read(&tree, "a.c").unwrap(), CHANGED.replace('8', "eight"));
 }

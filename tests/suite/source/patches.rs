@@ -260,7 +260,7 @@ fn patches_without_path_prefix_are_applied_with_a_note() {
         ("lib/Makefile", LINES.as_bytes()),
         ("kernel/sched/core.c", LINES.as_bytes()),
     ]);
-    let note = "note: 1.patch: no prefix (a/, b/) before its paths: applied with -p0";
+    let note = "note: 1.patch: its paths have no prefix (a/, b/); applied with -p0";
     let bare = |old: &str, new: &str, hunk: &str| format!("--- {old}\n+++ {new}\n{hunk}");
     let new = "@@ -0,0 +1 @@\n+new\n";
     for (patch, name, text) in [
@@ -377,7 +377,10 @@ fn a_mailbox_of_commits_is_applied_commit_by_commit() {
     assert_eq!((mode("a.c"), mode("c.c")), (0o555, 0o444));
     // Without the lines that start a mail, this cannot be detected.
     patching.write(&one(&changes[..2].concat()));
-    patching.context.run(FETCH).failed(1, &["1.patch: several changes of a.c, which git apply mixes up"]);
+    patching
+        .context
+        .run(FETCH)
+        .failed(1, &["1.patch: several commits change a.c, and git apply would mix them up"]);
 }
 
 #[test]

@@ -314,8 +314,12 @@ fn damaged_patches_are_refused_where_git_refuses_them() {
             *refused.lock().unwrap() += 1;
             assert_eq!(ran.code, 1, "{what}\n{}", ran.stderr);
             // kcompile refuses what git confuses or ignores.
-            let may_differ =
-                ["several changes of", "is not a path inside", "not supported: ", "follows a hunk"];
+            let may_differ = [
+                "several commits change",
+                "is not a path inside",
+                "not supported: ",
+                "after a complete hunk",
+            ];
             let differs = may_differ.iter().any(|why| ran.stderr.contains(why));
             assert!(!applied || differs, "{what}: git takes it\n{}\n{}", ran.stderr, batch.kept());
             assert!(batch.trees()[0].as_ref() == Some(&batch.source) && batch.trees()[1].is_none(), "{what}");

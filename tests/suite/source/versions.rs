@@ -39,7 +39,7 @@ fn channels_resolve_by_releases_json() {
         let ran = context.run(&format!("fetch {channel} --fc --mirror {}", server.url)).ok();
         assert!(ran.stdout.contains(&format!(" {version} sha256:")), "{}", ran.stdout);
         assert!(
-            ran.stderr.contains(&format!("{channel} is Linux {version}, by releases.json of ")),
+            ran.stderr.contains(&format!("{channel} is Linux {version}, according to the releases.json of ")),
             "{}",
             ran.stderr
         );
@@ -83,7 +83,9 @@ fn a_cached_release_list_works_without_the_server() {
         _ => respond(stream, "404 Not Found", &[], b""),
     });
     context.run(&format!("fetch latest --fc --mirror {}", server.url)).failed(3, &["HTTP status 404"]);
-    context.run(&format!("fetch latest --fc --mirror {}", server.url)).failed(3, &["by releases.json of "]);
+    context
+        .run(&format!("fetch latest --fc --mirror {}", server.url))
+        .failed(3, &["according to the releases.json of "]);
     let lists = context.names("cache/releases");
     let path = context.path(&format!("cache/releases/{}", lists[0]));
     fs::write(&path, "<html>").unwrap();
