@@ -21,9 +21,9 @@ lint:
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings
 
-# Write the golden files and docs/reference/cli.md anew, and show what changed
+# Regenerate the golden files and docs/reference/cli.md, and show what changed
 golden:
-    KCOMPILE_GOLDEN=update cargo test --locked --test suite -- golden docs
+    KCOMPILE_GOLDEN=update cargo test --locked --test suite -- golden snapshots messages docs
     git diff --stat tests/golden docs/reference/cli.md
 
 # Count sentences with a colon or a semicolon

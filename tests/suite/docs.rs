@@ -98,8 +98,8 @@ fn the_command_line_reference_is_what_the_program_prints() {
     let texts: String =
         sections.iter().map(|(name, help)| format!("\n## {name}\n\n```text\n{help}\n```\n")).collect();
     let page = format!(
-        "# Command line\n\nThis page is generated from the program's `--help`. Do not edit it. This command writes \
-         it anew:\n\n```sh\nKCOMPILE_GOLDEN=update cargo test --locked --test suite -- docs\n```\n\n{index}{texts}"
+        "# Command line\n\nThis page is generated from the program's `--help`. Do not edit it. This command \
+         regenerates it:\n\n```sh\nKCOMPILE_GOLDEN=update cargo test --locked --test suite -- docs\n```\n\n{index}{texts}"
     );
     let path = Path::new(ROOT).join(CLI);
     if std::env::var("KCOMPILE_GOLDEN").is_ok_and(|what| what == "update") {
@@ -111,7 +111,7 @@ fn the_command_line_reference_is_what_the_program_prints() {
     assert!(
         found == page,
         "{CLI} is not what --help prints (first difference, page and program: {differing:?}); \
-         KCOMPILE_GOLDEN=update writes it anew"
+         KCOMPILE_GOLDEN=update regenerates it"
     );
 }
 

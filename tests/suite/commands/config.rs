@@ -275,7 +275,8 @@ fn config_save_refuses_a_part_or_lays_it_over() {
     let context = project();
     fs::write(context.path("work/own/part"), "CONFIG_PSI=y\n# CONFIG_DUMMY is not set\n").unwrap();
     let save = |args: &str| config(&context, &format!("save part 6.1.7 {LINUX} --require none {args}"));
-    save("").failed(2, &["part: only a part of a config: ", "would get their defaults", "--merge", "--whole"]);
+    save("")
+        .failed(2, &["part: only a part of a config: ", "would get their defaults", "--merge", "--whole"]);
     assert_eq!(text(&context), kept());
     save("--merge").ok();
     let expected = kept().replace("CONFIG_DUMMY=m\n", "") + "\n# --- General setup\nCONFIG_PSI=y\n";

@@ -1,5 +1,5 @@
 //! Golden files in `tests/golden` of plans and `--json` output for fixed inputs. Refactoring must
-//! not change them. `KCOMPILE_GOLDEN=update` writes them anew.
+//! not change them. `KCOMPILE_GOLDEN=update` regenerates them.
 
 use crate::support::context::{CONFIG, RunResult, TestContext, has_tool};
 use crate::support::golden::{GIT, compare, context, printed, section};

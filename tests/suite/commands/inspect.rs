@@ -134,8 +134,10 @@ fn tree_layout_modules_need_a_bind_mount() {
     told.says("mount --bind /opt/kernel-modules/lib/modules/6.1.7 /lib/modules/6.1.7")
         .says("--modules-layout flat");
     fs::remove_dir_all(context.path("work").join(MODULES)).unwrap();
-    let told =
-        context.run(&format!("inspect {BIN} --as capmvm")).ok().says("the layout beside the kernel has no modules image");
+    let told = context
+        .run(&format!("inspect {BIN} --as capmvm"))
+        .ok()
+        .says("the layout beside the kernel has no modules image");
     assert!(!told.stdout.contains("volumes"));
 }
 

@@ -89,8 +89,10 @@ fn a_patch_that_does_not_apply_leaves_the_tree_unchanged() {
     build(&fuzzy)
         .failed(1, &["1.patch: the hunk at line 1 of COPYING does not apply", "context must match exactly"]);
     let applied = patch(&format!("@@ -1,2 +1,2 @@\n-before\n+{first}\n {second}\n"));
-    build(&applied)
-        .failed(1, &["the hunk at line 1 of COPYING does not apply", "the source already has this patch; leave it out"]);
+    build(&applied).failed(
+        1,
+        &["the hunk at line 1 of COPYING does not apply", "the source already has this patch; leave it out"],
+    );
     let second_hunk = format!("{}@@ -900,1 +901,2 @@\n nowhere\n+x\n", patch(&hunk(first)));
     build(&second_hunk).failed(1, &["1.patch: the hunk at line 900 of COPYING does not apply"]);
     for path in ["../evil", "/tmp/evil", "a/../../evil"] {

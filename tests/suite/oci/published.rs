@@ -193,7 +193,10 @@ fn a_published_receipt_can_be_rebuilt() {
     images.for_each(|dir| fs::remove_dir_all(dir).unwrap());
     verify("home").failed(
         2,
-        &["own.config", "hint: run this in the directory of the build, since receipts do not record directories"],
+        &[
+            "own.config",
+            "hint: run this in the directory of the build, since receipts do not record directories",
+        ],
     );
     for name in ["own.config", "own.fragment"] {
         fs::copy(context.path("sources").join(name), context.path("sources/deep").join(name)).unwrap();

@@ -23,7 +23,10 @@ fn no_hunk_is_silently_ignored() {
         let says = ["1.patch: the line `+3` comes after a complete hunk", "correct the line counts"];
         patching.refused(&one(&format!("{new}{surplus}")), &says);
     }
-    patching.refused(&one(&diff("a.c", &format!("{HUNK}-5\n"))), &["1.patch: the line `-5` comes after a complete hunk"]);
+    patching.refused(
+        &one(&diff("a.c", &format!("{HUNK}-5\n"))),
+        &["1.patch: the line `-5` comes after a complete hunk"],
+    );
     patching.refused(&one("a cover letter\n"), &["1.patch is not a patch: it contains no change"]);
     let (_, tree) = patching.tree(&one(&diff("a.c", &format!("{HUNK}{second}"))));
     assert_eq!(read(&tree, "a.c").unwrap(), CHANGED.replace('8', "eight"));

@@ -54,7 +54,7 @@ pub(crate) fn compare(name: &str, found: &str) {
     let heading = before[..at].iter().rev().find(|line| line.starts_with("== ")).unwrap_or(&"");
     let above: String = before[at.saturating_sub(3)..at].iter().map(|line| format!("  {line}\n")).collect();
     panic!(
-        "tests/golden/{name}, line {}, {heading}\n{above}{}{}KCOMPILE_GOLDEN=update writes it anew",
+        "tests/golden/{name}, line {}, {heading}\n{above}{}{}KCOMPILE_GOLDEN=update regenerates it",
         at + 1,
         show(&before, "-"),
         show(&now, "+")
