@@ -18,6 +18,7 @@ use crate::cli::commands::check::CheckArgs;
 use crate::cli::commands::clean::CleanArgs;
 use crate::cli::commands::diff::DiffArgs;
 use crate::cli::commands::doctor::DoctorArgs;
+use crate::cli::commands::extract::ExtractArgs;
 use crate::cli::commands::fetch::FetchArgs;
 use crate::cli::commands::inspect::InspectArgs;
 use crate::cli::commands::push::PushArgs;
@@ -29,8 +30,8 @@ use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, join_list, redact_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
-    add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, fetch, inspect, list,
-    plan, push, verify,
+    add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, extract, fetch,
+    inspect, list, plan, push, verify,
 };
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -100,6 +101,8 @@ pub enum Command {
     Config(config::ConfigCommand),
     /// Show what an image contains and what it was built from
     Inspect(InspectArgs),
+    /// Write the kernel, the modules or the config of an image as plain files
+    Extract(ExtractArgs),
     /// Boot an image in a virtual machine, load all modules, test what Kubernetes needs
     Boot(BootArgs),
     /// Verify images: digests, contents, annotations and receipts
@@ -144,6 +147,7 @@ impl Command {
             | Command::Check(_)
             | Command::Inspect(_)
             | Command::Diff(_)
+            | Command::Extract(_)
             | Command::Clean(_)
             | Command::Completions { .. }
             | Command::Man { .. } => Progress::Auto,
@@ -183,6 +187,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Add(args) => add::add(args, host, reporter),
         Command::Config(args) => config::config(args, host, reporter),
         Command::Inspect(args) => inspect::inspect(args, host, reporter),
+        Command::Extract(args) => extract::extract(args, host, reporter),
         Command::Boot(args) => boot::run(args, host, reporter),
         Command::Verify(args) => verify::verify(args, host, reporter),
         Command::Diff(args) => diff::diff(args, host, reporter),

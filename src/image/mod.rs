@@ -1,8 +1,9 @@
-//! Packs, documents, inspects, verifies, compares and pushes images of kernels.
+//! Packs, documents, extracts, inspects, verifies, compares and pushes images of kernels.
 
 pub mod attest;
 pub mod contents;
 pub mod diff;
+pub mod extract;
 pub mod inspect;
 pub mod kernel_image;
 pub mod pack;

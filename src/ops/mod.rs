@@ -11,6 +11,7 @@ mod compiler_identity;
 pub mod config;
 mod config_files;
 pub mod context;
+pub mod debug_files;
 pub mod doctor;
 pub mod fetch;
 mod initramfs_source;

@@ -35,6 +35,7 @@ mod commands {
     mod config;
     mod config_reading;
     mod diff;
+    mod extract;
     mod golden;
     mod inspect;
     mod list;

@@ -12,6 +12,7 @@ pub mod config;
 mod config_text;
 pub mod diff;
 pub mod doctor;
+pub mod extract;
 pub mod fetch;
 pub mod inspect;
 pub mod list;

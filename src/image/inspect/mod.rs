@@ -5,6 +5,7 @@
 mod cache;
 mod counterpart;
 mod documents;
+mod hypervisor;
 mod image_scan;
 pub mod scan;
 mod spec;

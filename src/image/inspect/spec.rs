@@ -2,6 +2,7 @@
 //! the volume of the modules with its mount point, and the kernel's command line.
 
 use super::ImageInfo;
+use super::hypervisor::{self, SpecFragment, filename};
 use crate::kernel::{Arch, Flavor, FlavorSpec, Platform};
 use crate::util::error::{Error, Result};
 use serde_json::json;
@@ -19,13 +20,10 @@ pub enum Consumer {
     Flintlock,
     /// YAML for spec.template.spec of CAPMVM's MicrovmMachineTemplate
     Capmvm,
-}
-
-/// A part of a specification.
-#[derive(Debug)]
-pub struct SpecFragment {
-    pub text: String,
-    pub notes: Vec<String>,
+    /// JSON for `firecracker --config-file`
+    Firecracker,
+    /// A command line of cloud-hypervisor
+    CloudHypervisor,
 }
 
 /// The content of a specification, without the names of a consumer.
@@ -55,16 +53,13 @@ pub fn fragment(
     modules: Option<&ImageInfo>,
     prefix: &str,
 ) -> Result<SpecFragment> {
-    let filename = match (&kernel.kernel_path, kernel.scan.main_kernel()) {
-        (Some(at), Some(_)) if at.exists => &at.path,
-        (_, Some((path, _))) => path,
-        (at, None) => {
-            let problem = at.as_ref().and_then(|at| Some(format!(": {}", at.problem.as_ref()?)));
-            let problem = problem.unwrap_or_default();
-            return Err(Error::usage(format!("{} has no kernel{problem}", kernel.layout))
-                .hint("name the layout of the kernel"));
-        }
+    let format = match consumer {
+        Consumer::Flintlock => flintlock,
+        Consumer::Capmvm => capmvm,
+        Consumer::Firecracker => return hypervisor::example(Flavor::Firecracker, kernel, modules),
+        Consumer::CloudHypervisor => return hypervisor::example(Flavor::CloudHypervisor, kernel, modules),
     };
+    let filename = filename(kernel)?;
     let flavor = kernel
         .flavor
         .ok_or_else(|| Error::usage(format!("{}: the hypervisor of the image is unknown", kernel.layout)))?;
@@ -86,11 +81,7 @@ pub fn fragment(
         volume,
         provider: flavor.spec().image_prefix,
     };
-    let text = match consumer {
-        Consumer::Flintlock => flintlock(&machine),
-        Consumer::Capmvm => capmvm(&machine),
-    };
-    Ok(SpecFragment { text, notes })
+    Ok(SpecFragment { text: format(&machine), notes })
 }
 
 /// Returns the name that `kcompile push` gives an image.

@@ -51,6 +51,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("doctor", vec!["arch llvm patches install json"]),
         ("check", vec!["for fc ch flavor arch kernel configure all json configs"]),
         ("inspect", vec!["arch json as registry"]),
+        ("extract", vec!["fc ch flavor arch output modules config debug images cache-dir"]),
         (
             "boot",
             vec![

@@ -315,3 +315,25 @@ fn multi_arch_tags_have_specifications() {
         assert_eq!(spec(""), pc, "this machine's");
     }
 }
+
+#[test]
+fn inspect_prints_what_starts_a_hypervisor() {
+    let context = TestContext::new();
+    context.build("").ok();
+    let told = context.run(&format!("inspect {BIN} --as firecracker")).ok();
+    let told = told.says("`kcompile extract 6.1.7 --fc` writes vmlinux");
+    let config: Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!(
+        config["boot-source"],
+        json!({"kernel_image_path": "vmlinux", "boot_args": "console=ttyS0 panic=1 reboot=k pci=off"})
+    );
+    assert_eq!(config["machine-config"], json!({"vcpu_count": 2, "mem_size_mib": 1024}));
+    assert_eq!(config["drives"][0]["is_root_device"], true);
+    context
+        .run(&format!("inspect {BIN} --as cloud-hypervisor"))
+        .failed(2, &["the kernel is for Firecracker", "use --as firecracker"]);
+    context.run("6.1.7 --ch --source linux --config mini.config").ok();
+    let told = context.run("inspect out/cloudhypervisor-kernel-bin-amd64 --as cloud-hypervisor").ok().stdout;
+    assert!(told.starts_with("cloud-hypervisor --kernel vmlinux.bin --disk path=rootfs.ext4 \\\n"), "{told}");
+    assert!(told.contains("--cmdline 'console=ttyS0 panic=1 reboot=t root=/dev/vda rw'"), "{told}");
+}
