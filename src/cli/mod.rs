@@ -21,6 +21,7 @@ use crate::cli::commands::doctor::DoctorArgs;
 use crate::cli::commands::extract::ExtractArgs;
 use crate::cli::commands::fetch::FetchArgs;
 use crate::cli::commands::inspect::InspectArgs;
+use crate::cli::commands::make::MakeCommandArgs;
 use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
@@ -31,7 +32,7 @@ use crate::util::text::{escape_control, join_list, redact_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use commands::{
     add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, extract, fetch,
-    inspect, list, plan, push, verify,
+    inspect, list, make, plan, push, verify,
 };
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -103,6 +104,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Write the kernel, the modules or the config of an image as plain files
     Extract(ExtractArgs),
+    /// Run the kernel's make with other targets, in the build directory of a version
+    Make(MakeCommandArgs),
     /// Boot an image in a virtual machine, load all modules, test what Kubernetes needs
     Boot(BootArgs),
     /// Verify images: digests, contents, annotations and receipts
@@ -137,6 +140,7 @@ impl Command {
             Command::Fetch(args) => args.progress.progress,
             Command::Add(args) => args.make.progress.progress,
             Command::Config(args) => args.progress(),
+            Command::Make(args) => args.make.progress.progress,
             Command::Boot(args) => args.progress,
             Command::Verify(args) => args.progress,
             Command::Push(args) => args.progress,
@@ -188,6 +192,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Config(args) => config::config(args, host, reporter),
         Command::Inspect(args) => inspect::inspect(args, host, reporter),
         Command::Extract(args) => extract::extract(args, host, reporter),
+        Command::Make(args) => make::make(args, host, reporter),
         Command::Boot(args) => boot::run(args, host, reporter),
         Command::Verify(args) => verify::verify(args, host, reporter),
         Command::Diff(args) => diff::diff(args, host, reporter),
@@ -268,6 +273,7 @@ mod tests {
             "config edit 6.1",
             "config save x 6.1",
             "boot 6.1",
+            "make 6.1 -- x",
             "verify out",
             "push x",
             "ccache export x:y",

@@ -13,6 +13,7 @@ mod make_vars;
 mod modules_install;
 mod recovery;
 pub mod sandbox;
+mod targets;
 pub mod timings;
 
 pub use config::config_lock_name;
@@ -78,12 +79,14 @@ pub struct MakeOptions {
     /// The farm behind the launcher.
     pub farm: Option<Farm>,
     pub network: Network,
+    /// The directory of a module outside the tree, to which make may write.
+    pub module_dir: Option<Utf8PathBuf>,
 }
 
 impl MakeOptions {
     /// Returns the options of a single make on this machine.
     pub fn new(jobs: usize) -> MakeOptions {
-        MakeOptions { jobs, jobserver: None, farm: None, network: Network::Allowed }
+        MakeOptions { jobs, jobserver: None, farm: None, network: Network::Allowed, module_dir: None }
     }
 }
 
@@ -145,7 +148,9 @@ impl<'a> BuildDir<'a> {
     /// unavailable. `private_dir` is an empty directory. With `--sandbox on`, removes what an
     /// earlier make wrote outside a sandbox.
     pub fn sandboxed(self, mode: SandboxMode, private_dir: &Utf8Path, reporter: &Reporter) -> Result<Self> {
-        let paths = SandboxPaths { plan: self.plan, tree: self.tree, build: &self.path, private_dir };
+        let module_dir = self.options.module_dir.as_deref();
+        let paths =
+            SandboxPaths { plan: self.plan, tree: self.tree, build: &self.path, private_dir, module_dir };
         let sandbox = Sandbox::find(mode, paths, self.host)?;
         if let Some(why) = &sandbox.report.why {
             reporter.note(&format!(

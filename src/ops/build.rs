@@ -110,7 +110,7 @@ fn compile(
 }
 
 /// How many jobs make gets, from which pool, and whether they may use the network.
-fn make_options(request: &Request, ctx: &Context<'_>) -> MakeOptions {
+pub(super) fn make_options(request: &Request, ctx: &Context<'_>) -> MakeOptions {
     let (farm, jobs) = match ctx.slot {
         Some(slot) => (slot.farm(), ctx.jobs),
         None => ctx.farm(request.toolchain.launcher.as_deref()),
@@ -120,6 +120,7 @@ fn make_options(request: &Request, ctx: &Context<'_>) -> MakeOptions {
         jobs,
         jobserver: ctx.slot.map(|slot| slot.jobs().clone()),
         farm,
+        module_dir: None,
         network: if ctx.offline { Network::Forbidden } else { Network::Allowed },
     }
 }

@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod fetch;
 mod initramfs_source;
 pub mod inputs;
+pub mod make;
 mod named_files;
 pub mod rebuild;
 pub mod reuse;

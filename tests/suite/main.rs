@@ -39,6 +39,7 @@ mod commands {
     mod golden;
     mod inspect;
     mod list;
+    mod make;
     mod plan;
     mod project;
     mod push;

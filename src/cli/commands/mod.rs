@@ -16,6 +16,7 @@ pub mod extract;
 pub mod fetch;
 pub mod inspect;
 pub mod list;
+pub mod make;
 pub mod plan;
 pub mod push;
 pub mod verify;

@@ -126,6 +126,7 @@ pub(super) fn arguments(
     arguments.add(["--ro-bind", paths.tree.path.as_str(), paths.tree.path.as_str()]);
     arguments.bind_writable(paths.build);
     arguments.bind_writable(paths.private_dir);
+    paths.module_dir.iter().for_each(|dir| arguments.bind_writable(dir));
     // bubblewrap has created the directories that lead to all of these.
     arguments.add(["--remount-ro", "/"]);
     Ok(arguments.0)

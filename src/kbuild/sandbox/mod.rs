@@ -77,6 +77,8 @@ pub struct SandboxPaths<'a> {
     pub build: &'a Utf8Path,
     /// An empty directory for HOME, TMPDIR and installed modules.
     pub private_dir: &'a Utf8Path,
+    /// The directory of a module outside the tree.
+    pub module_dir: Option<&'a Utf8Path>,
 }
 
 /// A sandbox, or none.

@@ -51,6 +51,13 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("doctor", vec!["arch llvm patches install json"]),
         ("check", vec!["for fc ch flavor arch kernel configure all json configs"]),
         ("inspect", vec!["arch json as registry"]),
+        (
+            "make",
+            vec![
+                "fc ch flavor arch source config fragment set patches configs jobs cc llvm cross-compile sandbox",
+                "launcher mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock progress",
+            ],
+        ),
         ("extract", vec!["fc ch flavor arch output modules config debug images cache-dir"]),
         (
             "boot",
