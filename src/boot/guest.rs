@@ -232,6 +232,11 @@ pub(super) fn compiler(arch: Arch, host: &Host) -> String {
     if host.arch == Some(arch) { "gcc".to_owned() } else { format!("{}-gcc", arch.spec().triple) }
 }
 
+/// Returns the program that makes a root disk, with its packages.
+pub(super) fn mke2fs() -> Dependency {
+    Dependency::program("mke2fs", "makes the root disk", ["e2fsprogs"; 5])
+}
+
 /// Returns that compiler with its packages.
 pub(super) fn compiler_dependency(arch: Arch, host: &Host) -> Dependency {
     let packages = if host.arch == Some(arch) { ["gcc"; 5] } else { arch.spec().cross_packages };
@@ -296,7 +301,7 @@ fn compile(source: &str, extra_flags: &[String], arch: Arch, to: &Utf8Path, host
 
 /// Makes an ext4 file system with the content of `tree`, without root. It has only the features of
 /// the first ext4, so that every kernel mounts it.
-fn make_file_system(tree: &Utf8Path, disk: &Utf8Path, host: &Host) -> Result<()> {
+pub(super) fn make_file_system(tree: &Utf8Path, disk: &Utf8Path, host: &Host) -> Result<()> {
     const BLOCK: u64 = 4096;
     let (mut files, mut bytes) = (0, 0);
     for found in walkdir::WalkDir::new(tree) {
@@ -327,7 +332,7 @@ fn make_file_system(tree: &Utf8Path, disk: &Utf8Path, host: &Host) -> Result<()>
     run("mke2fs", args.map(str::to_owned).to_vec(), host)
 }
 
-fn make_empty_disk(path: &Utf8Path, bytes: u64) -> Result<()> {
+pub(super) fn make_empty_disk(path: &Utf8Path, bytes: u64) -> Result<()> {
     let made = File::create_new(path).and_then(|file| file.set_len(bytes));
     made.context(Kind::Build, || format!("cannot write {path}"))
 }

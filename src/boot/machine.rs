@@ -82,6 +82,15 @@ pub(super) enum RootMedium {
     Initramfs(Utf8PathBuf),
 }
 
+/// What the machine is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// kcompile's init runs checks, and kcompile reads the console.
+    Checks,
+    /// The user has the console, and may write to the disk. The changes are discarded.
+    Shell,
+}
+
 /// A virtual machine with its kernel and disk. Paths are absolute.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
@@ -97,6 +106,7 @@ pub(super) struct Machine {
     pub devices_on_command_line: bool,
     /// The CID of the vsock device, if this host supports one.
     pub vsock: Option<u32>,
+    pub purpose: Purpose,
     pub append: Option<String>,
 }
 
@@ -128,13 +138,16 @@ impl Machine {
             Platform::Pc => format!(" {pc_options}"),
             Platform::DeviceTree => String::new(),
         };
-        let root = match self.root {
-            RootMedium::Disk => "root=/dev/vda rootfstype=ext4 ro init=/init",
-            RootMedium::Initramfs(_) => "rdinit=/init",
+        let root = match (&self.root, self.purpose) {
+            (RootMedium::Disk, Purpose::Checks) => "root=/dev/vda rootfstype=ext4 ro init=/init",
+            (RootMedium::Disk, Purpose::Shell) => "root=/dev/vda rw",
+            (RootMedium::Initramfs(_), _) => "rdinit=/init",
         };
-        let mut line = format!(
-            "console={serial} {early_console}{platform} panic=-1 loglevel=7 printk.devkmsg=on {root}"
-        );
+        let messages = match self.purpose {
+            Purpose::Checks => "loglevel=7 printk.devkmsg=on",
+            Purpose::Shell => "loglevel=4",
+        };
+        let mut line = format!("console={serial} {early_console}{platform} panic=-1 {messages} {root}");
         if let Some(append) = &self.append {
             line.push(' ');
             line.push_str(append);
@@ -173,6 +186,11 @@ impl Machine {
             Bus::Mmio => "device",
             Bus::Pci => "pci",
         };
+        let (serial, disk_mode, network) = match self.purpose {
+            // A network without other members.
+            Purpose::Checks => ("stdio", "read-only", "hubport,id=net,hubid=0"),
+            Purpose::Shell => ("mon:stdio", "snapshot", "user,id=net"),
+        };
         let mut memory = MEMORY;
         let mut args = vec![
             "-no-user-config".to_owned(),
@@ -189,18 +207,17 @@ impl Machine {
             "none".into(),
             "-no-reboot".into(),
             "-serial".into(),
-            "stdio".into(),
+            serial.into(),
             "-kernel".into(),
             self.kernel.to_string(),
             "-append".into(),
             self.kernel_command_line(),
             "-drive".into(),
-            format!("if=none,id=disk,format=raw,read-only=on,file={}", escape_commas(&self.disk)),
+            format!("if=none,id=disk,format=raw,{disk_mode}=on,file={}", escape_commas(&self.disk)),
             "-device".into(),
             format!("virtio-blk-{bus},drive=disk"),
-            // A network without other members.
             "-netdev".into(),
-            "hubport,id=net,hubid=0".into(),
+            network.into(),
             "-device".into(),
             format!("virtio-net-{bus},netdev=net"),
             "-device".into(),
@@ -286,6 +303,7 @@ mod tests {
             root: RootMedium::Disk,
             devices_on_command_line: true,
             vsock: None,
+            purpose: Purpose::Checks,
             append: None,
         }
     }

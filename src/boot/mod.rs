@@ -9,16 +9,18 @@ mod machine;
 mod module_order;
 mod pvh_stub;
 mod report;
+mod shell;
 pub mod target;
 
 pub use guest::RootChoice;
 pub use machine::{Accelerator, Vmm};
 pub use report::{BootReport, CheckStatus, ExitReason, Modules, Requirement};
+pub use shell::{ShellOptions, ShellRoot, shell};
 pub use target::BootTarget;
 
 use crate::cache::Cache;
 use crate::host::Host;
-use crate::host::packages::{self, Dependency};
+use crate::host::packages;
 use crate::host::process::{self, CommandLine, Stream, WatchEvent};
 use crate::kernel::binary::Pvh;
 use crate::kernel::{Arch, KernelFormat};
@@ -32,7 +34,7 @@ use camino::Utf8Path;
 use console::Console;
 use evaluate::{RunRecord, StopReason, evaluate};
 use guest::Guest;
-use machine::{Machine, RootMedium};
+use machine::{Machine, Purpose, RootMedium};
 use rustix::fs::Access;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -144,7 +146,7 @@ pub fn require_host(arch: Arch, options: &Options, host: &Host) -> Result<()> {
     accelerators(arch, options, host)?;
     let mut dependencies = vec![options.vmm.dependency(arch), guest::compiler_dependency(arch, host)];
     if options.root == RootChoice::Disk {
-        dependencies.push(Dependency::program("mke2fs", "makes the root disk", ["e2fsprogs"; 5]));
+        dependencies.push(guest::mke2fs());
     }
     packages::diagnose(dependencies, "gcc", host).require()
 }
@@ -196,6 +198,7 @@ fn machine(target: &BootTarget, options: &Options, guest: &Guest) -> Machine {
         root: guest.root.clone(),
         devices_on_command_line: !uses_acpi,
         vsock,
+        purpose: Purpose::Checks,
         append: options.append.clone(),
     }
 }

@@ -97,14 +97,23 @@ impl Images {
         persist(file, to)
     }
 
+    /// Returns the final `.config`, if an image has it.
+    pub fn config_text(&self) -> Option<&str> {
+        self.0.iter().find_map(|one| one.info.scan.kernel_config()).map(|(_, text)| text)
+    }
+
+    /// Returns whether an image has modules.
+    pub fn has_modules(&self) -> bool {
+        self.0.iter().any(|one| one.info.modules.is_some())
+    }
+
     /// Writes the final `.config` to the file `to`.
     ///
     /// # Errors
     ///
     /// Exit code 2 if no image has it, 1 if the file cannot be written.
     pub fn config(&self, to: &Utf8Path) -> Result<()> {
-        let found = self.0.iter().find_map(|one| one.info.scan.kernel_config());
-        let Some((_, text)) = found else {
+        let Some(text) = self.config_text() else {
             return Err(Error::usage(format!("{} has no .config", self.title())).hint(
                 "kcompile's modules images have one; a kernel has one inside if it was built with \
                  CONFIG_IKCONFIG",

@@ -28,6 +28,7 @@ mod commands {
     mod add;
     mod bench;
     mod boot;
+    mod boot_shell;
     mod cache_check;
     mod ccache;
     mod check;

@@ -3,7 +3,7 @@
 use crate::boot::target::{self, ImageRef, ModulesSource, Overrides};
 use crate::boot::{
     Accelerator, BootReport, BootTarget, CheckStatus, ExitReason, Modules, Options, Requirement, RootChoice,
-    Vmm, boot,
+    ShellOptions, ShellRoot, Vmm, boot, shell,
 };
 use crate::cache::Cache;
 use crate::catalog::project::Project;
@@ -16,7 +16,7 @@ use crate::kernel::{Arch, Flavor, VersionRequest};
 use crate::report::{Progress, Reporter};
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ Examples:
   kcompile boot out/firecracker-kernel-bin-amd64:6.1.7
   kcompile boot out/cloudhypervisor-kernel-bin-amd64 --require modules,nftables
   kcompile boot out/firecracker-kernel-bin-amd64 --vmm firecracker
+  kcompile boot 6.1 --fc --shell                  a shell in QEMU, with busybox
+  kcompile boot 6.1 --fc --shell --root rootfs.ext4
 
 Names for --require:
   modules      every module loads or finds no hardware
@@ -61,6 +63,9 @@ pub struct BootArgs {
     pub arch: Option<Arch>,
     #[command(flatten)]
     pub how: RunArgs,
+    /// Open a console in QEMU instead of running checks; changes to the root file system are discarded
+    #[arg(long, conflicts_with_all = ["vmm", "require", "time_limit", "json"])]
+    pub shell: bool,
     /// Output directory with the image of a version [default: out]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
@@ -84,9 +89,10 @@ pub struct RunArgs {
     /// Hardware acceleration of the virtual machine
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub accel: Accel,
-    /// Root file system
-    #[arg(long, value_name = "KIND", default_value = "auto")]
-    pub root: RootChoice,
+    /// Root file system: auto, disk or initramfs; with --shell, a file with an ext4 file system or a directory
+    /// [default: auto, or with --shell the host's busybox]
+    #[arg(long, value_name = "KIND|FILE|DIR")]
+    pub root: Option<Utf8PathBuf>,
     /// Fail unless this check or group of checks (see below) passes; repeatable [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub require: Vec<Requirement>,
@@ -110,24 +116,60 @@ pub enum Accel {
     Tcg,
 }
 
+impl From<Accel> for Option<Accelerator> {
+    fn from(accel: Accel) -> Self {
+        match accel {
+            Accel::Auto => None,
+            Accel::Kvm => Some(Accelerator::Kvm),
+            Accel::Tcg => Some(Accelerator::Emulation),
+        }
+    }
+}
+
 impl RunArgs {
     /// Returns the same as options of [`boot`].
-    pub fn options(&self) -> Options {
-        Options {
+    ///
+    /// # Errors
+    ///
+    /// `--root` is a path (exit code 2).
+    pub fn options(&self) -> Result<Options> {
+        let root = match &self.root {
+            None => RootChoice::Auto,
+            Some(name) => RootChoice::from_str(name.as_str(), false).map_err(|_| {
+                Error::usage(format!("--root {name}: a file or directory needs --shell"))
+                    .hint("without --shell, give auto, disk or initramfs")
+            })?,
+        };
+        Ok(Options {
             vmm: self.vmm,
-            accelerator: match self.accel {
-                Accel::Auto => None,
-                Accel::Kvm => Some(Accelerator::Kvm),
-                Accel::Tcg => Some(Accelerator::Emulation),
-            },
-            root: self.root,
+            accelerator: self.accel.into(),
+            root,
             required: match &self.require[..] {
                 [] => vec![Requirement::All],
                 target => target.to_vec(),
             },
             limit: Duration::from_secs(self.time_limit.into()),
             append: self.append.clone(),
-        }
+        })
+    }
+
+    /// Returns the same as options of [`shell`].
+    fn shell_options(&self, host: &Host) -> Result<ShellOptions> {
+        let root = match &self.root {
+            None => ShellRoot::Busybox,
+            Some(path) => {
+                let path = host.absolute(path);
+                match path.metadata() {
+                    Ok(found) if found.is_dir() => ShellRoot::Directory(path),
+                    Ok(found) if found.is_file() => ShellRoot::Disk(path),
+                    _ => {
+                        return Err(Error::usage(format!("--root {path}: no such file or directory"))
+                            .hint("with --shell, give a file with an ext4 file system or a directory"));
+                    }
+                }
+            }
+        };
+        Ok(ShellOptions { accelerator: self.accel.into(), root, append: self.append.clone() })
     }
 }
 
@@ -135,7 +177,14 @@ pub fn run(args: &BootArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode
     let target = resolve(args, host)?;
     target.notes.iter().for_each(|note| reporter.note(note));
     let cache = Cache::open(&cache_dir(args.cache_dir.as_deref(), host)?, host.uid)?;
-    let report = boot(&target, &args.how.options(), &cache, host, reporter)?;
+    if args.shell {
+        if !host.interactive {
+            return Err(Error::usage("--shell needs a terminal").hint("run it in one, without pipes"));
+        }
+        shell(&target, &args.how.shell_options(host)?, &cache, host, reporter)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = boot(&target, &args.how.options()?, &cache, host, reporter)?;
     reporter.clear();
     print(&if args.json { render_json(&report) } else { text(&report) })?;
     report.require()?;

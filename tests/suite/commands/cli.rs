@@ -62,7 +62,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         (
             "boot",
             vec![
-                "modules fc ch flavor arch vmm accel root require time-limit append",
+                "modules fc ch flavor arch vmm accel root require time-limit append shell",
                 "output cache-dir progress json",
             ],
         ),
