@@ -2,10 +2,12 @@
 //! [`Request`](crate::plan::request::Request), and each command prints its results.
 
 mod args;
+mod candidates;
 mod commands;
 mod flavor_args;
 mod output;
 mod output_diff;
+mod overview;
 mod resolve;
 mod target;
 
@@ -25,15 +27,17 @@ use crate::cli::commands::make::MakeCommandArgs;
 use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
-use crate::kernel::Flavor;
+use crate::kernel::{Channel, Flavor, VersionRequest};
 use crate::report::{Progress, Reporter, Terminal};
 use crate::util::error::{Error, Result};
-use crate::util::text::{escape_control, join_list, redact_secrets};
+use crate::util::text::{escape_control, join_list, nearest, redact_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 use commands::{
     add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, extract, fetch,
     inspect, list, make, plan, push, verify,
 };
+use overview::OVERVIEW;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -53,6 +57,9 @@ Examples:
 Exit codes: 0 ok, 1 build or check failed, 2 usage or plan error, 3 fetch or verification failed, \
 4 host lacks something, 130 interrupted.";
 
+/// The variable by which the scripts of `kcompile completions` ask for candidates.
+const COMPLETE: &str = "KCOMPILE_COMPLETE";
+
 #[derive(Debug, Parser)]
 #[command(name = "kcompile", arg_required_else_help = true, about = about())]
 #[command(args_conflicts_with_subcommands = true, subcommand_precedence_over_arg = true)]
@@ -67,7 +74,7 @@ pub struct Cli {
 
 fn about() -> String {
     let titles = join_list(Flavor::ALL.iter().map(|flavor| flavor.spec().title), "and");
-    format!("Build Linux guest kernels for {titles} and pack them as OCI images")
+    format!("Build Linux guest kernels for {titles} as OCI images")
 }
 
 fn usage() -> String {
@@ -161,8 +168,13 @@ impl Command {
 
 /// Parses the arguments of the process, runs the command and prints its error.
 pub fn main() -> ExitCode {
+    // The script of `kcompile completions` sets this variable to ask for candidates.
+    CompleteEnv::with_factory(|| candidates::add_to(Cli::command())).var(COMPLETE).complete();
     if let Some(code) = process::supervise(host::args()) {
         return code;
+    }
+    if host::args().nth(1).is_none() {
+        return show_overview();
     }
     let matches = command_line().try_get_matches().unwrap_or_else(|error| exit(&error));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error));
@@ -178,11 +190,25 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Checks that the first argument of `kcompile ARGUMENT` is a version and not a misspelt command.
+fn check_version(args: &BuildArgs) -> Result<()> {
+    let [text, ..] = &args.versions.versions[..] else { return Ok(()) };
+    if text == "all" || text.parse::<VersionRequest>().is_ok() || text.parse::<Channel>().is_ok() {
+        return Ok(());
+    }
+    let command = Cli::command();
+    match nearest(text, command.get_subcommands().map(clap::Command::get_name)) {
+        Some(name) => Err(Error::usage(format!("`{text}` is neither a command nor a kernel version"))
+            .hint(format!("did you mean `kcompile {name}`?"))),
+        None => Ok(()),
+    }
+}
+
 fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     process::set_safe_umask();
     process::watch_signals()?;
     match command {
-        Command::Build(args) => build::build(args, host, reporter),
+        Command::Build(args) => check_version(args).and_then(|()| build::build(args, host, reporter)),
         Command::Plan(args) => plan::plan(args, host, reporter),
         Command::Fetch(args) => fetch::fetch(args, host, reporter),
         Command::List(args) => list::list(args, host),
@@ -200,8 +226,17 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Cache(args) => cache::cache(args, host, reporter),
         Command::Ccache(args) => ccache::ccache(args, host, reporter),
         Command::Clean(args) => clean::clean(args, host, reporter),
-        Command::Completions { shell } => completions::completions(*shell, command_line()),
+        Command::Completions { shell } => completions::completions(*shell, COMPLETE),
         Command::Man { command } => completions::man(command.as_deref(), command_line()),
+    }
+}
+
+/// Prints the overview, as `kcompile` without arguments does.
+fn show_overview() -> ExitCode {
+    let text = format!("{}\n\nUsage: {}\n\n{OVERVIEW}", about(), usage());
+    match output::print(&text) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, &Reporter::new(Progress::Plain, Terminal::No)),
     }
 }
 
@@ -216,12 +251,11 @@ fn exit(error: &clap::Error) -> ! {
     std::process::exit(error.exit_code());
 }
 
-/// Returns the command line, with the catalog's revision and its fragments in version and help.
+/// Returns the command line, with the catalog's revision in the version.
 fn command_line() -> clap::Command {
-    let library = ConfigLibrary::built_in();
-    let version = format!("{} (catalog {})", env!("CARGO_PKG_VERSION"), library.revision().short());
-    let help = format!("{EXAMPLES}\n\nFragments for --fragment:\n{}", list::fragments(&library));
-    Cli::command().version(version).after_help(help)
+    let revision = ConfigLibrary::built_in().revision().short();
+    let version = format!("{} (catalog {revision})", env!("CARGO_PKG_VERSION"));
+    Cli::command().version(version).after_help(EXAMPLES)
 }
 
 fn fail(error: &Error, reporter: &Reporter) -> ExitCode {
@@ -237,6 +271,19 @@ mod tests {
     #[test]
     fn clap_finds_no_fault() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_is_in_the_overview() {
+        let (_, commands) = OVERVIEW.split_once("Commands:\n").unwrap();
+        let lines = commands.lines().take_while(|line| !line.is_empty());
+        let mut words: Vec<&str> = lines.flat_map(|line| line.split_whitespace().skip(1)).collect();
+        let command = Cli::command();
+        let mut names: Vec<&str> =
+            command.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
+        words.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(words, names);
     }
 
     #[test]

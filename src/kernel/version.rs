@@ -154,7 +154,9 @@ impl VersionRequest {
 impl FromStr for VersionRequest {
     type Err = String;
 
+    /// Accepts `v6.1` and `linux-6.1` too, as tags and archives are named.
     fn from_str(text: &str) -> Result<Self, String> {
+        let text = ["v", "linux-"].iter().find_map(|prefix| text.strip_prefix(prefix)).unwrap_or(text);
         let version: KernelVersion = text.parse()?;
         let is_series = text.split('.').count() == 2 && version.candidate().is_none();
         Ok(if is_series {

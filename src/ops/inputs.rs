@@ -20,6 +20,7 @@ use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::file_stamp::{self, FileStamp};
 use crate::util::fs::digest_file;
 use crate::util::read::{Links, open_file};
+use crate::util::text::nearest;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 
@@ -88,16 +89,14 @@ fn read_override(over: &Override, host: &Host, library: &ConfigLibrary) -> Resul
     }
     let path = host.absolute(fragment.as_str().into());
     if !path.exists() {
-        let known: Vec<&str> = library.fragments().map(|(name, _)| name).collect();
-        let known = if known.is_empty() {
-            "the catalog has none".into()
-        } else {
-            format!("the catalog has {}", known.join(", "))
+        let hint = match nearest(fragment, library.fragments().map(|(name, _)| name)) {
+            Some(name) => format!("did you mean --fragment {name}?"),
+            None => "`kcompile list --fragments` lists them; give a file by its path".to_owned(),
         };
         return Err(Error::usage(format!(
             "--fragment {fragment}: not a fragment of the catalog, and not a file"
         ))
-        .hint(format!("{known}; give a file by its path")));
+        .hint(hint));
     }
     read_config("--fragment", &path)
 }

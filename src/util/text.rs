@@ -219,9 +219,31 @@ fn redact_url(scheme: &str, url: &str) -> String {
     shown + path + "?…" + fragment + &query[end.len()..]
 }
 
+/// Returns the candidate that `word` is a likely misspelling of.
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let distance = |other: &str| strsim::osa_distance(&word, &other.to_lowercase());
+    let best = candidates.into_iter().min_by_key(|other| distance(other))?;
+    // A third of a word may be wrong.
+    (distance(best) <= best.chars().count().min(word.chars().count()).div_ceil(3)).then_some(best)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_misspelt_word_finds_its_neighbour() {
+        let words = ["build", "list", "config", "xfs"];
+        for (typed, expected) in
+            [("bild", "build"), ("lst", "list"), ("LIST", "list"), ("cofnig", "config"), ("xsf", "xfs")]
+        {
+            assert_eq!(nearest(typed, words), Some(expected), "{typed}");
+        }
+        for typed in ["6.1", "zzz", "x", "latest", ""] {
+            assert_eq!(nearest(typed, words), None, "{typed}");
+        }
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -33,6 +33,7 @@ mod commands {
     mod ccache;
     mod check;
     mod cli;
+    mod completions;
     mod config;
     mod config_reading;
     mod diff;

@@ -2,11 +2,16 @@
 
 use crate::cli::output::print_verbatim;
 use crate::util::error::{Error, Kind, Result, ResultExt};
+use clap_complete::env::Shells;
 use std::process::ExitCode;
 
-pub fn completions(shell: clap_complete::Shell, mut command: clap::Command) -> Result<ExitCode> {
+/// Prints a script that asks kcompile itself for candidates, by the environment variable `variable`.
+pub fn completions(shell: clap_complete::Shell, variable: &str) -> Result<ExitCode> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut command, "kcompile", &mut text);
+    let shells = Shells::builtins();
+    let script = shells.completer(&shell.to_string()).expect("both have the same shells");
+    let written = script.write_registration(variable, "kcompile", "kcompile", "kcompile", &mut text);
+    written.context(Kind::Build, || "cannot write the script".into())?;
     print_verbatim(&String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }

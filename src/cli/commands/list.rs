@@ -44,6 +44,9 @@ note), series[] and fragments[].";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
+    /// Print the fragments for --fragment, with what each is for
+    #[arg(long, conflicts_with = "json")]
+    fragments: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -54,6 +57,10 @@ pub struct ListArgs {
 
 pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     let CatalogFiles { library, catalog } = CatalogFiles::read(args.configs.as_deref(), host)?;
+    if args.fragments {
+        print(&fragments(&library))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let kubernetes = newest_kubernetes(&library)?;
     print(&if args.json {
         render_json(&json(&library, &catalog, kubernetes.as_ref()))
@@ -150,13 +157,12 @@ fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
         }
         text.push('\n');
     }
-    text.push_str("Fragments (--fragment NAME)\n");
-    text.push_str(&fragments(library));
+    text.push_str("`kcompile list --fragments` lists the config fragments.\n");
     text
 }
 
 /// Formats each fragment with its description.
-pub fn fragments(library: &ConfigLibrary) -> String {
+fn fragments(library: &ConfigLibrary) -> String {
     let fragment =
         |(name, what): (&str, &str)| indented(what, 14).replacen(&" ".repeat(12), &format!("  {name:10}"), 1);
     library.fragments().map(fragment).collect()

@@ -4,7 +4,7 @@ use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
 use crate::kernel::{Arch, KernelVersion, VersionRange};
 use crate::util::error::{Error, Result};
-use crate::util::text::escape_control;
+use crate::util::text::{escape_control, nearest};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -219,9 +219,12 @@ fn read_below(library: &ConfigLibrary, name: &str, above: &mut Vec<String>) -> R
             Some(by) => format!("{}: include: there is no profile `{name}`", Profile::path(by)),
             None => format!("unknown requirement profile `{name}`"),
         };
-        return Err(
-            Error::usage(unknown).hint(format!("the known profiles are {}", names(library).join(", ")))
-        );
+        let known = names(library);
+        let hint = match nearest(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("the known profiles are {}", known.join(", ")),
+        };
+        return Err(Error::usage(unknown).hint(hint));
     };
     if above.iter().any(|known| known == name) {
         return Err(Error::usage(format!("{origin}: include: `{name}` includes itself")));

@@ -6,15 +6,7 @@ use std::os::unix::fs::symlink;
 #[test]
 fn help_is_grouped_and_has_examples() {
     let help = TestContext::new().run("--help").ok().stdout;
-    for text in [
-        "  wireguard   WireGuard built in",
-        "Examples:",
-        "Kernel:",
-        "Config and patches:",
-        "Images:",
-        "Exit codes:",
-        "doctor",
-    ] {
+    for text in ["Examples:", "Kernel:", "Config and patches:", "Images:", "Exit codes:", "doctor"] {
         assert!(help.contains(text), "{text}:\n{help}");
     }
     assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");
@@ -47,7 +39,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config save", [&written_config[..], &["merge whole"]].concat()),
         ("config set", [&written_config[..], &["with-dependencies"]].concat()),
         ("config why", final_config.to_vec()),
-        ("list", vec!["configs json"]),
+        ("list", vec!["fragments configs json"]),
         ("doctor", vec!["arch llvm patches install json"]),
         ("check", vec!["for fc ch flavor arch kernel configure all json configs"]),
         ("inspect", vec!["arch json as registry"]),
@@ -135,11 +127,9 @@ fn the_version_names_the_catalog() {
 #[test]
 fn completions_and_man_pages_are_generated() {
     let context = TestContext::new();
-    for shell in ["bash", "zsh", "fish"] {
-        assert!(
-            context.run(&format!("completions {shell}")).ok().stdout.contains("modules-layout"),
-            "{shell}"
-        );
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = context.run(&format!("completions {shell}")).ok().stdout;
+        assert!(script.contains("KCOMPILE_COMPLETE"), "{shell}:\n{script}");
     }
     assert!(context.run("man plan").ok().stdout.contains("changes nothing"));
     context.run("man nothing").failed(2, &["unknown command `nothing`"]);
@@ -150,7 +140,6 @@ fn completions_and_man_pages_are_generated() {
 #[test]
 fn invalid_arguments_are_usage_errors() {
     let context = TestContext::new();
-    context.run("").failed(2, &["Usage"]);
     context.run("sixpointone --fc").failed(2, &["error: `sixpointone` is not a kernel version", "hint:"]);
     context.run("6.1 --fc --ch").failed(2, &["cannot be used with"]);
     context.run("6.1 --fc -j 0").failed(2, &["-j"]);
