@@ -1,8 +1,11 @@
 //! The only reader of process state: environment, working directory, terminal, CPUs, user.
 
 pub mod bubblewrap;
+mod env;
 pub mod packages;
 pub mod process;
+
+pub use env::full_env;
 
 use crate::kernel::Arch;
 use crate::report::Terminal;
@@ -12,7 +15,7 @@ use crate::util::fs::normalize_path;
 use crate::util::read::{Links, MAX_SMALL_FILE, read_text};
 use crate::util::text::join_list;
 use camino::{Utf8Path, Utf8PathBuf};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
@@ -76,15 +79,17 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// The working directory is not usable, or `SOURCE_DATE_EPOCH` is not a number (exit code 2).
+    /// The working directory is not usable, `SOURCE_DATE_EPOCH` is not a number, or a variable that kcompile
+    /// reads is not UTF-8 (exit code 2).
     pub fn read() -> Result<Host> {
-        let env = full_env();
+        env::check_utf8(std::env::vars_os())?;
+        let variables = full_env();
         let cwd =
             std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
         let cwd = Utf8PathBuf::from_path_buf(cwd)
             .map_err(|path| Error::usage(format!("the working directory {} is not UTF-8", path.display())))?;
         let is_terminal = std::io::stderr().is_terminal();
-        let set = |key: &str| env.get(key).filter(|value| !value.is_empty());
+        let set = |key: &str| variables.get(key).filter(|value| !value.is_empty());
         let source_date_epoch = match set("SOURCE_DATE_EPOCH") {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| {
@@ -93,12 +98,12 @@ impl Host {
         };
         Ok(Host {
             args: args().map(|arg| arg.to_string_lossy().into_owned()).collect(),
-            cache_dir: cache_dir(&env).map(|dir| cwd.join(dir)),
+            cache_dir: env::cache_dir(&variables).map(|dir| cwd.join(dir)),
             arch: Arch::find(|spec| *spec.uname == *rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
             terminal: if !is_terminal {
                 Terminal::No
-            } else if set("NO_COLOR").is_none() && env.get("TERM").is_some_and(|term| term != "dumb") {
+            } else if set("NO_COLOR").is_none() && variables.get("TERM").is_some_and(|term| term != "dumb") {
                 Terminal::Color
             } else {
                 Terminal::Plain
@@ -111,16 +116,21 @@ impl Host {
                 urls.split([',', ' ']).filter(|url| !url.is_empty()).map(str::to_owned).collect()
             }),
             source_date_epoch,
-            child_env: child_env(&env),
-            launcher_env: launcher_env(&env),
-            terminal_env: terminal_env(&env),
-            proxies: env
+            child_env: env::child_env(&variables),
+            launcher_env: env::launcher_env(&variables),
+            terminal_env: env::terminal_env(&variables),
+            proxies: variables
                 .iter()
-                .filter(|(key, _)| is_proxy(key))
+                .filter(|(key, _)| env::is_proxy(key))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect(),
-            git_env: git_env(&env),
-            ignored: env.keys().filter(|key| affects_build(key)).cloned().collect(),
+            git_env: env::git_env(&variables),
+            ignored: std::env::vars_os()
+                .filter_map(|(key, _)| key.into_string().ok())
+                .filter(|key| env::affects_build(key))
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
             os: OsRelease::parse(
                 &read_text("/etc/os-release", Links::Follow, MAX_SMALL_FILE).unwrap_or_default(),
             ),
@@ -210,171 +220,9 @@ pub fn clock() -> SystemTime {
     SystemTime::now()
 }
 
-/// Returns the whole environment, for programs such as skopeo that find the user's credentials there. It is
-/// never used for a build, and not stored, since it may have secrets.
-pub fn full_env() -> BTreeMap<String, String> {
-    std::env::vars_os()
-        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
-        .collect()
-}
-
-/// Returns `KCOMPILE_CACHE_DIR`, or else `kcompile` in the XDG cache directory.
-fn cache_dir(env: &BTreeMap<String, String>) -> Option<Utf8PathBuf> {
-    let set = |key: &str| env.get(key).filter(|value| !value.is_empty()).map(Utf8PathBuf::from);
-    // By the XDG Base Directory Specification, relative paths are invalid and must be ignored.
-    let xdg = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("kcompile"));
-    let home = set("HOME").map(|home| home.join(".cache/kcompile"));
-    set("KCOMPILE_CACHE_DIR").or(xdg).or(home)
-}
-
-/// Returns whether curl, apt and git take a proxy from this variable.
-fn is_proxy(key: &str) -> bool {
-    matches!(key.to_lowercase().as_str(), "http_proxy" | "https_proxy" | "all_proxy" | "no_proxy")
-}
-
-/// Returns the environment of child processes, with fixed locale and time zone.
-fn child_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let mut child = select(env, &["HOME", "TMPDIR"]);
-    let mut path = env.get("PATH").cloned().unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
-    // depmod is in /sbin, which is not in the PATH of ordinary users on Debian.
-    for dir in ["/usr/local/sbin", "/usr/sbin", "/sbin"] {
-        if !path.split(':').any(|have| have == dir) {
-            path = format!("{path}:{dir}");
-        }
-    }
-    child.insert("PATH".into(), path);
-    child.insert("LC_ALL".into(), "C".into());
-    child.insert("TZ".into(), "UTC".into());
-    // The kernel's scripts must not write bytecode to the source tree.
-    child.insert("PYTHONDONTWRITEBYTECODE".into(), "1".into());
-    // Kconfig runs rustc for its version. The rustc of rustup looks for toolchains in HOME, which is the
-    // user's only for launchers and without a sandbox. This makes it find none everywhere. The distribution's
-    // rustc ignores it.
-    child.insert("RUSTUP_HOME".into(), "/dev/null".into());
-    child
-}
-
-fn select(env: &BTreeMap<String, String>, keys: &[&str]) -> BTreeMap<String, String> {
-    keys.iter().filter_map(|key| Some(((*key).to_owned(), env.get(*key)?.clone()))).collect()
-}
-
-/// Selects variables of ccache, sccache, distcc and icecc. Leaves out those that weaken checks, change
-/// command lines or choose another compiler.
-fn launcher_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    const PASSED: [&str; 25] = [
-        "XDG_CACHE_HOME",
-        "XDG_CONFIG_HOME",
-        "XDG_RUNTIME_DIR",
-        "CCACHE_DIR",
-        "CCACHE_CONFIGPATH",
-        "CCACHE_MAXSIZE",
-        "CCACHE_MAXFILES",
-        "CCACHE_TEMPDIR",
-        "CCACHE_REMOTE_STORAGE",
-        "CCACHE_REMOTE_ONLY",
-        "CCACHE_RESHARE",
-        "CCACHE_READONLY",
-        "CCACHE_RECACHE",
-        "CCACHE_COMPRESSLEVEL",
-        "SCCACHE_DIR",
-        "SCCACHE_CACHE_SIZE",
-        "SCCACHE_CONF",
-        "SCCACHE_SERVER_PORT",
-        "SCCACHE_IDLE_TIMEOUT",
-        "DISTCC_HOSTS",
-        "DISTCC_POTENTIAL_HOSTS",
-        "DISTCC_DIR",
-        "ICECC_SCHEDULER",
-        "ICECC_TEST_SOCKET",
-        "ICECC_VERSION",
-    ];
-    select(env, &PASSED)
-}
-
-/// Selects the SSH agent, and the certificates in OpenSSL's variables under the names of git.
-fn git_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let names = [
-        ("SSH_AUTH_SOCK", "SSH_AUTH_SOCK"),
-        ("SSL_CERT_FILE", "GIT_SSL_CAINFO"),
-        ("SSL_CERT_DIR", "GIT_SSL_CAPATH"),
-    ];
-    names.iter().filter_map(|(from, to)| Some(((*to).to_owned(), env.get(*from)?.clone()))).collect()
-}
-
-/// Selects `TERM` and its database and the colors of menuconfig, and sets a locale with line drawing.
-fn terminal_env(env: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let names = ["TERM", "TERMINFO", "TERMINFO_DIRS", "COLORTERM", "MENUCONFIG_COLOR", "MENUCONFIG_MODE"];
-    select(env, &names).into_iter().chain([("LC_ALL".to_owned(), "C.UTF-8".to_owned())]).collect()
-}
-
-/// Returns whether make or Kbuild reads this variable from the environment.
-fn affects_build(key: &str) -> bool {
-    const NAMES: [&str; 23] = [
-        "ARCH",
-        "SUBARCH",
-        "SRCARCH",
-        "CROSS_COMPILE",
-        "CC",
-        "HOSTCC",
-        "LD",
-        "AR",
-        "NM",
-        "OBJCOPY",
-        "STRIP",
-        "LLVM",
-        "LLVM_IAS",
-        "KCFLAGS",
-        "KAFLAGS",
-        "KCPPFLAGS",
-        "MAKEFLAGS",
-        "MFLAGS",
-        "GNUMAKEFLAGS",
-        "MAKEFILES",
-        "LOCALVERSION",
-        "O",
-        "DEPMOD",
-    ];
-    NAMES.contains(&key) || ["KBUILD_", "KCONFIG_", "INSTALL_"].iter().any(|prefix| key.starts_with(prefix))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn the_cache_follows_the_xdg_rules() {
-        let dir = |pairs: &[(&str, &str)]| cache_dir(&env(pairs)).unwrap().into_string();
-        assert_eq!(dir(&[("HOME", "/h")]), "/h/.cache/kcompile");
-        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/kcompile");
-        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]), "/h/.cache/kcompile");
-        assert_eq!(dir(&[("KCOMPILE_CACHE_DIR", "/k"), ("HOME", "/h")]), "/k");
-        assert_eq!(cache_dir(&env(&[])), None);
-    }
-
-    #[test]
-    fn a_child_gets_few_variables() {
-        let child =
-            child_env(&env(&[("PATH", "/bin"), ("MAKEFLAGS", "-n"), ("AWS_SECRET", "x"), ("LANG", "tr_TR")]));
-        assert_eq!(child["PATH"], "/bin:/usr/local/sbin:/usr/sbin:/sbin");
-        assert_eq!(
-            child.keys().map(String::as_str).collect::<Vec<_>>(),
-            ["LC_ALL", "PATH", "PYTHONDONTWRITEBYTECODE", "RUSTUP_HOME", "TZ"]
-        );
-        let with_rust = child_env(&env(&[("HOME", "/home/user"), ("RUSTUP_HOME", "/home/user/.rustup")]));
-        assert_eq!(with_rust["RUSTUP_HOME"], "/dev/null", "the same whatever the user's HOME");
-    }
-
-    #[test]
-    fn variables_of_kbuild_are_recognised() {
-        for key in ["MAKEFLAGS", "KBUILD_OUTPUT", "KCONFIG_CONFIG", "ARCH", "INSTALL_MOD_PATH", "LLVM"] {
-            assert!(affects_build(key), "{key}");
-        }
-        assert!(!affects_build("PATH") && !affects_build("HOME"));
-    }
 
     #[test]
     fn os_release_is_parsed() {
