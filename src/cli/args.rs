@@ -7,7 +7,7 @@ pub use super::flavor_args::FlavorArgs;
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::TimingsFormat;
 use crate::kconfig;
-use crate::kernel::{Arch, Flavor, SourceSpec};
+use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec};
 use crate::oci::Compression;
 use crate::plan::request::{KernelLink, ModulesLayout, Override};
 use crate::report::Progress;
@@ -20,7 +20,7 @@ fn source_help() -> String {
     let default = |flavor: &Flavor| format!("{} with --{}", flavor.spec().source, flavor.spec().flag);
     let defaults: Vec<String> = Flavor::ALL.iter().map(default).collect();
     format!(
-        "Kernel source: kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory \
+        "Kernel source: {SOURCE_FORMS} \
          [default: the catalog's source, or else {}]",
         defaults.join(", ")
     )
@@ -188,10 +188,10 @@ pub struct CompileArgs {
     /// Rebuild even if a cached image exists
     #[arg(long)]
     pub rebuild: bool,
-    /// Call the compiler through COMMAND: ccache, sccache, distcc, icecc or another; with distcc and icecc,
-    /// -j defaults to the capacity of the compiler farm
-    #[arg(long, value_name = "COMMAND")]
-    pub launcher: Option<String>,
+    /// Call the compiler through COMMAND: ccache, sccache, distcc, icecc or another, or none; with distcc
+    /// and icecc, -j defaults to the capacity of the compiler farm
+    #[arg(long, value_name = "COMMAND", value_parser = launcher)]
+    launcher: Option<String>,
     /// Write a report of build times and sizes beside the receipt, as html (the default), json or both
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "html", value_delimiter = ',', help_heading = "Output")]
     pub timings: Vec<TimingsFormat>,
@@ -326,6 +326,26 @@ pub struct BuildArgs {
 pub struct BuildCommand {
     #[command(flatten)]
     pub build: BuildArgs,
+}
+
+impl CompileArgs {
+    /// Returns `--launcher`, unless it is `none`.
+    pub fn launcher(&self) -> Option<&str> {
+        self.launcher.as_deref().filter(|command| *command != "none")
+    }
+
+    /// Drops `--launcher`.
+    pub fn remove_launcher(&mut self) {
+        self.launcher = None;
+    }
+}
+
+/// Checks that `--launcher` names a program.
+fn launcher(text: &str) -> Result<String, String> {
+    if shlex::split(text).is_some_and(|words| !words.is_empty()) {
+        return Ok(text.to_owned());
+    }
+    Err("expected a command such as ccache, or none".into())
 }
 
 /// Parses `none` or a path inside an image.

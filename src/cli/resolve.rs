@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::plan::request::{ImageChoice, Request, ToolchainChoice};
 use crate::report::Reporter;
 use crate::util::error::{Error, Kind, Result, ResultExt};
-use crate::util::openpgp::Keyring;
+use crate::util::openpgp::{KEYRING_HINT, Keyring};
 use crate::util::read::{Links, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -128,7 +128,8 @@ fn keyring(paths: &[Utf8PathBuf], host: &Host) -> Result<Keyring> {
     for path in paths {
         let path = host.absolute(path);
         let bytes = read_file(&path, Links::Follow, MAX_KEYRING)
-            .context(Kind::Usage, || format!("--keyring: cannot read {path}"))?;
+            .context(Kind::Usage, || format!("--keyring: cannot read {path}"))
+            .map_err(|error| error.hint(KEYRING_HINT))?;
         keyring.add(path.as_str(), &bytes)?;
     }
     Ok(keyring)
@@ -146,7 +147,7 @@ pub fn one_request(version: &str, options: &Options, ctx: &Context<'_>) -> Resul
 
 /// Returns one request for each architecture and version.
 pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Result<Vec<Request>> {
-    let remote = options.compile.launcher.as_deref().and_then(Tool::of).filter(|tool| tool.is_remote());
+    let remote = options.compile.launcher().and_then(Tool::of).filter(|tool| tool.is_remote());
     if let Some(tool) = remote.filter(|_| ctx.offline) {
         return Err(Error::usage(format!("--offline: {} needs the network", tool.name()))
             .hint("remove --launcher, or use --launcher ccache"));
@@ -241,7 +242,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
             cc: make.kbuild.cc.clone(),
             llvm: make.kbuild.llvm,
             cross_compile: make.kbuild.cross_compile.clone(),
-            launcher: compile.launcher.clone(),
+            launcher: compile.launcher().map(str::to_owned),
         },
         images: ImageChoice {
             combined_image: images.combined_image,

@@ -15,7 +15,7 @@ impl BuildDir<'_> {
     pub(super) fn kernel_file(&self, reporter: &Reporter) -> Result<Utf8PathBuf> {
         let Plan { arch, flavor, .. } = *self.plan;
         let kernel = self.built_kernel();
-        let pvh = kernel_check::check(&kernel, arch, flavor)?;
+        let pvh = self.check_kernel(&kernel)?;
         if arch.spec().format != KernelFormat::Elf {
             return Ok(kernel);
         }
@@ -29,10 +29,19 @@ impl BuildDir<'_> {
             ElfForm::Vmlinux => Ok(kernel),
             ElfForm::Stripped => {
                 let stripped = self.strip(&kernel)?;
-                kernel_check::check(&stripped, arch, flavor)?;
+                self.check_kernel(&stripped)?;
                 Ok(stripped)
             }
         }
+    }
+
+    /// Checks a kernel file that was just made. Most errors are explained by the log of make.
+    fn check_kernel(&self, kernel: &Utf8Path) -> Result<Pvh> {
+        kernel_check::check(kernel, self.plan.arch, self.plan.flavor).map_err(|error| {
+            let has_hint = error.hint_text().is_some();
+            let log = self.log_hint(&error.to_string());
+            if has_hint { error } else { error.hint(log) }
+        })
     }
 
     /// Returns the path of the file that make builds.

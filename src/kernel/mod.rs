@@ -57,5 +57,5 @@ pub use arch::{Arch, ArchSpec, KernelFormat, Platform};
 pub use flavor::{Bus, ElfForm, Flavor, FlavorSpec};
 pub use range::VersionRange;
 pub use source_digest::{CommitId, SourceDigest};
-pub use source_spec::{SourceSpec, source_package};
+pub use source_spec::{SOURCE_FORMS, SourceSpec, source_package};
 pub use version::{Channel, KernelVersion, VersionRequest};

@@ -6,6 +6,10 @@ use camino::Utf8PathBuf;
 use std::fmt;
 use std::str::FromStr;
 
+/// The forms of a source, for messages.
+pub const SOURCE_FORMS: &str =
+    "kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory";
+
 /// The source of a kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSpec {
@@ -66,12 +70,23 @@ impl FromStr for SourceSpec {
             return parse_git(spec);
         }
         if spec.is_empty() {
-            return Err(
-                "the source is empty; expected kernel.org, git[+URL][#REF], apt[:PACKAGE] or a path".into()
-            );
+            return Err(format!("the source is empty; expected {SOURCE_FORMS}"));
+        }
+        if is_url(spec) {
+            return Err(format!(
+                "a URL alone is not a source; write git+URL#REF for a git repository, download a tarball and \
+                 give its path, or name a mirror of kernel.org with --mirror. The forms are {SOURCE_FORMS}"
+            ));
         }
         Ok(SourceSpec::Path(spec.into()))
     }
+}
+
+/// Returns whether `text` begins with a scheme of RFC 3986 and `://`. A path is never meant by that.
+fn is_url(text: &str) -> bool {
+    let Some((scheme, _)) = text.split_once("://") else { return false };
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
 }
 
 fn parse_git(spec: &str) -> Result<SourceSpec, String> {
@@ -80,7 +95,10 @@ fn parse_git(spec: &str) -> Result<SourceSpec, String> {
         Some((url, reference)) => (url, Some(reference.to_owned())),
         None => (rest, None),
     };
-    let url = url.strip_prefix('+').filter(|url| !url.is_empty()).map(str::to_owned);
+    let url = url.strip_prefix('+').map(str::to_owned);
+    if url.as_deref() == Some("") {
+        return Err(format!("`{spec}`: the URL or the path of a repository is missing after the `+`"));
+    }
     if reference.as_deref() == Some("") {
         return Err(format!("`{spec}`: a branch, a tag or a commit is missing after the `#`"));
     }
@@ -121,6 +139,8 @@ mod tests {
             ("apt", SourceSpec::Apt { package: None }),
             ("apt:linux-source-6.1", SourceSpec::Apt { package: Some("linux-source-6.1".into()) }),
             ("./apt", SourceSpec::Path("./apt".into())),
+            ("./https://x", SourceSpec::Path("./https://x".into())),
+            ("a/b://x", SourceSpec::Path("a/b://x".into())),
             ("linux-6.1.tar.xz", SourceSpec::Path("linux-6.1.tar.xz".into())),
         ] {
             assert_eq!(spec.parse::<SourceSpec>().unwrap(), source, "{spec}");
@@ -133,6 +153,12 @@ mod tests {
             "apt:-o=x",
             "apt:Linux",
             "git#",
+            "git+",
+            "git+#v6.1",
+            "https://cdn.kernel.org/linux-6.1.tar.xz",
+            "ftp://x",
+            "file:///srv/linux.tar.xz",
+            "ssh://git@host/linux.git#v6.1",
             "git+https://me:secret@host/linux",
             "git+https://host/linux?key=secret",
         ] {

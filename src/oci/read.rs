@@ -66,7 +66,8 @@ pub(super) fn index_path(layout: &Utf8Path) -> Result<Utf8PathBuf> {
     }
     let marker = layout.join("oci-layout");
     if !marker.exists() {
-        return Err(Error::usage(format!("{layout} is not an OCI layout: the file oci-layout is missing")));
+        let error = Error::usage(format!("{layout} is not an OCI layout: the file oci-layout is missing"));
+        return Err(error.hint("name the directory of one image, such as out/firecracker-kernel-bin-amd64"));
     }
     let version: serde_json::Value = read_json(&marker)?;
     if version.get("imageLayoutVersion").and_then(serde_json::Value::as_str) != Some("1.0.0") {

@@ -15,7 +15,7 @@ mod source;
 pub use base_config::{BaseConfig, config_name};
 pub use inputs::{Inputs, LocalSource, Text, Toolchain};
 pub use source::{
-    Check, KERNEL_ORG, Pin, Signable, SourceIdentity, SourceLocation, SourcePlan, StepStatus,
+    Check, DEFAULT_BRANCH, KERNEL_ORG, Pin, Signable, SourceIdentity, SourceLocation, SourcePlan, StepStatus,
     VerificationStep, pin, release_url,
 };
 

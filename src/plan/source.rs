@@ -14,8 +14,12 @@ use serde::{Deserialize, Serialize};
 
 /// The repository with Cloud Hypervisor's kernel branches.
 const CLOUD_HYPERVISOR_LINUX: &str = "https://github.com/cloud-hypervisor/linux.git";
+/// The beginning of the names of those branches, before the version.
+pub const DEFAULT_BRANCH: &str = "ch-";
 /// kernel.org's file server, which is the default mirror.
 pub const KERNEL_ORG: &str = "https://cdn.kernel.org";
+/// Packs release candidates on request, which are not on the file server.
+const GIT_KERNEL_ORG: &str = "https://git.kernel.org";
 
 /// The origin and digest of the source, and how to get it.
 #[derive(Clone, Debug, Serialize)]
@@ -242,14 +246,18 @@ pub fn pin(catalog: &Catalog, lock: &LockFile, version: KernelVersion) -> Result
     }
 }
 
-/// Returns the URL of a release on `server`, which has kernel.org's layout. Release candidates are not in
-/// kernel.org's archive. git.kernel.org packs them on request.
+/// Returns kernel.org's server that has this version.
+fn kernel_org_server(version: KernelVersion) -> &'static str {
+    if version.candidate().is_some() { GIT_KERNEL_ORG } else { KERNEL_ORG }
+}
+
+/// Returns the URL of a release on `server`, which has kernel.org's layout.
 pub fn release_url(server: &str, version: KernelVersion) -> String {
     match version.candidate() {
-        Some(_) if server == KERNEL_ORG => {
-            format!("https://git.kernel.org/torvalds/t/linux-{version}.tar.gz")
+        Some(_) => {
+            let server = if server == KERNEL_ORG { GIT_KERNEL_ORG } else { server };
+            format!("{server}/torvalds/t/linux-{version}.tar.gz")
         }
-        Some(_) => format!("{server}/torvalds/t/linux-{version}.tar.gz"),
         None => format!("{server}/pub/linux/kernel/v{}.x/linux-{version}.tar.xz", version.major),
     }
 }
@@ -265,7 +273,8 @@ pub(super) fn plan(
         SourceSpec::KernelOrg => kernel_org(request, inputs, version)?,
         SourceSpec::Git { url, reference } => {
             let url = url.clone().unwrap_or_else(|| CLOUD_HYPERVISOR_LINUX.to_owned());
-            let reference = reference.clone().unwrap_or_else(|| format!("ch-{}", request.version));
+            let reference =
+                reference.clone().unwrap_or_else(|| format!("{DEFAULT_BRANCH}{}", request.version));
             let name = format!("{url}#{reference}");
             let location = SourceLocation::Git { url, reference };
             let origin = location.is_remote().then(|| name.clone());
@@ -308,7 +317,7 @@ fn kernel_org(request: &Request, inputs: &Inputs, version: Option<KernelVersion>
         VersionRequest::Series(..) => None,
     };
     let mirrors = match &request.mirrors[..] {
-        [] => vec![KERNEL_ORG.to_owned()],
+        [] => vec![version.map_or(KERNEL_ORG, kernel_org_server).to_owned()],
         mirrors => mirrors.iter().map(|mirror| mirror.trim_end_matches('/').to_owned()).collect(),
     };
     Ok(SourcePlan {

@@ -146,7 +146,7 @@ pub(super) fn unpack_tar(
             if kind.is_dir() && path == "./" {
                 continue;
             }
-            return Err(writer.refuse(&path, "outside the archive's top directory"));
+            return Err(not_below_top(&path, top.as_deref(), &writer));
         };
         if kind.is_dir() {
             writer.dir(inside)?;
@@ -197,6 +197,25 @@ fn below_top<'a>(path: &'a str, kind: EntryType, top: &mut Option<String>) -> Op
     let (first, rest) = path.split_once('/').or(kind.is_dir().then_some((path, "")))?;
     let is_name = !matches!(first, "" | "." | "..");
     (is_name && top.get_or_insert_with(|| first.to_owned()) == first).then_some(rest)
+}
+
+/// Returns the error of an entry that is not in the one top directory, which is `top` if there is one so far.
+fn not_below_top(path: &str, top: Option<&str>, writer: &TreeWriter) -> Error {
+    let in_top = path.strip_prefix("./").unwrap_or(path);
+    let why = if in_top.is_empty() || in_top.split('/').any(|part| matches!(part, "" | ".." | ".")) {
+        "outside the archive's top directory".to_owned()
+    } else {
+        match top {
+            Some(top) => {
+                format!("the archive has more at its top than the directory `{}`", top.escape_debug())
+            }
+            None => "a file at the top of the archive".to_owned(),
+        }
+    };
+    writer.refuse(path, &why).hint(
+        "a kernel tarball has one top directory, such as linux-6.1.7/, and everything in it: unpack this one, and \
+         give the directory with the source as --source",
+    )
 }
 
 /// The records before an entry, which override its header.

@@ -18,7 +18,7 @@ use super::git;
 use super::git_fetch::MAX_PACK;
 use super::git_store::repository_lock;
 use crate::catalog::lockfile::{self, Locked};
-use crate::host::process::Interruptible;
+use crate::host::process::{self, Interruptible};
 use crate::kernel::{CommitId, SourceDigest};
 use crate::plan::{SourceIdentity, SourceLocation};
 use crate::util::digest::{HashingReader, Sha256};
@@ -35,6 +35,8 @@ use tempfile::NamedTempFile;
 
 const INDEX: &str = "kcompile-bundle.json";
 const FORMAT: u32 = 1;
+/// The hint for a file that is not a whole bundle.
+const WRITE_HINT: &str = "copy the bundle again, or write a new one with `kcompile fetch --bundle FILE`";
 const MAX_INDEX: u64 = 1 << 20;
 
 #[derive(Deserialize, Serialize)]
@@ -175,15 +177,21 @@ pub fn import(path: &Utf8Path, ctx: &FetchContext<'_>) -> Result<BTreeMap<String
 
 /// Unpacks the members of the bundle into `dir`, with `-` for `/` in their names, and returns the index.
 fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Index> {
-    let damaged = || format!("{path}: not a bundle, or damaged");
-    let file = open_file(path, Links::Follow).context(Kind::Fetch, || format!("cannot read {path}"))?;
+    let file = open_file(path, Links::Follow)
+        .context(Kind::Fetch, || format!("--from-bundle: cannot read {path}"))
+        .map_err(|error| error.hint(WRITE_HINT))?;
+    let damaged = || match process::check() {
+        Err(interrupted) => interrupted,
+        Ok(()) => Error::fetch(format!("{path}: not a bundle, or damaged")).hint(WRITE_HINT),
+    };
     let mut archive = tar::Archive::new(Interruptible(file));
+    // The tar crate's errors quote the file, which may be anything.
     // A bundle has no records before entries. The tar crate would read them without a limit.
-    let members = archive.entries().context(Kind::Fetch, damaged)?.raw(true);
+    let members = archive.entries().map_err(|_| damaged())?.raw(true);
     let mut index: Option<Index> = None;
     let mut missing = Vec::new();
     for member in members {
-        let mut member = member.context(Kind::Fetch, damaged)?;
+        let mut member = member.map_err(|_| damaged())?;
         let name = String::from_utf8_lossy(&member.path_bytes()).into_owned();
         let size = member.size();
         let refuse =
@@ -195,7 +203,8 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Ind
             if name != INDEX || size > MAX_INDEX {
                 return Err(refuse("a bundle must begin with its index"));
             }
-            let read: Index = serde_json::from_reader(&mut member).context(Kind::Fetch, damaged)?;
+            let read: Index =
+                serde_json::from_reader(&mut member).map_err(|error| damaged().caused_by(error))?;
             if let Some(why) = read.find_error() {
                 return Err(refuse(&why));
             }
@@ -220,11 +229,13 @@ fn unpack(path: &Utf8Path, dir: &Utf8Path, ctx: &FetchContext<'_>) -> Result<Ind
             check_digest(&format!("{} in {path}", archive.origin), archive.sha256, found)?;
         }
     }
-    let Some(index) = index else { return Err(Error::fetch(format!("{path}: empty, not a bundle"))) };
+    let Some(index) = index else {
+        return Err(Error::fetch(format!("{path}: empty, not a bundle")).hint(WRITE_HINT));
+    };
     match missing.first() {
         Some(missing) => {
             Err(Error::fetch(format!("{path}: incomplete bundle, without {}", missing.replacen('-', "/", 1)))
-                .hint("copy the bundle again, or write a new one with `kcompile fetch --bundle`"))
+                .hint(WRITE_HINT))
         }
         None => Ok(index),
     }

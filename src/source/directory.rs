@@ -80,24 +80,61 @@ fn resolve(path: &Utf8Path) -> Utf8PathBuf {
 /// Returns the version of the kernel tree in `dir`, which must be clean. `name` is for errors.
 pub(super) fn check_tree(dir: &Utf8Path, name: &str) -> Result<KernelVersion> {
     let not_a_tree = || {
-        Error::usage(format!(
+        let error = Error::usage(format!(
             "{name} is not a kernel tree: its top directory needs a Makefile with a VERSION, Kbuild and Kconfig"
-        ))
-        .hint("a kernel tarball has one top directory, which holds the source")
+        ));
+        match nested_tree(dir) {
+            Some(nested) => error.hint(format!(
+                "the source is in its directory `{nested}`: give that directory, unpacked, as --source"
+            )),
+            None => error
+                .hint("give the top directory of a kernel's source, or a tarball with only that directory"),
+        }
     };
     let makefile = read_file(dir.join("Makefile"), Links::Follow, MAX_MAKEFILE).map_err(|_| not_a_tree())?;
     let version = KernelVersion::from_makefile(&String::from_utf8_lossy(&makefile)).ok_or_else(not_a_tree)?;
     if !dir.join("Kconfig").is_file() || !dir.join("Kbuild").is_file() {
         return Err(not_a_tree());
     }
-    // The top Makefile's `outputmakefile` stops with "The source tree is not clean".
-    if dir.join(".config").exists() || dir.join("include/config").is_dir() {
-        return Err(Error::usage(format!(
-            "{name} contains a build, but the kernel's make needs a clean tree to build elsewhere"
+    match left_by_build(dir) {
+        None => Ok(version),
+        Some(BuildTrace { path, mrproper }) => Err(Error::usage(format!(
+            "{name} contains a build: it has {path}, but the kernel's make needs a clean tree to build elsewhere"
         ))
-        .hint("clean it with `make mrproper`, which also removes its .config"));
+        .hint(format!("clean it with `{mrproper}`, which also removes its .config"))),
     }
-    Ok(version)
+}
+
+/// Something that a build leaves in its source, and the command that removes it.
+struct BuildTrace {
+    path: String,
+    mrproper: String,
+}
+
+/// Returns why `outputmakefile` of the top Makefile would stop with "The source tree is not clean".
+fn left_by_build(dir: &Utf8Path) -> Option<BuildTrace> {
+    let of_arch = |arch: &str| BuildTrace {
+        path: format!("arch/{arch}/include/generated"),
+        mrproper: format!("make ARCH={arch} mrproper"),
+    };
+    let trace = |path: &str| BuildTrace { path: path.to_owned(), mrproper: "make mrproper".to_owned() };
+    if dir.join(".config").exists() {
+        return Some(trace(".config"));
+    }
+    if dir.join("include/config").is_dir() {
+        return Some(trace("include/config"));
+    }
+    let mut arches = dir.join("arch").read_dir_utf8().into_iter().flatten().flatten();
+    let generated = arches.find(|arch| arch.path().join("include/generated").is_dir());
+    generated.map(|arch| of_arch(arch.file_name()))
+}
+
+/// Returns a directory of `dir` that looks like a kernel tree.
+fn nested_tree(dir: &Utf8Path) -> Option<String> {
+    let is_tree =
+        |path: &Utf8Path| ["Makefile", "Kbuild", "Kconfig"].iter().all(|name| path.join(name).is_file());
+    let found = dir.read_dir_utf8().ok()?.flatten().find(|entry| is_tree(entry.path()));
+    Some(found?.file_name().escape_debug().to_string())
 }
 
 /// Opens the directory in place. Its digest covers all files except those of version control.

@@ -6,6 +6,7 @@ use super::git_program::{Git, GitExit, read_answer};
 use super::git_store::{FETCHED, ScratchRepository};
 use super::http::{MIN_RATE, proxies_named};
 use crate::host::process::PipeEvent;
+use crate::plan::DEFAULT_BRANCH;
 use crate::report::{Count, PhaseGuard, Unit};
 use crate::util::error::{Error, Result};
 use crate::util::text::{format_size, redact_secrets, sanitize_line};
@@ -258,14 +259,19 @@ fn connection_hint(url: &str, exit: &GitExit, ctx: &FetchContext<'_>) -> String 
 }
 
 pub(super) fn no_such_reference(url: &str, reference: &str, branches: &[&str]) -> Error {
-    let error = Error::fetch(format!("{url} has no branch or tag `{reference}`"));
-    if branches.is_empty() {
-        return error;
-    }
     // In a sorted list, the newest names are near the end.
     let last: Vec<String> =
         branches[branches.len().saturating_sub(8)..].iter().map(|name| sanitize_line(name)).collect();
-    error.hint(format!("the repository has, for example, {}", last.join(", ")))
+    let mut hint = "name a branch, a tag or a commit with git+URL#REF".to_owned();
+    if reference.starts_with(DEFAULT_BRANCH) {
+        hint.push_str(&format!(
+            "; without #REF it is `{DEFAULT_BRANCH}VERSION`, as in cloud-hypervisor/linux"
+        ));
+    }
+    if !last.is_empty() {
+        hint.push_str(&format!("; the repository has, for example, {}", last.join(", ")));
+    }
+    Error::fetch(format!("{url} has no branch or tag `{reference}`")).hint(hint)
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ use std::io::Read;
 
 /// The keys of kernel developers. `keys/README.md` has their sources.
 const KERNEL_ORG_KEYS: &str = include_str!("../../keys/kernel.org.asc");
+/// The hint for a file that has no keys.
+pub const KEYRING_HINT: &str = "`gpg --armor --export FINGERPRINT` writes such a file";
 /// The fingerprints that must be in that file. Other keys in it are not used.
 const PINNED: [&str; 5] = [
     "ABAF11C65A2970B130ABE3C479BE3E4300411886",
@@ -86,25 +88,27 @@ impl Keyring {
     ///
     /// Exit code 2: there is no key, or one that cannot be read.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        let message = || format!("{name}: not a file of OpenPGP public keys");
+        let refused =
+            || Error::usage(format!("{name}: not a file of OpenPGP public keys")).hint(KEYRING_HINT);
         let mut read = Vec::new();
         match std::str::from_utf8(bytes) {
             Ok(text) if text.contains(ARMORED_KEY) => {
                 // Text before the first block is a comment.
                 for block in text.split(ARMORED_KEY).skip(1) {
                     let block = format!("{ARMORED_KEY}{block}");
-                    let (keys, _) =
-                        SignedPublicKey::from_string_many(&block).context(Kind::Usage, message)?;
+                    let (keys, _) = SignedPublicKey::from_string_many(&block)
+                        .map_err(|cause| refused().caused_by(cause))?;
                     read.extend(keys);
                 }
             }
-            _ => read.extend(SignedPublicKey::from_bytes_many(bytes).context(Kind::Usage, message)?),
+            _ => read
+                .extend(SignedPublicKey::from_bytes_many(bytes).map_err(|cause| refused().caused_by(cause))?),
         }
         if read.is_empty() {
-            return Err(Error::usage(message()).hint("`gpg --armor --export FINGERPRINT` writes such a file"));
+            return Err(refused());
         }
         for key in read {
-            let key = key.context(Kind::Usage, message)?;
+            let key = key.map_err(|cause| refused().caused_by(cause))?;
             match self.keys.iter_mut().find(|known| fingerprint(known) == fingerprint(&key)) {
                 Some(known) => merge(known, key),
                 None => self.keys.push(key),

@@ -131,7 +131,7 @@ fn rebuild_by(
     let parsed = BuildCommand::try_parse_from(args).map_err(|why| not_a_build(why.to_string()))?;
     let BuildArgs { versions, mut options, .. } = parsed.build;
     // A launcher changes the speed of a build and not its output.
-    options.compile.launcher = None;
+    options.compile.remove_launcher();
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;
     let ctx = context(&options, &files, host, reporter)?;
     // The first argument may be the name of another command, which is not a version.

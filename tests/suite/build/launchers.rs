@@ -52,6 +52,17 @@ fn ccache_hits_from_another_directory_and_keeps_the_output() {
 }
 
 #[test]
+fn none_is_no_launcher() {
+    let context = context();
+    let plan = |more: &str| context.run(&format!("plan {ARGS} {more}"));
+    assert_eq!(plan("--launcher none").ok().stdout, plan("").ok().stdout);
+    context.run(&format!("{ARGS} --launcher none")).ok();
+    let mut empty = context.command(&format!("plan {ARGS} --launcher"));
+    crate::support::context::run_result(empty.arg(" ").output().unwrap())
+        .failed(2, &["'--launcher <COMMAND>': expected a command such as ccache, or none"]);
+}
+
+#[test]
 fn ccache_ignores_unsafe_user_settings() {
     if !has_tool("ccache") {
         return;

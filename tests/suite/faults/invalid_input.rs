@@ -117,7 +117,7 @@ fn a_missing_or_invalid_arm64_image_fails_the_build() {
     let args = "6.1.7 --fc --arch arm64 --config mini.config --require none --cross-compile= --no-modules";
     let run = |source: &str, more: &str| context.run(&format!("{args} --source {source} {more}"));
     run("linux", "--set MINI_NO_VMLINUX=y")
-        .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is missing"]);
+        .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is missing", "hint: full log: "]);
     run("linux", "--set MINI_BAD_VMLINUX=y")
         .failed(1, &["make succeeded, but ", "arch/arm64/boot/Image is ", "expected an arm64 Image"]);
     run("again", "").ok();

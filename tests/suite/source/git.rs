@@ -21,9 +21,14 @@ fn a_branch_is_fetched_to_depth_one() {
     assert_eq!(fs::read_to_string(repo.join("shallow")).unwrap().lines().count(), 1);
     let receipt = fs::read_to_string(context.path("work/out/cloudhypervisor-6.1.7-amd64.json")).unwrap();
     assert!(receipt.contains("\"digest\": \"commit:") && receipt.contains("1700000000"), "{receipt}");
-    context
-        .run(&format!("fetch 6.1.8 --ch {source}"))
-        .failed(3, &["has no branch or tag `ch-6.1.8`", "for example, ch-6.1.7, other"]);
+    context.run(&format!("fetch 6.1.8 --ch {source}")).failed(
+        3,
+        &[
+            "has no branch or tag `ch-6.1.8`",
+            "hint: name a branch, a tag or a commit with git+URL#REF; without #REF it is `ch-VERSION`",
+            "for example, ch-6.1.7, other",
+        ],
+    );
     context.run(&format!("fetch 6.1.7 --ch {source}#other")).ok();
     assert!(context.run(&format!("fetch 6.1.7 --ch {source} --offline")).ok().stdout.contains("commit:"));
     context
@@ -167,5 +172,8 @@ fn a_local_repository_is_read_in_place() {
     assert!(context.names("cache/git").is_empty());
     context
         .run(&format!("fetch 6.1.7 --ch --source git+{repo}#nowhere"))
-        .failed(3, &["has no branch or tag `nowhere`"]);
+        .failed(3, &["has no branch or tag `nowhere`", "hint: name a branch, a tag or a commit"]);
+    context
+        .run(&format!("fetch 6.1.8 --ch --source git+{repo}"))
+        .failed(3, &["has no branch or tag `ch-6.1.8`", "without #REF it is `ch-VERSION`"]);
 }

@@ -124,8 +124,79 @@ fn a_directory_is_used_in_place_and_never_written_to() {
     crate::support::context::copy(&tree, &context.path("work/moved"));
     let moved = context.run("6.1.7 --fc --source moved --config mini.config -o out2").ok();
     assert_eq!(moved.digests(), ran.digests());
+}
+
+/// These are the conditions of `outputmakefile` in the kernel's Makefile.
+#[test]
+fn a_source_that_was_built_in_is_refused_before_make() {
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/linux");
+    let refused = |trace: &str, command: &str| {
+        let says = format!("contains a build: it has {trace}, but the kernel's make needs a clean tree");
+        let hint = format!("hint: clean it with `{command}`");
+        context.build("").failed(2, &[&says, &hint]);
+        let tar = compress(&tar_of(&tree, "linux-6.1.7"), "gz");
+        fs::write(context.path("work/linux-6.1.7.tar.gz"), tar).unwrap();
+        context.run("fetch 6.1.7 --fc --source linux-6.1.7.tar.gz").failed(2, &[&says, &hint]);
+    };
     fs::write(tree.join(".config"), "").unwrap();
-    context.build("").failed(2, &["contains a build", "mrproper"]);
+    refused(".config", "make mrproper");
+    fs::remove_file(tree.join(".config")).unwrap();
+    fs::create_dir_all(tree.join("include/config")).unwrap();
+    refused("include/config", "make mrproper");
+    fs::remove_dir(tree.join("include/config")).unwrap();
+    for arch in ["x86", "arm64"] {
+        let generated = tree.join("arch").join(arch).join("include/generated");
+        fs::create_dir_all(&generated).unwrap();
+        refused(&format!("arch/{arch}/include/generated"), &format!("make ARCH={arch} mrproper"));
+        fs::remove_dir(generated).unwrap();
+    }
+    context.build("").ok();
+}
+
+#[test]
+fn a_url_alone_is_no_source() {
+    let context = TestContext::new();
+    for source in ["https://example.org/linux-6.1.tar.xz", "ftp://x", "ssh://git@example.org/linux.git"] {
+        let ran = context.run(&format!("plan 6.1 --fc --source {source}")).failed(
+            2,
+            &[
+                "a URL alone is not a source; write git+URL#REF for a git repository",
+                "kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory",
+            ],
+        );
+        assert!(!ran.stderr.contains("no such file"), "{}", ran.stderr);
+    }
+    context.run("plan 6.1 --fc --source git+").failed(2, &["the URL or the path of a repository is missing"]);
+}
+
+#[test]
+fn a_tarball_with_another_top_is_described() {
+    let context = TestContext::new();
+    let tree = context.tree("6.1.7", "work/trees/linux-6.1.7");
+    let pack = |name: &str, args: &[&str]| {
+        let path = context.path(&format!("work/{name}"));
+        let packed = std::process::Command::new("tar").args(["-czf", path.as_str()]).args(args).status();
+        assert!(packed.unwrap().success());
+        context.run(&format!("fetch 6.1.7 --fc --source {name}"))
+    };
+    let config = context.path("work/mini.config");
+    let dir = config.parent().unwrap().as_str();
+    let hint = "hint: a kernel tarball has one top directory, such as linux-6.1.7/";
+    pack("bare.tar.gz", &["-C", tree.as_str(), "Makefile", "Kconfig", "Kbuild"])
+        .failed(3, &["refused entry `Makefile`: a file at the top of the archive", hint]);
+    pack("two.tar.gz", &["-C", dir, "trees/linux-6.1.7", "mini.config"]).failed(
+        3,
+        &["refused entry `mini.config`: the archive has more at its top than the directory `trees`", hint],
+    );
+    pack("deep.tar.gz", &["-C", dir, "trees"]).failed(
+        2,
+        &["deep.tar.gz is not a kernel tree", "hint: the source is in its directory `linux-6.1.7`"],
+    );
+    context
+        .run("fetch 6.1.7 --fc --source trees")
+        .failed(2, &["hint: the source is in its directory `linux-6.1.7`: give that directory"]);
+    assert!(context.names("cache/trees").is_empty() && context.names("cache/tmp").is_empty());
 }
 
 #[test]

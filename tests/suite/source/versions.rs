@@ -47,6 +47,12 @@ fn channels_resolve_by_releases_json() {
     let plan = context.run(&format!("plan mainline --ch --mirror {}", server.url)).ok();
     assert!(plan.stdout.contains("Linux 6.18-rc6 for Cloud Hypervisor"), "{}", plan.stdout);
     assert!(plan.stdout.contains("linux-6.18-rc6.tar.gz"), "{}", plan.stdout);
+    assert!(plan.stdout.contains(&format!("from {}", server.url)), "{}", plan.stdout);
+    // kernel.org's file server has no release candidates.
+    let candidate = context.run("plan 6.18-rc6 --fc").ok().stdout;
+    assert!(candidate.contains("from https://git.kernel.org\n"), "{candidate}");
+    let release = context.run("plan 6.17.8 --fc").ok().stdout;
+    assert!(release.contains("from https://cdn.kernel.org\n"), "{release}");
     let asked = server.log.lock().unwrap().iter().filter(|line| line.contains("releases.json")).count();
     assert_eq!(asked, 2, "once without a cache, once for the cache");
     assert!(context.run("fetch latest --fc --offline").failed(3, &["not in the cache"]).stdout.is_empty());
