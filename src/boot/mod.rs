@@ -148,7 +148,7 @@ pub fn require_host(arch: Arch, options: &Options, host: &Host) -> Result<()> {
     if options.root == RootChoice::Disk {
         dependencies.push(guest::mke2fs());
     }
-    packages::diagnose(dependencies, "gcc", host).require()
+    packages::diagnose(dependencies, "gcc", host)?.require()
 }
 
 /// Returns the layout and the tag of an image as a file name.

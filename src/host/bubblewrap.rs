@@ -55,7 +55,8 @@ pub fn find_command(
     env: &BTreeMap<String, String>,
     host: &Host,
 ) -> Result<Vec<String>> {
-    diagnose(vec![Dependency { importance: Importance::Required, ..dependency() }], "gcc", host).require()?;
+    diagnose(vec![Dependency { importance: Importance::Required, ..dependency() }], "gcc", host)?
+        .require()?;
     // Root needs no user namespace, if the host forbids them.
     let attempts: &[&[&str]] = if host.root { &[&[USER_NAMESPACE], &[]] } else { &[&[USER_NAMESPACE]] };
     let mut failed = None;

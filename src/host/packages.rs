@@ -183,13 +183,14 @@ impl fmt::Display for Diagnosis {
 }
 
 /// Checks for the additional dependencies of menuconfig.
-pub fn examine_menus(host: &Host) -> Diagnosis {
+pub fn examine_menus(host: &Host) -> Result<Diagnosis> {
     let why = "draws the kernel's menus";
     let packages = ["libncurses-dev", "ncurses-devel", "ncurses", "ncurses-dev", "ncurses-devel"];
     diagnose(vec![Dependency::header("curses.h", why, packages)], "gcc", host)
 }
 
-pub fn examine_git(host: &Host) -> Diagnosis {
+/// Checks for git.
+pub fn examine_git(host: &Host) -> Result<Diagnosis> {
     diagnose(vec![git()], "gcc", host)
 }
 
@@ -198,19 +199,23 @@ pub fn git() -> Dependency {
     Dependency::program("git", "fetches repositories and applies patches", ["git"; 5])
 }
 
-pub fn examine_push(host: &Host) -> Diagnosis {
+/// Checks for skopeo.
+pub fn examine_push(host: &Host) -> Result<Diagnosis> {
     diagnose(vec![Dependency::program("skopeo", "copies images to a registry", ["skopeo"; 5])], "gcc", host)
 }
 
 /// Checks for `dependencies`. Headers are found by `host_cc`.
-pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Diagnosis {
+///
+/// # Errors
+///
+/// No process can be started to look (exit code 4), or kcompile was interrupted.
+pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Result<Diagnosis> {
     let packages = PackageManager::of(host);
-    let dependencies: Vec<DependencyStatus> = dependencies
-        .into_iter()
-        .map(|dependency| DependencyStatus {
+    let look = |dependency: Dependency| {
+        Ok(DependencyStatus {
             found: match &dependency.kind {
                 DependencyKind::Program(name) => host.find_program(name).map(Into::into),
-                DependencyKind::Header(header) => find_header(header, host_cc, host),
+                DependencyKind::Header(header) => find_header(header, host_cc, host)?,
             },
             name: match dependency.kind {
                 DependencyKind::Program(name) => name,
@@ -222,7 +227,8 @@ pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Di
                 .map(|packages| dependency.packages[packages as usize])
                 .filter(|package| !package.is_empty()),
         })
-        .collect();
+    };
+    let dependencies = dependencies.into_iter().map(look).collect::<Result<Vec<_>>>()?;
     let mut packages_to_install: Vec<&str> = dependencies
         .iter()
         .filter(|dependency| dependency.found.is_none())
@@ -243,17 +249,20 @@ pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Di
     }
     let lines: Vec<String> = commands.iter().map(|argv| argv.join(" ")).collect();
     let install = (!lines.is_empty()).then(|| lines.join(" && "));
-    Diagnosis { dependencies, install, commands }
+    Ok(Diagnosis { dependencies, install, commands })
 }
 
 /// Returns where `host_cc` finds `header`.
-fn find_header(header: &str, host_cc: &str, host: &Host) -> Option<String> {
-    let argv = shlex::split(host_cc)?;
-    let (program, args) = argv.split_first()?;
-    host.find_program(program)?;
+fn find_header(header: &str, host_cc: &str, host: &Host) -> Result<Option<String>> {
+    let argv = shlex::split(host_cc).unwrap_or_default();
+    let Some((program, args)) = argv.split_first() else { return Ok(None) };
+    if host.find_program(program).is_none() {
+        return Ok(None);
+    }
     // `-M` lists the included files.
     let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
     args.extend(["-M", "-x", "c", "-include", header, "/dev/null"]);
-    let listing = process::capture(program, &args, &host.child_env).ok()?;
-    listing.split_whitespace().find(|word| word.ends_with(&format!("/{header}"))).map(str::to_owned)
+    let listing = process::capture(program, &args, &host.child_env)?.unwrap_or_default();
+    let found = listing.split_whitespace().find(|word| word.ends_with(&format!("/{header}")));
+    Ok(found.map(str::to_owned))
 }

@@ -1,11 +1,14 @@
 //! Reads make's output line by line. Counts steps and warnings and finds the first real error.
 
-use crate::util::error::NO_SPACE;
+use crate::util::error::{NO_PROCESSES, NO_SPACE};
 use std::time::SystemTime;
 
 /// More steps than any kernel build has. Further steps, and longer ones, are only counted.
 const MAX_STEPS: usize = 200_000;
 const MAX_STEP_LENGTH: usize = 512;
+
+/// What make and gcc print if they cannot start a process, and what dash prints.
+const NO_PROCESS: [&str; 2] = ["Resource temporarily unavailable", ": Cannot fork"];
 
 /// The summary of a log.
 #[derive(Debug, Default)]
@@ -93,6 +96,7 @@ fn error_kind(line: &str) -> Option<ErrorKind> {
         || line.starts_with("error: ")
         || is_disk_full(line)
         || line.contains("Killed signal terminated program")
+        || NO_PROCESS.iter().any(|mark| line.contains(mark))
         || is_linker_error(line)
         || (line.contains("*** ")
             && (line.contains("No rule to make target")
@@ -131,7 +135,7 @@ fn is_disk_full(line: &str) -> bool {
 
 /// Returns what to do about a known error. Commits are those of the upstream kernel.
 pub(super) fn hint(error: &str) -> Option<&'static str> {
-    const KNOWN: [(&str, &str); 10] = [
+    const KNOWN: [(&str, &str); 12] = [
         (
             "use-after-free",
             "gcc 12 and later reject tools/lib/subcmd of this kernel (fixed by 52a9dab6d892); use another --cc or a newer release of the series",
@@ -156,6 +160,8 @@ pub(super) fn hint(error: &str) -> Option<&'static str> {
             "Killed signal terminated program",
             "the compiler was killed, probably because memory ran out; use fewer --jobs",
         ),
+        (NO_PROCESS[0], NO_PROCESSES),
+        (NO_PROCESS[1], NO_PROCESSES),
         ("not clean", "the source directory contains a build; run `make mrproper` in it"),
     ];
     KNOWN.iter().find(|(mark, _)| error.contains(mark)).map(|(_, hint)| *hint)

@@ -6,6 +6,7 @@ use super::layout::BlobWriter;
 use super::piece::{PIECE, Piece};
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Kind, Result, ResultExt};
+use crate::util::threads;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -66,11 +67,11 @@ pub(super) fn compress(
     let threads = threads.clamp(1, MAX_THREADS);
     let (sender, pieces) = sync_channel(1);
     std::thread::scope(|scope| {
-        let writing = scope.spawn(move || match encoder {
+        let writing = threads::spawn_scoped(scope, move || match encoder {
             Encoder::Gzip { level } => gzip::write(pieces, threads, level, blob),
             Encoder::Zstd => write_zstd(pieces, threads, blob),
             Encoder::None => write_plain(pieces, blob),
-        });
+        })?;
         let filled = {
             let mut pieces = PieceWriter { piece: Piece::default(), hasher: Hasher::default(), sender };
             fill(&mut pieces).and_then(|()| pieces.finish())

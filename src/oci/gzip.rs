@@ -2,6 +2,7 @@
 //! the previous piece as its dictionary, and ends at a byte boundary, so that the next one can follow.
 
 use super::piece::Piece;
+use crate::util::threads;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -33,7 +34,7 @@ pub(super) fn write<W: Write>(
     let todo = Mutex::new(todo);
     std::thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| deflate_pieces(level, &todo));
+            threads::spawn_scoped(scope, || deflate_pieces(level, &todo)).map_err(io::Error::other)?;
         }
         output.write_all(&HEADER)?;
         let mut crc = Crc::new();

@@ -37,7 +37,7 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
     if let Some(images) = find_unchanged(request, &inputs, &first, &profiles, ctx)? {
         return Ok(images);
     }
-    doctor::examine(&first, host).require()?;
+    doctor::examine(&first, host)?.require()?;
     oci::check_output(output, first.images.iter().map(|image| image.layout.as_str()))?;
 
     let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;

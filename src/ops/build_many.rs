@@ -9,6 +9,7 @@ use crate::plan::request::Request;
 use crate::report::{KernelResult, RunSummary};
 use crate::util::error::{Error, Kind, Result};
 use crate::util::text::escape_control;
+use crate::util::threads;
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::Instant;
@@ -36,7 +37,8 @@ pub fn build_all(
         let (sender, finished) = mpsc::channel();
         for (index, (request, name)) in requests.iter().zip(&names).enumerate() {
             let (sender, scheduler) = (sender.clone(), &scheduler);
-            scope.spawn(move || {
+            let unstarted = sender.clone();
+            let started = threads::spawn_scoped(scope, move || {
                 let reporter = ctx.reporter.for_kernel(name);
                 let ctx = ctx.for_kernel(scheduler.slot(index), &reporter);
                 let result = crate::ops::build::build(request, &ctx);
@@ -47,6 +49,10 @@ pub fn build_all(
                 }
                 let _ = sender.send((index, result));
             });
+            if let Err(error) = started {
+                ctx.reporter.for_kernel(name).error(&error);
+                let _ = unstarted.send((index, Err(error)));
+            }
         }
         drop(sender);
         let mut reported = 0;

@@ -59,7 +59,7 @@ pub fn digest_programs(
             several => programs.insert(tool.clone(), Sha256::of(format!("{several:?}"))),
         };
         if tool == "cc"
-            && let Some(cc1) = find_cc1(&argv, host).filter(|cc1| !is_distribution_file(cc1))
+            && let Some(cc1) = find_cc1(&argv, host)?.filter(|cc1| !is_distribution_file(cc1))
         {
             programs.insert("cc1".to_owned(), hash(&cc1)?);
         }
@@ -78,9 +78,9 @@ fn is_distribution_file(program: &Utf8Path) -> bool {
 }
 
 /// Finds the program that gcc runs to compile C. clang compiles in its own process.
-fn find_cc1(cc: &[String], host: &Host) -> Option<Utf8PathBuf> {
-    let program = host.find_program(cc.first()?)?;
+fn find_cc1(cc: &[String], host: &Host) -> Result<Option<Utf8PathBuf>> {
+    let Some(program) = cc.first().and_then(|program| host.find_program(program)) else { return Ok(None) };
     let args: Vec<&str> = cc[1..].iter().map(String::as_str).chain(["-print-prog-name=cc1"]).collect();
-    let stdout = process::capture(program.as_str(), &args, &host.child_env).ok()?;
-    host.find_program(stdout.trim())
+    let stdout = process::capture(program.as_str(), &args, &host.child_env)?;
+    Ok(stdout.and_then(|stdout| host.find_program(stdout.trim())))
 }

@@ -111,7 +111,7 @@ pub fn describe(names: &[String], request: &Request, ctx: &Context<'_>) -> Resul
 /// Exit code 2 if there is no place to write the config to.
 pub fn edit(request: &Request, ctx: &Context<'_>) -> Result<Option<ConfigEdit>> {
     check_target(request, ctx)?;
-    packages::examine_menus(ctx.host).require()?;
+    packages::examine_menus(ctx.host)?.require()?;
     with_configured(request, ctx, |dir, plan, configured| {
         check_config::check_overrides(&configured, plan, ctx.reporter)?;
         let target = edit_target(request, plan, ctx)?;
@@ -262,7 +262,7 @@ pub(crate) fn with_configured_inputs<T>(
     job: impl FnOnce(&BuildDir<'_>, &Plan, &Tree, Configured) -> Result<T>,
 ) -> Result<T> {
     let first = Plan::new(request, inputs, None)?;
-    doctor::examine(&first, ctx.host).require()?;
+    doctor::examine(&first, ctx.host)?.require()?;
     let cache = Cache::open(&ctx.cache_dir, ctx.host.uid)?;
     let (plan, tree) = fetch::fetch_planned(request, inputs, &first, &cache, ctx)?;
     let _configuring = cache.lock(&kbuild::config_lock_name(&plan, &tree), ctx.reporter)?;

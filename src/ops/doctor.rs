@@ -3,11 +3,18 @@
 use crate::host::Host;
 use crate::host::bubblewrap;
 use crate::host::packages::{Dependency, Diagnosis, diagnose, git};
+use crate::host::process;
 use crate::plan::{Plan, SourceLocation};
+use crate::util::error::Result;
 
 /// Checks for everything that `plan` needs on this host.
-pub fn examine(plan: &Plan, host: &Host) -> Diagnosis {
+///
+/// # Errors
+///
+/// No program can be started to look (exit code 4), or kcompile was interrupted.
+pub fn examine(plan: &Plan, host: &Host) -> Result<Diagnosis> {
     let host_cc = plan.toolchain.variables.get("HOSTCC").map_or("gcc", String::as_str);
+    process::require_proc()?;
     diagnose(dependencies(plan), host_cc, host)
 }
 

@@ -11,7 +11,7 @@ use crate::catalog::toolchain_quirks;
 use crate::catalog::{ConfigLibrary, patches};
 use crate::host::Host;
 use crate::host::process::{self, Interruptible};
-use crate::kernel::{SourceSpec, source_package};
+use crate::kernel::{SOURCE_FORMS, SourceSpec, source_package};
 use crate::plan::request::{Override, Request};
 use crate::plan::{Inputs, LocalSource, Text, Toolchain};
 use crate::source;
@@ -21,7 +21,8 @@ use crate::util::file_stamp::{self, FileStamp};
 use crate::util::fs::digest_file;
 use crate::util::read::{Links, open_file};
 use crate::util::text::nearest;
-use camino::{Utf8Path, Utf8PathBuf};
+use crate::util::threads;
+use camino::Utf8Path;
 use std::collections::BTreeMap;
 
 /// Memoizing the digest of a smaller program saves no time.
@@ -146,12 +147,12 @@ fn inspect_source(request: &Request, host: &Host, memo: &mut MemoLookup<'_>) -> 
             Ok(Some(LocalSource::Tarball { sha256: hash_file(path, memo)? }))
         }
         SourceSpec::Path(path) => Err(Error::usage(format!("--source {path}: no such file or directory"))
-            .hint("give kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path of a tarball or directory")),
+            .hint(format!("give {SOURCE_FORMS}"))),
         SourceSpec::Apt { package } => {
             let package = package.clone().unwrap_or_else(|| source_package(request.version));
             let Some((inputs, is_racy)) = source::apt_state() else { return Ok(None) };
             let lookup = Lookup { key: format!("apt's candidate of {package}"), inputs, is_racy };
-            let candidate = memo.lookup(lookup, || Ok(source::apt_candidate(&package, host)))?;
+            let candidate = memo.lookup(lookup, || source::apt_candidate(&package, host))?;
             Ok(candidate.and_then(|candidate| {
                 let (version, sha256) = candidate.split_once(' ')?;
                 Some(LocalSource::Package { version: version.to_owned(), sha256: sha256.parse().ok() })
@@ -255,24 +256,27 @@ fn tool_versions<'a>(
         let argv = argv.ok_or_else(|| Error::usage(format!("--cc `{command}`: not a command")))?;
         argvs.insert(command, argv);
     }
-    Ok(std::thread::scope(|scope| {
-        let threads: Vec<_> = argvs
-            .iter()
-            .map(|(command, argv)| (*command, scope.spawn(|| first_version_line(argv, host))))
-            .collect();
-        threads.into_iter().map(|(command, thread)| (command, thread.join().ok().flatten())).collect()
-    }))
+    std::thread::scope(|scope| {
+        let looking = argvs.iter().map(|(command, argv)| {
+            Ok((*command, threads::spawn_scoped(scope, move || first_version_line(argv, host))?))
+        });
+        let looking = looking.collect::<Result<Vec<_>>>()?;
+        let found = looking.into_iter().map(|(command, thread)| {
+            Ok((command, thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?))
+        });
+        found.collect()
+    })
 }
 
-fn first_version_line(argv: &[String], host: &Host) -> Option<String> {
-    let program: Utf8PathBuf = host.find_program(&argv[0])?;
+fn first_version_line(argv: &[String], host: &Host) -> Result<Option<String>> {
+    let Some(program) = host.find_program(&argv[0]) else { return Ok(None) };
     let mut args: Vec<&str> = argv[1..].iter().map(String::as_str).collect();
     args.push("--version");
-    let output = process::capture(program.as_str(), &args, &host.child_env).ok()?;
+    let output = process::capture(program.as_str(), &args, &host.child_env)?.unwrap_or_default();
+    let Some(line) = output.lines().next().map(str::trim) else { return Ok(None) };
     // GCC prints the name that it was called by first, which does not matter. A wrapper may print its path,
     // which must not get into images.
-    let line = output.lines().next()?.trim();
-    let names = [program.as_str(), argv[0].as_str(), argv[0].rsplit('/').next()?];
+    let names = [program.as_str(), argv[0].as_str(), argv[0].rsplit('/').next().unwrap_or_default()];
     let rest = names.into_iter().find_map(|name| line.strip_prefix(name));
-    Some(rest.map_or(line, str::trim_start).to_owned())
+    Ok(Some(rest.map_or(line, str::trim_start).to_owned()))
 }

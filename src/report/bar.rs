@@ -2,9 +2,13 @@
 
 use super::{Event, ScopedEvent, Terminal, Unit};
 use crate::util::text::{escape_control, format_duration};
+use crate::util::threads;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// The time between two pictures of the spinner.
+const TICK: Duration = Duration::from_millis(125);
 
 pub(super) struct Bar {
     terminal: Terminal,
@@ -49,7 +53,7 @@ impl Bar {
                 bar.set_style(style("{spinner} {prefix} {elapsed:>4}  {wide_msg}"));
                 bar.set_prefix(format!("{prefix}{:10}", phase.title()));
                 bar.set_message((*what).to_owned());
-                bar.enable_steady_tick(Duration::from_millis(125));
+                animate(&bar);
                 self.live.insert(kernel.map(str::to_owned), LiveLine { bar, counting: None });
             }
             Event::Progress { count, .. } => {
@@ -106,6 +110,19 @@ impl Bar {
     fn paint(&self, code: &str, text: &str) -> String {
         if self.terminal == Terminal::Color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// Redraws the bar until it ends. indicatif's own thread would panic if it cannot be started.
+fn animate(bar: &ProgressBar) {
+    let bar = bar.downgrade();
+    // Without a thread, the bar moves only with progress.
+    let _ = threads::spawn(move || {
+        while let Some(bar) = bar.upgrade().filter(|bar| !bar.is_finished()) {
+            bar.tick();
+            drop(bar);
+            std::thread::sleep(TICK);
+        }
+    });
 }
 
 fn style(template: &str) -> ProgressStyle {

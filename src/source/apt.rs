@@ -25,12 +25,19 @@ use walkdir::WalkDir;
 
 /// Looks up `package` in apt's lists. Returns its version, a space and the digest of its .deb, which is empty
 /// if the lists lack it. `None` means that there is no apt or no such package. Takes half a second.
-pub fn candidate(package: &str, host: &Host) -> Option<String> {
-    host.find_program("apt-cache")?;
-    let record =
-        process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env).ok()?;
+///
+/// # Errors
+///
+/// No process can be started (exit code 4), or kcompile was interrupted.
+pub fn candidate(package: &str, host: &Host) -> Result<Option<String>> {
+    if host.find_program("apt-cache").is_none() {
+        return Ok(None);
+    }
+    let record = process::capture("apt-cache", &["show", "--no-all-versions", package], &host.child_env)?;
+    let record = record.unwrap_or_default();
     let field = |name: &str| record.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    Some(format!("{} {}", field("Version")?.trim(), field("SHA256").unwrap_or_default().trim()))
+    let sha256 = field("SHA256").unwrap_or_default().trim();
+    Ok(field("Version").map(|version| format!("{} {sha256}", version.trim())))
 }
 
 /// Returns a hash over the metadata of all files that apt reads (lists, configuration, status), and whether

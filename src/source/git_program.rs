@@ -42,7 +42,7 @@ impl<'a> Git<'a> {
     ///
     /// Exit code 4: this host has no git.
     pub fn local(host: &'a Host, dir: &Utf8Path) -> Result<Git<'a>> {
-        packages::examine_git(host).require()?;
+        packages::examine_git(host)?.require()?;
         Ok(Git { host, dir: dir.to_owned(), settings: Vec::new(), env: BTreeMap::new() })
     }
 

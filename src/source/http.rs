@@ -7,9 +7,12 @@ use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::text::{format_size, redact_credentials};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::net::ToSocketAddrs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The number of attempts without a byte in between.
@@ -32,6 +35,20 @@ pub(super) struct Http<'a> {
     proxies: String,
 }
 
+/// Looks names up on the thread of the client, which has one request at a time. The client's own resolver starts
+/// a thread, and panics if it cannot.
+struct SystemResolver;
+
+impl Resolve for SystemResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let found = (name.as_str(), 0).to_socket_addrs();
+        Box::pin(std::future::ready(match found {
+            Ok(addresses) => Ok(Box::new(addresses) as Addrs),
+            Err(error) => Err(error.into()),
+        }))
+    }
+}
+
 impl<'a> Http<'a> {
     pub(super) fn new(ctx: &FetchContext<'a>) -> Result<Http<'a>> {
         let FetchContext { reporter, stall, .. } = *ctx;
@@ -50,6 +67,7 @@ impl<'a> Http<'a> {
                     attempt.follow()
                 }
             }));
+        let builder = builder.dns_resolver(Arc::new(SystemResolver));
         let client = builder.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
         Ok(Http { client, reporter, stall, proxies: proxies_named(&ctx.host.proxies) })
     }

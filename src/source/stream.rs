@@ -11,6 +11,7 @@ use crate::report::{Count, PhaseGuard, Unit};
 use crate::util::digest::{Hasher, HashingWriter, Sha256};
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::openpgp::{PendingSignature, Signer};
+use crate::util::threads;
 use camino::Utf8Path;
 use std::fs::File;
 use std::io::{self, BufRead, Read};
@@ -67,7 +68,7 @@ pub(super) fn unpack<R: Read>(
     phase: &PhaseGuard<'_>,
 ) -> Result<Unpacked> {
     let (name, expected) = (stream.name, stream.expected);
-    let results = run_threads(stream, tree, phase);
+    let results = run_threads(stream, tree, phase)?;
     // The first failure causes the others: the connection, then this machine, then the digest, then the
     // content.
     let (sha256, bytes) = results.received.context(Kind::Fetch, || format!("cannot read {name}"))?;
@@ -99,7 +100,7 @@ struct Results {
     copy: Result<Option<Sha256>>,
 }
 
-fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGuard<'_>) -> Results {
+fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGuard<'_>) -> Result<Results> {
     let Stream { name, reader, total, signature, threads, copy, .. } = stream;
     let item = Mutex::new(String::new());
     let consumed = AtomicU64::new(0);
@@ -110,15 +111,17 @@ fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGua
         let verifying = signature.map(|signature| {
             let (signed, signed_out) = pipe(None);
             uncompressed.takers.push(signed);
-            scope.spawn(move || signature.verify(signed_out))
+            threads::spawn_scoped(scope, move || signature.verify(signed_out))
         });
         let copying = copy.map(|copy| {
             let (again, again_out) = pipe(None);
             uncompressed.takers.push(again);
-            scope.spawn(move || write_copy(again_out, copy))
+            threads::spawn_scoped(scope, move || write_copy(again_out, copy))
         });
+        // After an error the ends of all pipes are dropped, so that the other threads end.
+        let (verifying, copying) = (verifying.transpose()?, copying.transpose()?);
         let (writer_in, writer_out) = sync_channel::<TreeWriter>(1);
-        let unpacking = scope.spawn(|| {
+        let unpacking = threads::spawn_scoped(scope, || {
             let written = writer_in;
             let mut tar = tar_out;
             let progress =
@@ -126,27 +129,27 @@ fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGua
             let (writer, date) = unpack_tar(name, &mut tar, tree, progress)?;
             let _ = written.send(writer);
             Ok(date)
-        });
-        let decompressing = scope.spawn(|| {
+        })?;
+        let decompressing = threads::spawn_scoped(scope, || {
             let writer_out = writer_out;
             let decompressed = decompress_into(name, compressed_out, &consumed, threads, uncompressed);
             // The list of the tree's files takes 10 MB. Here it reuses the memory of the decoder, which is
             // this thread's.
             (decompressed, writer_out.recv().ok().map(TreeWriter::finish))
-        });
+        })?;
         let received = receive(reader, Feed { takers: vec![compressed] }, |done| {
             let item = item.lock().unwrap_or_else(PoisonError::into_inner);
             phase.progress(Count { done, total, unit: Unit::Bytes, item: &item });
         });
         let (decompressed, contents) = join(decompressing);
-        Results {
+        Ok(Results {
             received,
             decompressed,
             contents,
             date: join(unpacking),
             signer: verifying.map(join).transpose(),
             copy: copying.map(join).transpose(),
-        }
+        })
     })
 }
 

@@ -22,6 +22,14 @@ pub(crate) const NO_SPACE: &str = "free some space (`kcompile clean` removes sou
     choose another disk with --cache-dir and -o, then run the same command again. A kernel's source takes 1.4 GB, \
     and its build needs more";
 
+/// The hint for a process or a thread that cannot be started.
+pub(crate) const NO_PROCESSES: &str =
+    "raise the limit of processes (`ulimit -u`, or pids.max of the cgroup), or lower -j";
+
+/// The hint for a damaged image.
+const DAMAGED: &str = "the image is damaged: copy it again, or build it again with --rebuild";
+
+/// An error of kcompile.
 #[derive(Debug)]
 pub struct Error {
     pub kind: Kind,
@@ -92,20 +100,23 @@ impl Error {
 
     /// Returns the hint, if there is one.
     pub fn hint_text(&self) -> Option<&str> {
-        self.hint.as_deref().or(self.is_disk_full().then_some(NO_SPACE))
+        let of_damage = self.is_damage.then_some(DAMAGED);
+        self.hint.as_deref().or(self.hint_of_cause()).or(of_damage)
     }
 
-    /// Returns whether a full disk or quota is the cause.
-    fn is_disk_full(&self) -> bool {
+    /// Returns the hint if a full disk or quota is the cause, or a limit of this host.
+    fn hint_of_cause(&self) -> Option<&'static str> {
+        use std::io::ErrorKind::{OutOfMemory, QuotaExceeded, StorageFull, WouldBlock};
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
         while let Some(error) = cause {
-            let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
-            if matches!(io, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) {
-                return true;
+            match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+                Some(StorageFull | QuotaExceeded) => return Some(NO_SPACE),
+                // EAGAIN and ENOMEM of fork(2). On a network, EAGAIN is a timeout.
+                Some(WouldBlock | OutOfMemory) if self.kind == Kind::Host => return Some(NO_PROCESSES),
+                _ => cause = error.source(),
             }
-            cause = error.source();
         }
-        false
+        None
     }
 
     /// Returns the exit code of the process, which is never 0. docs/reference/exit-codes.md lists them.

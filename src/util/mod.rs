@@ -8,4 +8,5 @@ pub mod openpgp;
 pub mod read;
 pub mod rusage;
 pub mod text;
+pub mod threads;
 pub mod time;

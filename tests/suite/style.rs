@@ -50,6 +50,19 @@ fn tuple_parameters(text: &str) -> Vec<&str> {
     heads.filter(has_tuple).collect()
 }
 
+/// `std::thread::spawn` and `Scope::spawn` panic at a limit of processes. `util/threads.rs` does not.
+#[test]
+fn threads_are_started_without_a_panic() {
+    let starts = |text: &str| {
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        ["thread::spawn(", "scope.spawn(", "enable_steady_tick("].iter().any(|start| code.contains(start))
+    };
+    let is_test = |name: &str| name.ends_with("tests.rs") || name.ends_with("fuzz.rs");
+    let found = sources().into_iter().filter(|(name, text)| !is_test(name) && starts(text));
+    let found: Vec<String> = found.map(|(name, _)| name).collect();
+    assert!(found.is_empty(), "{found:?}");
+}
+
 #[test]
 fn source_files_have_at_most_400_lines() {
     let is_long = |text: &str| text.lines().count() > MAX_LINES;

@@ -66,7 +66,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     let mut code = ExitCode::SUCCESS;
     for request in requests(&versions, &options, &ctx)? {
         let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &ctx)?;
-        let mut diagnosis = doctor::examine(&plan, host);
+        let mut diagnosis = doctor::examine(&plan, host)?;
         bubblewrap::check_sandbox(&mut diagnosis, host);
         let text = if args.json { render_json(&diagnosis) } else { diagnosis.to_string() };
         print(&text)?;
@@ -75,7 +75,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         }
         if args.install {
             diagnosis.install(host, reporter)?;
-            doctor::examine(&plan, host).require()?;
+            doctor::examine(&plan, host)?.require()?;
         } else {
             code = ExitCode::from(4);
         }

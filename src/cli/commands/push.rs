@@ -81,7 +81,7 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         }
         return Ok(ExitCode::SUCCESS);
     }
-    packages::examine_push(host).require()?;
+    packages::examine_push(host)?.require()?;
     push::push(&copies, overwrite, &registry, host, reporter, |copy| {
         print(&format!("{} {}\n", copy.destination(), copy.digest().oci()))
     })?;

@@ -3,6 +3,7 @@
 
 use super::{CommandLine, PidFile, Stream, check};
 use crate::util::error::{Error, Kind, Result};
+use crate::util::threads;
 use std::fs::File;
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -45,9 +46,9 @@ impl JobServer {
         let (sender, acquired) = mpsc::channel();
         let client = self.0.clone();
         // A blocking wait is necessary, since polling would never get a job while others wait.
-        std::thread::spawn(move || {
+        threads::spawn(move || {
             let _ = sender.send(client.acquire());
-        });
+        })?;
         loop {
             check()?;
             match acquired.recv_timeout(POLL_INTERVAL) {

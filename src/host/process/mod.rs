@@ -18,12 +18,13 @@ pub use pipe::{PipeEvent, pipe};
 pub use signals::{Interruptible, check, watch_signals};
 
 use crate::util::error::{Error, Result};
+use crate::util::threads;
 use camino::Utf8PathBuf;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
-use std::process::{ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ const MAX_LINE: usize = 64 * 1024;
 const MAX_OUTPUT: u64 = 32 << 20;
 
 pub const SANDBOX: &str = "bwrap";
+/// The path of the running program. An update may have replaced the file that it was started from.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// A command line with its environment and working directory.
 #[derive(Clone, Debug)]
@@ -104,8 +107,8 @@ fn run_with(
     watch: impl FnMut(WatchEvent<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     check()?;
-    let logs = clone_log(log)?;
-    finish(spawn(command, pid_file, jobs)?, command, logs, watch)
+    let watchers = Watchers::start(log)?;
+    finish(spawn(command, pid_file, jobs)?, command, watchers, watch)
 }
 
 /// An event for the watcher of a child.
@@ -136,38 +139,66 @@ fn line_watcher(mut on_line: impl FnMut(Stream, &str)) -> impl FnMut(WatchEvent<
     }
 }
 
-/// Clones the log for the two threads that write to it. Called before the child starts, since nothing would
-/// watch the child after a failure here.
-fn clone_log(log: &File) -> Result<[File; 2]> {
-    let copy = || log.try_clone().map_err(|error| Error::build("cannot write the log").caused_by(error));
-    Ok([copy()?, copy()?])
-}
-
 /// An event of the threads that watch a child.
 enum ChildEvent {
     Line(Stream, String),
     Exited(std::io::Result<ExitStatus>),
 }
 
+type Output = Option<Box<dyn Read + Send>>;
+
+/// The threads that watch a child, and where they get it from. They are started before the child, since nothing
+/// would watch it after a failure here.
+struct Watchers {
+    stdout: mpsc::Sender<Output>,
+    stderr: mpsc::Sender<Output>,
+    child: mpsc::Sender<Child>,
+    events: mpsc::Receiver<ChildEvent>,
+}
+
+impl Watchers {
+    fn start(log: &File) -> Result<Watchers> {
+        let (sender, events) = mpsc::sync_channel(1024);
+        let reader = |stream: Stream| {
+            let log = log.try_clone();
+            let log = log.map_err(|error| Error::build("cannot write the log").caused_by(error))?;
+            let (output, given) = mpsc::channel::<Output>();
+            let sender = sender.clone();
+            threads::spawn(move || {
+                if let Ok(output) = given.recv() {
+                    forward_lines(stream, output, &log, &sender);
+                }
+            })?;
+            Ok(output)
+        };
+        let (stdout, stderr) = (reader(Stream::Out)?, reader(Stream::Err)?);
+        let (child, given) = mpsc::channel();
+        threads::spawn(move || {
+            if let Ok(child) = given.recv() {
+                let _ = sender.send(ChildEvent::Exited(signals::reap(child)));
+            }
+        })?;
+        Ok(Watchers { stdout, stderr, child, events })
+    }
+
+    /// Gives the child to the threads. Returns their events.
+    fn watch(self, mut child: Child) -> mpsc::Receiver<ChildEvent> {
+        // The threads wait for these, so sending cannot fail.
+        let _ = self.stdout.send(child.stdout.take().map(|out| Box::new(out) as _));
+        let _ = self.stderr.send(child.stderr.take().map(|err| Box::new(err) as _));
+        let _ = self.child.send(child);
+        self.events
+    }
+}
+
 fn finish(
-    mut child: std::process::Child,
+    mut child: Child,
     command: &CommandLine,
-    logs: [File; 2],
+    watchers: Watchers,
     mut watch: impl FnMut(WatchEvent<'_>) -> ControlFlow<()>,
 ) -> Result<ExitStatus> {
     let supervisor = signals::register(&mut child);
-    let (sender, events) = mpsc::sync_channel(1024);
-    let readers: [(Stream, Option<Box<dyn Read + Send>>); 2] = [
-        (Stream::Out, child.stdout.take().map(|out| Box::new(out) as _)),
-        (Stream::Err, child.stderr.take().map(|err| Box::new(err) as _)),
-    ];
-    for ((stream, reader), log) in readers.into_iter().zip(logs) {
-        let sender = sender.clone();
-        std::thread::spawn(move || forward_lines(stream, reader, &log, &sender));
-    }
-    std::thread::spawn(move || {
-        let _ = sender.send(ChildEvent::Exited(signals::reap(child)));
-    });
+    let events = watchers.watch(child);
     let mut ended = None;
     loop {
         // A descendant may hold the pipes open. After the child has ended, only available output is read.
@@ -190,12 +221,7 @@ fn finish(
     status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).caused_by(error))
 }
 
-fn forward_lines(
-    stream: Stream,
-    reader: Option<Box<dyn Read + Send>>,
-    mut log: &File,
-    sender: &mpsc::SyncSender<ChildEvent>,
-) {
+fn forward_lines(stream: Stream, reader: Output, mut log: &File, sender: &mpsc::SyncSender<ChildEvent>) {
     let Some(reader) = reader else { return };
     let mut reader = BufReader::with_capacity(MAX_LINE, reader);
     let mut line = Vec::new();
@@ -224,23 +250,28 @@ fn forward_lines(
 pub fn output(command: &CommandLine) -> Result<std::process::Output> {
     check()?;
     let mut child = spawn(command, None, None)?;
-    signals::register(&mut child);
+    let supervisor = signals::register(&mut child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let failed =
+        |error: std::io::Error| Error::build(format!("cannot run {}", command.program)).caused_by(error);
     let output = std::thread::scope(|scope| {
-        let stdout = scope.spawn(|| read_all(stdout));
-        let stderr = scope.spawn(|| read_all(stderr));
+        let readers = threads::spawn_scoped(scope, || read_all(stdout))
+            .and_then(|stdout| Ok((stdout, threads::spawn_scoped(scope, || read_all(stderr))?)));
+        if readers.is_err() {
+            // Nobody reads what it prints.
+            signals::kill(supervisor);
+        }
         let status = signals::reap(child);
+        let (stdout, stderr) = readers?;
         let joined = "reading does not panic";
         Ok(std::process::Output {
-            stdout: stdout.join().expect(joined)?,
-            stderr: stderr.join().expect(joined)?,
-            status: status?,
+            stdout: stdout.join().expect(joined).map_err(failed)?,
+            stderr: stderr.join().expect(joined).map_err(failed)?,
+            status: status.map_err(failed)?,
         })
     });
     check()?;
-    output.map_err(|error: std::io::Error| {
-        Error::build(format!("cannot run {}", command.program)).caused_by(error)
-    })
+    output
 }
 
 /// Reads to the end. A pipe with too much in it is closed, which ends most programs.
@@ -253,24 +284,25 @@ fn read_all(from: Option<impl Read>) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Runs a short probe without a supervisor and returns its standard output.
+/// Runs a short probe without a supervisor and returns its standard output. Returns `None` if the program does
+/// not exist or fails.
 ///
 /// # Errors
 ///
-/// The program fails or cannot be started (exit code 4), or kcompile was interrupted.
-pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<String> {
+/// No process can be started (exit code 4), or kcompile was interrupted.
+pub fn capture(program: &str, args: &[&str], env: &BTreeMap<String, String>) -> Result<Option<String>> {
     let shell = xshell::Shell::new().map_err(|error| Error::host("cannot run commands").caused_by(error))?;
-    let command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).quiet().ignore_stderr();
-    let output = command.read();
+    let mut command: Command = xshell::cmd!(shell, "{program} {args...}").env_clear().envs(env).into();
+    let output = command.stdin(Stdio::null()).output();
     check()?;
-    output.map_err(|error| Error::host(format!("cannot run {program}")).caused_by(error))
+    match output {
+        Ok(output) if output.status.success() => Ok(String::from_utf8(output.stdout).ok()),
+        Err(error) if is_limit(&error) => Err(cannot_run(program, error)),
+        _ => Ok(None),
+    }
 }
 
-fn spawn(
-    command: &CommandLine,
-    pid_file: Option<&PidFile<'_>>,
-    jobs: Option<&JobServer>,
-) -> Result<std::process::Child> {
+fn spawn(command: &CommandLine, pid_file: Option<&PidFile<'_>>, jobs: Option<&JobServer>) -> Result<Child> {
     if !program_exists(command) {
         return Err(spawn_error(command, std::io::ErrorKind::NotFound.into()));
     }
@@ -280,7 +312,23 @@ fn spawn(
         jobs.configure(&mut process);
     }
     process.stdout(Stdio::piped()).stderr(Stdio::piped());
+    require_proc()?;
     process.spawn().map_err(|error| spawn_error(command, error))
+}
+
+/// Checks that /proc is mounted. The supervisor is this program, which is started by its path there, and finds
+/// its descendants there.
+///
+/// # Errors
+///
+/// It is not mounted (exit code 4).
+pub fn require_proc() -> Result<()> {
+    match std::fs::read_link(OWN_PROGRAM) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::host(format!("cannot run programs without {OWN_PROGRAM}"))
+            .caused_by(error)
+            .hint("mount /proc in this chroot or namespace: `mount -t proc proc /proc`")),
+    }
 }
 
 /// Returns whether the program exists. Without this check, only the supervisor could report the error.
@@ -294,8 +342,19 @@ fn program_exists(command: &CommandLine) -> bool {
 }
 
 fn spawn_error(command: &CommandLine, error: std::io::Error) -> Error {
-    let error = Error::host(format!("cannot run {}", command.program)).caused_by(error);
-    error.hint("`kcompile doctor` names what is missing and how to install it")
+    cannot_run(&command.program, error)
+}
+
+fn cannot_run(program: &str, error: std::io::Error) -> Error {
+    let is_limit = is_limit(&error);
+    let error = Error::host(format!("cannot run {program}")).caused_by(error);
+    // The hint about the limit follows from the cause.
+    if is_limit { error } else { error.hint("`kcompile doctor` names what is missing and how to install it") }
+}
+
+/// Returns whether no more processes can be started. The errors are EAGAIN and ENOMEM of fork(2).
+fn is_limit(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::OutOfMemory)
 }
 
 #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use super::{CommandLine, SILENCE_INTERVAL, check, signals, spawn};
 use crate::util::error::{Error, Result};
+use crate::util::threads;
 use std::io::Read;
 use std::ops::ControlFlow;
-use std::process::{ChildStderr, ChildStdout, ExitStatus};
+use std::process::{Child, ChildStderr, ChildStdout, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 
 /// An event for the watcher of a program.
@@ -36,18 +37,25 @@ pub fn pipe<T: Send>(
     mut watch: impl FnMut(PipeEvent<'_>) -> ControlFlow<()>,
 ) -> Result<(ExitStatus, T)> {
     check()?;
-    let mut child = spawn(command, None, None)?;
-    let supervisor = signals::register(&mut child);
-    let stdout = child.stdout.take().expect("it is piped");
-    let stderr = child.stderr.take().expect("it is piped");
     let (sender, events) = mpsc::sync_channel(64);
     let (status, output) = std::thread::scope(|scope| {
-        let taking = scope.spawn(move || take(stdout));
-        let errors = sender.clone();
-        scope.spawn(move || forward(stderr, &errors));
-        scope.spawn(move || {
-            let _ = sender.send(ChildEvent::Exited(signals::reap(child)));
-        });
+        // The threads start before the program, since nothing would watch it after a failure here. They end if
+        // they are given nothing.
+        let (to_reaper, given) = mpsc::channel::<Child>();
+        let exits = sender.clone();
+        threads::spawn_scoped(scope, move || {
+            given.recv().map(|child| exits.send(ChildEvent::Exited(signals::reap(child))))
+        })?;
+        let (to_errors, given) = mpsc::channel::<ChildStderr>();
+        threads::spawn_scoped(scope, move || given.recv().map(|stderr| forward(stderr, &sender)))?;
+        let (to_taker, given) = mpsc::channel::<ChildStdout>();
+        let taking = threads::spawn_scoped(scope, move || given.recv().map(take))?;
+        let mut child = spawn(command, None, None)?;
+        let supervisor = signals::register(&mut child);
+        let waiting = "the threads wait";
+        to_taker.send(child.stdout.take().expect("it is piped")).expect(waiting);
+        to_errors.send(child.stderr.take().expect("it is piped")).expect(waiting);
+        to_reaper.send(child).expect(waiting);
         let mut ended = None;
         loop {
             let goes_on = match events.recv_timeout(SILENCE_INTERVAL) {
@@ -65,8 +73,9 @@ pub fn pipe<T: Send>(
             }
         }
         let output = taking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (ended.expect("the waiting thread reports before it ends"), output)
-    });
+        let status = ended.expect("the waiting thread reports before it ends");
+        Ok((status, output.expect("it was given the output")))
+    })?;
     check()?;
     let status =
         status.map_err(|error| Error::build(format!("cannot wait for {}", command.program)).caused_by(error));

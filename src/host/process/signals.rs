@@ -3,6 +3,7 @@
 use super::GRACE_PERIOD;
 use super::supervisor::{Lifeline, Request};
 use crate::util::error::{Error, Kind, Result};
+use crate::util::threads;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -27,7 +28,7 @@ pub fn watch_signals() -> Result<()> {
     let watched = watched.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
     let mut signals = signal_hook::iterator::Signals::new(watched)
         .map_err(|error| Error::host("cannot watch signals").caused_by(error))?;
-    std::thread::spawn(move || {
+    threads::spawn(move || {
         for signal in signals.forever().filter(|signal| !forward_sigint(*signal)) {
             if signal == SIGTSTP {
                 stop();
@@ -39,16 +40,20 @@ pub fn watch_signals() -> Result<()> {
             } else {
                 send_to_all(Request::Terminate);
                 terminate_interactive();
-                std::thread::spawn(move || {
+                let end = move || {
                     std::thread::sleep(GRACE_PERIOD);
                     send_to_all(Request::Kill);
                     std::thread::sleep(GRACE_PERIOD / 2);
                     // The next run removes remaining scratch directories.
                     std::process::exit(128 + signal);
-                });
+                };
+                // Without another thread, a second signal does not hurry the end.
+                if threads::spawn(end).is_err() {
+                    end();
+                }
             }
         }
-    });
+    })?;
     Ok(())
 }
 

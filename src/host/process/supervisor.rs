@@ -9,7 +9,8 @@
 //! the program has no terminal.
 
 use super::descendants::signal_descendants;
-use super::{GRACE_PERIOD, PidFile, SANDBOX};
+use super::{GRACE_PERIOD, OWN_PROGRAM, PidFile, SANDBOX};
+use crate::util::threads;
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -71,8 +72,7 @@ impl Lifeline {
 /// succeeds or ends on request.
 pub(super) fn command(pid_file: Option<&PidFile<'_>>, program: &str) -> Command {
     use std::os::unix::process::CommandExt;
-    // An update may have replaced the file at the program's path.
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(OWN_PROGRAM);
     command.arg0(NAME).arg(pid_file.map_or("", |pid_file| pid_file.0.as_str())).arg(program);
     command.stdin(Stdio::piped());
     command
@@ -91,29 +91,40 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
         .and_then(|_| rustix::process::set_child_subreaper(Some(ourselves)))
         .and_then(|()| rustix::process::set_parent_process_death_signal(Some(Signal::CONT)));
     if let Err(error) = prepared {
-        eprintln!("{NAME}: cannot adopt processes: {error}");
+        say(&format!("{NAME}: cannot adopt processes: {error}"));
         return ExitCode::from(127);
     }
     if let Some(pid_file) = &pid_file {
         // A failure matters only if this process is killed, too.
         let _ = write_pid_file(pid_file, ourselves);
     }
-    let started = Command::new(&program).args(args).stdin(Stdio::null()).spawn();
+    let name = program;
+    let started = Command::new(&name).args(args).stdin(Stdio::null()).spawn();
     let status = match started {
         Ok(child) => {
             let program = Pid::from_child(&child);
             // bubblewrap kills its sandbox when a signal ends it, but make needs time to clean up.
             let except = is_sandbox.then_some(program);
-            std::thread::spawn({
+            let watching = threads::spawn({
                 let terminate_requested = terminate_requested.clone();
                 move || watch_lifeline(except, &terminate_requested)
             });
-            let status = wait_for(program);
-            terminate_descendants();
-            status
+            match watching {
+                Ok(_) => {
+                    let status = wait_for(program);
+                    terminate_descendants();
+                    status
+                }
+                Err(error) => {
+                    say(&format!("cannot run {}: {error}", name.display()));
+                    FORCE_KILL.store(true, Ordering::SeqCst);
+                    terminate_descendants();
+                    Some(ProgramExit::Exited(127))
+                }
+            }
         }
         Err(error) => {
-            eprintln!("cannot run {}: {error}", program.display());
+            say(&format!("cannot run {}: {error}", name.display()));
             Some(ProgramExit::Exited(127))
         }
     };
@@ -131,6 +142,12 @@ pub(super) fn main(mut args: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(status.and_then(ProgramExit::code).unwrap_or(1))
 }
 
+/// Writes a line to standard error. Nobody is left to report a failure to.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// How the program ended.
 #[derive(Clone, Copy)]
 enum ProgramExit {
     Exited(i32),

@@ -3,9 +3,11 @@
 use super::Tool;
 use crate::host::{Host, process};
 use crate::report::Reporter;
+use crate::util::threads;
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::os::unix::net::UnixStream;
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 /// A machine that answers later would only slow the build down.
@@ -72,7 +74,8 @@ pub fn probe(command: &str, host: &Host) -> Option<Farm> {
         Tool::Distcc => {
             let mut env = host.child_env.clone();
             env.extend(host.launcher_env.clone());
-            let listing = process::capture("distcc", &["--show-hosts"], &env).unwrap_or_default();
+            let listing =
+                process::capture("distcc", &["--show-hosts"], &env).ok().flatten().unwrap_or_default();
             Some(probe_distcc(listing.split_whitespace().filter_map(Machine::parse).collect()))
         }
         Tool::Icecc => Some(probe_icecc(host)),
@@ -82,8 +85,16 @@ pub fn probe(command: &str, host: &Host) -> Option<Farm> {
 
 fn probe_distcc(machines: Vec<Machine>) -> Farm {
     let is_reachable: Vec<bool> = std::thread::scope(|scope| {
-        let probes: Vec<_> = machines.iter().map(|machine| scope.spawn(|| machine.is_reachable())).collect();
-        probes.into_iter().map(|probes| probes.join().unwrap_or(false)).collect()
+        // Without a thread of its own, a machine is asked on this one.
+        let probe = |machine| {
+            let asking = threads::spawn_scoped(scope, move || Machine::is_reachable(machine));
+            asking.map_err(|_| Machine::is_reachable(machine))
+        };
+        let probes: Vec<_> = machines.iter().map(probe).collect();
+        let answer = |asked: Result<ScopedJoinHandle<'_, bool>, bool>| {
+            asked.map_or_else(|answer| answer, |asking| asking.join().unwrap_or(false))
+        };
+        probes.into_iter().map(answer).collect()
     });
     let mut farm = Farm { tool: Tool::Distcc, alive: Vec::new(), dead: Vec::new(), slots: 0 };
     for (machine, is_reachable) in machines.into_iter().zip(is_reachable) {

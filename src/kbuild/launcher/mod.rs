@@ -190,7 +190,7 @@ impl<'a> Launcher<'a> {
     fn sccache_stats(&self, host: &Host) -> Option<CompilerCacheStats> {
         let args = ["--show-stats", "--stats-format", "json"];
         stats::read_stats(
-            &process::capture("sccache", &args, &self.environment(&host.child_env, host, None)).ok()?,
+            &process::capture("sccache", &args, &self.environment(&host.child_env, host, None)).ok()??,
         )
     }
 

@@ -3,7 +3,7 @@
 use super::SandboxPaths;
 use crate::host::{Host, process};
 use crate::kbuild::launcher::Launcher;
-use crate::util::error::Result;
+use crate::util::error::{Error, Result};
 use crate::util::fs::create_dir;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
@@ -160,7 +160,8 @@ fn bind_ccache(arguments: &mut BindArgs, env: &BTreeMap<String, String>, host: &
     let settings = config_home.map(|dir| dir.join("ccache/ccache.conf"));
     let settings = settings.into_iter().chain(env.get("CCACHE_CONFIGPATH").map(Utf8PathBuf::from));
     settings.chain(["/etc/ccache.conf".into()]).for_each(|path| arguments.bind_read_only(&path));
-    let dir = process::capture("ccache", &["--get-config", "cache_dir"], env)?;
+    let dir = process::capture("ccache", &["--get-config", "cache_dir"], env)?
+        .ok_or_else(|| Error::host("cannot run ccache: `ccache --get-config cache_dir` failed"))?;
     let dir = host.absolute(Utf8Path::new(dir.trim()));
     create_dir(&dir)?;
     arguments.bind_writable(&dir);

@@ -45,7 +45,7 @@ pub(super) fn apply(
     scratch: &Utf8Path,
     ctx: &FetchContext<'_>,
 ) -> Result<()> {
-    packages::examine_git(ctx.host).require()?;
+    packages::examine_git(ctx.host)?.require()?;
     let mut worktree = Worktree::create(tree, scratch, &ctx.host.child_env)?;
     for patch in patches {
         worktree.apply(patch, ctx.reporter)?;
