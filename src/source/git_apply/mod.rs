@@ -7,6 +7,7 @@
 
 mod install;
 mod listing;
+mod prefix;
 mod scan;
 
 use crate::catalog::patches::{MAX_PATCH, PatchBytes, PatchFile};
@@ -208,23 +209,6 @@ impl<'a> Worktree<'a> {
         Ok(listing.changes.len())
     }
 
-    /// Lists the changes as the series says, or else with `-p1`; with `-p0` where no name has a prefix.
-    fn list_with_prefix(&self, patch: &PatchFile, reporter: &Reporter) -> Result<Listed> {
-        if let Some(strip) = patch.strip {
-            return self.list(strip, &[]);
-        }
-        let with_prefix = self.list(1, &[])?;
-        if matches!(with_prefix, Listed::Nothing) {
-            return Ok(with_prefix);
-        }
-        let bare = self.list(0, &[])?;
-        if !self.is_bare(&with_prefix, &bare) {
-            return Ok(with_prefix);
-        }
-        reporter.note(&format!("{}: its paths have no prefix (a/, b/); applied with -p0", patch.name));
-        Ok(bare)
-    }
-
     fn list(&self, strip: u8, options: &[&str]) -> Result<Listed> {
         let strip_option = format!("-p{strip}");
         let mut all = vec!["--numstat", "--summary", "-z", &strip_option];
@@ -239,31 +223,6 @@ impl<'a> Worktree<'a> {
             return Ok(Listed::Nothing);
         }
         Ok(Listed::Refused(why))
-    }
-
-    /// Whether no path has a prefix: as it is, more of it is there than without its first component.
-    fn is_bare(&self, with_prefix: &Listed, bare: &Listed) -> bool {
-        let (Listed::Changes(one), Listed::Changes(zero)) = (with_prefix, bare) else {
-            // Without a slash, a path has nothing to lose.
-            let Listed::Changes(zero) = bare else { return false };
-            let bare = |path: &Utf8Path| {
-                path.parent() == Some("".into()) || self.missing_components(path) < path.components().count()
-            };
-            return zero.paths().any(bare);
-        };
-        let missing =
-            |listing: &Listing| listing.paths().map(|path| self.missing_components(path)).sum::<usize>();
-        one.changes != zero.changes && one.paths().all(is_inside) && missing(zero) <= missing(one)
-    }
-
-    /// How many components of `path` are neither in the tree nor made by earlier patches.
-    fn missing_components(&self, path: &Utf8Path) -> usize {
-        path.components().count() - path.ancestors().filter(|path| self.exists_in_tree(path)).count()
-    }
-
-    fn exists_in_tree(&self, path: &Utf8Path) -> bool {
-        is_inside(path)
-            && [self.tree, &self.files].iter().any(|dir| dir.join(path).symlink_metadata().is_ok())
     }
 
     /// Copies the file `path` of the tree, if it is there, to where git looks for it.

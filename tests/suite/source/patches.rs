@@ -74,20 +74,47 @@ fn diff_may_create_a_file_that_git_removed_before() {
     assert_eq!(read(&tree, "b.c").unwrap(), "x\n");
 }
 
-/// `linux/Makefile` may be a file in a new directory or the existing Makefile.
+/// git writes the same name twice if there is no prefix, so a new directory is not taken for one.
 #[test]
-fn a_new_file_without_a_prefix_gets_a_hint() {
-    let patching = Patching::new(&[("a.c", b"x\n")]);
-    let patch = "diff --git new/Makefile new/Makefile\nnew file mode 100644\nindex 0..1\n--- /dev/null\n\
-                 +++ new/Makefile\n@@ -0,0 +1 @@\n+y\n";
-    patching.write(&one(patch));
-    patching.context.run(FETCH).failed(
-        1,
-        &[
-            "1.patch: git apply: Makefile: already exists",
-            "hint: the patch applies with -p0: write `NAME -p0`",
-        ],
-    );
+fn git_patches_without_a_prefix_may_add_directories() {
+    let patching = Patching::new(&[("lib/a.c", b"x\n"), ("lib/sub/b.c", b"x\n")]);
+    for (path, place) in [
+        ("new/Makefile", "new/Makefile"),
+        ("new/dir/x.c", "new/dir/x.c"),
+        // The top directory has a Kbuild too.
+        ("lib/Kbuild", "lib/Kbuild"),
+        ("lib/sub/x.c", "lib/sub/x.c"),
+        // Somebody wrote the second prefix into both names.
+        ("b/new/x.c", "new/x.c"),
+        ("tree/lib/x.c", "lib/x.c"),
+    ] {
+        let patch = format!(
+            "diff --git {path} {path}\nnew file mode 100644\nindex 0..1\n--- /dev/null\n+++ {path}\n@@ -0,0 +1 @@\n+y\n"
+        );
+        let (ran, tree) = patching.tree(&one(&patch));
+        assert_eq!(read(&tree, place).as_deref(), Some("y\n"), "{path}");
+        assert_eq!(ran.stderr.contains("applied with -p0"), path == place, "{path}: {}", ran.stderr);
+    }
+}
+
+/// `new/x.c` may be a file in a new directory, or a file at the top with the prefix `new/`.
+#[test]
+fn a_new_file_whose_prefix_is_unclear_is_refused() {
+    let patching = Patching::new(&[("lib/a.c", b"x\n")]);
+    for path in ["new/x.c", "new/dir/x.c", "new/Makefile"] {
+        let patch = format!("--- /dev/null\n+++ {path}\n@@ -0,0 +1 @@\n+y\n");
+        patching.write(&one(&patch));
+        patching.context.run(FETCH).failed(
+            1,
+            &[
+                &format!("1.patch: `new/` of the new file {path} may be a prefix or a new directory"),
+                "hint: write `NAME -p1` for a prefix, or `NAME -p0` for a directory, into a `series` file",
+            ],
+        );
+        let series = [("series", &b"1.patch -p0\n"[..]), ("1.patch", patch.as_bytes())];
+        let (_, tree) = patching.tree(&series);
+        assert_eq!(read(&tree, path).as_deref(), Some("y\n"), "{path}");
+    }
 }
 
 #[test]

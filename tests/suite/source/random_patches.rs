@@ -150,12 +150,7 @@ impl Batch {
             Form::FormatPatch | Form::Mailbox => {
                 let edits = 1 + self.random.below(3);
                 let steps = self.steps(dir, edits, Writer::Git);
-                // Without a prefix, files in a new directory or with the name of a top file may be
-                // taken for top files.
-                let makefile = format!("{dir}/Makefile");
-                let is_unclear = steps.iter().any(|files| files.is_empty() || files.contains_key(&makefile));
-                let options = &FORMAT_PATCH[..FORMAT_PATCH.len() - usize::from(is_unclear)];
-                let texts = self.format_patch(&steps, options);
+                let texts = self.format_patch(&steps, &FORMAT_PATCH);
                 match form {
                     Form::Mailbox => self.push(texts.concat()),
                     _ => texts.into_iter().for_each(|text| self.push(text)),
