@@ -28,7 +28,7 @@ use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
 use crate::kernel::{Channel, Flavor, VersionRequest};
-use crate::report::{Progress, Reporter, Terminal};
+use crate::report::{self, Progress, Reporter, Terminal};
 use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, join_list, nearest, redact_secrets};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -185,6 +185,8 @@ pub fn main() -> ExitCode {
     };
     let reporter = Reporter::new(command.progress(), host.terminal);
     match run(&command, &host, &reporter) {
+        // Warnings are lost, or the events of `--progress json`.
+        Ok(code) if code == ExitCode::SUCCESS && report::has_lost_lines() => ExitCode::FAILURE,
         Ok(code) => code,
         Err(error) => fail(&error, &reporter),
     }
@@ -244,11 +246,22 @@ fn show_overview() -> ExitCode {
 fn exit(error: &clap::Error) -> ! {
     let text = error.to_string();
     let shown = escape_control(&redact_secrets(&text));
-    if shown == text {
-        error.exit();
+    if shown != text {
+        let _ = std::io::stderr().write_all(shown.as_bytes());
+        std::process::exit(error.exit_code());
     }
-    let _ = std::io::stderr().write_all(shown.as_bytes());
-    std::process::exit(error.exit_code());
+    let written = error.print().and_then(|()| std::io::stdout().flush());
+    if error.use_stderr() {
+        std::process::exit(error.exit_code());
+    }
+    // `--help` and `--version`.
+    match output::check_written(written) {
+        Ok(()) => std::process::exit(error.exit_code()),
+        Err(error) => {
+            Reporter::new(Progress::Plain, Terminal::No).error(&error);
+            std::process::exit(error.exit_code().into())
+        }
+    }
 }
 
 /// Returns the command line, with the catalog's revision in the version.

@@ -3,7 +3,7 @@
 use crate::host::Host;
 use crate::kconfig::{Comparison, Renamed, Setting};
 use crate::util::digest::Sha256;
-use crate::util::error::{Kind, Result, ResultExt};
+use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, is_printable, sanitize_line, wrap};
 use camino::Utf8Path;
 use std::fmt::Write as _;
@@ -19,9 +19,17 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Prints `text`, such as a `.config` or a man page, as it is. A closed pipe is not an error.
 pub fn print_verbatim(text: &str) -> Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    let mut stdout = std::io::stdout().lock();
+    // Without the flush, an error of the last line would get lost at the exit.
+    check_written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// Turns a failure to write to standard output into an error. A closed pipe is none.
+pub fn check_written(written: std::io::Result<()>) -> Result<()> {
+    match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context(Kind::Build, || "cannot write to standard output".into())
+            Err(Error::build("cannot write to standard output").caused_by(error))
+                .map_err(|error| error.hint("check the file, disk or device that standard output goes to"))
         }
         _ => Ok(()),
     }

@@ -1,12 +1,11 @@
 //! Reports a run on standard error: phases, progress, notes, warnings and summaries. All renderers get the
 //! same events. Results go to standard output, and `cli` prints them.
 
-/// Writes a line to standard error, at once, since other programs may write there too. A closed pipe is not an error.
+/// Writes a line to standard error.
 macro_rules! say {
-    ($($words:tt)*) => {{
-        use std::io::Write as _;
-        let _ = std::io::stderr().write_all((format!($($words)*) + "\n").as_bytes());
-    }};
+    ($($words:tt)*) => {
+        crate::report::write_line(format!($($words)*))
+    };
 }
 
 mod bar;
@@ -23,8 +22,26 @@ pub use run_summary::{KernelResult, RunSummary};
 use crate::util::error::Error;
 use crate::util::text::{escape_control, redact_secrets};
 use serde::Serialize;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Whether a line could not be written to standard error.
+static HAS_LOST_LINES: AtomicBool = AtomicBool::new(false);
+
+/// Writes a line to standard error, at once, since other programs may write there too. A closed pipe is not an error.
+fn write_line(line: String) {
+    let written = std::io::stderr().write_all((line + "\n").as_bytes());
+    if written.is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
+        HAS_LOST_LINES.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Returns whether a line could not be written to standard error, for example on a full disk.
+pub fn has_lost_lines() -> bool {
+    HAS_LOST_LINES.load(Ordering::Relaxed)
+}
 
 /// What standard error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

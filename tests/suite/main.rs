@@ -57,6 +57,7 @@ mod faults {
     mod disk_full;
     mod documented;
     mod fetch_faults;
+    mod host_limits;
     mod invalid_input;
     mod malicious_archives;
     mod messages;
