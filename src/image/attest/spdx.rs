@@ -4,13 +4,17 @@
 use crate::image::pack::PackedImage;
 use crate::image::receipt::FinishedBuild;
 use crate::kernel::{KernelVersion, SourceDigest};
-use crate::plan::SourcePlan;
 use crate::plan::annotations::KERNEL_LICENCE;
+use crate::plan::{SourceLocation, SourcePlan};
 use crate::util::digest::Sha256;
 use serde_json::{Value, json};
 
 /// Registered with IANA.
 pub(super) const MEDIA_TYPE: &str = "application/spdx+json";
+/// The supplier of what kcompile makes, as in the annotation `vendor` of images.
+const MADE_HERE: &str = "Organization: kcompile";
+/// The supplier of kernel.org's releases.
+const KERNEL_ORG_SUPPLIER: &str = "Organization: kernel.org";
 /// SPDX's value for what is unknown.
 const UNKNOWN: &str = "NOASSERTION";
 const DOCUMENT: &str = "SPDXRef-DOCUMENT";
@@ -70,6 +74,7 @@ pub(super) fn document(build: &FinishedBuild<'_>, name: &str) -> Value {
 fn kernel(build: &FinishedBuild<'_>) -> Value {
     let FinishedBuild { plan, compiled, configured, .. } = build;
     let mut package = package(KERNEL, compiled.kernel.file_name().unwrap_or("vmlinux"), UNKNOWN);
+    package["supplier"] = json!(MADE_HERE);
     package["versionInfo"] = json!(compiled.release);
     package["primaryPackagePurpose"] = json!("OPERATING_SYSTEM");
     package["checksums"] = sha256(compiled.kernel_sha256);
@@ -87,6 +92,9 @@ fn source(build: &FinishedBuild<'_>) -> Value {
     let digest = digest.as_ref().expect("known with the source");
     let location = origin.as_deref().and_then(|origin| location(origin, digest));
     let mut package = package(SOURCE, "linux", location.as_deref().unwrap_or(UNKNOWN));
+    if let SourceLocation::KernelOrg { .. } = plan.source.location {
+        package["supplier"] = json!(KERNEL_ORG_SUPPLIER);
+    }
     package["versionInfo"] = json!(plan.version_text());
     package["primaryPackagePurpose"] = json!("SOURCE");
     package["licenseDeclared"] = json!(KERNEL_LICENCE);
@@ -105,6 +113,7 @@ fn source(build: &FinishedBuild<'_>) -> Value {
 fn image(id: &str, image: &PackedImage, build: &FinishedBuild<'_>) -> Value {
     let name = layout_name(image);
     let mut package = package(id, name, UNKNOWN);
+    package["supplier"] = json!(MADE_HERE);
     package["versionInfo"] = json!(image.written.tag);
     package["primaryPackagePurpose"] = json!("CONTAINER");
     package["checksums"] = sha256(image.written.digest);
@@ -125,6 +134,7 @@ fn package(id: &str, name: &str, location: &str) -> Value {
     json!({
         "SPDXID": id,
         "name": name,
+        "supplier": UNKNOWN,
         "downloadLocation": location,
         "filesAnalyzed": false,
         "licenseConcluded": UNKNOWN,

@@ -4,6 +4,7 @@
 use crate::support::context::{TestContext, has_tool, sha256, skipped};
 use crate::support::layouts::descriptor;
 use crate::support::registry;
+use crate::support::servers::mirror;
 use camino::Utf8Path;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -218,6 +219,32 @@ fn the_bill_of_materials_lists_all_inputs() {
         package("Kernel")["externalRefs"][0]["referenceLocator"],
         "cpe:2.3:o:linux:linux_kernel:6.1.7:*:*:*:*:*:*:*"
     );
+}
+
+/// The minimum elements of NTIA: supplier, name, version, identifier, relationship, author and time.
+#[test]
+fn the_bill_of_materials_has_the_minimum_elements() {
+    let context = TestContext::new();
+    build(&context);
+    let sbom = read(&context, &format!("{NAME}.spdx.json"));
+    let creation = &sbom["creationInfo"];
+    assert!(creation["creators"][0].as_str().unwrap().starts_with("Tool: kcompile-"), "{creation}");
+    assert!(creation["created"].as_str().unwrap().ends_with('Z'), "{creation}");
+    let related = sbom["relationships"].to_string();
+    for package in sbom["packages"].as_array().unwrap() {
+        let id = package["SPDXID"].as_str().unwrap();
+        let made_here = id == "SPDXRef-Kernel" || id.starts_with("SPDXRef-Image-");
+        let supplier = if made_here { "Organization: kcompile" } else { "NOASSERTION" };
+        assert_eq!(package["supplier"], supplier, "{package}");
+        assert!(package["name"].is_string() && related.contains(&format!("\"{id}\"")), "{package}");
+        // A patch is known by its checksum.
+        assert!(package["versionInfo"].is_string() || package["checksums"].is_array(), "{package}");
+    }
+    let server = mirror(&context, &["6.1.7"]);
+    context.run(&format!("6.1.7 --fc --config mini.config --mirror {} -o of-release", server.url)).ok();
+    let sbom = read(&context, &format!("../of-release/{NAME}.spdx.json"));
+    let source = sbom["packages"].as_array().unwrap().iter().find(|one| one["SPDXID"] == "SPDXRef-Source");
+    assert_eq!(source.unwrap()["supplier"], "Organization: kernel.org");
 }
 
 #[test]
