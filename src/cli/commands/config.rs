@@ -91,7 +91,7 @@ struct DiffArgs {
     /// Print only these groups
     #[arg(long, value_name = "GROUP", value_delimiter = ',')]
     only: Vec<Group>,
-    /// Print only symbols that a user can set in the compared versions
+    /// Print only symbols that a user can set in the compared versions; one side must be a version
     #[arg(long)]
     settable: bool,
     #[command(flatten)]
@@ -307,10 +307,11 @@ fn diff(args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCod
     if args.settable {
         let known: Vec<&BTreeSet<String>> = sides.iter().filter_map(|side| side.settable.as_ref()).collect();
         if known.is_empty() {
-            return Err(Error::usage(
-                "--settable needs a version, whose Kconfig files say which symbols can be set",
-            )
-            .hint("give one side as a version, such as 6.1"));
+            return Err(Error::usage(format!(
+                "--settable needs a kernel version: {} and {} have no Kconfig files, which tell what can be set",
+                first.name, second.name
+            ))
+            .hint("give the version of one side in its place, such as 6.1, or leave --settable out"));
         }
         comparison.retain(|symbol| known.iter().any(|settable| settable.contains(symbol)));
     }

@@ -5,9 +5,9 @@ use crate::catalog::kernels::{Catalog, Entry};
 use crate::cli::output::{self, WIDTH, print, render_json};
 use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
-use crate::kconfig::requirements::{self, Profile, SupportLevel};
+use crate::kconfig::requirements::{self, Profile, RequirementStatus, SupportLevel};
 use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec};
-use crate::plan::BaseConfig;
+use crate::plan::{BaseConfig, DEFAULT_BRANCH};
 use crate::util::error::Result;
 use crate::util::text::wrap;
 use camino::Utf8PathBuf;
@@ -36,7 +36,8 @@ Columns:
   SOURCE       kernel.org, or a branch of cloud-hypervisor/linux
   PIN          whether the catalog has the SHA-256 of the source
   CONFIG       the version or series whose config is used
-  KUBERNETES   support in this version; numbers refer to the notes below
+  KUBERNETES   what the version allows; numbers refer to notes below. Options
+               are open until the kernel is configured (kcompile check)
 
 --json prints kernels[] (version, flavor, arch, status, source, sha256, configs, end_of_life, kubernetes, \
 note), series[] and fragments[].";
@@ -82,7 +83,7 @@ fn source(entry: &Entry) -> String {
     match (&entry.source, &entry.flavor.spec().source) {
         (Some(source), _) => source.clone(),
         (None, source @ SourceSpec::Git { reference: None, .. }) => {
-            format!("{source}#ch-{}", entry.request())
+            format!("{source}#{DEFAULT_BRANCH}{}", entry.request())
         }
         (None, source) => source.to_string(),
     }
@@ -100,7 +101,12 @@ fn json(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
             let reasons = unmet.iter().map(|rule| {
                 json!({ "wanted": rule.version, "level": rule.level, "reason": rule.reason, "source": rule.source })
             });
-            json!({ "profile": profile.name, "verdict": fitness, "reasons": reasons.collect::<Vec<_>>() })
+            json!({
+                "profile": profile.name,
+                "verdict": fitness,
+                "reasons": reasons.collect::<Vec<_>>(),
+                "options": RequirementStatus::Undecided,
+            })
         });
         json!({
             "version": entry.version,
@@ -143,8 +149,9 @@ fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
     }
     if let Some(profile) = kubernetes {
         let what = format!(
-            "KUBERNETES by profile {}: \"full\" meets all rules, \"limited\" does not meet a recommendation, \
-             \"below\" does not meet a requirement (*)",
+            "KUBERNETES by the rules of profile {0} about kernel versions: \"full\" meets all of them, \"limited\" does \
+             not meet a recommendation, \"below\" does not meet a requirement (*). Its options are open: the \
+             version's Kconfig may drop any of them. `kcompile check VERSION --configure --for {0}` checks them",
             profile.name
         );
         text.push_str(&indented(&what, 0));

@@ -301,7 +301,13 @@ fn config_diff_of_two_whole_configs_is_a_summary() {
     assert!(config(&context, "diff a b --all").ok().stdout.lines().count() > 1800);
     let gone = config(&context, "diff a b --only removed --all").ok().stdout;
     assert!(gone.lines().count() < 610 && gone.contains("removed (600)"), "{gone}");
-    config(&context, "diff a b --settable").failed(2, &["--settable needs a version"]);
+    config(&context, "diff a b --settable").failed(
+        2,
+        &[
+            "--settable needs a kernel version: a and b have no Kconfig files",
+            "hint: give the version of one side",
+        ],
+    );
     // By the Kconfig files, what has no prompt is left out.
     let whole = config(&context, &format!("show 6.1.7 {LINUX}")).ok().stdout;
     fs::write(

@@ -19,8 +19,9 @@ fn the_table_fits_a_terminal_and_has_reasons_and_fragments() {
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     for line in [
         "Firecracker (--fc)",
-        "  2  kubeadm 1.34 warns about other kernels",
-        " 10* cgroup v2, since the kubelet of 1.35 does not start on v1 (>=5.8)",
+        "meet a requirement (*). Its options are open: the version's Kconfig may drop any",
+        "  2  kubeadm 1.34 warns of other kernels",
+        " 10* cgroup v2: the kubelet of 1.35 does not start on v1 (>=5.8)",
         "  wireguard   WireGuard built in",
     ] {
         assert!(table.lines().any(|have| have.starts_with(line)), "`{line}` is not in:\n{table}");
@@ -53,6 +54,9 @@ fn the_catalog_as_json_is_complete() {
     assert_eq!(old["sha256"], "9e2064f9cb942999a76737d510f08a85bcd8164e9762ce0f7dbfeac58bc2f2b3");
     assert_eq!((&old["source"], &old["end_of_life"]), (&json!("kernel.org"), &json!("2024-12-05")));
     assert_eq!(old["kubernetes"]["verdict"], "below-minimum");
+    // The version's Kconfig may drop any option until the kernel is configured, as `check` says.
+    let kernels = listed["kernels"].as_array().unwrap();
+    assert!(kernels.iter().all(|kernel| kernel["kubernetes"]["options"] == "open"));
     let reasons = old["kubernetes"]["reasons"].to_string();
     assert!(reasons.contains("cgroup v2") && reasons.contains("pressure stall") && reasons.contains(">=5.8"));
     let branch = kernel(&listed, "6.16.9", "cloud-hypervisor");

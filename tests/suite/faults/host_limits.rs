@@ -6,21 +6,23 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A user without other processes, since the limit counts all processes of a user.
-const USER: &str = "48713";
+/// The next user. Each run has its own, since the limit counts all processes of a user.
+static USER: AtomicU32 = AtomicU32::new(48_713);
 const BUILD: &str = "6.1.7 --fc --source linux --config mini.config -j8";
 
-/// Runs kcompile as [`USER`] with at most this many processes and threads. Root has no such limit.
+/// Runs kcompile as another user with at most this many processes and threads. Root has no such limit.
 fn run_limited(context: &TestContext, processes: u32, args: &str) -> RunResult {
-    let owned = Command::new("chown").args(["-R", USER, context.path("").as_str()]).status().unwrap();
+    let user = USER.fetch_add(1, Ordering::Relaxed).to_string();
+    let owned = Command::new("chown").args(["-R", &user, context.path("").as_str()]).status().unwrap();
     assert!(owned.success());
-    let user = format!("--reuid={USER}");
+    let user = format!("--reuid={user}");
     let limit = format!("--nproc={processes}");
     context.run_by(&["setpriv", &user, "--clear-groups", "prlimit", &limit], args)
 }
 
-/// Returns whether tests can run kcompile as [`USER`].
+/// Returns whether tests can run kcompile as another user.
 fn can_limit(context: &TestContext) -> bool {
     if !rustix::process::geteuid().is_root() || !has_tool("setpriv") || !has_tool("prlimit") {
         skipped("only root can become another user");
