@@ -40,7 +40,7 @@ pub struct RequirementResult {
     /// `y`, `y or m`, `off`, or a range of versions.
     #[serde(rename = "wanted")]
     pub requested: String,
-    /// The value in the config, `not set`, `missing`, `not in the config`, or the kernel version.
+    /// The value in the config, `not set`, `missing`, or the kernel version.
     pub found: String,
     /// How severe it is if the line is not met.
     pub level: Level,
@@ -230,7 +230,7 @@ fn describe_found(line: &Requirement, input: &CheckInput<'_>) -> String {
     if let [only] = &line.alternatives[..] {
         return match (config.symbols.get(&only.symbol).map(String::as_str), input.stage) {
             (None, Stage::Final) => "missing".to_owned(),
-            (None, Stage::Requested) => "not in the config".to_owned(),
+            (None, Stage::Requested) => "not listed".to_owned(),
             (Some("n"), _) => "not set".to_owned(),
             (Some(value), _) => value.to_owned(),
         };

@@ -29,7 +29,7 @@ impl Worktree<'_> {
         let bare = self.list(0, &[])?;
         let headers = self.headers().context(Kind::Build, || format!("cannot read {name}"))?;
         if self.is_bare(&with_prefix, &bare) || (headers == Headers::Equal && self.may_be_bare(&bare)) {
-            reporter.note(&format!("{name}: no prefix (a/, b/) before its paths: applied with -p0"));
+            reporter.note(&format!("{name}: its paths have no prefix (a/, b/); applied with -p0"));
             return Ok(bare);
         }
         match &bare {

@@ -20,8 +20,8 @@ fn the_table_fits_a_terminal_and_has_reasons_and_fragments() {
     for line in [
         "Firecracker (--fc)",
         "meet a requirement (*). Its options are open: the version's Kconfig may drop any",
-        "  2  kubeadm 1.34 warns of other kernels",
-        " 10* cgroup v2: the kubelet of 1.35 does not start on v1 (>=5.8)",
+        "  2  kubeadm 1.34 warns about other kernels",
+        " 10* cgroup v2, since the kubelet of 1.35 does not start on v1 (>=5.8)",
         "  wireguard   WireGuard built in",
     ] {
         assert!(table.lines().any(|have| have.starts_with(line)), "`{line}` is not in:\n{table}");
