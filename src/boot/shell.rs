@@ -77,7 +77,7 @@ pub fn shell(
     let opened = fs::File::open(&kernel).context(Kind::Build, || format!("cannot read {kernel}"))?;
     let pvh = binary::identify(opened).context(Kind::Fetch, || target.name.clone())?.pvh;
     let needs_stub = is_elf && pvh == Pvh::NoEntry;
-    packages::diagnose(dependencies(target, &options.root, needs_stub, host), "gcc", host).require()?;
+    packages::diagnose(dependencies(target, &options.root, needs_stub, host), "gcc", host)?.require()?;
     if needs_stub {
         add_pvh_stub(&kernel, &scratch.path, host)?;
     }

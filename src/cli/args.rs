@@ -191,7 +191,7 @@ pub struct CompileArgs {
     /// Call the compiler through COMMAND: ccache, sccache, distcc, icecc or another, or none; with distcc
     /// and icecc, -j defaults to the capacity of the compiler farm
     #[arg(long, value_name = "COMMAND", value_parser = launcher)]
-    launcher: Option<String>,
+    pub launcher: Option<String>,
     /// Write a report of build times and sizes beside the receipt, as html (the default), json or both
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "html", value_delimiter = ',', help_heading = "Output")]
     pub timings: Vec<TimingsFormat>,

@@ -26,7 +26,7 @@ pub fn make(request: &Request, words: &[String], ctx: &Context<'_>) -> Result<Ut
     let inputs = ctx.inputs(request)?;
     let first = fetch::first_plan(request, &inputs)?;
     let (words, module_dir) = check_words(words, &first, &host.cwd)?;
-    doctor::examine(&first, host).require()?;
+    doctor::examine(&first, host)?.require()?;
     let cache = Cache::open(&ctx.cache_dir, host.uid)?;
     let (plan, tree) = fetch::fetch_planned(request, &inputs, &first, &cache, ctx)?;
     let _locked = cache.lock(&kbuild::lock_name(&plan, &tree, BuildMode::Incremental), reporter)?;
