@@ -72,7 +72,8 @@ pub fn described(symbols: &[Description]) -> String {
         let heading = format!("{gap}CONFIG_{}: {}, {value}\n", symbol.symbol, symbol.kind);
         let mut lines: Vec<(&str, String)> = Vec::new();
         for definition in &symbol.definitions {
-            let prompt = if definition.prompt { "yes" } else { "none, so it cannot be set here" };
+            lines.push(("defined at", format!("{}:{}", definition.file, definition.line)));
+            let prompt = definition.prompt_text.as_deref().unwrap_or("none, so it cannot be set here");
             lines.push(("prompt", prompt.to_owned()));
             for (label, conditions) in
                 [("depends on", &definition.depends), ("prompt if", &definition.prompt_if)]

@@ -29,8 +29,14 @@ pub struct Description {
 /// One `config` of a symbol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DescribedDefinition {
+    /// Path of the Kconfig file in the tree.
+    pub file: String,
+    /// Counted from 1.
+    pub line: usize,
     /// Whether a user can set it here.
     pub prompt: bool,
+    /// Text of the prompt.
+    pub prompt_text: Option<String>,
     /// Its conditions, each with the part that is not met.
     pub depends: Vec<DescribedCondition>,
     /// Further conditions of its prompt.
@@ -106,7 +112,10 @@ fn described(name: &str, symbol: &Symbol, values: &Config, config: &Config) -> D
         list
     };
     let definitions = symbol.definitions.iter().map(|one| DescribedDefinition {
+        file: escape_control(&one.location.file),
+        line: one.location.line,
         prompt: one.prompt.is_some(),
+        prompt_text: one.prompt.as_ref().map(|_| escape_control(&one.prompt_text)),
         depends: one.depends.iter().map(condition).collect(),
         prompt_if: one.prompt.iter().flatten().map(condition).collect(),
         defaults: one

@@ -1,7 +1,7 @@
 //! Collects from statements the type, definitions, conditions and selectors of each symbol. Pure.
 
 use super::expression::{Expr, NO, Term, YES, number};
-use super::statement::{Statement, Type};
+use super::statement::{Location, Statement, Type};
 use crate::kconfig::Config;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -37,12 +37,13 @@ pub(super) struct Symbol {
 }
 
 /// One `config` of a symbol.
-#[derive(Default)]
 pub(super) struct Definition {
+    pub(super) location: Location,
     /// Its own `depends on`, and those of the enclosing blocks.
     pub(super) depends: Vec<Condition>,
     /// Further conditions of the prompt. `None` if there is no prompt.
     pub(super) prompt: Option<Vec<Condition>>,
+    pub(super) prompt_text: String,
     pub(super) defaults: Vec<(Expr, Option<Condition>)>,
     pub(super) ranges: Vec<(Term, Term, Option<Condition>)>,
     /// Index of its choice.
@@ -101,7 +102,7 @@ impl Model {
 
     fn add_statement(&mut self, statement: Statement, current: Current, blocks: &mut Vec<Block>) -> Current {
         match statement {
-            Statement::Config(name) => {
+            Statement::Config(name, location) => {
                 let (depends, visible) = enclosing_conditions(blocks);
                 let choice = blocks.iter().rev().find_map(|block| block.choice);
                 if let Some(choice) = choice {
@@ -110,7 +111,16 @@ impl Model {
                         members.push(name.clone());
                     }
                 }
-                let definition = Definition { depends, visible, choice, ..Definition::default() };
+                let definition = Definition {
+                    location,
+                    depends,
+                    prompt: None,
+                    prompt_text: String::new(),
+                    defaults: Vec::new(),
+                    ranges: Vec::new(),
+                    choice,
+                    visible,
+                };
                 self.symbols.entry(name.clone()).or_default().definitions.push(definition);
                 return Current::Symbol(name);
             }
@@ -160,7 +170,7 @@ impl Model {
                             block.depends.push(condition);
                         }
                     }
-                    Statement::Prompt(condition) => {
+                    Statement::Prompt(_, condition) => {
                         choice.prompt = Some(prompt_conditions(&choice.visible, condition));
                     }
                     _ => {}
@@ -191,7 +201,8 @@ impl Model {
         match attribute {
             Statement::Type(kind) => symbol.kind = Some(kind),
             Statement::Transitional => symbol.is_transitional = true,
-            Statement::Prompt(condition) => {
+            Statement::Prompt(text, condition) => {
+                definition.prompt_text = text;
                 definition.prompt = Some(prompt_conditions(&definition.visible, condition));
             }
             Statement::Default(value, condition) => {
@@ -280,7 +291,7 @@ mod tests {
     fn blocks_add_their_conditions() {
         let text = "menu \"m\"\ndepends on A\nvisible if V\nif B\nconfig X\n\tbool \"x\" if P\n\tdepends on C\nendif\n\
                     comment \"c\"\n\tdepends on NOT_MINE\nconfig Y\n\tbool\nendmenu\nconfig Z\n\tselect Y if X\n";
-        let model = Model::new(statements(text));
+        let model = Model::new(statements(&"Kconfig".into(), text));
         let x = &model.symbols["X"].definitions[0];
         assert_eq!(conditions(&x.depends), exprs(["A", "B", "C"]));
         assert_eq!(conditions(x.prompt.as_ref().unwrap()), exprs(["V", "P"]));
@@ -294,7 +305,7 @@ mod tests {
     fn a_choice_knows_its_members() {
         let text = "choice\n\tprompt \"p\" if E\n\tdepends on A\nconfig X\n\tbool \"x\"\nif B\nconfig Y\n\tbool \"y\"\n\
                     endif\nendchoice\nconfig Z\n\tbool \"z\"\n";
-        let model = Model::new(statements(text));
+        let model = Model::new(statements(&"Kconfig".into(), text));
         assert_eq!(model.choices[0].members, ["X", "Y"]);
         assert_eq!(conditions(&model.symbols["Y"].definitions[0].depends), exprs(["A", "B"]));
         assert_eq!(model.symbols["Z"].definitions[0].choice, None);
@@ -303,6 +314,7 @@ mod tests {
     #[test]
     fn blocks_that_do_not_match_are_no_trouble() {
         Model::new(statements(
+            &"Kconfig".into(),
             "endif\nendmenu\nendchoice\ndepends on X\nif A\nmenu \"m\"\nselect Y\nconfig Z\n",
         ));
     }

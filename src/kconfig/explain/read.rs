@@ -49,7 +49,7 @@ pub(super) fn symbols_of_other_arches(root: &Utf8Path, arch: Arch) -> HashMap<St
             let _ = reading.file(&format!("arch/{other}/{name}"));
         }
         for statement in reading.statements {
-            let Statement::Config(symbol) = statement else { continue };
+            let Statement::Config(symbol, _) = statement else { continue };
             let having = found.entry(symbol).or_default();
             if having.last() != Some(&other) {
                 having.push(other.clone());
@@ -110,7 +110,8 @@ impl Reader {
         }
         self.open.push(path);
         // Conditions compare the architecture: `"$(ARCH)" = "x86"`.
-        for statement in statements(&self.expanded(&String::from_utf8_lossy(&bytes))) {
+        let text = self.expanded(&String::from_utf8_lossy(&bytes));
+        for statement in statements(&relative.as_str().into(), &text) {
             match statement {
                 Statement::Source(path) => {
                     if !path.contains('$') && path.starts_with(self.below) {
@@ -136,6 +137,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::statement::Location;
     use super::*;
     use std::fs;
 
@@ -158,7 +160,10 @@ mod tests {
             ),
             ("arch/x86/Kconfig", "config FIRST\n"),
         ]);
-        let expected = [Statement::Config("FIRST".into()), Statement::Config("LAST".into())];
+        let config = |name: &str, file: &str, line| {
+            Statement::Config(name.into(), Location { file: file.into(), line })
+        };
+        let expected = [config("FIRST", "arch/x86/Kconfig", 1), config("LAST", "Kconfig", 4)];
         assert_eq!(read(&root, Arch::Amd64).unwrap(), expected);
         assert_eq!(read(&root, Arch::Arm64).unwrap(), expected[1..]);
     }

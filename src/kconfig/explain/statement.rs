@@ -5,12 +5,13 @@
 //! aside: for a reason it is better to miss one line than the whole file.
 
 use super::expression::{Expr, Term, Token, tokens};
+use std::rc::Rc;
 
 /// A line of a Kconfig file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Statement {
     /// `config` or `menuconfig`, and the symbol.
-    Config(String),
+    Config(String, Location),
     Choice,
     EndChoice,
     Menu,
@@ -21,8 +22,8 @@ pub(super) enum Statement {
     Comment,
     /// `bool`, `def_tristate`, …
     Type(Type),
-    /// `prompt`, or the text behind a type; the condition of its `if`.
-    Prompt(Option<Expr>),
+    /// The text of `prompt` or after a type, and the condition of its `if`.
+    Prompt(String, Option<Expr>),
     /// `default` or `def_…`: value and condition.
     Default(Expr, Option<Expr>),
     DependsOn(Expr),
@@ -37,6 +38,15 @@ pub(super) enum Statement {
     Source(String),
 }
 
+/// A line of a file of the tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Location {
+    /// Path in the tree.
+    pub(super) file: Rc<str>,
+    /// Counted from 1.
+    pub(super) line: usize,
+}
+
 /// What kind of value a symbol has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
@@ -48,11 +58,11 @@ pub(super) enum Type {
 }
 
 /// The statements of a file. Help texts and comments are left out.
-pub(super) fn statements(text: &str) -> Vec<Statement> {
+pub(super) fn statements(file: &Rc<str>, text: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut help: Option<Help> = None;
-    let mut lines = text.lines();
-    while let Some(line) = lines.next() {
+    let mut lines = text.lines().enumerate();
+    while let Some((index, line)) = lines.next() {
         if let Some(open) = &mut help {
             if open.continues(line) {
                 continue;
@@ -62,13 +72,19 @@ pub(super) fn statements(text: &str) -> Vec<Statement> {
         let mut line = line.trim().to_owned();
         while line.ends_with('\\') {
             line.pop();
-            let Some(more) = lines.next() else { break };
+            let Some((_, more)) = lines.next() else { break };
             line.push_str(more.trim_end());
         }
         let end = line.find(|c: char| c.is_whitespace() || c == '"').unwrap_or(line.len());
         let (keyword, rest) = line.split_at(end);
         match keyword {
             "help" | "---help---" => help = Some(Help::default()),
+            "config" | "menuconfig" => {
+                if let [Token::Term(Term::Name(name)), ..] = &tokens(rest)[..] {
+                    let location = Location { file: Rc::clone(file), line: index + 1 };
+                    statements.push(Statement::Config(name.clone(), location));
+                }
+            }
             _ => statement(keyword, &tokens(rest), &mut statements),
         }
     }
@@ -104,7 +120,6 @@ fn statement(keyword: &str, tokens: &[Token], out: &mut Vec<Statement>) {
         _ => None,
     };
     let found = match keyword {
-        "config" | "menuconfig" => name().map(Statement::Config),
         "choice" => Some(Statement::Choice),
         "endchoice" => Some(Statement::EndChoice),
         "menu" => Some(Statement::Menu),
@@ -112,7 +127,7 @@ fn statement(keyword: &str, tokens: &[Token], out: &mut Vec<Statement>) {
         "if" => Some(Statement::If(Expr::read(tokens))),
         "endif" => Some(Statement::EndIf),
         "comment" => Some(Statement::Comment),
-        "prompt" => Some(Statement::Prompt(condition)),
+        "prompt" => Some(Statement::Prompt(prompt_text(head), condition)),
         "default" => Some(Statement::Default(Expr::read(head), condition)),
         "depends" => match tokens {
             [Token::Term(Term::Name(on)), ..] if on == "on" => {
@@ -168,7 +183,14 @@ fn typed(keyword: &str, head: &[Token], condition: Option<Expr>, out: &mut Vec<S
     if defaulted {
         out.push(Statement::Default(Expr::read(head), condition));
     } else if !head.is_empty() {
-        out.push(Statement::Prompt(condition));
+        out.push(Statement::Prompt(prompt_text(head), condition));
+    }
+}
+
+fn prompt_text(tokens: &[Token]) -> String {
+    match tokens {
+        [Token::Term(Term::Text(text) | Term::Macro(text) | Term::Name(text)), ..] => text.clone(),
+        _ => String::new(),
     }
 }
 
@@ -185,6 +207,14 @@ fn split_if(tokens: &[Token]) -> (&[Token], Option<Expr>) {
 mod tests {
     use super::*;
 
+    fn read(text: &str) -> Vec<Statement> {
+        statements(&"Kconfig".into(), text)
+    }
+
+    fn config(name: &str, line: usize) -> Statement {
+        Statement::Config(name.into(), Location { file: "Kconfig".into(), line })
+    }
+
     fn expr(text: &str) -> Expr {
         Expr::read(&tokens(text))
     }
@@ -196,9 +226,9 @@ mod tests {
                     \t    bool \"Y\"\n\t  select Z\nif NET\nsource \"net/Kconfig\"\nsource drivers/$(SRCARCH)/Kconfig\n\
                     endif # NET\nconfig N\n\tint\n\trange 1 0x20 if A\n\tdef_bool $(cc-option,-m) if B\n";
         let expected = [
-            Statement::Config("NET".into()),
+            config("NET", 3),
             Statement::Type(Type::Bool),
-            Statement::Prompt(Some(expr("EXPERT"))),
+            Statement::Prompt("Net".into(), Some(expr("EXPERT"))),
             Statement::DependsOn(expr("A && B")),
             Statement::Select("C".into(), Some(expr("D"))),
             Statement::Imply("E".into(), None),
@@ -207,13 +237,13 @@ mod tests {
             Statement::Source("net/Kconfig".into()),
             Statement::Source("drivers/$(SRCARCH)/Kconfig".into()),
             Statement::EndIf,
-            Statement::Config("N".into()),
+            config("N", 19),
             Statement::Type(Type::Int),
             Statement::Range(Term::Name("1".into()), Term::Name("0x20".into()), Some(expr("A"))),
             Statement::Type(Type::Bool),
             Statement::Default(expr("$(cc-option,-m)"), Some(expr("B"))),
         ];
-        assert_eq!(statements(text), expected);
+        assert_eq!(read(text), expected);
     }
 
     #[test]
@@ -224,25 +254,25 @@ mod tests {
             Statement::Menu,
             Statement::VisibleIf(expr("A")),
             Statement::Choice,
-            Statement::Prompt(None),
+            Statement::Prompt("p".into(), None),
             Statement::EndChoice,
             Statement::Comment,
             Statement::EndMenu,
         ];
-        assert_eq!(statements(text), expected);
+        assert_eq!(read(text), expected);
     }
 
     #[test]
     fn a_help_text_ends_where_it_is_indented_less() {
         let text = "config A\n\thelp\n\t  text\n\tbool\nconfig B\n\thelp\nconfig C\n";
-        let names: Vec<_> = statements(text).into_iter().collect();
+        
         assert_eq!(
-            names,
+            read(text),
             [
-                Statement::Config("A".into()),
+                config("A", 1),
                 Statement::Type(Type::Bool),
-                Statement::Config("B".into()),
-                Statement::Config("C".into())
+                config("B", 5),
+                config("C", 7)
             ]
         );
     }
@@ -250,7 +280,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "([a-z_]{0,9}[ \\t]{0,2}|[A-Z(!)=\"'$\\\\#&|<>\\n]{0,4}|\\PC{0,3}){0,60}") {
-            statements(&text);
+            read(&text);
         }
     }
 }

@@ -13,7 +13,7 @@ fn say(requested: &str, result: &str) -> Vec<String> {
 }
 
 fn explained(requested: &str, result: &str, version: KernelVersion) -> Vec<Difference> {
-    let model = Model::new(statement::statements(KCONFIG));
+    let model = Model::new(statement::statements(&"Kconfig".into(), KCONFIG));
     let result = Config::parse(result);
     let differences = differences(&merge([&Config::parse(requested)]), &result);
     let renames = Renames::read(&ConfigLibrary::built_in()).unwrap();
@@ -284,4 +284,30 @@ fn what_is_implied_needs_its_dependencies_too() {
         "",
         "CONFIG_LIB=y is missing: has no prompt, and nothing selects it; set CONFIG_ALL_LIBS=y, CONFIG_PCI=y too",
     );
+}
+
+#[test]
+fn a_symbol_is_described() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("Kconfig"), "source \"more\"\n").unwrap();
+    std::fs::write(dir.path().join("more"), KCONFIG).unwrap();
+    let renames = Renames::default();
+    let tree = Utf8Path::from_path(dir.path()).unwrap();
+    let kernel = Kernel { tree, arch: Arch::Amd64, version: None, renames: &renames };
+    let config = Config::parse("CONFIG_CPUS=4\nCONFIG_IMPLIER=y\nCONFIG_IMPLIED=y\n");
+    let names = ["CPUS", "CONFIG_IMPLIED", "DRIVER"].map(str::to_owned);
+    let described = describe(&names, &config, &kernel).unwrap();
+    let json = serde_json::to_value(&described).unwrap();
+    assert_eq!((&json[0]["type"], &json[0]["value"]), (&"int".into(), &"4".into()));
+    let line = 1 + KCONFIG.lines().position(|line| line == "config CPUS").unwrap();
+    let cpus = serde_json::json!({
+        "file": "more", "line": line, "prompt": true, "prompt_text": "CPUs", "depends": [], "prompt_if": [],
+        "defaults": ["4"], "ranges": ["1 to 64 if EXPERT", "2 to 8"],
+    });
+    assert_eq!(json[0]["definitions"], serde_json::json!([cpus]));
+    let implier = serde_json::json!({ "symbol": "IMPLIER", "value": "y", "if": null });
+    assert_eq!(json[1]["implied_by"], serde_json::json!([implier]));
+    let unmet = |condition: &str, unmet: &str| serde_json::json!({ "condition": condition, "unmet": unmet });
+    let depends = [unmet("PCI", "PCI (n)"), unmet("ACPI || EXPERT", "ACPI (n) || EXPERT (n)")];
+    assert_eq!(json[2]["definitions"][0]["depends"], serde_json::json!(depends));
 }

@@ -69,7 +69,7 @@ mod tests {
                     config ASKED\n\tbool \"a\"\n\tdepends on $(cc-option,-m)\n\
                     config MIXED\n\tdef_bool CC_HAS_X && ASKED\n\
                     config PLAIN\n\tdef_bool y\n";
-        let model = Model::new(statements(text));
+        let model = Model::new(statements(&"Kconfig".into(), text));
         let mut found: Vec<&str> = tool_dependent_symbols(&model).into_iter().collect();
         found.sort_unstable();
         assert_eq!(found, ["CC_HAS_X", "CC_IS_GCC", "CC_VERSION_TEXT", "GCC_VERSION"]);

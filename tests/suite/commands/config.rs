@@ -325,16 +325,23 @@ fn config_why_shows_what_kconfig_says() {
     let why = |args: &str| config(&context, &format!("why 6.1.7 {LINUX} {args}"));
     let text = why("CONFIG_IKCONFIG_PROC MINI_SELECTED MINI_ABSENT").ok().stdout;
     for says in [
-        "CONFIG_IKCONFIG_PROC: bool, not in the .config\n  prompt       yes\n",
+        "CONFIG_IKCONFIG_PROC: bool, not in the .config\n  defined at   init/Kconfig:",
+        "\n  prompt       Enable access to .config through /proc/config.gz\n",
         "  depends on   IKCONFIG && PROC_FS: not met, IKCONFIG (n)\n",
         "CONFIG_MINI_SELECTED: bool, y\n",
         "  selected by  MINI_SELECTOR (y)\n",
-        "CONFIG_MINI_ABSENT: bool, not in the .config\n  prompt       none, so it cannot be set here\n",
+        "  prompt       A symbol that is on whatever .config says\n",
+        "CONFIG_MINI_ABSENT: bool, not in the .config\n  defined at   drivers/mini/Kconfig:",
+        "\n  prompt       none, so it cannot be set here\n",
     ] {
         assert!(text.contains(says), "{says} is not in {text}");
     }
     let json: Value = serde_json::from_str(&why("MINI_SELECTED --json").ok().stdout).unwrap();
-    assert_eq!(json["symbols"][0]["selected_by"][0]["symbol"], "MINI_SELECTOR");
+    let symbol = &json["symbols"][0];
+    assert_eq!(symbol["selected_by"][0]["symbol"], "MINI_SELECTOR");
+    let definition = &symbol["definitions"][0];
+    assert_eq!(definition["prompt_text"], "A symbol that is on whatever .config says");
+    assert_eq!(definition["file"], "drivers/mini/Kconfig");
     why("MINI_SELECTEDD")
         .failed(2, &["MINI_SELECTEDD: no such symbol in this kernel (nearest: MINI_SELECTED"]);
 }
