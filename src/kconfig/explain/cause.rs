@@ -11,6 +11,9 @@ pub struct Cause {
     /// The whole condition that is not met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unmet: Option<String>,
+    /// All symbols that the reason is about, with their values, also where its text names only the first ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub symbols: Vec<Setting>,
     /// Settings that, with the wanted one, give the wanted value.
     pub set: Vec<Setting>,
     /// Whether settings can give the value, if that is known.

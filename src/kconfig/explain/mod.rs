@@ -178,26 +178,33 @@ fn add_reasons(
                 };
                 sanitize_line(&text) + &describe_solution(reason, solution, kernel.arch)
             });
-            Difference { reason, cause: found.map(cause), ..difference.clone() }
+            let cause = found.map(|found| cause(found, config));
+            Difference { reason, cause, ..difference.clone() }
         })
         .collect()
 }
 
-fn cause((reason, solution): &(Reason, Solution)) -> Cause {
+fn cause((reason, solution): &(Reason, Solution), config: &Config) -> Cause {
     let (set, possible) = match solution {
         Solution::Settings(set) => (set.clone(), Some(true)),
         Solution::Impossible(_) | Solution::OutOfRange(..) => (Vec::new(), Some(false)),
         Solution::Unknown => (Vec::new(), None),
     };
     let unmet = reason.unmet.as_deref().map(escape_control);
-    Cause { kind: reason.kind, unmet, set, possible }
+    let setting =
+        |symbol: &String| Setting { symbol: symbol.clone(), value: config.value(symbol).to_owned() };
+    let symbols = reason.symbols.iter().map(setting).collect();
+    Cause { kind: reason.kind, unmet, symbols, set, possible }
 }
 
 /// What else has to be set, or that nothing helps, after the reason.
 fn describe_solution(reason: &Reason, solution: &Solution, arch: Arch) -> String {
     match solution {
-        // The reason names it already.
-        Solution::Settings(set) if set.iter().all(|one| reason.symbols == [one.symbol.as_str()]) => {
+        // The reason says already what to do.
+        Solution::Settings(set)
+            if reason.kind != CauseKind::Choice
+                && set.iter().all(|one| reason.symbols == [one.symbol.as_str()]) =>
+        {
             String::new()
         }
         Solution::Settings(set) => {

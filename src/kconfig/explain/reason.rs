@@ -155,7 +155,7 @@ impl<'a> Query<'a> {
         if let Some(more @ 1..) = selectors.len().checked_sub(MAX_SHOWN) {
             text.push_str(&format!(" and {more} more"));
         }
-        let symbols = selectors.iter().take(MAX_SHOWN).map(|selector| selector.by.clone()).collect();
+        let symbols = selectors.iter().map(|selector| selector.by.clone()).collect();
         Reason { symbols, ..Reason::new(CauseKind::NotSelected, text) }
     }
 
@@ -176,7 +176,10 @@ impl<'a> Query<'a> {
             ));
         }
         let on = choice.members.iter().find(|member| self.config.value(member) == "y")?;
-        Some(Reason::new(CauseKind::Choice, format!("its choice took {on}")))
+        Some(Reason {
+            symbols: vec![on.clone()],
+            ..Reason::new(CauseKind::Choice, format!("its choice took {on}"))
+        })
     }
 
     /// It came out as y or m, and less was asked for.
@@ -229,7 +232,7 @@ impl<'a> Query<'a> {
         if let Some(more @ 1..) = on.len().checked_sub(MAX_SHOWN) {
             text.push_str(&format!(" and {more} more"));
         }
-        let symbols = on.into_iter().take(MAX_SHOWN).map(str::to_owned).collect();
+        let symbols = on.into_iter().map(str::to_owned).collect();
         Some(Reason { symbols, ..Reason::new(kind, text) })
     }
 

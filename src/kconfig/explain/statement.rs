@@ -265,16 +265,8 @@ mod tests {
     #[test]
     fn a_help_text_ends_where_it_is_indented_less() {
         let text = "config A\n\thelp\n\t  text\n\tbool\nconfig B\n\thelp\nconfig C\n";
-        
-        assert_eq!(
-            read(text),
-            [
-                config("A", 1),
-                Statement::Type(Type::Bool),
-                config("B", 5),
-                config("C", 7)
-            ]
-        );
+
+        assert_eq!(read(text), [config("A", 1), Statement::Type(Type::Bool), config("B", 5), config("C", 7)]);
     }
 
     proptest::proptest! {

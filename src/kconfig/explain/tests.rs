@@ -264,6 +264,30 @@ fn all_that_is_not_met_is_in_the_json() {
 }
 
 #[test]
+fn what_a_reason_leaves_out_is_in_the_json() {
+    let one = |requested: &str, result: &str| {
+        let one = explained(requested, result, KernelVersion::new(6, 1, 7)).remove(0);
+        (one.to_string(), serde_json::to_value(one.cause.unwrap()).unwrap())
+    };
+    let (text, cause) = one("CONFIG_ONE_OF_SIX=y\n", "");
+    assert!(text.contains("S4 (n) || … 2 more"), "{text}");
+    assert!(cause["unmet"].as_str().unwrap().ends_with("S5 (n) || S6 (n)"), "{cause}");
+    assert_eq!(cause["symbols"][5], serde_json::json!({ "symbol": "S6", "value": "n" }));
+    let on: String = (1..6).map(|index| format!("CONFIG_SELECTS_{index}=y\n")).collect();
+    let (text, cause) = one("CONFIG_MANY_SELECT=n\n", &format!("CONFIG_MANY_SELECT=y\n{on}"));
+    assert!(text.contains("selected by SELECTS_1 (y), SELECTS_2 (y), SELECTS_3 (y) and 2 more"), "{text}");
+    assert_eq!(cause["symbols"][4], serde_json::json!({ "symbol": "SELECTS_5", "value": "y" }));
+    let (text, cause) = one("CONFIG_MANY_SELECT=y\n", "");
+    assert!(
+        text.contains("could be selected by SELECTS_1 (n), SELECTS_2 (n), SELECTS_3 (n) and 2 more"),
+        "{text}"
+    );
+    assert_eq!(cause["symbols"].as_array().unwrap().len(), 5);
+    let (_, cause) = one("CONFIG_HZ_100=y\n", "CONFIG_HZ_250=y\n# CONFIG_HZ_100 is not set\n");
+    assert_eq!(cause["symbols"], serde_json::json!([{ "symbol": "HZ_250", "value": "y" }]));
+}
+
+#[test]
 fn a_search_that_ends_says_so() {
     let cause = |requested: &str, result: &str| {
         explained(requested, result, KernelVersion::new(6, 1, 7)).remove(0).cause.unwrap()
