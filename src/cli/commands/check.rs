@@ -1,5 +1,5 @@
-//! `kcompile check`: holds a `.config`, a built image or a kernel of the catalog against requirement
-//! profiles, and prints what came out.
+//! `kcompile check`: checks a `.config`, a built image or a kernel of the catalog against requirement
+//! profiles.
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{CatalogArgs, FlavorArgs, Options, TargetArgs};
@@ -13,7 +13,7 @@ use crate::kconfig::Config;
 use crate::kconfig::requirements::{
     self, CheckInput, Level, RequirementResult, RequirementStatus, Stage, Tally,
 };
-use crate::kernel::{Arch, Flavor, KernelVersion};
+use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec};
 use crate::oci::layout_reader::LayoutReader;
 use crate::ops::config::{self, ConfigFormat};
 use crate::plan::requested_config;
@@ -57,6 +57,10 @@ pub struct CheckArgs {
     /// Fetch the source of VERSION, run its olddefconfig and check the resulting .config
     #[arg(long)]
     pub configure: bool,
+    /// Kernel source for --configure, which this implies: kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path
+    /// of a tarball or directory
+    #[arg(long, value_name = "SPEC")]
+    pub source: Option<SourceSpec>,
     /// Also show requirements that are met, undecided or for other kernels
     #[arg(long)]
     pub all: bool,
@@ -112,11 +116,24 @@ fn own_profile(checked: &CheckedConfig, library: &ConfigLibrary) -> Result<Strin
 }
 
 fn resolve(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<CheckedConfig> {
-    match Target::of(&args.target, host)? {
+    let target = Target::of(&args.target, host)?;
+    if is_configured(args) && !matches!(target, Target::Version) {
+        return Err(Error::usage(format!(
+            "--configure and --source are for a version, and {} is none",
+            args.target
+        ))
+        .hint("a .config and an image are checked as they are"));
+    }
+    match target {
         Target::File(path) => from_file(args, &path),
         Target::Layout(path, tag) => from_layout(args, &path, tag.as_deref(), host),
         Target::Version => from_catalog(args, host, reporter),
     }
+}
+
+/// Returns whether the kernel's own `olddefconfig` completes the config first.
+fn is_configured(args: &CheckArgs) -> bool {
+    args.configure || args.source.is_some()
 }
 
 fn from_file(args: &CheckArgs, path: &Utf8Path) -> Result<CheckedConfig> {
@@ -182,12 +199,12 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
         target: TargetArgs {
             hypervisor: args.hypervisor,
             arch: args.arch.into_iter().collect(),
-            ..TargetArgs::default()
+            source: args.source.clone(),
         },
         make: CatalogArgs { configs: args.configs.clone(), ..CatalogArgs::default() }.into(),
         ..Options::default()
     };
-    if args.configure {
+    if is_configured(args) {
         return configured(args, &options, host, reporter);
     }
     let plan = plan_for(&args.target, &options, host, reporter)?;

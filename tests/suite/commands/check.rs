@@ -312,4 +312,13 @@ fn a_version_is_checked_for_real_when_it_is_configured() {
     assert_eq!(configured.code, 1, "{}", configured.stderr);
     assert!(configured.stdout.contains("REQUIRED     A | B"), "{}", configured.stdout);
     assert!(configured.stdout.contains("met          NET "), "{}", configured.stdout);
+    // A source of the user's is configured too.
+    context.tree("6.1.7", "work/linux");
+    let own = check("--source linux");
+    assert_eq!((own.code, own.stdout), (1, configured.stdout), "{}", own.stderr);
+    for option in ["--configure", "--source linux"] {
+        context
+            .run(&format!("check x.config --for mine --configs own {option}"))
+            .failed(2, &["--configure and --source are for a version, and x.config is none"]);
+    }
 }

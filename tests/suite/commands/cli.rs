@@ -41,7 +41,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config why", final_config.to_vec()),
         ("list", vec!["fragments configs json"]),
         ("doctor", vec!["arch llvm patches install json"]),
-        ("check", vec!["for fc ch flavor arch kernel configure all json configs"]),
+        ("check", vec!["for fc ch flavor arch kernel configure source all json configs"]),
         ("inspect", vec!["arch json as registry"]),
         (
             "make",
