@@ -140,7 +140,7 @@ fn add_reasons(
     let config = &with_zeros(config, kernel, model);
     let relevant = differences.iter().filter(|one| !is_noise(one) && !is_taken(one, config, model));
     let relevant: Vec<&Difference> = relevant.collect();
-    let symbols_of_other_arches = LazyCell::new(|| read::symbols_of_other_arches(kernel.tree, kernel.arch));
+    let symbols_of_other_arches = LazyCell::new(|| symbols_of_other_arches(kernel, model));
     let mut absent = 0;
     let mut search = Search::new(model, config);
     let reasons: HashMap<&str, (Reason, Solution)> = relevant
@@ -238,10 +238,16 @@ fn root_cause<'a>(symbol: &'a str, reasons: &'a HashMap<&str, (Reason, Solution)
 
 /// Why the tree does not define `name`.
 fn explain_absent(name: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> String {
-    let others = || read::symbols_of_other_arches(kernel.tree, kernel.arch);
+    let others = || symbols_of_other_arches(kernel, model);
     let reason = describe_rename(name, config, kernel, model).map(|reason| reason.text);
     let reason = reason.or_else(|| others().get(name).map(|others| describe_other_arches(others)));
     sanitize_line(&reason.unwrap_or_else(|| describe_unknown(name, model, true)))
+}
+
+fn symbols_of_other_arches(kernel: &Kernel<'_>, model: &Model) -> HashMap<String, Vec<String>> {
+    let definitions = model.symbols.values().flat_map(|symbol| &symbol.definitions);
+    let known = definitions.map(|definition| &*definition.location.file).collect();
+    read::symbols_of_other_arches(kernel.tree, kernel.arch, &known)
 }
 
 /// That the tree defines it for these architectures only.

@@ -7,7 +7,7 @@ use super::statement::{Statement, statements};
 use crate::kernel::Arch;
 use crate::util::read::{Links, read_file};
 use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Real trees go four deep.
 const MAX_DEPTH: usize = 32;
@@ -25,8 +25,8 @@ const MAX_TREE: u64 = 64 << 20;
 ///
 /// A message if the top file is missing, a `source` leaves the tree or includes itself, or a limit is reached.
 pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String> {
-    let spec = arch.spec();
-    let mut reading = Reader::new(root, spec.srcarch, spec.kbuild, "")?;
+    let (spec, none) = (arch.spec(), HashSet::new());
+    let mut reading = Reader::new(root, spec.srcarch, spec.kbuild, &none)?;
     if reading.file("Kconfig")? {
         Ok(reading.statements)
     } else {
@@ -34,16 +34,21 @@ pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String
     }
 }
 
-/// Returns the symbols that files of other architectures define, with the names of these architectures in the
-/// tree. Unreadable files are skipped.
-pub(super) fn symbols_of_other_arches(root: &Utf8Path, arch: Arch) -> HashMap<String, Vec<String>> {
+/// Returns the symbols that only other architectures define, with the names of these architectures in the tree.
+/// Their files source files outside `arch/` too, of which those of this architecture are in `known`. Unreadable
+/// files are skipped.
+pub(super) fn symbols_of_other_arches(
+    root: &Utf8Path,
+    arch: Arch,
+    known: &HashSet<&str>,
+) -> HashMap<String, Vec<String>> {
     let entries = root.join("arch").read_dir_utf8().into_iter().flatten().flatten();
     let mut others: Vec<String> = entries.map(|entry| entry.file_name().to_owned()).collect();
     others.retain(|name| name != arch.spec().srcarch);
     others.sort();
     let mut found: HashMap<String, Vec<String>> = HashMap::new();
     for other in others {
-        let Ok(mut reading) = Reader::new(root, &other, &other, "arch/") else { continue };
+        let Ok(mut reading) = Reader::new(root, &other, &other, known) else { continue };
         // `lib/Kconfig.debug` sources the second one. Statements before an error count.
         for name in ["Kconfig", "Kconfig.debug"] {
             let _ = reading.file(&format!("arch/{other}/{name}"));
@@ -59,13 +64,13 @@ pub(super) fn symbols_of_other_arches(root: &Utf8Path, arch: Arch) -> HashMap<St
     found
 }
 
-struct Reader {
+struct Reader<'a> {
     root: Utf8PathBuf,
     /// `$(SRCARCH)`, and `$(ARCH)`.
     srcarch: String,
     arch: String,
-    /// Only files below it are read.
-    below: &'static str,
+    /// Files that are skipped.
+    known: &'a HashSet<&'a str>,
     /// The chain of files that are being read.
     open: Vec<Utf8PathBuf>,
     files: usize,
@@ -73,12 +78,17 @@ struct Reader {
     statements: Vec<Statement>,
 }
 
-impl Reader {
-    fn new(root: &Utf8Path, srcarch: &str, arch: &str, below: &'static str) -> Result<Reader, String> {
+impl<'a> Reader<'a> {
+    fn new(
+        root: &Utf8Path,
+        srcarch: &str,
+        arch: &str,
+        known: &'a HashSet<&'a str>,
+    ) -> Result<Reader<'a>, String> {
         let root = root.canonicalize_utf8().map_err(|error| format!("{root}: {error}"))?;
         let (srcarch, arch) = (srcarch.to_owned(), arch.to_owned());
         let (open, statements) = (Vec::new(), Vec::new());
-        Ok(Reader { root, srcarch, arch, below, open, files: 0, bytes: 0, statements })
+        Ok(Reader { root, srcarch, arch, known, open, files: 0, bytes: 0, statements })
     }
 
     /// Adds the statements of a file and of the files that it sources. Returns whether the file exists.
@@ -114,7 +124,7 @@ impl Reader {
         for statement in statements(&relative.as_str().into(), &text) {
             match statement {
                 Statement::Source(path) => {
-                    if !path.contains('$') && path.starts_with(self.below) {
+                    if !path.contains('$') && !self.known.contains(path.as_str()) {
                         self.file(&path)?;
                     }
                 }
@@ -171,22 +181,27 @@ mod tests {
     #[test]
     fn what_other_architectures_have_is_told_from_their_own_files() {
         let (_dir, root) = tree(&[
-            ("Kconfig", "source \"arch/$(SRCARCH)/Kconfig\"\n"),
+            ("Kconfig", "source \"arch/$(SRCARCH)/Kconfig\"\nsource \"init/Kconfig\"\n"),
             ("arch/Kconfig", "config ALL\n"),
-            ("arch/x86/Kconfig", "config X86\n"),
+            ("arch/x86/Kconfig", "config X86\nsource \"kernel/livepatch/Kconfig\"\n"),
+            ("kernel/livepatch/Kconfig", "config HAVE_LIVEPATCH\n"),
             ("arch/arm/Kconfig", "config OLD\nconfig BOTH\nsource \"arch/../../outside\"\nconfig LOST\n"),
             ("arch/arm/Kconfig.debug", "config DEBUG\n"),
             ("arch/arm64/Kconfig", "source \"arch/$(SRCARCH)/Kconfig.more\"\nsource \"init/Kconfig\"\n"),
             ("arch/arm64/Kconfig.more", "config BOTH\nmenuconfig ERRATUM\nconfig ERRATUM\n"),
             ("init/Kconfig", "config EVERYBODYS\n"),
         ]);
-        let mut found: Vec<_> = symbols_of_other_arches(&root, Arch::Amd64).into_iter().collect();
+        let known = HashSet::from(["init/Kconfig"]);
+        let mut found: Vec<_> = symbols_of_other_arches(&root, Arch::Amd64, &known).into_iter().collect();
         found.sort();
         let expected = [("BOTH", "arm arm64"), ("DEBUG", "arm"), ("ERRATUM", "arm64"), ("OLD", "arm")];
         let found: Vec<_> = found.iter().map(|(symbol, having)| (&**symbol, having.join(" "))).collect();
         assert_eq!(found, expected.map(|(symbol, having)| (symbol, having.to_owned())));
-        assert!(symbols_of_other_arches(&root, Arch::Arm64).contains_key("X86"));
-        assert!(symbols_of_other_arches(Utf8Path::new("/nowhere/at/all"), Arch::Arm64).is_empty());
+        let of_arm64 = symbols_of_other_arches(&root, Arch::Arm64, &known);
+        assert!(of_arm64.contains_key("X86"));
+        // A file that only another architecture sources.
+        assert!(of_arm64.contains_key("HAVE_LIVEPATCH") && !of_arm64.contains_key("EVERYBODYS"));
+        assert!(symbols_of_other_arches(Utf8Path::new("/nowhere/at/all"), Arch::Arm64, &known).is_empty());
     }
 
     #[test]
