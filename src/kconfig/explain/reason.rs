@@ -84,8 +84,9 @@ impl<'a> Query<'a> {
     /// What keeps Kconfig from asking for it at `needed`.
     fn explain_hidden(self, needed: u8) -> Option<Reason> {
         let unmet = self.unmet_prompts(needed)?;
+        let is_m = matches!(&unmet, Unmet::Term { text, .. } if text == "m");
         Some(match self.unmet_prompts(MODULE) {
-            None if unmet.symbols().is_empty() => Reason::new(CauseKind::OnlyModule, "can only be a module"),
+            _ if is_m => Reason::new(CauseKind::OnlyModule, "can only be a module"),
             None => Reason::unmet(CauseKind::LimitedToModule, "limited to m by ", &unmet, ""),
             Some(_) => Reason::unmet(CauseKind::DependsOn, "depends on ", &unmet, ""),
         })

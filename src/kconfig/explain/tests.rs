@@ -71,6 +71,20 @@ fn what_a_module_limits() {
 }
 
 #[test]
+fn the_constant_m_needs_modules() {
+    let text =
+        "has no prompt; could be selected by EXPORTER (n); set CONFIG_EXPORTER=y, CONFIG_MODULES=y too";
+    says("CONFIG_EXPORTED=y\n", "", &format!("CONFIG_EXPORTED=y is missing: {text}"));
+    says(
+        "CONFIG_M_OR_PCI=y\n",
+        "",
+        "CONFIG_M_OR_PCI=y is missing: depends on MODULES (n) || PCI (n); set CONFIG_MODULES=y too",
+    );
+    says("CONFIG_TEST=m\n", "", "CONFIG_TEST=m is missing: depends on MODULES (n)");
+    says("CONFIG_TEST=y\n", "", "CONFIG_TEST=y is missing: can only be a module");
+}
+
+#[test]
 fn what_is_selected_or_implied() {
     says(
         "CONFIG_CORE=m\n",
@@ -296,6 +310,8 @@ fn a_search_that_ends_says_so() {
     // A member of the .config that is off can be set, whatever its macros say.
     assert_eq!(cause("CONFIG_X32_MORE=y\n", "# CONFIG_X32 is not set\n").possible, Some(true));
     assert_eq!(cause("CONFIG_X32_MORE=y\n", "").possible, Some(false));
+    // Another default may give the number.
+    assert_eq!(cause("CONFIG_ALIGNMENT=64\n", "CONFIG_ALIGNMENT=16\n").possible, None);
     // What only bools select cannot be a module, unless these depend on what can.
     assert_eq!(cause("CONFIG_LZ_M=m\n", "CONFIG_MODULES=y\n").possible, None);
     assert_eq!(cause("CONFIG_LZ=m\n", "CONFIG_MODULES=y\n").possible, Some(false));

@@ -1,6 +1,6 @@
 //! Which parts of a condition are not met: the fewest that a person has to look at.
 
-use super::expression::{Expr, Relation, Span, Term, YES};
+use super::expression::{Expr, MODULE, Relation, Span, Term, YES};
 use crate::kconfig::Config;
 use std::fmt;
 
@@ -104,6 +104,10 @@ impl Query<'_> {
     }
 
     fn term(self, term: &Term, negated: bool) -> Unmet {
+        let is_m = matches!(term, Term::Name(name) if name == "m");
+        if is_m && !negated && self.level <= MODULE {
+            return Unmet::Term { text: "MODULES (n)".to_owned(), symbol: Some("MODULES".to_owned()) };
+        }
         let not = if negated { "!" } else { "" };
         let text = match term.symbol() {
             Some(symbol) => format!("{not}{term} ({})", self.config.value(symbol)),
@@ -199,7 +203,7 @@ impl fmt::Display for Unmet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::expression::{MODULE, tokens};
+    use super::super::expression::tokens;
     use super::*;
 
     fn unmet(text: &str, level: u8, certainty: Certainty) -> Option<String> {

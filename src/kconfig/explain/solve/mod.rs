@@ -156,7 +156,11 @@ impl<'a> Search<'a> {
         for _ in 0..MAX_ROUNDS {
             reached = match wanted_level {
                 Some(wanted) => self.reach(name, symbol, wanted) && self.level(name) == wanted,
-                None => self.any_prompt(symbol),
+                None => {
+                    // Which default gives the value is not looked for.
+                    self.is_incomplete |= !symbol.is_logical() && !symbol.has_prompt();
+                    self.any_prompt(symbol)
+                }
             };
             if !reached {
                 break;

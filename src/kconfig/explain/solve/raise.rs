@@ -18,6 +18,9 @@ impl<'a> Search<'a> {
         if constant.unwrap_or_else(|| self.level(name)) >= wanted {
             return true;
         }
+        if name == "m" && wanted == MODULE {
+            return self.raise("MODULES", YES);
+        }
         let Some(symbol) = self.model.defined(name) else {
             if constant.is_none() {
                 self.missing.insert(name.to_owned());
