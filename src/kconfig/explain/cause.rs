@@ -1,55 +1,53 @@
-//! Reasons as data.
+//! Reasons as data, for JSON.
 
 use crate::kconfig::Setting;
 use serde::Serialize;
 
-/// Why a setting did not take effect.
+/// The reason why a setting did not take effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cause {
-    /// What kind of reason it is.
     pub kind: CauseKind,
     /// The whole condition that is not met.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unmet: Option<String>,
-    /// All symbols that the reason is about, with their values, also where its text names only the first ones.
+    /// All symbols that the reason is about, with their values. The text may name fewer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub symbols: Vec<Setting>,
-    /// Settings that, with the wanted one, give the wanted value.
+    /// Other settings that the wanted value needs.
     pub set: Vec<Setting>,
-    /// Whether settings can give the value, if that is known.
+    /// Whether any settings give the value. `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub possible: Option<bool>,
 }
 
-/// The kinds of reasons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CauseKind {
     /// A dependency is not met.
     DependsOn,
-    /// A dependency that is a module allows a module only.
+    /// A dependency is a module, so it can only be a module.
     LimitedToModule,
-    /// It can be nothing but a module.
+    /// It depends on the constant `m`.
     OnlyModule,
-    /// It has no prompt, and its defaults do not give the value.
+    /// It has no prompt, and its defaults give another value.
     NoPrompt,
-    /// It has no prompt, and nothing that is on selects it.
+    /// It has no prompt, and no enabled symbol selects it.
     NotSelected,
     /// Another symbol selects it.
     Selected,
-    /// Another symbol implies it, and it has no prompt here.
+    /// Another symbol implies it, and its prompt is hidden.
     Implied,
-    /// Its choice has another member.
+    /// Another member of its choice is on.
     Choice,
-    /// Its default holds, and the prompt that changes it is hidden.
+    /// It has its default, and its prompt is hidden.
     Fixed,
-    /// The number is outside the range.
+    /// The number is outside its range.
     Range,
     /// Its type has no such value.
     Type,
     /// It has another name in this kernel.
     Renamed,
-    /// The kernel does not have it any more.
+    /// The kernel no longer has it.
     Removed,
     /// Only other architectures have it.
     OtherArchitecture,

@@ -1,8 +1,8 @@
 //! Parses the expressions of Kconfig, evaluates them with a final `.config`, and formats them.
 //!
-//! Shell macros such as `$(cc-option,…)` are never run. Their value is unknown, so an expression has a least
-//! and a greatest value. If the macro is the value of a symbol, the final `.config` shows what Kconfig
-//! computed.
+//! Shell macros such as `$(cc-option,…)` are never run. Their value is unknown, so an
+//! expression has a least and a greatest value. If the macro is the value of a symbol, the
+//! final `.config` shows what Kconfig computed.
 
 use crate::kconfig::Config;
 use std::cmp::Ordering;

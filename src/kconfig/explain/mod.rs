@@ -1,13 +1,11 @@
-//! Why a setting did not take, from the kernel's own Kconfig files: dependencies that are not met,
-//! selects, choices, ranges, symbols that are gone or have another name. Reads those files and
-//! nothing else; runs nothing.
+//! Explains why settings did not take effect, from the kernel's own Kconfig files: dependencies, selects,
+//! choices, ranges, and symbols that were renamed or removed. Reads only these files, and runs nothing.
 //!
-//! The final `.config` is the truth about values: nothing of Kconfig is computed anew. What is asked is
-//! only which part of a condition does not hold with these values.
+//! The final `.config` has all values, so nothing of Kconfig is computed again. This module finds the parts of
+//! a condition that do not hold with these values.
 //!
-//! The parser is our own. nom-kconfig 0.13 reads the real trees from 4.19 to 6.12 whole, but needs 4.6
-//! seconds of processor time for 6.12 where this one needs 0.14, and it follows files that source each
-//! other in a circle until the stack ends and the process aborts. A tree is hostile input here.
+//! The parser is our own. nom-kconfig 0.13 needs 4.6 s of processor time for Linux 6.12, and this parser 0.14 s.
+//! If files source each other in a circle, nom-kconfig overflows the stack. A tree is hostile input here.
 
 mod cause;
 mod describe;
@@ -42,34 +40,32 @@ use statement::Type;
 use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// For how many symbols that are not there the nearest names are looked for: it takes some
-/// milliseconds for each, and nobody reads more.
+/// The number of unknown symbols that get suggestions, which take some milliseconds for each.
 const MAX_NEAREST: usize = 200;
-/// How many settings that are needed too a reason shows. The JSON has all of them.
+/// The number of needed settings that a reason names. The JSON has all of them.
 const MAX_SET: usize = 12;
-/// How many symbols that the architecture does not have a reason names.
+/// The number of symbols of other architectures that a reason names.
 const MAX_MISSING: usize = 3;
 
-/// The kernel that was configured.
+/// A configured kernel.
 pub struct Kernel<'a> {
     /// The top of its source.
     pub tree: &'a Utf8Path,
-    /// For which machine.
     pub arch: Arch,
-    /// Its version, if known: for the table of renames.
+    /// Its version, if known.
     pub version: Option<KernelVersion>,
-    /// Symbols that are gone or have another name.
     pub renames: &'a Renames,
 }
 
-/// The same differences, each with its reason where the Kconfig files of `kernel` show one.
+/// Returns the differences, with reasons from the Kconfig files of `kernel`. Does not read the files
+/// if there is no difference.
 ///
-/// Left out are symbols that Kconfig computes from the compiler and its companions, where
-/// `is_snapshot` says that the layer which asked is a whole `.config` of some other build: there they
-/// tell which tools that build had, and nobody asked for them.
+/// A whole `.config` has symbols that Kconfig computed from the tools of another build. Nobody asked for these,
+/// so they are left out if `is_snapshot` returns true for them.
 ///
-/// Errors: the files cannot be read; what is wrong, in words. They are not read where there is no
-/// difference.
+/// # Errors
+///
+/// A message if the files cannot be read.
 pub fn explain(
     differences: &[Difference],
     config: &Config,
@@ -83,15 +79,18 @@ pub fn explain(
     Ok(add_reasons(differences, config, kernel, &model, is_snapshot))
 }
 
-/// All symbols that the Kconfig files of `tree` define for `arch`, each with whether it can be set: the others are
-/// computed. Errors as for [`explain`].
+/// Returns all symbols that the Kconfig files of `tree` define for `arch`, each with whether it has a prompt.
+///
+/// # Errors
+///
+/// As for [`explain`].
 pub fn symbols(tree: &Utf8Path, arch: Arch) -> Result<HashMap<String, bool>, String> {
     let model = Model::new(read::read(tree, arch)?);
     let defined = model.symbols.into_iter().filter(|(_, symbol)| !symbol.definitions.is_empty());
     Ok(defined.map(|(name, symbol)| (name, symbol.has_prompt())).collect())
 }
 
-/// Adds the number that an int or hex symbol without a value counts as: since 6.12 it is 0, and before it is empty.
+/// Sets each int and hex symbol without a value to 0, as kernels since 6.12 do. Older kernels leave it empty.
 fn with_zeros(config: &Config, kernel: &Kernel<'_>, model: &Model) -> Config {
     let mut config = config.clone();
     if kernel.version.is_some_and(|version| version >= KernelVersion::new(6, 12, 0)) {
@@ -107,8 +106,8 @@ fn with_zeros(config: &Config, kernel: &Kernel<'_>, model: &Model) -> Config {
     config
 }
 
-/// Whether the kernel took the setting: it carries the value of an old name on to a new one, and writes a hexadecimal
-/// number with `0x`.
+/// Returns whether the setting took effect in another form. Kconfig gives the value of a transitional symbol to its
+/// new name, and writes hexadecimal numbers with `0x`.
 fn is_taken(difference: &Difference, config: &Config, model: &Model) -> bool {
     let Some(symbol) = model.defined(&difference.symbol) else { return false };
     let requested = difference.requested.as_str();
@@ -197,7 +196,7 @@ fn cause((reason, solution): &(Reason, Solution), config: &Config) -> Cause {
     Cause { kind: reason.kind, unmet, symbols, set, possible }
 }
 
-/// What else has to be set, or that nothing helps, after the reason.
+/// Returns the part of the text that names the needed settings, or says that no setting helps.
 fn describe_solution(reason: &Reason, solution: &Solution, arch: Arch) -> String {
     match solution {
         // The reason says already what to do.
@@ -222,8 +221,8 @@ fn describe_solution(reason: &Reason, solution: &Solution, arch: Arch) -> String
     }
 }
 
-/// Where the reason for `symbol` rests on another symbol that did not take either: the last of that
-/// chain, whose reason is the one that a user has to look at.
+/// Follows the reason for `symbol` to other symbols that did not take effect. Returns the last one, whose reason
+/// the user has to look at.
 fn root_cause<'a>(symbol: &'a str, reasons: &'a HashMap<&str, (Reason, Solution)>) -> Option<&'a str> {
     let mut visited = HashSet::from([symbol]);
     let mut at = symbol;
@@ -236,7 +235,7 @@ fn root_cause<'a>(symbol: &'a str, reasons: &'a HashMap<&str, (Reason, Solution)
     (at != symbol).then_some(at)
 }
 
-/// Why the tree does not define `name`.
+/// Returns why the tree does not define `name`.
 fn explain_absent(name: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> String {
     let others = || symbols_of_other_arches(kernel, model);
     let reason = describe_rename(name, config, kernel, model).map(|reason| reason.text);
@@ -250,7 +249,6 @@ fn symbols_of_other_arches(kernel: &Kernel<'_>, model: &Model) -> HashMap<String
     read::symbols_of_other_arches(kernel.tree, kernel.arch, &known)
 }
 
-/// That the tree defines it for these architectures only.
 fn describe_other_arches(having: &[String]) -> String {
     match having {
         [one] => format!("only another architecture has it: {one}"),
@@ -261,7 +259,6 @@ fn describe_other_arches(having: &[String]) -> String {
     }
 }
 
-/// That the tree does not define `symbol`; with the names nearest to it where `look`.
 fn describe_unknown(symbol: &str, model: &Model, suggest_nearest: bool) -> String {
     let names = model.symbols.iter().filter(|(_, symbol)| suggest_nearest && symbol.has_prompt());
     let near = nearest(symbol, names.map(|(name, _)| name.as_str()));
@@ -272,16 +269,16 @@ fn describe_unknown(symbol: &str, model: &Model, suggest_nearest: bool) -> Strin
     }
 }
 
-/// What the table knows of it, as far as that fits this kernel: a new name has to be there.
+/// Returns what the table of renames says about `symbol`, if the new name is in this kernel.
 fn describe_rename(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> Option<Reason> {
     let valued = |name: &str| format!("{name} ({})", config.value(name));
-    // A new name may have got a newer one.
+    // A new name may have been renamed again.
     for rename in kernel.renames.chain(symbol) {
         let there: Vec<String> =
             rename.new.iter().filter(|new| model.defined(new).is_some()).map(|new| valued(new)).collect();
         let is_past = kernel.version.is_none_or(|version| version >= rename.since);
         if !there.is_empty() {
-            // A stable release or a vendor may have it before the version of the table.
+            // A stable release or a vendor may have it earlier than the table says.
             let when = if is_past { format!("since {}", rename.since) } else { "here".into() };
             return Some(Reason::new(CauseKind::Renamed, format!("{when} it is {}", there.join(" and "))));
         }

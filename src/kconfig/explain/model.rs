@@ -37,6 +37,7 @@ pub(super) struct Symbol {
 }
 
 /// One `config` of a symbol.
+#[derive(Default)]
 pub(super) struct Definition {
     pub(super) location: Location,
     /// Its own `depends on`, and those of the enclosing blocks.
@@ -111,16 +112,7 @@ impl Model {
                         members.push(name.clone());
                     }
                 }
-                let definition = Definition {
-                    location,
-                    depends,
-                    prompt: None,
-                    prompt_text: String::new(),
-                    defaults: Vec::new(),
-                    ranges: Vec::new(),
-                    choice,
-                    visible,
-                };
+                let definition = Definition { location, depends, visible, choice, ..Definition::default() };
                 self.symbols.entry(name.clone()).or_default().definitions.push(definition);
                 return Current::Symbol(name);
             }
@@ -312,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_do_not_match_are_no_trouble() {
+    fn unmatched_blocks_are_ignored() {
         Model::new(statements(
             &"Kconfig".into(),
             "endif\nendmenu\nendchoice\ndepends on X\nif A\nmenu \"m\"\nselect Y\nconfig Z\n",

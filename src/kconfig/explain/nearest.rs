@@ -1,11 +1,10 @@
-//! Names that look like another: for a symbol that is not there.
+//! Suggests names for an unknown symbol.
 
-/// How many are named.
 const MAX_SUGGESTIONS: usize = 3;
-/// In thousandths: names less alike than this are no help.
+/// The least similarity of a suggestion, in thousandths.
 const MIN_SIMILARITY: usize = 700;
 
-/// At most three of `names` that are nearest to `name`, by edit distance or by the words that they share.
+/// Returns up to three of `names` that are nearest to `name`, by edit distance or by common words.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let parts: Vec<&str> = name.split('_').collect();
     let mut row = Vec::new();
@@ -19,14 +18,13 @@ pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> V
 
 fn by_distance(a: &str, b: &str, row: &mut Vec<usize>) -> usize {
     let longer = a.len().max(b.len());
-    // Somebody who mistypes a name still gets most of it right.
+    // Most of a misspelled name is right.
     let limit = (longer / 6).clamp(1, 3);
     distance(a.as_bytes(), b.as_bytes(), limit, row).map_or(0, |distance| 1000 - 1000 * distance / longer)
 }
 
-/// The number of insertions, deletions and replacements between `a` and `b`, if it is at most `limit`.
-/// A kernel has twenty thousand names, so this looks only at the diagonal that matters, in a `row`
-/// that is used again.
+/// Returns the edit distance of `a` and `b`, if it is at most `limit`. A kernel has 20,000 names, so this computes
+/// only the band around the diagonal, and reuses `row`.
 fn distance(a: &[u8], b: &[u8], limit: usize, row: &mut Vec<usize>) -> Option<usize> {
     if a.len().abs_diff(b.len()) > limit {
         return None;
@@ -36,7 +34,7 @@ fn distance(a: &[u8], b: &[u8], limit: usize, row: &mut Vec<usize>) -> Option<us
     for (i, x) in a.iter().enumerate() {
         let (from, to) = (i.saturating_sub(limit), (i + limit + 1).min(b.len()));
         let mut diagonal = row[from];
-        // Left of the band everything is further away than the limit.
+        // Distances left of the band exceed the limit.
         row[from] = if from == 0 { i + 1 } else { limit + 1 };
         let mut least = row[from];
         for (j, y) in b.iter().enumerate().take(to).skip(from) {
@@ -52,7 +50,7 @@ fn distance(a: &[u8], b: &[u8], limit: usize, row: &mut Vec<usize>) -> Option<us
     row.last().copied().filter(|&distance| distance <= limit)
 }
 
-/// Slightly less than the share of words in common, so that a misspelt name wins over a related one.
+/// Returns 90 % of the share of common words, so that a misspelled name ranks above a related one.
 fn by_words(parts: &[&str], other: &str) -> usize {
     let others = other.split('_').count();
     let shared = other.split('_').filter(|word| parts.contains(word)).count();

@@ -1,7 +1,7 @@
 //! Reads the Kconfig files of a tree, from the top file through every `source`, as one list of statements.
 //!
-//! The tree is untrusted. A `source` must stay inside it, also through symbolic links. Files, bytes and depth
-//! are bounded.
+//! The tree is untrusted. A `source` must stay inside it, also through symbolic links. Files,
+//! bytes and depth are bounded.
 
 use super::statement::{Statement, statements};
 use crate::kernel::Arch;
@@ -18,8 +18,8 @@ const MAX_FILE: u64 = 2 << 20;
 /// Of all files together; 6.12 has 5 MiB.
 const MAX_TREE: u64 = 64 << 20;
 
-/// Returns the statements of the tree at `root`, for `arch`. Missing files and paths with unknown macros are
-/// skipped.
+/// Returns the statements of the tree at `root`, for `arch`. Missing files and paths
+/// with unknown macros are skipped.
 ///
 /// # Errors
 ///
@@ -34,9 +34,9 @@ pub(super) fn read(root: &Utf8Path, arch: Arch) -> Result<Vec<Statement>, String
     }
 }
 
-/// Returns the symbols that only other architectures define, with the names of these architectures in the tree.
-/// Their files source files outside `arch/` too, of which those of this architecture are in `known`. Unreadable
-/// files are skipped.
+/// Returns the symbols that only other architectures define, with the names of these architectures in the
+/// tree. Their files source files outside `arch/` too, of which those of this architecture are in
+/// `known`. Unreadable files are skipped.
 pub(super) fn symbols_of_other_arches(
     root: &Utf8Path,
     arch: Arch,

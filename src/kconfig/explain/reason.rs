@@ -1,4 +1,4 @@
-//! Why one symbol that this kernel has came out other than asked for.
+//! Finds the reason for one symbol that the kernel defines.
 
 use super::cause::CauseKind;
 use super::expression::{Expr, MODULE, NO, YES, number};
@@ -8,18 +8,18 @@ use super::statement::Type;
 use super::unmet::{Certainty, Unmet};
 use crate::kconfig::{Config, Difference};
 
-/// How many symbols that select another are named.
+/// The number of selectors that a reason names.
 const MAX_SHOWN: usize = 3;
-/// How many of them are weighed; in real trees the most selected symbol has some seven hundred.
+/// The number of selectors that are looked at. In real trees a symbol has up to 700.
 pub(super) const MAX_LINKS: usize = 1000;
 
-/// A reason, and the symbols whose values it rests on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Reason {
     pub(super) kind: CauseKind,
     pub(super) text: String,
-    /// The whole condition that is not met, also where the text is cut off.
+    /// The whole condition that is not met.
     pub(super) unmet: Option<String>,
+    /// All symbols that the reason is about.
     pub(super) symbols: Vec<String>,
 }
 
@@ -34,8 +34,7 @@ impl Reason {
     }
 }
 
-/// The reason for `difference`, whose symbol the model defines as `symbol`; `None` where the Kconfig
-/// files do not show one.
+/// Returns the reason for `difference`, whose symbol is `symbol`, or `None` if the Kconfig files show none.
 pub(super) fn reason(
     difference: &Difference,
     symbol: &Symbol,
@@ -71,9 +70,9 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// It came out as n or m, and more was asked for.
+    /// Explains n or m where a higher value was requested.
     fn explain_lowered(self, requested: u8) -> Option<Reason> {
-        // A bool is y as soon as what it depends on is m.
+        // A dependency at m is enough for a bool.
         let needed = if self.symbol.kind == Some(Type::Tristate) { requested } else { MODULE };
         if !self.symbol.has_prompt() {
             return self.explain_no_prompt(needed);
@@ -81,7 +80,7 @@ impl<'a> Query<'a> {
         self.explain_hidden(needed).or_else(|| self.explain_choice())
     }
 
-    /// What keeps Kconfig from asking for it at `needed`.
+    /// Returns what hides the prompt at the value `needed`.
     fn explain_hidden(self, needed: u8) -> Option<Reason> {
         let unmet = self.unmet_prompts(needed)?;
         let is_m = matches!(&unmet, Unmet::Term { text, .. } if text == "m");
@@ -92,7 +91,7 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// `None` where at least one prompt reaches `level`, or there is no prompt.
+    /// Returns `None` if a prompt reaches `level`, or if there is no prompt.
     fn unmet_prompts(self, level: u8) -> Option<Unmet> {
         self.unmet_prompts_of(self.symbol, level)
     }
@@ -110,7 +109,7 @@ impl<'a> Query<'a> {
         Unmet::of(conditions.into_iter().map(AsRef::as_ref), level, self.config, self.certainty)
     }
 
-    /// Without a prompt, only what selects it or its defaults can turn it on.
+    /// Explains a symbol without a prompt, which only selectors and defaults turn on.
     fn explain_no_prompt(self, needed: u8) -> Option<Reason> {
         if !self.symbol.selected_by.is_empty() {
             return Some(self.explain_selectors());
@@ -133,8 +132,7 @@ impl<'a> Query<'a> {
 
     fn explain_selectors(self) -> Reason {
         let mut selectors: Vec<&Selector> = self.symbol.selected_by.iter().take(MAX_LINKS).collect();
-        // First those that are on and do not select it for another reason, then those that a user
-        // could turn on right away.
+        // First those that are on, but whose condition is not met. Then those that a user can turn on.
         let rank = |selector: &&Selector| {
             let askable = self
                 .model
@@ -160,10 +158,10 @@ impl<'a> Query<'a> {
         Reason { symbols, ..Reason::new(CauseKind::NotSelected, text) }
     }
 
-    /// It could be asked for, but a choice has one member that is on.
+    /// Explains a visible member of a choice, of which another member is on.
     fn explain_choice(self) -> Option<Reason> {
         let choice = self.symbol.definitions.iter().find_map(|definition| definition.choice)?;
-        // A member that could be chosen is in the .config, if only as not set.
+        // A visible member is in the .config, at least as "not set".
         if self.difference.found.is_none() && self.certainty == Certainty::Certain {
             return None;
         }
@@ -183,7 +181,7 @@ impl<'a> Query<'a> {
         })
     }
 
-    /// It came out as y or m, and less was asked for.
+    /// Explains y or m where a lower value was requested.
     fn explain_raised(self, requested: u8, found: u8) -> Option<Reason> {
         if let Some(reason) = self.explain_forced(CauseKind::Selected, requested, found) {
             return Some(reason);
@@ -208,7 +206,7 @@ impl<'a> Query<'a> {
             .or_else(|| self.explain_fixed())
     }
 
-    /// What selects or implies it, at more than what was wanted.
+    /// Names the symbols that select or imply it at a higher value than requested.
     fn explain_forced(self, kind: CauseKind, requested: u8, found: u8) -> Option<Reason> {
         let (selectors, before) = if kind == CauseKind::Selected {
             (&self.symbol.selected_by, "selected by ")
@@ -220,7 +218,7 @@ impl<'a> Query<'a> {
                 selector.condition.as_ref().map_or(YES, |condition| condition.value(self.config).most);
             level(self.config.value(&selector.by)).unwrap_or(NO).min(condition)
         };
-        // A bool becomes y by what is m, and a tristate m where n was asked for.
+        // A selector at m turns a bool to y, and a tristate to m.
         let enough = if self.symbol.kind == Some(Type::Tristate) { requested + 1 } else { MODULE };
         let on = selectors.iter().filter(|selector| strength(selector) >= enough);
         let mut on: Vec<&str> = on.map(|selector| selector.by.as_str()).collect();
@@ -237,7 +235,7 @@ impl<'a> Query<'a> {
         Some(Reason { symbols, ..Reason::new(kind, text) })
     }
 
-    /// A default that the user cannot change here.
+    /// Explains a default that the user cannot change.
     fn explain_fixed(self) -> Option<Reason> {
         let default = self.default_in_force();
         let describe_default = |(value, condition): (&Expr, Option<&Condition>)| match condition {
@@ -259,7 +257,7 @@ impl<'a> Query<'a> {
         Some(Reason::unmet(CauseKind::Fixed, "to change it needs ", &unmet, &after))
     }
 
-    /// The first default whose condition is met.
+    /// Returns the first default whose condition is met.
     fn default_in_force(self) -> Option<(&'a Expr, Option<&'a Condition>)> {
         let met = |condition: &Condition| condition.value(self.config).most > NO;
         self.symbol.definitions.iter().filter(|definition| definition.depends.iter().all(met)).find_map(
@@ -277,7 +275,7 @@ impl<'a> Query<'a> {
         Some(Reason::new(CauseKind::Range, format!("outside its range, {low} to {high}")))
     }
 
-    /// A value that this kind of symbol cannot have.
+    /// Explains a value that does not fit the type.
     fn explain_type(self) -> Option<Reason> {
         let requested = self.difference.requested.as_str();
         let (name, fits) = match self.symbol.kind? {

@@ -1,4 +1,4 @@
-//! Symbols that got another name or went away: `configs/renames.toml`.
+//! Reads `configs/renames.toml`, the table of renamed and removed symbols.
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::text::read_toml;
@@ -6,29 +6,28 @@ use crate::kernel::KernelVersion;
 use crate::util::error::Result;
 use serde::Deserialize;
 
-/// The file's name in the library.
 const FILE: &str = "configs/renames.toml";
 
-/// A symbol that no longer has its name.
+/// A renamed or removed symbol.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rename {
     /// Without `CONFIG_`.
     pub old: String,
-    /// What it is called now, or what took its place; empty: gone.
+    /// Its new names, or the symbols that replace it. Empty if it was removed.
     #[serde(default)]
     pub new: Vec<String>,
     /// The first version without the old name.
     pub since: KernelVersion,
-    /// What became of it, in a few words.
+    /// What happened to it, in a few words.
     #[serde(default)]
     pub note: Option<String>,
 }
 
-/// All known ones.
+/// The whole table.
 #[derive(Clone, Debug, Default)]
 pub struct Renames {
-    /// In the order of the file; the user's own come last.
+    /// In the order of the file. The user's own entries come last.
     pub list: Vec<Rename>,
 }
 
@@ -40,8 +39,11 @@ struct File {
 }
 
 impl Renames {
-    /// Reads every layer of `configs/renames.toml`; a later entry of the same old name replaces an
-    /// earlier one. Errors (exit code 2), with file, line and field: a mistake in one of them.
+    /// Reads every layer of `configs/renames.toml`. A later entry replaces an earlier one with the same old name.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 2 if a file has a mistake. The error names file, line and field.
     pub fn read(library: &ConfigLibrary) -> Result<Renames> {
         let mut renames = Renames::default();
         for (name, text) in library.layers(FILE) {
@@ -54,19 +56,19 @@ impl Renames {
         Ok(renames)
     }
 
-    /// The entry whose old name is `symbol`.
+    /// Returns the entry whose old name is `symbol`.
     pub fn of(&self, symbol: &str) -> Option<&Rename> {
         self.list.iter().find(|rename| rename.old == symbol)
     }
 
-    /// The entry whose old name is `symbol`, then those of its new names that have got newer ones.
+    /// Returns the entry whose old name is `symbol`, then the entries of its new names, and so on.
     pub fn chain<'a>(&'a self, symbol: &str) -> impl Iterator<Item = &'a Rename> {
         let next = |rename: &&'a Rename| rename.new.iter().find_map(|new| self.of(new));
-        // A table with a circle in it must not keep us here.
+        // The table may have a circle.
         std::iter::successors(self.of(symbol), move |rename| next(rename)).take(8)
     }
 
-    /// What `symbol` is called in a kernel that has other symbols, newer or older; empty: nothing known.
+    /// Returns the names of `symbol` in an older or newer kernel, or nothing if they are unknown.
     pub fn successors<'a>(&'a self, symbol: &'a str, is_defined: impl Fn(&str) -> bool) -> Vec<&'a str> {
         let there = |rename: &'a Rename| -> Vec<&'a str> {
             rename.new.iter().map(String::as_str).filter(|new| is_defined(new)).collect()
@@ -76,7 +78,7 @@ impl Renames {
         newer.unwrap_or_else(|| older().into_iter().collect())
     }
 
-    /// The entries that `symbol` is the new name of.
+    /// Returns the entries that have `symbol` as a new name.
     pub fn to<'a>(&'a self, symbol: &'a str) -> impl Iterator<Item = &'a Rename> {
         self.list.iter().filter(move |rename| rename.new.iter().any(|new| new == symbol))
     }

@@ -1,16 +1,15 @@
-//! One Kconfig file, line by line: text → statements. Pure.
+//! Parses a Kconfig file line by line into statements. Pure.
 //!
-//! Every line is a keyword and its words, and a help text goes by its indentation, so a reader of lines
-//! is enough. What it does not know (definitions of macros, a keyword of a later kernel) it leaves
-//! aside: for a reason it is better to miss one line than the whole file.
+//! Each line is a keyword and its words, and the indentation ends a help text. Unknown lines, such as macro
+//! definitions and keywords of later kernels, are skipped.
 
 use super::expression::{Expr, Term, Token, tokens};
 use std::rc::Rc;
 
-/// A line of a Kconfig file.
+/// A statement of a Kconfig file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Statement {
-    /// `config` or `menuconfig`, and the symbol.
+    /// The symbol of `config` or `menuconfig`.
     Config(String, Location),
     Choice,
     EndChoice,
@@ -18,36 +17,35 @@ pub(super) enum Statement {
     EndMenu,
     If(Expr),
     EndIf,
-    /// `comment`: what it depends on is nobody else's.
+    /// `comment`, which has dependencies of its own.
     Comment,
     /// `bool`, `def_tristate`, …
     Type(Type),
-    /// The text of `prompt` or after a type, and the condition of its `if`.
+    /// Text and condition of `prompt`, or of the text after a type.
     Prompt(String, Option<Expr>),
-    /// `default` or `def_…`: value and condition.
+    /// Value and condition of `default` or `def_…`.
     Default(Expr, Option<Expr>),
     DependsOn(Expr),
-    /// `visible if`, of a menu.
+    /// `visible if` of a menu.
     VisibleIf(Expr),
     Select(String, Option<Expr>),
     Imply(String, Option<Expr>),
     Range(Term, Term, Option<Expr>),
-    /// The symbol is an old name that a newer one takes its value from.
+    /// The symbol is an old name, whose value its new name takes.
     Transitional,
-    /// The path as written.
+    /// The path, as written.
     Source(String),
 }
 
-/// A line of a file of the tree.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A place in the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Location {
-    /// Path in the tree.
     pub(super) file: Rc<str>,
     /// Counted from 1.
     pub(super) line: usize,
 }
 
-/// What kind of value a symbol has.
+/// The type of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Type {
     Bool,
@@ -57,7 +55,7 @@ pub(super) enum Type {
     Hex,
 }
 
-/// The statements of a file. Help texts and comments are left out.
+/// Returns the statements of the text of `file`, without help texts.
 pub(super) fn statements(file: &Rc<str>, text: &str) -> Vec<Statement> {
     let mut statements = Vec::new();
     let mut help: Option<Help> = None;
@@ -91,7 +89,7 @@ pub(super) fn statements(file: &Rc<str>, text: &str) -> Vec<Statement> {
     statements
 }
 
-/// A help text that goes on for as long as lines are indented as deep as its first.
+/// An open help text. It ends at a line with less indentation than its first line.
 #[derive(Default)]
 struct Help {
     indent: Option<usize>,
@@ -107,7 +105,7 @@ impl Help {
     }
 }
 
-/// Columns before the first word; a tab goes to the next multiple of eight.
+/// Returns the column of the first word. A tab ends at the next multiple of 8.
 fn indent(line: &str) -> usize {
     let blank = line.chars().take_while(|c| matches!(c, ' ' | '\t'));
     blank.fold(0, |column, c| if c == '\t' { column / 8 * 8 + 8 } else { column + 1 })
@@ -133,7 +131,7 @@ fn statement(keyword: &str, tokens: &[Token], out: &mut Vec<Statement>) {
             [Token::Term(Term::Name(on)), ..] if on == "on" => {
                 let on = Expr::read(&head[1..]);
                 Some(Statement::DependsOn(match condition {
-                    // Later kernels than 6.12 have `depends on A if B`.
+                    // Kernels after 6.12 have `depends on A if B`.
                     Some(condition) => Expr::Any(vec![on, Expr::Not(Box::new(condition))]),
                     None => on,
                 }))
@@ -161,7 +159,7 @@ fn statement(keyword: &str, tokens: &[Token], out: &mut Vec<Statement>) {
     out.extend(found);
 }
 
-/// `bool "prompt" if …` and `def_bool value if …` say two things in one line.
+/// Parses `bool "prompt" if …` and `def_bool value if …`, which make two statements each.
 fn typed(keyword: &str, head: &[Token], condition: Option<Expr>, out: &mut Vec<Statement>) {
     let (defaulted, name) = match keyword.strip_prefix("def_") {
         Some(name) => (true, name),
@@ -175,7 +173,7 @@ fn typed(keyword: &str, head: &[Token], condition: Option<Expr>, out: &mut Vec<S
         "hex" => Type::Hex,
         _ => return,
     };
-    // An assignment to a macro of that name, `string = …`, is no type.
+    // `string = …` assigns a macro.
     if matches!(head, [Token::Sign(_), ..]) && !defaulted {
         return;
     }
@@ -194,7 +192,7 @@ fn prompt_text(tokens: &[Token]) -> String {
     }
 }
 
-/// What stands before the word `if`, and the condition after it.
+/// Returns the tokens before the word `if`, and the condition after it.
 fn split_if(tokens: &[Token]) -> (&[Token], Option<Expr>) {
     let is_if = |word: &Token| matches!(word, Token::Term(Term::Name(name)) if name == "if");
     match tokens.iter().position(is_if) {

@@ -1,13 +1,13 @@
-//! One symbol for each thing that can happen.
+//! Tests on a small Kconfig file.
 
 use super::*;
 use crate::catalog::ConfigLibrary;
 use crate::kconfig::{differences, merge};
 
-/// A kernel in a few lines: one symbol for each thing that can happen.
+/// A Kconfig file with at least one symbol for each kind of reason.
 const KCONFIG: &str = include_str!("tests.Kconfig");
 
-/// What is said of each symbol of `requested`, when `result` came out.
+/// Returns the message for each symbol of `requested` that is not so in `result`.
 fn say(requested: &str, result: &str) -> Vec<String> {
     explained(requested, result, KernelVersion::new(6, 1, 7)).iter().map(ToString::to_string).collect()
 }
@@ -161,7 +161,7 @@ fn symbols_that_are_not_there() {
         "CONFIG_DRIVER_EXTRAS=y is missing: no such symbol in this kernel (nearest: DRIVER_EXTRA)",
     );
     says("CONFIG_ZZZ=y\n", "", "CONFIG_ZZZ=y is missing: no such symbol in this kernel");
-    // Gone later than this kernel, and still never there: the table has nothing to say.
+    // Nor is it in the table.
     says("CONFIG_SECCOMP_ZZZ=y\n", "", "CONFIG_SECCOMP_ZZZ=y is missing: no such symbol in this kernel");
 }
 
@@ -307,12 +307,12 @@ fn a_search_that_ends_says_so() {
         explained(requested, result, KernelVersion::new(6, 1, 7)).remove(0).cause.unwrap()
     };
     assert_eq!(cause("CONFIG_NEEDS_BITS_OFF=y\n", "CONFIG_BITS=y\n").possible, Some(false));
-    // A member of the .config that is off can be set, whatever its macros say.
+    // A symbol that is off in the .config can be set, whatever its macros are.
     assert_eq!(cause("CONFIG_X32_MORE=y\n", "# CONFIG_X32 is not set\n").possible, Some(true));
     assert_eq!(cause("CONFIG_X32_MORE=y\n", "").possible, Some(false));
     // Another default may give the number.
     assert_eq!(cause("CONFIG_ALIGNMENT=64\n", "CONFIG_ALIGNMENT=16\n").possible, None);
-    // What only bools select cannot be a module, unless these depend on what can.
+    // A symbol that only bools select can be a module only if one of them depends on a tristate.
     assert_eq!(cause("CONFIG_LZ_M=m\n", "CONFIG_MODULES=y\n").possible, None);
     assert_eq!(cause("CONFIG_LZ=m\n", "CONFIG_MODULES=y\n").possible, Some(false));
 }

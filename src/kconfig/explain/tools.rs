@@ -1,15 +1,14 @@
-//! Which symbols Kconfig computes from the compiler and its companions: found by how they are made, not
-//! by their names.
+//! Finds the symbols that Kconfig computes from the compiler and other tools, by their definitions.
 
 use super::expression::{Expr, Term};
 use super::model::{Definition, Model, Symbol};
 use std::collections::HashSet;
 
-/// How long a chain of symbols that are made of each other is followed.
-const MAX_NAME: usize = 16;
+/// Bounds chains of symbols that are computed from each other.
+const MAX_CHAIN: usize = 16;
 
-/// The symbols that nobody can set and that are made from a macro (`$(shell,…)`, `$(cc-option,…)`), or
-/// from nothing but such symbols: `CC_VERSION_TEXT`, `GCC_VERSION`, `CC_HAS_…`.
+/// Returns the symbols, such as `GCC_VERSION` and `CC_HAS_…`, that cannot be set and come from a macro or
+/// only from other such symbols.
 pub(super) fn tool_dependent_symbols(model: &Model) -> HashSet<&str> {
     let candidates: Vec<(&str, &Symbol)> = model
         .symbols
@@ -18,7 +17,7 @@ pub(super) fn tool_dependent_symbols(model: &Model) -> HashSet<&str> {
         .map(|(name, symbol)| (name.as_str(), symbol))
         .collect();
     let mut found = HashSet::new();
-    for _ in 0..MAX_NAME {
+    for _ in 0..MAX_CHAIN {
         let before = found.len();
         for (name, symbol) in &candidates {
             if !found.contains(name) && depends_on_tools(symbol, &found) {
@@ -44,7 +43,7 @@ fn depends_on_tools(symbol: &Symbol, found: &HashSet<&str>) -> bool {
     macros || known && !others
 }
 
-/// All that decides the value of a symbol without a prompt.
+/// Returns the expressions that give a symbol without a prompt its value.
 fn parts(definition: &Definition) -> impl Iterator<Item = &Expr> {
     let depends = definition.depends.iter().map(AsRef::as_ref);
     let defaults = definition.defaults.iter();

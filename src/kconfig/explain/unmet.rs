@@ -1,36 +1,36 @@
-//! Which parts of a condition are not met: the fewest that a person has to look at.
+//! Finds the parts of a condition that are not met. Returns as few as possible.
 
 use super::expression::{Expr, MODULE, Relation, Span, Term, YES};
 use crate::kconfig::Config;
 use std::fmt;
 
-/// How many parts of one list are written out.
+/// The number of parts of a list that the text shows.
 const MAX_SHOWN: usize = 4;
-/// How many parts of one list are looked at: a hostile tree may have a million.
+/// Bounds the parts of a list. A hostile tree may have a million.
 const MAX_PARTS: usize = 64;
 
-/// The parts of a condition that keep it from being met.
+/// The unmet parts of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Unmet {
-    /// One term as it stands there, with the value that its symbol has.
+    /// A term with the value of its symbol.
     Term { text: String, symbol: Option<String> },
-    /// Each of these has to change.
+    /// All of these must change.
     All(Vec<Unmet>),
-    /// One of these has to change.
+    /// One of these must change.
     Any(Vec<Unmet>),
 }
 
-/// How sure one has to be that a part is not met.
+/// How to treat macros, whose values are unknown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Certainty {
-    /// It cannot be met, whatever macros say.
+    /// A part is unmet if no value of its macros meets it.
     Certain,
-    /// It may be a macro that says no.
+    /// A part is unmet if a value of its macros may leave it unmet.
     Possible,
 }
 
 impl Unmet {
-    /// What keeps all of `conditions` from reaching `level`; `None` where they do.
+    /// Returns what keeps `conditions` below `level`, or `None` if they reach it.
     pub(super) fn of<'a>(
         conditions: impl IntoIterator<Item = &'a Expr>,
         level: u8,
@@ -41,12 +41,12 @@ impl Unmet {
         all(conditions.into_iter().filter_map(|condition| query.walk(condition, false)).collect())
     }
 
-    /// Where one of `list` would be enough. `None` where the list is empty.
+    /// Joins alternatives. Returns `None` if there is none.
     pub(super) fn any(list: Vec<Unmet>) -> Option<Unmet> {
         any(list)
     }
 
-    /// The symbols named, in their order.
+    /// Returns the symbols, in their order.
     pub(super) fn symbols(&self) -> Vec<&str> {
         match self {
             Unmet::Term { symbol, .. } => symbol.as_deref().into_iter().collect(),
@@ -70,7 +70,7 @@ impl Query<'_> {
         }
     }
 
-    /// By De Morgan, a negation goes down to the terms.
+    /// Collects the unmet terms. A negation moves down to the terms, by De Morgan.
     fn walk(self, expr: &Expr, negated: bool) -> Option<Unmet> {
         match (expr, negated) {
             (Expr::Not(inner), _) => self.walk(inner, !negated),
@@ -127,7 +127,8 @@ impl Query<'_> {
     }
 }
 
-/// `!A` in `A || !A`, or `A=n` in `A || A=n`: what such a list says is that it is limited to what A is.
+/// Returns whether `part` is the `!A` of `A || !A`, or the `A=n` of `A || A=n`. Such a condition limits a
+/// symbol to the value of A.
 fn is_escape(part: &Expr, parts: &[Expr]) -> bool {
     let of = match part {
         Expr::Not(inner) => &**inner,
@@ -137,7 +138,7 @@ fn is_escape(part: &Expr, parts: &[Expr]) -> bool {
     parts.contains(of)
 }
 
-/// One list without lists of its kind in it and without saying anything twice.
+/// Joins lists of the same kind into one, without duplicates.
 fn all(parts: Vec<Unmet>) -> Option<Unmet> {
     let mut flat: Vec<Unmet> = Vec::new();
     for part in parts {
@@ -148,7 +149,7 @@ fn all(parts: Vec<Unmet>) -> Option<Unmet> {
             }
         }
     }
-    // Where A has to change anyway, `A || B` says nothing more.
+    // If A must change anyway, `A || B` adds nothing.
     let single = flat.clone();
     flat.retain(|part| !matches!(part, Unmet::Any(some) if some.iter().any(|one| single.contains(one))));
     one_or(flat, Unmet::All)
@@ -182,7 +183,7 @@ impl fmt::Display for Unmet {
             Unmet::All(parts) => (parts, " && "),
             Unmet::Any(parts) => (parts, " || "),
         };
-        // `{:#}` writes all of it.
+        // `{:#}` writes all parts.
         let shown = if f.alternate() { parts.len() } else { MAX_SHOWN };
         for (index, part) in parts.iter().take(shown).enumerate() {
             if index > 0 {

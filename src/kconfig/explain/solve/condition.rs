@@ -1,4 +1,4 @@
-//! Meets a condition, or its negation.
+//! Meets a condition or its negation.
 
 use super::{Goal, Search, level};
 use crate::kconfig::explain::expression::{Expr, MODULE, NO, Relation, Term, YES, number};
@@ -12,7 +12,7 @@ impl<'a> Search<'a> {
 
     pub(super) fn expr(&mut self, expr: &'a Expr, level: u8, negated: bool) -> bool {
         let value = expr.value(&self.config);
-        // An unknown macro counts as met: the final .config shows what it came to.
+        // Count an unknown macro as met.
         if (if negated { YES - value.least } else { value.most }) >= level {
             return true;
         }
@@ -37,7 +37,7 @@ impl<'a> Search<'a> {
         let (name, constant) = match (left.symbol(), right.symbol()) {
             (Some(name), None) => (name, right.text(&self.config).unwrap_or_default().to_owned()),
             (None, Some(name)) => (name, left.text(&self.config).unwrap_or_default().to_owned()),
-            // Two constants stay what they are.
+            // Nothing changes constants.
             (None, None) => return false,
             (Some(_), Some(_)) => {
                 self.is_incomplete = true;

@@ -1,9 +1,9 @@
-//! Simulates the defaults that come by themselves.
+//! Simulates the defaults of symbols that become visible.
 
 use super::{MAX_STEPS, Search, text};
 
 impl Search<'_> {
-    /// Gives symbols that can now be seen their defaults, as `olddefconfig` does. Returns those.
+    /// Gives symbols that the changes make visible their defaults, as `olddefconfig` does. Returns these defaults.
     pub(super) fn apply_defaults(&mut self) -> Vec<(String, String)> {
         let mut changed: Vec<String> = self.trail.iter().map(|step| step.symbol.clone()).collect();
         let (mut defaults, mut visits) = (Vec::new(), 0);

@@ -1,4 +1,4 @@
-//! Turns a symbol off, or down to a module.
+//! Turns a symbol off, or to a module.
 
 use super::{Goal, Search, prompts, text};
 use crate::kconfig::explain::expression::{NO, YES};
@@ -6,7 +6,7 @@ use crate::kconfig::explain::model::{Condition, Definition, Symbol};
 use crate::kconfig::explain::statement::Type;
 
 impl<'a> Search<'a> {
-    /// Brings the symbol to at most `wanted`.
+    /// Lowers the symbol to at most `wanted`.
     pub(super) fn lower(&mut self, name: &'a str, wanted: u8) -> bool {
         if self.level(name) <= wanted && name != "y" && (name != "m" || !self.config.enabled("MODULES")) {
             return true;
@@ -31,7 +31,7 @@ impl<'a> Search<'a> {
         if !self.all(&forcing) {
             return false;
         }
-        // One member of a choice is on: another one takes its place.
+        // One member of a choice is always on, so another one must be turned on.
         if let Some(choice) = symbol.definitions.iter().find_map(|one| one.choice)
             && prompts(symbol).any(|one| self.prompt(one).all(|part| part.value(&self.config).most > NO))
         {
@@ -56,7 +56,7 @@ impl<'a> Search<'a> {
         done && is_explained && self.derive(name, allowed)
     }
 
-    /// Makes the default that gives a value give none.
+    /// Makes the default in force ineffective.
     fn remove_default(&mut self, definition: &'a Definition) -> bool {
         let config = &self.config;
         let is_met = |condition: &Option<Condition>| {

@@ -1,7 +1,7 @@
-//! Finds settings that give a symbol its wanted value, with all that they depend on in turn.
+//! Finds the settings, with their own dependencies, that give a symbol the wanted value.
 //!
-//! The search changes a copy of the final `.config` and goes back where a way fails. What it finds is
-//! what Kconfig's files show. Only the kernel's own `olddefconfig` proves it.
+//! The search changes a copy of the final `.config`, and undoes changes that lead nowhere. The result follows from
+//! the Kconfig files. Only the kernel's own `olddefconfig` can prove it.
 
 mod condition;
 mod defaults;
@@ -14,31 +14,31 @@ use super::statement::Type;
 use crate::kconfig::{Config, Setting};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Chains of dependencies deeper than this are no kernel's.
+/// No kernel has deeper chains of dependencies.
 const MAX_DEPTH: usize = 40;
-/// How many steps the search for one symbol takes.
+/// The number of steps for one symbol.
 const MAX_STEPS: usize = 20_000;
-/// How many steps the searches for all symbols take. Real configs need less than a tenth.
+/// The number of steps for all symbols. Real configs need less than a tenth.
 const MAX_ALL_STEPS: usize = 10_000_000;
-/// How often the search begins again, with the defaults that came in its way.
+/// The number of times that the search restarts because of conflicting defaults.
 const MAX_ROUNDS: usize = 3;
-/// How many alternatives of one place are tried; the most selected symbol has some seven hundred selectors.
+/// The number of alternatives to try. In real trees a symbol has up to 700 selectors.
 const MAX_ALTERNATIVES: usize = 8;
 
-/// What the search found.
+/// The result of a search.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Solution {
-    /// These settings, the wanted one left out.
+    /// The needed settings, without the wanted one.
     Settings(Vec<Setting>),
-    /// Nothing gives the value. The symbols are those on the way that this architecture does not have.
+    /// No settings give the value. The symbols are those that are not in this architecture.
     Impossible(BTreeSet<String>),
-    /// The user would be asked for the number, but these are its bounds then.
+    /// The number can be set, but is outside these bounds.
     OutOfRange(String, String),
-    /// The search was given up, or found what does not hold.
+    /// The search gave up.
     Unknown,
 }
 
-/// What has to be reached.
+/// Something to reach.
 #[derive(Clone, Copy)]
 enum Goal<'a> {
     /// The expression, or its negation, is at least this.
@@ -47,9 +47,9 @@ enum Goal<'a> {
     Raise(&'a str, u8),
     /// The symbol is at most this.
     Lower(&'a str, u8),
-    /// The user is asked for the symbol at this level, by this definition.
+    /// The prompt of the definition is visible at this level.
     Prompt(&'a Definition, u8),
-    /// The symbol is set, in addition to its prompt.
+    /// The same, and the symbol is set.
     PromptAndSet(&'a str, &'a Definition, u8),
     /// The selector selects at least at this level.
     Select(&'a Selector, u8),
@@ -57,9 +57,9 @@ enum Goal<'a> {
     Unselect(&'a Selector, u8),
     /// The default of this index gives at least this.
     Default(&'a str, &'a Definition, usize, u8),
-    /// What the definition depends on is at least this.
+    /// The dependencies of the definition are at least this.
     Define(&'a Definition, u8),
-    /// The definition, and so its defaults, do not apply.
+    /// The definition and its defaults do not apply.
     Undefine(&'a Definition),
 }
 
@@ -74,15 +74,15 @@ impl<'a> Goal<'a> {
     }
 }
 
-/// One change of the config.
+/// A change of the config, which can be undone.
 struct Step {
     symbol: String,
     before: Option<String>,
-    /// Whether the user has to set it. Other changes follow from those.
+    /// Whether the user must set it. Other changes follow from these.
     is_given: bool,
 }
 
-/// What a step changes a symbol to.
+/// A change to make again.
 struct Change {
     symbol: String,
     value: String,
@@ -91,29 +91,29 @@ struct Change {
 
 pub(super) struct Search<'a> {
     model: &'a Model,
-    /// Symbol → those with a default whose conditions name it.
+    /// For each symbol, those with a default that depends on it.
     dependents: HashMap<&'a str, Vec<&'a str>>,
     /// The final `.config`.
     original: Config,
     /// The same with the changes of the trail.
     config: Config,
-    /// The symbol that is looked for, and the most that it may be.
+    /// The wanted symbol, and its highest value.
     ceiling: Option<(&'a str, u8)>,
     trail: Vec<Step>,
+    /// Symbols that are being raised (`true`) or lowered.
     open: Vec<(&'a str, bool)>,
     missing: BTreeSet<String>,
     steps: usize,
-    /// How many steps are left for all symbols.
+    /// Steps left for all symbols.
     left: usize,
-    /// Whether a way was not followed to its end, so that no failure proves that there is none.
+    /// Whether a branch was skipped, so that a failure proves nothing.
     is_incomplete: bool,
 }
 
 impl<'a> Search<'a> {
     pub(super) fn new(model: &'a Model, config: &Config) -> Search<'a> {
-        let (original, config) = (config.clone(), config.clone());
         let mut dependents: HashMap<&'a str, Vec<&'a str>> = HashMap::new();
-        // In the order of names, so that every search takes the same way.
+        // Sorted, so that the result is always the same.
         let symbols: BTreeMap<&String, &Symbol> = model.symbols.iter().collect();
         for (name, symbol) in symbols {
             let depends = symbol.definitions.iter().filter(|one| !one.defaults.is_empty()).flat_map(|one| {
@@ -129,24 +129,22 @@ impl<'a> Search<'a> {
             };
             depends.for_each(|expr| expr.each_term(&mut add));
         }
-        let (trail, open, missing) = (Vec::new(), Vec::new(), BTreeSet::new());
-        let (steps, left, ceiling, is_incomplete) = (0, MAX_ALL_STEPS, None, false);
         Search {
             model,
             dependents,
-            original,
-            config,
-            ceiling,
-            trail,
-            open,
-            missing,
-            steps,
-            left,
-            is_incomplete,
+            original: config.clone(),
+            config: config.clone(),
+            ceiling: None,
+            trail: Vec::new(),
+            open: Vec::new(),
+            missing: BTreeSet::new(),
+            steps: 0,
+            left: MAX_ALL_STEPS,
+            is_incomplete: false,
         }
     }
 
-    /// Finds what has to be set so that `name` gets the value `wanted`.
+    /// Finds the settings that give `name` the value `wanted`.
     pub(super) fn solve(&mut self, name: &'a str, wanted: &str) -> Solution {
         let Some(symbol) = self.model.defined(name) else { return Solution::Impossible(BTreeSet::new()) };
         (self.steps, self.missing, self.is_incomplete) = (0, BTreeSet::new(), false);
@@ -157,7 +155,7 @@ impl<'a> Search<'a> {
             reached = match wanted_level {
                 Some(wanted) => self.reach(name, symbol, wanted) && self.level(name) == wanted,
                 None => {
-                    // Which default gives the value is not looked for.
+                    // The search does not look for a default with this value.
                     self.is_incomplete |= !symbol.is_logical() && !symbol.has_prompt();
                     self.any_prompt(symbol)
                 }
@@ -170,7 +168,7 @@ impl<'a> Search<'a> {
             if holds {
                 break;
             }
-            // What turned itself on stood in the way. It is now known, and is turned off.
+            // A default was in the way. The next round knows it, and turns it off.
             self.undo(0);
             for (symbol, value) in defaults {
                 self.record(&symbol, &value, false);
@@ -207,7 +205,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Whether everything that was set can still be set: a later step may have undone what an earlier one needs.
+    /// Returns whether all settings of the trail can still be set. A later step may undo what an earlier one needs.
     fn trail_holds(&self) -> bool {
         self.trail.iter().filter(|step| step.is_given).all(|step| {
             let Some(symbol) = self.model.defined(&step.symbol) else { return false };
@@ -239,7 +237,7 @@ impl<'a> Search<'a> {
         goals.iter().all(|goal| self.reach_goal(*goal))
     }
 
-    /// Takes the goal that needs the fewest settings.
+    /// Reaches the goal that needs the fewest settings.
     fn any(&mut self, goals: &[Goal<'a>]) -> bool {
         let mark = self.trail.len();
         self.is_incomplete |= goals.len() > MAX_ALTERNATIVES;
@@ -324,7 +322,7 @@ impl<'a> Search<'a> {
         self.trail.iter().any(|step| step.is_given && step.symbol == name)
     }
 
-    /// Sets the symbol as the user would. Fails where an earlier step needs another value.
+    /// Sets the symbol as a user would. Fails if an earlier step needs another value.
     fn set(&mut self, name: &'a str, value: &str) -> bool {
         if self.is_set(name)
             && self.config.value(name) != value
@@ -341,7 +339,7 @@ impl<'a> Search<'a> {
         self.select_targets(name)
     }
 
-    /// What the symbol selects follows it.
+    /// Raises the symbols that the symbol selects.
     fn select_targets(&mut self, name: &'a str) -> bool {
         let Some(symbol) = self.model.defined(name) else { return true };
         for (target, condition) in &symbol.selects {
@@ -378,7 +376,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// How many settings the user has to make.
+/// Returns the number of settings that a user must make.
 fn cost(changes: &[Change]) -> usize {
     changes.iter().filter(|change| change.is_given).count()
 }
@@ -391,7 +389,7 @@ fn prompts(symbol: &Symbol) -> impl Iterator<Item = &Definition> {
     symbol.definitions.iter().filter(|definition| definition.prompt.is_some())
 }
 
-/// The value of a tristate; `None` for what is none.
+/// Returns the value of a tristate, or `None` if `value` is another kind of value.
 pub(super) fn level(value: &str) -> Option<u8> {
     match value {
         "y" => Some(YES),

@@ -1,4 +1,4 @@
-//! Turns a symbol on: by its prompt, its defaults, or what selects it.
+//! Turns a symbol on, by its prompt, its defaults or its selectors.
 
 use super::{Goal, MAX_ALTERNATIVES, Search, prompts, text};
 use crate::kconfig::explain::expression::{Expr, MODULE, NO, Term, YES};
@@ -7,7 +7,7 @@ use crate::kconfig::explain::reason::MAX_LINKS;
 use crate::kconfig::explain::statement::Type;
 
 impl<'a> Search<'a> {
-    /// Brings the symbol to at least `wanted`.
+    /// Raises the symbol to at least `wanted`.
     pub(super) fn raise(&mut self, name: &'a str, wanted: u8) -> bool {
         let constant = match name {
             "y" => Some(YES),
@@ -44,10 +44,10 @@ impl<'a> Search<'a> {
         done
     }
 
-    /// By what selects the symbol, or by its defaults.
+    /// Raises the symbol by its selectors or defaults.
     fn raise_unasked(&mut self, name: &'a str, symbol: &'a Symbol, needed: u8) -> bool {
         let kind = |name: &str| self.model.defined(name).and_then(|symbol| symbol.kind);
-        // A bool selects at m if what it depends on is m.
+        // A bool with a dependency at m selects at m.
         let can_select_module = |by: &str| {
             let mut has_tristate = kind(by) == Some(Type::Tristate);
             let mut visit = |term: &Term| {
@@ -90,7 +90,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The default of `index`, and none before it.
+    /// Makes the default of `index` the one in force.
     pub(super) fn default(
         &mut self,
         name: &str,
@@ -138,7 +138,7 @@ impl<'a> Search<'a> {
         self.set(name, text(value))
     }
 
-    /// Whether all that is known of these conditions held already, and the symbol is not there: then a macro says no.
+    /// Returns whether a macro in these conditions is false. It is, if the rest already holds and the symbol is off.
     fn is_refused_by_macro<'b>(&self, name: &str, parts: impl Iterator<Item = &'b Expr>) -> bool {
         let mut has_macro = false;
         let mut are_met = true;
