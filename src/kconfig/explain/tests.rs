@@ -81,6 +81,8 @@ fn the_constant_m_needs_modules() {
         "CONFIG_M_OR_PCI=y is missing: depends on MODULES (n) || PCI (n); set CONFIG_MODULES=y too",
     );
     says("CONFIG_TEST=m\n", "", "CONFIG_TEST=m is missing: depends on MODULES (n)");
+    let text = "has no prompt; could be selected by RUNTIME_TEST (n); set CONFIG_MODULES=y, CONFIG_RUNTIME_TEST=m too";
+    says("CONFIG_RUNTIME=y\n", "", &format!("CONFIG_RUNTIME=y is missing: {text}"));
     says("CONFIG_TEST=y\n", "", "CONFIG_TEST=y is missing: can only be a module");
 }
 
@@ -312,9 +314,22 @@ fn a_search_that_ends_says_so() {
     assert_eq!(cause("CONFIG_X32_MORE=y\n", "").possible, Some(false));
     // Another default may give the number.
     assert_eq!(cause("CONFIG_ALIGNMENT=64\n", "CONFIG_ALIGNMENT=16\n").possible, None);
+    assert_eq!(cause("CONFIG_ALIGNMENT=65\n", "CONFIG_ALIGNMENT=16\n").possible, Some(false));
     // A symbol that only bools select can be a module only if one of them depends on a tristate.
     assert_eq!(cause("CONFIG_LZ_M=m\n", "CONFIG_MODULES=y\n").possible, None);
     assert_eq!(cause("CONFIG_LZ=m\n", "CONFIG_MODULES=y\n").possible, Some(false));
+}
+
+#[test]
+fn a_search_that_skips_alternatives_proves_nothing() {
+    let solve = |count: usize| {
+        let selector = |index| format!("config S{index}\n\tbool \"s\"\n\tdepends on ARM\n\tselect X\n");
+        let text: String = (0..count).map(selector).chain(["config X\n\tbool\n".to_owned()]).collect();
+        let model = Model::new(statement::statements(&"Kconfig".into(), &text));
+        Search::new(&model, &Config::default()).solve("X", "y")
+    };
+    assert_eq!(solve(9), Solution::Impossible(["ARM".to_owned()].into()));
+    assert_eq!(solve(99), Solution::Unknown);
 }
 
 #[test]

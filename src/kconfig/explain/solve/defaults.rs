@@ -1,6 +1,11 @@
 //! Simulates the defaults of symbols that become visible.
 
 use super::{MAX_STEPS, Search, text};
+use crate::kconfig::explain::expression::{Expr, Term, number};
+use crate::kconfig::explain::model::Symbol;
+
+/// Bounds chains of defaults that are symbols.
+const MAX_CHAIN: usize = 8;
 
 impl Search<'_> {
     /// Gives symbols that the changes make visible their defaults, as `olddefconfig` does. Returns these defaults.
@@ -29,5 +34,24 @@ impl Search<'_> {
             }
         }
         defaults
+    }
+
+    /// Returns whether a default or a bound of a range may give a number or text the value `wanted`. The values of
+    /// macros and of symbols that can be set are unknown.
+    pub(super) fn may_default_to(&self, symbol: &Symbol, wanted: &str, depth: usize) -> bool {
+        let may_be = |term: &Term| match term.symbol().and_then(|name| self.model.defined(name)) {
+            Some(other) => {
+                other.has_prompt() || depth == MAX_CHAIN || self.may_default_to(other, wanted, depth + 1)
+            }
+            None => term.text(&self.config).is_none_or(|text| match (number(text), number(wanted)) {
+                (Some(text), Some(wanted)) => text == wanted,
+                _ => text == wanted.trim_matches('"'),
+            }),
+        };
+        symbol.definitions.iter().any(|one| {
+            let may_give = |value: &Expr| !matches!(value, Expr::Term(term) if !may_be(term));
+            one.defaults.iter().any(|(value, _)| may_give(value))
+                || one.ranges.iter().any(|(low, high, _)| may_be(low) || may_be(high))
+        })
     }
 }

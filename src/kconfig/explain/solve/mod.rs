@@ -23,7 +23,7 @@ const MAX_ALL_STEPS: usize = 10_000_000;
 /// The number of times that the search restarts because of conflicting defaults.
 const MAX_ROUNDS: usize = 3;
 /// The number of alternatives to try. In real trees a symbol has up to 700 selectors.
-const MAX_ALTERNATIVES: usize = 8;
+const MAX_ALTERNATIVES: usize = 32;
 
 /// The result of a search.
 #[derive(Debug, PartialEq, Eq)]
@@ -155,8 +155,8 @@ impl<'a> Search<'a> {
             reached = match wanted_level {
                 Some(wanted) => self.reach(name, symbol, wanted) && self.level(name) == wanted,
                 None => {
-                    // The search does not look for a default with this value.
-                    self.is_incomplete |= !symbol.is_logical() && !symbol.has_prompt();
+                    // The search does not look for the conditions of a default.
+                    self.is_incomplete |= !symbol.has_prompt() && self.may_default_to(symbol, wanted, 0);
                     self.any_prompt(symbol)
                 }
             };

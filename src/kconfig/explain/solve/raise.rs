@@ -1,6 +1,6 @@
 //! Turns a symbol on, by its prompt, its defaults or its selectors.
 
-use super::{Goal, MAX_ALTERNATIVES, Search, prompts, text};
+use super::{Goal, Search, prompts, text};
 use crate::kconfig::explain::expression::{Expr, MODULE, NO, Term, YES};
 use crate::kconfig::explain::model::{Definition, Selector, Symbol};
 use crate::kconfig::explain::reason::MAX_LINKS;
@@ -38,9 +38,24 @@ impl<'a> Search<'a> {
         let needed = if symbol.kind == Some(Type::Tristate) { value } else { MODULE };
         let asked: Vec<Goal<'a>> = prompts(symbol).map(|one| Goal::PromptAndSet(name, one, value)).collect();
         let done = self.any(&asked)
+            || self.raise_as_module(name, symbol, wanted)
             || self.raise_unasked(name, symbol, needed)
                 && (self.level(name) >= value || self.derive(name, value));
         self.open.pop();
+        done
+    }
+
+    /// Raises the symbol to a module in a kernel that gets modules.
+    fn raise_as_module(&mut self, name: &'a str, symbol: &'a Symbol, wanted: u8) -> bool {
+        if wanted > MODULE || symbol.kind != Some(Type::Tristate) || self.config.enabled("MODULES") {
+            return false;
+        }
+        let mark = self.trail.len();
+        let goals: Vec<Goal<'a>> = prompts(symbol).map(|one| Goal::PromptAndSet(name, one, MODULE)).collect();
+        let done = !goals.is_empty() && self.raise("MODULES", YES) && self.any(&goals);
+        if !done {
+            self.undo(mark);
+        }
         done
     }
 
@@ -75,8 +90,7 @@ impl<'a> Search<'a> {
             });
             (!self.config.enabled(&selector.by), cost)
         });
-        let selectors = selectors.into_iter().take(MAX_ALTERNATIVES).map(|one| Goal::Select(one, needed));
-        let selectors: Vec<Goal<'a>> = selectors.collect();
+        let selectors: Vec<Goal<'a>> = selectors.into_iter().map(|one| Goal::Select(one, needed)).collect();
         let defaults = symbol.definitions.iter().flat_map(|one| {
             (0..one.defaults.len()).map(move |index| Goal::Default(name, one, index, needed))
         });
