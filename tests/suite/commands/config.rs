@@ -286,6 +286,22 @@ fn config_save_refuses_a_part_or_lays_it_over() {
 }
 
 #[test]
+fn a_config_of_a_distribution_is_expanded_to_the_same_config_again() {
+    let context = project();
+    let show = |more: &str| config(&context, &format!("show 6.1.7 {LINUX} {more}")).ok();
+    // It is for another release, was made with other tools, and has symbols of the distribution's patches.
+    let release = "Linux/x86_64 6.1.167-27.319.amzn2023.x86_64";
+    let given =
+        show("").stdout.replace("Linux/x86 6.1.7", release).replace("CONFIG_DUMMY=m", "CONFIG_DUMMY=y");
+    let tools = "CONFIG_CC_VERSION_TEXT=\"gcc (GCC) 11.5.0 (Red Hat)\"\nCONFIG_GCC_VERSION=110500\n";
+    fs::write(context.path("work/own/x.config"), format!("{given}{tools}CONFIG_SYSGENID=y\n")).unwrap();
+    let shown = show("--config x.config").says("CONFIG_SYSGENID=y is missing: no such symbol in this kernel");
+    config(&context, &format!("save x.config 6.1.7 {LINUX}")).ok();
+    assert!(text(&context).contains("CONFIG_DUMMY=y") && !text(&context).contains("GCC_VERSION"));
+    assert_eq!(show("").stdout, shown.stdout);
+}
+
+#[test]
 fn config_diff_of_two_whole_configs_is_a_summary() {
     let context = project();
     let config_of = |value: &str| -> String {
