@@ -54,7 +54,7 @@ pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter
     }
     let list: Vec<String> = required.into_iter().map(text).collect();
     Err(Error::build(format!("settings did not take effect: {}", list.join("; "))).hint(
-        "an option takes effect only if this kernel has it and its dependencies are on; set the dependencies too, or remove the option",
+        "set what the option depends on too, or remove the option; `kcompile config why` shows all its conditions",
     ))
 }
 
