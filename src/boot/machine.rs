@@ -1,6 +1,7 @@
 //! Builds the command lines of QEMU and the hypervisors.
 
 use crate::host::packages::Dependency;
+use crate::kconfig::Config;
 use crate::kernel::{Arch, ArchSpec, Bus, Flavor, Platform};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::builder::PossibleValue;
@@ -153,6 +154,13 @@ impl Machine {
             line.push_str(append);
         }
         line
+    }
+
+    /// Returns whether the command line, or the one in the kernel's config, forbids the kernel to load modules.
+    pub(super) fn disables_modules(&self, config: Option<&Config>) -> bool {
+        let built_in = config.and_then(|config| config.text("CMDLINE")).unwrap_or_default();
+        let line = self.kernel_command_line();
+        line.split(' ').chain(built_in.split(' ')).any(|word| matches!(word, "nomodule" | "nomodule=1"))
     }
 
     /// Returns the arguments of [`Vmm::program`]. `config` is the path of the file with
@@ -352,6 +360,9 @@ mod tests {
             ..machine(Arch::Amd64, Flavor::CloudHypervisor, Vmm::Hypervisor(Flavor::CloudHypervisor))
         };
         assert!(machine.kernel_command_line().ends_with(" rdinit=/init quiet"));
+        assert!(!machine.disables_modules(None));
+        let built_in = Config::parse("CONFIG_CMDLINE=\"quiet nomodule\"\n");
+        assert!(machine.disables_modules(Some(&built_in)));
         assert!(line(&machine, Accelerator::Kvm).ends_with("--initramfs /w/initrd"));
         let qemu = Machine { vmm: Vmm::Qemu, ..machine.clone() };
         assert!(line(&qemu, Accelerator::Kvm).ends_with("-initrd /w/initrd -m 2048"));

@@ -107,6 +107,12 @@ pub fn boot(
         notes.push("the kernel has no PVH note, so QEMU boots it through a stub".to_owned());
     }
     let machine = machine(target, options, &guest);
+    if !guest.modules.is_empty() && machine.disables_modules(guest.config.as_ref()) {
+        let note = "`nomodule` is on the kernel's command line, as it is on Firecracker's default one, so the kernel \
+                    loads no module";
+        reporter.note(note);
+        notes.push(note.to_owned());
+    }
     let config = scratch.path.join("vm.json");
     let written = serde_json::to_vec(&machine.firecracker_config(&config)).expect("only string keys");
     std::fs::write(&config, written).context(Kind::Build, || format!("cannot write {config}"))?;

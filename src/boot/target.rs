@@ -6,6 +6,7 @@ use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::Image;
 use crate::plan::annotations;
+use crate::plan::request::BUILTIN_SUFFIX;
 use crate::util::error::{Error, Result};
 use camino::Utf8Path;
 
@@ -124,12 +125,16 @@ pub fn from_version(
             continue;
         }
         let reader = LayoutReader::open(&layout)?;
-        let versions = reader.names().filter_map(|tag| Some((tag.parse::<KernelVersion>().ok()?, tag)));
+        let versions = reader.names().filter_map(|tag| {
+            let plain = tag.strip_suffix(BUILTIN_SUFFIX).unwrap_or(&tag);
+            Some((plain.parse::<KernelVersion>().ok()?, plain == tag, tag))
+        });
+        // Of two kernels of one version, the one with modules.
         found.extend(
             versions
-                .filter(|(built, _)| version.admits(*built))
-                .max_by_key(|(built, _)| *built)
-                .map(|(_, tag)| (layout, tag)),
+                .filter(|(built, ..)| version.admits(*built))
+                .max_by_key(|(built, has_modules, _)| (*built, *has_modules))
+                .map(|(.., tag)| (layout, tag)),
         );
     }
     match &found[..] {

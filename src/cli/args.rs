@@ -100,6 +100,10 @@ pub struct ConfigArgs {
     pub config: Option<Utf8PathBuf>,
     #[command(flatten)]
     pub overrides: Overrides,
+    /// Build all modules into the kernel and turn modules off; the tag is VERSION-builtin, and there is no
+    /// modules image
+    #[arg(long)]
+    pub builtin: bool,
 }
 
 /// `--require`.
@@ -144,7 +148,7 @@ pub struct ImageArgs {
     #[arg(long, alias = "also-at", value_name = "PATH", value_parser = kernel_link)]
     pub kernel_link: Option<KernelLink>,
     /// Where modules are in their image
-    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t)]
+    #[arg(long, value_name = "LAYOUT", value_enum, default_value_t, conflicts_with = "builtin")]
     pub modules_layout: ModulesLayout,
     /// Layer compression
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]

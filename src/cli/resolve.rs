@@ -14,7 +14,7 @@ use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
 use crate::ops::context::Context;
 use crate::plan as planning;
 use crate::plan::Plan;
-use crate::plan::request::{ImageChoice, Request, ToolchainChoice};
+use crate::plan::request::{ImageChoice, ModuleMode, Request, ToolchainChoice};
 use crate::report::Reporter;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::openpgp::{KEYRING_HINT, Keyring};
@@ -247,6 +247,7 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
         images: ImageChoice {
             combined_image: images.combined_image,
             no_modules: images.no_modules,
+            module_mode: if config.builtin { ModuleMode::Builtin } else { ModuleMode::Loadable },
             kernel_link: images.kernel_link.clone().unwrap_or_default(),
             modules_layout: images.modules_layout,
             compression: images.compression,

@@ -3,7 +3,9 @@
 
 use super::{BuildDir, BuildMode, MakeOptions, dir_name};
 use crate::host::{Host, process};
+use crate::kconfig::{self, Config};
 use crate::plan::Plan;
+use crate::plan::request::ModuleMode;
 use crate::report::Reporter;
 use crate::source::Tree;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -26,6 +28,16 @@ impl<'a> BuildDir<'a> {
     ) -> Result<BuildDir<'a>> {
         let path = tree.builds.join(format!("{}{SUFFIX}", dir_name(plan)));
         BuildDir::open_at(path, plan, tree, host, MakeOptions::new(jobs), reporter)
+    }
+
+    /// With `--builtin`, builds in what the final `.config` has as modules. Returns the `.config` before that.
+    pub(super) fn build_in(&self) -> Result<Option<Config>> {
+        if self.plan.module_mode == ModuleMode::Loadable {
+            return Ok(None);
+        }
+        let modular = self.config_text()?;
+        self.complete(&kconfig::build_in(&modular))?;
+        Ok(Some(Config::parse(&modular)))
     }
 
     /// Reads the current `.config`.

@@ -27,7 +27,7 @@ use sandbox::{Sandbox, SandboxMode, SandboxPaths, SandboxReport};
 use crate::host::process::{JobServer, PidFile};
 use crate::host::{self, Host};
 use crate::kconfig::{self, Config, Difference};
-use crate::plan::{Contents, Plan};
+use crate::plan::{self, Contents, Plan};
 use crate::report::{CompilerCacheStats, Phase, Reporter};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::util::digest::Sha256;
@@ -191,8 +191,8 @@ impl<'a> BuildDir<'a> {
     /// Make fails (exit code 1).
     pub fn configure(&self, reporter: &Reporter) -> Result<Configured> {
         let phase = reporter.start(Phase::Configure, "make olddefconfig");
-        let requested = crate::plan::requested_settings(self.plan);
-        let text = kconfig::render(&requested);
+        let requested = plan::requested_settings(self.plan);
+        let text = kconfig::render(&plan::modular_settings(self.plan));
         let path = self.path.join(".config");
         let stamp_path = self.path.join(CONFIGURED);
         // Kconfig asks the host about tools and headers, and other ones may change the config.
@@ -206,16 +206,22 @@ impl<'a> BuildDir<'a> {
                 Sha256::of(result)
             )
         };
+        let mut modular = None;
         let current = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG).unwrap_or_default();
         if read_stamp(&stamp_path) != Some(stamp(&current)) {
             write_atomically(&path, text.as_bytes())?;
             self.launcher().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
             self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
+            modular = self.build_in()?;
         }
         let result = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG)
             .context(Kind::Build, || format!("cannot read {path}, which make should have written"))?;
         let config = Config::parse(&String::from_utf8_lossy(&result));
-        let differences = kconfig::differences(&requested, &config);
+        let mut differences = kconfig::differences(&requested, &config);
+        if let Some(modular) = &modular {
+            let layer = self.plan.config.len() - 1;
+            differences.extend(kconfig::lost_modules(modular, &config, &differences, layer));
+        }
         // The stamp does not cover all that Kconfig asks about, so a dropped setting is tried again.
         if differences.is_empty() {
             write_atomically(&stamp_path, stamp(&result).as_bytes())?;
@@ -337,7 +343,9 @@ pub struct Compiled {
 pub fn dir_name(plan: &Plan) -> String {
     let toolchain = serde_json::to_string(&plan.toolchain.for_compiling()).expect("plain strings");
     let key = Sha256::of(format!("{toolchain}{}", plan.toolchain.launcher.as_deref().unwrap_or_default()));
-    format!("{BUILD_DIR_PREFIX}{}-{}-{}", plan.flavor, plan.arch, key.short())
+    let name = format!("{BUILD_DIR_PREFIX}{}-{}-{}", plan.flavor, plan.arch, key.short());
+    // Without modules nearly every object differs.
+    plan.module_mode.name(&name)
 }
 
 /// Returns the name of the lock on the plan's build directory.

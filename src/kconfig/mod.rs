@@ -4,6 +4,7 @@
 pub mod explain;
 pub mod requirements;
 
+mod builtin;
 mod compare;
 pub mod file_settings;
 pub mod reproducibility;
@@ -12,6 +13,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
+pub use builtin::{NO_MODULES, build_in, is_loader_option, lost_modules};
 pub use compare::{Comparison, Renamed, Setting, compare};
 pub use rewrite::{EditInput, replace, rewrite};
 

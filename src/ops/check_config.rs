@@ -9,6 +9,7 @@ use crate::kconfig::requirements::{self, CheckInput, Profile, RequirementResult,
 use crate::ops::config_files::{self, FileInputs};
 use crate::ops::context::Context;
 use crate::plan::Plan;
+use crate::plan::request::ModuleMode;
 use crate::report::Reporter;
 use crate::source::Tree;
 use crate::util::error::{Error, Result};
@@ -23,12 +24,14 @@ pub fn explain_differences(
     tree: &Tree,
     ctx: &Context<'_>,
 ) -> Result<Configured> {
+    let differences = without_loader_options(configured.differences, plan, ctx.reporter);
+    let configured = Configured { differences, ..configured };
     if configured.differences.is_empty() {
         return Ok(configured);
     }
     let renames = Renames::read(ctx.library)?;
     let kernel = Kernel { tree: &tree.path, arch: plan.arch, version: plan.version, renames: &renames };
-    let is_snapshot = |difference: &kconfig::Difference| !plan.config[difference.layer].is_required;
+    let is_snapshot = |difference: &kconfig::Difference| !is_required(difference, plan);
     match explain::explain(&configured.differences, &configured.config, &kernel, is_snapshot) {
         Ok(differences) => Ok(Configured { differences, ..configured }),
         Err(error) => {
@@ -36,6 +39,33 @@ pub fn explain_differences(
             Ok(configured)
         }
     }
+}
+
+/// Returns whether the setting was requested by an option, so that it must take effect. A module that `--builtin`
+/// lost may be one that only a default requested.
+fn is_required(difference: &kconfig::Difference, plan: &Plan) -> bool {
+    let layer = &plan.config[difference.layer];
+    layer.is_required && layer.config.symbols.contains_key(&difference.symbol)
+}
+
+/// Removes the options of the module loader, such as `MODULE_UNLOAD`, which `--builtin` turns off with it. Other
+/// options that need modules stay, such as `BPF_JIT` before 6.10.
+fn without_loader_options(
+    differences: Vec<kconfig::Difference>,
+    plan: &Plan,
+    reporter: &Reporter,
+) -> Vec<kconfig::Difference> {
+    if plan.module_mode == ModuleMode::Loadable {
+        return differences;
+    }
+    let is_silent =
+        |one: &kconfig::Difference| kconfig::is_loader_option(&one.symbol) && !is_required(one, plan);
+    let (options, others): (Vec<_>, Vec<_>) = differences.into_iter().partition(is_silent);
+    if !options.is_empty() {
+        let names: Vec<&str> = options.iter().map(|one| one.symbol.as_str()).collect();
+        reporter.note(&format!("off with the module loader, by --builtin: {}", names.join(", ")));
+    }
+    others
 }
 
 /// Reports the settings that `olddefconfig` changed, as warnings.
@@ -47,7 +77,7 @@ pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter
     let by = |difference: &kconfig::Difference| &plan.config[difference.layer];
     let text = |difference| format!("{difference} (requested by {})", by(difference).name);
     let (required, others): (Vec<_>, Vec<_>) =
-        configured.differences.iter().partition(|difference| by(difference).is_required);
+        configured.differences.iter().partition(|difference| is_required(difference, plan));
     others.into_iter().for_each(|difference| reporter.warning(text(difference)));
     if required.is_empty() {
         return Ok(());
@@ -71,7 +101,10 @@ pub fn check_requirements(
 ) -> Result<Vec<RequirementResult>> {
     let version = plan.version.expect("known with the source");
     let input = CheckInput { config: &configured.config, version, arch: plan.arch, stage: Stage::Final };
-    let results = requirements::check(profiles, &input);
+    let mut results = requirements::check(profiles, &input);
+    if plan.module_mode == ModuleMode::Builtin {
+        results.retain(|result| !(result.is_advice() && result.symbols == ["MODULES"]));
+    }
     let fatal: Vec<&RequirementResult> = results.iter().filter(|result| result.is_fatal()).collect();
     if fatal.is_empty() {
         for profile in profiles {

@@ -75,7 +75,7 @@ fn dependencies(plan: &Plan) -> Vec<Dependency> {
             ["libelf-dev", "elfutils-libelf-devel", "libelf", "elfutils-dev", "libelf-devel"],
         ),
     ]);
-    if !plan.images.iter().all(|image| matches!(image.contents, crate::plan::Contents::Kernel { .. })) {
+    if crate::kbuild::wants_modules(plan) {
         dependencies.push(Dependency::program("depmod", "indexes the modules", ["kmod"; 5]));
     }
     let settings = crate::plan::requested_settings(plan);

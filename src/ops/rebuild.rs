@@ -13,7 +13,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 
 /// Keys of a plan that determine the output and are known before the source is fetched.
-const EARLY_PLAN_KEYS: [&str; 10] = [
+const EARLY_PLAN_KEYS: [&str; 11] = [
     "kcompile",
     "layer_format",
     "requested",
@@ -24,6 +24,7 @@ const EARLY_PLAN_KEYS: [&str; 10] = [
     "config_files",
     "patches",
     "toolchain",
+    "modules",
 ];
 /// The most differences of two plans that a message lists.
 const MAX_DIFFERENCES: usize = 8;
@@ -95,7 +96,8 @@ pub fn rebuild(receipt: &ReceiptFile, request: &Request, ctx: &Context<'_>) -> R
     let images = crate::ops::build::build(&request, &fresh)?;
     let mut plan_differences = Vec::new();
     let version = receipt.plan["version"].as_str().unwrap_or_default();
-    let path = output.join(receipt::file_name(request.flavor, version, request.arch));
+    let tag = request.images.module_mode.name(version);
+    let path = output.join(receipt::file_name(request.flavor, &tag, request.arch));
     if let Some(again) = ReceiptFile::read(&path)? {
         compare("plan", &recorded, &again.plan, &mut plan_differences);
         plan_differences =

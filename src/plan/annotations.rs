@@ -6,7 +6,7 @@
 use super::{SourcePlan, Toolchain};
 use crate::kernel::KernelVersion;
 use crate::oci::annotations::OCI;
-use crate::plan::request::Request;
+use crate::plan::request::{ModuleMode, Request};
 use crate::util::digest::Sha256;
 use std::collections::BTreeMap;
 
@@ -28,6 +28,16 @@ pub const TOOLCHAIN: &str = "io.github.kcompile.toolchain";
 pub const PLAN: &str = "io.github.kcompile.plan";
 /// The same for all images of one build, see [`pairing`].
 pub const PAIRING: &str = "io.github.kcompile.pairing";
+
+/// `builtin` if the kernel has everything built in and loads no modules. Other images do not have the key.
+pub const MODULES: &str = "io.github.kcompile.modules";
+/// The value of [`MODULES`].
+pub const BUILTIN: &str = "builtin";
+
+/// Reads the value of [`MODULES`].
+pub fn module_mode(value: Option<&str>) -> ModuleMode {
+    if value == Some(BUILTIN) { ModuleMode::Builtin } else { ModuleMode::Loadable }
+}
 
 /// The kernel's licence as an SPDX expression, from `COPYING` in its tree.
 pub const KERNEL_LICENCE: &str = "GPL-2.0-only WITH Linux-syscall-note";
@@ -61,6 +71,9 @@ pub(super) fn plan_annotations(
         ours(ARCHITECTURE, arch.to_string()),
         ours(TOOLCHAIN, facts.toolchain.description()),
     ];
+    if request.images.module_mode == ModuleMode::Builtin {
+        pairs.push(ours(MODULES, BUILTIN.to_owned()));
+    }
     pairs.extend(version.map(|version| oci("version", version)));
     pairs.extend(facts.epoch.map(|epoch| oci("created", crate::util::time::rfc3339(epoch))));
     pairs.extend(source.origin.clone().map(|origin| oci("source", origin)));

@@ -3,9 +3,9 @@
 use super::base_config::BaseConfig;
 use super::{ConfigLayer, Inputs, Text};
 use crate::catalog::ConfigLibrary;
-use crate::kconfig::{Config, SETTING_HINT};
+use crate::kconfig::{Config, NO_MODULES, SETTING_HINT};
 use crate::kernel::{Arch, KernelVersion};
-use crate::plan::request::{Override, Request};
+use crate::plan::request::{ModuleMode, Override, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 
@@ -41,7 +41,24 @@ pub(super) fn layers(
         };
         layers.push(ConfigLayer { name, sha256: Sha256::of(&text.text), is_required: true, config });
     }
+    if request.images.module_mode == ModuleMode::Builtin {
+        layers.push(builtin_layer(&layers)?);
+    }
     Ok(layers)
+}
+
+/// Returns the layer of `--builtin`, which turns modules off.
+fn builtin_layer(below: &[ConfigLayer]) -> Result<ConfigLayer> {
+    let asks_for_modules = |layer: &&ConfigLayer| layer.is_required && layer.config.value("MODULES") == "y";
+    if let Some(layer) = below.iter().find(asks_for_modules) {
+        return Err(Error::usage(format!(
+            "--builtin turns CONFIG_MODULES off, but {} turns it on",
+            layer.name
+        ))
+        .hint("remove one of the two"));
+    }
+    let config = Config::parse(NO_MODULES);
+    Ok(ConfigLayer { name: "--builtin".into(), sha256: Sha256::of(NO_MODULES), is_required: true, config })
 }
 
 /// Parses a user's file, which must be a config for this architecture.

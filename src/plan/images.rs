@@ -2,7 +2,7 @@
 
 use super::annotations::{PlanFacts, plan_annotations};
 use super::{Contents, ImagePlan};
-use crate::plan::request::{KernelLink, Request};
+use crate::plan::request::{KernelLink, ModuleMode, Request};
 use crate::util::error::{Error, Result};
 
 pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<ImagePlan>> {
@@ -12,7 +12,7 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
     let image = |layout: String, what: &str, contents: Contents| ImagePlan {
         annotations: plan_annotations(request, facts, &layout, what),
         layout,
-        tag: facts.version.map(|version| version.to_string()),
+        tag: facts.version.map(|version| images.module_mode.name(&version.to_string())),
         contents,
         compression: images.compression,
     };
@@ -25,16 +25,20 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
         return Err(Error::usage(format!("--kernel-link {second}: the kernel is already at {path}"))
             .hint("choose another path, or `none` for no second name"));
     }
+    let (kernel, combined) = match images.module_mode {
+        ModuleMode::Loadable => ("kernel", "kernel and modules"),
+        ModuleMode::Builtin => ("kernel without modules", "kernel without modules"),
+    };
     let mut plans =
-        vec![image(format!("{prefix}-kernel-bin-{arch}"), "kernel", Contents::Kernel { path, kernel_link })];
-    if !images.no_modules {
+        vec![image(format!("{prefix}-kernel-bin-{arch}"), kernel, Contents::Kernel { path, kernel_link })];
+    if images.has_modules() {
         let contents = Contents::Modules { layout: images.modules_layout };
         plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));
     }
     if images.combined_image {
         let combined_layout = format!("{}{}", flavor.spec().combined_image, arch.spec().combined_suffix);
         let file_name = file_name.to_owned();
-        plans.push(image(combined_layout, "kernel and modules", Contents::Combined { file_name }));
+        plans.push(image(combined_layout, combined, Contents::Combined { file_name }));
     }
     Ok(plans)
 }

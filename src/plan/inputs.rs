@@ -88,7 +88,7 @@ impl Toolchain {
     pub(super) fn used_for(&self, config: &Config, images: &ImageChoice) -> Toolchain {
         let is_on = |symbol: &str| config.value(symbol) == "y";
         let is_used = |tool: &str| match tool {
-            "depmod" => !images.no_modules,
+            "depmod" => images.has_modules(),
             "pahole" => is_on("DEBUG_INFO_BTF"),
             "rustc" | "bindgen" => is_on("RUST"),
             _ => true,

@@ -25,7 +25,7 @@ use crate::catalog::toolchain_quirks::{self, Applied};
 use crate::kconfig::{self, Config, reproducibility};
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::Compression;
-use crate::plan::request::{ModulesLayout, Request};
+use crate::plan::request::{ModuleMode, ModulesLayout, Request};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use camino::Utf8PathBuf;
@@ -66,6 +66,9 @@ pub struct Plan {
     #[serde(skip)]
     pub open_rules: Vec<Applied>,
     pub make: MakePlan,
+    /// Whether everything is built in.
+    #[serde(rename = "modules", skip_serializing_if = "ModuleMode::is_default")]
+    pub module_mode: ModuleMode,
     /// The date of all files, in seconds since 1970. `None` means the source's date.
     pub source_date_epoch: Option<u64>,
     pub images: Vec<ImagePlan>,
@@ -105,7 +108,7 @@ pub struct MakePlan {
 pub struct ImagePlan {
     /// The layout's directory in the output directory.
     pub layout: String,
-    /// The exact version, once it is known.
+    /// The exact version, once it is known, and with `--builtin` its suffix.
     pub tag: Option<String>,
     pub contents: Contents,
     /// The compression of the layer.
@@ -172,7 +175,8 @@ impl Plan {
         };
         notices.extend(rules.iter().map(ToString::to_string));
         let config = config_layers::layers(request, inputs, selected, &mut notices)?;
-        let requested = config_of(kconfig::merge(config.iter().map(|layer| &layer.config)));
+        let module_mode = request.images.module_mode;
+        let requested = config_of(merge(&config, module_mode));
         requested.check_local_version()?;
         let toolchain = inputs.toolchain.used_for(&requested, &request.images);
         let facts = annotations::PlanFacts { version, epoch, source: &source_plan, toolchain: &toolchain };
@@ -189,6 +193,7 @@ impl Plan {
             patches: patches::select(&inputs.library, selected, &inputs.patches, &mut notices)?,
             images: images::plans(request, &facts)?,
             make: make_plan(request, epoch, &toolchain, &rules),
+            module_mode,
             rules,
             open_rules,
             toolchain,
@@ -213,6 +218,11 @@ impl Plan {
         self.version.map_or_else(|| self.requested.to_string(), |version| version.to_string())
     }
 
+    /// Returns the version as tags and file names have it.
+    pub fn tag(&self) -> String {
+        self.module_mode.name(&self.version_text())
+    }
+
     /// Returns the digest of the patches, their order and how they are applied, or `None` without patches.
     pub fn patches_digest(&self) -> Option<Sha256> {
         // Earlier versions patched trees in another way. The text tells the trees apart.
@@ -227,7 +237,7 @@ impl Plan {
 fn make_plan(request: &Request, epoch: Option<u64>, toolchain: &Toolchain, rules: &[Applied]) -> MakePlan {
     let arch = request.arch.spec();
     let mut targets = vec![arch.target.to_owned()];
-    if !request.images.no_modules {
+    if request.images.has_modules() {
         targets.push("modules".into());
     }
     let mut variables = toolchain.variables.clone();
@@ -262,7 +272,22 @@ pub fn flavor_of(version: VersionRequest, catalog: &Catalog) -> Result<Flavor> {
 
 /// Merges the settings of the plan's layers.
 pub fn requested_settings(plan: &Plan) -> BTreeMap<String, kconfig::RequestedSetting> {
-    kconfig::merge(plan.config.iter().map(|layer| &layer.config))
+    merge(&plan.config, plan.module_mode)
+}
+
+/// Merges the settings of the plan's layers below `--builtin`, where modules are still modules.
+pub fn modular_settings(plan: &Plan) -> BTreeMap<String, kconfig::RequestedSetting> {
+    let below = plan.config.len() - usize::from(plan.module_mode == ModuleMode::Builtin);
+    kconfig::merge(plan.config[..below].iter().map(|layer| &layer.config))
+}
+
+fn merge(layers: &[ConfigLayer], module_mode: ModuleMode) -> BTreeMap<String, kconfig::RequestedSetting> {
+    let mut merged = kconfig::merge(layers.iter().map(|layer| &layer.config));
+    if module_mode == ModuleMode::Builtin {
+        let modules = merged.values_mut().filter(|requested| requested.value == "m");
+        modules.for_each(|requested| "y".clone_into(&mut requested.value));
+    }
+    merged
 }
 
 /// Merges the settings of the plan's layers into a config.

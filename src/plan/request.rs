@@ -60,10 +60,46 @@ pub struct ToolchainChoice {
 pub struct ImageChoice {
     pub combined_image: bool,
     pub no_modules: bool,
+    pub module_mode: ModuleMode,
     pub kernel_link: KernelLink,
     pub modules_layout: ModulesLayout,
     pub compression: Compression,
 }
+
+impl ImageChoice {
+    /// Returns whether an image of modules is written.
+    pub fn has_modules(&self) -> bool {
+        !self.no_modules && self.module_mode == ModuleMode::Loadable
+    }
+}
+
+/// How the kernel has what its config requests as modules.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModuleMode {
+    /// As the config says.
+    #[default]
+    Loadable,
+    /// Everything is built in, and the kernel loads no modules.
+    Builtin,
+}
+
+impl ModuleMode {
+    pub fn is_default(&self) -> bool {
+        *self == ModuleMode::default()
+    }
+
+    /// Returns the version with the suffix of tags and file names.
+    pub fn name(self, version: &str) -> String {
+        match self {
+            ModuleMode::Loadable => version.to_owned(),
+            ModuleMode::Builtin => format!("{version}{BUILTIN_SUFFIX}"),
+        }
+    }
+}
+
+/// What `--builtin` adds to tags and file names.
+pub const BUILTIN_SUFFIX: &str = "-builtin";
 
 /// The second name of the kernel in its image, a hard link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

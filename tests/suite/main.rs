@@ -10,6 +10,7 @@ mod style;
 
 /// Builds of one kernel and of several.
 mod build {
+    mod builtin;
     mod concurrency;
     mod config_files;
     mod golden_builds;

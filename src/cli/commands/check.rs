@@ -2,7 +2,7 @@
 //! profiles.
 
 use crate::catalog::ConfigLibrary;
-use crate::cli::args::{CatalogArgs, FlavorArgs, Options, TargetArgs};
+use crate::cli::args::{CatalogArgs, ConfigArgs, FlavorArgs, Options, TargetArgs};
 use crate::cli::output::{print, render_json, row};
 use crate::cli::resolve::{CatalogFiles, context, one_request, plan_for};
 use crate::cli::target::{Target, config_of};
@@ -61,6 +61,9 @@ pub struct CheckArgs {
     /// of a tarball or directory
     #[arg(long, value_name = "SPEC")]
     pub source: Option<SourceSpec>,
+    /// Check VERSION as `build --builtin` builds it, without modules
+    #[arg(long)]
+    pub builtin: bool,
     /// Also show requirements that are met, undecided or for other kernels
     #[arg(long)]
     pub all: bool,
@@ -125,6 +128,11 @@ fn resolve(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Checked
         .hint("a .config and an image are checked as they are"));
     }
     match target {
+        Target::File(_) | Target::Layout(..) if args.builtin => {
+            Err(Error::usage(format!("--builtin is for a version, and {} is none", args.target)).hint(
+                "check the image that `build --builtin` made, or the output of `config show --builtin`",
+            ))
+        }
         Target::File(path) => from_file(args, &path),
         Target::Layout(path, tag) => from_layout(args, &path, tag.as_deref(), host),
         Target::Version => from_catalog(args, host, reporter),
@@ -201,6 +209,7 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
             arch: args.arch.into_iter().collect(),
             source: args.source.clone(),
         },
+        config: ConfigArgs { builtin: args.builtin, ..ConfigArgs::default() },
         make: CatalogArgs { configs: args.configs.clone(), ..CatalogArgs::default() }.into(),
         ..Options::default()
     };

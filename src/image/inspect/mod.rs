@@ -328,7 +328,8 @@ pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
     // The version of an annotation may be any text, and becomes a file name.
     let fits = version.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-'));
     let output = image.layout.parent().unwrap_or(Utf8Path::new("."));
-    fits.then(|| output.join(crate::image::receipt::file_name(flavor, version, arch)))
+    let tag = annotations::module_mode(image.annotation(annotations::MODULES)).name(version);
+    fits.then(|| output.join(crate::image::receipt::file_name(flavor, &tag, arch)))
 }
 
 fn as_oci<S: serde::Serializer>(digest: &Sha256, serializer: S) -> std::result::Result<S::Ok, S::Error> {

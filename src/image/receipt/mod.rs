@@ -70,12 +70,12 @@ struct Image<'a> {
 
 /// Returns the path of a plan's receipt in the output directory.
 pub fn path(output: &Utf8Path, plan: &Plan) -> Utf8PathBuf {
-    output.join(file_name(plan.flavor, &plan.version_text(), plan.arch))
+    output.join(file_name(plan.flavor, &plan.tag(), plan.arch))
 }
 
-/// Returns the file name of the receipt of this kernel.
-pub fn file_name(flavor: Flavor, version: &str, arch: Arch) -> String {
-    format!("{}-{version}-{arch}.json", flavor.spec().image_prefix)
+/// Returns the file name of the receipt of the images with this tag.
+pub fn file_name(flavor: Flavor, tag: &str, arch: Arch) -> String {
+    format!("{}-{tag}-{arch}.json", flavor.spec().image_prefix)
 }
 
 /// A finished build, for its receipt.

@@ -6,7 +6,9 @@ use crate::kconfig::Config;
 use crate::kconfig::file_settings::{self, FileKind};
 use crate::kernel::SourceSpec;
 use crate::oci::Compression;
-use crate::plan::request::{ImageChoice, KernelLink, ModulesLayout, Override, Request, ToolchainChoice};
+use crate::plan::request::{
+    ImageChoice, KernelLink, ModuleMode, ModulesLayout, Override, Request, ToolchainChoice,
+};
 use crate::plan::{MakePlan, Plan, Toolchain};
 use crate::util::text::redact_secrets;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -224,10 +226,12 @@ fn source_arg(source: &SourceSpec, path: impl Fn(&Utf8Path) -> String) -> String
 
 /// Returns the options for the images that differ from the defaults.
 fn image_args(images: &ImageChoice) -> Vec<String> {
-    let ImageChoice { combined_image, no_modules, kernel_link, modules_layout, compression } = images;
+    let ImageChoice { combined_image, no_modules, module_mode, kernel_link, modules_layout, compression } =
+        images;
     let mut args = Vec::new();
     args.extend(combined_image.then(|| "--combined-image".to_owned()));
     args.extend(no_modules.then(|| "--no-modules".to_owned()));
+    args.extend((*module_mode == ModuleMode::Builtin).then(|| "--builtin".to_owned()));
     let link = match kernel_link {
         KernelLink::Boot => None,
         KernelLink::None => Some("none".to_owned()),

@@ -71,6 +71,40 @@ fn a_good_boot_passes_and_is_reported() {
 }
 
 #[test]
+fn a_command_line_without_modules_is_named() {
+    let Some(context) = context() else { return };
+    let console = good_console().replace("loaded 0 0", "loaded 0 1").replace("loaded 1 0", "loaded 1 1");
+    set_console(&context, &console, "");
+    let ran = boot(&context, &format!("{LAYOUT} --append nomodule")).failed(1, &["operation not permitted"]);
+    let note = "`nomodule` is on the kernel's command line, as it is on Firecracker's default one";
+    assert!(ran.stderr.contains(&format!("note: {note}")), "{}", ran.stderr);
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&ran.stdout).contains(note), "{}", ran.stdout);
+    // Other words do not matter, nor does it without modules.
+    set_console(&context, &good_console(), "");
+    for args in ["--append nomodules", "--append nomodule --modules none --require none"] {
+        let ran = boot(&context, &format!("{LAYOUT} {args}"));
+        assert!(!ran.stderr.contains("command line"), "{args}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_version_is_the_kernel_with_modules_if_both_are_there() {
+    let Some(context) = context() else { return };
+    context.build("--builtin").ok();
+    let ran = boot(&context, "6.1 --fc").ok();
+    assert!(ran.stdout.contains("firecracker-kernel-bin-amd64:6.1.7\n"), "{}", ran.stdout);
+    let ran = boot(&context, &format!("{LAYOUT}:6.1.7-builtin --require none")).ok();
+    assert!(ran.stdout.contains("modules         none\n"), "{}", ran.stdout);
+    fs::remove_dir_all(context.path("work/out")).unwrap();
+    context.build("--builtin --boot").ok();
+    let receipt = fs::read_to_string(context.path("work/out/firecracker-6.1.7-builtin-amd64.json")).unwrap();
+    assert!(receipt.contains("\"boot\": {"), "{receipt}");
+    let ran = boot(&context, "6.1 --fc --require none").ok();
+    assert!(ran.stdout.contains("firecracker-kernel-bin-amd64:6.1.7-builtin\n"), "{}", ran.stdout);
+}
+
+#[test]
 fn failed_boot_checks_are_named() {
     let Some(context) = context() else { return };
     // A module of another kernel, one without hardware, a failed check and a kernel warning.

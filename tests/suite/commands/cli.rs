@@ -13,7 +13,7 @@ fn help_is_grouped_and_has_examples() {
 }
 
 const TARGET: &str = "fc ch flavor arch source";
-const CONFIG: &str = "config fragment set";
+const CONFIG: &str = "config fragment set builtin";
 const CATALOG: &str = "patches configs";
 const IMAGES: &str = "output combined-image no-modules kernel-link modules-layout compression boot";
 const KBUILD: &str = "cc llvm cross-compile sandbox";
@@ -41,7 +41,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config why", final_config.to_vec()),
         ("list", vec!["fragments configs json"]),
         ("doctor", vec!["arch llvm patches install json"]),
-        ("check", vec!["for fc ch flavor arch kernel configure source all json configs"]),
+        ("check", vec!["for fc ch flavor arch kernel configure source builtin all json configs"]),
         ("inspect", vec!["arch json as registry"]),
         (
             "make",
