@@ -137,7 +137,8 @@ pub struct ImageArgs {
     /// Write the image layouts to DIR [default: out]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
-    /// Also write a combined image, with kernel and modules
+    /// Also write a combined image, with kernel and modules, as firecracker-kernel and flintlock-kernel or as
+    /// cloudhypervisor-kernel
     #[arg(long, alias = "legacy")]
     pub combined_image: bool,
     /// Build only the kernel, without modules

@@ -28,7 +28,7 @@ pub fn flavor(image: &Image) -> Option<Flavor> {
     let names = [image.oci_annotation("title"), image.layout.file_name()];
     let is_of = |name: &str, flavor: Flavor| {
         name.starts_with(&format!("{}-kernel", flavor.spec().image_prefix))
-            || name.starts_with(flavor.spec().combined_image)
+            || flavor.spec().combined_images.iter().any(|combined| name.starts_with(combined))
     };
     let mut names = names.into_iter().flatten();
     names.find_map(|name| Flavor::ALL.iter().copied().find(|&flavor| is_of(name, flavor)))

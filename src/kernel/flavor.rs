@@ -34,8 +34,9 @@ pub struct FlavorSpec {
     pub title: &'static str,
     /// The first part of the names of its images.
     pub image_prefix: &'static str,
-    /// The name of the combined image that Flintlock before 0.5 and CAPMVM before 0.8 pull.
-    pub combined_image: &'static str,
+    /// The names of the combined image. Consumers of today pull the last one, and Flintlock before 0.5 and CAPMVM
+    /// before 0.8 the first.
+    pub combined_images: &'static [&'static str],
     /// The source, unless `--source` or the catalog names another one.
     pub source: SourceSpec,
     /// The kernel file of architectures whose kernels are ELF files.
@@ -88,7 +89,7 @@ static FIRECRACKER: FlavorSpec = FlavorSpec {
     flag: "fc",
     title: "Firecracker",
     image_prefix: "firecracker",
-    combined_image: "flintlock-kernel",
+    combined_images: &["flintlock-kernel", "firecracker-kernel"],
     source: SourceSpec::KernelOrg,
     elf: ElfKernel { file: "vmlinux", form: ElfForm::Vmlinux, requires_pvh: false },
     program: "firecracker",
@@ -112,7 +113,7 @@ static CLOUD_HYPERVISOR: FlavorSpec = FlavorSpec {
     flag: "ch",
     title: "Cloud Hypervisor",
     image_prefix: "cloudhypervisor",
-    combined_image: "cloudhypervisor-kernel",
+    combined_images: &["cloudhypervisor-kernel"],
     source: SourceSpec::Git { url: None, reference: None },
     elf: ElfKernel { file: "vmlinux.bin", form: ElfForm::Stripped, requires_pvh: true },
     program: "cloud-hypervisor",
@@ -170,7 +171,7 @@ mod tests {
             |spec| spec.title,
             |spec| spec.flag,
             |spec| spec.image_prefix,
-            |spec| spec.combined_image,
+            |spec| spec.combined_images[0],
             |spec| spec.program,
         ];
         for name in unique {

@@ -185,9 +185,9 @@ fn write_images(
         };
         reuse::store(build, cache, ctx);
     }
-    let summary = KernelSummary { cache_stats: compiled.cache_stats, ..summary(plan, &images, ctx) };
     let timings = pages.iter().map(|page| display_path(page, host)).collect();
-    reporter.summary(&KernelSummary { release: compiled.release.clone(), modules, timings, ..summary });
+    let summary = summary(plan, &compiled.release, &images, ctx);
+    reporter.summary(&KernelSummary { cache_stats: compiled.cache_stats, modules, timings, ..summary });
     Ok(images)
 }
 
@@ -218,15 +218,15 @@ fn find_cached_build(
 ) -> Result<Option<Vec<PackedImage>>> {
     let Some((cached_build, images)) = reuse::find(plan, profiles, cache, ctx)? else { return Ok(None) };
     let CachedBuild { release, modules, .. } = cached_build;
-    ctx.reporter.summary(&KernelSummary { release, modules, ..summary(plan, &images, ctx) });
+    ctx.reporter.summary(&KernelSummary { modules, ..summary(plan, &release, &images, ctx) });
     Ok(Some(images))
 }
 
 /// Returns the part of a summary that all builds have.
-fn summary(plan: &Plan, images: &[PackedImage], ctx: &Context<'_>) -> KernelSummary {
+fn summary(plan: &Plan, release: &str, images: &[PackedImage], ctx: &Context<'_>) -> KernelSummary {
     let Context { host, reporter, .. } = ctx;
     KernelSummary {
-        release: String::new(),
+        release: release.to_owned(),
         cache_stats: None,
         images: images
             .iter()
@@ -242,6 +242,7 @@ fn summary(plan: &Plan, images: &[PackedImage], ctx: &Context<'_>) -> KernelSumm
         plan: plan.digest().to_string(),
         receipt: display_path(&receipt::path(&ctx.output, plan), host),
         timings: Vec::new(),
+        consumer_fields: inspect::summary_fields(plan, release, images),
     }
 }
 

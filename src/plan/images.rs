@@ -36,9 +36,10 @@ pub(super) fn plans(request: &Request, facts: &PlanFacts<'_>) -> Result<Vec<Imag
         plans.push(image(format!("{prefix}-kernel-modules-{arch}"), "kernel modules", contents));
     }
     if images.combined_image {
-        let combined_layout = format!("{}{}", flavor.spec().combined_image, arch.spec().combined_suffix);
-        let file_name = file_name.to_owned();
-        plans.push(image(combined_layout, combined, Contents::Combined { file_name }));
+        for name in flavor.spec().combined_images {
+            let layout = format!("{name}{}", arch.spec().combined_suffix);
+            plans.push(image(layout, combined, Contents::Combined { file_name: file_name.to_owned() }));
+        }
     }
     Ok(plans)
 }

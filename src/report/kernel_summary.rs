@@ -23,6 +23,16 @@ pub struct KernelSummary {
     /// The path of the receipt.
     pub receipt: String,
     pub timings: Vec<String>,
+    /// What Flintlock and CAPMVM need of these images, as labels and values.
+    #[serde(skip)]
+    pub consumer_fields: Vec<ConsumerField>,
+}
+
+/// A field of a machine specification of Flintlock or CAPMVM.
+#[derive(Clone, Debug)]
+pub struct ConsumerField {
+    pub label: &'static str,
+    pub value: String,
 }
 
 /// An image of the summary.
@@ -65,6 +75,12 @@ impl fmt::Display for KernelSummary {
             let name = layout.rsplit('/').next().unwrap_or(layout);
             write!(f, "\n    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")?;
         }
-        Ok(())
+        if self.consumer_fields.is_empty() {
+            return Ok(());
+        }
+        write!(f, "\n\n  for Flintlock and CAPMVM:")?;
+        self.consumer_fields
+            .iter()
+            .try_for_each(|ConsumerField { label, value }| write!(f, "\n    {label:16} {value}"))
     }
 }

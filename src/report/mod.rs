@@ -16,7 +16,7 @@ mod plain;
 mod run_summary;
 
 pub use compiler_cache_stats::CompilerCacheStats;
-pub use kernel_summary::{Image, KernelSummary};
+pub use kernel_summary::{ConsumerField, Image, KernelSummary};
 pub use run_summary::{KernelResult, RunSummary};
 
 use crate::util::error::Error;

@@ -14,6 +14,7 @@ fn summary() -> KernelSummary {
         plan: "ab".repeat(32),
         receipt: "out/kernel.json".into(),
         timings: Vec::new(),
+        consumer_fields: vec![ConsumerField { label: "kernel filename", value: "bin/vmlinux".into() }],
     }
 }
 
@@ -27,6 +28,7 @@ fn a_summary_names_images_warnings_and_times() {
         "  time            1 min 16 s: source 1.5 s, compile 1 min 15 s\n",
         "  warnings        none\n",
         "\n    skopeo copy oci:out/kernel-bin:6.1.7 docker://REGISTRY/kernel-bin:6.1.7",
+        "\n  for Flintlock and CAPMVM:\n    kernel filename  bin/vmlinux",
     ] {
         assert!(quiet.contains(line), "`{line}` is not in:\n{quiet}");
     }

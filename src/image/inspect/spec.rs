@@ -3,7 +3,11 @@
 
 use super::ImageInfo;
 use super::hypervisor::{self, SpecFragment, filename};
+use crate::image::pack::PackedImage;
 use crate::kernel::{Arch, Flavor, FlavorSpec, Platform};
+use crate::plan::request::ModulesLayout;
+use crate::plan::{Contents, Plan};
+use crate::report::ConsumerField;
 use crate::util::error::{Error, Result};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -82,6 +86,33 @@ pub fn fragment(
         provider: flavor.spec().image_prefix,
     };
     Ok(SpecFragment { text: format(&machine), notes })
+}
+
+/// Returns what a specification names of the images of a build, for its summary.
+pub fn summary_fields(plan: &Plan, release: &str, images: &[PackedImage]) -> Vec<ConsumerField> {
+    let mut fields = Vec::new();
+    let mut field = |label, value: String| fields.push(ConsumerField { label, value });
+    let has_modules = images.iter().any(|image| !image.holds_kernel);
+    for image in &plan.images {
+        match &image.contents {
+            Contents::Kernel { path, kernel_link: None } => field("kernel filename", path.clone()),
+            Contents::Kernel { path, kernel_link: Some(link) } => {
+                field("kernel filename", format!("{path} or {link}"));
+            }
+            Contents::Modules { layout: ModulesLayout::Flat } if has_modules => {
+                field("modules volume", format!("mounted at /lib/modules/{release}"));
+            }
+            Contents::Modules { layout: ModulesLayout::Tree } if has_modules => {
+                field("modules volume", format!("mounted at {MODULES_MOUNT}"));
+                field(
+                    "in the guest",
+                    format!("{MODULES_MOUNT}/lib/modules/{release} bound to /lib/modules/{release}"),
+                );
+            }
+            Contents::Modules { .. } | Contents::Combined { .. } => {}
+        }
+    }
+    fields
 }
 
 /// Returns the name that `kcompile push` gives an image.

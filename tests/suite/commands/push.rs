@@ -41,13 +41,14 @@ fn every_tag_of_every_layout_is_pushed_and_served() {
     context.tree("6.1.8", "work/newer");
     context.run("6.1.8 --fc --source newer --config mini.config --legacy --compression none").ok();
     let registry = registry::honest();
-    let ran = push(&context, &registry, "").ok().says("Push: done in").says(": 10 images, ");
+    let ran = push(&context, &registry, "").ok().says("Push: done in").says(": 12 images, ");
     let mut expected = String::new();
     for (name, tag) in [
         (BIN, "6.1.7"),
         (BIN, "6.1.8"),
         (MODULES, "6.1.7"),
         (MODULES, "6.1.8"),
+        ("firecracker-kernel", "6.1.8"),
         ("flintlock-kernel", "6.1.8"),
     ] {
         let digest =
@@ -59,7 +60,7 @@ fn every_tag_of_every_layout_is_pushed_and_served() {
     let (images, attached) = ran.stdout.split_at(expected.len());
     assert_eq!(images, expected);
     assert!(attached.lines().all(|line| line.contains("-attest sha256:")), "{attached}");
-    assert_eq!(attached.lines().count(), 5);
+    assert_eq!(attached.lines().count(), 6);
     // Only manifests are sent a second time.
     let uploads = registry.uploads().len();
     push(&context, &registry, "").ok();
