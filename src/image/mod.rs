@@ -10,4 +10,5 @@ pub mod pack;
 pub mod push;
 pub mod receipt;
 pub mod size_limits;
+pub mod tag;
 pub mod verify;

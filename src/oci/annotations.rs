@@ -16,3 +16,5 @@ pub const REVISION: &str = "org.opencontainers.image.revision";
 pub const CREATED: &str = "org.opencontainers.image.created";
 /// The tag, on a descriptor in the index of a layout.
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// The version of what is in it.
+pub const VERSION: &str = "org.opencontainers.image.version";

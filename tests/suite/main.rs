@@ -46,6 +46,7 @@ mod commands {
     mod plan;
     mod project;
     mod push;
+    mod push_tags;
     mod snapshots;
     mod verify;
     mod verify_names;

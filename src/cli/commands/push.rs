@@ -2,7 +2,7 @@
 
 use crate::cli::output::print;
 use crate::host::{Host, packages};
-use crate::image::push::{self, OverwritePolicy, ReferrerPolicy, Registry};
+use crate::image::push::{self, ExtraTags, OverwritePolicy, ReferrerPolicy, Registry};
 use crate::report::{Progress, Reporter};
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
@@ -15,12 +15,15 @@ Examples:
   kcompile push docker.io/foobar                              all images in out/
   kcompile push ghcr.io/foobar out/flintlock-kernel:6.1.7     one image
   kcompile push localhost:5000/test --tls-verify=false        without TLS
+  kcompile push docker.io/foobar --tag-series --tag-build     more tags
 
 The repository is the prefix and the layout's name: out/flintlock-kernel:6.1.7 is pushed to \
 docker.io/foobar/flintlock-kernel:6.1.7. Attachments go to the repository of their image. kcompile \
-replaces a tag that exists with another digest, and prints a note.
+replaces a tag that exists with another digest, and prints a note. --tag-series moves a tag only to a \
+newer version, also with --no-overwrite. The digits of --tag-build are the first of the plan's digest.
 
-Exit codes: 0 ok, 1 tag exists with another digest and --no-overwrite is given, 2 usage error, \
+Exit codes: 0 ok, 1 tag exists with another digest and --no-overwrite is given, or it is the tag of a \
+build, 2 usage error, \
 3 layout is damaged, or the registry refuses it or serves other bytes, 4 skopeo is not installed.";
 
 #[derive(Debug, Args)]
@@ -50,6 +53,12 @@ pub struct PushArgs {
     /// Push nothing if a tag exists in the registry with another digest
     #[arg(long)]
     pub no_overwrite: bool,
+    /// Also move the tag of the series, such as 6.1, to the newest version that is pushed
+    #[arg(long)]
+    pub tag_series: bool,
+    /// Also set a tag with the build, such as 6.1.192-8f2a91c0, which no other image ever replaces
+    #[arg(long)]
+    pub tag_build: bool,
     /// Retry N times if the registry or the network fails
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub retry_times: u16,
@@ -74,7 +83,8 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
     };
     let referrers = if args.no_attest { ReferrerPolicy::Skip } else { ReferrerPolicy::Push };
     let overwrite = if args.no_overwrite { OverwritePolicy::Refuse } else { OverwritePolicy::Warn };
-    let copies = push::copies(&references, referrers, &registry, reporter)?;
+    let extra = ExtraTags { series: args.tag_series, build: args.tag_build };
+    let copies = push::copies(&references, referrers, extra, &registry, reporter)?;
     if args.dry_run {
         for copy in &copies {
             print(&format!("{}\n", copy.command(&registry, &host.cwd)))?;

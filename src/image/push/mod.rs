@@ -2,11 +2,13 @@
 //! image goes where, and checks all bytes first, because skopeo does not read a blob that the registry has.
 //! Then it checks that the registry serves the same digest and lists the artifacts of an image.
 
+mod extra_tags;
 mod names;
 mod referrers;
 mod skopeo;
 
 use crate::host::Host;
+use crate::kernel::KernelVersion;
 use crate::oci::REFERRERS_SUFFIX;
 use crate::oci::read::locate;
 use crate::oci::tags::{self, Tagged, TaggedKind};
@@ -15,6 +17,7 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::text::{format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
+use extra_tags::newest_of_series;
 use names::{check_name, check_prefix};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,18 +58,41 @@ pub enum ReferrerPolicy {
     Skip,
 }
 
-/// A tag of a layout, and the repository that it goes to.
+/// The tags that images get in the registry besides their own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ExtraTags {
+    /// `--tag-series`.
+    pub series: bool,
+    /// `--tag-build`.
+    pub build: bool,
+}
+
+/// What a tag in the registry stands for. Series come last, so that they never name an image whose attachments are
+/// missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum TagKind {
+    /// The tag in the layout.
+    Own,
+    /// A build. No other image replaces it.
+    Build,
+    /// The newest version of a series.
+    Series(KernelVersion),
+}
+
+/// A tag of a layout, and the repository and tag that it goes to.
 #[derive(Clone, Debug)]
 pub struct ImageCopy {
     layout: Utf8PathBuf,
     tagged: Tagged,
     repository: String,
+    tag: String,
+    kind: TagKind,
 }
 
 impl ImageCopy {
     /// Returns `docker://docker.io/foobar/firecracker-kernel-bin-amd64:6.1.7`.
     pub fn destination(&self) -> String {
-        format!("docker://{}:{}", self.repository, self.tagged.tag)
+        format!("docker://{}:{}", self.repository, self.tag)
     }
 
     /// Returns the digest of its manifest or index.
@@ -105,7 +131,7 @@ pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 ///
 /// The repository has the name of the layout. An artifact goes into the repository of its subject,
 /// which is searched in the layouts of the same directory. If the subject is not there, the
-/// artifact is skipped with a note.
+/// artifact is skipped with a note. Images get the tags of `extra` too.
 ///
 /// # Errors
 ///
@@ -114,12 +140,14 @@ pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 pub fn copies(
     references: &[Utf8PathBuf],
     referrers: ReferrerPolicy,
+    extra: ExtraTags,
     registry: &Registry,
     reporter: &Reporter,
 ) -> Result<Vec<ImageCopy>> {
     check_prefix(&registry.prefix)?;
     let mut copies = BTreeMap::new();
     let mut subjects = SubjectLayouts::default();
+    let mut extra_copies = Vec::new();
     for reference in references {
         let (layout, selected) = select_tags(reference)?;
         for tagged in selected {
@@ -135,24 +163,39 @@ pub fn copies(
             };
             check_name(&layout, &name, &tagged.tag)?;
             let repository = format!("{}/{name}", registry.prefix);
-            let copy = ImageCopy { layout: layout.clone(), tagged, repository };
-            let is_another =
-                |other: &ImageCopy| other.layout != layout || other.tagged.digest != copy.tagged.digest;
-            if let Some(other) = copies.insert(copy.destination(), copy.clone()).filter(is_another) {
-                return Err(Error::usage(format!(
-                    "{} and {layout} would both be pushed to {}",
-                    other.layout,
-                    copy.destination()
-                )));
-            }
+            let tag = tagged.tag.clone();
+            let copy = ImageCopy { layout: layout.clone(), tagged, repository, tag, kind: TagKind::Own };
+            extra_copies.extend(copy.with_extra_tags(extra, reporter)?);
+            insert(copy, &mut copies)?;
         }
+    }
+    for copy in newest_of_series(extra_copies) {
+        insert(copy, &mut copies)?;
     }
     if copies.is_empty() {
         return Err(Error::usage("the layouts have no tag that can be pushed"));
     }
     let mut copies: Vec<ImageCopy> = copies.into_values().collect();
-    copies.sort_by_cached_key(|copy| (copy.tagged.kind, copy.destination()));
+    copies.sort_by_cached_key(|copy| (copy.kind, copy.tagged.kind, copy.destination()));
     Ok(copies)
+}
+
+/// Adds a copy.
+///
+/// # Errors
+///
+/// Exit code 2 if another image would get the same tag.
+fn insert(copy: ImageCopy, copies: &mut BTreeMap<String, ImageCopy>) -> Result<()> {
+    let destination = copy.destination();
+    let Some(other) = copies.get(&destination) else {
+        copies.insert(destination, copy);
+        return Ok(());
+    };
+    if other.layout == copy.layout && other.tagged.digest == copy.tagged.digest {
+        return Ok(());
+    }
+    let [one, two] = [other, &copy].map(|copy| format!("{}:{}", copy.layout, copy.tagged.tag));
+    Err(Error::usage(format!("{one} and {two} would both be pushed to {destination}")))
 }
 
 /// Returns the layout of a reference, and the selected tags.
@@ -239,12 +282,15 @@ pub fn push(
     mut pushed: impl FnMut(&ImageCopy) -> Result<()>,
 ) -> Result<()> {
     let phase = reporter.start(Phase::Push, &format!("to {}", registry.prefix));
+    let copies = &extra_tags::without_older(copies, registry, host, reporter)?;
     let mut bytes = 0;
     for (index, copy) in copies.iter().enumerate() {
         progress(&phase, index, copies.len(), &format!("checking {}:{}", copy.layout, copy.tagged.tag));
-        bytes += tags::check(&copy.layout, &copy.tagged).map_err(|error| {
-            error.hint("nothing was pushed; build the kernel again, which replaces the damaged image")
-        })?;
+        if copy.kind == TagKind::Own {
+            bytes += tags::check(&copy.layout, &copy.tagged).map_err(|error| {
+                error.hint("nothing was pushed; build the kernel again, which replaces the damaged image")
+            })?;
+        }
     }
     check_tags(copies, overwrite, registry, host, reporter)?;
     for (index, copy) in copies.iter().enumerate() {
@@ -276,12 +322,23 @@ fn check_tags(
     host: &Host,
     reporter: &Reporter,
 ) -> Result<()> {
-    let mut others = Vec::new();
+    let (mut others, mut replaced_builds) = (Vec::new(), Vec::new());
     for copy in copies {
         let served = skopeo::served_digest(copy, registry, host)?;
-        if let Some(other) = served.filter(|served| *served != copy.digest()) {
-            others.push(format!("{} has the digest {}", copy.destination(), other.oci()));
+        let Some(other) = served.filter(|served| *served != copy.digest()) else { continue };
+        let text = format!("{} has the digest {}", copy.destination(), other.oci());
+        match copy.kind {
+            TagKind::Own => others.push(text),
+            TagKind::Build => replaced_builds.push(text),
+            TagKind::Series(version) => reporter.note(&format!("{text} and moves to Linux {version}")),
         }
+    }
+    if !replaced_builds.is_empty() {
+        return Err(Error::build(format!(
+            "tags of builds exist in the registry with other images: {}",
+            replaced_builds.join(", ")
+        ))
+        .hint("nothing was pushed; the tag of a build never moves, so push without --tag-build"));
     }
     if overwrite == OverwritePolicy::Refuse && !others.is_empty() {
         return Err(Error::build(format!("tags exist in the registry: {}", others.join(", "))).hint(

@@ -106,8 +106,13 @@ pub(super) fn inspect_remote(
 
 /// Returns the digest that the registry serves for the tag of a copy.
 pub(super) fn served_digest(copy: &ImageCopy, registry: &Registry, host: &Host) -> Result<Option<Sha256>> {
+    Ok(served_manifest(copy, registry, host)?.map(Sha256::of))
+}
+
+/// Returns the manifest or index that the registry serves for the tag of a copy.
+pub(super) fn served_manifest(copy: &ImageCopy, registry: &Registry, host: &Host) -> Result<Option<Vec<u8>>> {
     match inspect_remote(&copy.destination(), registry, &host.cwd)? {
-        Ok(served) => Ok(served.map(Sha256::of)),
+        Ok(served) => Ok(served),
         Err(stderr) => Err(failure(&push_error_message(copy), &stderr, copy, registry, host)),
     }
 }

@@ -2,9 +2,12 @@
 
 use super::image::ImageChecks;
 use super::{CheckResult, Problems};
-use crate::kernel::{KernelVersion, VersionRequest};
+use crate::image::tag::{KernelTag, build_of};
+use crate::kernel::KernelVersion;
 use crate::oci::layout_reader::{LayoutReader, ManifestRef};
 use crate::oci::read::{is_image_config, tag_of, tag_part};
+use crate::plan::annotations;
+use crate::plan::request::ModuleMode;
 use oci_spec::image::{Descriptor, MediaType, Platform};
 use std::collections::BTreeSet;
 
@@ -38,6 +41,7 @@ impl IndexFacts {
     pub(super) fn check(
         &self,
         image: &ImageChecks,
+        reader: &LayoutReader,
         manifest_ref: &ManifestRef,
         outer: &Descriptor,
     ) -> CheckResult {
@@ -52,6 +56,9 @@ impl IndexFacts {
         let name = tag_of(outer);
         if image.origin.is_ours() {
             if let Some(problem) = name.as_deref().and_then(|name| tag_problem(name, image)) {
+                problems.add(problem);
+            }
+            if let Some(problem) = name.as_deref().and_then(|name| build_problem(name, reader, outer)) {
                 problems.add(problem);
             }
             if self.has_unknown_fields {
@@ -84,10 +91,27 @@ fn tag_problem(name: &str, image: &ImageChecks) -> Option<String> {
     }
     let version = image.inspected.version.as_ref()?;
     let kernel: KernelVersion = version.parse().ok()?;
-    let named: VersionRequest = tag.parse().ok()?;
+    let KernelTag { version: named, module_mode, .. } = KernelTag::parse(tag)?;
+    let is_builtin = image.inspected.annotation(annotations::MODULES) == Some(annotations::BUILTIN);
+    if module_mode == ModuleMode::Builtin && !is_builtin {
+        return Some(format!("the tag is {tag}, but the image was not built with --builtin"));
+    }
     let is_kernels = (OLDEST_MAJOR..=kernel.major + 1).contains(&named.floor().major);
     let differs = is_kernels && !named.admits(kernel);
     differs.then(|| format!("the tag is {tag}, but the image has the version {version}"))
+}
+
+/// Returns the problem of a tag that names another build than that of its images.
+fn build_problem(name: &str, reader: &LayoutReader, outer: &Descriptor) -> Option<String> {
+    let named = KernelTag::parse(tag_part(name))?.build?;
+    let build = build_of(reader, outer)?.to_string();
+    (!build.starts_with(named)).then(|| {
+        format!(
+            "the tag names the build {named}, but the image is of the build {}; copy a tag of several architectures \
+             with all of them",
+            &build[..named.len()]
+        )
+    })
 }
 
 fn platform_problem(platform: &Platform, image: &ImageChecks) -> Option<String> {

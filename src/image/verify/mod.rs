@@ -297,7 +297,7 @@ impl VerifyCache {
         report: &mut VerifyReport,
     ) -> Result<()> {
         let inspected = checks.inspected.clone();
-        report.add(CheckName::Index, index.check(checks, manifest_ref, outer));
+        report.add(CheckName::Index, index.check(checks, reader, manifest_ref, outer));
         report.checks.extend(checks.checks.iter().cloned());
         if let Some(pairing) = &checks.pairing {
             let result = pairing.check(&inspected, manifest_ref.tag.as_deref(), &mut self.read);

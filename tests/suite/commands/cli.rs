@@ -60,7 +60,12 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ),
         ("verify", vec!["max-bin-size max-modules-size rebuild progress json"]),
         ("diff", vec!["arch max-bin-size max-modules-size json"]),
-        ("push", vec!["output tls-verify authfile retry-times progress dry-run no-attest no-overwrite"]),
+        (
+            "push",
+            vec![
+                "output tls-verify authfile retry-times progress dry-run no-attest no-overwrite tag-series tag-build",
+            ],
+        ),
         ("cache dir", vec!["cache-dir"]),
         ("cache size", vec!["json cache-dir"]),
         ("cache ls", vec!["json cache-dir"]),

@@ -129,7 +129,7 @@ fn every_client_pulls_what_was_pushed() {
     run_result(zstd.env("SOURCE_DATE_EPOCH", "1000000000").output().unwrap()).ok();
     let (_registry, host) = docker_registry(&context.path("registry"));
     let mut pushed = Vec::new();
-    for (output, count) in [("out", 10), ("zstd", 4)] {
+    for (output, count) in [("out", 12), ("zstd", 4)] {
         let ran = context.run(&format!("push {host}/{output} -o {output} --tls-verify=false")).ok();
         assert_eq!(ran.stdout.lines().count(), count);
         // Attachments are not images.
@@ -139,6 +139,10 @@ fn every_client_pulls_what_was_pushed() {
             pushed.push(Pushed::read(&context.path("work").join(output).join(name), reference));
         }
     }
+    // The same blobs under the tags of the series and of the build.
+    let tags = "--tls-verify=false --tag-series --tag-build";
+    let tagged = context.run(&format!("push {host}/out {tags}")).ok().stdout;
+    assert_eq!((tagged.lines().count(), tagged.matches(":6.1 sha256:").count()), (24, 6), "{tagged}");
     check_kernels(&context, &pushed);
     std::thread::scope(|scope| {
         let clients: [fn(&TestContext, &[Pushed]); 4] = [skopeo, umoci, podman, containerd];
