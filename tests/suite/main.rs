@@ -78,6 +78,7 @@ mod oci {
     mod foreign_tools;
     mod layers;
     mod layouts;
+    mod loaders;
     mod malicious_layouts;
     mod multi_arch;
     mod published;
@@ -111,6 +112,8 @@ mod support {
     pub(crate) mod git;
     pub(crate) mod golden;
     pub(crate) mod layouts;
+    #[path = "../../../examples/load/loader.rs"]
+    pub(crate) mod loader;
     pub(crate) mod mounts;
     pub(crate) mod normalize;
     pub(crate) mod patching;
