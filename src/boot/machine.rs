@@ -200,15 +200,10 @@ impl Machine {
             Purpose::Shell => ("mon:stdio", "snapshot", "user,id=net"),
         };
         let mut memory = MEMORY;
-        let mut args = vec![
-            "-no-user-config".to_owned(),
-            "-nodefaults".into(),
-            "-M".into(),
-            self.qemu_machine().into(),
-            "-accel".into(),
-            accel.into(),
-            "-cpu".into(),
-            cpu.into(),
+        let machine = self.qemu_machine();
+        let args = ["-no-user-config", "-nodefaults", "-M", machine, "-accel", accel, "-cpu", cpu];
+        let mut args = args.map(str::to_owned).to_vec();
+        args.extend([
             "-smp".into(),
             CPUS.to_string(),
             "-display".into(),
@@ -230,7 +225,7 @@ impl Machine {
             format!("virtio-net-{bus},netdev=net"),
             "-device".into(),
             format!("virtio-rng-{bus}"),
-        ];
+        ]);
         if let Some(number) = self.vsock {
             args.extend(["-device".into(), format!("vhost-vsock-{bus},guest-cid={number}")]);
         }

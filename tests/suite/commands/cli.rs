@@ -47,7 +47,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
             "make",
             vec![
                 "fc ch flavor arch source config fragment set patches configs jobs cc llvm cross-compile sandbox",
-                "launcher mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock progress",
+                "launcher builtin mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock progress",
             ],
         ),
         ("extract", vec!["fc ch flavor arch output modules config debug images cache-dir"]),
