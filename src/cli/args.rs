@@ -110,7 +110,7 @@ pub struct ConfigArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Config and patches")]
 pub struct RequireArgs {
-    /// Fail before compiling if the final .config does not meet this requirement profile (kubernetes-1.35,
+    /// Fail before compiling if the final .config does not meet this requirement profile (kubernetes-1.37,
     /// cilium, …); repeatable; `none` skips the flavor's own profile [default: the flavor's own]
     #[arg(long, value_name = "PROFILE")]
     pub require: Vec<String>,

@@ -49,7 +49,7 @@ Examples:
   kcompile 6.1 --fc --source apt           the distribution's source package
   kcompile 6.1.7 --fc --source ./linux     a source directory, used in place
   kcompile plan 6.1 --fc --set KSM=n       show the inputs of a build
-  kcompile check my.config --for kubernetes-1.35 cilium
+  kcompile check my.config --for kubernetes-1.37 cilium
   kcompile doctor --install                install what a build needs
   kcompile boot 6.1 --fc                   boot and test what was built
   kcompile push docker.io/foobar           copy images in out/ to a registry

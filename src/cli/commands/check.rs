@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
-  kcompile check my.config --for kubernetes-1.35 cilium
+  kcompile check my.config --for kubernetes-1.37 cilium
   kcompile check out/firecracker-kernel-modules-amd64:6.1.7 --for flintlock
   kcompile check 6.1 --fc                   open until olddefconfig has run
   kcompile check 6.1 --fc --configure       check the config after olddefconfig

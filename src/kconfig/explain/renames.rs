@@ -36,6 +36,34 @@ pub struct Renames {
 struct File {
     #[serde(default)]
     rename: Vec<Rename>,
+    #[serde(default)]
+    removed: Vec<Removed>,
+}
+
+/// Symbols that went away in one version for one reason.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Removed {
+    /// Without `CONFIG_`.
+    symbols: Vec<String>,
+    /// The first version without them.
+    since: KernelVersion,
+    note: String,
+}
+
+impl File {
+    /// Returns an entry for each symbol of the file.
+    fn entries(self) -> impl Iterator<Item = Rename> {
+        let removed = self.removed.into_iter().flat_map(|Removed { symbols, since, note }| {
+            symbols.into_iter().map(move |old| Rename {
+                old,
+                new: Vec::new(),
+                since,
+                note: Some(note.clone()),
+            })
+        });
+        self.rename.into_iter().chain(removed)
+    }
 }
 
 impl Renames {
@@ -48,7 +76,7 @@ impl Renames {
         let mut renames = Renames::default();
         for (name, text) in library.layers(FILE) {
             let file: File = read_toml(name, text)?;
-            for rename in file.rename {
+            for rename in file.entries() {
                 renames.list.retain(|old| old.old != rename.old);
                 renames.list.push(rename);
             }
@@ -87,6 +115,7 @@ impl Renames {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kconfig::requirements;
 
     #[test]
     fn the_built_in_table_is_sound() {
@@ -96,6 +125,54 @@ mod tests {
             assert!(!rename.new.is_empty() || rename.note.is_some(), "{}: neither name nor note", rename.old);
             assert!(!rename.new.contains(&rename.old), "{}", rename.old);
         }
+    }
+
+    #[test]
+    fn the_built_in_table_names_each_symbol_once() {
+        let library = ConfigLibrary::built_in();
+        let (name, text) = library.layers(FILE).next().unwrap();
+        let file: File = read_toml(name, text).unwrap();
+        let mut names: Vec<String> = file.entries().map(|rename| rename.old).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert!(count > 300 && count == names.len(), "{count} entries, {} names", names.len());
+    }
+
+    #[test]
+    fn chains_of_the_built_in_table_go_forward_and_end() {
+        let renames = Renames::read(&ConfigLibrary::built_in()).unwrap();
+        for rename in &renames.list {
+            let since: Vec<_> = renames.chain(&rename.old).map(|step| step.since).collect();
+            assert!(since.is_sorted() && since.len() < 4, "{}: {since:?}", rename.old);
+        }
+    }
+
+    /// A line for a kernel that no longer has the symbol can never be met.
+    #[test]
+    fn profiles_ask_for_a_symbol_only_where_it_exists() {
+        let library = ConfigLibrary::built_in();
+        let renames = Renames::read(&library).unwrap();
+        let profiles = requirements::read_all(&library, &requirements::names(&library)).unwrap();
+        for profile in profiles {
+            for line in &profile.options {
+                let gone = |alternative: &requirements::Alternative| {
+                    let since = renames.of(&alternative.symbol)?.since;
+                    line.kernel.as_ref().is_none_or(|range| range.contains(since)).then_some(since)
+                };
+                let all: Option<Vec<_>> = line.alternatives.iter().map(gone).collect();
+                assert_eq!(all, None, "{}: {:?}", profile.name, line.alternatives);
+            }
+        }
+    }
+
+    #[test]
+    fn removed_symbols_share_a_version_and_a_note() {
+        let text = "[[removed]]\nsymbols = [\"A\", \"B\"]\nsince = \"6.1\"\nnote = \"gone\"\n";
+        let renames = Renames::read(&ConfigLibrary::from_texts([(FILE, text)])).unwrap();
+        let all =
+            renames.list.iter().map(|rename| format!("{} {} {:?}", rename.old, rename.since, rename.note));
+        assert_eq!(all.collect::<Vec<_>>(), ["A 6.1 Some(\"gone\")", "B 6.1 Some(\"gone\")"]);
     }
 
     #[test]

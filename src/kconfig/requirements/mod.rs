@@ -6,6 +6,8 @@ mod profile;
 mod result;
 mod support;
 
+#[cfg(test)]
+pub use profile::Alternative;
 pub use profile::{Level, Profile, names, read, read_all};
 pub use result::{CheckInput, RequirementResult, RequirementStatus, Stage, Tally, check, tallies};
 pub use support::{SupportLevel, support};

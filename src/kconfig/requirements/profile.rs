@@ -363,6 +363,37 @@ mod tests {
     }
 
     #[test]
+    fn older_releases_of_kubernetes_keep_what_newer_ones_drop() {
+        let library = ConfigLibrary::built_in();
+        let level = |profile: &str, symbol: &str| {
+            let profile = read(&library, profile).unwrap();
+            let line = profile.options.iter().find(|line| line.alternatives[0].symbol == symbol);
+            line.map(|line| line.level)
+        };
+        assert_eq!(level("kubernetes-1.37", "IP_VS_RR"), None);
+        assert_eq!(level("kubernetes-1.36", "IP_VS_RR"), Some(Level::Recommended));
+        assert_eq!(level("kubernetes-1.35", "CGROUP_DEVICE"), Some(Level::Recommended));
+        assert_eq!(level("kubernetes-1.34", "CGROUP_DEVICE"), Some(Level::Required));
+        assert_eq!(level("kubernetes-1.34", "PSI"), Some(Level::Required));
+    }
+
+    #[test]
+    fn the_tables_of_iptables_need_the_legacy_option() {
+        let library = ConfigLibrary::built_in();
+        for name in names(&library) {
+            let profile = read(&library, &name).unwrap();
+            let required = |symbol: &str| {
+                profile.options.iter().any(|line| {
+                    line.level == Level::Required && line.alternatives.iter().all(|one| one.symbol == symbol)
+                })
+            };
+            if required("IP_NF_FILTER") || required("IP_NF_IPTABLES") {
+                assert!(required("NETFILTER_XTABLES_LEGACY"), "{name}");
+            }
+        }
+    }
+
+    #[test]
     fn the_built_in_profiles_are_sound() {
         let library = ConfigLibrary::built_in();
         let known = names(&library);
@@ -374,6 +405,9 @@ mod tests {
             "kubernetes",
             "kubernetes-1.34",
             "kubernetes-1.35",
+            "kubernetes-1.36",
+            "kubernetes-1.37",
+            "kube-proxy-ipvs",
             "docker",
             "cilium",
             "calico",
@@ -384,7 +418,11 @@ mod tests {
         for profile in read_all(&library, &known).unwrap() {
             assert!(!profile.options.is_empty(), "{}", profile.name);
             for line in &profile.options {
-                assert!(!line.reason.is_empty() && !line.source.is_empty(), "{}: {line:?}", profile.name);
+                assert!(
+                    !line.reason.is_empty() && line.source.contains("https://"),
+                    "{}: {line:?}",
+                    profile.name
+                );
             }
         }
     }

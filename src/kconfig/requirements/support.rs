@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn kubernetes_minimum_is_cgroup_v2() {
-        let profile = read(&ConfigLibrary::built_in(), "kubernetes-1.35").unwrap();
+        let profile = read(&ConfigLibrary::built_in(), "kubernetes-1.37").unwrap();
         let of = |version: &str| {
             let (fitness, unmet) = support(&profile, version.parse().unwrap());
             (fitness, unmet.iter().map(|rule| rule.version.to_string()).collect::<Vec<_>>())

@@ -112,7 +112,7 @@ fn configs_and_requirements_as_json() {
     };
     let text = [
         check("mini.config --for firecracker"),
-        check("a --for firecracker,kubernetes-1.35"),
+        check("a --for firecracker,kubernetes-1.37"),
         printed(&context, "config diff a b --json"),
         printed(
             &context,

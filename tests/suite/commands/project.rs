@@ -51,7 +51,7 @@ fn project_files_override_the_built_in_ones() {
 fn command_line_options_override_project_defaults() {
     let mut context = project(
         "flavor = \"cloud-hypervisor\"\narch = [\"arm64\"]\noutput = \"images\"\n\
-         mirror = [\"https://mirror.example\"]\nrequire = [\"kubernetes-1.35\"]\n",
+         mirror = [\"https://mirror.example\"]\nrequire = [\"kubernetes-1.37\"]\n",
     );
     let by_project = plan(&context, "6.1");
     assert_eq!(by_project["plan"]["flavor"], "cloud-hypervisor");
