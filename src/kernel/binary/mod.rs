@@ -75,7 +75,9 @@ impl fmt::Display for Format {
                 let header = if *pe { "with an EFI header" } else { "without an EFI header (CONFIG_EFI)" };
                 write!(f, "an {} Image {header}", arch.spec().title)
             }
-            Format::BzImage => f.write_str("a bzImage, which is compressed and which Firecracker does not load"),
+            Format::BzImage => f.write_str(
+                "a bzImage, which is compressed and which Firecracker up to 1.16.1 does not load",
+            ),
             Format::Gzip => f.write_str("a gzip file"),
             Format::Raw => f.write_str(
                 "a raw binary, as objcopy -O binary writes it (use the vmlinux.bin in arch/x86/boot/compressed/)",
