@@ -225,7 +225,7 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     let distance = |other: &str| strsim::osa_distance(&word, &other.to_lowercase());
     let best = candidates.into_iter().min_by_key(|other| distance(other))?;
     // A third of a word may be wrong.
-    (distance(best) <= best.chars().count().min(word.chars().count()).div_ceil(3)).then_some(best)
+    (distance(best) <= best.chars().count().min(word.chars().count()) / 3).then_some(best)
 }
 
 #[cfg(test)]
