@@ -341,7 +341,9 @@ mod tests {
             "cache export x:y",
             "cache import x:y",
         ] {
-            let line = format!("kcompile {command} --progress json");
+            let (command, rest) = command.split_once(" -- ").unwrap_or((command, ""));
+            let rest = if rest.is_empty() { String::new() } else { format!(" -- {rest}") };
+            let line = format!("kcompile {command} --progress json{rest}");
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(cli.into_command().progress(), Progress::Json, "{line}");
         }

@@ -23,7 +23,7 @@ const EXAMPLES: &str = "\
 Examples:
   kcompile extract 6.1 --fc                          write ./vmlinux
   kcompile extract 6.1 --fc -o kernels/vmlinux-6.1 --modules rootfs
-  kcompile extract out/cloudhypervisor-kernel-bin-amd64:6.1.7 --config 6.1.config
+  kcompile extract out/firecracker-kernel-bin-amd64:6.1.7 --config 6.1.config
   kcompile extract 6.1 --fc --debug debug            vmlinux for gdb, System.map
 
 Exit codes: 0 ok, 1 cannot write a file, 2 no such image, no such part or file exists, 3 image is not valid.";
