@@ -32,7 +32,8 @@ impl Status {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// As the user types it. `5.10.77` is one kernel, `6.1` is a whole series.
+    /// As the user types it. `5.10.77` is one kernel, `6.1` is a whole series. With `sha256`, `5.12` is the
+    /// release of this name.
     #[serde(deserialize_with = "deserialize_version")]
     pub version: String,
     pub flavor: Flavor,
@@ -46,6 +47,9 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Sha256>,
     pub status: Status,
+    /// The source that `status` holds for, if it is not the one above. `all` takes the kernel from here.
+    #[serde(default, deserialize_with = "deserialize_source", skip_serializing_if = "Option::is_none")]
+    pub supported_source: Option<String>,
     /// What a user should know before choosing this kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -54,7 +58,14 @@ pub struct Entry {
 impl Entry {
     /// Returns the version as a request.
     pub fn request(&self) -> VersionRequest {
-        self.version.parse().expect("checked when the catalog was read")
+        let version: VersionRequest = self.version.parse().expect("checked when the catalog was read");
+        // A series has no checksum, since its newest release changes.
+        if self.sha256.is_some() { VersionRequest::Exact(version.floor()) } else { version }
+    }
+
+    /// Returns whether `version` is spelled as in the catalog. `5.12` and `5.12.0` are two names.
+    fn is_named(&self, version: VersionRequest) -> bool {
+        self.version == version.in_catalog()
     }
 
     /// Returns an architecture for which both entries describe the same kernel.
@@ -128,12 +139,26 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// Returns the release that two numbers such as `5.12` name, if the catalog has this release under this
+    /// name and has no entry for the series. Returns any other `version` unchanged.
+    pub fn resolve(&self, version: VersionRequest, flavor: Flavor) -> VersionRequest {
+        let named = self.kernels.iter().filter(|entry| entry.flavor == flavor && entry.is_named(version));
+        let mut requests = named.map(Entry::request);
+        if requests.clone().any(|request| request == version) {
+            version
+        } else {
+            requests.next().unwrap_or(version)
+        }
+    }
+
     /// Returns the flavors that have an entry for `version` or for its series.
     pub fn flavors_of(&self, version: VersionRequest) -> Vec<Flavor> {
         let (major, minor) = version.floor().series();
         let wanted = [version, VersionRequest::Series(major, minor)];
         let knows = |flavor: &Flavor| {
-            self.kernels.iter().any(|entry| entry.flavor == *flavor && wanted.contains(&entry.request()))
+            self.kernels.iter().any(|entry| {
+                entry.flavor == *flavor && (wanted.contains(&entry.request()) || entry.is_named(version))
+            })
         };
         Flavor::ALL.iter().copied().filter(knows).collect()
     }
@@ -237,6 +262,25 @@ mod tests {
     }
 
     #[test]
+    fn a_version_with_a_checksum_is_a_release() {
+        let pinned = format!("{TWO}sha256 = \"{}\"\n", Sha256::of("x"));
+        let resolve = |text: &str, version: &str| {
+            catalog(text).unwrap().resolve(version.parse().unwrap(), Flavor::CloudHypervisor)
+        };
+        let (series, release) = (VersionRequest::Series(5, 12), "5.12.0".parse().unwrap());
+        assert_eq!((resolve(TWO, "5.12"), resolve(TWO, "5.12.0")), (series, release));
+        assert_eq!((resolve(&pinned, "5.12"), resolve(&pinned, "5.12.0")), (release, release));
+        let both = pinned.clone() + &TWO[TWO.rfind("[[kernel]]").unwrap()..];
+        assert_eq!((resolve(&both, "5.12"), resolve(&both, "5.12.0")), (series, release));
+        let spelled_out = pinned.replace("\"5.12\"", "\"5.12.0\"");
+        assert_eq!((resolve(&spelled_out, "5.12"), resolve(&spelled_out, "5.12.0")), (series, release));
+        assert_eq!(resolve(&pinned, "6.1"), VersionRequest::Series(6, 1));
+        assert_eq!(catalog(&pinned).unwrap().flavors_of(series), [Flavor::CloudHypervisor]);
+        let twice = catalog(&(pinned.clone() + &pinned[pinned.rfind("[[kernel]]").unwrap()..])).unwrap_err();
+        assert!(twice.to_string().ends_with("there are two entries for 5.12, cloud-hypervisor, amd64"));
+    }
+
+    #[test]
     fn a_mistake_names_file_line_and_field() {
         for (from, to, says) in [
             ("untested", "unknown", "line 11, column 18: status: unknown variant `unknown`"),
@@ -292,8 +336,8 @@ mod tests {
         assert!(catalog.kernels.len() >= 4);
         for entry in catalog.kernels.iter().filter(|entry| entry.status == Status::Supported) {
             for arch in &entry.arch {
-                let name =
-                    format!("configs/{}/linux-{}-{}.config", entry.flavor, arch.spec().kbuild, entry.version);
+                let series = entry.version.split('.').take(2).collect::<Vec<_>>().join(".");
+                let name = format!("configs/{}/linux-{}-{series}.config", entry.flavor, arch.spec().kbuild);
                 assert!(library.text(&name).is_some(), "{name} is missing");
             }
         }

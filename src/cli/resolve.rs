@@ -178,10 +178,10 @@ fn flavor(options: &Options, ctx: &Context<'_>) -> Option<Flavor> {
     options.target.hypervisor.flavor().or(ctx.library.project.defaults.flavor)
 }
 
-/// A version, and whether it was given as a channel of kernel.org.
+/// A version, and its source if the name that was given for it implies one.
 struct ResolvedVersion {
     version: VersionRequest,
-    is_of_channel: bool,
+    source: Option<SourceSpec>,
 }
 
 /// Returns the versions that one argument names.
@@ -193,9 +193,10 @@ fn resolve_version(
 ) -> Result<Vec<ResolvedVersion>> {
     if let Ok(channel) = text.parse() {
         let version = crate::ops::fetch::resolve(channel, mirrors(options, ctx)?, ctx)?;
-        return Ok(vec![ResolvedVersion { version: VersionRequest::Exact(version), is_of_channel: true }]);
+        // The version of a channel of kernel.org comes from there for every flavor.
+        let (version, source) = (VersionRequest::Exact(version), Some(SourceSpec::KernelOrg));
+        return Ok(vec![ResolvedVersion { version, source }]);
     }
-    let of_catalog = |version| ResolvedVersion { version, is_of_channel: false };
     if text == "all" {
         let Some(flavor) = flavor(options, ctx) else {
             return Err(Error::usage(
@@ -206,27 +207,29 @@ fn resolve_version(
         let kernels = ctx.catalog.kernels.iter();
         let kernels = kernels.filter(|entry| entry.flavor == flavor && entry.arch.contains(&arch));
         let supported = kernels.filter(|entry| entry.status == Status::Supported);
-        return Ok(supported.map(|entry| of_catalog(entry.request())).collect());
+        let resolved = supported.map(|entry| {
+            let source = entry.supported_source.as_deref().and_then(|source| source.parse().ok());
+            ResolvedVersion { version: entry.request(), source }
+        });
+        return Ok(resolved.collect());
     }
     let version = text.parse().map_err(|why: String| {
         Error::usage(why).hint("see `kcompile list` for known kernels and `kcompile --help` for commands")
     })?;
-    Ok(vec![of_catalog(version)])
+    Ok(vec![ResolvedVersion { version, source: None }])
 }
 
 fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Context<'_>) -> Result<Request> {
     let Context { host, catalog, .. } = ctx;
     let Options { target, config, images, make, compile, .. } = options;
-    let ResolvedVersion { version, is_of_channel } = *resolved;
     let flavor = match flavor(options, ctx) {
         Some(flavor) => flavor,
-        None => planning::flavor_of(version, catalog)?,
+        None => planning::flavor_of(resolved.version, catalog)?,
     };
-    // The version of a channel of kernel.org comes from there for every flavor.
-    let of_channel = is_of_channel.then_some(SourceSpec::KernelOrg);
+    let version = catalog.resolve(resolved.version, flavor);
     // An entry for a series does not apply to one version of it, which may have its own branch.
     let from_catalog = || catalog.find(version, flavor, arch)?.source.as_deref()?.parse().ok();
-    let source = target.source.clone().or(of_channel).or_else(from_catalog);
+    let source = target.source.clone().or(resolved.source.clone()).or_else(from_catalog);
     Ok(Request {
         version,
         flavor,

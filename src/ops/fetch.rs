@@ -12,7 +12,7 @@ use crate::ops::context::Context;
 use crate::plan::request::Request;
 use crate::plan::{Inputs, Plan, SourceIdentity, SourceLocation};
 use crate::source::{self, Tree};
-use crate::util::error::Result;
+use crate::util::error::{Error, Kind, Result};
 use camino::Utf8Path;
 use std::collections::BTreeMap;
 
@@ -50,10 +50,25 @@ pub fn fetch_planned(
 ) -> Result<(Plan, Tree)> {
     memo::put(cache, &inputs.memo_entries);
     let fetch_context = ctx.fetch_context(cache, &inputs.lock);
-    let pristine = source::open_or_fetch(first, &fetch_context)?;
+    let pristine = source::open_or_fetch(first, &fetch_context)
+        .map_err(|error| hint_at_supported_source(error, request, ctx))?;
     let plan = complete_plan(request, inputs, &pristine, ctx)?;
     let tree = source::patched(pristine, &plan, &fetch_context)?;
     Ok((plan, tree))
+}
+
+/// Adds the source that the kernel is supported from to the hint, if `request` has another source.
+fn hint_at_supported_source(error: Error, request: &Request, ctx: &Context<'_>) -> Error {
+    let Request { version, flavor, arch, source, .. } = request;
+    let entry = ctx.catalog.find(*version, *flavor, *arch);
+    match entry.and_then(|entry| entry.supported_source.as_deref()) {
+        Some(supported) if error.kind == Kind::Fetch && source.to_string() != supported => {
+            let hint = format!("Linux {version} is supported from another source: --source {supported}");
+            let first = error.hint_text().map_or_else(String::new, |first| format!("{first}; "));
+            error.hint(first + &hint)
+        }
+        _ => error,
+    }
 }
 
 /// Returns the complete plan if the cache has the source.

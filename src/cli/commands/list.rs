@@ -39,8 +39,8 @@ Columns:
   KUBERNETES   what the version allows; numbers refer to notes below. Options
                are open until the kernel is configured (kcompile check)
 
---json prints kernels[] (version, flavor, arch, status, source, sha256, configs, end_of_life, kubernetes, \
-note), series[] and fragments[].";
+--json prints kernels[] (version, flavor, arch, status, source, supported_source, sha256, configs, \
+end_of_life, kubernetes, note), series[] and fragments[].";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -114,6 +114,7 @@ fn json(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
             "arch": entry.arch,
             "status": entry.status,
             "source": source(entry),
+            "supported_source": entry.supported_source,
             "sha256": entry.sha256,
             "configs": entry.arch.iter().map(config).collect::<serde_json::Map<_, _>>(),
             "end_of_life": catalog.end_of_life(version),

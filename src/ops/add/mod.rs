@@ -77,6 +77,7 @@ pub fn prepare(requested: &[NewKernelRequest<'_>], ctx: &Context<'_>) -> Result<
         source: (request.source != *default).then(|| request.source.to_string()),
         sha256: pin(request, &source),
         status: Status::Untested,
+        supported_source: None,
         note: Some(format!("its config was carried over from {}", froms.join(" and "))),
     };
     Ok(NewKernel { entry, source, configs, catalog })
@@ -196,6 +197,7 @@ mod tests {
             source: Some("git+https://example.org/\"x\"#y".into()),
             sha256: Some(crate::util::digest::Sha256::of("x")),
             status: Status::Untested,
+            supported_source: None,
             note: Some("its config was carried over from 6.1".into()),
         }
     }

@@ -49,6 +49,20 @@ fn the_catalog_as_json_is_complete() {
             assert!(kernel["configs"]["amd64"].is_string() && kernel["end_of_life"].is_string(), "{kernel}");
         }
     }
+    for (version, flavor, source) in [
+        ("4.19.215", "firecracker", Value::Null),
+        ("5.2.21", "firecracker", Value::Null),
+        ("5.10.77", "firecracker", Value::Null),
+        ("5.12", "cloud-hypervisor", json!("kernel.org")),
+        ("5.15.12", "cloud-hypervisor", json!("kernel.org")),
+    ] {
+        let kernel = kernel(&listed, version, flavor);
+        assert_eq!(
+            (&kernel["status"], &kernel["supported_source"]),
+            (&json!("supported"), &source),
+            "{kernel}"
+        );
+    }
     let old = kernel(&listed, "4.19.215", "firecracker");
     assert_eq!(old["sha256"], "9e2064f9cb942999a76737d510f08a85bcd8164e9762ce0f7dbfeac58bc2f2b3");
     assert_eq!((&old["source"], &old["end_of_life"]), (&json!("kernel.org"), &json!("2024-12-05")));

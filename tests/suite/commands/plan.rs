@@ -85,10 +85,71 @@ fn plan_lists_every_step() {
     // 6.1 comes from kernel.org, but one of its versions may have its own branch.
     assert!(context.run("plan 6.1.6 --ch").ok().stdout.contains("linux.git#ch-6.1.6"));
     assert!(context.run("plan 6.1 --ch").ok().stdout.contains("from https://cdn.kernel.org"));
-    let text = context.run("plan 5.12 --ch").ok().stdout;
-    assert!(text.contains("https://github.com/cloud-hypervisor/linux.git#ch-5.12"), "{text}");
+    let text = context.run("plan 6.2 --ch").ok().stdout;
+    assert!(text.contains("https://github.com/cloud-hypervisor/linux.git#ch-6.2"), "{text}");
     let image = "cloudhypervisor-kernel-bin-amd64:<version>  bin/vmlinux.bin, boot/vmlinux.bin\n";
     assert!(text.contains(image), "{text}");
+}
+
+#[test]
+fn two_numbers_are_a_release_if_the_catalog_pins_it_and_else_a_series() {
+    let context = TestContext::new();
+    let kernel = |args: &str| {
+        let text = context.run(&format!("plan {args}")).ok().stdout;
+        text.lines().next().unwrap().trim_start_matches("kernel").trim().to_owned()
+    };
+    for version in ["5.12 --ch", "5.12.0 --ch", "5.12"] {
+        assert_eq!(kernel(version), "Linux 5.12 for Cloud Hypervisor on amd64", "{version}");
+    }
+    for (series, newest) in [("6.1 --fc", "6.1"), ("5.10 --ch", "5.10"), ("5.12 --fc", "5.12")] {
+        let kernel = kernel(series);
+        assert!(kernel.starts_with(&format!("Linux {newest} (newest release) for ")), "{series}: {kernel}");
+    }
+    let source = &plan(&context, "5.12 --ch --source kernel.org")["plan"]["source"];
+    assert_eq!(source["origin"], "https://cdn.kernel.org/pub/linux/kernel/v5.x/linux-5.12.tar.xz");
+    assert_eq!(source["digest"], "sha256:7d0df6f2bf2384d68d0bd8e1fe3e071d64364dcdc6002e7b5c87c92d48fac366");
+    assert_eq!(
+        plan(&context, "5.12 --ch")["source"],
+        "https://github.com/cloud-hypervisor/linux.git#ch-5.12"
+    );
+    // An entry of the user for the series means the series again.
+    std::fs::create_dir(context.path("work/own")).unwrap();
+    let entry = "[[kernel]]\nversion = \"5.12\"\nflavor = \"cloud-hypervisor\"\narch = [\"amd64\"]\nstatus = \
+                 \"untested\"\n";
+    std::fs::write(context.path("work/own/kernels.toml"), entry).unwrap();
+    assert!(kernel("5.12 --ch --configs own").starts_with("Linux 5.12 (newest release) for "));
+}
+
+#[test]
+fn all_takes_the_source_that_a_kernel_is_supported_from() {
+    let context = TestContext::new();
+    let origins = |args: &str| -> Vec<String> {
+        let plans = plan(&context, args);
+        let origins =
+            plans.as_array().unwrap().iter().map(|plan| plan["plan"]["source"]["origin"].to_string());
+        origins.collect()
+    };
+    let (all, branches) = (origins("all --ch"), origins("all --ch --source git"));
+    for release in ["5.12", "5.15.12"] {
+        let tarball = format!("\"https://cdn.kernel.org/pub/linux/kernel/v5.x/linux-{release}.tar.xz\"");
+        let branch = format!("\"https://github.com/cloud-hypervisor/linux.git#ch-{release}\"");
+        assert!(all.contains(&tarball) && !all.contains(&branch), "{all:?}");
+        assert!(branches.contains(&branch), "{branches:?}");
+        // Whoever names the version gets the hypervisor's own branch.
+        let one = plan(&context, &format!("{release} --ch"));
+        assert_eq!(one["plan"]["source"]["origin"].to_string(), branch);
+    }
+}
+
+#[test]
+fn a_branch_that_is_out_of_reach_has_the_supported_source_as_a_hint() {
+    let mut context = TestContext::new();
+    // Nobody listens on this port.
+    context.env.insert("HTTPS_PROXY".into(), "http://127.0.0.1:1".into());
+    let hint = "Linux 5.15.12 is supported from another source: --source kernel.org";
+    context.run("fetch 5.15.12 --ch").failed(3, &["cannot fetch https://github.com/", hint]);
+    let other = context.run("fetch 6.2 --ch").failed(3, &["cannot fetch https://github.com/"]);
+    assert!(!other.stderr.contains("is supported from"), "{}", other.stderr);
 }
 
 #[test]
