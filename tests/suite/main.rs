@@ -5,6 +5,7 @@
 
 mod docs;
 mod imports;
+mod kernel_table;
 mod smoke;
 mod style;
 
