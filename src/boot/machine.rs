@@ -145,10 +145,10 @@ impl Machine {
             (RootMedium::Initramfs(_), _) => "rdinit=/init",
         };
         let messages = match self.purpose {
-            Purpose::Checks => "loglevel=7 printk.devkmsg=on",
-            Purpose::Shell => "loglevel=4",
+            Purpose::Checks => format!("{early_console}{platform} panic=-1 loglevel=7 printk.devkmsg=on"),
+            Purpose::Shell => format!("quiet{platform} panic=-1"),
         };
-        let mut line = format!("console={serial} {early_console}{platform} panic=-1 {messages} {root}");
+        let mut line = format!("console={serial} {messages} {root}");
         if let Some(append) = &self.append {
             line.push(' ');
             line.push_str(append);

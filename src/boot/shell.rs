@@ -49,11 +49,15 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
 ip link set lo up
+# The addresses of QEMU's user network.
+ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0 && ip route add default via 10.0.2.2
+echo nameserver 10.0.2.3 >/etc/resolv.conf
 stty @SIZE@
 export HOME=/ PS1='# '
 echo "Linux $(uname -r). Exit the shell to end the machine."
 setsid cttyhack sh
-poweroff -f
+# Without ACPI there is no poweroff. QEMU ends instead of restarting the machine.
+reboot -f
 "#;
 
 /// Boots `target` with a console on the terminal, and returns when the machine has ended.
