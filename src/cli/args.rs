@@ -11,7 +11,6 @@ use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec};
 use crate::oci::Compression;
 use crate::plan::request::{KernelLink, ModulesLayout, Override};
 use crate::report::Progress;
-use crate::util::error::{self, Error};
 use camino::Utf8PathBuf;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser};
 use std::collections::BTreeMap;
@@ -242,31 +241,16 @@ pub struct ProgressArgs {
     pub progress: Progress,
 }
 
-/// Printing the plan instead of doing the work.
+/// Printing the plan instead of doing the work, and the form of what is printed.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct PlanArgs {
     /// Print the plan and exit, as `kcompile plan` does
     #[arg(long)]
     pub dry_run: bool,
-    /// Print the plan as JSON
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
-}
-
-impl PlanArgs {
-    /// Returns whether `--dry-run` is given.
-    ///
-    /// # Errors
-    ///
-    /// `--json` is given without it (exit code 2).
-    pub fn is_dry_run(&self) -> error::Result<bool> {
-        if self.json && !self.dry_run {
-            return Err(Error::usage("--json needs --dry-run: it prints a plan as JSON")
-                .hint("--progress json prints the progress of a build as JSON lines"));
-        }
-        Ok(self.dry_run)
-    }
 }
 
 /// The options of a build. Commands that take only some groups leave the others at their defaults.

@@ -28,10 +28,10 @@ use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
 use crate::kernel::{Channel, Flavor, VersionRequest};
-use crate::report::{self, Progress, Reporter, Terminal};
+use crate::report::{self, ErrorFormat, Progress, Reporter, Terminal};
 use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, join_list, nearest, redact_secrets};
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use commands::{
     add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, extract, fetch,
@@ -178,17 +178,26 @@ pub fn main() -> ExitCode {
     }
     let matches = command_line().try_get_matches().unwrap_or_else(|error| exit(&error));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error));
+    let errors = if is_json(&matches) { ErrorFormat::Json } else { ErrorFormat::Text };
     let command = cli.into_command();
     let host = match Host::read() {
         Ok(host) => host,
-        Err(error) => return fail(&error, &Reporter::new(Progress::Plain, Terminal::No)),
+        Err(error) => return fail(&error, &Reporter::new(Progress::Plain, Terminal::No, errors)),
     };
-    let reporter = Reporter::new(command.progress(), host.terminal);
+    let reporter = Reporter::new(command.progress(), host.terminal, errors);
     match run(&command, &host, &reporter) {
         // Warnings are lost, or the events of `--progress json`.
         Ok(code) if code == ExitCode::SUCCESS && report::has_lost_lines() => ExitCode::FAILURE,
         Ok(code) => code,
         Err(error) => fail(&error, &reporter),
+    }
+}
+
+/// Returns whether the innermost subcommand has the option `--json`.
+fn is_json(matches: &ArgMatches) -> bool {
+    match matches.subcommand() {
+        Some((_, inner)) => is_json(inner),
+        None => matches!(matches.try_get_one("json"), Ok(Some(true))),
     }
 }
 
@@ -238,13 +247,18 @@ fn show_overview() -> ExitCode {
     let text = format!("{}\n\nUsage: {}\n\n{OVERVIEW}", about(), usage());
     match output::print(&text) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, &Reporter::new(Progress::Plain, Terminal::No)),
+        Err(error) => fail(&error, &Reporter::new(Progress::Plain, Terminal::No, ErrorFormat::Text)),
     }
 }
 
 /// Prints a message of the parser and exits. The message repeats arguments, which may hold a password.
 fn exit(error: &clap::Error) -> ! {
     let text = error.to_string();
+    let mut options = host::args().take_while(|word| word != "--");
+    if error.use_stderr() && options.any(|word| word == "--json") {
+        Reporter::new(Progress::Plain, Terminal::No, ErrorFormat::Json).error(&usage_error(&text));
+        std::process::exit(error.exit_code());
+    }
     let shown = escape_control(&redact_secrets(&text));
     if shown != text {
         let _ = std::io::stderr().write_all(shown.as_bytes());
@@ -258,9 +272,22 @@ fn exit(error: &clap::Error) -> ! {
     match output::check_written(written) {
         Ok(()) => std::process::exit(error.exit_code()),
         Err(error) => {
-            Reporter::new(Progress::Plain, Terminal::No).error(&error);
+            Reporter::new(Progress::Plain, Terminal::No, ErrorFormat::Text).error(&error);
             std::process::exit(error.exit_code().into())
         }
+    }
+}
+
+/// Turns a message of the parser into an error. Its first paragraph says what is wrong, and one that begins
+/// with `tip:` what to do.
+fn usage_error(text: &str) -> Error {
+    let one_line = |paragraph: &str| paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut paragraphs = text.split("\n\n").map(one_line);
+    let message = paragraphs.next().unwrap_or_default();
+    let error = Error::usage(message.trim_start_matches("error: "));
+    match paragraphs.find_map(|paragraph| paragraph.strip_prefix("tip: ").map(str::to_owned)) {
+        Some(tip) => error.hint(tip),
+        None => error,
     }
 }
 

@@ -4,8 +4,11 @@ use crate::host::Host;
 use crate::kconfig::{Comparison, Renamed, Setting};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
+use crate::util::json::Versioned;
 use crate::util::text::{escape_control, is_printable, sanitize_line, wrap};
 use camino::Utf8Path;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -35,10 +38,20 @@ pub fn check_written(written: std::io::Result<()>) -> Result<()> {
     }
 }
 
+/// Formats an object as JSON, with its `schema` first.
+pub fn render_json(object: &impl Serialize) -> String {
+    escaped_json(&Versioned::new(object))
+}
+
+/// Formats the output of a command that may have several results.
+pub fn render_items(items: &[impl Serialize]) -> String {
+    render_json(&BTreeMap::from([("items", items)]))
+}
+
 /// Formats `value` as JSON with all control characters escaped. serde_json escapes only those of ASCII.
 /// Control characters occur only in strings, where an escape has the same meaning.
-pub fn render_json(value: &impl serde::Serialize) -> String {
-    let json = serde_json::to_string_pretty(value).expect("only string keys");
+fn escaped_json(value: &impl Serialize) -> String {
+    let json = serde_json::to_string_pretty(value).expect("objects with only string keys");
     let mut shown = String::with_capacity(json.len() + 1);
     for c in json.chars() {
         if c == '\n' || is_printable(c) {
@@ -53,24 +66,33 @@ pub fn render_json(value: &impl serde::Serialize) -> String {
     shown
 }
 
-/// Prints a JSON array one value at a time. Close it after a failure, too, so that the JSON is complete.
+/// Prints what [`render_items`] returns, one item at a time, since each may be large.
 #[derive(Default)]
-pub struct JsonArrayPrinter {
+pub struct ItemsPrinter {
     count: usize,
 }
 
-impl JsonArrayPrinter {
-    pub fn add(&mut self, value: &impl serde::Serialize) -> Result<()> {
+impl ItemsPrinter {
+    pub fn add(&mut self, item: &impl Serialize) -> Result<()> {
         self.count += 1;
-        let before = if self.count == 1 { "[" } else { "," };
-        print(&format!("{before}\n{}", render_json(value)))
+        let before = if self.count == 1 { ITEMS_START } else { "," };
+        let lines = escaped_json(item).trim_end().replace('\n', "\n    ");
+        print(&format!("{before}\n    {lines}"))
     }
 
-    /// Prints the end of the array, if a value was printed.
-    pub fn close(self) -> Result<()> {
-        print(if self.count == 0 { "" } else { "]\n" })
+    /// Prints the end, also after a failure, so that the JSON is complete. If the first item already failed,
+    /// nothing is printed.
+    pub fn finish(self, result: Result<()>) -> Result<()> {
+        match self.count {
+            0 if result.is_err() => return result,
+            0 => print(&format!("{ITEMS_START}]\n}}\n"))?,
+            _ => print("\n  ]\n}\n")?,
+        }
+        result
     }
 }
+
+const ITEMS_START: &str = "{\n  \"schema\": 1,\n  \"items\": [";
 
 /// Formats the line that scripts read: `PATH:TAG DIGEST`.
 pub fn line(layout: &Utf8Path, tag: &str, digest: Sha256, host: &Host) -> String {

@@ -239,7 +239,7 @@ fn summary(plan: &Plan, release: &str, images: &[PackedImage], ctx: &Context<'_>
         modules: 0,
         warnings: reporter.warnings(),
         times: reporter.times(),
-        plan: plan.digest().to_string(),
+        plan: plan.digest().oci(),
         receipt: display_path(&receipt::path(&ctx.output, plan), host),
         timings: Vec::new(),
         consumer_fields: inspect::summary_fields(plan, release, images),

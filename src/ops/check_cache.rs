@@ -31,6 +31,7 @@ pub struct CacheProblem {
 /// The result of a check of the cache.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CacheReport {
+    #[serde(rename = "items")]
     pub found: Vec<CacheProblem>,
     /// The number of checked entries.
     pub examined: usize,

@@ -2,6 +2,8 @@
 //! `error`, `summary` or `overview`. `kernel` names the kernel in a run of several. Times are in seconds.
 
 use super::{Event, ScopedEvent};
+use crate::util::json::Versioned;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,27 @@ impl Json {
             }
             self.last.insert(kernel, Instant::now());
         }
-        say!("{}", serde_json::to_string(&scoped).expect("events have only string keys"));
+        say!("{}", line(&scoped));
     }
+}
+
+/// The error of a command with `--json`.
+#[derive(Serialize)]
+pub(super) struct ErrorObject<'a> {
+    pub message: &'a str,
+    pub hint: Option<&'a str>,
+    pub kind: &'static str,
+    pub exit_code: u8,
+    /// The kernel, in a run of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<&'a str>,
+}
+
+/// Formats an error as one line.
+pub(super) fn error(error: &ErrorObject<'_>) -> String {
+    line(&BTreeMap::from([("error", error)]))
+}
+
+fn line(object: &impl Serialize) -> String {
+    serde_json::to_string(&Versioned::new(object)).expect("objects with only string keys")
 }

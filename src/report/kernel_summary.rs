@@ -2,7 +2,7 @@
 
 use super::{CompilerCacheStats, Phase};
 use crate::util::text::{format_duration, format_size, pluralize};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
 
@@ -17,8 +17,9 @@ pub struct KernelSummary {
     pub modules: usize,
     #[serde(rename = "findings")]
     pub warnings: Vec<String>,
+    #[serde(serialize_with = "phase_seconds")]
     pub times: Vec<(Phase, Duration)>,
-    /// The digest of the plan.
+    /// The digest of the plan, `sha256:…`.
     pub plan: String,
     /// The path of the receipt.
     pub receipt: String,
@@ -33,6 +34,18 @@ pub struct KernelSummary {
 pub struct ConsumerField {
     pub label: &'static str,
     pub value: String,
+}
+
+fn phase_seconds<S: Serializer>(times: &[(Phase, Duration)], serializer: S) -> Result<S::Ok, S::Error> {
+    let seconds =
+        |(phase, took): &(Phase, Duration)| PhaseSeconds { phase: *phase, seconds: took.as_secs_f64() };
+    serializer.collect_seq(times.iter().map(seconds))
+}
+
+#[derive(Serialize)]
+struct PhaseSeconds {
+    phase: Phase,
+    seconds: f64,
 }
 
 /// An image of the summary.
@@ -54,7 +67,7 @@ impl fmt::Display for KernelSummary {
         }
         writeln!(f, "  receipt         {}", self.receipt)?;
         self.timings.iter().try_for_each(|path| writeln!(f, "  timings         {path}"))?;
-        writeln!(f, "  plan            sha256:{}", self.plan)?;
+        writeln!(f, "  plan            {}", self.plan)?;
         self.cache_stats.iter().try_for_each(|cache_stats| writeln!(f, "  cache           {cache_stats}"))?;
         let whole: Duration = self.times.iter().map(|(_, took)| *took).sum();
         let parts: Vec<String> = self

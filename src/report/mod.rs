@@ -158,6 +158,7 @@ enum Event<'a> {
     Error {
         text: &'a str,
         hint: Option<&'a str>,
+        kind: &'static str,
         code: u8,
     },
     #[serde(rename = "summary")]
@@ -173,6 +174,14 @@ enum Renderer {
     Quiet,
 }
 
+/// The form of errors, unless they are events of `--progress json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorFormat {
+    Text,
+    /// One JSON object for each error, for `--json`.
+    Json,
+}
+
 /// An event, and its kernel in a run of several.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct ScopedEvent<'a> {
@@ -185,6 +194,7 @@ struct ScopedEvent<'a> {
 /// Reports events, and keeps warnings and times for the summary.
 pub struct Reporter {
     renderer: Arc<Mutex<Renderer>>,
+    errors: ErrorFormat,
     /// The name of the kernel in a run of several.
     kernel: Option<String>,
     warnings: Mutex<Vec<String>>,
@@ -194,7 +204,7 @@ pub struct Reporter {
 
 impl Reporter {
     /// Creates a reporter for `--progress`.
-    pub fn new(progress: Progress, terminal: Terminal) -> Reporter {
+    pub fn new(progress: Progress, terminal: Terminal, errors: ErrorFormat) -> Reporter {
         let renderer = match progress {
             Progress::Auto if terminal == Terminal::No => Renderer::Plain(plain::Plain::default()),
             Progress::Auto | Progress::Bar => Renderer::Bar(bar::Bar::new(terminal)),
@@ -202,17 +212,18 @@ impl Reporter {
             Progress::Json => Renderer::Json(json::Json::default()),
             Progress::Quiet => Renderer::Quiet,
         };
-        Reporter::of(Arc::new(Mutex::new(renderer)), None)
+        Reporter::of(Arc::new(Mutex::new(renderer)), errors, None)
     }
 
     /// Returns a reporter for one of several kernels, with separate warnings and times.
     pub fn for_kernel(&self, kernel: &str) -> Reporter {
-        Reporter::of(Arc::clone(&self.renderer), Some(kernel.to_owned()))
+        Reporter::of(Arc::clone(&self.renderer), self.errors, Some(kernel.to_owned()))
     }
 
-    fn of(renderer: Arc<Mutex<Renderer>>, kernel: Option<String>) -> Reporter {
+    fn of(renderer: Arc<Mutex<Renderer>>, errors: ErrorFormat, kernel: Option<String>) -> Reporter {
         Reporter {
             renderer,
+            errors,
             kernel,
             warnings: Mutex::default(),
             times: Mutex::default(),
@@ -267,11 +278,16 @@ impl Reporter {
     /// Reports the failure of the run or of a kernel.
     pub fn error(&self, error: &Error) {
         self.clear();
-        self.render(&Event::Error {
-            text: &sanitize(&error.to_string()),
-            hint: error.hint_text().map(sanitize).as_deref(),
-            code: error.exit_code(),
-        });
+        let (text, hint) = (sanitize(&error.to_string()), error.hint_text().map(sanitize));
+        let (hint, kind, code) = (hint.as_deref(), error.kind.name(), error.exit_code());
+        if self.errors == ErrorFormat::Json && !matches!(*lock(&self.renderer), Renderer::Json(_)) {
+            let kernel = self.kernel.as_deref();
+            let line =
+                json::error(&json::ErrorObject { message: &text, hint, kind, exit_code: code, kernel });
+            self.suspend(|| say!("{line}"));
+            return;
+        }
+        self.render(&Event::Error { text: &text, hint, kind, code });
     }
 
     pub fn summary(&self, summary: &KernelSummary) {

@@ -1,7 +1,7 @@
 //! The summary of a run of several kernels.
 
 use crate::util::text::format_duration;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::fmt;
 use std::time::Duration;
 
@@ -18,10 +18,21 @@ pub struct RunSummary {
 pub struct KernelResult {
     /// The name of the kernel in progress lines.
     pub kernel: String,
-    /// The exact version, or the error.
+    /// The exact version, or the error. In JSON it is the field `version` or `error`.
+    #[serde(flatten, serialize_with = "version_or_error")]
     pub outcome: Result<String, String>,
     /// The time from the start of the run to the end of this kernel, in seconds.
     pub seconds: f64,
+}
+
+fn version_or_error<S: Serializer>(
+    outcome: &Result<String, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map([match outcome {
+        Ok(version) => ("version", version),
+        Err(error) => ("error", error),
+    }])
 }
 
 impl fmt::Display for RunSummary {

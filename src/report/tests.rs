@@ -11,7 +11,7 @@ fn summary() -> KernelSummary {
         modules: 1,
         warnings: Vec::new(),
         times: vec![(Phase::Source, Duration::from_millis(1_500)), (Phase::Compile, Duration::from_secs(75))],
-        plan: "ab".repeat(32),
+        plan: format!("sha256:{}", "ab".repeat(32)),
         receipt: "out/kernel.json".into(),
         timings: Vec::new(),
         consumer_fields: vec![ConsumerField { label: "kernel filename", value: "bin/vmlinux".into() }],
@@ -95,10 +95,10 @@ fn events_are_flat_objects_that_name_their_kernel() {
         json_of(Some("6.1"), &progress),
         json!({"kernel": "6.1", "event": "progress", "phase": "compile", "done": 3, "total": null, "unit": "bytes", "item": "x"})
     );
-    let error = Event::Error { text: "make failed", hint: None, code: 1 };
+    let error = Event::Error { text: "make failed", hint: None, kind: "build", code: 1 };
     assert_eq!(
         json_of(None, &error),
-        json!({"event": "error", "text": "make failed", "hint": null, "code": 1})
+        json!({"event": "error", "text": "make failed", "hint": null, "kind": "build", "code": 1})
     );
     let summary = summary();
     let told = json_of(None, &Event::KernelSummary(&summary));
@@ -107,7 +107,7 @@ fn events_are_flat_objects_that_name_their_kernel() {
 
 #[test]
 fn warnings_and_notes_are_kept_once_and_without_secrets() {
-    let report = Reporter::new(Progress::Quiet, Terminal::No);
+    let report = Reporter::new(Progress::Quiet, Terminal::No, ErrorFormat::Text);
     let text = "https://me:secret@host/x is not signed";
     report.warning(text.to_owned());
     report.warning(text.to_owned());
@@ -121,7 +121,7 @@ fn warnings_and_notes_are_kept_once_and_without_secrets() {
 
 #[test]
 fn each_kernel_has_separate_warnings_and_times() {
-    let report = Reporter::new(Progress::Quiet, Terminal::No);
+    let report = Reporter::new(Progress::Quiet, Terminal::No, ErrorFormat::Text);
     let first = report.for_kernel("6.1");
     let second = report.for_kernel("6.6");
     let took = first.start(Phase::Patch, "patches").finish("one patch");

@@ -8,7 +8,7 @@ use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::host::Host;
-use crate::report::{Progress, Reporter, Terminal};
+use crate::report::{ErrorFormat, Progress, Reporter, Terminal};
 use crate::util::fs::remove_tree;
 use crate::util::openpgp::Keyring;
 use camino::Utf8Path;
@@ -38,7 +38,7 @@ pub fn bundle(bytes: &[u8]) {
         let ctx = FetchContext {
             cache: &Cache::open(&dir.join("cache"), host.uid).expect("a cache"),
             host: &host,
-            reporter: &Reporter::new(Progress::Quiet, Terminal::No),
+            reporter: &Reporter::new(Progress::Quiet, Terminal::No, ErrorFormat::Text),
             offline: true,
             stall: Duration::from_secs(1),
             jobs: 1,

@@ -17,6 +17,19 @@ pub enum Kind {
     Interrupted(i32),
 }
 
+impl Kind {
+    /// Returns the name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Build => "build",
+            Kind::Usage => "usage",
+            Kind::Fetch => "fetch",
+            Kind::Host => "host",
+            Kind::Interrupted(_) => "interrupted",
+        }
+    }
+}
+
 /// The hint for a full disk. A kernel's source and its archive were measured.
 pub(crate) const NO_SPACE: &str = "free some space (`kcompile clean` removes sources and builds that are not in use), or \
     choose another disk with --cache-dir and -o, then run the same command again. A kernel's source takes 1.4 GB, \

@@ -4,6 +4,7 @@ pub mod digest;
 pub mod error;
 pub mod file_stamp;
 pub mod fs;
+pub mod json;
 pub mod openpgp;
 pub mod read;
 pub mod rusage;

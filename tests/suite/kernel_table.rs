@@ -17,7 +17,7 @@ fn the_table_has_the_kernels_that_the_catalog_supports() {
     rows.sort_unstable();
     let listed: Value = serde_json::from_str(&TestContext::new().run("list --json").ok().stdout).unwrap();
     let mut supported = Vec::new();
-    for kernel in listed["kernels"].as_array().unwrap() {
+    for kernel in listed["items"].as_array().unwrap() {
         let word = |key: &str| kernel[key].as_str().unwrap();
         for arch in kernel["arch"].as_array().unwrap().iter().filter(|_| word("status") == "supported") {
             let machine = if arch == "amd64" { "x86-64" } else { arch.as_str().unwrap() };

@@ -14,6 +14,7 @@ use crate::report::Reporter;
 use crate::util::error::Result;
 use crate::util::text::pluralize;
 use clap::Args;
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::slice;
@@ -72,7 +73,7 @@ pub fn add(args: &AddArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode>
         add::write(&new_kernel, &ctx)?;
     }
     let verb = if args.dry_run { "would write" } else { "wrote" };
-    print(&if args.json { render_json(&new_kernel) } else { text(&new_kernel, &ctx, verb) })?;
+    print(&if args.json { render_json(&json(&new_kernel)) } else { text(&new_kernel, &ctx, verb) })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -91,6 +92,21 @@ fn new_kernel_requests<'a>(
         Ok(NewKernelRequest { request, base, older })
     };
     requests(slice::from_ref(&args.version), options, ctx)?.into_iter().map(with_base).collect()
+}
+
+/// Returns the kernel as JSON. The catalog and receipts have SHA-256 digests without a prefix.
+fn json(new_kernel: &NewKernel) -> Value {
+    let mut value = serde_json::to_value(new_kernel).expect("only string keys");
+    let add_prefix = |digest: &mut Value| {
+        if let Some(digits) = digest.as_str() {
+            *digest = format!("sha256:{digits}").into();
+        }
+    };
+    value.pointer_mut("/entry/sha256").map(add_prefix);
+    for check in value["source"]["checks"].as_array_mut().into_iter().flatten() {
+        check.pointer_mut("/signature/sha256").map(add_prefix);
+    }
+    value
 }
 
 fn text(new_kernel: &NewKernel, ctx: &Context<'_>, verb: &str) -> String {

@@ -3,7 +3,7 @@
 use crate::boot;
 use crate::cli::args::BuildArgs;
 use crate::cli::commands::plan::plan;
-use crate::cli::output::{line, print};
+use crate::cli::output::{line, print, render_items};
 use crate::cli::resolve::{CatalogFiles, context, import_bundle, requests};
 use crate::host::Host;
 use crate::image::pack::{self, PackedImage};
@@ -11,11 +11,14 @@ use crate::oci::WrittenImage;
 use crate::ops::build_many;
 use crate::ops::context::Context;
 use crate::report::Reporter;
+use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
+use camino::Utf8Path;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
-    if args.plan.is_dry_run()? {
+    if args.plan.dry_run {
         return plan(args, host, reporter);
     }
     let options = &args.options;
@@ -26,6 +29,9 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     let requests = requests(&args.versions.versions, options, &ctx)?;
     pack::check_multi_arch_output(&requests, &ctx.output)?;
     let print_all = |built: &[PackedImage]| {
+        if args.plan.json {
+            return Ok(());
+        }
         let mut lines = built
             .iter()
             .map(|image| line(&image.written.layout, &image.written.tag, image.written.digest, host));
@@ -49,10 +55,19 @@ pub fn build(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
         }
     };
     let images: Vec<WrittenImage> = built.iter().flatten().map(|image| image.written.clone()).collect();
-    for indexes in pack::write_multi_arch(&images, &ctx.output, reporter)? {
-        print(&line(&indexes.layout, &indexes.tag, indexes.digest, host))?;
+    let indexes = pack::write_multi_arch(&images, &ctx.output, reporter)?;
+    if args.plan.json {
+        let images = images.iter().map(|image| json(&image.layout, &image.tag, image.digest));
+        let indexes = indexes.iter().map(|index| json(&index.layout, &index.tag, index.digest));
+        print(&render_items(&images.chain(indexes).collect::<Vec<_>>()))?;
+    } else {
+        indexes.iter().try_for_each(|index| print(&line(&index.layout, &index.tag, index.digest, host)))?;
     }
     if options.images.boot { boot_all(&built, code, &ctx) } else { Ok(code) }
+}
+
+fn json(layout: &Utf8Path, tag: &str, digest: Sha256) -> Value {
+    json!({ "layout": layout, "tag": tag, "digest": digest.oci() })
 }
 
 /// Boots the kernel of each build in turn. A failure does not stop the others. Returns the exit code of the

@@ -3,7 +3,7 @@
 use crate::cache::Cache;
 use crate::cli::commands::ccache::{self, ExportArgs, ImportArgs};
 use crate::cli::commands::clean::{CleanArgs, clean as remove_entries};
-use crate::cli::output::{print, render_json};
+use crate::cli::output::{print, render_items, render_json};
 use crate::cli::resolve::cache_dir;
 use crate::host::Host;
 use crate::ops::check_cache::{self, CacheReport};
@@ -140,7 +140,7 @@ fn size(args: &ListArgs, host: &Host) -> Result<ExitCode> {
             .iter()
             .map(|(what, (count, bytes))| json!({ "what": what, "count": count, "bytes": bytes }));
         let items: Vec<Value> = items.collect();
-        print(&render_json(&json!({ "schema": 1, "dir": dir, "bytes": total, "items": items })))?;
+        print(&render_json(&json!({ "dir": dir, "bytes": total, "items": items })))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();
@@ -163,7 +163,7 @@ fn ls(args: &ListArgs, host: &Host) -> Result<ExitCode> {
                 json!({ "what": entry.what, "path": entry.path, "bytes": entry.bytes, "unused_seconds": idle })
             })
             .collect();
-        print(&render_json(&json!({ "schema": 1, "items": items })))?;
+        print(&render_items(&items))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();

@@ -58,7 +58,7 @@ pub fn clean(args: &CleanArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     }
     let bytes: u64 = removed.iter().map(|item| item.bytes).sum();
     if args.json {
-        print(&render_json(&serde_json::json!({ "bytes": bytes, "removed": removed })))?;
+        print(&render_json(&serde_json::json!({ "bytes": bytes, "items": removed })))?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut text = String::new();

@@ -285,7 +285,7 @@ fn why(args: &WhyArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode>
     let (plan, symbols) = config::describe(&args.symbols, &request, ctx)?;
     if args.final_config.json {
         let (kernel, flavor, arch) = (plan.version_text(), plan.flavor, plan.arch);
-        let json = json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "symbols": symbols });
+        let json = json!({ "kernel": kernel, "flavor": flavor, "arch": arch, "items": symbols });
         print(&render_json(&json))?;
     } else {
         print(&config_text::described(&symbols))?;

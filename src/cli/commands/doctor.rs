@@ -3,8 +3,9 @@
 use crate::catalog::kernels::{Catalog, Status};
 use crate::cli::args::{CatalogArgs, KbuildArgs, MakeArgs, Options, TargetArgs};
 use crate::cli::commands::cache::{self, CheckArgs, LocationArgs};
-use crate::cli::output::{print, render_json};
+use crate::cli::output::{ItemsPrinter, print};
 use crate::cli::resolve::{CatalogFiles, context, requests};
+use crate::host::packages::Diagnosis;
 use crate::host::{Host, bubblewrap};
 use crate::kernel::{Arch, Flavor};
 use crate::ops::doctor;
@@ -14,6 +15,7 @@ use crate::report::Reporter;
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
+use serde::Serialize;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
@@ -64,23 +66,41 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     };
     let ctx = context(&options, &files, host, reporter)?;
     let mut code = ExitCode::SUCCESS;
-    for request in requests(&versions, &options, &ctx)? {
+    let mut items = ItemsPrinter::default();
+    let examined = requests(&versions, &options, &ctx)?.into_iter().try_for_each(|request| {
         let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &ctx)?;
         let mut diagnosis = doctor::examine(&plan, host)?;
         bubblewrap::check_sandbox(&mut diagnosis, host);
-        let text = if args.json { render_json(&diagnosis) } else { diagnosis.to_string() };
-        print(&text)?;
+        if args.json {
+            items.add(&Item { kernel: plan.version_text(), arch: plan.arch, diagnosis: &diagnosis })?;
+        } else {
+            print(&diagnosis.to_string())?;
+        }
         if diagnosis.missing().is_empty() {
-            continue;
+            return Ok(());
         }
         if args.install {
             diagnosis.install(host, reporter)?;
-            doctor::examine(&plan, host)?.require()?;
-        } else {
-            code = ExitCode::from(4);
+            return doctor::examine(&plan, host)?.require();
         }
+        code = ExitCode::from(4);
+        Ok(())
+    });
+    if args.json {
+        items.finish(examined)?;
+    } else {
+        examined?;
     }
     Ok(code)
+}
+
+/// What the host lacks for one kernel, in JSON.
+#[derive(Serialize)]
+struct Item<'a> {
+    kernel: String,
+    arch: Arch,
+    #[serde(flatten)]
+    diagnosis: &'a Diagnosis,
 }
 
 /// Returns the given versions, or else the first supported one, since all kernels have the same needs.

@@ -4,7 +4,7 @@ use crate::cli::args::{
     CatalogArgs, JobsArgs, MakeArgs, Options, PlanArgs, ProgressArgs, SourceArgs, TargetArgs, VersionArgs,
 };
 use crate::cli::commands::plan::print_plans;
-use crate::cli::output::print;
+use crate::cli::output::{print, render_items};
 use crate::cli::resolve::{CatalogFiles, context, import_bundle, requests};
 use crate::host::Host;
 use crate::ops::context::Context;
@@ -13,6 +13,7 @@ use crate::report::Reporter;
 use crate::util::error::{Kind, Result};
 use camino::Utf8PathBuf;
 use clap::Args;
+use serde_json::json;
 use std::process::ExitCode;
 
 #[derive(Debug, Args)]
@@ -49,24 +50,32 @@ impl FetchArgs {
 }
 
 pub fn fetch(args: &FetchArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
-    let is_dry_run = args.plan.is_dry_run()?;
+    let PlanArgs { dry_run, json } = args.plan;
     let options = args.options();
     let files = CatalogFiles::read(args.catalog.configs.as_deref(), host)?;
     let ctx = context(&options, &files, host, reporter)?;
     let ctx = Context { keep_archive: args.bundle.is_some(), ..ctx };
-    let ctx = if is_dry_run { ctx } else { import_bundle(&options, ctx)? };
+    let ctx = if dry_run { ctx } else { import_bundle(&options, ctx)? };
     let mut requests = requests(&args.versions.versions, &options, &ctx)?;
     requests.iter_mut().for_each(|request| request.configures = false);
-    if is_dry_run {
+    if dry_run {
         return print_plans(&requests, &args.plan, &ctx);
     }
-    let mut sources = Vec::new();
+    let (mut sources, mut items) = (Vec::new(), Vec::new());
     let code = for_each_kernel(&requests, reporter, |request| {
         let (plan, tree) = crate::ops::fetch::fetch(request, &ctx)?;
-        print(&format!("{} {} {}\n", tree.path, plan.version_text(), tree.identity.digest))?;
+        let version = plan.version_text();
+        if json {
+            items.push(json!({ "path": tree.path, "version": version, "digest": tree.identity.digest }));
+        } else {
+            print(&format!("{} {version} {}\n", tree.path, tree.identity.digest))?;
+        }
         sources.push((plan.source.location.clone(), tree.identity));
         Ok(())
     })?;
+    if json {
+        print(&render_items(&items))?;
+    }
     if let Some(path) = args.bundle.as_deref().filter(|_| code == ExitCode::SUCCESS) {
         crate::ops::fetch::write_bundle(&host.absolute(path), &sources, &ctx)?;
     }

@@ -1,6 +1,6 @@
 //! `kcompile inspect`: shows what images contain.
 
-use crate::cli::output::{Fields, JsonArrayPrinter, print, reference, render_json};
+use crate::cli::output::{Fields, ItemsPrinter, print, reference};
 use crate::cli::target::one_image;
 use crate::host::Host;
 use crate::image::inspect::{
@@ -32,7 +32,7 @@ pub struct InspectArgs {
     /// Layouts, or single images as LAYOUT:TAG
     #[arg(value_name = "LAYOUT[:TAG]", required = true)]
     pub layouts: Vec<Utf8PathBuf>,
-    /// Print JSON: an object for one image, an array for several
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
     /// Print the kernel's part of a microVM specification for this consumer
@@ -64,21 +64,20 @@ pub fn inspect(args: &InspectArgs, host: &Host, reporter: &Reporter) -> Result<E
         let manifest_refs = reader.images(tag.as_deref())?;
         images.extend(manifest_refs.into_iter().map(|manifest_ref| (reader.clone(), manifest_ref)));
     }
-    let several = images.len() > 1;
-    let mut array = JsonArrayPrinter::default();
+    let mut items = ItemsPrinter::default();
     let inspected = images.iter().enumerate().try_for_each(|(index, (reader, manifest_ref))| {
         let inspected = cache.inspect(&reader.image(manifest_ref)?)?;
-        if !args.json {
-            let separator = if index == 0 { "" } else { "\n" };
-            print(&format!("{separator}{}", text(&inspected, host)))
-        } else if several {
-            array.add(&inspected)
-        } else {
-            print(&render_json(&inspected))
+        if args.json {
+            return items.add(&inspected);
         }
+        let separator = if index == 0 { "" } else { "\n" };
+        print(&format!("{separator}{}", text(&inspected, host)))
     });
-    array.close()?;
-    inspected?;
+    if args.json {
+        items.finish(inspected)?;
+    } else {
+        inspected?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -2,12 +2,13 @@
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry};
-use crate::cli::output::{self, WIDTH, print, render_json};
+use crate::cli::output::{self, WIDTH, print, render_items, render_json};
 use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
 use crate::kconfig::requirements::{self, Profile, RequirementStatus, SupportLevel};
 use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec};
 use crate::plan::{BaseConfig, DEFAULT_BRANCH};
+use crate::util::digest::Sha256;
 use crate::util::error::Result;
 use crate::util::text::wrap;
 use camino::Utf8PathBuf;
@@ -39,14 +40,13 @@ Columns:
   KUBERNETES   what the version allows; numbers refer to notes below. Options
                are open until the kernel is configured (kcompile check)
 
---json prints kernels[] (version, flavor, arch, status, source, supported_source, sha256, configs, \
-end_of_life, kubernetes, note), series[] and fragments[].";
+--json prints the kernels as `items`, and `series` and `fragments`.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ListArgs {
     /// Print the fragments for --fragment, with what each is for
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long)]
     fragments: bool,
     /// Print JSON
     #[arg(long)]
@@ -59,7 +59,7 @@ pub struct ListArgs {
 pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
     let CatalogFiles { library, catalog } = CatalogFiles::read(args.configs.as_deref(), host)?;
     if args.fragments {
-        print(&fragments(&library))?;
+        print(&if args.json { render_items(&fragments_json(&library)) } else { fragments(&library) })?;
         return Ok(ExitCode::SUCCESS);
     }
     let kubernetes = newest_kubernetes(&library)?;
@@ -115,20 +115,23 @@ fn json(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
             "status": entry.status,
             "source": source(entry),
             "supported_source": entry.supported_source,
-            "sha256": entry.sha256,
+            "sha256": entry.sha256.map(Sha256::oci),
             "configs": entry.arch.iter().map(config).collect::<serde_json::Map<_, _>>(),
             "end_of_life": catalog.end_of_life(version),
             "kubernetes": kubernetes,
             "note": entry.note,
         })
     };
-    let fragment = |(name, what): (&str, &str)| json!({ "name": name, "description": what });
     json!({
-        "revision": library.revision().to_string(),
-        "kernels": catalog.kernels.iter().map(kernel).collect::<Vec<_>>(),
+        "revision": library.revision().oci(),
+        "items": catalog.kernels.iter().map(kernel).collect::<Vec<_>>(),
         "series": catalog.series,
-        "fragments": library.fragments().map(fragment).collect::<Vec<_>>(),
+        "fragments": fragments_json(library),
     })
+}
+
+fn fragments_json(library: &ConfigLibrary) -> Vec<Value> {
+    library.fragments().map(|(name, what)| json!({ "name": name, "description": what })).collect()
 }
 
 fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>) -> String {

@@ -2,7 +2,7 @@
 
 use crate::catalog::patches::PatchFile;
 use crate::cli::args::{BuildArgs, PlanArgs};
-use crate::cli::output::{Fields, print, render_json};
+use crate::cli::output::{Fields, print, render_items};
 use crate::cli::resolve::{CatalogFiles, context, requests};
 use crate::host::Host;
 use crate::ops::context::Context;
@@ -26,8 +26,7 @@ pub fn print_plans(requests: &[Request], args: &PlanArgs, ctx: &Context<'_>) -> 
     let plans = requests.iter().map(plan_one).collect::<Result<Vec<_>>>()?;
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
-        let json = if let [one] = &json[..] { one.clone() } else { json.into() };
-        print(&render_json(&json))?;
+        print(&render_items(&json))?;
     } else {
         let texts: Vec<String> = plans.iter().map(plan_text).collect();
         print(&texts.join("\n"))?;

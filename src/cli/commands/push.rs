@@ -1,12 +1,13 @@
 //! `kcompile push`: copies images to a registry.
 
-use crate::cli::output::print;
+use crate::cli::output::{ItemsPrinter, print, render_items};
 use crate::host::{Host, packages};
-use crate::image::push::{self, ExtraTags, OverwritePolicy, ReferrerPolicy, Registry};
+use crate::image::push::{self, ExtraTags, ImageCopy, OverwritePolicy, ReferrerPolicy, Registry};
 use crate::report::{Progress, Reporter};
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
+use serde_json::json;
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -68,6 +69,9 @@ pub struct PushArgs {
     /// Print the skopeo commands and push nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
@@ -85,6 +89,16 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
     let overwrite = if args.no_overwrite { OverwritePolicy::Refuse } else { OverwritePolicy::Warn };
     let extra = ExtraTags { series: args.tag_series, build: args.tag_build };
     let copies = push::copies(&references, referrers, extra, &registry, reporter)?;
+    let json = |copy: &ImageCopy| json!({ "destination": copy.destination(), "digest": copy.digest().oci() });
+    if args.dry_run && args.json {
+        let with_command = |copy: &ImageCopy| {
+            let mut item = json(copy);
+            item["command"] = copy.command(&registry, &host.cwd).to_string().into();
+            item
+        };
+        print(&render_items(&copies.iter().map(with_command).collect::<Vec<_>>()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.dry_run {
         for copy in &copies {
             print(&format!("{}\n", copy.command(&registry, &host.cwd)))?;
@@ -92,8 +106,17 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         return Ok(ExitCode::SUCCESS);
     }
     packages::examine_push(host)?.require()?;
-    push::push(&copies, overwrite, &registry, host, reporter, |copy| {
+    let mut items = ItemsPrinter::default();
+    let pushed = push::push(&copies, overwrite, &registry, host, reporter, |copy| {
+        if args.json {
+            return items.add(&json(copy));
+        }
         print(&format!("{} {}\n", copy.destination(), copy.digest().oci()))
-    })?;
+    });
+    if args.json {
+        items.finish(pushed)?;
+    } else {
+        pushed?;
+    }
     Ok(ExitCode::SUCCESS)
 }

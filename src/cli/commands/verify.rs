@@ -2,7 +2,7 @@
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{BuildArgs, BuildCommand};
-use crate::cli::output::{JsonArrayPrinter, print, reference, row};
+use crate::cli::output::{ItemsPrinter, print, reference, row};
 use crate::cli::resolve::{CatalogFiles, cache_dir, context, requests};
 use crate::cli::target::one_image;
 use crate::host::Host;
@@ -48,7 +48,7 @@ pub struct VerifyArgs {
     /// How to show progress of --rebuild
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub progress: Progress,
-    /// Print JSON: an array with the checks of each image
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -57,9 +57,9 @@ pub fn verify(args: &VerifyArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     // Several images of one build have the same receipt, so it is keyed by its name.
     let mut receipts = BTreeMap::new();
     let (mut damaged, mut failed, mut count) = (false, false, 0);
-    let mut array = JsonArrayPrinter::default();
+    let mut items = ItemsPrinter::default();
     let mut cache = VerifyCache::default();
-    let report = args.layouts.iter().try_for_each(|given| {
+    let verified = args.layouts.iter().try_for_each(|given| {
         let (layout, tag) = read::locate(&host.absolute(given));
         verify::verify(&layout, tag.as_deref(), &mut cache, |mut report| {
             report.check_size_limits(&args.size_limits);
@@ -73,14 +73,17 @@ pub fn verify(args: &VerifyArgs, host: &Host, reporter: &Reporter) -> Result<Exi
                 receipts.insert(name.to_owned(), (path.clone(), output));
             }
             if args.json {
-                return array.add(&json(&report));
+                return items.add(&json(&report));
             }
             let separator = if count == 1 { "" } else { "\n" };
             print(&format!("{separator}{}", text(&report, host)))
         })
     });
-    array.close()?;
-    report?;
+    if args.json {
+        items.finish(verified)?;
+    } else {
+        verified?;
+    }
     if args.rebuild && !failed {
         if receipts.is_empty() {
             return Err(Error::usage("--rebuild: none of the images has a receipt beside it")

@@ -35,8 +35,7 @@ pub struct ImageScan {
 }
 
 /// A file or a symbolic link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FileContent {
     File { bytes: u64, sha256: Sha256 },
     Link { to: String },

@@ -97,6 +97,7 @@ pub struct KernelInfo {
     #[serde(rename = "also_at")]
     pub other_paths: Vec<String>,
     pub bytes: u64,
+    #[serde(serialize_with = "as_oci")]
     pub sha256: Sha256,
     /// The format, for people.
     pub format: String,
@@ -127,6 +128,7 @@ pub struct ModulesInfo {
 pub struct ConfigInfo {
     /// Its path in the image, or `inside` and the path of the kernel.
     pub place: String,
+    #[serde(serialize_with = "as_oci")]
     pub sha256: Sha256,
     /// The number of options that are `y`.
     pub built_in: usize,
@@ -169,7 +171,8 @@ pub enum ReceiptState {
         source_verified: String,
         /// Tool → version.
         tools: BTreeMap<String, String>,
-        /// The digest of the plan.
+        /// The digest of the plan, without `sha256:`.
+        #[serde(serialize_with = "with_prefix")]
         plan: String,
         /// `uname -r`.
         #[serde(skip)]
@@ -334,6 +337,14 @@ pub fn receipt_path(image: &Image) -> Option<Utf8PathBuf> {
 
 fn as_oci<S: serde::Serializer>(digest: &Sha256, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.collect_str(&digest.oci())
+}
+
+/// Adds the prefix that a receipt leaves out. Another text stays as it is.
+fn with_prefix<S: serde::Serializer>(digest: &str, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match digest.parse::<Sha256>() {
+        Ok(digest) => as_oci(&digest, serializer),
+        Err(_) => serializer.collect_str(digest),
+    }
 }
 
 impl ReadCache {

@@ -22,6 +22,7 @@ use crate::plan::Plan;
 use crate::report::{Phase, Reporter};
 use crate::util::error::Result;
 use crate::util::fs::write_atomically;
+use crate::util::json::Versioned;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
 
@@ -82,9 +83,10 @@ pub fn write(
     let write_one = |format: &TimingsFormat| {
         let (extension, text) = match format {
             TimingsFormat::Html => ("html", page::render(&timings)),
-            TimingsFormat::Json => {
-                ("json", serde_json::to_string_pretty(&timings).expect("numbers and strings") + "\n")
-            }
+            TimingsFormat::Json => (
+                "json",
+                serde_json::to_string_pretty(&Versioned::new(&timings)).expect("numbers and strings") + "\n",
+            ),
         };
         let path = Utf8PathBuf::from(format!("{base}-timings.{extension}"));
         write_atomically(&path, text.as_bytes())?;

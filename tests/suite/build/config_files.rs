@@ -138,7 +138,7 @@ fn build(context: &TestContext, settings: &str, args: &str) -> RunResult {
 fn planned(context: &TestContext, settings: &str) -> (Value, Value) {
     let fragment = config(context, settings);
     let plan = context.run(&format!("plan 6.1.7 --fc --source linux --config mini.config {fragment} --json"));
-    let plan: Value = serde_json::from_str(&plan.ok().stdout).unwrap();
+    let plan = plan.ok().item();
     (plan["plan"]["config_files"].clone(), plan["notices"].clone())
 }
 

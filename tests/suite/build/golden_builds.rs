@@ -81,7 +81,8 @@ fn listings(layout: &Utf8Path) -> String {
 
 /// Returns the receipt, without a plan that another receipt already shows.
 fn receipt(context: &TestContext, name: &str) -> String {
-    let mut receipt: Value = serde_json::from_str(&read(&context.path("work/out").join(name))).unwrap();
+    let text = read(&context.path("work/out").join(name));
+    let mut receipt: Value = serde_json::from_str(&text).unwrap();
     receipt["plan"] = json!("*");
     section(name, &compact(&normal(context, &pretty(&receipt))))
 }
@@ -131,7 +132,8 @@ fn a_build_from_kernel_org() {
         }
         text.push_str(&attached(&context, name));
     }
-    let timings: Value = serde_json::from_str(&read(&file("firecracker-6.1.7-amd64-timings.json"))).unwrap();
+    let timings = read(&file("firecracker-6.1.7-amd64-timings.json"));
+    let timings: Value = serde_json::from_str(&timings).unwrap();
     text.push_str(&section("the shape of the timings", &compact(&pretty(&shape(&timings)))));
     for name in ["provenance", "spdx"] {
         let name = format!("firecracker-6.1.7-amd64.{name}.json");
@@ -285,8 +287,7 @@ fn images_of_two_architectures() {
     }
     let receipt = context.path("work/other/firecracker-6.1.7-amd64.json");
     let inspect = || {
-        let told = context.run(&format!("inspect other/{bin} --json")).ok().stdout;
-        let told: Value = serde_json::from_str(&told).unwrap();
+        let told = context.run(&format!("inspect other/{bin} --json")).ok().item();
         section("inspect: a receipt", &compact(&normal(&context, &pretty(&told["receipt"]))))
     };
     // The attached one would be used instead.

@@ -148,14 +148,14 @@ fn changing_a_compiler_wrapper_changes_the_plan() {
     // Its place in the command does not matter.
     write_script(&wrapper, "exec \"$@\"");
     let plan = |args: &str| -> serde_json::Value {
-        let plan = context.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
-        serde_json::from_str::<serde_json::Value>(&plan).unwrap()["plan"]["toolchain"]["programs"].clone()
+        let plan = context.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok();
+        plan.item()["plan"]["toolchain"]["programs"].clone()
     };
     let digest = sha256(&fs::read(&wrapper).unwrap());
     let shell = |command: &str| {
         let args = ["plan", "6.1.7", "--fc", "--config", "mini.config", "--json", "--cc", command];
-        let planned = run_result(context.command("").args(args).output().unwrap()).ok().stdout;
-        serde_json::from_str::<serde_json::Value>(&planned).unwrap()["plan"]["toolchain"]["programs"].clone()
+        let planned = run_result(context.command("").args(args).output().unwrap()).ok();
+        planned.item()["plan"]["toolchain"]["programs"].clone()
     };
     assert_eq!(shell(&format!("{wrapper} gcc"))["cc"], digest);
     assert_eq!(plan(&format!("--launcher {wrapper}")), serde_json::json!({ "launcher": digest }));
@@ -172,9 +172,8 @@ fn tools_outside_the_distribution_are_identified_by_digest() {
     }
     context.env.insert("PATH".into(), format!("{}:{path}", context.path("tools")));
     let programs = |args: &str| -> Vec<String> {
-        let plan = context.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok().stdout;
-        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
-        plan["plan"]["toolchain"]["programs"].as_object().unwrap().keys().cloned().collect()
+        let plan = context.run(&format!("plan 6.1.7 --fc --config mini.config --json {args}")).ok();
+        plan.item()["plan"]["toolchain"]["programs"].as_object().unwrap().keys().cloned().collect()
     };
     assert_eq!(programs(""), ["as", "ld", "objcopy"]);
     assert_eq!(programs("--cross-compile x-"), ["ld"]);

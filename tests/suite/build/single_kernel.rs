@@ -164,8 +164,7 @@ fn toolchain_rules_apply_to_old_trees() {
     let mut dated = context;
     dated.env.insert("SOURCE_DATE_EPOCH".into(), "1700000000".into());
     let is_final = |args: &str| {
-        let plan: serde_json::Value =
-            serde_json::from_str(&dated.run(&format!("{args} --json")).ok().stdout).unwrap();
+        let plan = dated.run(&format!("{args} --json")).ok().item();
         plan["final"].as_bool().unwrap()
     };
     assert!(!is_final(args) && is_final("plan 6.1.7 --fc --source linux-6.1.7.tar.gz"));

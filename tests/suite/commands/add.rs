@@ -121,7 +121,7 @@ fn an_added_kernel_can_be_built_immediately() {
     assert!(built.stdout.contains("firecracker-kernel-bin-amd64:6.6.60 sha256:"), "{}", built.stdout);
     let listed: Value = serde_json::from_str(&run(&context, "list --json").ok().stdout).unwrap();
     let listed =
-        listed["kernels"].as_array().unwrap().iter().find(|one| one["version"] == "6.6.60").unwrap().clone();
+        listed["items"].as_array().unwrap().iter().find(|one| one["version"] == "6.6.60").unwrap().clone();
     assert_eq!(
         (&listed["status"], listed["configs"]["amd64"].as_str().unwrap().ends_with("6.6.60.config")),
         (&json!("untested"), true)
@@ -212,7 +212,7 @@ fn several_architectures_share_one_catalog_entry() {
     );
     assert_eq!(read(&context, CATALOG).matches("[[kernel]]").count(), 1);
     let listed: Value = serde_json::from_str(&run(&context, "list --json").ok().stdout).unwrap();
-    let kernels = listed["kernels"].as_array().unwrap();
+    let kernels = listed["items"].as_array().unwrap();
     let added = kernels.iter().find(|one| one["version"] == "6.6.60").unwrap();
     assert_eq!(added["configs"]["arm64"], "configs/firecracker/linux-arm64-6.6.60.config");
     assert_eq!(added["configs"]["amd64"], "configs/firecracker/linux-x86_64-6.6.60.config");

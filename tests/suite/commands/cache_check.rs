@@ -10,7 +10,7 @@ fn found(context: &TestContext, code: i32) -> BTreeSet<(String, String)> {
     let ran = context.run("doctor --cache --json");
     assert_eq!(ran.code, code, "{}{}", ran.stdout, ran.stderr);
     let checkup: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    let found = checkup["found"].as_array().unwrap().iter();
+    let found = checkup["items"].as_array().unwrap().iter();
     let text = |one: &serde_json::Value, field: &str| one[field].as_str().unwrap().to_owned();
     let root = format!("{}/", context.path("cache"));
     found.map(|one| (text(one, "what"), text(one, "path").replace(&root, ""))).collect()

@@ -353,7 +353,7 @@ fn config_why_shows_what_kconfig_says() {
         assert!(text.contains(says), "{says} is not in {text}");
     }
     let json: Value = serde_json::from_str(&why("MINI_SELECTED --json").ok().stdout).unwrap();
-    let symbol = &json["symbols"][0];
+    let symbol = &json["items"][0];
     assert_eq!(symbol["selected_by"][0]["symbol"], "MINI_SELECTOR");
     let definition = &symbol["definitions"][0];
     assert_eq!(definition["prompt_text"], "A symbol that is on whatever .config says");

@@ -139,8 +139,7 @@ fn exceeding_a_size_limit_fails_and_reports_the_excess() {
     let told = context.run(&format!("verify out/{BIN} out/{MODULES} {within}")).ok().stdout;
     assert_eq!(told.matches("within the limits").count(), 2, "{told}");
     // The kernel has two names and counts once.
-    let told = context.run(&format!("inspect out/{BIN} --json")).ok().stdout;
-    let inspected: Value = serde_json::from_str(&told).unwrap();
+    let inspected = context.run(&format!("inspect out/{BIN} --json")).ok().item();
     assert_eq!(inspected["kernels"][0]["also_at"], json!(["boot/vmlinux"]));
     let bytes = inspected["kernels"][0]["bytes"].as_u64().unwrap();
     context.run(&format!("diff a/{BIN} out/{BIN} --max-bin-size {bytes}")).ok();

@@ -17,7 +17,8 @@ fn json(context: &TestContext, args: &str) -> Value {
 #[test]
 fn plans_and_their_digests() {
     let Some(context) = context() else { return };
-    let plan = |args: &str| json(&context, &format!("plan {args} --json"));
+    let plans = |args: &str| json(&context, &format!("plan {args} --json"))["items"].clone();
+    let plan = |args: &str| plans(args)[0].clone();
     let base = "6.1.7 --fc --arch amd64 --config mini.config";
     let first = plan(base);
     let mut text = section(
@@ -44,7 +45,7 @@ fn plans_and_their_digests() {
         }
         text.push_str(&section(args, &compact(&normal(&context, &pretty(&shown)))));
     }
-    let several = plan("6.1.7 6.6.60 --fc --arch amd64 --arch arm64 --config mini.config");
+    let several = plans("6.1.7 6.6.60 --fc --arch amd64 --arch arm64 --config mini.config");
     let digests: Vec<&Value> = several.as_array().unwrap().iter().map(|plan| &plan["digest"]).collect();
     text.push_str(&section("several", &pretty(&json!(digests))));
     compare("plan.txt", &text);
@@ -61,7 +62,7 @@ fn the_catalog_as_json() {
     .unwrap();
     let mut all = json(&context, "list --configs own --json");
     let some = ["4.19", "5.10.77", "5.15.12", "6.1", "9.9"];
-    let kernels = all["kernels"].as_array_mut().unwrap();
+    let kernels = all["items"].as_array_mut().unwrap();
     kernels.retain(|kernel| some.contains(&kernel["version"].as_str().unwrap()));
     for kernel in kernels {
         first_of_each(&mut kernel["kubernetes"]["reasons"], &["level"]);
@@ -77,22 +78,20 @@ fn the_catalog_as_json() {
 fn doctor_and_clean_as_json() {
     let Some(context) = context() else { return };
     let mut doctor = json(&context, "doctor 6.1.7 --arch arm64 --json");
-    for finding in doctor["findings"].as_array_mut().unwrap() {
+    for finding in doctor["items"][0]["findings"].as_array_mut().unwrap() {
         for key in ["found", "package"] {
             finding[key] = json!("*");
         }
     }
-    doctor["install"] = json!("*");
+    doctor["items"][0]["install"] = json!("*");
     let mut text = section("doctor 6.1.7 --arch arm64 --json", &compact(&pretty(&doctor)));
     context.run("6.1.7 --fc --arch amd64 --config mini.config --progress quiet").ok();
     // Half a tree.
     fs::create_dir(context.path("cache/trees/sha256-00")).unwrap();
-    for (args, list) in
-        [("doctor --cache --json", "found"), ("clean --cache --builds --dry-run --json", "removed")]
-    {
+    for args in ["doctor --cache --json", "clean --cache --builds --dry-run --json"] {
         let mut items = json(&context, args);
         // Sizes depend on the file system, and the order on times that are nearly equal.
-        items[list].as_array_mut().unwrap().sort_by_key(|item| item["path"].to_string());
+        items["items"].as_array_mut().unwrap().sort_by_key(|item| item["path"].to_string());
         let text_of = normal(&context, &pretty(&items));
         text.push_str(&section(args, &compact(&masked(&text_of, "\"bytes\": ", |c| c.is_ascii_digit()))));
     }

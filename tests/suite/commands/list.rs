@@ -9,7 +9,7 @@ fn listed(context: &TestContext, args: &str) -> Value {
 }
 
 fn kernel<'a>(listed: &'a Value, version: &str, flavor: &str) -> &'a Value {
-    let kernels = listed["kernels"].as_array().unwrap();
+    let kernels = listed["items"].as_array().unwrap();
     kernels.iter().find(|one| one["version"] == version && one["flavor"] == flavor).unwrap()
 }
 
@@ -64,11 +64,11 @@ fn the_catalog_as_json_is_complete() {
         );
     }
     let old = kernel(&listed, "4.19.215", "firecracker");
-    assert_eq!(old["sha256"], "9e2064f9cb942999a76737d510f08a85bcd8164e9762ce0f7dbfeac58bc2f2b3");
+    assert_eq!(old["sha256"], "sha256:9e2064f9cb942999a76737d510f08a85bcd8164e9762ce0f7dbfeac58bc2f2b3");
     assert_eq!((&old["source"], &old["end_of_life"]), (&json!("kernel.org"), &json!("2024-12-05")));
     assert_eq!(old["kubernetes"]["verdict"], "below-minimum");
     // The version's Kconfig may drop any option until the kernel is configured, as `check` says.
-    let kernels = listed["kernels"].as_array().unwrap();
+    let kernels = listed["items"].as_array().unwrap();
     assert!(kernels.iter().all(|kernel| kernel["kubernetes"]["options"] == "open"));
     let reasons = old["kubernetes"]["reasons"].to_string();
     assert!(reasons.contains("cgroup v2") && reasons.contains("pressure stall") && reasons.contains(">=5.8"));
@@ -83,12 +83,12 @@ fn the_catalog_as_json_is_complete() {
 #[test]
 fn every_kernel_of_the_catalog_can_be_planned() {
     let context = TestContext::new();
-    for kernel in listed(&context, "")["kernels"].as_array().unwrap() {
+    for kernel in listed(&context, "")["items"].as_array().unwrap() {
         let word = |key: &str| kernel[key].as_str().unwrap();
         for arch in kernel["arch"].as_array().unwrap() {
             let arch = arch.as_str().unwrap();
             let args = format!("plan {} --flavor {} --arch {arch} --json", word("version"), word("flavor"));
-            let plan: Value = serde_json::from_str(&context.run(&args).ok().stdout).unwrap();
+            let plan = context.run(&args).ok().item();
             assert_eq!(plan["config"][0], kernel["configs"][arch], "{args}");
         }
     }

@@ -4,7 +4,7 @@ use crate::support::context::TestContext;
 use serde_json::Value;
 
 fn plan(context: &TestContext, args: &str) -> Value {
-    serde_json::from_str(&context.run(&format!("plan {args} --json")).ok().stdout).unwrap()
+    context.run(&format!("plan {args} --json")).ok().item()
 }
 
 #[test]

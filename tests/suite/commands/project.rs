@@ -22,7 +22,7 @@ fn run(context: &TestContext, args: &str) -> RunResult {
 }
 
 fn plan(context: &TestContext, args: &str) -> Value {
-    serde_json::from_str(&run(context, &format!("plan {args} --json")).ok().stdout).unwrap()
+    run(context, &format!("plan {args} --json")).ok().item()
 }
 
 #[test]

@@ -63,7 +63,11 @@ fn every_tag_of_every_layout_is_pushed_and_served() {
     assert_eq!(attached.lines().count(), 6);
     // Only manifests are sent a second time.
     let uploads = registry.uploads().len();
-    push(&context, &registry, "").ok();
+    let json = push(&context, &registry, "--json").ok().json();
+    let lines = json["items"].as_array().unwrap().iter().map(|item| {
+        format!("{} {}\n", item["destination"].as_str().unwrap(), item["digest"].as_str().unwrap())
+    });
+    assert_eq!(lines.collect::<String>(), ran.stdout);
     let again = &registry.uploads()[uploads..];
     assert!(again.iter().all(|line| line.contains("/manifests/")), "{again:?}");
 }

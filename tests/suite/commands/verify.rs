@@ -35,7 +35,10 @@ fn verify_accepts_what_was_built() {
     assert!(told.stdout.lines().all(|line| line.chars().count() <= 80), "{}", told.stdout);
     let json: Value =
         serde_json::from_str(&context.run(&format!("verify {BIN} --json")).ok().stdout).unwrap();
-    assert_eq!((&json[0]["ok"], &json[0]["checks"][0]["outcome"]), (&json!(true), &json!("holds")));
+    assert_eq!(
+        (&json["items"][0]["ok"], &json["items"][0]["checks"][0]["outcome"]),
+        (&json!(true), &json!("holds"))
+    );
     assert_eq!(context.snapshot("work/out"), before, "nothing was written");
     for kind in ["zstd", "none"] {
         context.build(&format!("--modules-layout flat --compression {kind}")).ok();

@@ -159,9 +159,9 @@ fn output_that_cannot_be_written_is_an_error() {
         } else {
             args.to_owned()
         };
-        let hint = "hint: check the file, disk or device that standard output goes to";
+        let hint = "check the file, disk or device that standard output goes to";
         run_to(&context, &args, full(), Stdio::piped())
-            .failed(1, &["error: cannot write to standard output: No space left on device", hint]);
+            .failed(1, &["cannot write to standard output: No space left on device", hint]);
         assert_eq!(run_to(&context, &args, full(), full()).code, 1, "{args}");
     }
     // Warnings and the events of a build go to standard error.

@@ -46,7 +46,6 @@ fn messages_about_the_command_line() {
             "6.1 --fc --source apt:-o=evil",
             "6.1 --fc --source nowhere.tar.xz",
             "6.1 --fc --mirror ftp://x",
-            "6.1 --fc --json",
             "6.1 --fc --config nowhere.config",
             "6.1 --fc --patches nowhere",
             "6.1.7 --fc --config mini.config -o mine",

@@ -44,7 +44,7 @@ fn not_a_kernel_image(context: &TestContext) {
     assert!(said.contains("- image not a kernel image"), "{said}");
     let told = context.run("inspect x").ok().stdout;
     assert!(told.contains("image   not a kernel image, for amd64") && !told.contains("Linux"), "{told}");
-    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
+    let told = context.run("inspect x --json").ok().item();
     assert_eq!(
         (&told["kind"], &told["kernels"], &told["modules"]),
         (&json!("other"), &json!([]), &Value::Null)
@@ -70,7 +70,7 @@ fn other_images_are_not_kernel_images() {
     image(&context, &[layer(&[("boot/vmlinux", File(&kernel)), ("boot/initrd.img", File(&initrd))])]);
     let said = whole(&context);
     assert!(said.contains("ok kernel Linux 6.1.7, an ELF file for x86-64 with a PVH note"), "{said}");
-    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
+    let told = context.run("inspect x --json").ok().item();
     assert_eq!(told["kernels"].as_array().unwrap().len(), 1, "{told:#}");
 }
 
@@ -195,7 +195,7 @@ fn estargz_is_a_layer_like_any_other() {
     put_index(&layout, &[named(image, "1")]);
     let said = whole(&context);
     assert!(said.contains("ok kernel Linux 6.1.7, an ELF file for x86-64"), "{said}");
-    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
+    let told = context.run("inspect x --json").ok().item();
     assert_eq!(
         (&told["kernels"][0]["path"], &told["kernels"][0]["bytes"]),
         (&json!("bin/vmlinux"), &json!(kernel.len()))
@@ -253,7 +253,7 @@ fn long_names_and_global_headers_are_read() {
     image(&context, &[[&global[..global.len() - 1024], &items].concat()]);
     let said = whole(&context);
     assert!(said.contains("ok modules 1 module for Linux 6.1.7"), "{said}");
-    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
+    let told = context.run("inspect x --json").ok().item();
     assert_eq!((&told["modules"]["count"], &told["layers"][0]["entries"]), (&json!(1), &json!(4)));
 }
 
@@ -369,7 +369,7 @@ fn labels_replace_missing_annotations() {
     let kind = json!("application/vnd.oci.image.manifest.v1+json");
     let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [blob]});
     put_index(&layout, &[named(add_blob(&layout, manifest.to_string().as_bytes(), &kind), "1")]);
-    let told: Value = serde_json::from_str(&context.run("inspect x --json").ok().stdout).unwrap();
+    let told = context.run("inspect x --json").ok().item();
     assert_eq!(told["flavor"], "firecracker");
     let told = context.run("verify x");
     assert!(

@@ -48,7 +48,7 @@ fn with_storage<'a>(context: &'a TestContext, tool: &'a str) -> Option<impl Fn(&
 }
 
 fn inspected(context: &TestContext, image: &str) -> Value {
-    serde_json::from_str(&context.run(&format!("inspect {image} --json")).ok().stdout).unwrap()
+    context.run(&format!("inspect {image} --json")).ok().item()
 }
 
 /// Returns verify's output as one line.

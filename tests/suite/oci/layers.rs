@@ -21,7 +21,7 @@ fn image(context: &TestContext, layers: &[Vec<u8>]) {
 }
 
 fn inspected(context: &TestContext) -> Value {
-    serde_json::from_str(&context.run(&format!("inspect {BIN} --json")).ok().stdout).unwrap()
+    context.run(&format!("inspect {BIN} --json")).ok().item()
 }
 
 /// Returns verify's output as one line.

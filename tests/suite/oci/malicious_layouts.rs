@@ -187,8 +187,7 @@ fn multi_member_layers_are_read_completely() {
     for (kind, suffix) in [("gz", "gzip"), ("zst", "zstd")] {
         let parts: Vec<u8> = tar.chunks(1000).flat_map(|part| compress(part, kind)).collect();
         craft(&context, &tar, &parts, &format!("layer.v1.tar+{suffix}"));
-        let told = context.run("inspect crafted --json").ok().stdout;
-        let inspected: Value = serde_json::from_str(&told).unwrap();
+        let inspected = context.run("inspect crafted --json").ok().item();
         assert_eq!(inspected["layers"][0]["plain_bytes"], json!(tar.len()), "{kind}");
         assert_eq!(inspected["kernels"].as_array().unwrap().len(), 2, "{kind}");
     }

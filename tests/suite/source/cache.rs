@@ -162,10 +162,7 @@ fn clean_removes_what_is_named_and_reports_its_size() {
     assert!(build_dirs(&context).is_empty());
     assert_eq!(context.run(&format!("{args} --offline")).ok().digests(), before.digests());
     let all: serde_json::Value = serde_json::from_str(&context.run("clean --json").ok().stdout).unwrap();
-    assert!(
-        all["bytes"].as_u64().unwrap() > 100_000 && all["removed"].as_array().unwrap().len() >= 2,
-        "{all}"
-    );
+    assert!(all["bytes"].as_u64().unwrap() > 100_000 && all["items"].as_array().unwrap().len() >= 2, "{all}");
     assert!(context.names("cache/trees").is_empty() && context.names("cache/archives").is_empty());
     assert!(context.path("cache/kcompile.lock").exists(), "the pins stay");
     assert_eq!(context.run(&args).ok().digests(), before.digests());

@@ -56,6 +56,21 @@ impl RunResult {
         self
     }
 
+    /// Returns the JSON on standard output.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        let parsed = serde_json::from_str(&self.stdout);
+        parsed.unwrap_or_else(|why| panic!("{why}\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr))
+    }
+
+    /// Returns the only item of the JSON on standard output.
+    #[track_caller]
+    pub(crate) fn item(&self) -> serde_json::Value {
+        let json = self.json();
+        assert_eq!(json["items"].as_array().map(Vec::len), Some(1), "{json:#}");
+        json["items"][0].clone()
+    }
+
     /// Returns the digests on standard output.
     pub(crate) fn digests(&self) -> Vec<String> {
         self.stdout.lines().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
