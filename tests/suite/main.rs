@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod docs;
+mod docs_json;
 mod imports;
 mod kernel_table;
 mod smoke;
@@ -42,6 +43,7 @@ mod commands {
     mod extract;
     mod golden;
     mod inspect;
+    mod json;
     mod list;
     mod make;
     mod plan;
@@ -125,6 +127,7 @@ mod support {
     pub(crate) mod random_trees;
     pub(crate) mod registry;
     pub(crate) mod registry_daemon;
+    pub(crate) mod schemas;
     pub(crate) mod servers;
     pub(crate) mod signing;
     pub(crate) mod tls;

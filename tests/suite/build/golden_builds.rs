@@ -7,6 +7,7 @@ use crate::support::fixed_tools;
 use crate::support::golden::{compare, context, directory, is_update, printed, repository, section};
 use crate::support::layouts::descriptor;
 use crate::support::normalize::{compact, normal, pretty, shape};
+use crate::support::schemas;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::{Value, json};
 use std::fs;
@@ -82,6 +83,7 @@ fn listings(layout: &Utf8Path) -> String {
 /// Returns the receipt, without a plan that another receipt already shows.
 fn receipt(context: &TestContext, name: &str) -> String {
     let text = read(&context.path("work/out").join(name));
+    schemas::assert_valid("receipt", &text);
     let mut receipt: Value = serde_json::from_str(&text).unwrap();
     receipt["plan"] = json!("*");
     section(name, &compact(&normal(context, &pretty(&receipt))))
@@ -133,6 +135,7 @@ fn a_build_from_kernel_org() {
         text.push_str(&attached(&context, name));
     }
     let timings = read(&file("firecracker-6.1.7-amd64-timings.json"));
+    schemas::assert_valid("timings", &timings);
     let timings: Value = serde_json::from_str(&timings).unwrap();
     text.push_str(&section("the shape of the timings", &compact(&pretty(&shape(&timings)))));
     for name in ["provenance", "spdx"] {

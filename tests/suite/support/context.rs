@@ -1,5 +1,6 @@
 //! The context of a test, with its own working directory, home and cache, and the inputs of builds.
 
+use crate::support::schemas;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs;
@@ -111,8 +112,13 @@ impl TestContext {
         command
     }
 
+    /// Runs kcompile, and validates JSON output.
+    #[track_caller]
     pub(crate) fn run(&self, args: &str) -> RunResult {
-        run_result(self.command(args).output().unwrap())
+        let result = run_result(self.command(args).output().unwrap());
+        let words: Vec<&str> = args.split_whitespace().collect();
+        schemas::check_run(&words, result.code, &result.stdout, &result.stderr);
+        result
     }
 
     /// Runs kcompile through another program, such as a shell that sets limits.
