@@ -67,7 +67,8 @@ fn builtin_is_part_of_the_plan_only_when_given() {
     context.tree("6.1.7", "work/linux");
     let plan = |args: &str| -> Value {
         let args = format!("plan 6.1.7 --fc --source linux --config mini.config --json {args}");
-        serde_json::from_str(&context.run(&args).ok().stdout).unwrap()
+        let printed: Value = serde_json::from_str(&context.run(&args).ok().stdout).unwrap();
+        printed["items"][0].clone()
     };
     let (modular, builtin) = (plan(""), plan("--builtin"));
     assert!(modular["plan"].get("modules").is_none(), "{modular}");

@@ -124,10 +124,10 @@ fn two_numbers_are_a_release_if_the_catalog_pins_it_and_else_a_series() {
 fn all_takes_the_source_that_a_kernel_is_supported_from() {
     let context = TestContext::new();
     let origins = |args: &str| -> Vec<String> {
-        let plans = plan(&context, args);
-        let origins =
-            plans.as_array().unwrap().iter().map(|plan| plan["plan"]["source"]["origin"].to_string());
-        origins.collect()
+        let printed = context.run(&format!("plan {args} --json")).ok().stdout;
+        let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let plans = printed["items"].as_array().unwrap();
+        plans.iter().map(|plan| plan["plan"]["source"]["origin"].to_string()).collect()
     };
     let (all, branches) = (origins("all --ch"), origins("all --ch --source git"));
     for release in ["5.12", "5.15.12"] {
