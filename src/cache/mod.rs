@@ -12,7 +12,7 @@
 //! builds/<source>/                     build directories of user directories and of other users' trees
 //! images/<plan>/                       the images of a plan, to write them again without compiling
 //! known/<question>.json                memoized results, with the inputs that they depend on
-//! history/<plan>.json                  how many steps and seconds a plan took, for estimates
+//! history/<flavor>-<arch>-<series>.json how many steps, seconds and bytes builds took, for estimates
 //! boots/<image>.log                    the console of an image's last boot
 //! locks/<name>.lock                    held while the entry of that name is written or built in
 //! tmp/                                 work in progress, locked by its owner, removed if it has none

@@ -4,13 +4,13 @@
 #![allow(rustdoc::bare_urls)]
 
 pub use super::flavor_args::FlavorArgs;
+pub use super::progress_args::{GlobalArgs, ProgressArgs};
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::TimingsFormat;
 use crate::kconfig;
 use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec};
 use crate::oci::Compression;
 use crate::plan::request::{KernelLink, ModulesLayout, Override};
-use crate::report::Progress;
 use camino::Utf8PathBuf;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Parser};
 use std::collections::BTreeMap;
@@ -233,14 +233,6 @@ pub struct SourceArgs {
     pub update_lock: bool,
 }
 
-#[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "Output")]
-pub struct ProgressArgs {
-    /// How to show progress
-    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
-    pub progress: Progress,
-}
-
 /// Printing the plan instead of doing the work, and the form of what is printed.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
@@ -315,6 +307,8 @@ pub struct BuildArgs {
 pub struct BuildCommand {
     #[command(flatten)]
     pub build: BuildArgs,
+    #[command(flatten)]
+    global: GlobalArgs,
 }
 
 impl CompileArgs {

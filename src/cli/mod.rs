@@ -8,11 +8,12 @@ mod flavor_args;
 mod output;
 mod output_diff;
 mod overview;
+mod progress_args;
 mod resolve;
 mod target;
 
 use crate::catalog::ConfigLibrary;
-use crate::cli::args::BuildArgs;
+use crate::cli::args::{BuildArgs, GlobalArgs, ProgressArgs};
 use crate::cli::commands::boot::BootArgs;
 use crate::cli::commands::cache::CacheArgs;
 use crate::cli::commands::ccache::CcacheArgs;
@@ -28,8 +29,9 @@ use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
 use crate::kernel::{Channel, Flavor, VersionRequest};
-use crate::report::{self, ErrorFormat, Progress, Reporter, Terminal};
+use crate::report::{self, ErrorFormat, Progress, Reporter, Verbosity};
 use crate::util::error::{Error, Result};
+use crate::util::terminal::Terminals;
 use crate::util::text::{escape_control, join_list, nearest, redact_secrets};
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
@@ -70,6 +72,8 @@ pub struct Cli {
     /// The options of `build`, if there is no subcommand.
     #[command(flatten)]
     pub build: BuildArgs,
+    #[command(flatten)]
+    pub global: GlobalArgs,
 }
 
 fn about() -> String {
@@ -140,19 +144,19 @@ pub enum Command {
 }
 
 impl Command {
-    /// Returns `--progress`. A command without that option has no phases to show.
-    fn progress(&self) -> Progress {
+    /// Returns the options of progress. A command without them has no phases to show.
+    fn progress(&self) -> ProgressArgs {
         match self {
-            Command::Build(args) | Command::Plan(args) => args.options.make.progress.progress,
-            Command::Fetch(args) => args.progress.progress,
-            Command::Add(args) => args.make.progress.progress,
+            Command::Build(args) | Command::Plan(args) => args.options.make.progress.clone(),
+            Command::Fetch(args) => args.progress.clone(),
+            Command::Add(args) => args.make.progress.clone(),
             Command::Config(args) => args.progress(),
-            Command::Make(args) => args.make.progress.progress,
-            Command::Boot(args) => args.progress,
-            Command::Verify(args) => args.progress,
-            Command::Push(args) => args.progress,
-            Command::Cache(args) => args.progress,
-            Command::Ccache(args) => args.progress,
+            Command::Make(args) => args.make.progress.clone(),
+            Command::Boot(args) => args.progress.clone(),
+            Command::Verify(args) => args.progress.clone(),
+            Command::Push(args) => args.progress.clone(),
+            Command::Cache(args) => ProgressArgs { progress: args.progress, ..ProgressArgs::default() },
+            Command::Ccache(args) => ProgressArgs { progress: args.progress, ..ProgressArgs::default() },
             Command::List(_)
             | Command::Doctor(_)
             | Command::Check(_)
@@ -161,7 +165,7 @@ impl Command {
             | Command::Extract(_)
             | Command::Clean(_)
             | Command::Completions { .. }
-            | Command::Man { .. } => Progress::Auto,
+            | Command::Man { .. } => ProgressArgs::default(),
         }
     }
 }
@@ -179,12 +183,14 @@ pub fn main() -> ExitCode {
     let matches = command_line().try_get_matches().unwrap_or_else(|error| exit(&error));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error));
     let errors = if is_json(&matches) { ErrorFormat::Json } else { ErrorFormat::Text };
+    let color = cli.global.color;
     let command = cli.into_command();
-    let host = match Host::read() {
+    let host = match Host::read(color) {
         Ok(host) => host,
-        Err(error) => return fail(&error, &Reporter::new(Progress::Plain, Terminal::No, errors)),
+        Err(error) => return fail(&error, &plain_reporter(errors)),
     };
-    let reporter = Reporter::new(command.progress(), host.terminal, errors);
+    let progress = command.progress();
+    let reporter = Reporter::new(progress.progress(), progress.verbosity(), host.terminals, errors);
     match run(&command, &host, &reporter) {
         // Warnings are lost, or the events of `--progress json`.
         Ok(code) if code == ExitCode::SUCCESS && report::has_lost_lines() => ExitCode::FAILURE,
@@ -247,7 +253,7 @@ fn show_overview() -> ExitCode {
     let text = format!("{}\n\nUsage: {}\n\n{OVERVIEW}", about(), usage());
     match output::print(&text) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, &Reporter::new(Progress::Plain, Terminal::No, ErrorFormat::Text)),
+        Err(error) => fail(&error, &plain_reporter(ErrorFormat::Text)),
     }
 }
 
@@ -256,7 +262,7 @@ fn exit(error: &clap::Error) -> ! {
     let text = error.to_string();
     let mut options = host::args().take_while(|word| word != "--");
     if error.use_stderr() && options.any(|word| word == "--json") {
-        Reporter::new(Progress::Plain, Terminal::No, ErrorFormat::Json).error(&usage_error(&text));
+        plain_reporter(ErrorFormat::Json).error(&usage_error(&text));
         std::process::exit(error.exit_code());
     }
     let shown = escape_control(&redact_secrets(&text));
@@ -272,7 +278,7 @@ fn exit(error: &clap::Error) -> ! {
     match output::check_written(written) {
         Ok(()) => std::process::exit(error.exit_code()),
         Err(error) => {
-            Reporter::new(Progress::Plain, Terminal::No, ErrorFormat::Text).error(&error);
+            plain_reporter(ErrorFormat::Text).error(&error);
             std::process::exit(error.exit_code().into())
         }
     }
@@ -296,6 +302,11 @@ fn command_line() -> clap::Command {
     let revision = ConfigLibrary::built_in().revision().short();
     let version = format!("{} (catalog {revision})", env!("CARGO_PKG_VERSION"));
     Cli::command().version(version).after_help(EXAMPLES)
+}
+
+/// Returns a reporter for errors before the host is known.
+fn plain_reporter(errors: ErrorFormat) -> Reporter {
+    Reporter::new(Progress::Plain, Verbosity::Normal, Terminals::default(), errors)
 }
 
 fn fail(error: &Error, reporter: &Reporter) -> ExitCode {
@@ -372,7 +383,7 @@ mod tests {
             let rest = if rest.is_empty() { String::new() } else { format!(" -- {rest}") };
             let line = format!("kcompile {command} --progress json{rest}");
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.into_command().progress(), Progress::Json, "{line}");
+            assert_eq!(cli.into_command().progress().progress(), Progress::Json, "{line}");
         }
     }
 

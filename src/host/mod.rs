@@ -4,15 +4,16 @@ pub mod bubblewrap;
 mod env;
 pub mod packages;
 pub mod process;
+mod terminal;
 
 pub use env::full_env;
 
 use crate::kernel::Arch;
-use crate::report::Terminal;
 use crate::util::digest::{Hasher, Sha256};
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::normalize_path;
 use crate::util::read::{Links, MAX_SMALL_FILE, read_text};
+use crate::util::terminal::{ColorChoice, Terminals};
 use crate::util::text::join_list;
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,8 +35,7 @@ pub struct Host {
     pub arch: Option<Arch>,
     /// The number of CPUs that this process may use, by affinity and cgroup quota.
     pub cpus: usize,
-    /// Standard error, without colors if `NO_COLOR` is set or `TERM` is `dumb`.
-    pub terminal: Terminal,
+    pub terminals: Terminals,
     /// Whether standard input and standard error are terminals, so that a child can interact with the user.
     pub interactive: bool,
     /// Whether the process runs as root.
@@ -75,13 +75,13 @@ pub struct OsRelease {
 }
 
 impl Host {
-    /// Reads the state of the process and of the machine.
+    /// Reads the state of the process and of the machine. `color` is `--color`.
     ///
     /// # Errors
     ///
     /// The working directory is not usable, `SOURCE_DATE_EPOCH` is not a number, or a variable that kcompile
     /// reads is not UTF-8 (exit code 2).
-    pub fn read() -> Result<Host> {
+    pub fn read(color: ColorChoice) -> Result<Host> {
         env::check_utf8(std::env::vars_os())?;
         let variables = full_env();
         let cwd =
@@ -101,12 +101,9 @@ impl Host {
             cache_dir: env::cache_dir(&variables).map(|dir| cwd.join(dir)),
             arch: Arch::find(|spec| *spec.uname == *rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
-            terminal: if !is_terminal {
-                Terminal::No
-            } else if set("NO_COLOR").is_none() && variables.get("TERM").is_some_and(|term| term != "dumb") {
-                Terminal::Color
-            } else {
-                Terminal::Plain
+            terminals: Terminals {
+                stdout: terminal::detect(&variables, std::io::stdout().is_terminal(), color),
+                stderr: terminal::detect(&variables, is_terminal, color),
             },
             interactive: is_terminal && std::io::stdin().is_terminal(),
             root: rustix::process::geteuid().is_root(),

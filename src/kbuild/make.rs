@@ -1,5 +1,6 @@
 //! Runs make, and turns its failure into an error with a hint.
 
+use super::estimate::ExpectedSteps;
 use super::launcher::Launcher;
 use super::make_log::{self, LogSummary};
 use super::{BuildDir, MAKE_PID, make_vars, recovery};
@@ -10,11 +11,11 @@ use crate::util::error::{Error, Result};
 use crate::util::fs::{is_full, remove_tree};
 use std::collections::BTreeMap;
 
-/// Where make's steps are shown, and how many are expected.
+/// Where make's output and its steps are shown, and how many steps are expected.
 #[derive(Clone, Copy)]
 pub(super) struct Progress<'a> {
     pub phase: &'a PhaseGuard<'a>,
-    pub total: Option<u64>,
+    pub expected: Option<ExpectedSteps>,
 }
 
 impl BuildDir<'_> {
@@ -32,8 +33,14 @@ impl BuildDir<'_> {
         let pid_file = Some(&PidFile(&path));
         let on_line = |_, line: &str| {
             let step = log_summary.add_line(line, host::clock());
-            if let (Some(item), Some(Progress { phase, total })) = (step, progress) {
-                phase.progress(Count { done: log_summary.steps, total, unit: Unit::Steps, item });
+            let Some(Progress { phase, expected }) = progress else { return };
+            phase.output(line);
+            if let Some(item) = step {
+                let done = log_summary.steps;
+                let (total, estimated, short) = expected.map_or((None, false, 0), |expected| {
+                    (Some(expected.total), expected.estimated, expected.short)
+                });
+                phase.progress(Count { done, total, estimated, short, unit: Unit::Steps, item });
             }
         };
         let status = match &self.options.jobserver {

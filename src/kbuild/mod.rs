@@ -2,6 +2,7 @@
 //! checks the results. Make gets what the plan contains and nothing else.
 
 mod config;
+mod estimate;
 mod file_inputs;
 mod history;
 mod kernel_check;
@@ -17,9 +18,11 @@ mod targets;
 pub mod timings;
 
 pub use config::config_lock_name;
-pub use history::{History, history, record_history};
+pub use estimate::Estimate;
+pub use history::{estimate, record_build};
 pub use make_log::LogSummary;
 
+use estimate::count_commands;
 use launcher::{Farm, Network};
 use make::Progress;
 use sandbox::{Sandbox, SandboxMode, SandboxPaths, SandboxReport};
@@ -32,13 +35,13 @@ use crate::report::{CompilerCacheStats, Phase, Reporter};
 use crate::source::{BUILD_DIR_PREFIX, Tree};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
-use crate::util::fs::{create_dir, create_file, digest_file, remove_tree, write_atomically};
+use crate::util::fs::{create_dir, create_file, digest_file, disk_usage, remove_tree, write_atomically};
 use crate::util::read::{Links, MAX_CONFIG, MAX_SMALL_FILE, read_file, read_text};
 use crate::util::text::{format_duration, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 /// The stamp of a configured build directory.
 const CONFIGURED: &str = ".kcompile-configured";
@@ -211,7 +214,7 @@ impl<'a> BuildDir<'a> {
         if read_stamp(&stamp_path) != Some(stamp(&current)) {
             write_atomically(&path, text.as_bytes())?;
             self.launcher().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
-            self.make(&["olddefconfig"], &BTreeMap::new(), None)?;
+            self.make(&["olddefconfig"], &BTreeMap::new(), Some(Progress { phase: &phase, expected: None }))?;
             modular = self.build_in()?;
         }
         let result = read_file(&path, Links::RefuseAnywhere, MAX_CONFIG)
@@ -234,23 +237,37 @@ impl<'a> BuildDir<'a> {
         Ok(Configured { config, sha256: Sha256::of(&result), path, differences })
     }
 
-    /// Compiles the kernel and its modules with one make. `history` is an earlier build of this plan.
+    /// Compiles the kernel and its modules with one make. `estimate` is that of a build in an empty directory.
+    ///
+    /// # Errors
+    ///
+    /// The disk is much too small (exit code 4), or make fails (1).
     pub fn compile(
         &self,
         configured: &Configured,
-        history: Option<&History>,
+        estimate: &Estimate,
         reporter: &Reporter,
     ) -> Result<Compiled> {
         let modules = configured.config.value("MODULES") == "y";
         let targets = self.plan.make.targets.iter().map(String::as_str);
         let targets: Vec<&str> = targets.filter(|target| modules || *target != "modules").collect();
-        let took = history.map(|history| Duration::from_secs_f64(history.seconds.max(0.0)));
-        let took = took.map_or_else(String::new, |took| format!(" (took {} before)", format_duration(took)));
-        let jobs = self.options.jobs;
-        let phase = reporter.start(Phase::Compile, &format!("make -j{jobs} {}{took}", targets.join(" ")));
+        let commands = count_commands(&self.path);
+        let stamp_path = self.path.join(COMPILED);
+        // If the directory has a compiled kernel, make compiles what has changed, which may be anything.
+        let expected = if stamp_path.exists() { None } else { estimate.expected_steps(commands) };
+        let mut what = format!("make -j{} {}", self.options.jobs, targets.join(" "));
+        if let Some(expected) = expected {
+            what += &format!(", {}", estimate.describe(expected));
+        }
+        if let Some(took) = estimate.took {
+            what += &format!(" (took {} before)", format_duration(took));
+        }
+        let phase = reporter.start(Phase::Compile, &what);
+        if let Some(expected) = expected {
+            estimate.check_space(&self.path, expected)?;
+        }
         let source = self.plan.source.digest.as_ref().map(ToString::to_string);
         let stamp = format!("{} {source:?}\n", configured.sha256);
-        let stamp_path = self.path.join(COMPILED);
         if read_stamp(&stamp_path).as_ref() != Some(&stamp) {
             // Make may succeed and leave the kernel of another config or source in place.
             for old in [self.built_kernel(), stamp_path.clone()] {
@@ -260,7 +277,7 @@ impl<'a> BuildDir<'a> {
         let began = host::clock();
         let launcher = self.launcher();
         let stats_before = launcher.as_ref().map_or(Ok(None), |launcher| launcher.prepare(self.host))?;
-        let progress = Progress { phase: &phase, total: history.map(|history| history.steps) };
+        let progress = Progress { phase: &phase, expected };
         let log_summary = self.make(&targets, &BTreeMap::new(), Some(progress))?;
         let release = self.kernel_release()?;
         let kernel = self.kernel_file(reporter)?;
@@ -276,6 +293,7 @@ impl<'a> BuildDir<'a> {
             warnings: log_summary.warnings,
             began,
             seconds: seconds.as_secs_f64(),
+            clean_build_bytes: (commands == 0).then(|| disk_usage(&self.path)),
             announced_steps: log_summary.announced_steps,
             sandbox: self.sandbox.report.clone(),
             cache_stats: launcher.and_then(|launcher| launcher.stats(stats_before, self.host)),
@@ -330,6 +348,8 @@ pub struct Compiled {
     pub began: SystemTime,
     /// Wall time.
     pub seconds: f64,
+    /// The size of the build directory on disk, if it was empty before.
+    pub clean_build_bytes: Option<u64>,
     /// The commands that Kbuild announced, with their times.
     pub announced_steps: Vec<(SystemTime, String)>,
     /// The statistics of the compiler cache, if there is one.

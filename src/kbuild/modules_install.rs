@@ -1,5 +1,6 @@
 //! `make modules_install`, and the check of depmod's files.
 
+use super::make::Progress;
 use super::{BuildDir, Compiled, kernel_check, make_log};
 use crate::kernel::depmod;
 use crate::report::{Phase, Reporter};
@@ -13,7 +14,8 @@ impl BuildDir<'_> {
         let variables =
             [("INSTALL_MOD_PATH", root.as_str()), ("INSTALL_MOD_STRIP", "1"), ("DEPMOD", "depmod")];
         let variables = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-        let log_summary = self.make(&["modules_install"], &variables, None)?;
+        let log_summary =
+            self.make(&["modules_install"], &variables, Some(Progress { phase: &phase, expected: None }))?;
         self.check_depmod(&log_summary, &root.join("lib/modules").join(&compiled.release))?;
         kernel_check::check_modules(root, &compiled.release)?;
         phase.finish("stripped, with depmod's files");

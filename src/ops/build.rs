@@ -95,13 +95,14 @@ fn compile(
     cache: &Cache,
     reporter: &Reporter,
 ) -> Result<Compiled> {
-    let compiled = build_dir.compile(configured, kbuild::history(plan, cache).as_ref(), reporter);
+    let estimate = kbuild::estimate(plan, &configured.config, cache);
+    let compiled = build_dir.compile(configured, &estimate, reporter);
     let unchanged = source::check_unmodified(tree);
     let compiled = compiled?;
     unchanged?;
     config_files::check_unmodified(&configured.config, plan)?;
     build_dir.record_file_inputs()?;
-    kbuild::record_history(plan, cache, &compiled);
+    kbuild::record_build(plan, &configured.config, cache, &compiled);
     if compiled.local_fallbacks > 0 {
         let files = text::pluralize(compiled.local_fallbacks as usize, "file", "files");
         reporter.warning(format!("the farm did not compile {files}; this machine compiled them"));

@@ -4,10 +4,10 @@
 use crate::cache::Cache;
 use crate::catalog::lockfile::{self, LockFile};
 use crate::host::process;
-use crate::ops::clean::{NO_LOCK, archive_lock, disk_usage, git_lock, list_dir, source_of_builds, try_locks};
+use crate::ops::clean::{NO_LOCK, archive_lock, git_lock, list_dir, source_of_builds, try_locks};
 use crate::source;
 use crate::util::error::Result;
-use crate::util::fs::{TEMPORARY, remove_tree};
+use crate::util::fs::{TEMPORARY, disk_usage, remove_tree};
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;

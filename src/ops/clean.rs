@@ -4,10 +4,9 @@
 use crate::cache::{Cache, Lock};
 use crate::source::BUILD_DIR_PREFIX;
 use crate::util::error::{Kind, Result, ResultExt};
-use crate::util::fs::remove_tree;
+use crate::util::fs::{disk_usage, remove_tree};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 use walkdir::WalkDir;
 
@@ -155,12 +154,6 @@ fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> CleanI
         lock: lock.to_owned(),
         record: None,
     }
-}
-
-/// Returns the bytes on disk of everything at and below `path`.
-pub(crate) fn disk_usage(path: &Utf8Path) -> u64 {
-    let files = WalkDir::new(path).into_iter().flatten();
-    files.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }
 
 /// Returns the time since the newest change. Builds write a log to their directory, and each use of a tree

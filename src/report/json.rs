@@ -1,7 +1,7 @@
 //! One JSON object per line, for programs. `event` is `start`, `progress`, `finish`, `note`, `finding`,
 //! `error`, `summary` or `overview`. `kernel` names the kernel in a run of several. Times are in seconds.
 
-use super::{Event, ScopedEvent};
+use super::event::{Event, ScopedEvent};
 use crate::util::json::Versioned;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -1,6 +1,7 @@
 //! The summary of a build: images, warnings, times, and the command to run next.
 
-use super::{CompilerCacheStats, Phase};
+use super::CompilerCacheStats;
+use super::phase::Phase;
 use crate::util::text::{format_duration, format_size, pluralize};
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -58,12 +59,38 @@ pub struct Image {
     pub bytes: u64,
 }
 
+impl KernelSummary {
+    /// Formats the commands to run next.
+    fn next_commands(&self) -> String {
+        let copy = |Image { layout, tag, .. }: &Image| {
+            let name = layout.rsplit('/').next().unwrap_or(layout);
+            format!("\n    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")
+        };
+        self.images.iter().map(copy).collect()
+    }
+
+    /// Formats one command that publishes all images of the output directory, without naming them.
+    fn push_command(&self) -> String {
+        let dir =
+            self.images.first().and_then(|image| image.layout.rsplit_once('/')).map_or(".", |(dir, _)| dir);
+        let option = if dir == "out" {
+            String::new()
+        } else {
+            format!(" -o {}", shlex::try_quote(dir).unwrap_or_default())
+        };
+        format!("\n    kcompile push REGISTRY/PREFIX{option}")
+    }
+}
+
+/// With `{:#}`, leaves out the images, which are also on standard output.
 impl fmt::Display for KernelSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
         writeln!(f, "  kernel release  {}, {}", self.release, pluralize(self.modules, "module", "modules"))?;
-        for Image { layout, tag, bytes } in &self.images {
-            writeln!(f, "  image           {layout}:{tag}  {}", format_size(*bytes))?;
+        if !f.alternate() {
+            for Image { layout, tag, bytes } in &self.images {
+                writeln!(f, "  image           {layout}:{tag}  {}", format_size(*bytes))?;
+            }
         }
         writeln!(f, "  receipt         {}", self.receipt)?;
         self.timings.iter().try_for_each(|path| writeln!(f, "  timings         {path}"))?;
@@ -83,17 +110,18 @@ impl fmt::Display for KernelSummary {
                 self.warnings.iter().try_for_each(|warning| writeln!(f, "    - {warning}"))?;
             }
         }
-        write!(f, "\n  next:")?;
-        for Image { layout, tag, .. } in &self.images {
-            let name = layout.rsplit('/').next().unwrap_or(layout);
-            write!(f, "\n    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")?;
+        let next = if f.alternate() { self.push_command() } else { self.next_commands() };
+        write!(f, "\n  next:{next}")?;
+        if !self.consumer_fields.is_empty() {
+            write!(f, "\n\n  for Flintlock and CAPMVM:")?;
         }
-        if self.consumer_fields.is_empty() {
-            return Ok(());
+        let field = |ConsumerField { label, value }: &ConsumerField| format!("\n    {label:16} {value}");
+        self.consumer_fields.iter().try_for_each(|one| f.write_str(&field(one)))?;
+        if f.alternate() {
+            let images = pluralize(self.images.len(), "image", "images");
+            let bytes = self.images.iter().map(|image| image.bytes).sum();
+            write!(f, "\n\n  {images}, {}:", format_size(bytes))?;
         }
-        write!(f, "\n\n  for Flintlock and CAPMVM:")?;
-        self.consumer_fields
-            .iter()
-            .try_for_each(|ConsumerField { label, value }| write!(f, "\n    {label:16} {value}"))
+        Ok(())
     }
 }

@@ -4,35 +4,48 @@
 /// Writes a line to standard error.
 macro_rules! say {
     ($($words:tt)*) => {
-        crate::report::write_line(format!($($words)*))
+        crate::report::write_text(&(format!($($words)*) + "\n"))
     };
 }
 
 mod bar;
 mod compiler_cache_stats;
+mod event;
 mod json;
 mod kernel_summary;
+mod live_line;
+mod phase;
 mod plain;
+mod progress_text;
+mod rate;
 mod run_summary;
 
 pub use compiler_cache_stats::CompilerCacheStats;
+pub use event::{Count, Unit};
 pub use kernel_summary::{ConsumerField, Image, KernelSummary};
+pub use phase::Phase;
 pub use run_summary::{KernelResult, RunSummary};
 
+use event::{Event, ScopedEvent};
+
 use crate::util::error::Error;
+use crate::util::terminal::Terminals;
 use crate::util::text::{escape_control, redact_secrets};
-use serde::Serialize;
+use crate::util::threads;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
+
+/// How often live lines are drawn, and plain lines check for silence.
+const TICK: Duration = Duration::from_millis(125);
 
 /// Whether a line could not be written to standard error.
 static HAS_LOST_LINES: AtomicBool = AtomicBool::new(false);
 
-/// Writes a line to standard error, at once, since other programs may write there too. A closed pipe is not an error.
-fn write_line(line: String) {
-    let written = std::io::stderr().write_all((line + "\n").as_bytes());
+/// Writes text to standard error, at once, since other programs may write there too. A closed pipe is not an error.
+fn write_text(text: &str) {
+    let written = std::io::stderr().write_all(text.as_bytes());
     if written.is_err_and(|error| error.kind() != std::io::ErrorKind::BrokenPipe) {
         HAS_LOST_LINES.store(true, Ordering::Relaxed);
     }
@@ -43,19 +56,10 @@ pub fn has_lost_lines() -> bool {
     HAS_LOST_LINES.load(Ordering::Relaxed)
 }
 
-/// What standard error is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Terminal {
-    No,
-    /// A terminal without colors.
-    Plain,
-    Color,
-}
-
 /// `--progress`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Progress {
-    /// A bar on a terminal, or else plain lines
+    /// A bar on a terminal; plain lines elsewhere, in CI, and if TERM is dumb
     #[default]
     Auto,
     /// A progress bar
@@ -68,110 +72,21 @@ pub enum Progress {
     Quiet,
 }
 
-/// The phases of a build in their order, and of the commands that follow it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Phase {
-    /// Finding, downloading and unpacking the source.
-    Source,
-    /// Applying patches to a copy of the source.
-    Patch,
-    /// Merging `.config` and running `olddefconfig`.
-    Configure,
-    /// `make vmlinux modules`.
-    Compile,
-    /// `make modules_install`.
-    Install,
-    /// Writing layers and layouts.
-    Pack,
-    /// Checking and restoring images of the same plan, instead of building.
-    Reuse,
-    Boot,
-    /// Copying images to a registry.
-    Push,
-}
-
-impl Phase {
-    /// Returns the name for people.
-    pub fn title(self) -> &'static str {
-        match self {
-            Phase::Source => "Source",
-            Phase::Patch => "Patch",
-            Phase::Configure => "Configure",
-            Phase::Compile => "Compile",
-            Phase::Install => "Install",
-            Phase::Pack => "Pack",
-            Phase::Reuse => "Reuse",
-            Phase::Boot => "Boot",
-            Phase::Push => "Push",
-        }
-    }
-}
-
-/// The unit of a [`Count`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Unit {
-    Bytes,
-    /// Steps of make, entries of an archive, images.
-    Steps,
-}
-
-/// The progress of a phase.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Count<'a> {
-    pub done: u64,
-    /// The total, if it is known or can be estimated.
-    pub total: Option<u64>,
-    pub unit: Unit,
-    /// The current file.
-    pub item: &'a str,
-}
-
-/// An event, as renderers get it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-enum Event<'a> {
-    Start {
-        phase: Phase,
-        what: &'a str,
-    },
-    Progress {
-        phase: Phase,
-        #[serde(flatten)]
-        count: Count<'a>,
-    },
-    Finish {
-        phase: Phase,
-        seconds: f64,
-        what: &'a str,
-        /// The peak of kcompile itself.
-        peak_memory_bytes: Option<u64>,
-    },
-    Note {
-        text: &'a str,
-    },
-    #[serde(rename = "finding")]
-    Warning {
-        text: &'a str,
-    },
-    Error {
-        text: &'a str,
-        hint: Option<&'a str>,
-        kind: &'static str,
-        code: u8,
-    },
-    #[serde(rename = "summary")]
-    KernelSummary(&'a KernelSummary),
-    #[serde(rename = "overview")]
-    RunSummary(&'a RunSummary),
+/// Whether the output of programs is reported, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    #[default]
+    Normal,
+    /// `--verbose`
+    Verbose,
 }
 
 enum Renderer {
     Bar(bar::Bar),
     Plain(plain::Plain),
     Json(json::Json),
-    Quiet,
+    /// Plain lines for warnings and errors only.
+    Quiet(plain::Plain),
 }
 
 /// The form of errors, unless they are events of `--progress json`.
@@ -182,19 +97,19 @@ pub enum ErrorFormat {
     Json,
 }
 
-/// An event, and its kernel in a run of several.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct ScopedEvent<'a> {
-    #[serde(rename = "kernel", skip_serializing_if = "Option::is_none")]
-    kernel: Option<&'a str>,
-    #[serde(flatten)]
-    event: &'a Event<'a>,
+/// What the reporters of all kernels share.
+struct Shared {
+    renderer: Mutex<Renderer>,
+    verbosity: Verbosity,
+    terminals: Terminals,
+    errors: ErrorFormat,
+    /// Starts the thread of [`tick`].
+    ticker: Once,
 }
 
 /// Reports events, and keeps warnings and times for the summary.
 pub struct Reporter {
-    renderer: Arc<Mutex<Renderer>>,
-    errors: ErrorFormat,
+    shared: Arc<Shared>,
     /// The name of the kernel in a run of several.
     kernel: Option<String>,
     warnings: Mutex<Vec<String>>,
@@ -203,27 +118,33 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Creates a reporter for `--progress`.
-    pub fn new(progress: Progress, terminal: Terminal, errors: ErrorFormat) -> Reporter {
+    /// Creates a reporter for `--progress` and `--verbose`.
+    pub fn new(
+        progress: Progress,
+        verbosity: Verbosity,
+        terminals: Terminals,
+        errors: ErrorFormat,
+    ) -> Reporter {
+        let terminal = terminals.stderr;
         let renderer = match progress {
-            Progress::Auto if terminal == Terminal::No => Renderer::Plain(plain::Plain::default()),
-            Progress::Auto | Progress::Bar => Renderer::Bar(bar::Bar::new(terminal)),
-            Progress::Plain => Renderer::Plain(plain::Plain::default()),
+            Progress::Auto if terminal.can_redraw => Renderer::Bar(bar::Bar::new(terminal)),
+            Progress::Bar => Renderer::Bar(bar::Bar::new(terminal)),
+            Progress::Auto | Progress::Plain => Renderer::Plain(plain::Plain::new(terminal)),
             Progress::Json => Renderer::Json(json::Json::default()),
-            Progress::Quiet => Renderer::Quiet,
+            Progress::Quiet => Renderer::Quiet(plain::Plain::new(terminal)),
         };
-        Reporter::of(Arc::new(Mutex::new(renderer)), errors, None)
+        let renderer = Mutex::new(renderer);
+        Reporter::of(Arc::new(Shared { renderer, verbosity, terminals, errors, ticker: Once::new() }), None)
     }
 
     /// Returns a reporter for one of several kernels, with separate warnings and times.
     pub fn for_kernel(&self, kernel: &str) -> Reporter {
-        Reporter::of(Arc::clone(&self.renderer), self.errors, Some(kernel.to_owned()))
+        Reporter::of(Arc::clone(&self.shared), Some(kernel.to_owned()))
     }
 
-    fn of(renderer: Arc<Mutex<Renderer>>, errors: ErrorFormat, kernel: Option<String>) -> Reporter {
+    fn of(shared: Arc<Shared>, kernel: Option<String>) -> Reporter {
         Reporter {
-            renderer,
-            errors,
+            shared,
             kernel,
             warnings: Mutex::default(),
             times: Mutex::default(),
@@ -233,8 +154,10 @@ impl Reporter {
 
     /// Reports the start of a phase. The returned guard reports its progress and end.
     pub fn start(&self, phase: Phase, what: &str) -> PhaseGuard<'_> {
+        // Not earlier, since some commands must have only one thread while they set up the process.
+        self.shared.ticker.call_once(|| tick(&self.shared));
         self.render(&Event::Start { phase, what: &sanitize(what) });
-        PhaseGuard { reporter: self, phase, since: Instant::now() }
+        PhaseGuard { reporter: self, phase, since: Instant::now(), rate: Mutex::default() }
     }
 
     /// Reports something that the user should know but need not act on. Repeated notes are dropped.
@@ -280,7 +203,7 @@ impl Reporter {
         self.clear();
         let (text, hint) = (sanitize(&error.to_string()), error.hint_text().map(sanitize));
         let (hint, kind, code) = (hint.as_deref(), error.kind.name(), error.exit_code());
-        if self.errors == ErrorFormat::Json && !matches!(*lock(&self.renderer), Renderer::Json(_)) {
+        if self.shared.errors == ErrorFormat::Json && !matches!(*lock(&self.shared.renderer), Renderer::Json(_)) {
             let kernel = self.kernel.as_deref();
             let line =
                 json::error(&json::ErrorObject { message: &text, hint, kind, exit_code: code, kernel });
@@ -292,7 +215,14 @@ impl Reporter {
 
     pub fn summary(&self, summary: &KernelSummary) {
         self.clear();
-        self.render(&Event::KernelSummary(summary));
+        // On a terminal the images are on standard output, below the summary.
+        let terminals = self.shared.terminals;
+        let text = if terminals.stdout.is_terminal && terminals.stderr.is_terminal {
+            format!("{summary:#}")
+        } else {
+            summary.to_string()
+        };
+        self.render(&Event::KernelSummary { summary, text: &text });
     }
 
     /// Reports the end of a run of several kernels.
@@ -305,14 +235,16 @@ impl Reporter {
 
     /// Clears this kernel's progress bar, so that other text can be printed.
     pub fn clear(&self) {
-        if let Renderer::Bar(bar) = &mut *lock(&self.renderer) {
-            bar.clear(self.kernel.as_deref());
+        match &mut *self.lock() {
+            Renderer::Bar(bar) => bar.clear(self.kernel.as_deref()),
+            Renderer::Plain(plain) => plain.clear(self.kernel.as_deref()),
+            Renderer::Json(_) | Renderer::Quiet(_) => {}
         }
     }
 
     /// Hides progress bars while `write` writes to the terminal directly.
     pub fn suspend<T>(&self, write: impl FnOnce() -> T) -> T {
-        match &*lock(&self.renderer) {
+        match &mut *self.lock() {
             Renderer::Bar(bar) => bar.suspend(write),
             _ => write(),
         }
@@ -320,17 +252,38 @@ impl Reporter {
 
     fn render(&self, event: &Event<'_>) {
         let scoped = ScopedEvent { kernel: self.kernel.as_deref(), event };
-        match &mut *lock(&self.renderer) {
+        match &mut *self.lock() {
             Renderer::Bar(bar) => bar.render(scoped),
             Renderer::Plain(plain) => plain.render(scoped),
             Renderer::Json(json) => json.render(scoped),
-            Renderer::Quiet => {
+            Renderer::Quiet(plain) => {
                 if matches!(event, Event::Warning { .. } | Event::Error { .. }) {
-                    plain::Plain::default().render(scoped);
+                    plain.render(scoped);
                 }
             }
         }
     }
+
+    fn lock(&self) -> MutexGuard<'_, Renderer> {
+        lock(&self.shared.renderer)
+    }
+}
+
+/// Draws live lines and gives signs of life from a thread, until the last reporter is gone.
+fn tick(shared: &Arc<Shared>) {
+    let shared = Arc::downgrade(shared);
+    // Without a thread, lines move only with progress.
+    let _ = threads::spawn(move || {
+        while let Some(shared) = shared.upgrade() {
+            match &mut *lock(&shared.renderer) {
+                Renderer::Bar(bar) => bar.tick(),
+                Renderer::Plain(plain) => plain.tick(),
+                Renderer::Json(_) | Renderer::Quiet(_) => return,
+            }
+            drop(shared);
+            std::thread::sleep(TICK);
+        }
+    });
 }
 
 /// Returns text without control characters and secrets, for a terminal or log.
@@ -347,12 +300,22 @@ pub struct PhaseGuard<'a> {
     reporter: &'a Reporter,
     phase: Phase,
     since: Instant,
+    rate: Mutex<rate::Rate>,
 }
 
 impl PhaseGuard<'_> {
     pub fn progress(&self, count: Count<'_>) {
         let count = Count { item: &sanitize(count.item), ..count };
-        self.reporter.render(&Event::Progress { phase: self.phase, count });
+        let left = lock(&self.rate).time_left(&count, self.since.elapsed());
+        let seconds_left = left.map(|left| left.as_secs_f64());
+        self.reporter.render(&Event::Progress { phase: self.phase, count, seconds_left });
+    }
+
+    /// Reports a line that make printed, if the user wants them.
+    pub fn output(&self, line: &str) {
+        if self.reporter.shared.verbosity == Verbosity::Verbose {
+            self.reporter.render(&Event::Output { line: &sanitize(line) });
+        }
     }
 
     /// Reports the end of the phase, with its result. Returns the time that it took.

@@ -52,6 +52,29 @@ fn a_summary_names_images_warnings_and_times() {
 }
 
 #[test]
+fn a_summary_on_a_terminal_leaves_the_images_to_standard_output() {
+    let text = format!("{:#}", summary());
+    assert!(!text.contains("kernel-bin") && !text.contains("skopeo"), "{text}");
+    assert!(text.ends_with("\n  next:\n    kcompile push REGISTRY/PREFIX\n\n  1 image, 1.2 MB:"), "{text}");
+    let other = KernelSummary {
+        images: vec![Image { layout: "my dir/kernel-bin".into(), tag: "6.1.7".into(), bytes: 1 }],
+        ..summary()
+    };
+    assert!(format!("{other:#}").contains("kcompile push REGISTRY/PREFIX -o 'my dir'\n"));
+}
+
+#[test]
+fn an_estimate_is_marked_for_programs() {
+    let count = Count { done: 3, total: Some(9), estimated: true, short: 0, unit: Unit::Steps, item: "x" };
+    let progress = Event::Progress { phase: Phase::Compile, count, seconds_left: Some(2.5) };
+    let told = json_of(None, &progress);
+    assert_eq!(
+        (&told["total"], &told["estimated"], &told["seconds_left"]),
+        (&json!(9), &json!(true), &json!(2.5))
+    );
+}
+
+#[test]
 fn a_run_summary_counts_the_kernels_that_were_built() {
     let ending = |kernel: &str, outcome| KernelResult { kernel: kernel.into(), outcome, seconds: 61.0 };
     let kernels =
@@ -89,8 +112,8 @@ fn events_are_flat_objects_that_name_their_kernel() {
         json_of(None, &start),
         json!({"event": "start", "phase": "source", "what": "linux-6.1.7.tar.xz"})
     );
-    let count = Count { done: 3, total: None, unit: Unit::Bytes, item: "x" };
-    let progress = Event::Progress { phase: Phase::Compile, count };
+    let count = Count { done: 3, total: None, estimated: false, short: 0, unit: Unit::Bytes, item: "x" };
+    let progress = Event::Progress { phase: Phase::Compile, count, seconds_left: None };
     assert_eq!(
         json_of(Some("6.1"), &progress),
         json!({"kernel": "6.1", "event": "progress", "phase": "compile", "done": 3, "total": null, "unit": "bytes", "item": "x"})
@@ -101,13 +124,13 @@ fn events_are_flat_objects_that_name_their_kernel() {
         json!({"event": "error", "text": "make failed", "hint": null, "kind": "build", "code": 1})
     );
     let summary = summary();
-    let told = json_of(None, &Event::KernelSummary(&summary));
+    let told = json_of(None, &Event::KernelSummary { summary: &summary, text: "" });
     assert_eq!((&told["event"], &told["images"][0]["bytes"]), (&json!("summary"), &json!(1_234_567)));
 }
 
 #[test]
 fn warnings_and_notes_are_kept_once_and_without_secrets() {
-    let report = Reporter::new(Progress::Quiet, Terminal::No, ErrorFormat::Text);
+    let report = Reporter::new(Progress::Quiet, Verbosity::Normal, Terminals::default(), ErrorFormat::Text);
     let text = "https://me:secret@host/x is not signed";
     report.warning(text.to_owned());
     report.warning(text.to_owned());
@@ -121,7 +144,7 @@ fn warnings_and_notes_are_kept_once_and_without_secrets() {
 
 #[test]
 fn each_kernel_has_separate_warnings_and_times() {
-    let report = Reporter::new(Progress::Quiet, Terminal::No, ErrorFormat::Text);
+    let report = Reporter::new(Progress::Quiet, Verbosity::Normal, Terminals::default(), ErrorFormat::Text);
     let first = report.for_kernel("6.1");
     let second = report.for_kernel("6.6");
     let took = first.start(Phase::Patch, "patches").finish("one patch");

@@ -255,6 +255,8 @@ fn download(
             Some(percent) => phase.progress(Count {
                 done: percent as u64,
                 total: Some(100),
+                estimated: false,
+                short: 0,
                 unit: Unit::Steps,
                 item: &format!("{package_spec}: apt-get download, in percent"),
             }),

@@ -329,7 +329,14 @@ fn content(dir: &Utf8Path, files: &[SourceFile], phase: &PhaseGuard<'_>) -> Resu
         lines.push_str(&format!("{digest}{mode}  {}\n", name.as_str().replace('\n', "\\n")));
         if count % 256 == 0 {
             let item = name.as_str();
-            phase.progress(Count { done: count as u64, total: None, unit: Unit::Steps, item });
+            phase.progress(Count {
+                done: count as u64,
+                total: None,
+                estimated: false,
+                short: 0,
+                unit: Unit::Steps,
+                item,
+            });
         }
     }
     Ok(lines)

@@ -8,9 +8,10 @@ use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::Catalog;
 use crate::catalog::lockfile::LockFile;
 use crate::host::Host;
-use crate::report::{ErrorFormat, Progress, Reporter, Terminal};
+use crate::report::{ErrorFormat, Progress, Reporter, Verbosity};
 use crate::util::fs::remove_tree;
 use crate::util::openpgp::Keyring;
+use crate::util::terminal::Terminals;
 use camino::Utf8Path;
 use std::fs;
 use std::io::Read;
@@ -38,7 +39,12 @@ pub fn bundle(bytes: &[u8]) {
         let ctx = FetchContext {
             cache: &Cache::open(&dir.join("cache"), host.uid).expect("a cache"),
             host: &host,
-            reporter: &Reporter::new(Progress::Quiet, Terminal::No, ErrorFormat::Text),
+            reporter: &Reporter::new(
+                Progress::Quiet,
+                Verbosity::Normal,
+                Terminals::default(),
+                ErrorFormat::Text,
+            ),
             offline: true,
             stall: Duration::from_secs(1),
             jobs: 1,

@@ -120,7 +120,14 @@ pub(super) fn fetch(
     let (exit, _) = git.run(&args, read_answer, |event| {
         watch.on_event(event, bytes_in(&packs));
         let item = "bytes from git";
-        phase.progress(Count { done: watch.received, total: None, unit: Unit::Bytes, item });
+        phase.progress(Count {
+            done: watch.received,
+            total: None,
+            estimated: false,
+            short: 0,
+            unit: Unit::Bytes,
+            item,
+        });
         if watch.stopped.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     let why = match watch.stopped {

@@ -42,7 +42,14 @@ pub(super) fn write(
                 let done = Cell::new(0);
                 let progress = |item: &str| {
                     done.set(done.get() + 64);
-                    phase.progress(Count { done: done.get(), total: None, unit: Unit::Steps, item });
+                    phase.progress(Count {
+                        done: done.get(),
+                        total: None,
+                        estimated: false,
+                        short: 0,
+                        unit: Unit::Steps,
+                        item,
+                    });
                 };
                 let mut tar = Interruptible(BufReader::with_capacity(1 << 20, tar));
                 let unpacked = unpack_tar(name, &mut tar, path, progress)?;

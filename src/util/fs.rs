@@ -7,6 +7,7 @@ use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use tempfile::NamedTempFile;
 use walkdir::WalkDir;
@@ -121,6 +122,18 @@ pub fn is_full(dir: &Utf8Path) -> bool {
         (disk.f_files > 0 && disk.f_favail < MIN_INODES)
             || disk.f_bavail.saturating_mul(disk.f_frsize) < MIN_SPACE
     })
+}
+
+/// Returns the bytes that this user may still write to the disk of `dir`.
+pub fn free_space(dir: &Utf8Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir.as_std_path()).ok()?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// Returns the bytes on disk of everything at and below `path`.
+pub fn disk_usage(path: &Utf8Path) -> u64 {
+    let files = WalkDir::new(path).into_iter().flatten();
+    files.filter_map(|entry| entry.metadata().ok()).map(|file| file.blocks() * 512).sum()
 }
 
 /// Opens a directory. Refuses everything else, since a named pipe would block.

@@ -8,6 +8,7 @@ pub mod json;
 pub mod openpgp;
 pub mod read;
 pub mod rusage;
+pub mod terminal;
 pub mod text;
 pub mod threads;
 pub mod time;

@@ -51,6 +51,7 @@ mod commands {
     mod push;
     mod push_tags;
     mod snapshots;
+    mod terminal;
     mod verify;
     mod verify_names;
     mod verify_rebuild;

@@ -7,13 +7,13 @@ use crate::boot::{
 };
 use crate::cache::Cache;
 use crate::catalog::project::Project;
-use crate::cli::args::FlavorArgs;
+use crate::cli::args::{FlavorArgs, ProgressArgs};
 use crate::cli::output::{Fields, print, render_json};
 use crate::cli::resolve::cache_dir;
 use crate::cli::target::Target;
 use crate::host::Host;
 use crate::kernel::{Arch, Flavor, VersionRequest};
-use crate::report::{Progress, Reporter};
+use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, ValueEnum};
@@ -72,9 +72,8 @@ pub struct BootArgs {
     /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
-    /// How to show progress
-    #[arg(long, value_name = "KIND", default_value = "auto")]
-    pub progress: Progress,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -1,7 +1,7 @@
 //! `kcompile config`: shows and compares final configs, and changes the user's own configs.
 
 use super::config_text::{self, Group};
-use crate::cli::args::{ConfigArgs, MakeArgs, Options, RequireArgs, TargetArgs};
+use crate::cli::args::{ConfigArgs, MakeArgs, Options, ProgressArgs, RequireArgs, TargetArgs};
 use crate::cli::output::{groups, print, print_verbatim, renamed, render_json, render_setting};
 use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request};
 use crate::cli::target::{Target, config_of};
@@ -15,7 +15,7 @@ use crate::ops::config::{self, ConfigEdit, ConfigFormat, Dependencies, FileExten
 use crate::ops::context::Context;
 use crate::plan::Plan;
 use crate::plan::request::{Override, Request};
-use crate::report::{Progress, Reporter};
+use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use crate::util::text::{pluralize, sanitize_line};
 use camino::Utf8PathBuf;
@@ -201,8 +201,8 @@ impl WrittenConfigArgs {
 }
 
 impl ConfigCommand {
-    /// `--progress`.
-    pub fn progress(&self) -> Progress {
+    /// The options of progress.
+    pub fn progress(&self) -> ProgressArgs {
         let make = match &self.action {
             Action::Show(args) => &args.final_config.make,
             Action::Diff(args) => &args.final_config.make,
@@ -211,7 +211,7 @@ impl ConfigCommand {
             Action::Set(args) => &args.written.make,
             Action::Why(args) => &args.final_config.make,
         };
-        make.progress.progress
+        make.progress.clone()
     }
 
     fn options(&self) -> Options {

@@ -1,9 +1,10 @@
 //! `kcompile push`: copies images to a registry.
 
+use crate::cli::args::ProgressArgs;
 use crate::cli::output::{ItemsPrinter, print, render_items};
 use crate::host::{Host, packages};
 use crate::image::push::{self, ExtraTags, ImageCopy, OverwritePolicy, ReferrerPolicy, Registry};
-use crate::report::{Progress, Reporter};
+use crate::report::Reporter;
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
@@ -63,9 +64,8 @@ pub struct PushArgs {
     /// Retry N times if the registry or the network fails
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub retry_times: u16,
-    /// How to show progress
-    #[arg(long, value_name = "KIND", default_value = "auto")]
-    pub progress: Progress,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
     /// Print the skopeo commands and push nothing
     #[arg(long)]
     pub dry_run: bool,

@@ -1,7 +1,7 @@
 //! `kcompile verify`: verifies images, and optionally rebuilds them.
 
 use crate::catalog::ConfigLibrary;
-use crate::cli::args::{BuildArgs, BuildCommand};
+use crate::cli::args::{BuildArgs, BuildCommand, ProgressArgs};
 use crate::cli::output::{ItemsPrinter, print, reference, row};
 use crate::cli::resolve::{CatalogFiles, cache_dir, context, requests};
 use crate::cli::target::one_image;
@@ -14,7 +14,7 @@ use crate::image::verify::{self, Check, CheckResult, VerifyCache, VerifyReport};
 use crate::kconfig::explain::Renames;
 use crate::oci::read;
 use crate::ops::{rebuild, reuse};
-use crate::report::{Progress, Reporter};
+use crate::report::Reporter;
 use crate::util::error::{Error, Kind, Result};
 use crate::util::text::{escape_control, redact_secrets};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -45,9 +45,8 @@ pub struct VerifyArgs {
     /// that command in this directory, so use it only with receipts that you trust
     #[arg(long, conflicts_with = "json")]
     pub rebuild: bool,
-    /// How to show progress of --rebuild
-    #[arg(long, value_name = "KIND", default_value = "auto")]
-    pub progress: Progress,
+    #[command(flatten)]
+    pub progress: ProgressArgs,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

@@ -3,7 +3,7 @@
 use super::GRACE_PERIOD;
 use super::supervisor::{Lifeline, Request};
 use crate::util::error::{Error, Kind, Result};
-use crate::util::threads;
+use crate::util::{terminal, threads};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
 };
@@ -44,6 +44,7 @@ pub fn watch_signals() -> Result<()> {
                     std::thread::sleep(GRACE_PERIOD);
                     send_to_all(Request::Kill);
                     std::thread::sleep(GRACE_PERIOD / 2);
+                    terminal::restore();
                     // The next run removes remaining scratch directories.
                     std::process::exit(128 + signal);
                 };
@@ -60,6 +61,7 @@ pub fn watch_signals() -> Result<()> {
 /// Stops the children, which have no terminal, and then this process until it is continued.
 fn stop() {
     send_to_all(Request::Stop);
+    terminal::restore();
     let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGTSTP);
     send_to_all(Request::Continue);
 }

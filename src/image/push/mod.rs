@@ -310,7 +310,14 @@ pub fn push(
 }
 
 fn progress(phase: &PhaseGuard<'_>, done: usize, total: usize, item: &str) {
-    phase.progress(Count { done: done as u64, total: Some(total as u64), unit: Unit::Steps, item });
+    phase.progress(Count {
+        done: done as u64,
+        total: Some(total as u64),
+        estimated: false,
+        short: 0,
+        unit: Unit::Steps,
+        item,
+    });
 }
 
 /// Reports the tags of the registry that have another digest. The protocol has no way to keep

@@ -23,15 +23,27 @@ const SOURCE: &str =
 
 /// The commands with their options. `plan` has the options of a build.
 fn options() -> Vec<(&'static str, Vec<&'static str>)> {
-    let build =
-        [TARGET, CONFIG, CATALOG, IMAGES, KBUILD, COMPILE, SOURCE, "require jobs progress dry-run json"];
-    let final_config = [TARGET, CONFIG, CATALOG, KBUILD, SOURCE, "jobs progress json"];
-    let written_config = [TARGET, CATALOG, KBUILD, SOURCE, "config require jobs progress dry-run"];
+    let build = [
+        TARGET,
+        CONFIG,
+        CATALOG,
+        IMAGES,
+        KBUILD,
+        COMPILE,
+        SOURCE,
+        "require jobs progress quiet verbose dry-run json",
+    ];
+    let final_config = [TARGET, CONFIG, CATALOG, KBUILD, SOURCE, "jobs progress quiet verbose json"];
+    let written_config =
+        [TARGET, CATALOG, KBUILD, SOURCE, "config require jobs progress quiet verbose dry-run"];
     vec![
         ("build", build.to_vec()),
         ("plan", build.to_vec()),
-        ("fetch", vec![TARGET, CATALOG, SOURCE, "bundle jobs progress dry-run json"]),
-        ("add", vec![TARGET, CATALOG, KBUILD, SOURCE, "from require jobs progress dry-run json"]),
+        ("fetch", vec![TARGET, CATALOG, SOURCE, "bundle jobs progress quiet verbose dry-run json"]),
+        (
+            "add",
+            vec![TARGET, CATALOG, KBUILD, SOURCE, "from require jobs progress quiet verbose dry-run json"],
+        ),
         ("config", vec![]),
         ("config show", [&final_config[..], &["minimal"]].concat()),
         ("config diff", [&final_config[..], &["all only settable"]].concat()),
@@ -47,7 +59,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
             "make",
             vec![
                 "fc ch flavor arch source config fragment set patches configs jobs cc llvm cross-compile sandbox",
-                "launcher builtin mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock progress",
+                "launcher builtin mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock progress quiet verbose",
             ],
         ),
         ("extract", vec!["fc ch flavor arch output modules config debug images cache-dir"]),
@@ -55,15 +67,15 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
             "boot",
             vec![
                 "modules fc ch flavor arch vmm accel root require time-limit append shell",
-                "output cache-dir progress json",
+                "output cache-dir progress quiet verbose json",
             ],
         ),
-        ("verify", vec!["max-bin-size max-modules-size rebuild progress json"]),
+        ("verify", vec!["max-bin-size max-modules-size rebuild progress quiet verbose json"]),
         ("diff", vec!["arch max-bin-size max-modules-size json"]),
         (
             "push",
             vec![
-                "output tls-verify authfile retry-times progress dry-run json no-attest no-overwrite tag-series tag-build",
+                "output tls-verify authfile retry-times progress quiet verbose dry-run json no-attest no-overwrite tag-series tag-build",
             ],
         ),
         ("cache dir", vec!["cache-dir"]),
@@ -90,7 +102,8 @@ fn help_lists_the_options_of_each_command() {
                 .or_else(|| line.strip_prefix("  -")?.get(3..)?.strip_prefix("--"));
             option?.split([' ', '[']).next()
         });
-        let mut listed: Vec<&str> = listed.filter(|option| *option != "help").collect();
+        let mut listed: Vec<&str> = listed.filter(|option| !["help", "color"].contains(option)).collect();
+        assert!(help.contains("--color <WHEN>"), "kcompile {command} --help");
         let mut expected: Vec<&str> = options.iter().flat_map(|group| group.split(' ')).collect();
         listed.sort_unstable();
         expected.sort_unstable();

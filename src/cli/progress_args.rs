@@ -1,0 +1,37 @@
+//! Options of what is printed, and how.
+
+use crate::report::{Progress, Verbosity};
+use crate::util::terminal::ColorChoice;
+use clap::Args;
+
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub struct ProgressArgs {
+    /// How to show progress
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub progress: Progress,
+    /// Print only warnings and errors, as --progress quiet does
+    #[arg(short, long, conflicts_with_all = ["progress", "verbose"])]
+    pub quiet: bool,
+    /// Also print what make prints
+    #[arg(short, long)]
+    pub verbose: bool,
+}
+
+impl ProgressArgs {
+    pub fn progress(&self) -> Progress {
+        if self.quiet { Progress::Quiet } else { self.progress }
+    }
+
+    pub fn verbosity(&self) -> Verbosity {
+        if self.verbose { Verbosity::Verbose } else { Verbosity::Normal }
+    }
+}
+
+/// Options of all commands.
+#[derive(Clone, Debug, Default, Args)]
+pub struct GlobalArgs {
+    /// When to use colors [env: NO_COLOR, CLICOLOR_FORCE] [default: auto]
+    #[arg(long, value_name = "WHEN", value_enum, global = true, default_value_t, hide_default_value = true)]
+    pub color: ColorChoice,
+}

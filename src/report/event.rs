@@ -1,0 +1,92 @@
+//! The events of a run, which all renderers get.
+
+use super::phase::Phase;
+use super::{KernelSummary, RunSummary};
+use serde::Serialize;
+
+/// The unit of a [`Count`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unit {
+    Bytes,
+    /// Steps of make, entries of an archive, images.
+    Steps,
+}
+
+/// The progress of a phase.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Count<'a> {
+    pub done: u64,
+    /// The total, if it is known or can be estimated.
+    pub total: Option<u64>,
+    /// Whether the total is an estimate.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub estimated: bool,
+    /// How many steps at the end are shorter than the others.
+    #[serde(skip)]
+    pub short: u64,
+    pub unit: Unit,
+    /// The current file.
+    pub item: &'a str,
+}
+
+/// An event, as renderers get it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub(super) enum Event<'a> {
+    Start {
+        phase: Phase,
+        what: &'a str,
+    },
+    Progress {
+        phase: Phase,
+        #[serde(flatten)]
+        count: Count<'a>,
+        /// How long the rest of the phase takes, if it is as fast as before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        seconds_left: Option<f64>,
+    },
+    /// A line that make printed.
+    Output {
+        line: &'a str,
+    },
+    Finish {
+        phase: Phase,
+        seconds: f64,
+        what: &'a str,
+        /// The peak of kcompile itself.
+        peak_memory_bytes: Option<u64>,
+    },
+    Note {
+        text: &'a str,
+    },
+    #[serde(rename = "finding")]
+    Warning {
+        text: &'a str,
+    },
+    Error {
+        text: &'a str,
+        hint: Option<&'a str>,
+        kind: &'static str,
+        code: u8,
+    },
+    #[serde(rename = "summary")]
+    KernelSummary {
+        #[serde(flatten)]
+        summary: &'a KernelSummary,
+        /// The summary for people.
+        #[serde(skip)]
+        text: &'a str,
+    },
+    #[serde(rename = "overview")]
+    RunSummary(&'a RunSummary),
+}
+
+/// An event, and its kernel in a run of several.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct ScopedEvent<'a> {
+    #[serde(rename = "kernel", skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<&'a str>,
+    #[serde(flatten)]
+    pub event: &'a Event<'a>,
+}
