@@ -8,6 +8,7 @@ mod flavor_args;
 mod output;
 mod output_diff;
 mod overview;
+mod paint;
 mod progress_args;
 mod resolve;
 mod target;
@@ -189,6 +190,7 @@ pub fn main() -> ExitCode {
         Ok(host) => host,
         Err(error) => return fail(&error, &plain_reporter(errors)),
     };
+    output::set_stdout(host.terminals.stdout);
     let progress = command.progress();
     let reporter = Reporter::new(progress.progress(), progress.verbosity(), host.terminals, errors);
     match run(&command, &host, &reporter) {

@@ -5,19 +5,56 @@ use crate::kconfig::{Comparison, Renamed, Setting};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use crate::util::json::Versioned;
+use crate::util::terminal::{Terminal, columns};
 use crate::util::text::{escape_control, is_printable, sanitize_line, wrap};
 use camino::Utf8Path;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::OnceLock;
 
-/// The width of text output, in columns.
-pub const WIDTH: usize = 80;
+/// The width of text in files and pipes.
+const DEFAULT_WIDTH: usize = 80;
+/// The width of text on wider terminals. Longer lines are hard to read.
+const MAX_WIDTH: usize = 120;
+/// The width of text on narrower terminals, which break its lines.
+const MIN_WIDTH: usize = 40;
+/// A table on a narrower terminal has no columns.
+const MIN_TABLE: usize = 60;
+
+/// What standard output is. The default is a file.
+static STDOUT: OnceLock<Terminal> = OnceLock::new();
+
+/// Sets what standard output is, once.
+pub fn set_stdout(terminal: Terminal) {
+    let _ = STDOUT.set(terminal);
+}
+
+fn stdout() -> Terminal {
+    STDOUT.get().copied().unwrap_or_default()
+}
+
+/// Returns the width of text output, in columns.
+pub fn width() -> usize {
+    let columns = if stdout().is_terminal { columns(std::io::stdout()) } else { None };
+    columns.map_or(DEFAULT_WIDTH, |columns| columns.clamp(MIN_WIDTH, MAX_WIDTH))
+}
+
+/// Returns whether the terminal is too narrow for columns.
+pub fn is_narrow() -> bool {
+    width() < MIN_TABLE
+}
 
 /// Prints `text` with its control characters escaped.
 pub fn print(text: &str) -> Result<()> {
-    print_verbatim(&escape_control(text))
+    print_verbatim(&stdout().render(&escape_control(text)))
+}
+
+/// Prints `text` like [`print`], in the colors that `paint` gives.
+pub fn print_painted(text: &str, paint: impl Fn(&str, Terminal) -> String) -> Result<()> {
+    let terminal = stdout();
+    print_verbatim(&paint(&terminal.render(&escape_control(text)), terminal))
 }
 
 /// Prints `text`, such as a `.config` or a man page, as it is. A closed pipe is not an error.
@@ -131,7 +168,7 @@ pub fn group(heading: &str, list: Vec<String>) -> String {
 
 /// Wraps and indents untrusted text.
 pub fn lines(text: &str, indent: &str) -> String {
-    let lines = wrap(&sanitize_line(text), WIDTH - indent.len()).into_iter();
+    let lines = wrap(&sanitize_line(text), width() - indent.len()).into_iter();
     lines.map(|line| format!("{indent}{line}\n")).collect()
 }
 
@@ -161,9 +198,9 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// Creates an empty list whose values begin at `column` and wrap at [`WIDTH`].
+    /// Creates an empty list whose values begin at `column` and wrap at [`width`].
     pub fn new(column: usize) -> Fields {
-        Fields { text: String::new(), column, width: Some(WIDTH) }
+        Fields { text: String::new(), column, width: Some(width()) }
     }
 
     /// Creates an empty list whose values do not wrap.
@@ -201,8 +238,13 @@ impl Fields {
     }
 }
 
-/// Formats a row of a table. Cells wrap at the width of their column.
+/// Formats a row of a table, whose columns have these widths on a terminal of 80 columns. Cells wrap at the
+/// width of their column. On a narrow terminal a row has its first cells on a line, and the others below.
 pub fn row<const N: usize>(cells: [&str; N], widths: [usize; N]) -> String {
+    if is_narrow() {
+        return stacked_row(&cells, width());
+    }
+    let widths = fit(widths, width());
     let cells = cells.map(str::to_owned).into_iter().zip(widths);
     let cells: Vec<(Vec<String>, usize)> = cells.map(|(cell, width)| (wrap(&cell, width), width)).collect();
     let height = cells.iter().map(|(lines, _)| lines.len()).max().unwrap_or_default();
@@ -217,4 +259,46 @@ pub fn row<const N: usize>(cells: [&str; N], widths: [usize; N]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Gives the widest column what the terminal has more or less than 80 columns.
+fn fit<const N: usize>(mut widths: [usize; N], width: usize) -> [usize; N] {
+    if let Some(widest) = widths.iter_mut().max() {
+        *widest = (*widest + width).saturating_sub(DEFAULT_WIDTH).max(1);
+    }
+    widths
+}
+
+/// Formats a row without columns.
+fn stacked_row(cells: &[&str], width: usize) -> String {
+    let (first, rest) = cells.split_at(cells.len().min(3));
+    let join = |cells: &[&str], separator| {
+        let filled = cells.iter().copied().filter(|cell| !cell.is_empty());
+        filled.collect::<Vec<_>>().join(separator)
+    };
+    let mut text = String::new();
+    for (part, indent) in [(join(first, "  "), "  "), (join(rest, " | "), "    ")] {
+        wrap(&part, width - indent.len()).iter().for_each(|line| text.push_str(&format!("{indent}{line}\n")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_widest_column_takes_the_rest_of_the_terminal() {
+        assert_eq!(fit([0, 7, 11, 57], 80), [0, 7, 11, 57]);
+        assert_eq!(fit([0, 7, 11, 57], 120), [0, 7, 11, 97]);
+        assert_eq!(fit([0, 7, 11, 57], 60), [0, 7, 11, 37]);
+    }
+
+    #[test]
+    fn a_row_on_a_narrow_terminal_has_no_columns() {
+        let text = stacked_row(&["", "REQUIRED", "NETFILTER_XT_TARGET_REJECT", "none is on", "y or m"], 40);
+        assert_eq!(text, "  REQUIRED NETFILTER_XT_TARGET_REJECT\n    none is on | y or m\n");
+        let long = stacked_row(&["", "ok", "kernel", &"words ".repeat(20)], 40);
+        assert!(long.lines().count() > 2 && long.lines().all(|line| line.len() <= 40), "{long}");
+    }
 }

@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn damaged_records_do_not_stop_a_build() {
         let damaged = Record { seconds: -1.0, steps: u64::MAX, ..record("a", 0, 1) };
-        let same = estimate_from(&[damaged.clone()], "a", &config(10));
+        let same = estimate_from(std::slice::from_ref(&damaged), "a", &config(10));
         assert_eq!((same.steps, same.took), (u64::MAX, None));
         assert_eq!(estimate_from(&[damaged], "b", &config(10)).basis, Basis::Symbols);
         let none = estimate_from(&[record("a", 0, 3)], "b", &config(0));

@@ -203,7 +203,9 @@ impl Reporter {
         self.clear();
         let (text, hint) = (sanitize(&error.to_string()), error.hint_text().map(sanitize));
         let (hint, kind, code) = (hint.as_deref(), error.kind.name(), error.exit_code());
-        if self.shared.errors == ErrorFormat::Json && !matches!(*lock(&self.shared.renderer), Renderer::Json(_)) {
+        if self.shared.errors == ErrorFormat::Json
+            && !matches!(*lock(&self.shared.renderer), Renderer::Json(_))
+        {
             let kernel = self.kernel.as_deref();
             let line =
                 json::error(&json::ErrorObject { message: &text, hint, kind, exit_code: code, kernel });

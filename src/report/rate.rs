@@ -9,7 +9,7 @@ const MIN_ELAPSED: Duration = Duration::from_secs(5);
 /// The least time between two samples.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 /// The part of a long step's time that a short step takes.
-const SHORT_STEP: f64 = 0.1;
+const SHORT_STEP: f64 = 0.2;
 
 /// The rate over the last quarter of the elapsed time, since other work of the machine comes and goes.
 #[derive(Default)]
@@ -68,7 +68,7 @@ mod tests {
             rate.time_left(&steps(done, 0), Duration::from_secs(done));
         }
         assert_eq!(seconds(&mut rate, &steps(500, 0), 500), Some(500));
-        assert_eq!(seconds(&mut rate, &steps(500, 200), 500), Some(320), "200 short steps at the end");
+        assert_eq!(seconds(&mut rate, &steps(500, 200), 500), Some(340), "200 short steps at the end");
     }
 
     #[test]

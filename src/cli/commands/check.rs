@@ -3,7 +3,8 @@
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{CatalogArgs, ConfigArgs, FlavorArgs, Options, TargetArgs};
-use crate::cli::output::{print, render_json, row};
+use crate::cli::output::{is_narrow, print, print_painted, render_json, row, width};
+use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, context, one_request, plan_for};
 use crate::cli::target::{Target, config_of};
 use crate::host::Host;
@@ -101,9 +102,11 @@ pub fn check(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     let CheckedConfig { config, version, arch, stage, .. } = &checked;
     let input = CheckInput { config, version: *version, arch: *arch, stage: *stage };
     let results = requirements::check(&profiles, &input);
-    let text =
-        if args.json { render_json(&json(&checked, &results)) } else { text(&checked, &results, args.all) };
-    print(&text)?;
+    if args.json {
+        print(&render_json(&json(&checked, &results)))?;
+    } else {
+        print_painted(&text(&checked, &results, args.all), paint::first_word)?;
+    }
     Ok(ExitCode::from(u8::from(results.iter().any(RequirementResult::is_fatal))))
 }
 
@@ -276,7 +279,7 @@ fn text(checked: &CheckedConfig, results: &[RequirementResult], all: bool) -> St
     for tally in requirements::tallies(results) {
         let of_profile = results.iter().filter(|result| result.profile == tally.profile);
         let of_profile: Vec<&RequirementResult> = of_profile.collect();
-        let heading = wrap(&format!("{}: {}", tally.profile, counts(&tally)), 78).join("\n  ");
+        let heading = wrap(&format!("{}: {}", tally.profile, counts(&tally)), width() - 2).join("\n  ");
         writeln!(text, "\n{heading}").expect("writing to a string");
         text.push_str(&table(&of_profile, all));
     }
@@ -316,11 +319,11 @@ fn table(results: &[&RequirementResult], all: bool) -> String {
             (rank(next), &next.reason, &next.source) == (rank(result), &result.reason, &result.source)
         };
         if !rows.get(index + 1).is_some_and(same) {
-            let indent = " ".repeat(WIDTHS[1] + 5);
+            let indent = " ".repeat(if is_narrow() { 6 } else { WIDTHS[1] + 5 });
             // Many lines come from one place: said once, until another one comes.
             let from = if source == result.source { String::new() } else { format!(" ({})", result.source) };
             source = &result.source;
-            for line in wrap(&format!("{}{from}", result.reason), 80 - indent.len()) {
+            for line in wrap(&format!("{}{from}", result.reason), width() - indent.len()) {
                 writeln!(text, "{indent}{line}").expect("writing to a string");
             }
         }

@@ -2,7 +2,10 @@
 
 use super::config_text::{self, Group};
 use crate::cli::args::{ConfigArgs, MakeArgs, Options, ProgressArgs, RequireArgs, TargetArgs};
-use crate::cli::output::{groups, print, print_verbatim, renamed, render_json, render_setting};
+use crate::cli::output::{
+    groups, print, print_painted, print_verbatim, renamed, render_json, render_setting,
+};
+use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, context, import_bundle, one_request};
 use crate::cli::target::{Target, config_of};
 use crate::host::Host;
@@ -316,15 +319,12 @@ fn diff(args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCod
         comparison.retain(|symbol| known.iter().any(|settable| settable.contains(symbol)));
     }
     config_text::keep_groups(&mut comparison, &args.only);
-    let heading = format!("{} -> {}\n", first.name, second.name);
-    let text = if args.final_config.json {
-        render_json(&json!({ "first": first.name, "second": second.name, "differences": comparison }))
-    } else if args.all {
-        heading + &groups(&comparison)
-    } else {
-        heading + &config_text::summary(&comparison)
-    };
-    print(&text)?;
+    if args.final_config.json {
+        let json = json!({ "first": first.name, "second": second.name, "differences": comparison });
+        return print(&render_json(&json)).map(|()| ExitCode::SUCCESS);
+    }
+    let text = if args.all { groups(&comparison) } else { config_text::summary(&comparison) };
+    print_painted(&format!("{} -> {}\n{text}", first.name, second.name), paint::difference)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,7 +1,8 @@
 //! `kcompile diff`: compares two images.
 
-use crate::cli::output::{print, render_json};
+use crate::cli::output::{print, print_painted, render_json};
 use crate::cli::output_diff::text;
+use crate::cli::paint;
 use crate::cli::resolve::CatalogFiles;
 use crate::cli::target::{architectures, one_image};
 use crate::host::Host;
@@ -69,7 +70,7 @@ pub fn diff(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         value["over_budget"] = exceeded.clone().into();
         print(&render_json(&value))?;
     } else {
-        print(&text(&difference, host))?;
+        print_painted(&text(&difference, host), paint::difference)?;
     }
     if exceeded.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Error::build(exceeded.join("; "))) }
 }

@@ -3,7 +3,8 @@
 use crate::catalog::kernels::{Catalog, Status};
 use crate::cli::args::{CatalogArgs, KbuildArgs, MakeArgs, Options, TargetArgs};
 use crate::cli::commands::cache::{self, CheckArgs, LocationArgs};
-use crate::cli::output::{ItemsPrinter, print};
+use crate::cli::output::{ItemsPrinter, print_painted};
+use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, context, requests};
 use crate::host::packages::Diagnosis;
 use crate::host::{Host, bubblewrap};
@@ -74,7 +75,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         if args.json {
             items.add(&Item { kernel: plan.version_text(), arch: plan.arch, diagnosis: &diagnosis })?;
         } else {
-            print(&diagnosis.to_string())?;
+            print_painted(&diagnosis.to_string(), paint::first_word)?;
         }
         if diagnosis.missing().is_empty() {
             return Ok(());

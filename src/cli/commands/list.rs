@@ -2,7 +2,8 @@
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry};
-use crate::cli::output::{self, WIDTH, print, render_items, render_json};
+use crate::cli::output::{self, print, print_painted, render_items, render_json, width};
+use crate::cli::paint;
 use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
 use crate::kconfig::requirements::{self, Profile, RequirementStatus, SupportLevel};
@@ -63,11 +64,11 @@ pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let kubernetes = newest_kubernetes(&library)?;
-    print(&if args.json {
-        render_json(&json(&library, &catalog, kubernetes.as_ref()))
+    if args.json {
+        print(&render_json(&json(&library, &catalog, kubernetes.as_ref())))?;
     } else {
-        text(&library, &catalog, kubernetes.as_ref())
-    })?;
+        print_painted(&text(&library, &catalog, kubernetes.as_ref()), paint::third_word)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -168,7 +169,7 @@ fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
         }
         text.push('\n');
     }
-    text.push_str("`kcompile list --fragments` lists the config fragments.\n");
+    text.push_str(&indented("`kcompile list --fragments` lists the config fragments.", 0));
     text
 }
 
@@ -243,7 +244,7 @@ fn truncate(text: &str, width: usize) -> String {
 
 /// Wraps `text` to lines that begin with `indent` spaces.
 fn indented(text: &str, indent: usize) -> String {
-    let lines = wrap(text, WIDTH - indent).into_iter();
+    let lines = wrap(text, width() - indent).into_iter();
     lines.map(|line| format!("{}{line}\n", " ".repeat(indent))).collect()
 }
 
@@ -254,9 +255,9 @@ mod tests {
     #[test]
     fn rows_fit_whatever_is_in_them() {
         let wide = row(&std::array::from_fn(|_| "a text that is too wide for any column".to_owned()));
-        assert_eq!(wide.trim_end().chars().count(), WIDTH, "{wide}");
+        assert_eq!(wide.trim_end().chars().count(), width(), "{wide}");
         let note = indented(&"words ".repeat(30), 10);
-        assert!(note.lines().count() > 1 && note.lines().all(|line| line.len() <= WIDTH), "{note}");
+        assert!(note.lines().count() > 1 && note.lines().all(|line| line.len() <= width()), "{note}");
     }
 
     #[test]

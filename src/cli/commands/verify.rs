@@ -2,7 +2,8 @@
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{BuildArgs, BuildCommand, ProgressArgs};
-use crate::cli::output::{ItemsPrinter, print, reference, row};
+use crate::cli::output::{ItemsPrinter, print, print_painted, reference, row};
+use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, cache_dir, context, requests};
 use crate::cli::target::one_image;
 use crate::host::Host;
@@ -75,7 +76,7 @@ pub fn verify(args: &VerifyArgs, host: &Host, reporter: &Reporter) -> Result<Exi
                 return items.add(&json(&report));
             }
             let separator = if count == 1 { "" } else { "\n" };
-            print(&format!("{separator}{}", text(&report, host)))
+            print_painted(&format!("{separator}{}", text(&report, host)), paint::first_word)
         })
     });
     if args.json {

@@ -6,11 +6,16 @@ const BUILD: &str = "6.1.7 --fc --arch amd64 --source linux --config mini.config
 
 /// Runs kcompile on a terminal of 80 columns, which is standard output and standard error.
 fn on_terminal(context: &TestContext, args: &str) -> Option<RunResult> {
+    on_terminal_of(context, 80, args)
+}
+
+fn on_terminal_of(context: &TestContext, columns: u32, args: &str) -> Option<RunResult> {
     if !has_tool("script") {
         skipped("script is not installed");
         return None;
     }
-    Some(context.run_by(&["sh", "-c", "exec script -qec \"$0 $*\" /dev/null"], args))
+    let script = format!("exec script -qec \"stty cols {columns}; $0 $*\" /dev/null");
+    Some(context.run_by(&["sh", "-c", &script], args))
 }
 
 fn context() -> TestContext {
@@ -35,8 +40,7 @@ fn a_terminal_shows_progress_and_each_image_once() {
     for name in ["out/firecracker-kernel-bin-amd64:6.1.7", "out/firecracker-kernel-modules-amd64:6.1.7"] {
         assert_eq!(shown.matches(name).count(), 1, "{shown}");
     }
-    for text in
-        ["\u{1b}[32m✓\u{1b}[0m Compile", "/~139", "\u{1b}]9;4;1;", "kcompile push REGISTRY/PREFIX\r\n"]
+    for text in ["\u{1b}[32m✓\u{1b}[0m Compile", "/~", "\u{1b}]9;4;1;", "kcompile push REGISTRY/PREFIX\r\n"]
     {
         assert!(shown.contains(text), "{text}: {shown}");
     }
@@ -121,4 +125,53 @@ fn a_build_without_disk_space_stops_before_it_compiles() {
     let ran = context.run(&format!("{BUILD} --set PSI=y --require none --builtin -o other"));
     ran.failed(4, &["the build needs about ", " on the disk of ", " free", "--cache-dir"]);
     assert!(!context.path("work/other").exists());
+}
+
+/// Returns text without colors.
+fn without_colors(text: &str) -> String {
+    let mut parts = text.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |shown, part| shown + part.split_once('m').map_or(part, |(_, rest)| rest))
+}
+
+#[test]
+fn tables_are_as_wide_as_the_terminal() {
+    let context = utf8_terminal();
+    for columns in [40, 80, 120] {
+        for args in ["list", "check mini.config --for docker --arch amd64 --kernel 6.1.7"] {
+            let Some(ran) = on_terminal_of(&context, columns, args) else { return };
+            let shown = without_colors(&ran.stdout);
+            // A URL cannot be broken.
+            let lines = shown.lines().filter(|line| !line.contains("://"));
+            let widest = lines.max_by_key(|line| line.trim_end().chars().count()).unwrap().trim_end();
+            let width = widest.chars().count();
+            let columns = columns as usize;
+            assert!(width <= columns + 1 && width > columns / 2, "{args} at {columns}: `{widest}`");
+        }
+    }
+}
+
+#[test]
+fn results_are_red_and_green_on_a_terminal() {
+    let context = utf8_terminal();
+    context.run(&format!("{BUILD} -q")).ok();
+    context.run(&format!("{BUILD} -q --set PSI=y --require none -o other")).ok();
+    let image = "out/firecracker-kernel-bin-amd64";
+    for (args, painted) in [
+        (format!("verify {image}"), "  \u{1b}[32mok\u{1b}[0m"),
+        (
+            format!("diff {image} other/firecracker-kernel-bin-amd64"),
+            "PSI: \u{1b}[1;31mn\u{1b}[0m -> \u{1b}[32my\u{1b}[0m",
+        ),
+        ("list".into(), "\u{1b}[32msupported\u{1b}[0m"),
+        ("doctor 6.1.7".into(), "\u{1b}[32mok\u{1b}[0m"),
+        (
+            "check mini.config --for docker --arch amd64 --kernel 6.1.7".into(),
+            "\u{1b}[33mrecommended\u{1b}[0m",
+        ),
+    ] {
+        let Some(ran) = on_terminal(&context, &args) else { return };
+        assert!(ran.stdout.contains(painted), "{args}: {}", ran.stdout);
+        assert!(!context.run(&args).stdout.contains('\u{1b}'), "{args}");
+    }
 }
