@@ -40,25 +40,9 @@ use commands::{
     add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, extract, fetch,
     inspect, list, make, plan, push, verify,
 };
-use overview::OVERVIEW;
+use overview::{EXAMPLES, OVERVIEW};
 use std::io::Write as _;
 use std::process::ExitCode;
-
-pub const EXAMPLES: &str = "\
-Examples:
-  kcompile 6.1 --fc                        newest 6.1, for Firecracker
-  kcompile 5.10 6.1 --fc                   two kernels in parallel
-  kcompile 5.15.12 --ch                    5.15.12, for Cloud Hypervisor
-  kcompile 6.1 --fc --source apt           the distribution's source package
-  kcompile 6.1.7 --fc --source ./linux     a source directory, used in place
-  kcompile plan 6.1 --fc --set KSM=n       show the inputs of a build
-  kcompile check my.config --for kubernetes-1.37 cilium
-  kcompile doctor --install                install what a build needs
-  kcompile boot 6.1 --fc                   boot and test what was built
-  kcompile push docker.io/foobar           copy images in out/ to a registry
-
-Exit codes: 0 ok, 1 build or check failed, 2 usage or plan error, 3 fetch or verification failed, \
-4 host lacks something, 130 interrupted.";
 
 /// The variable by which the scripts of `kcompile completions` ask for candidates.
 const COMPLETE: &str = "KCOMPILE_COMPLETE";

@@ -244,6 +244,11 @@ fn first_image(seen: &Value) -> Value {
 
 /// Removes the host's files and receipts from a record.
 fn anonymize(value: &mut Value) {
+    // A history, whose bytes depend on the compiler and the file system.
+    for build in value.as_array_mut().into_iter().flatten() {
+        anonymize(build);
+        build["bytes"] = json!("*");
+    }
     for key in ["from", "host", "fingerprint", "steps", "at"] {
         if let Some(value) = value.get_mut(key) {
             *value = if value.is_object() { shape(value) } else { json!("*") };
