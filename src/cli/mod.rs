@@ -201,6 +201,10 @@ fn check_version(args: &BuildArgs) -> Result<()> {
     }
     let command = Cli::command();
     match nearest(text, command.get_subcommands().map(clap::Command::get_name)) {
+        Some(name) if name == text => {
+            Err(Error::usage(format!("the command `{name}` comes after an option of `kcompile build`"))
+                .hint(format!("put the command first: `kcompile {name} …`")))
+        }
         Some(name) => Err(Error::usage(format!("`{text}` is neither a command nor a kernel version"))
             .hint(format!("did you mean `kcompile {name}`?"))),
         None => Ok(()),

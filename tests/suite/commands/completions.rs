@@ -107,6 +107,7 @@ fn a_misspelt_word_is_named_with_its_neighbour() {
     for (args, says) in [
         ("bild", "did you mean `kcompile build`?"),
         ("lst", "did you mean `kcompile list`?"),
+        ("--color never list", "put the command first: `kcompile list …`"),
         ("versoin", "see `kcompile list`"),
         ("6.1.7 --fc --source linux --fragment xsf", "did you mean --fragment xfs?"),
         ("6.1.7 --fc --source linux --require kubernets-1.35", "did you mean kubernetes-1.35?"),
