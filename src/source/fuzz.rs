@@ -11,7 +11,7 @@ use crate::host::Host;
 use crate::report::{ErrorFormat, Progress, Reporter, Verbosity};
 use crate::util::fs::remove_tree;
 use crate::util::openpgp::Keyring;
-use crate::util::terminal::Terminals;
+use crate::util::terminal::{ColorChoice, Terminals};
 use camino::Utf8Path;
 use std::fs;
 use std::io::Read;
@@ -35,7 +35,7 @@ pub fn bundle(bytes: &[u8]) {
     inside(&["bundle", "cache"], |dir| {
         let bundle = dir.join("bundle");
         fs::write(&bundle, bytes).expect("it can be written");
-        let host = Host::read().expect("a host");
+        let host = Host::read(ColorChoice::Never).expect("a host");
         let ctx = FetchContext {
             cache: &Cache::open(&dir.join("cache"), host.uid).expect("a cache"),
             host: &host,
