@@ -51,7 +51,7 @@ pub fn print(text: &str) -> Result<()> {
     print_verbatim(&stdout().render(&escape_control(text)))
 }
 
-/// Prints `text` like [`print`], in the colors that `paint` gives.
+/// Prints `text` like [`print()`], in the colors that `paint` gives.
 pub fn print_painted(text: &str, paint: impl Fn(&str, Terminal) -> String) -> Result<()> {
     let terminal = stdout();
     print_verbatim(&paint(&terminal.render(&escape_control(text)), terminal))

@@ -58,9 +58,12 @@ pub struct CheckArgs {
     /// Fetch the source of VERSION, run its olddefconfig and check the resulting .config
     #[arg(long)]
     pub configure: bool,
-    /// Kernel source for --configure, which this implies: kernel.org, git[+URL][#REF], apt[:PACKAGE], or the path
-    /// of a tarball or directory
-    #[arg(long, value_name = "SPEC")]
+    #[arg(
+        long,
+        value_name = "SPEC",
+        help = "Kernel source for --configure, which this implies: kernel.org, git[+URL][#REF], apt[:PACKAGE], or the \
+                path of a tarball or directory"
+    )]
     pub source: Option<SourceSpec>,
     /// Check VERSION as `build --builtin` builds it, without modules
     #[arg(long)]

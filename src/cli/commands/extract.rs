@@ -32,7 +32,7 @@ Exit codes: 0 ok, 1 cannot write a file, 2 no such image, no such part or file e
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExtractArgs {
-    /// An image as LAYOUT[:TAG], or a version or series, which is the newest such image in the output directory
+    /// An image as LAYOUT or LAYOUT:TAG, or a version or series, which is the newest such image in the output directory
     #[arg(value_name = "IMAGE|VERSION")]
     pub image: String,
     #[command(flatten)]
