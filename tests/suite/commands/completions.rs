@@ -11,7 +11,7 @@ fn run(context: &TestContext, shell: &[&str], script: &str) -> String {
     let bin = context.path("bin");
     if !bin.exists() {
         fs::create_dir(&bin).unwrap();
-        symlink(kcompile.get_program(), bin.join("kcompile")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_kcompile"), bin.join("kcompile")).unwrap();
     }
     let mut command = Command::new(shell[0]);
     command.args(&shell[1..]).arg(script).current_dir(context.path("work")).env_clear();

@@ -171,10 +171,12 @@ fn output_that_cannot_be_written_is_an_error() {
         assert!(!ran.stdout.is_empty(), "{args}");
     }
     // A reader that has read enough closes the pipe.
+    let list = context.command("list");
     let closed = run_result(
         Command::new("sh")
-            .args(["-c", "{ \"$0\" list; echo $? >&2; } | true"])
-            .arg(context.command("").get_program())
+            .args(["-c", "{ \"$@\"; echo $? >&2; } | true", "sh"])
+            .arg(list.get_program())
+            .args(list.get_args())
             .current_dir(context.path("work"))
             .output()
             .unwrap(),
