@@ -1,9 +1,12 @@
 //! Decides whether an argument names a file, an image or a version.
 
+use crate::boot::target::{self, BootTarget, Overrides};
+use crate::catalog::project::Project;
 use crate::catalog::text::read_config;
+use crate::cli::resolve::OUTPUT;
 use crate::host::Host;
 use crate::kconfig::Config;
-use crate::kernel::{Channel, VersionRequest};
+use crate::kernel::{Arch, Channel, VersionRequest};
 use crate::oci::layout_reader::LayoutReader;
 use crate::oci::read::{Image, locate};
 use crate::util::error::{Error, Result};
@@ -48,6 +51,24 @@ impl Target {
 /// Exit code 2: the file is not a config, or a line in it is no setting.
 pub fn config_of(path: &Utf8Path) -> Result<Config> {
     Config::parse_given(path.as_str(), &read_config(path)?)
+}
+
+/// Opens the newest images of the version or series `text` in the directory `output`, or else in that of the
+/// project.
+///
+/// # Errors
+///
+/// Exit code 2 if there are none, or some for each hypervisor and `overrides` selects none.
+pub fn images_of_version(
+    text: &str,
+    output: Option<&Utf8Path>,
+    overrides: Overrides,
+    host: &Host,
+) -> Result<BootTarget> {
+    let version: VersionRequest = text.parse().map_err(|why: String| Error::usage(why))?;
+    let project = Project::find(&host.cwd, None, host.uid)?;
+    let output = output.or(project.defaults.output.as_deref()).unwrap_or(OUTPUT.into());
+    target::from_version(version, &host.absolute(output), overrides, host.arch.unwrap_or(Arch::Amd64))
 }
 
 /// Opens the image that `target` names: the only one of a layout or tag, or the one of an index for `arch`.

@@ -6,16 +6,15 @@ use crate::boot::{
     ShellOptions, ShellRoot, Vmm, boot, shell,
 };
 use crate::cache::Cache;
-use crate::catalog::project::Project;
 use crate::cli::args::{FlavorArgs, ProgressArgs};
 use crate::cli::output::{Fields, print, render_json};
 use crate::cli::resolve::cache_dir;
-use crate::cli::target::Target;
+use crate::cli::target::{Target, images_of_version};
 use crate::host::Host;
-use crate::kernel::{Arch, Flavor, VersionRequest};
+use crate::kernel::{Arch, Flavor};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 use clap::{Args, ValueEnum};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -216,15 +215,11 @@ fn resolve(args: &BootArgs, host: &Host) -> Result<BootTarget> {
         }
         Target::Version => {}
     }
-    let version: VersionRequest = args.target.parse().map_err(|why: String| Error::usage(why))?;
     if args.modules.is_some() {
         return Err(Error::usage("--modules needs a layout as the kernel, not a version")
             .hint("give the kernel as LAYOUT[:TAG]"));
     }
-    let project = Project::find(&host.cwd, None, host.uid)?;
-    let output = args.output.as_deref().or(project.defaults.output.as_deref());
-    let output = host.absolute(output.unwrap_or(Utf8Path::new(crate::cli::resolve::OUTPUT)));
-    target::from_version(version, &output, overrides, args.arch.or(host.arch).unwrap_or(Arch::Amd64))
+    images_of_version(&args.target, args.output.as_deref(), overrides, host)
 }
 
 fn text(report: &BootReport) -> String {

@@ -1,15 +1,14 @@
 //! `kcompile extract`: writes plain files out of an image.
 
-use crate::boot::target::{self, Overrides};
+use crate::boot::target::Overrides;
 use crate::cache::Cache;
-use crate::catalog::project::Project;
 use crate::cli::flavor_args::FlavorArgs;
 use crate::cli::output::print;
-use crate::cli::resolve::{OUTPUT, cache_dir};
-use crate::cli::target::{Target, one_image};
+use crate::cli::resolve::cache_dir;
+use crate::cli::target::{Target, images_of_version, one_image};
 use crate::host::Host;
 use crate::image::extract::Images;
-use crate::kernel::{Arch, VersionRequest};
+use crate::kernel::Arch;
 use crate::ops::context::display_path;
 use crate::ops::debug_files;
 use crate::report::Reporter;
@@ -119,12 +118,8 @@ fn open(args: &ExtractArgs, host: &Host, reporter: &Reporter) -> Result<Images> 
         }
         Target::Version => {}
     }
-    let version: VersionRequest = args.image.parse().map_err(|why: String| Error::usage(why))?;
-    let project = Project::find(&host.cwd, None, host.uid)?;
-    let output = args.images.as_deref().or(project.defaults.output.as_deref());
-    let output = host.absolute(output.unwrap_or(Utf8Path::new(OUTPUT)));
     let overrides = Overrides { flavor: args.hypervisor.flavor(), arch: args.arch };
-    let found = target::from_version(version, &output, overrides, host.arch.unwrap_or(Arch::Amd64))?;
+    let found = images_of_version(&args.image, args.images.as_deref(), overrides, host)?;
     found.notes.iter().for_each(|note| reporter.note(note));
     Images::of(found.kernel, found.modules)
 }
