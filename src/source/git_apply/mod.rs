@@ -24,7 +24,7 @@ use crate::util::read::{Links, open_file};
 use crate::util::text::{pluralize, sanitize_line};
 use camino::{Utf8Path, Utf8PathBuf};
 use listing::{Change, Listed, Listing, first_error, is_inside};
-use scan::{LinePieces, PartFinder, Scan};
+use scan::{Ignored, LinePieces, PartFinder, Scan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -109,12 +109,8 @@ impl<'a> Worktree<'a> {
                 Error::build(format!("{name}: names too many files")).hint("split it into several patches")
             );
         }
-        if let Some(line) = scan.surplus {
-            let error = Error::build(format!(
-                "{name}: the line `{}` comes after a complete hunk",
-                sanitize_line(&line)
-            ));
-            return Err(error.hint("correct the line counts in the `@@` line of that hunk"));
+        if let Some(ignored) = &scan.ignored {
+            return Err(ignored_error(name, ignored));
         }
         let mut pieces = LinePieces::new(open(text).context(Kind::Build, cannot("read", &name))?);
         let mut changes = 0;
@@ -288,6 +284,24 @@ impl<'a> Worktree<'a> {
         }
         Ok(error.hint("the patch was made for another source; the context must match exactly"))
     }
+}
+
+/// The error for a patch of which git would ignore a line.
+fn ignored_error(name: &str, ignored: &Ignored) -> Error {
+    let (line, reason, hint) = match ignored {
+        Ignored::AfterHunk(line) => {
+            (line, "comes after a complete hunk", "correct the line counts in the `@@` line of that hunk")
+        }
+        Ignored::NoChange(line) => {
+            (line, "has no change after it", "the patch is damaged; make it again, or remove this line")
+        }
+        Ignored::OutsideHeader(line) => (
+            line,
+            "is outside a file's header",
+            "the patch is damaged; make it again, or restore the `diff --git` line of that file",
+        ),
+    };
+    Error::build(format!("{name}: the line `{}` {reason}", sanitize_line(line))).hint(hint)
 }
 
 fn open(path: &Utf8Path) -> io::Result<BufReader<File>> {

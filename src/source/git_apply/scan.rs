@@ -65,17 +65,43 @@ impl PartFinder {
 pub(super) struct Scan {
     /// The first line by which diff says that it has left a file out, and how many there are.
     pub(super) omissions: Option<(String, usize)>,
-    /// The first line that goes on with a hunk after the number of lines that its header gives. git ignores it.
-    pub(super) surplus: Option<String>,
+    /// The first line with a change that git would ignore.
+    pub(super) ignored: Option<Ignored>,
     /// The bytes of lines that name files.
     names: usize,
     /// How many lines the hunk still has.
     hunk: Option<Hunk>,
+    place: Place,
+}
+
+/// A line with a change that git would ignore.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ignored {
+    /// It goes on with a hunk after the number of lines that the hunk's header gives.
+    AfterHunk(String),
+    /// A `diff --git` line without a change after it.
+    NoChange(String),
+    /// A rename, a copy or a mode without the `diff --git` line of its file.
+    OutsideHeader(String),
 }
 
 struct Hunk {
     old: u64,
     new: u64,
+}
+
+/// Where in a patch a line is.
+#[derive(Default)]
+enum Place {
+    /// In a description, where every line may occur.
+    #[default]
+    Text,
+    /// After this `diff --git` line.
+    HeaderStart(String),
+    /// After a line of a header that `diff --git` has begun.
+    Header,
+    /// In or after the hunks of a file.
+    Hunks,
 }
 
 impl Scan {
@@ -88,6 +114,8 @@ impl Scan {
                 scan.line(piece.strip_suffix(b"\n").unwrap_or(piece));
             }
         }
+        // The last header needs a change as well.
+        scan.header_line(b"");
         Ok(scan)
     }
 
@@ -104,9 +132,43 @@ impl Scan {
         if let Some(line) = omission(line) {
             self.omissions.get_or_insert((line, 0)).1 += 1;
         }
-        if self.surplus.is_none() && self.is_surplus(line) {
-            self.surplus = Some(String::from_utf8_lossy(line).into_owned());
+        if self.is_surplus(line) {
+            self.ignored.get_or_insert_with(|| Ignored::AfterHunk(text_of(line)));
         }
+        self.header_line(line);
+    }
+
+    /// Finds headers that git would ignore: those without a change, and changes without their header.
+    fn header_line(&mut self, line: &[u8]) {
+        const CHANGES: [&str; 8] = [
+            "old mode ",
+            "new mode ",
+            "deleted file mode ",
+            "new file mode ",
+            "copy from ",
+            "copy to ",
+            "rename from ",
+            "rename to ",
+        ];
+        const DETAILS: [&str; 3] = ["index ", "similarity index ", "dissimilarity index "];
+        let starts_with = |start: &&str| line.starts_with(start.as_bytes());
+        let is_change = CHANGES.iter().any(starts_with);
+        let is_header = is_change || DETAILS.iter().any(starts_with);
+        let (place, ignored) = match std::mem::take(&mut self.place) {
+            _ if line.starts_with(b"diff --git ") => (Place::HeaderStart(text_of(line)), None),
+            Place::HeaderStart(_) | Place::Header if is_header => (Place::Header, None),
+            Place::HeaderStart(start) if !line.starts_with(b"--- ") => {
+                (Place::Hunks, Some(Ignored::NoChange(start)))
+            }
+            Place::Header | Place::Hunks if line.starts_with(b"-- ") || line.starts_with(b"From ") => {
+                (Place::Text, None)
+            }
+            Place::Hunks if is_change => (Place::Hunks, Some(Ignored::OutsideHeader(text_of(line)))),
+            Place::Text if !line.starts_with(b"--- ") => (Place::Text, None),
+            _ => (Place::Hunks, None),
+        };
+        self.place = place;
+        self.ignored = self.ignored.take().or(ignored);
     }
 
     fn is_surplus(&mut self, line: &[u8]) -> bool {
@@ -132,17 +194,21 @@ impl Scan {
     }
 }
 
+fn text_of(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).into_owned()
+}
+
 /// The line, if diff says by it that it has left a file out.
 fn omission(line: &[u8]) -> Option<String> {
     let starts: [&[u8]; 3] = [b"Only in ", b"Binary files ", b"File "];
-    let line = starts.iter().any(|start| line.starts_with(start)).then(|| String::from_utf8_lossy(line))?;
+    let line = starts.iter().any(|start| line.starts_with(start)).then(|| text_of(line))?;
     let is_omission = match line.split_whitespace().collect::<Vec<_>>()[..] {
         ["Only", "in", dir, _] => dir.ends_with(':'),
         ["Binary", "files", _, "and", _, "differ"] => true,
         ["File", _, "is", "a", ..] => line.contains(" while file "),
         _ => false,
     };
-    is_omission.then(|| line.into_owned())
+    is_omission.then_some(line)
 }
 
 /// The numbers of old and new lines of `@@ -1,3 +1,4 @@`.

@@ -33,6 +33,33 @@ fn no_hunk_is_silently_ignored() {
 }
 
 #[test]
+fn no_header_is_silently_ignored() {
+    let patching = Patching::new(&[("a.c", LINES.as_bytes()), ("lib/x", b"1\n")]);
+    let hunk = diff("a.c", HUNK);
+    let mode = "diff --git a/lib/x b/lib/x\n";
+    let rename = "diff --git a/lib/x b/lib/y\n";
+    let renamed = "similarity index 100%\nrename from lib/x\nrename to lib/y\n";
+    let mail = "From 3430294cc556ae3622016bc66ac36a19f663f6f2 Mon Sep 17 00:00:00 2001\n";
+    for (line, text) in [
+        (mode, format!("{hunk}{mode}\nold mode 100644\nnew mode 100755\n")),
+        (rename, format!("{hunk}{rename}{mail}{renamed}")),
+        (rename, format!("{hunk}{rename}")),
+        ("rename from lib/x\n", format!("{hunk}{renamed}")),
+        ("new mode 100755\n", format!("{mode}old mode 100644\n\nnew mode 100755\n{hunk}")),
+    ] {
+        let line = line.trim_end();
+        let reason = if line.starts_with("diff") { "has no change" } else { "is outside a file's header" };
+        patching.refused(&one(&text), &[&format!("1.patch: the line `{line}` {reason}")]);
+    }
+    // Such a line may be a part of a description.
+    let described =
+        format!("rename from x\n{hunk}-- \n2.39\n\n{mail}\nnew mode 1 for\n---\n{rename}{renamed}");
+    let (_, tree) = patching.tree(&one(&described));
+    assert_eq!(read(&tree, "lib/y").unwrap(), "1\n");
+    assert_eq!(read(&tree, "a.c").unwrap(), CHANGED);
+}
+
+#[test]
 fn links_submodules_and_paths_out_of_the_tree_are_refused() {
     let patching = Patching::new(&[("a.c", LINES.as_bytes())]);
     let make = |mode: &str, text: &str| {
