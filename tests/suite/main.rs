@@ -41,6 +41,7 @@ mod commands {
     mod config_reading;
     mod diff;
     mod extract;
+    mod fragments;
     mod golden;
     mod inspect;
     mod json;
