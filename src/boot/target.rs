@@ -148,8 +148,13 @@ pub fn from_version(
                 Some(arch),
             )
         }
-        [] => Err(Error::usage(format!("no image of {version} for {arch} in {output}"))
-            .hint(format!("build it with `kcompile {version}`, or name a layout"))),
+        [] => {
+            let mut command = format!("kcompile {version}");
+            command.extend(overrides.flavor.map(|flavor| format!(" --{}", flavor.spec().flag)));
+            command.extend(overrides.arch.map(|arch| format!(" --arch {arch}")));
+            Err(Error::usage(format!("no image of {version} for {arch} in {output}"))
+                .hint(format!("build it with `{command}`, or name a layout")))
+        }
         _ => Err(Error::usage(format!("{output} has an image of {version} for each hypervisor"))
             .hint(format!("choose one with {}", Flavor::flags()))),
     }

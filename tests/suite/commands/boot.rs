@@ -351,7 +351,7 @@ fn booting_a_malicious_layout_writes_nothing_outside() {
 #[test]
 fn images_that_cannot_boot_are_refused_first() {
     let context = TestContext::new();
-    context.run("boot 6.1 --fc").failed(2, &["no image of 6.1 for ", "build it with `kcompile 6.1`"]);
+    context.run("boot 6.1 --fc").failed(2, &["no image of 6.1 for ", "build it with `kcompile 6.1 --fc`"]);
     context.run("boot nowhere").failed(2, &["no such file or directory, and not a kernel version"]);
     context.run("boot 6.1 --modules x").failed(2, &["--modules x: not an OCI layout"]);
     context.build("").ok();
