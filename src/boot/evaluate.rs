@@ -7,6 +7,7 @@ use super::module_order::Module;
 use super::report::{
     BootReport, CHECKS, Check, CheckStatus, ExitReason, Group, ModuleFailure, Modules, Requirement,
 };
+use crate::util::error::without_number;
 use crate::util::text::{format_duration, pluralize};
 use camino::Utf8PathBuf;
 use std::time::Duration;
@@ -247,9 +248,5 @@ fn explain_panic(reason: &str) -> Option<&'static str> {
 
 /// Returns the text of an error number. The numbers are the same on x86-64, arm64 and this host.
 fn errno_text(errno: i32) -> String {
-    let text = std::io::Error::from_raw_os_error(errno).to_string();
-    match text.split_once(" (os error") {
-        Some((text, _)) => text.to_lowercase(),
-        None => text,
-    }
+    without_number(&std::io::Error::from_raw_os_error(errno).to_string()).to_lowercase()
 }

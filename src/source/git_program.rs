@@ -168,7 +168,10 @@ impl GitExit {
         let message = fatal.or(lines().next_back()).unwrap_or("git failed without a message");
         // ssh prints the reason before git's message.
         let first = lines().next().filter(|_| message.starts_with("Could not read from remote"));
-        first.unwrap_or(message).to_owned()
+        // The caller names the URL.
+        let cause =
+            message.strip_prefix("unable to access '").and_then(|rest| Some(rest.split_once("': ")?.1));
+        first.or(cause).unwrap_or(message).to_owned()
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::host::process;
 use crate::report::Reporter;
 use crate::source::FetchContext;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Kind, Result, ResultExt, without_number};
 use crate::util::text::{format_size, redact_credentials};
 use reqwest::StatusCode;
 use reqwest::blocking::{Client, RequestBuilder, Response};
@@ -24,6 +24,19 @@ const MAX_PAUSE: Duration = Duration::from_secs(120);
 /// The lowest rate over the stall timeout in bytes per second, as curl's `--speed-limit`.
 pub(super) const MIN_RATE: u64 = 1_000;
 pub(super) const CONNECTION_LOST: &str = "the connection was lost";
+
+const OTHER_SERVER: &str =
+    "choose a reachable server with --mirror URL, or another source with --source (apt, a tarball)";
+const CERTIFICATE: &str = "choose another server with --mirror URL, or name the certificate of your own authority \
+                           with SSL_CERT_FILE";
+
+/// A failed request.
+struct Failure {
+    why: String,
+    hint: &'static str,
+    /// Whether another attempt would fail in the same way.
+    is_permanent: bool,
+}
 
 /// A client that uses the proxies of the environment, and never goes from https to http.
 pub(super) struct Http<'a> {
@@ -134,11 +147,10 @@ impl<'a> Http<'a> {
                     (error, retry_after(response.headers()))
                 }
                 Err(cause) => {
-                    let error = Error::fetch(format!("cannot fetch {url}: {}", self.describe(&cause))).hint(format!(
-                        "choose a reachable server with --mirror URL, or another source with --source (apt, a tarball){}",
-                        self.proxies
-                    ));
-                    if cause.is_redirect() || cause.is_builder() || is_certificate_error(&cause) {
+                    let Failure { why, hint, is_permanent } = self.failure(&cause);
+                    let error = Error::fetch(format!("cannot fetch {url}: {why}"))
+                        .hint(format!("{hint}{}", self.proxies));
+                    if is_permanent {
                         return Err(error);
                     }
                     (error, None)
@@ -149,18 +161,41 @@ impl<'a> Http<'a> {
         }
     }
 
-    /// Returns why a request failed. The text of `reqwest` repeats the URL and names its layers.
-    fn describe(&self, error: &reqwest::Error) -> String {
+    /// Returns why a request failed. The text of `reqwest` repeats the URL and names its layers, and the types of
+    /// most of its causes are not public.
+    fn failure(&self, error: &reqwest::Error) -> Failure {
+        let io = causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
         let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+        let last = texts.last().map_or_else(|| error.to_string(), |text| without_number(text).to_owned());
+        let certificate = texts.iter().find_map(|text| text.split_once("invalid peer certificate: "));
+        let mut failure = Failure { why: last, hint: OTHER_SERVER, is_permanent: false };
         if texts.iter().any(|text| text == "dns error") {
             let host = error.url().and_then(|url| url.host_str()).unwrap_or("the server");
             let proxy = if self.proxies.is_empty() { "" } else { " or its proxy" };
-            return format!("no address for {host}{proxy}");
+            // The texts of EAI_AGAIN in glibc and musl.
+            let is_temporary =
+                ["Temporary failure", "Try again"].iter().any(|text| failure.why.contains(text));
+            failure.why = format!("no address for {host}{proxy}");
+            failure.is_permanent = !is_temporary;
+        } else if error.is_timeout() {
+            failure.why = format!("no answer within {} s", self.stall.as_secs());
+        } else if let Some((_, why)) = certificate {
+            // `Other(OtherError(CaUsedAsEndEntity))`
+            let why = why
+                .strip_prefix("Other(")
+                .map_or(why, |why| why.trim_end_matches(')').rsplit('(').next().unwrap_or_default());
+            failure =
+                Failure { why: format!("invalid certificate: {why}"), hint: CERTIFICATE, is_permanent: true };
+        } else if failure.why.contains("InvalidContentType") {
+            failure.why = "the server does not use TLS".to_owned();
+            failure.is_permanent = true;
+        } else if io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused) {
+            failure.why = io::ErrorKind::ConnectionRefused.to_string();
+            failure.is_permanent = true;
+        } else {
+            failure.is_permanent = error.is_redirect() || error.is_builder();
         }
-        if error.is_timeout() {
-            return format!("no answer within {} s", self.stall.as_secs());
-        }
-        texts.last().cloned().unwrap_or_else(|| error.to_string())
+        failure
     }
 
     /// Returns the body of a response.
@@ -222,14 +257,8 @@ pub(super) fn status_error(url: &str, status: StatusCode) -> Error {
 }
 
 /// Returns the causes of an error, the deepest one last.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &dyn std::error::Error> {
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     std::iter::successors(std::error::Error::source(error), |error| error.source())
-}
-
-/// Returns whether the server's certificate is invalid, which a retry would not change. The type of the TLS
-/// library's error is not public.
-fn is_certificate_error(error: &reqwest::Error) -> bool {
-    causes(error).any(|cause| cause.to_string().contains("invalid peer certificate"))
 }
 
 /// Returns whether kcompile's own timeout ended the read. The client wraps it into an error of another kind.

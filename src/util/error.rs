@@ -48,6 +48,7 @@ pub struct Error {
     pub kind: Kind,
     message: String,
     hint: Option<String>,
+    excerpt: Option<String>,
     cause: Option<Box<dyn std::error::Error + Send + Sync>>,
     is_damage: bool,
 }
@@ -58,7 +59,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Makes an error. `message` names the path, URL, option or symbol, in lower case, without a final dot.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), hint: None, cause: None, is_damage: false }
+        Error { kind, message: message.into(), hint: None, excerpt: None, cause: None, is_damage: false }
     }
 
     /// Exit code 1.
@@ -87,9 +88,25 @@ impl Error {
         self
     }
 
+    /// Names the option that gave a path, as `--config /x: …` if the message begins with the path.
+    pub fn with_option(mut self, option: &str) -> Self {
+        if self.message.starts_with('/') {
+            self.message = format!("{option} {}", self.message);
+        } else if !self.message.starts_with(option) {
+            self.message = format!("{option}: {}", self.message);
+        }
+        self
+    }
+
     /// Sets the hint about what to do next. It replaces an earlier one.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Sets lines that show the place of the error, such as lines of a source file. They follow the message.
+    pub fn excerpt(mut self, lines: &[String]) -> Self {
+        self.excerpt = (!lines.is_empty()).then(|| lines.join("\n"));
         self
     }
 
@@ -109,6 +126,11 @@ impl Error {
     /// Returns whether bytes are missing, or do not match their digest or size.
     pub fn is_damage(&self) -> bool {
         self.is_damage
+    }
+
+    /// Returns the lines that show the place of the error, if there are some.
+    pub fn excerpt_text(&self) -> Option<&str> {
+        self.excerpt.as_deref()
     }
 
     /// Returns the hint, if there is one.
@@ -151,10 +173,11 @@ impl fmt::Display for Error {
         let mut cause = self.cause.as_deref().map(|cause| cause as &dyn std::error::Error);
         while let Some(error) = cause {
             let text = error.to_string();
+            let text = without_number(&text);
             // Many libraries repeat their cause in their own text.
-            if !message.contains(&text) {
+            if !message.contains(text) {
                 write!(f, ": {text}")?;
-                message.push_str(&text);
+                message.push_str(text);
             }
             cause = error.source();
         }
@@ -163,6 +186,14 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Removes the number that the standard library adds to the system's texts, `(os error 2)`, and the path of a temporary
+/// file that tempfile adds to it.
+pub fn without_number(text: &str) -> &str {
+    let text = text.split_once(" at path \"").map_or(text, |(text, _)| text);
+    let is_number = |end: &str| end.strip_suffix(')').is_some_and(|end| end.parse::<i32>().is_ok());
+    text.rsplit_once(" (os error ").filter(|(_, end)| is_number(end)).map_or(text, |(text, _)| text)
+}
 
 /// Returns a function that makes the message `cannot VERB OBJECT`, for [`ResultExt::context`].
 pub fn cannot<'a>(verb: &'a str, object: &'a (impl fmt::Display + ?Sized)) -> impl Fn() -> String + 'a {
@@ -202,10 +233,25 @@ mod tests {
 
     #[test]
     fn the_cause_chain_is_one_line() {
+        let missing = Error::usage("cannot read /x").caused_by(std::io::Error::from_raw_os_error(2));
+        assert_eq!(missing.to_string(), "cannot read /x: No such file or directory");
+        let temporary = "No such file or directory (os error 2) at path \"/x/.tmp\"";
+        assert_eq!(without_number(temporary), "No such file or directory");
         let cause = std::io::Error::new(std::io::ErrorKind::NotFound, "no such file");
         let error = Error::fetch("cannot read /x").caused_by(cause).hint("make it");
         assert_eq!(error.to_string(), "cannot read /x: no such file");
         assert_eq!(error.exit_code(), 3);
+    }
+
+    #[test]
+    fn the_option_of_a_path_is_named_once() {
+        for (message, named) in [
+            ("/x: not a config", "--config /x: not a config"),
+            ("cannot read /x", "--config: cannot read /x"),
+            ("--config: cannot read /x", "--config: cannot read /x"),
+        ] {
+            assert_eq!(Error::usage(message).with_option("--config").to_string(), named);
+        }
     }
 
     #[test]

@@ -8,6 +8,21 @@ use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::Utf8Path;
 
+/// What skopeo prints about a failure that may not happen again.
+const TEMPORARY: [&str; 12] = [
+    "timeout",
+    "timed out",
+    "deadline exceeded",
+    "connection reset",
+    "broken pipe",
+    "eof",
+    "temporary failure",
+    "429 (too many requests)",
+    "toomanyrequests",
+    "registry 5",
+    "http status: 5",
+    "statuscode: 5",
+];
 /// The last lines of standard error that are kept.
 const LAST_LINES: usize = 20;
 
@@ -36,13 +51,17 @@ fn copy_command(
     cwd: &Utf8Path,
 ) -> CommandLine {
     let args = ["copy", "--preserve-digests"].iter().chain(options).map(|word| (*word).to_owned());
-    let common = common_options(registry, "--dest-tls-verify");
+    let common = common_options(registry, registry.retry_times, "--dest-tls-verify");
     let args = args.chain(common).chain([source.to_owned(), destination.to_owned()]);
     skopeo(args.collect(), cwd)
 }
 
-fn common_options<'a>(registry: &'a Registry, tls_verify: &'a str) -> impl Iterator<Item = String> + 'a {
-    let retry_times = ["--retry-times".to_owned(), registry.retry_times.to_string()];
+fn common_options<'a>(
+    registry: &'a Registry,
+    retry_times: u16,
+    tls_verify: &'a str,
+) -> impl Iterator<Item = String> + 'a {
+    let retry_times = ["--retry-times".to_owned(), retry_times.to_string()];
     let insecure = (!registry.tls_verify).then(|| format!("{tls_verify}=false"));
     retry_times.into_iter().chain(authfile(registry)).chain(insecure)
 }
@@ -89,19 +108,29 @@ pub(super) fn inspect_remote(
     registry: &Registry,
     cwd: &Utf8Path,
 ) -> Result<std::result::Result<Option<Vec<u8>>, String>> {
-    let mut args = vec!["inspect".to_owned(), "--raw".into()];
-    args.extend(common_options(registry, "--tls-verify"));
-    args.push(reference.to_owned());
-    let output = process::output(&skopeo(args, cwd))?;
-    if output.status.success() {
-        return Ok(Ok(Some(output.stdout)));
+    // Some versions of skopeo retry even if nobody listens, so it retries only what may change.
+    let mut stderr = String::new();
+    for retry_times in [0, registry.retry_times] {
+        let mut args = vec!["inspect".to_owned(), "--raw".into()];
+        args.extend(common_options(registry, retry_times, "--tls-verify"));
+        args.push(reference.to_owned());
+        let output = process::output(&skopeo(args, cwd))?;
+        if output.status.success() {
+            return Ok(Ok(Some(output.stdout)));
+        }
+        stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let reason = reason(&stderr).to_lowercase();
+        // The two codes of the specification, and the status without a code.
+        let missing =
+            ["manifest unknown", "name unknown", "statuscode: 404", "404 (not found)", "404 not found"];
+        if missing.iter().any(|word| reason.contains(word)) {
+            return Ok(Ok(None));
+        }
+        if registry.retry_times == 0 || !TEMPORARY.iter().any(|word| reason.contains(word)) {
+            break;
+        }
     }
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let reason = reason(&stderr).to_lowercase();
-    // The two codes of the specification, and the status without a code.
-    let missing = ["manifest unknown", "name unknown", "statuscode: 404", "404 (not found)", "404 not found"];
-    let is_missing = missing.iter().any(|word| reason.contains(word));
-    Ok(if is_missing { Ok(None) } else { Err(stderr) })
+    Ok(Err(stderr))
 }
 
 /// Returns the digest that the registry serves for the tag of a copy.
@@ -175,7 +204,7 @@ fn hint(reason: &str, copy: &ImageCopy, registry: &Registry, host: &Host) -> Str
     ]) {
         return format!("{name} is read-only, or a cache of another registry");
     }
-    if has(&["server gave http response to https client"]) {
+    if has(&["server gave http response to https client", "tls: first record"]) {
         return "the registry has no TLS; --tls-verify=false allows that".into();
     }
     if has(&["x509:", "certificate"]) {
@@ -203,7 +232,24 @@ fn login(registry: &Registry, host: &Host) -> Option<String> {
 pub(super) fn reason(stderr: &str) -> String {
     let line = stderr.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it printed no error");
     let quoted = line.split_once("msg=").and_then(|(_, text)| serde_json::from_str(text).ok());
-    quoted.map_or_else(|| line.trim().to_owned(), |text: String| text.trim().to_owned())
+    let message = quoted.unwrap_or_else(|| line.to_owned());
+    // The error names the image, and its registry with it.
+    let steps = [
+        "Error parsing image name ",
+        "pinging container registry ",
+        "trying to reuse blob ",
+        "Get ",
+        "Head ",
+    ];
+    let mut cause = message.trim();
+    while let Some(step) = steps.iter().find_map(|step| cause.strip_prefix(step)) {
+        let end = if step.starts_with('"') { "\": " } else { ": " };
+        let Some((_, rest)) = step.split_once(end) else { break };
+        cause = rest;
+    }
+    // `dial tcp 127.0.0.1:1: connect: connection refused`
+    let dialed = cause.starts_with("dial tcp").then(|| cause.rsplit(": ").next()).flatten();
+    dialed.unwrap_or(cause).to_owned()
 }
 
 #[cfg(test)]
@@ -215,6 +261,12 @@ mod tests {
         let stderr =
             "warning\ntime=\"2026-01-01\" level=fatal msg=\"pinging: Get \\\"http://x/\\\": refused\"\n\n";
         assert_eq!(reason(stderr), "pinging: Get \"http://x/\": refused");
+        let refused = "level=fatal msg=\"Error parsing image name \\\"docker://x:1/y:1\\\": pinging container registry \
+                       x:1: Get \\\"https://x:1/v2/\\\": dial tcp 127.0.0.1:1: connect: connection refused\"";
+        assert_eq!(reason(refused), "connection refused");
+        let missing = "level=fatal msg=\"trying to reuse blob sha256:9 at destination: pinging container registry x:1: \
+                       invalid status code from registry 404 (Not Found)\"";
+        assert_eq!(reason(missing), "invalid status code from registry 404 (Not Found)");
         assert_eq!(reason("FATA[0000] no\n"), "FATA[0000] no");
         assert_eq!(reason(""), "it printed no error");
     }

@@ -1,6 +1,6 @@
 //! `kcompile push` to good, misbehaving and missing registries on loopback.
 
-use crate::support::context::{RunResult, TestContext, copy, has_tool};
+use crate::support::context::{RunResult, TestContext, copy, has_tool, write_script};
 use crate::support::layouts::{add_blob, descriptor, write_layout};
 use crate::support::registry::{self, Registry, send};
 use crate::support::servers::respond;
@@ -153,7 +153,37 @@ fn registry_refusals_come_with_a_hint() {
     push(&context, &refuses, "").failed(3, &[&format!("hint: log in first: skopeo login {host}")]);
     // Nobody listens on port 1.
     let down = "push 127.0.0.1:1/test --tls-verify=false";
-    context.run(down).failed(3, &["connection refused", "127.0.0.1:1", "error: cannot push"]);
+    let layout = context.path("work/out").join(BIN);
+    let error = format!(
+        "error: cannot push {layout}:6.1.7 to docker://127.0.0.1:1/test/{BIN}:6.1.7: connection refused\nhint: "
+    );
+    context.run(down).failed(3, &[&error]);
+}
+
+#[test]
+fn only_temporary_failures_of_a_registry_are_retried() {
+    let Some(mut context) = built() else { return };
+    let path = std::env::var("PATH").unwrap();
+    context.env.insert("PATH".into(), format!("{}:{path}", context.path("bin")));
+    for (error, retries) in [
+        ("dial tcp 127.0.0.1:1: connect: connection refused", &["0"][..]),
+        ("dial tcp: lookup x on 127.0.0.1:53: no such host", &["0"]),
+        ("x509: certificate signed by unknown authority", &["0"]),
+        ("invalid status code from registry 403 (Forbidden)", &["0"]),
+        ("invalid status code from registry 503 (Service Unavailable)", &["0", "3"]),
+        ("read tcp 127.0.0.1:1: connection reset by peer", &["0", "3"]),
+        ("net/http: TLS handshake timeout", &["0", "3"]),
+    ] {
+        let script = format!("echo \"$*\" >> calls\necho 'level=fatal msg=\"{error}\"' >&2\nexit 1");
+        write_script(&context.path("bin/skopeo"), &script);
+        context.run("push 127.0.0.1:1/test").failed(3, &["error: cannot push "]);
+        let calls = fs::read_to_string(context.path("work/calls")).unwrap();
+        let looks = calls.lines().filter_map(|line| line.strip_prefix("inspect --raw --retry-times "));
+        let looks: Vec<&str> = looks.map(|line| line.split(' ').next().unwrap()).collect();
+        assert_eq!(looks, retries, "{error}: {calls}");
+        assert!(!calls.contains("copy "), "{error}: {calls}");
+        fs::remove_file(context.path("work/calls")).unwrap();
+    }
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn a_certificate_for_another_host_is_refused() {
     let url = tls.url.replace("localhost", "127.0.0.1");
     context
         .run(&format!("fetch 6.1.7 --fc --mirror {url}"))
-        .failed(3, &[&format!("cannot fetch {url}"), "certificate", "hint: "]);
+        .failed(3, &[&format!("cannot fetch {url}"), ": invalid certificate: ", "hint: ", "SSL_CERT_FILE"]);
     assert_eq!(context.names("cache/trees"), [""; 0]);
 }
 

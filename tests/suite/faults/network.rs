@@ -4,10 +4,10 @@ use crate::support::context::TestContext;
 use crate::support::downloads::{
     PATH, answer_range, archive_requests, archive_server, fetch, partial_file_name, send_part,
 };
-use crate::support::servers::respond;
+use crate::support::servers::{self, respond};
 use std::fs;
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 #[test]
@@ -237,20 +237,54 @@ fn a_proxy_is_used_and_named_and_no_proxy_is_honoured() {
     fetch(&context, &good, "").ok();
 }
 
+/// Returns the https URL of a server that answers everything in plain HTTP.
+fn server_without_tls() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut hello = [0; 1024];
+            let _ = stream.read(&mut hello);
+            respond(&mut stream, "400 Bad Request", &[], b"");
+        }
+    });
+    url
+}
+
 #[test]
-fn a_connection_that_fails_is_explained_in_one_short_sentence() {
+fn a_connection_that_can_never_work_is_tried_once_and_explained_in_one_line() {
     let context = TestContext::new();
     // No resolver is asked for a label of more than 63 characters.
     let host = "a".repeat(64);
+    let without_tls = server_without_tls();
     for (server, why) in [
         (format!("http://{host}"), format!("no address for {host}")),
-        ("http://127.0.0.1:1".to_owned(), "Connection refused (os error 111)".to_owned()),
+        ("http://127.0.0.1:1".to_owned(), "connection refused".to_owned()),
+        (without_tls, "the server does not use TLS".to_owned()),
     ] {
-        let mut failed = context.run(&format!("fetch 6.1.7 --fc --mirror {server}"));
+        let ran = context.run(&format!("fetch 6.1.7 --fc --mirror {server}"));
         let error = format!("cannot fetch {server}/pub/linux/kernel/v6.x/sha256sums.asc: {why}");
-        failed = failed.failed(3, &[&format!("error: {error}\nhint: ")]);
-        for attempt in 2..=4 {
-            failed = failed.says(&format!("note: {error}; trying again (attempt {attempt} of 4)\n"));
-        }
+        let ran = ran.failed(3, &[&format!("error: {error}\nhint: ")]);
+        assert_eq!(ran.stderr.matches(&error).count(), 1, "{}", ran.stderr);
     }
+}
+
+#[test]
+fn a_connection_that_is_lost_before_the_answer_is_retried() {
+    let context = TestContext::new();
+    let silent = servers::serve(|_, _| {});
+    let ran = fetch(&context, &silent, "").failed(3, &["; trying again (attempt 4 of 4)\n"]);
+    assert_eq!(silent.log.lock().unwrap().len(), 4);
+    assert!(!ran.stderr.contains("(os error"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_git_server_is_named_once() {
+    let context = TestContext::new();
+    let url = "http://127.0.0.1:1/x";
+    let ran = context.run(&format!("fetch 6.1.7 --ch --source git+{url}#y"));
+    let ran =
+        ran.failed(3, &[&format!("error: cannot fetch {url}#y: Failed to connect to 127.0.0.1 port 1")]);
+    assert_eq!(ran.stderr.matches(url).count(), 2, "in the phase and in the error: {}", ran.stderr);
 }
