@@ -4,7 +4,9 @@ use crate::host::Host;
 use crate::host::process::{self, CommandLine};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
+use crate::util::text::join_list;
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A package manager, by family of distributions.
@@ -64,6 +66,8 @@ pub struct Dependency {
     /// Its package on Debian, Fedora, Arch, Alpine and openSUSE.
     pub packages: [&'static str; 5],
     pub importance: Importance,
+    /// The option that may name it.
+    pub option: Option<&'static str>,
 }
 
 /// Whether a build fails without a dependency.
@@ -81,11 +85,17 @@ impl Dependency {
             why,
             packages,
             importance: Importance::Required,
+            option: None,
         }
     }
 
+    /// Returns the same dependency, which an option may name.
+    pub fn given_by(self, option: &'static str) -> Dependency {
+        Dependency { option: Some(option), ..self }
+    }
+
     pub fn header(name: &'static str, why: &'static str, packages: [&'static str; 5]) -> Dependency {
-        Dependency { kind: DependencyKind::Header(name), why, packages, importance: Importance::Required }
+        Dependency { kind: DependencyKind::Header(name), ..Dependency::program("", why, packages) }
     }
 
     /// Returns the same dependency, which a build can do without.
@@ -105,6 +115,9 @@ pub struct DependencyStatus {
     pub importance: Importance,
     /// Its package on this distribution.
     pub package: Option<&'static str>,
+    /// The option that may name it.
+    #[serde(skip)]
+    option: Option<&'static str>,
 }
 
 /// All dependencies that were checked.
@@ -121,12 +134,12 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// Returns the names of missing required dependencies.
     pub fn missing(&self) -> Vec<&str> {
-        let required =
-            self.dependencies.iter().filter(|dependency| dependency.importance == Importance::Required);
-        required
-            .filter(|dependency| dependency.found.is_none())
-            .map(|dependency| dependency.name.as_str())
-            .collect()
+        self.all_missing().map(|dependency| dependency.name.as_str()).collect()
+    }
+
+    fn all_missing(&self) -> impl Iterator<Item = &DependencyStatus> {
+        let required = |one: &&DependencyStatus| one.importance == Importance::Required;
+        self.dependencies.iter().filter(required).filter(|one| one.found.is_none())
     }
 
     /// # Errors
@@ -138,9 +151,18 @@ impl Diagnosis {
             return Ok(());
         }
         let error = Error::host(format!("this host lacks {}", missing.join(", ")));
+        let unknown = self.all_missing().filter(|one| one.package.is_none());
+        let options: BTreeSet<&str> = unknown.filter_map(|one| one.option).collect();
+        let check = join_list(options, "and");
         Err(match &self.install {
-            Some(command) => error.hint(format!("install it with: {command}")),
-            None => error.hint("install it with the package manager of this distribution"),
+            Some(command) if check.is_empty() => error.hint(format!("install it with: {command}")),
+            Some(command) => error.hint(format!("check {check}, and install the rest with: {command}")),
+            None if check.is_empty() => {
+                error.hint("install it with the package manager of this distribution")
+            }
+            None => {
+                error.hint(format!("check {check}; kcompile knows no package with {}", missing.join(", ")))
+            }
         })
     }
 
@@ -211,11 +233,16 @@ pub fn examine_push(host: &Host) -> Result<Diagnosis> {
 /// No process can be started to look (exit code 4), or kcompile was interrupted.
 pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Result<Diagnosis> {
     let packages = PackageManager::of(host);
+    let has_headers = dependencies.iter().any(|one| matches!(one.kind, DependencyKind::Header(_)));
+    let compiler = if has_headers { working_compiler(host_cc, host)? } else { None };
     let look = |dependency: Dependency| {
         Ok(DependencyStatus {
             found: match &dependency.kind {
                 DependencyKind::Program(name) => host.find_program(name).map(Into::into),
-                DependencyKind::Header(header) => find_header(header, host_cc, host)?,
+                DependencyKind::Header(header) => match &compiler {
+                    Some(compiler) => find_header(header, compiler, host)?,
+                    None => None,
+                },
             },
             name: match dependency.kind {
                 DependencyKind::Program(name) => name,
@@ -223,6 +250,7 @@ pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Re
             },
             why: dependency.why.to_owned(),
             importance: dependency.importance,
+            option: dependency.option.filter(|_| dependency.packages[0].is_empty()),
             package: packages
                 .map(|packages| dependency.packages[packages as usize])
                 .filter(|package| !package.is_empty()),
@@ -252,17 +280,31 @@ pub fn diagnose(dependencies: Vec<Dependency>, host_cc: &str, host: &Host) -> Re
     Ok(Diagnosis { dependencies, install, commands })
 }
 
-/// Returns where `host_cc` finds `header`.
-fn find_header(header: &str, host_cc: &str, host: &Host) -> Result<Option<String>> {
-    let argv = shlex::split(host_cc).unwrap_or_default();
-    let Some((program, args)) = argv.split_first() else { return Ok(None) };
+/// Returns the words of `host_cc`, or else of another compiler that runs. A header is not missing because a
+/// compiler is.
+fn working_compiler(host_cc: &str, host: &Host) -> Result<Option<Vec<String>>> {
+    for command in [host_cc, "gcc", "clang"] {
+        let argv = shlex::split(command).filter(|argv| !argv.is_empty()).unwrap_or_default();
+        if included_files(&argv, &[], host)?.is_some() {
+            return Ok(Some(argv));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns what a compiler prints of the files that it includes, or `None` if it does not run.
+fn included_files(compiler: &[String], options: &[&str], host: &Host) -> Result<Option<String>> {
+    let Some((program, args)) = compiler.split_first() else { return Ok(None) };
     if host.find_program(program).is_none() {
         return Ok(None);
     }
-    // `-M` lists the included files.
-    let mut args: Vec<&str> = args.iter().map(String::as_str).collect();
-    args.extend(["-M", "-x", "c", "-include", header, "/dev/null"]);
-    let listing = process::capture(program, &args, &host.child_env)?.unwrap_or_default();
+    let args = args.iter().map(String::as_str).chain(["-M", "-x", "c"]).chain(options.iter().copied());
+    process::capture(program, &args.chain(["/dev/null"]).collect::<Vec<_>>(), &host.child_env)
+}
+
+/// Returns where a compiler finds `header`.
+fn find_header(header: &str, compiler: &[String], host: &Host) -> Result<Option<String>> {
+    let listing = included_files(compiler, &["-include", header], host)?.unwrap_or_default();
     let found = listing.split_whitespace().find(|word| word.ends_with(&format!("/{header}")));
     Ok(found.map(str::to_owned))
 }

@@ -4,51 +4,82 @@ use crate::host::Host;
 use crate::host::bubblewrap;
 use crate::host::packages::{Dependency, Diagnosis, diagnose, git};
 use crate::host::process;
+use crate::kernel::Arch;
 use crate::plan::{Plan, SourceLocation};
-use crate::util::error::Result;
+use crate::util::error::{Error, Result};
 
 /// Checks for everything that `plan` needs on this host.
 ///
 /// # Errors
 ///
 /// No program can be started to look (exit code 4), or kcompile was interrupted.
+///
+/// Exit code 4 if a compiler is there, but does not run.
 pub fn examine(plan: &Plan, host: &Host) -> Result<Diagnosis> {
-    let host_cc = plan.toolchain.variables.get("HOSTCC").map_or("gcc", String::as_str);
     process::require_proc()?;
-    diagnose(dependencies(plan), host_cc, host)
+    let diagnosis = diagnose(dependencies(plan), variable(plan, "HOSTCC"), host)?;
+    for (tool, key) in [("cc", "CC"), ("hostcc", "HOSTCC")] {
+        let command = variable(plan, key);
+        let is_there = programs(command).iter().all(|program| host.find_program(program).is_some());
+        if is_there && !plan.toolchain.identity.contains_key(tool) {
+            return Err(Error::host(format!("`{command} --version` fails, so it is not a compiler"))
+                .hint("choose another compiler with --cc"));
+        }
+    }
+    Ok(diagnosis)
+}
+
+/// Returns the command that is a variable of make.
+fn variable<'a>(plan: &'a Plan, key: &str) -> &'a str {
+    plan.toolchain.variables.get(key).map_or("gcc", String::as_str)
 }
 
 /// Returns the programs of the toolchain.
 fn toolchain(plan: &Plan) -> Vec<Dependency> {
-    let variables = &plan.toolchain.variables;
-    let cross = variables.get("CROSS_COMPILE").map_or("", String::as_str);
-    let cc = first_word(variables.get("CC").map_or("gcc", String::as_str));
-    let host_cc = first_word(variables.get("HOSTCC").map_or("gcc", String::as_str));
-    let arch = plan.arch.spec();
-    let is_usual_cross = cross.strip_suffix('-') == Some(arch.triple);
-    let or_cross = |package| if is_usual_cross { arch.cross_packages } else { [package; 5] };
-    let mut dependencies = Vec::new();
-    if variables.contains_key("LLVM") {
-        dependencies.push(Dependency::program(&cc, "compiles the kernel", ["clang"; 5]));
+    let cross = plan.toolchain.variables.get("CROSS_COMPILE").map_or("", String::as_str);
+    let (cc, host_cc) = (variable(plan, "CC"), variable(plan, "HOSTCC"));
+    let compiler = |command: &str, why| {
+        let option = if command == format!("{cross}gcc") { "--cross-compile" } else { "--cc" };
+        let programs = programs(command).into_iter();
+        programs.map(move |name| packaged(&name, cross, why).given_by(option)).collect::<Vec<_>>()
+    };
+    let mut dependencies = compiler(cc, "compiles the kernel");
+    if plan.toolchain.variables.contains_key("LLVM") {
         dependencies.push(Dependency::program("ld.lld", "links the kernel", ["lld"; 5]));
         dependencies.push(Dependency::program("llvm-objcopy", "strips the kernel", ["llvm"; 5]));
     } else {
-        dependencies.push(Dependency::program(&cc, "compiles the kernel", or_cross("gcc")));
-        dependencies.push(Dependency::program(
-            format!("{cross}ld"),
-            "links the kernel",
-            or_cross("binutils"),
-        ));
-        dependencies.push(Dependency::program(
-            format!("{cross}objcopy"),
-            "strips the kernel",
-            or_cross("binutils"),
-        ));
+        for (tool, why) in [("ld", "links the kernel"), ("objcopy", "strips the kernel")] {
+            let tool = packaged(&format!("{cross}{tool}"), cross, why);
+            dependencies.push(tool.given_by("--cross-compile"));
+        }
     }
     if host_cc != cc {
-        dependencies.push(Dependency::program(&host_cc, "compiles the kernel's own tools", ["gcc"; 5]));
+        dependencies.extend(compiler(host_cc, "compiles the kernel's own tools"));
     }
     dependencies
+}
+
+/// Returns a program of the toolchain with its package, if kcompile knows it.
+fn packaged(name: &str, cross: &str, why: &'static str) -> Dependency {
+    let of_prefix = Arch::find(|spec| cross.strip_suffix('-') == Some(spec.triple));
+    let packages = match (name, of_prefix) {
+        ("gcc" | "clang", _) => [if name == "gcc" { "gcc" } else { "clang" }; 5],
+        ("ld" | "objcopy", _) => ["binutils"; 5],
+        (_, Some(arch)) if name.starts_with(cross) => arch.spec().cross_packages,
+        _ => [""; 5],
+    };
+    Dependency::program(name, why, packages)
+}
+
+/// Returns the programs that a command runs: the first one, and the compiler that it starts as in `ccache gcc -m64`.
+fn programs(command: &str) -> Vec<String> {
+    let words = shlex::split(command).unwrap_or_default();
+    let words = words.iter().take_while(|word| !word.starts_with('-')).filter(|word| !word.contains('='));
+    let words: Vec<&String> = words.collect();
+    let mut programs: Vec<String> =
+        words.first().into_iter().chain(words.last()).map(|word| (*word).clone()).collect();
+    programs.dedup();
+    programs
 }
 
 fn dependencies(plan: &Plan) -> Vec<Dependency> {
@@ -98,12 +129,10 @@ fn dependencies(plan: &Plan) -> Vec<Dependency> {
         dependencies.push(Dependency::program("apt-get", "downloads the kernel's source package", packages));
     }
     if let Some(launcher) = &plan.toolchain.launcher {
-        dependencies.push(Dependency::program(first_word(launcher), "was given with --launcher", [""; 5]));
+        let program = launcher.split_whitespace().next().unwrap_or_default();
+        let launcher = Dependency::program(program, "runs the compiler", [""; 5]);
+        dependencies.push(launcher.given_by("--launcher"));
     }
     dependencies.push(bubblewrap::dependency());
     dependencies
-}
-
-fn first_word(command: &str) -> String {
-    command.split_whitespace().next().unwrap_or_default().to_owned()
 }

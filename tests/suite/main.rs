@@ -60,6 +60,7 @@ mod commands {
 
 /// Faults and how kcompile handles them.
 mod faults {
+    mod compilers;
     mod crash_tests;
     mod disk_full;
     mod documented;
