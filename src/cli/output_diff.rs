@@ -3,6 +3,7 @@
 use crate::cli::output::{group, groups, lines, reference};
 use crate::host::Host;
 use crate::image::diff::{Change, DiffSide, Difference, FileChange, ModulesChange, SizeChange};
+use crate::plan::with_compiler_names;
 use crate::util::text::{format_size, pluralize};
 
 /// The most names printed of each group. `--json` has all of them.
@@ -23,7 +24,7 @@ pub fn text(difference: &Difference, host: &Host) -> String {
         text.push_str(&group("different inputs", difference.inputs.clone()));
     }
     text.push_str(&group("sizes", sizes.iter().map(size_change).collect()));
-    text.push_str(&group("tools", tools.iter().map(change).collect()));
+    text.push_str(&group("tools", tools.iter().map(tool_change).collect()));
     if let Some(config) = config.as_ref().filter(|config| !config.is_equal()) {
         text.push_str("\nconfig");
         text.push_str(&groups(config));
@@ -36,6 +37,10 @@ pub fn text(difference: &Difference, host: &Host) -> String {
     }
     text.push_str(&group("annotations", annotations.iter().map(change).collect()));
     text
+}
+
+fn tool_change(tool: &Change) -> String {
+    with_compiler_names(&change(tool)).replace(" -> (", " -> gcc (")
 }
 
 fn change(Change { name, first, second }: &Change) -> String {

@@ -126,6 +126,12 @@ impl Toolchain {
     }
 }
 
+/// Adds the name of GCC to the descriptions of tools, for people. Plans and annotations lack it, because GCC prints
+/// the name that it was called by, which does not affect the output.
+pub fn with_compiler_names(tools: &str) -> String {
+    tools.replace("cc: (", "cc: gcc (")
+}
+
 impl Inputs {
     /// Returns the exact version if it is known without fetching the source.
     pub fn version_of(&self, request: &Request) -> Option<KernelVersion> {

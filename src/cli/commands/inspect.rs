@@ -10,7 +10,7 @@ use crate::kernel::Arch;
 use crate::oci::annotations::{REVISION, SOURCE};
 use crate::oci::layer_entries::LayerCompression;
 use crate::oci::read;
-use crate::plan::annotations;
+use crate::plan::{annotations, with_compiler_names};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, format_size, pluralize};
@@ -132,9 +132,8 @@ fn text(image: &ImageInfo, host: &Host) -> String {
         lines.add("diff_id", &layer.diff_id.oci());
     }
     lines.add_all("source", [image.annotation(SOURCE), image.annotation(REVISION)].into_iter().flatten());
-    for (name, key) in
-        [("tools", annotations::TOOLCHAIN), ("plan", annotations::PLAN), ("pairing", annotations::PAIRING)]
-    {
+    lines.add_all("tools", image.annotation(annotations::TOOLCHAIN).map(with_compiler_names));
+    for (name, key) in [("plan", annotations::PLAN), ("pairing", annotations::PAIRING)] {
         lines.add_all(name, image.annotation(key));
     }
     add_documents(image, host, &mut lines);
@@ -168,8 +167,8 @@ fn add_documents(image: &ImageInfo, host: &Host, lines: &mut Fields) {
             lines.add("", source_verified);
             if image.annotation(annotations::TOOLCHAIN).is_none() {
                 let tools: Vec<String> =
-                    tools.iter().map(|(tool, version)| format!("{tool} {version}")).collect();
-                lines.add("", &tools.join("; "));
+                    tools.iter().map(|(tool, version)| format!("{tool}: {version}")).collect();
+                lines.add("", &with_compiler_names(&tools.join("; ")));
             }
             lines.add("", &format!("$ {command}"));
             warnings.iter().for_each(|warning| lines.add("", &format!("warning: {warning}")));

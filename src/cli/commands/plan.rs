@@ -7,7 +7,7 @@ use crate::cli::resolve::{CatalogFiles, context, requests};
 use crate::host::Host;
 use crate::ops::context::Context;
 use crate::plan::request::{ModulesLayout, Request};
-use crate::plan::{ConfigLayer, Contents, ImagePlan, Plan, SourceLocation};
+use crate::plan::{ConfigLayer, Contents, ImagePlan, Plan, SourceLocation, with_compiler_names};
 use crate::report::Reporter;
 use crate::util::error::Result;
 use crate::util::text::{pluralize, redact_secrets};
@@ -72,7 +72,7 @@ fn plan_text(plan: &Plan) -> String {
     if plan.patches.is_empty() {
         fields.add("patches", "none");
     }
-    fields.add_all("toolchain", plan.toolchain.tools());
+    fields.add_all("toolchain", plan.toolchain.tools().iter().map(|tool| with_compiler_names(tool)));
     fields.add_all("rules", plan.open_rules.iter().map(|rule| format!("if the source needs it: {rule}")));
     fields.add("make", &plan.make.targets.join(" "));
     fields.add_all("", plan.make.variables.iter().map(|(key, value)| format!("{key}={value}")));
