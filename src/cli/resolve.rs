@@ -11,6 +11,7 @@ use crate::kbuild::BuildMode;
 use crate::kbuild::launcher::Tool;
 use crate::kconfig::explain::Renames;
 use crate::kernel::{Arch, Flavor, SourceSpec, VersionRequest};
+use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
 use crate::plan as planning;
 use crate::plan::Plan;
@@ -116,6 +117,7 @@ pub fn context<'a>(
         sandbox: kbuild.sandbox,
         stall: source.stall_timeout.map_or(STALL_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
         command: host.args.clone(),
+        absent_symbols: AbsentSymbols::of_run(1),
     })
 }
 

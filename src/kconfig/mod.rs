@@ -251,9 +251,18 @@ fn header(comment: &str) -> Option<(&str, &str)> {
     rest.split_once(' ').map(|(arch, version)| (arch, version.trim()))
 }
 
-/// Parses the value of `--set`, `CONFIG_X=y` or `X=y`. Returns a fragment of one line.
+/// Returns the name of a symbol as Kconfig has it, without `CONFIG_`. A name in small letters means the one in
+/// capitals. Some symbols have both, such as `SCx200`.
+pub fn symbol_name(text: &str) -> String {
+    let prefix = text.get(..7).filter(|prefix| prefix.eq_ignore_ascii_case("CONFIG_"));
+    let name = &text[prefix.map_or(0, str::len)..];
+    if name.contains(|c: char| c.is_ascii_uppercase()) { name.to_owned() } else { name.to_ascii_uppercase() }
+}
+
+/// Parses the value of `--set`, `CONFIG_X=y` or `x=y`. Returns a fragment of one line.
 pub fn set_line(text: &str) -> Result<String, String> {
-    let line = format!("CONFIG_{}", text.strip_prefix("CONFIG_").unwrap_or(text));
+    let (symbol, value) = text.split_once('=').unwrap_or((text, ""));
+    let line = format!("CONFIG_{}={value}", symbol_name(symbol));
     if setting(&line).is_some_and(|(_, value)| !value.is_empty()) {
         Ok(format!("{line}\n"))
     } else {

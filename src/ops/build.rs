@@ -12,6 +12,7 @@ use crate::kbuild::{self, BuildDir, BuildMode, Compiled, Configured, MakeOptions
 use crate::kconfig::requirements::{self, Profile, RequirementResult};
 use crate::oci;
 use crate::ops::check_config::{self, Reusable};
+use crate::ops::check_symbols::{self, SymbolCheck};
 use crate::ops::context::{Context, display_path};
 use crate::ops::reuse::{CachedBuild, TypedCommand};
 use crate::ops::scheduler::Stage;
@@ -59,9 +60,14 @@ pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
         reporter,
     )?;
     let configured = check_config::explain_differences(build_dir.configure(reporter)?, &plan, &tree, ctx)?;
+    let symbols = check_symbols::check(&configured.config, &plan, &tree.path, ctx)?;
     check_config::check_overrides(&configured, &plan, reporter)?;
     let results = check_config::check_requirements(&configured, &plan, &profiles, reporter)?;
-    let reusable = check_config::check_inputs(&configured, &plan, &tree, &build_dir, reporter)?;
+    let mut reusable = check_config::check_inputs(&configured, &plan, &tree, &build_dir, reporter)?;
+    if symbols == SymbolCheck::OtherKernel {
+        // A run of this kernel alone fails.
+        reusable = Reusable::No;
+    }
     let compiled = compile(&build_dir, &configured, &plan, &tree, &cache, reporter)?;
     let root = private_dir.path.join("modules");
     create_dir(&root)?;

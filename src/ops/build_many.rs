@@ -3,6 +3,7 @@
 
 use crate::host::process;
 use crate::image::pack::PackedImage;
+use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
 use crate::ops::scheduler::Scheduler;
 use crate::plan::request::Request;
@@ -27,7 +28,8 @@ pub fn build_all(
 ) -> Result<Vec<Result<Vec<PackedImage>>>> {
     let launcher = requests.first().and_then(|request| request.toolchain.launcher.as_deref());
     let (farm, jobs) = ctx.farm(launcher);
-    let ctx = &Context { jobs, ..ctx.clone() };
+    let absent_symbols = AbsentSymbols::of_run(requests.len());
+    let ctx = &Context { jobs, absent_symbols, ..ctx.clone() };
     let scheduler = Scheduler::new(ctx.jobs, farm)?;
     let names = names(requests);
     let began = Instant::now();

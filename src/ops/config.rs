@@ -2,13 +2,13 @@
 //! users maintain, by the kernel's menus or from a `.config`, and writes them in minimal form.
 
 use crate::cache::Cache;
-use crate::catalog::text::{is_gzip, read_optional_text, read_text};
+use crate::catalog::text::{is_gzip, read_config, read_optional_text, read_text};
 use crate::host::packages;
 use crate::kbuild::{self, BuildDir, Configured};
 use crate::kconfig::explain::{self, Description, Kernel, Renames};
 use crate::kconfig::{self, Comparison, Config, EditInput, requirements, rewrite};
 use crate::ops::context::Context;
-use crate::ops::{check_config, doctor, fetch};
+use crate::ops::{check_config, check_symbols, doctor, fetch};
 use crate::plan::request::{Override, Request};
 use crate::plan::{BaseConfig, Inputs, Plan, config_name, requested_config};
 use crate::source::Tree;
@@ -209,7 +209,8 @@ pub fn save(
         return set(&Request { overrides, ..request.clone() }, Dependencies::Refuse, ctx);
     }
     let with_file = Request { config: Some(file.clone()), ..request.clone() };
-    // Check the file before fetching anything.
+    // Before anything is fetched, and without the name of an option.
+    Config::parse_given(file.as_str(), &read_config(&file)?)?;
     let plan = Plan::new(&with_file, &ctx.inputs(&with_file)?, None)?;
     if let (FileExtent::Checked, Ok(kept)) = (extent, Plan::new(request, &ctx.inputs(request)?, None)) {
         check_whole(&file, &plan, &requested_config(&kept))?;
@@ -270,6 +271,7 @@ pub(crate) fn with_configured_inputs<T>(
     let dir = BuildDir::open_for_config(&plan, &tree, ctx.host, ctx.jobs, ctx.reporter)?;
     let dir = dir.sandboxed(ctx.sandbox, &private_dir.path, ctx.reporter)?;
     let configured = check_config::explain_differences(dir.configure(ctx.reporter)?, &plan, &tree, ctx)?;
+    check_symbols::check(&configured.config, &plan, &tree.path, ctx)?;
     job(&dir, &plan, &tree, configured)
 }
 

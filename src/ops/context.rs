@@ -10,6 +10,7 @@ use crate::kbuild::launcher::{self, Farm};
 use crate::kbuild::timings::TimingsFormat;
 use crate::kbuild::{BuildMode, sandbox};
 use crate::kconfig::Config;
+use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::inputs;
 use crate::ops::scheduler::{Slot, Stage, StagePermit};
 use crate::plan::Inputs;
@@ -60,6 +61,8 @@ pub struct Context<'a> {
     pub keep_archive: bool,
     /// The command line, for the receipt.
     pub command: Vec<String>,
+    /// What `--set` names and kernels of the run lack.
+    pub absent_symbols: AbsentSymbols,
 }
 
 impl Context<'_> {

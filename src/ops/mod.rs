@@ -1,11 +1,13 @@
 //! The operations of kcompile, one for each command. [`build`](build::build) builds one kernel.
 
+pub mod absent_symbols;
 pub mod add;
 pub mod build;
 pub mod build_many;
 pub mod ccache_image;
 pub mod check_cache;
 pub mod check_config;
+pub mod check_symbols;
 pub mod clean;
 mod compiler_identity;
 pub mod config;

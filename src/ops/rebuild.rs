@@ -5,6 +5,7 @@ use crate::image::pack::PackedImage;
 use crate::image::receipt::{self, ReceiptFile};
 use crate::kbuild::BuildMode;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
+use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::context::Context;
 use crate::plan::Plan;
 use crate::plan::request::Request;
@@ -91,6 +92,8 @@ pub fn rebuild(receipt: &ReceiptFile, request: &Request, ctx: &Context<'_>) -> R
         build_mode: BuildMode::Clean,
         timings: Vec::new(),
         update_lock: false,
+        // The run that made the images may have had other kernels.
+        absent_symbols: AbsentSymbols::of_run(usize::MAX),
         ..ctx.clone()
     };
     let images = crate::ops::build::build(&request, &fresh)?;

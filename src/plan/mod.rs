@@ -94,6 +94,13 @@ pub struct ConfigLayer {
     pub config: Config,
 }
 
+impl ConfigLayer {
+    /// Returns whether the layer is a setting of `--set`.
+    pub fn is_set_option(&self) -> bool {
+        self.name.starts_with("CONFIG_")
+    }
+}
+
 /// The targets and variables for make.
 #[derive(Clone, Debug, Serialize)]
 pub struct MakePlan {

@@ -16,6 +16,14 @@ pub fn join_list(names: impl IntoIterator<Item = impl Into<String>>, word: &str)
     }
 }
 
+/// Joins the first `max` of `names` and counts the others: `a, b and 3 more`.
+pub fn join_first(names: &[impl AsRef<str>], max: usize, separator: &str) -> String {
+    let first: Vec<&str> = names.iter().take(max).map(AsRef::as_ref).collect();
+    let more = names.len() - first.len();
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    first.join(separator) + &more
+}
+
 /// Returns whether a terminal shows `c` as it is. Control, bidirectional and
 /// invisible characters are not printable.
 pub fn is_printable(c: char) -> bool {
@@ -261,6 +269,8 @@ mod tests {
             [join_list(["a"; 0], "or"), join_list(["a"], "or"), join_list(["a", "b", "c"], "or")],
             ["", "a", "a, b or c"]
         );
+        assert_eq!(join_first(&["a", "b"], 2, ", "), "a, b");
+        assert_eq!(join_first(&["a", "b", "c", "d"], 2, ", "), "a, b and 2 more");
     }
 
     #[test]

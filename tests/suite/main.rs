@@ -53,6 +53,7 @@ mod commands {
     mod push_tags;
     mod snapshots;
     mod terminal;
+    mod unknown_symbols;
     mod verify;
     mod verify_names;
     mod verify_rebuild;

@@ -14,13 +14,14 @@ use crate::kconfig::explain::Renames;
 use crate::kconfig::{self, Comparison, Config, Setting};
 use crate::kernel::Arch;
 use crate::oci::layout_reader::LayoutReader;
+use crate::ops::absent_symbols::AbsentSymbols;
 use crate::ops::config::{self, ConfigEdit, ConfigFormat, Dependencies, FileExtent};
 use crate::ops::context::Context;
 use crate::plan::Plan;
 use crate::plan::request::{Override, Request};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
-use crate::util::text::{pluralize, sanitize_line};
+use crate::util::text::{join_first, pluralize, sanitize_line};
 use camino::Utf8PathBuf;
 use clap::Args;
 use clap::Subcommand;
@@ -304,6 +305,9 @@ struct Side {
 }
 
 fn diff(args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Result<ExitCode> {
+    let is_version = |text: &&String| matches!(Target::of(text, ctx.host), Ok(Target::Version));
+    let absent_symbols = AbsentSymbols::of_run(args.sides.iter().filter(is_version).count());
+    let ctx = &Context { absent_symbols, ..ctx.clone() };
     let sides = args.sides.iter().map(|text| side(text, args, options, ctx)).collect::<Result<Vec<_>>>()?;
     let [first, second] = &sides[..] else { return Err(Error::usage("config diff compares two configs")) };
     let mut comparison = kconfig::compare(&first.config, &second.config, &Renames::read(ctx.library)?);
@@ -349,11 +353,8 @@ fn side(text: &str, args: &DiffArgs, options: &Options, ctx: &Context<'_>) -> Re
             let request = one_request(text, options, ctx)?;
             if args.settable {
                 let (plan, text, settable) = config::settable_symbols(&request, ctx)?;
-                return Ok(Side {
-                    name: title(&plan),
-                    config: Config::parse(&text),
-                    settable: Some(settable),
-                });
+                let (config, settable) = (Config::parse(&text), Some(settable));
+                return Ok(Side { name: title(&plan), config, settable });
             }
             let (plan, text) = config::final_config(&request, ConfigFormat::Full, ctx)?;
             Ok(Side { name: title(&plan), config: Config::parse(&text), settable: None })
@@ -393,8 +394,6 @@ fn note(heading: &str, list: &[String], reporter: &Reporter) {
     if list.is_empty() {
         return;
     }
-    let mut named: Vec<String> = list.iter().take(MAX_NAMED).cloned().collect();
-    named.extend((list.len() > MAX_NAMED).then(|| format!("{} more", list.len() - MAX_NAMED)));
     let count = pluralize(list.len(), "setting", "settings");
-    reporter.note(&sanitize_line(&format!("{heading}, {count}: {}", named.join(", "))));
+    reporter.note(&sanitize_line(&format!("{heading}, {count}: {}", join_first(list, MAX_NAMED, ", "))));
 }

@@ -5,6 +5,8 @@ use crate::cli::args::{BuildArgs, PlanArgs};
 use crate::cli::output::{Fields, print, render_items};
 use crate::cli::resolve::{CatalogFiles, context, requests};
 use crate::host::Host;
+use crate::ops::absent_symbols::AbsentSymbols;
+use crate::ops::check_symbols::{self, SymbolCheck};
 use crate::ops::context::Context;
 use crate::plan::request::{ModulesLayout, Request};
 use crate::plan::{ConfigLayer, Contents, ImagePlan, Plan, SourceLocation, with_compiler_names};
@@ -22,13 +24,17 @@ pub fn plan(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCo
 
 /// Prints the plan of each request, as text or JSON.
 pub fn print_plans(requests: &[Request], args: &PlanArgs, ctx: &Context<'_>) -> Result<ExitCode> {
+    let ctx = &Context { absent_symbols: AbsentSymbols::of_run(requests.len()), ..ctx.clone() };
     let plan_one = |request| crate::ops::fetch::plan(request, ctx);
     let plans = requests.iter().map(plan_one).collect::<Result<Vec<_>>>()?;
+    let checked =
+        plans.iter().map(|plan| check_symbols::check_plan(plan, ctx)).collect::<Result<Vec<_>>>()?;
     if args.json {
         let json: Vec<serde_json::Value> = plans.iter().map(plan_json).collect();
         print(&render_items(&json))?;
     } else {
-        let texts: Vec<String> = plans.iter().map(plan_text).collect();
+        let texts: Vec<String> =
+            plans.iter().zip(checked).map(|(plan, checked)| plan_text(plan, checked)).collect();
         print(&texts.join("\n"))?;
     }
     Ok(ExitCode::SUCCESS)
@@ -49,7 +55,7 @@ fn plan_json(plan: &Plan) -> serde_json::Value {
     })
 }
 
-fn plan_text(plan: &Plan) -> String {
+fn plan_text(plan: &Plan, checked: SymbolCheck) -> String {
     let mut fields = Fields::unbroken(13);
     let version = plan
         .version
@@ -61,7 +67,7 @@ fn plan_text(plan: &Plan) -> String {
     }
     let digest = plan.source.digest.as_ref().map(ToString::to_string);
     fields.add("", digest.as_deref().unwrap_or("digest unknown until it is fetched"));
-    fields.add_all("config", plan.config.iter().map(config_layer));
+    fields.add_all("config", plan.config.iter().map(|layer| config_layer(layer, checked)));
     let files = plan.config_files.iter();
     fields.add_all(
         "",
@@ -84,9 +90,11 @@ fn plan_text(plan: &Plan) -> String {
     fields.text()
 }
 
-fn config_layer(layer: &ConfigLayer) -> String {
+fn config_layer(layer: &ConfigLayer, checked: SymbolCheck) -> String {
     let settings = pluralize(layer.config.symbols.len(), "setting", "settings");
-    format!("{} ({settings}, sha256:{})", layer.name, layer.sha256.short())
+    let is_unchecked = layer.is_set_option() && checked == SymbolCheck::NotChecked;
+    let checked = if is_unchecked { ", not checked" } else { "" };
+    format!("{} ({settings}, sha256:{}{checked})", layer.name, layer.sha256.short())
 }
 
 fn image(image: &ImagePlan) -> String {

@@ -1,11 +1,12 @@
 //! Describes symbols: type, conditions, selectors and ranges, with the values of a final `.config`.
 
+use super::absent::Absences;
 use super::model::{Condition, Model, Selector, Symbol};
 use super::statement::Type;
 use super::unmet::{Certainty, Unmet};
 use super::{Kernel, read, with_zeros};
-use crate::kconfig::Config;
-use crate::util::text::escape_control;
+use crate::kconfig::{Config, symbol_name};
+use crate::util::text::{escape_control, sanitize_line};
 use serde::Serialize;
 
 /// Description of a symbol.
@@ -74,14 +75,13 @@ pub fn describe(names: &[String], config: &Config, kernel: &Kernel<'_>) -> Resul
     let model = Model::new(read::read(kernel.tree, kernel.arch)?);
     let values = with_zeros(config, kernel, &model);
     let one = |name: &String| {
-        let name = name.strip_prefix("CONFIG_").unwrap_or(name);
-        match model.defined(name) {
-            Some(symbol) => Ok(described(name, symbol, &values, config)),
-            None => Err(format!(
-                "{}: {}",
-                escape_control(name),
-                super::explain_absent(name, config, kernel, &model)
-            )),
+        let name = symbol_name(name);
+        match model.defined(&name) {
+            Some(symbol) => Ok(described(&name, symbol, &values, config)),
+            None => {
+                let reason = Absences::new(config, kernel, &model).reason(&name);
+                Err(format!("{}: {}", escape_control(&name), sanitize_line(&reason.text)))
+            }
         }
     };
     names.iter().map(one).collect()

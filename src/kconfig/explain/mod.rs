@@ -7,6 +7,7 @@
 //! The parser is our own. nom-kconfig 0.13 needs 4.6 s of processor time for Linux 6.12, and this parser 0.14 s.
 //! If files source each other in a circle, nom-kconfig overflows the stack. A tree is hostile input here.
 
+mod absent;
 mod cause;
 mod describe;
 mod expression;
@@ -23,6 +24,7 @@ mod unmet;
 #[cfg(test)]
 mod tests;
 
+pub use absent::{Absent, absent};
 pub use cause::{Cause, CauseKind};
 pub use describe::{Description, describe};
 pub use renames::Renames;
@@ -30,18 +32,15 @@ pub use renames::Renames;
 use super::{Config, Difference, Setting};
 use crate::kernel::{Arch, KernelVersion};
 use crate::util::text::{escape_control, sanitize_line};
+use absent::Absences;
 use camino::Utf8Path;
 use expression::{Expr, Term};
 use model::{Definition, Model};
-use nearest::nearest;
 use reason::Reason;
 use solve::{Search, Solution};
 use statement::Type;
-use std::cell::LazyCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// The number of unknown symbols that get suggestions, which take some milliseconds for each.
-const MAX_NEAREST: usize = 200;
 /// The number of needed settings that a reason names. The JSON has all of them.
 const MAX_SET: usize = 12;
 /// The number of symbols of other architectures that a reason names.
@@ -139,23 +138,14 @@ fn add_reasons(
     let config = &with_zeros(config, kernel, model);
     let relevant = differences.iter().filter(|one| !is_noise(one) && !is_taken(one, config, model));
     let relevant: Vec<&Difference> = relevant.collect();
-    let symbols_of_other_arches = LazyCell::new(|| symbols_of_other_arches(kernel, model));
-    let mut absent = 0;
+    let absences = Absences::new(config, kernel, model);
     let mut search = Search::new(model, config);
     let reasons: HashMap<&str, (Reason, Solution)> = relevant
         .iter()
         .filter_map(|difference| {
             let name = difference.symbol.as_str();
             let Some(symbol) = model.defined(name) else {
-                let others = symbols_of_other_arches.get(name);
-                let reason = describe_rename(name, config, kernel, model).or_else(|| {
-                    Some(Reason::new(CauseKind::OtherArchitecture, describe_other_arches(others?)))
-                });
-                let reason = reason.unwrap_or_else(|| {
-                    absent += 1;
-                    Reason::new(CauseKind::Unknown, describe_unknown(name, model, absent <= MAX_NEAREST))
-                });
-                return Some((name, (reason, Solution::Impossible(BTreeSet::new()))));
+                return Some((name, (absences.reason(name), Solution::Impossible(BTreeSet::new()))));
             };
             let reason = reason::reason(difference, symbol, model, config)?;
             let solution = match reason.kind {
@@ -233,60 +223,4 @@ fn root_cause<'a>(symbol: &'a str, reasons: &'a HashMap<&str, (Reason, Solution)
         at = next;
     }
     (at != symbol).then_some(at)
-}
-
-/// Returns why the tree does not define `name`.
-fn explain_absent(name: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> String {
-    let others = || symbols_of_other_arches(kernel, model);
-    let reason = describe_rename(name, config, kernel, model).map(|reason| reason.text);
-    let reason = reason.or_else(|| others().get(name).map(|others| describe_other_arches(others)));
-    sanitize_line(&reason.unwrap_or_else(|| describe_unknown(name, model, true)))
-}
-
-fn symbols_of_other_arches(kernel: &Kernel<'_>, model: &Model) -> HashMap<String, Vec<String>> {
-    let definitions = model.symbols.values().flat_map(|symbol| &symbol.definitions);
-    let known = definitions.map(|definition| &*definition.location.file).collect();
-    read::symbols_of_other_arches(kernel.tree, kernel.arch, &known)
-}
-
-fn describe_other_arches(having: &[String]) -> String {
-    match having {
-        [one] => format!("only another architecture has it: {one}"),
-        [first, second, third, rest @ ..] if !rest.is_empty() => {
-            format!("only other architectures have it: {first}, {second}, {third} and {} more", rest.len())
-        }
-        some => format!("only other architectures have it: {}", some.join(", ")),
-    }
-}
-
-fn describe_unknown(symbol: &str, model: &Model, suggest_nearest: bool) -> String {
-    let names = model.symbols.iter().filter(|(_, symbol)| suggest_nearest && symbol.has_prompt());
-    let near = nearest(symbol, names.map(|(name, _)| name.as_str()));
-    if near.is_empty() {
-        "no such symbol in this kernel".into()
-    } else {
-        format!("no such symbol in this kernel (nearest: {})", near.join(", "))
-    }
-}
-
-/// Returns what the table of renames says about `symbol`, if the new name is in this kernel.
-fn describe_rename(symbol: &str, config: &Config, kernel: &Kernel<'_>, model: &Model) -> Option<Reason> {
-    let valued = |name: &str| format!("{name} ({})", config.value(name));
-    // A new name may have been renamed again.
-    for rename in kernel.renames.chain(symbol) {
-        let there: Vec<String> =
-            rename.new.iter().filter(|new| model.defined(new).is_some()).map(|new| valued(new)).collect();
-        let is_past = kernel.version.is_none_or(|version| version >= rename.since);
-        if !there.is_empty() {
-            // A stable release or a vendor may have it earlier than the table says.
-            let when = if is_past { format!("since {}", rename.since) } else { "here".into() };
-            return Some(Reason::new(CauseKind::Renamed, format!("{when} it is {}", there.join(" and "))));
-        }
-        if let (true, true, Some(note)) = (rename.new.is_empty(), is_past, &rename.note) {
-            return Some(Reason::new(CauseKind::Removed, format!("gone since {}: {note}", rename.since)));
-        }
-    }
-    let earlier = kernel.renames.to(symbol).find(|rename| model.defined(&rename.old).is_some())?;
-    let text = format!("before {} it is {}", earlier.since, valued(&earlier.old));
-    Some(Reason::new(CauseKind::Renamed, text))
 }
