@@ -12,6 +12,7 @@ use crate::util::error::{Error, Kind, Result, ResultExt};
 use crate::util::fs::write_atomically;
 use crate::util::read::{Links, MAX_CONFIG, read_file};
 use std::collections::BTreeMap;
+use std::io::Write;
 
 /// The suffix of these directories' names.
 const SUFFIX: &str = "-config";
@@ -68,10 +69,12 @@ impl<'a> BuildDir<'a> {
         let mut command = self.make_command(&["menuconfig"], &BTreeMap::new());
         command.args.extend(["-s", "--no-print-directory"].map(str::to_owned));
         command.env.extend(self.host.terminal_env.clone());
+        let _ = writeln!(&self.log, "+ {command}");
         if process::run_interactive(&self.sandbox.wrap(&command))?.success() {
             return Ok(());
         }
-        Err(Error::build("make menuconfig failed").hint(format!("the command was: {command}")))
+        Err(Error::build("make menuconfig failed")
+            .hint(format!("make's own messages are above, and its command is in {}", self.log_path)))
     }
 
     fn read(&self, name: &str) -> Result<String> {

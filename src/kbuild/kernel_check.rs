@@ -16,8 +16,12 @@ use walkdir::WalkDir;
 ///
 /// The file is missing, damaged or of another kind (exit code 1).
 pub(super) fn check(path: &Utf8Path, arch: Arch, flavor: Flavor) -> Result<Pvh> {
-    let file = open_file(path, Links::RefuseAnywhere)
-        .context(Kind::Build, || format!("make succeeded, but {path} is missing"))?;
+    let file = match open_file(path, Links::RefuseAnywhere) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::build(format!("make succeeded, but {path} is missing")));
+        }
+        file => file.context(Kind::Build, || format!("cannot read {path}, which make wrote"))?,
+    };
     let identity = kernel::identify(file);
     let Identity { format, pvh, .. } =
         identity.context(Kind::Build, || format!("{path} is a damaged ELF file"))?;

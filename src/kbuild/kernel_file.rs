@@ -69,6 +69,7 @@ impl BuildDir<'_> {
         if status.success() {
             return Ok(stripped);
         }
-        Err(Error::build(format!("`{command}` failed: {last_line}")))
+        Err(Error::build(format!("{} failed for {kernel}: {last_line}", command.program))
+            .hint(self.log_hint(&last_line)))
     }
 }

@@ -10,6 +10,7 @@ use crate::report::{Count, PhaseGuard, Unit};
 use crate::util::error::{Error, Result};
 use crate::util::fs::{is_full, remove_tree};
 use std::collections::BTreeMap;
+use std::io::Write;
 
 /// Where make's output and its steps are shown, and how many steps are expected.
 #[derive(Clone, Copy)]
@@ -28,6 +29,8 @@ impl BuildDir<'_> {
         progress: Option<Progress<'_>>,
     ) -> Result<LogSummary> {
         let mut command = self.make_command(targets, extra);
+        // make fails too if the log cannot be written.
+        let _ = writeln!(&self.log, "+ {command}");
         let mut log_summary = LogSummary::default();
         let path = self.path.join(MAKE_PID);
         let pid_file = Some(&PidFile(&path));
@@ -51,7 +54,7 @@ impl BuildDir<'_> {
                 jobserver.run(&self.sandbox.wrap(&command), &self.log, pid_file, on_line)?
             }
         };
-        if status.success() { Ok(log_summary) } else { Err(self.failed(targets, &command, &log_summary)) }
+        if status.success() { Ok(log_summary) } else { Err(self.failed(targets, &log_summary)) }
     }
 
     pub(super) fn make_command(&self, targets: &[&str], extra: &BTreeMap<String, String>) -> CommandLine {
@@ -75,7 +78,7 @@ impl BuildDir<'_> {
         format!("-j{}", self.options.jobs)
     }
 
-    fn failed(&self, targets: &[&str], command: &CommandLine, log_summary: &LogSummary) -> Error {
+    fn failed(&self, targets: &[&str], log_summary: &LogSummary) -> Error {
         let mut first = log_summary.first_error.as_deref().unwrap_or("make printed no error").to_owned();
         let is_full = is_full(&self.path);
         if is_full || log_summary.out_of_space {
@@ -88,7 +91,8 @@ impl BuildDir<'_> {
             first = format!("No space left on device: the disk of {} is full ({first})", self.path);
         }
         Error::build(format!("make {} failed: {first}", targets.join(" ")))
-            .hint(format!("{}\n      command: {command}", self.log_hint(&first)))
+            .excerpt(&log_summary.excerpt)
+            .hint(self.log_hint(&first))
     }
 
     /// Returns the hint for a known error, and the path of the log.

@@ -6,6 +6,9 @@ use std::time::SystemTime;
 /// More steps than any kernel build has. Further steps, and longer ones, are only counted.
 const MAX_STEPS: usize = 200_000;
 const MAX_STEP_LENGTH: usize = 512;
+/// The lines of source below an error, and their length.
+const MAX_EXCERPT: usize = 4;
+const MAX_EXCERPT_LENGTH: usize = 200;
 
 /// What make and gcc print if they cannot start a process, and what dash prints.
 const NO_PROCESS: [&str; 2] = ["Resource temporarily unavailable", ": Cannot fork"];
@@ -23,18 +26,27 @@ pub struct LogSummary {
     pub local_fallbacks: u64,
     /// The first line with the cause of an error, or else the first `make[2]: *** […] Error 1`.
     pub first_error: Option<String>,
+    /// The lines of source that the compiler printed below it.
+    pub excerpt: Vec<String>,
     /// The first line with which depmod reports a failure.
     pub depmod_error: Option<String>,
     /// Whether a line reports a full disk or quota.
     pub out_of_space: bool,
     /// Whether `first_error` only reports the consequence of an error.
     is_consequence: bool,
+    /// Whether the next lines may be source of `first_error`.
+    is_excerpt: bool,
+    /// The line before, which is source if a line with a caret follows.
+    before: String,
 }
 
 impl LogSummary {
     /// Reads a line. Returns the step that the line announces.
     pub fn add_line<'a>(&mut self, line: &'a str, at: SystemTime) -> Option<&'a str> {
         self.out_of_space |= is_disk_full(line);
+        if self.is_excerpt {
+            self.add_source_line(line);
+        }
         if let Some(step) = step(line) {
             self.steps += 1;
             if self.announced_steps.len() < MAX_STEPS && step.len() <= MAX_STEP_LENGTH {
@@ -55,6 +67,7 @@ impl LogSummary {
             Some(ErrorKind::Cause) if self.first_error.is_none() || self.is_consequence => {
                 self.first_error = Some(line.trim().to_owned());
                 self.is_consequence = false;
+                self.is_excerpt = line.contains(": error: ") || line.contains(": fatal error: ");
             }
             Some(ErrorKind::Consequence) if self.first_error.is_none() => {
                 self.first_error = Some(line.trim().to_owned());
@@ -63,6 +76,26 @@ impl LogSummary {
             _ => {}
         }
         None
+    }
+
+    /// Adds a line of source. gcc puts a number and a bar before it, and clang before 17 a line with a caret below it.
+    fn add_source_line(&mut self, line: &str) {
+        let rest = line.trim_start();
+        let has_bar = line.starts_with(' ')
+            && rest.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start().starts_with('|');
+        let is_caret = rest.contains('^') && rest.chars().all(|c| matches!(c, ' ' | '^' | '~'));
+        let before = std::mem::replace(&mut self.before, line.to_owned());
+        let lines = if has_bar {
+            vec![line]
+        } else if is_caret {
+            vec![&*before, line]
+        } else {
+            Vec::new()
+        };
+        self.excerpt
+            .extend(lines.into_iter().map(|line| line.chars().take(MAX_EXCERPT_LENGTH).collect::<String>()));
+        let is_next_message = [": error: ", ": warning: ", ": note: "].iter().any(|mark| line.contains(mark));
+        self.is_excerpt = !is_next_message && !is_caret && self.excerpt.len() < MAX_EXCERPT;
     }
 }
 
@@ -195,6 +228,17 @@ mod tests {
              ../kernel/fork.c:9:1: error: second\nmake[2]: *** [../Makefile:500: kernel/fork.o] Error 1\n",
         );
         assert_eq!(summary.first_error.unwrap(), "../kernel/fork.c:7:1: error: expected ';'");
+    }
+
+    #[test]
+    fn the_source_below_the_first_error_is_kept() {
+        let gcc = "a.c: In function 'f':\na.c:7:22: error: 'x' undeclared\n    7 |  int y = x;\n  CC      other.o\n      \
+                   |          ^\na.c:7:22: note: each\n    8 | not this\n";
+        assert_eq!(summarize(gcc).excerpt, ["    7 |  int y = x;", "      |          ^"]);
+        let clang =
+            "a.c:7:22: error: undeclared 'x'\n int y = x;\n         ^\na.c:8:1: error: second\n z;\n ^\n";
+        assert_eq!(summarize(clang).excerpt, [" int y = x;", "         ^"]);
+        assert!(summarize("make: *** [x] Error 2\n    7 | x\n").excerpt.is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use crate::host::process;
 use crate::util::error::{Error, Result};
 use crate::util::fs::{remove_tree, write_atomically};
 use std::collections::BTreeMap;
+use std::io::Write;
 
 impl BuildDir<'_> {
     /// Runs make with `words`, which are targets and variables. Its output goes to the terminal.
@@ -22,9 +23,10 @@ impl BuildDir<'_> {
         let mut command = self.make_command(&targets, &BTreeMap::new());
         command.args.push("--no-print-directory".to_owned());
         command.env.extend(self.host.terminal_env.clone());
+        let _ = writeln!(&self.log, "+ {command}");
         if !process::run_interactive(&self.sandbox.wrap(&command))?.success() {
             return Err(Error::build(format!("make {} failed", targets.join(" ")))
-                .hint(format!("the command was: {command}")));
+                .hint(format!("make's own messages are above, and its command is in {}", self.log_path)));
         }
         remove_tree(&mark)
     }

@@ -1,6 +1,6 @@
 //! A progress line on the terminal for each running kernel, and a line for each finished phase.
 
-use super::event::{Event, ScopedEvent};
+use super::event::{Event, ScopedEvent, UnfinishedPhase, how_it_ended};
 use super::live_line::LiveLine;
 use super::write_text;
 use crate::util::terminal::{self, Color, Terminal};
@@ -67,16 +67,23 @@ impl Bar {
                 }
             }
             Event::Output { line } => self.say(line),
-            Event::Finish { phase, seconds, what, .. } => {
+            Event::Finish { phase, seconds, brief, .. } => {
                 self.live.remove(&kernel.map(str::to_owned));
                 let took = format_duration(Duration::from_secs_f64(*seconds));
                 let done = self.terminal.paint(Color::Good, &self.terminal.render("✓"));
-                self.say(&format!("{done} {prefix}{:10} {took:>11}  {what}", phase.title()));
+                self.say(&format!("{done} {prefix}{:10} {took:>11}  {brief}", phase.title()));
             }
             Event::Note { text } => self.message(&prefix, Color::Hint, "note:", text),
             Event::Warning { text } => self.message(&prefix, Color::Warning, "warning:", text),
-            Event::Error { text, hint, .. } => {
+            Event::Error { text, hint, kind, excerpt, phase, .. } => {
+                if let Some(UnfinishedPhase { phase, took }) = phase {
+                    let took = format_duration(*took);
+                    let failed = self.terminal.paint(Color::Bad, &self.terminal.render("✗"));
+                    let how = how_it_ended(kind);
+                    self.say(&format!("{failed} {prefix}{:10} {took:>11}  {how}", phase.title()));
+                }
                 self.message(&prefix, Color::Bad, "error:", text);
+                excerpt.iter().for_each(|excerpt| self.say(excerpt));
                 hint.iter().for_each(|hint| self.message(&prefix, Color::Hint, "hint:", hint));
             }
             Event::KernelSummary { text, .. } => self.say(&escape_control(text)),

@@ -3,6 +3,7 @@
 use super::phase::Phase;
 use super::{KernelSummary, RunSummary};
 use serde::Serialize;
+use std::time::Duration;
 
 /// The unit of a [`Count`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +31,13 @@ pub struct Count<'a> {
     pub item: &'a str,
 }
 
+/// A phase that ended without a result.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnfinishedPhase {
+    pub phase: Phase,
+    pub took: Duration,
+}
+
 /// An event, as renderers get it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -54,6 +62,9 @@ pub(super) enum Event<'a> {
         phase: Phase,
         seconds: f64,
         what: &'a str,
+        /// The result for people.
+        #[serde(skip)]
+        brief: &'a str,
         /// The peak of kcompile itself.
         peak_memory_bytes: Option<u64>,
     },
@@ -69,6 +80,12 @@ pub(super) enum Event<'a> {
         hint: Option<&'a str>,
         kind: &'static str,
         code: u8,
+        /// Lines that show the place of the error.
+        #[serde(skip)]
+        excerpt: Option<&'a str>,
+        /// The phase that the error ended.
+        #[serde(skip)]
+        phase: Option<UnfinishedPhase>,
     },
     #[serde(rename = "summary")]
     KernelSummary {
@@ -89,4 +106,9 @@ pub(super) struct ScopedEvent<'a> {
     pub kernel: Option<&'a str>,
     #[serde(flatten)]
     pub event: &'a Event<'a>,
+}
+
+/// Returns how an error of this kind ends a phase.
+pub(super) fn how_it_ended(kind: &str) -> &'static str {
+    if kind == "interrupted" { "stopped" } else { "failed" }
 }

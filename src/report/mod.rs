@@ -19,6 +19,7 @@ mod plain;
 mod progress_text;
 mod rate;
 mod run_summary;
+mod similar;
 
 pub use compiler_cache_stats::CompilerCacheStats;
 pub use event::{Count, Unit};
@@ -26,7 +27,7 @@ pub use kernel_summary::{ConsumerField, Image, KernelSummary};
 pub use phase::Phase;
 pub use run_summary::{KernelResult, RunSummary};
 
-use event::{Event, ScopedEvent};
+use event::{Event, ScopedEvent, UnfinishedPhase};
 
 use crate::util::error::Error;
 use crate::util::terminal::Terminals;
@@ -115,6 +116,8 @@ pub struct Reporter {
     warnings: Mutex<Vec<String>>,
     times: Mutex<Vec<(Phase, Duration)>>,
     notes: Mutex<Vec<String>>,
+    /// The last phase, if it ended without a result.
+    unfinished: Mutex<Option<UnfinishedPhase>>,
 }
 
 impl Reporter {
@@ -149,6 +152,7 @@ impl Reporter {
             warnings: Mutex::default(),
             times: Mutex::default(),
             notes: Mutex::default(),
+            unfinished: Mutex::default(),
         }
     }
 
@@ -156,8 +160,15 @@ impl Reporter {
     pub fn start(&self, phase: Phase, what: &str) -> PhaseGuard<'_> {
         // Not earlier, since some commands must have only one thread while they set up the process.
         self.shared.ticker.call_once(|| tick(&self.shared));
+        *lock(&self.unfinished) = None;
         self.render(&Event::Start { phase, what: &sanitize(what) });
-        PhaseGuard { reporter: self, phase, since: Instant::now(), rate: Mutex::default() }
+        PhaseGuard {
+            reporter: self,
+            phase,
+            since: Instant::now(),
+            rate: Mutex::default(),
+            is_finished: false,
+        }
     }
 
     /// Reports something that the user should know but need not act on. Repeated notes are dropped.
@@ -180,6 +191,25 @@ impl Reporter {
         }
         self.render(&Event::Warning { text: &escape_control(&text) });
         lock(&self.warnings).push(text);
+    }
+
+    /// Reports warnings about settings, which begin with `CONFIG_X=y `. People see similar ones as one, which names the
+    /// command `list` that prints all. Programs and the receipt get each.
+    pub fn warnings_of_settings(&self, texts: Vec<String>, list: &str) {
+        if self.is_verbose() || matches!(*self.lock(), Renderer::Json(_)) {
+            texts.into_iter().for_each(|text| self.warning(text));
+            return;
+        }
+        let new: Vec<String> =
+            texts.into_iter().filter(|text| !lock(&self.warnings).contains(text)).collect();
+        for text in similar::join_similar(&new, list) {
+            self.render(&Event::Warning { text: &escape_control(&text) });
+        }
+        lock(&self.warnings).extend(new);
+    }
+
+    fn is_verbose(&self) -> bool {
+        self.shared.verbosity == Verbosity::Verbose
     }
 
     /// Returns the warnings so far.
@@ -212,7 +242,10 @@ impl Reporter {
             self.suspend(|| say!("{line}"));
             return;
         }
-        self.render(&Event::Error { text: &text, hint, kind, code });
+        let excerpt = error.excerpt_text().map(sanitize);
+        let is_quiet = matches!(*self.lock(), Renderer::Quiet(_));
+        let (excerpt, phase) = (excerpt.as_deref(), lock(&self.unfinished).take().filter(|_| !is_quiet));
+        self.render(&Event::Error { text: &text, hint, kind, code, excerpt, phase });
     }
 
     pub fn summary(&self, summary: &KernelSummary) {
@@ -303,6 +336,16 @@ pub struct PhaseGuard<'a> {
     phase: Phase,
     since: Instant,
     rate: Mutex<rate::Rate>,
+    is_finished: bool,
+}
+
+impl Drop for PhaseGuard<'_> {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            let unfinished = UnfinishedPhase { phase: self.phase, took: self.since.elapsed() };
+            *lock(&self.reporter.unfinished) = Some(unfinished);
+        }
+    }
 }
 
 impl PhaseGuard<'_> {
@@ -315,19 +358,26 @@ impl PhaseGuard<'_> {
 
     /// Reports a line that make printed, if the user wants them.
     pub fn output(&self, line: &str) {
-        if self.reporter.shared.verbosity == Verbosity::Verbose {
+        if self.reporter.is_verbose() {
             self.reporter.render(&Event::Output { line: &sanitize(line) });
         }
     }
 
     /// Reports the end of the phase, with its result. Returns the time that it took.
     pub fn finish(self, what: &str) -> Duration {
+        self.finish_briefly(what, what)
+    }
+
+    /// Does the same with a shorter result for people, who get the rest from a warning.
+    pub fn finish_briefly(mut self, what: &str, brief: &str) -> Duration {
+        self.is_finished = true;
         let took = self.since.elapsed();
         lock(&self.reporter.times).push((self.phase, took));
         self.reporter.render(&Event::Finish {
             phase: self.phase,
             seconds: took.as_secs_f64(),
             what: &sanitize(what),
+            brief: &sanitize(brief),
             peak_memory_bytes: crate::util::rusage::peak_memory(),
         });
         took

@@ -1,6 +1,6 @@
 //! Plain lines for logs: the start and end of each phase, and some progress.
 
-use super::event::{Event, ScopedEvent};
+use super::event::{Event, ScopedEvent, UnfinishedPhase, how_it_ended};
 use super::phase::Phase;
 use super::progress_text::ProgressText;
 use crate::util::terminal::{Color, Terminal};
@@ -56,15 +56,20 @@ impl Plain {
                 self.say(&line);
             }
             Event::Output { line } => self.say(&format!("{prefix}{line}")),
-            Event::Finish { phase, seconds, what, .. } => {
+            Event::Finish { phase, seconds, brief, .. } => {
                 self.running.remove(&kernel.map(str::to_owned));
                 let took = format_duration(Duration::from_secs_f64(*seconds));
-                self.say(&format!("{prefix}{}: done in {took}: {what}", phase.title()));
+                self.say(&format!("{prefix}{}: done in {took}: {brief}", phase.title()));
             }
             Event::Note { text } => self.message(&prefix, Color::Hint, "note:", text),
             Event::Warning { text } => self.message(&prefix, Color::Warning, "warning:", text),
-            Event::Error { text, hint, .. } => {
+            Event::Error { text, hint, kind, excerpt, phase, .. } => {
+                if let Some(UnfinishedPhase { phase, took }) = phase {
+                    let (how, took) = (how_it_ended(kind), format_duration(*took));
+                    self.say(&format!("{prefix}{}: {how} after {took}", phase.title()));
+                }
                 self.message(&prefix, Color::Bad, "error:", text);
+                excerpt.iter().for_each(|excerpt| self.say(excerpt));
                 hint.iter().for_each(|hint| self.message(&prefix, Color::Hint, "hint:", hint));
             }
             Event::KernelSummary { text, .. } => self.say(&escape_control(text)),

@@ -119,7 +119,8 @@ fn events_are_flat_objects_that_name_their_kernel() {
         json_of(Some("6.1"), &progress),
         json!({"kernel": "6.1", "event": "progress", "phase": "compile", "done": 3, "total": null, "unit": "bytes", "item": "x"})
     );
-    let error = Event::Error { text: "make failed", hint: None, kind: "build", code: 1 };
+    let error =
+        Event::Error { text: "make failed", hint: None, kind: "build", code: 1, excerpt: None, phase: None };
     assert_eq!(
         json_of(None, &error),
         json!({"event": "error", "text": "make failed", "hint": null, "kind": "build", "code": 1})

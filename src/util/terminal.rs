@@ -71,7 +71,7 @@ impl Terminal {
             match c {
                 '…' => shown.push_str("..."),
                 '✓' => shown.push_str("ok"),
-                '×' => shown.push('x'),
+                '×' | '✗' => shown.push('x'),
                 '–' | '—' => shown.push('-'),
                 c if c.is_ascii() => shown.push(c),
                 _ => shown.push('?'),

@@ -49,7 +49,7 @@ fn a_failed_target_is_an_error_and_spoils_no_build() {
     let built = context.build("").ok();
     context
         .run(&format!("{MAKE} -- no-such-target"))
-        .failed(1, &["error: make no-such-target failed", "the command was: "]);
+        .failed(1, &["error: make no-such-target failed", "and its command is in "]);
     let again = context.build("--rebuild").ok();
     assert_eq!(again.digests(), built.digests());
 }
