@@ -13,6 +13,7 @@ use crate::plan::request::ModuleMode;
 use crate::report::Reporter;
 use crate::source::Tree;
 use crate::util::error::{Error, Result};
+use crate::util::text::join_first;
 
 /// The most unmet requirements that an error lists.
 const MAX_NAMED: usize = 6;
@@ -74,18 +75,28 @@ fn without_loader_options(
 ///
 /// A setting of `--set` or `--fragment` did not take effect (exit code 1).
 pub fn check_overrides(configured: &Configured, plan: &Plan, reporter: &Reporter) -> Result<()> {
-    let by = |difference: &kconfig::Difference| &plan.config[difference.layer];
-    let text = |difference| format!("{difference} (requested by {})", by(difference).name);
+    let text = |difference: &kconfig::Difference| {
+        format!("{difference} (requested by {})", plan.config[difference.layer].name)
+    };
     let (required, others): (Vec<_>, Vec<_>) =
         configured.differences.iter().partition(|difference| is_required(difference, plan));
-    others.into_iter().for_each(|difference| reporter.warning(text(difference)));
+    reporter.warnings_of_settings(others.into_iter().map(text).collect(), &list_command(plan));
     if required.is_empty() {
         return Ok(());
     }
-    let list: Vec<String> = required.into_iter().map(text).collect();
+    let option = |difference: &&kconfig::Difference| {
+        let layer = &plan.config[difference.layer];
+        if layer.is_set_option() { difference.to_string() } else { text(difference) }
+    };
+    let list: Vec<String> = required.iter().map(option).collect();
     Err(Error::build(format!("settings did not take effect: {}", list.join("; "))).hint(
         "set what the option depends on too, or remove the option; `kcompile config why` shows all its conditions",
     ))
+}
+
+/// Returns the command that prints all warnings about the settings of a plan.
+pub fn list_command(plan: &Plan) -> String {
+    format!("`kcompile config show {} --{} --verbose`", plan.version_text(), plan.flavor.spec().flag)
 }
 
 /// Checks the final config against requirement profiles. Warns of recommendations that are not met.
@@ -111,19 +122,17 @@ pub fn check_requirements(
             let advice = results.iter().filter(|one| one.profile == profile.name && one.is_advice());
             let advice: Vec<String> = advice.map(RequirementResult::to_string).collect();
             if !advice.is_empty() {
-                let (name, advice) = (&profile.name, advice.join("; "));
+                let (name, advice) = (&profile.name, join_first(&advice, MAX_NAMED, "; "));
                 reporter.warning(format!("recommendations of profile {name} are not met: {advice}"));
             }
         }
         return Ok(results);
     }
-    let mut list: Vec<String> =
-        fatal.iter().take(MAX_NAMED).map(|result| format!("{result} ({})", result.reason)).collect();
-    list.extend((fatal.len() > MAX_NAMED).then(|| format!("and {} more", fatal.len() - MAX_NAMED)));
+    let list: Vec<String> = fatal.iter().map(|result| format!("{result} ({})", result.reason)).collect();
+    let list = join_first(&list, MAX_NAMED, "; ");
     let mut names: Vec<&str> = fatal.iter().map(|result| result.profile.as_str()).collect();
     names.dedup();
-    let error =
-        Error::build(format!("the final .config does not meet {}: {}", names.join(", "), list.join("; ")));
+    let error = Error::build(format!("the final .config does not meet {}: {list}", names.join(", ")));
     Err(error.hint(format!(
         "change it with --set or --fragment; to see all results: kcompile check {} --for {}\n      \
          (--require none skips the flavor's own profile)",

@@ -9,6 +9,7 @@ use crate::kbuild::sandbox::{self, SandboxReport};
 use crate::kconfig::requirements::Profile;
 use crate::oci;
 use crate::oci::snapshot::{self, TagSnapshot, VerifiedBlobs};
+use crate::ops::check_config::list_command;
 use crate::ops::context::Context;
 use crate::plan::Plan;
 use crate::report::Phase;
@@ -110,7 +111,12 @@ pub fn find(
     // Records the use. A failure does not matter.
     let _ =
         open_file(dir.join(RECORD), Links::Refuse).and_then(|record| record.set_modified(SystemTime::now()));
-    cached_build.warnings.iter().for_each(|warning| ctx.reporter.warning(warning.clone()));
+    let is_setting = |warning: &String| {
+        warning.split(' ').next().is_some_and(|word| word.starts_with("CONFIG_") && word.contains('='))
+    };
+    let (settings, others) = cached_build.warnings.iter().cloned().partition::<Vec<_>, _>(is_setting);
+    ctx.reporter.warnings_of_settings(settings, &list_command(plan));
+    others.into_iter().for_each(|warning| ctx.reporter.warning(warning));
     let images = cached_build.in_output(&ctx.output);
     Ok(Some((cached_build, images)))
 }

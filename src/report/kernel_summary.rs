@@ -105,10 +105,8 @@ impl fmt::Display for KernelSummary {
         writeln!(f, "  time            {}: {}", format_duration(whole), parts.join(", "))?;
         match self.warnings.len() {
             0 => writeln!(f, "  warnings        none")?,
-            count => {
-                writeln!(f, "  warnings        {count}")?;
-                self.warnings.iter().try_for_each(|warning| writeln!(f, "    - {warning}"))?;
-            }
+            // They were printed when they came.
+            count => writeln!(f, "  warnings        {count}, above")?,
         }
         let next = if f.alternate() { self.push_command() } else { self.next_commands() };
         write!(f, "\n  next:{next}")?;

@@ -45,7 +45,7 @@ fn a_summary_names_images_warnings_and_times() {
         "6.1.7, 0 modules\n",
         "  timings         out/timings.html\n",
         "  cache           1 hits, 2 misses (33.3 % hits)\n",
-        "  warnings        2\n    - a\n    - b\n",
+        "  warnings        2, above\n",
     ] {
         assert!(told.contains(line), "`{line}` is not in:\n{told}");
     }

@@ -67,7 +67,11 @@ pub fn open_or_fetch(plan: &Plan, ctx: &FetchContext<'_>) -> Result<Tree> {
         }
         _ => {
             let tree = fetch(plan, ctx, &phase)?;
-            phase.finish(&format!("Linux {}, {}", tree.identity.version, tree.identity.verified()));
+            // The warning below says what is missing.
+            let version = format!("Linux {}", tree.identity.version);
+            let whole = format!("{version}, {}", tree.identity.verified());
+            let brief = if tree.identity.is_authenticated() { &whole } else { &version };
+            phase.finish_briefly(&whole, brief);
             tree
         }
     };

@@ -57,6 +57,7 @@ mod commands {
     mod verify;
     mod verify_names;
     mod verify_rebuild;
+    mod warnings;
 }
 
 /// Faults and how kcompile handles them.
