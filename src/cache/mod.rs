@@ -38,6 +38,8 @@ use tempfile::TempDir;
 /// The prefix of names in `tmp/`.
 const SCRATCH_PREFIX: &str = "work-";
 
+const OTHER_CACHE: &str = "choose another cache directory with --cache-dir DIR";
+
 /// An existing, writable cache directory.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -57,7 +59,7 @@ impl Cache {
     pub fn open(root: &Utf8Path, uid: u32) -> Result<Cache> {
         let what = "the cache directory";
         check_kbuild_path(what, root)?;
-        create_dir(root)?;
+        create_dir(root).map_err(|error| error.hint(OTHER_CACHE))?;
         // Kbuild sees the real path, which must not depend on the link that led here.
         let root =
             root.canonicalize_utf8().context(Kind::Usage, || format!("{what} {root} cannot be used"))?;
@@ -83,7 +85,8 @@ impl Cache {
                 }
             }
         }
-        check_writable(what, &root.join("tmp"))?;
+        check_writable(&format!("{what} {root}"), &root.join("tmp"))
+            .map_err(|error| error.hint(OTHER_CACHE))?;
         let cache = Cache { root, uid };
         cache.sweep()?;
         Ok(cache)

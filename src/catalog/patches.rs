@@ -21,6 +21,8 @@ const MAX_PATCHES: u64 = 1 << 30;
 
 /// The file of a quilt directory that lists its patches.
 const SERIES: &str = "series";
+/// The hint for `--patches`.
+const PATCHES: &str = "give a directory with files that end in .patch or .diff";
 
 /// One patch of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -136,8 +138,9 @@ pub fn read_dir(dir: &Utf8Path) -> Result<PatchDir> {
                 .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
                 .collect()
         });
-        let mut names: BTreeSet<String> =
-            names.context(Kind::Usage, || format!("cannot read --patches {dir}"))?;
+        let mut names: BTreeSet<String> = names
+            .context(Kind::Usage, || format!("cannot read --patches {dir}"))
+            .map_err(|error| error.hint(PATCHES))?;
         names.retain(|name| is_patch(name) && !dir.join(name).is_dir());
         let mut left = MAX_PATCHES;
         let patches: Result<_> = names.iter().map(|name| read_patch(dir, name, &mut left)).collect();
@@ -149,7 +152,7 @@ pub fn read_dir(dir: &Utf8Path) -> Result<PatchDir> {
         (!unread.is_empty()).then(|| format!("--patches {dir}: not read: {} ({why})", unread.join(", ")));
     if patches.is_empty() {
         return Err(Error::usage(format!("--patches {dir}: the directory has no patches"))
-            .hint(notice.unwrap_or_else(|| "put files that end in .patch or .diff into it".to_owned())));
+            .hint(notice.unwrap_or_else(|| PATCHES.to_owned())));
     }
     Ok(PatchDir { patches, notice })
 }

@@ -97,7 +97,8 @@ impl Project {
         }
         if let Some(dir) = configs {
             if !dir.is_dir() {
-                return Err(Error::usage(format!("--configs {dir}: not a directory")));
+                return Err(Error::usage(format!("--configs {dir}: not a directory"))
+                    .hint("give a directory with the layout of the built-in configs/"));
             }
             let (root, configs) = (dir.to_owned(), dir.to_owned());
             project.dirs = Some(ProjectDirs { root, configs, patches: dir.join("patches") });

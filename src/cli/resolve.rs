@@ -3,7 +3,7 @@
 
 use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
-use crate::catalog::project::{Project, mirror_error};
+use crate::catalog::project::{FILE, Project, mirror_error};
 use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
 use crate::cli::args::{MakeArgs, Options};
 use crate::host::Host;
@@ -63,6 +63,9 @@ pub fn cache_dir(given: Option<&Utf8Path>, host: &Host) -> Result<Utf8PathBuf> {
     // Memoized results are read before the cache is opened.
     if dir.is_dir() {
         permissions::check(&dir, host.uid)?;
+    } else if dir.exists() {
+        return Err(Error::usage(format!("the cache directory {dir} is not a directory"))
+            .hint("choose another one with --cache-dir DIR"));
     }
     Ok(dir)
 }
@@ -132,7 +135,7 @@ fn keyring(paths: &[Utf8PathBuf], host: &Host) -> Result<Keyring> {
         let bytes = read_file(&path, Links::Follow, MAX_KEYRING)
             .context(Kind::Usage, || format!("--keyring: cannot read {path}"))
             .map_err(|error| error.hint(KEYRING_HINT))?;
-        keyring.add(path.as_str(), &bytes)?;
+        keyring.add(path.as_str(), &bytes).map_err(|error| error.with_option("--keyring"))?;
     }
     Ok(keyring)
 }
@@ -266,11 +269,16 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
 
 /// Returns `--mirror`, or else `KCOMPILE_MIRROR`, or else the project's mirrors.
 fn mirrors<'a>(options: &'a Options, ctx: &'a Context<'_>) -> Result<&'a [String]> {
-    let all = [&options.make.source.mirror, &ctx.host.mirrors, &ctx.library.project.defaults.mirror];
-    let mirrors = all.into_iter().find(|mirrors| !mirrors.is_empty()).map_or(&[][..], |mirrors| &mirrors[..]);
+    let all = [
+        ("--mirror", &options.make.source.mirror),
+        ("KCOMPILE_MIRROR", &ctx.host.mirrors),
+        (FILE, &ctx.library.project.defaults.mirror),
+    ];
+    let (origin, mirrors) = all.into_iter().find(|(_, mirrors)| !mirrors.is_empty()).unwrap_or(all[0]);
     match mirrors.iter().find_map(|mirror| mirror_error(mirror)) {
         None => Ok(mirrors),
-        Some(message) => Err(Error::usage(message)),
+        Some(message) => Err(Error::usage(format!("{origin}: {message}"))
+            .hint("give the URL of a server with kernel.org's layout, such as https://cdn.kernel.org")),
     }
 }
 
@@ -284,6 +292,7 @@ fn profiles(required: &[String], flavor: Flavor, ctx: &Context<'_>) -> Vec<Strin
 /// Imports the bundle of `--from-bundle` into the cache, for this run.
 pub fn import_bundle<'a>(options: &Options, ctx: Context<'a>) -> Result<Context<'a>> {
     let Some(path) = &options.make.source.from_bundle else { return Ok(ctx) };
-    let bundled = crate::ops::fetch::import_bundle(&ctx.host.absolute(path), &ctx)?;
+    let bundled = crate::ops::fetch::import_bundle(&ctx.host.absolute(path), &ctx)
+        .map_err(|error| error.with_option("--from-bundle"))?;
     Ok(Context { bundled, ..ctx })
 }

@@ -278,6 +278,8 @@ fn check_layout(path: &Utf8Path) -> Result<()> {
         .hint("move it away, or choose another directory with -o DIR"))
 }
 
+const OTHER_OUTPUT: &str = "choose another directory with -o DIR";
+
 /// Checks, before a build, that `layouts` can be written in `output`.
 ///
 /// # Errors
@@ -290,22 +292,21 @@ pub fn check_output<'a>(output: &Utf8Path, layouts: impl IntoIterator<Item = &'a
             "`skopeo copy oci:PATH:TAG` ends the path at the first colon; choose another directory with -o DIR",
         ));
     }
-    if output.is_symlink() && !output.exists() {
-        return Err(Error::usage(format!("the output directory {output} is a dangling link"))
-            .hint("choose another directory with -o DIR"));
-    }
-    if output.exists() && !output.is_dir() {
-        return Err(Error::usage(format!("the output directory {output} is a file"))
-            .hint("choose another directory with -o DIR"));
+    let problem = if output.exists() { "is a file" } else { "is a dangling link" };
+    if !output.is_dir() && (output.exists() || output.is_symlink()) {
+        return Err(Error::usage(format!("the output directory {output} {problem}")).hint(OTHER_OUTPUT));
     }
     if !output.exists() {
         let mut above = output.parent();
         while let Some(dir) = above.filter(|dir| !dir.exists()) {
             above = dir.parent();
         }
-        return above.map_or(Ok(()), |dir| check_writable("the directory for the output,", dir));
+        let what = |dir| format!("{dir}, where the output directory {output} would be");
+        let written = above.map_or(Ok(()), |dir| check_writable(&what(dir), dir));
+        return written.map_err(|error| error.hint(OTHER_OUTPUT));
     }
-    check_writable("the output directory", output)?;
+    check_writable(&format!("the output directory {output}"), output)
+        .map_err(|error| error.hint(OTHER_OUTPUT))?;
     let entries = output.read_dir_utf8().context(Kind::Usage, || format!("cannot read {output}"))?;
     let entries: Vec<Utf8PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.into_path())).collect();
     let is_ours = |path: &Utf8PathBuf| path.join("oci-layout").is_file() || path.file_name() == Some(LOCK);

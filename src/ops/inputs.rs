@@ -73,7 +73,10 @@ pub fn read(
 
 /// Reads the config or fragment that `option` names.
 fn read_config(option: &str, path: &Utf8Path) -> Result<Text> {
-    let text = text::read_config(path).map_err(|error| error.with_prefix(option))?;
+    let text = text::read_config(path).map_err(|error| {
+        let error = error.with_option(option);
+        if path.exists() { error } else { error.hint("give the path of a .config, or leave out the option") }
+    })?;
     Ok(Text { name: path.to_string(), text })
 }
 
@@ -139,12 +142,13 @@ impl MemoLookup<'_> {
 fn inspect_source(request: &Request, host: &Host, memo: &mut MemoLookup<'_>) -> Result<Option<LocalSource>> {
     match &request.source {
         SourceSpec::Path(path) if path.is_dir() => {
-            let version = source::tree_version(path)?;
+            let version = source::tree_version(path).map_err(|error| error.with_option("--source"))?;
             source::reject_inside_source(path, memo.cache_dir, "the cache directory", "--cache-dir")?;
             Ok(Some(LocalSource::Directory { version }))
         }
         SourceSpec::Path(path) if path.is_file() => {
-            Ok(Some(LocalSource::Tarball { sha256: hash_file(path, memo)? }))
+            let sha256 = hash_file(path, memo).map_err(|error| error.with_option("--source"))?;
+            Ok(Some(LocalSource::Tarball { sha256 }))
         }
         SourceSpec::Path(path) => Err(Error::usage(format!("--source {path}: no such file or directory"))
             .hint(format!("give {SOURCE_FORMS}"))),

@@ -18,7 +18,8 @@ pub(super) fn layers(
 ) -> Result<Vec<ConfigLayer>> {
     let base = match &inputs.config {
         Some(text) => {
-            let config = user_config(text, request.arch, notices)?;
+            let config =
+                user_config(text, request.arch, notices).map_err(|error| error.with_option("--config"))?;
             let (name, sha256) = (text.name.clone(), Sha256::of(&text.text));
             ConfigLayer { name, sha256, is_required: false, config }
         }
@@ -29,7 +30,9 @@ pub(super) fn layers(
     };
     let mut layers = vec![base];
     for (over, text) in request.overrides.iter().zip(&inputs.overrides) {
-        let config = user_config(text, request.arch, notices)?;
+        let is_file = matches!(over, Override::Fragment(_)) && text.name.starts_with('/');
+        let config = user_config(text, request.arch, notices)
+            .map_err(|error| if is_file { error.with_option("--fragment") } else { error })?;
         if let Some((symbol, _)) = config.symbols.iter().find(|(_, value)| value.is_empty()) {
             return Err(
                 Error::usage(format!("{}: CONFIG_{symbol}= has no value", text.name)).hint(SETTING_HINT)

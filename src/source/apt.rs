@@ -267,7 +267,8 @@ fn download(
         }
     })?;
     if !status.success() {
-        return Err(Error::fetch(format!("`{command}` failed: {}", apt_errors.join("; "))).hint(
+        let why = apt_errors.first().map_or("it printed no error", String::as_str);
+        return Err(Error::fetch(format!("`apt-get download {package_spec}` failed: {why}")).hint(
             "update the lists with `apt-get update`; `apt-cache search linux-source` shows the source packages",
         ));
     }
@@ -275,7 +276,7 @@ fn download(
     let mut debs = entries
         .filter_map(|entry| Some(entry.ok()?.into_path()))
         .filter(|path| path.extension() == Some("deb"));
-    debs.next().ok_or_else(|| Error::fetch(format!("`{command}` left no .deb")))
+    debs.next().ok_or_else(|| Error::fetch(format!("`apt-get download {package_spec}` left no .deb")))
 }
 
 /// Unpacks the kernel tarball in a .deb, an `ar` archive with the files in its member `data.tar.*`.

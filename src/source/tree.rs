@@ -2,7 +2,7 @@
 
 use crate::plan::SourceIdentity;
 use crate::util::error::{Error, Result};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 
 /// The prefix of build directories, which are direct children of their tree.
 pub const BUILD_DIR_PREFIX: &str = "kcompile-";
@@ -31,9 +31,14 @@ impl Tree {
     /// Exit code 1: it has been removed.
     pub fn require(&self) -> Result<()> {
         if !self.path.join("Makefile").is_file() {
-            return Err(Error::build(format!("the tree {} has been removed by another process", self.path))
-                .hint("run the same command again"));
+            return Err(removed_error(&self.path));
         }
         Ok(())
     }
+}
+
+/// Returns the error for a tree that another process removed, such as `kcompile clean`.
+pub(super) fn removed_error(tree: &Utf8Path) -> Error {
+    Error::build(format!("the tree {tree} has been removed by another process"))
+        .hint("run the same command again")
 }

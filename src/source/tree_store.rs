@@ -1,13 +1,13 @@
 //! Finds, checks and fills the entries of the cache's `trees/`. An entry gets its name when it is complete.
 
 use super::context::FetchContext;
-use super::tree::Tree;
+use super::tree::{Tree, removed_error};
 use super::tree_manifest;
 use crate::cache::{Cache, ScratchDir};
 use crate::kernel::SourceDigest;
 use crate::plan::SourceIdentity;
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Kind, Result, ResultExt, cannot};
+use crate::util::error::{Kind, Result, ResultExt, cannot};
 use crate::util::fs::{digest_file, remove_tree, sync_dir, write_atomically};
 use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::Utf8Path;
@@ -154,8 +154,7 @@ pub(super) fn install(ctx: &FetchContext<'_>, filled: &Utf8Path, key: &str) -> R
         moved().context(Kind::Build, cannot("install the tree", &entry))?;
     }
     sync_dir(&entry)?;
-    open(cache, key)
-        .ok_or_else(|| Error::build(format!("the tree {entry} has been removed by another process")))
+    open(cache, key).ok_or_else(|| removed_error(&entry))
 }
 
 /// Returns whether the entry `key` is complete and intact, with the same files as the tree in `filled`.

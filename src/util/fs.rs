@@ -88,11 +88,11 @@ pub fn find_unsafe_char(path: &Utf8Path) -> Option<char> {
     path.as_str().chars().find(|c| c.is_whitespace() || ":#$%\\'\"`*?[];&|<>()".contains(*c))
 }
 
-/// Fails if no file can be created in `dir`, before the work whose result would go there.
+/// Fails if no file can be created in `dir`, before the work whose result would go there. `what` names it for the user.
 pub fn check_writable(what: &str, dir: &Utf8Path) -> Result<()> {
     match tempfile::tempfile_in(dir) {
         Ok(_) => Ok(()),
-        Err(error) => Err(Error::usage(format!("{what} {dir} cannot be written")).caused_by(error)),
+        Err(error) => Err(Error::usage(format!("cannot write in {what}")).caused_by(error)),
     }
 }
 

@@ -96,19 +96,17 @@ impl Keyring {
                 // Text before the first block is a comment.
                 for block in text.split(ARMORED_KEY).skip(1) {
                     let block = format!("{ARMORED_KEY}{block}");
-                    let (keys, _) = SignedPublicKey::from_string_many(&block)
-                        .map_err(|cause| refused().caused_by(cause))?;
+                    let (keys, _) = SignedPublicKey::from_string_many(&block).map_err(|_| refused())?;
                     read.extend(keys);
                 }
             }
-            _ => read
-                .extend(SignedPublicKey::from_bytes_many(bytes).map_err(|cause| refused().caused_by(cause))?),
+            _ => read.extend(SignedPublicKey::from_bytes_many(bytes).map_err(|_| refused())?),
         }
         if read.is_empty() {
             return Err(refused());
         }
         for key in read {
-            let key = key.map_err(|cause| refused().caused_by(cause))?;
+            let key = key.map_err(|_| refused())?;
             match self.keys.iter_mut().find(|known| fingerprint(known) == fingerprint(&key)) {
                 Some(known) => merge(known, key),
                 None => self.keys.push(key),

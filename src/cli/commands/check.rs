@@ -207,7 +207,8 @@ fn from_layout(args: &CheckArgs, layout: &Utf8Path, tag: Option<&str>, host: &Ho
 
 fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<CheckedConfig> {
     if args.kernel.is_some() {
-        return Err(Error::usage("--kernel cannot be used with a version, only with a .config or a layout"));
+        return Err(Error::usage("--kernel cannot be used with a version, only with a .config or a layout")
+            .hint("leave out --kernel"));
     }
     let options = Options {
         target: TargetArgs {
