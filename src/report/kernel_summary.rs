@@ -1,9 +1,10 @@
-//! The summary of a build: images, warnings, times, and the command to run next.
+//! The summary of a build: images, warnings, times, and the commands to run next.
 
 use super::CompilerCacheStats;
 use super::phase::Phase;
 use crate::util::text::{format_duration, format_size, pluralize};
 use serde::{Serialize, Serializer};
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -60,26 +61,52 @@ pub struct Image {
 }
 
 impl KernelSummary {
-    /// Formats the commands to run next.
-    fn next_commands(&self) -> String {
-        let copy = |Image { layout, tag, .. }: &Image| {
-            let name = layout.rsplit('/').next().unwrap_or(layout);
-            format!("\n    skopeo copy oci:{layout}:{tag} docker://REGISTRY/{name}:{tag}")
-        };
-        self.images.iter().map(copy).collect()
+    /// Formats the commands to run next, one per line: boot the kernel, write it to a file, publish the images.
+    /// The reference of an image names its hypervisor, architecture and directory, so that no option is needed.
+    fn next_commands(&self, publish: Publish) -> String {
+        let mut commands = Vec::new();
+        // The first image has the kernel.
+        if let Some(Image { layout, tag, .. }) = self.images.first() {
+            let reference = format!("{layout}:{tag}");
+            let kernel = quote(&reference);
+            commands.extend([format!("kcompile boot {kernel}"), format!("kcompile extract {kernel}")]);
+        }
+        match publish {
+            Publish::EachImage => commands.extend(self.images.iter().map(Image::copy_command)),
+            Publish::OutputDirectory => commands.push(self.push_command()),
+        }
+        commands.iter().map(|command| format!("\n    {command}")).collect()
     }
 
     /// Formats one command that publishes all images of the output directory, without naming them.
     fn push_command(&self) -> String {
         let dir =
             self.images.first().and_then(|image| image.layout.rsplit_once('/')).map_or(".", |(dir, _)| dir);
-        let option = if dir == "out" {
-            String::new()
-        } else {
-            format!(" -o {}", shlex::try_quote(dir).unwrap_or_default())
-        };
-        format!("\n    kcompile push REGISTRY/PREFIX{option}")
+        let option = if dir == "out" { String::new() } else { format!(" -o {}", quote(dir)) };
+        format!("kcompile push REGISTRY/PREFIX{option}")
     }
+}
+
+/// How the images are published.
+#[derive(Clone, Copy)]
+enum Publish {
+    EachImage,
+    OutputDirectory,
+}
+
+impl Image {
+    fn copy_command(&self) -> String {
+        let Image { layout, tag, .. } = self;
+        let name = layout.rsplit('/').next().unwrap_or(layout);
+        let [from, to] = [format!("oci:{layout}:{tag}"), format!("docker://REGISTRY/{name}:{tag}")];
+        format!("skopeo copy {} {}", quote(&from), quote(&to))
+    }
+}
+
+/// Quotes a word for a shell.
+fn quote(word: &str) -> Cow<'_, str> {
+    // Only a NUL cannot be quoted, and no path has one.
+    shlex::try_quote(word).unwrap_or_default()
 }
 
 /// With `{:#}`, leaves out the images, which are also on standard output.
@@ -108,8 +135,8 @@ impl fmt::Display for KernelSummary {
             // They were printed when they came.
             count => writeln!(f, "  warnings        {count}, above")?,
         }
-        let next = if f.alternate() { self.push_command() } else { self.next_commands() };
-        write!(f, "\n  next:{next}")?;
+        let publish = if f.alternate() { Publish::OutputDirectory } else { Publish::EachImage };
+        write!(f, "\n  next:{}", self.next_commands(publish))?;
         if !self.consumer_fields.is_empty() {
             write!(f, "\n\n  for Flintlock and CAPMVM:")?;
         }

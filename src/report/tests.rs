@@ -27,7 +27,7 @@ fn a_summary_names_images_warnings_and_times() {
         "  receipt         out/kernel.json\n",
         "  time            1 min 16 s: source 1.5 s, compile 1 min 15 s\n",
         "  warnings        none\n",
-        "\n    skopeo copy oci:out/kernel-bin:6.1.7 docker://REGISTRY/kernel-bin:6.1.7",
+        "\n  next:\n    kcompile boot out/kernel-bin:6.1.7\n    kcompile extract out/kernel-bin:6.1.7\n    skopeo copy oci:out/kernel-bin:6.1.7 docker://REGISTRY/kernel-bin:6.1.7\n",
         "\n  for Flintlock and CAPMVM:\n    kernel filename  bin/vmlinux",
     ] {
         assert!(quiet.contains(line), "`{line}` is not in:\n{quiet}");
@@ -54,14 +54,16 @@ fn a_summary_names_images_warnings_and_times() {
 #[test]
 fn a_summary_on_a_terminal_leaves_the_images_to_standard_output() {
     let text = format!("{:#}", summary());
-    assert!(!text.contains("kernel-bin") && !text.contains("skopeo"), "{text}");
-    assert!(text.contains("\n  next:\n    kcompile push REGISTRY/PREFIX\n"), "{text}");
+    assert!(!text.contains("  image ") && !text.contains("skopeo"), "{text}");
+    assert!(text.contains("\n    kcompile push REGISTRY/PREFIX\n"), "{text}");
     assert!(text.ends_with("\n\n  1 image, 1.2 MB:"), "{text}");
     let other = KernelSummary {
         images: vec![Image { layout: "my dir/kernel-bin".into(), tag: "6.1.7".into(), bytes: 1 }],
         ..summary()
     };
-    assert!(format!("{other:#}").contains("kcompile push REGISTRY/PREFIX -o 'my dir'\n"));
+    let text = format!("{other:#}");
+    let next = "\n  next:\n    kcompile boot 'my dir/kernel-bin:6.1.7'\n    kcompile extract 'my dir/kernel-bin:6.1.7'\n    kcompile push REGISTRY/PREFIX -o 'my dir'\n";
+    assert!(text.contains(next), "{text}");
 }
 
 #[test]

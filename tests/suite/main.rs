@@ -47,6 +47,7 @@ mod commands {
     mod json;
     mod list;
     mod make;
+    mod next_steps;
     mod plan;
     mod project;
     mod push;
@@ -135,5 +136,6 @@ mod support {
     pub(crate) mod schemas;
     pub(crate) mod servers;
     pub(crate) mod signing;
+    pub(crate) mod terminal;
     pub(crate) mod tls;
 }
