@@ -22,6 +22,9 @@ use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// A directory of `PATH` with more entries is not searched for programs.
+const MAX_ENTRIES_WITHOUT_TOOLS: usize = 256;
+
 /// What kcompile knows of the process and the machine it runs on.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -165,8 +168,8 @@ impl Host {
             .find(|path| runs(path))
     }
 
-    /// Returns a digest of the stamps of program directories and package databases. It changes if a tool or
-    /// header is installed or updated.
+    /// Returns a digest of the stamps of package databases and of the directories in `PATH` that have tools. It
+    /// changes if a tool or header is installed or updated.
     pub fn installed(&self) -> Sha256 {
         const PACKAGES: [&str; 5] = [
             "/var/lib/dpkg/status",
@@ -177,13 +180,25 @@ impl Host {
         ];
         let path = self.child_env.get("PATH").map(String::as_str).unwrap_or_default();
         let mut hasher = Hasher::default();
-        for path in path.split(':').chain(PACKAGES) {
+        for path in path.split(':').filter(|dir| has_tools(dir)).chain(PACKAGES) {
             let stamp =
                 fs::metadata(path).map(|metadata| (metadata.ino(), metadata.mtime(), metadata.mtime_nsec()));
             hasher.update(format!("{path} {:?}\n", stamp.ok()));
         }
         hasher.finish()
     }
+}
+
+/// Returns whether a directory has programs besides kcompile itself, whose directory users add to `PATH`. A large
+/// directory is taken to have some.
+fn has_tools(dir: &str) -> bool {
+    let is_program = |entry: &fs::DirEntry| {
+        let metadata = fs::metadata(entry.path());
+        metadata.is_ok_and(|metadata| metadata.is_file() && metadata.mode() & 0o111 != 0)
+    };
+    let Ok(entries) = fs::read_dir(dir) else { return false };
+    let mut entries = entries.flatten().filter(|entry| entry.file_name() != "kcompile").enumerate();
+    entries.any(|(index, entry)| index >= MAX_ENTRIES_WITHOUT_TOOLS || is_program(&entry))
 }
 
 impl OsRelease {

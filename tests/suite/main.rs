@@ -9,6 +9,7 @@ mod imports;
 mod kernel_table;
 mod smoke;
 mod style;
+mod tutorial;
 
 /// Builds of one kernel and of several.
 mod build {

@@ -1,6 +1,6 @@
 //! Unchanged builds do nothing, and small changes only rebuild what they affect.
 
-use crate::support::context::{TestContext, sha256};
+use crate::support::context::{TestContext, sha256, write_script};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
@@ -163,10 +163,14 @@ fn unchanged_builds_still_check_requirements_and_tools() {
     let dir = context.path("tools");
     fs::create_dir(&dir).unwrap();
     context.env.insert("PATH".into(), format!("{programs}:{dir}"));
-    context.build("--require none").ok().says("Compile: done");
+    fs::write(dir.join("kcompile.d"), "").unwrap();
+    write_script(&dir.join("kcompile"), "");
     context.build("--require none").ok().says("nothing to do");
-    fs::write(dir.join("pahole"), "").unwrap();
-    context.build("--require none").ok().says("Compile: done");
+    for tool in ["pahole", "bpftool"] {
+        write_script(&dir.join(tool), "exit 1");
+        context.build("--require none").ok().says("Compile: done");
+        context.build("--require none").ok().says("nothing to do");
+    }
 }
 
 #[test]
