@@ -34,6 +34,7 @@ mod commands {
     mod boot;
     mod boot_shell;
     mod cache_check;
+    mod captures;
     mod ccache;
     mod check;
     mod cli;

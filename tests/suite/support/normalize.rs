@@ -12,7 +12,7 @@ pub(crate) fn normal(context: &TestContext, text: &str) -> String {
     without_places(context, text).lines().map(|line| without_seconds(line) + "\n").collect()
 }
 
-fn without_places(context: &TestContext, text: &str) -> String {
+pub(crate) fn without_places(context: &TestContext, text: &str) -> String {
     let mut text = text
         .replace(env!("CARGO_BIN_EXE_kcompile"), "kcompile")
         .replace(context.path("").as_str(), "/world/");
