@@ -3,7 +3,7 @@
 use crate::boot;
 use crate::boot::target::{self, ImageRef, ModulesSource, Overrides};
 use crate::cache::Cache;
-use crate::host;
+use crate::host::{self, Host};
 use crate::image::contents::ImageInputs;
 use crate::image::pack::{self, PackedImage};
 use crate::image::{attest, inspect, receipt};
@@ -23,7 +23,8 @@ use crate::report::{self, KernelSummary, Reporter};
 use crate::source::{self, Tree};
 use crate::util::error::Result;
 use crate::util::fs::create_dir;
-use crate::util::text;
+use crate::util::{text, time};
+use camino::Utf8Path;
 
 /// Builds the kernel of `request` and packs it. Returns the images in the order of the plan.
 pub fn build(request: &Request, ctx: &Context<'_>) -> Result<Vec<PackedImage>> {
@@ -173,7 +174,9 @@ fn write_images(
         &build,
         &attest::BuildRun { receipt: &receipt, began: finished.began, ended: host::now() },
     )?;
-    let pages = timings::write(&ctx.timings, &receipt, plan, finished.build_dir, compiled, reporter)?;
+    let facts = timings_facts(finished, &images, &redaction.command, host);
+    let timed = timings::TimedBuild { plan, build_dir: finished.build_dir, compiled, facts };
+    let pages = timings::write(&ctx.timings, &receipt, timed, reporter)?;
     let modules = image_inputs.module_count()?;
     if ctx.build_mode == BuildMode::Incremental && finished.reusable == Reusable::Yes {
         let build = reuse::NewCachedBuild {
@@ -196,6 +199,33 @@ fn write_images(
     let summary = summary(plan, &compiled.release, &images, ctx);
     reporter.summary(&KernelSummary { cache_stats: compiled.cache_stats, modules, timings, ..summary });
     Ok(images)
+}
+
+/// Returns what the page of timings says about a build.
+fn timings_facts(
+    finished: &FinishedMake<'_>,
+    images: &[PackedImage],
+    command: &str,
+    host: &Host,
+) -> timings::BuildFacts {
+    let FinishedMake { plan, image_inputs, began, .. } = finished;
+    let layers: Vec<String> =
+        plan.config.iter().map(|layer| display_path(Utf8Path::new(&layer.name), host)).collect();
+    let count = |value: &str| image_inputs.config.config.symbols.values().filter(|set| *set == value).count();
+    let compiler = plan.toolchain.identity.get("cc").cloned().unwrap_or_default();
+    let mut facts = vec![
+        ("Built", time::rfc3339(*began)),
+        ("Command", command.to_owned()),
+        ("Compiler", compiler),
+        ("Config", format!("{}: {} built in, {} as modules", layers.join(", "), count("y"), count("m"))),
+    ];
+    facts.extend(images.iter().map(|PackedImage { written, .. }| {
+        let (layout, tag) = (display_path(&written.layout, host), &written.tag);
+        let image = format!("{layout}:{tag}, {}, {}", text::format_size(written.size), written.digest.oci());
+        ("Image", image)
+    }));
+    facts.push(("Plan", plan.digest().oci()));
+    facts
 }
 
 /// Returns the images of `request` if no input changed, without opening the source tree or running make.

@@ -1,9 +1,10 @@
-//! Errors, text, time, digests and files. Nothing here knows of kernels or images.
+//! Errors, text, pages, time, digests and files. Nothing here knows of kernels or images.
 
 pub mod digest;
 pub mod error;
 pub mod file_stamp;
 pub mod fs;
+pub mod html;
 pub mod json;
 pub mod openpgp;
 pub mod read;

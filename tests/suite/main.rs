@@ -21,6 +21,7 @@ mod build {
     mod inputs;
     mod launchers;
     mod multi_kernel;
+    mod pages;
     mod reproducible;
     mod sandbox;
     mod single_kernel;
@@ -116,6 +117,7 @@ mod source {
 
 /// Shared code. Test files import nothing else of the suite.
 mod support {
+    pub(crate) mod browser;
     pub(crate) mod context;
     pub(crate) mod downloads;
     pub(crate) mod fixed_tools;

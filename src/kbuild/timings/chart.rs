@@ -1,226 +1,156 @@
-//! Draws the charts of the page as SVG. [`escape_html`] escapes every text that comes from a build.
+//! Draws the charts of the page. Texts of a chart are HTML, so that they keep their size on a phone.
 
+use super::file_tree::{FileCost, Node};
 use super::treemap::{Rect, squarified};
-use super::{Cost, Directory};
+use crate::util::html::escape;
 use crate::util::text::format_duration;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// The width of a chart. Browsers scale it.
-const WIDTH: f64 = 1120.0;
-const TREEMAP_HEIGHT: f64 = 620.0;
-const LINE_HEIGHT: f64 = 150.0;
+/// The size for which treemaps are laid out. Browsers stretch it to the width of the window.
+const WIDTH: f64 = 1150.0;
+const HEIGHT: f64 = 600.0;
 /// Rectangles with a shorter side are not drawn.
-const MIN_SIZE: f64 = 4.0;
-const MAX_DEPTH: usize = 5;
-/// The height of a name in a rectangle, and the width of one of its letters.
-const NAME_HEIGHT: f64 = 15.0;
-const LETTER: f64 = 6.4;
-
-/// Escapes `text` for HTML and XML, also inside quotes, and spells out control characters.
-pub(super) fn escape_html(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            character if character.is_control() => safe.extend(character.escape_default()),
-            character => safe.push(character),
-        }
-    }
-    safe
-}
+const MIN_SIZE: f64 = 3.0;
+const MAX_DEPTH: usize = 6;
+/// The height of the name of a directory above its content.
+const NAME_HEIGHT: f64 = 18.0;
+/// The least width of a name.
+const MIN_NAME: f64 = 34.0;
 
 /// Draws the number of running jobs over time as an area, and `-j` as a line.
 pub(super) fn jobs_running(running: &[f64], jobs: usize, seconds: f64) -> String {
-    let (left, top, width, height) = (30.0, 8.0, WIDTH - 40.0, LINE_HEIGHT - 30.0);
     let most = running.iter().copied().fold(jobs as f64, f64::max).max(1.0);
-    let y = |value: f64| top + height * (1.0 - value / most);
-    let part = width / running.len().max(1) as f64;
-    let mut path = format!("M{left:.1} {:.1}", y(0.0));
+    let y = |value: f64| 100.0 * (1.0 - value / most);
+    let part = 1000.0 / running.len().max(1) as f64;
+    let mut path = String::from("M0 100");
     for (index, value) in running.iter().enumerate() {
-        let x = left + index as f64 * part;
+        let x = index as f64 * part;
         write!(path, "L{x:.1} {y:.1}L{:.1} {y:.1}", x + part, y = y(*value)).expect("writing to a string");
     }
-    write!(path, "L{:.1} {:.1}Z", left + width, y(0.0)).expect("writing to a string");
-    let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {LINE_HEIGHT}\" role=\"img\"><path class=\"area\" d=\"{path}\"/>\
-         <line class=\"limit\" x1=\"{left}\" x2=\"{:.1}\" y1=\"{limit:.1}\" y2=\"{limit:.1}\"/>\
-         <text x=\"0\" y=\"{:.1}\">{jobs}</text><text x=\"0\" y=\"{:.1}\">0</text>",
-        left + width,
-        y(jobs as f64) + 4.0,
-        y(0.0),
-        limit = y(jobs as f64),
-    );
-    for quarter in 0..=4 {
-        let share = f64::from(quarter) / 4.0;
-        let anchor = ["start", "middle", "middle", "middle", "end"][quarter as usize];
-        write!(
-            svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            left + width * share,
-            LINE_HEIGHT - 6.0,
-            format_duration(Duration::from_secs_f64(seconds.max(0.0) * share))
-        )
-        .expect("writing to a string");
-    }
-    svg.push_str("</svg>");
-    svg
+    let limit = y(jobs as f64);
+    let quarters = (0..=4).map(|quarter| {
+        let at = seconds.max(0.0) * f64::from(quarter) / 4.0;
+        format!("<span>{}</span>", format_duration(Duration::from_secs_f64(at)))
+    });
+    format!(
+        "<div class=\"jobs\"><svg viewBox=\"0 0 1000 100\" preserveAspectRatio=\"none\" role=\"img\" aria-label=\"running \
+         jobs over time\"><path d=\"{path}L1000 100Z\"/><line x1=\"0\" x2=\"1000\" y1=\"{limit:.1}\" y2=\"{limit:.1}\"/>\
+         </svg><p>{}</p></div>",
+        quarters.collect::<String>()
+    )
 }
 
-/// Draws a treemap of the directories. `cost` selects what is drawn, and `format` formats it.
-pub(super) fn treemap(top: &Directory, cost: fn(Cost) -> f64, format: fn(f64) -> String) -> String {
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {TREEMAP_HEIGHT}\" role=\"img\">");
-    let whole = Rect { x: 0.0, y: 0.0, width: WIDTH, height: TREEMAP_HEIGHT };
-    let total = cost(top.whole());
-    if total > 0.0 {
-        let map = Map { cost, format, total };
-        map.draw_inside(&mut svg, top, "", whole, 0, None);
-    }
-    svg.push_str("</svg>");
-    svg
+/// A treemap of files.
+pub(super) struct Treemap {
+    /// Returns what the areas show.
+    pub(super) cost: fn(FileCost) -> f64,
+    pub(super) format: fn(f64) -> String,
 }
 
-struct Map {
-    cost: fn(Cost) -> f64,
-    format: fn(f64) -> String,
-    total: f64,
-}
-
-/// A rectangle of the treemap with its labels.
-struct Tile<'a> {
-    name: &'a str,
+/// A directory whose content is drawn.
+struct Level<'a> {
+    dir: &'a Node<'a>,
     path: &'a str,
-    cost: f64,
     depth: usize,
-    hue: u32,
+    area: Rect,
 }
 
-impl Map {
-    /// Draws the content of `dir` into `within`. Each top directory has the same colour in every
-    /// map, and the directories in it have shades of that colour.
-    fn draw_inside(
-        &self,
-        svg: &mut String,
-        dir: &Directory,
-        path: &str,
-        within: Rect,
-        depth: usize,
-        hue: Option<u32>,
-    ) {
-        let below = dir.directories.iter().map(|below| ((self.cost)(below.whole()), Some(below)));
-        let own = std::iter::once(((self.cost)(dir.own), None));
-        let mut parts: Vec<_> = own.chain(below).enumerate().collect();
-        parts.retain(|(_, (cost, _))| *cost > 0.0);
-        parts.sort_by(|(_, (a, _)), (_, (b, _))| b.total_cmp(a));
-        let sizes: Vec<f64> = parts.iter().map(|(_, (cost, _))| *cost).collect();
-        for ((index, (cost, below)), rect) in parts.iter().zip(squarified(&sizes, within)) {
+impl Treemap {
+    /// Draws a treemap of all files. Each top directory has a color, and what is in it has shades of that color.
+    pub(super) fn draw(&self, top: &Node<'_>) -> String {
+        let mut html = String::from("<div class=\"map\">\n");
+        let total = (self.cost)(top.cost);
+        if total > 0.0 {
+            let area = Rect { x: 0.0, y: 0.0, width: WIDTH, height: HEIGHT };
+            self.draw_content(&mut html, &Level { dir: top, path: "", depth: 0, area }, total);
+        }
+        html + "</div>"
+    }
+
+    fn draw_content(&self, html: &mut String, level: &Level<'_>, total: f64) {
+        let Level { dir, path, depth, area } = *level;
+        let mut parts: Vec<(usize, &Node<'_>)> = dir.children.iter().enumerate().collect();
+        parts.retain(|(_, node)| (self.cost)(node.cost) > 0.0);
+        parts.sort_by(|(_, a), (_, b)| (self.cost)(b.cost).total_cmp(&(self.cost)(a.cost)));
+        let sizes: Vec<f64> = parts.iter().map(|(_, node)| (self.cost)(node.cost)).collect();
+        for ((index, node), rect) in parts.into_iter().zip(squarified(&sizes, area)) {
             if rect.width.min(rect.height) < MIN_SIZE {
                 continue;
             }
+            let slash = if path.is_empty() { "" } else { "/" };
+            let whole_path = format!("{path}{slash}{}", node.name);
             // Steps around the colour circle that do not repeat soon.
-            let hue = hue.unwrap_or((*index as u32 * 137) % 360);
-            let name = below.map_or("files", |below| &below.name);
-            let whole_name = match (below, path) {
-                (Some(_), "") => name.to_owned(),
-                (Some(_), _) => format!("{path}/{name}"),
-                (None, "") => "files in the top directory".to_owned(),
-                (None, _) => format!("files in {path}"),
-            };
-            self.draw(svg, &Tile { name, path: &whole_name, cost: *cost, depth, hue }, rect);
-            let inner = rect.inside(NAME_HEIGHT + 2.0, 2.0).filter(|_| rect.height > 3.0 * NAME_HEIGHT);
-            if let (Some(below), Some(inner), true) = (below, inner, depth + 1 < MAX_DEPTH)
-                && !below.directories.is_empty()
-            {
-                self.draw_inside(svg, below, &whole_name, inner, depth + 1, Some(hue));
-            }
+            let hue = if depth == 0 { format!("--hue:{};", (index * 137) % 360) } else { String::new() };
+            let percent = |length: f64, whole: f64| length / whole * 100.0;
+            write!(
+                html,
+                "<div class=\"tile\" style=\"{hue}--depth:{depth};left:{:.3}%;top:{:.3}%;width:{:.3}%;height:{:.3}%\" \
+                 title=\"{}: {}, {:.1} %\">",
+                percent(rect.x, area.width),
+                percent(rect.y, area.height),
+                percent(rect.width, area.width),
+                percent(rect.height, area.height),
+                escape(&whole_path),
+                (self.format)((self.cost)(node.cost)),
+                (self.cost)(node.cost) / total * 100.0
+            )
+            .expect("writing to a string");
+            self.draw_inside(html, &Level { dir: node, path: &whole_path, depth, area: rect }, total);
+            html.push_str("</div>\n");
         }
     }
 
-    fn draw(&self, svg: &mut String, tile: &Tile<'_>, rect: Rect) {
-        let Tile { name, path, cost, depth, hue } = *tile;
-        let Rect { x, y, width, height } = rect;
-        let light = 38 + 9 * depth;
-        write!(
-            svg,
-            "<g><title>{}: {}, {:.1} %</title><rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\" \
-             fill=\"hsl({hue} 38% {light}%)\"/>",
-            escape_html(path),
-            (self.format)(cost),
-            cost / self.total * 100.0
-        )
-        .expect("writing to a string");
-        let letters = ((width - 6.0) / LETTER) as usize;
-        if letters >= 3 && height >= NAME_HEIGHT {
-            let with_cost = format!("{name} {}", (self.format)(cost));
-            let text = if with_cost.chars().count() <= letters { &with_cost } else { name };
-            let text: String = text.chars().take(letters).collect();
-            let dark = if light > 55 { " class=\"dark\"" } else { "" };
-            write!(
-                svg,
-                "<text{dark} x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-                x + 3.0,
-                y + 12.0,
-                escape_html(&text)
-            )
-            .expect("writing to a string");
+    /// Draws the name of a tile and, if there is room, what is in it.
+    fn draw_inside(&self, html: &mut String, tile: &Level<'_>, total: f64) {
+        let Level { dir: node, path, depth, area } = *tile;
+        if area.width >= MIN_NAME && area.height >= NAME_HEIGHT {
+            let cost = (self.format)((self.cost)(node.cost));
+            write!(html, "<span>{} {cost}</span>", escape(node.name)).expect("writing to a string");
         }
-        svg.push_str("</g>");
+        let is_large =
+            area.height > 3.0 * NAME_HEIGHT && area.width > 2.0 * MIN_NAME && depth + 1 < MAX_DEPTH;
+        if !is_large || node.children.is_empty() {
+            return;
+        }
+        let inner = Rect { x: 0.0, y: 0.0, width: area.width - 4.0, height: area.height - NAME_HEIGHT - 3.0 };
+        html.push_str("<div>");
+        self.draw_content(html, &Level { dir: node, path, depth: depth + 1, area: inner }, total);
+        html.push_str("</div>");
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::timings;
     use super::*;
 
     #[test]
-    fn names_are_escaped() {
-        assert_eq!(
-            escape_html("<b a=\"x\" c='y'>&\u{1b}[2J"),
-            "&lt;b a=&quot;x&quot; c=&#39;y&#39;&gt;&amp;\\u{1b}[2J"
-        );
-    }
-
-    #[test]
     fn the_height_of_the_area_is_the_number_of_jobs() {
-        let svg = jobs_running(&[2.0, 0.0], 2, 10.0);
+        let html = jobs_running(&[2.0, 0.0], 2, 10.0);
         // Half of the width at the top, half at the bottom.
-        assert!(
-            svg.contains("d=\"M30.0 128.0L30.0 8.0L570.0 8.0L570.0 128.0L1110.0 128.0L1110.0 128.0Z\""),
-            "{svg}"
-        );
-        assert!(svg.contains(">10 s</text>"), "{svg}");
+        assert!(html.contains("d=\"M0 100L0.0 0.0L500.0 0.0L500.0 100.0L1000.0 100.0L1000 100Z\""), "{html}");
+        assert!(html.contains("<span>10 s</span>"), "{html}");
         assert!(jobs_running(&[], 4, 0.0).contains("<svg"));
     }
 
     #[test]
-    fn the_treemap_nests_directories_with_their_shares() {
-        let file = |name: &str, bytes| Directory {
-            name: name.into(),
-            bytes,
-            own: Cost { seconds: 0.0, bytes },
-            ..Directory::default()
-        };
-        let drivers = Directory {
-            bytes: 75,
-            directories: vec![file("net", 50), file("<i>", 25)],
-            ..file("drivers", 0)
-        };
-        let drivers = Directory { bytes: 75, ..drivers };
-        let top =
-            Directory { bytes: 100, directories: vec![drivers, file("fs", 25)], ..Directory::default() };
-        let svg = treemap(&top, |cost| cost.bytes as f64, |bytes| format!("{bytes} B"));
+    fn the_treemap_nests_files_in_directories_with_their_shares() {
+        let mut timings = timings();
+        timings.vmlinux.objects = [("drivers/net/a.o", 50), ("drivers/<i>/b.o", 25), ("fs/open.o", 25)]
+            .map(|(name, bytes)| (name.into(), bytes))
+            .into();
+        let map = Treemap { cost: |cost| cost.vmlinux as f64, format: |bytes| format!("{bytes} B") };
+        let html = map.draw(&Node::of(&timings));
         for title in [
             "drivers: 75 B, 75.0 %",
-            "drivers/net: 50 B, 50.0 %",
-            "fs: 25 B, 25.0 %",
-            "drivers/&lt;i&gt;: 25 B",
+            "drivers/net/a.o: 50 B, 50.0 %",
+            "fs/open.o: 25 B, 25.0 %",
+            "drivers/&lt;i&gt;/b.o: 25 B",
         ] {
-            assert!(svg.contains(&format!("<title>{title}")), "`{title}` is not in {svg}");
+            assert!(html.contains(&format!("title=\"{title}")), "`{title}` is not in {html}");
         }
-        assert!(!svg.contains("<i>"), "{svg}");
+        assert!(!html.contains("<i>"), "{html}");
+        assert_eq!(html.matches("<div").count(), html.matches("</div>").count());
     }
 }

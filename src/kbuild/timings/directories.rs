@@ -40,11 +40,6 @@ impl Directory {
         Directory::from_sorted("", &sorted, 0)
     }
 
-    /// Returns the cost of everything in it.
-    pub(super) fn whole(&self) -> Cost {
-        Cost { seconds: self.seconds, bytes: self.bytes }
-    }
-
     /// Builds a directory from sorted paths that have the same first `depth` parts.
     fn from_sorted(name: &str, paths: &[(Vec<&str>, Cost)], depth: usize) -> Directory {
         let here = paths.iter().take_while(|(path, _)| path.len() == depth).count();

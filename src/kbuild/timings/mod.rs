@@ -1,5 +1,6 @@
 //! Shows where the time and the bytes of a build went. `--timings` writes an HTML page that needs
-//! no network and no script, and `--timings=json` writes the same numbers as JSON.
+//! no network and no script, `--timings=json` the same numbers as JSON, and `--timings=trace` the steps as a
+//! trace.
 //!
 //! Nothing runs between make and the compiler, since Kbuild compiles everything again if a command
 //! changes. A step starts when Kbuild announces it, and ends with the last file that Kbuild writes
@@ -7,12 +8,14 @@
 
 mod chart;
 mod directories;
+mod file_tree;
 mod objects;
 mod page;
 mod steps;
+mod trace;
 mod treemap;
 
-pub use directories::{Cost, Directory};
+pub use directories::Directory;
 pub use objects::ObjectSizes;
 pub use steps::Step;
 
@@ -25,6 +28,7 @@ use crate::util::fs::write_atomically;
 use crate::util::json::Versioned;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// `--timings`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,6 +37,8 @@ pub enum TimingsFormat {
     Html,
     /// JSON for programs
     Json,
+    /// A trace of all steps, for ui.perfetto.dev and chrome://tracing
+    Trace,
 }
 
 /// The timings of one build. Field names are part of the contract. Times are wall time in seconds,
@@ -52,9 +58,16 @@ pub struct Timings {
     /// The commands of this run, in the order of their start.
     pub steps: Vec<Step>,
     pub vmlinux: ObjectSizes,
+    /// The modules, as paths in the build directory, with their sizes.
+    pub modules: BTreeMap<String, u64>,
     /// The top directory of the kernel.
     pub directories: Directory,
+    #[serde(skip)]
+    pub facts: BuildFacts,
 }
+
+/// What the head of the page says about the build, as names and texts.
+pub type BuildFacts = Vec<(&'static str, String)>;
 
 #[derive(Debug, Serialize)]
 pub struct PhaseTime {
@@ -65,20 +78,26 @@ pub struct PhaseTime {
 /// The number of parts of the compile phase in `jobs_running`.
 const PARTS: usize = 240;
 
-/// Writes `<flavor>-<version>-<arch>-timings.html` or `.json` beside the receipt. Reads the object
+/// A build that is timed.
+pub struct TimedBuild<'a> {
+    pub plan: &'a Plan,
+    pub build_dir: &'a BuildDir<'a>,
+    pub compiled: &'a Compiled,
+    pub facts: BuildFacts,
+}
+
+/// Writes `<flavor>-<version>-<arch>-timings.html`, `.json` or `.trace.json` beside the receipt. Reads the object
 /// files of the build directory and the time stamps of make's files. Returns the paths.
 pub fn write(
     formats: &[TimingsFormat],
     receipt: &Utf8Path,
-    plan: &Plan,
-    build_dir: &BuildDir<'_>,
-    compiled: &Compiled,
+    build: TimedBuild<'_>,
     reporter: &Reporter,
 ) -> Result<Vec<Utf8PathBuf>> {
     if formats.is_empty() {
         return Ok(Vec::new());
     }
-    let timings = read(plan, build_dir, compiled, reporter);
+    let timings = read(build, reporter);
     let base = receipt.with_extension("");
     let write_one = |format: &TimingsFormat| {
         let (extension, text) = match format {
@@ -87,6 +106,7 @@ pub fn write(
                 "json",
                 serde_json::to_string_pretty(&Versioned::new(&timings)).expect("numbers and strings") + "\n",
             ),
+            TimingsFormat::Trace => ("trace.json", trace::render(&timings)),
         };
         let path = Utf8PathBuf::from(format!("{base}-timings.{extension}"));
         write_atomically(&path, text.as_bytes())?;
@@ -95,7 +115,8 @@ pub fn write(
     formats.iter().map(write_one).collect()
 }
 
-fn read(plan: &Plan, build_dir: &BuildDir<'_>, compiled: &Compiled, reporter: &Reporter) -> Timings {
+fn read(build: TimedBuild<'_>, reporter: &Reporter) -> Timings {
+    let TimedBuild { plan, build_dir, compiled, facts } = build;
     let steps = steps::read(&build_dir.path, compiled);
     let vmlinux = objects::read(&build_dir.path);
     Timings {
@@ -111,7 +132,50 @@ fn read(plan: &Plan, build_dir: &BuildDir<'_>, compiled: &Compiled, reporter: &R
         compile_seconds: compiled.seconds,
         jobs_running: steps::jobs_running(&steps, compiled.seconds, PARTS),
         directories: Directory::of(&steps, &vmlinux),
+        modules: objects::modules(&build_dir.path),
         steps,
         vmlinux,
+        facts,
+    }
+}
+
+impl Timings {
+    /// `Linux 6.1.7 for Firecracker on amd64`.
+    fn title(&self) -> String {
+        format!("Linux {} for {} on {}", self.release, self.flavor.spec().title, self.arch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn step(target: &str, begin: f64, seconds: f64) -> Step {
+        Step { tool: "CC".into(), target: target.into(), module: false, begin, seconds, measured: true }
+    }
+
+    /// Returns a build of a few files.
+    pub(super) fn timings() -> Timings {
+        let steps =
+            vec![step("fs/ext4/inode.o", 0.0, 2.0), step("fs/open.o", 2.0, 1.0), step("vmlinux", 3.0, 4.0)];
+        let objects = [("fs/ext4/inode.o", 10), ("fs/ext4/dir.o", 5), ("kernel/fork.o", 7)];
+        let vmlinux =
+            ObjectSizes { bytes: 30, objects: objects.map(|(name, bytes)| (name.to_owned(), bytes)).into() };
+        Timings {
+            release: "6.1.7".into(),
+            flavor: Flavor::Firecracker,
+            arch: Arch::Amd64,
+            jobs: 2,
+            phases: [(Phase::Configure, 1.0), (Phase::Compile, 7.0)]
+                .map(|(phase, seconds)| PhaseTime { phase, seconds })
+                .into(),
+            compile_seconds: 7.0,
+            jobs_running: vec![1.0, 0.5],
+            directories: Directory::of(&steps, &vmlinux),
+            steps,
+            vmlinux,
+            modules: [("fs/ext4/ext4.ko".to_owned(), 30)].into(),
+            facts: vec![("Command", "kcompile 6.1.7".into())],
+        }
     }
 }

@@ -1,8 +1,8 @@
-//! Reads the sizes of vmlinux's object files. The archives that Kbuild links vmlinux from name
+//! Reads the sizes of vmlinux's object files and of modules. The archives that Kbuild links vmlinux from name
 //! them, and their section headers have the sizes. Nothing else in them is read.
 
 use crate::util::read::{Links, open_file, read_file};
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::{Utf8Component, Utf8Path, Utf8PathBuf};
 use object::read::archive::ArchiveFile;
 use object::read::elf::{FileHeader, SectionHeader};
 use object::read::{ReadCache, ReadRef};
@@ -46,6 +46,23 @@ pub(super) fn read(build: &Utf8Path) -> ObjectSizes {
         bytes: loaded_bytes(&build.join("vmlinux")).unwrap_or(0),
         objects: members.iter().take(MAX_OBJECTS).filter_map(of_object).collect(),
     }
+}
+
+/// Returns the sizes of the modules that `modules.order` lists, by their path in the build directory. The list has
+/// paths of `.ko` files, which begin with `kernel/` before 5.3, and of `.o` files from 6.2 on.
+pub(super) fn modules(build: &Utf8Path) -> BTreeMap<String, u64> {
+    let list = read_file(build.join("modules.order"), Links::RefuseAnywhere, MAX_ARCHIVE).unwrap_or_default();
+    let list = String::from_utf8_lossy(&list);
+    let is_inside =
+        |path: &str| Utf8Path::new(path).components().all(|part| matches!(part, Utf8Component::Normal(_)));
+    let of_module = |line: &str| {
+        let stem = line.strip_suffix(".ko").or(line.strip_suffix(".o"))?;
+        let paths = [Some(stem), stem.strip_prefix("kernel/")];
+        let mut paths =
+            paths.into_iter().flatten().map(|stem| format!("{stem}.ko")).filter(|path| is_inside(path));
+        paths.find_map(|path| Some((path.clone(), loaded_bytes(&build.join(path))?)))
+    };
+    list.lines().take(MAX_OBJECTS).filter_map(of_module).collect()
 }
 
 /// Returns the archives that vmlinux is linked from. Since 6.1 that is `vmlinux.a` and the

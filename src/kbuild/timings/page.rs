@@ -1,64 +1,41 @@
-//! Renders the page, which is one HTML file without scripts and without anything from the network.
+//! Renders the page, which begins with what people look for first: where the time and the bytes are.
 
-use super::chart::{self, escape_html};
-use super::{Directory, Step, Timings};
+use super::chart::{self, Treemap};
+use super::file_tree::{FileCost, Node};
+use super::{Step, Timings};
+use crate::util::html::{escape, facts, page, section};
 use crate::util::text::{format_duration, format_size, pluralize};
-use std::fmt::Write as _;
 use std::time::Duration;
 
-const STYLE: &str = include_str!("page.css");
 /// The length of the list of the slowest translation units.
 const MAX_SLOWEST: usize = 40;
 /// Directories with a smaller share of the whole are left out.
 const MIN_SHARE: f64 = 0.002;
 
 pub(super) fn render(timings: &Timings) -> String {
-    let Timings { release, flavor, arch, directories, vmlinux, .. } = timings;
-    let title = format!("Linux {} for {} on {arch}", escape_html(release), flavor.spec().title);
-    let mut page = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-    );
-    let mut section = |name: &str, about: &str, content: &str| {
-        writeln!(page, "<section>\n<h2>{name}</h2>\n<p>{about}</p>\n{content}\n</section>")
-            .expect("writing to a string");
-    };
-    section("Phases", "", &phases(timings));
-    section(
-        "Jobs",
-        &about_jobs(timings),
-        &chart::jobs_running(&timings.jobs_running, timings.jobs, timings.compile_seconds),
-    );
-    section("Slowest translation units", &about_units(timings), &slowest(&timings.steps));
-    section(
-        "Compile time by directory",
-        "The time of this run's steps, including modules. Point at a rectangle for its path and share.",
-        &chart::treemap(directories, |cost| cost.seconds, seconds),
-    );
-    section(
-        "vmlinux by directory",
-        &about_bytes(timings),
-        &chart::treemap(directories, |cost| cost.bytes as f64, bytes),
-    );
-    let about = format!(
-        "Directories below {:.1} % of both are left out. --timings=json has all of them.",
+    let files = Node::of(timings);
+    let time = Treemap { cost: |cost| cost.seconds, format: seconds };
+    let size = Treemap { cost: |cost| (cost.vmlinux + cost.module) as f64, format: bytes };
+    let jobs = chart::jobs_running(&timings.jobs_running, timings.jobs, timings.compile_seconds);
+    let about_directories = format!(
+        "Directories below {:.1} % of the whole are left out. --timings=json has all of them.",
         MIN_SHARE * 100.0
     );
-    let whole =
-        Whole { seconds: directories.seconds.max(f64::MIN_POSITIVE), bytes: (vmlinux.sum() as f64).max(1.0) };
-    let heading = "<p class=\"row head\"><span>directory</span><span>seconds</span><span>bytes</span></p>";
-    section("Directories", &about, &format!("{heading}{}", tree(directories, whole)));
-    page.push_str("</body>\n</html>\n");
-    page
-}
-
-/// The cost of the whole kernel.
-#[derive(Clone, Copy)]
-struct Whole {
-    seconds: f64,
-    bytes: f64,
+    let body = [
+        facts(&timings.facts),
+        section(
+            "Compile time by directory and file",
+            "The time of this run's steps, including modules. The top left has the most. Point at a rectangle for \
+             its path and share.",
+            &time.draw(&files),
+        ),
+        section("Bytes by directory and file", &about_bytes(timings), &size.draw(&files)),
+        section("Phases", "", &phases(timings)),
+        section("Jobs", &about_jobs(timings), &jobs),
+        section("Slowest translation units", &about_units(timings), &slowest(&timings.steps)),
+        section("Directories", &about_directories, &directories(&files)),
+    ];
+    page(&timings.title(), &body.concat())
 }
 
 fn seconds(seconds: f64) -> String {
@@ -73,25 +50,26 @@ fn phases(timings: &Timings) -> String {
     let whole: f64 = timings.phases.iter().map(|phase| phase.seconds).sum();
     let mut rows = String::from("<table>");
     for phase in &timings.phases {
-        rows.push_str(&row(&[phase.phase.title(), &seconds(phase.seconds)], phase.seconds / whole));
+        rows.push_str(&row(&[phase.phase.title()], &seconds(phase.seconds), phase.seconds / whole));
     }
-    write!(rows, "<tr><td>Total</td><td>{}</td><td></td></tr></table>", seconds(whole))
-        .expect("writing to a string");
-    rows
+    rows + &format!("<tr><td>Total</td><td class=\"number\">{}</td><td></td></tr></table>", seconds(whole))
 }
 
 /// Renders a row of a table, with a bar for a share of 1.
-fn row(cells: &[&str], share: f64) -> String {
-    let cells: String = cells.iter().map(|cell| format!("<td>{}</td>", escape_html(cell))).collect();
+fn row(texts: &[&str], number: &str, share: f64) -> String {
+    let cells: String = texts.iter().map(|text| format!("<td>{}</td>", escape(text))).collect();
     let share = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
-    format!("<tr>{cells}<td class=\"bar\"><i style=\"width:{share:.1}%\"></i></td></tr>\n")
+    format!(
+        "<tr>{cells}<td class=\"number\">{}</td><td class=\"bar\"><i style=\"width:{share:.1}%\"></i></td></tr>\n",
+        escape(number)
+    )
 }
 
 fn about_jobs(timings: &Timings) -> String {
     let busy: f64 = timings.jobs_running.iter().sum::<f64>() / timings.jobs_running.len().max(1) as f64;
     format!(
-        "The number of make's steps that ran at the same time. It was {busy:.2} on average, with -j {}. Where it is \
-         low, make read its files, waited for one step, or linked.",
+        "The number of make's steps that ran at the same time. It was {busy:.2} on average. The dashed line is -j {}. \
+         Where it is low, make read its files, waited for one step, or linked.",
         timings.jobs
     )
 }
@@ -114,40 +92,61 @@ fn slowest(steps: &[Step]) -> String {
     for unit in units.iter().take(MAX_SLOWEST) {
         let tool = if unit.module { format!("{} [M]", unit.tool) } else { unit.tool.clone() };
         let took = format!("{:.2} s", unit.seconds);
-        rows.push_str(&row(&[&tool, &unit.target, &took], unit.seconds / longest));
+        rows.push_str(&row(&[&tool, &unit.target], &took, unit.seconds / longest));
     }
-    rows.push_str("</table>");
-    rows
+    rows + "</table>"
 }
 
 fn about_bytes(timings: &Timings) -> String {
+    let modules: u64 = timings.modules.values().sum();
     format!(
-        "Code and data of the object files that vmlinux is linked from, {} in total. vmlinux has {}, since the linker \
-         adds tables and padding, and drops and merges sections. Modules do not count.",
+        "Code and data of the object files that vmlinux is linked from, {} in total, and of {}, {} in total. vmlinux \
+         has {}, since the linker adds tables and padding, and drops and merges sections.",
         format_size(timings.vmlinux.sum()),
+        pluralize(timings.modules.len(), "module (.ko)", "modules (.ko)"),
+        format_size(modules),
         format_size(timings.vmlinux.bytes)
     )
 }
 
-/// Renders a directory and those in it as a list that opens and closes, sorted by cost. `whole` is
-/// the cost of the kernel.
-fn tree(dir: &Directory, whole: Whole) -> String {
-    let share = |dir: &Directory| (dir.seconds / whole.seconds).max(dir.bytes as f64 / whole.bytes);
-    let mut below: Vec<&Directory> = dir.directories.iter().filter(|dir| share(dir) >= MIN_SHARE).collect();
-    below.sort_by(|a, b| share(b).total_cmp(&share(a)));
+fn directories(files: &Node<'_>) -> String {
+    let heading = "<p class=\"row head\"><span>directory</span><span>time</span><span>vmlinux</span><span>modules</span></p>";
+    format!("{heading}{}", directory_rows(files, files.cost, 1))
+}
+
+/// Renders the directories in a directory as a list that opens and closes, sorted by their share of `whole`.
+fn directory_rows(dir: &Node<'_>, whole: FileCost, nesting: usize) -> String {
+    let share = |cost: FileCost| {
+        let of = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 0.0 };
+        let parts = [
+            of(cost.seconds, whole.seconds),
+            of(cost.vmlinux as f64, whole.vmlinux as f64),
+            of(cost.module as f64, whole.module as f64),
+        ];
+        parts.into_iter().fold(0.0, f64::max)
+    };
+    let mut below: Vec<&Node<'_>> = dir
+        .children
+        .iter()
+        .filter(|node| !node.children.is_empty() && share(node.cost) >= MIN_SHARE)
+        .collect();
+    below.sort_by(|a, b| share(b.cost).total_cmp(&share(a.cost)));
     let mut html = String::new();
-    for dir in below {
+    for node in below {
         let line = format!(
-            "<span>{}</span><span>{}</span><span>{}</span>",
-            escape_html(&dir.name),
-            seconds(dir.seconds),
-            format_size(dir.bytes)
+            "<span>{}</span><span>{}</span><span>{}</span><span>{}</span>",
+            escape(node.name),
+            seconds(node.cost.seconds),
+            format_size(node.cost.vmlinux),
+            format_size(node.cost.module)
         );
-        let inner = tree(dir, whole);
+        let inner = directory_rows(node, whole, nesting + 1);
         html += &if inner.is_empty() {
-            format!("<p class=\"row\">{line}</p>\n")
+            format!("<p class=\"row\" style=\"--nesting:{nesting}\">{line}</p>\n")
         } else {
-            format!("<details><summary class=\"row\">{line}</summary>\n{inner}</details>\n")
+            format!(
+                "<details style=\"--nesting:{nesting}\"><summary class=\"row\">{line}</summary>\n{inner}</details>\n"
+            )
         };
     }
     html
@@ -155,50 +154,45 @@ fn tree(dir: &Directory, whole: Whole) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ObjectSizes, PhaseTime};
+    use super::super::tests::{step, timings};
     use super::*;
-    use crate::kernel::{Arch, Flavor};
-    use crate::report::Phase;
 
     #[test]
     fn the_page_loads_nothing_and_escapes_names() {
-        let step = Step {
-            tool: "CC".into(),
-            target: "drivers/<script>alert(1)</script>/x.o".into(),
-            module: true,
-            begin: 0.0,
-            seconds: 3.0,
-            measured: true,
-        };
-        let objects =
-            ObjectSizes { bytes: 2000, objects: [("fs/\"><img src=x>.o/y.o".to_owned(), 1000)].into() };
-        let timings = Timings {
-            release: "6.1.7".into(),
-            flavor: Flavor::Firecracker,
-            arch: Arch::Amd64,
-            jobs: 2,
-            phases: vec![PhaseTime { phase: Phase::Compile, seconds: 4.0 }],
-            compile_seconds: 4.0,
-            jobs_running: vec![1.0, 0.5],
-            directories: Directory::of(std::slice::from_ref(&step), &objects),
-            steps: vec![step],
-            vmlinux: objects,
-        };
+        let mut timings = timings();
+        let target = "drivers/<script>alert(1)</script>/x.o";
+        timings.steps = vec![Step { module: true, ..step(target, 0.0, 3.0) }];
+        timings.vmlinux.objects = [("fs/\"><img src=x>.o/y.o".to_owned(), 1000)].into();
+        timings.modules = [("net/' onload='x/z.ko".to_owned(), 3000)].into();
+        timings.facts = vec![("Command", "kcompile '--config <svg onload=x>'".into())];
         let page = render(&timings);
         for text in [
             "CC [M]",
             "3.00 s",
             "1.0 kB",
+            "1 module (.ko), 3.0 kB in total",
             "drivers",
             "0.75 on average",
-            "Linux 6.1.7 for Firecracker on amd64",
+            "<h1>Linux 6.1.7 for Firecracker on amd64</h1>",
+            "<dt>Command</dt><dd>kcompile &#39;--config &lt;svg",
         ] {
             assert!(page.contains(text), "`{text}` is not in {page}");
         }
-        for markup in
-            ["<script", "<img", "http://", "https://", "url(", "@import", " src=\"", " href=", " onload"]
-        {
+        for markup in [
+            "<script",
+            "<img",
+            "<svg onload",
+            "http://",
+            "https://",
+            "url(",
+            "@import",
+            " src=\"",
+            " href=",
+            " onload='",
+        ] {
             assert!(!page.contains(markup), "`{markup}` is in {page}");
         }
+        let map = page.find("class=\"map\"").unwrap();
+        assert!(map < page.find("<h2>Phases").unwrap(), "the treemaps are first");
     }
 }

@@ -9,15 +9,6 @@ pub(super) struct Rect {
     pub(super) height: f64,
 }
 
-impl Rect {
-    /// Cuts off `top` and a margin. Returns `None` if nothing is left.
-    pub(super) fn inside(self, top: f64, margin: f64) -> Option<Rect> {
-        let Rect { x, y, width, height } = self;
-        let (width, height) = (width - 2.0 * margin, height - top - margin);
-        (width > 0.0 && height > 0.0).then_some(Rect { x: x + margin, y: y + top, width, height })
-    }
-}
-
 /// Fills `within` with one rectangle for each size, as close to squares as possible. `sizes` are
 /// positive and descending. Rows run along the shorter side, and a row takes sizes as long as its
 /// worst rectangle does not get worse ("Squarified Treemaps" by Bruls, Huizing and van Wijk).

@@ -48,6 +48,34 @@ fn timings_report_step_times_and_object_sizes() {
 
     let page = fs::read_to_string(context.path("work/out/firecracker-6.1.7-amd64-timings.html")).unwrap();
     assert!(page.contains("<td>init/main.o</td>"), "{page}");
+    for fact in ["Built", "Command", "Compiler", "Config", "Image", "Plan"] {
+        assert!(page.contains(&format!("<dt>{fact}</dt><dd>")), "{fact}: {page}");
+    }
+    let module = numbers["modules"]["drivers/net/dummy.ko"].as_u64().unwrap();
+    assert!(module > 0 && page.contains(">dummy.ko "), "{page}");
+}
+
+#[test]
+fn a_trace_has_the_phases_and_all_steps() {
+    let context = TestContext::new();
+    let path = "out/firecracker-6.1.7-amd64-timings.trace.json";
+    context.build("--timings=trace -j 2").ok().says(path);
+    let trace: serde_json::Value =
+        serde_json::from_slice(&fs::read(context.path(&format!("work/{path}"))).unwrap()).unwrap();
+    let events = trace["traceEvents"].as_array().unwrap();
+    let spans: Vec<_> = events.iter().filter(|event| event["ph"] == "X").collect();
+    for name in ["Source", "Compile", "init/main.o", "drivers/net/dummy.ko"] {
+        let span =
+            spans.iter().find(|span| span["name"] == name).unwrap_or_else(|| panic!("{name}: {trace}"));
+        assert!(span["ts"].is_u64() && span["dur"].is_u64() && span["tid"].is_u64(), "{span}");
+    }
+    let compile = spans.iter().find(|span| span["name"] == "Compile").unwrap();
+    let begin = compile["ts"].as_u64().unwrap();
+    let steps = spans.iter().filter(|span| span["cat"] != "phase");
+    assert!(
+        steps.clone().count() > 20 && steps.clone().all(|step| step["ts"].as_u64().unwrap() >= begin),
+        "{trace}"
+    );
 }
 
 #[test]

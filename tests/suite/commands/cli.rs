@@ -71,7 +71,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
             ],
         ),
         ("verify", vec!["max-bin-size max-modules-size rebuild progress quiet verbose json"]),
-        ("diff", vec!["arch max-bin-size max-modules-size json"]),
+        ("diff", vec!["arch html max-bin-size max-modules-size json"]),
         (
             "push",
             vec![
