@@ -1,6 +1,6 @@
 //! `kcompile diff`: compares two images.
 
-use crate::cli::output::{print, print_painted, render_json};
+use crate::cli::output::{print, print_painted, reference, render_json};
 use crate::cli::output_diff::text;
 use crate::cli::paint;
 use crate::cli::resolve::CatalogFiles;
@@ -13,6 +13,7 @@ use crate::kernel::Arch;
 use crate::oci::read::Image;
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
+use crate::util::fs::write_atomically;
 use camino::Utf8PathBuf;
 use clap::Args;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   kcompile diff out/flintlock-kernel:6.1.7 out/flintlock-kernel:6.1.8
   kcompile diff old/flintlock-kernel out/flintlock-kernel --json
+  kcompile diff old/flintlock-kernel out/flintlock-kernel --html diff.html
   kcompile diff main/flintlock-kernel out/flintlock-kernel --max-bin-size 48MB
 
 Exit codes: 0 compared (equal or not), 1 SECOND is larger than a size limit, 2 no such layout or tag, \
@@ -40,6 +42,9 @@ pub struct DiffArgs {
     /// Architecture if a tag has several: amd64 or arm64 [default: the other image's, or else the host's]
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
+    /// Also write the comparison to FILE, as an HTML page with sizes by directory and settings
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<Utf8PathBuf>,
     /// Print JSON, with complete lists
     #[arg(long)]
     pub json: bool,
@@ -64,6 +69,12 @@ pub fn diff(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
     let images = images(args, host, reporter)?;
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference = diff::diff((&images.0, &images.1), (&found.0, &found.1), &renames)?;
+    if let Some(path) = &args.html {
+        let name = |image: &Image| reference(&image.layout, image.tag.as_deref(), host);
+        let names = [name(&images.0), name(&images.1)];
+        let page = diff::page(&difference, (&found.0, &found.1), [&names[0], &names[1]]);
+        write_atomically(&host.absolute(path), page.as_bytes())?;
+    }
     let exceeded = args.size_limits.exceeded(&found.1);
     if args.json {
         let mut value = serde_json::to_value(&difference).expect("only string keys");

@@ -2,8 +2,10 @@
 //! the sections that differ and the likely cause.
 
 mod cause;
+mod page;
 
 pub use cause::Cause;
+pub use page::render as page;
 
 use crate::image::inspect::{self, FileContent, ImageInfo, KernelInfo, ReceiptState};
 use crate::kconfig::explain::Renames;

@@ -2,6 +2,8 @@
 
 use crate::support::browser::{Scheme, look};
 use crate::support::context::TestContext;
+use crate::support::fixtures::{Item, kernel, layer, named, put_image, put_index};
+use serde_json::Value;
 use std::fs;
 
 /// The least contrast of texts, by WCAG 2 level AA.
@@ -41,4 +43,33 @@ fn faint_texts_are_found() {
     let Some(shown) = look(&context, page, Scheme::Light, PHONE) else { return };
     assert_eq!((shown.labels, shown.failed.len()), (2, 1), "{shown:?}");
     assert!((shown.least - 2.85).abs() < 0.01, "{shown:?}");
+}
+
+#[test]
+fn names_and_values_of_images_are_shown_as_text() {
+    let context = TestContext::new();
+    let kernel = kernel("6.1.7");
+    for (name, value) in [("a", "first"), ("b", "</td><script>document.title = 1</script><img src=x>")] {
+        let config = format!("CONFIG_CMDLINE=\"{value}\"\nCONFIG_NET=y\n");
+        let file = format!("etc/<img src=x onerror=alert(1)>/{name}\"><svg onload=alert(2)>");
+        let items = [
+            ("bin/vmlinux", Item::File(&kernel)),
+            ("boot/config-6.1.7", Item::File(config.as_bytes())),
+            (file.as_str(), Item::File(b"content")),
+        ];
+        let layout = context.path("work").join(name);
+        put_index(&layout, &[named(put_image(&layout, &[layer(&items)], &Value::Null), "1")]);
+    }
+    context.run("diff a b --html diff.html").ok();
+    let page = fs::read_to_string(context.path("work/diff.html")).unwrap();
+    assert!(
+        page.contains("&lt;script&gt;document.title = 1") && page.contains("onerror=alert(1)&gt;"),
+        "{page}"
+    );
+    for markup in ["<script", "<img", "<svg"] {
+        assert!(!page.contains(markup), "{markup}: {page}");
+    }
+    // The browser would complain about scripts and images, which the page forbids.
+    let Some(shown) = look(&context, &page, Scheme::Light, DESKTOP) else { return };
+    assert_eq!((shown.scripts, shown.failed.len()), (0, 0), "{shown:?}");
 }

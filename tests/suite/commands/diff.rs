@@ -70,6 +70,27 @@ fn config_differences_are_grouped_with_their_effects() {
 }
 
 #[test]
+fn a_page_shows_sizes_by_directory_and_settings() {
+    let context = context("", "--set DUMMY=n --set WIREGUARD=m");
+    context.run(&format!("diff a/{MODULES} out/{MODULES} --html pages.html")).ok();
+    let page = std::fs::read_to_string(context.path("work/pages.html")).unwrap();
+    for text in [
+        "<h2>Sizes by directory</h2>",
+        "<span>drivers</span>",
+        "<span>dummy.ko</span>",
+        "<span>wireguard.ko</span><span>0\u{a0}B</span>",
+        "<td>DUMMY</td><td>m</td><td>n</td>",
+        "<dt>Different inputs</dt>",
+    ] {
+        assert!(page.contains(text), "`{text}` is not in {page}");
+    }
+    let same = context.run(&format!("diff a/{BIN} a/{BIN} --html pages.html")).ok();
+    assert!(same.stdout.contains("identical"));
+    let page = std::fs::read_to_string(context.path("work/pages.html")).unwrap();
+    assert!(page.contains("the images are identical"), "the page is replaced: {page}");
+}
+
+#[test]
 fn two_versions_are_compared_module_by_module() {
     let context = TestContext::new();
     context.build("-o a").ok();
