@@ -1,7 +1,7 @@
 //! Records how long builds took, to estimate the next ones. Each flavor, architecture and series has a file.
 
 use super::Compiled;
-use super::estimate::{Basis, ConfigSize, Estimate};
+use super::estimate::{Basis, ConfigSize, Estimate, WORK_PER_STEP};
 use crate::cache::Cache;
 use crate::kconfig::Config;
 use crate::plan::Plan;
@@ -24,6 +24,9 @@ struct Record {
     #[serde(flatten)]
     size: ConfigSize,
     steps: u64,
+    /// The work of the steps. Records of earlier versions do not have it.
+    #[serde(default)]
+    work: Option<f64>,
     seconds: f64,
     /// The size of the build directory on disk.
     bytes: u64,
@@ -37,9 +40,14 @@ pub fn estimate(plan: &Plan, config: &Config, cache: &Cache) -> Estimate {
 
 fn estimate_from(records: &[Record], plan: &str, config: &Config) -> Estimate {
     let model = Estimate::by_symbols(config);
+    let work_of = |record: &Record| {
+        // A negative number is damage.
+        record.work.filter(|work| *work > 0.0).unwrap_or(record.steps as f64 * WORK_PER_STEP)
+    };
     if let Some(same) = records.iter().find(|record| record.plan == plan) {
         let took = Duration::try_from_secs_f64(same.seconds).ok();
-        return Estimate { basis: Basis::SamePlan, steps: same.steps, bytes: same.bytes, took, ..model };
+        let (steps, work, bytes) = (same.steps, work_of(same), same.bytes);
+        return Estimate { basis: Basis::SamePlan, steps, work, bytes, took, ..model };
     }
     let steps = ConfigSize::of(config).steps();
     // More than 1 if the new build is larger.
@@ -50,6 +58,7 @@ fn estimate_from(records: &[Record], plan: &str, config: &Config) -> Estimate {
         Some(record) => Estimate {
             basis: Basis::SimilarConfig,
             steps: (record.steps as f64 * ratio(record)).round() as u64,
+            work: work_of(record) * ratio(record),
             bytes: (record.bytes as f64 * ratio(record)) as u64,
             ..model
         },
@@ -64,8 +73,8 @@ pub fn record_build(plan: &Plan, config: &Config, cache: &Cache, compiled: &Comp
     let mut records = read(plan, cache);
     let plan_digest = plan.digest().to_string();
     records.retain(|record| record.plan != plan_digest);
-    let (steps, seconds) = (compiled.steps, compiled.seconds);
-    records.push(Record { plan: plan_digest, size: ConfigSize::of(config), steps, seconds, bytes });
+    let (steps, work, seconds) = (compiled.steps, Some(compiled.work), compiled.seconds);
+    records.push(Record { plan: plan_digest, size: ConfigSize::of(config), steps, work, seconds, bytes });
     records.drain(..records.len().saturating_sub(MAX_RECORDS));
     let bytes = serde_json::to_vec(&records).expect("plain numbers");
     let _ = write_atomically(&path(plan, cache), &bytes);
@@ -94,7 +103,7 @@ mod tests {
 
     fn record(plan: &str, built_in: u64, steps: u64) -> Record {
         let size = ConfigSize { built_in, modules: 0 };
-        Record { plan: plan.into(), size, steps, seconds: 60.0, bytes: steps * 1000 }
+        Record { plan: plan.into(), size, steps, work: None, seconds: 60.0, bytes: steps * 1000 }
     }
 
     #[test]
@@ -103,6 +112,11 @@ mod tests {
         let same = estimate_from(&records, "a", &config(800));
         assert_eq!((same.basis, same.steps, same.bytes), (Basis::SamePlan, 2000, 2_000_000));
         assert_eq!(same.took, Some(Duration::from_secs(60)));
+        assert_eq!(same.work, 2000.0 * WORK_PER_STEP, "a record of an earlier version");
+        let measured = [Record { work: Some(1500.0), ..record("a", 800, 2000) }];
+        assert_eq!(estimate_from(&measured, "a", &config(800)).work, 1500.0);
+        let similar = estimate_from(&measured, "c", &config(880));
+        assert!((similar.work - 1650.0).abs() < 1e-6, "{similar:?}");
         let similar = estimate_from(&records, "c", &config(1100));
         assert_eq!((similar.basis, similar.steps, similar.bytes), (Basis::SimilarConfig, 3300, 3_300_000));
         assert_eq!(similar.took, None);

@@ -3,6 +3,7 @@
 use super::estimate::ExpectedSteps;
 use super::launcher::Launcher;
 use super::make_log::{self, LogSummary};
+use super::work::WorkMeter;
 use super::{BuildDir, MAKE_PID, make_vars, recovery};
 use crate::host;
 use crate::host::process::{self, CommandLine, PidFile};
@@ -34,16 +35,18 @@ impl BuildDir<'_> {
         let mut log_summary = LogSummary::default();
         let path = self.path.join(MAKE_PID);
         let pid_file = Some(&PidFile(&path));
+        let expected = progress.and_then(|progress| progress.expected);
+        let mut meter = expected.map(|expected| WorkMeter::new(expected.work, expected.last_work));
         let on_line = |_, line: &str| {
             let step = log_summary.add_line(line, host::clock());
             let Some(Progress { phase, expected }) = progress else { return };
             phase.output(line);
             if let Some(item) = step {
                 let done = log_summary.steps;
-                let (total, estimated, short) = expected.map_or((None, false, 0), |expected| {
-                    (Some(expected.total), expected.estimated, expected.short)
-                });
-                phase.progress(Count { done, total, estimated, short, unit: Unit::Steps, item });
+                let (total, estimated) =
+                    expected.map_or((None, false), |expected| (Some(expected.total), expected.estimated));
+                let work = meter.as_mut().map(|meter| meter.add(item));
+                phase.progress(Count { done, total, estimated, work, unit: Unit::Steps, item });
             }
         };
         let status = match &self.options.jobserver {

@@ -1,5 +1,6 @@
 //! Reads make's output line by line. Counts steps and warnings and finds the first real error.
 
+use super::work;
 use crate::util::error::{NO_PROCESSES, NO_SPACE};
 use std::time::SystemTime;
 
@@ -18,6 +19,8 @@ const NO_PROCESS: [&str; 2] = ["Resource temporarily unavailable", ": Cannot for
 pub struct LogSummary {
     /// The number of commands that Kbuild announced (`  CC      init/main.o`).
     pub steps: u64,
+    /// The work of these commands.
+    pub work: f64,
     /// These commands, with the time of their lines.
     pub announced_steps: Vec<(SystemTime, String)>,
     /// The number of compiler warnings.
@@ -49,6 +52,7 @@ impl LogSummary {
         }
         if let Some(step) = step(line) {
             self.steps += 1;
+            self.work += work::of_step(step);
             if self.announced_steps.len() < MAX_STEPS && step.len() <= MAX_STEP_LENGTH {
                 self.announced_steps.push((at, step.to_owned()));
             }

@@ -16,6 +16,7 @@ mod recovery;
 pub mod sandbox;
 mod targets;
 pub mod timings;
+mod work;
 
 pub use config::config_lock_name;
 pub use estimate::Estimate;
@@ -290,6 +291,7 @@ impl<'a> BuildDir<'a> {
             kernel,
             modules,
             steps: log_summary.steps,
+            work: log_summary.work,
             warnings: log_summary.warnings,
             began,
             seconds: seconds.as_secs_f64(),
@@ -342,6 +344,8 @@ pub struct Compiled {
     pub sandbox: SandboxReport,
     /// The number of commands that make ran.
     pub steps: u64,
+    /// The work of these commands, to estimate the next build.
+    pub work: f64,
     /// The number of compiler warnings.
     pub warnings: u64,
     /// When make started, by the clock of file time stamps.

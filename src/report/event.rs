@@ -14,6 +14,14 @@ pub enum Unit {
     Steps,
 }
 
+/// How much work is done and left, in any unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Work {
+    pub done: f64,
+    /// `None` if more was done than was expected.
+    pub left: Option<f64>,
+}
+
 /// The progress of a phase.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Count<'a> {
@@ -23,9 +31,9 @@ pub struct Count<'a> {
     /// Whether the total is an estimate.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub estimated: bool,
-    /// How many steps at the end are shorter than the others.
+    /// The work of the steps, since some take much longer than others.
     #[serde(skip)]
-    pub short: u64,
+    pub work: Option<Work>,
     pub unit: Unit,
     /// The current file.
     pub item: &'a str,

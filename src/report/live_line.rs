@@ -106,7 +106,7 @@ mod tests {
         let mut live = LiveLine::new(Phase::Compile, "make");
         let item = "CC      drivers/net/ethernet/somebody/something.o";
         let count =
-            Count { done: 612, total: Some(1480), estimated: true, short: 0, unit: Unit::Steps, item };
+            Count { done: 612, total: Some(1480), estimated: true, work: None, unit: Unit::Steps, item };
         live.set_progress(&count, Some(Duration::from_secs(290)));
         live.text_after("", columns, terminal, Duration::from_secs(185))
     }

@@ -22,9 +22,11 @@ mod run_summary;
 mod similar;
 
 pub use compiler_cache_stats::CompilerCacheStats;
-pub use event::{Count, Unit};
+pub use event::{Count, Unit, Work};
 pub use kernel_summary::{ConsumerField, Image, KernelSummary};
 pub use phase::Phase;
+#[cfg(test)]
+pub(crate) use rate::Rate;
 pub use run_summary::{KernelResult, RunSummary};
 
 use event::{Event, ScopedEvent, UnfinishedPhase};

@@ -130,7 +130,7 @@ mod tests {
             done: 3,
             total: Some(9),
             estimated: true,
-            short: 0,
+            work: None,
             unit: Unit::Steps,
             item: "LD vmlinux",
         };

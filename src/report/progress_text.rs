@@ -29,7 +29,12 @@ impl ProgressText {
         ProgressText {
             percent: percent(count).map(|percent| format!("{percent} %")),
             count: format!("{}/{about}{}", number(count.done), number(total)),
-            left: left.map(|left| format!("{} left", rough_duration(left))),
+            left: left.map(|left| {
+                // The time of a build is often wrong by a third, also if its steps are known.
+                let is_coarse = count.estimated || count.work.is_some();
+                let text = if is_coarse { coarse_duration(left) } else { rough_duration(left) };
+                format!("{text} left")
+            }),
         }
     }
 
@@ -52,6 +57,23 @@ pub(super) fn known_total(count: &Count<'_>) -> Option<u64> {
     count.total.filter(|&total| total > 0 && total >= count.done)
 }
 
+/// Formats a duration that may be wrong by a third, since the total or the pace is an estimate, in few steps: `about 5 min`,
+/// `about 7 min`, `about 10 min`.
+fn coarse_duration(left: Duration) -> String {
+    const MINUTES: [u64; 10] = [1, 2, 3, 5, 7, 10, 15, 20, 30, 45];
+    let minutes = left.as_secs_f64() / 60.0;
+    if minutes < 0.75 {
+        return "less than a minute".to_owned();
+    }
+    if minutes > 52.0 {
+        // In half hours.
+        return format!("about {:.1} h", (minutes / 30.0).round().max(2.0) / 2.0);
+    }
+    let distance = |choice: &u64| (minutes / *choice as f64).ln().abs();
+    let nearest = MINUTES.into_iter().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+    format!("about {} min", nearest.expect("the list is not empty"))
+}
+
 /// Formats an estimated duration: `about 40 s`, `about 5 min`, `about 2 h`.
 fn rough_duration(left: Duration) -> String {
     match left.as_secs() {
@@ -63,10 +85,11 @@ fn rough_duration(left: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Work;
     use super::*;
 
     fn steps(done: u64, total: Option<u64>) -> Count<'static> {
-        Count { done, total, estimated: true, short: 0, unit: Unit::Steps, item: "x" }
+        Count { done, total, estimated: true, work: None, unit: Unit::Steps, item: "x" }
     }
 
     #[test]
@@ -76,6 +99,12 @@ mod tests {
         assert_eq!(text.line(), "41 %  510/~1230  about 5 min left");
         let exact = ProgressText::new(&Count { estimated: false, ..count }, None);
         assert_eq!(exact.line(), "41 %  510/1230");
+        let exact = ProgressText::new(&Count { estimated: false, ..count }, Some(Duration::from_secs(24)));
+        assert_eq!(exact.line(), "41 %  510/1230  about 20 s left");
+        let work = Some(Work { done: 1.0, left: Some(1.0) });
+        let make =
+            ProgressText::new(&Count { estimated: false, work, ..count }, Some(Duration::from_secs(24)));
+        assert_eq!(make.line(), "41 %  510/1230  less than a minute left");
         let bytes =
             Count { done: 5_000_000, total: Some(10_000_000), unit: Unit::Bytes, estimated: false, ..count };
         assert_eq!(ProgressText::new(&bytes, None).line(), "50 %  5.0 MB/10.0 MB");
@@ -87,6 +116,25 @@ mod tests {
         assert_eq!(ProgressText::new(&steps(12, None), None).line(), "12 steps");
         assert_eq!(percent(&steps(1230, Some(1230))), Some(99), "an estimate is not the end");
         assert_eq!(percent(&Count { estimated: false, ..steps(1230, Some(1230)) }), Some(100));
+    }
+
+    #[test]
+    fn an_estimated_total_gives_a_coarse_time() {
+        let text = |seconds| coarse_duration(Duration::from_secs(seconds));
+        assert_eq!(
+            [20, 50, 200, 290, 370, 700, 2900, 3300, 9000].map(text),
+            [
+                "less than a minute",
+                "about 1 min",
+                "about 3 min",
+                "about 5 min",
+                "about 7 min",
+                "about 10 min",
+                "about 45 min",
+                "about 1.0 h",
+                "about 2.5 h"
+            ]
+        );
     }
 
     #[test]

@@ -68,7 +68,7 @@ fn a_summary_on_a_terminal_leaves_the_images_to_standard_output() {
 
 #[test]
 fn an_estimate_is_marked_for_programs() {
-    let count = Count { done: 3, total: Some(9), estimated: true, short: 0, unit: Unit::Steps, item: "x" };
+    let count = Count { done: 3, total: Some(9), estimated: true, work: None, unit: Unit::Steps, item: "x" };
     let progress = Event::Progress { phase: Phase::Compile, count, seconds_left: Some(2.5) };
     let told = json_of(None, &progress);
     assert_eq!(
@@ -115,7 +115,7 @@ fn events_are_flat_objects_that_name_their_kernel() {
         json_of(None, &start),
         json!({"event": "start", "phase": "source", "what": "linux-6.1.7.tar.xz"})
     );
-    let count = Count { done: 3, total: None, estimated: false, short: 0, unit: Unit::Bytes, item: "x" };
+    let count = Count { done: 3, total: None, estimated: false, work: None, unit: Unit::Bytes, item: "x" };
     let progress = Event::Progress { phase: Phase::Compile, count, seconds_left: None };
     assert_eq!(
         json_of(Some("6.1"), &progress),

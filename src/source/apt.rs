@@ -256,7 +256,7 @@ fn download(
                 done: percent as u64,
                 total: Some(100),
                 estimated: false,
-                short: 0,
+                work: None,
                 unit: Unit::Steps,
                 item: &format!("{package_spec}: apt-get download, in percent"),
             }),

@@ -333,7 +333,7 @@ fn content(dir: &Utf8Path, files: &[SourceFile], phase: &PhaseGuard<'_>) -> Resu
                 done: count as u64,
                 total: None,
                 estimated: false,
-                short: 0,
+                work: None,
                 unit: Unit::Steps,
                 item,
             });

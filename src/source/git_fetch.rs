@@ -124,7 +124,7 @@ pub(super) fn fetch(
             done: watch.received,
             total: None,
             estimated: false,
-            short: 0,
+            work: None,
             unit: Unit::Bytes,
             item,
         });

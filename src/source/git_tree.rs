@@ -46,7 +46,7 @@ pub(super) fn write(
                         done: done.get(),
                         total: None,
                         estimated: false,
-                        short: 0,
+                        work: None,
                         unit: Unit::Steps,
                         item,
                     });

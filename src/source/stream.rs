@@ -139,7 +139,14 @@ fn run_threads<R: Read>(stream: Stream<'_, R>, tree: &Utf8Path, phase: &PhaseGua
         })?;
         let received = receive(reader, Feed { takers: vec![compressed] }, |done| {
             let item = item.lock().unwrap_or_else(PoisonError::into_inner);
-            phase.progress(Count { done, total, estimated: false, short: 0, unit: Unit::Bytes, item: &item });
+            phase.progress(Count {
+                done,
+                total,
+                estimated: false,
+                work: None,
+                unit: Unit::Bytes,
+                item: &item,
+            });
         });
         let (decompressed, contents) = join(decompressing);
         Ok(Results {

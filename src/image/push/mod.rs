@@ -314,7 +314,7 @@ fn progress(phase: &PhaseGuard<'_>, done: usize, total: usize, item: &str) {
         done: done as u64,
         total: Some(total as u64),
         estimated: false,
-        short: 0,
+        work: None,
         unit: Unit::Steps,
         item,
     });
