@@ -203,9 +203,9 @@ impl Fields {
         Fields { text: String::new(), column, width: Some(width()) }
     }
 
-    /// Creates an empty list whose values do not wrap.
+    /// Creates an empty list whose values wrap only on a terminal, which would break them anywhere.
     pub fn unbroken(column: usize) -> Fields {
-        Fields { width: None, ..Fields::new(column) }
+        Fields { width: stdout().is_terminal.then(width), ..Fields::new(column) }
     }
 
     /// Adds a value, which may be untrusted text.

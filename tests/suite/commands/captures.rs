@@ -19,8 +19,8 @@ fn commands_fit_terminals_of_40_80_and_120_columns() {
         }
         let mut text = String::new();
         for args in [
-            "list --fc",
-            "plan 6.1.7 --fc --arch amd64 --config mini.config",
+            "list",
+            "plan 6.1.7 --fc --arch amd64",
             "check mini.config --for firecracker,docker --arch amd64 --kernel 6.1.7",
             BUILD,
             &format!("{BUILD} --set MINI_FAIL=y --require none"),
