@@ -5,6 +5,7 @@ mod env;
 pub mod packages;
 pub mod process;
 mod terminal;
+pub mod tls;
 
 pub use env::full_env;
 

@@ -1,6 +1,7 @@
 //! An HTTP client for downloads. Retries after connection errors, and checks responses.
 
 use crate::host::process;
+use crate::host::tls::build_client;
 use crate::report::Reporter;
 use crate::source::FetchContext;
 use crate::util::error::{Error, Kind, Result, ResultExt, without_number};
@@ -65,23 +66,23 @@ impl Resolve for SystemResolver {
 impl<'a> Http<'a> {
     pub(super) fn new(ctx: &FetchContext<'a>) -> Result<Http<'a>> {
         let FetchContext { reporter, stall, .. } = *ctx;
-        let builder = Client::builder()
-            .user_agent(concat!("kcompile/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(stall)
-            // The blocking client counts this for each read, not for the whole transfer.
-            .timeout(stall)
-            .redirect(reqwest::redirect::Policy::custom(|attempt| {
-                let was_https = attempt.previous().iter().any(|url| url.scheme() == "https");
-                if was_https && attempt.url().scheme() != "https" {
-                    attempt.error("a redirect from https to http is refused")
-                } else if attempt.previous().len() > 5 {
-                    attempt.error("too many redirects")
-                } else {
-                    attempt.follow()
-                }
-            }));
-        let builder = builder.dns_resolver(Arc::new(SystemResolver));
-        let client = builder.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
+        let client = build_client(|builder| {
+            builder
+                .connect_timeout(stall)
+                // The blocking client counts this for each read, not for the whole transfer.
+                .timeout(stall)
+                .redirect(reqwest::redirect::Policy::custom(|attempt| {
+                    let was_https = attempt.previous().iter().any(|url| url.scheme() == "https");
+                    if was_https && attempt.url().scheme() != "https" {
+                        attempt.error("a redirect from https to http is refused")
+                    } else if attempt.previous().len() > 5 {
+                        attempt.error("too many redirects")
+                    } else {
+                        attempt.follow()
+                    }
+                }))
+                .dns_resolver(Arc::new(SystemResolver))
+        })?;
         Ok(Http { client, reporter, stall, proxies: proxies_named(&ctx.host.proxies) })
     }
 

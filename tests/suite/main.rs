@@ -70,6 +70,7 @@ mod faults {
     mod crash_tests;
     mod disk_full;
     mod documented;
+    mod empty_root;
     mod fetch_faults;
     mod host_limits;
     mod invalid_input;

@@ -6,6 +6,7 @@
 //! them the list is written without credentials, if the registry allows that.
 
 use super::{ImageCopy, Registry, skopeo};
+use crate::host::tls::build_client;
 use crate::host::{Host, process};
 use crate::oci;
 use crate::report::Reporter;
@@ -153,12 +154,12 @@ struct AnonymousClient {
 
 impl AnonymousClient {
     fn new(registry: &Registry, repository: &str) -> Result<AnonymousClient> {
-        let client = Client::builder()
-            .user_agent(concat!("kcompile/", env!("CARGO_PKG_VERSION")))
-            .timeout(REQUEST_TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .danger_accept_invalid_certs(!registry.tls_verify);
-        let client = client.build().context(Kind::Host, || "cannot set up HTTPS".into())?;
+        let client = build_client(|builder| {
+            builder
+                .timeout(REQUEST_TIMEOUT)
+                .redirect(reqwest::redirect::Policy::none())
+                .danger_accept_invalid_certs(!registry.tls_verify)
+        })?;
         let (host, name) = repository.split_once('/').unwrap_or((repository, ""));
         let (host, name) = match host {
             "docker.io" if name.contains('/') => ("registry-1.docker.io", name.to_owned()),
