@@ -4,16 +4,17 @@
 #![allow(rustdoc::bare_urls)]
 
 pub use super::flavor_args::FlavorArgs;
+pub use super::override_args::Overrides;
 pub use super::progress_args::{GlobalArgs, ProgressArgs};
 use crate::kbuild::sandbox;
 use crate::kbuild::timings::TimingsFormat;
-use crate::kconfig;
 use crate::kernel::{Arch, Flavor, SOURCE_FORMS, SourceSpec};
 use crate::oci::Compression;
-use crate::plan::request::{KernelLink, ModulesLayout, Override};
+use crate::plan::request::{KernelLink, ModulesLayout};
 use camino::Utf8PathBuf;
-use clap::{ArgMatches, Args, Command, FromArgMatches, Parser};
-use std::collections::BTreeMap;
+use clap::{Args, Parser};
+
+const SOURCE_FORMS_SHORT: &str = "kernel.org, git[+URL][#REF], apt[:PACKAGE] or a path";
 
 fn source_help() -> String {
     let default = |flavor: &Flavor| format!("{} with --{}", flavor.spec().source, flavor.spec().flag);
@@ -28,8 +29,10 @@ fn source_help() -> String {
 /// One or more `VERSION` arguments.
 #[derive(Clone, Debug, Args)]
 pub struct VersionArgs {
-    /// Kernel versions: 5.15.12, 6.1 (newest of the series), 6.18-rc3, latest, longterm, mainline (from
-    /// kernel.org's releases.json), or all (every supported kernel of the flavor)
+    /// Kernel versions: 6.1.7, 6.1, latest, longterm, mainline or all
+    ///
+    /// 5.15.12 and 6.18-rc3 are exact versions, and 6.1 is the newest version of its series. `latest`, `longterm`
+    /// and `mainline` are from kernel.org's releases.json. `all` is every supported kernel of the flavor.
     #[arg(value_name = "VERSION", required = true)]
     pub versions: Vec<String>,
 }
@@ -40,54 +43,13 @@ pub struct VersionArgs {
 pub struct TargetArgs {
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
-    #[arg(long, value_name = "ARCH", help = format!(
-        "Target architecture: {}; repeatable [default: the host's]", Arch::choices()
-    ))]
+    #[arg(
+        long, value_name = "ARCH", help = format!("Architecture: {}; repeatable", Arch::choices()),
+        long_help = format!("Target architecture: {}; repeatable [default: the host's]", Arch::choices())
+    )]
     pub arch: Vec<Arch>,
-    #[arg(long, value_name = "SPEC", help = source_help())]
+    #[arg(long, value_name = "SPEC", help = SOURCE_FORMS_SHORT, long_help = source_help())]
     pub source: Option<SourceSpec>,
-}
-
-/// `--fragment` and `--set`, in the order of the command line.
-#[derive(Clone, Debug, Default)]
-pub struct Overrides(pub Vec<Override>);
-
-/// `--fragment` and `--set` as clap parses them, each by itself.
-#[derive(Args)]
-#[command(next_help_heading = "Config and patches")]
-struct OverrideArgs {
-    /// Apply a config fragment (a name from `kcompile list`, or a file); repeatable, in order with --set
-    #[arg(long, value_name = "NAME|FILE")]
-    fragment: Vec<String>,
-    /// Set one config option, such as CONFIG_KSM=n; repeatable, in order with --fragment
-    #[arg(long, value_name = "SYMBOL=VALUE", value_parser = kconfig::set_line)]
-    set: Vec<String>,
-}
-
-impl Args for Overrides {
-    fn augment_args(command: Command) -> Command {
-        OverrideArgs::augment_args(command)
-    }
-
-    fn augment_args_for_update(command: Command) -> Command {
-        OverrideArgs::augment_args_for_update(command)
-    }
-}
-
-impl FromArgMatches for Overrides {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Overrides, clap::Error> {
-        let OverrideArgs { fragment, set } = OverrideArgs::from_arg_matches(matches)?;
-        let indices = |id: &str| matches.indices_of(id).into_iter().flatten();
-        let fragments = indices("fragment").zip(fragment.into_iter().map(Override::Fragment));
-        let sets = indices("set").zip(set.into_iter().map(Override::Set));
-        let by_index: BTreeMap<usize, Override> = fragments.chain(sets).collect();
-        Ok(Overrides(by_index.into_values().collect()))
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        *self = Overrides::from_arg_matches(matches)?;
-        Ok(())
-    }
 }
 
 /// The config and its overrides.
@@ -99,8 +61,9 @@ pub struct ConfigArgs {
     pub config: Option<Utf8PathBuf>,
     #[command(flatten)]
     pub overrides: Overrides,
-    /// Build all modules into the kernel and turn modules off; the tag is VERSION-builtin, and there is no
-    /// modules image
+    /// Build all modules into the kernel
+    ///
+    /// This turns modules off. The tag is VERSION-builtin, and there is no modules image.
     #[arg(long)]
     pub builtin: bool,
 }
@@ -109,8 +72,10 @@ pub struct ConfigArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Config and patches")]
 pub struct RequireArgs {
-    /// Fail before compiling if the final .config does not meet this requirement profile (kubernetes-1.37,
-    /// cilium, …); repeatable; `none` skips the flavor's own profile [default: the flavor's own]
+    /// Check the config against this profile
+    ///
+    /// The build fails before it compiles if the final .config lacks something. The option is repeatable. A profile is kubernetes-1.37, cilium or another one in
+    /// configs/requirements. The flavor's own profile is always checked, unless `none` is given.
     #[arg(long, value_name = "PROFILE")]
     pub require: Vec<String>,
 }
@@ -119,12 +84,15 @@ pub struct RequireArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Config and patches")]
 pub struct CatalogArgs {
-    /// Apply the patches in DIR after the catalog's: those that DIR/series lists, or else all *.patch and
-    /// *.diff files by name; they may be compressed
+    /// Apply the patches in DIR
+    ///
+    /// They are applied after the catalog's patches. They are those that DIR/series lists, or else all *.patch and
+    /// *.diff files by name. They may be compressed.
     #[arg(long, value_name = "DIR")]
     pub patches: Option<Utf8PathBuf>,
-    /// Read your own catalog, configs and patches from DIR; they override the built-in ones [default: the
-    /// project directory, which has a kcompile.toml]
+    /// Your own catalog, configs and patches
+    ///
+    /// Your files override the built-in ones. The default is the project directory, which has a kcompile.toml.
     #[arg(long, value_name = "DIR")]
     pub configs: Option<Utf8PathBuf>,
 }
@@ -133,27 +101,35 @@ pub struct CatalogArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Images")]
 pub struct ImageArgs {
-    /// Write the image layouts to DIR [default: out]
+    /// Output directory [default: out]
+    ///
+    /// The image layouts and receipts are written to DIR.
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
-    /// Also write a combined image, with kernel and modules, as firecracker-kernel and flintlock-kernel or as
-    /// cloudhypervisor-kernel
+    /// Also write an image with both
+    ///
+    /// It has the kernel and the modules. Its names are firecracker-kernel and flintlock-kernel, or cloudhypervisor-kernel.
     #[arg(long, alias = "legacy")]
     pub combined_image: bool,
     /// Build only the kernel, without modules
     #[arg(long, conflicts_with_all = ["combined_image", "modules_layout"])]
     pub no_modules: bool,
-    /// Path of a hard link to the kernel in its image, or `none` [default: boot/
-    /// and the kernel's file name]
+    /// Second path of the kernel, or none
+    ///
+    /// The second path is a hard link. The default is the kernel's file name in boot/.
     #[arg(long, alias = "also-at", value_name = "PATH", value_parser = kernel_link)]
     pub kernel_link: Option<KernelLink>,
-    /// Where modules are in their image
+    /// Modules: tree or flat
+    ///
+    /// `tree` is lib/modules/RELEASE, and `flat` the root of the image.
     #[arg(long, value_name = "LAYOUT", value_enum, default_value_t, conflicts_with = "builtin")]
     pub modules_layout: ModulesLayout,
-    /// Layer compression
+    /// Layers: gzip, zstd or none
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]
     pub compression: Compression,
-    /// Boot each kernel in QEMU after the build, and fail if a check of `kcompile boot` fails
+    /// Boot each kernel in QEMU after the build
+    ///
+    /// The build fails if a check of `kcompile boot` fails.
     #[arg(long)]
     pub boot: bool,
 }
@@ -161,7 +137,9 @@ pub struct ImageArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Compiling")]
 pub struct JobsArgs {
-    /// Number of parallel jobs, shared by all kernels of the run [default: the number of usable CPUs]
+    /// Number of parallel jobs [default: usable CPUs]
+    ///
+    /// All kernels of a run share the jobs. With distcc and icecc, the default is the capacity of the compiler farm.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub jobs: Option<u16>,
 }
@@ -176,11 +154,15 @@ pub struct KbuildArgs {
     /// Build with clang and the LLVM tools
     #[arg(long)]
     pub llvm: bool,
-    /// Prefix of the cross-compilation tools, such as aarch64-linux-gnu-
+    /// Prefix of the cross-compilation tools
+    ///
+    /// An example is aarch64-linux-gnu-.
     #[arg(long, value_name = "PREFIX")]
     pub cross_compile: Option<String>,
-    /// Run the kernel's build in a bubblewrap sandbox, which hides the network, your files and your other
-    /// processes; does not affect the output
+    /// Sandbox: auto, on or off
+    ///
+    /// A sandbox of bubblewrap hides the network, your files and your other processes from the kernel's build. A sandbox does not
+    /// affect the output.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
     pub sandbox: sandbox::SandboxMode,
 }
@@ -192,11 +174,14 @@ pub struct CompileArgs {
     /// Rebuild even if a cached image exists
     #[arg(long)]
     pub rebuild: bool,
-    /// Call the compiler through COMMAND: ccache, sccache, distcc, icecc or another, or none; with distcc
-    /// and icecc, -j defaults to the capacity of the compiler farm
+    /// Compiler launcher, such as ccache
+    ///
+    /// kcompile calls the compiler through COMMAND, which is ccache, sccache, distcc, icecc, another command or none.
     #[arg(long, value_name = "COMMAND", value_parser = launcher)]
     pub launcher: Option<String>,
-    /// Write a report of build times and sizes beside the receipt, as html (the default), json or both
+    /// Report times and sizes as html, json or both
+    ///
+    /// The report is written beside the receipt. The default is html.
     #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "html", value_delimiter = ',', help_heading = "Output")]
     pub timings: Vec<TimingsFormat>,
 }
@@ -205,30 +190,43 @@ pub struct CompileArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Network and cache")]
 pub struct SourceArgs {
-    /// Download from this mirror of kernel.org; repeatable, tried in order [env: KCOMPILE_MIRROR] [default:
-    /// https://cdn.kernel.org]
+    /// Mirror of kernel.org; repeatable
+    ///
+    /// KCOMPILE_MIRROR sets mirrors, too. Mirrors are tried in order. The default is https://cdn.kernel.org.
     #[arg(long, value_name = "URL")]
     pub mirror: Vec<String>,
-    /// Abort and resume a download after SECONDS without progress [default: 30]
+    /// Resume a download that stops [default: 30]
+    ///
+    /// A download without progress for SECONDS is aborted and resumed.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..))]
     pub stall_timeout: Option<u16>,
-    /// First import the sources in FILE, which `kcompile fetch --bundle` wrote
+    /// First import the sources in this bundle
+    ///
+    /// `kcompile fetch --bundle FILE` writes bundles.
     #[arg(long, value_name = "FILE")]
     pub from_bundle: Option<Utf8PathBuf>,
-    /// Use neither the network nor a compiler farm; fail if a source is not in the cache
+    /// Do not use the network
+    ///
+    /// A build fails if a source is not in the cache, and no compiler farm is used.
     #[arg(long)]
     pub offline: bool,
-    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR]
+    ///
+    /// The default is `kcompile` in $XDG_CACHE_HOME or ~/.cache.
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
 
-    /// Fail unless the source is signed by its developers, or pinned if sources of its kind are never signed
+    /// Fail if the source is not signed by its developers
+    ///
+    /// A source of a kind that is never signed must be pinned.
     #[arg(long, help_heading = "Verification")]
     pub require_signature: bool,
-    /// Also trust the OpenPGP public keys in FILE; repeatable
+    /// Also trust the OpenPGP keys in FILE; repeatable
     #[arg(long, value_name = "FILE", help_heading = "Verification")]
     pub keyring: Vec<Utf8PathBuf>,
-    /// Accept a source that differs from its entry in kcompile.lock, and update the entry
+    /// Accept a changed source
+    ///
+    /// The source differs from its entry in kcompile.lock, which is updated.
     #[arg(long, help_heading = "Verification")]
     pub update_lock: bool,
 }
@@ -237,7 +235,7 @@ pub struct SourceArgs {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct PlanArgs {
-    /// Print the plan and exit, as `kcompile plan` does
+    /// Print the plan and exit
     #[arg(long)]
     pub dry_run: bool,
     /// Print JSON
@@ -348,16 +346,6 @@ fn image_path(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fragments_and_settings_keep_their_order() {
-        let line = "kcompile --fragment a --set B=y 6.1 --fragment=c --set D=n --fragment a";
-        let command = BuildCommand::try_parse_from(line.split(' ')).unwrap();
-        let fragment = |name: &str| Override::Fragment(name.into());
-        let set = |line: &str| Override::Set(kconfig::set_line(line).unwrap());
-        let expected = [fragment("a"), set("B=y"), fragment("c"), set("D=n"), fragment("a")];
-        assert_eq!(command.build.options.config.overrides.0, expected);
-    }
 
     #[test]
     fn paths_in_images_are_plain() {

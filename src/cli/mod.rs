@@ -5,8 +5,11 @@ mod args;
 mod candidates;
 mod commands;
 mod flavor_args;
+mod help;
+mod man_page;
 mod output;
 mod output_diff;
+mod override_args;
 mod overview;
 mod paint;
 mod progress_args;
@@ -20,12 +23,14 @@ use crate::cli::commands::cache::CacheArgs;
 use crate::cli::commands::ccache::CcacheArgs;
 use crate::cli::commands::check::CheckArgs;
 use crate::cli::commands::clean::CleanArgs;
+use crate::cli::commands::config_args::ConfigCommand;
 use crate::cli::commands::diff::DiffArgs;
 use crate::cli::commands::doctor::DoctorArgs;
 use crate::cli::commands::extract::ExtractArgs;
 use crate::cli::commands::fetch::FetchArgs;
 use crate::cli::commands::inspect::InspectArgs;
 use crate::cli::commands::make::MakeCommandArgs;
+use crate::cli::commands::man::ManArgs;
 use crate::cli::commands::push::PushArgs;
 use crate::cli::commands::verify::VerifyArgs;
 use crate::host::{self, Host, process};
@@ -38,7 +43,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use commands::{
     add, boot, build, cache, ccache, check, clean, completions, config, diff, doctor, extract, fetch,
-    inspect, list, make, plan, push, verify,
+    inspect, list, make, man, plan, push, verify,
 };
 use overview::{EXAMPLES, OVERVIEW};
 use std::io::Write as _;
@@ -81,34 +86,36 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Build kernels and pack them as OCI images (the default command)
+    #[command(after_long_help = EXAMPLES)]
     Build(BuildArgs),
     /// Show every input that determines the output; changes nothing
+    #[command(after_long_help = plan::EXAMPLES)]
     Plan(BuildArgs),
     /// Fetch sources into the cache, for later builds with --offline
     Fetch(FetchArgs),
-    /// List known kernels, their Kubernetes support, and config fragments
+    /// List kernels, their Kubernetes support, and fragments
     List(list::ListArgs),
-    /// Check what this host lacks to build kernels, and print the command that installs it
+    /// Check what this host lacks, and how to install it
     Doctor(DoctorArgs),
-    /// Check a .config, an image or a kernel of the catalog against requirement profiles
+    /// Check a .config, an image or a version against profiles
     Check(CheckArgs),
-    /// Add a kernel to your catalog: pin its source, migrate a config, show the changes
+    /// Add a kernel to your catalog, with a migrated config
     Add(add::AddArgs),
     /// Show, compare and edit configs
-    Config(config::ConfigCommand),
+    Config(ConfigCommand),
     /// Show what an image contains and what it was built from
     Inspect(InspectArgs),
-    /// Write the kernel, the modules or the config of an image as plain files
+    /// Write kernel, modules or config of an image as files
     Extract(ExtractArgs),
-    /// Run the kernel's make with other targets, in the build directory of a version
+    /// Run other targets of the kernel's make
     Make(MakeCommandArgs),
-    /// Boot an image in a virtual machine, load all modules, test what Kubernetes needs
+    /// Boot an image in a virtual machine, and check it
     Boot(BootArgs),
     /// Verify images: digests, contents, annotations and receipts
     Verify(VerifyArgs),
-    /// Compare two images: config, modules, sizes, tools, and why their bytes differ
+    /// Compare two images, and explain why they differ
     Diff(DiffArgs),
-    /// Copy images to a registry with skopeo, and check what the registry serves
+    /// Copy images to a registry with skopeo
     Push(PushArgs),
     /// Show, check and prune the cache of sources, builds and images
     Cache(CacheArgs),
@@ -117,15 +124,13 @@ pub enum Command {
     /// Remove sources and builds from the cache
     Clean(CleanArgs),
     /// Print shell completions
+    #[command(after_long_help = completions::EXAMPLES)]
     Completions {
         /// Shell to complete for
         shell: clap_complete::Shell,
     },
     /// Print the man page of kcompile or of one command
-    Man {
-        /// Command [default: the page of kcompile itself]
-        command: Option<String>,
-    },
+    Man(ManArgs),
 }
 
 impl Command {
@@ -150,7 +155,7 @@ impl Command {
             | Command::Extract(_)
             | Command::Clean(_)
             | Command::Completions { .. }
-            | Command::Man { .. } => ProgressArgs::default(),
+            | Command::Man(_) => ProgressArgs::default(),
         }
     }
 }
@@ -158,14 +163,14 @@ impl Command {
 /// Parses the arguments of the process, runs the command and prints its error.
 pub fn main() -> ExitCode {
     // The script of `kcompile completions` sets this variable to ask for candidates.
-    CompleteEnv::with_factory(|| candidates::add_to(Cli::command())).var(COMPLETE).complete();
+    CompleteEnv::with_factory(|| candidates::add_to(help::arrange(Cli::command()))).var(COMPLETE).complete();
     if let Some(code) = process::supervise(host::args()) {
         return code;
     }
     if host::args().nth(1).is_none() {
         return show_overview();
     }
-    let matches = command_line().try_get_matches().unwrap_or_else(|error| exit(&error));
+    let matches = help::list_values(command_line()).try_get_matches().unwrap_or_else(|error| exit(&error));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| exit(&error));
     let errors = if is_json(&matches) { ErrorFormat::Json } else { ErrorFormat::Text };
     let color = cli.global.color;
@@ -234,7 +239,7 @@ fn run(command: &Command, host: &Host, reporter: &Reporter) -> Result<ExitCode> 
         Command::Ccache(args) => ccache::ccache(args, host, reporter),
         Command::Clean(args) => clean::clean(args, host, reporter),
         Command::Completions { shell } => completions::completions(*shell, COMPLETE),
-        Command::Man { command } => completions::man(command.as_deref(), command_line()),
+        Command::Man(args) => man::man(args, command_line(), host),
     }
 }
 
@@ -291,7 +296,7 @@ fn usage_error(text: &str) -> Error {
 fn command_line() -> clap::Command {
     let revision = ConfigLibrary::built_in().revision().short();
     let version = format!("{} (catalog {revision})", env!("CARGO_PKG_VERSION"));
-    Cli::command().version(version).after_help(EXAMPLES)
+    help::arrange(Cli::command()).version(version).after_long_help(EXAMPLES)
 }
 
 /// Returns a reporter for errors before the host is known.
@@ -305,87 +310,4 @@ fn fail(error: &Error, reporter: &Reporter) -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kbuild::timings::TimingsFormat;
-
-    #[test]
-    fn clap_finds_no_fault() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_is_in_the_overview() {
-        let (_, commands) = OVERVIEW.split_once("Commands:\n").unwrap();
-        let lines = commands.lines().take_while(|line| !line.is_empty());
-        let mut words: Vec<&str> = lines.flat_map(|line| line.split_whitespace().skip(1)).collect();
-        let command = Cli::command();
-        let mut names: Vec<&str> =
-            command.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
-        words.sort_unstable();
-        names.sort_unstable();
-        assert_eq!(words, names);
-    }
-
-    #[test]
-    fn examples_in_help_fit_80_columns() {
-        fn check(command: &clap::Command) {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            for line in help.lines().filter(|line| line.starts_with("  ")) {
-                assert!(line.chars().count() <= 80, "{}: {line}", command.get_name());
-            }
-            command.get_subcommands().for_each(check);
-        }
-        check(&command_line());
-    }
-
-    #[test]
-    fn timings_have_an_optional_value() {
-        let forms =
-            |words: &str| Cli::try_parse_from(words.split(' ')).unwrap().build.options.compile.timings;
-        assert_eq!(forms("kcompile 6.1"), []);
-        assert_eq!(forms("kcompile --timings 6.1"), [TimingsFormat::Html]);
-        assert_eq!(forms("kcompile --timings=html,json 6.1"), [TimingsFormat::Html, TimingsFormat::Json]);
-    }
-
-    #[test]
-    fn every_command_with_progress_obeys_it() {
-        for command in [
-            "6.1",
-            "build 6.1",
-            "plan 6.1",
-            "fetch 6.1",
-            "add 6.1",
-            "config show 6.1",
-            "config diff 6.1 6.2",
-            "config edit 6.1",
-            "config save x 6.1",
-            "boot 6.1",
-            "make 6.1 -- x",
-            "verify out",
-            "push x",
-            "ccache export x:y",
-            "ccache import x:y",
-            "cache export x:y",
-            "cache import x:y",
-        ] {
-            let (command, rest) = command.split_once(" -- ").unwrap_or((command, ""));
-            let rest = if rest.is_empty() { String::new() } else { format!(" -- {rest}") };
-            let line = format!("kcompile {command} --progress json{rest}");
-            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.into_command().progress().progress(), Progress::Json, "{line}");
-        }
-    }
-
-    #[test]
-    fn the_word_build_may_be_left_out() {
-        let firecracker = Some(Flavor::Firecracker);
-        let short = Cli::try_parse_from(["kcompile", "6.1", "--fc"]).unwrap();
-        let long = Cli::try_parse_from(["kcompile", "build", "6.1", "--fc"]).unwrap();
-        assert!(short.command.is_none() && short.build.options.target.hypervisor.flavor() == firecracker);
-        assert!(
-            matches!(long.command, Some(Command::Build(args)) if args.options.target.hypervisor.flavor() == firecracker)
-        );
-        assert!(Cli::try_parse_from(["kcompile", "6.1", "--fc", "--ch"]).is_err());
-    }
-}
+mod tests;

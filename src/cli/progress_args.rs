@@ -7,10 +7,12 @@ use clap::Args;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct ProgressArgs {
-    /// How to show progress
+    /// auto, bar, plain, json or quiet
+    ///
+    /// How to show progress.
     #[arg(long, value_name = "KIND", value_enum, default_value_t)]
     pub progress: Progress,
-    /// Print only warnings and errors, as --progress quiet does
+    /// Print only warnings and errors
     #[arg(short, long, conflicts_with_all = ["progress", "verbose"])]
     pub quiet: bool,
     /// Also print what make prints
@@ -31,7 +33,9 @@ impl ProgressArgs {
 /// Options of all commands.
 #[derive(Clone, Debug, Default, Args)]
 pub struct GlobalArgs {
-    /// When to use colors [env: NO_COLOR, CLICOLOR_FORCE] [default: auto]
+    /// Colors: auto, always or never
+    ///
+    /// The default is auto. NO_COLOR and CLICOLOR_FORCE in the environment override it.
     #[arg(long, value_name = "WHEN", value_enum, global = true, default_value_t, hide_default_value = true)]
     pub color: ColorChoice,
 }

@@ -7,10 +7,14 @@ use crate::util::text::{format_size, parse_size, pluralize};
 /// The limits of an image, in bytes.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct SizeLimits {
-    /// Fail if the kernel file is larger than SIZE, such as 48MB or 45MiB
+    /// Fail if the kernel is larger than SIZE
+    ///
+    /// SIZE is the size of the kernel file, such as 48MB or 45MiB.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_bin_size: Option<u64>,
-    /// Fail if the uncompressed modules together are larger than SIZE
+    /// Fail if the modules are larger than SIZE
+    ///
+    /// SIZE is the size of all modules together, uncompressed.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_modules_size: Option<u64>,
 }

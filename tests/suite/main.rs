@@ -46,6 +46,7 @@ mod commands {
     mod extract;
     mod fragments;
     mod golden;
+    mod help;
     mod inspect;
     mod json;
     mod list;

@@ -32,12 +32,16 @@ The entry is written to configs/kernels.toml in your project (a directory with k
 none. Then `kcompile 6.6.60 --fc` builds the kernel.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct AddArgs {
-    /// Kernel version, such as 6.6.60, or 6.6 for a series (6.6.0 is its first release)
+    /// Kernel version, such as 6.6.60, or 6.6 for a series
+    ///
+    /// 6.6.0 is the first release of the series 6.6.
     #[arg(value_name = "VERSION")]
     version: String,
-    /// Migrate the config of this version [default: the nearest one that has a config]
+    /// Migrate the config of this version
+    ///
+    /// The default is the nearest version that has a config.
     #[arg(long, value_name = "VERSION")]
     from: Option<VersionRequest>,
     #[command(flatten)]

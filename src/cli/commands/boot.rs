@@ -44,31 +44,42 @@ Exit codes: 0 ok, 1 boot or a required check failed, 2 usage error, 3 layout is 
 4 host lacks QEMU or a compiler.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES, mut_arg("flavor", |flavor| {
-    flavor.help(format!("Hypervisor: {} [default: the image's]", Flavor::choices()))
+#[command(after_long_help = EXAMPLES, mut_arg("flavor", |flavor| {
+    let long = format!("Hypervisor: {} [default: the image's]", Flavor::choices());
+    flavor.help("Hypervisor [default: the image's]").long_help(long)
 }))]
 pub struct BootArgs {
-    /// Kernel image as LAYOUT or LAYOUT:TAG, or a version or series in the output directory
+    /// Image as LAYOUT[:TAG], or a version that was built
+    ///
+    /// A version or series means the newest such image in the output directory.
     #[arg(value_name = "LAYOUT|VERSION")]
     pub target: String,
-    /// Modules image as LAYOUT or LAYOUT:TAG, or `none` [default: the same tag in the modules layout beside it]
+    /// Modules image as LAYOUT[:TAG], or none
+    ///
+    /// The default is the same tag in the modules layout beside the kernel's.
     #[arg(long, value_name = "LAYOUT")]
     pub modules: Option<String>,
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
-    #[arg(long, value_name = "ARCH", help = format!(
-        "Architecture: {} [default: the image's, or the host's for a version or index]", Arch::choices()
-    ))]
+    #[arg(
+        long, value_name = "ARCH", help = "Architecture [default: the image's or the host's]", long_help = format!(
+            "Architecture: {} [default: the image's, or the host's for a version or index]", Arch::choices()
+        )
+    )]
     pub arch: Option<Arch>,
     #[command(flatten)]
     pub how: RunArgs,
-    /// Open a console in QEMU instead of running checks; changes to the root file system are discarded
+    /// Open a console in QEMU instead of running checks
+    ///
+    /// Changes to the root file system are discarded.
     #[arg(long, conflicts_with_all = ["vmm", "require", "time_limit", "json"])]
     pub shell: bool,
-    /// Output directory with the image of a version [default: out]
+    /// Directory of the images [default: out]
     #[arg(short, long, value_name = "DIR")]
     pub output: Option<Utf8PathBuf>,
-    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR]
+    ///
+    /// The default is `kcompile` in $XDG_CACHE_HOME or ~/.cache.
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
     #[command(flatten)]
@@ -81,20 +92,26 @@ pub struct BootArgs {
 /// How a kernel is booted, and which checks must pass.
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Program that runs the virtual machine; only QEMU works without KVM
+    /// qemu or a hypervisor
+    ///
+    /// The program runs the virtual machine. Only QEMU works without KVM.
     #[arg(long, value_name = "PROGRAM", default_value = "qemu")]
     pub vmm: Vmm,
-    /// Hardware acceleration of the virtual machine
+    /// Acceleration: auto, kvm or tcg
     #[arg(long, value_name = "KIND", default_value = "auto")]
     pub accel: Accel,
-    /// Root file system: auto, disk or initramfs; with --shell, a file with an ext4 file system or a directory
-    /// [default: auto, or with --shell the host's busybox]
+    /// Root file system: auto, disk or initramfs
+    ///
+    /// With --shell, it is a file with an ext4 file system or a directory. The default is auto, or with --shell the
+    /// host's busybox.
     #[arg(long, value_name = "KIND|FILE|DIR")]
     pub root: Option<Utf8PathBuf>,
-    /// Fail unless this check or group of checks (see below) passes; repeatable [default: all]
+    /// Fail unless this check passes; repeatable
+    ///
+    /// The names of checks and of groups of checks are below. The default is all.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub require: Vec<Requirement>,
-    /// Fail if the boot takes longer than SECONDS
+    /// Fail if the boot takes longer
     #[arg(long, value_name = "SECONDS", default_value = "600", value_parser = clap::value_parser!(u32).range(1..))]
     pub time_limit: u32,
     /// Append TEXT to the kernel command line

@@ -30,7 +30,7 @@ Examples:
 Exit codes: 0 ok, 1 `check` found damage that it cannot remove, 2 usage error.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct CacheArgs {
     #[command(subcommand)]
     action: Action,
@@ -61,7 +61,9 @@ enum Action {
 
 #[derive(Debug, Args)]
 pub struct LocationArgs {
-    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR]
+    ///
+    /// The default is `kcompile` in $XDG_CACHE_HOME or ~/.cache.
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
 }
@@ -89,7 +91,9 @@ pub struct CheckArgs {
 /// The options of `cache prune`.
 #[derive(Debug, Args)]
 struct PruneArgs {
-    /// Remove what was not used for AGE, such as 12h, 30d or 4w
+    /// Remove what was not used for AGE
+    ///
+    /// AGE is a number of minutes, hours, days or weeks, such as 12h, 30d or 4w.
     #[arg(long, value_name = "AGE", default_value = "30d", value_parser = parse_age)]
     older_than: Duration,
     /// Show what would be removed and remove nothing

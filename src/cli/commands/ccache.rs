@@ -33,11 +33,13 @@ Exit codes: 0 ok, 1 cannot write a file, 2 usage error or nothing to export, 3 i
 a cache of ccache, 4 ccache is not installed.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct CcacheArgs {
     #[command(subcommand)]
     action: Action,
-    /// How to show progress
+    /// auto, bar, plain, json or quiet
+    ///
+    /// How to show progress.
     #[arg(long, value_name = "KIND", default_value = "auto", global = true)]
     pub progress: Progress,
 }
@@ -56,10 +58,14 @@ pub struct ExportArgs {
     /// Layout and tag of the image, such as oci:warm/ccache:6.1
     #[arg(value_name = "oci:DIR:TAG")]
     image: String,
-    /// Export at most SIZE of entries, such as 500MB or 2GB
+    /// Export at most SIZE of entries
+    ///
+    /// SIZE is such as 500MB or 2GB.
     #[arg(long, value_name = "SIZE", default_value = "1GB", value_parser = parse_size)]
     max_size: u64,
-    /// Export only entries that were used within AGE, such as 12h or 7d
+    /// Export only entries used within AGE
+    ///
+    /// AGE is such as 12h or 7d.
     #[arg(long, value_name = "AGE", value_parser = parse_age)]
     used_within: Option<Duration>,
 }

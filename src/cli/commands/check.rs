@@ -37,44 +37,52 @@ Examples:
 Exit codes: 0 all requirements are met, 1 a requirement is not met, 2 usage error, 3 layout is damaged.";
 
 #[derive(Debug, Args)]
-#[command(after_help = CHECK_EXAMPLES)]
+#[command(after_long_help = CHECK_EXAMPLES)]
 pub struct CheckArgs {
-    /// A .config file, an image as LAYOUT or LAYOUT:TAG, or a kernel version of the catalog
+    /// A .config, an image as LAYOUT[:TAG], or a version
     #[arg(value_name = "CONFIG|LAYOUT|VERSION")]
     pub target: String,
-    /// Requirement profiles; repeatable [default: the flavor's own]
+    /// Requirement profiles [default: the flavor's own]
     #[arg(long = "for", value_name = "PROFILE", num_args = 1.., value_delimiter = ',')]
     pub profiles: Vec<String>,
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
-    #[arg(long, value_name = "ARCH", help = format!(
-        "Architecture: {} [default: from the config or image, or the host's for a version]",
-        Arch::choices()
-    ))]
+    #[arg(
+        long, value_name = "ARCH", help = "Architecture [default: that of the config or image]", long_help = format!(
+            "Architecture: {} [default: that of the config or image, or the host's for a version]", Arch::choices()
+        )
+    )]
     pub arch: Option<Arch>,
-    /// Kernel version [default: from the header of the config]
+    /// Kernel version [default: in the config's header]
     #[arg(long, value_name = "VERSION")]
     pub kernel: Option<KernelVersion>,
-    /// Fetch the source of VERSION, run its olddefconfig and check the resulting .config
+    /// Check the .config that olddefconfig makes
+    ///
+    /// kcompile fetches the source of VERSION and runs its olddefconfig.
     #[arg(long)]
     pub configure: bool,
     #[arg(
         long,
         value_name = "SPEC",
-        help = "Kernel source for --configure, which this implies: kernel.org, git[+URL][#REF], apt[:PACKAGE], or the \
-                path of a tarball or directory"
+        help = "Kernel source for --configure",
+        long_help = "Kernel source for --configure, which this implies: kernel.org, git[+URL][#REF], apt[:PACKAGE], or \
+                     the path of a tarball or directory"
     )]
     pub source: Option<SourceSpec>,
-    /// Check VERSION as `build --builtin` builds it, without modules
+    /// Check VERSION as build --builtin makes it
     #[arg(long)]
     pub builtin: bool,
-    /// Also show requirements that are met, undecided or for other kernels
+    /// Show all requirements
+    ///
+    /// This includes requirements that are met, undecided or for other kernels.
     #[arg(long)]
     pub all: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Read your own catalog, configs and profiles from DIR; they override the built-in ones
+    /// Read your own catalog, configs and profiles from DIR
+    ///
+    /// Your files override the built-in ones.
     #[arg(long, value_name = "DIR")]
     pub configs: Option<Utf8PathBuf>,
 }

@@ -13,15 +13,28 @@ use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+const EXAMPLES: &str = "\
+Examples:
+  kcompile clean --dry-run               show what would be removed
+  kcompile clean --builds                remove builds, keep sources
+  kcompile clean --older-than 4w         remove what was unused for 4 weeks
+
+Exit codes: 0 ok, 1 cannot remove an entry, 2 usage error.";
+
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct CleanArgs {
-    /// Remove sources: trees with the builds in them, archives, git repositories, partial downloads
+    /// Remove sources, with the builds in them
+    ///
+    /// Sources are trees, archives, git repositories and partial downloads.
     #[arg(long, alias = "cache")]
     pub sources: bool,
     /// Remove build directories and cached images
     #[arg(long)]
     pub builds: bool,
-    /// Remove only what was not used for AGE, such as 12h, 30d or 4w
+    /// Remove only what was not used for AGE
+    ///
+    /// AGE is a number of minutes, hours, days or weeks, such as 12h, 30d or 4w.
     #[arg(long, value_name = "AGE", value_parser = crate::util::text::parse_age)]
     pub older_than: Option<std::time::Duration>,
     /// Show what would be removed and remove nothing
@@ -30,7 +43,9 @@ pub struct CleanArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR]
+    ///
+    /// The default is `kcompile` in $XDG_CACHE_HOME or ~/.cache.
     #[arg(long, value_name = "DIR")]
     pub cache_dir: Option<Utf8PathBuf>,
 }

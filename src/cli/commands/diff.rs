@@ -29,17 +29,21 @@ Exit codes: 0 compared (equal or not), 1 SECOND is larger than a size limit, 2 n
 3 layout is damaged or not valid.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct DiffArgs {
-    /// Image as LAYOUT:TAG, or a layout with only one image
+    /// Image as LAYOUT[:TAG]
     #[arg(value_name = "FIRST")]
     pub first: Utf8PathBuf,
-    /// Image to compare it with; size limits apply to this one
+    /// Image to compare it with
+    ///
+    /// Size limits apply to this image.
     #[arg(value_name = "SECOND")]
     pub second: Utf8PathBuf,
     #[command(flatten)]
     pub size_limits: SizeLimits,
-    /// Architecture if a tag has several: amd64 or arm64 [default: the other image's, or else the host's]
+    /// Architecture, if a tag has several
+    ///
+    /// It is amd64 or arm64. The default is the other image's, or else the host's.
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
     /// Also write the comparison to FILE, as an HTML page with sizes by directory and settings

@@ -19,14 +19,23 @@ use clap::Args;
 use serde::Serialize;
 use std::process::ExitCode;
 
+const EXAMPLES: &str = "\
+Examples:
+  kcompile doctor                        check this host
+  kcompile doctor --install              install what is missing
+  kcompile doctor 6.1 --arch arm64       check for a cross build
+
+Exit codes: 0 ok, 2 usage error, 4 host lacks something that a build needs.";
+
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct DoctorArgs {
     /// Kernel versions to build [default: one of the catalog]
     #[arg(value_name = "VERSION")]
     pub versions: Vec<String>,
-    #[arg(long, value_name = "ARCH", help = format!("Target architecture: {}; repeatable [default: the host's]", Arch::choices()))]
+    #[arg(long, value_name = "ARCH", help = format!("Architecture: {}; repeatable", Arch::choices()))]
     pub arch: Vec<Arch>,
-    /// Check for clang and the LLVM tools, for builds with --llvm
+    /// Check for clang and the LLVM tools
     #[arg(long)]
     pub llvm: bool,
     /// Check for the tools that --patches DIR needs

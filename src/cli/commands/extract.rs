@@ -29,18 +29,24 @@ Exit codes: 0 ok, 1 cannot write a file, 2 no such image, no such part or file e
 
 /// The options of `extract`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct ExtractArgs {
-    /// An image as LAYOUT or LAYOUT:TAG, or a version or series, which is the newest such image in the output directory
+    /// Image as LAYOUT[:TAG], or a version that was built
+    ///
+    /// A version or series means the newest such image in the output directory.
     #[arg(value_name = "IMAGE|VERSION")]
     pub image: String,
     #[command(flatten)]
     pub hypervisor: FlavorArgs,
-    #[arg(long, value_name = "ARCH", help = format!(
-        "Architecture of the image if there are several: {} [default: the host's]", Arch::choices()
-    ))]
+    #[arg(
+        long, value_name = "ARCH", help = "Architecture, if a tag has several", long_help = format!(
+            "Architecture of the image if there are several: {} [default: the host's]", Arch::choices()
+        )
+    )]
     pub arch: Option<Arch>,
-    /// Write the kernel to FILE [default: its name in the image, if no other part is asked for]
+    /// Write the kernel to FILE
+    ///
+    /// The default is its name in the image, if no other part is asked for.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<Utf8PathBuf>,
     /// Write the modules to DIR/lib/modules/RELEASE
@@ -49,13 +55,17 @@ pub struct ExtractArgs {
     /// Write the final .config to FILE
     #[arg(long, value_name = "FILE")]
     pub config: Option<Utf8PathBuf>,
-    /// Write the unstripped vmlinux and System.map to DIR, from the build directory in the cache
+    /// Write unstripped vmlinux and System.map to DIR
+    ///
+    /// They are copied from the build directory in the cache.
     #[arg(long, value_name = "DIR")]
     pub debug: Option<Utf8PathBuf>,
-    /// Directory in which to find the image of a version [default: out]
+    /// Directory with the image of a version [default: out]
     #[arg(long, value_name = "DIR")]
     pub images: Option<Utf8PathBuf>,
-    /// Cache directory [env: KCOMPILE_CACHE_DIR] [default: kcompile in $XDG_CACHE_HOME or ~/.cache]
+    /// Cache directory [env: KCOMPILE_CACHE_DIR]
+    ///
+    /// The default is `kcompile` in $XDG_CACHE_HOME or ~/.cache.
     #[arg(long, value_name = "DIR", requires = "debug")]
     pub cache_dir: Option<Utf8PathBuf>,
 }

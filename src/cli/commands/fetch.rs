@@ -16,7 +16,18 @@ use clap::Args;
 use serde_json::json;
 use std::process::ExitCode;
 
+const EXAMPLES: &str = "\
+Examples:
+  kcompile fetch 6.1 --fc                            into the cache
+  kcompile fetch 5.10 6.1 --fc --bundle src.tar      also into one file
+  kcompile fetch 6.1 --ch --source git               from the git repository
+
+A line with the path, the version and the digest is printed for each source.
+
+Exit codes: 0 ok, 2 usage or plan error, 3 fetch or verification failed, 130 interrupted.";
+
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct FetchArgs {
     #[command(flatten)]
     versions: VersionArgs,
@@ -28,7 +39,9 @@ pub struct FetchArgs {
     jobs: JobsArgs,
     #[command(flatten)]
     source: SourceArgs,
-    /// Also write the sources to FILE, for builds with --from-bundle on machines without a network
+    /// Also write the sources to FILE
+    ///
+    /// Builds with --from-bundle read FILE on machines without a network.
     #[arg(long, value_name = "FILE", help_heading = "Network and cache")]
     bundle: Option<Utf8PathBuf>,
     #[command(flatten)]

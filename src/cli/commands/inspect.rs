@@ -27,7 +27,7 @@ Examples:
 Exit codes: 0 ok, 2 no such layout or tag, 3 layout is not valid.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct InspectArgs {
     /// Layouts, or single images as LAYOUT:TAG
     #[arg(value_name = "LAYOUT[:TAG]", required = true)]
@@ -35,13 +35,27 @@ pub struct InspectArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Print the kernel's part of a microVM specification for this consumer
+    /// Print a microVM specification
+    ///
+    /// It is the kernel's part, and for flintlock, capmvm, firecracker or cloud-hypervisor.
     #[arg(long = "as", value_name = "CONSUMER", conflicts_with = "json")]
     pub consumer: Option<Consumer>,
-    /// With --as, the registry and prefix of the images, as for `kcompile push`
-    #[arg(long, value_name = "REGISTRY/PREFIX", requires = "consumer", default_value = "REGISTRY/PREFIX")]
+    /// Registry of the images, for --as
+    ///
+    /// It has the prefix of `kcompile push`, too. Without it, the specification has the words REGISTRY/PREFIX.
+    #[arg(
+        long,
+        value_name = "REGISTRY/PREFIX",
+        requires = "consumer",
+        default_value = "REGISTRY/PREFIX",
+        hide_default_value = true
+    )]
     pub registry: String,
-    /// With --as, the architecture of the image if a tag has several: amd64 or arm64 [default: the host's]
+    /// Architecture, for --as
+    ///
+    /// It is needed if a tag has several.
+    ///
+    /// It is amd64 or arm64. The default is the host's.
     #[arg(long, value_name = "ARCH", requires = "consumer")]
     pub arch: Option<Arch>,
 }

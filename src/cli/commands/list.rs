@@ -33,6 +33,11 @@ const COLUMNS: [(&str, usize); 8] = [
 const KUBERNETES: &str = "kubernetes-";
 
 const EXAMPLES: &str = "\
+Examples:
+  kcompile list                          all kernels of the catalog
+  kcompile list --fragments              the fragments for --fragment
+  kcompile list --json                   the catalog, for a script
+
 Columns:
   STATUS       supported (built and booted) or untested
   SOURCE       kernel.org, or a branch of cloud-hypervisor/linux
@@ -41,18 +46,22 @@ Columns:
   KUBERNETES   what the version allows; numbers refer to notes below. Options
                are open until the kernel is configured (kcompile check)
 
---json prints the kernels as `items`, and `series` and `fragments`.";
+--json prints the kernels as `items`, and `series` and `fragments`.
+
+Exit codes: 0 ok, 2 usage error.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct ListArgs {
-    /// Print the fragments for --fragment, with what each is for
+    /// List the config fragments for --fragment
     #[arg(long)]
     fragments: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Read your own catalog from DIR; its entries override the built-in ones
+    /// Read your own catalog from DIR
+    ///
+    /// Its entries override the built-in ones.
     #[arg(long, value_name = "DIR")]
     configs: Option<Utf8PathBuf>,
 }

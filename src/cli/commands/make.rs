@@ -22,9 +22,11 @@ kernel before a module outside the tree, because modpost needs its Module.symver
 
 /// The options of `make`.
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct MakeCommandArgs {
-    /// Kernel version: 5.15.12, 6.1 (newest of the series), latest, longterm or mainline
+    /// Kernel version: 6.1.7, 6.1, latest, longterm or mainline
+    ///
+    /// 6.1 is the newest version of its series.
     #[arg(value_name = "VERSION")]
     pub version: String,
     /// Targets and variables for make
@@ -36,7 +38,7 @@ pub struct MakeCommandArgs {
     pub config: ConfigArgs,
     #[command(flatten)]
     pub make: MakeArgs,
-    /// Launcher of the compiler, as for `kcompile build`
+    /// Compiler launcher, such as ccache
     #[arg(long, value_name = "COMMAND", help_heading = "Compiling")]
     pub launcher: Option<String>,
 }

@@ -15,6 +15,17 @@ use crate::util::error::Result;
 use crate::util::text::{pluralize, redact_secrets};
 use std::process::ExitCode;
 
+pub const EXAMPLES: &str = "\
+Examples:
+  kcompile plan 6.1 --fc                     every input of a build
+  kcompile plan 6.1 --fc --set KSM=n         the same with another setting
+  kcompile plan 5.10 6.1 --fc --json         two plans, for a script
+
+The digest of the plan names the build. It is final once the source is known. Other options of `kcompile \
+build` are accepted and have no effect.
+
+Exit codes: 0 ok, 2 usage or plan error, 4 host lacks a compiler.";
+
 pub fn plan(args: &BuildArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let options = &args.options;
     let files = CatalogFiles::read(options.make.catalog.configs.as_deref(), host)?;

@@ -29,39 +29,53 @@ build, 2 usage error, \
 3 layout is damaged, or the registry refuses it or serves other bytes, 4 skopeo is not installed.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct PushArgs {
-    /// Registry and prefix of the repositories, such as docker.io/foobar
+    /// Registry and prefix, such as docker.io/foobar
     #[arg(value_name = "REGISTRY/PREFIX")]
     pub prefix: String,
-    /// Layouts, or single images as LAYOUT:TAG [default: all layouts in the output directory]
+    /// Layouts, or images as LAYOUT:TAG [default: all]
+    ///
+    /// The default is all layouts in the output directory.
     #[arg(value_name = "LAYOUT")]
     pub layouts: Vec<Utf8PathBuf>,
-    /// Output directory with the layouts
+    /// Directory with the layouts
     #[arg(short, long, value_name = "DIR", default_value = "out")]
     pub output: Utf8PathBuf,
-    /// Require TLS and check the registry's certificate
+    /// Check certificates
+    ///
+    /// `false` also allows a registry without TLS.
     #[arg(
         long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set,
         num_args = 0..=1, default_missing_value = "true", require_equals = true
     )]
     pub tls_verify: bool,
-    /// Read credentials from FILE, as `skopeo login --authfile` writes it [default: skopeo's]
+    /// Read credentials from FILE [default: skopeo's]
+    ///
+    /// `skopeo login --authfile FILE` writes it.
     #[arg(long, value_name = "FILE")]
     pub authfile: Option<Utf8PathBuf>,
-    /// Do not push attachments: SBOM, provenance and receipt
+    /// Do not push SBOM, provenance and receipt
     #[arg(long)]
     pub no_attest: bool,
-    /// Push nothing if a tag exists in the registry with another digest
+    /// Push nothing if a tag has another digest
+    ///
+    /// kcompile looks up each tag in the registry.
     #[arg(long)]
     pub no_overwrite: bool,
-    /// Also move the tag of the series, such as 6.1, to the newest version that is pushed
+    /// Also move the tag of the series, such as 6.1
+    ///
+    /// The tag moves to the newest version that is pushed.
     #[arg(long)]
     pub tag_series: bool,
-    /// Also set a tag with the build, such as 6.1.192-8f2a91c0, which no other image ever replaces
+    /// Also set a tag of the build
+    ///
+    /// An example is 6.1.192-8f2a91c0. No other image ever replaces this tag.
     #[arg(long)]
     pub tag_build: bool,
-    /// Retry N times if the registry or the network fails
+    /// Retries after a failure
+    ///
+    /// kcompile tries again if the registry or the network fails.
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub retry_times: u16,
     #[command(flatten)]

@@ -35,15 +35,17 @@ Exit codes: 0 ok, 1 an intact image fails a check, 2 no such layout or tag, 3 la
 valid.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct VerifyArgs {
     /// Layouts, or single images as LAYOUT:TAG
     #[arg(value_name = "LAYOUT[:TAG]", required = true)]
     pub layouts: Vec<Utf8PathBuf>,
     #[command(flatten)]
     pub size_limits: SizeLimits,
-    /// Rebuild the images from scratch with the command in their receipt, and compare the digests. This runs
-    /// that command in this directory, so use it only with receipts that you trust
+    /// Rebuild the images and compare the digests
+    ///
+    /// This runs the command in the receipt of the images, from scratch and in this directory. Use it only with
+    /// receipts that you trust.
     #[arg(long, conflicts_with = "json")]
     pub rebuild: bool,
     #[command(flatten)]

@@ -21,7 +21,7 @@ const COMPILE: &str = "rebuild launcher timings";
 const SOURCE: &str =
     "mirror stall-timeout from-bundle offline cache-dir require-signature keyring update-lock";
 
-/// The commands with their options. `plan` has the options of a build.
+/// The commands with their options.
 fn options() -> Vec<(&'static str, Vec<&'static str>)> {
     let build = [
         TARGET,
@@ -36,9 +36,19 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
     let final_config = [TARGET, CONFIG, CATALOG, KBUILD, SOURCE, "jobs progress quiet verbose json"];
     let written_config =
         [TARGET, CATALOG, KBUILD, SOURCE, "config require jobs progress quiet verbose dry-run"];
+    // The others have no effect on a plan, and are accepted.
+    let plan = [
+        TARGET,
+        CONFIG,
+        CATALOG,
+        "combined-image no-modules kernel-link modules-layout compression",
+        KBUILD,
+        "launcher mirror stall-timeout offline cache-dir require-signature keyring",
+        "require progress quiet verbose dry-run json",
+    ];
     vec![
         ("build", build.to_vec()),
-        ("plan", build.to_vec()),
+        ("plan", plan.to_vec()),
         ("fetch", vec![TARGET, CATALOG, SOURCE, "bundle jobs progress quiet verbose dry-run json"]),
         (
             "add",
@@ -87,7 +97,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("ccache import", vec!["progress"]),
         ("clean", vec!["sources builds older-than dry-run json cache-dir"]),
         ("completions", vec![]),
-        ("man", vec![]),
+        ("man", vec!["output"]),
     ]
 }
 
