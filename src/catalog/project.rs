@@ -9,10 +9,12 @@
 //! ```
 
 use crate::catalog::text::{read_text, read_toml};
+use crate::host::user_config::{self, KnownLauncher};
 use crate::kernel::{Arch, Flavor};
 use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::mirror;
 use crate::util::read::MAX_TOML;
-use crate::util::text::{escape_control, has_credentials, is_printable, redact_credentials};
+use crate::util::text::{escape_control, is_printable};
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -58,11 +60,47 @@ pub struct Defaults {
     /// `--output`. Relative to the project in the file, and absolute here.
     pub output: Option<Utf8PathBuf>,
     /// `--mirror`. `KCOMPILE_MIRROR` overrides it.
-    #[serde(default, deserialize_with = "mirrors")]
+    #[serde(default, deserialize_with = "mirror::deserialize")]
     pub mirror: Vec<String>,
     /// `--require`. Added to the profiles of the command line.
     #[serde(default)]
     pub require: Vec<String>,
+    /// VERSION. A text or a list.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub version: Vec<String>,
+    /// `--fragment`, only by name. Applied before the command line's.
+    #[serde(default, deserialize_with = "fragment_names")]
+    pub fragment: Vec<String>,
+    /// `--set`. Applied after `fragment`.
+    #[serde(default)]
+    pub set: Vec<String>,
+    /// `--launcher`. A project may have come from anywhere, so it cannot name a program.
+    pub launcher: Option<KnownLauncher>,
+}
+
+/// Reads a text as a list of one.
+fn one_or_several<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a version or a list of versions")]
+    enum Versions {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Versions::deserialize(deserializer)? {
+        Versions::One(version) => vec![version],
+        Versions::Several(versions) => versions,
+    })
+}
+
+/// Reads names of fragments. A path could lead out of the project.
+fn fragment_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let names = Vec::<String>::deserialize(deserializer)?;
+    match names.iter().find(|name| name.contains('/') || matches!(&***name, "" | "." | "..")) {
+        Some(name) => Err(D::Error::custom(format!(
+            "`{name}` is not the name of a fragment; a project keeps its fragments in configs/fragments"
+        ))),
+        None => Ok(names),
+    }
 }
 
 /// A project, or only the directory of `--configs`, or nothing.
@@ -107,7 +145,8 @@ impl Project {
     }
 
     fn read(file: &Utf8Path, text: &str) -> Result<Project> {
-        let mut defaults: Defaults = read_toml(file.as_str(), text)?;
+        let mut defaults: Defaults =
+            read_toml(file.as_str(), text).map_err(|error| user_config::explain_key(error, text))?;
         // The path is printed for scripts, without escapes.
         if let Some(output) =
             defaults.output.as_ref().filter(|output| !output.as_str().chars().all(is_printable))
@@ -158,25 +197,6 @@ fn writers(mode: u32, owner: u32, group: u32) -> Option<String> {
 /// Trusts oneself, root, and the owner of the working directory, which may be mounted into a container.
 fn is_trusted_owner(owner: u32, uid: u32, of_cwd: u32) -> bool {
     [uid, 0, of_cwd].contains(&owner)
-}
-
-/// Returns what is wrong with the URL of a mirror, if anything is.
-pub fn mirror_error(url: &str) -> Option<String> {
-    let printed = redact_credentials(url);
-    if !url.starts_with("https://") && !url.starts_with("http://") {
-        return Some(format!("the mirror `{printed}` is not an http or https URL"));
-    }
-    // Receipts and logs would show the credentials, as the process list already does.
-    has_credentials(url)
-        .then(|| format!("the mirror `{printed}` has credentials in its URL, which are not supported"))
-}
-
-fn mirrors<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let mirrors = Vec::<String>::deserialize(deserializer)?;
-    match mirrors.iter().find_map(|mirror| mirror_error(mirror)) {
-        Some(message) => Err(D::Error::custom(message)),
-        None => Ok(mirrors),
-    }
 }
 
 #[cfg(test)]

@@ -32,8 +32,9 @@ pub struct VersionArgs {
     /// Kernel versions: 6.1.7, 6.1, latest, longterm, mainline or all
     ///
     /// 5.15.12 and 6.18-rc3 are exact versions, and 6.1 is the newest version of its series. `latest`, `longterm`
-    /// and `mainline` are from kernel.org's releases.json. `all` is every supported kernel of the flavor.
-    #[arg(value_name = "VERSION", required = true)]
+    /// and `mainline` are from kernel.org's releases.json. `all` is every supported kernel of the flavor. The default is `version` in
+    /// kcompile.toml.
+    #[arg(value_name = "VERSION")]
     pub versions: Vec<String>,
 }
 
@@ -315,9 +316,9 @@ impl CompileArgs {
         self.launcher.as_deref().filter(|command| *command != "none")
     }
 
-    /// Drops `--launcher`.
+    /// Drops `--launcher`, and the default one.
     pub fn remove_launcher(&mut self) {
-        self.launcher = None;
+        self.launcher = Some("none".to_owned());
     }
 }
 

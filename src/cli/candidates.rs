@@ -9,7 +9,6 @@ use crate::host::Host;
 use crate::kconfig::requirements;
 use crate::kernel::{Arch, Flavor};
 use crate::oci::layout_reader::LayoutReader;
-use crate::util::terminal::ColorChoice;
 use camino::Utf8Path;
 use clap_complete::engine::{
     ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
@@ -90,7 +89,7 @@ fn flavors() -> Vec<CompletionCandidate> {
 
 /// Returns the images in the output directory, as LAYOUT:TAG.
 fn images() -> Vec<CompletionCandidate> {
-    let Ok(host) = Host::read(ColorChoice::Auto) else { return Vec::new() };
+    let Ok(host) = Host::read(None) else { return Vec::new() };
     let project = Project::find(&host.cwd, None, host.uid).ok();
     let output = project.and_then(|project| project.defaults.output).unwrap_or(OUTPUT.into());
     let Ok(entries) = host.absolute(&output).read_dir_utf8() else { return Vec::new() };
@@ -113,7 +112,7 @@ fn candidate(value: impl Into<std::ffi::OsString>, help: &str) -> CompletionCand
 }
 
 fn files() -> Option<CatalogFiles> {
-    CatalogFiles::read(None::<&Utf8Path>, &Host::read(ColorChoice::Auto).ok()?).ok()
+    CatalogFiles::read(None::<&Utf8Path>, &Host::read(None).ok()?).ok()
 }
 
 fn library() -> ConfigLibrary {

@@ -19,7 +19,7 @@ const EXIT_CODES: &str = "0 ok, 1 failed, 2 usage error, 3 fetch or verification
                           130 interrupted.";
 
 /// Variables and files, each with the option of the commands that use it. Without an option, all commands do.
-const ENVIRONMENT: [(&str, &str, &str); 12] = [
+const ENVIRONMENT: [(&str, &str, &str); 13] = [
     ("cache_dir", "KCOMPILE_CACHE_DIR", "The cache directory. --cache-dir overrides it."),
     ("cache_dir", "XDG_CACHE_HOME", "The directory of the default cache, `kcompile`."),
     (
@@ -35,9 +35,11 @@ const ENVIRONMENT: [(&str, &str, &str); 12] = [
     ("cc", "ARCH, CROSS_COMPILE, CC, MAKEFLAGS, KBUILD_*, KCONFIG_*", "These never reach the kernel's make."),
     ("", "NO_COLOR", "Turns colors off. --color overrides it."),
     ("", "CLICOLOR_FORCE", "Turns colors on, also without a terminal."),
+    ("", "XDG_CONFIG_HOME", "The directory of the user config. The default is ~/.config."),
     ("", "TERM, CI", "A dumb terminal and a CI job get plain lines."),
 ];
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
+    ("", "~/.config/kcompile/config.toml", "Your defaults of options that do not affect the output."),
     ("configs", "kcompile.toml", "Marks a project, and holds its defaults."),
     ("update_lock", "kcompile.lock", "The digests of sources at their first use."),
     ("configs", "configs/, patches/", "The project's own kernels, configs, profiles and patches."),

@@ -73,7 +73,7 @@ fn about() -> String {
 
 fn usage() -> String {
     let flags: Vec<String> = Flavor::ALL.iter().map(|flavor| format!("--{}", flavor.spec().flag)).collect();
-    format!("kcompile [build] <VERSION>... [{}] [OPTIONS]\n       kcompile <COMMAND>", flags.join(" | "))
+    format!("kcompile [build] [VERSION]... [{}] [OPTIONS]\n       kcompile <COMMAND>", flags.join(" | "))
 }
 
 impl Cli {
@@ -181,7 +181,12 @@ pub fn main() -> ExitCode {
     };
     output::set_stdout(host.terminals.stdout);
     let progress = command.progress();
-    let reporter = Reporter::new(progress.progress(), progress.verbosity(), host.terminals, errors);
+    let reporter = Reporter::new(
+        progress.progress().or(host.user.progress).unwrap_or_default(),
+        progress.verbosity(),
+        host.terminals,
+        errors,
+    );
     match run(&command, &host, &reporter) {
         // Warnings are lost, or the events of `--progress json`.
         Ok(code) if code == ExitCode::SUCCESS && report::has_lost_lines() => ExitCode::FAILURE,

@@ -1,13 +1,43 @@
 //! The options that override the config: `--fragment` and `--set`.
 
+use crate::catalog::project::{Defaults, FILE, Project};
 use crate::kconfig;
 use crate::plan::request::Override;
+use crate::util::error::{Error, Result};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 use std::collections::BTreeMap;
 
-/// `--fragment` and `--set`, in the order of the command line.
+/// `--fragment` and `--set`, in the order of the command line. `None` is of a command that takes neither, so that
+/// those of a project do not apply.
 #[derive(Clone, Debug, Default)]
-pub struct Overrides(pub Vec<Override>);
+pub struct Overrides(pub Option<Vec<Override>>);
+
+impl Overrides {
+    /// Returns those of a command line without any.
+    pub fn none_given() -> Overrides {
+        Overrides(Some(Vec::new()))
+    }
+
+    /// Returns those of the project and then those of the command line, which may repeat the project's.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 2: a line of `set` in kcompile.toml is not a setting.
+    pub fn with_project(&self, project: &Project) -> Result<Vec<Override>> {
+        let Some(typed) = &self.0 else { return Ok(Vec::new()) };
+        let Defaults { fragment, set, .. } = &project.defaults;
+        let mut overrides: Vec<Override> = fragment.iter().cloned().map(Override::Fragment).collect();
+        for line in set {
+            let line = kconfig::set_line(line).map_err(|why| {
+                let file = project.file.as_deref().unwrap_or(FILE.into());
+                Error::usage(format!("{file}: set: {why}"))
+            })?;
+            overrides.push(Override::Set(line));
+        }
+        overrides.retain(|one| !typed.contains(one));
+        Ok(overrides.into_iter().chain(typed.iter().cloned()).collect())
+    }
+}
 
 /// `--fragment` and `--set` as clap parses them, each by itself.
 #[derive(Args)]
@@ -43,7 +73,7 @@ impl FromArgMatches for Overrides {
         let fragments = indices("fragment").zip(fragment.into_iter().map(Override::Fragment));
         let sets = indices("set").zip(set.into_iter().map(Override::Set));
         let by_index: BTreeMap<usize, Override> = fragments.chain(sets).collect();
-        Ok(Overrides(by_index.into_values().collect()))
+        Ok(Overrides(Some(by_index.into_values().collect())))
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
@@ -65,6 +95,6 @@ mod tests {
         let fragment = |name: &str| Override::Fragment(name.into());
         let set = |line: &str| Override::Set(kconfig::set_line(line).unwrap());
         let expected = [fragment("a"), set("B=y"), fragment("c"), set("D=n"), fragment("a")];
-        assert_eq!(command.build.options.config.overrides.0, expected);
+        assert_eq!(command.build.options.config.overrides.0.unwrap(), expected);
     }
 }

@@ -9,9 +9,9 @@ use clap::Args;
 pub struct ProgressArgs {
     /// auto, bar, plain, json or quiet
     ///
-    /// How to show progress.
-    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
-    pub progress: Progress,
+    /// How to show progress. The default is auto.
+    #[arg(long, value_name = "KIND", value_enum)]
+    pub progress: Option<Progress>,
     /// Print only warnings and errors
     #[arg(short, long, conflicts_with_all = ["progress", "verbose"])]
     pub quiet: bool,
@@ -21,8 +21,9 @@ pub struct ProgressArgs {
 }
 
 impl ProgressArgs {
-    pub fn progress(&self) -> Progress {
-        if self.quiet { Progress::Quiet } else { self.progress }
+    /// Returns `--progress` or `--quiet`, if one is given.
+    pub fn progress(&self) -> Option<Progress> {
+        if self.quiet { Some(Progress::Quiet) } else { self.progress }
     }
 
     pub fn verbosity(&self) -> Verbosity {
@@ -36,6 +37,6 @@ pub struct GlobalArgs {
     /// Colors: auto, always or never
     ///
     /// The default is auto. NO_COLOR and CLICOLOR_FORCE in the environment override it.
-    #[arg(long, value_name = "WHEN", value_enum, global = true, default_value_t, hide_default_value = true)]
-    pub color: ColorChoice,
+    #[arg(long, value_name = "WHEN", value_enum, global = true)]
+    pub color: Option<ColorChoice>,
 }

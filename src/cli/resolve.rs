@@ -3,7 +3,7 @@
 
 use crate::cache::permissions;
 use crate::catalog::kernels::{Catalog, Status};
-use crate::catalog::project::{FILE, Project, mirror_error};
+use crate::catalog::project::{FILE, Project};
 use crate::catalog::{ConfigLibrary, lockfile, toolchain_quirks};
 use crate::cli::args::{MakeArgs, Options};
 use crate::host::Host;
@@ -18,6 +18,7 @@ use crate::plan::Plan;
 use crate::plan::request::{ImageChoice, ModuleMode, Request, ToolchainChoice};
 use crate::report::Reporter;
 use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::mirror;
 use crate::util::openpgp::{KEYRING_HINT, Keyring};
 use crate::util::read::{Links, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -96,6 +97,7 @@ pub fn context<'a>(
         let root = crate::ops::context::display_path(&dirs.root, host);
         reporter.note(&format!("{writers} can write to {root}; its files are trusted"));
     }
+    let chosen_jobs = jobs.jobs.or(host.user.jobs.map(u16::from));
     let output = images.output.as_deref().or(defaults.output.as_deref()).unwrap_or(OUTPUT.into());
     Ok(Context {
         host,
@@ -114,8 +116,8 @@ pub fn context<'a>(
         cache_dir,
         output: host.absolute(output),
         timings: compile.timings.clone(),
-        jobs: jobs.jobs.map_or(host.cpus, usize::from),
-        explicit_jobs: jobs.jobs.is_some(),
+        jobs: chosen_jobs.map_or(host.cpus, usize::from),
+        explicit_jobs: chosen_jobs.is_some(),
         offline: source.offline,
         sandbox: kbuild.sandbox,
         stall: source.stall_timeout.map_or(STALL_TIMEOUT, |seconds| Duration::from_secs(seconds.into())),
@@ -127,15 +129,16 @@ pub fn context<'a>(
 /// Parsed keys take several times the memory of their files. kernel.org's keyring has 10 MB.
 const MAX_KEYRING: u64 = 4 << 20;
 
-/// Reads the built-in keys and those of `--keyring`.
+/// Reads the built-in keys, those of the user config and those of `--keyring`.
 fn keyring(paths: &[Utf8PathBuf], host: &Host) -> Result<Keyring> {
     let mut keyring = Keyring::built_in();
-    for path in paths {
+    let configured = host.user.keyring.iter().map(|path| ("keyring in config.toml", path));
+    for (option, path) in configured.chain(paths.iter().map(|path| ("--keyring", path))) {
         let path = host.absolute(path);
         let bytes = read_file(&path, Links::Follow, MAX_KEYRING)
-            .context(Kind::Usage, || format!("--keyring: cannot read {path}"))
+            .context(Kind::Usage, || format!("{option}: cannot read {path}"))
             .map_err(|error| error.hint(KEYRING_HINT))?;
-        keyring.add(path.as_str(), &bytes).map_err(|error| error.with_option("--keyring"))?;
+        keyring.add(path.as_str(), &bytes).map_err(|error| error.with_option(option))?;
     }
     Ok(keyring)
 }
@@ -150,8 +153,30 @@ pub fn one_request(version: &str, options: &Options, ctx: &Context<'_>) -> Resul
     }
 }
 
-/// Returns one request for each architecture and version.
+/// Returns the program before the compiler: `--launcher`, or else the project's, or else the user's. A default that
+/// needs the network is left out with `--offline`.
+fn launcher<'a>(options: &'a Options, ctx: &Context<'_>) -> Option<&'a str> {
+    if options.compile.launcher.is_some() {
+        return options.compile.launcher();
+    }
+    let program = ctx.library.project.defaults.launcher.or(ctx.host.user.launcher)?.program()?;
+    let is_remote = Tool::of(program).is_some_and(Tool::is_remote);
+    (!ctx.offline || !is_remote).then_some(program)
+}
+
+/// Returns one request for each architecture and version. Without versions, the project's are used.
+///
+/// # Errors
+///
+/// Exit code 2: there is no version, or no such kernel.
 pub fn requests(versions: &[String], options: &Options, ctx: &Context<'_>) -> Result<Vec<Request>> {
+    let default = &ctx.library.project.defaults.version[..];
+    let versions = if versions.is_empty() { default } else { versions };
+    if versions.is_empty() {
+        return Err(Error::usage("no kernel version is given").hint(format!(
+            "name one, such as 6.1, or set `version` in {FILE}; `kcompile list` lists the known kernels"
+        )));
+    }
     let remote = options.compile.launcher().and_then(Tool::of).filter(|tool| tool.is_remote());
     if let Some(tool) = remote.filter(|_| ctx.offline) {
         return Err(Error::usage(format!("--offline: {} needs the network", tool.name()))
@@ -226,7 +251,7 @@ fn resolve_version(
 
 fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Context<'_>) -> Result<Request> {
     let Context { host, catalog, .. } = ctx;
-    let Options { target, config, images, make, compile, .. } = options;
+    let Options { target, config, images, make, .. } = options;
     let flavor = match flavor(options, ctx) {
         Some(flavor) => flavor,
         None => planning::flavor_of(resolved.version, catalog)?,
@@ -244,13 +269,13 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
             source => source,
         },
         config: config.config.as_deref().map(|path| host.absolute(path)),
-        overrides: config.overrides.0.clone(),
+        overrides: config.overrides.with_project(&ctx.library.project)?,
         patches: make.catalog.patches.as_deref().map(|path| host.absolute(path)),
         toolchain: ToolchainChoice {
             cc: make.kbuild.cc.clone(),
             llvm: make.kbuild.llvm,
             cross_compile: make.kbuild.cross_compile.clone(),
-            launcher: compile.launcher().map(str::to_owned),
+            launcher: launcher(options, ctx).map(str::to_owned),
         },
         images: ImageChoice {
             combined_image: images.combined_image,
@@ -267,15 +292,16 @@ fn request(resolved: &ResolvedVersion, arch: Arch, options: &Options, ctx: &Cont
     })
 }
 
-/// Returns `--mirror`, or else `KCOMPILE_MIRROR`, or else the project's mirrors.
+/// Returns `--mirror`, or else `KCOMPILE_MIRROR`, or else the project's mirrors, or else the user's.
 fn mirrors<'a>(options: &'a Options, ctx: &'a Context<'_>) -> Result<&'a [String]> {
     let all = [
         ("--mirror", &options.make.source.mirror),
         ("KCOMPILE_MIRROR", &ctx.host.mirrors),
         (FILE, &ctx.library.project.defaults.mirror),
+        ("mirror in config.toml", &ctx.host.user.mirror),
     ];
     let (origin, mirrors) = all.into_iter().find(|(_, mirrors)| !mirrors.is_empty()).unwrap_or(all[0]);
-    match mirrors.iter().find_map(|mirror| mirror_error(mirror)) {
+    match mirrors.iter().find_map(|mirror| mirror::mirror_error(mirror)) {
         None => Ok(mirrors),
         Some(message) => Err(Error::usage(format!("{origin}: {message}"))
             .hint("give the URL of a server with kernel.org's layout, such as https://cdn.kernel.org")),

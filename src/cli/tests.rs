@@ -66,7 +66,7 @@ fn every_command_with_progress_obeys_it() {
         let rest = if rest.is_empty() { String::new() } else { format!(" -- {rest}") };
         let line = format!("kcompile {command} --progress json{rest}");
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-        assert_eq!(cli.into_command().progress().progress(), Progress::Json, "{line}");
+        assert_eq!(cli.into_command().progress().progress(), Some(Progress::Json), "{line}");
     }
 }
 

@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 /// The variables that kcompile itself reads, and those of all its children.
-const OWN_VARIABLES: [&str; 9] = [
+const OWN_VARIABLES: [&str; 10] = [
     "PATH",
     "HOME",
     "TMPDIR",
     "TERM",
     "NO_COLOR",
     "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
     "KCOMPILE_CACHE_DIR",
     "KCOMPILE_MIRROR",
     "SOURCE_DATE_EPOCH",
@@ -84,13 +85,30 @@ pub fn full_env() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Returns `KCOMPILE_CACHE_DIR`, or else `kcompile` in the XDG cache directory.
-pub(super) fn cache_dir(env: &BTreeMap<String, String>) -> Option<Utf8PathBuf> {
-    let set = |key: &str| env.get(key).filter(|value| !value.is_empty()).map(Utf8PathBuf::from);
+/// Returns `KCOMPILE_CACHE_DIR`, or else the user config's directory, or else `kcompile` in the XDG cache directory.
+pub(super) fn cache_dir(
+    env: &BTreeMap<String, String>,
+    configured: Option<&Utf8PathBuf>,
+) -> Option<Utf8PathBuf> {
+    let explicit = set(env, "KCOMPILE_CACHE_DIR").or(configured.cloned());
+    explicit.or_else(|| xdg_dir(env, "XDG_CACHE_HOME", ".cache"))
+}
+
+/// Returns `kcompile` in the XDG configuration directory.
+pub(super) fn config_dir(env: &BTreeMap<String, String>) -> Option<Utf8PathBuf> {
+    xdg_dir(env, "XDG_CONFIG_HOME", ".config")
+}
+
+/// Returns `kcompile` in an XDG directory, or in the directory `default` of the home directory.
+fn xdg_dir(env: &BTreeMap<String, String>, key: &str, default: &str) -> Option<Utf8PathBuf> {
     // By the XDG Base Directory Specification, relative paths are invalid and must be ignored.
-    let xdg = set("XDG_CACHE_HOME").filter(|path| path.is_absolute()).map(|path| path.join("kcompile"));
-    let home = set("HOME").map(|home| home.join(".cache/kcompile"));
-    set("KCOMPILE_CACHE_DIR").or(xdg).or(home)
+    let xdg = set(env, key).filter(|path| path.is_absolute());
+    Some(xdg.or_else(|| set(env, "HOME").map(|home| home.join(default)))?.join("kcompile"))
+}
+
+/// Returns a path in a variable that is set and not empty.
+pub(super) fn set(env: &BTreeMap<String, String>, key: &str) -> Option<Utf8PathBuf> {
+    env.get(key).filter(|value| !value.is_empty()).map(Utf8PathBuf::from)
 }
 
 /// Returns whether curl, apt and git take a proxy from this variable.
@@ -183,12 +201,17 @@ mod tests {
 
     #[test]
     fn the_cache_follows_the_xdg_rules() {
-        let dir = |pairs: &[(&str, &str)]| cache_dir(&env(pairs)).unwrap().into_string();
+        let dir = |pairs: &[(&str, &str)]| cache_dir(&env(pairs), None).unwrap().into_string();
         assert_eq!(dir(&[("HOME", "/h")]), "/h/.cache/kcompile");
         assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/x")]), "/x/kcompile");
         assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]), "/h/.cache/kcompile");
         assert_eq!(dir(&[("KCOMPILE_CACHE_DIR", "/k"), ("HOME", "/h")]), "/k");
-        assert_eq!(cache_dir(&env(&[])), None);
+        assert_eq!(cache_dir(&env(&[]), None), None);
+        // The user config is between them.
+        let own = Utf8PathBuf::from("/own");
+        let with_own = |pairs: &[(&str, &str)]| cache_dir(&env(pairs), Some(&own)).unwrap();
+        assert_eq!(with_own(&[("XDG_CACHE_HOME", "/xdg")]), own);
+        assert_eq!(with_own(&[("KCOMPILE_CACHE_DIR", "/given")]), "/given");
     }
 
     #[test]

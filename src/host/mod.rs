@@ -6,6 +6,7 @@ pub mod packages;
 pub mod process;
 mod terminal;
 pub mod tls;
+pub mod user_config;
 
 pub use env::full_env;
 
@@ -22,6 +23,7 @@ use std::fs;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::time::{SystemTime, UNIX_EPOCH};
+use user_config::UserConfig;
 
 /// A directory of `PATH` with more entries is not searched for programs.
 const MAX_ENTRIES_WITHOUT_TOOLS: usize = 256;
@@ -67,6 +69,8 @@ pub struct Host {
     pub ignored: Vec<String>,
     /// The distribution, from `/etc/os-release`.
     pub os: OsRelease,
+    /// The user's defaults.
+    pub user: UserConfig,
 }
 
 /// The fields of `/etc/os-release` that choose a package manager.
@@ -79,15 +83,19 @@ pub struct OsRelease {
 }
 
 impl Host {
-    /// Reads the state of the process and of the machine. `color` is `--color`.
+    /// Reads the state of the process and of the machine, and the user's defaults. `color` is `--color`.
     ///
     /// # Errors
     ///
-    /// The working directory is not usable, `SOURCE_DATE_EPOCH` is not a number, or a variable that kcompile
+    /// The user config is invalid, the working directory is not usable, `SOURCE_DATE_EPOCH` is not a number, or a variable that kcompile
     /// reads is not UTF-8 (exit code 2).
-    pub fn read(color: ColorChoice) -> Result<Host> {
+    pub fn read(color: Option<ColorChoice>) -> Result<Host> {
         env::check_utf8(std::env::vars_os())?;
         let variables = full_env();
+        let uid = rustix::process::geteuid().as_raw();
+        let user =
+            UserConfig::read(env::config_dir(&variables), env::set(&variables, "HOME").as_deref(), uid)?;
+        let color = terminal::choose_color(color, &variables, user.color);
         let cwd =
             std::env::current_dir().context(Kind::Usage, || "cannot find the working directory".into())?;
         let cwd = Utf8PathBuf::from_path_buf(cwd)
@@ -102,7 +110,7 @@ impl Host {
         };
         Ok(Host {
             args: args().map(|arg| arg.to_string_lossy().into_owned()).collect(),
-            cache_dir: env::cache_dir(&variables).map(|dir| cwd.join(dir)),
+            cache_dir: env::cache_dir(&variables, user.cache_dir.as_ref()).map(|dir| cwd.join(dir)),
             arch: Arch::find(|spec| *spec.uname == *rustix::system::uname().machine().to_string_lossy()),
             cpus: num_cpus::get(),
             terminals: Terminals {
@@ -111,7 +119,7 @@ impl Host {
             },
             interactive: is_terminal && std::io::stdin().is_terminal(),
             root: rustix::process::geteuid().is_root(),
-            uid: rustix::process::geteuid().as_raw(),
+            uid,
             now: now(),
             mirrors: set("KCOMPILE_MIRROR").map_or_else(Vec::new, |urls| {
                 urls.split([',', ' ']).filter(|url| !url.is_empty()).map(str::to_owned).collect()
@@ -135,6 +143,7 @@ impl Host {
             os: OsRelease::parse(
                 &read_text("/etc/os-release", Links::Follow, MAX_SMALL_FILE).unwrap_or_default(),
             ),
+            user,
             cwd,
         })
     }

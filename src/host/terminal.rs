@@ -27,6 +27,17 @@ pub(super) fn detect(env: &BTreeMap<String, String>, is_terminal: bool, color: C
     }
 }
 
+/// Returns `--color`, or else what the environment says, or else the user's default.
+pub(super) fn choose_color(
+    typed: Option<ColorChoice>,
+    env: &BTreeMap<String, String>,
+    configured: Option<ColorChoice>,
+) -> ColorChoice {
+    let in_env =
+        ["NO_COLOR", "CLICOLOR_FORCE"].iter().any(|key| env.get(*key).is_some_and(|value| !value.is_empty()));
+    typed.or(configured.filter(|_| !in_env)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,7 +60,8 @@ pub fn has_lost_lines() -> bool {
 }
 
 /// `--progress`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Progress {
     /// A bar on a terminal; plain lines elsewhere, in CI, and if TERM is dumb
     #[default]

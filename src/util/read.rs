@@ -36,7 +36,11 @@ pub fn open_file(path: impl AsRef<Path>, links: Links) -> io::Result<File> {
 
 /// Reads a regular file of at most `limit` bytes.
 pub fn read_file(path: impl AsRef<Path>, links: Links, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open_file(path, links)?;
+    read_all(open_file(path, links)?, limit)
+}
+
+/// Reads the rest of a file, of at most `limit` bytes.
+pub fn read_all(file: File, limit: u64) -> io::Result<Vec<u8>> {
     let too_large = || {
         let limit = if limit < 1 << 20 { format!("{limit} bytes") } else { format!("{} MiB", limit >> 20) };
         io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {limit}"))

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::sync::{Mutex, PoisonError};
 
 /// `--color`. The values have no comments, since --help of every command would print them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ColorChoice {
     #[default]
     Auto,

@@ -59,6 +59,7 @@ mod commands {
     mod snapshots;
     mod terminal;
     mod unknown_symbols;
+    mod user_config;
     mod verify;
     mod verify_names;
     mod verify_rebuild;

@@ -35,8 +35,8 @@ pub struct CacheArgs {
     #[command(subcommand)]
     action: Action,
     /// For `export` and `import`, the old spellings of commands of `ccache`.
-    #[arg(long, value_name = "KIND", default_value = "auto", global = true, hide = true)]
-    pub progress: Progress,
+    #[arg(long, value_name = "KIND", global = true, hide = true)]
+    pub progress: Option<Progress>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -39,9 +39,9 @@ pub struct CcacheArgs {
     action: Action,
     /// auto, bar, plain, json or quiet
     ///
-    /// How to show progress.
-    #[arg(long, value_name = "KIND", default_value = "auto", global = true)]
-    pub progress: Progress,
+    /// How to show progress. The default is auto.
+    #[arg(long, value_name = "KIND", global = true)]
+    pub progress: Option<Progress>,
 }
 
 #[derive(Debug, Subcommand)]

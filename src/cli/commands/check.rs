@@ -2,7 +2,7 @@
 //! profiles.
 
 use crate::catalog::ConfigLibrary;
-use crate::cli::args::{CatalogArgs, ConfigArgs, FlavorArgs, Options, TargetArgs};
+use crate::cli::args::{CatalogArgs, ConfigArgs, FlavorArgs, Options, Overrides, TargetArgs};
 use crate::cli::output::{is_narrow, print, print_painted, render_json, row, width};
 use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, context, one_request, plan_for};
@@ -224,7 +224,11 @@ fn from_catalog(args: &CheckArgs, host: &Host, reporter: &Reporter) -> Result<Ch
             arch: args.arch.into_iter().collect(),
             source: args.source.clone(),
         },
-        config: ConfigArgs { builtin: args.builtin, ..ConfigArgs::default() },
+        config: ConfigArgs {
+            builtin: args.builtin,
+            overrides: Overrides::none_given(),
+            ..ConfigArgs::default()
+        },
         make: CatalogArgs { configs: args.configs.clone(), ..CatalogArgs::default() }.into(),
         ..Options::default()
     };

@@ -1,6 +1,6 @@
 //! `kcompile doctor`: checks what the host lacks for a build.
 
-use crate::catalog::kernels::{Catalog, Status};
+use crate::catalog::kernels::Status;
 use crate::cli::args::{CatalogArgs, KbuildArgs, MakeArgs, Options, TargetArgs};
 use crate::cli::commands::cache::{self, CheckArgs, LocationArgs};
 use crate::cli::output::{ItemsPrinter, print_painted};
@@ -30,7 +30,9 @@ Exit codes: 0 ok, 2 usage error, 4 host lacks something that a build needs.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct DoctorArgs {
-    /// Kernel versions to build [default: one of the catalog]
+    /// Kernel versions to build
+    ///
+    /// The default is `version` in kcompile.toml, or else a version of the catalog.
     #[arg(value_name = "VERSION")]
     pub versions: Vec<String>,
     #[arg(long, value_name = "ARCH", help = format!("Architecture: {}; repeatable", Arch::choices()))]
@@ -60,7 +62,7 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         return cache::check(&CheckArgs { json: args.json, location }, host, reporter);
     }
     let files = CatalogFiles::read(None, host)?;
-    let versions = versions(args, &files.catalog);
+    let versions = versions(args, &files);
     // Dependencies are the same for all flavors, so any flavor serves if the version has several.
     let flavor = versions.first().and_then(|version| version.parse().ok());
     let flavor = flavor.and_then(|version| planning::flavor_of(version, &files.catalog).ok());
@@ -113,11 +115,12 @@ struct Item<'a> {
     diagnosis: &'a Diagnosis,
 }
 
-/// Returns the given versions, or else the first supported one, since all kernels have the same needs.
-fn versions(args: &DoctorArgs, catalog: &Catalog) -> Vec<String> {
-    if !args.versions.is_empty() {
-        return args.versions.clone();
+/// Returns the given versions, or else the project's, or else the first supported one, since all kernels have the same needs.
+fn versions(args: &DoctorArgs, files: &CatalogFiles) -> Vec<String> {
+    let given = [&args.versions, &files.library.project.defaults.version];
+    if let Some(versions) = given.into_iter().find(|versions| !versions.is_empty()) {
+        return versions.clone();
     }
-    let supported = catalog.kernels.iter().find(|entry| entry.status == Status::Supported);
+    let supported = files.catalog.kernels.iter().find(|entry| entry.status == Status::Supported);
     vec![supported.expect("the catalog is not empty").version.clone()]
 }

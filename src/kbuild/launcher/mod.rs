@@ -220,11 +220,22 @@ fn wrapper(command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::user_config::KnownLauncher;
 
     #[test]
     fn a_launcher_is_recognized_by_its_program() {
         assert_eq!(Tool::of("/usr/bin/ccache"), Some(Tool::Ccache));
         assert_eq!(Tool::of("distcc -x"), Some(Tool::Distcc));
         assert_eq!((Tool::of("env"), Tool::of("")), (None, None));
+    }
+
+    #[test]
+    fn a_launcher_of_a_config_file_is_known() {
+        let all =
+            [KnownLauncher::Ccache, KnownLauncher::Sccache, KnownLauncher::Distcc, KnownLauncher::Icecc];
+        for known in all {
+            let program = known.program().unwrap();
+            assert_eq!(Tool::of(program).unwrap().name(), program);
+        }
     }
 }

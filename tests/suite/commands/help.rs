@@ -88,6 +88,7 @@ fn a_man_page_has_every_section() {
             "OPTIONS",
             "\"EXIT STATUS\"",
             "ENVIRONMENT",
+            "FILES",
             "EXAMPLES",
             "\"SEE ALSO\"",
         ] {
