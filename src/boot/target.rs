@@ -4,7 +4,7 @@ use crate::image::inspect::{self, ReadCache};
 use crate::image::kernel_image;
 use crate::kernel::{Arch, Flavor, KernelVersion, VersionRequest};
 use crate::oci::layout_reader::LayoutReader;
-use crate::oci::read::Image;
+use crate::oci::read::{Image, tag_part};
 use crate::plan::annotations;
 use crate::plan::request::BUILTIN_SUFFIX;
 use crate::util::error::{Error, Result};
@@ -126,8 +126,9 @@ pub fn from_version(
         }
         let reader = LayoutReader::open(&layout)?;
         let versions = reader.names().filter_map(|tag| {
-            let plain = tag.strip_suffix(BUILTIN_SUFFIX).unwrap_or(&tag);
-            Some((plain.parse::<KernelVersion>().ok()?, plain == tag, tag))
+            let own = tag_part(&tag);
+            let plain = own.strip_suffix(BUILTIN_SUFFIX).unwrap_or(own);
+            Some((plain.parse::<KernelVersion>().ok()?, plain == own, tag.clone()))
         });
         // Of two kernels of one version, the one with modules.
         found.extend(

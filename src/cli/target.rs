@@ -7,8 +7,9 @@ use crate::cli::resolve::OUTPUT;
 use crate::host::Host;
 use crate::kconfig::Config;
 use crate::kernel::{Arch, Channel, VersionRequest};
+use crate::oci::archive::is_archive;
 use crate::oci::layout_reader::LayoutReader;
-use crate::oci::read::{Image, locate};
+use crate::oci::read::{self, Image, Reference};
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
 
@@ -29,11 +30,11 @@ impl Target {
     /// It names nothing that exists, and is not a version (exit code 2).
     pub fn of(text: &str, host: &Host) -> Result<Target> {
         let path = host.absolute(text.into());
-        if path.exists() && !path.is_dir() {
+        if path.exists() && !path.is_dir() && !is_archive(&path) {
             return Ok(Target::File(path));
         }
-        let (layout, tag) = locate(&path);
-        if layout.is_dir() {
+        let Reference { layout, tag } = locate(text.into(), host);
+        if layout.is_dir() || is_archive(&layout) {
             return Ok(Target::Layout(layout, tag));
         }
         if text.parse::<VersionRequest>().is_ok() || text.parse::<Channel>().is_ok() {
@@ -71,16 +72,47 @@ pub fn images_of_version(
     target::from_version(version, &host.absolute(output), overrides, host.arch.unwrap_or(Arch::Amd64))
 }
 
-/// Opens the image that `target` names: the only one of a layout or tag, or the one of an index for `arch`.
-pub fn one_image(target: &Utf8Path, arch: Option<&str>) -> Result<Image> {
-    let (layout, tag) = locate(target);
-    LayoutReader::open(&layout)?.open_image(tag.as_deref(), arch)
+/// Returns the layout or the archive that a user names, and the tag. The name may begin with skopeo's `oci:` or
+/// `oci-archive:`.
+pub fn locate(name: &Utf8Path, host: &Host) -> Reference {
+    let path = host.absolute(name);
+    let plain = ["oci:", "oci-archive:"].iter().find_map(|transport| name.as_str().strip_prefix(transport));
+    match plain.filter(|_| !path.exists()) {
+        Some(plain) => read::locate(&host.absolute(plain.into())),
+        None => read::locate(&path),
+    }
 }
 
-/// Returns the architectures of the images that `target` names, in their order.
-pub fn architectures(target: &Utf8Path) -> Result<Vec<String>> {
-    let (layout, tag) = locate(target);
-    let reader = LayoutReader::open(&layout)?;
-    let images = reader.images(tag.as_deref())?.into_iter().map(|part| reader.image(&part));
+/// Returns the images that a user names, or else all layouts in the output directory. Of several names, those of
+/// receipts and reports are left out, since `out/*` gives them, too.
+///
+/// # Errors
+///
+/// Exit code 2: there is no layout in the output directory.
+pub fn references(names: &[Utf8PathBuf], host: &Host) -> Result<Vec<Reference>> {
+    if names.is_empty() {
+        let project = Project::find(&host.cwd, None, host.uid)?;
+        let output = project.defaults.output.unwrap_or(OUTPUT.into());
+        let layouts = read::layouts_in(&host.absolute(&output))?;
+        return Ok(layouts.into_iter().map(|layout| Reference { layout, tag: None }).collect());
+    }
+    let mut all: Vec<Reference> = names.iter().map(|name| locate(name, host)).collect();
+    let is_document =
+        |one: &Reference| one.layout.is_file() && matches!(one.layout.extension(), Some("json" | "html"));
+    if !all.iter().all(is_document) {
+        all.retain(|one| !is_document(one));
+    }
+    Ok(all)
+}
+
+/// Opens the image of a reference: the only one of a layout or tag, or the one of an index for `arch`.
+pub fn one_image(reference: &Reference, arch: Option<&str>) -> Result<Image> {
+    LayoutReader::open(&reference.layout)?.open_image(reference.tag.as_deref(), arch)
+}
+
+/// Returns the architectures of the images of a reference, in their order.
+pub fn architectures(reference: &Reference) -> Result<Vec<String>> {
+    let reader = LayoutReader::open(&reference.layout)?;
+    let images = reader.images(reference.tag.as_deref())?.into_iter().map(|part| reader.image(&part));
     images.map(|image| Ok(image?.config.architecture().to_string())).collect()
 }

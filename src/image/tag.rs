@@ -3,6 +3,7 @@
 
 use crate::kernel::{KernelVersion, VersionRequest};
 use crate::oci::layout_reader::LayoutReader;
+use crate::oci::read::tag_part;
 use crate::oci::tags::Tagged;
 use crate::plan::annotations;
 use crate::plan::request::{BUILTIN_SUFFIX, ModuleMode};
@@ -66,7 +67,7 @@ impl TaggedKernel {
             images.iter().map(|image| image.annotation(annotations::PLAN)).collect::<Option<Vec<_>>>();
         let kernel =
             TaggedKernel { version, module_mode, build: plans.and_then(|plans| build_digest(&plans)) };
-        Ok((module_mode.name(&version.to_string()) == tagged.tag).then_some(kernel))
+        Ok((module_mode.name(&version.to_string()) == tag_part(&tagged.tag)).then_some(kernel))
     }
 
     /// Returns the tag of the series, `6.1` or `6.1-builtin`, which a release candidate does not have.

@@ -1,6 +1,7 @@
 //! Reads blobs and small files of untrusted layouts. Links and special files are refused, sizes
 //! have limits, and digests are checked.
 
+use super::archive;
 use crate::host::process::Interruptible;
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Kind, Result, ResultExt};
@@ -83,12 +84,15 @@ pub(super) fn check_digest(path: &Utf8Path, expected: Sha256, found: Sha256) -> 
     Err(Error::fetch(message).mark_damaged())
 }
 
-/// Opens a regular file, and returns its size too.
+/// Opens a regular file, which may be in an archive, and returns its size too. The caller reads no more than that.
 pub(super) fn open_file(path: &Utf8Path) -> Result<(File, u64)> {
-    let opened = read::open_file(path, Links::Refuse).and_then(|file| {
-        let size = file.metadata()?.len();
-        Ok((file, size))
-    });
+    let opened = match archive::split(path) {
+        Some((archive, name)) => archive::open_member(archive, name.as_str()),
+        None => read::open_file(path, Links::Refuse).and_then(|file| {
+            let size = file.metadata()?.len();
+            Ok((file, size))
+        }),
+    };
     opened.map_err(|error| read_error(path, error))
 }
 
@@ -104,7 +108,11 @@ fn read_error(path: &Utf8Path, error: io::Error) -> Error {
 ///
 /// Exit code 3 if the file cannot be read, is not a regular file, or has more than 4 MiB.
 pub(crate) fn read_bounded(path: &Utf8Path) -> Result<Vec<u8>> {
-    read_file(path, Links::Refuse, MAX_JSON).map_err(|error| read_error(path, error))
+    let read = match archive::split(path) {
+        Some((archive, name)) => archive::read_member(archive, name.as_str(), MAX_JSON),
+        None => read_file(path, Links::Refuse, MAX_JSON),
+    };
+    read.map_err(|error| read_error(path, error))
 }
 
 /// Reads a JSON file.

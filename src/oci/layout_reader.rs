@@ -2,8 +2,9 @@
 //! errors are those of [`read`](super::read).
 
 use super::blob::{check_blob, check_blobs, check_descriptor, parse, read_blob, read_bounded};
-use super::layer_entries::is_layer;
-use super::read::{Image, image_of, index_path, is_image_config, is_index, is_manifest, tag_of, tag_part};
+use super::manifest_kind::kind_of;
+pub use super::manifest_kind::{ManifestKind, is_attestation};
+use super::read::{Image, image_of, index_path, is_index, is_manifest, tag_of, tag_part};
 use crate::util::digest::Sha256;
 use crate::util::error::{Error, Result};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -52,17 +53,6 @@ pub struct ManifestRef {
     pub tag: Option<String>,
     pub descriptor: Descriptor,
     pub kind: ManifestKind,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ManifestKind {
-    Image,
-    /// An artifact that is attached to an image.
-    Referrer,
-    /// An artifact of this type, or an image with a layer of this type. It has no root file system.
-    Artifact(String),
-    /// Another blob, of this type.
-    Blob(String),
 }
 
 impl LayoutReader {
@@ -118,7 +108,8 @@ impl LayoutReader {
         self.index.manifests().iter().filter_map(tag_of)
     }
 
-    /// Returns the descriptors of this tag, or all of them. The tag may also be the end of a full reference.
+    /// Returns the descriptors of this tag, or all of them. The tag may also be the end of a full reference, or
+    /// `@` and a digest.
     ///
     /// # Errors
     ///
@@ -131,6 +122,9 @@ impl LayoutReader {
             }
             return Ok(all.clone());
         };
+        if let Some(digest) = tag.strip_prefix('@') {
+            return self.select_by_digest(digest).map(|found| vec![found]);
+        }
         let found = self.tags.get(tag).map(Vec::as_slice).unwrap_or_default();
         // An exact name comes before one that ends in the tag.
         let exact = found.iter().filter(|&&at| tag_of(&all[at]).as_deref() == Some(tag));
@@ -142,6 +136,22 @@ impl LayoutReader {
                 .hint(format!("its tags are {}", list_names(all))));
         }
         Ok(selected)
+    }
+
+    /// Returns the descriptor of a manifest in the layout's index, or in an index that it leads to.
+    fn select_by_digest(&self, digest: &str) -> Result<Descriptor> {
+        let has_digest = |descriptor: &Descriptor| descriptor.digest().to_string() == digest;
+        let all = self.index.manifests();
+        if let Some(found) = all.iter().find(|descriptor| has_digest(descriptor)) {
+            return Ok(found.clone());
+        }
+        for descriptor in all {
+            let mut inner = self.manifest_refs(descriptor)?.into_iter().map(|inner| inner.descriptor);
+            if let Some(found) = inner.find(&has_digest) {
+                return Ok(found);
+            }
+        }
+        Err(Error::usage(format!("{} has no image with the digest {digest}", self.path)))
     }
 
     /// Returns the first descriptor with exactly this name.
@@ -353,45 +363,10 @@ impl LayoutReader {
     }
 }
 
-impl ManifestKind {
-    /// Returns the name of the kind, for people.
-    pub fn title(&self) -> String {
-        match self {
-            ManifestKind::Image => "an image".to_owned(),
-            ManifestKind::Referrer => "an artifact that is attached to an image".to_owned(),
-            ManifestKind::Artifact(kind) => format!("an artifact of type {kind}"),
-            ManifestKind::Blob(kind) => format!("a blob of type {kind}"),
-        }
-    }
-}
-
 /// Returns the names of the first images, for a message.
 fn list_names(descriptors: &[Descriptor]) -> String {
     let mut names: Vec<String> = descriptors.iter().take(MAX_NAMES).filter_map(tag_of).collect();
     let more = descriptors.len().saturating_sub(MAX_NAMES);
     names.extend((more > 0).then(|| format!("{more} more")));
     names.join(", ")
-}
-
-/// Returns whether it is an attestation manifest of BuildKit, which has an annotation instead of a `subject`.
-pub(super) fn is_attestation(manifest: &Descriptor) -> bool {
-    let annotations = manifest.annotations().as_ref();
-    annotations
-        .and_then(|all| all.get("vnd.docker.reference.type"))
-        .is_some_and(|kind| kind == "attestation-manifest")
-}
-
-fn kind_of(manifest: &ImageManifest) -> ManifestKind {
-    if manifest.subject().is_some() {
-        return ManifestKind::Referrer;
-    }
-    let config = manifest.config().media_type();
-    let mut layers = manifest.layers().iter().map(Descriptor::media_type);
-    let other_layer = layers.find(|media_type| !is_layer(media_type));
-    let other = match other_layer {
-        _ if !is_image_config(config) => config,
-        Some(layer) => layer,
-        None => return ManifestKind::Image,
-    };
-    ManifestKind::Artifact(manifest.artifact_type().as_ref().unwrap_or(other).to_string())
 }

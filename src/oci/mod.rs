@@ -2,6 +2,7 @@
 //! Layouts of others are untrusted.
 
 pub mod annotations;
+pub mod archive;
 pub mod blob;
 mod compress;
 mod entry;
@@ -10,6 +11,7 @@ mod layer;
 pub mod layer_entries;
 mod layout;
 pub mod layout_reader;
+mod manifest_kind;
 mod multi_arch;
 mod piece;
 pub mod read;

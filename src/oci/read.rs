@@ -4,11 +4,12 @@
 //! If a layout breaks a rule, the error names the rule and has exit code 3.
 
 use super::annotations::{OCI, REF_NAME};
+use super::archive;
 use super::blob::{check_descriptor, read_blob, read_json};
 use super::layer_entries::{self, LayerEntry, LayerInfo, Limits};
 use super::root::{FileId, RootFs};
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Result};
+use crate::util::error::{Error, Kind, Result, ResultExt};
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest, MediaType, ToDockerV2S2};
 use std::io::Read;
@@ -36,21 +37,60 @@ pub fn split_reference(text: &str) -> (&Utf8Path, Option<&str>) {
     }
 }
 
-/// Returns the layout and the tag of a reference. If the whole reference is a directory, it is the
-/// layout, even with a colon in it. The tag may be the full reference of an image, as `skopeo copy`
-/// and `podman save` write it.
-pub fn locate(reference: &Utf8Path) -> (Utf8PathBuf, Option<String>) {
+/// The images that a user names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference {
+    /// The directory of a layout, or an archive of one.
+    pub layout: Utf8PathBuf,
+    /// A tag, the full reference of an image, or `@` and a digest. `None` stands for all images.
+    pub tag: Option<String>,
+}
+
+/// Splits `LAYOUT[:TAG]` or `LAYOUT@DIGEST`. If the whole text is a file or directory, it is the layout, even with a
+/// colon in it. The tag may be the full reference of an image, as `skopeo copy` and `podman save` write it.
+pub fn locate(reference: &Utf8Path) -> Reference {
     let text = reference.as_str();
-    if reference.is_dir() {
-        return (reference.to_owned(), None);
+    if reference.exists() {
+        return Reference { layout: reference.to_owned(), tag: None };
+    }
+    let with_digest = text.rsplit_once('@').filter(|(_, digest)| {
+        digest.strip_prefix("sha256:").is_some_and(|digits| digits.parse::<Sha256>().is_ok())
+    });
+    if let Some((layout, digest)) = with_digest.filter(|(layout, _)| Utf8Path::new(layout).exists()) {
+        return Reference { layout: layout.into(), tag: Some(format!("@{digest}")) };
     }
     let colons = text.match_indices(':').map(|(at, _)| (&text[..at], &text[at + 1..]));
-    let mut splits = colons.filter(|(path, tag)| !tag.is_empty() && Utf8Path::new(path).is_dir());
+    let mut splits = colons.filter(|(path, tag)| !tag.is_empty() && Utf8Path::new(path).exists());
     let (layout, tag) = match splits.next_back() {
         Some((path, tag)) => (Utf8Path::new(path), Some(tag)),
         None => split_reference(text),
     };
-    (layout.to_owned(), tag.map(str::to_owned))
+    Reference { layout: layout.to_owned(), tag: tag.map(str::to_owned) }
+}
+
+/// Returns the layouts directly below `dir`, sorted by name.
+///
+/// # Errors
+///
+/// Exit code 2 if `dir` cannot be read or has no layout.
+pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
+    let hint = "build a kernel first, or name a layout";
+    let entries = dir
+        .read_dir_utf8()
+        .context(Kind::Usage, || format!("cannot read the output directory {dir}"))
+        .map_err(|error| error.hint(hint))?;
+    let mut layouts: Vec<Utf8PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.into_path()))
+        // A name with a dot is of a layout that is being written.
+        .filter(|path| {
+            path.join("oci-layout").is_file() && path.file_name().is_some_and(|name| !name.starts_with('.'))
+        })
+        .collect();
+    layouts.sort();
+    if layouts.is_empty() {
+        return Err(Error::usage(format!("{dir} has no OCI layout")).hint(hint));
+    }
+    Ok(layouts)
 }
 
 /// Checks that the directory is a layout, and reads its index.
@@ -58,27 +98,37 @@ pub(crate) fn read_index(layout: &Utf8Path) -> Result<ImageIndex> {
     read_json(&index_path(layout)?)
 }
 
-/// Checks that the directory is a layout, and returns the path of its index.
+/// Checks that the path is a layout or an archive of one, and returns the path of its index.
 pub(super) fn index_path(layout: &Utf8Path) -> Result<Utf8PathBuf> {
+    let marker = layout.join("oci-layout");
+    if layout.is_file() {
+        archive::check(layout)?;
+        check_version(&marker)?;
+        return Ok(layout.join("index.json"));
+    }
     if !layout.is_dir() {
         let what = if layout.exists() { "not a directory" } else { "no such directory" };
         return Err(Error::usage(format!("{layout}: {what}")).hint("name the directory of an OCI layout"));
     }
-    let marker = layout.join("oci-layout");
     if !marker.exists() {
         let error = Error::usage(format!("{layout} is not an OCI layout: the file oci-layout is missing"));
         return Err(error.hint("name the directory of one image, such as out/firecracker-kernel-bin-amd64"));
     }
-    let version: serde_json::Value = read_json(&marker)?;
-    if version.get("imageLayoutVersion").and_then(serde_json::Value::as_str) != Some("1.0.0") {
-        return Err(Error::fetch(format!("{marker}: not an OCI layout of version 1.0.0")));
-    }
+    check_version(&marker)?;
     for dir in ["blobs", "blobs/sha256"].map(|dir| layout.join(dir)) {
         if !dir.symlink_metadata().is_ok_and(|dir| dir.is_dir()) {
             return Err(Error::fetch(format!("{dir} is not a directory")));
         }
     }
     Ok(layout.join("index.json"))
+}
+
+fn check_version(marker: &Utf8Path) -> Result<()> {
+    let version: serde_json::Value = read_json(marker)?;
+    if version.get("imageLayoutVersion").and_then(serde_json::Value::as_str) != Some("1.0.0") {
+        return Err(Error::fetch(format!("{marker}: not an OCI layout of version 1.0.0")));
+    }
+    Ok(())
 }
 
 /// Opens the image of a descriptor.

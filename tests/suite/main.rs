@@ -97,6 +97,7 @@ mod oci {
     mod malicious_layouts;
     mod multi_arch;
     mod published;
+    mod references;
     mod referrers;
     mod single_stream;
 }

@@ -1,9 +1,9 @@
 //! `kcompile ccache`: the cache of ccache as an image, for CI machines that keep no state.
 
 use crate::cli::output::{line, print};
+use crate::cli::target::{locate, one_image};
 use crate::host::{self, Host};
 use crate::oci::annotations::{DESCRIPTION, TITLE};
-use crate::oci::layout_reader::LayoutReader;
 use crate::oci::{Encoder, ImageSpec, read, tags};
 use crate::ops::ccache_image::{self, Limit};
 use crate::report::{Progress, Reporter};
@@ -116,9 +116,8 @@ pub fn export(args: &ExportArgs, host: &Host, reporter: &Reporter) -> Result<Exi
 }
 
 pub fn import(args: &ImportArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
-    let (path, tag) = reference(&args.image, host);
     let dir = ccache_image::directory(host)?;
-    let image = LayoutReader::open(&path)?.open_image(tag, None)?;
+    let image = one_image(&locate(Utf8Path::new(&args.image), host), None)?;
     let imported = ccache_image::import(&image, &dir, host, reporter)?;
     print(&format!(
         "{dir}: added {} ({}), already had {}\n",

@@ -4,7 +4,7 @@ use crate::cli::output::{print, print_painted, reference, render_json};
 use crate::cli::output_diff::text;
 use crate::cli::paint;
 use crate::cli::resolve::CatalogFiles;
-use crate::cli::target::{architectures, one_image};
+use crate::cli::target::{architectures, locate, one_image};
 use crate::host::Host;
 use crate::image::size_limits::SizeLimits;
 use crate::image::{diff, inspect};
@@ -56,7 +56,7 @@ pub struct DiffArgs {
 
 /// Opens both images. If a tag has several architectures, both images have the same one.
 fn images(args: &DiffArgs, host: &Host, reporter: &Reporter) -> Result<(Image, Image)> {
-    let sides = [&args.first, &args.second].map(|reference| host.absolute(reference));
+    let sides = [&args.first, &args.second].map(|reference| locate(reference, host));
     let found = [architectures(&sides[0])?, architectures(&sides[1])?];
     let mut only = found.iter().filter(|found| found.len() == 1).map(|found| found[0].clone());
     let own = host.arch.map(|arch| arch.name().to_owned());

@@ -9,6 +9,7 @@ use crate::cli::target::{Target, images_of_version, one_image};
 use crate::host::Host;
 use crate::image::extract::Images;
 use crate::kernel::Arch;
+use crate::oci::read::Reference;
 use crate::ops::context::display_path;
 use crate::ops::debug_files;
 use crate::report::Reporter;
@@ -118,7 +119,7 @@ fn kernel_output(args: &ExtractArgs, images: &Images) -> Result<Option<Utf8PathB
 fn open(args: &ExtractArgs, host: &Host, reporter: &Reporter) -> Result<Images> {
     match Target::of(&args.image, host)? {
         Target::Layout(layout, tag) => {
-            let reference = tag.map_or(layout.clone(), |tag| format!("{layout}:{tag}").into());
+            let reference = Reference { layout, tag };
             let arch = args.arch.or(host.arch).map(Arch::name);
             return Images::open(one_image(&reference, arch)?);
         }

@@ -1,15 +1,16 @@
 //! `kcompile inspect`: shows what images contain.
 
 use crate::cli::output::{Fields, ItemsPrinter, print, reference};
-use crate::cli::target::one_image;
+use crate::cli::target::{one_image, references};
 use crate::host::Host;
 use crate::image::inspect::{
     self, Consumer, ImageInfo, ImageKind, KernelPath, ProvenanceInfo, ReadCache, ReceiptState,
 };
 use crate::kernel::Arch;
+use crate::oci::REFERRERS_SUFFIX;
 use crate::oci::annotations::{REVISION, SOURCE};
 use crate::oci::layer_entries::LayerCompression;
-use crate::oci::read;
+use crate::oci::read::Reference;
 use crate::plan::{annotations, with_compiler_names};
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
@@ -21,7 +22,8 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Examples:
   kcompile inspect out/firecracker-kernel-bin-amd64:6.1.7
-  kcompile inspect out/*-kernel-* --json
+  kcompile inspect --json                   all images in out/
+  kcompile inspect oci-archive:images.tar:6.1.7
   kcompile inspect out/flintlock-kernel --as capmvm --registry docker.io/foobar
 
 Exit codes: 0 ok, 2 no such layout or tag, 3 layout is not valid.";
@@ -29,8 +31,11 @@ Exit codes: 0 ok, 2 no such layout or tag, 3 layout is not valid.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct InspectArgs {
-    /// Layouts, or single images as LAYOUT:TAG
-    #[arg(value_name = "LAYOUT[:TAG]", required = true)]
+    /// Layouts, or images as LAYOUT:TAG [default: all]
+    ///
+    /// LAYOUT@DIGEST, skopeo's oci:LAYOUT:TAG and the tar file of an oci-archive are accepted, too. The default is all
+    /// layouts in the output directory.
+    #[arg(value_name = "LAYOUT[:TAG]")]
     pub layouts: Vec<Utf8PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -61,20 +66,24 @@ pub struct InspectArgs {
 }
 
 pub fn inspect(args: &InspectArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
+    let references = references(&args.layouts, host)?;
     if let Some(consumer) = args.consumer {
-        let [reference] = &args.layouts[..] else {
+        let [reference] = &references[..] else {
             return Err(Error::usage("--as needs exactly one image").hint("choose it with LAYOUT:TAG"));
         };
         let arch = args.arch.or(host.arch).map(Arch::name);
-        let inspected = inspect::inspect(&one_image(&host.absolute(reference), arch)?)?;
+        let inspected = inspect::inspect(&one_image(reference, arch)?)?;
         spec(consumer, &inspected, &args.registry, reporter)?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut images = Vec::new();
     let mut cache = ReadCache::default();
-    for reference in &args.layouts {
-        let (layout, tag) = read::locate(&host.absolute(reference));
-        let reader = cache.layout(&layout)?;
+    let several = references.len() > 1;
+    // Attestations are shown with their images.
+    let references =
+        references.iter().filter(|one| !(several && one.layout.as_str().ends_with(REFERRERS_SUFFIX)));
+    for Reference { layout, tag } in references {
+        let reader = cache.layout(layout)?;
         let manifest_refs = reader.images(tag.as_deref())?;
         images.extend(manifest_refs.into_iter().map(|manifest_ref| (reader.clone(), manifest_ref)));
     }

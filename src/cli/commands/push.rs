@@ -2,8 +2,10 @@
 
 use crate::cli::args::ProgressArgs;
 use crate::cli::output::{ItemsPrinter, print, render_items};
+use crate::cli::target::references;
 use crate::host::{Host, packages};
 use crate::image::push::{self, ExtraTags, ImageCopy, OverwritePolicy, ReferrerPolicy, Registry};
+use crate::oci::read::{Reference, layouts_in};
 use crate::report::Reporter;
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
@@ -96,8 +98,11 @@ pub fn push(args: &PushArgs, host: &Host, reporter: &Reporter) -> Result<ExitCod
         retry_times: args.retry_times,
     };
     let references = match &args.layouts[..] {
-        [] => push::layouts_in(&host.absolute(&args.output))?,
-        layouts => layouts.iter().map(|layout| host.absolute(layout)).collect(),
+        [] => {
+            let layouts = layouts_in(&host.absolute(&args.output))?;
+            layouts.into_iter().map(|layout| Reference { layout, tag: None }).collect()
+        }
+        layouts => references(layouts, host)?,
     };
     let referrers = if args.no_attest { ReferrerPolicy::Skip } else { ReferrerPolicy::Push };
     let overwrite = if args.no_overwrite { OverwritePolicy::Refuse } else { OverwritePolicy::Warn };

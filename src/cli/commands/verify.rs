@@ -5,7 +5,7 @@ use crate::cli::args::{BuildArgs, BuildCommand, ProgressArgs};
 use crate::cli::output::{ItemsPrinter, print, print_painted, reference, row};
 use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, cache_dir, context, requests};
-use crate::cli::target::one_image;
+use crate::cli::target::{one_image, references};
 use crate::host::Host;
 use crate::image::inspect::{self, ReceiptState};
 use crate::image::pack::PackedImage;
@@ -13,7 +13,7 @@ use crate::image::receipt::ReceiptFile;
 use crate::image::size_limits::SizeLimits;
 use crate::image::verify::{self, Check, CheckResult, VerifyCache, VerifyReport};
 use crate::kconfig::explain::Renames;
-use crate::oci::read;
+use crate::oci::read::Reference;
 use crate::ops::{rebuild, reuse};
 use crate::report::Reporter;
 use crate::util::error::{Error, Kind, Result};
@@ -27,7 +27,8 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Examples:
   kcompile verify out/firecracker-kernel-bin-amd64:6.1.7
-  kcompile verify out/*-kernel-*
+  kcompile verify                           all images in out/
+  kcompile verify images.tar:6.1.7          an image in an oci-archive
   kcompile verify out/firecracker-kernel-bin-amd64:6.1.7 --rebuild
   kcompile verify out/*-kernel-* --max-bin-size 48MB --max-modules-size 12MB
 
@@ -37,8 +38,11 @@ valid.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct VerifyArgs {
-    /// Layouts, or single images as LAYOUT:TAG
-    #[arg(value_name = "LAYOUT[:TAG]", required = true)]
+    /// Layouts, or images as LAYOUT:TAG [default: all]
+    ///
+    /// LAYOUT@DIGEST, skopeo's oci:LAYOUT:TAG and the tar file of an oci-archive are accepted, too. The default is all
+    /// layouts in the output directory.
+    #[arg(value_name = "LAYOUT[:TAG]")]
     pub layouts: Vec<Utf8PathBuf>,
     #[command(flatten)]
     pub size_limits: SizeLimits,
@@ -61,9 +65,9 @@ pub fn verify(args: &VerifyArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     let (mut damaged, mut failed, mut count) = (false, false, 0);
     let mut items = ItemsPrinter::default();
     let mut cache = VerifyCache::default();
-    let verified = args.layouts.iter().try_for_each(|given| {
-        let (layout, tag) = read::locate(&host.absolute(given));
-        verify::verify(&layout, tag.as_deref(), &mut cache, |mut report| {
+    let references = references(&args.layouts, host)?;
+    let verified = references.iter().try_for_each(|Reference { layout, tag }| {
+        verify::verify(layout, tag.as_deref(), &mut cache, |mut report| {
             report.check_size_limits(&args.size_limits);
             damaged |= report.is_damaged();
             failed |= !report.passes();
@@ -173,8 +177,9 @@ fn describe_difference(
     library: &ConfigLibrary,
     host: &Host,
 ) -> Result<String> {
-    let tagged =
-        |layout: &Utf8Path| one_image(&Utf8PathBuf::from(format!("{layout}:{}", again.written.tag)), None);
+    let tagged = |layout: &Utf8Path| {
+        one_image(&Reference { layout: layout.to_owned(), tag: Some(again.written.tag.clone()) }, None)
+    };
     let images = (tagged(recorded)?, tagged(&again.written.layout)?);
     let found = (inspect::inspect(&images.0)?, inspect::inspect(&images.1)?);
     let difference =

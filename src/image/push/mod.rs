@@ -10,11 +10,11 @@ mod skopeo;
 use crate::host::Host;
 use crate::kernel::KernelVersion;
 use crate::oci::REFERRERS_SUFFIX;
-use crate::oci::read::locate;
+use crate::oci::read::{Reference, layouts_in, tag_part};
 use crate::oci::tags::{self, Tagged, TaggedKind};
 use crate::report::{Count, Phase, PhaseGuard, Reporter, Unit};
 use crate::util::digest::Sha256;
-use crate::util::error::{Error, Kind, Result, ResultExt};
+use crate::util::error::{Error, Result};
 use crate::util::text::{format_size, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use extra_tags::newest_of_series;
@@ -101,32 +101,7 @@ impl ImageCopy {
     }
 }
 
-/// Returns the layouts directly below `dir`, sorted by name.
-///
-/// # Errors
-///
-/// Exit code 2 if `dir` cannot be read or has no layout.
-pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
-    let hint = "build a kernel first, or name the directory of the layouts with -o DIR";
-    let entries = dir
-        .read_dir_utf8()
-        .context(Kind::Usage, || format!("cannot read the output directory {dir}"))
-        .map_err(|error| error.hint(hint))?;
-    let mut layouts: Vec<Utf8PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.into_path()))
-        // A name with a dot is of a layout that is being written.
-        .filter(|path| {
-            path.join("oci-layout").is_file() && path.file_name().is_some_and(|name| !name.starts_with('.'))
-        })
-        .collect();
-    layouts.sort();
-    if layouts.is_empty() {
-        return Err(Error::usage(format!("{dir} has no OCI layout")).hint(hint));
-    }
-    Ok(layouts)
-}
-
-/// Returns what to push of these layouts, given as absolute `LAYOUT[:TAG]`. Images come before their indexes,
+/// Returns what to push of these layouts. Images come before their indexes,
 /// and artifacts come last. Reads only manifests.
 ///
 /// The repository has the name of the layout. An artifact goes into the repository of its subject,
@@ -138,7 +113,7 @@ pub fn layouts_in(dir: &Utf8Path) -> Result<Vec<Utf8PathBuf>> {
 /// There is no such layout or tag, or registries do not accept its name (exit code 2). Or a
 /// layout breaks a rule (3).
 pub fn copies(
-    references: &[Utf8PathBuf],
+    references: &[Reference],
     referrers: ReferrerPolicy,
     extra: ExtraTags,
     registry: &Registry,
@@ -149,21 +124,22 @@ pub fn copies(
     let mut subjects = SubjectLayouts::default();
     let mut extra_copies = Vec::new();
     for reference in references {
-        let (layout, selected) = select_tags(reference)?;
-        for tagged in selected {
+        let layout = &reference.layout;
+        for tagged in select_tags(reference)? {
             if tagged.kind.subject().is_some() && referrers == ReferrerPolicy::Skip {
                 continue;
             }
-            let Some(name) = subjects.repository(&layout, &tagged)? else {
+            let Some(name) = subjects.repository(layout, &tagged)? else {
                 reporter.note(&format!(
                     "{layout}:{} is not pushed, because the image that it is attached to is missing",
                     tagged.tag
                 ));
                 continue;
             };
-            check_name(&layout, &name, &tagged.tag)?;
+            // The name in the layout may be the full reference of another registry.
+            let tag = tag_part(&tagged.tag).to_owned();
+            check_name(layout, &name, &tag)?;
             let repository = format!("{}/{name}", registry.prefix);
-            let tag = tagged.tag.clone();
             let copy = ImageCopy { layout: layout.clone(), tagged, repository, tag, kind: TagKind::Own };
             extra_copies.extend(copy.with_extra_tags(extra, reporter)?);
             insert(copy, &mut copies)?;
@@ -198,23 +174,31 @@ fn insert(copy: ImageCopy, copies: &mut BTreeMap<String, ImageCopy>) -> Result<(
     Err(Error::usage(format!("{one} and {two} would both be pushed to {destination}")))
 }
 
-/// Returns the layout of a reference, and the selected tags.
-fn select_tags(reference: &Utf8Path) -> Result<(Utf8PathBuf, Vec<Tagged>)> {
-    let (layout, tag) = locate(reference);
+/// Returns the selected tags of a layout.
+fn select_tags(reference: &Reference) -> Result<Vec<Tagged>> {
+    let Reference { layout, tag } = reference;
     // Readers of `oci:PATH:TAG` end the path there.
     if layout.as_str().contains(':') {
         return Err(Error::usage(format!("{layout} has a colon in its path, which skopeo cannot read")));
     }
-    let all = tags::tags(&layout)?;
-    let Some(tag) = tag else { return Ok((layout, all)) };
-    match all.iter().find(|tagged| tagged.tag == tag) {
-        Some(one) => Ok((layout, vec![one.clone()])),
+    let all = tags::tags(layout)?;
+    let Some(tag) = tag else { return Ok(all) };
+    let is_exact = |tagged: &&Tagged| tagged.tag == *tag || format!("@{}", tagged.digest.oci()) == *tag;
+    let found = all.iter().find(is_exact).or_else(|| all.iter().find(|tagged| tag_part(&tagged.tag) == tag));
+    match found {
+        Some(one) => Ok(vec![one.clone()]),
         None => {
             let tags: Vec<&str> = all.iter().map(|tagged| tagged.tag.as_str()).collect();
             Err(Error::usage(format!("{layout} has no image with the tag {tag}"))
                 .hint(format!("its tags are {}", tags.join(", "))))
         }
     }
+}
+
+/// Returns the name of a layout, or of an archive without `.tar`.
+fn repository_name(layout: &Utf8Path) -> &str {
+    let name = layout.file_name().unwrap_or_default();
+    if layout.is_file() { name.strip_suffix(".tar").unwrap_or(name).trim_end_matches(".oci") } else { name }
 }
 
 /// The possible subjects of artifacts, by directory. Each layout is read once.
@@ -232,7 +216,7 @@ struct SubjectLayout {
 impl SubjectLayouts {
     /// Returns the name of the repository, or `None` for an artifact whose subject was not found.
     fn repository(&mut self, layout: &Utf8Path, tagged: &Tagged) -> Result<Option<String>> {
-        let name = layout.file_name().unwrap_or_default();
+        let name = repository_name(layout);
         let Some(subject) = tagged.kind.subject() else { return Ok(Some(name.to_owned())) };
         let dir = layout.parent().unwrap_or(Utf8Path::new("/"));
         if !self.0.contains_key(dir) {

@@ -35,12 +35,17 @@ impl ImageCopy {
         let options = if is_index { &["--all"][..] } else { &[] };
         copy_command(
             options,
-            &format!("oci:{source}:{}", self.tagged.tag),
+            &format!("{}:{source}:{}", transport(&self.layout), self.tagged.tag),
             &self.destination(),
             registry,
             cwd,
         )
     }
+}
+
+/// Returns skopeo's name for the form of a layout.
+fn transport(layout: &Utf8Path) -> &'static str {
+    if layout.is_file() { "oci-archive" } else { "oci" }
 }
 
 fn copy_command(
@@ -97,7 +102,7 @@ pub(super) fn copy_index(
     registry: &Registry,
 ) -> Result<Option<String>> {
     let (dir, name) = (layout.parent().expect("a layout is in a directory"), layout.file_name());
-    let source = format!("oci:{}:{tag}", name.expect("a layout has a name"));
+    let source = format!("{}:{}:{tag}", transport(layout), name.expect("a layout has a name"));
     let options = ["--multi-arch", "index-only"];
     run(&copy_command(&options, &source, destination, registry, dir), |_| {})
 }
