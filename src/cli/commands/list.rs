@@ -2,19 +2,21 @@
 
 use crate::catalog::ConfigLibrary;
 use crate::catalog::kernels::{Catalog, Entry};
+use crate::cli::args::FlavorArgs;
 use crate::cli::output::{self, print, print_painted, render_items, render_json, width};
 use crate::cli::paint;
 use crate::cli::resolve::CatalogFiles;
 use crate::host::Host;
 use crate::kconfig::requirements::{self, Profile, RequirementStatus, SupportLevel};
-use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec};
+use crate::kernel::{Arch, Flavor, KernelVersion, SourceSpec, VersionRequest};
 use crate::plan::{BaseConfig, DEFAULT_BRANCH};
 use crate::util::digest::Sha256;
-use crate::util::error::Result;
+use crate::util::error::{Error, Result};
 use crate::util::text::wrap;
 use camino::Utf8PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
+use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -35,6 +37,7 @@ const KUBERNETES: &str = "kubernetes-";
 const EXAMPLES: &str = "\
 Examples:
   kcompile list                          all kernels of the catalog
+  kcompile list 6.1 --fc                 the kernels of a series
   kcompile list --fragments              the fragments for --fragment
   kcompile list --json                   the catalog, for a script
 
@@ -43,6 +46,7 @@ Columns:
   SOURCE       kernel.org, or a branch of cloud-hypervisor/linux
   PIN          whether the catalog has the SHA-256 of the source
   CONFIG       the version or series whose config is used
+  END OF LIFE  the last release of the series. `!` means that it is past
   KUBERNETES   what the version allows; numbers refer to notes below. Options
                are open until the kernel is configured (kcompile check)
 
@@ -53,6 +57,11 @@ Exit codes: 0 ok, 2 usage error.";
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct ListArgs {
+    /// List only this version or series
+    #[arg(value_name = "VERSION")]
+    version: Option<VersionRequest>,
+    #[command(flatten)]
+    hypervisor: FlavorArgs,
     /// List the config fragments for --fragment
     #[arg(long)]
     fragments: bool,
@@ -67,18 +76,44 @@ pub struct ListArgs {
 }
 
 pub fn list(args: &ListArgs, host: &Host) -> Result<ExitCode> {
-    let CatalogFiles { library, catalog } = CatalogFiles::read(args.configs.as_deref(), host)?;
+    let CatalogFiles { library, mut catalog } = CatalogFiles::read(args.configs.as_deref(), host)?;
     if args.fragments {
         print(&if args.json { render_items(&fragments_json(&library)) } else { fragments(&library) })?;
         return Ok(ExitCode::SUCCESS);
     }
+    keep_selected(args, &library, &mut catalog)?;
     let kubernetes = newest_kubernetes(&library)?;
     if args.json {
         print(&render_json(&json(&library, &catalog, kubernetes.as_ref())))?;
     } else {
-        print_painted(&text(&library, &catalog, kubernetes.as_ref()), paint::third_word)?;
+        print_painted(&text(&library, &catalog, kubernetes.as_ref(), host.now), paint::third_word)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the kernels that are not asked for.
+///
+/// # Errors
+///
+/// Exit code 2: no kernel is left.
+fn keep_selected(args: &ListArgs, library: &ConfigLibrary, catalog: &mut Catalog) -> Result<()> {
+    let flavor =
+        args.hypervisor.flavor().or(library.project.defaults.flavor.filter(|_| args.version.is_some()));
+    // A version is listed with the entry of its series, and a series with the entries of its versions.
+    let is_of = |entry: &Entry, version: VersionRequest| {
+        version.admits(entry.request().floor()) || entry.request().admits(version.floor())
+    };
+    catalog.kernels.retain(|entry| {
+        flavor.is_none_or(|flavor| entry.flavor == flavor)
+            && args.version.is_none_or(|version| is_of(entry, version))
+    });
+    match args.version {
+        Some(version) if catalog.kernels.is_empty() => {
+            Err(Error::usage(format!("the catalog has no Linux {version}"))
+                .hint("`kcompile list` lists all kernels"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the requirement profile of the newest Kubernetes. A user's library may have none.
@@ -144,18 +179,21 @@ fn fragments_json(library: &ConfigLibrary) -> Vec<Value> {
     library.fragments().map(|(name, what)| json!({ "name": name, "description": what })).collect()
 }
 
-fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>) -> String {
+fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>, now: u64) -> String {
     let mut text = String::new();
     for &flavor in Flavor::ALL {
-        let of_flavor: Vec<&Entry> = catalog.kernels.iter().filter(|entry| entry.flavor == flavor).collect();
+        let mut of_flavor: Vec<&Entry> =
+            catalog.kernels.iter().filter(|entry| entry.flavor == flavor).collect();
         if of_flavor.is_empty() {
             continue;
         }
         writeln!(text, "{} (--{})", flavor.spec().title, flavor.spec().flag).expect("writing to a string");
         text.push_str(&row(&COLUMNS.map(|(heading, _)| heading.to_owned())));
+        // The newest kernel comes first.
+        of_flavor.sort_by_key(|entry| Reverse(entry.request().floor()));
         for entry in of_flavor {
             for arch in &entry.arch {
-                text.push_str(&row(&cells(entry, *arch, library, catalog, kubernetes)));
+                text.push_str(&row(&cells(entry, *arch, &Details { library, catalog, kubernetes, now })));
             }
             text.push_str(&indented(entry.note.as_deref().unwrap_or_default(), COLUMNS[0].1 + 2));
         }
@@ -178,6 +216,7 @@ fn text(library: &ConfigLibrary, catalog: &Catalog, kubernetes: Option<&Profile>
         }
         text.push('\n');
     }
+    text.push_str(&indented("! the series has ended, so kernel.org fixes no more bugs in it.", 0));
     text.push_str(&indented("`kcompile list --fragments` lists the config fragments.", 0));
     text
 }
@@ -189,13 +228,17 @@ fn fragments(library: &ConfigLibrary) -> String {
     library.fragments().map(fragment).collect()
 }
 
-fn cells(
-    entry: &Entry,
-    arch: Arch,
-    library: &ConfigLibrary,
-    catalog: &Catalog,
-    kubernetes: Option<&Profile>,
-) -> [String; 8] {
+/// Where the cells of the table come from.
+struct Details<'a> {
+    library: &'a ConfigLibrary,
+    catalog: &'a Catalog,
+    kubernetes: Option<&'a Profile>,
+    /// In seconds since 1970.
+    now: u64,
+}
+
+fn cells(entry: &Entry, arch: Arch, details: &Details<'_>) -> [String; 8] {
+    let Details { library, catalog, kubernetes, now } = *details;
     let version = entry.request().floor();
     let config = BaseConfig::of(library, entry.flavor, arch, version).map(|base| base.version.in_catalog());
     let source = source(entry);
@@ -209,7 +252,9 @@ fn cells(
         source.strip_prefix("git#").unwrap_or(&source).to_owned(),
         if pinned { "yes" } else { "-" }.to_owned(),
         or_dash(config),
-        or_dash(catalog.end_of_life(version).map(str::to_owned)),
+        or_dash(catalog.end_of_life(version).map(|end| {
+            if catalog.end_date(version, now).is_some() { format!("{end}!") } else { end.to_owned() }
+        })),
         or_dash(kubernetes.map(|profile| support(profile, version))),
     ]
 }

@@ -61,7 +61,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config save", [&written_config[..], &["merge whole"]].concat()),
         ("config set", [&written_config[..], &["with-dependencies"]].concat()),
         ("config why", final_config.to_vec()),
-        ("list", vec!["fragments configs json"]),
+        ("list", vec!["fc ch flavor fragments configs json"]),
         ("doctor", vec!["arch llvm patches install json"]),
         ("check", vec!["for fc ch flavor arch kernel configure source builtin all json configs"]),
         ("inspect", vec!["arch json as registry"]),

@@ -26,14 +26,53 @@ fn the_table_fits_a_terminal_and_has_reasons() {
         assert!(table.lines().any(|have| have.starts_with(line)), "`{line}` is not in:\n{table}");
     }
     for (version, rest) in [
-        ("4.19.215", "kernel.org yes 4.19 2024-12-05 below 2-10"),
-        ("5.12", "ch-5.12 - 5.12 2021-07-20 limited 2,8-10"),
+        ("4.19.215", "kernel.org yes 4.19 2024-12-05! below 2-10"),
+        ("5.12", "ch-5.12 - 5.12 2021-07-20! limited 2,8-10"),
     ] {
         let cells = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
         let row = cells.into_iter().find(|cells| cells.first() == Some(&version)).unwrap();
         // The third column is the status, which changes as kernels are built.
         assert_eq!(row[3..].join(" "), rest);
     }
+}
+
+#[test]
+fn the_newest_kernels_come_first_and_ended_series_are_marked() {
+    let context = TestContext::new();
+    let rows = |args: &str| -> Vec<(String, String)> {
+        let table = context.run(&format!("list {args}")).ok().stdout;
+        let rows = table.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_digit()));
+        rows.map(|row| {
+            let words: Vec<&str> = row.split_whitespace().collect();
+            (words[0].to_owned(), words[6].to_owned())
+        })
+        .collect()
+    };
+    let version =
+        |text: &str| text.split('.').map(|number| number.parse::<u32>().unwrap()).collect::<Vec<_>>();
+    for flavor in ["--fc", "--ch"] {
+        let listed = rows(flavor);
+        assert!(listed.len() > 3, "{listed:?}");
+        assert!(listed.windows(2).all(|pair| version(&pair[0].0) >= version(&pair[1].0)), "{listed:?}");
+    }
+    let ended = rows("4.19 --fc");
+    assert!(
+        !ended.is_empty()
+            && ended.iter().all(|(version, end)| version.starts_with("4.19") && end == "2024-12-05!")
+    );
+    assert!(context.run("list").ok().stdout.contains("\n! the series has ended"));
+    assert!(!context.run("list --fc").ok().stdout.contains("Cloud Hypervisor (--ch)"));
+    // A version has the entry of its series.
+    assert!(rows("6.1.100 --fc").iter().all(|(version, _)| version == "6.1"));
+    assert!(
+        listed(&context, "6.1 --fc")["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|kernel| kernel["version"] == "6.1")
+    );
+    context.run("list 9.9").failed(2, &["the catalog has no Linux 9.9", "kcompile list"]);
+    context.run("list sixpointone").failed(2, &["not a kernel version"]);
 }
 
 #[test]

@@ -56,7 +56,12 @@ fn plans_the_catalog_and_configs() {
         &format!("config show 6.1.7 {show} --minimal --progress quiet"),
         "doctor 6.1.7 --arch amd64",
     ]
-    .map(|args| if args.starts_with("doctor 6") { doctor(&context, args) } else { read(&context, args) });
+    .map(|args| match args {
+        // Whether a series has ended depends on the date.
+        "list" => read(&context, args).replace("!  ", "   "),
+        _ if args.starts_with("doctor 6") => doctor(&context, args),
+        _ => read(&context, args),
+    });
     compare("text/plan.txt", &text.concat());
 }
 
