@@ -2,11 +2,12 @@
 //! another run uses stay, and so does the lock file.
 
 use crate::cache::{Cache, Lock};
-use crate::source::BUILD_DIR_PREFIX;
+use crate::source::{self, BUILD_DIR_PREFIX};
 use crate::util::error::{Kind, Result, ResultExt};
 use crate::util::fs::{disk_usage, remove_tree};
+use crate::util::read::{Links, MAX_JSON, read_file};
 use camino::{Utf8Path, Utf8PathBuf};
-use serde::Serialize;
+use serde::{Deserialize, Serialize, Serializer};
 use std::time::{Duration, SystemTime};
 use walkdir::WalkDir;
 
@@ -29,8 +30,10 @@ pub struct CleanItem {
     pub path: Utf8PathBuf,
     /// Bytes on disk, including files with hard links elsewhere.
     pub bytes: u64,
+    /// The kernel, such as `6.1.7` or `6.1.7 firecracker-amd64-gcc`, if it is known.
+    pub kernel: Option<String>,
     /// The time since its last use.
-    #[serde(skip)]
+    #[serde(rename = "unused_seconds", serialize_with = "seconds")]
     pub idle_time: Duration,
     /// The name of its lock.
     #[serde(skip)]
@@ -40,24 +43,33 @@ pub struct CleanItem {
     record: Option<Utf8PathBuf>,
 }
 
+fn seconds<S: Serializer>(time: &Duration, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_u64(time.as_secs())
+}
+
 /// Finds the entries that `options` selects, the largest first. A tree includes the build directories in it,
 /// which are useless without it.
 pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
     let mut items = Vec::new();
     for tree in list_dir(&cache.root.join("trees"))? {
         let key = tree.file_name().unwrap_or_default();
+        let version = source::cached_version(cache, key);
         if options.sources {
-            items.push(item("source tree", &tree, key, 3));
+            items.push(CleanItem { kernel: version, ..item("source tree", &tree, key, 3) });
         } else if options.builds {
-            items.extend(builds(&tree.join("linux"), key)?);
+            items.extend(builds(&tree.join("linux"), key, version.as_deref())?);
         }
     }
     if options.builds {
         for place in list_dir(&cache.root.join("builds"))? {
-            items.extend(builds(&place, source_of_builds(&place))?);
+            let key = source_of_builds(&place);
+            items.extend(builds(&place, key, source::cached_version(cache, key).as_deref())?);
         }
         for path in list_dir(&cache.root.join("images"))? {
-            items.push(item("packed images", &path, NO_LOCK, 1));
+            items.push(CleanItem {
+                kernel: kernel_of_images(&path),
+                ..item("packed images", &path, NO_LOCK, 1)
+            });
         }
         for path in list_dir(&cache.root.join("boots"))? {
             let image = path.file_stem().unwrap_or_default();
@@ -72,7 +84,8 @@ pub fn find(cache: &Cache, options: CleanOptions) -> Result<Vec<CleanItem>> {
                     continue;
                 }
                 let record = path.extension().is_none().then(|| path.with_extension("json"));
-                items.push(CleanItem { record, ..item(what, &path, &archive_lock(&path), 0) });
+                let kernel = source::cached_archive_name(cache, &path);
+                items.push(CleanItem { record, kernel, ..item(what, &path, &archive_lock(&path), 0) });
             }
         }
         for path in list_dir(&cache.root.join("git"))? {
@@ -135,13 +148,42 @@ pub(crate) fn try_locks(cache: &Cache, name: &str) -> Result<Option<Vec<Lock>>> 
     Ok(Some(locks))
 }
 
-/// Lists the build directories in `dir`.
-fn builds(dir: &Utf8Path, key: &str) -> Result<Vec<CleanItem>> {
+/// The names of layouts and tags in the record of cached images.
+#[derive(Deserialize)]
+struct ImagesRecord {
+    #[serde(default)]
+    tags: Vec<ImageTag>,
+}
+
+#[derive(Deserialize)]
+struct ImageTag {
+    layout: String,
+    tag: String,
+}
+
+/// Returns the kernel of cached images, such as `6.1.7 firecracker-kernel-bin-amd64`.
+fn kernel_of_images(dir: &Utf8Path) -> Option<String> {
+    let record = read_file(dir.join("record.json"), Links::Refuse, MAX_JSON).ok()?;
+    let record: ImagesRecord = serde_json::from_slice(&record).ok()?;
+    let ImageTag { layout, tag } = record.tags.into_iter().next()?;
+    Some(format!("{tag} {layout}"))
+}
+
+/// Lists the build directories in `dir`, of the kernel `version`.
+fn builds(dir: &Utf8Path, key: &str, version: Option<&str>) -> Result<Vec<CleanItem>> {
     let builds = list_dir(dir)?
         .into_iter()
         .filter(|path| path.file_name().is_some_and(|name| name.starts_with(BUILD_DIR_PREFIX)));
     let lock = |build: &Utf8Path| format!("{key}-{}", build.file_name().unwrap_or_default());
-    Ok(builds.map(|build| item("build directory", &build, &lock(&build), 1)).collect())
+    let kernel = |build: &Utf8Path| {
+        let what = build.file_name()?.strip_prefix(BUILD_DIR_PREFIX)?.to_owned();
+        Some(version.map_or(what.clone(), |version| format!("{version} {what}")))
+    };
+    let found = builds.map(|build| CleanItem {
+        kernel: kernel(&build),
+        ..item("build directory", &build, &lock(&build), 1)
+    });
+    Ok(found.collect())
 }
 
 /// Creates an item. Its last use is the newest change down to `depth` levels.
@@ -150,6 +192,7 @@ fn item(what: &'static str, path: &Utf8Path, lock: &str, depth: usize) -> CleanI
         what,
         path: path.to_owned(),
         bytes: disk_usage(path),
+        kernel: None,
         idle_time: idle_time(path, depth),
         lock: lock.to_owned(),
         record: None,

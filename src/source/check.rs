@@ -7,6 +7,17 @@ use crate::util::fs::digest_file;
 use crate::util::read::Links;
 use camino::Utf8Path;
 
+/// Returns the version of the tree with this key, if the cache has it.
+pub fn cached_version(cache: &Cache, key: &str) -> Option<String> {
+    Some(tree_store::open(cache, key)?.identity.version.to_string())
+}
+
+/// Returns the name of an archive, such as `linux-6.1.7.tar.xz`, by its record.
+pub fn cached_archive_name(cache: &Cache, path: &Utf8Path) -> Option<String> {
+    let record = archive_store::find(cache, path.file_stem()?.parse().ok()?)?;
+    record.origin.rsplit('/').next().map(str::to_owned)
+}
+
 /// Returns what is wrong with the tree entry at `path`.
 pub fn check_tree_entry(cache: &Cache, path: &Utf8Path) -> Result<Option<&'static str>> {
     match tree_store::open(cache, path.file_name().unwrap_or_default()) {

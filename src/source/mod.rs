@@ -36,7 +36,7 @@ mod walk;
 
 pub use apt::{candidate as apt_candidate, state as apt_state};
 pub use bundle::{import as import_bundle, write as write_bundle};
-pub use check::{check_archive_entry, check_tree_entry};
+pub use check::{cached_archive_name, cached_version, check_archive_entry, check_tree_entry};
 pub use context::FetchContext;
 pub use directory::{check_unmodified, reject_inside_source, tree_version};
 pub use patched_tree::patched;

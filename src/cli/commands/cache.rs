@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::cli::commands::ccache::{self, ExportArgs, ImportArgs};
-use crate::cli::commands::clean::{CleanArgs, clean as remove_entries};
+use crate::cli::commands::clean::{CleanArgs, clean as remove_entries, item_line};
 use crate::cli::output::{print, render_items, render_json};
 use crate::cli::resolve::cache_dir;
 use crate::host::Host;
@@ -10,7 +10,7 @@ use crate::ops::check_cache::{self, CacheReport};
 use crate::ops::clean::{self, CleanItem, CleanOptions};
 use crate::report::{Progress, Reporter};
 use crate::util::error::Result;
-use crate::util::text::{format_age, format_size, parse_age, pluralize};
+use crate::util::text::{format_size, parse_age, pluralize};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ Examples:
   kcompile cache check                     find and remove damaged entries
   kcompile cache prune --older-than 2w     remove what was unused for 2 weeks
 
-`kcompile clean` removes all sources, all builds or both.
+`kcompile clean` removes all builds, all sources or both.
 
 Exit codes: 0 ok, 1 `check` found damage that it cannot remove, 2 usage error.";
 
@@ -164,20 +164,19 @@ fn ls(args: &ListArgs, host: &Host) -> Result<ExitCode> {
             .iter()
             .map(|entry| {
                 let idle = entry.idle_time.as_secs();
-                json!({ "what": entry.what, "path": entry.path, "bytes": entry.bytes, "unused_seconds": idle })
+                json!({
+                    "what": entry.what,
+                    "path": entry.path,
+                    "bytes": entry.bytes,
+                    "kernel": entry.kernel,
+                    "unused_seconds": idle,
+                })
             })
             .collect();
         print(&render_items(&items))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut text = String::new();
-    for entry in &entries {
-        let path = entry.path.strip_prefix(&dir).unwrap_or(&entry.path);
-        let (bytes, age) = (format_size(entry.bytes), format_age(entry.idle_time));
-        writeln!(text, "{bytes:>9}  {:16} used {age:>8} ago  {path}", entry.what)
-            .expect("writing to a string");
-    }
-    print(&text)?;
+    print(&entries.iter().map(|entry| item_line(entry, &dir)).collect::<String>())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,11 +4,11 @@ use crate::cache::Cache;
 use crate::cli::output::{print, render_json};
 use crate::cli::resolve::cache_dir;
 use crate::host::Host;
-use crate::ops::clean::{self, CleanOptions};
+use crate::ops::clean::{self, CleanItem, CleanOptions};
 use crate::report::Reporter;
 use crate::util::error::Result;
-use crate::util::text::format_size;
-use camino::Utf8PathBuf;
+use crate::util::text::{format_age, format_size};
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -16,8 +16,9 @@ use std::process::ExitCode;
 const EXAMPLES: &str = "\
 Examples:
   kcompile clean --dry-run               show what would be removed
-  kcompile clean --builds                remove builds, keep sources
-  kcompile clean --older-than 4w         remove what was unused for 4 weeks
+  kcompile clean                         remove builds, keep sources
+  kcompile clean --sources --builds      remove all
+  kcompile clean --older-than 4w         remove builds unused for 4 weeks
 
 Exit codes: 0 ok, 1 cannot remove an entry, 2 usage error.";
 
@@ -30,6 +31,8 @@ pub struct CleanArgs {
     #[arg(long, alias = "cache")]
     pub sources: bool,
     /// Remove build directories and cached images
+    ///
+    /// This is the default without --sources.
     #[arg(long)]
     pub builds: bool,
     /// Remove only what was not used for AGE
@@ -50,14 +53,19 @@ pub struct CleanArgs {
     pub cache_dir: Option<Utf8PathBuf>,
 }
 
+/// Formats an entry of the cache in `dir`.
+pub fn item_line(item: &CleanItem, dir: &Utf8Path) -> String {
+    let path = item.path.strip_prefix(dir).unwrap_or(&item.path);
+    let (bytes, age) = (format_size(item.bytes), format_age(item.idle_time));
+    let kernel = item.kernel.as_deref().unwrap_or("-");
+    format!("{bytes:>9}  {:16} {kernel:32} used {age:>8} ago  {path}\n", item.what)
+}
+
 pub fn clean(args: &CleanArgs, host: &Host, reporter: &Reporter) -> Result<ExitCode> {
     let dir = cache_dir(args.cache_dir.as_deref(), host)?;
-    let everything = !args.sources && !args.builds;
-    let options = CleanOptions {
-        sources: args.sources || everything,
-        builds: args.builds || everything,
-        older_than: args.older_than,
-    };
+    // Builds are quickly made again. Sources come from the network.
+    let builds = args.builds || !args.sources;
+    let options = CleanOptions { sources: args.sources, builds, older_than: args.older_than };
     // If there is no cache, this does not create one.
     let found = if dir.is_dir() { Some(Cache::open(&dir, host.uid)?) } else { None };
     let mut removed = Vec::new();
@@ -78,9 +86,7 @@ pub fn clean(args: &CleanArgs, host: &Host, reporter: &Reporter) -> Result<ExitC
     }
     let mut text = String::new();
     for item in &removed {
-        let path = item.path.strip_prefix(&dir).unwrap_or(&item.path);
-        writeln!(text, "{:>9}  {:16} {path}", format_size(item.bytes), item.what)
-            .expect("writing to a string");
+        text.push_str(&item_line(item, &dir));
     }
     let verb = if args.dry_run { "would be freed" } else { "freed" };
     writeln!(text, "{:>9}  {verb} in {dir}", format_size(bytes)).expect("writing to a string");

@@ -150,18 +150,47 @@ fn clean_removes_what_is_named_and_reports_its_size() {
     let args = format!("6.1.7 --fc --config mini.config --mirror {}", server.url);
     let before = context.run(&args).ok();
     assert!(context.run("clean --builds --older-than 1h").ok().stdout.starts_with("      0 B  freed in "));
-    let would = context.run("clean --dry-run").ok().stdout;
+    let would = context.run("clean --sources --builds --dry-run").ok().stdout;
     assert!(
         would.contains("source tree") && would.contains("archive ") && would.contains("would be freed"),
         "{would}"
     );
-    let builds = context.run("clean --builds").ok().stdout;
+    for kernel in [
+        "source tree      6.1.7 ",
+        "archive          linux-6.1.7.tar.",
+        "packed images    6.1.7 firecracker-kernel-bin-",
+    ] {
+        assert!(
+            would.contains(kernel) && would.contains("used ") && would.contains(" ago"),
+            "`{kernel}` is not in:\n{would}"
+        );
+    }
+    let would = context.run("clean --dry-run").ok().stdout;
+    assert!(
+        would.contains("build directory  6.1.7 firecracker-") && !would.contains("source tree"),
+        "{would}"
+    );
+    let items = context.run("clean --dry-run --json").ok().json();
+    let build = items["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|item| item["what"] == "build directory")
+        .unwrap()
+        .clone();
+    assert!(
+        build["kernel"].as_str().unwrap().starts_with("6.1.7 ") && build["unused_seconds"].is_u64(),
+        "{build}"
+    );
+    // Without options, builds are removed and sources stay.
+    let builds = context.run("clean").ok().stdout;
     assert_eq!(builds.lines().count(), 3, "{builds}");
-    assert!(builds.contains("build directory  trees/sha256-"), "{builds}");
-    assert!(builds.contains("packed images    images/"), "{builds}");
+    assert!(builds.contains("build directory ") && builds.contains(" trees/sha256-"), "{builds}");
+    assert!(builds.contains("packed images ") && builds.contains(" images/"), "{builds}");
     assert!(build_dirs(&context).is_empty());
     assert_eq!(context.run(&format!("{args} --offline")).ok().digests(), before.digests());
-    let all: serde_json::Value = serde_json::from_str(&context.run("clean --json").ok().stdout).unwrap();
+    let all: serde_json::Value =
+        serde_json::from_str(&context.run("clean --sources --builds --json").ok().stdout).unwrap();
     assert!(all["bytes"].as_u64().unwrap() > 100_000 && all["items"].as_array().unwrap().len() >= 2, "{all}");
     assert!(context.names("cache/trees").is_empty() && context.names("cache/archives").is_empty());
     assert!(context.path("cache/kcompile.lock").exists(), "the pins stay");
@@ -180,7 +209,7 @@ fn clean_keeps_what_is_in_use() {
     let lock = context.names("cache/locks").into_iter().find(|name| name.contains("-kcompile-")).unwrap();
     let held = fs::File::open(context.path(&format!("cache/locks/{lock}"))).unwrap();
     held.lock().unwrap();
-    let ran = context.run("clean").ok().says("is in use and was not removed");
+    let ran = context.run("clean --sources").ok().says("is in use and was not removed");
     assert!(!ran.stdout.contains("source tree"), "{}", ran.stdout);
     assert_eq!(context.names("cache/trees").len(), 1);
 }
