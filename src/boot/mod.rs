@@ -15,7 +15,7 @@ pub mod target;
 pub use guest::RootChoice;
 pub use machine::{Accelerator, Vmm};
 pub use report::{BootReport, CheckStatus, ExitReason, Modules, Requirement};
-pub use shell::{ShellOptions, ShellRoot, shell};
+pub use shell::{ShellOptions, ShellRoot, busybox, find_static_busybox, shell};
 pub use target::BootTarget;
 
 use crate::cache::Cache;

@@ -143,8 +143,14 @@ fn dependencies(target: &BootTarget, root: &ShellRoot, needs_stub: bool, host: &
     needed
 }
 
+/// Returns the host's busybox if it is static, or why there is none to use.
+pub fn find_static_busybox(host: &Host) -> std::result::Result<Utf8PathBuf, &'static str> {
+    let program = host.find_program("busybox").ok_or("is missing")?;
+    if is_dynamic(&program).unwrap_or(true) { Err("is not static") } else { Ok(program) }
+}
+
 /// Returns the dependency on a static busybox.
-fn busybox() -> Dependency {
+pub fn busybox() -> Dependency {
     let packages = ["busybox-static", "busybox", "busybox", "busybox-static", "busybox-static"];
     Dependency::program("busybox", "is the user space of `boot --shell`", packages)
 }

@@ -184,6 +184,20 @@ impl Diagnosis {
     }
 }
 
+impl Diagnosis {
+    /// Formats what to do about missing dependencies.
+    pub fn summary(&self) -> String {
+        match (&self.install, self.missing().len()) {
+            (None, 0) => "\nnothing is missing\n".to_owned(),
+            (Some(command), 0) => format!("\nto install what is optional:\n    {command}\n"),
+            (Some(command), _) => format!("\nto install what is missing:\n    {command}\n"),
+            (None, _) => {
+                "\ninstall what is missing with the package manager of this distribution\n".to_owned()
+            }
+        }
+    }
+}
+
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for DependencyStatus { name, found, why, importance, .. } in &self.dependencies {
@@ -193,14 +207,7 @@ impl fmt::Display for Diagnosis {
                 (None, Importance::Recommended) => writeln!(f, "optional {name:20} {why}")?,
             }
         }
-        match (&self.install, self.missing().len()) {
-            (None, 0) => writeln!(f, "\nnothing is missing"),
-            (Some(command), 0) => writeln!(f, "\nto install what is optional:\n    {command}"),
-            (Some(command), _) => writeln!(f, "\nto install what is missing:\n    {command}"),
-            (None, _) => {
-                writeln!(f, "\ninstall what is missing with the package manager of this distribution")
-            }
-        }
+        write!(f, "{}", self.summary())
     }
 }
 

@@ -16,6 +16,7 @@ pub mod context;
 pub mod debug_files;
 pub mod doctor;
 pub mod fetch;
+pub mod host_overview;
 mod initramfs_source;
 pub mod inputs;
 pub mod make;

@@ -51,7 +51,7 @@ pub(super) struct Http<'a> {
 
 /// Looks names up on the thread of the client, which has one request at a time. The client's own resolver starts
 /// a thread, and panics if it cannot.
-struct SystemResolver;
+pub(super) struct SystemResolver;
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {

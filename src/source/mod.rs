@@ -22,6 +22,7 @@ mod kernel_org;
 mod kernel_proofs;
 mod kernel_release;
 mod patched_tree;
+mod probe;
 #[cfg(test)]
 mod proptests;
 mod releases;
@@ -40,6 +41,7 @@ pub use check::{cached_archive_name, cached_version, check_archive_entry, check_
 pub use context::FetchContext;
 pub use directory::{check_unmodified, reject_inside_source, tree_version};
 pub use patched_tree::patched;
+pub use probe::answers;
 pub use tree::{BUILD_DIR_PREFIX, Tree};
 
 use crate::catalog::lockfile;

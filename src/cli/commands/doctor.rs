@@ -3,25 +3,29 @@
 use crate::catalog::kernels::Status;
 use crate::cli::args::{CatalogArgs, KbuildArgs, MakeArgs, Options, TargetArgs};
 use crate::cli::commands::cache::{self, CheckArgs, LocationArgs};
-use crate::cli::output::{ItemsPrinter, print_painted};
+use crate::cli::output::{print, print_painted, render_json, row};
 use crate::cli::paint;
 use crate::cli::resolve::{CatalogFiles, context, requests};
 use crate::host::packages::Diagnosis;
 use crate::host::{Host, bubblewrap};
 use crate::kernel::{Arch, Flavor};
 use crate::ops::doctor;
+use crate::ops::host_overview::{FactStatus, HostFact, OverviewInputs, overview};
 use crate::plan as planning;
+use crate::plan::KERNEL_ORG;
 use crate::plan::request::Request;
 use crate::report::Reporter;
 use crate::util::error::Result;
 use camino::Utf8PathBuf;
 use clap::Args;
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
 Examples:
-  kcompile doctor                        check this host
+  kcompile doctor                        an overview of this host
+  kcompile doctor 6.1                    check what a build of 6.1 needs
   kcompile doctor --install              install what is missing
   kcompile doctor 6.1 --arch arm64       check for a cross build
 
@@ -32,7 +36,7 @@ Exit codes: 0 ok, 2 usage error, 4 host lacks something that a build needs.";
 pub struct DoctorArgs {
     /// Kernel versions to build
     ///
-    /// The default is `version` in kcompile.toml, or else a version of the catalog.
+    /// Without a version, doctor prints an overview of the host, with the versions of tools.
     #[arg(value_name = "VERSION")]
     pub versions: Vec<String>,
     #[arg(long, value_name = "ARCH", help = format!("Architecture: {}; repeatable", Arch::choices()))]
@@ -43,6 +47,9 @@ pub struct DoctorArgs {
     /// Check for the tools that --patches DIR needs
     #[arg(long, value_name = "DIR")]
     pub patches: Option<Utf8PathBuf>,
+    /// Do not ask whether the mirror answers
+    #[arg(long)]
+    pub offline: bool,
     /// Run the command that installs what is missing
     #[arg(long)]
     pub install: bool,
@@ -78,13 +85,23 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
     };
     let ctx = context(&options, &files, host, reporter)?;
     let mut code = ExitCode::SUCCESS;
-    let mut items = ItemsPrinter::default();
+    let mut items: Vec<Value> = Vec::new();
+    let mut facts = Vec::new();
     let examined = requests(&versions, &options, &ctx)?.into_iter().try_for_each(|request| {
+        let mirror = request.mirrors.first().map_or(KERNEL_ORG, String::as_str).to_owned();
         let plan = crate::ops::fetch::plan(&Request { configures: false, ..request }, &ctx)?;
         let mut diagnosis = doctor::examine(&plan, host)?;
         bubblewrap::check_sandbox(&mut diagnosis, host);
+        if args.versions.is_empty() && facts.is_empty() {
+            let mirror = Some(&*mirror).filter(|_| !args.offline);
+            let inputs = OverviewInputs { diagnosis: &diagnosis, cache_dir: &ctx.cache_dir, mirror };
+            facts = overview(&inputs, host)?;
+        }
         if args.json {
-            items.add(&Item { kernel: plan.version_text(), arch: plan.arch, diagnosis: &diagnosis })?;
+            let item = Item { kernel: plan.version_text(), arch: plan.arch, diagnosis: &diagnosis };
+            items.push(serde_json::to_value(item).expect("only string keys"));
+        } else if args.versions.is_empty() {
+            print_painted(&format!("{}{}", table(&facts), diagnosis.summary()), paint::first_word)?;
         } else {
             print_painted(&diagnosis.to_string(), paint::first_word)?;
         }
@@ -98,12 +115,31 @@ pub fn doctor(args: &DoctorArgs, host: &Host, reporter: &Reporter) -> Result<Exi
         code = ExitCode::from(4);
         Ok(())
     });
+    examined?;
     if args.json {
-        items.finish(examined)?;
-    } else {
-        examined?;
+        let mut json = json!({ "items": items });
+        if !facts.is_empty() {
+            json["host"] = json!(facts);
+        }
+        print(&render_json(&json))?;
     }
     Ok(code)
+}
+
+/// Formats the overview of the host.
+fn table(facts: &[HostFact]) -> String {
+    let line = |fact: &HostFact| {
+        let status = match fact.status {
+            FactStatus::Ok => "ok",
+            FactStatus::Missing => "MISSING",
+            FactStatus::Optional => "optional",
+            FactStatus::Low => "LOW",
+            FactStatus::Skipped => "-",
+        };
+        let version = fact.version.as_deref().unwrap_or_default();
+        row([status, &fact.name, version, &fact.detail], [8, 22, 12, 32])
+    };
+    facts.iter().map(line).collect()
 }
 
 /// What the host lacks for one kernel, in JSON.

@@ -62,7 +62,7 @@ fn options() -> Vec<(&'static str, Vec<&'static str>)> {
         ("config set", [&written_config[..], &["with-dependencies"]].concat()),
         ("config why", final_config.to_vec()),
         ("list", vec!["fc ch flavor fragments configs json"]),
-        ("doctor", vec!["arch llvm patches install json"]),
+        ("doctor", vec!["arch llvm patches offline install json"]),
         ("check", vec!["for fc ch flavor arch kernel configure source builtin all json configs"]),
         ("inspect", vec!["arch json as registry"]),
         (
@@ -207,14 +207,14 @@ fn a_missing_tool_is_named_before_anything_is_fetched() {
     let ran = context.run("6.1.7 --fc").failed(4, &["this host lacks", "gcc", "flex", "bc"]);
     assert!(!ran.stderr.contains("bison"), "{}", ran.stderr);
     assert!(server.log.lock().unwrap().is_empty() && !context.path("cache").exists());
-    let told = context.run("doctor");
+    let told = context.run("doctor --offline");
     assert_eq!(told.code, 4);
     assert!(
-        told.stdout.contains("MISSING  flex") && told.stdout.contains("to install what is missing"),
+        told.stdout.contains("MISSING   flex") && told.stdout.contains("to install what is missing"),
         "{}",
         told.stdout
     );
-    let json = context.run("doctor --json").item();
+    let json = context.run("doctor 6.1 --json").item();
     assert!(
         json["findings"]
             .as_array()
@@ -232,6 +232,54 @@ fn doctor_passes_on_this_host() {
     }
     let told = context.run("doctor 6.1").ok().stdout;
     assert!(told.contains("nothing is missing") && told.contains("libelf.h"), "{told}");
+}
+
+#[test]
+fn doctor_without_a_version_is_an_overview_of_the_host() {
+    let mut context = TestContext::new();
+    let server = crate::support::servers::files([]);
+    context.env.insert("KCOMPILE_MIRROR".into(), server.url.clone());
+    let lacks_skopeo = path_without(&context, &["skopeo"]);
+    context.env.insert("PATH".into(), lacks_skopeo);
+    let told = context.run("doctor").ok().stdout;
+    for name in [
+        "make",
+        "gcc",
+        "qemu-system-",
+        "skopeo",
+        "pahole",
+        "ccache",
+        "aarch64-linux-gnu-gcc",
+        "busybox",
+        "KVM",
+        "cache",
+        "disk",
+        "sandbox",
+    ] {
+        let has_row = told
+            .lines()
+            .any(|line| line.split_whitespace().nth(1).is_some_and(|word| word.starts_with(name)));
+        assert!(has_row, "{name} is not in:\n{told}");
+    }
+    let row = |name: &str| {
+        let rows = told.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.into_iter().find(|row| row.get(1) == Some(&name)).unwrap_or_else(|| panic!("{name}:\n{told}"))
+    };
+    assert!(row("make")[2].starts_with(|c: char| c.is_ascii_digit()), "{told}");
+    assert_eq!(row("skopeo")[0], "optional");
+    assert_eq!((row("mirror")[0], row("mirror")[3]), ("ok", "answers"), "{told}");
+    assert!(told.ends_with("nothing is missing\n"), "{told}");
+    assert_eq!(server.log.lock().unwrap().len(), 1);
+    assert!(context.run("doctor --offline").ok().stdout.contains("not asked"));
+    assert_eq!(server.log.lock().unwrap().len(), 1, "--offline asks nobody");
+    let json = context.run("doctor --offline --json").ok().json();
+    let host = json["host"].as_array().unwrap();
+    assert!(host.iter().any(|fact| fact["name"] == "mirror" && fact["status"] == "skipped"), "{json:#}");
+    // A mirror that does not answer is no failure.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    context.env.insert("KCOMPILE_MIRROR".into(), format!("http://127.0.0.1:{port}"));
+    let told = context.run("doctor").ok().stdout;
+    assert!(told.contains("Connection refused"), "{told}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_missing_proc_is_named_and_commands_without_programs_work() {
         let program: Vec<&str> = way.iter().copied().chain(["sh", "-c", hide]).collect();
         context.run_by(&program, args)
     };
-    for args in [BUILD.to_owned(), format!("{BUILD} --sandbox off"), "doctor".to_owned()] {
+    for args in [BUILD.to_owned(), format!("{BUILD} --sandbox off"), "doctor 6.1".to_owned()] {
         run(&args)
             .failed(4, &["cannot run programs without /proc/self/exe", "hint: mount /proc in this chroot"]);
     }
@@ -140,7 +140,7 @@ fn output_that_cannot_be_written_is_an_error() {
         "man",
         "list",
         "list --json",
-        "doctor",
+        "doctor 6.1",
         "cache dir",
         "cache ls",
         "clean --dry-run",
