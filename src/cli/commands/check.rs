@@ -1,5 +1,4 @@
-//! `kcompile check`: checks a `.config`, a built image or a kernel of the catalog against requirement
-//! profiles.
+//! `kcompile check`: checks a `.config`, an image or a kernel of the catalog against requirement profiles.
 
 use crate::catalog::ConfigLibrary;
 use crate::cli::args::{CatalogArgs, ConfigArgs, FlavorArgs, Options, Overrides, TargetArgs};
@@ -21,8 +20,7 @@ use crate::plan::requested_config;
 use crate::report::Reporter;
 use crate::util::error::{Error, Result};
 use crate::util::text::{escape_control, sanitize_line, wrap};
-use camino::Utf8Path;
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;

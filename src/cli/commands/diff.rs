@@ -46,7 +46,9 @@ pub struct DiffArgs {
     /// It is amd64 or arm64. The default is the other image's, or else the host's.
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Arch>,
-    /// Also write the comparison to FILE, as an HTML page with sizes by directory and settings
+    /// Also write the comparison to FILE, as HTML
+    ///
+    /// The page has the sizes by directory and the settings.
     #[arg(long, value_name = "FILE")]
     pub html: Option<Utf8PathBuf>,
     /// Print JSON, with complete lists
